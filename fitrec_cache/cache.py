@@ -1,0 +1,157 @@
+"""A cache folder: which clips it holds, their frames, and their features by backbone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitrec_cache.errors import StoreError, UsageError, unknown_name
+from fitrec_cache.files import canonical_json
+from fitrec_cache.store import FORMAT_VERSION, Arrays, Store, digest, find_stores, open_root, text_column, text_values
+
+CLIPS_IDENTITY = {"format_version": FORMAT_VERSION, "what": "clips"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldClip:
+    """A clip that the cache knows; ``problem`` is empty, or why its last extraction failed."""
+
+    clip_id: str
+    video_sha256: str
+    label: str
+    group: str | None
+    extra: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
+
+
+class Cache:
+    """A cache folder, opened or made.
+
+    Args:
+        folder: Where it is.
+        create: Make it if it is not there.
+
+    Raises:
+        StoreError: If it is missing, not a cache, of another format version, or damaged.
+    """
+
+    def __init__(self, folder: Path, *, create: bool = False) -> None:
+        open_root(folder, create=create)
+        self.folder = folder
+        self._clips = Store(folder / "clips", "clips", CLIPS_IDENTITY)
+
+    def clips(self) -> list[HeldClip]:
+        """Return the clips known, in the order in which they were first seen; the latest entry of each holds."""
+        columns = self._clips.rows(self._clips.keys(), CLIP_COLUMNS) if len(self._clips) else {}
+        texts = [text_values(columns[name]) for name in CLIP_COLUMNS] if columns else []
+        return [
+            HeldClip(clip_id=k, video_sha256=v, label=lab, group=g or None, extra=json.loads(e), problem=p)
+            for k, v, lab, g, e, p in zip(*texts, strict=True)
+        ]
+
+    def write_clips(self, clips: Sequence[HeldClip]) -> None:
+        """Commit clips as one part."""
+        columns = {
+            "key": [c.clip_id for c in clips],
+            "video_sha256": [c.video_sha256 for c in clips],
+            "label": [c.label for c in clips],
+            "group": [c.group or "" for c in clips],
+            "extra": [canonical_json(dict(c.extra)) for c in clips],
+            "problem": [c.problem for c in clips],
+        }
+        self._clips.write_part({name: text_column(values) for name, values in columns.items()})
+
+    def frame_store(self, identity: Mapping[str, Any]) -> Store:
+        """Return the store of frames made with exactly these settings."""
+        return Store(self.folder / "frames" / digest(identity)[:16], "frames", identity)
+
+    def frame_stores(self) -> list[Store]:
+        """Return all frame stores."""
+        return find_stores(self.folder / "frames", "frames")
+
+    def feature_store(self, identity: Mapping[str, Any]) -> Store:
+        """Return the store of features made with exactly these settings."""
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", identity["backbone"])
+        folder = f"{name}-{identity['preprocessing']['preset']}-{digest(identity)[:16]}"
+        return Store(self.folder / "features" / folder, "features", identity)
+
+    def feature_stores(self) -> list[Store]:
+        """Return all feature stores."""
+        return find_stores(self.folder / "features", "features")
+
+
+CLIP_COLUMNS = ("key", "video_sha256", "label", "group", "extra", "problem")
+
+
+def pick_frames(cache: Cache, *, samples: int | None = None, frame_size: int | None = None) -> Store:
+    """Return the frame store to read when no video is at hand: the fullest that fits what was asked.
+
+    Raises:
+        UsageError: If none fits.
+    """
+    stores = [s for s in cache.frame_stores() if len(s)]
+    fitting = [
+        s for s in stores if samples in (None, s.identity["samples"]) and frame_size in (None, s.identity["short_side"])
+    ]
+    if not fitting:
+        have = "; ".join(f"samples {s.identity['samples']}, frame size {s.identity['short_side']}" for s in stores)
+        raise UsageError(
+            f"{cache.folder} holds no frames with samples {samples} and frame size {frame_size} (it holds: "
+            f"{have or 'none'}). Run `fitrec-cache extract VIDEOS --cache {cache.folder}` first"
+        )
+    return max(fitting, key=len)
+
+
+def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> Store:
+    """Return the feature store of a backbone, by its timm name or the beginning of its folder's name.
+
+    Raises:
+        UsageError: If there is none, or several and nothing to tell them apart.
+    """
+    stores = [s for s in cache.feature_stores() if len(s)]
+    named = [s for s in stores if backbone in (s.identity["backbone"], s.folder.name)]
+    fitting = [s for s in named if preset in (None, s.identity["preprocessing"]["preset"])]
+    if not fitting and not named:
+        have = sorted({s.identity["backbone"] for s in stores})
+        if not have:
+            raise StoreError(f"{cache.folder} holds no features: run `fitrec-cache extract` with --backbone {backbone}")
+        error = unknown_name("backbone", backbone, have)
+        raise UsageError(f"{error} Or add it: fitrec-cache extract --cache {cache.folder} --backbone {backbone}")
+    if not fitting:
+        raise unknown_name("preset", str(preset), {s.identity["preprocessing"]["preset"] for s in named})
+    if preset is None and len(fitting) > 1:
+        native = [s for s in fitting if s.identity["preprocessing"]["preset"] == "native"]
+        fitting = native or fitting
+    if len(fitting) > 1:
+        names = ", ".join(s.folder.name for s in fitting)
+        raise UsageError(f"{len(fitting)} sets of features fit --backbone {backbone}: give one of {names}")
+    return fitting[0]
+
+
+def load_features(stores: Sequence[Store], keys: Sequence[str]) -> tuple[NDArray[np.float16], NDArray[np.float64]]:
+    """Load features of clips into memory, side by side where there are several stores.
+
+    Args:
+        stores: One or more feature stores; each must hold every key.
+        keys: Content hashes of N videos.
+
+    Returns:
+        float16 ``(N, T, d)``, d summed over stores, and float64 times ``(N, T)`` in seconds.
+
+    Raises:
+        UsageError: If the stores differ in T.
+        StoreCorrupt: If a part is damaged.
+    """
+    loaded: list[Arrays] = [s.rows(keys, ("features", "pts_seconds")) for s in stores]
+    lengths = {a["features"].shape[1] for a in loaded}
+    if len(lengths) > 1:
+        raise UsageError(f"features with different numbers of frames cannot be put side by side: T = {sorted(lengths)}")
+    features = loaded[0]["features"] if len(loaded) == 1 else np.concatenate([a["features"] for a in loaded], axis=2)
+    return features, loaded[0]["pts_seconds"]

@@ -1,0 +1,212 @@
+"""Find damage in a cache, set damaged parts aside, and compare stored embeddings with new ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fitrec_cache.cache import CLIPS_IDENTITY, Cache
+from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
+from fitrec_cache.files import TEMPORARY, make_folder, write_json
+from fitrec_cache.store import digest, identity_of_part, open_root, read_part, text_values
+
+#: Where repair moves what it finds, inside the cache; nothing is ever deleted.
+ASIDE = "set-aside"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """What :func:`check` found.
+
+    Attributes:
+        parts: Number of committed parts looked at.
+        clips: Number of rows in sound parts.
+        problems: One ``{path, reason}`` for each file that is not what it should be.
+        repaired: Number of files set aside.
+        recomputed: Number of embeddings made again.
+        largest_distance: Largest cosine distance between a stored frame embedding and the same made again; None
+            without ``recompute``.
+    """
+
+    parts: int
+    clips: int
+    problems: tuple[dict[str, str], ...]
+    repaired: int
+    recomputed: int = 0
+    largest_distance: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        return {**vars(self), "problems": list(self.problems)}
+
+
+def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 0) -> CheckReport:
+    """Verify every file of a cache by its checksum.
+
+    Args:
+        cache: Cache folder.
+        repair: Move damaged files to ``set-aside`` in the cache, so that ``extract`` redoes exactly their clips.
+        recompute: Also embed the frames of this many random clips again, for every backbone.
+        seed: Chooses those clips.
+
+    Returns:
+        What was found; a cache without problems has an empty ``problems``.
+
+    Raises:
+        StoreError: If there is no cache, or it is of another format version.
+        UsageError: If ``recompute`` is negative.
+    """
+    if recompute < 0:
+        raise UsageError(f"recompute is {recompute}: expected 0 or more")
+    open_root(cache, create=False)
+    problems: list[dict[str, str]] = []
+    found: list[Path] = []
+    parts = rows = repaired = 0
+    for folder, kind in _folders(cache):
+        identity, reason = _identity(folder, kind)
+        if reason:
+            problems.append({"path": str(folder / "identity.json"), "reason": reason})
+            if repair and identity is not None:
+                write_json(folder / "identity.json", identity)
+                repaired += 1
+        for path in sorted(p for p in folder.iterdir() if p.name not in ("identity.json", "origin.json")):
+            parts += path.name.startswith("part-")
+            reason, n = _verify(path, kind, identity)
+            rows += n
+            if reason:
+                problems.append({"path": str(path), "reason": reason})
+                found.append(path)
+    if repair:
+        for path in found:
+            _set_aside(cache, path)
+        repaired += len(found)
+    broken = bool(problems) and not repair
+    done, distance = (0, None) if broken or not recompute else _recompute(cache, recompute, seed)
+    return CheckReport(
+        parts=parts,
+        clips=rows,
+        problems=tuple(problems),
+        repaired=repaired,
+        recomputed=done,
+        largest_distance=distance,
+    )
+
+
+def _folders(cache: Path) -> Iterator[tuple[Path, str]]:
+    if (cache / "clips").is_dir():
+        yield cache / "clips", "clips"
+    for kind in ("frames", "features"):
+        for folder in sorted((cache / kind).glob("*")):
+            if folder.is_dir():
+                yield folder, kind
+
+
+def _identity(folder: Path, kind: str) -> tuple[dict[str, Any] | None, str]:
+    """Return a folder's identity, from a sound part if its own file is damaged, and what is wrong with the file."""
+    reason = ""
+    try:
+        identity = json.loads((folder / "identity.json").read_text())
+        expected = digest(CLIPS_IDENTITY)[:16] if kind == "clips" else folder.name.rsplit("-", 1)[-1]
+        if isinstance(identity, dict) and digest(identity)[:16] == expected:
+            return identity, ""
+        reason = "it does not belong to this folder"
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+    except ValueError:
+        reason = "it is not JSON"
+    for path in sorted(folder.glob("part-*.h5")):
+        try:
+            return identity_of_part(path, kind), reason
+        except StoreError:
+            continue
+    return None, reason
+
+
+def _verify(path: Path, kind: str, identity: dict[str, Any] | None) -> tuple[str, int]:
+    """Return what is wrong with a file (empty if nothing) and its number of rows."""
+    if path.name.startswith(TEMPORARY):
+        return ("", 0) if _writer_lives(path) else ("half-written: its writer is gone", 0)
+    try:
+        arrays = read_part(path, kind, None if identity is None else digest(identity))
+        text_values(arrays["key"])
+    except StoreCorrupt as error:
+        return str(error).split(". Run `fitrec-cache check", maxsplit=1)[0].removeprefix(f"{path} is "), 0
+    except StoreError as error:
+        return str(error), 0
+    except UnicodeDecodeError:
+        return "its keys are not text", 0
+    return "", len(arrays["key"])
+
+
+def _writer_lives(path: Path) -> bool:
+    """Say whether an unfinished file may still be being written: its process is here, or it is younger than an hour.
+
+    A process number says nothing about other machines, which may share the folder; the age does.
+    """
+    pid = path.name.removeprefix(TEMPORARY).split("-", 1)[0]
+    try:
+        young = time.time() - path.stat().st_mtime < 3600
+    except OSError:
+        return True  # gone by now: its writer has finished
+    return young and (not pid.isdigit() or _is_process(int(pid)))
+
+
+def _is_process(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _set_aside(cache: Path, path: Path) -> None:
+    target = cache / ASIDE / path.relative_to(cache)
+    make_folder(target.parent)
+    number = 0
+    while target.exists():
+        number += 1
+        target = target.with_name(f"{path.name}.{number}")
+    try:
+        path.rename(target)
+    except OSError as error:
+        raise StoreError(f"cannot move {path} to {target}: {error.strerror}") from error
+
+
+def _recompute(cache: Path, count: int, seed: int) -> tuple[int, float | None]:
+    """Embed random clips again from stored frames; return how many embeddings sets and the largest cosine distance."""
+    from fitrec_cache.jpeg import decode_frames
+    from fitrec_cache.predict import rebuild_backbone
+
+    opened = Cache(cache)
+    rng = np.random.default_rng(seed)
+    done, largest = 0, None
+    for store in opened.feature_stores():
+        frames = opened.frame_store(store.identity["frames"])
+        keys = [k for k in store.keys() if k in frames]  # noqa: SIM118 - a fixed order for the seed
+        chosen = rng.choice(len(keys), size=min(count, len(keys)), replace=False).tolist() if keys else []
+        if not chosen:
+            continue
+        backbone = rebuild_backbone(store.identity, store.origin())
+        for key in (keys[i] for i in chosen):
+            distance = _distance(store.row(key)["features"], backbone.embed(decode_frames(frames.jpegs(key))))
+            largest = distance if largest is None else max(largest, distance)
+            done += 1
+    return done, largest
+
+
+def _distance(a: Any, b: Any) -> float:
+    """Return the largest cosine distance between rows of two ``(T, d)`` arrays; two zero rows are equal."""
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if np.array_equal(x, y):
+        return 0.0
+    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    return float(np.max(1 - np.sum(x * y, axis=1) / np.maximum(norms, 1e-12)))

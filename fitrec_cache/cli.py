@@ -1,0 +1,385 @@
+"""The command line: each command calls the library function of the same name; the only place that prints or exits."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from fitrec_cache import __version__
+from fitrec_cache.errors import FitrecError, UsageError
+from fitrec_cache.variants import VARIANTS
+
+if TYPE_CHECKING:
+    from fitrec_cache.extract import ExtractReport
+    from fitrec_cache.info import InfoReport
+    from fitrec_cache.predict import Prediction
+    from fitrec_cache.train import TrainReport
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Decode once, embed once, then train exercise-recognition heads in seconds.",
+)
+
+CacheOption = Annotated[Path, typer.Option("--cache", help="Cache folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output and nothing else.")]
+
+
+def main() -> NoReturn:
+    """Run the command line; errors become ``Error: ...`` and an exit code: 1 a problem, 2 wrong use, 130 Ctrl-C."""
+    try:
+        app()
+    except FitrecError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except KeyboardInterrupt:
+        print("Interrupted: what was finished is stored; run the same command again to go on.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"fitrec-cache {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def extract(
+    videos: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder of class folders, CSV manifest (path,label[,group,split]) or UCF101-style list. "
+            "Left out: the clips that the cache holds."
+        ),
+    ] = None,
+    *,
+    cache: Annotated[Path, typer.Option("--cache", help="Cache folder, made if it is not there.")],
+    backbone: Annotated[
+        list[str], typer.Option(help="Any timm model, NAME or NAME=WEIGHTS (a file, hub or embedded); repeatable.")
+    ] = ["tf_efficientnet_lite0"],  # noqa: B006 - typer copies it
+    preset: Annotated[str, typer.Option(help="native, paper or table1.")] = "native",
+    classes: Annotated[
+        str | None, typer.Option(help="fitness35, names separated by commas, or a file of names.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder that a manifest's or list's paths are relative to.")] = None,
+    lists: Annotated[
+        list[Path], typer.Option("--list", help="UCF101-style list of the clips to take; repeatable.")
+    ] = [],  # noqa: B006
+    samples: Annotated[int | None, typer.Option(help="Frames per clip, T.  [default: 20]")] = None,
+    frame_size: Annotated[
+        int | None, typer.Option(help="Largest short side of stored frames in pixels.  [default: 288]")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="Decoder processes.  [default: one a core]")] = None,
+    clip_seconds: Annotated[float, typer.Option(help="Time limit for decoding one clip, in seconds.")] = 120.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Decode each clip once, embed its frames once with every backbone, keep both.
+
+    Example: fitrec-cache extract UCF-101 --cache cache --backbone resnet50 --backbone tf_efficientnet_b0
+    """
+    from fitrec_cache.extract import extract as run
+
+    report = run(
+        videos,
+        cache=cache,
+        backbone=backbone,
+        preset=preset,
+        classes=classes,
+        root=root,
+        lists=lists,
+        samples=samples,
+        frame_size=frame_size,
+        precision=precision,
+        device=device,
+        workers=workers,
+        clip_seconds=clip_seconds,
+        progress=not as_json,
+    )
+    _show(report.to_dict(), as_json, lambda: _extract_text(report, cache))
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command(name="train-head")
+def train_head(
+    *,
+    out: Annotated[Path, typer.Option(help="Run folder; with several seeds it holds one a seed.")],
+    cache: Annotated[Path | None, typer.Option(help="Cache folder that extract made.")] = None,
+    features: Annotated[Path | None, typer.Option(help="HDF5 file from pack, or made elsewhere.")] = None,
+    variant: Annotated[str, typer.Option(help=", ".join(VARIANTS) + ".")] = "resnet50-lstm-attention",
+    backbone: Annotated[
+        list[str], typer.Option(help="Cached features to use; several are put side by side.  [default: the variant's]")
+    ] = [],  # noqa: B006
+    preset: Annotated[str | None, typer.Option(help="native, paper or table1, where the cache holds several.")] = None,
+    split: Annotated[
+        str, typer.Option(help="auto (group where groups are known), group, random, official1|2|3, list:TRAIN,TEST.")
+    ] = "auto",
+    seed: Annotated[list[int], typer.Option(help="Seed of split, initial values and batches; repeatable.")] = [0],  # noqa: B006
+    attention: Annotated[
+        str | None, typer.Option(help="additive (Eq. 9), dot or none.  [default: the variant's]")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="At most this many.")] = 200,
+    patience: Annotated[int, typer.Option(help="Stop after this many epochs without a lower validation loss.")] = 20,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-4,
+    batch_size: Annotated[int, typer.Option(help="Clips per step.")] = 32,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train only the head on cached features; one run a seed.
+
+    Example: fitrec-cache train-head --cache cache --variant mean --out runs/mean --seed 0 --seed 1
+    """
+    from fitrec_cache.train import train_head as run
+
+    report = run(
+        out=out,
+        cache=cache,
+        features=features,
+        variant=variant,
+        backbone=backbone,
+        preset=preset,
+        split=split,
+        seed=seed,
+        attention=attention,
+        epochs=epochs,
+        patience=patience,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        device=device,
+        overwrite=overwrite,
+        progress=not as_json,
+    )
+    _show(report.to_dict(), as_json, lambda: _train_text(report))
+
+
+@app.command()
+def predict(
+    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
+    *,
+    run: Annotated[Path, typer.Option(help="Run folder that train-head made.")],
+    backbone: Annotated[
+        list[str], typer.Option(help="NAME=WEIGHTS, where weights are no longer where they were; repeatable.")
+    ] = [],  # noqa: B006
+    picture: Annotated[Path | None, typer.Option(help="PNG of the sampled frames with their attention.")] = None,
+    top: Annotated[int, typer.Option(help="Number of labels to show.")] = 5,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    clip_seconds: Annotated[float, typer.Option(help="Time limit for decoding one video, in seconds.")] = 120.0,
+    force: Annotated[bool, typer.Option("--force", help="Go on where the pipeline here differs.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Recognise the exercise in videos with a trained head.
+
+    Example: fitrec-cache predict --run runs/mean squat.mp4 --picture squat.png
+    """
+    from fitrec_cache.predict import predict as call
+
+    found = call(
+        videos,
+        run=run,
+        backbone=backbone,
+        picture=picture,
+        top=top,
+        device=device,
+        clip_seconds=clip_seconds,
+        force=force,
+    )
+    _show([p.to_dict() for p in found], as_json, lambda: _predict_text(found, picture))
+    if any(p.reason for p in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def info(
+    *,
+    cache: CacheOption,
+    clips: Annotated[bool, typer.Option("--clips", help="List every clip with its decode ledger.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a cache holds.
+
+    Example: fitrec-cache info --cache cache
+    """
+    from fitrec_cache.info import info as call
+
+    report = call(cache=cache, clips=clips)
+    _show(report.to_dict(), as_json, lambda: _info_text(report))
+
+
+@app.command()
+def pack(
+    *,
+    cache: CacheOption,
+    backbone: Annotated[list[str], typer.Option(help="Cached features; several are put side by side.")],
+    out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
+    preset: Annotated[str | None, typer.Option(help="native, paper or table1, where the cache holds several.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the features of all clips to one HDF5 file, for sharing.
+
+    Example: fitrec-cache pack --cache cache --backbone resnet50 --out resnet50.h5
+    """
+    from fitrec_cache.pack import pack as call
+
+    report = call(cache=cache, backbone=backbone, out=out, preset=preset)
+    shape = f"{report.clips} clips x {report.frames} frames x {report.dim}"
+    _show(report.to_dict(), as_json, lambda: f"{report.out}: {shape}, {_size(report.bytes)}")
+
+
+@app.command()
+def check(
+    *,
+    cache: CacheOption,
+    repair: Annotated[bool, typer.Option("--repair", help="Set damaged files aside (never deleted).")] = False,
+    recompute: Annotated[int, typer.Option(help="Embed this many random clips again and compare.")] = 0,
+    seed: Annotated[int, typer.Option(help="Chooses those clips.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Verify every file of a cache by its checksum.
+
+    Example: fitrec-cache check --cache cache --repair
+    """
+    from fitrec_cache.check import check as call
+
+    report = call(cache=cache, repair=repair, recompute=recompute, seed=seed)
+
+    def text() -> str:
+        lines = [f"{p['path']}: {p['reason']}" for p in report.problems]
+        lines.append(f"{report.parts} parts with {report.clips} rows read, {len(report.problems)} problems")
+        if report.repaired:
+            lines.append(f"{report.repaired} files set aside or rebuilt: run `extract` again to redo their clips")
+        elif report.problems:
+            lines.append("add --repair to set them aside")
+        if report.largest_distance is not None:
+            lines.append(f"{report.recomputed} made again: largest cosine distance {report.largest_distance:.2e}")
+        return "\n".join(lines)
+
+    _show(report.to_dict(), as_json, text)
+    if report.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def params(
+    *,
+    classes: Annotated[int, typer.Option(help="Number of classes.")] = 35,
+    as_json: JsonOption = False,
+) -> None:
+    """Count parameters beside the paper's Table I.
+
+    Example: fitrec-cache params
+    """
+    from fitrec_cache.params import params as call
+
+    report = call(classes=classes)
+    _show(report.to_dict(), as_json, report.render)
+
+
+def _show(value: Any, as_json: bool, text: Any) -> None:
+    print(json.dumps(value, indent=1, allow_nan=False) if as_json else text())
+
+
+def _size(n_bytes: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "bytes" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.2f} GB"
+
+
+def _stages(stages: Mapping[str, float]) -> str:
+    spent = {name: s for name, s in stages.items() if s >= 0.05}
+    if not spent:
+        return ""
+    parts = ", ".join(f"{name.replace('_', ' ')} {s:.1f} s" for name, s in spent.items())
+    return f"time went to: {parts}. Bottleneck: {max(spent, key=lambda k: spent[k]).replace('_', ' ')}"
+
+
+def _lines(*groups: Any) -> str:
+    return "\n".join(line for group in groups for line in ([group] if isinstance(group, str) else group) if line)
+
+
+def _extract_text(report: ExtractReport, cache: Path) -> str:
+    reasons = [f"failed: {f.clip_id}: {f.reason}" for f in report.failed]
+    dims = ", ".join(f"{name} ({dim})" for name, dim in report.backbones.items())
+    return _lines(
+        [f"note: {n}" for n in report.notes],
+        reasons,
+        f"{report.clips} clips: {report.done} done, {report.reused} reused, {len(report.failed)} failed, "
+        f"in {report.seconds:.1f} s",
+        f"features of {dims} in {cache}",
+        _stages(report.stages),
+    )
+
+
+def _train_text(report: TrainReport) -> str:
+    lines = [f"note: {n}" for n in report.notes]
+    for r in report.runs:
+        low, high = r.metrics.accuracy_ci95
+        lines.append(
+            f"{r.variant} on {r.backbone}, split {r.split}, seed {r.seed}: accuracy {r.metrics.accuracy:.1%} "
+            f"({low:.1%} to {high:.1%}, n = {r.n_test}), top-5 {r.metrics.top5_accuracy:.1%}, "
+            f"macro F1 {r.metrics.f1_macro:.1%}; {r.epochs} epochs, best {r.best_epoch}, {r.seconds:.1f} s -> {r.out}"
+        )
+    if len(report.runs) > 1:
+        figures = report.to_dict()
+        lines.append(
+            f"mean of {len(report.runs)} seeds: accuracy {figures['accuracy_mean']:.1%}, "
+            f"standard deviation {figures['accuracy_std']:.1%}"
+        )
+    return _lines(lines, _stages(report.stages))
+
+
+def _predict_text(found: list[Prediction], picture: Path | None) -> str:
+    lines: list[str] = []
+    for p in found:
+        lines.append(f"{p.path}: {p.reason}" if p.reason else p.path)
+        lines += [f"  {probability:6.1%}  {label}" for label, probability in p.top]
+    return _lines(lines, f"picture: {picture}" if picture else "")
+
+
+def _info_text(report: InfoReport) -> str:
+    lines = [
+        f"{report.cache}: format {report.format_version}, {report.clips} clips in {len(report.classes)} classes, "
+        f"{report.groups} groups, {report.failed} failed"
+    ]
+    for frames in report.frames:
+        s = frames["settings"]
+        lines.append(
+            f"frames    {frames['folder']}: {frames['clips']} clips, {s['samples']} frames each, short side at most "
+            f"{s['short_side']} px, {_size(frames['bytes'])} in {frames['parts']} parts"
+        )
+    for features in report.features:
+        s = features["settings"]
+        lines.append(
+            f"features  {features['folder']}: {features['clips']} clips, {s['backbone']}, preset "
+            f"{s['preprocessing']['preset']}, {s['precision']}, {_size(features['bytes'])} in {features['parts']} parts"
+        )
+    lines += [f"  {label}: {n}" for label, n in report.classes.items()] if not report.clip_list else []
+    for clip in report.clip_list:
+        ledger = clip["ledger"]
+        what = clip["problem"] or ", ".join(f"{k} {v}" for k, v in ledger.items() if v not in (0, False, []))
+        lines.append(f"{clip['clip_id']}: {what}")
+    return _lines(lines)

@@ -1,0 +1,392 @@
+"""What is to be recognised: a folder of class folders, a list or a manifest becomes clips with labels."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import os
+import re
+import stat
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from fitrec_cache.errors import ManifestError, UsageError, unknown_name
+
+VIDEO_SUFFIXES = (".avi", ".mp4", ".mov", ".mkv", ".webm")
+"""File name endings taken for videos, in lower case."""
+
+# fmt: off
+FITNESS35 = (
+    "BalanceBeam", "BenchPress", "Biking", "BodyWeightSquats", "BoxingPunchingBag", "BoxingSpeedBag", "BreastStroke",
+    "CleanAndJerk", "FloorGymnastics", "FrontCrawl", "HandstandPushups", "HandstandWalking", "HighJump", "HulaHoop",
+    "JavelinThrow", "JumpingJack", "JumpRope", "LongJump", "Lunges", "ParallelBars", "PoleVault", "PommelHorse",
+    "PullUps", "Punch", "PushUps", "RockClimbingIndoor", "RopeClimbing", "Rowing", "Shotput", "StillRings", "TaiChi",
+    "ThrowDiscus", "TrampolineJumping", "UnevenBars", "WallPushups",
+)
+"""A fitness subset of UCF101 with 35 classes, this project's own choice: the paper does not list its classes."""
+# fmt: on
+
+_GROUPED = re.compile(r"^v_(?P<class>.+)_g(?P<g>\d+)_c\d+$")
+_INDEXED = re.compile(r"^(.*\.\w+)\s+\d+$")
+_LONGEST_ID = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One video with what is known about it.
+
+    Attributes:
+        clip_id: Name of the clip in every store and report, ``Class/file.ext``, separated by ``/``.
+        path: Where the video is, or None where only its cached frames are left. The file need not exist.
+        label: Name of the exercise.
+        group: Clips of one group were cut from one recording; None where that is not known.
+        extra: All other columns of a manifest, as text.
+    """
+
+    clip_id: str
+    path: Path | None
+    label: str
+    group: str | None = None
+    extra: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipList:
+    """Clips in the order of their ids, and what a user should know about them.
+
+    Attributes:
+        clips: The clips, sorted by ``clip_id``, no id twice, at least one.
+        notes: Remarks in plain words, such as what was skipped and whether groups are known.
+    """
+
+    clips: tuple[Clip, ...]
+    notes: tuple[str, ...]
+
+
+def find_clips(
+    videos: Path, *, root: Path | None = None, lists: Sequence[Path] = (), classes: str | None = None
+) -> ClipList:
+    """Return the clips that a folder, a manifest or a list names.
+
+    Args:
+        videos: A folder of class folders (the first folder below it is the label); a ``.csv`` manifest with the columns
+            ``path`` and ``label``, optionally ``group`` and any other; or a ``.txt`` list with a ``Class/file.avi`` a
+            line, as UCF101's, with or without a class number behind it.
+        root: Folder to which the paths of a manifest or list are relative; the folder it lies in if None. Of no
+            effect where ``videos`` is a folder.
+        lists: UCF101-style lists; only clips that one of them names are kept (file name endings may differ).
+        classes: None for all, ``fitness35``, names separated by commas, or a text file with one name a line, as
+            UCF101's ``classInd.txt``. Upper and lower case are the same.
+
+    Returns:
+        The clips and the remarks. A listed file that does not exist is a clip like any other, and a remark.
+
+    Raises:
+        UsageError: If ``videos`` or a list is missing or of another kind, or a class is unknown.
+        ManifestError: If there is no video, or the manifest or list cannot be used as it is.
+    """
+    found, notes = _read(Path(videos), None if root is None else Path(root))
+    _check_ids(found)
+    if lists:
+        found, remarks = _listed(found, [Path(each) for each in lists])
+        notes += remarks
+    if classes is not None:
+        found, remarks = _of_classes(found, classes)
+        notes += remarks
+    ordered = tuple(sorted(found, key=lambda clip: clip.clip_id))
+    return ClipList(clips=ordered, notes=(*notes, *_remarks(ordered)))
+
+
+def group_number(group: str) -> int | None:
+    """Return the number at the end of a group's name, by which UCF101's official splits go.
+
+    Args:
+        group: Name of a group.
+
+    Returns:
+        The number, or None if the name does not end in one.
+
+    Example:
+        >>> group_number("BenchPress_g07"), group_number("12"), group_number("kitchen")
+        (7, 12, None)
+    """
+    found = re.search(r"[0-9]+$", group)
+    return int(found.group()) if found else None
+
+
+def read_ucf_list(path: Path) -> list[str]:
+    """Return the clip ids that a UCF101-style list names.
+
+    Args:
+        path: A text file with a ``Class/file.avi`` a line, with or without a class number behind it.
+
+    Returns:
+        The ids in the order of the file, repetitions included.
+
+    Raises:
+        UsageError: If the file cannot be read.
+        ManifestError: If a line has no class folder or the file names nothing.
+    """
+    return [name for _, name in _ucf_lines(Path(path))]
+
+
+def _read(videos: Path, root: Path | None) -> tuple[list[Clip], list[str]]:
+    """Return the clips of a folder, manifest or list in the order found, and remarks."""
+    if stat.S_ISDIR(_mode(videos)):
+        return _walk(videos)
+    if not _mode(videos):
+        raise UsageError(f"no such file or folder: {videos}. Expected a folder of class folders, a .csv or a .txt list")
+    base = videos.parent if root is None else root
+    if not stat.S_ISDIR(_mode(base)):
+        raise UsageError(f"no such folder: {base}. Expected the folder that the paths in {videos.name} are relative to")
+    suffix = videos.suffix.lower()
+    if suffix == ".csv":
+        rows: Iterable[tuple[int, Clip]] = _manifest(videos, base)
+    elif suffix == ".txt":
+        rows = ((line, _clip(name, base, name.split("/")[0])) for line, name in _ucf_lines(videos))
+    else:
+        raise UsageError(f"{videos} is neither: expected a folder of class folders, a .csv manifest or a .txt list")
+    return _without_duplicates(rows, videos), []
+
+
+def _mode(path: Path) -> int:
+    """Return the file mode, 0 where nothing can be reached; Path.exists raises on names that are too long."""
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError):
+        return 0
+
+
+def _clip(clip_id: str, base: Path, label: str) -> Clip:
+    """Return the clip of a relative path, its group read off the file name."""
+    return Clip(clip_id=clip_id, path=base / clip_id, label=label, group=_named_group(clip_id))
+
+
+def _named_group(name: str) -> str | None:
+    found = _GROUPED.match(PurePosixPath(name).stem)
+    return f"{found['class']}_g{found['g']}" if found else None
+
+
+# --- folders ---
+
+
+def _walk(folder: Path) -> tuple[list[Clip], list[str]]:
+    """Return the videos below the class folders, and remarks about what was passed over."""
+    unreadable: list[OSError] = []
+    names = sorted(path.relative_to(folder).as_posix() for path in _files(folder, unreadable))
+    videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
+    inside, loose = [name for name in videos if "/" in name], [name for name in videos if "/" not in name]
+    notes = [f"cannot read folder {error.filename}: {error.strerror}" for error in unreadable]
+    if not inside:
+        raise ManifestError("; ".join([*notes, _nothing_found(folder, loose)]))
+    if skipped := len(names) - len(videos):
+        notes.append(f"skipped {_files_that(skipped)} not {' '.join(VIDEO_SUFFIXES)}")
+    if loose:
+        notes.append(f"skipped {_files_that(len(loose))} in no class folder: {_some(loose)}")
+    return [_clip(name, folder, name.split("/")[0]) for name in inside], notes
+
+
+def _files(folder: Path, unreadable: list[OSError]) -> Iterator[Path]:
+    """Yield every file below a folder that is not hidden; links are followed, but never in a circle."""
+    for where, folders, files in os.walk(folder, onerror=unreadable.append, followlinks=True):
+        here = Path(where).resolve()
+        above = {here, *here.parents}
+        folders[:] = [d for d in folders if d[0] != "." and Path(where, d).resolve() not in above]
+        yield from (Path(where, file) for file in files if file[0] != ".")
+
+
+def _nothing_found(folder: Path, loose: Sequence[str]) -> str:
+    if loose:
+        return (
+            f"{folder} has no class folders, only files such as {_some(loose)}. Expected CLASS/FILE: put each video "
+            f"into a folder named after its exercise, or give a .csv manifest with path and label"
+        )
+    return f"no videos in {folder}. Expected class folders with files of type {' '.join(VIDEO_SUFFIXES)}"
+
+
+# --- manifests and lists ---
+
+
+def _manifest(path: Path, base: Path) -> Iterator[tuple[int, Clip]]:
+    """Yield line number and clip for each row of a CSV manifest."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, skipinitialspace=True, strict=True)
+            columns = _columns(reader.fieldnames, path)
+            reader.fieldnames = columns
+            for row in reader:
+                yield reader.line_num, _row_clip(row, base, f"{path}, line {reader.line_num}")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(f"{path} is not a CSV file in UTF-8: {error}") from error
+
+
+def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
+    """Return the column names, or say which are missing or doubled."""
+    names = [name.strip() for name in header or ()]
+    if missing := [name for name in ("path", "label") if name not in names]:
+        raise ManifestError(
+            f"{path}: no column {' and '.join(missing)}. Got {', '.join(names) or 'no header'}; expected the columns "
+            f"path,label and optionally group, separated by commas"
+        )
+    if doubled := [name for name, count in Counter(names).items() if count > 1]:
+        raise ManifestError(f"{path}: column {', '.join(doubled)} occurs more than once: expected each once")
+    return names
+
+
+def _row_clip(row: Mapping[str | None, str | None], base: Path, where: str) -> Clip:
+    """Return the clip of a manifest row; a row shorter than the header has empty cells."""
+    if None in row:
+        raise ManifestError(f"{where}: more cells than columns. Put quotes around a value that contains a comma")
+    cells = {str(name): (value or "").strip() for name, value in row.items()}
+    written, label = cells.pop("path").replace("\\", "/"), cells.pop("label")
+    for name, value in (("path", written), ("label", label)):
+        if not value:
+            raise ManifestError(f"{where}: empty {name}. Expected the {name} of a clip in every row")
+    clip_id = PurePosixPath(written)
+    if clip_id.is_absolute() or ".." in clip_id.parts:
+        clip_id = PurePosixPath(label) / clip_id.name
+    group = (cells.pop("group") or None) if "group" in cells else _named_group(written)
+    return Clip(clip_id=str(clip_id), path=base / written, label=label, group=group, extra=cells)
+
+
+def _text_lines(path: Path) -> list[tuple[int, str]]:
+    """Return line number and text of each line that is not blank."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}. Expected a text file with one name a line") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path} is not text in UTF-8: {error}") from error
+    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _ucf_lines(path: Path) -> list[tuple[int, str]]:
+    """Return line number and clip id of each line of a UCF101-style list."""
+    lines = [(number, _INDEXED.sub(r"\1", line).replace("\\", "/")) for number, line in _text_lines(path)]
+    if not lines:
+        raise ManifestError(f"{path} names no clip: expected a CLASS/FILE a line")
+    for number, name in lines:
+        parts = PurePosixPath(name).parts
+        if len(parts) < 2 or parts[0] == "/" or ".." in parts:
+            raise ManifestError(f"{path}, line {number}: got '{name}', expected CLASS/FILE, such as Squat/v_1.avi")
+    return [(number, str(PurePosixPath(name))) for number, name in lines]
+
+
+def _without_duplicates(rows: Iterable[tuple[int, Clip]], path: Path) -> list[Clip]:
+    seen: dict[str, int] = {}
+    found = []
+    for line, clip in rows:
+        if clip.clip_id in seen:
+            raise ManifestError(
+                f"{path}: lines {seen[clip.clip_id]} and {line} both give the clip '{clip.clip_id}'. Expected each "
+                f"once: remove one, or use paths relative to a common folder so that the ids differ"
+            )
+        seen[clip.clip_id] = line
+        found.append(clip)
+    if not found:
+        raise ManifestError(f"{path} has a header but no rows: expected one row a clip")
+    return found
+
+
+def _check_ids(clips: Iterable[Clip]) -> None:
+    """Refuse ids that a store or a report could not hold."""
+    for clip in clips:
+        for text in (clip.clip_id, clip.label, clip.group or ""):
+            if any(unicodedata.category(char) in {"Cc", "Cs"} for char in text):
+                raise ManifestError(f"control or undecodable characters in {text!r}: expected plain text, rename it")
+        if len(clip.clip_id) > _LONGEST_ID:
+            raise ManifestError(
+                f"clip id of {len(clip.clip_id)} characters: '{clip.clip_id[:60]}...'. Expected at most {_LONGEST_ID}"
+            )
+
+
+# --- choosing ---
+
+
+def _listed(clips: Sequence[Clip], lists: Sequence[Path]) -> tuple[list[Clip], list[str]]:
+    """Return the clips that a list names, whatever the ending of the file name is."""
+    wanted = {_bare(name) for path in lists for name in read_ucf_list(path)}
+    kept = [clip for clip in clips if _bare(clip.clip_id) in wanted]
+    where = ", ".join(str(path) for path in lists)
+    if not kept:
+        raise ManifestError(
+            f"no clip is in {where}: got clips such as '{clips[0].clip_id}', expected some of '{min(wanted)}' and "
+            f"{len(wanted) - 1} more"
+        )
+    unknown = sorted(wanted - {_bare(clip.clip_id) for clip in kept})
+    return kept, [f"{len(unknown)} clips named in {where} do not exist: {_some(unknown)}"] if unknown else []
+
+
+def _bare(clip_id: str) -> str:
+    return str(PurePosixPath(clip_id).with_suffix(""))
+
+
+def _of_classes(clips: Sequence[Clip], classes: str) -> tuple[list[Clip], list[str]]:
+    """Return the clips of the classes asked for."""
+    names, labels = _class_names(classes), sorted({clip.label for clip in clips})
+    known = {label.casefold() for label in labels}
+    missing = [name for name in names if name.casefold() not in known]
+    if missing and (classes != "fitness35" or len(missing) == len(names)):
+        raise _unknown_classes(missing, labels)
+    wanted = {name.casefold() for name in names}
+    kept = [clip for clip in clips if clip.label.casefold() in wanted]
+    return kept, [f"{len(missing)} classes of {classes} have no clips: {', '.join(missing)}"] if missing else []
+
+
+def _class_names(classes: str) -> list[str]:
+    """Return the names that ``classes`` stands for."""
+    if classes == "fitness35":
+        return list(FITNESS35)
+    path = Path(classes)
+    if stat.S_ISREG(_mode(path)):
+        names = [re.sub(r"^\d+\s+", "", line) for _, line in _text_lines(path)]
+    elif path.suffix.lower() == ".txt":
+        raise UsageError(f"no such file: {path}. Expected a text file with one class name a line")
+    else:
+        names = [name.strip() for name in classes.split(",") if name.strip()]
+    if not names:
+        raise UsageError(
+            f"no class name in '{classes}': expected fitness35, NAME,NAME,.. or a file with one name a line"
+        )
+    return names
+
+
+def _unknown_classes(missing: Sequence[str], labels: Sequence[str]) -> UsageError:
+    if len(missing) == 1:
+        return unknown_name("class", missing[0], labels)
+    nearest = {label.casefold(): label for label in labels}
+    hints = []
+    for name in missing:
+        near = difflib.get_close_matches(name.casefold(), nearest, n=1)
+        hints.append(f"'{name}' (did you mean '{nearest[near[0]]}'?)" if near else f"'{name}'")
+    return UsageError(f"{len(missing)} unknown classes: {', '.join(hints)}. Expected some of {', '.join(labels)}")
+
+
+# --- remarks ---
+
+
+def _remarks(clips: Sequence[Clip]) -> list[str]:
+    """Return what a user should know before spending time on these clips."""
+    notes = [f"class {label} has one clip" for label, n in sorted(Counter(c.label for c in clips).items()) if n == 1]
+    absent = [clip.clip_id for clip in clips if clip.path is not None and not _mode(clip.path)]
+    if absent:
+        notes.append(f"{_files_that(len(absent))} missing, of {len(clips)}: {_some(absent)}")
+    groups = sorted({clip.group for clip in clips if clip.group is not None})
+    without = sum(clip.group is None for clip in clips)
+    if not groups:
+        return [*notes, "no groups known"]
+    of_all = f", {without} of {len(clips)} clips have none" if without else ""
+    return [*notes, f"groups: {len(groups)} in {groups[0]} form{of_all}"]
+
+
+def _files_that(count: int) -> str:
+    return f"{count} file that is" if count == 1 else f"{count} files that are"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", .." if len(names) > 3 else "")

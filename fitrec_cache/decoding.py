@@ -1,0 +1,130 @@
+"""Decode clips in processes of their own, so that a decoder that crashes or hangs costs one clip."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import TimeoutError
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from fitrec_cache.errors import FitrecError, VideoError
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredClip:
+    """What the frame store keeps of one clip: T JPEG files, their numbers and times, and the decode ledger."""
+
+    jpegs: list[bytes]
+    frame_index: list[int]
+    pts_seconds: list[float]
+    ledger: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeJob:
+    """One clip to decode: its file, the number of samples ``T`` and the largest short side in pixels."""
+
+    path: Path
+    samples: int
+    short_side: int
+
+
+def content_hash(path: Path) -> str:
+    """Return the sha256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        VideoError: If the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise VideoError("file not found") from error
+    except OSError as error:
+        raise VideoError(f"cannot be read: {error.strerror}") from error
+
+
+def decode_clip(job: DecodeJob) -> StoredClip:
+    """Decode, sample and encode one clip in this process.
+
+    Raises:
+        VideoError: If the clip cannot be used.
+    """
+    from functools import partial
+
+    from fitrec_cache.jpeg import encode_frames
+    from fitrec_cache.sampling import frame_indices
+    from fitrec_cache.video import read_frames
+
+    clip = read_frames(job.path, sampler=partial(frame_indices, samples=job.samples), short_side=job.short_side)
+    return StoredClip(
+        jpegs=encode_frames(clip.frames),
+        frame_index=clip.frame_index.tolist(),
+        pts_seconds=clip.pts_seconds.tolist(),
+        ledger=clip.ledger,
+    )
+
+
+def _work(job: DecodeJob) -> StoredClip | str:
+    # A reason travels better between processes than an exception with its chain of causes.
+    try:
+        return decode_clip(job)
+    except VideoError as error:
+        return str(error)
+
+
+def _ready() -> bool:
+    return True
+
+
+class DecoderPool:
+    """Worker processes that decode clips; use as a context manager.
+
+    Args:
+        workers: Number of processes, at least 1.
+        clip_seconds: Time limit for one clip; a decoder that hangs is killed after it.
+
+    Raises:
+        FitrecError: If the workers cannot start.
+    """
+
+    def __init__(self, *, workers: int, clip_seconds: float) -> None:
+        self._clip_seconds = clip_seconds
+        # Not "fork": this process has threads (torch, HDF5) by now.
+        self._pool: Any = ProcessPool(max_workers=workers, context=multiprocessing.get_context("spawn"))
+        try:
+            self._pool.schedule(_ready).result()
+        except (ProcessExpired, RuntimeError) as error:
+            self.__exit__()
+            raise FitrecError(
+                "decoder processes cannot start. In a script, call extract() under `if __name__ == '__main__':`"
+            ) from error
+
+    def __enter__(self) -> DecoderPool:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._pool.stop()
+        self._pool.join()
+
+    def submit(self, job: DecodeJob) -> Callable[[], StoredClip | str]:
+        """Queue a clip; call what is returned to wait for its frames, or for the reason why there are none.
+
+        The caller bounds memory by having only a few clips queued at a time.
+        """
+        future = self._pool.schedule(_work, args=[job], timeout=self._clip_seconds)
+        return lambda: self._outcome(future)
+
+    def _outcome(self, future: Any) -> StoredClip | str:
+        try:
+            result: StoredClip | str = future.result()
+        except TimeoutError:
+            return f"decoder did not finish within {self._clip_seconds:g} s and was stopped"
+        except ProcessExpired as error:
+            return f"decoder crashed (exit code {error.exitcode})"
+        return result

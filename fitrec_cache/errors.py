@@ -1,0 +1,73 @@
+"""Everything this package raises on purpose.
+
+::
+
+    FitrecError            a problem was found (exit code 1)
+    ├── UsageError         wrong use: the call itself must change (exit code 2)
+    │   ├── ManifestError  the list of clips cannot be used as it is
+    │   └── WeightsError   weights that are missing or do not fit the backbone
+    ├── VideoError         one clip cannot be used; the others go on
+    ├── StoreError         the cache cannot be read or written
+    │   └── StoreCorrupt   a stored file is damaged
+    └── MismatchError      two things that must be the same differ
+
+Messages say what was got, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FitrecError(Exception):
+    """A problem that the caller should read; the command line prints it and exits with 1."""
+
+
+class UsageError(FitrecError):
+    """Wrong use: unknown names, missing folders, options that contradict each other; exit code 2."""
+
+
+class ManifestError(UsageError):
+    """A list of clips with missing columns, repeated ids or no usable rows."""
+
+
+class WeightsError(UsageError):
+    """Weights that are missing, cannot be fetched or do not fit the backbone."""
+
+
+class VideoError(FitrecError):
+    """A clip from which frames cannot be had."""
+
+
+class StoreError(FitrecError):
+    """A cache that cannot be read or written: missing, read-only, full, or of another format version."""
+
+
+class StoreCorrupt(StoreError):
+    """A stored file whose content is not what was written."""
+
+
+class MismatchError(FitrecError):
+    """Two pipelines that must be identical differ; the message names each differing field, old -> new."""
+
+
+def unknown_name(kind: str, got: str, valid: Iterable[str]) -> UsageError:
+    """Return the error for an unknown name, with the nearest valid one.
+
+    Args:
+        kind: What is named, such as ``variant``.
+        got: The name that is not known.
+        valid: All names that are.
+
+    Returns:
+        The error, to be raised by the caller.
+
+    Example:
+        >>> print(unknown_name("preset", "papr", ["native", "paper"]))
+        unknown preset 'papr': expected one of native, paper. Did you mean 'paper'?
+    """
+    names = sorted(valid)
+    near = difflib.get_close_matches(got, names, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return UsageError(f"unknown {kind} '{got}': expected one of {', '.join(names)}.{hint}")

@@ -1,0 +1,429 @@
+"""Stage one: decode each clip once, embed its frames once with every backbone named, keep both."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from fitrec_cache.backbone import EMBEDDED, Backbone, load_backbone
+from fitrec_cache.cache import Cache, HeldClip, pick_frames
+from fitrec_cache.clips import Clip, find_clips
+from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash
+from fitrec_cache.errors import UsageError, VideoError
+from fitrec_cache.jpeg import CODEC, decode_frames
+from fitrec_cache.store import FORMAT_VERSION, Store, text_column
+
+#: A part is committed after this many clips or seconds, whichever comes first: what a kill can cost.
+COMMIT_CLIPS = 32
+COMMIT_SECONDS = 30.0
+
+#: Short side in pixels; sources up to this are kept at their own size. Measured: docs/design.md.
+FRAME_SIZE = 288
+SAMPLES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedClip:
+    """A clip that could not be used, and why."""
+
+    clip_id: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractReport:
+    """What :func:`extract` did.
+
+    Attributes:
+        clips: Number of clips asked for.
+        done: Clips finished by this call, frames and all features.
+        reused: Clips that needed nothing.
+        failed: Clips that could not be used.
+        backbones: Embedding length by backbone name.
+        seconds: Wall time.
+        stages: Seconds of wall time the main thread spent per kind of work.
+        notes: What a person should know, such as duplicates.
+    """
+
+    clips: int
+    done: int
+    reused: int
+    failed: tuple[FailedClip, ...]
+    backbones: dict[str, int]
+    seconds: float
+    stages: dict[str, float]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        return {
+            "clips": self.clips,
+            "done": self.done,
+            "reused": self.reused,
+            "failed": [vars(f) for f in self.failed],
+            "backbones": {name: {"dim": dim} for name, dim in self.backbones.items()},
+            "seconds": round(self.seconds, 3),
+            "stages": {name: round(s, 3) for name, s in self.stages.items()},
+            "notes": list(self.notes),
+        }
+
+
+def frame_identity(*, samples: int, frame_size: int) -> dict[str, Any]:
+    """Return everything that decides what a stored frame looks like, as plain JSON values."""
+    from PIL import features
+
+    from fitrec_cache.video import decoder_version
+
+    return {
+        "format_version": FORMAT_VERSION,
+        "samples": samples,
+        "sampling": "floor(i * n_frames / (samples + 1)), i = 1..samples",
+        "short_side": frame_size,
+        "geometry": "whole frame, upright, square pixels, bicubic, never enlarged",
+        "codec": f"{CODEC}, libjpeg-turbo {features.version('libjpeg_turbo')}",
+        "decoder": decoder_version(),
+    }
+
+
+def feature_identity(frames: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
+    """Return everything that decides the value of a stored embedding, as plain JSON values."""
+    return {"format_version": FORMAT_VERSION, "frames": frames, "dtype": "float16", **backbone.identity()}
+
+
+def extract(
+    videos: Path | None = None,
+    *,
+    cache: Path,
+    backbone: Sequence[str] = (EMBEDDED,),
+    preset: str = "native",
+    classes: str | None = None,
+    root: Path | None = None,
+    lists: Sequence[Path] = (),
+    samples: int | None = None,
+    frame_size: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    workers: int | None = None,
+    clip_seconds: float = 120.0,
+    progress: bool = False,
+) -> ExtractReport:
+    """Turn videos into cached features; what is done already is reused, and a run that stopped goes on.
+
+    Each clip is decoded once for all backbones, in a process of its own, and its T sampled frames are kept, so that
+    another backbone needs no video. Each frame is embedded once.
+
+    Args:
+        videos: A folder of class folders, a CSV manifest (``path,label``, optional ``group,split``), or a UCF101-style
+            list. None: the clips that the cache holds; the videos may be gone.
+        cache: Cache folder, made if it is not there.
+        backbone: ``NAME`` or ``NAME=WEIGHTS`` for each backbone; see :func:`fitrec_cache.backbone.load_backbone`.
+        preset: ``native``, ``paper`` or ``table1``.
+        classes: ``fitness35``, names separated by commas, or a file with one name a line; None for all.
+        root: Folder that the paths of a manifest or list are relative to; None for the folder it is in.
+        lists: UCF101-style lists; only clips named in one of them are taken.
+        samples: Frames per clip, ``T``; None for 20, or with no videos for what the cache holds.
+        frame_size: Short side of stored frames in pixels; None for 288, or with no videos for what the cache holds.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        workers: Decoder processes; None for one a core.
+        clip_seconds: Time limit for decoding one clip, in seconds.
+        progress: Show a progress bar on standard error.
+
+    Returns:
+        What was done, reused and failed.
+
+    Raises:
+        UsageError: For wrong arguments, before anything is decoded.
+        StoreError: If the cache cannot be read or written; what was stored stays.
+    """
+    started = time.perf_counter()
+    if not backbone:
+        raise UsageError("no backbone named: give at least one, such as --backbone resnet50")
+    for name, value in (("samples", samples), ("frame_size", frame_size), ("workers", workers)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} is {value}: expected 1 or more")
+    opened = Cache(cache, create=videos is not None)
+    clips, notes = _clips(opened, videos, classes, root, lists)
+    models = _load_backbones(backbone, preset, precision, device)
+    if videos is None:
+        frames = pick_frames(opened, samples=samples, frame_size=frame_size)
+    else:
+        identity = frame_identity(samples=samples or SAMPLES, frame_size=frame_size or FRAME_SIZE)
+        frames = opened.frame_store(identity)
+        notes += _new_settings(opened, frames)
+    notes += _too_small(frames, models)
+    run = _Run(opened, frames, models, notes)
+    with ExitStack() as stack:
+        pool = None
+        if videos is not None:
+            pool = _LazyPool(stack, workers or os.cpu_count() or 1, clip_seconds)
+        run.work(clips, pool, progress=progress)
+    return run.report(len(clips), time.perf_counter() - started)
+
+
+def _clips(
+    cache: Cache, videos: Path | None, classes: str | None, root: Path | None, lists: Sequence[Path]
+) -> tuple[list[Clip], list[str]]:
+    if videos is not None:
+        found = find_clips(videos, root=root, lists=lists, classes=classes)
+        return list(found.clips), list(found.notes)
+    if classes or root or lists:
+        raise UsageError("--classes, --root and --lists choose among videos: give VIDEOS, or leave them out")
+    held = [c for c in cache.clips() if not c.problem]
+    if not held:
+        raise UsageError(f"{cache.folder} holds no clips yet: give VIDEOS")
+    return [Clip(clip_id=c.clip_id, path=None, label=c.label, group=c.group, extra=c.extra) for c in held], []
+
+
+def _load_backbones(texts: Sequence[str], preset: str, precision: str, device: str) -> list[Backbone]:
+    models = [load_backbone(t, preset=preset, precision=precision, device=device) for t in texts]
+    names = [m.name for m in models]
+    repeated = sorted({n for n in names if names.count(n) > 1})
+    if repeated:
+        raise UsageError(
+            f"backbone {repeated[0]} is named twice: name each once, and other weights in a run of their own"
+        )
+    return models
+
+
+def _new_settings(cache: Cache, frames: Store) -> list[str]:
+    """Say why videos are decoded again although the cache holds frames."""
+    if len(frames):
+        return []
+    notes = []
+    for other in cache.frame_stores():
+        if len(other):
+            old, new = other.identity, frames.identity
+            changed = ", ".join(f"{k}: {old.get(k)} -> {new[k]}" for k in new if old.get(k) != new[k])
+            notes.append(f"{len(other)} clips have frames made with other settings ({changed}); decoding again")
+    return notes
+
+
+def _too_small(frames: Store, models: Sequence[Backbone]) -> list[str]:
+    stored = frames.identity["short_side"]
+    return [
+        f"{m.name} wants {max(m.preprocessing.size)} px, frames are stored with a short side of at most {stored} px: "
+        f"enlarged. Give --frame-size {max(m.preprocessing.size)} to store larger frames"
+        for m in models
+        if m.preprocessing.first_size is None and max(m.preprocessing.size) > stored
+    ]
+
+
+class _LazyPool:
+    """Starts decoder processes when the first clip needs one: a run that reuses everything starts none."""
+
+    def __init__(self, stack: ExitStack, workers: int, clip_seconds: float) -> None:
+        self._stack, self._workers, self._clip_seconds = stack, workers, clip_seconds
+        self._pool: DecoderPool | None = None
+
+    @property
+    def ahead(self) -> int:
+        return 2 * self._workers
+
+    def submit(self, job: DecodeJob) -> Callable[[], StoredClip | str]:
+        if self._pool is None:
+            pool = DecoderPool(workers=self._workers, clip_seconds=self._clip_seconds)
+            self._pool = self._stack.enter_context(pool)
+        return self._pool.submit(job)
+
+
+@dataclass
+class _Rows:
+    """Finished clips that are not committed yet."""
+
+    since: float = field(default_factory=time.monotonic)
+    clips: list[HeldClip] = field(default_factory=list)
+    frames: dict[str, StoredClip] = field(default_factory=dict)
+    features: list[dict[str, tuple[Any, Any]]] = field(default_factory=list)
+    done: int = 0
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A clip on its way: its content hash, or why it has none, and how to get its frames."""
+
+    clip: Clip
+    key: str
+    problem: str = ""
+    wait: Callable[[], StoredClip | str] | None = None
+
+
+class _Run:
+    """The state of one extraction."""
+
+    def __init__(self, cache: Cache, frames: Store, models: Sequence[Backbone], notes: list[str]) -> None:
+        self.cache, self.frames, self.models, self.notes = cache, frames, models, notes
+        self.stores = [cache.feature_store(feature_identity(frames.identity, m)) for m in models]
+        self.held = {c.clip_id: c for c in cache.clips()}
+        self.first_with: dict[str, str] = {}
+        self.rows = self._new_rows()
+        self.done = self.reused = 0
+        self.failed: list[FailedClip] = []
+        self.stages = dict.fromkeys(("hash", "decode_wait", "read_frames", "embed", "write"), 0.0)
+
+    def _new_rows(self) -> _Rows:
+        return _Rows(features=[{} for _ in self.models])
+
+    def work(self, clips: Sequence[Clip], pool: _LazyPool | None, *, progress: bool) -> None:
+        """Take every clip from video to features; commit what is finished, also when interrupted."""
+        bar = tqdm(total=len(clips), unit="clip", desc="extract", disable=not progress, smoothing=0.05)
+        try:
+            with bar:
+                for task in self._ahead(clips, pool):
+                    self._one(task)
+                    bar.update()
+                    if len(self.rows.clips) >= COMMIT_CLIPS or time.monotonic() - self.rows.since > COMMIT_SECONDS:
+                        self.commit()
+        finally:
+            self.commit()
+        for store, model in zip(self.stores, self.models, strict=True):
+            store.write_origin(model.origin())
+
+    def _ahead(self, clips: Sequence[Clip], pool: _LazyPool | None) -> Iterator[_Task]:
+        """Yield tasks in order while later clips are already being decoded."""
+        queue: deque[_Task] = deque()
+        for clip in clips:
+            queue.append(self._task(clip, pool))
+            if pool is None or len(queue) > pool.ahead:
+                yield queue.popleft()
+        yield from queue
+
+    def _task(self, clip: Clip, pool: _LazyPool | None) -> _Task:
+        with self._timed("hash"):
+            try:
+                key = self.held[clip.clip_id].video_sha256 if clip.path is None else content_hash(clip.path)
+            except VideoError as error:
+                return _Task(clip, "", problem=str(error))
+        first = self.first_with.setdefault(key, clip.clip_id)
+        if first != clip.clip_id:
+            self.notes.append(f"{clip.clip_id} has the same content as {first}")
+            return _Task(clip, key)
+        if key in self.frames or all(key in s for s in self.stores):
+            return _Task(clip, key)
+        if pool is None or clip.path is None:
+            return _Task(clip, key, problem="its frames are not in the cache: give VIDEOS to decode it again")
+        identity = self.frames.identity
+        job = DecodeJob(path=clip.path, samples=identity["samples"], short_side=identity["short_side"])
+        return _Task(clip, key, wait=pool.submit(job))
+
+    def _one(self, task: _Task) -> None:
+        problem, worked = task.problem, False
+        if task.wait is not None:
+            with self._timed("decode_wait"):
+                outcome = task.wait()
+            if isinstance(outcome, str):
+                problem = outcome
+            else:
+                self.rows.frames[task.key] = outcome
+                worked = True
+        known = task.key in self.frames or task.key in self.rows.frames
+        if not problem and not known and not all(task.key in s for s in self.stores):
+            problem = f"same content as {self.first_with[task.key]}, which failed"
+        if problem:
+            self.failed.append(FailedClip(clip_id=task.clip.clip_id, path=str(task.clip.path or ""), reason=problem))
+        else:
+            worked = self._embed(task.key) or worked
+            self.rows.done += worked
+            self.reused += not worked
+        self._note_clip(task, problem)
+
+    def _embed(self, key: str) -> bool:
+        """Embed one clip with every backbone that has not seen it; say whether there was one."""
+        todo = [i for i, s in enumerate(self.stores) if key not in s and key not in self.rows.features[i]]
+        if not todo:
+            return False
+        with self._timed("read_frames"):
+            fresh = self.rows.frames.get(key)
+            jpegs = fresh.jpegs if fresh else self.frames.jpegs(key)
+            times = fresh.pts_seconds if fresh else self.frames.row(key)["pts_seconds"]
+            pictures = decode_frames(jpegs)
+        with self._timed("embed"):
+            for i in todo:
+                self.rows.features[i][key] = (self.models[i].embed(pictures), np.asarray(times))
+        return True
+
+    def _note_clip(self, task: _Task, problem: str) -> None:
+        clip = task.clip
+        entry = HeldClip(
+            clip_id=clip.clip_id,
+            video_sha256=task.key,
+            label=clip.label,
+            group=clip.group,
+            extra=dict(clip.extra),
+            problem=problem,
+        )
+        if self.held.get(clip.clip_id) != entry:
+            self.held[clip.clip_id] = entry
+            self.rows.clips.append(entry)
+
+    def commit(self) -> None:
+        """Write finished clips: frames, then features, then the clips themselves. Done means committed."""
+        rows, self.rows = self.rows, self._new_rows()
+        with self._timed("write"):
+            if rows.frames:
+                self.frames.write_part(_frame_arrays(rows.frames))
+            for store, features in zip(self.stores, rows.features, strict=True):
+                if features:
+                    store.write_part(_feature_arrays(features))
+            if rows.clips:
+                self.cache.write_clips(rows.clips)
+        self.done += rows.done
+
+    def report(self, n_clips: int, seconds: float) -> ExtractReport:
+        return ExtractReport(
+            clips=n_clips,
+            done=self.done,
+            reused=self.reused,
+            failed=tuple(self.failed),
+            backbones={m.name: m.dim for m in self.models},
+            seconds=seconds,
+            stages=self.stages,
+            notes=tuple(self.notes),
+        )
+
+    def _timed(self, stage: str) -> _Timer:
+        return _Timer(self.stages, stage)
+
+
+class _Timer:
+    """Adds the time spent inside ``with`` to a stage."""
+
+    def __init__(self, stages: dict[str, float], stage: str) -> None:
+        self._stages, self._stage = stages, stage
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *exc: object) -> None:
+        self._stages[self._stage] += time.perf_counter() - self._started
+
+
+def _frame_arrays(clips: dict[str, StoredClip]) -> dict[str, Any]:
+    jpegs = [[len(j) for j in c.jpegs] for c in clips.values()]
+    return {
+        "key": text_column(clips),
+        "jpeg_bytes": np.frombuffer(b"".join(j for c in clips.values() for j in c.jpegs), dtype=np.uint8),
+        "jpeg_end": np.cumsum(np.array(jpegs, dtype=np.int64)).reshape(len(clips), -1),
+        "frame_index": np.array([c.frame_index for c in clips.values()], dtype=np.int64),
+        "pts_seconds": np.array([c.pts_seconds for c in clips.values()], dtype=np.float64),
+        "ledger": text_column(json.dumps(c.ledger, sort_keys=True) for c in clips.values()),
+    }
+
+
+def _feature_arrays(clips: dict[str, tuple[Any, Any]]) -> dict[str, Any]:
+    return {
+        "key": text_column(clips),
+        "features": np.stack([features for features, _ in clips.values()]),
+        "pts_seconds": np.stack([times for _, times in clips.values()]),
+    }

@@ -1,0 +1,101 @@
+"""Arrays to HDF5 bytes and back, trusting nothing that is read; the only home of h5py."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+#: What a dataset must be: allowed dtype kinds (numpy's letters) and number of axes.
+Schema = Mapping[str, tuple[str, int]]
+
+#: Deflate cannot do better than this, so more promised data per stored byte is a trick.
+_MOST_COMPRESSION = 1100
+
+
+class Unreadable(Exception):
+    """A file that is not HDF5, or not as its schema says; whoever knows the file's name turns it into a message."""
+
+
+def encode(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, int | str]) -> bytes:
+    """Return an HDF5 file as bytes: plain, contiguous datasets and root attributes.
+
+    It is made in memory, so that the disk sees one plain write and a full disk is a plain ``OSError``.
+
+    Args:
+        arrays: Datasets; numbers or fixed-length bytes, no objects.
+        attributes: Whole numbers, or text, which is kept as UTF-8 bytes (opaque, so that its length is free).
+    """
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array)
+        for name, value in attributes.items():
+            file.attrs[name] = np.void(value.encode()) if isinstance(value, str) else value
+    return buffer.getvalue()
+
+
+def decode(
+    source: Path | bytes, schema: Schema, *, optional: Schema | None = None, plain: bool = True
+) -> tuple[dict[str, int | str], dict[str, NDArray[Any]]]:
+    """Read the datasets of a schema and all root attributes.
+
+    Args:
+        source: A file, or the bytes of one.
+        schema: Datasets that must be there.
+        optional: Datasets that may be there.
+        plain: Refuse compression and chunks, as in files that :func:`encode` made.
+
+    Returns:
+        Attributes and arrays by name.
+
+    Raises:
+        Unreadable: With the reason, whatever is wrong; no more memory is taken than the file's size warrants.
+    """
+    try:
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source
+        with h5py.File(opened, "r", **({} if isinstance(source, bytes) else {"locking": False})) as file:
+            attributes = {name: _attribute(file, name) for name in file.attrs}
+            wanted = dict(schema) | {k: v for k, v in (optional or {}).items() if k in file}
+            return attributes, {name: _dataset(file, name, *wanted[name], plain=plain) for name in wanted}
+    except FileNotFoundError as error:
+        raise Unreadable("file not found") from error
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise Unreadable(f"not readable as HDF5 ({error})") from error
+
+
+def _attribute(file: h5py.File, name: str) -> int | str:
+    value = file.attrs[name]
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, np.void | bytes):
+        return value.tobytes().decode() if isinstance(value, np.void) else value.decode()
+    raise Unreadable(f"attribute {name} is neither a whole number nor text")
+
+
+def _dataset(file: h5py.File, name: str, kinds: str, axes: int, *, plain: bool) -> NDArray[Any]:
+    """Read one dataset after refusing tricks: links, external or virtual storage, promised but absent data."""
+    link, dataset = file.get(name, getlink=True), file.get(name)
+    if not isinstance(link, h5py.HardLink) or not isinstance(dataset, h5py.Dataset):
+        raise Unreadable(f"dataset {name} is missing" if dataset is None else f"{name} is not a dataset of this file")
+    text = h5py.check_string_dtype(dataset.dtype) is not None and "S" in kinds
+    if (dataset.dtype.kind not in kinds and not text) or dataset.ndim != axes:
+        raise Unreadable(
+            f"{name} has dtype {dataset.dtype} and {dataset.ndim} axes, expected kind {kinds}, {axes} axes"
+        )
+    if dataset.external is not None or dataset.is_virtual:
+        raise Unreadable(f"{name} is stored in other files")
+    stored = dataset.id.get_storage_size()
+    if plain and (dataset.chunks is not None or dataset.dtype.kind == "O" or stored != dataset.nbytes):
+        raise Unreadable(f"{name} is not stored plainly and completely")
+    if dataset.nbytes > _MOST_COMPRESSION * stored:
+        raise Unreadable(f"{name} promises {dataset.nbytes} bytes and holds {stored}")
+    values = dataset[()]
+    return np.array(values.tolist(), dtype="S") if values.dtype.kind == "O" else np.asarray(values)

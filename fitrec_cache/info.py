@@ -1,0 +1,92 @@
+"""What a cache holds."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fitrec_cache.cache import Cache, HeldClip
+from fitrec_cache.errors import UsageError
+from fitrec_cache.store import FORMAT_VERSION, Store, text_values
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoReport:
+    """What a cache holds: clips, classes, and every set of frames and features with its settings and size."""
+
+    cache: str
+    format_version: int
+    clips: int
+    failed: int
+    classes: dict[str, int]
+    groups: int
+    frames: tuple[dict[str, Any], ...]
+    features: tuple[dict[str, Any], ...]
+    clip_list: tuple[dict[str, Any], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        return {**vars(self), "frames": list(self.frames), "features": list(self.features)} | {
+            "clip_list": list(self.clip_list)
+        }
+
+
+def info(*, cache: Path, clips: bool = False) -> InfoReport:
+    """Describe a cache.
+
+    Args:
+        cache: Cache folder.
+        clips: Also list every clip with what was found while decoding it.
+
+    Returns:
+        The description.
+
+    Raises:
+        StoreError: If there is no cache, or it cannot be read.
+    """
+    opened = Cache(cache)
+    held = opened.clips()
+    good = [c for c in held if not c.problem]
+    if clips and not held:
+        raise UsageError(f"{cache} holds no clips yet: run `fitrec-cache extract VIDEOS --cache {cache}`")
+    frame_stores = opened.frame_stores()
+    return InfoReport(
+        cache=str(cache),
+        format_version=FORMAT_VERSION,
+        clips=len(good),
+        failed=len(held) - len(good),
+        classes=dict(sorted(Counter(c.label for c in good).items())),
+        groups=len({c.group for c in good if c.group}),
+        frames=tuple(_describe(s) for s in frame_stores),
+        features=tuple(_describe(s) for s in opened.feature_stores()),
+        clip_list=tuple(_clip_rows(held, frame_stores)) if clips else (),
+    )
+
+
+def _describe(store: Store) -> dict[str, Any]:
+    parts = store.part_paths()
+    settings = {k: v for k, v in store.identity.items() if k not in ("format_version", "frames")}
+    size = sum(p.stat().st_size for p in parts)
+    return {"folder": store.folder.name, "clips": len(store), "parts": len(parts), "bytes": size, "settings": settings}
+
+
+def _clip_rows(held: list[HeldClip], stores: list[Store]) -> list[dict[str, Any]]:
+    ledgers: dict[str, Any] = {}
+    for store in stores:
+        if len(store):
+            column = store.rows(store.keys(), ("ledger",))["ledger"]
+            ledgers |= dict(zip(store.keys(), map(json.loads, text_values(column)), strict=True))
+    return [
+        {
+            "clip_id": c.clip_id,
+            "label": c.label,
+            "group": c.group,
+            "video_sha256": c.video_sha256,
+            "problem": c.problem,
+            "ledger": ledgers.get(c.video_sha256, {}),
+        }
+        for c in held
+    ]

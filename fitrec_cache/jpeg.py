@@ -1,0 +1,57 @@
+"""How frames are kept: one JPEG each. Encoding needs only Pillow, so decoder processes stay small."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fitrec_cache.errors import StoreCorrupt
+
+if TYPE_CHECKING:
+    import torch
+
+#: Part of a frame's identity; chosen by ``benchmarks/frame_choices.py``, see docs/design.md.
+QUALITY = 90
+CODEC = f"jpeg quality {QUALITY} 4:2:0"
+
+
+def encode_frames(frames: NDArray[np.uint8]) -> list[bytes]:
+    """Encode frames ``(T, H, W, 3)`` uint8 RGB as T JPEG files."""
+    return [_encode(frame) for frame in frames]
+
+
+def _encode(frame: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=QUALITY, subsampling="4:2:0")
+    return buffer.getvalue()
+
+
+def decode_frames(data: Sequence[bytes]) -> torch.Tensor:
+    """Decode T JPEG files of one size.
+
+    Args:
+        data: T encoded frames; equal neighbours (clips shorter than T repeat frames) are decoded once.
+
+    Returns:
+        uint8 ``(T, 3, H, W)`` RGB, on the CPU.
+
+    Raises:
+        StoreCorrupt: If a frame does not decode or the sizes differ.
+    """
+    import torch
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    decoded: dict[bytes, torch.Tensor] = {}
+    try:
+        for item in data:
+            if item not in decoded:
+                raw = torch.frombuffer(bytearray(item), dtype=torch.uint8)
+                decoded[item] = decode_jpeg(raw, mode=ImageReadMode.RGB)
+        return torch.stack([decoded[item] for item in data])
+    except RuntimeError as error:
+        raise StoreCorrupt(f"a stored frame does not decode: {error}") from error

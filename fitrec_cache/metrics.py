@@ -1,0 +1,161 @@
+"""What a trained head is worth: figures on arrays, each with the number of clips behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Metrics:
+    """Figures of one test set; every rate is in ``[0, 1]``.
+
+    Averages run over the classes that occur in the test set: ``_macro`` gives each of them the same weight,
+    ``_weighted`` its number of test clips. A predicted class that no test clip has still costs recall.
+
+    Attributes:
+        n: Number of test clips.
+        accuracy: Share of clips whose most probable class is the right one.
+        accuracy_ci95: 95 % Wilson interval of the accuracy, ``(low, high)``.
+        top5_accuracy: Share of clips with the right class among the ``min(5, K)`` most probable; 1.0 where K <= 5.
+        precision_weighted: Precision weighted by class support.
+        recall_weighted: Recall weighted by class support; equals the accuracy.
+        f1_weighted: F1 weighted by class support.
+        precision_macro: Unweighted mean precision.
+        recall_macro: Unweighted mean recall.
+        f1_macro: Unweighted mean F1.
+        balanced_accuracy: Mean recall over the classes in the test set, the same number as ``recall_macro``.
+        per_class: One dict a class in label order: ``label``, ``n``, ``precision``, ``recall``, ``f1``. A figure whose
+            denominator is zero is 0.
+        confusion: Clip counts, shape ``(K, K)``, int64; row = true class, column = predicted class.
+    """
+
+    n: int
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+    top5_accuracy: float
+    precision_weighted: float
+    recall_weighted: float
+    f1_weighted: float
+    precision_macro: float
+    recall_macro: float
+    f1_macro: float
+    balanced_accuracy: float
+    per_class: tuple[dict[str, Any], ...]
+    confusion: NDArray[np.int64]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain lists and numbers that ``json`` can write, under the attribute names."""
+        plain = {**vars(self), "accuracy_ci95": list(self.accuracy_ci95), "confusion": self.confusion.tolist()}
+        return {**plain, "per_class": [dict(row) for row in self.per_class]}
+
+
+def wilson_interval(correct: int, n: int) -> tuple[float, float]:
+    """Return the 95 % Wilson interval of a share.
+
+    Args:
+        correct: Number of clips that were right, in ``[0, n]``.
+        n: Number of clips, at least 1.
+
+    Returns:
+        ``(low, high)``, both in ``[0, 1]``.
+
+    Raises:
+        ValueError: If the counts are out of range.
+
+    Example:
+        >>> low, high = wilson_interval(631, 676)
+        >>> print(f"{low:.3f} to {high:.3f}")
+        0.912 to 0.950
+
+    Source:
+        Wilson, Journal of the American Statistical Association 22 (1927), 209-212.
+    """
+    interval = binomtest(correct, n).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def evaluate(logits: ArrayLike, labels: ArrayLike, class_names: Sequence[str]) -> Metrics:
+    """Compare what a head says with what is true.
+
+    Equal logits rank in label order, so that accuracy and top-5 accuracy follow one rule.
+
+    Args:
+        logits: Scores or probabilities, shape ``(N, K)``, float, higher = more likely.
+        labels: True class numbers, shape ``(N,)``, integers in ``[0, K)``.
+        class_names: The K class names in label order.
+
+    Returns:
+        The figures.
+
+    Raises:
+        ValueError: If shapes disagree, there is no clip, a logit is not finite or a label is out of range.
+
+    Example:
+        >>> figures = evaluate([[2.0, 0.0], [0.5, 1.0], [3.0, 1.0]], [0, 1, 1], ["Lunge", "Squat"])
+        >>> figures.n, round(figures.accuracy, 3), figures.confusion.tolist()
+        (3, 0.667, [[1, 0], [1, 1]])
+    """
+    scores, truth = _checked(np.asarray(logits, dtype=np.float64), np.asarray(labels), len(class_names))
+    ranked = np.argsort(-scores, axis=1, kind="stable")  # (N, K), best first
+    hits = ranked == truth[:, None]  # (N, K), one True a row
+    guesses, correct, n = ranked[:, 0], int(hits[:, 0].sum()), len(truth)
+    averages = {kind: _averages(truth, guesses, kind) for kind in ("weighted", "macro")}
+    return Metrics(
+        n=n,
+        accuracy=correct / n,
+        accuracy_ci95=wilson_interval(correct, n),
+        top5_accuracy=float(hits[:, :5].any(axis=1).mean()),
+        precision_weighted=averages["weighted"][0],
+        recall_weighted=averages["weighted"][1],
+        f1_weighted=averages["weighted"][2],
+        precision_macro=averages["macro"][0],
+        recall_macro=averages["macro"][1],
+        f1_macro=averages["macro"][2],
+        balanced_accuracy=averages["macro"][1],
+        per_class=_per_class(truth, guesses, class_names),
+        confusion=confusion_matrix(truth, guesses, labels=range(len(class_names))).astype(np.int64),
+    )
+
+
+def _checked(
+    scores: NDArray[np.float64], truth: NDArray[Any], n_classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the two arrays, or say what does not fit."""
+    if scores.ndim != 2 or scores.shape[1] != n_classes or not n_classes:
+        raise ValueError(f"logits have shape {scores.shape}: expected (N, {n_classes}), one column a class name")
+    if truth.shape != scores.shape[:1] or not len(truth):
+        raise ValueError(f"labels have shape {truth.shape}: expected ({scores.shape[0]},) and at least one clip")
+    if not np.isfinite(scores).all():
+        bad = int((~np.isfinite(scores)).any(axis=1).sum())
+        raise ValueError(f"logits of {bad} of {len(scores)} clips are not finite: the training diverged")
+    if not np.issubdtype(truth.dtype, np.integer) or truth.min() < 0 or truth.max() >= n_classes:
+        raise ValueError(
+            f"labels: got {truth.dtype} from {truth.min()} to {truth.max()}, expected 0 to {n_classes - 1}"
+        )
+    return scores, truth.astype(np.int64)
+
+
+def _averages(truth: NDArray[np.int64], guesses: NDArray[np.int64], kind: str) -> tuple[float, float, float]:
+    """Return precision, recall and F1 averaged over the classes that occur in the truth."""
+    present = np.unique(truth)
+    figures = precision_recall_fscore_support(truth, guesses, labels=present, average=kind, zero_division=0)
+    return float(figures[0]), float(figures[1]), float(figures[2])
+
+
+def _per_class(
+    truth: NDArray[np.int64], guesses: NDArray[np.int64], class_names: Sequence[str]
+) -> tuple[dict[str, Any], ...]:
+    """Return one row of figures for every class, also those without a test clip."""
+    columns = precision_recall_fscore_support(truth, guesses, labels=range(len(class_names)), zero_division=0)
+    rows = zip(class_names, *(column.tolist() for column in columns), strict=True)
+    return tuple(
+        {"label": label, "n": int(n), "precision": precision, "recall": recall, "f1": f1}
+        for label, precision, recall, f1, n in rows
+    )

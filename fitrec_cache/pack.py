@@ -1,0 +1,171 @@
+"""One HDF5 file of features for sharing, or made elsewhere; its layout is in docs/format.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitrec_cache import hdf5
+from fitrec_cache.cache import Cache, load_features, pick_features
+from fitrec_cache.errors import StoreError, UsageError
+from fitrec_cache.files import canonical_json, write_atomic
+from fitrec_cache.store import FORMAT_VERSION, text_column, text_values
+
+_MUST: hdf5.Schema = {"features": ("f", 3), "clip_id": ("S", 1), "label": ("S", 1)}
+_MAY: hdf5.Schema = {"group": ("S", 1), "pts_seconds": ("f", 2)}
+
+_TEXT = ("clip_id", "label", "group")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Features of N clips in memory, with what is known of the clips.
+
+    Attributes:
+        values: float16 ``(N, T, d)``, or uint8 ``(N, T, 64, 64, 3)`` for heads that learn from frames.
+        pts_seconds: float64 ``(N, T)``.
+        clip_ids: N names, all different.
+        labels: N class names.
+        groups: N groups; None where unknown.
+        extra: Further columns of the manifest, per clip.
+        sources: What made the values, one entry a backbone; empty for features made elsewhere.
+        name: Backbone names joined by ``+``.
+        notes: What a person should know.
+    """
+
+    values: NDArray[Any]
+    pts_seconds: NDArray[np.float64]
+    clip_ids: list[str]
+    labels: list[str]
+    groups: list[str | None]
+    extra: list[Mapping[str, str]] = field(default_factory=list)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    name: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackReport:
+    """What :func:`pack` wrote: the file, N clips, T frames, d values, and size in bytes."""
+
+    out: str
+    clips: int
+    frames: int
+    dim: int
+    bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        return dict(vars(self))
+
+
+def load_cached(cache: Cache, backbones: Sequence[str], *, preset: str | None = None) -> Features:
+    """Load the features of all held clips into memory, several backbones side by side.
+
+    Raises:
+        StoreError: If no clip has features of every backbone.
+        UsageError: If a backbone is not cached or not told apart.
+    """
+    stores = [pick_features(cache, b, preset=preset) for b in backbones]
+    held = [c for c in cache.clips() if not c.problem]
+    clips = [c for c in held if all(c.video_sha256 in s for s in stores)]
+    if not clips:
+        raise StoreError(f"no clip in {cache.folder} has features of {' and '.join(backbones)}: run extract first")
+    values, times = load_features(stores, [c.video_sha256 for c in clips])
+    left_out = len(held) - len(clips)
+    return Features(
+        values=values,
+        pts_seconds=times,
+        clip_ids=[c.clip_id for c in clips],
+        labels=[c.label for c in clips],
+        groups=[c.group for c in clips],
+        extra=[c.extra for c in clips],
+        sources=[{"kind": "features", "identity": s.identity, "origin": s.origin()} for s in stores],
+        name="+".join(s.identity["backbone"] for s in stores),
+        notes=[f"{left_out} of {len(held)} clips have no features of {'+'.join(backbones)}: left out"] * bool(left_out),
+    )
+
+
+def pack(*, cache: Path, backbone: Sequence[str], out: Path, preset: str | None = None) -> PackReport:
+    """Write the features of all held clips to one HDF5 file that ``train-head --features`` reads.
+
+    Args:
+        cache: Cache folder.
+        backbone: Backbone name; several are put side by side.
+        out: The file to write; it must not exist.
+        preset: ``native``, ``paper`` or ``table1``, where the cache holds several.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UsageError: If ``out`` exists or the backbone is not cached.
+        StoreError: If the cache cannot be read or the file cannot be written.
+    """
+    if not backbone:
+        raise UsageError("no backbone named: give --backbone NAME")
+    if out.exists():
+        raise UsageError(f"{out} exists: choose another --out, or remove it")
+    features = load_cached(Cache(cache), backbone, preset=preset)
+    arrays = {
+        "features": features.values,
+        "clip_id": text_column(features.clip_ids),
+        "label": text_column(features.labels),
+        "group": text_column(g or "" for g in features.groups),
+        "pts_seconds": features.pts_seconds,
+    }
+    head: dict[str, int | str] = {"format_version": FORMAT_VERSION, "kind": "pack", "backbone": features.name}
+    data = hdf5.encode(arrays, head | {"sources": canonical_json(features.sources)})
+    write_atomic(out, data)
+    n, t, d = features.values.shape
+    return PackReport(out=str(out), clips=n, frames=t, dim=d, bytes=len(data))
+
+
+def read_pack(path: Path) -> Features:
+    """Read a file that :func:`pack` wrote, or one made elsewhere in the same layout.
+
+    Raises:
+        UsageError: If the file is missing, or not as docs/format.md says.
+    """
+    if not path.is_file():
+        raise UsageError(f"features file {path} not found: expected an HDF5 file as docs/format.md describes")
+    try:
+        head, arrays = hdf5.decode(path, _MUST, optional=_MAY, plain=False)
+        columns: dict[str, list[str]] = {k: text_values(arrays[k]) for k in _TEXT if k in arrays}
+        sources = json.loads(str(head.get("sources", "[]")))
+    except (hdf5.Unreadable, ValueError) as error:
+        raise UsageError(f"features file {path}: {error}. docs/format.md says what it must hold") from error
+    _check_pack(path, arrays, columns)
+    n, t, _ = arrays["features"].shape
+    return Features(
+        values=arrays["features"].astype(np.float16, copy=False)
+        if arrays["features"].dtype == np.float16
+        else arrays["features"].astype(np.float32, copy=False),
+        pts_seconds=arrays.get("pts_seconds", np.full((n, t), np.nan)).astype(np.float64, copy=False),
+        clip_ids=columns["clip_id"],
+        labels=columns["label"],
+        groups=[g or None for g in columns.get("group", [""] * n)],
+        extra=[{}] * n,
+        sources=sources if isinstance(sources, list) else [],
+        name=str(head.get("backbone", path.stem)),
+    )
+
+
+def _check_pack(path: Path, arrays: Mapping[str, NDArray[Any]], columns: Mapping[str, list[str]]) -> None:
+    lengths = {name: len(a) for name, a in arrays.items()}
+    if len(set(lengths.values())) != 1:
+        raise UsageError(f"features file {path}: datasets have different numbers of rows: {lengths}")
+    n, t, d = arrays["features"].shape
+    if min(n, t, d) == 0:
+        raise UsageError(f"features file {path}: features of shape {(n, t, d)} are empty, expected (N, T, d)")
+    repeated = len(columns["clip_id"]) - len(set(columns["clip_id"]))
+    if repeated:
+        raise UsageError(f"features file {path}: {repeated} clip ids are repeated; each clip must have its own")
+    if not np.isfinite(arrays["features"]).all():
+        raise UsageError(f"features file {path}: features hold values that are not finite")

@@ -1,0 +1,210 @@
+"""Recognise exercises in videos with a trained head, through the identical pipeline or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fitrec_cache.backbone import Backbone, load_backbone
+from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip
+from fitrec_cache.errors import FitrecError, MismatchError, UsageError
+from fitrec_cache.extract import frame_identity
+from fitrec_cache.jpeg import decode_frames
+from fitrec_cache.pixels import to_pixels
+from fitrec_cache.runs import Run, read_run
+from fitrec_cache.store import digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a head says of one video.
+
+    Attributes:
+        path: The video.
+        top: The most probable labels with their probabilities, best first.
+        attention: Weight of each sampled frame in the clip's vector, with its time; weights sum to 1.
+        reason: Why there is no answer; empty if there is one.
+    """
+
+    path: str
+    top: tuple[tuple[str, float], ...] = ()
+    attention: tuple[tuple[float, float], ...] = ()
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the prediction as plain JSON values."""
+        found: dict[str, Any] = {
+            "path": self.path,
+            "top": [{"label": label, "probability": p} for label, p in self.top],
+            "attention": [{"pts_seconds": t, "weight": w} for t, w in self.attention],
+        }
+        return found | ({"reason": self.reason} if self.reason else {})
+
+
+@dataclass
+class _Pictures:
+    """Frames of answered videos, for the picture."""
+
+    frames: list[NDArray[np.uint8]] = field(default_factory=list)
+    predictions: list[Prediction] = field(default_factory=list)
+
+
+def predict(
+    videos: Sequence[Path],
+    *,
+    run: Path,
+    backbone: Sequence[str] = (),
+    picture: Path | None = None,
+    top: int = 5,
+    device: str = "auto",
+    clip_seconds: float = 120.0,
+    force: bool = False,
+) -> list[Prediction]:
+    """Recognise the exercise in each video.
+
+    Frames are sampled, stored as JPEG and embedded exactly as ``extract`` did for the clips the head was trained on.
+
+    Args:
+        videos: Video files.
+        run: Run folder that ``train-head`` made; of several seeds, the one with the lowest validation loss.
+        backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
+        picture: PNG file that shows the sampled frames with their attention.
+        top: Number of labels to return.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        clip_seconds: Time limit for decoding one video, in seconds.
+        force: Go on where the pipeline here differs from the one the head was trained with.
+
+    Returns:
+        One prediction a video, in order; a video that cannot be used has a reason instead of an answer.
+
+    Raises:
+        UsageError: If there is no video or no run, or the run cannot be used on videos.
+        MismatchError: If the pipeline would differ, naming each field, old -> new.
+        StoreCorrupt: If the run is damaged.
+    """
+    if not videos:
+        raise UsageError("no video given: expected at least one file")
+    if top < 1:
+        raise UsageError(f"top is {top}: expected 1 or more")
+    opened = read_run(run)
+    sources = _sources(opened)
+    given = {b.partition("=")[0]: b for b in backbone}
+    pipelines = [_Pipeline(s, given, device=device, force=force) for s in sources]
+    shown = _Pictures()
+    with DecoderPool(workers=1, clip_seconds=clip_seconds) as pool:
+        found = [_one(path, opened, pipelines, pool, top, shown) for path in videos]
+    if picture is not None:
+        _draw(picture, shown)
+    return found
+
+
+def _sources(run: Run) -> list[dict[str, Any]]:
+    sources = run.settings.get("sources")
+    if not isinstance(sources, list) or not sources or not all(isinstance(s, dict) for s in sources):
+        raise UsageError(
+            f"{run.folder} was trained on features made elsewhere: how to make them from a video is not known. "
+            "Train on a cache, or on a file that `fitrec-cache pack` wrote"
+        )
+    return sources
+
+
+class _Pipeline:
+    """From stored frames to one part of the head's input, as it was for training."""
+
+    def __init__(self, source: Mapping[str, Any], given: Mapping[str, str], *, device: str, force: bool) -> None:
+        try:
+            identity = source["identity"]
+            pixels = source["kind"] == "pixels"
+            self.frames: dict[str, Any] = identity if pixels else identity["frames"]
+            here = frame_identity(samples=int(self.frames["samples"]), frame_size=int(self.frames["short_side"]))
+            _refuse_if_different("frames", self.frames, here, force=force)
+            self.backbone = None if pixels else _rebuild(identity, source.get("origin", {}), given, device, force)
+        except (KeyError, TypeError, ValueError) as error:
+            raise MismatchError(f"run.json does not say how features were made ({error!r}): train again") from error
+
+    def __call__(self, frames: torch.Tensor) -> NDArray[Any]:
+        """Return float16 ``(T, d)``, or uint8 ``(T, 64, 64, 3)``."""
+        return to_pixels(frames) if self.backbone is None else self.backbone.embed(frames)
+
+
+def rebuild_backbone(
+    identity: Mapping[str, Any], origin: Mapping[str, Any], *, given: str | None = None, device: str = "auto"
+) -> Backbone:
+    """Load the backbone that made features of an identity, from where its weights were or from ``given``."""
+    name = identity["backbone"]
+    text = given or f"{name}={origin.get('weights', 'hub')}"
+    preset, precision = identity["preprocessing"]["preset"], identity["precision"]
+    return load_backbone(text, preset=preset, precision=precision, device=device)
+
+
+def _rebuild(
+    identity: Mapping[str, Any], origin: Mapping[str, Any], given: Mapping[str, str], device: str, force: bool
+) -> Backbone:
+    backbone = rebuild_backbone(identity, origin, given=given.get(identity["backbone"]), device=device)
+    then = {k: v for k, v in identity.items() if k not in ("frames", "format_version", "dtype")}
+    _refuse_if_different(f"backbone {identity['backbone']}", then, backbone.identity(), force=force)
+    return backbone
+
+
+def _refuse_if_different(what: str, then: Mapping[str, Any], here: Mapping[str, Any], *, force: bool) -> None:
+    changed = [f"{k}: {then.get(k)} -> {here.get(k)}" for k in {**then, **here} if then.get(k) != here.get(k)]
+    if changed and not force:
+        raise MismatchError(
+            f"the head was trained on other features ({what}): {'; '.join(changed)}. Use the versions and weights of "
+            "then, extract and train again, or accept the difference with --force"
+        )
+
+
+def _one(
+    path: Path, run: Run, pipelines: Sequence[_Pipeline], pool: DecoderPool, top: int, shown: _Pictures
+) -> Prediction:
+    stored: dict[str, StoredClip] = {}
+    parts: list[NDArray[Any]] = []
+    for pipeline in pipelines:
+        settings = pipeline.frames
+        key = digest(settings)
+        if key not in stored:
+            job = DecodeJob(path=path, samples=settings["samples"], short_side=settings["short_side"])
+            outcome = pool.submit(job)()
+            if isinstance(outcome, str):
+                return Prediction(path=str(path), reason=outcome)
+            stored[key] = outcome
+        parts.append(pipeline(decode_frames(stored[key].jpegs)))
+    values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    x = torch.from_numpy(values)[None]  # (1, T, ...)
+    with torch.inference_mode():
+        logits, attention = run.head(x if x.dtype == torch.uint8 else x.float())  # (1, K), (1, T)
+    probabilities = logits[0].softmax(dim=0)
+    best = probabilities.topk(min(top, len(run.labels)))
+    clip = next(iter(stored.values()))
+    prediction = Prediction(
+        path=str(path),
+        top=tuple((run.labels[i], float(p)) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)),
+        attention=tuple(zip(clip.pts_seconds, attention[0].tolist(), strict=True)),
+    )
+    shown.predictions.append(prediction)
+    shown.frames.append(decode_frames(clip.jpegs).permute(0, 2, 3, 1).numpy())
+    return prediction
+
+
+def _draw(path: Path, shown: _Pictures) -> None:
+    from fitrec_cache.report import AttentionStrip, attention_png
+
+    if not shown.predictions:
+        raise FitrecError(f"no video could be used: {path} was not drawn")
+    strips = [
+        AttentionStrip(
+            title=f"{Path(p.path).name}: {p.top[0][0]} {p.top[0][1]:.2f}",
+            frames=frames,
+            pts_seconds=np.array([t for t, _ in p.attention]),
+            weights=np.array([w for _, w in p.attention]),
+        )
+        for p, frames in zip(shown.predictions, shown.frames, strict=True)
+    ]
+    attention_png(strips, path)

@@ -1,0 +1,137 @@
+"""Run folders: one trained head with everything needed to judge it, repeat it and use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+from torch import nn
+
+from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
+from fitrec_cache.files import make_folder, write_atomic, write_json
+from fitrec_cache.head import HeadConfig, build_head
+
+RUN_VERSION = 1
+
+#: A run.json larger than this is not one of ours: 100,000 clip ids of 100 bytes are 10 MB.
+_MOST_JSON_BYTES = 200_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run folder, opened: its settings and its head in evaluation mode."""
+
+    folder: Path
+    settings: dict[str, Any]
+    head: nn.Module
+    labels: list[str]
+
+
+def run_folders(out: Path, seeds: Sequence[int]) -> list[Path]:
+    """Return the run folder of each seed: ``out`` itself for one, ``out/seed-N`` for several.
+
+    Raises:
+        UsageError: If there is no seed, or one twice.
+    """
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise UsageError(f"seeds {list(seeds)}: expected at least one, and each once")
+    return [out] if len(seeds) == 1 else [out / f"seed-{s}" for s in seeds]
+
+
+def check_out(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds a run already or something else, before any work is done.
+
+    Raises:
+        UsageError: If it may not be written to.
+        StoreError: If it cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--out {folder} is a file: expected a new folder")
+    taken = folder.is_dir() and any(folder.iterdir())
+    if taken and not (folder / "run.json").exists():
+        raise UsageError(f"--out {folder} holds something that is not a run: choose a new folder")
+    if taken and not overwrite:
+        raise UsageError(f"--out {folder} holds a run already: choose another folder, or add --overwrite")
+    make_folder(folder)
+
+
+def write_run(folder: Path, *, head: nn.Module, run: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Write head, settings, figures and pictures; ``run.json`` comes last, so a run with one is complete.
+
+    Raises:
+        StoreError: If the folder cannot be written.
+    """
+    from fitrec_cache.report import confusion_png, curves_png
+
+    make_folder(folder)
+    (folder / "run.json").unlink(missing_ok=True)
+    write_atomic(folder / "head.safetensors", safetensors.torch.save(head.state_dict()))
+    write_json(folder / "metrics.json", metrics)
+    title = f"{metrics['variant']} on {metrics['backbone']}, split {metrics['split']}, seed {metrics['seed']}"
+    curves_png(metrics["history"], folder / "curves.png", title=title, best_epoch=metrics["best_epoch"])
+    confusion = np.array(metrics["confusion"], dtype=np.int64)
+    low, high = metrics["accuracy_ci95"]
+    figures = f"accuracy {metrics['accuracy']:.1%} ({low:.1%} to {high:.1%}), n = {metrics['n_test']}"
+    confusion_png(confusion, metrics["labels"], folder / "confusion.png", title=f"{title}\n{figures}")
+    write_json(folder / "run.json", {"run_version": RUN_VERSION, **run})
+
+
+def read_run(folder: Path) -> Run:
+    """Open a run folder; of a folder with several seeds, the one with the lowest validation loss.
+
+    Raises:
+        UsageError: If there is no run.
+        FitrecError: If it was written by another version.
+        StoreCorrupt: If its files are damaged or do not belong together.
+    """
+    if not (folder / "run.json").is_file():
+        folder = _best_seed(folder)
+    settings = _read_json(folder / "run.json")
+    if settings.get("run_version") != RUN_VERSION:
+        raise FitrecError(
+            f"{folder}/run.json has version {settings.get('run_version')}, this program reads {RUN_VERSION}: "
+            "use the program version that wrote it, or train again"
+        )
+    try:
+        config = HeadConfig.from_dict(settings["head"])
+        labels = [str(label) for label in settings["labels"]]
+        if len(labels) != config.n_classes:
+            raise StoreCorrupt(f"{folder}/run.json names {len(labels)} labels for {config.n_classes} classes")
+        stored = safetensors.torch.load_file(folder / "head.safetensors")
+        _check_size(config, sum(v.numel() for v in stored.values()), folder)
+        head = build_head(config)
+        head.load_state_dict(stored)
+    except (KeyError, TypeError, RuntimeError, OSError, UsageError, safetensors.SafetensorError) as error:
+        raise StoreCorrupt(f"{folder} is damaged: {error}. Train the head again") from error
+    return Run(folder=folder, settings=settings, head=head.eval(), labels=labels)
+
+
+def _check_size(config: HeadConfig, stored: int, folder: Path) -> None:
+    # Before anything of a size that a hostile run.json names is allocated.
+    if max(config.n_classes, config.input_dim, config.frames) > max(stored, 1):
+        raise StoreCorrupt(f"{folder}/run.json describes a larger head than head.safetensors holds")
+
+
+def _best_seed(folder: Path) -> Path:
+    seeds = [f for f in sorted(folder.glob("seed-*")) if (f / "run.json").is_file()]
+    if not seeds:
+        raise UsageError(f"no run at {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")
+    return min(seeds, key=lambda f: min(e["val_loss"] for e in _read_json(f / "metrics.json")["history"]))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MOST_JSON_BYTES:
+            raise StoreCorrupt(f"{path} is too large to be what it should be")
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreCorrupt(f"{path} cannot be read: {error}. Train the head again") from error
+    if not isinstance(found, dict):
+        raise StoreCorrupt(f"{path} is damaged: expected a JSON object")
+    return found

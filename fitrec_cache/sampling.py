@@ -1,0 +1,39 @@
+"""Which frames of a clip are looked at: index arithmetic without input or output."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def frame_indices(n_frames: int, *, samples: int = 20) -> NDArray[np.int64]:
+    """Return the numbers of the frames that stand for a clip.
+
+    ``samples`` inner points divide the clip into ``samples + 1`` equal spans, and the frame at each point is taken:
+    frame ``floor(i * n_frames / (samples + 1))`` for ``i = 1 .. samples``. The first and the last moment, where
+    nothing may have begun yet or all is over, are passed over. A clip with fewer frames than points repeats some.
+
+    Args:
+        n_frames: How many frames of the clip decode, which may differ from what its header says; at least 1.
+        samples: How many indices are wanted, the ``T`` of ``(T, d)``; at least 1.
+
+    Returns:
+        Frame numbers that never decrease, shape ``(samples,)``, int64, each in ``[0, n_frames)``.
+
+    Raises:
+        ValueError: If ``n_frames`` or ``samples`` is not a whole number of at least 1.
+
+    Example:
+        >>> frame_indices(42, samples=20)[:4]
+        array([2, 4, 6, 8])
+        >>> frame_indices(3, samples=5)
+        array([0, 1, 1, 2, 2])
+
+    Source:
+        Eq. 1 of Nishat et al., arXiv 2509.02511.
+    """
+    for name, value in (("n_frames", n_frames), ("samples", samples)):
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} is {value!r}: expected a whole number of at least 1")
+    points = np.arange(1, samples + 1, dtype=np.int64)  # (T,)
+    return points * int(n_frames) // (int(samples) + 1)

@@ -1,0 +1,393 @@
+"""Which clips train, which stop the training and which test: rules that say what they keep apart.
+
+How the rule ``group`` chooses (the test side first, then the validation side out of what is left):
+
+1. The groups are shuffled by the seed.
+2. The classes are served from the fewest groups up: one that has no clip on the side yet gives it the group that
+   brings the side closest to 20 % of each class.
+3. Every other group, in shuffled order, joins the side if that brings it closer to 20 % of each class.
+
+A group never leaves if a class would then have none in training; with three groups or more, none for validation
+either. Closeness is the sum over classes of (clips on the side - 20 % of the clips) squared, over 20 % of the clips.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitrec_cache.errors import UsageError, unknown_name
+
+SHARE = 0.2
+"""Share of the clips that test, and of the others that validate: the paper's 80/20 then 80/20."""
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Clip numbers on three sides, ascending and disjoint; they index the sequences given to :func:`make_split`.
+
+    Attributes:
+        rule: The rule that made it; for ``auto``, the one that it stood for.
+        seed: The seed it was made with.
+        train: Clips to train on, int64.
+        val: Clips by which training stops, int64.
+        test: Clips that are only looked at when all is done, int64.
+        notes: What a reader of the results must know, such as leaks.
+    """
+
+    rule: str
+    seed: int
+    train: IntArray
+    val: IntArray
+    test: IntArray
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Clips:
+    """The clips in the order of their ids, so that no rule depends on the order they came in."""
+
+    ids: list[str]
+    labels: list[str]
+    groups: list[str | None]
+    lists: tuple[Sequence[str], Sequence[str]] | None
+
+    @property
+    def units(self) -> list[str]:
+        """What stays together: the groups if every clip has one, else each clip by itself."""
+        known = [group for group in self.groups if group is not None]
+        return known if len(known) == len(self.ids) else self.ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sides:
+    """What a rule decides: the test clips, the others in use, and what must stay together in validation."""
+
+    test: set[int]
+    rest: set[int]
+    units: Sequence[str]
+    notes: list[str] = field(default_factory=list)
+
+
+_Rule = Callable[[_Clips, str, np.random.Generator], _Sides]
+
+
+def make_split(
+    rule: str,
+    *,
+    clip_ids: Sequence[str],
+    labels: Sequence[str],
+    groups: Sequence[str | None],
+    seed: int,
+    lists: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> Split:
+    """Divide clips into training, validation and test.
+
+    Args:
+        rule: ``group`` (no group on two sides, about 80/20 and then 80/20 of each class), ``random`` (the same by
+            clip), ``official1``, ``official2``, ``official3`` (UCF101: groups 1-7, 8-14 or 15-21 test),
+            ``list:TRAIN,TEST`` (two UCF101-style files) or ``auto`` (``group`` if every clip has one, else ``random``).
+            Where a rule only fixes the test side, validation is carved from the rest as by ``group`` or ``random``.
+        clip_ids: Name of each clip, length N, no name twice.
+        labels: Class of each clip, length N.
+        groups: Recording each clip was cut from, length N, None where unknown.
+        seed: The same seed and clips give the same split, in whatever order the clips come.
+        lists: For ``list:``, the names in the two files if they are read already.
+
+    Returns:
+        The three sides. They hold every clip, except that ``list:`` leaves out clips that no list names.
+
+    Raises:
+        UsageError: If the rule is unknown or needs groups or numbers that are not there, if there are fewer than two
+            classes, or if a side would be empty.
+        ValueError: If the sequences differ in length or a name occurs twice.
+
+    Example:
+        >>> names = [f"{label}/{k}.avi" for label in ("Lunge", "Squat") for k in range(5)]
+        >>> split = make_split("random", clip_ids=names, labels=[n[:5] for n in names], groups=[None] * 10, seed=0)
+        >>> len(split.train), len(split.val), len(split.test)
+        (6, 2, 2)
+    """
+    order = _order(clip_ids, labels, groups)
+    clips = _Clips(
+        ids=[clip_ids[i] for i in order],
+        labels=[str(labels[i]) for i in order],
+        groups=[groups[i] for i in order],
+        lists=lists,
+    )
+    _check_classes(clips)
+    rng = np.random.default_rng(seed)
+    rule, notes = _resolve(rule, clips)
+    sides = _find_rule(rule)(clips, rule.partition(":")[2], rng)
+    val = _carve(clips.labels, sides.units, sides.rest, rng, spare=1)
+    parts = {"train": sides.rest - val, "val": val, "test": sides.test}
+    _check_sides(rule, parts)
+    notes = [*notes, *sides.notes, *_remarks(clips, parts)]
+    train, val_clips, test = (np.array(sorted(order[i] for i in part), dtype=np.int64) for part in parts.values())
+    return Split(rule=rule, seed=seed, train=train, val=val_clips, test=test, notes=tuple(notes))
+
+
+def leakage(split: Split, groups: Sequence[str | None]) -> int:
+    """Count the test clips that have a clip of their own group in training.
+
+    Args:
+        split: A split of these clips.
+        groups: Recording each clip was cut from, in the order given to :func:`make_split`.
+
+    Returns:
+        The number of test clips, 0 if no group is on both sides; clips without a group do not count.
+    """
+    return _leaks(groups, split.train.tolist(), split.test.tolist())
+
+
+def _leaks(groups: Sequence[str | None], train: Iterable[int], test: Iterable[int]) -> int:
+    known = {groups[i] for i in train} - {None}
+    return sum(groups[i] in known for i in test)
+
+
+# --- rules: each takes the clips, what stands behind the colon and the random numbers ---
+
+
+def _by_group(clips: _Clips, _argument: str, rng: np.random.Generator) -> _Sides:
+    _need_groups("group", clips)
+    return _test_from_all(clips, clips.units, rng)
+
+
+def _by_clip(clips: _Clips, _argument: str, rng: np.random.Generator) -> _Sides:
+    return _test_from_all(clips, clips.ids, rng)
+
+
+def _test_from_all(clips: _Clips, units: Sequence[str], rng: np.random.Generator) -> _Sides:
+    everything = set(range(len(clips.ids)))
+    test = _carve(clips.labels, units, everything, rng, spare=2)
+    return _Sides(test=test, rest=everything - test, units=units)
+
+
+def _official(first: int) -> _Rule:
+    """Return the rule that tests on the seven groups from ``first`` on, as UCF101's authors do."""
+
+    def rule(clips: _Clips, _argument: str, _rng: np.random.Generator) -> _Sides:
+        _need_groups("official", clips)
+        numbers = [_trailing_number(unit) for unit in clips.units]
+        if None in numbers:
+            raise UsageError(
+                f"an official split needs UCF101's group numbers: got the group '{clips.units[numbers.index(None)]}', "
+                f"expected a name that ends in a number, such as 'Lunges_g07'. Use the split 'group' instead"
+            )
+        test = {i for i, number in enumerate(numbers) if number in range(first, first + 7)}
+        return _Sides(test=test, rest=set(range(len(numbers))) - test, units=clips.units)
+
+    return rule
+
+
+def _by_lists(clips: _Clips, argument: str, _rng: np.random.Generator) -> _Sides:
+    """Take both sides from two lists of names."""
+    paths = argument.split(",")
+    if clips.lists is None and (len(paths) != 2 or not all(paths)):
+        raise UsageError(f"split 'list:{argument}': expected list:TRAIN,TEST with the paths of two files")
+    names = clips.lists or (_read_list(Path(paths[0])), _read_list(Path(paths[1])))
+    (rest, lost_train), (test, lost_test) = (_match(side, clips.ids) for side in names)
+    if both := sorted(clips.ids[i] for i in rest & test):
+        raise UsageError(f"{len(both)} clips are in both lists, such as '{both[0]}': expected each in one")
+    notes = []
+    if left := len(clips.ids) - len(rest) - len(test):
+        notes.append(f"left out: {left} of {len(clips.ids)} clips are in neither list")
+    if lost := lost_train + lost_test:
+        notes.append(f"{lost} names of the two lists have no clip")
+    return _Sides(test=test, rest=rest, units=clips.units, notes=notes)
+
+
+_RULES: dict[str, _Rule] = {
+    "group": _by_group,
+    "random": _by_clip,
+    "official1": _official(1),
+    "official2": _official(8),
+    "official3": _official(15),
+    "list": _by_lists,
+}
+_WITH_ARGUMENT = {"list": "list:TRAIN,TEST"}
+
+
+def _resolve(rule: str, clips: _Clips) -> tuple[str, list[str]]:
+    """Return the rule that ``auto`` stands for, any other as it is."""
+    if rule != "auto":
+        return rule, []
+    if None not in clips.groups:
+        return "group", []
+    return "random", ["split by clip: not every clip has a group, so test clips may resemble training clips"]
+
+
+def _find_rule(rule: str) -> _Rule:
+    name, colon, _ = rule.partition(":")
+    if name not in _RULES or bool(colon) != (name in _WITH_ARGUMENT):
+        raise unknown_name("split", rule, ["auto", *(_WITH_ARGUMENT.get(each, each) for each in _RULES)])
+    return _RULES[name]
+
+
+def _need_groups(rule: str, clips: _Clips) -> None:
+    if bare := [name for name, group in zip(clips.ids, clips.groups, strict=True) if group is None]:
+        raise UsageError(
+            f"split '{rule}' needs the group of every clip: {len(bare)} of {len(clips.ids)} have none, such as "
+            f"'{bare[0]}'. Give a manifest with a group column, or use the split 'random'"
+        )
+
+
+def _trailing_number(group: str) -> int | None:
+    found = re.search(r"[0-9]+$", group)
+    return int(found.group()) if found else None
+
+
+# --- the greedy choice ---
+
+
+def _carve(
+    labels: Sequence[str], units: Sequence[Hashable], pool: Iterable[int], rng: np.random.Generator, *, spare: int
+) -> set[int]:
+    """Return about 20 % of each class of the pool, whole units only.
+
+    Args:
+        labels: Class of each clip.
+        units: What each clip belongs to and is moved with.
+        pool: Clips to choose from.
+        rng: Source of the order in which units are tried.
+        spare: Units that a class with more than ``spare`` of them keeps in the pool; any other class keeps one.
+
+    Returns:
+        The chosen clips.
+    """
+    members = sorted(pool)
+    names = list(dict.fromkeys(units[i] for i in members))
+    rows, columns = {name: g for g, name in enumerate(names)}, sorted({labels[i] for i in members})
+    counts = np.zeros((len(names), len(columns)), dtype=np.int64)  # (G, K)
+    where = {label: k for k, label in enumerate(columns)}
+    for i in members:
+        counts[rows[units[i]], where[labels[i]]] += 1
+    chosen = {names[g] for g in _choose(counts, rng.permutation(len(names)), spare)}
+    return {i for i in members if units[i] in chosen}
+
+
+def _choose(counts: IntArray, order: IntArray, spare: int) -> set[int]:
+    """Return the rows of ``counts`` (units x classes) that make up the side; the module text has the rule."""
+    target = SHARE * counts.sum(axis=0)  # (K,)
+    left = (counts > 0).sum(axis=0)  # (K,) units still in the pool
+    keep = np.where(left > spare, spare, 1)
+    have = np.zeros(counts.shape[1])
+    chosen: set[int] = set()
+
+    def gain(g: IntArray | int) -> NDArray[np.float64]:
+        """Return how much closer to the target each of these units brings the side."""
+        away = have - target
+        return np.asarray(((away**2 - (away + counts[g]) ** 2) / target).sum(axis=-1))
+
+    def allowed(g: IntArray | int) -> NDArray[np.bool_]:
+        return np.asarray(((counts[g] == 0) | (left > keep)).all(axis=-1))
+
+    def take(g: int) -> None:
+        nonlocal have, left
+        have, left = have + counts[g], left - (counts[g] > 0)
+        chosen.add(g)
+
+    for k in np.argsort(left, kind="stable"):
+        candidates = order[(counts[order, k] > 0) & allowed(order)]
+        if have[k] == 0 and len(candidates):
+            gains = gain(candidates)
+            take(int(candidates[np.argmax(gains > 0) if (gains > 0).any() else np.argmax(gains)]))
+    for g in order.tolist():
+        if g not in chosen and allowed(g) and gain(g) > 0:
+            take(g)
+    return chosen
+
+
+# --- lists ---
+
+
+def _read_list(path: Path) -> list[str]:
+    """Return the names in a UCF101-style list, without the class numbers behind them."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the list {path}: {error}. Expected text with a CLASS/FILE a line") from error
+    return [re.sub(r"(\.\w+)\s+\d+$", r"\1", line.strip()) for line in text.split("\n") if line.strip()]
+
+
+def _match(names: Iterable[str], ids: Sequence[str]) -> tuple[set[int], int]:
+    """Return the clips that the names mean, and how many names mean none.
+
+    A name is looked up as it is, then by class folder and file without ending, then by file without ending; the
+    last two only count where they fit a single clip.
+    """
+    keys: tuple[Callable[[str], str], ...] = (str, _tail, lambda name: PurePosixPath(name).stem)
+    indexes = [_index(key, ids) for key in keys]
+    found, lost = set(), 0
+    for name in names:
+        hits = (index.get(key(name.replace("\\", "/"))) for key, index in zip(keys, indexes, strict=True))
+        hit = next((each for each in hits if each is not None), None)
+        if hit is None:
+            lost += 1
+        else:
+            found.add(hit)
+    return found, lost
+
+
+def _tail(name: str) -> str:
+    return "/".join(PurePosixPath(name).with_suffix("").parts[-2:]).casefold()
+
+
+def _index(key: Callable[[str], str], ids: Sequence[str]) -> dict[str, int]:
+    """Return where each key is, without the keys that several clips share."""
+    keys = [key(name) for name in ids]
+    shared = Counter(keys)
+    return {name: i for i, name in enumerate(keys) if shared[name] == 1}
+
+
+# --- checks and remarks ---
+
+
+def _order(clip_ids: Sequence[str], labels: Sequence[str], groups: Sequence[str | None]) -> list[int]:
+    """Return the clip numbers in the order of the clip ids."""
+    if not len(clip_ids) == len(labels) == len(groups):
+        raise ValueError(f"got {len(clip_ids)} clip ids, {len(labels)} labels, {len(groups)} groups: expected as many")
+    if len(set(clip_ids)) != len(clip_ids):
+        raise ValueError(f"clip id '{Counter(clip_ids).most_common(1)[0][0]}' occurs twice: expected each once")
+    return sorted(range(len(clip_ids)), key=lambda i: clip_ids[i])
+
+
+def _check_classes(clips: _Clips) -> None:
+    names = sorted(set(clips.labels))
+    if len(names) < 2:
+        got = f"one class, '{names[0]}'" if names else "no clips"
+        raise UsageError(f"got {got}: expected clips of at least two classes to tell apart")
+
+
+def _check_sides(rule: str, parts: dict[str, set[int]]) -> None:
+    if empty := [name for name, part in parts.items() if not part]:
+        sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
+        raise UsageError(
+            f"split '{rule}' leaves no clips to {' or '.join(empty)} on ({sizes}). Expected some on each side: add "
+            f"clips, so that a class has at least three (in three groups if the split goes by group), or use another "
+            f"split"
+        )
+
+
+def _remarks(clips: _Clips, parts: dict[str, set[int]]) -> list[str]:
+    """Return what a reader of the results must know."""
+    sizes, used = Counter(clips.labels), set().union(*parts.values())
+    trained, tested = ({clips.labels[i] for i in parts[side]} for side in ("train", "test"))
+    known = {clips.labels[i] for i in used}
+    single = sorted(label for label in trained if sizes[label] == 1)
+    notes = [f"class {label} has one clip: it stays in training" for label in single]
+    if untested := sorted(known - tested - set(single)):
+        notes.append(f"{len(untested)} classes have no test clip: {', '.join(untested)}")
+    if untrained := sorted(known - trained):
+        notes.append(f"{len(untrained)} classes have no training clip: {', '.join(untrained)}")
+    if leaks := _leaks(clips.groups, parts["train"], parts["test"]):
+        notes.append(f"leaks: {leaks} of {len(parts['test'])} test clips share a group with a training clip")
+    return notes

@@ -1,0 +1,321 @@
+"""Arrays in immutable HDF5 parts, committed by rename. The layout is a public contract: docs/format.md."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitrec_cache import hdf5
+from fitrec_cache.errors import StoreCorrupt, StoreError
+from fitrec_cache.files import canonical_json, make_folder, write_atomic, write_json
+
+FORMAT_VERSION = 1
+
+_PART = re.compile(r"part-(\d{20})-([0-9a-f]{32})\.h5")
+
+#: Datasets of a part by kind of store: dtype kinds and number of axes. All but ``jpeg_bytes`` have one row a clip.
+SCHEMAS: dict[str, dict[str, tuple[str, int]]] = {
+    "clips": dict.fromkeys(("key", "video_sha256", "label", "group", "extra", "problem"), ("S", 1)),
+    "frames": {
+        "key": ("S", 1),
+        "jpeg_bytes": ("u", 1),
+        "jpeg_end": ("i", 2),
+        "frame_index": ("i", 2),
+        "pts_seconds": ("f", 2),
+        "ledger": ("S", 1),
+    },
+    "features": {"key": ("S", 1), "features": ("f", 3), "pts_seconds": ("f", 2)},
+}
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """Return the sha256 of an identity, in hexadecimal: equal settings, equal digest."""
+    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
+
+
+def text_column(values: Iterable[str]) -> NDArray[np.bytes_]:
+    """Return strings as fixed-length UTF-8, the only text these files hold."""
+    encoded = [v.encode() for v in values]
+    return np.array(encoded, dtype=f"S{max(1, *map(len, encoded))}" if encoded else "S1")
+
+
+def text_values(column: NDArray[Any]) -> list[str]:
+    """Return a text column as strings."""
+    return [v.decode() for v in column.tolist()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Location:
+    """Where a key is: part file and row in it."""
+
+    part: str
+    row: int
+
+
+class Store:
+    """One folder of immutable parts that share one identity.
+
+    Args:
+        folder: The folder; it need not exist before the first part is written.
+        kind: ``clips``, ``frames`` or ``features``.
+        identity: Everything that could change a stored array, as plain JSON values.
+    """
+
+    def __init__(self, folder: Path, kind: str, identity: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.kind = kind
+        self.identity = dict(identity)
+        self._digest = digest(identity)
+        self._known: set[str] = set()
+        self._where: dict[str, Location] = {}
+        self._last: tuple[str, Arrays] | None = None
+        self.refresh()
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._where
+
+    def keys(self) -> list[str]:
+        """Return all keys, in the order in which they were first committed."""
+        return list(self._where)
+
+    def part_paths(self) -> list[Path]:
+        """Return the committed parts, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(p for p in self.folder.iterdir() if _PART.fullmatch(p.name))
+
+    def refresh(self) -> None:
+        """Take in parts that were committed since the last look, by this process or by others."""
+        for path in self.part_paths():
+            if path.name not in self._known:
+                for row, key in enumerate(_read_keys(path, self.kind, self._digest)):
+                    self._where[key] = Location(part=path.name, row=row)
+                self._known.add(path.name)
+
+    def write_part(self, arrays: Arrays) -> Path:
+        """Commit rows as one new part; when this returns they are on disk and complete.
+
+        Args:
+            arrays: The datasets of this kind of store, one row a clip.
+
+        Returns:
+            The part's path. Its name carries the sha256 of the whole file.
+
+        Raises:
+            StoreError: If it cannot be written; nothing stored before is touched.
+        """
+        make_folder(self.folder)
+        if not (self.folder / "identity.json").exists():
+            write_json(self.folder / "identity.json", self.identity)
+        data = _to_hdf5(arrays, self.kind, self.identity)
+        path = self.folder / f"part-{time.time_ns():020d}-{hashlib.sha256(data).hexdigest()[:32]}.h5"
+        write_atomic(path, data)
+        self._known.add(path.name)
+        for row, key in enumerate(text_values(arrays["key"])):
+            self._where[key] = Location(part=path.name, row=row)
+        return path
+
+    def write_origin(self, origin: Mapping[str, Any]) -> None:
+        """Keep, beside the parts, what helps to make the same again but changes no array; the latest is kept."""
+        if len(self) and self.origin() != origin:
+            write_json(self.folder / "origin.json", dict(origin))
+
+    def origin(self) -> dict[str, Any]:
+        """Return what :meth:`write_origin` kept; empty if there is nothing readable."""
+        try:
+            found = json.loads((self.folder / "origin.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def row(self, key: str) -> Arrays:
+        """Return the datasets of one clip, each without its first axis; the part is verified before it is used.
+
+        Raises:
+            StoreError: If the key is not stored.
+            StoreCorrupt: If its part is damaged.
+        """
+        if key not in self._where:
+            raise StoreError(f"{key} is not in {self.folder}")
+        place = self._where[key]
+        arrays = self._part(place.part)
+        return {name: a[place.row] for name, a in arrays.items() if name != "jpeg_bytes"}
+
+    def jpegs(self, key: str) -> list[bytes]:
+        """Return the T encoded frames of one clip of a frame store; raises as :meth:`row` does."""
+        ends = self.row(key)["jpeg_end"].tolist()
+        arrays, row = self._part(self._where[key].part), self._where[key].row
+        start = int(arrays["jpeg_end"][row - 1, -1]) if row else 0
+        data = arrays["jpeg_bytes"]
+        if [start, *ends] != sorted([start, *ends]) or ends[-1] > len(data):
+            raise StoreCorrupt(f"{self.folder}: frames of {key} have impossible offsets")
+        return [data[i:j].tobytes() for i, j in pairwise([start, *ends])]
+
+    def rows(self, keys: Sequence[str], names: Sequence[str]) -> Arrays:
+        """Return chosen datasets of many clips, stacked in the order of ``keys``; each part is read once.
+
+        Raises:
+            StoreError: If a key is not stored.
+            StoreCorrupt: If a part is damaged.
+        """
+        missing = [k for k in keys if k not in self._where]
+        if missing:
+            raise StoreError(f"{len(missing)} of {len(keys)} clips are not in {self.folder}, such as {missing[0]}")
+        by_part: dict[str, list[tuple[int, int]]] = {}
+        for position, key in enumerate(keys):
+            place = self._where[key]
+            by_part.setdefault(place.part, []).append((position, place.row))
+        out: Arrays = {}
+        for part, places in by_part.items():
+            arrays = read_part(self.folder / part, self.kind, self._digest)
+            positions, part_rows = np.array(places).T
+            for name in names:
+                if name not in out:
+                    out[name] = np.empty((len(keys), *arrays[name].shape[1:]), arrays[name].dtype)
+                if arrays[name].shape[1:] != out[name].shape[1:]:
+                    raise StoreCorrupt(
+                        f"{part}: {name} has rows of shape {arrays[name].shape[1:]}, expected {out[name].shape[1:]}"
+                    )
+                if arrays[name].dtype.kind == "S" and arrays[name].dtype.itemsize > out[name].dtype.itemsize:
+                    out[name] = out[name].astype(arrays[name].dtype)  # this part has longer texts
+                out[name][positions] = arrays[name][part_rows]
+        return out
+
+    def _part(self, name: str) -> Arrays:
+        # Neighbouring clips are neighbours on disk: one part kept is enough.
+        if self._last is None or self._last[0] != name:
+            self._last = name, read_part(self.folder / name, self.kind, self._digest)
+        return self._last[1]
+
+
+def _to_hdf5(arrays: Arrays, kind: str, identity: Mapping[str, Any]) -> bytes:
+    if arrays.keys() != SCHEMAS[kind].keys():
+        raise ValueError(f"a part of {kind} holds {sorted(SCHEMAS[kind])}, got {sorted(arrays)}")
+    head: dict[str, int | str] = {"format_version": FORMAT_VERSION, "kind": kind, "identity_sha256": digest(identity)}
+    return hdf5.encode(arrays, head | {"identity": canonical_json(identity)})
+
+
+def _damaged(path: Path, why: object) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"{path} is damaged: {why}. Run `fitrec-cache check --cache DIR --repair` to set it aside, then `extract` "
+        "again: only its clips are redone"
+    )
+
+
+def _read_keys(path: Path, kind: str, identity_sha256: str) -> list[str]:
+    """Return a part's keys without reading the rest; the rest is verified when it is read."""
+    try:
+        head, arrays = hdf5.decode(path, {"key": SCHEMAS[kind]["key"]})
+        _check_head(head, path, kind, identity_sha256)
+        return text_values(arrays["key"])
+    except (hdf5.Unreadable, UnicodeDecodeError) as error:
+        raise _damaged(path, error) from error
+
+
+def read_part(path: Path, kind: str, identity_sha256: str | None = None) -> Arrays:
+    """Read one part whole, after checking its bytes against the sha256 in its name.
+
+    Args:
+        path: The part.
+        kind: The kind of store that it belongs to.
+        identity_sha256: If given, the identity that it must have.
+
+    Raises:
+        StoreCorrupt: If it is missing, cut, altered, or not a part of this store.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _damaged(path, f"cannot be read ({error.strerror})") from error
+    match = _PART.fullmatch(path.name)
+    if match is None or hashlib.sha256(data).hexdigest()[:32] != match[2]:
+        raise _damaged(path, "its bytes are not those that were written (sha256 differs from the one in its name)")
+    try:
+        head, arrays = hdf5.decode(data, SCHEMAS[kind])
+    except hdf5.Unreadable as error:
+        raise _damaged(path, error) from error
+    _check_head(head, path, kind, identity_sha256)
+    if len({len(a) for name, a in arrays.items() if name != "jpeg_bytes"}) != 1:
+        raise _damaged(path, "its datasets have different numbers of rows")
+    return arrays
+
+
+def identity_of_part(path: Path, kind: str) -> dict[str, Any]:
+    """Return the identity that a sound part carries; raises :class:`StoreCorrupt` if the part is damaged."""
+    read_part(path, kind)
+    try:
+        head, _ = hdf5.decode(path, {})
+        identity = json.loads(str(head["identity"]))
+    except (hdf5.Unreadable, KeyError, ValueError) as error:
+        raise _damaged(path, error) from error
+    return dict(identity)
+
+
+def _check_head(head: Mapping[str, Any], path: Path, kind: str, identity_sha256: str | None) -> None:
+    if head.get("format_version") != FORMAT_VERSION:
+        raise _other_version(path, head.get("format_version"))
+    if head.get("kind") != kind:
+        raise _damaged(path, f"a part of kind {head.get('kind')!r} among {kind}")
+    if identity_sha256 is not None and head.get("identity_sha256") != identity_sha256:
+        raise _damaged(path, "made with other settings than its folder's identity.json")
+
+
+def _other_version(path: Path, version: object) -> StoreError:
+    return StoreError(
+        f"{path} has cache format version {version}, this program reads version {FORMAT_VERSION}. Use the program "
+        "version that wrote it, or another --cache folder"
+    )
+
+
+def open_root(folder: Path, *, create: bool) -> None:
+    """Check that a folder is a cache of this format version, or make it one.
+
+    Raises:
+        StoreError: If it is missing, not a cache, of another version, or cannot be written.
+    """
+    marker = folder / "cache.json"
+    if marker.is_file():
+        try:
+            version = json.loads(marker.read_text())["format_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreCorrupt(f"{marker} is damaged: expected a JSON object with format_version") from error
+        if version != FORMAT_VERSION:
+            raise _other_version(folder, version)
+        return
+    if not create:
+        raise StoreError(f"no cache at {folder}: expected a folder made by `fitrec-cache extract VIDEOS --cache DIR`")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StoreError(f"{folder} exists and is not a cache (no cache.json): choose a new or empty folder")
+    make_folder(folder)
+    write_json(marker, {"format_version": FORMAT_VERSION, "what": "features and frames cached by fitrec-cache"})
+
+
+def find_stores(folder: Path, kind: str) -> list[Store]:
+    """Open all stores of one kind below ``folder``, in the order of their names.
+
+    Raises:
+        StoreCorrupt: If an ``identity.json`` or a part is damaged.
+    """
+    found = []
+    for marker in sorted(folder.glob("*/identity.json")):
+        try:
+            identity = json.loads(marker.read_text())
+        except ValueError as error:
+            raise StoreCorrupt(f"{marker} is damaged: not JSON. It can be rebuilt from any part beside it") from error
+        found.append(Store(marker.parent, kind, identity))
+    return found

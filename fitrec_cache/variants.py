@@ -1,0 +1,151 @@
+"""The models that can be trained, by name, and the settings of one; standard library only, so ``--help`` may use it.
+
+:mod:`fitrec_cache.head` builds them and is where other modules import these names from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from fitrec_cache.errors import UsageError, unknown_name
+
+#: ``Variant.backbone`` of the variants that learn from the 64x64 frame store instead of features.
+PIXELS = "pixels64"
+
+#: Ways to turn the T states into one vector: Eq. 9, dot product without parameters, last state only.
+ATTENTIONS = ("additive", "dot", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One of the models that can be trained.
+
+    Args:
+        name: What ``--variant`` takes.
+        backbone: Default backbone as timm names it, or :data:`PIXELS`.
+        lstm_units: Width of the LSTM's state; 0 without an LSTM.
+        attention: Default way of pooling over time, one of :data:`ATTENTIONS`.
+        dense_units: Width of the hidden dense layer with ReLU; 0 without one.
+        paper_row: The paper's name of the model; empty if it has none.
+    """
+
+    name: str
+    backbone: str
+    lstm_units: int = 0
+    attention: str = "none"
+    dense_units: int = 0
+    paper_row: str = ""
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether the head learns from frames ``(B, T, 64, 64, 3)`` instead of features ``(B, T, d)``."""
+        return self.backbone == PIXELS
+
+
+#: All variants by name. Widths are those that Table I's totals prove; LRCN's are ours, the paper gives none.
+VARIANTS: Mapping[str, Variant] = MappingProxyType(
+    {
+        variant.name: variant
+        for variant in (
+            Variant(
+                name="resnet50-lstm-attention",
+                backbone="resnet50",
+                lstm_units=128,
+                attention="additive",
+                paper_row="ResNet50+LSTM",
+            ),
+            Variant(
+                name="efficientnet-lstm-attention",
+                backbone="tf_efficientnet_b0",
+                lstm_units=256,
+                attention="additive",
+                dense_units=128,
+                paper_row="EfficientNet+LSTM",
+            ),
+            Variant(name="vit-lstm", backbone="vit_base_patch32_224", lstm_units=64, paper_row="ViT+LSTM"),
+            Variant(name="lrcn", backbone=PIXELS, lstm_units=64, attention="additive", paper_row="LRCN"),
+            Variant(name="convlstm", backbone=PIXELS, paper_row="ConvLSTM"),
+            Variant(name="mean", backbone="tf_efficientnet_lite0"),
+        )
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """Everything that decides a head's shape; checked when made.
+
+    Args:
+        variant: A key of :data:`VARIANTS`.
+        n_classes: Number of classes K, at least 2.
+        input_dim: Length d of a frame's feature vector, at least 1; not used by pixel variants.
+        attention: One of :data:`ATTENTIONS`; None takes the variant's own and is replaced by it, so that a stored
+            config keeps its meaning. Variants without an LSTM (``mean``, ``convlstm``) have only ``none``.
+        frames: Frames a clip T, at least 1; only ``convlstm`` is bound to it, its dense layer sees all frames.
+
+    Raises:
+        UsageError: If a value is not one of the above.
+    """
+
+    variant: str
+    n_classes: int
+    input_dim: int = 0
+    attention: str | None = None
+    frames: int = 20
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise unknown_name("variant", str(self.variant), VARIANTS)
+        variant = VARIANTS[self.variant]
+        object.__setattr__(self, "attention", _checked_attention(variant, self.attention))
+        _check_at_least("n_classes", self.n_classes, 2)
+        _check_at_least("frames", self.frames, 1)
+        _check_at_least("input_dim", self.input_dim, 0 if variant.takes_pixels else 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the config as plain JSON values; :meth:`from_dict` takes them back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> HeadConfig:
+        """Return the config that ``values`` spell.
+
+        Args:
+            values: Field names and values; ``variant`` and ``n_classes`` must be there.
+
+        Returns:
+            The checked config.
+
+        Raises:
+            UsageError: If a key is unknown (the nearest valid one is named) or missing, or a value is wrong.
+        """
+        fields = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in fields:
+                raise unknown_name("head setting", str(key), fields)
+        missing = [key for key in ("variant", "n_classes") if key not in values]
+        if missing:
+            raise UsageError(f"head settings lack {', '.join(missing)}: got only {sorted(values)}; add them")
+        return cls(**values)
+
+
+def _checked_attention(variant: Variant, attention: str | None) -> str:
+    if attention is None:
+        return variant.attention
+    if attention not in ATTENTIONS:
+        raise unknown_name("attention", str(attention), ATTENTIONS)
+    if attention != "none" and not variant.lstm_units:
+        raise UsageError(
+            f"attention '{attention}' with variant '{variant.name}': it has no LSTM states to attend to; "
+            "expected 'none', or choose a variant with an LSTM"
+        )
+    return attention
+
+
+def _check_at_least(name: str, got: object, least: int) -> None:
+    if not isinstance(got, int) or isinstance(got, bool) or got < least:
+        raise UsageError(f"{name} {got!r}: expected a whole number of at least {least}; correct the head's settings")

@@ -1,0 +1,78 @@
+"""Weight files: read without running code, fitted strictly, told apart by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from fitrec_cache.errors import WeightsError
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict without running any code from the file."""
+    if not path.is_file():
+        raise WeightsError(
+            f"weights file {path} not found: expected a .safetensors or a torch file, `hub` or `embedded`"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(f"weights file {path} is not a plain state dict (weights_only): {error}") from error
+    except (safetensors.SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise WeightsError(f"weights file {path} cannot be read: {error}") from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise WeightsError(f"weights file {path} holds no state dict (names to tensors)")
+    return dict(loaded)
+
+
+def fit_weights(model: nn.Module, state: dict[str, Tensor], origin: str, *, classifier: tuple[str, ...]) -> None:
+    """Load weights strictly into a model without classifier; theirs may be there or not, of any size.
+
+    Args:
+        model: Takes the weights.
+        state: Names to tensors.
+        origin: What to call them in an error.
+        classifier: Names of the modules that are left out.
+
+    Raises:
+        WeightsError: If a tensor is missing, not known or of another shape.
+    """
+    state = {k: v for k, v in state.items() if not k.startswith(tuple(f"{h}." for h in classifier))}
+    own = model.state_dict()
+    optional = {k for k in own if k.endswith("num_batches_tracked")}
+    missing = sorted(own.keys() - state.keys() - optional)
+    extra = sorted(state.keys() - own.keys())
+    shapes = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
+    problems = [
+        f"{len(names)} {what} such as {names[0]}"
+        for what, names in (("tensors missing", missing), ("not known", extra), ("of another shape", shapes))
+        if names
+    ]
+    if problems:
+        raise WeightsError(
+            f"weights do not fit {origin}: {', '.join(problems)}. Expected weights of exactly this model"
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return the sha256 over all tensors of a model: name, shape and float32 bytes, in the order of their names."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if not name.endswith("num_batches_tracked"):
+            value = tensor.detach().float().cpu().contiguous()
+            sha.update(f"{name.removeprefix('model.')} {tuple(value.shape)}\n".encode())
+            sha.update(value.numpy().tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fitrec_cache.clips import FITNESS35, Clip, find_clips, group_number, read_ucf_list
+from fitrec_cache.errors import ManifestError, UsageError
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "videos"
+    touch(root, "Squat/v_Squat_g01_c01.avi", "Squat/deep/v_Squat_g02_c01.MP4", "Lunge/a.mkv", "Lunge/b.webm")
+    return root
+
+
+def touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def write(path, text):
+    path.write_bytes(text.encode())
+    return path
+
+
+def ids(found):
+    return [clip.clip_id for clip in found.clips]
+
+
+def said(found, text):
+    return any(text in note for note in found.notes)
+
+
+def test_folder_gives_sorted_relative_ids_first_folder_as_label_and_groups_by_name(folder):
+    found = find_clips(folder)
+    assert ids(found) == ["Lunge/a.mkv", "Lunge/b.webm", "Squat/deep/v_Squat_g02_c01.MP4", "Squat/v_Squat_g01_c01.avi"]
+    assert [clip.label for clip in found.clips] == ["Lunge", "Lunge", "Squat", "Squat"]
+    assert [clip.group for clip in found.clips] == [None, None, "Squat_g02", "Squat_g01"]
+    assert found.clips[2].path == folder / "Squat/deep/v_Squat_g02_c01.MP4"
+    assert said(found, "groups: 2 in Squat_g01 form, 2 of 4 clips have none")
+
+
+def test_folder_passes_over_hidden_loose_and_other_files_and_says_so(folder):
+    touch(folder, ".cache/x.avi", "Lunge/.hidden.avi", "Lunge/notes.txt", "Lunge/readme", "loose.avi")
+    found = find_clips(folder)
+    assert len(found.clips) == 4
+    assert said(found, "skipped 2 files that are not .avi .mp4 .mov .mkv .webm")
+    assert said(found, "skipped 1 file that is in no class folder: loose.avi")
+
+
+def test_folder_with_a_link_in_a_circle_ends(folder):
+    (folder / "Squat" / "again").symlink_to(folder, target_is_directory=True)
+    assert len(find_clips(folder).clips) == 4
+
+
+def test_linked_class_folder_is_read(folder, tmp_path):
+    touch(tmp_path, "elsewhere/p.avi")
+    (folder / "Plank").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert "Plank/p.avi" in ids(find_clips(folder))
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root reads every folder")
+def test_unreadable_folder_is_a_note(folder):
+    (folder / "Squat").chmod(0)
+    try:
+        assert said(find_clips(folder), "cannot read folder")
+    finally:
+        (folder / "Squat").chmod(0o755)
+
+
+def test_only_loose_files_is_an_error_that_names_them(tmp_path):
+    touch(tmp_path, "one.avi", "two.mp4")
+    with pytest.raises(ManifestError, match=r"no class folders.*one\.avi, two\.mp4"):
+        find_clips(tmp_path)
+
+
+@pytest.mark.parametrize("made", [[], ["Squat/readme.md"]])
+def test_folder_without_videos_is_an_error(tmp_path, made):
+    touch(tmp_path, *made)
+    with pytest.raises(ManifestError, match="no videos in"):
+        find_clips(tmp_path)
+
+
+def test_missing_and_unsupported_inputs(tmp_path):
+    with pytest.raises(UsageError, match="no such file or folder"):
+        find_clips(tmp_path / "nowhere")
+    touch(tmp_path, "one.mp4")
+    with pytest.raises(UsageError, match="expected a folder of class folders"):
+        find_clips(tmp_path / "one.mp4")
+    with pytest.raises(UsageError, match="no such folder"):
+        find_clips(write(tmp_path / "m.csv", "path,label\na.avi,A\n"), root=tmp_path / "nowhere")
+
+
+def test_class_of_one_clip_and_absent_groups_are_notes(tmp_path):
+    touch(tmp_path, "A/1.avi", "B/1.avi", "B/2.avi")
+    assert find_clips(tmp_path).notes == ("class A has one clip", "no groups known")
+
+
+def test_file_name_that_is_not_utf8_is_named(tmp_path):
+    touch(tmp_path, os.fsdecode(b"A/\xff.avi"))
+    with pytest.raises(ManifestError, match="undecodable"):
+        find_clips(tmp_path)
+
+
+def test_manifest_with_every_column(tmp_path):
+    touch(tmp_path, "Squat/v_Squat_g03_c01.avi")
+    row = './Squat//v_Squat_g03_c01.avi,Squat,g9,test,"gym, left"'
+    text = f"\ufeffpath, label,group,split,place\r\n{row}\r\nb.avi,Lunge,,,\r\n"
+    found = find_clips(write(tmp_path / "m.csv", text))
+    assert found.clips[0] == Clip(
+        clip_id="Squat/v_Squat_g03_c01.avi",
+        path=tmp_path / "Squat/v_Squat_g03_c01.avi",
+        label="Squat",
+        group="g9",
+        extra={"split": "test", "place": "gym, left"},
+    )
+    assert found.clips[1].group is None
+    assert said(found, "1 file that is missing, of 2: b.avi")
+
+
+def test_manifest_without_group_column_reads_groups_off_names(tmp_path):
+    found = find_clips(write(tmp_path / "m.csv", "label,path\nSquat,x\\v_Squat_g03_c01.avi\n"))
+    assert (found.clips[0].clip_id, found.clips[0].group) == ("x/v_Squat_g03_c01.avi", "Squat_g03")
+
+
+def test_manifest_paths_outside_are_known_by_label_and_file(tmp_path):
+    text = f"path,label\n{tmp_path}/far/a.avi,Squat\n../up/b.avi,Lunge\n"
+    found = find_clips(write(tmp_path / "m.csv", text), root=tmp_path / ".")
+    assert ids(found) == ["Lunge/b.avi", "Squat/a.avi"]
+    assert [clip.path for clip in found.clips] == [tmp_path / "../up/b.avi", tmp_path / "far/a.avi"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no column path and label. Got no header"),
+        ("file,label\na,b\n", "no column path. Got file, label"),
+        ("path;label\na;b\n", "separated by commas"),
+        ("path,label\n", "no rows"),
+        ("path,label\na.avi,A\n\nb.avi, \n", "line 4: empty label"),
+        ("path,label\n,A\n", "line 2: empty path"),
+        ("path,label\na.avi,A,x\n", "line 2: more cells than columns"),
+        ("path,label,label\na.avi,A,B\n", "label occurs more than once"),
+        ("path,label\na.avi,A\nb.avi,A\n./a.avi,B\n", "lines 2 and 4 both give the clip 'a.avi'"),
+        ("path,label\na\x01.avi,A\n", "control or undecodable"),
+        ("path,label\na\x00.avi,A\n", "control or undecodable|not a CSV file"),
+        ("path,label\n" + "a" * 1001 + ",A\n", "clip id of 1001 characters"),
+        ('path,label\n"a.avi,A\n', "not a CSV file"),
+    ],
+)
+def test_manifest_that_cannot_be_used(tmp_path, text, message):
+    with pytest.raises(ManifestError, match=message):
+        find_clips(write(tmp_path / "m.csv", text))
+
+
+def test_manifest_in_another_encoding(tmp_path):
+    (tmp_path / "m.csv").write_bytes("path,label\nä.avi,Ü\n".encode("latin-1"))
+    with pytest.raises(ManifestError, match="UTF-8"):
+        find_clips(tmp_path / "m.csv")
+
+
+def test_manifest_with_a_path_too_long_for_the_system_is_a_missing_file(tmp_path):
+    assert said(find_clips(write(tmp_path / "m.csv", f"path,label\n{'a' * 900},A\n")), "missing, of 1")
+
+
+def test_ucf_list_with_and_without_numbers(tmp_path):
+    path = write(tmp_path / "list.txt", "Squat/v_Squat_g01_c01.avi 1\r\n\r\nJump Rope/clip 2.avi\r\n")
+    assert read_ucf_list(path) == ["Squat/v_Squat_g01_c01.avi", "Jump Rope/clip 2.avi"]
+    found = find_clips(path, root=tmp_path)
+    assert ids(found) == ["Jump Rope/clip 2.avi", "Squat/v_Squat_g01_c01.avi"]
+    assert [clip.label for clip in found.clips] == ["Jump Rope", "Squat"]
+    assert found.clips[1].group == "Squat_g01"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "names no clip"),
+        ("A/a.avi\nb.avi 2\n", "line 2: got 'b.avi'"),
+        ("/A/a.avi\n", "line 1"),
+        ("A/../a.avi", "line 1"),
+    ],
+)
+def test_ucf_list_that_cannot_be_used(tmp_path, text, message):
+    with pytest.raises(ManifestError, match=message):
+        read_ucf_list(write(tmp_path / "list.txt", text))
+
+
+def test_ucf_list_names_both_lines_of_a_duplicate(tmp_path):
+    with pytest.raises(ManifestError, match="lines 1 and 3"):
+        find_clips(write(tmp_path / "list.txt", "A/a.avi 1\nA/b.avi 1\nA/a.avi 1\n"))
+
+
+def test_missing_list_is_wrong_use(tmp_path):
+    with pytest.raises(UsageError, match="cannot read"):
+        read_ucf_list(tmp_path / "none.txt")
+
+
+def test_lists_restrict_a_folder_whatever_the_file_type(folder, tmp_path):
+    first = write(tmp_path / "1.txt", "Squat/v_Squat_g01_c01.mp4 1\nSquat/gone.avi 1\n")
+    second = write(tmp_path / "2.txt", "Lunge/a.mkv\n")
+    found = find_clips(folder, lists=[first, second])
+    assert ids(found) == ["Lunge/a.mkv", "Squat/v_Squat_g01_c01.avi"]
+    assert said(found, "1 clips named in")
+    with pytest.raises(ManifestError, match="no clip is in"):
+        find_clips(folder, lists=[write(tmp_path / "3.txt", "Plank/a.mkv\n")])
+
+
+def test_classes_by_name_and_by_file_whatever_the_case(folder, tmp_path):
+    assert ids(find_clips(folder, classes="lunge")) == ["Lunge/a.mkv", "Lunge/b.webm"]
+    assert len(find_clips(folder, classes=" Lunge, SQUAT,").clips) == 4
+    assert len(find_clips(folder, classes=str(write(tmp_path / "c.txt", "1 Lunge\r\n2 Squat\r\n"))).clips) == 4
+    assert len(find_clips(folder, classes=str(write(tmp_path / "d.txt", "Squat\n"))).clips) == 2
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("Squats", "unknown class 'Squats'.*Did you mean 'Squat'"),
+        (
+            "Lunge,Squats,Plank",
+            r"2 unknown classes: 'Squats' \(did you mean 'Squat'\?\), 'Plank'. Expected some of Lunge",
+        ),
+        (",".join(FITNESS35), "35 unknown classes"),  # longer than a file name may be
+        (" , ", "no class name"),
+        ("none.txt", "no such file"),
+        ("fitness35", "35 unknown classes"),
+    ],
+)
+def test_unknown_classes(folder, classes, message):
+    with pytest.raises(UsageError, match=message):
+        find_clips(folder, classes=classes)
+
+
+def test_fitness35_takes_what_is_there_in_either_spelling(tmp_path):
+    touch(tmp_path, "HandStandPushups/a.avi", "Archery/a.avi", "Lunges/a.avi")
+    found = find_clips(tmp_path, classes="fitness35")
+    assert [clip.label for clip in found.clips] == ["HandStandPushups", "Lunges"]
+    assert said(found, "33 classes of fitness35 have no clips: BalanceBeam")
+
+
+def test_group_number():
+    assert [group_number(name) for name in ("A_g07", "A_g100", "3", "gym", "")] == [7, 100, 3, None, None]
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared folder with UCF101's lists beside the project")
+def test_fitness35_are_35_classes_of_ucf101():
+    lines = (SHARED / "data/ucfTrainTestlist/classInd.txt").read_text().split()
+    assert len(set(FITNESS35)) == 35
+    assert {name.casefold() for name in FITNESS35} <= {name.casefold() for name in lines}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared folder with real clips beside the project")
+def test_real_clips_in_ucf101s_layout():
+    root = SHARED / "data/exercises30"
+    found = find_clips(root)
+    assert len(found.clips) == 1332
+    assert len({clip.label for clip in found.clips}) == 30
+    assert all(clip.group for clip in found.clips)
+    from_manifest = find_clips(root / "clips.csv")
+    assert ids(from_manifest) == ids(found)
+    assert all(clip.extra["frames"].isdigit() for clip in from_manifest.clips)
+    parts = [root / "splits/trainlist01.txt", root / "splits/testlist01.txt"]
+    assert len(find_clips(root, lists=parts).clips) == 1332

@@ -1,0 +1,334 @@
+"""The heads against second implementations in numpy, and against counts worked out by hand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fitrec_cache.convolutional import ConvLSTM2d, FrameConvolutions
+from fitrec_cache.errors import UsageError
+from fitrec_cache.head import (
+    ATTENTIONS,
+    VARIANTS,
+    AdditiveAttention,
+    HeadConfig,
+    KerasLSTM,
+    build_head,
+    count_trainable,
+    dot_weights,
+)
+
+Array = NDArray[np.float64]
+
+
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def softmax(x: Array) -> Array:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def weights_of(module: nn.Module) -> dict[str, Array]:
+    return {name: value.detach().numpy().astype(np.float64) for name, value in module.state_dict().items()}
+
+
+def numpy_lstm(x: Array, w: dict[str, Array], units: int) -> Array:
+    """One clip (T, d) -> states (T, u), one bias, gates in the order input, forget, candidate, output."""
+    h, c, states = np.zeros(units), np.zeros(units), []
+    for step in x:
+        z = w["lstm.weight_ih_l0"] @ step + w["lstm.weight_hh_l0"] @ h + w["lstm.bias_ih_l0"]
+        i, f, g, o = (z[k * units : (k + 1) * units] for k in range(4))
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        states.append(h)
+    return np.stack(states)
+
+
+def clip_batch(name: str, batch: int, *, dim: int = 6, frames: int = 5, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    if VARIANTS[name].takes_pixels:
+        return torch.randint(0, 256, (batch, frames, 64, 64, 3), generator=generator, dtype=torch.uint8)
+    return torch.randn(batch, frames, dim, generator=generator)
+
+
+def make(name: str, *, attention: str | None = None, classes: int = 4, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_head(HeadConfig(variant=name, n_classes=classes, input_dim=6, attention=attention, frames=5))
+
+
+def randomise(head: nn.Module) -> None:
+    """Move biases off zero, so that a bias used wrongly shows; the LSTM's second one stays as it is."""
+    with torch.no_grad():
+        for parameter in head.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_vector_head_equals_numpy(attention: str) -> None:
+    head = make("vit-lstm", attention=attention)
+    randomise(head)
+    w = weights_of(head)
+    x = clip_batch("vit-lstm", 3)
+    logits, attended = head(x)
+    for clip, got, got_weights in zip(x.double().numpy(), logits, attended, strict=True):
+        states = numpy_lstm(clip, w, 64)
+        if attention == "additive":
+            hidden = np.maximum(states @ w["attend.hidden.weight"].T + w["attend.hidden.bias"], 0)
+            a = softmax((hidden @ w["attend.score.weight"].T + w["attend.score.bias"])[:, 0])
+            pooled = (a[:, None] * states).mean(axis=0)  # Eq. 9, then global average pooling
+        elif attention == "dot":
+            rows = softmax(states @ states.T)
+            a, pooled = rows.mean(axis=0), (rows @ states).mean(axis=0)
+        else:
+            a, pooled = np.array([0, 0, 0, 0, 1.0]), states[-1]
+        expected = w["classify.0.weight"] @ pooled + w["classify.0.bias"]
+        np.testing.assert_allclose(got.detach().numpy(), expected, atol=2e-6)
+        np.testing.assert_allclose(got_weights.detach().numpy(), a, atol=1e-6)
+
+
+def test_additive_attention_by_hand() -> None:
+    """Two states of two units, W_h the identity, W_a = (1, 2): scores 1 and 1 + ln 3, so odds of 1 to 3."""
+    attend = AdditiveAttention(2)
+    with torch.no_grad():
+        attend.hidden.weight.copy_(torch.eye(2))
+        attend.score.weight.copy_(torch.tensor([[1.0, 2.0]]))
+    half_log3 = float(np.log(3)) / 2
+    states = torch.tensor([[[1.0, -1.0], [-3.0, 0.5 + half_log3]]])  # scores 1 and 1 + ln 3
+    torch.testing.assert_close(attend(states), torch.tensor([[0.25, 0.75]]))
+
+
+def test_dot_weights_by_hand() -> None:
+    """H = [a, 0] with a^2 = ln 3: rows softmax(ln 3, 0) = (3/4, 1/4) and softmax(0, 0) = (1/2, 1/2)."""
+    a = float(np.sqrt(np.log(3)))
+    torch.testing.assert_close(dot_weights(torch.tensor([[[a], [0.0]]])), torch.tensor([[0.625, 0.375]]))
+
+
+def test_mean_head_is_a_mean_and_a_dense_layer() -> None:
+    head = make("mean")
+    w = weights_of(head)
+    x = clip_batch("mean", 2)
+    logits, attended = head(x)
+    expected = x.double().numpy().mean(axis=1) @ w["classify.weight"].T + w["classify.bias"]
+    np.testing.assert_allclose(logits.detach().numpy(), expected, atol=1e-6)
+    assert torch.allclose(attended, torch.full((2, 5), 0.2))
+    assert torch.allclose(head(x.flip(1))[0], logits, atol=1e-6)  # order cannot matter
+
+
+def test_hidden_dense_layer_has_a_relu() -> None:
+    head = make("efficientnet-lstm-attention", attention="none")
+    w = weights_of(head)
+    x = clip_batch("efficientnet-lstm-attention", 1)
+    state = numpy_lstm(x[0].double().numpy(), w, 256)[-1]
+    hidden = np.maximum(w["classify.0.weight"] @ state + w["classify.0.bias"], 0)
+    assert (hidden == 0).any()
+    expected = w["classify.2.weight"] @ hidden + w["classify.2.bias"]
+    np.testing.assert_allclose(head(x)[0][0].detach().numpy(), expected, atol=1e-6)
+
+
+def naive_convolution(image: Array, kernel: Array, pad: int) -> Array:
+    image = np.pad(image, ((0, 0), (pad, pad), (pad, pad)))
+    height, width = image.shape[1] - 2, image.shape[2] - 2
+    out = np.zeros((kernel.shape[0], height, width))
+    for f in range(kernel.shape[0]):
+        for y in range(height):
+            for x in range(width):
+                out[f, y, x] = (image[:, y : y + 3, x : x + 3] * kernel[f]).sum()
+    return out
+
+
+def test_convlstm_equals_a_naive_loop() -> None:
+    torch.manual_seed(1)
+    layer = ConvLSTM2d(2, 3)
+    randomise(layer)
+    w = weights_of(layer)
+    x = torch.randn(2, 4, 2, 6, 5)
+    for clip, got in zip(x.double().numpy(), layer(x), strict=True):
+        h, c = np.zeros((3, 4, 3)), np.zeros((3, 4, 3))
+        for frame, state in zip(clip, got, strict=True):
+            z = naive_convolution(frame, w["input.weight"], 0) + w["input.bias"][:, None, None]
+            z += naive_convolution(h, w["recurrent.weight"], 1)
+            i, f, g, o = z[0:3], z[3:6], z[6:9], z[9:12]
+            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+            h = sigmoid(o) * np.tanh(c)
+            np.testing.assert_allclose(state.detach().numpy(), h, atol=1e-6)
+
+
+def test_convlstm_sizes_and_counts_are_table_ones() -> None:
+    head = build_head(HeadConfig(variant="convlstm", n_classes=35))
+    layers = [count_trainable(module) for module in head.modules() if isinstance(module, ConvLSTM2d)]
+    assert layers == [1_024, 3_488, 11_144, 17_344]
+    assert count_trainable(head) == 133_835
+
+
+@pytest.mark.parametrize(("inputs", "units"), [(768, 64), (2048, 128), (3, 5)])
+def test_lstm_has_keras_count(inputs: int, units: int) -> None:
+    assert count_trainable(KerasLSTM(inputs, units)) == 4 * (inputs * units + units**2 + units)
+
+
+def test_lstm_starts_as_keras_does() -> None:
+    torch.manual_seed(0)
+    w = {name: value.detach() for name, value in KerasLSTM(40, 16).named_parameters()}
+    assert w["bias_ih_l0"].tolist() == [0.0] * 16 + [1.0] * 16 + [0.0] * 32
+    torch.testing.assert_close(w["weight_hh_l0"].T @ w["weight_hh_l0"], torch.eye(16), atol=1e-5, rtol=0)
+    limit = (6 / (40 + 4 * 16)) ** 0.5  # Glorot uniform on Keras' (inputs, 4 units) kernel
+    assert 0.95 * limit < float(w["weight_ih_l0"].abs().max()) <= limit
+
+
+@pytest.mark.parametrize(
+    ("variant", "attention", "count"),
+    [
+        ("vit-lstm", "none", 213_248 + 2_275),
+        ("vit-lstm", "additive", 213_248 + (64 * 64 + 64) + (64 + 1) + 2_275),
+        ("vit-lstm", "dot", 213_248 + 2_275),
+        ("mean", None, 769 * 35),
+    ],
+)
+def test_counts_by_hand(variant: str, attention: str | None, count: int) -> None:
+    config = HeadConfig(variant=variant, attention=attention, n_classes=35, input_dim=768)
+    assert count_trainable(build_head(config)) == count
+
+
+@pytest.mark.parametrize("variant", [name for name, variant in VARIANTS.items() if variant.lstm_units])
+def test_second_bias_stays_zero(variant: str) -> None:
+    head = make(variant)
+    optimiser = torch.optim.Adam(head.parameters(), lr=0.1, weight_decay=0.1)
+    before = {name: value.clone() for name, value in head.named_parameters()}
+    logits, _ = head(clip_batch(variant, 2))
+    nn.functional.cross_entropy(logits, torch.tensor([0, 1])).backward()
+    optimiser.step()
+    after = dict(head.named_parameters())
+    assert not after["lstm.bias_hh_l0"].any()
+    assert not torch.equal(after["lstm.bias_ih_l0"], before["lstm.bias_ih_l0"])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_clip_is_the_same_alone_and_in_a_batch(name: str) -> None:
+    head = make(name).eval()
+    x = clip_batch(name, 3)
+    with torch.inference_mode():
+        logits, attention = head(x)
+        for index in range(3):
+            alone, weights = head(x[index : index + 1])
+            torch.testing.assert_close(alone[0], logits[index], atol=1e-6, rtol=0)
+            torch.testing.assert_close(weights[0], attention[index], atol=1e-6, rtol=0)
+    assert logits.shape == (3, 4)
+    assert not torch.allclose(logits[0], logits[1], atol=1e-5)
+    torch.testing.assert_close(attention.sum(dim=1), torch.ones(3))
+
+
+@pytest.mark.parametrize("name", ["lrcn", "convlstm"])
+def test_pixels_are_divided_by_255_once(name: str) -> None:
+    head = make(name).eval()
+    x = clip_batch(name, 1)
+    with torch.inference_mode():
+        torch.testing.assert_close(head(x)[0], head(x / 255)[0], atol=1e-6, rtol=0)
+        changed = x.clone()
+        changed[0, -1] = 0
+        assert not torch.allclose(head(changed)[0], head(x)[0])
+
+
+def test_lrcn_reads_colours_and_rows_in_their_order() -> None:
+    """A filter that looks at green only answers at the place of the green pixel, and nowhere else."""
+    embed = FrameConvolutions()
+    first = embed.layers[0]
+    assert isinstance(first, nn.Conv2d)
+    with torch.no_grad():
+        first.weight.zero_()
+        first.weight[0, 1, 1, 1] = 1  # output 0 = green at the same place
+    frames = torch.zeros(1, 1, 64, 64, 3, dtype=torch.uint8)
+    frames[0, 0, 10, 20] = torch.tensor([7, 255, 9], dtype=torch.uint8)
+    seen: list[torch.Tensor] = []
+    first.register_forward_hook(lambda module, args, output: seen.append(output.clone()))
+    embed(frames)
+    assert seen[0][0, 0].nonzero().tolist() == [[10, 20]]
+    assert float(seen[0][0, 0, 10, 20].detach()) == 1.0
+
+
+def test_the_same_seed_builds_the_same_head() -> None:
+    for name in VARIANTS:
+        one, two, other = make(name), make(name), make(name, seed=1)
+        x = clip_batch(name, 1)
+        assert torch.equal(one(x)[0], two(x)[0])
+        assert not torch.equal(one(x)[0], other(x)[0])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_trainable_parameter_learns(name: str) -> None:
+    head = make(name)
+    logits, _ = head(clip_batch(name, 3))
+    nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2])).backward()
+    idle = [
+        parameter_name
+        for parameter_name, parameter in head.named_parameters()
+        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.abs().max() > 1e-9)
+    ]
+    assert set(idle) <= {"attend.score.bias"}  # Eq. 9's b_a, which softmax cancels
+
+
+def test_config_survives_json_values() -> None:
+    config = HeadConfig(variant="lrcn", n_classes=3)
+    assert config.to_dict() == {
+        "variant": "lrcn",
+        "n_classes": 3,
+        "input_dim": 0,
+        "attention": "additive",  # spelled out, so a changed default cannot change a stored run
+        "frames": 20,
+    }
+    assert HeadConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"variant": "resnet50-lstm-atention", "n_classes": 3}, "Did you mean 'resnet50-lstm-attention'"),
+        ({"variant": "mean", "n_classes": 3, "inputdim": 8}, "unknown head setting 'inputdim'.*'input_dim'"),
+        ({"variant": "vit-lstm", "n_classes": 3, "input_dim": 8, "attention": "dott"}, "Did you mean 'dot'"),
+        ({"variant": "mean", "n_classes": 3, "input_dim": 8, "attention": "dot"}, "'mean': it has no LSTM"),
+        ({"variant": "convlstm", "n_classes": 3, "attention": "additive"}, "'convlstm': it has no LSTM"),
+        ({"variant": "mean", "n_classes": 1, "input_dim": 8}, "n_classes 1: expected .* at least 2"),
+        ({"variant": "mean", "n_classes": "3", "input_dim": 8}, "n_classes '3'"),
+        ({"variant": "mean", "n_classes": 3}, "input_dim 0: expected .* at least 1"),
+        ({"variant": "convlstm", "n_classes": 3, "frames": 0}, "frames 0"),
+        ({"variant": "mean"}, "lack n_classes"),
+    ],
+)
+def test_wrong_settings_are_named(values: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        HeadConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "message"),
+    [
+        ("mean", torch.zeros(2, 5, 7), r"\(2, 5, 7\): expected \(B, T, 6\)"),
+        ("vit-lstm", torch.zeros(5, 6), r"\(5, 6\)"),
+        ("vit-lstm", torch.zeros(2, 5, 6, dtype=torch.int64), "int64"),
+        ("lrcn", torch.zeros(2, 5, 3, 64, 64), r"expected \(B, T, 64, 64, 3\)"),
+        ("lrcn", torch.zeros(1, 5, 64, 64, 3, dtype=torch.int64), "int64"),
+        ("convlstm", torch.zeros(1, 4, 64, 64, 3), "clips of 4 frames: expected 5"),
+    ],
+)
+def test_wrong_input_is_refused(name: str, x: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(name)(x)
+
+
+def test_stage_two_does_not_touch_video_or_backbones() -> None:
+    code = "import sys, fitrec_cache.head; print(sorted({'av', 'timm', 'h5py'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_settings_do_not_need_torch() -> None:
+    code = "import sys, fitrec_cache.variants; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

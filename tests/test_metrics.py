@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fitrec_cache.metrics import evaluate, wilson_interval
+
+NAMES = ["Curl", "Lunge", "Squat"]
+
+
+def one_hot(guesses, n_classes):
+    return np.eye(n_classes)[guesses]
+
+
+def wilson_closed_formula(k, n, z=1.959963984540054):
+    centre = (k + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
+    return centre - half, centre + half
+
+
+def test_three_classes_worked_out_by_hand():
+    # Curl: 2 of 3 clips found. Lunge: 1 of 2. Squat: 1 of 1. Guesses: Curl 3 (2 right), Lunge 1, Squat 2.
+    truth = np.array([0, 0, 0, 1, 1, 2])
+    figures = evaluate(one_hot([0, 0, 2, 1, 0, 2], 3), truth, NAMES)
+    assert figures.n == 6
+    assert figures.confusion.tolist() == [[2, 0, 1], [1, 1, 0], [0, 0, 1]]
+    assert figures.confusion.dtype == np.int64
+    assert figures.accuracy == pytest.approx(4 / 6)
+    assert figures.precision_macro == pytest.approx((2 / 3 + 1 + 1 / 2) / 3)
+    assert figures.recall_macro == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    assert figures.balanced_accuracy == figures.recall_macro
+    assert figures.f1_macro == pytest.approx(2 / 3)  # each class: 2/3
+    assert figures.precision_weighted == pytest.approx((3 * 2 / 3 + 2 * 1 + 1 * 1 / 2) / 6)
+    assert figures.recall_weighted == pytest.approx(figures.accuracy)
+    assert figures.f1_weighted == pytest.approx(2 / 3)
+    assert figures.per_class[1] == pytest.approx({"label": "Lunge", "n": 2, "precision": 1, "recall": 0.5, "f1": 2 / 3})
+
+
+def test_top5_counts_the_fifth_place_and_not_the_sixth():
+    logits = np.tile(np.arange(7.0, 0.0, -1.0), (7, 1))  # classes ranked 0, 1, .. 6 for each clip
+    figures = evaluate(logits, np.arange(7), [str(k) for k in range(7)])
+    assert figures.top5_accuracy == pytest.approx(5 / 7)
+    assert figures.accuracy == pytest.approx(1 / 7)
+
+
+def test_top5_of_fewer_than_five_classes_is_one():
+    assert evaluate(one_hot([1, 1], 3), [0, 2], NAMES).top5_accuracy == 1.0
+
+
+def test_equal_logits_rank_in_label_order_everywhere():
+    figures = evaluate(np.zeros((2, 7)), [0, 5], [str(k) for k in range(7)])
+    assert figures.accuracy == 0.5
+    assert figures.top5_accuracy == 0.5
+
+
+def test_averages_run_over_the_classes_in_the_test_set():
+    # Squat has no clip but takes one guess: it costs Lunge recall and is in no average. Warnings are errors here.
+    figures = evaluate(one_hot([0, 2, 1], 4), [0, 1, 1], [*NAMES, "Plank"])
+    assert figures.balanced_accuracy == pytest.approx((1 + 0.5) / 2)
+    assert figures.precision_macro == pytest.approx(1.0)
+    assert figures.f1_macro == pytest.approx((1 + 2 / 3) / 2)
+    assert figures.recall_weighted == pytest.approx(figures.accuracy)
+    assert figures.per_class[2] == {"label": "Squat", "n": 0, "precision": 0.0, "recall": 0.0, "f1": 0.0}
+    assert figures.confusion.shape == (4, 4)
+
+
+def test_one_class_in_the_test_set():
+    figures = evaluate(one_hot([1, 0], 3), [1, 1], NAMES)
+    assert figures.balanced_accuracy == 0.5
+
+
+def test_wilson_of_the_papers_best_row():
+    low, high = wilson_interval(631, 676)
+    assert (round(low, 3), round(high, 3)) == (0.912, 0.950)
+
+
+@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_is_the_closed_formula(counts):
+    assert wilson_interval(*counts) == pytest.approx(wilson_closed_formula(*counts), abs=1e-9)
+
+
+def test_evaluate_gives_the_interval_of_its_own_counts():
+    figures = evaluate(one_hot([0, 0, 2, 1, 0, 2], 3), [0, 0, 0, 1, 1, 2], NAMES)
+    assert figures.accuracy_ci95 == pytest.approx(wilson_closed_formula(4, 6))
+
+
+def test_to_dict_survives_json_with_the_documented_keys():
+    figures = evaluate(one_hot([0, 1, 2], 3).astype(np.float32), np.array([0, 1, 1], dtype=np.int32), NAMES).to_dict()
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+    assert set(figures) == {
+        "n", "accuracy", "accuracy_ci95", "top5_accuracy", "precision_weighted", "recall_weighted", "f1_weighted",
+        "precision_macro", "recall_macro", "f1_macro", "balanced_accuracy", "per_class", "confusion",
+    }  # fmt: skip
+    assert isinstance(figures["accuracy_ci95"], list)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        ([[1.0, np.nan, 0.0]], [0], "1 of 1 clips are not finite"),
+        ([[1.0, np.inf, 0.0]], [0], "not finite"),
+        ([[1.0, 0.0]], [0], r"expected \(N, 3\)"),
+        ([[1.0, 0.0, 0.0]], [0, 1], r"expected \(1,\)"),
+        (np.zeros((0, 3)), [], "at least one clip"),
+        ([[1.0, 0.0, 0.0]], [3], "expected 0 to 2"),
+        ([[1.0, 0.0, 0.0]], [-1], "expected 0 to 2"),
+        ([[1.0, 0.0, 0.0]], [0.0], "float64"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(logits, labels, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(logits, labels, NAMES)

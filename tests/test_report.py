@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fitrec_cache.report import AttentionStrip, attention_png, confusion_png, curves_png
+
+GREEN, ORANGE, BLUE = (0, 158, 115), (213, 94, 0), (0, 114, 178)
+
+
+def epochs(n):
+    return [
+        {"epoch": e, "train_loss": 2 / e, "val_loss": 3 / e, "train_accuracy": 1 - 1 / e, "val_accuracy": 0.8 - 0.8 / e}
+        for e in range(1, n + 1)
+    ]
+
+
+def strip(steps=20, size=(24, 32), title="squat.mp4: Squat 0.83", weights=None):
+    frames = np.zeros((steps, *size, 3), dtype=np.uint8)
+    frames[..., 1] = np.linspace(60, 250, steps, dtype=np.uint8)[:, None, None]  # each frame its own green
+    weights = np.full(steps, 1 / steps) if weights is None else np.asarray(weights)
+    return AttentionStrip(title=title, frames=frames, pts_seconds=np.arange(steps) / 4, weights=weights)
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def where(picture, colour):
+    return np.argwhere((np.abs(picture - np.array(colour)) <= 2).all(axis=-1))
+
+
+def test_curves_show_both_sides_and_mark_the_best_epoch(tmp_path):
+    curves_png(epochs(10), tmp_path / "c.png", title="run", best_epoch=10)
+    late = pixels(tmp_path / "c.png")
+    for colour in (BLUE, ORANGE, GREEN):
+        columns = where(late, colour)[:, 1]
+        assert columns.min() < late.shape[1] / 2 < columns.max()  # in both panels
+    curves_png(epochs(10), tmp_path / "c.png", title="run", best_epoch=1)
+    early = pixels(tmp_path / "c.png")
+    right_mark = [where(each, GREEN)[:, 1].max() for each in (early, late)]
+    assert right_mark[0] < right_mark[1] - 300
+
+
+@pytest.mark.parametrize("n", [1, 2, 300])
+def test_curves_of_any_length(tmp_path, n):
+    curves_png(epochs(n), tmp_path / "c.png", title="$x_1$ 深蹲 " * 30, best_epoch=n)  # no warning: they are errors
+    assert len(where(pixels(tmp_path / "c.png"), GREEN))
+
+
+def test_curves_of_a_run_that_diverged(tmp_path):
+    rows = [{**row, "val_loss": float("nan")} for row in epochs(3)]
+    curves_png(rows, tmp_path / "c.png", title="run", best_epoch=1)
+    assert (tmp_path / "c.png").is_file()
+
+
+def test_confusion_colours_the_share_of_the_true_class(tmp_path):
+    # Both rows are all right or all wrong, though one class has 100 times the clips: equal colours.
+    confusion_png(np.array([[1, 0], [100, 0]]), ["A", "B"], tmp_path / "c.png", title="t")
+    darkest = where(pixels(tmp_path / "c.png"), (8, 48, 107))  # the dark end of the map
+    side = 2.6 * 130 / 2
+    assert len(darkest) > 1.8 * side**2
+    assert np.ptp(darkest[:, 0]) > 1.9 * side
+
+
+def test_confusion_row_without_clips_is_grey(tmp_path):
+    confusion_png(np.array([[3, 0, 1], [0, 0, 0], [0, 1, 3]]), list("ABC"), tmp_path / "c.png", title="t")
+    assert len(where(pixels(tmp_path / "c.png"), (228, 228, 228))) > 10_000
+
+
+@pytest.mark.parametrize("k", [1, 2, 35, 101])
+def test_confusion_of_any_size_shows_every_class(tmp_path, k):
+    names = [f"Class{i}$_$跳" for i in range(k)]
+    confusion_png(np.eye(k, dtype=np.int64) * 1234, names, tmp_path / "c.png", title="long title " * 30)
+    height, width, _ = pixels(tmp_path / "c.png").shape
+    assert 400 < min(height, width) <= max(height, width) < 3500
+
+
+def test_confusion_must_fit_its_names(tmp_path):
+    with pytest.raises(ValueError, match=r"expected \(3, 3\)"):
+        confusion_png(np.eye(2, dtype=np.int64), list("ABC"), tmp_path / "c.png", title="t")
+
+
+def test_attention_shows_the_frames_in_order(tmp_path):
+    clip = strip()
+    attention_png([clip], tmp_path / "a.png")
+    picture = pixels(tmp_path / "a.png")
+    places = [where(picture, frame[0, 0]).mean(axis=0) for frame in clip.frames]
+    first, second = places[:10], places[10:]
+    assert all(np.diff([x for _, x in row]).min() > 50 for row in (first, second))
+    assert max(y for y, _ in first) < min(y for y, _ in second)
+
+
+def test_attention_marks_the_frames_that_count_most(tmp_path):
+    weights = np.full(20, 0.4 / 19)
+    weights[13] = 0.6
+    attention_png([strip(weights=weights)], tmp_path / "a.png")
+    marked = where(pixels(tmp_path / "a.png"), ORANGE)
+    cell = 130 * (1.35 + 0.08)
+    assert 3 * cell < marked[:, 1].min() < marked[:, 1].max() < 4.3 * cell  # fourth in the second row
+    attention_png([strip()], tmp_path / "b.png")
+    assert not len(where(pixels(tmp_path / "b.png"), ORANGE))  # all alike: none stands out
+
+
+def test_attention_bars_are_in_proportion(tmp_path):
+    attention_png([strip(steps=5, weights=[0.2, 0.22, 0.19, 0.19, 0.2])], tmp_path / "even.png")
+    attention_png([strip(steps=5, weights=[0.05, 0.8, 0.05, 0.05, 0.05])], tmp_path / "steep.png")
+    even, steep = (len(where(pixels(tmp_path / name), BLUE)) for name in ("even.png", "steep.png"))
+    assert even > 8 * steep > 0
+
+
+@pytest.mark.parametrize(("steps", "size"), [(1, (8, 8)), (7, (160, 20)), (33, (9, 160)), (20, (64, 64))])
+def test_attention_of_any_shape(tmp_path, steps, size):
+    attention_png([strip(steps, size, "跳绳 $a$ " * 40), strip()], tmp_path / "a.png")
+    assert pixels(tmp_path / "a.png").shape[1] > 800
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": np.ones(3)}, "weights has shape"),
+        ({"weights": np.full(20, np.nan)}, "finite"),
+        ({"weights": np.linspace(-1, 1, 20)}, "none below 0"),
+        ({"pts_seconds": np.ones(3)}, "pts_seconds has shape"),
+        ({"frames": np.zeros((20, 4, 4, 3))}, "expected uint8"),
+        ({"frames": np.zeros((0, 4, 4, 3), np.uint8)}, "expected uint8"),
+    ],
+)
+def test_attention_that_does_not_fit_is_refused(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        attention_png([AttentionStrip(**{**vars(strip()), **change})], tmp_path / "a.png")
+
+
+def test_nothing_to_draw_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least one epoch"):
+        curves_png([], tmp_path / "c.png", title="t", best_epoch=0)
+    with pytest.raises(ValueError, match="at least one to draw"):
+        attention_png([], tmp_path / "a.png")
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "c.png"
+    curves_png(epochs(2), path, title="t", best_epoch=1)
+    before = path.read_bytes()
+
+    def fail(figure, place, **_):
+        place.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        curves_png(epochs(3), path, title="t", best_epoch=1)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["c.png"]
+
+
+def test_no_window_system_is_touched():
+    code = "import sys, fitrec_cache.report; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

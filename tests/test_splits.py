@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fitrec_cache import clips
+from fitrec_cache.errors import UsageError
+from fitrec_cache.splits import _read_list, leakage, make_split
+
+UCF = Path(__file__).parents[2] / "shared/data/ucfTrainTestlist"
+
+
+def data_set(sizes):
+    """Clips of a {(class, group): number of clips} in UCF101's names."""
+    rows = [
+        (f"{k}/v_{k}_g{g:02}_c{c:02}.avi", k, f"{k}_g{g:02}") for (k, g), n in sizes.items() for c in range(1, n + 1)
+    ]
+    ids, labels, groups = zip(*rows, strict=True)
+    return {"clip_ids": list(ids), "labels": list(labels), "groups": list(groups)}
+
+
+def even(classes, groups, clips_each):
+    return data_set({(f"K{k}", g): clips_each for k in range(classes) for g in range(1, groups + 1)})
+
+
+def without_groups(data):
+    return {**data, "groups": [None] * len(data["groups"])}
+
+
+def sides(split):
+    return {"train": split.train, "val": split.val, "test": split.test}
+
+
+def class_counts(split, data):
+    return {name: Counter(data["labels"][i] for i in part) for name, part in sides(split).items()}
+
+
+def named(split, data):
+    return {name: {data["clip_ids"][i] for i in part} for name, part in sides(split).items()}
+
+
+@st.composite
+def any_data(draw):
+    """Two to five classes, each clip in one of up to twelve groups, groups may span classes or be unknown."""
+    n_classes = draw(st.integers(2, 5))
+    span = draw(st.booleans())
+    rows = draw(st.lists(st.tuples(st.integers(0, n_classes - 1), st.integers(0, 11)), min_size=3, max_size=60))
+    return {
+        "clip_ids": [f"K{k}/{i}.avi" for i, (k, _) in enumerate(rows)],
+        "labels": [f"K{k}" for k, _ in rows],
+        "groups": [f"g{g}" if span else f"K{k}_g{g}" for k, g in rows],
+    }
+
+
+def splittable(data, rule):
+    """Two classes, one of them with three units, and no unit shared by classes: nothing may stand in the way."""
+    units = data["groups"] if rule == "group" else data["clip_ids"]
+    pairs = set(zip(data["labels"], units, strict=True))
+    shared = len(pairs) > len(set(units))
+    return len(set(data["labels"])) > 1 and not shared and max(Counter(k for k, _ in pairs).values()) > 2
+
+
+@given(any_data(), st.integers(0, 99), st.sampled_from(["group", "random"]))
+@settings(max_examples=150, deadline=None)
+def test_sides_are_disjoint_exhaustive_and_never_empty(data, seed, rule):
+    try:
+        split = make_split(rule, **data, seed=seed)
+    except UsageError:
+        assert not splittable(data, rule)
+        return
+    everything = np.concatenate([split.train, split.val, split.test])
+    assert sorted(everything.tolist()) == list(range(len(data["clip_ids"])))
+    for part in sides(split).values():
+        assert part.dtype == np.int64
+        assert len(part)
+        assert (np.diff(part) > 0).all()
+    assert set(class_counts(split, data)["train"]) == set(data["labels"])
+
+
+@given(any_data(), st.integers(0, 99))
+@settings(max_examples=150, deadline=None)
+def test_no_group_is_on_two_sides(data, seed):
+    try:
+        split = make_split("group", **data, seed=seed)
+    except UsageError:
+        return
+    groups = [{data["groups"][i] for i in part} for part in sides(split).values()]
+    assert sum(len(each) for each in groups) == len(set().union(*groups))
+    assert leakage(split, data["groups"]) == 0
+
+
+@given(st.dictionaries(st.tuples(st.sampled_from("ABC"), st.integers(1, 9)), st.integers(1, 5)), st.integers(0, 9))
+@settings(max_examples=100, deadline=None)
+def test_classes_with_three_groups_are_on_every_side(sizes, seed):
+    n_groups = Counter(k for k, _ in sizes)
+    if len(n_groups) < 2 or min(n_groups.values()) < 3:
+        return
+    data = data_set(sizes)
+    counts = class_counts(make_split("group", **data, seed=seed), data)
+    assert all(set(counts[name]) == set(n_groups) for name in counts)
+
+
+@given(any_data(), st.integers(0, 99), st.randoms(), st.sampled_from(["group", "random"]))
+@settings(max_examples=60, deadline=None)
+def test_order_of_the_clips_does_not_matter(data, seed, random, rule):
+    shuffled = list(range(len(data["clip_ids"])))
+    random.shuffle(shuffled)
+    other = {name: [column[i] for i in shuffled] for name, column in data.items()}
+    try:
+        split = make_split(rule, **data, seed=seed)
+    except UsageError:
+        return
+    assert named(make_split(rule, **other, seed=seed), other) == named(split, data)
+
+
+def test_seeds_differ_and_repeat():
+    data = even(4, 10, 3)
+    found = [make_split("group", **data, seed=seed).test.tolist() for seed in (0, 1, 0)]
+    assert found[0] == found[2] != found[1]
+
+
+def test_every_group_is_in_some_test_set():
+    data = data_set({(k, g): g for k in "AB" for g in range(1, 11)})  # sizes 1 to 10: big groups must not be favoured
+    tested = Counter(data["groups"][i] for seed in range(60) for i in set(make_split("group", **data, seed=seed).test))
+    assert set(tested) == set(data["groups"])
+
+
+def test_shares_of_a_large_even_set_are_80_20_twice():
+    data = even(3, 25, 4)
+    counts = class_counts(make_split("group", **data, seed=3), data)
+    assert all(counts["test"][k] == 20 and counts["val"][k] == 16 and counts["train"][k] == 64 for k in counts["test"])
+    counts = class_counts(make_split("random", **data, seed=3), data)
+    assert all(counts["test"][k] == 20 and counts["val"][k] == 16 and counts["train"][k] == 64 for k in counts["test"])
+
+
+@pytest.mark.parametrize("rule", ["auto", "group", "random"])
+def test_tiny_sets(rule):
+    data = even(6, 6, 2)
+    split = make_split(rule, **data, seed=0)
+    assert [len(part) for part in sides(split).values()] == [48, 12, 12]
+    assert make_split("auto", **data, seed=0).rule == "group"
+
+
+@pytest.mark.parametrize("data", [even(2, 3, 1), without_groups(even(2, 3, 1))])
+def test_two_classes_of_three_clips(data):
+    split = make_split("auto", **data, seed=0)
+    assert class_counts(split, data) == {name: {"K0": 1, "K1": 1} for name in ("train", "val", "test")}
+
+
+def test_a_class_of_one_clip_trains_and_a_note_says_so():
+    data = data_set({("A", g): 2 for g in range(1, 7)} | {("B", g): 2 for g in range(1, 7)} | {("C", 1): 1})
+    for rule in ("group", "random"):
+        split = make_split(rule, **data, seed=0)
+        assert data["clip_ids"].index("C/v_C_g01_c01.avi") in split.train
+        assert "class C has one clip: it stays in training" in split.notes
+
+
+def test_a_class_of_one_group_is_said_not_to_be_tested():
+    data = data_set({("A", g): 2 for g in range(1, 7)} | {("B", 1): 9})
+    assert "1 classes have no test clip: B" in make_split("group", **data, seed=0).notes
+
+
+def test_leaks_are_counted_by_hand():
+    # Two groups of 50 clips a class: every test clip has a sibling in training.
+    data = even(2, 2, 50)
+    split = make_split("random", **data, seed=0)
+    assert len(split.test) == leakage(split, data["groups"]) == 40
+    assert "leaks: 40 of 40 test clips share a group with a training clip" in split.notes
+    mixed = [group if i in set(split.test.tolist()) else None for i, group in enumerate(data["groups"])]
+    assert leakage(split, mixed) == 0
+    assert leakage(split, [None] * len(mixed)) == 0
+
+
+def test_auto_without_every_group_splits_by_clip_and_says_so():
+    data = even(2, 5, 2)
+    data["groups"][3] = None
+    split = make_split("auto", **data, seed=0)
+    assert split.rule == "random"
+    assert any("not every clip has a group" in note for note in split.notes)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_official_rule_takes_seven_groups_in_turn(number):
+    data = even(2, 25, 2)
+    split = make_split(f"official{number}", **data, seed=0)
+    first = 7 * number - 6
+    tested = {clips.group_number(data["groups"][i]) for i in split.test}
+    assert tested == set(range(first, first + 7))
+    val = {data["groups"][i] for i in split.val}
+    assert not val & {data["groups"][i] for i in split.train}
+    assert 0.15 < len(split.val) / (len(split.val) + len(split.train)) < 0.25
+
+
+@pytest.mark.skipif(not UCF.is_dir(), reason="no shared folder with UCF101's lists beside the project")
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_official_rule_gives_ucf101s_own_lists(number, tmp_path):
+    train, test = (clips.read_ucf_list(UCF / f"{side}list0{number}.txt") for side in ("train", "test"))
+    (tmp_path / "all.txt").write_text("\n".join(train + test))
+    found = clips.find_clips(tmp_path / "all.txt").clips
+    data = {
+        "clip_ids": [clip.clip_id for clip in found],
+        "labels": [clip.label for clip in found],
+        "groups": [clip.group for clip in found],
+    }
+    assert len(found) == 13320
+    names = named(make_split(f"official{number}", **data, seed=0), data)
+    assert names["test"] == set(test)
+    assert names["train"] | names["val"] == set(train)
+    assert not names["train"] & names["val"]
+
+
+def test_lists_by_id_by_tail_and_by_stem(tmp_path):
+    data = even(2, 6, 1)
+    train = [name + " 1" for name in data["clip_ids"][:4]] + [
+        "other/" + name[:-4] + ".mp4 2" for name in data["clip_ids"][6:10]
+    ]
+    test = ["K0/v_K0_g05_c01.mp4", "x/y/v_K1_g05_c01.avi", "K1/unheard_of.avi"]
+    for name, lines in (("train.txt", train), ("test.txt", test)):
+        (tmp_path / name).write_bytes("\r\n".join(lines).encode())
+    split = make_split(f"list:{tmp_path}/train.txt,{tmp_path}/test.txt", **data, seed=0)
+    names = named(split, data)
+    assert names["test"] == {"K0/v_K0_g05_c01.avi", "K1/v_K1_g05_c01.avi"}
+    assert names["train"] | names["val"] == set(data["clip_ids"][:4] + data["clip_ids"][6:10])
+    assert "left out: 2 of 12 clips are in neither list" in split.notes
+    assert "1 names of the two lists have no clip" in split.notes
+
+
+def test_a_stem_that_two_clips_share_means_neither():
+    data = {"clip_ids": ["A/1.avi", "A/2.avi", "B/1.avi", "B/2.avi"], "labels": list("AABB"), "groups": [None] * 4}
+    with pytest.raises(UsageError, match="leaves no clips"):
+        make_split("list:", **data, seed=0, lists=(["A/1.avi", "A/2.avi", "B/2.avi"], ["1.avi"]))
+
+
+def test_a_clip_in_both_lists_is_refused():
+    data = even(2, 6, 1)
+    with pytest.raises(UsageError, match=r"1 clips are in both lists, such as 'K0/v_K0_g01_c01\.avi'"):
+        make_split("list:", **data, seed=0, lists=(data["clip_ids"][:9], [*data["clip_ids"][9:], data["clip_ids"][0]]))
+
+
+def test_list_with_groups_on_two_sides_says_that_it_leaks():
+    data = even(2, 5, 2)  # every other clip tests, so each group is on both sides; two groups go on to validation
+    split = make_split("list:", **data, seed=0, lists=(data["clip_ids"][::2], data["clip_ids"][1::2]))
+    assert [len(part) for part in sides(split).values()] == [8, 2, 10]
+    assert "leaks: 8 of 10 test clips share a group with a training clip" in split.notes
+
+
+def test_list_of_files_with_another_ending_and_shared_names():
+    ids = [f"{label}/{n}.avi" for label in "AB" for n in range(5)]
+    data = {"clip_ids": ids, "labels": [name[0] for name in ids], "groups": [None] * 10}
+    other = [f"old/{name[:-4]}.mp4" for name in ids]
+    split = make_split("list:", **data, seed=0, lists=(other[:4] + other[5:9], [other[4], other[9]]))
+    assert split.test.tolist() == [4, 9]
+
+
+def test_small_groups_do_not_leave_validation_without_any():
+    data = data_set({("A", 1): 1, ("A", 2): 1, ("A", 3): 10, ("B", 1): 1, ("B", 2): 1, ("B", 3): 10})
+    for seed in range(5):
+        counts = class_counts(make_split("group", **data, seed=seed), data)
+        assert all(set(counts[name]) == {"A", "B"} for name in counts)
+
+
+def test_both_readers_of_lists_agree(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"\xef\xbb\xbfA/v 1.avi 3\r\n\r\nB/x.mp4\r\n")
+    assert _read_list(path) == clips.read_ucf_list(path) == ["A/v 1.avi", "B/x.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "data", "message"),
+    [
+        ("gruop", even(2, 5, 2), "unknown split 'gruop'.*Did you mean 'group'"),
+        ("group:3", even(2, 5, 2), "unknown split 'group:3'"),
+        ("list", even(2, 5, 2), "expected one of.*list:TRAIN,TEST"),
+        ("list:one.txt", even(2, 5, 2), "expected list:TRAIN,TEST"),
+        ("list:no.txt,none.txt", even(2, 5, 2), "cannot read the list no.txt"),
+        ("group", without_groups(even(2, 5, 2)), "10 of 10|20 of 20 have none"),
+        ("official1", without_groups(even(2, 5, 2)), "20 of 20 have none"),
+        ("official1", {**even(2, 5, 2), "groups": ["gym"] * 20}, "got the group 'gym'"),
+        ("official3", even(2, 5, 2), "leaves no clips to test on"),
+        ("group", even(1, 5, 2), "got one class, 'K0'"),
+        ("group", {"clip_ids": [], "labels": [], "groups": []}, "got no clips"),
+        ("random", even(2, 1, 1), "leaves no clips to val or test on"),
+        ("group", even(2, 2, 5), "leaves no clips to val on"),
+    ],
+)
+def test_wrong_use(rule, data, message):
+    with pytest.raises(UsageError, match=message):
+        make_split(rule, **data, seed=0)
+
+
+def test_sequences_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="expected as many"):
+        make_split("random", clip_ids=["a"], labels=["A", "B"], groups=[None], seed=0)
+    with pytest.raises(ValueError, match="'a' occurs twice"):
+        make_split("random", clip_ids=["a", "a"], labels=["A", "B"], groups=[None, None], seed=0)
