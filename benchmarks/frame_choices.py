@@ -100,8 +100,16 @@ def geometry(videos: Path, clips: list[str], weights: Path, samples: int) -> lis
             for train, held in folds:
                 head = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300, C=0.01))
                 right += int((head.fit(x[train], labels[train]).predict(x[held]) == labels[held]).sum())
-            rows.append({"backbone": name, "geometry": how, "n": len(clips), "correct": right,
-                         "accuracy": right / len(clips), "seconds": time.perf_counter() - started})
+            rows.append(
+                {
+                    "backbone": name,
+                    "geometry": how,
+                    "n": len(clips),
+                    "correct": right,
+                    "accuracy": right / len(clips),
+                    "seconds": time.perf_counter() - started,
+                }
+            )
             print(rows[-1], flush=True)
     return rows
 
@@ -146,13 +154,20 @@ def encoding(videos: Path, clips: list[str], weights: Path, samples: int) -> dic
                     r["bytes"].append(sum(map(len, data)))
                     r["seconds"].append(seconds)
                     r["cos"].append(float(cos.min()))
-    out = {"n": len(clips), "video_bytes_median": float(np.median(video_bytes)),
-           "video_decode_seconds_median": float(np.median(video_s)), "jpeg": {}}
+    out = {
+        "n": len(clips),
+        "video_bytes_median": float(np.median(video_bytes)),
+        "video_decode_seconds_median": float(np.median(video_s)),
+        "jpeg": {},
+    }
     for key, r in rows.items():
-        out["jpeg"][key] = {"bytes_per_clip_median": float(np.median(r["bytes"])),
-                            "decode_seconds_median": float(np.median(r["seconds"])),
-                            "times_faster_than_video": float(np.sum(video_s) / np.sum(r["seconds"])),
-                            "cosine_min": float(np.min(r["cos"])), "cosine_median": float(np.median(r["cos"]))}
+        out["jpeg"][key] = {
+            "bytes_per_clip_median": float(np.median(r["bytes"])),
+            "decode_seconds_median": float(np.median(r["seconds"])),
+            "times_faster_than_video": float(np.sum(video_s) / np.sum(r["seconds"])),
+            "cosine_min": float(np.min(r["cos"])),
+            "cosine_median": float(np.median(r["cos"])),
+        }
         print(key, out["jpeg"][key], flush=True)
     return out
 
@@ -166,8 +181,13 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=2, help="use every STEP-th clip of the list for geometry")
     args = parser.parse_args()
     clips = read_list(args.trainlist)
-    result = {"machine": f"{platform.machine()}, {torch.get_num_threads()} cores", "torch": torch.__version__,
-              "timm": timm.__version__, "av": av.__version__, "list": args.trainlist.name}
+    result = {
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} cores",
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "av": av.__version__,
+        "list": args.trainlist.name,
+    }
     result["geometry"] = geometry(args.videos, clips[:: args.step], args.weights, samples=3)
     result["encoding"] = encoding(args.videos, clips[::40], args.weights, samples=20)
     args.out.write_text(json.dumps(result, indent=1) + "\n")

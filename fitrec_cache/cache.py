@@ -49,8 +49,10 @@ class Cache:
 
     def clips(self) -> list[HeldClip]:
         """Return the clips known, in the order in which they were first seen; the latest entry of each holds."""
-        columns = self._clips.rows(self._clips.keys(), CLIP_COLUMNS) if len(self._clips) else {}
-        texts = [text_values(columns[name]) for name in CLIP_COLUMNS] if columns else []
+        if not len(self._clips):
+            return []
+        columns = self._clips.rows(self._clips.keys(), CLIP_COLUMNS)
+        texts = [text_values(columns[name]) for name in CLIP_COLUMNS]
         return [
             HeldClip(clip_id=k, video_sha256=v, label=lab, group=g or None, extra=json.loads(e), problem=p)
             for k, v, lab, g, e, p in zip(*texts, strict=True)

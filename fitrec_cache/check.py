@@ -76,6 +76,8 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
             if repair and identity is not None:
                 write_json(folder / "identity.json", identity)
                 repaired += 1
+            elif (folder / "identity.json").exists():
+                found.append(folder / "identity.json")
         for path in sorted(p for p in folder.iterdir() if p.name not in ("identity.json", "origin.json")):
             parts += path.name.startswith("part-")
             reason, n = _verify(path, kind, identity)

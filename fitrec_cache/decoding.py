@@ -40,6 +40,8 @@ def content_hash(path: Path) -> str:
     Raises:
         VideoError: If the file cannot be read.
     """
+    if path.exists() and not path.is_file():
+        raise VideoError("not a file")  # to open a named pipe would wait for ever
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -121,10 +123,12 @@ class DecoderPool:
         return lambda: self._outcome(future)
 
     def _outcome(self, future: Any) -> StoredClip | str:
-        try:
-            result: StoredClip | str = future.result()
-        except TimeoutError:
+        error = future.exception()
+        if isinstance(error, TimeoutError):
             return f"decoder did not finish within {self._clip_seconds:g} s and was stopped"
-        except ProcessExpired as error:
+        if isinstance(error, ProcessExpired):
             return f"decoder crashed (exit code {error.exitcode})"
+        if error is not None:  # a decoder that raises what it should not costs one clip, too
+            return f"decoder failed: {type(error).__name__}: {error}"
+        result: StoredClip | str = future.result()
         return result

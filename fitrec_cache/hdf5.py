@@ -17,6 +17,9 @@ Schema = Mapping[str, tuple[str, int]]
 #: Deflate cannot do better than this, so more promised data per stored byte is a trick.
 _MOST_COMPRESSION = 1100
 
+#: Of one text of variable length, in bytes.
+_LONGEST_TEXT = 4096
+
 
 class Unreadable(Exception):
     """A file that is not HDF5, or not as its schema says; whoever knows the file's name turns it into a message."""
@@ -60,7 +63,7 @@ def decode(
     try:
         opened = io.BytesIO(source) if isinstance(source, bytes) else source
         with h5py.File(opened, "r", **({} if isinstance(source, bytes) else {"locking": False})) as file:
-            attributes = {name: _attribute(file, name) for name in file.attrs}
+            attributes = {name: _attribute(file, name) for name in file.attrs if plain or _is_simple(file, name)}
             wanted = dict(schema) | {k: v for k, v in (optional or {}).items() if k in file}
             return attributes, {name: _dataset(file, name, *wanted[name], plain=plain) for name in wanted}
     except FileNotFoundError as error:
@@ -80,6 +83,11 @@ def _attribute(file: h5py.File, name: str) -> int | str:
     raise Unreadable(f"attribute {name} is neither a whole number nor text")
 
 
+def _is_simple(file: h5py.File, name: str) -> bool:
+    """Say whether an attribute is a whole number or text; files made elsewhere may hold others, which are left."""
+    return isinstance(file.attrs[name], np.integer | str | bytes | np.void)
+
+
 def _dataset(file: h5py.File, name: str, kinds: str, axes: int, *, plain: bool) -> NDArray[Any]:
     """Read one dataset after refusing tricks: links, external or virtual storage, promised but absent data."""
     link, dataset = file.get(name, getlink=True), file.get(name)
@@ -97,5 +105,14 @@ def _dataset(file: h5py.File, name: str, kinds: str, axes: int, *, plain: bool) 
         raise Unreadable(f"{name} is not stored plainly and completely")
     if dataset.nbytes > _MOST_COMPRESSION * stored:
         raise Unreadable(f"{name} promises {dataset.nbytes} bytes and holds {stored}")
-    values = dataset[()]
-    return np.array(values.tolist(), dtype="S") if values.dtype.kind == "O" else np.asarray(values)
+    return _texts(name, dataset) if dataset.dtype.kind == "O" else np.asarray(dataset[()])
+
+
+def _texts(name: str, dataset: h5py.Dataset) -> NDArray[np.bytes_]:
+    """Read strings of variable length, some at a time: many entries may point to the same long one."""
+    texts: list[bytes] = []
+    for start in range(0, len(dataset), 64):
+        texts += dataset[start : start + 64].tolist()
+        if max(map(len, texts[start:])) > _LONGEST_TEXT:
+            raise Unreadable(f"{name} holds a text of more than {_LONGEST_TEXT} bytes")
+    return np.array(texts, dtype="S") if texts else np.empty(0, dtype="S1")

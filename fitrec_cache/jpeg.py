@@ -1,4 +1,4 @@
-"""How frames are kept: one JPEG each. Encoding needs only Pillow, so decoder processes stay small."""
+"""How frames are kept: one JPEG each. Encoding loads no torch, so decoder processes stay small."""
 
 from __future__ import annotations
 
@@ -44,14 +44,18 @@ def decode_frames(data: Sequence[bytes]) -> torch.Tensor:
         StoreCorrupt: If a frame does not decode or the sizes differ.
     """
     import torch
-    from torchvision.io import ImageReadMode, decode_jpeg
 
-    decoded: dict[bytes, torch.Tensor] = {}
+    decoded: dict[bytes, NDArray[np.uint8]] = {}
     try:
         for item in data:
             if item not in decoded:
-                raw = torch.frombuffer(bytearray(item), dtype=torch.uint8)
-                decoded[item] = decode_jpeg(raw, mode=ImageReadMode.RGB)
-        return torch.stack([decoded[item] for item in data])
-    except RuntimeError as error:
+                decoded[item] = _decode(item)
+        frames = np.stack([decoded[item] for item in data])  # (T, H, W, 3)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise StoreCorrupt(f"a stored frame does not decode: {error}") from error
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
+
+
+def _decode(data: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data), formats=["JPEG"]) as picture:
+        return np.array(picture.convert("RGB"))

@@ -167,5 +167,5 @@ def _check_pack(path: Path, arrays: Mapping[str, NDArray[Any]], columns: Mapping
     repeated = len(columns["clip_id"]) - len(set(columns["clip_id"]))
     if repeated:
         raise UsageError(f"features file {path}: {repeated} clip ids are repeated; each clip must have its own")
-    if not np.isfinite(arrays["features"]).all():
+    if not (np.abs(arrays["features"]) < np.finfo(np.float32).max).all():
         raise UsageError(f"features file {path}: features hold values that are not finite")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fitrec_cache import hdf5
 from fitrec_cache.errors import StoreCorrupt, StoreError
-from fitrec_cache.files import canonical_json, make_folder, write_atomic, write_json
+from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, write_atomic, write_json
 
 FORMAT_VERSION = 1
 
@@ -247,7 +247,10 @@ def read_part(path: Path, kind: str, identity_sha256: str | None = None) -> Arra
         raise _damaged(path, "its bytes are not those that were written (sha256 differs from the one in its name)")
     try:
         head, arrays = hdf5.decode(data, SCHEMAS[kind])
-    except hdf5.Unreadable as error:
+        for array in arrays.values():
+            if array.dtype.kind == "S":
+                text_values(array)
+    except (hdf5.Unreadable, UnicodeDecodeError) as error:
         raise _damaged(path, error) from error
     _check_head(head, path, kind, identity_sha256)
     if len({len(a) for name, a in arrays.items() if name != "jpeg_bytes"}) != 1:
@@ -292,6 +295,8 @@ def open_root(folder: Path, *, create: bool) -> None:
     if marker.is_file():
         try:
             version = json.loads(marker.read_text())["format_version"]
+        except OSError as error:
+            raise StoreError(f"{marker} cannot be read: {error.strerror}. Make it readable") from error
         except (ValueError, KeyError, TypeError) as error:
             raise StoreCorrupt(f"{marker} is damaged: expected a JSON object with format_version") from error
         if version != FORMAT_VERSION:
@@ -299,7 +304,8 @@ def open_root(folder: Path, *, create: bool) -> None:
         return
     if not create:
         raise StoreError(f"no cache at {folder}: expected a folder made by `fitrec-cache extract VIDEOS --cache DIR`")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    # An unfinished file is what a first run leaves that was killed before it wrote the marker.
+    if folder.exists() and not (folder.is_dir() and all(p.name.startswith(TEMPORARY) for p in folder.iterdir())):
         raise StoreError(f"{folder} exists and is not a cache (no cache.json): choose a new or empty folder")
     make_folder(folder)
     write_json(marker, {"format_version": FORMAT_VERSION, "what": "features and frames cached by fitrec-cache"})
@@ -315,7 +321,9 @@ def find_stores(folder: Path, kind: str) -> list[Store]:
     for marker in sorted(folder.glob("*/identity.json")):
         try:
             identity = json.loads(marker.read_text())
-        except ValueError as error:
-            raise StoreCorrupt(f"{marker} is damaged: not JSON. It can be rebuilt from any part beside it") from error
+        except (OSError, ValueError) as error:
+            raise _damaged(marker, f"cannot be read as JSON ({error})") from error
+        if not isinstance(identity, dict) or not marker.parent.name.endswith(digest(identity)[:16]):
+            raise _damaged(marker, "it does not belong to this folder")
         found.append(Store(marker.parent, kind, identity))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Sequence
@@ -265,6 +266,8 @@ class _Job:
             for epoch in bar:
                 train_loss, train_accuracy = self._epoch(head, optimiser)
                 val_loss, val_accuracy = self._validate(head)
+                if not math.isfinite(train_loss + val_loss):
+                    break
                 history.append(
                     {
                         "epoch": epoch,

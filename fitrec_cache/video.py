@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from fitrec_cache.errors import VideoError
+from fitrec_cache.truncation import is_cut
 
 #: A clip of which less than this share of the frames its container holds can be decoded is failed, not guessed.
 MIN_DECODED_SHARE = 0.5
@@ -193,7 +194,7 @@ def _assemble(
     path: Path, seen: _Pass, indices: NDArray[np.int64], *, n_packets: int, claimed: int, cut_short: str
 ) -> DecodedClip:
     decoded = len(seen.times)
-    cut_short = cut_short or seen.cut_short or ("file ends before its header says" if _riff_is_cut(path) else "")
+    cut_short = cut_short or seen.cut_short or ("file ends before its header says" if is_cut(path) else "")
     expected = max(n_packets, claimed if cut_short else 0)
     if decoded < MIN_DECODED_SHARE * expected:
         raise VideoError(
@@ -255,10 +256,3 @@ def _describe(path: Path) -> dict[str, Any]:
             "height": context.height,
             "video_streams": len(container.streams.video),
         }
-
-
-def _riff_is_cut(path: Path) -> bool:
-    """Say whether an AVI file is shorter than the size its first chunk states."""
-    with path.open("rb") as file:
-        head = file.read(8)
-    return head[:4] == b"RIFF" and int.from_bytes(head[4:8], "little") + 8 > path.stat().st_size

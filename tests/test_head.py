@@ -237,15 +237,15 @@ def test_pixels_are_divided_by_255_once(name: str) -> None:
 
 
 def test_lrcn_reads_colours_and_rows_in_their_order() -> None:
-    """A filter that looks at green only answers at the place of the green pixel, and nowhere else."""
+    """A filter that looks at red only answers at the place of the red pixel, and nowhere else."""
     embed = FrameConvolutions()
     first = embed.layers[0]
     assert isinstance(first, nn.Conv2d)
     with torch.no_grad():
         first.weight.zero_()
-        first.weight[0, 1, 1, 1] = 1  # output 0 = green at the same place
+        first.weight[0, 0, 1, 1] = 1  # output 0 = red at the same place
     frames = torch.zeros(1, 1, 64, 64, 3, dtype=torch.uint8)
-    frames[0, 0, 10, 20] = torch.tensor([7, 255, 9], dtype=torch.uint8)
+    frames[0, 0, 10, 20] = torch.tensor([255, 7, 9], dtype=torch.uint8)
     seen: list[torch.Tensor] = []
     first.register_forward_hook(lambda module, args, output: seen.append(output.clone()))
     embed(frames)
@@ -311,9 +311,9 @@ def test_wrong_settings_are_named(values: dict[str, object], message: str) -> No
     [
         ("mean", torch.zeros(2, 5, 7), r"\(2, 5, 7\): expected \(B, T, 6\)"),
         ("vit-lstm", torch.zeros(5, 6), r"\(5, 6\)"),
-        ("vit-lstm", torch.zeros(2, 5, 6, dtype=torch.int64), "int64"),
+        ("vit-lstm", torch.zeros(2, 5, 6, dtype=torch.int64), "features of type torch.int64"),
         ("lrcn", torch.zeros(2, 5, 3, 64, 64), r"expected \(B, T, 64, 64, 3\)"),
-        ("lrcn", torch.zeros(1, 5, 64, 64, 3, dtype=torch.int64), "int64"),
+        ("lrcn", torch.zeros(1, 5, 64, 64, 3, dtype=torch.int64), "frames of type torch.int64"),
         ("convlstm", torch.zeros(1, 4, 64, 64, 3), "clips of 4 frames: expected 5"),
     ],
 )

@@ -83,7 +83,7 @@ def test_other_numbers_of_classes_change_only_the_last_layer() -> None:
     assert rows["vit-lstm"].total == 87_636_195 + (101 - 35) * 65
     assert rows["convlstm"].total == 133_835 + (101 - 35) * 2881
     assert "Counted for 101 classes" in rows["vit-lstm"].note
-    with pytest.raises(UsageError, match="at least 2"):
+    with pytest.raises(UsageError, match="Table I has 35"):
         params(classes=1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import re
@@ -137,20 +138,16 @@ def test_the_command_writes_the_classes_groups_and_clips_asked_for(
 
 
 @pytest.mark.parametrize("size", [(128, 96), (64, 64), (63, 47), (320, 200)])
-def test_numbers_and_corners_are_read_back_and_a_turned_frame_is_refused(size: tuple[int, int]) -> None:
+def test_numbers_and_corners_are_read_back_and_not_from_a_turned_frame(size: tuple[int, int]) -> None:
     for number in (0, 1, 2, 40, 255, 999, 2730, 4095):
         frame = frame_image(number, *size)
         assert frame.shape == (size[1], size[0], 3)
         assert read_number(frame) == number
         assert read_corners(frame) == UPRIGHT
     assert read_corners(np.rot90(frame_image(7, *size), -1)) == ("yellow", "red", "green", "blue")  # turned clockwise
-    refused = 0
     for number in range(200):
-        try:
-            refused += read_number(np.rot90(frame_image(number, *size))) != number
-        except ValueError:
-            refused += 1
-    assert refused == 200
+        with contextlib.suppress(ValueError):
+            assert read_number(np.rot90(frame_image(number, *size))) != number
 
 
 def test_the_number_survives_scaling_to_64_px_and_jpeg() -> None:
@@ -220,6 +217,8 @@ def test_a_rotated_video_is_upright_after_turning_clockwise(tmp_path: Path, rota
     upright = np.rot90(coded, -rotation // 90)
     assert read_corners(upright) == UPRIGHT
     assert read_number(upright) == 1
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).rotation % 360 == -rotation % 360  # PyAV counts counter-clockwise
     if ending != ".mkv":
         # The first two rows of the matrix in the track header, as phones write them (QuickTime file format, 16.16).
         data = path.read_bytes()

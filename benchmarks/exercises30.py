@@ -1,0 +1,91 @@
+"""Every variant on a real data set: extract three backbones, train with several seeds and splits, write one JSON.
+
+    python benchmarks/exercises30.py VIDEOS WEIGHTS_DIR --work DIR --out benchmarks/results/exercises30.json
+
+It resumes: what the cache and the run folders in DIR hold is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+
+from fitrec_cache.extract import extract
+from fitrec_cache.train import train_head
+
+BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224")
+
+#: Variant, cached features (none: the 64x64 frames).
+TABLE = (
+    ("mean", "resnet50"),
+    ("resnet50-lstm-attention", "resnet50"),
+    ("mean", "tf_efficientnet_b0"),
+    ("efficientnet-lstm-attention", "tf_efficientnet_b0"),
+    ("mean", "vit_tiny_patch16_224"),
+    ("vit-lstm", "vit_tiny_patch16_224"),
+    ("lrcn", None),
+    ("convlstm", None),
+)
+
+
+def one_run(args: argparse.Namespace, variant: str, backbone: str | None, split: str, seed: int) -> dict[str, Any]:
+    out = args.work / "runs" / f"{variant}-{backbone or 'pixels'}-{split}-{seed}"
+    if (out / "run.json").is_file():
+        figures = json.loads((out / "metrics.json").read_text())
+    else:
+        report = train_head(
+            out=out,
+            cache=args.work / "cache",
+            variant=variant,
+            backbone=[backbone] if backbone else [],
+            split=split,
+            seed=[seed],
+            epochs=args.epochs if backbone else args.pixel_epochs,
+            overwrite=True,
+            progress=True,
+        )
+        figures = report.to_dict()["runs"][0]
+    figures = {k: v for k, v in figures.items() if k not in ("per_class", "confusion", "history", "labels", "out")}
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("videos", type=Path)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--pixel-epochs", type=int, default=30, help="for lrcn and convlstm, which are far slower")
+    parser.add_argument("--skip", nargs="*", default=[], help="variants to leave out")
+    args = parser.parse_args()
+    backbones = [f"{name}={args.weights / name}.safetensors" for name in BACKBONES]
+    extracted = extract(args.videos, cache=args.work / "cache", backbone=backbones, progress=True).to_dict()
+    result: dict[str, Any] = {
+        "data": args.videos.name,
+        "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "gpu": torch.cuda.is_available()},
+        "versions": {"torch": str(torch.__version__), "timm": timm.__version__, "numpy": np.__version__},
+        "settings": {"epochs": args.epochs, "pixel_epochs": args.pixel_epochs, "seeds": args.seeds},
+        "extract": {k: extracted[k] for k in ("clips", "done", "reused", "failed", "backbones", "seconds", "stages")},
+        "runs": [],
+    }
+    for split in ("group", "random"):
+        for variant, backbone in TABLE:
+            if variant in args.skip:
+                continue
+            for seed in range(args.seeds):
+                result["runs"].append(one_run(args, variant, backbone, split, seed))
+                args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

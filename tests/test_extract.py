@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import SMALL
+from make_video import read_number, write_video
+
+from fitrec_cache import extract as module
+from fitrec_cache.backbone import Backbone, load_backbone
+from fitrec_cache.cache import Cache
+from fitrec_cache.errors import UsageError
+from fitrec_cache.extract import extract
+from fitrec_cache.jpeg import decode_frames
+
+
+@pytest.fixture
+def videos(tmp_path, video_folder):
+    """Four clips of two classes, free to be changed."""
+    root = tmp_path / "videos"
+    for stem in ("Hop_g01", "Hop_g02", "Squat_g01", "Squat_g02"):
+        name = f"{stem[:-4]}/v_{stem}_c01.avi"
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(video_folder / name, root / name)
+    return root
+
+
+@pytest.fixture
+def run(tmp_path, videos, weights, inline):
+    """``run()`` extracts ``videos`` with ``test_resnet``; arguments override."""
+
+    def call(source=videos, *, backbone=("test_resnet",), **settings):
+        given = [weights(b) for b in backbone]
+        return extract(source, **{"cache": tmp_path / "cache", "backbone": given, **SMALL, **settings})
+
+    return call
+
+
+def counts(report):
+    return report.clips, report.done, report.reused, len(report.failed)
+
+
+def everything(folder):
+    """Features of a cache: {(store folder, clip id): bits}."""
+    cache = Cache(folder)
+    return {
+        (store.folder.name, clip.clip_id): store.row(clip.video_sha256)["features"].tobytes()
+        for store in cache.feature_stores()
+        for clip in cache.clips()
+        if clip.video_sha256 in store
+    }
+
+
+def test_frames_and_features_are_those_of_the_video(run, tmp_path, videos, weights):
+    report = run()
+    assert counts(report) == (4, 4, 0, 0)
+    assert report.backbones == {"test_resnet": 96}
+    cache = Cache(tmp_path / "cache")
+    assert [(c.clip_id, c.label, c.group) for c in cache.clips()] == [
+        ("Hop/v_Hop_g01_c01.avi", "Hop", "Hop_g01"),
+        ("Hop/v_Hop_g02_c01.avi", "Hop", "Hop_g02"),
+        ("Squat/v_Squat_g01_c01.avi", "Squat", "Squat_g01"),
+        ("Squat/v_Squat_g02_c01.avi", "Squat", "Squat_g02"),
+    ]
+    frames, features = cache.frame_stores()[0], cache.feature_stores()[0]
+    plain = load_backbone(weights("test_resnet"), precision="fp32", device="cpu")
+    for number, clip in ((0, cache.clips()[0]), (9, cache.clips()[3])):  # numbers as write_class_folders drew them
+        pictures = decode_frames(frames.jpegs(clip.video_sha256))
+        n_frames = 6 + number % 5
+        assert [read_number(p) for p in pictures.permute(0, 2, 3, 1).numpy()] == [
+            40 * number + i * n_frames // 5 for i in (1, 2, 3, 4)
+        ]
+        row = features.row(clip.video_sha256)
+        assert np.array_equal(row["features"], plain.embed(pictures))
+        assert row["pts_seconds"] == pytest.approx([i * n_frames // 5 / 25 for i in (1, 2, 3, 4)])
+
+
+def test_a_second_call_reuses_everything_and_writes_nothing(run, tmp_path, inline):
+    run()
+    before = sorted(p for p in (tmp_path / "cache").rglob("*"))
+    report = run()
+    assert counts(report) == (4, 0, 4, 0)
+    assert sorted(p for p in (tmp_path / "cache").rglob("*")) == before
+
+
+def test_a_second_backbone_needs_no_video(run, videos, tmp_path, inline):
+    run()
+    first = everything(tmp_path / "cache")
+    shutil.rmtree(videos)
+    inline.decoded = []
+    report = run(None, backbone=("test_resnet", "test_vit"), samples=None, frame_size=None)
+    assert counts(report) == (4, 4, 0, 0)
+    assert inline.decoded == []
+    assert report.backbones == {"test_resnet": 96, "test_vit": 64}
+    both = everything(tmp_path / "cache")
+    assert len(both) == 8
+    assert first.items() <= both.items()
+
+
+def test_several_backbones_decode_each_clip_once(run, inline):
+    assert counts(run(backbone=("test_resnet", "test_vit"))) == (4, 4, 0, 0)
+    assert len(inline.decoded) == 4
+
+
+def test_only_what_is_new_or_changed_is_decoded(run, videos, inline, tmp_path):
+    run()
+    write_video(videos / "Hop" / "new.mp4", 8, numbers=range(900, 908))
+    assert counts(run()) == (5, 1, 4, 0)
+    assert inline.decoded == ["new.mp4"]
+    before = everything(tmp_path / "cache")
+    write_video(videos / "Hop" / "new.mp4", 8, numbers=range(950, 958))
+    assert counts(run()) == (5, 1, 4, 0)
+    assert inline.decoded == ["new.mp4"]
+    after = everything(tmp_path / "cache")
+    assert [name for _, name in before if before[_, name] != after[_, name]] == ["Hop/new.mp4"]
+
+
+def test_a_renamed_clip_is_not_decoded_again(run, videos, inline, tmp_path):
+    run()
+    (videos / "Squat" / "v_Squat_g01_c01.avi").rename(videos / "Squat" / "v_Squat_g07_c01.avi")
+    inline.decoded = []
+    assert counts(run()) == (4, 0, 4, 0)
+    assert inline.decoded == []
+    clips = {c.clip_id: c for c in Cache(tmp_path / "cache").clips()}
+    assert clips["Squat/v_Squat_g07_c01.avi"].group == "Squat_g07"
+
+
+def test_the_same_content_twice_is_decoded_once_and_named(run, videos, inline, tmp_path):
+    shutil.copy(videos / "Hop" / "v_Hop_g01_c01.avi", videos / "Squat" / "copy.avi")
+    report = run()
+    assert report.clips == 5
+    assert (report.done, report.reused) in ((5, 0), (4, 1))
+    assert len(inline.decoded) == 4
+    assert "Squat/copy.avi has the same content as Hop/v_Hop_g01_c01.avi" in report.notes
+    found = everything(tmp_path / "cache")
+    assert len(found) == 5
+    assert len(set(found.values())) == 4
+
+
+def test_bad_clips_cost_themselves_only_and_are_named_with_the_reason(run, videos, tmp_path):
+    (videos / "Hop" / "empty.mp4").touch()
+    (videos / "Hop" / "text.avi").write_text("words")
+    (videos / "Squat" / "also-text.avi").write_text("words")
+    report = run()
+    assert counts(report) == (7, 4, 0, 3)
+    failed = {f.clip_id: f for f in report.failed}
+    assert failed["Hop/empty.mp4"].reason == "file is empty (0 bytes)"
+    assert failed["Hop/text.avi"].reason.startswith("cannot be decoded")
+    assert failed["Squat/also-text.avi"].reason == "same content as Hop/text.avi, which failed"
+    assert failed["Hop/empty.mp4"].path == str(videos / "Hop" / "empty.mp4")
+    problems = {c.clip_id: c.problem for c in Cache(tmp_path / "cache").clips() if c.problem}
+    assert problems == {k: f.reason for k, f in failed.items()}
+    # Mended, it is done at the next call.
+    write_video(videos / "Hop" / "empty.mp4", 7, numbers=range(700, 707))
+    assert counts(run()) == (7, 1, 4, 2)
+    assert {c.clip_id for c in Cache(tmp_path / "cache").clips() if c.problem} == failed.keys() - {"Hop/empty.mp4"}
+
+
+def test_a_folder_of_bad_clips_only_fails_them_all(run, tmp_path):
+    bad = tmp_path / "bad" / "Hop" / "empty.mp4"
+    bad.parent.mkdir(parents=True)
+    bad.touch()
+    assert counts(run(tmp_path / "bad")) == (1, 0, 0, 1)
+
+
+@pytest.mark.parametrize("change", [{"samples": 3}, {"frame_size": 48}])
+def test_other_frame_settings_make_another_store_and_say_so(run, tmp_path, change):
+    run()
+    first = everything(tmp_path / "cache")
+    report = run(**change)
+    assert counts(report) == (4, 4, 0, 0)
+    name, new = next(iter(change.items()))
+    old_name, old = {"samples": ("samples", 4), "frame_size": ("short_side", 64)}[name]
+    assert any(f"{old_name}: {old} -> {new}" in n and "decoding again" in n for n in report.notes)
+    cache = Cache(tmp_path / "cache")
+    assert len(cache.frame_stores()) == len(cache.feature_stores()) == 2
+    assert first.items() <= everything(tmp_path / "cache").items()
+    assert counts(run()) == (4, 0, 4, 0)
+
+
+@pytest.mark.parametrize("change", [{"preset": "paper"}, {"precision": "bf16"}])
+def test_other_backbone_settings_embed_again_without_decoding(run, tmp_path, inline, change):
+    run()
+    inline.decoded = []
+    assert counts(run(**change)) == (4, 4, 0, 0)
+    assert inline.decoded == []
+    assert len(Cache(tmp_path / "cache").feature_stores()) == 2
+
+
+def test_other_weights_of_the_same_name_are_kept_apart(run, tmp_path, weights, inline):
+    run()
+    inline.decoded = []
+    report = extract(None, cache=tmp_path / "cache", backbone=[weights("test_resnet", seed=1)], device="cpu")
+    assert counts(report) == (4, 4, 0, 0)
+    assert len(Cache(tmp_path / "cache").feature_stores()) == 2
+
+
+def test_frames_smaller_than_the_backbone_wants_are_warned_about(run):
+    assert any("test_resnet wants 160 px" in n and "--frame-size 160" in n for n in run().notes)
+    assert not any("wants" in n for n in run(frame_size=160).notes)
+
+
+def test_manifest_list_and_classes_choose_clips(run, videos, tmp_path):
+    manifest = tmp_path / "clips.csv"
+    manifest.write_text("path,label,group,split\nHop/v_Hop_g01_c01.avi,Jump,kitchen,train\n")
+    assert counts(run(manifest, root=videos, cache=tmp_path / "a")) == (1, 1, 0, 0)
+    clip = Cache(tmp_path / "a").clips()[0]
+    assert (clip.label, clip.group, dict(clip.extra)) == ("Jump", "kitchen", {"split": "train"})
+    listed = tmp_path / "list.txt"
+    listed.write_text("Squat/v_Squat_g02_c01.avi 2\n")
+    assert counts(run(lists=[listed], cache=tmp_path / "b")) == (1, 1, 0, 0)
+    assert counts(run(classes="Squat", cache=tmp_path / "c")) == (2, 2, 0, 0)
+
+
+def test_order_of_clips_and_commits_change_no_bit(run, videos, tmp_path, monkeypatch):
+    run()
+    names = sorted(str(p.relative_to(videos)) for p in videos.rglob("*.avi"))
+    monkeypatch.setattr(module, "COMMIT_CLIPS", 1)
+    for name in reversed(names):
+        manifest = tmp_path / "one.csv"
+        manifest.write_text(f"path,label\n{name},{name.split('/')[0]}\n")
+        run(manifest, root=videos, cache=tmp_path / "other")
+    assert everything(tmp_path / "cache") == everything(tmp_path / "other")
+
+
+def test_decoder_processes_of_any_number_change_no_bit(tmp_path, video_folder, weights, cache_folder):
+    settings = SMALL | {"workers": 3}
+    report = extract(video_folder, cache=tmp_path / "cache", backbone=[weights("test_resnet")], **settings)
+    assert counts(report) == (12, 12, 0, 0)
+    assert everything(tmp_path / "cache") == everything(cache_folder)
+
+
+@pytest.mark.parametrize("finished", [0, 2, 3])
+def test_what_was_finished_before_an_interruption_is_kept(run, tmp_path, monkeypatch, inline, finished):
+    embed, calls = Backbone.embed, []
+
+    def interrupted(self, frames):
+        if frames.shape[-1] > 32:  # not the probe for the length of an embedding
+            if len(calls) == finished:
+                raise KeyboardInterrupt
+            calls.append(1)
+        return embed(self, frames)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Backbone, "embed", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert len(everything(tmp_path / "cache")) == finished
+    report = run()
+    assert counts(report) == (4, 4 - finished, finished, 0)
+    run(cache=tmp_path / "undisturbed")
+    assert everything(tmp_path / "cache") == everything(tmp_path / "undisturbed")
+
+
+def test_wrong_use_is_refused_before_anything_is_decoded(run, tmp_path, inline, weights):
+    with pytest.raises(UsageError, match="no backbone named"):
+        run(backbone=())
+    with pytest.raises(UsageError, match="test_resnet is named twice"):
+        run(backbone=("test_resnet", "test_resnet"))
+    with pytest.raises(UsageError, match="samples is 0"):
+        run(samples=0)
+    with pytest.raises(UsageError, match="no such file or folder"):
+        run(tmp_path / "none")
+    run(cache=tmp_path / "full")
+    with pytest.raises(UsageError, match="holds no frames with samples 9"):
+        run(None, cache=tmp_path / "full", samples=9)
+    with pytest.raises(UsageError, match="give VIDEOS"):
+        run(None, cache=tmp_path / "full", classes="Hop")
+
+
+KILLER = """
+import os, random, signal, sys, time
+from pathlib import Path
+
+def run(videos, cache, backbone, settings):
+    extract.COMMIT_CLIPS = 1
+    sync = os.fsync
+    os.fsync = lambda file: (time.sleep(0.01), sync(file))  # so that kills fall between the steps of a commit
+    extract.extract(videos, cache=cache, backbone=[backbone], **settings)
+
+def killed(wait, *job):
+    child = os.fork()  # torch and timm are imported once, for all
+    if not child:
+        run(*job)
+        os._exit(0)
+    wait()
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
+
+if __name__ == "__main__":
+    from fitrec_cache import extract
+    videos, cache, backbone, settings, kills = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
+    settings, rng, done = eval(settings), random.Random(0), 0
+    for _ in range(int(kills)):
+        def wait():
+            until = time.monotonic() + 10
+            while len(list(cache.glob("features/*/part-*"))) <= done and time.monotonic() < until:
+                time.sleep(0.005)
+            time.sleep(rng.uniform(0, 0.12))
+        status = killed(wait, videos, cache, backbone, settings)
+        done = len(list(cache.glob("features/*/part-*")))
+        print(status, done, flush=True)
+    run(videos, cache, backbone, settings)
+"""
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path, video_folder, weights, cache_folder):
+    """Five times SIGKILL to a process that commits after every clip; then one run to the end."""
+    script = tmp_path / "killer.py"
+    script.write_text(KILLER)
+    arguments = [video_folder, tmp_path / "cache", weights("test_resnet"), SMALL, 5]
+    done = subprocess.run(
+        [sys.executable, script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    statuses, kept = zip(*(map(int, line.split()) for line in done.stdout.split("\n") if line), strict=True)
+    assert statuses == (signal.SIGKILL,) * 5
+    assert list(kept) == sorted(kept)
+    assert 0 < kept[0] < 12  # the first kill, at least, came in the middle
+    assert everything(tmp_path / "cache") == everything(cache_folder)

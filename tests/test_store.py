@@ -1,0 +1,417 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+from fitrec_cache import files, hdf5
+from fitrec_cache.errors import StoreCorrupt, StoreError
+from fitrec_cache.store import Store, digest, find_stores, open_root, read_part, text_column, text_values
+
+IDENTITY = {"what": "a test", "backbone": "none"}
+
+
+def features(*keys, value=0.0, t=2, d=3):
+    rows = np.arange(len(keys) * t * d, dtype=np.float16).reshape(len(keys), t, d) + np.float16(value)
+    return {"key": text_column(keys), "features": rows, "pts_seconds": np.zeros((len(keys), t))}
+
+
+def clips(*keys, label="Squat"):
+    columns = ("video_sha256", "label", "group", "extra", "problem")
+    return {"key": text_column(keys), **{c: text_column([label] * len(keys)) for c in columns}}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store", "features", IDENTITY)
+
+
+def plant(store, data):
+    """Put bytes into a store as a committed part whose checksum is right."""
+    store.folder.mkdir(parents=True, exist_ok=True)
+    path = store.folder / f"part-{time.time_ns():020d}-{hashlib.sha256(data).hexdigest()[:32]}.h5"
+    path.write_bytes(data)
+    return path
+
+
+def plant_hdf5(store, tmp_path, build):
+    """Plant what ``build(file)`` writes, with a sound head and keys."""
+    path = tmp_path / "hostile.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["format_version"] = 1
+        file.attrs["kind"] = np.void(b"features")
+        file.attrs["identity_sha256"] = np.void(digest(IDENTITY).encode())
+        file.attrs["identity"] = np.void(json.dumps(IDENTITY).encode())
+        file["key"] = np.array([b"x"], dtype="S1")
+        build(file)
+    return plant(store, path.read_bytes())
+
+
+# --- what is written ---
+
+
+def test_a_part_is_plain_hdf5_named_by_its_sha256(store):
+    arrays = features("a", "b")
+    path = store.write_part(arrays)
+    assert path.name.split("-")[2] == hashlib.sha256(path.read_bytes()).hexdigest()[:32] + ".h5"
+    with h5py.File(path) as file:
+        assert set(file) == {"key", "features", "pts_seconds"}
+        assert file["key"][()].tolist() == [b"a", b"b"]
+        assert np.array_equal(file["features"][()], arrays["features"])
+        assert file["features"].dtype == np.float16
+        assert file["features"].chunks is None
+        assert file.attrs["format_version"] == 1
+        assert file.attrs["kind"].tobytes() == b"features"
+        assert json.loads(file.attrs["identity"].tobytes()) == IDENTITY
+        assert file.attrs["identity_sha256"].tobytes() == digest(IDENTITY).encode()
+    assert json.loads((store.folder / "identity.json").read_text()) == IDENTITY
+
+
+def test_digest_is_the_sha256_of_sorted_compact_json():
+    assert digest({"b": 1, "a": [True, "x"]}) == hashlib.sha256(b'{"a":[true,"x"],"b":1}').hexdigest()
+
+
+def test_rows_come_in_the_asked_order_from_all_parts(store):
+    store.write_part(features("a", "b", "c"))
+    store.write_part(features("d", "e", value=100))
+    again = Store(store.folder, "features", IDENTITY)
+    assert again.keys() == ["a", "b", "c", "d", "e"]
+    got = again.rows(["e", "a", "d", "c", "a"], ("features",))["features"]
+    assert got[:, 0, 0].tolist() == [106, 0, 100, 12, 0]
+    assert again.row("b")["features"].tolist() == [[6, 7, 8], [9, 10, 11]]
+
+
+def test_a_key_written_again_gives_its_latest_row(store):
+    store.write_part(features("a", "b"))
+    store.write_part(features("b", value=50))
+    for s in (store, Store(store.folder, "features", IDENTITY)):
+        assert s.rows(["a", "b"], ("features",))["features"][:, 0, 0].tolist() == [0, 50]
+
+
+def test_texts_of_different_length_in_different_parts_come_back_whole(tmp_path):
+    store = Store(tmp_path / "clips", "clips", IDENTITY)
+    store.write_part(clips("a", label="Run"))
+    store.write_part(clips("b", label="BodyWeightSquats and möre"))
+    store.write_part(clips("c", label="Hop"))
+    for order in (["a", "b", "c"], ["b", "c", "a"]):
+        labels = dict(zip(order, text_values(store.rows(order, ("label",))["label"]), strict=True))
+        assert labels == {"a": "Run", "b": "BodyWeightSquats and möre", "c": "Hop"}
+
+
+def test_refresh_takes_in_what_another_writer_committed(store):
+    other = Store(store.folder, "features", IDENTITY)
+    other.write_part(features("a"))
+    assert "a" not in store
+    store.refresh()
+    assert store.keys() == ["a"]
+
+
+def test_unfinished_files_are_never_looked_at(store):
+    store.write_part(features("a"))
+    (store.folder / ".tmp-1-abc").write_bytes(b"half")
+    (store.folder / "part-oops.h5.partial").write_bytes(b"half")
+    assert Store(store.folder, "features", IDENTITY).keys() == ["a"]
+
+
+def test_unknown_key_is_an_error(store):
+    with pytest.raises(StoreError, match="z is not in"):
+        store.row("z")
+    with pytest.raises(StoreError, match="1 of 1 clips"):
+        store.rows(["z"], ("features",))
+
+
+def test_bytes_are_synced_before_the_name_and_the_name_before_done(tmp_path, monkeypatch):
+    events = []
+    fsync, replace = os.fsync, type(tmp_path).replace
+
+    def logged_fsync(descriptor):
+        events.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")  # noqa: PTH112
+        fsync(descriptor)
+
+    def logged_replace(self, target):
+        events.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(type(tmp_path), "replace", logged_replace)
+    files.write_atomic(tmp_path / "x", b"data")
+    assert events == ["file", "rename", "folder"]
+
+
+# --- damage ---
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
+def test_a_flipped_bit_anywhere_is_found_before_use(store, share):
+    path = store.write_part(features("a", "b", t=20, d=50))
+    data = bytearray(path.read_bytes())
+    data[int(share * len(data))] ^= 4
+    path.write_bytes(bytes(data))
+    with pytest.raises(StoreCorrupt, match=r"is damaged.*check --cache DIR --repair"):
+        Store(store.folder, "features", IDENTITY).row("a")
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 1500, -1])
+def test_a_truncated_part_is_found(store, keep):
+    path = store.write_part(features("a", t=20, d=50))
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(StoreCorrupt, match="is damaged"):
+        Store(store.folder, "features", IDENTITY).row("a")
+
+
+def test_a_missing_part_is_found(store):
+    store.write_part(features("a")).unlink()
+    with pytest.raises(StoreCorrupt, match="cannot be read"):
+        store.row("a")
+
+
+def test_a_part_of_other_settings_or_kind_is_refused(store, tmp_path):
+    foreign = Store(tmp_path / "other", "features", {"what": "other"}).write_part(features("a"))
+    plant(store, foreign.read_bytes())
+    with pytest.raises(StoreCorrupt, match="made with other settings"):
+        Store(store.folder, "features", IDENTITY)
+    with pytest.raises(StoreCorrupt, match="a part of kind 'features' among clips"):
+        Store(store.folder, "clips", IDENTITY)
+
+
+def test_another_format_version_is_refused_with_the_remedy(tmp_path, store):
+    head = {"format_version": 2, "kind": "features", "identity_sha256": digest(IDENTITY), "identity": "{}"}
+    plant(store, hdf5.encode(features("a"), head))
+    with pytest.raises(StoreError, match=r"version 2, this program reads version 1\. Use .* another --cache folder"):
+        Store(store.folder, "features", IDENTITY)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "cache.json").write_text('{"format_version": 99}')
+    with pytest.raises(StoreError, match="version 99, this program reads version 1"):
+        open_root(tmp_path / "cache", create=True)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "null", "{", "\x00"])
+def test_a_damaged_marker_is_an_error(tmp_path, text):
+    (tmp_path / "cache.json").write_text(text)
+    with pytest.raises(StoreError, match=r"cache\.json is damaged"):
+        open_root(tmp_path, create=True)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"what": "other"}', "7"])
+def test_a_damaged_identity_is_an_error(tmp_path, text):
+    folder = tmp_path / "features" / f"x-native-{digest(IDENTITY)[:16]}"
+    Store(folder, "features", IDENTITY).write_part(features("a"))
+    assert [s.keys() for s in find_stores(tmp_path / "features", "features")] == [["a"]]
+    (folder / "identity.json").write_text(text)
+    with pytest.raises(StoreCorrupt, match=r"identity\.json is damaged"):
+        find_stores(tmp_path / "features", "features")
+
+
+def test_a_folder_that_is_no_cache_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(StoreError, match="exists and is not a cache"):
+        open_root(tmp_path, create=True)
+    with pytest.raises(StoreError, match="no cache at"):
+        open_root(tmp_path / "none", create=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["thesis.tex"]
+
+
+def test_a_first_run_that_was_killed_before_its_marker_does_not_block_the_next(tmp_path):
+    (tmp_path / ".tmp-123-00ff").write_bytes(b"{")
+    open_root(tmp_path, create=True)
+    open_root(tmp_path, create=False)
+
+
+# --- hostile parts ---
+
+
+def external_link(file):
+    file["features"] = h5py.ExternalLink("/etc/passwd", "/features")
+    file["pts_seconds"] = np.zeros((1, 2))
+
+
+def soft_link(file):
+    file["elsewhere"] = np.zeros((1, 2, 3), dtype=np.float16)
+    file["features"] = h5py.SoftLink("/elsewhere")
+    file["pts_seconds"] = np.zeros((1, 2))
+
+
+def external_storage(file):
+    file.create_dataset("features", (1, 2, 3), "f2", external=[("/etc/passwd", 0, 12)])
+    file["pts_seconds"] = np.zeros((1, 2))
+
+
+def virtual(file):
+    layout = h5py.VirtualLayout((1, 2, 10**12), "f2")
+    layout[0, 0, :10] = h5py.VirtualSource("/etc/passwd", "features", (10,))
+    file.create_virtual_dataset("features", layout)
+    file["pts_seconds"] = np.zeros((1, 2))
+
+
+def promised_chunks(file):
+    file.create_dataset("features", (1, 2, 10**12), "f2", chunks=(1, 1, 10**6))
+    file["pts_seconds"] = np.zeros((1, 2))
+
+
+def promised_contiguous(file):
+    file.create_dataset("features", (1, 2, 10**13), "f2")
+    file["pts_seconds"] = np.zeros((1, 2))
+
+
+def promised_keys(file):
+    del file["key"]
+    file.create_dataset("key", (10**12,), "S8", chunks=(10**6,), compression="gzip")
+
+
+def compressed(file):
+    file.create_dataset("features", data=np.zeros((1, 2000, 3000), dtype=np.float16), compression="gzip")
+    file["pts_seconds"] = np.zeros((1, 2000))
+
+
+def objects(file):
+    file.create_dataset("features", (1, 2, 3), h5py.vlen_dtype(np.float16))
+    file["pts_seconds"] = np.zeros((1, 2))
+
+
+def references(file):
+    file.create_dataset("features", (1, 2, 3), h5py.ref_dtype)
+    file["pts_seconds"] = np.zeros((1, 2))
+
+
+def a_group(file):
+    file.create_group("features")
+    file["pts_seconds"] = np.zeros((1, 2))
+
+
+def missing(file):
+    file["pts_seconds"] = np.zeros((1, 2))
+
+
+def other_axes(file):
+    file["features"] = np.zeros((1, 6), dtype=np.float16)
+    file["pts_seconds"] = np.zeros((1, 2))
+
+
+def unequal_rows(file):
+    file["features"] = np.zeros((4, 2, 3), dtype=np.float16)
+    file["pts_seconds"] = np.zeros((1, 2))
+
+
+def keys_that_are_not_text(file):
+    file["key"][0] = b"\xff"
+    file["features"] = np.zeros((1, 2, 3), dtype=np.float16)
+    file["pts_seconds"] = np.zeros((1, 2))
+
+
+HOSTILE = (
+    external_link,
+    soft_link,
+    external_storage,
+    virtual,
+    promised_chunks,
+    promised_contiguous,
+    promised_keys,
+    compressed,
+    objects,
+    references,
+    a_group,
+    missing,
+    other_axes,
+    unequal_rows,
+    keys_that_are_not_text,
+)
+
+
+@pytest.mark.parametrize("build", HOSTILE)
+def test_a_hostile_part_is_refused_quickly(store, tmp_path, build):
+    path = plant_hdf5(store, tmp_path, build)
+    started, peak = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(StoreCorrupt, match="is damaged"):
+        read_part(path, "features", digest(IDENTITY))
+    with pytest.raises(StoreCorrupt, match="is damaged"):
+        Store(store.folder, "features", IDENTITY).row("x")
+    assert time.monotonic() - started < 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 100_000  # kB
+
+
+def test_the_hostile_parts_are_refused_for_what_is_hostile(store, tmp_path):
+    def harmless(file):
+        file["features"] = np.ones((1, 2, 3), dtype=np.float16)
+        file["pts_seconds"] = np.zeros((1, 2))
+
+    plant_hdf5(store, tmp_path, harmless)
+    assert Store(store.folder, "features", IDENTITY).row("x")["features"].sum() == 6
+
+
+@pytest.mark.parametrize("ends", [[[8, 4]], [[4, 99]], [[-4, 8]]])
+def test_impossible_offsets_of_frames_are_refused(tmp_path, ends):
+    store = Store(tmp_path / "frames", "frames", IDENTITY)
+    store.write_part(
+        {
+            "key": text_column(["x"]),
+            "jpeg_bytes": np.zeros(8, dtype=np.uint8),
+            "jpeg_end": np.array(ends, dtype=np.int64),
+            "frame_index": np.zeros((1, 2), dtype=np.int64),
+            "pts_seconds": np.zeros((1, 2)),
+            "ledger": text_column(["{}"]),
+        }
+    )
+    with pytest.raises(StoreCorrupt, match="impossible offsets"):
+        store.jpegs("x")
+
+
+# --- a disk that is full or read-only ---
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
+def test_a_failing_disk_loses_nothing_that_was_stored(store, monkeypatch, code):
+    store.write_part(features("a"))
+    before = sorted(p.name for p in store.folder.iterdir())
+
+    def fail(_):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(StoreError, match=f"{os.strerror(code)}. What was stored before is intact"):
+            store.write_part(features("b"))
+    assert "b" not in store
+    assert sorted(p.name for p in store.folder.iterdir()) == before
+    store.write_part(features("b"))
+    assert Store(store.folder, "features", IDENTITY).keys() == ["a", "b"]
+
+
+def test_a_real_file_size_limit_gives_a_store_error(store):
+    store.write_part(features("a"))
+    program = f"""
+import numpy as np, resource, signal
+from pathlib import Path
+from fitrec_cache.errors import StoreError
+from fitrec_cache.store import Store, text_column
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+store = Store(Path({str(store.folder)!r}), "features", {IDENTITY!r})
+try:
+    store.write_part({{"key": text_column(["b"]), "features": np.zeros((1, 20, 9999), np.float16),
+                      "pts_seconds": np.zeros((1, 20))}})
+except StoreError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert "File too large. What was stored before is intact" in done.stdout
+    assert Store(store.folder, "features", IDENTITY).keys() == ["a"]
+    assert [p.name for p in store.folder.iterdir() if p.name.startswith(".tmp-")] == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_gives_a_store_error(store):
+    store.write_part(features("a"))
+    store.folder.chmod(0o500)
+    with pytest.raises(StoreError, match="Permission denied"):
+        store.write_part(features("b"))
+    store.folder.chmod(0o700)
+    assert Store(store.folder, "features", IDENTITY).keys() == ["a"]

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from make_video import (
+    _encode,
+    _video_stream,
+    frame_image,
+    read_corners,
+    read_number,
+    write_audio_only,
+    write_video,
+    write_video_with_second_stream,
+    write_with_cover_art,
+)
+
+from fitrec_cache.errors import VideoError
+from fitrec_cache.sampling import frame_indices
+from fitrec_cache.video import read_frames
+
+UPRIGHT = ("red", "green", "blue", "yellow")
+
+
+def read(path, *, short_side=288, samples=20):
+    return read_frames(path, sampler=lambda n: frame_indices(n, samples=samples), short_side=short_side)
+
+
+def numbers(clip):
+    return [read_number(frame) for frame in clip.frames]
+
+
+def eq1(n_frames, samples=20):
+    return [i * n_frames // (samples + 1) for i in range(1, samples + 1)]
+
+
+def remux(source, target, *, keep=lambda number: True, options=None):
+    """Copy packets without encoding them anew; those that ``keep`` refuses are left out."""
+    with av.open(str(source)) as old, av.open(str(target), "w", options=options or {}) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        packets = [p for p in old.demux(old.streams.video[0]) if p.size]
+        for number, packet in enumerate(packets):
+            if keep(number):
+                packet.stream = stream
+                new.mux(packet)
+    return target
+
+
+CASES = {
+    "h264.mp4": {},
+    "b-frames.mp4": {"b_frames": 3},
+    "h264.mov": {"b_frames": 2},
+    "h264.mkv": {"b_frames": 2},
+    "hevc.mp4": {"codec": "libx265"},
+    "vp9.webm": {"codec": "libvpx-vp9"},
+    "mpeg4.avi": {"codec": "mpeg4"},
+    "mpeg4-b.avi": {"codec": "mpeg4", "b_frames": 2},
+    "one-key-frame.mp4": {"gop": 1000},
+    "ten-bit.mp4": {"pix_fmt": "yuv420p10le"},
+    "ten-bit.mkv": {"codec": "libx265", "pix_fmt": "yuv420p10le"},
+    "grey.mkv": {"pix_fmt": "gray"},
+    "444.mp4": {"pix_fmt": "yuv444p"},
+    "odd.mkv": {"width": 131, "height": 97, "pix_fmt": "yuv444p"},
+    "odd.avi": {"width": 131, "height": 97, "codec": "mpeg4"},
+    "tall.mp4": {"width": 96, "height": 160},
+    "a name with spaces ünï.mp4": {},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_frames_of_eq_1_are_taken_with_their_times(tmp_path, name):
+    settings = {"width": 128, "height": 96, **CASES[name]}
+    clip = read(write_video(tmp_path / name, 47, **settings))
+    assert numbers(clip) == eq1(47) == clip.frame_index.tolist()
+    assert clip.frames.shape == (20, settings["height"], settings["width"], 3)
+    assert clip.frames.dtype == np.uint8
+    assert clip.ledger["frames_decoded"] == 47
+    assert clip.ledger["rotation_degrees"] == 0
+    assert not clip.ledger["variable_frame_rate"]
+    assert np.allclose(clip.pts_seconds - clip.pts_seconds[0], (np.array(eq1(47)) - eq1(47)[0]) / 25, atol=0.0011)
+    if settings.get("pix_fmt") != "gray":
+        assert all(read_corners(frame) == UPRIGHT for frame in clip.frames)
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.avi", "vp9.webm"])
+def test_the_first_frame_has_time_zero(tmp_path, name):
+    clip = read(write_video(tmp_path / name, 5, **CASES[name]))
+    assert clip.frame_index[0] == 0
+    assert clip.pts_seconds[0] == 0
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
+def test_variable_frame_rate_keeps_the_encoded_times(tmp_path, name):
+    times = np.cumsum([0] + [10 + 7 * (k % 9) for k in range(46)])  # ms
+    clip = read(write_video(tmp_path / name, 47, pts=times.tolist()))
+    assert numbers(clip) == eq1(47)
+    assert clip.pts_seconds == pytest.approx(times[eq1(47)] / 1000, abs=0.0011)
+    assert clip.ledger["variable_frame_rate"]
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+@pytest.mark.parametrize("name", ["r.mp4", "r.mov"])
+def test_rotated_video_is_turned_upright(tmp_path, rotation, name):
+    clip = read(write_video(tmp_path / name, 25, rotation=rotation, width=128, height=96))
+    assert clip.frames.shape[1:] == (96, 128, 3)
+    assert numbers(clip) == eq1(25)
+    assert read_corners(clip.frames[3]) == UPRIGHT
+    assert clip.ledger["rotation_degrees"] in (rotation, 360 - rotation)
+
+
+def test_rotated_video_obeys_the_short_side(tmp_path):
+    clip = read(write_video(tmp_path / "r.mp4", 5, rotation=90, width=96, height=192), short_side=64, samples=3)
+    assert clip.frames.shape[1:] == (128, 64, 3)
+    assert numbers(clip) == eq1(5, 3)
+
+
+def test_non_square_pixels_are_made_square(tmp_path):
+    path = tmp_path / "anamorphic.mp4"
+    with av.open(str(path), "w") as container:
+        stream = _video_stream(container, "libx264", 25, (64, 96))
+        stream.codec_context.sample_aspect_ratio = Fraction(2, 1)
+        _encode(container, stream, (frame_image(k, 64, 96) for k in range(21)), range(21))
+    clip = read(path)
+    assert clip.frames.shape[1:] == (96, 128, 3)
+    assert numbers(clip) == eq1(21)
+
+
+@pytest.mark.parametrize(
+    ("size", "short_side", "expected"),
+    [((128, 96), 96, (96, 128)), ((128, 96), 500, (96, 128)), ((128, 96), 72, (72, 96)), ((96, 240), 64, (160, 64))],
+)
+def test_frames_shrink_to_the_short_side_and_are_never_enlarged(tmp_path, size, short_side, expected):
+    clip = read(write_video(tmp_path / "v.mp4", 4, width=size[0], height=size[1]), short_side=short_side, samples=2)
+    assert clip.frames.shape[1:3] == expected
+    assert numbers(clip) == eq1(4, 2)
+
+
+def test_colours_are_rgb(tmp_path):
+    clip = read(write_video(tmp_path / "v.mp4", 2), samples=1)
+    red, blue = clip.frames[0, 5, 5], clip.frames[0, -5, -5]
+    assert red[0] > red[2] + 100
+    assert blue[2] > blue[0] + 100
+
+
+@pytest.mark.parametrize("n_frames", [1, 2, 7, 20])
+def test_a_clip_shorter_than_the_samples_repeats_frames(tmp_path, n_frames):
+    clip = read(write_video(tmp_path / "short.mp4", n_frames))
+    assert numbers(clip) == eq1(n_frames)
+    assert clip.ledger["repeated_samples"] == 20 - len(set(eq1(n_frames)))
+
+
+def test_a_wrong_frame_count_in_the_header_is_recorded_and_not_believed(tmp_path):
+    path = write_video(tmp_path / "v.avi", 30, codec="mpeg4")
+    data = bytearray(path.read_bytes())
+    strh = data.index(b"strh") + 8
+    data[strh + 32 : strh + 36] = (900).to_bytes(4, "little")  # dwLength
+    avih = data.index(b"avih") + 8
+    data[avih + 16 : avih + 20] = (900).to_bytes(4, "little")  # dwTotalFrames
+    path.write_bytes(bytes(data))
+    clip = read(path)
+    assert numbers(clip) == eq1(30)
+    assert clip.ledger["frames_claimed"] == 900
+    assert clip.ledger["frames_decoded"] == 30
+    assert any("900" in w and "30" in w for w in clip.ledger["warnings"])
+
+
+def test_packets_lost_from_the_middle_give_the_frames_that_decode(tmp_path):
+    whole = write_video(tmp_path / "whole.mkv", 48, gop=12)
+    clip = read(remux(whole, tmp_path / "gap.mkv", keep=lambda k: not 24 <= k < 36))
+    left = [*range(24), *range(36, 48)]
+    assert numbers(clip) == [left[i] for i in eq1(36)]
+    assert clip.ledger["frames_decoded"] == 36
+
+
+def cut(path, share):
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    return path
+
+
+@pytest.mark.parametrize("name", ["cut.avi", "cut.mkv", "cut.webm", "cut.mp4"])
+def test_a_truncated_file_gives_true_frames_and_says_so(tmp_path, name):
+    codec = {".avi": "mpeg4", ".webm": "libvpx-vp9"}.get(Path(name).suffix, "libx264")
+    whole = write_video(tmp_path / f"whole-{name}", 60, codec=codec)
+    options = {"movflags": "faststart"} if name.endswith("mp4") else {}
+    path = cut(remux(whole, tmp_path / name, options=options), 0.8)
+    clip = read(path)
+    decoded = clip.ledger["frames_decoded"]
+    assert 30 <= decoded < 60
+    assert numbers(clip) == eq1(decoded)
+    if not name.endswith(("mkv", "webm")):  # Matroska states no number of frames
+        assert any(w.startswith("cut short") for w in clip.ledger["warnings"])
+
+
+@pytest.mark.parametrize("name", ["cut.avi", "cut.mp4"])
+def test_less_than_half_of_what_the_header_claims_is_a_failure(tmp_path, name):
+    codec = "mpeg4" if name.endswith("avi") else "libx264"
+    whole = write_video(tmp_path / f"whole-{name}", 60, codec=codec)
+    options = {"movflags": "faststart"} if name.endswith("mp4") else {}
+    with pytest.raises(VideoError, match=r"only \d+ of 60 frames decode, at least 50%"):
+        read(cut(remux(whole, tmp_path / name, options=options), 0.35))
+
+
+def test_mp4_without_its_index_fails(tmp_path):
+    with pytest.raises(VideoError, match="cannot be decoded"):
+        read(cut(write_video(tmp_path / "v.mp4", 60), 0.8))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("empty.mp4", b"", r"file is empty \(0 bytes\)"),
+        ("text.mp4", b"not a video, only some words\n" * 50, "cannot be decoded"),
+        ("zeros.avi", bytes(5000), "cannot be decoded"),
+        ("one-byte.mkv", b"\x1a", "cannot be decoded"),
+    ],
+)
+def test_what_is_not_a_video_fails_with_the_reason(tmp_path, name, content, reason):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match=reason):
+        read(path)
+
+
+def test_missing_file_and_folder_fail_with_the_reason(tmp_path):
+    with pytest.raises(VideoError, match="file not found"):
+        read(tmp_path / "gone.mp4")
+    with pytest.raises(VideoError, match="not a file"):
+        read(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_file_fails_with_the_reason(tmp_path):
+    path = write_video(tmp_path / "v.mp4", 3)
+    path.chmod(0)
+    with pytest.raises(VideoError, match="cannot be read: Permission denied"):
+        read(path)
+
+
+def test_audio_only_fails_and_says_what_is_there(tmp_path):
+    with pytest.raises(VideoError, match=r"no video stream \(streams found: audio\)"):
+        read(write_audio_only(tmp_path / "song.mp4"))
+
+
+@pytest.mark.parametrize("kind", ["audio", "video"])
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
+def test_the_first_video_stream_is_taken(tmp_path, kind, name):
+    clip = read(write_video_with_second_stream(tmp_path / name, 30, kind=kind))
+    assert numbers(clip) == eq1(30)
+    assert clip.ledger["video_streams"] == (2 if kind == "video" else 1)
+
+
+def test_cover_art_is_not_the_video(tmp_path):
+    clip = read(write_with_cover_art(tmp_path / "v.mp4", 30))
+    assert numbers(clip) == eq1(30)
+
+
+def test_the_same_file_gives_the_same_bits(tmp_path):
+    path = write_video(tmp_path / "v.mp4", 30, b_frames=2)
+    assert np.array_equal(read(path, short_side=70).frames, read(path, short_side=70).frames)
