@@ -53,8 +53,8 @@ def one_run(args: argparse.Namespace, variant: str, backbone: str | None, split:
             progress=True,
         )
         figures = report.to_dict()["runs"][0]
-    figures = {k: v for k, v in figures.items() if k not in ("per_class", "confusion", "history", "labels", "out")}
-    return figures
+    left_out = ("per_class", "confusion", "history", "labels", "out")
+    return {k: v for k, v in figures.items() if k not in left_out}
 
 
 def main() -> None:

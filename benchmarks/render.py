@@ -23,7 +23,7 @@ def exercises30() -> str:
     for run in result["runs"]:
         rows.setdefault((run["split"], run["backbone"], run["variant"]), []).append(run)
     lines = [
-        "| split | features | variant | accuracy, mean ± sd | 95 % interval, seed 0 | top-5 | macro F1 | n | seconds a run |",
+        "| split | features | variant | accuracy, mean ± sd | 95 %, seed 0 | top-5 | macro F1 | n | seconds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for (split, backbone, variant), runs in rows.items():

@@ -113,6 +113,8 @@ def _folders(cache: Path) -> Iterator[tuple[Path, str]]:
 def _identity(folder: Path, kind: str) -> tuple[dict[str, Any] | None, str]:
     """Return a folder's identity, from a sound part if its own file is damaged, and what is wrong with the file."""
     reason = ""
+    if not (folder / "identity.json").exists() and not any(folder.glob("part-*")):
+        return None, ""  # all of it was set aside
     try:
         identity = json.loads((folder / "identity.json").read_text())
         expected = digest(CLIPS_IDENTITY)[:16] if kind == "clips" else folder.name.rsplit("-", 1)[-1]

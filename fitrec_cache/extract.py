@@ -309,9 +309,11 @@ class _Run:
         if first != clip.clip_id:
             self.notes.append(f"{clip.clip_id} has the same content as {first}")
             return _Task(clip, key)
-        if key in self.frames or all(key in s for s in self.stores):
+        if key in self.frames:
             return _Task(clip, key)
         if pool is None or clip.path is None:
+            if all(key in s for s in self.stores):
+                return _Task(clip, key)
             return _Task(clip, key, problem="its frames are not in the cache: give VIDEOS to decode it again")
         identity = self.frames.identity
         job = DecodeJob(path=clip.path, samples=identity["samples"], short_side=identity["short_side"])

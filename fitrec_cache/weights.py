@@ -26,7 +26,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise WeightsError(f"weights file {path} is not a plain state dict (weights_only): {error}") from error
+        raise WeightsError(
+            f"weights file {path} is not a plain state dict, and nothing else is loaded, as it could run code: "
+            "expected .safetensors, or what torch.save(model.state_dict(), FILE) writes"
+        ) from error
     except (safetensors.SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise WeightsError(f"weights file {path} cannot be read: {error}") from error
     for wrapper in ("state_dict", "model"):

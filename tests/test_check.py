@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import SMALL
+from test_extract import everything
+
+from fitrec_cache.check import check
+from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
+from fitrec_cache.extract import extract
+from fitrec_cache.info import info
+
+
+@pytest.fixture
+def cache(tmp_path, cache_folder):
+    return shutil.copytree(cache_folder, tmp_path / "cache")
+
+
+@pytest.fixture
+def redo(cache, video_folder, weights, inline):
+    return lambda: extract(video_folder, cache=cache, backbone=[weights("test_resnet")], **SMALL)
+
+
+def part(cache, kind):
+    return next(cache.glob({"clips": "clips/part-*", "frames": "frames/*/part-*"}.get(kind, "features/*/part-*")))
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def reasons(report):
+    return [p["reason"] for p in report.problems]
+
+
+def test_a_sound_cache_has_no_problems(cache):
+    report = check(cache=cache)
+    assert (report.parts, report.clips, report.problems, report.repaired) == (3, 36, (), 0)
+
+
+@pytest.mark.parametrize("kind", ["clips", "frames", "features"])
+@pytest.mark.parametrize("damage", [flip, lambda p: p.write_bytes(p.read_bytes()[:200]), lambda p: p.write_bytes(b"")])
+def test_damage_is_named_set_aside_and_redone(cache, cache_folder, redo, kind, damage):
+    path = part(cache, kind)
+    damage(path)
+    broken = path.read_bytes()
+    found = check(cache=cache)
+    assert [p["path"] for p in found.problems] == [str(path)]
+    assert found.clips == 24
+    assert path.exists()  # nothing is moved without --repair
+    repaired = check(cache=cache, repair=True)
+    assert repaired.repaired == 1
+    assert not path.exists()
+    assert (cache / "set-aside" / path.relative_to(cache)).read_bytes() == broken
+    assert check(cache=cache).problems == ()
+    report = redo()
+    assert (report.done, report.reused, report.failed) == ((0, 12, ()) if kind == "clips" else (12, 0, ()))
+    assert everything(cache) == everything(cache_folder)
+
+
+def test_damage_stops_extract_with_the_remedy_instead_of_being_used(cache, redo, weights):
+    flip(part(cache, "frames"))
+    with pytest.raises(StoreCorrupt, match="check --cache DIR --repair"):
+        extract(None, cache=cache, backbone=[weights("test_vit")], device="cpu", precision="fp32")
+
+
+def test_exactly_the_clips_of_a_missing_part_are_redone(cache, cache_folder, video_folder, weights, inline):
+    manifest = cache.parent / "two.csv"
+    for names in (("Hop/v_Hop_g01_c01.avi", "Hop/v_Hop_g02_c01.avi"), ("Squat/v_Squat_g01_c01.avi",)):
+        manifest.write_text("path,label\n" + "".join(f"{n},{n.split('/')[0]}\n" for n in names))
+        settings = SMALL | {"root": video_folder, "backbone": [weights("test_resnet")]}
+        extract(manifest, cache=cache.parent / "other", **settings)
+    sorted((cache.parent / "other").glob("frames/*/part-*"))[0].unlink()
+    sorted((cache.parent / "other").glob("features/*/part-*"))[0].unlink()
+    assert check(cache=cache.parent / "other").problems == ()
+    report = extract(video_folder, cache=cache.parent / "other", **{**settings, "root": None})
+    assert (report.done, report.reused) == (11, 1)
+    assert everything(cache.parent / "other") == everything(cache_folder)
+
+
+def test_foreign_files_are_named(cache):
+    folder = part(cache, "features").parent
+    (folder / "holiday.jpg").write_bytes(b"\xff\xd8")
+    shutil.copy(part(cache, "frames"), folder)
+    report = check(cache=cache, repair=True)
+    assert len(report.problems) == report.repaired == 2
+    assert check(cache=cache).problems == ()
+
+
+def test_half_written_files_are_problems_once_their_writer_is_gone(cache):
+    folder = part(cache, "features").parent
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (folder / f".tmp-{dead.pid}-aa").write_bytes(b"half")
+    (folder / f".tmp-{os.getpid()}-bb").write_bytes(b"half")
+    old = folder / f".tmp-{os.getpid()}-cc"
+    old.write_bytes(b"half")
+    os.utime(old, (time.time() - 7200,) * 2)
+    report = check(cache=cache, repair=True)
+    assert reasons(report) == ["half-written: its writer is gone"] * 2
+    assert (folder / f".tmp-{os.getpid()}-bb").exists()
+    assert report.clips == 36
+
+
+@pytest.mark.parametrize("kind", ["clips", "frames", "features"])
+@pytest.mark.parametrize("text", ["", "{}", None])
+def test_a_damaged_identity_is_rebuilt_from_a_part(cache, cache_folder, redo, kind, text):
+    path = part(cache, kind).parent / "identity.json"
+    good = json.loads(path.read_text())
+    path.unlink() if text is None else path.write_text(text)
+    assert len(check(cache=cache).problems) == 1
+    assert check(cache=cache, repair=True).repaired == 1
+    assert json.loads(path.read_text()) == good
+    assert check(cache=cache).problems == ()
+    assert redo().reused == 12
+
+
+def test_an_identity_that_cannot_be_rebuilt_is_set_aside(cache, cache_folder, redo):
+    path = part(cache, "features")
+    (path.parent / "identity.json").write_text("{")
+    flip(path)
+    check(cache=cache, repair=True)
+    assert check(cache=cache).problems == ()
+    assert redo().done == 12
+    assert everything(cache) == everything(cache_folder)
+
+
+def test_setting_aside_twice_keeps_both(cache, redo):
+    folder = part(cache, "features").parent
+    for content in (b"one", b"two"):
+        (folder / "x").write_bytes(content)
+        check(cache=cache, repair=True)
+    kept = {p.read_bytes() for p in (cache / "set-aside").rglob("x*") if p.is_file()}
+    assert kept == {b"one", b"two"}
+
+
+def test_recompute_finds_features_that_are_not_those_of_the_weights(cache):
+    report = check(cache=cache, recompute=5)
+    assert (report.recomputed, report.largest_distance) == (5, 0.0)
+    assert check(cache=cache, recompute=500).recomputed == 12
+    assert check(cache=cache).largest_distance is None
+
+
+def test_recompute_gives_the_cosine_distance(cache, monkeypatch):
+    from fitrec_cache.backbone import Backbone
+
+    embed = Backbone.embed
+    monkeypatch.setattr(Backbone, "embed", lambda self, frames: -embed(self, frames))
+    assert check(cache=cache, recompute=1).largest_distance == pytest.approx(2, abs=1e-3)
+
+
+def test_wrong_use_is_refused(cache, tmp_path):
+    with pytest.raises(StoreError, match="no cache at"):
+        check(cache=tmp_path / "none")
+    with pytest.raises(UsageError, match="recompute is -1"):
+        check(cache=cache, recompute=-1)
+    (cache / "cache.json").write_text('{"format_version": 2}')
+    with pytest.raises(StoreError, match="version 2, this program reads version 1"):
+        check(cache=cache)
+
+
+def test_info_counts_what_is_there_and_lists_the_ledger(cache):
+    report = info(cache=cache, clips=True)
+    assert (report.clips, report.failed, report.groups) == (12, 0, 12)
+    assert report.classes == {"Hop": 4, "Lunge": 4, "Squat": 4}
+    assert [f["clips"] for f in (*report.frames, *report.features)] == [12, 12]
+    rows = {c["clip_id"]: c["ledger"] for c in report.clip_list}
+    assert rows["Hop/v_Hop_g01_c01.avi"]["frames_decoded"] == 6  # as write_class_folders wrote it
+    assert rows["Squat/v_Squat_g04_c01.avi"]["frames_decoded"] == 7
+    assert {r["codec"] for r in rows.values()} == {"mpeg4"}

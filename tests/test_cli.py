@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import InlinePool
+from make_video import write_video
+from test_train import toy
+
+from fitrec_cache import cli
+from fitrec_cache import extract as extract_module
+from fitrec_cache import predict as predict_module
+
+COMMANDS = {
+    "extract": "extract",
+    "train_head": "train",
+    "predict": "predict",
+    "info": "info",
+    "pack": "pack",
+    "check": "check",
+    "params": "params",
+}
+SMALL = ["--samples", "4", "--frame-size", "64", "--precision", "fp32", "--device", "cpu", "--workers", "1"]
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """``call(*arguments)`` runs the command in this process: (exit code, standard output, standard error)."""
+    monkeypatch.setattr(extract_module, "DecoderPool", InlinePool)
+    monkeypatch.setattr(predict_module, "DecoderPool", InlinePool)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fitrec-cache", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def call_json(call):
+    """As ``call`` with ``--json``: (exit code, the one JSON value)."""
+
+    def run(*arguments):
+        code, out, _ = call(*arguments, "--json")
+        return code, json.loads(out)  # raises if there is anything else
+
+    return run
+
+
+def parameters(function, *, without=()):
+    found = inspect.signature(function).parameters.values()
+    plain = [(p.name, tuple(p.default) if isinstance(p.default, list) else p.default) for p in found]
+    return [pair for pair in plain if pair[0] not in without]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_the_names_order_and_defaults_of_its_function(name):
+    function = getattr(importlib.import_module(f"fitrec_cache.{COMMANDS[name]}"), name)
+    assert parameters(getattr(cli, name), without=("as_json",)) == parameters(function, without=("progress",))
+
+
+def test_every_command_is_compared_and_says_what_it_is_for(call):
+    assert {c.callback.__name__ for c in cli.app.registered_commands} == COMMANDS.keys()
+    for name in COMMANDS:
+        code, out, _ = call(name.replace("_", "-"), "--help")
+        assert code == 0
+        assert "Example: fitrec-cache" in " ".join(out.split())
+
+
+def test_extract_json_has_its_keys_and_the_exit_code_says_if_clips_failed(call_json, tmp_path, weights):
+    (tmp_path / "videos" / "Hop").mkdir(parents=True)
+    write_video(tmp_path / "videos" / "Hop" / "a.mp4", 6)
+    backbone = ["--backbone", weights("test_resnet")]
+    arguments = ["extract", tmp_path / "videos", "--cache", tmp_path / "c", *backbone, *SMALL]
+    code, found = call_json(*arguments)
+    assert code == 0
+    assert (found["clips"], found["done"], found["reused"], found["failed"]) == (1, 1, 0, [])
+    assert found["backbones"] == {"test_resnet": {"dim": 96}}
+    assert found["seconds"] > 0
+    (tmp_path / "videos" / "Hop" / "bad.mp4").touch()
+    code, found = call_json(*arguments)
+    assert code == 1
+    path = str(tmp_path / "videos" / "Hop" / "bad.mp4")
+    assert found["failed"] == [{"clip_id": "Hop/bad.mp4", "path": path, "reason": "file is empty (0 bytes)"}]
+    assert (found["done"], found["reused"]) == (0, 1)
+
+
+def test_extract_text_names_failures(call, tmp_path, weights):
+    (tmp_path / "videos" / "Hop").mkdir(parents=True)
+    (tmp_path / "videos" / "Hop" / "bad.mp4").touch()
+    code, out, _ = call("extract", tmp_path / "videos", "--cache", tmp_path / "c", "--backbone", weights("test_resnet"))
+    assert code == 1
+    assert "failed: Hop/bad.mp4: file is empty (0 bytes)" in out
+    assert "1 clips: 0 done, 0 reused, 1 failed" in out
+
+
+RUN_KEYS = {
+    "variant", "backbone", "split", "seed", "n_train", "n_val", "n_test", "accuracy", "top5_accuracy", "f1_weighted",
+    "f1_macro", "balanced_accuracy", "accuracy_ci95", "epochs", "seconds",
+}  # fmt: skip
+
+
+def test_the_others_print_one_json_value_with_their_keys(call_json, tmp_path, cache_folder, video_folder):
+    run, video = tmp_path / "run", next(video_folder.rglob("*.avi"))
+    train = ["train-head", "--cache", cache_folder, "--variant", "mean", "--backbone", "test_resnet", "--epochs", 2]
+    code, found = call_json(*train, "--out", run, "--seed", 0, "--seed", 1)
+    assert code == 0
+    assert [r["seed"] for r in found["runs"]] == [0, 1]
+    assert found["runs"][0].keys() >= RUN_KEYS
+    assert found["accuracy_mean"] == pytest.approx(sum(r["accuracy"] for r in found["runs"]) / 2)
+    assert "accuracy_std" in found
+    code, found = call_json("predict", "--run", run, video, tmp_path / "gone.mp4", "--device", "cpu")
+    assert code == 1  # one is missing
+    assert found[0].keys() == {"path", "top", "attention"}
+    assert found[0]["top"][0].keys() == {"label", "probability"}
+    assert found[0]["attention"][0].keys() == {"pts_seconds", "weight"}
+    assert found[1]["reason"] == "file not found"
+    code, found = call_json("info", "--cache", cache_folder, "--clips")
+    assert (code, found["clips"], len(found["clip_list"])) == (0, 12, 12)
+    code, found = call_json("pack", "--cache", cache_folder, "--backbone", "test_resnet", "--out", tmp_path / "p.h5")
+    assert (code, found["clips"], found["frames"], found["dim"]) == (0, 12, 4, 96)
+    code, found = call_json("check", "--cache", cache_folder)
+    assert (code, found["problems"]) == (0, [])
+
+
+def test_params_json_has_its_keys_and_the_papers_totals(call_json):
+    code, found = call_json("params")
+    assert code == 0
+    rows = found["variants"]
+    assert all(
+        {"name", "paper_total", "paper_trainable", "total", "trainable", "head_trainable"} <= r.keys() for r in rows
+    )
+    assert {133_835, 27_852_579} <= {r["paper_total"] for r in rows}
+
+
+def test_check_that_finds_a_problem_exits_with_1(call_json, tmp_path, cache_folder):
+    cache = shutil.copytree(cache_folder, tmp_path / "cache")
+    next(cache.glob("features/*/part-*")).write_bytes(b"")
+    code, found = call_json("check", "--cache", cache)
+    assert (code, len(found["problems"])) == (1, 1)
+
+
+@pytest.fixture
+def places(tmp_path, cache_folder, video_folder, weights):
+    """Names that the arguments of WRONG use."""
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "cache.json").write_text('{"format_version": 0}')
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "run.json").write_text("{}")
+    return {
+        "tmp": tmp_path,
+        "cache": cache_folder,
+        "videos": video_folder,
+        "weights": weights("test_resnet"),
+        "old": old,
+        "one_class": toy(tmp_path / "one.h5", labels=["Hop"] * 60),
+        "toy": toy(tmp_path / "toy.h5"),
+    }
+
+
+WRONG = [
+    (2, "extract {videos} --cache {tmp}/c --backbone resnet5", "unknown backbone 'resnet5'"),
+    (2, "extract {videos} --cache {tmp}/c --backbone {weights} --preset natve", "Did you mean 'native'"),
+    (2, "extract {videos} --cache {tmp}/c --backbone test_resnet={tmp}/gone.pth", "gone.pth not found"),
+    (2, "extract {videos} --cache {tmp}/c --backbone test_vit={tmp}/toy.h5", "toy.h5 is not a plain state dict"),
+    (2, "extract {videos} --cache {tmp}/c --backbone {weights} --classes Hopp", "Hopp"),
+    (2, "extract {tmp}/none --cache {tmp}/c --backbone {weights}", "no such file or folder"),
+    (2, "extract {tmp}/empty --cache {tmp}/c --backbone {weights}", "no videos in"),
+    (1, "extract --cache {tmp}/none --backbone {weights}", "no cache at"),
+    (1, "extract {videos} --cache {old} --backbone {weights}", "format version 0, this program reads version 1"),
+    (1, "extract {videos} --cache {tmp} --backbone {weights}", "exists and is not a cache"),
+    (2, "train-head --features {toy} --out {tmp}/r --variant meen", "Did you mean 'mean'"),
+    (2, "train-head --features {toy} --out {tmp}/r --variant mean --split grup", "unknown split 'grup'"),
+    (2, "train-head --features {toy} --out {tmp}/r --variant vit-lstm --attention dott", "unknown attention 'dott'"),
+    (2, "train-head --features {toy} --out {tmp}/r --variant mean --attention dot", "no LSTM states"),
+    (2, "train-head --features {one_class} --out {tmp}/r --variant mean", "one class, 'Hop'"),
+    (2, "train-head --features {toy} --out {tmp}/taken --variant mean", "holds a run already"),
+    (2, "train-head --features {tmp}/none.h5 --out {tmp}/r", "not found"),
+    (2, "train-head --out {tmp}/r", "either --cache DIR or --features FILE"),
+    (2, "train-head --cache {cache} --out {tmp}/r --variant mean", "unknown backbone 'tf_efficientnet_lite0'"),
+    (1, "train-head --cache {tmp}/none --out {tmp}/r", "no cache at"),
+    (1, "train-head --cache {old} --out {tmp}/r", "format version 0"),
+    (2, "predict --run {tmp}/none a.mp4", "no run at"),
+    (1, "predict --run {tmp}/taken a.mp4", "run.json has version None"),
+    (1, "info --cache {tmp}/none", "no cache at"),
+    (1, "check --cache {old}", "format version 0"),
+    (2, "check --cache {cache} --recompute -1", "recompute is -1"),
+    (2, "pack --cache {cache} --backbone test_resnet --out {toy}", "exists"),
+    (2, "params --classes 1", "1"),
+]
+
+
+@pytest.mark.parametrize(("code", "line", "reason"), WRONG, ids=[w[1][:60] for w in WRONG])
+def test_wrong_use_gives_one_clear_error_and_the_right_exit_code(call, places, code, line, reason):
+    got, out, err = call(*line.format(**places).split())
+    assert got == code
+    assert err.startswith("Error: ")
+    assert reason in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_missing_and_unknown_options_exit_with_2(call):
+    for arguments in ("train-head", "extract --cash x", "unknown", "predict --run x"):
+        assert call(*arguments.split())[0] == 2
+
+
+def test_interruption_exits_with_130(call, monkeypatch, tmp_path):
+    from fitrec_cache import info
+
+    def interrupt(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(info, "info", interrupt)
+    assert call("info", "--cache", tmp_path)[0] == 130
+
+
+def test_the_installed_command_works_in_a_process_of_its_own(tmp_path, video_folder, weights, cache_folder):
+    """The real thing once: decoder processes, exit code, nothing but JSON on standard output."""
+    command = [sys.executable, "-c", "from fitrec_cache.cli import main; main()"]
+    backbone = ["--backbone", weights("test_resnet")]
+    arguments = ["extract", video_folder, "--cache", tmp_path / "c", *backbone, *SMALL, "--json"]
+    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["done"] == 12
+    assert done.stderr == ""

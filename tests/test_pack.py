@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+from test_train import toy
+
+from fitrec_cache.cache import Cache
+from fitrec_cache.errors import StoreError, UsageError
+from fitrec_cache.pack import pack, read_pack
+from fitrec_cache.predict import _sources
+from fitrec_cache.runs import read_run
+from fitrec_cache.train import train_head
+
+
+@pytest.fixture
+def packed(tmp_path, cache_folder):
+    pack(cache=cache_folder, backbone=["test_resnet"], out=tmp_path / "packed.h5")
+    return tmp_path / "packed.h5"
+
+
+def test_a_pack_is_plain_hdf5_with_the_features_of_the_cache(packed, cache_folder):
+    cache = Cache(cache_folder)
+    store = cache.feature_stores()[0]
+    with h5py.File(packed) as file:
+        assert set(file) == {"features", "clip_id", "label", "group", "pts_seconds"}
+        assert file["features"].shape == (12, 4, 96)
+        assert file["features"].dtype == np.float16
+        for row, clip in enumerate(cache.clips()):
+            assert file["clip_id"][row].decode() == clip.clip_id
+            assert file["label"][row].decode() == clip.label
+            assert file["group"][row].decode() == clip.group
+            stored = store.row(clip.video_sha256)
+            assert np.array_equal(file["features"][row], stored["features"])
+            assert np.array_equal(file["pts_seconds"][row], stored["pts_seconds"])
+
+
+def test_training_on_a_pack_is_training_on_the_cache(tmp_path, packed, cache_folder):
+    settings = {"variant": "mean", "epochs": 2}
+    train_head(out=tmp_path / "a", features=packed, **settings)
+    train_head(out=tmp_path / "b", cache=cache_folder, backbone=["test_resnet"], **settings)
+    heads = [(tmp_path / n / "head.safetensors").read_bytes() for n in "ab"]
+    assert heads[0] == heads[1]
+    assert _sources(read_run(tmp_path / "a")) == _sources(read_run(tmp_path / "b"))
+
+
+def test_several_backbones_are_put_side_by_side(tmp_path, cache_folder):
+    report = pack(cache=cache_folder, backbone=["test_resnet", "test_resnet"], out=tmp_path / "two.h5")
+    assert (report.clips, report.frames, report.dim) == (12, 4, 192)
+    values = read_pack(tmp_path / "two.h5").values
+    assert np.array_equal(values[..., :96], values[..., 96:])
+
+
+def test_packing_refuses_what_it_cannot_do(tmp_path, packed, cache_folder):
+    before = packed.read_bytes()
+    with pytest.raises(UsageError, match="exists: choose another --out"):
+        pack(cache=cache_folder, backbone=["test_resnet"], out=packed)
+    assert packed.read_bytes() == before
+    with pytest.raises(UsageError, match="no backbone named"):
+        pack(cache=cache_folder, backbone=[], out=tmp_path / "x.h5")
+    with pytest.raises(UsageError, match="unknown backbone 'vit'"):
+        pack(cache=cache_folder, backbone=["vit"], out=tmp_path / "x.h5")
+    with pytest.raises(StoreError, match="no cache at"):
+        pack(cache=tmp_path / "none", backbone=["test_resnet"], out=tmp_path / "x.h5")
+    with pytest.raises(StoreError, match="cannot write"):
+        pack(cache=cache_folder, backbone=["test_resnet"], out=tmp_path / "no" / "folder" / "x.h5")
+
+
+# --- features made elsewhere ---
+
+
+def elsewhere(path, **changed):
+    """Write a pack as another program may: gzip, float32, strings of variable length, attributes of its own."""
+    values = {
+        "features": np.arange(5 * 2 * 3, dtype=np.float32).reshape(5, 2, 3),
+        "clip_id": [f"Hop/klip-{'ä' * k}.avi" for k in range(5)],
+        "label": ["Hop", "Squat", "Hop", "Squat", "Hop"],
+        **changed,
+    }
+    with h5py.File(path, "w") as file:
+        file.attrs["frame_rate"] = 29.97
+        file.attrs["authors"] = ["a", "b"]
+        file["notes"] = np.zeros(17)
+        for name, value in values.items():
+            if value is not None:
+                packing = {"compression": "gzip"} if name == "features" else {}
+                file.create_dataset(name, data=value, **packing)
+    return path
+
+
+def test_features_made_elsewhere_are_read_as_they_are(tmp_path):
+    got = read_pack(elsewhere(tmp_path / "theirs.h5"))
+    assert got.values.dtype == np.float32
+    assert got.values.ravel().tolist() == list(range(30))
+    assert got.clip_ids == [f"Hop/klip-{'ä' * k}.avi" for k in range(5)]
+    assert got.labels == ["Hop", "Squat", "Hop", "Squat", "Hop"]
+    assert got.groups == [None] * 5
+    assert got.name == "theirs"
+    grouped = read_pack(elsewhere(tmp_path / "grouped.h5", group=["a", "b", "", "b", "c"]))
+    assert grouped.groups == ["a", "b", None, "b", "c"]
+
+
+def test_a_run_on_features_made_elsewhere_cannot_predict_and_says_why(tmp_path):
+    train_head(out=tmp_path / "run", features=toy(tmp_path / "toy.h5"), variant="mean", epochs=1)
+    with pytest.raises(UsageError, match="features made elsewhere"):
+        _sources(read_run(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"label": None}, "dataset label is missing"),
+        ({"features": None}, "dataset features is missing"),
+        ({"features": np.zeros((5, 6), np.float32)}, "features has dtype float32 and 2 axes"),
+        ({"features": np.zeros((5, 2, 3), np.int64)}, "features has dtype int64"),
+        ({"features": np.zeros((4, 2, 3), np.float32)}, "different numbers of rows"),
+        ({"features": np.full((5, 2, 3), np.nan, np.float32)}, "not finite"),
+        ({"features": np.full((5, 2, 3), 1e300)}, "not finite"),
+        ({"clip_id": ["a", "b", "c", "d", "a"]}, "1 clip ids are repeated"),
+        ({"clip_id": ["x" * 5000, "b", "c", "d", "e"]}, "more than 4096 bytes"),
+        ({"label": np.arange(5)}, "label has dtype int64"),
+        ({"label": np.array([b"\xff"] * 5)}, "can't decode"),
+        ({"group": ["a"]}, "different numbers of rows"),
+        ({"features": np.zeros((5, 0, 3), np.float32)}, "empty|holds"),
+    ],
+)
+def test_bad_files_are_refused_with_the_reason(tmp_path, changed, reason):
+    path = tmp_path / "bad.h5"
+    if "features" in changed and changed["features"] is not None and not changed["features"].size:
+        elsewhere(path, features=None)
+        with h5py.File(path, "r+") as file:
+            file["features"] = changed["features"]
+    else:
+        elsewhere(path, **changed)
+    with pytest.raises(UsageError, match=reason) as caught:
+        read_pack(path)
+    assert "bad.h5" in str(caught.value)
+
+
+def test_files_that_are_not_hdf5_are_refused(tmp_path):
+    (tmp_path / "words.h5").write_text("only words")
+    for name, reason in (("words.h5", "not readable as HDF5"), ("none.h5", "not found"), (".", "not found")):
+        with pytest.raises(UsageError, match=reason):
+            read_pack(tmp_path / name)

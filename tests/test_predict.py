@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import InlinePool
+
+from fitrec_cache import predict as module
+from fitrec_cache.cache import Cache
+from fitrec_cache.decoding import DecodeJob, decode_clip
+from fitrec_cache.errors import FitrecError, MismatchError, UsageError
+from fitrec_cache.jpeg import decode_frames
+from fitrec_cache.pixels import load_pixels
+from fitrec_cache.predict import predict
+from fitrec_cache.runs import read_run
+from fitrec_cache.train import train_head
+
+
+@pytest.fixture(autouse=True)
+def inline_decoding(monkeypatch):
+    monkeypatch.setattr(module, "DecoderPool", InlinePool)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, cache_folder):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    settings = {"variant": "resnet50-lstm-attention", "backbone": ["test_resnet"], "epochs": 3}
+    train_head(out=out, cache=cache_folder, **settings)
+    return out
+
+
+def changed_run(run, target, change):
+    """Copy a run with its first source changed."""
+    shutil.copytree(run, target)
+    settings = json.loads((target / "run.json").read_text())
+    change(settings["sources"][0])
+    (target / "run.json").write_text(json.dumps(settings))
+    return target
+
+
+def held(cache_folder, path):
+    """Cached features and times of a clip, float16 (T, d)."""
+    cache = Cache(cache_folder)
+    clip = next(c for c in cache.clips() if c.clip_id.endswith(path.name))
+    return cache.feature_stores()[0].row(clip.video_sha256)
+
+
+def test_live_features_are_the_cached_ones_bit_for_bit(run, cache_folder, video_folder):
+    source = read_run(run).settings["sources"][0]
+    pipeline = module._Pipeline(source, {}, device="cpu", force=False)
+    for path in sorted(video_folder.rglob("*.avi")):
+        job = DecodeJob(path=path, samples=pipeline.frames["samples"], short_side=pipeline.frames["short_side"])
+        live = pipeline(decode_frames(decode_clip(job).jpegs))
+        assert live.tobytes() == held(cache_folder, path)["features"].tobytes()
+
+
+def test_live_pixels_are_the_cached_ones_bit_for_bit(cache_folder, video_folder):
+    pixels = load_pixels(Cache(cache_folder))
+    pipeline = module._Pipeline(pixels.sources[0], {}, device="cpu", force=False)
+    for path in sorted(video_folder.rglob("*.avi"))[:3]:
+        stored = decode_clip(DecodeJob(path=path, samples=4, short_side=64))
+        number = next(k for k, i in enumerate(pixels.clip_ids) if i.endswith(path.name))
+        assert np.array_equal(pipeline(decode_frames(stored.jpegs)), pixels.values[number])
+
+
+def test_a_prediction_is_what_the_head_says_of_the_cached_features(run, cache_folder, video_folder):
+    videos = sorted(video_folder.rglob("*.avi"))[::4]
+    found = predict(videos, run=run, device="cpu")
+    opened = read_run(run)
+    for video, prediction in zip(videos, found, strict=True):
+        row = held(cache_folder, video)
+        with torch.inference_mode():
+            logits, attention = opened.head(torch.from_numpy(row["features"])[None].float())
+        exp = np.exp(logits[0].double().numpy())
+        expected = dict(zip(["Hop", "Lunge", "Squat"], exp / exp.sum(), strict=True))
+        assert prediction.path == str(video)
+        assert dict(prediction.top) == pytest.approx(expected, abs=1e-6)
+        assert [p for _, p in prediction.top] == sorted((p for _, p in prediction.top), reverse=True)
+        assert [t for t, _ in prediction.attention] == row["pts_seconds"].tolist()
+        assert [w for _, w in prediction.attention] == pytest.approx(attention[0].tolist(), abs=1e-7)
+        assert sum(w for _, w in prediction.attention) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["lrcn", "convlstm", "mean"])
+def test_every_kind_of_run_predicts(tmp_path, cache_folder, video_folder, variant):
+    backbone = ["test_resnet"] if variant == "mean" else []
+    train_head(out=tmp_path / "run", cache=cache_folder, variant=variant, backbone=backbone, epochs=1)
+    found = predict([next(video_folder.rglob("*.avi"))], run=tmp_path / "run", device="cpu", top=2)
+    assert len(found[0].top) == 2
+    assert len(found[0].attention) == 4
+
+
+def test_it_works_after_the_cache_is_gone_and_with_several_seeds(tmp_path, cache_folder, video_folder):
+    shutil.copytree(cache_folder, tmp_path / "cache")
+    out = tmp_path / "runs"
+    train_head(out=out, cache=tmp_path / "cache", variant="mean", backbone=["test_resnet"], seed=[0, 1], epochs=2)
+    shutil.rmtree(tmp_path / "cache")
+    assert predict([next(video_folder.rglob("*.avi"))], run=out, device="cpu")[0].top
+
+
+def test_bad_videos_have_a_reason_and_cost_themselves_only(run, tmp_path, video_folder):
+    (tmp_path / "empty.mp4").touch()
+    good = next(video_folder.rglob("*.avi"))
+    found = predict([tmp_path / "gone.mp4", tmp_path / "empty.mp4", good], run=run, device="cpu")
+    assert [p.reason for p in found] == ["file not found", "file is empty (0 bytes)", ""]
+    assert [bool(p.top) for p in found] == [False, False, True]
+    assert found[0].to_dict() == {
+        "path": str(tmp_path / "gone.mp4"),
+        "top": [],
+        "attention": [],
+        "reason": "file not found",
+    }
+
+
+def test_the_picture_shows_each_video(run, tmp_path, video_folder):
+    video = next(video_folder.rglob("*.avi"))
+    predict([video], run=run, device="cpu", picture=tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(FitrecError, match="no video could be used"):
+        predict([tmp_path / "gone.mp4"], run=run, device="cpu", picture=tmp_path / "q.png")
+    assert not (tmp_path / "q.png").exists()
+
+
+def test_another_decoder_is_refused_by_name_and_can_be_forced(run, tmp_path, video_folder):
+    def older(source):
+        source["identity"]["frames"]["decoder"] = "libavcodec 1.2.3"
+
+    video, other = next(video_folder.rglob("*.avi")), changed_run(run, tmp_path / "other", older)
+    with pytest.raises(MismatchError, match=r"\(frames\): decoder: libavcodec 1\.2\.3 -> libavcodec \d+.*--force"):
+        predict([video], run=other, device="cpu")
+    assert predict([video], run=other, device="cpu", force=True)[0].top
+
+
+def test_other_weights_are_refused_by_name(run, weights, video_folder):
+    video = next(video_folder.rglob("*.avi"))
+    with pytest.raises(MismatchError, match=r"backbone test_resnet\): weights_sha256: [0-9a-f]{64} -> [0-9a-f]{64}"):
+        predict([video], run=run, backbone=[weights("test_resnet", seed=1)], device="cpu")
+
+
+def test_weights_that_moved_can_be_given(run, weights, tmp_path, video_folder):
+    def moved(source):
+        source["origin"]["weights"] = str(tmp_path / "gone.safetensors")
+
+    other, video = changed_run(run, tmp_path / "other", moved), next(video_folder.rglob("*.avi"))
+    with pytest.raises(UsageError, match=r"gone\.safetensors not found"):
+        predict([video], run=other, device="cpu")
+    copy = Path(shutil.copy(weights("test_resnet").partition("=")[2], tmp_path / "here.safetensors"))
+    again = predict([video], run=other, backbone=[f"test_resnet={copy}"], device="cpu")
+    assert again[0].top == predict([video], run=run, device="cpu")[0].top
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s.pop("identity"),
+        lambda s: s.pop("kind"),
+        lambda s: s["identity"].pop("frames"),
+        lambda s: s["identity"].pop("preprocessing"),
+        lambda s: s["identity"]["frames"].update(samples="many"),
+        lambda s: s.update(identity=7),
+    ],
+)
+def test_a_run_that_does_not_say_how_features_were_made_is_refused(run, tmp_path, video_folder, change):
+    with pytest.raises(MismatchError):
+        predict([next(video_folder.rglob("*.avi"))], run=changed_run(run, tmp_path / "x", change), device="cpu")
+
+
+def test_wrong_use_is_refused(run, tmp_path):
+    with pytest.raises(UsageError, match="no video given"):
+        predict([], run=run)
+    with pytest.raises(UsageError, match="top is 0"):
+        predict([tmp_path / "v.mp4"], run=run, top=0)
+    with pytest.raises(UsageError, match="no run at"):
+        predict([tmp_path / "v.mp4"], run=tmp_path / "none")

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+
+from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
+from fitrec_cache.head import HeadConfig, build_head
+from fitrec_cache.runs import read_run
+from fitrec_cache.train import train_head
+
+CLASSES = ("Hop", "Lunge", "Squat")
+FAST = {"epochs": 15, "patience": 15, "learning_rate": 0.02}
+
+
+def toy(path, *, n=60, t=4, d=6, noise=0.3, seed=0, labels=None):
+    """Write features of three classes whose means lie 2 apart; ten groups, each with clips of all classes."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(n) % 3
+    values = rng.normal(0, noise, (n, t, d)) + 2 * np.eye(3, d)[truth][:, None]
+    names = [CLASSES[k] for k in truth] if labels is None else labels
+    with h5py.File(path, "w") as file:
+        file["features"] = values.astype(np.float16)
+        file["clip_id"] = np.array([f"{CLASSES[k]}/{i}.avi".encode() for i, k in enumerate(truth)])
+        file["label"] = np.array([name.encode() for name in names])
+        file["group"] = np.array([f"g{i // 6}".encode() for i in range(n)])
+    return path
+
+
+@pytest.fixture
+def features(tmp_path):
+    return toy(tmp_path / "toy.h5")
+
+
+def weights_of(folder):
+    return safetensors.torch.load_file(folder / "head.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("variant", ["mean", "resnet50-lstm-attention", "efficientnet-lstm-attention", "vit-lstm"])
+def test_separable_classes_are_learned(tmp_path, features, variant):
+    report = train_head(out=tmp_path / "run", features=features, variant=variant, **FAST)
+    run = report.runs[0]
+    assert run.metrics.accuracy == 1.0
+    assert (run.n_train, run.n_val, run.n_test) == (36, 12, 12)
+    assert run.split == "group"
+
+
+def test_labels_without_meaning_are_not_learned(tmp_path):
+    names = np.random.default_rng(1).permutation([CLASSES[i % 3] for i in range(60)]).tolist()
+    path = toy(tmp_path / "toy.h5", labels=names)
+    report = train_head(out=tmp_path / "run", features=path, variant="mean", split="random", **FAST)
+    assert report.runs[0].metrics.accuracy < 0.8
+
+
+@pytest.mark.parametrize("variant", ["mean", "resnet50-lstm-attention"])
+def test_a_seed_gives_the_same_bits_and_another_seed_others(tmp_path, features, variant):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        torch.manual_seed(hash(name) % 1000)  # what the caller's generator is at does not matter
+        train_head(out=tmp_path / name, features=features, variant=variant, seed=[seed], split="random", epochs=3)
+    assert same(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+    a, b = (metrics_of(tmp_path / n) for n in "ab")
+    assert a["history"] == b["history"]
+    assert not same(weights_of(tmp_path / "a"), weights_of(tmp_path / "c"))
+
+
+def test_training_leaves_the_callers_random_numbers_alone(tmp_path, features):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train_head(out=tmp_path / "run", features=features, variant="mean", epochs=2)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_best_epochs_weights_are_kept(tmp_path):
+    path = toy(tmp_path / "toy.h5", noise=3.0)
+    settings = {"epochs": 40, "patience": 6, "learning_rate": 0.05}
+    train_head(out=tmp_path / "run", features=path, variant="resnet50-lstm-attention", **settings)
+    run, metrics = json.loads((tmp_path / "run" / "run.json").read_text()), metrics_of(tmp_path / "run")
+    losses = [e["val_loss"] for e in metrics["history"]]
+    best = int(np.argmin(losses))
+    assert metrics["best_epoch"] == best + 1
+    assert len(losses) == best + 1 + 6 < 40  # patience was what ended it, and the best is not the last
+    head = build_head(HeadConfig.from_dict(run["head"]))
+    head.load_state_dict(weights_of(tmp_path / "run"))
+    with h5py.File(path) as file:
+        ids = [i.decode() for i in file["clip_id"][()]]
+        rows = [ids.index(i) for i in run["split"]["val"]]
+        x = torch.from_numpy(file["features"][()][rows]).float()
+        y = torch.tensor([run["labels"].index(file["label"][i].decode()) for i in rows])
+    with torch.inference_mode():
+        loss = F.cross_entropy(head.eval()(x)[0], y)
+    assert float(loss) == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_what_the_test_labels_are_changes_no_weight(tmp_path, features):
+    train_head(out=tmp_path / "a", features=features, variant="mean", epochs=1)
+    tested = set(json.loads((tmp_path / "a" / "run.json").read_text())["split"]["test"])
+    lists = {}
+    with h5py.File(features, "r+") as file:
+        ids = [i.decode() for i in file["clip_id"][()]]
+        for name, keep in (("train.txt", lambda i: i not in tested), ("test.txt", lambda i: i in tested)):
+            lists[name] = tmp_path / name
+            lists[name].write_text("".join(f"{i}\n" for i in ids if keep(i)))
+    split = f"list:{lists['train.txt']},{lists['test.txt']}"
+    train_head(out=tmp_path / "b", features=features, variant="mean", split=split, **FAST)
+    with h5py.File(features, "r+") as file:
+        rows = [k for k, i in enumerate(ids) if i in tested]
+        file["label"][rows] = np.roll(file["label"][()][rows], 1)
+        values = file["features"][()]
+        values[rows] = values[rows][::-1] * 3
+        file["features"][...] = values
+    train_head(out=tmp_path / "c", features=features, variant="mean", split=split, **FAST)
+    assert same(weights_of(tmp_path / "b"), weights_of(tmp_path / "c"))
+    assert metrics_of(tmp_path / "b")["history"] == metrics_of(tmp_path / "c")["history"]
+    assert metrics_of(tmp_path / "b")["confusion"] != metrics_of(tmp_path / "c")["confusion"]
+
+
+def test_the_order_of_clips_in_the_file_changes_no_split(tmp_path, features):
+    train_head(out=tmp_path / "a", features=features, variant="mean", epochs=1)
+    with h5py.File(features, "r+") as file:
+        for name in ("features", "clip_id", "label", "group"):
+            file[name][...] = file[name][()][::-1]
+    train_head(out=tmp_path / "b", features=features, variant="mean", epochs=1)
+    a, b = (json.loads((tmp_path / n / "run.json").read_text())["split"] for n in "ab")
+    assert {k: sorted(a[k]) for k in ("train", "val", "test")} == {k: sorted(b[k]) for k in ("train", "val", "test")}
+
+
+def test_a_run_folder_holds_what_it_promises(tmp_path, features):
+    train_head(out=tmp_path / "run", features=features, variant="vit-lstm", epochs=2, seed=[7])
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert names == {"head.safetensors", "run.json", "metrics.json", "curves.png", "confusion.png"}
+    assert all((tmp_path / "run" / n).read_bytes()[:4] == b"\x89PNG" for n in names if n.endswith("png"))
+    run, metrics = json.loads((tmp_path / "run" / "run.json").read_text()), metrics_of(tmp_path / "run")
+    assert run["labels"] == metrics["labels"] == sorted(CLASSES)
+    assert run["seed"] == 7
+    sides = [run["split"][s] for s in ("train", "val", "test")]
+    assert sorted(i for side in sides for i in side) == sorted(f"{CLASSES[i % 3]}/{i}.avi" for i in range(60))
+    assert len(metrics["history"]) == 2
+    assert metrics["accuracy"] == sum(metrics["confusion"][k][k] for k in range(3)) / metrics["n_test"]
+
+
+def test_several_seeds_give_a_folder_each_with_mean_and_deviation(tmp_path):
+    path = toy(tmp_path / "toy.h5", noise=3.0)
+    report = train_head(out=tmp_path / "run", features=path, variant="mean", seed=[0, 1, 2], epochs=3, split="random")
+    values = [metrics_of(tmp_path / "run" / f"seed-{s}")["accuracy"] for s in (0, 1, 2)]
+    figures = report.to_dict()
+    assert figures["accuracy_mean"] == pytest.approx(sum(values) / 3)
+    mean = sum(values) / 3
+    assert figures["accuracy_std"] == pytest.approx((sum((v - mean) ** 2 for v in values) / 2) ** 0.5)
+    losses = [min(e["val_loss"] for e in metrics_of(tmp_path / "run" / f"seed-{s}")["history"]) for s in (0, 1, 2)]
+    assert read_run(tmp_path / "run").settings["seed"] == int(np.argmin(losses))
+
+
+@pytest.mark.parametrize("variant", ["lrcn", "convlstm"])
+def test_pixel_variants_learn_from_the_frame_store(tmp_path, cache_folder, variant):
+    report = train_head(out=tmp_path / "run", cache=cache_folder, variant=variant, epochs=1, batch_size=4)
+    run = report.runs[0]
+    assert run.n_train + run.n_val + run.n_test == 12
+    assert run.backbone == "pixels64"
+
+
+def test_cached_features_train_and_concatenate(tmp_path, cache_folder):
+    twice = ["test_resnet", "test_resnet"]
+    for backbone, dim in ((["test_resnet"], 96), (twice, 192)):
+        train_head(out=tmp_path / str(dim), cache=cache_folder, variant="mean", backbone=backbone, epochs=1)
+        assert json.loads((tmp_path / str(dim) / "run.json").read_text())["head"]["input_dim"] == dim
+
+
+def test_a_loss_that_is_no_number_ends_training_with_the_best_so_far(tmp_path, features, monkeypatch):
+    from fitrec_cache.train import _Job
+
+    losses = iter([0.9, 0.5, float("nan"), 0.1])
+    monkeypatch.setattr(_Job, "_validate", lambda self, head: (next(losses), 0.0))
+    report = train_head(out=tmp_path / "run", features=features, variant="mean", epochs=4)
+    assert (report.runs[0].epochs, report.runs[0].best_epoch) == (2, 2)
+    losses = iter([float("nan")])
+    with pytest.raises(UsageError, match="training diverged"):
+        train_head(out=tmp_path / "other", features=features, variant="mean", epochs=4)
+
+
+def test_wrong_use_is_refused(tmp_path, features, cache_folder):
+    def refused(reason, **settings):
+        with pytest.raises(UsageError, match=reason):
+            train_head(**{"out": tmp_path / "run", "variant": "mean", **settings})
+        assert not (tmp_path / "run" / "run.json").exists()
+
+    refused("unknown variant 'meen'.*Did you mean 'mean'", features=features, variant="meen")
+    refused("unknown attention 'dott'", features=features, variant="vit-lstm", attention="dott")
+    refused("unknown split 'grup'", features=features, split="grup")
+    refused("either --cache DIR or --features FILE")
+    refused("either --cache DIR or --features FILE", features=features, cache=cache_folder)
+    refused("learns from frames", features=features, variant="lrcn")
+    refused("leave --backbone", cache=cache_folder, variant="lrcn", backbone=["test_resnet"])
+    refused("choose from a cache", features=features, backbone=["test_resnet"])
+    refused("unknown backbone 'test_resne'", cache=cache_folder, backbone=["test_resne"])
+    refused("unknown preset 'paper'", cache=cache_folder, backbone=["test_resnet"], preset="paper")
+    refused("epochs is 0", features=features, epochs=0)
+    refused("learning_rate is 0", features=features, learning_rate=0)
+    refused("seeds", features=features, seed=[1, 1])
+    refused("one class", features=toy(tmp_path / "one.h5", labels=["Hop"] * 60))
+    with pytest.raises(StoreError, match="no cache at"):
+        train_head(out=tmp_path / "run", cache=tmp_path / "none")
+
+
+def test_a_run_is_not_overwritten_unless_asked(tmp_path, features):
+    train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    with pytest.raises(UsageError, match=r"holds a run already.*--overwrite"):
+        train_head(out=tmp_path / "run", features=features, variant="mean", epochs=2)
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+    train_head(out=tmp_path / "run", features=features, variant="mean", epochs=2, overwrite=True)
+    assert len(metrics_of(tmp_path / "run")["history"]) == 2
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").touch()
+    with pytest.raises(UsageError, match="something that is not a run"):
+        train_head(out=tmp_path / "home", features=features, variant="mean", overwrite=True)
+
+
+def test_damaged_runs_are_refused(tmp_path, features):
+    train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
+    path = tmp_path / "run" / "run.json"
+    good, tensors = json.loads(path.read_text()), (tmp_path / "run" / "head.safetensors").read_bytes()
+    read_run(tmp_path / "run")
+    huge = good["head"] | {"input_dim": 10**9}
+    for text in (
+        "",
+        "[]",
+        "{" * 100_000,
+        json.dumps(good | {"labels": ["a"]}),
+        json.dumps(good | {"head": huge}),
+        json.dumps(good | {"head": good["head"] | {"frames": "x"}}),
+        json.dumps({k: v for k, v in good.items() if k != "head"}),
+    ):
+        path.write_text(text)
+        with pytest.raises(StoreCorrupt):
+            read_run(tmp_path / "run")
+    path.write_text(json.dumps(good | {"run_version": 99}))
+    with pytest.raises(FitrecError, match="version 99, this program reads 1"):
+        read_run(tmp_path / "run")
+    path.write_text(json.dumps(good))
+    for data in (b"", tensors[:-5], tensors[:20]):
+        (tmp_path / "run" / "head.safetensors").write_bytes(data)
+        with pytest.raises(StoreCorrupt, match="damaged"):
+            read_run(tmp_path / "run")
+    with pytest.raises(UsageError, match="no run at"):
+        read_run(tmp_path / "none")
