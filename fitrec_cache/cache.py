@@ -48,15 +48,16 @@ class Cache:
         self._clips = Store(folder / "clips", "clips", CLIPS_IDENTITY)
 
     def clips(self) -> list[HeldClip]:
-        """Return the clips known, in the order in which they were first seen; the latest entry of each holds."""
+        """Return the clips known, by name, so that nothing depends on who came first; the latest entry of each holds."""
         if not len(self._clips):
             return []
         columns = self._clips.rows(self._clips.keys(), CLIP_COLUMNS)
         texts = [text_values(columns[name]) for name in CLIP_COLUMNS]
-        return [
+        held = [
             HeldClip(clip_id=k, video_sha256=v, label=lab, group=g or None, extra=json.loads(e), problem=p)
             for k, v, lab, g, e, p in zip(*texts, strict=True)
         ]
+        return sorted(held, key=lambda clip: clip.clip_id)
 
     def write_clips(self, clips: Sequence[HeldClip]) -> None:
         """Commit clips as one part."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from fitrec_cache.backbone import EMBEDDED, Backbone, load_backbone
 from fitrec_cache.cache import Cache, HeldClip, pick_frames
@@ -21,6 +21,7 @@ from fitrec_cache.clips import Clip, find_clips
 from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash
 from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.jpeg import CODEC, decode_frames
+from fitrec_cache.progress import progress_bar
 from fitrec_cache.store import FORMAT_VERSION, Store, text_column
 
 #: A part is committed after this many clips or seconds, whichever comes first: what a kill can cost.
@@ -248,6 +249,10 @@ class _Rows:
     features: list[dict[str, tuple[Any, Any]]] = field(default_factory=list)
     done: int = 0
 
+    def pending(self) -> int:
+        """Return how many clips a commit would write."""
+        return max(len(self.clips), len(self.frames), *map(len, self.features))
+
 
 @dataclass(frozen=True)
 class _Task:
@@ -277,13 +282,13 @@ class _Run:
 
     def work(self, clips: Sequence[Clip], pool: _LazyPool | None, *, progress: bool) -> None:
         """Take every clip from video to features; commit what is finished, also when interrupted."""
-        bar = tqdm(total=len(clips), unit="clip", desc="extract", disable=not progress, smoothing=0.05)
+        bar = progress_bar(total=len(clips), unit="clip", what="extract", show=progress)
         try:
             with bar:
-                for task in self._ahead(clips, pool):
+                for task in self._ahead(_in_shuffled_blocks(clips), pool):
                     self._one(task)
                     bar.update()
-                    if len(self.rows.clips) >= COMMIT_CLIPS or time.monotonic() - self.rows.since > COMMIT_SECONDS:
+                    if self.rows.pending() >= COMMIT_CLIPS or time.monotonic() - self.rows.since > COMMIT_SECONDS:
                         self.commit()
         finally:
             self.commit()
@@ -321,7 +326,7 @@ class _Run:
 
     def _one(self, task: _Task) -> None:
         problem, worked = task.problem, False
-        if task.wait is not None:
+        if task.wait is not None and task.key not in self.frames:
             with self._timed("decode_wait"):
                 outcome = task.wait()
             if isinstance(outcome, str):
@@ -365,7 +370,10 @@ class _Run:
             extra=dict(clip.extra),
             problem=problem,
         )
-        if self.held.get(clip.clip_id) != entry:
+        before = self.held.get(clip.clip_id)
+        if problem and before is not None and not before.problem:
+            return  # what is stored of it stays usable
+        if before != entry:
             self.held[clip.clip_id] = entry
             self.rows.clips.append(entry)
 
@@ -380,6 +388,8 @@ class _Run:
                     store.write_part(_feature_arrays(features))
             if rows.clips:
                 self.cache.write_clips(rows.clips)
+            for store in (self.frames, *self.stores):
+                store.refresh()  # what others committed meanwhile need not be done here
         self.done += rows.done
 
     def report(self, n_clips: int, seconds: float) -> ExtractReport:
@@ -409,6 +419,16 @@ class _Timer:
 
     def __exit__(self, *exc: object) -> None:
         self._stages[self._stage] += time.perf_counter() - self._started
+
+
+def _in_shuffled_blocks(clips: Sequence[Clip]) -> list[Clip]:
+    """Return clips in blocks of a part's size, the blocks in random order.
+
+    Several processes that work on one cache so meet rarely, and see by each other's commits what is done: no locks.
+    """
+    blocks = [clips[i : i + COMMIT_CLIPS] for i in range(0, len(clips), COMMIT_CLIPS)]
+    random.SystemRandom().shuffle(blocks)
+    return [clip for block in blocks for clip in block]
 
 
 def _frame_arrays(clips: dict[str, StoredClip]) -> dict[str, Any]:

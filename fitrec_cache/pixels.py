@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from fitrec_cache.cache import Cache, pick_frames
 from fitrec_cache.errors import StoreError
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pack import Features
+from fitrec_cache.progress import progress_bar
 from fitrec_cache.resizing import resize
 from fitrec_cache.variants import PIXELS
 
@@ -43,8 +43,10 @@ def load_pixels(cache: Cache, *, progress: bool = False) -> Features:
     row = {key: i for i, key in enumerate(keys)}
     samples = int(store.identity["samples"])
     values = np.empty((len(keys), samples, SIZE, SIZE, 3), dtype=np.uint8)
-    for i, key in enumerate(tqdm(keys, unit="clip", desc="frames", disable=not progress)):
-        values[i] = to_pixels(decode_frames(store.jpegs(key)))
+    with progress_bar(total=len(keys), unit="clip", what="frames", show=progress) as bar:
+        for i, key in enumerate(keys):
+            values[i] = to_pixels(decode_frames(store.jpegs(key)))
+            bar.update()
     times = store.rows(keys, ("pts_seconds",))["pts_seconds"]
     order = [row[c.video_sha256] for c in clips]
     if order != list(range(len(keys))):

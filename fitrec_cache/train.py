@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from fitrec_cache import __version__
 from fitrec_cache.cache import Cache
@@ -24,6 +23,7 @@ from fitrec_cache.head import VARIANTS, HeadConfig, build_head, count_trainable
 from fitrec_cache.metrics import Metrics, evaluate
 from fitrec_cache.pack import Features, load_cached, read_pack
 from fitrec_cache.pixels import load_pixels
+from fitrec_cache.progress import progress_bar
 from fitrec_cache.runs import check_out, run_folders, write_run
 from fitrec_cache.splits import Split, make_split
 
@@ -262,8 +262,8 @@ class _Job:
         history: list[dict[str, float]] = []
         best_loss, best_epoch, best = float("inf"), 0, _copy_state(head)
         label = f"{self.config.variant} seed {self.split.seed}"
-        with tqdm(range(1, self.settings.epochs + 1), unit="epoch", desc=label, disable=not progress) as bar:
-            for epoch in bar:
+        with progress_bar(total=self.settings.epochs, unit="epoch", what=label, show=progress) as bar:
+            for epoch in range(1, self.settings.epochs + 1):
                 train_loss, train_accuracy = self._epoch(head, optimiser)
                 val_loss, val_accuracy = self._validate(head)
                 if not math.isfinite(train_loss + val_loss):
@@ -277,7 +277,8 @@ class _Job:
                         "val_accuracy": val_accuracy,
                     }
                 )
-                bar.set_postfix(val_loss=f"{val_loss:.3f}", val_acc=f"{val_accuracy:.3f}")
+                bar.set_postfix(val_loss=f"{val_loss:.3f}", val_acc=f"{val_accuracy:.3f}", refresh=False)
+                bar.update()
                 if val_loss < best_loss:
                     best_loss, best_epoch, best = val_loss, epoch, _copy_state(head)
                 elif epoch - best_epoch >= self.settings.patience:

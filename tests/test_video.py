@@ -7,8 +7,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from make_video import (
+    _audio_stream,
     _encode,
+    _encode_tone,
     _video_stream,
     frame_image,
     read_corners,
@@ -256,6 +259,16 @@ def test_the_first_video_stream_is_taken(tmp_path, kind, name):
 def test_cover_art_is_not_the_video(tmp_path):
     clip = read(write_with_cover_art(tmp_path / "v.mp4", 30))
     assert numbers(clip) == eq1(30)
+
+
+def test_a_song_with_cover_art_is_not_a_video(tmp_path):
+    with av.open(str(tmp_path / "song.mp4"), "w") as container:
+        sound, cover = _audio_stream(container, "aac"), _video_stream(container, "mjpeg", 25, (32, 32), "yuvj420p")
+        cover.disposition = Disposition.attached_pic
+        _encode(container, cover, [np.full((32, 32, 3), 200, dtype=np.uint8)], range(1))
+        _encode_tone(container, sound, 0.5)
+    with pytest.raises(VideoError, match="no video stream"):
+        read(tmp_path / "song.mp4")
 
 
 def test_the_same_file_gives_the_same_bits(tmp_path):
