@@ -29,7 +29,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torchvision.io import ImageReadMode, decode_jpeg
+
+from fitrec_cache.jpeg import decode_frames
 
 BACKBONES = ("vit_tiny_patch16_224", "tf_efficientnet_b0", "resnet50")
 
@@ -140,14 +141,13 @@ def encoding(videos: Path, clips: list[str], weights: Path, samples: int) -> dic
         video_s.append(time.perf_counter() - started)
         base = embed(model, mean, std, frames, "squash")
         for short in (224, 256, 288):
-            for quality in (85, 90, 95):
+            for quality in (90, 95):
                 for subsampling in (0, 2):
                     data = jpegs(frames, short, quality, subsampling)
-                    tensors = [torch.frombuffer(bytearray(d), dtype=torch.uint8) for d in data]
                     started = time.perf_counter()
-                    back = [decode_jpeg(t, ImageReadMode.RGB) for t in tensors]
+                    back = decode_frames(data)
                     seconds = time.perf_counter() - started
-                    x = embed(model, mean, std, torch.stack(back).permute(0, 2, 3, 1).numpy(), "squash")
+                    x = embed(model, mean, std, back.permute(0, 2, 3, 1).numpy(), "squash")
                     cos = (x * base).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(base, axis=1)
                     key = f"short{short}-q{quality}-{'444' if subsampling == 0 else '420'}"
                     r = rows.setdefault(key, {"bytes": [], "seconds": [], "cos": []})
@@ -178,6 +178,7 @@ def main() -> None:
     parser.add_argument("trainlist", type=Path)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only-encoding", action="store_true", help="keep the geometry rows that --out holds")
     parser.add_argument("--step", type=int, default=2, help="use every STEP-th clip of the list for geometry")
     args = parser.parse_args()
     clips = read_list(args.trainlist)
@@ -188,7 +189,10 @@ def main() -> None:
         "av": av.__version__,
         "list": args.trainlist.name,
     }
-    result["geometry"] = geometry(args.videos, clips[:: args.step], args.weights, samples=3)
+    if args.only_encoding:
+        result["geometry"] = json.loads(args.out.read_text())["geometry"]
+    else:
+        result["geometry"] = geometry(args.videos, clips[:: args.step], args.weights, samples=3)
     result["encoding"] = encoding(args.videos, clips[::40], args.weights, samples=20)
     args.out.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -48,7 +48,7 @@ class Cache:
         self._clips = Store(folder / "clips", "clips", CLIPS_IDENTITY)
 
     def clips(self) -> list[HeldClip]:
-        """Return the clips known, by name, so that nothing depends on who came first; the latest entry of each holds."""
+        """Return the clips known, sorted by name; the latest entry of each holds."""
         if not len(self._clips):
             return []
         columns = self._clips.rows(self._clips.keys(), CLIP_COLUMNS)

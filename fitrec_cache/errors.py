@@ -5,7 +5,8 @@
     FitrecError            a problem was found (exit code 1)
     ├── UsageError         wrong use: the call itself must change (exit code 2)
     │   ├── ManifestError  the list of clips cannot be used as it is
-    │   └── WeightsError   weights that are missing or do not fit the backbone
+    │   ├── WeightsError   weights that are missing or do not fit the backbone
+    │   └── NoCacheError   a folder that is no cache (a StoreError too)
     ├── VideoError         one clip cannot be used; the others go on
     ├── StoreError         the cache cannot be read or written
     │   └── StoreCorrupt   a stored file is damaged
@@ -42,6 +43,10 @@ class VideoError(FitrecError):
 
 class StoreError(FitrecError):
     """A cache that cannot be read or written: missing, read-only, full, or of another format version."""
+
+
+class NoCacheError(UsageError, StoreError):
+    """A folder that is not a cache, or not there."""
 
 
 class StoreCorrupt(StoreError):

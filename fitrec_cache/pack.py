@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache import hdf5
-from fitrec_cache.cache import Cache, load_features, pick_features
+from fitrec_cache.cache import Cache, HeldClip, load_features, pick_features
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.files import canonical_json, write_atomic
 from fitrec_cache.store import FORMAT_VERSION, text_column, text_values
@@ -65,6 +65,23 @@ class PackReport:
         return dict(vars(self))
 
 
+def distinct_clips(cache: Cache) -> tuple[list[HeldClip], list[str]]:
+    """Return the usable clips, each content once, and notes on what was left out.
+
+    The same video under two names would be on two sides of a split.
+    """
+    first: dict[str, HeldClip] = {}
+    notes = []
+    for clip in cache.clips():
+        if clip.problem:
+            continue
+        same = first.setdefault(clip.video_sha256, clip)
+        if same is not clip:
+            labels = "" if same.label == clip.label else f", labels {same.label} and {clip.label}"
+            notes.append(f"{clip.clip_id} has the same content as {same.clip_id}{labels}: left out")
+    return list(first.values()), notes
+
+
 def load_cached(cache: Cache, backbones: Sequence[str], *, preset: str | None = None) -> Features:
     """Load the features of all held clips into memory, several backbones side by side.
 
@@ -73,7 +90,7 @@ def load_cached(cache: Cache, backbones: Sequence[str], *, preset: str | None = 
         UsageError: If a backbone is not cached or not told apart.
     """
     stores = [pick_features(cache, b, preset=preset) for b in backbones]
-    held = [c for c in cache.clips() if not c.problem]
+    held, notes = distinct_clips(cache)
     clips = [c for c in held if all(c.video_sha256 in s for s in stores)]
     if not clips:
         raise StoreError(f"no clip in {cache.folder} has features of {' and '.join(backbones)}: run extract first")
@@ -88,7 +105,7 @@ def load_cached(cache: Cache, backbones: Sequence[str], *, preset: str | None = 
         extra=[c.extra for c in clips],
         sources=[{"kind": "features", "identity": s.identity, "origin": s.origin()} for s in stores],
         name="+".join(s.identity["backbone"] for s in stores),
-        notes=[f"{left_out} of {len(held)} clips have no features of {'+'.join(backbones)}: left out"] * bool(left_out),
+        notes=notes + [f"{left_out} clips have no features of {'+'.join(backbones)}: left out"] * bool(left_out),
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from fitrec_cache.cache import Cache, pick_frames
 from fitrec_cache.errors import StoreError
 from fitrec_cache.jpeg import decode_frames
-from fitrec_cache.pack import Features
+from fitrec_cache.pack import Features, distinct_clips
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.resizing import resize
 from fitrec_cache.variants import PIXELS
@@ -35,7 +35,8 @@ def load_pixels(cache: Cache, *, progress: bool = False) -> Features:
         UsageError: If the cache holds no frames.
     """
     store = pick_frames(cache)
-    clips = [c for c in cache.clips() if not c.problem and c.video_sha256 in store]
+    held, notes = distinct_clips(cache)
+    clips = [c for c in held if c.video_sha256 in store]
     if not clips:
         raise StoreError(f"no clip in {cache.folder} has frames: run extract first")
     wanted = {c.video_sha256 for c in clips}
@@ -60,4 +61,5 @@ def load_pixels(cache: Cache, *, progress: bool = False) -> Features:
         extra=[c.extra for c in clips],
         sources=[{"kind": "pixels", "identity": store.identity, "origin": {}}],
         name=PIXELS,
+        notes=notes,
     )

@@ -37,11 +37,17 @@ def run_folders(out: Path, seeds: Sequence[int]) -> list[Path]:
     """Return the run folder of each seed: ``out`` itself for one, ``out/seed-N`` for several.
 
     Raises:
-        UsageError: If there is no seed, or one twice.
+        UsageError: If there is no seed, or one twice, or runs of other seeds are there already.
     """
     if not seeds or len(set(seeds)) != len(seeds):
         raise UsageError(f"seeds {list(seeds)}: expected at least one, and each once")
-    return [out] if len(seeds) == 1 else [out / f"seed-{s}" for s in seeds]
+    folders = [out] if len(seeds) == 1 else [out / f"seed-{s}" for s in seeds]
+    others = [f for f in (out, *sorted(out.glob("seed-*"))) if f not in folders and (f / "run.json").exists()]
+    if others:
+        raise UsageError(
+            f"--out {out}: {others[0]} holds a run of an earlier call with other seeds; choose another folder"
+        )
+    return folders
 
 
 def check_out(folder: Path, *, overwrite: bool) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache import hdf5
-from fitrec_cache.errors import StoreCorrupt, StoreError
+from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError
 from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, write_atomic, write_json
 
 FORMAT_VERSION = 1
@@ -289,7 +289,8 @@ def open_root(folder: Path, *, create: bool) -> None:
     """Check that a folder is a cache of this format version, or make it one.
 
     Raises:
-        StoreError: If it is missing, not a cache, of another version, or cannot be written.
+        NoCacheError: If it is missing, or something else than a cache.
+        StoreError: If it is of another version, or cannot be read or written.
     """
     marker = folder / "cache.json"
     if marker.is_file():
@@ -303,10 +304,10 @@ def open_root(folder: Path, *, create: bool) -> None:
             raise _other_version(folder, version)
         return
     if not create:
-        raise StoreError(f"no cache at {folder}: expected a folder made by `fitrec-cache extract VIDEOS --cache DIR`")
+        raise NoCacheError(f"no cache at {folder}: expected a folder made by `fitrec-cache extract VIDEOS --cache DIR`")
     # An unfinished file is what a first run leaves that was killed before it wrote the marker.
     if folder.exists() and not (folder.is_dir() and all(p.name.startswith(TEMPORARY) for p in folder.iterdir())):
-        raise StoreError(f"{folder} exists and is not a cache (no cache.json): choose a new or empty folder")
+        raise NoCacheError(f"{folder} exists and is not a cache (no cache.json): choose a new or empty folder")
     make_folder(folder)
     write_json(marker, {"format_version": FORMAT_VERSION, "what": "features and frames cached by fitrec-cache"})
 

@@ -49,10 +49,12 @@ def test_a_clip_is_kept_as_jpeg_with_numbers_times_and_ledger(tmp_path):
 
 def test_crash_hang_and_surprise_cost_one_clip_each_and_the_pool_goes_on(tmp_path):
     good = write_video(tmp_path / "v.mp4", 9, width=128, height=96)
+    started = time.monotonic()
     with DecoderPool(workers=1, clip_seconds=4) as pool:
         waits = [pool.submit(job(p)) for p in (good, KillsItsReader(good), good, HangsItsReader(good), good)]
         waits += [pool.submit(job(p)) for p in (FailsItsReader(good), tmp_path / "gone.mp4", good)]
         found = [wait() for wait in waits]
+    assert time.monotonic() - started < 30  # the one that hangs would have taken ten minutes
     assert found[1] == "decoder crashed (exit code -9)"
     assert found[3] == "decoder did not finish within 4 s and was stopped"
     assert found[5] == "decoder failed: OverflowError: from deep inside a decoder"

@@ -58,7 +58,10 @@ def test_live_features_are_the_cached_ones_bit_for_bit(run, cache_folder, video_
         assert live.tobytes() == held(cache_folder, path)["features"].tobytes()
 
 
-def test_live_pixels_are_the_cached_ones_bit_for_bit(cache_folder, video_folder):
+@pytest.mark.parametrize("step", [1, -1])
+def test_live_pixels_are_the_cached_ones_bit_for_bit(cache_folder, video_folder, monkeypatch, step):
+    clips = Cache.clips
+    monkeypatch.setattr(Cache, "clips", lambda self: clips(self)[::step])  # -1: not in the order of the parts
     pixels = load_pixels(Cache(cache_folder))
     pipeline = module._Pipeline(pixels.sources[0], {}, device="cpu", force=False)
     for path in sorted(video_folder.rglob("*.avi"))[:3]:
