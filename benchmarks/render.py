@@ -52,7 +52,12 @@ def verdicts(rows: dict[tuple[str, str, str], list[dict[str, Any]]]) -> list[str
     return out
 
 
-BLOCKS = {"exercises30": exercises30}
+def demo() -> str:
+    text = (ROOT / "benchmarks/results/demo.txt").read_text().strip()
+    return f"```\n{text}\n```"
+
+
+BLOCKS = {"demo": demo, "exercises30": exercises30}
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,24 +29,37 @@ app = typer.Typer(
     help="Decode once, embed once, then train exercise-recognition heads in seconds.",
 )
 
+#: Exit code of a program that Ctrl-C ended, by the shells' convention.
+_CTRL_C = 130
+
 CacheOption = Annotated[Path, typer.Option("--cache", help="Cache folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output and nothing else.")]
 
 
 def main() -> NoReturn:
     """Run the command line; errors become ``Error: ...`` and an exit code: 1 a problem, 2 wrong use, 130 Ctrl-C."""
+    # A scheduler's or `kill`'s polite stop is a Ctrl-C: what is finished is committed first.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except FitrecError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
-        print("Interrupted: what was finished is stored; run the same command again to go on.", file=sys.stderr)
-        sys.exit(130)
+        _interrupted()
+    except SystemExit as end:
+        if end.code == _CTRL_C:  # typer's way
+            _interrupted()
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
     sys.exit(0)
+
+
+def _interrupted() -> NoReturn:
+    print("Interrupted: what was finished is stored; run the same command again to go on.", file=sys.stderr)
+    sys.exit(_CTRL_C)
 
 
 def _version(wanted: bool) -> None:
