@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
-from fitrec_cache.errors import FitrecError, UsageError, WeightsError, unknown_name
+from fitrec_cache.errors import UsageError, VideoError, WeightsError, unknown_name
 from fitrec_cache.resizing import resize
 from fitrec_cache.weights import fit_weights, read_weights, weights_digest
 
@@ -145,7 +145,7 @@ class Backbone:
             float16 ``(T, d)``.
 
         Raises:
-            FitrecError: If an embedding is not finite in float16.
+            VideoError: If an embedding is not finite in float16.
         """
         x = self.prepare(frames).to(self._device)  # (T, 3, h, w)
         x = ((x.float() / 255 - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
@@ -154,7 +154,7 @@ class Backbone:
             y = self._model(x)  # (T, d)
         features: NDArray[np.float16] = y.float().cpu().numpy().astype(np.float16)
         if not np.isfinite(features).all():
-            raise FitrecError(
+            raise VideoError(
                 f"{self.name} gave embeddings that float16 cannot hold: its weights do not suit preset "
                 f"{self.preprocessing.preset} at {self.precision}"
             )

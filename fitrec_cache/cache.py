@@ -21,7 +21,10 @@ CLIPS_IDENTITY = {"format_version": FORMAT_VERSION, "what": "clips"}
 
 @dataclass(frozen=True, kw_only=True)
 class HeldClip:
-    """A clip that the cache knows; ``problem`` is empty, or why its last extraction failed."""
+    """A clip that the cache knows.
+
+    ``problem`` is empty, or why its last extraction failed; ``since`` grows with the time of its entry.
+    """
 
     clip_id: str
     video_sha256: str
@@ -29,6 +32,7 @@ class HeldClip:
     group: str | None
     extra: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
+    since: str = field(default="", compare=False)
 
 
 class Cache:
@@ -54,7 +58,15 @@ class Cache:
         columns = self._clips.rows(self._clips.keys(), CLIP_COLUMNS)
         texts = [text_values(columns[name]) for name in CLIP_COLUMNS]
         held = [
-            HeldClip(clip_id=k, video_sha256=v, label=lab, group=g or None, extra=json.loads(e), problem=p)
+            HeldClip(
+                clip_id=k,
+                video_sha256=v,
+                label=lab,
+                group=g or None,
+                extra=json.loads(e),
+                problem=p,
+                since=self._clips.part_of(k),
+            )
             for k, v, lab, g, e, p in zip(*texts, strict=True)
         ]
         return sorted(held, key=lambda clip: clip.clip_id)

@@ -292,8 +292,6 @@ class _Run:
                         self.commit()
         finally:
             self.commit()
-        for store, model in zip(self.stores, self.models, strict=True):
-            store.write_origin(model.origin())
 
     def _ahead(self, clips: Sequence[Clip], pool: _LazyPool | None) -> Iterator[_Task]:
         """Yield tasks in order while later clips are already being decoded."""
@@ -337,10 +335,14 @@ class _Run:
         known = task.key in self.frames or task.key in self.rows.frames
         if not problem and not known and not all(task.key in s for s in self.stores):
             problem = f"same content as {self.first_with[task.key]}, which failed"
+        if not problem:
+            try:
+                worked = self._embed(task.key) or worked
+            except VideoError as error:
+                problem = str(error)
         if problem:
             self.failed.append(FailedClip(clip_id=task.clip.clip_id, path=str(task.clip.path or ""), reason=problem))
         else:
-            worked = self._embed(task.key) or worked
             self.rows.done += worked
             self.reused += not worked
         self._note_clip(task, problem)
@@ -373,24 +375,30 @@ class _Run:
         before = self.held.get(clip.clip_id)
         if problem and before is not None and not before.problem:
             return  # what is stored of it stays usable
+        if before is not None and before.video_sha256 != entry.video_sha256:
+            self.notes.append(f"{clip.clip_id} has other content than before: it takes the place of the earlier video")
         if before != entry:
             self.held[clip.clip_id] = entry
             self.rows.clips.append(entry)
 
     def commit(self) -> None:
         """Write finished clips: frames, then features, then the clips themselves. Done means committed."""
-        rows, self.rows = self.rows, self._new_rows()
+        rows = self.rows
         with self._timed("write"):
             if rows.frames:
                 self.frames.write_part(_frame_arrays(rows.frames))
-            for store, features in zip(self.stores, rows.features, strict=True):
-                if features:
-                    store.write_part(_feature_arrays(features))
+                rows.frames = {}
+            for i, (store, model) in enumerate(zip(self.stores, self.models, strict=True)):
+                if rows.features[i]:
+                    store.write_part(_feature_arrays(rows.features[i]))
+                    rows.features[i] = {}
+                store.write_origin(model.origin())
             if rows.clips:
                 self.cache.write_clips(rows.clips)
+            self.done += rows.done
+            self.rows = self._new_rows()  # what an interruption leaves in the old ones is written by the next commit
             for store in (self.frames, *self.stores):
                 store.refresh()  # what others committed meanwhile need not be done here
-        self.done += rows.done
 
     def report(self, n_clips: int, seconds: float) -> ExtractReport:
         return ExtractReport(

@@ -68,18 +68,16 @@ class PackReport:
 def distinct_clips(cache: Cache) -> tuple[list[HeldClip], list[str]]:
     """Return the usable clips, each content once, and notes on what was left out.
 
-    The same video under two names would be on two sides of a split.
+    The same video under two names would be on two sides of a split; the name and label given last count.
     """
-    first: dict[str, HeldClip] = {}
+    latest: dict[str, HeldClip] = {}
     notes = []
-    for clip in cache.clips():
-        if clip.problem:
-            continue
-        same = first.setdefault(clip.video_sha256, clip)
+    for clip in sorted((c for c in cache.clips() if not c.problem), key=lambda c: c.since, reverse=True):
+        same = latest.setdefault(clip.video_sha256, clip)
         if same is not clip:
-            labels = "" if same.label == clip.label else f", labels {same.label} and {clip.label}"
+            labels = "" if same.label == clip.label else f", now of class {same.label}, not {clip.label}"
             notes.append(f"{clip.clip_id} has the same content as {same.clip_id}{labels}: left out")
-    return list(first.values()), notes
+    return sorted(latest.values(), key=lambda c: c.clip_id), notes
 
 
 def load_cached(cache: Cache, backbones: Sequence[str], *, preset: str | None = None) -> Features:
@@ -159,6 +157,9 @@ def read_pack(path: Path) -> Features:
     except (hdf5.Unreadable, ValueError) as error:
         raise UsageError(f"features file {path}: {error}. docs/format.md says what it must hold") from error
     _check_pack(path, arrays, columns)
+    order = np.argsort(columns["clip_id"], kind="stable")  # results must not depend on the order of rows
+    arrays = {name: a[order] for name, a in arrays.items()}
+    columns = {name: [c[i] for i in order] for name, c in columns.items()}
     n, t, _ = arrays["features"].shape
     return Features(
         values=arrays["features"].astype(np.float16, copy=False)

@@ -93,6 +93,10 @@ class Store:
         """Return all keys, in the order in which they were first committed."""
         return list(self._where)
 
+    def part_of(self, key: str) -> str:
+        """Return the name of the part that holds a key; names grow with time."""
+        return self._where[key].part
+
     def part_paths(self) -> list[Path]:
         """Return the committed parts, oldest first."""
         if not self.folder.is_dir():
@@ -307,6 +311,8 @@ def open_root(folder: Path, *, create: bool) -> None:
         raise NoCacheError(f"no cache at {folder}: expected a folder made by `fitrec-cache extract VIDEOS --cache DIR`")
     # An unfinished file is what a first run leaves that was killed before it wrote the marker.
     if folder.exists() and not (folder.is_dir() and all(p.name.startswith(TEMPORARY) for p in folder.iterdir())):
+        if marker.is_file():  # another process made it just now
+            return open_root(folder, create=create)
         raise NoCacheError(f"{folder} exists and is not a cache (no cache.json): choose a new or empty folder")
     make_folder(folder)
     write_json(marker, {"format_version": FORMAT_VERSION, "what": "features and frames cached by fitrec-cache"})
