@@ -67,7 +67,7 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
         raise UsageError(f"recompute is {recompute}: expected 0 or more")
     open_root(cache, create=False)
     problems: list[dict[str, str]] = []
-    found: list[Path] = []
+    damaged: list[Path] = []
     parts = rows = repaired = 0
     for folder, kind in _folders(cache):
         identity, reason = _identity(folder, kind)
@@ -77,18 +77,18 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
                 write_json(folder / "identity.json", identity)
                 repaired += 1
             elif (folder / "identity.json").exists():
-                found.append(folder / "identity.json")
+                damaged.append(folder / "identity.json")
         for path in sorted(p for p in folder.iterdir() if p.name not in ("identity.json", "origin.json")):
             parts += path.name.startswith("part-")
             reason, n = _verify(path, kind, identity)
             rows += n
             if reason:
                 problems.append({"path": str(path), "reason": reason})
-                found.append(path)
+                damaged += [path] * _is_readable(path)  # what cannot be read may be sound
     if repair:
-        for path in found:
+        for path in damaged:
             _set_aside(cache, path)
-        repaired += len(found)
+        repaired += len(damaged)
     broken = bool(problems) and not repair
     done, distance = (0, None) if broken or not recompute else _recompute(cache, recompute, seed)
     return CheckReport(
@@ -147,6 +147,14 @@ def _verify(path: Path, kind: str, identity: dict[str, Any] | None) -> tuple[str
     except UnicodeDecodeError:
         return "its keys are not text", 0
     return "", len(arrays["key"])
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        with path.open("rb"):
+            return True
+    except OSError:
+        return False
 
 
 def _writer_lives(path: Path) -> bool:

@@ -371,7 +371,7 @@ def _predict_text(found: list[Prediction], picture: Path | None) -> str:
     for p in found:
         lines.append(f"{p.path}: {p.reason}" if p.reason else p.path)
         lines += [f"  {probability:6.1%}  {label}" for label, probability in p.top]
-    return _lines(lines, f"picture: {picture}" if picture else "")
+    return _lines(lines, f"picture: {picture}" if picture and any(p.top for p in found) else "")
 
 
 def _info_text(report: InfoReport) -> str:

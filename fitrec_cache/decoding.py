@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import multiprocessing
+import stat
 from collections.abc import Callable
 from concurrent.futures import TimeoutError
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from fitrec_cache.errors import FitrecError, VideoError
+from fitrec_cache.errors import FitrecError, UsageError, VideoError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +42,17 @@ def content_hash(path: Path) -> str:
     Raises:
         VideoError: If the file cannot be read.
     """
-    if path.exists() and not path.is_file():
-        raise VideoError("not a file")  # to open a named pipe would wait for ever
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise VideoError("not a file")  # to open a named pipe would wait for ever
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError as error:
         raise VideoError("file not found") from error
     except OSError as error:
         raise VideoError(f"cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise VideoError(f"not a path: {error}") from error
 
 
 def decode_clip(job: DecodeJob) -> StoredClip:
@@ -96,6 +100,8 @@ class DecoderPool:
     """
 
     def __init__(self, *, workers: int, clip_seconds: float) -> None:
+        if not (math.isfinite(clip_seconds) and clip_seconds > 0):
+            raise UsageError(f"clip_seconds is {clip_seconds}: expected a positive number of seconds")
         self._clip_seconds = clip_seconds
         # Not "fork": this process has threads (torch, HDF5) by now.
         self._pool: Any = ProcessPool(max_workers=workers, context=multiprocessing.get_context("spawn"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import time
@@ -154,6 +155,8 @@ def extract(
     for name, value in (("samples", samples), ("frame_size", frame_size), ("workers", workers)):
         if value is not None and value < 1:
             raise UsageError(f"{name} is {value}: expected 1 or more")
+    if not (math.isfinite(clip_seconds) and clip_seconds > 0):
+        raise UsageError(f"clip_seconds is {clip_seconds}: expected a positive number of seconds")
     opened = Cache(cache, create=videos is not None)
     clips, notes = _clips(opened, videos, classes, root, lists)
     models = _load_backbones(backbone, preset, precision, device)

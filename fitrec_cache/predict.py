@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fitrec_cache.backbone import Backbone, load_backbone
 from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip
-from fitrec_cache.errors import FitrecError, MismatchError, UsageError
+from fitrec_cache.errors import MismatchError, UsageError, unknown_name
 from fitrec_cache.extract import frame_identity
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pixels import to_pixels
@@ -92,10 +92,15 @@ def predict(
         raise UsageError("no video given: expected at least one file")
     if top < 1:
         raise UsageError(f"top is {top}: expected 1 or more")
+    if picture is not None and not picture.resolve().parent.is_dir():
+        raise UsageError(f"--picture {picture}: its folder does not exist; make it first")
     opened = read_run(run)
     sources = _sources(opened)
     given = {b.partition("=")[0]: b for b in backbone}
     pipelines = [_Pipeline(s, given, device=device, force=force) for s in sources]
+    used = {p.backbone.name for p in pipelines if p.backbone is not None}
+    for name in sorted(given.keys() - used):
+        raise unknown_name("backbone of this run", name, used)
     shown = _Pictures()
     with DecoderPool(workers=1, clip_seconds=clip_seconds) as pool:
         found = [_one(path, opened, pipelines, pool, top, shown) for path in videos]
@@ -197,7 +202,7 @@ def _draw(path: Path, shown: _Pictures) -> None:
     from fitrec_cache.report import AttentionStrip, attention_png
 
     if not shown.predictions:
-        raise FitrecError(f"no video could be used: {path} was not drawn")
+        return  # each video's reason says why there is nothing to draw
     strips = [
         AttentionStrip(
             title=f"{Path(p.path).name}: {p.top[0][0]} {p.top[0][1]:.2f}",

@@ -59,7 +59,7 @@ def check_out(folder: Path, *, overwrite: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {folder} is a file: expected a new folder")
-    taken = folder.is_dir() and any(folder.iterdir())
+    taken = any(p.is_file() for p in folder.rglob("*"))
     if taken and not (folder / "run.json").exists():
         raise UsageError(f"--out {folder} holds something that is not a run: choose a new folder")
     if taken and not overwrite:

@@ -244,8 +244,10 @@ def read_part(path: Path, kind: str, identity_sha256: str | None = None) -> Arra
     """
     try:
         data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise _damaged(path, "it is not there") from error
     except OSError as error:
-        raise _damaged(path, f"cannot be read ({error.strerror})") from error
+        raise StoreError(f"{path} cannot be read: {error.strerror}. Nothing says that it is damaged") from error
     match = _PART.fullmatch(path.name)
     if match is None or hashlib.sha256(data).hexdigest()[:32] != match[2]:
         raise _damaged(path, "its bytes are not those that were written (sha256 differs from the one in its name)")
@@ -312,7 +314,8 @@ def open_root(folder: Path, *, create: bool) -> None:
     # An unfinished file is what a first run leaves that was killed before it wrote the marker.
     if folder.exists() and not (folder.is_dir() and all(p.name.startswith(TEMPORARY) for p in folder.iterdir())):
         if marker.is_file():  # another process made it just now
-            return open_root(folder, create=create)
+            open_root(folder, create=create)
+            return
         raise NoCacheError(f"{folder} exists and is not a cache (no cache.json): choose a new or empty folder")
     make_folder(folder)
     write_json(marker, {"format_version": FORMAT_VERSION, "what": "features and frames cached by fitrec-cache"})

@@ -156,6 +156,12 @@ def train_head(
     if variant not in VARIANTS:
         raise unknown_name("variant", variant, VARIANTS)
     settings = TrainSettings(epochs=epochs, patience=patience, learning_rate=learning_rate, batch_size=batch_size)
+    if min(seed, default=0) < 0:
+        raise UsageError(f"seed {min(seed)}: expected 0 or more")
+    repeated = sorted({b for b in backbone if backbone.count(b) > 1})
+    if repeated:
+        raise UsageError(f"backbone {repeated[0]} is named twice: name each once")
+    where = _device(device)
     folders = run_folders(out, seed)
     for folder in folders:
         check_out(folder, overwrite=overwrite)
@@ -165,7 +171,7 @@ def train_head(
     runs, notes = [], list(data.notes)
     for folder, number in zip(folders, seed, strict=True):
         sides = make_split(split, clip_ids=data.clip_ids, labels=data.labels, groups=data.groups, seed=number)
-        job = _Job(data, sides, variant, attention, settings, torch.device(device))
+        job = _Job(data, sides, variant, attention, settings, where)
         fitted = job.fit(progress=progress)
         stages["train"] += fitted.seconds
         begun = time.perf_counter()
@@ -198,7 +204,27 @@ def _load(
         if backbone or preset:
             raise UsageError(f"variant {variant} learns from the frame store: leave --backbone and --preset out")
         return load_pixels(opened, progress=progress)
-    return load_cached(opened, backbone or (VARIANTS[variant].backbone,), preset=preset)
+    return _load_backbones(opened, VARIANTS[variant].backbone, backbone, preset)
+
+
+def _load_backbones(cache: Cache, default: str, wanted: Sequence[str], preset: str | None) -> Features:
+    """Load what was asked for; if nothing was, the variant's own backbone, or the only one that is cached."""
+    cached = {s.identity["backbone"] for s in cache.feature_stores() if len(s)}
+    if wanted or default in cached or len(cached) != 1:
+        return load_cached(cache, wanted or (default,), preset=preset)
+    only = cached.pop()
+    found = load_cached(cache, (only,), preset=preset)
+    found.notes.append(f"features of {default}, this variant's own, are not cached: {only} is used")
+    return found
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}. Try cpu") from error
+    return device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,15 +96,17 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int) -> DecodedClip
 
 
 def _check_file(path: Path) -> None:
-    if not path.exists():
-        raise VideoError("file not found")
-    if not path.is_file():
-        raise VideoError("not a file")
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise VideoError("not a file")
         with path.open("rb") as file:
             empty = not file.read(1)
+    except FileNotFoundError as error:
+        raise VideoError("file not found") from error
     except OSError as error:
         raise VideoError(f"cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise VideoError(f"not a path: {error}") from error
     if empty:
         raise VideoError("file is empty (0 bytes)")
 

@@ -17,17 +17,17 @@ from fitrec_cache.jpeg import decode_frames
 class KillsItsReader(type(Path())):
     """A path whose reader dies as a crashing decoder does."""
 
-    def exists(self, **_):
+    def stat(self, **_):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 class HangsItsReader(type(Path())):
-    def exists(self, **_):
+    def stat(self, **_):
         time.sleep(600)
 
 
 class FailsItsReader(type(Path())):
-    def exists(self, **_):
+    def stat(self, **_):
         raise OverflowError("from deep inside a decoder")
 
 

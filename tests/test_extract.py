@@ -327,3 +327,19 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path, video_fol
     assert list(kept) == sorted(kept)
     assert 0 < kept[0] < 12  # the first kill, at least, came in the middle
     assert everything(tmp_path / "cache") == everything(cache_folder)
+
+
+def test_the_class_given_last_counts_and_each_content_once(run, videos, tmp_path):
+    from fitrec_cache.cache import Cache
+    from fitrec_cache.pack import distinct_clips
+
+    run(videos)
+    clip = sorted(p for p in videos.rglob("*") if p.is_file())[0]
+    moved = videos / "Zumba" / clip.name
+    moved.parent.mkdir()
+    clip.rename(moved)
+    run(videos)
+    clips, notes = distinct_clips(Cache(tmp_path / "cache"))
+    assert len({c.video_sha256 for c in clips}) == len(clips)
+    assert f"Zumba/{clip.name}" in [c.clip_id for c in clips]
+    assert any("now of class Zumba" in n for n in notes)

@@ -12,7 +12,7 @@ from conftest import InlinePool
 from fitrec_cache import predict as module
 from fitrec_cache.cache import Cache
 from fitrec_cache.decoding import DecodeJob, decode_clip
-from fitrec_cache.errors import FitrecError, MismatchError, UsageError
+from fitrec_cache.errors import MismatchError, UsageError
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pixels import load_pixels
 from fitrec_cache.predict import predict
@@ -123,8 +123,12 @@ def test_the_picture_shows_each_video(run, tmp_path, video_folder):
     video = next(video_folder.rglob("*.avi"))
     predict([video], run=run, device="cpu", picture=tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
-    with pytest.raises(FitrecError, match="no video could be used"):
-        predict([tmp_path / "gone.mp4"], run=run, device="cpu", picture=tmp_path / "q.png")
+    found = predict([tmp_path / "gone.mp4"], run=run, device="cpu", picture=tmp_path / "q.png")
+    assert found[0].reason == "file not found"
+    with pytest.raises(UsageError, match="its folder does not exist"):
+        predict([video], run=run, device="cpu", picture=tmp_path / "none" / "q.png")
+    with pytest.raises(UsageError, match="backbone of this run 'resnet50'"):
+        predict([video], run=run, device="cpu", backbone=["resnet50=x.pth"])
     assert not (tmp_path / "q.png").exists()
 
 

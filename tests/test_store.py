@@ -170,7 +170,7 @@ def test_a_truncated_part_is_found(store, keep):
 
 def test_a_missing_part_is_found(store):
     store.write_part(features("a")).unlink()
-    with pytest.raises(StoreCorrupt, match="cannot be read"):
+    with pytest.raises(StoreCorrupt, match="it is not there"):
         store.row("a")
 
 

@@ -173,10 +173,18 @@ def test_pixel_variants_learn_from_the_frame_store(tmp_path, cache_folder, varia
 
 
 def test_cached_features_train_and_concatenate(tmp_path, cache_folder):
-    twice = ["test_resnet", "test_resnet"]
-    for backbone, dim in ((["test_resnet"], 96), (twice, 192)):
+    folder = next((cache_folder / "features").glob("test_resnet-*")).name
+    for backbone, dim in ((["test_resnet"], 96), (["test_resnet", folder], 192)):
         train_head(out=tmp_path / str(dim), cache=cache_folder, variant="mean", backbone=backbone, epochs=1)
         assert json.loads((tmp_path / str(dim) / "run.json").read_text())["head"]["input_dim"] == dim
+    with pytest.raises(UsageError, match="test_resnet is named twice"):
+        train_head(out=tmp_path / "x", cache=cache_folder, variant="mean", backbone=["test_resnet"] * 2)
+
+
+def test_the_only_cached_backbone_serves_where_none_is_named(tmp_path, cache_folder):
+    report = train_head(out=tmp_path / "run", cache=cache_folder, variant="mean", epochs=1)
+    assert report.runs[0].backbone == "test_resnet"
+    assert any("test_resnet is used" in note for note in report.notes)
 
 
 def test_a_loss_that_is_no_number_ends_training_with_the_best_so_far(tmp_path, features, monkeypatch):
