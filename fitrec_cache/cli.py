@@ -148,7 +148,10 @@ def train_head(
     ] = [],  # noqa: B006
     preset: Annotated[str | None, typer.Option(help="native, paper or table1, where the cache holds several.")] = None,
     split: Annotated[
-        str, typer.Option(help="auto (group where groups are known), group, random, official1|2|3, list:TRAIN,TEST.")
+        str,
+        typer.Option(
+            help="auto (group where groups are known), group, random, official1|2|3, list:TRAIN,TEST, manifest."
+        ),
     ] = "auto",
     seed: Annotated[list[int], typer.Option(help="Seed of split, initial values and batches; repeatable.")] = [0],  # noqa: B006
     attention: Annotated[

@@ -6,7 +6,7 @@ import math
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ def train_head(
         backbone: Which cached features; several are put side by side. Empty: the variant's own.
         preset: ``native``, ``paper`` or ``table1``, where the cache holds several.
         split: ``auto`` (``group`` where groups are known), ``group``, ``random``, ``official1`` to ``official3``, or
-            ``list:TRAIN,TEST``.
+            ``list:TRAIN,TEST``, or ``manifest`` (its column ``split``: train, test and, if given, val).
         seed: Seeds of split, initial values and order of batches; one run each.
         attention: ``additive`` (Eq. 9), ``dot`` or ``none``; None for the variant's own.
         epochs: At most this many.
@@ -170,7 +170,7 @@ def train_head(
     stages = {"load": time.perf_counter() - started, "train": 0.0, "write": 0.0}
     runs, notes = [], list(data.notes)
     for folder, number in zip(folders, seed, strict=True):
-        sides = make_split(split, clip_ids=data.clip_ids, labels=data.labels, groups=data.groups, seed=number)
+        sides = _sides(data, split, number)
         job = _Job(data, sides, variant, attention, settings, where)
         fitted = job.fit(progress=progress)
         stages["train"] += fitted.seconds
@@ -205,6 +205,25 @@ def _load(
             raise UsageError(f"variant {variant} learns from the frame store: leave --backbone and --preset out")
         return load_pixels(opened, progress=progress)
     return _load_backbones(opened, VARIANTS[variant].backbone, backbone, preset)
+
+
+def _sides(data: Features, rule: str, seed: int) -> Split:
+    clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups}
+    if rule != "manifest":
+        return make_split(rule, **clips, seed=seed)  # type: ignore[arg-type]
+    column = [extra.get("split", "") for extra in data.extra]
+    unknown = sorted(set(column) - {"train", "val", "test", ""})
+    if unknown or "test" not in column:
+        raise UsageError(
+            f"--split manifest reads the manifest's column split: got {unknown or sorted(set(column))}, "
+            "expected train, test and, if you like, val"
+        )
+    named = {side: [c for c, s in zip(data.clip_ids, column, strict=True) if s == side] for side in ("train", "test")}
+    split = make_split("list:manifest,manifest", **clips, seed=seed, lists=(named["train"], named["test"]))  # type: ignore[arg-type]
+    if "val" in column:
+        sides = {s: np.array([i for i, c in enumerate(column) if c == s], dtype=np.int64) for s in ("train", "val")}
+        split = replace(split, **sides, notes=())  # type: ignore[arg-type]
+    return replace(split, rule="manifest")
 
 
 def _load_backbones(cache: Cache, default: str, wanted: Sequence[str], preset: str | None) -> Features:

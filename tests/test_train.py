@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -265,3 +266,28 @@ def test_damaged_runs_are_refused(tmp_path, features):
             read_run(tmp_path / "run")
     with pytest.raises(UsageError, match="no run at"):
         read_run(tmp_path / "none")
+
+
+@pytest.mark.parametrize("with_val", [False, True])
+def test_the_manifest_decides_who_tests(tmp_path, with_val):
+    from fitrec_cache.pack import Features
+    from fitrec_cache.train import _sides
+
+    names = [f"{label}/{i}.mp4" for label in "AB" for i in range(6)]
+    column = ["test" if n[2] == "5" else "val" if with_val and n[2] == "4" else "train" for n in names]
+    data = Features(
+        values=np.zeros((12, 2, 3), np.float16),
+        pts_seconds=np.zeros((12, 2)),
+        clip_ids=names,
+        labels=[n[0] for n in names],
+        groups=[None] * 12,
+        extra=[{"split": s} for s in column],
+    )
+    sides = _sides(data, "manifest", 0)
+    assert sides.rule == "manifest"
+    assert [names[i] for i in sides.test] == ["A/5.mp4", "B/5.mp4"]
+    assert not set(sides.train) & (set(sides.val) | set(sides.test))
+    if with_val:
+        assert [names[i] for i in sides.val] == ["A/4.mp4", "B/4.mp4"]
+    with pytest.raises(UsageError, match="column split"):
+        _sides(replace(data, extra=[{}] * 12), "manifest", 0)
