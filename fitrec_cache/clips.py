@@ -29,7 +29,7 @@ FITNESS35 = (
 """A fitness subset of UCF101 with 35 classes, this project's own choice: the paper does not list its classes."""
 # fmt: on
 
-_GROUPED = re.compile(r"^v_(?P<class>.+)_g(?P<g>\d+)_c\d+$")
+_GROUPED = re.compile(r"^(?:v_)?(?P<class>.+)_g(?P<g>\d+)(?:_.*)?$")
 _INDEXED = re.compile(r"^(.*\.\w+)\s+\d+$")
 _LONGEST_ID = 1000
 

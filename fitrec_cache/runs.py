@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +15,8 @@ import safetensors
 import safetensors.torch
 from torch import nn
 
-from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
-from fitrec_cache.files import make_folder, write_atomic, write_json
+from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
+from fitrec_cache.files import TEMPORARY, make_folder, write_atomic, write_json
 from fitrec_cache.head import HeadConfig, build_head
 
 RUN_VERSION = 1
@@ -68,15 +70,32 @@ def check_out(folder: Path, *, overwrite: bool) -> None:
 
 
 def write_run(folder: Path, *, head: nn.Module, run: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """Write head, settings, figures and pictures; ``run.json`` comes last, so a run with one is complete.
+    """Write head, settings, figures and pictures; a run that is replaced stays until all of the new one is on disk.
+
+    ``run.json`` comes last, so a folder with one is complete.
 
     Raises:
         StoreError: If the folder cannot be written.
     """
+    make_folder(folder)
+    staged = folder / f"{TEMPORARY}{os.getpid()}"
+    make_folder(staged)
+    try:
+        _write_files(staged, head, run, metrics)
+        (folder / "run.json").unlink(missing_ok=True)
+        for name in (*sorted(p.name for p in staged.iterdir() if p.name != "run.json"), "run.json"):
+            (staged / name).replace(folder / name)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write the run {folder}: {error.strerror}. Make room or choose another --out"
+        ) from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _write_files(folder: Path, head: nn.Module, run: dict[str, Any], metrics: dict[str, Any]) -> None:
     from fitrec_cache.report import confusion_png, curves_png
 
-    make_folder(folder)
-    (folder / "run.json").unlink(missing_ok=True)
     write_atomic(folder / "head.safetensors", safetensors.torch.save(head.state_dict()))
     write_json(folder / "metrics.json", metrics)
     title = f"{metrics['variant']} on {metrics['backbone']}, split {metrics['split']}, seed {metrics['seed']}"

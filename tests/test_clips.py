@@ -269,3 +269,12 @@ def test_real_clips_in_ucf101s_layout():
     assert all(clip.extra["frames"].isdigit() for clip in from_manifest.clips)
     parts = [root / "splits/trainlist01.txt", root / "splits/testlist01.txt"]
     assert len(find_clips(root, lists=parts).clips) == 1332
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [("v_Squat_g01_c02", "Squat_g01"), ("squat_g01_front", "squat_g01"), ("squat_g2", "squat_g2"), ("squat_gym", None)],
+)
+def test_groups_are_read_off_any_name_with_a_group_number(tmp_path, name, group):
+    touch(tmp_path, f"Squat/{name}.mp4")
+    assert find_clips(tmp_path).clips[0].group == group

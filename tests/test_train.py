@@ -291,3 +291,18 @@ def test_the_manifest_decides_who_tests(tmp_path, with_val):
         assert [names[i] for i in sides.val] == ["A/4.mp4", "B/4.mp4"]
     with pytest.raises(UsageError, match="column split"):
         _sides(replace(data, extra=[{}] * 12), "manifest", 0)
+
+
+def test_a_run_that_cannot_be_replaced_stays(tmp_path, features, monkeypatch):
+    from fitrec_cache import report
+
+    train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report, "confusion_png", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1, overwrite=True, seed=[3])
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
