@@ -55,6 +55,12 @@ def content_hash(path: Path) -> str:
         raise VideoError(f"not a path: {error}") from error
 
 
+def check_time_limit(clip_seconds: float) -> None:
+    """Raise :class:`UsageError` unless this is a time limit, in seconds, that can end a decoder that hangs."""
+    if not (math.isfinite(clip_seconds) and clip_seconds > 0):
+        raise UsageError(f"clip_seconds is {clip_seconds}: expected a positive number of seconds")
+
+
 def decode_clip(job: DecodeJob) -> StoredClip:
     """Decode, sample and encode one clip in this process.
 
@@ -100,8 +106,7 @@ class DecoderPool:
     """
 
     def __init__(self, *, workers: int, clip_seconds: float) -> None:
-        if not (math.isfinite(clip_seconds) and clip_seconds > 0):
-            raise UsageError(f"clip_seconds is {clip_seconds}: expected a positive number of seconds")
+        check_time_limit(clip_seconds)
         self._clip_seconds = clip_seconds
         # Not "fork": this process has threads (torch, HDF5) by now.
         self._pool: Any = ProcessPool(max_workers=workers, context=multiprocessing.get_context("spawn"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import random
 import time
@@ -19,7 +18,7 @@ import numpy as np
 from fitrec_cache.backbone import EMBEDDED, Backbone, load_backbone
 from fitrec_cache.cache import Cache, HeldClip, pick_frames
 from fitrec_cache.clips import Clip, find_clips
-from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash
+from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, check_time_limit, content_hash
 from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.jpeg import CODEC, decode_frames
 from fitrec_cache.progress import progress_bar
@@ -155,8 +154,7 @@ def extract(
     for name, value in (("samples", samples), ("frame_size", frame_size), ("workers", workers)):
         if value is not None and value < 1:
             raise UsageError(f"{name} is {value}: expected 1 or more")
-    if not (math.isfinite(clip_seconds) and clip_seconds > 0):
-        raise UsageError(f"clip_seconds is {clip_seconds}: expected a positive number of seconds")
+    check_time_limit(clip_seconds)
     opened = Cache(cache, create=videos is not None)
     clips, notes = _clips(opened, videos, classes, root, lists)
     models = _load_backbones(backbone, preset, precision, device)

@@ -25,7 +25,7 @@ from fitrec_cache.pack import Features, load_cached, read_pack
 from fitrec_cache.pixels import load_pixels
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.runs import check_out, run_folders, write_run
-from fitrec_cache.splits import Split, make_split
+from fitrec_cache.splits import Split, leakage, make_split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,12 +218,18 @@ def _sides(data: Features, rule: str, seed: int) -> Split:
             f"--split manifest reads the manifest's column split: got {unknown or sorted(set(column))}, "
             "expected train, test and, if you like, val"
         )
-    named = {side: [c for c, s in zip(data.clip_ids, column, strict=True) if s == side] for side in ("train", "test")}
-    split = make_split("list:manifest,manifest", **clips, seed=seed, lists=(named["train"], named["test"]))  # type: ignore[arg-type]
-    if "val" in column:
-        sides = {s: np.array([i for i, c in enumerate(column) if c == s], dtype=np.int64) for s in ("train", "val")}
-        split = replace(split, **sides, notes=())  # type: ignore[arg-type]
-    return replace(split, rule="manifest")
+    if "val" not in column:
+        named = [[c for c, s in zip(data.clip_ids, column, strict=True) if s == side] for side in ("train", "test")]
+        carved = make_split("list:manifest,manifest", **clips, seed=seed, lists=(named[0], named[1]))  # type: ignore[arg-type]
+        return replace(carved, rule=rule)
+    if "train" not in column:
+        raise UsageError("--split manifest: no clip of the manifest's column split is train")
+    train, val, test = (
+        np.array([i for i, s in enumerate(column) if s == side], dtype=np.int64) for side in ("train", "val", "test")
+    )
+    split = Split(rule=rule, seed=seed, train=train, val=val, test=test, notes=())
+    leaks = leakage(split, data.groups)
+    return replace(split, notes=(f"leaks: {leaks} test clips share a group with a training clip",) * bool(leaks))
 
 
 def _load_backbones(cache: Cache, default: str, wanted: Sequence[str], preset: str | None) -> Features:

@@ -289,6 +289,8 @@ def test_the_manifest_decides_who_tests(tmp_path, with_val):
     assert not set(sides.train) & (set(sides.val) | set(sides.test))
     if with_val:
         assert [names[i] for i in sides.val] == ["A/4.mp4", "B/4.mp4"]
+        together = replace(data, groups=[n[0] for n in names])
+        assert any("leaks: 2" in note for note in _sides(together, "manifest", 0).notes)
     with pytest.raises(UsageError, match="column split"):
         _sides(replace(data, extra=[{}] * 12), "manifest", 0)
 
