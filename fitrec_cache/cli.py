@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fitrec_cache.extract import ExtractReport
     from fitrec_cache.info import InfoReport
     from fitrec_cache.predict import Prediction
-    from fitrec_cache.train import TrainReport
+    from fitrec_cache.results import TrainReport
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -150,17 +150,31 @@ def train_head(
     split: Annotated[
         str,
         typer.Option(
-            help="auto (group where groups are known), group, random, official1|2|3, list:TRAIN,TEST, manifest."
+            help="auto (group where groups are known), group, random, official1|2|3, list:TRAIN,TEST, manifest, "
+            "kfold:K, leave-one:COLUMN."
         ),
     ] = "auto",
     seed: Annotated[list[int], typer.Option(help="Seed of split, initial values and batches; repeatable.")] = [0],  # noqa: B006
     attention: Annotated[
         str | None, typer.Option(help="additive (Eq. 9), dot or none.  [default: the variant's]")
     ] = None,
-    epochs: Annotated[int, typer.Option(help="At most this many.")] = 200,
-    patience: Annotated[int, typer.Option(help="Stop after this many epochs without a lower validation loss.")] = 20,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-4,
-    batch_size: Annotated[int, typer.Option(help="Clips per step.")] = 32,
+    recipe: Annotated[str, typer.Option(help="paper or native: how the head is trained.")] = "paper",
+    epochs: Annotated[int | None, typer.Option(help="At most this many.  [default: the recipe's]")] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Stop after this many epochs without a lower validation loss.  [default: the recipe's]"),
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.  [default: the recipe's]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Clips per step.  [default: the recipe's]")] = None,
+    settings: Annotated[
+        list[str], typer.Option("--set", help="Another recipe setting, NAME=VALUE such as dropout=0.5; repeatable.")
+    ] = [],  # noqa: B006
+    unknown: Annotated[
+        list[str], typer.Option(help="Class kept from all sides, to test the answer 'unknown' on; repeatable.")
+    ] = [],  # noqa: B006
+    false_alarm_rate: Annotated[
+        float, typer.Option(help="Share of known clips that may be answered 'unknown'.")
+    ] = 0.05,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
     as_json: JsonOption = False,
@@ -181,10 +195,14 @@ def train_head(
         split=split,
         seed=seed,
         attention=attention,
+        recipe=recipe,
         epochs=epochs,
         patience=patience,
         learning_rate=learning_rate,
         batch_size=batch_size,
+        settings=settings,
+        unknown=unknown,
+        false_alarm_rate=false_alarm_rate,
         device=device,
         overwrite=overwrite,
         progress=not as_json,
@@ -355,17 +373,31 @@ def _train_text(report: TrainReport) -> str:
     lines = [f"note: {n}" for n in report.notes]
     for r in report.runs:
         low, high = r.metrics.accuracy_ci95
+        fold = f", fold {r.fold}" if r.fold else ""
         lines.append(
-            f"{r.variant} on {r.backbone}, split {r.split}, seed {r.seed}: accuracy {r.metrics.accuracy:.1%} "
+            f"{r.variant} on {r.backbone}, split {r.split}{fold}, seed {r.seed}: accuracy {r.metrics.accuracy:.1%} "
             f"({low:.1%} to {high:.1%}, n = {r.n_test}), top-5 {r.metrics.top5_accuracy:.1%}, "
             f"macro F1 {r.metrics.f1_macro:.1%}; {r.epochs} epochs, best {r.best_epoch}, {r.seconds:.1f} s -> {r.out}"
         )
-    if len(report.runs) > 1:
+        if "auroc" in r.unknown:
+            lines.append(
+                f"  unknown classes: {r.unknown['detected']:.1%} of {r.unknown['n']} clips answered 'unknown', "
+                f"{r.unknown['false_alarms']:.1%} of known test clips too; AUROC {r.unknown['auroc']:.3f}"
+            )
+    for p in report.pooled:
+        low, high = p["accuracy_ci95"]
+        lines.append(
+            f"all {p['folds']} folds, seed {p['seed']}: accuracy {p['accuracy']:.1%} ({low:.1%} to {high:.1%}, "
+            f"n = {p['n']}), macro F1 {p['f1_macro']:.1%}"
+        )
+    if len(report.accuracies) > 1:
         figures = report.to_dict()
         lines.append(
-            f"mean of {len(report.runs)} seeds: accuracy {figures['accuracy_mean']:.1%}, "
+            f"mean of {len(report.accuracies)} seeds: accuracy {figures['accuracy_mean']:.1%}, "
             f"standard deviation {figures['accuracy_std']:.1%}"
         )
+    if report.ensemble:
+        lines.append(f"their mean probabilities: accuracy {report.ensemble['accuracy']:.1%}")
     return _lines(lines, _stages(report.stages))
 
 
@@ -373,6 +405,7 @@ def _predict_text(found: list[Prediction], picture: Path | None) -> str:
     lines: list[str] = []
     for p in found:
         lines.append(f"{p.path}: {p.reason}" if p.reason else p.path)
+        lines += ["  unknown: no class is probable enough; the nearest are"] * p.unknown
         lines += [f"  {probability:6.1%}  {label}" for label, probability in p.top]
     return _lines(lines, f"picture: {picture}" if picture and any(p.top for p in found) else "")
 

@@ -29,12 +29,14 @@ class Prediction:
         path: The video.
         top: The most probable labels with their probabilities, best first.
         attention: Weight of each sampled frame in the clip's vector, with its time; weights sum to 1.
+        unknown: Whether the highest probability is below the run's threshold: probably none of the classes.
         reason: Why there is no answer; empty if there is one.
     """
 
     path: str
     top: tuple[tuple[str, float], ...] = ()
     attention: tuple[tuple[float, float], ...] = ()
+    unknown: bool = False
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -43,6 +45,7 @@ class Prediction:
             "path": self.path,
             "top": [{"label": label, "probability": p} for label, p in self.top],
             "attention": [{"pts_seconds": t, "weight": w} for t, w in self.attention],
+            "unknown": self.unknown,
         }
         return found | ({"reason": self.reason} if self.reason else {})
 
@@ -69,6 +72,7 @@ def predict(
     """Recognise the exercise in each video.
 
     Frames are sampled, stored as JPEG and embedded exactly as ``extract`` did for the clips the head was trained on.
+    Probabilities are calibrated by the run's temperature.
 
     Args:
         videos: Video files.
@@ -185,13 +189,15 @@ def _one(
     x = torch.from_numpy(values)[None]  # (1, T, ...)
     with torch.inference_mode():
         logits, attention = run.head(x if x.dtype == torch.uint8 else x.float())  # (1, K), (1, T)
-    probabilities = logits[0].softmax(dim=0)
+    calibration = run.calibration
+    probabilities = torch.from_numpy(calibration.probabilities(logits.numpy()))[0]  # (K,)
     best = probabilities.topk(min(top, len(run.labels)))
     clip = next(iter(stored.values()))
     prediction = Prediction(
         path=str(path),
         top=tuple((run.labels[i], float(p)) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)),
         attention=tuple(zip(clip.pts_seconds, attention[0].tolist(), strict=True)),
+        unknown=float(probabilities.max()) < calibration.threshold,
     )
     shown.predictions.append(prediction)
     shown.frames.append(decode_frames(clip.jpegs).permute(0, 2, 3, 1).numpy())

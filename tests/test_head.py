@@ -282,6 +282,14 @@ def test_config_survives_json_values() -> None:
         "input_dim": 0,
         "attention": "additive",  # spelled out, so a changed default cannot change a stored run
         "frames": 20,
+        "normalise": "none",
+        "components": 0,
+        "differences": False,
+        "bidirectional": False,
+        "pooling": "average",
+        "skip_mean": False,
+        "input_dropout": 0.0,
+        "dropout": 0.0,
     }
     assert HeadConfig.from_dict(config.to_dict()) == config
 

@@ -78,10 +78,12 @@ def test_a_prediction_is_what_the_head_says_of_the_cached_features(run, cache_fo
         row = held(cache_folder, video)
         with torch.inference_mode():
             logits, attention = opened.head(torch.from_numpy(row["features"])[None].float())
-        exp = np.exp(logits[0].double().numpy())
+        calibration = opened.settings["calibration"]
+        exp = np.exp(logits[0].double().numpy() / calibration["temperature"])
         expected = dict(zip(["Hop", "Lunge", "Squat"], exp / exp.sum(), strict=True))
         assert prediction.path == str(video)
         assert dict(prediction.top) == pytest.approx(expected, abs=1e-6)
+        assert prediction.unknown == (max(expected.values()) < calibration["threshold"])
         assert [p for _, p in prediction.top] == sorted((p for _, p in prediction.top), reverse=True)
         assert [t for t, _ in prediction.attention] == row["pts_seconds"].tolist()
         assert [w for _, w in prediction.attention] == pytest.approx(attention[0].tolist(), abs=1e-7)
@@ -115,6 +117,7 @@ def test_bad_videos_have_a_reason_and_cost_themselves_only(run, tmp_path, video_
         "path": str(tmp_path / "gone.mp4"),
         "top": [],
         "attention": [],
+        "unknown": False,
         "reason": "file not found",
     }
 
