@@ -211,6 +211,58 @@ def train_head(
 
 
 @app.command()
+def sweep(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder of the search; it goes on where it was.")],
+    cache: Annotated[Path | None, typer.Option(help="Cache folder that extract made.")] = None,
+    features: Annotated[Path | None, typer.Option(help="HDF5 file from pack, or made elsewhere.")] = None,
+    variant: Annotated[str, typer.Option(help="A variant that learns from features.")] = "resnet50-lstm-attention",
+    backbone: Annotated[
+        list[str], typer.Option(help="Cached features to use; several are put side by side.  [default: the variant's]")
+    ] = [],  # noqa: B006
+    preset: Annotated[str | None, typer.Option(help="native, paper or table1, where the cache holds several.")] = None,
+    split: Annotated[list[str], typer.Option(help="Split rule whose validation side counts; repeatable.")] = ["auto"],  # noqa: B006
+    seed: Annotated[list[int], typer.Option(help="Seed of the splits; repeatable.")] = [0],  # noqa: B006
+    trials: Annotated[int, typer.Option(help="Number of tries in all.")] = 60,
+    finalists: Annotated[int, typer.Option(help="Best tries that are trained again with other seeds.")] = 5,
+    epochs: Annotated[int, typer.Option(help="Epochs of every try.")] = 40,
+    as_json: JsonOption = False,
+) -> None:
+    """Search for a recipe on validation sides only.
+
+    Example: fitrec-cache sweep --cache cache --variant resnet50-lstm-attention --out sweep --trials 100
+    """
+    from fitrec_cache.sweep import sweep as run
+
+    report = run(
+        out=out,
+        cache=cache,
+        features=features,
+        variant=variant,
+        backbone=backbone,
+        preset=preset,
+        split=split,
+        seed=seed,
+        trials=trials,
+        finalists=finalists,
+        epochs=epochs,
+        progress=not as_json,
+    )
+
+    def text() -> str:
+        best = report.finalists[0]
+        return _lines(
+            f"{report.tries['finished']} tries finished, {report.tries['given_up']} given up early, on the validation "
+            f"sides of {len(report.splits)} splits ({report.n_val} clips), in {report.seconds:.0f} s",
+            f"validation accuracy: {report.start:.1%} with --recipe native, {best['val_accuracy']:.1%} found, "
+            f"{best['val_accuracy_again']:.1%} with other seeds",
+            f"fitrec-cache train-head {report.command}",
+        )
+
+    _show(report.to_dict(), as_json, text)
+
+
+@app.command()
 def predict(
     videos: Annotated[list[Path], typer.Argument(help="Video files.")],
     *,

@@ -225,12 +225,12 @@ class Normalisation(nn.Module):
             scale = centred.square().mean(dim=0).sqrt()  # (d,)
             scale = 1 / scale.clamp(min=1e-3 * float(scale.max().clamp(min=1e-12)))
         else:
-            covariance = (centred.T @ centred / len(frames)).double()  # (d, d)
+            covariance = centred.T @ centred / len(frames)  # (d, d)
             variances, vectors = torch.linalg.eigh(covariance)  # ascending
             variances, basis = variances.flip(0)[: self.outputs], vectors.flip(1)[:, : self.outputs]
             basis = basis * basis.gather(0, basis.abs().argmax(dim=0, keepdim=True)).sign()
             spread = variances if self.kind == "whiten" else variances.mean().expand_as(variances)
-            scale = (basis / spread.clamp(min=1e-6 * float(variances[0].clamp(min=1e-12))).sqrt()).float()  # (d, p)
+            scale = basis / spread.clamp(min=1e-6 * float(variances[0].clamp(min=1e-12))).sqrt()  # (d, p)
         self.load_state_dict({"shift": shift, "scale": scale})
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from fitrec_cache import predict as predict_module
 COMMANDS = {
     "extract": "extract",
     "train_head": "train",
+    "sweep": "sweep",
     "predict": "predict",
     "info": "info",
     "pack": "pack",
