@@ -24,6 +24,7 @@ COMMANDS = {
     "pack": "pack",
     "check": "check",
     "params": "params",
+    "audit": "audit",
 }
 SMALL = ["--samples", "4", "--frame-size", "64", "--precision", "fp32", "--device", "cpu", "--workers", "1"]
 
