@@ -17,6 +17,7 @@ from fitrec_cache.variants import VARIANTS
 
 if TYPE_CHECKING:
     from fitrec_cache.audit import AuditReport
+    from fitrec_cache.compare import CompareReport
     from fitrec_cache.extract import ExtractReport
     from fitrec_cache.info import InfoReport
     from fitrec_cache.predict import Prediction
@@ -371,6 +372,23 @@ def audit(
         raise typer.Exit(1)
 
 
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
+    *,
+    out: Annotated[Path | None, typer.Option(help="File to write, .md or .csv.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which of several models is better, and whether the test clips suffice to say so.
+
+    Example: fitrec-cache compare runs/mean runs/resnet50
+    """
+    from fitrec_cache.compare import compare as call
+
+    report = call(runs, out=out)
+    _show(report.to_dict(), as_json, lambda: _compare_text(report))
+
+
 def _show(value: Any, as_json: bool, text: Any) -> None:
     print(json.dumps(value, indent=1, allow_nan=False) if as_json else text())
 
@@ -501,3 +519,15 @@ def _audit_text(report: AuditReport) -> str:
         name = f" {fold['fold']}" if fold["fold"] else ""
         lines.append(f"{report.split}{name}, seed {report.seed}: {fold['text']}")
     return _lines(lines)
+
+
+def _compare_text(report: CompareReport) -> str:
+    from fitrec_cache.compare_tables import tried
+
+    lines = [f"note: {n}" for n in report.notes]
+    for m in report.models:
+        low, high = m.ci95
+        spread = "" if m.sd is None else f", sd {m.sd:.1%} over {len(m.seeds)} seeds"
+        lines.append(f"{m.accuracy:6.1%}{spread} (95 % {low:.1%} to {high:.1%}, n = {m.n})  {m.name}, split {m.split}")
+    lines += [pair.text for pair in report.pairs]
+    return _lines(lines, tried(report) if report.pairs else "", f"written: {report.out}" if report.out else "")
