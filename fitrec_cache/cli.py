@@ -16,6 +16,8 @@ from fitrec_cache.errors import FitrecError, UsageError
 from fitrec_cache.variants import VARIANTS
 
 if TYPE_CHECKING:
+    from fitrec_cache.audit import AuditReport
+    from fitrec_cache.compare import CompareReport
     from fitrec_cache.extract import ExtractReport
     from fitrec_cache.info import InfoReport
     from fitrec_cache.predict import Prediction
@@ -384,6 +386,61 @@ def params(
     _show(report.to_dict(), as_json, report.render)
 
 
+@app.command()
+def audit(
+    *,
+    cache: CacheOption,
+    split: Annotated[str, typer.Option(help="A rule as for train-head.")] = "auto",
+    backbone: Annotated[
+        str | None, typer.Option(help="Cached embeddings to compare.  [default: those of the most clips]")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="native, paper or table1, where the cache holds several.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    threshold: Annotated[
+        float | None, typer.Option(help="Least cosine of near-duplicates.  [default: taken from the data]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the pairs: a table and a picture.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="CSV to write: the clips with proposed groups.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether a split leaks: groups and near-duplicates on both sides. Exit code 1 if it does.
+
+    Example: fitrec-cache audit --cache cache --split random --out audit
+    """
+    from fitrec_cache.audit import audit as call
+
+    report = call(
+        cache=cache,
+        split=split,
+        backbone=backbone,
+        preset=preset,
+        seed=seed,
+        threshold=threshold,
+        out=out,
+        manifest=manifest,
+    )
+    _show(report.to_dict(), as_json, lambda: _audit_text(report))
+    if report.leaks:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
+    *,
+    out: Annotated[Path | None, typer.Option(help="File to write, .md or .csv.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which of several models is better, and whether the test clips suffice to say so.
+
+    Example: fitrec-cache compare runs/mean runs/resnet50
+    """
+    from fitrec_cache.compare import compare as call
+
+    report = call(runs, out=out)
+    _show(report.to_dict(), as_json, lambda: _compare_text(report))
+
+
 def _show(value: Any, as_json: bool, text: Any) -> None:
     print(json.dumps(value, indent=1, allow_nan=False) if as_json else text())
 
@@ -485,3 +542,44 @@ def _info_text(report: InfoReport) -> str:
         what = clip["problem"] or ", ".join(f"{k} {v}" for k, v in ledger.items() if v not in (0, False, []))
         lines.append(f"{clip['clip_id']}: {what}")
     return _lines(lines)
+
+
+def _audit_text(report: AuditReport) -> str:
+    trust = "as chosen" if report.threshold_chosen else "taken from the data"
+    if report.halves_found is not None:
+        trust += f"; {report.halves_found:.0%} of the clips find their own other half at it"
+    if report.strangers_found is not None:
+        trust += f", {report.strangers_found:.1%} a clip of another class"
+    groups, lines = report.same_group, [f"note: {n}" for n in report.notes]
+    lines += [
+        f"{report.clips} clips by {report.backbone}: {report.pairs} near-duplicate pairs, "
+        f"{report.pairs_across_labels} of them of two classes",
+        f"near-duplicate: similarity {report.threshold:.3f} or more, {trust}",
+    ]
+    if groups["pairs"]:
+        lines.append(f"{groups['found']} of {groups['pairs']} pairs of one group are near-duplicates")
+    lines.append(
+        f"near-duplicates and groups make {report.clusters} clusters with {report.clustered} clips, "
+        f"the largest of {report.largest_cluster}"
+    )
+    lines += [
+        f"  {e['similarity']:.3f}  {e['clip_a']} ({e['side_a']}), {e['clip_b']} ({e['side_b']})"
+        for e in report.examples[:5]
+    ]
+    lines += [f"written: {path}" for path in report.files]
+    for fold in report.folds:
+        name = f" {fold['fold']}" if fold["fold"] else ""
+        lines.append(f"{report.split}{name}, seed {report.seed}: {fold['text']}")
+    return _lines(lines)
+
+
+def _compare_text(report: CompareReport) -> str:
+    from fitrec_cache.compare_tables import tried
+
+    lines = [f"note: {n}" for n in report.notes]
+    for m in report.models:
+        low, high = m.ci95
+        spread = "" if m.sd is None else f", sd {m.sd:.1%} over {len(m.seeds)} seeds"
+        lines.append(f"{m.accuracy:6.1%}{spread} (95 % {low:.1%} to {high:.1%}, n = {m.n})  {m.name}, split {m.split}")
+    lines += [pair.text for pair in report.pairs]
+    return _lines(lines, tried(report) if report.pairs else "", f"written: {report.out}" if report.out else "")

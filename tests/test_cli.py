@@ -25,6 +25,8 @@ COMMANDS = {
     "pack": "pack",
     "check": "check",
     "params": "params",
+    "audit": "audit",
+    "compare": "compare",
 }
 SMALL = ["--samples", "4", "--frame-size", "64", "--precision", "fp32", "--device", "cpu", "--workers", "1"]
 
