@@ -394,7 +394,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
     *,
     out: Annotated[Path, typer.Option(help="HTML file to write; an earlier report is replaced.")],
-    cache: Annotated[Path | None, typer.Option(help="Cache of these runs, for the frames.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Cache of these runs, for frames and audit.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write one HTML file about trained runs; it opens without network.

@@ -12,10 +12,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import safetensors.numpy
+from conftest import SMALL, write_class_folders
 from scipy.stats import binomtest
 
 from fitrec_cache import paper
+from fitrec_cache.cache import Cache
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, UsageError
+from fitrec_cache.extract import extract
 from fitrec_cache.page import report
 from fitrec_cache.page.models import gather, wilson
 from fitrec_cache.page.records import read_records
@@ -245,8 +248,23 @@ def test_models_that_differ_in_a_setting_are_told_apart_and_ranked_by_validation
 def test_a_leak_is_in_the_headings(page, tmp_path):
     note = "leaks: 5 of 12 test clips share a group with a training clip"
     _, seen = page(write_run(tmp_path / "r", truth=[0, 1], guesses=[0, 1], split="random", notes=[note]))
-    assert "Split random leaks: recordings of test clips are in training too" in seen.words
+    assert "Split random leaks: test clips have siblings in training" in seen.words
     assert note in seen.words
+
+
+def test_the_split_that_was_used_is_audited(page, tmp_path, weights, inline):
+    videos = write_class_folders(tmp_path / "videos", groups=2, clips=2)
+    cache = Cache(tmp_path / "cache", create=True)
+    extract(videos, cache=cache.folder, backbone=[weights("test_resnet")], **SMALL)
+    clips = [clip.clip_id for clip in Cache(cache.folder).clips()]
+    train, test = ([c for c in clips if c.endswith(f"_c0{i}.avi")] for i in (1, 2))  # siblings on both sides
+    sources = [{"kind": "features", "identity": s.identity} for s in Cache(cache.folder).feature_stores()]
+    split = {"rule": "group", "notes": [], "train": train, "val": [], "test": test}
+    truth = [0, 0, 1, 1, 2, 2]
+    write_run(tmp_path / "r", truth=truth, guesses=truth, split_document=split, sources=sources, test=test)
+    _, seen = page(tmp_path / "r", cache=cache.folder)
+    assert "Split group leaks: test clips have siblings in training" in seen.words
+    assert "split leaks: of 6 test clips 6 share a group with training" in seen.words
 
 
 def test_wilson_agrees_with_scipy():
@@ -279,7 +297,7 @@ def test_an_older_run_folder_is_reported_without_what_it_lacks(page, made):
     del metrics["calibration"], metrics["unknown"]
     (made / "metrics.json").write_text(json.dumps(metrics))
     found, seen = page(made)
-    assert len(found.missing) == 3
+    assert len(found.missing) == 3  # no cache, no answers, no calibration
     assert "No attention and no wrong clips" in seen.words
     assert "No calibration of" in seen.words
     assert "Expected calibration error" not in seen.words

@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.errors import FitrecError, StoreError
 from fitrec_cache.jpeg import thumbnail
 from fitrec_cache.page.records import Record
 from fitrec_cache.store import Store
+
+#: Frames of a clip at a glance, and their width in pixels.
+_GLIMPSE, _GLIMPSE_WIDTH = 4, 168
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,14 @@ class Chart:
     alt: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """Some frames of one clip."""
+
+    clip_id: str
+    frames: tuple[Picture, ...]
+
+
 class Frames:
     """The stored frames that a run was trained on.
 
@@ -49,10 +61,12 @@ class Frames:
         self._clips: dict[str, HeldClip] = {clip.clip_id: clip for clip in cache.clips()}
         self.lost: set[str] = set()
 
-    @property
-    def samples(self) -> int:
-        """Frames a clip, T."""
-        return int(self._store.identity["samples"])
+    def glimpse(self, clip_id: str) -> Clip | None:
+        """Return a few frames spread over a clip; None if there are none."""
+        steps = int(self._store.identity["samples"])
+        spread = np.linspace(0, steps - 1, _GLIMPSE + 2).round().astype(int)[1:-1]
+        pictures = self.strip(clip_id, sorted({int(i) for i in spread}), width=_GLIMPSE_WIDTH)
+        return Clip(clip_id=clip_id, frames=tuple(pictures)) if pictures else None
 
     def of_class(self, label: str, among: Sequence[str]) -> str:
         """Return the first of some clips that is of a class and has frames; empty if none is."""
@@ -99,12 +113,10 @@ def _frame_store(cache: Cache, record: Record) -> Store:
     return store
 
 
-def open_frames(record: Record, cache: Path | None) -> Frames | str:
+def open_frames(record: Record, cache: Cache) -> Frames | str:
     """Open the frames behind a run, or say why there are none."""
-    if cache is None:
-        return "no cache was given (--cache DIR)"
     try:
-        return Frames(Cache(cache), record)
+        return Frames(cache, record)
     except FitrecError as error:
         return str(error)
 

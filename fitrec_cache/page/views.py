@@ -11,11 +11,10 @@ from fitrec_cache.page.attention import Attention, attention
 from fitrec_cache.page.calibration import Calibration, calibration
 from fitrec_cache.page.charts import curve_svg
 from fitrec_cache.page.models import ClassRow, Model
-from fitrec_cache.page.pictures import Chart, Frames, Picture, data_uri
+from fitrec_cache.page.pictures import Chart, Clip, Frames, data_uri
 
-#: Bounds that keep the file small: classes in the matrix, confusions, clips and frames of each, pixels of a frame.
+#: Bounds that keep the file small: classes in the matrix, confusions, clips of each.
 MOST_CLASSES, MOST_PAIRS, MOST_CLIPS = 60, 6, 2
-_FRAMES, _WIDTH = 4, 168
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +32,6 @@ class Matrix:
     labels: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
     left_out: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clip:
-    """Some frames of one clip."""
-
-    clip_id: str
-    frames: tuple[Picture, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +109,9 @@ def _confusions(model: Model, frames: Frames | None) -> Iterable[Confusion]:
         clips, example = [], None
         if frames is not None:
             ids = _taken_for(model, i, j)
-            clips = [clip for name in ids[: 3 * MOST_CLIPS] if (clip := _clip(frames, name))][:MOST_CLIPS]
+            clips = [clip for name in ids[: 3 * MOST_CLIPS] if (clip := frames.glimpse(name))][:MOST_CLIPS]
             trained = frames.of_class(labels[j], model.shown.run["split"]["train"])
-            example = _clip(frames, trained) if trained else None
+            example = frames.glimpse(trained) if trained else None
         yield Confusion(
             true=labels[i],
             guess=labels[j],
@@ -139,9 +130,3 @@ def _taken_for(model: Model, true: int, guess: int) -> list[str]:
             hits = (record.answers.targets == true) & (record.answers.guesses == guess)
             found |= dict.fromkeys(record.test[i] for i in np.flatnonzero(hits))
     return list(found)
-
-
-def _clip(frames: Frames, clip_id: str) -> Clip | None:
-    spread = np.linspace(0, frames.samples - 1, _FRAMES + 2).round().astype(int)[1:-1]
-    pictures = frames.strip(clip_id, sorted({int(i) for i in spread}), width=_WIDTH)
-    return Clip(clip_id=clip_id, frames=tuple(pictures)) if pictures else None

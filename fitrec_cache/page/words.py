@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from fitrec_cache.page.attention import Attention
 from fitrec_cache.page.calibration import Calibration
@@ -66,16 +66,11 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def headline(model: Model) -> str:
+def headline(model: Model, leaky: Collection[str]) -> str:
     """Say what the model chosen on validation reached."""
     clips = f"{percent(model.mean('accuracy'))} of {plural(model.n_distinct, 'clip')}"
-    seen = (
-        "kept for the test"
-        if leaks(model)
-        else "from recordings it had not seen"
-        if grouped(model)
-        else "not seen in training"
-    )
+    unseen = grouped(model) and model.first.split not in leaky
+    seen = "from recordings it had not seen" if unseen else "it was not trained on"
     return f"{model.title} recognises {clips} {seen}"
 
 
@@ -102,11 +97,10 @@ def results_say(models: Sequence[Model]) -> str:
     return f"{best.title} is ahead of {next_.title}, but their intervals overlap"
 
 
-def split_says(models: Sequence[Model]) -> str:
+def split_says(models: Sequence[Model], leaky: Sequence[str]) -> str:
     """Say which splits leak."""
-    leaking = list(dict.fromkeys(m.first.split for m in models if leaks(m)))
-    if leaking:
-        return f"Split {listed(leaking)} leaks: recordings of test clips are in training too"
+    if leaky:
+        return f"Split {listed(leaky)} {'leaks' if len(leaky) == 1 else 'leak'}: test clips have siblings in training"
     if all(grouped(m) for m in models):
         return "No recording is on both sides of a split"
     return "No leak is recorded, but not every split keeps recordings together"
