@@ -441,6 +441,29 @@ def compare(
     _show(report.to_dict(), as_json, lambda: _compare_text(report))
 
 
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
+    *,
+    out: Annotated[Path, typer.Option(help="HTML file to write; an earlier report is replaced.")],
+    cache: Annotated[Path | None, typer.Option(help="Cache of these runs, for frames and audit.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one HTML file about trained runs; it opens without network.
+
+    Example: fitrec-cache report runs/resnet50 runs/mean --out report.html --cache cache
+    """
+    from fitrec_cache.page import report as call
+
+    found = call(runs, out=out, cache=cache)
+
+    def text() -> str:
+        what = f"{found.models} models, {found.runs} runs, {_size(found.bytes)}"
+        return _lines([f"not shown: {m}" for m in found.missing], f"{found.out}: {what}")
+
+    _show(found.to_dict(), as_json, text)
+
+
 def _show(value: Any, as_json: bool, text: Any) -> None:
     print(json.dumps(value, indent=1, allow_nan=False) if as_json else text())
 

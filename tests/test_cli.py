@@ -27,6 +27,7 @@ COMMANDS = {
     "params": "params",
     "audit": "audit",
     "compare": "compare",
+    "report": "page",
 }
 SMALL = ["--samples", "4", "--frame-size", "64", "--precision", "fp32", "--device", "cpu", "--workers", "1"]
 
