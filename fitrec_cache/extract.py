@@ -84,7 +84,7 @@ def frame_identity(*, samples: int, frame_size: int) -> dict[str, Any]:
     """Return everything that decides what a stored frame looks like, as plain JSON values."""
     from PIL import features
 
-    from fitrec_cache.video import decoder_version
+    from fitrec_cache.container import decoder_version
 
     return {
         "format_version": FORMAT_VERSION,
