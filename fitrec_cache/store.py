@@ -202,9 +202,10 @@ class Store:
 
     def _part(self, name: str) -> Arrays:
         # Neighbouring clips are neighbours on disk: one part kept is enough.
-        if self._last is None or self._last[0] != name:
-            self._last = name, read_part(self.folder / name, self.kind, self._digest)
-        return self._last[1]
+        last = self._last  # threads may ask for different parts
+        if last is None or last[0] != name:
+            last = self._last = name, read_part(self.folder / name, self.kind, self._digest)
+        return last[1]
 
 
 def _to_hdf5(arrays: Arrays, kind: str, identity: Mapping[str, Any]) -> bytes:
