@@ -396,6 +396,8 @@ class _Run:
             self.rows = self._new_rows()  # what an interruption leaves in the old ones is written by the next commit
             for store in (self.frames, *self.stores):
                 store.refresh()  # what others committed meanwhile need not be done here
+                store.write_index()
+            self.cache.write_index()
 
     def report(self, n_clips: int, seconds: float) -> ExtractReport:
         return ExtractReport(
