@@ -83,6 +83,10 @@ class Cache:
         }
         self._clips.write_part({name: text_column(values) for name, values in columns.items()})
 
+    def write_index(self) -> None:
+        """Index the entries of clips, if many parts are not."""
+        self._clips.write_index()
+
     def frame_store(self, identity: Mapping[str, Any]) -> Store:
         """Return the store of frames made with exactly these settings."""
         return Store(self.folder / "frames" / digest(identity)[:16], "frames", identity)

@@ -15,6 +15,7 @@ import numpy as np
 from fitrec_cache.cache import CLIPS_IDENTITY, Cache
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, make_folder, write_json
+from fitrec_cache.index import INDEX, index_problem
 from fitrec_cache.store import digest, identity_of_part, open_root, read_part, text_values
 
 #: Where repair moves what it finds, inside the cache; nothing is ever deleted.
@@ -137,6 +138,8 @@ def _verify(path: Path, kind: str, identity: dict[str, Any] | None) -> tuple[str
     """Return what is wrong with a file (empty if nothing) and its number of rows."""
     if path.name.startswith(TEMPORARY):
         return ("", 0) if _writer_lives(path) else ("half-written: its writer is gone", 0)
+    if INDEX.fullmatch(path.name):
+        return index_problem(path), 0
     try:
         arrays = read_part(path, kind, None if identity is None else digest(identity))
         text_values(arrays["key"])

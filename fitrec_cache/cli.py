@@ -107,6 +107,9 @@ def extract(
     ] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile backbones first, for many clips; kept apart.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(help="Decoder processes.  [default: one a core]")] = None,
     clip_seconds: Annotated[float, typer.Option(help="Time limit for decoding one clip, in seconds.")] = 120.0,
     as_json: JsonOption = False,
@@ -129,6 +132,7 @@ def extract(
         frame_size=frame_size,
         precision=precision,
         device=device,
+        compile=compile,
         workers=workers,
         clip_seconds=clip_seconds,
         progress=not as_json,
@@ -476,12 +480,14 @@ def _size(n_bytes: float) -> str:
     return f"{n_bytes:.2f} GB"
 
 
-def _stages(stages: Mapping[str, float]) -> str:
-    spent = {name: s for name, s in stages.items() if s >= 0.05}
-    if not spent:
-        return ""
-    parts = ", ".join(f"{name.replace('_', ' ')} {s:.1f} s" for name, s in spent.items())
-    return f"time went to: {parts}. Bottleneck: {max(spent, key=lambda k: spent[k]).replace('_', ' ')}"
+def _stages(stages: Mapping[str, float], bottleneck: str = "") -> str:
+    parts = _seconds(stages)
+    bottleneck = bottleneck or max(stages, key=lambda k: stages[k], default="").replace("_", " ")
+    return f"time went to: {parts}. Bottleneck: {bottleneck}" if parts else ""
+
+
+def _seconds(spent: Mapping[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {s:.1f} s" for name, s in spent.items() if s >= 0.05)
 
 
 def _lines(*groups: Any) -> str:
@@ -497,7 +503,8 @@ def _extract_text(report: ExtractReport, cache: Path) -> str:
         f"{report.clips} clips: {report.done} done, {report.reused} reused, {len(report.failed)} failed, "
         f"in {report.seconds:.1f} s",
         f"features of {dims} in {cache}",
-        _stages(report.stages),
+        _stages(report.stages, report.bottleneck),
+        f"beside it: {beside}" if (beside := _seconds(report.beside)) else "",
     )
 
 

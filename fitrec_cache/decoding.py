@@ -6,9 +6,10 @@ import hashlib
 import math
 import multiprocessing
 import stat
+import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,16 @@ from fitrec_cache.errors import FitrecError, UsageError, VideoError
 
 @dataclass(frozen=True, kw_only=True)
 class StoredClip:
-    """What the frame store keeps of one clip: T JPEG files, their numbers and times, and the decode ledger."""
+    """What the frame store keeps of one clip: T JPEG files, their numbers and times, and the decode ledger.
+
+    ``seconds`` is not kept: the processor time that it took.
+    """
 
     jpegs: list[bytes]
     frame_index: list[int]
     pts_seconds: list[float]
     ledger: dict[str, Any]
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +78,14 @@ def decode_clip(job: DecodeJob) -> StoredClip:
     from fitrec_cache.sampling import frame_indices
     from fitrec_cache.video import read_frames
 
+    started = time.thread_time()
     clip = read_frames(job.path, sampler=partial(frame_indices, samples=job.samples), short_side=job.short_side)
     return StoredClip(
         jpegs=encode_frames(clip.frames),
         frame_index=clip.frame_index.tolist(),
         pts_seconds=clip.pts_seconds.tolist(),
         ledger=clip.ledger,
+        seconds=time.thread_time() - started,
     )
 
 
@@ -108,6 +115,7 @@ class DecoderPool:
     def __init__(self, *, workers: int, clip_seconds: float) -> None:
         check_time_limit(clip_seconds)
         self._clip_seconds = clip_seconds
+        self._open: set[Any] = set()
         # Not "fork": this process has threads (torch, HDF5) by now.
         self._pool: Any = ProcessPool(max_workers=workers, context=multiprocessing.get_context("spawn"))
         try:
@@ -124,6 +132,8 @@ class DecoderPool:
     def __exit__(self, *exc: object) -> None:
         self._pool.stop()
         self._pool.join()
+        for future in tuple(self._open):
+            future.cancel()  # whoever waits for it need not wait any more
 
     def submit(self, job: DecodeJob) -> Callable[[], StoredClip | str]:
         """Queue a clip; call what is returned to wait for its frames, or for the reason why there are none.
@@ -131,6 +141,8 @@ class DecoderPool:
         The caller bounds memory by having only a few clips queued at a time.
         """
         future = self._pool.schedule(_work, args=[job], timeout=self._clip_seconds)
+        self._open.add(future)
+        future.add_done_callback(self._open.discard)
         return lambda: self._outcome(future)
 
     def _outcome(self, future: Any) -> StoredClip | str:

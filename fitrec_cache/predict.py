@@ -149,7 +149,8 @@ def rebuild_backbone(
     name = identity["backbone"]
     text = given or f"{name}={origin.get('weights', 'hub')}"
     preset, precision = identity["preprocessing"]["preset"], identity["precision"]
-    return load_backbone(text, preset=preset, precision=precision, device=device)
+    compiled = "compiled" in identity
+    return load_backbone(text, preset=preset, precision=precision, device=device, compiled=compiled)
 
 
 def _rebuild(

@@ -12,8 +12,7 @@ from conftest import InlinePool
 from make_video import write_video
 from test_train import toy
 
-from fitrec_cache import cli
-from fitrec_cache import extract as extract_module
+from fitrec_cache import ahead, cli
 from fitrec_cache import predict as predict_module
 
 COMMANDS = {
@@ -35,7 +34,7 @@ SMALL = ["--samples", "4", "--frame-size", "64", "--precision", "fp32", "--devic
 @pytest.fixture
 def call(monkeypatch, capsys):
     """``call(*arguments)`` runs the command in this process: (exit code, standard output, standard error)."""
-    monkeypatch.setattr(extract_module, "DecoderPool", InlinePool)
+    monkeypatch.setattr(ahead, "DecoderPool", InlinePool)
     monkeypatch.setattr(predict_module, "DecoderPool", InlinePool)
 
     def run(*arguments):
