@@ -2,8 +2,8 @@
 
     python benchmarks/audit.py CACHE LISTS_DIR --out benchmarks/results/audit.json [--pictures DIR]
 
-CACHE has features of several backbones; LISTS_DIR has UCF101-style trainlist01-03 and testlist01-03. Known pairs: the two
-halves of each clip, taken for clips of their own. A pair of halves of two clips counts as wrong, also if these were
+CACHE has features of several backbones; LISTS_DIR has UCF101-style trainlist01-03 and testlist01-03. Known pairs: the
+two halves of each clip, taken for clips of their own. A pair of halves of two clips counts as wrong, also if these were
 filmed by the same camera one after the other, so the precision is a lower bound.
 """
 
