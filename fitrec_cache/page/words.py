@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from fitrec_cache.compare import PairFigures
 from fitrec_cache.page.attention import Attention
 from fitrec_cache.page.calibration import Calibration
 from fitrec_cache.page.models import Model
@@ -84,17 +85,16 @@ def leaks(model: Model) -> list[str]:
     return list(dict.fromkeys(n for record in model.records for n in record.notes if n.startswith("leaks")))
 
 
-def results_say(models: Sequence[Model]) -> str:
-    """Say how far the models on the first split are apart."""
-    group = [m for m in models if m.first.split == models[0].first.split]
-    if len(group) == 1:
-        low, high = group[0].interval
-        clips = plural(group[0].n_distinct, "test clip")
-        return f"With {clips}, the accuracy is known to lie from {percent(low, 0)} to {percent(high, 0)}"
-    best, next_ = sorted(group, key=lambda m: -m.mean("accuracy"))[:2]
-    if best.interval[0] > next_.interval[1]:
-        return f"{best.title} is ahead, and no interval of another reaches its own"
-    return f"{best.title} is ahead of {next_.title}, but their intervals overlap"
+def results_say(models: Sequence[Model], pairs: Sequence[PairFigures]) -> str:
+    """Say whether the two best models of the first split can be told apart."""
+    split = models[0].first.split
+    compared = [pair for pair in pairs if pair.split == split]
+    if compared:
+        return compared[0].text.partition(" (")[0]
+    if len([m for m in models if m.first.split == split]) > 1:
+        return "These models share no test clips, so which is better cannot be said"
+    clips, (low, high) = plural(models[0].n_distinct, "test clip"), models[0].interval
+    return f"With {clips}, the accuracy is known to lie from {percent(low, 0)} to {percent(high, 0)}"
 
 
 def split_says(models: Sequence[Model], leaky: Sequence[str]) -> str:
