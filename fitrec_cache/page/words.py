@@ -67,6 +67,19 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def rule(split: str) -> str:
+    """Return a split's rule for a reader: of lists, the files' names without their folders.
+
+    Example:
+        >>> rule("list:/data/trainlist01.txt,/data/testlist01.txt")
+        'list: trainlist01.txt, testlist01.txt'
+    """
+    kind, colon, rest = split.partition(":")
+    return (
+        f"list: {', '.join(part.rpartition('/')[2] for part in rest.split(','))}" if kind == "list" and colon else split
+    )
+
+
 def headline(model: Model, leaky: Collection[str]) -> str:
     """Say what the model chosen on validation reached."""
     clips = f"{percent(model.mean('accuracy'))} of {plural(model.n_distinct, 'clip')}"
@@ -100,7 +113,8 @@ def results_say(models: Sequence[Model], pairs: Sequence[PairFigures]) -> str:
 def split_says(models: Sequence[Model], leaky: Sequence[str]) -> str:
     """Say which splits leak."""
     if leaky:
-        return f"Split {listed(leaky)} {'leaks' if len(leaky) == 1 else 'leak'}: test clips have siblings in training"
+        verb = "leaks" if len(leaky) == 1 else "leak"
+        return f"Split {listed([rule(split) for split in leaky])} {verb}: test clips have siblings in training"
     if all(grouped(m) for m in models):
         return "No recording is on both sides of a split"
     return "No leak is recorded, but not every split keeps recordings together"
@@ -142,8 +156,8 @@ def attention_says(attention: Attention) -> str:
     if attention.even:
         return "This model does not choose among frames"
     sides = (("right", attention.right), ("wrong", attention.wrong))
-    shares = [f"{value:.1f} where it is {side}" for side, value in sides if value is not None]
-    return f"Of {attention.frames} frames its attention uses the worth of {' and '.join(shares)}"
+    shares = [f"over {value:.1f} where it is {side}" for side, value in sides if value is not None]
+    return f"Its attention spreads {' and '.join(shares)}, of {attention.frames} frames"
 
 
 def calibration_says(calibration: Calibration) -> str:
