@@ -2,9 +2,9 @@
 
     python benchmarks/audit.py CACHE LISTS_DIR --out benchmarks/results/audit.json [--pictures DIR]
 
-CACHE has features of several backbones; LISTS_DIR has UCF101-style trainlist01-03 and testlist01-03. Known pairs: the two
-halves of each clip, taken for clips of their own. A pair of halves of two clips counts as wrong, also if these were
-filmed by the same camera one after the other, so the precision is a lower bound.
+CACHE has features of several backbones; LISTS_DIR has UCF101-style trainlist01-03 and testlist01-03. Known pairs: the
+two halves of each clip, taken for clips of their own. A pair of halves of two clips counts as wrong, also if these
+were filmed by the same camera one after the other, so the precision is a lower bound.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from fitrec_cache.audit import audit, find_in_features, verdict
+from fitrec_cache.audit import audit
 from fitrec_cache.cache import Cache
+from fitrec_cache.leaks import find_in_features, verdict
 from fitrec_cache.near_duplicates import embed, find_near_duplicates
 from fitrec_cache.pack import Features, load_cached
 from fitrec_cache.splits import make_split
