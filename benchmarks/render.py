@@ -1,4 +1,4 @@
-"""Write the README's tables from committed JSON, between their markers.
+"""Write the tables of README.md and docs/evaluation.md from committed JSON, between their markers.
 
 python benchmarks/render.py [--check]
 """
@@ -57,23 +57,67 @@ def demo() -> str:
     return f"```\n{text}\n```"
 
 
-BLOCKS = {"demo": demo, "exercises30": exercises30}
+def audit() -> str:
+    result = json.loads((ROOT / "benchmarks/results/audit.json").read_text())
+    found = result["backbones"]
+    lines = [
+        "| | " + " | ".join(b["backbone"] for b in found) + " |",
+        "|---|" + "---|" * len(found),
+    ]
+    rows: dict[str, Any] = {
+        "threshold (cosine)": lambda b: f"{b['threshold']:.3f}",
+        "clips that find their own other half at it": lambda b: f"{b['halves_found']:.0%}",
+        "clips that find one of another class": lambda b: f"{b['strangers_found']:.1%}",
+        "near-duplicate pairs": lambda b: b["pairs"],
+        "of them of two classes": lambda b: b["pairs_across_labels"],
+        "of them of one filming series": lambda b: f"{b['same_column']:.0%}",
+        "pairs of one group found": lambda b: f"{b['same_group']['found']} of {b['same_group']['pairs']}",
+        "clusters, with clips in them, largest": lambda b: f"{b['clusters']}, {b['clustered']}, {b['largest_cluster']}",
+        "halves as clips of their own: pairs found that are of one clip": lambda b: f"{b['halves']['precision']:.0%}",
+    }
+    lines += [f"| {name} | {' | '.join(str(cell(b)) for b in found)} |" for name, cell in rows.items()]
+    lines += [
+        "",
+        "| split | test clips | share a group with training | have a near-duplicate in training |",
+        "|---|---|---|---|",
+    ]
+    for split in found[0]["splits"]:
+        folds = [fold for b in found for fold in b["splits"][split]]
+        cells = (_range(f[name] for f in folds) for name in ("n_test", "share_group", "near_duplicate"))
+        seeds = len(found[0]["splits"][split])
+        lines.append(f"| {split}{f', {seeds} seeds' * (seeds > 1)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _range(values: Any) -> str:
+    low, *_, high = sorted(values)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+BLOCKS = {"demo": demo, "exercises30": exercises30, "audit": audit}
+DOCUMENTS = ("README.md", "docs/evaluation.md")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="only say whether the README is up to date")
     check = parser.parse_args().check
-    readme = ROOT / "README.md"
-    old = new = readme.read_text()
-    for name, render in BLOCKS.items():
+    stale = [name for name in DOCUMENTS if not render(ROOT / name, check=check)]
+    if check and stale:
+        sys.exit(f"{', '.join(stale)} does not match benchmarks/results: run python benchmarks/render.py")
+
+
+def render(path: Path, *, check: bool) -> bool:
+    """Fill in the blocks of a document, or only say whether they are as they should be."""
+    old = new = path.read_text()
+    for name, block in BLOCKS.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if pattern.search(new):
-            block = render()
-            new = pattern.sub(lambda m, block=block: f"{m[1]}{block}\n{m[2]}", new)
-    if check:
-        sys.exit(0 if old == new else "README.md does not match benchmarks/results: run python benchmarks/render.py")
-    readme.write_text(new)
+            text = block()
+            new = pattern.sub(lambda m, text=text: f"{m[1]}{text}\n{m[2]}", new)
+    if not check:
+        path.write_text(new)
+    return old == new
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ def embed(blocks: Iterator[NDArray[Any]] | Sequence[NDArray[Any]]) -> Embeddings
     """
     means = [_half_means(block) for block in blocks]
     steps, halves = means[0][0], np.concatenate([m for _, m in means])  # (N, 2, d)
+    del means
     weights = np.array([steps - steps // 2, steps // 2], dtype=np.float32) / steps
     halves -= np.einsum("nhd,h->d", halves, weights, dtype=np.float32) / len(halves)
     vectors = _unit(np.einsum("nhd,h->nd", halves, weights))

@@ -279,7 +279,7 @@ def test_the_split_that_was_used_is_audited(page, tmp_path, weights, inline):
     write_run(tmp_path / "r", truth=truth, guesses=truth, split_document=split, sources=sources, test=test)
     _, seen = page(tmp_path / "r", cache=cache.folder)
     assert "Split group leaks: test clips have siblings in training" in seen.words
-    assert "split leaks: of 6 test clips 6 share a group with training" in seen.words
+    assert "split leaks: 6 of 6 test clips share a group with training" in seen.words
 
 
 def test_wilson_agrees_with_scipy():

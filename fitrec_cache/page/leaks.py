@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fitrec_cache.audit import Verdict, find_in_features, verdict
 from fitrec_cache.cache import Cache, HeldClip, load_features
 from fitrec_cache.errors import FitrecError, StoreError
+from fitrec_cache.leaks import Verdict, find_in_features, verdict
 from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.pack import Features
 from fitrec_cache.page.pictures import Clip, Frames
