@@ -1,4 +1,4 @@
-"""Write the README's tables from committed JSON, between their markers.
+"""Write the tables of the README and of docs/performance.md from committed JSON, between their markers.
 
 python benchmarks/render.py [--check]
 """
@@ -12,6 +12,8 @@ import statistics
 import sys
 from pathlib import Path
 from typing import Any
+
+import render_stage_one
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,23 +59,26 @@ def demo() -> str:
     return f"```\n{text}\n```"
 
 
-BLOCKS = {"demo": demo, "exercises30": exercises30}
+BLOCKS = {"demo": demo, "exercises30": exercises30, **render_stage_one.BLOCKS}
+
+#: Files with tables between markers.
+PAGES = ("README.md", "docs/performance.md")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether the README is up to date")
+    parser.add_argument("--check", action="store_true", help="only say whether the pages are up to date")
     check = parser.parse_args().check
-    readme = ROOT / "README.md"
-    old = new = readme.read_text()
-    for name, render in BLOCKS.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if pattern.search(new):
-            block = render()
-            new = pattern.sub(lambda m, block=block: f"{m[1]}{block}\n{m[2]}", new)
-    if check:
-        sys.exit(0 if old == new else "README.md does not match benchmarks/results: run python benchmarks/render.py")
-    readme.write_text(new)
+    for page in (ROOT / name for name in PAGES):
+        old = new = page.read_text()
+        for name, render in BLOCKS.items():
+            pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+            if pattern.search(new):
+                block = render()
+                new = pattern.sub(lambda m, block=block: f"{m[1]}{block}\n{m[2]}", new)
+        if check and old != new:
+            sys.exit(f"{page.name} does not match benchmarks/results: run python benchmarks/render.py")
+        page.write_text(new)
 
 
 if __name__ == "__main__":
