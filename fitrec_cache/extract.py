@@ -300,7 +300,7 @@ class _Run:
     def _tasks(self, clips: Sequence[Clip], ahead: Ahead) -> Iterator[_Task]:
         """Yield tasks in order while later clips are already made ready."""
         queue: deque[_Task] = deque()
-        coming = ahead.hashes(clips, {k: c.video_sha256 for k, c in self.held.items()})
+        coming = ahead.hashes(clips, self.held)
         while True:
             with self._timed("wait for files"):
                 hashed = next(coming, None)
