@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/evaluation.md from committed JSON, between their markers.
+"""Write the tables of the README and the documentation from committed JSON, between their markers.
 
 python benchmarks/render.py [--check]
 """
@@ -12,6 +12,8 @@ import statistics
 import sys
 from pathlib import Path
 from typing import Any
+
+import render_stage_one
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,13 +96,13 @@ def _range(values: Any) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-BLOCKS = {"demo": demo, "exercises30": exercises30, "audit": audit}
-DOCUMENTS = ("README.md", "docs/evaluation.md")
+BLOCKS = {"demo": demo, "exercises30": exercises30, "audit": audit, **render_stage_one.BLOCKS}
+DOCUMENTS = ("README.md", "docs/evaluation.md", "docs/performance.md")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether the README is up to date")
+    parser.add_argument("--check", action="store_true", help="only say whether the pages are up to date")
     check = parser.parse_args().check
     stale = [name for name in DOCUMENTS if not render(ROOT / name, check=check)]
     if check and stale:

@@ -30,7 +30,7 @@ PRESETS = ("native", "paper", "table1")
 PAPER_SIZE = 64
 
 #: Part of the identity of features from a compiled network.
-COMPILER = "inductor, weights frozen"
+COMPILER = "inductor, weights frozen, one precision throughout"
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -123,13 +123,16 @@ class Backbone:
         self._device = torch.device(device)
         self._dtype = PRECISIONS[precision]
         self._model = model.to(self._device).to(memory_format=torch.channels_last)
-        _hold_weights(self._model, self._dtype)
+        if compiled:
+            self._model.to(self._dtype)
+        else:
+            _hold_weights(self._model, self._dtype)
         self._mean = torch.tensor(preprocessing.mean, device=self._device).view(1, -1, 1, 1)
         self._std = torch.tensor(preprocessing.std, device=self._device).view(1, -1, 1, 1)
-        self._forward: Callable[[Tensor], Tensor] = self._model
+        self._forward: Callable[[Tensor], Tensor] = self._whole if compiled else self._autocast
         self.dim = int(self.embed_prepared(self.prepare(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))).shape[1])
         if compiled:
-            self._forward = torch.compile(self._model, dynamic=False, options={"freezing": True})
+            self._forward = torch.compile(self._whole, dynamic=False, options={"freezing": True})
         self._compiled_for: set[int] = set()
 
     def identity(self) -> dict[str, Any]:
@@ -200,6 +203,20 @@ class Backbone:
         self.compile_for(len(frames))
         return self.embed_prepared(self.prepare(frames))
 
+    def _normalized(self, x: Tensor) -> Tensor:
+        return ((x.float() / 255 - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+
+    def _autocast(self, x: Tensor) -> Tensor:
+        """Compute what profits from it in the chosen precision, the rest in fp32."""
+        with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not torch.float32):
+            y: Tensor = self._model(self._normalized(x))
+        return y
+
+    def _whole(self, x: Tensor) -> Tensor:
+        """Compute all but the first steps in the chosen precision: what is compiled."""
+        y: Tensor = self._model(self._normalized(x).to(self._dtype))
+        return y
+
     @torch.inference_mode()
     def embed_prepared(self, x: Tensor) -> NDArray[np.float16]:
         """Embed one clip that :meth:`prepare` gave.
@@ -215,9 +232,7 @@ class Backbone:
         Raises:
             VideoError: If an embedding is not finite in float16.
         """
-        x = ((x.float() / 255 - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not torch.float32):
-            y = self._forward(x)  # (T, d)
+        y = self._forward(x)  # (T, d)
         features: NDArray[np.float16] = y.float().cpu().numpy().astype(np.float16)
         if not np.isfinite(features).all():
             raise VideoError(

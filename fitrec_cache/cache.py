@@ -19,7 +19,7 @@ from fitrec_cache.store import FORMAT_VERSION, Arrays, Store, digest, find_store
 CLIPS_IDENTITY = {"format_version": FORMAT_VERSION, "what": "clips"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class HeldClip:
     """A clip that the cache knows.
 
