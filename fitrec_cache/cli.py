@@ -164,7 +164,7 @@ def train_head(
     attention: Annotated[
         str | None, typer.Option(help="additive (Eq. 9), dot or none.  [default: the variant's]")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="paper or native: how the head is trained.")] = "paper",
+    recipe: Annotated[str, typer.Option(help="native, or paper: how the head is trained.")] = "native",
     epochs: Annotated[int | None, typer.Option(help="At most this many.  [default: the recipe's]")] = None,
     patience: Annotated[
         int | None,

@@ -40,7 +40,7 @@ def train_head(
     split: str = "auto",
     seed: Sequence[int] = (0,),
     attention: str | None = None,
-    recipe: str = "paper",
+    recipe: str = "native",
     epochs: int | None = None,
     patience: int | None = None,
     learning_rate: float | None = None,
