@@ -110,7 +110,7 @@ def find_near_duplicates(
 ) -> NearDuplicates:
     """Find the pairs of clips that look like one recording.
 
-    Time grows with N squared times d (1,332 clips of 2048 values: 0.1 s on 2 cores), memory with N times d.
+    Time grows with N squared times d (1,332 clips of 2048 values: 0.2 CPU-seconds), memory with N times d.
 
     Args:
         embeddings: Of N clips.
