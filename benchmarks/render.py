@@ -108,7 +108,22 @@ def _range(values: Any) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-BLOCKS = {"demo": demo, "exercises30": exercises30, "audit": audit, **render_stage_one.BLOCKS}
+def recipe() -> str:
+    result = json.loads((ROOT / "benchmarks/results/recipe.json").read_text())
+    n = ", ".join(str(k) for k in result["n_val"])
+    lines = [
+        f"| change to `native` ({result['variant']}, {result['backbone']}) | validation accuracy (n = {n}) |",
+        "|---|---|",
+    ]
+    base = result["rows"][0]["val_accuracy"]
+    for row in sorted(result["rows"], key=lambda r: -r["val_accuracy"]):
+        gain = "" if row["change"] == "native" else f" ({100 * (row['val_accuracy'] - base):+.1f} points)"
+        name = "**none**" if row["change"] == "native" else row["change"]
+        lines.append(f"| {name} | {row['val_accuracy']:.1%}{gain} |")
+    return "\n".join(lines)
+
+
+BLOCKS = {"demo": demo, "exercises30": exercises30, "audit": audit, "recipe": recipe, **render_stage_one.BLOCKS}
 DOCUMENTS = ("README.md", "docs/evaluation.md", "docs/performance.md")
 
 
