@@ -158,7 +158,7 @@ class Backbone:
             frames: uint8 ``(T, 3, H, W)``, RGB.
 
         Returns:
-            uint8 ``(T, 3, h, w)``, on the device, always channels last in memory: another layout would be compiled anew.
+            uint8 ``(T, 3, h, w)``, on the device, channels last in memory: another layout would be compiled anew.
         """
         p = self.preprocessing
         if p.first_size is not None:
