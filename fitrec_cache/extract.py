@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from fitrec_cache.backbone import EMBEDDED, Backbone, load_backbone
-from fitrec_cache.cache import Cache, HeldClip, pick_frames
+from fitrec_cache.cache import MOST_PIXELS, MOST_SAMPLES, Cache, HeldClip, is_count, pick_frames
 from fitrec_cache.clips import Clip, find_clips
 from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, check_time_limit, content_hash
 from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.jpeg import CODEC, decode_frames
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.store import FORMAT_VERSION, Store, text_column
+from fitrec_cache.turns import Turns
 
 #: A part is committed after this many clips or seconds, whichever comes first: what a kill can cost.
 COMMIT_CLIPS = 32
@@ -151,9 +151,10 @@ def extract(
     started = time.perf_counter()
     if not backbone:
         raise UsageError("no backbone named: give at least one, such as --backbone resnet50")
-    for name, value in (("samples", samples), ("frame_size", frame_size), ("workers", workers)):
-        if value is not None and value < 1:
-            raise UsageError(f"{name} is {value}: expected 1 or more")
+    limits = (("samples", samples, MOST_SAMPLES), ("frame_size", frame_size, MOST_PIXELS), ("workers", workers, 1024))
+    for name, value, most in limits:
+        if value is not None and not is_count(value, most):
+            raise UsageError(f"{name} is {value}: expected 1 to {most}")
     check_time_limit(clip_seconds)
     opened = Cache(cache, create=videos is not None)
     clips, notes = _clips(opened, videos, classes, root, lists)
@@ -284,17 +285,26 @@ class _Run:
     def work(self, clips: Sequence[Clip], pool: _LazyPool | None, *, progress: bool) -> None:
         """Take every clip from video to features; commit what is finished, also when interrupted."""
         bar = progress_bar(total=len(clips), unit="clip", what="extract", show=progress)
+        self.turns = Turns(
+            self.cache.folder / "claims",
+            clips,
+            size=COMMIT_CLIPS,
+            purpose="\n".join(s.folder.name for s in (self.frames, *self.stores)),
+            refresh=self.refresh,
+        )
         try:
             with bar:
-                for task in self._ahead(_in_shuffled_blocks(clips), pool):
+                for task in self._ahead(self.turns, pool):
                     self._one(task)
+                    self.turns.finished(task.clip)
                     bar.update()
                     if self.rows.pending() >= COMMIT_CLIPS or time.monotonic() - self.rows.since > COMMIT_SECONDS:
                         self.commit()
         finally:
             self.commit()
+            self.turns.close()
 
-    def _ahead(self, clips: Sequence[Clip], pool: _LazyPool | None) -> Iterator[_Task]:
+    def _ahead(self, clips: Iterable[Clip], pool: _LazyPool | None) -> Iterator[_Task]:
         """Yield tasks in order while later clips are already being decoded."""
         queue: deque[_Task] = deque()
         for clip in clips:
@@ -398,8 +408,13 @@ class _Run:
                 self.cache.write_clips(rows.clips)
             self.done += rows.done
             self.rows = self._new_rows()  # what an interruption leaves in the old ones is written by the next commit
-            for store in (self.frames, *self.stores):
-                store.refresh()  # what others committed meanwhile need not be done here
+            self.turns.committed()
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Take in what others committed meanwhile: it need not be done here."""
+        for store in (self.frames, *self.stores):
+            store.refresh()
 
     def report(self, n_clips: int, seconds: float) -> ExtractReport:
         return ExtractReport(
@@ -428,16 +443,6 @@ class _Timer:
 
     def __exit__(self, *exc: object) -> None:
         self._stages[self._stage] += time.perf_counter() - self._started
-
-
-def _in_shuffled_blocks(clips: Sequence[Clip]) -> list[Clip]:
-    """Return clips in blocks of a part's size, the blocks in random order.
-
-    Several processes that work on one cache so meet rarely, and see by each other's commits what is done: no locks.
-    """
-    blocks = [clips[i : i + COMMIT_CLIPS] for i in range(0, len(clips), COMMIT_CLIPS)]
-    random.SystemRandom().shuffle(blocks)
-    return [clip for block in blocks for clip in block]
 
 
 def _frame_arrays(clips: dict[str, StoredClip]) -> dict[str, Any]:

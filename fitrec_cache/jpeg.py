@@ -20,6 +20,10 @@ QUALITY = 90
 CODEC = f"jpeg quality {QUALITY} 4:2:0"
 
 
+#: No frame is larger than 8K; a file that says so wants memory.
+MOST_PIXELS = 7680 * 4320
+
+
 def encode_frames(frames: NDArray[np.uint8]) -> list[bytes]:
     """Encode frames ``(T, H, W, 3)`` uint8 RGB as T JPEG files."""
     return [_encode(frame) for frame in frames]
@@ -58,4 +62,6 @@ def decode_frames(data: Sequence[bytes]) -> torch.Tensor:
 
 def _decode(data: bytes) -> NDArray[np.uint8]:
     with Image.open(io.BytesIO(data), formats=["JPEG"]) as picture:
+        if picture.width * picture.height > MOST_PIXELS:
+            raise ValueError(f"it is {picture.width} x {picture.height} pixels large")
         return np.array(picture.convert("RGB"))

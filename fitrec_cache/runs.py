@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,16 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.torch
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
-from fitrec_cache.files import TEMPORARY, make_folder, write_atomic, write_json
+from fitrec_cache.files import TEMPORARY, make_folder, parse_json, write_atomic, write_json
 from fitrec_cache.head import HeadConfig, build_head
 
 RUN_VERSION = 1
+
+_NotSafe = safetensors.SafetensorError
 
 #: A run.json larger than this is not one of ours: 100,000 clip ids of 100 bytes are 10 MB.
 _MOST_JSON_BYTES = 200_000_000
@@ -129,33 +131,49 @@ def read_run(folder: Path) -> Run:
         if len(labels) != config.n_classes:
             raise StoreCorrupt(f"{folder}/run.json names {len(labels)} labels for {config.n_classes} classes")
         stored = safetensors.torch.load_file(folder / "head.safetensors")
-        _check_size(config, sum(v.numel() for v in stored.values()), folder)
+        _check_shapes(config, stored, folder)
         head = build_head(config)
         head.load_state_dict(stored)
-    except (KeyError, TypeError, RuntimeError, OSError, UsageError, safetensors.SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError, OSError, UsageError, _NotSafe) as error:
         raise StoreCorrupt(f"{folder} is damaged: {error}. Train the head again") from error
     return Run(folder=folder, settings=settings, head=head.eval(), labels=labels)
 
 
-def _check_size(config: HeadConfig, stored: int, folder: Path) -> None:
-    # Before anything of a size that a hostile run.json names is allocated.
-    if max(config.n_classes, config.input_dim, config.frames) > max(stored, 1):
-        raise StoreCorrupt(f"{folder}/run.json describes a larger head than head.safetensors holds")
+def _check_shapes(config: HeadConfig, stored: Mapping[str, Tensor], folder: Path) -> None:
+    """Refuse weights that are not of this head, before anything of a size that a hostile run.json names is made."""
+    with torch.device("meta"):
+        expected = {name: tuple(v.shape) for name, v in build_head(config).state_dict().items()}
+    got = {name: tuple(v.shape) for name, v in stored.items()}
+    wrong = sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name))
+    if wrong:
+        raise StoreCorrupt(
+            f"{folder}: head.safetensors is not of the head that run.json describes: {wrong[0]} has shape "
+            f"{got.get(wrong[0])}, expected {expected.get(wrong[0])}. Train the head again"
+        )
+    if not all(bool(torch.isfinite(v).all()) for v in stored.values()):
+        raise StoreCorrupt(f"{folder}: head.safetensors holds values that are not finite. Train the head again")
 
 
 def _best_seed(folder: Path) -> Path:
     seeds = [f for f in sorted(folder.glob("seed-*")) if (f / "run.json").is_file()]
     if not seeds:
         raise UsageError(f"no run at {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")
-    return min(seeds, key=lambda f: min(e["val_loss"] for e in _read_json(f / "metrics.json")["history"]))
+    return min(seeds, key=_lowest_loss)
+
+
+def _lowest_loss(folder: Path) -> float:
+    try:
+        return min(float(epoch["val_loss"]) for epoch in _read_json(folder / "metrics.json")["history"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreCorrupt(f"{folder}/metrics.json is damaged: no history of val_loss. Train the head again") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MOST_JSON_BYTES:
             raise StoreCorrupt(f"{path} is too large to be what it should be")
-        found = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        found = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise StoreCorrupt(f"{path} cannot be read: {error}. Train the head again") from error
     if not isinstance(found, dict):
         raise StoreCorrupt(f"{path} is damaged: expected a JSON object")

@@ -64,6 +64,19 @@ def test_crash_hang_and_surprise_cost_one_clip_each_and_the_pool_goes_on(tmp_pat
         assert numbers(outcome) == [2, 4, 6]
 
 
+def test_workers_killed_while_they_have_no_work_cost_nothing(tmp_path):
+    good = write_video(tmp_path / "v.mp4", 9, width=128, height=96)
+    with DecoderPool(workers=2, clip_seconds=30) as pool:
+        for waiting in (0, 1, 3):
+            assert numbers(pool.submit(job(good))()) == [2, 4, 6]
+            workers = [p for p in pool._pool._pool_manager.worker_manager.workers]
+            for worker in workers:
+                os.kill(worker, signal.SIGKILL)
+            time.sleep(0.1 * waiting)
+            found = [wait() for wait in [pool.submit(job(good)) for _ in range(4)]]
+            assert [numbers(f) for f in found if isinstance(f, StoredClip)] == [[2, 4, 6]] * 4
+
+
 def test_content_hash_is_the_sha256_of_the_bytes(tmp_path):
     path = tmp_path / "v.avi"
     path.write_bytes(b"abc")
