@@ -126,7 +126,7 @@ def start(
             for number, stream in ((1, "stdout"), (2, "stderr")):
                 os.dup2(os.open(folder / stream, os.O_WRONLY | os.O_CREAT), number)
             _watch(folder / "log", commit or COMMIT_CLIPS, hook)
-            code = command([*arguments, "--workers", 2])
+            code = command([*arguments, "--workers", 2, "--clip-seconds", 10])
         finally:
             os._exit(code)
     return Extraction(pid=pid, folder=folder, started=time.monotonic())

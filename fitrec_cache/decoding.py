@@ -23,6 +23,9 @@ from fitrec_cache.errors import FitrecError, UsageError, VideoError
 #: How often a job is tried whose pool broke before it ran.
 _TRIES = 3
 
+#: In which a worker starts, even on a machine that is very busy.
+_START_SECONDS = 60.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoredClip:
@@ -117,6 +120,7 @@ class DecoderPool:
         self._clip_seconds = clip_seconds
         self._workers = workers
         self._closed = False
+        self._last_life = time.monotonic()
         self._renewing = threading.Lock()
         self._pool = self._new_pool()
         try:
@@ -152,9 +156,12 @@ class DecoderPool:
         for _ in range(_TRIES):
             pool = self._pool
             try:
-                return pool, pool.schedule(_work, args=[job], timeout=self._clip_seconds)
+                future = pool.schedule(_work, args=[job], timeout=self._clip_seconds)
             except RuntimeError:
                 self._renew(pool)
+            else:
+                future.add_done_callback(lambda _: self._note_life())
+                return pool, future
         raise FitrecError("decoder processes are killed from outside again and again; start again when that ends")
 
     def _renew(self, broken: Any) -> None:
@@ -165,15 +172,23 @@ class DecoderPool:
                 broken.join()
                 self._pool = self._new_pool()
 
+    def _note_life(self) -> None:
+        self._last_life = time.monotonic()
+
     def _error(self, pool: Any, future: Any) -> BaseException | None:
-        """Wait for the end of a job; a pool that broke, or lost it, counts as broken, as its futures may never end."""
-        until = time.monotonic() + 4 * self._clip_seconds + 60  # at most two jobs a worker are queued before it
+        """Wait for the end of a job; a pool that broke or is stuck counts as broken, as its futures may never end.
+
+        A worker that is killed while it holds its pool's lock leaves the others waiting for ever. As every job ends
+        within its time limit, a pool in which none did for longer is stuck.
+        """
+        since = time.monotonic()
         while True:
             try:
                 error: BaseException | None = future.exception(timeout=1)
                 return error
             except TimeoutError:
-                if not pool.active or time.monotonic() > until:
+                silent = time.monotonic() - max(self._last_life, since)
+                if not pool.active or silent > self._clip_seconds + _START_SECONDS:
                     return BrokenProcessPool("the pool lost the job")
 
     def _outcome(self, pool: Any, future: Any, job: DecodeJob) -> StoredClip | str:
