@@ -52,7 +52,12 @@ def hostile(job: Job, _: dict[str, Any]) -> dict[str, Any]:
             peak, slowest = max(peak, kilobytes), max(slowest, seconds)
             if outcome not in ("refused", "harmless"):
                 print(kind, name, outcome, (folder / "said").read_text(errors="replace")[-1500:])
-        found[kind] = {"tried": sum(outcomes.values()), **outcomes, "peak_mb": peak // 1024, "slowest_s": round(slowest, 1)}
+        found[kind] = {
+            "tried": sum(outcomes.values()),
+            **outcomes,
+            "peak_mb": peak // 1024,
+            "slowest_s": round(slowest, 1),
+        }
         print(kind, found[kind], flush=True)
     found["written_outside"] = len(list((folder / "outside").iterdir()))
     return found
@@ -103,7 +108,9 @@ def _plant(folder: Path, data: bytes) -> None:
 def _train(cache: Path, folder: Path) -> int:
     out = folder / "trained"
     shutil.rmtree(out, ignore_errors=True)
-    return command(["train-head", "--cache", cache, "--variant", "mean", "--epochs", 1, "--split", "random", "--out", out])
+    return command(
+        ["train-head", "--cache", cache, "--variant", "mean", "--epochs", 1, "--split", "random", "--out", out]
+    )
 
 
 def _parts(job: Job, folder: Path) -> Iterator[Case]:

@@ -55,7 +55,13 @@ def _kills(figures: dict[str, int]) -> int:
 
 
 def _until_finished(
-    job: Job, videos: Path, cache: Path, took: float, rng: random.Random, figures: dict[str, int], lost: list[int],
+    job: Job,
+    videos: Path,
+    cache: Path,
+    took: float,
+    rng: random.Random,
+    figures: dict[str, int],
+    lost: list[int],
     orphans: set[int],
 ) -> None:
     promised: dict[str, set[str]] = {}
@@ -87,7 +93,12 @@ def _until_finished(
 
 
 def _kill(
-    run: Extraction, how: str, took: float, rng: random.Random, figures: dict[str, int], lost: list[int],
+    run: Extraction,
+    how: str,
+    took: float,
+    rng: random.Random,
+    figures: dict[str, int],
+    lost: list[int],
     orphans: set[int],
 ) -> None:
     if how == "commit":

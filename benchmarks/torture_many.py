@@ -44,7 +44,7 @@ def _round(job: Job, videos: Any, reference: Any, number: int) -> dict[str, Any]
     started = time.monotonic()
     runs = [start(job, videos, cache, name=f"many-{i}", commit=COMMIT) for i in range(PROCESSES)]
     reads = failed = 0
-    while any([run.running() for run in runs]):
+    while sum(run.running() for run in runs):  # each is asked, so that none that hangs is overlooked
         time.sleep(0.2)
         if (cache / "cache.json").exists():
             try:

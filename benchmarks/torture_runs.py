@@ -122,7 +122,9 @@ def start(
         code = 99
         try:
             os.setpgid(0, 0)
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs us in the background ignores it
+            signal.signal(
+                signal.SIGINT, signal.default_int_handler
+            )  # a shell that runs us in the background ignores it
             for number, stream in ((1, "stdout"), (2, "stderr")):
                 os.dup2(os.open(folder / stream, os.O_WRONLY | os.O_CREAT), number)
             _watch(folder / "log", commit or COMMIT_CLIPS, hook)
@@ -142,7 +144,7 @@ def command(arguments: list[object]) -> int:
     except SystemExit as ended:
         sys.stdout.flush()
         return int(ended.code or 0)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - what the user would see
         import traceback
 
         traceback.print_exc()
@@ -156,7 +158,10 @@ def _watch(path: Path, commit: int, hook: Callable[[str], None] | None) -> None:
     from fitrec_cache.store import Store, text_values
 
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    write_part, embed = Store.write_part, Backbone.embed_prepared if hasattr(Backbone, "embed_prepared") else Backbone.embed
+    write_part, embed = (
+        Store.write_part,
+        Backbone.embed_prepared if hasattr(Backbone, "embed_prepared") else Backbone.embed,
+    )
 
     def log(line: str) -> None:
         os.write(descriptor, f"{line}\n".encode())
@@ -166,7 +171,9 @@ def _watch(path: Path, commit: int, hook: Callable[[str], None] | None) -> None:
     def logged_write(self: Any, arrays: Any) -> Path:
         log(f"begin {self.kind}")
         written = write_part(self, arrays)
-        keys = [hashlib.sha256(k.encode()).hexdigest() if self.kind == "clips" else k for k in text_values(arrays["key"])]
+        keys = [
+            hashlib.sha256(k.encode()).hexdigest() if self.kind == "clips" else k for k in text_values(arrays["key"])
+        ]
         log(" ".join(["stored", f"{self.kind}/{self.folder.name}", *keys]))
         return written
 

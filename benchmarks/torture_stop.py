@@ -66,7 +66,9 @@ def _file_size_limit(job: Job, videos: Path, reference: Bits) -> dict[str, Any]:
 @contextlib.contextmanager
 def _disk(folder: Path, megabytes: int) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], check=True, capture_output=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], check=True, capture_output=True
+    )
     try:
         yield
     finally:

@@ -59,14 +59,22 @@ class Cache:
         if not len(self._clips):
             return []
         columns = self._clips.rows(self._clips.keys(), CLIP_COLUMNS)
-        texts = [text_values(columns[name]) for name in CLIP_COLUMNS]
+        try:
+            return self._entries(*(text_values(columns[name]) for name in CLIP_COLUMNS))
+        except (TypeError, ValueError) as error:  # parts are checked when they are read
+            raise StoreCorrupt(
+                f"{self.folder}/clips: an index holds entries that are none ({error}). Delete the index-*.h5 files "
+                "there: they are made again from the parts"
+            ) from error
+
+    def _entries(self, *texts: list[str]) -> list[HeldClip]:
         held = [
             HeldClip(
                 clip_id=k,
                 video_sha256=v,
                 label=lab,
                 group=g or None,
-                extra=parse_json(e),
+                extra=dict(parse_json(e)),
                 problem=p,
                 since=self._clips.part_of(k),
             )
@@ -85,6 +93,10 @@ class Cache:
             "problem": [c.problem for c in clips],
         }
         self._clips.write_part({name: text_column(values) for name, values in columns.items()})
+
+    def write_index(self) -> None:
+        """Index the entries of clips, if many parts are not."""
+        self._clips.write_index()
 
     def frame_store(self, identity: Mapping[str, Any]) -> Store:
         """Return the store of frames made with exactly these settings."""
@@ -108,7 +120,9 @@ class Cache:
         found = find_stores(self.folder / kind, kind)
         for store in found:
             if reason := lacking(kind, store.identity):
-                raise StoreCorrupt(f"{store.folder}/identity.json is damaged: {reason}. Run `fitrec-cache check --repair`")
+                raise StoreCorrupt(
+                    f"{store.folder}/identity.json is damaged: {reason}. Run `fitrec-cache check --repair`"
+                )
         return found
 
 

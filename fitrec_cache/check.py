@@ -12,6 +12,7 @@ import numpy as np
 from fitrec_cache.cache import CLIPS_IDENTITY, Cache, lacking
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, make_folder, may_be_written, parse_json, sync_folder, write_json
+from fitrec_cache.index import INDEX, index_problem
 from fitrec_cache.store import digest, identity_of_part, open_root, read_part, text_values
 
 #: Where repair moves what it finds, inside the cache; nothing is ever deleted.
@@ -143,6 +144,8 @@ def _verify(path: Path, kind: str, identity: dict[str, Any] | None) -> tuple[str
     """Return what is wrong with a file (empty if nothing) and its number of rows."""
     if path.name.startswith(TEMPORARY):
         return ("", 0) if may_be_written(path) else ("half-written: its writer is gone", 0)
+    if INDEX.fullmatch(path.name):
+        return index_problem(path), 0
     try:
         arrays = read_part(path, kind, None if identity is None else digest(identity))
         text_values(arrays["key"])
@@ -186,8 +189,8 @@ def _nameless(opened: Cache) -> tuple[str, ...]:
     if not lost:
         return ()
     return (
-        f"{len(lost)} videos have frames or features and no name: their file has changed since, a run was killed before "
-        "it entered them, or a part of clips is missing; `extract VIDEOS` enters those it finds again",
+        f"{len(lost)} videos have frames or features and no name: their file has changed since, a run was killed "
+        "before it entered them, or a part of clips is missing; `extract VIDEOS` enters those it finds again",
     )
 
 

@@ -16,10 +16,12 @@ from fitrec_cache.errors import FitrecError, UsageError
 from fitrec_cache.variants import VARIANTS
 
 if TYPE_CHECKING:
+    from fitrec_cache.audit import AuditReport
+    from fitrec_cache.compare import CompareReport
     from fitrec_cache.extract import ExtractReport
     from fitrec_cache.info import InfoReport
     from fitrec_cache.predict import Prediction
-    from fitrec_cache.train import TrainReport
+    from fitrec_cache.results import TrainReport
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -105,6 +107,9 @@ def extract(
     ] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile backbones first, for many clips; kept apart.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(help="Decoder processes.  [default: one a core]")] = None,
     clip_seconds: Annotated[float, typer.Option(help="Time limit for decoding one clip, in seconds.")] = 120.0,
     as_json: JsonOption = False,
@@ -127,6 +132,7 @@ def extract(
         frame_size=frame_size,
         precision=precision,
         device=device,
+        compile=compile,
         workers=workers,
         clip_seconds=clip_seconds,
         progress=not as_json,
@@ -150,17 +156,31 @@ def train_head(
     split: Annotated[
         str,
         typer.Option(
-            help="auto (group where groups are known), group, random, official1|2|3, list:TRAIN,TEST, manifest."
+            help="auto (group where groups are known), group, random, official1|2|3, list:TRAIN,TEST, manifest, "
+            "kfold:K, leave-one:COLUMN."
         ),
     ] = "auto",
     seed: Annotated[list[int], typer.Option(help="Seed of split, initial values and batches; repeatable.")] = [0],  # noqa: B006
     attention: Annotated[
         str | None, typer.Option(help="additive (Eq. 9), dot or none.  [default: the variant's]")
     ] = None,
-    epochs: Annotated[int, typer.Option(help="At most this many.")] = 200,
-    patience: Annotated[int, typer.Option(help="Stop after this many epochs without a lower validation loss.")] = 20,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-4,
-    batch_size: Annotated[int, typer.Option(help="Clips per step.")] = 32,
+    recipe: Annotated[str, typer.Option(help="paper or native: how the head is trained.")] = "paper",
+    epochs: Annotated[int | None, typer.Option(help="At most this many.  [default: the recipe's]")] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Stop after this many epochs without a lower validation loss.  [default: the recipe's]"),
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.  [default: the recipe's]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Clips per step.  [default: the recipe's]")] = None,
+    settings: Annotated[
+        list[str], typer.Option("--set", help="Another recipe setting, NAME=VALUE such as dropout=0.5; repeatable.")
+    ] = [],  # noqa: B006
+    unknown: Annotated[
+        list[str], typer.Option(help="Class kept from all sides, to test the answer 'unknown' on; repeatable.")
+    ] = [],  # noqa: B006
+    false_alarm_rate: Annotated[
+        float, typer.Option(help="Share of known clips that may be answered 'unknown'.")
+    ] = 0.05,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
     as_json: JsonOption = False,
@@ -181,15 +201,71 @@ def train_head(
         split=split,
         seed=seed,
         attention=attention,
+        recipe=recipe,
         epochs=epochs,
         patience=patience,
         learning_rate=learning_rate,
         batch_size=batch_size,
+        settings=settings,
+        unknown=unknown,
+        false_alarm_rate=false_alarm_rate,
         device=device,
         overwrite=overwrite,
         progress=not as_json,
     )
     _show(report.to_dict(), as_json, lambda: _train_text(report))
+
+
+@app.command()
+def sweep(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder of the search; it goes on where it was.")],
+    cache: Annotated[Path | None, typer.Option(help="Cache folder that extract made.")] = None,
+    features: Annotated[Path | None, typer.Option(help="HDF5 file from pack, or made elsewhere.")] = None,
+    variant: Annotated[str, typer.Option(help="A variant that learns from features.")] = "resnet50-lstm-attention",
+    backbone: Annotated[
+        list[str], typer.Option(help="Cached features to use; several are put side by side.  [default: the variant's]")
+    ] = [],  # noqa: B006
+    preset: Annotated[str | None, typer.Option(help="native, paper or table1, where the cache holds several.")] = None,
+    split: Annotated[list[str], typer.Option(help="Split rule whose validation side counts; repeatable.")] = ["auto"],  # noqa: B006
+    seed: Annotated[list[int], typer.Option(help="Seed of the splits; repeatable.")] = [0],  # noqa: B006
+    trials: Annotated[int, typer.Option(help="Number of tries in all.")] = 60,
+    finalists: Annotated[int, typer.Option(help="Best tries that are trained again with other seeds.")] = 5,
+    epochs: Annotated[int, typer.Option(help="Epochs of every try.")] = 40,
+    as_json: JsonOption = False,
+) -> None:
+    """Search for a recipe on validation sides only.
+
+    Example: fitrec-cache sweep --cache cache --variant resnet50-lstm-attention --out sweep --trials 100
+    """
+    from fitrec_cache.sweep import sweep as run
+
+    report = run(
+        out=out,
+        cache=cache,
+        features=features,
+        variant=variant,
+        backbone=backbone,
+        preset=preset,
+        split=split,
+        seed=seed,
+        trials=trials,
+        finalists=finalists,
+        epochs=epochs,
+        progress=not as_json,
+    )
+
+    def text() -> str:
+        best = report.finalists[0]
+        return _lines(
+            f"{report.tries['finished']} tries finished, {report.tries['given_up']} given up early, on the validation "
+            f"sides of {len(report.splits)} splits ({report.n_val} clips), in {report.seconds:.0f} s",
+            f"validation accuracy: {report.start:.1%} with --recipe native, {best['val_accuracy']:.1%} found, "
+            f"{best['val_accuracy_again']:.1%} with other seeds",
+            f"fitrec-cache train-head {report.command}",
+        )
+
+    _show(report.to_dict(), as_json, text)
 
 
 @app.command()
@@ -314,6 +390,84 @@ def params(
     _show(report.to_dict(), as_json, report.render)
 
 
+@app.command()
+def audit(
+    *,
+    cache: CacheOption,
+    split: Annotated[str, typer.Option(help="A rule as for train-head.")] = "auto",
+    backbone: Annotated[
+        str | None, typer.Option(help="Cached embeddings to compare.  [default: those of the most clips]")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="native, paper or table1, where the cache holds several.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    threshold: Annotated[
+        float | None, typer.Option(help="Least cosine of near-duplicates.  [default: taken from the data]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the pairs: a table and a picture.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="CSV to write: the clips with proposed groups.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether a split leaks: groups and near-duplicates on both sides. Exit code 1 if it does.
+
+    Example: fitrec-cache audit --cache cache --split random --out audit
+    """
+    from fitrec_cache.audit import audit as call
+
+    report = call(
+        cache=cache,
+        split=split,
+        backbone=backbone,
+        preset=preset,
+        seed=seed,
+        threshold=threshold,
+        out=out,
+        manifest=manifest,
+    )
+    _show(report.to_dict(), as_json, lambda: _audit_text(report))
+    if report.leaks:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
+    *,
+    out: Annotated[Path | None, typer.Option(help="File to write, .md or .csv.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which of several models is better, and whether the test clips suffice to say so.
+
+    Example: fitrec-cache compare runs/mean runs/resnet50
+    """
+    from fitrec_cache.compare import compare as call
+
+    report = call(runs, out=out)
+    _show(report.to_dict(), as_json, lambda: _compare_text(report))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
+    *,
+    out: Annotated[Path, typer.Option(help="HTML file to write; an earlier report is replaced.")],
+    cache: Annotated[Path | None, typer.Option(help="Cache of these runs, for frames and audit.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one HTML file about trained runs; it opens without network.
+
+    Example: fitrec-cache report runs/resnet50 runs/mean --out report.html --cache cache
+    """
+    from fitrec_cache.page import report as call
+
+    found = call(runs, out=out, cache=cache)
+
+    def text() -> str:
+        what = f"{found.models} models, {found.runs} runs, {_size(found.bytes)}"
+        return _lines([f"not shown: {m}" for m in found.missing], f"{found.out}: {what}")
+
+    _show(found.to_dict(), as_json, text)
+
+
 def _show(value: Any, as_json: bool, text: Any) -> None:
     print(json.dumps(value, indent=1, allow_nan=False) if as_json else text())
 
@@ -326,12 +480,14 @@ def _size(n_bytes: float) -> str:
     return f"{n_bytes:.2f} GB"
 
 
-def _stages(stages: Mapping[str, float]) -> str:
-    spent = {name: s for name, s in stages.items() if s >= 0.05}
-    if not spent:
-        return ""
-    parts = ", ".join(f"{name.replace('_', ' ')} {s:.1f} s" for name, s in spent.items())
-    return f"time went to: {parts}. Bottleneck: {max(spent, key=lambda k: spent[k]).replace('_', ' ')}"
+def _stages(stages: Mapping[str, float], bottleneck: str = "") -> str:
+    parts = _seconds(stages)
+    bottleneck = bottleneck or max(stages, key=lambda k: stages[k], default="").replace("_", " ")
+    return f"time went to: {parts}. Bottleneck: {bottleneck}" if parts else ""
+
+
+def _seconds(spent: Mapping[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {s:.1f} s" for name, s in spent.items() if s >= 0.05)
 
 
 def _lines(*groups: Any) -> str:
@@ -347,7 +503,8 @@ def _extract_text(report: ExtractReport, cache: Path) -> str:
         f"{report.clips} clips: {report.done} done, {report.reused} reused, {len(report.failed)} failed, "
         f"in {report.seconds:.1f} s",
         f"features of {dims} in {cache}",
-        _stages(report.stages),
+        _stages(report.stages, report.bottleneck),
+        f"beside it: {beside}" if (beside := _seconds(report.beside)) else "",
     )
 
 
@@ -355,17 +512,31 @@ def _train_text(report: TrainReport) -> str:
     lines = [f"note: {n}" for n in report.notes]
     for r in report.runs:
         low, high = r.metrics.accuracy_ci95
+        fold = f", fold {r.fold}" if r.fold else ""
         lines.append(
-            f"{r.variant} on {r.backbone}, split {r.split}, seed {r.seed}: accuracy {r.metrics.accuracy:.1%} "
+            f"{r.variant} on {r.backbone}, split {r.split}{fold}, seed {r.seed}: accuracy {r.metrics.accuracy:.1%} "
             f"({low:.1%} to {high:.1%}, n = {r.n_test}), top-5 {r.metrics.top5_accuracy:.1%}, "
             f"macro F1 {r.metrics.f1_macro:.1%}; {r.epochs} epochs, best {r.best_epoch}, {r.seconds:.1f} s -> {r.out}"
         )
-    if len(report.runs) > 1:
+        if "auroc" in r.unknown:
+            lines.append(
+                f"  unknown classes: {r.unknown['detected']:.1%} of {r.unknown['n']} clips answered 'unknown', "
+                f"{r.unknown['false_alarms']:.1%} of known test clips too; AUROC {r.unknown['auroc']:.3f}"
+            )
+    for p in report.pooled:
+        low, high = p["accuracy_ci95"]
+        lines.append(
+            f"all {p['folds']} folds, seed {p['seed']}: accuracy {p['accuracy']:.1%} ({low:.1%} to {high:.1%}, "
+            f"n = {p['n']}), macro F1 {p['f1_macro']:.1%}"
+        )
+    if len(report.accuracies) > 1:
         figures = report.to_dict()
         lines.append(
-            f"mean of {len(report.runs)} seeds: accuracy {figures['accuracy_mean']:.1%}, "
+            f"mean of {len(report.accuracies)} seeds: accuracy {figures['accuracy_mean']:.1%}, "
             f"standard deviation {figures['accuracy_std']:.1%}"
         )
+    if report.ensemble:
+        lines.append(f"their mean probabilities: accuracy {report.ensemble['accuracy']:.1%}")
     return _lines(lines, _stages(report.stages))
 
 
@@ -373,6 +544,7 @@ def _predict_text(found: list[Prediction], picture: Path | None) -> str:
     lines: list[str] = []
     for p in found:
         lines.append(f"{p.path}: {p.reason}" if p.reason else p.path)
+        lines += ["  unknown: no class is probable enough; the nearest are"] * p.unknown
         lines += [f"  {probability:6.1%}  {label}" for label, probability in p.top]
     return _lines(lines, f"picture: {picture}" if picture and any(p.top for p in found) else "")
 
@@ -400,3 +572,44 @@ def _info_text(report: InfoReport) -> str:
         what = clip["problem"] or ", ".join(f"{k} {v}" for k, v in ledger.items() if v not in (0, False, []))
         lines.append(f"{clip['clip_id']}: {what}")
     return _lines(lines)
+
+
+def _audit_text(report: AuditReport) -> str:
+    trust = "as chosen" if report.threshold_chosen else "taken from the data"
+    if report.halves_found is not None:
+        trust += f"; {report.halves_found:.0%} of the clips find their own other half at it"
+    if report.strangers_found is not None:
+        trust += f", {report.strangers_found:.1%} a clip of another class"
+    groups, lines = report.same_group, [f"note: {n}" for n in report.notes]
+    lines += [
+        f"{report.clips} clips by {report.backbone}: {report.pairs} near-duplicate pairs, "
+        f"{report.pairs_across_labels} of them of two classes",
+        f"near-duplicate: similarity {report.threshold:.3f} or more, {trust}",
+    ]
+    if groups["pairs"]:
+        lines.append(f"{groups['found']} of {groups['pairs']} pairs of one group are near-duplicates")
+    lines.append(
+        f"near-duplicates and groups make {report.clusters} clusters with {report.clustered} clips, "
+        f"the largest of {report.largest_cluster}"
+    )
+    lines += [
+        f"  {e['similarity']:.3f}  {e['clip_a']} ({e['side_a']}), {e['clip_b']} ({e['side_b']})"
+        for e in report.examples[:5]
+    ]
+    lines += [f"written: {path}" for path in report.files]
+    for fold in report.folds:
+        name = f" {fold['fold']}" if fold["fold"] else ""
+        lines.append(f"{report.split}{name}, seed {report.seed}: {fold['text']}")
+    return _lines(lines)
+
+
+def _compare_text(report: CompareReport) -> str:
+    from fitrec_cache.compare_tables import tried
+
+    lines = [f"note: {n}" for n in report.notes]
+    for m in report.models:
+        low, high = m.ci95
+        spread = "" if m.sd is None else f", sd {m.sd:.1%} over {len(m.seeds)} seeds"
+        lines.append(f"{m.accuracy:6.1%}{spread} (95 % {low:.1%} to {high:.1%}, n = {m.n})  {m.name}, split {m.split}")
+    lines += [pair.text for pair in report.pairs]
+    return _lines(lines, tried(report) if report.pairs else "", f"written: {report.out}" if report.out else "")

@@ -198,11 +198,11 @@ def _walk(folder: Path) -> tuple[list[Clip], list[str]]:
 
 
 def plain_text(name: str) -> str:
-    """Return a file name that every store, report and terminal can hold: bytes that are no text become ``\\xNN``.
+    r"""Return a file name that every store, report and terminal can hold: bytes that are no text become ``\xNN``.
 
     Example:
-        >>> print(plain_text("A/tab\\t.avi"))
-        A/tab\\x09.avi
+        >>> print(plain_text("A/tab\t.avi"))
+        A/tab\x09.avi
     """
     text = os.fsencode(name).decode(errors="backslashreplace")
     return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) in {"Cc", "Cs"} else c for c in text)

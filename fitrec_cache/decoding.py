@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
 from fitrec_cache.errors import FitrecError, UsageError, VideoError
-
 
 #: How often a job is tried whose pool broke before it ran.
 _TRIES = 3
@@ -29,12 +28,16 @@ _START_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class StoredClip:
-    """What the frame store keeps of one clip: T JPEG files, their numbers and times, and the decode ledger."""
+    """What the frame store keeps of one clip: T JPEG files, their numbers and times, and the decode ledger.
+
+    ``seconds`` is not kept: the processor time that it took.
+    """
 
     jpegs: list[bytes]
     frame_index: list[int]
     pts_seconds: list[float]
     ledger: dict[str, Any]
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +86,14 @@ def decode_clip(job: DecodeJob) -> StoredClip:
     from fitrec_cache.sampling import frame_indices
     from fitrec_cache.video import read_frames
 
+    started = time.thread_time()
     clip = read_frames(job.path, sampler=partial(frame_indices, samples=job.samples), short_side=job.short_side)
     return StoredClip(
         jpegs=encode_frames(clip.frames),
         frame_index=clip.frame_index.tolist(),
         pts_seconds=clip.pts_seconds.tolist(),
         ledger=clip.ledger,
+        seconds=time.thread_time() - started,
     )
 
 
@@ -122,6 +127,7 @@ class DecoderPool:
         self._closed = False
         self._last_life = time.monotonic()
         self._renewing = threading.Lock()
+        self._open: set[Any] = set()
         self._pool = self._new_pool()
         try:
             self._pool.schedule(_ready).result()
@@ -138,6 +144,8 @@ class DecoderPool:
         self._closed = True
         self._pool.stop()
         self._pool.join()
+        for future in tuple(self._open):
+            future.cancel()  # whoever waits for it need not wait any more
 
     def submit(self, job: DecodeJob) -> Callable[[], StoredClip | str]:
         """Queue a clip; call what is returned to wait for its frames, or for the reason why there are none.
@@ -160,7 +168,8 @@ class DecoderPool:
             except RuntimeError:
                 self._renew(pool)
             else:
-                future.add_done_callback(lambda _: self._note_life())
+                self._open.add(future)
+                future.add_done_callback(self._note_end)
                 return pool, future
         raise FitrecError("decoder processes are killed from outside again and again; start again when that ends")
 
@@ -172,7 +181,8 @@ class DecoderPool:
                 broken.join()
                 self._pool = self._new_pool()
 
-    def _note_life(self) -> None:
+    def _note_end(self, future: Any) -> None:
+        self._open.discard(future)
         self._last_life = time.monotonic()
 
     def _error(self, pool: Any, future: Any) -> BaseException | None:

@@ -6,20 +6,22 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fitrec_cache.ahead import Ahead, Hashed, Prepared
 from fitrec_cache.backbone import EMBEDDED, Backbone, load_backbone
 from fitrec_cache.cache import MOST_PIXELS, MOST_SAMPLES, Cache, HeldClip, is_count, pick_frames
 from fitrec_cache.clips import Clip, find_clips
-from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, check_time_limit, content_hash
+from fitrec_cache.decoding import StoredClip, check_time_limit
 from fitrec_cache.errors import UsageError, VideoError
-from fitrec_cache.jpeg import CODEC, decode_frames
+from fitrec_cache.jpeg import CODEC
+from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.store import FORMAT_VERSION, Store, text_column
 from fitrec_cache.turns import Turns
@@ -53,7 +55,9 @@ class ExtractReport:
         failed: Clips that could not be used.
         backbones: Embedding length by backbone name.
         seconds: Wall time.
-        stages: Seconds of wall time the main thread spent per kind of work.
+        stages: Seconds of wall time by what the main thread did; together all of ``seconds`` but moments.
+        beside: Seconds of work that threads and decoder processes did meanwhile: of reading files, and of processor
+            time.
         notes: What a person should know, such as duplicates.
     """
 
@@ -64,7 +68,14 @@ class ExtractReport:
     backbones: dict[str, int]
     seconds: float
     stages: dict[str, float]
+    beside: dict[str, float]
     notes: tuple[str, ...]
+
+    @property
+    def bottleneck(self) -> str:
+        """What took longest: a stage, or while the main thread waited for frames what it waited for."""
+        longest = max(self.stages, key=lambda k: self.stages[k])
+        return max(self.beside, key=lambda k: self.beside[k]) if longest == "wait for frames" else longest
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
@@ -76,6 +87,8 @@ class ExtractReport:
             "backbones": {name: {"dim": dim} for name, dim in self.backbones.items()},
             "seconds": round(self.seconds, 3),
             "stages": {name: round(s, 3) for name, s in self.stages.items()},
+            "beside": {name: round(s, 3) for name, s in self.beside.items()},
+            "bottleneck": self.bottleneck,
             "notes": list(self.notes),
         }
 
@@ -84,7 +97,7 @@ def frame_identity(*, samples: int, frame_size: int) -> dict[str, Any]:
     """Return everything that decides what a stored frame looks like, as plain JSON values."""
     from PIL import features
 
-    from fitrec_cache.video import decoder_version
+    from fitrec_cache.container import decoder_version
 
     return {
         "format_version": FORMAT_VERSION,
@@ -115,6 +128,7 @@ def extract(
     frame_size: int | None = None,
     precision: str = "auto",
     device: str = "auto",
+    compile: bool = False,
     workers: int | None = None,
     clip_seconds: float = 120.0,
     progress: bool = False,
@@ -137,6 +151,8 @@ def extract(
         frame_size: Short side of stored frames in pixels; None for 288, or with no videos for what the cache holds.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        compile: Compile the backbones first: some 10 to 30 s each, then faster (docs/performance.md). Other last bits,
+            so these features are kept apart. Needs a C++ compiler.
         workers: Decoder processes; None for one a core.
         clip_seconds: Time limit for decoding one clip, in seconds.
         progress: Show a progress bar on standard error.
@@ -156,9 +172,10 @@ def extract(
         if value is not None and not is_count(value, most):
             raise UsageError(f"{name} is {value}: expected 1 to {most}")
     check_time_limit(clip_seconds)
+    keep_freed_memory()
     opened = Cache(cache, create=videos is not None)
     clips, notes = _clips(opened, videos, classes, root, lists)
-    models = _load_backbones(backbone, preset, precision, device)
+    models = _load_backbones(backbone, preset, precision, device, compile)
     if videos is None:
         frames = pick_frames(opened, samples=samples, frame_size=frame_size)
     else:
@@ -166,12 +183,10 @@ def extract(
         frames = opened.frame_store(identity)
         notes += _new_settings(opened, frames)
     notes += _too_small(frames, models)
-    run = _Run(opened, frames, models, notes)
-    with ExitStack() as stack:
-        pool = None
-        if videos is not None:
-            pool = _LazyPool(stack, workers or os.cpu_count() or 1, clip_seconds)
-        run.work(clips, pool, progress=progress)
+    run = _Run(opened, frames, models, notes, stages={"start": time.perf_counter() - started})
+    workers = None if videos is None else workers or os.cpu_count() or 1
+    with Ahead(models, frames, workers=workers, clip_seconds=clip_seconds) as ahead:
+        run.work(clips, ahead, progress=progress)
     return run.report(len(clips), time.perf_counter() - started)
 
 
@@ -189,8 +204,8 @@ def _clips(
     return [Clip(clip_id=c.clip_id, path=None, label=c.label, group=c.group, extra=c.extra) for c in held], []
 
 
-def _load_backbones(texts: Sequence[str], preset: str, precision: str, device: str) -> list[Backbone]:
-    models = [load_backbone(t, preset=preset, precision=precision, device=device) for t in texts]
+def _load_backbones(texts: Sequence[str], preset: str, precision: str, device: str, compiled: bool) -> list[Backbone]:
+    models = [load_backbone(t, preset=preset, precision=precision, device=device, compiled=compiled) for t in texts]
     names = [m.name for m in models]
     repeated = sorted({n for n in names if names.count(n) > 1})
     if repeated:
@@ -223,24 +238,6 @@ def _too_small(frames: Store, models: Sequence[Backbone]) -> list[str]:
     ]
 
 
-class _LazyPool:
-    """Starts decoder processes when the first clip needs one: a run that reuses everything starts none."""
-
-    def __init__(self, stack: ExitStack, workers: int, clip_seconds: float) -> None:
-        self._stack, self._workers, self._clip_seconds = stack, workers, clip_seconds
-        self._pool: DecoderPool | None = None
-
-    @property
-    def ahead(self) -> int:
-        return 2 * self._workers
-
-    def submit(self, job: DecodeJob) -> Callable[[], StoredClip | str]:
-        if self._pool is None:
-            pool = DecoderPool(workers=self._workers, clip_seconds=self._clip_seconds)
-            self._pool = self._stack.enter_context(pool)
-        return self._pool.submit(job)
-
-
 @dataclass
 class _Rows:
     """Finished clips that are not committed yet."""
@@ -258,18 +255,20 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Task:
-    """A clip on its way: its content hash, or why it has none, and how to get its frames."""
+    """A clip on its way: its content hash, or why it cannot be used, and its frames to come."""
 
     clip: Clip
     key: str
     problem: str = ""
-    wait: Callable[[], StoredClip | str] | None = None
+    coming: Future[Prepared | str] | None = None
 
 
 class _Run:
     """The state of one extraction."""
 
-    def __init__(self, cache: Cache, frames: Store, models: Sequence[Backbone], notes: list[str]) -> None:
+    def __init__(
+        self, cache: Cache, frames: Store, models: Sequence[Backbone], notes: list[str], stages: dict[str, float]
+    ) -> None:
         self.cache, self.frames, self.models, self.notes = cache, frames, models, notes
         self.stores = [cache.feature_store(feature_identity(frames.identity, m)) for m in models]
         self.held = {c.clip_id: c for c in cache.clips()}
@@ -277,13 +276,15 @@ class _Run:
         self.rows = self._new_rows()
         self.done = self.reused = 0
         self.failed: list[FailedClip] = []
-        self.stages = dict.fromkeys(("hash", "decode_wait", "read_frames", "embed", "write"), 0.0)
+        self.stages = stages | dict.fromkeys(("compile", "wait for frames", "embed", "write"), 0.0)
+        self.beside: dict[str, float] = {}
 
     def _new_rows(self) -> _Rows:
         return _Rows(features=[{} for _ in self.models])
 
-    def work(self, clips: Sequence[Clip], pool: _LazyPool | None, *, progress: bool) -> None:
+    def work(self, clips: Sequence[Clip], ahead: Ahead, *, progress: bool) -> None:
         """Take every clip from video to features; commit what is finished, also when interrupted."""
+        self.beside = ahead.busy
         bar = progress_bar(total=len(clips), unit="clip", what="extract", show=progress)
         self.turns = Turns(
             self.cache.folder / "claims",
@@ -294,7 +295,7 @@ class _Run:
         )
         try:
             with bar:
-                for task in self._ahead(self.turns, pool):
+                for task in self._tasks(self.turns, ahead):
                     self._one(task)
                     self.turns.finished(task.clip)
                     bar.update()
@@ -304,53 +305,46 @@ class _Run:
             self.commit()
             self.turns.close()
 
-    def _ahead(self, clips: Iterable[Clip], pool: _LazyPool | None) -> Iterator[_Task]:
-        """Yield tasks in order while later clips are already being decoded."""
+    def _tasks(self, clips: Iterable[Clip], ahead: Ahead) -> Iterator[_Task]:
+        """Yield tasks in order while later clips are already made ready."""
         queue: deque[_Task] = deque()
-        for clip in clips:
-            queue.append(self._task(clip, pool))
-            if pool is None or len(queue) > pool.ahead:
+        for hashed in ahead.hashes(clips, {k: c.video_sha256 for k, c in self.held.items()}):
+            queue.append(self._task(hashed, ahead))
+            if len(queue) > ahead.distance:
                 yield queue.popleft()
         yield from queue
 
-    def _task(self, clip: Clip, pool: _LazyPool | None) -> _Task:
-        with self._timed("hash"):
-            try:
-                key = self.held[clip.clip_id].video_sha256 if clip.path is None else content_hash(clip.path)
-            except VideoError as error:
-                return _Task(clip, "", problem=str(error))
+    def _task(self, hashed: Hashed, ahead: Ahead) -> _Task:
+        clip, key = hashed.clip, hashed.key
+        if hashed.problem:
+            return _Task(clip, key, problem=hashed.problem)
         first = self.first_with.setdefault(key, clip.clip_id)
         if first != clip.clip_id:
             self.notes.append(f"{clip.clip_id} has the same content as {first}")
             return _Task(clip, key)
-        if key in self.frames:
+        todo = self._todo(key)
+        if key in self.frames and not todo:
             return _Task(clip, key)
-        if pool is None or clip.path is None:
-            if all(key in s for s in self.stores):
-                return _Task(clip, key)
-            return _Task(clip, key, problem="its frames are not in the cache: give VIDEOS to decode it again")
-        identity = self.frames.identity
-        job = DecodeJob(path=clip.path, samples=identity["samples"], short_side=identity["short_side"])
-        return _Task(clip, key, wait=pool.submit(job))
+        if key not in self.frames and not ahead.decodes:
+            problem = "its frames are not in the cache: give VIDEOS to decode it again" if todo else ""
+            return _Task(clip, key, problem=problem)
+        return _Task(clip, key, coming=ahead.submit(hashed, todo))
+
+    def _todo(self, key: str) -> list[int]:
+        """Return the numbers of the backbones that have not seen a clip."""
+        return [i for i, s in enumerate(self.stores) if key not in s and key not in self.rows.features[i]]
 
     def _one(self, task: _Task) -> None:
         problem, worked = task.problem, False
-        if task.wait is not None and task.key not in self.frames:
-            with self._timed("decode_wait"):
-                outcome = task.wait()
-            if isinstance(outcome, str):
-                problem = outcome
+        if task.coming is not None:
+            with self._timed("wait for frames"):
+                prepared = task.coming.result()
+            if isinstance(prepared, str):
+                problem = prepared
             else:
-                self.rows.frames[task.key] = outcome
-                worked = True
-        known = task.key in self.frames or task.key in self.rows.frames
-        if not problem and not known and not all(task.key in s for s in self.stores):
+                problem, worked = self._embed(task.key, prepared)
+        elif not problem and self._todo(task.key):
             problem = f"same content as {self.first_with[task.key]}, which failed"
-        if not problem:
-            try:
-                worked = self._embed(task.key) or worked
-            except VideoError as error:
-                problem = str(error)
         if problem:
             self.failed.append(FailedClip(clip_id=task.clip.clip_id, path=str(task.clip.path or ""), reason=problem))
         else:
@@ -358,20 +352,22 @@ class _Run:
             self.reused += not worked
         self._note_clip(task, problem)
 
-    def _embed(self, key: str) -> bool:
-        """Embed one clip with every backbone that has not seen it; say whether there was one."""
-        todo = [i for i, s in enumerate(self.stores) if key not in s and key not in self.rows.features[i]]
-        if not todo:
-            return False
-        with self._timed("read_frames"):
-            fresh = self.rows.frames.get(key)
-            jpegs = fresh.jpegs if fresh else self.frames.jpegs(key)
-            times = fresh.pts_seconds if fresh else self.frames.row(key)["pts_seconds"]
-            pictures = decode_frames(jpegs)
-        with self._timed("embed"):
-            for i in todo:
-                self.rows.features[i][key] = (self.models[i].embed(pictures), np.asarray(times))
-        return True
+    def _embed(self, key: str, prepared: Prepared) -> tuple[str, bool]:
+        """Embed one clip with every backbone that has not seen it; return why not, and whether there was any work."""
+        worked = prepared.decoded is not None and key not in self.frames
+        if worked and prepared.decoded is not None:
+            self.rows.frames[key] = prepared.decoded
+        for i in self._todo(key):
+            model, x = self.models[i], prepared.inputs[i]
+            with self._timed("compile"):
+                model.compile_for(len(x))
+            try:
+                with self._timed("embed"):
+                    self.rows.features[i][key] = (model.embed_prepared(x), np.asarray(prepared.pts_seconds))
+            except VideoError as error:
+                return str(error), worked
+            worked = True
+        return "", worked
 
     def _note_clip(self, task: _Task, problem: str) -> None:
         clip = task.clip
@@ -410,6 +406,9 @@ class _Run:
             self.rows = self._new_rows()  # what an interruption leaves in the old ones is written by the next commit
             self.turns.committed()
             self.refresh()
+            for store in (self.frames, *self.stores):
+                store.write_index()
+            self.cache.write_index()
 
     def refresh(self) -> None:
         """Take in what others committed meanwhile: it need not be done here."""
@@ -425,6 +424,7 @@ class _Run:
             backbones={m.name: m.dim for m in self.models},
             seconds=seconds,
             stages=self.stages,
+            beside=self.beside,
             notes=tuple(self.notes),
         )
 

@@ -22,6 +22,8 @@ __all__ = [
     "HeadConfig",
     "KerasLSTM",
     "MeanHead",
+    "Normalisation",
+    "NormalisedHead",
     "SequenceHead",
     "Variant",
     "build_head",
@@ -38,14 +40,15 @@ class KerasLSTM(nn.LSTM):
     changes nothing that the layer can compute.
     """
 
-    def __init__(self, inputs: int, units: int) -> None:
-        super().__init__(inputs, units, batch_first=True)
+    def __init__(self, inputs: int, units: int, *, bidirectional: bool = False) -> None:
+        super().__init__(inputs, units, batch_first=True, bidirectional=bidirectional)
         parameters = dict(self.named_parameters())
-        nn.init.xavier_uniform_(parameters["weight_ih_l0"])
-        nn.init.orthogonal_(parameters["weight_hh_l0"])
-        nn.init.zeros_(parameters["bias_ih_l0"])
-        nn.init.ones_(parameters["bias_ih_l0"].detach()[units : 2 * units])  # forget gate
-        nn.init.zeros_(parameters["bias_hh_l0"].requires_grad_(False))
+        for way in ("l0", "l0_reverse") if bidirectional else ("l0",):
+            nn.init.xavier_uniform_(parameters[f"weight_ih_{way}"])
+            nn.init.orthogonal_(parameters[f"weight_hh_{way}"])
+            nn.init.zeros_(parameters[f"bias_ih_{way}"])
+            nn.init.ones_(parameters[f"bias_ih_{way}"].detach()[units : 2 * units])  # forget gate
+            nn.init.zeros_(parameters[f"bias_hh_{way}"].requires_grad_(False))
 
 
 class AdditiveAttention(nn.Module):
@@ -94,13 +97,39 @@ def last_weights(states: Tensor) -> Tensor:
     return weights
 
 
+class FrameDropout(nn.Module):
+    """Dropout of the same feature values in all frames of a clip, so that time cannot give back what was dropped.
+
+    Source:
+        Gal and Ghahramani, "A theoretically grounded application of dropout in recurrent neural networks", 2016.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x (B, T, d)``, in training with a share of its columns set to 0 and the others enlarged."""
+        if not self.training or not self.share:
+            return x
+        keep = x.new_full((x.shape[0], 1, x.shape[2]), 1 - self.share)  # (B, 1, d)
+        return x * torch.bernoulli(keep) / (1 - self.share)
+
+
+def add_differences(x: Tensor) -> Tensor:
+    """Return ``(B, T, 2 d)``: each frame's vector and its change from the frame before, 0 for the first."""
+    change = torch.diff(x, dim=1, prepend=x[:, :1])  # (B, T, d)
+    return torch.cat([x, change], dim=2)  # (B, T, 2 d)
+
+
 class SequenceHead(nn.Module):
     """LSTM over the frames' vectors, pooling over time, dense layers.
 
-    With additive attention the pooled vector is the paper's: the weighted states ``A_t H_t`` go through global
-    *average* pooling, ``(1/T) sum_t A_t H_t``. As the weights sum to 1 already, this 1/T makes the vector T times
-    smaller than a weighted mean. The dense layer could undo it, so the models are the same; training is slower at
-    first. The other two poolings have no such factor: Keras' dot attention is averaged once, ``none`` not at all.
+    With additive attention the pooled vector is by default the paper's: the weighted states ``A_t H_t`` go through
+    global *average* pooling, ``(1/T) sum_t A_t H_t``. As the weights sum to 1 already, this 1/T makes the vector T
+    times smaller than a weighted mean. The dense layer could undo it, so the models are the same; training is slower
+    at first. ``pooling="sum"`` leaves the factor out. The other two ways of attention have none: Keras' dot attention
+    is averaged once, ``none`` takes the last state (of both directions, where there are two).
 
     Args:
         inputs: Length d of a frame's vector.
@@ -112,11 +141,16 @@ class SequenceHead(nn.Module):
         super().__init__()
         variant = VARIANTS[config.variant]
         self.inputs = inputs
-        self.kind = config.attention
+        self.config = config
         self.embed = embed
-        self.lstm = KerasLSTM(inputs, variant.lstm_units)
-        self.attend = AdditiveAttention(variant.lstm_units) if self.kind == "additive" else None
-        self.classify = _classifier(variant.lstm_units, variant.dense_units, config.n_classes)
+        self.drop_inputs = FrameDropout(config.input_dropout)
+        seen = inputs * (2 if config.differences else 1)
+        self.lstm = KerasLSTM(seen, variant.lstm_units, bidirectional=config.bidirectional)
+        units = variant.lstm_units * (2 if config.bidirectional else 1)
+        self.attend = AdditiveAttention(units) if config.attention == "additive" else None
+        pooled = units + (inputs if config.skip_mean else 0)
+        self.drop = nn.Dropout(config.dropout)
+        self.classify = _classifier(pooled, variant.dense_units, config.n_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits ``(B, K)`` and weights ``(B, T)`` for features ``(B, T, d)`` or frames ``(B, T, 64, 64, 3)``.
@@ -125,14 +159,25 @@ class SequenceHead(nn.Module):
             ValueError: If ``x`` has another shape or type.
         """
         vectors = _checked_features(x, self.inputs) if self.embed is None else self.embed(x)  # (B, T, d)
-        states, _ = self.lstm(vectors)  # (B, T, u)
+        vectors = self.drop_inputs(vectors)
+        states, _ = self.lstm(add_differences(vectors) if self.config.differences else vectors)  # (B, T, u)
+        pooled, weights = self._pool(states)  # (B, u), (B, T)
+        if self.config.skip_mean:
+            pooled = torch.cat([pooled, vectors.mean(dim=1)], dim=1)  # (B, u + d)
+        return self.classify(self.drop(pooled)), weights  # (B, K), (B, T)
+
+    def _pool(self, states: Tensor) -> tuple[Tensor, Tensor]:
         if self.attend is not None:
             weights = self.attend(states)  # (B, T)
-            pooled = _weighted_sum(weights, states) / states.shape[1]  # (B, u)
-        else:
-            weights = dot_weights(states) if self.kind == "dot" else last_weights(states)  # (B, T)
             pooled = _weighted_sum(weights, states)  # (B, u)
-        return self.classify(pooled), weights  # (B, K), (B, T)
+            return (pooled / states.shape[1] if self.config.pooling == "average" else pooled), weights
+        if self.config.attention == "dot":
+            weights = dot_weights(states)  # (B, T)
+            return _weighted_sum(weights, states), weights
+        if self.config.bidirectional:  # the backward LSTM has read everything at the first frame
+            forward, backward = states.chunk(2, dim=2)
+            return torch.cat([forward[:, -1], backward[:, 0]], dim=1), last_weights(states)
+        return states[:, -1], last_weights(states)
 
 
 class MeanHead(nn.Module):
@@ -141,12 +186,72 @@ class MeanHead(nn.Module):
     def __init__(self, inputs: int, config: HeadConfig) -> None:
         super().__init__()
         self.inputs = inputs
+        self.drop = nn.Dropout(max(config.input_dropout, config.dropout))
         self.classify = _dense(inputs, config.n_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits ``(B, K)`` and weights ``(B, T)``, all ``1/T``, for features ``(B, T, d)``."""
         features = _checked_features(x, self.inputs)
-        return self.classify(features.mean(dim=1)), _equal_weights(features)  # (B, K), (B, T)
+        return self.classify(self.drop(features.mean(dim=1))), _equal_weights(features)  # (B, K), (B, T)
+
+
+class Normalisation(nn.Module):
+    """``(x - shift) basis``, or ``(x - shift) / scale``: fitted once on the training clips, never trained.
+
+    Args:
+        kind: ``standard``, ``pca`` or ``whiten``.
+        inputs: Length d of a frame's vector.
+        components: Length p of the result; for ``standard`` it is d.
+    """
+
+    def __init__(self, kind: str, inputs: int, components: int) -> None:
+        super().__init__()
+        self.kind = kind
+        self.inputs = inputs
+        self.outputs = inputs if kind == "standard" else components
+        self.register_buffer("shift", torch.zeros(inputs))
+        shape = (inputs,) if kind == "standard" else (inputs, components)
+        self.register_buffer("scale", torch.ones(shape))
+
+    def fit(self, frames: Tensor) -> None:
+        """Fit to training frames ``(N, d)``, float32.
+
+        Principal components are signed so that the largest entry of each is positive. ``pca`` divides all of them by
+        one number, the root of their mean variance; ``whiten`` each by its own standard deviation.
+        """
+        shift = frames.mean(dim=0)  # (d,)
+        centred = frames - shift
+        if self.kind == "standard":
+            scale = centred.square().mean(dim=0).sqrt()  # (d,)
+            scale = 1 / scale.clamp(min=1e-3 * float(scale.max().clamp(min=1e-12)))
+        else:
+            covariance = centred.T @ centred / len(frames)  # (d, d)
+            variances, vectors = torch.linalg.eigh(covariance)  # ascending
+            variances, basis = variances.flip(0)[: self.outputs], vectors.flip(1)[:, : self.outputs]
+            basis = basis * basis.gather(0, basis.abs().argmax(dim=0, keepdim=True)).sign()
+            spread = variances if self.kind == "whiten" else variances.mean().expand_as(variances)
+            scale = basis / spread.clamp(min=1e-6 * float(variances[0].clamp(min=1e-12))).sqrt()  # (d, p)
+        self.load_state_dict({"shift": shift, "scale": scale})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(B, T, p)`` for features ``(B, T, d)``."""
+        shift, scale = self.get_buffer("shift"), self.get_buffer("scale")
+        centred = _checked_features(x, self.inputs) - shift
+        return centred * scale if self.kind == "standard" else centred @ scale
+
+
+class NormalisedHead(nn.Module):
+    """A head behind a :class:`Normalisation`, so that a stored head takes features as they are cached."""
+
+    def __init__(self, normalise: Normalisation, head: nn.Module) -> None:
+        super().__init__()
+        self.normalise = normalise
+        self.head = head
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits ``(B, K)`` and weights ``(B, T)`` for features ``(B, T, d)``."""
+        found: tuple[Tensor, Tensor] = self.head(self.normalise(x))
+        return found
 
 
 class ConvLSTMHead(nn.Module):
@@ -190,13 +295,20 @@ def build_head(config: HeadConfig) -> nn.Module:
         >>> logits.shape, attention.tolist()
         (torch.Size([1, 2]), [[0.25, 0.25, 0.25, 0.25]])
     """
+    if config.normalise != "none":
+        normalise = Normalisation(config.normalise, config.input_dim, config.components)
+        return NormalisedHead(normalise, _build_plain(config, normalise.outputs))
+    return _build_plain(config, config.input_dim)
+
+
+def _build_plain(config: HeadConfig, inputs: int) -> nn.Module:
     if config.variant == "mean":
-        return MeanHead(config.input_dim, config)
+        return MeanHead(inputs, config)
     if config.variant == "convlstm":
         return ConvLSTMHead(config)
     if config.variant == "lrcn":
         return SequenceHead(FrameConvolutions.dim, config, FrameConvolutions())
-    return SequenceHead(config.input_dim, config)
+    return SequenceHead(inputs, config)
 
 
 def count_trainable(module: nn.Module) -> int:

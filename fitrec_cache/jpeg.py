@@ -65,3 +65,20 @@ def _decode(data: bytes) -> NDArray[np.uint8]:
         if picture.width * picture.height > MOST_PIXELS:
             raise ValueError(f"it is {picture.width} x {picture.height} pixels large")
         return np.array(picture.convert("RGB"))
+
+
+def thumbnail(data: bytes, *, width: int, quality: int = 72) -> tuple[bytes, int, int]:
+    """Return one stored frame again as a small JPEG, with its width and height in pixels; never enlarged.
+
+    Raises:
+        StoreCorrupt: If the frame does not decode.
+    """
+    buffer = io.BytesIO()
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as picture:
+            picture.draft("RGB", (width, width))
+            picture.thumbnail((width, 2 * width))
+            picture.convert("RGB").save(buffer, "JPEG", quality=quality, optimize=True)
+            return buffer.getvalue(), picture.width, picture.height
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise StoreCorrupt(f"a stored frame does not decode: {error}") from error

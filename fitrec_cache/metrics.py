@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.model_selection import StratifiedGroupKFold
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,6 +55,19 @@ class Metrics:
         """Return the figures as plain lists and numbers that ``json`` can write, under the attribute names."""
         plain = {**vars(self), "accuracy_ci95": list(self.accuracy_ci95), "confusion": self.confusion.tolist()}
         return {**plain, "per_class": [dict(row) for row in self.per_class]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Metrics:
+        """Return the figures that :meth:`to_dict` wrote; other keys are left alone.
+
+        Raises:
+            KeyError: If one is missing.
+        """
+        plain = {name: values[name] for name in cls.__dataclass_fields__}
+        low, high = plain["accuracy_ci95"]
+        confusion = np.array(plain["confusion"], dtype=np.int64)
+        per_class = tuple(dict(row) for row in plain["per_class"])
+        return cls(**{**plain, "accuracy_ci95": (low, high), "confusion": confusion, "per_class": per_class})
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
@@ -159,3 +173,23 @@ def _per_class(
         {"label": label, "n": int(n), "precision": precision, "recall": recall, "f1": f1}
         for label, precision, recall, f1, n in rows
     )
+
+
+def stratified_folds(labels: Sequence[str], groups: Sequence[str], folds: int, seed: int) -> list[NDArray[np.int64]]:
+    """Divide clips into folds of about the same size and mix of classes, no group in two.
+
+    Args:
+        labels: Class of each clip, length N.
+        groups: What each clip stays together with, length N.
+        folds: Number of folds, at least 2.
+        seed: Of the order in which groups are placed.
+
+    Returns:
+        The clips of each fold, ascending.
+    """
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # a class of few clips is spread as it can be
+        divide = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, groups)
+        return [np.sort(test).astype(np.int64) for _, test in divide]

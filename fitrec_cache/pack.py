@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,18 @@ class Features:
     sources: list[dict[str, Any]] = field(default_factory=list)
     name: str = ""
     notes: list[str] = field(default_factory=list)
+
+    def take(self, clips: NDArray[np.int64]) -> Features:
+        """Return some of the clips, by number."""
+        return replace(
+            self,
+            values=self.values[clips],
+            pts_seconds=self.pts_seconds[clips],
+            clip_ids=[self.clip_ids[i] for i in clips],
+            labels=[self.labels[i] for i in clips],
+            groups=[self.groups[i] for i in clips],
+            extra=[self.extra[i] for i in clips],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

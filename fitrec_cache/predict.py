@@ -23,7 +23,6 @@ from fitrec_cache.runs import Run, read_run
 from fitrec_cache.store import digest
 from fitrec_cache.variants import VARIANTS, HeadConfig
 
-
 #: Each source is a backbone of its own: nobody puts more side by side.
 MOST_SOURCES = 32
 
@@ -36,12 +35,14 @@ class Prediction:
         path: The video.
         top: The most probable labels with their probabilities, best first.
         attention: Weight of each sampled frame in the clip's vector, with its time; weights sum to 1.
+        unknown: Whether the highest probability is below the run's threshold: probably none of the classes.
         reason: Why there is no answer; empty if there is one.
     """
 
     path: str
     top: tuple[tuple[str, float], ...] = ()
     attention: tuple[tuple[float, float], ...] = ()
+    unknown: bool = False
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -50,6 +51,7 @@ class Prediction:
             "path": self.path,
             "top": [{"label": label, "probability": p} for label, p in self.top],
             "attention": [{"pts_seconds": t, "weight": w} for t, w in self.attention],
+            "unknown": self.unknown,
         }
         return found | ({"reason": self.reason} if self.reason else {})
 
@@ -76,6 +78,7 @@ def predict(
     """Recognise the exercise in each video.
 
     Frames are sampled, stored as JPEG and embedded exactly as ``extract`` did for the clips the head was trained on.
+    Probabilities are calibrated by the run's temperature.
 
     Args:
         videos: Video files.
@@ -156,8 +159,9 @@ def rebuild_backbone(
     weights = origin.get("weights") if isinstance(origin, Mapping) else None
     text = given or f"{name}={weights if isinstance(weights, str) else 'hub'}"
     preset, precision = identity["preprocessing"]["preset"], identity["precision"]
+    compiled = "compiled" in identity
     try:
-        return load_backbone(text, preset=preset, precision=precision, device=device)
+        return load_backbone(text, preset=preset, precision=precision, device=device, compiled=compiled)
     except WeightsError as error:
         if given:
             raise
@@ -220,13 +224,15 @@ def _one(
     x = torch.from_numpy(values)[None]  # (1, T, ...)
     with torch.inference_mode():
         logits, attention = run.head(x if x.dtype == torch.uint8 else x.float())  # (1, K), (1, T)
-    probabilities = logits[0].softmax(dim=0)
+    calibration = run.calibration
+    probabilities = torch.from_numpy(calibration.probabilities(logits.numpy()))[0]  # (K,)
     best = probabilities.topk(min(top, len(run.labels)))
     clip = next(iter(stored.values()))
     prediction = Prediction(
         path=str(path),
         top=tuple((run.labels[i], float(p)) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)),
         attention=tuple(zip(clip.pts_seconds, attention[0].tolist(), strict=True)),
+        unknown=float(probabilities.max()) < calibration.threshold,
     )
     shown.predictions.append(prediction)
     shown.frames.append(decode_frames(clip.jpegs).permute(0, 2, 3, 1).numpy())

@@ -61,7 +61,7 @@ def curves_png(history: Sequence[Mapping[str, float]], path: Path, *, title: str
     if not history:
         raise ValueError("history is empty: expected at least one epoch")
     figure = Figure(figsize=(10, 4), layout="constrained")
-    figure.suptitle(_plain(title), fontsize=12, color=INK, parse_math=False, fontfamily=_FONT)
+    figure.suptitle(plain_text(title), fontsize=12, color=INK, parse_math=False, fontfamily=_FONT)
     panels = figure.subplots(1, 2)
     for axes, name in zip(panels, ("loss", "accuracy"), strict=True):
         _curve(axes, history, name, best_epoch)
@@ -100,9 +100,9 @@ def confusion_png(confusion: NDArray[np.int64], class_names: Sequence[str], path
     share = np.ma.masked_where(np.broadcast_to(support == 0, (k, k)), confusion / np.maximum(support, 1))
     axes.set_facecolor("#E4E4E4")
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    lines = textwrap.wrap(_plain(title, longest=300), int(10 * (side + 1.5)))
+    lines = textwrap.wrap(plain_text(title, longest=300), int(10 * (side + 1.5)))
     axes.set_title("\n".join(lines), fontsize=12, color=INK, parse_math=False, fontfamily=_FONT, pad=10, loc="left")
-    _name_classes(axes, [_plain(name, longest=28) for name in class_names], size=min(10.0, cell * 34))
+    _name_classes(axes, [plain_text(name, longest=28) for name in class_names], size=min(10.0, cell * 34))
     if k <= 40:
         _write_counts(axes, confusion, share.filled(0), size=min(11.0, cell * 24))
     tall = min(1.0, 5 / side)
@@ -241,7 +241,7 @@ def _check_strip(clip: AttentionStrip) -> None:
 
 
 def _draw_strip(axes: Axes, clip: AttentionStrip, sheet: _Sheet, top: float) -> None:
-    title = _plain(clip.title, longest=int(9 * sheet.width))
+    title = plain_text(clip.title, longest=int(9 * sheet.width))
     axes.text(
         sheet.margin, top + 0.33, title, fontsize=12, weight="bold", color=INK, parse_math=False, fontfamily=_FONT
     )
@@ -291,7 +291,7 @@ def _drawable() -> frozenset[int]:
     return frozenset(font_manager.get_font(font_manager.findfont(_FONT)).get_charmap())
 
 
-def _plain(text: str, longest: int = 90) -> str:
+def plain_text(text: str, longest: int = 90) -> str:
     """Return text the font can draw, shortened in the middle; any other character becomes a question mark."""
     drawn = "".join(char if ord(char) in _drawable() else "?" for char in " ".join(text.split()))
     keep = (longest - 1) // 2

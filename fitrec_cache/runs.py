@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,21 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
-from fitrec_cache.files import TEMPORARY, make_folder, parse_json, write_atomic, write_json
+from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_json, write_atomic, write_json
 from fitrec_cache.head import HeadConfig, build_head
 
 RUN_VERSION = 1
 
-_NotSafe = safetensors.SafetensorError
-
 #: A run.json larger than this is not one of ours: 100,000 clip ids of 100 bytes are 10 MB.
 _MOST_JSON_BYTES = 200_000_000
+
+#: What reading a damaged or hostile run folder raises.
+_DAMAGE = (
+    *(KeyError, TypeError, ValueError, AttributeError, RuntimeError, OSError),
+    *(ArithmeticError, UsageError, safetensors.SafetensorError),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,30 +40,19 @@ class Run:
     settings: dict[str, Any]
     head: nn.Module
     labels: list[str]
+    calibration: Calibration
 
 
-def run_folders(out: Path, seeds: Sequence[int]) -> list[Path]:
-    """Return the run folder of each seed: ``out`` itself for one, ``out/seed-N`` for several.
+def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> bool:
+    """Say whether a whole run made by the same settings is there already; refuse a folder that holds anything else.
 
-    Raises:
-        UsageError: If there is no seed, or one twice, or runs of other seeds are there already.
-    """
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise UsageError(f"seeds {list(seeds)}: expected at least one, and each once")
-    folders = [out] if len(seeds) == 1 else [out / f"seed-{s}" for s in seeds]
-    others = [f for f in (out, *sorted(out.glob("seed-*"))) if f not in folders and (f / "run.json").exists()]
-    if others:
-        raise UsageError(
-            f"--out {out}: {others[0]} holds a run of an earlier call with other seeds; choose another folder"
-        )
-    return folders
-
-
-def check_out(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds a run already or something else, before any work is done.
+    Args:
+        folder: Where the run is to go.
+        described: Everything that decides the run, as ``run.json`` will have it.
+        overwrite: Replace what is there, if it is a run.
 
     Raises:
-        UsageError: If it may not be written to.
+        UsageError: If the folder may not be written to.
         StoreError: If it cannot be made.
     """
     if folder.exists() and not folder.is_dir():
@@ -67,12 +61,27 @@ def check_out(folder: Path, *, overwrite: bool) -> None:
     if taken and not (folder / "run.json").exists():
         raise UsageError(f"--out {folder} holds something that is not a run: choose a new folder")
     if taken and not overwrite:
-        raise UsageError(f"--out {folder} holds a run already: choose another folder, or add --overwrite")
+        there = _read_json(folder / "run.json")
+        changed = _differences(there, {"run_version": RUN_VERSION, **parse_json(canonical_json(described))})
+        if not changed:
+            return True
+        raise UsageError(
+            f"--out {folder} holds a run already, made otherwise ({', '.join(changed)}): choose another folder, or "
+            "add --overwrite"
+        )
     make_folder(folder)
+    return False
 
 
-def write_run(folder: Path, *, head: nn.Module, run: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """Write head, settings, figures and pictures; a run that is replaced stays until all of the new one is on disk.
+def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Return the settings in which a stored run and a wanted one differ, by name."""
+    return [k for k, v in wanted.items() if there.get(k) != v]
+
+
+def write_run(
+    folder: Path, *, head: nn.Module, run: dict[str, Any], metrics: dict[str, Any], outputs: dict[str, Tensor]
+) -> None:
+    """Write head, settings, figures, outputs and pictures; a run that is replaced stays until the new one is whole.
 
     ``run.json`` comes last, so a folder with one is complete.
 
@@ -83,7 +92,7 @@ def write_run(folder: Path, *, head: nn.Module, run: dict[str, Any], metrics: di
     staged = folder / f"{TEMPORARY}{os.getpid()}"
     make_folder(staged)
     try:
-        _write_files(staged, head, run, metrics)
+        _write_files(staged, head, run, metrics, outputs)
         (folder / "run.json").unlink(missing_ok=True)
         for name in (*sorted(p.name for p in staged.iterdir() if p.name != "run.json"), "run.json"):
             (staged / name).replace(folder / name)
@@ -95,10 +104,13 @@ def write_run(folder: Path, *, head: nn.Module, run: dict[str, Any], metrics: di
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def _write_files(folder: Path, head: nn.Module, run: dict[str, Any], metrics: dict[str, Any]) -> None:
+def _write_files(
+    folder: Path, head: nn.Module, run: dict[str, Any], metrics: dict[str, Any], outputs: dict[str, Tensor]
+) -> None:
     from fitrec_cache.report import confusion_png, curves_png
 
     write_atomic(folder / "head.safetensors", safetensors.torch.save(head.state_dict()))
+    write_atomic(folder / "logits.safetensors", safetensors.torch.save(outputs))
     write_json(folder / "metrics.json", metrics)
     title = f"{metrics['variant']} on {metrics['backbone']}, split {metrics['split']}, seed {metrics['seed']}"
     curves_png(metrics["history"], folder / "curves.png", title=title, best_epoch=metrics["best_epoch"])
@@ -110,7 +122,7 @@ def _write_files(folder: Path, head: nn.Module, run: dict[str, Any], metrics: di
 
 
 def read_run(folder: Path) -> Run:
-    """Open a run folder; of a folder with several seeds, the one with the lowest validation loss.
+    """Open a run folder; of a folder with several seeds or folds, the run with the lowest validation loss.
 
     Raises:
         UsageError: If there is no run.
@@ -118,7 +130,7 @@ def read_run(folder: Path) -> Run:
         StoreCorrupt: If its files are damaged or do not belong together.
     """
     if not (folder / "run.json").is_file():
-        folder = _best_seed(folder)
+        folder = _best_run(folder)
     settings = _read_json(folder / "run.json")
     if settings.get("run_version") != RUN_VERSION:
         raise FitrecError(
@@ -132,11 +144,35 @@ def read_run(folder: Path) -> Run:
             raise StoreCorrupt(f"{folder}/run.json names {len(labels)} labels for {config.n_classes} classes")
         stored = safetensors.torch.load_file(folder / "head.safetensors")
         _check_shapes(config, stored, folder)
+        calibration = Calibration(**{k: float(v) for k, v in settings.get("calibration", {}).items()})
         head = build_head(config)
         head.load_state_dict(stored)
-    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError, OSError, UsageError, _NotSafe) as error:
+    except _DAMAGE as error:
         raise StoreCorrupt(f"{folder} is damaged: {error}. Train the head again") from error
-    return Run(folder=folder, settings=settings, head=head.eval(), labels=labels)
+    return Run(folder=folder, settings=settings, head=head.eval(), labels=labels, calibration=calibration)
+
+
+def read_outputs(folder: Path) -> dict[str, Tensor]:
+    """Return what a run's head said of its clips: ``val_logits``, ``test_logits`` ``(N, K)`` and more.
+
+    Rows are in the order of ``split.val`` and ``split.test`` in ``run.json``; docs/format.md has the names.
+
+    Raises:
+        StoreCorrupt: If the file is damaged or missing.
+    """
+    try:
+        return safetensors.torch.load_file(folder / "logits.safetensors")
+    except (OSError, safetensors.SafetensorError) as error:
+        raise StoreCorrupt(f"{folder}/logits.safetensors cannot be read: {error}. Train the head again") from error
+
+
+def read_results(folder: Path, name: str = "metrics.json") -> dict[str, Any]:
+    """Return a run's figures, or another of its JSON files.
+
+    Raises:
+        StoreCorrupt: If the file is damaged or missing.
+    """
+    return _read_json(folder / name)
 
 
 def _check_shapes(config: HeadConfig, stored: Mapping[str, Tensor], folder: Path) -> None:
@@ -154,11 +190,11 @@ def _check_shapes(config: HeadConfig, stored: Mapping[str, Tensor], folder: Path
         raise StoreCorrupt(f"{folder}: head.safetensors holds values that are not finite. Train the head again")
 
 
-def _best_seed(folder: Path) -> Path:
-    seeds = [f for f in sorted(folder.glob("seed-*")) if (f / "run.json").is_file()]
-    if not seeds:
+def _best_run(folder: Path) -> Path:
+    runs = [f.parent for f in sorted(folder.glob("*/run.json"))]
+    if not runs:
         raise UsageError(f"no run at {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")
-    return min(seeds, key=_lowest_loss)
+    return min(runs, key=_lowest_loss)
 
 
 def _lowest_loss(folder: Path) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fitrec_cache import hdf5
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError
 from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_json, write_atomic, write_json
+from fitrec_cache.index import FEWEST_PARTS, Columns, indexed, write_index
 
 FORMAT_VERSION = 1
 
@@ -58,8 +59,7 @@ def text_values(column: NDArray[Any]) -> list[str]:
     return [v.decode() for v in column.tolist()]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Location:
+class Location(NamedTuple):
     """Where a key is: part file and row in it."""
 
     part: str
@@ -80,7 +80,10 @@ class Store:
         self.kind = kind
         self.identity = dict(identity)
         self._digest = digest(identity)
-        self._known: set[str] = set()
+        #: Text columns of each part that was seen: its keys, and of clips all.
+        self._columns: dict[str, Columns] = {}
+        self._indexed = 0
+        self._indexes: set[str] = set()
         self._where: dict[str, Location] = {}
         self._last: tuple[str, Arrays] | None = None
         self.refresh()
@@ -107,11 +110,43 @@ class Store:
 
     def refresh(self) -> None:
         """Take in parts that were committed since the last look, by this process or by others."""
-        for path in self.part_paths():
-            if path.name not in self._known:
-                for row, key in enumerate(_read_keys(path, self.kind, self._digest)):
-                    self._where[key] = Location(part=path.name, row=row)
-                self._known.add(path.name)
+        try:
+            names = set(os.listdir(self.folder))  # noqa: PTH208 - thousands of names, no paths
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        known: dict[str, Columns] = {}
+        if not self._columns:
+            known, self._indexes = indexed(self.folder, names, self._index_head())
+            self._indexed = len(known)
+        for name in sorted(n for n in names - self._columns.keys() if _PART.fullmatch(n)):
+            try:
+                self._take(name, known[name])
+            except (KeyError, UnicodeDecodeError):  # not indexed, or by an index that is no good
+                self._take(name, self._read_columns(self.folder / name))
+
+    def _take(self, part: str, columns: Columns) -> None:
+        self._columns[part] = columns
+        for row, key in enumerate(text_values(columns["key"])):
+            self._where[key] = Location(part, row)
+
+    def _read_columns(self, path: Path) -> Columns:
+        keys = _read_keys(path, self.kind, self._digest)
+        return read_part(path, self.kind, self._digest) if self.kind == "clips" else keys
+
+    def _index_head(self) -> dict[str, int | str]:
+        columns = " ".join(SCHEMAS["clips"]) if self.kind == "clips" else "key"
+        head: dict[str, int | str] = {"format_version": FORMAT_VERSION, "kind": f"index of {self.kind}"}
+        return head | {"identity_sha256": self._digest, "columns": columns}
+
+    def write_index(self) -> None:
+        """Write an index of the parts if there are many without; whoever opens the store next reads that instead.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
+        if len(self._columns) - self._indexed >= max(FEWEST_PARTS, self._indexed // 4):
+            self._indexes = {write_index(self.folder, self._columns, self._index_head(), self._indexes)}
+            self._indexed = len(self._columns)
 
     def write_part(self, arrays: Arrays) -> Path:
         """Commit rows as one new part; when this returns they are on disk and complete.
@@ -131,9 +166,7 @@ class Store:
         data = _to_hdf5(arrays, self.kind, self.identity)
         path = self.folder / f"part-{time.time_ns():020d}-{hashlib.sha256(data).hexdigest()[:32]}.h5"
         write_atomic(path, data)
-        self._known.add(path.name)
-        for row, key in enumerate(text_values(arrays["key"])):
-            self._where[key] = Location(part=path.name, row=row)
+        self._take(path.name, {name: arrays[name] for name in str(self._index_head()["columns"]).split()})
         return path
 
     def write_origin(self, origin: Mapping[str, Any]) -> None:
@@ -190,7 +223,8 @@ class Store:
             by_part.setdefault(place.part, []).append((position, place.row))
         out: Arrays = {}
         for part, places in by_part.items():
-            arrays = read_part(self.folder / part, self.kind, self._digest)
+            whole = self.kind == "clips"  # all columns of clips were read when the part was first seen
+            arrays = self._columns[part] if whole else read_part(self.folder / part, self.kind, self._digest)
             positions, part_rows = np.array(places).T
             for name in names:
                 if name not in out:
@@ -206,9 +240,10 @@ class Store:
 
     def _part(self, name: str) -> Arrays:
         # Neighbouring clips are neighbours on disk: one part kept is enough.
-        if self._last is None or self._last[0] != name:
-            self._last = name, read_part(self.folder / name, self.kind, self._digest)
-        return self._last[1]
+        last = self._last  # threads may ask for different parts
+        if last is None or last[0] != name:
+            last = self._last = name, read_part(self.folder / name, self.kind, self._digest)
+        return last[1]
 
 
 def _to_hdf5(arrays: Arrays, kind: str, identity: Mapping[str, Any]) -> bytes:
@@ -225,12 +260,13 @@ def _damaged(path: Path, why: object) -> StoreCorrupt:
     )
 
 
-def _read_keys(path: Path, kind: str, identity_sha256: str) -> list[str]:
+def _read_keys(path: Path, kind: str, identity_sha256: str) -> Columns:
     """Return a part's keys without reading the rest; the rest is verified when it is read."""
     try:
         head, arrays = hdf5.decode(path, {"key": SCHEMAS[kind]["key"]})
         _check_head(head, path, kind, identity_sha256)
-        return text_values(arrays["key"])
+        text_values(arrays["key"])
+        return arrays
     except (hdf5.Unreadable, UnicodeDecodeError) as error:
         raise _damaged(path, error) from error
 

@@ -2,105 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import platform
+import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from fitrec_cache import __version__
-from fitrec_cache.cache import Cache
+from fitrec_cache.calibrate import Calibration, auroc, calibrate, calibration_error
 from fitrec_cache.errors import UsageError, unknown_name
-from fitrec_cache.head import VARIANTS, HeadConfig, build_head, count_trainable
-from fitrec_cache.metrics import Metrics, evaluate
-from fitrec_cache.pack import Features, load_cached, read_pack
-from fitrec_cache.pixels import load_pixels
-from fitrec_cache.progress import progress_bar
-from fitrec_cache.runs import check_out, run_folders, write_run
-from fitrec_cache.splits import Split, leakage, make_split
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSettings:
-    """How a head is trained; the defaults are the paper's where it gives any.
-
-    Attributes:
-        epochs: At most this many.
-        patience: Stop after this many epochs without a lower validation loss; the best epoch's weights are kept.
-        learning_rate: Of Adam.
-        batch_size: Clips per step.
-    """
-
-    epochs: int = 200
-    patience: int = 20
-    learning_rate: float = 1e-4
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}: expected 1 or more")
-        if not 0 < self.learning_rate < 10:
-            raise UsageError(f"learning_rate is {self.learning_rate}: expected a positive number, such as 1e-4")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """One trained head: where it is, how it was made, and its figures on the test side."""
-
-    out: Path
-    variant: str
-    backbone: str
-    split: str
-    seed: int
-    n_train: int
-    n_val: int
-    n_test: int
-    epochs: int
-    best_epoch: int
-    parameters: int
-    seconds: float
-    metrics: Metrics
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as plain JSON values, without the per-class tables (they are in ``metrics.json``)."""
-        figures = self.metrics.to_dict()
-        plain = {k: v for k, v in vars(self).items() if k not in ("out", "metrics", "seconds")}
-        left_out = ("n", "per_class", "confusion")
-        return {
-            **plain,
-            "seconds": round(self.seconds, 3),
-            "out": str(self.out),
-            **{k: v for k, v in figures.items() if k not in left_out},
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainReport:
-    """What :func:`train_head` did: one run a seed, and what a person should know."""
-
-    runs: tuple[RunResult, ...]
-    notes: tuple[str, ...]
-    stages: dict[str, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain JSON values."""
-        accuracies = [r.metrics.accuracy for r in self.runs]
-        return {
-            "runs": [r.to_dict() for r in self.runs],
-            "accuracy_mean": float(np.mean(accuracies)),
-            "accuracy_std": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0,
-            "notes": list(self.notes),
-            "stages": {name: round(s, 3) for name, s in self.stages.items()},
-        }
+from fitrec_cache.files import write_json
+from fitrec_cache.fit import Fitted, apply_head, fit, take_side
+from fitrec_cache.folds import Fold, make_folds
+from fitrec_cache.head import VARIANTS, HeadConfig, count_trainable
+from fitrec_cache.loading import keep_apart, load_clips
+from fitrec_cache.metrics import evaluate
+from fitrec_cache.pack import Features
+from fitrec_cache.recipes import Recipe, get_recipe
+from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
+from fitrec_cache.runs import check_out, write_run
 
 
 def train_head(
@@ -114,40 +39,50 @@ def train_head(
     split: str = "auto",
     seed: Sequence[int] = (0,),
     attention: str | None = None,
-    epochs: int = TrainSettings.epochs,
-    patience: int = TrainSettings.patience,
-    learning_rate: float = TrainSettings.learning_rate,
-    batch_size: int = TrainSettings.batch_size,
+    recipe: str = "paper",
+    epochs: int | None = None,
+    patience: int | None = None,
+    learning_rate: float | None = None,
+    batch_size: int | None = None,
+    settings: Sequence[str] = (),
+    unknown: Sequence[str] = (),
+    false_alarm_rate: float = 0.05,
     device: str = "cpu",
     overwrite: bool = False,
     progress: bool = False,
 ) -> TrainReport:
-    """Train one head per seed on cached features, and test each once.
+    """Train one head per seed (and fold) on cached features, and test each once.
 
-    Adam, cross-entropy, early stopping on validation loss, best weights restored. The test side is looked at only
-    after that.
+    Training stops by the validation side and keeps the epoch that did best there; temperature and the threshold for
+    "unknown" are fitted there too. The test side is looked at only after that. A call that was interrupted goes on
+    where it was: runs that are whole and were made by the same settings are kept.
 
     Args:
-        out: Run folder; with several seeds it holds one run folder a seed.
+        out: Run folder; with several seeds or folds it holds one run folder each.
         cache: Cache folder that ``extract`` made; this or ``features``.
         features: One HDF5 file of features, from ``pack`` or made elsewhere.
         variant: A key of :data:`fitrec_cache.head.VARIANTS`.
         backbone: Which cached features; several are put side by side. Empty: the variant's own.
         preset: ``native``, ``paper`` or ``table1``, where the cache holds several.
-        split: ``auto`` (``group`` where groups are known), ``group``, ``random``, ``official1`` to ``official3``, or
-            ``list:TRAIN,TEST``, or ``manifest`` (its column ``split``: train, test and, if given, val).
+        split: ``auto`` (``group`` where groups are known), ``group``, ``random``, ``official1`` to ``official3``,
+            ``list:TRAIN,TEST``, ``manifest`` (its column ``split``), or with every clip tested once ``kfold:K`` and
+            ``leave-one:COLUMN``.
         seed: Seeds of split, initial values and order of batches; one run each.
         attention: ``additive`` (Eq. 9), ``dot`` or ``none``; None for the variant's own.
-        epochs: At most this many.
-        patience: Stop after this many epochs without a lower validation loss.
-        learning_rate: Of Adam.
-        batch_size: Clips per step.
+        recipe: ``paper`` or ``native``; see :data:`fitrec_cache.recipes.RECIPES`.
+        epochs: At most this many; None for the recipe's.
+        patience: Stop after this many epochs without a lower validation loss; None for the recipe's.
+        learning_rate: Of Adam; None for the recipe's.
+        batch_size: Clips per step; None for the recipe's.
+        settings: Further recipe settings as ``NAME=VALUE``, such as ``dropout=0.5``.
+        unknown: Classes that are kept from all sides, to see how many of their clips are answered "unknown".
+        false_alarm_rate: Share of validation clips that the threshold for "unknown" may turn away, in [0, 1).
         device: ``cpu``, ``cuda``, ...: where the head is trained. On the CPU a seed gives the same bits every time.
         overwrite: Replace a run that is there.
         progress: Show a progress bar on standard error.
 
     Returns:
-        One result a seed.
+        One result a seed and fold.
 
     Raises:
         UsageError: For wrong arguments, or data that cannot be split so.
@@ -155,95 +90,102 @@ def train_head(
     """
     if variant not in VARIANTS:
         raise unknown_name("variant", variant, VARIANTS)
-    settings = TrainSettings(epochs=epochs, patience=patience, learning_rate=learning_rate, batch_size=batch_size)
-    if min(seed, default=0) < 0:
+    chosen = get_recipe(recipe).change(
+        epochs=epochs,
+        patience=patience,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+    )
+    chosen = chosen.change(**read_settings(settings))
+    _check(seed, backbone, false_alarm_rate)
+    trainer = _Trainer(
+        variant=variant,
+        attention=attention,
+        recipe=chosen,
+        recipe_name=recipe,
+        false_alarm_rate=false_alarm_rate,
+        device=find_device(device),
+        progress=progress,
+    )
+    started = time.perf_counter()
+    data = load_clips(cache, features, variant, backbone, preset, progress=progress)
+    data, strangers = keep_apart(data, unknown)
+    stages = {"load": time.perf_counter() - started, "train": 0.0, "write": 0.0}
+    folds = [(s, fold) for s in seed for fold in folds_of(data, split, s)]
+    folders = _folders(out, [(fold.name, s) for s, fold in folds])
+    jobs = [_Job(data, strangers, fold, s, folder) for (s, fold), folder in zip(folds, folders, strict=True)]
+    kept = [check_out(job.folder, trainer.describe(job), overwrite=overwrite) for job in jobs]
+    runs = []
+    for job, there in zip(jobs, kept, strict=True):
+        runs.append(read_result(job.folder) if there else trainer.run(job, stages))
+    notes = [*data.notes, *_fold_notes(jobs, len(seed))]
+    if any(kept):
+        notes.append(f"{sum(kept)} of {len(runs)} runs were there already, made by the same settings: kept")
+    pooled, ensemble = pool_folds(runs), average_runs(runs)
+    report = TrainReport(runs=tuple(runs), pooled=pooled, ensemble=ensemble, notes=tuple(notes), stages=stages)
+    if len(runs) > 1:
+        write_json(out / "summary.json", report.to_dict())
+    return report
+
+
+def read_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Turn ``NAME=VALUE`` texts into recipe settings of the right types.
+
+    Raises:
+        UsageError: If a text is not of that form, the name is unknown or the value has another type.
+    """
+    known = Recipe().to_dict()
+    found: dict[str, Any] = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set {text!r}: expected NAME=VALUE, such as dropout=0.5")
+        if name not in known:
+            raise unknown_name("recipe setting", name, known)
+        kind = type(known[name])
+        try:
+            found[name] = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
+        except (KeyError, ValueError) as error:
+            what = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+            raise UsageError(f"--set {text!r}: expected {what}") from error
+    return found
+
+
+def _check(seed: Sequence[int], backbone: Sequence[str], false_alarm_rate: float) -> None:
+    if not seed or len(set(seed)) != len(seed):
+        raise UsageError(f"seeds {list(seed)}: expected at least one, and each once")
+    if min(seed) < 0:
         raise UsageError(f"seed {min(seed)}: expected 0 or more")
     repeated = sorted({b for b in backbone if backbone.count(b) > 1})
     if repeated:
         raise UsageError(f"backbone {repeated[0]} is named twice: name each once")
-    where = _device(device)
-    folders = run_folders(out, seed)
-    for folder in folders:
-        check_out(folder, overwrite=overwrite)
-    started = time.perf_counter()
-    data = _load(cache, features, variant, backbone, preset, progress=progress)
-    stages = {"load": time.perf_counter() - started, "train": 0.0, "write": 0.0}
-    runs, notes = [], list(data.notes)
-    for folder, number in zip(folders, seed, strict=True):
-        sides = _sides(data, split, number)
-        job = _Job(data, sides, variant, attention, settings, where)
-        fitted = job.fit(progress=progress)
-        stages["train"] += fitted.seconds
-        begun = time.perf_counter()
-        result = _keep(folder, job, fitted)
-        stages["write"] += time.perf_counter() - begun
-        runs.append(result)
-        notes += [f"seed {number}: {n}" for n in sides.notes] if len(seed) > 1 else sides.notes
-    return TrainReport(runs=tuple(runs), notes=tuple(notes), stages=stages)
+    if not 0 <= false_alarm_rate < 1:
+        raise UsageError(f"false_alarm_rate is {false_alarm_rate}: expected a share of at least 0 and below 1")
 
 
-def _load(
-    cache: Path | None,
-    features: Path | None,
-    variant: str,
-    backbone: Sequence[str],
-    preset: str | None,
-    *,
-    progress: bool,
-) -> Features:
-    if (cache is None) == (features is None):
-        raise UsageError("give either --cache DIR or --features FILE")
-    pixels = VARIANTS[variant].takes_pixels
-    if features is not None:
-        if pixels or backbone or preset:
-            why = f"variant {variant} learns from frames" if pixels else "--backbone and --preset choose from a cache"
-            raise UsageError(f"--features FILE holds one set of features: {why}; use --cache DIR")
-        return read_pack(features)
-    opened = Cache(Path(str(cache)))
-    if pixels:
-        if backbone or preset:
-            raise UsageError(f"variant {variant} learns from the frame store: leave --backbone and --preset out")
-        return load_pixels(opened, progress=progress)
-    return _load_backbones(opened, VARIANTS[variant].backbone, backbone, preset)
+def folds_of(data: Features, rule: str, seed: int) -> list[Fold]:
+    """Return the splits of these clips by any rule; see :func:`fitrec_cache.folds.make_folds`."""
+    return make_folds(rule, clip_ids=data.clip_ids, labels=data.labels, groups=data.groups, extra=data.extra, seed=seed)
 
 
-def _sides(data: Features, rule: str, seed: int) -> Split:
-    clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups}
-    if rule != "manifest":
-        return make_split(rule, **clips, seed=seed)  # type: ignore[arg-type]
-    column = [extra.get("split", "") for extra in data.extra]
-    unknown = sorted(set(column) - {"train", "val", "test", ""})
-    if unknown or "test" not in column:
-        raise UsageError(
-            f"--split manifest reads the manifest's column split: got {unknown or sorted(set(column))}, "
-            "expected train, test and, if you like, val"
-        )
-    if "val" not in column:
-        named = [[c for c, s in zip(data.clip_ids, column, strict=True) if s == side] for side in ("train", "test")]
-        carved = make_split("list:manifest,manifest", **clips, seed=seed, lists=(named[0], named[1]))  # type: ignore[arg-type]
-        return replace(carved, rule=rule)
-    if "train" not in column:
-        raise UsageError("--split manifest: no clip of the manifest's column split is train")
-    train, val, test = (
-        np.array([i for i, s in enumerate(column) if s == side], dtype=np.int64) for side in ("train", "val", "test")
-    )
-    split = Split(rule=rule, seed=seed, train=train, val=val, test=test, notes=())
-    leaks = leakage(split, data.groups)
-    return replace(split, notes=(f"leaks: {leaks} test clips share a group with a training clip",) * bool(leaks))
+def _folders(out: Path, jobs: Sequence[tuple[str, int]]) -> list[Path]:
+    """Return each job's folder: ``out`` itself for one, ``out/seed-N``, ``out/fold-F`` or both for several."""
+    if len(jobs) == 1:
+        return [out]
+    several_seeds = len({s for _, s in jobs}) > 1
+    names = []
+    for fold, seed in jobs:
+        slug = "fold-" + re.sub(r"[^A-Za-z0-9_.-]+", "_", fold)[:60] if fold else ""
+        names.append("-".join(part for part in (slug, f"seed-{seed}" if several_seeds or not fold else "") if part))
+    return [out / name for name in names]
 
 
-def _load_backbones(cache: Cache, default: str, wanted: Sequence[str], preset: str | None) -> Features:
-    """Load what was asked for; if nothing was, the variant's own backbone, or the only one that is cached."""
-    cached = {s.identity["backbone"] for s in cache.feature_stores() if len(s)}
-    if wanted or default in cached or len(cached) != 1:
-        return load_cached(cache, wanted or (default,), preset=preset)
-    only = cached.pop()
-    found = load_cached(cache, (only,), preset=preset)
-    found.notes.append(f"features of {default}, this variant's own, are not cached: {only} is used")
-    return found
+def find_device(name: str) -> torch.device:
+    """Return a device that works.
 
-
-def _device(name: str) -> torch.device:
+    Raises:
+        UsageError: If it does not.
+    """
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
@@ -252,169 +194,181 @@ def _device(name: str) -> torch.device:
     return device
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Fitted:
-    head: nn.Module
-    config: HeadConfig
-    history: list[dict[str, float]]
-    best_epoch: int
-    metrics: Metrics
-    seconds: float
-
-
+@dataclass(frozen=True, eq=False)
 class _Job:
-    """One seed's training: everything stays in memory, there are no loader processes."""
+    """One head to train: the data, which clips are on which side, and where the run goes."""
 
-    def __init__(
-        self,
-        data: Features,
-        split: Split,
-        variant: str,
-        attention: str | None,
-        settings: TrainSettings,
-        device: torch.device,
-    ) -> None:
-        self.data, self.split, self.settings, self.device = data, split, settings, device
-        self.class_names = sorted(set(data.labels))
+    data: Features
+    strangers: Features | None
+    fold: Fold
+    seed: int
+    folder: Path
+
+    @property
+    def class_names(self) -> list[str]:
+        return sorted(set(self.data.labels))
+
+    def targets(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         index = {name: i for i, name in enumerate(self.class_names)}
-        self.targets = torch.tensor([index[label] for label in data.labels], device=device)
-        self.values = torch.from_numpy(np.ascontiguousarray(data.values)).to(device)
-        pixels = VARIANTS[variant].takes_pixels
-        self.config = HeadConfig(
-            variant=variant,
-            n_classes=len(self.class_names),
-            input_dim=0 if pixels else data.values.shape[2],
-            attention=attention,
-            frames=data.values.shape[1],
+        return np.array([index[label] for label in self.data.labels], dtype=np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trainer:
+    """What all runs of one call have in common."""
+
+    variant: str
+    attention: str | None
+    recipe: Recipe
+    recipe_name: str
+    false_alarm_rate: float
+    device: torch.device
+    progress: bool
+
+    def run(self, job: _Job, stages: dict[str, float]) -> RunResult:
+        """Train, calibrate, test, write."""
+        data, split, targets = job.data, job.fold.split, job.targets()
+        fitted = fit(
+            take_side(data.values, targets, split.train),
+            take_side(data.values, targets, split.val),
+            config=self.config(job),
+            recipe=self.recipe.change(draw=0) if self.variant == "convlstm" else self.recipe,
+            seed=job.seed,
+            device=self.device,
+            what=" ".join(part for part in (self.variant, f"seed {job.seed}", job.fold.name) if part),
+            progress=self.progress,
+        )
+        stages["train"] += fitted.seconds
+        begun = time.perf_counter()
+        val_logits, val_attention = apply_head(fitted.head, data.values, split.val)
+        calibration = calibrate(val_logits.numpy(), targets[split.val], false_alarm_rate=self.false_alarm_rate)
+        test_logits, test_attention = apply_head(fitted.head, data.values, split.test)
+        outputs = {
+            "val_logits": val_logits,
+            "val_attention": val_attention,
+            "val_targets": torch.from_numpy(targets[split.val]),
+            "test_logits": test_logits,
+            "test_attention": test_attention,
+            "test_targets": torch.from_numpy(targets[split.test]),
+        }
+        if job.strangers is not None:
+            everyone = np.arange(len(job.strangers.clip_ids))
+            outputs["unknown_logits"], _ = apply_head(fitted.head, job.strangers.values, everyone)
+        result = self._result(job, fitted, calibration, outputs)
+        run = self.describe(job) | {"calibration": calibration.to_dict(), "versions": _versions()}
+        metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
+        metrics |= {"labels": job.class_names, "history": fitted.history}
+        metrics.pop("out")
+        write_run(job.folder, head=fitted.head, run=run, metrics=metrics, outputs=outputs)
+        stages["write"] += time.perf_counter() - begun
+        return result
+
+    def config(self, job: _Job) -> HeadConfig:
+        """Return the head of this job."""
+        n_frames = job.data.values.shape[1]
+        return self.recipe.head_config(
+            self.variant,
+            n_classes=len(job.class_names),
+            input_dim=0 if VARIANTS[self.variant].takes_pixels else job.data.values.shape[2],
+            frames=n_frames,
+            n_vectors=len(job.fold.split.train) * n_frames,
+            attention=self.attention,
         )
 
-    def fit(self, *, progress: bool) -> _Fitted:
-        """Train with early stopping, then test once."""
-        started = time.perf_counter()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.split.seed)
-            head = build_head(self.config).to(self.device)
-            history, best_epoch = self._epochs(head, progress=progress)
-        logits = self._logits(head, self.split.test)
-        truth = self.targets[torch.from_numpy(self.split.test)].cpu().numpy()
-        metrics = evaluate(logits.cpu().numpy(), truth, self.class_names)
-        return _Fitted(
-            head=head.cpu(),
-            config=self.config,
-            history=history,
-            best_epoch=best_epoch,
-            metrics=metrics,
-            seconds=time.perf_counter() - started,
+    def describe(self, job: _Job) -> dict[str, Any]:
+        """Return everything that decides the run, as it is written to ``run.json``."""
+        data, split = job.data, job.fold.split
+        sides = {name: [data.clip_ids[i] for i in getattr(split, name)] for name in ("train", "val", "test")}
+        training = self.recipe.to_dict() | {"optimiser": "AdamW", "loss": "cross-entropy", "device": str(self.device)}
+        return {
+            "head": self.config(job).to_dict(),
+            "labels": job.class_names,
+            "recipe": self.recipe_name,
+            "training": training,
+            "false_alarm_rate": self.false_alarm_rate,
+            "seed": job.seed,
+            "fold": job.fold.name,
+            "split": {
+                "rule": split.rule,
+                "notes": list(split.notes),
+                **sides,
+                "test_groups": [data.groups[i] for i in split.test],
+                "unknown": [] if job.strangers is None else job.strangers.clip_ids,
+            },
+            "sources": data.sources,
+            "backbone": data.name,
+        }
+
+    def _result(
+        self, job: _Job, fitted: Fitted, calibration: Calibration, outputs: dict[str, torch.Tensor]
+    ) -> RunResult:
+        split = job.fold.split
+        truth, logits = outputs["test_targets"].numpy(), outputs["test_logits"].numpy()
+        sure = calibration.probabilities(logits)
+        error, bins = calibration_error(sure, truth)
+        raw_error, _ = calibration_error(Calibration().probabilities(logits), truth)
+        strange = outputs.get("unknown_logits")
+        return RunResult(
+            out=job.folder,
+            variant=self.variant,
+            backbone=job.data.name,
+            recipe=self.recipe_name,
+            split=split.rule,
+            fold=job.fold.name,
+            seed=job.seed,
+            n_train=len(split.train),
+            n_val=len(split.val),
+            n_test=len(split.test),
+            epochs=len(fitted.history),
+            best_epoch=fitted.best_epoch,
+            parameters=count_trainable(fitted.head),
+            seconds=fitted.seconds,
+            metrics=evaluate(logits, truth, job.class_names),
+            calibration={
+                "temperature": calibration.temperature,
+                "ece": error,
+                "ece_uncalibrated": raw_error,
+                "bins": bins,
+            },
+            unknown=_judge_unknown(calibration, sure, None if strange is None else strange.numpy()),
         )
 
-    def _epochs(self, head: nn.Module, *, progress: bool) -> tuple[list[dict[str, float]], int]:
-        trainable = [p for p in head.parameters() if p.requires_grad]
-        optimiser = torch.optim.Adam(trainable, lr=self.settings.learning_rate)
-        history: list[dict[str, float]] = []
-        best_loss, best_epoch, best = float("inf"), 0, _copy_state(head)
-        label = f"{self.config.variant} seed {self.split.seed}"
-        with progress_bar(total=self.settings.epochs, unit="epoch", what=label, show=progress) as bar:
-            for epoch in range(1, self.settings.epochs + 1):
-                train_loss, train_accuracy = self._epoch(head, optimiser)
-                val_loss, val_accuracy = self._validate(head)
-                if not math.isfinite(train_loss + val_loss):
-                    break
-                history.append(
-                    {
-                        "epoch": epoch,
-                        "train_loss": train_loss,
-                        "val_loss": val_loss,
-                        "train_accuracy": train_accuracy,
-                        "val_accuracy": val_accuracy,
-                    }
-                )
-                bar.set_postfix(val_loss=f"{val_loss:.3f}", val_acc=f"{val_accuracy:.3f}", refresh=False)
-                bar.update()
-                if val_loss < best_loss:
-                    best_loss, best_epoch, best = val_loss, epoch, _copy_state(head)
-                elif epoch - best_epoch >= self.settings.patience:
-                    break
-        if best_epoch == 0:
-            raise UsageError(
-                f"training diverged: validation loss was never a number (learning_rate {self.settings.learning_rate}); "
-                "choose a smaller one"
-            )
-        head.load_state_dict(best)
-        return history, best_epoch
 
-    def _epoch(self, head: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[float, float]:
-        """Take every training clip once, in random order; return mean loss and accuracy on the way."""
-        head.train()
-        order = torch.from_numpy(self.split.train)[torch.randperm(len(self.split.train))].to(self.device)
-        loss_sum = torch.zeros((), device=self.device)
-        correct = torch.zeros((), device=self.device)
-        for batch in torch.split(order, self.settings.batch_size):
-            logits, _ = head(self._inputs(batch))  # (B, K)
-            loss = F.cross_entropy(logits, self.targets[batch])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            loss_sum += loss.detach() * len(batch)
-            correct += (logits.argmax(dim=1) == self.targets[batch]).sum()
-        return float(loss_sum) / len(order), float(correct) / len(order)
-
-    def _validate(self, head: nn.Module) -> tuple[float, float]:
-        logits = self._logits(head, self.split.val)
-        truth = self.targets[torch.from_numpy(self.split.val).to(self.device)]
-        loss = F.cross_entropy(logits, truth)
-        return float(loss), float((logits.argmax(dim=1) == truth).float().mean())
-
-    @torch.inference_mode()
-    def _logits(self, head: nn.Module, clips: NDArray[np.int64]) -> Tensor:
-        head.eval()
-        indices = torch.from_numpy(clips).to(self.device)
-        return torch.cat(
-            [head(self._inputs(batch))[0] for batch in torch.split(indices, self.settings.batch_size)]
-        )  # (N, K)
-
-    def _inputs(self, batch: Tensor) -> Tensor:
-        x = self.values[batch]  # (B, T, d), or (B, T, 64, 64, 3) uint8
-        return x if x.dtype == torch.uint8 else x.float()
-
-
-def _copy_state(head: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in head.state_dict().items()}
-
-
-def _keep(folder: Path, job: _Job, fitted: _Fitted) -> RunResult:
-    data, split = job.data, job.split
-    result = RunResult(
-        out=folder,
-        variant=fitted.config.variant,
-        backbone=data.name,
-        split=split.rule,
-        seed=split.seed,
-        n_train=len(split.train),
-        n_val=len(split.val),
-        n_test=len(split.test),
-        epochs=len(fitted.history),
-        best_epoch=fitted.best_epoch,
-        parameters=count_trainable(fitted.head),
-        seconds=fitted.seconds,
-        metrics=fitted.metrics,
-    )
-    sides = {name: [data.clip_ids[i] for i in getattr(split, name)] for name in ("train", "val", "test")}
-    run = {
-        "head": fitted.config.to_dict(),
-        "labels": job.class_names,
-        "training": vars(job.settings) | {"optimiser": "Adam", "loss": "cross-entropy", "device": str(job.device)},
-        "seed": split.seed,
-        "split": {"rule": split.rule, "notes": list(split.notes), **sides},
-        "sources": data.sources,
-        "backbone": data.name,
-        "versions": {
-            "fitrec-cache": __version__,
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+def _judge_unknown(calibration: Calibration, known: Any, strange: Any) -> dict[str, Any]:
+    """Return how the threshold does on test clips, and on clips of classes that were left out, if there are any."""
+    surest = known.max(axis=1)
+    found: dict[str, Any] = {
+        "threshold": calibration.threshold,
+        "false_alarm_rate": calibration.false_alarm_rate,
+        "false_alarms": float((surest < calibration.threshold).mean()),
     }
-    metrics = {**result.to_dict(), **fitted.metrics.to_dict(), "labels": job.class_names, "history": fitted.history}
-    metrics.pop("out")
-    write_run(folder, head=fitted.head, run=run, metrics=metrics)
-    return result
+    if strange is not None:
+        theirs = calibration.probabilities(strange).max(axis=1)
+        found |= {
+            "n": len(theirs),
+            "auroc": auroc(surest, theirs),
+            "detected": float((theirs < calibration.threshold).mean()),
+        }
+    return found
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "fitrec-cache": __version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _fold_notes(jobs: Sequence[_Job], n_seeds: int) -> list[str]:
+    """Return the notes of all splits; of many folds only what is wrong with them, each thing once."""
+    notes = []
+    for job in jobs:
+        if job.fold.name:
+            grave = [n for n in job.fold.split.notes if n.startswith("leaks") or "no training clip" in n]
+            notes += [f"fold {job.fold.name}: {n}" for n in grave]
+        else:
+            prefix = f"seed {job.seed}: " if n_seeds > 1 else ""
+            notes += [prefix + n for n in job.fold.split.notes]
+    return list(dict.fromkeys(notes))

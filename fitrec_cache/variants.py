@@ -19,6 +19,13 @@ PIXELS = "pixels64"
 #: Ways to turn the T states into one vector: Eq. 9, dot product without parameters, last state only.
 ATTENTIONS = ("additive", "dot", "none")
 
+#: What is done to features before the head sees them, fitted on the training clips: nothing; mean 0 and variance 1 for
+#: each of the d values; the leading principal components, as they are or each scaled to variance 1.
+NORMALISATIONS = ("none", "standard", "pca", "whiten")
+
+#: How weighted states become one vector: the paper's global average of A_t H_t, or their sum (a weighted mean).
+POOLINGS = ("average", "sum")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
@@ -86,6 +93,16 @@ class HeadConfig:
         attention: One of :data:`ATTENTIONS`; None takes the variant's own and is replaced by it, so that a stored
             config keeps its meaning. Variants without an LSTM (``mean``, ``convlstm``) have only ``none``.
         frames: Frames a clip T, at least 1; only ``convlstm`` is bound to it, its dense layer sees all frames.
+        normalise: One of :data:`NORMALISATIONS`; heads on features only.
+        components: Principal components kept, ``p`` of ``(T, p)``, for ``pca`` and ``whiten``.
+        differences: Put each frame's change from the frame before beside it, so that ``d`` becomes ``2 d``.
+        bidirectional: A second LSTM runs backwards in time.
+        pooling: One of :data:`POOLINGS`; only additive attention knows the difference.
+        skip_mean: Put the mean of the features over time beside the pooled states.
+        input_dropout: Share of feature values dropped in training, the same ones in all frames of a clip; in [0, 1).
+        dropout: Share dropped of what the dense layers see; in [0, 1).
+
+    The last eight are off by default: the paper has none of them.
 
     Raises:
         UsageError: If a value is not one of the above.
@@ -96,6 +113,14 @@ class HeadConfig:
     input_dim: int = 0
     attention: str | None = None
     frames: int = 20
+    normalise: str = "none"
+    components: int = 0
+    differences: bool = False
+    bidirectional: bool = False
+    pooling: str = "average"
+    skip_mean: bool = False
+    input_dropout: float = 0.0
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
@@ -105,6 +130,23 @@ class HeadConfig:
         _check_at_least("n_classes", self.n_classes, 2)
         _check_at_least("frames", self.frames, 1)
         _check_at_least("input_dim", self.input_dim, 0 if variant.takes_pixels else 1)
+        self._check_recipe(variant)
+
+    def _check_recipe(self, variant: Variant) -> None:
+        for name, known in (("normalise", NORMALISATIONS), ("pooling", POOLINGS)):
+            if getattr(self, name) not in known:
+                raise unknown_name(name, str(getattr(self, name)), known)
+        if self.normalise != "none" and variant.takes_pixels:
+            raise UsageError(
+                f"normalise '{self.normalise}' is for features: variant '{variant.name}' learns from frames"
+            )
+        projected = self.normalise in ("pca", "whiten")
+        _check_at_least("components", self.components, 1 if projected else 0)
+        if projected and self.components > self.input_dim:
+            raise UsageError(f"components {self.components}: features have only {self.input_dim} values a frame")
+        for name in ("input_dropout", "dropout"):
+            if not isinstance(getattr(self, name), int | float) or not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)!r}: expected a share of at least 0 and below 1")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the config as plain JSON values; :meth:`from_dict` takes them back."""

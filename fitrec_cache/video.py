@@ -1,10 +1,10 @@
-"""Decode sampled frames of one video; the only home of PyAV."""
+"""Decode sampled frames of one video."""
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from fitrec_cache.container import Video
 from fitrec_cache.errors import VideoError
+from fitrec_cache.keyframes import LONG_PACKETS, Note, Stretch, packet_reader, presentation_order, stretches
 from fitrec_cache.truncation import is_cut
 
 #: A clip of which less than this share of the frames its container holds can be decoded is failed, not guessed.
@@ -42,21 +44,24 @@ class DecodedClip:
 
 @dataclass
 class _Pass:
-    """What one sequential decode of a stream saw."""
+    """What decoding a stream showed. ``verified``: frames that did decode; None: all of ``times``."""
 
     pictures: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     times: list[float | None] = field(default_factory=list)
+    verified: int | None = None
     undecodable: int = 0
     corrupt: int = 0
     rotation: int = 0
     interlaced: bool = False
-    cut_short: str = ""
 
 
-def decoder_version() -> str:
-    """Return the versions of the libraries that decide what a decoded frame looks like."""
-    parts = ("libavcodec", "libavformat", "libswscale")
-    return ", ".join(f"{p} {'.'.join(map(str, av.library_versions[p]))}" for p in parts)
+@dataclass(frozen=True)
+class _Plan:
+    """Times of all frames in order, in the stream's units; what to decode; the number of each wanted time."""
+
+    times: list[int]
+    parts: list[Stretch]
+    numbers: dict[int, int]
 
 
 def read_frames(path: Path, *, sampler: Sampler, short_side: int) -> DecodedClip:
@@ -65,6 +70,10 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int) -> DecodedClip
     Which frames are wanted depends on how many really decode, and that is known only at the end. The packets are
     counted first, without decoding; the frames wanted under that count are kept in one sequential decode; only if the
     number that decoded turns out different is the video decoded again.
+
+    Of a long video (:data:`fitrec_cache.keyframes.LONG_PACKETS`) only what the wanted frames need is decoded, where
+    its packets allow that with the same result; ``frames_verified`` in the ledger is then less than
+    ``frames_decoded``. Anything unexpected on the way, and all of it is decoded.
 
     Args:
         path: A video file.
@@ -77,107 +86,124 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int) -> DecodedClip
     Raises:
         VideoError: If the file is missing, unreadable, not a video, has no picture stream, or too little of it decodes.
     """
-    _check_file(path)
     try:
-        n_packets, claimed, cut_short = _count_packets(path)
-        wanted = sampler(max(n_packets, 1))
-        seen = _decode(path, wanted, short_side)
+        with Video(path) as video:
+            indices = sampler(max(video.n_packets, 1))
+            plan = _plan(video, indices)
+            seen = _decode(video, indices, short_side) if plan is None else _decode_needed(video, plan, short_side)
+        if seen is None:  # not as the packets promised
+            with Video(path) as video:
+                seen = _decode(video, indices, short_side)
         n_frames = len(seen.times)
         if n_frames == 0:
-            raise VideoError(f"no frame decodes: the container holds {n_packets} packets, 0 gave a picture")
+            raise VideoError(f"no frame decodes: the container holds {video.n_packets} packets, 0 gave a picture")
         indices = sampler(n_frames)
         if not set(indices.tolist()) <= seen.pictures.keys():
-            seen = _decode(path, indices, short_side)
+            with Video(path) as video:
+                seen = _decode(video, indices, short_side)
             if len(seen.times) != n_frames:
                 raise VideoError(f"decoding is not repeatable: {n_frames} frames, then {len(seen.times)}")
-        return _assemble(path, seen, indices, n_packets=n_packets, claimed=claimed, cut_short=cut_short)
+        return _assemble(video, seen, indices)
     except av.FFmpegError as error:
         raise VideoError(f"cannot be decoded: {error.strerror or error}") from error
 
 
-def _check_file(path: Path) -> None:
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise VideoError("not a file")
-        with path.open("rb") as file:
-            empty = not file.read(1)
-    except FileNotFoundError as error:
-        raise VideoError("file not found") from error
-    except OSError as error:
-        raise VideoError(f"cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise VideoError(f"not a path: {error}") from error
-    if empty:
-        raise VideoError("file is empty (0 bytes)")
-
-
-def _stream(container: av.container.InputContainer) -> VideoStream:
-    """Return the first stream of moving pictures; cover art is not one."""
-    art = av.stream.Disposition.attached_pic
-    streams = [s for s in container.streams.video if not s.disposition & art]
-    if not streams:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "none"
-        raise VideoError(f"no video stream (streams found: {kinds})")
-    stream = streams[0]
-    if stream.codec_context is None:
-        raise VideoError("no decoder for its video codec")
-    # Clips are decoded side by side in processes of their own: one thread each, and the same answer always.
-    stream.codec_context.thread_count = 1
-    return stream
-
-
-def _count_packets(path: Path) -> tuple[int, int, str]:
-    """Return packets with content, frames the header claims (0 if it does not say), and why reading ended early."""
-    with av.open(str(path), metadata_errors="replace") as container:
-        stream = _stream(container)
-        n = 0
-        try:
-            for packet in container.demux(stream):
-                n += packet.size > 0
-        except av.FFmpegError as error:
-            return n, stream.frames, error.strerror or str(error)
-        return n, stream.frames, ""
-
-
-def _decode(path: Path, indices: NDArray[np.int64], short_side: int) -> _Pass:
+def _decode(video: Video, indices: NDArray[np.int64], short_side: int) -> _Pass:
     """Decode every frame in order and convert those whose number is in ``indices``."""
     wanted = set(indices.tolist())
     seen = _Pass()
-    with av.open(str(path), metadata_errors="replace") as container:
-        stream = _stream(container)
-        for frame in _frames(container, stream, seen):
-            number = len(seen.times)
-            if number == 0:
-                seen.rotation = int(frame.rotation)
-            seen.interlaced = seen.interlaced or bool(frame.interlaced_frame)
-            seen.times.append(frame.time)
-            if number in wanted:
-                seen.pictures[number] = _picture(frame, stream, short_side)
+    for frame in _frames(video, seen):
+        number = len(seen.times)
+        if number == 0:
+            seen.rotation = int(frame.rotation)
+        seen.interlaced = seen.interlaced or bool(frame.interlaced_frame)
+        seen.times.append(frame.time)
+        if number in wanted:
+            seen.pictures[number] = _picture(frame, video.stream, short_side)
     return seen
 
 
-def _frames(container: av.container.InputContainer, stream: VideoStream, seen: _Pass) -> Iterator[VideoFrame]:
+def _frames(video: Video, seen: _Pass) -> Iterator[VideoFrame]:
     """Yield what decodes, in presentation order; frames the decoder had to invent are counted, not yielded."""
-    packets = container.demux(stream)
-    while True:
+    context = video.stream.codec_context
+    for packet in video.packets():
         try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except av.FFmpegError as error:
-            seen.cut_short = error.strerror or str(error)
-            return
-        try:
-            frames = packet.decode()
+            frames = context.decode(packet)
         except av.InvalidDataError:
             seen.undecodable += 1
             continue
         for frame in frames:
-            if isinstance(frame, VideoFrame):
-                if frame.is_corrupt:
-                    seen.corrupt += 1
-                else:
-                    yield frame
+            if frame.is_corrupt:
+                seen.corrupt += 1
+            else:
+                yield frame
+
+
+def _plan(video: Video, indices: NDArray[np.int64]) -> _Plan | None:
+    """Return what the frames with these numbers need; None where all must be decoded to be sure of the same frames."""
+    if video.n_packets < LONG_PACKETS or video.cut_short or is_cut(video.path):
+        return None
+    notes = _notes(video)
+    times = presentation_order(notes) if video.claimed in (0, len(notes)) else None
+    parts = stretches(notes, [times[i] for i in indices.tolist()]) if times else None
+    return _Plan(times, parts, {times[i]: i for i in indices.tolist()}) if times and parts else None
+
+
+def _decode_needed(video: Video, plan: _Plan, short_side: int) -> _Pass | None:
+    """Decode a plan's stretches; None if one of them gives anything but the frames it must."""
+    seen = _Pass(times=[float(t * video.time_base) for t in plan.times], verified=0)
+    packets = (p for p in video.packets() if p.size)
+    at = 0
+    for stretch in plan.parts:
+        part = islice(packets, stretch.start - at, stretch.stop - at)
+        if not _decode_stretch(video, part, stretch, seen, plan.numbers, short_side):
+            return None
+        at = stretch.stop
+    return seen
+
+
+def _notes(video: Video) -> list[Note]:
+    """Return what is known of each packet; nothing for a codec that is always decoded whole."""
+    context = video.stream.codec_context
+    read = packet_reader(context.name, context.extradata)
+    if read is None:
+        return []
+    notes = []
+    for packet in video.packets():
+        if packet.size:
+            clean, parameters = read(bytes(packet))
+            usable = not (packet.is_corrupt or packet.is_discard)
+            notes.append(Note(packet.pts, clean and packet.is_keyframe, usable, parameters))
+    return notes
+
+
+def _decode_stretch(
+    video: Video,
+    packets: Iterable[av.Packet[VideoStream]],
+    stretch: Stretch,
+    seen: _Pass,
+    numbers: Mapping[int, int],
+    short_side: int,
+) -> bool:
+    """Decode one stretch and keep its wanted frames; say whether it gave exactly the frames it must."""
+    context = video.stream.codec_context
+    expected = iter(stretch.expected)
+    context.flush_buffers()
+    try:
+        for frame in chain.from_iterable(map(context.decode, chain(packets, [None]))):
+            if frame.pts is not None and frame.pts < stretch.first_pts:
+                continue  # shown before the start: not wanted, and what it refers to was left out
+            if frame.pts is None or frame.pts != next(expected, None) or frame.is_corrupt:
+                return False
+            if not seen.verified:
+                seen.rotation = int(frame.rotation)
+            seen.verified = (seen.verified or 0) + 1
+            seen.interlaced = seen.interlaced or bool(frame.interlaced_frame)
+            if frame.pts in numbers:
+                seen.pictures[numbers[frame.pts]] = _picture(frame, video.stream, short_side)
+    except av.InvalidDataError:
+        return False
+    return next(expected, None) is None
 
 
 def _picture(frame: VideoFrame, stream: VideoStream, short_side: int) -> NDArray[np.uint8]:
@@ -193,12 +219,10 @@ def _picture(frame: VideoFrame, stream: VideoStream, short_side: int) -> NDArray
     return np.ascontiguousarray(np.rot90(picture, turns % 4))
 
 
-def _assemble(
-    path: Path, seen: _Pass, indices: NDArray[np.int64], *, n_packets: int, claimed: int, cut_short: str
-) -> DecodedClip:
-    decoded = len(seen.times)
-    cut_short = cut_short or seen.cut_short or ("file ends before its header says" if is_cut(path) else "")
-    expected = max(n_packets, claimed if cut_short else 0)
+def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64]) -> DecodedClip:
+    decoded, claimed = len(seen.times), video.claimed
+    cut_short = video.cut_short or ("file ends before its header says" if is_cut(video.path) else "")
+    expected = max(video.n_packets, claimed if cut_short else 0)
     if decoded < MIN_DECODED_SHARE * expected:
         raise VideoError(
             f"only {decoded} of {expected} frames decode, at least {MIN_DECODED_SHARE:.0%} are needed"
@@ -208,10 +232,11 @@ def _assemble(
     if len(shapes) > 1:
         raise VideoError(f"the picture size changes within the clip: {sorted(shapes)}")
     frames = np.stack([seen.pictures[i] for i in indices.tolist()])
-    times, warnings = _times(path, seen.times)
-    ledger = _describe(path) | {
+    times, warnings = _times(video, seen.times)
+    ledger = video.description | {
         "frames_claimed": claimed,
         "frames_decoded": decoded,
+        "frames_verified": decoded if seen.verified is None else seen.verified,
         "frames_corrupt": seen.corrupt,
         "packets_undecodable": seen.undecodable,
         "duration_seconds": round(float(times[-1] - times[0]), 6),
@@ -231,31 +256,14 @@ def _assemble(
     )
 
 
-def _times(path: Path, times: Sequence[float | None]) -> tuple[NDArray[np.float64], list[str]]:
+def _times(video: Video, times: Sequence[float | None]) -> tuple[NDArray[np.float64], list[str]]:
     """Return the time of every frame; without time stamps, frame number / nominal rate, and a warning."""
     if all(t is not None for t in times):
         return np.array(times, dtype=np.float64), []
-    with av.open(str(path), metadata_errors="replace") as container:
-        stream = _stream(container)
-        rate = float(stream.average_rate or stream.base_rate or 25)
-    return np.arange(len(times)) / rate, [f"no time stamps: times are frame number / {rate:g}"]
+    return np.arange(len(times)) / video.rate, [f"no time stamps: times are frame number / {video.rate:g}"]
 
 
 def _is_variable(times: NDArray[np.float64]) -> bool:
     """Say whether frame durations differ by more than a millisecond of rounding and 1 %."""
     gaps = np.diff(times)
     return bool(gaps.size and gaps.max() - gaps.min() > 0.002 + 0.01 * float(np.median(gaps)))
-
-
-def _describe(path: Path) -> dict[str, Any]:
-    with av.open(str(path), metadata_errors="replace") as container:
-        stream = _stream(container)
-        context = stream.codec_context
-        return {
-            "container": container.format.name,
-            "codec": context.name,
-            "pixel_format": context.pix_fmt or "unknown",
-            "width": context.width,
-            "height": context.height,
-            "video_streams": len(container.streams.video),
-        }

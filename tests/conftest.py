@@ -10,7 +10,7 @@ import timm
 import torch
 from make_video import write_video
 
-from fitrec_cache import decoding, extract
+from fitrec_cache import ahead, decoding, extract
 
 SAMPLES = 4
 FRAME_SIZE = 64
@@ -43,7 +43,7 @@ class InlinePool:
 def inline(monkeypatch):
     """Decode in this process; gives the list of files that were decoded by the latest extraction."""
     InlinePool.decoded = []
-    monkeypatch.setattr(extract, "DecoderPool", InlinePool)
+    monkeypatch.setattr(ahead, "DecoderPool", InlinePool)
     return InlinePool
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -222,3 +223,41 @@ def test_real_resnet50_weights_load():
     model = load(f"resnet50={SHARED_WEIGHTS / 'resnet50.safetensors'}")
     assert model.dim == 2048
     assert model.embed(frames(1)).any()
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet"])
+def test_weights_rounded_beforehand_change_no_bit(weights, monkeypatch, name):
+    held = load(weights(name), precision="bf16")
+    monkeypatch.setattr(module, "_hold_weights", lambda *_: None)
+    plain = load(weights(name), precision="bf16")
+    assert any(p.dtype is torch.bfloat16 for p in held._model.parameters())
+    assert all(p.dtype is torch.float32 for p in plain._model.parameters())
+    assert np.array_equal(held.embed(frames()), plain.embed(frames()))
+    assert held.identity() == plain.identity()
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
+def test_a_compiled_network_gives_the_same_features_nearly_and_is_kept_apart(weights):
+    plain, compiled = load(weights("test_vit")), load(weights("test_vit"), compiled=True)
+    a, b = plain.embed(frames()).astype(np.float64), compiled.embed(frames()).astype(np.float64)
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert cosine.min() > 0.9999
+    assert np.array_equal(compiled.embed(frames()), b.astype(np.float16))
+    assert compiled.identity() == plain.identity() | {"compiled": module.COMPILER}
+
+
+def test_without_a_compiler_the_error_says_so(weights, monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match="--compile needs a C\\+\\+ compiler"):
+        load(weights("test_resnet"), compiled=True)
+
+
+def test_a_network_that_cannot_be_compiled_is_named(weights, monkeypatch):
+    def broken(_):
+        raise RuntimeError("no such backend\nlong trace")
+
+    model = load(weights("test_resnet"), compiled=True)
+    monkeypatch.setattr(model, "_forward", broken)
+    with pytest.raises(UsageError, match=r"test_resnet cannot be compiled here \(no such backend\): leave --compile"):
+        model.compile_for(4)

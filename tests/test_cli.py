@@ -12,18 +12,21 @@ from conftest import InlinePool
 from make_video import write_video
 from test_train import toy
 
-from fitrec_cache import cli
-from fitrec_cache import extract as extract_module
+from fitrec_cache import ahead, cli
 from fitrec_cache import predict as predict_module
 
 COMMANDS = {
     "extract": "extract",
     "train_head": "train",
+    "sweep": "sweep",
     "predict": "predict",
     "info": "info",
     "pack": "pack",
     "check": "check",
     "params": "params",
+    "audit": "audit",
+    "compare": "compare",
+    "report": "page",
 }
 SMALL = ["--samples", "4", "--frame-size", "64", "--precision", "fp32", "--device", "cpu", "--workers", "1"]
 
@@ -31,7 +34,7 @@ SMALL = ["--samples", "4", "--frame-size", "64", "--precision", "fp32", "--devic
 @pytest.fixture
 def call(monkeypatch, capsys):
     """``call(*arguments)`` runs the command in this process: (exit code, standard output, standard error)."""
-    monkeypatch.setattr(extract_module, "DecoderPool", InlinePool)
+    monkeypatch.setattr(ahead, "DecoderPool", InlinePool)
     monkeypatch.setattr(predict_module, "DecoderPool", InlinePool)
 
     def run(*arguments):
@@ -119,7 +122,7 @@ def test_the_others_print_one_json_value_with_their_keys(call_json, tmp_path, ca
     assert "accuracy_std" in found
     code, found = call_json("predict", "--run", run, video, tmp_path / "gone.mp4", "--device", "cpu")
     assert code == 1  # one is missing
-    assert found[0].keys() == {"path", "top", "attention"}
+    assert found[0].keys() == {"path", "top", "attention", "unknown"}
     assert found[0]["top"][0].keys() == {"label", "probability"}
     assert found[0]["attention"][0].keys() == {"pts_seconds", "weight"}
     assert found[1]["reason"] == "file not found"

@@ -17,8 +17,12 @@ from fitrec_cache.head import (
     ATTENTIONS,
     VARIANTS,
     AdditiveAttention,
+    FrameDropout,
     HeadConfig,
     KerasLSTM,
+    Normalisation,
+    NormalisedHead,
+    add_differences,
     build_head,
     count_trainable,
     dot_weights,
@@ -282,6 +286,14 @@ def test_config_survives_json_values() -> None:
         "input_dim": 0,
         "attention": "additive",  # spelled out, so a changed default cannot change a stored run
         "frames": 20,
+        "normalise": "none",
+        "components": 0,
+        "differences": False,
+        "bidirectional": False,
+        "pooling": "average",
+        "skip_mean": False,
+        "input_dropout": 0.0,
+        "dropout": 0.0,
     }
     assert HeadConfig.from_dict(config.to_dict()) == config
 
@@ -332,3 +344,103 @@ def test_settings_do_not_need_torch() -> None:
     code = "import sys, fitrec_cache.variants; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def frames_of(n: int, d: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(d, d, generator=generator)
+    return torch.randn(n, d, generator=generator) @ mix + 5 * torch.randn(d, generator=generator)
+
+
+def test_standard_normalisation_has_mean_0_and_variance_1() -> None:
+    x = frames_of(400, 6)
+    layer = Normalisation("standard", 6, 0)
+    layer.fit(x)
+    y = layer(x[None])[0]
+    torch.testing.assert_close(y.mean(dim=0), torch.zeros(6), atol=1e-5, rtol=0)
+    torch.testing.assert_close(y.std(dim=0, unbiased=False), torch.ones(6))
+    constant = Normalisation("standard", 2, 0)
+    constant.fit(torch.tensor([[1.0, 3.0], [2.0, 3.0]]))
+    assert torch.isfinite(constant(torch.tensor([[[1.0, 3.1]]]))).all()  # a value that never changed
+
+
+def test_principal_components_are_those_of_scikit_learn() -> None:
+    from sklearn.decomposition import PCA
+
+    x = frames_of(500, 8)
+    layer = Normalisation("whiten", 8, 3)
+    layer.fit(x)
+    theirs = torch.from_numpy(PCA(3, whiten=True, svd_solver="full").fit_transform(x.numpy())) * (500 / 499) ** 0.5
+    ours = layer(x[None])[0]
+    torch.testing.assert_close(ours.abs(), theirs.abs(), atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(ours.T @ ours / 500, torch.eye(3), atol=1e-3, rtol=0)
+    plain = Normalisation("pca", 8, 3)
+    plain.fit(x)
+    y = plain(x[None])[0]
+    assert float(y.square().mean()) == pytest.approx(1, rel=1e-3)  # one scale for all: the first stays the largest
+    assert y.std(dim=0).tolist() == sorted(y.std(dim=0).tolist(), reverse=True)
+
+
+def test_a_head_behind_a_normalisation_takes_features_as_they_are_cached() -> None:
+    config = HeadConfig(variant="vit-lstm", n_classes=3, input_dim=6, normalise="pca", components=2)
+    head = build_head(config)
+    assert isinstance(head, NormalisedHead)
+    x = torch.randn(4, 5, 6)
+    head.normalise.fit(x.flatten(0, 1))
+    logits, weights = head(x)
+    torch.testing.assert_close(logits, head.head(head.normalise(x))[0])
+    assert (logits.shape, weights.shape) == ((4, 3), (4, 5))
+    assert not any(p.requires_grad for p in head.normalise.parameters())
+
+
+def test_differences_are_each_frames_change() -> None:
+    x = torch.tensor([[[1.0, 5.0], [2.0, 3.0], [2.0, 4.0]]])
+    assert add_differences(x).tolist() == [[[1, 5, 0, 0], [2, 3, 1, -2], [2, 4, 0, 1]]]
+
+
+def test_frame_dropout_drops_the_same_values_in_all_frames() -> None:
+    torch.manual_seed(0)
+    layer = FrameDropout(0.25)
+    y = layer(torch.ones(50, 7, 40))
+    assert y.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert torch.equal(y, y[:, :1].expand_as(y))
+    assert float((y == 0).float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert torch.equal(layer.eval()(torch.ones(2, 3, 4)), torch.ones(2, 3, 4))
+
+
+def test_sum_pooling_is_the_papers_without_its_share_of_time() -> None:
+    settings = {"variant": "resnet50-lstm-attention", "n_classes": 3, "input_dim": 6}
+    torch.manual_seed(0)
+    average = build_head(HeadConfig(**settings)).eval()
+    total = build_head(HeadConfig(**settings, pooling="sum")).eval()
+    total.load_state_dict(average.state_dict())
+    x = torch.randn(2, 10, 6)
+    bias = average.classify[0].bias
+    torch.testing.assert_close(total(x)[0] - bias, 10 * (average(x)[0] - bias))
+
+
+def test_both_directions_meet_where_each_has_read_everything() -> None:
+    head = build_head(HeadConfig(variant="vit-lstm", n_classes=3, input_dim=4, bidirectional=True)).eval()
+    x = torch.randn(2, 6, 4)
+    states, _ = head.lstm(x)
+    expected = torch.cat([states[:, -1, :64], states[:, 0, 64:]], dim=1)
+    torch.testing.assert_close(head(x)[0], head.classify(expected))
+    plain = build_head(HeadConfig(variant="vit-lstm", n_classes=3, input_dim=4, skip_mean=True)).eval()
+    last = plain.lstm(x)[0][:, -1]
+    torch.testing.assert_close(plain(x)[0], plain.classify(torch.cat([last, x.mean(dim=1)], dim=1)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"normalise": "pcb"}, "unknown normalise"),
+        ({"normalise": "pca"}, "components 0"),
+        ({"normalise": "pca", "components": 9}, "only 6 values"),
+        ({"pooling": "max"}, "unknown pooling"),
+        ({"dropout": 1.0}, "below 1"),
+        ({"variant": "lrcn", "normalise": "standard"}, "learns from frames"),
+    ],
+)
+def test_impossible_recipes_are_refused(wrong: dict[str, object], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        HeadConfig(**{"variant": "vit-lstm", "n_classes": 3, "input_dim": 6, **wrong})

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -142,7 +141,8 @@ def test_the_order_of_clips_in_the_file_changes_no_split(tmp_path, features):
 def test_a_run_folder_holds_what_it_promises(tmp_path, features):
     train_head(out=tmp_path / "run", features=features, variant="vit-lstm", epochs=2, seed=[7])
     names = {p.name for p in (tmp_path / "run").iterdir()}
-    assert names == {"head.safetensors", "run.json", "metrics.json", "curves.png", "confusion.png"}
+    files = {"head.safetensors", "logits.safetensors", "run.json", "metrics.json", "curves.png", "confusion.png"}
+    assert names == files
     assert all((tmp_path / "run" / n).read_bytes()[:4] == b"\x89PNG" for n in names if n.endswith("png"))
     run, metrics = json.loads((tmp_path / "run" / "run.json").read_text()), metrics_of(tmp_path / "run")
     assert run["labels"] == metrics["labels"] == sorted(CLASSES)
@@ -189,10 +189,10 @@ def test_the_only_cached_backbone_serves_where_none_is_named(tmp_path, cache_fol
 
 
 def test_a_loss_that_is_no_number_ends_training_with_the_best_so_far(tmp_path, features, monkeypatch):
-    from fitrec_cache.train import _Job
+    from fitrec_cache.fit import _Loop
 
     losses = iter([0.9, 0.5, float("nan"), 0.1])
-    monkeypatch.setattr(_Job, "_validate", lambda self, head: (next(losses), 0.0))
+    monkeypatch.setattr(_Loop, "_look", lambda self: (next(losses), 0.0))
     report = train_head(out=tmp_path / "run", features=features, variant="mean", epochs=4)
     assert (report.runs[0].epochs, report.runs[0].best_epoch) == (2, 2)
     losses = iter([float("nan")])
@@ -268,33 +268,6 @@ def test_damaged_runs_are_refused(tmp_path, features):
         read_run(tmp_path / "none")
 
 
-@pytest.mark.parametrize("with_val", [False, True])
-def test_the_manifest_decides_who_tests(tmp_path, with_val):
-    from fitrec_cache.pack import Features
-    from fitrec_cache.train import _sides
-
-    names = [f"{label}/{i}.mp4" for label in "AB" for i in range(6)]
-    column = ["test" if n[2] == "5" else "val" if with_val and n[2] == "4" else "train" for n in names]
-    data = Features(
-        values=np.zeros((12, 2, 3), np.float16),
-        pts_seconds=np.zeros((12, 2)),
-        clip_ids=names,
-        labels=[n[0] for n in names],
-        groups=[None] * 12,
-        extra=[{"split": s} for s in column],
-    )
-    sides = _sides(data, "manifest", 0)
-    assert sides.rule == "manifest"
-    assert [names[i] for i in sides.test] == ["A/5.mp4", "B/5.mp4"]
-    assert not set(sides.train) & (set(sides.val) | set(sides.test))
-    if with_val:
-        assert [names[i] for i in sides.val] == ["A/4.mp4", "B/4.mp4"]
-        together = replace(data, groups=[n[0] for n in names])
-        assert any("leaks: 2" in note for note in _sides(together, "manifest", 0).notes)
-    with pytest.raises(UsageError, match="column split"):
-        _sides(replace(data, extra=[{}] * 12), "manifest", 0)
-
-
 def test_a_run_that_cannot_be_replaced_stays(tmp_path, features, monkeypatch):
     from fitrec_cache import report
 
@@ -308,3 +281,110 @@ def test_a_run_that_cannot_be_replaced_stays(tmp_path, features, monkeypatch):
     with pytest.raises(StoreError, match="No space left on device"):
         train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1, overwrite=True, seed=[3])
     assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
+
+
+def test_an_interrupted_call_goes_on_with_the_runs_that_are_missing(tmp_path, features):
+    settings = {"features": features, "variant": "mean", "epochs": 2, "seed": [0, 1, 2]}
+    whole = train_head(out=tmp_path / "whole", **settings).to_dict()
+    train_head(out=tmp_path / "run" / "seed-1", **settings | {"seed": [1]})
+    before = (tmp_path / "run" / "seed-1" / "run.json").stat().st_mtime_ns
+    report = train_head(out=tmp_path / "run", **settings)
+    assert (tmp_path / "run" / "seed-1" / "run.json").stat().st_mtime_ns == before
+    assert any("1 of 3 runs were there already" in note for note in report.notes)
+    untimed = [
+        [{k: v for k, v in r.items() if k not in ("out", "seconds")} for r in x["runs"]]
+        for x in (whole, report.to_dict())
+    ]
+    assert untimed[0] == untimed[1]
+    with pytest.raises(UsageError, match=r"made otherwise \(training\)"):
+        train_head(out=tmp_path / "run", **settings | {"epochs": 3})
+
+
+def test_folds_are_pooled_over_all_clips(tmp_path):
+    path = toy(tmp_path / "toy.h5", noise=3.0)
+    report = train_head(out=tmp_path / "run", features=path, variant="mean", split="kfold:4", seed=[0, 1], epochs=2)
+    assert len(report.runs) == 8
+    assert sorted(p.parent.name for p in (tmp_path / "run").glob("*/run.json"))[0] == "fold-01-seed-0"
+    for seed, pooled in enumerate(report.pooled):
+        right = sum(round(r.metrics.accuracy * r.n_test) for r in report.runs if r.seed == seed)
+        assert (pooled["seed"], pooled["n"], pooled["folds"]) == (seed, 60, 4)
+        assert pooled["accuracy"] == pytest.approx(right / 60)
+    assert report.to_dict()["accuracy_mean"] == pytest.approx(np.mean([p["accuracy"] for p in report.pooled]))
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["pooled"][1]["n"] == 60
+
+
+def test_stored_outputs_are_what_the_stored_head_says(tmp_path, features):
+    train_head(out=tmp_path / "run", features=features, variant="resnet50-lstm-attention", epochs=2)
+    run = read_run(tmp_path / "run")
+    outputs = safetensors.torch.load_file(tmp_path / "run" / "logits.safetensors")
+    with h5py.File(features) as file:
+        ids = [i.decode() for i in file["clip_id"][()]]
+        for side in ("val", "test"):
+            rows = [ids.index(i) for i in run.settings["split"][side]]
+            with torch.inference_mode():
+                logits, attention = run.head(torch.from_numpy(file["features"][()][rows]).float())
+            torch.testing.assert_close(outputs[f"{side}_logits"], logits)
+            torch.testing.assert_close(outputs[f"{side}_attention"], attention)
+            names = [run.labels[k] for k in outputs[f"{side}_targets"]]
+            assert names == [file["label"][i].decode() for i in rows]
+        groups = [file["group"][ids.index(i)].decode() for i in run.settings["split"]["test"]]
+    assert run.settings["split"]["test_groups"] == groups
+
+
+def test_seeds_that_test_the_same_clips_are_averaged(tmp_path):
+    path = toy(tmp_path / "toy.h5", noise=3.0)
+    with h5py.File(path) as file:
+        ids = [i.decode() for i in file["clip_id"][()]]
+    for name, rows in (("train.txt", ids[:40]), ("test.txt", ids[40:])):
+        (tmp_path / name).write_text("\n".join(rows))
+    split = f"list:{tmp_path / 'train.txt'},{tmp_path / 'test.txt'}"
+    report = train_head(out=tmp_path / "run", features=path, variant="mean", split=split, seed=[0, 1], epochs=5)
+    mean = 0
+    for r in report.runs:
+        outputs = safetensors.torch.load_file(r.out / "logits.safetensors")
+        mean = mean + (outputs["test_logits"].double() / r.calibration["temperature"]).softmax(dim=1)
+    right = (mean.argmax(dim=1) == outputs["test_targets"]).double().mean()
+    assert report.ensemble["accuracy"] == pytest.approx(float(right))
+    assert train_head(out=tmp_path / "other", features=path, variant="mean", seed=[0, 1], epochs=1).ensemble == {}
+
+
+def test_classes_left_out_are_unknown(tmp_path):
+    """Known classes lie on axes 0 and 1; Squat, left out, between them, so that it is not like either."""
+    rng = np.random.default_rng(0)
+    path = toy(tmp_path / "toy.h5", n=120, noise=0.2)
+    with h5py.File(path, "r+") as file:
+        squats = file["label"][()] == b"Squat"
+        values = file["features"][()]
+        values[squats] = 0.0 + rng.normal(0, 0.2, values[squats].shape)
+        values[squats, :, :2] += 1
+        file["features"][...] = values
+    report = train_head(out=tmp_path / "run", features=path, variant="mean", unknown=["Squat"], **FAST | {"epochs": 60})
+    (run,) = report.runs
+    stored = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert stored["labels"] == ["Hop", "Lunge"]
+    assert {i.split("/")[0] for side in ("train", "val", "test") for i in stored["split"][side]} == {"Hop", "Lunge"}
+    assert run.unknown["n"] == 40
+    assert run.unknown["auroc"] > 0.95
+    assert run.unknown["detected"] > 0.8
+    assert run.unknown["false_alarms"] <= 0.2
+    with pytest.raises(UsageError, match=r"unknown class 'Sqat'.*Squat"):
+        train_head(out=tmp_path / "x", features=path, variant="mean", unknown=["Sqat"])
+
+
+def test_settings_of_a_recipe_can_be_changed_and_nothing_else(tmp_path, features):
+    changes = ["dropout=0.25", "skip_mean=true", "normalise=whiten", "components=500", "draw=3", "epochs=2"]
+    train_head(out=tmp_path / "run", features=features, variant="vit-lstm", recipe="native", settings=changes)
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (run["recipe"], run["training"]["draw"], run["training"]["epochs"]) == ("native", 3, 2)
+    assert (run["head"]["dropout"], run["head"]["skip_mean"], run["head"]["components"]) == (0.25, True, 6)
+    read_run(tmp_path / "run")
+    for text, reason in (
+        ("dropout", "NAME=VALUE"),
+        ("dropuot=1", "Did you mean 'dropout'"),
+        ("dropout=much", "expected a number"),
+        ("dropout=1.5", "below 1"),
+        ("skip_mean=maybe", "true or false"),
+        ("schedule=linear", "unknown schedule"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            train_head(out=tmp_path / "x", features=features, variant="vit-lstm", settings=[text])

@@ -1,0 +1,115 @@
+"""Audit the splits of a data set whose groups are known, and try the near-duplicate finder on pairs known for certain.
+
+    python benchmarks/audit.py CACHE LISTS_DIR --out benchmarks/results/audit.json [--pictures DIR]
+
+CACHE has features of several backbones; LISTS_DIR has UCF101-style trainlist01-03 and testlist01-03. Known pairs: the two
+halves of each clip, taken for clips of their own. A pair of halves of two clips counts as wrong, also if these were
+filmed by the same camera one after the other, so the precision is a lower bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fitrec_cache.audit import audit, find_in_features, verdict
+from fitrec_cache.cache import Cache
+from fitrec_cache.near_duplicates import embed, find_near_duplicates
+from fitrec_cache.pack import Features, load_cached
+from fitrec_cache.splits import make_split
+
+BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224")
+KEPT = ("backbone", "clips", "threshold", "halves_found", "strangers_found", "pairs", "pairs_across_labels")
+KEPT += ("same_group", "clusters", "clustered", "largest_cluster")
+
+
+def splits(lists: Path) -> dict[str, str]:
+    named = {f"list {k}": f"list:{lists / f'trainlist{k:02}.txt'},{lists / f'testlist{k:02}.txt'}" for k in (1, 2, 3)}
+    return {"random": "random", "group": "group", **named}
+
+
+def known_halves(data: Features) -> dict[str, Any]:
+    """Return how many of the pairs of halves are found, and how many of the pairs found are halves of one clip."""
+    steps, n = data.values.shape[1], len(data.clip_ids)
+    values = np.concatenate([data.values[:, : steps // 2], data.values[:, steps // 2 :]])
+    found = find_near_duplicates(embed([values]), labels=data.labels * 2, groups=[None] * (2 * n))
+    hits = int((found.pairs[:, 1] - found.pairs[:, 0] == n).sum())
+    return {
+        "clips": 2 * n,
+        "threshold": found.threshold,
+        "recall": hits / n,
+        "precision": hits / len(found.pairs) if len(found.pairs) else None,
+    }
+
+
+def of_column(data: Features, found_pairs: np.ndarray[Any, Any], column: dict[str, str]) -> float | None:
+    """Return the share of pairs whose clips have the same value in a column of a table."""
+    same = [column[data.clip_ids[a]] == column[data.clip_ids[b]] for a, b in found_pairs.tolist()]
+    return float(np.mean(same)) if same else None
+
+
+def verdict_seconds(data: Features) -> list[float]:
+    """Return how long finding the pairs and judging one split takes, each of five times."""
+    clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups}
+    split, seconds = make_split("random", **clips, seed=0), []
+    for _ in range(5):
+        begun = time.perf_counter()
+        verdict(split, data.groups, find_in_features(data))
+        seconds.append(time.perf_counter() - begun)
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("lists", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--column", nargs=2, metavar=("CSV", "NAME"), help="table with path and a column such as series"
+    )
+    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    args = parser.parse_args()
+    column = {}
+    if args.column:
+        import csv
+
+        with Path(args.column[0]).open() as file:
+            column = {row["path"]: row[args.column[1]] for row in csv.DictReader(file)}
+    result: dict[str, Any] = {
+        "machine": {"cores": os.cpu_count(), "architecture": platform.machine()},
+        "seeds": args.seeds,
+        "backbones": [],
+    }
+    for name in BACKBONES:
+        data = load_cached(Cache(args.cache), [name])
+        seconds = verdict_seconds(data)
+        found = find_in_features(data)
+        entry: dict[str, Any] = {
+            "backbone": name,
+            "verdict_seconds": seconds,
+            "halves": known_halves(data),
+            "splits": {},
+        }
+        entry["same_column"] = of_column(data, found.pairs, column) if column and found else None
+        for split, rule in splits(args.lists).items():
+            folds = []
+            for seed in range(args.seeds if split in ("random", "group") else 1):
+                out = args.pictures / f"{name}-{split}" if args.pictures and seed == 0 else None
+                report = audit(cache=args.cache, split=rule, backbone=name, seed=seed, out=out)
+                folds.append({k: v for k, v in report.folds[0].items() if k not in ("fold", "text")})
+                entry |= {k: getattr(report, k) for k in KEPT}
+            entry["splits"][split] = folds
+        result["backbones"].append(entry)
+    args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The plain way to features, as tutorials write it: OpenCV, one clip at a time, fp32, one transform a frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torchvision import transforms
+
+
+def load(name: str, weights: Path) -> torch.nn.Module:
+    model = timm.create_model(name)
+    model.load_state_dict(load_file(weights / f"{name}.safetensors"))
+    model.reset_classifier(0)
+    return model.eval()
+
+
+def transform_for(model: torch.nn.Module) -> transforms.Compose:
+    config = timm.data.resolve_model_data_config(model)
+    return transforms.Compose(
+        [
+            transforms.Resize(256),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize(config["mean"], config["std"]),
+        ]
+    )
+
+
+def clip_features(path: Path, model: torch.nn.Module, transform: transforms.Compose, samples: int = 20) -> np.ndarray:
+    """Return (T, d): all frames decoded, T of them at even distances transformed one by one and embedded."""
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while True:
+        found, frame = capture.read()
+        if not found:
+            break
+        frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+    capture.release()
+    chosen = [frames[i * len(frames) // (samples + 1)] for i in range(1, samples + 1)]
+    batch = torch.stack([transform(Image.fromarray(frame)) for frame in chosen])
+    with torch.no_grad():
+        return model(batch).numpy()

@@ -1,0 +1,38 @@
+"""Measure stage one: video to features. Every figure that is compared is measured side by side in one run.
+
+    python benchmarks/stage_one.py VIDEOS WEIGHTS_DIR --work DIR --out benchmarks/results/stage_one.json [--part NAME]
+
+Parts: ``pipeline-BACKBONE``, ``frames``, ``length``, ``growth``, ``startup``; each replaces its entry in the JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("videos", type=Path)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--part", action="append", help="repeatable; all by default")
+    parser.add_argument("--clips", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    from stage_one_parts import PARTS, machine
+
+    if unknown := set(args.part or []) - PARTS.keys():
+        parser.error(f"unknown part {sorted(unknown)}: expected {sorted(PARTS)}")
+    args.work.mkdir(parents=True, exist_ok=True)
+    result = json.loads(args.out.read_text()) if args.out.exists() else {}
+    result["machine"] = machine()
+    for part in args.part or PARTS:
+        result[part] = PARTS[part](args)
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""What is done for a clip before its turn to be embedded: hash, decode, resize, beside the embedding of others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fitrec_cache.backbone import Backbone
+from fitrec_cache.clips import Clip
+from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash
+from fitrec_cache.errors import VideoError
+from fitrec_cache.jpeg import decode_frames
+from fitrec_cache.store import Store
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """A clip with the sha256 of its content, or why it has none."""
+
+    clip: Clip
+    key: str
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A clip ready to be embedded.
+
+    Attributes:
+        decoded: What the frame store is to keep; None if it holds the clip already.
+        pts_seconds: T times.
+        inputs: Input of each backbone that needs the clip, by the backbone's number.
+    """
+
+    decoded: StoredClip | None
+    pts_seconds: Sequence[float]
+    inputs: Mapping[int, Tensor]
+
+
+class Ahead:
+    """Helper threads and decoder processes of one extraction; use as a context manager.
+
+    Args:
+        models: The backbones.
+        frames: The frame store, for clips that it holds.
+        workers: Decoder processes; they start with the first clip that needs one. None: nothing is decoded.
+        clip_seconds: Time limit for decoding one clip.
+
+    Attributes:
+        busy: Seconds of work by kind, summed over threads and processes.
+        distance: How many clips may be on their way at once.
+    """
+
+    def __init__(self, models: Sequence[Backbone], frames: Store, *, workers: int | None, clip_seconds: float) -> None:
+        self._models, self._frames = models, frames
+        self._workers, self._clip_seconds = workers, clip_seconds
+        self._pool: DecoderPool | None = None
+        self._lock = threading.Lock()
+        self.busy = {"hash": 0.0, "decode": 0.0, "prepare": 0.0}
+        self.distance = 2 * (workers or 1)
+
+    def __enter__(self) -> Ahead:
+        with ExitStack() as stack:
+            self._hashing = stack.enter_context(_threads("hash", 2))
+            self._preparing = stack.enter_context(_threads("prepare", max(1, (self._workers or 2) // 2)))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()  # the decoders first, so that no thread waits for them any more
+
+    def hashes(self, clips: Iterable[Clip], held: Mapping[str, str]) -> Iterator[Hashed]:
+        """Yield clips in order with their content's hash; those without a file take it from ``held``, by clip id."""
+        queue: deque[Future[Hashed]] = deque()
+        for clip in clips:
+            queue.append(self._hashing.submit(self._hash, clip, held))
+            if len(queue) > 2 * self.distance:
+                yield queue.popleft().result()
+        while queue:
+            yield queue.popleft().result()
+
+    def _hash(self, clip: Clip, held: Mapping[str, str]) -> Hashed:
+        if clip.path is None:
+            return Hashed(clip, held[clip.clip_id])
+        try:
+            with self._timed("hash", time.perf_counter):
+                return Hashed(clip, content_hash(clip.path))
+        except VideoError as error:
+            return Hashed(clip, "", problem=str(error))
+
+    @property
+    def decodes(self) -> bool:
+        """Whether clips may be decoded."""
+        return self._workers is not None
+
+    def submit(self, hashed: Hashed, todo: Sequence[int]) -> Future[Prepared | str]:
+        """Begin to make a clip ready for the backbones ``todo``; gives the reason if it cannot be.
+
+        Its frames come from the frame store if that holds them, else from its video.
+        """
+        path, identity = hashed.clip.path, self._frames.identity
+        wait = None
+        if hashed.key not in self._frames and self._workers is not None and path is not None:
+            if self._pool is None:
+                pool = DecoderPool(workers=self._workers, clip_seconds=self._clip_seconds)
+                self._pool = self._stack.enter_context(pool)
+            job = DecodeJob(path=path, samples=identity["samples"], short_side=identity["short_side"])
+            wait = self._pool.submit(job)
+        return self._preparing.submit(self._prepare, hashed.key, todo, wait)
+
+    def _prepare(self, key: str, todo: Sequence[int], wait: Callable[[], StoredClip | str] | None) -> Prepared | str:
+        decoded = None if wait is None else wait()
+        if isinstance(decoded, str):
+            return decoded
+        with self._lock:
+            self.busy["decode"] += 0.0 if decoded is None else decoded.seconds
+        with self._timed("prepare", time.thread_time):
+            jpegs = self._frames.jpegs(key) if decoded is None else decoded.jpegs
+            times = self._frames.row(key)["pts_seconds"].tolist() if decoded is None else decoded.pts_seconds
+            pictures = decode_frames(jpegs) if todo else None
+            inputs = {} if pictures is None else {i: self._models[i].prepare(pictures) for i in todo}
+        return Prepared(decoded, times, inputs)
+
+    @contextmanager
+    def _timed(self, kind: str, clock: Callable[[], float]) -> Iterator[None]:
+        started = clock()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.busy[kind] += clock() - started
+
+
+@contextmanager
+def _threads(name: str, count: int) -> Iterator[ThreadPoolExecutor]:
+    pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,334 @@
+"""Does a split leak? Groups on both sides, and near-duplicates across sides, found from cached embeddings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitrec_cache.audit_files import describe_pair, write_findings, write_manifest
+from fitrec_cache.cache import Cache, HeldClip, load_features, pick_features
+from fitrec_cache.errors import StoreError, UsageError
+from fitrec_cache.files import write_json
+from fitrec_cache.near_duplicates import (
+    Embeddings,
+    NearDuplicates,
+    clusters,
+    embed,
+    find_near_duplicates,
+)
+from fitrec_cache.pack import Features, distinct_clips
+from fitrec_cache.splits import Split, make_split
+from fitrec_cache.store import Store
+
+_LISTED = 20  # pairs in the report; pairs.csv has all
+_BLOCK = 512  # clips in memory at a time, about 40 MB each 1,000 values
+_AT_ONCE = 20_000  # more clips than this are not compared before a training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether a split leaks, in numbers and in one line.
+
+    Attributes:
+        leaks: Whether a test clip shares a group with a training clip, or has a near-duplicate there.
+        n_test: Number of test clips.
+        share_group: Test clips that have a clip of their own group in training.
+        near_duplicate: Test clips that have a near-duplicate in training.
+        text: The verdict in words.
+    """
+
+    leaks: bool
+    n_test: int
+    share_group: int
+    near_duplicate: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditReport:
+    """What :func:`audit` found.
+
+    Attributes:
+        split: The rule that was audited.
+        seed: Its seed.
+        backbone: Whose embeddings were compared.
+        clips: Number of clips.
+        leaks: Whether any of the splits leaks.
+        folds: One entry a split that the rule makes: ``fold``, ``n_train``, ``n_val``, ``n_test``, ``leaks``,
+            ``share_group`` (test clips), ``groups_on_both_sides``, ``near_duplicate`` (test clips), ``pairs``
+            (near-duplicate pairs by sides) and ``text``.
+        threshold: Least cosine of a near-duplicate.
+        threshold_chosen: Whether the caller chose it.
+        halves_found: Share of clips whose own two halves are near-duplicates: an estimate of recall.
+        strangers_found: Share of clips with a near-duplicate of another class.
+        pairs: Number of near-duplicate pairs, whatever the sides.
+        pairs_across_labels: Those of two classes: mislabelled, or the same room and person.
+        same_group: How the pairs stand to the groups that are known: ``pairs`` of one group, ``found`` of these,
+            ``recall``, and ``precision``, the share of the pairs found that are of one group.
+        clusters: Number of clusters of two clips or more that near-duplicates and groups make.
+        clustered: Clips in them.
+        largest_cluster: Clips in the largest.
+        examples: The most alike pairs between training and test, at most 20.
+        files: What was written.
+        notes: What a person should know.
+    """
+
+    split: str
+    seed: int
+    backbone: str
+    clips: int
+    leaks: bool
+    folds: tuple[dict[str, Any], ...]
+    threshold: float
+    threshold_chosen: bool
+    halves_found: float | None
+    strangers_found: float | None
+    pairs: int
+    pairs_across_labels: int
+    same_group: dict[str, Any]
+    clusters: int
+    clustered: int
+    largest_cluster: int
+    examples: tuple[dict[str, Any], ...]
+    files: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        lists = ("folds", "examples", "files", "notes")
+        return {**vars(self), **{name: list(getattr(self, name)) for name in lists}}
+
+
+def audit(
+    *,
+    cache: Path,
+    split: str = "auto",
+    backbone: str | None = None,
+    preset: str | None = None,
+    seed: int = 0,
+    threshold: float | None = None,
+    out: Path | None = None,
+    manifest: Path | None = None,
+) -> AuditReport:
+    """Say whether a split leaks from training into test.
+
+    Args:
+        cache: Cache folder.
+        split: A rule as for ``train-head``.
+        backbone: Whose cached embeddings are compared; None for the ones that the most clips have.
+        preset: ``native``, ``paper`` or ``table1``, where the cache holds several.
+        seed: Seed of the rule.
+        threshold: Least cosine of a near-duplicate; None to take it from the data, as
+            :mod:`fitrec_cache.near_duplicates` says.
+        out: Folder for ``audit.json``, ``pairs.csv`` (every near-duplicate pair) and ``pairs.png`` (the most alike
+            pairs between training and test); files of an earlier audit are replaced.
+        manifest: CSV file to write, which must not exist: the clips with the groups that are proposed. Near-duplicates
+            and clips of one known group get one group.
+
+    Returns:
+        The findings.
+
+    Raises:
+        UsageError: If the clips cannot be split so, the backbone is not cached, or a file is in the way.
+        StoreError: If the cache cannot be read or a file cannot be written.
+    """
+    if manifest is not None and manifest.exists():
+        raise UsageError(f"--manifest {manifest} exists: choose another name, or remove it")
+    if out is not None and out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file: expected a folder")
+    opened = Cache(cache)
+    store = _pick(opened, backbone, preset)
+    clips, notes = _clips_with(opened, store)
+    labels, groups = [c.label for c in clips], [c.group for c in clips]
+    sides = _splits(split, clips, seed)
+    found = find_near_duplicates(_embed(store, clips), labels=labels, groups=groups, threshold=threshold)
+    folds = [_fold(name, each, groups, found) for name, each in sides]
+    across = _across([s for _, s in sides], found)
+    side = [SIDES[k] for k in _side_of(sides[0][1], len(clips))] if len(sides) == 1 else [""] * len(clips)
+    cluster = clusters(len(clips), found.pairs, groups)
+    sizes = np.bincount(cluster)
+    files = [] if out is None else write_findings(out, opened, found, clips, side, across)
+    if out is not None and len(across) and not any(f.endswith(".png") for f in files):
+        notes.append("no picture: the cache holds no frames of these clips")
+    if manifest is not None:
+        files.append(write_manifest(manifest, clips, cluster))
+    report = AuditReport(
+        split=sides[0][1].rule,
+        seed=seed,
+        backbone=store.identity["backbone"],
+        clips=len(clips),
+        leaks=any(f["leaks"] for f in folds),
+        folds=tuple(folds),
+        threshold=found.threshold,
+        threshold_chosen=found.chosen,
+        halves_found=found.halves_found,
+        strangers_found=found.strangers_found,
+        pairs=len(found.pairs),
+        pairs_across_labels=sum(labels[a] != labels[b] for a, b in found.pairs.tolist()),
+        same_group=_against_groups(found, groups),
+        clusters=int((sizes > 1).sum()),
+        clustered=int(sizes[sizes > 1].sum()),
+        largest_cluster=int(sizes.max()),
+        examples=tuple(describe_pair(found, k, clips, side) for k in across[:_LISTED]),
+        files=tuple(files),
+        notes=tuple(notes),
+    )
+    if out is not None:
+        write_json(out / "audit.json", report.to_dict())
+    return report
+
+
+def find_in_features(data: Features) -> NearDuplicates | None:
+    """Find near-duplicates among features in memory, before a training.
+
+    Args:
+        data: The features; 1,332 clips of (20, 2048) take 0.3 s.
+
+    Returns:
+        The pairs; None of more than 20,000 clips, where it would take longer than a person wants to wait.
+    """
+    if len(data.clip_ids) > _AT_ONCE:
+        return None
+    return find_near_duplicates(embed([data.values]), labels=data.labels, groups=data.groups)
+
+
+def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | None) -> Verdict:
+    """Say in one line whether a split leaks.
+
+    Args:
+        split: A split of N clips.
+        groups: Recording each clip was cut from, length N, None where unknown.
+        found: The near-duplicates among the N clips; None if they were not looked for.
+
+    Returns:
+        The verdict. Only training against test counts: validation is part of neither.
+
+    Example:
+        >>> sides = {name: np.array([i]) for i, name in enumerate(("train", "val", "test"))}
+        >>> verdict(Split(rule="random", seed=0, notes=(), **sides), ["a", "b", "a"], None).text
+        'split leaks: of 1 test clips 1 share a group with training; near-duplicates not looked for: run audit'
+    """
+    trained = _known(split.train, groups)
+    share = sum(groups[i] in trained for i in split.test.tolist())
+    near = len(set(_test_clips(split, found.pairs).tolist())) if found else 0
+    known = sum(groups[i] is not None for i in (*split.train.tolist(), *split.test.tolist()))
+    parts = [f"{share} share a group with training" if known else "groups are unknown"]
+    if found:
+        parts.append(f"{near} have a near-duplicate there (similarity {found.threshold:.3f} or more)")
+    else:
+        parts.append("near-duplicates not looked for: run audit")
+    leaks, n = bool(share or near), len(split.test)
+    head = "split leaks" if leaks else "no leak found"
+    joined = ", ".join(parts) if found else "; ".join(parts)
+    return Verdict(
+        leaks=leaks, n_test=n, share_group=share, near_duplicate=near, text=f"{head}: of {n} test clips {joined}"
+    )
+
+
+def _known(side: NDArray[np.int64], groups: Sequence[str | None]) -> set[str]:
+    return {group for i in side.tolist() if (group := groups[i]) is not None}
+
+
+def _pick(cache: Cache, backbone: str | None, preset: str | None) -> Store:
+    if backbone is not None:
+        return pick_features(cache, backbone, preset=preset)
+    stores = [s for s in cache.feature_stores() if len(s)]
+    if preset is not None:
+        stores = [s for s in stores if s.identity["preprocessing"]["preset"] == preset]
+    if not stores:
+        raise StoreError(f"{cache.folder} holds no features{f' of preset {preset}' * bool(preset)}: run extract first")
+    return max(stores, key=len)
+
+
+def _clips_with(cache: Cache, store: Store) -> tuple[list[HeldClip], list[str]]:
+    held, notes = distinct_clips(cache)
+    clips = [c for c in held if c.video_sha256 in store]
+    if not clips:
+        raise StoreError(f"no clip in {cache.folder} has features of {store.folder.name}: run extract first")
+    if left_out := len(held) - len(clips):
+        notes.append(f"{left_out} clips have no features of {store.identity['backbone']}: left out")
+    return clips, notes
+
+
+def _embed(store: Store, clips: Sequence[HeldClip]) -> Embeddings:
+    """Read the features block by block in the order they lie on disk; return the embeddings in the order of clips."""
+    row = {c.video_sha256: i for i, c in enumerate(clips)}
+    keys = [k for k in store.keys() if k in row]  # noqa: SIM118 - in the order of the parts
+    blocks = (load_features([store], keys[i : i + _BLOCK])[0] for i in range(0, len(keys), _BLOCK))
+    made = embed(blocks)
+    order = np.argsort([row[k] for k in keys])
+    return Embeddings(vectors=made.vectors[order], halves=made.halves[order] if len(made.halves) else made.halves)
+
+
+def _splits(rule: str, clips: Sequence[HeldClip], seed: int) -> list[tuple[str, Split]]:
+    """Return the splits that a rule makes, by name; the name is empty where it makes one."""
+    ids, labels, groups = [c.clip_id for c in clips], [c.label for c in clips], [c.group for c in clips]
+    return [("", make_split(rule, clip_ids=ids, labels=labels, groups=groups, seed=seed))]
+
+
+def _side_of(split: Split, n_clips: int) -> NDArray[np.int64]:
+    """Return the side of each clip: 0 none, 1 training, 2 validation, 3 test."""
+    side = np.zeros(n_clips, dtype=np.int64)
+    for number, clips in enumerate((split.train, split.val, split.test), start=1):
+        side[clips] = number
+    return side
+
+
+SIDES = ("", "train", "val", "test")
+
+
+def _n_clips(split: Split, pairs: NDArray[np.int64]) -> int:
+    return 1 + max(int(a.max()) for a in (split.train, split.val, split.test, pairs) if a.size)
+
+
+def _test_clips(split: Split, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return, of each pair between training and test, the test clip."""
+    side = _side_of(split, _n_clips(split, pairs))[pairs]  # (M, 2)
+    return np.concatenate([pairs[(side == (1, 3)).all(axis=1), 1], pairs[(side == (3, 1)).all(axis=1), 0]])
+
+
+def _across(splits: Sequence[Split], found: NearDuplicates) -> NDArray[np.int64]:
+    """Return which pairs have one clip in training and one in test, in any of the splits."""
+    hit = np.zeros(len(found.pairs), dtype=bool)
+    for split in splits:
+        side = np.sort(_side_of(split, _n_clips(split, found.pairs))[found.pairs], axis=1)
+        hit |= (side == (1, 3)).all(axis=1)
+    return np.flatnonzero(hit)
+
+
+def _fold(name: str, split: Split, groups: Sequence[str | None], found: NearDuplicates) -> dict[str, Any]:
+    said = verdict(split, groups, found)
+    side = _side_of(split, len(groups))
+    kinds = Counter("-".join(SIDES[s] for s in sorted(pair)) for pair in side[found.pairs].tolist() if min(pair))
+    return {
+        "fold": name,
+        "n_train": len(split.train),
+        "n_val": len(split.val),
+        "n_test": said.n_test,
+        "leaks": said.leaks,
+        "share_group": said.share_group,
+        "groups_on_both_sides": len(_known(split.train, groups) & _known(split.test, groups)),
+        "near_duplicate": said.near_duplicate,
+        "pairs": {kind: kinds[kind] for kind in ("train-test", "val-test", "train-val")},
+        "text": said.text,
+    }
+
+
+def _against_groups(found: NearDuplicates, groups: Sequence[str | None]) -> dict[str, Any]:
+    sizes = Counter(g for g in groups if g is not None)
+    total = sum(n * (n - 1) // 2 for n in sizes.values())
+    both = [(groups[a], groups[b]) for a, b in found.pairs.tolist()]
+    known = [pair for pair in both if None not in pair]
+    hits = sum(a == b for a, b in known)
+    return {
+        "pairs": total,
+        "found": hits,
+        "recall": hits / total if total else None,
+        "precision": hits / len(known) if known else None,
+    }

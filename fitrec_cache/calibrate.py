@@ -1,0 +1,123 @@
+"""Probabilities that mean what they say, and when to answer "unknown". Fitted on validation clips only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from scipy.stats import rankdata
+
+#: Bins of equal width between 0 and 1, as in the paper that made the figure common.
+BINS = 15
+
+#: A temperature outside means that the validation side cannot tell one; it is held at the end.
+_LOG_TEMPERATURES = (np.log(0.1), np.log(10.0))
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What makes probabilities of logits.
+
+    Attributes:
+        temperature: Divides the logits; above 1 where the head is too sure of itself.
+        threshold: Below this highest probability the answer is "unknown"; in [0, 1].
+        false_alarm_rate: Share of validation clips, all of known classes, that the threshold turns away.
+    """
+
+    temperature: float = 1.0
+    threshold: float = 0.0
+    false_alarm_rate: float = 0.0
+
+    def probabilities(self, logits: ArrayLike) -> FloatArray:
+        """Return calibrated probabilities ``(N, K)`` of logits ``(N, K)``."""
+        return np.asarray(softmax(np.asarray(logits, dtype=np.float64) / self.temperature, axis=-1))
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the three numbers as plain JSON values."""
+        return dict(vars(self))
+
+
+def calibrate(logits: ArrayLike, targets: ArrayLike, *, false_alarm_rate: float = 0.05) -> Calibration:
+    """Fit the temperature and the threshold on validation clips.
+
+    Args:
+        logits: Float ``(N, K)``, N at least 1.
+        targets: Class numbers, int ``(N,)``.
+        false_alarm_rate: Share of clips of known classes that may be answered "unknown", in [0, 1).
+
+    Returns:
+        The temperature that makes the cross-entropy lowest, and the threshold for that share: as many validation
+        clips as fit into it lie below.
+
+    Source:
+        Guo et al., "On calibration of modern neural networks", ICML 2017 (temperature scaling). Hendrycks and Gimpel,
+        ICLR 2017 (highest probability as a sign of the unknown).
+    """
+    scores, truth = np.asarray(logits, dtype=np.float64), np.asarray(targets)
+    rows = np.arange(len(truth))
+
+    def loss(log_temperature: float) -> float:
+        return float(-log_softmax(scores / np.exp(log_temperature), axis=1)[rows, truth].mean())
+
+    found = minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded")
+    temperature = float(np.exp(found.x))
+    surest = np.sort(softmax(scores / temperature, axis=1).max(axis=1))  # (N,)
+    below = int(np.floor(false_alarm_rate * len(surest)))
+    return Calibration(temperature=temperature, threshold=float(surest[below]), false_alarm_rate=false_alarm_rate)
+
+
+def calibration_error(probabilities: ArrayLike, targets: ArrayLike) -> tuple[float, list[dict[str, Any]]]:
+    """Compare how sure the answers are with how often they are right.
+
+    Args:
+        probabilities: Float ``(N, K)``, rows summing to 1.
+        targets: Class numbers, int ``(N,)``.
+
+    Returns:
+        The expected calibration error in [0, 1], and one dict a bin of highest probability that holds a clip: ``low``,
+        ``high``, ``n``, mean ``confidence``, ``accuracy``.
+
+    Example:
+        >>> error, bins = calibration_error([[0.9, 0.1], [0.9, 0.1]], [0, 1])
+        >>> round(error, 2), bins[0]["n"], bins[0]["accuracy"]
+        (0.4, 2, 0.5)
+
+    Source:
+        Naeini et al., AAAI 2015, with 15 bins of equal width as in Guo et al., ICML 2017.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    confidence, right = p.max(axis=1), p.argmax(axis=1) == np.asarray(targets)
+    where = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    bins, error = [], 0.0
+    for b in np.unique(where).tolist():
+        inside = where == b
+        mean, accuracy = float(confidence[inside].mean()), float(right[inside].mean())
+        n = int(inside.sum())
+        error += n / len(p) * abs(mean - accuracy)
+        bins.append({"low": b / BINS, "high": (b + 1) / BINS, "n": n, "confidence": mean, "accuracy": accuracy})
+    return error, bins
+
+
+def auroc(known: ArrayLike, unknown: ArrayLike) -> float:
+    """Return how well a score tells known from unknown: the share of pairs in which the known one is higher.
+
+    Args:
+        known: Scores of clips of known classes, at least one.
+        unknown: Scores of clips of other classes, at least one.
+
+    Returns:
+        In [0, 1]; ties count half (Mann and Whitney's U over the number of pairs).
+
+    Example:
+        >>> auroc([0.9, 0.5], [0.5, 0.1])
+        0.875
+    """
+    a, b = np.asarray(known, dtype=np.float64), np.asarray(unknown, dtype=np.float64)
+    ranks = rankdata(np.concatenate([a, b]))
+    return float((ranks[: len(a)].sum() - len(a) * (len(a) + 1) / 2) / (len(a) * len(b)))

@@ -1,0 +1,253 @@
+"""Which of several models is better, and whether the test clips suffice to say so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fitrec_cache.errors import UsageError
+from fitrec_cache.paired import FloatArray, bootstrap_interval, exact_mcnemar, holm
+from fitrec_cache.scored import Model, ScoredRun, find_models
+
+LEVEL = 0.05
+"""Chance of calling any pair different if all are equally good."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFigures:
+    """What one model is worth on its test clips.
+
+    Attributes:
+        name: Variant, backbone, and settings in which the compared models differ.
+        split: Split rule.
+        seeds: Its seeds.
+        folds: Number of folds of each seed.
+        n: Number of test clips, different ones.
+        n_groups: Number of groups these are of; None where not every group is known.
+        accuracies: Accuracy of each seed, over all its folds.
+        accuracy: Their mean.
+        sd: Their standard deviation; None of one seed.
+        ci95: Bootstrap interval of the accuracy over groups, or over clips where groups are unknown.
+    """
+
+    name: str
+    split: str
+    seeds: tuple[int, ...]
+    folds: int
+    n: int
+    n_groups: int | None
+    accuracies: tuple[float, ...]
+    accuracy: float
+    sd: float | None
+    ci95: tuple[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain JSON values."""
+        lists = ("seeds", "accuracies", "ci95")
+        return {**vars(self), **{name: list(getattr(self, name)) for name in lists}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairFigures:
+    """Two models on the same test clips.
+
+    Attributes:
+        a: The better one's name, by the shared runs.
+        b: The other's.
+        split: Split rule of both.
+        n: Test clips that both were tested on; 0 if they share none.
+        seeds: Seeds that both have, with the same test clips.
+        difference: Accuracy of ``a`` less that of ``b`` over these, in ``[0, 1]``.
+        ci95: Bootstrap interval of the difference over groups, or over clips where groups are unknown.
+        only_a: Clips that ``a`` has right more often than ``b`` (over the seeds).
+        only_b: The other way round.
+        p: Exact McNemar test of these two numbers.
+        p_holm: ``p`` adjusted for all pairs compared.
+        text: The result in words.
+    """
+
+    a: str
+    b: str
+    split: str
+    n: int
+    seeds: tuple[int, ...]
+    difference: float
+    ci95: tuple[float, float]
+    only_a: int
+    only_b: int
+    p: float
+    p_holm: float
+    text: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain JSON values."""
+        return {**vars(self), "seeds": list(self.seeds), "ci95": list(self.ci95)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareReport:
+    """What :func:`compare` found.
+
+    Attributes:
+        models: One entry a model, the best first within each split rule.
+        pairs: One entry a pair of models with the same split rule and the same test clips.
+        tried: Number of pairs compared, for which p-values are adjusted.
+        notes: What a person should know, such as pairs that could not be compared.
+        out: The file written, if any.
+    """
+
+    models: tuple[ModelFigures, ...]
+    pairs: tuple[PairFigures, ...]
+    tried: int
+    notes: tuple[str, ...]
+    out: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        return {
+            "models": [m.to_dict() for m in self.models],
+            "pairs": [p.to_dict() for p in self.pairs],
+            "tried": self.tried,
+            "notes": list(self.notes),
+            "out": self.out,
+        }
+
+
+def compare(runs: Sequence[Path], *, out: Path | None = None) -> CompareReport:
+    """Compare models by their test clips.
+
+    Runs that differ only in seed or fold are one model. Two models are compared on the runs of the same seed and fold
+    whose test clips are the same. With several seeds a clip counts for the model that has it right in more of them.
+    One model is said to beat the other if the adjusted p-value is below 0.05 and the interval of the difference does
+    not hold zero; the interval takes clips of one group together, as they are not independent.
+
+    Args:
+        runs: Run folders, or folders that hold some.
+        out: File to write, ``.md`` or ``.csv``; one that exists is replaced.
+
+    Returns:
+        Figures of each model and each pair.
+
+    Raises:
+        UsageError: If there is no run, one that cannot be compared, or ``out`` has another ending.
+        StoreCorrupt: If a run's files are damaged.
+    """
+    if out is not None and out.suffix not in (".md", ".csv"):
+        raise UsageError(f"--out {out}: expected a name that ends in .md or .csv")
+    models, notes = find_models(runs)
+    figures = [_figures(m) for m in models]
+    order = sorted(range(len(models)), key=lambda i: (figures[i].split, -figures[i].accuracy))
+    pairs: list[PairFigures] = []
+    for i, j in combinations(order, 2):
+        if models[i].split == models[j].split:
+            pair, remarks = _pair(models[i], models[j])
+            notes += remarks
+            pairs += [pair] if pair else []
+    if len({m.split for m in models}) > 1:
+        notes.append("models with different split rules are not compared with each other")
+    adjusted = [_in_words(pair, p) for pair, p in zip(pairs, holm([p.p for p in pairs]), strict=True)]
+    report = CompareReport(
+        models=tuple(figures[i] for i in order),
+        pairs=tuple(adjusted),
+        tried=len(pairs),
+        notes=tuple(notes),
+        out=None if out is None else str(out),
+    )
+    if out is not None:
+        from fitrec_cache.compare_tables import write_tables
+
+        write_tables(report, out)
+    return report
+
+
+def _figures(model: Model) -> ModelFigures:
+    seeds = model.seeds()
+    by_seed = [[r for r in model.runs if r.seed == s] for s in seeds]
+    accuracies = [float(np.concatenate([r.right for r in runs]).mean()) for runs in by_seed]
+    right, tested, units = _per_clip(model.runs)
+    groups = {g for r in model.runs for g in r.groups}
+    return ModelFigures(
+        name=model.name,
+        split=model.split,
+        seeds=tuple(seeds),
+        folds=len(by_seed[0]),
+        n=len(units),
+        n_groups=None if None in groups else len(groups),
+        accuracies=tuple(accuracies),
+        accuracy=float(np.mean(accuracies)),
+        sd=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
+        ci95=bootstrap_interval(right, tested, list(units.values())),
+    )
+
+
+def _per_clip(runs: Sequence[ScoredRun]) -> tuple[FloatArray, FloatArray, dict[str, str]]:
+    """Return how often each clip was right and tested, and the unit of each, by clip id."""
+    units: dict[str, str] = {}
+    for run in runs:
+        for clip, group in zip(run.clips, run.groups, strict=True):
+            units[clip] = f"clip {clip}" if group is None else f"group {group}"
+    row = {clip: i for i, clip in enumerate(units)}
+    right, tested = np.zeros(len(row)), np.zeros(len(row))
+    for run in runs:
+        places = [row[c] for c in run.clips]
+        right[places] += run.right
+        tested[places] += 1
+    return right, tested, units
+
+
+def _pair(first: Model, second: Model) -> tuple[PairFigures | None, list[str]]:
+    """Compare two models on the runs they share; ``text`` and ``p_holm`` are filled in later."""
+    ours, theirs = ({(r.seed, r.fold): r for r in m.runs} for m in (first, second))
+    same = [key for key in ours if key in theirs and set(ours[key].clips) == set(theirs[key].clips)]
+    notes = []
+    what = f"{first.name} and {second.name}"
+    if differing := [key for key in ours if key in theirs and key not in same]:
+        seed, fold = differing[0]
+        common = len(set(ours[differing[0]].clips) & set(theirs[differing[0]].clips))
+        where = f"seed {seed}" + f", fold {fold}" * bool(fold)
+        notes.append(
+            f"{what} have different test clips in {len(differing)} runs ({where}: {len(ours[differing[0]].clips)} and "
+            f"{len(theirs[differing[0]].clips)}, {common} in common): not compared on these"
+        )
+    if alone := len(set(ours) ^ set(theirs)):
+        notes.append(f"{what}: {alone} runs have no counterpart of the same seed and fold: left out")
+    if not same:
+        return None, [*notes, f"{what} share no run with the same test clips: not compared"]
+    right_a, tested, units = _per_clip([ours[key] for key in same])
+    right_b, _, units_b = _per_clip([theirs[key] for key in same])
+    place = {clip: i for i, clip in enumerate(units_b)}
+    gain = right_a - right_b[[place[clip] for clip in units]]
+    if gain.sum() < 0:
+        first, second, gain = second, first, -gain
+    only_a, only_b = int((gain > 0).sum()), int((gain < 0).sum())
+    pair = PairFigures(
+        a=first.name,
+        b=second.name,
+        split=first.split,
+        n=len(units),
+        seeds=tuple(sorted({seed for seed, _ in same})),
+        difference=float(gain.sum() / tested.sum()),
+        ci95=bootstrap_interval(gain, tested, list(units.values())),
+        only_a=only_a,
+        only_b=only_b,
+        p=exact_mcnemar(only_a, only_b),
+        p_holm=1.0,
+        text="",
+    )
+    return pair, notes
+
+
+def _in_words(pair: PairFigures, p_holm: float) -> PairFigures:
+    low, high = pair.ci95
+    points, span = f"{100 * pair.difference:.1f} points", f"95 % {100 * low:.1f} to {100 * high:.1f}"
+    n = f"n = {pair.n}" + f", {len(pair.seeds)} seeds" * (len(pair.seeds) > 1)
+    if p_holm < LEVEL and low > 0:
+        text = f"{pair.a} beats {pair.b} by {points} ({span}, {n}, p = {p_holm:.2g})"
+    else:
+        text = f"{pair.a} and {pair.b} are not distinguishable at {n} ({points}, {span}, p = {p_holm:.2g})"
+    return replace(pair, p_holm=p_holm, text=text)

@@ -1,0 +1,95 @@
+"""A comparison as a Markdown page or a CSV table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fitrec_cache.files import make_folder, write_atomic
+
+if TYPE_CHECKING:
+    from fitrec_cache.compare import CompareReport
+
+_CSV = (
+    "kind",
+    "a",
+    "b",
+    "split",
+    "n",
+    "seeds",
+    "value",
+    "sd",
+    "low",
+    "high",
+    "only_a",
+    "only_b",
+    "p",
+    "p_holm",
+    "text",
+)
+
+
+def write_tables(report: CompareReport, path: Path) -> None:
+    """Write a comparison to ``.md`` or ``.csv``.
+
+    Raises:
+        StoreError: If the file cannot be written.
+    """
+    make_folder(path.parent)
+    write_atomic(path, (as_markdown(report) if path.suffix == ".md" else _as_csv(report)).encode())
+
+
+def as_markdown(report: CompareReport) -> str:
+    """Return the models as a table, the pairs as a table and as sentences, and the notes."""
+    lines = [
+        "| model | split | accuracy | sd over seeds | 95 % | n | groups | seeds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for m in report.models:
+        sd = "one seed" if m.sd is None else f"{100 * m.sd:.1f}"
+        span = f"{100 * m.ci95[0]:.1f} to {100 * m.ci95[1]:.1f}"
+        groups = "unknown" if m.n_groups is None else str(m.n_groups)
+        cells = [m.name, m.split, f"{100 * m.accuracy:.1f}", sd, span, str(m.n), groups, str(len(m.seeds))]
+        lines.append(_row(cells))
+    if report.pairs:
+        lines += [
+            "",
+            "| better | other | points | 95 % | only the better right | only the other right | p | p, Holm |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for p in report.pairs:
+            span = f"{100 * p.ci95[0]:.1f} to {100 * p.ci95[1]:.1f}"
+            counts = [str(p.only_a), str(p.only_b), f"{p.p:.2g}", f"{p.p_holm:.2g}"]
+            lines.append(_row([p.a, p.b, f"{100 * p.difference:.1f}", span, *counts]))
+        lines += ["", *(f"- {p.text}" for p in report.pairs)]
+        lines.append(f"- {tried(report)}")
+    lines += [f"- note: {n}" for n in report.notes]
+    return "\n".join([*lines, ""])
+
+
+def tried(report: CompareReport) -> str:
+    """Return how many pairs were compared, in words."""
+    pairs = "1 pair" if report.tried == 1 else f"{report.tried} pairs"
+    return f"{pairs} compared; p-values by exact McNemar, adjusted for that number (Holm)"
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _as_csv(report: CompareReport) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _CSV, lineterminator="\n")
+    writer.writeheader()
+    for m in report.models:
+        low, high = m.ci95
+        same = {"n": m.n, "seeds": len(m.seeds), "low": low, "high": high}
+        writer.writerow({"kind": "model", "a": m.name, "split": m.split, "value": m.accuracy, "sd": m.sd, **same})
+    for p in report.pairs:
+        low, high = p.ci95
+        same = {"n": p.n, "seeds": len(p.seeds), "low": low, "high": high}
+        counts = {"only_a": p.only_a, "only_b": p.only_b, "p": p.p, "p_holm": p.p_holm, "text": p.text}
+        writer.writerow({"kind": "pair", "a": p.a, "b": p.b, "split": p.split, "value": p.difference, **same, **counts})
+    return text.getvalue()

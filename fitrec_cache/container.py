@@ -1,0 +1,132 @@
+"""An opened video file: its picture stream and its packets. PyAV lives here and in ``video``."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.video.stream import VideoStream
+
+from fitrec_cache.errors import VideoError
+
+#: Packets of a file up to this size, in bytes, are kept in memory between counting and decoding.
+KEPT_BYTES = 64_000_000
+
+
+def decoder_version() -> str:
+    """Return the versions of the libraries that decide what a decoded frame looks like."""
+    parts = ("libavcodec", "libavformat", "libswscale")
+    return ", ".join(f"{p} {'.'.join(map(str, av.library_versions[p]))}" for p in parts)
+
+
+class Video:
+    """A video file whose packets have been read once, without decoding; use as a context manager.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        path: The file.
+        stream: Its first stream of moving pictures.
+        description: Container, codec and geometry, for the ledger.
+        n_packets: Packets with content.
+        claimed: Frames that the header claims; 0 if it does not say.
+        time_base: Seconds in a unit of its packets' times.
+        rate: Nominal frames a second.
+        cut_short: Why reading ended early; empty if it did not.
+
+    Raises:
+        VideoError: If the file is missing, unreadable, empty, or has no picture stream.
+        av.FFmpegError: If it is not a video.
+    """
+
+    def __init__(self, path: Path) -> None:
+        _check_file(path)
+        self.path = path
+        self._container = av.open(str(path), metadata_errors="replace")
+        try:
+            self.stream = _stream(self._container)
+            self.description = _describe(self._container, self.stream)
+            self.claimed = self.stream.frames
+            self.time_base = self.stream.time_base or Fraction(1, 1000)
+            self.rate = float(self.stream.average_rate or self.stream.base_rate or 25)
+            self.n_packets, self.cut_short = 0, ""
+            self._kept: list[av.Packet[VideoStream]] | None = [] if path.stat().st_size <= KEPT_BYTES else None
+            self._count()
+        except BaseException:
+            self._container.close()
+            raise
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._kept = None
+        self._container.close()
+
+    def _count(self) -> None:
+        for packet in self._demux(self._container, self.stream):
+            self.n_packets += packet.size > 0
+            if self._kept is not None:
+                self._kept.append(packet)
+
+    def packets(self) -> Iterator[av.Packet[VideoStream]]:
+        """Yield all packets in decoding order, the empty one that ends a whole stream included."""
+        if self._kept is not None:
+            yield from self._kept
+            return
+        with av.open(str(self.path), metadata_errors="replace") as again:
+            yield from self._demux(again, _stream(again))
+
+    def _demux(self, container: av.container.InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
+        try:
+            yield from container.demux(stream)
+        except av.FFmpegError as error:
+            self.cut_short = error.strerror or str(error)
+
+
+def _check_file(path: Path) -> None:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise VideoError("not a file")
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except FileNotFoundError as error:
+        raise VideoError("file not found") from error
+    except OSError as error:
+        raise VideoError(f"cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise VideoError(f"not a path: {error}") from error
+    if empty:
+        raise VideoError("file is empty (0 bytes)")
+
+
+def _stream(container: av.container.InputContainer) -> VideoStream:
+    """Return the first stream of moving pictures; cover art is not one."""
+    art = av.stream.Disposition.attached_pic
+    streams = [s for s in container.streams.video if not s.disposition & art]
+    if not streams:
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "none"
+        raise VideoError(f"no video stream (streams found: {kinds})")
+    stream = streams[0]
+    if stream.codec_context is None:
+        raise VideoError("no decoder for its video codec")
+    # Clips are decoded side by side in processes of their own: one thread each, and the same answer always.
+    stream.codec_context.thread_count = 1
+    return stream
+
+
+def _describe(container: av.container.InputContainer, stream: VideoStream) -> dict[str, Any]:
+    context = stream.codec_context
+    return {
+        "container": container.format.name,
+        "codec": context.name,
+        "pixel_format": context.pix_fmt or "unknown",
+        "width": context.width,
+        "height": context.height,
+        "video_streams": len(container.streams.video),
+    }

@@ -1,0 +1,224 @@
+"""The training loop: features in memory, one head, early stopping. It never sees a test clip."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fitrec_cache.errors import UsageError
+from fitrec_cache.head import NormalisedHead, build_head
+from fitrec_cache.progress import progress_bar
+from fitrec_cache.recipes import Recipe
+from fitrec_cache.variants import HeadConfig
+
+#: Features up to this size are made float32 once; larger ones batch by batch.
+_MOST_FLOATS = 250_000_000
+
+#: Clips at once where nothing is learned.
+_EVALUATE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A trained head, on the CPU, and how it got there.
+
+    Attributes:
+        head: With the weights of the best epoch.
+        history: One dict an epoch: ``epoch``, ``train_loss``, ``val_loss``, ``train_accuracy``, ``val_accuracy``.
+        best_epoch: The epoch with the lowest validation loss, from 1.
+        seconds: Wall time of the training.
+    """
+
+    head: nn.Module
+    history: list[dict[str, float]]
+    best_epoch: int
+    seconds: float
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The best epoch's entry of the history."""
+        return self.history[self.best_epoch - 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """Clips of one side: what the head sees, ``(N, T, ...)``, and their class numbers, int64 ``(N,)``."""
+
+    values: Tensor
+    targets: Tensor
+
+
+def take_side(values: NDArray[Any], targets: NDArray[np.int64], clips: NDArray[np.int64]) -> Side:
+    """Return the clips of one side, as the arrays hold them."""
+    return Side(values=torch.from_numpy(values[clips]), targets=torch.from_numpy(targets[clips]))
+
+
+def fit(
+    train: Side,
+    val: Side,
+    *,
+    config: HeadConfig,
+    recipe: Recipe,
+    seed: int,
+    device: torch.device | str = "cpu",
+    what: str = "",
+    progress: bool = False,
+) -> Fitted:
+    """Train a head; stop by the validation side, and keep its best epoch.
+
+    Args:
+        train: Clips to learn from; features float16 or float32, or frames uint8.
+        val: Clips that stop the training.
+        config: The head.
+        recipe: The training.
+        seed: Of initial values, order of batches and dropout. On the CPU the same seed gives the same bits.
+        device: Where it is trained.
+        what: Label of the progress bar.
+        progress: Show it on standard error.
+
+    Returns:
+        The head and its history.
+
+    Raises:
+        UsageError: If the validation loss was never a number.
+    """
+    started = time.perf_counter()
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = build_head(config)
+        learner: nn.Module = head
+        if isinstance(head, NormalisedHead):
+            head.normalise.fit(train.values.float().flatten(0, 1))
+            learner = head.head
+            train, val = (_normalised(head, side) for side in (train, val))
+        learner.to(device)
+        loop = _Loop(learner, _on(train, device), _on(val, device), recipe)
+        history, best_epoch = loop.run(what, progress=progress)
+    return Fitted(head=head.cpu().eval(), history=history, best_epoch=best_epoch, seconds=time.perf_counter() - started)
+
+
+@torch.inference_mode()
+def apply_head(head: nn.Module, values: NDArray[Any], clips: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Return logits ``(N, K)`` and attention ``(N, T)``, float32, of some clips of ``values (n, T, ...)``."""
+    parts = [head(_inputs(torch.from_numpy(values[batch]))) for batch in _batches(clips, _EVALUATE)]
+    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+
+def _batches(clips: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    return [clips[i : i + size] for i in range(0, len(clips), size)]
+
+
+def _inputs(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.uint8 else values.float()
+
+
+@torch.no_grad()
+def _normalised(head: NormalisedHead, side: Side) -> Side:
+    parts = [head.normalise(v.float()) for v in torch.split(side.values, _EVALUATE)]
+    return Side(values=torch.cat(parts), targets=side.targets)
+
+
+def _on(side: Side, device: torch.device) -> Side:
+    values = side.values
+    if values.numel() <= _MOST_FLOATS:
+        values = _inputs(values)
+    return Side(values=values.to(device), targets=side.targets.to(device))
+
+
+class _Loop:
+    """One training: epochs over the training side, a look at the validation side after each."""
+
+    def __init__(self, head: nn.Module, train: Side, val: Side, recipe: Recipe) -> None:
+        self.head, self.train, self.val, self.recipe = head, train, val, recipe
+        trainable = [p for p in head.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
+        self.weight = _class_weights(train.targets, recipe.balance)
+
+    def run(self, what: str, *, progress: bool) -> tuple[list[dict[str, float]], int]:
+        """Train to the end; load the best epoch's weights into the head."""
+        history: list[dict[str, float]] = []
+        best_loss, best_epoch, best = float("inf"), 0, _copy_state(self.head)
+        with progress_bar(total=self.recipe.epochs, unit="epoch", what=what, show=progress) as bar:
+            for epoch in range(1, self.recipe.epochs + 1):
+                train_loss, train_accuracy = self._learn(epoch)
+                val_loss, val_accuracy = self._look()
+                if not math.isfinite(train_loss + val_loss):
+                    break
+                entry = {"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss}
+                history.append(entry | {"train_accuracy": train_accuracy, "val_accuracy": val_accuracy})
+                bar.set_postfix(val_loss=f"{val_loss:.3f}", val_acc=f"{val_accuracy:.3f}", refresh=False)
+                bar.update()
+                if val_loss < best_loss:
+                    best_loss, best_epoch, best = val_loss, epoch, _copy_state(self.head)
+                elif epoch - best_epoch >= self.recipe.patience:
+                    break
+        if best_epoch == 0:
+            raise UsageError(
+                f"training diverged: validation loss was never a number (learning_rate {self.recipe.learning_rate}); "
+                "choose a smaller one"
+            )
+        self.head.load_state_dict(best)
+        return history, best_epoch
+
+    def _learn(self, epoch: int) -> tuple[float, float]:
+        """Take every training clip once, in random order; return mean loss and accuracy on the way."""
+        self.head.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._learning_rate(epoch)
+        n = len(self.train.targets)
+        device = self.train.targets.device
+        loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
+        for batch in torch.split(torch.randperm(n).to(device), self.recipe.batch_size):
+            targets = self.train.targets[batch]  # (B,)
+            logits, _ = self.head(self._draw(_inputs(self.train.values[batch])))  # (B, K)
+            loss = F.cross_entropy(logits, targets, self.weight, label_smoothing=self.recipe.label_smoothing)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimiser.step()
+            loss_sum += loss.detach() * len(batch)
+            correct += (logits.argmax(dim=1) == targets).sum()
+        return float(loss_sum) / n, float(correct) / n
+
+    def _learning_rate(self, epoch: int) -> float:
+        if self.recipe.schedule == "constant":
+            return self.recipe.learning_rate
+        return self.recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / self.recipe.epochs))
+
+    def _draw(self, x: Tensor) -> Tensor:
+        """Return ``draw`` frames of each clip, chosen at random, in order: ``(B, T, ...)`` -> ``(B, draw, ...)``."""
+        if not 0 < self.recipe.draw < x.shape[1]:
+            return x
+        chosen = torch.rand(x.shape[:2]).argsort(dim=1)[:, : self.recipe.draw].sort(dim=1).values  # (B, draw)
+        return x[torch.arange(len(x))[:, None], chosen.to(x.device)]
+
+    @torch.inference_mode()
+    def _look(self) -> tuple[float, float]:
+        self.head.eval()
+        logits = torch.cat([self.head(_inputs(v))[0] for v in torch.split(self.val.values, _EVALUATE)])  # (N, K)
+        targets = self.val.targets
+        loss = F.cross_entropy(logits, targets)
+        return float(loss), float((logits.argmax(dim=1) == targets).float().mean())
+
+
+def _class_weights(targets: Tensor, power: float) -> Tensor | None:
+    """Return each class's weight in the loss, 1 on average over the clips; None where all are alike."""
+    if not power:
+        return None
+    counts = torch.bincount(targets).clamp(min=1).float()  # (K,)
+    weights = counts**-power
+    return weights / weights[targets].mean()
+
+
+def _copy_state(head: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in head.state_dict().items()}

@@ -1,0 +1,128 @@
+"""Rules that test every clip once: ``kfold:K`` and ``leave-one:COLUMN``, and the single-split rules as one fold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fitrec_cache.errors import UsageError
+from fitrec_cache.metrics import stratified_folds
+from fitrec_cache.splits import Split, leakage, make_split
+
+#: Named beside the rules of :mod:`fitrec_cache.splits` where a rule is chosen.
+FOLD_RULES = ("kfold:K", "leave-one:COLUMN")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """One of the splits that a rule makes. ``name`` is empty where the rule makes only one."""
+
+    name: str
+    split: Split
+
+
+def make_folds(
+    rule: str,
+    *,
+    clip_ids: Sequence[str],
+    labels: Sequence[str],
+    groups: Sequence[str | None],
+    extra: Sequence[Mapping[str, str]],
+    seed: int,
+) -> list[Fold]:
+    """Divide clips by any rule.
+
+    Args:
+        rule: ``kfold:K`` (K test sides of about the same size, stratified by class, no group on two sides where groups
+            are known), ``leave-one:COLUMN`` (each value of a manifest's column, or of ``group``, is the test side
+            once), ``manifest`` (its column ``split``), or a rule of :func:`fitrec_cache.splits.make_split`.
+        clip_ids: Name of each clip, length N, no name twice.
+        labels: Class of each clip, length N.
+        groups: Recording each clip was cut from, length N, None where unknown.
+        extra: Further manifest columns of each clip, length N.
+        seed: The same seed and clips give the same folds, in whatever order the clips come.
+
+    Returns:
+        The folds. In each, validation is carved from what does not test, as by ``group`` or ``random``.
+
+    Raises:
+        UsageError: If the rule is unknown or does not fit the clips.
+
+    Source:
+        ``kfold`` is scikit-learn's ``StratifiedGroupKFold``.
+    """
+    clips = {"clip_ids": clip_ids, "labels": labels, "groups": groups}
+    kind, _, argument = rule.partition(":")
+    if kind == "kfold":
+        sides = _k_sides(argument, clip_ids, labels, groups, seed)
+    elif kind == "leave-one":
+        sides = _sides_by_column(argument, clip_ids, groups, extra)
+    elif kind == "manifest":
+        return [Fold(name="", split=_by_manifest(clips, extra, seed))]
+    else:
+        return [Fold(name="", split=make_split(rule, **clips, seed=seed))]  # type: ignore[arg-type]
+    return [Fold(name=name, split=_hold_out(rule, test, clips, seed)) for name, test in sides]
+
+
+def _hold_out(rule: str, test: set[str], clips: Mapping[str, Sequence[str | None]], seed: int) -> Split:
+    """Return the split that tests the clips named; the rule ``list`` carves validation from the others."""
+    names = [str(c) for c in clips["clip_ids"]]
+    lists = ([c for c in names if c not in test], [c for c in names if c in test])
+    return replace(make_split("list:fold,fold", **clips, seed=seed, lists=lists), rule=rule)  # type: ignore[arg-type]
+
+
+def _k_sides(
+    argument: str, clip_ids: Sequence[str], labels: Sequence[str], groups: Sequence[str | None], seed: int
+) -> list[tuple[str, set[str]]]:
+    if not argument.isdigit() or int(argument) < 2:
+        raise UsageError(f"split 'kfold:{argument}': expected kfold:K with a whole number K of at least 2")
+    order = sorted(range(len(clip_ids)), key=lambda i: clip_ids[i])
+    known = None not in groups
+    units = [groups[i] if known else clip_ids[i] for i in order]
+    if len(set(units)) < int(argument):
+        what = "groups" if known else "clips"
+        raise UsageError(f"split 'kfold:{argument}' of {len(set(units))} {what}: expected no more folds than {what}")
+    sides = stratified_folds([labels[i] for i in order], [str(u) for u in units], int(argument), seed)
+    return [(f"{k + 1:02d}", {clip_ids[order[i]] for i in side}) for k, side in enumerate(sides)]
+
+
+def _sides_by_column(
+    column: str, clip_ids: Sequence[str], groups: Sequence[str | None], extra: Sequence[Mapping[str, str]]
+) -> list[tuple[str, set[str]]]:
+    values = [g or "" for g in groups] if column == "group" else [e.get(column, "") for e in extra]
+    if not column or not any(values):
+        known = sorted({name for e in extra for name in e})
+        raise UsageError(
+            f"split 'leave-one:{column}': no clip has that column. Known are group and "
+            f"{', '.join(known) or 'no others'}; extract from a manifest that has it"
+        )
+    if bare := [c for c, v in zip(clip_ids, values, strict=True) if not v]:
+        raise UsageError(f"split 'leave-one:{column}': {len(bare)} clips have no value, such as '{bare[0]}'")
+    if len(set(values)) < 2:
+        raise UsageError(f"split 'leave-one:{column}': every clip has the value '{values[0]}', expected at least two")
+    return [
+        (f"{k + 1:02d}-{value}", {c for c, v in zip(clip_ids, values, strict=True) if v == value})
+        for k, value in enumerate(sorted(set(values)))
+    ]
+
+
+def _by_manifest(clips: Mapping[str, Sequence[str | None]], extra: Sequence[Mapping[str, str]], seed: int) -> Split:
+    names = clips["clip_ids"]
+    column = [e.get("split", "") for e in extra]
+    unknown = sorted(set(column) - {"train", "val", "test", ""})
+    if unknown or "test" not in column or "train" not in column:
+        raise UsageError(
+            f"--split manifest reads the manifest's column split: got {unknown or sorted(set(column))}, "
+            "expected train, test and, if you like, val"
+        )
+    if "val" not in column:
+        lists = tuple([c for c, s in zip(names, column, strict=True) if s == side] for side in ("train", "test"))
+        return replace(make_split("list:fold,fold", **clips, seed=seed, lists=lists), rule="manifest")  # type: ignore[arg-type]
+    train, val, test = (
+        np.array([i for i, s in enumerate(column) if s == side], dtype=np.int64) for side in ("train", "val", "test")
+    )
+    split = Split(rule="manifest", seed=seed, train=train, val=val, test=test, notes=())
+    leaks = leakage(split, clips["groups"])
+    return replace(split, notes=(f"leaks: {leaks} test clips share a group with a training clip",) * bool(leaks))

@@ -1,0 +1,67 @@
+"""What a head is trained on, whole in memory: cached features, a file of features, or small frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fitrec_cache.cache import Cache
+from fitrec_cache.errors import UsageError, unknown_name
+from fitrec_cache.pack import Features, load_cached, read_pack
+from fitrec_cache.pixels import load_pixels
+from fitrec_cache.variants import VARIANTS
+
+
+def load_clips(
+    cache: Path | None,
+    features: Path | None,
+    variant: str,
+    backbone: Sequence[str],
+    preset: str | None,
+    *,
+    progress: bool,
+) -> Features:
+    """Load what a variant learns from; the arguments are those of :func:`fitrec_cache.train.train_head`.
+
+    Raises:
+        UsageError: If they do not go together, or the backbone is not cached.
+        StoreError: If the cache or file cannot be read.
+    """
+    if (cache is None) == (features is None):
+        raise UsageError("give either --cache DIR or --features FILE")
+    pixels = VARIANTS[variant].takes_pixels
+    if features is not None:
+        if pixels or backbone or preset:
+            why = f"variant {variant} learns from frames" if pixels else "--backbone and --preset choose from a cache"
+            raise UsageError(f"--features FILE holds one set of features: {why}; use --cache DIR")
+        return read_pack(features)
+    opened = Cache(Path(str(cache)))
+    if pixels:
+        if backbone or preset:
+            raise UsageError(f"variant {variant} learns from the frame store: leave --backbone and --preset out")
+        return load_pixels(opened, progress=progress)
+    return _load_backbones(opened, VARIANTS[variant].backbone, backbone, preset)
+
+
+def keep_apart(data: Features, unknown: Sequence[str]) -> tuple[Features, Features | None]:
+    """Return the clips of known classes, and those of classes that are to be unknown."""
+    if not unknown:
+        return data, None
+    for name in unknown:
+        if name not in data.labels:
+            raise unknown_name("class", name, sorted(set(data.labels)))
+    strange = np.isin(np.array(data.labels), list(unknown))
+    return data.take(np.flatnonzero(~strange)), data.take(np.flatnonzero(strange))
+
+
+def _load_backbones(cache: Cache, default: str, wanted: Sequence[str], preset: str | None) -> Features:
+    """Load what was asked for; if nothing was, the variant's own backbone, or the only one that is cached."""
+    cached = {s.identity["backbone"] for s in cache.feature_stores() if len(s)}
+    if wanted or default in cached or len(cached) != 1:
+        return load_cached(cache, wanted or (default,), preset=preset)
+    only = cached.pop()
+    found = load_cached(cache, (only,), preset=preset)
+    found.notes.append(f"features of {default}, this variant's own, are not cached: {only} is used")
+    return found

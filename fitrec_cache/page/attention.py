@@ -1,0 +1,110 @@
+"""What the attention of a head looked at, where its answer is right and where it is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitrec_cache.page.pictures import Frames, Picture
+from fitrec_cache.page.records import Answers, Record
+
+#: Frames of a clip that are shown at most, and their width in pixels.
+MOST_FRAMES, _WIDTH = 20, 112
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One frame under attention: its weight, that relative to the clip's largest, and whether it stands out."""
+
+    picture: Picture | None
+    number: int
+    weight: float
+    relative: float
+    stands_out: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """A clip with the attention of its frames."""
+
+    clip_id: str
+    true: str
+    guess: str
+    confidence: float
+    steps: tuple[Step, ...]
+
+    @property
+    def right(self) -> bool:
+        """Whether the answer is right."""
+        return self.true == self.guess
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """Clips with their attention; ``right`` and ``wrong`` are effective numbers of frames, None without clips."""
+
+    frames: int
+    right: float | None
+    wrong: float | None
+    strips: tuple[Strip, ...]
+    even: bool
+
+
+def attention(record: Record, frames: Frames | None) -> Attention | None:
+    """Return the attention of a run on its surest right and wrong clips; None if its folder has no logits."""
+    if record.answers is None:
+        return None
+    answers, right = record.answers, record.answers.guesses == record.answers.targets
+    weights = answers.attention.astype(np.float64)  # (n, T)
+    effective = np.exp(-(weights * np.log(np.maximum(weights, 1e-12))).sum(axis=1))  # (n,)
+    even = bool((np.ptp(weights, axis=1) < 1e-6).all() or (effective < 1 + 1e-6).all())
+    sides = [] if even else [right, ~right]
+    chosen = [i for side in sides for i in _surest(answers, side)]
+    return Attention(
+        frames=weights.shape[1],
+        right=float(effective[right].mean()) if right.any() else None,
+        wrong=float(effective[~right].mean()) if not right.all() else None,
+        strips=tuple(_strip(record, i, weights[i], frames) for i in chosen),
+        even=even,
+    )
+
+
+def _surest(answers: Answers, among: NDArray[np.bool_]) -> list[int]:
+    """Return up to three clips with the surest answers, of different true classes."""
+    sure = _softmax(answers.logits).max(axis=1)
+    chosen: dict[int, int] = {}
+    for i in np.argsort(-sure, kind="stable").tolist():
+        if among[i]:
+            chosen.setdefault(int(answers.targets[i]), i)
+    return list(chosen.values())[:3]
+
+
+def _softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+
+
+def _strip(record: Record, i: int, weights: NDArray[np.float64], frames: Frames | None) -> Strip:
+    if record.answers is None:
+        raise ValueError("a strip needs the answers")
+    picked = np.unique(np.linspace(0, len(weights) - 1, min(len(weights), MOST_FRAMES)).round().astype(int)).tolist()
+    pictures = frames.strip(record.test[i], picked, width=_WIDTH) if frames is not None else []
+    shown: list[Picture | None] = [*pictures] if len(pictures) == len(picked) else [None] * len(picked)
+    bar = max(float(weights.max()), 1e-12)
+    top = {int(t) for t in np.argsort(-weights, kind="stable")[:3] if weights[t] > 1.1 * weights.mean()}
+    steps = tuple(
+        Step(picture=p, number=t + 1, weight=float(weights[t]), relative=float(weights[t]) / bar, stands_out=t in top)
+        for t, p in zip(picked, shown, strict=True)
+    )
+    logits = record.answers.logits[i]
+    temperature = float((record.metrics.get("calibration") or {}).get("temperature", 1.0))
+    return Strip(
+        clip_id=record.test[i],
+        true=record.labels[record.answers.targets[i]],
+        guess=record.labels[int(logits.argmax())],
+        confidence=float(_softmax(logits / temperature).max()),
+        steps=steps,
+    )

@@ -1,0 +1,186 @@
+"""From run folders to one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fitrec_cache import __version__, paper
+from fitrec_cache.cache import Cache
+from fitrec_cache.errors import UsageError
+from fitrec_cache.files import write_atomic
+from fitrec_cache.page import words
+from fitrec_cache.page.leaks import Leaks, find_leaks
+from fitrec_cache.page.models import Model, gather
+from fitrec_cache.page.pictures import Frames, open_frames
+from fitrec_cache.page.records import read_records
+from fitrec_cache.page.render import GENERATOR, render
+from fitrec_cache.page.repeat import how_to
+from fitrec_cache.page.views import ModelView, view
+from fitrec_cache.params import params
+
+#: Models shown in full; the tables have all.
+MOST_MODELS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageReport:
+    """What :func:`report` wrote.
+
+    Attributes:
+        out: The file.
+        bytes: Its size.
+        models: Number of models, each with all its seeds and folds.
+        runs: Number of run folders.
+        missing: What the page could not show, and why.
+    """
+
+    out: str
+    bytes: int
+    models: int
+    runs: int
+    missing: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        return asdict(self) | {"missing": list(self.missing)}
+
+
+def report(runs: Sequence[Path], *, out: Path, cache: Path | None = None) -> PageReport:
+    """Write one HTML file about trained runs; it loads nothing and opens without network.
+
+    Runs that differ only in seed and fold are one model. Models are ranked by validation, never by test.
+
+    Args:
+        runs: Run folders, or folders that hold some.
+        out: HTML file to write; an earlier report is replaced, any other file is not.
+        cache: The cache the heads were trained on, for the frames and the audit; without it the page says so.
+
+    Returns:
+        What was written, and what is missing from it.
+
+    Raises:
+        UsageError: If there is no run, ``out`` is another file, or ``cache`` is no cache.
+        StoreCorrupt: If a run folder is damaged.
+        StoreError: If the file cannot be written.
+    """
+    _check_out(out)
+    opened = None if cache is None else Cache(cache)
+    models = gather(read_records(runs))
+    seen = _see(models, opened)
+    data = render(context(models, seen.views, seen.audits, seen.missing)).encode()
+    write_atomic(out, data)
+    return PageReport(
+        out=str(out),
+        bytes=len(data),
+        models=len(models),
+        runs=sum(len(m.records) for m in models),
+        missing=tuple(seen.missing),
+    )
+
+
+def _check_out(out: Path) -> None:
+    if not out.resolve().parent.is_dir():
+        raise UsageError(f"--out {out}: its folder does not exist; make it first")
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder: expected a file, such as report.html")
+    if out.exists() and GENERATOR.encode() not in out.read_bytes()[:2000]:
+        raise UsageError(f"--out {out} exists and is not a report: choose another name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What the caches gave: models in full, audits by split rule, and what is missing."""
+
+    views: list[ModelView]
+    audits: dict[str, Leaks]
+    missing: list[str]
+
+
+def _see(models: Sequence[Model], cache: Cache | None) -> _Seen:
+    seen = _Seen(views=[], audits={}, missing=[])
+    if cache is None:
+        seen.missing.append("No frames and no audit of the split by likeness: no cache was given (--cache DIR)")
+    audited: set[str] = set()
+    for model in models:
+        in_full, rule = len(seen.views) < MOST_MODELS, model.first.split
+        if not in_full and rule in audited:
+            continue
+        frames = open_frames(model.shown, cache) if cache is not None else None
+        if isinstance(frames, str):
+            seen.missing.append(f"No frames of {model.title}: {frames}")
+        pictures = frames if isinstance(frames, Frames) else None
+        if rule not in audited and cache is not None:
+            audited.add(rule)
+            leaks = find_leaks(model.shown, cache, pictures)
+            if isinstance(leaks, Leaks):
+                seen.audits[rule] = leaks
+            else:
+                seen.missing.append(f"No audit of split {rule} by likeness: {leaks}")
+        if in_full:
+            seen.views.append(view(model, pictures))
+            seen.missing.extend(_lacks(seen.views[-1], pictures))
+    if len(models) > MOST_MODELS:
+        seen.missing.append(f"{len(models) - MOST_MODELS} further models are in the tables only")
+    return seen
+
+
+def _lacks(shown: ModelView, frames: Frames | None) -> list[str]:
+    """Return what a model's run folders or its cache do not hold."""
+    title, lines = shown.model.title, []
+    if frames is not None and frames.lost:
+        lines.append(
+            f"No frames of {words.plural(len(frames.lost), 'clip')} of {title}: the cache does not hold them or they "
+            f"are damaged, such as {min(frames.lost)}"
+        )
+    if shown.attention is None:
+        lines.append(f"No attention and no wrong clips of {title}: its run folders have no logits")
+    if shown.calibration is None:
+        lines.append(f"No calibration of {title}: its run folders have none")
+    return lines
+
+
+def context(
+    models: Sequence[Model], views: Sequence[ModelView], audits: Mapping[str, Leaks], missing: Sequence[str]
+) -> dict[str, Any]:
+    """Return everything the template names."""
+    splits = list(dict.fromkeys(m.first.split for m in models))
+    leaky = [s for s in splits if (s in audits and audits[s].verdict.leaks) or any(_leaks(m, s) for m in models)]
+    lead = models[0]
+    counts = lead.confusion.sum(axis=1)
+    return {
+        "version": __version__,
+        "title": words.headline(lead, leaky),
+        "lead": lead,
+        "results_finding": words.results_say(models),
+        "split_finding": words.split_says(models, leaky),
+        "chance": float(counts.max() / counts.sum()),
+        "models": models,
+        "splits": {split: [m for m in models if m.first.split == split] for split in splits},
+        "views": views,
+        "audits": audits,
+        "leaky": leaky,
+        "missing": missing,
+        "paper": paper,
+        "ours": {row.variant: [m for m in models if m.first.variant == row.variant] for row in paper.TABLE_II},
+        "others": [m for m in models if m.first.variant not in {row.variant for row in paper.TABLE_II}],
+        "table1": params().variants,
+        "heads": _head_sizes(models),
+        "recipes": [how_to(model) for model in models],
+        "seconds": sum(float(r.metrics["seconds"]) for m in models for r in m.records),
+        "words": words,
+    }
+
+
+def _leaks(model: Model, split: str) -> bool:
+    return model.first.split == split and bool(words.leaks(model))
+
+
+def _head_sizes(models: Sequence[Model]) -> dict[str, list[int]]:
+    """Return how many parameters were trained, by variant."""
+    sizes: dict[str, set[int]] = {}
+    for model in models:
+        sizes.setdefault(model.first.variant, set()).add(int(model.first.metrics["parameters"]))
+    return {variant: sorted(found) for variant, found in sizes.items()}

@@ -1,0 +1,247 @@
+"""Runs that differ only in seed and fold, taken together."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitrec_cache.page.records import Record, settings_key
+
+#: Standard normal quantile of a two-sided 95 % interval.
+_Z = 1.959963984540054
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """Return the 95 % Wilson interval of a share, which may be a mean over runs.
+
+    Args:
+        share: In ``[0, 1]``.
+        n: Number of distinct clips behind it, above 0.
+
+    Example:
+        >>> low, high = wilson(631 / 676, 676)
+        >>> print(f"{low:.3f} to {high:.3f}")
+        0.912 to 0.950
+
+    Source:
+        Wilson, Journal of the American Statistical Association 22 (1927), 209-212.
+    """
+    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Figures of one seed, its folds pooled; averages are weighted by class support."""
+
+    accuracy: float
+    top5_accuracy: float
+    precision: float
+    recall: float
+    f1: float
+    f1_macro: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassRow:
+    """How often the clips of one class were recognised, over all runs."""
+
+    label: str
+    n: int
+    recall: float
+    low: float
+    high: float
+    taken_for: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """All runs of one model on one split rule.
+
+    Attributes:
+        records: One a seed and fold, at least one.
+        differs: Settings that tell it from another model of the same name; empty if the name does.
+    """
+
+    records: Sequence[Record]
+    differs: str = field(default="")
+
+    @property
+    def first(self) -> Record:
+        """A run that speaks for what all share."""
+        return self.records[0]
+
+    @property
+    def name(self) -> str:
+        """Variant, and what tells it from others of that name."""
+        return f"{self.first.variant} ({self.differs})" if self.differs else self.first.variant
+
+    @property
+    def title(self) -> str:
+        """Name and backbone, as in a sentence."""
+        return f"{self.name} on {self.first.backbone}"
+
+    @cached_property
+    def by_seed(self) -> dict[int, list[Record]]:
+        """The folds of each seed."""
+        seeds: dict[int, list[Record]] = defaultdict(list)
+        for record in self.records:
+            seeds[record.seed].append(record)
+        return dict(sorted(seeds.items()))
+
+    @property
+    def folds(self) -> list[str]:
+        """Names of the folds; one empty name if there are none."""
+        return sorted({record.fold for record in self.records})
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """Clip counts over all runs, ``(K, K)``; row = true class."""
+        return _summed(self.records)
+
+    @cached_property
+    def n_distinct(self) -> int:
+        """Test clips, each counted once however many runs were tested on it."""
+        return len({clip for record in self.records for clip in record.test})
+
+    @property
+    def times_tested(self) -> float:
+        """How many runs tested a clip, on average."""
+        return sum(len(record.test) for record in self.records) / self.n_distinct
+
+    @cached_property
+    def rates(self) -> dict[int, Rates]:
+        """Figures of each seed."""
+        return {seed: _rates(records) for seed, records in self.by_seed.items()}
+
+    def mean(self, name: str) -> float:
+        """Return the mean of a figure over the seeds."""
+        return float(np.mean([getattr(rates, name) for rates in self.rates.values()]))
+
+    def deviation(self, name: str) -> float | None:
+        """Return the standard deviation over the seeds (n - 1); None for one seed."""
+        values = [getattr(rates, name) for rates in self.rates.values()]
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of the mean accuracy at the number of distinct clips: seeds add no clips."""
+        return wilson(self.mean("accuracy"), self.n_distinct)
+
+    @property
+    def val_loss(self) -> float:
+        """Mean validation loss at the kept epochs; what models are ranked by."""
+        return float(np.mean([record.best["val_loss"] for record in self.records]))
+
+    @property
+    def val_accuracy(self) -> float:
+        """Mean validation accuracy at the kept epochs."""
+        return float(np.mean([record.best["val_accuracy"] for record in self.records]))
+
+    @property
+    def shown(self) -> Record:
+        """The run with the lowest validation loss, whose pictures are shown."""
+        return min(self.records, key=lambda record: record.best["val_loss"])
+
+    def classes(self) -> list[ClassRow]:
+        """Return how each class fared, best first; classes without a test clip are left out."""
+        labels, rows = self.first.labels, []
+        for k, label in enumerate(labels):
+            counts = self.confusion[k]
+            if not counts.sum():
+                continue
+            recall, n = float(counts[k] / counts.sum()), self._distinct(k)
+            low, high = wilson(recall, n)
+            wrong = counts.copy()
+            wrong[k] = 0
+            taken = labels[int(wrong.argmax())] if wrong.any() else ""
+            rows.append(ClassRow(label=label, n=n, recall=recall, low=low, high=high, taken_for=taken))
+        return sorted(rows, key=lambda row: (-row.recall, row.label))
+
+    def _distinct(self, k: int) -> int:
+        """Return the number of test clips of a class, each once; without the answers, as far as the runs overlap."""
+        clips: set[str] = set()
+        for record in self.records:
+            if record.answers is None:
+                return max(1, round(float(self.confusion[k].sum()) / self.times_tested))
+            clips |= {record.test[i] for i in np.flatnonzero(record.answers.targets == k)}
+        return len(clips)
+
+    def worst_pairs(self, most: int) -> list[tuple[int, int, int]]:
+        """Return up to ``most`` confusions as (true class, predicted class, times), most frequent first."""
+        wrong = self.confusion.copy()
+        np.fill_diagonal(wrong, 0)
+        order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+        rows, columns = np.unravel_index(order, wrong.shape)
+        pairs = zip(rows.tolist(), columns.tolist(), strict=True)
+        return [(i, j, int(wrong[i, j])) for i, j in pairs if wrong[i, j]]
+
+
+def _summed(records: Sequence[Record]) -> NDArray[np.int64]:
+    return np.asarray(np.sum([record.confusion for record in records], axis=0), dtype=np.int64)
+
+
+def _rates(records: Sequence[Record]) -> Rates:
+    confusion = _summed(records)
+    n, hits = confusion.sum(), np.diag(confusion)
+    support, said = confusion.sum(axis=1), confusion.sum(axis=0)
+    precision, recall = hits / np.maximum(said, 1), hits / np.maximum(support, 1)
+    f1 = 2 * hits / np.maximum(support + said, 1)
+    sizes = [len(record.test) for record in records]
+    return Rates(
+        accuracy=float(hits.sum() / n),
+        top5_accuracy=float(np.average([record.metrics["top5_accuracy"] for record in records], weights=sizes)),
+        precision=float(precision @ support / n),
+        recall=float(recall @ support / n),
+        f1=float(f1 @ support / n),
+        f1_macro=float(f1[support > 0].mean()),
+    )
+
+
+def gather(records: Sequence[Record]) -> list[Model]:
+    """Put together the runs that differ only in seed and fold.
+
+    Returns:
+        Models by split rule in the order given, within one by mean validation accuracy, best first.
+    """
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[settings_key(record)].append(record)
+    splits = list(dict.fromkeys(record.split for record in records))
+    models = [Model(records=tuple(group)) for group in groups.values()]
+    named = [Model(records=m.records, differs=_difference(m, models)) for m in models]
+    return sorted(named, key=lambda m: (splits.index(m.first.split), -m.val_accuracy, m.val_loss))
+
+
+def _difference(model: Model, models: Sequence[Model]) -> str:
+    """Say which settings tell a model from others of the same variant, backbone and split."""
+    same = [
+        m
+        for m in models
+        if (m.first.variant, m.first.backbone, m.first.split)
+        == (model.first.variant, model.first.backbone, model.first.split)
+    ]
+    mine = _settings(model.first)
+    different = [k for k, v in mine.items() if any(_settings(other.first).get(k) != v for other in same)]
+    shown = different[:1] if different[:1] == ["recipe"] and _told_apart(same, "recipe") else different
+    return ", ".join(f"{name.replace('_', ' ')} {mine[name]}" for name in shown)
+
+
+def _told_apart(models: Sequence[Model], name: str) -> bool:
+    return len({str(_settings(m.first)[name]) for m in models}) == len(models)
+
+
+def _settings(record: Record) -> dict[str, Any]:
+    """Return what may tell models apart; the recipe's name comes first and says more than its settings."""
+    training = {k: v for k, v in record.run["training"].items() if k != "device"}
+    recipe = {"recipe": record.run.get("recipe", "")}
+    attention = {"attention": record.run["head"].get("attention")}
+    return {**recipe, **attention, **training, "classes": len(record.labels)}

@@ -1,0 +1,127 @@
+"""Frames and charts as data URIs: the page loads nothing from anywhere."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fitrec_cache.cache import Cache, HeldClip
+from fitrec_cache.errors import FitrecError, StoreError
+from fitrec_cache.jpeg import thumbnail
+from fitrec_cache.page.records import Record
+from fitrec_cache.store import Store
+
+#: Frames of a clip at a glance, and their width in pixels.
+_GLIMPSE, _GLIMPSE_WIDTH = 4, 168
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A frame to show: its bytes as a data URI, its size in pixels and its time in seconds."""
+
+    uri: str
+    width: int
+    height: int
+    pts_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """An SVG as a data URI, and what it shows in words."""
+
+    uri: str
+    alt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """Some frames of one clip."""
+
+    clip_id: str
+    frames: tuple[Picture, ...]
+
+
+class Frames:
+    """The stored frames that a run was trained on.
+
+    Args:
+        cache: The cache, opened.
+        record: The run; its ``sources`` say which frame store.
+
+    Raises:
+        StoreError: If the cache holds no such frames.
+    """
+
+    def __init__(self, cache: Cache, record: Record) -> None:
+        self._store = _frame_store(cache, record)
+        self._clips: dict[str, HeldClip] = {clip.clip_id: clip for clip in cache.clips()}
+        self.lost: set[str] = set()
+
+    def glimpse(self, clip_id: str) -> Clip | None:
+        """Return a few frames spread over a clip; None if there are none."""
+        steps = int(self._store.identity["samples"])
+        spread = np.linspace(0, steps - 1, _GLIMPSE + 2).round().astype(int)[1:-1]
+        pictures = self.strip(clip_id, sorted({int(i) for i in spread}), width=_GLIMPSE_WIDTH)
+        return Clip(clip_id=clip_id, frames=tuple(pictures)) if pictures else None
+
+    def of_class(self, label: str, among: Sequence[str]) -> str:
+        """Return the first of some clips that is of a class and has frames; empty if none is."""
+        clips = (self._clips[clip_id] for clip_id in among if clip_id in self._clips)
+        return next((c.clip_id for c in clips if c.label == label and c.video_sha256 in self._store), "")
+
+    def strip(self, clip_id: str, frames: Sequence[int] | None = None, *, width: int) -> list[Picture]:
+        """Return chosen frames of a clip, or all; none if the cache does not hold them or they are damaged.
+
+        Args:
+            clip_id: The clip.
+            frames: Numbers among the T sampled frames, in ``[0, T)``; None for all.
+            width: Largest width in pixels.
+        """
+        clip = self._clips.get(clip_id)
+        if clip is None or clip.video_sha256 not in self._store:
+            self.lost.add(clip_id)
+            return []
+        try:
+            encoded = self._store.jpegs(clip.video_sha256)
+            times = self._store.row(clip.video_sha256)["pts_seconds"]
+            wanted = range(len(encoded)) if frames is None else [i for i in frames if i < len(encoded)]
+            return [_picture(encoded[i], float(times[i]), width) for i in wanted]
+        except StoreError:
+            self.lost.add(clip_id)
+            return []
+
+
+def _picture(data: bytes, seconds: float, width: int) -> Picture:
+    small, w, h = thumbnail(data, width=width)
+    return Picture(uri=data_uri(small, "image/jpeg"), width=w, height=h, pts_seconds=seconds)
+
+
+def _frame_store(cache: Cache, record: Record) -> Store:
+    sources = record.run.get("sources")
+    source: Mapping[str, Any] = sources[0] if isinstance(sources, list) and sources else {}
+    try:
+        identity = source["identity"] if source["kind"] == "pixels" else source["identity"]["frames"]
+        store = cache.frame_store(identity)
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"{record.folder.name} was trained on features made elsewhere") from error
+    if not len(store):
+        raise StoreError(f"{cache.folder} does not hold the frames that {record.folder.name} was trained on")
+    return store
+
+
+def open_frames(record: Record, cache: Cache) -> Frames | str:
+    """Open the frames behind a run, or say why there are none."""
+    try:
+        return Frames(cache, record)
+    except FitrecError as error:
+        return str(error)
+
+
+def data_uri(data: bytes | str, kind: str) -> str:
+    """Return bytes as a ``data:`` address."""
+    raw = data.encode() if isinstance(data, str) else data
+    return f"data:{kind};base64,{base64.b64encode(raw).decode()}"

@@ -1,0 +1,196 @@
+"""Run folders as the page needs them: figures and settings, no weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
+from fitrec_cache.runs import RUN_VERSION, read_results
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answers:
+    """What a head said of each test clip.
+
+    Attributes:
+        logits: float32 ``(n, K)``.
+        targets: int64 ``(n,)``, in ``[0, K)``.
+        attention: float32 ``(n, T)``; rows sum to 1.
+    """
+
+    logits: NDArray[np.float32]
+    targets: NDArray[np.int64]
+    attention: NDArray[np.float32]
+
+    @property
+    def guesses(self) -> NDArray[np.int64]:
+        """The most probable class of each clip, ``(n,)``."""
+        return np.asarray(self.logits.argmax(axis=1), dtype=np.int64)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """One run folder, read and checked.
+
+    Attributes:
+        folder: Where it is.
+        run: ``run.json``.
+        metrics: ``metrics.json``.
+        labels: The K class names.
+        confusion: Clip counts ``(K, K)``, int64; row = true class.
+        test: Ids of the n test clips.
+        answers: What it said of each; None in folders of an older version.
+    """
+
+    folder: Path
+    run: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    labels: tuple[str, ...]
+    confusion: NDArray[np.int64]
+    test: tuple[str, ...]
+    answers: Answers | None
+
+    @property
+    def variant(self) -> str:
+        """Name of the model."""
+        return str(self.metrics["variant"])
+
+    @property
+    def backbone(self) -> str:
+        """Names of the backbones, joined by ``+``."""
+        return str(self.metrics["backbone"])
+
+    @property
+    def split(self) -> str:
+        """The rule of the split."""
+        return str(self.metrics["split"])
+
+    @property
+    def seed(self) -> int:
+        """Seed of split, initial values and batches."""
+        return int(self.metrics["seed"])
+
+    @property
+    def fold(self) -> str:
+        """Which part of a split with several; empty if there is one."""
+        return str(self.run.get("fold") or "")
+
+    @property
+    def best(self) -> Mapping[str, float]:
+        """The epoch whose weights were kept."""
+        number = self.metrics["best_epoch"]
+        return next(row for row in self.metrics["history"] if row["epoch"] == number)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the split said of itself."""
+        return tuple(str(n) for n in self.run["split"].get("notes", ()))
+
+
+def read_records(paths: Sequence[Path]) -> list[Record]:
+    """Read run folders, and all run folders below folders that hold several.
+
+    Returns:
+        Each run once, in the order given, those of one folder by name.
+
+    Raises:
+        UsageError: If there is none at a path.
+        StoreCorrupt: If a file is damaged.
+        FitrecError: If a run is of another version.
+    """
+    if not paths:
+        raise UsageError("no run given: expected at least one folder made by `fitrec-cache train-head --out`")
+    found: dict[Path, Path] = {}
+    for path in paths:
+        inside = sorted(p.parent for p in path.rglob("run.json")) if not (path / "run.json").is_file() else [path]
+        if not inside:
+            raise UsageError(f"no run at {path}: expected a folder made by `fitrec-cache train-head --out {path}`")
+        found |= {folder.resolve(): folder for folder in inside}
+    return [_record(folder) for folder in found.values()]
+
+
+def _record(folder: Path) -> Record:
+    run, metrics = read_results(folder, "run.json"), read_results(folder)
+    if run.get("run_version") != RUN_VERSION:
+        raise FitrecError(
+            f"{folder}/run.json has version {run.get('run_version')}, this program reads {RUN_VERSION}: "
+            "use the program version that wrote it, or train again"
+        )
+    try:
+        labels = tuple(str(label) for label in run["labels"])
+        test = tuple(str(clip) for clip in run["split"]["test"])
+        record = Record(
+            folder=folder,
+            run=run,
+            metrics=metrics,
+            labels=labels,
+            confusion=_confusion(metrics["confusion"], len(labels), len(test)),
+            test=test,
+            answers=_answers(folder / "logits.safetensors", len(test), len(labels)),
+        )
+        _check(record)
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration, safetensors.SafetensorError) as error:
+        raise StoreCorrupt(f"{folder} is damaged ({error!r}): train the head again") from error
+    return record
+
+
+def _check(record: Record) -> None:
+    """Touch every figure that the page cannot do without, so that a damaged folder is named."""
+    m = record.metrics
+    for name in ("top5_accuracy", "seconds", "parameters", "epochs", "n_train", "n_val", "n_test"):
+        float(m[name])
+    for row in m["history"]:
+        for name in ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy"):
+            float(row[name])
+    _ = (record.variant, record.backbone, record.split, record.seed, record.best["val_loss"], record.notes)
+    _ = (dict(record.run["training"]), dict(record.run["head"]), dict(record.run["versions"]))
+    if not record.test or int(m["n_test"]) != len(record.test):
+        raise ValueError(f"{m['n_test']} test clips in metrics.json, {len(record.test)} in run.json")
+
+
+def _confusion(rows: Any, k: int, n: int) -> NDArray[np.int64]:
+    confusion = np.array(rows, dtype=np.int64)
+    if confusion.shape != (k, k) or confusion.min() < 0 or confusion.sum() != n:
+        raise ValueError(f"confusion {confusion.shape} of {confusion.sum()} clips, expected ({k}, {k}) of {n}")
+    return confusion
+
+
+def _answers(path: Path, n: int, k: int) -> Answers | None:
+    if not path.is_file():
+        return None
+    stored = safetensors.numpy.load_file(path)
+    logits, targets, attention = (stored[f"test_{name}"] for name in ("logits", "targets", "attention"))
+    if logits.shape != (n, k) or targets.shape != (n,) or attention.ndim != 2 or len(attention) != n:
+        raise ValueError(f"{path.name}: logits {logits.shape}, targets {targets.shape}, attention {attention.shape}")
+    if not np.isfinite(logits).all() or not np.isfinite(attention).all():
+        raise ValueError(f"{path.name} holds numbers that are not finite")
+    if targets.min() < 0 or targets.max() >= k:
+        raise ValueError(f"{path.name}: targets from {targets.min()} to {targets.max()}, expected 0 to {k - 1}")
+    return Answers(logits=logits, targets=targets.astype(np.int64), attention=attention)
+
+
+def settings_key(record: Record) -> str:
+    """Return one text for runs that differ in nothing but seed and fold."""
+    # The number of principal components follows from the recipe and the fold's size.
+    head = {k: v for k, v in record.run["head"].items() if k != "components"}
+    plain = {
+        "variant": record.variant,
+        "backbone": record.backbone,
+        "split": record.split,
+        "recipe": record.run.get("recipe", ""),
+        "labels": record.labels,
+        "unknown": record.run["split"].get("unknown", []),
+        "head": head,
+        "training": {k: v for k, v in record.run["training"].items() if k != "device"},
+        "sources": record.run.get("sources", []),
+    }
+    return json.dumps(plain, sort_keys=True, default=str)

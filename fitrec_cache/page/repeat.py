@@ -1,0 +1,130 @@
+"""What is needed to make the runs again: commands, versions and identities."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fitrec_cache.page.models import Model
+from fitrec_cache.page.records import Record
+from fitrec_cache.recipes import RECIPES, Recipe
+from fitrec_cache.store import digest
+from fitrec_cache.train import train_head
+
+
+@dataclass(frozen=True, kw_only=True)
+class HowTo:
+    """How to repeat one model.
+
+    Attributes:
+        commands: Shell lines; CACHE, VIDEOS and RUNS stand for folders.
+        settings: Name and value of everything that was set, in order.
+        versions: Of the program and the libraries.
+        sources: Name of each feature set, where its weights came from, its identity as JSON.
+        test_sha256: Of the test clips' names, sorted, one a line, first seed and fold.
+    """
+
+    title: str
+    commands: tuple[str, ...]
+    settings: tuple[tuple[str, str], ...]
+    versions: tuple[tuple[str, str], ...]
+    sources: tuple[tuple[str, str, str], ...]
+    test_sha256: str
+
+
+def how_to(model: Model) -> HowTo:
+    """Return how to repeat a model's runs."""
+    record = model.first
+    names = "".join(f"{clip}\n" for clip in sorted(record.test))
+    settings = {
+        "split": record.split,
+        "seeds": ", ".join(map(str, model.by_seed)),
+        "recipe": str(record.run.get("recipe") or "paper"),
+        **({"folds": ", ".join(model.folds)} if len(model.folds) > 1 else {}),
+        "clips (training, validation, test)": ", ".join(
+            str(record.metrics[f"n_{s}"]) for s in ("train", "val", "test")
+        ),
+        **{k: v for k, v in record.run["head"].items() if k != "variant"},
+        **record.run["training"],
+    }
+    sources = record.run.get("sources") or []
+    return HowTo(
+        title=model.title,
+        commands=(*_extract(sources), _train(model)),
+        settings=tuple((k.replace("_", " "), _text(v)) for k, v in settings.items()),
+        versions=tuple((k, str(v)) for k, v in record.run["versions"].items()),
+        sources=tuple(_source(s) for s in sources),
+        test_sha256=hashlib.sha256(names.encode()).hexdigest(),
+    )
+
+
+def _source(source: Mapping[str, Any]) -> tuple[str, str, str]:
+    identity, origin = source.get("identity", {}), source.get("origin", {})
+    name = f"{identity.get('backbone', 'frames')}, identity {digest(identity)[:16]}"
+    where = ", ".join(f"{k} {v}" for k, v in origin.items()) or "nothing recorded"
+    return name, where, json.dumps(identity, indent=1, sort_keys=True)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _extract(sources: list[Mapping[str, Any]]) -> list[str]:
+    """Return one extract command for each feature set."""
+    lines = []
+    for source in sources:
+        identity = source.get("identity", {})
+        pixels = source.get("kind") == "pixels"
+        frames = identity if pixels else identity.get("frames", {})
+        words = ["fitrec-cache", "extract", "VIDEOS", "--cache", "CACHE"]
+        if not pixels:
+            weights = source.get("origin", {}).get("weights")
+            words += ["--backbone", identity["backbone"] + (f"={weights}" if weights else "")]
+            words += ["--preset", identity["preprocessing"]["preset"], "--precision", identity["precision"]]
+        words += ["--samples", str(frames["samples"]), "--frame-size", str(frames["short_side"])]
+        lines.append(shlex.join(words))
+    return lines
+
+
+def _train(model: Model) -> str:
+    record = model.first
+    sources = record.run.get("sources") or []
+    words = ["fitrec-cache", "train-head", *(["--cache", "CACHE"] if sources else ["--features", "FILE"])]
+    words += ["--variant", record.variant]
+    features = [s["identity"] for s in sources if s.get("kind") != "pixels"]
+    for identity in features:
+        words += ["--backbone", identity["backbone"]]
+    if features:
+        words += ["--preset", features[0]["preprocessing"]["preset"]]
+    words += ["--split", record.split]
+    for seed in model.by_seed:
+        words += ["--seed", str(seed)]
+    words += ["--recipe", str(record.run.get("recipe") or "paper"), *_changes(record)]
+    if attention := record.run["head"].get("attention"):
+        words += ["--attention", str(attention)]
+    for label in unknown_classes(record):
+        words += ["--unknown", label]
+    return shlex.join([*words, "--out", f"RUNS/{record.variant}"])
+
+
+def _changes(record: Record) -> list[str]:
+    """Return the options for what was trained otherwise than the recipe says."""
+    usual = RECIPES.get(str(record.run.get("recipe") or "paper"), Recipe()).to_dict()
+    options: list[str] = []
+    for name, value in record.run["training"].items():
+        if name in usual and value != usual[name]:
+            own = name in inspect.signature(train_head).parameters
+            options += [f"--{name.replace('_', '-')}", str(value)] if own else ["--set", f"{name}={value}"]
+    rate = record.run.get("false_alarm_rate", 0.05)
+    return options if rate == 0.05 else [*options, "--false-alarm-rate", str(rate)]
+
+
+def unknown_classes(record: Record) -> list[str]:
+    """Return the classes that were kept from all sides, by the folders of their clips."""
+    clips = record.run["split"].get("unknown") or []
+    return sorted({str(clip).split("/")[0] for clip in clips})

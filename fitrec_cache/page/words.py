@@ -1,0 +1,156 @@
+"""Numbers as text, and findings as sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from fitrec_cache.page.attention import Attention
+from fitrec_cache.page.calibration import Calibration
+from fitrec_cache.page.models import Model
+from fitrec_cache.page.views import ModelView
+
+_SPACE = "\u00a0"  # keeps a number and its unit on one line
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share as percent.
+
+    Example:
+        >>> percent(0.48235).replace("\u00a0", " ")
+        '48.2 %'
+    """
+    return f"{100 * share:.{digits}f}{_SPACE}%"
+
+
+def spread(mean: float, deviation: float | None) -> str:
+    """Return a mean and, if there is one, its standard deviation over seeds."""
+    return percent(mean) if deviation is None else f"{100 * mean:.1f}{_SPACE}±{_SPACE}{100 * deviation:.1f}{_SPACE}%"
+
+
+def count(n: float) -> str:
+    """Return a number of things, with commas; fractions only where there are any."""
+    return f"{n:,.0f}" if abs(n - round(n)) < 0.05 else f"{n:,.1f}"
+
+
+def plural(n: float, thing: str, things: str = "") -> str:
+    """Return a number with its noun.
+
+    Example:
+        >>> plural(1, "clip"), plural(1200, "clip"), plural(2, "class", "classes")
+        ('1 clip', '1,200 clips', '2 classes')
+    """
+    return f"{count(n)} {thing if n == 1 else things or thing + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time for a reader.
+
+    Example:
+        >>> duration(4.21).replace("\u00a0", " "), duration(200).replace("\u00a0", " ")
+        ('4.2 s', '3 min 20 s')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f}{_SPACE}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours}{_SPACE}h {minutes_left}{_SPACE}min" if hours else f"{minutes}{_SPACE}min {rest}{_SPACE}s"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as in a sentence.
+
+    Example:
+        >>> listed(["a", "b", "c"])
+        'a, b and c'
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def headline(model: Model, leaky: Collection[str]) -> str:
+    """Say what the model chosen on validation reached."""
+    clips = f"{percent(model.mean('accuracy'))} of {plural(model.n_distinct, 'clip')}"
+    unseen = grouped(model) and model.first.split not in leaky
+    seen = "from recordings it had not seen" if unseen else "it was not trained on"
+    return f"{model.title} recognises {clips} {seen}"
+
+
+def grouped(model: Model) -> bool:
+    """Whether the split's rule keeps recordings together."""
+    return model.first.split.startswith(("group", "official", "leave-one", "kfold"))
+
+
+def leaks(model: Model) -> list[str]:
+    """Return what the split said of clips whose recording is also in training, each once."""
+    return list(dict.fromkeys(n for record in model.records for n in record.notes if n.startswith("leaks")))
+
+
+def results_say(models: Sequence[Model]) -> str:
+    """Say how far the models on the first split are apart."""
+    group = [m for m in models if m.first.split == models[0].first.split]
+    if len(group) == 1:
+        low, high = group[0].interval
+        clips = plural(group[0].n_distinct, "test clip")
+        return f"With {clips}, the accuracy is known to lie from {percent(low, 0)} to {percent(high, 0)}"
+    best, next_ = sorted(group, key=lambda m: -m.mean("accuracy"))[:2]
+    if best.interval[0] > next_.interval[1]:
+        return f"{best.title} is ahead, and no interval of another reaches its own"
+    return f"{best.title} is ahead of {next_.title}, but their intervals overlap"
+
+
+def split_says(models: Sequence[Model], leaky: Sequence[str]) -> str:
+    """Say which splits leak."""
+    if leaky:
+        return f"Split {listed(leaky)} {'leaks' if len(leaky) == 1 else 'leak'}: test clips have siblings in training"
+    if all(grouped(m) for m in models):
+        return "No recording is on both sides of a split"
+    return "No leak is recorded, but not every split keeps recordings together"
+
+
+def curves_say(view: ModelView) -> str:
+    """Say how training went."""
+    record = view.model.shown
+    last, kept = record.metrics["history"][-1], record.best
+    gap = last["train_accuracy"] - kept["val_accuracy"]
+    if gap > 0.2:
+        return f"It knows its training clips {100 * gap:.0f} points better than those it has not seen"
+    if last["train_accuracy"] < 0.5:
+        return f"It has not learned its training clips: {percent(last['train_accuracy'], 0)} right at the end"
+    return "Training and validation stay together"
+
+
+def classes_say(view: ModelView) -> str:
+    """Say which classes are recognised best and worst."""
+    rows = view.classes
+    if len(rows) < 2 or rows[0].recall == rows[-1].recall:
+        return f"All classes are recognised equally often: {percent(rows[0].recall, 0)}"
+    never = [row for row in rows if row.recall == 0]
+    if len(never) > 1:
+        return f"{rows[0].label} is recognised best; {len(never)} of {len(rows)} classes never are"
+    return f"{rows[0].label} is recognised best, {rows[-1].label} worst"
+
+
+def confusions_say(view: ModelView) -> str:
+    """Say which confusion is the most frequent."""
+    if not view.confusions:
+        return "No clip was taken for another class"
+    worst = view.confusions[0]
+    return f"{worst.true} is most often taken for {worst.guess}"
+
+
+def attention_says(attention: Attention) -> str:
+    """Say how far the attention chooses."""
+    if attention.even:
+        return "This model does not choose among frames"
+    sides = (("right", attention.right), ("wrong", attention.wrong))
+    shares = [f"{value:.1f} where it is {side}" for side, value in sides if value is not None]
+    return f"Of {attention.frames} frames its attention uses the worth of {' and '.join(shares)}"
+
+
+def calibration_says(calibration: Calibration) -> str:
+    """Say how far confidence can be trusted."""
+    if calibration.ece < 0.05:
+        return f"Its confidence can be taken at its word: off by {percent(calibration.ece)} on average"
+    if abs(calibration.gap) < 0.02:
+        return f"It is as sure as it is right overall, but off by {percent(calibration.ece, 0)} from answer to answer"
+    sure = "more" if calibration.gap > 0 else "less"
+    return f"It is {100 * abs(calibration.gap):.0f} points {sure} sure than it is right, on average"

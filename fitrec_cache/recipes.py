@@ -1,0 +1,146 @@
+"""How heads are trained: every setting of a training, and named sets of them; standard library only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from fitrec_cache.errors import UsageError, unknown_name
+from fitrec_cache.variants import VARIANTS, HeadConfig
+
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides how a head learns, and the parts of its shape that belong to the recipe.
+
+    Attributes:
+        learning_rate: Of Adam; with ``cosine`` the highest.
+        schedule: ``constant``, or ``cosine``: falls to zero over ``epochs``.
+        epochs: At most this many.
+        patience: Stop after this many epochs without a lower validation loss; the best epoch's weights are kept.
+        batch_size: Clips per step.
+        weight_decay: Decoupled from the gradient (AdamW); 0 is plain Adam.
+        label_smoothing: Share of the target spread over all classes, in [0, 1).
+        balance: Power of a class's rarity in its weight in the loss: 0 none, 1 every class counts the same.
+        draw: Frames drawn from each clip at random, in order, for a training step; 0 takes all. Testing takes all.
+        normalise, components, differences, bidirectional, pooling, skip_mean, input_dropout, dropout: See
+            :class:`~fitrec_cache.variants.HeadConfig`. ``components`` is a highest number here: fewer are kept where
+            features or training clips are fewer.
+    """
+
+    learning_rate: float = 1e-4
+    schedule: str = "constant"
+    epochs: int = 200
+    patience: int = 20
+    batch_size: int = 32
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    balance: float = 0.0
+    draw: int = 0
+    normalise: str = "none"
+    components: int = 0
+    differences: bool = False
+    bidirectional: bool = False
+    pooling: str = "average"
+    skip_mean: bool = False
+    input_dropout: float = 0.0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}: expected 1 or more")
+        if not 0 < self.learning_rate < 10:
+            raise UsageError(f"learning_rate is {self.learning_rate}: expected a positive number, such as 1e-4")
+        if self.schedule not in SCHEDULES:
+            raise unknown_name("schedule", self.schedule, SCHEDULES)
+        for name, most in (("weight_decay", 10.0), ("label_smoothing", 0.99), ("balance", 1.0)):
+            if not 0 <= getattr(self, name) <= most:
+                raise UsageError(f"{name} is {getattr(self, name)}: expected a number from 0 to {most:g}")
+        if self.draw < 0:
+            raise UsageError(f"draw is {self.draw}: expected a number of frames, or 0 for all")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    def change(self, **values: Any) -> Recipe:
+        """Return the recipe with some settings changed; those given as None stay.
+
+        Raises:
+            UsageError: If a name is unknown (the nearest valid one is named) or a value is out of range.
+        """
+        fields = [field.name for field in dataclasses.fields(self)]
+        for key in values:
+            if key not in fields:
+                raise unknown_name("recipe setting", key, fields)
+        return dataclasses.replace(self, **{k: v for k, v in values.items() if v is not None})
+
+    def head_config(
+        self, variant: str, *, n_classes: int, input_dim: int, frames: int, n_vectors: int, attention: str | None
+    ) -> HeadConfig:
+        """Return the head that this recipe gives a variant; what a variant has no place for is left at its default.
+
+        Args:
+            variant: A key of :data:`~fitrec_cache.variants.VARIANTS`.
+            n_classes: Number of classes K.
+            input_dim: Length d of a frame's vector; 0 for variants that learn from frames.
+            frames: Frames a clip T.
+            n_vectors: Training clips times T: no more principal components than that exist.
+            attention: One of the ways of attention; None for the variant's own.
+
+        Raises:
+            UsageError: If the variant or a setting is unknown.
+        """
+        if variant not in VARIANTS:
+            raise unknown_name("variant", variant, VARIANTS)
+        shape: dict[str, Any] = {"dropout": self.dropout} if variant != "convlstm" else {}
+        if not VARIANTS[variant].takes_pixels:
+            projected = self.normalise in ("pca", "whiten")
+            shape |= {"normalise": self.normalise, "input_dropout": self.input_dropout}
+            shape["components"] = min(self.components, input_dim, n_vectors) if projected else 0
+        if VARIANTS[variant].lstm_units:
+            names = ("differences", "bidirectional", "pooling", "skip_mean")
+            shape |= {name: getattr(self, name) for name in names}
+        return HeadConfig(
+            variant=variant, n_classes=n_classes, input_dim=input_dim, attention=attention, frames=frames, **shape
+        )
+
+
+#: ``paper``: Adam at 1e-4, batches of 32, as the paper has it. ``native``: what did best on validation; see
+#: docs/evaluation.md for the search.
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "paper": Recipe(),
+        "native": Recipe(
+            learning_rate=1e-3,
+            schedule="cosine",
+            epochs=40,
+            patience=40,
+            weight_decay=0.05,
+            label_smoothing=0.1,
+            normalise="whiten",
+            components=256,
+            pooling="sum",
+            skip_mean=True,
+            input_dropout=0.3,
+            dropout=0.3,
+        ),
+    }
+)
+
+
+def get_recipe(name: str) -> Recipe:
+    """Return a recipe by name.
+
+    Raises:
+        UsageError: If there is none of that name.
+    """
+    if name not in RECIPES:
+        raise unknown_name("recipe", name, RECIPES)
+    return RECIPES[name]

@@ -1,0 +1,135 @@
+"""What training gave: figures of single runs, of all folds together, and of several seeds' mean probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fitrec_cache.calibrate import Calibration
+from fitrec_cache.metrics import Metrics, evaluate
+from fitrec_cache.runs import read_outputs, read_results
+
+#: Tables that only ``metrics.json`` has.
+_TABLES = ("per_class", "confusion")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """One trained head: where it is, how it was made, and its figures on the test side."""
+
+    out: Path
+    variant: str
+    backbone: str
+    recipe: str
+    split: str
+    fold: str
+    seed: int
+    n_train: int
+    n_val: int
+    n_test: int
+    epochs: int
+    best_epoch: int
+    parameters: int
+    seconds: float
+    metrics: Metrics
+    calibration: dict[str, Any]
+    unknown: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as plain JSON values, without the per-class tables (they are in ``metrics.json``)."""
+        figures = self.metrics.to_dict()
+        apart = ("out", "metrics", "seconds", "calibration", "unknown")
+        plain = {k: v for k, v in vars(self).items() if k not in apart}
+        left_out = ("n", "per_class", "confusion")
+        return {
+            **plain,
+            "seconds": round(self.seconds, 3),
+            "out": str(self.out),
+            **{k: v for k, v in figures.items() if k not in left_out},
+            "calibration": {k: v for k, v in self.calibration.items() if k != "bins"},
+            "unknown": self.unknown,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainReport:
+    """What :func:`train_head` did.
+
+    Attributes:
+        runs: One a seed, or one a seed and fold.
+        pooled: Where a rule makes several folds: figures over all test clips of all folds, one entry a seed.
+        ensemble: Where all runs test the same clips: figures of their mean probabilities; else empty.
+        notes: What a person should know.
+        stages: Seconds spent.
+    """
+
+    runs: tuple[RunResult, ...]
+    pooled: tuple[dict[str, Any], ...]
+    ensemble: dict[str, Any]
+    notes: tuple[str, ...]
+    stages: dict[str, float]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """The accuracy of each seed; over all folds where there are several."""
+        return [p["accuracy"] for p in self.pooled] or [r.metrics.accuracy for r in self.runs]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        accuracies = self.accuracies
+        return {
+            "runs": [r.to_dict() for r in self.runs],
+            "pooled": list(self.pooled),
+            "ensemble": self.ensemble,
+            "accuracy_mean": float(np.mean(accuracies)),
+            "accuracy_std": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0,
+            "notes": list(self.notes),
+            "stages": {name: round(s, 3) for name, s in self.stages.items()},
+        }
+
+
+def read_result(folder: Path) -> RunResult:
+    """Return the result of a run that was there already."""
+    found = read_results(folder)
+    metrics = Metrics.from_dict({**found, "n": found["n_test"]})
+    names = [n for n in RunResult.__dataclass_fields__ if n not in ("out", "metrics")]
+    return RunResult(out=folder, metrics=metrics, **{name: found[name] for name in names})
+
+
+def pool_folds(runs: Sequence[RunResult]) -> tuple[dict[str, Any], ...]:
+    """Return for each seed the figures over the test clips of all its folds; nothing where there is one fold."""
+    if not any(r.fold for r in runs):
+        return ()
+    labels = read_results(runs[0].out, "run.json")["labels"]
+    pooled = []
+    for seed in dict.fromkeys(r.seed for r in runs):
+        outputs = [read_outputs(r.out) for r in runs if r.seed == seed]
+        logits = torch.cat([o["test_logits"] for o in outputs]).numpy()
+        truth = torch.cat([o["test_targets"] for o in outputs]).numpy()
+        figures = evaluate(logits, truth, labels).to_dict()
+        pooled.append({"seed": seed, "folds": len(outputs), **{k: v for k, v in figures.items() if k not in _TABLES}})
+    return tuple(pooled)
+
+
+def average_runs(runs: Sequence[RunResult]) -> dict[str, Any]:
+    """Return the figures of the mean of all runs' probabilities, if all of them test the same clips."""
+    if len(runs) < 2 or any(r.fold for r in runs):
+        return {}
+    settings = [read_results(r.out, "run.json") for r in runs]
+    if any(s["split"]["test"] != settings[0]["split"]["test"] for s in settings):
+        return {}
+    outputs = [read_outputs(r.out) for r in runs]
+    mean = np.mean(
+        [
+            Calibration(temperature=r.calibration["temperature"]).probabilities(o["test_logits"].numpy())
+            for r, o in zip(runs, outputs, strict=True)
+        ],
+        axis=0,
+    )
+    figures = evaluate(mean, outputs[0]["test_targets"].numpy(), settings[0]["labels"]).to_dict()
+    return {"seeds": [r.seed for r in runs], **{k: v for k, v in figures.items() if k not in _TABLES}}

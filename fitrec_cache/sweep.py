@@ -1,0 +1,318 @@
+"""Search for a recipe on one's own cache. Only validation sides are looked at; the only home of optuna."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fitrec_cache.errors import FitrecError, UsageError, unknown_name
+from fitrec_cache.files import make_folder, write_json
+from fitrec_cache.fit import Side, fit, take_side
+from fitrec_cache.folds import make_folds
+from fitrec_cache.loading import load_clips
+from fitrec_cache.progress import progress_bar
+from fitrec_cache.recipes import Recipe, get_recipe
+from fitrec_cache.variants import ATTENTIONS, NORMALISATIONS, POOLINGS, VARIANTS
+
+#: Numbers are ranges ``(low, high, logarithmic)``, lists are choices. Where a variant has no place for a setting, the
+#: setting is not searched.
+SPACE: Mapping[str, Any] = {
+    "learning_rate": (1e-4, 1e-2, True),
+    "weight_decay": (1e-3, 1.0, True),
+    "label_smoothing": [0.0, 0.1, 0.2],
+    "balance": [0.0, 0.5],
+    "batch_size": [16, 32, 64],
+    "schedule": ["constant", "cosine"],
+    "normalise": [kind for kind in NORMALISATIONS if kind != "none"],
+    "components": [64, 128, 256, 512],
+    "input_dropout": (0.0, 0.7, False),
+    "dropout": (0.0, 0.7, False),
+    "draw": [0.0, 0.5, 0.75],
+    "attention": list(ATTENTIONS),
+    "pooling": list(POOLINGS),
+    "skip_mean": [False, True],
+    "bidirectional": [False, True],
+    "differences": [False, True],
+}
+
+#: Settings that only a head with an LSTM has.
+_SEQUENCE = ("attention", "pooling", "skip_mean", "bidirectional", "differences")
+
+#: The best tries are trained again with this many further seeds before one is chosen: the best of many tries is
+#: partly luck.
+_FINAL_SEEDS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepReport:
+    """What :func:`sweep` found; every accuracy is on validation sides.
+
+    Attributes:
+        out: Its folder; ``trials.log`` there is what it resumes from.
+        variant: The head.
+        backbone: The features.
+        splits: Rule and seed of each split that every try is trained on.
+        n_val: Validation clips of all splits together.
+        tries: Number of tries that were finished, and of those given up early.
+        start: Validation accuracy of the recipe it started from.
+        finalists: The best tries, best first: ``settings``, ``val_accuracy`` in the search, ``val_accuracy_again``
+            with other seeds.
+        space: What was searched.
+        seconds: Wall time of this call.
+    """
+
+    out: str
+    variant: str
+    backbone: str
+    splits: tuple[str, ...]
+    n_val: int
+    tries: dict[str, int]
+    start: float
+    finalists: tuple[dict[str, Any], ...]
+    space: dict[str, Any]
+    seconds: float
+
+    @property
+    def command(self) -> str:
+        """The options that give ``train-head`` the recipe that was found."""
+        best = dict(self.finalists[0]["settings"])
+        attention = best.pop("attention", None)
+        options = [f"--variant {self.variant} --recipe native"]
+        options += [f"--attention {attention}"] * (attention is not None)
+        return " ".join([*options, *(f"--set {name}={value}" for name, value in best.items())])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        return {**vars(self), "command": self.command}
+
+
+def sweep(
+    *,
+    out: Path,
+    cache: Path | None = None,
+    features: Path | None = None,
+    variant: str = "resnet50-lstm-attention",
+    backbone: Sequence[str] = (),
+    preset: str | None = None,
+    split: Sequence[str] = ("auto",),
+    seed: Sequence[int] = (0,),
+    trials: int = 60,
+    finalists: int = 5,
+    epochs: int = 40,
+    progress: bool = False,
+) -> SweepReport:
+    """Search for the recipe with the highest validation accuracy, averaged over splits and seeds.
+
+    The tree-structured Parzen estimator proposes settings; a try that is below the median of the others after its
+    first splits is given up. The best tries are trained again with other seeds, and the best of those is the answer.
+    No test side is ever looked at. A call that was interrupted goes on where it was.
+
+    Args:
+        out: Folder of the search; ``sweep.json`` there is the result.
+        cache: Cache folder that ``extract`` made; this or ``features``.
+        features: One HDF5 file of features.
+        variant: A key of :data:`fitrec_cache.variants.VARIANTS` that learns from features.
+        backbone: Which cached features; several are put side by side. Empty: the variant's own.
+        preset: ``native``, ``paper`` or ``table1``, where the cache holds several.
+        split: Rules of :func:`fitrec_cache.folds.make_folds`; their validation sides count.
+        seed: Seeds of the splits.
+        trials: Number of tries in all, those of earlier calls included.
+        finalists: Number of best tries to train again.
+        epochs: Epochs of every try.
+        progress: Show a progress bar on standard error.
+
+    Returns:
+        What was found.
+
+    Raises:
+        UsageError: For wrong arguments.
+        FitrecError: If optuna is not installed.
+        StoreError: If the cache cannot be read.
+    """
+    started = time.perf_counter()
+    if variant not in VARIANTS:
+        raise unknown_name("variant", variant, VARIANTS)
+    if VARIANTS[variant].takes_pixels:
+        raise UsageError(f"variant {variant} learns from frames, too slowly to be searched: choose one on features")
+    for name, value in (("trials", trials), ("finalists", finalists), ("epochs", epochs)):
+        if value < 1:
+            raise UsageError(f"{name} is {value}: expected 1 or more")
+    optuna = _optuna()
+    problem = _Problem.load(cache, features, variant, backbone, preset, split, seed, epochs, progress=progress)
+    make_folder(out)
+    study = _open_study(optuna, out, problem.name)
+    start = problem.score(get_recipe("native").change(epochs=epochs, patience=epochs), None, range(1))
+    done = sum(t.state.is_finished() for t in study.trials)
+    with progress_bar(total=trials, unit="try", what="sweep", show=progress) as bar:
+        bar.update(min(done, trials))
+        for _ in range(done, trials):
+            study.optimize(problem.objective(optuna), n_trials=1)
+            bar.set_postfix(best=f"{_best_value(study):.3f}", refresh=False)
+            bar.update()
+    complete = [t for t in study.trials if t.state.name == "COMPLETE"]
+    if not complete:
+        raise UsageError("no try was finished: give more --trials")
+    best = sorted(complete, key=lambda t: -t.value)[:finalists]
+    again = [problem.score(*problem.recipe(t.params), range(1, 1 + _FINAL_SEEDS)) for t in best]
+    ranked = sorted(zip(best, again, strict=True), key=lambda pair: -pair[1])
+    report = SweepReport(
+        out=str(out),
+        variant=variant,
+        backbone=problem.backbone,
+        splits=tuple(problem.splits),
+        n_val=sum(len(val.targets) for _, val in problem.sides),
+        tries={"finished": len(complete), "given_up": len(study.trials) - len(complete)},
+        start=start,
+        finalists=tuple(
+            {"settings": problem.settings(t.params), "val_accuracy": t.value, "val_accuracy_again": value}
+            for t, value in ranked
+        ),
+        space=dict(SPACE),
+        seconds=time.perf_counter() - started,
+    )
+    write_json(out / "sweep.json", report.to_dict())
+    return report
+
+
+class _Problem:
+    """The clips, the splits, and how good a recipe is on their validation sides."""
+
+    def __init__(self, *, variant: str, backbone: str, n_classes: int, epochs: int) -> None:
+        self.variant, self.backbone, self.n_classes, self.epochs = variant, backbone, n_classes, epochs
+        self.sides: list[tuple[Side, Side]] = []
+        self.splits: list[str] = []
+
+    @classmethod
+    def load(
+        cls,
+        cache: Path | None,
+        features: Path | None,
+        variant: str,
+        backbone: Sequence[str],
+        preset: str | None,
+        split: Sequence[str],
+        seed: Sequence[int],
+        epochs: int,
+        *,
+        progress: bool,
+    ) -> _Problem:
+        data = load_clips(cache, features, variant, backbone, preset, progress=progress)
+        labels = sorted(set(data.labels))
+        problem = cls(variant=variant, backbone=data.name, n_classes=len(labels), epochs=epochs)
+        targets = np.array([labels.index(label) for label in data.labels], dtype=np.int64)
+        clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups, "extra": data.extra}
+        for rule in split:
+            for number in seed:
+                for fold in make_folds(rule, **clips, seed=number):  # type: ignore[arg-type]
+                    sides = (fold.split.train, fold.split.val)
+                    train, val = (take_side(data.values, targets, side) for side in sides)
+                    problem.sides.append((train, val))
+                    problem.splits.append(" ".join(p for p in (fold.split.rule, fold.name, f"seed {number}") if p))
+        return problem
+
+    @property
+    def name(self) -> str:
+        """Everything that must be the same for tries to be comparable."""
+        return json.dumps([self.variant, self.backbone, self.splits, self.epochs, len(self.sides[0][0].targets)])
+
+    def recipe(self, params: Mapping[str, Any]) -> tuple[Recipe, str | None]:
+        """Return the recipe and way of attention that a try's parameters spell."""
+        settings = self.settings(params)
+        attention = settings.pop("attention", None)
+        return get_recipe("native").change(**settings), attention
+
+    def settings(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a try's parameters as recipe settings."""
+        frames = self.sides[0][0].values.shape[1]
+        settings = {**params, "epochs": self.epochs, "patience": self.epochs}
+        settings["draw"] = round(settings["draw"] * frames)
+        return settings
+
+    def score(self, recipe: Recipe, attention: str | None, seeds: Sequence[int], report: Any = None) -> float:
+        """Return the validation accuracy, averaged over splits and seeds."""
+        found = []
+        for number in seeds:
+            for train, val in self.sides:
+                config = recipe.head_config(
+                    self.variant,
+                    n_classes=self.n_classes,
+                    input_dim=train.values.shape[2],
+                    frames=train.values.shape[1],
+                    n_vectors=train.values.shape[0] * train.values.shape[1],
+                    attention=attention,
+                )
+                fitted = fit(train, val, config=config, recipe=recipe, seed=number)
+                found.append(fitted.best["val_accuracy"])
+                if report is not None:
+                    report(float(np.mean(found)), len(found))
+        return float(np.mean(found))
+
+    def objective(self, optuna: Any) -> Any:
+        """Return the function that optuna calls with a trial."""
+
+        def call(trial: Any) -> float:
+            recipe, attention = self.recipe(self._suggest(trial))
+
+            def report(value: float, step: int) -> None:
+                trial.report(value, step)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+
+            try:
+                return self.score(recipe, attention, range(1), report)
+            except UsageError as error:  # a recipe that diverges is a bad one, not a wrong use
+                raise optuna.TrialPruned(str(error)) from error
+
+        return call
+
+    def _suggest(self, trial: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, choices in SPACE.items():
+            if name in _SEQUENCE and not VARIANTS[self.variant].lstm_units:
+                continue
+            if name == "components" and found["normalise"] not in ("pca", "whiten"):
+                continue
+            if name == "pooling" and found["attention"] != "additive":
+                continue
+            if isinstance(choices, tuple):
+                low, high, logarithmic = choices
+                found[name] = trial.suggest_float(name, low, high, log=logarithmic)
+            else:
+                found[name] = trial.suggest_categorical(name, choices)
+        return found
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise FitrecError("the search needs optuna: pip install 'fitrec-cache[sweep]'") from error
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
+
+
+def _open_study(optuna: Any, out: Path, name: str) -> Any:
+    """Open the search in ``out``, or begin it; its journal is plain text, one JSON object a line."""
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(out / "trials.log")))
+    others = [s.study_name for s in optuna.get_all_study_summaries(storage) if s.study_name != name]
+    if others:
+        raise UsageError(f"{out} holds a search for something else: choose another --out")
+    return optuna.create_study(
+        storage=storage,
+        study_name=name,
+        direction="maximize",
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=15),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=10, n_warmup_steps=0),
+    )
+
+
+def _best_value(study: Any) -> float:
+    values = [t.value for t in study.trials if t.state.name == "COMPLETE"]
+    return max(values, default=float("nan"))

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_imports import loaded
+from test_near_duplicates import recordings
+
+from fitrec_cache.audit import audit, find_in_features, verdict
+from fitrec_cache.cache import Cache, HeldClip
+from fitrec_cache.clips import find_clips
+from fitrec_cache.errors import StoreError, UsageError
+from fitrec_cache.jpeg import encode_frames
+from fitrec_cache.near_duplicates import embed, find_near_duplicates
+from fitrec_cache.pack import Features, load_cached
+from fitrec_cache.splits import Split, make_split
+from fitrec_cache.store import text_column
+
+
+def make_cache(folder, values, labels, groups, *, frames=True, backbones=("net",), extra=None):
+    """Write a cache whose clip number i has the features ``values[i]``; features lie in another order than clip ids."""
+    n, t, _ = values.shape
+    keys = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(n)]
+    cache = Cache(folder, create=True)
+    cache.write_clips(
+        [
+            HeldClip(clip_id=f"{label}/{i:03d}.avi", video_sha256=key, label=label, group=group, extra=more)
+            for i, (key, label, group, more) in enumerate(zip(keys, labels, groups, extra or [{}] * n, strict=True))
+        ]
+    )
+    for name in backbones:
+        store = cache.feature_store({"backbone": name, "preprocessing": {"preset": "native"}})
+        for part in np.array_split(np.random.default_rng(5).permutation(n), 3):
+            columns = {"features": values[part].astype(np.float16), "pts_seconds": np.zeros((len(part), t))}
+            store.write_part({"key": text_column(keys[i] for i in part), **columns})
+    if frames:
+        write_frames(cache, keys, t)
+    return folder
+
+
+def write_frames(cache, keys, t):
+    """Give clip number i frames of one grey value, ``2 * i``."""
+    data = [encode_frames(np.full((t, 36, 64, 3), 2 * i % 256, np.uint8)) for i in range(len(keys))]
+    sizes = np.array([[len(frame) for frame in clip] for clip in data])
+    cache.frame_store({"samples": t, "short_side": 36}).write_part(
+        {
+            "key": text_column(keys),
+            "jpeg_bytes": np.frombuffer(b"".join(b"".join(clip) for clip in data), dtype=np.uint8),
+            "jpeg_end": sizes.cumsum().reshape(sizes.shape),
+            "frame_index": np.zeros(sizes.shape, np.int64),
+            "pts_seconds": np.zeros(sizes.shape),
+            "ledger": text_column(["{}"] * len(keys)),
+        }
+    )
+
+
+def truth(split, recording):
+    """Test clips that have a clip of their own recording in training, worked out clip by clip."""
+    trained = {recording[i] for i in split.train}
+    return sum(recording[i] in trained for i in split.test)
+
+
+@pytest.fixture(scope="module")
+def data():
+    """120 clips of 40 recordings, in the order of their clip ids."""
+    values, labels, recording = recordings()
+    order = sorted(range(120), key=lambda i: f"{labels[i]}/{i:03d}.avi")
+    return values, labels, recording, order
+
+
+@pytest.fixture(scope="module")
+def unknown(tmp_path_factory, data):
+    values, labels, _, _ = data
+    return make_cache(tmp_path_factory.mktemp("audit") / "cache", values, labels, [None] * 120)
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory, data):
+    values, labels, recording, _ = data
+    groups = [f"r{r}" for r in recording]
+    return make_cache(tmp_path_factory.mktemp("audit") / "cache", values, labels, groups)
+
+
+def test_a_random_split_of_clips_without_groups_leaks_as_many_as_there_are(unknown, data):
+    _, labels, recording, order = data
+    report = audit(cache=unknown, split="random", seed=3)
+    ids = [f"{labels[i]}/{i:03d}.avi" for i in order]
+    split = make_split("random", clip_ids=ids, labels=[labels[i] for i in order], groups=[None] * 120, seed=3)
+    expected = truth(split, [recording[i] for i in order])
+    assert expected > 10
+    assert report.leaks
+    fold = report.folds[0]
+    assert (fold["near_duplicate"], fold["share_group"], fold["groups_on_both_sides"]) == (expected, 0, 0)
+    assert (report.pairs, report.pairs_across_labels, report.clips) == (120, 0, 120)
+    assert (report.clusters, report.clustered, report.largest_cluster) == (40, 120, 3)
+    assert sum(fold["pairs"].values()) <= 120
+    assert fold["text"].startswith(
+        f"split leaks: of {len(split.test)} test clips groups are unknown, {expected} have a"
+    )
+
+
+def test_groups_on_both_sides_are_counted_and_the_pairs_found_are_held_against_them(known, data):
+    random = audit(cache=known, split="random", seed=3)
+    fold = random.folds[0]
+    assert fold["share_group"] == fold["near_duplicate"] > 0
+    assert 0 < fold["groups_on_both_sides"] <= fold["share_group"]
+    assert random.same_group == {"pairs": 120, "found": 120, "recall": 1.0, "precision": 1.0}
+    group = audit(cache=known, split="group", seed=3)
+    assert not group.leaks
+    assert group.folds[0]["text"].startswith("no leak found: of ")
+    assert group.folds[0]["pairs"]["train-test"] == 0
+
+
+def test_a_manifest_with_the_proposed_groups_makes_the_group_split_clean(tmp_path, unknown, data):
+    values, labels, recording, _ = data
+    report = audit(cache=unknown, split="random", manifest=tmp_path / "proposed.csv")
+    assert report.files == (str(tmp_path / "proposed.csv"),)
+    proposed = {c.clip_id: c.group for c in find_clips(tmp_path / "proposed.csv", root=tmp_path).clips}
+    together = {}
+    for i, r in enumerate(recording):
+        together.setdefault(r, set()).add(proposed[f"{labels[i]}/{i:03d}.avi"])
+    assert all(len(names) == 1 for names in together.values())
+    assert len(set.union(*together.values())) == 40
+    groups = [proposed[f"{labels[i]}/{i:03d}.avi"] for i in range(120)]
+    again = make_cache(tmp_path / "again", values, labels, groups)
+    assert not audit(cache=again, split="group").leaks
+
+
+def test_a_proposed_group_keeps_known_names_and_columns(tmp_path):
+    values, labels, recording = recordings(20, 2)
+    groups = ["old" if r == 0 else f"recording-{r:05d}" if r == 5 else None for r in recording]
+    groups[1] = None  # the sibling of a clip with a group
+    extra = [{"camera": str(i)} for i in range(40)]
+    cache = make_cache(tmp_path / "c", values, labels, groups, extra=extra)
+    audit(cache=cache, split="random", manifest=tmp_path / "p.csv")
+    with (tmp_path / "p.csv").open() as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    assert rows["K0/000.avi"]["group"] == rows["K0/001.avi"]["group"] == "old"
+    assert rows["K1/010.avi"]["group"] == "recording-00005"
+    assert len({row["group"] for row in rows.values()}) == 20
+    assert rows["K1/011.avi"]["camera"] == "11"
+
+
+def test_the_folder_has_every_pair_as_a_table_and_a_picture(tmp_path, unknown):
+    report = audit(cache=unknown, split="random", out=tmp_path / "out")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"audit.json", "pairs.csv", "pairs.png"}
+    assert json.loads((tmp_path / "out" / "audit.json").read_text()) == json.loads(json.dumps(report.to_dict()))
+    with (tmp_path / "out" / "pairs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 120
+    across = [r for r in rows if {r["side_a"], r["side_b"]} == {"train", "test"}]
+    assert len(across) == report.folds[0]["pairs"]["train-test"]
+    assert [float(r["similarity"]) for r in across[:20]] == [e["similarity"] for e in report.examples]
+    with Image.open(tmp_path / "out" / "pairs.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    first = report.examples[0]
+    for name in "ab":  # each clip is drawn, in its own grey
+        grey = 2 * int(first[f"clip_{name}"][3:6])
+        assert (np.abs(pixels.astype(int) - grey).max(axis=2) < 4).sum() > 2000
+    audit(cache=unknown, split="random", out=tmp_path / "out", threshold=1.0)
+    assert not (tmp_path / "out" / "pairs.png").exists()  # nothing is left of the earlier audit
+
+
+def test_without_frames_there_is_no_picture_and_it_says_so(tmp_path, data):
+    values, labels, _, _ = data
+    cache = make_cache(tmp_path / "c", values, labels, [None] * 120, frames=False)
+    report = audit(cache=cache, split="random", out=tmp_path / "out")
+    assert "no picture: the cache holds no frames of these clips" in report.notes
+    assert not (tmp_path / "out" / "pairs.png").exists()
+
+
+def test_a_pair_of_two_classes_is_counted(tmp_path):
+    values, labels, _ = recordings(60, 2)
+    labels = ["K9" if i == 7 else label for i, label in enumerate(labels)]  # mislabelled
+    labels[9] = "K9"
+    report = audit(cache=make_cache(tmp_path / "c", values, labels, [None] * 120), split="random", threshold=0.9)
+    assert report.pairs_across_labels == 2
+    assert report.strangers_found == pytest.approx(4 / 120)
+
+
+def test_the_backbone_with_the_most_clips_is_taken(tmp_path, data):
+    values, labels, _, _ = data
+    folder = make_cache(tmp_path / "c", values, labels, [None] * 120, backbones=("all",))
+    store = Cache(folder).feature_store({"backbone": "few", "preprocessing": {"preset": "native"}})
+    key = text_column([hashlib.sha256(b"0").hexdigest()])
+    store.write_part({"key": key, "features": np.ones((1, 6, 3), np.float16), "pts_seconds": np.zeros((1, 6))})
+    assert audit(cache=folder, split="random").backbone == "all"
+    with pytest.raises(UsageError, match="unknown backbone 'non'"):
+        audit(cache=folder, backbone="non")
+    with pytest.raises(StoreError, match="holds no features of preset paper"):
+        audit(cache=folder, preset="paper")
+
+
+def test_what_is_in_the_way_is_refused_before_any_work(tmp_path, unknown):
+    (tmp_path / "there.csv").touch()
+    with pytest.raises(UsageError, match="exists"):
+        audit(cache=unknown, manifest=tmp_path / "there.csv")
+    with pytest.raises(UsageError, match="is a file"):
+        audit(cache=unknown, out=tmp_path / "there.csv")
+
+
+# --- the line that train-head prints ---
+
+
+def sides(train, val, test):
+    parts = {"train": train, "val": val, "test": test}
+    return Split(rule="r", seed=0, notes=(), **{k: np.array(v, dtype=np.int64) for k, v in parts.items()})
+
+
+def test_the_verdict_counts_test_clips_and_ignores_validation():
+    values, labels, recording = recordings(20, 2)
+    found = find_near_duplicates(embed([values]), labels=labels, groups=[None] * 40)
+    groups = [f"g{r}" for r in recording]
+    apart = verdict(sides(range(20), [20, 22], [21, 23, *range(24, 40)]), groups, found)  # val and test share
+    assert (apart.leaks, apart.share_group, apart.near_duplicate, apart.n_test) == (False, 0, 0, 18)
+    assert apart.text.startswith("no leak found: of 18 test clips 0 share a group with training, 0 have a near-dup")
+    mixed = verdict(sides([*range(20), 20], [], [21, *range(22, 40)]), [None] * 40, found)
+    assert (mixed.leaks, mixed.share_group, mixed.near_duplicate) == (True, 0, 1)
+    both = verdict(sides([0, 2, 3], [], [1, 4]), groups, found)
+    assert (both.leaks, both.share_group, both.near_duplicate) == (True, 1, 1)
+    only_groups = verdict(sides([0], [], [1, 4]), groups, None)
+    assert (only_groups.leaks, only_groups.share_group) == (True, 1)
+    assert "near-duplicates not looked for" in only_groups.text
+
+
+def test_features_in_memory_give_the_same_pairs_as_the_cache(known, monkeypatch):
+    data = load_cached(Cache(known), ["net"])
+    found = find_in_features(data)
+    assert len(found.pairs) == audit(cache=known).pairs == 120
+    monkeypatch.setattr("fitrec_cache.audit._AT_ONCE", 119)
+    assert find_in_features(data) is None
+
+
+def test_frames_can_be_looked_through_too():
+    rng = np.random.default_rng(0)
+    scenes = rng.integers(0, 256, (30, 1, 64, 64, 3))
+    values = np.clip(np.repeat(scenes, 2, axis=0) + rng.integers(-3, 4, (60, 4, 64, 64, 3)), 0, 255).astype(np.uint8)
+    ids = [str(i) for i in range(60)]
+    labels = [f"K{i // 2 % 3}" for i in range(60)]
+    made = Features(values=values, pts_seconds=np.zeros((60, 4)), clip_ids=ids, labels=labels, groups=[None] * 60)
+    assert {tuple(p) for p in find_in_features(made).pairs.tolist()} == {(i, i + 1) for i in range(0, 60, 2)}
+
+
+def test_the_verdict_loads_nothing_heavy():
+    heavy = ("matplotlib", "av", "timm", "sklearn", "fitrec_cache.pair_picture")
+    assert loaded("import fitrec_cache.audit", *heavy) == set()

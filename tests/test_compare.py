@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from fitrec_cache.compare import compare
+from fitrec_cache.errors import StoreCorrupt, UsageError
+
+LABELS = ["Hop", "Lunge", "Squat"]
+
+
+def write_run(folder, right, *, variant="mean", backbone="net", seed=0, fold="", split="group", first=0, **more):
+    """Write a run folder whose head has the test clips right where ``right`` says so; two clips a group."""
+    right = np.asarray(right, dtype=bool)
+    clips = [f"c{i:04d}" for i in range(first, first + len(right))]
+    truth = np.array([i % 3 for i in range(first, first + len(right))])
+    logits = np.zeros((len(right), 3), np.float32)
+    logits[np.arange(len(right)), np.where(right, truth, (truth + 1) % 3)] = 2
+    groups = [f"g{i // 2}" for i in range(first, first + len(right))]
+    run = {
+        "run_version": 1,
+        "head": {"variant": variant, "n_classes": 3, "input_dim": 4, "attention": more.pop("attention", None)},
+        "labels": more.pop("labels", LABELS),
+        "training": {"learning_rate": more.pop("learning_rate", 0.001), "device": "cpu"},
+        "seed": seed,
+        "fold": fold,
+        "split": {"rule": split, "test": clips, "test_groups": more.pop("groups", groups)},
+        "sources": [{"identity": {"weights": more.pop("weights", "w"), "preprocessing": {"preset": "native"}}}],
+        "backbone": backbone,
+        **more,
+    }
+    folder.mkdir(parents=True)
+    outputs = {"test_logits": logits, "test_targets": truth.astype(np.int64)}
+    safetensors.numpy.save_file(outputs, folder / "logits.safetensors")
+    (folder / "run.json").write_text(json.dumps(run))
+    return folder
+
+
+def pattern(both, only_a, only_b, neither):
+    """Return what two models have right: of 100 clips, 60 both, and so on."""
+    a = [1] * both + [1] * only_a + [0] * only_b + [0] * neither
+    b = [1] * both + [0] * only_a + [1] * only_b + [0] * neither
+    return a, b
+
+
+def test_a_clear_winner_beats_the_other_with_mcnemars_p(tmp_path):
+    a, b = pattern(50, 30, 6, 14)
+    runs = [write_run(tmp_path / "a", a, variant="vit-lstm"), write_run(tmp_path / "b", b)]
+    report = compare(runs)
+    assert [(m.name, m.accuracy, m.n, m.n_groups) for m in report.models] == [
+        ("vit-lstm on net", 0.8, 100, 50),
+        ("mean on net", 0.56, 100, 50),
+    ]
+    pair = report.pairs[0]
+    assert (pair.a, pair.b, pair.n, pair.only_a, pair.only_b) == ("vit-lstm on net", "mean on net", 100, 30, 6)
+    assert pair.difference == pytest.approx(0.24)
+    assert pair.p == pytest.approx(2 * sum(math.comb(36, k) for k in range(7)) / 2**36)
+    assert pair.p_holm == pair.p
+    assert pair.text.startswith("vit-lstm on net beats mean on net by 24.0 points (95 % ")
+    low, high = pair.ci95
+    # Pairs of clips share their fate here: the standard deviation of a mean over 50 groups.
+    gains = (np.array(a) - np.array(b)).reshape(50, 2).mean(axis=1)
+    assert (low, high) == pytest.approx(
+        (0.24 - 1.96 * gains.std() / 50**0.5, 0.24 + 1.96 * gains.std() / 50**0.5), abs=0.015
+    )
+    assert report.to_dict()["pairs"][0]["seeds"] == [0]
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_a_small_difference_is_not_distinguishable_and_the_better_is_named_first(tmp_path):
+    a, b = pattern(50, 6, 9, 35)
+    pair = compare([write_run(tmp_path / "a", a, variant="lrcn"), write_run(tmp_path / "b", b)]).pairs[0]
+    assert (pair.a, pair.only_a, pair.only_b) == ("mean on net", 9, 6)
+    assert pair.text.startswith("mean on net and lrcn on net are not distinguishable at n = 100 (3.0 points, 95 % -")
+
+
+def test_a_group_that_decides_alone_is_no_evidence(tmp_path):
+    """Eight clips differ, all of one group: McNemar alone would see p = 0.008."""
+    a, b = pattern(40, 8, 0, 52)
+    groups = ["one" if 40 <= i < 48 else f"g{i}" for i in range(100)]
+    runs = [write_run(tmp_path / n, r, variant=n, groups=groups) for n, r in (("x", a), ("y", b))]
+    pair = compare(runs).pairs[0]
+    assert pair.p == pytest.approx(2 / 2**8)
+    assert pair.ci95[0] == 0
+    assert "not distinguishable" in pair.text
+
+
+def test_seeds_are_one_model_and_a_clip_counts_for_who_has_it_right_more_often(tmp_path):
+    for seed, (right_a, right_b) in enumerate(([[1, 1, 0, 1], [1, 0, 0, 1]], [[1, 1, 0, 0], [0, 0, 1, 1]])):
+        write_run(tmp_path / "a" / f"seed{seed}", right_a, variant="vit-lstm", seed=seed)
+        write_run(tmp_path / "b" / f"seed{seed}", right_b, seed=seed)
+    report = compare([tmp_path / "a", tmp_path / "b"])
+    best, other = report.models
+    assert (best.name, best.seeds, best.accuracies) == ("vit-lstm on net", (0, 1), (0.75, 0.5))
+    assert best.accuracy == 0.625
+    assert best.sd == pytest.approx(0.25 / 2**0.5)
+    assert other.accuracies == (0.5, 0.5)
+    pair = report.pairs[0]
+    # A less B by clip, over two seeds: +1, +2, -1, -1
+    assert (pair.only_a, pair.only_b, pair.n, pair.seeds) == (2, 2, 4, (0, 1))
+    assert pair.difference == pytest.approx(1 / 8)
+
+
+def test_folds_are_pooled_by_clip_not_averaged(tmp_path):
+    write_run(tmp_path / "r" / "01-seed0", [1, 1, 1, 1, 1, 1], fold="01", split="kfold:2")
+    write_run(tmp_path / "r" / "02-seed0", [0, 0], fold="02", split="kfold:2", first=6)
+    model = compare([tmp_path]).models[0]
+    assert (model.accuracy, model.n, model.folds, model.sd) == (0.75, 8, 2, None)
+
+
+def test_a_seed_without_all_folds_is_left_out_and_named(tmp_path):
+    for seed, folds in ((0, ("01", "02")), (1, ("01",))):
+        for fold in folds:
+            write_run(tmp_path / f"{fold}-seed{seed}", [1, 0], fold=fold, seed=seed, first=2 * int(fold))
+    report = compare([tmp_path])
+    assert report.models[0].seeds == (0,)
+    assert report.notes == ("mean on net: seed 1 lacks some of the 2 folds: left out",)
+
+
+def test_several_pairs_are_adjusted_for_their_number(tmp_path):
+    rng = np.random.default_rng(0)
+    rights = {"a": rng.random(200) < 0.9, "b": rng.random(200) < 0.8, "c": rng.random(200) < 0.3}
+    for name, right in rights.items():
+        write_run(tmp_path / name, right, variant=name)
+    report = compare([tmp_path])
+    assert report.tried == len(report.pairs) == 3
+    by_size = sorted(report.pairs, key=lambda p: p.p)
+    assert [p.p_holm for p in by_size] == pytest.approx(
+        [min(1, 3 * by_size[0].p), max(3 * by_size[0].p, 2 * by_size[1].p), max(2 * by_size[1].p, by_size[2].p)]
+    )
+
+
+def test_different_test_clips_are_not_compared_and_it_says_so(tmp_path):
+    write_run(tmp_path / "a", [1] * 10, variant="vit-lstm")
+    write_run(tmp_path / "b", [0] * 10, first=4)
+    report = compare([tmp_path])
+    assert report.pairs == ()
+    assert report.notes == (
+        "vit-lstm on net and mean on net have different test clips in 1 runs (seed 0: 10 and 10, 6 in common): "
+        "not compared on these",
+        "vit-lstm on net and mean on net share no run with the same test clips: not compared",
+    )
+
+
+def test_only_shared_seeds_and_the_same_split_rule_are_compared(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path / f"a{seed}", [1, 0], variant="vit-lstm", seed=seed)
+    write_run(tmp_path / "b", [1, 1], seed=1)
+    write_run(tmp_path / "c", [1, 1], seed=1, split="random", variant="vit-lstm")
+    report = compare([tmp_path])
+    assert [(p.seeds, p.split) for p in report.pairs] == [((1,), "group")]
+    assert any("2 runs have no counterpart" in n for n in report.notes)
+    assert "models with different split rules are not compared with each other" in report.notes
+    assert [m.split for m in report.models] == ["group", "group", "random"]
+
+
+def test_clips_may_be_in_any_order(tmp_path):
+    a, b = pattern(3, 4, 0, 5)
+    run = write_run(tmp_path / "a", a, variant="vit-lstm")
+    write_run(tmp_path / "b", b)
+    settings = json.loads((run / "run.json").read_text())
+    outputs = safetensors.numpy.load_file(run / "logits.safetensors")
+    order = np.random.default_rng(0).permutation(12)
+    for name in ("test", "test_groups"):
+        settings["split"][name] = [settings["split"][name][i] for i in order]
+    (run / "run.json").write_text(json.dumps(settings))
+    shuffled = {k: np.ascontiguousarray(v[order]) for k, v in outputs.items()}
+    safetensors.numpy.save_file(shuffled, run / "logits.safetensors")
+    pair = compare([tmp_path]).pairs[0]
+    assert (pair.only_a, pair.only_b) == (4, 0)
+
+
+def test_models_are_named_by_what_differs(tmp_path):
+    write_run(tmp_path / "1", [1, 0], attention="dot", learning_rate=0.01)
+    write_run(tmp_path / "2", [1, 0], attention="none", learning_rate=0.01)
+    write_run(tmp_path / "3", [1, 0], variant="lrcn", backbone="pixels")
+    write_run(tmp_path / "4", [1, 0], variant="lrcn", backbone="pixels", weights="v")
+    names = {m.name for m in compare([tmp_path]).models}
+    assert names == {
+        "mean on net, attention dot",
+        "mean on net, attention none",
+        "lrcn on pixels, features no. 1",
+        "lrcn on pixels, features no. 2",
+    }
+
+
+def test_clips_without_groups_are_drawn_one_by_one(tmp_path):
+    a, b = pattern(40, 8, 0, 52)
+    runs = [write_run(tmp_path / n, r, variant=n, groups=[None] * 100) for n, r in (("x", a), ("y", b))]
+    report = compare(runs)
+    assert report.models[0].n_groups is None
+    assert report.pairs[0].ci95[0] > 0
+    assert "beats" in report.pairs[0].text
+
+
+def test_tables_are_written(tmp_path):
+    a, b = pattern(50, 30, 6, 14)
+    runs = [write_run(tmp_path / "r" / n, r, variant=f"x{n}") for n, r in (("1", a), ("2", b))]
+    compare(runs, out=tmp_path / "t.md")
+    page = (tmp_path / "t.md").read_text()
+    assert "| x1 on net | group | 80.0 | one seed | " in page
+    assert "- x1 on net beats x2 on net by 24.0 points" in page
+    assert "1 pair compared" in page
+    compare(runs, out=tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["kind"], r["a"], float(r["value"])) for r in rows] == [
+        ("model", "x1 on net", 0.8),
+        ("model", "x2 on net", 0.56),
+        ("pair", "x1 on net", 0.24),
+    ]
+
+
+def test_wrong_use_is_refused(tmp_path):
+    run = write_run(tmp_path / "a", [1, 0])
+    assert len(compare([run, run, tmp_path]).models) == 1  # the same folder named twice is one run
+    with pytest.raises(UsageError, match=r"\.md or \.csv"):
+        compare([run], out=tmp_path / "x.txt")
+    with pytest.raises(UsageError, match="no run in"):
+        compare([tmp_path / "none"])
+    with pytest.raises(UsageError, match="no run named"):
+        compare([])
+    copy = write_run(tmp_path / "copy", [1, 1])
+    with pytest.raises(UsageError, match="runs of the same model, seed and fold"):
+        compare([run, copy])
+    other = write_run(tmp_path / "other", [1, 0], variant="lrcn", labels=["Squat", "Hop", "Lunge"])
+    with pytest.raises(UsageError, match=r"clip c0000 is of class Hop in .* and of class Squat"):
+        compare([run, other])
+
+
+def test_damaged_runs_are_named(tmp_path):
+    run = write_run(tmp_path / "a", [1, 0, 1])
+    outputs = safetensors.numpy.load_file(run / "logits.safetensors")
+    safetensors.numpy.save_file({**outputs, "test_logits": outputs["test_logits"][:2]}, run / "logits.safetensors")
+    with pytest.raises(StoreCorrupt, match="Train the head again"):
+        compare([run])
+    (run / "logits.safetensors").unlink()
+    with pytest.raises(StoreCorrupt, match=r"logits\.safetensors"):
+        compare([run])
+    (run / "run.json").write_text("{")
+    with pytest.raises(StoreCorrupt, match="cannot be read"):
+        compare([run])

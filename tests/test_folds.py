@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import collections
+
+import numpy as np
+import pytest
+
+from fitrec_cache.errors import UsageError
+from fitrec_cache.folds import make_folds
+
+NAMES = [f"{label}/{i}.mp4" for label in "AB" for i in range(6)]
+
+
+def clips(groups=None, extra=None, n=12):
+    return {
+        "clip_ids": NAMES[:n],
+        "labels": [name[0] for name in NAMES[:n]],
+        "groups": groups or [None] * n,
+        "extra": extra or [{}] * n,
+        "seed": 0,
+    }
+
+
+@pytest.mark.parametrize("with_val", [False, True])
+def test_the_manifest_decides_who_tests(with_val):
+    column = ["test" if n[2] == "5" else "val" if with_val and n[2] == "4" else "train" for n in NAMES]
+    extra = [{"split": s} for s in column]
+    (fold,) = make_folds("manifest", **clips(extra=extra))
+    split = fold.split
+    assert (fold.name, split.rule) == ("", "manifest")
+    assert [NAMES[i] for i in split.test] == ["A/5.mp4", "B/5.mp4"]
+    assert not set(split.train) & (set(split.val) | set(split.test))
+    if with_val:
+        assert [NAMES[i] for i in split.val] == ["A/4.mp4", "B/4.mp4"]
+        (together,) = make_folds("manifest", **clips(extra=extra, groups=[n[0] for n in NAMES]))
+        assert any("leaks: 2" in note for note in together.split.notes)
+    for bad in ([{}] * 12, [{"split": "tset"}] * 12, [{"split": "test"}] * 12):
+        with pytest.raises(UsageError, match="column split"):
+            make_folds("manifest", **clips(extra=bad))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_k_folds_test_every_clip_once_and_keep_groups_together(known):
+    rng = np.random.default_rng(0)
+    labels = [str(k) for k in rng.integers(0, 3, 90)]
+    groups = [f"{label}g{i % 6}" if known else None for i, label in enumerate(labels)]
+    names = [f"{i}.mp4" for i in rng.permutation(90)]
+    folds = make_folds("kfold:5", clip_ids=names, labels=labels, groups=groups, extra=[{}] * 90, seed=1)
+    assert [f.name for f in folds] == ["01", "02", "03", "04", "05"]
+    tested = collections.Counter(int(i) for f in folds for i in f.split.test)
+    assert tested == dict.fromkeys(range(90), 1)
+    for fold in folds:
+        sides = [set(side.tolist()) for side in (fold.split.train, fold.split.val, fold.split.test)]
+        assert sum(map(len, sides)) == 90
+        assert len(set.union(*sides)) == 90
+        assert fold.split.rule == "kfold:5"
+        if known:
+            of = [{groups[i] for i in side} for side in sides]
+            assert not of[0] & of[2]
+            assert not of[0] & of[1]
+            assert not of[1] & of[2]
+        else:
+            share = collections.Counter(labels[i] for i in sides[2])
+            assert all(abs(share[k] - labels.count(k) / 5) <= 1 for k in "012")
+    turned = np.arange(90)[::-1]
+    again = make_folds(
+        "kfold:5",
+        clip_ids=[names[i] for i in turned],
+        labels=[labels[i] for i in turned],
+        groups=[groups[i] for i in turned],
+        extra=[{}] * 90,
+        seed=1,
+    )
+    assert [{names[turned[i]] for i in f.split.test} for f in again] == [
+        {names[i] for i in f.split.test} for f in folds
+    ]
+
+
+def test_leave_one_tests_each_value_of_a_column_once():
+    room = ["x/1" if n[2] in "01" else "y" if n[2] in "23" else "z" for n in NAMES]
+    folds = make_folds("leave-one:room", **clips(extra=[{"room": r} for r in room]))
+    assert [f.name for f in folds] == ["01-x/1", "02-y", "03-z"]
+    assert [sorted(NAMES[i][2] for i in f.split.test) for f in folds] == [list("0011"), list("2233"), list("4455")]
+    by_group = make_folds("leave-one:group", **clips(groups=room))
+    assert [f.split.test.tolist() for f in by_group] == [f.split.test.tolist() for f in folds]
+
+
+def test_wrong_rules_are_refused():
+    for rule, reason in (
+        ("kfold:1", "at least 2"),
+        ("kfold:x", "at least 2"),
+        ("kfold:13", "of 12 clips"),
+        ("leave-one:room", "no clip has that column"),
+        ("leave-one:", "no clip has that column"),
+        ("kfolds:3", "unknown split"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            make_folds(rule, **clips())
+    with pytest.raises(UsageError, match="of 2 groups"):
+        make_folds("kfold:3", **clips(groups=[n[0] for n in NAMES]))
+    with pytest.raises(UsageError, match="1 clips have no value"):
+        make_folds("leave-one:room", **clips(extra=[{}] + [{"room": str(i)} for i in range(11)]))
+    with pytest.raises(UsageError, match="expected at least two"):
+        make_folds("leave-one:room", **clips(extra=[{"room": "x"}] * 12))

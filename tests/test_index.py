@@ -1,0 +1,143 @@
+"""An index changes how much is read, and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fitrec_cache import index, store
+from fitrec_cache.cache import Cache, HeldClip
+from fitrec_cache.check import check
+from fitrec_cache.store import Store, text_column
+
+IDENTITY = {"what": "a test"}
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    monkeypatch.setattr(store, "FEWEST_PARTS", 4)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Names of the parts that were opened."""
+    seen = []
+
+    def spy(function):
+        def call(path, *rest):
+            seen.append(path.name)
+            return function(path, *rest)
+
+        return call
+
+    for name in ("_read_keys", "read_part"):
+        monkeypatch.setattr(store, name, spy(getattr(store, name)))
+    return seen
+
+
+def part(*keys):
+    return {
+        "key": text_column(keys),
+        "features": np.array([[[float(k)]] for k in keys], dtype=np.float16),
+        "pts_seconds": np.zeros((len(keys), 1)),
+    }
+
+
+def fill(folder, numbers):
+    made = Store(folder, "features", IDENTITY)
+    for n in numbers:
+        made.write_part(part(str(2 * n), str(2 * n + 1)))
+    return made
+
+
+def opened(folder):
+    return Store(folder, "features", IDENTITY)
+
+
+def indexes(folder):
+    return sorted(p for p in folder.iterdir() if index.INDEX.fullmatch(p.name))
+
+
+def test_an_index_saves_reading_the_parts_it_lists(tmp_path, reads):
+    made = fill(tmp_path, range(5))
+    made.write_index()
+    fill(tmp_path, [5])
+    reads.clear()
+    found = opened(tmp_path)
+    assert len(reads) == 1  # the part that came later
+    assert found.keys() == [str(n) for n in range(12)]
+    assert [float(found.row(str(n))["features"][0, 0]) for n in range(12)] == list(range(12))
+    assert len(indexes(tmp_path)) == 1
+
+
+def test_it_is_written_when_many_parts_are_new_and_replaces_the_last(tmp_path):
+    made = fill(tmp_path, range(3))
+    made.write_index()
+    assert indexes(tmp_path) == []
+    made = fill(tmp_path, range(3, 40))
+    made.write_index()
+    (first,) = indexes(tmp_path)
+    made = fill(tmp_path, range(40, 49))
+    made.write_index()
+    assert indexes(tmp_path) == [first]  # 9 new beside 40: less than a quarter
+    made = fill(tmp_path, [49])
+    made.write_index()
+    (second,) = indexes(tmp_path)
+    assert second.name > first.name
+
+
+def damaged(path):
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+
+
+def of_another_store(path):
+    other = Store(path.parent / "other", "features", {"what": "another"})
+    for n in range(4):
+        other.write_part(part(str(90 + n)))
+    other.write_index()
+    made = indexes(path.parent / "other")[0]
+    path.unlink()
+    made.rename(path.parent / made.name)
+
+
+@pytest.mark.parametrize("change", [damaged, of_another_store, lambda p: p.unlink()])
+def test_without_a_sound_index_the_parts_are_read(tmp_path, reads, change):
+    fill(tmp_path, range(5)).write_index()
+    change(indexes(tmp_path)[0])
+    reads.clear()
+    assert opened(tmp_path).keys() == [str(n) for n in range(10)]
+    assert len(reads) == 5
+
+
+def test_a_part_that_is_gone_is_not_believed(tmp_path):
+    made = fill(tmp_path, range(5))
+    made.write_index()
+    (tmp_path / made.part_of("4")).unlink()
+    assert opened(tmp_path).keys() == ["0", "1", "2", "3", "6", "7", "8", "9"]
+
+
+def test_entries_of_clips_come_from_the_index_and_the_last_holds(tmp_path, reads):
+    cache = Cache(tmp_path / "c", create=True)
+    for n in range(6):
+        cache.write_clips(
+            [HeldClip(clip_id=f"a/{k}", video_sha256=str(n), label="x" * n, group=None) for k in range(3)]
+        )
+    before = cache.clips()
+    cache.write_index()
+    assert len(indexes(tmp_path / "c" / "clips")) == 1
+    reads.clear()
+    assert Cache(tmp_path / "c").clips() == before
+    assert {c.video_sha256 for c in before} == {"5"}
+    assert reads == []
+
+
+def test_check_finds_a_damaged_index_and_sets_it_aside(tmp_path):
+    cache = Cache(tmp_path / "c", create=True)
+    for n in range(6):
+        cache.write_clips([HeldClip(clip_id=str(n), video_sha256=str(n), label="x", group=None)])
+    cache.write_index()
+    assert check(cache=tmp_path / "c").problems == ()
+    damaged(indexes(tmp_path / "c" / "clips")[0])
+    assert "not those that were written" in check(cache=tmp_path / "c", repair=True).problems[0]["reason"]
+    assert check(cache=tmp_path / "c").problems == ()
+    assert len(Cache(tmp_path / "c").clips()) == 6

@@ -1,0 +1,477 @@
+from __future__ import annotations
+
+import importlib.resources
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from conftest import SMALL, write_class_folders
+from scipy.stats import binomtest
+
+from fitrec_cache import paper
+from fitrec_cache.cache import Cache
+from fitrec_cache.errors import NoCacheError, StoreCorrupt, UsageError
+from fitrec_cache.extract import extract
+from fitrec_cache.page import report
+from fitrec_cache.page.models import gather, wilson
+from fitrec_cache.page.records import read_records
+from fitrec_cache.recipes import RECIPES
+from fitrec_cache.train import train_head
+
+HOSTILE = '<script>console.error("owned")</script><img src=http://127.0.0.1/x onerror=alert(1)>'
+
+
+# --- runs to report on ---
+
+
+def write_run(folder, *, truth, guesses, labels=("Hop", "Lunge", "Squat"), test=None, steps=4, **run):
+    """Write a run folder by hand, as train-head does, from chosen answers; 1 to 3 epochs of history."""
+    truth, guesses, k = np.asarray(truth), np.asarray(guesses), len(labels)
+    test = [f"{labels[t]}/{i}.avi" for i, t in enumerate(truth)] if test is None else test
+    confusion = np.zeros((k, k), dtype=int)
+    np.add.at(confusion, (truth, guesses), 1)
+    logits = np.where(np.arange(k) == guesses[:, None], 3.0, 0.0).astype(np.float32)
+    weights = np.linspace(1, 3, steps, dtype=np.float32)
+    attention = np.tile(weights / weights.sum(), (len(truth), 1)).astype(np.float32)
+    variant, seed = run.pop("variant", "resnet50-lstm-attention"), run.pop("seed", 0)
+    split, notes = run.pop("split", "group"), run.pop("notes", [])
+    rows = [
+        {"epoch": e, "train_loss": 2 / e, "val_loss": 2.2 / e, "train_accuracy": 1 - 0.5 / e, "val_accuracy": 0.5}
+        for e in (1, 2, 3)
+    ]
+    bins = [{"low": 0.9, "high": 1.0, "n": len(truth), "confidence": 0.91, "accuracy": 0.5}]
+    metrics = {
+        "variant": variant, "backbone": "resnet50", "split": split, "seed": seed, "n_train": 9, "n_val": 3,
+        "n_test": len(truth), "epochs": 3, "best_epoch": 3, "parameters": 1234, "seconds": 65.0,
+        "accuracy": float((truth == guesses).mean()), "top5_accuracy": 1.0, "confusion": confusion.tolist(),
+        "history": rows, "labels": list(labels),
+        "calibration": {"temperature": 1.5, "ece": 0.41, "ece_uncalibrated": 0.48, "bins": bins},
+        "unknown": {
+            "false_alarm_rate": 0.05, "threshold": 0.33, "false_alarms": 0.075, "n": 8, "auroc": 0.8, "detected": 0.625,
+        },
+    }  # fmt: skip
+    document = {
+        "run_version": 1, "labels": list(labels), "seed": seed, "backbone": "resnet50", "sources": [],
+        "head": {"variant": variant, "n_classes": k, "attention": "additive"},
+        "training": {"epochs": 200, "learning_rate": 1e-4, "device": "cpu"}, "recipe": "paper",
+        "split": {"rule": split, "notes": notes, "train": ["a"], "val": ["b"], "test": test},
+        "versions": {"fitrec-cache": "0", "torch": "2"}, **run,
+    }  # fmt: skip
+    document["split"] = document.pop("split_document", document["split"])
+    folder.mkdir(parents=True)
+    tensors = {"test_logits": logits, "test_targets": truth.astype(np.int64), "test_attention": attention}
+    safetensors.numpy.save_file(tensors, folder / "logits.safetensors")
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "run.json").write_text(json.dumps(document))
+    return folder
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A run of twelve clips, nine of them right: one Hop and two Squats are taken for Lunge."""
+    truth = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
+    return write_run(tmp_path / "run", truth=truth, guesses=[0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 1, 1])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, cache_folder):
+    """A real run of two seeds on the cache, with the answers of the test side."""
+    out = tmp_path_factory.mktemp("runs") / "lstm"
+    train_head(
+        out=out, cache=cache_folder, variant="resnet50-lstm-attention", backbone=["test_resnet"], epochs=2, seed=(0, 1)
+    )
+    return out
+
+
+# --- a page as a reader sees it ---
+
+_VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Parses strictly: every element is closed by its own tag; keeps what the tests ask for."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.open, self.elements, self.text = [], [], []
+        self.source = path.read_text()
+        self.feed(self.source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).replace("\u00a0", " ").split())
+
+    def row(self, *starts_with):
+        """Return the cells of the first table row that begins with these words."""
+        for row in re.findall(r"<tr.*?</tr>", self.source, flags=re.DOTALL):
+            cells = [re.sub(r"<.*?>", " ", c).replace("\u00a0", " ") for c in re.split(r"</t[hd]>", row)]
+            cells = [" ".join(c.split()) for c in cells]
+            if cells[: len(starts_with)] == list(starts_with):
+                return cells
+        raise AssertionError(f"no row {starts_with}")
+
+
+@pytest.fixture
+def page(tmp_path):
+    """``page(*runs, cache=None)`` writes a report and reads it."""
+
+    def make(*runs, cache=None):
+        made = report(list(runs), out=tmp_path / "report.html", cache=cache)
+        assert made.bytes == (tmp_path / "report.html").stat().st_size
+        return made, Page(tmp_path / "report.html")
+
+    return make
+
+
+def assert_loads_nothing(page):
+    for tag, attrs in page.elements:
+        assert tag not in ("script", "iframe", "object", "embed", "base", "audio", "video")
+        for name in ("src", "srcset", "poster", "data", "background", "action"):
+            assert (attrs.get(name) or "data:").startswith("data:"), (tag, attrs)
+        assert tag != "link" or attrs["href"] == "data:,"
+        assert not any(name.startswith("on") for name in attrs)
+        assert "url(" not in (attrs.get("style") or "")
+    styles = "".join(re.findall(r"<style>(.*?)</style>", page.source, flags=re.DOTALL))
+    assert "url(" not in styles
+    assert "@import" not in styles
+
+
+# --- what it says ---
+
+
+def test_the_figures_are_those_of_the_run(page, made):
+    found, seen = page(made)
+    assert (found.models, found.runs) == (1, 1)
+    assert "resnet50-lstm-attention on resnet50 recognises 75.0 % of 12 clips" in seen.words
+    interval = binomtest(9, 12).proportion_ci(method="wilson")
+    row = seen.row("resnet50-lstm-attention resnet50")
+    assert row[1:3] == ["75.0 %", f"{interval.low:.1%} to {interval.high:.1%}".replace("%", " %")]
+    # By hand: precision Hop 3/3, Lunge 4/7, Squat 2/2, four clips each; F1 6/7, 8/11, 4/6.
+    assert row[7] == "85.7 %"
+    assert row[9] == "75.0 %"
+    assert seen.row("Hop", "")[2] == "75 %"
+    assert "Squat is most often taken for Lunge" in seen.words
+    assert "Squat taken for Lunge : 2 of 4 answers" in seen.words
+    assert "1 min 5 s" in seen.words
+    assert "group : 9 clips to train on, 3 for validation, 12 to test" in seen.words
+
+
+def test_calibration_and_the_threshold_are_told(page, made):
+    words = page(made)[1].words
+    assert "It is 41 points more sure than it is right" in words
+    assert "before temperature scaling 48.0 %" in words
+    assert "less than 33.0 % sure" in words
+    assert "on test clips it happens to 7.5 %" in words
+    assert "Of 8 clips of exercises it was never shown, 62.5 % are answered “unknown” (AUROC 0.800)" in words
+
+
+def test_both_tables_of_the_paper_stand_beside_ours(page, made):
+    _, seen = page(made)
+    assert seen.row("ResNet50+Attn")[2:7] == ["93.34 %", "97.04 %", "93.59 %", "93.34 %", "93.23 %"]
+    assert seen.row("resnet50-lstm-attention", "ours, split group, 1 seed, resnet50")[2] == "75.0 %"
+    assert seen.row("ResNet50+LSTM", "paper")[2:5] == ["27,852,579", "27,799,459", "53,120"]
+    assert seen.row("ResNet50+LSTM", "ours")[5] == "1,234"
+    assert seen.row("LRCN", "ours: no run of variant lrcn was given")
+
+
+def test_every_percentage_of_table_two_is_a_whole_number_of_its_clips():
+    for row in paper.TABLE_II:
+        for rate in (row.accuracy, row.top5_accuracy, row.recall):
+            correct = round(rate * paper.TEST_CLIPS)
+            assert round(correct / paper.TEST_CLIPS, 4) == rate
+
+
+def test_seeds_are_one_model_and_add_no_clips(page, tmp_path):
+    truth = [0] * 10 + [1] * 10
+    for seed, right in enumerate((16, 18, 20)):
+        guesses = [t if i < right else 2 for i, t in enumerate(truth)]
+        write_run(tmp_path / "many" / f"seed{seed}", truth=truth, guesses=guesses, seed=seed)
+    found, seen = page(tmp_path / "many")
+    assert (found.models, found.runs) == (1, 3)
+    row = seen.row("resnet50-lstm-attention resnet50")
+    assert row[1] == "90.0 ± 10.0 %"  # of 80, 90 and 100
+    interval = binomtest(18, 20).proportion_ci(method="wilson")  # 20 clips, not 60
+    assert row[2] == f"{interval.low:.1%} to {interval.high:.1%}".replace("%", " %")
+    assert row[4:6] == ["20", "3"]
+    assert "--seed 0 --seed 1 --seed 2" in seen.words
+
+
+def test_folds_are_pooled_and_listed(page, tmp_path):
+    shared = {"split": "leave-one:series"}
+    one = {"test": ["a1", "a2", "a3", "a4"], "fold": "A"}
+    two = {"test": ["b1"], "fold": "B"}
+    write_run(tmp_path / "f" / "A-seed0", truth=[0, 1, 0, 1], guesses=[0, 1, 0, 1], **one, **shared)
+    write_run(tmp_path / "f" / "B-seed0", truth=[0], guesses=[1], **two, **shared)
+    _, seen = page(tmp_path / "f")
+    row = seen.row("resnet50-lstm-attention resnet50")
+    assert row[1] == "80.0 %"  # 4 of 5 clips, not the mean of 100 % and 0 %
+    assert row[4:6] == ["5", "1 × 2 folds"]
+    assert seen.row("B", "0", "1")[3] == "0.0 %"
+
+
+def test_models_that_differ_in_a_setting_are_told_apart_and_ranked_by_validation(tmp_path):
+    a = write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 0])
+    b = write_run(tmp_path / "b", truth=[0, 1], guesses=[0, 1], training={"learning_rate": 0.5, "device": "cpu"})
+    metrics = json.loads((a / "metrics.json").read_text())
+    metrics["history"][2]["val_accuracy"] = 0.9  # worse on test, better on validation
+    (a / "metrics.json").write_text(json.dumps(metrics))
+    models = gather(read_records([b, a]))
+    assert [m.first.folder for m in models] == [a, b]
+    assert "learning rate 0.0001" in models[0].name
+    assert "learning rate 0.5" in models[1].name
+
+
+def test_a_leak_is_in_the_headings(page, tmp_path):
+    note = "leaks: 5 of 12 test clips share a group with a training clip"
+    _, seen = page(write_run(tmp_path / "r", truth=[0, 1], guesses=[0, 1], split="random", notes=[note]))
+    assert "Split random leaks: test clips have siblings in training" in seen.words
+    assert note in seen.words
+
+
+def test_the_split_that_was_used_is_audited(page, tmp_path, weights, inline):
+    videos = write_class_folders(tmp_path / "videos", groups=2, clips=2)
+    cache = Cache(tmp_path / "cache", create=True)
+    extract(videos, cache=cache.folder, backbone=[weights("test_resnet")], **SMALL)
+    clips = [clip.clip_id for clip in Cache(cache.folder).clips()]
+    train, test = ([c for c in clips if c.endswith(f"_c0{i}.avi")] for i in (1, 2))  # siblings on both sides
+    sources = [{"kind": "features", "identity": s.identity} for s in Cache(cache.folder).feature_stores()]
+    split = {"rule": "group", "notes": [], "train": train, "val": [], "test": test}
+    truth = [0, 0, 1, 1, 2, 2]
+    write_run(tmp_path / "r", truth=truth, guesses=truth, split_document=split, sources=sources, test=test)
+    _, seen = page(tmp_path / "r", cache=cache.folder)
+    assert "Split group leaks: test clips have siblings in training" in seen.words
+    assert "split leaks: of 6 test clips 6 share a group with training" in seen.words
+
+
+def test_wilson_agrees_with_scipy():
+    for correct, n in ((0, 3), (3, 3), (7, 20), (631, 676)):
+        truth = binomtest(correct, n).proportion_ci(method="wilson")
+        assert wilson(correct / n, n) == pytest.approx((truth.low, truth.high))
+
+
+def test_the_command_is_what_differs_from_the_recipe(page, tmp_path):
+    training = {**RECIPES["native"].to_dict(), "epochs": 7, "dropout": 0.5, "device": "cpu"}
+    split = {"rule": "kfold:3", "notes": [], "test": ["a"], "unknown": ["Row/1.avi", "Row/2.avi"]}
+    write_run(
+        tmp_path / "r", truth=[0], guesses=[0], test=["a"], training=training, recipe="native", split="kfold:3",
+        split_document=split,
+    )  # fmt: skip
+    command = (
+        "fitrec-cache train-head --features FILE --variant resnet50-lstm-attention --split kfold:3 --seed 0 "
+        "--recipe native --epochs 7 --set dropout=0.5 --attention additive --unknown Row "
+        "--out RUNS/resnet50-lstm-attention"
+    )
+    assert command in page(tmp_path / "r")[1].words
+
+
+# --- what may be missing ---
+
+
+def test_an_older_run_folder_is_reported_without_what_it_lacks(page, made):
+    (made / "logits.safetensors").unlink()
+    metrics = json.loads((made / "metrics.json").read_text())
+    del metrics["calibration"], metrics["unknown"]
+    (made / "metrics.json").write_text(json.dumps(metrics))
+    found, seen = page(made)
+    assert len(found.missing) == 3  # no cache, no answers, no calibration
+    assert "No attention and no wrong clips" in seen.words
+    assert "No calibration of" in seen.words
+    assert "Expected calibration error" not in seen.words
+    assert "75.0 %" in seen.words
+
+
+def test_frames_come_from_the_cache_and_their_absence_is_told(page, trained, cache_folder, tmp_path):
+    found, seen = page(trained, cache=cache_folder)
+    assert not any("frames" in line for line in found.missing)
+    pictures = [i for i in seen.all("img") if i["src"].startswith("data:image/jpeg")]
+    assert len(pictures) > 4
+    assert all(i["width"] and i["height"] for i in pictures)
+    found, seen = page(trained)
+    assert not [i for i in seen.all("img") if i["src"].startswith("data:image/jpeg")]
+    assert "What is not on this page" in seen.words
+    assert "no cache was given" in seen.words
+
+
+def test_a_damaged_frame_costs_only_its_picture(page, trained, cache_folder, tmp_path):
+    cache = shutil.copytree(cache_folder, tmp_path / "cache")
+    for part in cache.glob("frames/*/part-*"):
+        part.write_bytes(part.read_bytes()[:-1] + b"?")
+    found, seen = page(trained, cache=cache)
+    assert any("damaged" in line for line in found.missing)
+    assert "Attention" in seen.words
+
+
+def test_wrong_use_and_damage_are_named(tmp_path, made):
+    out = tmp_path / "r.html"
+    with pytest.raises(UsageError, match="no run at"):
+        report([tmp_path / "none"], out=out)
+    with pytest.raises(UsageError, match="no run given"):
+        report([], out=out)
+    with pytest.raises(NoCacheError, match="no cache at"):
+        report([made], out=out, cache=tmp_path / "none")
+    with pytest.raises(UsageError, match="make it first"):
+        report([made], out=tmp_path / "none" / "r.html")
+    (tmp_path / "thesis.html").write_text("<h1>mine</h1>")
+    with pytest.raises(UsageError, match="is not a report"):
+        report([made], out=tmp_path / "thesis.html")
+    assert (tmp_path / "thesis.html").read_text() == "<h1>mine</h1>"
+    (made / "metrics.json").write_text("{}")
+    with pytest.raises(StoreCorrupt, match="damaged"):
+        report([made], out=out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("key", ["logits", "targets", "attention"])
+def test_answers_that_do_not_fit_the_run_are_damage(tmp_path, made, key):
+    path = made / "logits.safetensors"
+    stored = safetensors.numpy.load_file(path)
+    stored[f"test_{key}"] = np.ascontiguousarray(stored[f"test_{key}"][1:])
+    safetensors.numpy.save_file(stored, path)
+    with pytest.raises(StoreCorrupt, match=r"logits\.safetensors"):
+        report([made], out=tmp_path / "r.html")
+
+
+def test_an_earlier_report_is_replaced_and_equal_runs_give_equal_bytes(tmp_path, made):
+    report([made], out=tmp_path / "r.html")
+    first = (tmp_path / "r.html").read_bytes()
+    report([made], out=tmp_path / "r.html")
+    assert (tmp_path / "r.html").read_bytes() == first
+
+
+# --- how it is built ---
+
+
+def test_hostile_names_are_text(page, tmp_path):
+    labels, test = (HOSTILE, "'\"&</style></table>", "Squat"), [HOSTILE, "</td>", "{{ 7 * 7 }}"]
+    notes = [HOSTILE]
+    _, seen = page(write_run(tmp_path / "r", truth=[0, 1, 2], guesses=[1, 1, 0], labels=labels, test=test, notes=notes))
+    assert_loads_nothing(seen)
+    assert HOSTILE in "".join(seen.text)
+    assert "{{ 7 * 7 }}" in "".join(seen.text)
+
+
+def test_it_loads_nothing_and_is_small(page, trained, cache_folder):
+    found, seen = page(trained, cache=cache_folder)
+    assert_loads_nothing(seen)
+    assert found.bytes < 1_000_000
+
+
+def test_a_screen_reader_finds_its_way(page, trained, cache_folder):
+    _, seen = page(trained, cache=cache_folder)
+    assert seen.all("html")[0]["lang"] == "en"
+    assert [len(seen.all(tag)) for tag in ("main", "header", "nav", "footer", "h1")] == [1] * 5
+    levels = [int(tag[1]) for tag, _ in seen.elements if re.fullmatch("h[1-6]", tag)]
+    assert all(b - a <= 1 for a, b in pairwise(levels))
+    assert len(seen.all("caption")) == len(seen.all("table")) > 4
+    assert all("scope" in attrs for attrs in seen.all("th"))
+    assert all("alt" in attrs for attrs in seen.all("img"))
+    ids = [attrs["id"] for _, attrs in seen.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    pointed = [a["href"][1:] for a in seen.all("a") if a["href"].startswith("#")]
+    labelled = [attrs["aria-labelledby"] for _, attrs in seen.elements if "aria-labelledby" in attrs]
+    assert {*pointed, *labelled} <= set(ids)
+
+
+def test_many_classes_and_models_stay_bounded(page, tmp_path):
+    rng, k = np.random.default_rng(0), 101
+    labels = [f"Class{i}" for i in range(k)]
+    for i in range(6):
+        truth, guesses = rng.integers(k, size=400), rng.integers(k, size=400)
+        training = {"learning_rate": i + 1.0, "device": "cpu"}
+        write_run(tmp_path / "m" / str(i), truth=truth, guesses=guesses, labels=labels, training=training)
+    found, seen = page(tmp_path / "m")
+    assert found.bytes < 3_000_000
+    assert "2 further models are in the tables only" in seen.words
+    assert "41 classes with the fewest errors are left out" in seen.words
+
+
+def test_the_templates_are_in_the_package():
+    folder = importlib.resources.files("fitrec_cache.page") / "templates"
+    assert (folder / "page.html").is_file()
+    assert (folder / "style.css").is_file()
+
+
+# --- in a browser ---
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
+
+
+def browse(path, profile, *options):
+    """Open a file with the network cut; return the page as the browser has it, and its console."""
+    command = [
+        CHROMIUM, "--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", f"--user-data-dir={profile}",
+        "--host-resolver-rules=MAP * ~NOTFOUND", "--proxy-server=http://127.0.0.1:9", "--proxy-bypass-list=<-loopback>",
+        "--enable-logging=stderr", *(["--no-sandbox"] if os.geteuid() == 0 else []), *options, "--dump-dom",
+        path.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@needs_browser
+def test_the_probe_sees_errors_and_attempts_to_load(page, made, tmp_path):
+    """The page's own policy makes each attempt to load something an error in the console."""
+    _, seen = page(made)
+    policy = re.search(r"<meta http-equiv=.Content-Security-Policy.*?>", seen.source)[0]
+    (tmp_path / "bad.html").write_text(f'{policy}<img src="http://localhost/x.png"><p>here</p>')
+    dom, console = browse(tmp_path / "bad.html", tmp_path / "profile")
+    assert "<p>here</p>" in dom
+    assert len(console) == 1
+    assert "http://localhost/x.png" in console[0]
+    (tmp_path / "bad.html").write_text("<script>oops()</script>")
+    assert "oops is not defined" in browse(tmp_path / "bad.html", tmp_path / "profile")[1][0]
+
+
+@needs_browser
+@pytest.mark.parametrize("options", [(), ("--force-dark-mode", "--window-size=390,800")], ids=["light", "dark phone"])
+def test_it_opens_in_a_browser_without_network_or_errors(page, trained, cache_folder, tmp_path, options):
+    page(trained, cache=cache_folder)
+    dom, console = browse(tmp_path / "report.html", tmp_path / "profile", *options)
+    assert "These commands make the same runs again" in dom
+    assert console == []
+
+
+@needs_browser
+def test_hostile_names_do_nothing_in_a_browser(page, tmp_path):
+    page(write_run(tmp_path / "r", truth=[0, 1], guesses=[1, 1], labels=(HOSTILE, "b"), test=[HOSTILE, "c"]))
+    dom, console = browse(tmp_path / "report.html", tmp_path / "profile")
+    assert "<script" not in dom
+    assert console == []
+
+
+@needs_browser
+def test_on_a_phone_nothing_is_wider_than_the_screen(page, trained, cache_folder, tmp_path):
+    page(trained, cache=cache_folder)
+    text = (tmp_path / "report.html").read_text()
+    text = re.sub(r"<meta http-equiv.*?>", "", text)  # which forbids scripts, this test's too
+    probe = "<script>document.title = `${document.documentElement.scrollWidth} of ${innerWidth}`</script>"
+    (tmp_path / "probe.html").write_text(text.replace("</body>", f"{probe}</body>"))
+    dom, _ = browse(tmp_path / "probe.html", tmp_path / "profile", "--window-size=390,800")
+    wide, screen = re.search(r"<title>(\d+) of (\d+)</title>", dom).groups()
+    assert int(wide) <= int(screen) <= 500

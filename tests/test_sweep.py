@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+import shlex
+
+import h5py
+import numpy as np
+import pytest
+from test_train import toy
+
+from fitrec_cache import sweep as module
+from fitrec_cache.errors import FitrecError, UsageError
+from fitrec_cache.sweep import sweep
+from fitrec_cache.train import train_head
+
+FAST = {"variant": "mean", "epochs": 3, "trials": 4, "finalists": 2, "split": ["group"], "seed": [0, 1]}
+
+
+@pytest.fixture
+def features(tmp_path):
+    return toy(tmp_path / "toy.h5", noise=1.5)
+
+
+def found(report):
+    return {k: v for k, v in report.to_dict().items() if k not in ("seconds", "out")}
+
+
+def test_a_search_finds_settings_that_train_head_takes(tmp_path, features):
+    report = sweep(out=tmp_path / "sweep", features=features, **FAST)
+    stored = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    assert stored["command"] == report.command
+    assert report.tries["finished"] + report.tries["given_up"] == 4
+    assert report.n_val == 24
+    assert report.splits == ("group seed 0", "group seed 1")
+    again = [f["val_accuracy_again"] for f in report.finalists]
+    assert again == sorted(again, reverse=True)
+    words = shlex.split(report.command)
+    settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+    train_head(out=tmp_path / "run", features=features, variant="mean", recipe="native", settings=settings)
+    training = json.loads((tmp_path / "run" / "run.json").read_text())["training"]
+    assert training["learning_rate"] == report.finalists[0]["settings"]["learning_rate"]
+
+
+def test_what_the_test_labels_are_changes_nothing(tmp_path, features):
+    train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1, split="group", seed=[0])
+    tested = set(json.loads((tmp_path / "run" / "run.json").read_text())["split"]["test"])
+    settings = FAST | {"seed": [0]}
+    lists = []
+    with h5py.File(features, "r+") as file:
+        ids = [i.decode() for i in file["clip_id"][()]]
+        for name, keep in (("train.txt", lambda i: i not in tested), ("test.txt", lambda i: i in tested)):
+            (tmp_path / name).write_text("".join(f"{i}\n" for i in ids if keep(i)))
+            lists.append(str(tmp_path / name))
+    settings["split"] = ["list:" + ",".join(lists)]
+    before = found(sweep(out=tmp_path / "a", features=features, **settings))
+    with h5py.File(features, "r+") as file:
+        rows = [k for k, i in enumerate(ids) if i in tested]
+        file["label"][rows] = np.roll(file["label"][()][rows], 1)
+        values = file["features"][()]
+        values[rows] = values[rows][::-1] * 3
+        file["features"][...] = values
+    after = found(sweep(out=tmp_path / "b", features=features, **settings))
+    assert before == after
+
+
+def test_a_search_goes_on_where_it_was(tmp_path, features, monkeypatch):
+    sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 3})
+    scored = []
+    score = module._Problem.score
+    monkeypatch.setattr(module._Problem, "score", lambda self, *a: scored.append(a) or score(self, *a))
+    report = sweep(out=tmp_path / "sweep", features=features, **FAST)
+    assert report.tries["finished"] + report.tries["given_up"] == 4
+    assert len(scored) == 1 + 1 + min(2, report.tries["finished"])  # the start, one new try, the finalists
+    with pytest.raises(UsageError, match="search for something else"):
+        sweep(out=tmp_path / "sweep", features=features, **FAST | {"epochs": 4})
+
+
+def test_a_sequence_head_is_searched_with_its_own_settings(tmp_path, features):
+    report = sweep(out=tmp_path / "sweep", features=features, **FAST | {"variant": "vit-lstm", "trials": 2})
+    assert {"attention", "skip_mean", "bidirectional", "differences"} <= report.finalists[0]["settings"].keys()
+
+
+def test_wrong_use_is_refused(tmp_path, features, monkeypatch):
+    for changes, reason in (
+        ({"variant": "meen"}, "Did you mean 'mean'"),
+        ({"variant": "lrcn"}, "learns from frames"),
+        ({"trials": 0}, "trials is 0"),
+        ({"split": ["grup"]}, "unknown split"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            sweep(out=tmp_path / "sweep", features=features, **FAST | changes)
+    monkeypatch.setitem(__import__("sys").modules, "optuna", None)
+    with pytest.raises(FitrecError, match=r"pip install 'fitrec-cache\[sweep\]'"):
+        sweep(out=tmp_path / "sweep", features=features, **FAST)
