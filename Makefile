@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test lint pytest bench clean
+.PHONY: setup demo test lint pytest bench torture clean
 
 setup: $(STAMP)
 
@@ -26,5 +26,9 @@ lint: setup
 pytest: setup
 	$(BIN)/python -m pytest -q
 
+torture: setup
+	$(BIN)/python benchmarks/torture.py
+	$(BIN)/python benchmarks/render.py
+
 clean:
-	rm -rf demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf demo torture .mypy_cache .ruff_cache .pytest_cache .hypothesis

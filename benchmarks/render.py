@@ -1,4 +1,4 @@
-"""Write the README's tables from committed JSON, between their markers.
+"""Write the tables of README and docs from committed JSON, between their markers.
 
 python benchmarks/render.py [--check]
 """
@@ -57,23 +57,39 @@ def demo() -> str:
     return f"```\n{text}\n```"
 
 
-BLOCKS = {"demo": demo, "exercises30": exercises30}
+def torture() -> str:
+    from torture_table import table
+
+    return table(json.loads((ROOT / "benchmarks/results/torture.json").read_text()))
+
+
+BLOCKS = {"demo": demo, "exercises30": exercises30, "torture": torture}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether the README is up to date")
+    parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
     check = parser.parse_args().check
-    readme = ROOT / "README.md"
-    old = new = readme.read_text()
+    stale = []
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        old = path.read_text()
+        new = rendered(old)
+        if old != new:
+            stale.append(path.name)
+            if not check:
+                path.write_text(new)
+    if check and stale:
+        sys.exit(f"{', '.join(stale)} does not match benchmarks/results: run python benchmarks/render.py")
+
+
+def rendered(text: str) -> str:
+    """Return a page with its blocks written anew."""
     for name, render in BLOCKS.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if pattern.search(new):
+        if pattern.search(text):
             block = render()
-            new = pattern.sub(lambda m, block=block: f"{m[1]}{block}\n{m[2]}", new)
-    if check:
-        sys.exit(0 if old == new else "README.md does not match benchmarks/results: run python benchmarks/render.py")
-    readme.write_text(new)
+            text = pattern.sub(lambda m, block=block: f"{m[1]}{block}\n{m[2]}", text)
+    return text
 
 
 if __name__ == "__main__":

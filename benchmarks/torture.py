@@ -15,6 +15,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class Job:
         kills, mutations, hostile: How many to try in all.
         deadline: When to stop, on the monotonic clock.
         seed: Of all that is random.
+        keep: Puts what a section has so far into the result file.
     """
 
     videos: Path
@@ -58,6 +60,7 @@ class Job:
     hostile: int
     deadline: float
     seed: int
+    keep: Callable[[dict[str, Any]], None]
 
     def time_left(self) -> bool:
         return time.monotonic() < self.deadline
@@ -82,17 +85,22 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown section {', '.join(sorted(unknown))}: expected some of {', '.join(SECTIONS)}")
     names = ("videos", "work", "backbone", "preset", "clips", "kills", "mutations", "hostile", "seed")
-    job = Job(**{n: getattr(args, n) for n in names}, deadline=time.monotonic() + args.seconds)
+    given = {n: getattr(args, n) for n in names} | {"deadline": time.monotonic() + args.seconds}
     result = json.loads(args.out.read_text()) if args.out.exists() else {}
     for name in args.only.split(","):
         started = time.monotonic()
         before = result.get(name, {})
-        section = getattr(importlib.import_module(SECTIONS[name]), name)(job, before)
-        section["seconds"] = round(before.get("seconds", 0) + time.monotonic() - started, 1)
-        result[name] = section
-        result["about"] = about(args)
-        args.out.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
-        print(name, json.dumps({k: v for k, v in section.items() if not isinstance(v, list | dict)}))
+
+        def keep(
+            section: dict[str, Any], name: str = name, before: dict[str, Any] = before, since: float = started
+        ) -> None:
+            result[name] = section | {"seconds": round(before.get("seconds", 0) + time.monotonic() - since, 1)}
+            result["about"] = about(args)
+            args.out.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+
+        run = getattr(importlib.import_module(SECTIONS[name]), name)
+        keep(run(Job(**given, keep=keep), before))
+        print(name, json.dumps({k: v for k, v in result[name].items() if not isinstance(v, list | dict)}))
 
 
 def about(args: argparse.Namespace) -> dict[str, Any]:

@@ -30,24 +30,29 @@ def kill(job: Job, before: dict[str, Any]) -> dict[str, Any]:
     rng = random.Random(f"{job.seed}-{_kills(figures)}")
     videos, reference, took = undisturbed(job, job.clips)
     orphans: set[int] = set()
+
+    def described() -> dict[str, Any]:
+        return {
+            **figures,
+            "kills": _kills(figures),
+            "clips_lost_by_kill": lost,
+            "most_clips_lost": max(lost, default=0),
+            "clips_a_part": COMMIT_CLIPS,
+            "clips_a_cache": len(reference),
+            "undisturbed_seconds": round(took, 2),
+        }
+
     while _kills(figures) < job.kills and job.time_left():
         cache = job.work / "killed"
         shutil.rmtree(cache, ignore_errors=True)
         _until_finished(job, videos, cache, took, rng, figures, lost, orphans)
         figures["caches_finished"] += 1
         figures["caches_that_differ"] += bits(cache) != reference
+        job.keep(described())
         print(f"{_kills(figures)} kills, {figures['caches_finished']} caches finished", flush=True)
     time.sleep(10)
     figures["decoder_processes_left_behind"] += sum(is_decoder(pid) for pid in orphans)
-    return {
-        **figures,
-        "kills": _kills(figures),
-        "clips_lost_by_kill": lost,
-        "most_clips_lost": max(lost, default=0),
-        "clips_a_part": COMMIT_CLIPS,
-        "clips_a_cache": len(reference),
-        "undisturbed_seconds": round(took, 2),
-    }
+    return described()
 
 
 def _kills(figures: dict[str, int]) -> int:
