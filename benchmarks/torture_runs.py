@@ -158,10 +158,7 @@ def _watch(path: Path, commit: int, hook: Callable[[str], None] | None) -> None:
     from fitrec_cache.store import Store, text_values
 
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    write_part, embed = (
-        Store.write_part,
-        Backbone.embed_prepared if hasattr(Backbone, "embed_prepared") else Backbone.embed,
-    )
+    write_part, embed = Store.write_part, Backbone.embed_prepared
 
     def log(line: str) -> None:
         os.write(descriptor, f"{line}\n".encode())
@@ -177,14 +174,14 @@ def _watch(path: Path, commit: int, hook: Callable[[str], None] | None) -> None:
         log(" ".join(["stored", f"{self.kind}/{self.folder.name}", *keys]))
         return written
 
-    def logged_embed(self: Any, frames: Any) -> Any:
-        embedded = embed(self, frames)
-        if len(frames) > 1:  # not the probe for the length of an embedding
+    def logged_embed(self: Any, x: Any) -> Any:
+        embedded = embed(self, x)
+        if len(x) > 1:  # not the probe for the length of an embedding
             log("embedded")
         return embedded
 
     extract.COMMIT_CLIPS = commit
-    Store.write_part, Backbone.embed = logged_write, logged_embed  # type: ignore[method-assign]
+    Store.write_part, Backbone.embed_prepared = logged_write, logged_embed  # type: ignore[method-assign]
     log("watched")
 
 

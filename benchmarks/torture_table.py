@@ -24,15 +24,19 @@ def table(result: dict[str, Any]) -> str:
 
 def kill(r: dict[str, Any]) -> list[tuple[str, ...]]:
     bad = r["caches_that_did_not_open"] + r["promised_rows_missing"] + r["damaged_parts"]
+    main, decoder, inside = (
+        r[f"kills_{k}"] for k in ("of_the_main_process", "of_a_decoder_process", "inside_a_commit")
+    )
     return [
         (
             "SIGKILL at any moment",
-            f"{r['kills']} kills at random moments of `extract` ({r['kills_of_the_main_process']} of "
-            f"the main process, {r['kills_of_a_decoder_process']} of a decoder; {r['kills_inside_a_commit']} inside a commit), parts of "
-            f"{r['clips_a_part']} clips, {r['caches_finished']} caches of {r['clips_a_cache']} clips finished",
+            f"{r['kills']} kills at random moments of `extract` ({main} of the main process, {decoder} of a decoder; "
+            f"{inside} inside a commit), parts of {r['clips_a_part']} clips, {r['caches_finished']} caches of "
+            f"{r['clips_a_cache']} clips finished",
             f"{bad} times a cache did not open, a clip reported done was missing or a part damaged; "
-            f"{r['caches_that_differ']} caches differ from an undisturbed run in any bit; at most {r['most_clips_lost']} "
-            f"embedded clips lost by a kill; {r['decoder_processes_left_behind']} decoder processes left behind",
+            f"{r['caches_that_differ']} caches differ from an undisturbed run in any bit; at most "
+            f"{r['most_clips_lost']} embedded clips lost by a kill; {r['decoder_processes_left_behind']} decoder "
+            "processes left behind",
             "`test_extract.py`, `test_torture.py`",
         )
     ]
@@ -99,8 +103,7 @@ def fuzz(r: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def hostile(r: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows = []
-    tests = tests
+    rows, tests = [], "`test_store.py`, `test_predict.py`, `test_clips.py`"
     for key, what in (
         ("hdf5_parts", "Hostile HDF5 parts"),
         ("mutated_hdf5_parts", "Parts with flipped bits and a checksum that fits"),
