@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test lint pytest bench bench-quick clean
+.PHONY: setup demo test lint pytest bench bench-quick torture clean
 
 setup: $(STAMP)
 
@@ -41,5 +41,9 @@ bench-quick: setup
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(STAGE_ONE) --out bench-work/stage_one.json --clips 12 --repeats 1 --growth 100 1000
 
+torture: setup
+	$(BIN)/python benchmarks/torture.py
+	$(BIN)/python benchmarks/render.py
+
 clean:
-	rm -rf demo bench-work .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf demo bench-work torture .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -123,8 +123,21 @@ def recipe() -> str:
     return "\n".join(lines)
 
 
-BLOCKS = {"demo": demo, "exercises30": exercises30, "audit": audit, "recipe": recipe, **render_stage_one.BLOCKS}
-DOCUMENTS = ("README.md", "docs/evaluation.md", "docs/performance.md")
+def torture() -> str:
+    from torture_table import table
+
+    return table(json.loads((ROOT / "benchmarks/results/torture.json").read_text()))
+
+
+BLOCKS = {
+    "demo": demo,
+    "exercises30": exercises30,
+    "audit": audit,
+    "recipe": recipe,
+    "torture": torture,
+    **render_stage_one.BLOCKS,
+}
+DOCUMENTS = ("README.md", "docs/evaluation.md", "docs/performance.md", "docs/reliability.md")
 
 
 def main() -> None:

@@ -80,6 +80,8 @@ class BackboneChoice:
         architecture = name.split(".", 1)[0]
         if not timm.is_model(architecture):
             raise unknown_name("backbone", name, _near(architecture))
+        if "." in name and name not in (known := timm.models.get_arch_pretrained_cfgs(architecture)):
+            raise unknown_name(f"pretrained tag of {architecture}", name, known or [architecture])
         return cls(name=name, weights=weights or ("embedded" if name == EMBEDDED else "hub"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.errors import StoreError, UsageError, unknown_name
-from fitrec_cache.files import canonical_json
+from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, unknown_name
+from fitrec_cache.files import canonical_json, parse_json
 from fitrec_cache.store import FORMAT_VERSION, Arrays, Store, digest, find_stores, open_root, text_column, text_values
+
+#: Larger settings than these are taken for mistakes, so that no file can ask for more memory than there is.
+MOST_SAMPLES = 1000
+MOST_PIXELS = 4320
 
 CLIPS_IDENTITY = {"format_version": FORMAT_VERSION, "what": "clips"}
 
@@ -56,14 +59,22 @@ class Cache:
         if not len(self._clips):
             return []
         columns = self._clips.rows(self._clips.keys(), CLIP_COLUMNS)
-        texts = [text_values(columns[name]) for name in CLIP_COLUMNS]
+        try:
+            return self._entries(*(text_values(columns[name]) for name in CLIP_COLUMNS))
+        except (TypeError, ValueError) as error:  # parts are checked when they are read
+            raise StoreCorrupt(
+                f"{self.folder}/clips: an index holds entries that are none ({error}). Delete the index-*.h5 files "
+                "there: they are made again from the parts"
+            ) from error
+
+    def _entries(self, *texts: list[str]) -> list[HeldClip]:
         held = [
             HeldClip(
                 clip_id=k,
                 video_sha256=v,
                 label=lab,
                 group=g or None,
-                extra=json.loads(e),
+                extra=dict(parse_json(e)),
                 problem=p,
                 since=self._clips.part_of(k),
             )
@@ -93,7 +104,7 @@ class Cache:
 
     def frame_stores(self) -> list[Store]:
         """Return all frame stores."""
-        return find_stores(self.folder / "frames", "frames")
+        return self._stores("frames")
 
     def feature_store(self, identity: Mapping[str, Any]) -> Store:
         """Return the store of features made with exactly these settings."""
@@ -103,7 +114,40 @@ class Cache:
 
     def feature_stores(self) -> list[Store]:
         """Return all feature stores."""
-        return find_stores(self.folder / "features", "features")
+        return self._stores("features")
+
+    def _stores(self, kind: str) -> list[Store]:
+        found = find_stores(self.folder / kind, kind)
+        for store in found:
+            if reason := lacking(kind, store.identity):
+                raise StoreCorrupt(
+                    f"{store.folder}/identity.json is damaged: {reason}. Run `fitrec-cache check --repair`"
+                )
+        return found
+
+
+def lacking(kind: str, identity: Mapping[str, Any]) -> str:
+    """Return what an identity of frames or features lacks to be of use, empty if nothing; others may have made it."""
+    if kind == "features":
+        texts = (identity.get("backbone"), identity.get("precision"), _at(identity, "preprocessing").get("preset"))
+        if not all(isinstance(text, str) for text in texts):
+            return "it does not say by which backbone, preset and precision"
+        identity = _at(identity, "frames")
+    if kind == "clips":
+        return ""
+    numbers = {"samples": MOST_SAMPLES, "short_side": MOST_PIXELS}
+    wrong = [f"{n} is {identity.get(n)!r}"[:80] for n, most in numbers.items() if not is_count(identity.get(n), most)]
+    return " and ".join(wrong) + ", expected whole numbers" if wrong else ""
+
+
+def is_count(value: object, most: int) -> bool:
+    """Say whether a value from outside is a whole number from 1 to ``most``."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+
+
+def _at(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = values.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 CLIP_COLUMNS = ("key", "video_sha256", "label", "group", "extra", "problem")

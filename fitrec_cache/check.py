@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fitrec_cache.cache import CLIPS_IDENTITY, Cache
+from fitrec_cache.cache import CLIPS_IDENTITY, Cache, lacking
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
-from fitrec_cache.files import TEMPORARY, make_folder, write_json
+from fitrec_cache.files import TEMPORARY, make_folder, may_be_written, parse_json, sync_folder, write_json
 from fitrec_cache.index import INDEX, index_problem
 from fitrec_cache.store import digest, identity_of_part, open_root, read_part, text_values
 
@@ -34,6 +31,7 @@ class CheckReport:
         recomputed: Number of embeddings made again.
         largest_distance: Largest cosine distance between a stored frame embedding and the same made again; None
             without ``recompute``.
+        notes: What is no damage and yet worth knowing.
     """
 
     parts: int
@@ -42,10 +40,11 @@ class CheckReport:
     repaired: int
     recomputed: int = 0
     largest_distance: float | None = None
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
-        return {**vars(self), "problems": list(self.problems)}
+        return {**vars(self), "problems": list(self.problems), "notes": list(self.notes)}
 
 
 def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 0) -> CheckReport:
@@ -90,8 +89,11 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
         for path in damaged:
             _set_aside(cache, path)
         repaired += len(damaged)
-    broken = bool(problems) and not repair
-    done, distance = (0, None) if broken or not recompute else _recompute(cache, recompute, seed)
+    sound = repaired == len(problems)  # else it may not even open
+    opened = Cache(cache) if sound else None
+    if opened is not None:
+        problems += _missing(opened)
+    done, distance = _recompute(opened, recompute, seed) if opened and recompute else (0, None)
     return CheckReport(
         parts=parts,
         clips=rows,
@@ -99,6 +101,7 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
         repaired=repaired,
         recomputed=done,
         largest_distance=distance,
+        notes=() if opened is None else _nameless(opened),
     )
 
 
@@ -117,10 +120,11 @@ def _identity(folder: Path, kind: str) -> tuple[dict[str, Any] | None, str]:
     if not (folder / "identity.json").exists() and not any(folder.glob("part-*")):
         return None, ""  # all of it was set aside
     try:
-        identity = json.loads((folder / "identity.json").read_text())
+        identity = parse_json((folder / "identity.json").read_bytes())
         expected = digest(CLIPS_IDENTITY)[:16] if kind == "clips" else folder.name.rsplit("-", 1)[-1]
         if isinstance(identity, dict) and digest(identity)[:16] == expected:
-            return identity, ""
+            reason = lacking(kind, identity)
+            return None if reason else identity, reason
         reason = "it does not belong to this folder"
     except OSError as error:
         reason = f"cannot be read ({error.strerror})"
@@ -128,16 +132,18 @@ def _identity(folder: Path, kind: str) -> tuple[dict[str, Any] | None, str]:
         reason = "it is not JSON"
     for path in sorted(folder.glob("part-*.h5")):
         try:
-            return identity_of_part(path, kind), reason
+            identity = identity_of_part(path, kind)
         except StoreError:
             continue
+        if not lacking(kind, identity):
+            return identity, reason
     return None, reason
 
 
 def _verify(path: Path, kind: str, identity: dict[str, Any] | None) -> tuple[str, int]:
     """Return what is wrong with a file (empty if nothing) and its number of rows."""
     if path.name.startswith(TEMPORARY):
-        return ("", 0) if _writer_lives(path) else ("half-written: its writer is gone", 0)
+        return ("", 0) if may_be_written(path) else ("half-written: its writer is gone", 0)
     if INDEX.fullmatch(path.name):
         return index_problem(path), 0
     try:
@@ -152,35 +158,48 @@ def _verify(path: Path, kind: str, identity: dict[str, Any] | None) -> tuple[str
     return "", len(arrays["key"])
 
 
+def _missing(opened: Cache) -> list[dict[str, str]]:
+    """Name what a lost or set-aside part has left behind: clips that were finished and of which something is not here.
+
+    A clip is entered last, after its frames and features, and features never come without frames.
+    """
+    frames, features = opened.frame_stores(), opened.feature_stores()
+    finished = {c.video_sha256: c.clip_id for c in opened.clips() if not c.problem}
+    lost = [
+        (opened.folder / kind, f"{kind} of", [k for k in finished if not any(k in s for s in stores)])
+        for kind, stores in (("frames", frames), ("features", features))
+        if stores
+    ]
+    for store in features:
+        own = opened.frame_store(store.identity["frames"])
+        lost.append((own.folder, "frames of", [k for k in store.keys() if k not in own and k in finished]))  # noqa: SIM118
+    return [
+        {
+            "path": str(folder),
+            "reason": f"missing: {what} {len(keys)} finished clips such as {finished[keys[0]]}; `extract` makes them",
+        }
+        for folder, what, keys in lost
+        if keys
+    ]
+
+
+def _nameless(opened: Cache) -> tuple[str, ...]:
+    named = {c.video_sha256 for c in opened.clips()}
+    lost = {k for s in (*opened.frame_stores(), *opened.feature_stores()) for k in s.keys()} - named  # noqa: SIM118
+    if not lost:
+        return ()
+    return (
+        f"{len(lost)} videos have frames or features and no name: their file has changed since, a run was killed "
+        "before it entered them, or a part of clips is missing; `extract VIDEOS` enters those it finds again",
+    )
+
+
 def _is_readable(path: Path) -> bool:
     try:
         with path.open("rb"):
             return True
     except OSError:
         return False
-
-
-def _writer_lives(path: Path) -> bool:
-    """Say whether an unfinished file may still be being written: its process is here, or it is younger than an hour.
-
-    A process number says nothing about other machines, which may share the folder; the age does.
-    """
-    pid = path.name.removeprefix(TEMPORARY).split("-", 1)[0]
-    try:
-        young = time.time() - path.stat().st_mtime < 3600
-    except OSError:
-        return True  # gone by now: its writer has finished
-    return young and (not pid.isdigit() or _is_process(int(pid)))
-
-
-def _is_process(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _set_aside(cache: Path, path: Path) -> None:
@@ -192,16 +211,17 @@ def _set_aside(cache: Path, path: Path) -> None:
         target = target.with_name(f"{path.name}.{number}")
     try:
         path.rename(target)
+        sync_folder(target.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise StoreError(f"cannot move {path} to {target}: {error.strerror}") from error
 
 
-def _recompute(cache: Path, count: int, seed: int) -> tuple[int, float | None]:
+def _recompute(opened: Cache, count: int, seed: int) -> tuple[int, float | None]:
     """Embed random clips again from stored frames; return how many embeddings sets and the largest cosine distance."""
     from fitrec_cache.jpeg import decode_frames
     from fitrec_cache.predict import rebuild_backbone
 
-    opened = Cache(cache)
     rng = np.random.default_rng(seed)
     done, largest = 0, None
     for store in opened.feature_stores():

@@ -360,11 +360,11 @@ def check(
     report = call(cache=cache, repair=repair, recompute=recompute, seed=seed)
 
     def text() -> str:
-        lines = [f"{p['path']}: {p['reason']}" for p in report.problems]
+        lines = [f"{p['path']}: {p['reason']}" for p in report.problems] + [f"note: {n}" for n in report.notes]
         lines.append(f"{report.parts} parts with {report.clips} rows read, {len(report.problems)} problems")
         if report.repaired:
             lines.append(f"{report.repaired} files set aside or rebuilt: run `extract` again to redo their clips")
-        elif report.problems:
+        elif any("missing: " not in p["reason"] for p in report.problems):
             lines.append("add --repair to set them aside")
         if report.largest_distance is not None:
             lines.append(f"{report.recomputed} made again: largest cosine distance {report.largest_distance:.2e}")

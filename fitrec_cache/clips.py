@@ -10,7 +10,7 @@ import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from fitrec_cache.errors import ManifestError, UsageError, unknown_name
@@ -149,7 +149,8 @@ def _read(videos: Path, root: Path | None) -> tuple[list[Clip], list[str]]:
         rows = ((line, _clip(name, base, name.split("/")[0])) for line, name in _ucf_lines(videos))
     else:
         raise UsageError(f"{videos} is neither: expected a folder of class folders, a .csv manifest or a .txt list")
-    return _without_duplicates(rows, videos), []
+    found = _without_duplicates(rows, videos)
+    return found, _odd_columns(found[0].extra) if suffix == ".csv" else []
 
 
 def _mode(path: Path) -> int:
@@ -186,7 +187,25 @@ def _walk(folder: Path) -> tuple[list[Clip], list[str]]:
         notes.append(f"skipped {_files_that(skipped)} not {' '.join(VIDEO_SUFFIXES)}")
     if loose:
         notes.append(f"skipped {_files_that(len(loose))} in no class folder: {_some(loose)}")
-    return [_clip(name, folder, name.split("/")[0]) for name in inside], notes
+    clips = {}
+    for name in inside:
+        shown = plain_text(name)
+        if len(shown) > _LONGEST_ID or shown in clips:
+            notes.append(f"skipped {shown[:60]}..: its name is too long or is that of another; rename it")
+        else:
+            clips[shown] = replace(_clip(shown, folder, shown.split("/")[0]), path=folder / name)
+    return list(clips.values()), notes
+
+
+def plain_text(name: str) -> str:
+    r"""Return a file name that every store, report and terminal can hold: bytes that are no text become ``\xNN``.
+
+    Example:
+        >>> print(plain_text("A/tab\t.avi"))
+        A/tab\x09.avi
+    """
+    text = os.fsencode(name).decode(errors="backslashreplace")
+    return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) in {"Cc", "Cs"} else c for c in text)
 
 
 def _files(folder: Path, unreadable: list[OSError]) -> Iterator[Path]:
@@ -229,13 +248,25 @@ def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
     """Return the column names, or say which are missing or doubled."""
     names = [name.strip() for name in header or ()]
     if missing := [name for name in ("path", "label") if name not in names]:
+        near = [(difflib.get_close_matches(each, names, n=1), each) for each in missing]
+        hints = "".join(f" Is '{got[0]}' meant to be '{each}'?" for got, each in near if got)
         raise ManifestError(
             f"{path}: no column {' and '.join(missing)}. Got {', '.join(names) or 'no header'}; expected the columns "
-            f"path,label and optionally group, separated by commas"
+            f"path,label and optionally group, separated by commas.{hints}"
         )
     if doubled := [name for name, count in Counter(names).items() if count > 1]:
         raise ManifestError(f"{path}: column {', '.join(doubled)} occurs more than once: expected each once")
     return names
+
+
+def _odd_columns(extra: Iterable[str]) -> list[str]:
+    """Return remarks on further columns that look like a misspelt one that counts."""
+    near = [(each, difflib.get_close_matches(each.casefold(), ("group", "split"), n=1)) for each in extra]
+    return [
+        f"column '{each}' is kept but not used: is it meant to be '{hit[0]}'?"
+        for each, hit in near
+        if hit and each != hit[0]
+    ]
 
 
 def _row_clip(row: Mapping[str | None, str | None], base: Path, where: str) -> Clip:

@@ -6,9 +6,11 @@ import hashlib
 import math
 import multiprocessing
 import stat
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,12 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from fitrec_cache.errors import FitrecError, UsageError, VideoError
+
+#: How often a job is tried whose pool broke before it ran.
+_TRIES = 3
+
+#: In which a worker starts, even on a machine that is very busy.
+_START_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +123,12 @@ class DecoderPool:
     def __init__(self, *, workers: int, clip_seconds: float) -> None:
         check_time_limit(clip_seconds)
         self._clip_seconds = clip_seconds
+        self._workers = workers
+        self._closed = False
+        self._last_life = time.monotonic()
+        self._renewing = threading.Lock()
         self._open: set[Any] = set()
-        # Not "fork": this process has threads (torch, HDF5) by now.
-        self._pool: Any = ProcessPool(max_workers=workers, context=multiprocessing.get_context("spawn"))
+        self._pool = self._new_pool()
         try:
             self._pool.schedule(_ready).result()
         except (ProcessExpired, RuntimeError) as error:
@@ -130,6 +141,7 @@ class DecoderPool:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._closed = True
         self._pool.stop()
         self._pool.join()
         for future in tuple(self._open):
@@ -140,13 +152,63 @@ class DecoderPool:
 
         The caller bounds memory by having only a few clips queued at a time.
         """
-        future = self._pool.schedule(_work, args=[job], timeout=self._clip_seconds)
-        self._open.add(future)
-        future.add_done_callback(self._open.discard)
-        return lambda: self._outcome(future)
+        pool, future = self._schedule(job)
+        return lambda: self._outcome(pool, future, job)
 
-    def _outcome(self, future: Any) -> StoredClip | str:
-        error = future.exception()
+    def _new_pool(self) -> Any:
+        # Not "fork": this process has threads (torch, HDF5) by now.
+        return ProcessPool(max_workers=self._workers, context=multiprocessing.get_context("spawn"))
+
+    def _schedule(self, job: DecodeJob) -> tuple[Any, Any]:
+        """Queue a job; return the pool and the future."""
+        for _ in range(_TRIES):
+            pool = self._pool
+            try:
+                future = pool.schedule(_work, args=[job], timeout=self._clip_seconds)
+            except RuntimeError:
+                self._renew(pool)
+            else:
+                self._open.add(future)
+                future.add_done_callback(self._note_end)
+                return pool, future
+        raise FitrecError("decoder processes are killed from outside again and again; start again when that ends")
+
+    def _renew(self, broken: Any) -> None:
+        """Replace a pool that gave up, as pebble's do when a worker without work is killed from outside."""
+        with self._renewing:
+            if self._pool is broken and not self._closed:
+                broken.stop()
+                broken.join()
+                self._pool = self._new_pool()
+
+    def _note_end(self, future: Any) -> None:
+        self._open.discard(future)
+        self._last_life = time.monotonic()
+
+    def _error(self, pool: Any, future: Any) -> BaseException | None:
+        """Wait for the end of a job; a pool that broke or is stuck counts as broken, as its futures may never end.
+
+        A worker that is killed while it holds its pool's lock leaves the others waiting for ever. As every job ends
+        within its time limit, a pool in which none did for longer is stuck.
+        """
+        since = time.monotonic()
+        while True:
+            try:
+                error: BaseException | None = future.exception(timeout=1)
+                return error
+            except TimeoutError:
+                silent = time.monotonic() - max(self._last_life, since)
+                if not pool.active or silent > self._clip_seconds + _START_SECONDS:
+                    return BrokenProcessPool("the pool lost the job")
+
+    def _outcome(self, pool: Any, future: Any, job: DecodeJob) -> StoredClip | str:
+        error = self._error(pool, future)
+        for _ in range(_TRIES):
+            if not isinstance(error, BrokenProcessPool) or self._closed:
+                break
+            self._renew(pool)
+            pool, future = self._schedule(job)  # it was waiting, not running
+            error = self._error(pool, future)
         if isinstance(error, TimeoutError):
             return f"decoder did not finish within {self._clip_seconds:g} s and was stopped"
         if isinstance(error, ProcessExpired):

@@ -75,4 +75,5 @@ def unknown_name(kind: str, got: str, valid: Iterable[str]) -> UsageError:
     names = sorted(valid)
     near = difflib.get_close_matches(got, names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return UsageError(f"unknown {kind} '{got}': expected one of {', '.join(names)}.{hint}")
+    shown = got if len(got) <= 200 else f"{got[:200]}..."
+    return UsageError(f"unknown {kind} '{shown}': expected one of {', '.join(names)}.{hint}")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from fitrec_cache.ahead import Ahead, Hashed, Prepared
 from fitrec_cache.backbone import EMBEDDED, Backbone, load_backbone
-from fitrec_cache.cache import Cache, HeldClip, pick_frames
+from fitrec_cache.cache import MOST_PIXELS, MOST_SAMPLES, Cache, HeldClip, is_count, pick_frames
 from fitrec_cache.clips import Clip, find_clips
 from fitrec_cache.decoding import StoredClip, check_time_limit
 from fitrec_cache.errors import UsageError, VideoError
@@ -25,6 +24,7 @@ from fitrec_cache.jpeg import CODEC
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.store import FORMAT_VERSION, Store, text_column
+from fitrec_cache.turns import Turns
 
 #: A part is committed after this many clips or seconds, whichever comes first: what a kill can cost.
 COMMIT_CLIPS = 32
@@ -169,9 +169,10 @@ def extract(
     started = time.perf_counter()
     if not backbone:
         raise UsageError("no backbone named: give at least one, such as --backbone resnet50")
-    for name, value in (("samples", samples), ("frame_size", frame_size), ("workers", workers)):
-        if value is not None and value < 1:
-            raise UsageError(f"{name} is {value}: expected 1 or more")
+    limits = (("samples", samples, MOST_SAMPLES), ("frame_size", frame_size, MOST_PIXELS), ("workers", workers, 1024))
+    for name, value, most in limits:
+        if value is not None and not is_count(value, most):
+            raise UsageError(f"{name} is {value}: expected 1 to {most}")
     check_time_limit(clip_seconds)
     keep_freed_memory()
     opened = Cache(cache, create=videos is not None)
@@ -287,17 +288,26 @@ class _Run:
         """Take every clip from video to features; commit what is finished, also when interrupted."""
         self.beside = ahead.busy
         bar = progress_bar(total=len(clips), unit="clip", what="extract", show=progress)
+        self.turns = Turns(
+            self.cache.folder / "claims",
+            clips,
+            size=COMMIT_CLIPS,
+            purpose="\n".join(s.folder.name for s in (self.frames, *self.stores)),
+            refresh=self.refresh,
+        )
         try:
             with bar:
-                for task in self._tasks(_in_shuffled_blocks(clips), ahead):
+                for task in self._tasks(self.turns, ahead):
                     self._one(task)
+                    self.turns.finished(task.clip)
                     bar.update()
                     if self.rows.pending() >= COMMIT_CLIPS or time.monotonic() - self.rows.since > COMMIT_SECONDS:
                         self.commit()
         finally:
             self.commit()
+            self.turns.close()
 
-    def _tasks(self, clips: Sequence[Clip], ahead: Ahead) -> Iterator[_Task]:
+    def _tasks(self, clips: Iterable[Clip], ahead: Ahead) -> Iterator[_Task]:
         """Yield tasks in order while later clips are already made ready."""
         queue: deque[_Task] = deque()
         coming = ahead.hashes(clips, self.held)
@@ -401,10 +411,16 @@ class _Run:
                 self.cache.write_clips(rows.clips)
             self.done += rows.done
             self.rows = self._new_rows()  # what an interruption leaves in the old ones is written by the next commit
+            self.turns.committed()
+            self.refresh()
             for store in (self.frames, *self.stores):
-                store.refresh()  # what others committed meanwhile need not be done here
                 store.write_index()
             self.cache.write_index()
+
+    def refresh(self) -> None:
+        """Take in what others committed meanwhile: it need not be done here."""
+        for store in (self.frames, *self.stores):
+            store.refresh()
 
     def report(self, n_clips: int, seconds: float) -> ExtractReport:
         return ExtractReport(
@@ -434,16 +450,6 @@ class _Timer:
 
     def __exit__(self, *exc: object) -> None:
         self._stages[self._stage] += time.perf_counter() - self._started
-
-
-def _in_shuffled_blocks(clips: Sequence[Clip]) -> list[Clip]:
-    """Return clips in blocks of a part's size, the blocks in random order.
-
-    Several processes that work on one cache so meet rarely, and see by each other's commits what is done: no locks.
-    """
-    blocks = [clips[i : i + COMMIT_CLIPS] for i in range(0, len(clips), COMMIT_CLIPS)]
-    random.SystemRandom().shuffle(blocks)
-    return [clip for block in blocks for clip in block]
 
 
 def _frame_arrays(clips: dict[str, StoredClip]) -> dict[str, Any]:

@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import json
+import math
 import os
 import secrets
+import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fitrec_cache.errors import StoreError
+from fitrec_cache.errors import StoreError, UsageError
 
 #: Unfinished files start with this; a reader never looks at them.
 TEMPORARY = ".tmp-"
+
+#: How old an unfinished file may be and still have a writer: no write takes an hour. A process number is used again.
+_HERE_SECONDS = 3600
+_ELSEWHERE_SECONDS = 24 * 3600
+
+#: What file systems answer that cannot flush a folder.
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
+
+
+@cache
+def host_id() -> str:
+    """Return 8 hexadecimal digits: equal for two processes only if each can see the other by its process number."""
+    parts = [os.uname().nodename]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))  # containers of one machine
+    return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:8]
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -23,14 +45,14 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         StoreError: If the disk is full, read-only or gone; what was there before stays as it was.
     """
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = path.with_name(f"{TEMPORARY}{host_id()}-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise StoreError(
             f"cannot write {path}: {error.strerror}. What was stored before is intact; make room or make the "
@@ -41,24 +63,97 @@ def write_atomic(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def may_be_written(path: Path) -> bool:
+    """Say whether an unfinished file may still have a writer.
+
+    A process number tells only on the same machine, so elsewhere the age decides, with a day for clocks that differ.
+    """
+    try:
+        age = time.time() - path.stat().st_mtime
+    except OSError:
+        return True  # gone by now: its writer has finished
+    host, pid, _ = (*path.name.removeprefix(TEMPORARY).split("-"), "", "")[:3]
+    if host != host_id() or not pid.isdigit():
+        return age < _ELSEWHERE_SECONDS
+    return age < _HERE_SECONDS and is_process(int(pid))
+
+
+def is_process(pid: int) -> bool:
+    """Say whether there is a process of this number on this machine."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's names to disk, where its file system can do that.
+
+    Raises:
+        OSError: If that fails.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its parents.
+    """Create a folder and its parents; when this returns their names are on disk.
 
     Raises:
         StoreError: If it cannot be created.
     """
     try:
+        new = [f for f in (folder, *folder.parents) if not f.exists()]
         folder.mkdir(parents=True, exist_ok=True)
+        for made in reversed(new):
+            sync_folder(made.parent)
     except OSError as error:
         raise StoreError(f"cannot create the folder {folder}: {error.strerror}") from error
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Find out before any work is done whether a file can be written; what is there stays as it is.
+
+    Raises:
+        UsageError: If it cannot; ``option`` is what asked for it, such as ``--picture``.
+    """
+    try:
+        new = not path.exists()
+        with path.open("ab"):
+            pass
+        if new:
+            path.unlink()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{option} {path} cannot be written: {reason}. Choose another file") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text that others wrote.
+
+    Raises:
+        ValueError: If it is not JSON, nested too deeply, or holds a number that is not finite.
+    """
+    try:
+        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
 
 
 def canonical_json(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.errors import UsageError
+from fitrec_cache.files import parse_json
 from fitrec_cache.store import FORMAT_VERSION, Store, text_values
 
 
@@ -78,7 +78,7 @@ def _clip_rows(held: list[HeldClip], stores: list[Store]) -> list[dict[str, Any]
     for store in stores:
         if len(store):
             column = store.rows(store.keys(), ("ledger",))["ledger"]
-            ledgers |= dict(zip(store.keys(), map(json.loads, text_values(column)), strict=True))
+            ledgers |= dict(zip(store.keys(), map(parse_json, text_values(column)), strict=True))
     return [
         {
             "clip_id": c.clip_id,

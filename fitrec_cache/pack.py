@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from fitrec_cache import hdf5
 from fitrec_cache.cache import Cache, HeldClip, load_features, pick_features
 from fitrec_cache.errors import StoreError, UsageError
-from fitrec_cache.files import canonical_json, write_atomic
+from fitrec_cache.files import canonical_json, check_writable, parse_json, write_atomic
 from fitrec_cache.store import FORMAT_VERSION, text_column, text_values
 
 _MUST: hdf5.Schema = {"features": ("f", 3), "clip_id": ("S", 1), "label": ("S", 1)}
@@ -139,6 +138,7 @@ def pack(*, cache: Path, backbone: Sequence[str], out: Path, preset: str | None 
         raise UsageError("no backbone named: give --backbone NAME")
     if out.exists():
         raise UsageError(f"{out} exists: choose another --out, or remove it")
+    check_writable(out, "--out")
     features = load_cached(Cache(cache), backbone, preset=preset)
     arrays = {
         "features": features.values,
@@ -165,7 +165,7 @@ def read_pack(path: Path) -> Features:
     try:
         head, arrays = hdf5.decode(path, _MUST, optional=_MAY, plain=False)
         columns: dict[str, list[str]] = {k: text_values(arrays[k]) for k in _TEXT if k in arrays}
-        sources = json.loads(str(head.get("sources", "[]")))
+        sources = parse_json(str(head.get("sources", "[]")))
     except (hdf5.Unreadable, ValueError) as error:
         raise UsageError(f"features file {path}: {error}. docs/format.md says what it must hold") from error
     _check_pack(path, arrays, columns)

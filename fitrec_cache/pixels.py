@@ -44,11 +44,12 @@ def load_pixels(cache: Cache, *, progress: bool = False) -> Features:
     row = {key: i for i, key in enumerate(keys)}
     samples = int(store.identity["samples"])
     values = np.empty((len(keys), samples, SIZE, SIZE, 3), dtype=np.uint8)
+    times = np.empty((len(keys), samples), dtype=np.float64)
     with progress_bar(total=len(keys), unit="clip", what="frames", show=progress) as bar:
         for i, key in enumerate(keys):
             values[i] = to_pixels(decode_frames(store.jpegs(key)))
+            times[i] = store.row(key)["pts_seconds"]
             bar.update()
-    times = store.rows(keys, ("pts_seconds",))["pts_seconds"]
     order = [row[c.video_sha256] for c in clips]
     if order != list(range(len(keys))):
         values, times = values[order], times[order]

@@ -12,13 +12,19 @@ import torch
 from numpy.typing import NDArray
 
 from fitrec_cache.backbone import Backbone, load_backbone
+from fitrec_cache.cache import lacking
 from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip
-from fitrec_cache.errors import MismatchError, UsageError, unknown_name
+from fitrec_cache.errors import MismatchError, UsageError, WeightsError, unknown_name
 from fitrec_cache.extract import frame_identity
+from fitrec_cache.files import check_writable
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pixels import to_pixels
 from fitrec_cache.runs import Run, read_run
 from fitrec_cache.store import digest
+from fitrec_cache.variants import VARIANTS, HeadConfig
+
+#: Each source is a backbone of its own: nobody puts more side by side.
+MOST_SOURCES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +102,13 @@ def predict(
         raise UsageError("no video given: expected at least one file")
     if top < 1:
         raise UsageError(f"top is {top}: expected 1 or more")
-    if picture is not None and not picture.resolve().parent.is_dir():
-        raise UsageError(f"--picture {picture}: its folder does not exist; make it first")
+    if picture is not None:
+        check_writable(picture, "--picture")
     opened = read_run(run)
     sources = _sources(opened)
     given = {b.partition("=")[0]: b for b in backbone}
     pipelines = [_Pipeline(s, given, device=device, force=force) for s in sources]
+    _check_fit(opened, pipelines)
     used = {p.backbone.name for p in pipelines if p.backbone is not None}
     for name in sorted(given.keys() - used):
         raise unknown_name("backbone of this run", name, used)
@@ -120,6 +127,8 @@ def _sources(run: Run) -> list[dict[str, Any]]:
             f"{run.folder} was trained on features made elsewhere: how to make them from a video is not known. "
             "Train on a cache, or on a file that `fitrec-cache pack` wrote"
         )
+    if len(sources) > MOST_SOURCES:
+        raise MismatchError(f"run.json names {len(sources)} sources of features, at most {MOST_SOURCES} are read")
     return sources
 
 
@@ -127,15 +136,15 @@ class _Pipeline:
     """From stored frames to one part of the head's input, as it was for training."""
 
     def __init__(self, source: Mapping[str, Any], given: Mapping[str, str], *, device: str, force: bool) -> None:
-        try:
-            identity = source["identity"]
-            pixels = source["kind"] == "pixels"
-            self.frames: dict[str, Any] = identity if pixels else identity["frames"]
-            here = frame_identity(samples=int(self.frames["samples"]), frame_size=int(self.frames["short_side"]))
-            _refuse_if_different("frames", self.frames, here, force=force)
-            self.backbone = None if pixels else _rebuild(identity, source.get("origin", {}), given, device, force)
-        except (KeyError, TypeError, ValueError) as error:
-            raise MismatchError(f"run.json does not say how features were made ({error!r}): train again") from error
+        pixels = source.get("kind") == "pixels"
+        identity = source.get("identity")
+        reason = lacking("frames" if pixels else "features", identity) if isinstance(identity, dict) else "no identity"
+        if reason or not isinstance(identity, dict) or source.get("kind") not in ("pixels", "features"):
+            raise MismatchError(f"run.json does not say how features were made ({reason or 'no kind'}): train again")
+        self.frames: dict[str, Any] = identity if pixels else identity["frames"]
+        here = frame_identity(samples=self.frames["samples"], frame_size=self.frames["short_side"])
+        _refuse_if_different("frames", self.frames, here, force=force)
+        self.backbone = None if pixels else _rebuild(identity, source.get("origin", {}), given, device, force)
 
     def __call__(self, frames: torch.Tensor) -> NDArray[Any]:
         """Return float16 ``(T, d)``, or uint8 ``(T, 64, 64, 3)``."""
@@ -147,10 +156,16 @@ def rebuild_backbone(
 ) -> Backbone:
     """Load the backbone that made features of an identity, from where its weights were or from ``given``."""
     name = identity["backbone"]
-    text = given or f"{name}={origin.get('weights', 'hub')}"
+    weights = origin.get("weights") if isinstance(origin, Mapping) else None
+    text = given or f"{name}={weights if isinstance(weights, str) else 'hub'}"
     preset, precision = identity["preprocessing"]["preset"], identity["precision"]
     compiled = "compiled" in identity
-    return load_backbone(text, preset=preset, precision=precision, device=device, compiled=compiled)
+    try:
+        return load_backbone(text, preset=preset, precision=precision, device=device, compiled=compiled)
+    except WeightsError as error:
+        if given:
+            raise
+        raise WeightsError(f"{error}. Say where they are now: `predict --backbone {name}=FILE`") from error
 
 
 def _rebuild(
@@ -163,11 +178,30 @@ def _rebuild(
 
 
 def _refuse_if_different(what: str, then: Mapping[str, Any], here: Mapping[str, Any], *, force: bool) -> None:
-    changed = [f"{k}: {then.get(k)} -> {here.get(k)}" for k in {**then, **here} if then.get(k) != here.get(k)]
+    changed = [f"{k}: {_short(then.get(k))} -> {here.get(k)}" for k in {**then, **here} if then.get(k) != here.get(k)]
     if changed and not force:
         raise MismatchError(
             f"the head was trained on other features ({what}): {'; '.join(changed)}. Use the versions and weights of "
             "then, extract and train again, or accept the difference with --force"
+        )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def _check_fit(run: Run, pipelines: Sequence[_Pipeline]) -> None:
+    """Refuse sources that cannot be put side by side, or whose values the head does not take."""
+    takes, backbones = HeadConfig.from_dict(run.settings["head"]), [p.backbone for p in pipelines]
+    dims = [b.dim for b in backbones if b is not None]
+    lengths = sorted({p.frames["samples"] for p in pipelines})
+    pixels = VARIANTS[takes.variant].takes_pixels
+    fits = len(pipelines) == 1 and not dims if pixels else len(dims) == len(pipelines) and sum(dims) == takes.input_dim
+    if not fits or len(lengths) != 1 or (takes.variant == "convlstm" and lengths != [takes.frames]):
+        raise MismatchError(
+            f"{run.folder}/run.json names sources with {sum(dims) or 'pixels'} values a frame and T = {lengths}; its "
+            f"head takes {'pixels' if pixels else takes.input_dim} and T = {takes.frames}. Train the head again"
         )
 
 

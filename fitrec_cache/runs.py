@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
-from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, write_atomic, write_json
+from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_json, write_atomic, write_json
 from fitrec_cache.head import HeadConfig, build_head
 
 RUN_VERSION = 1
@@ -27,7 +28,7 @@ _MOST_JSON_BYTES = 200_000_000
 #: What reading a damaged or hostile run folder raises.
 _DAMAGE = (
     *(KeyError, TypeError, ValueError, AttributeError, RuntimeError, OSError),
-    *(UsageError, safetensors.SafetensorError),
+    *(ArithmeticError, UsageError, safetensors.SafetensorError),
 )
 
 
@@ -61,7 +62,7 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> bo
         raise UsageError(f"--out {folder} holds something that is not a run: choose a new folder")
     if taken and not overwrite:
         there = _read_json(folder / "run.json")
-        changed = _differences(there, {"run_version": RUN_VERSION, **json.loads(canonical_json(described))})
+        changed = _differences(there, {"run_version": RUN_VERSION, **parse_json(canonical_json(described))})
         if not changed:
             return True
         raise UsageError(
@@ -142,20 +143,11 @@ def read_run(folder: Path) -> Run:
         if len(labels) != config.n_classes:
             raise StoreCorrupt(f"{folder}/run.json names {len(labels)} labels for {config.n_classes} classes")
         stored = safetensors.torch.load_file(folder / "head.safetensors")
-        _check_size(config, sum(v.numel() for v in stored.values()), folder)
+        _check_shapes(config, stored, folder)
         calibration = Calibration(**{k: float(v) for k, v in settings.get("calibration", {}).items()})
         head = build_head(config)
         head.load_state_dict(stored)
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RuntimeError,
-        OSError,
-        UsageError,
-        safetensors.SafetensorError,
-    ) as error:
+    except _DAMAGE as error:
         raise StoreCorrupt(f"{folder} is damaged: {error}. Train the head again") from error
     return Run(folder=folder, settings=settings, head=head.eval(), labels=labels, calibration=calibration)
 
@@ -183,25 +175,41 @@ def read_results(folder: Path, name: str = "metrics.json") -> dict[str, Any]:
     return _read_json(folder / name)
 
 
-def _check_size(config: HeadConfig, stored: int, folder: Path) -> None:
-    # Before anything of a size that a hostile run.json names is allocated.
-    if max(config.n_classes, config.input_dim, config.frames) > max(stored, 1):
-        raise StoreCorrupt(f"{folder}/run.json describes a larger head than head.safetensors holds")
+def _check_shapes(config: HeadConfig, stored: Mapping[str, Tensor], folder: Path) -> None:
+    """Refuse weights that are not of this head, before anything of a size that a hostile run.json names is made."""
+    with torch.device("meta"):
+        expected = {name: tuple(v.shape) for name, v in build_head(config).state_dict().items()}
+    got = {name: tuple(v.shape) for name, v in stored.items()}
+    wrong = sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name))
+    if wrong:
+        raise StoreCorrupt(
+            f"{folder}: head.safetensors is not of the head that run.json describes: {wrong[0]} has shape "
+            f"{got.get(wrong[0])}, expected {expected.get(wrong[0])}. Train the head again"
+        )
+    if not all(bool(torch.isfinite(v).all()) for v in stored.values()):
+        raise StoreCorrupt(f"{folder}: head.safetensors holds values that are not finite. Train the head again")
 
 
 def _best_run(folder: Path) -> Path:
     runs = [f.parent for f in sorted(folder.glob("*/run.json"))]
     if not runs:
         raise UsageError(f"no run at {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")
-    return min(runs, key=lambda f: min(e["val_loss"] for e in _read_json(f / "metrics.json")["history"]))
+    return min(runs, key=_lowest_loss)
+
+
+def _lowest_loss(folder: Path) -> float:
+    try:
+        return min(float(epoch["val_loss"]) for epoch in _read_json(folder / "metrics.json")["history"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreCorrupt(f"{folder}/metrics.json is damaged: no history of val_loss. Train the head again") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MOST_JSON_BYTES:
             raise StoreCorrupt(f"{path} is too large to be what it should be")
-        found = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        found = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise StoreCorrupt(f"{path} cannot be read: {error}. Train the head again") from error
     if not isinstance(found, dict):
         raise StoreCorrupt(f"{path} is damaged: expected a JSON object")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import sys
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from fitrec_cache import hdf5
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError
-from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, write_atomic, write_json
+from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_json, write_atomic, write_json
 from fitrec_cache.index import FEWEST_PARTS, Columns, indexed, write_index
 
 FORMAT_VERSION = 1
@@ -38,6 +37,9 @@ SCHEMAS: dict[str, dict[str, tuple[str, int]]] = {
     },
     "features": {"key": ("S", 1), "features": ("f", 3), "pts_seconds": ("f", 2)},
 }
+
+#: Text columns that hold a JSON object in each row.
+_JSON_COLUMNS = ("extra", "ledger")
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -118,7 +120,10 @@ class Store:
             known, self._indexes = indexed(self.folder, names, self._index_head())
             self._indexed = len(known)
         for name in sorted(n for n in names - self._columns.keys() if _PART.fullmatch(n)):
-            self._take(name, known[name] if name in known else self._read_columns(self.folder / name))
+            try:
+                self._take(name, known[name])
+            except (KeyError, UnicodeDecodeError):  # not indexed, or by an index that is no good
+                self._take(name, self._read_columns(self.folder / name))
 
     def _take(self, part: str, columns: Columns) -> None:
         self._columns[part] = columns
@@ -173,7 +178,7 @@ class Store:
     def origin(self) -> dict[str, Any]:
         """Return what :meth:`write_origin` kept; empty if there is nothing readable."""
         try:
-            found = json.loads((self.folder / "origin.json").read_text())
+            found = parse_json((self.folder / "origin.json").read_bytes())
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
@@ -197,7 +202,9 @@ class Store:
         arrays, row = self._part(self._where[key].part), self._where[key].row
         start = int(arrays["jpeg_end"][row - 1, -1]) if row else 0
         data = arrays["jpeg_bytes"]
-        if [start, *ends] != sorted([start, *ends]) or ends[-1] > len(data):
+        if len(ends) != self.identity.get("samples", len(ends)):
+            raise StoreCorrupt(f"{self.folder}: {key} has {len(ends)} frames, expected {self.identity['samples']}")
+        if [start, *ends] != sorted([start, *ends]) or not ends or ends[-1] > len(data) or start < 0:
             raise StoreCorrupt(f"{self.folder}: frames of {key} have impossible offsets")
         return [data[i:j].tobytes() for i, j in pairwise([start, *ends])]
 
@@ -287,10 +294,10 @@ def read_part(path: Path, kind: str, identity_sha256: str | None = None) -> Arra
         raise _damaged(path, "its bytes are not those that were written (sha256 differs from the one in its name)")
     try:
         head, arrays = hdf5.decode(data, SCHEMAS[kind])
-        for array in arrays.values():
+        for name, array in arrays.items():
             if array.dtype.kind == "S":
-                text_values(array)
-    except (hdf5.Unreadable, UnicodeDecodeError) as error:
+                _check_texts(name, text_values(array))
+    except (hdf5.Unreadable, ValueError) as error:
         raise _damaged(path, error) from error
     _check_head(head, path, kind, identity_sha256)
     if len({len(a) for name, a in arrays.items() if name != "jpeg_bytes"}) != 1:
@@ -298,15 +305,23 @@ def read_part(path: Path, kind: str, identity_sha256: str | None = None) -> Arra
     return arrays
 
 
+def _check_texts(name: str, texts: list[str]) -> None:
+    if name not in _JSON_COLUMNS:
+        return
+    for text in texts:
+        value = parse_json(text)
+        if not isinstance(value, dict) or (name == "extra" and not all(isinstance(v, str) for v in value.values())):
+            raise ValueError(f"{name} is {text[:40]!r}, expected a JSON object" + " of texts" * (name == "extra"))
+
+
 def identity_of_part(path: Path, kind: str) -> dict[str, Any]:
     """Return the identity that a sound part carries; raises :class:`StoreCorrupt` if the part is damaged."""
     read_part(path, kind)
     try:
         head, _ = hdf5.decode(path, {})
-        identity = json.loads(str(head["identity"]))
-    except (hdf5.Unreadable, KeyError, ValueError) as error:
+        return dict(parse_json(str(head["identity"])))
+    except (hdf5.Unreadable, KeyError, ValueError, TypeError) as error:
         raise _damaged(path, error) from error
-    return dict(identity)
 
 
 def _check_head(head: Mapping[str, Any], path: Path, kind: str, identity_sha256: str | None) -> None:
@@ -335,7 +350,7 @@ def open_root(folder: Path, *, create: bool) -> None:
     marker = folder / "cache.json"
     if marker.is_file():
         try:
-            version = json.loads(marker.read_text())["format_version"]
+            version = parse_json(marker.read_bytes())["format_version"]
         except OSError as error:
             raise StoreError(f"{marker} cannot be read: {error.strerror}. Make it readable") from error
         except (ValueError, KeyError, TypeError) as error:
@@ -364,7 +379,7 @@ def find_stores(folder: Path, kind: str) -> list[Store]:
     found = []
     for marker in sorted(folder.glob("*/identity.json")):
         try:
-            identity = json.loads(marker.read_text())
+            identity = parse_json(marker.read_bytes())
         except (OSError, ValueError) as error:
             raise _damaged(marker, f"cannot be read as JSON ({error})") from error
         if not isinstance(identity, dict) or not marker.parent.name.endswith(digest(identity)[:16]):

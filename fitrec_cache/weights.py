@@ -17,9 +17,13 @@ from fitrec_cache.errors import WeightsError
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict without running any code from the file."""
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except (OSError, ValueError):  # too long, or with a NUL
+        found = False
+    if not found:
         raise WeightsError(
-            f"weights file {path} not found: expected a .safetensors or a torch file, `hub` or `embedded`"
+            f"weights file {str(path)[:300]} not found: expected a .safetensors or a torch file, `hub` or `embedded`"
         )
     try:
         if path.suffix == ".safetensors":

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import SMALL
@@ -14,7 +15,9 @@ from test_extract import everything
 from fitrec_cache.check import check
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
+from fitrec_cache.files import host_id
 from fitrec_cache.info import info
+from fitrec_cache.store import digest
 
 
 @pytest.fixture
@@ -60,10 +63,14 @@ def test_damage_is_named_set_aside_and_redone(cache, cache_folder, redo, kind, d
     assert repaired.repaired == 1
     assert not path.exists()
     assert (cache / "set-aside" / path.relative_to(cache)).read_bytes() == broken
-    assert check(cache=cache).problems == ()
+    left = check(cache=cache)
+    lost = f"missing: {kind} of 12 finished clips such as Hop/v_Hop_g01_c01.avi; `extract` makes them"
+    assert set(reasons(left)) == (set() if kind == "clips" else {lost})
+    assert bool(left.notes) == (kind == "clips")  # names are not missed, only videos without one are seen
     report = redo()
     assert (report.done, report.reused, report.failed) == ((0, 12, ()) if kind == "clips" else (12, 0, ()))
     assert everything(cache) == everything(cache_folder)
+    assert (check(cache=cache).problems, check(cache=cache).notes) == ((), ())
 
 
 def test_damage_stops_extract_with_the_remedy_instead_of_being_used(cache, redo, weights):
@@ -80,7 +87,9 @@ def test_exactly_the_clips_of_a_missing_part_are_redone(cache, cache_folder, vid
         extract(manifest, cache=cache.parent / "other", **settings)
     sorted((cache.parent / "other").glob("frames/*/part-*"))[0].unlink()
     sorted((cache.parent / "other").glob("features/*/part-*"))[0].unlink()
-    assert check(cache=cache.parent / "other").problems == ()
+    named = [(p["path"], p["reason"]) for p in check(cache=cache.parent / "other").problems]
+    assert len(named) == 2
+    assert all("missing: " in reason and "of 2 finished clips" in reason for _, reason in named)
     report = extract(video_folder, cache=cache.parent / "other", **{**settings, "root": None})
     assert (report.done, report.reused) == (11, 1)
     assert everything(cache.parent / "other") == everything(cache_folder)
@@ -99,14 +108,21 @@ def test_half_written_files_are_problems_once_their_writer_is_gone(cache):
     folder = part(cache, "features").parent
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    (folder / f".tmp-{dead.pid}-aa").write_bytes(b"half")
-    (folder / f".tmp-{os.getpid()}-bb").write_bytes(b"half")
-    old = folder / f".tmp-{os.getpid()}-cc"
-    old.write_bytes(b"half")
-    os.utime(old, (time.time() - 7200,) * 2)
+    ages = {  # of files that a dead and a living process here left, and one on another machine, in seconds
+        f".tmp-{host_id()}-{dead.pid}-aa": 0,
+        f".tmp-{host_id()}-{os.getpid()}-bb": 0,
+        f".tmp-{host_id()}-{os.getpid()}-cc": 7200,
+        f".tmp-0123abcd-{dead.pid}-dd": 7200,
+        f".tmp-0123abcd-{os.getpid()}-ee": 3 * 24 * 3600,
+        ".tmp-odd": 0,
+    }
+    for name, age in ages.items():
+        (folder / name).write_bytes(b"half")
+        os.utime(folder / name, (time.time() - age,) * 2)
     report = check(cache=cache, repair=True)
-    assert reasons(report) == ["half-written: its writer is gone"] * 2
-    assert (folder / f".tmp-{os.getpid()}-bb").exists()
+    assert {Path(p["path"]).name[-2:] for p in report.problems} == {"aa", "cc", "ee"}
+    assert set(reasons(report)) == {"half-written: its writer is gone"}
+    assert {p.name[-2:] for p in folder.glob(".tmp-*")} == {"bb", "dd"}  # .tmp-odd, too, ends in dd
     assert report.clips == 36
 
 
@@ -128,9 +144,21 @@ def test_an_identity_that_cannot_be_rebuilt_is_set_aside(cache, cache_folder, re
     (path.parent / "identity.json").write_text("{")
     flip(path)
     check(cache=cache, repair=True)
-    assert check(cache=cache).problems == ()
+    assert check(cache=cache, repair=True).repaired == 0
     assert redo().done == 12
+    assert check(cache=cache).problems == ()
     assert everything(cache) == everything(cache_folder)
+
+
+def test_an_identity_that_says_nothing_of_use_is_refused(cache, tmp_path):
+    for kind, identity in (("features", {"backbone": "x"}), ("frames", {"samples": 10**9, "short_side": 288})):
+        folder = cache / kind / f"x-native-{digest(identity)[:16]}"
+        folder.mkdir()
+        (folder / "identity.json").write_text(json.dumps(identity))
+        with pytest.raises(StoreCorrupt, match=r"identity\.json is damaged: .*check --repair"):
+            info(cache=cache)
+        assert len(check(cache=cache, repair=True).problems) == 1
+        assert info(cache=cache).clips == 12
 
 
 def test_setting_aside_twice_keeps_both(cache, redo):

@@ -103,10 +103,30 @@ def test_class_of_one_clip_and_absent_groups_are_notes(tmp_path):
     assert find_clips(tmp_path).notes == ("class A has one clip", "no groups known")
 
 
-def test_file_name_that_is_not_utf8_is_named(tmp_path):
-    touch(tmp_path, os.fsdecode(b"A/\xff.avi"))
-    with pytest.raises(ManifestError, match="undecodable"):
-        find_clips(tmp_path)
+def test_file_names_that_are_no_plain_text_get_ids_that_are(tmp_path):
+    touch(tmp_path, os.fsdecode(b"A/\xff.avi"), "A/two\nlines.avi", "B/ünï cödé.avi")
+    found = find_clips(tmp_path)
+    assert ids(found) == ["A/\\xff.avi", "A/two\\x0alines.avi", "B/ünï cödé.avi"]
+    assert all(clip.path.exists() for clip in found.clips)
+
+
+def test_file_names_that_cannot_be_ids_cost_themselves_only(tmp_path):
+    deep = "A/" + "/".join(["x" * 200] * 6) + "/a.avi"
+    touch(tmp_path, deep, "A/\\xff.avi", os.fsdecode(b"A/\xff.avi"), "A/good.avi")
+    found = find_clips(tmp_path)
+    assert ids(found) == ["A/\\xff.avi", "A/good.avi"]
+    assert said(found, "skipped A/xxx")
+    assert said(found, "skipped A/\\xff.avi..: its name is too long or is that of another")
+
+
+def test_misspelt_columns_are_pointed_at(tmp_path):
+    with pytest.raises(ManifestError, match=r"no column label\. Got path, lable;.* Is 'lable' meant to be 'label'\?"):
+        find_clips(write(tmp_path / "m.csv", "path,lable\na.avi,A\n"))
+    found = find_clips(write(tmp_path / "m.csv", "path,label,gruop,Split,place\na.avi,A,g1,test,gym\n"))
+    assert said(found, "column 'gruop' is kept but not used: is it meant to be 'group'?")
+    assert said(found, "column 'Split' is kept but not used: is it meant to be 'split'?")
+    assert not said(found, "place")
+    assert not any("column" in n for n in find_clips(write(tmp_path / "n.csv", "path,label,split\na,A,x\n")).notes)
 
 
 def test_manifest_with_every_column(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 import signal
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from make_video import read_number, write_video
 
+from fitrec_cache import decoding
 from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash, decode_clip
 from fitrec_cache.errors import VideoError
 from fitrec_cache.jpeg import decode_frames
@@ -62,6 +64,30 @@ def test_crash_hang_and_surprise_cost_one_clip_each_and_the_pool_goes_on(tmp_pat
     for outcome in (found[0], found[2], found[4], found[7]):
         assert isinstance(outcome, StoredClip)
         assert numbers(outcome) == [2, 4, 6]
+
+
+@pytest.mark.parametrize("pause", [0, 1])
+def test_workers_killed_while_they_have_no_work_cost_nothing(tmp_path, pause):
+    good = write_video(tmp_path / "v.mp4", 9, width=128, height=96)
+    with DecoderPool(workers=2, clip_seconds=30) as pool:
+        assert numbers(pool.submit(job(good))()) == [2, 4, 6]
+        time.sleep(0.5)  # until they hold no lock any more
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid, signal.SIGKILL)
+        time.sleep(pause)
+        found = [wait() for wait in [pool.submit(job(good)) for _ in range(4)]]
+        assert [f if isinstance(f, str) else numbers(f) for f in found] == [[2, 4, 6]] * 4
+
+
+def test_a_pool_in_which_nothing_moves_is_replaced(tmp_path, monkeypatch):
+    """A worker that is killed while it holds the lock of its pool blocks the others for ever."""
+    monkeypatch.setattr(decoding, "_START_SECONDS", 5.0)
+    good = write_video(tmp_path / "v.mp4", 9, width=128, height=96)
+    with DecoderPool(workers=1, clip_seconds=1) as pool:
+        assert numbers(pool.submit(job(good))()) == [2, 4, 6]
+        mutex = pool._pool._pool_manager.worker_manager.workers_channel.mutex
+        assert mutex.acquire(timeout=5)
+        assert numbers(pool.submit(job(good))()) == [2, 4, 6]
 
 
 def test_content_hash_is_the_sha256_of_the_bytes(tmp_path):

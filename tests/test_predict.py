@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 import json
+import random
+import resource
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from conftest import InlinePool
+from hostile import odd_runs
 
 from fitrec_cache import predict as module
 from fitrec_cache.cache import Cache
 from fitrec_cache.decoding import DecodeJob, decode_clip
-from fitrec_cache.errors import MismatchError, UsageError
+from fitrec_cache.errors import FitrecError, MismatchError, StoreCorrupt, UsageError
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pixels import load_pixels
 from fitrec_cache.predict import predict
@@ -128,8 +133,11 @@ def test_the_picture_shows_each_video(run, tmp_path, video_folder):
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
     found = predict([tmp_path / "gone.mp4"], run=run, device="cpu", picture=tmp_path / "q.png")
     assert found[0].reason == "file not found"
-    with pytest.raises(UsageError, match="its folder does not exist"):
-        predict([video], run=run, device="cpu", picture=tmp_path / "none" / "q.png")
+    for bad in (tmp_path / "none" / "q.png", tmp_path, tmp_path / ("q" * 300)):
+        InlinePool.decoded = []
+        with pytest.raises(UsageError, match=r"--picture .* cannot be written"):
+            predict([video], run=run, device="cpu", picture=bad)
+        assert InlinePool.decoded == []  # found before the work
     with pytest.raises(UsageError, match="backbone of this run 'resnet50'"):
         predict([video], run=run, device="cpu", backbone=["resnet50=x.pth"])
     assert not (tmp_path / "q.png").exists()
@@ -156,7 +164,7 @@ def test_weights_that_moved_can_be_given(run, weights, tmp_path, video_folder):
         source["origin"]["weights"] = str(tmp_path / "gone.safetensors")
 
     other, video = changed_run(run, tmp_path / "other", moved), next(video_folder.rglob("*.avi"))
-    with pytest.raises(UsageError, match=r"gone\.safetensors not found"):
+    with pytest.raises(UsageError, match=r"gone\.safetensors not found.*`predict --backbone test_resnet=FILE`"):
         predict([video], run=other, device="cpu")
     copy = Path(shutil.copy(weights("test_resnet").partition("=")[2], tmp_path / "here.safetensors"))
     again = predict([video], run=other, backbone=[f"test_resnet={copy}"], device="cpu")
@@ -177,6 +185,55 @@ def test_weights_that_moved_can_be_given(run, weights, tmp_path, video_folder):
 def test_a_run_that_does_not_say_how_features_were_made_is_refused(run, tmp_path, video_folder, change):
     with pytest.raises(MismatchError):
         predict([next(video_folder.rglob("*.avi"))], run=changed_run(run, tmp_path / "x", change), device="cpu")
+
+
+def test_odd_values_anywhere_in_a_run_are_refused_or_harmless(run, tmp_path, video_folder):
+    """Whatever stands in ``run.json``: an answer or a clear error, never another exception, and no large memory."""
+    other = shutil.copytree(run, tmp_path / "other")
+    settings = json.loads((run / "run.json").read_text())
+    video = next(video_folder.rglob("*.avi"))
+    refused, peak = 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for text in random.Random(0).sample(sorted(odd_runs(settings)), 40):
+        (other / "run.json").write_text(text)
+        try:
+            assert predict([video], run=other, device="cpu")[0].top
+        except FitrecError as error:
+            refused += len(str(error)) < 5000
+    assert refused > 20, "more should be refused, in fewer words"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 500_000  # kB
+
+
+@pytest.mark.parametrize(
+    ("field", "odd"),
+    [("n_classes", 10**5), ("input_dim", 10**7), ("input_dim", 10**30), ("variant", "convlstm")],
+)
+def test_a_head_that_is_not_the_stored_one_is_refused_before_it_is_built(run, tmp_path, field, odd):
+    other = shutil.copytree(run, tmp_path / "other")
+    settings = json.loads((run / "run.json").read_text())
+    settings["head"][field] = odd
+    settings["labels"] = [str(i) for i in range(settings["head"]["n_classes"])]
+    (other / "run.json").write_text(json.dumps(settings))
+    started = time.monotonic()
+    with pytest.raises(StoreCorrupt, match=r"is damaged|is not of the head that run\.json describes"):
+        read_run(other)
+    assert time.monotonic() - started < 10
+
+
+def test_a_head_with_values_that_are_not_finite_is_refused(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "other")
+    state = safetensors.torch.load_file(other / "head.safetensors")
+    state[min(state)].view(-1)[0] = float("nan")
+    safetensors.torch.save_file(state, other / "head.safetensors")
+    with pytest.raises(StoreCorrupt, match="not finite"):
+        read_run(other)
+
+
+def test_a_seed_without_figures_is_damage_not_a_traceback(run, tmp_path):
+    for seed in (0, 1):
+        shutil.copytree(run, tmp_path / "runs" / f"seed-{seed}")
+        (tmp_path / "runs" / f"seed-{seed}" / "metrics.json").write_text("{}")
+    with pytest.raises(StoreCorrupt, match=r"metrics\.json is damaged"):
+        read_run(tmp_path / "runs")
 
 
 def test_wrong_use_is_refused(run, tmp_path):

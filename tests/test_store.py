@@ -12,6 +12,7 @@ import time
 import h5py
 import numpy as np
 import pytest
+from hostile import HOSTILE
 
 from fitrec_cache import files, hdf5
 from fitrec_cache.errors import StoreCorrupt, StoreError
@@ -26,8 +27,9 @@ def features(*keys, value=0.0, t=2, d=3):
 
 
 def clips(*keys, label="Squat"):
-    columns = ("video_sha256", "label", "group", "extra", "problem")
-    return {"key": text_column(keys), **{c: text_column([label] * len(keys)) for c in columns}}
+    columns = ("video_sha256", "label", "group", "problem")
+    rows = {"key": text_column(keys), **{c: text_column([label] * len(keys)) for c in columns}}
+    return rows | {"extra": text_column(["{}"] * len(keys))}
 
 
 @pytest.fixture
@@ -147,6 +149,40 @@ def test_bytes_are_synced_before_the_name_and_the_name_before_done(tmp_path, mon
     assert events == ["file", "rename", "folder"]
 
 
+def test_a_new_folder_and_its_parents_are_on_disk_before_it_is_used(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(files, "sync_folder", synced.append)
+    files.make_folder(tmp_path / "a" / "b")
+    assert synced == [tmp_path, tmp_path / "a"]
+    files.make_folder(tmp_path / "a" / "b" / "c")
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+
+
+def test_a_file_system_that_cannot_flush_folders_is_no_error(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def only_files(descriptor):
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):  # noqa: PTH112
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    files.write_atomic(tmp_path / "x", b"data")
+    assert (tmp_path / "x").read_bytes() == b"data"
+
+
+def test_temporary_names_say_which_machine_and_process_writes(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(files, "sync_folder", lambda folder: None)
+    monkeypatch.setattr(type(tmp_path), "replace", lambda self, target: seen.append(self.name))
+    files.write_atomic(tmp_path / "x", b"data")
+    assert seen[0].startswith(f".tmp-{files.host_id()}-{os.getpid()}-")
+    assert len(files.host_id()) == 8
+    command = [sys.executable, "-c", "from fitrec_cache.files import host_id; print(host_id())"]
+    other = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == files.host_id()
+
+
 # --- damage ---
 
 
@@ -229,103 +265,6 @@ def test_a_first_run_that_was_killed_before_its_marker_does_not_block_the_next(t
 # --- hostile parts ---
 
 
-def external_link(file):
-    file["features"] = h5py.ExternalLink("/etc/passwd", "/features")
-    file["pts_seconds"] = np.zeros((1, 2))
-
-
-def soft_link(file):
-    file["elsewhere"] = np.zeros((1, 2, 3), dtype=np.float16)
-    file["features"] = h5py.SoftLink("/elsewhere")
-    file["pts_seconds"] = np.zeros((1, 2))
-
-
-def external_storage(file):
-    file.create_dataset("features", (1, 2, 3), "f2", external=[("/etc/passwd", 0, 12)])
-    file["pts_seconds"] = np.zeros((1, 2))
-
-
-def virtual(file):
-    layout = h5py.VirtualLayout((1, 2, 10**12), "f2")
-    layout[0, 0, :10] = h5py.VirtualSource("/etc/passwd", "features", (10,))
-    file.create_virtual_dataset("features", layout)
-    file["pts_seconds"] = np.zeros((1, 2))
-
-
-def promised_chunks(file):
-    file.create_dataset("features", (1, 2, 10**12), "f2", chunks=(1, 1, 10**6))
-    file["pts_seconds"] = np.zeros((1, 2))
-
-
-def promised_contiguous(file):
-    file.create_dataset("features", (1, 2, 10**13), "f2")
-    file["pts_seconds"] = np.zeros((1, 2))
-
-
-def promised_keys(file):
-    del file["key"]
-    file.create_dataset("key", (10**12,), "S8", chunks=(10**6,), compression="gzip")
-
-
-def compressed(file):
-    file.create_dataset("features", data=np.zeros((1, 2000, 3000), dtype=np.float16), compression="gzip")
-    file["pts_seconds"] = np.zeros((1, 2000))
-
-
-def objects(file):
-    file.create_dataset("features", (1, 2, 3), h5py.vlen_dtype(np.float16))
-    file["pts_seconds"] = np.zeros((1, 2))
-
-
-def references(file):
-    file.create_dataset("features", (1, 2, 3), h5py.ref_dtype)
-    file["pts_seconds"] = np.zeros((1, 2))
-
-
-def a_group(file):
-    file.create_group("features")
-    file["pts_seconds"] = np.zeros((1, 2))
-
-
-def missing(file):
-    file["pts_seconds"] = np.zeros((1, 2))
-
-
-def other_axes(file):
-    file["features"] = np.zeros((1, 6), dtype=np.float16)
-    file["pts_seconds"] = np.zeros((1, 2))
-
-
-def unequal_rows(file):
-    file["features"] = np.zeros((4, 2, 3), dtype=np.float16)
-    file["pts_seconds"] = np.zeros((1, 2))
-
-
-def keys_that_are_not_text(file):
-    file["key"][0] = b"\xff"
-    file["features"] = np.zeros((1, 2, 3), dtype=np.float16)
-    file["pts_seconds"] = np.zeros((1, 2))
-
-
-HOSTILE = (
-    external_link,
-    soft_link,
-    external_storage,
-    virtual,
-    promised_chunks,
-    promised_contiguous,
-    promised_keys,
-    compressed,
-    objects,
-    references,
-    a_group,
-    missing,
-    other_axes,
-    unequal_rows,
-    keys_that_are_not_text,
-)
-
-
 @pytest.mark.parametrize("build", HOSTILE)
 def test_a_hostile_part_is_refused_quickly(store, tmp_path, build):
     path = plant_hdf5(store, tmp_path, build)
@@ -362,6 +301,29 @@ def test_impossible_offsets_of_frames_are_refused(tmp_path, ends):
     )
     with pytest.raises(StoreCorrupt, match="impossible offsets"):
         store.jpegs("x")
+
+
+@pytest.mark.parametrize("extra", ["", "{", "[]", '{"a": 1}', '{"a": ' * 2000, '{"a": NaN}', "7" * 5000])
+def test_columns_that_should_be_json_and_are_not_are_damage(tmp_path, extra):
+    store = Store(tmp_path / "clips", "clips", IDENTITY)
+    store.write_part(clips("a") | {"extra": text_column([extra])})
+    with pytest.raises(StoreCorrupt, match=r"is damaged.*check --cache DIR --repair"):
+        Store(store.folder, "clips", IDENTITY).rows(["a"], ("label",))
+
+
+def test_frames_of_another_number_than_their_settings_say_are_refused(tmp_path):
+    store = Store(tmp_path / "frames", "frames", {"samples": 3})
+    arrays = {"jpeg_end": np.array([[1, 2]]), "frame_index": np.zeros((1, 2), int), "pts_seconds": np.zeros((1, 2))}
+    texts = {"key": text_column(["x"]), "ledger": text_column(["{}"])}
+    store.write_part({**arrays, **texts, "jpeg_bytes": np.zeros(2, np.uint8)})
+    with pytest.raises(StoreCorrupt, match="x has 2 frames, expected 3"):
+        store.jpegs("x")
+
+
+@pytest.mark.parametrize("text", ['{"a": 1e999}', '{"a": Infinity}', "[" * 100_000, "9" * 5000, "\ud800"])
+def test_json_of_others_is_read_or_refused_with_a_value_error(text):
+    with pytest.raises(ValueError):
+        files.parse_json(text)
 
 
 # --- a disk that is full or read-only ---

@@ -105,6 +105,32 @@ def test_variable_frame_rate_keeps_the_encoded_times(tmp_path, name):
     assert clip.ledger["variable_frame_rate"]
 
 
+def test_interlaced_video_is_read_whole_and_said_to_be(tmp_path):
+    options = {"x264-params": "tff=1"}
+    clip = read(write_video(tmp_path / "v.mp4", 30, width=128, height=96, options=options))
+    assert numbers(clip) == eq1(30)
+    assert clip.ledger["interlaced"]
+    assert not read(write_video(tmp_path / "p.mp4", 30)).ledger["interlaced"]
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
+def test_open_groups_of_pictures_give_what_a_sequential_decode_gives(tmp_path, name):
+    options = {"x264-params": "open-gop=1:bframes=3:b-adapt=0:keyint=8:min-keyint=8:scenecut=0"}
+    clip = read(write_video(tmp_path / name, 47, gop=8, b_frames=3, options=options))
+    assert numbers(clip) == eq1(47)
+    assert clip.ledger["frames_decoded"] == 47
+
+
+def test_video_without_time_stamps_gets_times_by_its_rate_and_a_warning(tmp_path):
+    with av.open(str(tmp_path / "v.h264"), "w", format="h264") as container:  # a bare stream, no container
+        stream = _video_stream(container, "libx264", 25, (128, 96))
+        _encode(container, stream, (frame_image(k, 128, 96) for k in range(30)), range(30))
+    clip = read(tmp_path / "v.h264")
+    assert numbers(clip) == eq1(30)
+    assert clip.pts_seconds - clip.pts_seconds[0] == pytest.approx((np.array(eq1(30)) - eq1(30)[0]) / 25)
+    assert any("no time stamps" in w for w in clip.ledger["warnings"])
+
+
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 @pytest.mark.parametrize("name", ["r.mp4", "r.mov"])
 def test_rotated_video_is_turned_upright(tmp_path, rotation, name):

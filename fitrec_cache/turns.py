@@ -1,0 +1,109 @@
+"""In which order a process takes clips, so that several that share a cache rarely do the same ones.
+
+Nothing here is needed for safety: a claim is a hint. Without claims, or with wrong ones, clips are done twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from fitrec_cache.clips import Clip
+from fitrec_cache.errors import StoreError
+from fitrec_cache.files import host_id, is_process, make_folder
+
+#: After this many seconds without a sign of life the claim of a process on another machine is void.
+_SILENT_SECONDS = 600.0
+
+
+class Turns:
+    """Clips in blocks: first those that no other process has claimed, in random order, then the others.
+
+    Args:
+        folder: Where claims are kept, one small file a block; shared by all who work on the cache.
+        clips: All clips, in an order that is the same for all who share the work.
+        size: Clips in a block.
+        purpose: Blocks for another purpose, such as other backbones, are other blocks.
+        refresh: Called before a block, so that what others finished meanwhile is known.
+    """
+
+    def __init__(
+        self, folder: Path, clips: Sequence[Clip], *, size: int, purpose: str, refresh: Callable[[], None]
+    ) -> None:
+        self._folder, self._refresh = folder, refresh
+        blocks = [clips[i : i + size] for i in range(0, len(clips), size)]
+        random.SystemRandom().shuffle(blocks)
+        self._waiting = [(_name(purpose, block), block) for block in blocks]
+        self._left: dict[str, set[str]] = {}  # clips of our blocks that are not finished
+        self._block_of: dict[str, str] = {}
+        self._owner = f"{host_id()} {os.getpid()}"
+
+    def __iter__(self) -> Iterator[Clip]:
+        """Yield the clips, claiming each block when it begins."""
+        while self._waiting:
+            number = next((i for i, (name, _) in enumerate(self._waiting) if self._claim(name)), 0)
+            name, block = self._waiting.pop(number)
+            self._left[name] = {clip.clip_id for clip in block}
+            self._block_of |= dict.fromkeys(self._left[name], name)
+            self._refresh()
+            yield from block
+
+    def finished(self, clip: Clip) -> None:
+        """Take note that a clip needs nothing more but a commit; claims show that their owner lives."""
+        name = self._block_of.get(clip.clip_id, "")
+        self._left.get(name, set()).discard(clip.clip_id)
+        with contextlib.suppress(OSError):
+            os.utime(self._folder / name)
+
+    def committed(self) -> None:
+        """Give back the claims of blocks that are finished."""
+        for name in [name for name, left in self._left.items() if not left]:
+            del self._left[name]
+            self._give_back(name)
+
+    def close(self) -> None:
+        """Give back all claims."""
+        for name in self._left:
+            self._give_back(name)
+        self._left = {}
+
+    def _claim(self, name: str) -> bool:
+        path = self._folder / name
+        try:
+            make_folder(self._folder)
+            if path.exists() and not self._is_claimed(path):
+                path.unlink(missing_ok=True)
+            with path.open("x") as file:
+                file.write(self._owner)
+        except FileExistsError:
+            return False
+        except (OSError, StoreError):
+            return True  # no claims here: as if alone
+        return True
+
+    def _is_claimed(self, path: Path) -> bool:
+        try:
+            owner = path.read_text(errors="replace")[:100]
+            age = time.time() - path.stat().st_mtime
+        except OSError:
+            return False
+        host, _, pid = owner.partition(" ")
+        if host == host_id() and pid.isdigit():
+            return is_process(int(pid)) and owner != self._owner
+        return age < _SILENT_SECONDS
+
+    def _give_back(self, name: str) -> None:
+        path = self._folder / name
+        with contextlib.suppress(OSError):
+            if path.read_text(errors="replace") == self._owner:
+                path.unlink()
+
+
+def _name(purpose: str, block: Sequence[Clip]) -> str:
+    text = "\n".join([purpose, *(clip.clip_id for clip in block)])
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
