@@ -155,7 +155,11 @@ def render(path: Path, *, check: bool) -> bool:
     for name, block in BLOCKS.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if pattern.search(new):
-            text = block()
+            try:
+                text = block()
+            except FileNotFoundError as error:
+                print(f"{path.name}, {name}: not rendered, there is no {Path(error.filename).name} yet")
+                continue
             new = pattern.sub(lambda m, text=text: f"{m[1]}{text}\n{m[2]}", new)
     if not check:
         path.write_text(new)
