@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test lint pytest bench torture clean
+.PHONY: setup demo test lint pytest bench bench-quick torture clean
 
 setup: $(STAMP)
 
@@ -26,9 +26,24 @@ lint: setup
 pytest: setup
 	$(BIN)/python -m pytest -q
 
+# Videos in class folders with a clips.csv (path,label), and NAME.safetensors of three backbones.
+BENCH_VIDEOS ?= ../shared/data/exercises30
+BENCH_WEIGHTS ?= ../shared/weights
+STAGE_ONE = $(BIN)/python benchmarks/stage_one.py $(BENCH_VIDEOS) $(BENCH_WEIGHTS) --work bench-work
+
+bench: setup
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(STAGE_ONE) --out benchmarks/results/stage_one.json
+	$(BIN)/python benchmarks/render_stage_one.py
+	$(BIN)/python benchmarks/render.py
+
+bench-quick: setup
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(STAGE_ONE) --out bench-work/stage_one.json --clips 12 --repeats 1 --growth 100 1000
+
 torture: setup
 	$(BIN)/python benchmarks/torture.py
 	$(BIN)/python benchmarks/render.py
 
 clean:
-	rm -rf demo torture .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf demo bench-work torture .mypy_cache .ruff_cache .pytest_cache .hypothesis

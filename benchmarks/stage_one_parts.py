@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
+import json
 import os
 import platform
 import shutil
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,15 +24,18 @@ import numpy as np
 import PIL
 import timm
 import torch
+from PIL import Image
 
+from fitrec_cache import video
 from fitrec_cache.backbone import load_backbone
 from fitrec_cache.decoding import DecodeJob, DecoderPool, decode_clip
 from fitrec_cache.extract import extract
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.memory import keep_freed_memory
+from fitrec_cache.sampling import frame_indices
 
 BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224")
-SAMPLES, FRAME_SIZE = 20, 288
+SAMPLES, FRAME_SIZE, RATE = 20, 288, 25
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -114,7 +120,7 @@ def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
     full = load_backbone(text, precision="fp32")
     for frames in ready:
         reference = full.embed_prepared(frames).astype(np.float64)
-        cosine.append([float(cosines(reference, m.embed_prepared(frames)).min()) for m in (best, eager)])
+        cosine.append([clip_cosine(reference, m.embed_prepared(frames)) for m in (best, eager)])
     per_clip = {k: spread(v) for k, v in rows.items()}
     limit = [r + d for r, d in zip(rows["ready"], rows["decode"], strict=True)]
     return {
@@ -130,9 +136,168 @@ def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    b = b.astype(np.float64)
-    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+def clip_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the cosine between all features of a clip, twenty frames in a row."""
+    x, y = a.ravel(), b.astype(np.float64).ravel()
+    return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
+
+
+def growth(args: argparse.Namespace) -> dict[str, Any]:
+    """Extract more and more tiny clips with a stand-in for decoder and backbone; then run again, reusing all."""
+    rows = []
+    for n in args.growth:
+        folder = args.work / f"growth-{n}"
+        shutil.rmtree(folder, ignore_errors=True)
+        for _ in range(2):
+            command = [sys.executable, str(Path(__file__).with_name("growth.py")), str(n), str(folder)]
+            rows.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+            print({k: v for k, v in rows[-1].items() if k != "stages"}, flush=True)
+        shutil.rmtree(folder)
+    return {"rows": rows}
+
+
+def length(args: argparse.Namespace) -> dict[str, Any]:
+    """Decode videos of 5 s to 10 min, as `extract` does and all of it; the frames must be the same."""
+    source = args.work / "minute.mp4"
+    write_minute(choose(args.videos, 200), source)
+    rows = []
+    for duration in (5, 10, 30, 60, 120, 300, 600):
+        path = repeat(source, args.work / f"length-{duration}.mp4", duration * RATE)
+        sampler = partial(frame_indices, samples=SAMPLES)
+        part: list[float] = []
+        whole: list[float] = []
+        for _ in range(args.repeats):
+            started = time.perf_counter()
+            clip = video.read_frames(path, sampler=sampler, short_side=FRAME_SIZE)
+            part.append(time.perf_counter() - started)
+            plan, video._plan = video._plan, lambda *_: None
+            started = time.perf_counter()
+            reference = video.read_frames(path, sampler=sampler, short_side=FRAME_SIZE)
+            whole.append(time.perf_counter() - started)
+            video._plan = plan
+            if not np.array_equal(clip.frames, reference.frames):
+                raise SystemExit(f"{path}: the frames differ")
+        rows.append(
+            {
+                "seconds_of_video": duration,
+                "frames": clip.ledger["frames_decoded"],
+                "frames_decoded_for_it": clip.ledger["frames_verified"],
+                "seconds": spread(part),
+                "seconds_all_decoded": spread(whole),
+            }
+        )
+        print({k: v["median"] if isinstance(v, dict) else v for k, v in rows[-1].items()}, flush=True)
+        path.unlink()
+    return {"codec": "h264, key frame every 250 frames at most, 480 px wide", "rows": rows}
+
+
+def write_minute(clips: Sequence[Path], target: Path) -> None:
+    """Encode a minute of real pictures, clip after clip, as x264 does by default."""
+    with av.open(str(target), "w") as out:
+        stream = out.add_stream("libx264", rate=RATE, options={"preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = 480, 270, "yuv420p"
+        pictures = (f for c in clips for f in av.open(str(c)).decode(video=0))
+        for number, picture in zip(range(60 * RATE), pictures, strict=False):
+            frame = picture.reformat(width=480, height=270, format="yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, RATE)
+            frame.pict_type = 0
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+
+
+def repeat(source: Path, target: Path, n_frames: int) -> Path:
+    """Copy the packets of a minute again and again, without encoding, until there are ``n_frames``."""
+    with av.open(str(source)) as opened:
+        packets = [(bytes(p), p.pts, p.dts, p.is_keyframe, p.time_base) for p in opened.demux(video=0) if p.size]
+        minute = len(packets)
+        with av.open(str(target), "w") as out:
+            stream = out.add_stream_from_template(opened.streams.video[0])
+            step = round(Fraction(1, RATE) / packets[0][4])
+            for number in range(n_frames):
+                data, pts, dts, key, base = packets[number % minute]
+                packet = av.Packet(data)
+                shift = number // minute * minute * step
+                packet.pts, packet.dts, packet.time_base = pts + shift, dts + shift, base
+                packet.is_keyframe, packet.stream = key, stream
+                out.mux(packet)
+    return target
+
+
+def frames(args: argparse.Namespace) -> dict[str, Any]:
+    """Compare ways of keeping frames: bytes, seconds to read them, against decoding the video again."""
+    import simplejpeg
+
+    def shrunk(clip: np.ndarray, short: int) -> np.ndarray:
+        scale = min(1.0, short / min(clip.shape[1:3]))
+        size = round(clip.shape[2] * scale), round(clip.shape[1] * scale)
+        return np.stack([np.array(Image.fromarray(f).resize(size, Image.Resampling.BICUBIC)) for f in clip])
+
+    def saved(clip: np.ndarray, kind: str, **options: Any) -> list[bytes]:
+        buffers = [io.BytesIO() for _ in clip]
+        for frame, buffer in zip(clip, buffers, strict=True):
+            Image.fromarray(frame).save(buffer, kind, **options)
+        return [b.getvalue() for b in buffers]
+
+    def pillow(data: list[bytes]) -> np.ndarray:
+        return np.stack([np.array(Image.open(io.BytesIO(d)).convert("RGB")) for d in data])
+
+    jpeg = partial(saved, kind="JPEG", quality=90, subsampling="4:2:0")
+    ways: dict[str, tuple[Callable[[np.ndarray], Any], Callable[[Any], Any]]] = {
+        "raw 288": (lambda c: c.tobytes(), lambda d: np.frombuffer(d, dtype=np.uint8).copy()),
+        "PNG 288": (partial(saved, kind="PNG", compress_level=1), pillow),
+        "WebP lossless 288": (partial(saved, kind="WEBP", lossless=True, quality=0, method=0), pillow),
+        "JPEG q90 288, Pillow": (jpeg, decode_frames),
+        "JPEG q90 288, simplejpeg": (jpeg, lambda d: np.stack([simplejpeg.decode_jpeg(x) for x in d])),
+        "JPEG q90 224, Pillow": (lambda c: jpeg(shrunk(c, 224)), decode_frames),
+        "JPEG q90 224, simplejpeg": (
+            lambda c: jpeg(shrunk(c, 224)),
+            lambda d: np.stack([simplejpeg.decode_jpeg(x) for x in d]),
+        ),
+    }
+    clips = choose(args.videos, args.clips)
+    video_seconds, counts, sizes = [], [], []
+    rows: dict[str, dict[str, list[float]]] = {name: {"bytes": [], "seconds": []} for name in ways}
+    same = 0
+    for path in clips:
+        started = time.perf_counter()
+        clip = video.read_frames(path, sampler=partial(frame_indices, samples=SAMPLES), short_side=FRAME_SIZE)
+        video_seconds.append(time.perf_counter() - started)
+        counts.append(clip.ledger["frames_decoded"])
+        sizes.append(path.stat().st_size)
+        for name, (write, read) in ways.items():
+            data = write(clip.frames)
+            rows[name]["bytes"].append(len(data) if isinstance(data, bytes) else sum(map(len, data)))
+            rows[name]["seconds"].append(min(seconds(lambda read=read, data=data: read(data)) for _ in range(2)))
+        data = jpeg(clip.frames)
+        other = np.stack([simplejpeg.decode_jpeg(x) for x in data])
+        same += np.array_equal(decode_frames(data).permute(0, 2, 3, 1).numpy(), other)
+    order = np.argsort(counts)
+    thirds = [order[i * len(order) // 3 : (i + 1) * len(order) // 3] for i in range(3)]
+    video_all = np.array(video_seconds)
+    return {
+        "clips": len(clips),
+        "video": {
+            "seconds": spread(video_seconds),
+            "bytes_median": statistics.median(sizes),
+            "frames_median": statistics.median(counts),
+        },
+        "simplejpeg_same_bits": same,
+        "ways": {
+            name: {
+                "bytes_median": statistics.median(r["bytes"]),
+                "seconds_median": statistics.median(r["seconds"]),
+                "times_faster": float(video_all.sum() / sum(r["seconds"])),
+                "times_faster_by_length": [
+                    {
+                        "frames_median": float(np.median(np.array(counts)[t])),
+                        "times_faster": float(video_all[t].sum() / np.array(r["seconds"])[t].sum()),
+                    }
+                    for t in thirds
+                ],
+            }
+            for name, r in rows.items()
+        },
+    }
 
 
 def startup(_: argparse.Namespace) -> dict[str, Any]:
@@ -168,5 +333,8 @@ def machine() -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     **{f"pipeline-{name}": partial(pipeline, name) for name in BACKBONES},
+    "frames": frames,
+    "length": length,
+    "growth": growth,
     "startup": startup,
 }

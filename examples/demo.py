@@ -38,7 +38,7 @@ def main() -> None:
     started = time.perf_counter()
     samples, cache = Path("data/samples"), out / "cache"
     command("extract", samples, "--cache", cache, "--backbone", "tf_efficientnet_lite0")
-    shared = ["--cache", cache, "--backbone", "tf_efficientnet_lite0", "--learning-rate", "0.001"]
+    shared = ["--cache", cache, "--backbone", "tf_efficientnet_lite0"]
     for variant in ("mean", "efficientnet-lstm-attention"):
         command("train-head", *shared, "--variant", variant, "--out", out / "runs" / variant)
     run = out / "runs" / "efficientnet-lstm-attention"

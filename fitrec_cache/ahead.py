@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fitrec_cache.backbone import Backbone
+from fitrec_cache.cache import HeldClip
 from fitrec_cache.clips import Clip
 from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash
 from fitrec_cache.errors import VideoError
@@ -76,8 +77,8 @@ class Ahead:
     def __exit__(self, *exc: object) -> None:
         self._stack.close()  # the decoders first, so that no thread waits for them any more
 
-    def hashes(self, clips: Iterable[Clip], held: Mapping[str, str]) -> Iterator[Hashed]:
-        """Yield clips in order with their content's hash; those without a file take it from ``held``, by clip id."""
+    def hashes(self, clips: Iterable[Clip], held: Mapping[str, HeldClip]) -> Iterator[Hashed]:
+        """Yield clips in order with their content's hash; those without a file take it from what the cache holds."""
         queue: deque[Future[Hashed]] = deque()
         for clip in clips:
             queue.append(self._hashing.submit(self._hash, clip, held))
@@ -86,9 +87,9 @@ class Ahead:
         while queue:
             yield queue.popleft().result()
 
-    def _hash(self, clip: Clip, held: Mapping[str, str]) -> Hashed:
+    def _hash(self, clip: Clip, held: Mapping[str, HeldClip]) -> Hashed:
         if clip.path is None:
-            return Hashed(clip, held[clip.clip_id])
+            return Hashed(clip, held[clip.clip_id].video_sha256)
         try:
             with self._timed("hash", time.perf_counter):
                 return Hashed(clip, content_hash(clip.path))

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fitrec_cache.audit_files import describe_pair, write_findings, write_manifest
 from fitrec_cache.cache import Cache, HeldClip, load_features, pick_features
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.files import write_json
+from fitrec_cache.folds import make_folds
+from fitrec_cache.leaks import SIDES, known_groups, pairs_across, side_of, verdict
 from fitrec_cache.near_duplicates import (
     Embeddings,
     NearDuplicates,
@@ -22,32 +23,12 @@ from fitrec_cache.near_duplicates import (
     embed,
     find_near_duplicates,
 )
-from fitrec_cache.pack import Features, distinct_clips
-from fitrec_cache.splits import Split, make_split
+from fitrec_cache.pack import distinct_clips
+from fitrec_cache.splits import Split
 from fitrec_cache.store import Store
 
 _LISTED = 20  # pairs in the report; pairs.csv has all
 _BLOCK = 512  # clips in memory at a time, about 40 MB each 1,000 values
-_AT_ONCE = 20_000  # more clips than this are not compared before a training
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """Whether a split leaks, in numbers and in one line.
-
-    Attributes:
-        leaks: Whether a test clip shares a group with a training clip, or has a near-duplicate there.
-        n_test: Number of test clips.
-        share_group: Test clips that have a clip of their own group in training.
-        near_duplicate: Test clips that have a near-duplicate in training.
-        text: The verdict in words.
-    """
-
-    leaks: bool
-    n_test: int
-    share_group: int
-    near_duplicate: int
-    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +130,8 @@ def audit(
     sides = _splits(split, clips, seed)
     found = find_near_duplicates(_embed(store, clips), labels=labels, groups=groups, threshold=threshold)
     folds = [_fold(name, each, groups, found) for name, each in sides]
-    across = _across([s for _, s in sides], found)
-    side = [SIDES[k] for k in _side_of(sides[0][1], len(clips))] if len(sides) == 1 else [""] * len(clips)
+    across = pairs_across([s for _, s in sides], found)
+    side = [SIDES[k] for k in side_of(sides[0][1], len(clips))] if len(sides) == 1 else [""] * len(clips)
     cluster = clusters(len(clips), found.pairs, groups)
     sizes = np.bincount(cluster)
     files = [] if out is None else write_findings(out, opened, found, clips, side, across)
@@ -182,57 +163,6 @@ def audit(
     if out is not None:
         write_json(out / "audit.json", report.to_dict())
     return report
-
-
-def find_in_features(data: Features) -> NearDuplicates | None:
-    """Find near-duplicates among features in memory, before a training.
-
-    Args:
-        data: The features; 1,332 clips of (20, 2048) take 0.3 s.
-
-    Returns:
-        The pairs; None of more than 20,000 clips, where it would take longer than a person wants to wait.
-    """
-    if len(data.clip_ids) > _AT_ONCE:
-        return None
-    return find_near_duplicates(embed([data.values]), labels=data.labels, groups=data.groups)
-
-
-def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | None) -> Verdict:
-    """Say in one line whether a split leaks.
-
-    Args:
-        split: A split of N clips.
-        groups: Recording each clip was cut from, length N, None where unknown.
-        found: The near-duplicates among the N clips; None if they were not looked for.
-
-    Returns:
-        The verdict. Only training against test counts: validation is part of neither.
-
-    Example:
-        >>> sides = {name: np.array([i]) for i, name in enumerate(("train", "val", "test"))}
-        >>> verdict(Split(rule="random", seed=0, notes=(), **sides), ["a", "b", "a"], None).text
-        'split leaks: of 1 test clips 1 share a group with training; near-duplicates not looked for: run audit'
-    """
-    trained = _known(split.train, groups)
-    share = sum(groups[i] in trained for i in split.test.tolist())
-    near = len(set(_test_clips(split, found.pairs).tolist())) if found else 0
-    known = sum(groups[i] is not None for i in (*split.train.tolist(), *split.test.tolist()))
-    parts = [f"{share} share a group with training" if known else "groups are unknown"]
-    if found:
-        parts.append(f"{near} have a near-duplicate there (similarity {found.threshold:.3f} or more)")
-    else:
-        parts.append("near-duplicates not looked for: run audit")
-    leaks, n = bool(share or near), len(split.test)
-    head = "split leaks" if leaks else "no leak found"
-    joined = ", ".join(parts) if found else "; ".join(parts)
-    return Verdict(
-        leaks=leaks, n_test=n, share_group=share, near_duplicate=near, text=f"{head}: of {n} test clips {joined}"
-    )
-
-
-def _known(side: NDArray[np.int64], groups: Sequence[str | None]) -> set[str]:
-    return {group for i in side.tolist() if (group := groups[i]) is not None}
 
 
 def _pick(cache: Cache, backbone: str | None, preset: str | None) -> Store:
@@ -268,43 +198,20 @@ def _embed(store: Store, clips: Sequence[HeldClip]) -> Embeddings:
 
 def _splits(rule: str, clips: Sequence[HeldClip], seed: int) -> list[tuple[str, Split]]:
     """Return the splits that a rule makes, by name; the name is empty where it makes one."""
-    ids, labels, groups = [c.clip_id for c in clips], [c.label for c in clips], [c.group for c in clips]
-    return [("", make_split(rule, clip_ids=ids, labels=labels, groups=groups, seed=seed))]
-
-
-def _side_of(split: Split, n_clips: int) -> NDArray[np.int64]:
-    """Return the side of each clip: 0 none, 1 training, 2 validation, 3 test."""
-    side = np.zeros(n_clips, dtype=np.int64)
-    for number, clips in enumerate((split.train, split.val, split.test), start=1):
-        side[clips] = number
-    return side
-
-
-SIDES = ("", "train", "val", "test")
-
-
-def _n_clips(split: Split, pairs: NDArray[np.int64]) -> int:
-    return 1 + max(int(a.max()) for a in (split.train, split.val, split.test, pairs) if a.size)
-
-
-def _test_clips(split: Split, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return, of each pair between training and test, the test clip."""
-    side = _side_of(split, _n_clips(split, pairs))[pairs]  # (M, 2)
-    return np.concatenate([pairs[(side == (1, 3)).all(axis=1), 1], pairs[(side == (3, 1)).all(axis=1), 0]])
-
-
-def _across(splits: Sequence[Split], found: NearDuplicates) -> NDArray[np.int64]:
-    """Return which pairs have one clip in training and one in test, in any of the splits."""
-    hit = np.zeros(len(found.pairs), dtype=bool)
-    for split in splits:
-        side = np.sort(_side_of(split, _n_clips(split, found.pairs))[found.pairs], axis=1)
-        hit |= (side == (1, 3)).all(axis=1)
-    return np.flatnonzero(hit)
+    folds = make_folds(
+        rule,
+        clip_ids=[c.clip_id for c in clips],
+        labels=[c.label for c in clips],
+        groups=[c.group for c in clips],
+        extra=[c.extra for c in clips],
+        seed=seed,
+    )
+    return [(fold.name, fold.split) for fold in folds]
 
 
 def _fold(name: str, split: Split, groups: Sequence[str | None], found: NearDuplicates) -> dict[str, Any]:
     said = verdict(split, groups, found)
-    side = _side_of(split, len(groups))
+    side = side_of(split, len(groups))
     kinds = Counter("-".join(SIDES[s] for s in sorted(pair)) for pair in side[found.pairs].tolist() if min(pair))
     return {
         "fold": name,
@@ -313,7 +220,7 @@ def _fold(name: str, split: Split, groups: Sequence[str | None], found: NearDupl
         "n_test": said.n_test,
         "leaks": said.leaks,
         "share_group": said.share_group,
-        "groups_on_both_sides": len(_known(split.train, groups) & _known(split.test, groups)),
+        "groups_on_both_sides": len(known_groups(split.train, groups) & known_groups(split.test, groups)),
         "near_duplicate": said.near_duplicate,
         "pairs": {kind: kinds[kind] for kind in ("train-test", "val-test", "train-val")},
         "text": said.text,

@@ -22,7 +22,7 @@ MOST_PIXELS = 4320
 CLIPS_IDENTITY = {"format_version": FORMAT_VERSION, "what": "clips"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class HeldClip:
     """A clip that the cache knows.
 

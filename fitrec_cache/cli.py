@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fitrec_cache.extract import ExtractReport
     from fitrec_cache.info import InfoReport
     from fitrec_cache.predict import Prediction
+    from fitrec_cache.reproduce import ReproduceReport
     from fitrec_cache.results import TrainReport
 
 app = typer.Typer(
@@ -164,7 +165,7 @@ def train_head(
     attention: Annotated[
         str | None, typer.Option(help="additive (Eq. 9), dot or none.  [default: the variant's]")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="paper or native: how the head is trained.")] = "paper",
+    recipe: Annotated[str, typer.Option(help="native, or paper: how the head is trained.")] = "native",
     epochs: Annotated[int | None, typer.Option(help="At most this many.  [default: the recipe's]")] = None,
     patience: Annotated[
         int | None,
@@ -468,6 +469,53 @@ def report(
     _show(found.to_dict(), as_json, text)
 
 
+@app.command()
+def reproduce(
+    videos: Annotated[Path, typer.Argument(help="Folder of class folders, UCF101-style list or manifest.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the cache, the runs, reproduce.json and report.html.")],
+    backbone: Annotated[
+        list[str], typer.Option(help="Three, NAME or NAME=WEIGHTS: for the ResNet50, EfficientNet and ViT model.")
+    ] = ["resnet50", "tf_efficientnet_b0", "vit_base_patch32_224"],  # noqa: B006
+    classes: Annotated[
+        str | None, typer.Option(help="fitness35, names separated by commas, or a file of names.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder that a manifest's or list's paths are relative to.")] = None,
+    split: Annotated[
+        list[str], typer.Option(help="Split rule; repeatable. For UCF101 also official1, official2, official3.")
+    ] = ["random", "group"],  # noqa: B006
+    seed: Annotated[list[int], typer.Option(help="Seed; repeatable.")] = [0, 1, 2],  # noqa: B006
+    preset: Annotated[list[str], typer.Option(help="paper or native; repeatable.")] = ["paper", "native"],  # noqa: B006
+    frames: Annotated[bool, typer.Option("--frames", help="Train lrcn and convlstm too; slow without a GPU.")] = False,
+    epochs: Annotated[int | None, typer.Option(help="At most this many.  [default: each recipe's]")] = None,
+    device: Annotated[str, typer.Option(help="Where frames are embedded: auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Do what the paper did in one call: features, all variants, splits, seeds, tables and the report.
+
+    Example: fitrec-cache reproduce UCF-101 --classes fitness35 --split random --split official1 --out reproduced
+    """
+    from fitrec_cache.reproduce import reproduce as run
+
+    report = run(
+        videos,
+        out=out,
+        backbone=backbone,
+        classes=classes,
+        root=root,
+        split=split,
+        seed=seed,
+        preset=preset,
+        frames=frames,
+        epochs=epochs,
+        device=device,
+        progress=not as_json,
+    )
+    _show(report.to_dict(), as_json, lambda: _reproduce_text(report))
+    if report.failed:
+        raise typer.Exit(1)
+
+
 def _show(value: Any, as_json: bool, text: Any) -> None:
     print(json.dumps(value, indent=1, allow_nan=False) if as_json else text())
 
@@ -613,3 +661,18 @@ def _compare_text(report: CompareReport) -> str:
         lines.append(f"{m.accuracy:6.1%}{spread} (95 % {low:.1%} to {high:.1%}, n = {m.n})  {m.name}, split {m.split}")
     lines += [pair.text for pair in report.pairs]
     return _lines(lines, tried(report) if report.pairs else "", f"written: {report.out}" if report.out else "")
+
+
+def _reproduce_text(report: ReproduceReport) -> str:
+    head = f"{'split':<24}{'preset':<8}{'model':<29}{'features':<22}{'accuracy':>10}{'sd':>7}{'n':>7}{'paper':>8}"
+    lines = [f"note: {n}" for n in report.notes]
+    lines += [f"failed: {f['clip_id']}: {f['reason']}" for f in report.failed]
+    lines.append(head)
+    for r in report.table2:
+        printed = "" if r.printed is None else f"{r.printed:.1%}"
+        lines.append(
+            f"{r.split[-23:]:<24}{r.preset:<8}{r.variant:<29}{r.backbone:<22}{r.figures['accuracy']:>10.1%}"
+            f"{r.figures['accuracy_sd']:>7.1%}{r.n:>7}{printed:>8}"
+        )
+    lines += [f"{name}: {100 * gap:+.1f} points" for name, gap in report.gap.items()]
+    return _lines(lines, report.comparisons, f"report: {report.page} ({report.seconds:.0f} s)")

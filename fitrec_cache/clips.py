@@ -34,7 +34,7 @@ _INDEXED = re.compile(r"^(.*\.\w+)\s+\d+$")
 _LONGEST_ID = 1000
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
     """One video with what is known about it.
 

@@ -73,9 +73,11 @@ class ExtractReport:
 
     @property
     def bottleneck(self) -> str:
-        """What took longest: a stage, or while the main thread waited for frames what it waited for."""
+        """What took longest: a stage of the main thread, or what it waited for."""
         longest = max(self.stages, key=lambda k: self.stages[k])
-        return max(self.beside, key=lambda k: self.beside[k]) if longest == "wait for frames" else longest
+        if longest == "wait for frames":
+            return max(("decode", "prepare"), key=lambda k: self.beside[k])
+        return "hash" if longest == "wait for files" else longest
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
@@ -276,7 +278,7 @@ class _Run:
         self.rows = self._new_rows()
         self.done = self.reused = 0
         self.failed: list[FailedClip] = []
-        self.stages = stages | dict.fromkeys(("compile", "wait for frames", "embed", "write"), 0.0)
+        self.stages = stages | dict.fromkeys(("compile", "wait for files", "wait for frames", "embed", "write"), 0.0)
         self.beside: dict[str, float] = {}
 
     def _new_rows(self) -> _Rows:
@@ -308,7 +310,12 @@ class _Run:
     def _tasks(self, clips: Iterable[Clip], ahead: Ahead) -> Iterator[_Task]:
         """Yield tasks in order while later clips are already made ready."""
         queue: deque[_Task] = deque()
-        for hashed in ahead.hashes(clips, {k: c.video_sha256 for k, c in self.held.items()}):
+        coming = ahead.hashes(clips, self.held)
+        while True:
+            with self._timed("wait for files"):
+                hashed = next(coming, None)
+            if hashed is None:
+                break
             queue.append(self._task(hashed, ahead))
             if len(queue) > ahead.distance:
                 yield queue.popleft()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -127,7 +128,7 @@ class Store:
     def _take(self, part: str, columns: Columns) -> None:
         self._columns[part] = columns
         for row, key in enumerate(text_values(columns["key"])):
-            self._where[key] = Location(part, row)
+            self._where[sys.intern(key)] = Location(part, row)  # stores share keys
 
     def _read_columns(self, path: Path) -> Columns:
         keys = _read_keys(path, self.kind, self._digest)

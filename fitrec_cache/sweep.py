@@ -144,7 +144,17 @@ def sweep(
         if value < 1:
             raise UsageError(f"{name} is {value}: expected 1 or more")
     optuna = _optuna()
-    problem = _Problem.load(cache, features, variant, backbone, preset, split, seed, epochs, progress=progress)
+    problem = Problem.load(
+        cache=cache,
+        features=features,
+        variant=variant,
+        backbone=backbone,
+        preset=preset,
+        split=split,
+        seed=seed,
+        epochs=epochs,
+        progress=progress,
+    )
     make_folder(out)
     study = _open_study(optuna, out, problem.name)
     start = problem.score(get_recipe("native").change(epochs=epochs, patience=epochs), None, range(1))
@@ -180,8 +190,14 @@ def sweep(
     return report
 
 
-class _Problem:
-    """The clips, the splits, and how good a recipe is on their validation sides."""
+class Problem:
+    """The clips, the splits, and how good a recipe is on their validation sides.
+
+    Attributes:
+        backbone: Names of the features.
+        sides: The training and the validation side of each split; test sides are never kept.
+        splits: What each split is.
+    """
 
     def __init__(self, *, variant: str, backbone: str, n_classes: int, epochs: int) -> None:
         self.variant, self.backbone, self.n_classes, self.epochs = variant, backbone, n_classes, epochs
@@ -191,17 +207,18 @@ class _Problem:
     @classmethod
     def load(
         cls,
-        cache: Path | None,
-        features: Path | None,
+        *,
         variant: str,
-        backbone: Sequence[str],
-        preset: str | None,
         split: Sequence[str],
         seed: Sequence[int],
         epochs: int,
-        *,
-        progress: bool,
-    ) -> _Problem:
+        cache: Path | None = None,
+        features: Path | None = None,
+        backbone: Sequence[str] = (),
+        preset: str | None = None,
+        progress: bool = False,
+    ) -> Problem:
+        """Load the clips and divide them by each rule and seed; the arguments are those of :func:`sweep`."""
         data = load_clips(cache, features, variant, backbone, preset, progress=progress)
         labels = sorted(set(data.labels))
         problem = cls(variant=variant, backbone=data.name, n_classes=len(labels), epochs=epochs)

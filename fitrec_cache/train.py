@@ -20,6 +20,7 @@ from fitrec_cache.files import write_json
 from fitrec_cache.fit import Fitted, apply_head, fit, take_side
 from fitrec_cache.folds import Fold, make_folds
 from fitrec_cache.head import VARIANTS, HeadConfig, count_trainable
+from fitrec_cache.leaks import find_in_features, verdict
 from fitrec_cache.loading import keep_apart, load_clips
 from fitrec_cache.metrics import evaluate
 from fitrec_cache.pack import Features
@@ -39,7 +40,7 @@ def train_head(
     split: str = "auto",
     seed: Sequence[int] = (0,),
     attention: str | None = None,
-    recipe: str = "paper",
+    recipe: str = "native",
     epochs: int | None = None,
     patience: int | None = None,
     learning_rate: float | None = None,
@@ -118,7 +119,7 @@ def train_head(
     runs = []
     for job, there in zip(jobs, kept, strict=True):
         runs.append(read_result(job.folder) if there else trainer.run(job, stages))
-    notes = [*data.notes, *_fold_notes(jobs, len(seed))]
+    notes = [*data.notes, *_fold_notes(jobs, len(seed)), *_verdicts(jobs, data, len(seed))]
     if any(kept):
         notes.append(f"{sum(kept)} of {len(runs)} runs were there already, made by the same settings: kept")
     pooled, ensemble = pool_folds(runs), average_runs(runs)
@@ -361,14 +362,28 @@ def _versions() -> dict[str, str]:
     }
 
 
+def _verdicts(jobs: Sequence[_Job], data: Features, n_seeds: int) -> list[str]:
+    """Return whether each split leaks, in one line; of many folds those that leak, and how many do not."""
+    found = find_in_features(data)
+    judged = [(job, verdict(job.fold.split, data.groups, found)) for job in jobs]
+    if not jobs[0].fold.name:
+        return [(f"seed {job.seed}: " if n_seeds > 1 else "") + said.text for job, said in judged]
+    lines = [f"fold {job.fold.name}, seed {job.seed}: {said.text}" for job, said in judged if said.leaks]
+    sound = len(judged) - len(lines)
+    return [*lines, f"no leak found in {sound} of {len(judged)} folds"]
+
+
 def _fold_notes(jobs: Sequence[_Job], n_seeds: int) -> list[str]:
-    """Return the notes of all splits; of many folds only what is wrong with them, each thing once."""
+    """Return the notes of all splits; of many folds only what is wrong with them, each thing once.
+
+    What a split says of its own leaks is left to the verdict.
+    """
     notes = []
     for job in jobs:
         if job.fold.name:
-            grave = [n for n in job.fold.split.notes if n.startswith("leaks") or "no training clip" in n]
+            grave = [n for n in job.fold.split.notes if "no training clip" in n]
             notes += [f"fold {job.fold.name}: {n}" for n in grave]
         else:
             prefix = f"seed {job.seed}: " if n_seeds > 1 else ""
-            notes += [prefix + n for n in job.fold.split.notes]
+            notes += [prefix + n for n in job.fold.split.notes if not n.startswith("leaks")]
     return list(dict.fromkeys(notes))

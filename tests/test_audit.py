@@ -10,11 +10,12 @@ from PIL import Image
 from test_imports import loaded
 from test_near_duplicates import recordings
 
-from fitrec_cache.audit import audit, find_in_features, verdict
+from fitrec_cache.audit import audit
 from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.clips import find_clips
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.jpeg import encode_frames
+from fitrec_cache.leaks import find_in_features, verdict
 from fitrec_cache.near_duplicates import embed, find_near_duplicates
 from fitrec_cache.pack import Features, load_cached
 from fitrec_cache.splits import Split, make_split
@@ -98,9 +99,9 @@ def test_a_random_split_of_clips_without_groups_leaks_as_many_as_there_are(unkno
     assert (report.pairs, report.pairs_across_labels, report.clips) == (120, 0, 120)
     assert (report.clusters, report.clustered, report.largest_cluster) == (40, 120, 3)
     assert sum(fold["pairs"].values()) <= 120
-    assert fold["text"].startswith(
-        f"split leaks: of {len(split.test)} test clips groups are unknown, {expected} have a"
-    )
+    told = f"split leaks: {expected} of {len(split.test)} test clips have a near-duplicate in training (similarity 0."
+    assert fold["text"].startswith(told)
+    assert fold["text"].endswith("; groups are unknown")
 
 
 def test_groups_on_both_sides_are_counted_and_the_pairs_found_are_held_against_them(known, data):
@@ -111,7 +112,7 @@ def test_groups_on_both_sides_are_counted_and_the_pairs_found_are_held_against_t
     assert random.same_group == {"pairs": 120, "found": 120, "recall": 1.0, "precision": 1.0}
     group = audit(cache=known, split="group", seed=3)
     assert not group.leaks
-    assert group.folds[0]["text"].startswith("no leak found: of ")
+    assert group.folds[0]["text"].startswith("no leak found: 0 of ")
     assert group.folds[0]["pairs"]["train-test"] == 0
 
 
@@ -173,6 +174,16 @@ def test_without_frames_there_is_no_picture_and_it_says_so(tmp_path, data):
     assert not (tmp_path / "out" / "pairs.png").exists()
 
 
+def test_every_fold_is_judged(known, unknown):
+    clean = audit(cache=known, split="kfold:4")
+    assert [(f["fold"], f["leaks"]) for f in clean.folds] == [(f"{k:02d}", False) for k in range(1, 5)]
+    assert sum(f["n_test"] for f in clean.folds) == 120
+    report = audit(cache=unknown, split="kfold:4")
+    assert report.leaks
+    assert all(f["near_duplicate"] for f in report.folds)
+    assert report.examples[0]["side_a"] == ""  # a clip is on another side in each fold
+
+
 def test_a_pair_of_two_classes_is_counted(tmp_path):
     values, labels, _ = recordings(60, 2)
     labels = ["K9" if i == 7 else label for i, label in enumerate(labels)]  # mislabelled
@@ -217,22 +228,30 @@ def test_the_verdict_counts_test_clips_and_ignores_validation():
     groups = [f"g{r}" for r in recording]
     apart = verdict(sides(range(20), [20, 22], [21, 23, *range(24, 40)]), groups, found)  # val and test share
     assert (apart.leaks, apart.share_group, apart.near_duplicate, apart.n_test) == (False, 0, 0, 18)
-    assert apart.text.startswith("no leak found: of 18 test clips 0 share a group with training, 0 have a near-dup")
+    assert apart.text.startswith("no leak found: 0 of 18 test clips share a group with training, 0 have a near-dup")
     mixed = verdict(sides([*range(20), 20], [], [21, *range(22, 40)]), [None] * 40, found)
     assert (mixed.leaks, mixed.share_group, mixed.near_duplicate) == (True, 0, 1)
     both = verdict(sides([0, 2, 3], [], [1, 4]), groups, found)
     assert (both.leaks, both.share_group, both.near_duplicate) == (True, 1, 1)
     only_groups = verdict(sides([0], [], [1, 4]), groups, None)
     assert (only_groups.leaks, only_groups.share_group) == (True, 1)
-    assert "near-duplicates not looked for" in only_groups.text
+    told = "split leaks: 1 of 2 test clips share a group with training; near-duplicates not looked for: run audit"
+    assert only_groups.text == told
+    neither = verdict(sides([0], [], [1, 4]), [None] * 40, None)
+    assert neither.text == "no leak found: groups are unknown, near-duplicates not looked for: run audit"
 
 
 def test_features_in_memory_give_the_same_pairs_as_the_cache(known, monkeypatch):
     data = load_cached(Cache(known), ["net"])
     found = find_in_features(data)
     assert len(found.pairs) == audit(cache=known).pairs == 120
-    monkeypatch.setattr("fitrec_cache.audit._AT_ONCE", 119)
+    monkeypatch.setattr("fitrec_cache.leaks._AT_ONCE", 119)
     assert find_in_features(data) is None
+
+
+def test_clips_that_all_look_alike_do_not_stop_a_training(known, monkeypatch):
+    monkeypatch.setattr("fitrec_cache.near_duplicates.MOST_PAIRS", 10)
+    assert find_in_features(load_cached(Cache(known), ["net"])) is None
 
 
 def test_frames_can_be_looked_through_too():
@@ -246,5 +265,5 @@ def test_frames_can_be_looked_through_too():
 
 
 def test_the_verdict_loads_nothing_heavy():
-    heavy = ("matplotlib", "av", "timm", "sklearn", "fitrec_cache.pair_picture")
-    assert loaded("import fitrec_cache.audit", *heavy) == set()
+    heavy = ("matplotlib", "av", "timm", "fitrec_cache.pair_picture")
+    assert loaded("import fitrec_cache.leaks, fitrec_cache.audit", *heavy) == set()

@@ -19,6 +19,7 @@ COMMANDS = {
     "extract": "extract",
     "train_head": "train",
     "sweep": "sweep",
+    "reproduce": "reproduce",
     "predict": "predict",
     "info": "info",
     "pack": "pack",

@@ -159,6 +159,16 @@ def test_only_shared_seeds_and_the_same_split_rule_are_compared(tmp_path):
     assert [m.split for m in report.models] == ["group", "group", "random"]
 
 
+def test_the_better_one_is_better_on_the_shared_runs_not_on_all(tmp_path):
+    write_run(tmp_path / "a0", [1, 1, 1, 1], variant="vit-lstm", seed=0)
+    write_run(tmp_path / "a1", [1, 0, 0, 0], variant="vit-lstm", seed=1)
+    write_run(tmp_path / "b1", [0, 0, 1, 1], seed=1)
+    report = compare([tmp_path])
+    assert report.models[0].name == "vit-lstm on net"
+    pair = report.pairs[0]
+    assert (pair.a, pair.only_a, pair.only_b, pair.difference) == ("mean on net", 2, 1, 0.25)
+
+
 def test_clips_may_be_in_any_order(tmp_path):
     a, b = pattern(3, 4, 0, 5)
     run = write_run(tmp_path / "a", a, variant="vit-lstm")

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -343,3 +344,48 @@ def test_the_class_given_last_counts_and_each_content_once(run, videos, tmp_path
     assert len({c.video_sha256 for c in clips}) == len(clips)
     assert f"Zumba/{clip.name}" in [c.clip_id for c in clips]
     assert any("now of class Zumba" in n for n in notes)
+
+
+def test_the_report_says_where_the_time_went(run, monkeypatch):
+    report = run()
+    assert list(report.stages) == ["start", "compile", "wait for files", "wait for frames", "embed", "write"]
+    assert sum(report.stages.values()) <= report.seconds
+    assert report.to_dict()["bottleneck"] == report.bottleneck
+    assert report.beside.keys() == {"hash", "decode", "prepare"}
+    assert all(s > 0 for s in report.beside.values())
+
+
+@pytest.mark.parametrize(
+    ("longest", "named"), [("embed", "embed"), ("wait for frames", "prepare"), ("wait for files", "hash")]
+)
+def test_the_bottleneck_of_waiting_is_what_was_waited_for(longest, named):
+    stages = dict.fromkeys(("start", "compile", "wait for files", "wait for frames", "embed", "write"), 1.0)
+    report = module.ExtractReport(
+        clips=1,
+        done=1,
+        reused=0,
+        failed=(),
+        backbones={},
+        seconds=9.0,
+        notes=(),
+        stages=stages | {longest: 2.0},
+        beside={"hash": 9.0, "decode": 1.0, "prepare": 3.0},
+    )
+    assert report.bottleneck == named
+
+
+def test_an_interruption_while_decoders_work_ends_at_once(tmp_path, video_folder, weights, monkeypatch):
+    """Threads that wait for a decoder must not wait for ever once it is stopped."""
+    started = []
+
+    def interrupted(self, x):
+        if len(x) > 1:
+            started.append(time.monotonic())
+            raise KeyboardInterrupt
+        return embed(self, x)
+
+    embed = Backbone.embed_prepared
+    monkeypatch.setattr(Backbone, "embed_prepared", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(video_folder, cache=tmp_path / "cache", backbone=[weights("test_resnet")], **SMALL)
+    assert time.monotonic() - started[0] < 20

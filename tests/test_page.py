@@ -125,14 +125,16 @@ class Page(HTMLParser):
     def words(self):
         return " ".join(" ".join(self.text).replace("\u00a0", " ").split())
 
+    @property
+    def rows(self):
+        """The text of the cells of each table row; the last one is what follows the last cell, nothing."""
+        rows = re.findall(r"<tr.*?</tr>", self.source, flags=re.DOTALL)
+        cells = [[re.sub(r"<.*?>", " ", c).replace("\u00a0", " ") for c in re.split(r"</t[hd]>", r)] for r in rows]
+        return [[" ".join(c.split()) for c in row] for row in cells]
+
     def row(self, *starts_with):
         """Return the cells of the first table row that begins with these words."""
-        for row in re.findall(r"<tr.*?</tr>", self.source, flags=re.DOTALL):
-            cells = [re.sub(r"<.*?>", " ", c).replace("\u00a0", " ") for c in re.split(r"</t[hd]>", row)]
-            cells = [" ".join(c.split()) for c in cells]
-            if cells[: len(starts_with)] == list(starts_with):
-                return cells
-        raise AssertionError(f"no row {starts_with}")
+        return next(row for row in self.rows if row[: len(starts_with)] == list(starts_with))
 
 
 @pytest.fixture
@@ -245,6 +247,19 @@ def test_models_that_differ_in_a_setting_are_told_apart_and_ranked_by_validation
     assert "learning rate 0.5" in models[1].name
 
 
+def test_pairs_are_compared_clip_by_clip(page, tmp_path):
+    truth = [0, 1] * 10
+    write_run(tmp_path / "a", truth=truth, guesses=truth, variant="vit-lstm")
+    write_run(tmp_path / "b", truth=truth, guesses=[*[2] * 10, *truth[10:]], variant="mean")
+    write_run(tmp_path / "c", truth=truth, guesses=[*truth[:19], 2], variant="lrcn")
+    _, seen = page(*(tmp_path / name for name in "abc"))
+    assert "3 pairs compared clip by clip" in seen.words
+    row = next(r for r in seen.rows if "vit-lstm" in r[0] and "mean" in r[0])
+    p = 3 * binomtest(0, 10).pvalue  # of three pairs, by Holm
+    assert (row[1], row[3:]) == ("+50.0 points", ["10", "0", "20", f"{p:.2g}", ""])
+    assert re.search("vit-lstm .*and lrcn .*are not distinguishable at n = 20", seen.words)
+
+
 def test_a_leak_is_in_the_headings(page, tmp_path):
     note = "leaks: 5 of 12 test clips share a group with a training clip"
     _, seen = page(write_run(tmp_path / "r", truth=[0, 1], guesses=[0, 1], split="random", notes=[note]))
@@ -264,7 +279,7 @@ def test_the_split_that_was_used_is_audited(page, tmp_path, weights, inline):
     write_run(tmp_path / "r", truth=truth, guesses=truth, split_document=split, sources=sources, test=test)
     _, seen = page(tmp_path / "r", cache=cache.folder)
     assert "Split group leaks: test clips have siblings in training" in seen.words
-    assert "split leaks: of 6 test clips 6 share a group with training" in seen.words
+    assert "split leaks: 6 of 6 test clips share a group with training" in seen.words
 
 
 def test_wilson_agrees_with_scipy():

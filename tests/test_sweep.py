@@ -66,8 +66,8 @@ def test_what_the_test_labels_are_changes_nothing(tmp_path, features):
 def test_a_search_goes_on_where_it_was(tmp_path, features, monkeypatch):
     sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 3})
     scored = []
-    score = module._Problem.score
-    monkeypatch.setattr(module._Problem, "score", lambda self, *a: scored.append(a) or score(self, *a))
+    score = module.Problem.score
+    monkeypatch.setattr(module.Problem, "score", lambda self, *a: scored.append(a) or score(self, *a))
     report = sweep(out=tmp_path / "sweep", features=features, **FAST)
     assert report.tries["finished"] + report.tries["given_up"] == 4
     assert len(scored) == 1 + 1 + min(2, report.tries["finished"])  # the start, one new try, the finalists

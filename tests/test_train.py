@@ -388,3 +388,15 @@ def test_settings_of_a_recipe_can_be_changed_and_nothing_else(tmp_path, features
     ):
         with pytest.raises(UsageError, match=reason):
             train_head(out=tmp_path / "x", features=features, variant="vit-lstm", settings=[text])
+
+
+def test_a_leaking_split_is_never_silent(tmp_path, features):
+    """Ten groups of six clips: by clip, every test clip has siblings in training."""
+    report = train_head(out=tmp_path / "r", features=features, variant="mean", split="random", **FAST)
+    assert any(n.startswith("split leaks: 12 of 12 test clips share a group with training, ") for n in report.notes)
+    report = train_head(out=tmp_path / "g", features=features, variant="mean", split="group", **FAST)
+    assert any(": 0 of 12 test clips share a group with training, " in n for n in report.notes)
+    report = train_head(out=tmp_path / "k", features=features, variant="mean", split="kfold:3", seed=[0, 1], **FAST)
+    verdicts = [n for n in report.notes if "leak" in n]
+    assert verdicts[-1].startswith("no leak found in ")
+    assert verdicts[-1].endswith(" of 6 folds")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fitrec_cache import __version__, paper
 from fitrec_cache.cache import Cache
+from fitrec_cache.compare import PairFigures, compare
 from fitrec_cache.errors import UsageError
 from fitrec_cache.files import write_atomic
 from fitrec_cache.page import words
@@ -70,7 +71,10 @@ def report(runs: Sequence[Path], *, out: Path, cache: Path | None = None) -> Pag
     opened = None if cache is None else Cache(cache)
     models = gather(read_records(runs))
     seen = _see(models, opened)
-    data = render(context(models, seen.views, seen.audits, seen.missing)).encode()
+    if folders := [r.folder for m in models for r in m.records if r.answers is not None]:
+        compared = compare(folders)
+        seen = replace(seen, pairs=compared.pairs, missing=[*seen.missing, *compared.notes])
+    data = render(context(models, seen)).encode()
     write_atomic(out, data)
     return PageReport(
         out=str(out),
@@ -92,15 +96,16 @@ def _check_out(out: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
-    """What the caches gave: models in full, audits by split rule, and what is missing."""
+    """What was found: models in full, audits by split rule, compared pairs, and what is missing."""
 
     views: list[ModelView]
     audits: dict[str, Leaks]
+    pairs: Sequence[PairFigures]
     missing: list[str]
 
 
 def _see(models: Sequence[Model], cache: Cache | None) -> _Seen:
-    seen = _Seen(views=[], audits={}, missing=[])
+    seen = _Seen(views=[], audits={}, pairs=(), missing=[])
     if cache is None:
         seen.missing.append("No frames and no audit of the split by likeness: no cache was given (--cache DIR)")
     audited: set[str] = set()
@@ -118,7 +123,7 @@ def _see(models: Sequence[Model], cache: Cache | None) -> _Seen:
             if isinstance(leaks, Leaks):
                 seen.audits[rule] = leaks
             else:
-                seen.missing.append(f"No audit of split {rule} by likeness: {leaks}")
+                seen.missing.append(f"No audit of split {words.rule(rule)} by likeness: {leaks}")
         if in_full:
             seen.views.append(view(model, pictures))
             seen.missing.extend(_lacks(seen.views[-1], pictures))
@@ -142,10 +147,9 @@ def _lacks(shown: ModelView, frames: Frames | None) -> list[str]:
     return lines
 
 
-def context(
-    models: Sequence[Model], views: Sequence[ModelView], audits: Mapping[str, Leaks], missing: Sequence[str]
-) -> dict[str, Any]:
+def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:
     """Return everything the template names."""
+    audits = seen.audits
     splits = list(dict.fromkeys(m.first.split for m in models))
     leaky = [s for s in splits if (s in audits and audits[s].verdict.leaks) or any(_leaks(m, s) for m in models)]
     lead = models[0]
@@ -154,15 +158,16 @@ def context(
         "version": __version__,
         "title": words.headline(lead, leaky),
         "lead": lead,
-        "results_finding": words.results_say(models),
+        "results_finding": words.results_say(models, seen.pairs),
         "split_finding": words.split_says(models, leaky),
         "chance": float(counts.max() / counts.sum()),
         "models": models,
         "splits": {split: [m for m in models if m.first.split == split] for split in splits},
-        "views": views,
+        "views": seen.views,
+        "pairs": seen.pairs,
         "audits": audits,
         "leaky": leaky,
-        "missing": missing,
+        "missing": seen.missing,
         "paper": paper,
         "ours": {row.variant: [m for m in models if m.first.variant == row.variant] for row in paper.TABLE_II},
         "others": [m for m in models if m.first.variant not in {row.variant for row in paper.TABLE_II}],

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fitrec_cache.audit import Verdict, find_in_features, verdict
 from fitrec_cache.cache import Cache, HeldClip, load_features
 from fitrec_cache.errors import FitrecError, StoreError
+from fitrec_cache.leaks import Verdict, find_in_features, verdict
 from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.pack import Features
 from fitrec_cache.page.pictures import Clip, Frames
@@ -50,7 +50,10 @@ class Leaks:
 
 def find_leaks(record: Record, cache: Cache, frames: Frames | None) -> Leaks | str:
     """Audit the split that a run used, or say why that is not possible."""
-    known = {clip.clip_id: clip for clip in cache.clips()}
+    try:
+        known = {clip.clip_id: clip for clip in cache.clips()}
+    except FitrecError as error:
+        return str(error)
     sides = {name: [str(c) for c in record.run["split"].get(name, ())] for name in ("train", "val", "test")}
     names = [name for side in sides.values() for name in side]
     if gone := [name for name in names if name not in known]:

@@ -29,6 +29,6 @@ def render(context: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    plain = (words.percent, words.spread, words.count, words.plural, words.duration, words.listed)
+    plain = (words.percent, words.spread, words.count, words.plural, words.duration, words.rule)
     environment.filters |= {function.__name__: function for function in plain}
     return environment.get_template("page.html").render(context)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from fitrec_cache.compare import PairFigures
 from fitrec_cache.page.attention import Attention
 from fitrec_cache.page.calibration import Calibration
 from fitrec_cache.page.models import Model
@@ -66,6 +67,19 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def rule(split: str) -> str:
+    """Return a split's rule for a reader: of lists, the files' names without their folders.
+
+    Example:
+        >>> rule("list:/data/trainlist01.txt,/data/testlist01.txt")
+        'list: trainlist01.txt, testlist01.txt'
+    """
+    kind, colon, rest = split.partition(":")
+    return (
+        f"list: {', '.join(part.rpartition('/')[2] for part in rest.split(','))}" if kind == "list" and colon else split
+    )
+
+
 def headline(model: Model, leaky: Collection[str]) -> str:
     """Say what the model chosen on validation reached."""
     clips = f"{percent(model.mean('accuracy'))} of {plural(model.n_distinct, 'clip')}"
@@ -84,23 +98,23 @@ def leaks(model: Model) -> list[str]:
     return list(dict.fromkeys(n for record in model.records for n in record.notes if n.startswith("leaks")))
 
 
-def results_say(models: Sequence[Model]) -> str:
-    """Say how far the models on the first split are apart."""
-    group = [m for m in models if m.first.split == models[0].first.split]
-    if len(group) == 1:
-        low, high = group[0].interval
-        clips = plural(group[0].n_distinct, "test clip")
-        return f"With {clips}, the accuracy is known to lie from {percent(low, 0)} to {percent(high, 0)}"
-    best, next_ = sorted(group, key=lambda m: -m.mean("accuracy"))[:2]
-    if best.interval[0] > next_.interval[1]:
-        return f"{best.title} is ahead, and no interval of another reaches its own"
-    return f"{best.title} is ahead of {next_.title}, but their intervals overlap"
+def results_say(models: Sequence[Model], pairs: Sequence[PairFigures]) -> str:
+    """Say whether the two best models of the first split can be told apart."""
+    split = models[0].first.split
+    compared = [pair for pair in pairs if pair.split == split]
+    if compared:
+        return compared[0].text.partition(" (")[0]
+    if len([m for m in models if m.first.split == split]) > 1:
+        return "These models share no test clips, so which is better cannot be said"
+    clips, (low, high) = plural(models[0].n_distinct, "test clip"), models[0].interval
+    return f"With {clips}, the accuracy is known to lie from {percent(low, 0)} to {percent(high, 0)}"
 
 
 def split_says(models: Sequence[Model], leaky: Sequence[str]) -> str:
     """Say which splits leak."""
     if leaky:
-        return f"Split {listed(leaky)} {'leaks' if len(leaky) == 1 else 'leak'}: test clips have siblings in training"
+        verb = "leaks" if len(leaky) == 1 else "leak"
+        return f"Split {listed([rule(split) for split in leaky])} {verb}: test clips have siblings in training"
     if all(grouped(m) for m in models):
         return "No recording is on both sides of a split"
     return "No leak is recorded, but not every split keeps recordings together"
@@ -142,8 +156,8 @@ def attention_says(attention: Attention) -> str:
     if attention.even:
         return "This model does not choose among frames"
     sides = (("right", attention.right), ("wrong", attention.wrong))
-    shares = [f"{value:.1f} where it is {side}" for side, value in sides if value is not None]
-    return f"Of {attention.frames} frames its attention uses the worth of {' and '.join(shares)}"
+    shares = [f"over {value:.1f} where it is {side}" for side, value in sides if value is not None]
+    return f"Its attention spreads {' and '.join(shares)}, of {attention.frames} frames"
 
 
 def calibration_says(calibration: Calibration) -> str:

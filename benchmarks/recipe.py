@@ -1,0 +1,88 @@
+"""What each part of the recipe ``native`` is worth: one change at a time, judged on validation sides only.
+
+    python benchmarks/recipe.py CACHE LISTS_DIR --out benchmarks/results/recipe.json
+
+LISTS_DIR has UCF101-style trainlist01-03 and testlist01-03; their test clips are not used at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from fitrec_cache.recipes import get_recipe
+from fitrec_cache.sweep import Problem
+
+#: Name of the change, what is changed. ``attention`` is no setting of a recipe, so it is named apart.
+CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("native", {}),
+    ("paper, for comparison", {"recipe": "paper"}),
+    ("features as they are", {"normalise": "none"}),
+    ("each value scaled", {"normalise": "standard"}),
+    ("components whitened", {"normalise": "whiten"}),
+    ("64 components", {"components": 64}),
+    ("512 components", {"components": 512}),
+    ("no mean beside the states", {"skip_mean": False}),
+    ("paper's pooling", {"pooling": "average"}),
+    ("dot attention", {"attention": "dot"}),
+    ("no attention", {"attention": "none"}),
+    ("both directions", {"bidirectional": True}),
+    ("differences of frames", {"differences": True}),
+    ("no dropout", {"dropout": 0.0, "input_dropout": 0.0}),
+    ("more dropout", {"dropout": 0.5, "input_dropout": 0.5}),
+    ("half of the frames drawn", {"draw": 10}),
+    ("no label smoothing", {"label_smoothing": 0.0}),
+    ("no weight decay", {"weight_decay": 0.0}),
+    ("rare classes weigh more", {"balance": 0.5}),
+    ("learning rate 3e-3", {"learning_rate": 3e-3}),
+    ("learning rate 3e-4", {"learning_rate": 3e-4}),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("lists", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--variant", default="resnet50-lstm-attention")
+    parser.add_argument("--backbone", nargs="+", default=["resnet50"])
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--only", nargs="*", default=[])
+    args = parser.parse_args()
+    rules = [f"list:{args.lists}/trainlist0{k}.txt,{args.lists}/testlist0{k}.txt" for k in (1, 2, 3)]
+    problem = Problem.load(
+        cache=args.cache, variant=args.variant, backbone=args.backbone, split=rules, seed=[0], epochs=40
+    )
+    found: dict[str, Any] = {
+        "variant": args.variant,
+        "backbone": problem.backbone,
+        "n_val": [len(val.targets) for _, val in problem.sides],
+        "seeds": args.seeds,
+        "rows": [],
+    }
+    for name, change in CHANGES:
+        if args.only and name not in args.only:
+            continue
+        settings = dict(change)
+        attention = settings.pop("attention", None)
+        recipe = get_recipe(settings.pop("recipe", "native")).change(**settings)
+        started = time.perf_counter()
+        scores = [problem.score(recipe, attention, [seed]) for seed in range(args.seeds)]
+        seconds = time.perf_counter() - started
+        row = {
+            "change": name,
+            "settings": change,
+            "val_accuracy": statistics.mean(scores),
+            "seconds": round(seconds, 1),
+        }
+        found["rows"].append(row)
+        print(f"{row['val_accuracy']:.3f}  {name}  ({seconds:.0f} s)", flush=True)
+        args.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Tables and the picture of stage one, from ``results/stage_one.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks/results/stage_one.json"
+PICTURE = ROOT / "docs/performance.png"
+
+
+def load() -> dict[str, Any]:
+    return json.loads(RESULTS.read_text())
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(["| " + " | ".join(r) + " |" for r in (head, ["---"] * len(head), *rows)])
+
+
+def span(value: dict[str, Any], digits: int = 2) -> str:
+    return f"{value['median']:.{digits}f} ({value['min']:.{digits}f} to {value['max']:.{digits}f})"
+
+
+def pipelines(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {k.removeprefix("pipeline-"): v for k, v in result.items() if k.startswith("pipeline-")}
+
+
+def stage_one() -> str:
+    """For the README: clips a second, and how far from the limit and from the plain way."""
+    rows = []
+    for name, p in pipelines(load()).items():
+        rate = {k: 1 / v["median"] for k, v in p["seconds_per_clip"].items()}
+        rows.append(
+            [
+                name,
+                f"{rate['plain']:.2f}",
+                f"{rate['extract_eager']:.2f} ({p['plain_over_extract_eager']['median']:.1f} x)",
+                f"{rate['extract']:.2f} ({p['plain_over_extract']['median']:.1f} x)",
+                f"{p['extract_over_limit']['median']:.2f}",
+            ]
+        )
+    head = ["backbone", "plain way, clips/s", "`extract`", "`extract --compile`", "time over the hardware's limit"]
+    return table(head, rows)
+
+
+def machine() -> str:
+    m = load()["machine"]
+    versions = ", ".join(f"{k} {v}" for k, v in m["versions"].items())
+    gpu = "with a GPU" if m["gpu"] else "no GPU"
+    return f"{m['cores']} cores of {m['processor'] or m['architecture']}, {m['memory_gb']:.0f} GB, {gpu}; {versions}."
+
+
+def stage_one_pipeline() -> str:
+    rows = []
+    for name, p in pipelines(load()).items():
+        s = p["seconds_per_clip"]
+        rows.append(
+            [
+                name,
+                *(span(s[k], 3) for k in ("ready", "decode", "extract", "extract_eager", "plain")),
+                span(p["extract_over_limit"]),
+                span(p["plain_over_extract"], 1),
+                span(p["plain_over_extract_eager"], 1),
+                f"{p['cosine_to_fp32_min']['compiled']:.5f}, {p['cosine_to_fp32_min']['eager']:.5f}",
+            ]
+        )
+    return table(
+        [
+            "backbone",
+            "ready tensors",
+            "decoding alone",
+            "`extract --compile`",
+            "`extract`",
+            "plain way",
+            "`--compile` / limit",
+            "plain / `--compile`",
+            "plain / `extract`",
+            "lowest cosine to fp32: compiled, not",
+        ],
+        rows,
+    )
+
+
+def stage_one_length() -> str:
+    rows = [
+        [
+            f"{r['seconds_of_video']} s",
+            str(r["frames"]),
+            str(r["frames_decoded_for_it"]),
+            f"{r['seconds']['median']:.2f}",
+            f"{r['seconds_all_decoded']['median']:.2f}",
+        ]
+        for r in load()["length"]["rows"]
+    ]
+    return table(["video", "frames", "decoded", "seconds", "seconds, all decoded"], rows)
+
+
+def stage_one_frames() -> str:
+    f = load()["frames"]
+    rows = [
+        [
+            name,
+            f"{w['bytes_median'] / 1e3:.0f} kB",
+            f"{w['bytes_median'] / f['video']['bytes_median']:.1f}",
+            f"{w['seconds_median'] * 1e3:.1f}",
+            f"{w['times_faster']:.1f}",
+            ", ".join(f"{t['times_faster']:.1f} at {t['frames_median']:.0f}" for t in w["times_faster_by_length"]),
+        ]
+        for name, w in f["ways"].items()
+    ]
+    head = ["kept as", "bytes a clip", "times the video", "ms to read", "times faster", "by frames in the video"]
+    return table(head, rows)
+
+
+def stage_one_growth() -> str:
+    rows = []
+    for r in load()["growth"]["rows"]:
+        worked = r["done"] > 0
+        rows.append(
+            [
+                f"{r['clips']:,}",
+                "first" if worked else "again",
+                f"{1e3 * (r['seconds'] - r['stages']['start']) / r['clips']:.2f}",
+                f"{r['stages']['start']:.2f}",
+                f"{r['opening_seconds']:.2f}",
+                f"{r['memory_mb_peak'] - r['memory_mb_imports']:.0f}",
+                f"{r['files'] / r['clips']:.3f}",
+                f"{r['bytes'] / r['clips'] / 1e3:.2f}",
+            ]
+        )
+    head = ["clips", "run", "ms a clip", "start, s", "open, s", "MB above imports", "files a clip", "kB a clip"]
+    return table(head, rows)
+
+
+def draw() -> None:
+    """Draw throughput, cost by length of video, and cost by number of clips."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    result = load()
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+    names = list(pipelines(result))
+    for offset, (key, label) in enumerate(
+        (("plain", "plain way"), ("extract_eager", "extract"), ("extract", "--compile"))
+    ):
+        rates = [1 / pipelines(result)[n]["seconds_per_clip"][key]["median"] for n in names]
+        left.bar([i + 0.27 * offset for i in range(len(names))], rates, 0.25, label=label)
+    left.set_xticks([i + 0.27 for i in range(len(names))], [n.split("_patch")[0] for n in names], fontsize=8)
+    left.set(title="Clips a second", ylabel="clips/s")
+    left.legend(fontsize=8)
+    rows = result["length"]["rows"]
+    for key, label in (("seconds_all_decoded", "all decoded"), ("seconds", "extract")):
+        middle.plot([r["seconds_of_video"] for r in rows], [r[key]["median"] for r in rows], "o-", label=label)
+    middle.set(title="Decoding one video", xlabel="seconds of video", ylabel="seconds", xscale="log", yscale="log")
+    middle.legend(fontsize=8)
+    for worked, label in ((True, "first run"), (False, "run that reuses all")):
+        some = [r for r in result["growth"]["rows"] if (r["done"] > 0) == worked]
+        right.plot([r["clips"] for r in some], [1e3 * r["seconds"] / r["clips"] for r in some], "o-", label=label)
+    right.set(title="Own cost a clip", xlabel="clips", ylabel="ms a clip", xscale="log", ylim=(0, None))
+    right.legend(fontsize=8)
+    figure.savefig(PICTURE, dpi=80, metadata={"Software": None})
+
+
+BLOCKS = {
+    "stage-one": stage_one,
+    "stage-one-machine": machine,
+    "stage-one-pipeline": stage_one_pipeline,
+    "stage-one-length": stage_one_length,
+    "stage-one-frames": stage_one_frames,
+    "stage-one-growth": stage_one_growth,
+}
+
+if __name__ == "__main__":
+    draw()

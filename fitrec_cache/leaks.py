@@ -1,0 +1,127 @@
+"""The leaks of one split, in numbers and in the line that every training prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitrec_cache.errors import UsageError
+from fitrec_cache.near_duplicates import NearDuplicates, embed, find_near_duplicates
+from fitrec_cache.pack import Features
+from fitrec_cache.splits import Split
+
+SIDES = ("", "train", "val", "test")
+"""Names of the numbers that :func:`side_of` gives."""
+
+_AT_ONCE = 20_000  # more clips than this are not compared before a training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether a split leaks, in numbers and in one line.
+
+    Attributes:
+        leaks: Whether a test clip shares a group with a training clip, or has a near-duplicate there.
+        n_test: Number of test clips.
+        share_group: Test clips that have a clip of their own group in training.
+        near_duplicate: Test clips that have a near-duplicate in training.
+        text: The verdict in words.
+    """
+
+    leaks: bool
+    n_test: int
+    share_group: int
+    near_duplicate: int
+    text: str
+
+
+def find_in_features(data: Features) -> NearDuplicates | None:
+    """Find near-duplicates among features in memory, before a training.
+
+    Args:
+        data: The features; 1,332 clips of (20, 2048) take half a CPU-second.
+
+    Returns:
+        The pairs; None of more than 20,000 clips, where it would take longer than a person wants to wait, and of clips
+        that nearly all look alike.
+    """
+    if len(data.clip_ids) > _AT_ONCE:
+        return None
+    try:
+        return find_near_duplicates(embed([data.values]), labels=data.labels, groups=data.groups)
+    except UsageError:  # too many pairs, or no yardstick: `audit`, which the verdict then names, says what to do
+        return None
+
+
+def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | None) -> Verdict:
+    """Say in one line whether a split leaks.
+
+    Args:
+        split: A split of N clips.
+        groups: Recording each clip was cut from, length N, None where unknown.
+        found: The near-duplicates among the N clips; None if they were not looked for.
+
+    Returns:
+        The verdict. Only training against test counts: validation is part of neither.
+
+    Example:
+        >>> sides = {name: np.array([i]) for i, name in enumerate(("train", "val", "test"))}
+        >>> verdict(Split(rule="random", seed=0, notes=(), **sides), ["a", "b", "a"], None).text
+        'split leaks: 1 of 1 test clips share a group with training; near-duplicates not looked for: run audit'
+    """
+    trained = known_groups(split.train, groups)
+    share = sum(groups[i] in trained for i in split.test.tolist())
+    near = len(set(_test_clips(split, found.pairs).tolist())) if found else 0
+    known = any(groups[i] is not None for i in (*split.train.tolist(), *split.test.tolist()))
+    n = len(split.test)
+    leaks = bool(share or near)
+    text = f"{'split leaks' if leaks else 'no leak found'}: {_in_words(n, share if known else None, near, found)}"
+    return Verdict(leaks=leaks, n_test=n, share_group=share, near_duplicate=near, text=text)
+
+
+def _in_words(n: int, share: int | None, near: int, found: NearDuplicates | None) -> str:
+    alike = f"(similarity {found.threshold:.3f} or more)" if found else ""
+    unlooked = "near-duplicates not looked for: run audit"
+    if share is None:
+        return (
+            f"{near} of {n} test clips have a near-duplicate in training {alike}; groups are unknown"
+            if found
+            else f"groups are unknown, {unlooked}"
+        )
+    told = f"{share} of {n} test clips share a group with training"
+    return f"{told}, {near} have a near-duplicate there {alike}" if found else f"{told}; {unlooked}"
+
+
+def known_groups(side: NDArray[np.int64], groups: Sequence[str | None]) -> set[str]:
+    """Return the groups of the clips of one side, as far as they are known."""
+    return {group for i in side.tolist() if (group := groups[i]) is not None}
+
+
+def side_of(split: Split, n_clips: int) -> NDArray[np.int64]:
+    """Return the side of each clip: 0 none, 1 training, 2 validation, 3 test."""
+    side = np.zeros(n_clips, dtype=np.int64)
+    for number, clips in enumerate((split.train, split.val, split.test), start=1):
+        side[clips] = number
+    return side
+
+
+def _n_clips(split: Split, pairs: NDArray[np.int64]) -> int:
+    return 1 + max(int(a.max()) for a in (split.train, split.val, split.test, pairs) if a.size)
+
+
+def _test_clips(split: Split, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return, of each pair between training and test, the test clip."""
+    side = side_of(split, _n_clips(split, pairs))[pairs]  # (M, 2)
+    return np.concatenate([pairs[(side == (1, 3)).all(axis=1), 1], pairs[(side == (3, 1)).all(axis=1), 0]])
+
+
+def pairs_across(splits: Sequence[Split], found: NearDuplicates) -> NDArray[np.int64]:
+    """Return which pairs have one clip in training and one in test, in any of the splits."""
+    hit = np.zeros(len(found.pairs), dtype=bool)
+    for split in splits:
+        side = np.sort(side_of(split, _n_clips(split, found.pairs))[found.pairs], axis=1)
+        hit |= (side == (1, 3)).all(axis=1)
+    return np.flatnonzero(hit)

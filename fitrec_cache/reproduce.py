@@ -1,0 +1,245 @@
+"""The paper in one call: every preset, variant, split and seed, Tables I and II beside ours, and the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fitrec_cache.backbone import BackboneChoice
+from fitrec_cache.compare import compare
+from fitrec_cache.errors import UsageError
+from fitrec_cache.extract import extract
+from fitrec_cache.files import make_folder, write_json
+from fitrec_cache.page import report
+from fitrec_cache.paper import TABLE_II
+from fitrec_cache.params import params
+from fitrec_cache.train import train_head
+from fitrec_cache.variants import VARIANTS
+
+#: The backbones of the paper's models, in the order of :data:`MODELS`.
+BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_base_patch32_224")
+
+#: Each backbone's model.
+MODELS = ("resnet50-lstm-attention", "efficientnet-lstm-attention", "vit-lstm")
+
+#: What is done to frames, and the recipe that goes with it.
+PRESETS = {"paper": "paper", "native": "native"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model under one preset and split, over all seeds.
+
+    Attributes:
+        preset: What was done to frames, and the recipe: ``paper`` or ``native``.
+        split: The rule.
+        variant: The head.
+        backbone: Its features.
+        seeds: How many heads were trained (on each fold).
+        n: Test clips of one seed, over all its folds.
+        figures: Mean over seeds of ``accuracy``, ``top5_accuracy``, ``precision_weighted``, ``recall_weighted``,
+            ``f1_weighted``, ``f1_macro``, and ``accuracy_sd``, the standard deviation over seeds.
+        printed: The accuracy the paper prints for this variant; None where it has none.
+        seconds: To train one head.
+    """
+
+    preset: str
+    split: str
+    variant: str
+    backbone: str
+    seeds: int
+    n: int
+    figures: dict[str, float]
+    printed: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceReport:
+    """What :func:`reproduce` made.
+
+    Attributes:
+        out: Its folder.
+        page: The HTML report.
+        extract: Clips done, reused and failed, and seconds, of each preset in this call.
+        table1: The paper's Table I beside our counts.
+        table2: One row a preset, split and variant.
+        gap: For each preset and variant, the mean accuracy of ``random`` less that of the first split by group.
+        comparisons: In words, each pair of models of one split that was compared.
+        failed: Clips that could not be used.
+        notes: What a person should know.
+        seconds: Wall time of this call.
+    """
+
+    out: str
+    page: str
+    extract: dict[str, Any]
+    table1: dict[str, Any]
+    table2: tuple[Row, ...]
+    gap: dict[str, float]
+    comparisons: tuple[str, ...]
+    failed: tuple[dict[str, str], ...]
+    notes: tuple[str, ...]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        return {**vars(self), "table2": [vars(row) for row in self.table2]}
+
+
+def reproduce(
+    videos: Path,
+    *,
+    out: Path,
+    backbone: Sequence[str] = BACKBONES,
+    classes: str | None = None,
+    root: Path | None = None,
+    split: Sequence[str] = ("random", "group"),
+    seed: Sequence[int] = (0, 1, 2),
+    preset: Sequence[str] = tuple(PRESETS),
+    frames: bool = False,
+    epochs: int | None = None,
+    device: str = "auto",
+    progress: bool = False,
+) -> ReproduceReport:
+    """Do what the paper did, and what it should have done, on any videos.
+
+    Features are made by the paper's preprocessing (``paper``: 64x64 pixels, enlarged, / 255) and by each backbone's own
+    (``native``). Heads on the first are trained by the recipe ``paper``, on the second by ``native``; beside each is
+    the yardstick ``mean``. A call that was interrupted goes on where it was.
+
+    Args:
+        videos: Folder of class folders, UCF101-style list or manifest.
+        out: Folder for the cache, the runs, ``reproduce.json`` and ``report.html``.
+        backbone: Three backbones, as ``NAME`` or ``NAME=WEIGHTS``: for ResNet50's, EfficientNet's and ViT's model.
+        classes: ``fitness35``, names separated by commas, or a file of names; None for all.
+        root: Folder that a manifest's or list's paths are relative to.
+        split: Rules of :func:`fitrec_cache.folds.make_folds`; for UCF101 also ``official1`` to ``official3``.
+        seed: Seeds of split and training.
+        preset: ``paper``, ``native`` or both.
+        frames: Train ``lrcn`` and ``convlstm`` too, which learn from 64x64 frames; slow without a GPU.
+        epochs: At most this many; None for each recipe's.
+        device: Where frames are embedded; heads are trained on the CPU, where a seed gives the same bits.
+        progress: Show progress bars on standard error.
+
+    Returns:
+        The tables.
+
+    Raises:
+        UsageError: For wrong arguments.
+        StoreError: If ``out`` cannot be written.
+    """
+    started = time.perf_counter()
+    if len(backbone) != len(MODELS):
+        raise UsageError(f"{len(backbone)} backbones: expected three, for {', '.join(MODELS)}")
+    unknown = [p for p in preset if p not in PRESETS]
+    if unknown or not preset or not split:
+        got = f"presets {unknown or list(preset)} and splits {list(split)}"
+        raise UsageError(f"{got}: expected at least one of each, presets paper or native")
+    make_folder(out)
+    cache = out / "cache"
+    extracted: dict[str, Any] = {}
+    for name in preset:
+        made = extract(
+            videos,
+            cache=cache,
+            backbone=backbone,
+            preset=name,
+            classes=classes,
+            root=root,
+            device=device,
+            progress=progress,
+        ).to_dict()
+        extracted[name] = {k: made[k] for k in ("clips", "done", "reused", "failed", "seconds")}
+    rows: list[Row] = []
+    notes: list[str] = []
+    folders: list[Path] = []
+    for job in _jobs(preset, split, backbone, frames=frames):
+        folder = out / "runs" / job["preset"] / _plain(job["split"]) / f"{job['variant']}-{_plain(job['name'])}"
+        given: dict[str, Any] = {"backbone": [job["name"]], "preset": job["preset"]} if job["name"] != "frames" else {}
+        trained = train_head(
+            out=folder,
+            cache=cache,
+            variant=job["variant"],
+            split=job["split"],
+            seed=seed,
+            recipe=PRESETS[job["preset"]],
+            epochs=epochs,
+            progress=progress,
+            **given,
+        )
+        folders.append(folder)
+        notes += [f"{job['split']}: {n}" for n in trained.notes if "leak" in n or "training clip" in n]
+        rows.append(_row(job, trained.to_dict()))
+    failed = {f["clip_id"]: f for made in extracted.values() for f in made["failed"]}
+    compared = compare(folders)
+    page = report(folders, out=out / "report.html", cache=cache)
+    result = ReproduceReport(
+        out=str(out),
+        page=page.out,
+        extract=extracted,
+        table1=params(classes=35).to_dict(),
+        table2=tuple(rows),
+        gap=_gap(rows),
+        comparisons=tuple(pair.text for pair in compared.pairs),
+        failed=tuple(failed.values()),
+        notes=tuple(dict.fromkeys(notes)),
+        seconds=time.perf_counter() - started,
+    )
+    write_json(out / "reproduce.json", result.to_dict())
+    return result
+
+
+def _jobs(
+    preset: Sequence[str], split: Sequence[str], backbone: Sequence[str], *, frames: bool
+) -> Iterator[dict[str, str]]:
+    """Yield what is to be trained: each model and the yardstick on each backbone's features."""
+    names = [BackboneChoice.parse(text).name for text in backbone]
+    for rule in split:
+        for kind in preset:
+            for model, name in zip(MODELS, names, strict=True):
+                for variant in (model, "mean"):
+                    yield {"preset": kind, "split": rule, "variant": variant, "name": name}
+        if frames:  # these see 64x64 pixels whatever the preset, and are the paper's
+            for variant in (name for name, v in VARIANTS.items() if v.takes_pixels):
+                yield {"preset": "paper", "split": rule, "variant": variant, "name": "frames"}
+
+
+def _row(job: dict[str, str], trained: dict[str, Any]) -> Row:
+    parts = trained["pooled"] or trained["runs"]
+    names = ("accuracy", "top5_accuracy", "precision_weighted", "recall_weighted", "f1_weighted", "f1_macro")
+    figures = {name: float(np.mean([p[name] for p in parts])) for name in names}
+    printed = {row.variant: row.accuracy for row in TABLE_II}
+    first = parts[0]
+    return Row(
+        preset=job["preset"],
+        split=job["split"],
+        variant=job["variant"],
+        backbone=trained["runs"][0]["backbone"],
+        seeds=len(parts),
+        n=first["n"] if trained["pooled"] else first["n_test"],
+        figures=figures | {"accuracy_sd": trained["accuracy_std"]},
+        printed=printed.get(job["variant"]),
+        seconds=float(np.mean([r["seconds"] for r in trained["runs"]])),
+    )
+
+
+def _gap(rows: Sequence[Row]) -> dict[str, float]:
+    """Return by how much a random split flatters each model; nothing where there is none to compare."""
+    found: dict[str, float] = {}
+    honest = [r for r in rows if r.split != "random"]
+    for row in rows:
+        other = [r for r in honest if (r.preset, r.variant, r.backbone) == (row.preset, row.variant, row.backbone)]
+        if row.split == "random" and other:
+            name = f"{row.preset}: {row.variant} on {row.backbone}, random less {other[0].split}"
+            found[name] = row.figures["accuracy"] - other[0].figures["accuracy"]
+    return found
+
+
+def _plain(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in text)[-60:]

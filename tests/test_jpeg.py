@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fitrec_cache.errors import StoreCorrupt
+from fitrec_cache.jpeg import decode_frames, encode_frames
+from fitrec_cache.resizing import resize
+
+
+def pictures(t=3, height=54, width=96):
+    small = np.random.default_rng(0).integers(0, 256, (t, 9, 16, 3), dtype=np.uint8)
+    return np.stack([np.array(Image.fromarray(p).resize((width, height), Image.Resampling.BICUBIC)) for p in small])
+
+
+@pytest.mark.parametrize("size", [(54, 96), (55, 97), (1, 1), (270, 480)])
+def test_frames_come_back_with_the_bits_that_pillow_reads(size):
+    data = encode_frames(pictures(height=size[0], width=size[1]))
+    back = decode_frames(data)
+    assert (back.shape, back.dtype) == ((3, 3, *size), torch.uint8)
+    plain = [np.array(Image.open(io.BytesIO(d)).convert("RGB")) for d in data]
+    assert np.array_equal(back.permute(0, 2, 3, 1).numpy(), np.stack(plain))
+
+
+def test_frames_come_back_nearly_as_they_were():
+    frames = pictures()
+    back = decode_frames(encode_frames(frames)).permute(0, 2, 3, 1).numpy()
+    assert np.abs(back.astype(int) - frames).mean() < 6
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_the_layout_in_memory_changes_no_bit_of_a_resize(mode):
+    frames = decode_frames(encode_frames(pictures(height=90, width=160)))
+    assert not frames.is_contiguous()
+    assert torch.equal(resize(frames, (32, 48), mode), resize(frames.contiguous(), (32, 48), mode))
+
+
+def test_equal_neighbours_and_order_are_kept():
+    a, b = encode_frames(pictures(2))
+    frames = decode_frames([a, a, b, a])
+    assert torch.equal(frames[0], frames[1])
+    assert torch.equal(frames[0], frames[3])
+    assert not torch.equal(frames[0], frames[2])
+
+
+def claims(data: bytes, height: int, width: int) -> bytes:
+    """Return the JPEG with other dimensions in its header."""
+    at = data.index(b"\xff\xc0") + 5
+    return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
+
+
+def test_damage_is_named():
+    a, b = encode_frames(pictures(2))
+    (other,) = encode_frames(pictures(1, height=60))
+    for data in ([a[:-40], b], [b"", b], [b"no picture at all", b], [a, other], [claims(a, 60000, 60000), b]):
+        with pytest.raises(StoreCorrupt, match="a stored frame does not decode"):
+            decode_frames(data)

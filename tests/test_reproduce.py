@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from fitrec_cache.errors import UsageError
+from fitrec_cache.paper import TABLE_II
+from fitrec_cache.reproduce import MODELS, reproduce
+
+NAMES = ("test_resnet", "test_efficientnet", "test_vit")
+SMALL = {"seed": [0], "split": ["random", "group"], "preset": ["paper", "native"], "epochs": 1, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory, video_folder, weights):
+    """One whole reproduction on twelve clips; not to be changed."""
+    out = tmp_path_factory.mktemp("reproduced") / "out"
+    backbones = [weights(name) for name in NAMES]
+    return reproduce(video_folder, out=out, backbone=backbones, **SMALL), out, backbones
+
+
+def test_every_model_is_there_under_every_preset_and_split(reproduced):
+    report, out, _ = reproduced
+    rows = {(r.split, r.preset, r.variant, r.backbone) for r in report.table2}
+    expected = {
+        (split, preset, variant, name)
+        for split in ("random", "group")
+        for preset in ("paper", "native")
+        for model, name in zip(MODELS, NAMES, strict=True)
+        for variant in (model, "mean")
+    }
+    assert rows == expected
+    assert len(report.table2) == len(expected)
+    for row in report.table2:
+        found = list((out / "runs" / row.preset / row.split).glob(f"{row.variant}-{row.backbone}/metrics.json"))
+        assert [json.loads(p.read_text())["accuracy"] for p in found] == [row.figures["accuracy"]]
+        run = json.loads((found[0].parent / "run.json").read_text())
+        assert run["sources"][0]["identity"]["preprocessing"]["preset"] == row.preset
+        assert run["recipe"] == row.preset
+    assert (out / "report.html").read_text().startswith("<!doctype html>")
+    assert json.loads((out / "reproduce.json").read_text())["table2"][0]["variant"] == MODELS[0]
+
+
+def test_what_the_paper_prints_stands_beside_it(reproduced):
+    report, _, _ = reproduced
+    printed = {row.variant: row.accuracy for row in TABLE_II}
+    assert {r.printed for r in report.table2 if r.variant == "mean"} == {None}
+    assert all(r.printed == printed[r.variant] for r in report.table2 if r.variant != "mean")
+    assert report.table1["variants"][0]["paper_total"] > 0
+
+
+def test_the_gap_is_random_less_group(reproduced):
+    report, _, _ = reproduced
+    assert len(report.gap) == 12
+    for name, gap in report.gap.items():
+        preset, rest = name.split(": ")
+        variant, backbone = rest.split(",")[0].split(" on ")
+        of = {
+            r.split: r.figures["accuracy"]
+            for r in report.table2
+            if (r.preset, r.variant, r.backbone) == (preset, variant, backbone)
+        }
+        assert gap == pytest.approx(of["random"] - of["group"])
+
+
+def test_a_second_call_makes_nothing_again(reproduced, video_folder):
+    report, out, backbones = reproduced
+    times = {p: p.stat().st_mtime_ns for p in out.rglob("run.json")}
+    again = reproduce(video_folder, out=out, backbone=backbones, **SMALL)
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("run.json")} == times
+    assert [again.extract[p]["done"] for p in ("paper", "native")] == [0, 0]
+    assert np.array_equal([r.figures["accuracy"] for r in again.table2], [r.figures["accuracy"] for r in report.table2])
+
+
+def test_wrong_use_is_refused(tmp_path, video_folder):
+    with pytest.raises(UsageError, match="expected three"):
+        reproduce(video_folder, out=tmp_path / "x", backbone=["resnet50"])
+    with pytest.raises(UsageError, match="presets paper or native"):
+        reproduce(video_folder, out=tmp_path / "x", preset=["table1"])
+    assert not (tmp_path / "x").exists()
