@@ -143,8 +143,8 @@ def _sources(job: Job) -> dict[str, bytes]:
     """Return one small clip a format: real frames, and original bytes where the data is of that format."""
     folder = job.work / "fuzz-sources"
     folder.mkdir(parents=True, exist_ok=True)
-    found = sorted(p for p in job.videos.rglob("*.mp4") if p.stat().st_size > 15_000)
-    original = min(found, key=lambda p: (p.stat().st_size, p.name))
+    found = sorted((p.stat().st_size, p) for p in job.videos.rglob("*.mp4"))
+    original = found[len(found) // 3][1]
     other = sorted(job.videos.parent.glob("ucf101_samples/*/*.avi"))
     sources = {}
     for name, (codec, options) in FORMATS.items():
