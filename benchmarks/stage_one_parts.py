@@ -224,7 +224,7 @@ def repeat(source: Path, target: Path, n_frames: int) -> Path:
 
 
 def frames(args: argparse.Namespace) -> dict[str, Any]:
-    """Compare ways of keeping frames by bytes and seconds to read, against decoding the video; the best of three each."""
+    """Compare ways of keeping frames by bytes and seconds to read with decoding the video; best of three each."""
 
     def shrunk(clip: np.ndarray, short: int) -> np.ndarray:
         scale = min(1.0, short / min(clip.shape[1:3]))
