@@ -92,6 +92,7 @@ def fit(
     """
     started = time.perf_counter()
     device = torch.device(device)
+    recipe = recipe.fitted_to(len(train.targets))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = build_head(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -23,6 +24,8 @@ class Recipe:
         schedule: ``constant``, or ``cosine``: falls to zero over ``epochs``.
         epochs: At most this many.
         patience: Stop after this many epochs without a lower validation loss; the best epoch's weights are kept.
+        steps: At least this many steps in all: with few clips, ``epochs`` and ``patience`` grow alike until they allow
+            it. Epochs that are given by hand (:meth:`change`) stay as given.
         batch_size: Clips per step.
         weight_decay: Decoupled from the gradient (AdamW); 0 is plain Adam.
         label_smoothing: Share of the target spread over all classes, in [0, 1).
@@ -37,6 +40,7 @@ class Recipe:
     schedule: str = "constant"
     epochs: int = 200
     patience: int = 20
+    steps: int = 0
     batch_size: int = 32
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
@@ -62,8 +66,9 @@ class Recipe:
         for name, most in (("weight_decay", 10.0), ("label_smoothing", 0.99), ("balance", 1.0)):
             if not 0 <= getattr(self, name) <= most:
                 raise UsageError(f"{name} is {getattr(self, name)}: expected a number from 0 to {most:g}")
-        if self.draw < 0:
-            raise UsageError(f"draw is {self.draw}: expected a number of frames, or 0 for all")
+        for name, what in (("draw", "frames, or 0 for all"), ("steps", "steps, or 0 for any")):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} is {getattr(self, name)}: expected a number of {what}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain JSON values."""
@@ -79,7 +84,16 @@ class Recipe:
         for key in values:
             if key not in fields:
                 raise unknown_name("recipe setting", key, fields)
-        return dataclasses.replace(self, **{k: v for k, v in values.items() if v is not None})
+        given = {k: v for k, v in values.items() if v is not None}
+        return dataclasses.replace(self, **({"steps": 0} if "epochs" in given else {}) | given)
+
+    def fitted_to(self, n_clips: int) -> Recipe:
+        """Return the recipe with as many epochs as ``steps`` asks for on this many training clips."""
+        here = self.epochs * math.ceil(n_clips / self.batch_size)
+        longer = max(1.0, self.steps / here)
+        return dataclasses.replace(
+            self, epochs=math.ceil(self.epochs * longer), patience=math.ceil(self.patience * longer)
+        )
 
     def head_config(
         self, variant: str, *, n_classes: int, input_dim: int, frames: int, n_vectors: int, attention: str | None
@@ -122,6 +136,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             schedule="cosine",
             epochs=40,
             patience=40,
+            steps=1000,
             weight_decay=0.05,
             label_smoothing=0.1,
             normalise="pca",

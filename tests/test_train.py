@@ -400,3 +400,15 @@ def test_a_leaking_split_is_never_silent(tmp_path, features):
     verdicts = [n for n in report.notes if "leak" in n]
     assert verdicts[-1].startswith("no leak found in ")
     assert verdicts[-1].endswith(" of 6 folds")
+
+
+def test_few_clips_are_taken_more_often(tmp_path, features):
+    from fitrec_cache.recipes import Recipe, get_recipe
+
+    longer = Recipe(epochs=10, patience=5, batch_size=32, steps=100).fitted_to(40)  # 2 steps an epoch
+    assert (longer.epochs, longer.patience) == (50, 25)
+    same = Recipe(epochs=10, patience=5, steps=20).fitted_to(40)
+    assert (same.epochs, same.patience) == (10, 5)
+    assert get_recipe("native").change(epochs=3).fitted_to(40).epochs == 3
+    report = train_head(out=tmp_path / "run", features=features, variant="mean", settings=["steps=100"])
+    assert report.runs[0].epochs == 50  # 36 training clips: 2 steps an epoch
