@@ -94,6 +94,9 @@ def main() -> None:
         def keep(
             section: dict[str, Any], name: str = name, before: dict[str, Any] = before, since: float = started
         ) -> None:
+            result.update(
+                json.loads(args.out.read_text()) if args.out.exists() else {}
+            )  # others may run other sections
             result[name] = section | {"seconds": round(before.get("seconds", 0) + time.monotonic() - since, 1)}
             result["about"] = about(args)
             args.out.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")

@@ -109,6 +109,14 @@ def _ready() -> bool:
     return True
 
 
+def _is_pools_fault(error: BaseException | None) -> bool:
+    """Say whether a job ended for want of a working pool: it broke, or the worker gave up waiting for its lock.
+
+    A worker that gives up exits by itself, with a positive code; a crash is a signal, which is a negative one.
+    """
+    return isinstance(error, BrokenProcessPool) or (isinstance(error, ProcessExpired) and error.exitcode > 0)
+
+
 class DecoderPool:
     """Worker processes that decode clips; use as a context manager.
 
@@ -204,10 +212,10 @@ class DecoderPool:
     def _outcome(self, pool: Any, future: Any, job: DecodeJob) -> StoredClip | str:
         error = self._error(pool, future)
         for _ in range(_TRIES):
-            if not isinstance(error, BrokenProcessPool) or self._closed:
+            if not _is_pools_fault(error) or self._closed:
                 break
             self._renew(pool)
-            pool, future = self._schedule(job)  # it was waiting, not running
+            pool, future = self._schedule(job)
             error = self._error(pool, future)
         if isinstance(error, TimeoutError):
             return f"decoder did not finish within {self._clip_seconds:g} s and was stopped"

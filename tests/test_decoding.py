@@ -23,6 +23,22 @@ class KillsItsReader(type(Path())):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class ExitsOnce(type(Path())):
+    """A path whose first reader exits as a worker does that gave up waiting for its pool's lock."""
+
+    def stat(self, **_):
+        flag = self.with_suffix(".read")
+        if not os.path.exists(flag):  # noqa: PTH110 - Path would come back here
+            os.close(os.open(flag, os.O_CREAT))
+            os._exit(1)
+        return os.stat(str(self))  # noqa: PTH116
+
+
+class AlwaysExits(type(Path())):
+    def stat(self, **_):
+        os._exit(3)
+
+
 class HangsItsReader(type(Path())):
     def stat(self, **_):
         time.sleep(600)
@@ -77,6 +93,19 @@ def test_workers_killed_while_they_have_no_work_cost_nothing(tmp_path, pause):
         time.sleep(pause)
         found = [wait() for wait in [pool.submit(job(good)) for _ in range(4)]]
         assert [f if isinstance(f, str) else numbers(f) for f in found] == [[2, 4, 6]] * 4
+
+
+def test_a_worker_that_exits_by_itself_is_given_the_clip_again(tmp_path):
+    good = write_video(tmp_path / "v.mp4", 9, width=128, height=96)
+    with DecoderPool(workers=1, clip_seconds=30) as pool:
+        waits = [pool.submit(job(p)) for p in (ExitsOnce(good), good, AlwaysExits(good), good)]
+        found = [wait() for wait in waits]
+    assert [f if isinstance(f, str) else numbers(f) for f in found] == [
+        [2, 4, 6],
+        [2, 4, 6],
+        "decoder crashed (exit code 3)",
+        [2, 4, 6],
+    ]
 
 
 def test_a_pool_in_which_nothing_moves_is_replaced(tmp_path, monkeypatch):
