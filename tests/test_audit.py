@@ -22,6 +22,12 @@ from fitrec_cache.splits import Split, make_split
 from fitrec_cache.store import text_column
 
 
+def identity(backbone, t):
+    """What a feature store must say of itself."""
+    frames = {"samples": t, "short_side": 36}
+    return {"backbone": backbone, "precision": "fp32", "preprocessing": {"preset": "native"}, "frames": frames}
+
+
 def make_cache(folder, values, labels, groups, *, frames=True, backbones=("net",), extra=None):
     """Write a cache whose clip number i has the features ``values[i]``; features lie in another order than clip ids."""
     n, t, _ = values.shape
@@ -34,7 +40,7 @@ def make_cache(folder, values, labels, groups, *, frames=True, backbones=("net",
         ]
     )
     for name in backbones:
-        store = cache.feature_store({"backbone": name, "preprocessing": {"preset": "native"}})
+        store = cache.feature_store(identity(name, t))
         for part in np.array_split(np.random.default_rng(5).permutation(n), 3):
             columns = {"features": values[part].astype(np.float16), "pts_seconds": np.zeros((len(part), t))}
             store.write_part({"key": text_column(keys[i] for i in part), **columns})
@@ -196,7 +202,7 @@ def test_a_pair_of_two_classes_is_counted(tmp_path):
 def test_the_backbone_with_the_most_clips_is_taken(tmp_path, data):
     values, labels, _, _ = data
     folder = make_cache(tmp_path / "c", values, labels, [None] * 120, backbones=("all",))
-    store = Cache(folder).feature_store({"backbone": "few", "preprocessing": {"preset": "native"}})
+    store = Cache(folder).feature_store(identity("few", 6))
     key = text_column([hashlib.sha256(b"0").hexdigest()])
     store.write_part({"key": key, "features": np.ones((1, 6, 3), np.float16), "pts_seconds": np.zeros((1, 6))})
     assert audit(cache=folder, split="random").backbone == "all"
