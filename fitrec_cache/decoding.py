@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import multiprocessing
+import os
 import stat
 import threading
 import time
@@ -24,6 +25,10 @@ _TRIES = 3
 
 #: In which a worker starts, even on a machine that is very busy.
 _START_SECONDS = 60.0
+
+
+#: By how much decoders give way to what else computes.
+NICENESS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +102,12 @@ def decode_clip(job: DecodeJob) -> StoredClip:
     )
 
 
+def _give_way() -> None:
+    # Embedding's threads wait for each other: one that a decoder holds up holds up all.
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+
+
 def _work(job: DecodeJob) -> StoredClip | str:
     # A reason travels better between processes than an exception with its chain of causes.
     try:
@@ -165,7 +176,9 @@ class DecoderPool:
 
     def _new_pool(self) -> Any:
         # Not "fork": this process has threads (torch, HDF5) by now.
-        return ProcessPool(max_workers=self._workers, context=multiprocessing.get_context("spawn"))
+        return ProcessPool(
+            max_workers=self._workers, context=multiprocessing.get_context("spawn"), initializer=_give_way
+        )
 
     def _schedule(self, job: DecodeJob) -> tuple[Any, Any]:
         """Queue a job; return the pool and the future."""

@@ -119,6 +119,17 @@ def test_a_pool_in_which_nothing_moves_is_replaced(tmp_path, monkeypatch):
         assert numbers(pool.submit(job(good))()) == [2, 4, 6]
 
 
+class TellsItsNiceness(type(Path())):
+    def stat(self, **_):
+        raise OverflowError(f"niceness {os.nice(0)}")
+
+
+def test_decoders_give_way(tmp_path):
+    with DecoderPool(workers=1, clip_seconds=20) as pool:
+        found = pool.submit(job(TellsItsNiceness(tmp_path)))()
+    assert found == f"decoder failed: OverflowError: niceness {min(19, os.nice(0) + 5)}"
+
+
 def test_content_hash_is_the_sha256_of_the_bytes(tmp_path):
     path = tmp_path / "v.avi"
     path.write_bytes(b"abc")
