@@ -54,6 +54,9 @@ def verdicts(rows: dict[tuple[str, str, str], list[dict[str, Any]]]) -> list[str
         rivals = [b for s, b, v in rows if s == split and v == "mean" and backbone in (b, "pixels64")]
         if not rivals:
             continue
+        if backbone == "pixels64" and all(_accuracy(runs) < _accuracy(rows[split, b, "mean"]) for b in rivals):
+            out.append(f"- `{variant}`, not converged, is far below `mean` on any backbone's features, split {split}.")
+            continue
         rival = min(rivals, key=lambda b: _accuracy(rows[split, b, "mean"]))
         gain = _accuracy(runs) - _accuracy(rows[split, rival, "mean"])
         words = "is above" if gain > 0 else "does **not** beat"

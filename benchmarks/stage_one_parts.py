@@ -83,8 +83,6 @@ def decode_all(clips: Sequence[Path]) -> float:
 
 def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Compare `extract`, ready tensors in the best configuration, decoding alone, and the plain way."""
-    import plain
-
     keep_freed_memory()
     clips = choose(args.videos, args.clips)
     listed = manifest(clips, args.work / "clips.csv")
@@ -96,8 +94,6 @@ def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
     ready = [best.prepare(frames) for frames in ready]
     best.compile_for(SAMPLES)
     eager = load_backbone(text)
-    users = plain.load(name, args.weights)
-    transform = plain.transform_for(users)
     chunks = [clips[i :: args.repeats] for i in range(args.repeats)]
     rows: dict[str, list[float]] = {k: [] for k in ("ready", "decode", "extract", "extract_eager", "plain")}
     stages, cosine = [], []
@@ -113,9 +109,8 @@ def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
             once = report.stages["start"] + report.stages["compile"]
             rows[key].append((report.seconds - once) / len(clips))
             stages.append({"way": key, "seconds": report.seconds, "stages": report.stages, "beside": report.beside})
-        rows["plain"].append(
-            seconds(lambda chunk=chunk: [plain.clip_features(c, users, transform) for c in chunk]) / len(chunk)
-        )
+        command = [sys.executable, str(Path(__file__).with_name("plain.py")), name, str(args.weights), *map(str, chunk)]
+        rows["plain"].append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
         print({k: round(v[-1], 4) for k, v in rows.items()}, flush=True)
     full = load_backbone(text, precision="fp32")
     for frames in ready:

@@ -102,7 +102,7 @@ def fit(
             learner = head.head
             train, val = (_normalised(head, side) for side in (train, val))
         learner.to(device)
-        loop = _Loop(learner, _on(train, device), _on(val, device), recipe)
+        loop = _Loop(learner, _on(train, device), _on(val, device), config.n_classes, recipe)
         history, best_epoch = loop.run(what, progress=progress)
     return Fitted(head=head.cpu().eval(), history=history, best_epoch=best_epoch, seconds=time.perf_counter() - started)
 
@@ -138,13 +138,13 @@ def _on(side: Side, device: torch.device) -> Side:
 class _Loop:
     """One training: epochs over the training side, a look at the validation side after each."""
 
-    def __init__(self, head: nn.Module, train: Side, val: Side, recipe: Recipe) -> None:
+    def __init__(self, head: nn.Module, train: Side, val: Side, n_classes: int, recipe: Recipe) -> None:
         self.head, self.train, self.val, self.recipe = head, train, val, recipe
         trainable = [p for p in head.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(
             trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
-        self.weight = _class_weights(train.targets, recipe.balance)
+        self.weight = _class_weights(train.targets, n_classes, recipe.balance)
 
     def run(self, what: str, *, progress: bool) -> tuple[list[dict[str, float]], int]:
         """Train to the end; load the best epoch's weights into the head."""
@@ -212,11 +212,11 @@ class _Loop:
         return float(loss), float((logits.argmax(dim=1) == targets).float().mean())
 
 
-def _class_weights(targets: Tensor, power: float) -> Tensor | None:
+def _class_weights(targets: Tensor, n_classes: int, power: float) -> Tensor | None:
     """Return each class's weight in the loss, 1 on average over the clips; None where all are alike."""
     if not power:
         return None
-    counts = torch.bincount(targets).clamp(min=1).float()  # (K,)
+    counts = torch.bincount(targets, minlength=n_classes).clamp(min=1).float()  # (K,)
     weights = counts**-power
     return weights / weights[targets].mean()
 

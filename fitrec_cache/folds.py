@@ -53,6 +53,8 @@ def make_folds(
     Source:
         ``kfold`` is scikit-learn's ``StratifiedGroupKFold``.
     """
+    if seed < 0:
+        raise UsageError(f"seed {seed}: expected 0 or more")
     clips = {"clip_ids": clip_ids, "labels": labels, "groups": groups}
     kind, _, argument = rule.partition(":")
     if kind == "kfold":
@@ -76,7 +78,7 @@ def _hold_out(rule: str, test: set[str], clips: Mapping[str, Sequence[str | None
 def _k_sides(
     argument: str, clip_ids: Sequence[str], labels: Sequence[str], groups: Sequence[str | None], seed: int
 ) -> list[tuple[str, set[str]]]:
-    if not argument.isdigit() or int(argument) < 2:
+    if not (argument.isascii() and argument.isdigit()) or int(argument) < 2:
         raise UsageError(f"split 'kfold:{argument}': expected kfold:K with a whole number K of at least 2")
     order = sorted(range(len(clip_ids)), key=lambda i: clip_ids[i])
     known = None not in groups

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fitrec_cache.convolutional import ConvLSTMStack, FrameConvolutions, init_like_keras
+from fitrec_cache.errors import UsageError
 from fitrec_cache.variants import ATTENTIONS, PIXELS, VARIANTS, HeadConfig, Variant
 
 __all__ = [
@@ -226,6 +227,11 @@ class Normalisation(nn.Module):
             scale = 1 / scale.clamp(min=1e-3 * float(scale.max().clamp(min=1e-12)))
         else:
             covariance = centred.T @ centred / len(frames)  # (d, d)
+            if not torch.isfinite(covariance).all():
+                raise UsageError(
+                    f"features up to {float(frames.abs().max()):.3g} are too large for principal components: scale "
+                    "them, or give --set normalise=none"
+                )
             variances, vectors = torch.linalg.eigh(covariance)  # ascending
             variances, basis = variances.flip(0)[: self.outputs], vectors.flip(1)[:, : self.outputs]
             basis = basis * basis.gather(0, basis.abs().argmax(dim=0, keepdim=True)).sign()
@@ -287,7 +293,8 @@ def build_head(config: HeadConfig) -> nn.Module:
     Returns:
         A module whose call takes ``x`` and returns ``(logits (B, K), attention (B, T))``. ``x`` is ``(B, T, d)``
         float32, or for pixel variants ``(B, T, 64, 64, 3)``, uint8 in 0 to 255 or float in 0 to 1. ``attention`` holds
-        each frame's share in the pooled vector, rows summing to 1.
+        what attention gives each frame, rows summing to 1; what the recipe puts beside the
+        pooled states (the mean of the features) is not in it.
 
     Example:
         >>> head = build_head(HeadConfig(variant="mean", input_dim=3, n_classes=2))

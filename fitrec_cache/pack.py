@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,6 +48,13 @@ class Features:
     sources: list[dict[str, Any]] = field(default_factory=list)
     name: str = ""
     notes: list[str] = field(default_factory=list)
+
+    def digest(self) -> str:
+        """Return the sha256 of all values, labels and groups: everything of the data that decides a training."""
+        found = hashlib.sha256(canonical_json([self.clip_ids, self.labels, self.groups]).encode())
+        found.update(str(self.values.dtype).encode())
+        found.update(np.ascontiguousarray(self.values).view(np.uint8).reshape(-1).data)
+        return found.hexdigest()
 
     def take(self, clips: NDArray[np.int64]) -> Features:
         """Return some of the clips, by number."""

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fitrec_cache.errors import UsageError, unknown_name
-from fitrec_cache.variants import VARIANTS, HeadConfig
+from fitrec_cache.variants import NORMALISATIONS, POOLINGS, VARIANTS, HeadConfig
 
 SCHEDULES = ("constant", "cosine")
 
@@ -66,7 +66,17 @@ class Recipe:
         for name, most in (("weight_decay", 10.0), ("label_smoothing", 0.99), ("balance", 1.0)):
             if not 0 <= getattr(self, name) <= most:
                 raise UsageError(f"{name} is {getattr(self, name)}: expected a number from 0 to {most:g}")
-        for name, what in (("draw", "frames, or 0 for all"), ("steps", "steps, or 0 for any")):
+        for name, known in (("normalise", NORMALISATIONS), ("pooling", POOLINGS)):
+            if getattr(self, name) not in known:
+                raise unknown_name(name, str(getattr(self, name)), known)
+        for name in ("input_dropout", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}: expected a share of at least 0 and below 1")
+        for name, what in (
+            ("components", "principal components"),
+            ("draw", "frames, or 0 for all"),
+            ("steps", "steps, or 0 for any"),
+        ):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)}: expected a number of {what}")
 

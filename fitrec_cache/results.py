@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fitrec_cache.calibrate import Calibration
+from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.metrics import Metrics, evaluate
 from fitrec_cache.runs import read_outputs, read_results
 
@@ -96,9 +97,12 @@ class TrainReport:
 def read_result(folder: Path) -> RunResult:
     """Return the result of a run that was there already."""
     found = read_results(folder)
-    metrics = Metrics.from_dict({**found, "n": found["n_test"]})
     names = [n for n in RunResult.__dataclass_fields__ if n not in ("out", "metrics")]
-    return RunResult(out=folder, metrics=metrics, **{name: found[name] for name in names})
+    try:
+        metrics = Metrics.from_dict({**found, "n": found["n_test"]})
+        return RunResult(out=folder, metrics=metrics, **{name: found[name] for name in names})
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreCorrupt(f"{folder}/metrics.json is damaged: {error!r}. Train the head again") from error
 
 
 def pool_folds(runs: Sequence[RunResult]) -> tuple[dict[str, Any], ...]:

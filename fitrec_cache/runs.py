@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_jso
 from fitrec_cache.head import HeadConfig, build_head
 
 RUN_VERSION = 1
+
+#: What a whole run folder holds.
+FILES = ("head.safetensors", "logits.safetensors", "metrics.json", "curves.png", "confusion.png", "run.json")
 
 #: A run.json larger than this is not one of ours: 100,000 clip ids of 100 bytes are 10 MB.
 _MOST_JSON_BYTES = 200_000_000
@@ -57,14 +60,14 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> bo
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {folder} is a file: expected a new folder")
-    taken = any(p.is_file() for p in folder.rglob("*"))
-    if taken and not (folder / "run.json").exists():
+    there_already = (folder / "run.json").exists()
+    if not there_already and _holds_something_else(folder):
         raise UsageError(f"--out {folder} holds something that is not a run: choose a new folder")
-    if taken and not overwrite:
+    if there_already and not overwrite:
         there = _read_json(folder / "run.json")
         changed = _differences(there, {"run_version": RUN_VERSION, **parse_json(canonical_json(described))})
         if not changed:
-            return True
+            return all((folder / name).is_file() for name in FILES)  # else it is made again
         raise UsageError(
             f"--out {folder} holds a run already, made otherwise ({', '.join(changed)}): choose another folder, or "
             "add --overwrite"
@@ -73,9 +76,37 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> bo
     return False
 
 
+def refuse_other_runs(out: Path, folders: Sequence[Path]) -> None:
+    """Refuse a folder with runs of another call, which would be taken for some of this one's.
+
+    Raises:
+        UsageError: If ``out`` or a folder in it holds a run that is not among ``folders``.
+    """
+    others = [p.parent for p in (out / "run.json", *sorted(out.glob("*/run.json"))) if p.parent not in folders]
+    if any((f / "run.json").exists() for f in others):
+        raise UsageError(
+            f"--out {out}: {others[-1]} holds a run of an earlier call with other seeds or folds; choose another folder"
+        )
+
+
+def _holds_something_else(folder: Path) -> bool:
+    """Say whether there is a file that no run has; what an interrupted run left behind does not count."""
+    inside = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
+    return any(str(p) not in FILES and not p.parts[0].startswith(TEMPORARY) for p in inside)
+
+
 def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """Return the settings in which a stored run and a wanted one differ, by name."""
-    return [k for k, v in wanted.items() if there.get(k) != v]
+    """Return the settings in which a stored run and a wanted one differ, by name.
+
+    A split is the clips on its sides: where the lists that named them lie does not matter.
+    """
+
+    def plain(key: str, value: Any) -> Any:
+        if key == "split" and isinstance(value, dict):
+            return {k: v for k, v in value.items() if k not in ("rule", "notes")}
+        return value
+
+    return [k for k, v in wanted.items() if plain(k, there.get(k)) != plain(k, v)]
 
 
 def write_run(

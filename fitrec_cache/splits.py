@@ -329,7 +329,7 @@ def _match(names: Iterable[str], ids: Sequence[str]) -> tuple[set[int], int]:
     found, lost = set(), 0
     for name in names:
         hits = (index.get(key(name.replace("\\", "/"))) for key, index in zip(keys, indexes, strict=True))
-        hit = next((each for each in hits if each is not None), None)
+        hit = next((each for each in (indexes[0].get(name), *hits) if each is not None), None)
         if hit is None:
             lost += 1
         else:

@@ -168,7 +168,8 @@ def sweep(
     complete = [t for t in study.trials if t.state.name == "COMPLETE"]
     if not complete:
         raise UsageError("no try was finished: give more --trials")
-    best = sorted(complete, key=lambda t: -t.value)[:finalists]
+    different = {json.dumps(t.params, sort_keys=True): t for t in sorted(complete, key=lambda t: t.value)}
+    best = sorted(different.values(), key=lambda t: -t.value)[:finalists]
     again = [problem.score(*problem.recipe(t.params), range(1, 1 + _FINAL_SEEDS)) for t in best]
     ranked = sorted(zip(best, again, strict=True), key=lambda pair: -pair[1])
     report = SweepReport(
@@ -203,6 +204,7 @@ class Problem:
         self.variant, self.backbone, self.n_classes, self.epochs = variant, backbone, n_classes, epochs
         self.sides: list[tuple[Side, Side]] = []
         self.splits: list[str] = []
+        self.data_sha256 = ""
 
     @classmethod
     def load(
@@ -222,6 +224,7 @@ class Problem:
         data = load_clips(cache, features, variant, backbone, preset, progress=progress)
         labels = sorted(set(data.labels))
         problem = cls(variant=variant, backbone=data.name, n_classes=len(labels), epochs=epochs)
+        problem.data_sha256 = data.digest()
         targets = np.array([labels.index(label) for label in data.labels], dtype=np.int64)
         clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups, "extra": data.extra}
         for rule in split:
@@ -236,7 +239,7 @@ class Problem:
     @property
     def name(self) -> str:
         """Everything that must be the same for tries to be comparable."""
-        return json.dumps([self.variant, self.backbone, self.splits, self.epochs, len(self.sides[0][0].targets)])
+        return json.dumps([self.variant, self.backbone, self.splits, self.epochs, self.data_sha256])
 
     def recipe(self, params: Mapping[str, Any]) -> tuple[Recipe, str | None]:
         """Return the recipe and way of attention that a try's parameters spell."""
@@ -320,12 +323,13 @@ def _open_study(optuna: Any, out: Path, name: str) -> Any:
     others = [s.study_name for s in optuna.get_all_study_summaries(storage) if s.study_name != name]
     if others:
         raise UsageError(f"{out} holds a search for something else: choose another --out")
+    done = sum(s.n_trials for s in optuna.get_all_study_summaries(storage))
     return optuna.create_study(
         storage=storage,
         study_name=name,
         direction="maximize",
         load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=15),
+        sampler=optuna.samplers.TPESampler(seed=done, n_startup_trials=15),  # goes on, does not begin again
         pruner=optuna.pruners.MedianPruner(n_startup_trials=10, n_warmup_steps=0),
     )
 

@@ -26,7 +26,7 @@ from fitrec_cache.metrics import evaluate
 from fitrec_cache.pack import Features
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
-from fitrec_cache.runs import check_out, write_run
+from fitrec_cache.runs import check_out, refuse_other_runs, write_run
 
 
 def train_head(
@@ -99,21 +99,24 @@ def train_head(
     )
     chosen = chosen.change(**read_settings(settings))
     _check(seed, backbone, false_alarm_rate)
+    where = find_device(device)
+    started = time.perf_counter()
+    data = load_clips(cache, features, variant, backbone, preset, progress=progress)
+    data, strangers = keep_apart(data, unknown)
     trainer = _Trainer(
         variant=variant,
         attention=attention,
         recipe=chosen,
         recipe_name=recipe,
         false_alarm_rate=false_alarm_rate,
-        device=find_device(device),
+        device=where,
+        data_sha256=data.digest(),
         progress=progress,
     )
-    started = time.perf_counter()
-    data = load_clips(cache, features, variant, backbone, preset, progress=progress)
-    data, strangers = keep_apart(data, unknown)
     stages = {"load": time.perf_counter() - started, "train": 0.0, "write": 0.0}
     folds = [(s, fold) for s in seed for fold in folds_of(data, split, s)]
     folders = _folders(out, [(fold.name, s) for s, fold in folds])
+    refuse_other_runs(out, folders)
     jobs = [_Job(data, strangers, fold, s, folder) for (s, fold), folder in zip(folds, folders, strict=True)]
     kept = [check_out(job.folder, trainer.describe(job), overwrite=overwrite) for job in jobs]
     runs = []
@@ -224,6 +227,7 @@ class _Trainer:
     recipe_name: str
     false_alarm_rate: float
     device: torch.device
+    data_sha256: str
     progress: bool
 
     def run(self, job: _Job, stages: dict[str, float]) -> RunResult:
@@ -296,6 +300,7 @@ class _Trainer:
                 "test_groups": [data.groups[i] for i in split.test],
                 "unknown": [] if job.strangers is None else job.strangers.clip_ids,
             },
+            "data_sha256": self.data_sha256,
             "sources": data.sources,
             "backbone": data.name,
         }

@@ -89,6 +89,7 @@ def test_wrong_rules_are_refused():
     for rule, reason in (
         ("kfold:1", "at least 2"),
         ("kfold:x", "at least 2"),
+        ("kfold:²", "at least 2"),
         ("kfold:13", "of 12 clips"),
         ("leave-one:room", "no clip has that column"),
         ("leave-one:", "no clip has that column"),
@@ -102,3 +103,11 @@ def test_wrong_rules_are_refused():
         make_folds("leave-one:room", **clips(extra=[{}] + [{"room": str(i)} for i in range(11)]))
     with pytest.raises(UsageError, match="expected at least two"):
         make_folds("leave-one:room", **clips(extra=[{"room": "x"}] * 12))
+
+
+def test_any_clip_id_can_be_folded():
+    names = [f"{label}\\{i}.mp4" for label in "AB" for i in range(6)]
+    folds = make_folds("kfold:3", **clips() | {"clip_ids": names})
+    assert sorted(int(i) for f in folds for i in f.split.test) == list(range(12))
+    with pytest.raises(UsageError, match="seed -1"):
+        make_folds("kfold:3", **clips() | {"seed": -1})

@@ -71,6 +71,9 @@ def test_a_search_goes_on_where_it_was(tmp_path, features, monkeypatch):
     report = sweep(out=tmp_path / "sweep", features=features, **FAST)
     assert report.tries["finished"] + report.tries["given_up"] == 4
     assert len(scored) == 1 + 1 + min(2, report.tries["finished"])  # the start, one new try, the finalists
+    lines = [json.loads(line) for line in (tmp_path / "sweep" / "trials.log").read_text().splitlines()]
+    rates = [line["param_value_internal"] for line in lines if line.get("param_name") == "learning_rate"]
+    assert len(set(rates)) == 4  # it does not propose the same again
     with pytest.raises(UsageError, match="search for something else"):
         sweep(out=tmp_path / "sweep", features=features, **FAST | {"epochs": 4})
 

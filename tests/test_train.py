@@ -412,3 +412,68 @@ def test_few_clips_are_taken_more_often(tmp_path, features):
     assert get_recipe("native").change(epochs=3).fitted_to(40).epochs == 3
     report = train_head(out=tmp_path / "run", features=features, variant="mean", settings=["steps=100"])
     assert report.runs[0].epochs == 50  # 36 training clips: 2 steps an epoch
+
+
+def test_a_run_made_of_other_data_is_not_kept(tmp_path, features):
+    settings = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1}
+    train_head(**settings)
+    with h5py.File(features, "r+") as file:
+        file["features"][0, 0, 0] += 1
+    with pytest.raises(UsageError, match=r"made otherwise \(data_sha256\)"):
+        train_head(**settings)
+
+
+def test_what_an_interrupted_run_left_is_no_obstacle(tmp_path, features):
+    settings = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1}
+    (tmp_path / "run" / ".tmp-1234").mkdir(parents=True)
+    (tmp_path / "run" / ".tmp-1234" / "head.safetensors").write_bytes(b"half")
+    (tmp_path / "run" / "metrics.json").write_text("{}")
+    train_head(**settings)
+    (tmp_path / "run" / "head.safetensors").unlink()
+    train_head(**settings)
+    read_run(tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").write_text("{}")
+    with pytest.raises(StoreCorrupt, match=r"metrics.json is damaged"):
+        train_head(**settings)
+
+
+def test_runs_of_another_call_do_not_mix_with_this_ones(tmp_path, features):
+    settings = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1}
+    train_head(**settings, seed=[0, 1, 2])
+    with pytest.raises(UsageError, match="seed-2 holds a run of an earlier call"):
+        train_head(**settings, seed=[0, 1], overwrite=True)
+    train_head(**settings | {"out": tmp_path / "one"})
+    with pytest.raises(UsageError, match="holds a run of an earlier call"):
+        train_head(**settings | {"out": tmp_path / "one"}, seed=[0, 1])
+
+
+def test_lists_may_be_named_by_another_path(tmp_path, features, monkeypatch):
+    with h5py.File(features) as file:
+        ids = [i.decode() for i in file["clip_id"][()]]
+    for name, rows in (("train.txt", ids[:40]), ("test.txt", ids[40:])):
+        (tmp_path / name).write_text("\n".join(rows))
+    settings = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1}
+    train_head(**settings, split=f"list:{tmp_path / 'train.txt'},{tmp_path / 'test.txt'}")
+    monkeypatch.chdir(tmp_path)
+    report = train_head(**settings, split="list:train.txt,test.txt")
+    assert any("kept" in note for note in report.notes)
+
+
+def test_a_class_without_training_clips_can_be_balanced_too(tmp_path, features):
+    with h5py.File(features) as file:
+        ids = [i.decode() for i in file["clip_id"][()]]
+    sides = {"train.txt": [i for i in ids[:40] if "Squat" not in i], "test.txt": ids[40:]}
+    for name, rows in sides.items():
+        (tmp_path / name).write_text("\n".join(rows))
+    split = f"list:{tmp_path / 'train.txt'},{tmp_path / 'test.txt'}"
+    out = tmp_path / "run"
+    train_head(out=out, features=features, variant="mean", split=split, epochs=1, settings=["balance=0.5"])
+
+
+def test_features_too_large_for_the_recipe_are_refused(tmp_path, features):
+    with h5py.File(features, "r+") as file:
+        values = file["features"][()].astype(np.float32) * 1e25
+        del file["features"]
+        file["features"] = values
+    with pytest.raises(UsageError, match="too large for principal components"):
+        train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
