@@ -66,6 +66,9 @@ class Job:
         return time.monotonic() < self.deadline
 
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # names that nobody has would be looked up for a minute each
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torture_runs import command, undisturbed
+from torture_runs import command, some_videos
 
 if TYPE_CHECKING:
     from torture import Job
 
 #: A command that takes longer hangs. It needs a second or two.
-PATIENCE = 60
+PATIENCE = 120
 
 Case = tuple[str, Callable[[], int]]
 
@@ -33,10 +33,10 @@ def hostile(job: Job, _: dict[str, Any]) -> dict[str, Any]:
     import fitrec_cache.predict
     import fitrec_cache.train  # noqa: F401
 
-    undisturbed(job, job.clips)
     folder = job.work / "hostile"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "outside").mkdir(parents=True)
+    _make_base(job, folder)
     rng = random.Random(job.seed)
     found: dict[str, Any] = {}
     for kind, cases in (
@@ -63,7 +63,7 @@ def hostile(job: Job, _: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _in_child(call: Callable[[], int], said: Path) -> tuple[str, int, float]:
+def _in_child(call: Callable[[], int], said: Path, patience: int = PATIENCE) -> tuple[str, int, float]:
     """Return how a call ended (refused, harmless, traceback, hang, signal N), its peak memory in kB, and seconds."""
     started = time.monotonic()
     pid = os.fork()
@@ -73,7 +73,7 @@ def _in_child(call: Callable[[], int], said: Path) -> tuple[str, int, float]:
             descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(descriptor, 1)
             os.dup2(descriptor, 2)
-            signal.alarm(PATIENCE)
+            signal.alarm(patience)
             code = call()
         finally:
             os._exit(code)
@@ -91,11 +91,24 @@ def _in_child(call: Callable[[], int], said: Path) -> tuple[str, int, float]:
     return outcome, usage.ru_maxrss, time.monotonic() - started
 
 
+def _make_base(job: Job, folder: Path) -> None:
+    """Extract the clips under two labels, so that a head can be trained."""
+    videos = some_videos(job, job.clips)
+    paths = sorted(p.relative_to(videos) for p in videos.rglob("*") if p.is_file())
+    rows = [f"{path},{'AB'[number % 2]}" for number, path in enumerate(paths)]
+    (folder / "base.csv").write_text("\n".join(["path,label", *rows]))
+    arguments = ["extract", folder / "base.csv", "--root", videos, "--cache", folder / "base"]
+    arguments += ["--backbone", job.backbone, "--preset", job.preset]
+    calls = (lambda: command(arguments), lambda: _train(folder / "base", folder))
+    if any(_in_child(call, folder / "said", 900)[0] != "harmless" for call in calls):
+        raise RuntimeError((folder / "said").read_text())
+
+
 def _cache(job: Job, folder: Path) -> tuple[Path, Path]:
-    """Return a fresh copy of a cache and its folder of features."""
+    """Return a fresh copy of the sound cache and its folder of features."""
     cache = folder / "cache"
     shutil.rmtree(cache, ignore_errors=True)
-    shutil.copytree(job.work / f"undisturbed-{job.clips}", cache)
+    shutil.copytree(folder / "base", cache)
     return cache, next((cache / "features").iterdir())
 
 
@@ -165,10 +178,7 @@ def _mutated(job: Job, folder: Path, rng: random.Random) -> Iterator[Case]:
 def _runs(job: Job, folder: Path, rng: random.Random) -> Iterator[Case]:
     from hostile import odd_runs
 
-    cache, _ = _cache(job, folder)
-    code = _in_child(lambda: _train(cache, folder), folder / "said")[0]
-    if code != "harmless":
-        raise RuntimeError((folder / "said").read_text())
+    _in_child(lambda: _train(folder / "base", folder), folder / "said", 900)
     run = folder / "trained"
     texts = sorted(odd_runs(json.loads((run / "run.json").read_text())))
     video = next(p for p in sorted((job.work / f"videos-{job.clips}").rglob("*")) if p.is_file())

@@ -297,12 +297,14 @@ class _Run:
         )
         try:
             with bar:
-                for task in self._tasks(self.turns, ahead):
-                    self._one(task)
-                    self.turns.finished(task.clip)
-                    bar.update()
-                    if self.rows.pending() >= COMMIT_CLIPS or time.monotonic() - self.rows.since > COMMIT_SECONDS:
-                        self.commit()
+                while self.turns.more():
+                    for task in self._tasks(self.turns, ahead):
+                        self._one(task)
+                        self.turns.finished(task.clip)
+                        bar.update()
+                        if self.rows.pending() >= COMMIT_CLIPS or time.monotonic() - self.rows.since > COMMIT_SECONDS:
+                            self.commit()
+                    self.commit()
         finally:
             self.commit()
             self.turns.close()

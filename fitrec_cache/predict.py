@@ -157,7 +157,9 @@ def rebuild_backbone(
     """Load the backbone that made features of an identity, from where its weights were or from ``given``."""
     name = identity["backbone"]
     weights = origin.get("weights") if isinstance(origin, Mapping) else None
-    text = given or f"{name}={weights if isinstance(weights, str) else 'hub'}"
+    if not given and not isinstance(weights, str):
+        raise WeightsError(f"it is not known where the weights of {name} are: give `predict --backbone {name}=FILE`")
+    text = given or f"{name}={weights}"
     preset, precision = identity["preprocessing"]["preset"], identity["precision"]
     compiled = "compiled" in identity
     try:

@@ -17,12 +17,18 @@ from fitrec_cache.clips import Clip
 from fitrec_cache.errors import StoreError
 from fitrec_cache.files import host_id, is_process, make_folder
 
-#: After this many seconds without a sign of life the claim of a process on another machine is void.
+#: After this many seconds without a sign of life a claim is void; a clip may take two minutes.
 _SILENT_SECONDS = 600.0
+
+#: How often to look whether claims are void or given back.
+_LOOK_SECONDS = 0.5
 
 
 class Turns:
-    """Clips in blocks: first those that no other process has claimed, in random order, then the others.
+    """Clips in blocks, in random order: those that no other process has claimed.
+
+    ``while turns.more(): for clip in turns: ...`` gives every clip; who asks for more has finished what it was given,
+    so that no two wait for each other.
 
     Args:
         folder: Where claims are kept, one small file a block; shared by all who work on the cache.
@@ -43,10 +49,15 @@ class Turns:
         self._block_of: dict[str, str] = {}
         self._owner = f"{host_id()} {os.getpid()}"
 
+    def more(self) -> bool:
+        """Say whether there are blocks left; wait until one can be had, which others may have finished by then."""
+        while self._waiting and all(self._is_claimed(self._folder / name) for name, _ in self._waiting):
+            time.sleep(_LOOK_SECONDS)
+        return bool(self._waiting)
+
     def __iter__(self) -> Iterator[Clip]:
-        """Yield the clips, claiming each block when it begins."""
-        while self._waiting:
-            number = next((i for i, (name, _) in enumerate(self._waiting) if self._claim(name)), 0)
+        """Yield the clips of blocks that can be had now, claiming each block when it begins."""
+        while (number := next((i for i, (name, _) in enumerate(self._waiting) if self._claim(name)), None)) is not None:
             name, block = self._waiting.pop(number)
             self._left[name] = {clip.clip_id for clip in block}
             self._block_of |= dict.fromkeys(self._left[name], name)
@@ -93,9 +104,8 @@ class Turns:
         except OSError:
             return False
         host, _, pid = owner.partition(" ")
-        if host == host_id() and pid.isdigit():
-            return is_process(int(pid)) and owner != self._owner
-        return age < _SILENT_SECONDS
+        dead = host == host_id() and pid.isdigit() and not is_process(int(pid))
+        return age < _SILENT_SECONDS and not dead and owner != self._owner
 
     def _give_back(self, name: str) -> None:
         path = self._folder / name
