@@ -16,6 +16,7 @@ from typing import Any
 
 from fitrec_cache.recipes import get_recipe
 from fitrec_cache.sweep import Problem
+from fitrec_cache.train import read_settings
 
 #: Name of the change, what is changed. ``attention`` is no setting of a recipe, so it is named apart.
 CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -24,6 +25,7 @@ CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("features as they are", {"normalise": "none"}),
     ("each value scaled", {"normalise": "standard"}),
     ("components whitened", {"normalise": "whiten"}),
+    ("principal components, not whitened", {"normalise": "pca"}),
     ("64 components", {"components": 64}),
     ("512 components", {"components": 512}),
     ("no mean beside the states", {"skip_mean": False}),
@@ -52,6 +54,7 @@ def main() -> None:
     parser.add_argument("--backbone", nargs="+", default=["resnet50"])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--base", nargs="*", default=[], help="NAME=VALUE: start from the recipe with these changed")
     args = parser.parse_args()
     rules = [f"list:{args.lists}/trainlist0{k}.txt,{args.lists}/testlist0{k}.txt" for k in (1, 2, 3)]
     problem = Problem.load(
@@ -62,6 +65,7 @@ def main() -> None:
         "backbone": problem.backbone,
         "n_val": [len(val.targets) for _, val in problem.sides],
         "seeds": args.seeds,
+        "base": args.base,
         "rows": [],
     }
     for name, change in CHANGES:
@@ -69,7 +73,7 @@ def main() -> None:
             continue
         settings = dict(change)
         attention = settings.pop("attention", None)
-        recipe = get_recipe(settings.pop("recipe", "native")).change(**settings)
+        recipe = get_recipe(settings.pop("recipe", "native")).change(**{**read_settings(args.base), **settings})
         started = time.perf_counter()
         scores = [problem.score(recipe, attention, [seed]) for seed in range(args.seeds)]
         seconds = time.perf_counter() - started

@@ -119,9 +119,10 @@ def recipe() -> str:
         "|---|---|",
     ]
     base = result["rows"][0]["val_accuracy"]
+    start = ", with " + ", ".join(result["base"]) if result["base"] else ""
     for row in sorted(result["rows"], key=lambda r: -r["val_accuracy"]):
         gain = "" if row["change"] == "native" else f" ({100 * (row['val_accuracy'] - base):+.1f} points)"
-        name = "**none**" if row["change"] == "native" else row["change"]
+        name = f"**none**{start}" if row["change"] == "native" else row["change"]
         lines.append(f"| {name} | {row['val_accuracy']:.1%}{gain} |")
     return "\n".join(lines)
 
