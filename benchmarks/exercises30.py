@@ -23,7 +23,7 @@ from fitrec_cache.extract import extract
 from fitrec_cache.train import train_head
 
 #: Epochs and number of seeds of the variants that learn from frames.
-PIXELS = {"lrcn": (6, 3), "convlstm": (3, 1)}
+PIXELS = {"lrcn": (6, 3), "convlstm": (3, 3)}
 
 BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224")
 
