@@ -1,4 +1,4 @@
-"""The training loop: features in memory, one head, early stopping. It never sees a test clip."""
+"""The training loop: features in memory, one head, an eye on validation. It never sees a test clip."""
 
 from __future__ import annotations
 
@@ -31,20 +31,23 @@ class Fitted:
     """A trained head, on the CPU, and how it got there.
 
     Attributes:
-        head: With the weights of the best epoch.
-        history: One dict an epoch: ``epoch``, ``train_loss``, ``val_loss``, ``train_accuracy``, ``val_accuracy``.
-        best_epoch: The epoch with the lowest validation loss, from 1.
+        head: To be used and tested.
+        judge: The head that never learned from a validation clip; the same as ``head`` unless the recipe refits.
+        history: The judge's, one dict an epoch: ``epoch``, ``train_loss``, ``val_loss``, ``train_accuracy``,
+            ``val_accuracy``.
+        best_epoch: The epoch whose weights were kept, from 1.
         seconds: Wall time of the training.
     """
 
     head: nn.Module
+    judge: nn.Module
     history: list[dict[str, float]]
     best_epoch: int
     seconds: float
 
     @property
     def best(self) -> dict[str, float]:
-        """The best epoch's entry of the history."""
+        """The kept epoch's entry of the history."""
         return self.history[self.best_epoch - 1]
 
 
@@ -72,11 +75,11 @@ def fit(
     what: str = "",
     progress: bool = False,
 ) -> Fitted:
-    """Train a head; stop by the validation side, and keep its best epoch.
+    """Train a head, watched by the validation side; then, if the recipe says so, one on both sides together.
 
     Args:
         train: Clips to learn from; features float16 or float32, or frames uint8.
-        val: Clips that stop the training.
+        val: Clips that say which epoch to keep.
         config: The head.
         recipe: The training.
         seed: Of initial values, order of batches and dropout. On the CPU the same seed gives the same bits.
@@ -91,20 +94,40 @@ def fit(
         UsageError: If the validation loss was never a number.
     """
     started = time.perf_counter()
-    device = torch.device(device)
     recipe = recipe.fitted_to(len(train.targets))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = build_head(config)
-        learner: nn.Module = head
-        if isinstance(head, NormalisedHead):
-            head.normalise.fit(train.values.float().flatten(0, 1))
-            learner = head.head
-            train, val = (_normalised(head, side) for side in (train, val))
-        learner.to(device)
-        loop = _Loop(learner, _on(train, device), _on(val, device), config.n_classes, recipe)
+        judge, loop = _begin(train, val, config, recipe, torch.device(device))
         history, best_epoch = loop.run(what, progress=progress)
-    return Fitted(head=head.cpu().eval(), history=history, best_epoch=best_epoch, seconds=time.perf_counter() - started)
+        head = judge
+        if recipe.refit:
+            torch.manual_seed(seed)
+            head, loop = _begin(_together(train, val), None, config, recipe, torch.device(device))
+            loop.repeat(best_epoch, f"{what} refit".strip(), progress=progress)
+    seconds = time.perf_counter() - started
+    return Fitted(
+        head=head.cpu().eval(), judge=judge.cpu().eval(), history=history, best_epoch=best_epoch, seconds=seconds
+    )
+
+
+def _begin(
+    train: Side, val: Side | None, config: HeadConfig, recipe: Recipe, device: torch.device
+) -> tuple[nn.Module, _Loop]:
+    """Return a fresh head and the loop that trains it, on features that are normalised once."""
+    head = build_head(config)
+    learner: nn.Module = head
+    if isinstance(head, NormalisedHead):
+        head.normalise.fit(train.values.float().flatten(0, 1))
+        learner = head.head
+        train = _normalised(head, train)
+        val = None if val is None else _normalised(head, val)
+    learner.to(device)
+    val = None if val is None else _on(val, device)
+    return head, _Loop(learner, _on(train, device), val, config.n_classes, recipe)
+
+
+def _together(one: Side, other: Side) -> Side:
+    return Side(values=torch.cat([one.values, other.values]), targets=torch.cat([one.targets, other.targets]))
 
 
 @torch.inference_mode()
@@ -136,9 +159,9 @@ def _on(side: Side, device: torch.device) -> Side:
 
 
 class _Loop:
-    """One training: epochs over the training side, a look at the validation side after each."""
+    """One training: epochs over the training side, and a look at the validation side after each, if there is one."""
 
-    def __init__(self, head: nn.Module, train: Side, val: Side, n_classes: int, recipe: Recipe) -> None:
+    def __init__(self, head: nn.Module, train: Side, val: Side | None, n_classes: int, recipe: Recipe) -> None:
         self.head, self.train, self.val, self.recipe = head, train, val, recipe
         trainable = [p for p in head.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(
@@ -147,7 +170,7 @@ class _Loop:
         self.weight = _class_weights(train.targets, n_classes, recipe.balance)
 
     def run(self, what: str, *, progress: bool) -> tuple[list[dict[str, float]], int]:
-        """Train to the end; load the best epoch's weights into the head."""
+        """Train, and load the weights of the epoch to keep into the head; return the history and that epoch."""
         history: list[dict[str, float]] = []
         best_loss, best_epoch, best = float("inf"), 0, _copy_state(self.head)
         with progress_bar(total=self.recipe.epochs, unit="epoch", what=what, show=progress) as bar:
@@ -160,17 +183,29 @@ class _Loop:
                 history.append(entry | {"train_accuracy": train_accuracy, "val_accuracy": val_accuracy})
                 bar.set_postfix(val_loss=f"{val_loss:.3f}", val_acc=f"{val_accuracy:.3f}", refresh=False)
                 bar.update()
-                if val_loss < best_loss:
+                if val_loss < best_loss or self.recipe.keep == "last":
                     best_loss, best_epoch, best = val_loss, epoch, _copy_state(self.head)
                 elif epoch - best_epoch >= self.recipe.patience:
                     break
         if best_epoch == 0:
-            raise UsageError(
-                f"training diverged: validation loss was never a number (learning_rate {self.recipe.learning_rate}); "
-                "choose a smaller one"
-            )
+            raise self._diverged()
         self.head.load_state_dict(best)
         return history, best_epoch
+
+    def repeat(self, epochs: int, what: str, *, progress: bool) -> None:
+        """Train for the first ``epochs`` epochs of the schedule, without looking at anything."""
+        with progress_bar(total=epochs, unit="epoch", what=what, show=progress) as bar:
+            for epoch in range(1, epochs + 1):
+                loss, _ = self._learn(epoch)
+                if not math.isfinite(loss):
+                    raise self._diverged()
+                bar.update()
+
+    def _diverged(self) -> UsageError:
+        return UsageError(
+            f"training diverged: the loss was not a number (learning_rate {self.recipe.learning_rate}); "
+            "choose a smaller one"
+        )
 
     def _learn(self, epoch: int) -> tuple[float, float]:
         """Take every training clip once, in random order; return mean loss and accuracy on the way."""
@@ -205,6 +240,7 @@ class _Loop:
 
     @torch.inference_mode()
     def _look(self) -> tuple[float, float]:
+        assert self.val is not None
         self.head.eval()
         logits = torch.cat([self.head(_inputs(v))[0] for v in torch.split(self.val.values, _EVALUATE)])  # (N, K)
         targets = self.val.targets

@@ -14,6 +14,9 @@ from fitrec_cache.variants import NORMALISATIONS, POOLINGS, VARIANTS, HeadConfig
 
 SCHEDULES = ("constant", "cosine")
 
+#: Which epoch's weights are kept: the one with the lowest validation loss, or the last.
+KEEPS = ("best", "last")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -23,7 +26,10 @@ class Recipe:
         learning_rate: Of Adam; with ``cosine`` the highest.
         schedule: ``constant``, or ``cosine``: falls to zero over ``epochs``.
         epochs: At most this many.
-        patience: Stop after this many epochs without a lower validation loss; the best epoch's weights are kept.
+        patience: Stop after this many epochs without a lower validation loss; nothing to ``keep="last"``.
+        keep: ``best``: keep the weights of the epoch with the lowest validation loss. ``last``: train to the end.
+        refit: Afterwards train a new head on training and validation clips together, for as many epochs as were kept,
+            and use that one. What validation clips decide (epochs, temperature, threshold) comes from the first.
         steps: At least this many steps in all: with few clips, ``epochs`` and ``patience`` grow alike until they allow
             it. Epochs that are given by hand (:meth:`change`) stay as given.
         batch_size: Clips per step.
@@ -40,6 +46,8 @@ class Recipe:
     schedule: str = "constant"
     epochs: int = 200
     patience: int = 20
+    keep: str = "best"
+    refit: bool = False
     steps: int = 0
     batch_size: int = 32
     weight_decay: float = 0.0
@@ -61,12 +69,11 @@ class Recipe:
                 raise UsageError(f"{name} is {getattr(self, name)}: expected 1 or more")
         if not 0 < self.learning_rate < 10:
             raise UsageError(f"learning_rate is {self.learning_rate}: expected a positive number, such as 1e-4")
-        if self.schedule not in SCHEDULES:
-            raise unknown_name("schedule", self.schedule, SCHEDULES)
         for name, most in (("weight_decay", 10.0), ("label_smoothing", 0.99), ("balance", 1.0)):
             if not 0 <= getattr(self, name) <= most:
                 raise UsageError(f"{name} is {getattr(self, name)}: expected a number from 0 to {most:g}")
-        for name, known in (("normalise", NORMALISATIONS), ("pooling", POOLINGS)):
+        choices = (("schedule", SCHEDULES), ("keep", KEEPS), ("normalise", NORMALISATIONS), ("pooling", POOLINGS))
+        for name, known in choices:
             if getattr(self, name) not in known:
                 raise unknown_name(name, str(getattr(self, name)), known)
         for name in ("input_dropout", "dropout"):
@@ -145,7 +152,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             learning_rate=1e-3,
             schedule="cosine",
             epochs=40,
-            patience=40,
+            keep="last",
+            refit=True,
             steps=1000,
             weight_decay=0.05,
             label_smoothing=0.1,

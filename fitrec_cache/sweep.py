@@ -157,7 +157,7 @@ def sweep(
     )
     make_folder(out)
     study = _open_study(optuna, out, problem.name)
-    start = problem.score(get_recipe("native").change(epochs=epochs, patience=epochs), None, range(1))
+    start = problem.score(get_recipe("native").change(epochs=epochs), None, range(1))
     done = sum(t.state.is_finished() for t in study.trials)
     with progress_bar(total=trials, unit="try", what="sweep", show=progress) as bar:
         bar.update(min(done, trials))
@@ -250,7 +250,7 @@ class Problem:
     def settings(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return a try's parameters as recipe settings."""
         frames = self.sides[0][0].values.shape[1]
-        settings = {**params, "epochs": self.epochs, "patience": self.epochs}
+        settings = {**params, "epochs": self.epochs}
         settings["draw"] = round(settings["draw"] * frames)
         return settings
 
@@ -267,7 +267,7 @@ class Problem:
                     n_vectors=train.values.shape[0] * train.values.shape[1],
                     attention=attention,
                 )
-                fitted = fit(train, val, config=config, recipe=recipe, seed=number)
+                fitted = fit(train, val, config=config, recipe=recipe.change(refit=False), seed=number)
                 found.append(fitted.best["val_accuracy"])
                 if report is not None:
                     report(float(np.mean(found)), len(found))

@@ -54,8 +54,9 @@ def train_head(
 ) -> TrainReport:
     """Train one head per seed (and fold) on cached features, and test each once.
 
-    Training stops by the validation side and keeps the epoch that did best there; temperature and the threshold for
-    "unknown" are fitted there too. The test side is looked at only after that. A call that was interrupted goes on
+    The validation side says which epoch to keep; temperature and the threshold for "unknown" are fitted there too.
+    The recipe ``native`` then trains once more on training and validation clips together, for that many epochs, and
+    tests that head. The test side is looked at only after all of this. A call that was interrupted goes on
     where it was: runs that are whole and were made by the same settings are kept.
 
     Args:
@@ -245,7 +246,7 @@ class _Trainer:
         )
         stages["train"] += fitted.seconds
         begun = time.perf_counter()
-        val_logits, val_attention = apply_head(fitted.head, data.values, split.val)
+        val_logits, val_attention = apply_head(fitted.judge, data.values, split.val)
         calibration = calibrate(val_logits.numpy(), targets[split.val], false_alarm_rate=self.false_alarm_rate)
         test_logits, test_attention = apply_head(fitted.head, data.values, split.test)
         outputs = {

@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 
 from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
+from fitrec_cache.fit import Side, fit
 from fitrec_cache.head import HeadConfig, build_head
-from fitrec_cache.runs import read_run
+from fitrec_cache.recipes import Recipe, get_recipe
+from fitrec_cache.runs import read_outputs, read_run
 from fitrec_cache.train import train_head
 
 CLASSES = ("Hop", "Lunge", "Squat")
-FAST = {"epochs": 15, "patience": 15, "learning_rate": 0.02}
+FAST = {"epochs": 40, "patience": 40, "learning_rate": 0.05}
 
 
 def toy(path, *, n=60, t=4, d=6, noise=0.3, seed=0, labels=None):
@@ -86,7 +88,7 @@ def test_training_leaves_the_callers_random_numbers_alone(tmp_path, features):
 
 def test_the_best_epochs_weights_are_kept(tmp_path):
     path = toy(tmp_path / "toy.h5", noise=3.0)
-    settings = {"epochs": 40, "patience": 6, "learning_rate": 0.05}
+    settings = {"epochs": 40, "patience": 6, "learning_rate": 0.05, "settings": ["keep=best", "refit=false"]}
     train_head(out=tmp_path / "run", features=path, variant="resnet50-lstm-attention", **settings)
     run, metrics = json.loads((tmp_path / "run" / "run.json").read_text()), metrics_of(tmp_path / "run")
     losses = [e["val_loss"] for e in metrics["history"]]
@@ -103,6 +105,34 @@ def test_the_best_epochs_weights_are_kept(tmp_path):
     with torch.inference_mode():
         loss = F.cross_entropy(head.eval()(x)[0], y)
     assert float(loss) == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_the_last_epochs_weights_are_kept_if_asked(tmp_path, features):
+    report = train_head(out=tmp_path / "run", features=features, variant="mean", settings=["keep=last"], patience=1)
+    result = report.runs[0]
+    assert result.best_epoch == result.epochs == len(metrics_of(tmp_path / "run")["history"]) > 2
+
+
+def test_refitting_is_training_on_both_sides_and_leaves_validation_to_the_first_head(tmp_path, features):
+    common = {"features": features, "variant": "resnet50-lstm-attention", "epochs": 4}
+    train_head(out=tmp_path / "once", settings=["refit=false"], **common)
+    train_head(out=tmp_path / "again", settings=["refit=true"], **common)
+    once, again = (read_outputs(tmp_path / n) for n in ("once", "again"))
+    assert torch.equal(once["val_logits"], again["val_logits"])
+    assert not torch.equal(once["test_logits"], again["test_logits"])
+    calibrations = [json.loads((tmp_path / n / "run.json").read_text())["calibration"] for n in ("once", "again")]
+    assert calibrations[0] == calibrations[1]
+
+    run = json.loads((tmp_path / "again" / "run.json").read_text())
+    with h5py.File(features) as file:
+        ids, labels = ([v.decode() for v in file[n][()]] for n in ("clip_id", "label"))
+        values = torch.from_numpy(file["features"][()])
+    rows = [ids.index(i) for side in ("train", "val") for i in run["split"][side]]
+    everything = Side(values=values[rows], targets=torch.tensor([run["labels"].index(labels[r]) for r in rows]))
+    recipe = get_recipe("native").change(epochs=4, refit=False)
+    config = HeadConfig.from_dict(run["head"])
+    by_hand = fit(everything, everything, config=config, recipe=recipe, seed=0)
+    assert same(weights_of(tmp_path / "again"), by_hand.head.state_dict())
 
 
 def test_what_the_test_labels_are_changes_no_weight(tmp_path, features):
@@ -314,7 +344,8 @@ def test_folds_are_pooled_over_all_clips(tmp_path):
 
 
 def test_stored_outputs_are_what_the_stored_head_says(tmp_path, features):
-    train_head(out=tmp_path / "run", features=features, variant="resnet50-lstm-attention", epochs=2)
+    settings = {"epochs": 2, "settings": ["refit=false"]}  # after it the stored head is not validation's
+    train_head(out=tmp_path / "run", features=features, variant="resnet50-lstm-attention", **settings)
     run = read_run(tmp_path / "run")
     outputs = safetensors.torch.load_file(tmp_path / "run" / "logits.safetensors")
     with h5py.File(features) as file:
@@ -358,7 +389,9 @@ def test_classes_left_out_are_unknown(tmp_path):
         values[squats] = 0.0 + rng.normal(0, 0.2, values[squats].shape)
         values[squats, :, :2] += 1
         file["features"][...] = values
-    report = train_head(out=tmp_path / "run", features=path, variant="mean", unknown=["Squat"], **FAST | {"epochs": 60})
+    report = train_head(
+        out=tmp_path / "run", features=path, variant="mean", unknown=["Squat"], settings=["refit=false"], **FAST
+    )
     (run,) = report.runs
     stored = json.loads((tmp_path / "run" / "run.json").read_text())
     assert stored["labels"] == ["Hop", "Lunge"]
@@ -403,8 +436,6 @@ def test_a_leaking_split_is_never_silent(tmp_path, features):
 
 
 def test_few_clips_are_taken_more_often(tmp_path, features):
-    from fitrec_cache.recipes import Recipe, get_recipe
-
     longer = Recipe(epochs=10, patience=5, batch_size=32, steps=100).fitted_to(40)  # 2 steps an epoch
     assert (longer.epochs, longer.patience) == (50, 25)
     same = Recipe(epochs=10, patience=5, steps=20).fitted_to(40)
