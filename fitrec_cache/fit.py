@@ -117,13 +117,19 @@ def _begin(
     head = build_head(config)
     learner: nn.Module = head
     if isinstance(head, NormalisedHead):
-        head.normalise.fit(train.values.float().flatten(0, 1))
+        head.normalise.fit(_some_vectors(train.values))
         learner = head.head
         train = _normalised(head, train)
         val = None if val is None else _normalised(head, val)
     learner.to(device)
     val = None if val is None else _on(val, device)
     return head, _Loop(learner, _on(train, device), val, config.n_classes, recipe)
+
+
+def _some_vectors(values: Tensor) -> Tensor:
+    """Return vectors ``(N, d)`` of all clips, float32: all frames, or every second, third, ... where they are many."""
+    step = math.ceil(values.numel() / _MOST_FLOATS)
+    return values.flatten(0, 1)[::step].float()
 
 
 def _together(one: Side, other: Side) -> Side:

@@ -34,6 +34,10 @@ __all__ = [
 ]
 
 
+#: Vectors up to this long have their principal components computed exactly; directions that a projection has to spare.
+_MOST_EXACT, _SPARE = 4096, 32
+
+
 class KerasLSTM(nn.LSTM):
     """PyTorch's LSTM with Keras' parameters: ``4 (i u + u^2 + u)`` trainable ones for ``u`` units on ``i`` inputs.
 
@@ -226,14 +230,7 @@ class Normalisation(nn.Module):
             scale = centred.square().mean(dim=0).sqrt()  # (d,)
             scale = 1 / scale.clamp(min=1e-3 * float(scale.max().clamp(min=1e-12)))
         else:
-            covariance = centred.T @ centred / len(frames)  # (d, d)
-            if not torch.isfinite(covariance).all():
-                raise UsageError(
-                    f"features up to {float(frames.abs().max()):.3g} are too large for principal components: scale "
-                    "them, or give --set normalise=none"
-                )
-            variances, vectors = torch.linalg.eigh(covariance)  # ascending
-            variances, basis = variances.flip(0)[: self.outputs], vectors.flip(1)[:, : self.outputs]
+            variances, basis = _principal(centred, self.outputs)  # (p,), (d, p)
             basis = basis * basis.gather(0, basis.abs().argmax(dim=0, keepdim=True)).sign()
             spread = variances if self.kind == "whiten" else variances.mean().expand_as(variances)
             scale = basis / spread.clamp(min=1e-6 * float(variances[0].clamp(min=1e-12))).sqrt()  # (d, p)
@@ -244,6 +241,38 @@ class Normalisation(nn.Module):
         shift, scale = self.get_buffer("shift"), self.get_buffer("scale")
         centred = _checked_features(x, self.inputs) - shift
         return centred * scale if self.kind == "standard" else centred @ scale
+
+
+def _principal(centred: Tensor, components: int) -> tuple[Tensor, Tensor]:
+    """Return variances ``(p,)``, highest first, and directions ``(d, p)`` of centred vectors ``(N, d)``.
+
+    Long vectors (a grid of cells) go through a randomised projection, which finds the leading components to many
+    digits in a fraction of the time.
+
+    Source:
+        Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM Review 53(2), 2011.
+
+    Raises:
+        UsageError: If the variances are not finite.
+    """
+    few = min(components + _SPARE, *centred.shape)
+    if centred.shape[1] <= _MOST_EXACT:
+        covariance = centred.T @ centred / len(centred)  # (d, d)
+        finite = bool(torch.isfinite(covariance).all())
+    else:
+        finite = bool(torch.isfinite(centred.square().sum()))
+    if not finite:
+        raise UsageError(
+            f"features up to {float(centred.abs().max()):.3g} are too large for principal components: scale them, or "
+            "give --set normalise=none"
+        )
+    if centred.shape[1] <= _MOST_EXACT:
+        variances, vectors = torch.linalg.eigh(covariance)  # ascending
+        return variances.flip(0)[:components], vectors.flip(1)[:, :components]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        _, values, vectors = torch.svd_lowrank(centred, q=few, niter=4)  # descending
+    return (values.square() / len(centred))[:components], vectors[:, :components]
 
 
 class NormalisedHead(nn.Module):

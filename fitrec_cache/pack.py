@@ -133,7 +133,7 @@ def pack(*, cache: Path, backbone: Sequence[str], out: Path, preset: str | None 
         cache: Cache folder.
         backbone: Backbone name; several are put side by side.
         out: The file to write; it must not exist.
-        preset: ``native``, ``paper`` or ``table1``, where the cache holds several.
+        preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
 
     Returns:
         What was written.

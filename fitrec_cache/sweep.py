@@ -119,7 +119,7 @@ def sweep(
         features: One HDF5 file of features.
         variant: A key of :data:`fitrec_cache.variants.VARIANTS` that learns from features.
         backbone: Which cached features; several are put side by side. Empty: the variant's own.
-        preset: ``native``, ``paper`` or ``table1``, where the cache holds several.
+        preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
         split: Rules of :func:`fitrec_cache.folds.make_folds`; their validation sides count.
         seed: Seeds of the splits.
         trials: Number of tries in all, those of earlier calls included.

@@ -65,7 +65,7 @@ def train_head(
         features: One HDF5 file of features, from ``pack`` or made elsewhere.
         variant: A key of :data:`fitrec_cache.head.VARIANTS`.
         backbone: Which cached features; several are put side by side. Empty: the variant's own.
-        preset: ``native``, ``paper`` or ``table1``, where the cache holds several.
+        preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
         split: ``auto`` (``group`` where groups are known), ``group``, ``random``, ``official1`` to ``official3``,
             ``list:TRAIN,TEST``, ``manifest`` (its column ``split``), or with every clip tested once ``kfold:K`` and
             ``leave-one:COLUMN``.

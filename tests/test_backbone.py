@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import shutil
 from pathlib import Path
 
@@ -83,6 +84,26 @@ def test_table1_preset_flattens_the_last_map_of_64_pixels(weights, name, dim):
 
 def test_table1_preset_takes_the_class_token_of_a_transformer(weights):
     assert load(weights("test_vit"), preset="table1").embed(frames()).shape == (2, 64)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit"])
+def test_grid_preset_averages_the_map_in_cells(weights, name):
+    text = weights(name)
+    model = load(text, preset="grid")
+    x = torch.rand(2, 3, 160, 160)
+    plain = timm.create_model(name, num_classes=7)
+    plain.load_state_dict(safetensors.torch.load_file(text.partition("=")[2]))
+    y = plain.eval().forward_features(x).detach()
+    if y.ndim == 3:
+        y = y[:, 1:].transpose(1, 2).reshape(2, -1, 10, 10)
+    side = y.shape[2]
+    cells = [(math.floor(i * side / 3), math.ceil((i + 1) * side / 3)) for i in range(3)]
+    expected = torch.stack([y[:, :, a:b, c:d].mean((2, 3)) for a, b in cells for c, d in cells], dim=2).flatten(1)
+    with torch.inference_mode():
+        found = model._model(x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert model.dim == expected.shape[1] == load(text).dim * 9
+    assert model.identity()["preprocessing"]["output"] == "grid3"
 
 
 def test_presets_and_weights_differ_in_identity_and_files_do_not(weights, tmp_path):

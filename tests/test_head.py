@@ -364,6 +364,26 @@ def test_standard_normalisation_has_mean_0_and_variance_1() -> None:
     assert torch.isfinite(constant(torch.tensor([[[1.0, 3.1]]]))).all()  # a value that never changed
 
 
+def test_leading_components_of_long_vectors_are_those_of_an_exact_decomposition() -> None:
+    from sklearn.decomposition import PCA
+
+    rng = np.random.default_rng(0)
+    directions = np.linalg.qr(rng.normal(size=(5000, 3)))[0]  # (d, 3)
+    x = rng.normal(size=(200, 3)) * [9, 5, 3] @ directions.T + rng.normal(0, 0.005, (200, 5000))
+    normalise = Normalisation("pca", 5000, 3)
+    normalise.fit(torch.from_numpy(x).float())
+    exact = PCA(3, svd_solver="full").fit(x)
+    scale = np.sqrt((exact.singular_values_**2 / 200).mean())
+    expected = exact.transform(x) / scale
+    found = normalise(torch.from_numpy(x).float()[None])[0].numpy()
+    signs = np.sign((found * expected).sum(axis=0))
+    np.testing.assert_allclose(found * signs, expected, atol=2e-3)
+    again = Normalisation("pca", 5000, 3)
+    torch.manual_seed(99)
+    again.fit(torch.from_numpy(x).float())
+    assert torch.equal(again.scale, normalise.scale)
+
+
 def test_principal_components_are_those_of_scikit_learn() -> None:
     from sklearn.decomposition import PCA
 

@@ -1,0 +1,61 @@
+"""What is taken of a backbone's last feature map where its own pooled vector is not wanted."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fitrec_cache.errors import UsageError
+
+#: Cells of a grid, down and across.
+GRID = 3
+
+
+class LastMap(nn.Module):
+    """The last feature map, flattened; for transformers their class token, which is what Table I counts."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(T, C h w)``, or ``(T, C)`` of a transformer, for frames ``(T, 3, H, W)``."""
+        y: Tensor = self.model.forward_features(x)  # type: ignore[operator]
+        return y.flatten(1) if y.ndim == 4 else y[:, 0]
+
+
+class GridMap(nn.Module):
+    """The last feature map averaged over each cell of a 3 x 3 grid, so that it stays known where things are.
+
+    A map of 7 x 7 gives cells of 3 x 3 that overlap by one. Of a transformer, tokens that stand for no place (the class
+    token) are left out.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(T, C 3 3)``, float32, for frames ``(T, 3, H, W)``: each channel's cells in reading order.
+
+        Raises:
+            UsageError: If the backbone has no map.
+        """
+        y: Tensor = self.model.forward_features(x)  # type: ignore[operator]
+        return F.adaptive_avg_pool2d(self._map(y).float(), GRID).flatten(1)
+
+    def _map(self, y: Tensor) -> Tensor:
+        channels = int(self.model.num_features)  # type: ignore[arg-type]
+        if y.ndim == 4 and y.shape[1] == channels:
+            return y  # (T, C, h, w)
+        if y.ndim == 4 and y.shape[3] == channels:
+            return y.permute(0, 3, 1, 2)
+        patches = getattr(self.model, "patch_embed", None)
+        if y.ndim == 3 and patches is not None:
+            height, width = patches.grid_size
+            tokens = y[:, -height * width :]  # (T, h w, C): those without a place come first
+            return tokens.transpose(1, 2).reshape(len(y), -1, height, width)
+        raise UsageError(
+            f"{type(self.model).__name__} gives no feature map (its last features are {tuple(y.shape)}): leave "
+            "--preset grid out"
+        )
