@@ -27,12 +27,12 @@ class TimedLoop(fitting._Loop):
     seconds: list[float] = []  # noqa: RUF012 - one training a process
 
     def _learn(self, epoch: int) -> tuple[float, float]:
-        self.seconds.append(time.perf_counter())
+        self.started = time.perf_counter()
         return super()._learn(epoch)
 
     def _look(self) -> tuple[float, float]:
         found = super()._look()
-        self.seconds[-1] = time.perf_counter() - self.seconds[-1]
+        self.seconds.append(time.perf_counter() - self.started)
         return found
 
 
