@@ -29,17 +29,24 @@ pytest: setup
 # Videos in class folders with a clips.csv (path,label), and NAME.safetensors of three backbones.
 BENCH_VIDEOS ?= ../shared/data/exercises30
 BENCH_WEIGHTS ?= ../shared/weights
+# A cache of these videos, made if it is not there; an interpreter with tensorflow, for the comparison with Keras.
+BENCH_CACHE ?= bench-work/cache
+BENCH_KERAS ?=
 STAGE_ONE = $(BIN)/python benchmarks/stage_one.py $(BENCH_VIDEOS) $(BENCH_WEIGHTS) --work bench-work
+STAGE_TWO = $(BIN)/python benchmarks/stage_two.py
+STAGE_TWO_FROM = $(BENCH_VIDEOS) $(BENCH_WEIGHTS) --work bench-work $(if $(BENCH_KERAS),--keras-python $(BENCH_KERAS))
 
 bench: setup
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(STAGE_ONE) --out benchmarks/results/stage_one.json
+	$(STAGE_TWO) $(BENCH_CACHE) $(STAGE_TWO_FROM) --out benchmarks/results/stage_two.json
 	$(BIN)/python benchmarks/render_stage_one.py
 	$(BIN)/python benchmarks/render.py
 
 bench-quick: setup
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(STAGE_ONE) --out bench-work/stage_one.json --clips 12 --repeats 1 --growth 100 1000
+	$(STAGE_TWO) bench-work/cache-quick $(STAGE_TWO_FROM) --out bench-work/stage_two.json --quick
 
 torture: setup
 	$(BIN)/python benchmarks/torture.py

@@ -34,8 +34,8 @@ def transform_for(model: torch.nn.Module) -> transforms.Compose:
     )
 
 
-def clip_features(path: Path, model: torch.nn.Module, transform: transforms.Compose, samples: int = 20) -> np.ndarray:
-    """Return (T, d): all frames decoded, T of them at even distances transformed one by one and embedded."""
+def read_clip(path: Path, transform: transforms.Compose, samples: int = 20) -> torch.Tensor:
+    """Return (T, 3, 224, 224): all frames decoded, T of them at even distances transformed one by one."""
     capture = cv2.VideoCapture(str(path))
     frames = []
     while True:
@@ -45,9 +45,13 @@ def clip_features(path: Path, model: torch.nn.Module, transform: transforms.Comp
         frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
     capture.release()
     chosen = [frames[i * len(frames) // (samples + 1)] for i in range(1, samples + 1)]
-    batch = torch.stack([transform(Image.fromarray(frame)) for frame in chosen])
+    return torch.stack([transform(Image.fromarray(frame)) for frame in chosen])
+
+
+def clip_features(path: Path, model: torch.nn.Module, transform: transforms.Compose) -> np.ndarray:
+    """Return (T, d): the frames of one clip embedded."""
     with torch.no_grad():
-        return model(batch).numpy()
+        return model(read_clip(path, transform)).numpy()
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import render_stage_one
+import render_stage_two
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -140,6 +141,7 @@ BLOCKS = {
     "recipe": recipe,
     "torture": torture,
     **render_stage_one.BLOCKS,
+    **render_stage_two.BLOCKS,
 }
 DOCUMENTS = ("README.md", "docs/evaluation.md", "docs/performance.md", "docs/reliability.md")
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fitrec_cache.errors import UsageError
 from fitrec_cache.head import NormalisedHead, build_head
+from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe
 from fitrec_cache.variants import HeadConfig
@@ -94,6 +95,7 @@ def fit(
         UsageError: If the validation loss was never a number.
     """
     started = time.perf_counter()
+    keep_freed_memory()  # every step needs the same large blocks
     recipe = recipe.fitted_to(len(train.targets))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fitrec_cache.convolutional import ConvLSTMStack, FrameConvolutions, init_like_keras
 from fitrec_cache.errors import UsageError
+from fitrec_cache.recurrence import lstm_states
 from fitrec_cache.variants import ATTENTIONS, PIXELS, VARIANTS, HeadConfig, Variant
 
 __all__ = [
@@ -54,6 +55,27 @@ class KerasLSTM(nn.LSTM):
             nn.init.zeros_(parameters[f"bias_ih_{way}"])
             nn.init.ones_(parameters[f"bias_ih_{way}"].detach()[units : 2 * units])  # forget gate
             nn.init.zeros_(parameters[f"bias_hh_{way}"].requires_grad_(False))
+
+    def states(self, x: Tensor) -> Tensor:
+        """Return the states ``(B, T, u)`` for ``x (B, T, d)``, of both directions side by side where there are two.
+
+        In training on the CPU, inputs that are much wider than the state take a way of their own; the result is the
+        same up to rounding. It wins from some eight times the width; below that oneDNN's faster recurrence does.
+        """
+        learns = torch.is_grad_enabled() and not x.requires_grad
+        if not learns or x.device.type != "cpu" or self.input_size < 8 * self.hidden_size:
+            states: Tensor = self(x)[0]
+            return states
+        ways = [lstm_states(x, *self._way("l0"))]
+        if self.bidirectional:
+            ways.append(lstm_states(x, *self._way("l0_reverse"), backwards=True))
+        return torch.cat(ways, dim=2)
+
+    def _way(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
+        kernel, recurrent, *biases = (
+            self.get_parameter(f"{kind}_{name}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        return kernel, recurrent, biases[0] + biases[1]
 
 
 class AdditiveAttention(nn.Module):
@@ -165,7 +187,7 @@ class SequenceHead(nn.Module):
         """
         vectors = _checked_features(x, self.inputs) if self.embed is None else self.embed(x)  # (B, T, d)
         vectors = self.drop_inputs(vectors)
-        states, _ = self.lstm(add_differences(vectors) if self.config.differences else vectors)  # (B, T, u)
+        states = self.lstm.states(add_differences(vectors) if self.config.differences else vectors)  # (B, T, u)
         pooled, weights = self._pool(states)  # (B, u), (B, T)
         if self.config.skip_mean:
             pooled = torch.cat([pooled, vectors.mean(dim=1)], dim=1)  # (B, u + d)

@@ -1,0 +1,143 @@
+"""Tables of stage two, from ``results/stage_two.json``."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from typing import Any
+
+from render_stage_one import ROOT, span, table
+
+RESULTS = ROOT / "benchmarks/results/stage_two.json"
+NOT_YET = "Not measured yet: `benchmarks/stage_two.py` has this part."
+
+
+def load() -> dict[str, Any]:
+    return json.loads(RESULTS.read_text())
+
+
+def percent(values: list[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.1%}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1%}{spread}"
+
+
+def stage_two() -> str:
+    """For the README."""
+    result = load()
+    k, e = result["keras"], result["end_to_end"]
+    return (
+        f"Training the ResNet50 head from the cache takes {k['epoch_seconds']['ours']['median']:.2f} s an epoch of "
+        f"{k['clips']['train']} clips; the same head in Keras takes {k['ratio']['median']:.1f} times as long. "
+        f"{e['epochs']} epochs that decode and embed each time, extrapolated from {e['measured_clips']} clips, would "
+        f"take {e['ratio']:.0f} times as long as extracting once and training from the cache."
+    )
+
+
+def stage_two_keras() -> str:
+    k = load()["keras"]
+    rows = [
+        [
+            name,
+            span(k["epoch_seconds"][key]),
+            span(k["first_epoch_seconds"][key], 1),
+            percent(k["accuracy"][key]),
+        ]
+        for key, name in (("keras", "Keras"), ("ours", "`train-head`"))
+    ]
+    n = k["clips"]
+    text = table(["", "seconds an epoch", "first epoch", f"test accuracy, {k['seeds']} seeds, mean ± sd"], rows)
+    return (
+        f"{text}\n\nKeras / `train-head`, an epoch: {span(k['ratio'], 1)}. {n['train']} training, {n['val']} "
+        f"validation and {n['test']} test clips, split {k['split']}; {k['epochs']} epochs at a learning rate of "
+        f"{k['learning_rate']:g}; tensorflow {k['versions']['tensorflow']}, Keras {k['versions']['keras']}."
+    )
+
+
+def stage_two_variants() -> str:
+    if "variants" not in load():
+        return NOT_YET
+    v = load()["variants"]
+    rows = [
+        [
+            r["variant"],
+            r["backbone"],
+            f"{r['seconds']:.0f}",
+            f"{r['stages']['load']:.1f}",
+            f"{r['stages']['train']:.0f}",
+            str(max(r["epochs"])),
+            percent(r["accuracy"]),
+        ]
+        for r in v["rows"]
+    ]
+    rows.append(["**all**", "", f"**{v['seconds']:.0f}**", "", "", "", ""])
+    head = ["variant", "features", "seconds, whole command", "of it load", "train", "epochs", "test accuracy"]
+    lines = [table(head, rows), ""]
+    for r in load().get("pixels", {"rows": []})["rows"]:
+        lines.append(
+            f"- `{r['variant']}`, on frames: {r['epoch_seconds']:.0f} s an epoch of {r['clips']} clips "
+            f"(training and validation), and {r['load_seconds']:.0f} s once to read the frames."
+        )
+    return "\n".join(lines)
+
+
+def stage_two_load() -> str:
+    r = load()["load"]
+    size = " x ".join(f"{n:,}" for n in r["shape"])
+    peaks = ", ".join(f"{b / 1e9:.2f} GB (recipe `{name}`)" for name, b in r["peak_bytes"].items())
+    return (
+        f"Loading {size} features ({r['feature_bytes'] / 1e6:.0f} MB, float16) from the cache, warm: "
+        f"{span(r['seconds'])} s. Peak memory of a whole `train-head` process on them: {peaks}; twice the features "
+        f"plus 1.5 GB is {r['allowed_bytes'] / 1e9:.2f} GB."
+    )
+
+
+def stage_two_end_to_end() -> str:
+    e = load()["end_to_end"]
+    rows = [
+        [
+            "decode and embed every epoch",
+            f"{e['seconds_per_clip_and_epoch']:.2f}",
+            f"{e['seconds_per_clip_and_epoch'] * e['clips']['an_epoch']:,.0f}",
+            f"{e['extrapolated_seconds']['end_to_end'] / 3600:.1f}",
+        ],
+        [
+            "`extract` once, `train-head`",
+            f"{e['extract_seconds_per_clip']:.2f}, once",
+            f"{e['our_epoch_seconds']:.2f}",
+            f"{e['extrapolated_seconds']['ours'] / 3600:.2f}",
+        ],
+    ]
+    text = table(["", "seconds a clip", "seconds an epoch", f"hours, {e['epochs']} epochs"], rows)
+    return (
+        f"{text}\n\nIn all {e['ratio']:.0f} times as fast, an epoch {e['ratio_of_an_epoch']:,.0f} times. Measured: one "
+        f"epoch of {e['measured_clips']} clips, extracting the same {e['measured_clips']} clips, epochs on all cached "
+        f"clips. Extrapolated: to {e['epochs']} epochs of {e['clips']['an_epoch']:,} clips (training and validation), "
+        f"and to extracting {e['clips']['all']:,}."
+    )
+
+
+def stage_two_seeds() -> str:
+    if "seeds" not in load():
+        return NOT_YET
+    rows = [
+        [
+            recipe,
+            str(r["epochs"]),
+            span(r["seconds"]["in_turn"], 1),
+            span(r["seconds"]["at_once"], 1),
+            f"{r['seconds']['in_turn']['median'] / r['seconds']['at_once']['median']:.2f}",
+            "yes" if r["same_weights"] else "no",
+        ]
+        for recipe, r in load()["seeds"].items()
+    ]
+    return table(["recipe", "epochs", "in turn, s", "at once, s", "times as fast", "same bits"], rows)
+
+
+BLOCKS = {
+    "stage-two": stage_two,
+    "stage-two-keras": stage_two_keras,
+    "stage-two-variants": stage_two_variants,
+    "stage-two-load": stage_two_load,
+    "stage-two-end-to-end": stage_two_end_to_end,
+    "stage-two-seeds": stage_two_seeds,
+}

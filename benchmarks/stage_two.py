@@ -1,0 +1,47 @@
+"""Measure stage two: training heads on cached features. What is compared is measured side by side in one run.
+
+    python benchmarks/stage_two.py CACHE VIDEOS WEIGHTS_DIR --work DIR --out benchmarks/results/stage_two.json \\
+        [--keras-python PATH] [--part NAME] [--quick]
+
+Parts: ``keras`` (needs an interpreter that has tensorflow), ``variants``, ``pixels``, ``load``, ``end_to_end``,
+``seeds``; each replaces its entry in the JSON. A CACHE that is not there is made first, from all videos and three
+backbones, which takes as long as 40,000 images through each; with ``--quick`` from a few videos.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("videos", type=Path)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--part", action="append", help="repeatable; all by default")
+    parser.add_argument("--keras-python", type=Path, help="interpreter with tensorflow; without it no part keras")
+    parser.add_argument("--quick", action="store_true", help="a short look: few epochs, seeds and clips")
+    args = parser.parse_args()
+    from stage_one_parts import machine
+    from stage_two_parts import PARTS, ensure_cache
+
+    if unknown := set(args.part or []) - PARTS.keys():
+        parser.error(f"unknown part {sorted(unknown)}: expected {sorted(PARTS)}")
+    args.work.mkdir(parents=True, exist_ok=True)
+    ensure_cache(args)
+    result = json.loads(args.out.read_text()) if args.out.exists() else {}
+    result["machine"] = machine()
+    for part in args.part or PARTS:
+        if part == "keras" and args.keras_python is None:
+            print("keras: left out, no interpreter with tensorflow was given (--keras-python PATH)")
+            continue
+        result[part] = PARTS[part](args)
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

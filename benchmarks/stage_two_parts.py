@@ -1,0 +1,224 @@
+"""The parts of stage_two.py."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stage_one_parts import BACKBONES, choose, manifest, seconds, spread
+
+from fitrec_cache.cache import Cache
+from fitrec_cache.extract import extract
+from fitrec_cache.folds import make_folds
+from fitrec_cache.pack import Features, load_cached
+from fitrec_cache.train import train_head
+
+HERE = Path(__file__).parent
+
+#: Heads on features, and which.
+ON_FEATURES = (
+    ("mean", "resnet50"),
+    ("resnet50-lstm-attention", "resnet50"),
+    ("mean", "tf_efficientnet_b0"),
+    ("efficientnet-lstm-attention", "tf_efficientnet_b0"),
+    ("mean", "vit_tiny_patch16_224"),
+    ("vit-lstm", "vit_tiny_patch16_224"),
+)
+
+#: Epochs against end-to-end training.
+EPOCHS = 50
+
+
+def ensure_cache(args: argparse.Namespace) -> None:
+    """Extract what is missing; with ``--quick`` six clips of each of six classes."""
+    videos = args.videos
+    if args.cache.exists():
+        return
+    if args.quick:
+        clips = choose(args.videos, 10_000)
+        classes = sorted({c.parent.name for c in clips})[:6]
+        some = [c for name in classes for c in [c for c in clips if c.parent.name == name][:6]]
+        videos = manifest(some, args.work / "quick.csv")
+    extract(videos, cache=args.cache, backbone=[f"{n}={args.weights / n}.safetensors" for n in BACKBONES])
+
+
+def run_json(command: Sequence[object]) -> dict[str, Any]:
+    """Run a program that prints one JSON object."""
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))}\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout)
+
+
+def write_arrays(args: argparse.Namespace) -> tuple[Path, dict[str, int]]:
+    """Write the ResNet50 features of the three sides of split ``group``, seed 0, for programs of any kind."""
+    data: Features = load_cached(Cache(args.cache), ["resnet50"])
+    names = sorted(set(data.labels))
+    targets = np.array([names.index(label) for label in data.labels])
+    clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups, "extra": data.extra}
+    split = make_folds("group", **clips, seed=0)[0].split
+    sides = {side: getattr(split, side) for side in ("train", "val", "test")}
+    arrays = {f"{k}_x": data.values[v] for k, v in sides.items()} | {f"{k}_y": targets[v] for k, v in sides.items()}
+    np.savez(args.work / "arrays.npz", classes=len(names), **arrays)
+    return args.work / "arrays.npz", {k: len(v) for k, v in sides.items()}
+
+
+def keras(args: argparse.Namespace) -> dict[str, Any]:
+    """Train the same head by Keras and by this program in turns, a seed each turn."""
+    arrays, clips = write_arrays(args)
+    epochs, seeds, rate = (3, 1, 1e-3) if args.quick else (20, 3, 1e-3)
+    runs: dict[str, list[dict[str, Any]]] = {"keras": [], "ours": []}
+    for seed in range(seeds):
+        options = [arrays, "--epochs", epochs, "--seed", seed, "--learning-rate", rate]
+        runs["keras"].append(run_json([args.keras_python, HERE / "keras_head.py", *options]))
+        runs["ours"].append(run_json([sys.executable, HERE / "our_head.py", *options]))
+        print({k: (statistics.median(v[-1]["epoch_seconds"]), v[-1]["accuracy"]) for k, v in runs.items()}, flush=True)
+    # Keras traces its graph in the first epoch, which counts for neither.
+    every = {k: [statistics.median(r["epoch_seconds"][1:]) for r in v] for k, v in runs.items()}
+    return {
+        "clips": clips,
+        "epochs": epochs,
+        "learning_rate": rate,
+        "split": "group, seed 0",
+        "seeds": seeds,
+        "epoch_seconds": {k: spread(v) for k, v in every.items()},
+        "first_epoch_seconds": {k: spread([r["epoch_seconds"][0] for r in v]) for k, v in runs.items()},
+        "ratio": spread([a / b for a, b in zip(every["keras"], every["ours"], strict=True)]),
+        "accuracy": {k: [r["accuracy"] for r in v] for k, v in runs.items()},
+        "versions": runs["keras"][0]["versions"],
+    }
+
+
+def command_train(args: argparse.Namespace, *options: object) -> tuple[dict[str, Any], float, int]:
+    """Run ``train-head`` as a user does; return its report, seconds of the whole process and its peak in bytes."""
+    out = args.work / "run"
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "-m", "fitrec_cache", "train-head", "--cache", args.cache, "--out", out, "--json"]
+    with (args.work / "report.json").open("w+") as report:
+        started = time.perf_counter()
+        child = subprocess.Popen([*map(str, command), *map(str, options)], stdout=report, stderr=subprocess.PIPE)
+        _, status, usage = os.wait4(child.pid, 0)
+        whole = time.perf_counter() - started
+        if status:
+            raise SystemExit(child.stderr.read().decode()[-2000:])
+        report.seek(0)
+        return json.load(report), whole, usage.ru_maxrss * 1024
+
+
+def variants(args: argparse.Namespace) -> dict[str, Any]:
+    """Train all heads on features with all seeds by the recipe ``native``, a command each, and test them."""
+    rows = []
+    for variant, backbone in ON_FEATURES:
+        seeds = range(1 if args.quick else 3)
+        options = [*("--variant", variant, "--backbone", backbone), *(x for s in seeds for x in ("--seed", s))]
+        report, whole, peak = command_train(args, *options, *(["--epochs", 3] if args.quick else []))
+        row = {"variant": variant, "backbone": backbone, "seeds": len(seeds), "seconds": whole, "peak_bytes": peak}
+        row["epochs"] = [r["epochs"] for r in report["runs"]]
+        rows.append(row | {"stages": report["stages"], "accuracy": [r["accuracy"] for r in report["runs"]]})
+        print(variant, backbone, round(whole, 1), flush=True)
+    return {"recipe": "native", "split": "group", "rows": rows, "seconds": sum(r["seconds"] for r in rows)}
+
+
+def pixels(args: argparse.Namespace) -> dict[str, Any]:
+    """Train the two heads on frames for an epoch each."""
+    rows = []
+    for variant in ("lrcn", "convlstm"):
+        shutil.rmtree(args.work / "run", ignore_errors=True)
+        report = train_head(out=args.work / "run", cache=args.cache, variant=variant, recipe="paper", epochs=1)
+        run = report.runs[0]
+        row = {"variant": variant, "clips": run.n_train + run.n_val, "epoch_seconds": run.seconds}
+        rows.append(row | {"load_seconds": report.stages["load"]})
+        print(rows[-1], flush=True)
+    return {"rows": rows}
+
+
+def load(args: argparse.Namespace) -> dict[str, Any]:
+    """Load the widest features again and again; and see how much memory a whole ``train-head`` takes."""
+    data = load_cached(Cache(args.cache), ["resnet50"])
+    times = [seconds(lambda: load_cached(Cache(args.cache), ["resnet50"])) for _ in range(5)]
+    memory = {}
+    for recipe in ("native", "paper"):
+        _, _, memory[recipe] = command_train(args, *("--backbone", "resnet50", "--recipe", recipe, "--epochs", 2))
+    return {
+        "shape": list(data.values.shape),
+        "feature_bytes": data.values.nbytes,
+        "seconds": spread(times),
+        "peak_bytes": memory,
+        "allowed_bytes": 2 * data.values.nbytes + 1_500_000_000,
+    }
+
+
+def end_to_end(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure an epoch that decodes and embeds on a part of the clips, and what this program does instead."""
+    clips = choose(args.videos, 12 if args.quick else 60)
+    command = [sys.executable, HERE / "end_to_end.py", args.weights, *clips]
+    theirs = float(subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout)
+    shutil.rmtree(args.work / "part", ignore_errors=True)
+    report = extract(
+        manifest(clips, args.work / "part.csv"),
+        cache=args.work / "part",
+        backbone=[f"resnet50={args.weights}/resnet50.safetensors"],
+    )
+    once = (report.seconds - report.stages["start"]) / len(clips)
+    arrays, sides = write_arrays(args)
+    ours = run_json([sys.executable, HERE / "our_head.py", arrays, "--epochs", 6])
+    epoch = statistics.median(ours["epoch_seconds"][1:])
+    seen, everyone = sides["train"] + sides["val"], sum(sides.values())
+    whole = {"end_to_end": EPOCHS * seen * theirs, "ours": everyone * once + EPOCHS * epoch}
+    return {
+        "measured_clips": len(clips),
+        "clips": {"an_epoch": seen, "all": everyone},
+        "epochs": EPOCHS,
+        "seconds_per_clip_and_epoch": theirs,
+        "extract_seconds_per_clip": once,
+        "our_epoch_seconds": epoch,
+        "extrapolated_seconds": whole,
+        "ratio": whole["end_to_end"] / whole["ours"],
+        "ratio_of_an_epoch": seen * theirs / epoch,
+    }
+
+
+def seeds(args: argparse.Namespace) -> dict[str, Any]:
+    """Train two seeds one after the other on all cores, and at the same time on a core each; twice, in turns."""
+    arrays, _ = write_arrays(args)
+    found: dict[str, dict[str, list[Any]]] = {}
+    for recipe, epochs in (("paper", 2 if args.quick else 6), ("native", 2 if args.quick else 10)):
+        rows: dict[str, list[Any]] = {"in_turn": [], "at_once": [], "same_weights": []}
+        for _ in range(1 if args.quick else 3):
+            command = [sys.executable, HERE / "our_head.py", arrays, "--epochs", epochs, "--recipe", recipe]
+            alone = [run_json([*command, "--seed", seed]) for seed in (0, 1)]
+            together = [
+                subprocess.Popen(list(map(str, [*command, "--seed", s, "--threads", 1])), stdout=subprocess.PIPE)
+                for s in (0, 1)
+            ]
+            beside = [json.loads(child.communicate()[0]) for child in together]
+            rows["in_turn"].append(sum(r["seconds"] for r in alone))
+            rows["at_once"].append(max(r["seconds"] for r in beside))
+            rows["same_weights"].append([a["weights_sha256"] for a in alone] == [b["weights_sha256"] for b in beside])
+        found[recipe] = {
+            "epochs": epochs,
+            "seconds": {k: spread(rows[k]) for k in ("in_turn", "at_once")},
+            "same_weights": all(rows["same_weights"]),
+        }
+        print(recipe, rows, flush=True)
+    return found
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "keras": keras,
+    "variants": variants,
+    "pixels": pixels,
+    "load": load,
+    "end_to_end": end_to_end,
+    "seeds": seeds,
+}

@@ -1,0 +1,57 @@
+"""The recurrence of wide inputs against PyTorch's own LSTM."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from fitrec_cache.head import KerasLSTM
+
+
+def trained(lstm: KerasLSTM, states: Tensor, weights: Tensor) -> list[Tensor]:
+    """Return states and the gradients of all trained parameters."""
+    lstm.zero_grad()
+    (states * weights).sum().backward()
+    return [states.detach(), *(p.grad.clone() for p in lstm.parameters() if p.grad is not None)]
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(("inputs", "units", "clips", "frames"), [(64, 5, 3, 7), (2048, 128, 32, 20), (16, 2, 1, 1)])
+def test_wide_inputs_learn_as_in_pytorch(inputs: int, units: int, clips: int, frames: int, bidirectional: bool) -> None:
+    torch.manual_seed(0)
+    lstm = KerasLSTM(inputs, units, bidirectional=bidirectional)
+    x = torch.randn(clips, frames, inputs)
+    weights = torch.randn(clips, frames, units * (2 if bidirectional else 1)) / clips
+    ours = trained(lstm, lstm.states(x), weights)
+    theirs = trained(lstm, lstm(x)[0], weights)
+    assert len(ours) == len(theirs) == (7 if bidirectional else 4)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_are_those_of_small_steps() -> None:
+    torch.manual_seed(1)
+    lstm = KerasLSTM(16, 2).double()
+    x = torch.randn(2, 4, 16, dtype=torch.float64)
+    learned = [p for p in lstm.parameters() if p.requires_grad]
+    assert torch.autograd.gradcheck(lambda *_: lstm.states(x), learned)
+
+
+@pytest.mark.parametrize("inputs", [64, 8])
+def test_an_input_that_learns_gets_its_gradient(inputs: int) -> None:
+    torch.manual_seed(2)
+    lstm = KerasLSTM(inputs, 8)
+    x = torch.randn(2, 3, inputs, requires_grad=True)
+    lstm.states(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().min() > 0
+
+
+def test_training_and_evaluation_agree() -> None:
+    torch.manual_seed(3)
+    lstm = KerasLSTM(80, 10, bidirectional=True)
+    x = torch.randn(4, 6, 80)
+    with torch.inference_mode():
+        tested = lstm.states(x)
+    torch.testing.assert_close(lstm.states(x), tested, rtol=1e-5, atol=1e-6)
