@@ -45,6 +45,7 @@ class Job:
         preset: Preset of the backbone.
         clips: How many clips an extraction has.
         kills, mutations, hostile: How many to try in all.
+        rounds: How often ``many`` is tried.
         deadline: When to stop, on the monotonic clock.
         seed: Of all that is random.
         keep: Puts what a section has so far into the result file.
@@ -58,6 +59,7 @@ class Job:
     kills: int
     mutations: int
     hostile: int
+    rounds: int
     deadline: float
     seed: int
     keep: Callable[[dict[str, Any]], None]
@@ -81,13 +83,14 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--mutations", type=int, default=2000)
     parser.add_argument("--hostile", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=1e9, help="stop kill and fuzz after this long; call again")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     unknown = set(args.only.split(",")) - SECTIONS.keys()
     if unknown:
         parser.error(f"unknown section {', '.join(sorted(unknown))}: expected some of {', '.join(SECTIONS)}")
-    names = ("videos", "work", "backbone", "preset", "clips", "kills", "mutations", "hostile", "seed")
+    names = ("videos", "work", "backbone", "preset", "clips", "kills", "mutations", "hostile", "rounds", "seed")
     given = {n: getattr(args, n) for n in names} | {"deadline": time.monotonic() + args.seconds}
     result = json.loads(args.out.read_text()) if args.out.exists() else {}
     for name in args.only.split(","):
