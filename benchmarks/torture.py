@@ -33,6 +33,9 @@ SECTIONS = {
     "hostile": "torture_hostile",
 }
 
+#: These go on where an earlier call stopped, so their seconds add up; the others begin anew.
+CONTINUED = ("kill", "fuzz")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -103,7 +106,8 @@ def main() -> None:
             result.update(
                 json.loads(args.out.read_text()) if args.out.exists() else {}
             )  # others may run other sections
-            result[name] = section | {"seconds": round(before.get("seconds", 0) + time.monotonic() - since, 1)}
+            earlier = before.get("seconds", 0) if name in CONTINUED else 0
+            result[name] = section | {"seconds": round(earlier + time.monotonic() - since, 1)}
             result["about"] = about(args)
             args.out.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
 

@@ -17,9 +17,14 @@ def table(result: dict[str, Any]) -> str:
             *lines,
             "",
             f"On {machine['cores']} cores ({machine['architecture']}, {machine['system']}), clips of "
-            f"`{about['videos']}`, {about['backbone']}; {versions}.",
+            f"`{about['videos']}`, {about['backbone']}; {versions}. All of it took {_minutes(result)} minutes.",
         ]
     )
+
+
+def _minutes(result: dict[str, Any]) -> int:
+    """Return how long all sections took together."""
+    return round(sum(result[name]["seconds"] for name in ROWS if name in result) / 60)
 
 
 def kill(r: dict[str, Any]) -> list[tuple[str, ...]]:
