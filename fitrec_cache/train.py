@@ -128,8 +128,7 @@ def train_head(
     notes = [*data.notes, *_fold_notes(jobs, len(seed)), *_verdicts(jobs, data, len(seed))]
     if any(kept):
         notes.append(f"{sum(kept)} of {len(runs)} runs were there already, made by the same settings: kept")
-    if where.type != "cpu":
-        notes.append(f"trained on {where}: the same seed may give other last bits there; on the CPU it gives the same")
+    notes += _device_notes(where)
     pooled, ensemble = pool_folds(runs), average_runs(runs)
     report = TrainReport(runs=tuple(runs), pooled=pooled, ensemble=ensemble, notes=tuple(notes), stages=stages)
     if len(runs) > 1:
@@ -356,6 +355,12 @@ def _versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
+
+
+def _device_notes(device: torch.device) -> list[str]:
+    if device.type == "cpu":
+        return []
+    return [f"trained on {device}: there the same seed may give other last bits; on the CPU it gives the same"]
 
 
 def _verdicts(jobs: Sequence[_Job], data: Features, n_seeds: int) -> list[str]:
