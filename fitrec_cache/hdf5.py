@@ -117,10 +117,8 @@ def _dataset(file: h5py.File, name: str, kinds: str, axes: int, *, plain: bool) 
 
 def _link_type(file: h5py.File, name: str) -> int | None:
     """Return h5py's number for the type of a link, without following it; None if there is none of this name."""
-    try:
-        return int(file.id.links.get_info(name.encode()).type)
-    except KeyError:
-        return None
+    links = file.id.links
+    return int(links.get_info(name.encode()).type) if links.exists(name.encode()) else None
 
 
 def _refuse_endless(source: Path | bytes) -> None:
