@@ -87,7 +87,7 @@ def many(r: dict[str, Any]) -> list[tuple[str, ...]]:
             f"{r['clips_a_part']}, and a reader ({r['reads_while_writing']} reads)",
             f"{r['damaged']} damaged, missing or different; {r['reads_failed']} reads failed; clips done twice: "
             f"at most {worst} a time",
-            "`test_turns.py`, `test_extract.py`",
+            "`test_turns.py`, `test_torture.py`",
         )
     ]
 
