@@ -33,6 +33,9 @@ SECTIONS = {
     "hostile": "torture_hostile",
 }
 
+#: These go on where an earlier call stopped, so their seconds add up; the others begin anew.
+CONTINUED = ("kill", "fuzz")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -45,6 +48,7 @@ class Job:
         preset: Preset of the backbone.
         clips: How many clips an extraction has.
         kills, mutations, hostile: How many to try in all.
+        rounds: How often ``many`` is tried.
         deadline: When to stop, on the monotonic clock.
         seed: Of all that is random.
         keep: Puts what a section has so far into the result file.
@@ -58,6 +62,7 @@ class Job:
     kills: int
     mutations: int
     hostile: int
+    rounds: int
     deadline: float
     seed: int
     keep: Callable[[dict[str, Any]], None]
@@ -81,13 +86,14 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--mutations", type=int, default=2000)
     parser.add_argument("--hostile", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=1e9, help="stop kill and fuzz after this long; call again")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     unknown = set(args.only.split(",")) - SECTIONS.keys()
     if unknown:
         parser.error(f"unknown section {', '.join(sorted(unknown))}: expected some of {', '.join(SECTIONS)}")
-    names = ("videos", "work", "backbone", "preset", "clips", "kills", "mutations", "hostile", "seed")
+    names = ("videos", "work", "backbone", "preset", "clips", "kills", "mutations", "hostile", "rounds", "seed")
     given = {n: getattr(args, n) for n in names} | {"deadline": time.monotonic() + args.seconds}
     result = json.loads(args.out.read_text()) if args.out.exists() else {}
     for name in args.only.split(","):
@@ -100,7 +106,8 @@ def main() -> None:
             result.update(
                 json.loads(args.out.read_text()) if args.out.exists() else {}
             )  # others may run other sections
-            result[name] = section | {"seconds": round(before.get("seconds", 0) + time.monotonic() - since, 1)}
+            earlier = before.get("seconds", 0) if name in CONTINUED else 0
+            result[name] = section | {"seconds": round(earlier + time.monotonic() - since, 1)}
             result["about"] = about(args)
             args.out.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
 

@@ -129,7 +129,7 @@ def _train(cache: Path, folder: Path) -> int:
 def _parts(job: Job, folder: Path) -> Iterator[Case]:
     import h5py
     import numpy as np
-    from hostile import HOSTILE
+    from hostile import HOSTILE, with_circular_heap
 
     from fitrec_cache.store import digest
 
@@ -144,13 +144,21 @@ def _parts(job: Job, folder: Path) -> Iterator[Case]:
             first = next(line for line in _keys(cache))
             file["key"] = np.array([first.encode()])
             build(file)
-        _plant(features, path.read_bytes())
-        for name, call in (
-            ("info", lambda cache=cache: command(["info", "--cache", cache, "--clips"])),
-            ("check", lambda cache=cache: command(["check", "--cache", cache])),
-            ("train-head", lambda cache=cache: _train(cache, folder)),
-        ):
-            yield f"{build.__name__}, {name}", call
+        yield from _read_by_each(build.__name__, folder, cache, features, path.read_bytes())
+    cache, features = _cache(job, folder)
+    circular = with_circular_heap(next(features.glob("part-*")).read_bytes())
+    yield from _read_by_each("circular heap", folder, cache, features, circular)
+
+
+def _read_by_each(what: str, folder: Path, cache: Path, features: Path, data: bytes) -> Iterator[Case]:
+    """Commit a part and yield each command that reads it."""
+    _plant(features, data)
+    for name, call in (
+        ("info", lambda cache=cache: command(["info", "--cache", cache, "--clips"])),
+        ("check", lambda cache=cache: command(["check", "--cache", cache])),
+        ("train-head", lambda cache=cache: _train(cache, folder)),
+    ):
+        yield f"{what}, {name}", call
 
 
 def _keys(cache: Path) -> list[str]:

@@ -39,7 +39,7 @@ def kill(job: Job, before: dict[str, Any]) -> dict[str, Any]:
             "most_clips_lost": max(lost, default=0),
             "clips_a_part": COMMIT_CLIPS,
             "clips_a_cache": len(reference),
-            "undisturbed_seconds": round(took, 2),
+            "undisturbed_seconds": [*before.get("undisturbed_seconds", []), round(took, 2)],  # one each call
         }
 
     while _kills(figures) < job.kills and job.time_left():

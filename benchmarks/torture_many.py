@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from torture import Job
 
 PROCESSES = 3
-ROUNDS = 4
 COMMIT = 4
 
 
@@ -21,7 +20,7 @@ def many(job: Job, _: dict[str, Any]) -> dict[str, Any]:
     """Run some extractions on one cache at once while another process reads it; count clips that were done twice."""
     n = 4 * job.clips
     videos, reference, took = undisturbed(job, n)
-    rounds = [_round(job, videos, reference, number) for number in range(ROUNDS)]
+    rounds = [_round(job, videos, reference, number) for number in range(job.rounds)]
     return {
         "rounds": rounds,
         "processes": PROCESSES,

@@ -17,9 +17,14 @@ def table(result: dict[str, Any]) -> str:
             *lines,
             "",
             f"On {machine['cores']} cores ({machine['architecture']}, {machine['system']}), clips of "
-            f"`{about['videos']}`, {about['backbone']}; {versions}.",
+            f"`{about['videos']}`, {about['backbone']}; {versions}. All of it took {_minutes(result)} minutes.",
         ]
     )
+
+
+def _minutes(result: dict[str, Any]) -> int:
+    """Return how long all sections took together."""
+    return round(sum(result[name]["seconds"] for name in ROWS if name in result) / 60)
 
 
 def kill(r: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -82,7 +87,7 @@ def many(r: dict[str, Any]) -> list[tuple[str, ...]]:
             f"{r['clips_a_part']}, and a reader ({r['reads_while_writing']} reads)",
             f"{r['damaged']} damaged, missing or different; {r['reads_failed']} reads failed; clips done twice: "
             f"at most {worst} a time",
-            "`test_turns.py`, `test_extract.py`",
+            "`test_turns.py`, `test_torture.py`",
         )
     ]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from fitrec_cache.backbone import Backbone
 from fitrec_cache.cache import HeldClip
 from fitrec_cache.clips import Clip
-from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash
+from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash, file_stamp
 from fitrec_cache.errors import VideoError
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.store import Store
@@ -23,11 +23,12 @@ from fitrec_cache.store import Store
 
 @dataclass(frozen=True)
 class Hashed:
-    """A clip with the sha256 of its content, or why it has none."""
+    """A clip with the sha256 of its content, or why it has none; ``stamp`` is its file's before it was read."""
 
     clip: Clip
     key: str
     problem: str = ""
+    stamp: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class Ahead:
             return Hashed(clip, held[clip.clip_id].video_sha256)
         try:
             with self._timed("hash", time.perf_counter):
-                return Hashed(clip, content_hash(clip.path))
+                stamp = file_stamp(clip.path)
+                return Hashed(clip, content_hash(clip.path), stamp=stamp)
         except VideoError as error:
             return Hashed(clip, "", problem=str(error))
 
@@ -114,10 +116,15 @@ class Ahead:
                 self._pool = self._stack.enter_context(pool)
             job = DecodeJob(path=path, samples=identity["samples"], short_side=identity["short_side"])
             wait = self._pool.submit(job)
-        return self._preparing.submit(self._prepare, hashed.key, todo, wait)
+        return self._preparing.submit(self._prepare, hashed, todo, wait)
 
-    def _prepare(self, key: str, todo: Sequence[int], wait: Callable[[], StoredClip | str] | None) -> Prepared | str:
+    def _prepare(
+        self, hashed: Hashed, todo: Sequence[int], wait: Callable[[], StoredClip | str] | None
+    ) -> Prepared | str:
+        key, path = hashed.key, hashed.clip.path
         decoded = None if wait is None else wait()
+        if decoded is not None and path is not None and file_stamp(path) != hashed.stamp:
+            return "its file changed while it was read, as one does that is still being copied: extract it again"
         if isinstance(decoded, str):
             return decoded
         with self._lock:

@@ -17,6 +17,7 @@ from timm.data.config import resolve_model_data_config
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
+from fitrec_cache.devices import find_device
 from fitrec_cache.errors import UsageError, VideoError, WeightsError, unknown_name
 from fitrec_cache.feature_maps import GridMap, LastMap
 from fitrec_cache.resizing import resize
@@ -277,7 +278,7 @@ def load_backbone(
         raise unknown_name("preset", preset, PRESETS)
     if compiled:
         _check_compiler()
-    device = best_device(device)
+    device = find_device(device)
     precision = best_precision(precision, device)
     choice = BackboneChoice.parse(text)
     model = _load_model(choice)
@@ -304,25 +305,6 @@ def build_empty(name: str, *, img_size: int | None = None) -> nn.Module:
         extra: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
         model: nn.Module = timm.create_model(name, num_classes=0, **extra)
     return model
-
-
-def best_device(device: str = "auto") -> str:
-    """Return ``device``, or the best one present for ``auto``.
-
-    Raises:
-        UsageError: If the device is unknown or not present.
-    """
-    if device == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise UsageError(f"unknown device {device!r}: expected auto, cpu, cuda, cuda:N or mps") from error
-    if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not torch.backends.mps.is_available()):
-        raise UsageError(f"device {device!r} is not present on this machine; leave --device out to use the best one")
-    return device
 
 
 def best_precision(precision: str, device: str) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from fitrec_cache.cache import CLIPS_IDENTITY, Cache, lacking
-from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
+from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, make_folder, may_be_written, parse_json, sync_folder, write_json
 from fitrec_cache.index import INDEX, index_problem
-from fitrec_cache.store import digest, identity_of_part, open_root, read_part, text_values
+from fitrec_cache.store import MARKER, digest, identity_of_part, open_root, read_part, text_values, write_marker
 
 #: Where repair moves what it finds, inside the cache; nothing is ever deleted.
 ASIDE = "set-aside"
@@ -65,10 +65,11 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
     """
     if recompute < 0:
         raise UsageError(f"recompute is {recompute}: expected 0 or more")
+    problems: list[dict[str, str]] = _mend_marker(cache) if repair else []
     open_root(cache, create=False)
-    problems: list[dict[str, str]] = []
     damaged: list[Path] = []
-    parts = rows = repaired = 0
+    parts = rows = 0
+    repaired = len(problems)
     for folder, kind in _folders(cache):
         identity, reason = _identity(folder, kind)
         if reason:
@@ -103,6 +104,22 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
         largest_distance=distance,
         notes=() if opened is None else _nameless(opened),
     )
+
+
+def _mend_marker(cache: Path) -> list[dict[str, str]]:
+    """Write a lost or damaged ``cache.json`` again; each part says itself of which format version it is."""
+    try:
+        open_root(cache, create=False)
+    except (StoreCorrupt, NoCacheError) as error:
+        if not any(folder.is_dir() and any(folder.glob("part-*.h5")) for folder, _ in _folders(cache)):
+            raise
+        reason = "missing" if isinstance(error, NoCacheError) else "damaged: expected a JSON object with format_version"
+    else:
+        return []
+    if (cache / MARKER).exists():
+        _set_aside(cache, cache / MARKER)
+    write_marker(cache)
+    return [{"path": str(cache / MARKER), "reason": reason}]
 
 
 def _folders(cache: Path) -> Iterator[tuple[Path, str]]:

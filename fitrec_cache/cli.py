@@ -184,7 +184,9 @@ def train_head(
     false_alarm_rate: Annotated[
         float, typer.Option(help="Share of known clips that may be answered 'unknown'.")
     ] = 0.05,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; the CPU gives the same bits for a seed.")
+    ] = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
     as_json: JsonOption = False,
 ) -> None:

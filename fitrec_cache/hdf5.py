@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+
+from fitrec_cache.heaps import has_endless_heap
 
 #: What a dataset must be: allowed dtype kinds (numpy's letters) and number of axes.
 Schema = Mapping[str, tuple[str, int]]
@@ -61,14 +64,15 @@ def decode(
         Unreadable: With the reason, whatever is wrong; no more memory is taken than the file's size warrants.
     """
     try:
+        _refuse_endless(source)
         opened = io.BytesIO(source) if isinstance(source, bytes) else source
         with h5py.File(opened, "r", **({} if isinstance(source, bytes) else {"locking": False})) as file:
             attributes = {name: _attribute(file, name) for name in file.attrs if plain or _is_simple(file, name)}
-            wanted = dict(schema) | {k: v for k, v in (optional or {}).items() if k in file}
+            wanted = dict(schema) | {k: v for k, v in (optional or {}).items() if _link_type(file, k) is not None}
             return attributes, {name: _dataset(file, name, *wanted[name], plain=plain) for name in wanted}
     except FileNotFoundError as error:
         raise Unreadable("file not found") from error
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError) as error:
         raise Unreadable(f"not readable as HDF5 ({error})") from error
 
 
@@ -90,9 +94,12 @@ def _is_simple(file: h5py.File, name: str) -> bool:
 
 def _dataset(file: h5py.File, name: str, kinds: str, axes: int, *, plain: bool) -> NDArray[Any]:
     """Read one dataset after refusing tricks: links, external or virtual storage, promised but absent data."""
-    link, dataset = file.get(name, getlink=True), file.get(name)
-    if not isinstance(link, h5py.HardLink) or not isinstance(dataset, h5py.Dataset):
-        raise Unreadable(f"dataset {name} is missing" if dataset is None else f"{name} is not a dataset of this file")
+    link = _link_type(file, name)
+    if link is None:
+        raise Unreadable(f"dataset {name} is missing")
+    dataset = file[name] if link == h5py.h5l.TYPE_HARD else None  # another would open what it points to, a pipe even
+    if not isinstance(dataset, h5py.Dataset):
+        raise Unreadable(f"{name} is not a dataset of this file")
     text = h5py.check_string_dtype(dataset.dtype) is not None and "S" in kinds
     if (dataset.dtype.kind not in kinds and not text) or dataset.ndim != axes:
         raise Unreadable(
@@ -106,6 +113,22 @@ def _dataset(file: h5py.File, name: str, kinds: str, axes: int, *, plain: bool) 
     if dataset.nbytes > _MOST_COMPRESSION * stored:
         raise Unreadable(f"{name} promises {dataset.nbytes} bytes and holds {stored}")
     return _texts(name, dataset) if dataset.dtype.kind == "O" else np.asarray(dataset[()])
+
+
+def _link_type(file: h5py.File, name: str) -> int | None:
+    """Return h5py's number for the type of a link, without following it; None if there is none of this name."""
+    links = file.id.links
+    return int(links.get_info(name.encode()).type) if links.exists(name.encode()) else None
+
+
+def _refuse_endless(source: Path | bytes) -> None:
+    if isinstance(source, bytes):
+        endless = has_endless_heap(source)
+    else:
+        with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            endless = has_endless_heap(data)
+    if endless:
+        raise Unreadable("its list of free space goes in a circle")
 
 
 def _texts(name: str, dataset: h5py.Dataset) -> NDArray[np.bytes_]:

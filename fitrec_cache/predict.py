@@ -86,7 +86,7 @@ def predict(
         backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
         picture: PNG file that shows the sampled frames with their attention.
         top: Number of labels to return.
-        device: ``auto``, ``cpu``, ``cuda``, ...
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         clip_seconds: Time limit for decoding one video, in seconds.
         force: Go on where the pipeline here differs from the one the head was trained with.
 

@@ -22,6 +22,9 @@ from fitrec_cache.index import FEWEST_PARTS, Columns, indexed, write_index
 
 FORMAT_VERSION = 1
 
+#: File that makes a folder a cache.
+MARKER = "cache.json"
+
 _PART = re.compile(r"part-(\d{20})-([0-9a-f]{32})\.h5")
 
 #: Datasets of a part by kind of store: dtype kinds and number of axes. All but ``jpeg_bytes`` have one row a clip.
@@ -347,14 +350,17 @@ def open_root(folder: Path, *, create: bool) -> None:
         NoCacheError: If it is missing, or something else than a cache.
         StoreError: If it is of another version, or cannot be read or written.
     """
-    marker = folder / "cache.json"
+    marker = folder / MARKER
     if marker.is_file():
         try:
             version = parse_json(marker.read_bytes())["format_version"]
         except OSError as error:
             raise StoreError(f"{marker} cannot be read: {error.strerror}. Make it readable") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreCorrupt(f"{marker} is damaged: expected a JSON object with format_version") from error
+            raise StoreCorrupt(
+                f"{marker} is damaged: expected a JSON object with format_version. Run `fitrec-cache "
+                "check --cache DIR --repair`"
+            ) from error
         if version != FORMAT_VERSION:
             raise _other_version(folder, version)
         return
@@ -365,9 +371,18 @@ def open_root(folder: Path, *, create: bool) -> None:
         if marker.is_file():  # another process made it just now
             open_root(folder, create=create)
             return
-        raise NoCacheError(f"{folder} exists and is not a cache (no cache.json): choose a new or empty folder")
+        raise NoCacheError(
+            f"{folder} exists and is not a cache (no cache.json): choose a new or empty folder; if it was one, "
+            "`fitrec-cache check --cache DIR --repair` makes it one again"
+        )
     make_folder(folder)
-    write_json(marker, {"format_version": FORMAT_VERSION, "what": "features and frames cached by fitrec-cache"})
+    write_marker(folder)
+
+
+def write_marker(folder: Path) -> None:
+    """Make a folder a cache of this format version."""
+    what = "features and frames cached by fitrec-cache"
+    write_json(folder / MARKER, {"format_version": FORMAT_VERSION, "what": what})
 
 
 def find_stores(folder: Path, kind: str) -> list[Store]:

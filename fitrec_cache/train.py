@@ -15,6 +15,7 @@ import torch
 
 from fitrec_cache import __version__
 from fitrec_cache.calibrate import Calibration, auroc, calibrate, calibration_error
+from fitrec_cache.devices import find_device
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.files import write_json
 from fitrec_cache.fit import Fitted, apply_head, fit, take_side
@@ -79,7 +80,8 @@ def train_head(
         settings: Further recipe settings as ``NAME=VALUE``, such as ``dropout=0.5``.
         unknown: Classes that are kept from all sides, to see how many of their clips are answered "unknown".
         false_alarm_rate: Share of validation clips that the threshold for "unknown" may turn away, in [0, 1).
-        device: ``cpu``, ``cuda``, ...: where the head is trained. On the CPU a seed gives the same bits every time.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``: where the head is trained. On the CPU a seed gives
+            the same bits every time; for another device a note says that it may not.
         overwrite: Replace a run that is there.
         progress: Show a progress bar on standard error.
 
@@ -100,7 +102,7 @@ def train_head(
     )
     chosen = chosen.change(**read_settings(settings))
     _check(seed, backbone, false_alarm_rate)
-    where = find_device(device)
+    where = torch.device(find_device(device))
     started = time.perf_counter()
     data = load_clips(cache, features, variant, backbone, preset, progress=progress)
     data, strangers = keep_apart(data, unknown)
@@ -126,6 +128,7 @@ def train_head(
     notes = [*data.notes, *_fold_notes(jobs, len(seed)), *_verdicts(jobs, data, len(seed))]
     if any(kept):
         notes.append(f"{sum(kept)} of {len(runs)} runs were there already, made by the same settings: kept")
+    notes += _device_notes(where)
     pooled, ensemble = pool_folds(runs), average_runs(runs)
     report = TrainReport(runs=tuple(runs), pooled=pooled, ensemble=ensemble, notes=tuple(notes), stages=stages)
     if len(runs) > 1:
@@ -183,20 +186,6 @@ def _folders(out: Path, jobs: Sequence[tuple[str, int]]) -> list[Path]:
         slug = "fold-" + re.sub(r"[^A-Za-z0-9_.-]+", "_", fold)[:60] if fold else ""
         names.append("-".join(part for part in (slug, f"seed-{seed}" if several_seeds or not fold else "") if part))
     return [out / name for name in names]
-
-
-def find_device(name: str) -> torch.device:
-    """Return a device that works.
-
-    Raises:
-        UsageError: If it does not.
-    """
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}. Try cpu") from error
-    return device
 
 
 @dataclass(frozen=True, eq=False)
@@ -366,6 +355,12 @@ def _versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
+
+
+def _device_notes(device: torch.device) -> list[str]:
+    if device.type == "cpu":
+        return []
+    return [f"trained on {device}: there the same seed may give other last bits; on the CPU it gives the same"]
 
 
 def _verdicts(jobs: Sequence[_Job], data: Features, n_seeds: int) -> list[str]:

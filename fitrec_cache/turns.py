@@ -20,6 +20,9 @@ from fitrec_cache.files import host_id, is_process, make_folder
 #: After this many seconds without a sign of life a claim is void; a clip may take two minutes.
 _SILENT_SECONDS = 600.0
 
+#: A claim without an owner: who made it was killed, or the disk was full, before its name was written.
+_UNSIGNED_SECONDS = 5.0
+
 #: How often to look whether claims are void or given back.
 _LOOK_SECONDS = 0.5
 
@@ -87,7 +90,7 @@ class Turns:
         path = self._folder / name
         try:
             make_folder(self._folder)
-            if path.exists() and not self._is_claimed(path):
+            if self._is_void(path):
                 path.unlink(missing_ok=True)
             with path.open("x") as file:
                 file.write(self._owner)
@@ -98,6 +101,10 @@ class Turns:
         return True
 
     def _is_claimed(self, path: Path) -> bool:
+        return path.exists() and not self._is_void(path)
+
+    def _is_void(self, path: Path) -> bool:
+        """Say whether there is a claim that nobody stands for; one that is gone meanwhile is none."""
         try:
             owner = path.read_text(errors="replace")[:100]
             age = time.time() - path.stat().st_mtime
@@ -105,7 +112,8 @@ class Turns:
             return False
         host, _, pid = owner.partition(" ")
         dead = host == host_id() and pid.isdigit() and not is_process(int(pid))
-        return age < _SILENT_SECONDS and not dead and owner != self._owner
+        silent = age >= (_SILENT_SECONDS if owner else _UNSIGNED_SECONDS)
+        return silent or dead or owner == self._owner
 
     def _give_back(self, name: str) -> None:
         path = self._folder / name

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -90,8 +94,17 @@ def keys_that_are_not_text(file):
     file["pts_seconds"] = np.zeros((1, 2))
 
 
+def external_link_to_a_pipe(file):
+    """To open the pipe would wait for ever for a writer."""
+    folder = Path(tempfile.mkdtemp())
+    os.mkfifo(folder / "pipe")
+    file["features"] = h5py.ExternalLink(str(folder / "pipe"), "/features")
+    file["pts_seconds"] = np.zeros((1, 2))
+
+
 HOSTILE = (
     external_link,
+    external_link_to_a_pipe,
     soft_link,
     external_storage,
     virtual,
@@ -107,6 +120,13 @@ HOSTILE = (
     unequal_rows,
     keys_that_are_not_text,
 )
+
+
+def with_circular_heap(data: bytes) -> bytes:
+    """Return an HDF5 file whose heap of names has a free block that is followed by itself."""
+    at = data.index(b"HEAP")
+    free, place = struct.unpack_from("<QQ", data, at + 16)
+    return data[: place + free] + struct.pack("<QQ", free, 16) + data[place + free + 16 :]
 
 
 # --- run.json ---

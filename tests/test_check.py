@@ -13,7 +13,7 @@ from conftest import SMALL
 from test_extract import everything
 
 from fitrec_cache.check import check
-from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
+from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.files import host_id
 from fitrec_cache.info import info
@@ -137,6 +137,38 @@ def test_a_damaged_identity_is_rebuilt_from_a_part(cache, cache_folder, redo, ki
     assert json.loads(path.read_text()) == good
     assert check(cache=cache).problems == ()
     assert redo().reused == 12
+
+
+@pytest.mark.parametrize("text", ["", "{", None])
+def test_a_lost_or_damaged_marker_is_made_again(cache, redo, text):
+    marker = cache / "cache.json"
+    good = marker.read_text()
+    marker.unlink() if text is None else marker.write_text(text)
+    with pytest.raises(StoreError):
+        check(cache=cache)
+    with pytest.raises(StoreError, match="check --cache DIR --repair"):
+        redo()
+    report = check(cache=cache, repair=True)
+    assert [p["path"] for p in report.problems] == [str(marker)]
+    assert (report.repaired, report.clips) == (1, 36)
+    assert marker.read_text() == good
+    assert (cache / "set-aside" / "cache.json").exists() == (text is not None)
+    assert redo().reused == 12
+
+
+def test_what_never_was_a_cache_is_not_made_one(tmp_path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "thesis.tex").write_text("years of work")
+    with pytest.raises(NoCacheError):
+        check(cache=tmp_path, repair=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["clips"]
+
+
+def test_another_version_is_refused_by_repair_too(cache):
+    (cache / "cache.json").write_text('{"format_version": 2}')
+    with pytest.raises(StoreError, match="version 2, this program reads version 1"):
+        check(cache=cache, repair=True)
+    assert not (cache / "set-aside").exists()
 
 
 def test_an_identity_that_cannot_be_rebuilt_is_set_aside(cache, cache_folder, redo):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import pytest
 from conftest import SMALL
 from make_video import read_number, write_video
 
+from fitrec_cache import decoding
 from fitrec_cache import extract as module
 from fitrec_cache.backbone import Backbone, load_backbone
 from fitrec_cache.cache import Cache
@@ -160,6 +162,25 @@ def test_bad_clips_cost_themselves_only_and_are_named_with_the_reason(run, video
     write_video(videos / "Hop" / "empty.mp4", 7, numbers=range(700, 707))
     assert counts(run()) == (7, 1, 4, 2)
     assert {c.clip_id for c in Cache(tmp_path / "cache").clips() if c.problem} == failed.keys() - {"Hop/empty.mp4"}
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_kept_under_its_old_content(run, videos, tmp_path, monkeypatch):
+    """As a copy that still runs does: hashed with some bytes, decoded with others."""
+    growing = videos / "Hop" / "v_Hop_g01_c01.avi"
+    whole, decode = growing.read_bytes(), decoding._work
+
+    def copied_meanwhile(job):
+        if job.path == growing:
+            growing.write_bytes(whole + b"more")
+        return decode(job)
+
+    monkeypatch.setattr(decoding, "_work", copied_meanwhile)
+    report = run()
+    assert [f.clip_id for f in report.failed] == ["Hop/v_Hop_g01_c01.avi"]
+    assert "changed while it was read" in report.failed[0].reason
+    assert hashlib.sha256(whole).hexdigest() not in Cache(tmp_path / "cache").frame_stores()[0]
+    monkeypatch.undo()
+    assert counts(run()) == (4, 1, 3, 0)
 
 
 def test_a_folder_of_bad_clips_only_fails_them_all(run, tmp_path):

@@ -12,11 +12,11 @@ import time
 import h5py
 import numpy as np
 import pytest
-from hostile import HOSTILE
+from hostile import HOSTILE, with_circular_heap
 
 from fitrec_cache import files, hdf5
 from fitrec_cache.errors import StoreCorrupt, StoreError
-from fitrec_cache.store import Store, digest, find_stores, open_root, read_part, text_column, text_values
+from fitrec_cache.store import SCHEMAS, Store, digest, find_stores, open_root, read_part, text_column, text_values
 
 IDENTITY = {"what": "a test", "backbone": "none"}
 
@@ -275,6 +275,45 @@ def test_a_hostile_part_is_refused_quickly(store, tmp_path, build):
         Store(store.folder, "features", IDENTITY).row("x")
     assert time.monotonic() - started < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 100_000  # kB
+
+
+@pytest.mark.parametrize("libver", [None, "latest"])
+@pytest.mark.parametrize("userblock", [0, 512])
+def test_a_circular_heap_is_refused_before_the_library_loops(tmp_path, libver, userblock):
+    """In a process of its own: the library would not end, nor heed an interruption."""
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w", userblock_size=userblock, libver=libver) as file:
+        file["key"] = np.array([b"x"])
+        file.create_group("old")
+    data = path.read_bytes()
+    schema = {"key": ("S", 1)}
+    assert hdf5.decode(data, schema)[1]["key"].tolist() == [b"x"]
+    assert hdf5.decode(path, schema)[1]["key"].tolist() == [b"x"]
+    if b"HEAP" not in data:
+        return  # this layout has none
+    broken = data[:userblock] + with_circular_heap(data[userblock:])  # places count from the end of the user block
+    path.write_bytes(broken)
+    code = f"import sys; from fitrec_cache import hdf5; from pathlib import Path; p = Path({str(path)!r})\n"
+    for source in ("p", "p.read_bytes()"):
+        script = f"{code}try: hdf5.decode({source}, {schema!r})\nexcept hdf5.Unreadable as error: print(error)"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+        assert "goes in a circle" in done.stdout, done.stderr
+
+
+def test_bits_flipped_in_the_structure_end_as_read_or_unreadable(store):
+    """With checksums that fit, as a forger can make them; found: an OverflowError of h5py."""
+    good = store.write_part(features("a", "b")).read_bytes()
+    rng, outcomes = np.random.default_rng(0), {True: 0, False: 0}
+    for _ in range(1500):
+        data = bytearray(good)
+        for _ in range(int(rng.integers(1, 8))):
+            data[int(rng.integers(min(len(data), 4096)))] ^= 1 << int(rng.integers(8))
+        try:
+            hdf5.decode(bytes(data), SCHEMAS["features"])
+            outcomes[True] += 1
+        except hdf5.Unreadable:
+            outcomes[False] += 1
+    assert min(outcomes.values()) > 50
 
 
 def test_the_hostile_parts_are_refused_for_what_is_hostile(store, tmp_path):

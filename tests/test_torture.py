@@ -42,3 +42,11 @@ def test_broken_files_end_as_done_or_failed_with_a_reason(torture):
     assert min(found["done"], found["failed_with_reason"]) > 5
     assert found["other_exceptions"] == 0
     assert all(len(reason) > 8 for reason in found["reasons"])
+
+
+def test_several_extractions_and_a_reader_share_a_cache(torture):
+    found = torture("many", "--rounds", 1, "--clips", 3)
+    assert found["clips"] >= 9
+    assert (found["damaged"], found["reads_failed"]) == (0, 0)
+    assert found["done_twice"] <= found["clips_a_part"]
+    assert sum(found["rounds"][0]["done_by_each"]) == found["clips"] + found["done_twice"]

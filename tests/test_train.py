@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
+from fitrec_cache import train as module
 from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.fit import Side, fit
 from fitrec_cache.head import HeadConfig, build_head
@@ -76,6 +77,15 @@ def test_a_seed_gives_the_same_bits_and_another_seed_others(tmp_path, features, 
     a, b = (metrics_of(tmp_path / n) for n in "ab")
     assert a["history"] == b["history"]
     assert not same(weights_of(tmp_path / "a"), weights_of(tmp_path / "c"))
+
+
+def test_a_device_that_cannot_promise_the_same_bits_is_named(tmp_path, features):
+    report = train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
+    assert not any("same seed" in note for note in report.notes)
+    assert "trained on cuda:1: there the same seed may give other" in module._device_notes(torch.device("cuda:1"))[0]
+    with pytest.raises(UsageError, match="expected auto, cpu, cuda, cuda:N or mps"):
+        train_head(out=tmp_path / "other", features=features, variant="mean", device="meta")
+    assert not (tmp_path / "other").exists()
 
 
 def test_training_leaves_the_callers_random_numbers_alone(tmp_path, features):

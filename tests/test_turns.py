@@ -71,7 +71,8 @@ def test_a_block_of_another_living_process_is_waited_for(turns, tmp_path, monkey
         (f"{host_id()} {os.getppid()}", 7200, True),  # it hangs, or the number is another process's by now
         ("0123abcd 1", 10, False),
         ("0123abcd 1", 7200, True),
-        ("", 7200, True),
+        ("", 1, False),  # its owner is just about to write its name
+        ("", 10, True),  # its owner was killed before that
     ],
 )
 def test_claims_of_the_dead_and_silent_are_void(turns, tmp_path, owner, age, void):

@@ -1,0 +1,35 @@
+"""Where to compute."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from fitrec_cache.errors import UsageError
+
+#: Others that torch knows are not tried by anyone here.
+EXPECTED = "auto, cpu, cuda, cuda:N or mps"
+
+
+def find_device(name: str = "auto") -> str:
+    """Return ``name``, or the best device present for ``auto``.
+
+    Args:
+        name: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        UsageError: If it is another, or not present.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    found = re.fullmatch(r"cpu|mps|cuda(?::(\d{1,3}))?", name, re.ASCII)
+    if found is None:
+        raise UsageError(f"unknown device {name[:80]!r}: expected {EXPECTED}")
+    if name.startswith("cuda"):
+        present = torch.cuda.is_available() and int(found[1] or 0) < torch.cuda.device_count()
+    else:
+        present = name == "cpu" or torch.backends.mps.is_available()
+    if not present:
+        raise UsageError(f"device {name!r} is not present on this machine; expected {EXPECTED}")
+    return name
