@@ -149,7 +149,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "paper": Recipe(),
         "native": Recipe(
-            learning_rate=1e-3,
+            learning_rate=3e-3,
             schedule="cosine",
             epochs=40,
             keep="last",
@@ -158,7 +158,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             weight_decay=0.05,
             label_smoothing=0.1,
             normalise="pca",
-            components=256,
+            components=512,
             pooling="sum",
             skip_mean=True,
             input_dropout=0.3,
