@@ -25,9 +25,8 @@ CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("features as they are", {"normalise": "none"}),
     ("each value scaled", {"normalise": "standard"}),
     ("components whitened", {"normalise": "whiten"}),
-    ("principal components, not whitened", {"normalise": "pca"}),
     ("64 components", {"components": 64}),
-    ("512 components", {"components": 512}),
+    ("256 components", {"components": 256}),
     ("no mean beside the states", {"skip_mean": False}),
     ("paper's pooling", {"pooling": "average"}),
     ("dot attention", {"attention": "dot"}),
@@ -40,8 +39,8 @@ CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("no label smoothing", {"label_smoothing": 0.0}),
     ("no weight decay", {"weight_decay": 0.0}),
     ("rare classes weigh more", {"balance": 0.5}),
-    ("learning rate 3e-3", {"learning_rate": 3e-3}),
-    ("learning rate 3e-4", {"learning_rate": 3e-4}),
+    ("learning rate 1e-2", {"learning_rate": 1e-2}),
+    ("learning rate 1e-3", {"learning_rate": 1e-3}),
 )
 
 

@@ -674,14 +674,15 @@ def _compare_text(report: CompareReport) -> str:
 
 
 def _reproduce_text(report: ReproduceReport) -> str:
-    head = f"{'split':<24}{'preset':<8}{'model':<29}{'features':<22}{'accuracy':>10}{'sd':>7}{'n':>7}{'paper':>8}"
+    wide = max([22, *(len(r.split) for r in report.table2)]) + 2
+    head = f"{'split':<{wide}}{'preset':<8}{'model':<29}{'features':<22}{'accuracy':>10}{'sd':>7}{'n':>7}{'paper':>8}"
     lines = [f"note: {n}" for n in report.notes]
     lines += [f"failed: {f['clip_id']}: {f['reason']}" for f in report.failed]
     lines.append(head)
     for r in report.table2:
         printed = "" if r.printed is None else f"{r.printed:.1%}"
         lines.append(
-            f"{r.split[-23:]:<24}{r.preset:<8}{r.variant:<29}{r.backbone:<22}{r.figures['accuracy']:>10.1%}"
+            f"{r.split:<{wide}}{r.preset:<8}{r.variant:<29}{r.backbone:<22}{r.figures['accuracy']:>10.1%}"
             f"{r.figures['accuracy_sd']:>7.1%}{r.n:>7}{printed:>8}"
         )
     lines += [f"{name}: {100 * gap:+.1f} points" for name, gap in report.gap.items()]

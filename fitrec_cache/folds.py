@@ -9,7 +9,7 @@ import numpy as np
 
 from fitrec_cache.errors import UsageError
 from fitrec_cache.metrics import stratified_folds
-from fitrec_cache.splits import Split, leakage, make_split
+from fitrec_cache.splits import Split, check_rule, leakage, make_split
 
 #: Named beside the rules of :mod:`fitrec_cache.splits` where a rule is chosen.
 FOLD_RULES = ("kfold:K", "leave-one:COLUMN")
@@ -21,6 +21,19 @@ class Fold:
 
     name: str
     split: Split
+
+
+def check_folds(rule: str) -> None:
+    """Check a rule before there are clips, so that nothing is computed for one that cannot be.
+
+    Raises:
+        UsageError: If it is no rule, or its lists cannot be read.
+    """
+    kind, _, argument = rule.partition(":")
+    if kind == "kfold":
+        _number_of_folds(argument)
+    elif kind not in ("leave-one", "manifest"):
+        check_rule(rule)
 
 
 def make_folds(
@@ -78,16 +91,21 @@ def _hold_out(rule: str, test: set[str], clips: Mapping[str, Sequence[str | None
 def _k_sides(
     argument: str, clip_ids: Sequence[str], labels: Sequence[str], groups: Sequence[str | None], seed: int
 ) -> list[tuple[str, set[str]]]:
-    if not (argument.isascii() and argument.isdigit()) or int(argument) < 2:
-        raise UsageError(f"split 'kfold:{argument}': expected kfold:K with a whole number K of at least 2")
+    k = _number_of_folds(argument)
     order = sorted(range(len(clip_ids)), key=lambda i: clip_ids[i])
     known = None not in groups
     units = [groups[i] if known else clip_ids[i] for i in order]
-    if len(set(units)) < int(argument):
+    if len(set(units)) < k:
         what = "groups" if known else "clips"
         raise UsageError(f"split 'kfold:{argument}' of {len(set(units))} {what}: expected no more folds than {what}")
-    sides = stratified_folds([labels[i] for i in order], [str(u) for u in units], int(argument), seed)
-    return [(f"{k + 1:02d}", {clip_ids[order[i]] for i in side}) for k, side in enumerate(sides)]
+    sides = stratified_folds([labels[i] for i in order], [str(u) for u in units], k, seed)
+    return [(f"{number:02d}", {clip_ids[order[i]] for i in side}) for number, side in enumerate(sides, start=1)]
+
+
+def _number_of_folds(argument: str) -> int:
+    if not (argument.isascii() and argument.isdigit()) or int(argument) < 2:
+        raise UsageError(f"split 'kfold:{argument}': expected kfold:K with a whole number K of at least 2")
+    return int(argument)
 
 
 def _sides_by_column(

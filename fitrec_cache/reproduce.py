@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from fitrec_cache.compare import compare
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.files import make_folder, write_json
+from fitrec_cache.folds import check_folds
 from fitrec_cache.page import report
 from fitrec_cache.paper import TABLE_II
 from fitrec_cache.params import params
-from fitrec_cache.train import train_head
+from fitrec_cache.splits import short_rule
+from fitrec_cache.train import check_seeds, train_head
 from fitrec_cache.variants import VARIANTS
 
 #: The backbones of the paper's models, in the order of :data:`MODELS`.
@@ -37,7 +40,7 @@ class Row:
 
     Attributes:
         preset: What was done to frames, and the recipe: ``paper`` or ``native``.
-        split: The rule.
+        split: The rule; of lists, their names.
         variant: The head.
         backbone: Its features.
         seeds: How many heads were trained (on each fold).
@@ -141,6 +144,9 @@ def reproduce(
     if unknown or not preset or not split:
         got = f"presets {unknown or list(preset)} and splits {list(split)}"
         raise UsageError(f"{got}: expected at least one of each, presets paper or native")
+    for rule in split:
+        check_folds(rule)
+    check_seeds(seed)
     make_folder(out)
     cache = out / "cache"
     extracted: dict[str, Any] = {}
@@ -174,7 +180,7 @@ def reproduce(
             **given,
         )
         folders.append(folder)
-        notes += [f"{job['split']}: {n}" for n in trained.notes if "leak" in n or "training clip" in n]
+        notes += [f"{short_rule(job['split'])}: {n}" for n in trained.notes if "leak" in n or "training clip" in n]
         rows.append(_row(job, trained.to_dict()))
     failed = {f["clip_id"]: f for made in extracted.values() for f in made["failed"]}
     compared = compare(folders)
@@ -218,7 +224,7 @@ def _row(job: dict[str, str], trained: dict[str, Any]) -> Row:
     first = parts[0]
     return Row(
         preset=job["preset"],
-        split=job["split"],
+        split=short_rule(job["split"]),
         variant=job["variant"],
         backbone=trained["runs"][0]["backbone"],
         seeds=len(parts),
@@ -242,4 +248,6 @@ def _gap(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def _plain(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in text)[-60:]
+    """Return a folder name for any text; of a long one its end, and a sum that keeps it apart from others."""
+    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in text)
+    return name if len(name) <= 60 else f"{hashlib.sha256(text.encode()).hexdigest()[:8]}-{name[-50:]}"

@@ -188,12 +188,40 @@ def _official(first: int) -> _Rule:
     return rule
 
 
+def check_rule(rule: str) -> None:
+    """Check a rule before there are clips: that it is one, and that lists it names can be read.
+
+    Raises:
+        UsageError: If not.
+    """
+    if rule == "auto":
+        return
+    _find_rule(rule)
+    name, _, argument = rule.partition(":")
+    if name == "list":
+        for path in _two_lists(argument):
+            _read_list(path)
+
+
+def _two_lists(argument: str) -> list[Path]:
+    paths = argument.split(",")
+    if len(paths) != 2 or not all(paths):
+        raise UsageError(f"split 'list:{argument}': expected list:TRAIN,TEST with the paths of two files")
+    return [Path(path) for path in paths]
+
+
+def short_rule(rule: str) -> str:
+    """Return a rule without the folders of its lists, to be shown."""
+    name, colon, argument = rule.partition(":")
+    if name != "list" or not colon:
+        return rule
+    return "list:" + ",".join(Path(path).name for path in argument.split(","))
+
+
 def _by_lists(clips: _Clips, argument: str, _rng: np.random.Generator) -> _Sides:
     """Take both sides from two lists of names."""
-    paths = argument.split(",")
-    if clips.lists is None and (len(paths) != 2 or not all(paths)):
-        raise UsageError(f"split 'list:{argument}': expected list:TRAIN,TEST with the paths of two files")
-    names = clips.lists or (_read_list(Path(paths[0])), _read_list(Path(paths[1])))
+    train_names, test_names = clips.lists or map(_read_list, _two_lists(argument))
+    names = (train_names, test_names)
     (rest, lost_train), (test, lost_test) = (_match(side, clips.ids) for side in names)
     if both := sorted(clips.ids[i] for i in rest & test):
         raise UsageError(f"{len(both)} clips are in both lists, such as '{both[0]}': expected each in one")

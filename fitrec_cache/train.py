@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,14 +94,12 @@ def train_head(
     """
     if variant not in VARIANTS:
         raise unknown_name("variant", variant, VARIANTS)
-    chosen = get_recipe(recipe).change(
-        epochs=epochs,
-        patience=patience,
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-    )
-    chosen = chosen.change(**read_settings(settings))
-    _check(seed, backbone, false_alarm_rate)
+    named = {"epochs": epochs, "patience": patience, "learning_rate": learning_rate, "batch_size": batch_size}
+    chosen_by_name = {name for name, value in named.items() if value is not None}
+    chosen = get_recipe(recipe).change(**named)
+    chosen = chosen.change(**_further(settings, chosen_by_name))
+    check_seeds(seed)
+    _check(backbone, false_alarm_rate)
     where = torch.device(find_device(device))
     started = time.perf_counter()
     data = load_clips(cache, features, variant, backbone, preset, progress=progress)
@@ -159,11 +157,23 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _check(seed: Sequence[int], backbone: Sequence[str], false_alarm_rate: float) -> None:
+def _further(settings: Sequence[str], named: Collection[str]) -> dict[str, Any]:
+    """Read ``--set``, which may not set again what has an option of its own and was given there."""
+    found = read_settings(settings)
+    if twice := sorted(set(found) & set(named)):
+        raise UsageError(f"{twice[0]} is given twice, by its own option and by --set: give it once")
+    return found
+
+
+def check_seeds(seed: Sequence[int]) -> None:
+    """Raise UsageError unless there are seeds, each once, none negative."""
     if not seed or len(set(seed)) != len(seed):
         raise UsageError(f"seeds {list(seed)}: expected at least one, and each once")
     if min(seed) < 0:
         raise UsageError(f"seed {min(seed)}: expected 0 or more")
+
+
+def _check(backbone: Sequence[str], false_alarm_rate: float) -> None:
     repeated = sorted({b for b in backbone if backbone.count(b) > 1})
     if repeated:
         raise UsageError(f"backbone {repeated[0]} is named twice: name each once")

@@ -79,4 +79,9 @@ def test_wrong_use_is_refused(tmp_path, video_folder):
         reproduce(video_folder, out=tmp_path / "x", backbone=["resnet50"])
     with pytest.raises(UsageError, match="presets paper or native"):
         reproduce(video_folder, out=tmp_path / "x", preset=["table1"])
+    for split, message in ((["grup"], "group"), (["kfold:one"], "whole number"), (["list:a.txt,b.txt"], "cannot read")):
+        with pytest.raises(UsageError, match=message):
+            reproduce(video_folder, out=tmp_path / "x", split=split)
+    with pytest.raises(UsageError, match="each once"):
+        reproduce(video_folder, out=tmp_path / "x", seed=[1, 1])
     assert not (tmp_path / "x").exists()

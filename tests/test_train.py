@@ -117,6 +117,11 @@ def test_the_best_epochs_weights_are_kept(tmp_path):
     assert float(loss) == pytest.approx(min(losses), rel=1e-5)
 
 
+def test_a_setting_given_twice_is_refused(tmp_path, features):
+    with pytest.raises(UsageError, match="epochs is given twice"):
+        train_head(out=tmp_path / "run", features=features, variant="mean", epochs=5, settings=["epochs=7"])
+
+
 def test_the_last_epochs_weights_are_kept_if_asked(tmp_path, features):
     report = train_head(out=tmp_path / "run", features=features, variant="mean", settings=["keep=last"], patience=1)
     result = report.runs[0]
