@@ -52,7 +52,12 @@ class _Pass:
     undecodable: int = 0
     corrupt: int = 0
     rotation: int = 0
+    mirrored: bool = False
     interlaced: bool = False
+
+    def note_orientation(self, frame: VideoFrame) -> None:
+        self.rotation = int(frame.rotation)
+        self.mirrored = bool(np.linalg.det(_display_matrix(frame)) < 0)
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ def _decode(video: Video, indices: NDArray[np.int64], short_side: int) -> _Pass:
     for frame in _frames(video, seen):
         number = len(seen.times)
         if number == 0:
-            seen.rotation = int(frame.rotation)
+            seen.note_orientation(frame)
         seen.interlaced = seen.interlaced or bool(frame.interlaced_frame)
         seen.times.append(frame.time)
         if number in wanted:
@@ -196,7 +201,7 @@ def _decode_stretch(
             if frame.pts is None or frame.pts != next(expected, None) or frame.is_corrupt:
                 return False
             if not seen.verified:
-                seen.rotation = int(frame.rotation)
+                seen.note_orientation(frame)
             seen.verified = (seen.verified or 0) + 1
             seen.interlaced = seen.interlaced or bool(frame.interlaced_frame)
             if frame.pts in numbers:
@@ -212,11 +217,39 @@ def _picture(frame: VideoFrame, stream: VideoStream, short_side: int) -> NDArray
     width = frame.width * float(ratio) if ratio else float(frame.width)
     scale = min(1.0, short_side / min(width, frame.height))
     size = max(1, round(width * scale)), max(1, round(frame.height * scale))
-    picture = frame.reformat(width=size[0], height=size[1], format="rgb24", interpolation="BICUBIC").to_ndarray()
-    turns, rest = divmod(frame.rotation, 90)
-    if rest:
+    picture: NDArray[Any] = frame.reformat(
+        width=size[0], height=size[1], format="rgb24", interpolation="BICUBIC"
+    ).to_ndarray()
+    return np.ascontiguousarray(_as_shown(picture, _display_matrix(frame)))
+
+
+def _display_matrix(frame: VideoFrame) -> NDArray[np.int32]:
+    """Return what a player does to the coded picture: ``[[a, b], [c, d]]``, signs and zeros.
+
+    A point ``(x, y)``, y downwards, is shown at ``(a x + c y, b x + d y)``. Front cameras write mirrored pictures, so
+    an angle alone does not tell.
+
+    Source:
+        ISO/IEC 14496-12, 8.3.2, the matrix of a track header.
+
+    Raises:
+        VideoError: If it is not a turn by quarters, mirrored or not.
+    """
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return np.eye(2, dtype=np.int32)
+    matrix = np.frombuffer(bytes(data), dtype=np.int32).reshape(3, 3)[:2, :2].astype(np.int64)
+    signs = np.where(np.abs(matrix) > np.abs(matrix).max() / 1000, np.sign(matrix), 0)
+    if not any(np.array_equal(np.abs(signs), turn) for turn in (np.eye(2), 1 - np.eye(2))):
         raise VideoError(f"rotation of {frame.rotation} degrees is not a multiple of 90")
-    return np.ascontiguousarray(np.rot90(picture, turns % 4))
+    return signs.astype(np.int32)
+
+
+def _as_shown(picture: NDArray[Any], matrix: NDArray[np.int32]) -> NDArray[Any]:
+    """Turn and mirror a picture ``(H, W, 3)`` as ``matrix`` (:func:`_display_matrix`) says."""
+    if not matrix[0, 0]:
+        picture, matrix = picture.transpose(1, 0, 2), matrix[::-1]  # x and y change places
+    return picture[:: int(matrix[1, 1]), :: int(matrix[0, 0])]
 
 
 def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64]) -> DecodedClip:
@@ -242,6 +275,7 @@ def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64]) -> DecodedC
         "duration_seconds": round(float(times[-1] - times[0]), 6),
         "variable_frame_rate": _is_variable(times),
         "rotation_degrees": seen.rotation % 360,
+        "mirrored": seen.mirrored,
         "interlaced": seen.interlaced,
         "repeated_samples": len(indices) - len(set(indices.tolist())),
     }
