@@ -19,55 +19,80 @@ import render_stage_two
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def exercises30() -> str:
-    path = ROOT / "benchmarks/results/exercises30.json"
-    result = json.loads(path.read_text())
-    rows: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for run in result["runs"]:
-        rows.setdefault((run["split"], run["backbone"], run["variant"]), []).append(run)
+def _result(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
+    return found
+
+
+def frame_variants() -> str:
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in _result("frame_variants")["runs"]:
+        rows.setdefault((run["variant"], run["split"]), []).append(run)
     lines = [
-        "| split | features | variant | seeds | accuracy, mean ± sd | 95 %, seed 0 "
-        "| top-5 | macro F1 | n | epochs | s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| variant | split | seeds | epochs | accuracy, mean ± sd | macro F1 | n | s |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for (split, backbone, variant), runs in rows.items():
+    for (variant, split), runs in rows.items():
         accuracy = [r["accuracy"] for r in runs]
-        spread = f" ± {statistics.stdev(accuracy):.1%}" if len(runs) > 1 else ""
-        low, high = runs[0]["accuracy_ci95"]
         lines.append(
-            f"| {split} | {backbone} | {variant} | {len(runs)} | {statistics.mean(accuracy):.1%}{spread} "
-            f"| {low:.1%} to {high:.1%} "
-            f"| {statistics.mean(r['top5_accuracy'] for r in runs):.1%} "
-            f"| {statistics.mean(r['f1_macro'] for r in runs):.1%} | {runs[0]['n_test']} "
-            f"| {runs[0]['epochs']} | {statistics.mean(r['seconds'] for r in runs):.0f} |"
+            f"| {variant} | {split} | {len(runs)} | {runs[0]['epochs']} | {statistics.mean(accuracy):.1%} ± "
+            f"{statistics.stdev(accuracy):.1%} | {statistics.mean(r['f1_macro'] for r in runs):.1%} "
+            f"| {runs[0]['n_test']} | {statistics.mean(r['seconds'] for r in runs):.0f} |"
         )
-    return "\n".join([*lines, "", *verdicts(rows)])
+    return "\n".join(lines)
 
 
-def verdicts(rows: dict[tuple[str, str, str], list[dict[str, Any]]]) -> list[str]:
-    """Say of every variant whether its mean accuracy is above that of ``mean``: on its features, or for heads on frames
-    on the features where ``mean`` is worst.
-    """
-    out = []
-    for (split, backbone, variant), runs in rows.items():
-        if variant == "mean":
-            continue
-        rivals = [b for s, b, v in rows if s == split and v == "mean" and backbone in (b, "pixels64")]
-        if not rivals:
-            continue
-        if backbone == "pixels64" and all(_accuracy(runs) < _accuracy(rows[split, b, "mean"]) for b in rivals):
-            out.append(f"- `{variant}`, not converged, is far below `mean` on any backbone's features, split {split}.")
-            continue
-        rival = min(rivals, key=lambda b: _accuracy(rows[split, b, "mean"]))
-        gain = _accuracy(runs) - _accuracy(rows[split, rival, "mean"])
-        words = "is above" if gain > 0 else "does **not** beat"
-        seeds = f"{len(runs)} seed{'s' * (len(runs) > 1)}"
-        out.append(f"- `{variant}` {words} `mean` on {rival}, split {split}: {100 * gain:+.1f} points, {seeds}.")
-    return out
+def reproduced() -> str:
+    result = _result("yardstick")
+    lines = [
+        "| split | features | variant | seeds | accuracy, mean ± sd | top-5 | macro F1 | n | s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["reproduced"]["table2"]:
+        f = row["figures"]
+        lines.append(
+            f"| {_split_name(row['split'])} | {row['backbone']} | {row['variant']} | {row['seeds']} "
+            f"| {f['accuracy']:.1%} ± {f['accuracy_sd']:.1%} | {f['top5_accuracy']:.1%} | {f['f1_macro']:.1%} "
+            f"| {row['n']} | {row['seconds']:.0f} |"
+        )
+    for row in result["folds"]:
+        (one,) = row["pooled"]
+        lines.append(
+            f"| {row['split']}, {one['folds']} folds | {row['backbone']} | {row['variant']} | 1 "
+            f"| {one['accuracy']:.1%} | {one['top5_accuracy']:.1%} | {one['f1_macro']:.1%} | {one['n']} | |"
+        )
+    return "\n".join(lines)
 
 
-def _accuracy(runs: list[dict[str, Any]]) -> float:
-    return statistics.mean(r["accuracy"] for r in runs)
+def _split_name(rule: str) -> str:
+    number = re.search(r"list0(\d)", rule)
+    return f"list {number[1]}" if number else rule
+
+
+def yardstick() -> str:
+    result = _result("yardstick")
+    names = list(dict.fromkeys(row["split"] for row in result["rows"]))
+    lines = [
+        "| features | model | validation, mean of the lists | test | test of the seeds' mean |",
+        "|---|---|---|---|---|",
+    ]
+    for backbone, variant in dict.fromkeys((r["backbone"], r["variant"]) for r in result["rows"]):
+        rows = [r for r in result["rows"] if (r["backbone"], r["variant"]) == (backbone, variant)]
+        test = " / ".join(f"{r['test_accuracy']:.1%}" for r in rows)
+        together = " / ".join(f"{r['together_accuracy']:.1%}" for r in rows if "together_accuracy" in r)
+        validation = statistics.mean(r["val_accuracy"] for r in rows)
+        lines.append(f"| {backbone} | {variant} | {validation:.1%} | {test} | {together} |")
+    first = [r for r in result["rows"] if r["variant"] == result["rows"][0]["variant"]][: len(names)]
+    sizes = (" / ".join(str(r[k]) for r in first) for k in ("n_val", "n_test"))
+    lines += ["", "Validation n = {}; test n = {}.".format(*sizes), ""]
+    for pair in result["pairs"]:
+        low, high = pair["ci95"]
+        lines.append(
+            f"- `{pair['variant']}` on {pair['backbone']}, mean of its seeds, less logistic regression, test clips of "
+            f"the three lists: {100 * pair['difference']:+.1f} points (95 % {100 * low:+.1f} to {100 * high:+.1f}, "
+            f"n = {pair['n']}, exact McNemar p = {pair['p']:.2g})."
+        )
+    return "\n".join(lines)
 
 
 def demo() -> str:
@@ -136,7 +161,9 @@ def torture() -> str:
 
 BLOCKS = {
     "demo": demo,
-    "exercises30": exercises30,
+    "reproduced": reproduced,
+    "frame-variants": frame_variants,
+    "yardstick": yardstick,
     "audit": audit,
     "recipe": recipe,
     "torture": torture,

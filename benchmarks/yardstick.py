@@ -1,9 +1,12 @@
 """Heads against logistic regression on the mean of the same features, on the same lists: validation, then once test.
 
-    python benchmarks/yardstick.py CACHE REPRODUCED --split list:TRAIN,TEST ... --out benchmarks/results/yardstick.json
+    python benchmarks/yardstick.py REPRODUCED --split list:TRAIN,TEST ... [--folds RUNS ...]
+        --out benchmarks/results/yardstick.json
 
-REPRODUCED is the folder of a `fitrec-cache reproduce` with those splits. The regression's strength of regularisation is
-chosen on validation clips; like the recipe `native` it then learns from training and validation clips together.
+REPRODUCED is the folder of a `fitrec-cache reproduce` with those splits and perhaps others; its tables go into the
+JSON, as do those of further `train-head` calls with folds (`--folds`, folders with a `summary.json`). The regression's
+strength of regularisation is chosen on validation clips; like the recipe `native` it then learns from training and
+validation clips together.
 """
 
 from __future__ import annotations
@@ -63,19 +66,25 @@ def _head(variant: str, folders: list[Path]) -> dict[str, Any]:
     }
 
 
+def _folds(folder: Path) -> dict[str, Any]:
+    summary = json.loads((folder / "summary.json").read_text())
+    run = summary["runs"][0]
+    return {k: run[k] for k in ("variant", "backbone", "recipe", "split")} | {"pooled": summary["pooled"]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cache", type=Path)
     parser.add_argument("reproduced", type=Path)
     parser.add_argument("--split", action="append", required=True)
     parser.add_argument("--backbone", nargs="+", default=["resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224"])
+    parser.add_argument("--folds", nargs="*", type=Path, default=[])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
     right: dict[tuple[str, str], list[Any]] = {}
     groups: list[str] = []
     for backbone in args.backbone:
-        data = load_clips(args.cache, None, "mean", [backbone], None, progress=False)
+        data = load_clips(args.reproduced / "cache", None, "mean", [backbone], None, progress=False)
         labels = sorted(set(data.labels))
         targets = np.array([labels.index(label) for label in data.labels])
         values = data.values.astype(np.float32).mean(axis=1)  # (N, d)
@@ -83,7 +92,7 @@ def main() -> None:
         groups = []
         for rule in args.split:
             (fold,) = make_folds(rule, **clips, seed=0)
-            groups += [f"{rule} {data.groups[i]}" for i in fold.split.test]
+            groups += [str(data.groups[i]) for i in fold.split.test]
             ours = heads(args.reproduced, rule, backbone)
             yardstick = regression(values, targets, fold.split)
             yardstick |= {"variant": "logistic regression", "test_accuracy": float(yardstick["right"].mean())}
@@ -102,7 +111,15 @@ def main() -> None:
         for (b, v), r in right.items()
         if v != "logistic regression"
     ]
-    write_json(args.out, {"strengths": STRENGTHS, "rows": rows, "pairs": pairs})
+    reproduced = json.loads((args.reproduced / "reproduce.json").read_text())
+    result = {
+        "reproduced": {k: reproduced[k] for k in ("extract", "table2", "gap", "comparisons", "notes", "seconds")},
+        "folds": [_folds(folder) for folder in args.folds],
+        "strengths": STRENGTHS,
+        "rows": rows,
+        "pairs": pairs,
+    }
+    write_json(args.out, result)
     print(json.dumps(pairs, indent=1))
 
 
