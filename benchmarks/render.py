@@ -95,6 +95,33 @@ def yardstick() -> str:
     return "\n".join(lines)
 
 
+def calibration() -> str:
+    """Say how far stated probabilities are from the truth, and what the threshold for "unknown" turns away wrongly."""
+    lines = [
+        "| features | model | calibration error, before | after | known test clips turned away |",
+        "|---|---|---|---|---|",
+    ]
+    rows = [r for r in _result("yardstick")["rows"] if "ece" in r]
+    for backbone, variant in dict.fromkeys((r["backbone"], r["variant"]) for r in rows):
+        mine = [r for r in rows if (r["backbone"], r["variant"]) == (backbone, variant)]
+        cells = (statistics.mean(r[name] for r in mine) for name in ("ece_uncalibrated", "ece", "false_alarms"))
+        lines.append(f"| {backbone} | {variant} | {' | '.join(f'{cell:.1%}' for cell in cells)} |")
+    return "\n".join(lines + unknown())
+
+
+def unknown() -> list[str]:
+    result = _result("unknown")
+    return [
+        "",
+        f"With {', '.join(result['left_out'])} left out of training ({result['n']} clips; {result['variant']} on "
+        f"{result['backbone']}, split {result['split']}, {len(result['runs'])} seeds): AUROC "
+        f"{statistics.mean(r['auroc'] for r in result['runs']):.2f}, "
+        f'{statistics.mean(r["detected"] for r in result["runs"]):.0%} of them answered "unknown", and '
+        f"{statistics.mean(r['false_alarms'] for r in result['runs']):.0%} of the {result['n_test']} known test clips "
+        f"(asked for: {result['runs'][0]['false_alarm_rate']:.0%}).",
+    ]
+
+
 def demo() -> str:
     text = (ROOT / "benchmarks/results/demo.txt").read_text().strip()
     return f"```\n{text}\n```"
@@ -164,6 +191,7 @@ BLOCKS = {
     "reproduced": reproduced,
     "frame-variants": frame_variants,
     "yardstick": yardstick,
+    "calibration": calibration,
     "audit": audit,
     "recipe": recipe,
     "torture": torture,

@@ -62,6 +62,9 @@ def _head(variant: str, folders: list[Path]) -> dict[str, Any]:
         "seeds": len(folders),
         "val_accuracy": float(np.mean([m["history"][m["best_epoch"] - 1]["val_accuracy"] for m in kept])),
         "test_accuracy": float(np.mean([(p.argmax(1) == truth).mean() for p in every])),
+        "ece": float(np.mean([m["calibration"]["ece"] for m in kept])),
+        "ece_uncalibrated": float(np.mean([m["calibration"]["ece_uncalibrated"] for m in kept])),
+        "false_alarms": float(np.mean([m["unknown"]["false_alarms"] for m in kept])),
         "right": np.mean(every, axis=0).argmax(1) == truth,
     }
 
