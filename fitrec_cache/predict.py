@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fitrec_cache.backbone import Backbone, load_backbone
 from fitrec_cache.cache import lacking
@@ -19,7 +20,7 @@ from fitrec_cache.extract import frame_identity
 from fitrec_cache.files import check_writable
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pixels import to_pixels
-from fitrec_cache.runs import Run, read_run
+from fitrec_cache.runs import Run, read_runs
 from fitrec_cache.store import digest
 from fitrec_cache.variants import VARIANTS, HeadConfig
 
@@ -82,7 +83,8 @@ def predict(
 
     Args:
         videos: Video files.
-        run: Run folder that ``train-head`` made; of several seeds, the one with the lowest validation loss.
+        run: Run folder that ``train-head`` made. Several seeds answer together: the mean of their probabilities and
+            attention; "unknown" if most of them say so. Of folds, the one with the lowest validation loss.
         backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
         picture: PNG file that shows the sampled frames with their attention.
         top: Number of labels to return.
@@ -104,17 +106,17 @@ def predict(
         raise UsageError(f"top is {top}: expected 1 or more")
     if picture is not None:
         check_writable(picture, "--picture")
-    opened = read_run(run)
-    sources = _sources(opened)
+    runs = read_runs(run)
+    sources = _sources(runs[0])
     given = {b.partition("=")[0]: b for b in backbone}
     pipelines = [_Pipeline(s, given, device=device, force=force) for s in sources]
-    _check_fit(opened, pipelines)
+    _check_fit(runs[0], pipelines)
     used = {p.backbone.name for p in pipelines if p.backbone is not None}
     for name in sorted(given.keys() - used):
         raise unknown_name("backbone of this run", name, used)
     shown = _Pictures()
     with DecoderPool(workers=1, clip_seconds=clip_seconds) as pool:
-        found = [_one(path, opened, pipelines, pool, top, shown) for path in videos]
+        found = [_one(path, runs, pipelines, pool, top, shown) for path in videos]
     if picture is not None:
         _draw(picture, shown)
     return found
@@ -208,7 +210,7 @@ def _check_fit(run: Run, pipelines: Sequence[_Pipeline]) -> None:
 
 
 def _one(
-    path: Path, run: Run, pipelines: Sequence[_Pipeline], pool: DecoderPool, top: int, shown: _Pictures
+    path: Path, runs: Sequence[Run], pipelines: Sequence[_Pipeline], pool: DecoderPool, top: int, shown: _Pictures
 ) -> Prediction:
     stored: dict[str, StoredClip] = {}
     parts: list[NDArray[Any]] = []
@@ -224,21 +226,38 @@ def _one(
         parts.append(pipeline(decode_frames(stored[key].jpegs)))
     values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
     x = torch.from_numpy(values)[None]  # (1, T, ...)
-    with torch.inference_mode():
-        logits, attention = run.head(x if x.dtype == torch.uint8 else x.float())  # (1, K), (1, T)
-    calibration = run.calibration
-    probabilities = torch.from_numpy(calibration.probabilities(logits.numpy()))[0]  # (K,)
-    best = probabilities.topk(min(top, len(run.labels)))
+    x = x if x.dtype == torch.uint8 else x.float()
+    answers = [_answer(run, x) for run in runs]
+    probabilities = torch.stack([a.probabilities for a in answers]).mean(dim=0)  # (K,)
+    attention = torch.stack([a.attention for a in answers]).mean(dim=0)  # (T,)
+    labels = runs[0].labels
+    best = probabilities.topk(min(top, len(labels)))
     clip = next(iter(stored.values()))
     prediction = Prediction(
         path=str(path),
-        top=tuple((run.labels[i], float(p)) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)),
-        attention=tuple(zip(clip.pts_seconds, attention[0].tolist(), strict=True)),
-        unknown=float(probabilities.max()) < calibration.threshold,
+        top=tuple((labels[i], float(p)) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)),
+        attention=tuple(zip(clip.pts_seconds, attention.tolist(), strict=True)),
+        unknown=sum(a.unknown for a in answers) > len(answers) / 2,
     )
     shown.predictions.append(prediction)
     shown.frames.append(decode_frames(clip.jpegs).permute(0, 2, 3, 1).numpy())
     return prediction
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What one head says: probabilities ``(K,)``, attention ``(T,)``, and whether it knows the clip's class."""
+
+    probabilities: Tensor
+    attention: Tensor
+    unknown: bool
+
+
+@torch.inference_mode()
+def _answer(run: Run, x: Tensor) -> _Answer:
+    logits, attention = run.head(x)  # (1, K), (1, T)
+    probabilities = torch.from_numpy(run.calibration.probabilities(logits.numpy()))[0]  # (K,)
+    return _Answer(probabilities, attention[0], float(probabilities.max()) < run.calibration.threshold)
 
 
 def _draw(path: Path, shown: _Pictures) -> None:

@@ -183,6 +183,28 @@ def read_run(folder: Path) -> Run:
     return Run(folder=folder, settings=settings, head=head.eval(), labels=labels, calibration=calibration)
 
 
+def read_runs(folder: Path) -> list[Run]:
+    """Open the runs of a folder that answer together: all seeds of one split, or the one run that there is.
+
+    Of folds, which tested different clips and are no better together, only the one with the lowest validation loss.
+
+    Raises:
+        UsageError: If there is no run.
+        FitrecError: If one was written by another version.
+        StoreCorrupt: If files are damaged or do not belong together.
+    """
+    seeds = [f.parent for f in sorted(folder.glob("*/run.json"))]
+    if (folder / "run.json").is_file() or not seeds:
+        return [read_run(folder)]
+    runs = [read_run(seed) for seed in seeds]
+    if any(run.settings.get("fold") for run in runs):
+        return [read_run(folder)]
+    for name in ("labels", "sources", "head"):
+        if any(run.settings.get(name) != runs[0].settings.get(name) for run in runs):
+            raise StoreCorrupt(f"{folder} holds runs of different {name}: expected seeds of one call. Name one of them")
+    return runs
+
+
 def read_outputs(folder: Path) -> dict[str, Tensor]:
     """Return what a run's head said of its clips: ``val_logits``, ``test_logits`` ``(N, K)`` and more.
 

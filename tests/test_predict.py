@@ -95,6 +95,22 @@ def test_a_prediction_is_what_the_head_says_of_the_cached_features(run, cache_fo
         assert sum(w for _, w in prediction.attention) == pytest.approx(1, abs=1e-5)
 
 
+def test_several_seeds_answer_together(tmp_path, cache_folder, video_folder):
+    out = tmp_path / "runs"
+    train_head(out=out, cache=cache_folder, backbone=["test_resnet"], variant="mean", seed=[0, 1, 2], epochs=2)
+    video = sorted(video_folder.rglob("*.avi"))[0]
+    (together,) = predict([video], run=out, device="cpu")
+    alone = [predict([video], run=out / f"seed-{s}", device="cpu")[0] for s in (0, 1, 2)]
+    expected = {label: sum(dict(a.top)[label] for a in alone) / 3 for label in ("Hop", "Lunge", "Squat")}
+    assert dict(together.top) == pytest.approx(expected)
+    assert together.unknown == (sum(a.unknown for a in alone) >= 2)
+    settings = json.loads((out / "seed-1" / "run.json").read_text())
+    settings["labels"] = ["Hop", "Squat", "Lunge"]
+    (out / "seed-1" / "run.json").write_text(json.dumps(settings))
+    with pytest.raises(StoreCorrupt, match="different labels"):
+        predict([video], run=out, device="cpu")
+
+
 @pytest.mark.parametrize("variant", ["lrcn", "convlstm", "mean"])
 def test_every_kind_of_run_predicts(tmp_path, cache_folder, video_folder, variant):
     backbone = ["test_resnet"] if variant == "mean" else []
