@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 
 
@@ -31,7 +32,9 @@ def main() -> None:
     result = json.loads(args.out.read_text()) if args.out.exists() else {}
     result["machine"] = machine()
     for part in args.part or PARTS:
+        started = time.perf_counter()
         result[part] = PARTS[part](args)
+        result.setdefault("seconds", {})[part] = time.perf_counter() - started
         args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 
 
@@ -39,7 +40,9 @@ def main() -> None:
         if part == "keras" and args.keras_python is None:
             print("keras: left out, no interpreter with tensorflow was given (--keras-python PATH)")
             continue
+        started = time.perf_counter()
         result[part] = PARTS[part](args)
+        result.setdefault("seconds", {})[part] = time.perf_counter() - started
         args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 

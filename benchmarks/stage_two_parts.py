@@ -160,7 +160,7 @@ def load(args: argparse.Namespace) -> dict[str, Any]:
 
 def end_to_end(args: argparse.Namespace) -> dict[str, Any]:
     """Measure an epoch that decodes and embeds on a part of the clips, and what this program does instead."""
-    clips = choose(args.videos, 12 if args.quick else 60)
+    clips = choose(args.videos, 12 if args.quick else 30)
     command = [sys.executable, HERE / "end_to_end.py", args.weights, *clips]
     theirs = float(subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout)
     shutil.rmtree(args.work / "part", ignore_errors=True)
@@ -189,26 +189,23 @@ def end_to_end(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def seeds(args: argparse.Namespace) -> dict[str, Any]:
-    """Train two seeds one after the other on all cores, and at the same time on a core each; twice, in turns."""
-    arrays, _ = write_arrays(args)
-    found: dict[str, dict[str, list[Any]]] = {}
+    """Train two seeds of the ResNet50 head one after the other, and at the same time; in turns."""
+    found: dict[str, dict[str, Any]] = {}
     for recipe, epochs in (("paper", 2 if args.quick else 6), ("native", 2 if args.quick else 10)):
-        rows: dict[str, list[Any]] = {"in_turn": [], "at_once": [], "same_weights": []}
+        options = [*("--backbone", "resnet50", "--recipe", recipe, "--epochs", epochs), *("--seed", 0, "--seed", 1)]
+        rows: dict[str, list[float]] = {"in_turn": [], "at_once": []}
+        same = []
         for _ in range(1 if args.quick else 3):
-            command = [sys.executable, HERE / "our_head.py", arrays, "--epochs", epochs, "--recipe", recipe]
-            alone = [run_json([*command, "--seed", seed]) for seed in (0, 1)]
-            together = [
-                subprocess.Popen(list(map(str, [*command, "--seed", s, "--threads", 1])), stdout=subprocess.PIPE)
-                for s in (0, 1)
-            ]
-            beside = [json.loads(child.communicate()[0]) for child in together]
-            rows["in_turn"].append(sum(r["seconds"] for r in alone))
-            rows["at_once"].append(max(r["seconds"] for r in beside))
-            rows["same_weights"].append([a["weights_sha256"] for a in alone] == [b["weights_sha256"] for b in beside])
+            weights = {}
+            for name, jobs in (("in_turn", 1), ("at_once", 2)):
+                report, _, _ = command_train(args, *options, "--jobs", jobs)
+                rows[name].append(report["stages"]["train"])
+                weights[name] = [Path(r["out"], "head.safetensors").read_bytes() for r in report["runs"]]
+            same.append(weights["in_turn"] == weights["at_once"])
         found[recipe] = {
             "epochs": epochs,
-            "seconds": {k: spread(rows[k]) for k in ("in_turn", "at_once")},
-            "same_weights": all(rows["same_weights"]),
+            "seconds": {k: spread(v) for k, v in rows.items()},
+            "same_weights": all(same),
         }
         print(recipe, rows, flush=True)
     return found

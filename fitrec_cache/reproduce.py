@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fitrec_cache.backbone import BackboneChoice
 from fitrec_cache.compare import compare
@@ -21,7 +22,7 @@ from fitrec_cache.page import report
 from fitrec_cache.paper import TABLE_II
 from fitrec_cache.params import params
 from fitrec_cache.splits import short_rule
-from fitrec_cache.train import check_seeds, train_head
+from fitrec_cache.train import check_jobs, check_seeds, train_head
 from fitrec_cache.variants import VARIANTS
 
 #: The backbones of the paper's models, in the order of :data:`MODELS`.
@@ -108,6 +109,7 @@ def reproduce(
     frames: bool = False,
     epochs: int | None = None,
     device: str = "auto",
+    jobs: int | None = None,
     progress: bool = False,
 ) -> ReproduceReport:
     """Do what the paper did, and what it should have done, on any videos.
@@ -128,6 +130,7 @@ def reproduce(
         frames: Train ``lrcn`` and ``convlstm`` too, which learn from 64x64 frames; slow without a GPU.
         epochs: At most this many; None for each recipe's.
         device: Where frames are embedded; heads are trained on the CPU, where a seed gives the same bits.
+        jobs: Heads trained at the same time; see :func:`fitrec_cache.train.train_head`.
         progress: Show progress bars on standard error.
 
     Returns:
@@ -147,6 +150,7 @@ def reproduce(
     for rule in split:
         check_folds(rule)
     check_seeds(seed)
+    check_jobs(jobs, torch.device("cpu"))
     make_folder(out)
     cache = out / "cache"
     extracted: dict[str, Any] = {}
@@ -176,6 +180,7 @@ def reproduce(
             seed=seed,
             recipe=PRESETS[job["preset"]],
             epochs=epochs,
+            jobs=jobs,
             progress=progress,
             **given,
         )

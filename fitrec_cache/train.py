@@ -6,7 +6,7 @@ import platform
 import re
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,21 @@ from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.files import write_json
 from fitrec_cache.fit import Fitted, apply_head, fit, take_side
 from fitrec_cache.folds import Fold, make_folds
-from fitrec_cache.head import VARIANTS, HeadConfig, count_trainable
+from fitrec_cache.head import VARIANTS, HeadConfig, build_head, count_trainable
 from fitrec_cache.leaks import find_in_features, verdict
 from fitrec_cache.loading import keep_apart, load_clips
 from fitrec_cache.metrics import evaluate
 from fitrec_cache.pack import Features
+from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
 from fitrec_cache.runs import check_out, refuse_other_runs, write_run
+
+#: Frames times parameters times epochs: below it a head takes some five seconds, and a process two to start.
+_LEAST_WORK = 1e11
+
+#: Bytes of features that all processes together may hold again.
+_MOST_COPIED = 4_000_000_000
 
 
 def train_head(
@@ -51,6 +58,7 @@ def train_head(
     false_alarm_rate: float = 0.05,
     device: str = "cpu",
     overwrite: bool = False,
+    jobs: int | None = None,
     progress: bool = False,
 ) -> TrainReport:
     """Train one head per seed (and fold) on cached features, and test each once.
@@ -83,6 +91,9 @@ def train_head(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``: where the head is trained. On the CPU a seed gives
             the same bits every time; for another device a note says that it may not.
         overwrite: Replace a run that is there.
+        jobs: Heads of several seeds or folds to train at the same time, in processes that divide the threads
+            between them. None: as many as there are threads, where training is long enough to pay. A seed's last bits
+            are those of its number of threads.
         progress: Show a progress bar on standard error.
 
     Returns:
@@ -101,6 +112,7 @@ def train_head(
     check_seeds(seed)
     _check(backbone, false_alarm_rate)
     where = torch.device(find_device(device))
+    check_jobs(jobs, where)
     started = time.perf_counter()
     data = load_clips(cache, features, variant, backbone, preset, progress=progress)
     data, strangers = keep_apart(data, unknown)
@@ -118,12 +130,12 @@ def train_head(
     folds = [(s, fold) for s in seed for fold in folds_of(data, split, s)]
     folders = _folders(out, [(fold.name, s) for s, fold in folds])
     refuse_other_runs(out, folders)
-    jobs = [_Job(data, strangers, fold, s, folder) for (s, fold), folder in zip(folds, folders, strict=True)]
-    kept = [check_out(job.folder, trainer.describe(job), overwrite=overwrite) for job in jobs]
-    runs = []
-    for job, there in zip(jobs, kept, strict=True):
-        runs.append(read_result(job.folder) if there else trainer.run(job, stages))
-    notes = [*data.notes, *_fold_notes(jobs, len(seed)), *_verdicts(jobs, data, len(seed))]
+    heads = [_Job(data, strangers, fold, s, folder) for (s, fold), folder in zip(folds, folders, strict=True)]
+    kept = [check_out(job.folder, trainer.describe(job), overwrite=overwrite) for job in heads]
+    missing = [job for job, there in zip(heads, kept, strict=True) if not there]
+    fresh = iter(trainer.run_all(missing, jobs, stages))
+    runs = [read_result(job.folder) if there else next(fresh) for job, there in zip(heads, kept, strict=True)]
+    notes = [*data.notes, *_fold_notes(heads, len(seed)), *_verdicts(heads, data, len(seed))]
     if any(kept):
         notes.append(f"{sum(kept)} of {len(runs)} runs were there already, made by the same settings: kept")
     notes += _device_notes(where)
@@ -181,6 +193,14 @@ def _check(backbone: Sequence[str], false_alarm_rate: float) -> None:
         raise UsageError(f"false_alarm_rate is {false_alarm_rate}: expected a share of at least 0 and below 1")
 
 
+def check_jobs(jobs: int | None, device: torch.device) -> None:
+    """Raise UsageError unless this many heads can be trained at the same time on the device."""
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"jobs is {jobs}: expected 1 or more heads at the same time")
+    if device.type != "cpu" and (jobs or 1) > 1:
+        raise UsageError(f"jobs is {jobs}, but on {device} heads are trained one after the other: leave jobs out")
+
+
 def folds_of(data: Features, rule: str, seed: int) -> list[Fold]:
     """Return the splits of these clips by any rule; see :func:`fitrec_cache.folds.make_folds`."""
     return make_folds(rule, clip_ids=data.clip_ids, labels=data.labels, groups=data.groups, extra=data.extra, seed=seed)
@@ -230,6 +250,37 @@ class _Trainer:
     data_sha256: str
     progress: bool
 
+    def run_all(self, jobs: Sequence[_Job], at_once: int | None, stages: dict[str, float]) -> list[RunResult]:
+        """Train all of them, several at the same time if so wished; see ``jobs`` of :func:`train_head`."""
+        processes = min(len(jobs), at_once or self._worth(jobs))
+        if processes < 2:
+            return [self.run(job, stages) for job in jobs]
+        from fitrec_cache.processes import map_in_processes  # only here is pebble needed
+
+        started = time.perf_counter()
+        common = (replace(self, progress=False), jobs[0].data, jobs[0].strangers)
+        with progress_bar(total=len(jobs), unit="head", what=self.variant, show=self.progress) as bar:
+            found = map_in_processes(
+                _run_one,
+                common,
+                [(job.fold, job.seed, job.folder) for job in jobs],
+                processes=processes,
+                threads=max(1, torch.get_num_threads() // processes),
+                advance=bar.update,
+            )
+        stages["train"] += time.perf_counter() - started
+        return found
+
+    def _worth(self, jobs: Sequence[_Job]) -> int:
+        """Return how many heads at the same time are faster than one after the other: one where each is quick."""
+        if self.device.type != "cpu" or VARIANTS[self.variant].takes_pixels or not jobs:
+            return 1
+        n_clips, (n_frames, _) = len(jobs[0].fold.split.train), jobs[0].data.values.shape[1:]
+        epochs = self.recipe.fitted_to(n_clips).epochs * (2 if self.recipe.refit else 1)
+        work = n_clips * n_frames * epochs * count_trainable(build_head(self.config(jobs[0])))
+        copies = _MOST_COPIED // max(1, jobs[0].data.values.nbytes)
+        return 1 if work < _LEAST_WORK else max(1, min(torch.get_num_threads(), copies))
+
     def run(self, job: _Job, stages: dict[str, float]) -> RunResult:
         """Train, calibrate, test, write."""
         data, split, targets = job.data, job.fold.split, job.targets()
@@ -261,6 +312,7 @@ class _Trainer:
             outputs["unknown_logits"], _ = apply_head(fitted.head, job.strangers.values, everyone)
         result = self._result(job, fitted, calibration, outputs)
         run = self.describe(job) | {"calibration": calibration.to_dict(), "versions": _versions()}
+        run["threads"] = torch.get_num_threads()
         metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
         metrics |= {"labels": job.class_names, "history": fitted.history}
         metrics.pop("out")
@@ -338,6 +390,13 @@ class _Trainer:
             },
             unknown=_judge_unknown(calibration, sure, None if strange is None else strange.numpy()),
         )
+
+
+def _run_one(common: tuple[_Trainer, Features, Features | None], item: tuple[Fold, int, Path]) -> RunResult:
+    """Train one head in a process of its own."""
+    trainer, data, strangers = common
+    fold, seed, folder = item
+    return trainer.run(_Job(data, strangers, fold, seed, folder), {"train": 0.0, "write": 0.0})
 
 
 def _judge_unknown(calibration: Calibration, known: Any, strange: Any) -> dict[str, Any]:

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+import torch
+from test_train import same, toy, weights_of
+
+from fitrec_cache.errors import FitrecError, UsageError
+from fitrec_cache.processes import map_in_processes
+from fitrec_cache.train import train_head
+
+
+def slow_first(common, item):
+    time.sleep(0.5 if item == 0 else 0)
+    return common + item, os.getpid(), torch.get_num_threads()
+
+
+def refuse(common, item):
+    if item == 1:
+        raise UsageError(f"{common} cannot do {item}")
+    return item
+
+
+def die(common, item):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_answers_come_in_order_from_processes_with_their_threads():
+    done = []
+    found = map_in_processes(slow_first, 10, [0, 1, 2], processes=2, threads=3, advance=lambda: done.append(1))
+    assert [value for value, _, _ in found] == [10, 11, 12]
+    assert len({process for _, process, _ in found}) == 2
+    assert os.getpid() not in {process for _, process, _ in found}
+    assert {threads for _, _, threads in found} == {3}
+    assert len(done) == 3
+
+
+def test_what_goes_wrong_there_is_raised_here():
+    with pytest.raises(UsageError, match="nobody cannot do 1"):
+        map_in_processes(refuse, "nobody", [0, 1], processes=2, threads=1)
+    with pytest.raises(FitrecError, match=r"a process ended with code -9: too little memory, or killed.*--jobs 1"):
+        map_in_processes(die, None, [0, 1], processes=2, threads=1)
+
+
+def test_heads_trained_at_the_same_time_are_those_of_one_thread(tmp_path):
+    features = toy(tmp_path / "toy.h5", noise=1.0)
+    common = {"features": features, "variant": "vit-lstm", "epochs": 3, "split": "kfold:2", "seed": [4, 9]}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        alone = train_head(out=tmp_path / "alone", **common)
+    finally:
+        torch.set_num_threads(threads)
+    beside = train_head(out=tmp_path / "beside", jobs=3, **common)
+    assert [(r.fold, r.seed, r.metrics.accuracy) for r in beside.runs] == [
+        (r.fold, r.seed, r.metrics.accuracy) for r in alone.runs
+    ]
+    for one, other in zip(alone.runs, beside.runs, strict=True):
+        assert same(weights_of(one.out), weights_of(other.out))
+    assert beside.stages["train"] > 0
+    assert sum("runs were there already" in n for n in train_head(out=tmp_path / "beside", jobs=3, **common).notes) == 1
+
+
+def test_quick_heads_are_trained_in_this_process(tmp_path, monkeypatch):
+    features = toy(tmp_path / "toy.h5")
+    monkeypatch.setattr("fitrec_cache.processes.map_in_processes", lambda *_, **__: pytest.fail("not worth a process"))
+    common = {"features": features, "variant": "vit-lstm", "epochs": 1, "seed": [0, 1]}
+    train_head(out=tmp_path / "quick", jobs=None, **common)
+    monkeypatch.setattr("fitrec_cache.train._LEAST_WORK", 0.0)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    train_head(out=tmp_path / "one", jobs=None, **common)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
+    with pytest.raises(pytest.fail.Exception, match="not worth a process"):
+        train_head(out=tmp_path / "many", jobs=None, **common)
+    monkeypatch.setattr("fitrec_cache.train._MOST_COPIED", 1)
+    train_head(out=tmp_path / "large", jobs=None, **common)
+
+
+@pytest.mark.parametrize(("jobs", "device", "message"), [(0, "cpu", "jobs is 0"), (2, "mps", "one after the other")])
+def test_jobs_that_cannot_be_are_refused(tmp_path, monkeypatch, jobs, device, message):
+    monkeypatch.setattr("fitrec_cache.train.find_device", lambda name: name)
+    with pytest.raises(UsageError, match=message):
+        train_head(out=tmp_path / "run", features=toy(tmp_path / "t.h5"), variant="mean", jobs=jobs, device=device)
