@@ -10,11 +10,14 @@ import json
 import re
 import statistics
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import render_stage_one
 import render_stage_two
+from render_stage_one import table
+from render_stage_two import percent
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,43 +28,45 @@ def _result(name: str) -> dict[str, Any]:
 
 
 def frame_variants() -> str:
-    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for run in _result("frame_variants")["runs"]:
-        rows.setdefault((run["variant"], run["split"]), []).append(run)
-    lines = [
-        "| variant | split | seeds | epochs | accuracy, mean ± sd | macro F1 | n | s |",
-        "|---|---|---|---|---|---|---|---|",
+        found.setdefault((run["variant"], run["split"]), []).append(run)
+    rows = [
+        [
+            variant,
+            split,
+            str(len(runs)),
+            str(runs[0]["epochs"]),
+            percent([r["accuracy"] for r in runs]),
+            f"{statistics.mean(r['f1_macro'] for r in runs):.1%}",
+            str(runs[0]["n_test"]),
+            f"{statistics.mean(r['seconds'] for r in runs):.0f}",
+        ]
+        for (variant, split), runs in found.items()
     ]
-    for (variant, split), runs in rows.items():
-        accuracy = [r["accuracy"] for r in runs]
-        lines.append(
-            f"| {variant} | {split} | {len(runs)} | {runs[0]['epochs']} | {statistics.mean(accuracy):.1%} ± "
-            f"{statistics.stdev(accuracy):.1%} | {statistics.mean(r['f1_macro'] for r in runs):.1%} "
-            f"| {runs[0]['n_test']} | {statistics.mean(r['seconds'] for r in runs):.0f} |"
-        )
-    return "\n".join(lines)
+    return table(["variant", "split", "seeds", "epochs", "accuracy, mean ± sd", "macro F1", "n", "s"], rows)
 
 
 def reproduced() -> str:
-    result = _result("yardstick")
-    lines = [
-        "| split | features | variant | seeds | accuracy, mean ± sd | top-5 | macro F1 | n | s |",
-        "|---|---|---|---|---|---|---|---|---|",
+    found = [row for tables in _result("yardstick")["reproduced"] for row in tables["table2"]]
+    rows = [
+        [
+            _split_name(row["split"]),
+            row["preset"],
+            row["backbone"],
+            row["variant"],
+            str(row["seeds"]),
+            f"{row['figures']['accuracy']:.1%}"
+            + (f" ± {row['figures']['accuracy_sd']:.1%}" if row["seeds"] > 1 else ""),
+            f"{row['figures']['top5_accuracy']:.1%}",
+            f"{row['figures']['f1_macro']:.1%}",
+            str(row["n"]),
+            f"{row['seconds']:.0f}",
+        ]
+        for row in found
     ]
-    for row in result["reproduced"]["table2"]:
-        f = row["figures"]
-        lines.append(
-            f"| {_split_name(row['split'])} | {row['backbone']} | {row['variant']} | {row['seeds']} "
-            f"| {f['accuracy']:.1%} ± {f['accuracy_sd']:.1%} | {f['top5_accuracy']:.1%} | {f['f1_macro']:.1%} "
-            f"| {row['n']} | {row['seconds']:.0f} |"
-        )
-    for row in result["folds"]:
-        (one,) = row["pooled"]
-        lines.append(
-            f"| {row['split']}, {one['folds']} folds | {row['backbone']} | {row['variant']} | 1 "
-            f"| {one['accuracy']:.1%} | {one['top5_accuracy']:.1%} | {one['f1_macro']:.1%} | {one['n']} | |"
-        )
-    return "\n".join(lines)
+    names = ("split", "preset", "features", "variant", "seeds", "accuracy, mean ± sd", "top-5", "macro F1", "n", "s")
+    return table(list(names), rows)
 
 
 def _split_name(rule: str) -> str:
@@ -72,16 +77,12 @@ def _split_name(rule: str) -> str:
 def yardstick() -> str:
     result = _result("yardstick")
     names = list(dict.fromkeys(row["split"] for row in result["rows"]))
-    lines = [
-        "| features | model | validation, mean of the lists | test | test of the seeds' mean |",
-        "|---|---|---|---|---|",
-    ]
-    for backbone, variant in dict.fromkeys((r["backbone"], r["variant"]) for r in result["rows"]):
-        rows = [r for r in result["rows"] if (r["backbone"], r["variant"]) == (backbone, variant)]
+    cells = []
+    for (backbone, variant), rows in _by_model(result["rows"]).items():
         test = " / ".join(f"{r['test_accuracy']:.1%}" for r in rows)
         together = " / ".join(f"{r['together_accuracy']:.1%}" for r in rows if "together_accuracy" in r)
-        validation = statistics.mean(r["val_accuracy"] for r in rows)
-        lines.append(f"| {backbone} | {variant} | {validation:.1%} | {test} | {together} |")
+        cells.append([backbone, variant, f"{statistics.mean(r['val_accuracy'] for r in rows):.1%}", test, together])
+    lines = [table(["features", "model", "validation, mean of the lists", "test", "test of the seeds' mean"], cells)]
     first = [r for r in result["rows"] if r["variant"] == result["rows"][0]["variant"]][: len(names)]
     sizes = (" / ".join(str(r[k]) for r in first) for k in ("n_val", "n_test"))
     lines += ["", "Validation n = {}; test n = {}.".format(*sizes), ""]
@@ -97,28 +98,33 @@ def yardstick() -> str:
 
 def calibration() -> str:
     """Say how far stated probabilities are from the truth, and what the threshold for "unknown" turns away wrongly."""
-    lines = [
-        "| features | model | calibration error, before | after | known test clips turned away |",
-        "|---|---|---|---|---|",
+    names = ("ece_uncalibrated", "ece", "false_alarms")
+    cells = [
+        [*model, *(f"{statistics.mean(r[name] for r in rows):.1%}" for name in names)]
+        for model, rows in _by_model(r for r in _result("yardstick")["rows"] if "ece" in r).items()
     ]
-    rows = [r for r in _result("yardstick")["rows"] if "ece" in r]
-    for backbone, variant in dict.fromkeys((r["backbone"], r["variant"]) for r in rows):
-        mine = [r for r in rows if (r["backbone"], r["variant"]) == (backbone, variant)]
-        cells = (statistics.mean(r[name] for r in mine) for name in ("ece_uncalibrated", "ece", "false_alarms"))
-        lines.append(f"| {backbone} | {variant} | {' | '.join(f'{cell:.1%}' for cell in cells)} |")
-    return "\n".join(lines + unknown())
+    head = ["features", "model", "calibration error, before", "after", "known test clips turned away"]
+    return "\n".join([table(head, cells), *unknown()])
+
+
+def _by_model(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row["backbone"], row["variant"]), []).append(row)
+    return found
 
 
 def unknown() -> list[str]:
     result = _result("unknown")
+    runs, scores = result["runs"], result["scores"]
+    mean = {name: statistics.mean(r[name] for r in runs) for name in ("auroc", "detected", "false_alarms")}
+    others = ", ".join(f"{name} {v:.2f}" for name, v in scores.items() if name != "highest probability")
     return [
         "",
         f"With {', '.join(result['left_out'])} left out of training ({result['n']} clips; {result['variant']} on "
-        f"{result['backbone']}, split {result['split']}, {len(result['runs'])} seeds): AUROC "
-        f"{statistics.mean(r['auroc'] for r in result['runs']):.2f}, "
-        f'{statistics.mean(r["detected"] for r in result["runs"]):.0%} of them answered "unknown", and '
-        f"{statistics.mean(r['false_alarms'] for r in result['runs']):.0%} of the {result['n_test']} known test clips "
-        f"(asked for: {result['runs'][0]['false_alarm_rate']:.0%}).",
+        f"{result['backbone']}, split {result['split']}, {len(runs)} seeds): AUROC {mean['auroc']:.2f}, "
+        f'{mean["detected"]:.0%} of them answered "unknown", and {mean["false_alarms"]:.0%} of the {result["n_test"]} '
+        f"known test clips (asked for: {runs[0]['false_alarm_rate']:.0%}). Other scores, AUROC: {others}.",
     ]
 
 
@@ -181,9 +187,9 @@ def recipe() -> str:
 
 
 def torture() -> str:
-    from torture_table import table
+    from torture_table import table as torture_table
 
-    return table(json.loads((ROOT / "benchmarks/results/torture.json").read_text()))
+    return torture_table(json.loads((ROOT / "benchmarks/results/torture.json").read_text()))
 
 
 BLOCKS = {

@@ -1,12 +1,11 @@
 """Heads against logistic regression on the mean of the same features, on the same lists: validation, then once test.
 
-    python benchmarks/yardstick.py REPRODUCED --split list:TRAIN,TEST ... [--folds RUNS ...]
+    python benchmarks/yardstick.py REPRODUCED --split list:TRAIN,TEST ... [--also REPRODUCED ...]
         --out benchmarks/results/yardstick.json
 
 REPRODUCED is the folder of a `fitrec-cache reproduce` with those splits and perhaps others; its tables go into the
-JSON, as do those of further `train-head` calls with folds (`--folds`, folders with a `summary.json`). The regression's
-strength of regularisation is chosen on validation clips; like the recipe `native` it then learns from training and
-validation clips together.
+JSON, as do those of further such folders. The regression's strength of regularisation is chosen on validation clips;
+like the recipe `native` it then learns from training and validation clips together.
 """
 
 from __future__ import annotations
@@ -69,10 +68,9 @@ def _head(variant: str, folders: list[Path]) -> dict[str, Any]:
     }
 
 
-def _folds(folder: Path) -> dict[str, Any]:
-    summary = json.loads((folder / "summary.json").read_text())
-    run = summary["runs"][0]
-    return {k: run[k] for k in ("variant", "backbone", "recipe", "split")} | {"pooled": summary["pooled"]}
+def _tables(reproduced: Path) -> dict[str, Any]:
+    found = json.loads((reproduced / "reproduce.json").read_text())
+    return {k: found[k] for k in ("extract", "table2", "gap", "comparisons", "notes", "seconds")}
 
 
 def main() -> None:
@@ -80,7 +78,7 @@ def main() -> None:
     parser.add_argument("reproduced", type=Path)
     parser.add_argument("--split", action="append", required=True)
     parser.add_argument("--backbone", nargs="+", default=["resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224"])
-    parser.add_argument("--folds", nargs="*", type=Path, default=[])
+    parser.add_argument("--also", nargs="*", type=Path, default=[], help="further folders of reproduce, for its tables")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -114,10 +112,8 @@ def main() -> None:
         for (b, v), r in right.items()
         if v != "logistic regression"
     ]
-    reproduced = json.loads((args.reproduced / "reproduce.json").read_text())
     result = {
-        "reproduced": {k: reproduced[k] for k in ("extract", "table2", "gap", "comparisons", "notes", "seconds")},
-        "folds": [_folds(folder) for folder in args.folds],
+        "reproduced": [_tables(folder) for folder in (args.reproduced, *args.also)],
         "strengths": STRENGTHS,
         "rows": rows,
         "pairs": pairs,

@@ -632,6 +632,9 @@ def _info_text(report: InfoReport) -> str:
             f"features  {features['folder']}: {features['clips']} clips, {s['backbone']}, preset "
             f"{s['preprocessing']['preset']}, {s['precision']}, {_size(features['bytes'])} in {features['parts']} parts"
         )
+    for e in report.history:
+        what = f"{e.done} clips in {e.seconds:.0f} s, mostly {e.bottleneck}: {'; '.join(e.backbones)} on {e.device}"
+        lines.append(f"extracted {e.ended}: {what}")
     lines += [f"  {label}: {n}" for label, n in report.classes.items()] if not report.clip_list else []
     for clip in report.clip_list:
         ledger = clip["ledger"]

@@ -20,6 +20,7 @@ from fitrec_cache.cache import MOST_PIXELS, MOST_SAMPLES, Cache, HeldClip, is_co
 from fitrec_cache.clips import Clip, find_clips
 from fitrec_cache.decoding import StoredClip, check_time_limit
 from fitrec_cache.errors import UsageError, VideoError
+from fitrec_cache.history import Extraction, note, now
 from fitrec_cache.jpeg import CODEC
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.progress import progress_bar
@@ -189,7 +190,22 @@ def extract(
     workers = None if videos is None else workers or os.cpu_count() or 1
     with Ahead(models, frames, workers=workers, clip_seconds=clip_seconds) as ahead:
         run.work(clips, ahead, progress=progress)
-    return run.report(len(clips), time.perf_counter() - started)
+    report = run.report(len(clips), time.perf_counter() - started)
+    if report.done:
+        note(opened.folder, _extraction(report, models))
+    return report
+
+
+def _extraction(report: ExtractReport, models: Sequence[Backbone]) -> Extraction:
+    return Extraction(
+        ended=now(),
+        backbones=tuple(f"{m.name}, preset {m.preprocessing.preset}, {m.precision}" for m in models),
+        device=str(models[0].origin()["device"]),
+        done=report.done,
+        seconds=round(report.seconds, 1),
+        stages={name: round(s, 1) for name, s in report.stages.items()},
+        bottleneck=report.bottleneck,
+    )
 
 
 def _clips(

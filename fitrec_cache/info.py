@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.errors import UsageError
 from fitrec_cache.files import parse_json
+from fitrec_cache.history import Extraction, history
 from fitrec_cache.store import FORMAT_VERSION, Store, text_values
 
 
 @dataclass(frozen=True, kw_only=True)
 class InfoReport:
-    """What a cache holds: clips, classes, and every set of frames and features with its settings and size."""
+    """What a cache holds: clips, classes, every set of frames and features with its settings and size, and its past."""
 
     cache: str
     format_version: int
@@ -25,12 +26,14 @@ class InfoReport:
     groups: int
     frames: tuple[dict[str, Any], ...]
     features: tuple[dict[str, Any], ...]
+    history: tuple[Extraction, ...] = ()
     clip_list: tuple[dict[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
         return {**vars(self), "frames": list(self.frames), "features": list(self.features)} | {
-            "clip_list": list(self.clip_list)
+            "history": [asdict(e) for e in self.history],
+            "clip_list": list(self.clip_list),
         }
 
 
@@ -62,6 +65,7 @@ def info(*, cache: Path, clips: bool = False) -> InfoReport:
         groups=len({c.group for c in good if c.group}),
         frames=tuple(_describe(s) for s in frame_stores),
         features=tuple(_describe(s) for s in opened.feature_stores()),
+        history=tuple(history(opened.folder)),
         clip_list=tuple(_clip_rows(held, frame_stores)) if clips else (),
     )
 

@@ -109,6 +109,8 @@ def train_head(
     chosen_by_name = {name for name, value in named.items() if value is not None}
     chosen = get_recipe(recipe).change(**named)
     chosen = chosen.change(**_further(settings, chosen_by_name))
+    if variant == "convlstm" and chosen.draw:
+        raise UsageError(f"draw is {chosen.draw}, but convlstm needs all frames of a clip: leave it at 0")
     check_seeds(seed)
     _check(backbone, false_alarm_rate)
     where = torch.device(find_device(device))
@@ -273,11 +275,13 @@ class _Trainer:
 
     def _worth(self, jobs: Sequence[_Job]) -> int:
         """Return how many heads at the same time are faster than one after the other: one where each is quick."""
-        if self.device.type != "cpu" or VARIANTS[self.variant].takes_pixels or not jobs:
+        if self.device.type != "cpu" or VARIANTS[self.variant].takes_pixels or len(jobs) < 2:
             return 1
         n_clips, (n_frames, _) = len(jobs[0].fold.split.train), jobs[0].data.values.shape[1:]
         epochs = self.recipe.fitted_to(n_clips).epochs * (2 if self.recipe.refit else 1)
-        work = n_clips * n_frames * epochs * count_trainable(build_head(self.config(jobs[0])))
+        with torch.random.fork_rng(devices=[]):
+            parameters = count_trainable(build_head(self.config(jobs[0])))
+        work = n_clips * n_frames * epochs * parameters
         copies = _MOST_COPIED // max(1, jobs[0].data.values.nbytes)
         return 1 if work < _LEAST_WORK else max(1, min(torch.get_num_threads(), copies))
 
@@ -288,7 +292,7 @@ class _Trainer:
             take_side(data.values, targets, split.train),
             take_side(data.values, targets, split.val),
             config=self.config(job),
-            recipe=self.recipe.change(draw=0) if self.variant == "convlstm" else self.recipe,
+            recipe=self.recipe,
             seed=job.seed,
             device=self.device,
             what=" ".join(part for part in (self.variant, f"seed {job.seed}", job.fold.name) if part),

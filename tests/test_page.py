@@ -19,6 +19,7 @@ from fitrec_cache import paper
 from fitrec_cache.cache import Cache
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, UsageError
 from fitrec_cache.extract import extract
+from fitrec_cache.history import history
 from fitrec_cache.page import report
 from fitrec_cache.page.models import gather, wilson
 from fitrec_cache.page.records import read_records
@@ -220,6 +221,26 @@ def test_seeds_are_one_model_and_add_no_clips(page, tmp_path):
     assert row[2] == f"{interval.low:.1%} to {interval.high:.1%}".replace("%", " %")
     assert row[4:6] == ["20", "3"]
     assert "--seed 0 --seed 1 --seed 2" in seen.words
+
+
+def test_what_all_seeds_answer_together_is_told(page, tmp_path):
+    for seed, guesses in enumerate(([0, 1, 2, 2], [0, 1, 0, 0], [0, 2, 0, 1])):  # two of three: 0 1 0 and a tie
+        write_run(tmp_path / "many" / f"seed{seed}", truth=[0, 1, 2, 2], guesses=guesses, seed=seed)
+    _, seen = page(tmp_path / "many")
+    row = seen.row("resnet50-lstm-attention resnet50")
+    assert (row[1], row[6]) == ("58.3 ± 38.2 %", "50.0 %")
+    write_run(tmp_path / "other", truth=[0, 1], guesses=[0, 1], variant="mean")
+    _, seen = page(tmp_path / "many", tmp_path / "other")
+    assert seen.row("mean resnet50")[6] == ""  # a single seed has nobody beside it
+    _, seen = page(tmp_path / "other")
+    assert "Together" not in seen.words
+
+
+def test_extractions_of_the_cache_are_told(page, made, cache_folder):
+    _, seen = page(made, cache=cache_folder)
+    (entry,) = history(cache_folder)
+    assert f"{entry.ended[:16].replace('T', ' ')} UTC" in seen.words
+    assert "test_resnet, preset native, fp32" in seen.words
 
 
 def test_folds_are_pooled_and_listed(page, tmp_path):

@@ -257,6 +257,7 @@ def test_wrong_use_is_refused(tmp_path, features, cache_folder):
     refused("either --cache DIR or --features FILE")
     refused("either --cache DIR or --features FILE", features=features, cache=cache_folder)
     refused("learns from frames", features=features, variant="lrcn")
+    refused("draw is 2, but convlstm needs all frames", cache=cache_folder, variant="convlstm", settings=["draw=2"])
     refused("leave --backbone", cache=cache_folder, variant="lrcn", backbone=["test_resnet"])
     refused("choose from a cache", features=features, backbone=["test_resnet"])
     refused("unknown backbone 'test_resne'", cache=cache_folder, backbone=["test_resne"])

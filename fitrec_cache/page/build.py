@@ -12,6 +12,7 @@ from fitrec_cache.cache import Cache
 from fitrec_cache.compare import PairFigures, compare
 from fitrec_cache.errors import UsageError
 from fitrec_cache.files import write_atomic
+from fitrec_cache.history import Extraction, history
 from fitrec_cache.page import words
 from fitrec_cache.page.leaks import Leaks, find_leaks
 from fitrec_cache.page.models import Model, gather
@@ -96,16 +97,17 @@ def _check_out(out: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
-    """What was found: models in full, audits by split rule, compared pairs, and what is missing."""
+    """What was found: models in full, audits by split rule, compared pairs, what is missing, and what was extracted."""
 
     views: list[ModelView]
     audits: dict[str, Leaks]
     pairs: Sequence[PairFigures]
     missing: list[str]
+    history: Sequence[Extraction] = ()
 
 
 def _see(models: Sequence[Model], cache: Cache | None) -> _Seen:
-    seen = _Seen(views=[], audits={}, pairs=(), missing=[])
+    seen = _Seen(views=[], audits={}, pairs=(), missing=[], history=history(cache.folder) if cache else ())
     if cache is None:
         seen.missing.append("No frames and no audit of the split by likeness: no cache was given (--cache DIR)")
     audited: set[str] = set()
@@ -175,6 +177,7 @@ def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:
         "heads": _head_sizes(models),
         "recipes": [how_to(model) for model in models],
         "seconds": sum(float(r.metrics["seconds"]) for m in models for r in m.records),
+        "history": seen.history,
         "words": words,
     }
 

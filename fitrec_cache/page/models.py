@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fitrec_cache.calibrate import Calibration
 from fitrec_cache.page.records import Record, settings_key
 
 #: Standard normal quantile of a two-sided 95 % interval.
@@ -130,6 +131,18 @@ class Model:
         """Return the standard deviation over the seeds (n - 1); None for one seed."""
         values = [getattr(rates, name) for rates in self.rates.values()]
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+    @cached_property
+    def together(self) -> float | None:
+        """Accuracy of the mean of all seeds' probabilities; None for one seed, folds, or other test clips."""
+        found = [(record.answers, record.temperature) for record in self.records]
+        if len(found) < 2 or self.folds != [""] or any(record.test != self.first.test for record in self.records):
+            return None
+        known = [(a, Calibration(temperature=t)) for a, t in found if a is not None and t is not None]
+        if len(known) < len(found):
+            return None
+        mean = np.mean([calibration.probabilities(answers.logits) for answers, calibration in known], axis=0)
+        return float((mean.argmax(axis=1) == known[0][0].targets).mean())
 
     @property
     def interval(self) -> tuple[float, float]:

@@ -91,6 +91,12 @@ class Record:
         return next(row for row in self.metrics["history"] if row["epoch"] == number)
 
     @property
+    def temperature(self) -> float | None:
+        """What its logits are divided by; None in folders of an older version."""
+        found = self.metrics.get("calibration")
+        return float(found["temperature"]) if found else None
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What the split said of itself."""
         return tuple(str(n) for n in self.run["split"].get("notes", ()))
@@ -153,6 +159,8 @@ def _check(record: Record) -> None:
             float(row[name])
     _ = (record.variant, record.backbone, record.split, record.seed, record.best["val_loss"], record.notes)
     _ = (dict(record.run["training"]), dict(record.run["head"]), dict(record.run["versions"]))
+    if record.temperature is not None and not 0 < record.temperature < np.inf:
+        raise ValueError(f"temperature {record.temperature}")
     if not record.test or int(m["n_test"]) != len(record.test):
         raise ValueError(f"{m['n_test']} test clips in metrics.json, {len(record.test)} in run.json")
 
