@@ -53,14 +53,14 @@ class Decoder:
 class Model:
     """Gives every clip the same features."""
 
-    name, dim = "test_resnet", DIM
+    name, dim, precision = "test_resnet", DIM, "fp32"
     preprocessing = SimpleNamespace(preset="native", size=(16, 16), first_size=None)
 
     def identity(self):
-        return {"backbone": self.name, "preprocessing": {"preset": "native"}}
+        return {"backbone": self.name, "preprocessing": {"preset": "native"}, "precision": self.precision}
 
     def origin(self):
-        return {}
+        return {"device": "cpu"}
 
     def prepare(self, frames):
         return frames

@@ -61,7 +61,7 @@ def reproduced() -> str:
             f"{row['figures']['top5_accuracy']:.1%}",
             f"{row['figures']['f1_macro']:.1%}",
             str(row["n"]),
-            f"{row['seconds']:.0f}",
+            "" if row["seconds"] is None else f"{row['seconds']:.0f}",
         ]
         for row in found
     ]

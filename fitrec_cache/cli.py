@@ -38,8 +38,7 @@ _CTRL_C = 130
 CacheOption = Annotated[Path, typer.Option("--cache", help="Cache folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output and nothing else.")]
 JobsOption = Annotated[
-    int | None,
-    typer.Option(help="Heads trained at the same time, sharing the cores.  [default: one a core, where that pays]"),
+    int, typer.Option(help="Heads of several seeds or folds trained at the same time, sharing the cores.")
 ]
 
 
@@ -192,7 +191,7 @@ def train_head(
         str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; the CPU gives the same bits for a seed.")
     ] = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
-    jobs: JobsOption = None,
+    jobs: JobsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Train only the head on cached features; one run a seed.
@@ -505,7 +504,7 @@ def reproduce(
     frames: Annotated[bool, typer.Option("--frames", help="Train lrcn and convlstm too; slow without a GPU.")] = False,
     epochs: Annotated[int | None, typer.Option(help="At most this many.  [default: each recipe's]")] = None,
     device: Annotated[str, typer.Option(help="Where frames are embedded: auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    jobs: JobsOption = None,
+    jobs: JobsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Do what the paper did in one call: features, all variants, splits, seeds, tables and the report.

@@ -109,7 +109,7 @@ def reproduce(
     frames: bool = False,
     epochs: int | None = None,
     device: str = "auto",
-    jobs: int | None = None,
+    jobs: int = 1,
     progress: bool = False,
 ) -> ReproduceReport:
     """Do what the paper did, and what it should have done, on any videos.

@@ -20,7 +20,7 @@ from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.files import write_json
 from fitrec_cache.fit import Fitted, apply_head, fit, take_side
 from fitrec_cache.folds import Fold, make_folds
-from fitrec_cache.head import VARIANTS, HeadConfig, build_head, count_trainable
+from fitrec_cache.head import VARIANTS, HeadConfig, count_trainable
 from fitrec_cache.leaks import find_in_features, verdict
 from fitrec_cache.loading import keep_apart, load_clips
 from fitrec_cache.metrics import evaluate
@@ -29,12 +29,6 @@ from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
 from fitrec_cache.runs import check_out, refuse_other_runs, write_run
-
-#: Frames times parameters times epochs: below it a head takes some five seconds, and a process two to start.
-_LEAST_WORK = 1e11
-
-#: Bytes of features that all processes together may hold again.
-_MOST_COPIED = 4_000_000_000
 
 
 def train_head(
@@ -58,7 +52,7 @@ def train_head(
     false_alarm_rate: float = 0.05,
     device: str = "cpu",
     overwrite: bool = False,
-    jobs: int | None = None,
+    jobs: int = 1,
     progress: bool = False,
 ) -> TrainReport:
     """Train one head per seed (and fold) on cached features, and test each once.
@@ -92,8 +86,8 @@ def train_head(
             the same bits every time; for another device a note says that it may not.
         overwrite: Replace a run that is there.
         jobs: Heads of several seeds or folds to train at the same time, in processes that divide the threads
-            between them. None: as many as there are threads, where training is long enough to pay. A seed's last bits
-            are those of its number of threads.
+            between them. It pays where there are many cores and training is long (docs/performance.md). A seed's last
+            bits are those of its number of threads.
         progress: Show a progress bar on standard error.
 
     Returns:
@@ -195,11 +189,11 @@ def _check(backbone: Sequence[str], false_alarm_rate: float) -> None:
         raise UsageError(f"false_alarm_rate is {false_alarm_rate}: expected a share of at least 0 and below 1")
 
 
-def check_jobs(jobs: int | None, device: torch.device) -> None:
+def check_jobs(jobs: int, device: torch.device) -> None:
     """Raise UsageError unless this many heads can be trained at the same time on the device."""
-    if jobs is not None and jobs < 1:
+    if jobs < 1:
         raise UsageError(f"jobs is {jobs}: expected 1 or more heads at the same time")
-    if device.type != "cpu" and (jobs or 1) > 1:
+    if device.type != "cpu" and jobs > 1:
         raise UsageError(f"jobs is {jobs}, but on {device} heads are trained one after the other: leave jobs out")
 
 
@@ -252,9 +246,9 @@ class _Trainer:
     data_sha256: str
     progress: bool
 
-    def run_all(self, jobs: Sequence[_Job], at_once: int | None, stages: dict[str, float]) -> list[RunResult]:
+    def run_all(self, jobs: Sequence[_Job], at_once: int, stages: dict[str, float]) -> list[RunResult]:
         """Train all of them, several at the same time if so wished; see ``jobs`` of :func:`train_head`."""
-        processes = min(len(jobs), at_once or self._worth(jobs))
+        processes = min(len(jobs), at_once)
         if processes < 2:
             return [self.run(job, stages) for job in jobs]
         from fitrec_cache.processes import map_in_processes  # only here is pebble needed
@@ -272,18 +266,6 @@ class _Trainer:
             )
         stages["train"] += time.perf_counter() - started
         return found
-
-    def _worth(self, jobs: Sequence[_Job]) -> int:
-        """Return how many heads at the same time are faster than one after the other: one where each is quick."""
-        if self.device.type != "cpu" or VARIANTS[self.variant].takes_pixels or len(jobs) < 2:
-            return 1
-        n_clips, (n_frames, _) = len(jobs[0].fold.split.train), jobs[0].data.values.shape[1:]
-        epochs = self.recipe.fitted_to(n_clips).epochs * (2 if self.recipe.refit else 1)
-        with torch.random.fork_rng(devices=[]):
-            parameters = count_trainable(build_head(self.config(jobs[0])))
-        work = n_clips * n_frames * epochs * parameters
-        copies = _MOST_COPIED // max(1, jobs[0].data.values.nbytes)
-        return 1 if work < _LEAST_WORK else max(1, min(torch.get_num_threads(), copies))
 
     def run(self, job: _Job, stages: dict[str, float]) -> RunResult:
         """Train, calibrate, test, write."""

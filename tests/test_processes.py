@@ -64,21 +64,6 @@ def test_heads_trained_at_the_same_time_are_those_of_one_thread(tmp_path):
     assert sum("runs were there already" in n for n in train_head(out=tmp_path / "beside", jobs=3, **common).notes) == 1
 
 
-def test_quick_heads_are_trained_in_this_process(tmp_path, monkeypatch):
-    features = toy(tmp_path / "toy.h5")
-    monkeypatch.setattr("fitrec_cache.processes.map_in_processes", lambda *_, **__: pytest.fail("not worth a process"))
-    common = {"features": features, "variant": "vit-lstm", "epochs": 1, "seed": [0, 1]}
-    train_head(out=tmp_path / "quick", jobs=None, **common)
-    monkeypatch.setattr("fitrec_cache.train._LEAST_WORK", 0.0)
-    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
-    train_head(out=tmp_path / "one", jobs=None, **common)
-    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
-    with pytest.raises(pytest.fail.Exception, match="not worth a process"):
-        train_head(out=tmp_path / "many", jobs=None, **common)
-    monkeypatch.setattr("fitrec_cache.train._MOST_COPIED", 1)
-    train_head(out=tmp_path / "large", jobs=None, **common)
-
-
 @pytest.mark.parametrize(("jobs", "device", "message"), [(0, "cpu", "jobs is 0"), (2, "mps", "one after the other")])
 def test_jobs_that_cannot_be_are_refused(tmp_path, monkeypatch, jobs, device, message):
     monkeypatch.setattr("fitrec_cache.train.find_device", lambda name: name)
