@@ -17,7 +17,7 @@ from timm.data.config import resolve_model_data_config
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
-from fitrec_cache.devices import find_device
+from fitrec_cache.devices import computes_in_bf16, find_device
 from fitrec_cache.errors import UsageError, VideoError, WeightsError, unknown_name
 from fitrec_cache.feature_maps import GridMap, LastMap
 from fitrec_cache.resizing import resize
@@ -313,10 +313,9 @@ def best_precision(precision: str, device: str) -> str:
         return precision
     if precision != "auto":
         raise unknown_name("precision", precision, ["auto", *PRECISIONS])
-    if torch.device(device).type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return "bf16" if device == "cpu" and native is not None and native() else "fp32"
+    if computes_in_bf16(device):
+        return "bf16"
+    return "fp16" if torch.device(device).type == "cuda" else "fp32"
 
 
 def _preprocessing(model: nn.Module, preset: str) -> Preprocessing:

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fitrec_cache.devices import computes_in_bf16
 from fitrec_cache.errors import UsageError
-from fitrec_cache.head import NormalisedHead, build_head
+from fitrec_cache.head import KerasLSTM, MeanHead, NormalisedHead, build_head
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe
@@ -96,7 +97,7 @@ def fit(
     """
     started = time.perf_counter()
     keep_freed_memory()  # every step needs the same large blocks
-    recipe = recipe.fitted_to(len(train.targets))
+    recipe = find_precision(recipe.fitted_to(len(train.targets)), device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         judge, loop = _begin(train, val, config, recipe, torch.device(device))
@@ -112,6 +113,14 @@ def fit(
     )
 
 
+def find_precision(recipe: Recipe, device: torch.device | str) -> Recipe:
+    """Return the recipe with ``bf16`` or ``fp32`` in place of ``auto``: bf16 where this processor computes in it."""
+    if recipe.precision != "auto":
+        return recipe
+    where = str(device)
+    return recipe.change(precision="bf16" if where == "cpu" and computes_in_bf16(where) else "fp32")
+
+
 def _begin(
     train: Side, val: Side | None, config: HeadConfig, recipe: Recipe, device: torch.device
 ) -> tuple[nn.Module, _Loop]:
@@ -123,6 +132,11 @@ def _begin(
         learner = head.head
         train = _normalised(head, train)
         val = None if val is None else _normalised(head, val)
+    if isinstance(learner, MeanHead) and not recipe.draw:
+        train, val = _averaged(train), None if val is None else _averaged(val)
+    for lstm in learner.modules():
+        if isinstance(lstm, KerasLSTM):
+            lstm.in_bf16 = recipe.precision == "bf16"
     learner.to(device)
     val = None if val is None else _on(val, device)
     return head, _Loop(learner, _on(train, device), val, config.n_classes, recipe)
@@ -156,6 +170,12 @@ def _inputs(values: Tensor) -> Tensor:
 @torch.no_grad()
 def _normalised(head: NormalisedHead, side: Side) -> Side:
     parts = [head.normalise(v.float()) for v in torch.split(side.values, _EVALUATE)]
+    return Side(values=torch.cat(parts), targets=side.targets)
+
+
+def _averaged(side: Side) -> Side:
+    """Return each clip's mean over time as its only frame, ``(N, 1, d)``: a mean of all frames is always the same."""
+    parts = [v.float().mean(dim=1, keepdim=True) for v in torch.split(side.values, _EVALUATE)]
     return Side(values=torch.cat(parts), targets=side.targets)
 
 

@@ -38,13 +38,22 @@ __all__ = [
 #: Vectors up to this long have their principal components computed exactly; directions that a projection has to spare.
 _MOST_EXACT, _SPARE = 4096, 32
 
+#: From this width on, products in bfloat16 pay.
+_WIDE_IN_BF16 = 256
+
 
 class KerasLSTM(nn.LSTM):
     """PyTorch's LSTM with Keras' parameters: ``4 (i u + u^2 + u)`` trainable ones for ``u`` units on ``i`` inputs.
 
     PyTorch adds two bias vectors where one does all they can do: the second is held at zero and not trained, which
     changes nothing that the layer can compute.
+
+    Attributes:
+        in_bf16: Multiply features and input kernel in bfloat16 while learning on the CPU. What is computed without
+            learning is not touched by it.
     """
+
+    in_bf16: bool = False
 
     def __init__(self, inputs: int, units: int, *, bidirectional: bool = False) -> None:
         super().__init__(inputs, units, batch_first=True, bidirectional=bidirectional)
@@ -60,15 +69,17 @@ class KerasLSTM(nn.LSTM):
         """Return the states ``(B, T, u)`` for ``x (B, T, d)``, of both directions side by side where there are two.
 
         In training on the CPU, inputs that are much wider than the state take a way of their own; the result is the
-        same up to rounding. It wins from some eight times the width; below that oneDNN's faster recurrence does.
+        same up to rounding. Where it wins was measured (docs/performance.md); else oneDNN's faster recurrence does.
         """
         learns = torch.is_grad_enabled() and not x.requires_grad
-        if not learns or x.device.type != "cpu" or self.input_size < 8 * self.hidden_size:
+        wide = self.input_size >= (_WIDE_IN_BF16 if self.in_bf16 else 8 * self.hidden_size)
+        if not learns or x.device.type != "cpu" or not wide:
             states: Tensor = self(x)[0]
             return states
-        ways = [lstm_states(x, *self._way("l0"))]
+        product = torch.bfloat16 if self.in_bf16 else None
+        ways = [lstm_states(x, *self._way("l0"), product=product)]
         if self.bidirectional:
-            ways.append(lstm_states(x, *self._way("l0_reverse"), backwards=True))
+            ways.append(lstm_states(x, *self._way("l0_reverse"), backwards=True, product=product))
         return torch.cat(ways, dim=2)
 
     def _way(self, name: str) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,6 +14,10 @@ from fitrec_cache.variants import NORMALISATIONS, POOLINGS, VARIANTS, HeadConfig
 
 SCHEDULES = ("constant", "cosine")
 
+#: In what features and an LSTM's input kernel are multiplied in training: ``auto`` is ``bf16`` where the processor has
+#: instructions for it, else ``fp32``.
+PRECISIONS = ("auto", "fp32", "bf16")
+
 #: Which epoch's weights are kept: the one with the lowest validation loss, or the last.
 KEEPS = ("best", "last")
 
@@ -36,6 +40,8 @@ class Recipe:
         weight_decay: Decoupled from the gradient (AdamW); 0 is plain Adam.
         label_smoothing: Share of the target spread over all classes, in [0, 1).
         balance: Power of a class's rarity in its weight in the loss: 0 none, 1 every class counts the same.
+        precision: Of the products of features and an LSTM's input kernel in training on the CPU, one of
+            :data:`PRECISIONS`. Weights are float32 always, and so is all that is computed without learning.
         draw: Frames drawn from each clip at random, in order, for a training step; 0 takes all. Testing takes all.
         normalise, components, differences, bidirectional, pooling, skip_mean, input_dropout, dropout: See
             :class:`~fitrec_cache.variants.HeadConfig`. ``components`` is a highest number here: fewer are kept where
@@ -53,6 +59,7 @@ class Recipe:
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     balance: float = 0.0
+    precision: str = "fp32"
     draw: int = 0
     normalise: str = "none"
     components: int = 0
@@ -72,8 +79,9 @@ class Recipe:
         for name, most in (("weight_decay", 10.0), ("label_smoothing", 0.99), ("balance", 1.0)):
             if not 0 <= getattr(self, name) <= most:
                 raise UsageError(f"{name} is {getattr(self, name)}: expected a number from 0 to {most:g}")
-        choices = (("schedule", SCHEDULES), ("keep", KEEPS), ("normalise", NORMALISATIONS), ("pooling", POOLINGS))
-        for name, known in choices:
+        choices = {"schedule": SCHEDULES, "keep": KEEPS, "precision": PRECISIONS}
+        choices |= {"normalise": NORMALISATIONS, "pooling": POOLINGS}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise unknown_name(name, str(getattr(self, name)), known)
         for name in ("input_dropout", "dropout"):
@@ -157,6 +165,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             steps=1000,
             weight_decay=0.05,
             label_smoothing=0.1,
+            precision="auto",
             normalise="pca",
             components=512,
             pooling="sum",

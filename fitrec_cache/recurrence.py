@@ -13,7 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def lstm_states(x: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, *, backwards: bool = False) -> Tensor:
+def lstm_states(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor,
+    *,
+    backwards: bool = False,
+    product: torch.dtype | None = None,
+) -> Tensor:
     """Return the states of one direction of an LSTM that begins at zero.
 
     Args:
@@ -22,18 +30,25 @@ def lstm_states(x: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, *
         weight_hh: ``(4 u, u)``.
         bias: ``(4 u,)``.
         backwards: Begin at the last frame.
+        product: Type of what is multiplied in the products of all frames at once: ``x`` with ``weight_ih``, and the
+            gradients of both kernels; None for that of the weights. The recurrence itself is in theirs always.
 
     Returns:
         ``(B, T, u)``, in the order of the frames.
     """
-    projected = F.linear(x.detach(), weight_ih, bias).transpose(0, 1)  # (T, B, 4 u): all frames in one product
+    x = x.detach()
+    if product is None:
+        projected = F.linear(x, weight_ih, bias)  # (B, T, 4 u): all frames in one product
+    else:
+        projected = F.linear(x.to(product), weight_ih.to(product)).to(bias.dtype) + bias
+    projected = projected.transpose(0, 1)  # (T, B, 4 u)
     if backwards:
-        return _recur(projected.flip(0), weight_hh).flip(0).transpose(0, 1)
-    return _recur(projected, weight_hh).transpose(0, 1)
+        return _recur(projected.flip(0), weight_hh, product).flip(0).transpose(0, 1)
+    return _recur(projected, weight_hh, product).transpose(0, 1)
 
 
-def _recur(projected: Tensor, weight_hh: Tensor) -> Tensor:
-    states: Tensor = _Recurrence.apply(projected, weight_hh)
+def _recur(projected: Tensor, weight_hh: Tensor, product: torch.dtype | None) -> Tensor:
+    states: Tensor = _Recurrence.apply(projected, weight_hh, product)
     return states
 
 
@@ -44,7 +59,7 @@ class _Recurrence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, projected: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, projected: Tensor, weight: Tensor, product: torch.dtype | None) -> Tensor:
         frames, clips, _ = projected.shape
         units = weight.shape[1]
         weight_t = weight.t().contiguous()  # (u, 4 u)
@@ -59,12 +74,13 @@ class _Recurrence(torch.autograd.Function):
             torch.mul(f, cells[t], out=cells[t + 1]).addcmul_(i, a)
             torch.tanh(cells[t + 1], out=states[t + 1]).mul_(o)
         ctx.save_for_backward(gates, cells, states, weight)
+        ctx.product = product or weight.dtype
         found: Tensor = states[1:]
         return found
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         gates, cells, states, weight = ctx.saved_tensors
         i, f, a, o = gates.chunk(4, dim=2)  # (T, B, u) each
         tanh = cells[1:].tanh()
@@ -80,4 +96,6 @@ class _Recurrence(torch.autograd.Function):
             if t:
                 state, cell = torch.addmm(grad[t - 1], found[t].flatten(1), weight), cell * f[t]
         found = found.flatten(2)  # (T, B, 4 u)
-        return found, found.flatten(0, 1).t() @ states[:-1].flatten(0, 1)  # and (4 u, u)
+        before = states[:-1].flatten(0, 1).to(ctx.product)  # (T B, u)
+        of_weight = found.flatten(0, 1).to(ctx.product).t() @ before  # (4 u, u)
+        return found, of_weight.to(weight.dtype), None

@@ -18,7 +18,7 @@ from fitrec_cache.calibrate import Calibration, auroc, calibrate, calibration_er
 from fitrec_cache.devices import find_device
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.files import write_json
-from fitrec_cache.fit import Fitted, apply_head, fit, take_side
+from fitrec_cache.fit import Fitted, apply_head, find_precision, fit, take_side
 from fitrec_cache.folds import Fold, make_folds
 from fitrec_cache.head import VARIANTS, HeadConfig, count_trainable
 from fitrec_cache.leaks import find_in_features, verdict
@@ -115,7 +115,7 @@ def train_head(
     trainer = _Trainer(
         variant=variant,
         attention=attention,
-        recipe=chosen,
+        recipe=find_precision(chosen, where),
         recipe_name=recipe,
         false_alarm_rate=false_alarm_rate,
         device=where,

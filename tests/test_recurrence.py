@@ -55,3 +55,20 @@ def test_training_and_evaluation_agree() -> None:
     with torch.inference_mode():
         tested = lstm.states(x)
     torch.testing.assert_close(lstm.states(x), tested, rtol=1e-5, atol=1e-6)
+
+
+def test_products_in_bfloat16_learn_nearly_the_same_and_test_exactly_the_same() -> None:
+    torch.manual_seed(4)
+    lstm = KerasLSTM(512, 16, bidirectional=True)
+    x, weights = torch.randn(8, 5, 512), torch.randn(8, 5, 32)
+    exact = trained(lstm, lstm(x)[0], weights)
+    with torch.inference_mode():
+        tested = lstm.states(x)
+    lstm.in_bf16 = True
+    rounded = trained(lstm, lstm.states(x), weights)
+    assert [found.dtype for found in rounded] == [torch.float32] * 7
+    for mine, other in zip(rounded, exact, strict=True):
+        error = float((mine - other).norm() / other.norm())
+        assert 1e-5 < error < 1e-2  # bfloat16 keeps 8 bits: 0.004 at most a number, less on average of many
+    with torch.inference_mode():
+        assert torch.equal(lstm.states(x), tested)

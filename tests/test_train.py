@@ -52,6 +52,10 @@ def metrics_of(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
+def run_of(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
 @pytest.mark.parametrize("variant", ["mean", "resnet50-lstm-attention", "efficientnet-lstm-attention", "vit-lstm"])
 def test_separable_classes_are_learned(tmp_path, features, variant):
     report = train_head(out=tmp_path / "run", features=features, variant=variant, **FAST)
@@ -449,6 +453,42 @@ def test_a_leaking_split_is_never_silent(tmp_path, features):
     verdicts = [n for n in report.notes if "leak" in n]
     assert verdicts[-1].startswith("no leak found in ")
     assert verdicts[-1].endswith(" of 6 folds")
+
+
+def test_the_precision_of_the_machine_is_kept_with_the_run(tmp_path, features, monkeypatch):
+    for found, name in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr("fitrec_cache.fit.computes_in_bf16", lambda _, found=found: found)
+        train_head(out=tmp_path / name, features=features, epochs=1)
+        assert run_of(tmp_path / name)["training"]["precision"] == name
+    train_head(out=tmp_path / "paper", features=features, epochs=1, recipe="paper")
+    assert run_of(tmp_path / "paper")["training"]["precision"] == "fp32"
+    with pytest.raises(UsageError, match=r"precision 'fp64'.*auto"):
+        train_head(out=tmp_path / "other", features=features, settings=["precision=fp64"])
+
+
+def test_products_in_bfloat16_learn_as_well(tmp_path):
+    path = toy(tmp_path / "wide.h5", d=300, noise=1.0)
+    runs = {}
+    for name in ("fp32", "bf16"):
+        settings = [f"precision={name}", "normalise=none", "refit=false"]
+        train_head(out=tmp_path / name, features=path, settings=settings, epochs=15)
+        runs[name] = metrics_of(tmp_path / name)["history"]
+    assert runs["bf16"] != runs["fp32"]
+    for one, other in zip(*runs.values(), strict=True):
+        assert one["val_loss"] == pytest.approx(other["val_loss"], abs=0.02)
+
+
+@pytest.mark.parametrize("normalise", ["none", "pca"])
+def test_a_mean_head_learns_from_means_what_it_learns_from_frames(tmp_path, normalise):
+    """Drawing 4 of 4 frames takes all of them, but in the way that does not average beforehand."""
+    path = toy(tmp_path / "toy.h5", noise=1.0)
+    runs = []
+    for draw in (0, 4):
+        settings = [f"draw={draw}", f"normalise={normalise}", "components=3"]
+        train_head(out=tmp_path / str(draw), features=path, variant="mean", settings=settings, epochs=5)
+        runs.append(weights_of(tmp_path / str(draw)))
+    for name, value in runs[0].items():
+        torch.testing.assert_close(value, runs[1][name], rtol=1e-4, atol=1e-6)
 
 
 def test_few_clips_are_taken_more_often(tmp_path, features):
