@@ -272,9 +272,11 @@ def sweep(
         return _lines(
             f"{report.tries['finished']} tries finished, {report.tries['given_up']} given up early, on the validation "
             f"sides of {len(report.splits)} splits ({report.n_val} clips), in {report.seconds:.0f} s",
-            f"validation accuracy: {report.start:.1%} with --recipe native, {best['val_accuracy']:.1%} found, "
-            f"{best['val_accuracy_again']:.1%} with other seeds",
-            f"fitrec-cache train-head {report.command}",
+            f"validation accuracy: {report.start:.1%} with --recipe native, {best['val_accuracy']:.1%} found; "
+            f"with other seeds {report.start_again:.1%} and {best['val_accuracy_again']:.1%}",
+            f"fitrec-cache train-head {report.command}"
+            if report.beaten
+            else "no try did better than --recipe native with other seeds: keep it",
         )
 
     _show(report.to_dict(), as_json, text)

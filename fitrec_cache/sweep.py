@@ -60,7 +60,8 @@ class SweepReport:
         splits: Rule and seed of each split that every try is trained on.
         n_val: Validation clips of all splits together.
         tries: Number of tries that were finished, and of those given up early.
-        start: Validation accuracy of the recipe it started from.
+        start: Validation accuracy of the recipe ``native``, with the seed of the tries.
+        start_again: The same with the seeds of the finalists, so that they can be compared.
         finalists: The best tries, best first: ``settings``, ``val_accuracy`` in the search, ``val_accuracy_again``
             with other seeds.
         space: What was searched.
@@ -74,9 +75,16 @@ class SweepReport:
     n_val: int
     tries: dict[str, int]
     start: float
+    start_again: float
     finalists: tuple[dict[str, Any], ...]
     space: dict[str, Any]
     seconds: float
+
+    @property
+    def beaten(self) -> bool:
+        """Whether the best finalist did better than ``native`` with the same seeds."""
+        best: float = self.finalists[0]["val_accuracy_again"]
+        return best > self.start_again
 
     @property
     def command(self) -> str:
@@ -89,7 +97,7 @@ class SweepReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
-        return {**vars(self), "command": self.command}
+        return {**vars(self), "beaten": self.beaten, "command": self.command}
 
 
 def sweep(
@@ -157,7 +165,9 @@ def sweep(
     )
     make_folder(out)
     study = _open_study(optuna, out, problem.name)
-    start = problem.score(get_recipe("native").change(epochs=epochs), None, range(1))
+    native = get_recipe("native").change(epochs=epochs)
+    others = range(1, 1 + _FINAL_SEEDS)
+    start = problem.score(native, None, range(1))
     done = sum(t.state.is_finished() for t in study.trials)
     with progress_bar(total=trials, unit="try", what="sweep", show=progress) as bar:
         bar.update(min(done, trials))
@@ -170,7 +180,7 @@ def sweep(
         raise UsageError("no try was finished: give more --trials")
     different = {json.dumps(t.params, sort_keys=True): t for t in sorted(complete, key=lambda t: t.value)}
     best = sorted(different.values(), key=lambda t: -t.value)[:finalists]
-    again = [problem.score(*problem.recipe(t.params), range(1, 1 + _FINAL_SEEDS)) for t in best]
+    again = [problem.score(*problem.recipe(t.params), others) for t in best]
     ranked = sorted(zip(best, again, strict=True), key=lambda pair: -pair[1])
     report = SweepReport(
         out=str(out),
@@ -180,6 +190,7 @@ def sweep(
         n_val=sum(len(val.targets) for _, val in problem.sides),
         tries={"finished": len(complete), "given_up": len(study.trials) - len(complete)},
         start=start,
+        start_again=problem.score(native, None, others),
         finalists=tuple(
             {"settings": problem.settings(t.params), "val_accuracy": t.value, "val_accuracy_again": value}
             for t, value in ranked

@@ -70,12 +70,29 @@ def test_a_search_goes_on_where_it_was(tmp_path, features, monkeypatch):
     monkeypatch.setattr(module.Problem, "score", lambda self, *a: scored.append(a) or score(self, *a))
     report = sweep(out=tmp_path / "sweep", features=features, **FAST)
     assert report.tries["finished"] + report.tries["given_up"] == 4
-    assert len(scored) == 1 + 1 + min(2, report.tries["finished"])  # the start, one new try, the finalists
+    finalists = min(2, report.tries["finished"])
+    assert len(scored) == 1 + 1 + finalists + 1  # the start, one new try, the finalists, the start with their seeds
     lines = [json.loads(line) for line in (tmp_path / "sweep" / "trials.log").read_text().splitlines()]
     rates = [line["param_value_internal"] for line in lines if line.get("param_name") == "learning_rate"]
     assert len(set(rates)) == 4  # it does not propose the same again
     with pytest.raises(UsageError, match="search for something else"):
         sweep(out=tmp_path / "sweep", features=features, **FAST | {"epochs": 4})
+
+
+@pytest.mark.parametrize("native", [0.0, 1.0])
+def test_native_is_judged_by_the_seeds_of_the_finalists(tmp_path, features, monkeypatch, native):
+    score, asked = module.Problem.score, []
+
+    def scored(self, recipe, attention, seeds, report=None):
+        if recipe.learning_rate == 3e-3:  # exactly native's: tries are drawn from a range
+            asked.append(list(seeds))
+            return native
+        return score(self, recipe, attention, seeds, report)
+
+    monkeypatch.setattr(module.Problem, "score", scored)
+    report = sweep(out=tmp_path / "sweep", features=features, **FAST | {"variant": "vit-lstm", "trials": 2})
+    assert asked == [[0], [1, 2, 3]]
+    assert (report.start_again, report.beaten) == (native, native == 0.0)
 
 
 def test_a_sequence_head_is_searched_with_its_own_settings(tmp_path, features):
