@@ -268,6 +268,16 @@ def test_models_that_differ_in_a_setting_are_told_apart_and_ranked_by_validation
     assert "learning rate 0.5" in models[1].name
 
 
+def test_a_split_that_leaks_is_never_the_headline(page, tmp_path):
+    note = "leaks: 2 of 2 test clips share a group with a training clip"
+    write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 1], split="random", notes=[note])
+    write_run(tmp_path / "b", truth=[0, 1], guesses=[0, 2], split="group")
+    models = gather(read_records([tmp_path / "a", tmp_path / "b"]))
+    assert [m.first.split for m in models] == ["group", "random"]
+    _, seen = page(tmp_path / "a", tmp_path / "b")
+    assert "recognises 50.0 % of 2 clips from recordings it had not seen" in seen.words
+
+
 def test_pairs_are_compared_clip_by_clip(page, tmp_path):
     truth = [0, 1] * 10
     write_run(tmp_path / "a", truth=truth, guesses=truth, variant="vit-lstm")

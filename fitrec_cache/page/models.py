@@ -223,12 +223,14 @@ def gather(records: Sequence[Record]) -> list[Model]:
     """Put together the runs that differ only in seed and fold.
 
     Returns:
-        Models by split rule in the order given, within one by mean validation accuracy, best first.
+        Models by split rule in the order given, but splits that say they leak after those that do not; within one by
+        mean validation accuracy, best first.
     """
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         groups[settings_key(record)].append(record)
-    splits = list(dict.fromkeys(record.split for record in records))
+    leaky = {record.split for record in records if any(note.startswith("leaks") for note in record.notes)}
+    splits = sorted(dict.fromkeys(record.split for record in records), key=lambda split: split in leaky)
     models = [Model(records=tuple(group)) for group in groups.values()]
     named = [Model(records=m.records, differs=_difference(m, models)) for m in models]
     return sorted(named, key=lambda m: (splits.index(m.first.split), -m.val_accuracy, m.val_loss))
