@@ -36,6 +36,16 @@ app = typer.Typer(
 _CTRL_C = 130
 
 CacheOption = Annotated[Path, typer.Option("--cache", help="Cache folder.")]
+ClassesOption = Annotated[str | None, typer.Option(help="fitness35, names separated by commas, or a file of names.")]
+RootOption = Annotated[Path | None, typer.Option(help="Folder that a manifest's or list's paths are relative to.")]
+FeatureCacheOption = Annotated[Path | None, typer.Option("--cache", help="Cache folder that extract made.")]
+FeatureFileOption = Annotated[Path | None, typer.Option("--features", help="HDF5 file from pack, or made elsewhere.")]
+CachedBackbonesOption = Annotated[
+    list[str], typer.Option(help="Cached features to use; several are put side by side.  [default: the variant's]")
+]
+CachedPresetOption = Annotated[
+    str | None, typer.Option(help="native, grid, paper or table1, where the cache holds several.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output and nothing else.")]
 JobsOption = Annotated[
     int, typer.Option(help="Heads of several seeds or folds trained at the same time, sharing the cores.")
@@ -98,10 +108,8 @@ def extract(
         list[str], typer.Option(help="Any timm model, NAME or NAME=WEIGHTS (a file, hub or embedded); repeatable.")
     ] = ["tf_efficientnet_lite0"],  # noqa: B006 - typer copies it
     preset: Annotated[str, typer.Option(help="native, grid, paper or table1.")] = "native",
-    classes: Annotated[
-        str | None, typer.Option(help="fitness35, names separated by commas, or a file of names.")
-    ] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder that a manifest's or list's paths are relative to.")] = None,
+    classes: ClassesOption = None,
+    root: RootOption = None,
     lists: Annotated[
         list[Path], typer.Option("--list", help="UCF101-style list of the clips to take; repeatable.")
     ] = [],  # noqa: B006
@@ -150,15 +158,11 @@ def extract(
 def train_head(
     *,
     out: Annotated[Path, typer.Option(help="Run folder; with several seeds it holds one a seed.")],
-    cache: Annotated[Path | None, typer.Option(help="Cache folder that extract made.")] = None,
-    features: Annotated[Path | None, typer.Option(help="HDF5 file from pack, or made elsewhere.")] = None,
+    cache: FeatureCacheOption = None,
+    features: FeatureFileOption = None,
     variant: Annotated[str, typer.Option(help=", ".join(VARIANTS) + ".")] = "resnet50-lstm-attention",
-    backbone: Annotated[
-        list[str], typer.Option(help="Cached features to use; several are put side by side.  [default: the variant's]")
-    ] = [],  # noqa: B006
-    preset: Annotated[
-        str | None, typer.Option(help="native, grid, paper or table1, where the cache holds several.")
-    ] = None,
+    backbone: CachedBackbonesOption = [],  # noqa: B006
+    preset: CachedPresetOption = None,
     split: Annotated[
         str,
         typer.Option(
@@ -230,15 +234,11 @@ def train_head(
 def sweep(
     *,
     out: Annotated[Path, typer.Option(help="Folder of the search; it goes on where it was.")],
-    cache: Annotated[Path | None, typer.Option(help="Cache folder that extract made.")] = None,
-    features: Annotated[Path | None, typer.Option(help="HDF5 file from pack, or made elsewhere.")] = None,
+    cache: FeatureCacheOption = None,
+    features: FeatureFileOption = None,
     variant: Annotated[str, typer.Option(help="A variant that learns from features.")] = "resnet50-lstm-attention",
-    backbone: Annotated[
-        list[str], typer.Option(help="Cached features to use; several are put side by side.  [default: the variant's]")
-    ] = [],  # noqa: B006
-    preset: Annotated[
-        str | None, typer.Option(help="native, grid, paper or table1, where the cache holds several.")
-    ] = None,
+    backbone: CachedBackbonesOption = [],  # noqa: B006
+    preset: CachedPresetOption = None,
     split: Annotated[list[str], typer.Option(help="Split rule whose validation side counts; repeatable.")] = ["auto"],  # noqa: B006
     seed: Annotated[list[int], typer.Option(help="Seed of the splits; repeatable.")] = [0],  # noqa: B006
     trials: Annotated[int, typer.Option(help="Number of tries in all.")] = 60,
@@ -341,9 +341,7 @@ def pack(
     cache: CacheOption,
     backbone: Annotated[list[str], typer.Option(help="Cached features; several are put side by side.")],
     out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
-    preset: Annotated[
-        str | None, typer.Option(help="native, grid, paper or table1, where the cache holds several.")
-    ] = None,
+    preset: CachedPresetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the features of all clips to one HDF5 file, for sharing.
@@ -414,9 +412,7 @@ def audit(
     backbone: Annotated[
         str | None, typer.Option(help="Cached embeddings to compare.  [default: those of the most clips]")
     ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="native, grid, paper or table1, where the cache holds several.")
-    ] = None,
+    preset: CachedPresetOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     threshold: Annotated[
         float | None, typer.Option(help="Least cosine of near-duplicates.  [default: taken from the data]")
@@ -494,10 +490,8 @@ def reproduce(
     backbone: Annotated[
         list[str], typer.Option(help="Three, NAME or NAME=WEIGHTS: for the ResNet50, EfficientNet and ViT model.")
     ] = ["resnet50", "tf_efficientnet_b0", "vit_base_patch32_224"],  # noqa: B006
-    classes: Annotated[
-        str | None, typer.Option(help="fitness35, names separated by commas, or a file of names.")
-    ] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder that a manifest's or list's paths are relative to.")] = None,
+    classes: ClassesOption = None,
+    root: RootOption = None,
     split: Annotated[
         list[str], typer.Option(help="Split rule; repeatable. For UCF101 also official1, official2, official3.")
     ] = ["random", "group"],  # noqa: B006
