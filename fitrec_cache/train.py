@@ -86,8 +86,8 @@ def train_head(
             the same bits every time; for another device a note says that it may not.
         overwrite: Replace a run that is there.
         jobs: Heads of several seeds or folds to train at the same time, in processes that divide the threads
-            between them. It pays where there are many cores and training is long (docs/performance.md). A seed's last
-            bits are those of its number of threads.
+            between them; one that is left alone at the end has all. It pays where there are many cores and training is
+            long (docs/performance.md). A seed's last bits are those of its number of threads, which ``run.json`` has.
         progress: Show a progress bar on standard error.
 
     Returns:
@@ -255,17 +255,18 @@ class _Trainer:
 
         started = time.perf_counter()
         common = (replace(self, progress=False), jobs[0].data, jobs[0].strangers)
-        with progress_bar(total=len(jobs), unit="head", what=self.variant, show=self.progress) as bar:
+        beside = jobs[:-1] if len(jobs) % processes == 1 else jobs  # one alone at the end has all cores
+        with progress_bar(total=len(beside), unit="head", what=self.variant, show=self.progress) as bar:
             found = map_in_processes(
                 _run_one,
                 common,
-                [(job.fold, job.seed, job.folder) for job in jobs],
+                [(job.fold, job.seed, job.folder) for job in beside],
                 processes=processes,
                 threads=max(1, torch.get_num_threads() // processes),
                 advance=bar.update,
             )
         stages["train"] += time.perf_counter() - started
-        return found
+        return [*found, *(self.run(job, stages) for job in jobs[len(beside) :])]
 
     def run(self, job: _Job, stages: dict[str, float]) -> RunResult:
         """Train, calibrate, test, write."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -54,14 +55,24 @@ def test_heads_trained_at_the_same_time_are_those_of_one_thread(tmp_path):
         alone = train_head(out=tmp_path / "alone", **common)
     finally:
         torch.set_num_threads(threads)
-    beside = train_head(out=tmp_path / "beside", jobs=3, **common)
+    beside = train_head(out=tmp_path / "beside", jobs=2, **common)
     assert [(r.fold, r.seed, r.metrics.accuracy) for r in beside.runs] == [
         (r.fold, r.seed, r.metrics.accuracy) for r in alone.runs
     ]
     for one, other in zip(alone.runs, beside.runs, strict=True):
         assert same(weights_of(one.out), weights_of(other.out))
     assert beside.stages["train"] > 0
-    assert sum("runs were there already" in n for n in train_head(out=tmp_path / "beside", jobs=3, **common).notes) == 1
+    assert sum("runs were there already" in n for n in train_head(out=tmp_path / "beside", jobs=2, **common).notes) == 1
+
+
+def test_a_head_that_is_left_alone_has_all_threads(tmp_path):
+    threads = torch.get_num_threads()
+    report = train_head(
+        out=tmp_path / "run", features=toy(tmp_path / "toy.h5"), variant="mean", epochs=1, seed=[1, 2, 3], jobs=2
+    )
+    used = [json.loads((run.out / "run.json").read_text())["threads"] for run in report.runs]
+    assert used == [max(1, threads // 2)] * 2 + [threads]
+    assert [run.seed for run in report.runs] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("jobs", "device", "message"), [(0, "cpu", "jobs is 0"), (2, "mps", "one after the other")])
