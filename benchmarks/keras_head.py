@@ -27,7 +27,7 @@ def build(frames: int, dim: int, classes: int) -> keras.Model:
     scores = layers.Dense(1)(layers.Dense(128, activation="relu")(states))  # (B, T, 1), Eq. 9
     weights = layers.Softmax(axis=1)(scores)
     pooled = layers.GlobalAveragePooling1D()(layers.Multiply()([weights, states]))  # (B, 128)
-    return keras.Model(x, layers.Dense(classes, activation="softmax")(pooled))
+    return keras.Model(x, layers.Dense(classes, activation="softmax", dtype="float32")(pooled))
 
 
 class EpochSeconds(keras.callbacks.Callback):
@@ -48,7 +48,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="bf16: Keras' mixed_bfloat16")
     args = parser.parse_args()
+    if args.precision == "bf16":
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
     arrays = dict(np.load(args.arrays))
     keras.utils.set_random_seed(args.seed)
     sides = {name: arrays[f"{name}_x"].astype(np.float32) for name in ("train", "val", "test")}

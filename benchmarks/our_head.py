@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--recipe", default="paper")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--precision", help="the recipe's by default")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -52,8 +53,10 @@ def main() -> None:
         Side(values=torch.from_numpy(arrays[f"{s}_x"]), targets=torch.from_numpy(arrays[f"{s}_y"]))
         for s in ("train", "val")
     )
-    recipe = get_recipe(args.recipe).change(
-        epochs=args.epochs, patience=args.epochs, learning_rate=args.learning_rate, batch_size=32
+    recipe = (
+        get_recipe(args.recipe)
+        .change(epochs=args.epochs, patience=args.epochs, learning_rate=args.learning_rate, batch_size=32)
+        .change(precision=args.precision)
     )
     frames, dim = train.values.shape[1:]
     config = recipe.head_config(

@@ -47,8 +47,30 @@ def frame_variants() -> str:
     return table(["variant", "split", "seeds", "epochs", "accuracy, mean ± sd", "macro F1", "n", "s"], rows)
 
 
+def _rows() -> list[dict[str, Any]]:
+    return [row for tables in _result("yardstick")["reproduced"] for row in tables["table2"]]
+
+
+def _accuracy(row: dict[str, Any]) -> str:
+    spread = f" ± {row['figures']['accuracy_sd']:.1%}" if row["seeds"] > 1 else ""
+    return f"{row['figures']['accuracy']:.1%}{spread}"
+
+
 def reproduced() -> str:
-    found = [row for tables in _result("yardstick")["reproduced"] for row in tables["table2"]]
+    """For the README: a row a model, a column a split."""
+    found = _rows()
+    splits = {row["split"]: row["n"] for row in found}
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in found:
+        cells.setdefault((row["preset"], row["backbone"], row["variant"]), {})[row["split"]] = _accuracy(row)
+    rows = [[*model, *(by_split.get(split, "") for split in splits)] for model, by_split in sorted(cells.items())]
+    return table(
+        ["preset", "features", "variant", *(f"{_split_name(split)}, n = {n:,}" for split, n in splits.items())], rows
+    )
+
+
+def reproduced_all() -> str:
+    """For the documentation: a row a model and split."""
     rows = [
         [
             _split_name(row["split"]),
@@ -56,17 +78,28 @@ def reproduced() -> str:
             row["backbone"],
             row["variant"],
             str(row["seeds"]),
-            f"{row['figures']['accuracy']:.1%}"
-            + (f" ± {row['figures']['accuracy_sd']:.1%}" if row["seeds"] > 1 else ""),
+            _accuracy(row),
             f"{row['figures']['top5_accuracy']:.1%}",
             f"{row['figures']['f1_macro']:.1%}",
             str(row["n"]),
             "" if row["seconds"] is None else f"{row['seconds']:.0f}",
         ]
-        for row in found
+        for row in _rows()
     ]
     names = ("split", "preset", "features", "variant", "seeds", "accuracy, mean ± sd", "top-5", "macro F1", "n", "s")
     return table(list(names), rows)
+
+
+def gap() -> str:
+    """Random less group, of what was trained in one call with the same seeds."""
+    found = {(r["preset"], r["backbone"], r["variant"], r["split"]): r["figures"]["accuracy"] for r in _rows()}
+    models = list(dict.fromkeys(key[:3] for key in found if (*key[:3], "group") in found))
+    rows = [
+        [*model, f"{100 * (found[*model, 'random'] - found[*model, 'group']):+.1f} points"]
+        for model in models
+        if (*model, "random") in found
+    ]
+    return table(["preset", "features", "variant", "`random` less `group`"], rows)
 
 
 def _split_name(rule: str) -> str:
@@ -186,6 +219,32 @@ def recipe() -> str:
     return "\n".join(lines)
 
 
+def sweep() -> str:
+    """The search, and the one test of what it found beside ``native``."""
+    r = _result("sweep")
+    best = r["finalists"][0]
+    settings = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in best["settings"].items())
+    rules = list(dict.fromkeys(row["split"] for row in r["test"]))
+    tested = [
+        [name, *(percent(row["accuracy"]) for row in r["test"] if row["recipe"] == name)]
+        for name in ("native", "found")
+    ]
+    sizes = {row["split"]: row["n"] for row in r["test"]}
+    lines = [
+        f"`{r['variant']}` on {r['backbone']}: {r['tries']['finished']} tries finished and {r['tries']['given_up']} "
+        f"given up early, in {r['seconds'] / 60:.0f} minutes on one core. Validation accuracy (n = {r['n_val']} over "
+        f"the lists): `native` {r['start']:.1%}, the best try {best['val_accuracy']:.1%}; with three other seeds "
+        f"{r['start_again']:.1%} and {best['val_accuracy_again']:.1%}.",
+        "",
+        f"Found: {settings}.",
+        "",
+        table(["recipe, test accuracy", *(f"{_split_name(rule)}, n = {sizes[rule]}" for rule in rules)], tested),
+        "",
+        *(f"- {_split_name(rule)}: {text}." for rule, text in zip(rules, r["test_pairs"], strict=True)),
+    ]
+    return "\n".join(lines)
+
+
 def torture() -> str:
     from torture_table import table as torture_table
 
@@ -195,11 +254,14 @@ def torture() -> str:
 BLOCKS = {
     "demo": demo,
     "reproduced": reproduced,
+    "reproduced-all": reproduced_all,
+    "gap": gap,
     "frame-variants": frame_variants,
     "yardstick": yardstick,
     "calibration": calibration,
     "audit": audit,
     "recipe": recipe,
+    "sweep": sweep,
     "torture": torture,
     **render_stage_one.BLOCKS,
     **render_stage_two.BLOCKS,

@@ -74,14 +74,21 @@ def write_arrays(args: argparse.Namespace) -> tuple[Path, dict[str, int]]:
 
 
 def keras(args: argparse.Namespace) -> dict[str, Any]:
-    """Train the same head by Keras and by this program in turns, a seed each turn."""
+    """Train the same head by Keras and by this program, each in both precisions, in turns, a seed each turn."""
     arrays, clips = write_arrays(args)
-    epochs, seeds, rate = (3, 1, 1e-3) if args.quick else (20, 3, 1e-3)
-    runs: dict[str, list[dict[str, Any]]] = {"keras": [], "ours": []}
+    epochs, seeds, rate = (3, 1, 1e-3) if args.quick else (15, 3, 1e-3)
+    ways = {
+        f"{name}_{precision}": [python, HERE / script, arrays, "--precision", precision]
+        for precision in ("fp32", "bf16")
+        for name, python, script in (
+            ("keras", args.keras_python, "keras_head.py"),
+            ("ours", sys.executable, "our_head.py"),
+        )
+    }
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
     for seed in range(seeds):
-        options = [arrays, "--epochs", epochs, "--seed", seed, "--learning-rate", rate]
-        runs["keras"].append(run_json([args.keras_python, HERE / "keras_head.py", *options]))
-        runs["ours"].append(run_json([sys.executable, HERE / "our_head.py", *options]))
+        for name, way in ways.items():
+            runs[name].append(run_json([*way, "--epochs", epochs, "--seed", seed, "--learning-rate", rate]))
         print({k: (statistics.median(v[-1]["epoch_seconds"]), v[-1]["accuracy"]) for k, v in runs.items()}, flush=True)
     # Keras traces its graph in the first epoch, which counts for neither.
     every = {k: [statistics.median(r["epoch_seconds"][1:]) for r in v] for k, v in runs.items()}
@@ -93,9 +100,9 @@ def keras(args: argparse.Namespace) -> dict[str, Any]:
         "seeds": seeds,
         "epoch_seconds": {k: spread(v) for k, v in every.items()},
         "first_epoch_seconds": {k: spread([r["epoch_seconds"][0] for r in v]) for k, v in runs.items()},
-        "ratio": spread([a / b for a, b in zip(every["keras"], every["ours"], strict=True)]),
+        "ratio": {k: spread([a / b for a, b in zip(every["keras_fp32"], v, strict=True)]) for k, v in every.items()},
         "accuracy": {k: [r["accuracy"] for r in v] for k, v in runs.items()},
-        "versions": runs["keras"][0]["versions"],
+        "versions": runs["keras_fp32"][0]["versions"],
     }
 
 
@@ -116,13 +123,19 @@ def command_train(args: argparse.Namespace, *options: object) -> tuple[dict[str,
 
 
 def variants(args: argparse.Namespace) -> dict[str, Any]:
-    """Train all heads on features with all seeds by the recipe ``native``, a command each, and test them."""
+    """Train all heads on features with all seeds by the recipe ``native``, a command each, and test them.
+
+    Seeds of heads with an LSTM are trained at the same time, as many as there are cores; ``mean`` is too short.
+    """
     rows = []
     for variant, backbone in ON_FEATURES:
         seeds = range(1 if args.quick else 3)
         options = [*("--variant", variant, "--backbone", backbone), *(x for s in seeds for x in ("--seed", s))]
-        report, whole, peak = command_train(args, *options, *(["--epochs", 3] if args.quick else []))
+        jobs = 1 if variant == "mean" else os.cpu_count() or 1
+        short = ["--epochs", 3] if args.quick else []
+        report, whole, peak = command_train(args, *options, "--jobs", jobs, *short)
         row = {"variant": variant, "backbone": backbone, "seeds": len(seeds), "seconds": whole, "peak_bytes": peak}
+        row["jobs"] = jobs
         row["epochs"] = [r["epochs"] for r in report["runs"]]
         rows.append(row | {"stages": report["stages"], "accuracy": [r["accuracy"] for r in report["runs"]]})
         print(variant, backbone, round(whole, 1), flush=True)
@@ -191,7 +204,7 @@ def end_to_end(args: argparse.Namespace) -> dict[str, Any]:
 def seeds(args: argparse.Namespace) -> dict[str, Any]:
     """Train two seeds of the ResNet50 head one after the other, and at the same time; in turns."""
     found: dict[str, dict[str, Any]] = {}
-    for recipe, epochs in (("paper", 2 if args.quick else 6), ("native", 2 if args.quick else 10)):
+    for recipe, epochs in (("paper", 2 if args.quick else 6), ("native", 2 if args.quick else 20)):
         options = [*("--backbone", "resnet50", "--recipe", recipe, "--epochs", epochs), *("--seed", 0, "--seed", 1)]
         rows: dict[str, list[float]] = {"in_turn": [], "at_once": []}
         same = []

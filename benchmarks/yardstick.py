@@ -85,7 +85,7 @@ def main() -> None:
     right: dict[tuple[str, str], list[Any]] = {}
     groups: list[str] = []
     for backbone in args.backbone:
-        data = load_clips(args.reproduced / "cache", None, "mean", [backbone], None, progress=False)
+        data = load_clips(args.reproduced / "cache", None, "mean", [backbone], "native", progress=False)
         labels = sorted(set(data.labels))
         targets = np.array([labels.index(label) for label in data.labels])
         values = data.values.astype(np.float32).mean(axis=1)  # (N, d)

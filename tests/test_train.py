@@ -467,7 +467,7 @@ def test_the_precision_of_the_machine_is_kept_with_the_run(tmp_path, features, m
 
 
 def test_products_in_bfloat16_learn_as_well(tmp_path):
-    path = toy(tmp_path / "wide.h5", d=300, noise=1.0)
+    path = toy(tmp_path / "wide.h5", d=512, noise=1.0)
     runs = {}
     for name in ("fp32", "bf16"):
         settings = [f"precision={name}", "normalise=none", "refit=false"]
