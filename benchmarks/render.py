@@ -240,7 +240,11 @@ def sweep() -> str:
         "",
         table(["recipe, test accuracy", *(f"{_split_name(rule)}, n = {sizes[rule]}" for rule in rules)], tested),
         "",
-        *(f"- {_split_name(rule)}: {text}." for rule, text in zip(rules, r["test_pairs"], strict=True)),
+        *(
+            f"- {_split_name(p['split'])}: {p['better']} is {100 * p['difference']:.1f} points better (95 % "
+            f"{100 * p['ci95'][0]:+.1f} to {100 * p['ci95'][1]:+.1f}, exact McNemar p = {p['p']:.2g})."
+            for p in r["test_pairs"]
+        ),
     ]
     return "\n".join(lines)
 

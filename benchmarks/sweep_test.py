@@ -30,7 +30,7 @@ def main() -> None:
     args = parser.parse_args()
     found = json.loads((args.sweep / "sweep.json").read_text())
     rows: list[dict[str, Any]] = []
-    pairs: list[str] = []
+    pairs: list[dict[str, Any]] = []
     for number, rule in enumerate(args.split):
         folders = {name: args.work / name / str(number) for name in ("native", "found")}
         for name, folder in folders.items():
@@ -53,8 +53,14 @@ def main() -> None:
                 | {"precision": json.loads((report.runs[0].out / "run.json").read_text())["training"]["precision"]}
             )
             print(name, rule, round(statistics.mean(accuracies), 4), flush=True)
-        pairs += [pair.text for pair in compare(list(folders.values())).pairs]
+        (pair,) = compare(list(folders.values())).pairs
+        better = max(("native", "found"), key=lambda name: statistics.mean(_accuracy(rows, name, rule)))
+        pairs.append({"split": rule, "better": better, "difference": pair.difference, "ci95": pair.ci95, "p": pair.p})
     write_json(args.out, {**{k: v for k, v in found.items() if k != "out"}, "test": rows, "test_pairs": pairs})
+
+
+def _accuracy(rows: list[dict[str, Any]], recipe: str, rule: str) -> list[float]:
+    return next(row["accuracy"] for row in rows if row["recipe"] == recipe and row["split"] == rule)
 
 
 if __name__ == "__main__":
