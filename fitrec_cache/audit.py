@@ -220,7 +220,9 @@ def _fold(name: str, split: Split, groups: Sequence[str | None], found: NearDupl
         "n_test": said.n_test,
         "leaks": said.leaks,
         "share_group": said.share_group,
-        "groups_on_both_sides": len(known_groups(split.train, groups) & known_groups(split.test, groups)),
+        "groups_on_both_sides": len(
+            (known_groups(split.train, groups) | known_groups(split.val, groups)) & known_groups(split.test, groups)
+        ),
         "near_duplicate": said.near_duplicate,
         "pairs": {kind: kinds[kind] for kind in ("train-test", "val-test", "train-val")},
         "text": said.text,

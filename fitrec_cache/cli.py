@@ -270,6 +270,7 @@ def sweep(
     def text() -> str:
         best = report.finalists[0]
         return _lines(
+            [f"note: {note}" for note in report.notes],
             f"{report.tries['finished']} tries finished, {report.tries['given_up']} given up early, on the validation "
             f"sides of {len(report.splits)} splits ({report.n_val} clips), in {report.seconds:.0f} s",
             f"validation accuracy: {report.start:.1%} with --recipe native, {best['val_accuracy']:.1%} found; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from fitrec_cache.head import KerasLSTM, MeanHead, NormalisedHead, build_head
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe
-from fitrec_cache.variants import HeadConfig
+from fitrec_cache.variants import VARIANTS, HeadConfig
 
 #: Features up to this size are made float32 once; larger ones batch by batch.
 _MOST_FLOATS = 250_000_000
@@ -97,7 +98,7 @@ def fit(
     """
     started = time.perf_counter()
     keep_freed_memory()  # every step needs the same large blocks
-    recipe = find_precision(recipe.fitted_to(len(train.targets)), device)
+    recipe = find_precision(recipe.fitted_to(len(train.targets)), device, config.variant)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         judge, loop = _begin(train, val, config, recipe, torch.device(device))
@@ -113,12 +114,15 @@ def fit(
     )
 
 
-def find_precision(recipe: Recipe, device: torch.device | str) -> Recipe:
-    """Return the recipe with ``bf16`` or ``fp32`` in place of ``auto``: bf16 where this processor computes in it."""
-    if recipe.precision != "auto":
-        return recipe
-    where = str(device)
-    return recipe.change(precision="bf16" if where == "cpu" and computes_in_bf16(where) else "fp32")
+def find_precision(recipe: Recipe, device: torch.device | str, variant: str) -> Recipe:
+    """Return the recipe with ``bf16`` or ``fp32`` in place of ``auto``: bf16 where this processor computes in it.
+
+    It is ``fp32`` wherever the setting means nothing: on other devices, and for variants without an LSTM on features.
+    """
+    where, chosen = str(device), VARIANTS[variant]
+    usable = where == "cpu" and bool(chosen.lstm_units) and not chosen.takes_pixels
+    wanted = recipe.precision == "bf16" or (recipe.precision == "auto" and computes_in_bf16(where))
+    return dataclasses.replace(recipe, precision="bf16" if usable and wanted else "fp32")
 
 
 def _begin(

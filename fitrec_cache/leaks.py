@@ -1,4 +1,8 @@
-"""The leaks of one split, in numbers and in the line that every training prints."""
+"""The leaks of one split, in numbers and in the line that every training prints.
+
+Training means here all that a head may have learned from: the recipe ``native`` ends with training and validation clips
+together, and under every recipe validation chooses the epoch. So clips of both count.
+"""
 
 from __future__ import annotations
 
@@ -65,17 +69,17 @@ def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | 
         found: The near-duplicates among the N clips; None if they were not looked for.
 
     Returns:
-        The verdict. Only training against test counts: validation is part of neither.
+        The verdict: training and validation clips against test clips.
 
     Example:
         >>> sides = {name: np.array([i]) for i, name in enumerate(("train", "val", "test"))}
         >>> verdict(Split(rule="random", seed=0, notes=(), **sides), ["a", "b", "a"], None).text
         'split leaks: 1 of 1 test clips share a group with training; near-duplicates not looked for: run audit'
     """
-    trained = known_groups(split.train, groups)
+    trained = known_groups(split.train, groups) | known_groups(split.val, groups)
     share = sum(groups[i] in trained for i in split.test.tolist())
     near = len(set(_test_clips(split, found.pairs).tolist())) if found else 0
-    known = any(groups[i] is not None for i in (*split.train.tolist(), *split.test.tolist()))
+    known = any(groups[i] is not None for side in (split.train, split.val, split.test) for i in side.tolist())
     n = len(split.test)
     leaks = bool(share or near)
     text = f"{'split leaks' if leaks else 'no leak found'}: {_in_words(n, share if known else None, near, found)}"
@@ -113,15 +117,23 @@ def _n_clips(split: Split, pairs: NDArray[np.int64]) -> int:
 
 
 def _test_clips(split: Split, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return, of each pair between training and test, the test clip."""
+    """Return, of each pair of a clip that may be learned from and a test clip, the latter."""
     side = side_of(split, _n_clips(split, pairs))[pairs]  # (M, 2)
-    return np.concatenate([pairs[(side == (1, 3)).all(axis=1), 1], pairs[(side == (3, 1)).all(axis=1), 0]])
+    across = _across(side)
+    tested: NDArray[np.int64] = pairs[across][side[across] == 3]
+    return tested
+
+
+def _across(side: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Say of pairs of sides ``(M, 2)`` which are of training or validation, and test."""
+    low, high = side.min(axis=1), side.max(axis=1)
+    found: NDArray[np.bool_] = ((low == 1) | (low == 2)) & (high == 3)
+    return found
 
 
 def pairs_across(splits: Sequence[Split], found: NearDuplicates) -> NDArray[np.int64]:
-    """Return which pairs have one clip in training and one in test, in any of the splits."""
+    """Return which pairs have one clip in training or validation and one in test, in any of the splits."""
     hit = np.zeros(len(found.pairs), dtype=bool)
     for split in splits:
-        side = np.sort(side_of(split, _n_clips(split, found.pairs))[found.pairs], axis=1)
-        hit |= (side == (1, 3)).all(axis=1)
+        hit |= _across(side_of(split, _n_clips(split, found.pairs))[found.pairs])
     return np.flatnonzero(hit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 import torch
@@ -53,10 +54,11 @@ def map_in_processes(
         for future in [pool.schedule(_call, args=[work, item]) for item in items]:
             found.append(future.result())
             advance()
-    except ProcessExpired as error:
+    except (ProcessExpired, BrokenProcessPool) as error:
+        code = getattr(error, "exitcode", None)  # a pool that could not begin has none
         raise FitrecError(
-            f"a process ended with code {error.exitcode}: too little memory, or killed. What was finished before is "
-            "kept; go on with --jobs 1. In a script, call this under `if __name__ == '__main__':`"
+            f"a process ended{f' with code {code}' * (code is not None)}: too little memory, or killed. What was "
+            "finished before is kept; go on with --jobs 1. In a script, call this under `if __name__ == '__main__':`"
         ) from error
     finally:
         pool.stop()  # nothing to stop where all went well

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from fitrec_cache.backbone import BackboneChoice
+from fitrec_cache.cache import Cache
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
@@ -165,6 +166,7 @@ def reproduce(
             device=device,
             progress=progress,
         ).to_dict()
+        _refuse_other_clips(cache, made["clips"], out)
         extracted[name] = {k: made[k] for k in ("clips", "done", "reused", "failed", "seconds")}
     rows: list[Row] = []
     notes: list[str] = []
@@ -219,6 +221,16 @@ def _jobs(
         if frames:  # these see 64x64 pixels whatever the preset, and are the paper's
             for variant in (name for name, v in VARIANTS.items() if v.takes_pixels):
                 yield {"preset": "paper", "split": rule, "variant": variant, "name": "frames"}
+
+
+def _refuse_other_clips(cache: Path, asked: int, out: Path) -> None:
+    """Refuse a cache with clips of another call, which heads would be trained on too."""
+    held = len(Cache(cache).clips())
+    if held > asked:
+        raise UsageError(
+            f"--out {out} holds {held} clips of an earlier call, and this one asks for {asked}: choose another folder, "
+            "or give the same videos and classes"
+        )
 
 
 def _row(job: dict[str, str], trained: dict[str, Any]) -> Row:

@@ -82,11 +82,16 @@ def refuse_other_runs(out: Path, folders: Sequence[Path]) -> None:
     Raises:
         UsageError: If ``out`` or a folder in it holds a run that is not among ``folders``.
     """
-    others = [p.parent for p in (out / "run.json", *sorted(out.glob("*/run.json"))) if p.parent not in folders]
+    others = [p.parent for p in (out / "run.json", *_run_files(out)) if p.parent not in folders]
     if any((f / "run.json").exists() for f in others):
         raise UsageError(
             f"--out {out}: {others[-1]} holds a run of an earlier call with other seeds or folds; choose another folder"
         )
+
+
+def _run_files(folder: Path) -> list[Path]:
+    """Return the ``run.json`` of the run folders in a folder; what a killed writer left behind is none."""
+    return [path for path in sorted(folder.glob("*/run.json")) if not path.parent.name.startswith(TEMPORARY)]
 
 
 def _holds_something_else(folder: Path) -> bool:
@@ -193,7 +198,7 @@ def read_runs(folder: Path) -> list[Run]:
         FitrecError: If one was written by another version.
         StoreCorrupt: If files are damaged or do not belong together.
     """
-    seeds = [f.parent for f in sorted(folder.glob("*/run.json"))]
+    seeds = [f.parent for f in _run_files(folder)]
     if (folder / "run.json").is_file() or not seeds:
         return [read_run(folder)]
     runs = [read_run(seed) for seed in seeds]
@@ -244,7 +249,7 @@ def _check_shapes(config: HeadConfig, stored: Mapping[str, Tensor], folder: Path
 
 
 def _best_run(folder: Path) -> Path:
-    runs = [f.parent for f in sorted(folder.glob("*/run.json"))]
+    runs = [f.parent for f in _run_files(folder)]
     if not runs:
         raise UsageError(f"no run at {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")
     return min(runs, key=_lowest_loss)

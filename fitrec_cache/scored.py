@@ -15,7 +15,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from fitrec_cache.errors import StoreCorrupt, UsageError
-from fitrec_cache.files import canonical_json
+from fitrec_cache.files import canonical_json, run_folders
 
 _MOST_JSON_BYTES = 200_000_000
 
@@ -123,7 +123,7 @@ def read_scored(folder: Path) -> ScoredRun:
 def _run_folders(folders: Sequence[Path]) -> list[Path]:
     found: dict[Path, Path] = {}
     for folder in folders:
-        below = sorted(path.parent for path in folder.rglob("run.json"))
+        below = run_folders(folder)
         if not below:
             raise UsageError(f"no run in {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")
         for each in below:

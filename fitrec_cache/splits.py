@@ -136,7 +136,7 @@ def make_split(
 
 
 def leakage(split: Split, groups: Sequence[str | None]) -> int:
-    """Count the test clips that have a clip of their own group in training.
+    """Count the test clips that have a clip of their own group among those of training and validation.
 
     Args:
         split: A split of these clips.
@@ -145,7 +145,7 @@ def leakage(split: Split, groups: Sequence[str | None]) -> int:
     Returns:
         The number of test clips, 0 if no group is on both sides; clips without a group do not count.
     """
-    return _leaks(groups, split.train.tolist(), split.test.tolist())
+    return _leaks(groups, [*split.train.tolist(), *split.val.tolist()], split.test.tolist())
 
 
 def _leaks(groups: Sequence[str | None], train: Iterable[int], test: Iterable[int]) -> int:
@@ -416,6 +416,6 @@ def _remarks(clips: _Clips, parts: dict[str, set[int]]) -> list[str]:
         notes.append(f"{len(untested)} classes have no test clip: {', '.join(untested)}")
     if untrained := sorted(known - trained):
         notes.append(f"{len(untrained)} classes have no training clip: {', '.join(untrained)}")
-    if leaks := _leaks(clips.groups, parts["train"], parts["test"]):
+    if leaks := _leaks(clips.groups, parts["train"] | parts["val"], parts["test"]):
         notes.append(f"leaks: {leaks} of {len(parts['test'])} test clips share a group with a training clip")
     return notes

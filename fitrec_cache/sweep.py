@@ -65,6 +65,7 @@ class SweepReport:
         finalists: The best tries, best first: ``settings``, ``val_accuracy`` in the search, ``val_accuracy_again``
             with other seeds.
         space: What was searched.
+        notes: What a reader of the result must know.
         seconds: Wall time of this call.
     """
 
@@ -78,6 +79,7 @@ class SweepReport:
     start_again: float
     finalists: tuple[dict[str, Any], ...]
     space: dict[str, Any]
+    notes: tuple[str, ...]
     seconds: float
 
     @property
@@ -119,7 +121,8 @@ def sweep(
 
     The tree-structured Parzen estimator proposes settings; a try that is below the median of the others after its
     first splits is given up. The best tries are trained again with other seeds, and the best of those is the answer.
-    No test side is ever looked at. A call that was interrupted goes on where it was.
+    No split's test side is looked at for that split;
+    where several splits overlap, a note says so. A call that was interrupted goes on where it was.
 
     Args:
         out: Folder of the search; ``sweep.json`` there is the result.
@@ -165,7 +168,7 @@ def sweep(
     )
     make_folder(out)
     study = _open_study(optuna, out, problem.name)
-    native = get_recipe("native").change(epochs=epochs)
+    native = get_recipe("native")  # as train-head has it: with few clips for more epochs than a try has
     others = range(1, 1 + _FINAL_SEEDS)
     start = problem.score(native, None, range(1))
     done = sum(t.state.is_finished() for t in study.trials)
@@ -180,15 +183,17 @@ def sweep(
         raise UsageError("no try was finished: give more --trials")
     different = {json.dumps(t.params, sort_keys=True): t for t in sorted(complete, key=lambda t: t.value)}
     best = sorted(different.values(), key=lambda t: -t.value)[:finalists]
-    again = [problem.score(*problem.recipe(t.params), others) for t in best]
-    ranked = sorted(zip(best, again, strict=True), key=lambda pair: -pair[1])
+    again = [problem.score_or_none(*problem.recipe(t.params), others) for t in best]
+    ranked = sorted([(t, value) for t, value in zip(best, again, strict=True) if value is not None], key=_by_value)
+    if not ranked:
+        raise UsageError("the best tries diverged with other seeds: give more --trials")
     report = SweepReport(
         out=str(out),
         variant=variant,
         backbone=problem.backbone,
         splits=tuple(problem.splits),
         n_val=sum(len(val.targets) for _, val in problem.sides),
-        tries={"finished": len(complete), "given_up": len(study.trials) - len(complete)},
+        tries={"finished": len(complete), "given_up": sum(t.state.name == "PRUNED" for t in study.trials)},
         start=start,
         start_again=problem.score(native, None, others),
         finalists=tuple(
@@ -196,6 +201,7 @@ def sweep(
             for t, value in ranked
         ),
         space=dict(SPACE),
+        notes=tuple(problem.notes),
         seconds=time.perf_counter() - started,
     )
     write_json(out / "sweep.json", report.to_dict())
@@ -209,12 +215,14 @@ class Problem:
         backbone: Names of the features.
         sides: The training and the validation side of each split; test sides are never kept.
         splits: What each split is.
+        notes: That clips tested by one split are looked at in another, if some are.
     """
 
     def __init__(self, *, variant: str, backbone: str, n_classes: int, epochs: int) -> None:
         self.variant, self.backbone, self.n_classes, self.epochs = variant, backbone, n_classes, epochs
         self.sides: list[tuple[Side, Side]] = []
         self.splits: list[str] = []
+        self.notes: list[str] = []
         self.data_sha256 = ""
 
     @classmethod
@@ -238,6 +246,8 @@ class Problem:
         problem.data_sha256 = data.digest()
         targets = np.array([labels.index(label) for label in data.labels], dtype=np.int64)
         clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups, "extra": data.extra}
+        seen: set[int] = set()
+        tested: set[int] = set()
         for rule in split:
             for number in seed:
                 for fold in make_folds(rule, **clips, seed=number):  # type: ignore[arg-type]
@@ -245,6 +255,13 @@ class Problem:
                     train, val = (take_side(data.values, targets, side) for side in sides)
                     problem.sides.append((train, val))
                     problem.splits.append(" ".join(p for p in (fold.split.rule, fold.name, f"seed {number}") if p))
+                    seen.update(np.concatenate(sides).tolist())
+                    tested.update(fold.split.test.tolist())
+        if both := len(seen & tested):
+            problem.notes.append(
+                f"{both} of {len(tested)} clips that one of these splits tests are in training or validation of "
+                "another: for a test that the search has not touched, give one split, or keep clips out of all"
+            )
         return problem
 
     @property
@@ -283,6 +300,13 @@ class Problem:
                 if report is not None:
                     report(float(np.mean(found)), len(found))
         return float(np.mean(found))
+
+    def score_or_none(self, recipe: Recipe, attention: str | None, seeds: Sequence[int]) -> float | None:
+        """Return the score, or None if a training diverges."""
+        try:
+            return self.score(recipe, attention, seeds)
+        except UsageError:
+            return None
 
     def objective(self, optuna: Any) -> Any:
         """Return the function that optuna calls with a trial."""
@@ -343,6 +367,10 @@ def _open_study(optuna: Any, out: Path, name: str) -> Any:
         sampler=optuna.samplers.TPESampler(seed=done, n_startup_trials=15),  # goes on, does not begin again
         pruner=optuna.pruners.MedianPruner(n_startup_trials=10, n_warmup_steps=0),
     )
+
+
+def _by_value(pair: tuple[Any, float]) -> float:
+    return -pair[1]
 
 
 def _best_value(study: Any) -> float:

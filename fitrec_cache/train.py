@@ -115,7 +115,7 @@ def train_head(
     trainer = _Trainer(
         variant=variant,
         attention=attention,
-        recipe=find_precision(chosen, where),
+        recipe=find_precision(chosen, where, variant),
         recipe_name=recipe,
         false_alarm_rate=false_alarm_rate,
         device=where,
@@ -427,7 +427,8 @@ def _verdicts(jobs: Sequence[_Job], data: Features, n_seeds: int) -> list[str]:
         return [(f"seed {job.seed}: " if n_seeds > 1 else "") + said.text for job, said in judged]
     lines = [f"fold {job.fold.name}, seed {job.seed}: {said.text}" for job, said in judged if said.leaks]
     sound = len(judged) - len(lines)
-    return [*lines, f"no leak found in {sound} of {len(judged)} folds"]
+    unknown = "" if any(group is not None for group in data.groups) else "; groups are unknown"
+    return [*lines, f"no leak found in {sound} of {len(judged)} folds{unknown}"]
 
 
 def _fold_notes(jobs: Sequence[_Job], n_seeds: int) -> list[str]:

@@ -66,8 +66,8 @@ def write_frames(cache, keys, t):
 
 
 def truth(split, recording):
-    """Test clips that have a clip of their own recording in training, worked out clip by clip."""
-    trained = {recording[i] for i in split.train}
+    """Test clips that have a clip of their own recording in training or validation, worked out clip by clip."""
+    trained = {recording[i] for i in [*split.train, *split.val]}
     return sum(recording[i] in trained for i in split.test)
 
 
@@ -159,8 +159,8 @@ def test_the_folder_has_every_pair_as_a_table_and_a_picture(tmp_path, unknown):
     with (tmp_path / "out" / "pairs.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 120
-    across = [r for r in rows if {r["side_a"], r["side_b"]} == {"train", "test"}]
-    assert len(across) == report.folds[0]["pairs"]["train-test"]
+    across = [r for r in rows if {r["side_a"], r["side_b"]} in ({"train", "test"}, {"val", "test"})]
+    assert len(across) == report.folds[0]["pairs"]["train-test"] + report.folds[0]["pairs"]["val-test"]
     assert [float(r["similarity"]) for r in across[:20]] == [e["similarity"] for e in report.examples]
     with Image.open(tmp_path / "out" / "pairs.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
@@ -228,13 +228,15 @@ def sides(train, val, test):
     return Split(rule="r", seed=0, notes=(), **{k: np.array(v, dtype=np.int64) for k, v in parts.items()})
 
 
-def test_the_verdict_counts_test_clips_and_ignores_validation():
+def test_the_verdict_counts_test_clips_near_training_or_validation():
     values, labels, recording = recordings(20, 2)
     found = find_near_duplicates(embed([values]), labels=labels, groups=[None] * 40)
     groups = [f"g{r}" for r in recording]
-    apart = verdict(sides(range(20), [20, 22], [21, 23, *range(24, 40)]), groups, found)  # val and test share
+    apart = verdict(sides(range(20), [20, 21], range(22, 40)), groups, found)
     assert (apart.leaks, apart.share_group, apart.near_duplicate, apart.n_test) == (False, 0, 0, 18)
     assert apart.text.startswith("no leak found: 0 of 18 test clips share a group with training, 0 have a near-dup")
+    val = verdict(sides(range(20), [20, 22], [21, 23, *range(24, 40)]), groups, found)  # val and test share two
+    assert (val.leaks, val.share_group, val.near_duplicate) == (True, 2, 2)
     mixed = verdict(sides([*range(20), 20], [], [21, *range(22, 40)]), [None] * 40, found)
     assert (mixed.leaks, mixed.share_group, mixed.near_duplicate) == (True, 0, 1)
     both = verdict(sides([0, 2, 3], [], [1, 4]), groups, found)

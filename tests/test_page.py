@@ -24,6 +24,7 @@ from fitrec_cache.page import report
 from fitrec_cache.page.models import gather, wilson
 from fitrec_cache.page.records import read_records
 from fitrec_cache.recipes import RECIPES
+from fitrec_cache.scored import find_models
 from fitrec_cache.train import train_head
 
 HOSTILE = '<script>console.error("owned")</script><img src=http://127.0.0.1/x onerror=alert(1)>'
@@ -276,6 +277,25 @@ def test_a_split_that_leaks_is_never_the_headline(page, tmp_path):
     assert [m.first.split for m in models] == ["group", "random"]
     _, seen = page(tmp_path / "a", tmp_path / "b")
     assert "recognises 50.0 % of 2 clips from recordings it had not seen" in seen.words
+
+
+@pytest.mark.parametrize("groups", [["a", "b"], [None, None]])
+def test_recordings_are_said_to_be_apart_only_where_they_are_known(page, tmp_path, groups):
+    split = {"rule": "kfold:2", "notes": [], "train": ["x"], "val": [], "test": ["p", "q"], "test_groups": groups}
+    write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 1], test=["p", "q"], split_document=split)
+    _, seen = page(tmp_path / "a")
+    known = groups[0] is not None
+    assert ("recordings it had not seen" in seen.words) == known
+    assert ("No recording is on both sides" in seen.words) == known
+    assert ("Clips of one recording are on one side only" in seen.words) == known
+
+
+def test_what_a_killed_writer_left_is_no_run(tmp_path):
+    run = write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 1])
+    (run / ".tmp-123").mkdir()
+    (run / ".tmp-123" / "run.json").write_text("{}")
+    assert len(read_records([tmp_path])) == 1
+    assert len(find_models([tmp_path])[0]) == 1
 
 
 def test_pairs_are_compared_clip_by_clip(page, tmp_path):

@@ -39,6 +39,18 @@ def test_answers_come_in_order_from_processes_with_their_threads():
     assert len(done) == 3
 
 
+class Deadly:
+    """Ends the process that receives it, before that has taken an item."""
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+def test_processes_that_cannot_begin_are_an_error_with_advice():
+    with pytest.raises(FitrecError, match=r"a process ended.*__main__"):
+        map_in_processes(refuse, Deadly(), [0, 1], processes=2, threads=1)
+
+
 def test_what_goes_wrong_there_is_raised_here():
     with pytest.raises(UsageError, match="nobody cannot do 1"):
         map_in_processes(refuse, "nobody", [0, 1], processes=2, threads=1)

@@ -74,6 +74,15 @@ def test_a_second_call_makes_nothing_again(reproduced, video_folder):
     assert np.array_equal([r.figures["accuracy"] for r in again.table2], [r.figures["accuracy"] for r in report.table2])
 
 
+def test_other_clips_than_those_of_the_first_call_are_refused(reproduced, video_folder):
+    _, out, backbones = reproduced
+    before = (out / "reproduce.json").read_bytes()
+    some = ",".join(sorted(p.name for p in video_folder.iterdir() if p.is_dir())[:2])
+    with pytest.raises(UsageError, match="holds 12 clips of an earlier call, and this one asks for 8"):
+        reproduce(video_folder, out=out, backbone=backbones, classes=some, **SMALL)
+    assert (out / "reproduce.json").read_bytes() == before
+
+
 def test_wrong_use_is_refused(tmp_path, video_folder):
     with pytest.raises(UsageError, match="expected three"):
         reproduce(video_folder, out=tmp_path / "x", backbone=["resnet50"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 
 import h5py
@@ -10,6 +11,7 @@ from test_train import toy
 
 from fitrec_cache import sweep as module
 from fitrec_cache.errors import FitrecError, UsageError
+from fitrec_cache.recipes import get_recipe
 from fitrec_cache.sweep import sweep
 from fitrec_cache.train import train_head
 
@@ -79,12 +81,35 @@ def test_a_search_goes_on_where_it_was(tmp_path, features, monkeypatch):
         sweep(out=tmp_path / "sweep", features=features, **FAST | {"epochs": 4})
 
 
+def test_clips_tested_by_one_split_and_seen_in_another_are_told(tmp_path, features):
+    report = sweep(out=tmp_path / "two", features=features, **FAST | {"trials": 1})
+    assert re.match(r"\d+ of \d+ clips that one of these splits tests are in training or validation", report.notes[0])
+    assert sweep(out=tmp_path / "one", features=features, **FAST | {"trials": 1, "seed": [0]}).notes == ()
+
+
+def test_a_finalist_that_diverges_is_left_out(tmp_path, features, monkeypatch):
+    score = module.Problem.score
+
+    def scored(self, recipe, attention, seeds, report=None):
+        if list(seeds) == [1, 2, 3] and recipe != get_recipe("native"):
+            refused.append(recipe)
+            if len(refused) == 1:
+                raise UsageError("training diverged")
+        return score(self, recipe, attention, seeds, report)
+
+    refused = []
+    monkeypatch.setattr(module.Problem, "score", scored)
+    report = sweep(out=tmp_path / "sweep", features=features, **FAST)
+    assert len(refused) == 2
+    assert len(report.finalists) == 1
+
+
 @pytest.mark.parametrize("native", [0.0, 1.0])
 def test_native_is_judged_by_the_seeds_of_the_finalists(tmp_path, features, monkeypatch, native):
     score, asked = module.Problem.score, []
 
     def scored(self, recipe, attention, seeds, report=None):
-        if recipe.learning_rate == 3e-3:  # exactly native's: tries are drawn from a range
+        if recipe == get_recipe("native"):  # with its steps: the one that train-head has
             asked.append(list(seeds))
             return native
         return score(self, recipe, attention, seeds, report)

@@ -460,6 +460,8 @@ def test_the_precision_of_the_machine_is_kept_with_the_run(tmp_path, features, m
         monkeypatch.setattr("fitrec_cache.fit.computes_in_bf16", lambda _, found=found: found)
         train_head(out=tmp_path / name, features=features, epochs=1)
         assert run_of(tmp_path / name)["training"]["precision"] == name
+    train_head(out=tmp_path / "mean", features=features, epochs=1, variant="mean", settings=["precision=bf16"])
+    assert run_of(tmp_path / "mean")["training"]["precision"] == "fp32"  # it has no such product
     train_head(out=tmp_path / "paper", features=features, epochs=1, recipe="paper")
     assert run_of(tmp_path / "paper")["training"]["precision"] == "fp32"
     with pytest.raises(UsageError, match=r"precision 'fp64'.*auto"):

@@ -102,11 +102,11 @@ def _own_first(record: Record, cache: Cache) -> list[Store]:
 
 
 def _across(found: NearDuplicates, split: Split) -> list[tuple[float, int, int]]:
-    """Return the pairs between training and test as (similarity, training clip, test clip), the most alike first."""
-    first_test, n_train = len(split.train) + len(split.val), len(split.train)
+    """Return the pairs of a training or validation clip and a test clip, as (similarity, one, other), likest first."""
+    first_test = len(split.train) + len(split.val)
     pairs = zip(found.similarity.tolist(), found.pairs.tolist(), strict=True)
     # Clips are numbered side by side, so in a pair (smaller first) the training clip comes first.
-    return [(alike, a, b) for alike, (a, b) in pairs if a < n_train and b >= first_test]
+    return [(alike, a, b) for alike, (a, b) in pairs if a < first_test <= b]
 
 
 def _pairs(across: Sequence[tuple[float, int, int]], clips: Sequence[HeldClip], frames: Frames | None) -> list[Pair]:

@@ -14,6 +14,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
+from fitrec_cache.files import run_folders
 from fitrec_cache.runs import RUN_VERSION, read_results
 
 
@@ -117,7 +118,7 @@ def read_records(paths: Sequence[Path]) -> list[Record]:
         raise UsageError("no run given: expected at least one folder made by `fitrec-cache train-head --out`")
     found: dict[Path, Path] = {}
     for path in paths:
-        inside = sorted(p.parent for p in path.rglob("run.json")) if not (path / "run.json").is_file() else [path]
+        inside = run_folders(path) if not (path / "run.json").is_file() else [path]
         if not inside:
             raise UsageError(f"no run at {path}: expected a folder made by `fitrec-cache train-head --out {path}`")
         found |= {folder.resolve(): folder for folder in inside}

@@ -76,7 +76,7 @@ def _curves(model: Model) -> tuple[Chart, ...]:
     runs = [(record.metrics["history"], int(record.metrics["best_epoch"])) for record in model.records]
     last, kept = model.shown.metrics["history"][-1], model.shown.best
     words = {
-        "loss": f"from {last['train_loss']:.2f} in training to {kept['val_loss']:.2f} in validation at its lowest",
+        "loss": f"from {last['train_loss']:.2f} in training to {kept['val_loss']:.2f} in validation at the kept epoch",
         "accuracy": f"{last['train_accuracy']:.0%} in training at the end, {kept['val_accuracy']:.0%} in validation "
         "at the kept epoch",
     }

@@ -89,8 +89,9 @@ def headline(model: Model, leaky: Collection[str]) -> str:
 
 
 def grouped(model: Model) -> bool:
-    """Whether the split's rule keeps recordings together."""
-    return model.first.split.startswith(("group", "official", "leave-one", "kfold"))
+    """Whether the split's rule keeps recordings together, and knows them: without groups ``kfold`` divides clips."""
+    rule = model.first.split.startswith(("group", "official", "leave-one", "kfold"))
+    return rule and all(None not in record.run["split"].get("test_groups", ()) for record in model.records)
 
 
 def leaks(model: Model) -> list[str]:
