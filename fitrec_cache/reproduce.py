@@ -148,6 +148,8 @@ def reproduce(
     if unknown or not preset or not split:
         got = f"presets {unknown or list(preset)} and splits {list(split)}"
         raise UsageError(f"{got}: expected at least one of each, presets paper or native")
+    if "auto" in split or len(set(split)) < len(split):
+        raise UsageError(f"splits {list(split)}: expected each once, and by its own name (auto is group or random)")
     for rule in split:
         check_folds(rule)
     check_seeds(seed)

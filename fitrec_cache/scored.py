@@ -179,7 +179,7 @@ def _names(settings: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _whole(name: str, runs: Sequence[ScoredRun]) -> tuple[list[ScoredRun], list[str]]:
-    """Return the runs of the seeds that have every fold."""
+    """Return the runs of the seeds that have the most folds, the same ones, and notes of what is missing."""
     if twice := [key for key, n in Counter((r.seed, r.fold) for r in runs).items() if n > 1]:
         same = [str(r.folder) for r in runs if (r.seed, r.fold) == twice[0]]
         raise UsageError(
@@ -187,13 +187,17 @@ def _whole(name: str, runs: Sequence[ScoredRun]) -> tuple[list[ScoredRun], list[
             "name one of them"
         )
     folds = {r.fold for r in runs}
-    have = Counter(r.seed for r in runs)
-    if len(set(have.values())) == 1:
-        return list(runs), []
-    most = max(have.values())
-    left_out = sorted(s for s, n in have.items() if n < most)
-    note = f"{name}: seed {', '.join(map(str, left_out))} lacks some of the {len(folds)} folds: left out"
-    return [r for r in runs if r.seed not in left_out], [note]
+    have: dict[int, set[str]] = {}
+    for run in runs:
+        have.setdefault(run.seed, set()).add(run.fold)
+    most = max(have.values(), key=len)
+    notes = []
+    if left_out := sorted(s for s, there in have.items() if there != most):
+        notes.append(f"{name}: seed {', '.join(map(str, left_out))} lacks some of the {len(folds)} folds: left out")
+    kind, _, number = runs[0].settings["split"].partition(":")
+    if kind == "kfold" and number.isdigit() and len(most) < int(number):
+        notes.append(f"{name}: only {len(most)} of {number} folds are there, so not every clip was tested")
+    return [r for r in runs if r.seed not in left_out], notes
 
 
 def _check_classes(runs: Sequence[ScoredRun]) -> None:

@@ -338,6 +338,7 @@ class _Trainer:
                 **sides,
                 "test_groups": [data.groups[i] for i in split.test],
                 "unknown": [] if job.strangers is None else job.strangers.clip_ids,
+                **({} if job.strangers is None else {"unknown_classes": sorted(set(job.strangers.labels))}),
             },
             "data_sha256": self.data_sha256,
             "sources": data.sources,

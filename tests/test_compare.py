@@ -122,6 +122,20 @@ def test_a_seed_without_all_folds_is_left_out_and_named(tmp_path):
     assert report.notes == ("mean on net: seed 1 lacks some of the 2 folds: left out",)
 
 
+def test_folds_that_are_missing_are_told(tmp_path):
+    for seed, folds in ((0, ("01", "02")), (1, ("03", "04"))):
+        for fold in folds:
+            where = tmp_path / f"{fold}-seed{seed}"
+            write_run(where, [1, 0], fold=fold, seed=seed, first=2 * int(fold), split="kfold:4")
+    report = compare([tmp_path])
+    assert report.models[0].seeds == (0,)
+    assert report.models[0].n == 4
+    assert report.notes == (
+        "mean on net: seed 1 lacks some of the 4 folds: left out",
+        "mean on net: only 2 of 4 folds are there, so not every clip was tested",
+    )
+
+
 def test_several_pairs_are_adjusted_for_their_number(tmp_path):
     rng = np.random.default_rng(0)
     rights = {"a": rng.random(200) < 0.9, "b": rng.random(200) < 0.8, "c": rng.random(200) < 0.3}

@@ -341,7 +341,7 @@ def test_wilson_agrees_with_scipy():
 
 def test_the_command_is_what_differs_from_the_recipe(page, tmp_path):
     training = {**RECIPES["native"].to_dict(), "epochs": 7, "dropout": 0.5, "device": "cpu"}
-    split = {"rule": "kfold:3", "notes": [], "test": ["a"], "unknown": ["Row/1.avi", "Row/2.avi"]}
+    split = {"rule": "kfold:3", "notes": [], "test": ["a"], "unknown": ["videos/1.avi"], "unknown_classes": ["Row"]}
     write_run(
         tmp_path / "r", truth=[0], guesses=[0], test=["a"], training=training, recipe="native", split="kfold:3",
         split_document=split,

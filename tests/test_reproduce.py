@@ -91,6 +91,7 @@ def test_wrong_use_is_refused(tmp_path, video_folder):
     for split, message in ((["grup"], "group"), (["kfold:one"], "whole number"), (["list:a.txt,b.txt"], "cannot read")):
         with pytest.raises(UsageError, match=message):
             reproduce(video_folder, out=tmp_path / "x", split=split)
-    with pytest.raises(UsageError, match="each once"):
-        reproduce(video_folder, out=tmp_path / "x", seed=[1, 1])
+    for twice in ({"seed": [1, 1]}, {"split": ["group", "group"]}, {"split": ["group", "auto"]}):
+        with pytest.raises(UsageError, match="each once"):
+            reproduce(video_folder, out=tmp_path / "x", **twice)
     assert not (tmp_path / "x").exists()

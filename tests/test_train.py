@@ -417,6 +417,7 @@ def test_classes_left_out_are_unknown(tmp_path):
     assert stored["labels"] == ["Hop", "Lunge"]
     assert {i.split("/")[0] for side in ("train", "val", "test") for i in stored["split"][side]} == {"Hop", "Lunge"}
     assert run.unknown["n"] == 40
+    assert run_of(tmp_path / "run")["split"]["unknown_classes"] == ["Squat"]
     assert run.unknown["auroc"] > 0.95
     assert run.unknown["detected"] > 0.8
     assert run.unknown["false_alarms"] <= 0.2

@@ -125,6 +125,8 @@ def _changes(record: Record) -> list[str]:
 
 
 def unknown_classes(record: Record) -> list[str]:
-    """Return the classes that were kept from all sides, by the folders of their clips."""
-    clips = record.run["split"].get("unknown") or []
-    return sorted({str(clip).split("/")[0] for clip in clips})
+    """Return the classes that were kept from all sides; of older run folders, by the folders of their clips."""
+    split = record.run["split"]
+    if classes := split.get("unknown_classes"):
+        return [str(name) for name in classes]
+    return sorted({str(clip).split("/")[0] for clip in split.get("unknown") or []})
