@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -94,7 +95,8 @@ class Ahead:
         try:
             with self._timed("hash", time.perf_counter):
                 stamp = file_stamp(clip.path)
-                return Hashed(clip, content_hash(clip.path), stamp=stamp)
+                key = sys.intern(content_hash(clip.path))  # every store has it too
+                return Hashed(clip, key, stamp=stamp)
         except VideoError as error:
             return Hashed(clip, "", problem=str(error))
 

