@@ -101,7 +101,7 @@ def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
         rows["ready"].append(seconds(lambda: [best.embed_prepared(x) for x in ready]) / len(ready))
         rows["decode"].append(decode_all(clips))
         for key, some in (("extract", clips), ("extract_eager", part)):
-            cache = args.work / "cache"
+            cache = args.work / "cache-stage-one"
             shutil.rmtree(cache, ignore_errors=True)
             listed = manifest(some, args.work / "clips.csv")
             report = extract(listed, cache=cache, backbone=[text], compile=key == "extract")

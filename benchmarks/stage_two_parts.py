@@ -49,7 +49,8 @@ def ensure_cache(args: argparse.Namespace) -> None:
         classes = sorted({c.parent.name for c in clips})[:6]
         some = [c for name in classes for c in [c for c in clips if c.parent.name == name][:6]]
         videos = manifest(some, args.work / "quick.csv")
-    extract(videos, cache=args.cache, backbone=[f"{n}={args.weights / n}.safetensors" for n in BACKBONES])
+    texts = [f"{n}={args.weights / n}.safetensors" for n in BACKBONES]
+    extract(videos, cache=args.cache, backbone=texts, compile=not args.quick)
 
 
 def run_json(command: Sequence[object]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -20,6 +21,9 @@ from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_ha
 from fitrec_cache.errors import VideoError
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.store import Store
+
+#: Clips on their way for each core: in turns enough that waiting for the last of them hardly counts.
+_CLIPS_IN_TURN, _CLIPS_BESIDE = 8, 2
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class Ahead:
 
     Attributes:
         busy: Seconds of work by kind, summed over threads and processes.
+        in_turns: Whether to embed and to make ready in turns: where both want the same cores. The threads of a network
+            wait for each other, so that one held up by a decoder holds up all; beside a GPU nothing is held up.
         distance: How many clips may be on their way at once.
     """
 
@@ -67,12 +73,16 @@ class Ahead:
         self._pool: DecoderPool | None = None
         self._lock = threading.Lock()
         self.busy = {"hash": 0.0, "decode": 0.0, "prepare": 0.0}
-        self.distance = 2 * (workers or 1)
+        self.in_turns = any(m.on_cpu for m in models)
+        self._threads = workers or os.cpu_count() or 1
+        self.distance = (_CLIPS_IN_TURN if self.in_turns else _CLIPS_BESIDE) * self._threads
 
     def __enter__(self) -> Ahead:
         with ExitStack() as stack:
             self._hashing = stack.enter_context(_threads("hash", 2))
-            self._preparing = stack.enter_context(_threads("prepare", max(1, (self._workers or 2) // 2)))
+            self._preparing = stack.enter_context(
+                _threads("prepare", self._threads if self.in_turns else max(1, self._threads // 2))
+            )
             self._stack = stack.pop_all()
         return self
 

@@ -141,6 +141,11 @@ class Backbone:
             self._forward = torch.compile(self._network, dynamic=False, options={"freezing": True})
         self._compiled_for: set[int] = set()
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it computes on the processor, and so needs the cores that decoders use."""
+        return self._device.type == "cpu"
+
     def identity(self) -> dict[str, Any]:
         """Return everything about this backbone that could change an embedding, as plain JSON values."""
         preprocessing = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.preprocessing).items()}

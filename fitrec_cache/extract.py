@@ -7,7 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -326,7 +326,7 @@ class _Run:
             self.turns.close()
 
     def _tasks(self, clips: Iterable[Clip], ahead: Ahead) -> Iterator[_Task]:
-        """Yield tasks in order while later clips are already made ready."""
+        """Yield tasks in order while later clips are made ready, or in turns with that."""
         queue: deque[_Task] = deque()
         coming = ahead.hashes(clips, self.held)
         while True:
@@ -335,9 +335,18 @@ class _Run:
             if hashed is None:
                 break
             queue.append(self._task(hashed, ahead))
-            if len(queue) > ahead.distance:
+            if len(queue) > ahead.distance and ahead.in_turns:
+                yield from self._all_ready(queue)
+                queue.clear()
+            elif len(queue) > ahead.distance:
                 yield queue.popleft()
-        yield from queue
+        yield from self._all_ready(queue) if ahead.in_turns else queue
+
+    def _all_ready(self, tasks: Iterable[_Task]) -> Iterable[_Task]:
+        """Return tasks once all of them are ready to be embedded."""
+        with self._timed("wait for frames"):
+            wait([task.coming for task in tasks if task.coming is not None])
+        return tasks
 
     def _task(self, hashed: Hashed, ahead: Ahead) -> _Task:
         clip, key = hashed.clip, hashed.key

@@ -13,7 +13,7 @@ import pytest
 from conftest import SMALL
 from make_video import read_number, write_video
 
-from fitrec_cache import decoding
+from fitrec_cache import ahead, decoding
 from fitrec_cache import extract as module
 from fitrec_cache.backbone import Backbone, load_backbone
 from fitrec_cache.cache import Cache
@@ -374,6 +374,38 @@ def test_the_report_says_where_the_time_went(run, monkeypatch):
     assert report.to_dict()["bottleneck"] == report.bottleneck
     assert report.beside.keys() == {"hash", "decode", "prepare"}
     assert all(s > 0 for s in report.beside.values())
+
+
+@pytest.mark.parametrize(("on_cpu", "order"), [(True, "mmeemmee"), (False, "mmmemeee")])
+def test_where_cores_are_shared_clips_are_made_ready_and_embedded_in_turns(run, monkeypatch, on_cpu, order):
+    events, busy, held_up = [], [], []
+    submit, prepare, embed = ahead.Ahead.submit, ahead.Ahead._prepare, Backbone.embed_prepared
+
+    def note_submit(self, *given):
+        events.append("m")
+        return submit(self, *given)
+
+    def note_prepare(self, *given):
+        busy.append(True)
+        time.sleep(0.02)
+        found = prepare(self, *given)
+        busy.pop()
+        return found
+
+    def note_embed(self, x):
+        if len(x) > 1:
+            events.append("e")
+            held_up.extend(busy)
+        return embed(self, x)
+
+    monkeypatch.setattr(ahead.Ahead, "submit", note_submit)
+    monkeypatch.setattr(ahead.Ahead, "_prepare", note_prepare)
+    monkeypatch.setattr(Backbone, "embed_prepared", note_embed)
+    monkeypatch.setattr(Backbone, "on_cpu", on_cpu)
+    monkeypatch.setattr(ahead, "_CLIPS_IN_TURN", 1)
+    assert run().done == 4
+    assert "".join(events) == order
+    assert not (on_cpu and held_up)
 
 
 @pytest.mark.parametrize(

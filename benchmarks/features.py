@@ -1,0 +1,80 @@
+"""What other features are worth to a head under the recipe ``native``, judged on validation sides only.
+
+    python benchmarks/features.py CACHE LISTS_DIR --out benchmarks/results/features.json [--denser CACHE]
+
+CACHE has ``native`` and ``grid`` features of three backbones (what is missing is left out), the other one T = 40 frames
+a clip. LISTS_DIR has UCF101-style trainlist01-03 and testlist01-03; their test clips are not used at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stage_two_parts import ON_FEATURES
+
+from fitrec_cache.cache import Cache
+from fitrec_cache.recipes import get_recipe
+from fitrec_cache.sweep import Problem
+
+#: Frames drawn from clips that have more.
+DRAWN = 20
+
+
+def choices(cache: Path, denser: Path | None) -> Iterator[dict[str, Any]]:
+    """Yield each variant with the features it could have: folder, backbones, preset, and frames drawn (0: all)."""
+    for variant, backbone in ON_FEATURES:
+        for preset in ("native", "grid"):
+            yield {"cache": cache, "variant": variant, "backbone": [backbone], "preset": preset, "draw": 0}
+        if denser is not None:
+            for draw in (0, DRAWN):
+                yield {"cache": denser, "variant": variant, "backbone": [backbone], "preset": "native", "draw": draw}
+    together = ["resnet50", "tf_efficientnet_b0"]
+    for variant in ("mean", "resnet50-lstm-attention"):
+        yield {"cache": cache, "variant": variant, "backbone": together, "preset": "native", "draw": 0}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("lists", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--denser", type=Path, help="a cache with 40 frames a clip")
+    parser.add_argument("--seeds", type=int, default=2)
+    args = parser.parse_args()
+    rules = [f"list:{args.lists}/trainlist0{k}.txt,{args.lists}/testlist0{k}.txt" for k in (1, 2, 3)]
+    found: dict[str, Any] = {"seeds": args.seeds, "rows": []}
+    for choice in choices(args.cache, args.denser):
+        draw, folder = choice.pop("draw"), choice["cache"]
+        held = {(s.identity["backbone"], s.identity["preprocessing"]["preset"]) for s in Cache(folder).feature_stores()}
+        if any((name, choice["preset"]) not in held for name in choice["backbone"]):
+            continue
+        problem = Problem.load(**choice, split=rules, seed=[0], epochs=40)
+        frames, width = problem.sides[0][0].values.shape[1:]
+        started = time.perf_counter()
+        scores = [problem.score(get_recipe("native").change(draw=draw), None, [seed]) for seed in range(args.seeds)]
+        row = {
+            "variant": choice["variant"],
+            "features": "+".join(choice["backbone"]),
+            "preset": choice["preset"],
+            "frames": frames,
+            "drawn": draw or frames,
+            "values_a_frame": width,
+            "val_accuracy": statistics.mean(scores),
+            "spread_of_seeds": float(np.ptp(scores)),
+            "seconds": round(time.perf_counter() - started, 1),
+        }
+        found["n_val"] = [len(val.targets) for _, val in problem.sides]
+        found["rows"].append(row)
+        print(json.dumps(row), flush=True)
+        args.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
