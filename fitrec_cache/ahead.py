@@ -74,15 +74,14 @@ class Ahead:
         self._lock = threading.Lock()
         self.busy = {"hash": 0.0, "decode": 0.0, "prepare": 0.0}
         self.in_turns = any(m.on_cpu for m in models)
-        self._threads = workers or os.cpu_count() or 1
-        self.distance = (_CLIPS_IN_TURN if self.in_turns else _CLIPS_BESIDE) * self._threads
+        cores = workers or os.cpu_count() or 1
+        self._preparers = cores if self.in_turns else max(1, cores // 2)
+        self.distance = (_CLIPS_IN_TURN if self.in_turns else _CLIPS_BESIDE) * cores
 
     def __enter__(self) -> Ahead:
         with ExitStack() as stack:
             self._hashing = stack.enter_context(_threads("hash", 2))
-            self._preparing = stack.enter_context(
-                _threads("prepare", self._threads if self.in_turns else max(1, self._threads // 2))
-            )
+            self._preparing = stack.enter_context(_threads("prepare", self._preparers))
             self._stack = stack.pop_all()
         return self
 
