@@ -99,12 +99,13 @@ class Ahead:
             yield queue.popleft().result()
 
     def _hash(self, clip: Clip, held: Mapping[str, HeldClip]) -> Hashed:
-        if clip.path is None:
+        path = clip.path
+        if path is None:
             return Hashed(clip, held[clip.clip_id].video_sha256)
         try:
             with self._timed("hash", time.perf_counter):
-                stamp = file_stamp(clip.path)
-                key = sys.intern(content_hash(clip.path))  # every store has it too
+                stamp = file_stamp(path)
+                key = sys.intern(content_hash(path))  # every store has it too
                 return Hashed(clip, key, stamp=stamp)
         except VideoError as error:
             return Hashed(clip, "", problem=str(error))

@@ -7,6 +7,7 @@ import difflib
 import os
 import re
 import stat
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,17 +41,24 @@ class Clip:
 
     Attributes:
         clip_id: Name of the clip in every store and report, ``Class/file.ext``, separated by ``/``.
-        path: Where the video is, or None where only its cached frames are left. The file need not exist.
+        file: Path of the video below ``folder``, or absolute.
+        folder: None where only the clip's cached frames are left. The file need not exist.
         label: Name of the exercise.
         group: Clips of one group were cut from one recording; None where that is not known.
         extra: All other columns of a manifest, as text.
     """
 
     clip_id: str
-    path: Path | None
     label: str
+    file: str = ""
+    folder: Path | None = None
     group: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def path(self) -> Path | None:
+        """Where the video is; made when it is asked for, as a path kept for each clip would be most of its size."""
+        return None if self.folder is None else self.folder / self.file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,12 +171,12 @@ def _mode(path: Path) -> int:
 
 def _clip(clip_id: str, base: Path, label: str) -> Clip:
     """Return the clip of a relative path, its group read off the file name."""
-    return Clip(clip_id=clip_id, path=base / clip_id, label=label, group=_named_group(clip_id))
+    return Clip(clip_id=clip_id, file=clip_id, folder=base, label=sys.intern(label), group=_named_group(clip_id))
 
 
 def _named_group(name: str) -> str | None:
     found = _GROUPED.match(PurePosixPath(name).stem)
-    return f"{found['class']}_g{found['g']}" if found else None
+    return sys.intern(f"{found['class']}_g{found['g']}") if found else None
 
 
 # --- folders ---
@@ -177,7 +185,7 @@ def _named_group(name: str) -> str | None:
 def _walk(folder: Path) -> tuple[list[Clip], list[str]]:
     """Return the videos below the class folders, and remarks about what was passed over."""
     unreadable: list[OSError] = []
-    names = sorted(path.relative_to(folder).as_posix() for path in _files(folder, unreadable))
+    names = sorted(_files(folder, unreadable))
     videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
     inside, loose = [name for name in videos if "/" in name], [name for name in videos if "/" not in name]
     notes = [f"cannot read folder {error.filename}: {error.strerror}" for error in unreadable]
@@ -193,7 +201,8 @@ def _walk(folder: Path) -> tuple[list[Clip], list[str]]:
         if len(shown) > _LONGEST_ID or shown in clips:
             notes.append(f"skipped {shown[:60]}..: its name is too long or is that of another; rename it")
         else:
-            clips[shown] = replace(_clip(shown, folder, shown.split("/")[0]), path=folder / name)
+            clip = _clip(shown, folder, shown.split("/")[0])
+            clips[shown] = clip if shown == name else replace(clip, file=name)
     return list(clips.values()), notes
 
 
@@ -208,13 +217,15 @@ def plain_text(name: str) -> str:
     return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) in {"Cc", "Cs"} else c for c in text)
 
 
-def _files(folder: Path, unreadable: list[OSError]) -> Iterator[Path]:
-    """Yield every file below a folder that is not hidden; links are followed, but never in a circle."""
+def _files(folder: Path, unreadable: list[OSError]) -> Iterator[str]:
+    """Yield ``CLASS/FILE`` of every file below a folder that is not hidden; links are followed, never in a circle."""
     for where, folders, files in os.walk(folder, onerror=unreadable.append, followlinks=True):
         here = Path(where).resolve()
         above = {here, *here.parents}
         folders[:] = [d for d in folders if d[0] != "." and Path(where, d).resolve() not in above]
-        yield from (Path(where, file) for file in files if file[0] != ".")
+        below = PurePosixPath(Path(where).relative_to(folder).as_posix())
+        prefix = "" if below == PurePosixPath() else f"{below}/"
+        yield from (prefix + file for file in files if file[0] != ".")
 
 
 def _nothing_found(folder: Path, loose: Sequence[str]) -> str:
@@ -278,11 +289,11 @@ def _row_clip(row: Mapping[str | None, str | None], base: Path, where: str) -> C
     for name, value in (("path", written), ("label", label)):
         if not value:
             raise ManifestError(f"{where}: empty {name}. Expected the {name} of a clip in every row")
-    clip_id = PurePosixPath(written)
+    clip_id = file = PurePosixPath(written)
     if clip_id.is_absolute() or ".." in clip_id.parts:
         clip_id = PurePosixPath(label) / clip_id.name
     group = (cells.pop("group") or None) if "group" in cells else _named_group(written)
-    return Clip(clip_id=str(clip_id), path=base / written, label=label, group=group, extra=cells)
+    return Clip(clip_id=str(clip_id), file=str(file), folder=base, label=sys.intern(label), group=group, extra=cells)
 
 
 def _text_lines(path: Path) -> list[tuple[int, str]]:
@@ -404,7 +415,7 @@ def _unknown_classes(missing: Sequence[str], labels: Sequence[str]) -> UsageErro
 def _remarks(clips: Sequence[Clip]) -> list[str]:
     """Return what a user should know before spending time on these clips."""
     notes = [f"class {label} has one clip" for label, n in sorted(Counter(c.label for c in clips).items()) if n == 1]
-    absent = [clip.clip_id for clip in clips if clip.path is not None and not _mode(clip.path)]
+    absent = [clip.clip_id for clip in clips if (path := clip.path) is not None and not _mode(path)]
     if absent:
         notes.append(f"{_files_that(len(absent))} missing, of {len(clips)}: {_some(absent)}")
     groups = sorted({clip.group for clip in clips if clip.group is not None})

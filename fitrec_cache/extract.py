@@ -219,7 +219,7 @@ def _clips(
     held = [c for c in cache.clips() if not c.problem]
     if not held:
         raise UsageError(f"{cache.folder} holds no clips yet: give VIDEOS")
-    return [Clip(clip_id=c.clip_id, path=None, label=c.label, group=c.group, extra=c.extra) for c in held], []
+    return [Clip(clip_id=c.clip_id, label=c.label, group=c.group, extra=c.extra) for c in held], []
 
 
 def _load_backbones(texts: Sequence[str], preset: str, precision: str, device: str, compiled: bool) -> list[Backbone]:
@@ -410,7 +410,7 @@ class _Run:
             video_sha256=task.key,
             label=clip.label,
             group=clip.group,
-            extra=dict(clip.extra),
+            extra=clip.extra,
             problem=problem,
         )
         before = self.held.get(clip.clip_id)

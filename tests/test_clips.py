@@ -136,7 +136,8 @@ def test_manifest_with_every_column(tmp_path):
     found = find_clips(write(tmp_path / "m.csv", text))
     assert found.clips[0] == Clip(
         clip_id="Squat/v_Squat_g03_c01.avi",
-        path=tmp_path / "Squat/v_Squat_g03_c01.avi",
+        file="Squat/v_Squat_g03_c01.avi",
+        folder=tmp_path,
         label="Squat",
         group="g9",
         extra={"split": "test", "place": "gym, left"},

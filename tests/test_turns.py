@@ -11,7 +11,7 @@ from fitrec_cache.clips import Clip
 from fitrec_cache.files import host_id
 from fitrec_cache.turns import Turns
 
-CLIPS = [Clip(clip_id=f"A/{n:02d}.avi", path=None, label="A") for n in range(24)]
+CLIPS = [Clip(clip_id=f"A/{n:02d}.avi", label="A") for n in range(24)]
 
 
 @pytest.fixture
