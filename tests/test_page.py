@@ -314,7 +314,7 @@ def test_pairs_are_compared_clip_by_clip(page, tmp_path):
 def test_a_leak_is_in_the_headings(page, tmp_path):
     note = "leaks: 5 of 12 test clips share a group with a training clip"
     _, seen = page(write_run(tmp_path / "r", truth=[0, 1], guesses=[0, 1], split="random", notes=[note]))
-    assert "Split random leaks: test clips have siblings in training" in seen.words
+    assert "Split random leaks: test clips have siblings or near-duplicates in training" in seen.words
     assert note in seen.words
 
 
@@ -329,7 +329,7 @@ def test_the_split_that_was_used_is_audited(page, tmp_path, weights, inline):
     truth = [0, 0, 1, 1, 2, 2]
     write_run(tmp_path / "r", truth=truth, guesses=truth, split_document=split, sources=sources, test=test)
     _, seen = page(tmp_path / "r", cache=cache.folder)
-    assert "Split group leaks: test clips have siblings in training" in seen.words
+    assert "Split group leaks: test clips have siblings or near-duplicates in training" in seen.words
     assert "split leaks: 6 of 6 test clips share a group with training" in seen.words
 
 
