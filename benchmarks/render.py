@@ -219,6 +219,35 @@ def recipe() -> str:
     return "\n".join(lines)
 
 
+def features() -> str:
+    """Other features under the same recipe, and what each is worth beside those of ``native``."""
+    result = _result("features")
+    start = {(r["variant"], r["features"]): r["val_accuracy"] for r in result["rows"] if _is_plain(r)}
+    rows = [
+        [
+            r["variant"],
+            r["features"],
+            r["preset"],
+            f"{r['frames']}" + (f", {r['drawn']} drawn" if r["drawn"] < r["frames"] else ""),
+            f"{r['values_a_frame']:,}",
+            f"{r['val_accuracy']:.1%}" + ("" if _is_plain(r) else f" ({_points(r, start)} points)"),
+        ]
+        for r in result["rows"]
+    ]
+    n = ", ".join(str(n) for n in result["n_val"])
+    head = ["variant", "features", "preset", "frames", "values a frame", f"validation accuracy (n = {n})"]
+    return table(head, rows)
+
+
+def _is_plain(row: dict[str, Any]) -> bool:
+    return row["preset"] == "native" and row["frames"] == 20 and "+" not in row["features"]
+
+
+def _points(row: dict[str, Any], start: dict[tuple[str, str], float]) -> str:
+    """Return how much more than the same variant has on the first of these backbones, as it is by default."""
+    return f"{100 * (row['val_accuracy'] - start[row['variant'], row['features'].split('+')[0]]):+.1f}"
+
+
 def sweep() -> str:
     """The search, and the one test of what it found beside ``native``."""
     r = _result("sweep")
@@ -265,6 +294,7 @@ BLOCKS = {
     "calibration": calibration,
     "audit": audit,
     "recipe": recipe,
+    "features": features,
     "sweep": sweep,
     "torture": torture,
     **render_stage_one.BLOCKS,

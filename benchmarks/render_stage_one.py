@@ -45,11 +45,22 @@ def stage_one() -> str:
     return table(head, rows)
 
 
-def machine() -> str:
-    m = load()["machine"]
+def machines() -> str:
+    """Say on which machine each part of both stages was measured."""
+    found: dict[str, list[str]] = {}
+    for path in (RESULTS, RESULTS.with_name("stage_two.json")):
+        for part, measured in json.loads(path.read_text()).items():
+            if part != "seconds":
+                found.setdefault(_machine(measured["machine"]), []).append(f"`{part}`")
+    return "\n".join(f"- {', '.join(parts)}: {text}" for text, parts in found.items())
+
+
+def _machine(m: dict[str, Any]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in m["versions"].items())
     gpu = "with a GPU" if m["gpu"] else "no GPU"
-    return f"{m['cores']} cores of {m['processor'] or m['architecture']}, {m['memory_gb']:.0f} GB, {gpu}; {versions}."
+    bf16 = f" ({', '.join(m['bf16_instructions'])})" if m.get("bf16_instructions") else ""
+    name = f"{m['processor'] or m['architecture']}{bf16}"
+    return f"{m['cores']} cores of {name}, {m['memory_gb']:.0f} GB, {gpu}; {versions}."
 
 
 def stage_one_pipeline() -> str:
@@ -167,7 +178,7 @@ def draw() -> None:
 
 BLOCKS = {
     "stage-one": stage_one,
-    "stage-one-machine": machine,
+    "machines": machines,
     "stage-one-pipeline": stage_one_pipeline,
     "stage-one-length": stage_one_length,
     "stage-one-frames": stage_one_frames,

@@ -304,13 +304,13 @@ def startup(_: argparse.Namespace) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        "",
-    )
+    lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    cpu = next((value.strip() for name, _, value in lines if name.strip() == "model name"), "")
+    flags = next((value.split() for name, _, value in lines if name.strip() == "flags"), [])
     return {
         "cores": os.cpu_count(),
         "processor": cpu,
+        "bf16_instructions": [flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags],
         "architecture": platform.machine(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "gpu": torch.cuda.is_available(),

@@ -35,13 +35,12 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     ensure_cache(args)
     result = json.loads(args.out.read_text()) if args.out.exists() else {}
-    result["machine"] = machine()
     for part in args.part or PARTS:
         if part == "keras" and args.keras_python is None:
             print("keras: left out, no interpreter with tensorflow was given (--keras-python PATH)")
             continue
         started = time.perf_counter()
-        result[part] = PARTS[part](args)
+        result[part] = PARTS[part](args) | {"machine": machine()}
         result.setdefault("seconds", {})[part] = time.perf_counter() - started
         args.out.write_text(json.dumps(result, indent=1) + "\n")
 

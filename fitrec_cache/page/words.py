@@ -115,7 +115,8 @@ def split_says(models: Sequence[Model], leaky: Sequence[str]) -> str:
     """Say which splits leak."""
     if leaky:
         verb = "leaks" if len(leaky) == 1 else "leak"
-        return f"Split {listed([rule(split) for split in leaky])} {verb}: test clips have siblings or near-duplicates in training"
+        which = listed([rule(split) for split in leaky])
+        return f"Split {which} {verb}: test clips have siblings or near-duplicates in training"
     if all(grouped(m) for m in models):
         return "No recording is on both sides of a split"
     return "No leak is recorded, but not every split keeps recordings together"
