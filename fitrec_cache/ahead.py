@@ -25,6 +25,9 @@ from fitrec_cache.store import Store
 #: Clips on their way for each core: in turns enough that waiting for the last of them hardly counts.
 _CLIPS_IN_TURN, _CLIPS_BESIDE = 8, 2
 
+#: On their way at most: some 3 MB each for every backbone.
+_MOST_CLIPS = 64
+
 
 @dataclass(frozen=True)
 class Hashed:
@@ -76,7 +79,7 @@ class Ahead:
         self.in_turns = any(m.on_cpu for m in models)
         cores = workers or os.cpu_count() or 1
         self._preparers = cores if self.in_turns else max(1, cores // 2)
-        self.distance = (_CLIPS_IN_TURN if self.in_turns else _CLIPS_BESIDE) * cores
+        self.distance = min(_MOST_CLIPS, (_CLIPS_IN_TURN if self.in_turns else _CLIPS_BESIDE) * cores)
 
     def __enter__(self) -> Ahead:
         with ExitStack() as stack:

@@ -257,7 +257,8 @@ def _hold_weights(model: nn.Module, dtype: torch.dtype) -> None:
         return
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and type(module) in (nn.Conv2d, nn.Linear, SameConv):
-            module.weight.data = round_filters(module.weight, dtype)
+            if isinstance(module, nn.Conv2d):  # what a linear layer sees is mostly centred: nothing to cancel
+                module.weight.data = round_filters(module.weight, dtype)
             module.to(dtype)
 
 

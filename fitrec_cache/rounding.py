@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 #: Part of the identity of features in narrow types.
-ROUNDING = "errors carried along each filter"
+ROUNDING = "errors carried along each filter of convolutions"
 
 
 def round_filters(weight: Tensor, dtype: torch.dtype) -> Tensor:
@@ -21,7 +21,7 @@ def round_filters(weight: Tensor, dtype: torch.dtype) -> Tensor:
         dtype: A floating type.
 
     Returns:
-        The same shape in ``dtype``. No weight is moved by more than one and a half rounding steps.
+        The same shape in ``dtype``. A weight moves by at most about one rounding step of its filter's largest.
 
     Source:
         Error diffusion: Floyd and Steinberg, "An adaptive algorithm for spatial greyscale", 1976, in one dimension.
