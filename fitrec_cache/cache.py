@@ -194,9 +194,28 @@ def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> 
         native = [s for s in fitting if s.identity["preprocessing"]["preset"] == "native"]
         fitting = native or fitting
     if len(fitting) > 1:
-        names = ", ".join(s.folder.name for s in fitting)
-        raise UsageError(f"{len(fitting)} sets of features fit --backbone {backbone}: give one of {names}")
+        raise UsageError(
+            f"{len(fitting)} sets of features fit --backbone {backbone}: give one of {_told_apart(fitting)}"
+        )
     return fitting[0]
+
+
+def _told_apart(stores: Sequence[Store]) -> str:
+    """Return the stores' names, each with the settings in which they differ."""
+    identities = [flat(s.identity) for s in stores]
+    names = dict.fromkeys(k for identity in identities for k in identity)
+    differing = [k for k in names if len({str(i.get(k)) for i in identities}) > 1]
+    settings = [", ".join(f"{k} {identity.get(k)}" for k in differing) for identity in identities]
+    return "; ".join(f"{s.folder.name} ({text})" for s, text in zip(stores, settings, strict=True))
+
+
+def flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an identity without nesting: ``frames.samples`` for the entry ``samples`` of ``frames``."""
+    found: dict[str, Any] = {}
+    for name, value in identity.items():
+        inner = flat(value) if isinstance(value, Mapping) else {"": value}
+        found |= {f"{name}.{key}" if key else name: each for key, each in inner.items()}
+    return found
 
 
 def load_features(stores: Sequence[Store], keys: Sequence[str]) -> tuple[NDArray[np.float16], NDArray[np.float64]]:

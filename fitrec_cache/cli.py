@@ -501,6 +501,7 @@ def reproduce(
     frames: Annotated[bool, typer.Option("--frames", help="Train lrcn and convlstm too; slow without a GPU.")] = False,
     epochs: Annotated[int | None, typer.Option(help="At most this many.  [default: each recipe's]")] = None,
     device: Annotated[str, typer.Option(help="Where frames are embedded: auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    compile: Annotated[bool, typer.Option("--compile", help="Compile backbones first, for many clips.")] = False,
     jobs: JobsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -522,6 +523,7 @@ def reproduce(
         frames=frames,
         epochs=epochs,
         device=device,
+        compile=compile,
         jobs=jobs,
         progress=not as_json,
     )

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 
 from fitrec_cache.ahead import Ahead, Hashed, Prepared
 from fitrec_cache.backbone import EMBEDDED, Backbone, load_backbone
-from fitrec_cache.cache import MOST_PIXELS, MOST_SAMPLES, Cache, HeldClip, is_count, pick_frames
+from fitrec_cache.cache import MOST_PIXELS, MOST_SAMPLES, Cache, HeldClip, flat, is_count, pick_frames
 from fitrec_cache.clips import Clip, find_clips
 from fitrec_cache.decoding import StoredClip, check_time_limit
 from fitrec_cache.errors import UsageError, VideoError
@@ -55,6 +55,7 @@ class ExtractReport:
         reused: Clips that needed nothing.
         failed: Clips that could not be used.
         backbones: Embedding length by backbone name.
+        features: The feature store's folder name by backbone name; ``train-head --backbone`` takes it too.
         seconds: Wall time.
         stages: Seconds of wall time by what the main thread did; together all of ``seconds`` but moments.
         beside: Seconds of work that threads and decoder processes did meanwhile: of reading files, and of processor
@@ -67,6 +68,7 @@ class ExtractReport:
     reused: int
     failed: tuple[FailedClip, ...]
     backbones: dict[str, int]
+    features: dict[str, str]
     seconds: float
     stages: dict[str, float]
     beside: dict[str, float]
@@ -87,7 +89,7 @@ class ExtractReport:
             "done": self.done,
             "reused": self.reused,
             "failed": [vars(f) for f in self.failed],
-            "backbones": {name: {"dim": dim} for name, dim in self.backbones.items()},
+            "backbones": {name: {"dim": dim, "features": self.features[name]} for name, dim in self.backbones.items()},
             "seconds": round(self.seconds, 3),
             "stages": {name: round(s, 3) for name, s in self.stages.items()},
             "beside": {name: round(s, 3) for name, s in self.beside.items()},
@@ -240,10 +242,29 @@ def _new_settings(cache: Cache, frames: Store) -> list[str]:
     notes = []
     for other in cache.frame_stores():
         if len(other):
-            old, new = other.identity, frames.identity
-            changed = ", ".join(f"{k}: {old.get(k)} -> {new[k]}" for k in new if old.get(k) != new[k])
+            changed = _changed(other.identity, frames.identity)
             notes.append(f"{len(other)} clips have frames made with other settings ({changed}); decoding again")
     return notes
+
+
+def _new_features(cache: Cache, store: Store) -> list[str]:
+    """Say why clips are embedded again although the cache holds features of this backbone and preset."""
+    if len(store):
+        return []
+    new = store.identity
+    return [
+        f"{len(other)} clips have features of {new['backbone']} made with other settings "
+        f"({_changed(other.identity, new)}); embedding again"
+        for other in cache.feature_stores()
+        if len(other)
+        and other.identity["backbone"] == new["backbone"]
+        and other.identity["preprocessing"]["preset"] == new["preprocessing"]["preset"]
+    ]
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    before, after = flat(old), flat(new)
+    return ", ".join(f"{k}: {before.get(k)} -> {v}" for k, v in after.items() if before.get(k) != v)
 
 
 def _too_small(frames: Store, models: Sequence[Backbone]) -> list[str]:
@@ -289,6 +310,7 @@ class _Run:
     ) -> None:
         self.cache, self.frames, self.models, self.notes = cache, frames, models, notes
         self.stores = [cache.feature_store(feature_identity(frames.identity, m)) for m in models]
+        self.notes += [each for store in self.stores for each in _new_features(cache, store)]
         self.held = {c.clip_id: c for c in cache.clips()}
         self.first_with: dict[str, str] = {}
         self.rows = self._new_rows()
@@ -456,6 +478,7 @@ class _Run:
             reused=self.reused,
             failed=tuple(self.failed),
             backbones={m.name: m.dim for m in self.models},
+            features={m.name: s.folder.name for m, s in zip(self.models, self.stores, strict=True)},
             seconds=seconds,
             stages=self.stages,
             beside=self.beside,

@@ -14,6 +14,7 @@ import torch
 
 from fitrec_cache.backbone import BackboneChoice
 from fitrec_cache.cache import Cache
+from fitrec_cache.clips import Clip, find_clips
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
@@ -110,6 +111,7 @@ def reproduce(
     frames: bool = False,
     epochs: int | None = None,
     device: str = "auto",
+    compile: bool = False,
     jobs: int = 1,
     progress: bool = False,
 ) -> ReproduceReport:
@@ -131,6 +133,7 @@ def reproduce(
         frames: Train ``lrcn`` and ``convlstm`` too, which learn from 64x64 frames; slow without a GPU.
         epochs: At most this many; None for each recipe's.
         device: Where frames are embedded; heads are trained on the CPU, where a seed gives the same bits.
+        compile: Compile the backbones first; see :func:`fitrec_cache.extract.extract`.
         jobs: Heads trained at the same time; see :func:`fitrec_cache.train.train_head`.
         progress: Show progress bars on standard error.
 
@@ -156,7 +159,9 @@ def reproduce(
     check_jobs(jobs, torch.device("cpu"))
     make_folder(out)
     cache = out / "cache"
+    _refuse_other_clips(cache, find_clips(videos, root=root, classes=classes).clips, out)
     extracted: dict[str, Any] = {}
+    features: dict[tuple[str, str], str] = {}
     for name in preset:
         made = extract(
             videos,
@@ -166,16 +171,17 @@ def reproduce(
             classes=classes,
             root=root,
             device=device,
+            compile=compile,
             progress=progress,
         ).to_dict()
-        _refuse_other_clips(cache, made["clips"], out)
+        features |= {(name, of): made["backbones"][of]["features"] for of in made["backbones"]}
         extracted[name] = {k: made[k] for k in ("clips", "done", "reused", "failed", "seconds")}
     rows: list[Row] = []
     notes: list[str] = []
     folders: list[Path] = []
     for job in _jobs(preset, split, backbone, frames=frames):
         folder = out / "runs" / job["preset"] / _plain(job["split"]) / f"{job['variant']}-{_plain(job['name'])}"
-        given: dict[str, Any] = {"backbone": [job["name"]], "preset": job["preset"]} if job["name"] != "frames" else {}
+        store = features.get((job["preset"], job["name"]))
         trained = train_head(
             out=folder,
             cache=cache,
@@ -186,7 +192,8 @@ def reproduce(
             epochs=epochs,
             jobs=jobs,
             progress=progress,
-            **given,
+            backbone=[store] if store else [],
+            preset=job["preset"] if store else None,
         )
         folders.append(folder)
         notes += [f"{short_rule(job['split'])}: {n}" for n in trained.notes if "leak" in n or "training clip" in n]
@@ -225,13 +232,17 @@ def _jobs(
                 yield {"preset": "paper", "split": rule, "variant": variant, "name": "frames"}
 
 
-def _refuse_other_clips(cache: Path, asked: int, out: Path) -> None:
+def _refuse_other_clips(cache: Path, asked: Sequence[Clip], out: Path) -> None:
     """Refuse a cache with clips of another call, which heads would be trained on too."""
-    held = len(Cache(cache).clips())
-    if held > asked:
+    if not cache.exists():
+        return
+    names = {clip.clip_id for clip in asked}
+    held = [clip.clip_id for clip in Cache(cache).clips()]
+    if others := [name for name in held if name not in names]:
         raise UsageError(
-            f"--out {out} holds {held} clips of an earlier call, and this one asks for {asked}: choose another folder, "
-            "or give the same videos and classes"
+            f"--out {out} holds {len(held)} clips of an earlier call, of which this one, with {len(names)} clips, does "
+            f"not ask for {len(others)}, such as '{others[0]}': choose another folder, or give the same videos and "
+            "classes"
         )
 
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
+from fitrec_cache.cache import Cache, pick_features
 from fitrec_cache.errors import UsageError
+from fitrec_cache.extract import extract
 from fitrec_cache.paper import TABLE_II
 from fitrec_cache.reproduce import MODELS, reproduce
 
@@ -78,9 +81,37 @@ def test_other_clips_than_those_of_the_first_call_are_refused(reproduced, video_
     _, out, backbones = reproduced
     before = (out / "reproduce.json").read_bytes()
     some = ",".join(sorted(p.name for p in video_folder.iterdir() if p.is_dir())[:2])
-    with pytest.raises(UsageError, match="holds 12 clips of an earlier call, and this one asks for 8"):
+    with pytest.raises(UsageError, match="holds 12 clips of an earlier call, of which this one, with 8 clips"):
         reproduce(video_folder, out=out, backbone=backbones, classes=some, **SMALL)
     assert (out / "reproduce.json").read_bytes() == before
+
+
+def test_a_call_that_asks_for_other_clips_adds_none(reproduced, video_folder, tmp_path):
+    """Once such clips were cached, the right call would be refused for ever."""
+    _, out, backbones = reproduced
+    other = tmp_path / "videos" / "Other"
+    other.mkdir(parents=True)
+    video = next(p for p in sorted(video_folder.glob("*/*")))
+    (other / f"v_Other_g01_c01{video.suffix}").symlink_to(video)
+    with pytest.raises(UsageError, match="choose another folder"):
+        reproduce(tmp_path / "videos", out=out, backbone=backbones, **SMALL)
+    assert len(Cache(out / "cache").clips()) == 12
+
+
+def test_features_are_chosen_by_their_store(reproduced, video_folder, tmp_path):
+    """The cache may hold others of the same backbone and preset, as from before an upgrade."""
+    _, out, backbones = reproduced
+    copy = tmp_path / "out"
+    shutil.copytree(out, copy)
+    (store,) = (s for s in Cache(copy / "cache").feature_stores() if s.folder.name.startswith(f"{NAMES[0]}-native"))
+    other = "bf16" if store.identity["precision"] == "fp32" else "fp32"
+    noted = extract(cache=copy / "cache", backbone=backbones[:1], precision=other, device="cpu").notes
+    changed = f"12 clips have features of {NAMES[0]} made with other settings (precision: "
+    assert any(changed in n and "embedding again" in n for n in noted)
+    with pytest.raises(UsageError, match=r"2 sets of features fit.*\(precision .*; .*\(precision"):
+        pick_features(Cache(copy / "cache"), NAMES[0], preset="native")
+    again = reproduce(video_folder, out=copy, backbone=backbones, **SMALL)
+    assert {r.backbone for r in again.table2} == set(NAMES)
 
 
 def test_wrong_use_is_refused(tmp_path, video_folder):
