@@ -268,16 +268,18 @@ def sweep(
     )
 
     def text() -> str:
+        from fitrec_cache.page.words import plural
+
         best = report.finalists[0]
         return _lines(
             [f"note: {note}" for note in report.notes],
             f"{report.tries['finished']} tries finished, {report.tries['given_up']} given up early, on the validation "
-            f"sides of {len(report.splits)} splits ({report.n_val} clips), in {report.seconds:.0f} s",
-            f"validation accuracy: {report.start:.1%} with --recipe native, {best['val_accuracy']:.1%} found; "
-            f"with other seeds {report.start_again:.1%} and {best['val_accuracy_again']:.1%}",
-            f"fitrec-cache train-head {report.command}"
-            if report.beaten
-            else "no try did better than --recipe native with other seeds: keep it",
+            f"sides of {plural(len(report.splits), 'split')} ({report.n_val} clips), in {report.seconds:.0f} s",
+            f"validation accuracy: {report.start:.1%} with --recipe native, {best['val_accuracy']:.1%} found, the best "
+            f"of {report.tries['finished']}; with other seeds {report.start_again:.1%} and "
+            f"{best['val_accuracy_again']:.1%}",
+            f"this difference is within chance at {report.n_val} clips" if report.within_chance else "",
+            report.command if report.beaten else "no try did better than --recipe native with other seeds: keep it",
         )
 
     _show(report.to_dict(), as_json, text)
@@ -477,7 +479,9 @@ def report(
     found = call(runs, out=out, cache=cache)
 
     def text() -> str:
-        what = f"{found.models} models, {found.runs} runs, {_size(found.bytes)}"
+        from fitrec_cache.page.words import plural
+
+        what = f"{plural(found.models, 'model')}, {plural(found.runs, 'run')}, {_size(found.bytes)}"
         return _lines([f"not shown: {m}" for m in found.missing], f"{found.out}: {what}")
 
     _show(found.to_dict(), as_json, text)
@@ -568,7 +572,7 @@ def _extract_text(report: ExtractReport, cache: Path) -> str:
         f"in {report.seconds:.1f} s",
         f"features of {dims} in {cache}",
         _stages(report.stages, report.bottleneck),
-        f"beside it: {beside}" if (beside := _seconds(report.beside)) else "",
+        f"work of threads and decoders: {beside}" if (beside := _seconds(report.beside)) else "",
     )
 
 
@@ -672,12 +676,14 @@ def _audit_text(report: AuditReport) -> str:
 
 def _compare_text(report: CompareReport) -> str:
     from fitrec_cache.compare_tables import tried
+    from fitrec_cache.splits import short_rule
 
     lines = [f"note: {n}" for n in report.notes]
     for m in report.models:
         low, high = m.ci95
         spread = "" if m.sd is None else f", sd {m.sd:.1%} over {len(m.seeds)} seeds"
-        lines.append(f"{m.accuracy:6.1%}{spread} (95 % {low:.1%} to {high:.1%}, n = {m.n})  {m.name}, split {m.split}")
+        span = f"95 % {low:.1%} to {high:.1%}, n = {m.n}"
+        lines.append(f"{m.accuracy:6.1%}{spread} ({span})  {m.name}, split {short_rule(m.split)}")
     lines += [pair.text for pair in report.pairs]
     return _lines(lines, tried(report) if report.pairs else "", f"written: {report.out}" if report.out else "")
 
@@ -690,9 +696,10 @@ def _reproduce_text(report: ReproduceReport) -> str:
     lines.append(head)
     for r in report.table2:
         printed = "" if r.printed is None else f"{r.printed:.1%}"
+        spread = f"{r.figures['accuracy_sd']:.1%}" if r.seeds > 1 else ""
         lines.append(
             f"{r.split:<{wide}}{r.preset:<8}{r.variant:<29}{r.backbone:<22}{r.figures['accuracy']:>10.1%}"
-            f"{r.figures['accuracy_sd']:>7.1%}{r.n:>7}{printed:>8}"
+            f"{spread:>7}{r.n:>7}{printed:>8}"
         )
     lines += [f"{name}: {100 * gap:+.1f} points" for name, gap in report.gap.items()]
     return _lines(lines, report.comparisons, f"report: {report.page} ({report.seconds:.0f} s)")

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from fitrec_cache.errors import UsageError
+from fitrec_cache.metrics import wilson_interval
 from fitrec_cache.paired import FloatArray, bootstrap_interval, exact_mcnemar, holm
 from fitrec_cache.scored import Model, ScoredRun, find_models
+from fitrec_cache.splits import short_rule
 
 LEVEL = 0.05
 """Chance of calling any pair different if all are equally good."""
@@ -32,7 +34,8 @@ class ModelFigures:
         accuracies: Accuracy of each seed, over all its folds.
         accuracy: Their mean.
         sd: Their standard deviation; None of one seed.
-        ci95: Bootstrap interval of the accuracy over groups, or over clips where groups are unknown.
+        ci95: Bootstrap interval of the accuracy over groups, or over clips where groups are unknown; Wilson's for
+            their number where all clips are right, or all wrong.
     """
 
     name: str
@@ -181,8 +184,16 @@ def _figures(model: Model) -> ModelFigures:
         accuracies=tuple(accuracies),
         accuracy=float(np.mean(accuracies)),
         sd=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
-        ci95=bootstrap_interval(right, tested, list(units.values())),
+        ci95=_interval(right, tested, list(units.values())),
     )
+
+
+def _interval(right: FloatArray, tested: FloatArray, units: Sequence[str]) -> tuple[float, float]:
+    """Return the interval of an accuracy; where all is right or all wrong, draws never differ: Wilson's, by units."""
+    if right.sum() in (0, tested.sum()):
+        n = len(set(units))
+        return wilson_interval(n if right.any() else 0, n)
+    return bootstrap_interval(right, tested, units)
 
 
 def _per_clip(runs: Sequence[ScoredRun]) -> tuple[FloatArray, FloatArray, dict[str, str]]:
@@ -246,8 +257,9 @@ def _in_words(pair: PairFigures, p_holm: float) -> PairFigures:
     low, high = pair.ci95
     points, span = f"{100 * pair.difference:.1f} points", f"95 % {100 * low:.1f} to {100 * high:.1f}"
     n = f"n = {pair.n}" + f", {len(pair.seeds)} seeds" * (len(pair.seeds) > 1)
+    where = f"on split {short_rule(pair.split)}"
     if p_holm < LEVEL and low > 0:
-        text = f"{pair.a} beats {pair.b} by {points} ({span}, {n}, p = {p_holm:.2g})"
+        text = f"{pair.a} beats {pair.b} by {points} ({span}, {n}, p = {p_holm:.2g}) {where}"
     else:
-        text = f"{pair.a} and {pair.b} are not distinguishable at {n} ({points}, {span}, p = {p_holm:.2g})"
+        text = f"{pair.a} and {pair.b} are not distinguishable at {n} ({points}, {span}, p = {p_holm:.2g}) {where}"
     return replace(pair, p_holm=p_holm, text=text)

@@ -365,9 +365,14 @@ class _Run:
         yield from self._all_ready(queue) if ahead.in_turns else queue
 
     def _all_ready(self, tasks: Iterable[_Task]) -> Iterable[_Task]:
-        """Return tasks once all of them are ready to be embedded."""
-        with self._timed("wait for frames"):
-            wait([task.coming for task in tasks if task.coming is not None])
+        """Return tasks once all of them are ready to be embedded; what is finished meanwhile is committed in time."""
+        coming = {task.coming for task in tasks if task.coming is not None}
+        while coming:
+            with self._timed("wait for frames"):
+                coming = wait(coming, timeout=COMMIT_SECONDS).not_done
+            self.turns.alive()
+            if coming and self.rows.pending():  # one clip that takes long shall not hold up others
+                self.commit()
         return tasks
 
     def _task(self, hashed: Hashed, ahead: Ahead) -> _Task:

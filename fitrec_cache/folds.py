@@ -11,9 +11,6 @@ from fitrec_cache.errors import UsageError
 from fitrec_cache.metrics import stratified_folds
 from fitrec_cache.splits import Split, check_rule, leakage, make_split
 
-#: Named beside the rules of :mod:`fitrec_cache.splits` where a rule is chosen.
-FOLD_RULES = ("kfold:K", "leave-one:COLUMN")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:

@@ -49,7 +49,7 @@ class Row:
         seeds: How many heads were trained (on each fold).
         n: Test clips of one seed, over all its folds.
         figures: Mean over seeds of ``accuracy``, ``top5_accuracy``, ``precision_weighted``, ``recall_weighted``,
-            ``f1_weighted``, ``f1_macro``, and ``accuracy_sd``, the standard deviation over seeds.
+            ``f1_weighted``, ``f1_macro``; of several seeds ``accuracy_sd``, the standard deviation over them.
         printed: The accuracy the paper prints for this variant; None where it has none.
         seconds: To train one head.
     """
@@ -196,7 +196,8 @@ def reproduce(
             preset=job["preset"] if store else None,
         )
         folders.append(folder)
-        notes += [f"{short_rule(job['split'])}: {n}" for n in trained.notes if "leak" in n or "training clip" in n]
+        where = f"{short_rule(job['split'])}, {job['preset']}, {job['name']}"
+        notes += [f"{where}: {n}" for n in trained.notes if "leak" in n or "training clip" in n]
         rows.append(_row(job, trained.to_dict()))
     failed = {f["clip_id"]: f for made in extracted.values() for f in made["failed"]}
     compared = compare(folders)
@@ -259,7 +260,7 @@ def _row(job: dict[str, str], trained: dict[str, Any]) -> Row:
         backbone=trained["runs"][0]["backbone"],
         seeds=len(parts),
         n=first["n"] if trained["pooled"] else first["n_test"],
-        figures=figures | {"accuracy_sd": trained["accuracy_std"]},
+        figures=figures | ({"accuracy_sd": trained["accuracy_std"]} if len(parts) > 1 else {}),
         printed=printed.get(job["variant"]),
         seconds=float(np.mean([r["seconds"] for r in trained["runs"]])),
     )

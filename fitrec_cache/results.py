@@ -88,7 +88,7 @@ class TrainReport:
             "pooled": list(self.pooled),
             "ensemble": self.ensemble,
             "accuracy_mean": float(np.mean(accuracies)),
-            "accuracy_std": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0,
+            "accuracy_std": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
             "notes": list(self.notes),
             "stages": {name: round(s, 3) for name, s in self.stages.items()},
         }

@@ -33,4 +33,5 @@ def round_filters(weight: Tensor, dtype: torch.dtype) -> Tensor:
         carried += tap
         kept.copy_(carried)
         carried -= kept
+        carried[kept.isinf()] = 0  # a weight beyond the type's range costs itself only
     return rounded.t().reshape(weight.shape)

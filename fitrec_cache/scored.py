@@ -19,6 +19,9 @@ from fitrec_cache.files import canonical_json, run_folders
 
 _MOST_JSON_BYTES = 200_000_000
 
+#: Settings whose values say nothing to a reader: other weights give other features, other clips other data.
+_NUMBERED = ("features", "data")
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoredRun:
@@ -145,7 +148,8 @@ def _settings(run: Mapping[str, Any]) -> dict[str, str]:
         "recipe": run.get("recipe", "paper"),
         "preset": "+".join(_preset(source) for source in run.get("sources", [])),
         "features": " ".join(made_of),
-        "unknown classes": canonical_json(sorted(run["split"].get("unknown", []))),
+        "unknown classes": ", ".join(sorted(map(str, run["split"].get("unknown", [])))),
+        "data": run.get("data_sha256", ""),
     }
     training = {k: v for k, v in run["training"].items() if k != "device"}
     return {k: str(v) for k, v in {**training, **chosen}.items()}
@@ -160,7 +164,7 @@ def _names(settings: Sequence[Mapping[str, str]]) -> list[str]:
 
     The split rule is not in it: only models with the same one are compared.
     """
-    apart = ("variant", "backbone", "split", "features", "unknown classes")
+    apart = ("variant", "backbone", "split", *_NUMBERED, "unknown classes")
     keys = list(dict.fromkeys(k for s in settings for k in s if k not in apart))
     plain = [f"{s['variant']} on {s['backbone']}" for s in settings]
     names = []
@@ -168,14 +172,24 @@ def _names(settings: Sequence[Mapping[str, str]]) -> list[str]:
         others = [s for n, s in zip(plain, settings, strict=True) if n == name and s["split"] == mine["split"]]
         differing = [k for k in keys if len({s.get(k) for s in others}) > 1]
         names.append(", ".join([name, *(f"{k} {mine.get(k, 'not set')}" for k in differing)]))
-    twice = Counter((n, s["split"]) for n, s in zip(names, settings, strict=True))
-    seen: Counter[tuple[str, str]] = Counter()
-    for i, mine in enumerate(settings):  # features made otherwise, such as by other weights
-        key = (names[i], mine["split"])
-        if twice[key] > 1:
-            seen[key] += 1
-            names[i] += f", features no. {seen[key]}"
+    for key in ("unknown classes", *_NUMBERED):
+        names = _told_apart(names, settings, key)
     return names
+
+
+def _told_apart(names: Sequence[str], settings: Sequence[Mapping[str, str]], key: str) -> list[str]:
+    """Return names in which models of one name and split that differ in a setting with a long value say so."""
+    places = [(name, s["split"]) for name, s in zip(names, settings, strict=True)]
+    told = []
+    for name, place, mine in zip(names, places, settings, strict=True):
+        values = list(dict.fromkeys(s[key] for p, s in zip(places, settings, strict=True) if p == place))
+        if len(values) == 1:
+            told.append(name)
+        elif key in _NUMBERED:
+            told.append(f"{name}, {key} no. {values.index(mine[key]) + 1}")
+        else:
+            told.append(f"{name}, {key}: {mine[key] or 'none'}")
+    return told
 
 
 def _whole(name: str, runs: Sequence[ScoredRun]) -> tuple[list[ScoredRun], list[str]]:

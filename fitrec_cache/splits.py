@@ -243,6 +243,9 @@ _RULES: dict[str, _Rule] = {
 }
 _WITH_ARGUMENT = {"list": "list:TRAIN,TEST"}
 
+#: Rules of :mod:`fitrec_cache.folds`, named beside these where a rule is chosen.
+FOLD_RULES = ("kfold:K", "leave-one:COLUMN", "manifest")
+
 
 def _resolve(rule: str, clips: _Clips) -> tuple[str, list[str]]:
     """Return the rule that ``auto`` stands for, any other as it is."""
@@ -256,7 +259,7 @@ def _resolve(rule: str, clips: _Clips) -> tuple[str, list[str]]:
 def _find_rule(rule: str) -> _Rule:
     name, colon, _ = rule.partition(":")
     if name not in _RULES or bool(colon) != (name in _WITH_ARGUMENT):
-        raise unknown_name("split", rule, ["auto", *(_WITH_ARGUMENT.get(each, each) for each in _RULES)])
+        raise unknown_name("split", rule, ["auto", *(_WITH_ARGUMENT.get(each, each) for each in _RULES), *FOLD_RULES])
     return _RULES[name]
 
 

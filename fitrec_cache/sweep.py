@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,6 +59,7 @@ class SweepReport:
         out: Its folder; ``trials.log`` there is what it resumes from.
         variant: The head.
         backbone: The features.
+        source: The options that give ``train-head`` these features, and the split where there is one.
         splits: Rule and seed of each split that every try is trained on.
         n_val: Validation clips of all splits together.
         tries: Number of tries that were finished, and of those given up early.
@@ -72,6 +75,7 @@ class SweepReport:
     out: str
     variant: str
     backbone: str
+    source: tuple[str, ...]
     splits: tuple[str, ...]
     n_val: int
     tries: dict[str, int]
@@ -90,16 +94,29 @@ class SweepReport:
 
     @property
     def command(self) -> str:
-        """The options that give ``train-head`` the recipe that was found."""
+        """The call of ``train-head`` with the recipe that was found."""
         best = dict(self.finalists[0]["settings"])
         attention = best.pop("attention", None)
-        options = [f"--variant {self.variant} --recipe native"]
-        options += [f"--attention {attention}"] * (attention is not None)
-        return " ".join([*options, *(f"--set {name}={value}" for name, value in best.items())])
+        words = ["fitrec-cache", "train-head", *self.source, "--variant", self.variant, "--recipe", "native"]
+        words += ["--attention", attention] * (attention is not None)
+        for name, value in best.items():
+            words += ["--set", f"{name}={value}"]
+        return shlex.join([*words, "--out", str(Path(self.out) / "trained")])
+
+    @property
+    def within_chance(self) -> bool:
+        """Whether as many other validation clips could turn the order of ``native`` and the best finalist round.
+
+        Two standard errors of the difference of two shares, taken as independent: with several splits a clip may count
+        more than once, and both are judged by the same clips, so that this is a rough measure.
+        """
+        best: float = self.finalists[0]["val_accuracy_again"]
+        variance = sum(p * (1 - p) for p in (best, self.start_again)) / self.n_val
+        return abs(best - self.start_again) <= 2 * math.sqrt(variance)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
-        return {**vars(self), "beaten": self.beaten, "command": self.command}
+        return {**vars(self), "beaten": self.beaten, "within_chance": self.within_chance, "command": self.command}
 
 
 def sweep(
@@ -191,6 +208,7 @@ def sweep(
         out=str(out),
         variant=variant,
         backbone=problem.backbone,
+        source=_source(cache, features, backbone, preset, split),
         splits=tuple(problem.splits),
         n_val=sum(len(val.targets) for _, val in problem.sides),
         tries={"finished": len(complete), "given_up": sum(t.state.name == "PRUNED" for t in study.trials)},
@@ -341,6 +359,14 @@ class Problem:
             else:
                 found[name] = trial.suggest_categorical(name, choices)
         return found
+
+
+def _source(
+    cache: Path | None, features: Path | None, backbone: Sequence[str], preset: str | None, split: Sequence[str]
+) -> tuple[str, ...]:
+    given = [("--cache", cache), ("--features", features), *(("--backbone", name) for name in backbone)]
+    given += [("--preset", preset), ("--split", split[0] if len(split) == 1 else None)]
+    return tuple(word for name, value in given if value is not None for word in (name, str(value)))
 
 
 def _optuna() -> Any:

@@ -68,11 +68,15 @@ class Turns:
             yield from block
 
     def finished(self, clip: Clip) -> None:
-        """Take note that a clip needs nothing more but a commit; claims show that their owner lives."""
-        name = self._block_of.get(clip.clip_id, "")
-        self._left.get(name, set()).discard(clip.clip_id)
-        with contextlib.suppress(OSError):
-            os.utime(self._folder / name)
+        """Take note that a clip needs nothing more but a commit."""
+        self._left.get(self._block_of.get(clip.clip_id, ""), set()).discard(clip.clip_id)
+        self.alive()
+
+    def alive(self) -> None:
+        """Show that the owner of our claims lives, also of blocks that wait for their turn."""
+        for name in self._left:
+            with contextlib.suppress(OSError):
+                os.utime(self._folder / name)
 
     def committed(self) -> None:
         """Give back the claims of blocks that are finished."""

@@ -266,6 +266,17 @@ def test_rounded_weights_give_features_nearer_to_fp32_than_autocast_alone(monkey
     assert 0 < lost < 0.8 * lost_before
 
 
+@pytest.mark.parametrize("name", ["resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224"])
+def test_bf16_features_of_real_networks_are_near_those_of_fp32(name):
+    path = SHARED_WEIGHTS / f"{name}.safetensors"
+    if not path.exists():
+        pytest.skip(f"no real weights of {name} here")
+    pictures = torch.stack([torch.from_numpy(load_sample_image(f).copy()) for f in ("china.jpg", "flower.jpg")])
+    pictures = pictures.permute(0, 3, 1, 2)
+    exact, rounded = (load(f"{name}={path}", precision=p).embed(pictures) for p in ("fp32", "bf16"))
+    assert clip_cosine(rounded, exact) > 0.999
+
+
 def test_no_convolution_copies_its_input_to_pad_it():
     model = load("tf_efficientnet_lite0")._model
     kinds = [type(m) for m in model.modules() if isinstance(m, torch.nn.Conv2d)]

@@ -213,6 +213,42 @@ def test_models_are_named_by_what_differs(tmp_path):
     }
 
 
+def test_runs_on_other_data_or_without_other_classes_are_other_models(tmp_path):
+    write_run(tmp_path / "1", [1, 0], data_sha256="aa")
+    write_run(tmp_path / "2", [1, 0], data_sha256="bb", seed=1)
+    write_run(tmp_path / "3", [1, 0], variant="lrcn", seed=0)
+    strange = write_run(tmp_path / "4", [1, 0], variant="lrcn", seed=0)
+    run = json.loads((strange / "run.json").read_text())
+    run["split"]["unknown"] = ["Squat", "Lunge"]
+    (strange / "run.json").write_text(json.dumps(run))
+    report = compare([tmp_path])
+    assert {m.name for m in report.models} == {
+        "mean on net, data no. 1",
+        "mean on net, data no. 2",
+        "lrcn on net, unknown classes: none",
+        "lrcn on net, unknown classes: Lunge, Squat",
+    }
+
+
+def test_where_all_clips_are_right_the_interval_is_wilsons_for_the_groups(tmp_path):
+    """However often 20 groups that are all right are drawn, all drawn are right: certainty, where there is none."""
+    report = compare([write_run(tmp_path / "a", [1] * 40), write_run(tmp_path / "b", [0] * 40, variant="lrcn")])
+    best, worst = report.models
+    z2 = 1.959964**2
+    assert best.ci95 == pytest.approx((20 / (20 + z2), 1))  # Wilson's for 20 of 20, by its formula
+    assert worst.ci95 == pytest.approx((0, z2 / (20 + z2)))
+
+
+def test_sentences_name_their_split_without_folders(tmp_path):
+    a, b = pattern(50, 30, 6, 14)
+    for split in ("group", "list:/somewhere/train.txt,/somewhere/test.txt"):
+        folder = tmp_path / split[:4]
+        write_run(folder / "a", a, variant="vit-lstm", split=split)
+        write_run(folder / "b", b, split=split)
+    said = [pair.text for pair in compare([tmp_path]).pairs]
+    assert [text.rpartition(") ")[2] for text in said] == ["on split group", "on split list:train.txt,test.txt"]
+
+
 def test_clips_without_groups_are_drawn_one_by_one(tmp_path):
     a, b = pattern(40, 8, 0, 52)
     runs = [write_run(tmp_path / n, r, variant=n, groups=[None] * 100) for n, r in (("x", a), ("y", b))]

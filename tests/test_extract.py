@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import wait
 
 import numpy as np
 import pytest
@@ -408,6 +409,25 @@ def test_where_cores_are_shared_clips_are_made_ready_and_embedded_in_turns(run, 
     assert not (on_cpu and held_up)
 
 
+def test_a_clip_that_takes_long_holds_up_none_that_is_finished(run, monkeypatch, tmp_path):
+    prepare, held = ahead.Ahead._prepare, []
+    cache = tmp_path / "cache"
+
+    def wait_for_others(self, hashed, todo, decoded):
+        if hashed.clip.clip_id.endswith("Squat_g02_c01.avi"):
+            until = time.monotonic() + 20
+            while time.monotonic() < until and (not (cache / "cache.json").exists() or len(Cache(cache).clips()) < 2):
+                time.sleep(0.01)
+            held.extend(Cache(cache).clips())
+        return prepare(self, hashed, todo, decoded)
+
+    monkeypatch.setattr(ahead.Ahead, "_prepare", wait_for_others)
+    monkeypatch.setattr(ahead, "_CLIPS_IN_TURN", 1)
+    monkeypatch.setattr(module, "wait", lambda coming, timeout=20.0: wait(coming, timeout=min(timeout, 0.05)))
+    assert counts(run()) == (4, 4, 0, 0)
+    assert len(held) == 2
+
+
 @pytest.mark.parametrize(
     ("longest", "named"), [("embed", "embed"), ("wait for frames", "prepare"), ("wait for files", "hash")]
 )
@@ -419,6 +439,7 @@ def test_the_bottleneck_of_waiting_is_what_was_waited_for(longest, named):
         reused=0,
         failed=(),
         backbones={},
+        features={},
         seconds=9.0,
         notes=(),
         stages=stages | {longest: 2.0},

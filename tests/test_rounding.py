@@ -35,6 +35,12 @@ def test_the_errors_of_a_filter_cancel():
     assert lost.square().mean() < plainly_lost.square().mean() / 4
 
 
+def test_a_weight_beyond_the_range_costs_itself_only():
+    """float16 ends at 65504."""
+    found = round_filters(torch.tensor([[1.0, 1e6, 2.0, 3.0]]), torch.float16)
+    assert found.tolist() == [[1.0, float("inf"), 2.0, 3.0]]
+
+
 def test_weights_that_fit_stay_and_the_argument_is_not_touched():
     weight = torch.arange(12.0).view(3, 4)
     before = weight.clone()

@@ -275,7 +275,7 @@ def test_both_readers_of_lists_agree(tmp_path):
     [
         ("gruop", even(2, 5, 2), "unknown split 'gruop'.*Did you mean 'group'"),
         ("group:3", even(2, 5, 2), "unknown split 'group:3'"),
-        ("list", even(2, 5, 2), "expected one of.*list:TRAIN,TEST"),
+        ("list", even(2, 5, 2), "expected one of.*kfold:K.*leave-one:COLUMN.*list:TRAIN,TEST.*manifest"),
         ("list:one.txt", even(2, 5, 2), "expected list:TRAIN,TEST"),
         ("list:no.txt,none.txt", even(2, 5, 2), "cannot read the list no.txt"),
         ("group", without_groups(even(2, 5, 2)), "10 of 10|20 of 20 have none"),

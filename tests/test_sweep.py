@@ -3,13 +3,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
 from test_train import toy
+from typer.testing import CliRunner
 
 from fitrec_cache import sweep as module
+from fitrec_cache.cli import app
 from fitrec_cache.errors import FitrecError, UsageError
 from fitrec_cache.recipes import get_recipe
 from fitrec_cache.sweep import sweep
@@ -24,7 +27,7 @@ def features(tmp_path):
 
 
 def found(report):
-    return {k: v for k, v in report.to_dict().items() if k not in ("seconds", "out")}
+    return {k: v for k, v in report.to_dict().items() if k not in ("seconds", "out", "command")}
 
 
 def test_a_search_finds_settings_that_train_head_takes(tmp_path, features):
@@ -37,10 +40,36 @@ def test_a_search_finds_settings_that_train_head_takes(tmp_path, features):
     again = [f["val_accuracy_again"] for f in report.finalists]
     assert again == sorted(again, reverse=True)
     words = shlex.split(report.command)
-    settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
-    train_head(out=tmp_path / "run", features=features, variant="mean", recipe="native", settings=settings)
-    training = json.loads((tmp_path / "run" / "run.json").read_text())["training"]
-    assert training["learning_rate"] == report.finalists[0]["settings"]["learning_rate"]
+    assert words[:2] == ["fitrec-cache", "train-head"]
+    assert CliRunner().invoke(app, words[1:]).exit_code == 0  # as it is printed
+    run = json.loads((tmp_path / "sweep" / "trained" / "run.json").read_text())
+    assert run["training"]["learning_rate"] == report.finalists[0]["settings"]["learning_rate"]
+
+
+def test_the_command_names_features_and_the_one_split(tmp_path, cache_folder):
+    settings = {"backbone": ["test_resnet"], "preset": "native", "split": ["random"], "seed": [0]}
+    report = sweep(out=tmp_path / "a b", cache=cache_folder, **FAST | settings)
+    words = shlex.split(report.command)
+    asked = words[2 : words.index("--variant")]
+    assert asked == [
+        "--cache",
+        str(cache_folder),
+        "--backbone",
+        "test_resnet",
+        "--preset",
+        "native",
+        "--split",
+        "random",
+    ]
+    assert words[-2:] == ["--out", str(tmp_path / "a b" / "trained")]
+
+
+@pytest.mark.parametrize(("best", "within"), [(0.55, True), (0.70, False)])
+def test_a_small_gain_is_within_chance(tmp_path, features, best, within):
+    report = sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 1})
+    # 200 clips: one standard error of the difference is 0.05 at shares of one half
+    changed = replace(report, n_val=200, start_again=0.5, finalists=({"settings": {}, "val_accuracy_again": best},))
+    assert changed.within_chance is within
 
 
 def test_what_the_test_labels_are_changes_nothing(tmp_path, features):

@@ -105,6 +105,18 @@ def test_claims_are_given_back_when_their_clips_are_committed(turns, tmp_path):
     assert list((tmp_path / "claims").iterdir()) == []
 
 
+def test_every_claim_shows_that_its_owner_lives_also_of_blocks_that_wait(turns, tmp_path):
+    mine = turns()
+    iterator = iter(mine)
+    given = [next(iterator) for _ in range(9)]  # of three blocks
+    for path in (tmp_path / "claims").iterdir():
+        os.utime(path, (time.time() - 500,) * 2)
+    mine.finished(given[0])
+    ages = [time.time() - path.stat().st_mtime for path in (tmp_path / "claims").iterdir()]
+    assert len(ages) == 3
+    assert max(ages) < 100
+
+
 def test_where_claims_cannot_be_kept_the_work_goes_on(turns, tmp_path):
     (tmp_path / "claims").write_text("a file in the way")
     mine = turns()

@@ -259,4 +259,5 @@ def _settings(record: Record) -> dict[str, Any]:
     training = {k: v for k, v in record.run["training"].items() if k != "device"}
     recipe = {"recipe": record.run.get("recipe", "")}
     attention = {"attention": record.run["head"].get("attention")}
-    return {**recipe, **attention, **training, "classes": len(record.labels)}
+    data = {"data": str(record.run.get("data_sha256", ""))[:8]}
+    return {**recipe, **attention, **training, "classes": len(record.labels), **data}

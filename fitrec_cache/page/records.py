@@ -201,5 +201,6 @@ def settings_key(record: Record) -> str:
         "head": head,
         "training": {k: v for k, v in record.run["training"].items() if k != "device"},
         "sources": record.run.get("sources", []),
+        "data": record.run.get("data_sha256", ""),
     }
     return json.dumps(plain, sort_keys=True, default=str)
