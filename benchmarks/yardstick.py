@@ -4,7 +4,8 @@
         --out benchmarks/results/yardstick.json
 
 REPRODUCED is the folder of a `fitrec-cache reproduce` with those splits and perhaps others; its tables go into the
-JSON, as do those of further such folders. The regression's strength of regularisation is chosen on validation clips;
+JSON, as do those of further such folders. The regression's strength of regularisation, and whether features are
+brought to mean 0 and standard deviation 1, are chosen on validation clips;
 like the recipe `native` it then learns from training and validation clips together.
 """
 
@@ -12,11 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from fitrec_cache.files import write_json
 from fitrec_cache.folds import make_folds
@@ -25,20 +29,23 @@ from fitrec_cache.paired import bootstrap_interval, exact_mcnemar
 from fitrec_cache.runs import read_outputs, read_results
 
 #: Inverse strengths of regularisation.
-STRENGTHS = (0.01, 0.1, 1.0, 10.0)
+STRENGTHS = tuple(10.0**power for power in range(-5, 4))
 
 
 def regression(values: Any, targets: Any, split: Any) -> dict[str, Any]:
-    """Return the validation accuracy of the strength that was chosen, and which test clips it then has right."""
+    """Return the validation accuracy of what was chosen on validation, and which test clips it then has right."""
     learn, judge, test = (np.asarray(getattr(split, side)) for side in ("train", "val", "test"))
-    found = {c: _fit(c, values, targets, learn).score(values[judge], targets[judge]) for c in STRENGTHS}
-    best = max(STRENGTHS, key=lambda c: found[c])
+    choices = list(product(STRENGTHS, (True, False)))
+    found = {choice: _fit(choice, values, targets, learn).score(values[judge], targets[judge]) for choice in choices}
+    best = max(choices, key=lambda choice: found[choice])
     right = _fit(best, values, targets, np.concatenate([learn, judge])).predict(values[test]) == targets[test]
-    return {"C": best, "val_accuracy": found[best], "right": right}
+    return {"C": best[0], "scaled": best[1], "val_accuracy": found[best], "right": right}
 
 
-def _fit(strength: float, values: Any, targets: Any, clips: Any) -> LogisticRegression:
-    return LogisticRegression(C=strength, max_iter=1000).fit(values[clips], targets[clips])
+def _fit(choice: tuple[float, bool], values: Any, targets: Any, clips: Any) -> Pipeline:
+    strength, scaled = choice
+    scale = StandardScaler() if scaled else "passthrough"
+    return make_pipeline(scale, LogisticRegression(C=strength, max_iter=2000)).fit(values[clips], targets[clips])
 
 
 def heads(reproduced: Path, rule: str, backbone: str) -> list[dict[str, Any]]:

@@ -501,7 +501,7 @@ def reproduce(
         list[str], typer.Option(help="Split rule; repeatable. For UCF101 also official1, official2, official3.")
     ] = ["random", "group"],  # noqa: B006
     seed: Annotated[list[int], typer.Option(help="Seed; repeatable.")] = [0, 1, 2],  # noqa: B006
-    preset: Annotated[list[str], typer.Option(help="paper or native; repeatable.")] = ["paper", "native"],  # noqa: B006
+    preset: Annotated[list[str], typer.Option(help="paper, native or grid; repeatable.")] = ["paper", "native"],  # noqa: B006
     frames: Annotated[bool, typer.Option("--frames", help="Train lrcn and convlstm too; slow without a GPU.")] = False,
     epochs: Annotated[int | None, typer.Option(help="At most this many.  [default: each recipe's]")] = None,
     device: Annotated[str, typer.Option(help="Where frames are embedded: auto, cpu, cuda, cuda:N or mps.")] = "auto",

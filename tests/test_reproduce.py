@@ -114,15 +114,32 @@ def test_features_are_chosen_by_their_store(reproduced, video_folder, tmp_path):
     assert {r.backbone for r in again.table2} == set(NAMES)
 
 
+def test_a_grid_of_features_is_trained_by_native(reproduced, video_folder, tmp_path):
+    _, out, backbones = reproduced
+    copy = tmp_path / "out"
+    shutil.copytree(out / "cache", copy / "cache")
+    settings = SMALL | {"preset": ["grid"], "split": ["group"]}
+    found = reproduce(video_folder, out=copy, backbone=backbones, **settings)
+    assert {row.preset for row in found.table2} == {"grid"}
+    run = json.loads(next((copy / "runs" / "grid").rglob("run.json")).read_text())
+    assert run["recipe"] == "native"
+    assert run["sources"][0]["identity"]["preprocessing"]["preset"] == "grid"
+
+
 def test_wrong_use_is_refused(tmp_path, video_folder):
     with pytest.raises(UsageError, match="expected three"):
         reproduce(video_folder, out=tmp_path / "x", backbone=["resnet50"])
-    with pytest.raises(UsageError, match="presets paper or native"):
+    with pytest.raises(UsageError, match="presets paper, native, grid"):
         reproduce(video_folder, out=tmp_path / "x", preset=["table1"])
     for split, message in ((["grup"], "group"), (["kfold:one"], "whole number"), (["list:a.txt,b.txt"], "cannot read")):
         with pytest.raises(UsageError, match=message):
             reproduce(video_folder, out=tmp_path / "x", split=split)
-    for twice in ({"seed": [1, 1]}, {"split": ["group", "group"]}, {"split": ["group", "auto"]}):
+    for twice in (
+        {"seed": [1, 1]},
+        {"split": ["group", "group"]},
+        {"split": ["group", "auto"]},
+        {"preset": ["paper"] * 2},
+    ):
         with pytest.raises(UsageError, match="each once"):
             reproduce(video_folder, out=tmp_path / "x", **twice)
     assert not (tmp_path / "x").exists()
