@@ -279,7 +279,7 @@ def sweep(
             f"of {report.tries['finished']}; with other seeds {report.start_again:.1%} and "
             f"{best['val_accuracy_again']:.1%}",
             f"this difference is within chance at {report.n_val} clips" if report.within_chance else "",
-            report.command if report.beaten else "no try did better than --recipe native with other seeds: keep it",
+            report.commands if report.beaten else "no try did better than --recipe native with other seeds: keep it",
         )
 
     _show(report.to_dict(), as_json, text)
@@ -676,14 +676,13 @@ def _audit_text(report: AuditReport) -> str:
 
 def _compare_text(report: CompareReport) -> str:
     from fitrec_cache.compare_tables import tried
-    from fitrec_cache.splits import short_rule
 
     lines = [f"note: {n}" for n in report.notes]
     for m in report.models:
         low, high = m.ci95
         spread = "" if m.sd is None else f", sd {m.sd:.1%} over {len(m.seeds)} seeds"
         span = f"95 % {low:.1%} to {high:.1%}, n = {m.n}"
-        lines.append(f"{m.accuracy:6.1%}{spread} ({span})  {m.name}, split {short_rule(m.split)}")
+        lines.append(f"{m.accuracy:6.1%}{spread} ({span})  {m.name}, split {m.split}")
     lines += [pair.text for pair in report.pairs]
     return _lines(lines, tried(report) if report.pairs else "", f"written: {report.out}" if report.out else "")
 

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from fitrec_cache.errors import UsageError
-from fitrec_cache.metrics import wilson_interval
-from fitrec_cache.paired import FloatArray, bootstrap_interval, exact_mcnemar, holm
+from fitrec_cache.metrics import interval_by_unit
+from fitrec_cache.paired import FloatArray, bootstrap_interval, exact_p, holm, units_of
 from fitrec_cache.scored import Model, ScoredRun, find_models
-from fitrec_cache.splits import short_rule
 
 LEVEL = 0.05
 """Chance of calling any pair different if all are equally good."""
@@ -69,8 +68,8 @@ class PairFigures:
         ci95: Bootstrap interval of the difference over groups, or over clips where groups are unknown.
         only_a: Clips that ``a`` has right more often than ``b`` (over the seeds).
         only_b: The other way round.
-        p: Exact McNemar test of these two numbers.
-        p_holm: ``p`` adjusted for all pairs compared.
+        p: Exact McNemar test, by groups and over all seeds; :func:`fitrec_cache.paired.exact_p`.
+        p_holm: ``p`` adjusted for all pairs compared on this split.
         text: The result in words.
     """
 
@@ -99,7 +98,7 @@ class CompareReport:
     Attributes:
         models: One entry a model, the best first within each split rule.
         pairs: One entry a pair of models with the same split rule and the same test clips.
-        tried: Number of pairs compared, for which p-values are adjusted.
+        tried: Number of pairs compared; p-values are adjusted for the number on the same split.
         notes: What a person should know, such as pairs that could not be compared.
         out: The file written, if any.
     """
@@ -125,9 +124,8 @@ def compare(runs: Sequence[Path], *, out: Path | None = None) -> CompareReport:
     """Compare models by their test clips.
 
     Runs that differ only in seed or fold are one model. Two models are compared on the runs of the same seed and fold
-    whose test clips are the same. With several seeds a clip counts for the model that has it right in more of them.
-    One model is said to beat the other if the adjusted p-value is below 0.05 and the interval of the difference does
-    not hold zero; the interval takes clips of one group together, as they are not independent.
+    whose test clips are the same. One model is said to beat the other if the adjusted p-value is below 0.05 and the
+    interval of the difference does not hold zero; both take clips of one group together, as they are not independent.
 
     Args:
         runs: Run folders, or folders that hold some.
@@ -147,13 +145,17 @@ def compare(runs: Sequence[Path], *, out: Path | None = None) -> CompareReport:
     order = sorted(range(len(models)), key=lambda i: (figures[i].split, -figures[i].accuracy))
     pairs: list[PairFigures] = []
     for i, j in combinations(order, 2):
-        if models[i].split == models[j].split:
+        if (models[i].split, models[i].sides) == (models[j].split, models[j].sides):
             pair, remarks = _pair(models[i], models[j])
             notes += remarks
             pairs += [pair] if pair else []
-    if len({m.split for m in models}) > 1:
-        notes.append("models with different split rules are not compared with each other")
-    adjusted = [_in_words(pair, p) for pair, p in zip(pairs, holm([p.p for p in pairs]), strict=True)]
+    if len({(m.split, m.sides) for m in models}) > 1:
+        notes.append("models on different splits are not compared with each other")
+    adjusted = [
+        _in_words(pair, p)
+        for split in dict.fromkeys(pair.split for pair in pairs)
+        for pair, p in _adjusted([pair for pair in pairs if pair.split == split])
+    ]
     report = CompareReport(
         models=tuple(figures[i] for i in order),
         pairs=tuple(adjusted),
@@ -184,24 +186,15 @@ def _figures(model: Model) -> ModelFigures:
         accuracies=tuple(accuracies),
         accuracy=float(np.mean(accuracies)),
         sd=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
-        ci95=_interval(right, tested, list(units.values())),
+        ci95=interval_by_unit(right, tested, list(units.values())),
     )
-
-
-def _interval(right: FloatArray, tested: FloatArray, units: Sequence[str]) -> tuple[float, float]:
-    """Return the interval of an accuracy; where all is right or all wrong, draws never differ: Wilson's, by units."""
-    if right.sum() in (0, tested.sum()):
-        n = len(set(units))
-        return wilson_interval(n if right.any() else 0, n)
-    return bootstrap_interval(right, tested, units)
 
 
 def _per_clip(runs: Sequence[ScoredRun]) -> tuple[FloatArray, FloatArray, dict[str, str]]:
     """Return how often each clip was right and tested, and the unit of each, by clip id."""
     units: dict[str, str] = {}
     for run in runs:
-        for clip, group in zip(run.clips, run.groups, strict=True):
-            units[clip] = f"clip {clip}" if group is None else f"group {group}"
+        units |= zip(run.clips, units_of(run.clips, run.groups), strict=True)
     row = {clip: i for i, clip in enumerate(units)}
     right, tested = np.zeros(len(row)), np.zeros(len(row))
     for run in runs:
@@ -246,18 +239,22 @@ def _pair(first: Model, second: Model) -> tuple[PairFigures | None, list[str]]:
         ci95=bootstrap_interval(gain, tested, list(units.values())),
         only_a=only_a,
         only_b=only_b,
-        p=exact_mcnemar(only_a, only_b),
+        p=exact_p(gain, list(units.values())),
         p_holm=1.0,
         text="",
     )
     return pair, notes
 
 
+def _adjusted(pairs: Sequence[PairFigures]) -> list[tuple[PairFigures, float]]:
+    return list(zip(pairs, holm([pair.p for pair in pairs]), strict=True))
+
+
 def _in_words(pair: PairFigures, p_holm: float) -> PairFigures:
     low, high = pair.ci95
     points, span = f"{100 * pair.difference:.1f} points", f"95 % {100 * low:.1f} to {100 * high:.1f}"
     n = f"n = {pair.n}" + f", {len(pair.seeds)} seeds" * (len(pair.seeds) > 1)
-    where = f"on split {short_rule(pair.split)}"
+    where = f"on split {pair.split}"
     if p_holm < LEVEL and low > 0:
         text = f"{pair.a} beats {pair.b} by {points} ({span}, {n}, p = {p_holm:.2g}) {where}"
     else:

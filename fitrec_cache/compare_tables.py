@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fitrec_cache.files import make_folder, write_atomic
-from fitrec_cache.splits import short_rule
 
 if TYPE_CHECKING:
     from fitrec_cache.compare import CompareReport
@@ -52,7 +51,7 @@ def as_markdown(report: CompareReport) -> str:
         sd = "one seed" if m.sd is None else f"{100 * m.sd:.1f}"
         span = f"{100 * m.ci95[0]:.1f} to {100 * m.ci95[1]:.1f}"
         groups = "unknown" if m.n_groups is None else str(m.n_groups)
-        cells = [m.name, short_rule(m.split), f"{100 * m.accuracy:.1f}", sd, span, str(m.n), groups, str(len(m.seeds))]
+        cells = [m.name, m.split, f"{100 * m.accuracy:.1f}", sd, span, str(m.n), groups, str(len(m.seeds))]
         lines.append(_row(cells))
     if report.pairs:
         lines += [
@@ -73,7 +72,8 @@ def as_markdown(report: CompareReport) -> str:
 def tried(report: CompareReport) -> str:
     """Return how many pairs were compared, in words."""
     pairs = "1 pair" if report.tried == 1 else f"{report.tried} pairs"
-    return f"{pairs} compared; p-values by exact McNemar, adjusted for that number (Holm)"
+    how = "exact McNemar by group" if any(m.n_groups for m in report.models) else "exact McNemar"
+    return f"{pairs} compared; p-values by {how}, adjusted for the number on each split (Holm)"
 
 
 def _row(cells: list[str]) -> str:

@@ -178,8 +178,11 @@ def extract(
             raise UsageError(f"{name} is {value}: expected 1 to {most}")
     check_time_limit(clip_seconds)
     keep_freed_memory()
+    found = None if videos is None else find_clips(videos, root=root, lists=lists, classes=classes)
     opened = Cache(cache, create=videos is not None)
-    clips, notes = _clips(opened, videos, classes, root, lists)
+    clips, notes = (
+        _held_clips(opened, classes, root, lists) if found is None else (list(found.clips), list(found.notes))
+    )
     models = _load_backbones(backbone, preset, precision, device, compile)
     if videos is None:
         frames = pick_frames(opened, samples=samples, frame_size=frame_size)
@@ -210,12 +213,9 @@ def _extraction(report: ExtractReport, models: Sequence[Backbone]) -> Extraction
     )
 
 
-def _clips(
-    cache: Cache, videos: Path | None, classes: str | None, root: Path | None, lists: Sequence[Path]
+def _held_clips(
+    cache: Cache, classes: str | None, root: Path | None, lists: Sequence[Path]
 ) -> tuple[list[Clip], list[str]]:
-    if videos is not None:
-        found = find_clips(videos, root=root, lists=lists, classes=classes)
-        return list(found.clips), list(found.notes)
     if classes or root or lists:
         raise UsageError("--classes, --root and --lists choose among videos: give VIDEOS, or leave them out")
     held = [c for c in cache.clips() if not c.problem]

@@ -9,7 +9,7 @@ import numpy as np
 
 from fitrec_cache.errors import UsageError
 from fitrec_cache.metrics import stratified_folds
-from fitrec_cache.splits import Split, check_rule, leakage, make_split
+from fitrec_cache.splits import Split, check_rule, make_split, remarks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +140,5 @@ def _by_manifest(clips: Mapping[str, Sequence[str | None]], extra: Sequence[Mapp
     train, val, test = (
         np.array([i for i, s in enumerate(column) if s == side], dtype=np.int64) for side in ("train", "val", "test")
     )
-    split = Split(rule="manifest", seed=seed, train=train, val=val, test=test, notes=())
-    leaks = leakage(split, clips["groups"])
-    return replace(split, notes=(f"leaks: {leaks} test clips share a group with a training clip",) * bool(leaks))
+    notes = remarks(**clips, sides=(train, val, test))  # type: ignore[arg-type]
+    return Split(rule="manifest", seed=seed, train=train, val=val, test=test, notes=notes)

@@ -12,6 +12,8 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.model_selection import StratifiedGroupKFold
 
+from fitrec_cache.paired import bootstrap_interval
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Metrics:
@@ -23,7 +25,8 @@ class Metrics:
     Attributes:
         n: Number of test clips.
         accuracy: Share of clips whose most probable class is the right one.
-        accuracy_ci95: 95 % Wilson interval of the accuracy, ``(low, high)``.
+        accuracy_ci95: 95 % interval of the accuracy, ``(low, high)``: Wilson's; where clips share a recording, of a
+            bootstrap that draws recordings.
         top5_accuracy: Share of clips with the right class among the ``min(5, K)`` most probable; 1.0 where K <= 5.
         precision_weighted: Precision weighted by class support.
         recall_weighted: Recall weighted by class support; equals the accuracy.
@@ -95,7 +98,29 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def evaluate(logits: ArrayLike, labels: ArrayLike, class_names: Sequence[str]) -> Metrics:
+def interval_by_unit(
+    right: NDArray[np.float64], tested: NDArray[np.float64], units: Sequence[str]
+) -> tuple[float, float]:
+    """Return the 95 % interval of an accuracy where clips of one recording are not independent.
+
+    Args:
+        right: How often each clip was recognised, shape ``(N,)``.
+        tested: How often it was tested, shape ``(N,)``, at least 1.
+        units: What each clip belongs to, length N; see :func:`fitrec_cache.paired.units_of`.
+
+    Returns:
+        ``(low, high)`` of a bootstrap that draws units. Where all is right or all wrong, draws never differ: Wilson's
+        interval for the number of units.
+    """
+    if right.sum() in (0, tested.sum()):
+        n = len(set(units))
+        return wilson_interval(n if right.any() else 0, n)
+    return bootstrap_interval(right, tested, units)
+
+
+def evaluate(
+    logits: ArrayLike, labels: ArrayLike, class_names: Sequence[str], *, units: Sequence[str] | None = None
+) -> Metrics:
     """Compare what a head says with what is true.
 
     Equal logits rank in label order, so that accuracy and top-5 accuracy follow one rule.
@@ -104,6 +129,8 @@ def evaluate(logits: ArrayLike, labels: ArrayLike, class_names: Sequence[str]) -
         logits: Scores or probabilities, shape ``(N, K)``, float, higher = more likely.
         labels: True class numbers, shape ``(N,)``, integers in ``[0, K)``.
         class_names: The K class names in label order.
+        units: What each clip belongs to, length N: clips of one recording are not independent, and the interval of the
+            accuracy minds that. None: each clip counts for itself.
 
     Returns:
         The figures.
@@ -124,7 +151,11 @@ def evaluate(logits: ArrayLike, labels: ArrayLike, class_names: Sequence[str]) -
     return Metrics(
         n=n,
         accuracy=correct / n,
-        accuracy_ci95=wilson_interval(correct, n),
+        accuracy_ci95=(
+            wilson_interval(correct, n)
+            if units is None or len(set(units)) == n
+            else interval_by_unit(hits[:, 0].astype(np.float64), np.ones(n), units)
+        ),
         top5_accuracy=float(hits[:, :5].any(axis=1).mean()),
         precision_weighted=averages["weighted"][0],
         recall_weighted=averages["weighted"][1],

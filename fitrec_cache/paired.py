@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 RESAMPLES = 10_000
 """Bootstrap samples."""
@@ -16,24 +15,45 @@ FloatArray = NDArray[np.float64]
 _AT_ONCE = 500  # bootstrap samples in memory at a time
 
 
-def exact_mcnemar(only_a: int, only_b: int) -> float:
-    """Return the two-sided p-value of the exact McNemar test: are clips that one alone has right evenly shared?
+def exact_p(gain: FloatArray, units: Sequence[str]) -> float:
+    """Return the two-sided p-value of the exact McNemar test, generalised to several seeds and to clips of one group.
+
+    If neither model were better, a unit's gain could as well have come out the other way round: its sign is tossed.
 
     Args:
-        only_a: Clips that A has right and B wrong, not negative.
-        only_b: Clips that B has right and A wrong, not negative.
+        gain: By how many runs more the first model has each clip right, whole numbers, shape ``(N,)``.
+        units: What each clip belongs to, length N: its group, or its own id.
 
     Returns:
-        The probability of so uneven a share or a more uneven one if both were equally good; 1 without such clips.
+        The probability of a total gain as far from zero or farther, over all ways to toss the signs of units, computed
+        exactly; 1 where no unit gains. With one run and each clip a unit of its own this is McNemar's test.
 
     Example:
-        >>> exact_mcnemar(1, 8)
+        One clip that only the first has right, eight that only the second has:
+
+        >>> exact_p(np.array([1.0] + [-1.0] * 8), [str(i) for i in range(9)])
         0.0390625
 
     Source:
-        McNemar, Psychometrika 12 (1947), 153-157, with the binomial distribution in place of its approximation.
+        McNemar, Psychometrika 12 (1947), 153-157, with the exact distribution; Fisher's randomisation test for paired
+        differences, The Design of Experiments (1935), section 21.
     """
-    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    _, unit = np.unique(np.asarray(units), return_inverse=True)
+    sums = np.abs(np.rint(np.bincount(unit, gain)).astype(int))
+    sums = np.sort(sums[sums > 0])
+    chance = np.ones(1)  # of each total from -reach to reach
+    for size in sums:
+        wider = np.zeros(len(chance) + 2 * size)
+        wider[: len(chance)] += chance / 2
+        wider[2 * size :] += chance / 2
+        chance = wider
+    reach, total = int(sums.sum()), abs(round(float(gain.sum())))
+    return float(min(1.0, chance[: reach - total + 1].sum() * 2)) if total else 1.0
+
+
+def units_of(clips: Sequence[str], groups: Sequence[str | None]) -> list[str]:
+    """Return what each clip belongs to and is drawn with: its group, or itself where that is unknown."""
+    return [f"clip {c}" if g is None else f"group {g}" for c, g in zip(clips, groups, strict=True)]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -105,6 +105,8 @@ def predict(
     if top < 1:
         raise UsageError(f"top is {top}: expected 1 or more")
     if picture is not None:
+        if picture.suffix.lower() != ".png":
+            raise UsageError(f"--picture {picture}: expected a name that ends in .png")
         check_writable(picture, "--picture")
     runs = read_runs(run)
     sources = _sources(runs[0])

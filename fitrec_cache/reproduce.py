@@ -75,8 +75,9 @@ class ReproduceReport:
         extract: Clips done, reused and failed, and seconds, of each preset in this call.
         table1: The paper's Table I beside our counts.
         table2: One row a preset, split and variant.
-        gap: For each preset and variant, the mean accuracy of ``random`` less that of the first split by group.
-        comparisons: In words, each pair of models of one split that was compared.
+        gap: For each preset and variant, the mean accuracy of ``random`` less that of ``group``, which has the same
+            sizes and seeds; empty where one of them is not asked for.
+        comparisons: In words, each pair of models of one preset and split.
         failed: Clips that could not be used.
         notes: What a person should know.
         seconds: Wall time of this call.
@@ -160,9 +161,9 @@ def reproduce(
         check_folds(rule)
     check_seeds(seed)
     check_jobs(jobs, torch.device("cpu"))
-    make_folder(out)
     cache = out / "cache"
     _refuse_other_clips(cache, find_clips(videos, root=root, classes=classes).clips, out)
+    make_folder(out)
     extracted: dict[str, Any] = {}
     features: dict[tuple[str, str], str] = {}
     for name in preset:
@@ -181,7 +182,7 @@ def reproduce(
         extracted[name] = {k: made[k] for k in ("clips", "done", "reused", "failed", "seconds")}
     rows: list[Row] = []
     notes: list[str] = []
-    folders: list[Path] = []
+    folders: dict[tuple[str, str], list[Path]] = {}
     for job in _jobs(preset, split, backbone, frames=frames):
         folder = out / "runs" / job["preset"] / _plain(job["split"]) / f"{job['variant']}-{_plain(job['name'])}"
         store = features.get((job["preset"], job["name"]))
@@ -198,13 +199,14 @@ def reproduce(
             backbone=[store] if store else [],
             preset=job["preset"] if store else None,
         )
-        folders.append(folder)
+        folders.setdefault((job["split"], job["preset"]), []).append(folder)
         where = f"{short_rule(job['split'])}, {job['preset']}, {job['name']}"
         notes += [f"{where}: {n}" for n in trained.notes if "leak" in n or "training clip" in n]
         rows.append(_row(job, trained.to_dict()))
+    notes += _left_aside(out, [folder for group in folders.values() for folder in group])
     failed = {f["clip_id"]: f for made in extracted.values() for f in made["failed"]}
-    compared = compare(folders)
-    page = report(folders, out=out / "report.html", cache=cache)
+    every = [folder for group in folders.values() for folder in group]
+    page = report(every, out=out / "report.html", cache=cache)
     result = ReproduceReport(
         out=str(out),
         page=page.out,
@@ -212,7 +214,9 @@ def reproduce(
         table1=params(classes=35).to_dict(),
         table2=tuple(rows),
         gap=_gap(rows),
-        comparisons=tuple(pair.text for pair in compared.pairs),
+        comparisons=tuple(
+            f"{preset}: {pair.text}" for (_, preset), group in folders.items() for pair in compare(group).pairs
+        ),
         failed=tuple(failed.values()),
         notes=tuple(dict.fromkeys(notes)),
         seconds=time.perf_counter() - started,
@@ -250,6 +254,18 @@ def _refuse_other_clips(cache: Path, asked: Sequence[Clip], out: Path) -> None:
         )
 
 
+def _left_aside(out: Path, made: Sequence[Path]) -> list[str]:
+    """Say which runs of earlier calls are not in the tables of this one."""
+    others = [p for p in sorted((out / "runs").glob("*/*/*")) if p.is_dir() and p not in made]
+    if not others:
+        return []
+    which = ", ".join(dict.fromkeys(f"{p.parts[-2]} ({p.parts[-3]})" for p in others))
+    return [
+        f"{len(others)} models of earlier calls are not in these tables: {which}. To have all together, give all "
+        "presets and splits in one call: what is trained is kept"
+    ]
+
+
 def _row(job: dict[str, str], trained: dict[str, Any]) -> Row:
     parts = trained["pooled"] or trained["runs"]
     names = ("accuracy", "top5_accuracy", "precision_weighted", "recall_weighted", "f1_weighted", "f1_macro")
@@ -270,15 +286,13 @@ def _row(job: dict[str, str], trained: dict[str, Any]) -> Row:
 
 
 def _gap(rows: Sequence[Row]) -> dict[str, float]:
-    """Return by how much a random split flatters each model; nothing where there is none to compare."""
-    found: dict[str, float] = {}
-    honest = [r for r in rows if r.split != "random"]
-    for row in rows:
-        other = [r for r in honest if (r.preset, r.variant, r.backbone) == (row.preset, row.variant, row.backbone)]
-        if row.split == "random" and other:
-            name = f"{row.preset}: {row.variant} on {row.backbone}, random less {other[0].split}"
-            found[name] = row.figures["accuracy"] - other[0].figures["accuracy"]
-    return found
+    """Return by how much a random split flatters each model; other splits have other sizes and test clips."""
+    accuracy = {(r.split, r.preset, r.variant, r.backbone): r.figures["accuracy"] for r in rows}
+    return {
+        f"{preset}: {variant} on {backbone}, random less group": value - accuracy["group", preset, variant, backbone]
+        for (split, preset, variant, backbone), value in accuracy.items()
+        if split == "random" and ("group", preset, variant, backbone) in accuracy
+    }
 
 
 def _plain(text: str) -> str:

@@ -13,6 +13,7 @@ import torch
 from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.metrics import Metrics, evaluate
+from fitrec_cache.paired import units_of
 from fitrec_cache.runs import read_outputs, read_results
 
 #: Tables that only ``metrics.json`` has.
@@ -112,12 +113,19 @@ def pool_folds(runs: Sequence[RunResult]) -> tuple[dict[str, Any], ...]:
     labels = read_results(runs[0].out, "run.json")["labels"]
     pooled = []
     for seed in dict.fromkeys(r.seed for r in runs):
-        outputs = [read_outputs(r.out) for r in runs if r.seed == seed]
+        mine = [r.out for r in runs if r.seed == seed]
+        outputs, units = [read_outputs(out) for out in mine], [unit for out in mine for unit in _units(out)]
         logits = torch.cat([o["test_logits"] for o in outputs]).numpy()
         truth = torch.cat([o["test_targets"] for o in outputs]).numpy()
-        figures = evaluate(logits, truth, labels).to_dict()
+        figures = evaluate(logits, truth, labels, units=units).to_dict()
         pooled.append({"seed": seed, "folds": len(outputs), **{k: v for k, v in figures.items() if k not in _TABLES}})
     return tuple(pooled)
+
+
+def _units(folder: Path) -> list[str]:
+    """Return what each test clip of a run belongs to."""
+    split = read_results(folder, "run.json")["split"]
+    return units_of(split["test"], split["test_groups"])
 
 
 def average_runs(runs: Sequence[RunResult]) -> dict[str, Any]:
@@ -135,5 +143,6 @@ def average_runs(runs: Sequence[RunResult]) -> dict[str, Any]:
         ],
         axis=0,
     )
-    figures = evaluate(mean, outputs[0]["test_targets"].numpy(), settings[0]["labels"]).to_dict()
+    truth, units = outputs[0]["test_targets"].numpy(), _units(runs[0].out)
+    figures = evaluate(mean, truth, settings[0]["labels"], units=units).to_dict()
     return {"seeds": [r.seed for r in runs], **{k: v for k, v in figures.items() if k not in _TABLES}}

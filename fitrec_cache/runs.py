@@ -85,7 +85,8 @@ def refuse_other_runs(out: Path, folders: Sequence[Path]) -> None:
     others = [p.parent for p in (out / "run.json", *_run_files(out)) if p.parent not in folders]
     if any((f / "run.json").exists() for f in others):
         raise UsageError(
-            f"--out {out}: {others[-1]} holds a run of an earlier call with other seeds or folds; choose another folder"
+            f"--out {out}: {others[-1]} holds a run of an earlier call with other seeds or folds: give the same, or "
+            "choose another folder"
         )
 
 

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.files import canonical_json, run_folders
+from fitrec_cache.splits import short_rule, sides_digest
 
 _MOST_JSON_BYTES = 200_000_000
 
-#: Settings whose values say nothing to a reader: other weights give other features, other clips other data.
-_NUMBERED = ("features", "data")
+#: Settings whose values say nothing to a reader: other weights give other features, other clips other data, other
+#: lists of the same name other sides.
+_NUMBERED = ("features", "data", "sides")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,10 +52,11 @@ class ScoredRun:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
-    """Runs that differ only in seed or fold."""
+    """Runs that differ only in seed or fold; ``split`` is the rule, ``sides`` tells lists of the same name apart."""
 
     name: str
     split: str
+    sides: str
     runs: list[ScoredRun]
 
     def seeds(self) -> list[int]:
@@ -83,7 +86,7 @@ def find_models(folders: Sequence[Path]) -> tuple[list[Model], list[str]]:
     models, notes = [], []
     for name, group in zip(names, by_model.values(), strict=True):
         whole, remarks = _whole(name, group)
-        models.append(Model(name=name, split=group[0].settings["split"], runs=whole))
+        models.append(Model(name=name, split=group[0].settings["split"], sides=group[0].settings["sides"], runs=whole))
         notes += remarks
     return models, notes
 
@@ -143,7 +146,8 @@ def _settings(run: Mapping[str, Any]) -> dict[str, str]:
     chosen = {
         "variant": head["variant"],
         "backbone": run["backbone"],
-        "split": run["split"]["rule"],
+        "split": short_rule(str(run["split"]["rule"])),
+        "sides": sides_digest(run["split"]),
         "attention": head.get("attention"),
         "recipe": run.get("recipe", "paper"),
         "preset": "+".join(_preset(source) for source in run.get("sources", [])),

@@ -13,11 +13,13 @@ either. Closeness is the sum over classes of (clips on the side - 20 % of the cl
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -218,6 +220,18 @@ def short_rule(rule: str) -> str:
     return "list:" + ",".join(Path(path).name for path in argument.split(","))
 
 
+def sides_digest(split: Mapping[str, Any]) -> str:
+    """Return what tells splits by lists apart, wherever the lists lie: a sum of a run's sides; else nothing.
+
+    Args:
+        split: The entry ``split`` of a run: ``rule``, and the clips of ``train``, ``val`` and ``test``.
+    """
+    if not str(split["rule"]).startswith("list:"):
+        return ""
+    sides = [sorted([*split["train"], *split["val"]]), sorted(split["test"])]
+    return hashlib.sha256("\n".join([*sides[0], "", *sides[1]]).encode(errors="surrogatepass")).hexdigest()[:16]
+
+
 def _by_lists(clips: _Clips, argument: str, _rng: np.random.Generator) -> _Sides:
     """Take both sides from two lists of names."""
     train_names, test_names = clips.lists or map(_read_list, _two_lists(argument))
@@ -406,6 +420,20 @@ def _check_sides(rule: str, parts: dict[str, set[int]]) -> None:
             f"clips, so that a class has at least three (in three groups if the split goes by group), or use another "
             f"split"
         )
+
+
+def remarks(
+    *,
+    clip_ids: Sequence[str],
+    labels: Sequence[str],
+    groups: Sequence[str | None],
+    sides: tuple[IntArray, IntArray, IntArray],
+) -> tuple[str, ...]:
+    """Return what a reader of results must know of a split that was given: training, validation and test clips."""
+    parts = {name: set(side.tolist()) for name, side in zip(("train", "val", "test"), sides, strict=True)}
+    notes = _remarks(_Clips(ids=list(clip_ids), labels=list(labels), groups=list(groups), lists=None), parts)
+    left = len(clip_ids) - sum(map(len, parts.values()))
+    return tuple([f"left out: {left} of {len(clip_ids)} clips have no side"] * bool(left) + notes)
 
 
 def _remarks(clips: _Clips, parts: dict[str, set[int]]) -> list[str]:

@@ -59,7 +59,7 @@ class SweepReport:
         out: Its folder; ``trials.log`` there is what it resumes from.
         variant: The head.
         backbone: The features.
-        source: The options that give ``train-head`` these features, and the split where there is one.
+        sources: For each split rule the options that give ``train-head`` these features, this split and the seeds.
         splits: Rule and seed of each split that every try is trained on.
         n_val: Validation clips of all splits together.
         tries: Number of tries that were finished, and of those given up early.
@@ -75,7 +75,7 @@ class SweepReport:
     out: str
     variant: str
     backbone: str
-    source: tuple[str, ...]
+    sources: tuple[tuple[str, ...], ...]
     splits: tuple[str, ...]
     n_val: int
     tries: dict[str, int]
@@ -93,15 +93,18 @@ class SweepReport:
         return best > self.start_again
 
     @property
-    def command(self) -> str:
-        """The call of ``train-head`` with the recipe that was found."""
+    def commands(self) -> tuple[str, ...]:
+        """For each split rule the call of ``train-head`` with the recipe that was found: the same sides as here."""
         best = dict(self.finalists[0]["settings"])
         attention = best.pop("attention", None)
-        words = ["fitrec-cache", "train-head", *self.source, "--variant", self.variant, "--recipe", "native"]
+        words = ["--variant", self.variant, "--recipe", "native"]
         words += ["--attention", attention] * (attention is not None)
         for name, value in best.items():
             words += ["--set", f"{name}={value}"]
-        return shlex.join([*words, "--out", str(Path(self.out) / "trained")])
+        return tuple(
+            shlex.join(["fitrec-cache", "train-head", *source, *words, "--out", str(Path(self.out) / f"trained-{i}")])
+            for i, source in enumerate(self.sources, start=1)
+        )
 
     @property
     def within_chance(self) -> bool:
@@ -116,7 +119,12 @@ class SweepReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
-        return {**vars(self), "beaten": self.beaten, "within_chance": self.within_chance, "command": self.command}
+        return {
+            **vars(self),
+            "beaten": self.beaten,
+            "within_chance": self.within_chance,
+            "commands": list(self.commands),
+        }
 
 
 def sweep(
@@ -208,7 +216,7 @@ def sweep(
         out=str(out),
         variant=variant,
         backbone=problem.backbone,
-        source=_source(cache, features, backbone, preset, split),
+        sources=tuple(_source(cache, features, backbone, preset, rule, seed) for rule in split),
         splits=tuple(problem.splits),
         n_val=sum(len(val.targets) for _, val in problem.sides),
         tries={"finished": len(complete), "given_up": sum(t.state.name == "PRUNED" for t in study.trials)},
@@ -362,10 +370,16 @@ class Problem:
 
 
 def _source(
-    cache: Path | None, features: Path | None, backbone: Sequence[str], preset: str | None, split: Sequence[str]
+    cache: Path | None,
+    features: Path | None,
+    backbone: Sequence[str],
+    preset: str | None,
+    rule: str,
+    seed: Sequence[int],
 ) -> tuple[str, ...]:
-    given = [("--cache", cache), ("--features", features), *(("--backbone", name) for name in backbone)]
-    given += [("--preset", preset), ("--split", split[0] if len(split) == 1 else None)]
+    given: list[tuple[str, object]] = [("--cache", cache), ("--features", features)]
+    given += [("--backbone", name) for name in backbone]
+    given += [("--preset", preset), ("--split", rule), *(("--seed", number) for number in seed)]
     return tuple(word for name, value in given if value is not None for word in (name, str(value)))
 
 

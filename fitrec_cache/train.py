@@ -25,6 +25,7 @@ from fitrec_cache.leaks import find_in_features, verdict
 from fitrec_cache.loading import keep_apart, load_clips
 from fitrec_cache.metrics import evaluate
 from fitrec_cache.pack import Features
+from fitrec_cache.paired import units_of
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
@@ -228,6 +229,10 @@ class _Job:
     def class_names(self) -> list[str]:
         return sorted(set(self.data.labels))
 
+    def test_units(self) -> list[str]:
+        test = self.fold.split.test
+        return units_of([self.data.clip_ids[i] for i in test], [self.data.groups[i] for i in test])
+
     def targets(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         index = {name: i for i, name in enumerate(self.class_names)}
         return np.array([index[label] for label in self.data.labels], dtype=np.int64)
@@ -369,7 +374,7 @@ class _Trainer:
             best_epoch=fitted.best_epoch,
             parameters=count_trainable(fitted.head),
             seconds=fitted.seconds,
-            metrics=evaluate(logits, truth, job.class_names),
+            metrics=evaluate(logits, truth, job.class_names, units=job.test_units()),
             calibration={
                 "temperature": calibration.temperature,
                 "ece": error,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def write_run(folder, right, *, variant="mean", backbone="net", seed=0, fold="",
         "training": {"learning_rate": more.pop("learning_rate", 0.001), "device": "cpu"},
         "seed": seed,
         "fold": fold,
-        "split": {"rule": split, "test": clips, "test_groups": more.pop("groups", groups)},
+        "split": {"rule": split, "train": [], "val": [], "test": clips, "test_groups": more.pop("groups", groups)},
         "sources": [{"identity": {"weights": more.pop("weights", "w"), "preprocessing": {"preset": "native"}}}],
         "backbone": backbone,
         **more,
@@ -59,7 +60,8 @@ def test_a_clear_winner_beats_the_other_with_mcnemars_p(tmp_path):
     pair = report.pairs[0]
     assert (pair.a, pair.b, pair.n, pair.only_a, pair.only_b) == ("vit-lstm on net", "mean on net", 100, 30, 6)
     assert pair.difference == pytest.approx(0.24)
-    assert pair.p == pytest.approx(2 * sum(math.comb(36, k) for k in range(7)) / 2**36)
+    # Two clips a group, so 15 groups gain two and 3 lose two.
+    assert pair.p == pytest.approx(2 * sum(math.comb(18, k) for k in range(4)) / 2**18)
     assert pair.p_holm == pair.p
     assert pair.text.startswith("vit-lstm on net beats mean on net by 24.0 points (95 % ")
     low, high = pair.ci95
@@ -80,12 +82,12 @@ def test_a_small_difference_is_not_distinguishable_and_the_better_is_named_first
 
 
 def test_a_group_that_decides_alone_is_no_evidence(tmp_path):
-    """Eight clips differ, all of one group: McNemar alone would see p = 0.008."""
+    """Eight clips differ, all of one group: by clips p would be 0.008."""
     a, b = pattern(40, 8, 0, 52)
     groups = ["one" if 40 <= i < 48 else f"g{i}" for i in range(100)]
     runs = [write_run(tmp_path / n, r, variant=n, groups=groups) for n, r in (("x", a), ("y", b))]
     pair = compare(runs).pairs[0]
-    assert pair.p == pytest.approx(2 / 2**8)
+    assert pair.p == 1
     assert pair.ci95[0] == 0
     assert "not distinguishable" in pair.text
 
@@ -169,7 +171,7 @@ def test_only_shared_seeds_and_the_same_split_rule_are_compared(tmp_path):
     report = compare([tmp_path])
     assert [(p.seeds, p.split) for p in report.pairs] == [((1,), "group")]
     assert any("2 runs have no counterpart" in n for n in report.notes)
-    assert "models with different split rules are not compared with each other" in report.notes
+    assert "models on different splits are not compared with each other" in report.notes
     assert [m.split for m in report.models] == ["group", "group", "random"]
 
 
@@ -211,6 +213,47 @@ def test_models_are_named_by_what_differs(tmp_path):
         "lrcn on pixels, features no. 1",
         "lrcn on pixels, features no. 2",
     }
+
+
+def test_who_is_named_better_is_who_the_evidence_is_for(tmp_path):
+    """B has 400 clips right in one seed of five, A has 120 others in all: the gain is A's by 200, and its p is A's."""
+    for seed in range(5):
+        a, b = [0] * 400 + [1] * 120 + [0] * 480, [seed == 0] * 400 + [0] * 600
+        single = [None] * 1000
+        write_run(tmp_path / "a" / str(seed), a, variant="vit-lstm", seed=seed, groups=single)
+        write_run(tmp_path / "b" / str(seed), b, seed=seed, groups=single)
+    pair = compare([tmp_path]).pairs[0]
+    assert pair.a == "vit-lstm on net"
+    assert (pair.only_a, pair.only_b) == (120, 400)
+    # 120 signed fives and 400 signed ones have a standard deviation of sqrt(120 x 25 + 400): 200 is 3.43 of them.
+    assert pair.p == pytest.approx(2 * NormalDist().cdf(-199.5 / 3400**0.5), rel=0.05)
+
+
+def test_p_values_are_adjusted_for_the_pairs_of_their_split(tmp_path):
+    a, b = pattern(50, 30, 6, 14)
+    for split in ("group", "random"):
+        write_run(tmp_path / split / "a", a, variant="vit-lstm", split=split)
+        write_run(tmp_path / split / "b", b, split=split)
+    write_run(tmp_path / "random" / "c", b, variant="lrcn", split="random")
+    found = {(p.split, p.a, p.b): p for p in compare([tmp_path]).pairs}
+    alone, one_of_three = (
+        found["group", "vit-lstm on net", "mean on net"],
+        found["random", "vit-lstm on net", "mean on net"],
+    )
+    assert alone.p_holm == alone.p
+    assert one_of_three.p_holm == pytest.approx(3 * one_of_three.p)
+
+
+def test_a_split_by_lists_is_its_sides_wherever_the_lists_lie(tmp_path):
+    for number, (folder, variant) in enumerate((("x", "mean"), ("y", "vit-lstm"), ("z", "lrcn"))):
+        run = write_run(tmp_path / variant, [1, 0, 1], variant=variant, split=f"list:/{folder}/a.txt,/{folder}/b.txt")
+        settings = json.loads((run / "run.json").read_text())
+        settings["split"] |= {"train": ["t1", "t2" if number < 2 else "t3"], "val": ["v"]}
+        (run / "run.json").write_text(json.dumps(settings))
+    report = compare([tmp_path])
+    assert {m.split for m in report.models} == {"list:a.txt,b.txt"}
+    assert [{p.a, p.b} for p in report.pairs] == [{"mean on net", "vit-lstm on net"}]
+    assert "models on different splits are not compared with each other" in report.notes
 
 
 def test_runs_on_other_data_or_without_other_classes_are_other_models(tmp_path):

@@ -288,7 +288,8 @@ def test_wrong_use_is_refused_before_anything_is_decoded(run, tmp_path, inline, 
     with pytest.raises(UsageError, match="samples is 0"):
         run(samples=0)
     with pytest.raises(UsageError, match="no such file or folder"):
-        run(tmp_path / "none")
+        run(tmp_path / "none", cache=tmp_path / "fresh")
+    assert not (tmp_path / "fresh").exists()
     run(cache=tmp_path / "full")
     with pytest.raises(UsageError, match="holds no frames with samples 9"):
         run(None, cache=tmp_path / "full", samples=9)

@@ -39,6 +39,13 @@ def test_the_manifest_decides_who_tests(with_val):
             make_folds("manifest", **clips(extra=bad))
 
 
+def test_clips_without_a_side_and_classes_without_training_are_told():
+    column = ["test" if n[0] == "B" else "" if n[2] == "0" else "val" if n[2] == "1" else "train" for n in NAMES]
+    (fold,) = make_folds("manifest", **clips(extra=[{"split": s} for s in column]))
+    assert f"left out: 1 of {len(NAMES)} clips have no side" in fold.split.notes
+    assert "1 classes have no training clip: B" in fold.split.notes
+
+
 @pytest.mark.parametrize("known", [False, True])
 def test_k_folds_test_every_clip_once_and_keep_groups_together(known):
     rng = np.random.default_rng(0)

@@ -84,6 +84,16 @@ def test_wilson_is_the_closed_formula(counts):
     assert wilson_interval(*counts) == pytest.approx(wilson_closed_formula(*counts), abs=1e-9)
 
 
+def test_clips_of_one_recording_widen_the_interval():
+    """60 of 100 recordings right, four clips each: the interval is that of 100 clips, not of 400."""
+    truth = [0] * 400
+    logits = np.repeat([[1.0, 0.0]] * 60 + [[0.0, 1.0]] * 40, 4, axis=0)
+    figures = evaluate(logits, truth, ["Hop", "Squat"], units=[str(i // 4) for i in range(400)])
+    assert figures.accuracy_ci95 == pytest.approx(wilson_closed_formula(60, 100), abs=0.01)
+    alone = evaluate(logits, truth, ["Hop", "Squat"], units=[str(i) for i in range(400)])
+    assert alone.accuracy_ci95 == pytest.approx(wilson_closed_formula(240, 400))
+
+
 def test_evaluate_gives_the_interval_of_its_own_counts():
     figures = evaluate(one_hot([0, 0, 2, 1, 0, 2], 3), [0, 0, 0, 1, 1, 2], NAMES)
     assert figures.accuracy_ci95 == pytest.approx(wilson_closed_formula(4, 6))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from conftest import SMALL, write_class_folders
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 from fitrec_cache import paper
 from fitrec_cache.cache import Cache
@@ -209,6 +209,21 @@ def test_every_percentage_of_table_two_is_a_whole_number_of_its_clips():
             assert round(correct / paper.TEST_CLIPS, 4) == rate
 
 
+def test_clips_of_one_recording_add_less(page, tmp_path):
+    """Ten recordings of two clips each, nine of them right."""
+    truth = [0] * 10 + [1] * 10
+    groups = [f"g{i // 2}" for i in range(20)]
+    test = [f"{i}.avi" for i in range(20)]
+    split = {"rule": "group", "notes": [], "train": ["a"], "val": ["b"], "test": test, "test_groups": groups}
+    guesses = [*truth[:18], 2, 2]
+    write_run(tmp_path / "run", truth=truth, guesses=guesses, test=test, split_document=split)
+    _, seen = page(tmp_path / "run")
+    low, high = seen.row("resnet50-lstm-attention resnet50")[2].replace(" %", "").split(" to ")
+    # Of ten recordings drawn again, the share of right ones is a binomial's with n = 10 and p = 0.9.
+    assert (float(low), float(high)) == (100 * binom.ppf(0.025, 10, 0.9) / 10, 100)
+    assert "for 20 test clips of 10 recordings" in seen.words
+
+
 def test_seeds_are_one_model_and_add_no_clips(page, tmp_path):
     truth = [0] * 10 + [1] * 10
     for seed, right in enumerate((16, 18, 20)):
@@ -402,6 +417,8 @@ def test_wrong_use_and_damage_are_named(tmp_path, made):
     with pytest.raises(UsageError, match="make it first"):
         report([made], out=tmp_path / "none" / "r.html")
     (tmp_path / "thesis.html").write_text("<h1>mine</h1>")
+    with pytest.raises(UsageError, match=r"expected a name that ends in \.html"):
+        report([made], out=tmp_path / "report.pdf")
     with pytest.raises(UsageError, match="is not a report"):
         report([made], out=tmp_path / "thesis.html")
     assert (tmp_path / "thesis.html").read_text() == "<h1>mine</h1>"

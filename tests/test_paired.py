@@ -10,14 +10,27 @@ from hypothesis import strategies as st
 
 from fitrec_cache import paired
 from fitrec_cache.metrics import wilson_interval
-from fitrec_cache.paired import bootstrap_interval, exact_mcnemar, holm
+from fitrec_cache.paired import bootstrap_interval, exact_p, holm
 
 
-@given(st.integers(0, 30), st.integers(0, 30))
-def test_mcnemar_is_twice_the_smaller_binomial_tail(only_a, only_b):
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 5))
+def test_with_one_run_and_no_groups_p_is_mcnemars_twice_the_smaller_binomial_tail(only_a, only_b, same):
     n = only_a + only_b
     tail = sum(math.comb(n, k) for k in range(min(only_a, only_b) + 1)) / 2**n
-    assert exact_mcnemar(only_a, only_b) == pytest.approx(min(1.0, 2 * tail))
+    gain = np.array([1.0] * only_a + [-1.0] * only_b + [0.0] * same)
+    assert exact_p(gain, [str(i) for i in range(len(gain))]) == pytest.approx(min(1.0, 2 * tail))
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=9), st.integers(1, 3))
+def test_p_is_the_share_of_signs_that_give_as_large_a_gain(sums, clips):
+    """Every way to toss the signs, one after the other; each unit's gain is spread over some clips."""
+    totals = [
+        sum(s * g for s, g in zip(signs, sums, strict=True)) for signs in itertools.product((1, -1), repeat=len(sums))
+    ]
+    expected = np.mean([abs(total) >= abs(sum(sums)) for total in totals])
+    gain = np.array([[g] + [1] * (clips - 1) + [-1] * (clips - 1) for g in sums], dtype=float)
+    units = np.repeat([f"g{i}" for i in range(len(sums))], gain.shape[1])
+    assert exact_p(gain.ravel(), list(units)) == pytest.approx(expected)
 
 
 def test_holm_by_hand_and_in_any_order():

@@ -149,10 +149,12 @@ def test_the_picture_shows_each_video(run, tmp_path, video_folder):
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
     found = predict([tmp_path / "gone.mp4"], run=run, device="cpu", picture=tmp_path / "q.png")
     assert found[0].reason == "file not found"
-    for bad in (tmp_path / "none" / "q.png", tmp_path, tmp_path / ("q" * 300)):
+    (tmp_path / "folder.png").mkdir()
+    refused = dict.fromkeys(("none/q.png", "folder.png", "q" * 300 + ".png"), "cannot be written")
+    for name, message in (refused | {"p.gif": r"expected a name that ends in \.png"}).items():
         InlinePool.decoded = []
-        with pytest.raises(UsageError, match=r"--picture .* cannot be written"):
-            predict([video], run=run, device="cpu", picture=bad)
+        with pytest.raises(UsageError, match=f"--picture .*{message}"):
+            predict([video], run=run, device="cpu", picture=tmp_path / name)
         assert InlinePool.decoded == []  # found before the work
     with pytest.raises(UsageError, match="backbone of this run 'resnet50'"):
         predict([video], run=run, device="cpu", backbone=["resnet50=x.pth"])

@@ -126,7 +126,23 @@ def test_a_grid_of_features_is_trained_by_native(reproduced, video_folder, tmp_p
     assert run["sources"][0]["identity"]["preprocessing"]["preset"] == "grid"
 
 
+def test_models_of_earlier_calls_are_named_and_come_back(reproduced, video_folder, tmp_path):
+    report, out, backbones = reproduced
+    copy = tmp_path / "out"
+    shutil.copytree(out, copy)
+    fewer = reproduce(video_folder, out=copy, backbone=backbones, **SMALL | {"split": ["random"]})
+    assert len(fewer.table2) == 12
+    assert fewer.gap == {}
+    (note,) = (n for n in fewer.notes if "earlier calls" in n)
+    assert note.startswith("12 models of earlier calls are not in these tables: group (native), group (paper).")
+    again = reproduce(video_folder, out=copy, backbone=backbones, **SMALL)
+    assert again.gap == report.gap
+    assert not any("earlier calls" in n for n in again.notes)
+
+
 def test_wrong_use_is_refused(tmp_path, video_folder):
+    with pytest.raises(UsageError, match="no such file or folder"):
+        reproduce(tmp_path / "none", out=tmp_path / "x")
     with pytest.raises(UsageError, match="expected three"):
         reproduce(video_folder, out=tmp_path / "x", backbone=["resnet50"])
     with pytest.raises(UsageError, match="presets paper, native, grid"):

@@ -27,29 +27,29 @@ def features(tmp_path):
 
 
 def found(report):
-    return {k: v for k, v in report.to_dict().items() if k not in ("seconds", "out", "command")}
+    return {k: v for k, v in report.to_dict().items() if k not in ("seconds", "out", "commands")}
 
 
 def test_a_search_finds_settings_that_train_head_takes(tmp_path, features):
     report = sweep(out=tmp_path / "sweep", features=features, **FAST)
     stored = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
-    assert stored["command"] == report.command
+    assert stored["commands"] == list(report.commands)
     assert report.tries["finished"] + report.tries["given_up"] == 4
     assert report.n_val == 24
     assert report.splits == ("group seed 0", "group seed 1")
     again = [f["val_accuracy_again"] for f in report.finalists]
     assert again == sorted(again, reverse=True)
-    words = shlex.split(report.command)
+    words = shlex.split(report.commands[0])
     assert words[:2] == ["fitrec-cache", "train-head"]
     assert CliRunner().invoke(app, words[1:]).exit_code == 0  # as it is printed
-    run = json.loads((tmp_path / "sweep" / "trained" / "run.json").read_text())
+    run = json.loads((tmp_path / "sweep" / "trained-1" / "seed-1" / "run.json").read_text())
     assert run["training"]["learning_rate"] == report.finalists[0]["settings"]["learning_rate"]
 
 
-def test_the_command_names_features_and_the_one_split(tmp_path, cache_folder):
-    settings = {"backbone": ["test_resnet"], "preset": "native", "split": ["random"], "seed": [0]}
+def test_there_is_a_command_a_split_with_features_and_seeds(tmp_path, cache_folder):
+    settings = {"backbone": ["test_resnet"], "preset": "native", "split": ["group", "random"], "seed": [5]}
     report = sweep(out=tmp_path / "a b", cache=cache_folder, **FAST | settings)
-    words = shlex.split(report.command)
+    words = shlex.split(report.commands[1])
     asked = words[2 : words.index("--variant")]
     assert asked == [
         "--cache",
@@ -60,8 +60,10 @@ def test_the_command_names_features_and_the_one_split(tmp_path, cache_folder):
         "native",
         "--split",
         "random",
+        "--seed",
+        "5",
     ]
-    assert words[-2:] == ["--out", str(tmp_path / "a b" / "trained")]
+    assert words[-2:] == ["--out", str(tmp_path / "a b" / "trained-2")]
 
 
 @pytest.mark.parametrize(("best", "within"), [(0.55, True), (0.70, False)])

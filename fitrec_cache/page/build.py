@@ -89,6 +89,8 @@ def report(runs: Sequence[Path], *, out: Path, cache: Path | None = None) -> Pag
 def _check_out(out: Path) -> None:
     if not out.resolve().parent.is_dir():
         raise UsageError(f"--out {out}: its folder does not exist; make it first")
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--out {out}: expected a name that ends in .html")
     if out.is_dir():
         raise UsageError(f"--out {out} is a folder: expected a file, such as report.html")
     if out.exists() and GENERATOR.encode() not in out.read_bytes()[:2000]:

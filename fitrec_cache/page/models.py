@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.calibrate import Calibration
+from fitrec_cache.metrics import interval_by_unit
 from fitrec_cache.page.records import Record, settings_key
+from fitrec_cache.paired import units_of
 
 #: Standard normal quantile of a two-sided 95 % interval.
 _Z = 1.959963984540054
@@ -144,10 +146,37 @@ class Model:
         mean = np.mean([calibration.probabilities(answers.logits) for answers, calibration in known], axis=0)
         return float((mean.argmax(axis=1) == known[0][0].targets).mean())
 
+    @cached_property
+    def units(self) -> dict[str, str]:
+        """What each distinct test clip belongs to: its recording, or itself where that is unknown."""
+        found: dict[str, str] = {}
+        for record in self.records:
+            groups = record.run["split"].get("test_groups") or [None] * len(record.test)
+            found |= zip(record.test, units_of(record.test, groups), strict=True)
+        return found
+
     @property
+    def n_units(self) -> int:
+        """How many recordings the test clips are of."""
+        return len(set(self.units.values()))
+
+    @cached_property
     def interval(self) -> tuple[float, float]:
-        """95 % Wilson interval of the mean accuracy at the number of distinct clips: seeds add no clips."""
-        return wilson(self.mean("accuracy"), self.n_distinct)
+        """95 % interval of the mean accuracy; seeds add no clips.
+
+        Wilson's for the number of distinct clips. Where some are of one recording, a bootstrap that draws recordings;
+        of runs without logits Wilson's for the number of recordings.
+        """
+        answers = [(record.test, record.answers) for record in self.records if record.answers is not None]
+        if self.n_units == self.n_distinct or len(answers) < len(self.records):
+            return wilson(self.mean("accuracy"), self.n_units)
+        place = {clip: i for i, clip in enumerate(self.units)}
+        right, tested = np.zeros(len(place)), np.zeros(len(place))
+        for clips, given in answers:
+            rows = [place[clip] for clip in clips]
+            right[rows] += given.logits.argmax(axis=1) == given.targets
+            tested[rows] += 1
+        return interval_by_unit(right, tested, list(self.units.values()))
 
     @property
     def val_loss(self) -> float:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
 from fitrec_cache.files import run_folders
 from fitrec_cache.runs import RUN_VERSION, read_results
+from fitrec_cache.splits import short_rule, sides_digest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,9 +72,14 @@ class Record:
         return str(self.metrics["backbone"])
 
     @property
-    def split(self) -> str:
-        """The rule of the split."""
+    def rule(self) -> str:
+        """The rule of the split as it was given."""
         return str(self.metrics["split"])
+
+    @property
+    def split(self) -> str:
+        """The rule of the split; of lists their names, wherever they lie."""
+        return short_rule(self.rule)
 
     @property
     def seed(self) -> int:
@@ -195,6 +201,7 @@ def settings_key(record: Record) -> str:
         "variant": record.variant,
         "backbone": record.backbone,
         "split": record.split,
+        "sides": sides_digest(record.run["split"]),
         "recipe": record.run.get("recipe", ""),
         "labels": record.labels,
         "unknown": record.run["split"].get("unknown", []),

@@ -42,7 +42,7 @@ def how_to(model: Model) -> HowTo:
     record = model.first
     names = "".join(f"{clip}\n" for clip in sorted(record.test))
     settings = {
-        "split": record.split,
+        "split": record.rule,
         "seeds": ", ".join(map(str, model.by_seed)),
         "recipe": str(record.run.get("recipe") or "paper"),
         **({"folds": ", ".join(model.folds)} if len(model.folds) > 1 else {}),
@@ -101,7 +101,7 @@ def _train(model: Model) -> str:
         words += ["--backbone", identity["backbone"]]
     if features:
         words += ["--preset", features[0]["preprocessing"]["preset"]]
-    words += ["--split", record.split]
+    words += ["--split", record.rule]
     for seed in model.by_seed:
         words += ["--seed", str(seed)]
     words += ["--recipe", str(record.run.get("recipe") or "paper"), *_changes(record)]

@@ -108,7 +108,7 @@ def results_say(models: Sequence[Model], pairs: Sequence[PairFigures]) -> str:
     if len([m for m in models if m.first.split == split]) > 1:
         return "These models share no test clips, so which is better cannot be said"
     clips, (low, high) = plural(models[0].n_distinct, "test clip"), models[0].interval
-    return f"With {clips}, the accuracy is known to lie from {percent(low, 0)} to {percent(high, 0)}"
+    return f"With {clips}, the accuracy’s 95 % interval is {percent(low, 0)} to {percent(high, 0)}"
 
 
 def split_says(models: Sequence[Model], leaky: Sequence[str]) -> str:
