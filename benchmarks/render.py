@@ -119,14 +119,36 @@ def yardstick() -> str:
     first = [r for r in result["rows"] if r["variant"] == result["rows"][0]["variant"]][: len(names)]
     sizes = (" / ".join(str(r[k]) for r in first) for k in ("n_val", "n_test"))
     lines += ["", "Validation n = {}; test n = {}.".format(*sizes), ""]
-    for pair in result["pairs"]:
-        low, high = pair["ci95"]
-        lines.append(
-            f"- `{pair['variant']}` on {pair['backbone']}, mean of its seeds, less logistic regression, test clips of "
-            f"the three lists: {100 * pair['difference']:+.1f} points (95 % {100 * low:+.1f} to {100 * high:+.1f}, "
-            f"n = {pair['n']}, exact McNemar p = {pair['p']:.2g})."
-        )
+    cells = [
+        [
+            pair["backbone"],
+            f"{pair['variant']} less {pair['other']}",
+            "single seeds" if pair["seeds"] else "their mean probabilities",
+            f"{100 * pair['difference']:+.1f}",
+            "{:+.1f} to {:+.1f}".format(*(100 * end for end in pair["ci95"])),
+            f"{pair['p']:.2g}",
+            f"{pair['p_holm']:.2g}",
+        ]
+        for pair in sorted(result["pairs"], key=lambda p: (p["other"] == "mean", p["backbone"], p["variant"]))
+    ]
+    names = ["features", "test clips of the three lists", "seeds", "points", "95 %", "p", "p, Holm"]
+    lines += [table(names, cells), "", *overlap(result["overlap"])]
     return "\n".join(lines)
+
+
+def overlap(counts: dict[str, Any]) -> list[str]:
+    """Say how many test clips of each split the choice of the recipe has seen."""
+
+    def span(low: int, high: int) -> str:
+        return f"{low}" if low == high else f"{low} to {high}"
+
+    rows = [
+        [_split_name(rule), *(span(*t[name]) for name in ("n", "in_validation", "in_either"))]
+        for rule, t in counts["tested"].items()
+    ]
+    text = f"The lists' validation sides, on which `native` was chosen, are {counts['validation']} different clips. "
+    text += "How many of the test clips are among them:"
+    return [text, "", table(["split", "test clips", "among these", "among these or the lists' training clips"], rows)]
 
 
 def calibration() -> str:
@@ -270,12 +292,18 @@ def sweep() -> str:
         table(["recipe, test accuracy", *(f"{_split_name(rule)}, n = {sizes[rule]}" for rule in rules)], tested),
         "",
         *(
-            f"- {_split_name(p['split'])}: {p['better']} is {100 * p['difference']:.1f} points better (95 % "
+            f"- {_split_name(p['split'])}: {p['better']} {_against(p)} by {100 * p['difference']:.1f} points (95 % "
             f"{100 * p['ci95'][0]:+.1f} to {100 * p['ci95'][1]:+.1f}, exact McNemar p = {p['p']:.2g})."
             for p in r["test_pairs"]
         ),
     ]
     return "\n".join(lines)
+
+
+def _against(pair: dict[str, Any]) -> str:
+    other = "native" if pair["better"] == "found" else "found"
+    told = pair["p"] < 0.05 and pair["ci95"][0] > 0
+    return f"beats {other}" if told else f"is not distinguishable from {other}, above it"
 
 
 def torture() -> str:

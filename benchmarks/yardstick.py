@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,11 @@ from sklearn.preprocessing import StandardScaler
 from fitrec_cache.files import write_json
 from fitrec_cache.folds import make_folds
 from fitrec_cache.loading import load_clips
-from fitrec_cache.paired import bootstrap_interval, exact_mcnemar
+from fitrec_cache.paired import bootstrap_interval, exact_p, holm
 from fitrec_cache.runs import read_outputs, read_results
+from fitrec_cache.splits import short_rule
+
+YARDSTICK = "logistic regression"
 
 #: Inverse strengths of regularisation.
 STRENGTHS = tuple(10.0**power for power in range(-5, 4))
@@ -39,7 +43,7 @@ def regression(values: Any, targets: Any, split: Any) -> dict[str, Any]:
     found = {choice: _fit(choice, values, targets, learn).score(values[judge], targets[judge]) for choice in choices}
     best = max(choices, key=lambda choice: found[choice])
     right = _fit(best, values, targets, np.concatenate([learn, judge])).predict(values[test]) == targets[test]
-    return {"C": best[0], "scaled": best[1], "val_accuracy": found[best], "right": right}
+    return {"C": best[0], "scaled": best[1], "val_accuracy": found[best], "right": right, "right_each": right[None]}
 
 
 def _fit(choice: tuple[float, bool], values: Any, targets: Any, clips: Any) -> Pipeline:
@@ -49,7 +53,10 @@ def _fit(choice: tuple[float, bool], values: Any, targets: Any, clips: Any) -> P
 
 
 def heads(reproduced: Path, rule: str, backbone: str) -> list[dict[str, Any]]:
-    """Return each variant's runs on a backbone's features and a split: validation, and which test clips are right."""
+    """Return each variant's runs on a backbone's features and a split: validation, and which test clips are right.
+
+    ``right`` is of the mean of the seeds' probabilities, bool ``(N,)``; ``right_each`` of each seed, ``(S, N)``.
+    """
     found: dict[str, list[Path]] = {}
     for path in sorted(reproduced.glob("runs/native/*/*/*/run.json")):
         run = read_results(path.parent, "run.json")
@@ -72,12 +79,71 @@ def _head(variant: str, folders: list[Path]) -> dict[str, Any]:
         "ece_uncalibrated": float(np.mean([m["calibration"]["ece_uncalibrated"] for m in kept])),
         "false_alarms": float(np.mean([m["unknown"]["false_alarms"] for m in kept])),
         "right": np.mean(every, axis=0).argmax(1) == truth,
+        "right_each": np.stack([p.argmax(1) == truth for p in every]),
     }
 
 
 def _tables(reproduced: Path) -> dict[str, Any]:
     found = json.loads((reproduced / "reproduce.json").read_text())
     return {k: found[k] for k in ("extract", "table2", "gap", "comparisons", "notes", "seconds")}
+
+
+def comparisons(right: dict[tuple[str, str], list[dict[str, Any]]], groups: list[str]) -> list[dict[str, Any]]:
+    """Compare each model with the regression, and each head with `mean`, on the test clips of all lists.
+
+    Once by the mean of the seeds' probabilities, once over the single seeds; p-values are adjusted for all pairs of
+    one kind.
+    """
+    found = []
+    for kind in ("right", "right_each"):
+        sides = {model: np.concatenate([r[kind] for r in rows], axis=-1) for model, rows in right.items()}
+        pairs = [
+            {"backbone": backbone, "variant": variant, "other": other, "seeds": kind == "right_each"}
+            | _against(sides[backbone, variant], sides[backbone, other], groups)
+            for backbone, variant in sides
+            for other in (YARDSTICK, "mean")
+            if variant not in (YARDSTICK, other)
+        ]
+        adjusted = holm([pair["p"] for pair in pairs])
+        found += [pair | {"p_holm": p} for pair, p in zip(pairs, adjusted, strict=True)]
+    return found
+
+
+def _against(ours: Any, theirs: Any, groups: list[str]) -> dict[str, Any]:
+    gain = np.atleast_2d(ours.astype(float) - theirs)  # (S, N)
+    seeds, n = gain.shape
+    low, high = bootstrap_interval(gain.sum(0), np.full(n, float(seeds)), groups)
+    return {"n": n, "difference": float(gain.mean()), "ci95": [low, high], "p": exact_p(gain.sum(0), groups)}
+
+
+def overlap(splits: Sequence[str], clips: dict[str, Any], runs: Iterable[Path]) -> dict[str, Any]:
+    """Count the test clips that the choice of a recipe on these splits' validation sides has seen.
+
+    Returns:
+        Distinct validation clips, and those among them and among all that a recipe was trained or judged on that each
+        split rule tests: least and most over its runs.
+    """
+    judged: set[str] = set()
+    seen: set[str] = set()
+    for rule in splits:
+        (fold,) = make_folds(rule, **clips, seed=0)
+        judged |= {clips["clip_ids"][i] for i in fold.split.val}
+        seen |= {clips["clip_ids"][i] for side in (fold.split.train, fold.split.val) for i in side}
+    tested: dict[str, list[tuple[int, int, int]]] = {}
+    for path in runs:
+        split = read_results(path.parent, "run.json")["split"]
+        test = set(split["test"])
+        tested.setdefault(short_rule(split["rule"]), []).append((len(test), len(test & judged), len(test & seen)))
+    names = ("n", "in_validation", "in_either")
+    return {
+        "validation": len(judged),
+        "tested": {
+            rule: {
+                name: [min(column), max(column)] for name, column in zip(names, zip(*counts, strict=True), strict=True)
+            }
+            for rule, counts in tested.items()
+        },
+    }
 
 
 def main() -> None:
@@ -89,7 +155,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    right: dict[tuple[str, str], list[Any]] = {}
+    right: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    clips: dict[str, Any] = {}
     groups: list[str] = []
     for backbone in args.backbone:
         data = load_clips(args.reproduced / "cache", None, "mean", [backbone], "native", progress=False)
@@ -101,40 +168,23 @@ def main() -> None:
         for rule in args.split:
             (fold,) = make_folds(rule, **clips, seed=0)
             groups += [str(data.groups[i]) for i in fold.split.test]
-            ours = heads(args.reproduced, rule, backbone)
             yardstick = regression(values, targets, fold.split)
-            yardstick |= {"variant": "logistic regression", "test_accuracy": float(yardstick["right"].mean())}
-            for row in (yardstick, *ours):
-                right.setdefault((backbone, row["variant"]), []).append(row["right"])
-                plain = {k: v for k, v in row.items() if k != "right"}
+            yardstick |= {"variant": YARDSTICK, "test_accuracy": float(yardstick["right"].mean())}
+            for row in (yardstick, *heads(args.reproduced, rule, backbone)):
+                right.setdefault((backbone, row["variant"]), []).append(row)
+                plain = {k: v for k, v in row.items() if k not in ("right", "right_each")}
                 n = {"n_val": len(fold.split.val), "n_test": len(fold.split.test)}
                 together = {"together_accuracy": float(row["right"].mean())} if row.get("seeds", 1) > 1 else {}
-                rows.append({"backbone": backbone, "split": rule, **plain, **together, **n})
-    pairs = [
-        {
-            "backbone": b,
-            "variant": v,
-            **_against(np.concatenate(r), np.concatenate(right[b, "logistic regression"]), groups),
-        }
-        for (b, v), r in right.items()
-        if v != "logistic regression"
-    ]
+                rows.append({"backbone": backbone, "split": short_rule(rule), **plain, **together, **n})
     result = {
         "reproduced": [_tables(folder) for folder in (args.reproduced, *args.also)],
         "strengths": STRENGTHS,
         "rows": rows,
-        "pairs": pairs,
+        "pairs": comparisons(right, groups),
+        "overlap": overlap(args.split, clips, args.reproduced.glob("runs/native/*/mean-*/*/run.json")),
     }
     write_json(args.out, result)
-    print(json.dumps(pairs, indent=1))
-
-
-def _against(ours: Any, theirs: Any, groups: list[str]) -> dict[str, Any]:
-    """Compare the mean of the seeds' probabilities with the regression on the test clips of all lists."""
-    low, high = bootstrap_interval(ours.astype(float) - theirs, np.ones(len(ours)), groups)
-    counts = int((ours & ~theirs).sum()), int((~ours & theirs).sum())
-    difference = float(ours.mean() - theirs.mean())
-    return {"n": len(ours), "difference": difference, "ci95": [low, high], "p": exact_mcnemar(*counts)}
+    print(json.dumps([result["pairs"], result["overlap"]], indent=1))
 
 
 if __name__ == "__main__":
