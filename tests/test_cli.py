@@ -87,7 +87,8 @@ def test_extract_json_has_its_keys_and_the_exit_code_says_if_clips_failed(call_j
     code, found = call_json(*arguments)
     assert code == 0
     assert (found["clips"], found["done"], found["reused"], found["failed"]) == (1, 1, 0, [])
-    assert found["backbones"] == {"test_resnet": {"dim": 96}}
+    assert found["backbones"]["test_resnet"]["dim"] == 96
+    assert (tmp_path / "c" / "features" / found["backbones"]["test_resnet"]["features"]).is_dir()
     assert found["seconds"] > 0
     (tmp_path / "videos" / "Hop" / "bad.mp4").touch()
     code, found = call_json(*arguments)

@@ -32,7 +32,7 @@ def test_an_extraction_that_did_something_is_kept(cache):
 def test_info_shows_it(cache):
     folder, report = cache
     assert info(cache=folder).to_dict()["history"][0]["done"] == 12
-    shown = f"12 clips in {report.seconds:.0f} s, mostly {report.bottleneck}: test_resnet, preset native"
+    shown = f"12 clips in {round(report.seconds, 1):.0f} s, mostly {report.bottleneck}: test_resnet, preset native"
     assert shown in _info_text(info(cache=folder))
 
 
