@@ -147,20 +147,7 @@ def reproduce(
         StoreError: If ``out`` cannot be written.
     """
     started = time.perf_counter()
-    if len(backbone) != len(MODELS):
-        raise UsageError(f"{len(backbone)} backbones: expected three, for {', '.join(MODELS)}")
-    unknown = [p for p in preset if p not in PRESETS]
-    if unknown or not preset or not split:
-        got = f"presets {unknown or list(preset)} and splits {list(split)}"
-        raise UsageError(f"{got}: expected at least one of each, presets {', '.join(PRESETS)}")
-    if len(set(preset)) < len(preset):
-        raise UsageError(f"presets {list(preset)}: expected each once")
-    if "auto" in split or len(set(split)) < len(split):
-        raise UsageError(f"splits {list(split)}: expected each once, and by its own name (auto is group or random)")
-    for rule in split:
-        check_folds(rule)
-    check_seeds(seed)
-    check_jobs(jobs, torch.device("cpu"))
+    _check(backbone, preset, split, seed, jobs)
     cache = out / "cache"
     _refuse_other_clips(cache, find_clips(videos, root=root, classes=classes).clips, out)
     make_folder(out)
@@ -182,31 +169,29 @@ def reproduce(
         extracted[name] = {k: made[k] for k in ("clips", "done", "reused", "failed", "seconds")}
     rows: list[Row] = []
     notes: list[str] = []
-    folders: dict[tuple[str, str], list[Path]] = {}
-    for job in _jobs(preset, split, backbone, frames=frames):
-        folder = out / "runs" / job["preset"] / _plain(job["split"]) / f"{job['variant']}-{_plain(job['name'])}"
-        store = features.get((job["preset"], job["name"]))
+    families: dict[tuple[str, str], list[Path]] = {}
+    for job in _list_jobs(preset, split, backbone, frames=frames):
+        store = features.get((job.preset, job.features))
         trained = train_head(
-            out=folder,
+            out=out / "runs" / job.folder,
             cache=cache,
-            variant=job["variant"],
-            split=job["split"],
+            variant=job.variant,
+            split=job.split,
             seed=seed,
-            recipe=PRESETS[job["preset"]],
+            recipe=PRESETS[job.preset],
             epochs=epochs,
             jobs=jobs,
             progress=progress,
             backbone=[store] if store else [],
-            preset=job["preset"] if store else None,
+            preset=job.preset if store else None,
         )
-        folders.setdefault((job["split"], job["preset"]), []).append(folder)
-        where = f"{short_rule(job['split'])}, {job['preset']}, {job['name']}"
-        notes += [f"{where}: {n}" for n in trained.notes if "leak" in n or "training clip" in n]
+        families.setdefault((job.split, job.preset), []).append(out / "runs" / job.folder)
+        grave = [n for n in trained.notes if "leak" in n or "training clip" in n]
+        notes += [f"{short_rule(job.split)}, {job.preset}, {job.features}: {n}" for n in grave]
         rows.append(_row(job, trained.to_dict()))
-    notes += _left_aside(out, [folder for group in folders.values() for folder in group])
+    folders = [folder for family in families.values() for folder in family]
+    page = report(folders, out=out / "report.html", cache=cache)
     failed = {f["clip_id"]: f for made in extracted.values() for f in made["failed"]}
-    every = [folder for group in folders.values() for folder in group]
-    page = report(every, out=out / "report.html", cache=cache)
     result = ReproduceReport(
         out=str(out),
         page=page.out,
@@ -214,30 +199,60 @@ def reproduce(
         table1=params(classes=35).to_dict(),
         table2=tuple(rows),
         gap=_gap(rows),
-        comparisons=tuple(
-            f"{preset}: {pair.text}" for (_, preset), group in folders.items() for pair in compare(group).pairs
-        ),
+        comparisons=tuple(f"{kind}: {p.text}" for (_, kind), family in families.items() for p in compare(family).pairs),
         failed=tuple(failed.values()),
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(dict.fromkeys([*notes, *_left_aside(out, folders)])),
         seconds=time.perf_counter() - started,
     )
     write_json(out / "reproduce.json", result.to_dict())
     return result
 
 
-def _jobs(
-    preset: Sequence[str], split: Sequence[str], backbone: Sequence[str], *, frames: bool
-) -> Iterator[dict[str, str]]:
+def _check(
+    backbone: Sequence[str], preset: Sequence[str], split: Sequence[str], seed: Sequence[int], jobs: int
+) -> None:
+    """Raise UsageError for what cannot be, before hours of work."""
+    if len(backbone) != len(MODELS):
+        raise UsageError(f"{len(backbone)} backbones: expected three, for {', '.join(MODELS)}")
+    unknown = [p for p in preset if p not in PRESETS]
+    if unknown or not preset or not split:
+        got = f"presets {unknown or list(preset)} and splits {list(split)}"
+        raise UsageError(f"{got}: expected at least one of each, presets {', '.join(PRESETS)}")
+    if len(set(preset)) < len(preset):
+        raise UsageError(f"presets {list(preset)}: expected each once")
+    if "auto" in split or len(set(split)) < len(split):
+        raise UsageError(f"splits {list(split)}: expected each once, and by its own name (auto is group or random)")
+    for rule in split:
+        check_folds(rule)
+    check_seeds(seed)
+    check_jobs(jobs, torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One model to train under one preset and split; ``features`` is a backbone's name, or ``frames``."""
+
+    preset: str
+    split: str
+    variant: str
+    features: str
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.preset) / _plain(self.split) / f"{self.variant}-{_plain(self.features)}"
+
+
+def _list_jobs(preset: Sequence[str], split: Sequence[str], backbone: Sequence[str], *, frames: bool) -> Iterator[_Job]:
     """Yield what is to be trained: each model and the yardstick on each backbone's features."""
     names = [BackboneChoice.parse(text).name for text in backbone]
     for rule in split:
         for kind in preset:
             for model, name in zip(MODELS, names, strict=True):
                 for variant in (model, "mean"):
-                    yield {"preset": kind, "split": rule, "variant": variant, "name": name}
+                    yield _Job(kind, rule, variant, name)
         if frames:  # these see 64x64 pixels whatever the preset, and are the paper's
             for variant in (name for name, v in VARIANTS.items() if v.takes_pixels):
-                yield {"preset": "paper", "split": rule, "variant": variant, "name": "frames"}
+                yield _Job("paper", rule, variant, "frames")
 
 
 def _refuse_other_clips(cache: Path, asked: Sequence[Clip], out: Path) -> None:
@@ -245,7 +260,7 @@ def _refuse_other_clips(cache: Path, asked: Sequence[Clip], out: Path) -> None:
     if not cache.exists():
         return
     names = {clip.clip_id for clip in asked}
-    held = [clip.clip_id for clip in Cache(cache).clips()]
+    held = [clip.clip_id for clip in Cache(cache).clips() if not clip.problem]
     if others := [name for name in held if name not in names]:
         raise UsageError(
             f"--out {out} holds {len(held)} clips of an earlier call, of which this one, with {len(names)} clips, does "
@@ -266,21 +281,21 @@ def _left_aside(out: Path, made: Sequence[Path]) -> list[str]:
     ]
 
 
-def _row(job: dict[str, str], trained: dict[str, Any]) -> Row:
+def _row(job: _Job, trained: dict[str, Any]) -> Row:
     parts = trained["pooled"] or trained["runs"]
     names = ("accuracy", "top5_accuracy", "precision_weighted", "recall_weighted", "f1_weighted", "f1_macro")
     figures = {name: float(np.mean([p[name] for p in parts])) for name in names}
     printed = {row.variant: row.accuracy for row in TABLE_II}
     first = parts[0]
     return Row(
-        preset=job["preset"],
-        split=short_rule(job["split"]),
-        variant=job["variant"],
+        preset=job.preset,
+        split=short_rule(job.split),
+        variant=job.variant,
         backbone=trained["runs"][0]["backbone"],
         seeds=len(parts),
         n=first["n"] if trained["pooled"] else first["n_test"],
         figures=figures | ({"accuracy_sd": trained["accuracy_std"]} if len(parts) > 1 else {}),
-        printed=printed.get(job["variant"]),
+        printed=printed.get(job.variant),
         seconds=float(np.mean([r["seconds"] for r in trained["runs"]])),
     )
 

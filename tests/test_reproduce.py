@@ -126,6 +126,18 @@ def test_a_grid_of_features_is_trained_by_native(reproduced, video_folder, tmp_p
     assert run["sources"][0]["identity"]["preprocessing"]["preset"] == "grid"
 
 
+def test_a_video_that_failed_may_be_gone(reproduced, video_folder, tmp_path):
+    _, out, backbones = reproduced
+    shutil.copytree(out / "cache", tmp_path / "out" / "cache")
+    bad = tmp_path / "videos" / "Hop" / "bad.mp4"
+    bad.parent.mkdir(parents=True)
+    bad.touch()
+    assert extract(tmp_path / "videos", cache=tmp_path / "out" / "cache", backbone=backbones[:1], device="cpu").failed
+    settings = SMALL | {"preset": ["native"], "split": ["group"]}
+    found = reproduce(video_folder, out=tmp_path / "out", backbone=backbones, **settings)
+    assert {row.n for row in found.table2} == {3}
+
+
 def test_models_of_earlier_calls_are_named_and_come_back(reproduced, video_folder, tmp_path):
     report, out, backbones = reproduced
     copy = tmp_path / "out"
