@@ -61,7 +61,10 @@ def map_in_processes(
             "finished before is kept; go on with --jobs 1. In a script, call this under `if __name__ == '__main__':`"
         ) from error
     finally:
-        pool.stop()  # nothing to stop where all went well
+        if len(found) < len(items):
+            pool.stop()
+        else:  # processes that end by themselves clean up after themselves
+            pool.close()
         pool.join()
     return found
 
