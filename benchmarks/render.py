@@ -48,7 +48,8 @@ def frame_variants() -> str:
 
 
 def _rows() -> list[dict[str, Any]]:
-    return [row for tables in _result("yardstick")["reproduced"] for row in tables["table2"]]
+    rows = [row for tables in _result("yardstick")["reproduced"] for row in tables["table2"]]
+    return list({(r["split"], r["preset"], r["variant"], r["backbone"]): r for r in rows}.values())
 
 
 def _accuracy(row: dict[str, Any]) -> str:

@@ -423,7 +423,24 @@ def _remarks(clips: Sequence[Clip]) -> list[str]:
     if not groups:
         return [*notes, "no groups known"]
     of_all = f", {without} of {len(clips)} clips have none" if without else ""
-    return [*notes, f"groups: {len(groups)} in {groups[0]} form{of_all}"]
+    return [*notes, f"groups: {len(groups)} in {groups[0]} form{of_all}", *_shared_numbers(clips)]
+
+
+def _shared_numbers(clips: Sequence[Clip]) -> list[str]:
+    """Warn of groups that are bare numbers and stand for several classes: UCF101 numbers them within each class."""
+    classes: dict[str, set[str]] = {}
+    for clip in clips:
+        if clip.group is not None and clip.group.isdecimal():
+            classes.setdefault(clip.group, set()).add(clip.label)
+    shared = sorted(group for group, labels in classes.items() if len(labels) > 1)
+    if not shared:
+        return []
+    example = sorted(classes[shared[0]])[0]
+    return [
+        f"{len(shared)} groups are numbers that clips of several classes have, such as '{shared[0]}': each is taken as "
+        f"one recording. If they begin again in each class, write {example}_g{int(shared[0]):02d}, or leave the column "
+        "out where file names say it"
+    ]
 
 
 def _files_that(count: int) -> str:

@@ -20,6 +20,9 @@ from fitrec_cache.files import host_id, is_process, make_folder
 #: After this many seconds without a sign of life a claim is void; a clip may take two minutes.
 _SILENT_SECONDS = 600.0
 
+#: How often to give one: thousands of claims may wait for a commit.
+_SIGN_SECONDS = 30.0
+
 #: A claim without an owner: who made it was killed, or the disk was full, before its name was written.
 _UNSIGNED_SECONDS = 5.0
 
@@ -51,6 +54,7 @@ class Turns:
         self._left: dict[str, set[str]] = {}  # clips of our blocks that are not finished
         self._block_of: dict[str, str] = {}
         self._owner = f"{host_id()} {os.getpid()}"
+        self._shown = time.monotonic()
 
     def more(self) -> bool:
         """Say whether there are blocks left; wait until one can be had, which others may have finished by then."""
@@ -73,7 +77,10 @@ class Turns:
         self.alive()
 
     def alive(self) -> None:
-        """Show that the owner of our claims lives, also of blocks that wait for their turn."""
+        """Show now and then that the owner of our claims lives, also of blocks that wait for their turn."""
+        if time.monotonic() - self._shown < _SIGN_SECONDS:
+            return
+        self._shown = time.monotonic()
         for name in self._left:
             with contextlib.suppress(OSError):
                 os.utime(self._folder / name)

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from fitrec_cache import turns as module
 from fitrec_cache.clips import Clip
 from fitrec_cache.files import host_id
 from fitrec_cache.turns import Turns
@@ -105,7 +106,10 @@ def test_claims_are_given_back_when_their_clips_are_committed(turns, tmp_path):
     assert list((tmp_path / "claims").iterdir()) == []
 
 
-def test_every_claim_shows_that_its_owner_lives_also_of_blocks_that_wait(turns, tmp_path):
+@pytest.mark.parametrize(("seconds", "shown"), [(0.0, True), (3600.0, False)])
+def test_every_claim_shows_now_and_then_that_its_owner_lives(turns, tmp_path, monkeypatch, seconds, shown):
+    """Also those of blocks that wait."""
+    monkeypatch.setattr(module, "_SIGN_SECONDS", seconds)
     mine = turns()
     iterator = iter(mine)
     given = [next(iterator) for _ in range(9)]  # of three blocks
@@ -114,7 +118,7 @@ def test_every_claim_shows_that_its_owner_lives_also_of_blocks_that_wait(turns, 
     mine.finished(given[0])
     ages = [time.time() - path.stat().st_mtime for path in (tmp_path / "claims").iterdir()]
     assert len(ages) == 3
-    assert max(ages) < 100
+    assert (max(ages) < 100) is shown
 
 
 def test_where_claims_cannot_be_kept_the_work_goes_on(turns, tmp_path):
