@@ -48,8 +48,10 @@ def frame_variants() -> str:
 
 
 def _rows() -> list[dict[str, Any]]:
-    rows = [row for tables in _result("yardstick")["reproduced"] for row in tables["table2"]]
-    return list({(r["split"], r["preset"], r["variant"], r["backbone"]): r for r in rows}.values())
+    """Return all rows; of a split that several folders have, those of the last folder, as its clips may be others."""
+    folders = [tables["table2"] for tables in _result("yardstick")["reproduced"]]
+    last = {row["split"]: i for i, rows in enumerate(folders) for row in rows}
+    return [row for i, rows in enumerate(folders) for row in rows if last[row["split"]] == i]
 
 
 def _accuracy(row: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -115,12 +115,24 @@ def command_train(args: argparse.Namespace, *options: object) -> tuple[dict[str,
     with (args.work / "report.json").open("w+") as report:
         started = time.perf_counter()
         child = subprocess.Popen([*map(str, command), *map(str, options)], stdout=report, stderr=subprocess.PIPE)
-        _, status, usage = os.wait4(child.pid, 0)
+        peak = 0
+        while child.poll() is None:
+            peak = max(peak, _peak_bytes(child.pid))
+            time.sleep(0.02)
         whole = time.perf_counter() - started
-        if status:
+        if child.returncode:
             raise SystemExit(child.stderr.read().decode()[-2000:])
         report.seek(0)
-        return json.load(report), whole, usage.ru_maxrss * 1024
+        return json.load(report), whole, peak
+
+
+def _peak_bytes(pid: int) -> int:
+    """Return the most memory a process held so far, 0 once it is gone; what `wait4` says counts this process too."""
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return 0
+    return 1024 * int(found[1]) if found else 0
 
 
 def variants(args: argparse.Namespace) -> dict[str, Any]:

@@ -4,7 +4,7 @@
         --out benchmarks/results/yardstick.json
 
 REPRODUCED is the folder of a `fitrec-cache reproduce` with those splits and perhaps others; its tables go into the
-JSON, as do those of further such folders; of the same model and split the last one counts. The regression's strength
+JSON, as do those of further such folders; of the same split the last one counts. The regression's strength
 of regularisation, and whether features are brought to mean 0 and standard deviation 1, are chosen on validation clips;
 like the recipe `native` it then learns from training and validation clips together.
 """
