@@ -116,7 +116,7 @@ def _against(ours: Any, theirs: Any, groups: list[str]) -> dict[str, Any]:
     return {"n": n, "difference": float(gain.mean()), "ci95": [low, high], "p": exact_p(gain.sum(0), groups)}
 
 
-def overlap(splits: Sequence[str], clips: dict[str, Any], runs: Iterable[Path]) -> dict[str, Any]:
+def overlap(splits: Sequence[str], clips: dict[str, Any], folders: Iterable[Path]) -> dict[str, Any]:
     """Count the test clips that the choice of a recipe on these splits' validation sides has seen.
 
     Returns:
@@ -130,10 +130,13 @@ def overlap(splits: Sequence[str], clips: dict[str, Any], runs: Iterable[Path]) 
         judged |= {clips["clip_ids"][i] for i in fold.split.val}
         seen |= {clips["clip_ids"][i] for side in (fold.split.train, fold.split.val) for i in side}
     tested: dict[str, list[tuple[int, int, int]]] = {}
-    for path in runs:
-        split = read_results(path.parent, "run.json")["split"]
-        test = set(split["test"])
-        tested.setdefault(short_rule(split["rule"]), []).append((len(test), len(test & judged), len(test & seen)))
+    for folder in folders:
+        found: dict[str, list[tuple[int, int, int]]] = {}
+        for path in sorted(folder.glob("runs/native/*/mean-*/*/run.json")):
+            split = read_results(path.parent, "run.json")["split"]
+            test = set(split["test"])
+            found.setdefault(short_rule(split["rule"]), []).append((len(test), len(test & judged), len(test & seen)))
+        tested |= found
     names = ("n", "in_validation", "in_either")
     return {
         "validation": len(judged),
@@ -181,7 +184,7 @@ def main() -> None:
         "strengths": STRENGTHS,
         "rows": rows,
         "pairs": comparisons(right, groups),
-        "overlap": overlap(args.split, clips, args.reproduced.glob("runs/native/*/mean-*/*/run.json")),
+        "overlap": overlap(args.split, clips, (args.reproduced, *args.also)),
     }
     write_json(args.out, result)
     print(json.dumps([result["pairs"], result["overlap"]], indent=1))
