@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+from process_memory import kilobytes
 
 SAMPLES, DIM, CLASSES = 4, 64, 100
 
@@ -72,14 +72,6 @@ class Model:
         return np.zeros((SAMPLES, DIM), dtype=np.float16)
 
 
-def peak_kb() -> int:
-    """Return the most memory held since this program began; `getrusage` also counts the larger parent it came from."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    if found is None:
-        raise SystemExit("no VmHWM in /proc/self/status: memory is measured on Linux")
-    return int(found[1])
-
-
 def main() -> None:
     n, folder = int(sys.argv[1]), Path(sys.argv[2])
     if not (folder / "videos").exists():
@@ -89,9 +81,9 @@ def main() -> None:
 
     ahead.DecoderPool = Decoder
     extract.load_backbone = lambda *_, **__: Model()
-    before = peak_kb()
+    before = kilobytes("self", "VmHWM")
     report = extract.extract(folder / "videos", cache=folder / "cache", samples=SAMPLES, frame_size=16)
-    peak = peak_kb()
+    peak = kilobytes("self", "VmHWM")
     started = time.perf_counter()
     cache = Cache(folder / "cache")
     held, rows = len(cache.clips()), len(cache.feature_stores()[0])

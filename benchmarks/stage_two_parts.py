@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from process_memory import kilobytes
 from stage_one_parts import BACKBONES, choose, manifest, seconds, spread
 
 from fitrec_cache.cache import Cache
@@ -118,22 +118,13 @@ def command_train(args: argparse.Namespace, *options: object) -> tuple[dict[str,
         child = subprocess.Popen([*map(str, command), *map(str, options)], stdout=report, stderr=subprocess.PIPE)
         peak = 0
         while child.poll() is None:
-            peak = max(peak, _peak_bytes(child.pid))
+            peak = max(peak, 1024 * kilobytes(child.pid, "VmHWM"))
             time.sleep(0.02)
         whole = time.perf_counter() - started
         if child.returncode:
             raise SystemExit(child.stderr.read().decode()[-2000:])
         report.seek(0)
         return json.load(report), whole, peak
-
-
-def _peak_bytes(pid: int) -> int:
-    """Return the most memory a process held so far, 0 once it is gone; what `wait4` says counts this process too."""
-    try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    except OSError:
-        return 0
-    return 1024 * int(found[1]) if found else 0
 
 
 def variants(args: argparse.Namespace) -> dict[str, Any]:

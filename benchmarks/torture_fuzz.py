@@ -12,6 +12,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from process_memory import kilobytes
+
 if TYPE_CHECKING:
     from torture import Job
 
@@ -83,8 +85,8 @@ def fuzz(job: Job, before: dict[str, Any]) -> dict[str, Any]:
                 if failed:
                     reasons[_kind(outcome)] += 1
             done += count
-            rss.append(_megabytes("self", "VmRSS"))
-            decoders.append(max(_megabytes(pid, "VmHWM") for pid in _children()))
+            rss.append(kilobytes("self", "VmRSS") // 1024)
+            decoders.append(max(kilobytes(pid, "VmHWM") for pid in _children()) // 1024)
             print(f"{done} mutations, {rss[-1]} MB, decoders at most {decoders[-1]} MB, {dict(reasons)}", flush=True)
     crashes = {k: v for k, v in reasons.items() if k.startswith("decoder crashed")}
     hangs = {k: v for k, v in reasons.items() if k.startswith("decoder did not finish")}
@@ -173,15 +175,6 @@ def transcode(source: Path, target: Path, codec: str, options: dict[str, str]) -
             small.pts, small.time_base = number, Fraction(1, 25)
             new.mux(stream.encode(small))
         new.mux(stream.encode(None))
-
-
-def _megabytes(pid: object, field: str) -> int:
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    found = re.search(rf"{field}:\s+(\d+) kB", text)
-    return int(found[1]) // 1024 if found else 0
 
 
 def _children() -> list[str]:

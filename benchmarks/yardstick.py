@@ -85,7 +85,7 @@ def _head(variant: str, folders: list[Path]) -> dict[str, Any]:
 
 def _tables(reproduced: Path) -> dict[str, Any]:
     found = json.loads((reproduced / "reproduce.json").read_text())
-    return {k: found[k] for k in ("extract", "table2", "seconds")}
+    return {k: found[k] for k in ("extract", "table2", "comparisons", "seconds")}
 
 
 def comparisons(right: dict[tuple[str, str], list[dict[str, Any]]], groups: list[str]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from fitrec_cache.errors import UsageError
 from fitrec_cache.metrics import interval_by_unit
-from fitrec_cache.paired import FloatArray, bootstrap_interval, exact_p, holm, units_of
+from fitrec_cache.paired import FloatArray, bootstrap_interval, count_right, exact_p, holm
 from fitrec_cache.scored import Model, ScoredRun, find_models
 
 LEVEL = 0.05
@@ -191,17 +191,7 @@ def _figures(model: Model) -> ModelFigures:
 
 
 def _per_clip(runs: Sequence[ScoredRun]) -> tuple[FloatArray, FloatArray, dict[str, str]]:
-    """Return how often each clip was right and tested, and the unit of each, by clip id."""
-    units: dict[str, str] = {}
-    for run in runs:
-        units |= zip(run.clips, units_of(run.clips, run.groups), strict=True)
-    row = {clip: i for i, clip in enumerate(units)}
-    right, tested = np.zeros(len(row)), np.zeros(len(row))
-    for run in runs:
-        places = [row[c] for c in run.clips]
-        right[places] += run.right
-        tested[places] += 1
-    return right, tested, units
+    return count_right((run.clips, run.groups, run.right) for run in runs)
 
 
 def _pair(first: Model, second: Model) -> tuple[PairFigures | None, list[str]]:

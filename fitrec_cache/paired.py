@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,30 @@ def exact_p(gain: FloatArray, units: Sequence[str]) -> float:
 def units_of(clips: Sequence[str], groups: Sequence[str | None]) -> list[str]:
     """Return what each clip belongs to and is drawn with: its group, or itself where that is unknown."""
     return [f"clip {c}" if g is None else f"group {g}" for c, g in zip(clips, groups, strict=True)]
+
+
+def count_right(
+    tests: Iterable[tuple[Sequence[str], Sequence[str | None], NDArray[np.bool_]]],
+) -> tuple[FloatArray, FloatArray, dict[str, str]]:
+    """Return how often each clip was recognised and tested over several runs.
+
+    Args:
+        tests: For each run its test clips, their groups, and whether each was recognised, bool ``(N,)``.
+
+    Returns:
+        The two counts, shape ``(M,)`` for M different clips, and what each belongs to, by clip in the same order.
+    """
+    tests = list(tests)
+    units: dict[str, str] = {}
+    for clips, groups, _ in tests:
+        units |= zip(clips, units_of(clips, groups), strict=True)
+    row = {clip: i for i, clip in enumerate(units)}
+    right, tested = np.zeros(len(row)), np.zeros(len(row))
+    for clips, _, recognised in tests:
+        places = [row[clip] for clip in clips]
+        right[places] += recognised
+        tested[places] += 1
+    return right, tested, units
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

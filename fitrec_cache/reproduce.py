@@ -171,9 +171,9 @@ def reproduce(
     notes: list[str] = []
     families: dict[tuple[str, str], list[Path]] = {}
     for job in _list_jobs(preset, split, backbone, frames=frames):
-        store = features.get((job.preset, job.features))
+        store, folder = features.get((job.preset, job.features)), out / "runs" / job.folder
         trained = train_head(
-            out=out / "runs" / job.folder,
+            out=folder,
             cache=cache,
             variant=job.variant,
             split=job.split,
@@ -185,11 +185,11 @@ def reproduce(
             backbone=[store] if store else [],
             preset=job.preset if store else None,
         )
-        families.setdefault((job.split, job.preset), []).append(out / "runs" / job.folder)
+        families.setdefault((job.split, job.preset), []).append(folder)
         grave = [n for n in trained.notes if "leak" in n or "training clip" in n]
         notes += [f"{short_rule(job.split)}, {job.preset}, {job.features}: {n}" for n in grave]
         rows.append(_row(job, trained.to_dict()))
-    folders = [folder for family in families.values() for folder in family]
+    folders = [each for family in families.values() for each in family]
     page = report(folders, out=out / "report.html", cache=cache)
     failed = {f["clip_id"]: f for made in extracted.values() for f in made["failed"]}
     result = ReproduceReport(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,11 +110,13 @@ def pool_folds(runs: Sequence[RunResult]) -> tuple[dict[str, Any], ...]:
     """Return for each seed the figures over the test clips of all its folds; nothing where there is one fold."""
     if not any(r.fold for r in runs):
         return ()
-    labels = read_results(runs[0].out, "run.json")["labels"]
+    settings = {r.out: read_results(r.out, "run.json") for r in runs}
+    labels = settings[runs[0].out]["labels"]
     pooled = []
     for seed in dict.fromkeys(r.seed for r in runs):
         mine = [r.out for r in runs if r.seed == seed]
-        outputs, units = [read_outputs(out) for out in mine], [unit for out in mine for unit in _units(out)]
+        outputs = [read_outputs(out) for out in mine]
+        units = [unit for out in mine for unit in _units(settings[out]["split"])]
         logits = torch.cat([o["test_logits"] for o in outputs]).numpy()
         truth = torch.cat([o["test_targets"] for o in outputs]).numpy()
         figures = evaluate(logits, truth, labels, units=units).to_dict()
@@ -122,9 +124,8 @@ def pool_folds(runs: Sequence[RunResult]) -> tuple[dict[str, Any], ...]:
     return tuple(pooled)
 
 
-def _units(folder: Path) -> list[str]:
-    """Return what each test clip of a run belongs to."""
-    split = read_results(folder, "run.json")["split"]
+def _units(split: Mapping[str, Any]) -> list[str]:
+    """Return what each test clip of a run's split belongs to."""
     return units_of(split["test"], split["test_groups"])
 
 
@@ -143,6 +144,6 @@ def average_runs(runs: Sequence[RunResult]) -> dict[str, Any]:
         ],
         axis=0,
     )
-    truth, units = outputs[0]["test_targets"].numpy(), _units(runs[0].out)
+    truth, units = outputs[0]["test_targets"].numpy(), _units(settings[0]["split"])
     figures = evaluate(mean, truth, settings[0]["labels"], units=units).to_dict()
     return {"seeds": [r.seed for r in runs], **{k: v for k, v in figures.items() if k not in _TABLES}}

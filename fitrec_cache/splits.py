@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.errors import UsageError, unknown_name
+from fitrec_cache.files import canonical_json
 
 SHARE = 0.2
 """Share of the clips that test, and of the others that validate: the paper's 80/20 then 80/20."""
@@ -229,7 +230,7 @@ def sides_digest(split: Mapping[str, Any]) -> str:
     if not str(split["rule"]).startswith("list:"):
         return ""
     sides = [sorted([*split["train"], *split["val"]]), sorted(split["test"])]
-    return hashlib.sha256("\n".join([*sides[0], "", *sides[1]]).encode(errors="surrogatepass")).hexdigest()[:16]
+    return hashlib.sha256(canonical_json(sides).encode()).hexdigest()[:16]
 
 
 def _by_lists(clips: _Clips, argument: str, _rng: np.random.Generator) -> _Sides:

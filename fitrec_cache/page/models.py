@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fitrec_cache.calibrate import Calibration
 from fitrec_cache.metrics import interval_by_unit
 from fitrec_cache.page.records import Record, settings_key
-from fitrec_cache.paired import units_of
+from fitrec_cache.paired import count_right, units_of
 
 #: Standard normal quantile of a two-sided 95 % interval.
 _Z = 1.959963984540054
@@ -147,18 +147,9 @@ class Model:
         return float((mean.argmax(axis=1) == known[0][0].targets).mean())
 
     @cached_property
-    def units(self) -> dict[str, str]:
-        """What each distinct test clip belongs to: its recording, or itself where that is unknown."""
-        found: dict[str, str] = {}
-        for record in self.records:
-            groups = record.run["split"].get("test_groups") or [None] * len(record.test)
-            found |= zip(record.test, units_of(record.test, groups), strict=True)
-        return found
-
-    @property
     def n_units(self) -> int:
-        """How many recordings the test clips are of."""
-        return len(set(self.units.values()))
+        """How many recordings the test clips are of; one whose recording is unknown counts for itself."""
+        return len({unit for record in self.records for unit in units_of(record.test, _groups(record))})
 
     @cached_property
     def interval(self) -> tuple[float, float]:
@@ -167,16 +158,15 @@ class Model:
         Wilson's for the number of distinct clips. Where some are of one recording, a bootstrap that draws recordings;
         of runs without logits Wilson's for the number of recordings.
         """
-        answers = [(record.test, record.answers) for record in self.records if record.answers is not None]
-        if self.n_units == self.n_distinct or len(answers) < len(self.records):
+        tests = [
+            (record.test, _groups(record), record.answers.logits.argmax(axis=1) == record.answers.targets)
+            for record in self.records
+            if record.answers is not None
+        ]
+        if self.n_units == self.n_distinct or len(tests) < len(self.records):
             return wilson(self.mean("accuracy"), self.n_units)
-        place = {clip: i for i, clip in enumerate(self.units)}
-        right, tested = np.zeros(len(place)), np.zeros(len(place))
-        for clips, given in answers:
-            rows = [place[clip] for clip in clips]
-            right[rows] += given.logits.argmax(axis=1) == given.targets
-            tested[rows] += 1
-        return interval_by_unit(right, tested, list(self.units.values()))
+        right, tested, units = count_right(tests)
+        return interval_by_unit(right, tested, list(units.values()))
 
     @property
     def val_loss(self) -> float:
@@ -246,6 +236,11 @@ def _rates(records: Sequence[Record]) -> Rates:
         f1=float(f1 @ support / n),
         f1_macro=float(f1[support > 0].mean()),
     )
+
+
+def _groups(record: Record) -> Sequence[str | None]:
+    """Return the group of each test clip, None where unknown."""
+    return record.run["split"].get("test_groups") or [None] * len(record.test)
 
 
 def gather(records: Sequence[Record]) -> list[Model]:
