@@ -29,12 +29,17 @@ pytest: setup
 # Videos in class folders with a clips.csv (path,label), and NAME.safetensors of three backbones.
 BENCH_VIDEOS ?= ../shared/data/exercises30
 BENCH_WEIGHTS ?= ../shared/weights
+# A folder with some of UCF101's own videos.
+BENCH_UCF101 ?= $(wildcard ../shared/data/ucf101_samples)
 # A cache of these videos, made if it is not there; an interpreter with tensorflow, for the comparison with Keras.
 BENCH_CACHE ?= bench-work/cache
 BENCH_KERAS ?=
-STAGE_ONE = $(BIN)/python benchmarks/stage_one.py $(BENCH_VIDEOS) $(BENCH_WEIGHTS) --work bench-work
+STAGE_ONE = $(BIN)/python benchmarks/stage_one.py $(BENCH_VIDEOS) $(BENCH_WEIGHTS) --work bench-work $(BENCH_UCF101:%=--ucf101 %)
 STAGE_TWO = $(BIN)/python benchmarks/stage_two.py
 STAGE_TWO_FROM = $(BENCH_VIDEOS) $(BENCH_WEIGHTS) --work bench-work $(if $(BENCH_KERAS),--keras-python $(BENCH_KERAS))
+
+# ResNet50 takes longest, and is left out of the short look.
+QUICK_PARTS = pipeline-tf_efficientnet_b0 pipeline-vit_tiny_patch16_224 frames length growth startup
 
 bench: setup
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
@@ -45,7 +50,7 @@ bench: setup
 
 bench-quick: setup
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	$(STAGE_ONE) --out bench-work/stage_one.json --clips 12 --repeats 1 --growth 100 1000
+	$(STAGE_ONE) --out bench-work/stage_one.json --clips 12 --repeats 1 --growth 100 1000 $(QUICK_PARTS:%=--part %)
 	$(STAGE_TWO) bench-work/cache-quick $(STAGE_TWO_FROM) --out bench-work/stage_two.json --quick
 
 torture: setup

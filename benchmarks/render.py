@@ -111,32 +111,47 @@ def _split_name(rule: str) -> str:
 
 
 def yardstick() -> str:
+    """Heads, `mean` and logistic regression on the same features, then each pair of them."""
     result = _result("yardstick")
-    names = list(dict.fromkeys(row["split"] for row in result["rows"]))
+    rows = [r for r in result["rows"] if r["preset"] == "native"]
+    first = [r for r in rows if r["variant"] == rows[0]["variant"] and r["backbone"] == rows[0]["backbone"]]
+    sizes = (" / ".join(str(r[k]) for r in first) for k in ("n_val", "n_test"))
+    lines = [_tested(rows), "", "Validation n = {}; test n = {}.".format(*sizes), ""]
+    ordered = sorted(result["pairs"], key=lambda p: (p["other"] == "mean", p["backbone"], p["variant"]))
+    return "\n".join([*lines, _pairs(ordered), "", *overlap(result["overlap"])])
+
+
+def grid() -> str:
+    """The same on the features of the preset `grid`."""
+    result = _result("yardstick")
+    lines = [_tested(r for r in result["rows"] if r["preset"] == "grid"), "", _pairs(result["grid_pairs"])]
+    return "\n".join(lines)
+
+
+def _tested(found: Iterable[dict[str, Any]]) -> str:
     cells = []
-    for (backbone, variant), rows in _by_model(result["rows"]).items():
+    for (backbone, variant), rows in _by_model(found).items():
         test = " / ".join(f"{r['test_accuracy']:.1%}" for r in rows)
         together = " / ".join(f"{r['together_accuracy']:.1%}" for r in rows if "together_accuracy" in r)
         cells.append([backbone, variant, f"{statistics.mean(r['val_accuracy'] for r in rows):.1%}", test, together])
-    lines = [table(["features", "model", "validation, mean of the lists", "test", "test of the seeds' mean"], cells)]
-    first = [r for r in result["rows"] if r["variant"] == result["rows"][0]["variant"]][: len(names)]
-    sizes = (" / ".join(str(r[k]) for r in first) for k in ("n_val", "n_test"))
-    lines += ["", "Validation n = {}; test n = {}.".format(*sizes), ""]
+    return table(["features", "model", "validation, mean of the lists", "test", "test of the seeds' mean"], cells)
+
+
+def _pairs(pairs: Iterable[dict[str, Any]]) -> str:
     cells = [
         [
             pair["backbone"],
-            f"{pair['variant']} less {pair['other']}",
+            f"{pair['variant']} less {pair['other']}"
+            + (f" on `{pair['other_preset']}`" if pair["preset"] != "native" else ""),
             "single seeds" if pair["seeds"] else "their mean probabilities",
             f"{100 * pair['difference']:+.1f}",
             "{:+.1f} to {:+.1f}".format(*(100 * end for end in pair["ci95"])),
             f"{pair['p']:.2g}",
             f"{pair['p_holm']:.2g}",
         ]
-        for pair in sorted(result["pairs"], key=lambda p: (p["other"] == "mean", p["backbone"], p["variant"]))
+        for pair in pairs
     ]
-    names = ["features", "test clips of the three lists", "seeds", "points", "95 %", "p", "p, Holm"]
-    lines += [table(names, cells), "", *overlap(result["overlap"])]
-    return "\n".join(lines)
+    return table(["features", "test clips of the three lists", "seeds", "points", "95 %", "p", "p, Holm"], cells)
 
 
 def overlap(counts: dict[str, Any]) -> list[str]:
@@ -157,9 +172,10 @@ def overlap(counts: dict[str, Any]) -> list[str]:
 def calibration() -> str:
     """Say how far stated probabilities are from the truth, and what the threshold for "unknown" turns away wrongly."""
     names = ("ece_uncalibrated", "ece", "false_alarms")
+    rows = (r for r in _result("yardstick")["rows"] if "ece" in r and r["preset"] == "native")
     cells = [
         [*model, *(f"{statistics.mean(r[name] for r in rows):.1%}" for name in names)]
-        for model, rows in _by_model(r for r in _result("yardstick")["rows"] if "ece" in r).items()
+        for model, rows in _by_model(rows).items()
     ]
     head = ["features", "model", "calibration error, before", "after", "known test clips turned away"]
     return "\n".join([table(head, cells), *unknown()])
@@ -274,8 +290,12 @@ def _points(row: dict[str, Any], start: dict[tuple[str, str], float]) -> str:
 
 
 def sweep() -> str:
-    """The search, and the one test of what it found beside ``native``."""
-    r = _result("sweep")
+    """Each search, and the one test of what it found beside ``native``."""
+    found = sorted((ROOT / "benchmarks/results").glob("sweep*.json"))
+    return "\n\n".join(_sweep(json.loads(path.read_text())) for path in found)
+
+
+def _sweep(r: dict[str, Any]) -> str:
     best = r["finalists"][0]
     settings = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in best["settings"].items())
     rules = list(dict.fromkeys(row["split"] for row in r["test"]))
@@ -296,7 +316,7 @@ def sweep() -> str:
         "",
         *(
             f"- {_split_name(p['split'])}: {p['better']} {_against(p)} by {100 * p['difference']:.1f} points (95 % "
-            f"{100 * p['ci95'][0]:+.1f} to {100 * p['ci95'][1]:+.1f}, exact McNemar p = {p['p']:.2g})."
+            f"{100 * p['ci95'][0]:+.1f} to {100 * p['ci95'][1]:+.1f}, exact p = {p['p']:.2g})."
             for p in r["test_pairs"]
         ),
     ]
@@ -322,6 +342,7 @@ BLOCKS = {
     "gap": gap,
     "frame-variants": frame_variants,
     "yardstick": yardstick,
+    "grid": grid,
     "calibration": calibration,
     "audit": audit,
     "recipe": recipe,

@@ -23,9 +23,11 @@ def main() -> None:
     parser.add_argument("--part", action="append", help="repeatable; all by default")
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--ucf101", type=Path, help="a folder of UCF101's own videos, for the part frames")
     parser.add_argument("--growth", type=int, nargs="*", default=[100, 1000, 10_000, 100_000])
     args = parser.parse_args()
-    from stage_one_parts import PARTS, machine
+    from parts import machine
+    from stage_one_parts import PARTS
 
     if unknown := set(args.part or []) - PARTS.keys():
         parser.error(f"unknown part {sorted(unknown)}: expected {sorted(PARTS)}")

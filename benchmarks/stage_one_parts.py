@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import os
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -21,10 +17,8 @@ from typing import Any
 
 import av
 import numpy as np
-import PIL
-import timm
-import torch
-from PIL import Image
+from frame_store import frames
+from parts import BACKBONES, FRAME_SIZE, SAMPLES, choose, manifest, seconds, spread
 
 from fitrec_cache import video
 from fitrec_cache.backbone import load_backbone
@@ -34,37 +28,7 @@ from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.sampling import frame_indices
 
-BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224")
-SAMPLES, FRAME_SIZE, RATE = 20, 288, 25
-
-
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "all": list(values)}
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def choose(videos: Path, count: int) -> list[Path]:
-    """Take the same number of clips from each class, the first by name: a fixed, stratified part."""
-    by_class: dict[str, list[str]] = {}
-    with (videos / "clips.csv").open() as file:
-        for row in csv.DictReader(file):
-            by_class.setdefault(row["label"], []).append(row["path"])
-    rounds = [sorted(paths) for _, paths in sorted(by_class.items())]
-    chosen = [paths[i] for i in range(max(map(len, rounds))) for paths in rounds if i < len(paths)]
-    return [videos / path for path in chosen[:count]]
-
-
-def manifest(clips: Sequence[Path], path: Path) -> Path:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "label"])
-        writer.writerows([str(c.resolve()), c.parent.name] for c in clips)
-    return path
+RATE = 25
 
 
 def decode_all(clips: Sequence[Path]) -> float:
@@ -114,9 +78,9 @@ def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
         rows["plain"].append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
         print({k: round(v[-1], 4) for k, v in rows.items()}, flush=True)
     full = load_backbone(text, precision="fp32")
-    for frames in ready:
-        reference = full.embed_prepared(frames).astype(np.float64)
-        cosine.append([clip_cosine(reference, m.embed_prepared(frames)) for m in (best, eager)])
+    for x in ready:
+        reference = full.embed_prepared(x).astype(np.float64)
+        cosine.append([clip_cosine(reference, m.embed_prepared(x)) for m in (best, eager)])
     per_clip = {k: spread(v) for k, v in rows.items()}
     limit = [r + d for r, d in zip(rows["ready"], rows["decode"], strict=True)]
     return {
@@ -220,80 +184,6 @@ def repeat(source: Path, target: Path, n_frames: int) -> Path:
     return target
 
 
-def frames(args: argparse.Namespace) -> dict[str, Any]:
-    """Compare ways of keeping frames by bytes and seconds to read with decoding the video; best of three each."""
-
-    def shrunk(clip: np.ndarray, short: int) -> np.ndarray:
-        scale = min(1.0, short / min(clip.shape[1:3]))
-        size = round(clip.shape[2] * scale), round(clip.shape[1] * scale)
-        return np.stack([np.array(Image.fromarray(f).resize(size, Image.Resampling.BICUBIC)) for f in clip])
-
-    def saved(clip: np.ndarray, kind: str, **options: Any) -> list[bytes]:
-        buffers = [io.BytesIO() for _ in clip]
-        for frame, buffer in zip(clip, buffers, strict=True):
-            Image.fromarray(frame).save(buffer, kind, **options)
-        return [b.getvalue() for b in buffers]
-
-    def pillow(data: list[bytes]) -> np.ndarray:
-        return np.stack([np.array(Image.open(io.BytesIO(d)).convert("RGB")) for d in data])
-
-    jpeg = partial(saved, kind="JPEG", quality=90, subsampling="4:2:0")
-    ways: dict[str, tuple[Callable[[np.ndarray], Any], Callable[[Any], Any]]] = {
-        "raw 288": (lambda c: c.tobytes(), lambda d: np.frombuffer(d, dtype=np.uint8).copy()),
-        "PNG 288": (partial(saved, kind="PNG", compress_level=1), pillow),
-        "WebP lossless 288": (partial(saved, kind="WEBP", lossless=True, quality=0, method=0), pillow),
-        "JPEG q90 288, Pillow": (jpeg, pillow),
-        "JPEG q90 288 (this program)": (jpeg, decode_frames),
-        "JPEG q90 224, Pillow": (lambda c: jpeg(shrunk(c, 224)), pillow),
-        "JPEG q90 224": (lambda c: jpeg(shrunk(c, 224)), decode_frames),
-    }
-    clips = choose(args.videos, min(args.clips, 40))
-    video_seconds, counts, sizes = [], [], []
-    rows: dict[str, dict[str, list[float]]] = {name: {"bytes": [], "seconds": []} for name in ways}
-    same = 0
-    for path in clips:
-        decode = partial(
-            video.read_frames, path, sampler=partial(frame_indices, samples=SAMPLES), short_side=FRAME_SIZE
-        )
-        video_seconds.append(min(seconds(decode) for _ in range(3)))
-        clip = decode()
-        counts.append(clip.ledger["frames_decoded"])
-        sizes.append(path.stat().st_size)
-        for name, (write, read) in ways.items():
-            data = write(clip.frames)
-            rows[name]["bytes"].append(len(data) if isinstance(data, bytes) else sum(map(len, data)))
-            rows[name]["seconds"].append(min(seconds(lambda read=read, data=data: read(data)) for _ in range(3)))
-        data = jpeg(clip.frames)
-        same += np.array_equal(decode_frames(data).permute(0, 2, 3, 1).numpy(), pillow(data))
-    order = np.argsort(counts)
-    thirds = [order[i * len(order) // 3 : (i + 1) * len(order) // 3] for i in range(3)]
-    video_all = np.array(video_seconds)
-    return {
-        "clips": len(clips),
-        "video": {
-            "seconds": spread(video_seconds),
-            "bytes_median": statistics.median(sizes),
-            "frames_median": statistics.median(counts),
-        },
-        "clips_with_the_bits_of_pillow": same,
-        "ways": {
-            name: {
-                "bytes_median": statistics.median(r["bytes"]),
-                "seconds_median": statistics.median(r["seconds"]),
-                "times_faster": float(video_all.sum() / sum(r["seconds"])),
-                "times_faster_by_length": [
-                    {
-                        "frames_median": float(np.median(np.array(counts)[t])),
-                        "times_faster": float(video_all[t].sum() / np.array(r["seconds"])[t].sum()),
-                    }
-                    for t in thirds
-                ],
-            }
-            for name, r in rows.items()
-        },
-    }
-
-
 def startup(_: argparse.Namespace) -> dict[str, Any]:
     """Time `fitrec-cache --help`, and look whether it loads torch."""
     command = [sys.executable, "-m", "fitrec_cache", "--help"]
@@ -301,28 +191,6 @@ def startup(_: argparse.Namespace) -> dict[str, Any]:
     probe = "import sys, fitrec_cache.cli; print('torch' in sys.modules)"
     loads = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout
     return {"help_seconds": spread(times), "loads_torch": loads.strip() == "True"}
-
-
-def machine() -> dict[str, Any]:
-    lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
-    cpu = next((value.strip() for name, _, value in lines if name.strip() == "model name"), "")
-    flags = next((value.split() for name, _, value in lines if name.strip() == "flags"), [])
-    return {
-        "cores": os.cpu_count(),
-        "processor": cpu,
-        "bf16_instructions": [flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags],
-        "architecture": platform.machine(),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        "gpu": torch.cuda.is_available(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "timm": timm.__version__,
-            "av": av.__version__,
-            "pillow": PIL.__version__,
-            "numpy": np.__version__,
-        },
-    }
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {

@@ -5,7 +5,8 @@
 
 Parts: ``keras`` (needs an interpreter that has tensorflow), ``variants``, ``pixels``, ``load``, ``end_to_end``,
 ``seeds``; each replaces its entry in the JSON. A CACHE that is not there is made first, from all videos and three
-backbones, which takes as long as 40,000 images through each; with ``--quick`` from a few videos.
+backbones, which takes as long as 40,000 images through each. ``--quick`` makes it from a few videos, leaves ``seeds``
+out and trains only the heads with an LSTM, as few epochs say nothing there.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ def main() -> None:
     parser.add_argument("--keras-python", type=Path, help="interpreter with tensorflow; without it no part keras")
     parser.add_argument("--quick", action="store_true", help="a short look: few epochs, seeds and clips")
     args = parser.parse_args()
-    from stage_one_parts import machine
-    from stage_two_parts import PARTS, ensure_cache
+    from parts import machine
+    from stage_two_parts import PARTS, QUICK_PARTS, ensure_cache
 
     if unknown := set(args.part or []) - PARTS.keys():
         parser.error(f"unknown part {sorted(unknown)}: expected {sorted(PARTS)}")
     args.work.mkdir(parents=True, exist_ok=True)
     ensure_cache(args)
     result = json.loads(args.out.read_text()) if args.out.exists() else {}
-    for part in args.part or PARTS:
+    for part in args.part or (QUICK_PARTS if args.quick else PARTS):
         if part == "keras" and args.keras_python is None:
             print("keras: left out, no interpreter with tensorflow was given (--keras-python PATH)")
             continue

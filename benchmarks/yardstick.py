@@ -1,12 +1,13 @@
 """Heads against logistic regression on the mean of the same features, on the same lists: validation, then once test.
 
-    python benchmarks/yardstick.py REPRODUCED --split list:TRAIN,TEST ... [--also REPRODUCED ...]
+    python benchmarks/yardstick.py REPRODUCED --split list:TRAIN,TEST ... [--grid] [--also REPRODUCED ...]
         --out benchmarks/results/yardstick.json
 
 REPRODUCED is the folder of a `fitrec-cache reproduce` with those splits and perhaps others; its tables go into the
 JSON, as do those of further such folders; of the same split the last one counts. The regression's strength
 of regularisation, and whether features are brought to mean 0 and standard deviation 1, are chosen on validation clips;
-like the recipe `native` it then learns from training and validation clips together.
+like the recipe `native` it then learns from training and validation clips together. With --grid the same on features
+of the preset `grid`, whose heads are compared with regressions on both kinds and with their equals on `native`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -31,6 +33,9 @@ from fitrec_cache.runs import read_outputs, read_results
 from fitrec_cache.splits import short_rule
 
 YARDSTICK = "logistic regression"
+
+#: Backbone, preset of its features, variant.
+Model = tuple[str, str, str]
 
 #: Inverse strengths of regularisation.
 STRENGTHS = tuple(10.0**power for power in range(-5, 3))
@@ -49,16 +54,20 @@ def regression(values: Any, targets: Any, split: Any) -> dict[str, Any]:
 def _fit(choice: tuple[float, bool], values: Any, targets: Any, clips: Any) -> Pipeline:
     strength, scaled = choice
     scale = StandardScaler() if scaled else "passthrough"
-    return make_pipeline(scale, LogisticRegression(C=strength, max_iter=2000)).fit(values[clips], targets[clips])
+    # All components: the same regression, as it does not change when features are rotated, in fewer dimensions.
+    rotate = PCA(svd_solver="full")
+    return make_pipeline(scale, rotate, LogisticRegression(C=strength, max_iter=2000)).fit(
+        values[clips], targets[clips]
+    )
 
 
-def heads(reproduced: Path, rule: str, backbone: str) -> list[dict[str, Any]]:
+def heads(reproduced: Path, rule: str, backbone: str, preset: str) -> list[dict[str, Any]]:
     """Return each variant's runs on a backbone's features and a split: validation, and which test clips are right.
 
     ``right`` is of the mean of the seeds' probabilities, bool ``(N,)``; ``right_each`` of each seed, ``(S, N)``.
     """
     found: dict[str, list[Path]] = {}
-    for path in sorted(reproduced.glob("runs/native/*/*/*/run.json")):
+    for path in sorted(reproduced.glob(f"runs/{preset}/*/*/*/run.json")):
         run = read_results(path.parent, "run.json")
         if run["split"]["rule"] == rule and run["backbone"] == backbone:
             found.setdefault(run["head"]["variant"], []).append(path.parent)
@@ -88,8 +97,31 @@ def _tables(reproduced: Path) -> dict[str, Any]:
     return {k: found[k] for k in ("extract", "table2", "comparisons", "seconds")}
 
 
-def comparisons(right: dict[tuple[str, str], list[dict[str, Any]]], groups: list[str]) -> list[dict[str, Any]]:
-    """Compare each model with the regression, and each head with `mean`, on the test clips of all lists.
+def native_pairs(right: dict[Model, Any]) -> list[tuple[Model, Model]]:
+    """Pair each model with the regression, and each head with `mean`, on the same features."""
+    return [
+        (model, (backbone, preset, other))
+        for model in right
+        for backbone, preset, variant in [model]
+        for other in (YARDSTICK, "mean")
+        if preset == "native" and variant not in (YARDSTICK, other)
+    ]
+
+
+def grid_pairs(right: dict[Model, Any]) -> list[tuple[Model, Model]]:
+    """Pair each head on `grid` with itself on `native`, and with the regression on both."""
+    return [
+        ((backbone, preset, variant), other)
+        for backbone, preset, variant in right
+        for other in ((backbone, "native", YARDSTICK), (backbone, "grid", YARDSTICK), (backbone, "native", variant))
+        if preset == "grid" and variant not in (YARDSTICK, "mean")
+    ]
+
+
+def comparisons(
+    pairs: Sequence[tuple[Model, Model]], right: dict[Model, list[dict[str, Any]]], groups: list[str]
+) -> list[dict[str, Any]]:
+    """Compare pairs of models on the test clips of all lists.
 
     Once by the mean of the seeds' probabilities, once over the single seeds; p-values are adjusted for all pairs of
     one kind.
@@ -97,16 +129,15 @@ def comparisons(right: dict[tuple[str, str], list[dict[str, Any]]], groups: list
     found = []
     for kind in ("right", "right_each"):
         sides = {model: np.concatenate([r[kind] for r in rows], axis=-1) for model, rows in right.items()}
-        pairs = [
-            {"backbone": backbone, "variant": variant, "other": other, "seeds": kind == "right_each"}
-            | _against(sides[backbone, variant], sides[backbone, other], groups)
-            for backbone, variant in sides
-            for other in (YARDSTICK, "mean")
-            if variant not in (YARDSTICK, other)
-        ]
-        adjusted = holm([pair["p"] for pair in pairs])
-        found += [pair | {"p_holm": p} for pair, p in zip(pairs, adjusted, strict=True)]
+        compared = [_named(*pair, kind) | _against(sides[pair[0]], sides[pair[1]], groups) for pair in pairs]
+        adjusted = holm([pair["p"] for pair in compared])
+        found += [pair | {"p_holm": p} for pair, p in zip(compared, adjusted, strict=True)]
     return found
+
+
+def _named(ours: Model, theirs: Model, kind: str) -> dict[str, Any]:
+    names = {"backbone": ours[0], "preset": ours[1], "variant": ours[2], "other_preset": theirs[1], "other": theirs[2]}
+    return names | {"seeds": kind == "right_each"}
 
 
 def _against(ours: Any, theirs: Any, groups: list[str]) -> dict[str, Any]:
@@ -154,15 +185,16 @@ def main() -> None:
     parser.add_argument("reproduced", type=Path)
     parser.add_argument("--split", action="append", required=True)
     parser.add_argument("--backbone", nargs="+", default=["resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224"])
+    parser.add_argument("--grid", action="store_true", help="on features of the preset grid too")
     parser.add_argument("--also", nargs="*", type=Path, default=[], help="further folders of reproduce, for its tables")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    right: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    right: dict[Model, list[dict[str, Any]]] = {}
     clips: dict[str, Any] = {}
     groups: list[str] = []
-    for backbone in args.backbone:
-        data = load_clips(args.reproduced / "cache", None, "mean", [backbone], "native", progress=False)
+    for backbone, preset in product(args.backbone, ("native", "grid") if args.grid else ("native",)):
+        data = load_clips(args.reproduced / "cache", None, "mean", [backbone], preset, progress=False)
         labels = sorted(set(data.labels))
         targets = np.array([labels.index(label) for label in data.labels])
         values = data.values.astype(np.float32).mean(axis=1)  # (N, d)
@@ -173,17 +205,21 @@ def main() -> None:
             groups += [str(data.groups[i]) for i in fold.split.test]
             yardstick = regression(values, targets, fold.split)
             yardstick |= {"variant": YARDSTICK, "test_accuracy": float(yardstick["right"].mean())}
-            for row in (yardstick, *heads(args.reproduced, rule, backbone)):
-                right.setdefault((backbone, row["variant"]), []).append(row)
+            for row in (yardstick, *heads(args.reproduced, rule, backbone, preset)):
+                right.setdefault((backbone, preset, row["variant"]), []).append(row)
                 plain = {k: v for k, v in row.items() if k not in ("right", "right_each")}
                 n = {"n_val": len(fold.split.val), "n_test": len(fold.split.test)}
                 together = {"together_accuracy": float(row["right"].mean())} if row.get("seeds", 1) > 1 else {}
-                rows.append({"backbone": backbone, "split": short_rule(rule), **plain, **together, **n})
+                rows.append(
+                    {"backbone": backbone, "preset": preset, "split": short_rule(rule), **plain, **together, **n}
+                )
+                print(backbone, preset, short_rule(rule), plain, flush=True)
     result = {
         "reproduced": [_tables(folder) for folder in (args.reproduced, *args.also)],
         "strengths": STRENGTHS,
         "rows": rows,
-        "pairs": comparisons(right, groups),
+        "pairs": comparisons(native_pairs(right), right, groups),
+        "grid_pairs": comparisons(grid_pairs(right), right, groups),
         "overlap": overlap(args.split, clips, (args.reproduced, *args.also)),
     }
     write_json(args.out, result)

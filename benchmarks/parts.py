@@ -1,0 +1,72 @@
+"""What the parts of both stages share: which clips, how time is taken, on which machine."""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import PIL
+import timm
+import torch
+
+BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224")
+SAMPLES, FRAME_SIZE = 20, 288
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "all": list(values)}
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def choose(videos: Path, count: int) -> list[Path]:
+    """Take the same number of clips from each class, the first by name: a fixed, stratified part."""
+    by_class: dict[str, list[str]] = {}
+    with (videos / "clips.csv").open() as file:
+        for row in csv.DictReader(file):
+            by_class.setdefault(row["label"], []).append(row["path"])
+    rounds = [sorted(paths) for _, paths in sorted(by_class.items())]
+    chosen = [paths[i] for i in range(max(map(len, rounds))) for paths in rounds if i < len(paths)]
+    return [videos / path for path in chosen[:count]]
+
+
+def manifest(clips: Sequence[Path], path: Path) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label"])
+        writer.writerows([str(c.resolve()), c.parent.name] for c in clips)
+    return path
+
+
+def machine() -> dict[str, Any]:
+    lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    cpu = next((value.strip() for name, _, value in lines if name.strip() == "model name"), "")
+    flags = next((value.split() for name, _, value in lines if name.strip() == "flags"), [])
+    return {
+        "cores": os.cpu_count(),
+        "processor": cpu,
+        "bf16_instructions": [flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags],
+        "architecture": platform.machine(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "gpu": torch.cuda.is_available(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "timm": timm.__version__,
+            "av": av.__version__,
+            "pillow": PIL.__version__,
+            "numpy": np.__version__,
+        },
+    }
