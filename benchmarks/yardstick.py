@@ -25,6 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from fitrec_cache.calibrate import calibrate, calibration_error
 from fitrec_cache.files import write_json
 from fitrec_cache.folds import make_folds
 from fitrec_cache.loading import load_clips
@@ -79,17 +80,26 @@ def _head(variant: str, folders: list[Path]) -> dict[str, Any]:
     truth = outputs[0]["test_targets"].numpy()
     every = [o["test_logits"].softmax(1).numpy() for o in outputs]
     kept = [read_results(folder) for folder in folders]
+    sure = [_sure(o) for o in outputs]
     return {
         "variant": variant,
         "seeds": len(folders),
         "val_accuracy": float(np.mean([m["history"][m["best_epoch"] - 1]["val_accuracy"] for m in kept])),
         "test_accuracy": float(np.mean([(p.argmax(1) == truth).mean() for p in every])),
-        "ece": float(np.mean([m["calibration"]["ece"] for m in kept])),
+        "ece": float(np.mean([ece for ece, _ in sure])),
         "ece_uncalibrated": float(np.mean([m["calibration"]["ece_uncalibrated"] for m in kept])),
-        "false_alarms": float(np.mean([m["unknown"]["false_alarms"] for m in kept])),
+        "false_alarms": float(np.mean([turned_away for _, turned_away in sure])),
         "right": np.mean(every, axis=0).argmax(1) == truth,
         "right_each": np.stack([p.argmax(1) == truth for p in every]),
     }
+
+
+def _sure(outputs: dict[str, Any]) -> tuple[float, float]:
+    """Return the calibration error on the test side, and the share of it that is answered "unknown"."""
+    found = calibrate(outputs["val_logits"].numpy(), outputs["val_targets"].numpy())
+    probabilities = found.probabilities(outputs["test_logits"].numpy())
+    error, _ = calibration_error(probabilities, outputs["test_targets"].numpy())
+    return error, float((probabilities.max(axis=1) < found.threshold).mean())
 
 
 def _tables(reproduced: Path) -> dict[str, Any]:
@@ -123,16 +133,14 @@ def comparisons(
 ) -> list[dict[str, Any]]:
     """Compare pairs of models on the test clips of all lists.
 
-    Once by the mean of the seeds' probabilities, once over the single seeds; p-values are adjusted for all pairs of
-    one kind.
+    Once by the mean of the seeds' probabilities, once over the single seeds; p-values are adjusted for all of both.
     """
-    found = []
+    compared = []
     for kind in ("right", "right_each"):
         sides = {model: np.concatenate([r[kind] for r in rows], axis=-1) for model, rows in right.items()}
-        compared = [_named(*pair, kind) | _against(sides[pair[0]], sides[pair[1]], groups) for pair in pairs]
-        adjusted = holm([pair["p"] for pair in compared])
-        found += [pair | {"p_holm": p} for pair, p in zip(compared, adjusted, strict=True)]
-    return found
+        compared += [_named(*pair, kind) | _against(sides[pair[0]], sides[pair[1]], groups) for pair in pairs]
+    adjusted = holm([pair["p"] for pair in compared])
+    return [pair | {"p_holm": p} for pair, p in zip(compared, adjusted, strict=True)]
 
 
 def _named(ours: Model, theirs: Model, kind: str) -> dict[str, Any]:

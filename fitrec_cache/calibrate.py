@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,9 @@ from scipy.stats import rankdata
 #: Bins of equal width between 0 and 1, as in the paper that made the figure common.
 BINS = 15
 
-#: A temperature outside means that the validation side cannot tell one; it is held at the end.
+#: Where no temperature is better than an end of this, the validation side cannot tell one: logits stay as they are.
 _LOG_TEMPERATURES = (np.log(0.1), np.log(10.0))
+_FLAT = 1e-9
 
 FloatArray = NDArray[np.float64]
 
@@ -26,8 +28,8 @@ class Calibration:
 
     Attributes:
         temperature: Divides the logits; above 1 where the head is too sure of itself.
-        threshold: Below this highest probability the answer is "unknown"; in [0, 1].
-        false_alarm_rate: Share of validation clips, all of known classes, that the threshold turns away.
+        threshold: Below this highest probability the answer is "unknown"; in [0, 1]. 0: nothing is.
+        false_alarm_rate: Share of clips of known classes that the threshold may turn away.
     """
 
     temperature: float = 1.0
@@ -52,8 +54,10 @@ def calibrate(logits: ArrayLike, targets: ArrayLike, *, false_alarm_rate: float 
         false_alarm_rate: Share of clips of known classes that may be answered "unknown", in [0, 1).
 
     Returns:
-        The temperature that makes the cross-entropy lowest, and the threshold for that share: as many validation
-        clips as fit into it lie below.
+        The temperature that makes the cross-entropy lowest, 1 where none is better than 0.1 or 10; and the
+        threshold for that share. Of N validation clips and one more of the same kind, each is as likely to be the k-th
+        least sure of all, so the k-th least sure of N has a new one below it with probability k / (N + 1): k is the
+        largest that keeps this within the share, and where that is 0 no answer is "unknown". See :func:`remarks`.
 
     Source:
         Guo et al., "On calibration of modern neural networks", ICML 2017 (temperature scaling). Hendrycks and Gimpel,
@@ -66,10 +70,26 @@ def calibrate(logits: ArrayLike, targets: ArrayLike, *, false_alarm_rate: float 
         return float(-log_softmax(scores / np.exp(log_temperature), axis=1)[rows, truth].mean())
 
     found = minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded")
-    temperature = float(np.exp(found.x))
+    at_end = min(map(loss, _LOG_TEMPERATURES)) <= found.fun + _FLAT
+    temperature = 1.0 if at_end else float(np.exp(found.x))
     surest = np.sort(softmax(scores / temperature, axis=1).max(axis=1))  # (N,)
-    below = int(np.floor(false_alarm_rate * len(surest)))
-    return Calibration(temperature=temperature, threshold=float(surest[below]), false_alarm_rate=false_alarm_rate)
+    k = int(np.floor(false_alarm_rate * (len(surest) + 1) + 1e-9))
+    threshold = float(surest[k - 1]) if k else 0.0
+    return Calibration(temperature=temperature, threshold=threshold, false_alarm_rate=false_alarm_rate)
+
+
+def remarks(calibration: Calibration, n: int) -> list[str]:
+    """Return what ``n`` validation clips could not tell, in words."""
+    told = []
+    if calibration.temperature == 1.0:
+        told.append(f"{n} validation clips cannot tell a temperature: probabilities are the head's own")
+    rate = calibration.false_alarm_rate
+    if calibration.threshold == 0.0 and rate > 0:
+        told.append(
+            f"{n} validation clips cannot tell a threshold that turns away {rate:.2%} of known clips: no answer is "
+            f'"unknown". It takes {math.ceil(1 / rate - 1e-9) - 1} clips, or a higher --false-alarm-rate'
+        )
+    return told
 
 
 def calibration_error(probabilities: ArrayLike, targets: ArrayLike) -> tuple[float, list[dict[str, Any]]]:

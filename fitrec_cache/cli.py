@@ -278,7 +278,7 @@ def sweep(
             f"validation accuracy: {report.start:.1%} with --recipe native, {best['val_accuracy']:.1%} found, the best "
             f"of {report.tries['finished']}; with other seeds {report.start_again:.1%} and "
             f"{best['val_accuracy_again']:.1%}",
-            f"this difference is within chance at {report.n_val} clips" if report.within_chance else "",
+            f"this difference is within chance at {report.n_distinct} different clips" if report.within_chance else "",
             report.commands if report.beaten else "no try did better than --recipe native with other seeds: keep it",
         )
 
@@ -611,7 +611,8 @@ def _train_text(report: TrainReport) -> str:
 def _predict_text(found: list[Prediction], picture: Path | None) -> str:
     lines: list[str] = []
     for p in found:
-        lines.append(f"{p.path}: {p.reason}" if p.reason else p.path)
+        together = f" (mean of {p.heads} seeds)" if p.heads > 1 else ""
+        lines.append(f"{p.path}: {p.reason}" if p.reason else f"{p.path}{together}")
         lines += ["  unknown: no class is probable enough; the nearest are"] * p.unknown
         lines += [f"  {probability:6.1%}  {label}" for label, probability in p.top]
     return _lines(lines, f"picture: {picture}" if picture and any(p.top for p in found) else "")

@@ -33,8 +33,8 @@ class ModelFigures:
         accuracies: Accuracy of each seed, over all its folds.
         accuracy: Their mean.
         sd: Their standard deviation; None of one seed.
-        ci95: Bootstrap interval of the accuracy over groups, or over clips where groups are unknown; Wilson's for
-            their number where all clips are right, or all wrong.
+        ci95: Bootstrap interval of the accuracy over groups, under ``leave-one`` over folds, or over clips where groups
+            are unknown; Wilson's for their number where all clips are right, or all wrong.
     """
 
     name: str
@@ -63,20 +63,23 @@ class PairFigures:
         b: The other's.
         split: Split rule of both.
         n: Test clips that both were tested on; 0 if they share none.
+        folds: Number of folds of each seed.
         seeds: Seeds that both have, with the same test clips.
         difference: Accuracy of ``a`` less that of ``b`` over these, in ``[0, 1]``.
-        ci95: Bootstrap interval of the difference over groups, or over clips where groups are unknown.
+        ci95: Bootstrap interval of the difference over what :func:`fitrec_cache.paired.units_of` gives.
         only_a: Clips that ``a`` has right more often than ``b`` (over the seeds).
         only_b: The other way round.
-        p: Exact McNemar test, by groups and over all seeds; :func:`fitrec_cache.paired.exact_p`.
+        p: Exact McNemar test, by the same units and over all seeds; :func:`fitrec_cache.paired.exact_p`.
         p_holm: ``p`` adjusted for all pairs compared on this split.
         text: The result in words.
+        folders: The run folders of ``a`` and of ``b``; not in the JSON.
     """
 
     a: str
     b: str
     split: str
     n: int
+    folds: int
     seeds: tuple[int, ...]
     difference: float
     ci95: tuple[float, float]
@@ -85,10 +88,12 @@ class PairFigures:
     p: float
     p_holm: float
     text: str
+    folders: tuple[frozenset[Path], frozenset[Path]]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain JSON values."""
-        return {**vars(self), "seeds": list(self.seeds), "ci95": list(self.ci95)}
+        plain = {k: v for k, v in vars(self).items() if k != "folders"}
+        return {**plain, "seeds": list(self.seeds), "ci95": list(self.ci95)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +130,8 @@ def compare(runs: Sequence[Path], *, out: Path | None = None) -> CompareReport:
 
     Runs that differ only in seed or fold are one model. Two models are compared on the runs of the same seed and fold
     whose test clips are the same. One model is said to beat the other if the adjusted p-value is below 0.05 and the
-    interval of the difference does not hold zero; both take clips of one group together, as they are not independent.
+    interval of the difference does not hold zero; both take clips of one group together, under ``leave-one`` those of
+    one fold, as they are not independent.
 
     Args:
         runs: Run folders, or folders that hold some.
@@ -191,7 +197,7 @@ def _figures(model: Model) -> ModelFigures:
 
 
 def _per_clip(runs: Sequence[ScoredRun]) -> tuple[FloatArray, FloatArray, dict[str, str]]:
-    return count_right((run.clips, run.groups, run.right) for run in runs)
+    return count_right((run.clips, run.units, run.right) for run in runs)
 
 
 def _pair(first: Model, second: Model) -> tuple[PairFigures | None, list[str]]:
@@ -224,6 +230,7 @@ def _pair(first: Model, second: Model) -> tuple[PairFigures | None, list[str]]:
         b=second.name,
         split=first.split,
         n=len(units),
+        folds=len({fold for _, fold in same}),
         seeds=tuple(sorted({seed for seed, _ in same})),
         difference=float(gain.sum() / tested.sum()),
         ci95=bootstrap_interval(gain, tested, list(units.values())),
@@ -232,8 +239,13 @@ def _pair(first: Model, second: Model) -> tuple[PairFigures | None, list[str]]:
         p=exact_p(gain, list(units.values())),
         p_holm=1.0,
         text="",
+        folders=(_folders(first), _folders(second)),
     )
     return pair, notes
+
+
+def _folders(model: Model) -> frozenset[Path]:
+    return frozenset(run.folder for run in model.runs)
 
 
 def _adjusted(pairs: Sequence[PairFigures]) -> list[tuple[PairFigures, float]]:
@@ -243,7 +255,8 @@ def _adjusted(pairs: Sequence[PairFigures]) -> list[tuple[PairFigures, float]]:
 def _in_words(pair: PairFigures, p_holm: float) -> PairFigures:
     low, high = pair.ci95
     points, span = f"{100 * pair.difference:.1f} points", f"95 % {100 * low:.1f} to {100 * high:.1f}"
-    n = f"n = {pair.n}" + f", {len(pair.seeds)} seeds" * (len(pair.seeds) > 1)
+    n = f"n = {pair.n}" + f" in {pair.folds} folds" * (pair.folds > 1)
+    n += f", {len(pair.seeds)} seeds" * (len(pair.seeds) > 1)
     where = f"on split {pair.split}"
     if p_holm < LEVEL and low > 0:
         text = f"{pair.a} beats {pair.b} by {points} ({span}, {n}, p = {p_holm:.2g}) {where}"

@@ -51,26 +51,39 @@ def exact_p(gain: FloatArray, units: Sequence[str]) -> float:
     return float(min(1.0, chance[: reach - total + 1].sum() * 2)) if total else 1.0
 
 
-def units_of(clips: Sequence[str], groups: Sequence[str | None]) -> list[str]:
-    """Return what each clip belongs to and is drawn with: its group, or itself where that is unknown."""
+def units_of(clips: Sequence[str], groups: Sequence[str | None], *, rule: str = "", fold: str = "") -> list[str]:
+    """Return what each clip belongs to and is drawn with.
+
+    Args:
+        clips: Ids of the test clips of one run.
+        groups: Their groups, None where unknown.
+        rule: Split rule of the run. Under ``leave-one:COLUMN`` all of a fold's clips belong together: the column was
+            left out because its clips are not independent, and other values of it are what the figures speak of.
+        fold: Name of the run's fold.
+
+    Returns:
+        The name of each clip's unit: the fold under that rule, else its group, or itself where that is unknown.
+    """
+    if rule.startswith("leave-one:") and fold:
+        return [f"fold {fold}"] * len(clips)
     return [f"clip {c}" if g is None else f"group {g}" for c, g in zip(clips, groups, strict=True)]
 
 
 def count_right(
-    tests: Iterable[tuple[Sequence[str], Sequence[str | None], NDArray[np.bool_]]],
+    tests: Iterable[tuple[Sequence[str], Sequence[str], NDArray[np.bool_]]],
 ) -> tuple[FloatArray, FloatArray, dict[str, str]]:
     """Return how often each clip was recognised and tested over several runs.
 
     Args:
-        tests: For each run its test clips, their groups, and whether each was recognised, bool ``(N,)``.
+        tests: For each run its test clips, the unit of each, and whether each was recognised, bool ``(N,)``.
 
     Returns:
         The two counts, shape ``(M,)`` for M different clips, and what each belongs to, by clip in the same order.
     """
     tests = list(tests)
     units: dict[str, str] = {}
-    for clips, groups, _ in tests:
-        units |= zip(clips, units_of(clips, groups), strict=True)
+    for clips, belongs, _ in tests:
+        units |= zip(clips, belongs, strict=True)
     row = {clip: i for i, clip in enumerate(units)}
     right, tested = np.zeros(len(row)), np.zeros(len(row))
     for clips, _, recognised in tests:

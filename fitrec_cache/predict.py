@@ -37,6 +37,7 @@ class Prediction:
         top: The most probable labels with their probabilities, best first.
         attention: Weight of each sampled frame in the clip's vector, with its time; weights sum to 1.
         unknown: Whether the highest probability is below the run's threshold: probably none of the classes.
+        heads: How many seeds answered together.
         reason: Why there is no answer; empty if there is one.
     """
 
@@ -44,6 +45,7 @@ class Prediction:
     top: tuple[tuple[str, float], ...] = ()
     attention: tuple[tuple[float, float], ...] = ()
     unknown: bool = False
+    heads: int = 1
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,6 +55,7 @@ class Prediction:
             "top": [{"label": label, "probability": p} for label, p in self.top],
             "attention": [{"pts_seconds": t, "weight": w} for t, w in self.attention],
             "unknown": self.unknown,
+            "heads": self.heads,
         }
         return found | ({"reason": self.reason} if self.reason else {})
 
@@ -240,6 +243,7 @@ def _one(
         top=tuple((labels[i], float(p)) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)),
         attention=tuple(zip(clip.pts_seconds, attention.tolist(), strict=True)),
         unknown=sum(a.unknown for a in answers) > len(answers) / 2,
+        heads=len(runs),
     )
     shown.predictions.append(prediction)
     shown.frames.append(decode_frames(clip.jpegs).permute(0, 2, 3, 1).numpy())

@@ -116,7 +116,7 @@ def pool_folds(runs: Sequence[RunResult]) -> tuple[dict[str, Any], ...]:
     for seed in dict.fromkeys(r.seed for r in runs):
         mine = [r.out for r in runs if r.seed == seed]
         outputs = [read_outputs(out) for out in mine]
-        units = [unit for out in mine for unit in _units(settings[out]["split"])]
+        units = [unit for out in mine for unit in _units(settings[out])]
         logits = torch.cat([o["test_logits"] for o in outputs]).numpy()
         truth = torch.cat([o["test_targets"] for o in outputs]).numpy()
         figures = evaluate(logits, truth, labels, units=units).to_dict()
@@ -124,9 +124,10 @@ def pool_folds(runs: Sequence[RunResult]) -> tuple[dict[str, Any], ...]:
     return tuple(pooled)
 
 
-def _units(split: Mapping[str, Any]) -> list[str]:
-    """Return what each test clip of a run's split belongs to."""
-    return units_of(split["test"], split["test_groups"])
+def _units(run: Mapping[str, Any]) -> list[str]:
+    """Return what each test clip of a run belongs to."""
+    split = run["split"]
+    return units_of(split["test"], split["test_groups"], rule=split["rule"], fold=run["fold"])
 
 
 def average_runs(runs: Sequence[RunResult]) -> dict[str, Any]:
@@ -144,6 +145,6 @@ def average_runs(runs: Sequence[RunResult]) -> dict[str, Any]:
         ],
         axis=0,
     )
-    truth, units = outputs[0]["test_targets"].numpy(), _units(settings[0]["split"])
+    truth, units = outputs[0]["test_targets"].numpy(), _units(settings[0])
     figures = evaluate(mean, truth, settings[0]["labels"], units=units).to_dict()
     return {"seeds": [r.seed for r in runs], **{k: v for k, v in figures.items() if k not in _TABLES}}

@@ -159,7 +159,7 @@ def _write_files(
 
 
 def read_run(folder: Path) -> Run:
-    """Open a run folder; of a folder with several seeds or folds, the run with the lowest validation loss.
+    """Open a run folder; of several seeds or folds the one whose kept epoch has the lowest validation loss.
 
     Raises:
         UsageError: If there is no run.
@@ -205,10 +205,20 @@ def read_runs(folder: Path) -> list[Run]:
     runs = [read_run(seed) for seed in seeds]
     if any(run.settings.get("fold") for run in runs):
         return [read_run(folder)]
-    for name in ("labels", "sources", "head"):
-        if any(run.settings.get(name) != runs[0].settings.get(name) for run in runs):
-            raise StoreCorrupt(f"{folder} holds runs of different {name}: expected seeds of one call. Name one of them")
+    for name in ("labels", "sources", "head", "training", "data_sha256"):
+        if any(_of_all_seeds(run.settings, name) != _of_all_seeds(runs[0].settings, name) for run in runs):
+            raise UsageError(f"{folder} holds runs of different {name}: expected seeds of one call. Name one of them")
+    if len({run.settings.get("seed") for run in runs}) < len(runs):
+        raise UsageError(f"{folder} holds two runs of one seed: expected seeds of one call. Name one of them")
     return runs
+
+
+def _of_all_seeds(settings: Mapping[str, Any], name: str) -> Any:
+    """Return a setting that all seeds of a call share: the number of principal components follows from the sides."""
+    found = settings.get(name)
+    return (
+        {k: v for k, v in found.items() if k != "components"} if name == "head" and isinstance(found, dict) else found
+    )
 
 
 def read_outputs(folder: Path) -> dict[str, Tensor]:
@@ -253,14 +263,17 @@ def _best_run(folder: Path) -> Path:
     runs = [f.parent for f in _run_files(folder)]
     if not runs:
         raise UsageError(f"no run at {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")
-    return min(runs, key=_lowest_loss)
+    return min(runs, key=_kept_loss)
 
 
-def _lowest_loss(folder: Path) -> float:
+def _kept_loss(folder: Path) -> float:
+    metrics = _read_json(folder / "metrics.json")
     try:
-        return min(float(epoch["val_loss"]) for epoch in _read_json(folder / "metrics.json")["history"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreCorrupt(f"{folder}/metrics.json is damaged: no history of val_loss. Train the head again") from error
+        return next(float(row["val_loss"]) for row in metrics["history"] if row["epoch"] == metrics["best_epoch"])
+    except (KeyError, TypeError, ValueError, StopIteration) as error:
+        raise StoreCorrupt(
+            f"{folder}/metrics.json is damaged: no val_loss of its epoch. Train the head again"
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

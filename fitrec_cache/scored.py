@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.files import canonical_json, run_folders
+from fitrec_cache.paired import units_of
 from fitrec_cache.splits import short_rule, sides_digest
 
 _MOST_JSON_BYTES = 200_000_000
@@ -48,6 +49,11 @@ class ScoredRun:
     groups: list[str | None]
     labels: list[str]
     right: NDArray[np.bool_]
+
+    @property
+    def units(self) -> list[str]:
+        """What each test clip is drawn with; see :func:`fitrec_cache.paired.units_of`."""
+        return units_of(self.clips, self.groups, rule=self.settings["split"], fold=self.fold)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -152,11 +158,18 @@ def _settings(run: Mapping[str, Any]) -> dict[str, str]:
         "recipe": run.get("recipe", "paper"),
         "preset": "+".join(_preset(source) for source in run.get("sources", [])),
         "features": " ".join(made_of),
-        "unknown classes": ", ".join(sorted(map(str, run["split"].get("unknown", [])))),
+        "unknown classes": ", ".join(unknown_classes(run["split"])),
         "data": run.get("data_sha256", ""),
     }
     training = {k: v for k, v in run["training"].items() if k != "device"}
     return {k: str(v) for k, v in {**training, **chosen}.items()}
+
+
+def unknown_classes(split: Mapping[str, Any]) -> list[str]:
+    """Return the classes that a run kept from all sides; of older run folders, by the folders of their clips."""
+    if classes := split.get("unknown_classes"):
+        return [str(name) for name in classes]
+    return sorted({str(clip).split("/")[0] for clip in split.get("unknown") or []})
 
 
 def _preset(source: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from fitrec_cache.folds import make_folds
 from fitrec_cache.loading import load_clips
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe, get_recipe
+from fitrec_cache.train import check_seeds
 from fitrec_cache.variants import ATTENTIONS, NORMALISATIONS, POOLINGS, VARIANTS
 
 #: Numbers are ranges ``(low, high, logarithmic)``, lists are choices. Where a variant has no place for a setting, the
@@ -61,7 +62,8 @@ class SweepReport:
         backbone: The features.
         sources: For each split rule the options that give ``train-head`` these features, this split and the seeds.
         splits: Rule and seed of each split that every try is trained on.
-        n_val: Validation clips of all splits together.
+        n_val: Validation clips of all splits together, each counted once a split.
+        n_distinct: How many different clips these are.
         tries: Number of tries that were finished, and of those given up early.
         start: Validation accuracy of the recipe ``native``, with the seed of the tries.
         start_again: The same with the seeds of the finalists, so that they can be compared.
@@ -78,6 +80,7 @@ class SweepReport:
     sources: tuple[tuple[str, ...], ...]
     splits: tuple[str, ...]
     n_val: int
+    n_distinct: int
     tries: dict[str, int]
     start: float
     start_again: float
@@ -110,11 +113,11 @@ class SweepReport:
     def within_chance(self) -> bool:
         """Whether as many other validation clips could turn the order of ``native`` and the best finalist round.
 
-        Two standard errors of the difference of two shares, taken as independent: with several splits a clip may count
-        more than once, and both are judged by the same clips, so that this is a rough measure.
+        Two standard errors of the difference of two shares, taken as independent: both are judged by the same clips, so
+        that this is a rough measure.
         """
         best: float = self.finalists[0]["val_accuracy_again"]
-        variance = sum(p * (1 - p) for p in (best, self.start_again)) / self.n_val
+        variance = sum(p * (1 - p) for p in (best, self.start_again)) / self.n_distinct
         return abs(best - self.start_again) <= 2 * math.sqrt(variance)
 
     def to_dict(self) -> dict[str, Any]:
@@ -179,6 +182,7 @@ def sweep(
     for name, value in (("trials", trials), ("finalists", finalists), ("epochs", epochs)):
         if value < 1:
             raise UsageError(f"{name} is {value}: expected 1 or more")
+    check_seeds(seed)
     optuna = _optuna()
     problem = Problem.load(
         cache=cache,
@@ -219,6 +223,7 @@ def sweep(
         sources=tuple(_source(cache, features, backbone, preset, rule, seed) for rule in split),
         splits=tuple(problem.splits),
         n_val=sum(len(val.targets) for _, val in problem.sides),
+        n_distinct=problem.n_distinct,
         tries={"finished": len(complete), "given_up": sum(t.state.name == "PRUNED" for t in study.trials)},
         start=start,
         start_again=problem.score(native, None, others),
@@ -242,6 +247,7 @@ class Problem:
         sides: The training and the validation side of each split; test sides are never kept.
         splits: What each split is.
         notes: That clips tested by one split are looked at in another, if some are.
+        n_distinct: Number of different clips on the validation sides.
     """
 
     def __init__(self, *, variant: str, backbone: str, n_classes: int, epochs: int) -> None:
@@ -250,6 +256,7 @@ class Problem:
         self.splits: list[str] = []
         self.notes: list[str] = []
         self.data_sha256 = ""
+        self.n_distinct = 0
 
     @classmethod
     def load(
@@ -274,6 +281,7 @@ class Problem:
         clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups, "extra": data.extra}
         seen: set[int] = set()
         tested: set[int] = set()
+        judged: set[int] = set()
         for rule in split:
             for number in seed:
                 for fold in make_folds(rule, **clips, seed=number):  # type: ignore[arg-type]
@@ -281,8 +289,12 @@ class Problem:
                     train, val = (take_side(data.values, targets, side) for side in sides)
                     problem.sides.append((train, val))
                     problem.splits.append(" ".join(p for p in (fold.split.rule, fold.name, f"seed {number}") if p))
+                    judged.update(fold.split.val.tolist())
                     seen.update(np.concatenate(sides).tolist())
                     tested.update(fold.split.test.tolist())
+        if twice := {name for name in problem.splits if problem.splits.count(name) > 1}:
+            raise UsageError(f"split {min(twice)} is asked for twice: expected each once (auto is group or random)")
+        problem.n_distinct = len(judged)
         if both := len(seen & tested):
             problem.notes.append(
                 f"{both} of {len(tested)} clips that one of these splits tests are in training or validation of "
@@ -342,7 +354,7 @@ class Problem:
 
             def report(value: float, step: int) -> None:
                 trial.report(value, step)
-                if trial.should_prune():
+                if step < len(self.sides) and trial.should_prune():
                     raise optuna.TrialPruned
 
             try:

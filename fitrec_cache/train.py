@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from fitrec_cache import __version__
-from fitrec_cache.calibrate import Calibration, auroc, calibrate, calibration_error
+from fitrec_cache.calibrate import Calibration, auroc, calibrate, calibration_error, remarks
 from fitrec_cache.devices import find_device
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.files import write_json
@@ -136,6 +136,7 @@ def train_head(
     if any(kept):
         notes.append(f"{sum(kept)} of {len(runs)} runs were there already, made by the same settings: kept")
     notes += _device_notes(where)
+    notes += _calibration_notes(runs)
     pooled, ensemble = pool_folds(runs), average_runs(runs)
     report = TrainReport(runs=tuple(runs), pooled=pooled, ensemble=ensemble, notes=tuple(notes), stages=stages)
     if len(runs) > 1:
@@ -423,6 +424,20 @@ def _device_notes(device: torch.device) -> list[str]:
     if device.type == "cpu":
         return []
     return [f"trained on {device}: there the same seed may give other last bits; on the CPU it gives the same"]
+
+
+def _calibration_notes(runs: Sequence[RunResult]) -> list[str]:
+    """Return what validation sides were too small to tell, each thing once with the number of runs."""
+    told: dict[str, int] = {}
+    for run in runs:
+        held = Calibration(
+            temperature=run.calibration["temperature"],
+            threshold=run.unknown["threshold"],
+            false_alarm_rate=run.unknown["false_alarm_rate"],
+        )
+        for remark in remarks(held, run.n_val):
+            told[remark] = told.get(remark, 0) + 1
+    return [remark + f" ({n} of {len(runs)} runs)" * (len(runs) > 1) for remark, n in told.items()]
 
 
 def _verdicts(jobs: Sequence[_Job], data: Features, n_seeds: int) -> list[str]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fitrec_cache.calibrate import Calibration, auroc, calibrate, calibration_error
+from fitrec_cache.calibrate import Calibration, auroc, calibrate, calibration_error, remarks
 
 
 def draws(n, scale, seed=0):
@@ -43,12 +43,33 @@ def test_the_error_worked_out_by_hand():
     assert (bins[0]["low"], bins[1]["high"]) == (10 / 15, 14 / 15)
 
 
-def test_the_threshold_turns_away_the_share_that_was_asked_for():
-    logits, labels = draws(400, 1.0)
-    for rate in (0.0, 0.05, 0.2):
-        found = calibrate(logits, labels, false_alarm_rate=rate)
-        surest = found.probabilities(logits).max(axis=1)
-        assert (surest < found.threshold).mean() == pytest.approx(rate)
+CASES = [(10, 0.05, 0), (19, 0.05, 1 / 20), (40, 0.1, 4 / 41), (9, 0.3, 0.3)]
+
+
+@pytest.mark.parametrize(("n", "rate", "expected"), CASES)
+def test_new_clips_of_the_same_kind_are_turned_away_no_more_often_than_asked(n, rate, expected):
+    """Of n clips and a new one each is as likely to be among the k least sure: k / (n + 1) of new ones."""
+    logits, labels = draws(600 * (n + 50), 1.0)
+    turned = []
+    for batch, truth in zip(np.split(logits, 600), np.split(labels, 600), strict=True):
+        found = calibrate(batch[:n], truth[:n], false_alarm_rate=rate)
+        turned.append((found.probabilities(batch[n:]).max(axis=1) < found.threshold).mean())
+    assert expected <= rate
+    assert np.mean(turned) == pytest.approx(expected, abs=3 * np.std(turned) / 600**0.5 + 1e-9)
+
+
+def test_what_few_clips_cannot_tell_is_left_and_said():
+    sure = 20 * np.eye(3)  # all right: the colder the better
+    found = calibrate(sure, [0, 1, 2])
+    assert (found.temperature, found.threshold) == (1.0, 0.0)
+    assert [r.split(" cannot tell a ")[1].split()[0].strip(":") for r in remarks(found, 3)] == [
+        "temperature",
+        "threshold",
+    ]
+    assert "It takes 19 clips" in remarks(found, 3)[1]
+    wrong = calibrate(sure, [1, 2, 0])  # all wrong: the hotter the better
+    assert wrong.temperature == 1.0
+    assert remarks(Calibration(temperature=1.3, threshold=0.2, false_alarm_rate=0.05), 40) == []
 
 
 def test_auroc_counts_pairs():

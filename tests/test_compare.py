@@ -273,6 +273,34 @@ def test_runs_on_other_data_or_without_other_classes_are_other_models(tmp_path):
     }
 
 
+def test_classes_kept_apart_are_named_and_not_by_their_clips(tmp_path):
+    for name, split in (("1", {}), ("2", {"unknown": ["Hop/1.avi", "Hop/2.avi"], "unknown_classes": ["Hop"]})):
+        run = json.loads((write_run(tmp_path / name, [1, 0]) / "run.json").read_text())
+        run["split"] |= split
+        (tmp_path / name / "run.json").write_text(json.dumps(run))
+    names = {m.name for m in compare([tmp_path]).models}
+    assert names == {"mean on net, unknown classes: none", "mean on net, unknown classes: Hop"}
+
+
+def test_a_room_that_decides_alone_is_no_evidence_however_many_clips_it_has(tmp_path):
+    """Of four rooms left out one by one, one has 60 clips, all of which only the first model has right."""
+    first = 0
+    for room, (n, ours) in {"01-a": (60, 1), "02-b": (4, 0), "03-c": (4, 0), "04-d": (4, 0)}.items():
+        where = {"fold": room, "split": "leave-one:room", "first": first}
+        write_run(tmp_path / "ours" / room, [ours] * n, variant="vit-lstm", **where)
+        write_run(tmp_path / "theirs" / room, [0] * n, **where)
+        first += n
+    report = compare([tmp_path])
+    (pair,) = report.pairs
+    assert (pair.a, pair.n, pair.folds, pair.only_a) == ("vit-lstm on net", 72, 4, 60)
+    assert pair.p == 1  # the sign of one room's gain, tossed
+    # No draw of four rooms has the large one with probability (3/4) ** 4: zero is inside.
+    assert pair.ci95[0] == 0
+    assert "not distinguishable at n = 72 in 4 folds" in pair.text
+    # It is drawn four times with probability 1/256, three times or more with 13/256.
+    assert report.models[0].ci95 == (0, 180 / 184)
+
+
 def test_where_all_clips_are_right_the_interval_is_wilsons_for_the_groups(tmp_path):
     """However often 20 groups that are all right are drawn, all drawn are right: certainty, where there is none."""
     report = compare([write_run(tmp_path / "a", [1] * 40), write_run(tmp_path / "b", [0] * 40, variant="lrcn")])

@@ -23,6 +23,7 @@ from fitrec_cache.history import history
 from fitrec_cache.page import report
 from fitrec_cache.page.models import gather, wilson
 from fitrec_cache.page.records import read_records
+from fitrec_cache.page.repeat import how_to
 from fitrec_cache.recipes import RECIPES
 from fitrec_cache.scored import find_models
 from fitrec_cache.train import train_head
@@ -346,6 +347,63 @@ def test_the_split_that_was_used_is_audited(page, tmp_path, weights, inline):
     _, seen = page(tmp_path / "r", cache=cache.folder)
     assert "Split group leaks: test clips have siblings or near-duplicates in training" in seen.words
     assert "split leaks: 6 of 6 test clips share a group with training" in seen.words
+
+
+def test_every_fold_is_audited_not_only_the_one_that_is_shown(page, tmp_path, weights, inline):
+    videos = write_class_folders(tmp_path / "videos", groups=2, clips=2)
+    cache = Cache(tmp_path / "cache", create=True)
+    extract(videos, cache=cache.folder, backbone=[weights("test_resnet")], **SMALL)
+    clips = [clip.clip_id for clip in Cache(cache.folder).clips()]
+    sources = [{"kind": "features", "identity": s.identity} for s in Cache(cache.folder).feature_stores()]
+    apart = ([c for c in clips if "_g01_" in c], [c for c in clips if "_g02_" in c])
+    siblings = ([c for c in clips if c.endswith("_c01.avi")], [c for c in clips if c.endswith("_c02.avi")])
+    truth = [0, 0, 1, 1, 2, 2]
+    for fold, (train, test), guesses in (("01", apart, truth), ("02", siblings, truth[::-1])):
+        document = {"rule": "kfold:2", "notes": [], "train": train, "val": [], "test": test}
+        run = {"split": "kfold:2", "fold": fold, "split_document": document, "sources": sources, "test": test}
+        write_run(tmp_path / "r" / fold, truth=truth, guesses=guesses, **run)
+        metrics = json.loads((tmp_path / "r" / fold / "metrics.json").read_text())
+        metrics["history"][2]["val_loss"] = 0.1 if fold == "01" else 1.0  # the sound one is shown
+        (tmp_path / "r" / fold / "metrics.json").write_text(json.dumps(metrics))
+    _, seen = page(tmp_path / "r", cache=cache.folder)
+    assert "Split kfold:2 leaks" in seen.words
+    assert (
+        "1 of its 2 seeds and folds leak. The worst is seed 0, 02: split leaks: 6 of 6 test clips share" in seen.words
+    )
+    assert "no leak was found" not in seen.words
+
+
+def test_the_heading_compares_the_two_that_are_best_on_validation(page, tmp_path):
+    truth = [0, 1] * 10
+    for name, variant, right, val in (("a", "vit-lstm", 20, 0.2), ("b", "mean", 10, 0.9), ("c", "lrcn", 12, 0.8)):
+        run = write_run(tmp_path / name, truth=truth, guesses=[*truth[:right], *[2] * (20 - right)], variant=variant)
+        metrics = json.loads((run / "metrics.json").read_text())
+        metrics["history"][2]["val_accuracy"] = val
+        (run / "metrics.json").write_text(json.dumps(metrics))
+    _, seen = page(*(tmp_path / name for name in "abc"))
+    heading = re.search(r'id="results-h">(.*?)</h2>', seen.source)[1]
+    assert heading.startswith("lrcn on resnet50 and mean on resnet50 are not distinguishable")
+
+
+def test_a_class_of_few_recordings_has_a_wide_interval(tmp_path):
+    """Two recordings of Hop with ten clips each, one all right and one all wrong: drawn again, none or all."""
+    groups = [f"g{i // 10}" for i in range(20)]
+    test = [f"{i}.avi" for i in range(20)]
+    split = {"rule": "group", "notes": [], "train": ["a"], "val": ["b"], "test": test, "test_groups": groups}
+    write_run(tmp_path / "r", truth=[0] * 20, guesses=[0] * 10 + [1] * 10, test=test, split_document=split)
+    (model,) = gather(read_records([tmp_path / "r"]))
+    (row,) = model.classes()
+    assert (row.n, row.recall, row.low, row.high) == (20, 0.5, 0, 1)
+
+
+def test_features_of_a_compiled_backbone_are_made_so_again(tmp_path):
+    frames = {"samples": 20, "short_side": 288}
+    identity = {"backbone": "resnet50", "preprocessing": {"preset": "native"}, "precision": "bf16", "frames": frames}
+    for name, more in (("a", {"compiled": "inductor"}), ("b", {})):
+        sources = [{"kind": "features", "identity": identity | more}]
+        write_run(tmp_path / name, truth=[0, 1], guesses=[0, 1], sources=sources)
+        (model,) = gather(read_records([tmp_path / name]))
+        assert ("--compile" in how_to(model).commands[0]) == bool(more)
 
 
 def test_wilson_agrees_with_scipy():

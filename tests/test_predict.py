@@ -13,15 +13,18 @@ import safetensors.torch
 import torch
 from conftest import InlinePool
 from hostile import odd_runs
+from test_train import toy
+from typer.testing import CliRunner
 
 from fitrec_cache import predict as module
 from fitrec_cache.cache import Cache
+from fitrec_cache.cli import app
 from fitrec_cache.decoding import DecodeJob, decode_clip
 from fitrec_cache.errors import FitrecError, MismatchError, StoreCorrupt, UsageError
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pixels import load_pixels
 from fitrec_cache.predict import predict
-from fitrec_cache.runs import read_run
+from fitrec_cache.runs import read_run, read_runs
 from fitrec_cache.train import train_head
 
 
@@ -104,11 +107,40 @@ def test_several_seeds_answer_together(tmp_path, cache_folder, video_folder):
     expected = {label: sum(dict(a.top)[label] for a in alone) / 3 for label in ("Hop", "Lunge", "Squat")}
     assert dict(together.top) == pytest.approx(expected)
     assert together.unknown == (sum(a.unknown for a in alone) >= 2)
-    settings = json.loads((out / "seed-1" / "run.json").read_text())
-    settings["labels"] = ["Hop", "Squat", "Lunge"]
-    (out / "seed-1" / "run.json").write_text(json.dumps(settings))
-    with pytest.raises(StoreCorrupt, match="different labels"):
+    assert (together.heads, alone[0].heads) == (3, 1)
+    said = CliRunner().invoke(app, ["predict", "--run", str(out), "--device", "cpu", str(video)]).output
+    assert "(mean of 3 seeds)" in said
+
+
+def test_runs_of_other_calls_do_not_answer_together(tmp_path, cache_folder, video_folder):
+    out = tmp_path / "runs"
+    train_head(out=out, cache=cache_folder, backbone=["test_resnet"], variant="mean", seed=[0, 1], epochs=2)
+    video = sorted(video_folder.rglob("*.avi"))[0]
+    path = out / "seed-1" / "run.json"
+    sound = json.loads(path.read_text())
+    training = sound["training"] | {"learning_rate": 0.5}
+    labels = ["Hop", "Squat", "Lunge"]
+    for name, change in (("labels", labels), ("training", training), ("data_sha256", "00")):
+        path.write_text(json.dumps(sound | {name: change}))
+        with pytest.raises(UsageError, match=f"different {name}"):
+            predict([video], run=out, device="cpu")
+    path.write_text(json.dumps(sound | {"seed": 0}))
+    with pytest.raises(UsageError, match="two runs of one seed"):
         predict([video], run=out, device="cpu")
+
+
+def test_seeds_whose_sides_give_other_numbers_of_components_answer_together(tmp_path):
+    """With few clips the number of principal components is that of a seed's training frames."""
+    features, out = toy(tmp_path / "toy.h5"), tmp_path / "runs"
+    for seed, components in ((0, 6), (1, 5)):
+        settings = [f"components={components}"]
+        folder = out / f"seed-{seed}"
+        train_head(out=folder, features=features, variant="mean", seed=[seed], epochs=1, settings=settings)
+        run = json.loads((folder / "run.json").read_text())
+        assert run["head"]["components"] == components
+        run["training"]["components"] = 512  # what was asked for
+        (folder / "run.json").write_text(json.dumps(run))
+    assert [r.settings["seed"] for r in read_runs(out)] == [0, 1]
 
 
 @pytest.mark.parametrize("variant", ["lrcn", "convlstm", "mean"])
@@ -139,6 +171,7 @@ def test_bad_videos_have_a_reason_and_cost_themselves_only(run, tmp_path, video_
         "top": [],
         "attention": [],
         "unknown": False,
+        "heads": 1,
         "reason": "file not found",
     }
 

@@ -70,7 +70,8 @@ def test_there_is_a_command_a_split_with_features_and_seeds(tmp_path, cache_fold
 def test_a_small_gain_is_within_chance(tmp_path, features, best, within):
     report = sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 1})
     # 200 clips: one standard error of the difference is 0.05 at shares of one half
-    changed = replace(report, n_val=200, start_again=0.5, finalists=({"settings": {}, "val_accuracy_again": best},))
+    finalists = ({"settings": {}, "val_accuracy_again": best},)
+    changed = replace(report, n_val=800, n_distinct=200, start_again=0.5, finalists=finalists)  # each in four splits
     assert changed.within_chance is within
 
 
@@ -116,6 +117,22 @@ def test_clips_tested_by_one_split_and_seen_in_another_are_told(tmp_path, featur
     report = sweep(out=tmp_path / "two", features=features, **FAST | {"trials": 1})
     assert re.match(r"\d+ of \d+ clips that one of these splits tests are in training or validation", report.notes[0])
     assert sweep(out=tmp_path / "one", features=features, **FAST | {"trials": 1, "seed": [0]}).notes == ()
+
+
+def test_a_split_twice_is_refused_and_a_clip_of_two_splits_counts_once(tmp_path, features):
+    with pytest.raises(UsageError, match="each once"):
+        sweep(out=tmp_path / "s", features=features, **FAST | {"seed": [0, 0]})
+    with pytest.raises(UsageError, match="split group seed 0 is asked for twice"):
+        sweep(out=tmp_path / "s", features=features, **FAST | {"split": ["group", "auto"]})
+    report = sweep(out=tmp_path / "s", features=features, **FAST | {"split": ["group", "random"], "trials": 1})
+    sides = set()
+    for split in ("group", "random"):
+        for seed in (0, 1):
+            trained = train_head(
+                out=tmp_path / f"{split}{seed}", features=features, variant="mean", split=split, seed=[seed], epochs=1
+            )
+            sides |= set(json.loads((trained.runs[0].out / "run.json").read_text())["split"]["val"])
+    assert report.n_distinct == len(sides) < report.n_val
 
 
 def test_a_finalist_that_diverges_is_left_out(tmp_path, features, monkeypatch):

@@ -123,7 +123,7 @@ def _see(models: Sequence[Model], cache: Cache | None) -> _Seen:
         pictures = frames if isinstance(frames, Frames) else None
         if rule not in audited and cache is not None:
             audited.add(rule)
-            leaks = find_leaks(model.shown, cache, pictures)
+            leaks = find_leaks([r for m in models if m.first.split == rule for r in m.records], cache, pictures)
             if isinstance(leaks, Leaks):
                 seen.audits[rule] = leaks
             else:

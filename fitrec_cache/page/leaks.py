@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from fitrec_cache.cache import Cache, HeldClip, load_features
 from fitrec_cache.errors import FitrecError, StoreError
-from fitrec_cache.leaks import Verdict, find_in_features, verdict
+from fitrec_cache.leaks import Verdict, find_in_features, pairs_across, verdict
 from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.pack import Features
 from fitrec_cache.page.pictures import Clip, Frames
@@ -33,49 +32,63 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Leaks:
-    """The audit of one run's split.
+    """The audit of all splits that runs of one rule used: of its seeds and folds.
 
     Attributes:
-        record: The run.
-        verdict: In numbers and in one line.
-        n_pairs: Near-duplicate pairs between training and test.
+        record: The run whose split leaks most; the first where none does.
+        verdict: On that one, in numbers and in one line.
+        n_splits: How many different splits there are.
+        n_leaking: How many of them leak.
+        n_pairs: Near-duplicate pairs between training and test of that run's split.
         pairs: The most alike of them whose frames are at hand.
     """
 
     record: Record
     verdict: Verdict
+    n_splits: int
+    n_leaking: int
     n_pairs: int
     pairs: tuple[Pair, ...]
 
 
-def find_leaks(record: Record, cache: Cache, frames: Frames | None) -> Leaks | str:
-    """Audit the split that a run used, or say why that is not possible."""
+def find_leaks(records: Sequence[Record], cache: Cache, frames: Frames | None) -> Leaks | str:
+    """Audit the splits that runs of one rule used, or say why that is not possible."""
     try:
         known = {clip.clip_id: clip for clip in cache.clips()}
     except FitrecError as error:
         return str(error)
-    sides = {name: [str(c) for c in record.run["split"].get(name, ())] for name in ("train", "val", "test")}
-    names = [name for side in sides.values() for name in side]
+    by_sides = {tuple(_sides(record)): record for record in reversed(records)}  # the first run of each split
+    names = sorted({name for sides in by_sides for side in sides for name in side})
     if gone := [name for name in names if name not in known]:
         return f"{len(gone)} of its clips are not in the cache, such as {gone[0]}"
     clips = [known[name] for name in names]
     try:
-        found = find_in_features(_features(record, cache, clips))
+        found = find_in_features(_features(records[0], cache, clips))
     except FitrecError as error:
         return str(error)
-    split = _split(record, sides)
+    number = {name: i for i, name in enumerate(names)}
+    groups = [clip.group for clip in clips]
+    audits = [(record, _split(record, sides, number)) for sides, record in reversed(by_sides.items())]
+    judged = [(record, split, verdict(split, groups, found)) for record, split in audits]
+    record, split, said = max(judged, key=lambda j: max(j[2].share_group, j[2].near_duplicate))
     across = [] if found is None else _across(found, split)
     return Leaks(
         record=record,
-        verdict=verdict(split, [clip.group for clip in clips], found),
+        verdict=said,
+        n_splits=len(judged),
+        n_leaking=sum(v.leaks for _, _, v in judged),
         n_pairs=len(across),
         pairs=tuple(_pairs(across, clips, frames)),
     )
 
 
-def _split(record: Record, sides: Mapping[str, Sequence[str]]) -> Split:
-    ends = np.cumsum([0, *(len(side) for side in sides.values())]).tolist()
-    train, val, test = (np.arange(a, b, dtype=np.int64) for a, b in pairwise(ends))
+def _sides(record: Record) -> list[tuple[str, ...]]:
+    """Return the clips of training, validation and test."""
+    return [tuple(str(c) for c in record.run["split"].get(name, ())) for name in ("train", "val", "test")]
+
+
+def _split(record: Record, sides: Sequence[Sequence[str]], number: Mapping[str, int]) -> Split:
+    train, val, test = (np.array([number[name] for name in side], dtype=np.int64) for side in sides)
     return Split(rule=record.split, seed=record.seed, train=train, val=val, test=test, notes=())
 
 
@@ -103,10 +116,10 @@ def _own_first(record: Record, cache: Cache) -> list[Store]:
 
 def _across(found: NearDuplicates, split: Split) -> list[tuple[float, int, int]]:
     """Return the pairs of a training or validation clip and a test clip, as (similarity, one, other), likest first."""
-    first_test = len(split.train) + len(split.val)
-    pairs = zip(found.similarity.tolist(), found.pairs.tolist(), strict=True)
-    # Clips are numbered side by side, so in a pair (smaller first) the training clip comes first.
-    return [(alike, a, b) for alike, (a, b) in pairs if a < first_test <= b]
+    tested = set(split.test.tolist())
+    rows = pairs_across([split], found)
+    pairs = zip(found.similarity[rows].tolist(), found.pairs[rows].tolist(), strict=True)
+    return [(alike, b, a) if a in tested else (alike, a, b) for alike, (a, b) in pairs]
 
 
 def _pairs(across: Sequence[tuple[float, int, int]], clips: Sequence[HeldClip], frames: Frames | None) -> list[Pair]:

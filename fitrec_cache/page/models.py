@@ -148,8 +148,8 @@ class Model:
 
     @cached_property
     def n_units(self) -> int:
-        """How many recordings the test clips are of; one whose recording is unknown counts for itself."""
-        return len({unit for record in self.records for unit in units_of(record.test, _groups(record))})
+        """How many recordings the test clips are of, under ``leave-one`` how many folds; unknown ones count singly."""
+        return len({unit for record in self.records for unit in _units(record)})
 
     @cached_property
     def interval(self) -> tuple[float, float]:
@@ -159,7 +159,7 @@ class Model:
         of runs without logits Wilson's for the number of recordings.
         """
         tests = [
-            (record.test, _groups(record), record.answers.logits.argmax(axis=1) == record.answers.targets)
+            (record.test, _units(record), record.answers.logits.argmax(axis=1) == record.answers.targets)
             for record in self.records
             if record.answers is not None
         ]
@@ -191,12 +191,25 @@ class Model:
             if not counts.sum():
                 continue
             recall, n = float(counts[k] / counts.sum()), self._distinct(k)
-            low, high = wilson(recall, n)
+            low, high = self._class_interval(k, recall, n)
             wrong = counts.copy()
             wrong[k] = 0
             taken = labels[int(wrong.argmax())] if wrong.any() else ""
             rows.append(ClassRow(label=label, n=n, recall=recall, low=low, high=high, taken_for=taken))
         return sorted(rows, key=lambda row: (-row.recall, row.label))
+
+    def _class_interval(self, k: int, recall: float, n: int) -> tuple[float, float]:
+        """Return the 95 % interval of a class's recall, as :attr:`interval` that of all."""
+        chosen = [(r, np.flatnonzero(r.answers.targets == k)) for r in self.records if r.answers is not None]
+        units = {_units(record)[i] for record, rows in chosen for i in rows}
+        if len(chosen) < len(self.records) or len(units) == n:
+            return wilson(recall, n)
+        right, tested, belongs = count_right(
+            ([r.test[i] for i in rows], [_units(r)[i] for i in rows], r.answers.guesses[rows] == k)
+            for r, rows in chosen
+            if r.answers is not None
+        )
+        return interval_by_unit(right, tested, list(belongs.values()))
 
     def _distinct(self, k: int) -> int:
         """Return the number of test clips of a class, each once; without the answers, as far as the runs overlap."""
@@ -238,9 +251,10 @@ def _rates(records: Sequence[Record]) -> Rates:
     )
 
 
-def _groups(record: Record) -> Sequence[str | None]:
-    """Return the group of each test clip, None where unknown."""
-    return record.run["split"].get("test_groups") or [None] * len(record.test)
+def _units(record: Record) -> list[str]:
+    """Return what each test clip is drawn with."""
+    groups = record.run["split"].get("test_groups") or [None] * len(record.test)
+    return units_of(record.test, groups, rule=record.rule, fold=record.fold)
 
 
 def gather(records: Sequence[Record]) -> list[Model]:

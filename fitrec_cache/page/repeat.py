@@ -13,6 +13,7 @@ from typing import Any
 from fitrec_cache.page.models import Model
 from fitrec_cache.page.records import Record
 from fitrec_cache.recipes import RECIPES, Recipe
+from fitrec_cache.scored import unknown_classes
 from fitrec_cache.store import digest
 from fitrec_cache.train import train_head
 
@@ -86,6 +87,7 @@ def _extract(sources: list[Mapping[str, Any]]) -> list[str]:
             weights = source.get("origin", {}).get("weights")
             words += ["--backbone", identity["backbone"] + (f"={weights}" if weights else "")]
             words += ["--preset", identity["preprocessing"]["preset"], "--precision", identity["precision"]]
+            words += ["--compile"] * ("compiled" in identity)
         words += ["--samples", str(frames["samples"]), "--frame-size", str(frames["short_side"])]
         lines.append(shlex.join(words))
     return lines
@@ -107,7 +109,7 @@ def _train(model: Model) -> str:
     words += ["--recipe", str(record.run.get("recipe") or "paper"), *_changes(record)]
     if attention := record.run["head"].get("attention"):
         words += ["--attention", str(attention)]
-    for label in unknown_classes(record):
+    for label in unknown_classes(record.run["split"]):
         words += ["--unknown", label]
     return shlex.join([*words, "--out", f"RUNS/{record.variant}"])
 
@@ -122,11 +124,3 @@ def _changes(record: Record) -> list[str]:
             options += [f"--{name.replace('_', '-')}", str(value)] if own else ["--set", f"{name}={value}"]
     rate = record.run.get("false_alarm_rate", 0.05)
     return options if rate == 0.05 else [*options, "--false-alarm-rate", str(rate)]
-
-
-def unknown_classes(record: Record) -> list[str]:
-    """Return the classes that were kept from all sides; of older run folders, by the folders of their clips."""
-    split = record.run["split"]
-    if classes := split.get("unknown_classes"):
-        return [str(name) for name in classes]
-    return sorted({str(clip).split("/")[0] for clip in split.get("unknown") or []})

@@ -100,12 +100,12 @@ def leaks(model: Model) -> list[str]:
 
 
 def results_say(models: Sequence[Model], pairs: Sequence[PairFigures]) -> str:
-    """Say whether the two best models of the first split can be told apart."""
-    split = models[0].first.split
-    compared = [pair for pair in pairs if pair.split == split]
-    if compared:
-        return compared[0].text.partition(" (")[0]
-    if len([m for m in models if m.first.split == split]) > 1:
+    """Say whether the two models of the first split that are best on validation can be told apart."""
+    best = [{r.folder for r in m.records} for m in models if m.first.split == models[0].first.split][:2]
+    for pair in pairs:
+        if len(best) > 1 and {*map(frozenset, best)} == set(pair.folders):
+            return pair.text.partition(" (")[0]
+    if len(best) > 1:
         return "These models share no test clips, so which is better cannot be said"
     clips, (low, high) = plural(models[0].n_distinct, "test clip"), models[0].interval
     return f"With {clips}, the accuracy’s 95 % interval is {percent(low, 0)} to {percent(high, 0)}"
