@@ -50,7 +50,7 @@ bench: setup
 
 bench-quick: setup
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	$(STAGE_ONE) --out bench-work/stage_one.json --clips 12 --repeats 1 --growth 100 1000 $(QUICK_PARTS:%=--part %)
+	$(STAGE_ONE) --out bench-work/stage_one.json --clips 8 --repeats 1 --growth 100 500 $(QUICK_PARTS:%=--part %)
 	$(STAGE_TWO) bench-work/cache-quick $(STAGE_TWO_FROM) --out bench-work/stage_two.json --quick
 
 torture: setup

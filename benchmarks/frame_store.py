@@ -110,7 +110,7 @@ def frames(args: argparse.Namespace) -> dict[str, Any]:
             }
             for name, r in rows.items()
         },
-        "larger": [by_height(clips[:6], height, args.work) for height in HEIGHTS],
+        "larger": [by_height(clips[: max(2, 6 * len(clips) // 40)], height, args.work) for height in HEIGHTS],
         "ucf101": against_video(sorted(args.ucf101.rglob("*.avi"))) if args.ucf101 else None,
     }
 

@@ -48,10 +48,15 @@ def frame_variants() -> str:
 
 
 def _rows() -> list[dict[str, Any]]:
-    """Return all rows; of a split that several folders have, those of the last folder, as its clips may be others."""
+    """Return all rows; of a preset and split that several folders have, those of the first folder."""
     folders = [tables["table2"] for tables in _result("yardstick")["reproduced"]]
-    last = {row["split"]: i for i, rows in enumerate(folders) for row in rows}
-    return [row for i, rows in enumerate(folders) for row in rows if last[row["split"]] == i]
+    first: dict[tuple[str, str], int] = {}
+    for number, rows in enumerate(folders):
+        for row in rows:
+            first.setdefault((row["preset"], row["split"]), number)
+    found = [row for i, rows in enumerate(folders) for row in rows if first[row["preset"], row["split"]] == i]
+    splits = list(dict.fromkeys(row["split"] for row in sorted(found, key=lambda row: _split_name(row["split"]))))
+    return sorted(found, key=lambda row: (splits.index(row["split"]), row["preset"] != "paper"))
 
 
 def _accuracy(row: dict[str, Any]) -> str:

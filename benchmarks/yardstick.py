@@ -4,7 +4,7 @@
         --out benchmarks/results/yardstick.json
 
 REPRODUCED is the folder of a `fitrec-cache reproduce` with those splits and perhaps others; its tables go into the
-JSON, as do those of further such folders; of the same split the last one counts. The regression's strength
+JSON, as do those of further such folders; of the same preset and split the first one counts. The regression's strength
 of regularisation, and whether features are brought to mean 0 and standard deviation 1, are chosen on validation clips;
 like the recipe `native` it then learns from training and validation clips together. With --grid the same on features
 of the preset `grid`, whose heads are compared with regressions on both kinds and with their equals on `native`.
@@ -175,7 +175,7 @@ def overlap(splits: Sequence[str], clips: dict[str, Any], folders: Iterable[Path
             split = read_results(path.parent, "run.json")["split"]
             test = set(split["test"])
             found.setdefault(short_rule(split["rule"]), []).append((len(test), len(test & judged), len(test & seen)))
-        tested |= found
+        tested = found | tested
     names = ("n", "in_validation", "in_either")
     return {
         "validation": len(judged),
