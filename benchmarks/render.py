@@ -55,8 +55,13 @@ def _rows() -> list[dict[str, Any]]:
         for row in rows:
             first.setdefault((row["preset"], row["split"]), number)
     found = [row for i, rows in enumerate(folders) for row in rows if first[row["preset"], row["split"]] == i]
-    splits = list(dict.fromkeys(row["split"] for row in sorted(found, key=lambda row: _split_name(row["split"]))))
-    return sorted(found, key=lambda row: (splits.index(row["split"]), row["preset"] != "paper"))
+    kinds = ("list", "group", "random", "leave-one:series")
+    presets = ("paper", "native", "grid")
+    names = {row["split"]: _split_name(row["split"]) for row in found}
+    places = {
+        split: (kinds.index(split.partition(":")[0] if name != split else split), name) for split, name in names.items()
+    }
+    return sorted(found, key=lambda row: (places[row["split"]], presets.index(row["preset"])))
 
 
 def _accuracy(row: dict[str, Any]) -> str:
@@ -71,7 +76,7 @@ def reproduced() -> str:
     cells: dict[tuple[str, ...], dict[str, str]] = {}
     for row in found:
         cells.setdefault((row["preset"], row["backbone"], row["variant"]), {})[row["split"]] = _accuracy(row)
-    rows = [[*model, *(by_split.get(split, "") for split in splits)] for model, by_split in sorted(cells.items())]
+    rows = [[*model, *(by_split.get(split, "") for split in splits)] for model, by_split in cells.items()]
     return table(
         ["preset", "features", "variant", *(f"{_split_name(split)}, n = {n:,}" for split, n in splits.items())], rows
     )
