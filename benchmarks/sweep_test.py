@@ -15,6 +15,7 @@ from typing import Any
 
 from fitrec_cache.compare import compare
 from fitrec_cache.files import write_json
+from fitrec_cache.splits import short_rule
 from fitrec_cache.train import train_head
 
 SEEDS = (0, 1, 2)
@@ -49,13 +50,15 @@ def main() -> None:
             )
             accuracies = [run.metrics.accuracy for run in report.runs]
             rows.append(
-                {"recipe": name, "split": rule, "n": report.runs[0].n_test, "accuracy": accuracies}
+                {"recipe": name, "split": short_rule(rule), "n": report.runs[0].n_test, "accuracy": accuracies}
                 | {"precision": json.loads((report.runs[0].out / "run.json").read_text())["training"]["precision"]}
             )
             print(name, rule, round(statistics.mean(accuracies), 4), flush=True)
         (pair,) = compare(list(folders.values())).pairs
-        better = max(("native", "found"), key=lambda name: statistics.mean(_accuracy(rows, name, rule)))
-        pairs.append({"split": rule, "better": better, "difference": pair.difference, "ci95": pair.ci95, "p": pair.p})
+        better = max(("native", "found"), key=lambda name: statistics.mean(_accuracy(rows, name, short_rule(rule))))
+        pairs.append(
+            {"split": short_rule(rule), "better": better, "difference": pair.difference, "ci95": pair.ci95, "p": pair.p}
+        )
     write_json(args.out, {**{k: v for k, v in found.items() if k != "out"}, "test": rows, "test_pairs": pairs})
 
 
