@@ -285,6 +285,14 @@ def test_models_that_differ_in_a_setting_are_told_apart_and_ranked_by_validation
     assert "learning rate 0.5" in models[1].name
 
 
+def test_models_on_other_features_are_told_apart_by_their_preset(tmp_path):
+    for preset in ("native", "grid"):
+        sources = [{"kind": "features", "identity": {"preprocessing": {"preset": preset}}}]
+        write_run(tmp_path / preset, truth=[0, 1], guesses=[0, 1], sources=sources, data_sha256=f"of {preset}")
+    names = {m.name for m in gather(read_records([tmp_path]))}
+    assert names == {f"resnet50-lstm-attention (preset {preset})" for preset in ("native", "grid")}
+
+
 def test_a_split_that_leaks_is_never_the_headline(page, tmp_path):
     note = "leaks: 2 of 2 test clips share a group with a training clip"
     write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 1], split="random", notes=[note])

@@ -284,7 +284,8 @@ def _difference(model: Model, models: Sequence[Model]) -> str:
     ]
     mine = _settings(model.first)
     different = [k for k, v in mine.items() if any(_settings(other.first).get(k) != v for other in same)]
-    shown = different[:1] if different[:1] == ["recipe"] and _told_apart(same, "recipe") else different
+    alone = next((name for name in ("recipe", "preset") if name in different and _told_apart(same, name)), None)
+    shown = [alone] if alone else different
     return ", ".join(f"{name.replace('_', ' ')} {mine[name]}" for name in shown)
 
 
@@ -293,9 +294,11 @@ def _told_apart(models: Sequence[Model], name: str) -> bool:
 
 
 def _settings(record: Record) -> dict[str, Any]:
-    """Return what may tell models apart; the recipe's name comes first and says more than its settings."""
+    """Return what may tell models apart; names of recipe and preset come first and say more than their settings."""
     training = {k: v for k, v in record.run["training"].items() if k != "device"}
-    recipe = {"recipe": record.run.get("recipe", "")}
+    identities = [source.get("identity", {}) for source in record.run.get("sources") or []]
+    presets = "+".join(str(identity.get("preprocessing", {}).get("preset", "none")) for identity in identities)
+    recipe = {"recipe": record.run.get("recipe", ""), "preset": presets}
     attention = {"attention": record.run["head"].get("attention")}
     data = {"data": str(record.run.get("data_sha256", ""))[:8]}
     return {**recipe, **attention, **training, "classes": len(record.labels), **data}
