@@ -410,9 +410,16 @@ def test_classes_left_out_are_unknown(tmp_path):
         values[squats, :, :2] += 1
         file["features"][...] = values
     report = train_head(
-        out=tmp_path / "run", features=path, variant="mean", unknown=["Squat"], settings=["refit=false"], **FAST
+        out=tmp_path / "run",
+        features=path,
+        variant="mean",
+        unknown=["Squat"],
+        settings=["refit=false"],
+        false_alarm_rate=0.1,
+        **FAST,
     )
     (run,) = report.runs
+    assert run.n_val < 19  # too few for a rate of 5 %, see below
     stored = json.loads((tmp_path / "run" / "run.json").read_text())
     assert stored["labels"] == ["Hop", "Lunge"]
     assert {i.split("/")[0] for side in ("train", "val", "test") for i in stored["split"][side]} == {"Hop", "Lunge"}
@@ -421,6 +428,9 @@ def test_classes_left_out_are_unknown(tmp_path):
     assert run.unknown["auroc"] > 0.95
     assert run.unknown["detected"] > 0.8
     assert run.unknown["false_alarms"] <= 0.2
+    strict = train_head(out=tmp_path / "strict", features=path, variant="mean", unknown=["Squat"], **FAST)
+    assert (strict.runs[0].unknown["detected"], strict.runs[0].unknown["false_alarms"]) == (0, 0)
+    assert any(f"{run.n_val} validation clips cannot tell a threshold" in note for note in strict.notes)
     with pytest.raises(UsageError, match=r"unknown class 'Sqat'.*Squat"):
         train_head(out=tmp_path / "x", features=path, variant="mean", unknown=["Sqat"])
 
