@@ -71,6 +71,7 @@ def best(work: Callable[[], Any]) -> float:
 def frames(args: argparse.Namespace) -> dict[str, Any]:
     """Compare ways of keeping frames by bytes and seconds to read with decoding to the same frames; best of three."""
     clips = choose(args.videos, min(args.clips, 40))
+    ucf101 = sorted(args.ucf101.rglob("*.avi")) if args.ucf101 else []
     rows: dict[str, dict[str, list[float]]] = {name: {"bytes": [], "seconds": [], "video": []} for name in WAYS}
     counts, same = [], 0
     for path in clips:
@@ -111,7 +112,7 @@ def frames(args: argparse.Namespace) -> dict[str, Any]:
             for name, r in rows.items()
         },
         "larger": [by_height(clips[: max(2, 6 * len(clips) // 40)], height, args.work) for height in HEIGHTS],
-        "ucf101": against_video(sorted(args.ucf101.rglob("*.avi"))) if args.ucf101 else None,
+        "ucf101": against_video(ucf101) if ucf101 else None,
     }
 
 

@@ -29,7 +29,7 @@ from fitrec_cache.calibrate import calibrate, calibration_error
 from fitrec_cache.files import write_json
 from fitrec_cache.folds import make_folds
 from fitrec_cache.loading import load_clips
-from fitrec_cache.paired import bootstrap_interval, exact_p, holm
+from fitrec_cache.paired import bootstrap_interval, exact_p, holm, units_of
 from fitrec_cache.runs import read_outputs, read_results
 from fitrec_cache.splits import short_rule
 
@@ -210,7 +210,8 @@ def main() -> None:
         groups = []
         for rule in args.split:
             (fold,) = make_folds(rule, **clips, seed=0)
-            groups += [str(data.groups[i]) for i in fold.split.test]
+            test = fold.split.test
+            groups += units_of([data.clip_ids[i] for i in test], [data.groups[i] for i in test])
             yardstick = regression(values, targets, fold.split)
             yardstick |= {"variant": YARDSTICK, "test_accuracy": float(yardstick["right"].mean())}
             for row in (yardstick, *heads(args.reproduced, rule, backbone, preset)):

@@ -86,8 +86,8 @@ def remarks(calibration: Calibration, n: int) -> list[str]:
     rate = calibration.false_alarm_rate
     if calibration.threshold == 0.0 and rate > 0:
         told.append(
-            f"{n} validation clips cannot tell a threshold that turns away {100 * rate:g}% of known clips: no answer is "
-            f'"unknown". It takes {math.ceil(1 / rate - 1e-9) - 1} clips, or a higher --false-alarm-rate'
+            f"{n} validation clips cannot tell a threshold that turns away {100 * rate:g}% of known clips: no answer "
+            f'is "unknown". It takes {math.ceil(1 / rate - 1e-9) - 1} clips, or a higher --false-alarm-rate'
         )
     return told
 

@@ -233,7 +233,7 @@ def _pair(first: Model, second: Model) -> tuple[PairFigures | None, list[str]]:
         folds=len({fold for _, fold in same}),
         seeds=tuple(sorted({seed for seed, _ in same})),
         difference=float(gain.sum() / tested.sum()),
-        ci95=bootstrap_interval(gain, tested, list(units.values())),
+        ci95=_interval(gain, tested, list(units.values())),
         only_a=only_a,
         only_b=only_b,
         p=exact_p(gain, list(units.values())),
@@ -242,6 +242,11 @@ def _pair(first: Model, second: Model) -> tuple[PairFigures | None, list[str]]:
         folders=(_folders(first), _folders(second)),
     )
     return pair, notes
+
+
+def _interval(gain: FloatArray, tested: FloatArray, units: Sequence[str]) -> tuple[float, float]:
+    """Return the interval of a difference; one unit says nothing of others."""
+    return (-1.0, 1.0) if len(set(units)) == 1 else bootstrap_interval(gain, tested, units)
 
 
 def _folders(model: Model) -> frozenset[Path]:

@@ -110,10 +110,12 @@ def interval_by_unit(
 
     Returns:
         ``(low, high)`` of a bootstrap that draws units. Where all is right or all wrong, draws never differ: Wilson's
-        interval for the number of units.
+        interval for the number of units. One unit says nothing of others: ``(0, 1)``.
     """
+    n = len(set(units))
+    if n == 1:
+        return 0.0, 1.0
     if right.sum() in (0, tested.sum()):
-        n = len(set(units))
         return wilson_interval(n if right.any() else 0, n)
     return bootstrap_interval(right, tested, units)
 

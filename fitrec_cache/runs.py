@@ -214,11 +214,12 @@ def read_runs(folder: Path) -> list[Run]:
 
 
 def _of_all_seeds(settings: Mapping[str, Any], name: str) -> Any:
-    """Return a setting that all seeds of a call share: the number of principal components follows from the sides."""
-    found = settings.get(name)
-    return (
-        {k: v for k, v in found.items() if k != "components"} if name == "head" and isinstance(found, dict) else found
-    )
+    """Return a setting that all seeds of a call share.
+
+    The number of principal components follows from the sides; a call that goes on may do so on another device.
+    """
+    apart, found = {"head": "components", "training": "device"}.get(name), settings.get(name)
+    return {k: v for k, v in found.items() if k != apart} if isinstance(found, dict) else found
 
 
 def read_outputs(folder: Path) -> dict[str, Tensor]:

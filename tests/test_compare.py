@@ -282,6 +282,14 @@ def test_classes_kept_apart_are_named_and_not_by_their_clips(tmp_path):
     assert names == {"mean on net, unknown classes: none", "mean on net, unknown classes: Hop"}
 
 
+def test_one_recording_says_nothing_of_others(tmp_path):
+    for name, right in (("mean", [1, 0, 0, 1]), ("lrcn", [1, 1, 0, 1])):
+        write_run(tmp_path / name, right, variant=name, groups=["g"] * 4)
+    report = compare([tmp_path])
+    assert [m.ci95 for m in report.models] == [(0, 1), (0, 1)]
+    assert (report.pairs[0].ci95, report.pairs[0].p) == ((-1, 1), 1)
+
+
 def test_a_room_that_decides_alone_is_no_evidence_however_many_clips_it_has(tmp_path):
     """Of four rooms left out one by one, one has 60 clips, all of which only the first model has right."""
     first = 0

@@ -393,6 +393,20 @@ def test_the_heading_compares_the_two_that_are_best_on_validation(page, tmp_path
     assert heading.startswith("lrcn on resnet50 and mean on resnet50 are not distinguishable")
 
 
+def test_the_heading_finds_its_pair_where_a_seed_lacks_a_fold(page, tmp_path):
+    shared = {"split": "kfold:2"}
+    for variant in ("vit-lstm", "mean"):
+        for seed, fold in ((0, "01"), (0, "02"), (1, "01")):
+            if (variant, seed) != ("mean", 1):
+                run = {"seed": seed, "fold": fold, "test": [f"{fold}-{i}" for i in range(4)], "variant": variant}
+                write_run(
+                    tmp_path / "r" / f"{variant}{seed}{fold}", truth=[0, 1, 0, 1], guesses=[0, 1, 0, 0], **run, **shared
+                )
+    _, seen = page(tmp_path / "r")
+    heading = re.search(r'id="results-h">(.*?)</h2>', seen.source)[1]
+    assert "are not distinguishable" in heading
+
+
 def test_a_class_of_few_recordings_has_a_wide_interval(tmp_path):
     """Two recordings of Hop with ten clips each, one all right and one all wrong: drawn again, none or all."""
     groups = [f"g{i // 10}" for i in range(20)]

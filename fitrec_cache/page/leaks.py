@@ -57,7 +57,9 @@ def find_leaks(records: Sequence[Record], cache: Cache, frames: Frames | None) -
         known = {clip.clip_id: clip for clip in cache.clips()}
     except FitrecError as error:
         return str(error)
-    by_sides = {tuple(_sides(record)): record for record in reversed(records)}  # the first run of each split
+    by_sides: dict[tuple[tuple[str, ...], ...], Record] = {}
+    for each in records:
+        by_sides.setdefault(tuple(_sides(each)), each)
     names = sorted({name for sides in by_sides for side in sides for name in side})
     if gone := [name for name in names if name not in known]:
         return f"{len(gone)} of its clips are not in the cache, such as {gone[0]}"
@@ -68,7 +70,7 @@ def find_leaks(records: Sequence[Record], cache: Cache, frames: Frames | None) -
         return str(error)
     number = {name: i for i, name in enumerate(names)}
     groups = [clip.group for clip in clips]
-    audits = [(record, _split(record, sides, number)) for sides, record in reversed(by_sides.items())]
+    audits = [(record, _split(record, sides, number)) for sides, record in by_sides.items()]
     judged = [(record, split, verdict(split, groups, found)) for record, split in audits]
     record, split, said = max(judged, key=lambda j: max(j[2].share_group, j[2].near_duplicate))
     across = [] if found is None else _across(found, split)
