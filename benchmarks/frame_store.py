@@ -6,14 +6,13 @@ import argparse
 import io
 import statistics
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
 import numpy as np
-from parts import FRAME_SIZE, SAMPLES, choose, seconds, spread
+from parts import FRAME_SIZE, SAMPLES, choose, encode, seconds, spread
 from PIL import Image
 
 from fitrec_cache import video
@@ -147,15 +146,8 @@ def against_video(paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def enlarged(source: Path, target: Path, height: int) -> Path:
-    """Encode a clip's pictures again at another height, as x264 does by default but faster."""
-    with av.open(str(source)) as opened, av.open(str(target), "w") as out:
+    """Encode a clip's pictures again at another height."""
+    with av.open(str(source)) as opened:
         shown = opened.streams.video[0]
-        stream = out.add_stream("libx264", rate=25, options={"preset": "veryfast"})
-        stream.width, stream.height = round(shown.width * height / shown.height / 2) * 2, height
-        stream.pix_fmt = "yuv420p"
-        for number, picture in enumerate(opened.decode(shown)):
-            frame = picture.reformat(width=stream.width, height=height, format="yuv420p")
-            frame.pts, frame.time_base, frame.pict_type = number, Fraction(1, 25), 0
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-    return target
+        width = round(shown.width * height / shown.height / 2) * 2
+        return encode(opened.decode(shown), target, width=width, height=height)

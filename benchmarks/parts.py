@@ -7,7 +7,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import timm
 import torch
 
 BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224")
-SAMPLES, FRAME_SIZE = 20, 288
+SAMPLES, FRAME_SIZE, RATE = 20, 288, 25
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -48,6 +49,19 @@ def manifest(clips: Sequence[Path], path: Path) -> Path:
         writer.writerow(["path", "label"])
         writer.writerows([str(c.resolve()), c.parent.name] for c in clips)
     return path
+
+
+def encode(pictures: Iterable[av.VideoFrame], target: Path, *, width: int, height: int) -> Path:
+    """Encode pictures as x264 does by default but faster, 25 a second."""
+    with av.open(str(target), "w") as out:
+        stream = out.add_stream("libx264", rate=RATE, options={"preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number, picture in enumerate(pictures):
+            frame = picture.reformat(width=width, height=height, format="yuv420p")
+            frame.pts, frame.time_base, frame.pict_type = number, Fraction(1, RATE), 0
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return target
 
 
 def machine() -> dict[str, Any]:

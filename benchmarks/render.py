@@ -55,13 +55,9 @@ def _rows() -> list[dict[str, Any]]:
         for row in rows:
             first.setdefault((row["preset"], row["split"]), number)
     found = [row for i, rows in enumerate(folders) for row in rows if first[row["preset"], row["split"]] == i]
-    kinds = ("list", "group", "random", "leave-one:series")
+    splits = ("list 1", "list 2", "list 3", "group", "random", "leave-one:series")
     presets = ("paper", "native", "grid")
-    names = {row["split"]: _split_name(row["split"]) for row in found}
-    places = {
-        split: (kinds.index(split.partition(":")[0] if name != split else split), name) for split, name in names.items()
-    }
-    return sorted(found, key=lambda row: (places[row["split"]], presets.index(row["preset"])))
+    return sorted(found, key=lambda r: (splits.index(_split_name(r["split"])), presets.index(r["preset"])))
 
 
 def _accuracy(row: dict[str, Any]) -> str:
@@ -300,12 +296,8 @@ def _points(row: dict[str, Any], start: dict[tuple[str, str], float]) -> str:
 
 
 def sweep() -> str:
-    """Each search, and the one test of what it found beside ``native``."""
-    found = sorted((ROOT / "benchmarks/results").glob("sweep*.json"))
-    return "\n\n".join(_sweep(json.loads(path.read_text())) for path in found)
-
-
-def _sweep(r: dict[str, Any]) -> str:
+    """The search, and the test of what it found beside ``native``."""
+    r = _result("sweep")
     best = r["finalists"][0]
     settings = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in best["settings"].items())
     rules = list(dict.fromkeys(row["split"] for row in r["test"]))

@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 from frame_store import frames
-from parts import BACKBONES, FRAME_SIZE, SAMPLES, choose, manifest, seconds, spread
+from parts import BACKBONES, FRAME_SIZE, RATE, SAMPLES, choose, encode, manifest, seconds, spread
 
 from fitrec_cache import video
 from fitrec_cache.backbone import load_backbone
@@ -27,8 +28,6 @@ from fitrec_cache.extract import extract
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.sampling import frame_indices
-
-RATE = 25
 
 
 def decode_all(clips: Sequence[Path]) -> float:
@@ -120,7 +119,8 @@ def growth(args: argparse.Namespace) -> dict[str, Any]:
 def length(args: argparse.Namespace) -> dict[str, Any]:
     """Decode videos of 5 s to 10 min, as `extract` does and all of it; the frames must be the same."""
     source = args.work / "minute.mp4"
-    write_minute(choose(args.videos, 200), source)
+    pictures = (f for c in choose(args.videos, 200) for f in av.open(str(c)).decode(video=0))
+    encode(islice(pictures, 60 * RATE), source, width=480, height=270)  # a minute of real pictures, clip after clip
     rows = []
     for duration in (5, 10, 30, 60, 120, 300, 600):
         path = repeat(source, args.work / f"length-{duration}.mp4", duration * RATE)
@@ -150,20 +150,6 @@ def length(args: argparse.Namespace) -> dict[str, Any]:
         print({k: v["median"] if isinstance(v, dict) else v for k, v in rows[-1].items()}, flush=True)
         path.unlink()
     return {"codec": "h264, key frame every 250 frames at most, 480 px wide", "rows": rows}
-
-
-def write_minute(clips: Sequence[Path], target: Path) -> None:
-    """Encode a minute of real pictures, clip after clip, as x264 does by default."""
-    with av.open(str(target), "w") as out:
-        stream = out.add_stream("libx264", rate=RATE, options={"preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = 480, 270, "yuv420p"
-        pictures = (f for c in clips for f in av.open(str(c)).decode(video=0))
-        for number, picture in zip(range(60 * RATE), pictures, strict=False):
-            frame = picture.reformat(width=480, height=270, format="yuv420p")
-            frame.pts, frame.time_base = number, Fraction(1, RATE)
-            frame.pict_type = 0
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
 
 
 def repeat(source: Path, target: Path, n_frames: int) -> Path:

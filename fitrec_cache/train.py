@@ -231,6 +231,7 @@ class _Job:
         return sorted(set(self.data.labels))
 
     def test_units(self) -> list[str]:
+        """Return what the test clips of this run alone are drawn with: of a fold that was left out, its groups."""
         test = self.fold.split.test
         return units_of([self.data.clip_ids[i] for i in test], [self.data.groups[i] for i in test])
 

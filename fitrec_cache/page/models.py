@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from fitrec_cache.calibrate import Calibration
 from fitrec_cache.metrics import interval_by_unit
-from fitrec_cache.page.records import Record, settings_key
-from fitrec_cache.paired import count_right, units_of
+from fitrec_cache.page.records import Answers, Record, settings_key
+from fitrec_cache.paired import count_right
 
 #: Standard normal quantile of a two-sided 95 % interval.
 _Z = 1.959963984540054
@@ -149,7 +149,7 @@ class Model:
     @cached_property
     def n_units(self) -> int:
         """How many recordings the test clips are of, under ``leave-one`` how many folds; unknown ones count singly."""
-        return len({unit for record in self.records for unit in _units(record)})
+        return len({unit for record in self.records for unit in record.units})
 
     @cached_property
     def interval(self) -> tuple[float, float]:
@@ -158,14 +158,14 @@ class Model:
         Wilson's for the number of distinct clips. Where some are of one recording, a bootstrap that draws recordings;
         of runs without logits Wilson's for the number of recordings.
         """
-        tests = [
-            (record.test, _units(record), record.answers.logits.argmax(axis=1) == record.answers.targets)
-            for record in self.records
-            if record.answers is not None
-        ]
-        if self.n_units == self.n_distinct or len(tests) < len(self.records):
-            return wilson(self.mean("accuracy"), self.n_units)
+        return self._interval(self.mean("accuracy"), self.n_units)
+
+    def _interval(self, share: float, n: int, k: int | None = None) -> tuple[float, float]:
+        """Return the interval of a share of the test clips, or of those of class ``k``; ``n`` is Wilson's."""
+        tests = [_tested(record, record.answers, k) for record in self.records if record.answers is not None]
         right, tested, units = count_right(tests)
+        if len(tests) < len(self.records) or len(set(units.values())) == len(units):
+            return wilson(share, n)
         return interval_by_unit(right, tested, list(units.values()))
 
     @property
@@ -191,25 +191,12 @@ class Model:
             if not counts.sum():
                 continue
             recall, n = float(counts[k] / counts.sum()), self._distinct(k)
-            low, high = self._class_interval(k, recall, n)
+            low, high = self._interval(recall, n, k)
             wrong = counts.copy()
             wrong[k] = 0
             taken = labels[int(wrong.argmax())] if wrong.any() else ""
             rows.append(ClassRow(label=label, n=n, recall=recall, low=low, high=high, taken_for=taken))
         return sorted(rows, key=lambda row: (-row.recall, row.label))
-
-    def _class_interval(self, k: int, recall: float, n: int) -> tuple[float, float]:
-        """Return the 95 % interval of a class's recall, as :attr:`interval` that of all."""
-        chosen = [(r, np.flatnonzero(r.answers.targets == k)) for r in self.records if r.answers is not None]
-        units = {_units(record)[i] for record, rows in chosen for i in rows}
-        if len(chosen) < len(self.records) or len(units) == n:
-            return wilson(recall, n)
-        right, tested, belongs = count_right(
-            ([r.test[i] for i in rows], [_units(r)[i] for i in rows], r.answers.guesses[rows] == k)
-            for r, rows in chosen
-            if r.answers is not None
-        )
-        return interval_by_unit(right, tested, list(belongs.values()))
 
     def _distinct(self, k: int) -> int:
         """Return the number of test clips of a class, each once; without the answers, as far as the runs overlap."""
@@ -251,10 +238,11 @@ def _rates(records: Sequence[Record]) -> Rates:
     )
 
 
-def _units(record: Record) -> list[str]:
-    """Return what each test clip is drawn with."""
-    groups = record.run["split"].get("test_groups") or [None] * len(record.test)
-    return units_of(record.test, groups, rule=record.rule, fold=record.fold)
+def _tested(record: Record, answers: Answers, k: int | None) -> tuple[list[str], list[str], NDArray[np.bool_]]:
+    """Return the test clips of a run, or those of class ``k``: ids, units, and whether each was recognised."""
+    rows = np.arange(len(record.test)) if k is None else np.flatnonzero(answers.targets == k)
+    right = answers.guesses[rows] == answers.targets[rows]
+    return [record.test[i] for i in rows], [record.units[i] for i in rows], right
 
 
 def gather(records: Sequence[Record]) -> list[Model]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
 from fitrec_cache.files import run_folders
+from fitrec_cache.paired import units_of
 from fitrec_cache.runs import RUN_VERSION, read_results
 from fitrec_cache.splits import short_rule, sides_digest
 
@@ -102,6 +104,12 @@ class Record:
         """What its logits are divided by; None in folders of an older version."""
         found = self.metrics.get("calibration")
         return float(found["temperature"]) if found else None
+
+    @cached_property
+    def units(self) -> list[str]:
+        """What each test clip is drawn with; see :func:`fitrec_cache.paired.units_of`."""
+        groups = self.run["split"].get("test_groups") or [None] * len(self.test)
+        return units_of(self.test, groups, rule=self.rule, fold=self.fold)
 
     @property
     def notes(self) -> tuple[str, ...]:
