@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fitrec_cache.clips import NO_COLUMNS
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, unknown_name
 from fitrec_cache.files import canonical_json, parse_json
 from fitrec_cache.store import FORMAT_VERSION, Arrays, Store, digest, find_stores, open_root, text_column, text_values
@@ -34,7 +35,7 @@ class HeldClip:
     video_sha256: str
     label: str
     group: str | None
-    extra: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, str] = field(default_factory=lambda: NO_COLUMNS)
     problem: str = ""
     since: str = field(default="", compare=False)
 
@@ -75,7 +76,7 @@ class Cache:
                 video_sha256=sys.intern(v),
                 label=sys.intern(lab),
                 group=sys.intern(g) if g else None,
-                extra=dict(parse_json(e)),
+                extra=dict(parse_json(e)) or NO_COLUMNS,
                 problem=p,
                 since=self._clips.part_of(k),
             )

@@ -92,6 +92,11 @@ def remarks(calibration: Calibration, n: int) -> list[str]:
     return told
 
 
+def bin_numbers(confidence: ArrayLike) -> NDArray[np.int64]:
+    """Return the bin, from 0 to 14, of each highest probability ``(N,)``; it ranges from its number / 15 on."""
+    return np.minimum((np.asarray(confidence) * BINS).astype(np.int64), BINS - 1)
+
+
 def calibration_error(probabilities: ArrayLike, targets: ArrayLike) -> tuple[float, list[dict[str, Any]]]:
     """Compare how sure the answers are with how often they are right.
 
@@ -113,7 +118,7 @@ def calibration_error(probabilities: ArrayLike, targets: ArrayLike) -> tuple[flo
     """
     p = np.asarray(probabilities, dtype=np.float64)
     confidence, right = p.max(axis=1), p.argmax(axis=1) == np.asarray(targets)
-    where = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    where = bin_numbers(confidence)
     bins, error = [], 0.0
     for b in np.unique(where).tolist():
         inside = where == b

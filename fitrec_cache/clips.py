@@ -34,6 +34,9 @@ _GROUPED = re.compile(r"^(?:v_)?(?P<class>.+)_g(?P<g>\d+)(?:_.*)?$")
 _INDEXED = re.compile(r"^(.*\.\w+)\s+\d+$")
 _LONGEST_ID = 1000
 
+#: Of clips without further columns, all the same one.
+NO_COLUMNS: Mapping[str, str] = {}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
@@ -53,7 +56,7 @@ class Clip:
     file: str = ""
     folder: Path | None = None
     group: str | None = None
-    extra: Mapping[str, str] = field(default_factory=dict, hash=False)
+    extra: Mapping[str, str] = field(default_factory=lambda: NO_COLUMNS, hash=False)
 
     @property
     def path(self) -> Path | None:
@@ -293,7 +296,14 @@ def _row_clip(row: Mapping[str | None, str | None], base: Path, where: str) -> C
     if clip_id.is_absolute() or ".." in clip_id.parts:
         clip_id = PurePosixPath(label) / clip_id.name
     group = (cells.pop("group") or None) if "group" in cells else _named_group(written)
-    return Clip(clip_id=str(clip_id), file=str(file), folder=base, label=sys.intern(label), group=group, extra=cells)
+    return Clip(
+        clip_id=str(clip_id),
+        file=str(file),
+        folder=base,
+        label=sys.intern(label),
+        group=group,
+        extra=cells or NO_COLUMNS,
+    )
 
 
 def _text_lines(path: Path) -> list[tuple[int, str]]:

@@ -12,15 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.errors import UsageError
-from fitrec_cache.near_duplicates import NearDuplicates, embed, find_near_duplicates
-from fitrec_cache.pack import Features
+from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.splits import Split
 
 SIDES = ("", "train", "val", "test")
 """Names of the numbers that :func:`side_of` gives."""
-
-_AT_ONCE = 20_000  # more clips than this are not compared before a training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,24 +36,6 @@ class Verdict:
     share_group: int
     near_duplicate: int
     text: str
-
-
-def find_in_features(data: Features) -> NearDuplicates | None:
-    """Find near-duplicates among features in memory, before a training.
-
-    Args:
-        data: The features; 1,332 clips of (20, 2048) take half a CPU-second.
-
-    Returns:
-        The pairs; None of more than 20,000 clips, where it would take longer than a person wants to wait, and of clips
-        that nearly all look alike.
-    """
-    if len(data.clip_ids) > _AT_ONCE:
-        return None
-    try:
-        return find_near_duplicates(embed([data.values]), labels=data.labels, groups=data.groups)
-    except UsageError:  # too many pairs, or no yardstick: `audit`, which the verdict then names, says what to do
-        return None
 
 
 def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | None) -> Verdict:

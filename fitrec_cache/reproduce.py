@@ -20,9 +20,11 @@ from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.files import make_folder, write_json
 from fitrec_cache.folds import check_folds
+from fitrec_cache.loading import load_clips
 from fitrec_cache.page import report
 from fitrec_cache.paper import TABLE_II
 from fitrec_cache.params import params
+from fitrec_cache.results import TrainReport
 from fitrec_cache.splits import short_rule
 from fitrec_cache.train import check_jobs, check_seeds, train_head
 from fitrec_cache.variants import VARIANTS
@@ -167,37 +169,45 @@ def reproduce(
         ).to_dict()
         features |= {(name, of): made["backbones"][of]["features"] for of in made["backbones"]}
         extracted[name] = {k: made[k] for k in ("clips", "done", "reused", "failed", "seconds")}
-    rows: list[Row] = []
-    notes: list[str] = []
+    planned = list(_list_jobs(preset, split, backbone, frames=frames))
+    trained: dict[_Job, TrainReport] = {}
+    for each in dict.fromkeys((job.preset, job.features) for job in planned):  # loaded once, for all splits
+        store = features.get(each)
+        ones = [job for job in planned if (job.preset, job.features) == each]
+        named, kind = ([store], each[0]) if store else ([], None)
+        data = load_clips(cache, None, ones[0].variant, named, kind, progress=progress)
+        for job in ones:
+            trained[job] = train_head(
+                out=out / "runs" / job.folder,
+                data=data,
+                variant=job.variant,
+                split=job.split,
+                seed=seed,
+                recipe=PRESETS[job.preset],
+                epochs=epochs,
+                jobs=jobs,
+                progress=progress,
+            )
+        del data  # before the next are loaded
     families: dict[tuple[str, str], list[Path]] = {}
-    for job in _list_jobs(preset, split, backbone, frames=frames):
-        store, folder = features.get((job.preset, job.features)), out / "runs" / job.folder
-        trained = train_head(
-            out=folder,
-            cache=cache,
-            variant=job.variant,
-            split=job.split,
-            seed=seed,
-            recipe=PRESETS[job.preset],
-            epochs=epochs,
-            jobs=jobs,
-            progress=progress,
-            backbone=[store] if store else [],
-            preset=job.preset if store else None,
-        )
-        families.setdefault((job.split, job.preset), []).append(folder)
-        grave = [n for n in trained.notes if "leak" in n or "training clip" in n]
-        notes += [f"{short_rule(job.split)}, {job.preset}, {job.features}: {n}" for n in grave]
-        rows.append(_row(job, trained.to_dict()))
+    for job in planned:
+        families.setdefault((job.split, job.preset), []).append(out / "runs" / job.folder)
     folders = [each for family in families.values() for each in family]
     page = report(folders, out=out / "report.html", cache=cache)
+    rows = tuple(_row(job, trained[job].to_dict()) for job in planned)
+    notes = [
+        f"{short_rule(job.split)}, {job.preset}, {job.features}: {n}"
+        for job in planned
+        for n in trained[job].notes
+        if "leak" in n or "training clip" in n
+    ]
     failed = {f["clip_id"]: f for made in extracted.values() for f in made["failed"]}
     result = ReproduceReport(
         out=str(out),
         page=page.out,
         extract=extracted,
         table1=params(classes=35).to_dict(),
-        table2=tuple(rows),
+        table2=rows,
         gap=_gap(rows),
         comparisons=tuple(f"{kind}: {p.text}" for (_, kind), family in families.items() for p in compare(family).pairs),
         failed=tuple(failed.values()),

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,13 +63,6 @@ def text_values(column: NDArray[Any]) -> list[str]:
     return [v.decode() for v in column.tolist()]
 
 
-class Location(NamedTuple):
-    """Where a key is: part file and row in it."""
-
-    part: str
-    row: int
-
-
 class Store:
     """One folder of immutable parts that share one identity.
 
@@ -88,7 +81,8 @@ class Store:
         self._columns: dict[str, Columns] = {}
         self._indexed = 0
         self._indexes: set[str] = set()
-        self._where: dict[str, Location] = {}
+        #: The part that holds each key. Its row is looked up when it is asked for: one less object a clip.
+        self._where: dict[str, str] = {}
         self._last: tuple[str, Arrays] | None = None
         self.refresh()
 
@@ -104,7 +98,7 @@ class Store:
 
     def part_of(self, key: str) -> str:
         """Return the name of the part that holds a key; names grow with time."""
-        return self._where[key].part
+        return self._where[key]
 
     def part_paths(self) -> list[Path]:
         """Return the committed parts, oldest first."""
@@ -130,8 +124,11 @@ class Store:
 
     def _take(self, part: str, columns: Columns) -> None:
         self._columns[part] = columns
-        for row, key in enumerate(text_values(columns["key"])):
-            self._where[sys.intern(key)] = Location(part, row)  # stores share keys
+        self._where |= {sys.intern(key): part for key in text_values(columns["key"])}  # stores share keys
+
+    def _rows_of(self, part: str) -> dict[str, int]:
+        """Return the row of each key of a part; of a key that it has twice the later."""
+        return {key: row for row, key in enumerate(text_values(self._columns[part]["key"]))}
 
     def _read_columns(self, path: Path) -> Columns:
         keys = _read_keys(path, self.kind, self._digest)
@@ -193,16 +190,13 @@ class Store:
             StoreError: If the key is not stored.
             StoreCorrupt: If its part is damaged.
         """
-        if key not in self._where:
-            raise StoreError(f"{key} is not in {self.folder}")
-        place = self._where[key]
-        arrays = self._part(place.part)
-        return {name: a[place.row] for name, a in arrays.items() if name != "jpeg_bytes"}
+        row, arrays = self._row_and_part(key)
+        return {name: a[row] for name, a in arrays.items() if name != "jpeg_bytes"}
 
     def jpegs(self, key: str) -> list[bytes]:
         """Return the T encoded frames of one clip of a frame store; raises as :meth:`row` does."""
-        ends = self.row(key)["jpeg_end"].tolist()
-        arrays, row = self._part(self._where[key].part), self._where[key].row
+        row, arrays = self._row_and_part(key)
+        ends = arrays["jpeg_end"][row].tolist()
         start = int(arrays["jpeg_end"][row - 1, -1]) if row else 0
         data = arrays["jpeg_bytes"]
         if len(ends) != self.identity.get("samples", len(ends)):
@@ -221,15 +215,15 @@ class Store:
         missing = [k for k in keys if k not in self._where]
         if missing:
             raise StoreError(f"{len(missing)} of {len(keys)} clips are not in {self.folder}, such as {missing[0]}")
-        by_part: dict[str, list[tuple[int, int]]] = {}
+        by_part: dict[str, list[int]] = {}
         for position, key in enumerate(keys):
-            place = self._where[key]
-            by_part.setdefault(place.part, []).append((position, place.row))
+            by_part.setdefault(self._where[key], []).append(position)
         out: Arrays = {}
-        for part, places in by_part.items():
+        for part, positions in by_part.items():
             whole = self.kind == "clips"  # all columns of clips were read when the part was first seen
             arrays = self._columns[part] if whole else read_part(self.folder / part, self.kind, self._digest)
-            positions, part_rows = np.array(places).T
+            row_of = self._rows_of(part)
+            part_rows = [row_of[keys[position]] for position in positions]
             for name in names:
                 if name not in out:
                     out[name] = np.empty((len(keys), *arrays[name].shape[1:]), arrays[name].dtype)
@@ -241,6 +235,12 @@ class Store:
                     out[name] = out[name].astype(arrays[name].dtype)  # this part has longer texts
                 out[name][positions] = arrays[name][part_rows]
         return out
+
+    def _row_and_part(self, key: str) -> tuple[int, Arrays]:
+        if key not in self._where:
+            raise StoreError(f"{key} is not in {self.folder}")
+        part = self._where[key]
+        return self._rows_of(part)[key], self._part(part)
 
     def _part(self, name: str) -> Arrays:
         # Neighbouring clips are neighbours on disk: one part kept is enough.

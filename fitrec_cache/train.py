@@ -21,7 +21,7 @@ from fitrec_cache.files import write_json
 from fitrec_cache.fit import Fitted, apply_head, find_precision, fit, take_side
 from fitrec_cache.folds import Fold, make_folds
 from fitrec_cache.head import VARIANTS, HeadConfig, count_trainable
-from fitrec_cache.leaks import find_in_features, verdict
+from fitrec_cache.leaks import verdict
 from fitrec_cache.loading import keep_apart, load_clips
 from fitrec_cache.metrics import evaluate
 from fitrec_cache.pack import Features
@@ -37,6 +37,7 @@ def train_head(
     out: Path,
     cache: Path | None = None,
     features: Path | None = None,
+    data: Features | None = None,
     variant: str = "resnet50-lstm-attention",
     backbone: Sequence[str] = (),
     preset: str | None = None,
@@ -65,8 +66,9 @@ def train_head(
 
     Args:
         out: Run folder; with several seeds or folds it holds one run folder each.
-        cache: Cache folder that ``extract`` made; this or ``features``.
+        cache: Cache folder that ``extract`` made; this, ``features`` or ``data``.
         features: One HDF5 file of features, from ``pack`` or made elsewhere.
+        data: Clips in memory, as :func:`fitrec_cache.loading.load_clips` gives them: for several calls on the same.
         variant: A key of :data:`fitrec_cache.head.VARIANTS`.
         backbone: Which cached features; several are put side by side. Empty: the variant's own.
         preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
@@ -111,7 +113,10 @@ def train_head(
     where = torch.device(find_device(device))
     check_jobs(jobs, where)
     started = time.perf_counter()
-    data = load_clips(cache, features, variant, backbone, preset, progress=progress)
+    if data is None:
+        data = load_clips(cache, features, variant, backbone, preset, progress=progress)
+    else:
+        _check_data(data, variant, cache, features, backbone, preset)
     data, strangers = keep_apart(data, unknown)
     trainer = _Trainer(
         variant=variant,
@@ -120,7 +125,7 @@ def train_head(
         recipe_name=recipe,
         false_alarm_rate=false_alarm_rate,
         device=where,
-        data_sha256=data.digest(),
+        data_sha256=data.digest,
         progress=progress,
     )
     stages = {"load": time.perf_counter() - started, "train": 0.0, "write": 0.0}
@@ -189,6 +194,16 @@ def _check(backbone: Sequence[str], false_alarm_rate: float) -> None:
         raise UsageError(f"backbone {repeated[0]} is named twice: name each once")
     if not 0 <= false_alarm_rate < 1:
         raise UsageError(f"false_alarm_rate is {false_alarm_rate}: expected a share of at least 0 and below 1")
+
+
+def _check_data(data: Features, variant: str, *others: object) -> None:
+    """Refuse clips in memory that a variant cannot learn from, or that other arguments name others beside."""
+    if any(others):
+        raise UsageError("data is given: leave cache, features, backbone and preset out, which say what to load")
+    pixels = VARIANTS[variant].takes_pixels
+    if pixels != (data.values.ndim == 5):
+        wanted = "frames (N, T, 64, 64, 3)" if pixels else "features (N, T, d)"
+        raise UsageError(f"variant {variant} learns from {wanted}, got data of shape {data.values.shape}")
 
 
 def check_jobs(jobs: int, device: torch.device) -> None:
@@ -443,8 +458,7 @@ def _calibration_notes(runs: Sequence[RunResult]) -> list[str]:
 
 def _verdicts(jobs: Sequence[_Job], data: Features, n_seeds: int) -> list[str]:
     """Return whether each split leaks, in one line; of many folds those that leak, and how many do not."""
-    found = find_in_features(data)
-    judged = [(job, verdict(job.fold.split, data.groups, found)) for job in jobs]
+    judged = [(job, verdict(job.fold.split, data.groups, data.near_duplicates)) for job in jobs]
     if not jobs[0].fold.name:
         return [(f"seed {job.seed}: " if n_seeds > 1 else "") + said.text for job, said in judged]
     lines = [f"fold {job.fold.name}, seed {job.seed}: {said.text}" for job, said in judged if said.leaks]

@@ -73,7 +73,7 @@ class Turns:
 
     def finished(self, clip: Clip) -> None:
         """Take note that a clip needs nothing more but a commit."""
-        self._left.get(self._block_of.get(clip.clip_id, ""), set()).discard(clip.clip_id)
+        self._left.get(self._block_of.pop(clip.clip_id, ""), set()).discard(clip.clip_id)
         self.alive()
 
     def alive(self) -> None:

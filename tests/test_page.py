@@ -194,6 +194,24 @@ def test_calibration_and_the_threshold_are_told(page, made):
     assert "Of 8 clips of exercises it was never shown, 62.5 % are answered “unknown” (AUROC 0.800)" in words
 
 
+def test_a_bins_interval_minds_that_clips_are_of_one_recording(page, tmp_path):
+    def rows(groups):
+        test = [f"Hop/{i}.avi" for i in range(6)]
+        split = {"rule": "group", "notes": [], "train": ["a"], "val": ["b"], "test": test, "test_groups": groups}
+        folder = tmp_path / "-".join(dict.fromkeys(groups))
+        write_run(folder, truth=[0] * 6, guesses=[0, 0, 0, 1, 1, 1], test=test, split_document=split)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        bins = [{"low": 11 / 15, "high": 12 / 15, "n": 6, "confidence": 0.787, "accuracy": 0.5}]  # e^2 / (e^2 + 2)
+        metrics["calibration"]["bins"] = bins
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        return page(folder)[1].row("73 % to 80 %", "6", "78.7 %", "50.0 %")
+
+    alone = binomtest(3, 6).proportion_ci(method="wilson")
+    assert rows(list("abcdef"))[4] == f"{alone.low:.1%} to {alone.high:.1%}".replace("%", " %")
+    # One recording all right, one all wrong: a draw of two has each of 0, 1/2 and 1 in a quarter of cases or more.
+    assert rows(list("gggwww"))[4] == "0.0 % to 100.0 %"
+
+
 def test_both_tables_of_the_paper_stand_beside_ours(page, made):
     _, seen = page(made)
     assert seen.row("ResNet50+Attn")[2:7] == ["93.34 %", "97.04 %", "93.59 %", "93.34 %", "93.23 %"]

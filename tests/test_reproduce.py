@@ -9,6 +9,7 @@ import pytest
 from fitrec_cache.cache import Cache, pick_features
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
+from fitrec_cache.loading import load_clips
 from fitrec_cache.paper import TABLE_II
 from fitrec_cache.reproduce import MODELS, reproduce
 
@@ -68,11 +69,14 @@ def test_the_gap_is_random_less_group(reproduced):
         assert gap == pytest.approx(of["random"] - of["group"])
 
 
-def test_a_second_call_makes_nothing_again(reproduced, video_folder):
+def test_a_second_call_makes_nothing_again(reproduced, video_folder, monkeypatch):
     report, out, backbones = reproduced
+    loaded = []
+    monkeypatch.setattr("fitrec_cache.reproduce.load_clips", lambda *a, **k: loaded.append(a) or load_clips(*a, **k))
     times = {p: p.stat().st_mtime_ns for p in out.rglob("run.json")}
     again = reproduce(video_folder, out=out, backbone=backbones, **SMALL)
     assert {p: p.stat().st_mtime_ns for p in out.rglob("run.json")} == times
+    assert len(loaded) == 6  # features of three backbones by two presets, for 24 models
     assert [again.extract[p]["done"] for p in ("paper", "native")] == [0, 0]
     assert np.array_equal([r.figures["accuracy"] for r in again.table2], [r.figures["accuracy"] for r in report.table2])
 

@@ -13,6 +13,7 @@ from fitrec_cache import train as module
 from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.fit import Side, fit
 from fitrec_cache.head import HeadConfig, build_head
+from fitrec_cache.pack import read_pack
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.runs import read_outputs, read_run
 from fitrec_cache.train import train_head
@@ -63,6 +64,18 @@ def test_separable_classes_are_learned(tmp_path, features, variant):
     assert run.metrics.accuracy == 1.0
     assert (run.n_train, run.n_val, run.n_test) == (36, 12, 12)
     assert run.split == "group"
+
+
+def test_clips_in_memory_are_trained_on_as_those_of_a_file(tmp_path, features):
+    data = read_pack(features)
+    train_head(out=tmp_path / "file", features=features, variant="mean", epochs=2)
+    train_head(out=tmp_path / "memory", data=data, variant="mean", epochs=2)
+    assert same(weights_of(tmp_path / "file"), weights_of(tmp_path / "memory"))
+    assert run_of(tmp_path / "file") == run_of(tmp_path / "memory")
+    with pytest.raises(UsageError, match="leave cache, features"):
+        train_head(out=tmp_path / "both", data=data, features=features, variant="mean")
+    with pytest.raises(UsageError, match=r"lrcn learns from frames .*got data of shape \(60, 4, 6\)"):
+        train_head(out=tmp_path / "other", data=data, variant="lrcn")
 
 
 def test_labels_without_meaning_are_not_learned(tmp_path):

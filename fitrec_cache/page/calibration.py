@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fitrec_cache.calibrate import BINS, bin_numbers
+from fitrec_cache.calibrate import Calibration as Scaling
 from fitrec_cache.page.charts import reliability_svg
-from fitrec_cache.page.models import Model, wilson
+from fitrec_cache.page.models import Model
 from fitrec_cache.page.pictures import Chart, data_uri
+from fitrec_cache.page.records import Answers, Record
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How far confidence can be trusted; means over runs."""
+    """How far confidence can be trusted; means over runs.
+
+    A bin has ``low``, ``high``, ``n``, ``confidence``, ``accuracy`` and its 95 % interval, ``least`` to ``most``.
+    """
 
     ece: float
     ece_uncalibrated: float
@@ -33,10 +41,10 @@ def calibration(model: Model) -> Calibration | None:
     each: list[dict[str, Any]] = [c for c in found if c]
     bins = _pooled_bins(each)
     n = sum(b["n"] for b in bins)
-    points = []
     for b in bins:
-        low, high = wilson(b["accuracy"], max(b["n"] / model.times_tested, 1))
-        points.append((b["confidence"], b["accuracy"], low, high, b["n"] / n))
+        clips = max(b["n"] / model.times_tested, 1)
+        b["least"], b["most"] = model.interval_of(b["accuracy"], clips, _within(round(b["low"] * BINS)))
+    points = [(b["confidence"], b["accuracy"], b["least"], b["most"], b["n"] / n) for b in bins]
     gap = sum(b["n"] * (b["confidence"] - b["accuracy"]) for b in bins) / n
     ece = float(np.mean([c["ece"] for c in each]))
     side = "high" if gap > 0 else "low"
@@ -50,6 +58,16 @@ def calibration(model: Model) -> Calibration | None:
         bins=tuple(bins),
         unknown=model.shown.metrics.get("unknown"),
     )
+
+
+def _within(number: int) -> Callable[[Record, Answers], NDArray[np.int64]]:
+    """Return what finds the clips of a run whose confidence lies in a bin."""
+
+    def find(record: Record, answers: Answers) -> NDArray[np.int64]:
+        sure = Scaling(temperature=record.temperature or 1.0).probabilities(answers.logits).max(axis=1)
+        return np.flatnonzero(bin_numbers(sure) == number)
+
+    return find
 
 
 def _pooled_bins(each: list[dict[str, Any]]) -> list[dict[str, float]]:

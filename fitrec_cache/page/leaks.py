@@ -10,7 +10,7 @@ import numpy as np
 
 from fitrec_cache.cache import Cache, HeldClip, load_features
 from fitrec_cache.errors import FitrecError, StoreError
-from fitrec_cache.leaks import Verdict, find_in_features, pairs_across, verdict
+from fitrec_cache.leaks import Verdict, pairs_across, verdict
 from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.pack import Features
 from fitrec_cache.page.pictures import Clip, Frames
@@ -65,7 +65,7 @@ def find_leaks(records: Sequence[Record], cache: Cache, frames: Frames | None) -
         return f"{len(gone)} of its clips are not in the cache, such as {gone[0]}"
     clips = [known[name] for name in names]
     try:
-        found = find_in_features(_features(records[0], cache, clips))
+        found = _features(records[0], cache, clips).near_duplicates
     except FitrecError as error:
         return str(error)
     number = {name: i for i, name in enumerate(names)}

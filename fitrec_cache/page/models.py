@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -158,11 +158,20 @@ class Model:
         Wilson's for the number of distinct clips. Where some are of one recording, a bootstrap that draws recordings;
         of runs without logits Wilson's for the number of recordings.
         """
-        return self._interval(self.mean("accuracy"), self.n_units)
+        return self.interval_of(self.mean("accuracy"), self.n_units, lambda record, _: np.arange(len(record.test)))
 
-    def _interval(self, share: float, n: int, k: int | None = None) -> tuple[float, float]:
-        """Return the interval of a share of the test clips, or of those of class ``k``; ``n`` is Wilson's."""
-        tests = [_tested(record, record.answers, k) for record in self.records if record.answers is not None]
+    def interval_of(
+        self, share: float, n: float, chosen: Callable[[Record, Answers], NDArray[np.int64]]
+    ) -> tuple[float, float]:
+        """Return the 95 % interval of how often some of the answers are right.
+
+        Args:
+            share: How often they are, over all runs.
+            n: How many clips that were, if each is a recording of its own or the answers are not known; above 0.
+            chosen: Gives the test clips of a run that are meant, by number.
+        """
+        known = [(record, record.answers) for record in self.records if record.answers is not None]
+        tests = [_tested(record, answers, chosen(record, answers)) for record, answers in known]
         right, tested, units = count_right(tests)
         if len(tests) < len(self.records) or len(set(units.values())) == len(units):
             return wilson(share, n)
@@ -191,7 +200,7 @@ class Model:
             if not counts.sum():
                 continue
             recall, n = float(counts[k] / counts.sum()), self._distinct(k)
-            low, high = self._interval(recall, n, k)
+            low, high = self.interval_of(recall, n, _of_class(k))
             wrong = counts.copy()
             wrong[k] = 0
             taken = labels[int(wrong.argmax())] if wrong.any() else ""
@@ -238,9 +247,15 @@ def _rates(records: Sequence[Record]) -> Rates:
     )
 
 
-def _tested(record: Record, answers: Answers, k: int | None) -> tuple[list[str], list[str], NDArray[np.bool_]]:
-    """Return the test clips of a run, or those of class ``k``: ids, units, and whether each was recognised."""
-    rows = np.arange(len(record.test)) if k is None else np.flatnonzero(answers.targets == k)
+def _of_class(k: int) -> Callable[[Record, Answers], NDArray[np.int64]]:
+    """Return what finds the test clips of class ``k`` of a run."""
+    return lambda _, answers: np.flatnonzero(answers.targets == k)
+
+
+def _tested(
+    record: Record, answers: Answers, rows: NDArray[np.int64]
+) -> tuple[list[str], list[str], NDArray[np.bool_]]:
+    """Return some of the test clips of a run: ids, units, and whether each was recognised."""
     right = answers.guesses[rows] == answers.targets[rows]
     return [record.test[i] for i in rows], [record.units[i] for i in rows], right
 
