@@ -1,4 +1,4 @@
-"""Tables and the picture of stage one, from ``results/stage_one.json``."""
+"""Tables and the picture of stage one, from ``results/stage_one.json`` and ``results/stage_one_fp32.json``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results/stage_one.json"
+
+#: The pipelines on a processor that has no instructions for bf16.
+RESULTS_FP32 = RESULTS.with_name("stage_one_fp32.json")
 PICTURE = ROOT / "docs/performance.png"
 
 
-def load() -> dict[str, Any]:
-    return json.loads(RESULTS.read_text())
+def load(path: Path = RESULTS) -> dict[str, Any]:
+    return json.loads(path.read_text())
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -63,9 +66,9 @@ def _machine(m: dict[str, Any]) -> str:
     return f"{m['cores']} cores of {name}, {m['memory_gb']:.0f} GB, {gpu}; {versions}."
 
 
-def stage_one_pipeline() -> str:
+def stage_one_pipeline(path: Path = RESULTS) -> str:
     rows = []
-    for name, p in pipelines(load()).items():
+    for name, p in pipelines(load(path)).items():
         s = p["seconds_per_clip"]
         rows.append(
             [
@@ -92,6 +95,13 @@ def stage_one_pipeline() -> str:
         ],
         rows,
     )
+
+
+def stage_one_pipeline_fp32() -> str:
+    """The same table, and on how many clips and which machine."""
+    measured = list(pipelines(load(RESULTS_FP32)).values())
+    (clips,), (text,) = {p["clips"] for p in measured}, {_machine(p["machine"]) for p in measured}
+    return f"{stage_one_pipeline(RESULTS_FP32)}\n\n{clips} clips; {text}"
 
 
 def stage_one_length() -> str:
@@ -203,6 +213,7 @@ BLOCKS = {
     "stage-one": stage_one,
     "machines": machines,
     "stage-one-pipeline": stage_one_pipeline,
+    "stage-one-pipeline-fp32": stage_one_pipeline_fp32,
     "stage-one-length": stage_one_length,
     "stage-one-frames": stage_one_frames,
     "stage-one-larger": stage_one_larger,

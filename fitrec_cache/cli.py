@@ -5,24 +5,14 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from fitrec_cache import __version__
+from fitrec_cache import __version__, texts
 from fitrec_cache.errors import FitrecError, UsageError
 from fitrec_cache.variants import VARIANTS
-
-if TYPE_CHECKING:
-    from fitrec_cache.audit import AuditReport
-    from fitrec_cache.compare import CompareReport
-    from fitrec_cache.extract import ExtractReport
-    from fitrec_cache.info import InfoReport
-    from fitrec_cache.predict import Prediction
-    from fitrec_cache.reproduce import ReproduceReport
-    from fitrec_cache.results import TrainReport
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -149,7 +139,7 @@ def extract(
         clip_seconds=clip_seconds,
         progress=not as_json,
     )
-    _show(report.to_dict(), as_json, lambda: _extract_text(report, cache))
+    _show(report.to_dict(), as_json, lambda: texts.extract_text(report, cache))
     if report.failed:
         raise typer.Exit(1)
 
@@ -227,7 +217,7 @@ def train_head(
         jobs=jobs,
         progress=not as_json,
     )
-    _show(report.to_dict(), as_json, lambda: _train_text(report))
+    _show(report.to_dict(), as_json, lambda: texts.train_text(report))
 
 
 @app.command()
@@ -267,22 +257,7 @@ def sweep(
         progress=not as_json,
     )
 
-    def text() -> str:
-        from fitrec_cache.page.words import plural
-
-        best = report.finalists[0]
-        return _lines(
-            [f"note: {note}" for note in report.notes],
-            f"{report.tries['finished']} tries finished, {report.tries['given_up']} given up early, on the validation "
-            f"sides of {plural(len(report.splits), 'split')} ({report.n_val} clips), in {report.seconds:.0f} s",
-            f"validation accuracy: {report.start:.1%} with --recipe native, {best['val_accuracy']:.1%} found, the best "
-            f"of {report.tries['finished']}; with other seeds {report.start_again:.1%} and "
-            f"{best['val_accuracy_again']:.1%}",
-            f"this difference is within chance at {report.n_distinct} different clips" if report.within_chance else "",
-            report.commands if report.beaten else "no try did better than --recipe native with other seeds: keep it",
-        )
-
-    _show(report.to_dict(), as_json, text)
+    _show(report.to_dict(), as_json, lambda: texts.sweep_text(report))
 
 
 @app.command()
@@ -316,7 +291,7 @@ def predict(
         clip_seconds=clip_seconds,
         force=force,
     )
-    _show([p.to_dict() for p in found], as_json, lambda: _predict_text(found, picture))
+    _show([p.to_dict() for p in found], as_json, lambda: texts.predict_text(found, picture))
     if any(p.reason for p in found):
         raise typer.Exit(1)
 
@@ -335,7 +310,7 @@ def info(
     from fitrec_cache.info import info as call
 
     report = call(cache=cache, clips=clips)
-    _show(report.to_dict(), as_json, lambda: _info_text(report))
+    _show(report.to_dict(), as_json, lambda: texts.info_text(report))
 
 
 @app.command()
@@ -354,8 +329,7 @@ def pack(
     from fitrec_cache.pack import pack as call
 
     report = call(cache=cache, backbone=backbone, out=out, preset=preset)
-    shape = f"{report.clips} clips x {report.frames} frames x {report.dim}"
-    _show(report.to_dict(), as_json, lambda: f"{report.out}: {shape}, {_size(report.bytes)}")
+    _show(report.to_dict(), as_json, lambda: texts.pack_text(report))
 
 
 @app.command()
@@ -375,18 +349,7 @@ def check(
 
     report = call(cache=cache, repair=repair, recompute=recompute, seed=seed)
 
-    def text() -> str:
-        lines = [f"{p['path']}: {p['reason']}" for p in report.problems] + [f"note: {n}" for n in report.notes]
-        lines.append(f"{report.parts} parts with {report.clips} rows read, {len(report.problems)} problems")
-        if report.repaired:
-            lines.append(f"{report.repaired} files set aside or rebuilt: run `extract` again to redo their clips")
-        elif any("missing: " not in p["reason"] for p in report.problems):
-            lines.append("add --repair to set them aside")
-        if report.largest_distance is not None:
-            lines.append(f"{report.recomputed} made again: largest cosine distance {report.largest_distance:.2e}")
-        return "\n".join(lines)
-
-    _show(report.to_dict(), as_json, text)
+    _show(report.to_dict(), as_json, lambda: texts.check_text(report))
     if report.problems:
         raise typer.Exit(1)
 
@@ -440,7 +403,7 @@ def audit(
         out=out,
         manifest=manifest,
     )
-    _show(report.to_dict(), as_json, lambda: _audit_text(report))
+    _show(report.to_dict(), as_json, lambda: texts.audit_text(report))
     if report.leaks:
         raise typer.Exit(1)
 
@@ -459,7 +422,7 @@ def compare(
     from fitrec_cache.compare import compare as call
 
     report = call(runs, out=out)
-    _show(report.to_dict(), as_json, lambda: _compare_text(report))
+    _show(report.to_dict(), as_json, lambda: texts.compare_text(report))
 
 
 @app.command()
@@ -478,13 +441,7 @@ def report(
 
     found = call(runs, out=out, cache=cache)
 
-    def text() -> str:
-        from fitrec_cache.page.words import plural
-
-        what = f"{plural(found.models, 'model')}, {plural(found.runs, 'run')}, {_size(found.bytes)}"
-        return _lines([f"not shown: {m}" for m in found.missing], f"{found.out}: {what}")
-
-    _show(found.to_dict(), as_json, text)
+    _show(found.to_dict(), as_json, lambda: texts.page_text(found))
 
 
 @app.command()
@@ -531,175 +488,10 @@ def reproduce(
         jobs=jobs,
         progress=not as_json,
     )
-    _show(report.to_dict(), as_json, lambda: _reproduce_text(report))
+    _show(report.to_dict(), as_json, lambda: texts.reproduce_text(report))
     if report.failed:
         raise typer.Exit(1)
 
 
 def _show(value: Any, as_json: bool, text: Any) -> None:
     print(json.dumps(value, indent=1, allow_nan=False) if as_json else text())
-
-
-def _size(n_bytes: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}" if unit == "bytes" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.2f} GB"
-
-
-def _stages(stages: Mapping[str, float], bottleneck: str = "") -> str:
-    parts = _seconds(stages)
-    bottleneck = bottleneck or max(stages, key=lambda k: stages[k], default="").replace("_", " ")
-    return f"time went to: {parts}. Bottleneck: {bottleneck}" if parts else ""
-
-
-def _seconds(spent: Mapping[str, float]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {s:.1f} s" for name, s in spent.items() if s >= 0.05)
-
-
-def _lines(*groups: Any) -> str:
-    return "\n".join(line for group in groups for line in ([group] if isinstance(group, str) else group) if line)
-
-
-def _extract_text(report: ExtractReport, cache: Path) -> str:
-    reasons = [f"failed: {f.clip_id}: {f.reason}" for f in report.failed]
-    dims = ", ".join(f"{name} ({dim})" for name, dim in report.backbones.items())
-    return _lines(
-        [f"note: {n}" for n in report.notes],
-        reasons,
-        f"{report.clips} clips: {report.done} done, {report.reused} reused, {len(report.failed)} failed, "
-        f"in {report.seconds:.1f} s",
-        f"features of {dims} in {cache}",
-        _stages(report.stages, report.bottleneck),
-        f"work of threads and decoders: {beside}" if (beside := _seconds(report.beside)) else "",
-    )
-
-
-def _train_text(report: TrainReport) -> str:
-    lines = [f"note: {n}" for n in report.notes]
-    for r in report.runs:
-        low, high = r.metrics.accuracy_ci95
-        fold = f", fold {r.fold}" if r.fold else ""
-        lines.append(
-            f"{r.variant} on {r.backbone}, split {r.split}{fold}, seed {r.seed}: accuracy {r.metrics.accuracy:.1%} "
-            f"({low:.1%} to {high:.1%}, n = {r.n_test}), top-5 {r.metrics.top5_accuracy:.1%}, "
-            f"macro F1 {r.metrics.f1_macro:.1%}; {r.epochs} epochs, best {r.best_epoch}, {r.seconds:.1f} s -> {r.out}"
-        )
-        if "auroc" in r.unknown:
-            lines.append(
-                f"  unknown classes: {r.unknown['detected']:.1%} of {r.unknown['n']} clips answered 'unknown', "
-                f"{r.unknown['false_alarms']:.1%} of known test clips too; AUROC {r.unknown['auroc']:.3f}"
-            )
-    for p in report.pooled:
-        low, high = p["accuracy_ci95"]
-        lines.append(
-            f"all {p['folds']} folds, seed {p['seed']}: accuracy {p['accuracy']:.1%} ({low:.1%} to {high:.1%}, "
-            f"n = {p['n']}), macro F1 {p['f1_macro']:.1%}"
-        )
-    if len(report.accuracies) > 1:
-        figures = report.to_dict()
-        lines.append(
-            f"mean of {len(report.accuracies)} seeds: accuracy {figures['accuracy_mean']:.1%}, "
-            f"standard deviation {figures['accuracy_std']:.1%}"
-        )
-    if report.ensemble:
-        lines.append(f"their mean probabilities: accuracy {report.ensemble['accuracy']:.1%}")
-    return _lines(lines, _stages(report.stages))
-
-
-def _predict_text(found: list[Prediction], picture: Path | None) -> str:
-    lines: list[str] = []
-    for p in found:
-        together = f" (mean of {p.heads} seeds)" if p.heads > 1 else ""
-        lines.append(f"{p.path}: {p.reason}" if p.reason else f"{p.path}{together}")
-        lines += ["  unknown: no class is probable enough; the nearest are"] * p.unknown
-        lines += [f"  {probability:6.1%}  {label}" for label, probability in p.top]
-    return _lines(lines, f"picture: {picture}" if picture and any(p.top for p in found) else "")
-
-
-def _info_text(report: InfoReport) -> str:
-    lines = [
-        f"{report.cache}: format {report.format_version}, {report.clips} clips in {len(report.classes)} classes, "
-        f"{report.groups} groups, {report.failed} failed"
-    ]
-    for frames in report.frames:
-        s = frames["settings"]
-        lines.append(
-            f"frames    {frames['folder']}: {frames['clips']} clips, {s['samples']} frames each, short side at most "
-            f"{s['short_side']} px, {_size(frames['bytes'])} in {frames['parts']} parts"
-        )
-    for features in report.features:
-        s = features["settings"]
-        lines.append(
-            f"features  {features['folder']}: {features['clips']} clips, {s['backbone']}, preset "
-            f"{s['preprocessing']['preset']}, {s['precision']}, {_size(features['bytes'])} in {features['parts']} parts"
-        )
-    for e in report.history:
-        what = f"{e.done} clips in {e.seconds:.0f} s, mostly {e.bottleneck}: {'; '.join(e.backbones)} on {e.device}"
-        lines.append(f"extracted {e.ended}: {what}")
-    lines += [f"  {label}: {n}" for label, n in report.classes.items()] if not report.clip_list else []
-    for clip in report.clip_list:
-        ledger = clip["ledger"]
-        what = clip["problem"] or ", ".join(f"{k} {v}" for k, v in ledger.items() if v not in (0, False, []))
-        lines.append(f"{clip['clip_id']}: {what}")
-    return _lines(lines)
-
-
-def _audit_text(report: AuditReport) -> str:
-    trust = "as chosen" if report.threshold_chosen else "taken from the data"
-    if report.halves_found is not None:
-        trust += f"; {report.halves_found:.0%} of the clips find their own other half at it"
-    if report.strangers_found is not None:
-        trust += f", {report.strangers_found:.1%} a clip of another class"
-    groups, lines = report.same_group, [f"note: {n}" for n in report.notes]
-    lines += [
-        f"{report.clips} clips by {report.backbone}: {report.pairs} near-duplicate pairs, "
-        f"{report.pairs_across_labels} of them of two classes",
-        f"near-duplicate: similarity {report.threshold:.3f} or more, {trust}",
-    ]
-    if groups["pairs"]:
-        lines.append(f"{groups['found']} of {groups['pairs']} pairs of one group are near-duplicates")
-    lines.append(
-        f"near-duplicates and groups make {report.clusters} clusters with {report.clustered} clips, "
-        f"the largest of {report.largest_cluster}"
-    )
-    lines += [
-        f"  {e['similarity']:.3f}  {e['clip_a']} ({e['side_a']}), {e['clip_b']} ({e['side_b']})"
-        for e in report.examples[:5]
-    ]
-    lines += [f"written: {path}" for path in report.files]
-    for fold in report.folds:
-        name = f" {fold['fold']}" if fold["fold"] else ""
-        lines.append(f"{report.split}{name}, seed {report.seed}: {fold['text']}")
-    return _lines(lines)
-
-
-def _compare_text(report: CompareReport) -> str:
-    from fitrec_cache.compare_tables import tried
-
-    lines = [f"note: {n}" for n in report.notes]
-    for m in report.models:
-        low, high = m.ci95
-        spread = "" if m.sd is None else f", sd {m.sd:.1%} over {len(m.seeds)} seeds"
-        span = f"95 % {low:.1%} to {high:.1%}, n = {m.n}"
-        lines.append(f"{m.accuracy:6.1%}{spread} ({span})  {m.name}, split {m.split}")
-    lines += [pair.text for pair in report.pairs]
-    return _lines(lines, tried(report) if report.pairs else "", f"written: {report.out}" if report.out else "")
-
-
-def _reproduce_text(report: ReproduceReport) -> str:
-    wide = max([22, *(len(r.split) for r in report.table2)]) + 2
-    head = f"{'split':<{wide}}{'preset':<8}{'model':<29}{'features':<22}{'accuracy':>10}{'sd':>7}{'n':>7}{'paper':>8}"
-    lines = [f"note: {n}" for n in report.notes]
-    lines += [f"failed: {f['clip_id']}: {f['reason']}" for f in report.failed]
-    lines.append(head)
-    for r in report.table2:
-        printed = "" if r.printed is None else f"{r.printed:.1%}"
-        spread = f"{r.figures['accuracy_sd']:.1%}" if r.seeds > 1 else ""
-        lines.append(
-            f"{r.split:<{wide}}{r.preset:<8}{r.variant:<29}{r.backbone:<22}{r.figures['accuracy']:>10.1%}"
-            f"{spread:>7}{r.n:>7}{printed:>8}"
-        )
-    lines += [f"{name}: {100 * gap:+.1f} points" for name, gap in report.gap.items()]
-    return _lines(lines, report.comparisons, f"report: {report.page} ({report.seconds:.0f} s)")

@@ -16,7 +16,7 @@ from fitrec_cache.variants import VARIANTS
 
 def load_clips(
     cache: Path | None,
-    features: Path | None,
+    features: Path | Features | None,
     variant: str,
     backbone: Sequence[str],
     preset: str | None,
@@ -32,6 +32,9 @@ def load_clips(
     if (cache is None) == (features is None):
         raise UsageError("give either --cache DIR or --features FILE")
     pixels = VARIANTS[variant].takes_pixels
+    if isinstance(features, Features):
+        _check_fit(features, variant, backbone, preset)
+        return features
     if features is not None:
         if pixels or backbone or preset:
             why = f"variant {variant} learns from frames" if pixels else "--backbone and --preset choose from a cache"
@@ -43,6 +46,16 @@ def load_clips(
             raise UsageError(f"variant {variant} learns from the frame store: leave --backbone and --preset out")
         return load_pixels(opened, progress=progress)
     return _load_backbones(opened, VARIANTS[variant].backbone, backbone, preset)
+
+
+def _check_fit(data: Features, variant: str, backbone: Sequence[str], preset: str | None) -> None:
+    """Refuse clips in memory that a variant cannot learn from."""
+    if backbone or preset:
+        raise UsageError("features are given in memory: leave backbone and preset out, which choose from a cache")
+    pixels = VARIANTS[variant].takes_pixels
+    if pixels != (data.values.ndim == 5):
+        wanted = "frames (N, T, 64, 64, 3)" if pixels else "features (N, T, d)"
+        raise UsageError(f"variant {variant} learns from {wanted}, got values of shape {data.values.shape}")
 
 
 def keep_apart(data: Features, unknown: Sequence[str]) -> tuple[Features, Features | None]:

@@ -179,7 +179,7 @@ def reproduce(
         for job in ones:
             trained[job] = train_head(
                 out=out / "runs" / job.folder,
-                data=data,
+                features=data,
                 variant=job.variant,
                 split=job.split,
                 seed=seed,

@@ -36,8 +36,7 @@ def train_head(
     *,
     out: Path,
     cache: Path | None = None,
-    features: Path | None = None,
-    data: Features | None = None,
+    features: Path | Features | None = None,
     variant: str = "resnet50-lstm-attention",
     backbone: Sequence[str] = (),
     preset: str | None = None,
@@ -66,9 +65,9 @@ def train_head(
 
     Args:
         out: Run folder; with several seeds or folds it holds one run folder each.
-        cache: Cache folder that ``extract`` made; this, ``features`` or ``data``.
-        features: One HDF5 file of features, from ``pack`` or made elsewhere.
-        data: Clips in memory, as :func:`fitrec_cache.loading.load_clips` gives them: for several calls on the same.
+        cache: Cache folder that ``extract`` made; this or ``features``.
+        features: One HDF5 file of features, from ``pack`` or made elsewhere; or clips in memory, as
+            :func:`fitrec_cache.loading.load_clips` gives them for several calls on the same.
         variant: A key of :data:`fitrec_cache.head.VARIANTS`.
         backbone: Which cached features; several are put side by side. Empty: the variant's own.
         preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
@@ -113,10 +112,7 @@ def train_head(
     where = torch.device(find_device(device))
     check_jobs(jobs, where)
     started = time.perf_counter()
-    if data is None:
-        data = load_clips(cache, features, variant, backbone, preset, progress=progress)
-    else:
-        _check_data(data, variant, cache, features, backbone, preset)
+    data = load_clips(cache, features, variant, backbone, preset, progress=progress)
     data, strangers = keep_apart(data, unknown)
     trainer = _Trainer(
         variant=variant,
@@ -194,16 +190,6 @@ def _check(backbone: Sequence[str], false_alarm_rate: float) -> None:
         raise UsageError(f"backbone {repeated[0]} is named twice: name each once")
     if not 0 <= false_alarm_rate < 1:
         raise UsageError(f"false_alarm_rate is {false_alarm_rate}: expected a share of at least 0 and below 1")
-
-
-def _check_data(data: Features, variant: str, *others: object) -> None:
-    """Refuse clips in memory that a variant cannot learn from, or that other arguments name others beside."""
-    if any(others):
-        raise UsageError("data is given: leave cache, features, backbone and preset out, which say what to load")
-    pixels = VARIANTS[variant].takes_pixels
-    if pixels != (data.values.ndim == 5):
-        wanted = "frames (N, T, 64, 64, 3)" if pixels else "features (N, T, d)"
-        raise UsageError(f"variant {variant} learns from {wanted}, got data of shape {data.values.shape}")
 
 
 def check_jobs(jobs: int, device: torch.device) -> None:

@@ -5,10 +5,10 @@ import json
 import pytest
 from conftest import SMALL
 
-from fitrec_cache.cli import _info_text
 from fitrec_cache.extract import extract
 from fitrec_cache.history import FOLDER, history
 from fitrec_cache.info import info
+from fitrec_cache.texts import info_text
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_info_shows_it(cache):
     folder, report = cache
     assert info(cache=folder).to_dict()["history"][0]["done"] == 12
     shown = f"12 clips in {round(report.seconds, 1):.0f} s, mostly {report.bottleneck}: test_resnet, preset native"
-    assert shown in _info_text(info(cache=folder))
+    assert shown in info_text(info(cache=folder))
 
 
 @pytest.mark.parametrize(
