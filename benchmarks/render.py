@@ -175,6 +175,42 @@ def overlap(counts: dict[str, Any]) -> list[str]:
     return [text, "", table(["split", "test clips", "among these", "among these or the lists' training clips"], rows)]
 
 
+def rooms() -> str:
+    """What heads and the regression recognise in rooms that were left out, then each pair of them."""
+    result = _result("rooms")
+    spans = [
+        [
+            r["backbone"],
+            r["variant"],
+            f"{r['accuracy']:.1%}",
+            "{:.1%} to {:.1%}".format(*r["ci95"]),
+        ]
+        for r in result["rows"]
+    ]
+    pairs = [
+        [
+            p["backbone"],
+            f"{p['variant']} less {p['other']}",
+            f"{100 * p['difference']:+.1f}",
+            "{:+.1f} to {:+.1f}".format(*(100 * end for end in p["ci95"])),
+            f"{p['p']:.2g}",
+            f"{p['p_holm']:.2g}",
+        ]
+        for p in result["pairs"]
+    ]
+    sizes = result["folds"]
+    return "\n".join(
+        [
+            table(["features", "model", "accuracy", "95 %"], spans),
+            "",
+            f"n = {result['n']:,} clips in {len(sizes)} rooms; the largest has {sizes[0]} of them, the median room "
+            f"{statistics.median(sizes):.0f}.",
+            "",
+            table(["features", "models", "points", "95 %", "p", "p, Holm"], pairs),
+        ]
+    )
+
+
 def calibration() -> str:
     """Say how far stated probabilities are from the truth, and what the threshold for "unknown" turns away wrongly."""
     names = ("ece_uncalibrated", "ece", "false_alarms")
@@ -345,6 +381,7 @@ BLOCKS = {
     "frame-variants": frame_variants,
     "yardstick": yardstick,
     "grid": grid,
+    "rooms": rooms,
     "calibration": calibration,
     "audit": audit,
     "recipe": recipe,

@@ -45,21 +45,28 @@ STRENGTHS = tuple(10.0**power for power in range(-5, 3))
 def regression(values: Any, targets: Any, split: Any) -> dict[str, Any]:
     """Return the validation accuracy of what was chosen on validation, and which test clips it then has right."""
     learn, judge, test = (np.asarray(getattr(split, side)) for side in ("train", "val", "test"))
-    choices = list(product(STRENGTHS, (True, False)))
-    found = {choice: _fit(choice, values, targets, learn).score(values[judge], targets[judge]) for choice in choices}
-    best = max(choices, key=lambda choice: found[choice])
-    right = _fit(best, values, targets, np.concatenate([learn, judge])).predict(values[test]) == targets[test]
+    found = {}
+    for scaled in (True, False):
+        rotate = _rotation(scaled).fit(values[learn])
+        seen, judged = rotate.transform(values[learn]), rotate.transform(values[judge])
+        for strength in STRENGTHS:
+            found[strength, scaled] = _regress(strength).fit(seen, targets[learn]).score(judged, targets[judge])
+    best = max(product(STRENGTHS, (True, False)), key=lambda choice: found[choice])
+    both = np.concatenate([learn, judge])
+    right = (
+        make_pipeline(_rotation(best[1]), _regress(best[0])).fit(values[both], targets[both]).predict(values[test])
+        == targets[test]
+    )
     return {"C": best[0], "scaled": best[1], "val_accuracy": found[best], "right": right, "right_each": right[None]}
 
 
-def _fit(choice: tuple[float, bool], values: Any, targets: Any, clips: Any) -> Pipeline:
-    strength, scaled = choice
-    scale = StandardScaler() if scaled else "passthrough"
+def _rotation(scaled: bool) -> Pipeline:
     # All components: the same regression, as it does not change when features are rotated, in fewer dimensions.
-    rotate = PCA(svd_solver="full")
-    return make_pipeline(scale, rotate, LogisticRegression(C=strength, max_iter=2000)).fit(
-        values[clips], targets[clips]
-    )
+    return make_pipeline(StandardScaler() if scaled else "passthrough", PCA(svd_solver="full"))
+
+
+def _regress(strength: float) -> LogisticRegression:
+    return LogisticRegression(C=strength, max_iter=2000)
 
 
 def heads(reproduced: Path, rule: str, backbone: str, preset: str) -> list[dict[str, Any]]:

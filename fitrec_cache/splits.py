@@ -138,19 +138,6 @@ def make_split(
     return Split(rule=rule, seed=seed, train=train, val=val_clips, test=test, notes=tuple(notes))
 
 
-def leakage(split: Split, groups: Sequence[str | None]) -> int:
-    """Count the test clips that have a clip of their own group among those of training and validation.
-
-    Args:
-        split: A split of these clips.
-        groups: Recording each clip was cut from, in the order given to :func:`make_split`.
-
-    Returns:
-        The number of test clips, 0 if no group is on both sides; clips without a group do not count.
-    """
-    return _leaks(groups, [*split.train.tolist(), *split.val.tolist()], split.test.tolist())
-
-
 def _leaks(groups: Sequence[str | None], train: Iterable[int], test: Iterable[int]) -> int:
     known = {groups[i] for i in train} - {None}
     return sum(groups[i] in known for i in test)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from fitrec_cache import clips
 from fitrec_cache.errors import UsageError
-from fitrec_cache.splits import _read_list, leakage, make_split
+from fitrec_cache.leaks import verdict
+from fitrec_cache.splits import _read_list, make_split
 
 UCF = Path(__file__).parents[2] / "shared/data/ucfTrainTestlist"
 
@@ -91,7 +92,7 @@ def test_no_group_is_on_two_sides(data, seed):
         return
     groups = [{data["groups"][i] for i in part} for part in sides(split).values()]
     assert sum(len(each) for each in groups) == len(set().union(*groups))
-    assert leakage(split, data["groups"]) == 0
+    assert verdict(split, data["groups"], None).share_group == 0
 
 
 @given(st.dictionaries(st.tuples(st.sampled_from("ABC"), st.integers(1, 9)), st.integers(1, 5)), st.integers(0, 9))
@@ -169,11 +170,11 @@ def test_leaks_are_counted_by_hand():
     # Two groups of 50 clips a class: every test clip has a sibling in training.
     data = even(2, 2, 50)
     split = make_split("random", **data, seed=0)
-    assert len(split.test) == leakage(split, data["groups"]) == 40
+    assert len(split.test) == verdict(split, data["groups"], None).share_group == 40
     assert "leaks: 40 of 40 test clips share a group with a training clip" in split.notes
     mixed = [group if i in set(split.test.tolist()) else None for i, group in enumerate(data["groups"])]
-    assert leakage(split, mixed) == 0
-    assert leakage(split, [None] * len(mixed)) == 0
+    assert verdict(split, mixed, None).share_group == 0
+    assert verdict(split, [None] * len(mixed), None).share_group == 0
 
 
 def test_auto_without_every_group_splits_by_clip_and_says_so():

@@ -1,0 +1,97 @@
+"""Heads and logistic regression in rooms, or whatever else a column names, that training never saw.
+
+    python benchmarks/rooms.py REPRODUCED --split leave-one:COLUMN --backbone NAME ...
+        --out benchmarks/results/rooms.json
+
+REPRODUCED is the folder of a `fitrec-cache reproduce` with that split and one seed. For each backbone its head and
+`mean` on features of the preset `native` are put beside a logistic regression on the mean of the same features, chosen
+on each fold's validation side as in yardstick.py. Intervals and tests take whole folds, as clips of one are not
+independent; p-values are adjusted for all pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from yardstick import YARDSTICK, regression
+
+from fitrec_cache.files import write_json
+from fitrec_cache.folds import make_folds
+from fitrec_cache.loading import load_clips
+from fitrec_cache.metrics import interval_by_unit
+from fitrec_cache.paired import bootstrap_interval, exact_p, holm, units_of
+from fitrec_cache.runs import read_outputs, read_results
+
+
+def tested(reproduced: Path, rule: str, backbone: str) -> dict[str, dict[str, Any]]:
+    """Return for each variant which test clips of each fold it has right, by clip id."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(reproduced.glob("runs/native/*/*/*/run.json")):
+        run = read_results(path.parent, "run.json")
+        if run["split"]["rule"] == rule and run["backbone"] == backbone:
+            outputs = read_outputs(path.parent)
+            right = outputs["test_logits"].argmax(1) == outputs["test_targets"]
+            by_clip = found.setdefault(run["head"]["variant"], {})
+            by_clip |= dict(zip(run["split"]["test"], right.tolist(), strict=True))
+    return found
+
+
+def regressed(data: Any, rule: str) -> tuple[dict[str, bool], dict[str, str]]:
+    """Return which clips the regression has right in the fold that leaves them out, and the fold of each."""
+    labels = sorted(set(data.labels))
+    targets = np.array([labels.index(label) for label in data.labels])
+    values = data.values.astype(np.float32).mean(axis=1)  # (N, d)
+    clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups, "extra": data.extra}
+    right: dict[str, bool] = {}
+    units: dict[str, str] = {}
+    for fold in make_folds(rule, **clips, seed=0):
+        test = [data.clip_ids[i] for i in fold.split.test]
+        right |= dict(zip(test, regression(values, targets, fold.split)["right"].tolist(), strict=True))
+        units |= dict(zip(test, units_of(test, [None] * len(test), rule=rule, fold=fold.name), strict=True))
+        print(fold.name, len(test), flush=True)
+    return right, units
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("reproduced", type=Path)
+    parser.add_argument("--split", required=True)
+    parser.add_argument("--backbone", nargs="+", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
+    for backbone in args.backbone:
+        data = load_clips(args.reproduced / "cache", None, "mean", [backbone], "native", progress=False)
+        plain, units = regressed(data, args.split)
+        models = tested(args.reproduced, args.split, backbone) | {YARDSTICK: plain}
+        order = list(units)
+        by_model = {name: np.array([right[clip] for clip in order], dtype=float) for name, right in models.items()}
+        folds = [units[clip] for clip in order]
+        once = np.ones(len(order))
+        for name, right in by_model.items():
+            low, high = interval_by_unit(right, once, folds)
+            rows.append({"backbone": backbone, "variant": name, "accuracy": right.mean(), "ci95": [low, high]})
+        for ours, theirs in combinations(by_model, 2):
+            gain = by_model[ours] - by_model[theirs]
+            low, high = bootstrap_interval(gain, once, folds)
+            pair = {"backbone": backbone, "variant": ours, "other": theirs, "difference": gain.mean()}
+            pairs.append(pair | {"ci95": [low, high], "p": exact_p(gain, folds)})
+    adjusted = holm([pair["p"] for pair in pairs])
+    sizes = sorted((folds.count(fold) for fold in set(folds)), reverse=True)
+    result = {
+        "split": args.split,
+        "n": len(folds),
+        "folds": sizes,
+        "rows": rows,
+        "pairs": [pair | {"p_holm": p} for pair, p in zip(pairs, adjusted, strict=True)],
+    }
+    write_json(args.out, result)
+
+
+if __name__ == "__main__":
+    main()
