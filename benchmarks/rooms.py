@@ -27,20 +27,24 @@ from fitrec_cache.paired import bootstrap_interval, exact_p, holm, units_of
 from fitrec_cache.runs import read_outputs, read_results
 
 
-def tested(reproduced: Path, rule: str, backbone: str) -> dict[str, dict[str, Any]]:
-    """Return for each variant which test clips of each fold it has right, by clip id."""
+def tested(reproduced: Path, rule: str, backbone: str) -> tuple[dict[str, dict[str, Any]], int]:
+    """Return for each variant which test clips of each fold it has right, by clip id, and the one seed of all runs."""
     found: dict[str, dict[str, Any]] = {}
+    seeds: set[int] = set()
     for path in sorted(reproduced.glob("runs/native/*/*/*/run.json")):
         run = read_results(path.parent, "run.json")
         if run["split"]["rule"] == rule and run["backbone"] == backbone:
+            seeds.add(run["seed"])
             outputs = read_outputs(path.parent)
             right = outputs["test_logits"].argmax(1) == outputs["test_targets"]
             by_clip = found.setdefault(run["head"]["variant"], {})
             by_clip |= dict(zip(run["split"]["test"], right.tolist(), strict=True))
-    return found
+    if len(seeds) != 1:
+        raise SystemExit(f"{reproduced}: {backbone} has runs of seeds {sorted(seeds)} on {rule}, expected one seed")
+    return found, seeds.pop()
 
 
-def regressed(data: Any, rule: str) -> tuple[dict[str, bool], dict[str, str]]:
+def regressed(data: Any, rule: str, seed: int) -> tuple[dict[str, bool], dict[str, str]]:
     """Return which clips the regression has right in the fold that leaves them out, and the fold of each."""
     labels = sorted(set(data.labels))
     targets = np.array([labels.index(label) for label in data.labels])
@@ -48,7 +52,7 @@ def regressed(data: Any, rule: str) -> tuple[dict[str, bool], dict[str, str]]:
     clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups, "extra": data.extra}
     right: dict[str, bool] = {}
     units: dict[str, str] = {}
-    for fold in make_folds(rule, **clips, seed=0):
+    for fold in make_folds(rule, **clips, seed=seed):
         test = [data.clip_ids[i] for i in fold.split.test]
         right |= dict(zip(test, regression(values, targets, fold.split)["right"].tolist(), strict=True))
         units |= dict(zip(test, units_of(test, [None] * len(test), rule=rule, fold=fold.name), strict=True))
@@ -65,11 +69,16 @@ def main() -> None:
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
+    seen: list[str] = []
     for backbone in args.backbone:
         data = load_clips(args.reproduced / "cache", None, "mean", [backbone], "native", progress=False)
-        plain, units = regressed(data, args.split)
-        models = tested(args.reproduced, args.split, backbone) | {YARDSTICK: plain}
+        models, seed = tested(args.reproduced, args.split, backbone)
+        plain, units = regressed(data, args.split, seed)
+        models |= {YARDSTICK: plain}
         order = list(units)
+        if seen and order != seen:
+            raise SystemExit(f"{backbone} has features of other clips than the backbones before it")
+        seen = order
         by_model = {name: np.array([right[clip] for clip in order], dtype=float) for name, right in models.items()}
         folds = [units[clip] for clip in order]
         once = np.ones(len(order))

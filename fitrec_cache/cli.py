@@ -27,11 +27,14 @@ _CTRL_C = 130
 
 CacheOption = Annotated[Path, typer.Option("--cache", help="Cache folder.")]
 ClassesOption = Annotated[str | None, typer.Option(help="fitness35, names separated by commas, or a file of names.")]
-RootOption = Annotated[Path | None, typer.Option(help="Folder that a manifest's or list's paths are relative to.")]
+RootOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder that a manifest's or list's paths are relative to.", show_default="the one it is in"),
+]
 FeatureCacheOption = Annotated[Path | None, typer.Option("--cache", help="Cache folder that extract made.")]
 FeatureFileOption = Annotated[Path | None, typer.Option("--features", help="HDF5 file from pack, or made elsewhere.")]
 CachedBackbonesOption = Annotated[
-    list[str], typer.Option(help="Cached features to use; several are put side by side.  [default: the variant's]")
+    list[str], typer.Option(help="Cached features to use; several are put side by side.", show_default="the variant's")
 ]
 CachedPresetOption = Annotated[
     str | None, typer.Option(help="native, grid, paper or table1, where the cache holds several.")
@@ -103,16 +106,19 @@ def extract(
     lists: Annotated[
         list[Path], typer.Option("--list", help="UCF101-style list of the clips to take; repeatable.")
     ] = [],  # noqa: B006
-    samples: Annotated[int | None, typer.Option(help="Frames per clip, T.  [default: 20]")] = None,
+    samples: Annotated[int | None, typer.Option(help="Frames per clip, T.", show_default="20")] = None,
     frame_size: Annotated[
-        int | None, typer.Option(help="Largest short side of stored frames in pixels.  [default: 288]")
+        int | None, typer.Option(help="Largest short side of stored frames in pixels.", show_default="288")
     ] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     compile: Annotated[
-        bool, typer.Option("--compile", help="Compile backbones first, for many clips; kept apart.")
+        bool,
+        typer.Option(
+            "--compile", help="Compile backbones first, 10 to 30 s each, then faster; features are a set of their own."
+        ),
     ] = False,
-    workers: Annotated[int | None, typer.Option(help="Decoder processes.  [default: one a core]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Decoder processes.", show_default="one a core")] = None,
     clip_seconds: Annotated[float, typer.Option(help="Time limit for decoding one clip, in seconds.")] = 120.0,
     as_json: JsonOption = False,
 ) -> None:
@@ -162,21 +168,30 @@ def train_head(
     ] = "auto",
     seed: Annotated[list[int], typer.Option(help="Seed of split, initial values and batches; repeatable.")] = [0],  # noqa: B006
     attention: Annotated[
-        str | None, typer.Option(help="additive (Eq. 9), dot or none.  [default: the variant's]")
+        str | None, typer.Option(help="additive (the paper's Eq. 9), dot or none.", show_default="the variant's")
     ] = None,
     recipe: Annotated[str, typer.Option(help="native, or paper: how the head is trained.")] = "native",
-    epochs: Annotated[int | None, typer.Option(help="At most this many.  [default: the recipe's]")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="At most this many; recipe native trains exactly as many.", show_default="the recipe's"),
+    ] = None,
     patience: Annotated[
         int | None,
-        typer.Option(help="Stop after this many epochs without a lower validation loss.  [default: the recipe's]"),
+        typer.Option(
+            help="Stop after this many epochs without a lower validation loss; recipe native never does.",
+            show_default="the recipe's",
+        ),
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.  [default: the recipe's]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Clips per step.  [default: the recipe's]")] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Of Adam; with recipe native the highest, it falls to zero.", show_default="the recipe's"),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Clips per step.", show_default="the recipe's")] = None,
     settings: Annotated[
         list[str], typer.Option("--set", help="Another recipe setting, NAME=VALUE such as dropout=0.5; repeatable.")
     ] = [],  # noqa: B006
     unknown: Annotated[
-        list[str], typer.Option(help="Class kept from all sides, to test the answer 'unknown' on; repeatable.")
+        list[str], typer.Option(help="Class that the head is not to know, to test the answer 'unknown' on; repeatable.")
     ] = [],  # noqa: B006
     false_alarm_rate: Annotated[
         float, typer.Option(help="Share of known clips that may be answered 'unknown'.")
@@ -264,7 +279,10 @@ def sweep(
 def predict(
     videos: Annotated[list[Path], typer.Argument(help="Video files.")],
     *,
-    run: Annotated[Path, typer.Option(help="Run folder that train-head made.")],
+    run: Annotated[
+        Path,
+        typer.Option(help="Run folder that train-head made; the seeds in it answer together, of folds the best one."),
+    ],
     backbone: Annotated[
         list[str], typer.Option(help="NAME=WEIGHTS, where weights are no longer where they were; repeatable.")
     ] = [],  # noqa: B006
@@ -272,7 +290,9 @@ def predict(
     top: Annotated[int, typer.Option(help="Number of labels to show.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     clip_seconds: Annotated[float, typer.Option(help="Time limit for decoding one video, in seconds.")] = 120.0,
-    force: Annotated[bool, typer.Option("--force", help="Go on where the pipeline here differs.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on where weights or versions here differ from those of training.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Recognise the exercise in videos with a trained head.
@@ -376,12 +396,12 @@ def audit(
     cache: CacheOption,
     split: Annotated[str, typer.Option(help="A rule as for train-head.")] = "auto",
     backbone: Annotated[
-        str | None, typer.Option(help="Cached embeddings to compare.  [default: those of the most clips]")
+        str | None, typer.Option(help="Cached embeddings to compare.", show_default="those of the most clips")
     ] = None,
     preset: CachedPresetOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     threshold: Annotated[
-        float | None, typer.Option(help="Least cosine of near-duplicates.  [default: taken from the data]")
+        float | None, typer.Option(help="Least cosine of near-duplicates.", show_default="taken from the data")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the pairs: a table and a picture.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="CSV to write: the clips with proposed groups.")] = None,
@@ -460,13 +480,13 @@ def reproduce(
     seed: Annotated[list[int], typer.Option(help="Seed; repeatable.")] = [0, 1, 2],  # noqa: B006
     preset: Annotated[list[str], typer.Option(help="paper, native or grid; repeatable.")] = ["paper", "native"],  # noqa: B006
     frames: Annotated[bool, typer.Option("--frames", help="Train lrcn and convlstm too; slow without a GPU.")] = False,
-    epochs: Annotated[int | None, typer.Option(help="At most this many.  [default: each recipe's]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most this many.", show_default="each recipe's")] = None,
     device: Annotated[str, typer.Option(help="Where frames are embedded: auto, cpu, cuda, cuda:N or mps.")] = "auto",
     compile: Annotated[bool, typer.Option("--compile", help="Compile backbones first, for many clips.")] = False,
     jobs: JobsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Do what the paper did in one call: features, all variants, splits, seeds, tables and the report.
+    """Do what the paper did in one call: features, its three models on them and `mean`, splits, seeds, tables, report.
 
     Example: fitrec-cache reproduce UCF-101 --classes fitness35 --split random --split official1 --out reproduced
     """

@@ -53,7 +53,7 @@ def _check_fit(data: Features, variant: str, backbone: Sequence[str], preset: st
     if backbone or preset:
         raise UsageError("features are given in memory: leave backbone and preset out, which choose from a cache")
     pixels = VARIANTS[variant].takes_pixels
-    if pixels != (data.values.ndim == 5):
+    if data.values.ndim != (5 if pixels else 3):
         wanted = "frames (N, T, 64, 64, 3)" if pixels else "features (N, T, d)"
         raise UsageError(f"variant {variant} learns from {wanted}, got values of shape {data.values.shape}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,12 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.model_selection import StratifiedGroupKFold
 
 from fitrec_cache.paired import bootstrap_interval
+
+#: Standard normal quantile of a two-sided 95 % interval.
+_Z = 1.959963984540054
+
+#: From this many units on, drawing them again says enough.
+_MANY_UNITS = 10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,6 +105,26 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """Return the 95 % Wilson interval of a share that need not be of whole clips, such as a mean over seeds.
+
+    Args:
+        share: In ``[0, 1]``.
+        n: Number of distinct clips, or units, behind it, above 0.
+
+    Example:
+        >>> low, high = wilson(631 / 676, 676)
+        >>> print(f"{low:.3f} to {high:.3f}")
+        0.912 to 0.950
+
+    Source:
+        As :func:`wilson_interval`.
+    """
+    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
 def interval_by_unit(
     right: NDArray[np.float64], tested: NDArray[np.float64], units: Sequence[str]
 ) -> tuple[float, float]:
@@ -109,15 +136,20 @@ def interval_by_unit(
         units: What each clip belongs to, length N; see :func:`fitrec_cache.paired.units_of`.
 
     Returns:
-        ``(low, high)`` of a bootstrap that draws units. Where all is right or all wrong, draws never differ: Wilson's
-        interval for the number of units. One unit says nothing of others: ``(0, 1)``.
+        ``(low, high)`` of a bootstrap that draws units. So few of them that draws hardly differ would make it too
+        narrow: below ten it reaches as far as Wilson's interval for the number of units, at least. Where all is right
+        or all wrong, draws never differ: Wilson's. One unit says nothing of others: ``(0, 1)``.
     """
-    n = len(set(units))
+    n, share = len(set(units)), float(right.sum() / tested.sum())
     if n == 1:
         return 0.0, 1.0
-    if right.sum() in (0, tested.sum()):
-        return wilson_interval(n if right.any() else 0, n)
-    return bootstrap_interval(right, tested, units)
+    if share in (0, 1):
+        return wilson(share, n)
+    low, high = bootstrap_interval(right, tested, units)
+    if n >= _MANY_UNITS:
+        return low, high
+    least, most = wilson(share, n)
+    return min(low, least), max(high, most)
 
 
 def evaluate(

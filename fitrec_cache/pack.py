@@ -53,9 +53,8 @@ class Features:
     name: str = ""
     notes: list[str] = field(default_factory=list)
 
-    @cached_property
     def digest(self) -> str:
-        """The sha256 of all values, labels and groups: everything of the data that decides a training."""
+        """Return the sha256 of all values, labels and groups: everything of the data that decides a training."""
         found = hashlib.sha256(canonical_json([self.clip_ids, self.labels, self.groups]).encode())
         found.update(str(self.values.dtype).encode())
         found.update(np.ascontiguousarray(self.values).view(np.uint8).reshape(-1).data)
@@ -64,6 +63,8 @@ class Features:
     @cached_property
     def near_duplicates(self) -> NearDuplicates | None:
         """Pairs of clips that look like one recording; 1,332 clips of (20, 2048) take half a CPU-second.
+
+        They are of the values as they are when this is first asked for.
 
         None of more than 20,000 clips, where it would take longer than a person wants to wait for a training, and of
         clips that nearly all look alike.
@@ -84,7 +85,7 @@ class Features:
             clip_ids=[self.clip_ids[i] for i in clips],
             labels=[self.labels[i] for i in clips],
             groups=[self.groups[i] for i in clips],
-            extra=[self.extra[i] for i in clips],
+            extra=[self.extra[i] for i in clips] if self.extra else [],
         )
 
 

@@ -83,7 +83,7 @@ class Store:
         self._indexes: set[str] = set()
         #: The part that holds each key. Its row is looked up when it is asked for: one less object a clip.
         self._where: dict[str, str] = {}
-        self._last: tuple[str, Arrays] | None = None
+        self._last: tuple[str, Arrays, dict[str, int]] | None = None
         self.refresh()
 
     def __len__(self) -> int:
@@ -239,15 +239,12 @@ class Store:
     def _row_and_part(self, key: str) -> tuple[int, Arrays]:
         if key not in self._where:
             raise StoreError(f"{key} is not in {self.folder}")
-        part = self._where[key]
-        return self._rows_of(part)[key], self._part(part)
-
-    def _part(self, name: str) -> Arrays:
         # Neighbouring clips are neighbours on disk: one part kept is enough.
-        last = self._last  # threads may ask for different parts
+        name, last = self._where[key], self._last  # threads may ask for different parts
         if last is None or last[0] != name:
-            last = self._last = name, read_part(self.folder / name, self.kind, self._digest)
-        return last[1]
+            last = name, read_part(self.folder / name, self.kind, self._digest), self._rows_of(name)
+            self._last = last
+        return last[2][key], last[1]
 
 
 def _to_hdf5(arrays: Arrays, kind: str, identity: Mapping[str, Any]) -> bytes:

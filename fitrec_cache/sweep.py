@@ -276,7 +276,7 @@ class Problem:
         data = load_clips(cache, features, variant, backbone, preset, progress=progress)
         labels = sorted(set(data.labels))
         problem = cls(variant=variant, backbone=data.name, n_classes=len(labels), epochs=epochs)
-        problem.data_sha256 = data.digest
+        problem.data_sha256 = data.digest()
         targets = np.array([labels.index(label) for label in data.labels], dtype=np.int64)
         clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups, "extra": data.extra}
         seen: set[int] = set()

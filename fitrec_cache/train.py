@@ -121,7 +121,7 @@ def train_head(
         recipe_name=recipe,
         false_alarm_rate=false_alarm_rate,
         device=where,
-        data_sha256=data.digest,
+        data_sha256=data.digest(),
         progress=progress,
     )
     stages = {"load": time.perf_counter() - started, "train": 0.0, "write": 0.0}
@@ -262,7 +262,8 @@ class _Trainer:
         from fitrec_cache.processes import map_in_processes  # only here is pebble needed
 
         started = time.perf_counter()
-        common = (replace(self, progress=False), jobs[0].data, jobs[0].strangers)
+        data = replace(jobs[0].data)  # without what was found in it for the verdict
+        common = (replace(self, progress=False), data, jobs[0].strangers)
         beside = jobs[:-1] if len(jobs) % processes == 1 else jobs  # one alone at the end has all cores
         with progress_bar(total=len(beside), unit="head", what=self.variant, show=self.progress) as bar:
             found = map_in_processes(

@@ -71,6 +71,13 @@ def test_a_command_has_the_names_order_and_defaults_of_its_function(name):
     assert parameters(getattr(cli, name), without=("as_json",)) == parameters(function, without=("progress",))
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"), [("extract", "20"), ("train-head", "the recipe's"), ("audit", "taken from the data")]
+)
+def test_help_says_what_holds_where_an_option_is_left_out(call, name, shown):
+    assert f"[default: ({shown})]" in " ".join(call(name, "--help")[1].replace("│", " ").split())
+
+
 def test_every_command_is_compared_and_says_what_it_is_for(call):
     assert {c.callback.__name__ for c in cli.app.registered_commands} == COMMANDS.keys()
     for name in COMMANDS:

@@ -94,6 +94,13 @@ def test_clips_of_one_recording_widen_the_interval():
     assert alone.accuracy_ci95 == pytest.approx(wilson_closed_formula(240, 400))
 
 
+def test_few_recordings_that_are_alike_make_no_narrow_interval():
+    """Two recordings with one of two clips right each: every draw of them has half of its clips right."""
+    logits = np.array([[1.0, 0.0], [0.0, 1.0]] * 2)
+    figures = evaluate(logits, [0] * 4, ["Hop", "Squat"], units=list("aabb"))
+    assert figures.accuracy_ci95 == pytest.approx(wilson_closed_formula(1, 2))
+
+
 def test_evaluate_gives_the_interval_of_its_own_counts():
     figures = evaluate(one_hot([0, 0, 2, 1, 0, 2], 3), [0, 0, 0, 1, 1, 2], NAMES)
     assert figures.accuracy_ci95 == pytest.approx(wilson_closed_formula(4, 6))

@@ -20,8 +20,9 @@ from fitrec_cache.cache import Cache
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.history import history
+from fitrec_cache.metrics import wilson
 from fitrec_cache.page import report
-from fitrec_cache.page.models import gather, wilson
+from fitrec_cache.page.models import gather
 from fitrec_cache.page.records import read_records
 from fitrec_cache.page.repeat import how_to
 from fitrec_cache.recipes import RECIPES

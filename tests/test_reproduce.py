@@ -10,6 +10,7 @@ from fitrec_cache.cache import Cache, pick_features
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.loading import load_clips
+from fitrec_cache.near_duplicates import find_near_duplicates
 from fitrec_cache.paper import TABLE_II
 from fitrec_cache.reproduce import MODELS, reproduce
 
@@ -73,10 +74,15 @@ def test_a_second_call_makes_nothing_again(reproduced, video_folder, monkeypatch
     report, out, backbones = reproduced
     loaded = []
     monkeypatch.setattr("fitrec_cache.reproduce.load_clips", lambda *a, **k: loaded.append(a) or load_clips(*a, **k))
+    searched = []
+    monkeypatch.setattr(
+        "fitrec_cache.pack.find_near_duplicates", lambda *a, **k: searched.append(a) or find_near_duplicates(*a, **k)
+    )
     times = {p: p.stat().st_mtime_ns for p in out.rglob("run.json")}
     again = reproduce(video_folder, out=out, backbone=backbones, **SMALL)
     assert {p: p.stat().st_mtime_ns for p in out.rglob("run.json")} == times
     assert len(loaded) == 6  # features of three backbones by two presets, for 24 models
+    assert len(searched) <= 6 + 4  # and for the audits of the report
     assert [again.extract[p]["done"] for p in ("paper", "native")] == [0, 0]
     assert np.array_equal([r.figures["accuracy"] for r in again.table2], [r.figures["accuracy"] for r in report.table2])
 

@@ -61,6 +61,16 @@ def plant_hdf5(store, tmp_path, build):
 # --- what is written ---
 
 
+def test_of_a_key_that_a_part_has_twice_the_later_row_holds(store):
+    arrays = features("a", "b", "a")
+    store.write_part(arrays)
+    reopened = Store(store.folder, "features", IDENTITY)
+    assert len(reopened) == 2
+    for opened in (store, reopened):
+        assert np.array_equal(opened.row("a")["features"], arrays["features"][2])
+        assert np.array_equal(opened.rows(["b", "a"], ["features"])["features"], arrays["features"][[1, 2]])
+
+
 def test_a_part_is_plain_hdf5_named_by_its_sha256(store):
     arrays = features("a", "b")
     path = store.write_part(arrays)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from fitrec_cache.calibrate import Calibration as Scaling
 from fitrec_cache.page.charts import reliability_svg
 from fitrec_cache.page.models import Model
 from fitrec_cache.page.pictures import Chart, data_uri
-from fitrec_cache.page.records import Answers, Record
+from fitrec_cache.page.records import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +39,11 @@ def calibration(model: Model) -> Calibration | None:
         return None
     each: list[dict[str, Any]] = [c for c in found if c]
     bins = _pooled_bins(each)
+    numbers = [_numbers(record) for record in model.records]
     n = sum(b["n"] for b in bins)
     for b in bins:
         clips = max(b["n"] / model.times_tested, 1)
-        b["least"], b["most"] = model.interval_of(b["accuracy"], clips, _within(round(b["low"] * BINS)))
+        b["least"], b["most"] = model.interval_of(b["accuracy"], clips, numbers, round(b["low"] * BINS))
     points = [(b["confidence"], b["accuracy"], b["least"], b["most"], b["n"] / n) for b in bins]
     gap = sum(b["n"] * (b["confidence"] - b["accuracy"]) for b in bins) / n
     ece = float(np.mean([c["ece"] for c in each]))
@@ -60,14 +60,11 @@ def calibration(model: Model) -> Calibration | None:
     )
 
 
-def _within(number: int) -> Callable[[Record, Answers], NDArray[np.int64]]:
-    """Return what finds the clips of a run whose confidence lies in a bin."""
-
-    def find(record: Record, answers: Answers) -> NDArray[np.int64]:
-        sure = Scaling(temperature=record.temperature or 1.0).probabilities(answers.logits).max(axis=1)
-        return np.flatnonzero(bin_numbers(sure) == number)
-
-    return find
+def _numbers(record: Record) -> NDArray[np.int64]:
+    """Return the bin of each test clip of a run; of a run without answers none."""
+    if record.answers is None:
+        return np.empty(0, dtype=np.int64)
+    return bin_numbers(Scaling(temperature=record.temperature or 1.0).probabilities(record.answers.logits).max(axis=1))
 
 
 def _pooled_bins(each: list[dict[str, Any]]) -> list[dict[str, float]]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,32 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.calibrate import Calibration
-from fitrec_cache.metrics import interval_by_unit
+from fitrec_cache.metrics import interval_by_unit, wilson
 from fitrec_cache.page.records import Answers, Record, settings_key
 from fitrec_cache.paired import count_right
-
-#: Standard normal quantile of a two-sided 95 % interval.
-_Z = 1.959963984540054
-
-
-def wilson(share: float, n: float) -> tuple[float, float]:
-    """Return the 95 % Wilson interval of a share, which may be a mean over runs.
-
-    Args:
-        share: In ``[0, 1]``.
-        n: Number of distinct clips behind it, above 0.
-
-    Example:
-        >>> low, high = wilson(631 / 676, 676)
-        >>> print(f"{low:.3f} to {high:.3f}")
-        0.912 to 0.950
-
-    Source:
-        Wilson, Journal of the American Statistical Association 22 (1927), 209-212.
-    """
-    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,23 +134,27 @@ class Model:
         Wilson's for the number of distinct clips. Where some are of one recording, a bootstrap that draws recordings;
         of runs without logits Wilson's for the number of recordings.
         """
-        return self.interval_of(self.mean("accuracy"), self.n_units, lambda record, _: np.arange(len(record.test)))
+        return self.interval_of(self.mean("accuracy"), self.n_units)
 
     def interval_of(
-        self, share: float, n: float, chosen: Callable[[Record, Answers], NDArray[np.int64]]
+        self, share: float, n: float, kinds: Sequence[NDArray[np.int64]] = (), kind: int = 0
     ) -> tuple[float, float]:
-        """Return the 95 % interval of how often some of the answers are right.
+        """Return the 95 % interval of how often the answers, or those of one kind, are right.
 
         Args:
             share: How often they are, over all runs.
-            n: How many clips that were, if each is a recording of its own or the answers are not known; above 0.
-            chosen: Gives the test clips of a run that are meant, by number.
+            n: How many recordings, or clips, that were, for Wilson's interval where answers are not known; above 0.
+            kinds: A number for each test clip of each run, such as its class; empty for all clips alike.
+            kind: Which of them is meant.
         """
-        known = [(record, record.answers) for record in self.records if record.answers is not None]
-        tests = [_tested(record, answers, chosen(record, answers)) for record, answers in known]
+        kinds = kinds or [np.full(len(record.test), kind) for record in self.records]
+        known = [(record, record.answers, k) for record, k in zip(self.records, kinds, strict=True) if record.answers]
+        tests = [_tested(record, answers, np.flatnonzero(k == kind)) for record, answers, k in known]
         right, tested, units = count_right(tests)
-        if len(tests) < len(self.records) or len(set(units.values())) == len(units):
+        if len(tests) < len(self.records) or not units:
             return wilson(share, n)
+        if len(set(units.values())) == len(units):
+            return wilson(share, len(units))
         return interval_by_unit(right, tested, list(units.values()))
 
     @property
@@ -195,12 +175,14 @@ class Model:
     def classes(self) -> list[ClassRow]:
         """Return how each class fared, best first; classes without a test clip are left out."""
         labels, rows = self.first.labels, []
+        nothing = np.empty(0, dtype=np.int64)
+        truth = [nothing if record.answers is None else record.answers.targets for record in self.records]
         for k, label in enumerate(labels):
             counts = self.confusion[k]
             if not counts.sum():
                 continue
             recall, n = float(counts[k] / counts.sum()), self._distinct(k)
-            low, high = self.interval_of(recall, n, _of_class(k))
+            low, high = self.interval_of(recall, n, truth, k)
             wrong = counts.copy()
             wrong[k] = 0
             taken = labels[int(wrong.argmax())] if wrong.any() else ""
@@ -245,11 +227,6 @@ def _rates(records: Sequence[Record]) -> Rates:
         f1=float(f1 @ support / n),
         f1_macro=float(f1[support > 0].mean()),
     )
-
-
-def _of_class(k: int) -> Callable[[Record, Answers], NDArray[np.int64]]:
-    """Return what finds the test clips of class ``k`` of a run."""
-    return lambda _, answers: np.flatnonzero(answers.targets == k)
 
 
 def _tested(
