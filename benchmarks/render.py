@@ -203,7 +203,7 @@ def rooms() -> str:
         [
             table(["features", "model", "accuracy", "95 %"], spans),
             "",
-            f"n = {result['n']:,} clips in {len(sizes)} rooms; the largest has {sizes[0]} of them, the median room "
+            f"n = {result['n']:,} clips in {len(sizes)} series; the largest has {sizes[0]} of them, the median "
             f"{statistics.median(sizes):.0f}.",
             "",
             table(["features", "models", "points", "95 %", "p", "p, Holm"], pairs),
