@@ -15,7 +15,7 @@ from fitrec_cache.cache import Cache, HeldClip, load_features, pick_features
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.files import write_json
 from fitrec_cache.folds import make_folds
-from fitrec_cache.leaks import SIDES, known_groups, pairs_across, side_of, verdict
+from fitrec_cache.leaks import SIDES, pairs_across, side_of, verdict
 from fitrec_cache.near_duplicates import (
     Embeddings,
     NearDuplicates,
@@ -24,7 +24,7 @@ from fitrec_cache.near_duplicates import (
     find_near_duplicates,
 )
 from fitrec_cache.pack import distinct_clips
-from fitrec_cache.splits import Split
+from fitrec_cache.splits import Split, known_groups
 from fitrec_cache.store import Store
 
 _LISTED = 20  # pairs in the report; pairs.csv has all
@@ -221,7 +221,7 @@ def _fold(name: str, split: Split, groups: Sequence[str | None], found: NearDupl
         "leaks": said.leaks,
         "share_group": said.share_group,
         "groups_on_both_sides": len(
-            (known_groups(split.train, groups) | known_groups(split.val, groups)) & known_groups(split.test, groups)
+            known_groups([*split.train, *split.val], groups) & known_groups(split.test, groups)
         ),
         "near_duplicate": said.near_duplicate,
         "pairs": {kind: kinds[kind] for kind in ("train-test", "val-test", "train-val")},

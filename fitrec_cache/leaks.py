@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.near_duplicates import NearDuplicates
-from fitrec_cache.splits import Split
+from fitrec_cache.splits import Split, count_sharing
 
 SIDES = ("", "train", "val", "test")
 """Names of the numbers that :func:`side_of` gives."""
@@ -54,8 +54,7 @@ def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | 
         >>> verdict(Split(rule="random", seed=0, notes=(), **sides), ["a", "b", "a"], None).text
         'split leaks: 1 of 1 test clips share a group with training; near-duplicates not looked for: run audit'
     """
-    trained = known_groups(split.train, groups) | known_groups(split.val, groups)
-    share = sum(groups[i] in trained for i in split.test.tolist())
+    share = count_sharing(split.test, [*split.train, *split.val], groups)
     near = len(set(_test_clips(split, found.pairs).tolist())) if found else 0
     known = any(groups[i] is not None for side in (split.train, split.val, split.test) for i in side.tolist())
     n = len(split.test)
@@ -75,11 +74,6 @@ def _in_words(n: int, share: int | None, near: int, found: NearDuplicates | None
         )
     told = f"{share} of {n} test clips share a group with training"
     return f"{told}, {near} have a near-duplicate there {alike}" if found else f"{told}; {unlooked}"
-
-
-def known_groups(side: NDArray[np.int64], groups: Sequence[str | None]) -> set[str]:
-    """Return the groups of the clips of one side, as far as they are known."""
-    return {group for i in side.tolist() if (group := groups[i]) is not None}
 
 
 def side_of(split: Split, n_clips: int) -> NDArray[np.int64]:

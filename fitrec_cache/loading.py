@@ -31,31 +31,26 @@ def load_clips(
     """
     if (cache is None) == (features is None):
         raise UsageError("give either --cache DIR or --features FILE")
-    pixels = VARIANTS[variant].takes_pixels
-    if isinstance(features, Features):
-        _check_fit(features, variant, backbone, preset)
-        return features
     if features is not None:
-        if pixels or backbone or preset:
-            why = f"variant {variant} learns from frames" if pixels else "--backbone and --preset choose from a cache"
-            raise UsageError(f"--features FILE holds one set of features: {why}; use --cache DIR")
-        return read_pack(features)
+        if backbone or preset:
+            raise UsageError("features are given: leave --backbone and --preset out, which choose from a cache")
+        data = features if isinstance(features, Features) else read_pack(features)
+        _check_fit(data, variant)
+        return data
     opened = Cache(Path(str(cache)))
-    if pixels:
+    if VARIANTS[variant].takes_pixels:
         if backbone or preset:
             raise UsageError(f"variant {variant} learns from the frame store: leave --backbone and --preset out")
         return load_pixels(opened, progress=progress)
     return _load_backbones(opened, VARIANTS[variant].backbone, backbone, preset)
 
 
-def _check_fit(data: Features, variant: str, backbone: Sequence[str], preset: str | None) -> None:
-    """Refuse clips in memory that a variant cannot learn from."""
-    if backbone or preset:
-        raise UsageError("features are given in memory: leave backbone and preset out, which choose from a cache")
+def _check_fit(data: Features, variant: str) -> None:
+    """Refuse clips that a variant cannot learn from."""
     pixels = VARIANTS[variant].takes_pixels
     if data.values.ndim != (5 if pixels else 3):
-        wanted = "frames (N, T, 64, 64, 3)" if pixels else "features (N, T, d)"
-        raise UsageError(f"variant {variant} learns from {wanted}, got values of shape {data.values.shape}")
+        wanted = "frames (N, T, 64, 64, 3), which --cache DIR has" if pixels else "features (N, T, d)"
+        raise UsageError(f"variant {variant} learns from {wanted}: got values of shape {data.values.shape}")
 
 
 def keep_apart(data: Features, unknown: Sequence[str]) -> tuple[Features, Features | None]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -80,31 +79,6 @@ class Metrics:
         return cls(**{**plain, "accuracy_ci95": (low, high), "confusion": confusion, "per_class": per_class})
 
 
-def wilson_interval(correct: int, n: int) -> tuple[float, float]:
-    """Return the 95 % Wilson interval of a share.
-
-    Args:
-        correct: Number of clips that were right, in ``[0, n]``.
-        n: Number of clips, at least 1.
-
-    Returns:
-        ``(low, high)``, both in ``[0, 1]``.
-
-    Raises:
-        ValueError: If the counts are out of range.
-
-    Example:
-        >>> low, high = wilson_interval(631, 676)
-        >>> print(f"{low:.3f} to {high:.3f}")
-        0.912 to 0.950
-
-    Source:
-        Wilson, Journal of the American Statistical Association 22 (1927), 209-212.
-    """
-    interval = binomtest(correct, n).proportion_ci(confidence_level=0.95, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
 def wilson(share: float, n: float) -> tuple[float, float]:
     """Return the 95 % Wilson interval of a share that need not be of whole clips, such as a mean over seeds.
 
@@ -112,14 +86,22 @@ def wilson(share: float, n: float) -> tuple[float, float]:
         share: In ``[0, 1]``.
         n: Number of distinct clips, or units, behind it, above 0.
 
+    Returns:
+        ``(low, high)``, both in ``[0, 1]``.
+
+    Raises:
+        ValueError: If the share or the number is out of range.
+
     Example:
         >>> low, high = wilson(631 / 676, 676)
         >>> print(f"{low:.3f} to {high:.3f}")
         0.912 to 0.950
 
     Source:
-        As :func:`wilson_interval`.
+        Wilson, Journal of the American Statistical Association 22 (1927), 209-212.
     """
+    if not (0 <= share <= 1 and n > 0):
+        raise ValueError(f"got a share of {share} of {n} clips, expected 0 to 1 of more than 0")
     centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -186,7 +168,7 @@ def evaluate(
         n=n,
         accuracy=correct / n,
         accuracy_ci95=(
-            wilson_interval(correct, n)
+            wilson(correct / n, n)
             if units is None or len(set(units)) == n
             else interval_by_unit(hits[:, 0].astype(np.float64), np.ones(n), units)
         ),

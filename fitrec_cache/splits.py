@@ -138,8 +138,14 @@ def make_split(
     return Split(rule=rule, seed=seed, train=train, val=val_clips, test=test, notes=tuple(notes))
 
 
-def _leaks(groups: Sequence[str | None], train: Iterable[int], test: Iterable[int]) -> int:
-    known = {groups[i] for i in train} - {None}
+def known_groups(side: Iterable[int], groups: Sequence[str | None]) -> set[str]:
+    """Return the groups of the clips of one side, as far as they are known."""
+    return {group for i in side if (group := groups[i]) is not None}
+
+
+def count_sharing(test: Iterable[int], trained: Iterable[int], groups: Sequence[str | None]) -> int:
+    """Return how many test clips are of a group that training has clips of."""
+    known = known_groups(trained, groups)
     return sum(groups[i] in known for i in test)
 
 
@@ -435,6 +441,6 @@ def _remarks(clips: _Clips, parts: dict[str, set[int]]) -> list[str]:
         notes.append(f"{len(untested)} classes have no test clip: {', '.join(untested)}")
     if untrained := sorted(known - trained):
         notes.append(f"{len(untrained)} classes have no training clip: {', '.join(untrained)}")
-    if leaks := _leaks(clips.groups, parts["train"] | parts["val"], parts["test"]):
+    if leaks := count_sharing(parts["test"], parts["train"] | parts["val"], clips.groups):
         notes.append(f"leaks: {leaks} of {len(parts['test'])} test clips share a group with a training clip")
     return notes

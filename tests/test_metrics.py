@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fitrec_cache.metrics import evaluate, wilson_interval
+from fitrec_cache.metrics import evaluate, wilson
 
 NAMES = ["Curl", "Lunge", "Squat"]
 
@@ -75,13 +75,20 @@ def test_one_class_in_the_test_set():
 
 
 def test_wilson_of_the_papers_best_row():
-    low, high = wilson_interval(631, 676)
+    low, high = wilson(631 / 676, 676)
     assert (round(low, 3), round(high, 3)) == (0.912, 0.950)
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_is_the_closed_formula(counts):
-    assert wilson_interval(*counts) == pytest.approx(wilson_closed_formula(*counts), abs=1e-9)
+    correct, n = counts
+    assert wilson(correct / n, n) == pytest.approx(wilson_closed_formula(correct, n), abs=1e-9)
+
+
+@pytest.mark.parametrize(("share", "n"), [(-0.1, 4), (1.1, 4), (math.nan, 4), (0.5, 0)])
+def test_wilson_refuses_what_is_no_share(share, n):
+    with pytest.raises(ValueError, match="expected 0 to 1 of more than 0"):
+        wilson(share, n)
 
 
 def test_clips_of_one_recording_widen_the_interval():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fitrec_cache import paired
-from fitrec_cache.metrics import wilson_interval
+from fitrec_cache.metrics import wilson
 from fitrec_cache.paired import bootstrap_interval, exact_p, holm
 
 
@@ -45,14 +45,14 @@ def test_holm_by_hand_and_in_any_order():
 def test_the_interval_of_an_accuracy_is_that_of_the_binomial():
     right = np.array([1.0] * 240 + [0.0] * 160)
     low, high = bootstrap_interval(right, np.ones(400), [str(i) for i in range(400)])
-    assert (low, high) == pytest.approx(wilson_interval(240, 400), abs=0.006)
+    assert (low, high) == pytest.approx(wilson(240 / 400, 400), abs=0.006)
 
 
 def test_clips_of_one_group_count_as_one():
     """100 groups of four equal clips: the interval is that of 100 clips, not of 400."""
     right = np.repeat([1.0] * 60 + [0.0] * 40, 4)
     groups = [str(i // 4) for i in range(400)]
-    assert bootstrap_interval(right, np.ones(400), groups) == pytest.approx(wilson_interval(60, 100), abs=0.01)
+    assert bootstrap_interval(right, np.ones(400), groups) == pytest.approx(wilson(60 / 100, 100), abs=0.01)
 
 
 def test_units_of_different_weight_give_the_ratio_estimator():

@@ -72,9 +72,9 @@ def test_clips_in_memory_are_trained_on_as_those_of_a_file(tmp_path, features):
     train_head(out=tmp_path / "memory", features=data, variant="mean", epochs=2)
     assert same(weights_of(tmp_path / "file"), weights_of(tmp_path / "memory"))
     assert run_of(tmp_path / "file") == run_of(tmp_path / "memory")
-    with pytest.raises(UsageError, match="leave backbone and preset out"):
+    with pytest.raises(UsageError, match="leave --backbone and --preset out"):
         train_head(out=tmp_path / "both", features=data, variant="mean", backbone=["net"])
-    with pytest.raises(UsageError, match=r"lrcn learns from frames .*got values of shape \(60, 4, 6\)"):
+    with pytest.raises(UsageError, match=r"lrcn learns from frames .*: got values of shape \(60, 4, 6\)"):
         train_head(out=tmp_path / "other", features=data, variant="lrcn")
 
 
