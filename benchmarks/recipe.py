@@ -2,20 +2,21 @@
 
     python benchmarks/recipe.py CACHE LISTS_DIR --out benchmarks/results/recipe.json
 
-LISTS_DIR has UCF101-style trainlist01-03 and testlist01-03; their test clips are not used at all.
+LISTS_DIR has UCF101-style trainlist01-03 and testlist01-03; their test clips are not used at all. Each change is tested
+against the recipe on the same clips, by groups; the p-values are adjusted for the number of changes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from pathlib import Path
 from typing import Any
 
+from fitrec_cache.paired import holm
 from fitrec_cache.recipes import get_recipe
-from fitrec_cache.sweep import Problem
+from fitrec_cache.sweep import Problem, Right, accuracy
 from fitrec_cache.train import read_settings
 
 #: Name of the change, what is changed. ``attention`` is no setting of a recipe, so it is named apart.
@@ -65,24 +66,31 @@ def main() -> None:
         "n_val": [len(val.targets) for _, val in problem.sides],
         "seeds": args.seeds,
         "base": args.base,
+        "n_distinct": len(problem.units),
         "rows": [],
     }
+    plain: Right = []
     for name, change in CHANGES:
-        if args.only and name not in args.only:
+        if args.only and name not in ("native", *args.only):
             continue
         settings = dict(change)
         attention = settings.pop("attention", None)
         recipe = get_recipe(settings.pop("recipe", "native")).change(**{**read_settings(args.base), **settings})
         started = time.perf_counter()
-        scores = [problem.score(recipe, attention, [seed]) for seed in range(args.seeds)]
+        right = problem.judge(recipe, attention, range(args.seeds))
+        plain = plain or right  # the first row is the recipe itself
         seconds = time.perf_counter() - started
         row = {
             "change": name,
             "settings": change,
-            "val_accuracy": statistics.mean(scores),
+            "val_accuracy": accuracy(right),
+            "p": problem.p_value(right, plain),
             "seconds": round(seconds, 1),
         }
         found["rows"].append(row)
+        changed = found["rows"][1:]
+        for each, p in zip(changed, holm([each["p"] for each in changed]), strict=True):
+            each["p_holm"] = p
         print(f"{row['val_accuracy']:.3f}  {name}  ({seconds:.0f} s)", flush=True)
         args.out.write_text(json.dumps(found, indent=1) + "\n")
 

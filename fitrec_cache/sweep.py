@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fitrec_cache.errors import FitrecError, UsageError, unknown_name
 from fitrec_cache.files import make_folder, write_json
-from fitrec_cache.fit import Side, fit, take_side
+from fitrec_cache.fit import Side, apply_head, fit, take_side
 from fitrec_cache.folds import make_folds
 from fitrec_cache.loading import load_clips
+from fitrec_cache.paired import count_right, exact_p, holm, units_of
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.train import check_seeds
@@ -68,7 +69,8 @@ class SweepReport:
         start: Validation accuracy of the recipe ``native``, with the seed of the tries.
         start_again: The same with the seeds of the finalists, so that they can be compared.
         finalists: The best tries, best first: ``settings``, ``val_accuracy`` in the search, ``val_accuracy_again``
-            with other seeds.
+            with other seeds, and ``p`` of an exact paired test of these against ``native`` by groups, adjusted for the
+            number of finalists. The search chose by the same clips, so that ``p`` is too small rather than too large.
         space: What was searched.
         notes: What a reader of the result must know.
         seconds: Wall time of this call.
@@ -111,14 +113,8 @@ class SweepReport:
 
     @property
     def within_chance(self) -> bool:
-        """Whether as many other validation clips could turn the order of ``native`` and the best finalist round.
-
-        Two standard errors of the difference of two shares, taken as independent: both are judged by the same clips, so
-        that this is a rough measure.
-        """
-        best: float = self.finalists[0]["val_accuracy_again"]
-        variance = sum(p * (1 - p) for p in (best, self.start_again)) / self.n_distinct
-        return abs(best - self.start_again) <= 2 * math.sqrt(variance)
+        """Whether the best finalist cannot be told from ``native`` on these clips, at the usual 5 %."""
+        return bool(self.finalists[0]["p"] >= 0.05)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
@@ -199,7 +195,7 @@ def sweep(
     study = _open_study(optuna, out, problem.name)
     native = get_recipe("native")  # as train-head has it: with few clips for more epochs than a try has
     others = range(1, 1 + _FINAL_SEEDS)
-    start = problem.score(native, None, range(1))
+    start = accuracy(problem.judge(native, None, range(1)))
     done = sum(t.state.is_finished() for t in study.trials)
     with progress_bar(total=trials, unit="try", what="sweep", show=progress) as bar:
         bar.update(min(done, trials))
@@ -212,10 +208,12 @@ def sweep(
         raise UsageError("no try was finished: give more --trials")
     different = {json.dumps(t.params, sort_keys=True): t for t in sorted(complete, key=lambda t: t.value)}
     best = sorted(different.values(), key=lambda t: -t.value)[:finalists]
-    again = [problem.score_or_none(*problem.recipe(t.params), others) for t in best]
-    ranked = sorted([(t, value) for t, value in zip(best, again, strict=True) if value is not None], key=_by_value)
+    again = [(t, problem.judge_or_none(*problem.recipe(t.params), others)) for t in best]
+    ranked = sorted([(t, right) for t, right in again if right], key=lambda pair: -accuracy(pair[1]))
     if not ranked:
         raise UsageError("the best tries diverged with other seeds: give more --trials")
+    start_again = problem.judge(native, None, others)
+    p_values = holm([problem.p_value(right, start_again) for _, right in ranked])
     report = SweepReport(
         out=str(out),
         variant=variant,
@@ -223,13 +221,14 @@ def sweep(
         sources=tuple(_source(cache, features, backbone, preset, rule, seed) for rule in split),
         splits=tuple(problem.splits),
         n_val=sum(len(val.targets) for _, val in problem.sides),
-        n_distinct=problem.n_distinct,
+        n_distinct=len(problem.units),
         tries={"finished": len(complete), "given_up": sum(t.state.name == "PRUNED" for t in study.trials)},
         start=start,
-        start_again=problem.score(native, None, others),
+        start_again=accuracy(start_again),
         finalists=tuple(
-            {"settings": problem.settings(t.params), "val_accuracy": t.value, "val_accuracy_again": value}
-            for t, value in ranked
+            {"settings": problem.settings(t.params), "val_accuracy": t.value, "val_accuracy_again": accuracy(right)}
+            | {"p": p}
+            for (t, right), p in zip(ranked, p_values, strict=True)
         ),
         space=dict(SPACE),
         notes=tuple(problem.notes),
@@ -239,24 +238,35 @@ def sweep(
     return report
 
 
+Right = list[NDArray[np.bool_]]
+"""Which clips of a validation side a trained head has right, for each seed and split: those of the first seed first."""
+
+
+def accuracy(right: Right) -> float:
+    """Return the validation accuracy, averaged over splits and seeds."""
+    return float(np.mean([each.mean() for each in right]))
+
+
 class Problem:
     """The clips, the splits, and how good a recipe is on their validation sides.
 
     Attributes:
         backbone: Names of the features.
         sides: The training and the validation side of each split; test sides are never kept.
+        judged: Ids of the validation clips of each split.
+        units: The group that each validation clip belongs to and is tested with, or itself.
         splits: What each split is.
         notes: That clips tested by one split are looked at in another, if some are.
-        n_distinct: Number of different clips on the validation sides.
     """
 
     def __init__(self, *, variant: str, backbone: str, n_classes: int, epochs: int) -> None:
         self.variant, self.backbone, self.n_classes, self.epochs = variant, backbone, n_classes, epochs
         self.sides: list[tuple[Side, Side]] = []
+        self.judged: list[list[str]] = []
+        self.units: dict[str, str] = {}
         self.splits: list[str] = []
         self.notes: list[str] = []
         self.data_sha256 = ""
-        self.n_distinct = 0
 
     @classmethod
     def load(
@@ -281,7 +291,6 @@ class Problem:
         clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups, "extra": data.extra}
         seen: set[int] = set()
         tested: set[int] = set()
-        judged: set[int] = set()
         for rule in split:
             for number in seed:
                 for fold in make_folds(rule, **clips, seed=number):  # type: ignore[arg-type]
@@ -289,12 +298,13 @@ class Problem:
                     train, val = (take_side(data.values, targets, side) for side in sides)
                     problem.sides.append((train, val))
                     problem.splits.append(" ".join(p for p in (fold.split.rule, fold.name, f"seed {number}") if p))
-                    judged.update(fold.split.val.tolist())
+                    problem.judged.append([data.clip_ids[i] for i in fold.split.val])
                     seen.update(np.concatenate(sides).tolist())
                     tested.update(fold.split.test.tolist())
         if twice := {name for name in problem.splits if problem.splits.count(name) > 1}:
             raise UsageError(f"split {min(twice)} is asked for twice: expected each once (auto is group or random)")
-        problem.n_distinct = len(judged)
+        units = dict(zip(data.clip_ids, units_of(data.clip_ids, data.groups), strict=True))
+        problem.units = {clip: units[clip] for side in problem.judged for clip in side}
         if both := len(seen & tested):
             problem.notes.append(
                 f"{both} of {len(tested)} clips that one of these splits tests are in training or validation of "
@@ -320,9 +330,12 @@ class Problem:
         settings["draw"] = round(settings["draw"] * frames)
         return settings
 
-    def score(self, recipe: Recipe, attention: str | None, seeds: Sequence[int], report: Any = None) -> float:
-        """Return the validation accuracy, averaged over splits and seeds."""
-        found = []
+    def judge(self, recipe: Recipe, attention: str | None, seeds: Sequence[int], report: Any = None) -> Right:
+        """Train by a recipe, for each seed on each split, and return which validation clips come out right.
+
+        ``report`` is called after each training with the accuracy so far and the number of trainings.
+        """
+        found: Right = []
         for number in seeds:
             for train, val in self.sides:
                 config = recipe.head_config(
@@ -334,17 +347,33 @@ class Problem:
                     attention=attention,
                 )
                 fitted = fit(train, val, config=config, recipe=recipe.change(refit=False), seed=number)
-                found.append(fitted.best["val_accuracy"])
+                logits, _ = apply_head(fitted.judge, val.values.numpy(), np.arange(len(val.targets)))
+                found.append((logits.argmax(dim=1) == val.targets).numpy())
                 if report is not None:
-                    report(float(np.mean(found)), len(found))
-        return float(np.mean(found))
+                    report(accuracy(found), len(found))
+        return found
 
-    def score_or_none(self, recipe: Recipe, attention: str | None, seeds: Sequence[int]) -> float | None:
-        """Return the score, or None if a training diverges."""
+    def judge_or_none(self, recipe: Recipe, attention: str | None, seeds: Sequence[int]) -> Right | None:
+        """Return what :meth:`judge` does, or None if a training diverges."""
         try:
-            return self.score(recipe, attention, seeds)
+            return self.judge(recipe, attention, seeds)
         except UsageError:
             return None
+
+    def p_value(self, ours: Right, theirs: Right) -> float:
+        """Return the p-value of the exact paired test of two recipes that were judged with the same number of seeds.
+
+        A clip of several splits counts as one, and clips of one group together.
+        """
+        (mine, _, units), (other, _, _) = (
+            count_right((clips, [self.units[clip] for clip in clips], right) for clips, right in self._by_split(each))
+            for each in (ours, theirs)
+        )
+        return exact_p(mine - other, list(units.values()))
+
+    def _by_split(self, right: Right) -> Iterator[tuple[list[str], NDArray[np.bool_]]]:
+        seeds = len(right) // len(self.judged)
+        return zip(self.judged * seeds, right, strict=True)
 
     def objective(self, optuna: Any) -> Any:
         """Return the function that optuna calls with a trial."""
@@ -358,7 +387,7 @@ class Problem:
                     raise optuna.TrialPruned
 
             try:
-                return self.score(recipe, attention, range(1), report)
+                return accuracy(self.judge(recipe, attention, range(1), report))
             except UsageError as error:  # a recipe that diverges is a bad one, not a wrong use
                 raise optuna.TrialPruned(str(error)) from error
 
@@ -419,10 +448,6 @@ def _open_study(optuna: Any, out: Path, name: str) -> Any:
         sampler=optuna.samplers.TPESampler(seed=done, n_startup_trials=15),  # goes on, does not begin again
         pruner=optuna.pruners.MedianPruner(n_startup_trials=10, n_warmup_steps=0),
     )
-
-
-def _by_value(pair: tuple[Any, float]) -> float:
-    return -pair[1]
 
 
 def _best_value(study: Any) -> float:

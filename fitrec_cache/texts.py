@@ -204,9 +204,16 @@ def sweep_text(report: SweepReport) -> str:
         f"validation accuracy: {report.start:.1%} with --recipe native, {best['val_accuracy']:.1%} found, the best "
         f"of {report.tries['finished']}; with other seeds {report.start_again:.1%} and "
         f"{best['val_accuracy_again']:.1%}",
-        f"this difference is within chance at {report.n_distinct} different clips" if report.within_chance else "",
+        _told_from_native(report),
         report.commands if report.beaten else "no try did better than --recipe native with other seeds: keep it",
     )
+
+
+def _told_from_native(report: SweepReport) -> str:
+    p = f"exact paired test by groups, p = {report.finalists[0]['p']:.2g}, {report.n_distinct} different clips"
+    if report.within_chance:
+        return f"this difference is not told from chance ({p})"
+    return f"this difference is told from chance ({p}), but the search chose by these clips: test it once on others"
 
 
 def check_text(report: CheckReport) -> str:

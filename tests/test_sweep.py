@@ -16,6 +16,7 @@ from fitrec_cache.cli import app
 from fitrec_cache.errors import FitrecError, UsageError
 from fitrec_cache.recipes import get_recipe
 from fitrec_cache.sweep import sweep
+from fitrec_cache.texts import sweep_text
 from fitrec_cache.train import train_head
 
 FAST = {"variant": "mean", "epochs": 3, "trials": 4, "finalists": 2, "split": ["group"], "seed": [0, 1]}
@@ -66,13 +67,43 @@ def test_there_is_a_command_a_split_with_features_and_seeds(tmp_path, cache_fold
     assert words[-2:] == ["--out", str(tmp_path / "a b" / "trained-2")]
 
 
-@pytest.mark.parametrize(("best", "within"), [(0.55, True), (0.70, False)])
-def test_a_small_gain_is_within_chance(tmp_path, features, best, within):
+def test_recipes_are_compared_clip_by_clip_and_by_groups(features):
+    """The p-value is that of the sign test: with k units won and none lost, 2 / 2^k."""
+    problem = module.Problem.load(variant="mean", features=features, split=["group"], seed=[0, 1], epochs=1)
+    # of two splits; a group's clips are one unit, whichever split judges them
+    groups = sorted({problem.units[clip] for side in problem.judged for clip in side})
+    won = set(groups[1:])
+    theirs = [np.zeros(len(side), dtype=bool) for side in problem.judged] * 3  # three seeds
+    ours = [np.array([problem.units[clip] in won for clip in side]) for side in problem.judged] * 3
+    assert problem.p_value(ours, theirs) == pytest.approx(2 / 2 ** len(won))
+    assert 1 < len(won) < len(problem.units)
+    assert problem.p_value(theirs, theirs) == 1
+
+
+def test_what_is_judged_is_what_training_saw_last(features, monkeypatch):
+    problem = module.Problem.load(variant="mean", features=features, split=["group"], seed=[0], epochs=3)
+    fitted, fit = [], module.fit
+    monkeypatch.setattr(module, "fit", lambda *a, **k: fitted.append(fit(*a, **k)) or fitted[-1])
+    right = problem.judge(get_recipe("native").change(epochs=3), None, [0, 1])
+    assert [each.mean() for each in right] == pytest.approx([f.best["val_accuracy"] for f in fitted])
+    assert module.accuracy(right) == pytest.approx(np.mean([f.best["val_accuracy"] for f in fitted]))
+    assert 0 < module.accuracy(right) < 1
+
+
+@pytest.mark.parametrize(("p", "within"), [(0.05, True), (0.049, False)])
+def test_what_the_test_says_is_told(tmp_path, features, p, within):
     report = sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 1})
-    # 200 clips: one standard error of the difference is 0.05 at shares of one half
-    finalists = ({"settings": {}, "val_accuracy_again": best},)
-    changed = replace(report, n_val=800, n_distinct=200, start_again=0.5, finalists=finalists)  # each in four splits
+    changed = replace(report, finalists=({**report.finalists[0], "p": p},))
     assert changed.within_chance is within
+    assert ("this difference is not told from chance" in sweep_text(changed)) is within
+    assert ("test it once on others" in sweep_text(changed)) is not within
+
+
+def test_p_values_are_adjusted_for_all_finalists(tmp_path, features, monkeypatch):
+    p_values = iter([0.01, 0.5])
+    monkeypatch.setattr(module.Problem, "p_value", lambda *_: next(p_values))
+    report = sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 6})
+    assert [f["p"] for f in report.finalists] == pytest.approx([0.02, 0.5])
 
 
 def test_what_the_test_labels_are_changes_nothing(tmp_path, features):
@@ -100,8 +131,8 @@ def test_what_the_test_labels_are_changes_nothing(tmp_path, features):
 def test_a_search_goes_on_where_it_was(tmp_path, features, monkeypatch):
     sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 3})
     scored = []
-    score = module.Problem.score
-    monkeypatch.setattr(module.Problem, "score", lambda self, *a: scored.append(a) or score(self, *a))
+    judge = module.Problem.judge
+    monkeypatch.setattr(module.Problem, "judge", lambda self, *a: scored.append(a) or judge(self, *a))
     report = sweep(out=tmp_path / "sweep", features=features, **FAST)
     assert report.tries["finished"] + report.tries["given_up"] == 4
     finalists = min(2, report.tries["finished"])
@@ -136,17 +167,17 @@ def test_a_split_twice_is_refused_and_a_clip_of_two_splits_counts_once(tmp_path,
 
 
 def test_a_finalist_that_diverges_is_left_out(tmp_path, features, monkeypatch):
-    score = module.Problem.score
+    judge = module.Problem.judge
 
-    def scored(self, recipe, attention, seeds, report=None):
+    def judged(self, recipe, attention, seeds, report=None):
         if list(seeds) == [1, 2, 3] and recipe != get_recipe("native"):
             refused.append(recipe)
             if len(refused) == 1:
                 raise UsageError("training diverged")
-        return score(self, recipe, attention, seeds, report)
+        return judge(self, recipe, attention, seeds, report)
 
     refused = []
-    monkeypatch.setattr(module.Problem, "score", scored)
+    monkeypatch.setattr(module.Problem, "judge", judged)
     report = sweep(out=tmp_path / "sweep", features=features, **FAST)
     assert len(refused) == 2
     assert len(report.finalists) == 1
@@ -154,15 +185,16 @@ def test_a_finalist_that_diverges_is_left_out(tmp_path, features, monkeypatch):
 
 @pytest.mark.parametrize("native", [0.0, 1.0])
 def test_native_is_judged_by_the_seeds_of_the_finalists(tmp_path, features, monkeypatch, native):
-    score, asked = module.Problem.score, []
+    judge, asked = module.Problem.judge, []
 
-    def scored(self, recipe, attention, seeds, report=None):
+    def judged(self, recipe, attention, seeds, report=None):
+        right = judge(self, recipe, attention, seeds, report)
         if recipe == get_recipe("native"):  # with its steps: the one that train-head has
             asked.append(list(seeds))
-            return native
-        return score(self, recipe, attention, seeds, report)
+            return [np.full_like(each, native) for each in right]
+        return right
 
-    monkeypatch.setattr(module.Problem, "score", scored)
+    monkeypatch.setattr(module.Problem, "judge", judged)
     report = sweep(out=tmp_path / "sweep", features=features, **FAST | {"variant": "vit-lstm", "trials": 2})
     assert asked == [[0], [1, 2, 3]]
     assert (report.start_again, report.beaten) == (native, native == 0.0)
