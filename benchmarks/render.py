@@ -287,19 +287,19 @@ def _range(values: Any) -> str:
 
 
 def recipe() -> str:
-    result = json.loads((ROOT / "benchmarks/results/recipe.json").read_text())
-    n = ", ".join(str(k) for k in result["n_val"])
-    lines = [
-        f"| change to `native` ({result['variant']}, {result['backbone']}) | validation accuracy (n = {n}) |",
-        "|---|---|",
-    ]
+    """Single changes of the recipe, best first, each tested against it on the same clips."""
+    result = _result("recipe")
     base = result["rows"][0]["val_accuracy"]
-    start = ", with " + ", ".join(result["base"]) if result["base"] else ""
+    rows = []
     for row in sorted(result["rows"], key=lambda r: -r["val_accuracy"]):
-        gain = "" if row["change"] == "native" else f" ({100 * (row['val_accuracy'] - base):+.1f} points)"
-        name = f"**none**{start}" if row["change"] == "native" else row["change"]
-        lines.append(f"| {name} | {row['val_accuracy']:.1%}{gain} |")
-    return "\n".join(lines)
+        if row is result["rows"][0]:
+            rows.append(["**" + ", with ".join(["none", *result["base"]]) + "**", f"{base:.1%}", ""])
+            continue
+        gain = 100 * (row["val_accuracy"] - base)
+        rows.append([row["change"], f"{row['val_accuracy']:.1%} ({gain:+.1f} points)", f"{row['p_holm']:.2g}"])
+    n = ", ".join(str(k) for k in result["n_val"])
+    model = f"{result['variant']}, {result['backbone']}"
+    return table([f"change to `native` ({model})", f"validation accuracy (n = {n})", "adjusted p"], rows)
 
 
 def features() -> str:
