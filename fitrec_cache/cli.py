@@ -6,13 +6,16 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from fitrec_cache import __version__, texts
 from fitrec_cache.errors import FitrecError, UsageError
 from fitrec_cache.variants import VARIANTS
+
+if TYPE_CHECKING:
+    from fitrec_cache.timeline import Moment, Segment
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -314,6 +317,68 @@ def predict(
     _show([p.to_dict() for p in found], as_json, lambda: texts.predict_text(found, picture))
     if any(p.reason for p in found):
         raise typer.Exit(1)
+
+
+@app.command()
+def watch(
+    source: Annotated[
+        str, typer.Argument(help="Video file of any length, camera, camera:1, or an address such as rtsp://...")
+    ],
+    *,
+    run: Annotated[Path, typer.Option(help="Run folder that train-head made; the seeds in it answer together.")],
+    seconds: Annotated[
+        float | None, typer.Option(help="Length of a window.", show_default="that of the clips trained on")
+    ] = None,
+    every: Annotated[
+        float | None, typer.Option(help="Seconds from one window to the next.", show_default="half of --seconds")
+    ] = None,
+    backbone: Annotated[
+        list[str], typer.Option(help="NAME=WEIGHTS, where weights are no longer where they were; repeatable.")
+    ] = [],  # noqa: B006
+    table: Annotated[Path | None, typer.Option(help="CSV of the segments.")] = None,
+    subtitles: Annotated[Path | None, typer.Option(help="The segments as .srt, for a video player.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="PNG of the probabilities over time.")] = None,
+    format: Annotated[str | None, typer.Option(help="FFmpeg's input format of a device, such as dshow.")] = None,
+    live: Annotated[
+        bool | None,
+        typer.Option(help="Skip windows that come too fast.", show_default="of cameras and streams that do not wait"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on where weights or versions here differ from those of training.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON a window, as it is answered.")] = False,
+) -> None:
+    """Recognise what is done when, in a long video or live; Ctrl-C ends it and keeps what was answered.
+
+    Example: fitrec-cache watch training.mp4 --run runs/lstm --picture timeline.png
+    """
+    from fitrec_cache.watch import watch as call
+
+    def tell(moment: Moment, ended: Segment | None) -> None:
+        if as_json:
+            print(json.dumps(moment.to_dict()), flush=True)
+        elif ended is not None:
+            print(texts.segment_text(ended), flush=True)
+
+    report = call(
+        source,
+        run=run,
+        seconds=seconds,
+        every=every,
+        backbone=backbone,
+        table=table,
+        subtitles=subtitles,
+        picture=picture,
+        format=format,
+        live=live,
+        device=device,
+        force=force,
+        progress=not as_json,
+        tell=tell,
+    )
+    if not as_json:
+        print(texts.watch_text(report))
 
 
 @app.command()

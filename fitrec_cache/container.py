@@ -49,7 +49,7 @@ class Video:
         self.path = path
         self._container = av.open(str(path), metadata_errors="replace")
         try:
-            self.stream = _stream(self._container)
+            self.stream = video_stream(self._container)
             self.description = _describe(self._container, self.stream)
             self.claimed = self.stream.frames
             self.time_base = self.stream.time_base or Fraction(1, 1000)
@@ -80,7 +80,7 @@ class Video:
             yield from self._kept
             return
         with av.open(str(self.path), metadata_errors="replace") as again:
-            yield from self._demux(again, _stream(again))
+            yield from self._demux(again, video_stream(again))
 
     def _demux(self, container: av.container.InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
         try:
@@ -105,7 +105,7 @@ def _check_file(path: Path) -> None:
         raise VideoError("file is empty (0 bytes)")
 
 
-def _stream(container: av.container.InputContainer) -> VideoStream:
+def video_stream(container: av.container.InputContainer) -> VideoStream:
     """Return the first stream of moving pictures; cover art is not one."""
     art = av.stream.Disposition.attached_pic
     streams = [s for s in container.streams.video if not s.disposition & art]

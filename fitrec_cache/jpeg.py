@@ -27,10 +27,11 @@ MOST_PIXELS = 7680 * 4320
 
 def encode_frames(frames: NDArray[np.uint8]) -> list[bytes]:
     """Encode frames ``(T, H, W, 3)`` uint8 RGB as T JPEG files."""
-    return [_encode(frame) for frame in frames]
+    return [encode_frame(frame) for frame in frames]
 
 
-def _encode(frame: NDArray[np.uint8]) -> bytes:
+def encode_frame(frame: NDArray[np.uint8]) -> bytes:
+    """Encode one frame ``(H, W, 3)`` uint8 RGB as a JPEG file."""
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, "JPEG", quality=QUALITY, subsampling="4:2:0")
     return buffer.getvalue()

@@ -76,6 +76,16 @@ class Features:
         except UsageError:  # too many pairs, or no yardstick: `audit`, which the verdict then names, says what to do
             return None
 
+    def clip_seconds(self) -> float | None:
+        """Return the median length of the clips, by the times of their frames; None where these do not tell.
+
+        T frames lie at 1 to T of T + 1 equal parts of a clip, so from first to last they span T - 1 of them.
+        """
+        t = self.pts_seconds.shape[1]
+        spans = self.pts_seconds[:, -1] - self.pts_seconds[:, 0]  # (N,)
+        known = spans[np.isfinite(spans) & (spans > 0)]
+        return round(float(np.median(known)) * (t + 1) / (t - 1), 2) if known.size else None
+
     def take(self, clips: NDArray[np.int64]) -> Features:
         """Return some of the clips, by number."""
         return replace(

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from fitrec_cache.backbone import Backbone, load_backbone
 from fitrec_cache.cache import lacking
-from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip
+from fitrec_cache.decoding import DecodeJob, DecoderPool
 from fitrec_cache.errors import MismatchError, UsageError, WeightsError, unknown_name
 from fitrec_cache.extract import frame_identity
 from fitrec_cache.files import check_writable
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pixels import to_pixels
 from fitrec_cache.runs import Run, read_runs
-from fitrec_cache.store import digest
 from fitrec_cache.variants import VARIANTS, HeadConfig
 
 #: Each source is a backbone of its own: nobody puts more side by side.
@@ -111,17 +110,10 @@ def predict(
         if picture.suffix.lower() != ".png":
             raise UsageError(f"--picture {picture}: expected a name that ends in .png")
         check_writable(picture, "--picture")
-    runs = read_runs(run)
-    sources = _sources(runs[0])
-    given = {b.partition("=")[0]: b for b in backbone}
-    pipelines = [_Pipeline(s, given, device=device, force=force) for s in sources]
-    _check_fit(runs[0], pipelines)
-    used = {p.backbone.name for p in pipelines if p.backbone is not None}
-    for name in sorted(given.keys() - used):
-        raise unknown_name("backbone of this run", name, used)
+    recogniser = Recogniser(run, backbone=backbone, device=device, force=force)
     shown = _Pictures()
     with DecoderPool(workers=1, clip_seconds=clip_seconds) as pool:
-        found = [_one(path, runs, pipelines, pool, top, shown) for path in videos]
+        found = [_one(path, recogniser, pool, top, shown) for path in videos]
     if picture is not None:
         _draw(picture, shown)
     return found
@@ -214,39 +206,78 @@ def _check_fit(run: Run, pipelines: Sequence[_Pipeline]) -> None:
         )
 
 
-def _one(
-    path: Path, runs: Sequence[Run], pipelines: Sequence[_Pipeline], pool: DecoderPool, top: int, shown: _Pictures
-) -> Prediction:
-    stored: dict[str, StoredClip] = {}
-    parts: list[NDArray[Any]] = []
-    for pipeline in pipelines:
-        settings = pipeline.frames
-        key = digest(settings)
-        if key not in stored:
-            job = DecodeJob(path=path, samples=settings["samples"], short_side=settings["short_side"])
-            outcome = pool.submit(job)()
-            if isinstance(outcome, str):
-                return Prediction(path=str(path), reason=outcome)
-            stored[key] = outcome
-        parts.append(pipeline(decode_frames(stored[key].jpegs)))
-    values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-    x = torch.from_numpy(values)[None]  # (1, T, ...)
-    x = x if x.dtype == torch.uint8 else x.float()
-    answers = [_answer(run, x) for run in runs]
-    probabilities = torch.stack([a.probabilities for a in answers]).mean(dim=0)  # (K,)
-    attention = torch.stack([a.attention for a in answers]).mean(dim=0)  # (T,)
-    labels = runs[0].labels
-    best = probabilities.topk(min(top, len(labels)))
-    clip = next(iter(stored.values()))
-    prediction = Prediction(
-        path=str(path),
-        top=tuple((labels[i], float(p)) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)),
-        attention=tuple(zip(clip.pts_seconds, attention.tolist(), strict=True)),
-        unknown=sum(a.unknown for a in answers) > len(answers) / 2,
-        heads=len(runs),
-    )
+class Recogniser:
+    """A trained head, or several seeds of one, with the pipeline before it.
+
+    Args:
+        run: As for :func:`predict`, and so are the others; the same errors are raised.
+        backbone: ``NAME=WEIGHTS``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        force: Go on where the pipeline here differs.
+
+    Attributes:
+        runs: The heads.
+        samples: Frames of a clip, ``T``.
+        short_sides: At what sizes, in pixels of the short side, frames must be given.
+        labels: The classes.
+        clip_seconds: Median length of the clips the head was trained on; None where that is not known.
+    """
+
+    def __init__(self, run: Path, *, backbone: Sequence[str] = (), device: str = "auto", force: bool = False) -> None:
+        self.runs = read_runs(run)
+        given = {b.partition("=")[0]: b for b in backbone}
+        self._pipelines = [_Pipeline(s, given, device=device, force=force) for s in _sources(self.runs[0])]
+        _check_fit(self.runs[0], self._pipelines)
+        used = {p.backbone.name for p in self._pipelines if p.backbone is not None}
+        for name in sorted(given.keys() - used):
+            raise unknown_name("backbone of this run", name, used)
+        self.samples: int = self._pipelines[0].frames["samples"]
+        self.short_sides: list[int] = list(dict.fromkeys(p.frames["short_side"] for p in self._pipelines))
+        self.labels = self.runs[0].labels
+        length = self.runs[0].settings.get("clip_seconds")
+        self.clip_seconds = float(length) if isinstance(length, (int, float)) and 0 < length < 1e6 else None
+
+    def __call__(
+        self, jpegs: Mapping[int, Sequence[bytes]], pts_seconds: Sequence[float], *, path: str, top: int
+    ) -> Prediction:
+        """Return what the heads say of one clip.
+
+        Args:
+            jpegs: By short side: its T frames, as the frame store keeps them.
+            pts_seconds: Times of the frames.
+            path: Of the video.
+            top: Number of labels to return.
+        """
+        parts = [pipeline(decode_frames(jpegs[pipeline.frames["short_side"]])) for pipeline in self._pipelines]
+        values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        x = torch.from_numpy(values)[None]  # (1, T, ...)
+        x = x if x.dtype == torch.uint8 else x.float()
+        answers = [_answer(run, x) for run in self.runs]
+        probabilities = torch.stack([a.probabilities for a in answers]).mean(dim=0)  # (K,)
+        attention = torch.stack([a.attention for a in answers]).mean(dim=0)  # (T,)
+        best = probabilities.topk(min(top, len(self.labels)))
+        return Prediction(
+            path=path,
+            top=tuple(
+                (self.labels[i], float(p)) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            ),
+            attention=tuple(zip(pts_seconds, attention.tolist(), strict=True)),
+            unknown=sum(a.unknown for a in answers) > len(answers) / 2,
+            heads=len(self.runs),
+        )
+
+
+def _one(path: Path, recogniser: Recogniser, pool: DecoderPool, top: int, shown: _Pictures) -> Prediction:
+    jpegs: dict[int, list[bytes]] = {}
+    times: list[float] = []
+    for side in recogniser.short_sides:
+        outcome = pool.submit(DecodeJob(path=path, samples=recogniser.samples, short_side=side))()
+        if isinstance(outcome, str):
+            return Prediction(path=str(path), reason=outcome)
+        jpegs[side], times = outcome.jpegs, outcome.pts_seconds
+    prediction = recogniser(jpegs, times, path=str(path), top=top)
     shown.predictions.append(prediction)
-    shown.frames.append(decode_frames(clip.jpegs).permute(0, 2, 3, 1).numpy())
+    shown.frames.append(decode_frames(jpegs[recogniser.short_sides[0]]).permute(0, 2, 3, 1).numpy())
     return prediction
 
 

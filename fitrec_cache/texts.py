@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fitrec_cache.reproduce import ReproduceReport
     from fitrec_cache.results import TrainReport
     from fitrec_cache.sweep import SweepReport
+    from fitrec_cache.timeline import Segment
+    from fitrec_cache.watch import WatchReport
 
 
 def _size(n_bytes: float) -> str:
@@ -99,6 +101,23 @@ def predict_text(found: list[Prediction], picture: Path | None) -> str:
         lines += ["  unknown: no class is probable enough; the nearest are"] * p.unknown
         lines += [f"  {probability:6.1%}  {label}" for label, probability in p.top]
     return _lines(lines, f"picture: {picture}" if picture and any(p.top for p in found) else "")
+
+
+def segment_text(segment: Segment) -> str:
+    """Return what was done from when to when."""
+    from fitrec_cache.timeline import clock
+
+    return f"{clock(segment.start)} to {clock(segment.end)}  {segment.text} {segment.probability:.0%}"
+
+
+def watch_text(report: WatchReport) -> str:
+    """Return the last segment, and how it was looked at."""
+    windows = f"{report.windows} windows of {report.seconds:g} s, one every {report.every:g} s"
+    return _lines(
+        [segment_text(s) for s in report.segments[-1:]],
+        windows + (f"; {report.skipped} skipped, as they came faster than answers" if report.skipped else ""),
+        [f"written: {path}" for path in report.files],
+    )
 
 
 def info_text(report: InfoReport) -> str:

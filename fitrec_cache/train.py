@@ -308,7 +308,7 @@ class _Trainer:
             outputs["unknown_logits"], _ = apply_head(fitted.head, job.strangers.values, everyone)
         result = self._result(job, fitted, calibration, outputs)
         run = self.describe(job) | {"calibration": calibration.to_dict(), "versions": _versions()}
-        run["threads"] = torch.get_num_threads()
+        run |= {"threads": torch.get_num_threads(), "clip_seconds": data.clip_seconds()}
         metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
         metrics |= {"labels": job.class_names, "history": fitted.history}
         metrics.pop("out")

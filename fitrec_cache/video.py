@@ -124,7 +124,7 @@ def _decode(video: Video, indices: NDArray[np.int64], short_side: int) -> _Pass:
         seen.interlaced = seen.interlaced or bool(frame.interlaced_frame)
         seen.times.append(frame.time)
         if number in wanted:
-            seen.pictures[number] = _picture(frame, video.stream, short_side)
+            seen.pictures[number] = picture(frame, video.stream, short_side)
     return seen
 
 
@@ -205,22 +205,22 @@ def _decode_stretch(
             seen.verified = (seen.verified or 0) + 1
             seen.interlaced = seen.interlaced or bool(frame.interlaced_frame)
             if frame.pts in numbers:
-                seen.pictures[numbers[frame.pts]] = _picture(frame, video.stream, short_side)
+                seen.pictures[numbers[frame.pts]] = picture(frame, video.stream, short_side)
     except av.InvalidDataError:
         return False
     return next(expected, None) is None
 
 
-def _picture(frame: VideoFrame, stream: VideoStream, short_side: int) -> NDArray[np.uint8]:
+def picture(frame: VideoFrame, stream: VideoStream, short_side: int) -> NDArray[np.uint8]:
     """Convert one frame to RGB ``(H, W, 3)``: scaled down if larger than wanted, square pixels, upright."""
     ratio = stream.sample_aspect_ratio
     width = frame.width * float(ratio) if ratio else float(frame.width)
     scale = min(1.0, short_side / min(width, frame.height))
     size = max(1, round(width * scale)), max(1, round(frame.height * scale))
-    picture: NDArray[Any] = frame.reformat(
+    coded: NDArray[Any] = frame.reformat(
         width=size[0], height=size[1], format="rgb24", interpolation="BICUBIC"
     ).to_ndarray()
-    return np.ascontiguousarray(_as_shown(picture, _display_matrix(frame)))
+    return np.ascontiguousarray(_as_shown(coded, _display_matrix(frame)))
 
 
 def _display_matrix(frame: VideoFrame) -> NDArray[np.int32]:

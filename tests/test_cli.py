@@ -21,6 +21,7 @@ COMMANDS = {
     "sweep": "sweep",
     "reproduce": "reproduce",
     "predict": "predict",
+    "watch": "watch",
     "info": "info",
     "pack": "pack",
     "check": "check",
@@ -68,7 +69,7 @@ def parameters(function, *, without=()):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_has_the_names_order_and_defaults_of_its_function(name):
     function = getattr(importlib.import_module(f"fitrec_cache.{COMMANDS[name]}"), name)
-    assert parameters(getattr(cli, name), without=("as_json",)) == parameters(function, without=("progress",))
+    assert parameters(getattr(cli, name), without=("as_json",)) == parameters(function, without=("progress", "tell"))
 
 
 @pytest.mark.parametrize(

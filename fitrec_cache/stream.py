@@ -1,0 +1,215 @@
+"""Read a video from front to back while it comes: a file of any length, a camera, a stream from the network."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.video.frame import VideoFrame
+
+from fitrec_cache.container import video_stream
+from fitrec_cache.errors import UsageError, VideoError
+from fitrec_cache.jpeg import encode_frame
+from fitrec_cache.video import picture
+from fitrec_cache.windows import Windows
+
+#: A network that is silent for longer, in seconds, is given up.
+SILENCE = 10.0
+
+#: By so much, in seconds, may a time stamp be earlier than the one before: such a frame is left out.
+_JITTER = Fraction(1)
+
+#: Schemes of what comes at its own pace, whether it is read or not.
+_LIVE_SCHEMES = ("rtsp", "rtsps", "rtp", "rtmp", "rtmps", "udp", "tcp", "srt")
+
+_CAMERA = re.compile(r"camera(?::(\d+))?")
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to open.
+
+    Attributes:
+        name: A file, a device or an address, as FFmpeg takes it.
+        format: FFmpeg's name of the input format; None where the content says it.
+        live: Whether it comes at its own pace, so that what is not looked at in time is lost.
+        options: FFmpeg's options.
+    """
+
+    name: str
+    format: str | None = None
+    live: bool = False
+    options: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowClip:
+    """The sampled frames of one window.
+
+    Attributes:
+        start: Seconds since the first frame of the stream.
+        end: The same.
+        pts_seconds: T times of the frames, since the first frame of the stream.
+        jpegs: By short side in pixels: T encoded frames.
+    """
+
+    start: float
+    end: float
+    pts_seconds: tuple[float, ...]
+    jpegs: dict[int, list[bytes]]
+
+
+def find_source(text: str, *, format: str | None = None) -> Source:
+    """Return what a user means: a file, ``camera`` or ``camera:N``, or an address such as ``rtsp://...``.
+
+    Args:
+        text: As given.
+        format: FFmpeg's input format for a device, such as ``dshow``; then ``text`` goes to FFmpeg as it is.
+
+    Raises:
+        UsageError: If there is no such file, or cameras go by other names on this system.
+    """
+    if format is not None:
+        return Source(text, format, live=True)
+    if camera := _CAMERA.fullmatch(text):
+        number = camera[1] or "0"
+        if sys.platform == "darwin":  # the default rate is one that many cameras refuse
+            return Source(number, "avfoundation", live=True, options=(("framerate", "30"),))
+        if sys.platform == "linux":
+            return Source(f"/dev/video{number}", "v4l2", live=True)
+        raise UsageError(f"{text}: cameras have names on this system: --format dshow 'video=NAME OF THE CAMERA'")
+    if scheme := _SCHEME.match(text):
+        return Source(text, live=scheme[1].lower() in _LIVE_SCHEMES)
+    if not Path(text).exists() or Path(text).is_dir():
+        raise UsageError(f"no such file: {text}. Expected a video, camera, camera:1, or an address such as rtsp://...")
+    return Source(text)
+
+
+class Stream:
+    """An opened source; use as a context manager.
+
+    Args:
+        source: What :func:`find_source` returned.
+
+    Attributes:
+        damaged: Frames and packets so far that did not decode.
+
+    Raises:
+        VideoError: If it cannot be opened or has no moving pictures.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.damaged = 0
+        self._source = source
+        self._size: tuple[int, int] | None = None
+        silence = SILENCE if _SCHEME.match(source.name) else None
+        try:
+            self._container = av.open(
+                source.name,
+                format=source.format,
+                options=dict(source.options),
+                timeout=silence,
+                metadata_errors="replace",
+            )
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise self._failed("opened", error) from error
+        try:
+            self._stream = video_stream(self._container)
+        except BaseException:
+            self._container.close()
+            raise
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._container.close()
+
+    def _failed(self, what: str, error: Exception) -> VideoError:
+        reason = getattr(error, "strerror", None) or str(error)
+        hint = ": is there a camera, and may this program use it?" if self._source.format else ""
+        return VideoError(f"{self._source.name} cannot be {what}: {reason}{hint}")
+
+    def windows(self, windows: Windows, short_sides: Sequence[int]) -> Iterator[WindowClip]:
+        """Yield each window once its last frame is known.
+
+        Args:
+            windows: Which frames each takes.
+            short_sides: Largest short sides in pixels; each frame is kept once for each of them.
+
+        Raises:
+            VideoError: If reading fails, the picture changes its size, times go back, or the end comes before the
+                first window's.
+        """
+        growing: dict[int, list[tuple[float, dict[int, bytes]]]] = {}
+        complete, end = 0, Fraction(0)
+        for begins, frame, end in self._on_display():
+            due = windows.due(end)
+            kept = (float(begins), self._encode(frame, short_sides)) if due else None
+            for number, count in due.items():
+                samples = growing.setdefault(number, [])
+                samples += [kept] * count if kept else []
+                if len(samples) == windows.samples:
+                    start, stop = windows.span(number)
+                    times, frames = zip(*growing.pop(number), strict=True)
+                    jpegs = {side: [each[side] for each in frames] for side in short_sides}
+                    complete += 1
+                    yield WindowClip(start=start, end=stop, pts_seconds=times, jpegs=jpegs)
+        if not complete:
+            raise VideoError(
+                f"{self._source.name} ends after {float(end):.1f} s, before a window of {float(windows.seconds):g} s "
+                "is full: give fewer --seconds, or use predict"
+            )
+
+    def _encode(self, frame: VideoFrame, short_sides: Sequence[int]) -> dict[int, bytes]:
+        size = (frame.width, frame.height)
+        self._size = self._size or size
+        if size != self._size:
+            raise VideoError(f"{self._source.name}: the picture size changes from {self._size} to {size}")
+        return {side: encode_frame(picture(frame, self._stream, side)) for side in short_sides}
+
+    def _on_display(self) -> Iterator[tuple[Fraction, VideoFrame, Fraction]]:
+        """Yield each frame with the times between which it is on display, from that of the first frame on."""
+        before: tuple[Fraction, VideoFrame] | None = None
+        rate = Fraction(self._stream.average_rate or self._stream.base_rate or 25)
+        origin: Fraction | None = None
+        for number, frame in enumerate(self._frames()):
+            time = Fraction(number) / rate if frame.pts is None else frame.pts * Fraction(frame.time_base or 0)
+            origin = time if origin is None else origin
+            time -= origin
+            if before is not None:
+                if time < before[0] - _JITTER:
+                    raise VideoError(
+                        f"{self._source.name}: times go back from {float(before[0]):.2f} to {float(time):.2f} s"
+                    )
+                if time <= before[0]:
+                    self.damaged += 1
+                    continue
+                yield *before, time
+            before = time, frame
+        if before is not None:
+            yield *before, before[0] + 1 / rate
+
+    def _frames(self) -> Iterator[VideoFrame]:
+        context: Any = self._stream.codec_context
+        try:
+            for packet in self._container.demux(self._stream):
+                try:
+                    frames = context.decode(packet)
+                except av.InvalidDataError:
+                    self.damaged += 1
+                    continue
+                for frame in frames:
+                    if frame.is_corrupt:
+                        self.damaged += 1
+                    else:
+                        yield frame
+        except (av.FFmpegError, OSError) as error:
+            raise self._failed("read on", error) from error

@@ -1,0 +1,196 @@
+"""What is done when: the answers of windows become segments, as a table, subtitles and text."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fitrec_cache.errors import UsageError
+from fitrec_cache.files import check_writable, write_atomic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """What is answered for one window.
+
+    Attributes:
+        start: Beginning of the window, in seconds since the first frame of the stream.
+        end: Its end.
+        top: All labels with their probabilities, best first.
+        unknown: Whether the highest probability is below the run's threshold.
+        heads: How many seeds answered together.
+        skipped: Windows before this one that nobody looked at, as they came faster than they were answered.
+    """
+
+    start: float
+    end: float
+    top: tuple[tuple[str, float], ...]
+    unknown: bool
+    heads: int
+    skipped: int = 0
+
+    @property
+    def label(self) -> str | None:
+        """The answer; None for "unknown"."""
+        return None if self.unknown else self.top[0][0]
+
+    def to_dict(self, top: int = 5) -> dict[str, Any]:
+        """Return the answer with its ``top`` most probable labels as plain JSON values."""
+        labels = [{"label": label, "probability": p} for label, p in self.top[:top]]
+        return {**vars(self), "top": labels}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A stretch of time with one answer.
+
+    Attributes:
+        start: Seconds since the first frame of the stream.
+        end: The same.
+        label: The answer; None for "unknown".
+        probability: Highest probability, averaged over the windows.
+        windows: Number of windows.
+    """
+
+    start: float
+    end: float
+    label: str | None
+    probability: float
+    windows: int = 1
+
+    @property
+    def text(self) -> str:
+        """The answer in words."""
+        return self.label or "unknown"
+
+
+class Timeline:
+    """Puts the answers of windows together.
+
+    A window speaks for the time around its middle, up to half way to the middles of its neighbours; the first one from
+    its beginning on, the last one to its end.
+
+    Attributes:
+        moments: The answers.
+        segments: So far, in order; the last one may grow.
+    """
+
+    def __init__(self) -> None:
+        self.moments: list[Moment] = []
+        self.segments: list[Segment] = []
+        self._middle = 0.0
+
+    def add(self, moment: Moment) -> Segment | None:
+        """Take in the next answer; return the segment before it, if this one begins another."""
+        self.moments.append(moment)
+        middle, probability = (moment.start + moment.end) / 2, moment.top[0][1]
+        border = (self._middle + middle) / 2
+        self._middle = middle
+        new = Segment(start=moment.start, end=moment.end, label=moment.label, probability=probability)
+        if not self.segments:
+            self.segments.append(new)
+            return None
+        last = self.segments[-1]
+        if last.label == new.label:
+            mean = (last.probability * last.windows + probability) / (last.windows + 1)
+            self.segments[-1] = replace(last, end=moment.end, probability=mean, windows=last.windows + 1)
+            return None
+        self.segments[-1] = replace(last, end=border)
+        self.segments.append(replace(new, start=border))
+        return self.segments[-2]
+
+
+def clock(seconds: float) -> str:
+    """Return a time as hours, minutes and seconds.
+
+    Example:
+        >>> clock(75.25), clock(3600)
+        ('0:01:15.2', '1:00:00.0')
+    """
+    tenths = round(seconds * 10)
+    return f"{tenths // 36000}:{tenths // 600 % 60:02d}:{tenths // 10 % 60:02d}.{tenths % 10}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """Files to write of a timeline; None for those that are not wanted.
+
+    Attributes:
+        table: CSV of the segments.
+        subtitles: The segments as SubRip subtitles.
+        picture: PNG of the probabilities over time.
+
+    Raises:
+        UsageError: If a name has another ending, or a file cannot be written.
+    """
+
+    table: Path | None = None
+    subtitles: Path | None = None
+    picture: Path | None = None
+
+    def __post_init__(self) -> None:
+        for option, ending in (("table", ".csv"), ("subtitles", ".srt"), ("picture", ".png")):
+            path: Path | None = getattr(self, option)
+            if path is None:
+                continue
+            if path.suffix.lower() != ending:
+                raise UsageError(f"--{option} {path}: expected a name that ends in {ending}")
+            check_writable(path, f"--{option}")
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files wanted."""
+        return [path for path in (self.table, self.subtitles, self.picture) if path is not None]
+
+    def write(self, timeline: Timeline, *, title: str) -> None:
+        """Write all of them; none where nothing was answered.
+
+        Raises:
+            StoreError: If one cannot be written.
+        """
+        if not timeline.segments:
+            return
+        if self.table is not None:
+            write_table(timeline.segments, self.table)
+        if self.subtitles is not None:
+            write_subtitles(timeline.segments, self.subtitles)
+        if self.picture is not None:
+            from fitrec_cache.timeline_picture import timeline_png  # matplotlib is slow to load
+
+            timeline_png(timeline.moments, timeline.segments, self.picture, title=title)
+
+
+def write_table(segments: Sequence[Segment], path: Path) -> None:
+    """Write segments as CSV: ``start,end,label,probability,windows``; the label of "unknown" is empty.
+
+    Raises:
+        StoreError: If the file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["start", "end", "label", "probability", "windows"])
+    for s in segments:
+        writer.writerow([f"{s.start:.3f}", f"{s.end:.3f}", s.label or "", f"{s.probability:.4f}", s.windows])
+    write_atomic(path, text.getvalue().encode())
+
+
+def write_subtitles(segments: Sequence[Segment], path: Path) -> None:
+    """Write segments as SubRip subtitles, which players show over the video.
+
+    Raises:
+        StoreError: If the file cannot be written.
+    """
+    blocks = [
+        f"{number}\n{_subrip(s.start)} --> {_subrip(s.end)}\n{s.text} {s.probability:.0%}\n"
+        for number, s in enumerate(segments, start=1)
+    ]
+    write_atomic(path, "\n".join(blocks).encode())
+
+
+def _subrip(seconds: float) -> str:
+    ms = round(seconds * 1000)
+    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d},{ms % 1000:03d}"

@@ -1,0 +1,83 @@
+"""A picture of what was recognised when."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from fitrec_cache.files import write_atomic
+from fitrec_cache.report import FAINT, INK, MARK, plain_text
+from fitrec_cache.timeline import Moment, Segment, clock
+
+_DPI = 110
+_FONT = "DejaVu Sans"
+_ROW, _WIDTH, _MARGINS = 0.28, 11.0, 1.5  # inches
+_MOST_ROWS = 16
+_LONGEST = 32  # characters of a label
+
+
+def timeline_png(moments: Sequence[Moment], segments: Sequence[Segment], path: Path, *, title: str) -> None:
+    """Draw the probability of each class over time, one row a class, with the answers outlined.
+
+    Args:
+        moments: Answers of the windows in order, at least one.
+        segments: What they were put together to.
+        path: PNG file to write; one that exists is replaced as a whole.
+        title: Line above the rows.
+
+    Raises:
+        ValueError: If there is no answer.
+        StoreError: If the file cannot be written.
+    """
+    if not moments:
+        raise ValueError("no answers: expected at least one window")
+    labels = _rows(moments, segments)
+    middles = [(m.start + m.end) / 2 for m in moments]
+    edges = [moments[0].start, *((a + b) / 2 for a, b in pairwise(middles)), moments[-1].end]
+    values = np.array([[dict(m.top).get(label, 0.0) for m in moments] for label in labels])  # (rows, windows)
+    figure = Figure(figsize=(_WIDTH, _ROW * (len(labels) + 1) + _MARGINS), layout="constrained")
+    axes = figure.add_subplot()
+    shades = axes.pcolormesh(edges, np.arange(len(labels) + 1), values, cmap="Blues", vmin=0, vmax=1, edgecolors="none")
+    for segment in segments:
+        row = labels.index(segment.label) if segment.label in labels else len(labels)
+        colour = FAINT if segment.label is None else MARK
+        axes.broken_barh(
+            [(segment.start, segment.end - segment.start)],
+            (row + 0.08, 0.84),
+            facecolors="#E6E6E6" if segment.label is None else "none",
+            edgecolors=colour,
+            linewidth=1.8,
+        )
+    names = [*(plain_text(label, longest=_LONGEST) for label in labels), "unknown"]
+    axes.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=9, fontfamily=_FONT, parse_math=False)
+    axes.set(xlim=(edges[0], edges[-1]), ylim=(len(names), 0))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 3, 6, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(max(0.0, seconds))[:-2]))
+    axes.tick_params(labelsize=9, color=FAINT, length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(plain_text(title, longest=100), fontsize=11, color=INK, loc="left", parse_math=False)
+    bar = figure.colorbar(shades, ax=axes, pad=0.01, aspect=12, format="{x:.0%}")
+    bar.set_label("probability; outlined: the answer", fontsize=8, color=INK)
+    bar.ax.tick_params(labelsize=8)
+    FigureCanvasAgg(figure)
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=_DPI, facecolor="white")
+    write_atomic(path, data.getvalue())
+
+
+def _rows(moments: Sequence[Moment], segments: Sequence[Segment]) -> list[str]:
+    """Return the classes to show: those answered by first answer, then the most probable of the others."""
+    answered = list(dict.fromkeys(s.label for s in segments if s.label is not None))
+    highest: dict[str, float] = {}
+    for moment in moments:
+        for label, probability in moment.top:
+            highest[label] = max(highest.get(label, 0.0), probability)
+    others = sorted(highest.keys() - set(answered), key=lambda label: -highest[label])
+    return [*answered, *others][: max(_MOST_ROWS, len(answered))]

@@ -1,0 +1,253 @@
+"""Recognise what is done while a video goes on, window after window: a long file, a camera, a network stream."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from fitrec_cache.errors import FitrecError, UsageError
+from fitrec_cache.predict import Recogniser
+from fitrec_cache.progress import progress_bar
+from fitrec_cache.timeline import Moment, Outputs, Segment, Timeline, clock
+from fitrec_cache.windows import Windows
+
+#: Limits of a window's length and of the time to the next, in seconds.
+_SHORTEST, _LONGEST = 0.05, 3600.0
+
+#: Windows that wait to be answered, at most: of a live stream the oldest makes room.
+_WAITING = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchReport:
+    """What :func:`watch` saw.
+
+    Attributes:
+        source: What was watched.
+        seconds: Length of a window.
+        every: Seconds from one to the next.
+        windows: Number of windows answered.
+        skipped: Number of windows that came faster than they were answered.
+        segments: What was done when.
+        files: Files written.
+    """
+
+    source: str
+    seconds: float
+    every: float
+    windows: int
+    skipped: int
+    segments: tuple[Segment, ...]
+    files: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        return {**vars(self), "segments": [dict(vars(s)) for s in self.segments], "files": list(self.files)}
+
+
+def watch(
+    source: str,
+    *,
+    run: Path,
+    seconds: float | None = None,
+    every: float | None = None,
+    backbone: Sequence[str] = (),
+    table: Path | None = None,
+    subtitles: Path | None = None,
+    picture: Path | None = None,
+    format: str | None = None,
+    live: bool | None = None,
+    device: str = "auto",
+    force: bool = False,
+    progress: bool = False,
+    tell: Callable[[Moment, Segment | None], None] | None = None,
+) -> WatchReport:
+    """Recognise what is done when, until the video ends or Ctrl-C ends it; what was answered is kept either way.
+
+    Args:
+        source: As for :class:`Watch`, and so are the arguments that are not named here.
+        run: Run folder that ``train-head`` made.
+        seconds: Length of a window.
+        every: Seconds from one window's beginning to the next.
+        backbone: ``NAME=WEIGHTS``.
+        table: CSV to write of the segments.
+        subtitles: The segments as ``.srt``.
+        picture: PNG of the probabilities over time.
+        format: FFmpeg's input format for a device.
+        live: Whether to skip what comes too fast.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        force: Go on where the pipeline here differs.
+        progress: Show a progress bar with the latest answer on standard error.
+        tell: Called with each answer as it is given, and with the segment before it if it ends one.
+
+    Returns:
+        The segments, and how many windows there were.
+
+    Raises:
+        UsageError: For wrong arguments, before anything is read.
+        VideoError: If the source cannot be opened or read, or ends before the first window does.
+        MismatchError: If the pipeline would differ, naming each field, old -> new.
+        StoreError: If a file cannot be written.
+    """
+    outputs = Outputs(table=table, subtitles=subtitles, picture=picture)
+    settings = {"backbone": backbone, "seconds": seconds, "every": every, "format": format, "live": live}
+    watching = Watch(source, run=run, device=device, force=force, **settings)  # type: ignore[arg-type]
+    timeline = Timeline()
+    try:
+        with watching, progress_bar(total=None, unit="window", what="watch", show=progress) as bar:
+            for moment in watching:
+                ended = timeline.add(moment)
+                if tell is not None:
+                    with bar.external_write_mode(file=sys.stdout):
+                        tell(moment, ended)
+                answer = f"{moment.label or 'unknown'} {moment.top[0][1]:.0%}"
+                bar.set_postfix_str(f"{clock(moment.end)} {answer}", refresh=False)
+                bar.update()
+    except KeyboardInterrupt:
+        pass  # the way to end a live stream
+    finally:
+        outputs.write(timeline, title=source)
+    return WatchReport(
+        source=source,
+        seconds=watching.seconds,
+        every=watching.every,
+        windows=len(timeline.moments),
+        skipped=watching.skipped,
+        segments=tuple(timeline.segments),
+        files=tuple(str(path) for path in outputs.paths if timeline.segments),
+    )
+
+
+class Watch:
+    """A trained head that looks at a video as it goes on; iterate over it once, in a ``with`` block.
+
+    Every window is answered as :func:`fitrec_cache.predict.predict` answers the same piece as a file of its own: with
+    frames sampled by the same rule, through the same JPEG, backbone and head. Frames are read in a thread of their own.
+    A file waits until it is answered; of a live stream, windows that come faster than they are answered are skipped, so
+    that answers are about now.
+
+    Args:
+        source: A video file of any length, ``camera``, ``camera:N``, or an address such as ``rtsp://...``.
+        run: Run folder that ``train-head`` made; its seeds answer together.
+        backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
+        seconds: Length of a window. None: the median length of the clips that the head was trained on.
+        every: Seconds from one window's beginning to the next; None for half of ``seconds``.
+        format: FFmpeg's input format for a device; see :func:`fitrec_cache.stream.find_source`.
+        live: Whether to skip what comes too fast; None: for cameras, and addresses that send at their own pace.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        force: Go on where the pipeline here differs from the one the head was trained with.
+
+    Attributes:
+        seconds: Length of a window.
+        every: Seconds from one to the next.
+        live: Whether windows may be skipped.
+        skipped: How many were.
+
+    Raises:
+        UsageError: For wrong arguments, or if the length of the training clips is not known.
+        VideoError: If the source cannot be opened or read, or ends before the first window does.
+        MismatchError: If the pipeline would differ, naming each field, old -> new.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        run: Path,
+        backbone: Sequence[str] = (),
+        seconds: float | None = None,
+        every: float | None = None,
+        format: str | None = None,
+        live: bool | None = None,
+        device: str = "auto",
+        force: bool = False,
+    ) -> None:
+        from fitrec_cache.stream import find_source
+
+        found = find_source(source, format=format)
+        self._recogniser = Recogniser(run, backbone=backbone, device=device, force=force)
+        if seconds is None:
+            seconds = self._recogniser.clip_seconds
+        if seconds is None:
+            raise UsageError(f"{run} does not say how long its training clips were: give --seconds for a window")
+        length = _number("seconds", seconds)
+        pace = length / 2 if every is None else _number("every", every)
+        self._windows = Windows(seconds=length, every=pace, samples=self._recogniser.samples)
+        self.seconds, self.every = float(length), float(pace)
+        self.live = found.live if live is None else live
+        self.skipped = 0
+        self._waiting: queue.Queue[Any] = queue.Queue(_WAITING)
+        self._stop = threading.Event()
+        self._reader = threading.Thread(target=self._read, args=[found], daemon=True)  # a camera may never answer
+
+    def __enter__(self) -> Watch:
+        self._reader.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._reader.join(timeout=1)
+
+    def __iter__(self) -> Iterator[Moment]:
+        """Yield the answer to each window."""
+        before = 0
+        while (item := self._next()) is not None:
+            if isinstance(item, FitrecError):
+                raise item
+            answer = self._recogniser(item.jpegs, item.pts_seconds, path="", top=len(self._recogniser.labels))
+            skipped, before = self.skipped - before, self.skipped
+            yield Moment(
+                start=item.start,
+                end=item.end,
+                top=answer.top,
+                unknown=answer.unknown,
+                heads=answer.heads,
+                skipped=skipped,
+            )
+
+    def _next(self) -> Any:
+        while True:  # a wait without end could not be interrupted on every system
+            with contextlib.suppress(queue.Empty):
+                return self._waiting.get(timeout=0.5)
+            if not self._reader.is_alive() and self._waiting.empty():
+                raise FitrecError("reading ended without a reason: the lines above say more")
+
+    def _read(self, source: Any) -> None:
+        """Put windows into the queue, then None, or the error that ended it."""
+        from fitrec_cache.stream import Stream
+
+        try:
+            with Stream(source) as stream:
+                for clip in stream.windows(self._windows, self._recogniser.short_sides):
+                    self._put(clip)
+                    if self._stop.is_set():
+                        return
+            self._put(None)
+        except FitrecError as error:
+            self._put(error)
+
+    def _put(self, item: Any) -> None:
+        droppable = self.live and item is not None and not isinstance(item, FitrecError)
+        while not self._stop.is_set():
+            try:
+                self._waiting.put(item, timeout=0 if droppable else 0.2)
+                return
+            except queue.Full:
+                if droppable:
+                    with contextlib.suppress(queue.Empty):  # taken just now
+                        self._waiting.get_nowait()
+                        self.skipped += 1
+
+
+def _number(name: str, value: float) -> Fraction:
+    """Return a number of seconds as it is written: 0.1 is a tenth."""
+    if not _SHORTEST <= value <= _LONGEST:
+        raise UsageError(f"{name} is {value}: expected {_SHORTEST} to {_LONGEST:g} seconds")
+    return Fraction(str(value))

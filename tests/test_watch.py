@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import csv
+import json
+import re
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import InlinePool
+from make_video import read_number, write_video
+from test_train import toy
+from typer.testing import CliRunner
+
+from fitrec_cache import predict as predicting
+from fitrec_cache import stream as streaming
+from fitrec_cache import watch as module
+from fitrec_cache.cli import app
+from fitrec_cache.errors import FitrecError, UsageError, VideoError
+from fitrec_cache.jpeg import decode_frames
+from fitrec_cache.predict import predict
+from fitrec_cache.sampling import frame_indices
+from fitrec_cache.stream import Stream, find_source
+from fitrec_cache.timeline import Moment, Segment, Timeline, clock, write_subtitles, write_table
+from fitrec_cache.timeline_picture import timeline_png
+from fitrec_cache.train import train_head
+from fitrec_cache.watch import Watch
+from fitrec_cache.windows import Windows
+
+LOSSLESS = {"codec": "ffv1", "width": 80, "height": 64, "fps": 25}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, cache_folder):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    train_head(out=out, cache=cache_folder, variant="mean", backbone=["test_resnet"], epochs=3)
+    return out
+
+
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory):
+    """Sixty numbered frames, 2.4 s."""
+    return write_video(tmp_path_factory.mktemp("long") / "long.avi", 60, **LOSSLESS)
+
+
+def windows(seconds, every, samples=4):
+    return Windows(seconds=module._number("seconds", seconds), every=module._number("every", every), samples=samples)
+
+
+def numbers(clip, side=64):
+    frames = decode_frames(clip.jpegs[side]).permute(0, 2, 3, 1).numpy()
+    return [read_number(np.ascontiguousarray(frame)) for frame in frames]
+
+
+def look(source, run, **settings):
+    with Watch(str(source), run=run, **settings) as watching:
+        return list(watching)
+
+
+def test_a_window_is_answered_as_its_piece_is_as_a_file(run, long_video, tmp_path, monkeypatch):
+    monkeypatch.setattr(predicting, "DecoderPool", InlinePool)
+    found = look(long_video, run, seconds=0.8, every=0.4)  # 20 frames, 10 from one to the next
+    assert [m.start for m in found] == pytest.approx([0.4 * k for k in range(5)])
+    assert [m.end for m in found] == pytest.approx([0.4 * k + 0.8 for k in range(5)])
+    for k, moment in enumerate(found):
+        piece = write_video(tmp_path / f"{k}.avi", 20, numbers=range(10 * k, 10 * k + 20), **LOSSLESS)
+        (expected,) = predict([piece], run=run)
+        assert moment.top[:3] == expected.top
+        assert moment.unknown == expected.unknown
+
+
+def test_the_frames_are_those_of_the_sampling_formula(long_video):
+    with Stream(find_source(str(long_video))) as stream:
+        clips = list(stream.windows(windows(0.8, 0.4), [64, 32]))
+    for k, clip in enumerate(clips):
+        taken = 10 * k + frame_indices(20, samples=4)
+        assert numbers(clip) == taken.tolist()
+        assert clip.pts_seconds == pytest.approx(taken / 25)
+        assert decode_frames(clip.jpegs[32]).shape[2] == 32
+
+
+def test_frames_that_stay_on_display_are_taken_again(tmp_path):
+    times = [0, 40, 80, 700, 1500, 1540]
+    video = write_video(tmp_path / "pauses.mkv", 6, width=80, height=64, pts=times)
+    with Stream(find_source(str(video))) as stream:
+        (clip,) = stream.windows(windows(1.5, 1.5), [64])
+    assert numbers(clip) == [2, 2, 3, 3]  # at 0.3, 0.6, 0.9 and 1.2 s
+
+
+def test_the_length_of_a_window_is_that_of_the_clips_trained_on(run, long_video, cache_folder):
+    # clips of 6 to 10 frames at 25 a second; 4 samples tell their length to a frame or so
+    assert 6 / 25 <= json.loads((run / "run.json").read_text())["clip_seconds"] <= 11 / 25
+    with Watch(str(long_video), run=run) as watching:
+        assert watching.seconds == json.loads((run / "run.json").read_text())["clip_seconds"]
+        assert watching.every == pytest.approx(watching.seconds / 2)
+
+
+def test_without_times_the_length_must_be_given(tmp_path, long_video):
+    train_head(out=tmp_path / "run", features=toy(tmp_path / "toy.h5"), variant="mean", epochs=1)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["clip_seconds"] is None
+
+
+def test_a_live_stream_loses_what_comes_too_fast_and_a_file_nothing(run, long_video, monkeypatch):
+    answer = module.Recogniser.__call__
+
+    def slow(self, *args, **settings):
+        time.sleep(0.1)
+        return answer(self, *args, **settings)
+
+    monkeypatch.setattr(module.Recogniser, "__call__", slow)
+    settings = {"seconds": 0.4, "every": 0.08}
+    everything = look(long_video, run, **settings)
+    assert [m.skipped for m in everything] == [0] * 26
+    live = look(long_video, run, live=True, **settings)
+    assert len(live) < 26
+    assert len(live) + sum(m.skipped for m in live) == 26
+    assert live[-1].start == everything[-1].start  # the newest is answered
+
+
+def test_a_stream_from_the_network_is_watched(run, tmp_path):
+    video = write_video(tmp_path / "sent.ts", 60, width=80, height=64)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def send():
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(video.read_bytes())
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        source = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        assert find_source(source).live
+        found = look(source, run, seconds=0.8, every=0.8, live=False)
+        sender.join()
+    assert [m.start for m in found] == pytest.approx([0.0, 0.8, 1.6])
+
+
+def test_a_network_that_is_silent_is_given_up(run, monkeypatch):
+    monkeypatch.setattr(streaming, "SILENCE", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        source = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(VideoError, match="cannot be opened"):
+            look(source, run, seconds=1)
+
+
+def test_sources(monkeypatch, tmp_path):
+    monkeypatch.setattr(streaming.sys, "platform", "linux")
+    assert find_source("camera") == streaming.Source("/dev/video0", "v4l2", live=True)
+    assert find_source("camera:2").name == "/dev/video2"
+    monkeypatch.setattr(streaming.sys, "platform", "darwin")
+    assert find_source("camera:1").format == "avfoundation"
+    monkeypatch.setattr(streaming.sys, "platform", "win32")
+    with pytest.raises(UsageError, match="--format dshow"):
+        find_source("camera")
+    assert find_source("video=Cam", format="dshow") == streaming.Source("video=Cam", "dshow", live=True)
+    assert find_source("rtsp://host/1").live
+    assert not find_source("https://host/a.mp4").live
+    for missing in (tmp_path / "none.mp4", tmp_path):
+        with pytest.raises(UsageError, match=r"no such file.*Expected a video, camera"):
+            find_source(str(missing))
+
+
+def test_what_cannot_be_watched_is_told(run, long_video, tmp_path):
+    text = tmp_path / "text.mp4"
+    text.write_text("no video")
+    for source, reason, settings in (
+        (text, "cannot be opened", {}),
+        (long_video, r"ends after 2.4 s, before a window of 9 s is full: give fewer --seconds", {"seconds": 9}),
+    ):
+        with pytest.raises(VideoError, match=reason):
+            look(source, run, **settings)
+    for settings in ({"seconds": 0}, {"every": -1}, {"seconds": float("nan")}, {"every": 1e-9}):
+        with pytest.raises(UsageError, match=r"expected 0.05 to 3600 seconds"):
+            Watch(str(long_video), run=run, **settings)
+
+
+def test_times_that_go_back_end_it_and_single_ones_are_left_out(long_video, monkeypatch):
+    read = Stream._frames
+
+    def jumbled(self, shifts):
+        for number, frame in enumerate(read(self)):
+            frame.pts += shifts.get(number, 0)  # in frames
+            yield frame
+
+    def clips(shifts):
+        monkeypatch.setattr(Stream, "_frames", lambda self: jumbled(self, shifts))
+        with Stream(find_source(str(long_video))) as stream:
+            found = list(stream.windows(windows(0.8, 0.8), [64]))
+            return found, stream.damaged
+
+    (first, *_), damaged = clips({8: -5})
+    assert damaged == 1
+    assert numbers(first) == [4, 7, 12, 16]  # the frame before stays on display
+    with pytest.raises(VideoError, match=r"times go back from 1.56 to 0.00 s"):
+        clips({40: -40})
+
+
+def test_a_reader_that_dies_is_noticed(run, long_video, monkeypatch):
+    monkeypatch.setattr(module.Watch, "_read", lambda *_: None)
+    with pytest.raises(FitrecError, match="reading ended"):
+        look(long_video, run)
+
+
+def moment(start, end, label, probability, *, unknown=False):
+    return Moment(start=start, end=end, top=((label, probability), ("Other", 0.1)), unknown=unknown, heads=1)
+
+
+def test_segments_by_hand():
+    timeline = Timeline()
+    ended = [
+        timeline.add(moment(*each))
+        for each in ((0, 4, "Squat", 0.6), (2, 6, "Squat", 0.8), (4, 8, "Hop", 0.5), (8, 12, "Hop", 0.7))
+    ]
+    # middles at 2, 4, 6 and 10 s: the answer changes between 4 and 6
+    assert timeline.segments == [
+        Segment(start=0, end=5, label="Squat", probability=pytest.approx(0.7), windows=2),
+        Segment(start=5, end=12, label="Hop", probability=pytest.approx(0.6), windows=2),
+    ]
+    assert ended == [None, None, timeline.segments[0], None]
+    timeline.add(moment(10, 14, "Hop", 0.2, unknown=True))
+    assert [(s.start, s.end, s.text) for s in timeline.segments[1:]] == [(5, 11, "Hop"), (11, 14, "unknown")]
+
+
+def test_tables_and_subtitles(tmp_path):
+    segments = [
+        Segment(start=0, end=5.25, label="Jump, high", probability=0.7),
+        Segment(start=5.25, end=3725.5, label=None, probability=0.2),
+    ]
+    write_table(segments, tmp_path / "t.csv")
+    rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
+    assert rows[0] == {
+        "start": "0.000",
+        "end": "5.250",
+        "label": "Jump, high",
+        "probability": "0.7000",
+        "windows": "1",
+    }
+    assert rows[1]["label"] == ""
+    write_subtitles(segments, tmp_path / "t.srt")
+    assert (tmp_path / "t.srt").read_text() == (
+        "1\n00:00:00,000 --> 00:00:05,250\nJump, high 70%\n\n2\n00:00:05,250 --> 01:02:05,500\nunknown 20%\n"
+    )
+    assert clock(3725.5) == "1:02:05.5"
+
+
+def test_the_picture_shows_every_answer(tmp_path):
+    timeline = Timeline()
+    for k in range(40):
+        timeline.add(moment(k, k + 2, f"Class $_{k % 20}$", 0.5, unknown=k == 3))
+    timeline_png(timeline.moments, timeline.segments, tmp_path / "t.png", title="odd $name_.mp4")
+    assert (tmp_path / "t.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(ValueError, match="at least one window"):
+        timeline_png([], [], tmp_path / "none.png", title="")
+
+
+def call(*words):
+    return CliRunner().invoke(app, ["watch", *map(str, words)])
+
+
+def test_the_command_writes_what_was_asked_for(run, long_video, tmp_path):
+    files = [tmp_path / "t.csv", tmp_path / "t.srt", tmp_path / "t.png"]
+    options = ("--table", files[0], "--subtitles", files[1], "--picture", files[2])
+    result = call(long_video, "--run", run, "--seconds", 0.8, *options)
+    assert result.exit_code == 0, result.output
+    assert "5 windows of 0.8 s, one every 0.4 s" in result.output
+    assert all(path.stat().st_size for path in files)
+    rows = list(csv.DictReader(files[0].read_text().splitlines()))
+    assert sum(int(row["windows"]) for row in rows) == 5
+    assert (float(rows[0]["start"]), float(rows[-1]["end"])) == (0, pytest.approx(2.4))
+    lines = call(long_video, "--run", run, "--seconds", 0.8, "--json").output.splitlines()
+    told = [json.loads(line) for line in lines]
+    assert [len(each["top"]) for each in told] == [3] * 5
+    assert told[1]["start"] == 0.4
+
+
+def test_ctrl_c_ends_it_and_keeps_what_was_answered(run, long_video, tmp_path, monkeypatch):
+    answer, answered = module.Recogniser.__call__, []
+
+    def interrupted(self, *args, **settings):
+        if len(answered) == 2:
+            raise KeyboardInterrupt
+        answered.append(answer(self, *args, **settings))
+        return answered[-1]
+
+    monkeypatch.setattr(module.Recogniser, "__call__", interrupted)
+    result = call(long_video, "--run", run, "--seconds", 0.4, "--table", tmp_path / "t.csv")
+    assert result.exit_code == 0, result.output
+    assert "2 windows of 0.4 s" in result.output
+    assert (tmp_path / "t.csv").exists()
+
+
+def test_files_that_cannot_be_written_are_told_before(run, long_video, tmp_path):
+    for option, name, reason in (
+        ("--table", "t.txt", r"ends in .csv"),
+        ("--picture", "t.jpg", r"ends in .png"),
+        ("--subtitles", "none/t.srt", "cannot be written"),
+    ):
+        result = call(long_video, "--run", run, option, tmp_path / name)
+        assert isinstance(result.exception, UsageError)
+        assert re.search(reason, str(result.exception))
