@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from plain import load, read_clip, transform_for
 from torch.utils.data import DataLoader, Dataset
 
-from fitrec_cache.head import HeadConfig, build_head
+from fitrec_cache.head import build_head
+from fitrec_cache.variants import HeadConfig
 
 NAME, BATCH = "resnet50", 8
 

@@ -136,10 +136,22 @@ class Backbone:
         self._mean = torch.tensor(preprocessing.mean, device=self._device).repeat(width)  # (3 w,)
         self._std = torch.tensor(preprocessing.std, device=self._device).repeat(width)
         self._forward: Callable[[Tensor], Tensor] = self._network
-        self.dim = int(self.embed_prepared(self.prepare(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))).shape[1])
+        self.dim = self._find_dim()
         if compiled:
             self._forward = torch.compile(self._network, dynamic=False, options={"freezing": True})
         self._compiled_for: set[int] = set()
+
+    def _find_dim(self) -> int:
+        """Embed one black frame; what a network that other sizes or maps are foreign to raises becomes a refusal."""
+        try:
+            return int(self.embed_prepared(self.prepare(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))).shape[1])
+        except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            preset, size = self.preprocessing.preset, "x".join(map(str, self.preprocessing.size))
+            raise UsageError(
+                f"{self.name} does not work with preset {preset} at {size} pixels ({reason}): choose another preset "
+                "or backbone"
+            ) from error
 
     @property
     def on_cpu(self) -> bool:
@@ -287,7 +299,8 @@ def load_backbone(
             last feature map the mean of each of 3 x 3 cells, side by side: nine times as long. ``paper``: frames
             reduced to 64x64, enlarged again to the backbone's resolution, pixels / 255 (Eq. 2). ``table1``: 64x64
             straight into the backbone, last feature map flattened.
-        precision: ``fp32``, ``bf16``, ``fp16`` or ``auto``: bf16 where the device computes in it, else fp32.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``auto``: bf16 where the device computes in it, else fp16 on
+            a CUDA device and fp32 elsewhere.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         compiled: Compile the network before its first use: faster, other last bits.
 
@@ -332,7 +345,7 @@ def build_empty(name: str, *, img_size: int | None = None) -> nn.Module:
 
 
 def best_precision(precision: str, device: str) -> str:
-    """Return ``precision``, or for ``auto`` bf16 where ``device`` computes in it and fp32 elsewhere."""
+    """Return ``precision``; for ``auto`` bf16 where ``device`` computes in it, else fp16 on CUDA and fp32 elsewhere."""
     if precision in PRECISIONS:
         return precision
     if precision != "auto":

@@ -94,7 +94,12 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
     opened = Cache(cache) if sound else None
     if opened is not None:
         problems += _missing(opened)
-    done, distance = _recompute(opened, recompute, seed) if opened and recompute else (0, None)
+    notes = [] if opened is None else [*_nameless(opened)]
+    done, distance = 0, None
+    if opened is not None:
+        done, distance = _recompute(opened, recompute, seed, notes)
+    elif recompute:
+        notes.append("nothing was made again, as damage is left: --repair first")
     return CheckReport(
         parts=parts,
         clips=rows,
@@ -102,7 +107,7 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
         repaired=repaired,
         recomputed=done,
         largest_distance=distance,
-        notes=() if opened is None else _nameless(opened),
+        notes=tuple(notes),
     )
 
 
@@ -206,7 +211,7 @@ def _nameless(opened: Cache) -> tuple[str, ...]:
     if not lost:
         return ()
     return (
-        f"{len(lost)} videos have frames or features and no name: their file has changed since, a run was killed "
+        f"frames or features without a name, of videos: {len(lost)}. Their file has changed since, a run was stopped "
         "before it entered them, or a part of clips is missing; `extract VIDEOS` enters those it finds again",
     )
 
@@ -234,8 +239,11 @@ def _set_aside(cache: Path, path: Path) -> None:
         raise StoreError(f"cannot move {path} to {target}: {error.strerror}") from error
 
 
-def _recompute(opened: Cache, count: int, seed: int) -> tuple[int, float | None]:
-    """Embed random clips again from stored frames; return how many embeddings sets and the largest cosine distance."""
+def _recompute(opened: Cache, count: int, seed: int, notes: list[str]) -> tuple[int, float | None]:
+    """Embed random clips again from stored frames; return how many sets of embeddings, and the largest cosine distance.
+
+    A backbone that cannot be had is noted.
+    """
     from fitrec_cache.jpeg import decode_frames
     from fitrec_cache.predict import rebuild_backbone
 
@@ -247,7 +255,12 @@ def _recompute(opened: Cache, count: int, seed: int) -> tuple[int, float | None]
         chosen = rng.choice(len(keys), size=min(count, len(keys)), replace=False).tolist() if keys else []
         if not chosen:
             continue
-        backbone = rebuild_backbone(store.identity, store.origin())
+        command = f"extract --cache {opened.folder}"
+        try:
+            backbone = rebuild_backbone(store.identity, store.origin(), command=command)
+        except UsageError as error:
+            notes.append(f"{store.folder.name} was not made again: {error}")
+            continue
         for key in (keys[i] for i in chosen):
             distance = _distance(store.row(key)["features"], backbone.embed(decode_frames(frames.jpegs(key))))
             largest = distance if largest is None else max(largest, distance)

@@ -35,6 +35,7 @@ class Video:
         description: Container, codec and geometry, for the ledger.
         n_packets: Packets with content.
         claimed: Frames that the header claims; 0 if it does not say.
+        lasts: Seconds that the container claims to last; 0 if it does not say.
         time_base: Seconds in a unit of its packets' times.
         rate: Nominal frames a second.
         cut_short: Why reading ended early; empty if it did not.
@@ -52,6 +53,7 @@ class Video:
             self.stream = video_stream(self._container)
             self.description = _describe(self._container, self.stream)
             self.claimed = self.stream.frames
+            self.lasts = (self._container.duration or 0) / av.time_base
             self.time_base = self.stream.time_base or Fraction(1, 1000)
             self.rate = float(self.stream.average_rate or self.stream.base_rate or 25)
             self.n_packets, self.cut_short = 0, ""

@@ -15,7 +15,7 @@ EXPECTED = "auto, cpu, cuda, cuda:N or mps"
 def computes_in_bf16(device: str) -> bool:
     """Say whether ``device``, such as ``cpu``, has instructions for products of bfloat16 that are worth using."""
     if torch.device(device).type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return device == "cpu" and native is not None and bool(native())
 

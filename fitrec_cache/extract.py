@@ -217,7 +217,7 @@ def _held_clips(
     cache: Cache, classes: str | None, root: Path | None, lists: Sequence[Path]
 ) -> tuple[list[Clip], list[str]]:
     if classes or root or lists:
-        raise UsageError("--classes, --root and --lists choose among videos: give VIDEOS, or leave them out")
+        raise UsageError("--classes, --root and --list choose among videos: give VIDEOS, or leave them out")
     held = [c for c in cache.clips() if not c.problem]
     if not held:
         raise UsageError(f"{cache.folder} holds no clips yet: give VIDEOS")
@@ -312,7 +312,7 @@ class _Run:
         self.stores = [cache.feature_store(feature_identity(frames.identity, m)) for m in models]
         self.notes += [each for store in self.stores for each in _new_features(cache, store)]
         self.held = {c.clip_id: c for c in cache.clips()}
-        self.first_with: dict[str, str] = {}
+        self.first_with: dict[str, Clip] = {}
         self.rows = self._new_rows()
         self.done = self.reused = 0
         self.failed: list[FailedClip] = []
@@ -379,9 +379,13 @@ class _Run:
         clip, key = hashed.clip, hashed.key
         if hashed.problem:
             return _Task(clip, key, problem=hashed.problem)
-        first = self.first_with.setdefault(key, clip.clip_id)
-        if first != clip.clip_id:
-            self.notes.append(f"{clip.clip_id} has the same content as {first}")
+        first = self.first_with.setdefault(key, clip)
+        if first is not clip:
+            other = (
+                f", but is of class {clip.label}, not {first.label}: training takes one of them, remove the wrong one"
+            )
+            note = f"{clip.clip_id} has the same content as {first.clip_id}"
+            self.notes.append(note + other * (first.label != clip.label))
             return _Task(clip, key)
         todo = self._todo(key)
         if key in self.frames and not todo:
@@ -405,7 +409,7 @@ class _Run:
             else:
                 problem, worked = self._embed(task.key, prepared)
         elif not problem and self._todo(task.key):
-            problem = f"same content as {self.first_with[task.key]}, which failed"
+            problem = f"same content as {self.first_with[task.key].clip_id}, which failed"
         if problem:
             self.failed.append(FailedClip(clip_id=task.clip.clip_id, path=str(task.clip.path or ""), reason=problem))
         else:
@@ -460,7 +464,9 @@ class _Run:
                 if rows.features[i]:
                     store.write_part(_feature_arrays(rows.features[i]))
                     rows.features[i] = {}
-                store.write_origin(model.origin())
+                    store.write_origin(model.origin())
+                else:  # nothing was computed: only where the weights are now
+                    store.write_origin(store.origin() | {"weights": model.origin()["weights"]})
             if rows.clips:
                 self.cache.write_clips(rows.clips)
             self.done += rows.done

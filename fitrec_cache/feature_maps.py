@@ -19,9 +19,17 @@ class LastMap(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``(T, C h w)``, or ``(T, C)`` of a transformer, for frames ``(T, 3, H, W)``."""
+        """Return ``(T, C h w)``, or ``(T, C)`` of a transformer, for frames ``(T, 3, H, W)``.
+
+        Raises:
+            UsageError: If it is a transformer without class token.
+        """
         y: Tensor = self.model.forward_features(x)  # type: ignore[operator]
-        return y.flatten(1) if y.ndim == 4 else y[:, 0]
+        if y.ndim == 4:
+            return y.flatten(1)
+        if not getattr(self.model, "num_prefix_tokens", 0):
+            raise UsageError(f"{type(self.model).__name__} has no class token to take: leave --preset table1 out")
+        return y[:, 0]
 
 
 class GridMap(nn.Module):
@@ -50,9 +58,9 @@ class GridMap(nn.Module):
             return y  # (T, C, h, w)
         if y.ndim == 4 and y.shape[3] == channels:
             return y.permute(0, 3, 1, 2)
-        patches = getattr(self.model, "patch_embed", None)
-        if y.ndim == 3 and patches is not None:
-            height, width = patches.grid_size
+        grid = getattr(getattr(self.model, "patch_embed", None), "grid_size", None)
+        if y.ndim == 3 and grid is not None:
+            height, width = grid
             tokens = y[:, -height * width :]  # (T, h w, C): those without a place come first
             return tokens.transpose(1, 2).reshape(len(y), -1, height, width)
         raise UsageError(

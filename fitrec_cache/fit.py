@@ -94,7 +94,8 @@ def fit(
         The head and its history.
 
     Raises:
-        UsageError: If the validation loss was never a number.
+        UsageError: If the loss stops being a number and there is no epoch to keep: before the first is over, or at any
+            time where the recipe keeps the last.
     """
     started = time.perf_counter()
     keep_freed_memory()  # every step needs the same large blocks
@@ -210,6 +211,8 @@ class _Loop:
                 train_loss, train_accuracy = self._learn(epoch)
                 val_loss, val_accuracy = self._look()
                 if not math.isfinite(train_loss + val_loss):
+                    if self.recipe.keep == "last":  # of a schedule that was not gone through to its end
+                        raise self._diverged()
                     break
                 entry = {"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss}
                 history.append(entry | {"train_accuracy": train_accuracy, "val_accuracy": val_accuracy})

@@ -13,27 +13,7 @@ from torch import Tensor, nn
 from fitrec_cache.convolutional import ConvLSTMStack, FrameConvolutions, init_like_keras
 from fitrec_cache.errors import UsageError
 from fitrec_cache.recurrence import lstm_states
-from fitrec_cache.variants import ATTENTIONS, PIXELS, VARIANTS, HeadConfig, Variant
-
-__all__ = [
-    "ATTENTIONS",
-    "PIXELS",
-    "VARIANTS",
-    "AdditiveAttention",
-    "ConvLSTMHead",
-    "HeadConfig",
-    "KerasLSTM",
-    "MeanHead",
-    "Normalisation",
-    "NormalisedHead",
-    "SequenceHead",
-    "Variant",
-    "build_head",
-    "count_trainable",
-    "dot_weights",
-    "last_weights",
-]
-
+from fitrec_cache.variants import VARIANTS, HeadConfig
 
 #: Vectors up to this long have their principal components computed exactly; directions that a projection has to spare.
 _MOST_EXACT, _SPARE = 4096, 32

@@ -52,6 +52,8 @@ def index_problem(path: Path) -> str:
     match = INDEX.fullmatch(path.name)
     try:
         sound = match is not None and hashlib.sha256(path.read_bytes()).hexdigest()[:32] == match[2]
+    except FileNotFoundError:  # a writer put a newer one in its place just now
+        return ""
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return "" if sound else "damaged: its bytes are not those that were written"

@@ -18,6 +18,9 @@ from fitrec_cache.splits import Split, count_sharing
 SIDES = ("", "train", "val", "test")
 """Names of the numbers that :func:`side_of` gives."""
 
+UNLOOKED = "near-duplicates not looked for: run audit"
+"""What a line says that knows of groups only."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -65,15 +68,14 @@ def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | 
 
 def _in_words(n: int, share: int | None, near: int, found: NearDuplicates | None) -> str:
     alike = f"(similarity {found.threshold:.3f} or more)" if found else ""
-    unlooked = "near-duplicates not looked for: run audit"
     if share is None:
         return (
             f"{near} of {n} test clips have a near-duplicate in training {alike}; groups are unknown"
             if found
-            else f"groups are unknown, {unlooked}"
+            else f"groups are unknown, {UNLOOKED}"
         )
     told = f"{share} of {n} test clips share a group with training"
-    return f"{told}, {near} have a near-duplicate there {alike}" if found else f"{told}; {unlooked}"
+    return f"{told}, {near} have a near-duplicate there {alike}" if found else f"{told}; {UNLOOKED}"
 
 
 def side_of(split: Split, n_clips: int) -> NDArray[np.int64]:

@@ -20,9 +20,9 @@ from fitrec_cache.near_duplicates import NearDuplicates, embed, find_near_duplic
 from fitrec_cache.store import FORMAT_VERSION, text_column, text_values
 
 _MUST: hdf5.Schema = {"features": ("f", 3), "clip_id": ("S", 1), "label": ("S", 1)}
-_MAY: hdf5.Schema = {"group": ("S", 1), "pts_seconds": ("f", 2)}
+_MAY: hdf5.Schema = {"group": ("S", 1), "pts_seconds": ("f", 2), "extra": ("S", 1)}
 
-_TEXT = ("clip_id", "label", "group")
+_TEXT = ("clip_id", "label", "group", "extra")
 
 _COMPARED = 20_000  # more clips than this are not compared before a training
 
@@ -54,7 +54,7 @@ class Features:
     notes: list[str] = field(default_factory=list)
 
     def digest(self) -> str:
-        """Return the sha256 of all values, labels and groups: everything of the data that decides a training."""
+        """Return the sha256 of values, ids, labels and groups: with a split's sides, all that decides a training."""
         found = hashlib.sha256(canonical_json([self.clip_ids, self.labels, self.groups]).encode())
         found.update(str(self.values.dtype).encode())
         found.update(np.ascontiguousarray(self.values).view(np.uint8).reshape(-1).data)
@@ -184,6 +184,7 @@ def pack(*, cache: Path, backbone: Sequence[str], out: Path, preset: str | None 
         "label": text_column(features.labels),
         "group": text_column(g or "" for g in features.groups),
         "pts_seconds": features.pts_seconds,
+        "extra": text_column(canonical_json(dict(columns)) for columns in features.extra),
     }
     head: dict[str, int | str] = {"format_version": FORMAT_VERSION, "kind": "pack", "backbone": features.name}
     data = hdf5.encode(arrays, head | {"sources": canonical_json(features.sources)})
@@ -204,12 +205,14 @@ def read_pack(path: Path) -> Features:
         head, arrays = hdf5.decode(path, _MUST, optional=_MAY, plain=False)
         columns: dict[str, list[str]] = {k: text_values(arrays[k]) for k in _TEXT if k in arrays}
         sources = parse_json(str(head.get("sources", "[]")))
+        extra: list[Mapping[str, str]] = [_columns(text) for text in columns.get("extra", [])]
     except (hdf5.Unreadable, ValueError) as error:
         raise UsageError(f"features file {path}: {error}. docs/format.md says what it must hold") from error
     _check_pack(path, arrays, columns)
     order = np.argsort(columns["clip_id"], kind="stable")  # results must not depend on the order of rows
     arrays = {name: a[order] for name, a in arrays.items()}
     columns = {name: [c[i] for i in order] for name, c in columns.items()}
+    extra = [extra[i] for i in order] if extra else [{}] * len(order)
     n, t, _ = arrays["features"].shape
     return Features(
         values=arrays["features"].astype(np.float16, copy=False)
@@ -219,10 +222,18 @@ def read_pack(path: Path) -> Features:
         clip_ids=columns["clip_id"],
         labels=columns["label"],
         groups=[g or None for g in columns.get("group", [""] * n)],
-        extra=[{}] * n,
+        extra=extra,
         sources=sources if isinstance(sources, list) else [],
         name=str(head.get("backbone", path.stem)),
     )
+
+
+def _columns(text: str) -> dict[str, str]:
+    """Return a clip's further columns; raises ValueError unless it is a JSON object of texts."""
+    found = parse_json(text)
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise ValueError(f"extra is {text[:40]!r}, expected a JSON object of texts")
+    return found
 
 
 def _check_pack(path: Path, arrays: Mapping[str, NDArray[Any]], columns: Mapping[str, list[str]]) -> None:

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from fitrec_cache.errors import UsageError
-from fitrec_cache.head import VARIANTS, HeadConfig, build_head, count_trainable
+from fitrec_cache.head import build_head, count_trainable
+from fitrec_cache.variants import VARIANTS, HeadConfig
 
 #: Frame side in pixels and classes of Table I, as its totals prove (the paper's text says 224).
 TABLE_SIDE = 64
@@ -168,7 +169,7 @@ def params(*, classes: int = TABLE_CLASSES) -> ParamsReport:
         UsageError: If ``classes`` is below 2.
 
     Source:
-        Table I of Nishat et al., arXiv 2509.02511; which model each total implies is derived in ``docs/design.md``.
+        Table I of Nishat et al., arXiv 2509.02511; ``TableRow.why`` says which model each total implies.
     """
     if classes < 2:
         raise UsageError(f"classes {classes}: expected at least 2; Table I has {TABLE_CLASSES}")

@@ -12,6 +12,7 @@ from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pack import Features, distinct_clips
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.resizing import resize
+from fitrec_cache.store import Store
 from fitrec_cache.variants import PIXELS
 
 #: Height and width in pixels: what the paper keeps (section III-B).
@@ -62,5 +63,14 @@ def load_pixels(cache: Cache, *, progress: bool = False) -> Features:
         extra=[c.extra for c in clips],
         sources=[{"kind": "pixels", "identity": store.identity, "origin": {}}],
         name=PIXELS,
-        notes=notes,
+        notes=notes + _notes(cache, store, len(held) - len(clips)),
     )
+
+
+def _notes(cache: Cache, store: Store, left_out: int) -> list[str]:
+    """Say which clips have no frames, and which frames were taken where there are several kinds."""
+    notes = [f"{left_out} clips have no frames of these settings: left out"] * bool(left_out)
+    if sum(len(s) > 0 for s in cache.frame_stores()) > 1:
+        chosen = f"samples {store.identity['samples']}, frame size {store.identity['short_side']}"
+        notes.append(f"the cache holds frames of several settings: those of most clips are taken ({chosen})")
+    return notes

@@ -111,10 +111,10 @@ def predict(
             raise UsageError(f"--picture {picture}: expected a name that ends in .png")
         check_writable(picture, "--picture")
     recogniser = Recogniser(run, backbone=backbone, device=device, force=force)
-    shown = _Pictures()
+    shown = None if picture is None else _Pictures()
     with DecoderPool(workers=1, clip_seconds=clip_seconds) as pool:
         found = [_one(path, recogniser, pool, top, shown) for path in videos]
-    if picture is not None:
+    if picture is not None and shown is not None:
         _draw(picture, shown)
     return found
 
@@ -151,13 +151,21 @@ class _Pipeline:
 
 
 def rebuild_backbone(
-    identity: Mapping[str, Any], origin: Mapping[str, Any], *, given: str | None = None, device: str = "auto"
+    identity: Mapping[str, Any],
+    origin: Mapping[str, Any],
+    *,
+    given: str | None = None,
+    device: str = "auto",
+    command: str = "predict",
 ) -> Backbone:
-    """Load the backbone that made features of an identity, from where its weights were or from ``given``."""
+    """Load the backbone that made features of an identity, from where its weights were or from ``given``.
+
+    ``command`` is what takes ``--backbone NAME=FILE`` where they are not there any more.
+    """
     name = identity["backbone"]
     weights = origin.get("weights") if isinstance(origin, Mapping) else None
     if not given and not isinstance(weights, str):
-        raise WeightsError(f"it is not known where the weights of {name} are: give `predict --backbone {name}=FILE`")
+        raise WeightsError(f"it is not known where the weights of {name} are: give `{command} --backbone {name}=FILE`")
     text = given or f"{name}={weights}"
     preset, precision = identity["preprocessing"]["preset"], identity["precision"]
     compiled = "compiled" in identity
@@ -166,7 +174,7 @@ def rebuild_backbone(
     except WeightsError as error:
         if given:
             raise
-        raise WeightsError(f"{error}. Say where they are now: `predict --backbone {name}=FILE`") from error
+        raise WeightsError(f"{error}. Say where they are now: `{command} --backbone {name}=FILE`") from error
 
 
 def _rebuild(
@@ -267,7 +275,7 @@ class Recogniser:
         )
 
 
-def _one(path: Path, recogniser: Recogniser, pool: DecoderPool, top: int, shown: _Pictures) -> Prediction:
+def _one(path: Path, recogniser: Recogniser, pool: DecoderPool, top: int, shown: _Pictures | None) -> Prediction:
     jpegs: dict[int, list[bytes]] = {}
     times: list[float] = []
     for side in recogniser.short_sides:
@@ -276,6 +284,8 @@ def _one(path: Path, recogniser: Recogniser, pool: DecoderPool, top: int, shown:
             return Prediction(path=str(path), reason=outcome)
         jpegs[side], times = outcome.jpegs, outcome.pts_seconds
     prediction = recogniser(jpegs, times, path=str(path), top=top)
+    if shown is None:
+        return prediction
     shown.predictions.append(prediction)
     shown.frames.append(decode_frames(jpegs[recogniser.short_sides[0]]).permute(0, 2, 3, 1).numpy())
     return prediction

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
+
+from fitrec_cache.files import write_atomic
 
 TRAINING, VALIDATION, MARK, INK, FAINT = "#0072B2", "#D55E00", "#009E73", "#222222", "#8A8A8A"
 """Okabe and Ito's palette, which stays apart for colour-blind readers, and two greys."""
@@ -56,7 +58,7 @@ def curves_png(history: Sequence[Mapping[str, float]], path: Path, *, title: str
 
     Raises:
         ValueError: If there is no epoch.
-        OSError: If the file cannot be written.
+        StoreError: If the file cannot be written.
     """
     if not history:
         raise ValueError("history is empty: expected at least one epoch")
@@ -87,7 +89,7 @@ def confusion_png(confusion: NDArray[np.int64], class_names: Sequence[str], path
 
     Raises:
         ValueError: If the shape does not fit the names.
-        OSError: If the file cannot be written.
+        StoreError: If the file cannot be written.
     """
     k = len(class_names)
     if confusion.shape != (k, k) or not k:
@@ -126,7 +128,7 @@ def attention_png(clips: Sequence[AttentionStrip], path: Path) -> None:
 
     Raises:
         ValueError: If there is no clip or its arrays do not fit each other.
-        OSError: If the file cannot be written.
+        StoreError: If the file cannot be written.
     """
     if not clips:
         raise ValueError("no clips: expected at least one to draw")
@@ -299,12 +301,7 @@ def plain_text(text: str, longest: int = 90) -> str:
 
 
 def _save(figure: Figure, path: Path, *, trim: Literal["tight"] | None = None) -> None:
-    """Write the picture beside its place and move it there, so that no half picture is ever seen."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     FigureCanvasAgg(figure)
-    try:
-        figure.savefig(temporary, format="png", dpi=_DPI, facecolor="white", bbox_inches=trim, pad_inches=0.15)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=_DPI, facecolor="white", bbox_inches=trim, pad_inches=0.15)
+    write_atomic(Path(path), data.getvalue())

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_json, write_atomic, write_json
-from fitrec_cache.head import HeadConfig, build_head
+from fitrec_cache.head import build_head
+from fitrec_cache.variants import HeadConfig
 
 RUN_VERSION = 1
 
@@ -101,16 +102,24 @@ def _holds_something_else(folder: Path) -> bool:
     return any(str(p) not in FILES and not p.parts[0].startswith(TEMPORARY) for p in inside)
 
 
+def identities(sources: Any) -> Any:
+    """Return a run's ``sources`` without what changes no value: where weights were, and versions."""
+    if not isinstance(sources, list):
+        return sources
+    return [{k: v for k, v in s.items() if k != "origin"} if isinstance(s, dict) else s for s in sources]
+
+
 def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """Return the settings in which a stored run and a wanted one differ, by name.
 
-    A split is the clips on its sides: where the lists that named them lie does not matter.
+    A split is the clips on its sides: where the lists that named them lie does not matter. Nor does what computed
+    features of one identity.
     """
 
     def plain(key: str, value: Any) -> Any:
         if key == "split" and isinstance(value, dict):
             return {k: v for k, v in value.items() if k not in ("rule", "notes")}
-        return value
+        return identities(value) if key == "sources" else value
 
     return [k for k, v in wanted.items() if plain(k, there.get(k)) != plain(k, v)]
 
@@ -219,6 +228,8 @@ def _of_all_seeds(settings: Mapping[str, Any], name: str) -> Any:
     The number of principal components follows from the sides; a call that goes on may do so on another device.
     """
     apart, found = {"head": "components", "training": "device"}.get(name), settings.get(name)
+    if name == "sources":
+        return identities(found)
     return {k: v for k, v in found.items() if k != apart} if isinstance(found, dict) else found
 
 

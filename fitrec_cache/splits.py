@@ -215,12 +215,12 @@ def short_rule(rule: str) -> str:
 
 
 def sides_digest(split: Mapping[str, Any]) -> str:
-    """Return what tells splits by lists apart, wherever the lists lie: a sum of a run's sides; else nothing.
+    """Return what tells splits by lists or a manifest apart, wherever these lie: a sum of a run's sides; else nothing.
 
     Args:
         split: The entry ``split`` of a run: ``rule``, and the clips of ``train``, ``val`` and ``test``.
     """
-    if not str(split["rule"]).startswith("list:"):
+    if not str(split["rule"]).startswith(("list:", "manifest")):
         return ""
     sides = [sorted([*split["train"], *split["val"]]), sorted(split["test"])]
     return hashlib.sha256(canonical_json(sides).encode()).hexdigest()[:16]

@@ -20,8 +20,8 @@ from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.files import write_json
 from fitrec_cache.fit import Fitted, apply_head, find_precision, fit, take_side
 from fitrec_cache.folds import Fold, make_folds
-from fitrec_cache.head import VARIANTS, HeadConfig, count_trainable
-from fitrec_cache.leaks import verdict
+from fitrec_cache.head import count_trainable
+from fitrec_cache.leaks import UNLOOKED, verdict
 from fitrec_cache.loading import keep_apart, load_clips
 from fitrec_cache.metrics import evaluate
 from fitrec_cache.pack import Features
@@ -30,6 +30,7 @@ from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
 from fitrec_cache.runs import check_out, refuse_other_runs, write_run
+from fitrec_cache.variants import VARIANTS, HeadConfig
 
 
 def train_head(
@@ -451,7 +452,8 @@ def _verdicts(jobs: Sequence[_Job], data: Features, n_seeds: int) -> list[str]:
     lines = [f"fold {job.fold.name}, seed {job.seed}: {said.text}" for job, said in judged if said.leaks]
     sound = len(judged) - len(lines)
     unknown = "" if any(group is not None for group in data.groups) else "; groups are unknown"
-    return [*lines, f"no leak found in {sound} of {len(judged)} folds{unknown}"]
+    unlooked = f"; {UNLOOKED}" if data.near_duplicates is None else ""
+    return [*lines, f"no leak found in {sound} of {len(judged)} folds{unknown}{unlooked}"]
 
 
 def _fold_notes(jobs: Sequence[_Job], n_seeds: int) -> list[str]:

@@ -5,22 +5,51 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
+_EBML, _SEGMENT = bytes.fromhex("1A45DFA3"), bytes.fromhex("18538067")
+
 
 def is_cut(path: Path) -> bool:
-    """Say whether an AVI, MP4 or MOV file ends before its container says; False for other containers.
+    """Say whether an AVI, MP4, MOV, MKV or WebM file ends before its container says; False for other containers.
 
     Args:
         path: A readable file.
 
     Returns:
-        True if a chunk or box of the outermost level reaches beyond the end of the file.
+        True if a chunk, box or element of the outermost level reaches beyond the end of the file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(8)
         if head[:4] == b"RIFF":
             return int.from_bytes(head[4:8], "little") + 8 > size
+        if head[:4] == _EBML:
+            return _segment_end(file) > size
         return head[4:8] == b"ftyp" and _last_box_end(file, size) > size
+
+
+def _segment_end(file: BinaryIO) -> int:
+    """Return where the segment of a Matroska file ends; 0 if it does not say, as one written while it was recorded.
+
+    Source:
+        RFC 8794 (EBML), sections 4 to 6; RFC 9559 (Matroska), section 5.1.
+    """
+    file.seek(len(_EBML))
+    file.seek(_vint(file) + file.tell())  # the header
+    if file.read(4) != _SEGMENT:
+        return 0
+    length = _vint(file)
+    return file.tell() + length if length else 0
+
+
+def _vint(file: BinaryIO) -> int:
+    """Read a number of variable length: 1 to 8 bytes, as many as its first has leading zeros, and one; 0: unknown."""
+    first = int.from_bytes(file.read(1), "big")
+    more = 8 - first.bit_length()
+    if more > 7:
+        return 0
+    bits = 7 * (more + 1)
+    value = int.from_bytes(bytes([first]) + file.read(more), "big") & ((1 << bits) - 1)
+    return 0 if value == (1 << bits) - 1 else value
 
 
 def _last_box_end(file: BinaryIO, size: int) -> int:

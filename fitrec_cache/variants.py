@@ -1,6 +1,6 @@
 """The models that can be trained, by name, and the settings of one; standard library only, so ``--help`` may use it.
 
-:mod:`fitrec_cache.head` builds them and is where other modules import these names from.
+:mod:`fitrec_cache.head` builds them.
 """
 
 from __future__ import annotations

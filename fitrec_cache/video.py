@@ -255,7 +255,7 @@ def _as_shown(picture: NDArray[Any], matrix: NDArray[np.int32]) -> NDArray[Any]:
 def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64]) -> DecodedClip:
     decoded, claimed = len(seen.times), video.claimed
     cut_short = video.cut_short or ("file ends before its header says" if is_cut(video.path) else "")
-    expected = max(video.n_packets, claimed if cut_short else 0)
+    expected = max(video.n_packets, (claimed or round(video.lasts * video.rate)) if cut_short else 0)
     if decoded < MIN_DECODED_SHARE * expected:
         raise VideoError(
             f"only {decoded} of {expected} frames decode, at least {MIN_DECODED_SHARE:.0%} are needed"

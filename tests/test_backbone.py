@@ -85,6 +85,24 @@ def test_table1_preset_flattens_the_last_map_of_64_pixels(weights, name, dim):
     assert model.prepare(frames()).shape == (2, 3, 64, 64)
 
 
+@pytest.mark.parametrize(
+    ("name", "preset", "reason"),
+    [
+        ("test_efficientnet", "grid", None),
+        ("efficientformer_l1", "table1", "does not work with preset table1 at 64x64 pixels"),
+        ("mixer_s32_224", "table1", "does not work with preset table1"),
+        ("hiera_tiny_224", "grid", "leave --preset grid out"),
+        ("vit_relpos_small_patch16_224", "table1", "has no class token"),
+    ],
+)
+def test_a_network_that_does_not_fit_a_preset_is_refused_in_one_line(weights, name, preset, reason):
+    if reason is None:
+        assert load(weights(name), preset=preset).dim
+        return
+    with pytest.raises(UsageError, match=reason):
+        load(weights(name), preset=preset)
+
+
 def test_table1_preset_takes_the_class_token_of_a_transformer(weights):
     assert load(weights("test_vit"), preset="table1").embed(frames()).shape == (2, 64)
 

@@ -209,6 +209,22 @@ def test_recompute_finds_features_that_are_not_those_of_the_weights(cache):
     assert check(cache=cache).largest_distance is None
 
 
+def test_a_backbone_that_cannot_be_had_is_noted(cache, tmp_path):
+    (path,) = cache.glob("features/*/origin.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": str(tmp_path / "gone.safetensors")}))
+    report = check(cache=cache, recompute=2)
+    assert (report.recomputed, report.problems) == (0, ())
+    assert f"`extract --cache {cache} --backbone test_resnet=FILE`" in report.notes[-1]
+
+
+def test_recompute_is_left_out_where_damage_is_left(cache):
+    part = next(cache.glob("features/*/part-*.h5"))
+    part.write_bytes(part.read_bytes()[:-9])
+    report = check(cache=cache, recompute=2)
+    assert len(report.problems) == 1
+    assert report.notes == ("nothing was made again, as damage is left: --repair first",)
+
+
 def test_recompute_gives_the_cosine_distance(cache, monkeypatch):
     from fitrec_cache.backbone import Backbone
 

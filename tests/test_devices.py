@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from fitrec_cache.backbone import best_precision
 from fitrec_cache.devices import find_device
 from fitrec_cache.errors import UsageError
 
@@ -26,6 +29,17 @@ def test_a_device_that_is_not_present_is_refused(monkeypatch):
     for name in ("cuda", "cuda:0"):
         with pytest.raises(UsageError, match="is not present"):
             find_device(name)
+
+
+@pytest.mark.parametrize(("major", "precision"), [(7, "fp16"), (8, "bf16")])
+def test_a_gpu_that_only_emulates_bf16_computes_in_fp16(monkeypatch, major, precision):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    properties = SimpleNamespace(major=major, minor=0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    assert best_precision("auto", "cuda") == precision
 
 
 @pytest.mark.parametrize(("cuda", "mps", "best"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from fitrec_cache.cache import Cache
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.jpeg import decode_frames
+from fitrec_cache.pixels import load_pixels
 
 
 @pytest.fixture
@@ -140,10 +142,37 @@ def test_the_same_content_twice_is_decoded_once_and_named(run, videos, inline, t
     assert report.clips == 5
     assert (report.done, report.reused) in ((5, 0), (4, 1))
     assert len(inline.decoded) == 4
-    assert "Squat/copy.avi has the same content as Hop/v_Hop_g01_c01.avi" in report.notes
+    (note,) = (n for n in report.notes if "same content" in n)
+    assert note.startswith(
+        "Squat/copy.avi has the same content as Hop/v_Hop_g01_c01.avi, but is of class Squat, not Hop"
+    )
     found = everything(tmp_path / "cache")
     assert len(found) == 5
     assert len(set(found.values())) == 4
+
+
+def test_an_extraction_that_computes_nothing_leaves_what_it_says_of_the_computation(run, tmp_path, monkeypatch):
+    run()
+    (path,) = (tmp_path / "cache").glob("features/*/origin.json")
+    before = json.loads(path.read_text())
+    monkeypatch.setattr("fitrec_cache.backbone.timm.__version__", "9.9.9")
+    assert run().done == 0
+    assert json.loads(path.read_text()) == before
+    path.write_text(json.dumps(before | {"weights": "where they were"}))
+    run()  # only where the weights are now is told
+    assert json.loads(path.read_text()) == before
+
+
+def test_frames_that_are_left_out_or_chosen_among_several_are_told(run, videos, tmp_path):
+    run()
+    write_video(videos / "Hop" / "later.mp4", 8, numbers=range(950, 958))
+    run(samples=2, classes="Hop")
+    data = load_pixels(Cache(tmp_path / "cache"))
+    assert data.values.shape[:2] == (4, 4)
+    assert data.notes == [
+        "1 clips have no frames of these settings: left out",
+        "the cache holds frames of several settings: those of most clips are taken (samples 4, frame size 64)",
+    ]
 
 
 def test_bad_clips_cost_themselves_only_and_are_named_with_the_reason(run, videos, tmp_path):

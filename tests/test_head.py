@@ -14,11 +14,8 @@ from torch import nn
 from fitrec_cache.convolutional import ConvLSTM2d, FrameConvolutions
 from fitrec_cache.errors import UsageError
 from fitrec_cache.head import (
-    ATTENTIONS,
-    VARIANTS,
     AdditiveAttention,
     FrameDropout,
-    HeadConfig,
     KerasLSTM,
     Normalisation,
     NormalisedHead,
@@ -27,6 +24,7 @@ from fitrec_cache.head import (
     count_trainable,
     dot_weights,
 )
+from fitrec_cache.variants import ATTENTIONS, VARIANTS, HeadConfig
 
 Array = NDArray[np.float64]
 

@@ -13,6 +13,10 @@ from fitrec_cache.store import Store, text_column
 IDENTITY = {"what": "a test"}
 
 
+def test_an_index_that_a_writer_replaced_meanwhile_is_no_damage(tmp_path):
+    assert index.index_problem(tmp_path / f"index-{0:020d}-{0:032x}.h5") == ""
+
+
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
     monkeypatch.setattr(store, "FEWEST_PARTS", 4)

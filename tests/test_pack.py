@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import h5py
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ def test_a_pack_is_plain_hdf5_with_the_features_of_the_cache(packed, cache_folde
     cache = Cache(cache_folder)
     store = cache.feature_stores()[0]
     with h5py.File(packed) as file:
-        assert set(file) == {"features", "clip_id", "label", "group", "pts_seconds"}
+        assert set(file) == {"features", "clip_id", "label", "group", "pts_seconds", "extra"}
         assert file["features"].shape == (12, 4, 96)
         assert file["features"].dtype == np.float16
         for row, clip in enumerate(cache.clips()):
@@ -42,6 +44,25 @@ def test_training_on_a_pack_is_training_on_the_cache(tmp_path, packed, cache_fol
     heads = [(tmp_path / n / "head.safetensors").read_bytes() for n in "ab"]
     assert heads[0] == heads[1]
     assert _sources(read_run(tmp_path / "a")) == _sources(read_run(tmp_path / "b"))
+
+
+def test_columns_of_a_manifest_go_along(tmp_path):
+    """Rows come in any order; columns stay with their clips."""
+    path = toy(tmp_path / "toy.h5")
+    with h5py.File(path, "r+") as file:
+        ids = [i.decode() for i in file["clip_id"][()]]
+        rooms = {clip: f"room {i % 3}" for i, clip in enumerate(ids)}
+        file["extra"] = [json.dumps({"room": rooms[clip]}) for clip in ids]
+    data = read_pack(path)
+    assert [columns["room"] for columns in data.extra] == [rooms[clip] for clip in data.clip_ids]
+    report = train_head(out=tmp_path / "run", features=path, variant="mean", epochs=1, split="leave-one:room")
+    assert len(report.runs) == 3
+    for wrong in ("[1]", '{"room": 1}', "{"):
+        with h5py.File(path, "r+") as file:
+            del file["extra"]
+            file["extra"] = [wrong] * len(ids)
+        with pytest.raises(UsageError, match=r"toy\.h5"):
+            read_pack(path)
 
 
 def test_several_backbones_are_put_side_by_side(tmp_path, cache_folder):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fitrec_cache.errors import StoreError
 from fitrec_cache.report import AttentionStrip, attention_png, confusion_png, curves_png
 
 GREEN, ORANGE, BLUE = (0, 158, 115), (213, 94, 0), (0, 114, 178)
@@ -149,12 +150,11 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch
     curves_png(epochs(2), path, title="t", best_epoch=1)
     before = path.read_bytes()
 
-    def fail(figure, place, **_):
-        place.write_bytes(b"half")
-        raise OSError("disk full")
+    def fail(*_):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr("fitrec_cache.files.os.fsync", fail)
+    with pytest.raises(StoreError, match="No space left on device"):
         curves_png(epochs(3), path, title="t", best_epoch=1)
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["c.png"]

@@ -144,6 +144,21 @@ def test_a_search_goes_on_where_it_was(tmp_path, features, monkeypatch):
         sweep(out=tmp_path / "sweep", features=features, **FAST | {"epochs": 4})
 
 
+def test_a_search_on_other_sides_is_another_search(tmp_path, features):
+    with h5py.File(features) as file:
+        ids = sorted({i.decode() for i in file["clip_id"][()]})
+
+    def name(tested):
+        for side, inside in (("train", lambda i: i not in tested), ("test", lambda i: i in tested)):
+            (tmp_path / f"{side}.txt").write_text("".join(f"{i}\n" for i in ids if inside(i)))
+        rule = f"list:{tmp_path / 'train.txt'},{tmp_path / 'test.txt'}"
+        return module.Problem.load(variant="mean", features=features, split=[rule], seed=[0], epochs=1).name
+
+    first = name(set(ids[::5]))
+    assert name(set(ids[::5])) == first
+    assert name(set(ids[1::5])) != first  # the same names of files
+
+
 def test_clips_tested_by_one_split_and_seen_in_another_are_told(tmp_path, features):
     report = sweep(out=tmp_path / "two", features=features, **FAST | {"trials": 1})
     assert re.match(r"\d+ of \d+ clips that one of these splits tests are in training or validation", report.notes[0])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -12,11 +13,12 @@ import torch.nn.functional as F
 from fitrec_cache import train as module
 from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.fit import Side, fit
-from fitrec_cache.head import HeadConfig, build_head
+from fitrec_cache.head import build_head
 from fitrec_cache.pack import read_pack
 from fitrec_cache.recipes import Recipe, get_recipe
-from fitrec_cache.runs import read_outputs, read_run
+from fitrec_cache.runs import read_outputs, read_run, read_runs
 from fitrec_cache.train import train_head
+from fitrec_cache.variants import HeadConfig
 
 CLASSES = ("Hop", "Lunge", "Squat")
 FAST = {"epochs": 40, "patience": 40, "learning_rate": 0.05}
@@ -255,11 +257,37 @@ def test_a_loss_that_is_no_number_ends_training_with_the_best_so_far(tmp_path, f
 
     losses = iter([0.9, 0.5, float("nan"), 0.1])
     monkeypatch.setattr(_Loop, "_look", lambda self: (next(losses), 0.0))
-    report = train_head(out=tmp_path / "run", features=features, variant="mean", epochs=4)
+    settings = {"features": features, "variant": "mean", "epochs": 4}
+    report = train_head(out=tmp_path / "run", recipe="paper", **settings)
     assert (report.runs[0].epochs, report.runs[0].best_epoch) == (2, 2)
     losses = iter([float("nan")])
     with pytest.raises(UsageError, match="training diverged"):
-        train_head(out=tmp_path / "other", features=features, variant="mean", epochs=4)
+        train_head(out=tmp_path / "other", recipe="paper", **settings)
+    losses = iter([0.9, 0.5, float("nan"), 0.1])  # native keeps the last epoch, and there is none
+    with pytest.raises(UsageError, match="training diverged"):
+        train_head(out=tmp_path / "native", **settings)
+
+
+def test_what_computed_the_features_changes_no_run(tmp_path, cache_folder):
+    folder = tmp_path / "cache"
+    shutil.copytree(cache_folder, folder)
+    settings = {"cache": folder, "variant": "mean", "backbone": ["test_resnet"], "epochs": 2}
+    train_head(out=tmp_path / "run", seed=[0], **settings)
+    (origin,) = folder.glob("features/*/origin.json")
+    origin.write_text(json.dumps(json.loads(origin.read_text()) | {"torch": "9.9"}))
+    train_head(out=tmp_path / "run", seed=[0], **settings)  # not refused as made otherwise
+    for seed in (0, 1):  # one before, one after: seeds of one model
+        shutil.copytree(tmp_path / "run", tmp_path / "both" / f"seed-{seed}")
+    train_head(out=tmp_path / "both" / "seed-1", seed=[1], overwrite=True, **settings)
+    assert len(read_runs(tmp_path / "both")) == 2
+
+
+def test_folds_say_that_near_duplicates_were_not_looked_for(tmp_path, features, monkeypatch):
+    monkeypatch.setattr("fitrec_cache.pack._COMPARED", 1)
+    report = train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1, split="kfold:2")
+    assert any(
+        n.endswith("no leak found in 2 of 2 folds; near-duplicates not looked for: run audit") for n in report.notes
+    )
 
 
 def test_wrong_use_is_refused(tmp_path, features, cache_folder):

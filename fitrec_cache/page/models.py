@@ -159,7 +159,7 @@ class Model:
 
     @property
     def val_loss(self) -> float:
-        """Mean validation loss at the kept epochs; what models are ranked by."""
+        """Mean validation loss at the kept epochs; it ranks models of one validation accuracy."""
         return float(np.mean([record.best["val_loss"] for record in self.records]))
 
     @property

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
 from fitrec_cache.files import run_folders
 from fitrec_cache.paired import units_of
-from fitrec_cache.runs import RUN_VERSION, read_results
+from fitrec_cache.runs import RUN_VERSION, identities, read_results
 from fitrec_cache.splits import short_rule, sides_digest
 
 
@@ -215,7 +215,7 @@ def settings_key(record: Record) -> str:
         "unknown": record.run["split"].get("unknown", []),
         "head": head,
         "training": {k: v for k, v in record.run["training"].items() if k != "device"},
-        "sources": record.run.get("sources", []),
+        "sources": identities(record.run.get("sources", [])),
         "data": record.run.get("data_sha256", ""),
     }
     return json.dumps(plain, sort_keys=True, default=str)
