@@ -60,7 +60,7 @@ class Model:
         return {"backbone": self.name, "preprocessing": {"preset": "native"}, "precision": self.precision}
 
     def origin(self):
-        return {"device": "cpu"}
+        return {"weights": "none", "device": "cpu"}
 
     def prepare(self, frames):
         return frames
