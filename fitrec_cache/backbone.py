@@ -146,11 +146,10 @@ class Backbone:
         try:
             return int(self.embed_prepared(self.prepare(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))).shape[1])
         except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             preset, size = self.preprocessing.preset, "x".join(map(str, self.preprocessing.size))
             raise UsageError(
-                f"{self.name} does not work with preset {preset} at {size} pixels ({reason}): choose another preset "
-                "or backbone"
+                f"{self.name} does not work with preset {preset} at {size} pixels ({_reason(error)}): choose "
+                "another preset or backbone"
             ) from error
 
     @property
@@ -208,9 +207,7 @@ class Backbone:
         try:
             self.embed_prepared(blank)
         except RuntimeError as error:
-            raise UsageError(
-                f"{self.name} cannot be compiled here ({str(error).splitlines()[0][:200]}): leave --compile out"
-            ) from error
+            raise UsageError(f"{self.name} cannot be compiled here ({_reason(error)}): leave --compile out") from error
         self._compiled_for.add(samples)
 
     def embed(self, frames: Tensor) -> NDArray[np.float16]:
@@ -261,6 +258,11 @@ class Backbone:
                 f"{self.preprocessing.preset} at {self.precision}"
             )
         return features
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error of torch, which may go on for pages, or say nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _hold_weights(model: nn.Module, dtype: torch.dtype) -> None:

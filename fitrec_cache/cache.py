@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from fitrec_cache.clips import NO_COLUMNS
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, unknown_name
-from fitrec_cache.files import canonical_json, parse_json
-from fitrec_cache.store import FORMAT_VERSION, Arrays, Store, digest, find_stores, open_root, text_column, text_values
+from fitrec_cache.files import canonical_json, digest, parse_json
+from fitrec_cache.store import FORMAT_VERSION, Arrays, Store, find_stores, open_root, text_column, text_values
 
 #: Larger settings than these are taken for mistakes, so that no file can ask for more memory than there is.
 MOST_SAMPLES = 1000

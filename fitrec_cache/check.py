@@ -11,9 +11,9 @@ import numpy as np
 
 from fitrec_cache.cache import CLIPS_IDENTITY, Cache, lacking
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
-from fitrec_cache.files import TEMPORARY, make_folder, may_be_written, parse_json, sync_folder, write_json
+from fitrec_cache.files import TEMPORARY, digest, make_folder, may_be_written, parse_json, sync_folder, write_json
 from fitrec_cache.index import INDEX, index_problem
-from fitrec_cache.store import MARKER, digest, identity_of_part, open_root, read_part, text_values, write_marker
+from fitrec_cache.store import MARKER, identity_of_part, open_root, read_part, text_values, write_marker
 
 #: Where repair moves what it finds, inside the cache; nothing is ever deleted.
 ASIDE = "set-aside"
@@ -96,7 +96,7 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
         problems += _missing(opened)
     notes = [] if opened is None else [*_nameless(opened)]
     done, distance = 0, None
-    if opened is not None:
+    if recompute and opened is not None:
         done, distance = _recompute(opened, recompute, seed, notes)
     elif recompute:
         notes.append("nothing was made again, as damage is left: --repair first")

@@ -72,9 +72,10 @@ def as_markdown(report: CompareReport) -> str:
 def tried(report: CompareReport) -> str:
     """Return how many pairs were compared, in words."""
     pairs = "1 pair" if report.tried == 1 else f"{report.tried} pairs"
-    by = "fold" if any(m.split.startswith("leave-one:") for m in report.models) else "group"
-    how = f"exact McNemar by {by}" if by == "fold" or any(m.n_groups for m in report.models) else "exact McNemar"
-    return f"{pairs} compared; p-values by {how}, adjusted for the number on each split (Holm)"
+    by = " by group" * any(m.n_groups for m in report.models)
+    if any(m.split.startswith("leave-one:") for m in report.models):
+        by = " by fold"
+    return f"{pairs} compared; p-values by exact McNemar{by}, adjusted for the number on each split (Holm)"
 
 
 def _row(cells: list[str]) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fitrec_cache.errors import VideoError
@@ -55,7 +58,7 @@ class Video:
             self.claimed = self.stream.frames
             self.lasts = (self._container.duration or 0) / av.time_base
             self.time_base = self.stream.time_base or Fraction(1, 1000)
-            self.rate = float(self.stream.average_rate or self.stream.base_rate or 25)
+            self.rate = float(nominal_rate(self.stream))
             self.n_packets, self.cut_short = 0, ""
             self._kept: list[av.Packet[VideoStream]] | None = [] if path.stat().st_size <= KEPT_BYTES else None
             self._count()
@@ -120,6 +123,41 @@ def video_stream(container: av.container.InputContainer) -> VideoStream:
     # Clips are decoded side by side in processes of their own: one thread each, and the same answer always.
     stream.codec_context.thread_count = 1
     return stream
+
+
+def nominal_rate(stream: VideoStream) -> Fraction:
+    """Return the frames a second that a stream claims, 25 if it does not say."""
+    return Fraction(stream.average_rate or stream.base_rate or 25)
+
+
+@dataclass
+class Damage:
+    """What did not decode.
+
+    Attributes:
+        undecodable: Number of packets.
+        corrupt: Number of frames that the decoder had to invent.
+    """
+
+    undecodable: int = 0
+    corrupt: int = 0
+
+
+def sound_frames(
+    context: VideoCodecContext, packets: Iterable[av.Packet[VideoStream]], damage: Damage
+) -> Iterator[VideoFrame]:
+    """Yield what decodes, in presentation order; what does not is counted in ``damage``."""
+    for packet in packets:
+        try:
+            frames = context.decode(packet)
+        except av.InvalidDataError:
+            damage.undecodable += 1
+            continue
+        for frame in frames:
+            if frame.is_corrupt:
+                damage.corrupt += 1
+            else:
+                yield frame
 
 
 def _describe(container: av.container.InputContainer, stream: VideoStream) -> dict[str, Any]:

@@ -310,7 +310,9 @@ class _Run:
     ) -> None:
         self.cache, self.frames, self.models, self.notes = cache, frames, models, notes
         self.stores = [cache.feature_store(feature_identity(frames.identity, m)) for m in models]
-        self.notes += [each for store in self.stores for each in _new_features(cache, store)]
+        for store, model in zip(self.stores, models, strict=True):
+            self.notes += _new_features(cache, store)
+            store.write_origin(store.origin() | {"weights": model.origin()["weights"]})  # they may have moved
         self.held = {c.clip_id: c for c in cache.clips()}
         self.first_with: dict[str, Clip] = {}
         self.rows = self._new_rows()
@@ -465,8 +467,6 @@ class _Run:
                     store.write_part(_feature_arrays(rows.features[i]))
                     rows.features[i] = {}
                     store.write_origin(model.origin())
-                else:  # nothing was computed: only where the weights are now
-                    store.write_origin(store.origin() | {"weights": model.origin()["weights"]})
             if rows.clips:
                 self.cache.write_clips(rows.clips)
             self.done += rows.done

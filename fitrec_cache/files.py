@@ -120,12 +120,15 @@ def make_folder(folder: Path) -> None:
         raise StoreError(f"cannot create the folder {folder}: {error.strerror}") from error
 
 
-def check_writable(path: Path, option: str) -> None:
+def check_writable(path: Path, option: str, *, ending: str = "") -> None:
     """Find out before any work is done whether a file can be written; what is there stays as it is.
 
     Raises:
-        UsageError: If it cannot; ``option`` is what asked for it, such as ``--picture``.
+        UsageError: If it cannot, or its name does not end as it must; ``option`` is what asked for it, such as
+            ``--picture``.
     """
+    if ending and path.suffix.lower() != ending:
+        raise UsageError(f"{option} {path}: expected a name that ends in {ending}")
     try:
         new = not path.exists()
         with path.open("ab"):
@@ -159,6 +162,11 @@ def _finite(text: str) -> float:
 def canonical_json(value: Any) -> str:
     """Return one spelling for equal values: sorted keys, no spaces, ASCII."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """Return the sha256 of a plain JSON value, in hexadecimal: equal settings, equal digest."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

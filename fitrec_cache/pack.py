@@ -17,7 +17,7 @@ from fitrec_cache.cache import Cache, HeldClip, load_features, pick_features
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.files import canonical_json, check_writable, parse_json, write_atomic
 from fitrec_cache.near_duplicates import NearDuplicates, embed, find_near_duplicates
-from fitrec_cache.store import FORMAT_VERSION, text_column, text_values
+from fitrec_cache.store import FORMAT_VERSION, check_texts, text_column, text_values
 
 _MUST: hdf5.Schema = {"features": ("f", 3), "clip_id": ("S", 1), "label": ("S", 1)}
 _MAY: hdf5.Schema = {"group": ("S", 1), "pts_seconds": ("f", 2), "extra": ("S", 1)}
@@ -205,14 +205,13 @@ def read_pack(path: Path) -> Features:
         head, arrays = hdf5.decode(path, _MUST, optional=_MAY, plain=False)
         columns: dict[str, list[str]] = {k: text_values(arrays[k]) for k in _TEXT if k in arrays}
         sources = parse_json(str(head.get("sources", "[]")))
-        extra: list[Mapping[str, str]] = [_columns(text) for text in columns.get("extra", [])]
+        check_texts("extra", columns.get("extra", []))
     except (hdf5.Unreadable, ValueError) as error:
         raise UsageError(f"features file {path}: {error}. docs/format.md says what it must hold") from error
     _check_pack(path, arrays, columns)
     order = np.argsort(columns["clip_id"], kind="stable")  # results must not depend on the order of rows
     arrays = {name: a[order] for name, a in arrays.items()}
     columns = {name: [c[i] for i in order] for name, c in columns.items()}
-    extra = [extra[i] for i in order] if extra else [{}] * len(order)
     n, t, _ = arrays["features"].shape
     return Features(
         values=arrays["features"].astype(np.float16, copy=False)
@@ -222,18 +221,10 @@ def read_pack(path: Path) -> Features:
         clip_ids=columns["clip_id"],
         labels=columns["label"],
         groups=[g or None for g in columns.get("group", [""] * n)],
-        extra=extra,
+        extra=[parse_json(text) for text in columns.get("extra", ["{}"] * n)],
         sources=sources if isinstance(sources, list) else [],
         name=str(head.get("backbone", path.stem)),
     )
-
-
-def _columns(text: str) -> dict[str, str]:
-    """Return a clip's further columns; raises ValueError unless it is a JSON object of texts."""
-    found = parse_json(text)
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise ValueError(f"extra is {text[:40]!r}, expected a JSON object of texts")
-    return found
 
 
 def _check_pack(path: Path, arrays: Mapping[str, NDArray[Any]], columns: Mapping[str, list[str]]) -> None:

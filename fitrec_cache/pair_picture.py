@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from fitrec_cache.files import write_atomic
-from fitrec_cache.report import FAINT, INK, TRAINING, VALIDATION, plain_text
+from fitrec_cache.report import FAINT, INK, TRAINING, VALIDATION, plain_text, save_png
 
 _DPI = 110
 _FONT = "DejaVu Sans"
@@ -71,10 +68,7 @@ def pairs_png(pairs: Sequence[tuple[PicturedClip, PicturedClip, float]], path: P
         )
         top += tall
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")  # one unit is one inch
-    FigureCanvasAgg(figure)
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=_DPI, facecolor="white")
-    write_atomic(path, data.getvalue())
+    save_png(figure, path, dpi=_DPI)
 
 
 def _tall(clip: PicturedClip) -> float:

@@ -61,8 +61,9 @@ class Prediction:
 
 @dataclass
 class _Pictures:
-    """Frames of answered videos, for the picture."""
+    """Frames of answered videos, for the picture at ``path``."""
 
+    path: Path
     frames: list[NDArray[np.uint8]] = field(default_factory=list)
     predictions: list[Prediction] = field(default_factory=list)
 
@@ -107,15 +108,13 @@ def predict(
     if top < 1:
         raise UsageError(f"top is {top}: expected 1 or more")
     if picture is not None:
-        if picture.suffix.lower() != ".png":
-            raise UsageError(f"--picture {picture}: expected a name that ends in .png")
-        check_writable(picture, "--picture")
+        check_writable(picture, "--picture", ending=".png")
     recogniser = Recogniser(run, backbone=backbone, device=device, force=force)
-    shown = None if picture is None else _Pictures()
+    shown = None if picture is None else _Pictures(picture)
     with DecoderPool(workers=1, clip_seconds=clip_seconds) as pool:
         found = [_one(path, recogniser, pool, top, shown) for path in videos]
-    if picture is not None and shown is not None:
-        _draw(picture, shown)
+    if shown is not None:
+        _draw(shown)
     return found
 
 
@@ -256,7 +255,8 @@ class Recogniser:
             path: Of the video.
             top: Number of labels to return.
         """
-        parts = [pipeline(decode_frames(jpegs[pipeline.frames["short_side"]])) for pipeline in self._pipelines]
+        frames = {side: decode_frames(jpegs[side]) for side in self.short_sides}
+        parts = [pipeline(frames[pipeline.frames["short_side"]]) for pipeline in self._pipelines]
         values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         x = torch.from_numpy(values)[None]  # (1, T, ...)
         x = x if x.dtype == torch.uint8 else x.float()
@@ -307,7 +307,7 @@ def _answer(run: Run, x: Tensor) -> _Answer:
     return _Answer(probabilities, attention[0], float(probabilities.max()) < run.calibration.threshold)
 
 
-def _draw(path: Path, shown: _Pictures) -> None:
+def _draw(shown: _Pictures) -> None:
     from fitrec_cache.report import AttentionStrip, attention_png
 
     if not shown.predictions:
@@ -321,4 +321,4 @@ def _draw(path: Path, shown: _Pictures) -> None:
         )
         for p, frames in zip(shown.predictions, shown.frames, strict=True)
     ]
-    attention_png(strips, path)
+    attention_png(strips, shown.path)

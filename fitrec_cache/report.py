@@ -73,7 +73,7 @@ def curves_png(history: Sequence[Mapping[str, float]], path: Path, *, title: str
     panels[0].margins(y=0.08)
     panels[0].set_ylim(bottom=0)
     panels[0].legend(frameon=False, fontsize=9)
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def confusion_png(confusion: NDArray[np.int64], class_names: Sequence[str], path: Path, *, title: str) -> None:
@@ -113,7 +113,7 @@ def confusion_png(confusion: NDArray[np.int64], class_names: Sequence[str], path
     bar.set_label("share of the true class", fontsize=9, color=INK)
     bar.ax.tick_params(labelsize=8, length=2)
     bar.outline.set_visible(False)
-    _save(figure, path, trim="tight")
+    save_png(figure, path, trim="tight")
 
 
 def attention_png(clips: Sequence[AttentionStrip], path: Path) -> None:
@@ -146,7 +146,7 @@ def attention_png(clips: Sequence[AttentionStrip], path: Path) -> None:
     axes.set(xlim=(0, width), ylim=(height, 0))
     key = "Bar: attention, full = largest weight of the clip. Line: the weight if all frames counted the same."
     axes.text(_Sheet.margin, height - 0.15, key, fontsize=8, color=FAINT, fontfamily=_FONT)
-    _save(figure, path)
+    save_png(figure, path)
 
 
 # --- curves ---
@@ -300,8 +300,13 @@ def plain_text(text: str, longest: int = 90) -> str:
     return drawn if len(drawn) <= longest else f"{drawn[:keep]}…{drawn[-keep:]}"
 
 
-def _save(figure: Figure, path: Path, *, trim: Literal["tight"] | None = None) -> None:
+def save_png(figure: Figure, path: Path, *, dpi: int = _DPI, trim: Literal["tight"] | None = None) -> None:
+    """Write a picture as PNG, whole or not at all.
+
+    Raises:
+        StoreError: If the file cannot be written.
+    """
     FigureCanvasAgg(figure)
     data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=_DPI, facecolor="white", bbox_inches=trim, pad_inches=0.15)
+    figure.savefig(data, format="png", dpi=dpi, facecolor="white", bbox_inches=trim, pad_inches=0.15)
     write_atomic(Path(path), data.getvalue())

@@ -13,7 +13,6 @@ either. Closeness is the sum over classes of (clips on the side - 20 % of the cl
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.errors import UsageError, unknown_name
-from fitrec_cache.files import canonical_json
+from fitrec_cache.files import digest
 
 SHARE = 0.2
 """Share of the clips that test, and of the others that validate: the paper's 80/20 then 80/20."""
@@ -223,7 +222,7 @@ def sides_digest(split: Mapping[str, Any]) -> str:
     if not str(split["rule"]).startswith(("list:", "manifest")):
         return ""
     sides = [sorted([*split["train"], *split["val"]]), sorted(split["test"])]
-    return hashlib.sha256(canonical_json(sides).encode()).hexdigest()[:16]
+    return digest(sides)[:16]
 
 
 def _by_lists(clips: _Clips, argument: str, _rng: np.random.Generator) -> _Sides:

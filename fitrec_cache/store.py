@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fitrec_cache import hdf5
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError
-from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_json, write_atomic, write_json
+from fitrec_cache.files import TEMPORARY, canonical_json, digest, make_folder, parse_json, write_atomic, write_json
 from fitrec_cache.index import FEWEST_PARTS, Columns, indexed, write_index
 
 FORMAT_VERSION = 1
@@ -45,11 +45,6 @@ SCHEMAS: dict[str, dict[str, tuple[str, int]]] = {
 _JSON_COLUMNS = ("extra", "ledger")
 
 Arrays = dict[str, NDArray[Any]]
-
-
-def digest(identity: Mapping[str, Any]) -> str:
-    """Return the sha256 of an identity, in hexadecimal: equal settings, equal digest."""
-    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
 
 
 def text_column(values: Iterable[str]) -> NDArray[np.bytes_]:
@@ -296,7 +291,7 @@ def read_part(path: Path, kind: str, identity_sha256: str | None = None) -> Arra
         head, arrays = hdf5.decode(data, SCHEMAS[kind])
         for name, array in arrays.items():
             if array.dtype.kind == "S":
-                _check_texts(name, text_values(array))
+                check_texts(name, text_values(array))
     except (hdf5.Unreadable, ValueError) as error:
         raise _damaged(path, error) from error
     _check_head(head, path, kind, identity_sha256)
@@ -305,7 +300,8 @@ def read_part(path: Path, kind: str, identity_sha256: str | None = None) -> Arra
     return arrays
 
 
-def _check_texts(name: str, texts: list[str]) -> None:
+def check_texts(name: str, texts: list[str]) -> None:
+    """Raise ValueError unless a text column that holds JSON objects does: in ``extra``, of texts."""
     if name not in _JSON_COLUMNS:
         return
     for text in texts:

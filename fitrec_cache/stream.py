@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 from av.video.frame import VideoFrame
 
-from fitrec_cache.container import video_stream
+from fitrec_cache.container import Damage, nominal_rate, sound_frames, video_stream
 from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.jpeg import encode_frame
 from fitrec_cache.video import picture
@@ -98,15 +97,12 @@ class Stream:
     Args:
         source: What :func:`find_source` returned.
 
-    Attributes:
-        damaged: Frames and packets so far that did not decode.
-
     Raises:
         VideoError: If it cannot be opened or has no moving pictures.
     """
 
     def __init__(self, source: Source) -> None:
-        self.damaged = 0
+        self._damage, self._late = Damage(), 0
         self._source = source
         self._size: tuple[int, int] | None = None
         silence = SILENCE if _SCHEME.match(source.name) else None
@@ -125,6 +121,11 @@ class Stream:
         except BaseException:
             self._container.close()
             raise
+
+    @property
+    def damaged(self) -> int:
+        """Packets and frames so far that did not decode, or came with the time of an earlier one."""
+        return self._damage.undecodable + self._damage.corrupt + self._late
 
     def __enter__(self) -> Stream:
         return self
@@ -152,10 +153,12 @@ class Stream:
         complete, end = 0, Fraction(0)
         for begins, frame, end in self._on_display():
             due = windows.due(end)
-            kept = (float(begins), self._encode(frame, short_sides)) if due else None
+            if not due:
+                continue
+            kept = float(begins), self._encode(frame, short_sides)
             for number, count in due.items():
                 samples = growing.setdefault(number, [])
-                samples += [kept] * count if kept else []
+                samples += [kept] * count
                 if len(samples) == windows.samples:
                     start, stop = windows.span(number)
                     times, frames = zip(*growing.pop(number), strict=True)
@@ -178,7 +181,7 @@ class Stream:
     def _on_display(self) -> Iterator[tuple[Fraction, VideoFrame, Fraction]]:
         """Yield each frame with the times between which it is on display, from that of the first frame on."""
         before: tuple[Fraction, VideoFrame] | None = None
-        rate = Fraction(self._stream.average_rate or self._stream.base_rate or 25)
+        rate = nominal_rate(self._stream)
         origin: Fraction | None = None
         for number, frame in enumerate(self._frames()):
             time = Fraction(number) / rate if frame.pts is None else frame.pts * Fraction(frame.time_base or 0)
@@ -190,7 +193,7 @@ class Stream:
                         f"{self._source.name}: times go back from {float(before[0]):.2f} to {float(time):.2f} s"
                     )
                 if time <= before[0]:
-                    self.damaged += 1
+                    self._late += 1
                     continue
                 yield *before, time
             before = time, frame
@@ -198,18 +201,7 @@ class Stream:
             yield *before, before[0] + 1 / rate
 
     def _frames(self) -> Iterator[VideoFrame]:
-        context: Any = self._stream.codec_context
         try:
-            for packet in self._container.demux(self._stream):
-                try:
-                    frames = context.decode(packet)
-                except av.InvalidDataError:
-                    self.damaged += 1
-                    continue
-                for frame in frames:
-                    if frame.is_corrupt:
-                        self.damaged += 1
-                    else:
-                        yield frame
+            yield from sound_frames(self._stream.codec_context, self._container.demux(self._stream), self._damage)
         except (av.FFmpegError, OSError) as error:
             raise self._failed("read on", error) from error

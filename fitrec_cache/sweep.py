@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 import time
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.errors import FitrecError, UsageError, unknown_name
-from fitrec_cache.files import canonical_json, make_folder, write_json
+from fitrec_cache.files import digest, make_folder, write_json
 from fitrec_cache.fit import Side, apply_head, fit, take_side
 from fitrec_cache.folds import make_folds
 from fitrec_cache.loading import load_clips
@@ -254,8 +253,7 @@ class Problem:
     Attributes:
         backbone: Names of the features.
         sides: The training and the validation side of each split; test sides are never kept.
-        judged: Ids of the validation clips of each split.
-        trained: Ids of the training and the validation clips of each split.
+        clips: Ids of the training and of the validation clips of each split.
         units: The group that each validation clip belongs to and is tested with, or itself.
         splits: What each split is.
         notes: That clips tested by one split are looked at in another, if some are.
@@ -264,8 +262,7 @@ class Problem:
     def __init__(self, *, variant: str, backbone: str, n_classes: int, epochs: int) -> None:
         self.variant, self.backbone, self.n_classes, self.epochs = variant, backbone, n_classes, epochs
         self.sides: list[tuple[Side, Side]] = []
-        self.judged: list[list[str]] = []
-        self.trained: list[list[list[str]]] = []
+        self.clips: list[tuple[list[str], list[str]]] = []
         self.units: dict[str, str] = {}
         self.splits: list[str] = []
         self.notes: list[str] = []
@@ -301,8 +298,8 @@ class Problem:
                     train, val = (take_side(data.values, targets, side) for side in sides)
                     problem.sides.append((train, val))
                     problem.splits.append(" ".join(p for p in (fold.split.rule, fold.name, f"seed {number}") if p))
-                    problem.trained.append([[data.clip_ids[i] for i in side] for side in sides])
-                    problem.judged.append(problem.trained[-1][1])
+                    ids, judged = ([data.clip_ids[i] for i in side] for side in sides)
+                    problem.clips.append((ids, judged))
                     seen.update(np.concatenate(sides).tolist())
                     tested.update(fold.split.test.tolist())
         if twice := {name for name in problem.splits if problem.splits.count(name) > 1}:
@@ -319,8 +316,13 @@ class Problem:
     @property
     def name(self) -> str:
         """Everything that must be the same for tries to be comparable."""
-        sides = hashlib.sha256(canonical_json(self.trained).encode()).hexdigest()
-        return json.dumps([self.variant, self.backbone, self.splits, self.epochs, self.data_sha256, sides])
+        clips = digest(self.clips)
+        return json.dumps([self.variant, self.backbone, self.splits, self.epochs, self.data_sha256, clips])
+
+    @property
+    def judged(self) -> list[list[str]]:
+        """Ids of the validation clips of each split."""
+        return [val for _, val in self.clips]
 
     def recipe(self, params: Mapping[str, Any]) -> tuple[Recipe, str | None]:
         """Return the recipe and way of attention that a try's parameters spell."""

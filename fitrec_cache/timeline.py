@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fitrec_cache.errors import UsageError
 from fitrec_cache.files import check_writable, write_atomic
 
 
@@ -135,11 +134,8 @@ class Outputs:
     def __post_init__(self) -> None:
         for option, ending in (("table", ".csv"), ("subtitles", ".srt"), ("picture", ".png")):
             path: Path | None = getattr(self, option)
-            if path is None:
-                continue
-            if path.suffix.lower() != ending:
-                raise UsageError(f"--{option} {path}: expected a name that ends in {ending}")
-            check_writable(path, f"--{option}")
+            if path is not None:
+                check_writable(path, f"--{option}", ending=ending)
 
     @property
     def paths(self) -> list[Path]:

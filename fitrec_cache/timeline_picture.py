@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fitrec_cache.files import write_atomic
-from fitrec_cache.report import FAINT, INK, MARK, plain_text
+from fitrec_cache.report import FAINT, INK, MARK, plain_text, save_png
 from fitrec_cache.timeline import Moment, Segment, clock
 
 _DPI = 110
@@ -66,10 +63,7 @@ def timeline_png(moments: Sequence[Moment], segments: Sequence[Segment], path: P
     bar = figure.colorbar(shades, ax=axes, pad=0.01, aspect=12, format="{x:.0%}")
     bar.set_label("probability; outlined: the answer", fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=8)
-    FigureCanvasAgg(figure)
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=_DPI, facecolor="white")
-    write_atomic(path, data.getvalue())
+    save_png(figure, path, dpi=_DPI)
 
 
 def _rows(moments: Sequence[Moment], segments: Sequence[Segment]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from fitrec_cache.container import Video
+from fitrec_cache.container import Damage, Video, sound_frames
 from fitrec_cache.errors import VideoError
 from fitrec_cache.keyframes import LONG_PACKETS, Note, Stretch, packet_reader, presentation_order, stretches
 from fitrec_cache.truncation import is_cut
@@ -49,8 +49,7 @@ class _Pass:
     pictures: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     times: list[float | None] = field(default_factory=list)
     verified: int | None = None
-    undecodable: int = 0
-    corrupt: int = 0
+    damage: Damage = field(default_factory=Damage)
     rotation: int = 0
     mirrored: bool = False
     interlaced: bool = False
@@ -117,7 +116,7 @@ def _decode(video: Video, indices: NDArray[np.int64], short_side: int) -> _Pass:
     """Decode every frame in order and convert those whose number is in ``indices``."""
     wanted = set(indices.tolist())
     seen = _Pass()
-    for frame in _frames(video, seen):
+    for frame in sound_frames(video.stream.codec_context, video.packets(), seen.damage):
         number = len(seen.times)
         if number == 0:
             seen.note_orientation(frame)
@@ -126,22 +125,6 @@ def _decode(video: Video, indices: NDArray[np.int64], short_side: int) -> _Pass:
         if number in wanted:
             seen.pictures[number] = picture(frame, video.stream, short_side)
     return seen
-
-
-def _frames(video: Video, seen: _Pass) -> Iterator[VideoFrame]:
-    """Yield what decodes, in presentation order; frames the decoder had to invent are counted, not yielded."""
-    context = video.stream.codec_context
-    for packet in video.packets():
-        try:
-            frames = context.decode(packet)
-        except av.InvalidDataError:
-            seen.undecodable += 1
-            continue
-        for frame in frames:
-            if frame.is_corrupt:
-                seen.corrupt += 1
-            else:
-                yield frame
 
 
 def _plan(video: Video, indices: NDArray[np.int64]) -> _Plan | None:
@@ -253,7 +236,7 @@ def _as_shown(picture: NDArray[Any], matrix: NDArray[np.int32]) -> NDArray[Any]:
 
 
 def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64]) -> DecodedClip:
-    decoded, claimed = len(seen.times), video.claimed
+    decoded, claimed, damage = len(seen.times), video.claimed, seen.damage
     cut_short = video.cut_short or ("file ends before its header says" if is_cut(video.path) else "")
     expected = max(video.n_packets, (claimed or round(video.lasts * video.rate)) if cut_short else 0)
     if decoded < MIN_DECODED_SHARE * expected:
@@ -270,8 +253,8 @@ def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64]) -> DecodedC
         "frames_claimed": claimed,
         "frames_decoded": decoded,
         "frames_verified": decoded if seen.verified is None else seen.verified,
-        "frames_corrupt": seen.corrupt,
-        "packets_undecodable": seen.undecodable,
+        "frames_corrupt": damage.corrupt,
+        "packets_undecodable": damage.undecodable,
         "duration_seconds": round(float(times[-1] - times[0]), 6),
         "variable_frame_rate": _is_variable(times),
         "rotation_degrees": seen.rotation % 360,
@@ -283,8 +266,8 @@ def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64]) -> DecodedC
         warnings.append(f"cut short: {cut_short}")
     if claimed and claimed != decoded:
         warnings.append(f"header claims {claimed} frames, {decoded} decode")
-    if seen.corrupt or seen.undecodable:
-        warnings.append(f"{seen.corrupt} damaged frames left out, {seen.undecodable} packets did not decode")
+    if damage.corrupt or damage.undecodable:
+        warnings.append(f"{damage.corrupt} damaged frames left out, {damage.undecodable} packets did not decode")
     return DecodedClip(
         frames=frames, frame_index=indices, pts_seconds=times[indices], ledger=ledger | {"warnings": warnings}
     )

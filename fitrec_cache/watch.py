@@ -97,8 +97,17 @@ def watch(
         StoreError: If a file cannot be written.
     """
     outputs = Outputs(table=table, subtitles=subtitles, picture=picture)
-    settings = {"backbone": backbone, "seconds": seconds, "every": every, "format": format, "live": live}
-    watching = Watch(source, run=run, device=device, force=force, **settings)  # type: ignore[arg-type]
+    watching = Watch(
+        source,
+        run=run,
+        backbone=backbone,
+        seconds=seconds,
+        every=every,
+        format=format,
+        live=live,
+        device=device,
+        force=force,
+    )
     timeline = Timeline()
     try:
         with watching, progress_bar(total=None, unit="window", what="watch", show=progress) as bar:

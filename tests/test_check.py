@@ -15,9 +15,8 @@ from test_extract import everything
 from fitrec_cache.check import check
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
-from fitrec_cache.files import host_id
+from fitrec_cache.files import digest, host_id
 from fitrec_cache.info import info
-from fitrec_cache.store import digest
 
 
 @pytest.fixture

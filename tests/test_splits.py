@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fitrec_cache import clips
 from fitrec_cache.errors import UsageError
 from fitrec_cache.leaks import verdict
-from fitrec_cache.splits import _read_list, make_split
+from fitrec_cache.splits import _read_list, make_split, sides_digest
 
 UCF = Path(__file__).parents[2] / "shared/data/ucfTrainTestlist"
 
@@ -299,3 +299,10 @@ def test_sequences_that_do_not_fit_are_refused():
         make_split("random", clip_ids=["a"], labels=["A", "B"], groups=[None], seed=0)
     with pytest.raises(ValueError, match="'a' occurs twice"):
         make_split("random", clip_ids=["a", "a"], labels=["A", "B"], groups=[None, None], seed=0)
+
+
+def test_sides_by_a_manifest_are_told_apart_and_those_by_a_seed_are_not():
+    split = {"rule": "manifest", "train": ["a"], "val": ["b"], "test": ["c"]}
+    assert sides_digest(split) == sides_digest({**split, "train": ["b"], "val": ["a"]}) != ""
+    assert sides_digest(split) != sides_digest({**split, "train": ["c"], "test": ["a"]})
+    assert sides_digest({**split, "rule": "group"}) == ""

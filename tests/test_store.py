@@ -16,7 +16,8 @@ from hostile import HOSTILE, with_circular_heap
 
 from fitrec_cache import files, hdf5
 from fitrec_cache.errors import StoreCorrupt, StoreError
-from fitrec_cache.store import SCHEMAS, Store, digest, find_stores, open_root, read_part, text_column, text_values
+from fitrec_cache.files import digest
+from fitrec_cache.store import SCHEMAS, Store, find_stores, open_root, read_part, text_column, text_values
 
 IDENTITY = {"what": "a test", "backbone": "none"}
 
