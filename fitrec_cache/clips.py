@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from fitrec_cache.errors import ManifestError, UsageError, unknown_name
 
-VIDEO_SUFFIXES = (".avi", ".mp4", ".mov", ".mkv", ".webm")
+VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 """File name endings taken for videos, in lower case."""
 
 # fmt: off
@@ -86,8 +86,7 @@ def find_clips(
         videos: A folder of class folders (the first folder below it is the label); a ``.csv`` manifest with the columns
             ``path`` and ``label``, optionally ``group`` and any other; or a ``.txt`` list with a ``Class/file.avi`` a
             line, as UCF101's, with or without a class number behind it.
-        root: Folder to which the paths of a manifest or list are relative; the folder it lies in if None. Of no
-            effect where ``videos`` is a folder.
+        root: Folder to which the paths of a manifest or list are relative; the folder it lies in if None.
         lists: UCF101-style lists; only clips that one of them names are kept (file name endings may differ).
         classes: None for all, ``fitness35``, names separated by commas, or a text file with one name a line, as
             UCF101's ``classInd.txt``. Upper and lower case are the same.
@@ -96,7 +95,8 @@ def find_clips(
         The clips and the remarks. A listed file that does not exist is a clip like any other, and a remark.
 
     Raises:
-        UsageError: If ``videos`` or a list is missing or of another kind, or a class is unknown.
+        UsageError: If ``videos`` or a list is missing or of another kind, a class is unknown, or ``root`` is given with
+            a folder.
         ManifestError: If there is no video, or the manifest or list cannot be used as it is.
     """
     found, notes = _read(Path(videos), None if root is None else Path(root))
@@ -147,6 +147,8 @@ def read_ucf_list(path: Path) -> list[str]:
 def _read(videos: Path, root: Path | None) -> tuple[list[Clip], list[str]]:
     """Return the clips of a folder, manifest or list in the order found, and remarks."""
     if stat.S_ISDIR(_mode(videos)):
+        if root is not None:
+            raise UsageError(f"--root {root} goes with a manifest or list, got the folder {videos}: leave it out")
         return _walk(videos)
     if not _mode(videos):
         raise UsageError(f"no such file or folder: {videos}. Expected a folder of class folders, a .csv or a .txt list")
@@ -161,7 +163,10 @@ def _read(videos: Path, root: Path | None) -> tuple[list[Clip], list[str]]:
     else:
         raise UsageError(f"{videos} is neither: expected a folder of class folders, a .csv manifest or a .txt list")
     found = _without_duplicates(rows, videos)
-    return found, _odd_columns(found[0].extra) if suffix == ".csv" else []
+    notes = _odd_columns(found[0].extra) if suffix == ".csv" else []
+    if not any(clip.path is not None and _mode(clip.path) for clip in found):
+        notes.append(f"no file that {videos.name} names is there, looked for in {base}: --root names another folder")
+    return found, notes
 
 
 def _mode(path: Path) -> int:
@@ -198,6 +203,9 @@ def _walk(folder: Path) -> tuple[list[Clip], list[str]]:
         notes.append(f"skipped {_files_that(skipped)} not {' '.join(VIDEO_SUFFIXES)}")
     if loose:
         notes.append(f"skipped {_files_that(len(loose))} in no class folder: {_some(loose)}")
+    if without := sorted(_top_folders(folder) - {name.split("/")[0] for name in inside}):
+        which = "1 class folder holds" if len(without) == 1 else f"{len(without)} class folders hold"
+        notes.append(f"{which} no video: {_some(list(map(plain_text, without)))}")
     clips = {}
     for name in inside:
         shown = plain_text(name)
@@ -207,6 +215,10 @@ def _walk(folder: Path) -> tuple[list[Clip], list[str]]:
             clip = _clip(shown, folder, shown.split("/")[0])
             clips[shown] = clip if shown == name else replace(clip, file=name)
     return list(clips.values()), notes
+
+
+def _top_folders(folder: Path) -> set[str]:
+    return {each.name for each in folder.iterdir() if each.is_dir() and each.name[0] != "."}
 
 
 def plain_text(name: str) -> str:

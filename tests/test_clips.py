@@ -51,8 +51,27 @@ def test_folder_passes_over_hidden_loose_and_other_files_and_says_so(folder):
     touch(folder, ".cache/x.avi", "Lunge/.hidden.avi", "Lunge/notes.txt", "Lunge/readme", "loose.avi")
     found = find_clips(folder)
     assert len(found.clips) == 4
-    assert said(found, "skipped 2 files that are not .avi .mp4 .mov .mkv .webm")
+    assert said(found, "skipped 2 files that are not .avi .mp4 .m4v .mov .3gp .mkv .webm .mpg .mpeg .wmv")
     assert said(found, "skipped 1 file that is in no class folder: loose.avi")
+
+
+def test_class_folders_without_a_video_are_named(folder):
+    touch(folder, "Plank/a.rm", "Row/deep/b.txt", ".git/config")
+    (folder / "Empty").mkdir()
+    assert said(find_clips(folder), "3 class folders hold no video: Empty, Plank, Row")
+
+
+def test_root_with_a_folder_is_refused_instead_of_ignored(folder, tmp_path):
+    with pytest.raises(UsageError, match=r"--root .* goes with a manifest or list, got the folder"):
+        find_clips(folder, root=tmp_path)
+
+
+def test_a_manifest_none_of_whose_files_is_there_names_the_folder_and_root(tmp_path):
+    path = write(tmp_path / "m.csv", "path,label\na.avi,A\nb.avi,B\n")
+    hint = f"no file that m.csv names is there, looked for in {tmp_path}: --root names another folder"
+    assert said(find_clips(path), hint)
+    touch(tmp_path, "b.avi")
+    assert not said(find_clips(path), "--root")
 
 
 def test_folder_with_a_link_in_a_circle_ends(folder):
@@ -126,7 +145,7 @@ def test_misspelt_columns_are_pointed_at(tmp_path):
     assert said(found, "column 'gruop' is kept but not used: is it meant to be 'group'?")
     assert said(found, "column 'Split' is kept but not used: is it meant to be 'split'?")
     assert not said(found, "place")
-    assert not any("column" in n for n in find_clips(write(tmp_path / "n.csv", "path,label,split\na,A,x\n")).notes)
+    assert not any(n.startswith("column") for n in find_clips(write(tmp_path / "n.csv", "path,label,split\na,A,x\n")).notes)
 
 
 def test_manifest_with_every_column(tmp_path):
