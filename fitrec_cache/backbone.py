@@ -17,9 +17,10 @@ from timm.data.config import resolve_model_data_config
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
-from fitrec_cache.devices import computes_in_bf16, find_device
+from fitrec_cache.devices import computes_in_bf16, find_device, is_emulated
 from fitrec_cache.errors import UsageError, VideoError, WeightsError, unknown_name
 from fitrec_cache.feature_maps import GridMap, LastMap
+from fitrec_cache.hub import cached_file, hub_is_out_of_reach
 from fitrec_cache.resizing import resize
 from fitrec_cache.rounding import ROUNDING, round_filters
 from fitrec_cache.same_padding import SameConv
@@ -156,6 +157,11 @@ class Backbone:
     def on_cpu(self) -> bool:
         """Whether it computes on the processor, and so needs the cores that decoders use."""
         return self._device.type == "cpu"
+
+    @property
+    def emulates(self) -> bool:
+        """Whether its device has no instructions for its precision, and so takes many times as long as in fp32."""
+        return is_emulated(self.precision, str(self._device))
 
     def identity(self) -> dict[str, Any]:
         """Return everything about this backbone that could change an embedding, as plain JSON values."""
@@ -404,14 +410,25 @@ def _load_model(choice: BackboneChoice) -> nn.Module:
 
 
 def _from_hub(name: str) -> nn.Module:
+    source = timm.models.get_pretrained_cfg(name)
+    overlay = None
+    if source is not None and source.hf_hub_id and not source.custom_load:
+        kept = cached_file(source.hf_hub_id, source.hf_hub_filename or "model.safetensors")
+        if kept is None and (reason := hub_is_out_of_reach()):
+            raise _no_hub(name, reason)
+        overlay = kept and {"file": kept}
     try:
-        model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
+        model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except (OSError, RuntimeError) as error:
-        raise WeightsError(
-            f"pretrained weights of {name} could not be fetched from the hub ({str(error).splitlines()[0][:200]}). "
-            f"Without network, give a file: --backbone {name}=FILE (.safetensors or .pth)"
-        ) from error
+        raise _no_hub(name, str(error).splitlines()[0][:200]) from error
     return model
+
+
+def _no_hub(name: str, reason: str) -> WeightsError:
+    return WeightsError(
+        f"pretrained weights of {name} could not be fetched from the hub ({reason}). "
+        f"Without network, give a file: --backbone {name}=FILE (.safetensors or .pth)"
+    )
 
 
 def _embedded_state(name: str) -> dict[str, Tensor]:

@@ -19,6 +19,9 @@ from fitrec_cache.errors import VideoError
 #: Packets of a file up to this size, in bytes, are kept in memory between counting and decoding.
 KEPT_BYTES = 64_000_000
 
+#: Transfer characteristics by their number: ITU-T H.273, table 3.
+_HIGH_RANGE = {16: "PQ", 18: "HLG"}
+
 
 def decoder_version() -> str:
     """Return the versions of the libraries that decide what a decoded frame looks like."""
@@ -41,17 +44,23 @@ class Video:
         lasts: Seconds that the container claims to last; 0 if it does not say.
         time_base: Seconds in a unit of its packets' times.
         rate: Nominal frames a second.
+        high_range: ``PQ`` or ``HLG`` where brightness is coded for screens of high dynamic range, else empty.
         cut_short: Why reading ended early; empty if it did not.
 
     Raises:
-        VideoError: If the file is missing, unreadable, empty, or has no picture stream.
-        av.FFmpegError: If it is not a video.
+        VideoError: If the file is missing, unreadable, empty, not a video, or has no picture stream.
+        av.FFmpegError: If libav gives up for another reason.
     """
 
     def __init__(self, path: Path) -> None:
         _check_file(path)
         self.path = path
-        self._container = av.open(str(path), metadata_errors="replace")
+        try:
+            self._container = av.open(str(path), metadata_errors="replace")
+        except av.InvalidDataError as error:
+            raise VideoError(
+                f"cannot be decoded: no video by its content, or one that was not written to its end ({error.strerror})"
+            ) from error
         try:
             self.stream = video_stream(self._container)
             self.description = _describe(self._container, self.stream)
@@ -59,6 +68,7 @@ class Video:
             self.lasts = (self._container.duration or 0) / av.time_base
             self.time_base = self.stream.time_base or Fraction(1, 1000)
             self.rate = float(nominal_rate(self.stream))
+            self.high_range = _HIGH_RANGE.get(int(self.stream.codec_context.color_trc), "")
             self.n_packets, self.cut_short = 0, ""
             self._kept: list[av.Packet[VideoStream]] | None = [] if path.stat().st_size <= KEPT_BYTES else None
             self._count()

@@ -20,6 +20,16 @@ def computes_in_bf16(device: str) -> bool:
     return device == "cpu" and native is not None and bool(native())
 
 
+def is_emulated(precision: str, device: str) -> bool:
+    """Say whether ``device`` is a processor without instructions for ``bf16`` or ``fp16``: no gain then, but a cost."""
+    if device != "cpu" or precision == "fp32":
+        return False
+    if precision == "bf16":
+        return not computes_in_bf16(device)
+    native = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", None)
+    return native is None or not native()
+
+
 def find_device(name: str = "auto") -> str:
     """Return ``name``, or the best device present for ``auto``.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
@@ -30,6 +30,8 @@ from fitrec_cache.turns import Turns
 #: A part is committed after this many clips or seconds, whichever comes first: what a kill can cost.
 COMMIT_CLIPS = 32
 COMMIT_SECONDS = 30.0
+
+_STAGES = ("compile", "wait for files", "wait for frames", "wait for others", "embed", "write")
 
 #: Short side in pixels; sources up to this are kept at their own size. Measured: docs/design.md.
 FRAME_SIZE = 288
@@ -179,20 +181,23 @@ def extract(
     check_time_limit(clip_seconds)
     keep_freed_memory()
     found = None if videos is None else find_clips(videos, root=root, lists=lists, classes=classes)
-    opened = Cache(cache, create=videos is not None)
-    clips, notes = (
-        _held_clips(opened, classes, root, lists) if found is None else (list(found.clips), list(found.notes))
-    )
-    models = _load_backbones(backbone, preset, precision, device, compile)
+    if found is None:
+        opened = Cache(cache)
+        clips, notes = _held_clips(opened, classes, root, lists)
+        models = _load_backbones(backbone, preset, precision, device, compile)
+    else:
+        clips, notes = list(found.clips), list(found.notes)
+        models = _load_backbones(backbone, preset, precision, device, compile)
+        opened = Cache(cache, create=True)  # only now: a wrong call shall leave no empty folder
     if videos is None:
         frames = pick_frames(opened, samples=samples, frame_size=frame_size)
     else:
         identity = frame_identity(samples=samples or SAMPLES, frame_size=frame_size or FRAME_SIZE)
         frames = opened.frame_store(identity)
         notes += _new_settings(opened, frames)
-    notes += _too_small(frames, models)
+    notes += [*_too_small(frames, models), *_emulated(models)]
     run = _Run(opened, frames, models, notes, stages={"start": time.perf_counter() - started})
-    workers = None if videos is None else workers or os.cpu_count() or 1
+    workers = None if videos is None else min(workers or os.cpu_count() or 1, len(clips))
     with Ahead(models, frames, workers=workers, clip_seconds=clip_seconds) as ahead:
         run.work(clips, ahead, progress=progress)
     report = run.report(len(clips), time.perf_counter() - started)
@@ -277,6 +282,12 @@ def _too_small(frames: Store, models: Sequence[Backbone]) -> list[str]:
     ]
 
 
+def _emulated(models: Sequence[Backbone]) -> list[str]:
+    """Say where a precision that was asked for costs time instead of saving it."""
+    slow = sorted({m.precision for m in models if m.emulates})
+    return [f"this processor has no instructions for {each}: many times slower than fp32" for each in slow]
+
+
 @dataclass
 class _Rows:
     """Finished clips that are not committed yet."""
@@ -318,7 +329,7 @@ class _Run:
         self.rows = self._new_rows()
         self.done = self.reused = 0
         self.failed: list[FailedClip] = []
-        self.stages = stages | dict.fromkeys(("compile", "wait for files", "wait for frames", "embed", "write"), 0.0)
+        self.stages = stages | dict.fromkeys(_STAGES, 0.0)
         self.beside: dict[str, float] = {}
 
     def _new_rows(self) -> _Rows:
@@ -337,7 +348,7 @@ class _Run:
         )
         try:
             with bar:
-                while self.turns.more():
+                while self._more(bar):
                     for task in self._tasks(self.turns, ahead):
                         self._one(task)
                         self.turns.finished(task.clip)
@@ -345,9 +356,31 @@ class _Run:
                         if self.rows.pending() >= COMMIT_CLIPS or time.monotonic() - self.rows.since > COMMIT_SECONDS:
                             self.commit()
                     self.commit()
+            self._settle_names(clips)
         finally:
             self.commit()
             self.turns.close()
+
+    def _settle_names(self, clips: Sequence[Clip]) -> None:
+        """Of several clips of one content, let the first by name be written last, which is the one that counts."""
+        count = Counter(held.video_sha256 for held in self.held.values() if not held.problem)
+        same: dict[str, list[str]] = {key: [] for key, n in count.items() if n > 1}
+        if not same:
+            return
+        since = {held.clip_id: held.since for held in self.cache.clips()}
+        for held in self.held.values():
+            if held.video_sha256 in same and not held.problem:
+                same[held.video_sha256].append(held.clip_id)
+        asked = {clip.clip_id for clip in clips}
+        for names in same.values():
+            first = min(asked.intersection(names), default=None)
+            if first is not None and since[first] < max(since[name] for name in names):
+                self.rows.clips.append(self.held[first])
+
+    def _more(self, bar: Any) -> bool:
+        """Say whether clips are left; wait, and show it, while other processes have claimed all that are."""
+        with self._timed("wait for others"):
+            return self.turns.more(lambda n: bar.set_postfix_str(f"{n} clips left to other processes, waiting"))
 
     def _tasks(self, clips: Iterable[Clip], ahead: Ahead) -> Iterator[_Task]:
         """Yield tasks in order while later clips are made ready, or in turns with that."""
@@ -383,11 +416,13 @@ class _Run:
             return _Task(clip, key, problem=hashed.problem)
         first = self.first_with.setdefault(key, clip)
         if first is not clip:
-            other = (
-                f", but is of class {clip.label}, not {first.label}: training takes one of them, remove the wrong one"
+            one, other = sorted((first, clip), key=lambda c: c.clip_id)
+            classes = (
+                f", but is of class {other.label}, not {one.label}: training takes it for {one.label}, remove the "
+                "wrong one"
             )
-            note = f"{clip.clip_id} has the same content as {first.clip_id}"
-            self.notes.append(note + other * (first.label != clip.label))
+            note = f"{other.clip_id} has the same content as {one.clip_id}"
+            self.notes.append(note + classes * (one.label != other.label))
             return _Task(clip, key)
         todo = self._todo(key)
         if key in self.frames and not todo:

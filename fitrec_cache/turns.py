@@ -56,9 +56,14 @@ class Turns:
         self._owner = f"{host_id()} {os.getpid()}"
         self._shown = time.monotonic()
 
-    def more(self) -> bool:
-        """Say whether there are blocks left; wait until one can be had, which others may have finished by then."""
+    def more(self, waiting: Callable[[int], None] = lambda _: None) -> bool:
+        """Say whether there are blocks left; wait until one can be had, which others may have finished by then.
+
+        Args:
+            waiting: Called with the number of clips left before each wait.
+        """
         while self._waiting and all(self._is_claimed(self._folder / name) for name, _ in self._waiting):
+            waiting(sum(len(block) for _, block in self._waiting))
             time.sleep(_LOOK_SECONDS)
         return bool(self._waiting)
 

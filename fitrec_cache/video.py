@@ -264,6 +264,8 @@ def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64]) -> DecodedC
     }
     if cut_short:
         warnings.append(f"cut short: {cut_short}")
+    if video.high_range:
+        warnings.append(f"high dynamic range ({video.high_range}): colours are not mapped to a common screen's")
     if claimed and claimed != decoded:
         warnings.append(f"header claims {claimed} frames, {decoded} decode")
     if damage.corrupt or damage.undecodable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import safetensors
@@ -56,8 +56,9 @@ def fit_weights(model: nn.Module, state: dict[str, Tensor], origin: str, *, clas
     Raises:
         WeightsError: If a tensor is missing, not known or of another shape.
     """
-    state = {k: v for k, v in state.items() if not k.startswith(tuple(f"{h}." for h in classifier))}
     own = model.state_dict()
+    left_out = tuple(f"{_whole_head(name, own)}." for name in classifier)
+    state = {k: v for k, v in state.items() if not k.startswith(left_out)}
     optional = {k for k in own if k.endswith("num_batches_tracked")}
     missing = sorted(own.keys() - state.keys() - optional)
     extra = sorted(state.keys() - own.keys())
@@ -72,6 +73,12 @@ def fit_weights(model: nn.Module, state: dict[str, Tensor], origin: str, *, clas
             f"weights do not fit {origin}: {', '.join(problems)}. Expected weights of exactly this model"
         )
     model.load_state_dict(state, strict=False)
+
+
+def _whole_head(classifier: str, own: Collection[str]) -> str:
+    """Return the module around a classifier, such as ``head`` of ``head.linear``, if a model has nothing else in it."""
+    around = classifier.rpartition(".")[0]
+    return around if around and not any(k.startswith(f"{around}.") for k in own) else classifier
 
 
 def weights_digest(model: nn.Module) -> str:

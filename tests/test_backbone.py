@@ -3,6 +3,8 @@ from __future__ import annotations
 import importlib.util
 import math
 import shutil
+import socket
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -214,9 +216,51 @@ def test_without_a_hub_the_error_says_how_to_give_a_file(monkeypatch):
     def no_network(*_, **__):
         raise OSError("We couldn't connect to the hub\nlong trace")
 
+    monkeypatch.setattr(module, "hub_is_out_of_reach", lambda: "")
     monkeypatch.setattr(module.timm, "create_model", no_network)
     with pytest.raises(WeightsError, match=r"couldn't connect to the hub\).*--backbone test_resnet=FILE"):
         load("test_resnet")
+
+
+def test_without_a_way_to_the_hub_there_are_no_minutes_of_trying(monkeypatch, tmp_path):
+    def unknown(*_):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    def never(*_, **__):
+        raise AssertionError("tried all the same")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(urllib.request, "getproxies", dict)
+    monkeypatch.setattr(module.timm, "create_model", never)
+    with pytest.raises(WeightsError, match=r"Name or service not known\).*--backbone test_resnet=FILE"):
+        load("test_resnet")
+    monkeypatch.setattr(urllib.request, "getproxies", lambda: {"https": "http://proxy:3128"})
+    with pytest.raises(AssertionError, match="tried all the same"):  # a proxy may know the name
+        load("test_resnet")
+
+
+def test_what_the_hub_gave_before_needs_no_network(weights, monkeypatch, tmp_path):
+    def no_network(*_):
+        raise AssertionError("asked the network")
+
+    # As the hub's library keeps files: a name for the commit, and the file under the commit.
+    file = weights("test_resnet").partition("=")[2]
+    kept = tmp_path / "models--timm--test_resnet.r160_in1k"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("0123abcd")
+    (kept / "snapshots" / "0123abcd").mkdir(parents=True)
+    shutil.copy(file, kept / "snapshots" / "0123abcd" / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    assert load("test_resnet").weights_sha256 == load(f"test_resnet={file}").weights_sha256
+    assert load("test_resnet").source == "hub"
+
+
+def test_a_classifier_with_more_around_it_is_left_out_whole(tmp_path):
+    whole = timm.create_model("levit_128s")  # its head is a norm and a linear layer, twice
+    safetensors.torch.save_file({k: v.clone() for k, v in whole.state_dict().items()}, tmp_path / "levit.safetensors")
+    assert load(f"levit_128s={tmp_path / 'levit.safetensors'}").dim == 384
 
 
 def test_embeddings_that_are_not_finite_are_refused(weights, tmp_path):

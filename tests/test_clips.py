@@ -145,7 +145,9 @@ def test_misspelt_columns_are_pointed_at(tmp_path):
     assert said(found, "column 'gruop' is kept but not used: is it meant to be 'group'?")
     assert said(found, "column 'Split' is kept but not used: is it meant to be 'split'?")
     assert not said(found, "place")
-    assert not any(n.startswith("column") for n in find_clips(write(tmp_path / "n.csv", "path,label,split\na,A,x\n")).notes)
+    assert not any(
+        n.startswith("column") for n in find_clips(write(tmp_path / "n.csv", "path,label,split\na,A,x\n")).notes
+    )
 
 
 def test_manifest_with_every_column(tmp_path):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from fitrec_cache.cache import Cache
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.jpeg import decode_frames
+from fitrec_cache.pack import distinct_clips
 from fitrec_cache.pixels import load_pixels
 
 
@@ -149,6 +151,61 @@ def test_the_same_content_twice_is_decoded_once_and_named(run, videos, inline, t
     found = everything(tmp_path / "cache")
     assert len(found) == 5
     assert len(set(found.values())) == 4
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_of_one_content_in_two_classes_the_first_by_name_counts_in_whatever_order(
+    run, videos, tmp_path, monkeypatch, backwards
+):
+    shutil.copy(videos / "Hop" / "v_Hop_g01_c01.avi", videos / "Squat" / "copy.avi")
+    monkeypatch.setattr("fitrec_cache.extract.COMMIT_CLIPS", 1)
+    monkeypatch.setattr(
+        random.SystemRandom, "shuffle", lambda _, blocks: blocks.sort(key=lambda b: b[0].clip_id, reverse=backwards)
+    )
+    (note,) = (n for n in run().notes if "same content" in n)
+    assert note == (
+        "Squat/copy.avi has the same content as Hop/v_Hop_g01_c01.avi, but is of class Squat, not Hop: training takes "
+        "it for Hop, remove the wrong one"
+    )
+    kept, _ = distinct_clips(Cache(tmp_path / "cache"))
+    assert "Hop/v_Hop_g01_c01.avi" in [clip.clip_id for clip in kept]
+    assert "Squat/copy.avi" not in [clip.clip_id for clip in kept]
+
+
+def test_a_clip_that_was_moved_back_counts_again(run, videos, tmp_path):
+    there, back = videos / "Squat" / "moved.avi", videos / "Hop" / "v_Hop_g01_c01.avi"
+    run()
+    for source, target in ((back, there), (there, back)):
+        source.rename(target)
+        run()
+        kept, _ = distinct_clips(Cache(tmp_path / "cache"))
+        assert str(target.relative_to(videos)) in [clip.clip_id for clip in kept]
+        assert len(kept) == 4
+
+
+def test_no_more_decoders_start_than_there_are_clips(run, monkeypatch):
+    asked = []
+
+    class Noted(ahead.Ahead):
+        def __init__(self, *given, workers, **settings):
+            asked.append(workers)
+            super().__init__(*given, workers=workers, **settings)
+
+    monkeypatch.setattr(module, "Ahead", Noted)
+    run(workers=200)
+    assert asked == [4]
+
+
+def test_a_wrong_call_leaves_no_empty_cache(run, tmp_path):
+    with pytest.raises(UsageError, match="preset"):
+        run(preset="nativ")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_emulated_precision_is_told(run, monkeypatch):
+    monkeypatch.setattr("fitrec_cache.devices.computes_in_bf16", lambda _: False)
+    assert "this processor has no instructions for bf16: many times slower than fp32" in run(precision="bf16").notes
+    assert not any("instructions" in note for note in run(precision="fp32").notes)
 
 
 def test_an_extraction_that_computes_nothing_leaves_what_it_says_of_the_computation(run, tmp_path, monkeypatch):
@@ -383,9 +440,6 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path, video_fol
 
 
 def test_the_class_given_last_counts_and_each_content_once(run, videos, tmp_path):
-    from fitrec_cache.cache import Cache
-    from fitrec_cache.pack import distinct_clips
-
     run(videos)
     clip = sorted(p for p in videos.rglob("*") if p.is_file())[0]
     moved = videos / "Zumba" / clip.name
@@ -400,7 +454,15 @@ def test_the_class_given_last_counts_and_each_content_once(run, videos, tmp_path
 
 def test_the_report_says_where_the_time_went(run, monkeypatch):
     report = run()
-    assert list(report.stages) == ["start", "compile", "wait for files", "wait for frames", "embed", "write"]
+    assert list(report.stages) == [
+        "start",
+        "compile",
+        "wait for files",
+        "wait for frames",
+        "wait for others",
+        "embed",
+        "write",
+    ]
     assert sum(report.stages.values()) <= report.seconds
     assert report.to_dict()["bottleneck"] == report.bottleneck
     assert report.beside.keys() == {"hash", "decode", "prepare"}

@@ -58,8 +58,10 @@ def test_a_block_of_another_living_process_is_waited_for(turns, tmp_path, monkey
     assert not set(first) & set(theirs)
     waited = []
     monkeypatch.setattr(time, "sleep", lambda seconds: waited.append(seconds) or name.unlink())
-    assert mine.more()
+    told = []
+    assert mine.more(told.append)
     assert len(waited) == 1
+    assert told == [4]  # the clips of the one block that is left
     assert set(theirs) < set(everything(mine))
     assert not mine.more()
 

@@ -271,7 +271,11 @@ def test_mp4_without_its_index_fails(tmp_path):
     ("name", "content", "reason"),
     [
         ("empty.mp4", b"", r"file is empty \(0 bytes\)"),
-        ("text.mp4", b"not a video, only some words\n" * 50, "cannot be decoded"),
+        (
+            "text.mp4",
+            b"not a video, only some words\n" * 50,
+            "cannot be decoded: no video by its content, or one that was",
+        ),
         ("zeros.avi", bytes(5000), "cannot be decoded"),
         ("one-byte.mkv", b"\x1a", "cannot be decoded"),
     ],
@@ -281,6 +285,14 @@ def test_what_is_not_a_video_fails_with_the_reason(tmp_path, name, content, reas
     path.write_bytes(content)
     with pytest.raises(VideoError, match=reason):
         read(path)
+
+
+@pytest.mark.parametrize(("number", "name"), [("smpte2084", "PQ"), ("arib-std-b67", "HLG"), ("bt709", "")])
+def test_high_dynamic_range_is_a_warning(tmp_path, number, name):
+    options = {"x264-params": f"transfer={number}"}
+    clip = read(write_video(tmp_path / "v.mp4", 21, pix_fmt="yuv420p10le", options=options))
+    found = [w for w in clip.ledger["warnings"] if "high dynamic range" in w]
+    assert found == [f"high dynamic range ({name}): colours are not mapped to a common screen's"] * bool(name)
 
 
 def test_missing_file_and_folder_fail_with_the_reason(tmp_path):
