@@ -416,7 +416,7 @@ def _from_hub(name: str) -> nn.Module:
         kept = cached_file(source.hf_hub_id, source.hf_hub_filename or "model.safetensors")
         if kept is None and (reason := hub_is_out_of_reach()):
             raise _no_hub(name, reason)
-        overlay = kept and {"file": kept}
+        overlay = {"file": kept} if kept else None
     try:
         model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except (OSError, RuntimeError) as error:
