@@ -192,9 +192,13 @@ def _missing(opened: Cache) -> list[dict[str, str]]:
         for kind, stores in (("frames", frames), ("features", features))
         if stores
     ]
+    nowhere = {k for folder, _, keys in lost if folder.name == "frames" for k in keys}  # said already
+    own_frames: dict[Path, dict[str, None]] = {}
     for store in features:
         own = opened.frame_store(store.identity["frames"])
-        lost.append((own.folder, "frames of", [k for k in store.keys() if k not in own and k in finished]))  # noqa: SIM118
+        without = (k for k in store.keys() if k not in own and k in finished and k not in nowhere)  # noqa: SIM118
+        own_frames.setdefault(own.folder, {}).update(dict.fromkeys(without))
+    lost += [(folder, "frames of", list(keys)) for folder, keys in own_frames.items()]
     return [
         {
             "path": str(folder),

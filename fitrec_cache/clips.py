@@ -84,8 +84,8 @@ def find_clips(
 
     Args:
         videos: A folder of class folders (the first folder below it is the label); a ``.csv`` manifest with the columns
-            ``path`` and ``label``, optionally ``group`` and any other; or a ``.txt`` list with a ``Class/file.avi`` a
-            line, as UCF101's, with or without a class number behind it.
+            ``path`` and ``label``, optionally ``group`` and any other, separated by commas, semicolons or tabs; or a
+            ``.txt`` list with a ``Class/file.avi`` a line, as UCF101's, with or without a class number behind it.
         root: Folder to which the paths of a manifest or list are relative; the folder it lies in if None.
         lists: UCF101-style lists; only clips that one of them names are kept (file name endings may differ).
         classes: None for all, ``fitness35``, names separated by commas, or a text file with one name a line, as
@@ -259,7 +259,9 @@ def _manifest(path: Path, base: Path) -> Iterator[tuple[int, Clip]]:
     """Yield line number and clip for each row of a CSV manifest."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True, strict=True)
+            between = _delimiter(file.readline())
+            file.seek(0)
+            reader = csv.DictReader(file, skipinitialspace=True, strict=True, delimiter=between)
             columns = _columns(reader.fieldnames, path)
             reader.fieldnames = columns
             for row in reader:
@@ -268,6 +270,11 @@ def _manifest(path: Path, base: Path) -> Iterator[tuple[int, Clip]]:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"{path} is not a CSV file in UTF-8: {error}") from error
+
+
+def _delimiter(header: str) -> str:
+    """Return what separates the columns: spreadsheets of many countries write semicolons, others tabs."""
+    return max(",;\t", key=header.count)
 
 
 def _columns(header: Sequence[str] | None, path: Path) -> list[str]:

@@ -358,7 +358,11 @@ def open_root(folder: Path, *, create: bool) -> None:
             raise _other_version(folder, version)
         return
     if not create:
-        raise NoCacheError(f"no cache at {folder}: expected a folder made by `fitrec-cache extract VIDEOS --cache DIR`")
+        lost = "; its cache.json is lost: `fitrec-cache check --cache DIR --repair` writes it again"
+        raise NoCacheError(
+            f"no cache at {folder}: expected a folder made by `fitrec-cache extract VIDEOS --cache DIR`"
+            + lost * (folder / "clips").is_dir()
+        )
     # An unfinished file is what a first run leaves that was killed before it wrote the marker.
     if folder.exists() and not (folder.is_dir() and all(p.name.startswith(TEMPORARY) for p in folder.iterdir())):
         if marker.is_file():  # another process made it just now

@@ -66,6 +66,13 @@ def test_root_with_a_folder_is_refused_instead_of_ignored(folder, tmp_path):
         find_clips(folder, root=tmp_path)
 
 
+@pytest.mark.parametrize("between", [";", "\t"])
+def test_a_manifest_may_have_semicolons_or_tabs_as_spreadsheets_write_them(tmp_path, between):
+    text = "path|label|group\na.avi|Squat, deep|x\n".replace("|", between)
+    found = find_clips(write(tmp_path / "m.csv", text))
+    assert [(c.clip_id, c.label, c.group) for c in found.clips] == [("a.avi", "Squat, deep", "x")]
+
+
 def test_a_manifest_none_of_whose_files_is_there_names_the_folder_and_root(tmp_path):
     path = write(tmp_path / "m.csv", "path,label\na.avi,A\nb.avi,B\n")
     hint = f"no file that m.csv names is there, looked for in {tmp_path}: --root names another folder"
@@ -184,7 +191,7 @@ def test_manifest_paths_outside_are_known_by_label_and_file(tmp_path):
     [
         ("", "no column path and label. Got no header"),
         ("file,label\na,b\n", "no column path. Got file, label"),
-        ("path;label\na;b\n", "separated by commas"),
+        ("path|label\na|b\n", "separated by commas"),
         ("path,label\n", "no rows"),
         ("path,label\na.avi,A\n\nb.avi, \n", "line 4: empty label"),
         ("path,label\n,A\n", "line 2: empty path"),
