@@ -200,6 +200,7 @@ def extract(
     workers = None if videos is None else min(workers or os.cpu_count() or 1, len(clips))
     with Ahead(models, frames, workers=workers, clip_seconds=clip_seconds) as ahead:
         run.work(clips, ahead, progress=progress)
+    run.notes += _lost_classes(clips, run.failed)
     report = run.report(len(clips), time.perf_counter() - started)
     if report.done:
         note(opened.folder, _extraction(report, models))
@@ -286,6 +287,14 @@ def _emulated(models: Sequence[Backbone]) -> list[str]:
     """Say where a precision that was asked for costs time instead of saving it."""
     slow = sorted({m.precision for m in models if m.emulates})
     return [f"this processor has no instructions for {each}: many times slower than fp32" for each in slow]
+
+
+def _lost_classes(clips: Sequence[Clip], failed: Sequence[FailedClip]) -> list[str]:
+    """Name the classes none of whose clips can be used, which a count of failed clips would hide."""
+    bad = {f.clip_id for f in failed}
+    usable = {clip.label for clip in clips if clip.clip_id not in bad}
+    lost = sorted({clip.label for clip in clips if clip.clip_id in bad} - usable)
+    return [f"class {label}: none of its clips can be used, so it will not be recognised" for label in lost if usable]
 
 
 @dataclass

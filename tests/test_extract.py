@@ -251,6 +251,14 @@ def test_bad_clips_cost_themselves_only_and_are_named_with_the_reason(run, video
     assert {c.clip_id for c in Cache(tmp_path / "cache").clips() if c.problem} == failed.keys() - {"Hop/empty.mp4"}
 
 
+def test_a_class_of_bad_clips_only_is_named(run, videos):
+    (videos / "Row").mkdir()
+    for name in ("Row/a.avi", "Row/b.avi", "Hop/c.avi"):
+        (videos / name).write_bytes(b"no video")
+    lost = [note for note in run().notes if "can be used" in note]
+    assert lost == ["class Row: none of its clips can be used, so it will not be recognised"]
+
+
 def test_a_file_that_changes_while_it_is_read_is_not_kept_under_its_old_content(run, videos, tmp_path, monkeypatch):
     """As a copy that still runs does: hashed with some bytes, decoded with others."""
     growing = videos / "Hop" / "v_Hop_g01_c01.avi"
