@@ -120,12 +120,13 @@ def interval_by_unit(
     Returns:
         ``(low, high)`` of a bootstrap that draws units. So few of them that draws hardly differ would make it too
         narrow: below ten it reaches as far as Wilson's interval for the number of units, at least. Where all is right
-        or all wrong, draws never differ: Wilson's. One unit says nothing of others: ``(0, 1)``.
+        or all wrong, draws never differ: Wilson's, as where every clip is a unit of its own. One unit says nothing of
+        others: ``(0, 1)``.
     """
     n, share = len(set(units)), float(right.sum() / tested.sum())
     if n == 1:
         return 0.0, 1.0
-    if share in (0, 1):
+    if share in (0, 1) or n == len(units):
         return wilson(share, n)
     low, high = bootstrap_interval(right, tested, units)
     if n >= _MANY_UNITS:
@@ -167,11 +168,7 @@ def evaluate(
     return Metrics(
         n=n,
         accuracy=correct / n,
-        accuracy_ci95=(
-            wilson(correct / n, n)
-            if units is None or len(set(units)) == n
-            else interval_by_unit(hits[:, 0].astype(np.float64), np.ones(n), units)
-        ),
+        accuracy_ci95=interval_by_unit(hits[:, 0].astype(np.float64), np.ones(n), units or [str(i) for i in range(n)]),
         top5_accuracy=float(hits[:, :5].any(axis=1).mean()),
         precision_weighted=averages["weighted"][0],
         recall_weighted=averages["weighted"][1],

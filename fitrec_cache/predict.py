@@ -314,7 +314,7 @@ def _draw(shown: _Pictures) -> None:
         return  # each video's reason says why there is nothing to draw
     strips = [
         AttentionStrip(
-            title=f"{Path(p.path).name}: {p.top[0][0]} {p.top[0][1]:.2f}",
+            title=f"{Path(p.path).name}: " + ("unknown" if p.unknown else f"{p.top[0][0]} {p.top[0][1]:.2f}"),
             frames=frames,
             pts_seconds=np.array([t for t, _ in p.attention]),
             weights=np.array([w for _, w in p.attention]),

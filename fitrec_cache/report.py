@@ -102,7 +102,8 @@ def confusion_png(confusion: NDArray[np.int64], class_names: Sequence[str], path
     share = np.ma.masked_where(np.broadcast_to(support == 0, (k, k)), confusion / np.maximum(support, 1))
     axes.set_facecolor("#E4E4E4")
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    lines = textwrap.wrap(plain_text(title, longest=300), int(10 * (side + 1.5)))
+    width = int(10 * (side + 1.5))
+    lines = [line for each in title.split("\n") for line in textwrap.wrap(plain_text(each, longest=300), width)]
     axes.set_title("\n".join(lines), fontsize=12, color=INK, parse_math=False, fontfamily=_FONT, pad=10, loc="left")
     _name_classes(axes, [plain_text(name, longest=28) for name in class_names], size=min(10.0, cell * 34))
     if k <= 40:
@@ -160,7 +161,7 @@ def _curve(axes: Axes, history: Sequence[Mapping[str, float]], name: str, best_e
         axes.plot(epochs, values, dashes, color=colour, linewidth=1.8, label=label, marker=marker)
     axes.axvline(best_epoch, color=FAINT, linewidth=1, linestyle=":", zorder=0)
     best = [row[f"val_{name}"] for row in history if row["epoch"] == best_epoch]
-    label = f"best epoch ({best_epoch})"
+    label = f"kept epoch ({best_epoch})"
     axes.plot([best_epoch] * len(best), best, "D", color=MARK, markersize=7, label=label, zorder=5, markeredgecolor="w")
     axes.set_title(name.capitalize(), fontsize=11, color=INK, loc="left")
     axes.set_xlabel("epoch", fontsize=9, color=INK)

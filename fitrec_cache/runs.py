@@ -209,6 +209,11 @@ def read_runs(folder: Path) -> list[Run]:
         StoreCorrupt: If files are damaged or do not belong together.
     """
     seeds = [f.parent for f in _run_files(folder)]
+    if unfinished := [f.name for f in sorted(folder.glob("seed-*")) if f.is_dir() and not (f / "run.json").exists()]:
+        raise UsageError(
+            f"{folder}: {', '.join(unfinished)} is not finished, so not all seeds can answer: run the same train-head "
+            "again, or name one of the runs in it"
+        )
     if (folder / "run.json").is_file() or not seeds:
         return [read_run(folder)]
     runs = [read_run(seed) for seed in seeds]

@@ -27,6 +27,9 @@ _JITTER = Fraction(1)
 #: Schemes of what comes at its own pace, whether it is read or not.
 _LIVE_SCHEMES = ("rtsp", "rtsps", "rtp", "rtmp", "rtmps", "udp", "tcp", "srt")
 
+#: A frame that stays for longer than this many of its usual periods, and than a window, is followed by a gap.
+_STILL_PERIODS = 10
+
 _CAMERA = re.compile(r"camera(?::(\d+))?")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 
@@ -91,6 +94,16 @@ def find_source(text: str, *, format: str | None = None) -> Source:
     return Source(text)
 
 
+def without_password(source: str) -> str:
+    """Return an address without the name and password that may be in it, to be shown.
+
+    Example:
+        >>> without_password("rtsp://me:secret@camera.local/1")
+        'rtsp://camera.local/1'
+    """
+    return re.sub(r"(?<=://)[^/]*@", "", source)
+
+
 class Stream:
     """An opened source; use as a context manager.
 
@@ -103,7 +116,7 @@ class Stream:
 
     def __init__(self, source: Source) -> None:
         self._damage, self._late = Damage(), 0
-        self._source = source
+        self._source, self._shown = source, without_password(source.name)
         self._size: tuple[int, int] | None = None
         silence = SILENCE if _SCHEME.match(source.name) else None
         try:
@@ -136,13 +149,14 @@ class Stream:
     def _failed(self, what: str, error: Exception) -> VideoError:
         reason = getattr(error, "strerror", None) or str(error)
         hint = ": is there a camera, and may this program use it?" if self._source.format else ""
-        return VideoError(f"{self._source.name} cannot be {what}: {reason}{hint}")
+        return VideoError(f"{self._shown} cannot be {what}: {reason}{hint}")
 
     def windows(self, windows: Windows, short_sides: Sequence[int]) -> Iterator[WindowClip]:
         """Yield each window once its last frame is known.
 
         Args:
-            windows: Which frames each takes.
+            windows: Which frames each takes; those that would reach into a gap, where for longer than a window no frame
+                comes, are left out.
             short_sides: Largest short sides in pixels; each frame is kept once for each of them.
 
         Raises:
@@ -151,23 +165,27 @@ class Stream:
         """
         growing: dict[int, list[tuple[float, dict[int, bytes]]]] = {}
         complete, end = 0, Fraction(0)
+        period = 1 / nominal_rate(self._stream)
+        longest = max(windows.seconds, _STILL_PERIODS * period)
         for begins, frame, end in self._on_display():
-            due = windows.due(end)
-            if not due:
-                continue
-            kept = float(begins), self._encode(frame, short_sides)
+            gap = end - begins > longest
+            due = windows.due(begins + period if gap else end)
+            kept = (float(begins), self._encode(frame, short_sides)) if due else None
             for number, count in due.items():
                 samples = growing.setdefault(number, [])
-                samples += [kept] * count
+                samples += [kept] * count if kept else []
                 if len(samples) == windows.samples:
                     start, stop = windows.span(number)
                     times, frames = zip(*growing.pop(number), strict=True)
                     jpegs = {side: [each[side] for each in frames] for side in short_sides}
                     complete += 1
                     yield WindowClip(start=start, end=stop, pts_seconds=times, jpegs=jpegs)
+            if gap:  # nothing was filmed then: no window looks at it
+                windows.restart(end)
+                growing.clear()
         if not complete:
             raise VideoError(
-                f"{self._source.name} ends after {float(end):.1f} s, before a window of {float(windows.seconds):g} s "
+                f"{self._shown} ends after {float(end):.1f} s, before a window of {float(windows.seconds):g} s "
                 "is full: give fewer --seconds, or use predict"
             )
 
@@ -175,7 +193,7 @@ class Stream:
         size = (frame.width, frame.height)
         self._size = self._size or size
         if size != self._size:
-            raise VideoError(f"{self._source.name}: the picture size changes from {self._size} to {size}")
+            raise VideoError(f"{self._shown}: the picture size changes from {self._size} to {size}")
         return {side: encode_frame(picture(frame, self._stream, side)) for side in short_sides}
 
     def _on_display(self) -> Iterator[tuple[Fraction, VideoFrame, Fraction]]:
@@ -189,9 +207,7 @@ class Stream:
             time -= origin
             if before is not None:
                 if time < before[0] - _JITTER:
-                    raise VideoError(
-                        f"{self._source.name}: times go back from {float(before[0]):.2f} to {float(time):.2f} s"
-                    )
+                    raise VideoError(f"{self._shown}: times go back from {float(before[0]):.2f} to {float(time):.2f} s")
                 if time <= before[0]:
                     self._late += 1
                     continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,29 +72,38 @@ class Timeline:
     """Puts the answers of windows together.
 
     A window speaks for the time around its middle, up to half way to the middles of its neighbours; the first one from
-    its beginning on, the last one to its end.
+    its beginning on, the last one to its end. Where windows were left out, so that nobody looked at what is
+    between two: one segment ends there, and another begins after it, also where both have the same answer.
+
+    Args:
+        every: Seconds from one window's beginning to the next where none is left out.
 
     Attributes:
         moments: The answers.
         segments: So far, in order; the last one may grow.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, every: float = 0.0) -> None:
+        self._every = every
         self.moments: list[Moment] = []
         self.segments: list[Segment] = []
         self._middle = 0.0
 
     def add(self, moment: Moment) -> Segment | None:
         """Take in the next answer; return the segment before it, if this one begins another."""
+        before = self.moments[-1] if self.moments else moment
         self.moments.append(moment)
         middle, probability = (moment.start + moment.end) / 2, moment.top[0][1]
-        border = (self._middle + middle) / 2
-        self._middle = middle
+        border, self._middle = (self._middle + middle) / 2, middle
+        unseen = moment.start > before.end and moment.start - before.start > 1.001 * self._every
         new = Segment(start=moment.start, end=moment.end, label=moment.label, probability=probability)
         if not self.segments:
             self.segments.append(new)
             return None
         last = self.segments[-1]
+        if unseen:
+            self.segments.append(new)
+            return last
         if last.label == new.label:
             mean = (last.probability * last.windows + probability) / (last.windows + 1)
             self.segments[-1] = replace(last, end=moment.end, probability=mean, windows=last.windows + 1)
@@ -146,18 +156,19 @@ class Outputs:
         """Write all of them; none where nothing was answered.
 
         Raises:
-            StoreError: If one cannot be written.
+            StoreError: If one cannot be written; the others are.
         """
         if not timeline.segments:
             return
-        if self.table is not None:
-            write_table(timeline.segments, self.table)
-        if self.subtitles is not None:
-            write_subtitles(timeline.segments, self.subtitles)
-        if self.picture is not None:
-            from fitrec_cache.timeline_picture import timeline_png  # matplotlib is slow to load
+        with ExitStack() as each:  # what one raises comes after the others
+            if self.picture is not None:
+                from fitrec_cache.timeline_picture import timeline_png  # matplotlib is slow to load
 
-            timeline_png(timeline.moments, timeline.segments, self.picture, title=title)
+                each.callback(timeline_png, timeline.moments, timeline.segments, self.picture, title=title)
+            if self.subtitles is not None:
+                each.callback(write_subtitles, timeline.segments, self.subtitles)
+            if self.table is not None:
+                each.callback(write_table, timeline.segments, self.table)
 
 
 def write_table(segments: Sequence[Segment], path: Path) -> None:

@@ -178,11 +178,11 @@ def _further(settings: Sequence[str], named: Collection[str]) -> dict[str, Any]:
 
 
 def check_seeds(seed: Sequence[int]) -> None:
-    """Raise UsageError unless there are seeds, each once, none negative."""
+    """Raise UsageError unless there are seeds, each once, none negative or of more than 63 bits."""
     if not seed or len(set(seed)) != len(seed):
         raise UsageError(f"seeds {list(seed)}: expected at least one, and each once")
-    if min(seed) < 0:
-        raise UsageError(f"seed {min(seed)}: expected 0 or more")
+    if wrong := [s for s in seed if not 0 <= s < 2**63]:
+        raise UsageError(f"seed {wrong[0]}: expected 0 to 2^63 - 1")
 
 
 def _check(backbone: Sequence[str], false_alarm_rate: float) -> None:

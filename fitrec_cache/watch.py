@@ -108,7 +108,7 @@ def watch(
         device=device,
         force=force,
     )
-    timeline = Timeline()
+    timeline = Timeline(every=watching.every)
     try:
         with watching, progress_bar(total=None, unit="window", what="watch", show=progress) as bar:
             for moment in watching:
@@ -122,7 +122,9 @@ def watch(
     except KeyboardInterrupt:
         pass  # the way to end a live stream
     finally:
-        outputs.write(timeline, title=source)
+        from fitrec_cache.stream import without_password
+
+        outputs.write(timeline, title=without_password(source))
     return WatchReport(
         source=source,
         seconds=watching.seconds,
@@ -206,15 +208,16 @@ class Watch:
 
     def __iter__(self) -> Iterator[Moment]:
         """Yield the answer to each window."""
-        before = 0
+        expected = 0
         while (item := self._next()) is not None:
             if isinstance(item, FitrecError):
                 raise item
-            answer = self._recogniser(item.jpegs, item.pts_seconds, path="", top=len(self._recogniser.labels))
-            skipped, before = self.skipped - before, self.skipped
+            number, clip = item
+            answer = self._recogniser(clip.jpegs, clip.pts_seconds, path="", top=len(self._recogniser.labels))
+            skipped, expected = number - expected, number + 1
             yield Moment(
-                start=item.start,
-                end=item.end,
+                start=clip.start,
+                end=clip.end,
                 top=answer.top,
                 unknown=answer.unknown,
                 heads=answer.heads,
@@ -234,8 +237,8 @@ class Watch:
 
         try:
             with Stream(source) as stream:
-                for clip in stream.windows(self._windows, self._recogniser.short_sides):
-                    self._put(clip)
+                for numbered in enumerate(stream.windows(self._windows, self._recogniser.short_sides)):
+                    self._put(numbered)
                     if self._stop.is_set():
                         return
             self._put(None)

@@ -63,6 +63,11 @@ class Windows:
         whole = -(-spans.numerator // spans.denominator)  # rounded up: a sample at this very time is not earlier
         return min(self.samples, max(0, whole - 1))
 
+    def restart(self, time: Fraction) -> None:
+        """Forget the windows that are begun and those before a time: what they were to show is not there."""
+        self._first = -(-(time / self.every).numerator // (time / self.every).denominator)  # rounded up
+        self._taken.clear()
+
     def span(self, number: int) -> tuple[float, float]:
         """Return beginning and end of a window, in seconds since the start of the stream."""
         return float(number * self.every), float(number * self.every + self.seconds)

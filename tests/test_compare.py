@@ -8,6 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 import safetensors.numpy
+from scipy.stats import binomtest
 
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import StoreCorrupt, UsageError
@@ -307,6 +308,15 @@ def test_a_room_that_decides_alone_is_no_evidence_however_many_clips_it_has(tmp_
     assert "not distinguishable at n = 72 in 4 folds" in pair.text
     # It is drawn four times with probability 1/256, three times or more with 13/256.
     assert report.models[0].ci95 == (0, 180 / 184)
+
+
+def test_where_every_clip_is_a_group_of_its_own_the_interval_is_that_of_train_head(tmp_path):
+    right = [1] * 10 + [0] * 6
+    write_run(tmp_path / "a", right, groups=[f"g{i}" for i in range(16)])
+    write_run(tmp_path / "b", right, groups=None, variant="lrcn")
+    truth = binomtest(10, 16).proportion_ci(method="wilson")
+    for model in compare([tmp_path]).models:
+        assert model.ci95 == pytest.approx((truth.low, truth.high))
 
 
 def test_where_all_clips_are_right_the_interval_is_wilsons_for_the_groups(tmp_path):

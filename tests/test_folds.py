@@ -7,6 +7,7 @@ import pytest
 
 from fitrec_cache.errors import UsageError
 from fitrec_cache.folds import make_folds
+from fitrec_cache.train import check_seeds
 
 NAMES = [f"{label}/{i}.mp4" for label in "AB" for i in range(6)]
 
@@ -118,3 +119,9 @@ def test_any_clip_id_can_be_folded():
     assert sorted(int(i) for f in folds for i in f.split.test) == list(range(12))
     with pytest.raises(UsageError, match="seed -1"):
         make_folds("kfold:3", **clips() | {"seed": -1})
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seeds_that_no_generator_takes_are_refused(seed):
+    with pytest.raises(UsageError, match=rf"seed {seed}: expected 0 to 2\^63 - 1"):
+        check_seeds([0, seed])

@@ -112,6 +112,16 @@ def test_several_seeds_answer_together(tmp_path, cache_folder, video_folder):
     assert "(mean of 3 seeds)" in said
 
 
+def test_a_seed_that_is_not_finished_is_told(tmp_path, cache_folder, video_folder):
+    out = tmp_path / "runs"
+    train_head(out=out, cache=cache_folder, backbone=["test_resnet"], variant="mean", seed=[0, 1], epochs=2)
+    (out / "seed-1" / "run.json").unlink()
+    video = sorted(video_folder.rglob("*.avi"))[0]
+    with pytest.raises(UsageError, match="seed-1 is not finished, so not all seeds can answer"):
+        predict([video], run=out, device="cpu")
+    assert predict([video], run=out / "seed-0", device="cpu")
+
+
 def test_runs_of_other_calls_do_not_answer_together(tmp_path, cache_folder, video_folder):
     out = tmp_path / "runs"
     train_head(out=out, cache=cache_folder, backbone=["test_resnet"], variant="mean", seed=[0, 1], epochs=2)
@@ -174,6 +184,18 @@ def test_bad_videos_have_a_reason_and_cost_themselves_only(run, tmp_path, video_
         "heads": 1,
         "reason": "file not found",
     }
+
+
+def test_the_picture_says_unknown_where_the_answer_does(run, tmp_path, video_folder, monkeypatch):
+    titles = []
+    monkeypatch.setattr("fitrec_cache.report.attention_png", lambda strips, _: titles.extend(s.title for s in strips))
+    modest = shutil.copytree(run, tmp_path / "modest")
+    settings = json.loads((modest / "run.json").read_text())
+    settings["calibration"]["threshold"] = 1.0  # nothing is sure enough
+    (modest / "run.json").write_text(json.dumps(settings))
+    video = sorted(video_folder.rglob("*.avi"))[0]
+    predict([video], run=modest, device="cpu", picture=tmp_path / "p.png")
+    assert titles == [f"{video.name}: unknown"]
 
 
 def test_the_picture_shows_each_video(run, tmp_path, video_folder):

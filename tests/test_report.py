@@ -83,6 +83,13 @@ def test_confusion_of_any_size_shows_every_class(tmp_path, k):
     assert 400 < min(height, width) <= max(height, width) < 3500
 
 
+def test_the_lines_of_a_title_stay_lines(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("matplotlib.axes.Axes.set_title", lambda _, text, **__: drawn.append(text))
+    confusion_png(np.eye(9, dtype=np.int64), list("ABCDEFGHI"), tmp_path / "c.png", title="mean on net\naccuracy 50 %")
+    assert drawn == ["mean on net\naccuracy 50 %"]
+
+
 def test_confusion_must_fit_its_names(tmp_path):
     with pytest.raises(ValueError, match=r"expected \(3, 3\)"):
         confusion_png(np.eye(2, dtype=np.int64), list("ABC"), tmp_path / "c.png", title="t")

@@ -18,12 +18,12 @@ from fitrec_cache import predict as predicting
 from fitrec_cache import stream as streaming
 from fitrec_cache import watch as module
 from fitrec_cache.cli import app
-from fitrec_cache.errors import FitrecError, UsageError, VideoError
+from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.predict import predict
 from fitrec_cache.sampling import frame_indices
 from fitrec_cache.stream import Stream, find_source
-from fitrec_cache.timeline import Moment, Segment, Timeline, clock, write_subtitles, write_table
+from fitrec_cache.timeline import Moment, Outputs, Segment, Timeline, clock, write_subtitles, write_table
 from fitrec_cache.timeline_picture import timeline_png
 from fitrec_cache.train import train_head
 from fitrec_cache.watch import Watch
@@ -117,6 +117,26 @@ def test_a_live_stream_loses_what_comes_too_fast_and_a_file_nothing(run, long_vi
     assert len(live) < 26
     assert len(live) + sum(m.skipped for m in live) == 26
     assert live[-1].start == everything[-1].start  # the newest is answered
+    skipped = np.cumsum([m.skipped for m in live])
+    assert [m.start for m in live] == pytest.approx([0.08 * (k + before) for k, before in enumerate(skipped)])
+
+
+@pytest.mark.parametrize("pause", [60, 72_000])
+def test_a_pause_in_the_times_is_not_looked_at(tmp_path, run, pause):
+    times = [40 * k + (1000 * pause if k >= 30 else 0) for k in range(60)]  # ms; 30 frames, a pause, 30 frames
+    video = write_video(tmp_path / "pause.mkv", 60, width=80, height=64, pts=times)
+    with Stream(find_source(str(video))) as stream:
+        clips = list(stream.windows(windows(0.8, 0.4), [64]))
+    assert [clip.start for clip in clips] == pytest.approx([0, 0.4, pause + 1.2, pause + 1.6])
+    assert [numbers(clip) for clip in clips] == [
+        [4, 8, 12, 16],  # at 0.16, 0.32, 0.48 and 0.64 s of the window
+        [14, 18, 22, 26],
+        [30 + k for k in (4, 8, 12, 16)],
+        [30 + k for k in (14, 18, 22, 26)],
+    ]
+    segments = module.watch(str(video), run=run, seconds=0.8).segments
+    assert segments[-1].start >= pause
+    assert max(s.end for s in segments if s.start < 2) <= 1.2
 
 
 def test_a_stream_from_the_network_is_watched(run, tmp_path):
@@ -221,6 +241,35 @@ def test_segments_by_hand():
     assert ended == [None, None, timeline.segments[0], None]
     timeline.add(moment(10, 14, "Hop", 0.2, unknown=True))
     assert [(s.start, s.end, s.text) for s in timeline.segments[1:]] == [(5, 11, "Hop"), (11, 14, "unknown")]
+
+
+def test_what_nobody_looked_at_is_in_no_segment():
+    timeline = Timeline(every=2)
+    for start in (0, 2, 10):
+        timeline.add(moment(start, start + 4, "Squat", 0.5))
+    assert [(s.start, s.end, s.windows) for s in timeline.segments] == [(0, 6, 2), (10, 14, 1)]
+    timeline = Timeline(every=5)  # further apart than long, as was asked for
+    for start in (0, 5, 10):
+        timeline.add(moment(start, start + 4, "Squat", 0.5))
+    assert [(s.start, s.end, s.windows) for s in timeline.segments] == [(0, 14, 3)]
+
+
+def test_of_several_files_one_that_cannot_be_written_costs_none_of_the_others(tmp_path):
+    (tmp_path / "gone").mkdir()
+    outputs = Outputs(table=tmp_path / "gone" / "t.csv", subtitles=tmp_path / "t.srt", picture=tmp_path / "t.png")
+    (tmp_path / "gone").rmdir()
+    timeline = Timeline()
+    timeline.add(moment(0, 4, "Squat", 0.6))
+    with pytest.raises(StoreError, match=r"t\.csv"):
+        outputs.write(timeline, title="x")
+    assert (tmp_path / "t.srt").exists()
+    assert (tmp_path / "t.png").exists()
+
+
+def test_passwords_in_addresses_are_not_shown(run):
+    with pytest.raises(VideoError, match=r"rtsp://127\.0\.0\.1:1/x cannot be opened") as error:
+        look("rtsp://me:secret@127.0.0.1:1/x", run)
+    assert "secret" not in str(error.value)
 
 
 def test_tables_and_subtitles(tmp_path):

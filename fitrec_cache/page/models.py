@@ -153,8 +153,6 @@ class Model:
         right, tested, units = count_right(tests)
         if len(tests) < len(self.records) or not units:
             return wilson(share, n)
-        if len(set(units.values())) == len(units):
-            return wilson(share, len(units))
         return interval_by_unit(right, tested, list(units.values()))
 
     @property
