@@ -17,6 +17,7 @@ _DPI = 110
 _FONT = "DejaVu Sans"
 _ROW, _WIDTH, _MARGINS = 0.28, 11.0, 1.5  # inches
 _MOST_ROWS = 16
+_UNSEEN = "#ECECEC"
 _LONGEST = 32  # characters of a label
 
 
@@ -36,11 +37,10 @@ def timeline_png(moments: Sequence[Moment], segments: Sequence[Segment], path: P
     if not moments:
         raise ValueError("no answers: expected at least one window")
     labels = _rows(moments, segments)
-    middles = [(m.start + m.end) / 2 for m in moments]
-    edges = [moments[0].start, *((a + b) / 2 for a, b in pairwise(middles)), moments[-1].end]
-    values = np.array([[dict(m.top).get(label, 0.0) for m in moments] for label in labels])  # (rows, windows)
+    edges, seen = _columns(moments, segments)
+    values = np.array([[np.nan if m is None else dict(m.top).get(label, 0.0) for m in seen] for label in labels])
     figure = Figure(figsize=(_WIDTH, _ROW * (len(labels) + 1) + _MARGINS), layout="constrained")
-    axes = figure.add_subplot()
+    axes = figure.add_subplot(facecolor=_UNSEEN)
     shades = axes.pcolormesh(edges, np.arange(len(labels) + 1), values, cmap="Blues", vmin=0, vmax=1, edgecolors="none")
     for segment in segments:
         row = labels.index(segment.label) if segment.label in labels else len(labels)
@@ -48,7 +48,7 @@ def timeline_png(moments: Sequence[Moment], segments: Sequence[Segment], path: P
         axes.broken_barh(
             [(segment.start, segment.end - segment.start)],
             (row + 0.08, 0.84),
-            facecolors="#E6E6E6" if segment.label is None else "none",
+            facecolors="#D2D2D2" if segment.label is None else "none",
             edgecolors=colour,
             linewidth=1.8,
         )
@@ -64,6 +64,18 @@ def timeline_png(moments: Sequence[Moment], segments: Sequence[Segment], path: P
     bar.set_label("probability; outlined: the answer", fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=8)
     save_png(figure, path, dpi=_DPI)
+
+
+def _columns(moments: Sequence[Moment], segments: Sequence[Segment]) -> tuple[list[float], list[Moment | None]]:
+    """Return the edges of columns in seconds and the answer of each: None for what nobody looked at."""
+    unseen = {(a.end, b.start) for a, b in pairwise(segments) if b.start > a.end}
+    edges: list[float] = [moments[0].start]
+    seen: list[Moment | None] = []
+    for a, b in pairwise(moments):
+        gap = (a.end, b.start) in unseen
+        edges += [a.end, b.start] if gap else [(a.start + a.end + b.start + b.end) / 4]
+        seen += [a, None] if gap else [a]
+    return [*edges, moments[-1].end], [*seen, moments[-1]]
 
 
 def _rows(moments: Sequence[Moment], segments: Sequence[Segment]) -> list[str]:

@@ -24,7 +24,7 @@ from fitrec_cache.predict import predict
 from fitrec_cache.sampling import frame_indices
 from fitrec_cache.stream import Stream, find_source
 from fitrec_cache.timeline import Moment, Outputs, Segment, Timeline, clock, write_subtitles, write_table
-from fitrec_cache.timeline_picture import timeline_png
+from fitrec_cache.timeline_picture import _columns, timeline_png
 from fitrec_cache.train import train_head
 from fitrec_cache.watch import Watch
 from fitrec_cache.windows import Windows
@@ -302,6 +302,16 @@ def test_the_picture_shows_every_answer(tmp_path):
     assert (tmp_path / "t.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(ValueError, match="at least one window"):
         timeline_png([], [], tmp_path / "none.png", title="")
+
+
+def test_the_picture_shows_what_nobody_looked_at():
+    moments = [moment(0, 4, "A", 0.5), moment(2, 6, "A", 0.5), moment(10, 14, "A", 0.5)]
+    timeline = Timeline(every=2)
+    for each in moments:
+        timeline.add(each)
+    edges, seen = _columns(moments, timeline.segments)
+    assert edges == [0, 3, 6, 10, 14]
+    assert seen == [*moments[:2], None, moments[2]]
 
 
 def call(*words):
