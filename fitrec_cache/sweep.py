@@ -191,6 +191,8 @@ def sweep(
         epochs=epochs,
         progress=progress,
     )
+    if any(out.glob("run.json")) or (any(out.glob("*/run.json")) and not (out / "trials.log").exists()):
+        raise UsageError(f"--out {out} holds trained heads: choose a folder of its own for the search")
     make_folder(out)
     study = _open_study(optuna, out, problem.name)
     native = get_recipe("native")  # as train-head has it: with few clips for more epochs than a try has

@@ -220,6 +220,15 @@ def test_a_sequence_head_is_searched_with_its_own_settings(tmp_path, features):
     assert {"attention", "skip_mean", "bidirectional", "differences"} <= report.finalists[0]["settings"].keys()
 
 
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_a_folder_with_trained_heads_is_refused(tmp_path, features, seeds):
+    train_head(out=tmp_path / "run", features=features, variant="mean", seed=seeds, epochs=1)
+    before = sorted((tmp_path / "run").rglob("*"))
+    with pytest.raises(UsageError, match="holds trained heads"):
+        sweep(out=tmp_path / "run", features=features, **FAST)
+    assert sorted((tmp_path / "run").rglob("*")) == before
+
+
 def test_wrong_use_is_refused(tmp_path, features, monkeypatch):
     for changes, reason in (
         ({"variant": "meen"}, "Did you mean 'mean'"),
