@@ -181,14 +181,14 @@ def extract(
     check_time_limit(clip_seconds)
     keep_freed_memory()
     found = None if videos is None else find_clips(videos, root=root, lists=lists, classes=classes)
+    there: Cache | None = None
     if found is None:
-        opened = Cache(cache)
-        clips, notes = _held_clips(opened, classes, root, lists)
-        models = _load_backbones(backbone, preset, precision, device, compile)
+        there = Cache(cache)
+        clips, notes = _held_clips(there, classes, root, lists)
     else:
         clips, notes = list(found.clips), list(found.notes)
-        models = _load_backbones(backbone, preset, precision, device, compile)
-        opened = Cache(cache, create=True)  # only now: a wrong call shall leave no empty folder
+    models = _load_backbones(backbone, preset, precision, device, compile)
+    opened = there or Cache(cache, create=True)  # made only now: a wrong call shall leave no empty folder
     if videos is None:
         frames = pick_frames(opened, samples=samples, frame_size=frame_size)
     else:
@@ -389,7 +389,9 @@ class _Run:
     def _more(self, bar: Any) -> bool:
         """Say whether clips are left; wait, and show it, while other processes have claimed all that are."""
         with self._timed("wait for others"):
-            return self.turns.more(lambda n: bar.set_postfix_str(f"{n} clips left to other processes, waiting"))
+            left = self.turns.more(lambda n: bar.set_postfix_str(f"{n} clips left to other processes, waiting"))
+        bar.set_postfix_str("", refresh=False)
+        return left
 
     def _tasks(self, clips: Iterable[Clip], ahead: Ahead) -> Iterator[_Task]:
         """Yield tasks in order while later clips are made ready, or in turns with that."""

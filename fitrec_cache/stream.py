@@ -170,10 +170,10 @@ class Stream:
         for begins, frame, end in self._on_display():
             gap = end - begins > longest
             due = windows.due(begins + period if gap else end)
-            kept = (float(begins), self._encode(frame, short_sides)) if due else None
+            kept = float(begins), self._encode(frame, short_sides) if due else {}
             for number, count in due.items():
                 samples = growing.setdefault(number, [])
-                samples += [kept] * count if kept else []
+                samples += [kept] * count
                 if len(samples) == windows.samples:
                     start, stop = windows.span(number)
                     times, frames = zip(*growing.pop(number), strict=True)

@@ -191,7 +191,7 @@ def sweep(
         epochs=epochs,
         progress=progress,
     )
-    if any(out.glob("run.json")) or (any(out.glob("*/run.json")) and not (out / "trials.log").exists()):
+    if (out / "run.json").exists() or (any(out.glob("*/run.json")) and not (out / "trials.log").exists()):
         raise UsageError(f"--out {out} holds trained heads: choose a folder of its own for the search")
     make_folder(out)
     study = _open_study(optuna, out, problem.name)

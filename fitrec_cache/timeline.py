@@ -34,6 +34,11 @@ class Moment:
     skipped: int = 0
 
     @property
+    def middle(self) -> float:
+        """The time it speaks for, in seconds since the first frame of the stream."""
+        return (self.start + self.end) / 2
+
+    @property
     def label(self) -> str | None:
         """The answer; None for "unknown"."""
         return None if self.unknown else self.top[0][0]
@@ -87,14 +92,12 @@ class Timeline:
         self._every = every
         self.moments: list[Moment] = []
         self.segments: list[Segment] = []
-        self._middle = 0.0
 
     def add(self, moment: Moment) -> Segment | None:
         """Take in the next answer; return the segment before it, if this one begins another."""
         before = self.moments[-1] if self.moments else moment
         self.moments.append(moment)
-        middle, probability = (moment.start + moment.end) / 2, moment.top[0][1]
-        border, self._middle = (self._middle + middle) / 2, middle
+        probability, border = moment.top[0][1], (before.middle + moment.middle) / 2
         unseen = moment.start > before.end and moment.start - before.start > 1.001 * self._every
         new = Segment(start=moment.start, end=moment.end, label=moment.label, probability=probability)
         if not self.segments:

@@ -73,7 +73,7 @@ def _columns(moments: Sequence[Moment], segments: Sequence[Segment]) -> tuple[li
     seen: list[Moment | None] = []
     for a, b in pairwise(moments):
         gap = (a.end, b.start) in unseen
-        edges += [a.end, b.start] if gap else [(a.start + a.end + b.start + b.end) / 4]
+        edges += [a.end, b.start] if gap else [(a.middle + b.middle) / 2]
         seen += [a, None] if gap else [a]
     return [*edges, moments[-1].end], [*seen, moments[-1]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -59,13 +60,12 @@ class Windows:
 
     def _samples_before(self, time: Fraction) -> int:
         """Return how many samples of a window are earlier than ``time`` after its beginning."""
-        spans = time * (self.samples + 1) / self.seconds
-        whole = -(-spans.numerator // spans.denominator)  # rounded up: a sample at this very time is not earlier
+        whole = math.ceil(time * (self.samples + 1) / self.seconds)  # a sample at this very time is not earlier
         return min(self.samples, max(0, whole - 1))
 
     def restart(self, time: Fraction) -> None:
         """Forget the windows that are begun and those before a time: what they were to show is not there."""
-        self._first = -(-(time / self.every).numerator // (time / self.every).denominator)  # rounded up
+        self._first = math.ceil(time / self.every)
         self._taken.clear()
 
     def span(self, number: int) -> tuple[float, float]:
