@@ -137,7 +137,7 @@ def _draw(
             title=clip.clip_id, caption=f"{clip.label}, {group}, {side[i]}".rstrip(", "), frames=ends_and_middle
         )
 
-    title = f"{n_across} near-duplicate pairs between training and test"
+    title = f"{n_across} near-duplicate pairs between training (or validation) and test"
     if n_across > len(shown):
         title += f", the most alike {len(shown)}"
     drawn = []

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fitrec_cache.clips import NO_COLUMNS
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, unknown_name
-from fitrec_cache.files import canonical_json, digest, parse_json
+from fitrec_cache.files import canonical_json, digest, parse_json, write_json
 from fitrec_cache.store import FORMAT_VERSION, Arrays, Store, find_stores, open_root, text_column, text_values
 
 #: Larger settings than these are taken for mistakes, so that no file can ask for more memory than there is.
@@ -55,6 +55,7 @@ class Cache:
         open_root(folder, create=create)
         self.folder = folder
         self._clips = Store(folder / "clips", "clips", CLIPS_IDENTITY)
+        self._unfinished = folder / "unfinished.json"
 
     def clips(self) -> list[HeldClip]:
         """Return the clips known, sorted by name; the latest entry of each holds."""
@@ -95,6 +96,27 @@ class Cache:
             "problem": [c.problem for c in clips],
         }
         self._clips.write_part({name: text_column(values) for name, values in columns.items()})
+
+    def begin(self, clips: int) -> None:
+        """Note that this many clips of videos are on their way, until :meth:`finish`.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
+        if not self._unfinished.exists():
+            write_json(self._unfinished, {"clips": clips})
+
+    def finish(self) -> None:
+        """Take back what :meth:`begin` noted."""
+        self._unfinished.unlink(missing_ok=True)
+
+    def notes(self) -> list[str]:
+        """Say whether more clips are on their way than are here."""
+        try:
+            clips = int(parse_json(self._unfinished.read_bytes())["clips"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+        return [f"the last extract, of {clips} clips, has not come to its end: run the same again for all of them"]
 
     def write_index(self) -> None:
         """Index the entries of clips, if many parts are not."""

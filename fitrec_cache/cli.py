@@ -70,7 +70,8 @@ def main() -> NoReturn:
 
 
 def _interrupted() -> NoReturn:
-    print("Interrupted: what was finished is stored; run the same command again to go on.", file=sys.stderr)
+    goes_on = "what was stored stays, and the same extract, train-head, sweep or reproduce goes on from there"
+    print(f"Interrupted: {goes_on}.", file=sys.stderr)
     sys.exit(_CTRL_C)
 
 

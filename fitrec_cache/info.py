@@ -26,12 +26,14 @@ class InfoReport:
     groups: int
     frames: tuple[dict[str, Any], ...]
     features: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...] = ()
     history: tuple[Extraction, ...] = ()
     clip_list: tuple[dict[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
         return {**vars(self), "frames": list(self.frames), "features": list(self.features)} | {
+            "notes": list(self.notes),
             "history": [asdict(e) for e in self.history],
             "clip_list": list(self.clip_list),
         }
@@ -65,6 +67,7 @@ def info(*, cache: Path, clips: bool = False) -> InfoReport:
         groups=len({c.group for c in good if c.group}),
         frames=tuple(_describe(s) for s in frame_stores),
         features=tuple(_describe(s) for s in opened.feature_stores()),
+        notes=tuple(opened.notes()),
         history=tuple(history(opened.folder)),
         clip_list=tuple(_clip_rows(held, frame_stores)) if clips else (),
     )

@@ -115,12 +115,12 @@ class PackReport:
 
 
 def distinct_clips(cache: Cache) -> tuple[list[HeldClip], list[str]]:
-    """Return the usable clips, each content once, and notes on what was left out.
+    """Return the usable clips, each content once, and notes on what was left out or is still to come.
 
     The same video under two names would be on two sides of a split; the name and label given last count.
     """
     latest: dict[str, HeldClip] = {}
-    notes = []
+    notes = cache.notes()
     for clip in sorted((c for c in cache.clips() if not c.problem), key=lambda c: c.since, reverse=True):
         same = latest.setdefault(clip.video_sha256, clip)
         if same is not clip:

@@ -112,6 +112,27 @@ class Recipe:
         given = {k: v for k, v in values.items() if v is not None}
         return dataclasses.replace(self, **({"steps": 0} if "epochs" in given else {}) | given)
 
+    def idle(self, variant: str, attention: str | None = None) -> dict[str, str]:
+        """Return the settings that change nothing here, each with the reason.
+
+        Args:
+            variant: A key of :data:`~fitrec_cache.variants.VARIANTS`.
+            attention: One of the ways of attention; None for the variant's own.
+        """
+        head, none = VARIANTS[variant], f"for variant {variant}"
+        found: dict[str, str] = {}
+        if self.keep == "last":
+            found["patience"] = "with keep=last"
+        if self.normalise not in ("pca", "whiten"):
+            found["components"] = f"with normalise={self.normalise}"
+        if (attention or head.attention) != "additive":
+            found["pooling"] = "without additive attention"
+        if not head.lstm_units:
+            found |= dict.fromkeys(("differences", "bidirectional", "pooling", "skip_mean"), none)
+        if head.takes_pixels:
+            found |= dict.fromkeys(("normalise", "components", "input_dropout"), none)
+        return found | ({"dropout": none} if variant == "convlstm" else {})
+
     def fitted_to(self, n_clips: int) -> Recipe:
         """Return the recipe with as many epochs as ``steps`` asks for on this many training clips."""
         here = self.epochs * math.ceil(n_clips / self.batch_size)

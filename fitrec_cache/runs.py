@@ -83,12 +83,14 @@ def refuse_other_runs(out: Path, folders: Sequence[Path]) -> None:
     Raises:
         UsageError: If ``out`` or a folder in it holds a run that is not among ``folders``.
     """
-    others = [p.parent for p in (out / "run.json", *_run_files(out)) if p.parent not in folders]
-    if any((f / "run.json").exists() for f in others):
+    others = [p.parent for p in (out / "run.json", *_run_files(out)) if p.parent not in folders and p.exists()]
+    if others and out not in others:
         raise UsageError(
-            f"--out {out}: {others[-1]} holds a run of an earlier call with other seeds or folds: give the same, or "
-            "choose another folder"
+            f"--out {out}: {others[-1]} holds a run of an earlier call with other seeds or folds: give those too (what "
+            "is there is kept), or choose another folder"
         )
+    if others:
+        raise UsageError(f"--out {out} is itself the run of one seed or fold: choose another folder for several")
 
 
 def _run_files(folder: Path) -> list[Path]:

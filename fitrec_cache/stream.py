@@ -110,11 +110,15 @@ class Stream:
     Args:
         source: What :func:`find_source` returned.
 
+    Attributes:
+        rest: Seconds at the end that no window reached, once all windows were taken.
+
     Raises:
         VideoError: If it cannot be opened or has no moving pictures.
     """
 
     def __init__(self, source: Source) -> None:
+        self.rest = 0.0
         self._damage, self._late = Damage(), 0
         self._source, self._shown = source, without_password(source.name)
         self._size: tuple[int, int] | None = None
@@ -164,7 +168,7 @@ class Stream:
                 first window's.
         """
         growing: dict[int, list[tuple[float, dict[int, bytes]]]] = {}
-        complete, end = 0, Fraction(0)
+        complete, end, stop = 0, Fraction(0), 0.0
         period = 1 / nominal_rate(self._stream)
         longest = max(windows.seconds, _STILL_PERIODS * period)
         for begins, frame, end in self._on_display():
@@ -188,6 +192,7 @@ class Stream:
                 f"{self._shown} ends after {float(end):.1f} s, before a window of {float(windows.seconds):g} s "
                 "is full: give fewer --seconds, or use predict"
             )
+        self.rest = max(0.0, float(end) - stop)
 
     def _encode(self, frame: VideoFrame, short_sides: Sequence[int]) -> dict[int, bytes]:
         size = (frame.width, frame.height)

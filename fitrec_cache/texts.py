@@ -116,6 +116,7 @@ def watch_text(report: WatchReport) -> str:
     return _lines(
         [segment_text(s) for s in report.segments[-1:]],
         windows + (f"; {report.skipped} skipped, as they came faster than answers" if report.skipped else ""),
+        f"the last {report.rest:.1f} s are too short for another window: not answered" if report.rest >= 0.05 else "",
         [f"written: {path}" for path in report.files],
     )
 
@@ -138,6 +139,7 @@ def info_text(report: InfoReport) -> str:
             f"features  {features['folder']}: {features['clips']} clips, {s['backbone']}, preset "
             f"{s['preprocessing']['preset']}, {s['precision']}, {_size(features['bytes'])} in {features['parts']} parts"
         )
+    lines += [f"note: {n}" for n in report.notes]
     for e in report.history:
         what = f"{e.done} clips in {e.seconds:.0f} s, mostly {e.bottleneck}: {'; '.join(e.backbones)} on {e.device}"
         lines.append(f"extracted {e.ended}: {what}")

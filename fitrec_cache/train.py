@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,9 @@ def train_head(
     if variant not in VARIANTS:
         raise unknown_name("variant", variant, VARIANTS)
     named = {"epochs": epochs, "patience": patience, "learning_rate": learning_rate, "batch_size": batch_size}
-    chosen_by_name = {name for name, value in named.items() if value is not None}
-    chosen = get_recipe(recipe).change(**named)
-    chosen = chosen.change(**_further(settings, chosen_by_name))
+    given = {name: value for name, value in named.items() if value is not None}
+    given |= _further(settings, given)
+    chosen, idle = _without_idle(get_recipe(recipe), given, variant, attention)
     if variant == "convlstm" and chosen.draw:
         raise UsageError(f"draw is {chosen.draw}, but convlstm needs all frames of a clip: leave it at 0")
     check_seeds(seed)
@@ -125,6 +125,8 @@ def train_head(
         data_sha256=data.digest(),
         progress=progress,
     )
+    if trainer.recipe.precision != given.get("precision", "auto") == "bf16":
+        idle.append(f"precision=bf16 changes nothing for variant {variant} on {where}: left out")
     stages = {"load": time.perf_counter() - started, "train": 0.0, "write": 0.0}
     folds = [(s, fold) for s in seed for fold in folds_of(data, split, s)]
     folders = _folders(out, [(fold.name, s) for s, fold in folds])
@@ -134,7 +136,7 @@ def train_head(
     missing = [job for job, there in zip(heads, kept, strict=True) if not there]
     fresh = iter(trainer.run_all(missing, jobs, stages))
     runs = [read_result(job.folder) if there else next(fresh) for job, there in zip(heads, kept, strict=True)]
-    notes = [*data.notes, *_fold_notes(heads, len(seed)), *_verdicts(heads, data, len(seed))]
+    notes = [*data.notes, *idle, *_fold_notes(heads, len(seed)), *_verdicts(heads, data, len(seed))]
     if any(kept):
         notes.append(f"{sum(kept)} of {len(runs)} runs were there already, made by the same settings: kept")
     notes += _device_notes(where)
@@ -175,6 +177,19 @@ def _further(settings: Sequence[str], named: Collection[str]) -> dict[str, Any]:
     if twice := sorted(set(found) & set(named)):
         raise UsageError(f"{twice[0]} is given twice, by its own option and by --set: give it once")
     return found
+
+
+def _without_idle(
+    recipe: Recipe, given: Mapping[str, Any], variant: str, attention: str | None
+) -> tuple[Recipe, list[str]]:
+    """Return a recipe with the settings given, and notes of those that change nothing and are left out.
+
+    Runs are told apart by their settings: one without effect would make a model of its own.
+    """
+    changed = recipe.change(**given)
+    idle = {name: why for name, why in changed.idle(variant, attention).items() if name in given}
+    notes = [f"{name} changes nothing {why}: left out" for name, why in idle.items()]
+    return recipe.change(**{name: value for name, value in given.items() if name not in idle}), notes
 
 
 def check_seeds(seed: Sequence[int]) -> None:

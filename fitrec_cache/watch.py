@@ -30,11 +30,12 @@ class WatchReport:
     """What :func:`watch` saw.
 
     Attributes:
-        source: What was watched.
+        source: What was watched; of an address without name and password.
         seconds: Length of a window.
         every: Seconds from one to the next.
         windows: Number of windows answered.
         skipped: Number of windows that came faster than they were answered.
+        rest: Seconds at the end of a file, after the last window, that were too few for another.
         segments: What was done when.
         files: Files written.
     """
@@ -44,6 +45,7 @@ class WatchReport:
     every: float
     windows: int
     skipped: int
+    rest: float
     segments: tuple[Segment, ...]
     files: tuple[str, ...]
 
@@ -96,6 +98,8 @@ def watch(
         MismatchError: If the pipeline would differ, naming each field, old -> new.
         StoreError: If a file cannot be written.
     """
+    from fitrec_cache.stream import without_password
+
     outputs = Outputs(table=table, subtitles=subtitles, picture=picture)
     watching = Watch(
         source,
@@ -122,15 +126,14 @@ def watch(
     except KeyboardInterrupt:
         pass  # the way to end a live stream
     finally:
-        from fitrec_cache.stream import without_password
-
         outputs.write(timeline, title=without_password(source))
     return WatchReport(
-        source=source,
+        source=without_password(source),
         seconds=watching.seconds,
         every=watching.every,
         windows=len(timeline.moments),
         skipped=watching.skipped,
+        rest=watching.rest,
         segments=tuple(timeline.segments),
         files=tuple(str(path) for path in outputs.paths if timeline.segments),
     )
@@ -160,6 +163,7 @@ class Watch:
         every: Seconds from one to the next.
         live: Whether windows may be skipped.
         skipped: How many were.
+        rest: Seconds after the last window, too few for another; known at the end.
 
     Raises:
         UsageError: For wrong arguments, or if the length of the training clips is not known.
@@ -194,6 +198,7 @@ class Watch:
         self.seconds, self.every = float(length), float(pace)
         self.live = found.live if live is None else live
         self.skipped = 0
+        self.rest = 0.0
         self._waiting: queue.Queue[Any] = queue.Queue(_WAITING)
         self._stop = threading.Event()
         self._reader = threading.Thread(target=self._read, args=[found], daemon=True)  # a camera may never answer
@@ -241,6 +246,7 @@ class Watch:
                     self._put(numbered)
                     if self._stop.is_set():
                         return
+                self.rest = stream.rest
             self._put(None)
         except FitrecError as error:
             self._put(error)

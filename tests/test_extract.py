@@ -22,8 +22,9 @@ from fitrec_cache.backbone import Backbone, load_backbone
 from fitrec_cache.cache import Cache
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
+from fitrec_cache.info import info
 from fitrec_cache.jpeg import decode_frames
-from fitrec_cache.pack import distinct_clips
+from fitrec_cache.pack import distinct_clips, load_cached
 from fitrec_cache.pixels import load_pixels
 
 
@@ -368,8 +369,14 @@ def test_what_was_finished_before_an_interruption_is_kept(run, tmp_path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             run()
     assert len(everything(tmp_path / "cache")) == finished
+    told = "the last extract, of 4 clips, has not come to its end: run the same again for all of them"
+    assert info(cache=tmp_path / "cache").notes == (told,)
+    if finished:
+        assert told in load_cached(Cache(tmp_path / "cache"), ["test_resnet"]).notes
     report = run()
     assert counts(report) == (4, 4 - finished, finished, 0)
+    assert info(cache=tmp_path / "cache").notes == ()
+    assert load_cached(Cache(tmp_path / "cache"), ["test_resnet"]).notes == []
     run(cache=tmp_path / "undisturbed")
     assert everything(tmp_path / "cache") == everything(tmp_path / "undisturbed")
 

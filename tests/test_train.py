@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from fitrec_cache import train as module
+from fitrec_cache.compare import compare
 from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
-from fitrec_cache.fit import Side, fit
+from fitrec_cache.fit import Side, find_precision, fit, take_side
 from fitrec_cache.head import build_head
 from fitrec_cache.pack import read_pack
 from fitrec_cache.recipes import Recipe, get_recipe
@@ -134,6 +135,51 @@ def test_the_best_epochs_weights_are_kept(tmp_path):
     with torch.inference_mode():
         loss = F.cross_entropy(head.eval()(x)[0], y)
     assert float(loss) == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_a_setting_without_effect_is_named_and_makes_no_other_model(tmp_path, features):
+    idle = ["bidirectional=true", "pooling=average", "normalise=standard", "components=7"]
+    train_head(out=tmp_path / "a", features=features, variant="mean", epochs=2, settings=["normalise=standard"])
+    made = train_head(
+        out=tmp_path / "b", features=features, variant="mean", epochs=2, patience=5, settings=idle, seed=[1]
+    )
+    assert [note for note in made.notes if "changes nothing" in note] == [
+        "patience changes nothing with keep=last: left out",
+        "components changes nothing with normalise=standard: left out",
+        "pooling changes nothing for variant mean: left out",
+        "bidirectional changes nothing for variant mean: left out",
+    ]
+    assert len(compare([tmp_path / "a", tmp_path / "b"]).models) == 1
+    made = train_head(out=tmp_path / "c", features=features, variant="vit-lstm", epochs=1, settings=["pooling=average"])
+    assert "pooling changes nothing without additive attention: left out" in made.notes
+
+
+def test_what_changes_nothing_trains_the_same_bits(tmp_path, features):
+    """Each setting that is said to change nothing is tried by itself."""
+    changed = {"patience": 3, "components": 5, "pooling": "average", "differences": True, "bidirectional": True}
+    changed |= {"skip_mean": False}
+    for variant, attention in (("mean", None), ("vit-lstm", "dot")):
+        base = get_recipe("native").change(normalise="standard", epochs=2)
+        for name in base.idle(variant, attention):
+            heads = [
+                fit_once(features, variant, recipe, attention)
+                for recipe in (base, base.change(**{name: changed[name]}))
+            ]
+            assert same(*heads), (variant, name)
+
+
+def fit_once(features, variant, recipe, attention):
+    data = read_pack(features)
+    names = sorted(set(data.labels))
+    targets = np.array([names.index(label) for label in data.labels])
+    everyone = np.arange(len(targets))
+    side = take_side(data.values, targets, everyone)
+    _, frames, dim = data.values.shape
+    config = recipe.head_config(
+        variant, n_classes=len(names), input_dim=dim, frames=frames, n_vectors=10_000, attention=attention
+    )
+    fitted = fit(side, side, config=config, recipe=find_precision(recipe, "cpu", variant), seed=0)
+    return fitted.head.state_dict()
 
 
 def test_a_setting_given_twice_is_refused(tmp_path, features):
@@ -512,7 +558,8 @@ def test_the_precision_of_the_machine_is_kept_with_the_run(tmp_path, features, m
         monkeypatch.setattr("fitrec_cache.fit.computes_in_bf16", lambda _, found=found: found)
         train_head(out=tmp_path / name, features=features, epochs=1)
         assert run_of(tmp_path / name)["training"]["precision"] == name
-    train_head(out=tmp_path / "mean", features=features, epochs=1, variant="mean", settings=["precision=bf16"])
+    made = train_head(out=tmp_path / "mean", features=features, epochs=1, variant="mean", settings=["precision=bf16"])
+    assert "precision=bf16 changes nothing for variant mean on cpu: left out" in made.notes
     assert run_of(tmp_path / "mean")["training"]["precision"] == "fp32"  # it has no such product
     train_head(out=tmp_path / "paper", features=features, epochs=1, recipe="paper")
     assert run_of(tmp_path / "paper")["training"]["precision"] == "fp32"
@@ -584,8 +631,11 @@ def test_runs_of_another_call_do_not_mix_with_this_ones(tmp_path, features):
     with pytest.raises(UsageError, match="seed-2 holds a run of an earlier call"):
         train_head(**settings, seed=[0, 1], overwrite=True)
     train_head(**settings | {"out": tmp_path / "one"})
-    with pytest.raises(UsageError, match="holds a run of an earlier call"):
+    with pytest.raises(UsageError, match="is itself the run of one seed"):
         train_head(**settings | {"out": tmp_path / "one"}, seed=[0, 1])
+    added = train_head(**settings, seed=[0, 1, 2, 3])
+    assert [r.seed for r in added.runs] == [0, 1, 2, 3]
+    assert any(note.startswith("3 of 4 runs were there already") for note in added.notes)
 
 
 def test_lists_may_be_named_by_another_path(tmp_path, features, monkeypatch):

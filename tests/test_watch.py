@@ -22,7 +22,7 @@ from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.predict import predict
 from fitrec_cache.sampling import frame_indices
-from fitrec_cache.stream import Stream, find_source
+from fitrec_cache.stream import Stream, find_source, without_password
 from fitrec_cache.timeline import Moment, Outputs, Segment, Timeline, clock, write_subtitles, write_table
 from fitrec_cache.timeline_picture import _columns, timeline_png
 from fitrec_cache.train import train_head
@@ -270,6 +270,7 @@ def test_passwords_in_addresses_are_not_shown(run):
     with pytest.raises(VideoError, match=r"rtsp://127\.0\.0\.1:1/x cannot be opened") as error:
         look("rtsp://me:secret@127.0.0.1:1/x", run)
     assert "secret" not in str(error.value)
+    assert without_password("rtsp://me:secret@camera.local/1") == "rtsp://camera.local/1"
 
 
 def test_tables_and_subtitles(tmp_path):
@@ -332,6 +333,15 @@ def test_the_command_writes_what_was_asked_for(run, long_video, tmp_path):
     told = [json.loads(line) for line in lines]
     assert [len(each["top"]) for each in told] == [3] * 5
     assert told[1]["start"] == 0.4
+    assert "not answered" not in result.output
+
+
+def test_the_end_that_no_window_reaches_is_told(run, long_video):
+    """Of 2.4 s, windows of 0.5 s each 0.7 s reach 0.5, 1.2 and 1.9 s."""
+    report = module.watch(str(long_video), run=run, seconds=0.5, every=0.7)
+    assert (report.windows, report.rest) == (3, pytest.approx(0.5))
+    result = call(long_video, "--run", run, "--seconds", 0.5, "--every", 0.7)
+    assert "the last 0.5 s are too short for another window: not answered" in result.output
 
 
 def test_ctrl_c_ends_it_and_keeps_what_was_answered(run, long_video, tmp_path, monkeypatch):
