@@ -27,7 +27,8 @@ from fitrec_cache.folds import make_folds
 from fitrec_cache.loading import load_clips
 from fitrec_cache.metrics import interval_by_unit
 from fitrec_cache.paired import bootstrap_interval, exact_p, holm, units_of
-from fitrec_cache.runs import read_outputs, read_results
+from fitrec_cache.run_files import read_run_json
+from fitrec_cache.runs import read_outputs
 
 #: Inverse strength of regularisation: among those that yardstick.py chooses on validation, 0.01 to 10, in the middle.
 STRENGTH = 0.1
@@ -38,7 +39,7 @@ def tested(reproduced: Path, rule: str, backbone: str) -> tuple[dict[str, dict[s
     found: dict[str, dict[str, Any]] = {}
     seeds: set[int] = set()
     for path in sorted(reproduced.glob("runs/native/*/*/*/run.json")):
-        run = read_results(path.parent, "run.json")
+        run = read_run_json(path.parent / "run.json")
         if run["split"]["rule"] == rule and run["backbone"] == backbone:
             seeds.add(run["seed"])
             outputs = read_outputs(path.parent)

@@ -30,7 +30,8 @@ from fitrec_cache.files import write_json
 from fitrec_cache.folds import make_folds
 from fitrec_cache.loading import load_clips
 from fitrec_cache.paired import bootstrap_interval, exact_p, holm, units_of
-from fitrec_cache.runs import read_outputs, read_results
+from fitrec_cache.run_files import read_run_json
+from fitrec_cache.runs import read_outputs
 from fitrec_cache.splits import short_rule
 
 YARDSTICK = "logistic regression"
@@ -76,7 +77,7 @@ def heads(reproduced: Path, rule: str, backbone: str, preset: str) -> list[dict[
     """
     found: dict[str, list[Path]] = {}
     for path in sorted(reproduced.glob(f"runs/{preset}/*/*/*/run.json")):
-        run = read_results(path.parent, "run.json")
+        run = read_run_json(path.parent / "run.json")
         if run["split"]["rule"] == rule and run["backbone"] == backbone:
             found.setdefault(run["head"]["variant"], []).append(path.parent)
     return [_head(variant, folders) for variant, folders in found.items()]
@@ -86,7 +87,7 @@ def _head(variant: str, folders: list[Path]) -> dict[str, Any]:
     outputs = [read_outputs(folder) for folder in folders]
     truth = outputs[0]["test_targets"].numpy()
     every = [o["test_logits"].softmax(1).numpy() for o in outputs]
-    kept = [read_results(folder) for folder in folders]
+    kept = [read_run_json(folder / "metrics.json") for folder in folders]
     sure = [_sure(o) for o in outputs]
     return {
         "variant": variant,
@@ -179,7 +180,7 @@ def overlap(splits: Sequence[str], clips: dict[str, Any], folders: Iterable[Path
     for folder in folders:
         found: dict[str, list[tuple[int, int, int]]] = {}
         for path in sorted(folder.glob("runs/native/*/mean-*/*/run.json")):
-            split = read_results(path.parent, "run.json")["split"]
+            split = read_run_json(path.parent / "run.json")["split"]
             test = set(split["test"])
             found.setdefault(short_rule(split["rule"]), []).append((len(test), len(test & judged), len(test & seen)))
         tested = found | tested

@@ -172,9 +172,3 @@ def digest(value: Any) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as readable JSON, whole or not at all."""
     write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
-
-
-def run_folders(folder: Path) -> list[Path]:
-    """Return the run folders in and below a folder, by name; what a killed writer left behind is none."""
-    found = sorted(path.parent for path in folder.rglob("run.json"))
-    return [run for run in found if not any(part.startswith(TEMPORARY) for part in run.relative_to(folder).parts)]

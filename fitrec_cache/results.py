@@ -14,7 +14,8 @@ from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.metrics import Metrics, evaluate
 from fitrec_cache.paired import units_of
-from fitrec_cache.runs import read_outputs, read_results
+from fitrec_cache.run_files import read_run_json
+from fitrec_cache.runs import read_outputs
 
 #: Tables that only ``metrics.json`` has.
 _TABLES = ("per_class", "confusion")
@@ -97,7 +98,7 @@ class TrainReport:
 
 def read_result(folder: Path) -> RunResult:
     """Return the result of a run that was there already."""
-    found = read_results(folder)
+    found = read_run_json(folder / "metrics.json")
     names = [n for n in RunResult.__dataclass_fields__ if n not in ("out", "metrics")]
     try:
         metrics = Metrics.from_dict({**found, "n": found["n_test"]})
@@ -110,7 +111,7 @@ def pool_folds(runs: Sequence[RunResult]) -> tuple[dict[str, Any], ...]:
     """Return for each seed the figures over the test clips of all its folds; nothing where there is one fold."""
     if not any(r.fold for r in runs):
         return ()
-    settings = {r.out: read_results(r.out, "run.json") for r in runs}
+    settings = {r.out: read_run_json(r.out / "run.json") for r in runs}
     labels = settings[runs[0].out]["labels"]
     pooled = []
     for seed in dict.fromkeys(r.seed for r in runs):
@@ -134,7 +135,7 @@ def average_runs(runs: Sequence[RunResult]) -> dict[str, Any]:
     """Return the figures of the mean of all runs' probabilities, if all of them test the same clips."""
     if len(runs) < 2 or any(r.fold for r in runs):
         return {}
-    settings = [read_results(r.out, "run.json") for r in runs]
+    settings = [read_run_json(r.out / "run.json") for r in runs]
     if any(s["split"]["test"] != settings[0]["split"]["test"] for s in settings):
         return {}
     outputs = [read_outputs(r.out) for r in runs]

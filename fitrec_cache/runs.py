@@ -19,15 +19,11 @@ from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_json, write_atomic, write_json
 from fitrec_cache.head import build_head
+from fitrec_cache.run_files import RUN_VERSION, read_run_json
 from fitrec_cache.variants import HeadConfig
-
-RUN_VERSION = 1
 
 #: What a whole run folder holds.
 FILES = ("head.safetensors", "logits.safetensors", "metrics.json", "curves.png", "confusion.png", "run.json")
-
-#: A run.json larger than this is not one of ours: 100,000 clip ids of 100 bytes are 10 MB.
-_MOST_JSON_BYTES = 200_000_000
 
 #: What reading a damaged or hostile run folder raises.
 _DAMAGE = (
@@ -65,7 +61,7 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> bo
     if not there_already and _holds_something_else(folder):
         raise UsageError(f"--out {folder} holds something that is not a run: choose a new folder")
     if there_already and not overwrite:
-        there = _read_json(folder / "run.json")
+        there = read_run_json(folder / "run.json")
         changed = _differences(there, {"run_version": RUN_VERSION, **parse_json(canonical_json(described))})
         if not changed:
             return all((folder / name).is_file() for name in FILES)  # else it is made again
@@ -179,7 +175,7 @@ def read_run(folder: Path) -> Run:
     """
     if not (folder / "run.json").is_file():
         folder = _best_run(folder)
-    settings = _read_json(folder / "run.json")
+    settings = read_run_json(folder / "run.json")
     if settings.get("run_version") != RUN_VERSION:
         raise FitrecError(
             f"{folder}/run.json has version {settings.get('run_version')}, this program reads {RUN_VERSION}: "
@@ -254,15 +250,6 @@ def read_outputs(folder: Path) -> dict[str, Tensor]:
         raise StoreCorrupt(f"{folder}/logits.safetensors cannot be read: {error}. Train the head again") from error
 
 
-def read_results(folder: Path, name: str = "metrics.json") -> dict[str, Any]:
-    """Return a run's figures, or another of its JSON files.
-
-    Raises:
-        StoreCorrupt: If the file is damaged or missing.
-    """
-    return _read_json(folder / name)
-
-
 def _check_shapes(config: HeadConfig, stored: Mapping[str, Tensor], folder: Path) -> None:
     """Refuse weights that are not of this head, before anything of a size that a hostile run.json names is made."""
     with torch.device("meta"):
@@ -286,22 +273,10 @@ def _best_run(folder: Path) -> Path:
 
 
 def _kept_loss(folder: Path) -> float:
-    metrics = _read_json(folder / "metrics.json")
+    metrics = read_run_json(folder / "metrics.json")
     try:
         return next(float(row["val_loss"]) for row in metrics["history"] if row["epoch"] == metrics["best_epoch"])
     except (KeyError, TypeError, ValueError, StopIteration) as error:
         raise StoreCorrupt(
             f"{folder}/metrics.json is damaged: no val_loss of its epoch. Train the head again"
         ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MOST_JSON_BYTES:
-            raise StoreCorrupt(f"{path} is too large to be what it should be")
-        found = parse_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise StoreCorrupt(f"{path} cannot be read: {error}. Train the head again") from error
-    if not isinstance(found, dict):
-        raise StoreCorrupt(f"{path} is damaged: expected a JSON object")
-    return found

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors
@@ -15,15 +13,10 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from fitrec_cache.errors import StoreCorrupt, UsageError
-from fitrec_cache.files import canonical_json, run_folders
+from fitrec_cache.files import canonical_json
+from fitrec_cache.one_model import differences, model_settings
 from fitrec_cache.paired import units_of
-from fitrec_cache.splits import short_rule, sides_digest
-
-_MOST_JSON_BYTES = 200_000_000
-
-#: Settings whose values say nothing to a reader: other weights give other features, other clips other data, other
-#: lists of the same name other sides.
-_NUMBERED = ("features", "data", "sides")
+from fitrec_cache.run_files import read_run_json, run_folders
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,7 +81,11 @@ def find_models(folders: Sequence[Path]) -> tuple[list[Model], list[str]]:
     by_model: dict[str, list[ScoredRun]] = {}
     for run in runs:
         by_model.setdefault(canonical_json(dict(run.settings)), []).append(run)
-    names = _names([group[0].settings for group in by_model.values()])
+    settings = [group[0].settings for group in by_model.values()]
+    names = [
+        ", ".join(filter(None, [f"{s['variant']} on {s['backbone']}", apart]))
+        for s, apart in zip(settings, differences(settings), strict=True)
+    ]
     models, notes = [], []
     for name, group in zip(names, by_model.values(), strict=True):
         whole, remarks = _whole(name, group)
@@ -103,7 +100,7 @@ def read_scored(folder: Path) -> ScoredRun:
     Raises:
         StoreCorrupt: If its files are damaged, missing or do not fit each other.
     """
-    run = _read_json(folder / "run.json")
+    run = read_run_json(folder / "run.json")
     try:
         sides, labels = run["split"], [str(label) for label in run["labels"]]
         clips = [str(c) for c in sides["test"]]
@@ -117,7 +114,7 @@ def read_scored(folder: Path) -> ScoredRun:
             )
         return ScoredRun(
             folder=folder,
-            settings=_settings(run),
+            settings=model_settings(run),
             seed=int(run["seed"]),
             fold=str(run.get("fold", "")),
             clips=clips,
@@ -143,70 +140,6 @@ def _run_folders(folders: Sequence[Path]) -> list[Path]:
     if not found:
         raise UsageError("no run named: give one or more run folders")
     return list(found.values())
-
-
-def _settings(run: Mapping[str, Any]) -> dict[str, str]:
-    """Return, flat and as text, everything that decides a model but seed and fold."""
-    head = run["head"]
-    made_of = [canonical_json(source.get("identity", {})) for source in run.get("sources", [])]
-    chosen = {
-        "variant": head["variant"],
-        "backbone": run["backbone"],
-        "split": short_rule(str(run["split"]["rule"])),
-        "sides": sides_digest(run["split"]),
-        "attention": head.get("attention"),
-        "recipe": run.get("recipe", "paper"),
-        "preset": "+".join(_preset(source) for source in run.get("sources", [])),
-        "features": " ".join(made_of),
-        "unknown classes": ", ".join(unknown_classes(run["split"])),
-        "data": run.get("data_sha256", ""),
-    }
-    training = {k: v for k, v in run["training"].items() if k != "device"}
-    return {k: str(v) for k, v in {**training, **chosen}.items()}
-
-
-def unknown_classes(split: Mapping[str, Any]) -> list[str]:
-    """Return the classes that a run kept from all sides; of older run folders, by the folders of their clips."""
-    if classes := split.get("unknown_classes"):
-        return [str(name) for name in classes]
-    return sorted({str(clip).split("/")[0] for clip in split.get("unknown") or []})
-
-
-def _preset(source: Mapping[str, Any]) -> str:
-    return str(source.get("identity", {}).get("preprocessing", {}).get("preset", ""))
-
-
-def _names(settings: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return a name for each model: variant, backbone, and the other settings in which the models differ.
-
-    The split rule is not in it: only models with the same one are compared.
-    """
-    apart = ("variant", "backbone", "split", *_NUMBERED, "unknown classes")
-    keys = list(dict.fromkeys(k for s in settings for k in s if k not in apart))
-    plain = [f"{s['variant']} on {s['backbone']}" for s in settings]
-    names = []
-    for name, mine in zip(plain, settings, strict=True):
-        others = [s for n, s in zip(plain, settings, strict=True) if n == name and s["split"] == mine["split"]]
-        differing = [k for k in keys if len({s.get(k) for s in others}) > 1]
-        names.append(", ".join([name, *(f"{k} {mine.get(k, 'not set')}" for k in differing)]))
-    for key in ("unknown classes", *_NUMBERED):
-        names = _told_apart(names, settings, key)
-    return names
-
-
-def _told_apart(names: Sequence[str], settings: Sequence[Mapping[str, str]], key: str) -> list[str]:
-    """Return names in which models of one name and split that differ in a setting with a long value say so."""
-    places = [(name, s["split"]) for name, s in zip(names, settings, strict=True)]
-    told = []
-    for name, place, mine in zip(names, places, settings, strict=True):
-        values = list(dict.fromkeys(s[key] for p, s in zip(places, settings, strict=True) if p == place))
-        if len(values) == 1:
-            told.append(name)
-        elif key in _NUMBERED:
-            told.append(f"{name}, {key} no. {values.index(mine[key]) + 1}")
-        else:
-            told.append(f"{name}, {key}: {mine[key] or 'none'}")
-    return told
 
 
 def _whole(name: str, runs: Sequence[ScoredRun]) -> tuple[list[ScoredRun], list[str]]:
@@ -241,15 +174,3 @@ def _check_classes(runs: Sequence[ScoredRun]) -> None:
                     f"clip {clip} is of class {before} in {where} and of class {label} in {run.folder}: runs on data "
                     "with other labels cannot be compared"
                 )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MOST_JSON_BYTES:
-            raise StoreCorrupt(f"{path} is too large to be what it should be")
-        found = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise StoreCorrupt(f"{path} cannot be read: {error}. Train the head again") from error
-    if not isinstance(found, dict):
-        raise StoreCorrupt(f"{path} is damaged: expected a JSON object")
-    return found

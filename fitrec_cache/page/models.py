@@ -6,14 +6,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.calibrate import Calibration
+from fitrec_cache.files import canonical_json
 from fitrec_cache.metrics import interval_by_unit, wilson
-from fitrec_cache.page.records import Answers, Record, settings_key
+from fitrec_cache.one_model import differences
+from fitrec_cache.page.records import Answers, Record
 from fitrec_cache.paired import count_right
 
 
@@ -244,39 +245,9 @@ def gather(records: Sequence[Record]) -> list[Model]:
     """
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        groups[settings_key(record)].append(record)
+        groups[canonical_json(record.settings)].append(record)
     leaky = {record.split for record in records if any(note.startswith("leaks") for note in record.notes)}
     splits = sorted(dict.fromkeys(record.split for record in records), key=lambda split: split in leaky)
-    models = [Model(records=tuple(group)) for group in groups.values()]
-    named = [Model(records=m.records, differs=_difference(m, models)) for m in models]
+    apart = differences([group[0].settings for group in groups.values()])
+    named = [Model(records=tuple(group), differs=text) for group, text in zip(groups.values(), apart, strict=True)]
     return sorted(named, key=lambda m: (splits.index(m.first.split), -m.val_accuracy, m.val_loss))
-
-
-def _difference(model: Model, models: Sequence[Model]) -> str:
-    """Say which settings tell a model from others of the same variant, backbone and split."""
-    same = [
-        m
-        for m in models
-        if (m.first.variant, m.first.backbone, m.first.split)
-        == (model.first.variant, model.first.backbone, model.first.split)
-    ]
-    mine = _settings(model.first)
-    different = [k for k, v in mine.items() if any(_settings(other.first).get(k) != v for other in same)]
-    alone = next((name for name in ("recipe", "preset") if name in different and _told_apart(same, name)), None)
-    shown = [alone] if alone else different
-    return ", ".join(f"{name.replace('_', ' ')} {mine[name]}" for name in shown)
-
-
-def _told_apart(models: Sequence[Model], name: str) -> bool:
-    return len({str(_settings(m.first)[name]) for m in models}) == len(models)
-
-
-def _settings(record: Record) -> dict[str, Any]:
-    """Return what may tell models apart; names of recipe and preset come first and say more than their settings."""
-    training = {k: v for k, v in record.run["training"].items() if k != "device"}
-    identities = [source.get("identity", {}) for source in record.run.get("sources") or []]
-    presets = "+".join(str(identity.get("preprocessing", {}).get("preset", "none")) for identity in identities)
-    recipe = {"recipe": record.run.get("recipe", ""), "preset": presets}
-    attention = {"attention": record.run["head"].get("attention")}
-    data = {"data": str(record.run.get("data_sha256", ""))[:8]}
-    return {**recipe, **attention, **training, "classes": len(record.labels), **data}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,10 +14,10 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
-from fitrec_cache.files import run_folders
+from fitrec_cache.one_model import model_settings
 from fitrec_cache.paired import units_of
-from fitrec_cache.runs import RUN_VERSION, identities, read_results
-from fitrec_cache.splits import short_rule, sides_digest
+from fitrec_cache.run_files import RUN_VERSION, read_run_json, run_folders
+from fitrec_cache.splits import short_rule
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,6 +110,11 @@ class Record:
         groups = self.run["split"].get("test_groups") or [None] * len(self.test)
         return units_of(self.test, groups, rule=self.rule, fold=self.fold)
 
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """What decides its model; see :func:`fitrec_cache.one_model.model_settings`."""
+        return model_settings(self.run)
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What the split said of itself."""
@@ -140,7 +144,7 @@ def read_records(paths: Sequence[Path]) -> list[Record]:
 
 
 def _record(folder: Path) -> Record:
-    run, metrics = read_results(folder, "run.json"), read_results(folder)
+    run, metrics = read_run_json(folder / "run.json"), read_run_json(folder / "metrics.json")
     if run.get("run_version") != RUN_VERSION:
         raise FitrecError(
             f"{folder}/run.json has version {run.get('run_version')}, this program reads {RUN_VERSION}: "
@@ -199,23 +203,3 @@ def _answers(path: Path, n: int, k: int) -> Answers | None:
     if targets.min() < 0 or targets.max() >= k:
         raise ValueError(f"{path.name}: targets from {targets.min()} to {targets.max()}, expected 0 to {k - 1}")
     return Answers(logits=logits, targets=targets.astype(np.int64), attention=attention)
-
-
-def settings_key(record: Record) -> str:
-    """Return one text for runs that differ in nothing but seed and fold."""
-    # The number of principal components follows from the recipe and the fold's size.
-    head = {k: v for k, v in record.run["head"].items() if k != "components"}
-    plain = {
-        "variant": record.variant,
-        "backbone": record.backbone,
-        "split": record.split,
-        "sides": sides_digest(record.run["split"]),
-        "recipe": record.run.get("recipe", ""),
-        "labels": record.labels,
-        "unknown": record.run["split"].get("unknown", []),
-        "head": head,
-        "training": {k: v for k, v in record.run["training"].items() if k != "device"},
-        "sources": identities(record.run.get("sources", [])),
-        "data": record.run.get("data_sha256", ""),
-    }
-    return json.dumps(plain, sort_keys=True, default=str)

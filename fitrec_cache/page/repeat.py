@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fitrec_cache.files import digest
+from fitrec_cache.one_model import unknown_classes
 from fitrec_cache.page.models import Model
 from fitrec_cache.page.records import Record
 from fitrec_cache.recipes import RECIPES, Recipe
-from fitrec_cache.scored import unknown_classes
 from fitrec_cache.train import train_head
 
 

@@ -1,0 +1,37 @@
+"""Run folders as files: where they are and their JSON; loads neither torch nor numpy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fitrec_cache.errors import StoreCorrupt
+from fitrec_cache.files import TEMPORARY, parse_json
+
+RUN_VERSION = 1
+
+#: A run.json larger than this is not one of ours: 100,000 clip ids of 100 bytes are 10 MB.
+_MOST_JSON_BYTES = 200_000_000
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """Return the run folders in and below a folder, by name; what a killed writer left behind is none."""
+    found = sorted(path.parent for path in folder.rglob("run.json"))
+    return [run for run in found if not any(part.startswith(TEMPORARY) for part in run.relative_to(folder).parts)]
+
+
+def read_run_json(path: Path) -> dict[str, Any]:
+    """Read one of the JSON files of a run folder.
+
+    Raises:
+        StoreCorrupt: If it is missing, damaged or no JSON object.
+    """
+    try:
+        if path.stat().st_size > _MOST_JSON_BYTES:
+            raise StoreCorrupt(f"{path} is too large to be what it should be")
+        found = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StoreCorrupt(f"{path} cannot be read: {error}. Train the head again") from error
+    if not isinstance(found, dict):
+        raise StoreCorrupt(f"{path} is damaged: expected a JSON object")
+    return found
