@@ -128,6 +128,19 @@ def group_number(group: str) -> int | None:
     return int(found.group()) if found else None
 
 
+def listed_names(path: Path) -> list[tuple[int, str]]:
+    """Return line number and name of each line of a list, whatever form the names have; else as :func:`read_ucf_list`.
+
+    Raises:
+        UsageError: If the file cannot be read.
+        ManifestError: If it is not text or names nothing.
+    """
+    lines = [(number, _INDEXED.sub(r"\1", line).replace("\\", "/")) for number, line in _text_lines(path)]
+    if not lines:
+        raise ManifestError(f"{path} names no clip: expected a CLASS/FILE a line")
+    return lines
+
+
 def read_ucf_list(path: Path) -> list[str]:
     """Return the clip ids that a UCF101-style list names.
 
@@ -338,9 +351,7 @@ def _text_lines(path: Path) -> list[tuple[int, str]]:
 
 def _ucf_lines(path: Path) -> list[tuple[int, str]]:
     """Return line number and clip id of each line of a UCF101-style list."""
-    lines = [(number, _INDEXED.sub(r"\1", line).replace("\\", "/")) for number, line in _text_lines(path)]
-    if not lines:
-        raise ManifestError(f"{path} names no clip: expected a CLASS/FILE a line")
+    lines = listed_names(path)
     for number, name in lines:
         parts = PurePosixPath(name).parts
         if len(parts) < 2 or parts[0] == "/" or ".." in parts:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fitrec_cache.clips import listed_names
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.files import digest
 
@@ -195,7 +196,7 @@ def check_rule(rule: str) -> None:
     name, _, argument = rule.partition(":")
     if name == "list":
         for path in _two_lists(argument):
-            _read_list(path)
+            listed_names(path)
 
 
 def _two_lists(argument: str) -> list[Path]:
@@ -227,7 +228,7 @@ def sides_digest(split: Mapping[str, Any]) -> str:
 
 def _by_lists(clips: _Clips, argument: str, _rng: np.random.Generator) -> _Sides:
     """Take both sides from two lists of names."""
-    train_names, test_names = clips.lists or map(_read_list, _two_lists(argument))
+    train_names, test_names = clips.lists or ([n for _, n in listed_names(p)] for p in _two_lists(argument))
     names = (train_names, test_names)
     (rest, lost_train), (test, lost_test) = (_match(side, clips.ids) for side in names)
     if both := sorted(clips.ids[i] for i in rest & test):
@@ -347,15 +348,6 @@ def _choose(counts: IntArray, order: IntArray, spare: int) -> set[int]:
 # --- lists ---
 
 
-def _read_list(path: Path) -> list[str]:
-    """Return the names in a UCF101-style list, without the class numbers behind them."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the list {path}: {error}. Expected text with a CLASS/FILE a line") from error
-    return [re.sub(r"(\.\w+)\s+\d+$", r"\1", line.strip()) for line in text.split("\n") if line.strip()]
-
-
 def _match(names: Iterable[str], ids: Sequence[str]) -> tuple[set[int], int]:
     """Return the clips that the names mean, and how many names mean none.
 
@@ -366,8 +358,8 @@ def _match(names: Iterable[str], ids: Sequence[str]) -> tuple[set[int], int]:
     indexes = [_index(key, ids) for key in keys]
     found, lost = set(), 0
     for name in names:
-        hits = (index.get(key(name.replace("\\", "/"))) for key, index in zip(keys, indexes, strict=True))
-        hit = next((each for each in (indexes[0].get(name), *hits) if each is not None), None)
+        hits = (index.get(key(name)) for key, index in zip(keys, indexes, strict=True))
+        hit = next((each for each in hits if each is not None), None)
         if hit is None:
             lost += 1
         else:
