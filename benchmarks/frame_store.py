@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+import zstandard
 from parts import FRAME_SIZE, SAMPLES, choose, encode, seconds, spread
 from PIL import Image
 
@@ -24,6 +25,7 @@ SMALL = 224
 #: Heights to which some clips are enlarged: what a phone records. None: as it is.
 HEIGHTS = (None, 720, 1080)
 OURS = f"JPEG q90 {FRAME_SIZE} (this program)"
+LOSSLESS = f"differences, zstd {FRAME_SIZE}"
 
 
 class Way(NamedTuple):
@@ -45,6 +47,26 @@ def pillow(data: list[bytes]) -> np.ndarray:
     return np.stack([np.array(Image.open(io.BytesIO(d)).convert("RGB")) for d in data])
 
 
+def differences(clip: np.ndarray) -> bytes:
+    """Compress the first frame and each frame's change from the one before: zero where a video copied its pixels."""
+    changes = clip.copy()
+    changes[1:] -= clip[:-1]  # modulo 256, so that nothing is lost
+    shape = np.array(clip.shape, dtype=np.int64)
+    return shape.tobytes() + zstandard.ZstdCompressor(level=1).compress(changes.tobytes())
+
+
+def summed(data: bytes) -> np.ndarray:
+    """Return the frames that :func:`differences` kept."""
+    shape = np.frombuffer(data, dtype=np.int64, count=4)
+    raw = zstandard.ZstdDecompressor().decompress(memoryview(data)[shape.nbytes :])
+    changes = np.frombuffer(raw, dtype=np.uint8).reshape(shape)
+    clip = np.empty_like(changes)
+    clip[0] = changes[0]
+    for number in range(1, len(clip)):
+        np.add(clip[number - 1], changes[number], out=clip[number])
+    return clip
+
+
 jpeg = partial(saved, kind="JPEG", quality=90, subsampling="4:2:0")
 
 WAYS = {
@@ -53,6 +75,7 @@ WAYS = {
     f"WebP lossless {FRAME_SIZE}": Way(
         FRAME_SIZE, partial(saved, kind="WEBP", lossless=True, quality=0, method=0), pillow
     ),
+    LOSSLESS: Way(FRAME_SIZE, differences, summed),
     f"JPEG q90 {FRAME_SIZE}, Pillow": Way(FRAME_SIZE, jpeg, pillow),
     OURS: Way(FRAME_SIZE, jpeg, decode_frames),
     f"JPEG q90 {SMALL}": Way(SMALL, jpeg, decode_frames),
@@ -83,6 +106,8 @@ def frames(args: argparse.Namespace) -> dict[str, Any]:
             rows[name]["bytes"].append(len(data) if isinstance(data, bytes) else sum(map(len, data)))
             rows[name]["seconds"].append(best(partial(way.read, data)))
             rows[name]["video"].append(taken[way.short_side])
+        if not np.array_equal(summed(differences(held[FRAME_SIZE].frames)), held[FRAME_SIZE].frames):
+            raise SystemExit(f"{path}: differences do not give its frames back")
         data = jpeg(held[FRAME_SIZE].frames)
         same += np.array_equal(decode_frames(data).permute(0, 2, 3, 1).numpy(), pillow(data))
     order = np.argsort(counts)
@@ -128,18 +153,21 @@ def by_height(clips: Sequence[Path], height: int | None, folder: Path) -> dict[s
 
 def against_video(paths: Sequence[Path]) -> dict[str, Any]:
     """Compare the frame store as it is with decoding, on each of some videos."""
-    decoded, read, kept = [], [], []
+    decoded, read, kept, lossless = [], [], [], []
     for path in paths:
         decode = decoder(path, FRAME_SIZE)
         decoded.append(best(decode))
-        data = jpeg(decode().frames)
+        frames = decode().frames
+        data = jpeg(frames)
         read.append(best(partial(decode_frames, data)))
         kept.append(sum(map(len, data)))
+        lossless.append(len(differences(frames)))
     return {
         "clips": len(paths),
         "video_seconds_median": statistics.median(decoded),
         "video_bytes_median": statistics.median(p.stat().st_size for p in paths),
         "bytes_median": statistics.median(kept),
+        "lossless_bytes_median": statistics.median(lossless),
         "seconds_median": statistics.median(read),
         "times_faster": sum(decoded) / sum(read),
     }
