@@ -36,7 +36,7 @@ def frame_variants() -> str:
             variant,
             split,
             str(len(runs)),
-            str(runs[0]["epochs"]),
+            " to ".join(map(str, sorted({min(epochs := [r["epochs"] for r in runs]), max(epochs)}))),
             percent([r["accuracy"] for r in runs]),
             f"{statistics.mean(r['f1_macro'] for r in runs):.1%}",
             str(runs[0]["n_test"]),
