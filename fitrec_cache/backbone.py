@@ -420,7 +420,7 @@ def _from_hub(name: str) -> nn.Module:
     try:
         model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except (OSError, RuntimeError) as error:
-        raise _no_hub(name, str(error).splitlines()[0][:200]) from error
+        raise _no_hub(name, _reason(error)) from error
     return model
 
 

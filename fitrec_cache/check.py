@@ -246,7 +246,7 @@ def _set_aside(cache: Path, path: Path) -> None:
 def _recompute(opened: Cache, count: int, seed: int, notes: list[str]) -> tuple[int, float | None]:
     """Embed random clips again from stored frames; return how many sets of embeddings, and the largest cosine distance.
 
-    A backbone that cannot be had is noted.
+    A backbone that cannot be had, or is not the same any more, is noted.
     """
     from fitrec_cache.jpeg import decode_frames
     from fitrec_cache.predict import rebuild_backbone
@@ -264,6 +264,11 @@ def _recompute(opened: Cache, count: int, seed: int, notes: list[str]) -> tuple[
             backbone = rebuild_backbone(store.identity, store.origin(), command=command)
         except UsageError as error:
             notes.append(f"{store.folder.name} was not made again: {error}")
+            continue
+        now = backbone.identity()
+        if changed := [name for name, value in now.items() if store.identity.get(name) != value]:
+            what = ", ".join(changed)
+            notes.append(f"{store.folder.name} was not made again: {what} would differ, as with other weights")
             continue
         for key in (keys[i] for i in chosen):
             distance = _distance(store.row(key)["features"], backbone.embed(decode_frames(frames.jpegs(key))))

@@ -138,6 +138,9 @@ def listed_names(path: Path) -> list[tuple[int, str]]:
     lines = [(number, _INDEXED.sub(r"\1", line).replace("\\", "/")) for number, line in _text_lines(path)]
     if not lines:
         raise ManifestError(f"{path} names no clip: expected a CLASS/FILE a line")
+    for number, name in lines:
+        if not PurePosixPath(name).name:
+            raise ManifestError(f"{path}, line {number}: got '{name}', expected CLASS/FILE, such as Squat/v_1.avi")
     return lines
 
 

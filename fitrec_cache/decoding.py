@@ -170,8 +170,9 @@ class DecoderPool:
 
     def __exit__(self, *exc: object) -> None:
         self._closed = True
-        self._pool.stop()
-        self._pool.join()
+        with self._renewing:  # else a pool that is being made would stay
+            self._pool.stop()
+            self._pool.join()
         for future in tuple(self._open):
             future.cancel()  # whoever waits for it need not wait any more
 

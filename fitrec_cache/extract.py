@@ -410,8 +410,9 @@ class _Run:
                 yield from self._all_ready(queue)
                 queue.clear()
             elif len(queue) > ahead.distance:
-                yield queue.popleft()
-        yield from self._all_ready(queue) if ahead.in_turns else queue
+                yield from self._all_ready([queue.popleft()])
+        for tasks in [queue] if ahead.in_turns else [[task] for task in queue]:
+            yield from self._all_ready(tasks)
 
     def _all_ready(self, tasks: Iterable[_Task]) -> Iterable[_Task]:
         """Return tasks once all of them are ready to be embedded; what is finished meanwhile is committed in time."""
@@ -453,8 +454,7 @@ class _Run:
     def _one(self, task: _Task) -> None:
         problem, worked = task.problem, False
         if task.coming is not None:
-            with self._timed("wait for frames"):
-                prepared = task.coming.result()
+            prepared = task.coming.result()
             if isinstance(prepared, str):
                 problem = prepared
             else:

@@ -134,7 +134,7 @@ def check_writable(path: Path, option: str, *, ending: str = "") -> None:
         with path.open("ab"):
             pass
         if new:
-            path.unlink()
+            path.resolve().unlink()  # of a link to nothing what it led to
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"{option} {path} cannot be written: {reason}. Choose another file") from error

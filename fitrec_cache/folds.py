@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -95,6 +96,8 @@ def _k_sides(
     if len(set(units)) < k:
         what = "groups" if known else "clips"
         raise UsageError(f"split 'kfold:{argument}' of {len(set(units))} {what}: expected no more folds than {what}")
+    if (most := max(Counter(labels).values())) < k:
+        raise UsageError(f"split 'kfold:{argument}': the largest class has {most} clips, expected no more folds")
     sides = stratified_folds([labels[i] for i in order], [str(u) for u in units], k, seed)
     return [(f"{number:02d}", {clip_ids[order[i]] for i in side}) for number, side in enumerate(sides, start=1)]
 

@@ -204,7 +204,7 @@ class MeanHead(nn.Module):
     def __init__(self, inputs: int, config: HeadConfig) -> None:
         super().__init__()
         self.inputs = inputs
-        self.drop = nn.Dropout(max(config.input_dropout, config.dropout))
+        self.drop = nn.Dropout(config.input_dropout)
         self.classify = _dense(inputs, config.n_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -235,5 +235,6 @@ def stratified_folds(labels: Sequence[str], groups: Sequence[str], folds: int, s
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")  # a class of few clips is spread as it can be
-        divide = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, groups)
+        state = seed % 2**32  # more bits than scikit-learn takes
+        divide = StratifiedGroupKFold(folds, shuffle=True, random_state=state).split(labels, labels, groups)
         return [np.sort(test).astype(np.int64) for _, test in divide]

@@ -131,7 +131,9 @@ class Recipe:
             found |= dict.fromkeys(("differences", "bidirectional", "pooling", "skip_mean"), none)
         if head.takes_pixels:
             found |= dict.fromkeys(("normalise", "components", "input_dropout"), none)
-        return found | ({"dropout": none} if variant == "convlstm" else {})
+        if variant in ("convlstm", "mean"):  # mean has no layer before the last: input_dropout is its dropout
+            found["dropout"] = none
+        return found
 
     def fitted_to(self, n_clips: int) -> Recipe:
         """Return the recipe with as many epochs as ``steps`` asks for on this many training clips."""
@@ -159,7 +161,7 @@ class Recipe:
         """
         if variant not in VARIANTS:
             raise unknown_name("variant", variant, VARIANTS)
-        shape: dict[str, Any] = {"dropout": self.dropout} if variant != "convlstm" else {}
+        shape: dict[str, Any] = {"dropout": self.dropout} if variant not in ("convlstm", "mean") else {}
         if not VARIANTS[variant].takes_pixels:
             projected = self.normalise in ("pca", "whiten")
             shape |= {"normalise": self.normalise, "input_dropout": self.input_dropout}

@@ -160,7 +160,9 @@ class Store:
         if not (self.folder / "identity.json").exists():
             write_json(self.folder / "identity.json", self.identity)
         data = _to_hdf5(arrays, self.kind, self.identity)
-        path = self.folder / f"part-{time.time_ns():020d}-{hashlib.sha256(data).hexdigest()[:32]}.h5"
+        latest = max((int(name.split("-")[1]) for name in self._columns), default=0)
+        now = max(time.time_ns(), latest + 1)  # also where a clock was set back: what is written last counts
+        path = self.folder / f"part-{now:020d}-{hashlib.sha256(data).hexdigest()[:32]}.h5"
         write_atomic(path, data)
         self._take(path.name, {name: arrays[name] for name in str(self._index_head()["columns"]).split()})
         return path

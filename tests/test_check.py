@@ -219,6 +219,15 @@ def test_a_backbone_that_cannot_be_had_is_noted(cache, tmp_path):
     assert f"`extract --cache {cache} --backbone test_resnet=FILE`" in report.notes[-1]
 
 
+def test_other_weights_where_the_old_ones_were_are_not_taken_for_drift(cache, weights):
+    (path,) = cache.glob("features/*/origin.json")
+    other = weights("test_resnet", seed=1).partition("=")[2]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": other}))
+    report = check(cache=cache, recompute=2)
+    assert (report.recomputed, report.largest_distance) == (0, None)
+    assert report.notes[-1].endswith("was not made again: weights_sha256 would differ, as with other weights")
+
+
 def test_recompute_is_left_out_where_damage_is_left(cache):
     part = next(cache.glob("features/*/part-*.h5"))
     part.write_bytes(part.read_bytes()[:-9])

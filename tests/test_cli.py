@@ -14,6 +14,7 @@ from test_train import toy
 
 from fitrec_cache import ahead, cli
 from fitrec_cache import predict as predict_module
+from fitrec_cache.files import check_writable
 
 COMMANDS = {
     "extract": "extract",
@@ -247,3 +248,11 @@ def test_the_installed_command_works_in_a_process_of_its_own(tmp_path, video_fol
     assert done.returncode == 0
     assert json.loads(done.stdout)["done"] == 12
     assert done.stderr == ""
+
+
+def test_a_link_to_nothing_stays_one_where_writing_is_only_tried(tmp_path):
+    link, target = tmp_path / "link.png", tmp_path / "target.png"
+    link.symlink_to(target)
+    check_writable(link, "--picture")
+    assert link.is_symlink()
+    assert not target.exists()

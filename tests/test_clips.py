@@ -234,6 +234,7 @@ def test_ucf_list_with_and_without_numbers(tmp_path):
         ("", "names no clip"),
         ("A/a.avi\nb.avi 2\n", "line 2: got 'b.avi'"),
         ("/A/a.avi\n", "line 1"),
+        ("A/a.avi\n/\n", "line 2: got '/'"),
         ("A/../a.avi", "line 1"),
     ],
 )

@@ -4,7 +4,9 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -117,6 +119,37 @@ def test_a_pool_in_which_nothing_moves_is_replaced(tmp_path, monkeypatch):
         mutex = pool._pool._pool_manager.worker_manager.workers_channel.mutex
         assert mutex.acquire(timeout=5)
         assert numbers(pool.submit(job(good))()) == [2, 4, 6]
+
+
+def test_a_pool_that_is_renewed_while_it_is_closed_is_stopped_too(monkeypatch):
+    """The new pool appears only once the one before is gone, which may take a while."""
+
+    class Pool:
+        def __init__(self):
+            self.stopped = False
+            made.append(self)
+
+        def schedule(self, *_, **__):
+            future = Future()
+            future.set_result(True)
+            return future
+
+        def stop(self):
+            self.stopped = True
+
+        def join(self):
+            time.sleep(0.3)
+
+    made: list[Pool] = []
+    monkeypatch.setattr(DecoderPool, "_new_pool", lambda _: Pool())
+    pool = DecoderPool(workers=1, clip_seconds=1)
+    renewing = threading.Thread(target=pool._renew, args=[made[0]])
+    renewing.start()
+    time.sleep(0.1)
+    pool.__exit__()
+    renewing.join()
+    assert len(made) == 2
+    assert all(each.stopped for each in made)
 
 
 class TellsItsNiceness(type(Path())):

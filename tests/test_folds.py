@@ -93,12 +93,19 @@ def test_leave_one_tests_each_value_of_a_column_once():
     assert [f.split.test.tolist() for f in by_group] == [f.split.test.tolist() for f in folds]
 
 
+def test_any_seed_is_taken_and_gives_its_own_folds():
+    assert len(make_folds("kfold:2", **clips() | {"seed": 2**63 - 1})) == 2
+    tested = [make_folds("kfold:2", **clips() | {"seed": 2**32 + s})[0].split.test.tolist() for s in range(5)]
+    assert len({tuple(each) for each in tested}) > 1
+
+
 def test_wrong_rules_are_refused():
     for rule, reason in (
         ("kfold:1", "at least 2"),
         ("kfold:x", "at least 2"),
         ("kfold:²", "at least 2"),
         ("kfold:13", "of 12 clips"),
+        ("kfold:7", "the largest class has 6 clips"),
         ("leave-one:room", "no clip has that column"),
         ("leave-one:", "no clip has that column"),
         ("kfolds:3", "unknown split"),

@@ -79,11 +79,15 @@ def test_heads_trained_at_the_same_time_are_those_of_one_thread(tmp_path):
 
 def test_a_head_that_is_left_alone_has_all_threads(tmp_path):
     threads = torch.get_num_threads()
-    report = train_head(
-        out=tmp_path / "run", features=toy(tmp_path / "toy.h5"), variant="mean", epochs=1, seed=[1, 2, 3], jobs=2
-    )
+    torch.set_num_threads(4)
+    try:
+        report = train_head(
+            out=tmp_path / "run", features=toy(tmp_path / "toy.h5"), variant="mean", epochs=1, seed=[1, 2, 3], jobs=2
+        )
+    finally:
+        torch.set_num_threads(threads)
     used = [json.loads((run.out / "run.json").read_text())["threads"] for run in report.runs]
-    assert used == [max(1, threads // 2)] * 2 + [threads]
+    assert used == [2, 2, 4]
     assert [run.seed for run in report.runs] == [1, 2, 3]
 
 

@@ -276,6 +276,13 @@ def test_a_list_from_another_system_is_read_as_extract_reads_it(tmp_path):
     assert split.test.tolist() == [8, 9]
 
 
+@pytest.mark.parametrize("line", ["/", ".", "\\"])
+def test_a_line_that_names_no_file_is_told(tmp_path, line):
+    (tmp_path / "list.txt").write_text(f"K0/v_K0_g01_c01.avi\n{line}\n")
+    with pytest.raises(UsageError, match=r"list\.txt, line 2"):
+        make_split(f"list:{tmp_path}/list.txt,{tmp_path}/list.txt", **even(2, 5, 2), seed=0)
+
+
 @pytest.mark.parametrize(
     ("rule", "data", "message"),
     [

@@ -271,6 +271,17 @@ def test_a_first_run_that_was_killed_before_its_marker_does_not_block_the_next(t
     (tmp_path / ".tmp-123-00ff").write_bytes(b"{")
     open_root(tmp_path, create=True)
     open_root(tmp_path, create=False)
+    assert (tmp_path / "cache.json").is_file()
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_what_is_written_last_counts_also_after_the_clock_was_set_back(tmp_path, monkeypatch, again):
+    store, now = Store(tmp_path / "store", "clips", IDENTITY), time.time_ns()
+    store.write_part(clips("a", label="Squat"))
+    monkeypatch.setattr("fitrec_cache.store.time.time_ns", lambda: now - 5 * 10**9)
+    store = Store(store.folder, "clips", IDENTITY) if again else store
+    store.write_part(clips("a", label="Lunge"))
+    assert text_values(Store(store.folder, "clips", IDENTITY).rows(["a"], ("label",))["label"]) == ["Lunge"]
 
 
 # --- hostile parts ---

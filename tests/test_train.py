@@ -658,7 +658,9 @@ def test_a_class_without_training_clips_can_be_balanced_too(tmp_path, features):
         (tmp_path / name).write_text("\n".join(rows))
     split = f"list:{tmp_path / 'train.txt'},{tmp_path / 'test.txt'}"
     out = tmp_path / "run"
-    train_head(out=out, features=features, variant="mean", split=split, epochs=1, settings=["balance=0.5"])
+    made = train_head(out=out, features=features, variant="mean", split=split, epochs=1, settings=["balance=0.5"])
+    assert np.isfinite(metrics_of(out)["history"][0]["train_loss"])
+    assert any("no training clip" in note and "Squat" in note for note in made.notes)
 
 
 def test_features_too_large_for_the_recipe_are_refused(tmp_path, features):
