@@ -33,8 +33,8 @@ class ModelFigures:
         accuracies: Accuracy of each seed, over all its folds.
         accuracy: Their mean.
         sd: Their standard deviation; None of one seed.
-        ci95: Bootstrap interval of the accuracy over groups, under ``leave-one`` over folds, or over clips where groups
-            are unknown; Wilson's for their number where all clips are right, or all wrong.
+        ci95: 95 % interval of the accuracy; see :func:`fitrec_cache.metrics.interval_by_unit`. Units are groups, under
+            ``leave-one`` folds, and clips where groups are unknown.
     """
 
     name: str
@@ -149,23 +149,20 @@ def compare(runs: Sequence[Path], *, out: Path | None = None) -> CompareReport:
     models, notes = find_models(runs)
     figures = [_figures(m) for m in models]
     order = sorted(range(len(models)), key=lambda i: (figures[i].split, -figures[i].accuracy))
-    pairs: list[PairFigures] = []
+    families: dict[tuple[str, str], list[PairFigures]] = {}  # pairs on the same clips are tested together
     for i, j in combinations(order, 2):
-        if (models[i].split, models[i].sides) == (models[j].split, models[j].sides):
+        place = models[i].split, models[i].sides
+        if place == (models[j].split, models[j].sides):
             pair, remarks = _pair(models[i], models[j])
             notes += remarks
-            pairs += [pair] if pair else []
+            families.setdefault(place, []).extend([pair] if pair else [])
     if len({(m.split, m.sides) for m in models}) > 1:
         notes.append("models on different splits are not compared with each other")
-    adjusted = [
-        _in_words(pair, p)
-        for split in dict.fromkeys(pair.split for pair in pairs)
-        for pair, p in _adjusted([pair for pair in pairs if pair.split == split])
-    ]
+    adjusted = [_in_words(pair, p) for pairs in families.values() for pair, p in _adjusted(pairs)]
     report = CompareReport(
         models=tuple(figures[i] for i in order),
         pairs=tuple(adjusted),
-        tried=len(pairs),
+        tried=len(adjusted),
         notes=tuple(notes),
         out=None if out is None else str(out),
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fitrec_cache.errors import StoreCorrupt
+from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
 from fitrec_cache.files import TEMPORARY, parse_json
 
 RUN_VERSION = 1
@@ -18,6 +19,40 @@ def run_folders(folder: Path) -> list[Path]:
     """Return the run folders in and below a folder, by name; what a killed writer left behind is none."""
     found = sorted(path.parent for path in folder.rglob("run.json"))
     return [run for run in found if not any(part.startswith(TEMPORARY) for part in run.relative_to(folder).parts)]
+
+
+def find_runs(paths: Sequence[Path]) -> list[Path]:
+    """Return the run folders in and below each of some folders, each once, in the order given.
+
+    Raises:
+        UsageError: If none is named, or one holds none.
+    """
+    if not paths:
+        raise UsageError("no run named: expected at least one folder made by `fitrec-cache train-head --out`")
+    found: dict[Path, Path] = {}
+    for path in paths:
+        inside = run_folders(path)
+        if not inside:
+            raise UsageError(f"no run in {path}: expected a folder made by `fitrec-cache train-head --out {path}`")
+        for folder in inside:
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
+def read_run_settings(folder: Path) -> dict[str, Any]:
+    """Read the ``run.json`` of a run folder.
+
+    Raises:
+        StoreCorrupt: If it is missing or damaged.
+        FitrecError: If it was written by another version.
+    """
+    run = read_run_json(folder / "run.json")
+    if run.get("run_version") != RUN_VERSION:
+        raise FitrecError(
+            f"{folder}/run.json has version {run.get('run_version')}, this program reads {RUN_VERSION}: use the "
+            "program version that wrote it, or train again"
+        )
+    return run
 
 
 def read_run_json(path: Path) -> dict[str, Any]:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from fitrec_cache.calibrate import Calibration
-from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
+from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_json, write_atomic, write_json
 from fitrec_cache.head import build_head
-from fitrec_cache.run_files import RUN_VERSION, read_run_json
+from fitrec_cache.run_files import RUN_VERSION, read_run_json, read_run_settings
 from fitrec_cache.variants import HeadConfig
 
 #: What a whole run folder holds.
@@ -175,12 +175,7 @@ def read_run(folder: Path) -> Run:
     """
     if not (folder / "run.json").is_file():
         folder = _best_run(folder)
-    settings = read_run_json(folder / "run.json")
-    if settings.get("run_version") != RUN_VERSION:
-        raise FitrecError(
-            f"{folder}/run.json has version {settings.get('run_version')}, this program reads {RUN_VERSION}: "
-            "use the program version that wrote it, or train again"
-        )
+    settings = read_run_settings(folder)
     try:
         config = HeadConfig.from_dict(settings["head"])
         labels = [str(label) for label in settings["labels"]]

@@ -16,7 +16,7 @@ from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.files import canonical_json
 from fitrec_cache.one_model import differences, model_settings
 from fitrec_cache.paired import units_of
-from fitrec_cache.run_files import read_run_json, run_folders
+from fitrec_cache.run_files import find_runs, read_run_settings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,7 +76,7 @@ def find_models(folders: Sequence[Path]) -> tuple[list[Model], list[str]]:
         UsageError: If a folder holds no run, two runs are the same model, seed and fold, or a clip has two classes.
         StoreCorrupt: If a run's files are damaged.
     """
-    runs = [read_scored(folder) for folder in _run_folders(folders)]
+    runs = [read_scored(folder) for folder in find_runs(folders)]
     _check_classes(runs)
     by_model: dict[str, list[ScoredRun]] = {}
     for run in runs:
@@ -100,7 +100,7 @@ def read_scored(folder: Path) -> ScoredRun:
     Raises:
         StoreCorrupt: If its files are damaged, missing or do not fit each other.
     """
-    run = read_run_json(folder / "run.json")
+    run = read_run_settings(folder)
     try:
         sides, labels = run["split"], [str(label) for label in run["labels"]]
         clips = [str(c) for c in sides["test"]]
@@ -127,19 +127,6 @@ def read_scored(folder: Path) -> ScoredRun:
             f"{folder} cannot be compared: {type(error).__name__} {error}. Expected run.json and logits.safetensors "
             "as train-head writes them; train the head again"
         ) from error
-
-
-def _run_folders(folders: Sequence[Path]) -> list[Path]:
-    found: dict[Path, Path] = {}
-    for folder in folders:
-        below = run_folders(folder)
-        if not below:
-            raise UsageError(f"no run in {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")
-        for each in below:
-            found.setdefault(each.resolve(), each)
-    if not found:
-        raise UsageError("no run named: give one or more run folders")
-    return list(found.values())
 
 
 def _whole(name: str, runs: Sequence[ScoredRun]) -> tuple[list[ScoredRun], list[str]]:

@@ -11,7 +11,7 @@ import safetensors.numpy
 from scipy.stats import binomtest
 
 from fitrec_cache.compare import compare
-from fitrec_cache.errors import StoreCorrupt, UsageError
+from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
 
 LABELS = ["Hop", "Lunge", "Squat"]
 
@@ -200,6 +200,23 @@ def test_clips_may_be_in_any_order(tmp_path):
     safetensors.numpy.save_file(shuffled, run / "logits.safetensors")
     pair = compare([tmp_path]).pairs[0]
     assert (pair.only_a, pair.only_b) == (4, 0)
+
+
+def test_lists_of_one_name_in_two_places_are_two_splits_to_adjust_for(tmp_path):
+    a, b = pattern(50, 30, 6, 14)
+    for place, first in (("x", 0), ("y", 500)):
+        split = f"list:{place}/train.txt,{place}/test.txt"
+        write_run(tmp_path / place / "a", a, variant="vit-lstm", split=split, first=first)
+        write_run(tmp_path / place / "b", b, split=split, first=first)
+    report = compare([tmp_path])
+    assert [pair.split for pair in report.pairs] == ["list:train.txt,test.txt"] * 2
+    assert all(pair.p_holm == pair.p for pair in report.pairs)
+
+
+def test_a_run_of_another_version_is_refused(tmp_path):
+    write_run(tmp_path / "a", [1, 0], run_version=99)
+    with pytest.raises(FitrecError, match="has version 99, this program reads 1"):
+        compare([tmp_path])
 
 
 def test_models_are_named_by_what_differs(tmp_path):

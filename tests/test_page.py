@@ -507,7 +507,7 @@ def test_a_damaged_frame_costs_only_its_picture(page, trained, cache_folder, tmp
 
 def test_wrong_use_and_damage_are_named(tmp_path, made):
     out = tmp_path / "r.html"
-    with pytest.raises(UsageError, match="no run at"):
+    with pytest.raises(UsageError, match="no run in"):
         report([tmp_path / "none"], out=out)
     with pytest.raises(UsageError, match="no run given"):
         report([], out=out)

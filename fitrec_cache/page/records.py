@@ -13,10 +13,10 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
+from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.one_model import model_settings
 from fitrec_cache.paired import units_of
-from fitrec_cache.run_files import RUN_VERSION, read_run_json, run_folders
+from fitrec_cache.run_files import find_runs, read_run_json, read_run_settings
 from fitrec_cache.splits import short_rule
 
 
@@ -132,24 +132,11 @@ def read_records(paths: Sequence[Path]) -> list[Record]:
         StoreCorrupt: If a file is damaged.
         FitrecError: If a run is of another version.
     """
-    if not paths:
-        raise UsageError("no run given: expected at least one folder made by `fitrec-cache train-head --out`")
-    found: dict[Path, Path] = {}
-    for path in paths:
-        inside = run_folders(path) if not (path / "run.json").is_file() else [path]
-        if not inside:
-            raise UsageError(f"no run at {path}: expected a folder made by `fitrec-cache train-head --out {path}`")
-        found |= {folder.resolve(): folder for folder in inside}
-    return [_record(folder) for folder in found.values()]
+    return [_record(folder) for folder in find_runs(paths)]
 
 
 def _record(folder: Path) -> Record:
-    run, metrics = read_run_json(folder / "run.json"), read_run_json(folder / "metrics.json")
-    if run.get("run_version") != RUN_VERSION:
-        raise FitrecError(
-            f"{folder}/run.json has version {run.get('run_version')}, this program reads {RUN_VERSION}: "
-            "use the program version that wrote it, or train again"
-        )
+    run, metrics = read_run_settings(folder), read_run_json(folder / "metrics.json")
     try:
         labels = tuple(str(label) for label in run["labels"])
         test = tuple(str(clip) for clip in run["split"]["test"])
