@@ -22,9 +22,9 @@ import numpy as np
 
 from fitrec_cache.audit import audit
 from fitrec_cache.cache import Cache
+from fitrec_cache.features import Features, load_cached
 from fitrec_cache.leaks import verdict
 from fitrec_cache.near_duplicates import embed, find_near_duplicates
-from fitrec_cache.pack import Features, load_cached
 from fitrec_cache.splits import make_split
 
 BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224")

@@ -20,8 +20,8 @@ from process_memory import kilobytes
 
 from fitrec_cache.cache import Cache
 from fitrec_cache.extract import extract
+from fitrec_cache.features import Features, load_cached
 from fitrec_cache.folds import make_folds
-from fitrec_cache.pack import Features, load_cached
 from fitrec_cache.train import train_head
 
 HERE = Path(__file__).parent

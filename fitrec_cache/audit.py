@@ -13,6 +13,7 @@ import numpy as np
 from fitrec_cache.audit_files import describe_pair, write_findings, write_manifest
 from fitrec_cache.cache import Cache, HeldClip, load_features, pick_features
 from fitrec_cache.errors import StoreError, UsageError
+from fitrec_cache.features import distinct_clips
 from fitrec_cache.files import write_json
 from fitrec_cache.folds import make_folds
 from fitrec_cache.leaks import SIDES, pairs_across, side_of, verdict
@@ -23,7 +24,6 @@ from fitrec_cache.near_duplicates import (
     embed,
     find_near_duplicates,
 )
-from fitrec_cache.pack import distinct_clips
 from fitrec_cache.splits import Split, known_groups
 from fitrec_cache.store import Store
 

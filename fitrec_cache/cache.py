@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fitrec_cache.clips import NO_COLUMNS
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, unknown_name
 from fitrec_cache.files import canonical_json, digest, parse_json, write_json
-from fitrec_cache.store import FORMAT_VERSION, Arrays, Store, find_stores, open_root, text_column, text_values
+from fitrec_cache.store import FORMAT_VERSION, SCHEMAS, Arrays, Store, find_stores, open_root, text_column, text_values
 
 #: Larger settings than these are taken for mistakes, so that no file can ask for more memory than there is.
 MOST_SAMPLES = 1000
@@ -61,16 +61,17 @@ class Cache:
         """Return the clips known, sorted by name; the latest entry of each holds."""
         if not len(self._clips):
             return []
-        columns = self._clips.rows(self._clips.keys(), CLIP_COLUMNS)
+        columns = self._clips.rows(self._clips.keys(), tuple(SCHEMAS["clips"]))
         try:
-            return self._entries(*(text_values(columns[name]) for name in CLIP_COLUMNS))
+            return self._entries(**{name: text_values(column) for name, column in columns.items()})
         except (TypeError, ValueError) as error:  # parts are checked when they are read
             raise StoreCorrupt(
                 f"{self.folder}/clips: an index holds entries that are none ({error}). Delete the index-*.h5 files "
                 "there: they are made again from the parts"
             ) from error
 
-    def _entries(self, *texts: list[str]) -> list[HeldClip]:
+    def _entries(self, **columns: list[str]) -> list[HeldClip]:
+        texts = (columns[name] for name in ("key", "video_sha256", "label", "group", "extra", "problem"))
         held = [
             HeldClip(
                 clip_id=sys.intern(k),
@@ -174,9 +175,6 @@ def _at(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-CLIP_COLUMNS = ("key", "video_sha256", "label", "group", "extra", "problem")
-
-
 def pick_frames(cache: Cache, *, samples: int | None = None, frame_size: int | None = None) -> Store:
     """Return the frame store to read when no video is at hand: the fullest that fits what was asked.
 
@@ -197,10 +195,11 @@ def pick_frames(cache: Cache, *, samples: int | None = None, frame_size: int | N
 
 
 def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> Store:
-    """Return the feature store of a backbone, by its timm name or the beginning of its folder's name.
+    """Return the feature store of a backbone, by its timm name or its folder's name.
 
     Raises:
-        UsageError: If there is none, or several and nothing to tell them apart.
+        UsageError: If this one is not there, or there are several and nothing to tell them apart.
+        StoreError: If there are no features at all.
     """
     stores = [s for s in cache.feature_stores() if len(s)]
     named = [s for s in stores if backbone in (s.identity["backbone"], s.folder.name)]

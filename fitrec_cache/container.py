@@ -1,4 +1,4 @@
-"""An opened video file: its picture stream and its packets. PyAV lives here and in ``video``."""
+"""An opened video file: its picture stream and its packets. PyAV lives here, in ``video`` and in ``stream``."""
 
 from __future__ import annotations
 

@@ -51,6 +51,7 @@ def info(*, cache: Path, clips: bool = False) -> InfoReport:
 
     Raises:
         StoreError: If there is no cache, or it cannot be read.
+        UsageError: If clips are to be listed and there are none.
     """
     opened = Cache(cache)
     held = opened.clips()

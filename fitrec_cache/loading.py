@@ -9,7 +9,8 @@ import numpy as np
 
 from fitrec_cache.cache import Cache
 from fitrec_cache.errors import UsageError, unknown_name
-from fitrec_cache.pack import Features, load_cached, read_pack
+from fitrec_cache.features import Features, load_cached
+from fitrec_cache.pack import read_pack
 from fitrec_cache.pixels import load_pixels
 from fitrec_cache.variants import VARIANTS
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,90 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache import hdf5
-from fitrec_cache.cache import Cache, HeldClip, load_features, pick_features
-from fitrec_cache.errors import StoreError, UsageError
+from fitrec_cache.cache import Cache
+from fitrec_cache.errors import UsageError
+from fitrec_cache.features import Features, load_cached
 from fitrec_cache.files import canonical_json, check_writable, parse_json, write_atomic
-from fitrec_cache.near_duplicates import NearDuplicates, embed, find_near_duplicates
 from fitrec_cache.store import FORMAT_VERSION, check_texts, text_column, text_values
 
 _MUST: hdf5.Schema = {"features": ("f", 3), "clip_id": ("S", 1), "label": ("S", 1)}
 _MAY: hdf5.Schema = {"group": ("S", 1), "pts_seconds": ("f", 2), "extra": ("S", 1)}
 
 _TEXT = ("clip_id", "label", "group", "extra")
-
-_COMPARED = 20_000  # more clips than this are not compared before a training
-
-
-@dataclass(frozen=True, kw_only=True)
-class Features:
-    """Features of N clips in memory, with what is known of the clips.
-
-    Attributes:
-        values: float16 ``(N, T, d)``, or uint8 ``(N, T, 64, 64, 3)`` for heads that learn from frames.
-        pts_seconds: float64 ``(N, T)``.
-        clip_ids: N names, all different.
-        labels: N class names.
-        groups: N groups; None where unknown.
-        extra: Further columns of the manifest, per clip.
-        sources: What made the values, one entry a backbone; empty for features made elsewhere.
-        name: Backbone names joined by ``+``.
-        notes: What a person should know.
-    """
-
-    values: NDArray[Any]
-    pts_seconds: NDArray[np.float64]
-    clip_ids: list[str]
-    labels: list[str]
-    groups: list[str | None]
-    extra: list[Mapping[str, str]] = field(default_factory=list)
-    sources: list[dict[str, Any]] = field(default_factory=list)
-    name: str = ""
-    notes: list[str] = field(default_factory=list)
-
-    def digest(self) -> str:
-        """Return the sha256 of values, ids, labels and groups: with a split's sides, all that decides a training."""
-        found = hashlib.sha256(canonical_json([self.clip_ids, self.labels, self.groups]).encode())
-        found.update(str(self.values.dtype).encode())
-        found.update(np.ascontiguousarray(self.values).view(np.uint8).reshape(-1).data)
-        return found.hexdigest()
-
-    @cached_property
-    def near_duplicates(self) -> NearDuplicates | None:
-        """Pairs of clips that look like one recording; 1,332 clips of (20, 2048) take half a CPU-second.
-
-        They are of the values as they are when this is first asked for.
-
-        None of more than 20,000 clips, where it would take longer than a person wants to wait for a training, and of
-        clips that nearly all look alike.
-        """
-        if len(self.clip_ids) > _COMPARED:
-            return None
-        try:
-            return find_near_duplicates(embed([self.values]), labels=self.labels, groups=self.groups)
-        except UsageError:  # too many pairs, or no yardstick: `audit`, which the verdict then names, says what to do
-            return None
-
-    def clip_seconds(self) -> float | None:
-        """Return the median length of the clips, by the times of their frames; None where these do not tell.
-
-        T frames lie at 1 to T of T + 1 equal parts of a clip, so from first to last they span T - 1 of them.
-        """
-        t = self.pts_seconds.shape[1]
-        spans = self.pts_seconds[:, -1] - self.pts_seconds[:, 0]  # (N,)
-        known = spans[np.isfinite(spans) & (spans > 0)]
-        return round(float(np.median(known)) * (t + 1) / (t - 1), 2) if known.size else None
-
-    def take(self, clips: NDArray[np.int64]) -> Features:
-        """Return some of the clips, by number."""
-        return replace(
-            self,
-            values=self.values[clips],
-            pts_seconds=self.pts_seconds[clips],
-            clip_ids=[self.clip_ids[i] for i in clips],
-            labels=[self.labels[i] for i in clips],
-            groups=[self.groups[i] for i in clips],
-            extra=[self.extra[i] for i in clips] if self.extra else [],
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,48 +36,6 @@ class PackReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
         return dict(vars(self))
-
-
-def distinct_clips(cache: Cache) -> tuple[list[HeldClip], list[str]]:
-    """Return the usable clips, each content once, and notes on what was left out or is still to come.
-
-    The same video under two names would be on two sides of a split; the name and label given last count.
-    """
-    latest: dict[str, HeldClip] = {}
-    notes = cache.notes()
-    for clip in sorted((c for c in cache.clips() if not c.problem), key=lambda c: c.since, reverse=True):
-        same = latest.setdefault(clip.video_sha256, clip)
-        if same is not clip:
-            labels = "" if same.label == clip.label else f", now of class {same.label}, not {clip.label}"
-            notes.append(f"{clip.clip_id} has the same content as {same.clip_id}{labels}: left out")
-    return sorted(latest.values(), key=lambda c: c.clip_id), notes
-
-
-def load_cached(cache: Cache, backbones: Sequence[str], *, preset: str | None = None) -> Features:
-    """Load the features of all held clips into memory, several backbones side by side.
-
-    Raises:
-        StoreError: If no clip has features of every backbone.
-        UsageError: If a backbone is not cached or not told apart.
-    """
-    stores = [pick_features(cache, b, preset=preset) for b in backbones]
-    held, notes = distinct_clips(cache)
-    clips = [c for c in held if all(c.video_sha256 in s for s in stores)]
-    if not clips:
-        raise StoreError(f"no clip in {cache.folder} has features of {' and '.join(backbones)}: run extract first")
-    values, times = load_features(stores, [c.video_sha256 for c in clips])
-    left_out = len(held) - len(clips)
-    return Features(
-        values=values,
-        pts_seconds=times,
-        clip_ids=[c.clip_id for c in clips],
-        labels=[c.label for c in clips],
-        groups=[c.group for c in clips],
-        extra=[c.extra for c in clips],
-        sources=[{"kind": "features", "identity": s.identity, "origin": s.origin()} for s in stores],
-        name="+".join(s.identity["backbone"] for s in stores),
-        notes=notes + [f"{left_out} clips have no features of {'+'.join(backbones)}: left out"] * bool(left_out),
-    )
 
 
 def pack(*, cache: Path, backbone: Sequence[str], out: Path, preset: str | None = None) -> PackReport:

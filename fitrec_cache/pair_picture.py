@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from fitrec_cache.report import FAINT, INK, TRAINING, VALIDATION, plain_text, save_png
+from fitrec_cache.run_pictures import FAINT, INK, TRAINING, VALIDATION, plain_text, save_png
 
 _DPI = 110
 _FONT = "DejaVu Sans"

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from fitrec_cache.cache import Cache, pick_frames
 from fitrec_cache.errors import StoreError
+from fitrec_cache.features import Features, distinct_clips
 from fitrec_cache.jpeg import decode_frames
-from fitrec_cache.pack import Features, distinct_clips
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.resizing import resize
 from fitrec_cache.store import Store
@@ -34,6 +34,7 @@ def load_pixels(cache: Cache, *, progress: bool = False) -> Features:
 
     Raises:
         UsageError: If the cache holds no frames.
+        StoreError: If no clip has any of these frames, or they are damaged.
     """
     store = pick_frames(cache)
     held, notes = distinct_clips(cache)

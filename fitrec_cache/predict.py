@@ -308,7 +308,7 @@ def _answer(run: Run, x: Tensor) -> _Answer:
 
 
 def _draw(shown: _Pictures) -> None:
-    from fitrec_cache.report import AttentionStrip, attention_png
+    from fitrec_cache.run_pictures import AttentionStrip, attention_png
 
     if not shown.predictions:
         return  # each video's reason says why there is nothing to draw

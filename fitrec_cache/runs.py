@@ -151,7 +151,7 @@ def write_run(
 def _write_files(
     folder: Path, head: nn.Module, run: dict[str, Any], metrics: dict[str, Any], outputs: dict[str, Tensor]
 ) -> None:
-    from fitrec_cache.report import confusion_png, curves_png
+    from fitrec_cache.run_pictures import confusion_png, curves_png
 
     write_atomic(folder / "head.safetensors", safetensors.torch.save(head.state_dict()))
     write_atomic(folder / "logits.safetensors", safetensors.torch.save(outputs))

@@ -13,7 +13,6 @@ either. Closeness is the sum over classes of (clips on the side - 20 % of the cl
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.clips import listed_names
+from fitrec_cache.clips import group_number, listed_names
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.files import digest
 
@@ -31,6 +30,18 @@ SHARE = 0.2
 """Share of the clips that test, and of the others that validate: the paper's 80/20 then 80/20."""
 
 IntArray = NDArray[np.int64]
+
+_LEAKS, _UNTRAINED = "leaks: ", "classes have no training clip"
+
+
+def says_leak(note: str) -> bool:
+    """Whether a note of a split is that groups are on both sides."""
+    return note.startswith(_LEAKS)
+
+
+def says_untrained(note: str) -> bool:
+    """Whether a note of a split is that classes cannot be learned."""
+    return _UNTRAINED in note
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -172,7 +183,7 @@ def _official(first: int) -> _Rule:
 
     def rule(clips: _Clips, _argument: str, _rng: np.random.Generator) -> _Sides:
         _need_groups("official", clips)
-        numbers = [_trailing_number(unit) for unit in clips.units]
+        numbers = [group_number(unit) for unit in clips.units]
         if None in numbers:
             raise UsageError(
                 f"an official split needs UCF101's group numbers: got the group '{clips.units[numbers.index(None)]}', "
@@ -277,11 +288,6 @@ def _need_groups(rule: str, clips: _Clips) -> None:
             f"split '{rule}' needs the group of every clip: {len(bare)} of {len(clips.ids)} have none, such as "
             f"'{bare[0]}'. Give a manifest with a group column, or use the split 'random'"
         )
-
-
-def _trailing_number(group: str) -> int | None:
-    found = re.search(r"[0-9]+$", group)
-    return int(found.group()) if found else None
 
 
 # --- the greedy choice ---
@@ -431,7 +437,7 @@ def _remarks(clips: _Clips, parts: dict[str, set[int]]) -> list[str]:
     if untested := sorted(known - tested - set(single)):
         notes.append(f"{len(untested)} classes have no test clip: {', '.join(untested)}")
     if untrained := sorted(known - trained):
-        notes.append(f"{len(untrained)} classes have no training clip: {', '.join(untrained)}")
+        notes.append(f"{len(untrained)} {_UNTRAINED}: {', '.join(untrained)}")
     if leaks := count_sharing(parts["test"], parts["train"] | parts["val"], clips.groups):
-        notes.append(f"leaks: {leaks} of {len(parts['test'])} test clips share a group with a training clip")
+        notes.append(f"{_LEAKS}{leaks} of {len(parts['test'])} test clips share a group with a training clip")
     return notes

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fitrec_cache.report import FAINT, INK, MARK, plain_text, save_png
+from fitrec_cache.run_pictures import FAINT, INK, MARK, plain_text, save_png
 from fitrec_cache.timeline import Moment, Segment, clock
 
 _DPI = 110

@@ -17,6 +17,7 @@ from fitrec_cache import __version__
 from fitrec_cache.calibrate import Calibration, auroc, calibrate, calibration_error, remarks
 from fitrec_cache.devices import find_device
 from fitrec_cache.errors import UsageError, unknown_name
+from fitrec_cache.features import Features
 from fitrec_cache.files import write_json
 from fitrec_cache.fit import Fitted, apply_head, find_precision, fit, take_side
 from fitrec_cache.folds import Fold, make_folds
@@ -24,12 +25,12 @@ from fitrec_cache.head import count_trainable
 from fitrec_cache.leaks import UNLOOKED, verdict
 from fitrec_cache.loading import keep_apart, load_clips
 from fitrec_cache.metrics import evaluate
-from fitrec_cache.pack import Features
 from fitrec_cache.paired import units_of
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
 from fitrec_cache.runs import check_out, refuse_other_runs, write_run
+from fitrec_cache.splits import says_leak, says_untrained
 from fitrec_cache.variants import VARIANTS, HeadConfig
 
 
@@ -479,9 +480,9 @@ def _fold_notes(jobs: Sequence[_Job], n_seeds: int) -> list[str]:
     notes = []
     for job in jobs:
         if job.fold.name:
-            grave = [n for n in job.fold.split.notes if "no training clip" in n]
+            grave = [n for n in job.fold.split.notes if says_untrained(n)]
             notes += [f"fold {job.fold.name}: {n}" for n in grave]
         else:
             prefix = f"seed {job.seed}: " if n_seeds > 1 else ""
-            notes += [prefix + n for n in job.fold.split.notes if not n.startswith("leaks")]
+            notes += [prefix + n for n in job.fold.split.notes if not says_leak(n)]
     return list(dict.fromkeys(notes))

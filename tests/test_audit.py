@@ -14,10 +14,10 @@ from fitrec_cache.audit import audit
 from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.clips import find_clips
 from fitrec_cache.errors import StoreError, UsageError
+from fitrec_cache.features import Features, load_cached
 from fitrec_cache.jpeg import encode_frames
 from fitrec_cache.leaks import verdict
 from fitrec_cache.near_duplicates import embed, find_near_duplicates
-from fitrec_cache.pack import Features, load_cached
 from fitrec_cache.splits import Split, make_split
 from fitrec_cache.store import text_column
 
@@ -252,7 +252,7 @@ def test_the_verdict_counts_test_clips_near_training_or_validation():
 def test_features_in_memory_give_the_same_pairs_as_the_cache(known, monkeypatch):
     data = load_cached(Cache(known), ["net"])
     assert len(data.near_duplicates.pairs) == audit(cache=known).pairs == 120
-    monkeypatch.setattr("fitrec_cache.pack._COMPARED", 119)
+    monkeypatch.setattr("fitrec_cache.features._COMPARED", 119)
     assert load_cached(Cache(known), ["net"]).near_duplicates is None
 
 

@@ -44,7 +44,7 @@ def test_folder_gives_sorted_relative_ids_first_folder_as_label_and_groups_by_na
     assert [clip.label for clip in found.clips] == ["Lunge", "Lunge", "Squat", "Squat"]
     assert [clip.group for clip in found.clips] == [None, None, "Squat_g02", "Squat_g01"]
     assert found.clips[2].path == folder / "Squat/deep/v_Squat_g02_c01.MP4"
-    assert said(found, "groups: 2 in Squat_g01 form, 2 of 4 clips have none")
+    assert said(found, "2 groups, named like Squat_g01, 2 of 4 clips have none")
 
 
 def test_folder_passes_over_hidden_loose_and_other_files_and_says_so(folder):

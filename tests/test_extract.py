@@ -22,9 +22,9 @@ from fitrec_cache.backbone import Backbone, load_backbone
 from fitrec_cache.cache import Cache
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
+from fitrec_cache.features import distinct_clips, load_cached
 from fitrec_cache.info import info
 from fitrec_cache.jpeg import decode_frames
-from fitrec_cache.pack import distinct_clips, load_cached
 from fitrec_cache.pixels import load_pixels
 
 

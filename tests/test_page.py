@@ -509,7 +509,7 @@ def test_wrong_use_and_damage_are_named(tmp_path, made):
     out = tmp_path / "r.html"
     with pytest.raises(UsageError, match="no run in"):
         report([tmp_path / "none"], out=out)
-    with pytest.raises(UsageError, match="no run given"):
+    with pytest.raises(UsageError, match="no run named"):
         report([], out=out)
     with pytest.raises(NoCacheError, match="no cache at"):
         report([made], out=out, cache=tmp_path / "none")

@@ -329,7 +329,7 @@ def test_what_computed_the_features_changes_no_run(tmp_path, cache_folder):
 
 
 def test_folds_say_that_near_duplicates_were_not_looked_for(tmp_path, features, monkeypatch):
-    monkeypatch.setattr("fitrec_cache.pack._COMPARED", 1)
+    monkeypatch.setattr("fitrec_cache.features._COMPARED", 1)
     report = train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1, split="kfold:2")
     assert any(
         n.endswith("no leak found in 2 of 2 folds; near-duplicates not looked for: run audit") for n in report.notes
@@ -406,7 +406,7 @@ def test_damaged_runs_are_refused(tmp_path, features):
 
 
 def test_a_run_that_cannot_be_replaced_stays(tmp_path, features, monkeypatch):
-    from fitrec_cache import report
+    from fitrec_cache import run_pictures
 
     train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
     before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
@@ -414,7 +414,7 @@ def test_a_run_that_cannot_be_replaced_stays(tmp_path, features, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report, "confusion_png", full)
+    monkeypatch.setattr(run_pictures, "confusion_png", full)
     with pytest.raises(StoreError, match="No space left on device"):
         train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1, overwrite=True, seed=[3])
     assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fitrec_cache.calibrate import Calibration
 from fitrec_cache.page.pictures import Frames, Picture
 from fitrec_cache.page.records import Answers, Record
+from fitrec_cache.run_pictures import stand_out
 
 #: Frames of a clip that are shown at most, and their width in pixels.
 MOST_FRAMES, _WIDTH = 20, 112
@@ -74,17 +75,12 @@ def attention(record: Record, frames: Frames | None) -> Attention | None:
 
 def _surest(answers: Answers, among: NDArray[np.bool_]) -> list[int]:
     """Return up to three clips with the surest answers, of different true classes."""
-    sure = _softmax(answers.logits).max(axis=1)
+    sure = Calibration().probabilities(answers.logits).max(axis=1)
     chosen: dict[int, int] = {}
     for i in np.argsort(-sure, kind="stable").tolist():
         if among[i]:
             chosen.setdefault(int(answers.targets[i]), i)
     return list(chosen.values())[:3]
-
-
-def _softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
 
 def _strip(record: Record, i: int, weights: NDArray[np.float64], frames: Frames | None) -> Strip:
@@ -94,17 +90,17 @@ def _strip(record: Record, i: int, weights: NDArray[np.float64], frames: Frames 
     pictures = frames.strip(record.test[i], picked, width=_WIDTH) if frames is not None else []
     shown: list[Picture | None] = [*pictures] if len(pictures) == len(picked) else [None] * len(picked)
     bar = max(float(weights.max()), 1e-12)
-    top = {int(t) for t in np.argsort(-weights, kind="stable")[:3] if weights[t] > 1.1 * weights.mean()}
+    top = stand_out(weights)
     steps = tuple(
         Step(picture=p, number=t + 1, weight=float(weights[t]), relative=float(weights[t]) / bar, stands_out=t in top)
         for t, p in zip(picked, shown, strict=True)
     )
-    logits = record.answers.logits[i]
-    temperature = float((record.metrics.get("calibration") or {}).get("temperature", 1.0))
+    logits = record.answers.logits[i : i + 1]
+    scaling = Calibration(temperature=record.temperature or 1.0)
     return Strip(
         clip_id=record.test[i],
         true=record.labels[record.answers.targets[i]],
         guess=record.labels[int(logits.argmax())],
-        confidence=float(_softmax(logits / temperature).max()),
+        confidence=float(scaling.probabilities(logits).max()),
         steps=steps,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +57,15 @@ def calibration(model: Model) -> Calibration | None:
         gap=gap,
         chart=Chart(uri=data_uri(reliability_svg(points), "image/svg+xml"), alt=alt),
         bins=tuple(bins),
-        unknown=model.shown.metrics.get("unknown"),
+        unknown=_mean_unknown([record.metrics.get("unknown") for record in model.records]),
     )
+
+
+def _mean_unknown(each: Sequence[Any]) -> dict[str, float] | None:
+    """Return the mean of each figure about the answer "unknown" over the runs; None if a run has none."""
+    if not all(isinstance(figures, dict) for figures in each):
+        return None
+    return {name: float(np.mean([figures[name] for figures in each])) for name in each[0]}
 
 
 def _numbers(record: Record) -> NDArray[np.int64]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from fitrec_cache.cache import Cache, HeldClip, load_features
 from fitrec_cache.errors import FitrecError, StoreError
+from fitrec_cache.features import Features
 from fitrec_cache.leaks import Verdict, pairs_across, verdict
 from fitrec_cache.near_duplicates import NearDuplicates
-from fitrec_cache.pack import Features
 from fitrec_cache.page.pictures import Clip, Frames
 from fitrec_cache.page.records import Record
 from fitrec_cache.splits import Split

@@ -16,6 +16,7 @@ from fitrec_cache.metrics import interval_by_unit, wilson
 from fitrec_cache.one_model import differences
 from fitrec_cache.page.records import Answers, Record
 from fitrec_cache.paired import count_right
+from fitrec_cache.splits import says_leak
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +247,7 @@ def gather(records: Sequence[Record]) -> list[Model]:
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         groups[canonical_json(record.settings)].append(record)
-    leaky = {record.split for record in records if any(note.startswith("leaks") for note in record.notes)}
+    leaky = {record.split for record in records if any(map(says_leak, record.notes))}
     splits = sorted(dict.fromkeys(record.split for record in records), key=lambda split: split in leaky)
     apart = differences([group[0].settings for group in groups.values()])
     named = [Model(records=tuple(group), differs=text) for group, text in zip(groups.values(), apart, strict=True)]

@@ -73,12 +73,12 @@ class Frames:
         clips = (self._clips[clip_id] for clip_id in among if clip_id in self._clips)
         return next((c.clip_id for c in clips if c.label == label and c.video_sha256 in self._store), "")
 
-    def strip(self, clip_id: str, frames: Sequence[int] | None = None, *, width: int) -> list[Picture]:
-        """Return chosen frames of a clip, or all; none if the cache does not hold them or they are damaged.
+    def strip(self, clip_id: str, frames: Sequence[int], *, width: int) -> list[Picture]:
+        """Return chosen frames of a clip; none if the cache does not hold them or they are damaged.
 
         Args:
             clip_id: The clip.
-            frames: Numbers among the T sampled frames, in ``[0, T)``; None for all.
+            frames: Numbers among the T sampled frames, in ``[0, T)``.
             width: Largest width in pixels.
         """
         clip = self._clips.get(clip_id)
@@ -88,7 +88,7 @@ class Frames:
         try:
             encoded = self._store.jpegs(clip.video_sha256)
             times = self._store.row(clip.video_sha256)["pts_seconds"]
-            wanted = range(len(encoded)) if frames is None else [i for i in frames if i < len(encoded)]
+            wanted = (i for i in frames if i < len(encoded))
             return [_picture(encoded[i], float(times[i]), width) for i in wanted]
         except StoreError:
             self.lost.add(clip_id)

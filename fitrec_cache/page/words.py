@@ -9,6 +9,7 @@ from fitrec_cache.page.attention import Attention
 from fitrec_cache.page.calibration import Calibration
 from fitrec_cache.page.models import Model
 from fitrec_cache.page.views import ModelView
+from fitrec_cache.splits import says_leak
 
 _SPACE = "\u00a0"  # keeps a number and its unit on one line
 
@@ -96,7 +97,7 @@ def grouped(model: Model) -> bool:
 
 def leaks(model: Model) -> list[str]:
     """Return what the split said of clips whose recording is also in training, each once."""
-    return list(dict.fromkeys(n for record in model.records for n in record.notes if n.startswith("leaks")))
+    return list(dict.fromkeys(n for record in model.records for n in record.notes if says_leak(n)))
 
 
 def results_say(models: Sequence[Model], pairs: Sequence[PairFigures]) -> str:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fitrec_cache.errors import StoreError
-from fitrec_cache.report import AttentionStrip, attention_png, confusion_png, curves_png
+from fitrec_cache.run_pictures import AttentionStrip, attention_png, confusion_png, curves_png
 
 GREEN, ORANGE, BLUE = (0, 158, 115), (213, 94, 0), (0, 114, 178)
 
@@ -168,5 +168,5 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch
 
 
 def test_no_window_system_is_touched():
-    code = "import sys, fitrec_cache.report; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, fitrec_cache.run_pictures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -248,13 +248,13 @@ def _draw_strip(axes: Axes, clip: AttentionStrip, sheet: _Sheet, top: float) -> 
     axes.text(
         sheet.margin, top + 0.33, title, fontsize=12, weight="bold", color=INK, parse_math=False, fontfamily=_FONT
     )
-    highlights = _highlights(clip.weights)
+    highlights = stand_out(clip.weights)
     for i in range(len(clip.frames)):
         left = sheet.margin + (i % _PER_ROW) * (sheet.cell + sheet.gap)
         _draw_frame(axes, clip, sheet, i, left, top + sheet.head + i // _PER_ROW * sheet.line, i in highlights)
 
 
-def _highlights(weights: NDArray[np.float64]) -> set[int]:
+def stand_out(weights: NDArray[np.float64]) -> set[int]:
     """Return up to three frames whose weight is well above an equal share."""
     best = np.argsort(-weights, kind="stable")[:3]
     return {int(i) for i in best if weights[i] > 1.1 * weights.mean()}
