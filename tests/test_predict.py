@@ -188,7 +188,9 @@ def test_bad_videos_have_a_reason_and_cost_themselves_only(run, tmp_path, video_
 
 def test_the_picture_says_unknown_where_the_answer_does(run, tmp_path, video_folder, monkeypatch):
     titles = []
-    monkeypatch.setattr("fitrec_cache.run_pictures.attention_png", lambda strips, _: titles.extend(s.title for s in strips))
+    monkeypatch.setattr(
+        "fitrec_cache.run_pictures.attention_png", lambda strips, _: titles.extend(s.title for s in strips)
+    )
     modest = shutil.copytree(run, tmp_path / "modest")
     settings = json.loads((modest / "run.json").read_text())
     settings["calibration"]["threshold"] = 1.0  # nothing is sure enough

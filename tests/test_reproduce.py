@@ -76,7 +76,8 @@ def test_a_second_call_makes_nothing_again(reproduced, video_folder, monkeypatch
     monkeypatch.setattr("fitrec_cache.reproduce.load_clips", lambda *a, **k: loaded.append(a) or load_clips(*a, **k))
     searched = []
     monkeypatch.setattr(
-        "fitrec_cache.features.find_near_duplicates", lambda *a, **k: searched.append(a) or find_near_duplicates(*a, **k)
+        "fitrec_cache.features.find_near_duplicates",
+        lambda *a, **k: searched.append(a) or find_near_duplicates(*a, **k),
     )
     times = {p: p.stat().st_mtime_ns for p in out.rglob("run.json")}
     again = reproduce(video_folder, out=out, backbone=backbones, **SMALL)
