@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fitrec_cache.devices import computes_in_bf16
 from fitrec_cache.errors import UsageError
-from fitrec_cache.head import KerasLSTM, MeanHead, NormalisedHead, build_head
+from fitrec_cache.head import WIDE_IN_BF16, KerasLSTM, MeanHead, NormalisedHead, build_head
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe
@@ -99,7 +99,7 @@ def fit(
     """
     started = time.perf_counter()
     keep_freed_memory()  # every step needs the same large blocks
-    recipe = find_precision(recipe.fitted_to(len(train.targets)), device, config.variant)
+    recipe = find_precision(recipe.fitted_to(len(train.targets)), device, config.variant, config.input_dim)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         judge, loop = _begin(train, val, config, recipe, torch.device(device))
@@ -115,13 +115,21 @@ def fit(
     )
 
 
-def find_precision(recipe: Recipe, device: torch.device | str, variant: str) -> Recipe:
+def find_precision(recipe: Recipe, device: torch.device | str, variant: str, input_dim: int) -> Recipe:
     """Return the recipe with ``bf16`` or ``fp32`` in place of ``auto``: bf16 where this processor computes in it.
 
-    It is ``fp32`` wherever the setting means nothing: on other devices, and for variants without an LSTM on features.
+    It is ``fp32`` wherever the setting means nothing: on other devices, for variants without an LSTM on features, and
+    where these are short.
+
+    Args:
+        recipe: Any.
+        device: Where the head learns.
+        variant: The head.
+        input_dim: Length d of a frame's vector.
     """
     where, chosen = str(device), VARIANTS[variant]
-    usable = where == "cpu" and bool(chosen.lstm_units) and not chosen.takes_pixels
+    wide = recipe.lstm_inputs(input_dim) >= WIDE_IN_BF16
+    usable = where == "cpu" and bool(chosen.lstm_units) and not chosen.takes_pixels and wide
     wanted = recipe.precision == "bf16" or (recipe.precision == "auto" and computes_in_bf16(where))
     return dataclasses.replace(recipe, precision="bf16" if usable and wanted else "fp32")
 

@@ -19,7 +19,7 @@ from fitrec_cache.variants import VARIANTS, HeadConfig
 _MOST_EXACT, _SPARE = 4096, 32
 
 #: From this width on, products in bfloat16 pay: for shorter vectors oneDNN's recurrence in float32 is as fast.
-_WIDE_IN_BF16 = 512
+WIDE_IN_BF16 = 512
 
 
 class KerasLSTM(nn.LSTM):
@@ -52,7 +52,7 @@ class KerasLSTM(nn.LSTM):
         same up to rounding. Where it wins was measured (docs/performance.md); else oneDNN's faster recurrence does.
         """
         learns = torch.is_grad_enabled() and not x.requires_grad
-        wide = self.input_size >= (_WIDE_IN_BF16 if self.in_bf16 else 8 * self.hidden_size)
+        wide = self.input_size >= (WIDE_IN_BF16 if self.in_bf16 else 8 * self.hidden_size)
         if not learns or x.device.type != "cpu" or not wide:
             states: Tensor = self(x)[0]
             return states

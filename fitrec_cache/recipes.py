@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -112,12 +112,30 @@ class Recipe:
         given = {k: v for k, v in values.items() if v is not None}
         return dataclasses.replace(self, **({"steps": 0} if "epochs" in given else {}) | given)
 
-    def idle(self, variant: str, attention: str | None = None) -> dict[str, str]:
-        """Return the settings that change nothing here, each with the reason.
+    def lstm_inputs(self, input_dim: int) -> int:
+        """Return how many values a frame the LSTM sees of features of ``input_dim``."""
+        kept = min(self.components, input_dim) if self.normalise in ("pca", "whiten") else input_dim
+        return 2 * kept if self.differences else kept
+
+    def idle(
+        self,
+        usual: Recipe,
+        variant: str,
+        attention: str | None,
+        *,
+        frames: int,
+        input_dim: int,
+        n_train: Iterable[int],
+    ) -> dict[str, str]:
+        """Return the settings that could as well be another recipe's, each with the reason.
 
         Args:
+            usual: The other recipe.
             variant: A key of :data:`~fitrec_cache.variants.VARIANTS`.
             attention: One of the ways of attention; None for the variant's own.
+            frames: Frames a clip T.
+            input_dim: Length d of a frame's vector; 0 for variants that learn from frames.
+            n_train: Numbers of training clips that it is for.
         """
         head, none = VARIANTS[variant], f"for variant {variant}"
         found: dict[str, str] = {}
@@ -125,6 +143,13 @@ class Recipe:
             found["patience"] = "with keep=last"
         if self.normalise not in ("pca", "whiten"):
             found["components"] = f"with normalise={self.normalise}"
+        elif min(self.components, input_dim) == min(usual.components, input_dim):
+            found["components"] = f"with {input_dim} values a frame"
+        if self.draw >= frames and not usual.draw:
+            found["draw"] = f"with {frames} frames a clip"
+        as_usual = dataclasses.replace(self, steps=usual.steps)
+        if all(self.fitted_to(n) == dataclasses.replace(as_usual.fitted_to(n), steps=self.steps) for n in n_train):
+            found["steps"] = f"with {self.epochs} epochs of so many clips"
         if (attention or head.attention) != "additive":
             found["pooling"] = "without additive attention"
         if not head.lstm_units:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,8 @@ def train_head(
     named = {"epochs": epochs, "patience": patience, "learning_rate": learning_rate, "batch_size": batch_size}
     given = {name: value for name, value in named.items() if value is not None}
     given |= _further(settings, given)
-    chosen, idle = _without_idle(get_recipe(recipe), given, variant, attention)
+    usual = get_recipe(recipe)
+    chosen = usual.change(**given)
     if variant == "convlstm" and chosen.draw:
         raise UsageError(f"draw is {chosen.draw}, but convlstm needs all frames of a clip: leave it at 0")
     check_seeds(seed)
@@ -116,10 +117,15 @@ def train_head(
     started = time.perf_counter()
     data = load_clips(cache, features, variant, backbone, preset, progress=progress)
     data, strangers = keep_apart(data, unknown)
+    folds = [(s, fold) for s in seed for fold in folds_of(data, split, s)]
+    frames, dim = data.values.shape[1], 0 if VARIANTS[variant].takes_pixels else data.values.shape[2]
+    n_train = {len(fold.split.train) for _, fold in folds}
+    idle = chosen.idle(usual, variant, attention, frames=frames, input_dim=dim, n_train=n_train)
+    chosen = usual.change(**{name: value for name, value in given.items() if name not in idle})
     trainer = _Trainer(
         variant=variant,
         attention=attention,
-        recipe=find_precision(chosen, where, variant),
+        recipe=find_precision(chosen, where, variant, dim),
         recipe_name=recipe,
         false_alarm_rate=false_alarm_rate,
         device=where,
@@ -127,9 +133,9 @@ def train_head(
         progress=progress,
     )
     if trainer.recipe.precision != given.get("precision", "auto") == "bf16":
-        idle.append(f"precision=bf16 changes nothing for variant {variant} on {where}: left out")
+        idle["precision"] = f"for variant {variant} on {where} and features of {dim} values"
+    left_out = [f"{name} changes nothing {idle[name]}: left out" for name in given if name in idle]
     stages = {"load": time.perf_counter() - started, "train": 0.0, "write": 0.0}
-    folds = [(s, fold) for s in seed for fold in folds_of(data, split, s)]
     folders = _folders(out, [(fold.name, s) for s, fold in folds])
     refuse_other_runs(out, folders)
     heads = [_Job(data, strangers, fold, s, folder) for (s, fold), folder in zip(folds, folders, strict=True)]
@@ -137,7 +143,7 @@ def train_head(
     missing = [job for job, there in zip(heads, kept, strict=True) if not there]
     fresh = iter(trainer.run_all(missing, jobs, stages))
     runs = [read_result(job.folder) if there else next(fresh) for job, there in zip(heads, kept, strict=True)]
-    notes = [*data.notes, *idle, *_fold_notes(heads, len(seed)), *_verdicts(heads, data, len(seed))]
+    notes = [*data.notes, *left_out, *_fold_notes(heads, len(seed)), *_verdicts(heads, data, len(seed))]
     if any(kept):
         notes.append(f"{sum(kept)} of {len(runs)} runs were there already, made by the same settings: kept")
     notes += _device_notes(where)
@@ -178,19 +184,6 @@ def _further(settings: Sequence[str], named: Collection[str]) -> dict[str, Any]:
     if twice := sorted(set(found) & set(named)):
         raise UsageError(f"{twice[0]} is given twice, by its own option and by --set: give it once")
     return found
-
-
-def _without_idle(
-    recipe: Recipe, given: Mapping[str, Any], variant: str, attention: str | None
-) -> tuple[Recipe, list[str]]:
-    """Return a recipe with the settings given, and notes of those that change nothing and are left out.
-
-    Runs are told apart by their settings: one without effect would make a model of its own.
-    """
-    changed = recipe.change(**given)
-    idle = {name: why for name, why in changed.idle(variant, attention).items() if name in given}
-    notes = [f"{name} changes nothing {why}: left out" for name, why in idle.items()]
-    return recipe.change(**{name: value for name, value in given.items() if name not in idle}), notes
 
 
 def check_seeds(seed: Sequence[int]) -> None:
