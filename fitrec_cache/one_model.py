@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fitrec_cache.files import canonical_json
+from fitrec_cache.recipes import RECIPES, Recipe
 from fitrec_cache.splits import short_rule, sides_digest
+from fitrec_cache.variants import VARIANTS
 
 #: What models are compared within; it is said beside their names.
 _PLACE = ("variant", "backbone", "split")
@@ -50,25 +52,51 @@ def differences(models: Sequence[Mapping[str, str]]) -> list[str]:
     """Return for each model what tells it from the others of its variant, backbone and split, in words.
 
     Args:
-        models: The settings of each, as :func:`model_settings` gives them.
+        models: The settings of each, as :func:`model_settings` gives them, in any order.
 
     Returns:
-        Settings with their values, empty where the name tells enough. Recipe or preset alone, if it does; else every
-        setting that differs; what has long values is numbered.
+        Settings with their values, empty where the name tells enough. Recipe or preset alone where it does, but for
+        settings that are not the recipe's own; else every setting that differs. What has long values is numbered, one
+        number for one value among all models of a split.
     """
     told = [""] * len(models)
     for i, mine in enumerate(models):
         others = [s for s in models if _place(s) == _place(mine)]
         differing = [k for k in _readable(models) if len({s.get(k) for s in others}) > 1]
-        alone = [k for k in ("recipe", "preset") if len({s.get(k) for s in others}) == len(others) > 1]
-        told[i] = _joined(f"{k.replace('_', ' ')} {mine.get(k, 'not set')}" for k in alone[:1] or differing)
+        alone = [k for k in ("recipe", "preset") if len({s.get(k) for s in others}) == len(others) > 1][:1]
+        own = [k for k in differing if k not in ("recipe", "preset") and any(not _usual(k, s) for s in others)]
+        told[i] = _joined(
+            f"{k.replace('_', ' ')} {mine.get(k, 'not set')}" for k in (alone and alone + own) or differing
+        )
     for key in _NUMBERED:
-        places = [(*_place(s), text) for s, text in zip(models, told, strict=True)]
-        for i, (place, mine) in enumerate(zip(places, models, strict=True)):
-            values = list(dict.fromkeys(s.get(key) for p, s in zip(places, models, strict=True) if p == place))
-            if len(values) > 1:
-                told[i] = _joined([told[i], f"{key} no. {values.index(mine.get(key)) + 1}"])
+        before = list(told)
+        for i, mine in enumerate(models):
+            alike = [
+                s for s, text in zip(models, before, strict=True) if (_place(s), text) == (_place(mine), before[i])
+            ]
+            whole = [s for s in models if s["split"] == mine["split"]]
+            if len({s.get(key) for s in (whole if key == "sides" else alike)}) > 1:
+                values = sorted({s.get(key, "") for s in whole}, key=lambda value: (not value, value))
+                told[i] = _joined([told[i], f"{key} no. {values.index(mine.get(key, '')) + 1}"])
     return told
+
+
+def incomplete(runs: Sequence[tuple[int, str]]) -> list[int]:
+    """Return the seeds of a model that lack folds which another seed has; runs are given as seed and fold."""
+    folds: dict[int, set[str]] = {}
+    for seed, fold in runs:
+        folds.setdefault(seed, set()).add(fold)
+    most = max(folds.values(), key=len)
+    return sorted(seed for seed, there in folds.items() if there != most)
+
+
+def _usual(name: str, settings: Mapping[str, str]) -> bool:
+    """Say whether a setting is what the model's recipe and variant bring along, or follows from the machine."""
+    recipe = RECIPES.get(settings["recipe"], Recipe()).to_dict()
+    usual = (
+        {**recipe, "attention": VARIANTS[settings["variant"]].attention} if settings["variant"] in VARIANTS else recipe
+    )
+    return name == "precision" or (name in usual and settings.get(name) == str(usual[name]))
 
 
 def _place(settings: Mapping[str, str]) -> tuple[str, ...]:
@@ -79,5 +107,5 @@ def _readable(models: Sequence[Mapping[str, str]]) -> list[str]:
     return [k for k in dict.fromkeys(k for s in models for k in s) if k not in (*_PLACE, *_NUMBERED)]
 
 
-def _joined(texts: Any) -> str:
+def _joined(texts: Iterable[str]) -> str:
     return ", ".join(text for text in texts if text)

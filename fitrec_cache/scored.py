@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.files import canonical_json
-from fitrec_cache.one_model import differences, model_settings
+from fitrec_cache.one_model import differences, incomplete, model_settings
 from fitrec_cache.paired import units_of
 from fitrec_cache.run_files import find_runs, read_run_settings
 
@@ -32,6 +32,7 @@ class ScoredRun:
         groups: Their groups, None where unknown.
         labels: Their true classes.
         right: Whether each is recognised, bool ``(N,)``; of equal logits the first class counts.
+        n_clips: Clips on all three sides.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class ScoredRun:
     groups: list[str | None]
     labels: list[str]
     right: NDArray[np.bool_]
+    n_clips: int
 
     @property
     def units(self) -> list[str]:
@@ -121,6 +123,7 @@ def read_scored(folder: Path) -> ScoredRun:
             groups=[None if g is None else str(g) for g in groups],
             labels=[labels[k] for k in truth],
             right=logits.argmax(axis=1) == truth,
+            n_clips=sum(len(sides.get(name, ())) for name in ("train", "val", "test")),
         )
     except (KeyError, IndexError, TypeError, ValueError, OSError, safetensors.SafetensorError) as error:
         raise StoreCorrupt(
@@ -137,18 +140,15 @@ def _whole(name: str, runs: Sequence[ScoredRun]) -> tuple[list[ScoredRun], list[
             f"{same[0]} and {same[1]} are runs of the same model, seed and fold ({name}, seed {twice[0][0]}): "
             "name one of them"
         )
-    folds = {r.fold for r in runs}
-    have: dict[int, set[str]] = {}
-    for run in runs:
-        have.setdefault(run.seed, set()).add(run.fold)
-    most = max(have.values(), key=len)
     notes = []
-    if left_out := sorted(s for s, there in have.items() if there != most):
-        notes.append(f"{name}: seed {', '.join(map(str, left_out))} lacks some of the {len(folds)} folds: left out")
-    kind, _, number = runs[0].settings["split"].partition(":")
-    if kind == "kfold" and number.isdigit() and len(most) < int(number):
-        notes.append(f"{name}: only {len(most)} of {number} folds are there, so not every clip was tested")
-    return [r for r in runs if r.seed not in left_out], notes
+    if left_out := incomplete([(r.seed, r.fold) for r in runs]):
+        folds = len({r.fold for r in runs})
+        notes.append(f"{name}: seed {', '.join(map(str, left_out))} lacks some of the {folds} folds: left out")
+    kept = [r for r in runs if r.seed not in left_out]
+    tested = len({clip for r in kept for clip in r.clips})
+    if kept[0].fold and tested < kept[0].n_clips:
+        notes.append(f"{name}: folds are missing, {tested} of {kept[0].n_clips} clips were tested")
+    return kept, notes
 
 
 def _check_classes(runs: Sequence[ScoredRun]) -> None:

@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
+from fitrec_cache.recipes import get_recipe
 
 LABELS = ["Hop", "Lunge", "Squat"]
 
@@ -28,7 +29,7 @@ def write_run(folder, right, *, variant="mean", backbone="net", seed=0, fold="",
         "run_version": 1,
         "head": {"variant": variant, "n_classes": 3, "input_dim": 4, "attention": more.pop("attention", None)},
         "labels": more.pop("labels", LABELS),
-        "training": {"learning_rate": more.pop("learning_rate", 0.001), "device": "cpu"},
+        "training": more.pop("training", {"learning_rate": more.pop("learning_rate", 0.001), "device": "cpu"}),
         "seed": seed,
         "fold": fold,
         "split": {"rule": split, "train": [], "val": [], "test": clips, "test_groups": more.pop("groups", groups)},
@@ -125,17 +126,21 @@ def test_a_seed_without_all_folds_is_left_out_and_named(tmp_path):
     assert report.notes == ("mean on net: seed 1 lacks some of the 2 folds: left out",)
 
 
-def test_folds_that_are_missing_are_told(tmp_path):
+@pytest.mark.parametrize("rule", ["kfold:4", "leave-one:room"])
+def test_folds_that_are_missing_are_told(tmp_path, rule):
     for seed, folds in ((0, ("01", "02")), (1, ("03", "04"))):
         for fold in folds:
             where = tmp_path / f"{fold}-seed{seed}"
-            write_run(where, [1, 0], fold=fold, seed=seed, first=2 * int(fold), split="kfold:4")
+            write_run(where, [1, 0], fold=fold, seed=seed, first=2 * int(fold), split=rule)
+            run = json.loads((where / "run.json").read_text())
+            run["split"] |= {"train": ["t1", "t2", "t3", "t4"], "val": ["t5", "t6"]}  # of eight clips
+            (where / "run.json").write_text(json.dumps(run))
     report = compare([tmp_path])
     assert report.models[0].seeds == (0,)
     assert report.models[0].n == 4
     assert report.notes == (
         "mean on net: seed 1 lacks some of the 4 folds: left out",
-        "mean on net: only 2 of 4 folds are there, so not every clip was tested",
+        "mean on net: folds are missing, 4 of 8 clips were tested",
     )
 
 
@@ -213,6 +218,38 @@ def test_lists_of_one_name_in_two_places_are_two_splits_to_adjust_for(tmp_path):
     assert all(pair.p_holm == pair.p for pair in report.pairs)
 
 
+def test_sides_have_one_number_whatever_the_variant_and_the_order(tmp_path):
+    """Two lists of one name; of each variant the other list comes first."""
+    a, b = pattern(50, 30, 6, 14)
+    split, places = "list:train.txt,test.txt", (("x", 0), ("y", 500))
+    names = []
+    for order in (places, places[::-1]):
+        runs = []
+        for variant, mine in (("mean", order), ("vit-lstm", order[::-1])):
+            for place, first in mine:
+                folder = tmp_path / f"{place}-{variant}"
+                if not folder.exists():
+                    write_run(folder, b if variant == "mean" else a, variant=variant, split=split, first=first)
+                runs.append(folder)
+        report = compare(runs)
+        names.append({m.name for m in report.models})
+        for pair in report.pairs:
+            assert pair.a.rpartition("sides no. ")[2] == pair.b.rpartition("sides no. ")[2]
+    assert names[0] == names[1]
+    assert len(names[0]) == 4
+
+
+def test_a_recipe_alone_names_a_model_only_where_the_rest_is_its_own(tmp_path):
+    own = {name: {**get_recipe(name).to_dict(), "precision": "fp32"} for name in ("paper", "native")}
+    write_run(tmp_path / "1", [1, 0], recipe="paper", training=own["paper"])
+    write_run(tmp_path / "2", [1, 0], recipe="native", training=own["native"])
+    assert {m.name for m in compare([tmp_path]).models} == {"mean on net, recipe paper", "mean on net, recipe native"}
+    write_run(tmp_path / "3" / "x", [1, 0], recipe="paper", training=own["paper"])
+    write_run(tmp_path / "3" / "y", [1, 0], recipe="native", training=own["native"] | {"epochs": 4})
+    names = {m.name for m in compare([tmp_path / "3"]).models}
+    assert names == {"mean on net, recipe paper, epochs 200", "mean on net, recipe native, epochs 4"}
+
+
 def test_a_run_of_another_version_is_refused(tmp_path):
     write_run(tmp_path / "a", [1, 0], run_version=99)
     with pytest.raises(FitrecError, match="has version 99, this program reads 1"):
@@ -270,7 +307,10 @@ def test_a_split_by_lists_is_its_sides_wherever_the_lists_lie(tmp_path):
         (run / "run.json").write_text(json.dumps(settings))
     report = compare([tmp_path])
     assert {m.split for m in report.models} == {"list:a.txt,b.txt"}
-    assert [{p.a, p.b} for p in report.pairs] == [{"mean on net", "vit-lstm on net"}]
+    (pair,) = report.pairs
+    first, second = pair.a.split(", "), pair.b.split(", ")
+    assert {first[0], second[0]} == {"mean on net", "vit-lstm on net"}
+    assert first[1] == second[1] != next(m.name for m in report.models if "lrcn" in m.name).split(", ")[1]
     assert "models on different splits are not compared with each other" in report.notes
 
 

@@ -70,9 +70,10 @@ def report(runs: Sequence[Path], *, out: Path, cache: Path | None = None) -> Pag
     """
     _check_out(out)
     opened = None if cache is None else Cache(cache)
-    models = gather(read_records(runs))
+    records = read_records(runs)
+    models = gather(records)
     seen = _see(models, opened)
-    if folders := [r.folder for m in models for r in m.records if r.answers is not None]:
+    if folders := [r.folder for r in records if r.answers is not None]:
         compared = compare(folders)
         seen = replace(seen, pairs=compared.pairs, missing=[*seen.missing, *compared.notes])
     data = render(context(models, seen)).encode()

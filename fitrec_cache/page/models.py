@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fitrec_cache.calibrate import Calibration
 from fitrec_cache.files import canonical_json
 from fitrec_cache.metrics import interval_by_unit, wilson
-from fitrec_cache.one_model import differences
+from fitrec_cache.one_model import differences, incomplete
 from fitrec_cache.page.records import Answers, Record
 from fitrec_cache.paired import count_right
 from fitrec_cache.splits import says_leak
@@ -237,18 +237,26 @@ def _tested(
     return [record.test[i] for i in rows], [record.units[i] for i in rows], right
 
 
+def _whole(records: Sequence[Record]) -> list[Record]:
+    """Return the runs of a model without those of seeds that lack folds; ``compare`` says which these are."""
+    left_out = incomplete([(record.seed, record.fold) for record in records])
+    return [record for record in records if record.seed not in left_out]
+
+
 def gather(records: Sequence[Record]) -> list[Model]:
-    """Put together the runs that differ only in seed and fold.
+    """Put together the runs that differ only in seed and fold; seeds that lack folds of another are left out.
 
     Returns:
         Models by split rule in the order given, but splits that say they leak after those that do not; within one by
         mean validation accuracy, best first.
     """
-    groups: dict[str, list[Record]] = defaultdict(list)
+    groups: dict[str, Sequence[Record]] = {}
     for record in records:
-        groups[canonical_json(record.settings)].append(record)
+        key = canonical_json(record.settings)
+        groups[key] = [*groups.get(key, ()), record]
     leaky = {record.split for record in records if any(map(says_leak, record.notes))}
     splits = sorted(dict.fromkeys(record.split for record in records), key=lambda split: split in leaky)
+    groups = {key: _whole(group) for key, group in groups.items()}
     apart = differences([group[0].settings for group in groups.values()])
     named = [Model(records=tuple(group), differs=text) for group, text in zip(groups.values(), apart, strict=True)]
     return sorted(named, key=lambda m: (splits.index(m.first.split), -m.val_accuracy, m.val_loss))
