@@ -142,6 +142,6 @@ def _draw(
         title += f", the most alike {len(shown)}"
     drawn = []
     for k in shown:
-        first, second = sorted(found.pairs[k].tolist(), key=lambda i: side[i] != "train")  # training on the left
+        first, second = sorted(found.pairs[k].tolist(), key=lambda i: side[i] == "test")  # on the right
         drawn.append((pictured(first), pictured(second), float(found.similarity[k])))
     pairs_png(drawn, path, title=title)

@@ -91,14 +91,13 @@ def _k_sides(
 ) -> list[tuple[str, set[str]]]:
     k = _number_of_folds(argument)
     order = sorted(range(len(clip_ids)), key=lambda i: clip_ids[i])
-    known = None not in groups
-    units = [groups[i] if known else clip_ids[i] for i in order]
+    units = [f"clip {clip_ids[i]}" if groups[i] is None else f"group {groups[i]}" for i in order]
     if len(set(units)) < k:
-        what = "groups" if known else "clips"
+        what = "clips" if all(group is None for group in groups) else "groups"
         raise UsageError(f"split 'kfold:{argument}' of {len(set(units))} {what}: expected no more folds than {what}")
     if (most := max(Counter(labels).values())) < k:
         raise UsageError(f"split 'kfold:{argument}': the largest class has {most} clips, expected no more folds")
-    sides = stratified_folds([labels[i] for i in order], [str(u) for u in units], k, seed)
+    sides = stratified_folds([labels[i] for i in order], units, k, seed)
     return [(f"{number:02d}", {clip_ids[order[i]] for i in side}) for number, side in enumerate(sides, start=1)]
 
 

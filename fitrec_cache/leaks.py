@@ -59,10 +59,14 @@ def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | 
     """
     share = count_sharing(split.test, [*split.train, *split.val], groups)
     near = len(set(_test_clips(split, found.pairs).tolist())) if found else 0
-    known = any(groups[i] is not None for side in (split.train, split.val, split.test) for i in side.tolist())
+    used = [i for side in (split.train, split.val, split.test) for i in side.tolist()]
+    unknown = sum(groups[i] is None for i in used)
     n = len(split.test)
     leaks = bool(share or near)
-    text = f"{'split leaks' if leaks else 'no leak found'}: {_in_words(n, share if known else None, near, found)}"
+    text = f"{'split leaks' if leaks else 'no leak found'}: "
+    text += _in_words(n, share if unknown < len(used) else None, near, found)
+    if 0 < unknown < len(used):
+        text += f"; the group of {unknown} of {len(used)} clips is unknown"
     return Verdict(leaks=leaks, n_test=n, share_group=share, near_duplicate=near, text=text)
 
 

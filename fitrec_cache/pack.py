@@ -25,17 +25,18 @@ _TEXT = ("clip_id", "label", "group", "extra")
 
 @dataclass(frozen=True, kw_only=True)
 class PackReport:
-    """What :func:`pack` wrote: the file, N clips, T frames, d values, and size in bytes."""
+    """What :func:`pack` wrote: the file, N clips, T frames, d values, size in bytes, and which clips it lacks."""
 
     out: str
     clips: int
     frames: int
     dim: int
     bytes: int
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
-        return dict(vars(self))
+        return {**vars(self), "notes": list(self.notes)}
 
 
 def pack(*, cache: Path, backbone: Sequence[str], out: Path, preset: str | None = None) -> PackReport:
@@ -72,7 +73,7 @@ def pack(*, cache: Path, backbone: Sequence[str], out: Path, preset: str | None 
     data = hdf5.encode(arrays, head | {"sources": canonical_json(features.sources)})
     write_atomic(out, data)
     n, t, d = features.values.shape
-    return PackReport(out=str(out), clips=n, frames=t, dim=d, bytes=len(data))
+    return PackReport(out=str(out), clips=n, frames=t, dim=d, bytes=len(data), notes=tuple(features.notes))
 
 
 def read_pack(path: Path) -> Features:

@@ -76,9 +76,8 @@ class _Clips:
 
     @property
     def units(self) -> list[str]:
-        """What stays together: the groups if every clip has one, else each clip by itself."""
-        known = [group for group in self.groups if group is not None]
-        return known if len(known) == len(self.ids) else self.ids
+        """What stays together: the clips of a group; one whose group is not known by itself."""
+        return [f"clip {i}" if g is None else g for i, g in zip(self.ids, self.groups, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -258,7 +258,7 @@ class Problem:
         clips: Ids of the training and of the validation clips of each split.
         units: The group that each validation clip belongs to and is tested with, or itself.
         splits: What each split is.
-        notes: That clips tested by one split are looked at in another, if some are.
+        notes: What was left out, and that clips tested by one split are looked at in another, if some are.
     """
 
     def __init__(self, *, variant: str, backbone: str, n_classes: int, epochs: int) -> None:
@@ -289,6 +289,7 @@ class Problem:
         labels = sorted(set(data.labels))
         problem = cls(variant=variant, backbone=data.name, n_classes=len(labels), epochs=epochs)
         problem.data_sha256 = data.digest()
+        problem.notes += data.notes
         targets = np.array([labels.index(label) for label in data.labels], dtype=np.int64)
         clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups, "extra": data.extra}
         seen: set[int] = set()

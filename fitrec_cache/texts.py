@@ -234,6 +234,8 @@ def _told_from_native(report: SweepReport) -> str:
     p = f"exact paired test by groups, p = {report.finalists[0]['p']:.2g}, {report.n_distinct} different clips"
     if report.within_chance:
         return f"this difference is not told from chance ({p})"
+    if not report.beaten:
+        return f"native's lead is told from chance ({p})"
     return f"this difference is told from chance ({p}), but the search chose by these clips: test it once on others"
 
 
@@ -253,7 +255,7 @@ def check_text(report: CheckReport) -> str:
 def pack_text(report: PackReport) -> str:
     """Return what a packed file holds."""
     shape = f"{report.clips} clips x {report.frames} frames x {report.dim}"
-    return f"{report.out}: {shape}, {_size(report.bytes)}"
+    return _lines([f"note: {n}" for n in report.notes], f"{report.out}: {shape}, {_size(report.bytes)}")
 
 
 def page_text(found: PageReport) -> str:

@@ -18,6 +18,7 @@ from fitrec_cache.features import Features, load_cached
 from fitrec_cache.jpeg import encode_frames
 from fitrec_cache.leaks import verdict
 from fitrec_cache.near_duplicates import embed, find_near_duplicates
+from fitrec_cache.pair_picture import pairs_png
 from fitrec_cache.splits import Split, make_split
 from fitrec_cache.store import text_column
 
@@ -152,7 +153,11 @@ def test_a_proposed_group_keeps_known_names_and_columns(tmp_path):
     assert rows["K1/011.avi"]["camera"] == "11"
 
 
-def test_the_folder_has_every_pair_as_a_table_and_a_picture(tmp_path, unknown):
+def test_the_folder_has_every_pair_as_a_table_and_a_picture(tmp_path, unknown, monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        "fitrec_cache.pair_picture.pairs_png", lambda pairs, *a, **k: shown.append(pairs) or pairs_png(pairs, *a, **k)
+    )
     report = audit(cache=unknown, split="random", out=tmp_path / "out")
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"audit.json", "pairs.csv", "pairs.png"}
     assert json.loads((tmp_path / "out" / "audit.json").read_text()) == json.loads(json.dumps(report.to_dict()))
@@ -162,6 +167,9 @@ def test_the_folder_has_every_pair_as_a_table_and_a_picture(tmp_path, unknown):
     across = [r for r in rows if {r["side_a"], r["side_b"]} in ({"train", "test"}, {"val", "test"})]
     assert len(across) == report.folds[0]["pairs"]["train-test"] + report.folds[0]["pairs"]["val-test"]
     assert [float(r["similarity"]) for r in across[:20]] == [e["similarity"] for e in report.examples]
+    drawn = [[clip.caption.rpartition(", ")[2] for clip in pair[:2]] for pair in shown[0]]
+    assert {"val", "train"} == {left for left, _ in drawn}
+    assert {right for _, right in drawn} == {"test"}
     with Image.open(tmp_path / "out" / "pairs.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     first = report.examples[0]
@@ -245,6 +253,8 @@ def test_the_verdict_counts_test_clips_near_training_or_validation():
     assert (only_groups.leaks, only_groups.share_group) == (True, 1)
     told = "split leaks: 1 of 2 test clips share a group with training; near-duplicates not looked for: run audit"
     assert only_groups.text == told
+    part = verdict(sides([0], [], [1, 4]), [*groups[:4], None, *groups[5:]], None)
+    assert part.text == f"{told}; the group of 1 of 3 clips is unknown"
     neither = verdict(sides([0], [], [1, 4]), [None] * 40, None)
     assert neither.text == "no leak found: groups are unknown, near-duplicates not looked for: run audit"
 

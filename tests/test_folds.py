@@ -93,6 +93,17 @@ def test_leave_one_tests_each_value_of_a_column_once():
     assert [f.split.test.tolist() for f in by_group] == [f.split.test.tolist() for f in folds]
 
 
+def test_one_clip_without_a_group_leaves_the_other_groups_together():
+    rng = np.random.default_rng(0)
+    names = [f"{i:02d}.mp4" for i in range(60)]
+    groups = [f"g{i // 4}" if i else None for i in range(60)]
+    labels = [str(k) for k in rng.integers(0, 3, 60)]
+    for fold in make_folds("kfold:3", clip_ids=names, labels=labels, groups=groups, extra=[{}] * 60, seed=0):
+        sides = [{groups[i] for i in side} - {None} for side in (fold.split.train, fold.split.val, fold.split.test)]
+        assert not sides[0] & sides[1]
+        assert not (sides[0] | sides[1]) & sides[2]
+
+
 def test_any_seed_is_taken_and_gives_its_own_folds():
     assert len(make_folds("kfold:2", **clips() | {"seed": 2**63 - 1})) == 2
     tested = [make_folds("kfold:2", **clips() | {"seed": 2**32 + s})[0].split.test.tolist() for s in range(5)]

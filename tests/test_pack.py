@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -12,6 +13,7 @@ from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.pack import pack, read_pack
 from fitrec_cache.predict import _sources
 from fitrec_cache.runs import read_run
+from fitrec_cache.texts import pack_text
 from fitrec_cache.train import train_head
 
 
@@ -35,6 +37,15 @@ def test_a_pack_is_plain_hdf5_with_the_features_of_the_cache(packed, cache_folde
             stored = store.row(clip.video_sha256)
             assert np.array_equal(file["features"][row], stored["features"])
             assert np.array_equal(file["pts_seconds"][row], stored["pts_seconds"])
+
+
+def test_a_part_of_the_clips_is_not_packed_without_a_word(tmp_path, cache_folder):
+    shutil.copytree(cache_folder, tmp_path / "cache")
+    Cache(tmp_path / "cache").begin(200)
+    report = pack(cache=tmp_path / "cache", backbone=["test_resnet"], out=tmp_path / "some.h5")
+    (note,) = report.notes
+    assert note.startswith("the last extract, of 200 clips, has not come to its end")
+    assert f"note: {note}" in pack_text(report)
 
 
 def test_training_on_a_pack_is_training_on_the_cache(tmp_path, packed, cache_folder):

@@ -93,10 +93,13 @@ def test_what_is_judged_is_what_training_saw_last(features, monkeypatch):
 @pytest.mark.parametrize(("p", "within"), [(0.05, True), (0.049, False)])
 def test_what_the_test_says_is_told(tmp_path, features, p, within):
     report = sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 1})
-    changed = replace(report, finalists=({**report.finalists[0], "p": p},))
+    changed = replace(report, start_again=0.0, finalists=({**report.finalists[0], "val_accuracy_again": 0.5, "p": p},))
     assert changed.within_chance is within
     assert ("this difference is not told from chance" in sweep_text(changed)) is within
     assert ("test it once on others" in sweep_text(changed)) is not within
+    worse = replace(changed, start_again=0.9)
+    assert ("native's lead is told from chance" in sweep_text(worse)) is not within
+    assert "test it once on others" not in sweep_text(worse)
 
 
 def test_p_values_are_adjusted_for_all_finalists(tmp_path, features, monkeypatch):
