@@ -188,11 +188,103 @@ def test_the_figures_are_those_of_the_run(page, made):
 
 def test_calibration_and_the_threshold_are_told(page, made):
     words = page(made)[1].words
-    assert "It is 41 points more sure than it is right" in words
-    assert "before temperature scaling 48.0 %" in words
+    # By hand: logits 3, 0, 0 over 1.5 are e^2 / (e^2 + 2) = 78.7 % sure, 9 of 12 are right; undivided 90.9 %.
+    assert "Its confidence can be taken at its word: off by 3.7 % on average" in words
+    assert "Expected calibration error 3.7 %, before temperature scaling 15.9 %" in words
+    assert "The temperature (1.50) was fitted" in words
     assert "less than 33.0 % sure" in words
     assert "on test clips it happens to 7.5 %" in words
     assert "Of 8 clips of exercises it was never shown, 62.5 % are answered “unknown” (AUROC 0.800)" in words
+
+
+def test_calibration_of_folds_is_that_of_all_their_clips(page, tmp_path):
+    """A fold of one wrong clip and one of nine right ones: 9 of 10 are right, at 78.7 %."""
+    for name, n, guess in (("A", 1, 1), ("B", 9, 0)):
+        write_run(
+            tmp_path / name,
+            truth=[0] * n,
+            guesses=[guess] * n,
+            test=[f"{name}{i}" for i in range(n)],
+            fold=name,
+            split="leave-one:room",
+        )
+        path = tmp_path / name / "metrics.json"
+        metrics = json.loads(path.read_text())
+        metrics["unknown"] |= {"false_alarms": float(guess), "threshold": 0.2 + 0.1 * guess}
+        metrics["calibration"] |= {"temperature": 1.5}
+        path.write_text(json.dumps(metrics))
+    words = page(tmp_path)[1].words
+    assert "Expected calibration error 11.3 %" in words
+    assert "An answer less than 20.0 % to 30.0 % sure is given as “unknown”, by the threshold of each run" in words
+    assert "on test clips it happens to 10.0 %" in words
+    assert "of 2 folds" in words
+    assert "one fold" in words
+
+
+def test_without_a_threshold_no_answer_is_said_to_be_unknown(page, made):
+    metrics = json.loads((made / "metrics.json").read_text())
+    metrics["unknown"]["threshold"] = 0.0
+    (made / "metrics.json").write_text(json.dumps(metrics))
+    words = page(made)[1].words
+    assert "No answer is “unknown”" in words
+    assert "less than 0.0 %" not in words
+
+
+def test_leaks_that_nobody_looked_for_are_not_denied(page, tmp_path):
+    words = page(write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 1], split="random"))[1].words
+    assert "no leak was found" not in words.lower()
+    assert "whether it leaks was not looked at" in words
+    words = page(write_run(tmp_path / "b", truth=[0, 1], guesses=[0, 1], split="group"))[1].words
+    assert "no leak was found" not in words.lower()
+    assert "no recording is on both sides; likeness was not looked at" in words
+
+
+def test_a_seed_that_lacks_a_fold_is_in_no_figure_and_named_above_them(page, tmp_path):
+    for seed, fold, guess in ((0, "A", 0), (0, "B", 0), (1, "A", 1)):
+        write_run(
+            tmp_path / f"{fold}{seed}",
+            truth=[0, 0],
+            guesses=[guess] * 2,
+            test=[f"{fold}0", f"{fold}1"],
+            fold=fold,
+            seed=seed,
+            split="kfold:2",
+        )
+    _, seen = page(tmp_path)
+    assert seen.row("resnet50-lstm-attention resnet50")[1] == "100.0 %"
+    assert seen.row("resnet50-lstm-attention resnet50")[5] == "1 × 2 folds"
+    note = "seed 1 lacks some of the 2 folds: left out"
+    assert seen.words.index(note) < seen.words.index("Precision")
+
+
+def test_a_pair_is_named_as_in_the_tables(page, tmp_path):
+    """Lists of one name: the best on validation are of two sides, and are not compared."""
+    rng = np.random.default_rng(0)
+    for place in "xy":
+        test = [f"{place}{i}" for i in range(60)]
+        split = {"rule": f"list:{place}/a.txt,{place}/b.txt", "notes": [], "train": ["t"], "val": ["v"], "test": test}
+        truth = rng.integers(0, 3, 60)
+        for variant, right in (("mean", 0.4), ("vit-lstm", 0.9)):
+            guesses = np.where(rng.random(60) < right, truth, (truth + 1) % 3)
+            settings = {"split": split["rule"], "split_document": split, "variant": variant, "test": test}
+            write_run(tmp_path / f"{place}-{variant}", truth=truth, guesses=guesses, **settings)
+    _, seen = page(tmp_path)
+    accuracies = {}
+    for variant in ("mean", "vit-lstm"):
+        for number in (1, 2):
+            accuracies[variant, number] = seen.row(f"{variant} resnet50; sides no. {number}")[1]
+    for number in (1, 2):
+        gain = float(accuracies["vit-lstm", number][:-2]) - float(accuracies["mean", number][:-2])
+        said = f"vit-lstm on resnet50, sides no. {number} beats mean on resnet50, sides no. {number} by "
+        assert float(seen.words.split(said)[1].split()[0]) == pytest.approx(gain, abs=0.11)  # both are rounded
+
+
+def test_commands_for_one_variant_twice_go_to_two_folders(page, tmp_path):
+    for name, rate in (("a", 0.1), ("b", 0.2)):
+        write_run(tmp_path / name, truth=[0], guesses=[0], training={"learning_rate": rate, "device": "cpu"})
+    words = page(tmp_path)[1].words
+    assert "--out RUNS/1-resnet50-lstm-attention" in words
+    assert "--out RUNS/2-resnet50-lstm-attention" in words
 
 
 def test_a_bins_interval_minds_that_clips_are_of_one_recording(page, tmp_path):
@@ -444,7 +536,7 @@ def test_features_of_a_compiled_backbone_are_made_so_again(tmp_path):
         sources = [{"kind": "features", "identity": identity | more}]
         write_run(tmp_path / name, truth=[0, 1], guesses=[0, 1], sources=sources)
         (model,) = gather(read_records([tmp_path / name]))
-        assert ("--compile" in how_to(model).commands[0]) == bool(more)
+        assert ("--compile" in how_to(model, 1).commands[0]) == bool(more)
 
 
 def test_wilson_agrees_with_scipy():
@@ -463,7 +555,7 @@ def test_the_command_is_what_differs_from_the_recipe(page, tmp_path):
     command = (
         "fitrec-cache train-head --features FILE --variant resnet50-lstm-attention --split kfold:3 --seed 0 "
         "--recipe native --epochs 7 --set dropout=0.5 --attention additive --unknown Row "
-        "--out RUNS/resnet50-lstm-attention"
+        "--out RUNS/1-resnet50-lstm-attention"
     )
     assert command in page(tmp_path / "r")[1].words
 

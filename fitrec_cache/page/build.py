@@ -75,7 +75,7 @@ def report(runs: Sequence[Path], *, out: Path, cache: Path | None = None) -> Pag
     seen = _see(models, opened)
     if folders := [r.folder for r in records if r.answers is not None]:
         compared = compare(folders)
-        seen = replace(seen, pairs=compared.pairs, missing=[*seen.missing, *compared.notes])
+        seen = replace(seen, pairs=compared.pairs, notes=compared.notes)
     data = render(context(models, seen)).encode()
     write_atomic(out, data)
     return PageReport(
@@ -83,7 +83,7 @@ def report(runs: Sequence[Path], *, out: Path, cache: Path | None = None) -> Pag
         bytes=len(data),
         models=len(models),
         runs=sum(len(m.records) for m in models),
-        missing=tuple(seen.missing),
+        missing=(*seen.missing, *seen.notes),
     )
 
 
@@ -100,12 +100,16 @@ def _check_out(out: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
-    """What was found: models in full, audits by split rule, compared pairs, what is missing, and what was extracted."""
+    """What was found: models in full, audits by split rule, compared pairs, what is missing, and what was extracted.
+
+    ``notes`` are those of the comparison.
+    """
 
     views: list[ModelView]
     audits: dict[str, Leaks]
     pairs: Sequence[PairFigures]
     missing: list[str]
+    notes: Sequence[str] = ()
     history: Sequence[Extraction] = ()
 
 
@@ -164,12 +168,13 @@ def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:
         "title": words.headline(lead, leaky),
         "lead": lead,
         "results_finding": words.results_say(models, seen.pairs),
-        "split_finding": words.split_says(models, leaky),
+        "split_finding": words.split_says(models, leaky, audits),
         "chance": float(counts.max() / counts.sum()),
         "models": models,
         "splits": {split: [m for m in models if m.first.split == split] for split in splits},
         "views": seen.views,
         "pairs": seen.pairs,
+        "compared_notes": seen.notes,
         "audits": audits,
         "leaky": leaky,
         "missing": seen.missing,
@@ -178,7 +183,7 @@ def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:
         "others": [m for m in models if m.first.variant not in {row.variant for row in paper.TABLE_II}],
         "table1": params().variants,
         "heads": _head_sizes(models),
-        "recipes": [how_to(model) for model in models],
+        "recipes": [how_to(model, number) for number, model in enumerate(models, start=1)],
         "seconds": sum(float(r.metrics["seconds"]) for m in models for r in m.records),
         "history": seen.history,
         "words": words,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.calibrate import BINS, bin_numbers
+from fitrec_cache.calibrate import BINS, bin_numbers, calibration_error
 from fitrec_cache.calibrate import Calibration as Scaling
 from fitrec_cache.page.charts import reliability_svg
 from fitrec_cache.page.models import Model
@@ -18,19 +18,41 @@ from fitrec_cache.page.records import Record
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unknown:
+    """When the answer is "unknown", over all runs; shares in [0, 1], None where it was not tested.
+
+    Attributes:
+        thresholds: Lowest and highest of the runs; 0 of a run that gives no such answer.
+        false_alarm_rate: Share of validation clips that were to be turned away.
+        false_alarms: Share of test clips of known classes that were.
+        n: Clips of classes that no run was taught.
+        detected: Share of them answered so.
+        auroc: How well the highest probability tells them from known ones.
+    """
+
+    thresholds: tuple[float, float]
+    false_alarm_rate: float
+    false_alarms: float | None
+    n: int | None
+    detected: float | None
+    auroc: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How far confidence can be trusted; means over runs.
+    """How far confidence can be trusted, over all runs: of each seed its folds together, then the mean over seeds.
 
     A bin has ``low``, ``high``, ``n``, ``confidence``, ``accuracy`` and its 95 % interval, ``least`` to ``most``.
+    ``temperatures`` are the lowest and the highest of the runs.
     """
 
     ece: float
     ece_uncalibrated: float
-    temperature: float
+    temperatures: tuple[float, float]
     gap: float
     chart: Chart
     bins: tuple[dict[str, float], ...]
-    unknown: dict[str, float] | None
+    unknown: Unknown | None
 
 
 def calibration(model: Model) -> Calibration | None:
@@ -47,25 +69,60 @@ def calibration(model: Model) -> Calibration | None:
         b["least"], b["most"] = model.interval_of(b["accuracy"], clips, numbers, round(b["low"] * BINS))
     points = [(b["confidence"], b["accuracy"], b["least"], b["most"], b["n"] / n) for b in bins]
     gap = sum(b["n"] * (b["confidence"] - b["accuracy"]) for b in bins) / n
-    ece = float(np.mean([c["ece"] for c in each]))
+    ece, plain = (_error(model, scaled=scaled) for scaled in (True, False))
+    temperatures = [float(c["temperature"]) for c in each]
     side = "high" if gap > 0 else "low"
     alt = f"Reliability diagram of {len(bins)} bins: confidence is on average {abs(gap):.1%} too {side}."
     return Calibration(
         ece=ece,
-        ece_uncalibrated=float(np.mean([c["ece_uncalibrated"] for c in each])),
-        temperature=float(np.mean([c["temperature"] for c in each])),
+        ece_uncalibrated=plain,
+        temperatures=(min(temperatures), max(temperatures)),
         gap=gap,
         chart=Chart(uri=data_uri(reliability_svg(points), "image/svg+xml"), alt=alt),
         bins=tuple(bins),
-        unknown=_mean_unknown([record.metrics.get("unknown") for record in model.records]),
+        unknown=_unknown(model),
     )
 
 
-def _mean_unknown(each: Sequence[Any]) -> dict[str, float] | None:
-    """Return the mean of each figure about the answer "unknown" over the runs; None if a run has none."""
-    if not all(isinstance(figures, dict) for figures in each):
+def _error(model: Model, *, scaled: bool) -> float:
+    """Return the expected calibration error with or without temperatures."""
+    return float(np.mean([_error_of(folds, scaled=scaled) for folds in model.by_seed.values()]))
+
+
+def _error_of(folds: Sequence[Record], *, scaled: bool) -> float:
+    """Return the error over the test clips of all folds of a seed; without their answers the mean of the folds'."""
+    known = [(r.answers, Scaling(temperature=(r.temperature or 1.0) if scaled else 1.0)) for r in folds]
+    found = [(a.targets, scaling.probabilities(a.logits)) for a, scaling in known if a is not None]
+    if len(found) == len(folds):
+        targets, probabilities = (np.concatenate(each) for each in zip(*found, strict=True))
+        return calibration_error(probabilities, targets)[0]
+    each = [r.metrics["calibration"]["ece" if scaled else "ece_uncalibrated"] for r in folds]
+    return float(np.average(each, weights=[len(r.test) for r in folds]))
+
+
+def _unknown(model: Model) -> Unknown | None:
+    """Return what is known of the answer "unknown"; None if a run folder does not say."""
+    each = [(record.metrics.get("unknown"), len(record.test)) for record in model.records]
+    found = [(figures, n) for figures, n in each if isinstance(figures, dict)]
+    if len(found) < len(each):
         return None
-    return {name: float(np.mean([figures[name] for figures in each])) for name in each[0]}
+    thresholds = [float(figures["threshold"]) for figures, _ in found]
+
+    def mean(name: str) -> float | None:
+        """Each test clip counts the same, however many a fold has."""
+        if not all(name in figures for figures, _ in found):
+            return None
+        return float(np.average([figures[name] for figures, _ in found], weights=[n for _, n in found]))
+
+    n = mean("n")
+    return Unknown(
+        thresholds=(min(thresholds), max(thresholds)),
+        false_alarm_rate=float(found[0][0]["false_alarm_rate"]),
+        false_alarms=mean("false_alarms"),
+        n=None if n is None else round(n),
+        detected=mean("detected"),
+        auroc=mean("auroc"),
+    )
 
 
 def _numbers(record: Record) -> NDArray[np.int64]:

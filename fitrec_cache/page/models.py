@@ -94,6 +94,11 @@ class Model:
         return len({clip for record in self.records for clip in record.test})
 
     @property
+    def unit(self) -> str:
+        """What test clips are drawn with; see :func:`fitrec_cache.paired.units_of`."""
+        return "fold" if self.first.split.startswith("leave-one:") else "recording"
+
+    @property
     def times_tested(self) -> float:
         """How many runs tested a clip, on average."""
         return sum(len(record.test) for record in self.records) / self.n_distinct

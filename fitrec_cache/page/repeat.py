@@ -38,8 +38,8 @@ class HowTo:
     test_sha256: str
 
 
-def how_to(model: Model) -> HowTo:
-    """Return how to repeat a model's runs."""
+def how_to(model: Model, number: int) -> HowTo:
+    """Return how to repeat a model's runs, in a folder of the model's number."""
     record = model.first
     names = "".join(f"{clip}\n" for clip in sorted(record.test))
     settings = {
@@ -56,9 +56,9 @@ def how_to(model: Model) -> HowTo:
     sources = record.run.get("sources") or []
     return HowTo(
         title=model.title,
-        commands=(*_extract(sources), _train(model)),
+        commands=(*_extract(sources), _train(model, number)),
         settings=tuple((k.replace("_", " "), _text(v)) for k, v in settings.items()),
-        versions=tuple((k, str(v)) for k, v in record.run["versions"].items()),
+        versions=(*((k, str(v)) for k, v in record.run["versions"].items()), ("threads", _threads(model))),
         sources=tuple(_source(s) for s in sources),
         test_sha256=hashlib.sha256(names.encode()).hexdigest(),
     )
@@ -93,7 +93,12 @@ def _extract(sources: list[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _train(model: Model) -> str:
+def _threads(model: Model) -> str:
+    """Return with how many threads the runs were trained; those of an older version do not say."""
+    return ", ".join(sorted({str(record.run.get("threads", "not recorded")) for record in model.records}))
+
+
+def _train(model: Model, number: int) -> str:
     record = model.first
     sources = record.run.get("sources") or []
     words = ["fitrec-cache", "train-head", *(["--cache", "CACHE"] if sources else ["--features", "FILE"])]
@@ -111,7 +116,7 @@ def _train(model: Model) -> str:
         words += ["--attention", str(attention)]
     for label in unknown_classes(record.run["split"]):
         words += ["--unknown", label]
-    return shlex.join([*words, "--out", f"RUNS/{record.variant}"])
+    return shlex.join([*words, "--out", f"RUNS/{number}-{record.variant}"])
 
 
 def _changes(record: Record) -> list[str]:

@@ -101,26 +101,32 @@ def leaks(model: Model) -> list[str]:
 
 
 def results_say(models: Sequence[Model], pairs: Sequence[PairFigures]) -> str:
-    """Say whether the two models of the first split that are best on validation can be told apart."""
-    best = [{r.folder for r in m.records} for m in models if m.first.split == models[0].first.split][:2]
-    for pair in pairs:
-        if len(best) > 1 and all(any(side <= mine for side in pair.folders) for mine in best):
-            return pair.text.partition(" (")[0]
-    if len(best) > 1:
-        return "These models share no test clips, so which is better cannot be said"
+    """Say whether the model that is best on validation is told from the next one that was compared with it."""
+    rivals = [m for m in models if m.first.split == models[0].first.split]
+    lead, *others = [{r.folder for r in m.records} for m in rivals]
+    for other in others:
+        for pair in pairs:
+            if all(any(side <= mine for side in pair.folders) for mine in (lead, other)):
+                return pair.text.partition(" (")[0]
+    if any(r.answers is None for m in rivals for r in m.records) and others:
+        return "Which model is better cannot be said: a run folder has no logits"
+    if others:
+        return "These models were not tested on the same clips, so which is better cannot be said"
     clips, (low, high) = plural(models[0].n_distinct, "test clip"), models[0].interval
     return f"With {clips}, the accuracy’s 95 % interval is {percent(low, 0)} to {percent(high, 0)}"
 
 
-def split_says(models: Sequence[Model], leaky: Sequence[str]) -> str:
-    """Say which splits leak."""
+def split_says(models: Sequence[Model], leaky: Sequence[str], audited: Collection[str]) -> str:
+    """Say which splits leak, as far as was looked."""
     if leaky:
         verb = "leaks" if len(leaky) == 1 else "leak"
         which = listed([rule(split) for split in leaky])
         return f"Split {which} {verb}: test clips have siblings or near-duplicates in training"
+    if all(m.first.split in audited for m in models):
+        return "No leak was found"
     if all(grouped(m) for m in models):
-        return "No recording is on both sides of a split"
-    return "No leak is recorded, but not every split keeps recordings together"
+        return "No recording is on both sides of a split; whether other clips look alike was not looked at"
+    return "Whether every split is free of leaks was not looked at (--cache DIR)"
 
 
 def curves_say(view: ModelView) -> str:
