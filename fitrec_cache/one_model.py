@@ -59,26 +59,32 @@ def differences(models: Sequence[Mapping[str, str]]) -> list[str]:
         settings that are not the recipe's own; else every setting that differs. What has long values is numbered, one
         number for one value among all models of a split.
     """
-    told = [""] * len(models)
-    for i, mine in enumerate(models):
-        others = [s for s in models if _place(s) == _place(mine)]
-        differing = [k for k in _readable(models) if len({s.get(k) for s in others}) > 1]
-        alone = [k for k in ("recipe", "preset") if len({s.get(k) for s in others}) == len(others) > 1][:1]
-        own = [k for k in differing if k not in ("recipe", "preset") and any(not _usual(k, s) for s in others)]
-        told[i] = _joined(
-            f"{k.replace('_', ' ')} {mine.get(k, 'not set')}" for k in (alone and alone + own) or differing
-        )
+    told = [_by_settings(mine, [s for s in models if _place(s) == _place(mine)]) for mine in models]
     for key in _NUMBERED:
-        before = list(told)
-        for i, mine in enumerate(models):
-            alike = [
-                s for s, text in zip(models, before, strict=True) if (_place(s), text) == (_place(mine), before[i])
-            ]
-            whole = [s for s in models if s["split"] == mine["split"]]
-            if len({s.get(key) for s in (whole if key == "sides" else alike)}) > 1:
-                values = sorted({s.get(key, "") for s in whole}, key=lambda value: (not value, value))
-                told[i] = _joined([told[i], f"{key} no. {values.index(mine.get(key, '')) + 1}"])
+        told = _numbered(models, told, key)
     return told
+
+
+def _by_settings(mine: Mapping[str, str], alike: Sequence[Mapping[str, str]]) -> str:
+    """Say in which settings a model differs from those of one variant, backbone and split, itself among them."""
+    differing = [k for k in _readable(alike) if len({s.get(k) for s in alike}) > 1]
+    alone = [k for k in ("recipe", "preset") if len({s.get(k) for s in alike}) == len(alike) > 1][:1]
+    changed = [k for k in differing if k not in ("recipe", "preset") and not all(_is_usual(k, s) for s in alike)]
+    shown = alone + changed if alone else differing
+    return _joined(f"{k.replace('_', ' ')} {mine.get(k, 'not set')}" for k in shown)
+
+
+def _numbered(models: Sequence[Mapping[str, str]], told: Sequence[str], key: str) -> list[str]:
+    """Return what is told of each model, with the number of its value where others of that name have another."""
+    names = [(*_place(s), text) for s, text in zip(models, told, strict=True)]
+    found = []
+    for mine, name, text in zip(models, names, told, strict=True):
+        of_split = [s for s in models if s["split"] == mine["split"]]
+        rivals = of_split if key == "sides" else [s for s, n in zip(models, names, strict=True) if n == name]
+        values = sorted({s.get(key, "") for s in of_split}, key=lambda value: (not value, value))
+        number = f"{key} no. {values.index(mine.get(key, '')) + 1}"
+        found.append(_joined([text, number]) if len({s.get(key) for s in rivals}) > 1 else text)
+    return found
 
 
 def incomplete(runs: Sequence[tuple[int, str]]) -> list[int]:
@@ -90,12 +96,11 @@ def incomplete(runs: Sequence[tuple[int, str]]) -> list[int]:
     return sorted(seed for seed, there in folds.items() if there != most)
 
 
-def _usual(name: str, settings: Mapping[str, str]) -> bool:
+def _is_usual(name: str, settings: Mapping[str, str]) -> bool:
     """Say whether a setting is what the model's recipe and variant bring along, or follows from the machine."""
-    recipe = RECIPES.get(settings["recipe"], Recipe()).to_dict()
-    usual = (
-        {**recipe, "attention": VARIANTS[settings["variant"]].attention} if settings["variant"] in VARIANTS else recipe
-    )
+    usual = {**RECIPES.get(settings["recipe"], Recipe()).to_dict()}
+    if variant := VARIANTS.get(settings["variant"]):
+        usual["attention"] = variant.attention
     return name == "precision" or (name in usual and settings.get(name) == str(usual[name]))
 
 
