@@ -21,7 +21,7 @@ import torch
 from fitrec_cache.train import train_head
 
 #: At most so many epochs; those of convlstm are four times as long.
-VARIANTS = {"lrcn": 200, "convlstm": 25}
+VARIANTS = {"lrcn": 200, "convlstm": 10}
 
 SEEDS = (0, 1, 2)
 
