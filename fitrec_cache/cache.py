@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,6 @@ class Cache:
         open_root(folder, create=create)
         self.folder = folder
         self._clips = Store(folder / "clips", "clips", CLIPS_IDENTITY)
-        self._unfinished = folder / "unfinished.json"
 
     def clips(self) -> list[HeldClip]:
         """Return the clips known, sorted by name; the latest entry of each holds."""
@@ -98,26 +97,32 @@ class Cache:
         }
         self._clips.write_part({name: text_column(values) for name, values in columns.items()})
 
-    def begin(self, clips: int) -> None:
-        """Note that this many clips of videos are on their way, until :meth:`finish`.
+    def begin(self, clips: Collection[str]) -> None:
+        """Note that clips of these names are on their way, until :meth:`finish`.
 
         Raises:
             StoreError: If it cannot be written.
         """
-        if not self._unfinished.exists():
-            write_json(self._unfinished, {"clips": clips})
+        if not (path := self._unfinished(clips)).exists():
+            write_json(path, {"clips": sorted(clips)})
 
-    def finish(self) -> None:
-        """Take back what :meth:`begin` noted."""
-        self._unfinished.unlink(missing_ok=True)
+    def finish(self, clips: Collection[str]) -> None:
+        """Take back what :meth:`begin` noted of the same clips."""
+        self._unfinished(clips).unlink(missing_ok=True)
+
+    def _unfinished(self, clips: Collection[str]) -> Path:
+        return self.folder / f"unfinished-{digest(sorted(clips))[:16]}.json"
 
     def notes(self) -> list[str]:
-        """Say whether more clips are on their way than are here."""
-        try:
-            clips = int(parse_json(self._unfinished.read_bytes())["clips"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return []
-        return [f"the last extract, of {clips} clips, has not come to its end: run the same again for all of them"]
+        """Say which extractions of videos have clips that never came here: they were stopped, or still run."""
+        asked = [names for path in sorted(self.folder.glob("unfinished-*.json")) if (names := _names(path))]
+        held = {clip.clip_id for clip in self.clips()} if asked else set()
+        return [
+            f"an extract of {len(names)} clips has not come to its end, {len(missing)} of them are not here: run it "
+            "again"
+            for names in asked
+            if (missing := names - held)
+        ]
 
     def write_index(self) -> None:
         """Index the entries of clips, if many parts are not."""
@@ -149,6 +154,14 @@ class Cache:
                     f"{store.folder}/identity.json is damaged: {reason}. Run `fitrec-cache check --repair`"
                 )
         return found
+
+
+def _names(path: Path) -> set[str]:
+    """Return the clips that :meth:`Cache.begin` noted; none of a file that is something else."""
+    try:
+        return set(map(str, parse_json(path.read_bytes())["clips"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def lacking(kind: str, identity: Mapping[str, Any]) -> str:

@@ -70,7 +70,7 @@ class PairFigures:
         only_a: Clips that ``a`` has right more often than ``b`` (over the seeds).
         only_b: The other way round.
         p: Exact McNemar test, by the same units and over all seeds; :func:`fitrec_cache.paired.exact_p`.
-        p_holm: ``p`` adjusted for all pairs compared on this split.
+        p_holm: ``p`` adjusted for all pairs compared on the same sides.
         text: The result in words.
         folders: The run folders of ``a`` and of ``b``; not in the JSON.
     """
@@ -103,7 +103,7 @@ class CompareReport:
     Attributes:
         models: One entry a model, the best first within each split rule.
         pairs: One entry a pair of models with the same split rule and the same test clips.
-        tried: Number of pairs compared; p-values are adjusted for the number on the same split.
+        tried: Number of pairs compared; p-values are adjusted for the number on the same sides.
         notes: What a person should know, such as pairs that could not be compared.
         out: The file written, if any.
     """

@@ -75,7 +75,7 @@ def tried(report: CompareReport) -> str:
     by = " by group" * any(m.n_groups for m in report.models)
     if any(m.split.startswith("leave-one:") for m in report.models):
         by = " by fold"
-    return f"{pairs} compared; p-values by exact McNemar{by}, adjusted for the number on each split (Holm)"
+    return f"{pairs} compared; p-values by exact McNemar{by}, adjusted for the number on the same sides (Holm)"
 
 
 def _row(cells: list[str]) -> str:

@@ -329,7 +329,7 @@ class _Run:
         self, cache: Cache, frames: Store, models: Sequence[Backbone], notes: list[str], stages: dict[str, float]
     ) -> None:
         self.cache, self.frames, self.models, self.notes = cache, frames, models, notes
-        self.n_clips = 0
+        self.asked: list[str] = []
         self.stores = [cache.feature_store(feature_identity(frames.identity, m)) for m in models]
         for store, model in zip(self.stores, models, strict=True):
             self.notes += _new_features(cache, store)
@@ -347,7 +347,7 @@ class _Run:
 
     def work(self, clips: Sequence[Clip], ahead: Ahead, *, progress: bool) -> None:
         """Take every clip from video to features; commit what is finished, also when interrupted."""
-        self.beside, self.n_clips = ahead.busy, len(clips)
+        self.beside, self.asked = ahead.busy, [clip.clip_id for clip in clips]
         bar = progress_bar(total=len(clips), unit="clip", what="extract", show=progress)
         self.turns = Turns(
             self.cache.folder / "claims",
@@ -371,7 +371,7 @@ class _Run:
             self.commit()
             self.turns.close()
         if ahead.decodes:
-            self.cache.finish()
+            self.cache.finish(self.asked)
 
     def _settle_names(self, clips: Sequence[Clip]) -> None:
         """Of several clips of one content, let the first by name be written last, which is the one that counts."""
@@ -509,7 +509,7 @@ class _Run:
         rows = self.rows
         with self._timed("write"):
             if rows.frames:
-                self.cache.begin(self.n_clips)  # until the end of the run: what is here may be a part only
+                self.cache.begin(self.asked)  # until the end of the run: what is here may be a part only
                 self.frames.write_part(_frame_arrays(rows.frames))
                 rows.frames = {}
             for i, (store, model) in enumerate(zip(self.stores, self.models, strict=True)):

@@ -69,7 +69,7 @@ def _by_settings(mine: Mapping[str, str], alike: Sequence[Mapping[str, str]]) ->
     """Say in which settings a model differs from those of one variant, backbone and split, itself among them."""
     differing = [k for k in _readable(alike) if len({s.get(k) for s in alike}) > 1]
     alone = [k for k in ("recipe", "preset") if len({s.get(k) for s in alike}) == len(alike) > 1][:1]
-    changed = [k for k in differing if k not in ("recipe", "preset") and not all(_is_usual(k, s) for s in alike)]
+    changed = [k for k in differing if k not in alone and not all(_is_usual(k, s) for s in alike)]
     shown = alone + changed if alone else differing
     return _joined(f"{k.replace('_', ' ')} {mine.get(k, 'not set')}" for k in shown)
 

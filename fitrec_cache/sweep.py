@@ -408,6 +408,8 @@ class Problem:
         for name, choices in SPACE.items():
             if name in _SEQUENCE and not VARIANTS[self.variant].lstm_units:
                 continue
+            if name == "dropout" and self.variant == "mean":  # it has input_dropout alone
+                continue
             if name == "components" and found["normalise"] not in ("pca", "whiten"):
                 continue
             if name == "pooling" and found["attention"] != "additive":

@@ -120,7 +120,8 @@ def train_head(
     folds = [(s, fold) for s in seed for fold in folds_of(data, split, s)]
     frames, dim = data.values.shape[1], 0 if VARIANTS[variant].takes_pixels else data.values.shape[2]
     n_train = {len(fold.split.train) for _, fold in folds}
-    idle = chosen.idle(usual, variant, attention, frames=frames, input_dim=dim, n_train=n_train)
+    without = usual.change(epochs=given.get("epochs"))  # what is left out leaves these epochs as they are
+    idle = chosen.idle(without, variant, attention, frames=frames, input_dim=dim, n_train=n_train)
     chosen = usual.change(**{name: value for name, value in given.items() if name not in idle})
     trainer = _Trainer(
         variant=variant,
@@ -133,8 +134,9 @@ def train_head(
         progress=progress,
     )
     if trainer.recipe.precision != given.get("precision", "auto") == "bf16":
-        idle["precision"] = f"for variant {variant} on {where} and features of {dim} values"
-    left_out = [f"{name} changes nothing {idle[name]}: left out" for name in given if name in idle]
+        idle["precision"] = f"for variant {variant} on {where} with such features"
+    told = {name: why for name, why in idle.items() if given.get(name, getattr(usual, name)) != getattr(usual, name)}
+    left_out = [f"{name} changes nothing {told[name]}: left out" for name in given if name in told]
     stages = {"load": time.perf_counter() - started, "train": 0.0, "write": 0.0}
     folders = _folders(out, [(fold.name, s) for s, fold in folds])
     refuse_other_runs(out, folders)
@@ -460,7 +462,9 @@ def _verdicts(jobs: Sequence[_Job], data: Features, n_seeds: int) -> list[str]:
         return [(f"seed {job.seed}: " if n_seeds > 1 else "") + said.text for job, said in judged]
     lines = [f"fold {job.fold.name}, seed {job.seed}: {said.text}" for job, said in judged if said.leaks]
     sound = len(judged) - len(lines)
-    unknown = "" if any(group is not None for group in data.groups) else "; groups are unknown"
+    missing = sum(group is None for group in data.groups)
+    unknown = f"; the group of {missing} of {len(data.groups)} clips is unknown" if missing else ""
+    unknown = "; groups are unknown" if missing == len(data.groups) else unknown
     unlooked = f"; {UNLOOKED}" if data.near_duplicates is None else ""
     return [*lines, f"no leak found in {sound} of {len(judged)} folds{unknown}{unlooked}"]
 

@@ -35,7 +35,7 @@ class WatchReport:
         every: Seconds from one to the next.
         windows: Number of windows answered.
         skipped: Number of windows that came faster than they were answered.
-        rest: Seconds at the end of a file, after the last window, that were too few for another.
+        rest: Seconds at the end of a file, after the last window, that are in none.
         segments: What was done when.
         files: Files written.
     """
@@ -163,7 +163,7 @@ class Watch:
         every: Seconds from one to the next.
         live: Whether windows may be skipped.
         skipped: How many were.
-        rest: Seconds after the last window, too few for another; known at the end.
+        rest: Seconds at the end, after the last window, that are in none.
 
     Raises:
         UsageError: For wrong arguments, or if the length of the training clips is not known.

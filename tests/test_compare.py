@@ -250,6 +250,18 @@ def test_a_recipe_alone_names_a_model_only_where_the_rest_is_its_own(tmp_path):
     assert names == {"mean on net, recipe paper, epochs 200", "mean on net, recipe native, epochs 4"}
 
 
+def test_recipe_and_preset_are_both_named_where_both_differ(tmp_path):
+    for name in ("paper", "native"):
+        run = write_run(
+            tmp_path / name, [1, 0], recipe=name, training={**get_recipe(name).to_dict(), "precision": "fp32"}
+        )
+        settings = json.loads((run / "run.json").read_text())
+        settings["sources"][0]["identity"]["preprocessing"]["preset"] = name
+        (run / "run.json").write_text(json.dumps(settings))
+    names = {m.name for m in compare([tmp_path]).models}
+    assert names == {f"mean on net, recipe {name}, preset {name}" for name in ("paper", "native")}
+
+
 def test_a_run_of_another_version_is_refused(tmp_path):
     write_run(tmp_path / "a", [1, 0], run_version=99)
     with pytest.raises(FitrecError, match="has version 99, this program reads 1"):

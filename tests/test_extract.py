@@ -369,7 +369,7 @@ def test_what_was_finished_before_an_interruption_is_kept(run, tmp_path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             run()
     assert len(everything(tmp_path / "cache")) == finished
-    told = "the last extract, of 4 clips, has not come to its end: run the same again for all of them"
+    told = f"an extract of 4 clips has not come to its end, {4 - finished} of them are not here: run it again"
     assert info(cache=tmp_path / "cache").notes == (told,)
     if finished:
         assert told in load_cached(Cache(tmp_path / "cache"), ["test_resnet"]).notes
@@ -379,6 +379,24 @@ def test_what_was_finished_before_an_interruption_is_kept(run, tmp_path, monkeyp
     assert load_cached(Cache(tmp_path / "cache"), ["test_resnet"]).notes == []
     run(cache=tmp_path / "undisturbed")
     assert everything(tmp_path / "cache") == everything(tmp_path / "undisturbed")
+
+
+def test_another_extract_that_ends_does_not_hide_one_that_was_stopped(run, tmp_path, monkeypatch, inline):
+    def interrupted(self, x):
+        if len(x) > 1:
+            raise KeyboardInterrupt
+        return embed(self, x)
+
+    embed = Backbone.embed_prepared
+    with monkeypatch.context() as patch:
+        patch.setattr(Backbone, "embed_prepared", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert counts(run(classes="Hop")) == (2, 2, 0, 0)
+    (told,) = info(cache=tmp_path / "cache").notes
+    assert told.startswith("an extract of 4 clips has not come to its end, 2 of them are not here")
+    assert counts(run(classes="Squat")) == (2, 2, 0, 0)
+    assert info(cache=tmp_path / "cache").notes == ()  # all of them are here by now
 
 
 def test_wrong_use_is_refused_before_anything_is_decoded(run, tmp_path, inline, weights):

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -239,6 +240,17 @@ def test_leaks_that_nobody_looked_for_are_not_denied(page, tmp_path):
     assert "no recording is on both sides; likeness was not looked at" in words
 
 
+def test_without_groups_and_too_many_clips_to_compare_no_leak_is_denied(
+    page, trained, cache_folder, tmp_path, monkeypatch
+):
+    cache = shutil.copytree(cache_folder, tmp_path / "cache")
+    held = [replace(clip, group=None) for clip in Cache(cache).clips()]
+    Cache(cache).write_clips(held)
+    monkeypatch.setattr("fitrec_cache.features._COMPARED", 1)
+    words = page(trained, cache=cache)[1].words
+    assert "no leak was found" not in words.lower()
+
+
 def test_a_seed_that_lacks_a_fold_is_in_no_figure_and_named_above_them(page, tmp_path):
     for seed, fold, guess in ((0, "A", 0), (0, "B", 0), (1, "A", 1)):
         write_run(
@@ -277,6 +289,21 @@ def test_a_pair_is_named_as_in_the_tables(page, tmp_path):
         gain = float(accuracies["vit-lstm", number][:-2]) - float(accuracies["mean", number][:-2])
         said = f"vit-lstm on resnet50, sides no. {number} beats mean on resnet50, sides no. {number} by "
         assert float(seen.words.split(said)[1].split()[0]) == pytest.approx(gain, abs=0.11)  # both are rounded
+
+
+def test_runs_without_logits_are_named_and_in_no_figure(page, tmp_path):
+    for seed, guess in ((0, 0), (1, 1)):
+        write_run(tmp_path / str(seed), truth=[0], guesses=[guess], test=["a"], seed=seed)
+    (tmp_path / "1" / "logits.safetensors").unlink()
+    found, seen = page(tmp_path)
+    assert seen.row("resnet50-lstm-attention resnet50")[1] == "100.0 %"
+    assert f"Runs without logits are left out: {tmp_path / '1'}" in found.missing
+
+
+def test_a_damaged_unknown_is_not_shown(page, made):
+    metrics = json.loads((made / "metrics.json").read_text())
+    (made / "metrics.json").write_text(json.dumps(metrics | {"unknown": {}}))
+    assert "is given as “unknown”" not in page(made)[1].words
 
 
 def test_commands_for_one_variant_twice_go_to_two_folders(page, tmp_path):

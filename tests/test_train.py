@@ -169,6 +169,14 @@ def test_what_changes_nothing_trains_the_same_bits(tmp_path, features):
             assert same(*heads), (variant, name)
 
 
+@pytest.mark.parametrize(("settings", "epochs"), [(["steps=60"], 30), (["steps=1000"], 500), (["steps=4"], 2), ([], 2)])
+def test_steps_beside_given_epochs_count_unless_they_change_nothing(tmp_path, features, settings, epochs):
+    """36 training clips are two steps an epoch; epochs that are given ask for no steps."""
+    made = train_head(out=tmp_path / "run", features=features, variant="mean", epochs=2, settings=settings)
+    assert made.runs[0].epochs == epochs
+    assert any("steps changes nothing" in note for note in made.notes) is (settings == ["steps=4"])
+
+
 def fit_once(features, variant, recipe, attention):
     data = read_pack(features)
     names = sorted(set(data.labels))
@@ -549,6 +557,10 @@ def test_a_leaking_split_is_never_silent(tmp_path, features):
     report = train_head(out=tmp_path / "g", features=features, variant="mean", split="group", **FAST)
     assert any(": 0 of 12 test clips share a group with training, " in n for n in report.notes)
     report = train_head(out=tmp_path / "k", features=features, variant="mean", split="kfold:3", seed=[0, 1], **FAST)
+    with h5py.File(features, "r+") as file:
+        file["group"][3] = b""
+    partly = train_head(out=tmp_path / "p", features=features, variant="mean", split="kfold:3", **FAST)
+    assert "; the group of 1 of 60 clips is unknown" in next(n for n in partly.notes if "no leak found in" in n)
     verdicts = [n for n in report.notes if "leak" in n]
     assert verdicts[-1].startswith("no leak found in ")
     assert verdicts[-1].endswith(" of 6 folds")
@@ -563,7 +575,7 @@ def test_the_precision_of_the_machine_is_kept_with_the_run(tmp_path, features, m
     train_head(out=tmp_path / "short", features=features, epochs=1, settings=["precision=bf16"])
     assert run_of(tmp_path / "short")["training"]["precision"] == "fp32"  # oneDNN's recurrence is as fast
     made = train_head(out=tmp_path / "mean", features=features, epochs=1, variant="mean", settings=["precision=bf16"])
-    assert "precision changes nothing for variant mean on cpu and features of 6 values: left out" in made.notes
+    assert "precision changes nothing for variant mean on cpu with such features: left out" in made.notes
     assert run_of(tmp_path / "mean")["training"]["precision"] == "fp32"  # it has no such product
     train_head(out=tmp_path / "paper", features=features, epochs=1, recipe="paper")
     assert run_of(tmp_path / "paper")["training"]["precision"] == "fp32"

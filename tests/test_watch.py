@@ -341,7 +341,7 @@ def test_the_end_that_no_window_reaches_is_told(run, long_video):
     report = module.watch(str(long_video), run=run, seconds=0.5, every=0.7)
     assert (report.windows, report.rest) == (3, pytest.approx(0.5))
     result = call(long_video, "--run", run, "--seconds", 0.5, "--every", 0.7)
-    assert "the last 0.5 s are too short for another window: not answered" in result.output
+    assert "the last 0.5 s are in no window: not answered" in result.output
 
 
 def test_ctrl_c_ends_it_and_keeps_what_was_answered(run, long_video, tmp_path, monkeypatch):

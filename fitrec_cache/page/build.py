@@ -71,9 +71,12 @@ def report(runs: Sequence[Path], *, out: Path, cache: Path | None = None) -> Pag
     _check_out(out)
     opened = None if cache is None else Cache(cache)
     records = read_records(runs)
-    models = gather(records)
+    answered = [r for r in records if r.answers is not None]
+    models = gather(answered or records)
     seen = _see(models, opened)
-    if folders := [r.folder for r in records if r.answers is not None]:
+    if answered and (silent := [str(r.folder) for r in records if r.answers is None]):
+        seen.missing.append(f"Runs without logits are left out: {', '.join(silent)}")
+    if folders := [r.folder for r in answered]:
         compared = compare(folders)
         seen = replace(seen, pairs=compared.pairs, notes=compared.notes)
     data = render(context(models, seen)).encode()
@@ -161,6 +164,7 @@ def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:
     audits = seen.audits
     splits = list(dict.fromkeys(m.first.split for m in models))
     leaky = [s for s in splits if (s in audits and audits[s].verdict.leaks) or any(_leaks(m, s) for m in models)]
+    audited = [split for split, found in audits.items() if found.looked]
     lead = models[0]
     counts = lead.confusion.sum(axis=1)
     return {
@@ -168,7 +172,7 @@ def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:
         "title": words.headline(lead, leaky),
         "lead": lead,
         "results_finding": words.results_say(models, seen.pairs),
-        "split_finding": words.split_says(models, leaky, audits),
+        "split_finding": words.split_says(models, leaky, audited),
         "chance": float(counts.max() / counts.sum()),
         "models": models,
         "splits": {split: [m for m in models if m.first.split == split] for split in splits},
@@ -176,6 +180,7 @@ def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:
         "pairs": seen.pairs,
         "compared_notes": seen.notes,
         "audits": audits,
+        "audited": audited,
         "leaky": leaky,
         "missing": seen.missing,
         "paper": paper,

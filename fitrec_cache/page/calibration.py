@@ -103,7 +103,7 @@ def _error_of(folds: Sequence[Record], *, scaled: bool) -> float:
 def _unknown(model: Model) -> Unknown | None:
     """Return what is known of the answer "unknown"; None if a run folder does not say."""
     each = [(record.metrics.get("unknown"), len(record.test)) for record in model.records]
-    found = [(figures, n) for figures, n in each if isinstance(figures, dict)]
+    found = [(figures, n) for figures, n in each if isinstance(figures, dict) and figures]
     if len(found) < len(each):
         return None
     thresholds = [float(figures["threshold"]) for figures, _ in found]

@@ -39,6 +39,7 @@ class Leaks:
         verdict: On that one, in numbers and in one line.
         n_splits: How many different splits there are.
         n_leaking: How many of them leak.
+        looked: Whether clips that look alike were looked for.
         n_pairs: Near-duplicate pairs between training and test of that run's split.
         pairs: The most alike of them whose frames are at hand.
     """
@@ -47,6 +48,7 @@ class Leaks:
     verdict: Verdict
     n_splits: int
     n_leaking: int
+    looked: bool
     n_pairs: int
     pairs: tuple[Pair, ...]
 
@@ -79,6 +81,7 @@ def find_leaks(records: Sequence[Record], cache: Cache, frames: Frames | None) -
         verdict=said,
         n_splits=len(judged),
         n_leaking=sum(v.leaks for _, _, v in judged),
+        looked=found is not None,
         n_pairs=len(across),
         pairs=tuple(_pairs(across, clips, frames)),
     )

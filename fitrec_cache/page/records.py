@@ -164,6 +164,7 @@ def _check(record: Record) -> None:
         for name in ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy"):
             float(row[name])
     _ = (record.variant, record.backbone, record.split, record.seed, record.best["val_loss"], record.notes)
+    _ = record.settings
     _ = (dict(record.run["training"]), dict(record.run["head"]), dict(record.run["versions"]))
     if record.temperature is not None and not 0 < record.temperature < np.inf:
         raise ValueError(f"temperature {record.temperature}")
