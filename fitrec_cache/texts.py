@@ -68,7 +68,8 @@ def train_text(report: TrainReport) -> str:
         lines.append(
             f"{r.variant} on {r.backbone}, split {r.split}{fold}, seed {r.seed}: accuracy {r.metrics.accuracy:.1%} "
             f"({low:.1%} to {high:.1%}, n = {r.n_test}), top-5 {r.metrics.top5_accuracy:.1%}, "
-            f"macro F1 {r.metrics.f1_macro:.1%}; {r.epochs} epochs, best {r.best_epoch}, {r.seconds:.1f} s -> {r.out}"
+            f"macro F1 {r.metrics.f1_macro:.1%}; {r.epochs} epochs, no. {r.best_epoch} kept, {r.seconds:.1f} s "
+            f"-> {r.out}"
         )
         if "auroc" in r.unknown:
             lines.append(
