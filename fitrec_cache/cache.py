@@ -113,10 +113,14 @@ class Cache:
     def _unfinished(self, clips: Collection[str]) -> Path:
         return self.folder / f"unfinished-{digest(sorted(clips))[:16]}.json"
 
-    def notes(self) -> list[str]:
-        """Say which extractions of videos have clips that never came here: they were stopped, or still run."""
-        asked = [names for path in sorted(self.folder.glob("unfinished-*.json")) if (names := _names(path))]
-        held = {clip.clip_id for clip in self.clips()} if asked else set()
+    def notes(self, clips: Sequence[HeldClip]) -> list[str]:
+        """Say which extractions of videos have clips that never came here: they were stopped, or still run.
+
+        Args:
+            clips: Those of :meth:`clips`.
+        """
+        asked = map(_names, sorted(self.folder.glob("unfinished-*.json")))
+        held = {clip.clip_id for clip in clips}
         return [
             f"an extract of {len(names)} clips has not come to its end, {len(missing)} of them are not here: run it "
             "again"

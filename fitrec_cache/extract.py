@@ -330,6 +330,7 @@ class _Run:
     ) -> None:
         self.cache, self.frames, self.models, self.notes = cache, frames, models, notes
         self.asked: list[str] = []
+        self.begun = False
         self.stores = [cache.feature_store(feature_identity(frames.identity, m)) for m in models]
         for store, model in zip(self.stores, models, strict=True):
             self.notes += _new_features(cache, store)
@@ -509,7 +510,9 @@ class _Run:
         rows = self.rows
         with self._timed("write"):
             if rows.frames:
-                self.cache.begin(self.asked)  # until the end of the run: what is here may be a part only
+                if not self.begun:  # until the end of the run what is here may be a part only
+                    self.cache.begin(self.asked)
+                    self.begun = True
                 self.frames.write_part(_frame_arrays(rows.frames))
                 rows.frames = {}
             for i, (store, model) in enumerate(zip(self.stores, self.models, strict=True)):

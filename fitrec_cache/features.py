@@ -45,6 +45,17 @@ class Features:
     name: str = ""
     notes: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of_clips(cls, clips: Sequence[HeldClip], **more: Any) -> Features:
+        """Return the values of clips that a cache holds; ``more`` is what a clip does not know of itself."""
+        return cls(
+            clip_ids=[c.clip_id for c in clips],
+            labels=[c.label for c in clips],
+            groups=[c.group for c in clips],
+            extra=[c.extra for c in clips],
+            **more,
+        )
+
     def digest(self) -> str:
         """Return the sha256 of values, ids, labels and groups: with a split's sides, all that decides a training."""
         found = hashlib.sha256(canonical_json([self.clip_ids, self.labels, self.groups]).encode())
@@ -97,8 +108,9 @@ def distinct_clips(cache: Cache) -> tuple[list[HeldClip], list[str]]:
     The same video under two names would be on two sides of a split; the name and label given last count.
     """
     latest: dict[str, HeldClip] = {}
-    notes = cache.notes()
-    for clip in sorted((c for c in cache.clips() if not c.problem), key=lambda c: c.since, reverse=True):
+    clips = cache.clips()
+    notes = cache.notes(clips)
+    for clip in sorted((c for c in clips if not c.problem), key=lambda c: c.since, reverse=True):
         same = latest.setdefault(clip.video_sha256, clip)
         if same is not clip:
             labels = "" if same.label == clip.label else f", now of class {same.label}, not {clip.label}"
@@ -120,13 +132,10 @@ def load_cached(cache: Cache, backbones: Sequence[str], *, preset: str | None = 
         raise StoreError(f"no clip in {cache.folder} has features of {' and '.join(backbones)}: run extract first")
     values, times = load_features(stores, [c.video_sha256 for c in clips])
     left_out = len(held) - len(clips)
-    return Features(
+    return Features.of_clips(
+        clips,
         values=values,
         pts_seconds=times,
-        clip_ids=[c.clip_id for c in clips],
-        labels=[c.label for c in clips],
-        groups=[c.group for c in clips],
-        extra=[c.extra for c in clips],
         sources=[{"kind": "features", "identity": s.identity, "origin": s.origin()} for s in stores],
         name="+".join(s.identity["backbone"] for s in stores),
         notes=notes + [f"{left_out} clips have no features of {'+'.join(backbones)}: left out"] * bool(left_out),

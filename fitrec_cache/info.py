@@ -68,7 +68,7 @@ def info(*, cache: Path, clips: bool = False) -> InfoReport:
         groups=len({c.group for c in good if c.group}),
         frames=tuple(_describe(s) for s in frame_stores),
         features=tuple(_describe(s) for s in opened.feature_stores()),
-        notes=tuple(opened.notes()),
+        notes=tuple(opened.notes(held)),
         history=tuple(history(opened.folder)),
         clip_list=tuple(_clip_rows(held, frame_stores)) if clips else (),
     )

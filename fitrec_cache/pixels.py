@@ -55,13 +55,10 @@ def load_pixels(cache: Cache, *, progress: bool = False) -> Features:
     order = [row[c.video_sha256] for c in clips]
     if order != list(range(len(keys))):
         values, times = values[order], times[order]
-    return Features(
+    return Features.of_clips(
+        clips,
         values=values,
         pts_seconds=times,
-        clip_ids=[c.clip_id for c in clips],
-        labels=[c.label for c in clips],
-        groups=[c.group for c in clips],
-        extra=[c.extra for c in clips],
         sources=[{"kind": "pixels", "identity": store.identity, "origin": {}}],
         name=PIXELS,
         notes=notes + _notes(cache, store, len(held) - len(clips)),

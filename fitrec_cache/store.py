@@ -74,6 +74,7 @@ class Store:
         self._digest = digest(identity)
         #: Text columns of each part that was seen: its keys, and of clips all.
         self._columns: dict[str, Columns] = {}
+        self._latest = 0  # time in the name of the newest part that was seen
         self._indexed = 0
         self._indexes: set[str] = set()
         #: The part that holds each key. Its row is looked up when it is asked for: one less object a clip.
@@ -119,6 +120,7 @@ class Store:
 
     def _take(self, part: str, columns: Columns) -> None:
         self._columns[part] = columns
+        self._latest = max(self._latest, int(part.split("-")[1]))
         self._where |= {sys.intern(key): part for key in text_values(columns["key"])}  # stores share keys
 
     def _rows_of(self, part: str) -> dict[str, int]:
@@ -160,8 +162,7 @@ class Store:
         if not (self.folder / "identity.json").exists():
             write_json(self.folder / "identity.json", self.identity)
         data = _to_hdf5(arrays, self.kind, self.identity)
-        latest = max((int(name.split("-")[1]) for name in self._columns), default=0)
-        now = max(time.time_ns(), latest + 1)  # also where a clock was set back: what is written last counts
+        now = max(time.time_ns(), self._latest + 1)  # also where a clock was set back: what is written last counts
         path = self.folder / f"part-{now:020d}-{hashlib.sha256(data).hexdigest()[:32]}.h5"
         write_atomic(path, data)
         self._take(path.name, {name: arrays[name] for name in str(self._index_head()["columns"]).split()})

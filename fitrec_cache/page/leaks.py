@@ -104,13 +104,7 @@ def _features(record: Record, cache: Cache, clips: Sequence[HeldClip]) -> Featur
     if store is None:
         raise StoreError("no features in the cache hold all of its clips")
     values, times = load_features([store], keys)
-    return Features(
-        values=values,
-        pts_seconds=times,
-        clip_ids=[clip.clip_id for clip in clips],
-        labels=[clip.label for clip in clips],
-        groups=[clip.group for clip in clips],
-    )
+    return Features.of_clips(clips, values=values, pts_seconds=times)
 
 
 def _own_first(record: Record, cache: Cache) -> list[Store]:

@@ -255,10 +255,9 @@ def gather(records: Sequence[Record]) -> list[Model]:
         Models by split rule in the order given, but splits that say they leak after those that do not; within one by
         mean validation accuracy, best first.
     """
-    groups: dict[str, Sequence[Record]] = {}
+    groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        key = canonical_json(record.settings)
-        groups[key] = [*groups.get(key, ()), record]
+        groups[canonical_json(record.settings)].append(record)
     leaky = {record.split for record in records if any(map(says_leak, record.notes))}
     splits = sorted(dict.fromkeys(record.split for record in records), key=lambda split: split in leaky)
     groups = {key: _whole(group) for key, group in groups.items()}
