@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fitrec_cache.backbone import Backbone
-from fitrec_cache.cache import HeldClip
 from fitrec_cache.clips import Clip
 from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash, file_stamp
 from fitrec_cache.errors import VideoError
@@ -91,25 +89,24 @@ class Ahead:
     def __exit__(self, *exc: object) -> None:
         self._stack.close()  # the decoders first, so that no thread waits for them any more
 
-    def hashes(self, clips: Iterable[Clip], held: Mapping[str, HeldClip]) -> Iterator[Hashed]:
-        """Yield clips in order with their content's hash; those without a file take it from what the cache holds."""
+    def hashes(self, clips: Iterable[Clip], known: Callable[[str], str]) -> Iterator[Hashed]:
+        """Yield clips in order with their content's hash, which ``known`` gives of the ids of those without a file."""
         queue: deque[Future[Hashed]] = deque()
         for clip in clips:
-            queue.append(self._hashing.submit(self._hash, clip, held))
+            queue.append(self._hashing.submit(self._hash, clip, known))
             if len(queue) > 2 * self.distance:
                 yield queue.popleft().result()
         while queue:
             yield queue.popleft().result()
 
-    def _hash(self, clip: Clip, held: Mapping[str, HeldClip]) -> Hashed:
+    def _hash(self, clip: Clip, known: Callable[[str], str]) -> Hashed:
         path = clip.path
         if path is None:
-            return Hashed(clip, held[clip.clip_id].video_sha256)
+            return Hashed(clip, known(clip.clip_id))
         try:
             with self._timed("hash", time.perf_counter):
                 stamp = file_stamp(path)
-                key = sys.intern(content_hash(path))  # every store has it too
-                return Hashed(clip, key, stamp=stamp)
+                return Hashed(clip, content_hash(path), stamp=stamp)
         except VideoError as error:
             return Hashed(clip, "", problem=str(error))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from fitrec_cache.clips import NO_COLUMNS
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, unknown_name
-from fitrec_cache.files import canonical_json, digest, parse_json, write_json
-from fitrec_cache.store import FORMAT_VERSION, SCHEMAS, Arrays, Store, find_stores, open_root, text_column, text_values
+from fitrec_cache.files import canonical_json, digest, parse_json, write_atomic
+from fitrec_cache.store import FORMAT_VERSION, SCHEMAS, Arrays, Store, find_stores, open_root, text_column
 
 #: Larger settings than these are taken for mistakes, so that no file can ask for more memory than there is.
 MOST_SAMPLES = 1000
 MOST_PIXELS = 4320
+
+_COLUMNS = tuple(SCHEMAS["clips"])
 
 CLIPS_IDENTITY = {"format_version": FORMAT_VERSION, "what": "clips"}
 
@@ -58,32 +60,40 @@ class Cache:
 
     def clips(self) -> list[HeldClip]:
         """Return the clips known, sorted by name; the latest entry of each holds."""
-        if not len(self._clips):
-            return []
-        columns = self._clips.rows(self._clips.keys(), tuple(SCHEMAS["clips"]))
+        return sorted(self._entries(), key=lambda clip: clip.clip_id)
+
+    def _entries(self) -> Iterator[HeldClip]:
         try:
-            return self._entries(**{name: text_values(column) for name, column in columns.items()})
+            for part, columns in self._clips.texts():
+                yield from (_entry(part, *row) for row in zip(*(columns[c].tolist() for c in _COLUMNS), strict=True))
         except (TypeError, ValueError) as error:  # parts are checked when they are read
             raise StoreCorrupt(
                 f"{self.folder}/clips: an index holds entries that are none ({error}). Delete the index-*.h5 files "
                 "there: they are made again from the parts"
             ) from error
 
-    def _entries(self, **columns: list[str]) -> list[HeldClip]:
-        texts = (columns[name] for name in ("key", "video_sha256", "label", "group", "extra", "problem"))
-        held = [
-            HeldClip(
-                clip_id=sys.intern(k),
-                video_sha256=sys.intern(v),
-                label=sys.intern(lab),
-                group=sys.intern(g) if g else None,
-                extra=dict(parse_json(e)) or NO_COLUMNS,
-                problem=p,
-                since=self._clips.part_of(k),
-            )
-            for k, v, lab, g, e, p in zip(*texts, strict=True)
-        ]
-        return sorted(held, key=lambda clip: clip.clip_id)
+    def clip(self, clip_id: str) -> HeldClip | None:
+        """Return the latest entry of a clip; None of one that is not known."""
+        return self._known(clip_id) if clip_id in self._clips else None
+
+    def _known(self, clip_id: str) -> HeldClip:
+        row = self._clips.row(clip_id)
+        return _entry("", *(bytes(row[name]) for name in _COLUMNS))
+
+    def content_of(self, clip_id: str) -> str:
+        """Return the sha256 of a known clip's video; raises StoreError of one that is not known."""
+        return self._known(clip_id).video_sha256
+
+    def same_content(self) -> list[list[HeldClip]]:
+        """Return the usable clips whose videos are the same to the byte, those of one content together."""
+        hashes = np.fromiter((hash(c.video_sha256) for c in self._entries() if not c.problem), dtype=np.int64)
+        values, counts = np.unique(hashes, return_counts=True)
+        repeated = set(values[counts > 1].tolist())  # most often none: no table of all contents is kept for them
+        same: dict[str, list[HeldClip]] = {}
+        for clip in self._entries() if repeated else ():
+            if not clip.problem and hash(clip.video_sha256) in repeated:
+                same.setdefault(clip.video_sha256, []).append(clip)
+        return [clips for clips in same.values() if len(clips) > 1]
 
     def write_clips(self, clips: Sequence[HeldClip]) -> None:
         """Commit clips as one part."""
@@ -104,7 +114,7 @@ class Cache:
             StoreError: If it cannot be written.
         """
         if not (path := self._unfinished(clips)).exists():
-            write_json(path, {"clips": sorted(clips)})
+            write_atomic(path, canonical_json({"clips": sorted(clips)}).encode())
 
     def finish(self, clips: Collection[str]) -> None:
         """Take back what :meth:`begin` noted of the same clips."""
@@ -158,6 +168,20 @@ class Cache:
                     f"{store.folder}/identity.json is damaged: {reason}. Run `fitrec-cache check --repair`"
                 )
         return found
+
+
+def _entry(part: str, *texts: bytes) -> HeldClip:
+    """Return the entry that a row of ``_COLUMNS`` is."""
+    clip_id, video, label, group, extra, problem = (text.decode() for text in texts)
+    return HeldClip(
+        clip_id=clip_id,
+        video_sha256=video,
+        label=sys.intern(label),
+        group=sys.intern(group) or None,
+        extra=dict(parse_json(extra)) or NO_COLUMNS,
+        problem=problem,
+        since=part,
+    )
 
 
 def _names(path: Path) -> set[str]:

@@ -222,15 +222,18 @@ def _walk(folder: Path) -> tuple[list[Clip], list[str]]:
     if without := sorted(_top_folders(folder) - {name.split("/")[0] for name in inside}):
         which = "1 class folder holds" if len(without) == 1 else f"{len(without)} class folders hold"
         notes.append(f"{which} no video: {_some(list(map(plain_text, without)))}")
-    clips = {}
+    odd = {name: shown for name in inside if (shown := plain_text(name)) != name}
+    taken = set(inside) if odd else set()
+    clips = []
     for name in inside:
-        shown = plain_text(name)
-        if len(shown) > _LONGEST_ID or shown in clips:
+        shown = odd.get(name, name)
+        if len(shown) > _LONGEST_ID or (name in odd and shown in taken):
             notes.append(f"skipped {shown[:60]}..: its name is too long or is that of another; rename it")
-        else:
-            clip = _clip(shown, folder, shown.split("/")[0])
-            clips[shown] = clip if shown == name else replace(clip, file=name)
-    return list(clips.values()), notes
+            continue
+        taken |= {shown} if odd else set()
+        clip = _clip(shown, folder, shown.split("/")[0])
+        clips.append(clip if shown == name else replace(clip, file=name))
+    return clips, notes
 
 
 def _top_folders(folder: Path) -> set[str]:

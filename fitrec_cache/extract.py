@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
@@ -335,8 +335,7 @@ class _Run:
         for store, model in zip(self.stores, models, strict=True):
             self.notes += _new_features(cache, store)
             store.write_origin(store.origin() | {"weights": model.origin()["weights"]})  # they may have moved
-        self.held = {c.clip_id: c for c in cache.clips()}
-        self.first_with: dict[str, Clip] = {}
+        self.coming: dict[str, Clip] = {}  # by content: clips on their way, and those that failed
         self.rows = self._new_rows()
         self.done = self.reused = 0
         self.failed: list[FailedClip] = []
@@ -367,28 +366,22 @@ class _Run:
                         if self.rows.pending() >= COMMIT_CLIPS or time.monotonic() - self.rows.since > COMMIT_SECONDS:
                             self.commit()
                     self.commit()
-            self._settle_names(clips)
+            self._settle_names()
         finally:
             self.commit()
             self.turns.close()
         if ahead.decodes:
             self.cache.finish(self.asked)
 
-    def _settle_names(self, clips: Sequence[Clip]) -> None:
+    def _settle_names(self) -> None:
         """Of several clips of one content, let the first by name be written last, which is the one that counts."""
-        count = Counter(held.video_sha256 for held in self.held.values() if not held.problem)
-        same: dict[str, list[str]] = {key: [] for key, n in count.items() if n > 1}
-        if not same:
-            return
-        since = {held.clip_id: held.since for held in self.cache.clips()}
-        for held in self.held.values():
-            if held.video_sha256 in same and not held.problem:
-                same[held.video_sha256].append(held.clip_id)
-        asked = {clip.clip_id for clip in clips}
-        for names in same.values():
-            first = min(asked.intersection(names), default=None)
-            if first is not None and since[first] < max(since[name] for name in names):
-                self.rows.clips.append(self.held[first])
+        same = self.cache.same_content()
+        asked = set(self.asked) if same else set()
+        for held in same:
+            clips = sorted((clip for clip in held if clip.clip_id in asked), key=lambda clip: clip.clip_id)
+            if clips and clips[0].since < max(clip.since for clip in held):
+                self.rows.clips.append(clips[0])
+            self.notes += [_same_content(clips[0], other) for other in clips[1:]]
 
     def _more(self, bar: Any) -> bool:
         """Say whether clips are left; wait, and show it, while other processes have claimed all that are."""
@@ -400,7 +393,7 @@ class _Run:
     def _tasks(self, clips: Iterable[Clip], ahead: Ahead) -> Iterator[_Task]:
         """Yield tasks in order while later clips are made ready, or in turns with that."""
         queue: deque[_Task] = deque()
-        coming = ahead.hashes(clips, self.held)
+        coming = ahead.hashes(clips, self.cache.content_of)
         while True:
             with self._timed("wait for files"):
                 hashed = next(coming, None)
@@ -430,22 +423,14 @@ class _Run:
         clip, key = hashed.clip, hashed.key
         if hashed.problem:
             return _Task(clip, key, problem=hashed.problem)
-        first = self.first_with.setdefault(key, clip)
-        if first is not clip:
-            one, other = sorted((first, clip), key=lambda c: c.clip_id)
-            classes = (
-                f", but is of class {other.label}, not {one.label}: training takes it for {one.label}, remove the "
-                "wrong one"
-            )
-            note = f"{other.clip_id} has the same content as {one.clip_id}"
-            self.notes.append(note + classes * (one.label != other.label))
-            return _Task(clip, key)
         todo = self._todo(key)
-        if key in self.frames and not todo:
+        has_frames = key in self.frames or key in self.rows.frames
+        if key in self.coming or (has_frames and not todo):
             return _Task(clip, key)
-        if key not in self.frames and not ahead.decodes:
+        if not has_frames and not ahead.decodes:
             problem = "its frames are not in the cache: give VIDEOS to decode it again" if todo else ""
             return _Task(clip, key, problem=problem)
+        self.coming[key] = clip
         return _Task(clip, key, coming=ahead.submit(hashed, todo))
 
     def _todo(self, key: str) -> list[int]:
@@ -460,8 +445,10 @@ class _Run:
                 problem = prepared
             else:
                 problem, worked = self._embed(task.key, prepared)
+            if not problem:
+                del self.coming[task.key]
         elif not problem and self._todo(task.key):
-            problem = f"same content as {self.first_with[task.key].clip_id}, which failed"
+            problem = f"same content as {self.coming[task.key].clip_id}, which failed"
         if problem:
             self.failed.append(FailedClip(clip_id=task.clip.clip_id, path=str(task.clip.path or ""), reason=problem))
         else:
@@ -496,13 +483,13 @@ class _Run:
             extra=clip.extra,
             problem=problem,
         )
-        before = self.held.get(clip.clip_id)
+        with self._timed("write"):
+            before = self.cache.clip(clip.clip_id)
         if problem and before is not None and not before.problem:
             return  # what is stored of it stays usable
         if before is not None and before.video_sha256 != entry.video_sha256:
             self.notes.append(f"{clip.clip_id} has other content than before: it takes the place of the earlier video")
         if before != entry:
-            self.held[clip.clip_id] = entry
             self.rows.clips.append(entry)
 
     def commit(self) -> None:
@@ -525,7 +512,6 @@ class _Run:
             self.done += rows.done
             self.rows = self._new_rows()  # what an interruption leaves in the old ones is written by the next commit
             self.turns.committed()
-            self.refresh()
             for store in (self.frames, *self.stores):
                 store.write_index()
             self.cache.write_index()
@@ -551,6 +537,16 @@ class _Run:
 
     def _timed(self, stage: str) -> _Timer:
         return _Timer(self.stages, stage)
+
+
+def _same_content(first: HeldClip, other: HeldClip) -> str:
+    note = f"{other.clip_id} has the same content as {first.clip_id}"
+    if other.label == first.label:
+        return note
+    return (
+        f"{note}, but is of class {other.label}, not {first.label}: training takes it for {first.label}, remove the "
+        "wrong one"
+    )
 
 
 class _Timer:

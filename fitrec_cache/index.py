@@ -1,7 +1,7 @@
-"""An index of a store's parts, so that opening a store with thousands of them reads one file.
+"""Indexes of a store's parts, so that opening a store with thousands of them reads a few files.
 
-It is derived: what it says of a part cannot change, for a part's name carries its sha256. Without it, or where it is
-damaged, the parts themselves are read. Layout: docs/format.md.
+They are derived: what an index says of a part cannot change, for a part's name carries its sha256. Where none is sound,
+the parts themselves are read. Layout: docs/format.md.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +22,26 @@ from fitrec_cache.files import write_atomic
 
 INDEX = re.compile(r"index-(\d{20})-([0-9a-f]{32})\.h5")
 
-#: An index is written when this many parts, and a quarter of those that it lists, are not in it.
+#: An index is written when this many parts are in none: each lists so many, so that writing one never costs more.
 FEWEST_PARTS = 64
 
 Columns = dict[str, NDArray[np.bytes_]]
 
 
-def indexed(folder: Path, names: set[str], head: Mapping[str, Any]) -> tuple[dict[str, Columns], set[str]]:
-    """Read the newest sound index of a folder.
+def parts_in(path: Path, head: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Columns]:
+    """Read columns from an index.
 
     Args:
-        folder: Of the store.
-        names: Files in the folder.
+        path: The index.
         head: Attributes that an index of this store has.
+        columns: Text columns that are wanted.
 
     Returns:
-        For each part that the index lists and that is there, its text columns; and the names of all index files.
+        For each part that the index lists these columns; nothing where it is gone or not sound.
     """
-    found = {n for n in names if INDEX.fullmatch(n)}
-    for name in sorted(found, reverse=True):
-        with contextlib.suppress(OSError, hdf5.Unreadable, ValueError):
-            parts = _read(folder / name, head)
-            return {part: columns for part, columns in parts.items() if part in names}, found
-    return {}, found
+    with contextlib.suppress(OSError, hdf5.Unreadable, ValueError):
+        return _read(path, head, columns)
+    return {}
 
 
 def index_problem(path: Path) -> str:
@@ -59,12 +56,11 @@ def index_problem(path: Path) -> str:
     return "" if sound else "damaged: its bytes are not those that were written"
 
 
-def _read(path: Path, head: Mapping[str, Any]) -> dict[str, Columns]:
+def _read(path: Path, head: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Columns]:
     data = path.read_bytes()
     match = INDEX.fullmatch(path.name)
     if match is None or hashlib.sha256(data).hexdigest()[:32] != match[2]:
         raise ValueError("not the bytes that were written")
-    columns = str(head["columns"]).split()
     attributes, arrays = hdf5.decode(data, {"part": ("S", 1), "end": ("i", 1)} | dict.fromkeys(columns, ("S", 1)))
     if {k: attributes.get(k) for k in head} != dict(head):
         raise ValueError("of another store")
@@ -76,19 +72,19 @@ def _read(path: Path, head: Mapping[str, Any]) -> dict[str, Columns]:
     }
 
 
-def write_index(folder: Path, parts: Mapping[str, Columns], head: Mapping[str, Any], old: set[str]) -> str:
-    """Write an index of parts and remove the ones that it takes the place of; return its name."""
-    columns = str(head["columns"]).split()
+def write_index(folder: Path, parts: Mapping[str, Columns], head: Mapping[str, Any]) -> str:
+    """Write an index of parts; return its name.
+
+    Raises:
+        StoreError: If it cannot be written.
+    """
     names = sorted(parts)
     arrays: dict[str, NDArray[Any]] = {
         "part": np.array([n.encode() for n in names]),
         "end": np.cumsum([len(parts[n]["key"]) for n in names], dtype=np.int64),
-        **{c: np.concatenate([parts[n][c] for n in names]) for c in columns},
+        **{c: np.concatenate([parts[n][c] for n in names]) for c in str(head["columns"]).split()},
     }
     data = hdf5.encode(arrays, head)
     name = f"index-{time.time_ns():020d}-{hashlib.sha256(data).hexdigest()[:32]}.h5"
     write_atomic(folder / name, data)
-    for other in old:
-        with contextlib.suppress(OSError):  # gone already, or not ours to remove: it is not read any more
-            (folder / other).unlink(missing_ok=True)
     return name

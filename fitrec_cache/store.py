@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
-import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from fitrec_cache import hdf5
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError
 from fitrec_cache.files import TEMPORARY, canonical_json, digest, make_folder, parse_json, write_atomic, write_json
-from fitrec_cache.index import FEWEST_PARTS, Columns, indexed, write_index
+from fitrec_cache.index import FEWEST_PARTS, INDEX, Columns, parts_in, write_index
+from fitrec_cache.keymap import KeyMap
 
 FORMAT_VERSION = 1
 
@@ -26,6 +27,9 @@ FORMAT_VERSION = 1
 MARKER = "cache.json"
 
 _PART = re.compile(r"part-(\d{20})-([0-9a-f]{32})\.h5")
+
+#: Two changes of a folder that are further apart than this have different times on any file system; in nanoseconds.
+_COARSEST_CLOCK = 3_000_000_000
 
 #: Datasets of a part by kind of store: dtype kinds and number of axes. All but ``jpeg_bytes`` have one row a clip.
 SCHEMAS: dict[str, dict[str, tuple[str, int]]] = {
@@ -72,29 +76,44 @@ class Store:
         self.kind = kind
         self.identity = dict(identity)
         self._digest = digest(identity)
-        #: Text columns of each part that was seen: its keys, and of clips all.
-        self._columns: dict[str, Columns] = {}
-        self._latest = 0  # time in the name of the newest part that was seen
-        self._indexed = 0
+        self._text_columns = tuple(SCHEMAS["clips"]) if kind == "clips" else ("key",)
+        self._parts: dict[str, int] = {}  # by name their numbers, in the order in which they were seen
+        self._names: list[str] = []  # by number
+        self._newest = ""
+        self._where = KeyMap()
+        self._changed = 0  # when the folder last changed, if what changed it was surely seen
         self._indexes: set[str] = set()
-        #: The part that holds each key. Its row is looked up when it is asked for: one less object a clip.
-        self._where: dict[str, str] = {}
-        self._last: tuple[str, Arrays, dict[str, int]] | None = None
+        self._unlisted: dict[str, Columns] = {}  # the columns, for the next index, of parts that are in none
+        self._last: tuple[str, Arrays] | None = None
         self.refresh()
 
     def __len__(self) -> int:
         return len(self._where)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._where
+        return isinstance(key, str) and self._where.find(_bytes(key)) is not None
 
     def keys(self) -> list[str]:
-        """Return all keys, in the order in which they were first committed."""
-        return list(self._where)
+        """Return all keys, in the order of the parts that hold them."""
+        by_part = {name: columns["key"] for name, columns in self.texts()}
+        return [key for name in sorted(by_part) for key in text_values(by_part[name])]
 
-    def part_of(self, key: str) -> str:
-        """Return the name of the part that holds a key; names grow with time."""
-        return self._where[key]
+    def texts(self) -> Iterator[tuple[str, Columns]]:
+        """Yield the name of each part, which grows with time, and its keys, of clips all text columns.
+
+        Rows whose key a later part has again are left out.
+        """
+        places = self._where.places()
+        ends = np.searchsorted(places[:, 0], np.arange(len(self._names)), side="right").tolist()
+        numbered = zip(self._names, pairwise([0, *ends]), strict=True)
+        rows = {name: places[start:end, 1] for name, (start, end) in numbered if start < end}
+        for index in sorted(self._indexes):
+            for name, columns in parts_in(self.folder / index, self._index_head(), self._text_columns).items():
+                if name in rows and name not in self._unlisted and rows[name][-1] < len(columns["key"]):
+                    yield name, _of_rows(columns, rows.pop(name))
+        for name in sorted(rows):
+            columns = self._unlisted[name] if name in self._unlisted else self._read_columns(self.folder / name)
+            yield name, _of_rows(columns, rows[name])
 
     def part_paths(self) -> list[Path]:
         """Return the committed parts, oldest first."""
@@ -105,46 +124,53 @@ class Store:
     def refresh(self) -> None:
         """Take in parts that were committed since the last look, by this process or by others."""
         try:
+            changed, now = self.folder.stat().st_mtime_ns, time.time_ns()
+            if changed == self._changed:
+                return
             names = set(os.listdir(self.folder))  # noqa: PTH208 - thousands of names, no paths
         except (FileNotFoundError, NotADirectoryError):
             return
-        known: dict[str, Columns] = {}
-        if not self._columns:
-            known, self._indexes = indexed(self.folder, names, self._index_head())
-            self._indexed = len(known)
-        for name in sorted(n for n in names - self._columns.keys() if _PART.fullmatch(n)):
-            try:
-                self._take(name, known[name])
-            except (KeyError, UnicodeDecodeError):  # not indexed, or by an index that is no good
-                self._take(name, self._read_columns(self.folder / name))
+        self._changed = changed if now - changed > _COARSEST_CLOCK else 0
+        for index in sorted(n for n in names - self._indexes if INDEX.fullmatch(n)):
+            self._indexes.add(index)
+            for name, columns in parts_in(self.folder / index, self._index_head(), ("key",)).items():
+                if name in names and name not in self._parts:
+                    with contextlib.suppress(UnicodeDecodeError):  # of an index that is no good
+                        self._take(name, columns["key"])
+                self._unlisted.pop(name, None)
+        for name in sorted(n for n in names - self._parts.keys() if _PART.fullmatch(n)):
+            columns = self._read_columns(self.folder / name)
+            self._take(name, columns["key"])
+            self._unlisted[name] = columns
 
-    def _take(self, part: str, columns: Columns) -> None:
-        self._columns[part] = columns
-        self._latest = max(self._latest, int(part.split("-")[1]))
-        self._where |= {sys.intern(key): part for key in text_values(columns["key"])}  # stores share keys
-
-    def _rows_of(self, part: str) -> dict[str, int]:
-        """Return the row of each key of a part; of a key that it has twice the later."""
-        return {key: row for row, key in enumerate(text_values(self._columns[part]["key"]))}
+    def _take(self, part: str, keys: NDArray[np.bytes_]) -> None:
+        text_values(keys)  # raises where one is no text
+        self._parts[part] = number = len(self._names)
+        self._names.append(part)
+        is_newest = part > self._newest
+        for row, key in enumerate(keys.tolist()):
+            if not is_newest and (place := self._where.find(key)) and self._names[place[0]] > part:
+                continue  # what was committed last counts, whatever was seen first
+            self._where.put(key, (number, row))
+        self._newest = max(self._newest, part)
 
     def _read_columns(self, path: Path) -> Columns:
         keys = _read_keys(path, self.kind, self._digest)
         return read_part(path, self.kind, self._digest) if self.kind == "clips" else keys
 
     def _index_head(self) -> dict[str, int | str]:
-        columns = " ".join(SCHEMAS["clips"]) if self.kind == "clips" else "key"
         head: dict[str, int | str] = {"format_version": FORMAT_VERSION, "kind": f"index of {self.kind}"}
-        return head | {"identity_sha256": self._digest, "columns": columns}
+        return head | {"identity_sha256": self._digest, "columns": " ".join(self._text_columns)}
 
     def write_index(self) -> None:
-        """Write an index of the parts if there are many without; whoever opens the store next reads that instead.
+        """Write an index of parts if many are in none; whoever opens the store next reads that instead.
 
         Raises:
             StoreError: If it cannot be written.
         """
-        if len(self._columns) - self._indexed >= max(FEWEST_PARTS, self._indexed // 4):
-            self._indexes = {write_index(self.folder, self._columns, self._index_head(), self._indexes)}
-            self._indexed = len(self._columns)
+        if len(self._unlisted) >= FEWEST_PARTS:
+            self._indexes.add(write_index(self.folder, self._unlisted, self._index_head()))
+            self._unlisted = {}
 
     def write_part(self, arrays: Arrays) -> Path:
         """Commit rows as one new part; when this returns they are on disk and complete.
@@ -162,10 +188,12 @@ class Store:
         if not (self.folder / "identity.json").exists():
             write_json(self.folder / "identity.json", self.identity)
         data = _to_hdf5(arrays, self.kind, self.identity)
-        now = max(time.time_ns(), self._latest + 1)  # also where a clock was set back: what is written last counts
+        last = int(self._newest.split("-")[1]) if self._newest else 0
+        now = max(time.time_ns(), last + 1)  # also where a clock was set back: what is written last counts
         path = self.folder / f"part-{now:020d}-{hashlib.sha256(data).hexdigest()[:32]}.h5"
         write_atomic(path, data)
-        self._take(path.name, {name: arrays[name] for name in str(self._index_head()["columns"]).split()})
+        self._take(path.name, arrays["key"])
+        self._unlisted[path.name] = {name: arrays[name] for name in self._text_columns}
         return path
 
     def write_origin(self, origin: Mapping[str, Any]) -> None:
@@ -210,18 +238,18 @@ class Store:
             StoreError: If a key is not stored.
             StoreCorrupt: If a part is damaged.
         """
-        missing = [k for k in keys if k not in self._where]
+        missing = [k for k in keys if k not in self]
         if missing:
             raise StoreError(f"{len(missing)} of {len(keys)} clips are not in {self.folder}, such as {missing[0]}")
-        by_part: dict[str, list[int]] = {}
+        by_part: dict[str, list[tuple[int, int]]] = {}
         for position, key in enumerate(keys):
-            by_part.setdefault(self._where[key], []).append(position)
+            part, row = self._place(key)
+            by_part.setdefault(part, []).append((position, row))
         out: Arrays = {}
-        for part, positions in by_part.items():
-            whole = self.kind == "clips"  # all columns of clips were read when the part was first seen
-            arrays = self._columns[part] if whole else read_part(self.folder / part, self.kind, self._digest)
-            row_of = self._rows_of(part)
-            part_rows = [row_of[keys[position]] for position in positions]
+        for part, pairs in by_part.items():
+            positions, part_rows = map(list, zip(*pairs, strict=True))
+            arrays = read_part(self.folder / part, self.kind, self._digest)
+            self._check_keys(part, arrays, part_rows, [keys[position] for position in positions])
             for name in names:
                 if name not in out:
                     out[name] = np.empty((len(keys), *arrays[name].shape[1:]), arrays[name].dtype)
@@ -235,14 +263,36 @@ class Store:
         return out
 
     def _row_and_part(self, key: str) -> tuple[int, Arrays]:
-        if key not in self._where:
-            raise StoreError(f"{key} is not in {self.folder}")
+        name, row = self._place(key)
         # Neighbouring clips are neighbours on disk: one part kept is enough.
-        name, last = self._where[key], self._last  # threads may ask for different parts
+        last = self._last  # threads may ask for different parts
         if last is None or last[0] != name:
-            last = name, read_part(self.folder / name, self.kind, self._digest), self._rows_of(name)
+            last = name, read_part(self.folder / name, self.kind, self._digest)
             self._last = last
-        return last[2][key], last[1]
+        self._check_keys(name, last[1], [row], [key])
+        return row, last[1]
+
+    def _check_keys(self, part: str, arrays: Arrays, rows: list[int], keys: list[str]) -> None:
+        """Refuse an index that says of a part what it does not hold."""
+        if max(rows) >= len(arrays["key"]) or text_values(arrays["key"][rows]) != keys:
+            raise StoreCorrupt(
+                f"{self.folder}: an index says that {part} holds {keys[0]} where it does not. Delete the index-*.h5 "
+                "files there: they are made again from the parts"
+            )
+
+    def _place(self, key: str) -> tuple[str, int]:
+        """Return the name of the part that holds a key, and its row in it."""
+        if (place := self._where.find(_bytes(key))) is None:
+            raise StoreError(f"{key} is not in {self.folder}")
+        return self._names[place[0]], place[1]
+
+
+def _of_rows(columns: Columns, rows: NDArray[np.int32]) -> Columns:
+    return {name: column[rows] for name, column in columns.items()}
+
+
+def _bytes(key: str) -> bytes:
+    return key.encode(errors="surrogatepass")  # of a name that is no text: not here, as nothing of it can be
 
 
 def _to_hdf5(arrays: Arrays, kind: str, identity: Mapping[str, Any]) -> bytes:

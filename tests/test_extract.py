@@ -139,7 +139,9 @@ def test_a_renamed_clip_is_not_decoded_again(run, videos, inline, tmp_path):
     assert clips["Squat/v_Squat_g07_c01.avi"].group == "Squat_g07"
 
 
-def test_the_same_content_twice_is_decoded_once_and_named(run, videos, inline, tmp_path):
+@pytest.mark.parametrize("on_their_way", [1, 64])
+def test_the_same_content_twice_is_decoded_once_and_named(run, videos, inline, tmp_path, monkeypatch, on_their_way):
+    monkeypatch.setattr("fitrec_cache.ahead._MOST_CLIPS", on_their_way)  # with 1 the first is ready, not yet committed
     shutil.copy(videos / "Hop" / "v_Hop_g01_c01.avi", videos / "Squat" / "copy.avi")
     report = run()
     assert report.clips == 5

@@ -8,6 +8,7 @@ import pytest
 from fitrec_cache import index, store
 from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.check import check
+from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.store import Store, text_column
 
 IDENTITY = {"what": "a test"}
@@ -74,20 +75,60 @@ def test_an_index_saves_reading_the_parts_it_lists(tmp_path, reads):
     assert len(indexes(tmp_path)) == 1
 
 
-def test_it_is_written_when_many_parts_are_new_and_replaces_the_last(tmp_path):
+def test_one_is_written_of_the_parts_that_are_in_none_when_they_are_many(tmp_path, reads):
     made = fill(tmp_path, range(3))
     made.write_index()
     assert indexes(tmp_path) == []
     made = fill(tmp_path, range(3, 40))
     made.write_index()
     (first,) = indexes(tmp_path)
-    made = fill(tmp_path, range(40, 49))
+    made = fill(tmp_path, range(40, 43))
     made.write_index()
-    assert indexes(tmp_path) == [first]  # 9 new beside 40: less than a quarter
-    made = fill(tmp_path, [49])
+    assert indexes(tmp_path) == [first]
+    made = fill(tmp_path, [43])
     made.write_index()
-    (second,) = indexes(tmp_path)
-    assert second.name > first.name
+    _, second = indexes(tmp_path)
+    listed = index.parts_in(second, {"columns": "key"}, ("key",))
+    assert [columns["key"].tolist() for columns in listed.values()] == [
+        [b"%d" % (2 * n), b"%d" % (2 * n + 1)] for n in range(40, 44)
+    ]
+    reads.clear()
+    assert opened(tmp_path).keys() == [str(n) for n in range(88)]
+    assert reads == []
+
+
+def test_what_another_process_indexed_is_not_indexed_again(tmp_path):
+    ours = fill(tmp_path, range(4))
+    theirs = opened(tmp_path)
+    theirs.write_index()
+    ours.refresh()
+    ours.write_index()
+    assert len(indexes(tmp_path)) == 1
+
+
+def test_of_a_key_that_two_indexes_list_the_later_part_holds(tmp_path):
+    for n in range(2):
+        made = opened(tmp_path)
+        for k in range(4):
+            made.write_part(part(str(k)) | {"features": np.full((1, 1, 1), n, dtype=np.float16)})
+        made.write_index()
+    one, _other = indexes(tmp_path)
+    one.rename(tmp_path / f"index-{10**19:020d}-{one.name[27:]}")  # as by a process whose clock is ahead
+    found = opened(tmp_path)
+    assert found.keys() == ["0", "1", "2", "3"]
+    assert len(found) == 4
+    assert {float(found.row(str(k))["features"][0, 0]) for k in range(4)} == {1.0}
+
+
+def test_an_index_that_puts_keys_where_they_are_not_is_found_out(tmp_path):
+    made = fill(tmp_path, range(4))
+    names = sorted(made.part_paths())
+    wrong = {path.name: {"key": text_column([f"x{n}", f"y{n}"])} for n, path in enumerate(names)}
+    index.write_index(tmp_path, wrong, made._index_head())
+    found = opened(tmp_path)
+    for read in (lambda: found.row("x1"), lambda: found.rows(["y2"], ("features",))):
+        with pytest.raises(StoreCorrupt, match=r"an index says that .* holds .* where it does not. Delete the index"):
+            read()
 
 
 def damaged(path):
@@ -116,7 +157,7 @@ def test_without_a_sound_index_the_parts_are_read(tmp_path, reads, change):
 def test_a_part_that_is_gone_is_not_believed(tmp_path):
     made = fill(tmp_path, range(5))
     made.write_index()
-    (tmp_path / made.part_of("4")).unlink()
+    made.part_paths()[2].unlink()
     assert opened(tmp_path).keys() == ["0", "1", "2", "3", "6", "7", "8", "9"]
 
 

@@ -438,3 +438,22 @@ def test_a_read_only_folder_gives_a_store_error(store):
         store.write_part(features("b"))
     store.folder.chmod(0o700)
     assert Store(store.folder, "features", IDENTITY).keys() == ["a"]
+
+
+def test_a_folder_in_which_nothing_changed_is_not_listed_again(store, monkeypatch):
+    store.write_part(features("a"))
+    listed = []
+    names = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: listed.append(folder) or names(folder))
+    store.refresh()
+    store.refresh()
+    assert len(listed) == 2  # so soon after a change another one may have the same time
+    os.utime(store.folder, ns=(0, time.time_ns() - 60 * 10**9))
+    store.refresh()
+    store.refresh()
+    assert len(listed) == 3
+    Store(store.folder, "features", IDENTITY).write_part(features("b"))
+    listed.clear()
+    store.refresh()
+    assert "b" in store
+    assert len(listed) == 1
