@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from fitrec_cache.container import Damage, nominal_rate, sound_frames, video_stream
 from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.jpeg import encode_frame
-from fitrec_cache.video import picture
+from fitrec_cache.video import Converter
 from fitrec_cache.windows import Windows
 
 #: A network that is silent for longer, in seconds, is given up.
@@ -122,6 +122,7 @@ class Stream:
         self._damage, self._late = Damage(), 0
         self._source, self._shown = source, without_password(source.name)
         self._size: tuple[int, int] | None = None
+        self._converters: dict[int, Converter] = {}
         silence = SILENCE if _SCHEME.match(source.name) else None
         try:
             self._container = av.open(
@@ -199,7 +200,9 @@ class Stream:
         self._size = self._size or size
         if size != self._size:
             raise VideoError(f"{self._shown}: the picture size changes from {self._size} to {size}")
-        return {side: encode_frame(picture(frame, self._stream, side)) for side in short_sides}
+        for side in set(short_sides) - self._converters.keys():
+            self._converters[side] = Converter(self._stream, side)
+        return {side: encode_frame(self._converters[side].picture(frame)) for side in short_sides}
 
     def _on_display(self) -> Iterator[tuple[Fraction, VideoFrame, Fraction]]:
         """Yield each frame with the times between which it is on display, from that of the first frame on."""

@@ -11,6 +11,7 @@ from typing import Any
 import av
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -114,7 +115,7 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int) -> DecodedClip
 
 def _decode(video: Video, indices: NDArray[np.int64], short_side: int) -> _Pass:
     """Decode every frame in order and convert those whose number is in ``indices``."""
-    wanted = set(indices.tolist())
+    wanted, converter = set(indices.tolist()), Converter(video.stream, short_side)
     seen = _Pass()
     for frame in sound_frames(video.stream.codec_context, video.packets(), seen.damage):
         number = len(seen.times)
@@ -123,7 +124,7 @@ def _decode(video: Video, indices: NDArray[np.int64], short_side: int) -> _Pass:
         seen.interlaced = seen.interlaced or bool(frame.interlaced_frame)
         seen.times.append(frame.time)
         if number in wanted:
-            seen.pictures[number] = picture(frame, video.stream, short_side)
+            seen.pictures[number] = converter.picture(frame)
     return seen
 
 
@@ -140,11 +141,11 @@ def _plan(video: Video, indices: NDArray[np.int64]) -> _Plan | None:
 def _decode_needed(video: Video, plan: _Plan, short_side: int) -> _Pass | None:
     """Decode a plan's stretches; None if one of them gives anything but the frames it must."""
     seen = _Pass(times=[float(t * video.time_base) for t in plan.times], verified=0)
-    packets = (p for p in video.packets() if p.size)
+    packets, converter = (p for p in video.packets() if p.size), Converter(video.stream, short_side)
     at = 0
     for stretch in plan.parts:
         part = islice(packets, stretch.start - at, stretch.stop - at)
-        if not _decode_stretch(video, part, stretch, seen, plan.numbers, short_side):
+        if not _decode_stretch(video, part, stretch, seen, plan.numbers, converter):
             return None
         at = stretch.stop
     return seen
@@ -171,7 +172,7 @@ def _decode_stretch(
     stretch: Stretch,
     seen: _Pass,
     numbers: Mapping[int, int],
-    short_side: int,
+    converter: Converter,
 ) -> bool:
     """Decode one stretch and keep its wanted frames; say whether it gave exactly the frames it must."""
     context = video.stream.codec_context
@@ -188,22 +189,35 @@ def _decode_stretch(
             seen.verified = (seen.verified or 0) + 1
             seen.interlaced = seen.interlaced or bool(frame.interlaced_frame)
             if frame.pts in numbers:
-                seen.pictures[numbers[frame.pts]] = picture(frame, video.stream, short_side)
+                seen.pictures[numbers[frame.pts]] = converter.picture(frame)
     except av.InvalidDataError:
         return False
     return next(expected, None) is None
 
 
-def picture(frame: VideoFrame, stream: VideoStream, short_side: int) -> NDArray[np.uint8]:
-    """Convert one frame to RGB ``(H, W, 3)``: scaled down if larger than wanted, square pixels, upright."""
-    ratio = stream.sample_aspect_ratio
-    width = frame.width * float(ratio) if ratio else float(frame.width)
-    scale = min(1.0, short_side / min(width, frame.height))
-    size = max(1, round(width * scale)), max(1, round(frame.height * scale))
-    coded: NDArray[Any] = frame.reformat(
-        width=size[0], height=size[1], format="rgb24", interpolation="BICUBIC"
-    ).to_ndarray()
-    return np.ascontiguousarray(_as_shown(coded, _display_matrix(frame)))
+class Converter:
+    """Turns frames of one stream into pictures, RGB: scaled down if larger than wanted, square pixels, upright.
+
+    Args:
+        stream: The stream, which knows the shape of its pixels.
+        short_side: The shorter side of a picture in pixels is at most this.
+    """
+
+    def __init__(self, stream: VideoStream, short_side: int) -> None:
+        self._stream, self._short_side = stream, short_side
+        self._scaler = VideoReformatter()  # one for all frames: to make one takes longer than to use it
+
+    def picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """Return one frame as a picture ``(H, W, 3)``."""
+        ratio = self._stream.sample_aspect_ratio
+        width = frame.width * float(ratio) if ratio else float(frame.width)
+        scale = min(1.0, self._short_side / min(width, frame.height))
+        size = max(1, round(width * scale)), max(1, round(frame.height * scale))
+        # One thread, as there is a decoder for every core; the same bits as with several.
+        coded: NDArray[Any] = self._scaler.reformat(
+            frame, width=size[0], height=size[1], format="rgb24", interpolation="BICUBIC", threads=1
+        ).to_ndarray()
+        return np.ascontiguousarray(_as_shown(coded, _display_matrix(frame)))
 
 
 def _display_matrix(frame: VideoFrame) -> NDArray[np.int32]:

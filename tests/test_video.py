@@ -197,6 +197,22 @@ def test_frames_shrink_to_the_short_side_and_are_never_enlarged(tmp_path, size, 
     assert numbers(clip) == eq1(4, 2)
 
 
+@pytest.mark.parametrize("short_side", [64, 96, 288])
+def test_each_frame_is_what_pyav_makes_of_it_alone(tmp_path, short_side):
+    path = write_video(tmp_path / "v.mp4", 20, width=160, height=96)
+    with av.open(str(path)) as container:
+        alone = [
+            frame.reformat(
+                width=round(160 * min(short_side, 96) / 96),
+                height=min(short_side, 96),
+                format="rgb24",
+                interpolation="BICUBIC",
+            ).to_ndarray()
+            for frame in container.decode(video=0)
+        ]
+    assert np.array_equal(read(path, short_side=short_side).frames, np.stack(alone)[frame_indices(20, samples=20)])
+
+
 def test_colours_are_rgb(tmp_path):
     clip = read(write_video(tmp_path / "v.mp4", 2), samples=1)
     red, blue = clip.frames[0, 5, 5], clip.frames[0, -5, -5]
