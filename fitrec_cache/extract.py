@@ -31,6 +31,9 @@ from fitrec_cache.turns import Turns
 COMMIT_CLIPS = 32
 COMMIT_SECONDS = 30.0
 
+#: Between two looks for what others committed so many times what the last one took: listing large folders takes long.
+_LOOK_PAUSE = 50
+
 _STAGES = ("compile", "wait for files", "wait for frames", "wait for others", "embed", "write")
 
 #: Short side in pixels; sources up to this are kept at their own size. Measured: docs/design.md.
@@ -335,6 +338,7 @@ class _Run:
         for store, model in zip(self.stores, models, strict=True):
             self.notes += _new_features(cache, store)
             store.write_origin(store.origin() | {"weights": model.origin()["weights"]})  # they may have moved
+        self.look_again = 0.0
         self.coming: dict[str, Clip] = {}  # by content: clips on their way, and those that failed
         self.rows = self._new_rows()
         self.done = self.reused = 0
@@ -517,9 +521,14 @@ class _Run:
             self.cache.write_index()
 
     def refresh(self) -> None:
-        """Take in what others committed meanwhile: it need not be done here."""
+        """Take in what others committed meanwhile, if that was not just done: it need not be done here."""
+        started = time.monotonic()
+        if started < self.look_again:
+            return
         for store in (self.frames, *self.stores):
             store.refresh()
+        ended = time.monotonic()
+        self.look_again = ended + _LOOK_PAUSE * (ended - started)
 
     def report(self, n_clips: int, seconds: float) -> ExtractReport:
         return ExtractReport(

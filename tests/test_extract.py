@@ -26,6 +26,7 @@ from fitrec_cache.features import distinct_clips, load_cached
 from fitrec_cache.info import info
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pixels import load_pixels
+from fitrec_cache.store import Store
 
 
 @pytest.fixture
@@ -485,6 +486,17 @@ def test_the_class_given_last_counts_and_each_content_once(run, videos, tmp_path
     assert len({c.video_sha256 for c in clips}) == len(clips)
     assert f"Zumba/{clip.name}" in [c.clip_id for c in clips]
     assert any("now of class Zumba" in n for n in notes)
+
+
+@pytest.mark.parametrize(("pause", "expected"), [(0, 4), (50, 1)])
+def test_where_looking_takes_long_it_is_done_less_often(run, monkeypatch, pause, expected):
+    looks = []
+    monkeypatch.setattr("fitrec_cache.extract.COMMIT_CLIPS", 1)
+    monkeypatch.setattr("fitrec_cache.extract._LOOK_PAUSE", pause)
+    refresh = Store.refresh
+    monkeypatch.setattr(Store, "refresh", lambda self: (looks.append(self.kind), time.sleep(0.1), refresh(self)))
+    assert run().done == 4
+    assert looks.count("features") == 1 + expected  # a store looks when it is opened; then before each block
 
 
 def test_the_report_says_where_the_time_went(run, monkeypatch):
