@@ -89,8 +89,8 @@ class Ahead:
     def __exit__(self, *exc: object) -> None:
         self._stack.close()  # the decoders first, so that no thread waits for them any more
 
-    def hashes(self, clips: Iterable[Clip], known: Callable[[str], str]) -> Iterator[Hashed]:
-        """Yield clips in order with their content's hash, which ``known`` gives of the ids of those without a file."""
+    def hashes(self, clips: Iterable[Clip], known: Mapping[str, str]) -> Iterator[Hashed]:
+        """Yield clips in order with their content's hash, which ``known`` has by clip id of those without a file."""
         queue: deque[Future[Hashed]] = deque()
         for clip in clips:
             queue.append(self._hashing.submit(self._hash, clip, known))
@@ -99,10 +99,10 @@ class Ahead:
         while queue:
             yield queue.popleft().result()
 
-    def _hash(self, clip: Clip, known: Callable[[str], str]) -> Hashed:
+    def _hash(self, clip: Clip, known: Mapping[str, str]) -> Hashed:
         path = clip.path
         if path is None:
-            return Hashed(clip, known(clip.clip_id))
+            return Hashed(clip, known[clip.clip_id])
         try:
             with self._timed("hash", time.perf_counter):
                 stamp = file_stamp(path)

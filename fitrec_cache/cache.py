@@ -74,19 +74,14 @@ class Cache:
 
     def clip(self, clip_id: str) -> HeldClip | None:
         """Return the latest entry of a clip; None of one that is not known."""
-        return self._known(clip_id) if clip_id in self._clips else None
-
-    def _known(self, clip_id: str) -> HeldClip:
+        if clip_id not in self._clips:
+            return None
         row = self._clips.row(clip_id)
         return _entry("", *(bytes(row[name]) for name in _COLUMNS))
 
-    def content_of(self, clip_id: str) -> str:
-        """Return the sha256 of a known clip's video; raises StoreError of one that is not known."""
-        return self._known(clip_id).video_sha256
-
     def same_content(self) -> list[list[HeldClip]]:
         """Return the usable clips whose videos are the same to the byte, those of one content together."""
-        hashes = np.fromiter((hash(c.video_sha256) for c in self._entries() if not c.problem), dtype=np.int64)
+        hashes = np.fromiter((hash(c.video_sha256) for c in self._entries()), dtype=np.int64)
         values, counts = np.unique(hashes, return_counts=True)
         repeated = set(values[counts > 1].tolist())  # most often none: no table of all contents is kept for them
         same: dict[str, list[HeldClip]] = {}
@@ -97,15 +92,16 @@ class Cache:
 
     def write_clips(self, clips: Sequence[HeldClip]) -> None:
         """Commit clips as one part."""
-        columns = {
-            "key": [c.clip_id for c in clips],
-            "video_sha256": [c.video_sha256 for c in clips],
-            "label": [c.label for c in clips],
-            "group": [c.group or "" for c in clips],
-            "extra": [canonical_json(dict(c.extra)) for c in clips],
-            "problem": [c.problem for c in clips],
-        }
-        self._clips.write_part({name: text_column(values) for name, values in columns.items()})
+        columns = zip(_COLUMNS, zip(*map(_texts, clips), strict=True), strict=True)
+        self._clips.write_part({name: text_column(values) for name, values in columns})
+
+    def holds(self, clip: HeldClip) -> bool:
+        """Say whether the latest entry of a clip is this one; sooner told than by :meth:`clip`, which reads a file."""
+        return self._clips.holds(_texts(clip))
+
+    def refresh(self) -> None:
+        """Take in entries of clips that others committed since the last look."""
+        self._clips.refresh()
 
     def begin(self, clips: Collection[str]) -> None:
         """Note that clips of these names are on their way, until :meth:`finish`.
@@ -168,6 +164,12 @@ class Cache:
                     f"{store.folder}/identity.json is damaged: {reason}. Run `fitrec-cache check --repair`"
                 )
         return found
+
+
+def _texts(clip: HeldClip) -> tuple[str, ...]:
+    """Return a clip's entry as a row of ``_COLUMNS``."""
+    extra = canonical_json(dict(clip.extra))
+    return clip.clip_id, clip.video_sha256, clip.label, clip.group or "", extra, clip.problem
 
 
 def _entry(part: str, *texts: bytes) -> HeldClip:

@@ -31,9 +31,6 @@ from fitrec_cache.turns import Turns
 COMMIT_CLIPS = 32
 COMMIT_SECONDS = 30.0
 
-#: Between two looks for what others committed so many times what the last one took: listing large folders takes long.
-_LOOK_PAUSE = 50
-
 _STAGES = ("compile", "wait for files", "wait for frames", "wait for others", "embed", "write")
 
 #: Short side in pixels; sources up to this are kept at their own size. Measured: docs/design.md.
@@ -185,9 +182,10 @@ def extract(
     keep_freed_memory()
     found = None if videos is None else find_clips(videos, root=root, lists=lists, classes=classes)
     there: Cache | None = None
+    known: dict[str, str] = {}
     if found is None:
-        there = Cache(cache)
-        clips, notes = _held_clips(there, classes, root, lists)
+        there, notes = Cache(cache), []
+        clips, known = _held_clips(there, classes, root, lists)
     else:
         clips, notes = list(found.clips), list(found.notes)
     models = _load_backbones(backbone, preset, precision, device, compile)
@@ -202,7 +200,7 @@ def extract(
     run = _Run(opened, frames, models, notes, stages={"start": time.perf_counter() - started})
     workers = None if videos is None else min(workers or os.cpu_count() or 1, len(clips))
     with Ahead(models, frames, workers=workers, clip_seconds=clip_seconds) as ahead:
-        run.work(clips, ahead, progress=progress)
+        run.work(clips, ahead, known, progress=progress)
     run.notes += _lost_classes(clips, run.failed)
     report = run.report(len(clips), time.perf_counter() - started)
     if report.done:
@@ -224,13 +222,15 @@ def _extraction(report: ExtractReport, models: Sequence[Backbone]) -> Extraction
 
 def _held_clips(
     cache: Cache, classes: str | None, root: Path | None, lists: Sequence[Path]
-) -> tuple[list[Clip], list[str]]:
+) -> tuple[list[Clip], dict[str, str]]:
+    """Return the usable clips of a cache, and their contents' hashes by clip id."""
     if classes or root or lists:
         raise UsageError("--classes, --root and --list choose among videos: give VIDEOS, or leave them out")
     held = [c for c in cache.clips() if not c.problem]
     if not held:
         raise UsageError(f"{cache.folder} holds no clips yet: give VIDEOS")
-    return [Clip(clip_id=c.clip_id, label=c.label, group=c.group, extra=c.extra) for c in held], []
+    clips = [Clip(clip_id=c.clip_id, label=c.label, group=c.group, extra=c.extra) for c in held]
+    return clips, {c.clip_id: c.video_sha256 for c in held}
 
 
 def _load_backbones(texts: Sequence[str], preset: str, precision: str, device: str, compiled: bool) -> list[Backbone]:
@@ -338,8 +338,7 @@ class _Run:
         for store, model in zip(self.stores, models, strict=True):
             self.notes += _new_features(cache, store)
             store.write_origin(store.origin() | {"weights": model.origin()["weights"]})  # they may have moved
-        self.look_again = 0.0
-        self.coming: dict[str, Clip] = {}  # by content: clips on their way, and those that failed
+        self.begun_with: dict[str, Clip] = {}  # by content: clips on their way, and those that failed
         self.rows = self._new_rows()
         self.done = self.reused = 0
         self.failed: list[FailedClip] = []
@@ -349,8 +348,11 @@ class _Run:
     def _new_rows(self) -> _Rows:
         return _Rows(features=[{} for _ in self.models])
 
-    def work(self, clips: Sequence[Clip], ahead: Ahead, *, progress: bool) -> None:
-        """Take every clip from video to features; commit what is finished, also when interrupted."""
+    def work(self, clips: Sequence[Clip], ahead: Ahead, known: Mapping[str, str], *, progress: bool) -> None:
+        """Take every clip from video to features; commit what is finished, also when interrupted.
+
+        ``known`` has the contents' hashes, by clip id, of clips without a file.
+        """
         self.beside, self.asked = ahead.busy, [clip.clip_id for clip in clips]
         bar = progress_bar(total=len(clips), unit="clip", what="extract", show=progress)
         self.turns = Turns(
@@ -363,7 +365,7 @@ class _Run:
         try:
             with bar:
                 while self._more(bar):
-                    for task in self._tasks(self.turns, ahead):
+                    for task in self._tasks(self.turns, ahead, known):
                         self._one(task)
                         self.turns.finished(task.clip)
                         bar.update()
@@ -394,13 +396,13 @@ class _Run:
         bar.set_postfix_str("", refresh=False)
         return left
 
-    def _tasks(self, clips: Iterable[Clip], ahead: Ahead) -> Iterator[_Task]:
+    def _tasks(self, clips: Iterable[Clip], ahead: Ahead, known: Mapping[str, str]) -> Iterator[_Task]:
         """Yield tasks in order while later clips are made ready, or in turns with that."""
         queue: deque[_Task] = deque()
-        coming = ahead.hashes(clips, self.cache.content_of)
+        hashes = ahead.hashes(clips, known)
         while True:
             with self._timed("wait for files"):
-                hashed = next(coming, None)
+                hashed = next(hashes, None)
             if hashed is None:
                 break
             queue.append(self._task(hashed, ahead))
@@ -414,12 +416,12 @@ class _Run:
 
     def _all_ready(self, tasks: Iterable[_Task]) -> Iterable[_Task]:
         """Return tasks once all of them are ready to be embedded; what is finished meanwhile is committed in time."""
-        coming = {task.coming for task in tasks if task.coming is not None}
-        while coming:
+        pending = {task.coming for task in tasks if task.coming is not None}
+        while pending:
             with self._timed("wait for frames"):
-                coming = wait(coming, timeout=COMMIT_SECONDS).not_done
+                pending = wait(pending, timeout=COMMIT_SECONDS).not_done
             self.turns.alive()
-            if coming and self.rows.pending():  # one clip that takes long shall not hold up others
+            if pending and self.rows.pending():  # one clip that takes long shall not hold up others
                 self.commit()
         return tasks
 
@@ -429,12 +431,12 @@ class _Run:
             return _Task(clip, key, problem=hashed.problem)
         todo = self._todo(key)
         has_frames = key in self.frames or key in self.rows.frames
-        if key in self.coming or (has_frames and not todo):
+        if key in self.begun_with or (has_frames and not todo):
             return _Task(clip, key)
         if not has_frames and not ahead.decodes:
             problem = "its frames are not in the cache: give VIDEOS to decode it again" if todo else ""
             return _Task(clip, key, problem=problem)
-        self.coming[key] = clip
+        self.begun_with[key] = clip
         return _Task(clip, key, coming=ahead.submit(hashed, todo))
 
     def _todo(self, key: str) -> list[int]:
@@ -450,9 +452,9 @@ class _Run:
             else:
                 problem, worked = self._embed(task.key, prepared)
             if not problem:
-                del self.coming[task.key]
+                del self.begun_with[task.key]
         elif not problem and self._todo(task.key):
-            problem = f"same content as {self.coming[task.key].clip_id}, which failed"
+            problem = f"same content as {self.begun_with[task.key].clip_id}, which failed"
         if problem:
             self.failed.append(FailedClip(clip_id=task.clip.clip_id, path=str(task.clip.path or ""), reason=problem))
         else:
@@ -487,14 +489,14 @@ class _Run:
             extra=clip.extra,
             problem=problem,
         )
-        with self._timed("write"):
-            before = self.cache.clip(clip.clip_id)
+        if self.cache.holds(entry):
+            return
+        before = self.cache.clip(clip.clip_id)
         if problem and before is not None and not before.problem:
             return  # what is stored of it stays usable
         if before is not None and before.video_sha256 != entry.video_sha256:
             self.notes.append(f"{clip.clip_id} has other content than before: it takes the place of the earlier video")
-        if before != entry:
-            self.rows.clips.append(entry)
+        self.rows.clips.append(entry)
 
     def commit(self) -> None:
         """Write finished clips: frames, then features, then the clips themselves. Done means committed."""
@@ -521,14 +523,10 @@ class _Run:
             self.cache.write_index()
 
     def refresh(self) -> None:
-        """Take in what others committed meanwhile, if that was not just done: it need not be done here."""
-        started = time.monotonic()
-        if started < self.look_again:
-            return
+        """Take in what others committed meanwhile: it need not be done here."""
+        self.cache.refresh()
         for store in (self.frames, *self.stores):
             store.refresh()
-        ended = time.monotonic()
-        self.look_again = ended + _LOOK_PAUSE * (ended - started)
 
     def report(self, n_clips: int, seconds: float) -> ExtractReport:
         return ExtractReport(

@@ -49,7 +49,7 @@ def index_problem(path: Path) -> str:
     match = INDEX.fullmatch(path.name)
     try:
         sound = match is not None and hashlib.sha256(path.read_bytes()).hexdigest()[:32] == match[2]
-    except FileNotFoundError:  # a writer put a newer one in its place just now
+    except FileNotFoundError:  # an older version of this program removed it just now
         return ""
     except OSError as error:
         return f"cannot be read ({error.strerror})"

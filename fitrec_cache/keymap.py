@@ -40,7 +40,10 @@ class KeyMap:
         digest = _digest(key)
         if (place := self._new.get(digest)) is not None:
             return place
-        return None if (row := self._sorted.row(digest)) is None else (int(row[0]), int(row[1]))
+        if (row := self._sorted.row(digest)) is None:
+            return None
+        part, number = row.tolist()  # both at once: another thread may be changing them
+        return part, number
 
     def put(self, key: bytes, place: Place) -> None:
         """Let a key have this place, and no longer the one that it had."""

@@ -28,8 +28,9 @@ MARKER = "cache.json"
 
 _PART = re.compile(r"part-(\d{20})-([0-9a-f]{32})\.h5")
 
-#: Two changes of a folder that are further apart than this have different times on any file system; in nanoseconds.
-_COARSEST_CLOCK = 3_000_000_000
+#: A folder whose time has not changed is believed to be unchanged for so many seconds: clocks of file systems are
+#: coarse, and on some a folder's time never changes.
+_LONGEST_TRUST = 2.0
 
 #: Datasets of a part by kind of store: dtype kinds and number of axes. All but ``jpeg_bytes`` have one row a clip.
 SCHEMAS: dict[str, dict[str, tuple[str, int]]] = {
@@ -81,7 +82,9 @@ class Store:
         self._names: list[str] = []  # by number
         self._newest = ""
         self._where = KeyMap()
-        self._changed = 0  # when the folder last changed, if what changed it was surely seen
+        self._rows = KeyMap()  # of clips: where each row lies, by all of its texts
+        self._changed = 0  # time of the folder when we last looked, or last changed it ourselves
+        self._looked = 0.0
         self._indexes: set[str] = set()
         self._unlisted: dict[str, Columns] = {}  # the columns, for the next index, of parts that are in none
         self._last: tuple[str, Arrays] | None = None
@@ -93,15 +96,20 @@ class Store:
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._where.find(_bytes(key)) is not None
 
+    def holds(self, texts: Sequence[str]) -> bool:
+        """Say of a store of clips whether the row that counts of a key has exactly these texts, the key first."""
+        place = self._rows.find(_joined([text.encode() for text in texts]))
+        return place is not None and place == self._where.find(texts[0].encode())
+
     def keys(self) -> list[str]:
         """Return all keys, in the order of the parts that hold them."""
         by_part = {name: columns["key"] for name, columns in self.texts()}
         return [key for name in sorted(by_part) for key in text_values(by_part[name])]
 
     def texts(self) -> Iterator[tuple[str, Columns]]:
-        """Yield the name of each part, which grows with time, and its keys, of clips all text columns.
+        """Yield for each part its name and its keys, of clips all text columns, in no certain order.
 
-        Rows whose key a later part has again are left out.
+        Rows whose key a later part has again are left out. Names of parts grow with time.
         """
         places = self._where.places()
         ends = np.searchsorted(places[:, 0], np.arange(len(self._names)), side="right").tolist()
@@ -123,32 +131,41 @@ class Store:
 
     def refresh(self) -> None:
         """Take in parts that were committed since the last look, by this process or by others."""
+        changed, looked = self._time_of_folder(), time.monotonic()
+        if changed == self._changed and looked - self._looked < _LONGEST_TRUST:
+            return
         try:
-            changed, now = self.folder.stat().st_mtime_ns, time.time_ns()
-            if changed == self._changed:
-                return
             names = set(os.listdir(self.folder))  # noqa: PTH208 - thousands of names, no paths
         except (FileNotFoundError, NotADirectoryError):
             return
-        self._changed = changed if now - changed > _COARSEST_CLOCK else 0
         for index in sorted(n for n in names - self._indexes if INDEX.fullmatch(n)):
             self._indexes.add(index)
-            for name, columns in parts_in(self.folder / index, self._index_head(), ("key",)).items():
+            for name, columns in parts_in(self.folder / index, self._index_head(), self._text_columns).items():
                 if name in names and name not in self._parts:
                     with contextlib.suppress(UnicodeDecodeError):  # of an index that is no good
-                        self._take(name, columns["key"])
+                        self._take(name, columns)
                 self._unlisted.pop(name, None)
         for name in sorted(n for n in names - self._parts.keys() if _PART.fullmatch(n)):
             columns = self._read_columns(self.folder / name)
-            self._take(name, columns["key"])
+            self._take(name, columns)
             self._unlisted[name] = columns
+        self._changed, self._looked = changed, looked
 
-    def _take(self, part: str, keys: NDArray[np.bytes_]) -> None:
-        text_values(keys)  # raises where one is no text
+    def _time_of_folder(self) -> int:
+        try:
+            return self.folder.stat().st_mtime_ns
+        except (FileNotFoundError, NotADirectoryError):
+            return 0
+
+    def _take(self, part: str, columns: Columns) -> None:
+        text_values(columns["key"])  # raises where one is no text
         self._parts[part] = number = len(self._names)
         self._names.append(part)
         is_newest = part > self._newest
-        for row, key in enumerate(keys.tolist()):
+        for row, texts in enumerate(zip(*(columns[name].tolist() for name in self._text_columns), strict=True)):
+            key = texts[0]
+            if self.kind == "clips":
+                self._rows.put(_joined(texts), (number, row))
             if not is_newest and (place := self._where.find(key)) and self._names[place[0]] > part:
                 continue  # what was committed last counts, whatever was seen first
             self._where.put(key, (number, row))
@@ -168,6 +185,8 @@ class Store:
         Raises:
             StoreError: If it cannot be written.
         """
+        if len(self._unlisted) >= FEWEST_PARTS:
+            self.refresh()  # another process may have written it
         if len(self._unlisted) >= FEWEST_PARTS:
             self._indexes.add(write_index(self.folder, self._unlisted, self._index_head()))
             self._unlisted = {}
@@ -191,9 +210,12 @@ class Store:
         last = int(self._newest.split("-")[1]) if self._newest else 0
         now = max(time.time_ns(), last + 1)  # also where a clock was set back: what is written last counts
         path = self.folder / f"part-{now:020d}-{hashlib.sha256(data).hexdigest()[:32]}.h5"
+        by_us_alone = self._time_of_folder() == self._changed
         write_atomic(path, data)
-        self._take(path.name, arrays["key"])
+        if by_us_alone:  # then it need not be listed: thousands of names take longer than all else
+            self._changed = self._time_of_folder()
         self._unlisted[path.name] = {name: arrays[name] for name in self._text_columns}
+        self._take(path.name, self._unlisted[path.name])
         return path
 
     def write_origin(self, origin: Mapping[str, Any]) -> None:
@@ -285,6 +307,10 @@ class Store:
         if (place := self._where.find(_bytes(key))) is None:
             raise StoreError(f"{key} is not in {self.folder}")
         return self._names[place[0]], place[1]
+
+
+def _joined(texts: Sequence[bytes]) -> bytes:
+    return b"\0".join(texts)  # a byte that no text holds
 
 
 def _of_rows(columns: Columns, rows: NDArray[np.int32]) -> Columns:

@@ -26,7 +26,6 @@ from fitrec_cache.features import distinct_clips, load_cached
 from fitrec_cache.info import info
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pixels import load_pixels
-from fitrec_cache.store import Store
 
 
 @pytest.fixture
@@ -155,6 +154,34 @@ def test_the_same_content_twice_is_decoded_once_and_named(run, videos, inline, t
     found = everything(tmp_path / "cache")
     assert len(found) == 5
     assert len(set(found.values())) == 4
+    files = sorted((tmp_path / "cache").rglob("*"))
+    assert counts(run()) == (5, 0, 5, 0)
+    assert sorted((tmp_path / "cache").rglob("*")) == files  # nothing had to be settled
+
+
+def test_a_clip_whose_file_is_gone_stays_usable(run, videos, tmp_path):
+    (tmp_path / "list.txt").write_text("".join(f"{p.parent.name}/{p.name}\n" for p in sorted(videos.rglob("*.avi"))))
+    run()
+    before = Cache(tmp_path / "cache").clips()
+    (videos / "Hop" / "v_Hop_g01_c01.avi").unlink()
+    assert counts(run(tmp_path / "list.txt", root=videos)) == (4, 0, 3, 1)
+    assert Cache(tmp_path / "cache").clips() == before
+
+
+def test_what_another_run_entered_meanwhile_stays_usable(run, videos, tmp_path, monkeypatch):
+    work = module._Run.work
+
+    def others_first(self, *given, **settings):
+        monkeypatch.setattr(module._Run, "work", work)
+        assert run().done == 4
+        (videos / "Hop" / "v_Hop_g01_c01.avi").unlink()
+        work(self, *given, **settings)
+
+    monkeypatch.setattr(module._Run, "work", others_first)
+    assert counts(run()) == (4, 0, 3, 1)
+    cache = Cache(tmp_path / "cache")
+    assert [clip.problem for clip in cache.clips()] == [""] * 4
+    assert len(list((tmp_path / "cache" / "clips").glob("part-*"))) == 1
 
 
 @pytest.mark.parametrize("backwards", [False, True])
@@ -486,17 +513,6 @@ def test_the_class_given_last_counts_and_each_content_once(run, videos, tmp_path
     assert len({c.video_sha256 for c in clips}) == len(clips)
     assert f"Zumba/{clip.name}" in [c.clip_id for c in clips]
     assert any("now of class Zumba" in n for n in notes)
-
-
-@pytest.mark.parametrize(("pause", "expected"), [(0, 4), (50, 1)])
-def test_where_looking_takes_long_it_is_done_less_often(run, monkeypatch, pause, expected):
-    looks = []
-    monkeypatch.setattr("fitrec_cache.extract.COMMIT_CLIPS", 1)
-    monkeypatch.setattr("fitrec_cache.extract._LOOK_PAUSE", pause)
-    refresh = Store.refresh
-    monkeypatch.setattr(Store, "refresh", lambda self: (looks.append(self.kind), time.sleep(0.1), refresh(self)))
-    assert run().done == 4
-    assert looks.count("features") == 1 + expected  # a store looks when it is opened; then before each block
 
 
 def test_the_report_says_where_the_time_went(run, monkeypatch):

@@ -101,9 +101,66 @@ def test_what_another_process_indexed_is_not_indexed_again(tmp_path):
     ours = fill(tmp_path, range(4))
     theirs = opened(tmp_path)
     theirs.write_index()
-    ours.refresh()
     ours.write_index()
     assert len(indexes(tmp_path)) == 1
+
+
+def test_no_part_is_listed_twice_by_one_writer(tmp_path):
+    made = Store(tmp_path, "features", IDENTITY)
+    for n in range(12):
+        made.write_part(part(str(n)))
+        made.write_index()
+    listed = [name for path in indexes(tmp_path) for name in index.parts_in(path, {"columns": "key"}, ("key",))]
+    assert listed == [path.name for path in made.part_paths()]
+
+
+def test_an_index_whose_keys_are_no_text_is_not_believed(tmp_path):
+    made = fill(tmp_path, range(4))
+    names = [path.name for path in made.part_paths()]
+    index.write_index(tmp_path, {name: {"key": np.array([b"\xff", b"\xfe"])} for name in names}, made._index_head())
+    assert opened(tmp_path).keys() == [str(n) for n in range(8)]
+
+
+def test_an_index_that_lists_less_of_a_part_than_another_ends_no_reading(tmp_path):
+    made = fill(tmp_path, range(4))
+    made.write_index()
+    found = opened(tmp_path)
+    less = index.write_index(tmp_path, {made.part_paths()[-1].name: {"key": text_column(["6"])}}, made._index_head())
+    (tmp_path / less).rename(tmp_path / f"index-{0:020d}-{less[27:]}")
+    found.refresh()
+    assert found.keys() == [str(n) for n in range(8)]
+
+
+def test_an_entry_is_held_if_it_is_the_latest_of_its_clip(tmp_path):
+    def entry(label, extra=None, problem=""):
+        return HeldClip(clip_id="a/é", video_sha256="0", label=label, group=None, extra=extra or {}, problem=problem)
+
+    made = Cache(tmp_path / "c", create=True)
+    assert not made.holds(entry("x"))
+    assert made.clip("a/é") is None
+    for written in (entry("x"), entry("y"), entry("x"), *[entry("x", {"n": str(n)}) for n in range(4)]):
+        made.write_clips([written])
+        made.write_index()
+        for cache in (made, Cache(tmp_path / "c")):
+            assert cache.holds(written)
+            assert cache.clip("a/é") == written
+            others = [entry("x"), entry("y"), entry("x", {"n": "0"}), entry(written.label, written.extra, "bad")]
+            assert not any(cache.holds(other) for other in others if other != written)
+
+
+def test_clips_of_one_content_are_found(tmp_path):
+    cache = Cache(tmp_path / "c", create=True)
+    contents = {"A/1": "x", "B/1": "y", "B/2": "x", "C/1": "z", "C/2": "z", "C/3": "x"}
+    bad = {"C/2", "C/3"}
+    cache.write_clips(
+        [
+            HeldClip(clip_id=name, video_sha256=content, label="l", group=None, problem="bad" if name in bad else "")
+            for name, content in contents.items()
+        ]
+    )
+    assert [sorted(clip.clip_id for clip in clips) for clips in cache.same_content()] == [["A/1", "B/2"]]
+    cache.write_clips([HeldClip(clip_id="B/2", video_sha256="w", label="l", group=None)])
+    assert cache.same_content() == []
 
 
 def test_of_a_key_that_two_indexes_list_the_later_part_holds(tmp_path):

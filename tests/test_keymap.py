@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+import threading
 import tracemalloc
 
 import pytest
@@ -35,6 +37,32 @@ def test_keys_whose_digests_begin_alike_are_told_apart(monkeypatch):
     assert [made.find(key) for key in (b"a", b"aa", b"ab", b"c", b"ca")] == [(0, 0), (5, 0), (2, 0), (3, 0), (4, 0)]
     assert made.find(b"ac") is None
     assert made.find(b"cb") is None
+
+
+def test_a_place_is_never_read_half_changed(monkeypatch):
+    monkeypatch.setattr(keymap, "_FEWEST", 0)
+    made, keys, torn, stop = KeyMap(), [b"%d" % n for n in range(4)], [], threading.Event()
+    for key in keys:
+        made.put(key, (0, 0))
+
+    def read():
+        while not stop.is_set():
+            torn.extend(place for key in keys if (place := made.find(key)) is None or place[0] != place[1])
+
+    between = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    try:
+        for reader in readers:
+            reader.start()
+        for n in range(30_000):
+            made.put(keys[n % 4], (n, n))
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
+        sys.setswitchinterval(between)
+    assert torn == []
 
 
 def test_an_empty_one_holds_nothing():

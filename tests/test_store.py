@@ -440,20 +440,53 @@ def test_a_read_only_folder_gives_a_store_error(store):
     assert Store(store.folder, "features", IDENTITY).keys() == ["a"]
 
 
-def test_a_folder_in_which_nothing_changed_is_not_listed_again(store, monkeypatch):
+@pytest.fixture
+def listed(monkeypatch):
+    """Folders that were listed."""
+    found, listdir = [], os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: found.append(folder) or listdir(folder))
+    return found
+
+
+def set_back(folder):
+    os.utime(folder, ns=(0, 10**18))
+
+
+def test_a_folder_that_nobody_else_changed_is_not_listed_again(store, listed):
     store.write_part(features("a"))
-    listed = []
-    names = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda folder: listed.append(folder) or names(folder))
+    set_back(store.folder)
     store.refresh()
-    store.refresh()
-    assert len(listed) == 2  # so soon after a change another one may have the same time
-    os.utime(store.folder, ns=(0, time.time_ns() - 60 * 10**9))
-    store.refresh()
-    store.refresh()
-    assert len(listed) == 3
-    Store(store.folder, "features", IDENTITY).write_part(features("b"))
     listed.clear()
     store.refresh()
-    assert "b" in store
+    store.write_part(features("b"))
+    store.refresh()
+    assert listed == []
+    set_back(store.folder)
+    store.refresh()
+    listed.clear()
+    Store(store.folder, "features", IDENTITY).write_part(features("c"))
+    listed.clear()
+    store.refresh()
+    assert "c" in store
     assert len(listed) == 1
+
+
+def test_what_others_wrote_before_our_own_part_is_seen(store):
+    store.write_part(features("a"))
+    set_back(store.folder)
+    store.refresh()
+    Store(store.folder, "features", IDENTITY).write_part(features("b"))
+    store.write_part(features("c"))
+    store.refresh()
+    assert "b" in store
+
+
+def test_a_folder_whose_time_never_changes_is_listed_now_and_then(store, monkeypatch):
+    store.write_part(features("a"))
+    set_back(store.folder)
+    store.refresh()
+    Store(store.folder, "features", IDENTITY).write_part(features("b"))
+    set_back(store.folder)
+    monkeypatch.setattr("fitrec_cache.store._LONGEST_TRUST", 0.0)
+    store.refresh()
+    assert "b" in store

@@ -25,7 +25,7 @@ from make_video import (
 
 from fitrec_cache.errors import VideoError
 from fitrec_cache.sampling import frame_indices
-from fitrec_cache.video import read_frames
+from fitrec_cache.video import Converter, read_frames
 
 UPRIGHT = ("red", "green", "blue", "yellow")
 
@@ -211,6 +211,24 @@ def test_each_frame_is_what_pyav_makes_of_it_alone(tmp_path, short_side):
             for frame in container.decode(video=0)
         ]
     assert np.array_equal(read(path, short_side=short_side).frames, np.stack(alone)[frame_indices(20, samples=20)])
+
+
+def test_one_scaler_serves_frames_of_several_kinds(tmp_path):
+    small = write_video(tmp_path / "s.mp4", 1, width=160, height=96)
+    large = write_video(tmp_path / "l.avi", 1, codec="mpeg4", width=320, height=200)
+    frames = []
+    for path in (small, large):
+        with av.open(str(path)) as container:
+            frames.append(next(container.decode(video=0)))
+    frames += [frames[1].reformat(format="yuv444p"), frames[1].reformat(format="gray")]
+    full, bt709 = frames[1].reformat(format="yuvj420p"), frames[1].reformat(format="yuv422p")
+    bt709.colorspace = 1
+    with av.open(str(small)) as container:
+        converter = Converter(container.streams.video[0], 64)
+        for frame in (*frames, full, bt709, *frames):
+            width = round(frame.width * 64 / frame.height)
+            alone = frame.reformat(width=width, height=64, format="rgb24", interpolation="BICUBIC").to_ndarray()
+            assert np.array_equal(converter.picture(frame), alone)
 
 
 def test_colours_are_rgb(tmp_path):
