@@ -53,7 +53,7 @@ class Decoder:
 class Model:
     """Gives every clip the same features."""
 
-    name, dim, precision, on_cpu, emulates = "test_resnet", DIM, "fp32", True, False
+    name, dim, precision, on_cpu, is_slow = "test_resnet", DIM, "fp32", True, False
     preprocessing = SimpleNamespace(preset="native", size=(16, 16), first_size=None)
 
     def identity(self):

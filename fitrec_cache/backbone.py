@@ -17,7 +17,7 @@ from timm.data.config import resolve_model_data_config
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
-from fitrec_cache.devices import computes_in_bf16, find_device, is_emulated
+from fitrec_cache.devices import computes_in_bf16, find_device, is_slow
 from fitrec_cache.errors import UsageError, VideoError, WeightsError, unknown_name
 from fitrec_cache.feature_maps import GridMap, LastMap
 from fitrec_cache.hub import cached_file, hub_is_out_of_reach
@@ -159,9 +159,9 @@ class Backbone:
         return self._device.type == "cpu"
 
     @property
-    def emulates(self) -> bool:
-        """Whether its device has no instructions for its precision, and so takes many times as long as in fp32."""
-        return is_emulated(self.precision, str(self._device))
+    def is_slow(self) -> bool:
+        """Whether its device takes longer in its precision than in fp32."""
+        return is_slow(self.precision, str(self._device))
 
     def identity(self) -> dict[str, Any]:
         """Return everything about this backbone that could change an embedding, as plain JSON values."""
@@ -307,7 +307,7 @@ def load_backbone(
             last feature map the mean of each of 3 x 3 cells, side by side: nine times as long. ``paper``: frames
             reduced to 64x64, enlarged again to the backbone's resolution, pixels / 255 (Eq. 2). ``table1``: 64x64
             straight into the backbone, last feature map flattened.
-        precision: ``fp32``, ``bf16``, ``fp16`` or ``auto``: bf16 where the device computes in it, else fp16 on
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``auto``: bf16 where the device is faster in it, else fp16 on
             a CUDA device and fp32 elsewhere.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         compiled: Compile the network before its first use: faster, other last bits.
@@ -353,7 +353,7 @@ def build_empty(name: str, *, img_size: int | None = None) -> nn.Module:
 
 
 def best_precision(precision: str, device: str) -> str:
-    """Return ``precision``; for ``auto`` bf16 where ``device`` computes in it, else fp16 on CUDA and fp32 elsewhere."""
+    """Return ``precision``; for ``auto`` bf16 where ``device`` is faster in it, else fp16 on CUDA, fp32 elsewhere."""
     if precision in PRECISIONS:
         return precision
     if precision != "auto":

@@ -13,21 +13,36 @@ EXPECTED = "auto, cpu, cuda, cuda:N or mps"
 
 
 def computes_in_bf16(device: str) -> bool:
-    """Say whether ``device``, such as ``cpu``, has instructions for products of bfloat16 that are worth using."""
+    """Say whether ``device``, such as ``cpu``, computes products of bfloat16 faster than of float32.
+
+    A processor does in matrix instructions (AMX), or in those of AVX-512 unless it was built for AMX, as Intel's are
+    since Sapphire Rapids: where a virtual machine hides AMX from such a one, bf16 is half as fast as fp32
+    (docs/performance.md). What tells those is AVX512-FP16, which came with AMX.
+    """
     if torch.device(device).type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return device == "cpu" and native is not None and bool(native())
+    if device != "cpu":
+        return False
+    return _processor_has("amx_tile") or (_processor_has("avx512_bf16") and not _has_fp16())
 
 
-def is_emulated(precision: str, device: str) -> bool:
-    """Say whether ``device`` is a processor without instructions for ``bf16`` or ``fp16``: no gain then, but a cost."""
+def is_slow(precision: str, device: str) -> bool:
+    """Say whether ``device`` is a processor that takes longer in this precision than in fp32."""
     if device != "cpu" or precision == "fp32":
         return False
     if precision == "bf16":
         return not computes_in_bf16(device)
-    native = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", None)
-    return native is None or not native()
+    return not _has_fp16() or (_processor_has("avx512") and not _processor_has("amx_fp16"))
+
+
+def _processor_has(instructions: str) -> bool:
+    found = getattr(torch.cpu, f"_is_{instructions}_supported", None)
+    return found is not None and bool(found())
+
+
+def _has_fp16() -> bool:
+    found = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", None)
+    return found is not None and bool(found())
 
 
 def find_device(name: str = "auto") -> str:

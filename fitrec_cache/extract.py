@@ -196,7 +196,7 @@ def extract(
         identity = frame_identity(samples=samples or SAMPLES, frame_size=frame_size or FRAME_SIZE)
         frames = opened.frame_store(identity)
         notes += _new_settings(opened, frames)
-    notes += [*_too_small(frames, models), *_emulated(models)]
+    notes += [*_too_small(frames, models), *_slow(models)]
     run = _Run(opened, frames, models, notes, stages={"start": time.perf_counter() - started})
     workers = None if videos is None else min(workers or os.cpu_count() or 1, len(clips))
     with Ahead(models, frames, workers=workers, clip_seconds=clip_seconds) as ahead:
@@ -286,10 +286,10 @@ def _too_small(frames: Store, models: Sequence[Backbone]) -> list[str]:
     ]
 
 
-def _emulated(models: Sequence[Backbone]) -> list[str]:
+def _slow(models: Sequence[Backbone]) -> list[str]:
     """Say where a precision that was asked for costs time instead of saving it."""
-    slow = sorted({m.precision for m in models if m.emulates})
-    return [f"this processor has no instructions for {each}: many times slower than fp32" for each in slow]
+    slow = sorted({m.precision for m in models if m.is_slow})
+    return [f"{each} takes longer than fp32 on this processor, which has no fast instructions for it" for each in slow]
 
 
 def _lost_classes(clips: Sequence[Clip], failed: Sequence[FailedClip]) -> list[str]:

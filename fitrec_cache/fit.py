@@ -116,7 +116,7 @@ def fit(
 
 
 def find_precision(recipe: Recipe, device: torch.device | str, variant: str, input_dim: int) -> Recipe:
-    """Return the recipe with ``bf16`` or ``fp32`` in place of ``auto``: bf16 where this processor computes in it.
+    """Return the recipe with ``bf16`` or ``fp32`` in place of ``auto``: bf16 where this processor is faster in it.
 
     It is ``fp32`` wherever the setting means nothing: on other devices, for variants without an LSTM on features, and
     where these are short.

@@ -14,8 +14,8 @@ from fitrec_cache.variants import NORMALISATIONS, POOLINGS, VARIANTS, HeadConfig
 
 SCHEDULES = ("constant", "cosine")
 
-#: In what features and an LSTM's input kernel are multiplied in training: ``auto`` is ``bf16`` where the processor has
-#: instructions for it, else ``fp32``.
+#: In what features and an LSTM's input kernel are multiplied in training: ``auto`` is ``bf16`` where the processor is
+#: faster in it, else ``fp32``.
 PRECISIONS = ("auto", "fp32", "bf16")
 
 #: Which epoch's weights are kept: the one with the lowest validation loss, or the last.

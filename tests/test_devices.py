@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fitrec_cache.backbone import best_precision
-from fitrec_cache.devices import find_device
+from fitrec_cache.devices import find_device, is_slow
 from fitrec_cache.errors import UsageError
 
 
@@ -40,6 +40,30 @@ def test_a_gpu_that_only_emulates_bf16_computes_in_fp16(monkeypatch, major, prec
     properties = SimpleNamespace(major=major, minor=0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
     assert best_precision("auto", "cuda") == precision
+
+
+@pytest.mark.parametrize(
+    ("has", "bf16_is_fast", "fp16_is_fast"),
+    [
+        ("avx2", False, False),
+        ("avx512", False, False),
+        ("avx512 avx512_bf16", True, False),  # as AMD's Zen 4
+        ("avx512 avx512_bf16 fp16", False, False),  # Intel's Emerald Rapids in a virtual machine: measured
+        ("avx512 avx512_bf16 fp16 amx_tile", True, False),
+        ("avx512 avx512_bf16 fp16 amx_tile amx_fp16", True, True),
+        ("fp16", False, True),  # another architecture
+    ],
+)
+def test_a_processor_computes_in_what_it_is_fast_in(monkeypatch, has, bf16_is_fast, fp16_is_fast):
+    for name in ("avx512", "avx512_bf16", "amx_tile", "amx_fp16"):
+        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda name=name: name in has.split(), raising=False)
+    monkeypatch.setattr("fitrec_cache.devices._has_fp16", lambda: "fp16" in has.split())
+    assert best_precision("auto", "cpu") == ("bf16" if bf16_is_fast else "fp32")
+    assert is_slow("bf16", "cpu") is not bf16_is_fast
+    assert is_slow("fp16", "cpu") is not fp16_is_fast
+    assert not is_slow("fp32", "cpu")
+    assert not is_slow("bf16", "mps")
+    assert best_precision("auto", "mps") == "fp32"
 
 
 @pytest.mark.parametrize(("cuda", "mps", "best"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
