@@ -104,6 +104,19 @@ def stage_one_pipeline_fp32() -> str:
     return f"{stage_one_pipeline(RESULTS_FP32)}\n\n{clips} clips; {text}"
 
 
+def stage_one_precisions() -> str:
+    p = load()["precisions"]
+    rows = []
+    for what, taken in p["seconds"].items():
+        medians = {name: taken[name]["median"] for name in taken}
+        name = f"product of two matrices {p['side']} x {p['side']}" if what == "product" else what
+        cells = [f"{span(row, 3)}" for row in taken.values()]
+        rows.append([name, *cells, *(f"{medians[k] / medians['fp32']:.2f}" for k in ("bf16", "fp16"))])
+    head = ["seconds of", "fp32", "bf16", "fp16", "bf16 / fp32", "fp16 / fp32"]
+    auto = f"`--precision auto` takes {p['auto']} there; backbones: a clip, network alone, not compiled."
+    return f"{table(head, rows)}\n\n{auto}"
+
+
 def stage_one_length() -> str:
     rows = [
         [
@@ -224,6 +237,7 @@ BLOCKS = {
     "machines": machines,
     "stage-one-pipeline": stage_one_pipeline,
     "stage-one-pipeline-fp32": stage_one_pipeline_fp32,
+    "stage-one-precisions": stage_one_precisions,
     "stage-one-length": stage_one_length,
     "stage-one-frames": stage_one_frames,
     "stage-one-larger": stage_one_larger,

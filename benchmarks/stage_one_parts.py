@@ -20,6 +20,7 @@ import av
 import numpy as np
 from frame_store import frames
 from parts import BACKBONES, FRAME_SIZE, RATE, SAMPLES, choose, encode, manifest, seconds, spread
+from precisions import precisions
 
 from fitrec_cache import video
 from fitrec_cache.backbone import load_backbone
@@ -182,6 +183,7 @@ def startup(_: argparse.Namespace) -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     **{f"pipeline-{name}": partial(pipeline, name) for name in BACKBONES},
+    "precisions": precisions,
     "frames": frames,
     "length": length,
     "growth": growth,

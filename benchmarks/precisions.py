@@ -1,0 +1,41 @@
+"""The part ``precisions`` of stage_one.py: what each precision costs here, and which one `--precision auto` takes."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+from parts import BACKBONES, SAMPLES, seconds, spread
+
+from fitrec_cache.backbone import best_precision, load_backbone
+from fitrec_cache.memory import keep_freed_memory
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SIDE = 2048
+
+
+def precisions(args: argparse.Namespace) -> dict[str, Any]:
+    """Compare precisions, which alternate within each repeat, in a product of matrices and in each backbone."""
+    keep_freed_memory()
+    torch.manual_seed(0)
+    square = torch.randn(SIDE, SIDE)
+    rows = {"product": {name: [] for name in PRECISIONS}}
+    matrices = {name: square.to(dtype) for name, dtype in PRECISIONS.items()}
+    for _ in range(1 + args.repeats):
+        for name, matrix in matrices.items():
+            rows["product"][name].append(seconds(lambda m=matrix: m @ m))
+    for backbone in BACKBONES:
+        text = f"{backbone}={args.weights / backbone}.safetensors"
+        models = {name: load_backbone(text, precision=name, device="cpu") for name in PRECISIONS}
+        frames = torch.randint(0, 256, (SAMPLES, 3, 270, 480), dtype=torch.uint8)
+        ready = {name: model.prepare(frames) for name, model in models.items()}
+        rows[backbone] = {name: [] for name in PRECISIONS}
+        for _ in range(1 + args.repeats):
+            for name, model in models.items():
+                rows[backbone][name].append(seconds(lambda m=model, x=ready[name]: m.embed_prepared(x)))
+    return {
+        "auto": best_precision("auto", "cpu"),
+        "side": SIDE,
+        "seconds": {what: {name: spread(taken[1:]) for name, taken in row.items()} for what, row in rows.items()},
+    }
