@@ -16,7 +16,6 @@ _FEWEST, _SHARE = 1024, 16
 #: Number of a part and row in it.
 Place = tuple[int, int]
 
-
 #: A digest in two halves.
 _Digest = tuple[int, int]
 
