@@ -176,7 +176,7 @@ def against_video(paths: Sequence[Path]) -> dict[str, Any]:
         frames = decode().frames
         data = jpeg(frames)
         read.append(best(partial(check, data)) + best(partial(decode_frames, data)))
-        kept.append(sum(map(len, data)))
+        kept.append(size(data))
         lossless.append(len(differences(frames)))
     return {
         "clips": len(paths),

@@ -58,6 +58,7 @@ class Ahead:
     Args:
         models: The backbones.
         frames: The frame store, for clips that it holds.
+        known: The contents' hashes, by clip id, of clips without a file.
         workers: Decoder processes; they start with the first clip that needs one. None: nothing is decoded.
         clip_seconds: Time limit for decoding one clip.
 
@@ -68,8 +69,16 @@ class Ahead:
         distance: How many clips may be on their way at once.
     """
 
-    def __init__(self, models: Sequence[Backbone], frames: Store, *, workers: int | None, clip_seconds: float) -> None:
-        self._models, self._frames = models, frames
+    def __init__(
+        self,
+        models: Sequence[Backbone],
+        frames: Store,
+        known: Mapping[str, str],
+        *,
+        workers: int | None,
+        clip_seconds: float,
+    ) -> None:
+        self._models, self._frames, self._known = models, frames, known
         self._workers, self._clip_seconds = workers, clip_seconds
         self._pool: DecoderPool | None = None
         self._lock = threading.Lock()
@@ -89,20 +98,20 @@ class Ahead:
     def __exit__(self, *exc: object) -> None:
         self._stack.close()  # the decoders first, so that no thread waits for them any more
 
-    def hashes(self, clips: Iterable[Clip], known: Mapping[str, str]) -> Iterator[Hashed]:
-        """Yield clips in order with their content's hash, which ``known`` has by clip id of those without a file."""
+    def hashes(self, clips: Iterable[Clip]) -> Iterator[Hashed]:
+        """Yield clips in order with their content's hash."""
         queue: deque[Future[Hashed]] = deque()
         for clip in clips:
-            queue.append(self._hashing.submit(self._hash, clip, known))
+            queue.append(self._hashing.submit(self._hash, clip))
             if len(queue) > 2 * self.distance:
                 yield queue.popleft().result()
         while queue:
             yield queue.popleft().result()
 
-    def _hash(self, clip: Clip, known: Mapping[str, str]) -> Hashed:
+    def _hash(self, clip: Clip) -> Hashed:
         path = clip.path
         if path is None:
-            return Hashed(clip, known[clip.clip_id])
+            return Hashed(clip, self._known[clip.clip_id])
         try:
             with self._timed("hash", time.perf_counter):
                 stamp = file_stamp(path)

@@ -230,7 +230,8 @@ def _walk(folder: Path) -> tuple[list[Clip], list[str]]:
         if len(shown) > _LONGEST_ID or (name in odd and shown in taken):
             notes.append(f"skipped {shown[:60]}..: its name is too long or is that of another; rename it")
             continue
-        taken |= {shown} if odd else set()
+        if name in odd:
+            taken.add(shown)
         clip = _clip(shown, folder, shown.split("/")[0])
         clips.append(clip if shown == name else replace(clip, file=name))
     return clips, notes

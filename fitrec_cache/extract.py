@@ -199,8 +199,8 @@ def extract(
     notes += [*_too_small(frames, models), *_slow(models)]
     run = _Run(opened, frames, models, notes, stages={"start": time.perf_counter() - started})
     workers = None if videos is None else min(workers or os.cpu_count() or 1, len(clips))
-    with Ahead(models, frames, workers=workers, clip_seconds=clip_seconds) as ahead:
-        run.work(clips, ahead, known, progress=progress)
+    with Ahead(models, frames, known, workers=workers, clip_seconds=clip_seconds) as ahead:
+        run.work(clips, ahead, progress=progress)
     run.notes += _lost_classes(clips, run.failed)
     report = run.report(len(clips), time.perf_counter() - started)
     if report.done:
@@ -348,11 +348,8 @@ class _Run:
     def _new_rows(self) -> _Rows:
         return _Rows(features=[{} for _ in self.models])
 
-    def work(self, clips: Sequence[Clip], ahead: Ahead, known: Mapping[str, str], *, progress: bool) -> None:
-        """Take every clip from video to features; commit what is finished, also when interrupted.
-
-        ``known`` has the contents' hashes, by clip id, of clips without a file.
-        """
+    def work(self, clips: Sequence[Clip], ahead: Ahead, *, progress: bool) -> None:
+        """Take every clip from video to features; commit what is finished, also when interrupted."""
         self.beside, self.asked = ahead.busy, [clip.clip_id for clip in clips]
         bar = progress_bar(total=len(clips), unit="clip", what="extract", show=progress)
         self.turns = Turns(
@@ -365,7 +362,7 @@ class _Run:
         try:
             with bar:
                 while self._more(bar):
-                    for task in self._tasks(self.turns, ahead, known):
+                    for task in self._tasks(self.turns, ahead):
                         self._one(task)
                         self.turns.finished(task.clip)
                         bar.update()
@@ -396,10 +393,10 @@ class _Run:
         bar.set_postfix_str("", refresh=False)
         return left
 
-    def _tasks(self, clips: Iterable[Clip], ahead: Ahead, known: Mapping[str, str]) -> Iterator[_Task]:
+    def _tasks(self, clips: Iterable[Clip], ahead: Ahead) -> Iterator[_Task]:
         """Yield tasks in order while later clips are made ready, or in turns with that."""
         queue: deque[_Task] = deque()
-        hashes = ahead.hashes(clips, known)
+        hashes = ahead.hashes(clips)
         while True:
             with self._timed("wait for files"):
                 hashed = next(hashes, None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import struct
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,7 @@ class KeyMap:
 
     def places(self) -> NDArray[np.int32]:
         """Return all places, ``(n, 2)``, in their order."""
-        found = self._sorted.and_also(self._new).places
+        found = np.concatenate([self._sorted.places, _pairs(self._new.values(), np.int32)])
         return found[np.lexsort((found[:, 1], found[:, 0]))]
 
 
@@ -81,9 +82,12 @@ class _Sorted:
         return None
 
     def and_also(self, new: Mapping[_Digest, Place]) -> _Sorted:
-        digests = np.array(list(new), dtype=np.uint64).reshape(-1, 2)
-        places = np.array(list(new.values()), dtype=np.int32).reshape(-1, 2)
-        return _Sorted(np.concatenate([self.digests, digests]), np.concatenate([self.places, places]))
+        digests = np.concatenate([self.digests, _pairs(new, np.uint64)])
+        return _Sorted(digests, np.concatenate([self.places, _pairs(new.values(), np.int32)]))
+
+
+def _pairs(pairs: Collection[tuple[int, int]], dtype: type[np.generic]) -> NDArray[Any]:
+    return np.array(list(pairs), dtype=dtype).reshape(-1, 2)
 
 
 def _digest(key: bytes) -> _Digest:

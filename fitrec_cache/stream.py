@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -122,7 +122,6 @@ class Stream:
         self._damage, self._late = Damage(), 0
         self._source, self._shown = source, without_password(source.name)
         self._size: tuple[int, int] | None = None
-        self._converters: dict[int, Converter] = {}
         silence = SILENCE if _SCHEME.match(source.name) else None
         try:
             self._container = av.open(
@@ -168,6 +167,7 @@ class Stream:
             VideoError: If reading fails, the picture changes its size, times go back, or the end comes before the
                 first window's.
         """
+        converters = {side: Converter(self._stream, side) for side in short_sides}
         growing: dict[int, list[tuple[float, dict[int, bytes]]]] = {}
         complete, end, stop = 0, Fraction(0), 0.0
         period = 1 / nominal_rate(self._stream)
@@ -175,7 +175,7 @@ class Stream:
         for begins, frame, end in self._on_display():
             gap = end - begins > longest
             due = windows.due(begins + period if gap else end)
-            kept = float(begins), self._encode(frame, short_sides) if due else {}
+            kept = float(begins), self._encode(frame, converters) if due else {}
             for number, count in due.items():
                 samples = growing.setdefault(number, [])
                 samples += [kept] * count
@@ -195,14 +195,12 @@ class Stream:
             )
         self.rest = max(0.0, float(end) - stop)
 
-    def _encode(self, frame: VideoFrame, short_sides: Sequence[int]) -> dict[int, bytes]:
+    def _encode(self, frame: VideoFrame, converters: Mapping[int, Converter]) -> dict[int, bytes]:
         size = (frame.width, frame.height)
         self._size = self._size or size
         if size != self._size:
             raise VideoError(f"{self._shown}: the picture size changes from {self._size} to {size}")
-        for side in set(short_sides) - self._converters.keys():
-            self._converters[side] = Converter(self._stream, side)
-        return {side: encode_frame(self._converters[side].picture(frame)) for side in short_sides}
+        return {side: encode_frame(converter.picture(frame)) for side, converter in converters.items()}
 
     def _on_display(self) -> Iterator[tuple[Fraction, VideoFrame, Fraction]]:
         """Yield each frame with the times between which it is on display, from that of the first frame on."""
