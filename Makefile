@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test lint pytest bench bench-quick torture clean
+.PHONY: setup demo test lint pytest bench bench-quick bench-gpu torture clean
 
 setup: $(STAMP)
 
@@ -52,6 +52,11 @@ bench-quick: setup
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(STAGE_ONE) --out bench-work/stage_one.json --clips 8 --repeats 1 --growth 100 500 $(QUICK_PARTS:%=--part %)
 	$(STAGE_TWO) bench-work/cache-quick $(STAGE_TWO_FROM) --out bench-work/stage_two.json --quick
+
+# On a machine with a GPU.
+bench-gpu: setup
+	$(BIN)/python benchmarks/gpu.py $(BENCH_VIDEOS) $(BENCH_WEIGHTS) --work bench-work --out benchmarks/results/gpu.json
+	$(BIN)/python benchmarks/render.py
 
 torture: setup
 	$(BIN)/python benchmarks/torture.py

@@ -18,6 +18,8 @@ import PIL
 import timm
 import torch
 
+from fitrec_cache.decoding import DecodeJob, DecoderPool
+
 BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224")
 SAMPLES, FRAME_SIZE, RATE = 20, 288, 25
 
@@ -41,6 +43,26 @@ def choose(videos: Path, count: int) -> list[Path]:
     rounds = [sorted(paths) for _, paths in sorted(by_class.items())]
     chosen = [paths[i] for i in range(max(map(len, rounds))) for paths in rounds if i < len(paths)]
     return [videos / path for path in chosen[:count]]
+
+
+def decode_all(clips: Sequence[Path]) -> float:
+    """Decode with nothing beside it, on all cores: what embedding leaves no room for. Return seconds a clip."""
+    jobs = [DecodeJob(path=c, samples=SAMPLES, short_side=FRAME_SIZE) for c in clips]
+    workers = os.cpu_count() or 1
+    with DecoderPool(workers=workers, clip_seconds=120) as pool:
+        for wait in [pool.submit(job) for job in jobs[: 2 * workers]]:  # until all processes have started
+            wait()
+        started = time.perf_counter()
+        for wait in [pool.submit(job) for job in jobs]:
+            if isinstance(outcome := wait(), str):
+                raise SystemExit(outcome)
+        return (time.perf_counter() - started) / len(jobs)
+
+
+def clip_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the cosine between all features of a clip, twenty frames in a row."""
+    x, y = a.ravel(), b.astype(np.float64).ravel()
+    return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
 
 
 def manifest(clips: Sequence[Path], path: Path) -> Path:

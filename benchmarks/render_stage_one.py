@@ -11,6 +11,8 @@ RESULTS = ROOT / "benchmarks/results/stage_one.json"
 
 #: The pipelines on a processor that has no instructions for bf16.
 RESULTS_FP32 = RESULTS.with_name("stage_one_fp32.json")
+#: Stage one on a GPU, if anybody measured it: benchmarks/gpu.py.
+RESULTS_GPU = RESULTS.with_name("gpu.json")
 PICTURE = ROOT / "docs/performance.png"
 
 
@@ -201,6 +203,43 @@ def stage_one_growth() -> str:
     return table(head, rows)
 
 
+def stage_one_gpu() -> str:
+    """What benchmarks/gpu.py found, or that nobody ran it."""
+    if not RESULTS_GPU.exists():
+        return "It has not been measured on a GPU."
+    result = load(RESULTS_GPU)
+    rows = []
+    for name, ways in result["backbones"].items():
+        for way, w in [(key, ways[key]) for key in ("eager", "compiled") if key in ways]:
+            taken = {key: value["median"] for key, value in w["seconds_per_clip"].items()}
+            run = [r for r in w["runs"] if r["way"] == "videos"][-1]
+            rows.append(
+                [
+                    f"{name}, {way}, {w['precision']}",
+                    f"{w['images_per_second']['ready']:,.0f}",
+                    *(f"{1 / taken[key]:,.1f}" for key in ("videos", "frames")),
+                    f"{100 * run['computing']:.0f} %, {run['gpu'].get('busy_percent', 0):.0f} %",
+                    run["bottleneck"],
+                    f"{w['processor']['seconds_per_clip'] / taken['ready']:,.0f}",
+                    f"{w['cosine_to_processor_fp32_min']:.5f}",
+                ]
+            )
+    head = [
+        "backbone",
+        "network alone, images/s",
+        "from videos, clips/s",
+        "from stored frames, clips/s",
+        "computing, busy by nvidia-smi",
+        "bottleneck",
+        "network: times this machine's processor",
+        "lowest cosine to the processor's fp32",
+    ]
+    found, decoding = result["gpu"], result["decode_seconds_per_clip"]
+    gpu = f"{found['name']}, {found['memory_gb']} GB, CUDA {found['cuda']}" if found else "no GPU"
+    about = f"{result['clips']} clips; decoding alone {1 / decoding:,.0f} clips/s; {gpu}, {_machine(result['machine'])}"
+    return f"{table(head, rows)}\n\n{about}"
+
+
 def draw() -> None:
     """Draw throughput, cost by length of video, and cost by number of clips."""
     import matplotlib
@@ -242,6 +281,7 @@ BLOCKS = {
     "stage-one-frames": stage_one_frames,
     "stage-one-larger": stage_one_larger,
     "stage-one-growth": stage_one_growth,
+    "stage-one-gpu": stage_one_gpu,
 }
 
 if __name__ == "__main__":

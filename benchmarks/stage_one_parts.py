@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from itertools import islice
@@ -19,30 +18,28 @@ from typing import Any
 import av
 import numpy as np
 from frame_store import frames
-from parts import BACKBONES, FRAME_SIZE, RATE, SAMPLES, choose, encode, manifest, seconds, spread
+from parts import (
+    BACKBONES,
+    FRAME_SIZE,
+    RATE,
+    SAMPLES,
+    choose,
+    clip_cosine,
+    decode_all,
+    encode,
+    manifest,
+    seconds,
+    spread,
+)
 from precisions import precisions
 
 from fitrec_cache import video
 from fitrec_cache.backbone import load_backbone
-from fitrec_cache.decoding import DecodeJob, DecoderPool, decode_clip
+from fitrec_cache.decoding import DecodeJob, decode_clip
 from fitrec_cache.extract import extract
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.sampling import frame_indices
-
-
-def decode_all(clips: Sequence[Path]) -> float:
-    """Decode with nothing beside it, on all cores: what embedding leaves no room for. Return seconds a clip."""
-    jobs = [DecodeJob(path=c, samples=SAMPLES, short_side=FRAME_SIZE) for c in clips]
-    workers = os.cpu_count() or 1
-    with DecoderPool(workers=workers, clip_seconds=120) as pool:
-        for wait in [pool.submit(job) for job in jobs[: 2 * workers]]:  # until all processes have started
-            wait()
-        started = time.perf_counter()
-        for wait in [pool.submit(job) for job in jobs]:
-            if isinstance(outcome := wait(), str):
-                raise SystemExit(outcome)
-        return (time.perf_counter() - started) / len(jobs)
 
 
 def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -96,12 +93,6 @@ def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
         "cosine_to_fp32_min": {"compiled": min(c[0] for c in cosine), "eager": min(c[1] for c in cosine)},
         "runs": stages,
     }
-
-
-def clip_cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the cosine between all features of a clip, twenty frames in a row."""
-    x, y = a.ravel(), b.astype(np.float64).ravel()
-    return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
 
 
 def growth(args: argparse.Namespace) -> dict[str, Any]:

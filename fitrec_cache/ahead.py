@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from torch import Tensor
 from fitrec_cache.backbone import Backbone
 from fitrec_cache.clips import Clip
 from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash, file_stamp
+from fitrec_cache.devices import cores
 from fitrec_cache.errors import VideoError
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.store import Store
@@ -84,9 +84,10 @@ class Ahead:
         self._lock = threading.Lock()
         self.busy = {"hash": 0.0, "decode": 0.0, "prepare": 0.0}
         self.in_turns = any(m.on_cpu for m in models)
-        cores = workers or os.cpu_count() or 1
-        self._preparers = cores if self.in_turns else max(1, cores // 2)
-        self.distance = min(_MOST_CLIPS, (_CLIPS_IN_TURN if self.in_turns else _CLIPS_BESIDE) * cores)
+        n_cores = workers or cores()
+        beside_decoders = workers is not None and not self.in_turns
+        self._preparers = max(1, n_cores // 2) if beside_decoders else n_cores
+        self.distance = min(_MOST_CLIPS, (_CLIPS_IN_TURN if self.in_turns else _CLIPS_BESIDE) * n_cores)
 
     def __enter__(self) -> Ahead:
         with ExitStack() as stack:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from timm.data.config import resolve_model_data_config
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
-from fitrec_cache.devices import computes_in_bf16, find_device, is_slow
+from fitrec_cache.devices import computes_in_bf16, find_device, first_line, is_slow, room_on, without_tf32
 from fitrec_cache.errors import UsageError, VideoError, WeightsError, unknown_name
 from fitrec_cache.feature_maps import GridMap, LastMap
 from fitrec_cache.hub import cached_file, hub_is_out_of_reach
@@ -132,7 +133,8 @@ class Backbone:
         self._dtype = PRECISIONS[precision]
         _pad_in_place(model)
         _hold_weights(model, self._dtype)
-        self._model = model.to(self._device).to(memory_format=torch.channels_last)
+        with room_on(self._device, name):
+            self._model = model.to(self._device).to(memory_format=torch.channels_last)
         width = preprocessing.size[1]  # a value a column of one row of pixels, as they lie in memory
         self._mean = torch.tensor(preprocessing.mean, device=self._device).repeat(width)  # (3 w,)
         self._std = torch.tensor(preprocessing.std, device=self._device).repeat(width)
@@ -149,7 +151,7 @@ class Backbone:
         except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             preset, size = self.preprocessing.preset, "x".join(map(str, self.preprocessing.size))
             raise UsageError(
-                f"{self.name} does not work with preset {preset} at {size} pixels ({_reason(error)}): choose "
+                f"{self.name} does not work with preset {preset} at {size} pixels ({first_line(error)}): choose "
                 "another preset or backbone"
             ) from error
 
@@ -191,15 +193,17 @@ class Backbone:
             frames: uint8 ``(T, 3, H, W)``, RGB.
 
         Returns:
-            uint8 ``(T, 3, h, w)``, on the device, channels last in memory: another layout would be compiled anew.
+            uint8 ``(T, 3, h, w)``, on a CUDA device if that is it, channels last in memory: another layout would be
+            compiled anew.
         """
         p = self.preprocessing
         if p.first_size is not None:
             frames = resize(frames, p.first_size, "bilinear")
         frames = resize(frames, p.size, p.interpolation).contiguous(memory_format=torch.channels_last)
-        if self._device.type == "cuda":
+        if self._device.type != "cuda":  # on mps only the thread that embeds may use the device
+            return frames
+        with self._room(len(frames)):
             return frames.pin_memory().to(self._device, non_blocking=True)
-        return frames.to(self._device)
 
     def compile_for(self, samples: int) -> None:
         """Compile the network for clips of ``samples`` frames, unless it is not to be or has been: seconds, once.
@@ -213,7 +217,9 @@ class Backbone:
         try:
             self.embed_prepared(blank)
         except RuntimeError as error:
-            raise UsageError(f"{self.name} cannot be compiled here ({_reason(error)}): leave --compile out") from error
+            raise UsageError(
+                f"{self.name} cannot be compiled here ({first_line(error)}): leave --compile out"
+            ) from error
         self._compiled_for.add(samples)
 
     def embed(self, frames: Tensor) -> NDArray[np.float16]:
@@ -230,6 +236,9 @@ class Backbone:
         """
         self.compile_for(len(frames))
         return self.embed_prepared(self.prepare(frames))
+
+    def _room(self, samples: int) -> AbstractContextManager[None]:
+        return room_on(self._device, f"{self.name} on clips of {samples} frames")
 
     def _network(self, x: Tensor) -> Tensor:
         """Compute ``(T, d)`` from uint8 frames: what profits from it in the chosen precision, the rest in fp32."""
@@ -256,19 +265,15 @@ class Backbone:
         Raises:
             VideoError: If an embedding is not finite in float16.
         """
-        y = self._forward(x)  # (T, d)
-        features: NDArray[np.float16] = y.float().cpu().numpy().astype(np.float16)
+        with self._room(len(x)), without_tf32(self._device):
+            y = self._forward(x.to(self._device))  # (T, d)
+            features: NDArray[np.float16] = y.float().cpu().numpy().astype(np.float16)
         if not np.isfinite(features).all():
             raise VideoError(
                 f"{self.name} gave embeddings that float16 cannot hold: its weights do not suit preset "
                 f"{self.preprocessing.preset} at {self.precision}"
             )
         return features
-
-
-def _reason(error: Exception) -> str:
-    """Return the first line of an error of torch, which may go on for pages, or say nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _hold_weights(model: nn.Module, dtype: torch.dtype) -> None:
@@ -321,9 +326,9 @@ def load_backbone(
     """
     if preset not in PRESETS:
         raise unknown_name("preset", preset, PRESETS)
-    if compiled:
-        _check_compiler()
     device = find_device(device)
+    if compiled and device == "cpu":  # code for a GPU comes from Triton
+        _check_compiler()
     precision = best_precision(precision, device)
     choice = BackboneChoice.parse(text)
     model = _load_model(choice)
@@ -420,7 +425,7 @@ def _from_hub(name: str) -> nn.Module:
     try:
         model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except (OSError, RuntimeError) as error:
-        raise _no_hub(name, _reason(error)) from error
+        raise _no_hub(name, first_line(error)) from error
     return model
 
 

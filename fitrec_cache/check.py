@@ -270,6 +270,9 @@ def _recompute(opened: Cache, count: int, seed: int, notes: list[str]) -> tuple[
             what = ", ".join(changed)
             notes.append(f"{store.folder.name} was not made again: {what} would differ, as with other weights")
             continue
+        here, there = backbone.origin()["device"], store.origin().get("device")
+        if here != there:
+            notes.append(f"{store.folder.name} was made on {there}, made again on {here}: last bits may differ")
         for key in (keys[i] for i in chosen):
             distance = _distance(store.row(key)["features"], backbone.embed(decode_frames(frames.jpegs(key))))
             largest = distance if largest is None else max(largest, distance)

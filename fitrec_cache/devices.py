@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -19,19 +22,24 @@ def computes_in_bf16(device: str) -> bool:
     since Sapphire Rapids: where a virtual machine hides AMX from such a one, bf16 is half as fast as fp32
     (docs/performance.md). What tells those is AVX512-FP16, which came with AMX.
     """
-    if torch.device(device).type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if torch.device(device).type == "cuda":  # torch.cuda.is_bf16_supported asks the current GPU, whichever is meant
+        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
     if device != "cpu":
         return False
     return _processor_has("amx_tile") or (_processor_has("avx512_bf16") and not _has_fp16())
 
 
 def is_slow(precision: str, device: str) -> bool:
-    """Say whether ``device`` is a processor that takes longer in this precision than in fp32."""
-    if device != "cpu" or precision == "fp32":
+    """Say whether ``device``, a processor or a CUDA device, takes longer in this precision than in fp32."""
+    kind = torch.device(device).type
+    if precision == "fp32" or kind not in ("cpu", "cuda"):
         return False
     if precision == "bf16":
         return not computes_in_bf16(device)
+    return kind == "cpu" and _fp16_is_slow()
+
+
+def _fp16_is_slow() -> bool:
     return not _has_fp16() or (_processor_has("avx512") and not _processor_has("amx_fp16"))
 
 
@@ -51,11 +59,14 @@ def find_device(name: str = "auto") -> str:
     Args:
         name: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
+    Returns:
+        Of CUDA devices always ``cuda:N``: which one ``cuda`` is differs between threads.
+
     Raises:
-        UsageError: If it is another, or not present.
+        UsageError: If it is another, not present, or one on which this torch cannot compute.
     """
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     found = re.fullmatch(r"cpu|mps|cuda(?::(\d{1,3}))?", name, re.ASCII)
     if found is None:
         raise UsageError(f"unknown device {name[:80]!r}: expected {EXPECTED}")
@@ -65,4 +76,66 @@ def find_device(name: str = "auto") -> str:
         present = name == "cpu" or torch.backends.mps.is_available()
     if not present:
         raise UsageError(f"device {name!r} is not present on this machine; expected {EXPECTED}")
-    return name
+    return _tried(f"cuda:{found[1] or torch.cuda.current_device()}") if name.startswith("cuda") else name
+
+
+def _tried(device: str) -> str:
+    """Return a CUDA device after one addition on it: torch is built for some generations of GPUs only."""
+    try:
+        (torch.ones(1, device=device) + 1).item()
+    except RuntimeError as error:
+        raise UsageError(
+            f"device {device!r} is there, but torch {torch.__version__} cannot compute on it ({first_line(error)}): "
+            "install a torch for it, or give --device cpu"
+        ) from error
+    return device
+
+
+@contextmanager
+def room_on(device: torch.device, what: str) -> Iterator[None]:
+    """Turn "out of memory" of a GPU into a refusal that says what did not fit.
+
+    Args:
+        device: Where it is computed.
+        what: What is, such as ``resnet50 on clips of 20 frames``.
+
+    Raises:
+        UsageError: In place of torch's own error.
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise UsageError(
+            f"{what} does not fit into the memory of {device} ({first_line(error)}): end what else uses it, or give "
+            "--device cpu"
+        ) from error
+
+
+@contextmanager
+def without_tf32(device: torch.device) -> Iterator[None]:
+    """Let convolutions in float32 on a CUDA device keep all bits; PyTorch's default there rounds to TF32's 10."""
+    if device.type != "cuda":
+        yield
+        return
+    # Since torch 2.9 each kind of operation has a switch; where both differ, asking for the older one is an error.
+    cudnn = torch.backends.cudnn
+    new = hasattr(cudnn, "conv")
+    switches, name, off = ([cudnn.conv, cudnn.rnn], "fp32_precision", "ieee") if new else ([cudnn], "allow_tf32", False)
+    before = [getattr(switch, name) for switch in switches]
+    try:
+        for switch in switches:
+            setattr(switch, name, off)
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            setattr(switch, name, value)
+
+
+def cores() -> int:
+    """Return how many cores this process may use, which in a container can be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error of torch, which may go on for pages, or say nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from fitrec_cache.backbone import EMBEDDED, Backbone, load_backbone
 from fitrec_cache.cache import MOST_PIXELS, MOST_SAMPLES, Cache, HeldClip, flat, is_count, pick_frames
 from fitrec_cache.clips import Clip, find_clips
 from fitrec_cache.decoding import StoredClip, check_time_limit
+from fitrec_cache.devices import cores
 from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.history import Extraction, note, now
 from fitrec_cache.jpeg import CODEC
@@ -198,7 +198,7 @@ def extract(
         notes += _new_settings(opened, frames)
     notes += [*_too_small(frames, models), *_slow(models)]
     run = _Run(opened, frames, models, notes, stages={"start": time.perf_counter() - started})
-    workers = None if videos is None else min(workers or os.cpu_count() or 1, len(clips))
+    workers = None if videos is None else min(workers or cores(), len(clips))
     with Ahead(models, frames, known, workers=workers, clip_seconds=clip_seconds) as ahead:
         run.work(clips, ahead, progress=progress)
     run.notes += _lost_classes(clips, run.failed)
@@ -289,7 +289,7 @@ def _too_small(frames: Store, models: Sequence[Backbone]) -> list[str]:
 def _slow(models: Sequence[Backbone]) -> list[str]:
     """Say where a precision that was asked for costs time instead of saving it."""
     slow = sorted({m.precision for m in models if m.is_slow})
-    return [f"{each} takes longer than fp32 on this processor, which has no fast instructions for it" for each in slow]
+    return [f"{each} takes longer than fp32 on this device, which has no fast instructions for it" for each in slow]
 
 
 def _lost_classes(clips: Sequence[Clip], failed: Sequence[FailedClip]) -> list[str]:

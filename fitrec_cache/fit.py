@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fitrec_cache.devices import computes_in_bf16
+from fitrec_cache.devices import computes_in_bf16, room_on
 from fitrec_cache.errors import UsageError
 from fitrec_cache.head import WIDE_IN_BF16, KerasLSTM, MeanHead, NormalisedHead, build_head
 from fitrec_cache.memory import keep_freed_memory
@@ -100,14 +100,15 @@ def fit(
     started = time.perf_counter()
     keep_freed_memory()  # every step needs the same large blocks
     recipe = find_precision(recipe.fitted_to(len(train.targets)), device, config.variant, config.input_dim)
-    with torch.random.fork_rng(devices=[]):
+    where = torch.device(device)
+    with room_on(where, f"training {config.variant}"), torch.random.fork_rng([where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
-        judge, loop = _begin(train, val, config, recipe, torch.device(device))
+        judge, loop = _begin(train, val, config, recipe, where)
         history, best_epoch = loop.run(what, progress=progress)
         head = judge
         if recipe.refit:
             torch.manual_seed(seed)
-            head, loop = _begin(_together(train, val), None, config, recipe, torch.device(device))
+            head, loop = _begin(_together(train, val), None, config, recipe, where)
             loop.repeat(best_epoch, f"{what} refit".strip(), progress=progress)
     seconds = time.perf_counter() - started
     return Fitted(

@@ -366,6 +366,14 @@ def test_without_a_compiler_the_error_says_so(weights, monkeypatch):
         load(weights("test_resnet"), compiled=True)
 
 
+def test_on_a_gpu_a_compiler_for_the_processor_is_not_asked_for(weights, monkeypatch):
+    monkeypatch.setattr(module, "find_device", lambda _: "meta")  # any that is not the processor
+    monkeypatch.setattr(module, "Backbone", lambda *_, **given: given)
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "")
+    assert load(weights("test_resnet"), compiled=True)["compiled"]
+
+
 def test_a_network_that_cannot_be_compiled_is_named(weights, monkeypatch):
     def broken(_):
         raise RuntimeError("no such backend\nlong trace")

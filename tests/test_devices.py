@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
+import os
 
 import pytest
 import torch
 
 from fitrec_cache.backbone import best_precision
-from fitrec_cache.devices import find_device, is_slow
+from fitrec_cache.devices import cores, find_device, is_slow, room_on, without_tf32
 from fitrec_cache.errors import UsageError
 
 
@@ -18,11 +18,16 @@ def test_what_is_no_device_for_us_is_refused_with_those_that_are(name):
         find_device(name)
 
 
-def test_a_device_that_is_not_present_is_refused(monkeypatch):
+@pytest.fixture
+def gpus(monkeypatch):
+    """Two GPUs, of which the one numbered 1 is current: what is asked of torch about them, as it answers."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert find_device("cuda") == "cuda"
-    assert find_device("cuda:1") == "cuda:1"
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr("fitrec_cache.devices._tried", lambda device: device)
+
+
+def test_a_device_that_is_not_present_is_refused(monkeypatch, gpus):
     with pytest.raises(UsageError, match="'cuda:2' is not present"):
         find_device("cuda:2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -31,15 +36,71 @@ def test_a_device_that_is_not_present_is_refused(monkeypatch):
             find_device(name)
 
 
-@pytest.mark.parametrize(("major", "precision"), [(7, "fp16"), (8, "bf16")])
-def test_a_gpu_that_only_emulates_bf16_computes_in_fp16(monkeypatch, major, precision):
+def test_a_gpu_always_has_its_number_as_threads_may_have_another_current_one(gpus):
+    assert find_device("cuda") == "cuda:1"
+    assert find_device("auto") == "cuda:1"
+    assert find_device("cuda:0") == "cuda:0"
+
+
+def test_a_gpu_on_which_this_torch_cannot_compute_is_refused(monkeypatch):
+    def ones(*_, device):
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore of it")
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.version, "cuda", "12.8")
-    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    properties = SimpleNamespace(major=major, minor=0)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
-    assert best_precision("auto", "cuda") == precision
+    monkeypatch.setattr(torch, "ones", ones)
+    with pytest.raises(UsageError, match=r"'cuda:0' is there, but .*no kernel image .* the device\): .*--device cpu"):
+        find_device("auto")
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_a_gpu_that_only_emulates_bf16_computes_in_fp16(monkeypatch, capability, precision):
+    """Asked of the GPU that is meant: the other one here is of another generation."""
+    other = (9, 0) if capability < (8, 0) else (7, 5)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability if device == "cuda:1" else other)
+    assert best_precision("auto", "cuda:1") == precision
+    assert is_slow("bf16", "cuda:1") is (precision == "fp16")
+    assert not is_slow("fp16", "cuda:1")
+    assert best_precision("auto", "cuda:0") != precision
+
+
+def test_a_gpu_that_is_full_is_said_to_be():
+    with (
+        pytest.raises(
+            UsageError, match=r"^resnet50 does not fit into the memory of cuda:0 \(CUDA out of memory\): end"
+        ),
+        room_on(torch.device("cuda:0"), "resnet50"),
+    ):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory\nand more")
+
+
+def test_convolutions_on_a_gpu_keep_the_bits_of_float32():
+    def rounds():  # reading this is an error where two switches differ
+        return torch.backends.cudnn.allow_tf32
+
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        with without_tf32(torch.device("cuda:0")):
+            assert not rounds()
+            assert torch.backends.cudnn.deterministic
+        assert rounds()
+        with without_tf32(torch.device("cpu")):
+            assert rounds()
+    finally:
+        torch.backends.cudnn.deterministic = before
+
+
+def test_cores_are_those_this_process_may_use():
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert cores() == len(allowed)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +127,8 @@ def test_a_processor_computes_in_what_it_is_fast_in(monkeypatch, has, bf16_is_fa
     assert best_precision("auto", "mps") == "fp32"
 
 
-@pytest.mark.parametrize(("cuda", "mps", "best"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
-def test_auto_takes_the_best_one_present(monkeypatch, cuda, mps, best):
+@pytest.mark.parametrize(("cuda", "mps", "best"), [(True, True, "cuda:1"), (False, True, "mps"), (False, False, "cpu")])
+def test_auto_takes_the_best_one_present(monkeypatch, gpus, cuda, mps, best):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert find_device() == best

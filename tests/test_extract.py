@@ -13,6 +13,7 @@ from concurrent.futures import wait
 
 import numpy as np
 import pytest
+import torch
 from conftest import SMALL
 from make_video import read_number, write_video
 
@@ -236,8 +237,25 @@ def test_a_wrong_call_leaves_no_empty_cache(run, tmp_path):
 def test_a_precision_that_costs_time_is_told(run, monkeypatch):
     monkeypatch.setattr("fitrec_cache.devices.computes_in_bf16", lambda _: False)
     (note,) = (note for note in run(precision="bf16").notes if "instructions" in note)
-    assert note == "bf16 takes longer than fp32 on this processor, which has no fast instructions for it"
+    assert note == "bf16 takes longer than fp32 on this device, which has no fast instructions for it"
     assert not any("instructions" in note for note in run(precision="fp32").notes)
+
+
+def test_a_gpu_without_room_for_a_clip_is_told_and_costs_no_finished_clip(run, monkeypatch):
+    def full(model, x):
+        if next(left, None) is None:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return real(model, x)
+
+    real, left = Backbone._network, iter(range(3))  # the first is the black frame that tells the length
+    monkeypatch.setattr(Backbone, "_network", full)
+    with pytest.raises(
+        UsageError, match=r"test_resnet on clips of 4 frames does not fit .* out of memory.*--device cpu"
+    ):
+        run()
+    monkeypatch.setattr(Backbone, "_network", real)
+    report = run()
+    assert (report.reused, report.done) == (2, 2)
 
 
 def test_an_extraction_that_computes_nothing_leaves_what_it_says_of_the_computation(run, tmp_path, monkeypatch):
