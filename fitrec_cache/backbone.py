@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from timm.data.config import resolve_model_data_config
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
+from torch._inductor import config as inductor
 
 from fitrec_cache.devices import computes_in_bf16, find_device, first_line, is_slow, room_on, without_tf32
 from fitrec_cache.errors import UsageError, VideoError, WeightsError, unknown_name
@@ -36,7 +37,7 @@ PRESETS = ("native", "grid", "paper", "table1")
 PAPER_SIZE = 64
 
 #: Part of the identity of features from a compiled network.
-COMPILER = "inductor, weights frozen"
+COMPILER = "inductor, weights folded in"
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -141,7 +142,7 @@ class Backbone:
         self._forward: Callable[[Tensor], Tensor] = self._network
         self.dim = self._find_dim()
         if compiled:
-            self._forward = torch.compile(self._network, dynamic=False, options={"freezing": True})
+            self._forward = torch.compile(self._network, dynamic=False)
         self._compiled_for: set[int] = set()
 
     def _find_dim(self) -> int:
@@ -215,7 +216,8 @@ class Backbone:
             return
         blank = self.prepare(torch.zeros(samples, 3, 32, 32, dtype=torch.uint8))
         try:
-            self.embed_prepared(blank)
+            with inductor.patch(freezing=True):  # among the options of torch.compile its front end does not see it
+                self.embed_prepared(blank)
         except RuntimeError as error:
             raise UsageError(
                 f"{self.name} cannot be compiled here ({first_line(error)}): leave --compile out"

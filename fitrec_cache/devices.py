@@ -114,21 +114,17 @@ def room_on(device: torch.device, what: str) -> Iterator[None]:
 @contextmanager
 def without_tf32(device: torch.device) -> Iterator[None]:
     """Let convolutions in float32 on a CUDA device keep all bits; PyTorch's default there rounds to TF32's 10."""
-    if device.type != "cuda":
+    cudnn = torch.backends.cudnn
+    # Since torch 2.9 this says more, and who turned it off there must not be asked for allow_tf32.
+    kept = getattr(getattr(cudnn, "conv", None), "fp32_precision", "tf32") != "tf32"
+    if device.type != "cuda" or kept:
         yield
         return
-    # Since torch 2.9 each kind of operation has a switch; where both differ, asking for the older one is an error.
-    cudnn = torch.backends.cudnn
-    new = hasattr(cudnn, "conv")
-    switches, name, off = ([cudnn.conv, cudnn.rnn], "fp32_precision", "ieee") if new else ([cudnn], "allow_tf32", False)
-    before = [getattr(switch, name) for switch in switches]
+    before, cudnn.allow_tf32 = cudnn.allow_tf32, False
     try:
-        for switch in switches:
-            setattr(switch, name, off)
         yield
     finally:
-        for switch, value in zip(switches, before, strict=True):
-            setattr(switch, name, value)
+        cudnn.allow_tf32 = before
 
 
 def cores() -> int:

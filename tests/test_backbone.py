@@ -359,6 +359,17 @@ def test_a_compiled_network_gives_the_same_features_nearly_and_is_kept_apart(wei
     assert compiled.identity() == plain.identity() | {"compiled": module.COMPILER}
 
 
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
+def test_a_compiled_network_has_its_weights_folded_in(weights):
+    """So that normalisations vanish into convolutions, whose weights are laid out for the processor once."""
+    model = load(weights("test_resnet"), compiled=True)
+    before = model.embed(frames())
+    for weight in model._model.parameters():
+        weight.zero_()
+    assert np.array_equal(model.embed(frames()), before)
+    assert before.any()
+
+
 def test_without_a_compiler_the_error_says_so(weights, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")

@@ -76,21 +76,26 @@ def test_a_gpu_that_is_full_is_said_to_be():
         raise torch.cuda.OutOfMemoryError("CUDA out of memory\nand more")
 
 
-def test_convolutions_on_a_gpu_keep_the_bits_of_float32():
-    def rounds():  # reading this is an error where two switches differ
-        return torch.backends.cudnn.allow_tf32
+def test_convolutions_on_a_gpu_keep_the_bits_of_float32(monkeypatch):
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "deterministic", True)
+    with without_tf32(torch.device("cuda:0")):
+        assert not cudnn.allow_tf32
+        assert cudnn.deterministic
+    assert cudnn.allow_tf32
+    with without_tf32(torch.device("cpu")):
+        assert cudnn.allow_tf32
 
-    before = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9")
+def test_who_turned_tf32_off_in_the_newer_way_meets_no_error():
+    convolutions = torch.backends.cudnn.conv
+    before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
     try:
         with without_tf32(torch.device("cuda:0")):
-            assert not rounds()
-            assert torch.backends.cudnn.deterministic
-        assert rounds()
-        with without_tf32(torch.device("cpu")):
-            assert rounds()
+            assert convolutions.fp32_precision == "ieee"
     finally:
-        torch.backends.cudnn.deterministic = before
+        convolutions.fp32_precision = before
 
 
 def test_cores_are_those_this_process_may_use():
