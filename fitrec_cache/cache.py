@@ -90,6 +90,13 @@ class Cache:
                 same.setdefault(clip.video_sha256, []).append(clip)
         return [clips for clips in same.values() if len(clips) > 1]
 
+    def others(self, clips: Collection[str]) -> list[HeldClip]:
+        """Return the usable clips that have none of these names, which are all held."""
+        names = set(clips)
+        if len(self._clips) == len(names):
+            return []
+        return [clip for clip in self._entries() if not clip.problem and clip.clip_id not in names]
+
     def write_clips(self, clips: Sequence[HeldClip]) -> None:
         """Commit clips as one part."""
         columns = zip(_COLUMNS, zip(*map(_texts, clips), strict=True), strict=True)
@@ -254,7 +261,11 @@ def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> 
         error = unknown_name("backbone", backbone, have)
         raise UsageError(f"{error} Or add it: fitrec-cache extract --cache {cache.folder} --backbone {backbone}")
     if not fitting:
-        raise unknown_name("preset", str(preset), {s.identity["preprocessing"]["preset"] for s in named})
+        have = sorted({s.identity["preprocessing"]["preset"] for s in named})
+        raise UsageError(
+            f"{cache.folder} holds features of {backbone} by preset {' and '.join(have)}, not {preset}. To make them: "
+            f"fitrec-cache extract --cache {cache.folder} --backbone {backbone} --preset {preset}"
+        )
     if preset is None and len(fitting) > 1:
         native = [s for s in fitting if s.identity["preprocessing"]["preset"] == "native"]
         fitting = native or fitting

@@ -124,6 +124,9 @@ def extract(
     ] = False,
     workers: Annotated[int | None, typer.Option(help="Decoder processes.", show_default="one a core")] = None,
     clip_seconds: Annotated[float, typer.Option(help="Time limit for decoding one clip, in seconds.")] = 120.0,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Take out clips of the cache that are not among VIDEOS, as deleted ones.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Decode each clip once, embed its frames once with every backbone, keep both.
@@ -147,6 +150,7 @@ def extract(
         compile=compile,
         workers=workers,
         clip_seconds=clip_seconds,
+        prune=prune,
         progress=not as_json,
     )
     _show(report.to_dict(), as_json, lambda: texts.extract_text(report, cache))
@@ -281,7 +285,7 @@ def sweep(
 
 @app.command()
 def predict(
-    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
+    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.")],
     *,
     run: Annotated[
         Path,
@@ -291,6 +295,7 @@ def predict(
         list[str], typer.Option(help="NAME=WEIGHTS, where weights are no longer where they were; repeatable.")
     ] = [],  # noqa: B006
     picture: Annotated[Path | None, typer.Option(help="PNG of the sampled frames with their attention.")] = None,
+    table: Annotated[Path | None, typer.Option(help="CSV of the answers.")] = None,
     top: Annotated[int, typer.Option(help="Number of labels to show.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     clip_seconds: Annotated[float, typer.Option(help="Time limit for decoding one video, in seconds.")] = 120.0,
@@ -310,12 +315,17 @@ def predict(
         run=run,
         backbone=backbone,
         picture=picture,
+        table=table,
         top=top,
         device=device,
         clip_seconds=clip_seconds,
         force=force,
+        tell=None if as_json else lambda p: print(texts.predict_text(p), flush=True),
     )
-    _show([p.to_dict() for p in found], as_json, lambda: texts.predict_text(found, picture))
+    if as_json:
+        print(json.dumps([p.to_dict() for p in found], indent=1, allow_nan=False))
+    elif written := texts.predict_files_text(found, picture, table):
+        print(written)
     if any(p.reason for p in found):
         raise typer.Exit(1)
 

@@ -112,20 +112,21 @@ def find_clips(
 
 
 def group_number(group: str) -> int | None:
-    """Return the number at the end of a group's name, by which UCF101's official splits go.
+    """Return the number in a group's name, by which UCF101's official splits go.
 
     Args:
         group: Name of a group.
 
     Returns:
-        The number, or None if the name does not end in one.
+        The number of a name that ends in ``_g`` and a number or is one, else None: of other names, such as those that
+        ``audit`` proposes, a number at the end means nothing.
 
     Example:
         >>> group_number("BenchPress_g07"), group_number("12"), group_number("kitchen")
         (7, 12, None)
     """
-    found = re.search(r"[0-9]+$", group)
-    return int(found.group()) if found else None
+    found = re.fullmatch(r"(?:.*_g)?([0-9]+)", group)
+    return int(found[1]) if found else None
 
 
 def listed_names(path: Path) -> list[tuple[int, str]]:
@@ -216,7 +217,8 @@ def _walk(folder: Path) -> tuple[list[Clip], list[str]]:
     if not inside:
         raise ManifestError("; ".join([*notes, _nothing_found(folder, loose)]))
     if skipped := len(names) - len(videos):
-        notes.append(f"skipped {_files_that(skipped)} not {' '.join(VIDEO_SUFFIXES)}")
+        others = [plain_text(name) for name in names if not name.lower().endswith(VIDEO_SUFFIXES)]
+        notes.append(f"skipped {_files_that(skipped)} not {' '.join(VIDEO_SUFFIXES)}: {_some(others)}")
     if loose:
         notes.append(f"skipped {_files_that(len(loose))} in no class folder: {_some(loose)}")
     if without := sorted(_top_folders(folder) - {name.split("/")[0] for name in inside}):

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,7 @@ def extract(
     compile: bool = False,
     workers: int | None = None,
     clip_seconds: float = 120.0,
+    prune: bool = False,
     progress: bool = False,
 ) -> ExtractReport:
     """Turn videos into cached features; what is done already is reused, and a run that stopped goes on.
@@ -162,6 +163,8 @@ def extract(
             so these features are kept apart. Needs a C++ compiler.
         workers: Decoder processes; None for one a core.
         clip_seconds: Time limit for decoding one clip, in seconds.
+        prune: Clips of the cache that are not among ``videos`` count no longer, until they are extracted again; what is
+            stored of them stays.
         progress: Show a progress bar on standard error.
 
     Returns:
@@ -179,6 +182,8 @@ def extract(
         if value is not None and not is_count(value, most):
             raise UsageError(f"{name} is {value}: expected 1 to {most}")
     check_time_limit(clip_seconds)
+    if prune and videos is None:
+        raise UsageError("--prune takes out what is not among VIDEOS: give VIDEOS, or leave it out")
     keep_freed_memory()
     found = None if videos is None else find_clips(videos, root=root, lists=lists, classes=classes)
     there: Cache | None = None
@@ -201,6 +206,8 @@ def extract(
     workers = None if videos is None else min(workers or cores(), len(clips))
     with Ahead(models, frames, known, workers=workers, clip_seconds=clip_seconds) as ahead:
         run.work(clips, ahead, progress=progress)
+    if videos is not None:
+        run.see_to_others(prune=prune)
     run.notes += _lost_classes(clips, run.failed)
     report = run.report(len(clips), time.perf_counter() - started)
     if report.done:
@@ -385,6 +392,22 @@ class _Run:
             if clips and clips[0].since < max(clip.since for clip in held):
                 self.rows.clips.append(clips[0])
             self.notes += [_same_content(clips[0], other) for other in clips[1:]]
+
+    def see_to_others(self, *, prune: bool) -> None:
+        """Say which clips of the cache were not asked for, as those whose files were removed; or take them out."""
+        others = self.cache.others(self.asked)
+        if not others:
+            return
+        some = ", ".join(sorted(clip.clip_id for clip in others)[:3]) + (", .." if len(others) > 3 else "")
+        if prune:
+            self.rows.clips += [replace(clip, problem="taken out by --prune") for clip in others]
+            self.commit()
+            self.notes.append(f"{len(others)} clips that are not among these videos were taken out: {some}")
+        else:
+            self.notes.append(
+                f"{len(others)} clips of the cache are not among these videos and are trained on with them: {some}. "
+                "--prune takes them out"
+            )
 
     def _more(self, bar: Any) -> bool:
         """Say whether clips are left; wait, and show it, while other processes have claimed all that are."""

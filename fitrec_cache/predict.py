@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from torch import Tensor
 
 from fitrec_cache.backbone import Backbone, load_backbone
 from fitrec_cache.cache import lacking
+from fitrec_cache.clips import VIDEO_SUFFIXES
 from fitrec_cache.decoding import DecodeJob, DecoderPool
 from fitrec_cache.errors import MismatchError, UsageError, WeightsError, unknown_name
 from fitrec_cache.extract import frame_identity
-from fitrec_cache.files import check_writable
+from fitrec_cache.files import check_writable, write_atomic
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pixels import to_pixels
 from fitrec_cache.runs import Run, read_runs
@@ -74,10 +77,12 @@ def predict(
     run: Path,
     backbone: Sequence[str] = (),
     picture: Path | None = None,
+    table: Path | None = None,
     top: int = 5,
     device: str = "auto",
     clip_seconds: float = 120.0,
     force: bool = False,
+    tell: Callable[[Prediction], None] | None = None,
 ) -> list[Prediction]:
     """Recognise the exercise in each video.
 
@@ -85,15 +90,17 @@ def predict(
     Probabilities are calibrated by the run's temperature.
 
     Args:
-        videos: Video files.
+        videos: Video files, or folders: all videos below them.
         run: Run folder that ``train-head`` made. Several seeds answer together: the mean of their probabilities and
             attention; "unknown" if most of them say so. Of folds, the one with the lowest validation loss.
         backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
         picture: PNG file that shows the sampled frames with their attention.
+        table: CSV file to write of the answers.
         top: Number of labels to return.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         clip_seconds: Time limit for decoding one video, in seconds.
         force: Go on where the pipeline here differs from the one the head was trained with.
+        tell: Called with each prediction as it is made.
 
     Returns:
         One prediction a video, in order; a video that cannot be used has a reason instead of an answer.
@@ -107,15 +114,50 @@ def predict(
         raise UsageError("no video given: expected at least one file")
     if top < 1:
         raise UsageError(f"top is {top}: expected 1 or more")
-    if picture is not None:
-        check_writable(picture, "--picture", ending=".png")
+    for option, path, ending in (("--picture", picture, ".png"), ("--table", table, ".csv")):
+        if path is not None:
+            check_writable(path, option, ending=ending)
+    files = _files(videos)
     recogniser = Recogniser(run, backbone=backbone, device=device, force=force)
     shown = None if picture is None else _Pictures(picture)
-    with DecoderPool(workers=1, clip_seconds=clip_seconds) as pool:
-        found = [_one(path, recogniser, pool, top, shown) for path in videos]
-    if shown is not None:
-        _draw(shown)
+    found: list[Prediction] = []
+    try:
+        with DecoderPool(workers=1, clip_seconds=clip_seconds) as pool:
+            for path in files:
+                found.append(_one(path, recogniser, pool, top, shown))
+                if tell is not None:
+                    tell(found[-1])
+    finally:  # also of what was answered until an interruption
+        if shown is not None:
+            _draw(shown)
+        if table is not None:
+            _write_table(found, table)
     return found
+
+
+def _files(videos: Sequence[Path]) -> list[Path]:
+    """Return the files, and in place of a folder all videos below it."""
+    found = []
+    for path in videos:
+        below = (
+            [each for each in path.rglob("*") if each.name.lower().endswith(VIDEO_SUFFIXES)] if path.is_dir() else []
+        )
+        if path.is_dir() and not below:
+            raise UsageError(f"no video in {path}: expected files of type {' '.join(VIDEO_SUFFIXES)}")
+        found += sorted(below) or [path]
+    return found
+
+
+def _write_table(found: Sequence[Prediction], path: Path) -> None:
+    """Write answers as CSV, a row a video; the answer "unknown" is empty, and so is all of one that cannot be used."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "answer", "nearest", "probability", "problem"])
+    for p in found:
+        nearest, probability = p.top[0] if p.top else ("", None)
+        shown = "" if probability is None else f"{probability:.4f}"
+        writer.writerow([p.path, "" if p.unknown else nearest, nearest, shown, p.reason])
+    write_atomic(path, text.getvalue().encode())
 
 
 def _sources(run: Run) -> list[dict[str, Any]]:

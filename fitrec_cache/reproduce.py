@@ -19,7 +19,7 @@ from fitrec_cache.compare import compare
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.files import make_folder, write_json
-from fitrec_cache.folds import check_folds
+from fitrec_cache.folds import check_folds, make_folds
 from fitrec_cache.loading import load_clips
 from fitrec_cache.page import report
 from fitrec_cache.paper import TABLE_II
@@ -151,7 +151,17 @@ def reproduce(
     started = time.perf_counter()
     _check(backbone, preset, split, seed, jobs)
     cache = out / "cache"
-    _refuse_other_clips(cache, find_clips(videos, root=root, classes=classes).clips, out)
+    clips = find_clips(videos, root=root, classes=classes).clips
+    _refuse_other_clips(cache, clips, out)
+    for rule in split:  # now, not after hours of extraction
+        make_folds(
+            rule,
+            clip_ids=[clip.clip_id for clip in clips],
+            labels=[clip.label for clip in clips],
+            groups=[clip.group for clip in clips],
+            extra=[clip.extra for clip in clips],
+            seed=seed[0],
+        )
     make_folder(out)
     extracted: dict[str, Any] = {}
     features: dict[tuple[str, str], str] = {}

@@ -186,7 +186,7 @@ def _official(first: int) -> _Rule:
         if None in numbers:
             raise UsageError(
                 f"an official split needs UCF101's group numbers: got the group '{clips.units[numbers.index(None)]}', "
-                f"expected a name that ends in a number, such as 'Lunges_g07'. Use the split 'group' instead"
+                f"expected names such as 'Lunges_g07' or 7. Use the split 'group' instead"
             )
         test = {i for i, number in enumerate(numbers) if number in range(first, first + 7)}
         return _Sides(test=test, rest=set(range(len(numbers))) - test, units=clips.units)
@@ -239,8 +239,9 @@ def sides_digest(split: Mapping[str, Any]) -> str:
 def _by_lists(clips: _Clips, argument: str, _rng: np.random.Generator) -> _Sides:
     """Take both sides from two lists of names."""
     train_names, test_names = clips.lists or ([n for _, n in listed_names(p)] for p in _two_lists(argument))
-    names = (train_names, test_names)
-    (rest, lost_train), (test, lost_test) = (_match(side, clips.ids) for side in names)
+    names = [list(train_names), list(test_names)]
+    stems = Counter(map(_stem, {*names[0], *names[1]}))
+    (rest, lost_train), (test, lost_test) = (_match(side, clips, stems) for side in names)
     if both := sorted(clips.ids[i] for i in rest & test):
         raise UsageError(f"{len(both)} clips are in both lists, such as '{both[0]}': expected each in one")
     notes = []
@@ -353,23 +354,36 @@ def _choose(counts: IntArray, order: IntArray, spare: int) -> set[int]:
 # --- lists ---
 
 
-def _match(names: Iterable[str], ids: Sequence[str]) -> tuple[set[int], int]:
+def _match(names: Iterable[str], clips: _Clips, stems: Mapping[str, int]) -> tuple[set[int], int]:
     """Return the clips that the names mean, and how many names mean none.
 
-    A name is looked up as it is, then by class folder and file without ending, then by file without ending; the
-    last two only count where they fit a single clip.
+    A name is looked up as it is, then by class folder and file without ending, then by file without ending; the last
+    two only count where they fit a single clip.
+
+    Args:
+        names: Of one list.
+        clips: All clips.
+        stems: How many names of both lists have a file name without ending.
     """
-    keys: tuple[Callable[[str], str], ...] = (str, _tail, lambda name: PurePosixPath(name).stem)
-    indexes = [_index(key, ids) for key in keys]
+    by_id, by_tail, by_stem = (_index(key, clips.ids) for key in (str, _tail, _stem))
+    classes = {label.casefold() for label in clips.labels}
     found, lost = set(), 0
     for name in names:
-        hits = (index.get(key(name)) for key, index in zip(keys, indexes, strict=True))
-        hit = next((each for each in hits if each is not None), None)
+        hit = by_id.get(name, by_tail.get(_tail(name)))
+        if hit is None and stems[_stem(name)] == 1:
+            hit = by_stem.get(_stem(name))
+            folder = PurePosixPath(name).parent.name.casefold()
+            if hit is not None and folder in classes - {clips.labels[hit].casefold()}:
+                hit = None  # the file of this name in another class
         if hit is None:
             lost += 1
         else:
             found.add(hit)
     return found, lost
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).stem
 
 
 def _tail(name: str) -> str:

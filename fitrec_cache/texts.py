@@ -93,15 +93,21 @@ def train_text(report: TrainReport) -> str:
     return _lines(lines, _stages(report.stages))
 
 
-def predict_text(found: list[Prediction], picture: Path | None) -> str:
-    """Return the most probable classes of each video."""
-    lines: list[str] = []
-    for p in found:
-        together = f" (mean of {p.heads} seeds)" if p.heads > 1 else ""
-        lines.append(f"{p.path}: {p.reason}" if p.reason else f"{p.path}{together}")
-        lines += ["  unknown: no class is probable enough; the nearest are"] * p.unknown
-        lines += [f"  {probability:6.1%}  {label}" for label, probability in p.top]
-    return _lines(lines, f"picture: {picture}" if picture and any(p.top for p in found) else "")
+def predict_text(p: Prediction) -> str:
+    """Return the most probable classes of a video."""
+    together = f" (mean of {p.heads} seeds)" if p.heads > 1 else ""
+    return _lines(
+        f"{p.path}: {p.reason}" if p.reason else f"{p.path}{together}",
+        ["  unknown: no class is probable enough; the nearest are"] * p.unknown,
+        [f"  {probability:6.1%}  {label}" for label, probability in p.top],
+    )
+
+
+def predict_files_text(found: list[Prediction], picture: Path | None, table: Path | None) -> str:
+    """Return which files have the answers too."""
+    return _lines(
+        f"picture: {picture}" if picture and any(p.top for p in found) else "", f"table: {table}" if table else ""
+    )
 
 
 def segment_text(segment: Segment) -> str:

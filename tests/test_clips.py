@@ -51,7 +51,8 @@ def test_folder_passes_over_hidden_loose_and_other_files_and_says_so(folder):
     touch(folder, ".cache/x.avi", "Lunge/.hidden.avi", "Lunge/notes.txt", "Lunge/readme", "loose.avi")
     found = find_clips(folder)
     assert len(found.clips) == 4
-    assert said(found, "skipped 2 files that are not .avi .mp4 .m4v .mov .3gp .mkv .webm .mpg .mpeg .wmv")
+    endings = ".avi .mp4 .m4v .mov .3gp .mkv .webm .mpg .mpeg .wmv"
+    assert said(found, f"skipped 2 files that are not {endings}: Lunge/notes.txt, Lunge/readme")
     assert said(found, "skipped 1 file that is in no class folder: loose.avi")
 
 
@@ -310,6 +311,8 @@ def test_fitness35_takes_what_is_there_in_either_spelling(tmp_path):
 
 def test_group_number():
     assert [group_number(name) for name in ("A_g07", "A_g100", "3", "gym", "")] == [7, 100, 3, None, None]
+    proposed = ("recording-00001", "room 3", "A_g07b")  # of which no official list says anything
+    assert [group_number(name) for name in proposed] == [None, None, None]
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no shared folder with UCF101's lists beside the project")

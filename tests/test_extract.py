@@ -228,6 +228,31 @@ def test_no_more_decoders_start_than_there_are_clips(run, monkeypatch):
     assert asked == [4]
 
 
+def test_clips_whose_files_were_removed_are_told_and_can_be_taken_out(run, tmp_path, videos):
+    run()
+    gone = videos / "Hop/v_Hop_g01_c01.avi"
+    kept = gone.read_bytes()
+    gone.unlink()
+
+    def trained():
+        return [clip.clip_id for clip in distinct_clips(Cache(tmp_path / "cache"))[0]]
+
+    told = (
+        "1 clips of the cache are not among these videos and are trained on with them: Hop/v_Hop_g01_c01.avi. --prune"
+    )
+    assert any(note.startswith(told) for note in run().notes)
+    assert len(trained()) == 4
+    report = run(prune=True)
+    assert "1 clips that are not among these videos were taken out: Hop/v_Hop_g01_c01.avi" in report.notes
+    assert trained() == ["Hop/v_Hop_g02_c01.avi", "Squat/v_Squat_g01_c01.avi", "Squat/v_Squat_g02_c01.avi"]
+    assert not any("these videos" in note for note in run().notes)
+    gone.write_bytes(kept)
+    assert counts(run()) == (4, 0, 4, 0)  # what was stored of it is used again
+    assert len(trained()) == 4
+    with pytest.raises(UsageError, match="give VIDEOS, or leave it out"):
+        run(None, prune=True, samples=None, frame_size=None)
+
+
 def test_a_wrong_call_leaves_no_empty_cache(run, tmp_path):
     with pytest.raises(UsageError, match="preset"):
         run(preset="nativ")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import random
 import resource
@@ -216,6 +217,36 @@ def test_the_picture_shows_each_video(run, tmp_path, video_folder):
     with pytest.raises(UsageError, match="backbone of this run 'resnet50'"):
         predict([video], run=run, device="cpu", backbone=["resnet50=x.pth"])
     assert not (tmp_path / "q.png").exists()
+
+
+def test_a_folder_stands_for_the_videos_below_it_and_answers_come_one_by_one(run, tmp_path, video_folder):
+    folder = shutil.copytree(video_folder / "Hop", tmp_path / "new" / "Hop").parent
+    (folder / "notes.txt").write_text("no video")
+    (folder / "broken.mp4").write_bytes(b"x")
+    told, table = [], tmp_path / "answers.csv"
+    found = predict([folder], run=run, device="cpu", table=table, tell=lambda p: told.append((p, table.exists())))
+    assert [Path(p.path).name for p, _ in told] == [*(f"v_Hop_g0{i}_c01.avi" for i in (1, 2, 3, 4)), "broken.mp4"]
+    assert [p for p, _ in told] == found
+    assert not any(exists for _, exists in told)
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [row["path"] for row in rows] == [p.path for p in found]
+    assert [row["nearest"] for row in rows] == [*(p.top[0][0] for p in found[:4]), ""]
+    assert [float(row["probability"] or -1) for row in rows] == pytest.approx(
+        [*(p.top[0][1] for p in found[:4]), -1], abs=1e-4
+    )
+    assert rows[4]["problem"] == found[4].reason
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UsageError, match=r"no video in .*none: expected files of type \.avi"):
+        predict([tmp_path / "none"], run=run, device="cpu")
+
+
+def test_an_interruption_keeps_what_was_answered(run, tmp_path, video_folder):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict([video_folder], run=run, device="cpu", table=tmp_path / "t.csv", tell=stop)
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 2
 
 
 def test_another_decoder_is_refused_by_name_and_can_be_forced(run, tmp_path, video_folder):

@@ -97,6 +97,15 @@ def test_other_clips_than_those_of_the_first_call_are_refused(reproduced, video_
     assert (out / "reproduce.json").read_bytes() == before
 
 
+def test_a_split_that_these_clips_cannot_have_is_told_before_anything_is_made(reproduced, video_folder, tmp_path):
+    _, _, backbones = reproduced
+    rows = [f"{path.relative_to(video_folder)},{path.parent.name}," for path in sorted(video_folder.glob("*/*.avi"))]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,label,group", *rows]))
+    with pytest.raises(UsageError, match="split 'group' needs the group of every clip"):
+        reproduce(tmp_path / "clips.csv", root=video_folder, out=tmp_path / "out", backbone=backbones, **SMALL)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_call_that_asks_for_other_clips_adds_none(reproduced, video_folder, tmp_path):
     """Once such clips were cached, the right call would be refused for ever."""
     _, out, backbones = reproduced

@@ -318,3 +318,29 @@ def test_sides_by_a_manifest_are_told_apart_and_those_by_a_seed_are_not():
     assert sides_digest(split) == sides_digest({**split, "train": ["b"], "val": ["a"]}) != ""
     assert sides_digest(split) != sides_digest({**split, "train": ["c"], "test": ["a"]})
     assert sides_digest({**split, "rule": "group"}) == ""
+
+
+def test_a_list_never_takes_a_file_of_the_same_name_from_another_class():
+    ids = [f"{name}/{number:03d}.mp4" for name in ("A", "B") for number in range(1, 7)][1:]  # no A/001.mp4
+    data = {"clip_ids": ids, "labels": [name[0] for name in ids], "groups": [None] * len(ids)}
+    test = ["A/001.mp4", "A/002.mp4", "B/002.mp4"]
+    split = make_split("list:", **data, seed=0, lists=([name for name in ids if name not in test], test))
+    assert [ids[i] for i in split.test] == ["A/002.mp4", "B/002.mp4"]
+    assert any("1 names of the two lists have no clip" in note for note in split.notes)
+
+
+def test_a_list_with_class_folders_finds_clips_that_lie_elsewhere():
+    ids = [f"all/{name}_{number}.mp4" for name in "AB" for number in range(6)]
+    data = {"clip_ids": ids, "labels": [name[4] for name in ids], "groups": [None] * len(ids)}
+    names = [f"{name[4].lower()}/{name[4:-4]}.avi" for name in ids]
+    split = make_split("list:", **data, seed=0, lists=(names[:5] + names[6:11], [names[5], names[11]]))
+    assert [ids[i] for i in split.test] == [ids[5], ids[11]]
+
+
+def test_a_file_name_that_a_list_has_in_several_folders_means_no_clip_by_itself():
+    """As where only some classes of the lists are here."""
+    ids = [f"{name}/{number:03d}.mp4" for name, count in (("A", 6), ("B", 8)) for number in range(count)]
+    data = {"clip_ids": ids, "labels": [name[0] for name in ids], "groups": [None] * len(ids)}
+    test = ["A/005.mp4", "B/005.mp4", "C/006.mp4", "D/006.mp4"]
+    split = make_split("list:", **data, seed=0, lists=([name for name in ids if name not in test], test))
+    assert [ids[i] for i in split.test] == ["A/005.mp4", "B/005.mp4"]

@@ -9,10 +9,12 @@ import pytest
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+from conftest import SMALL
 
 from fitrec_cache import train as module
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
+from fitrec_cache.extract import extract
 from fitrec_cache.fit import Side, find_precision, fit, take_side
 from fitrec_cache.head import build_head
 from fitrec_cache.pack import read_pack
@@ -345,6 +347,14 @@ def test_folds_say_that_near_duplicates_were_not_looked_for(tmp_path, features, 
     )
 
 
+def test_of_several_cached_backbones_one_must_be_named(tmp_path, video_folder, weights, inline):
+    extract(video_folder, cache=tmp_path / "c", backbone=[weights("test_resnet"), weights("test_vit")], **SMALL)
+    with pytest.raises(
+        UsageError, match=r"mean takes tf_efficientnet_lite0 unless .* of test_resnet, test_vit: choose"
+    ):
+        train_head(out=tmp_path / "run", cache=tmp_path / "c", variant="mean")
+
+
 def test_wrong_use_is_refused(tmp_path, features, cache_folder):
     def refused(reason, **settings):
         with pytest.raises(UsageError, match=reason):
@@ -361,7 +371,12 @@ def test_wrong_use_is_refused(tmp_path, features, cache_folder):
     refused("leave --backbone", cache=cache_folder, variant="lrcn", backbone=["test_resnet"])
     refused("choose from a cache", features=features, backbone=["test_resnet"])
     refused("unknown backbone 'test_resne'", cache=cache_folder, backbone=["test_resne"])
-    refused("unknown preset 'paper'", cache=cache_folder, backbone=["test_resnet"], preset="paper")
+    refused(
+        "by preset native, not paper. To make them: .*--preset paper",
+        cache=cache_folder,
+        backbone=["test_resnet"],
+        preset="paper",
+    )
     refused("epochs is 0", features=features, epochs=0)
     refused("learning_rate is 0", features=features, learning_rate=0)
     refused("seeds", features=features, seed=[1, 1])
