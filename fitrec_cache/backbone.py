@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from timm.data.config import resolve_model_data_config
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
+from torch._dynamo import config as dynamo
 from torch._inductor import config as inductor
 
 from fitrec_cache.devices import computes_in_bf16, find_device, first_line, is_slow, room_on, without_tf32
@@ -38,6 +39,9 @@ PAPER_SIZE = 64
 
 #: Part of the identity of features from a compiled network.
 COMPILER = "inductor, weights folded in"
+
+#: More networks than one process compiles.
+_MANY = 1_000_000
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -216,7 +220,12 @@ class Backbone:
             return
         blank = self.prepare(torch.zeros(samples, 3, 32, 32, dtype=torch.uint8))
         try:
-            with inductor.patch(freezing=True):  # among the options of torch.compile its front end does not see it
+            # Among the options of torch.compile its front end does not see freezing. Each network is then compiled by
+            # itself; after a number of them, PyTorch would leave the others as they are.
+            with (
+                inductor.patch(freezing=True),
+                dynamo.patch(cache_size_limit=_MANY, accumulated_cache_size_limit=_MANY),
+            ):
                 self.embed_prepared(blank)
         except RuntimeError as error:
             raise UsageError(
