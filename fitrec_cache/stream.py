@@ -95,13 +95,17 @@ def find_source(text: str, *, format: str | None = None) -> Source:
 
 
 def without_password(source: str) -> str:
-    """Return an address without the name and password that may be in it, to be shown.
+    """Return an address without name, password and query, to be shown; a file's name as it is.
 
     Example:
-        >>> without_password("rtsp://me:secret@camera.local/1")
+        >>> without_password("rtsp://me:secret@camera.local/1?token=secret")
         'rtsp://camera.local/1'
     """
-    return re.sub(r"(?<=://)[^/]*@", "", source)
+    scheme, between, rest = source.partition("://")
+    user, _, where = rest.rpartition("@")  # passwords may hold "/" and "@"
+    if "?" in user:  # a "?" in the password or an "@" in the query: that cannot be told
+        where = ""
+    return scheme + between + where.partition("?")[0] if between else source
 
 
 class Stream:

@@ -30,7 +30,7 @@ class WatchReport:
     """What :func:`watch` saw.
 
     Attributes:
-        source: What was watched; of an address without name and password.
+        source: What was watched; of an address without name, password and query.
         seconds: Length of a window.
         every: Seconds from one to the next.
         windows: Number of windows answered.

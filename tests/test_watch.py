@@ -273,6 +273,22 @@ def test_passwords_in_addresses_are_not_shown(run):
     assert without_password("rtsp://me:secret@camera.local/1") == "rtsp://camera.local/1"
 
 
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://me:sec/ret@h/1", "rtsp://h/1"),
+        ("rtsp://me:sec@ret@h/1", "rtsp://h/1"),
+        ("rtsp://h/1?user=me&password=secret", "rtsp://h/1"),
+        ("rtsp://me:secret@h/1?token=secret", "rtsp://h/1"),
+        ("rtsp://me:sec?ret@h/1", "rtsp://"),  # where each ends cannot be told: nothing is shown
+        ("rtsp://h/1?password=sec@ret", "rtsp://"),
+        ("a@b/what?.mp4", "a@b/what?.mp4"),  # a file
+    ],
+)
+def test_passwords_with_odd_characters_and_in_queries_are_not_shown(address, shown):
+    assert without_password(address) == shown
+
+
 def test_tables_and_subtitles(tmp_path):
     segments = [
         Segment(start=0, end=5.25, label="Jump, high", probability=0.7),
