@@ -41,18 +41,20 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that, whatever happens, the file is complete or not there.
 
     The bytes are on disk before the name is, and the name is on disk when this returns (fsync of file and folder).
+    Of a link, what it leads to is written.
 
     Raises:
         StoreError: If the disk is full, read-only or gone; what was there before stays as it was.
     """
-    temporary = path.with_name(f"{TEMPORARY}{host_id()}-{os.getpid()}-{secrets.token_hex(4)}")
+    target = Path(os.path.realpath(path))  # Path.resolve raises on links in a circle
+    temporary = _unfinished(target)
     try:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
+        temporary.replace(target)
+        sync_folder(target.parent)
     except OSError as error:
         raise StoreError(
             f"cannot write {path}: {error.strerror}. What was stored before is intact; make room or make the "
@@ -61,6 +63,11 @@ def write_atomic(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _unfinished(path: Path) -> Path:
+    """Return a new name for what :func:`write_atomic` writes before it has the file's own."""
+    return path.with_name(f"{TEMPORARY}{host_id()}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def may_be_written(path: Path) -> bool:
@@ -133,8 +140,11 @@ def check_writable(path: Path, option: str, *, ending: str = "") -> None:
         new = not path.exists()
         with path.open("ab"):
             pass
-        if new:
-            path.resolve().unlink()  # of a link to nothing what it led to
+        target = path.resolve()  # of a link what it leads to
+        trial = target if new else _unfinished(target)  # the folder must take another file for a while
+        with trial.open("ab"):
+            pass
+        trial.unlink()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"{option} {path} cannot be written: {reason}. Choose another file") from error

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +16,8 @@ from test_train import toy
 
 from fitrec_cache import ahead, cli
 from fitrec_cache import predict as predict_module
-from fitrec_cache.files import check_writable
+from fitrec_cache.errors import StoreError, UsageError
+from fitrec_cache.files import check_writable, write_atomic
 
 COMMANDS = {
     "extract": "extract",
@@ -256,3 +259,27 @@ def test_a_link_to_nothing_stays_one_where_writing_is_only_tried(tmp_path):
     check_writable(link, "--picture")
     assert link.is_symlink()
     assert not target.exists()
+
+
+def test_a_file_in_a_folder_that_takes_no_other_is_found_out_before(tmp_path, monkeypatch):
+    """Root may write into every folder, so the folder refuses by proxy."""
+    path = tmp_path / "t.csv"
+    path.write_text("before")
+    check_writable(path, "--table")
+    assert [p.name for p in tmp_path.iterdir()] == ["t.csv"]
+    assert path.read_text() == "before"
+    opened = type(path).open
+
+    def only_what_is_there(self, mode="r", **more):
+        if self.parent == tmp_path and not self.exists():
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(self, mode, **more)
+
+    monkeypatch.setattr(type(path), "open", only_what_is_there)
+    with pytest.raises(StoreError, match="Permission denied"):
+        write_atomic(path, b"after")
+    link = tmp_path.parent / f"{tmp_path.name}.csv"
+    link.symlink_to(path)
+    for tried in (path, link):
+        with pytest.raises(UsageError, match=r"--table .*\.csv cannot be written: Permission denied"):
+            check_writable(tried, "--table")

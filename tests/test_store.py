@@ -182,6 +182,19 @@ def test_a_file_system_that_cannot_flush_folders_is_no_error(tmp_path, monkeypat
     assert (tmp_path / "x").read_bytes() == b"data"
 
 
+@pytest.mark.parametrize("before", [b"before", None])
+def test_what_a_link_leads_to_is_written_and_the_link_stays(tmp_path, before):
+    (tmp_path / "elsewhere").mkdir()
+    link, target = tmp_path / "link", tmp_path / "elsewhere" / "x"
+    link.symlink_to(target)
+    if before is not None:
+        target.write_bytes(before)
+    files.write_atomic(link, b"after")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"after"
+    assert [p.name for p in target.parent.iterdir()] == ["x"]
+
+
 def test_temporary_names_say_which_machine_and_process_writes(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(files, "sync_folder", lambda folder: None)
