@@ -57,7 +57,7 @@ def main() -> None:
         if any((name, choice["preset"]) not in held for name in choice["backbone"]):
             continue
         problem = Problem.load(**choice, split=rules, seed=[0], epochs=40)
-        frames, width = problem.sides[0][0].values.shape[1:]
+        frames, width = problem.values.shape[1:]
         started = time.perf_counter()
         right = problem.judge(get_recipe("native").change(draw=draw), None, range(args.seeds))
         start = plain.setdefault((choice["variant"], choice["backbone"][0]), right)
@@ -75,7 +75,7 @@ def main() -> None:
             "spread_of_seeds": float(np.ptp(scores)),
             "seconds": round(time.perf_counter() - started, 1),
         }
-        found["n_val"] = [len(val.targets) for _, val in problem.sides]
+        found["n_val"] = [len(val) for _, val in problem.sides]
         found["rows"].append(row)
         print(json.dumps(row), flush=True)
         args.out.write_text(json.dumps(found, indent=1) + "\n")

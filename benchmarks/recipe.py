@@ -63,7 +63,7 @@ def main() -> None:
     found: dict[str, Any] = {
         "variant": args.variant,
         "backbone": problem.backbone,
-        "n_val": [len(val.targets) for _, val in problem.sides],
+        "n_val": [len(val) for _, val in problem.sides],
         "seeds": args.seeds,
         "base": args.base,
         "n_distinct": len(problem.units),

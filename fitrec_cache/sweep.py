@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fitrec_cache.errors import FitrecError, UsageError, unknown_name
 from fitrec_cache.files import digest, make_folder, write_json
-from fitrec_cache.fit import Side, apply_head, fit, take_side
+from fitrec_cache.fit import apply_head, fit, take_side
 from fitrec_cache.folds import make_folds
 from fitrec_cache.loading import load_clips
 from fitrec_cache.paired import count_right, exact_p, holm, units_of
@@ -222,7 +222,7 @@ def sweep(
         backbone=problem.backbone,
         sources=tuple(_source(cache, features, backbone, preset, rule, seed) for rule in split),
         splits=tuple(problem.splits),
-        n_val=sum(len(val.targets) for _, val in problem.sides),
+        n_val=sum(len(val) for _, val in problem.sides),
         n_distinct=len(problem.units),
         tries={"finished": len(complete), "given_up": sum(t.state.name == "PRUNED" for t in study.trials)},
         start=start,
@@ -254,16 +254,21 @@ class Problem:
 
     Attributes:
         backbone: Names of the features.
-        sides: The training and the validation side of each split; test sides are never kept.
+        values: Features of all clips, ``(N, T, d)``.
+        targets: Their class numbers, ``(N,)``.
+        sides: The numbers of the training and of the validation clips of each split; those of test sides are not kept.
         clips: Ids of the training and of the validation clips of each split.
         units: The group that each validation clip belongs to and is tested with, or itself.
         splits: What each split is.
         notes: What was left out, and that clips tested by one split are looked at in another, if some are.
     """
 
-    def __init__(self, *, variant: str, backbone: str, n_classes: int, epochs: int) -> None:
-        self.variant, self.backbone, self.n_classes, self.epochs = variant, backbone, n_classes, epochs
-        self.sides: list[tuple[Side, Side]] = []
+    def __init__(
+        self, *, variant: str, backbone: str, values: NDArray[Any], targets: NDArray[np.int64], epochs: int
+    ) -> None:
+        self.variant, self.backbone, self.epochs = variant, backbone, epochs
+        self.values, self.targets, self.n_classes = values, targets, int(targets.max()) + 1
+        self.sides: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
         self.clips: list[tuple[list[str], list[str]]] = []
         self.units: dict[str, str] = {}
         self.splits: list[str] = []
@@ -287,10 +292,10 @@ class Problem:
         """Load the clips and divide them by each rule and seed; the arguments are those of :func:`sweep`."""
         data = load_clips(cache, features, variant, backbone, preset, progress=progress)
         labels = sorted(set(data.labels))
-        problem = cls(variant=variant, backbone=data.name, n_classes=len(labels), epochs=epochs)
+        targets = np.array([labels.index(label) for label in data.labels], dtype=np.int64)
+        problem = cls(variant=variant, backbone=data.name, values=data.values, targets=targets, epochs=epochs)
         problem.data_sha256 = data.digest()
         problem.notes += data.notes
-        targets = np.array([labels.index(label) for label in data.labels], dtype=np.int64)
         clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups, "extra": data.extra}
         seen: set[int] = set()
         tested: set[int] = set()
@@ -298,8 +303,7 @@ class Problem:
             for number in seed:
                 for fold in make_folds(rule, **clips, seed=number):  # type: ignore[arg-type]
                     sides = (fold.split.train, fold.split.val)
-                    train, val = (take_side(data.values, targets, side) for side in sides)
-                    problem.sides.append((train, val))
+                    problem.sides.append(sides)
                     problem.splits.append(" ".join(p for p in (fold.split.rule, fold.name, f"seed {number}") if p))
                     ids, judged = ([data.clip_ids[i] for i in side] for side in sides)
                     problem.clips.append((ids, judged))
@@ -335,7 +339,7 @@ class Problem:
 
     def settings(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return a try's parameters as recipe settings."""
-        frames = self.sides[0][0].values.shape[1]
+        frames = self.values.shape[1]
         settings = {**params, "epochs": self.epochs}
         settings["draw"] = round(settings["draw"] * frames)
         return settings
@@ -347,7 +351,8 @@ class Problem:
         """
         found: Right = []
         for number in seeds:
-            for train, val in self.sides:
+            for side in self.sides:
+                train, val = (take_side(self.values, self.targets, clips) for clips in side)
                 config = recipe.head_config(
                     self.variant,
                     n_classes=self.n_classes,
@@ -357,7 +362,7 @@ class Problem:
                     attention=attention,
                 )
                 fitted = fit(train, val, config=config, recipe=recipe.change(refit=False), seed=number)
-                logits, _ = apply_head(fitted.judge, val.values.numpy(), np.arange(len(val.targets)))
+                logits, _ = apply_head(fitted.judge, self.values, side[1])
                 found.append((logits.argmax(dim=1) == val.targets).numpy())
                 if report is not None:
                     report(accuracy(found), len(found))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import shlex
 from dataclasses import replace
@@ -78,6 +79,14 @@ def test_recipes_are_compared_clip_by_clip_and_by_groups(features):
     assert problem.p_value(ours, theirs) == pytest.approx(2 / 2 ** len(won))
     assert 1 < len(won) < len(problem.units)
     assert problem.p_value(theirs, theirs) == 1
+
+
+def test_features_are_kept_once_however_many_splits_there_are(tmp_path):
+    path = toy(tmp_path / "wide.h5", d=1000)
+    asked = {"split": ["kfold:5"], "seed": [0, 1, 2], "epochs": 1}
+    problem = module.Problem.load(variant="mean", features=path, **asked)
+    assert len(problem.sides) == 15
+    assert len(pickle.dumps(problem)) < 1.5 * 60 * 4 * 1000 * 2  # bytes of float16
 
 
 def test_what_is_judged_is_what_training_saw_last(features, monkeypatch):
