@@ -157,8 +157,10 @@ def _begin(
 
 
 def _some_vectors(values: Tensor) -> Tensor:
-    """Return vectors ``(N, d)`` of all clips, float32: all frames, or every second, third, ... where they are many."""
+    """Return vectors ``(N, d)`` of all clips, float32: all frames, or every third, seventh, ... where they are many."""
     step = math.ceil(values.numel() / _MOST_FLOATS)
+    while math.gcd(step, values.shape[1]) > 1:  # it would see the same places of each clip only
+        step += 1
     return values.flatten(0, 1)[::step].float()
 
 

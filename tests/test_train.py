@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from conftest import SMALL
 
+from fitrec_cache import fit as fit_module
 from fitrec_cache import train as module
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
@@ -621,6 +622,19 @@ def test_a_mean_head_learns_from_means_what_it_learns_from_frames(tmp_path, norm
         runs.append(weights_of(tmp_path / str(draw)))
     for name, value in runs[0].items():
         torch.testing.assert_close(value, runs[1][name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [1, 2, 10, 20])
+def test_what_a_normalisation_is_fitted_on_is_of_all_frames_evenly(monkeypatch, share):
+    clips, frames = 60, 20
+    values = torch.arange(frames).float().repeat(clips, 1)[:, :, None]  # each frame holds its number
+    monkeypatch.setattr(fit_module, "_MOST_FLOATS", clips * frames // share)
+    found = fit_module._some_vectors(values).flatten().int()
+    assert 0.6 * clips * frames / share <= len(found) <= clips * frames / share
+    counts = torch.bincount(found, minlength=frames)
+    assert counts.max() - counts.min() <= 1
+    if share == 1:
+        assert found.tolist() == list(range(frames)) * clips
 
 
 def test_few_clips_are_taken_more_often(tmp_path, features):
