@@ -70,8 +70,9 @@ def main() -> NoReturn:
 
 
 def _interrupted() -> NoReturn:
-    goes_on = "what was stored stays, and the same extract, train-head, sweep or reproduce goes on from there"
-    print(f"Interrupted: {goes_on}.", file=sys.stderr)
+    goes_on = sys.argv[1:2] in (["extract"], ["train-head"], ["sweep"], ["reproduce"])
+    what = ": what was stored stays, and the same command goes on from there" if goes_on else ""
+    print(f"Interrupted{what}.", file=sys.stderr)
     sys.exit(_CTRL_C)
 
 

@@ -201,7 +201,8 @@ def _clip(clip_id: str, base: Path, label: str) -> Clip:
 
 def _named_group(name: str) -> str | None:
     found = _GROUPED.match(PurePosixPath(name).stem)
-    return sys.intern(f"{found['class']}_g{found['g']}") if found else None
+    # UCF101 writes two digits; others may write g1 and g01 for one recording.
+    return sys.intern(f"{found['class']}_g{found['g'].lstrip('0').zfill(2)}") if found else None
 
 
 # --- folders ---

@@ -56,8 +56,12 @@ class Features:
             **more,
         )
 
+    @cached_property
     def digest(self) -> str:
-        """Return the sha256 of values, ids, labels and groups: with a split's sides, all that decides a training."""
+        """Sha256 of values, ids, labels and groups: with a split's sides, all that decides a training.
+
+        It is of the values as they are when this is first asked for.
+        """
         found = hashlib.sha256(canonical_json([self.clip_ids, self.labels, self.groups]).encode())
         found.update(str(self.values.dtype).encode())
         found.update(np.ascontiguousarray(self.values).view(np.uint8).reshape(-1).data)

@@ -85,8 +85,9 @@ def _clip_rows(held: list[HeldClip], stores: list[Store]) -> list[dict[str, Any]
     ledgers: dict[str, Any] = {}
     for store in stores:
         if len(store):
-            column = store.rows(store.keys(), ("ledger",))["ledger"]
-            ledgers |= dict(zip(store.keys(), map(parse_json, text_values(column)), strict=True))
+            keys = store.keys()
+            column = store.rows(keys, ("ledger",))["ledger"]
+            ledgers |= dict(zip(keys, map(parse_json, text_values(column)), strict=True))
     return [
         {
             "clip_id": c.clip_id,

@@ -136,15 +136,16 @@ def predict(
 
 
 def _files(videos: Sequence[Path]) -> list[Path]:
-    """Return the files, and in place of a folder all videos below it."""
+    """Return the files, and in place of a folder all videos below it that are not hidden."""
     found = []
     for path in videos:
-        below = (
-            [each for each in path.rglob("*") if each.name.lower().endswith(VIDEO_SUFFIXES)] if path.is_dir() else []
-        )
-        if path.is_dir() and not below:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        below = [p for p in path.rglob("*") if p.name.lower().endswith(VIDEO_SUFFIXES) and p.name[0] != "."]
+        if not below:
             raise UsageError(f"no video in {path}: expected files of type {' '.join(VIDEO_SUFFIXES)}")
-        found += sorted(below) or [path]
+        found += sorted(below)
     return found
 
 

@@ -294,7 +294,7 @@ class Problem:
         labels = sorted(set(data.labels))
         targets = np.array([labels.index(label) for label in data.labels], dtype=np.int64)
         problem = cls(variant=variant, backbone=data.name, values=data.values, targets=targets, epochs=epochs)
-        problem.data_sha256 = data.digest()
+        problem.data_sha256 = data.digest
         problem.notes += data.notes
         clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups, "extra": data.extra}
         seen: set[int] = set()

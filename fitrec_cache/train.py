@@ -70,7 +70,7 @@ def train_head(
         cache: Cache folder that ``extract`` made; this or ``features``.
         features: One HDF5 file of features, from ``pack`` or made elsewhere; or clips in memory, as
             :func:`fitrec_cache.loading.load_clips` gives them for several calls on the same.
-        variant: A key of :data:`fitrec_cache.head.VARIANTS`.
+        variant: A key of :data:`fitrec_cache.variants.VARIANTS`.
         backbone: Which cached features; several are put side by side. Empty: the variant's own.
         preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
         split: ``auto`` (``group`` where groups are known), ``group``, ``random``, ``official1`` to ``official3``,
@@ -130,7 +130,7 @@ def train_head(
         recipe_name=recipe,
         false_alarm_rate=false_alarm_rate,
         device=where,
-        data_sha256=data.digest(),
+        data_sha256=data.digest,
         progress=progress,
     )
     if trainer.recipe.precision != given.get("precision", "auto") == "bf16":

@@ -338,7 +338,13 @@ def test_real_clips_in_ucf101s_layout():
 
 @pytest.mark.parametrize(
     ("name", "group"),
-    [("v_Squat_g01_c02", "Squat_g01"), ("squat_g01_front", "squat_g01"), ("squat_g2", "squat_g2"), ("squat_gym", None)],
+    [
+        ("v_Squat_g01_c02", "Squat_g01"),
+        ("squat_g01_front", "squat_g01"),
+        ("squat_g2", "squat_g02"),
+        ("squat_g002_c1", "squat_g02"),
+        ("squat_gym", None),
+    ],
 )
 def test_groups_are_read_off_any_name_with_a_group_number(tmp_path, name, group):
     touch(tmp_path, f"Squat/{name}.mp4")

@@ -23,6 +23,7 @@ from fitrec_cache.extract import extract
 from fitrec_cache.history import history
 from fitrec_cache.metrics import wilson
 from fitrec_cache.page import report
+from fitrec_cache.page.attention import attention
 from fitrec_cache.page.models import gather
 from fitrec_cache.page.records import read_records
 from fitrec_cache.page.repeat import how_to
@@ -564,6 +565,24 @@ def test_features_of_a_compiled_backbone_are_made_so_again(tmp_path):
         write_run(tmp_path / name, truth=[0, 1], guesses=[0, 1], sources=sources)
         (model,) = gather(read_records([tmp_path / name]))
         assert ("--compile" in how_to(model, 1).commands[0]) == bool(more)
+
+
+def test_the_surest_clips_are_those_whose_printed_confidence_is_highest(tmp_path):
+    """One rival 3 below, or two rivals 3.85 below: the second is surer by logits, the first by half of them."""
+    folder = write_run(tmp_path / "r", truth=[0, 0], guesses=[0, 0], test=["one rival", "two rivals"])
+    tensors = safetensors.numpy.load_file(folder / "logits.safetensors")
+    tensors["test_logits"] = np.array([[3, 0, -60], [3.85, 0, 0]], dtype=np.float32)
+    safetensors.numpy.save_file(tensors, folder / "logits.safetensors")
+    shown = {}
+    for temperature in (1.0, 2.0):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics["calibration"]["temperature"] = temperature
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        (record,) = read_records([folder])
+        (strip,) = attention(record, None).strips  # one a class
+        shown[temperature] = strip.clip_id, strip.confidence
+    assert shown[1.0] == ("two rivals", pytest.approx(1 / (1 + 2 * np.exp(-3.85))))
+    assert shown[2.0] == ("one rival", pytest.approx(1 / (1 + np.exp(-1.5))))
 
 
 def test_wilson_agrees_with_scipy():

@@ -223,6 +223,7 @@ def test_a_folder_stands_for_the_videos_below_it_and_answers_come_one_by_one(run
     folder = shutil.copytree(video_folder / "Hop", tmp_path / "new" / "Hop").parent
     (folder / "notes.txt").write_text("no video")
     (folder / "broken.mp4").write_bytes(b"x")
+    (folder / "._broken.mp4").write_bytes(b"x")
     told, table = [], tmp_path / "answers.csv"
     found = predict([folder], run=run, device="cpu", table=table, tell=lambda p: told.append((p, table.exists())))
     assert [Path(p.path).name for p, _ in told] == [*(f"v_Hop_g0{i}_c01.avi" for i in (1, 2, 3, 4)), "broken.mp4"]

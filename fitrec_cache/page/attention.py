@@ -59,23 +59,29 @@ def attention(record: Record, frames: Frames | None) -> Attention | None:
     if record.answers is None:
         return None
     answers, right = record.answers, record.answers.guesses == record.answers.targets
+    sure = _confidence(record, answers)
     weights = answers.attention.astype(np.float64)  # (n, T)
     effective = np.exp(-(weights * np.log(np.maximum(weights, 1e-12))).sum(axis=1))  # (n,)
     even = bool((np.ptp(weights, axis=1) < 1e-6).all() or (effective < 1 + 1e-6).all())
     sides = [] if even else [right, ~right]
-    chosen = [i for side in sides for i in _surest(answers, side)]
+    chosen = [i for side in sides for i in _surest(answers, sure, side)]
     return Attention(
         frames=weights.shape[1],
         right=float(effective[right].mean()) if right.any() else None,
         wrong=float(effective[~right].mean()) if not right.all() else None,
-        strips=tuple(_strip(record, i, weights[i], frames) for i in chosen),
+        strips=tuple(_strip(record, answers, i, weights[i], float(sure[i]), frames) for i in chosen),
         even=even,
     )
 
 
-def _surest(answers: Answers, among: NDArray[np.bool_]) -> list[int]:
+def _confidence(record: Record, answers: Answers) -> NDArray[np.float64]:
+    """Return the calibrated probability of each answer, ``(n,)``: what the page prints."""
+    scaling = Calibration(temperature=record.temperature or 1.0)
+    return np.asarray(scaling.probabilities(answers.logits).max(axis=1), dtype=np.float64)
+
+
+def _surest(answers: Answers, sure: NDArray[np.float64], among: NDArray[np.bool_]) -> list[int]:
     """Return up to three clips with the surest answers, of different true classes."""
-    sure = Calibration().probabilities(answers.logits).max(axis=1)
     chosen: dict[int, int] = {}
     for i in np.argsort(-sure, kind="stable").tolist():
         if among[i]:
@@ -83,9 +89,9 @@ def _surest(answers: Answers, among: NDArray[np.bool_]) -> list[int]:
     return list(chosen.values())[:3]
 
 
-def _strip(record: Record, i: int, weights: NDArray[np.float64], frames: Frames | None) -> Strip:
-    if record.answers is None:
-        raise ValueError("a strip needs the answers")
+def _strip(
+    record: Record, answers: Answers, i: int, weights: NDArray[np.float64], confidence: float, frames: Frames | None
+) -> Strip:
     picked = np.unique(np.linspace(0, len(weights) - 1, min(len(weights), MOST_FRAMES)).round().astype(int)).tolist()
     pictures = frames.strip(record.test[i], picked, width=_WIDTH) if frames is not None else []
     shown: list[Picture | None] = [*pictures] if len(pictures) == len(picked) else [None] * len(picked)
@@ -95,12 +101,10 @@ def _strip(record: Record, i: int, weights: NDArray[np.float64], frames: Frames 
         Step(picture=p, number=t + 1, weight=float(weights[t]), relative=float(weights[t]) / bar, stands_out=t in top)
         for t, p in zip(picked, shown, strict=True)
     )
-    logits = record.answers.logits[i : i + 1]
-    scaling = Calibration(temperature=record.temperature or 1.0)
     return Strip(
         clip_id=record.test[i],
-        true=record.labels[record.answers.targets[i]],
-        guess=record.labels[int(logits.argmax())],
-        confidence=float(scaling.probabilities(logits).max()),
+        true=record.labels[answers.targets[i]],
+        guess=record.labels[answers.guesses[i]],
+        confidence=confidence,
         steps=steps,
     )
