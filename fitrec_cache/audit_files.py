@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.cache import Cache, HeldClip
-from fitrec_cache.files import make_folder, write_atomic
+from fitrec_cache.files import make_folder, write_csv
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.store import Store
@@ -56,9 +54,8 @@ def write_findings(
         has no frames of a clip, or nothing lies across.
     """
     make_folder(out)
-    write_atomic(
-        out / "pairs.csv", _csv(_HEADER, (describe_pair(found, k, clips, side) for k in range(len(found.pairs))))
-    )
+    rows = (describe_pair(found, k, clips, side) for k in range(len(found.pairs)))
+    write_csv(out / "pairs.csv", _HEADER, rows)
     files = [str(out / "audit.json"), str(out / "pairs.csv")]
     picture = out / "pairs.png"
     picture.unlink(missing_ok=True)  # of an earlier audit
@@ -99,16 +96,8 @@ def write_manifest(path: Path, clips: Sequence[HeldClip], cluster: NDArray[np.in
         for c, k in zip(clips, cluster.tolist(), strict=True)
     )
     make_folder(path.parent)
-    write_atomic(path, _csv((*own, *extra), rows))
+    write_csv(path, (*own, *extra), rows)
     return str(path)
-
-
-def _csv(header: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, header, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 def _frames(cache: Cache, clips: Sequence[HeldClip]) -> Store | None:

@@ -21,6 +21,9 @@ from fitrec_cache.store import FORMAT_VERSION, SCHEMAS, Arrays, Store, find_stor
 MOST_SAMPLES = 1000
 MOST_PIXELS = 4320
 
+#: The problem of a clip that somebody took out: nothing is wrong with it.
+TAKEN_OUT = "taken out by --prune"
+
 _COLUMNS = tuple(SCHEMAS["clips"])
 
 CLIPS_IDENTITY = {"format_version": FORMAT_VERSION, "what": "clips"}
@@ -30,7 +33,8 @@ CLIPS_IDENTITY = {"format_version": FORMAT_VERSION, "what": "clips"}
 class HeldClip:
     """A clip that the cache knows.
 
-    ``problem`` is empty, or why its last extraction failed; ``since`` grows with the time of its entry.
+    ``problem`` is empty, or why it is not used: how its last extraction failed, or :data:`TAKEN_OUT`; ``since`` grows
+    with the time of its entry.
     """
 
     clip_id: str

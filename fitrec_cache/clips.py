@@ -16,7 +16,11 @@ from pathlib import Path, PurePosixPath
 
 from fitrec_cache.errors import ManifestError, UsageError, unknown_name
 
-VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+# fmt: off
+VIDEO_SUFFIXES = (
+    ".avi", ".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".wmv",
+)
+# fmt: on
 """File name endings taken for videos, in lower case."""
 
 # fmt: off

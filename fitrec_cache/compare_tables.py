@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fitrec_cache.files import make_folder, write_atomic
+from fitrec_cache.files import make_folder, write_atomic, write_csv
 
 if TYPE_CHECKING:
     from fitrec_cache.compare import CompareReport
@@ -38,7 +37,10 @@ def write_tables(report: CompareReport, path: Path) -> None:
         StoreError: If the file cannot be written.
     """
     make_folder(path.parent)
-    write_atomic(path, (as_markdown(report) if path.suffix == ".md" else _as_csv(report)).encode())
+    if path.suffix == ".md":
+        write_atomic(path, as_markdown(report).encode())
+    else:
+        write_csv(path, _CSV, _rows(report))
 
 
 def as_markdown(report: CompareReport) -> str:
@@ -82,17 +84,13 @@ def _row(cells: list[str]) -> str:
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
-def _as_csv(report: CompareReport) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _CSV, lineterminator="\n")
-    writer.writeheader()
+def _rows(report: CompareReport) -> Iterator[dict[str, Any]]:
     for m in report.models:
         low, high = m.ci95
         same = {"n": m.n, "seeds": len(m.seeds), "low": low, "high": high}
-        writer.writerow({"kind": "model", "a": m.name, "split": m.split, "value": m.accuracy, "sd": m.sd, **same})
+        yield {"kind": "model", "a": m.name, "split": m.split, "value": m.accuracy, "sd": m.sd, **same}
     for p in report.pairs:
         low, high = p.ci95
         same = {"n": p.n, "seeds": len(p.seeds), "low": low, "high": high}
         counts = {"only_a": p.only_a, "only_b": p.only_b, "p": p.p, "p_holm": p.p_holm, "text": p.text}
-        writer.writerow({"kind": "pair", "a": p.a, "b": p.b, "split": p.split, "value": p.difference, **same, **counts})
-    return text.getvalue()
+        yield {"kind": "pair", "a": p.a, "b": p.b, "split": p.split, "value": p.difference, **same, **counts}

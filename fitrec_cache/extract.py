@@ -15,7 +15,7 @@ import numpy as np
 
 from fitrec_cache.ahead import Ahead, Hashed, Prepared
 from fitrec_cache.backbone import EMBEDDED, Backbone, load_backbone
-from fitrec_cache.cache import MOST_PIXELS, MOST_SAMPLES, Cache, HeldClip, flat, is_count, pick_frames
+from fitrec_cache.cache import MOST_PIXELS, MOST_SAMPLES, TAKEN_OUT, Cache, HeldClip, flat, is_count, pick_frames
 from fitrec_cache.clips import Clip, find_clips
 from fitrec_cache.decoding import StoredClip, check_time_limit
 from fitrec_cache.devices import cores
@@ -400,7 +400,7 @@ class _Run:
             return
         some = ", ".join(sorted(clip.clip_id for clip in others)[:3]) + (", .." if len(others) > 3 else "")
         if prune:
-            self.rows.clips += [replace(clip, problem="taken out by --prune") for clip in others]
+            self.rows.clips += [replace(clip, problem=TAKEN_OUT) for clip in others]
             self.commit()
             self.notes.append(f"{len(others)} clips that are not among these videos were taken out: {some}")
         else:

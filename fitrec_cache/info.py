@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fitrec_cache.cache import Cache, HeldClip
+from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip
 from fitrec_cache.errors import UsageError
 from fitrec_cache.files import parse_json
 from fitrec_cache.history import Extraction, history
@@ -22,6 +22,7 @@ class InfoReport:
     format_version: int
     clips: int
     failed: int
+    taken_out: int
     classes: dict[str, int]
     groups: int
     frames: tuple[dict[str, Any], ...]
@@ -56,6 +57,7 @@ def info(*, cache: Path, clips: bool = False) -> InfoReport:
     opened = Cache(cache)
     held = opened.clips()
     good = [c for c in held if not c.problem]
+    taken_out = sum(c.problem == TAKEN_OUT for c in held)
     if clips and not held:
         raise UsageError(f"{cache} holds no clips yet: run `fitrec-cache extract VIDEOS --cache {cache}`")
     frame_stores = opened.frame_stores()
@@ -63,7 +65,8 @@ def info(*, cache: Path, clips: bool = False) -> InfoReport:
         cache=str(cache),
         format_version=FORMAT_VERSION,
         clips=len(good),
-        failed=len(held) - len(good),
+        failed=len(held) - len(good) - taken_out,
+        taken_out=taken_out,
         classes=dict(sorted(Counter(c.label for c in good).items())),
         groups=len({c.group for c in good if c.group}),
         frames=tuple(_describe(s) for s in frame_stores),

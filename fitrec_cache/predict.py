@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +18,7 @@ from fitrec_cache.clips import VIDEO_SUFFIXES
 from fitrec_cache.decoding import DecodeJob, DecoderPool
 from fitrec_cache.errors import MismatchError, UsageError, WeightsError, unknown_name
 from fitrec_cache.extract import frame_identity
-from fitrec_cache.files import check_writable, write_atomic
+from fitrec_cache.files import check_writable, write_csv
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pixels import to_pixels
 from fitrec_cache.runs import Run, read_runs
@@ -151,14 +149,14 @@ def _files(videos: Sequence[Path]) -> list[Path]:
 
 def _write_table(found: Sequence[Prediction], path: Path) -> None:
     """Write answers as CSV, a row a video; the answer "unknown" is empty, and so is all of one that cannot be used."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "answer", "nearest", "probability", "problem"])
+    rows = []
     for p in found:
-        nearest, probability = p.top[0] if p.top else ("", None)
-        shown = "" if probability is None else f"{probability:.4f}"
-        writer.writerow([p.path, "" if p.unknown else nearest, nearest, shown, p.reason])
-    write_atomic(path, text.getvalue().encode())
+        row = {"path": p.path, "problem": p.reason}
+        if p.top:
+            nearest, probability = p.top[0]
+            row |= {"answer": "" if p.unknown else nearest, "nearest": nearest, "probability": f"{probability:.4f}"}
+        rows.append(row)
+    write_csv(path, ("path", "answer", "nearest", "probability", "problem"), rows)
 
 
 def _sources(run: Run) -> list[dict[str, Any]]:

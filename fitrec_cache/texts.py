@@ -132,7 +132,7 @@ def info_text(report: InfoReport) -> str:
     """Return what a cache holds."""
     lines = [
         f"{report.cache}: format {report.format_version}, {report.clips} clips in {len(report.classes)} classes, "
-        f"{report.groups} groups, {report.failed} failed"
+        f"{report.groups} groups, {report.failed} failed{f', {report.taken_out} taken out' * bool(report.taken_out)}"
     ]
     for frames in report.frames:
         s = frames["settings"]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fitrec_cache.files import check_writable, write_atomic
+from fitrec_cache.files import check_writable, write_atomic, write_csv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,12 +178,17 @@ def write_table(segments: Sequence[Segment], path: Path) -> None:
     Raises:
         StoreError: If the file cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["start", "end", "label", "probability", "windows"])
-    for s in segments:
-        writer.writerow([f"{s.start:.3f}", f"{s.end:.3f}", s.label or "", f"{s.probability:.4f}", s.windows])
-    write_atomic(path, text.getvalue().encode())
+    rows = (
+        {
+            "start": f"{s.start:.3f}",
+            "end": f"{s.end:.3f}",
+            "label": s.label or "",
+            "probability": f"{s.probability:.4f}",
+            "windows": s.windows,
+        }
+        for s in segments
+    )
+    write_csv(path, ("start", "end", "label", "probability", "windows"), rows)
 
 
 def write_subtitles(segments: Sequence[Segment], path: Path) -> None:

@@ -51,7 +51,7 @@ def test_folder_passes_over_hidden_loose_and_other_files_and_says_so(folder):
     touch(folder, ".cache/x.avi", "Lunge/.hidden.avi", "Lunge/notes.txt", "Lunge/readme", "loose.avi")
     found = find_clips(folder)
     assert len(found.clips) == 4
-    endings = ".avi .mp4 .m4v .mov .3gp .mkv .webm .mpg .mpeg .wmv"
+    endings = ".avi .mp4 .m4v .mov .3gp .mkv .webm .mpg .mpeg .mts .m2ts .ts .wmv"
     assert said(found, f"skipped 2 files that are not {endings}: Lunge/notes.txt, Lunge/readme")
     assert said(found, "skipped 1 file that is in no class folder: loose.avi")
 

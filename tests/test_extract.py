@@ -27,6 +27,7 @@ from fitrec_cache.features import distinct_clips, load_cached
 from fitrec_cache.info import info
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pixels import load_pixels
+from fitrec_cache.texts import info_text
 
 
 @pytest.fixture
@@ -246,6 +247,9 @@ def test_clips_whose_files_were_removed_are_told_and_can_be_taken_out(run, tmp_p
     assert "1 clips that are not among these videos were taken out: Hop/v_Hop_g01_c01.avi" in report.notes
     assert trained() == ["Hop/v_Hop_g02_c01.avi", "Squat/v_Squat_g01_c01.avi", "Squat/v_Squat_g02_c01.avi"]
     assert not any("these videos" in note for note in run().notes)
+    described = info(cache=tmp_path / "cache")
+    assert (described.clips, described.failed, described.taken_out) == (3, 0, 1)
+    assert "3 clips in 2 classes, 3 groups, 0 failed, 1 taken out" in info_text(described)
     gone.write_bytes(kept)
     assert counts(run()) == (4, 0, 4, 0)  # what was stored of it is used again
     assert len(trained()) == 4

@@ -64,6 +64,8 @@ CASES = {
     "phone.3gp": {"b_frames": 2},
     "clip.m4v": {"b_frames": 2},
     "mpeg2.mpg": {"codec": "mpeg2video"},
+    "camcorder.mts": {"b_frames": 2},
+    "stream.ts": {"codec": "mpeg2video"},
     "old.wmv": {"codec": "wmv2"},
     "mpeg4.avi": {"codec": "mpeg4"},
     "mpeg4-b.avi": {"codec": "mpeg4", "b_frames": 2},
