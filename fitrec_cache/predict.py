@@ -38,6 +38,8 @@ class Prediction:
         attention: Weight of each sampled frame in the clip's vector, with its time; weights sum to 1.
         unknown: Whether the highest probability is below the run's threshold: probably none of the classes.
         heads: How many seeds answered together.
+        trained_on: Whether the file, with its folder, is named as a clip that a head was trained or validated on: then
+            the answer says nothing of how well new videos are recognised.
         reason: Why there is no answer; empty if there is one.
     """
 
@@ -46,6 +48,7 @@ class Prediction:
     attention: tuple[tuple[float, float], ...] = ()
     unknown: bool = False
     heads: int = 1
+    trained_on: bool = False
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,6 +59,7 @@ class Prediction:
             "attention": [{"pts_seconds": t, "weight": w} for t, w in self.attention],
             "unknown": self.unknown,
             "heads": self.heads,
+            "trained_on": self.trained_on,
         }
         return found | ({"reason": self.reason} if self.reason else {})
 
@@ -171,6 +175,13 @@ def _sources(run: Run) -> list[dict[str, Any]]:
     return sources
 
 
+def _trained_on(run: Run) -> list[str]:
+    """Return the ids of the clips that a head has seen, to learn or to be chosen."""
+    split = run.settings.get("split")
+    sides = [split.get(name) for name in ("train", "val")] if isinstance(split, dict) else []
+    return [str(clip) for side in sides if isinstance(side, list) for clip in side]
+
+
 class _Pipeline:
     """From stored frames to one part of the head's input, as it was for training."""
 
@@ -274,6 +285,7 @@ class Recogniser:
     def __init__(self, run: Path, *, backbone: Sequence[str] = (), device: str = "auto", force: bool = False) -> None:
         self.runs = read_runs(run)
         given = {b.partition("=")[0]: b for b in backbone}
+        self._trained_on = {Path(clip).parts[-2:] for r in self.runs for clip in _trained_on(r)}
         self._pipelines = [_Pipeline(s, given, device=device, force=force) for s in _sources(self.runs[0])]
         _check_fit(self.runs[0], self._pipelines)
         used = {p.backbone.name for p in self._pipelines if p.backbone is not None}
@@ -313,6 +325,7 @@ class Recogniser:
             attention=tuple(zip(pts_seconds, attention.tolist(), strict=True)),
             unknown=sum(a.unknown for a in answers) > len(answers) / 2,
             heads=len(self.runs),
+            trained_on=Path(path).absolute().parts[-2:] in self._trained_on,
         )
 
 

@@ -96,6 +96,7 @@ def train_text(report: TrainReport) -> str:
 def predict_text(p: Prediction) -> str:
     """Return the most probable classes of a video."""
     together = f" (mean of {p.heads} seeds)" if p.heads > 1 else ""
+    together += " (named as a clip it was trained on: says nothing of new videos)" * p.trained_on
     return _lines(
         f"{p.path}: {p.reason}" if p.reason else f"{p.path}{together}",
         ["  unknown: no class is probable enough; the nearest are"] * p.unknown,

@@ -99,6 +99,22 @@ def test_a_prediction_is_what_the_head_says_of_the_cached_features(run, cache_fo
         assert sum(w for _, w in prediction.attention) == pytest.approx(1, abs=1e-5)
 
 
+def test_clips_that_the_head_has_seen_are_told(run, tmp_path, video_folder, monkeypatch):
+    split = read_run(run).settings["split"]
+    learned, tested = split["train"][0], split["test"][0]
+    copy = tmp_path / "elsewhere" / learned
+    copy.parent.mkdir(parents=True)
+    shutil.copy(video_folder / learned, copy)
+    alone = tmp_path / "new" / Path(learned).name  # of the same name in another folder
+    alone.parent.mkdir()
+    shutil.copy(video_folder / learned, alone)
+    videos = [video_folder / learned, video_folder / split["val"][0], copy, video_folder / tested, alone]
+    assert [p.trained_on for p in predict(videos, run=run, device="cpu")] == [True, True, True, False, False]
+    monkeypatch.chdir(copy.parent)
+    said = CliRunner().invoke(app, ["predict", "--run", str(run), "--device", "cpu", copy.name]).output
+    assert said.splitlines()[0] == f"{copy.name} (named as a clip it was trained on: says nothing of new videos)"
+
+
 def test_several_seeds_answer_together(tmp_path, cache_folder, video_folder):
     out = tmp_path / "runs"
     train_head(out=out, cache=cache_folder, backbone=["test_resnet"], variant="mean", seed=[0, 1, 2], epochs=2)
@@ -183,6 +199,7 @@ def test_bad_videos_have_a_reason_and_cost_themselves_only(run, tmp_path, video_
         "attention": [],
         "unknown": False,
         "heads": 1,
+        "trained_on": False,
         "reason": "file not found",
     }
 
