@@ -208,6 +208,9 @@ def train_head(
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; the CPU gives the same bits for a seed.")
     ] = "cpu",
+    final: Annotated[
+        bool, typer.Option("--final", help="After the test train once more on all clips, for predict and watch.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
     jobs: JobsOption = 1,
     as_json: JsonOption = False,
@@ -237,6 +240,7 @@ def train_head(
         unknown=unknown,
         false_alarm_rate=false_alarm_rate,
         device=device,
+        final=final,
         overwrite=overwrite,
         jobs=jobs,
         progress=not as_json,

@@ -1,10 +1,12 @@
-"""The training loop: features in memory, one head, an eye on validation. It never sees a test clip."""
+"""The training loop: features in memory, one head, an eye on validation. A head that is tested saw no test clip."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +41,7 @@ class Fitted:
         history: The judge's, one dict an epoch: ``epoch``, ``train_loss``, ``val_loss``, ``train_accuracy``,
             ``val_accuracy``.
         best_epoch: The epoch whose weights were kept, from 1.
+        recipe: As it was gone by: the epochs that so many clips ask for, and the precision.
         seconds: Wall time of the training.
     """
 
@@ -46,6 +49,7 @@ class Fitted:
     judge: nn.Module
     history: list[dict[str, float]]
     best_epoch: int
+    recipe: Recipe
     seconds: float
 
     @property
@@ -101,19 +105,73 @@ def fit(
     keep_freed_memory()  # every step needs the same large blocks
     recipe = find_precision(recipe.fitted_to(len(train.targets)), device, config.variant, config.input_dim)
     where = torch.device(device)
-    with room_on(where, f"training {config.variant}"), torch.random.fork_rng([where] if where.type == "cuda" else []):
+    with _training(config, where):
         torch.manual_seed(seed)
         judge, loop = _begin(train, val, config, recipe, where)
         history, best_epoch = loop.run(what, progress=progress)
         head = judge
         if recipe.refit:
-            torch.manual_seed(seed)
-            head, loop = _begin(_together(train, val), None, config, recipe, where)
-            loop.repeat(best_epoch, f"{what} refit".strip(), progress=progress)
-    seconds = time.perf_counter() - started
+            head = _again(_together(train, val), config, recipe, seed, where, best_epoch, f"{what} refit", progress)
     return Fitted(
-        head=head.cpu().eval(), judge=judge.cpu().eval(), history=history, best_epoch=best_epoch, seconds=seconds
+        head=head.cpu().eval(),
+        judge=judge.cpu().eval(),
+        history=history,
+        best_epoch=best_epoch,
+        recipe=recipe,
+        seconds=time.perf_counter() - started,
     )
+
+
+def fit_again(
+    side: Side,
+    fitted: Fitted,
+    *,
+    config: HeadConfig,
+    seed: int,
+    device: torch.device | str = "cpu",
+    what: str = "",
+    progress: bool = False,
+) -> nn.Module:
+    """Train a fresh head on other clips as a head was trained before: by the same recipe, as many epochs.
+
+    Args:
+        side: Clips to learn from.
+        fitted: The head of before.
+        config: The head; and so are the others as for :func:`fit`.
+        seed: Of initial values, order of batches and dropout.
+        device: Where it is trained.
+        what: Label of the progress bar.
+        progress: Show it.
+
+    Returns:
+        The head, on the CPU, in evaluation mode.
+
+    Raises:
+        UsageError: If the loss stops being a number.
+    """
+    where = torch.device(device)
+    with _training(config, where):
+        return _again(side, config, fitted.recipe, seed, where, fitted.best_epoch, what, progress).cpu().eval()
+
+
+@contextlib.contextmanager
+def _training(config: HeadConfig, device: torch.device) -> Iterator[None]:
+    """Say in words if the device lacks room, and leave the caller's random numbers as they are."""
+    with (
+        room_on(device, f"training {config.variant}"),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+    ):
+        yield
+
+
+def _again(
+    side: Side, config: HeadConfig, recipe: Recipe, seed: int, device: torch.device, epochs: int, what: str, show: bool
+) -> nn.Module:
+    """Train a fresh head for a number of epochs, without looking at other clips."""
+    torch.manual_seed(seed)
+    head, loop = _begin(side, None, config, recipe, device)
+    loop.repeat(epochs, what.strip(), progress=show)
+    return head
 
 
 def find_precision(recipe: Recipe, device: torch.device | str, variant: str, input_dim: int) -> Recipe:

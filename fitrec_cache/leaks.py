@@ -59,7 +59,7 @@ def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | 
     """
     share = count_sharing(split.test, [*split.train, *split.val], groups)
     near = len(set(_test_clips(split, found.pairs).tolist())) if found else 0
-    used = [i for side in (split.train, split.val, split.test) for i in side.tolist()]
+    used = [i for side in split.sides for i in side.tolist()]
     unknown = sum(groups[i] is None for i in used)
     n = len(split.test)
     leaks = bool(share or near)
@@ -85,13 +85,13 @@ def _in_words(n: int, share: int | None, near: int, found: NearDuplicates | None
 def side_of(split: Split, n_clips: int) -> NDArray[np.int64]:
     """Return the side of each clip: 0 none, 1 training, 2 validation, 3 test."""
     side = np.zeros(n_clips, dtype=np.int64)
-    for number, clips in enumerate((split.train, split.val, split.test), start=1):
+    for number, clips in enumerate(split.sides, start=1):
         side[clips] = number
     return side
 
 
 def _n_clips(split: Split, pairs: NDArray[np.int64]) -> int:
-    return 1 + max(int(a.max()) for a in (split.train, split.val, split.test, pairs) if a.size)
+    return 1 + max(int(a.max()) for a in (*split.sides, pairs) if a.size)
 
 
 def _test_clips(split: Split, pairs: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -176,9 +176,10 @@ def _sources(run: Run) -> list[dict[str, Any]]:
 
 
 def _trained_on(run: Run) -> list[str]:
-    """Return the ids of the clips that a head has seen, to learn or to be chosen."""
+    """Return the ids of the clips that the head that answers has seen, to learn or to be chosen."""
     split = run.settings.get("split")
-    sides = [split.get(name) for name in ("train", "val")] if isinstance(split, dict) else []
+    names = ("train", "val", "test") if run.settings.get("final") else ("train", "val")
+    sides = [split.get(name) for name in names] if isinstance(split, dict) else []
     return [str(clip) for side in sides if isinstance(side, list) for clip in side]
 
 

@@ -23,7 +23,9 @@ from fitrec_cache.run_files import RUN_VERSION, read_run_json, read_run_settings
 from fitrec_cache.variants import HeadConfig
 
 #: What a whole run folder holds.
+#: A run that was trained on all clips in the end has :data:`FINAL` too.
 FILES = ("head.safetensors", "logits.safetensors", "metrics.json", "curves.png", "confusion.png", "run.json")
+FINAL = "final.safetensors"
 
 #: What reading a damaged or hostile run folder raises.
 _DAMAGE = (
@@ -34,7 +36,7 @@ _DAMAGE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run folder, opened: its settings and its head in evaluation mode."""
+    """A run folder, opened: its settings and its head in evaluation mode, the final one where there is one."""
 
     folder: Path
     settings: dict[str, Any]
@@ -64,13 +66,18 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> bo
         there = read_run_json(folder / "run.json")
         changed = _differences(there, {"run_version": RUN_VERSION, **parse_json(canonical_json(described))})
         if not changed:
-            return all((folder / name).is_file() for name in FILES)  # else it is made again
+            return all((folder / name).is_file() for name in _files(there))  # else it is made again
         raise UsageError(
             f"--out {folder} holds a run already, made otherwise ({', '.join(changed)}): choose another folder, or "
             "add --overwrite"
         )
     make_folder(folder)
     return False
+
+
+def _files(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of all files of a run."""
+    return (*FILES, FINAL) if run.get("final") else FILES
 
 
 def refuse_other_runs(out: Path, folders: Sequence[Path]) -> None:
@@ -97,7 +104,7 @@ def _run_files(folder: Path) -> list[Path]:
 def _holds_something_else(folder: Path) -> bool:
     """Say whether there is a file that no run has; what an interrupted run left behind does not count."""
     inside = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
-    return any(str(p) not in FILES and not p.parts[0].startswith(TEMPORARY) for p in inside)
+    return any(str(p) not in (*FILES, FINAL) and not p.parts[0].startswith(TEMPORARY) for p in inside)
 
 
 def identities(sources: Any) -> Any:
@@ -119,11 +126,18 @@ def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
             return {k: v for k, v in value.items() if k not in ("rule", "notes")}
         return identities(value) if key == "sources" else value
 
+    there = {"final": False, **there}  # runs of before it did not say so
     return [k for k, v in wanted.items() if plain(k, there.get(k)) != plain(k, v)]
 
 
 def write_run(
-    folder: Path, *, head: nn.Module, run: dict[str, Any], metrics: dict[str, Any], outputs: dict[str, Tensor]
+    folder: Path,
+    *,
+    head: nn.Module,
+    final: nn.Module | None,
+    run: dict[str, Any],
+    metrics: dict[str, Any],
+    outputs: dict[str, Tensor],
 ) -> None:
     """Write head, settings, figures, outputs and pictures; a run that is replaced stays until the new one is whole.
 
@@ -137,7 +151,10 @@ def write_run(
     make_folder(staged)
     try:
         _write_files(staged, head, run, metrics, outputs)
+        if final is not None:
+            write_atomic(staged / FINAL, safetensors.torch.save(final.state_dict()))
         (folder / "run.json").unlink(missing_ok=True)
+        (folder / FINAL).unlink(missing_ok=True)  # of the run that is replaced
         for name in (*sorted(p.name for p in staged.iterdir() if p.name != "run.json"), "run.json"):
             (staged / name).replace(folder / name)
     except OSError as error:
@@ -177,12 +194,13 @@ def read_run(folder: Path) -> Run:
         folder = _best_run(folder)
     settings = read_run_settings(folder)
     try:
+        name = FINAL if settings.get("final") else "head.safetensors"
         config = HeadConfig.from_dict(settings["head"])
         labels = [str(label) for label in settings["labels"]]
         if len(labels) != config.n_classes:
             raise StoreCorrupt(f"{folder}/run.json names {len(labels)} labels for {config.n_classes} classes")
-        stored = safetensors.torch.load_file(folder / "head.safetensors")
-        _check_shapes(config, stored, folder)
+        stored = safetensors.torch.load_file(folder / name)
+        _check_shapes(config, stored, folder / name)
         calibration = Calibration(**{k: float(v) for k, v in settings.get("calibration", {}).items()})
         head = build_head(config)
         head.load_state_dict(stored)
@@ -212,7 +230,7 @@ def read_runs(folder: Path) -> list[Run]:
     runs = [read_run(seed) for seed in seeds]
     if any(run.settings.get("fold") for run in runs):
         return [read_run(folder)]
-    for name in ("labels", "sources", "head", "training", "data_sha256"):
+    for name in ("labels", "sources", "head", "training", "final", "data_sha256"):
         if any(_of_all_seeds(run.settings, name) != _of_all_seeds(runs[0].settings, name) for run in runs):
             raise UsageError(f"{folder} holds runs of different {name}: expected seeds of one call. Name one of them")
     if len({run.settings.get("seed") for run in runs}) < len(runs):
@@ -245,7 +263,7 @@ def read_outputs(folder: Path) -> dict[str, Tensor]:
         raise StoreCorrupt(f"{folder}/logits.safetensors cannot be read: {error}. Train the head again") from error
 
 
-def _check_shapes(config: HeadConfig, stored: Mapping[str, Tensor], folder: Path) -> None:
+def _check_shapes(config: HeadConfig, stored: Mapping[str, Tensor], path: Path) -> None:
     """Refuse weights that are not of this head, before anything of a size that a hostile run.json names is made."""
     with torch.device("meta"):
         expected = {name: tuple(v.shape) for name, v in build_head(config).state_dict().items()}
@@ -253,11 +271,11 @@ def _check_shapes(config: HeadConfig, stored: Mapping[str, Tensor], folder: Path
     wrong = sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name))
     if wrong:
         raise StoreCorrupt(
-            f"{folder}: head.safetensors is not of the head that run.json describes: {wrong[0]} has shape "
+            f"{path} is not of the head that run.json describes: {wrong[0]} has shape "
             f"{got.get(wrong[0])}, expected {expected.get(wrong[0])}. Train the head again"
         )
     if not all(bool(torch.isfinite(v).all()) for v in stored.values()):
-        raise StoreCorrupt(f"{folder}: head.safetensors holds values that are not finite. Train the head again")
+        raise StoreCorrupt(f"{path} holds values that are not finite. Train the head again")
 
 
 def _best_run(folder: Path) -> Path:

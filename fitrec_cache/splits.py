@@ -64,6 +64,11 @@ class Split:
     test: IntArray
     notes: tuple[str, ...]
 
+    @property
+    def sides(self) -> tuple[IntArray, IntArray, IntArray]:
+        """Training, validation and test."""
+        return self.train, self.val, self.test
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Clips:

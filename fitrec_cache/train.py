@@ -19,7 +19,7 @@ from fitrec_cache.devices import find_device
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.features import Features
 from fitrec_cache.files import write_json
-from fitrec_cache.fit import Fitted, apply_head, find_precision, fit, take_side
+from fitrec_cache.fit import Fitted, apply_head, find_precision, fit, fit_again, take_side
 from fitrec_cache.folds import Fold, make_folds
 from fitrec_cache.head import count_trainable
 from fitrec_cache.leaks import UNLOOKED, verdict
@@ -54,6 +54,7 @@ def train_head(
     unknown: Sequence[str] = (),
     false_alarm_rate: float = 0.05,
     device: str = "cpu",
+    final: bool = False,
     overwrite: bool = False,
     jobs: int = 1,
     progress: bool = False,
@@ -88,6 +89,8 @@ def train_head(
         false_alarm_rate: Share of validation clips that the threshold for "unknown" may turn away, in [0, 1).
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``: where the head is trained. On the CPU a seed gives
             the same bits every time; for another device a note says that it may not.
+        final: After the test train once more on the clips of all sides, for as many epochs. ``predict`` and ``watch``
+            answer by that head; all figures are of the one that was tested, as no clip is left to test this one on.
         overwrite: Replace a run that is there.
         jobs: Heads of several seeds or folds to train at the same time, in processes that divide the threads
             between them; one that is left alone at the end has all. It pays where there are many cores and training is
@@ -118,6 +121,8 @@ def train_head(
     data = load_clips(cache, features, variant, backbone, preset, progress=progress)
     data, strangers = keep_apart(data, unknown)
     folds = [(s, fold) for s in seed for fold in folds_of(data, split, s)]
+    if final and folds[0][1].name:
+        raise UsageError(f"--final with --split {split} would train the same head for each fold: give one split")
     frames, dim = data.values.shape[1], 0 if VARIANTS[variant].takes_pixels else data.values.shape[2]
     n_train = {len(fold.split.train) for _, fold in folds}
     without = usual.change(epochs=given.get("epochs"))  # what is left out leaves these epochs as they are
@@ -131,6 +136,7 @@ def train_head(
         false_alarm_rate=false_alarm_rate,
         device=where,
         data_sha256=data.digest,
+        final=final,
         progress=progress,
     )
     if trainer.recipe.precision != given.get("precision", "auto") == "bf16":
@@ -148,6 +154,12 @@ def train_head(
     notes = [*data.notes, *left_out, *_fold_notes(heads, len(seed)), *_verdicts(heads, data, len(seed))]
     if any(kept):
         notes.append(f"{sum(kept)} of {len(runs)} runs were there already, made by the same settings: kept")
+    if final:
+        on_sides = sum(map(len, heads[0].fold.split.sides))
+        notes.append(
+            f"predict and watch answer by heads that learned from all {on_sides} clips; the figures are of heads that "
+            "left the test clips out"
+        )
     notes += _device_notes(where)
     notes += _calibration_notes(runs)
     pooled, ensemble = pool_folds(runs), average_runs(runs)
@@ -264,6 +276,7 @@ class _Trainer:
     false_alarm_rate: float
     device: torch.device
     data_sha256: str
+    final: bool
     progress: bool
 
     def run_all(self, jobs: Sequence[_Job], at_once: int, stages: dict[str, float]) -> list[RunResult]:
@@ -292,17 +305,26 @@ class _Trainer:
     def run(self, job: _Job, stages: dict[str, float]) -> RunResult:
         """Train, calibrate, test, write."""
         data, split, targets = job.data, job.fold.split, job.targets()
+        what = " ".join(part for part in (self.variant, f"seed {job.seed}", job.fold.name) if part)
+        common: dict[str, Any] = {
+            "config": self.config(job),
+            "seed": job.seed,
+            "device": self.device,
+            "progress": self.progress,
+        }
+        begun = time.perf_counter()
         fitted = fit(
             take_side(data.values, targets, split.train),
             take_side(data.values, targets, split.val),
-            config=self.config(job),
             recipe=self.recipe,
-            seed=job.seed,
-            device=self.device,
-            what=" ".join(part for part in (self.variant, f"seed {job.seed}", job.fold.name) if part),
-            progress=self.progress,
+            what=what,
+            **common,
         )
-        stages["train"] += fitted.seconds
+        final = None
+        if self.final:
+            everything = take_side(data.values, targets, np.concatenate(split.sides))
+            final = fit_again(everything, fitted, what=f"{what} final", **common)
+        stages["train"] += time.perf_counter() - begun
         begun = time.perf_counter()
         val_logits, val_attention = apply_head(fitted.judge, data.values, split.val)
         calibration = calibrate(val_logits.numpy(), targets[split.val], false_alarm_rate=self.false_alarm_rate)
@@ -324,7 +346,7 @@ class _Trainer:
         metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
         metrics |= {"labels": job.class_names, "history": fitted.history}
         metrics.pop("out")
-        write_run(job.folder, head=fitted.head, run=run, metrics=metrics, outputs=outputs)
+        write_run(job.folder, head=fitted.head, final=final, run=run, metrics=metrics, outputs=outputs)
         stages["write"] += time.perf_counter() - begun
         return result
 
@@ -351,6 +373,7 @@ class _Trainer:
             "recipe": self.recipe_name,
             "training": training,
             "false_alarm_rate": self.false_alarm_rate,
+            "final": self.final,
             "seed": job.seed,
             "fold": job.fold.name,
             "split": {

@@ -99,7 +99,7 @@ def test_a_prediction_is_what_the_head_says_of_the_cached_features(run, cache_fo
         assert sum(w for _, w in prediction.attention) == pytest.approx(1, abs=1e-5)
 
 
-def test_clips_that_the_head_has_seen_are_told(run, tmp_path, video_folder, monkeypatch):
+def test_clips_that_the_head_has_seen_are_told(run, tmp_path, cache_folder, video_folder, monkeypatch):
     split = read_run(run).settings["split"]
     learned, tested = split["train"][0], split["test"][0]
     copy = tmp_path / "elsewhere" / learned
@@ -110,6 +110,9 @@ def test_clips_that_the_head_has_seen_are_told(run, tmp_path, video_folder, monk
     shutil.copy(video_folder / learned, alone)
     videos = [video_folder / learned, video_folder / split["val"][0], copy, video_folder / tested, alone]
     assert [p.trained_on for p in predict(videos, run=run, device="cpu")] == [True, True, True, False, False]
+    everything = tmp_path / "final"
+    train_head(out=everything, cache=cache_folder, backbone=["test_resnet"], variant="mean", epochs=1, final=True)
+    assert [p.trained_on for p in predict(videos, run=everything, device="cpu")] == [True, True, True, True, False]
     monkeypatch.chdir(copy.parent)
     said = CliRunner().invoke(app, ["predict", "--run", str(run), "--device", "cpu", copy.name]).output
     assert said.splitlines()[0] == f"{copy.name} (named as a clip it was trained on: says nothing of new videos)"

@@ -227,6 +227,60 @@ def test_refitting_is_training_on_both_sides_and_leaves_validation_to_the_first_
     assert same(weights_of(tmp_path / "again"), by_hand.head.state_dict())
 
 
+def test_the_final_head_learns_from_all_clips_and_changes_no_figure(tmp_path, features):
+    common = {"features": features, "variant": "resnet50-lstm-attention", "epochs": 3}
+    train_head(out=tmp_path / "tested", **common)
+    report = train_head(out=tmp_path / "run", final=True, **common)
+    assert any("learned from all 60 clips" in note for note in report.notes)
+    assert same(weights_of(tmp_path / "tested"), weights_of(tmp_path / "run"))
+    one, other = (metrics_of(tmp_path / n) for n in ("tested", "run"))
+    assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
+
+    with h5py.File(features) as file:
+        ids, labels = ([v.decode() for v in file[n][()]] for n in ("clip_id", "label"))
+        values = torch.from_numpy(file["features"][()])
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    rows = [ids.index(i) for side in ("train", "val", "test") for i in run["split"][side]]
+    assert len(rows) == len(values)
+    everything = Side(values=values[rows], targets=torch.tensor([run["labels"].index(labels[r]) for r in rows]))
+    recipe = get_recipe("native").change(epochs=3, refit=False)
+    by_hand = fit(everything, everything, config=HeadConfig.from_dict(run["head"]), recipe=recipe, seed=0)
+    assert same(read_run(tmp_path / "run").head.state_dict(), by_hand.head.state_dict())
+    assert same(read_run(tmp_path / "tested").head.state_dict(), weights_of(tmp_path / "tested"))
+
+
+def test_a_final_head_belongs_to_its_run(tmp_path, features):
+    common = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1}
+    train_head(final=True, **common)
+    made = (tmp_path / "run" / "final.safetensors").stat().st_mtime_ns
+    assert any("kept" in note for note in train_head(final=True, **common).notes)
+    assert (tmp_path / "run" / "final.safetensors").stat().st_mtime_ns == made
+    with pytest.raises(UsageError, match=r"made otherwise \(final\)"):
+        train_head(**common)
+    (tmp_path / "run" / "final.safetensors").unlink()
+    with pytest.raises(StoreCorrupt, match=r"final\.safetensors"):
+        read_run(tmp_path / "run")
+    train_head(final=True, **common)  # a run that lacks a file is made again
+    assert same(
+        read_run(tmp_path / "run").head.state_dict(),
+        safetensors.torch.load_file(tmp_path / "run" / "final.safetensors"),
+    )
+    train_head(**common, overwrite=True)
+    assert not (tmp_path / "run" / "final.safetensors").exists()
+    assert same(read_run(tmp_path / "run").head.state_dict(), weights_of(tmp_path / "run"))
+    with pytest.raises(UsageError, match="give one split"):
+        train_head(out=tmp_path / "folds", features=features, variant="mean", split="kfold:2", final=True, **FAST)
+
+
+def test_a_run_of_before_final_heads_is_kept(tmp_path, features):
+    train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    del run["final"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(run))
+    again = train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
+    assert any("kept" in note for note in again.notes)
+
+
 def test_what_the_test_labels_are_changes_no_weight(tmp_path, features):
     train_head(out=tmp_path / "a", features=features, variant="mean", epochs=1)
     tested = set(json.loads((tmp_path / "a" / "run.json").read_text())["split"]["test"])

@@ -116,6 +116,7 @@ def _train(model: Model, number: int) -> str:
         words += ["--attention", str(attention)]
     for label in unknown_classes(record.run["split"]):
         words += ["--unknown", label]
+    words += ["--final"] * bool(record.run.get("final"))
     return shlex.join([*words, "--out", f"RUNS/{number}-{record.variant}"])
 
 
