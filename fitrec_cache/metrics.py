@@ -60,6 +60,11 @@ class Metrics:
     per_class: tuple[dict[str, Any], ...]
     confusion: NDArray[np.int64]
 
+    @property
+    def guessing(self) -> float:
+        """The accuracy of always naming the class that most of the test clips have."""
+        return float(self.confusion.sum(axis=1).max() / self.n)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain lists and numbers that ``json`` can write, under the attribute names."""
         plain = {**vars(self), "accuracy_ci95": list(self.accuracy_ci95), "confusion": self.confusion.tolist()}

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fitrec_cache.compare import CompareReport
     from fitrec_cache.extract import ExtractReport
     from fitrec_cache.info import InfoReport
+    from fitrec_cache.metrics import Metrics
     from fitrec_cache.pack import PackReport
     from fitrec_cache.page import PageReport
     from fitrec_cache.predict import Prediction
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from fitrec_cache.sweep import SweepReport
     from fitrec_cache.timeline import Segment
     from fitrec_cache.watch import WatchReport
+
+#: From this many classes on top-5 accuracy is told: of fewer, five are half or more.
+_MANY_CLASSES = 11
 
 
 def _size(n_bytes: float) -> str:
@@ -63,13 +67,10 @@ def train_text(report: TrainReport) -> str:
     """Return the figures of trained heads, and of all seeds or folds together."""
     lines = [f"note: {n}" for n in report.notes]
     for r in report.runs:
-        low, high = r.metrics.accuracy_ci95
         fold = f", fold {r.fold}" if r.fold else ""
         lines.append(
-            f"{r.variant} on {r.backbone}, split {r.split}{fold}, seed {r.seed}: accuracy {r.metrics.accuracy:.1%} "
-            f"({low:.1%} to {high:.1%}, n = {r.n_test}), top-5 {r.metrics.top5_accuracy:.1%}, "
-            f"macro F1 {r.metrics.f1_macro:.1%}; {r.epochs} epochs, no. {r.best_epoch} kept, {r.seconds:.1f} s "
-            f"-> {r.out}"
+            f"{r.variant} on {r.backbone}, split {r.split}{fold}, seed {r.seed}: {_figures(r.metrics)}; "
+            f"{r.epochs} epochs, no. {r.best_epoch} kept, {r.seconds:.1f} s -> {r.out}"
         )
         if "auroc" in r.unknown:
             lines.append(
@@ -91,6 +92,14 @@ def train_text(report: TrainReport) -> str:
     if report.ensemble:
         lines.append(f"their mean probabilities: accuracy {report.ensemble['accuracy']:.1%}")
     return _lines(lines, _stages(report.stages))
+
+
+def _figures(m: Metrics) -> str:
+    low, high = m.accuracy_ci95
+    figures = [f"accuracy {m.accuracy:.1%} ({low:.1%} to {high:.1%}, n = {m.n}; guessing {m.guessing:.1%})"]
+    if len(m.per_class) >= _MANY_CLASSES:
+        figures.append(f"top-5 {m.top5_accuracy:.1%}")
+    return ", ".join([*figures, f"macro F1 {m.f1_macro:.1%}"])
 
 
 def predict_text(p: Prediction) -> str:

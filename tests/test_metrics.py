@@ -34,6 +34,7 @@ def test_three_classes_worked_out_by_hand():
     assert figures.precision_macro == pytest.approx((2 / 3 + 1 + 1 / 2) / 3)
     assert figures.recall_macro == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
     assert figures.balanced_accuracy == figures.recall_macro
+    assert figures.guessing == pytest.approx(3 / 6)  # always Curl
     assert figures.f1_macro == pytest.approx(2 / 3)  # each class: 2/3
     assert figures.precision_weighted == pytest.approx((3 * 2 / 3 + 2 * 1 + 1 * 1 / 2) / 6)
     assert figures.recall_weighted == pytest.approx(figures.accuracy)

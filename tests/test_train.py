@@ -21,6 +21,7 @@ from fitrec_cache.head import build_head
 from fitrec_cache.pack import read_pack
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.runs import read_outputs, read_run, read_runs
+from fitrec_cache.texts import train_text
 from fitrec_cache.train import train_head
 from fitrec_cache.variants import HeadConfig
 
@@ -312,6 +313,17 @@ def test_the_order_of_clips_in_the_file_changes_no_split(tmp_path, features):
     train_head(out=tmp_path / "b", features=features, variant="mean", epochs=1)
     a, b = (json.loads((tmp_path / n / "run.json").read_text())["split"] for n in "ab")
     assert {k: sorted(a[k]) for k in ("train", "val", "test")} == {k: sorted(b[k]) for k in ("train", "val", "test")}
+
+
+@pytest.mark.parametrize("classes", [10, 11])
+def test_the_text_says_what_guessing_gives_and_top_5_of_many_classes_only(tmp_path, classes):
+    few = toy(tmp_path / "few.h5", n=90, labels=[f"class{i % classes:02d}" for i in range(90)])
+    report = train_head(out=tmp_path / "run", features=few, variant="mean", split="random", epochs=1)
+    truth = read_outputs(tmp_path / "run")["test_targets"]
+    most = torch.bincount(truth).max().item() / len(truth)
+    said = train_text(report)
+    assert f"n = {len(truth)}; guessing {most:.1%}), " in said
+    assert ("top-5" in said) == (classes == 11)
 
 
 def test_a_run_folder_holds_what_it_promises(tmp_path, features):
