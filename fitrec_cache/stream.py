@@ -144,6 +144,11 @@ class Stream:
             raise
 
     @property
+    def seconds(self) -> float | None:
+        """How long it is, as its header says; None of what has no end or does not say."""
+        return None if self._container.duration is None else self._container.duration / av.time_base
+
+    @property
     def damaged(self) -> int:
         """Packets and frames so far that did not decode, or came with the time of an earlier one."""
         return self._damage.undecodable + self._damage.corrupt + self._late

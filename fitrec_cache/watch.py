@@ -121,6 +121,7 @@ def watch(
                     with bar.external_write_mode(file=sys.stdout):
                         tell(moment, ended)
                 answer = f"{moment.label or 'unknown'} {moment.top[0][1]:.0%}"
+                bar.total = watching.expected
                 bar.set_postfix_str(f"{clock(moment.end)} {answer}", refresh=False)
                 bar.update()
     except KeyboardInterrupt:
@@ -164,6 +165,8 @@ class Watch:
         live: Whether windows may be skipped.
         skipped: How many were.
         rest: Seconds at the end, after the last window, that are in none.
+        expected: How many windows there will be, as the header of a file lets expect; None until that is known, and of
+            what has no end.
 
     Raises:
         UsageError: For wrong arguments, or if the length of the training clips is not known.
@@ -199,6 +202,7 @@ class Watch:
         self.live = found.live if live is None else live
         self.skipped = 0
         self.rest = 0.0
+        self.expected: int | None = None
         self._waiting: queue.Queue[Any] = queue.Queue(_WAITING)
         self._stop = threading.Event()
         self._reader = threading.Thread(target=self._read, args=[found], daemon=True)  # a camera may never answer
@@ -242,6 +246,8 @@ class Watch:
 
         try:
             with Stream(source) as stream:
+                if stream.seconds is not None:
+                    self.expected = self._windows.within(stream.seconds)
                 for numbered in enumerate(stream.windows(self._windows, self._recogniser.short_sides)):
                     self._put(numbered)
                     if self._stop.is_set():

@@ -68,6 +68,11 @@ class Windows:
         self._first = math.ceil(time / self.every)
         self._taken.clear()
 
+    def within(self, seconds: float) -> int:
+        """Return how many windows have all their samples within so many seconds from the start of the stream."""
+        last = self.seconds * self.samples / (self.samples + 1)
+        return max(0, math.ceil((Fraction(seconds) - last) / self.every))
+
     def span(self, number: int) -> tuple[float, float]:
         """Return beginning and end of a window, in seconds since the start of the stream."""
         return float(number * self.every), float(number * self.every + self.seconds)

@@ -356,6 +356,8 @@ def test_the_end_that_no_window_reaches_is_told(run, long_video):
     """Of 2.4 s, windows of 0.5 s each 0.7 s reach 0.5, 1.2 and 1.9 s."""
     report = module.watch(str(long_video), run=run, seconds=0.5, every=0.7)
     assert (report.windows, report.rest) == (3, pytest.approx(0.5))
+    with module.Watch(str(long_video), run=run, seconds=0.5, every=0.7) as watching:
+        assert (watching.expected or 3, len(list(watching)), watching.expected) == (3, 3, 3)
     result = call(long_video, "--run", run, "--seconds", 0.5, "--every", 0.7)
     assert "the last 0.5 s are in no window: not answered" in result.output
 

@@ -46,6 +46,14 @@ def test_times_by_hand():
     assert windows.span(1) == (2.0, 6.0)
 
 
+@pytest.mark.parametrize(("seconds", "full"), [(2, 0), (3, 0), (3.5, 1), (4, 1), (5, 1), (5.5, 2), (6, 2), (104, 51)])
+def test_how_many_windows_a_length_holds_by_hand(seconds, full):
+    windows = Windows(seconds=Fraction(4), every=Fraction(2), samples=3)  # the last samples at 3, 5, 7 s and so on
+    assert windows.within(seconds) == full
+    found = taken(windows, [Fraction(i, 4) for i in range(int(seconds * 4))], Fraction(seconds))
+    assert sum(len(frames) == 3 for frames in found.values()) == full
+
+
 def test_a_frame_that_stays_on_display_is_taken_again():
     windows = Windows(seconds=Fraction(4), every=Fraction(4), samples=3)
     assert taken(windows, [Fraction(0), Fraction(5, 2)], Fraction(4)) == {0: [0, 0, 1]}
