@@ -567,6 +567,14 @@ def test_features_of_a_compiled_backbone_are_made_so_again(tmp_path):
         assert ("--compile" in how_to(model, 1).commands[0]) == bool(more)
 
 
+def test_a_final_head_is_made_again_too(tmp_path):
+    for name, more in (("a", {"final": True}), ("b", {"final": False}), ("c", {})):  # the last is of before
+        write_run(tmp_path / name, truth=[0, 1], guesses=[0, 1], **more)
+        (model,) = gather(read_records([tmp_path / name]))
+        how = how_to(model, 1)
+        assert ("--final" in how.commands[-1]) == (name == "a") == ("final head" in dict(how.settings))
+
+
 def test_the_surest_clips_are_those_whose_printed_confidence_is_highest(tmp_path):
     """One rival 3 below, or two rivals 3.85 below: the second is surer by logits, the first by half of them."""
     folder = write_run(tmp_path / "r", truth=[0, 0], guesses=[0, 0], test=["one rival", "two rivals"])

@@ -50,6 +50,7 @@ def how_to(model: Model, number: int) -> HowTo:
         "clips (training, validation, test)": ", ".join(
             str(record.metrics[f"n_{s}"]) for s in ("train", "val", "test")
         ),
+        **({"final head": "of all clips, for predict and watch"} if record.run.get("final") else {}),
         **{k: v for k, v in record.run["head"].items() if k != "variant"},
         **record.run["training"],
     }
