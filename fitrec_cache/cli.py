@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -505,6 +506,9 @@ def audit(
         manifest=manifest,
     )
     _show(report.to_dict(), as_json, lambda: texts.audit_text(report))
+    if manifest is not None and not as_json:
+        words = shlex.join(["fitrec-cache", "extract", str(manifest), "--root", "VIDEOS", "--cache", str(cache)])
+        print(f"to train by these groups, look through them, then: {words} (and --backbone as before)")
     if report.leaks:
         raise typer.Exit(1)
 

@@ -9,9 +9,11 @@ import pytest
 from PIL import Image
 from test_imports import loaded
 from test_near_duplicates import recordings
+from typer.testing import CliRunner
 
 from fitrec_cache.audit import audit
 from fitrec_cache.cache import Cache, HeldClip
+from fitrec_cache.cli import app
 from fitrec_cache.clips import find_clips
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.features import Features, load_cached
@@ -134,6 +136,8 @@ def test_a_manifest_with_the_proposed_groups_makes_the_group_split_clean(tmp_pat
     assert all(len(names) == 1 for names in together.values())
     assert len(set.union(*together.values())) == 40
     groups = [proposed[f"{labels[i]}/{i:03d}.avi"] for i in range(120)]
+    said = CliRunner().invoke(app, ["audit", "--cache", str(unknown), "--manifest", str(tmp_path / "b.csv")]).output
+    assert f"fitrec-cache extract {tmp_path / 'b.csv'} --root VIDEOS --cache {unknown} " in said
     again = make_cache(tmp_path / "again", values, labels, groups)
     assert not audit(cache=again, split="group").leaks
 
