@@ -10,7 +10,7 @@ import numpy as np
 
 from fitrec_cache.errors import UsageError
 from fitrec_cache.metrics import stratified_folds
-from fitrec_cache.splits import Split, check_rule, make_split, remarks
+from fitrec_cache.splits import Split, check_rule, check_trained, make_split, remarks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,5 +142,6 @@ def _by_manifest(clips: Mapping[str, Sequence[str | None]], extra: Sequence[Mapp
     train, val, test = (
         np.array([i for i, s in enumerate(column) if s == side], dtype=np.int64) for side in ("train", "val", "test")
     )
+    check_trained("manifest", {str(clips["labels"][i]) for i in train})
     notes = remarks(**clips, sides=(train, val, test))  # type: ignore[arg-type]
     return Split(rule="manifest", seed=seed, train=train, val=val, test=test, notes=notes)

@@ -69,6 +69,16 @@ class Split:
         """Training, validation and test."""
         return self.train, self.val, self.test
 
+    def classes(self, labels: Sequence[str]) -> tuple[list[str], IntArray]:
+        """Return the K classes that some side holds, sorted, and the number of each clip's class; -1 is none of them.
+
+        Args:
+            labels: Class of each clip, length N.
+        """
+        names = sorted({labels[i] for side in self.sides for i in side.tolist()})
+        numbers = {name: k for k, name in enumerate(names)}
+        return names, np.array([numbers.get(label, -1) for label in labels], dtype=np.int64)
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Clips:
@@ -148,6 +158,7 @@ def make_split(
     val = _carve(clips.labels, sides.units, sides.rest, rng, spare=1)
     parts = {"train": sides.rest - val, "val": val, "test": sides.test}
     _check_sides(rule, parts)
+    check_trained(rule, {clips.labels[i] for i in parts["train"]})
     notes = [*notes, *sides.notes, *_remarks(clips, parts)]
     train, val_clips, test = (np.array(sorted(order[i] for i in part), dtype=np.int64) for part in parts.values())
     return Split(rule=rule, seed=seed, train=train, val=val_clips, test=test, notes=tuple(notes))
@@ -421,6 +432,18 @@ def _check_classes(clips: _Clips) -> None:
         raise UsageError(f"got {got}: expected clips of at least two classes to tell apart")
 
 
+def check_trained(rule: str, trained: set[str]) -> None:
+    """Refuse a split by whose training clips nothing can be told apart.
+
+    Raises:
+        UsageError: If they are of one class.
+    """
+    if len(trained) < 2:
+        raise UsageError(
+            f"split '{rule}' trains on one class, {', '.join(trained)}: expected at least two to tell apart"
+        )
+
+
 def _check_sides(rule: str, parts: dict[str, set[int]]) -> None:
     if empty := [name for name, part in parts.items() if not part]:
         sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
@@ -456,6 +479,8 @@ def _remarks(clips: _Clips, parts: dict[str, set[int]]) -> list[str]:
         notes.append(f"{len(untested)} classes have no test clip: {', '.join(untested)}")
     if untrained := sorted(known - trained):
         notes.append(f"{len(untrained)} {_UNTRAINED}: {', '.join(untrained)}")
+    if absent := sorted(sizes.keys() - known):
+        notes.append(f"{len(absent)} classes are on no side and not learned: {', '.join(absent)}")
     if leaks := count_sharing(parts["test"], parts["train"] | parts["val"], clips.groups):
         notes.append(f"{_LEAKS}{leaks} of {len(parts['test'])} test clips share a group with a training clip")
     return notes

@@ -255,7 +255,7 @@ class Problem:
     Attributes:
         backbone: Names of the features.
         values: Features of all clips, ``(N, T, d)``.
-        targets: Their class numbers, ``(N,)``.
+        classes: Of each split: how many classes it has, and each clip's class number, ``(N,)``.
         sides: The numbers of the training and of the validation clips of each split; those of test sides are not kept.
         clips: Ids of the training and of the validation clips of each split.
         units: The group that each validation clip belongs to and is tested with, or itself.
@@ -263,11 +263,9 @@ class Problem:
         notes: What was left out, and that clips tested by one split are looked at in another, if some are.
     """
 
-    def __init__(
-        self, *, variant: str, backbone: str, values: NDArray[Any], targets: NDArray[np.int64], epochs: int
-    ) -> None:
-        self.variant, self.backbone, self.epochs = variant, backbone, epochs
-        self.values, self.targets, self.n_classes = values, targets, int(targets.max()) + 1
+    def __init__(self, *, variant: str, backbone: str, values: NDArray[Any], epochs: int) -> None:
+        self.variant, self.backbone, self.epochs, self.values = variant, backbone, epochs, values
+        self.classes: list[tuple[int, NDArray[np.int64]]] = []
         self.sides: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
         self.clips: list[tuple[list[str], list[str]]] = []
         self.units: dict[str, str] = {}
@@ -291,9 +289,7 @@ class Problem:
     ) -> Problem:
         """Load the clips and divide them by each rule and seed; the arguments are those of :func:`sweep`."""
         data = load_clips(cache, features, variant, backbone, preset, progress=progress)
-        labels = sorted(set(data.labels))
-        targets = np.array([labels.index(label) for label in data.labels], dtype=np.int64)
-        problem = cls(variant=variant, backbone=data.name, values=data.values, targets=targets, epochs=epochs)
+        problem = cls(variant=variant, backbone=data.name, values=data.values, epochs=epochs)
         problem.data_sha256 = data.digest
         problem.notes += data.notes
         clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups, "extra": data.extra}
@@ -304,6 +300,8 @@ class Problem:
                 for fold in make_folds(rule, **clips, seed=number):  # type: ignore[arg-type]
                     sides = (fold.split.train, fold.split.val)
                     problem.sides.append(sides)
+                    names, targets = fold.split.classes(data.labels)
+                    problem.classes.append((len(names), targets))
                     problem.splits.append(" ".join(p for p in (fold.split.rule, fold.name, f"seed {number}") if p))
                     ids, judged = ([data.clip_ids[i] for i in side] for side in sides)
                     problem.clips.append((ids, judged))
@@ -351,11 +349,11 @@ class Problem:
         """
         found: Right = []
         for number in seeds:
-            for side in self.sides:
-                train, val = (take_side(self.values, self.targets, clips) for clips in side)
+            for side, (n_classes, targets) in zip(self.sides, self.classes, strict=True):
+                train, val = (take_side(self.values, targets, clips) for clips in side)
                 config = recipe.head_config(
                     self.variant,
-                    n_classes=self.n_classes,
+                    n_classes=n_classes,
                     input_dim=train.values.shape[2],
                     frames=train.values.shape[1],
                     n_vectors=train.values.shape[0] * train.values.shape[1],

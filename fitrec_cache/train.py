@@ -7,11 +7,13 @@ import re
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fitrec_cache import __version__
 from fitrec_cache.calibrate import Calibration, auroc, calibrate, calibration_error, remarks
@@ -251,18 +253,15 @@ class _Job:
     seed: int
     folder: Path
 
-    @property
-    def class_names(self) -> list[str]:
-        return sorted(set(self.data.labels))
-
     def test_units(self) -> list[str]:
         """Return what the test clips of this run alone are drawn with: of a fold that was left out, its groups."""
         test = self.fold.split.test
         return units_of([self.data.clip_ids[i] for i in test], [self.data.groups[i] for i in test])
 
-    def targets(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        index = {name: i for i, name in enumerate(self.class_names)}
-        return np.array([index[label] for label in self.data.labels], dtype=np.int64)
+    @cached_property
+    def classes(self) -> tuple[list[str], NDArray[np.int64]]:
+        """The class names of the head, and the class number of each clip."""
+        return self.fold.split.classes(self.data.labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,7 +303,7 @@ class _Trainer:
 
     def run(self, job: _Job, stages: dict[str, float]) -> RunResult:
         """Train, calibrate, test, write."""
-        data, split, targets = job.data, job.fold.split, job.targets()
+        data, split, (labels, targets) = job.data, job.fold.split, job.classes
         what = " ".join(part for part in (self.variant, f"seed {job.seed}", job.fold.name) if part)
         common: dict[str, Any] = {
             "config": self.config(job),
@@ -344,7 +343,7 @@ class _Trainer:
         run = self.describe(job) | {"calibration": calibration.to_dict(), "versions": _versions()}
         run |= {"threads": torch.get_num_threads(), "clip_seconds": data.clip_seconds()}
         metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
-        metrics |= {"labels": job.class_names, "history": fitted.history}
+        metrics |= {"labels": labels, "history": fitted.history}
         metrics.pop("out")
         write_run(job.folder, head=fitted.head, final=final, run=run, metrics=metrics, outputs=outputs)
         stages["write"] += time.perf_counter() - begun
@@ -355,7 +354,7 @@ class _Trainer:
         n_frames = job.data.values.shape[1]
         return self.recipe.head_config(
             self.variant,
-            n_classes=len(job.class_names),
+            n_classes=len(job.classes[0]),
             input_dim=0 if VARIANTS[self.variant].takes_pixels else job.data.values.shape[2],
             frames=n_frames,
             n_vectors=len(job.fold.split.train) * n_frames,
@@ -369,7 +368,7 @@ class _Trainer:
         training = self.recipe.to_dict() | {"optimiser": "AdamW", "loss": "cross-entropy", "device": str(self.device)}
         return {
             "head": self.config(job).to_dict(),
-            "labels": job.class_names,
+            "labels": job.classes[0],
             "recipe": self.recipe_name,
             "training": training,
             "false_alarm_rate": self.false_alarm_rate,
@@ -413,7 +412,7 @@ class _Trainer:
             best_epoch=fitted.best_epoch,
             parameters=count_trainable(fitted.head),
             seconds=fitted.seconds,
-            metrics=evaluate(logits, truth, job.class_names, units=job.test_units()),
+            metrics=evaluate(logits, truth, job.classes[0], units=job.test_units()),
             calibration={
                 "temperature": calibration.temperature,
                 "ece": error,

@@ -41,10 +41,24 @@ def test_the_manifest_decides_who_tests(with_val):
 
 
 def test_clips_without_a_side_and_classes_without_training_are_told():
-    column = ["test" if n[0] == "B" else "" if n[2] == "0" else "val" if n[2] == "1" else "train" for n in NAMES]
-    (fold,) = make_folds("manifest", **clips(extra=[{"split": s} for s in column]))
-    assert f"left out: 1 of {len(NAMES)} clips have no side" in fold.split.notes
+    names = [f"{label}/{i}.mp4" for label in "ABCD" for i in range(6)]
+    sides = {"0": "", "1": "val"}
+    column = [{"B": "test", "D": ""}.get(n[0], sides.get(n[2], "train")) for n in names]
+    given = {"clip_ids": names, "labels": [n[0] for n in names], "groups": [None] * 24, "seed": 0}
+    (fold,) = make_folds("manifest", **given, extra=[{"split": s} for s in column])
+    assert "left out: 8 of 24 clips have no side" in fold.split.notes
     assert "1 classes have no training clip: B" in fold.split.notes
+    assert "1 classes are on no side and not learned: D" in fold.split.notes
+    labels, numbers = fold.split.classes(given["labels"])
+    assert labels == ["A", "B", "C"]
+    assert numbers.tolist() == [0] * 6 + [1] * 6 + [2] * 6 + [-1] * 6
+
+
+@pytest.mark.parametrize("val", ["val", "train"])
+def test_a_split_that_trains_on_one_class_is_refused(val):
+    column = ["test" if n[0] == "B" else val if n[2] == "1" else "train" for n in NAMES]
+    with pytest.raises(UsageError, match=r"split '.*' trains on one class, A: expected at least two"):
+        make_folds("manifest", **clips(extra=[{"split": s} for s in column]))
 
 
 @pytest.mark.parametrize("known", [False, True])

@@ -761,6 +761,19 @@ def test_lists_may_be_named_by_another_path(tmp_path, features, monkeypatch):
     assert any("kept" in note for note in report.notes)
 
 
+@pytest.mark.parametrize("variant", ["mean", "vit-lstm"])
+def test_a_class_that_no_side_holds_gets_no_output(tmp_path, features, variant):
+    names = [f"{CLASSES[i % 3]}/{i}.avi" for i in range(60) if i % 3 != 1]  # no Lunge
+    (tmp_path / "train.txt").write_text("".join(f"{n}\n" for n in names[:30]))
+    (tmp_path / "test.txt").write_text("".join(f"{n}\n" for n in names[30:]))
+    split = f"list:{tmp_path / 'train.txt'},{tmp_path / 'test.txt'}"
+    report = train_head(out=tmp_path / "run", features=features, variant=variant, split=split, final=True, **FAST)
+    assert "1 classes are on no side and not learned: Lunge" in report.notes
+    assert read_run(tmp_path / "run").labels == ["Hop", "Squat"]
+    assert read_outputs(tmp_path / "run")["test_logits"].shape == (10, 2)
+    assert report.runs[0].metrics.accuracy == report.runs[0].metrics.top5_accuracy == 1
+
+
 def test_a_class_without_training_clips_can_be_balanced_too(tmp_path, features):
     with h5py.File(features) as file:
         ids = [i.decode() for i in file["clip_id"][()]]
