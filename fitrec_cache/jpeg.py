@@ -11,7 +11,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from fitrec_cache.errors import StoreCorrupt
+from fitrec_cache.errors import StoreCorrupt, VideoError
 
 if TYPE_CHECKING:
     import torch
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 QUALITY = 90
 CODEC = f"jpeg quality {QUALITY} 4:2:0"
 
-
-#: No frame is larger than 8K; a file that says so wants memory.
-MOST_PIXELS = 7680 * 4320
+#: Pixels of a frame that is kept, 8K at most; a file that says otherwise wants memory.
+MOST_AREA = 7680 * 4320
 
 
 def encode_frames(frames: NDArray[np.uint8]) -> list[bytes]:
@@ -31,7 +30,14 @@ def encode_frames(frames: NDArray[np.uint8]) -> list[bytes]:
 
 
 def encode_frame(frame: NDArray[np.uint8]) -> bytes:
-    """Encode one frame ``(H, W, 3)`` uint8 RGB as a JPEG file."""
+    """Encode one frame ``(H, W, 3)`` uint8 RGB as a JPEG file.
+
+    Raises:
+        VideoError: If it is larger than any frame that :func:`decode_frames` would take.
+    """
+    height, width, _ = frame.shape
+    if height * width > MOST_AREA:
+        raise VideoError(f"frames of {width} x {height} pixels are too large to be kept: give a smaller --frame-size")
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, "JPEG", quality=QUALITY, subsampling="4:2:0")
     return buffer.getvalue()
@@ -71,12 +77,12 @@ def decode_frames(data: Sequence[bytes]) -> torch.Tensor:
 def _size(data: bytes) -> tuple[int, int]:
     """Return height and width in pixels; raises ValueError unless it is a JPEG of a sensible size."""
     height, width, *_ = simplejpeg.decode_jpeg_header(data)
-    if height * width > MOST_PIXELS:
+    if height * width > MOST_AREA:
         raise ValueError(f"it is {width} x {height} pixels large")
     return int(height), int(width)
 
 
-def thumbnail(data: bytes, *, width: int, quality: int = 72) -> tuple[bytes, int, int]:
+def thumbnail(data: bytes, *, width: int) -> tuple[bytes, int, int]:
     """Return one stored frame again as a small JPEG, with its width and height in pixels; never enlarged.
 
     Raises:
@@ -87,7 +93,7 @@ def thumbnail(data: bytes, *, width: int, quality: int = 72) -> tuple[bytes, int
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as picture:
             picture.draft("RGB", (width, width))
             picture.thumbnail((width, 2 * width))
-            picture.convert("RGB").save(buffer, "JPEG", quality=quality, optimize=True)
+            picture.convert("RGB").save(buffer, "JPEG", quality=72, optimize=True)
             return buffer.getvalue(), picture.width, picture.height
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise StoreCorrupt(f"a stored frame does not decode: {error}") from error

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fitrec_cache.errors import StoreCorrupt
+from fitrec_cache import jpeg as module
+from fitrec_cache.errors import StoreCorrupt, VideoError
 from fitrec_cache.jpeg import decode_frames, encode_frames
 from fitrec_cache.resizing import resize
 
@@ -31,6 +32,13 @@ def test_frames_come_back_nearly_as_they_were():
     frames = pictures()
     back = decode_frames(encode_frames(frames)).permute(0, 2, 3, 1).numpy()
     assert np.abs(back.astype(int) - frames).mean() < 6
+
+
+def test_what_would_not_be_read_again_is_not_written(monkeypatch):
+    monkeypatch.setattr(module, "MOST_AREA", 64 * 48)
+    assert decode_frames(encode_frames(np.zeros((1, 48, 64, 3), np.uint8))).shape == (1, 3, 48, 64)
+    with pytest.raises(VideoError, match=r"frames of 64 x 49 pixels are too large.*smaller --frame-size"):
+        encode_frames(np.zeros((1, 49, 64, 3), np.uint8))
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
