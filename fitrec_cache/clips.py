@@ -75,10 +75,12 @@ class ClipList:
     Attributes:
         clips: The clips, sorted by ``clip_id``, no id twice, at least one.
         notes: Remarks in plain words, such as what was skipped and whether groups are known.
+        unread: Folders that could not be looked into, and links that lead nowhere: clips may be missing.
     """
 
     clips: tuple[Clip, ...]
     notes: tuple[str, ...]
+    unread: tuple[str, ...] = ()
 
 
 def find_clips(
@@ -103,7 +105,8 @@ def find_clips(
             a folder.
         ManifestError: If there is no video, or the manifest or list cannot be used as it is.
     """
-    found, notes = _read(Path(videos), None if root is None else Path(root))
+    unread: list[str] = []
+    found, notes = _read(Path(videos), None if root is None else Path(root), unread)
     _check_ids(found)
     if lists:
         found, remarks = _listed(found, [Path(each) for each in lists])
@@ -112,7 +115,7 @@ def find_clips(
         found, remarks = _of_classes(found, classes)
         notes += remarks
     ordered = tuple(sorted(found, key=lambda clip: clip.clip_id))
-    return ClipList(clips=ordered, notes=(*notes, *_remarks(ordered)))
+    return ClipList(clips=ordered, notes=(*notes, *_remarks(ordered)), unread=tuple(unread))
 
 
 def group_number(group: str) -> int | None:
@@ -165,12 +168,12 @@ def read_ucf_list(path: Path) -> list[str]:
     return [name for _, name in _ucf_lines(Path(path))]
 
 
-def _read(videos: Path, root: Path | None) -> tuple[list[Clip], list[str]]:
+def _read(videos: Path, root: Path | None, unread: list[str]) -> tuple[list[Clip], list[str]]:
     """Return the clips of a folder, manifest or list in the order found, and remarks."""
     if stat.S_ISDIR(_mode(videos)):
         if root is not None:
             raise UsageError(f"--root {root} goes with a manifest or list, got the folder {videos}: leave it out")
-        return _walk(videos)
+        return _walk(videos, unread)
     if not _mode(videos):
         raise UsageError(f"no such file or folder: {videos}. Expected a folder of class folders, a .csv or a .txt list")
     base = videos.parent if root is None else root
@@ -212,18 +215,22 @@ def _named_group(name: str) -> str | None:
 # --- folders ---
 
 
-def _walk(folder: Path) -> tuple[list[Clip], list[str]]:
+def _walk(folder: Path, unread: list[str]) -> tuple[list[Clip], list[str]]:
     """Return the videos below the class folders, and remarks about what was passed over."""
     unreadable: list[OSError] = []
-    names = sorted(_files(folder, unreadable))
-    videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
+    names = sorted(files_below(folder, unreadable))
+    videos = list(filter(is_video, names))
+    others = [name for name in names if not is_video(name)]
+    dead = [str(folder / name) for name in others if not (folder / name).exists()]
+    unread += [*(str(error.filename) for error in unreadable), *dead]
     inside, loose = [name for name in videos if "/" in name], [name for name in videos if "/" not in name]
     notes = [f"cannot read folder {error.filename}: {error.strerror}" for error in unreadable]
+    notes += [f"{plain_text(link)} is a link that leads nowhere" for link in dead]
     if not inside:
         raise ManifestError("; ".join([*notes, _nothing_found(folder, loose)]))
-    if skipped := len(names) - len(videos):
-        others = [plain_text(name) for name in names if not name.lower().endswith(VIDEO_SUFFIXES)]
-        notes.append(f"skipped {_files_that(skipped)} not {' '.join(VIDEO_SUFFIXES)}: {_some(others)}")
+    if others:
+        shown = _some(list(map(plain_text, others)))
+        notes.append(f"skipped {_files_that(len(others))} not {' '.join(VIDEO_SUFFIXES)}: {shown}")
     if loose:
         notes.append(f"skipped {_files_that(len(loose))} in no class folder: {_some(loose)}")
     if without := sorted(_top_folders(folder) - {name.split("/")[0] for name in inside}):
@@ -259,8 +266,16 @@ def plain_text(name: str) -> str:
     return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) in {"Cc", "Cs"} else c for c in text)
 
 
-def _files(folder: Path, unreadable: list[OSError]) -> Iterator[str]:
-    """Yield ``CLASS/FILE`` of every file below a folder that is not hidden; links are followed, never in a circle."""
+def is_video(name: str) -> bool:
+    """Say whether a file's name ends as that of a video."""
+    return name.lower().endswith(VIDEO_SUFFIXES)
+
+
+def files_below(folder: Path, unreadable: list[OSError]) -> Iterator[str]:
+    """Yield ``CLASS/FILE`` of every file below a folder that is not hidden; links are followed, never in a circle.
+
+    Why a folder could not be looked into is added to ``unreadable``.
+    """
     for where, folders, files in os.walk(folder, onerror=unreadable.append, followlinks=True):
         here = Path(where).resolve()
         above = {here, *here.parents}

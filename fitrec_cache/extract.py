@@ -186,6 +186,11 @@ def extract(
         raise UsageError("--prune takes out what is not among VIDEOS: give VIDEOS, or leave it out")
     keep_freed_memory()
     found = None if videos is None else find_clips(videos, root=root, lists=lists, classes=classes)
+    if prune and found is not None and found.unread:
+        raise UsageError(
+            f"--prune takes out what is not among VIDEOS, but {found.unread[0]} cannot be read: clips may only seem to "
+            "be missing. Make it readable, or leave --prune out"
+        )
     there: Cache | None = None
     known: dict[str, str] = {}
     if found is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from fitrec_cache.backbone import Backbone, load_backbone
 from fitrec_cache.cache import lacking
-from fitrec_cache.clips import VIDEO_SUFFIXES
+from fitrec_cache.clips import VIDEO_SUFFIXES, files_below, is_video
 from fitrec_cache.decoding import DecodeJob, DecoderPool
 from fitrec_cache.errors import MismatchError, UsageError, WeightsError, unknown_name
 from fitrec_cache.extract import frame_identity
@@ -26,6 +27,9 @@ from fitrec_cache.variants import VARIANTS, HeadConfig
 
 #: Each source is a backbone of its own: nobody puts more side by side.
 MOST_SOURCES = 32
+
+#: Videos in the picture, the first that are answered: nobody looks at more, and frames take memory.
+MOST_PICTURED = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +100,7 @@ def predict(
         run: Run folder that ``train-head`` made. Several seeds answer together: the mean of their probabilities and
             attention; "unknown" if most of them say so. Of folds, the one with the lowest validation loss.
         backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
-        picture: PNG file that shows the sampled frames with their attention.
+        picture: PNG file that shows the sampled frames with their attention, of :data:`MOST_PICTURED` videos at most.
         table: CSV file to write of the answers.
         top: Number of labels to return.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -130,10 +134,11 @@ def predict(
                 if tell is not None:
                     tell(found[-1])
     finally:  # also of what was answered until an interruption
-        if shown is not None:
-            _draw(shown)
-        if table is not None:
-            _write_table(found, table)
+        with ExitStack() as each:  # the table first; what one raises comes after the other
+            if shown is not None:
+                each.callback(_draw, shown)
+            if table is not None:
+                each.callback(_write_table, found, table)
     return found
 
 
@@ -144,10 +149,13 @@ def _files(videos: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        below = [p for p in path.rglob("*") if p.name.lower().endswith(VIDEO_SUFFIXES) and p.name[0] != "."]
+        unreadable: list[OSError] = []
+        below = sorted(filter(is_video, files_below(path, unreadable)))
+        if unreadable:
+            raise UsageError(f"cannot read folder {unreadable[0].filename}: {unreadable[0].strerror}")
         if not below:
             raise UsageError(f"no video in {path}: expected files of type {' '.join(VIDEO_SUFFIXES)}")
-        found += sorted(below)
+        found += [path / name for name in below]
     return found
 
 
@@ -339,7 +347,7 @@ def _one(path: Path, recogniser: Recogniser, pool: DecoderPool, top: int, shown:
             return Prediction(path=str(path), reason=outcome)
         jpegs[side], times = outcome.jpegs, outcome.pts_seconds
     prediction = recogniser(jpegs, times, path=str(path), top=top)
-    if shown is None:
+    if shown is None or len(shown.predictions) == MOST_PICTURED:
         return prediction
     shown.predictions.append(prediction)
     shown.frames.append(decode_frames(jpegs[recogniser.short_sides[0]]).permute(0, 2, 3, 1).numpy())

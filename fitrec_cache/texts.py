@@ -115,8 +115,13 @@ def predict_text(p: Prediction) -> str:
 
 def predict_files_text(found: list[Prediction], picture: Path | None, table: Path | None) -> str:
     """Return which files have the answers too."""
+    from fitrec_cache.predict import MOST_PICTURED
+
+    answered = sum(bool(p.top) for p in found)
+    some = f" (the first {MOST_PICTURED} of {answered})" * (answered > MOST_PICTURED)
     return _lines(
-        f"picture: {picture}" if picture and any(p.top for p in found) else "", f"table: {table}" if table else ""
+        f"picture: {picture}{some}" if picture and answered else "",
+        f"table: {table}" if table else "",
     )
 
 

@@ -93,11 +93,20 @@ def test_linked_class_folder_is_read(folder, tmp_path):
     assert "Plank/p.avi" in ids(find_clips(folder))
 
 
+def test_a_class_folder_that_is_a_dead_link_is_told(folder, tmp_path):
+    (folder / "Plank").symlink_to(tmp_path / "gone", target_is_directory=True)
+    found = find_clips(folder)
+    assert said(found, "Plank is a link that leads nowhere")
+    assert found.unread == (str(folder / "Plank"),)
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root reads every folder")
 def test_unreadable_folder_is_a_note(folder):
     (folder / "Squat").chmod(0)
     try:
-        assert said(find_clips(folder), "cannot read folder")
+        found = find_clips(folder)
+        assert said(found, "cannot read folder")
+        assert found.unread == (str(folder / "Squat"),)
     finally:
         (folder / "Squat").chmod(0o755)
 

@@ -257,6 +257,18 @@ def test_clips_whose_files_were_removed_are_told_and_can_be_taken_out(run, tmp_p
         run(None, prune=True, samples=None, frame_size=None)
 
 
+def test_what_could_not_be_looked_for_is_not_taken_out(run, tmp_path, videos):
+    run()
+    (videos / "Hop").rename(tmp_path / "Hop")
+    (videos / "Hop").symlink_to(tmp_path / "away")
+    with pytest.raises(UsageError, match=r"--prune .* but .*Hop cannot be read"):
+        run(prune=True)
+    assert len(distinct_clips(Cache(tmp_path / "cache"))[0]) == 4
+    (videos / "Hop").unlink()
+    (videos / "Hop").symlink_to(tmp_path / "Hop")
+    assert not any("these videos" in note for note in run(prune=True).notes)
+
+
 def test_a_wrong_call_leaves_no_empty_cache(run, tmp_path):
     with pytest.raises(UsageError, match="preset"):
         run(preset="nativ")

@@ -21,7 +21,7 @@ from fitrec_cache import predict as module
 from fitrec_cache.cache import Cache
 from fitrec_cache.cli import app
 from fitrec_cache.decoding import DecodeJob, decode_clip
-from fitrec_cache.errors import FitrecError, MismatchError, StoreCorrupt, UsageError
+from fitrec_cache.errors import FitrecError, MismatchError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pixels import load_pixels
 from fitrec_cache.predict import predict
@@ -244,6 +244,11 @@ def test_a_folder_stands_for_the_videos_below_it_and_answers_come_one_by_one(run
     (folder / "notes.txt").write_text("no video")
     (folder / "broken.mp4").write_bytes(b"x")
     (folder / "._broken.mp4").write_bytes(b"x")
+    (folder / ".trash").mkdir()
+    (folder / ".trash" / "old.mp4").write_bytes(b"x")
+    (folder / "folder.mp4").mkdir()
+    shutil.move(folder / "Hop", tmp_path / "Hop")
+    (folder / "Hop").symlink_to(tmp_path / "Hop")
     told, table = [], tmp_path / "answers.csv"
     found = predict([folder], run=run, device="cpu", table=table, tell=lambda p: told.append((p, table.exists())))
     assert [Path(p.path).name for p, _ in told] == [*(f"v_Hop_g0{i}_c01.avi" for i in (1, 2, 3, 4)), "broken.mp4"]
@@ -259,6 +264,27 @@ def test_a_folder_stands_for_the_videos_below_it_and_answers_come_one_by_one(run
     (tmp_path / "none").mkdir()
     with pytest.raises(UsageError, match=r"no video in .*none: expected files of type \.avi"):
         predict([tmp_path / "none"], run=run, device="cpu")
+
+
+def test_a_picture_that_fails_costs_no_table(run, tmp_path, video_folder, monkeypatch):
+    def full(*_):
+        raise StoreError("cannot write p.png: No space left on device")
+
+    monkeypatch.setattr("fitrec_cache.run_pictures.attention_png", full)
+    video, table = next(video_folder.rglob("*.avi")), tmp_path / "t.csv"
+    with pytest.raises(StoreError, match="No space left"):
+        predict([video], run=run, device="cpu", picture=tmp_path / "p.png", table=table)
+    assert len(table.read_text().splitlines()) == 2
+
+
+def test_the_picture_shows_the_first_videos_only(run, tmp_path, video_folder, monkeypatch):
+    monkeypatch.setattr(module, "MOST_PICTURED", 3)
+    drawn = []
+    monkeypatch.setattr("fitrec_cache.run_pictures.attention_png", lambda strips, _: drawn.extend(strips))
+    call = ["predict", "--run", str(run), "--device", "cpu", "--picture", str(tmp_path / "p.png"), str(video_folder)]
+    said = CliRunner().invoke(app, call).output
+    assert [s.title.split(":")[0] for s in drawn] == [f"v_Hop_g0{i}_c01.avi" for i in (1, 2, 3)]
+    assert f"picture: {tmp_path / 'p.png'} (the first 3 of 12)" in said
 
 
 def test_an_interruption_keeps_what_was_answered(run, tmp_path, video_folder):
