@@ -127,6 +127,11 @@ class Cache:
         """Take back what :meth:`begin` noted of the same clips."""
         self._unfinished(clips).unlink(missing_ok=True)
 
+    def finish_all(self) -> None:
+        """Take back what :meth:`begin` noted of any clips: those that never came here are not wanted any more."""
+        for path in self.folder.glob("unfinished-*.json"):
+            path.unlink(missing_ok=True)
+
     def _unfinished(self, clips: Collection[str]) -> Path:
         return self.folder / f"unfinished-{digest(sorted(clips))[:16]}.json"
 
@@ -140,7 +145,7 @@ class Cache:
         held = {clip.clip_id for clip in clips}
         return [
             f"an extract of {len(names)} clips has not come to its end, {len(missing)} of them are not here: run it "
-            "again"
+            "again, or, if they are not wanted any more, `extract --prune`"
             for names in asked
             if (missing := names - held)
         ]

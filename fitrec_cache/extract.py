@@ -213,7 +213,7 @@ def extract(
         run.work(clips, ahead, progress=progress)
     if videos is not None:
         run.see_to_others(prune=prune)
-    run.notes += _lost_classes(clips, run.failed)
+    run.notes += _lost_classes(clips, run.failed, opened)
     report = run.report(len(clips), time.perf_counter() - started)
     if report.done:
         note(opened.folder, _extraction(report, models))
@@ -304,9 +304,12 @@ def _slow(models: Sequence[Backbone]) -> list[str]:
     return [f"{each} takes longer than fp32 on this device, which has no fast instructions for it" for each in slow]
 
 
-def _lost_classes(clips: Sequence[Clip], failed: Sequence[FailedClip]) -> list[str]:
-    """Name the classes none of whose clips can be used, which a count of failed clips would hide."""
-    bad = {f.clip_id for f in failed}
+def _lost_classes(clips: Sequence[Clip], failed: Sequence[FailedClip], cache: Cache) -> list[str]:
+    """Name the classes none of whose clips can be used, which a count of failed clips would hide.
+
+    A clip that failed now is used on as it was if the cache had it before.
+    """
+    bad = {f.clip_id for f in failed if (held := cache.clip(f.clip_id)) is None or held.problem}
     usable = {clip.label for clip in clips if clip.clip_id not in bad}
     lost = sorted({clip.label for clip in clips if clip.clip_id in bad} - usable)
     return [f"class {label}: none of its clips can be used, so it will not be recognised" for label in lost if usable]
@@ -401,6 +404,8 @@ class _Run:
     def see_to_others(self, *, prune: bool) -> None:
         """Say which clips of the cache were not asked for, as those whose files were removed; or take them out."""
         others = self.cache.others(self.asked)
+        if prune:
+            self.cache.finish_all()
         if not others:
             return
         some = ", ".join(sorted(clip.clip_id for clip in others)[:3]) + (", .." if len(others) > 3 else "")
