@@ -164,9 +164,7 @@ class Cache:
 
     def feature_store(self, identity: Mapping[str, Any]) -> Store:
         """Return the store of features made with exactly these settings."""
-        name = re.sub(r"[^A-Za-z0-9_.-]", "_", identity["backbone"])
-        folder = f"{name}-{identity['preprocessing']['preset']}-{digest(identity)[:16]}"
-        return Store(self.folder / "features" / folder, "features", identity)
+        return Store(self.folder / "features" / features_folder(identity), "features", identity)
 
     def feature_stores(self) -> list[Store]:
         """Return all feature stores."""
@@ -180,6 +178,12 @@ class Cache:
                     f"{store.folder}/identity.json is damaged: {reason}. Run `fitrec-cache check --repair`"
                 )
         return found
+
+
+def features_folder(identity: Mapping[str, Any]) -> str:
+    """Return the name of the folder of features of an identity, by which ``--backbone`` takes them too."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", identity["backbone"])
+    return f"{name}-{identity['preprocessing']['preset']}-{digest(identity)[:16]}"
 
 
 def _texts(clip: HeldClip) -> tuple[str, ...]:

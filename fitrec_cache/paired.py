@@ -116,16 +116,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def bootstrap_interval(
-    total: FloatArray, weight: FloatArray, units: Sequence[str], *, seed: int = 0
-) -> tuple[float, float]:
+def bootstrap_interval(total: FloatArray, weight: FloatArray, units: Sequence[str]) -> tuple[float, float]:
     """Return the 95 % percentile interval of a ratio, where whole units are drawn again with replacement.
 
     Args:
         total: What each clip adds to the numerator, shape ``(N,)``.
         weight: What each clip adds to the denominator, shape ``(N,)``, positive.
         units: What each clip belongs to and is drawn with, length N: its group, or its own id.
-        seed: Of the draws.
 
     Returns:
         ``(low, high)`` of ``sum(total) / sum(weight)`` over 10,000 draws of as many units as there are.
@@ -142,11 +139,12 @@ def bootstrap_interval(
     _, unit = np.unique(np.asarray(units), return_inverse=True)
     n_units = int(unit.max()) + 1
     sums = np.stack([np.bincount(unit, x, n_units) for x in (total, weight)], axis=1)  # (U, 2)
-    rng = np.random.default_rng(seed)
+    kinds, count = np.unique(sums, axis=0, return_counts=True)  # most units are like others: how many of each are drawn
+    rng = np.random.default_rng(0)
     ratios = []
     for start in range(0, RESAMPLES, _AT_ONCE):
         size = min(_AT_ONCE, RESAMPLES - start)
-        drawn = rng.multinomial(n_units, np.full(n_units, 1 / n_units), size=size) @ sums  # (size, 2)
+        drawn = rng.multinomial(n_units, count / n_units, size=size) @ kinds  # (size, 2)
         ratios.append(drawn[:, 0] / drawn[:, 1])
     low, high = np.quantile(np.concatenate(ratios), (0.025, 0.975))
     return float(low), float(high)

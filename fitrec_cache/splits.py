@@ -357,7 +357,8 @@ def _choose(counts: IntArray, order: IntArray, spare: int) -> set[int]:
         chosen.add(g)
 
     for k in np.argsort(left, kind="stable"):
-        candidates = order[(counts[order, k] > 0) & allowed(order)]
+        of_class = order[counts[order, k] > 0]
+        candidates = of_class[allowed(of_class)]
         if have[k] == 0 and len(candidates):
             gains = gain(candidates)
             take(int(candidates[np.argmax(gains > 0) if (gains > 0).any() else np.argmax(gains)]))

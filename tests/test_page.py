@@ -4,6 +4,7 @@ import importlib.resources
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import replace
@@ -15,9 +16,11 @@ import pytest
 import safetensors.numpy
 from conftest import SMALL, write_class_folders
 from scipy.stats import binom, binomtest
+from typer.testing import CliRunner
 
 from fitrec_cache import paper
 from fitrec_cache.cache import Cache
+from fitrec_cache.cli import app
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.history import history
@@ -565,6 +568,21 @@ def test_features_of_a_compiled_backbone_are_made_so_again(tmp_path):
         write_run(tmp_path / name, truth=[0, 1], guesses=[0, 1], sources=sources)
         (model,) = gather(read_records([tmp_path / name]))
         assert ("--compile" in how_to(model, 1).commands[0]) == bool(more)
+
+
+def test_two_feature_sets_of_one_backbone_are_named_by_their_folders(tmp_path, cache_folder, video_folder, weights):
+    cache = shutil.copytree(cache_folder, tmp_path / "cache")
+    extract(cache=cache, backbone=[weights("test_resnet")], preset="paper")
+    stores = [store.folder.name for store in Cache(cache).feature_stores()]
+    train_head(out=tmp_path / "run", cache=cache, variant="mean", backbone=stores, epochs=1)
+    (model,) = gather(read_records([tmp_path / "run"]))
+    words = shlex.split(how_to(model, 1).commands[-1])
+    again = {"CACHE": str(cache), f"RUNS/1-{model.first.variant}": str(tmp_path / "again")}
+    done = CliRunner().invoke(app, [again.get(word, word) for word in words[1:]])
+    assert done.exit_code == 0, done.output
+    one, other = ((tmp_path / n / "head.safetensors").read_bytes() for n in ("run", "again"))
+    assert one == other
+    assert "--preset" not in words
 
 
 def test_a_final_head_is_made_again_too(tmp_path):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fitrec_cache.cache import features_folder
 from fitrec_cache.files import digest
 from fitrec_cache.one_model import unknown_classes
 from fitrec_cache.page.models import Model
@@ -105,10 +106,15 @@ def _train(model: Model, number: int) -> str:
     words = ["fitrec-cache", "train-head", *(["--cache", "CACHE"] if sources else ["--features", "FILE"])]
     words += ["--variant", record.variant]
     features = [s["identity"] for s in sources if s.get("kind") != "pixels"]
-    for identity in features:
-        words += ["--backbone", identity["backbone"]]
-    if features:
-        words += ["--preset", features[0]["preprocessing"]["preset"]]
+    presets = {identity["preprocessing"]["preset"] for identity in features}
+    if len(presets) > 1 or len({identity["backbone"] for identity in features}) < len(features):
+        names, presets = [features_folder(identity) for identity in features], set()  # names alone would not tell
+    else:
+        names = [identity["backbone"] for identity in features]
+    for name in names:
+        words += ["--backbone", name]
+    for preset in presets:
+        words += ["--preset", preset]
     words += ["--split", record.rule]
     for seed in model.by_seed:
         words += ["--seed", str(seed)]
