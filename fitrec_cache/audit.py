@@ -11,24 +11,21 @@ from typing import Any
 import numpy as np
 
 from fitrec_cache.audit_files import describe_pair, write_findings, write_manifest
-from fitrec_cache.cache import Cache, HeldClip, load_features, pick_features
+from fitrec_cache.cache import Cache, HeldClip, pick_features
 from fitrec_cache.errors import StoreError, UsageError
-from fitrec_cache.features import distinct_clips
+from fitrec_cache.features import distinct_clips, stored_embeddings
 from fitrec_cache.files import write_json
 from fitrec_cache.folds import make_folds
 from fitrec_cache.leaks import SIDES, pairs_across, side_of, verdict
 from fitrec_cache.near_duplicates import (
-    Embeddings,
     NearDuplicates,
     clusters,
-    embed,
     find_near_duplicates,
 )
 from fitrec_cache.splits import Split, known_groups
 from fitrec_cache.store import Store
 
 _LISTED = 20  # pairs in the report; pairs.csv has all
-_BLOCK = 512  # clips in memory at a time, about 40 MB each 1,000 values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +125,7 @@ def audit(
     clips, notes = _clips_with(opened, store)
     labels, groups = [c.label for c in clips], [c.group for c in clips]
     sides = _splits(split, clips, seed)
-    found = find_near_duplicates(_embed(store, clips), labels=labels, groups=groups, threshold=threshold)
+    found = find_near_duplicates(stored_embeddings(store, clips), labels=labels, groups=groups, threshold=threshold)
     folds = [_fold(name, each, groups, found) for name, each in sides]
     across = pairs_across([s for _, s in sides], found)
     side = [SIDES[k] for k in side_of(sides[0][1], len(clips))] if len(sides) == 1 else [""] * len(clips)
@@ -184,16 +181,6 @@ def _clips_with(cache: Cache, store: Store) -> tuple[list[HeldClip], list[str]]:
     if left_out := len(held) - len(clips):
         notes.append(f"{left_out} clips have no features of {store.identity['backbone']}: left out")
     return clips, notes
-
-
-def _embed(store: Store, clips: Sequence[HeldClip]) -> Embeddings:
-    """Read the features block by block in the order they lie on disk; return the embeddings in the order of clips."""
-    row = {c.video_sha256: i for i, c in enumerate(clips)}
-    keys = [k for k in store.keys() if k in row]  # noqa: SIM118 - in the order of the parts
-    blocks = (load_features([store], keys[i : i + _BLOCK])[0] for i in range(0, len(keys), _BLOCK))
-    made = embed(blocks)
-    order = np.argsort([row[k] for k in keys])
-    return Embeddings(vectors=made.vectors[order], halves=made.halves[order] if len(made.halves) else made.halves)
 
 
 def _splits(rule: str, clips: Sequence[HeldClip], seed: int) -> list[tuple[str, Split]]:

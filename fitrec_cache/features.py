@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from fitrec_cache.cache import Cache, HeldClip, load_features, pick_features
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.files import canonical_json
-from fitrec_cache.near_duplicates import NearDuplicates, embed, find_near_duplicates
+from fitrec_cache.near_duplicates import Embeddings, NearDuplicates, embed, find_near_duplicates
+from fitrec_cache.store import Store
 
 _COMPARED = 20_000  # more clips than this are not compared before a training
+_BLOCK = 512  # clips in memory at a time, about 40 MB each 1,000 values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,19 +71,8 @@ class Features:
 
     @cached_property
     def near_duplicates(self) -> NearDuplicates | None:
-        """Pairs of clips that look like one recording; 1,332 clips of (20, 2048) take half a CPU-second.
-
-        They are of the values as they are when this is first asked for.
-
-        None of more than 20,000 clips, where it would take longer than a person wants to wait for a training, and of
-        clips that nearly all look alike.
-        """
-        if len(self.clip_ids) > _COMPARED:
-            return None
-        try:
-            return find_near_duplicates(embed([self.values]), labels=self.labels, groups=self.groups)
-        except UsageError:  # too many pairs, or no yardstick: `audit`, which the verdict then names, says what to do
-            return None
+        """See :func:`quick_look`; of the values as they are when this is first asked for."""
+        return quick_look(lambda: embed([self.values]), self.labels, self.groups)
 
     def clip_seconds(self) -> float | None:
         """Return the median length of the clips, by the times of their frames; None where these do not tell.
@@ -104,6 +95,42 @@ class Features:
             groups=[self.groups[i] for i in clips],
             extra=[self.extra[i] for i in clips] if self.extra else [],
         )
+
+
+def quick_look(
+    embeddings: Callable[[], Embeddings], labels: Sequence[str], groups: Sequence[str | None]
+) -> NearDuplicates | None:
+    """Return the pairs of clips that look like one recording; 1,332 clips of (20, 2048) take half a CPU-second.
+
+    Returns:
+        The pairs. None of more than 20,000 clips, where it would take longer than a person wants to wait for a
+        training, and of clips that nearly all look alike.
+    """
+    if len(labels) > _COMPARED:
+        return None
+    try:
+        return find_near_duplicates(embeddings(), labels=labels, groups=groups)
+    except UsageError:  # too many pairs, or no yardstick: `audit`, which the verdict then names, says what to do
+        return None
+
+
+def stored_embeddings(store: Store, clips: Sequence[HeldClip]) -> Embeddings:
+    """Reduce stored features to one vector a clip, block by block in the order they lie on disk.
+
+    Args:
+        store: A feature store that holds all of them.
+        clips: N clips.
+
+    Returns:
+        The vectors in the order of ``clips``.
+    """
+    wanted = {c.video_sha256 for c in clips}
+    keys = [k for k in store.keys() if k in wanted]  # noqa: SIM118 - in the order of the parts
+    blocks = (load_features([store], keys[i : i + _BLOCK])[0] for i in range(0, len(keys), _BLOCK))
+    made = embed(blocks)
+    row = {k: i for i, k in enumerate(keys)}
+    order = [row[c.video_sha256] for c in clips]
+    return Embeddings(vectors=made.vectors[order], halves=made.halves[order] if len(made.halves) else made.halves)
 
 
 def distinct_clips(cache: Cache) -> tuple[list[HeldClip], list[str]]:

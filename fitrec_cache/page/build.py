@@ -14,7 +14,7 @@ from fitrec_cache.errors import UsageError
 from fitrec_cache.files import write_atomic
 from fitrec_cache.history import Extraction, history
 from fitrec_cache.page import words
-from fitrec_cache.page.leaks import Leaks, find_leaks
+from fitrec_cache.page.leaks import Auditor, Leaks
 from fitrec_cache.page.models import Model, gather
 from fitrec_cache.page.pictures import Frames, open_frames
 from fitrec_cache.page.records import read_records
@@ -120,6 +120,7 @@ def _see(models: Sequence[Model], cache: Cache | None) -> _Seen:
     seen = _Seen(views=[], audits={}, pairs=(), missing=[], history=history(cache.folder) if cache else ())
     if cache is None:
         seen.missing.append("No frames and no audit of the split by likeness: no cache was given (--cache DIR)")
+    auditor = None if cache is None else Auditor(cache)
     audited: set[str] = set()
     for model in models:
         in_full, rule = len(seen.views) < MOST_MODELS, model.first.split
@@ -129,9 +130,9 @@ def _see(models: Sequence[Model], cache: Cache | None) -> _Seen:
         if isinstance(frames, str):
             seen.missing.append(f"No frames of {model.title}: {frames}")
         pictures = frames if isinstance(frames, Frames) else None
-        if rule not in audited and cache is not None:
+        if rule not in audited and auditor is not None:
             audited.add(rule)
-            leaks = find_leaks([r for m in models if m.first.split == rule for r in m.records], cache, pictures)
+            leaks = auditor.find_leaks([r for m in models if m.first.split == rule for r in m.records], pictures)
             if isinstance(leaks, Leaks):
                 seen.audits[rule] = leaks
             else:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
-from fitrec_cache.cache import Cache, HeldClip, load_features
+from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.errors import FitrecError, StoreError
-from fitrec_cache.features import Features
+from fitrec_cache.features import quick_look, stored_embeddings
 from fitrec_cache.leaks import Verdict, pairs_across, verdict
 from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.page.pictures import Clip, Frames
@@ -53,38 +54,66 @@ class Leaks:
     pairs: tuple[Pair, ...]
 
 
-def find_leaks(records: Sequence[Record], cache: Cache, frames: Frames | None) -> Leaks | str:
-    """Audit the splits that runs of one rule used, or say why that is not possible."""
-    try:
-        known = {clip.clip_id: clip for clip in cache.clips()}
-    except FitrecError as error:
-        return str(error)
-    by_sides: dict[tuple[tuple[str, ...], ...], Record] = {}
-    for each in records:
-        by_sides.setdefault(tuple(_sides(each)), each)
-    names = sorted({name for sides in by_sides for side in sides for name in side})
-    if gone := [name for name in names if name not in known]:
-        return f"{len(gone)} of its clips are not in the cache, such as {gone[0]}"
-    clips = [known[name] for name in names]
-    try:
-        found = _features(records[0], cache, clips).near_duplicates
-    except FitrecError as error:
-        return str(error)
-    number = {name: i for i, name in enumerate(names)}
-    groups = [clip.group for clip in clips]
-    audits = [(record, _split(record, sides, number)) for sides, record in by_sides.items()]
-    judged = [(record, split, verdict(split, groups, found)) for record, split in audits]
-    record, split, said = max(judged, key=lambda j: max(j[2].share_group, j[2].near_duplicate))
-    across = [] if found is None else _across(found, split)
-    return Leaks(
-        record=record,
-        verdict=said,
-        n_splits=len(judged),
-        n_leaking=sum(v.leaks for _, _, v in judged),
-        looked=found is not None,
-        n_pairs=len(across),
-        pairs=tuple(_pairs(across, clips, frames)),
-    )
+class Auditor:
+    """Audits the splits of runs by one cache, and looks through the same clips once."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._found: dict[tuple[Path, tuple[str, ...]], NearDuplicates | None] = {}
+
+    @cached_property
+    def _known(self) -> dict[str, HeldClip]:
+        return {clip.clip_id: clip for clip in self._cache.clips()}
+
+    @cached_property
+    def _stores(self) -> list[Store]:
+        return [store for store in self._cache.feature_stores() if len(store)]
+
+    def find_leaks(self, records: Sequence[Record], frames: Frames | None) -> Leaks | str:
+        """Audit the splits that runs of one rule used, or say why that is not possible."""
+        try:
+            return self._audit(records, frames)
+        except FitrecError as error:
+            return str(error)
+
+    def _audit(self, records: Sequence[Record], frames: Frames | None) -> Leaks | str:
+        by_sides: dict[tuple[tuple[str, ...], ...], Record] = {}
+        for each in records:
+            by_sides.setdefault(tuple(_sides(each)), each)
+        names = sorted({name for sides in by_sides for side in sides for name in side})
+        if gone := [name for name in names if name not in self._known]:
+            return f"{len(gone)} of its clips are not in the cache, such as {gone[0]}"
+        clips = [self._known[name] for name in names]
+        found = self._look(records[0], clips)
+        number = {name: i for i, name in enumerate(names)}
+        groups = [clip.group for clip in clips]
+        audits = [(record, _split(record, sides, number)) for sides, record in by_sides.items()]
+        judged = [(record, split, verdict(split, groups, found)) for record, split in audits]
+        record, split, said = max(judged, key=lambda j: max(j[2].share_group, j[2].near_duplicate))
+        across = [] if found is None else _across(found, split)
+        return Leaks(
+            record=record,
+            verdict=said,
+            n_splits=len(judged),
+            n_leaking=sum(v.leaks for _, _, v in judged),
+            looked=found is not None,
+            n_pairs=len(across),
+            pairs=tuple(_pairs(across, clips, frames)),
+        )
+
+    def _look(self, record: Record, clips: Sequence[HeldClip]) -> NearDuplicates | None:
+        """Compare all clips by the run's own embeddings if these are there, else by any that the cache has of them."""
+        sources = record.run.get("sources") or []
+        own = [source.get("identity", {}) for source in sources if isinstance(source, dict)]
+        stores = sorted(self._stores, key=lambda s: s.identity not in own)
+        store = next((s for s in stores if all(clip.video_sha256 in s for clip in clips)), None)
+        if store is None:
+            raise StoreError("no features in the cache hold all of its clips")
+        what = store.folder, tuple(clip.clip_id for clip in clips)
+        if what not in self._found:
+            labels, groups = [clip.label for clip in clips], [clip.group for clip in clips]
+            self._found[what] = quick_look(lambda: stored_embeddings(store, clips), labels, groups)
+        return self._found[what]
 
 
 def _sides(record: Record) -> list[tuple[str, ...]]:
@@ -95,22 +124,6 @@ def _sides(record: Record) -> list[tuple[str, ...]]:
 def _split(record: Record, sides: Sequence[Sequence[str]], number: Mapping[str, int]) -> Split:
     train, val, test = (np.array([number[name] for name in side], dtype=np.int64) for side in sides)
     return Split(rule=record.split, seed=record.seed, train=train, val=val, test=test, notes=())
-
-
-def _features(record: Record, cache: Cache, clips: Sequence[HeldClip]) -> Features:
-    """Load embeddings of all clips: the run's own if it has some, else any that the cache holds of all of them."""
-    keys = [clip.video_sha256 for clip in clips]
-    store = next((s for s in _own_first(record, cache) if all(key in s for key in keys)), None)
-    if store is None:
-        raise StoreError("no features in the cache hold all of its clips")
-    values, times = load_features([store], keys)
-    return Features.of_clips(clips, values=values, pts_seconds=times)
-
-
-def _own_first(record: Record, cache: Cache) -> list[Store]:
-    sources = record.run.get("sources") or []
-    own: list[Mapping[str, Any]] = [source.get("identity", {}) for source in sources if isinstance(source, dict)]
-    return sorted((s for s in cache.feature_stores() if len(s)), key=lambda s: s.identity not in own)
 
 
 def _across(found: NearDuplicates, split: Split) -> list[tuple[float, int, int]]:
