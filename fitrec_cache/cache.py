@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,11 @@ class Cache:
             return []
         return [clip for clip in self._entries() if not clip.problem and clip.clip_id not in names]
 
+    def contents(self, clips: Collection[str]) -> set[str]:
+        """Return the hashes of the contents that clips of these names have."""
+        names = set(clips)
+        return {clip.video_sha256 for clip in self._entries() if clip.clip_id in names}
+
     def write_clips(self, clips: Sequence[HeldClip]) -> None:
         """Commit clips as one part."""
         columns = zip(_COLUMNS, zip(*map(_texts, clips), strict=True), strict=True)
@@ -124,13 +130,15 @@ class Cache:
             write_atomic(path, canonical_json({"clips": sorted(clips)}).encode())
 
     def finish(self, clips: Collection[str]) -> None:
-        """Take back what :meth:`begin` noted of the same clips."""
-        self._unfinished(clips).unlink(missing_ok=True)
+        """Take back what :meth:`begin` noted of the same clips; a hint that cannot be removed hurts nobody."""
+        with contextlib.suppress(OSError):
+            self._unfinished(clips).unlink()
 
     def finish_all(self) -> None:
         """Take back what :meth:`begin` noted of any clips: those that never came here are not wanted any more."""
         for path in self.folder.glob("unfinished-*.json"):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def _unfinished(self, clips: Collection[str]) -> Path:
         return self.folder / f"unfinished-{digest(sorted(clips))[:16]}.json"
@@ -178,6 +186,18 @@ class Cache:
                     f"{store.folder}/identity.json is damaged: {reason}. Run `fitrec-cache check --repair`"
                 )
         return found
+
+
+def newest(clips: Iterable[HeldClip]) -> dict[str, HeldClip]:
+    """Return the usable clip that counts of each content, by its hash: the one whose name and class came last.
+
+    Args:
+        clips: In the order of their names.
+    """
+    found: dict[str, HeldClip] = {}
+    for clip in sorted((c for c in clips if not c.problem), key=lambda c: c.since, reverse=True):
+        found.setdefault(clip.video_sha256, clip)
+    return found
 
 
 def features_folder(identity: Mapping[str, Any]) -> str:

@@ -75,11 +75,13 @@ class ClipList:
     Attributes:
         clips: The clips, sorted by ``clip_id``, no id twice, at least one.
         notes: Remarks in plain words, such as what was skipped and whether groups are known.
+        passed_over: Names of clips that are there and were not asked for.
         unread: Folders that could not be looked into, and links that lead nowhere: clips may be missing.
     """
 
     clips: tuple[Clip, ...]
     notes: tuple[str, ...]
+    passed_over: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
 
 
@@ -108,6 +110,7 @@ def find_clips(
     unread: list[str] = []
     found, notes = _read(Path(videos), None if root is None else Path(root), unread)
     _check_ids(found)
+    everything = found
     if lists:
         found, remarks = _listed(found, [Path(each) for each in lists])
         notes += remarks
@@ -115,7 +118,12 @@ def find_clips(
         found, remarks = _of_classes(found, classes)
         notes += remarks
     ordered = tuple(sorted(found, key=lambda clip: clip.clip_id))
-    return ClipList(clips=ordered, notes=(*notes, *_remarks(ordered)), unread=tuple(unread))
+    passed_over: tuple[str, ...] = ()
+    if len(ordered) < len(everything):
+        asked = {clip.clip_id for clip in ordered}
+        passed_over = tuple(clip.clip_id for clip in everything if clip.clip_id not in asked)
+    notes += _remarks(ordered)
+    return ClipList(clips=ordered, notes=tuple(notes), passed_over=passed_over, unread=tuple(unread))
 
 
 def group_number(group: str) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +15,17 @@ import numpy as np
 
 from fitrec_cache.ahead import Ahead, Hashed, Prepared
 from fitrec_cache.backbone import EMBEDDED, Backbone, load_backbone
-from fitrec_cache.cache import MOST_PIXELS, MOST_SAMPLES, TAKEN_OUT, Cache, HeldClip, flat, is_count, pick_frames
+from fitrec_cache.cache import (
+    MOST_PIXELS,
+    MOST_SAMPLES,
+    TAKEN_OUT,
+    Cache,
+    HeldClip,
+    flat,
+    is_count,
+    newest,
+    pick_frames,
+)
 from fitrec_cache.clips import Clip, find_clips
 from fitrec_cache.decoding import StoredClip, check_time_limit
 from fitrec_cache.devices import cores
@@ -211,8 +221,8 @@ def extract(
     workers = None if videos is None else min(workers or cores(), len(clips))
     with Ahead(models, frames, known, workers=workers, clip_seconds=clip_seconds) as ahead:
         run.work(clips, ahead, progress=progress)
-    if videos is not None:
-        run.see_to_others(prune=prune)
+    if found is not None:
+        run.see_to_others(found.passed_over, prune=prune)
     run.notes += _lost_classes(clips, run.failed, opened)
     report = run.report(len(clips), time.perf_counter() - started)
     if report.done:
@@ -238,7 +248,7 @@ def _held_clips(
     """Return the usable clips of a cache, and their contents' hashes by clip id."""
     if classes or root or lists:
         raise UsageError("--classes, --root and --list choose among videos: give VIDEOS, or leave them out")
-    held = [c for c in cache.clips() if not c.problem]
+    held = sorted(newest(cache.clips()).values(), key=lambda c: c.clip_id)  # earlier names stay as they are
     if not held:
         raise UsageError(f"{cache.folder} holds no clips yet: give VIDEOS")
     clips = [Clip(clip_id=c.clip_id, label=c.label, group=c.group, extra=c.extra) for c in held]
@@ -395,28 +405,40 @@ class _Run:
         """Of several clips of one content, let the first by name be written last, which is the one that counts."""
         same = self.cache.same_content()
         asked = set(self.asked) if same else set()
+        told: dict[tuple[str, str], list[tuple[HeldClip, HeldClip]]] = {}
         for held in same:
             clips = sorted((clip for clip in held if clip.clip_id in asked), key=lambda clip: clip.clip_id)
             if clips and clips[0].since < max(clip.since for clip in held):
                 self.rows.clips.append(clips[0])
-            self.notes += [_same_content(clips[0], other) for other in clips[1:]]
+            for other in clips[1:]:
+                told.setdefault((clips[0].label, other.label), []).append((clips[0], other))
+        self.notes += [_same_content(*pairs[0], more=len(pairs) - 1) for pairs in told.values()]
 
-    def see_to_others(self, *, prune: bool) -> None:
-        """Say which clips of the cache were not asked for, as those whose files were removed; or take them out."""
-        others = self.cache.others(self.asked)
+    def see_to_others(self, passed_over: Collection[str], *, prune: bool) -> None:
+        """Say which clips of the cache were not asked for, as those whose files were removed; or take them out.
+
+        Args:
+            passed_over: Names of those whose files are there.
+            prune: Whether to take out the others.
+        """
+        others, there = self.cache.others(self.asked), set(passed_over)
+        gone = [clip for clip in others if clip.clip_id not in there]
         if prune:
             self.cache.finish_all()
-        if not others:
-            return
-        some = ", ".join(sorted(clip.clip_id for clip in others)[:3]) + (", .." if len(others) > 3 else "")
-        if prune:
-            self.rows.clips += [replace(clip, problem=TAKEN_OUT) for clip in others]
+            self.rows.clips += [replace(clip, problem=TAKEN_OUT) for clip in gone]
             self.commit()
-            self.notes.append(f"{len(others)} clips that are not among these videos were taken out: {some}")
-        else:
+            if gone:
+                self.notes.append(f"{len(gone)} clips that are not among these videos were taken out: {_some(gone)}")
+        elif others:
+            here = self.cache.contents(self.asked)  # of these an earlier name is no clip of its own
+            if gone := [clip for clip in gone if clip.video_sha256 not in here]:
+                self.notes.append(
+                    f"{len(gone)} clips of the cache are not among these videos and are trained on with them: "
+                    f"{_some(gone)}. --prune takes them out"
+                )
+        if kept := [clip for clip in others if clip.clip_id in there]:
             self.notes.append(
-                f"{len(others)} clips of the cache are not among these videos and are trained on with them: {some}. "
-                "--prune takes them out"
+                f"{len(kept)} clips of the cache were not asked for now and are trained on all the same: {_some(kept)}"
             )
 
     def _more(self, bar: Any) -> bool:
@@ -576,8 +598,12 @@ class _Run:
         return _Timer(self.stages, stage)
 
 
-def _same_content(first: HeldClip, other: HeldClip) -> str:
-    note = f"{other.clip_id} has the same content as {first.clip_id}"
+def _some(clips: Sequence[HeldClip]) -> str:
+    return ", ".join(sorted(clip.clip_id for clip in clips)[:3]) + (", .." if len(clips) > 3 else "")
+
+
+def _same_content(first: HeldClip, other: HeldClip, *, more: int) -> str:
+    note = f"{other.clip_id} has the same content as {first.clip_id}" + f", and {more} more such clips" * bool(more)
     if other.label == first.label:
         return note
     return (

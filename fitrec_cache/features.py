@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.cache import Cache, HeldClip, load_features, pick_features
+from fitrec_cache.cache import Cache, HeldClip, load_features, newest, pick_features
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.files import canonical_json
 from fitrec_cache.near_duplicates import Embeddings, NearDuplicates, embed, find_near_duplicates
@@ -138,14 +138,17 @@ def distinct_clips(cache: Cache) -> tuple[list[HeldClip], list[str]]:
 
     The same video under two names would be on two sides of a split; the name and label given last count.
     """
-    latest: dict[str, HeldClip] = {}
     clips = cache.clips()
-    notes = cache.notes(clips)
-    for clip in sorted((c for c in clips if not c.problem), key=lambda c: c.since, reverse=True):
-        same = latest.setdefault(clip.video_sha256, clip)
-        if same is not clip:
-            labels = "" if same.label == clip.label else f", now of class {same.label}, not {clip.label}"
-            notes.append(f"{clip.clip_id} has the same content as {same.clip_id}{labels}: left out")
+    latest, notes = newest(clips), cache.notes(clips)
+    again: dict[tuple[str, str], list[tuple[HeldClip, HeldClip]]] = {}
+    for clip in clips:
+        if not clip.problem and (same := latest[clip.video_sha256]) is not clip:
+            again.setdefault((clip.label, same.label), []).append((clip, same))
+    for (label, now), pairs in again.items():
+        labels = "" if label == now else f", now of class {now}, not {label}"
+        clip, same = pairs[0]
+        more = f" and {len(pairs) - 1} more have the same content as others" * (len(pairs) > 1)
+        notes.append(f"{clip.clip_id} has the same content as {same.clip_id}{more}{labels}: left out")
     return sorted(latest.values(), key=lambda c: c.clip_id), notes
 
 

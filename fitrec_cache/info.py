@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip
+from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
 from fitrec_cache.errors import UsageError
 from fitrec_cache.files import parse_json
 from fitrec_cache.history import Extraction, history
@@ -56,7 +56,7 @@ def info(*, cache: Path, clips: bool = False) -> InfoReport:
     """
     opened = Cache(cache)
     held = opened.clips()
-    good = [c for c in held if not c.problem]
+    usable, good = sum(not c.problem for c in held), list(newest(held).values())
     taken_out = sum(c.problem == TAKEN_OUT for c in held)
     if clips and not held:
         raise UsageError(f"{cache} holds no clips yet: run `fitrec-cache extract VIDEOS --cache {cache}`")
@@ -65,7 +65,7 @@ def info(*, cache: Path, clips: bool = False) -> InfoReport:
         cache=str(cache),
         format_version=FORMAT_VERSION,
         clips=len(good),
-        failed=len(held) - len(good) - taken_out,
+        failed=len(held) - usable - taken_out,
         taken_out=taken_out,
         classes=dict(sorted(Counter(c.label for c in good).items())),
         groups=len({c.group for c in good if c.group}),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import wait
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -255,6 +257,71 @@ def test_clips_whose_files_were_removed_are_told_and_can_be_taken_out(run, tmp_p
     assert len(trained()) == 4
     with pytest.raises(UsageError, match="give VIDEOS, or leave it out"):
         run(None, prune=True, samples=None, frame_size=None)
+
+
+def labels_in(cache):
+    return {clip.clip_id: (clip.label, clip.group) for clip in distinct_clips(Cache(cache))[0]}
+
+
+def test_without_videos_names_classes_and_groups_stay_as_they_came_last(run, tmp_path, videos):
+    run()
+    (videos / "Hop/v_Hop_g01_c01.avi").rename(videos / "Squat/moved.avi")
+    (videos / "Hop").rename(videos / "Jump")
+    report = run()
+    assert not any("these videos" in note or "same content" in note for note in report.notes)  # nothing was removed
+    manifest = tmp_path / "groups.csv"
+    rows = [path.relative_to(tmp_path) for path in sorted(videos.rglob("*.avi"))]
+    manifest.write_text("path,label,group\n" + "".join(f"{r},{r.parent.name},day{i}\n" for i, r in enumerate(rows)))
+    run(manifest)
+    before = labels_in(tmp_path / "cache")
+    assert {name.split("/", 1)[1]: of for name, of in before.items()} == {
+        "Jump/v_Hop_g02_c01.avi": ("Jump", "day0"),
+        "Squat/moved.avi": ("Squat", "day1"),
+        "Squat/v_Squat_g01_c01.avi": ("Squat", "day2"),
+        "Squat/v_Squat_g02_c01.avi": ("Squat", "day3"),
+    }
+    report = run(None, backbone=["test_vit"], samples=None, frame_size=None)
+    assert counts(report) == (4, 4, 0, 0)
+    assert labels_in(tmp_path / "cache") == before
+    described = info(cache=tmp_path / "cache")
+    assert (described.clips, described.failed, described.classes) == (4, 0, {"Jump": 1, "Squat": 3})
+
+
+def test_clips_that_were_not_asked_for_are_not_taken_for_removed(run, tmp_path, videos):
+    run()
+    asked = run(classes="Squat")
+    told = "2 clips of the cache were not asked for now and are trained on all the same: Hop/v_Hop_g01_c01.avi, Hop/"
+    assert any(note.startswith(told) for note in asked.notes)
+    assert not any("--prune" in note for note in asked.notes)
+    (videos / "Squat/v_Squat_g01_c01.avi").unlink()
+    run(classes="Squat", prune=True)
+    assert sorted(labels_in(tmp_path / "cache")) == [
+        "Hop/v_Hop_g01_c01.avi",
+        "Hop/v_Hop_g02_c01.avi",
+        "Squat/v_Squat_g02_c01.avi",
+    ]
+
+
+def test_many_copies_are_told_in_one_line(run, tmp_path, videos):
+    for k in range(3):
+        shutil.copy(videos / "Hop/v_Hop_g01_c01.avi", videos / "Squat" / f"copy{k}.avi")
+    (note,) = (note for note in run().notes if "same content" in note)
+    assert note.startswith("Squat/copy0.avi has the same content as Hop/v_Hop_g01_c01.avi, and 2 more such clips, but")
+    (note,) = distinct_clips(Cache(tmp_path / "cache"))[1]
+    assert note == (
+        "Squat/copy0.avi has the same content as Hop/v_Hop_g01_c01.avi and 2 more have the same content as others, now "
+        "of class Hop, not Squat: left out"
+    )
+
+
+def test_a_cache_that_can_only_be_read_serves_where_all_is_done(run, monkeypatch):
+    run()
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert counts(run()) == (4, 0, 4, 0)
 
 
 def test_what_could_not_be_looked_for_is_not_taken_out(run, tmp_path, videos):
