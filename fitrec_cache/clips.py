@@ -23,6 +23,9 @@ VIDEO_SUFFIXES = (
 # fmt: on
 """File name endings taken for videos, in lower case."""
 
+#: Columns of a manifest that mean something here, in whatever capitals.
+_COLUMNS = ("path", "label", "group", "split")
+
 # fmt: off
 FITNESS35 = (
     "BalanceBeam", "BenchPress", "Biking", "BodyWeightSquats", "BoxingPunchingBag", "BoxingSpeedBag", "BreastStroke",
@@ -195,7 +198,7 @@ def _read(videos: Path, root: Path | None, unread: list[str]) -> tuple[list[Clip
     else:
         raise UsageError(f"{videos} is neither: expected a folder of class folders, a .csv manifest or a .txt list")
     found = _without_duplicates(rows, videos)
-    notes = _odd_columns(found[0].extra) if suffix == ".csv" else []
+    notes = [*_odd_columns(found[0].extra), *_odd_sides(found)] if suffix == ".csv" else []
     if not any(clip.path is not None and _mode(clip.path) for clip in found):
         notes.append(f"no file that {videos.name} names is there, looked for in {base}: --root names another folder")
     return found, notes
@@ -211,7 +214,12 @@ def _mode(path: Path) -> int:
 
 def _clip(clip_id: str, base: Path, label: str) -> Clip:
     """Return the clip of a relative path, its group read off the file name."""
-    return Clip(clip_id=clip_id, file=clip_id, folder=base, label=sys.intern(label), group=_named_group(clip_id))
+    return Clip(clip_id=clip_id, file=clip_id, folder=base, label=_label(label), group=_named_group(clip_id))
+
+
+def _label(text: str) -> str:
+    """Return a class name as it is kept: without spaces around it, and letters with marks in one spelling of two."""
+    return sys.intern(unicodedata.normalize("NFC", text).strip() or text)
 
 
 def _named_group(name: str) -> str | None:
@@ -329,13 +337,14 @@ def _delimiter(header: str) -> str:
 
 def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
     """Return the column names, or say which are missing or doubled."""
-    names = [name.strip() for name in header or ()]
+    plain = [name.strip() for name in header or ()]
+    names = [name.casefold() if name.casefold() in _COLUMNS else name for name in plain]
     if missing := [name for name in ("path", "label") if name not in names]:
         near = [(difflib.get_close_matches(each, names, n=1), each) for each in missing]
         hints = "".join(f" Is '{got[0]}' meant to be '{each}'?" for got, each in near if got)
         raise ManifestError(
             f"{path}: no column {' and '.join(missing)}. Got {', '.join(names) or 'no header'}; expected the columns "
-            f"path,label and optionally group, separated by commas.{hints}"
+            f"path,label and optionally group, separated by commas, semicolons or tabs.{hints}"
         )
     if doubled := [name for name, count in Counter(names).items() if count > 1]:
         raise ManifestError(f"{path}: column {', '.join(doubled)} occurs more than once: expected each once")
@@ -352,6 +361,17 @@ def _odd_columns(extra: Iterable[str]) -> list[str]:
     ]
 
 
+def _odd_sides(clips: Sequence[Clip]) -> list[str]:
+    """Return remarks on values of the column split that ``--split manifest`` will not take."""
+    odd = [clip for clip in clips if clip.extra.get("split", "") not in ("train", "val", "test", "")]
+    if not odd:
+        return []
+    return [
+        f"column split: {len(odd)} clips have a value that is none of train, val and test, such as "
+        f"'{odd[0].extra['split']}' of {odd[0].clip_id}: --split manifest will refuse them"
+    ]
+
+
 def _row_clip(row: Mapping[str | None, str | None], base: Path, where: str) -> Clip:
     """Return the clip of a manifest row; a row shorter than the header has empty cells."""
     if None in row:
@@ -364,12 +384,14 @@ def _row_clip(row: Mapping[str | None, str | None], base: Path, where: str) -> C
     clip_id = file = PurePosixPath(written)
     if clip_id.is_absolute() or ".." in clip_id.parts:
         clip_id = PurePosixPath(label) / clip_id.name
+    if "split" in cells:
+        cells["split"] = cells["split"].casefold()
     group = (cells.pop("group") or None) if "group" in cells else _named_group(written)
     return Clip(
         clip_id=str(clip_id),
         file=str(file),
         folder=base,
-        label=sys.intern(label),
+        label=_label(label),
         group=group,
         extra=cells or NO_COLUMNS,
     )
@@ -413,8 +435,13 @@ def _without_duplicates(rows: Iterable[tuple[int, Clip]], path: Path) -> list[Cl
 
 
 def _check_ids(clips: Iterable[Clip]) -> None:
-    """Refuse ids that a store or a report could not hold."""
+    """Refuse ids that a store or a report could not hold, and a class that could not be told from no answer."""
     for clip in clips:
+        if clip.label.casefold() == "unknown":
+            raise ManifestError(
+                f"class '{clip.label}' ({clip.clip_id}) could not be told from the answer \"unknown\", which says "
+                "that no class is probable enough: give it another name, such as other"
+            )
         for text in (clip.clip_id, clip.label, clip.group or ""):
             if any(unicodedata.category(char) in {"Cc", "Cs"} for char in text):
                 raise ManifestError(f"control or undecodable characters in {text!r}: expected plain text, rename it")
@@ -492,6 +519,14 @@ def _unknown_classes(missing: Sequence[str], labels: Sequence[str]) -> UsageErro
 def _remarks(clips: Sequence[Clip]) -> list[str]:
     """Return what a user should know before spending time on these clips."""
     notes = [f"class {label} has one clip" for label, n in sorted(Counter(c.label for c in clips).items()) if n == 1]
+    alike: dict[str, list[str]] = {}
+    for label in sorted({clip.label for clip in clips}):
+        alike.setdefault(" ".join(label.casefold().split()), []).append(label)
+    for labels in alike.values():
+        if len(labels) > 1:
+            notes.append(
+                f"classes {', '.join(map(repr, labels))} differ in capitals or spaces only: are they one class?"
+            )
     absent = [clip.clip_id for clip in clips if (path := clip.path) is not None and not _mode(path)]
     if absent:
         notes.append(f"{_files_that(len(absent))} missing, of {len(clips)}: {_some(absent)}")

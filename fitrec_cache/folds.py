@@ -132,9 +132,10 @@ def _by_manifest(clips: Mapping[str, Sequence[str | None]], extra: Sequence[Mapp
     column = [e.get("split", "") for e in extra]
     unknown = sorted(set(column) - {"train", "val", "test", ""})
     if unknown or "test" not in column or "train" not in column:
+        example = next((f", such as of {name}" for name, s in zip(names, column, strict=True) if s in unknown), "")
         raise UsageError(
-            f"--split manifest reads the manifest's column split: got {unknown or sorted(set(column))}, "
-            "expected train, test and, if you like, val"
+            f"--split manifest reads the manifest's column split: got {unknown or sorted(set(column))}{example}; "
+            "expected train, test and, if you like, val. Mend the manifest and extract it again"
         )
     if "val" not in column:
         lists = tuple([c for c, s in zip(names, column, strict=True) if s == side] for side in ("train", "test"))

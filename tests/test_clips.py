@@ -158,9 +158,9 @@ def test_file_names_that_cannot_be_ids_cost_themselves_only(tmp_path):
 def test_misspelt_columns_are_pointed_at(tmp_path):
     with pytest.raises(ManifestError, match=r"no column label\. Got path, lable;.* Is 'lable' meant to be 'label'\?"):
         find_clips(write(tmp_path / "m.csv", "path,lable\na.avi,A\n"))
-    found = find_clips(write(tmp_path / "m.csv", "path,label,gruop,Split,place\na.avi,A,g1,test,gym\n"))
+    found = find_clips(write(tmp_path / "m.csv", "path,label,gruop,splt,place\na.avi,A,g1,test,gym\n"))
     assert said(found, "column 'gruop' is kept but not used: is it meant to be 'group'?")
-    assert said(found, "column 'Split' is kept but not used: is it meant to be 'split'?")
+    assert said(found, "column 'splt' is kept but not used: is it meant to be 'split'?")
     assert not said(found, "place")
     assert not any(
         n.startswith("column") for n in find_clips(write(tmp_path / "n.csv", "path,label,split\na,A,x\n")).notes
@@ -217,6 +217,38 @@ def test_manifest_paths_outside_are_known_by_label_and_file(tmp_path):
 def test_manifest_that_cannot_be_used(tmp_path, text, message):
     with pytest.raises(ManifestError, match=message):
         find_clips(write(tmp_path / "m.csv", text))
+
+
+def test_capitals_of_columns_and_sides_do_not_matter(tmp_path):
+    touch(tmp_path, "a.avi", "b.avi", "c.avi")
+    rows = "Path;LABEL;Group;Split\na.avi;A;g1;Train\nb.avi;B;g2;TEST\nc.avi;B;g3;tset\n"
+    found = find_clips(write(tmp_path / "m.csv", rows))
+    assert [(c.clip_id, c.label, c.group, c.extra["split"]) for c in found.clips] == [
+        ("a.avi", "A", "g1", "train"),
+        ("b.avi", "B", "g2", "test"),
+        ("c.avi", "B", "g3", "tset"),
+    ]
+    assert said(
+        found, "column split: 1 clips have a value that is none of train, val and test, such as 'tset' of c.avi"
+    )
+    with pytest.raises(ManifestError, match=r"column path occurs more than once"):
+        find_clips(write(tmp_path / "n.csv", "path,Path,label\na.avi,b.avi,A\n"))
+
+
+def test_labels_in_two_spellings_of_the_same_letters_are_one_class(tmp_path):
+    composed, apart = "Kniebeug\u00e9", "Kniebeuge\u0301"
+    touch(tmp_path, f"{composed}/a.avi", f"{apart}/b.avi", "PullUp/c.avi", "PullUp /d.avi", "pullup/e.avi")
+    found = find_clips(tmp_path)
+    assert {c.label for c in found.clips} == {composed, "PullUp", "pullup"}
+    assert all(c.path.is_file() for c in found.clips)
+    assert said(found, "classes 'PullUp', 'pullup' differ in capitals or spaces only: are they one class?")
+
+
+@pytest.mark.parametrize("name", ["unknown", "Unknown"])
+def test_a_class_that_is_called_as_no_answer_is_refused(tmp_path, name):
+    touch(tmp_path, "Squat/a.avi", f"{name}/b.avi")
+    with pytest.raises(ManifestError, match=rf"class '{name}' \({name}/b\.avi\) could not be told from the answer"):
+        find_clips(tmp_path)
 
 
 def test_manifest_in_another_encoding(tmp_path):
