@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fitrec_cache.errors import UsageError
-from fitrec_cache.metrics import interval_by_unit
+from fitrec_cache.metrics import interval_by_unit, wilson
 from fitrec_cache.paired import FloatArray, bootstrap_interval, count_right, exact_p, holm
 from fitrec_cache.scored import Model, ScoredRun, find_models
 
@@ -242,8 +242,17 @@ def _pair(first: Model, second: Model) -> tuple[PairFigures | None, list[str]]:
 
 
 def _interval(gain: FloatArray, tested: FloatArray, units: Sequence[str]) -> tuple[float, float]:
-    """Return the interval of a difference; one unit says nothing of others."""
-    return (-1.0, 1.0) if len(set(units)) == 1 else bootstrap_interval(gain, tested, units)
+    """Return the interval of a difference; one unit says nothing of others.
+
+    Where no clip tells the models apart, draws never differ: it reaches as far as Wilson's for none of so many units.
+    """
+    n = len(set(units))
+    if n == 1:
+        return -1.0, 1.0
+    if not gain.any():
+        most = wilson(0, n)[1]
+        return -most, most
+    return bootstrap_interval(gain, tested, units)
 
 
 def _folders(model: Model) -> frozenset[Path]:

@@ -50,7 +50,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         StoreError: If the disk is full, read-only or gone; what was there before stays as it was.
     """
     target = Path(os.path.realpath(path))  # Path.resolve raises on links in a circle
-    temporary = _unfinished(target)
+    temporary = unfinished(target)
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -68,7 +68,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _unfinished(path: Path) -> Path:
+def unfinished(path: Path) -> Path:
     """Return a new name for what :func:`write_atomic` writes before it has the file's own."""
     return path.with_name(f"{TEMPORARY}{host_id()}-{os.getpid()}-{secrets.token_hex(4)}")
 
@@ -144,7 +144,7 @@ def check_writable(path: Path, option: str, *, ending: str = "") -> None:
         with path.open("ab"):
             pass
         target = path.resolve()  # of a link what it leads to
-        trial = target if new else _unfinished(target)  # the folder must take another file for a while
+        trial = target if new else unfinished(target)  # the folder must take another file for a while
         with trial.open("ab"):
             pass
         trial.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +16,18 @@ from torch import Tensor, nn
 
 from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
-from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_json, write_atomic, write_json
+from fitrec_cache.files import (
+    TEMPORARY,
+    canonical_json,
+    make_folder,
+    may_be_written,
+    parse_json,
+    unfinished,
+    write_atomic,
+    write_json,
+)
 from fitrec_cache.head import build_head
-from fitrec_cache.run_files import RUN_VERSION, read_run_json, read_run_settings
+from fitrec_cache.run_files import RUN_VERSION, read_run_json, read_run_settings, run_folders
 from fitrec_cache.variants import HeadConfig
 
 #: What a whole run folder holds.
@@ -89,8 +97,8 @@ def refuse_other_runs(out: Path, folders: Sequence[Path]) -> None:
     others = [p.parent for p in (out / "run.json", *_run_files(out)) if p.parent not in folders and p.exists()]
     if others and out not in others:
         raise UsageError(
-            f"--out {out}: {others[-1]} holds a run of an earlier call with other seeds or folds: give those too (what "
-            "is there is kept), or choose another folder"
+            f"--out {out}: {others[-1]} holds a run of an earlier call, which this one would not replace: choose "
+            "another folder, or, if only the seeds differ, give those of then too (what is there is kept)"
         )
     if others:
         raise UsageError(f"--out {out} is itself the run of one seed or fold: choose another folder for several")
@@ -147,7 +155,10 @@ def write_run(
         StoreError: If the folder cannot be written.
     """
     make_folder(folder)
-    staged = folder / f"{TEMPORARY}{os.getpid()}"
+    for left in folder.glob(f"{TEMPORARY}*"):  # by a writer that was killed
+        if not may_be_written(left):
+            shutil.rmtree(left, ignore_errors=True)
+    staged = unfinished(folder / "run.json")
     make_folder(staged)
     try:
         _write_files(staged, head, run, metrics, outputs)
@@ -280,6 +291,9 @@ def _check_shapes(config: HeadConfig, stored: Mapping[str, Tensor], path: Path) 
 
 def _best_run(folder: Path) -> Path:
     runs = [f.parent for f in _run_files(folder)]
+    if not runs and (below := run_folders(folder)):
+        others = sorted({str(run.relative_to(folder).parts[0]) for run in below})
+        raise UsageError(f"{folder} holds runs of several calls: name one of the folders in it, {', '.join(others)}")
     if not runs:
         raise UsageError(f"no run at {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")
     return min(runs, key=_kept_loss)

@@ -89,7 +89,9 @@ def find_source(text: str, *, format: str | None = None) -> Source:
         raise UsageError(f"{text}: cameras have names on this system: --format dshow 'video=NAME OF THE CAMERA'")
     if scheme := _SCHEME.match(text):
         return Source(text, live=scheme[1].lower() in _LIVE_SCHEMES)
-    if not Path(text).exists() or Path(text).is_dir():
+    if Path(text).is_dir():
+        raise UsageError(f"{text} is a folder: give one video, or `fitrec-cache predict {text}` for all in it")
+    if not Path(text).exists():
         raise UsageError(f"no such file: {text}. Expected a video, camera, camera:1, or an address such as rtsp://...")
     return Source(text)
 

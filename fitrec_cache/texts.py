@@ -138,6 +138,9 @@ def watch_text(report: WatchReport) -> str:
     return _lines(
         [segment_text(s) for s in report.segments[-1:]],
         windows + (f"; {report.skipped} skipped, as they came faster than answers" if report.skipped else ""),
+        f"between windows {report.every - report.seconds:.3g} s each were not looked at"
+        if report.every > report.seconds
+        else "",
         f"the last {report.rest:.1f} s are in no window: not answered" if report.rest >= 0.05 else "",
         [f"written: {path}" for path in report.files],
     )

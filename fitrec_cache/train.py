@@ -488,7 +488,8 @@ def _verdicts(jobs: Sequence[_Job], data: Features, n_seeds: int) -> list[str]:
     unknown = f"; the group of {missing} of {len(data.groups)} clips is unknown" if missing else ""
     unknown = "; groups are unknown" if missing == len(data.groups) else unknown
     unlooked = f"; {UNLOOKED}" if data.near_duplicates is None else ""
-    return [*lines, f"no leak found in {sound} of {len(judged)} folds{unknown}{unlooked}"]
+    summary = f"no leak found in {sound} of {len(judged)} folds" if sound else f"all {len(judged)} folds leak"
+    return [*lines, f"{summary}{unknown}{unlooked}"]
 
 
 def _fold_notes(jobs: Sequence[_Job], n_seeds: int) -> list[str]:

@@ -163,7 +163,7 @@ def test_misspelt_columns_are_pointed_at(tmp_path):
     assert said(found, "column 'splt' is kept but not used: is it meant to be 'split'?")
     assert not said(found, "place")
     assert not any(
-        n.startswith("column") for n in find_clips(write(tmp_path / "n.csv", "path,label,split\na,A,x\n")).notes
+        n.startswith("column") for n in find_clips(write(tmp_path / "n.csv", "path,label,split\na,A,train\n")).notes
     )
 
 

@@ -388,6 +388,17 @@ def test_where_every_clip_is_a_group_of_its_own_the_interval_is_that_of_train_he
         assert model.ci95 == pytest.approx((truth.low, truth.high))
 
 
+def test_models_that_agree_on_every_clip_are_not_proven_equal(tmp_path):
+    right = [1] * 10 + [0] * 6
+    groups = [f"g{i}" for i in range(16)]
+    runs = [write_run(tmp_path / n, right, variant=n, groups=groups) for n in ("mean", "lrcn")]
+    (pair,) = compare(runs).pairs
+    z = NormalDist().inv_cdf(0.975)
+    most = z**2 / (16 + z**2)  # Wilson's for 0 of 16
+    assert pair.ci95 == pytest.approx((-most, most))
+    assert (pair.difference, pair.p) == (0, 1)
+
+
 def test_where_all_clips_are_right_the_interval_is_wilsons_for_the_groups(tmp_path):
     """However often 20 groups that are all right are drawn, all drawn are right: certainty, where there is none."""
     report = compare([write_run(tmp_path / "a", [1] * 40), write_run(tmp_path / "b", [0] * 40, variant="lrcn")])

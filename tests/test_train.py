@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import h5py
@@ -642,7 +643,9 @@ def test_a_leaking_split_is_never_silent(tmp_path, features):
     with h5py.File(features, "r+") as file:
         file["group"][3] = b""
     partly = train_head(out=tmp_path / "p", features=features, variant="mean", split="kfold:3", **FAST)
-    assert "; the group of 1 of 60 clips is unknown" in next(n for n in partly.notes if "no leak found in" in n)
+    assert "; the group of 1 of 60 clips is unknown" in next(
+        n for n in partly.notes if "of 3 folds" in n or "all 3 folds leak" in n
+    )
     verdicts = [n for n in report.notes if "leak" in n]
     assert verdicts[-1].startswith("no leak found in ")
     assert verdicts[-1].endswith(" of 6 folds")
@@ -727,7 +730,9 @@ def test_what_an_interrupted_run_left_is_no_obstacle(tmp_path, features):
     (tmp_path / "run" / ".tmp-1234").mkdir(parents=True)
     (tmp_path / "run" / ".tmp-1234" / "head.safetensors").write_bytes(b"half")
     (tmp_path / "run" / "metrics.json").write_text("{}")
+    os.utime(tmp_path / "run" / ".tmp-1234", (0, 0))
     train_head(**settings)
+    assert not (tmp_path / "run" / ".tmp-1234").exists()
     (tmp_path / "run" / "head.safetensors").unlink()
     train_head(**settings)
     read_run(tmp_path / "run")
@@ -741,6 +746,10 @@ def test_runs_of_another_call_do_not_mix_with_this_ones(tmp_path, features):
     train_head(**settings, seed=[0, 1, 2])
     with pytest.raises(UsageError, match="seed-2 holds a run of an earlier call"):
         train_head(**settings, seed=[0, 1], overwrite=True)
+    with pytest.raises(UsageError, match="which this one would not replace: choose another folder"):
+        train_head(**settings, split="kfold:2")
+    with pytest.raises(UsageError, match=r"holds runs of several calls: name one of the folders in it, run$"):
+        read_runs(tmp_path)
     train_head(**settings | {"out": tmp_path / "one"})
     with pytest.raises(UsageError, match="is itself the run of one seed"):
         train_head(**settings | {"out": tmp_path / "one"}, seed=[0, 1])

@@ -177,9 +177,8 @@ def test_sources(monkeypatch, tmp_path):
     assert find_source("video=Cam", format="dshow") == streaming.Source("video=Cam", "dshow", live=True)
     assert find_source("rtsp://host/1").live
     assert not find_source("https://host/a.mp4").live
-    for missing in (tmp_path / "none.mp4", tmp_path):
-        with pytest.raises(UsageError, match=r"no such file.*Expected a video, camera"):
-            find_source(str(missing))
+    with pytest.raises(UsageError, match=r"no such file.*Expected a video, camera"):
+        find_source(str(tmp_path / "none.mp4"))
 
 
 def test_what_cannot_be_watched_is_told(run, long_video, tmp_path):
@@ -360,6 +359,17 @@ def test_the_end_that_no_window_reaches_is_told(run, long_video):
         assert (watching.expected or 3, len(list(watching)), watching.expected) == (3, 3, 3)
     result = call(long_video, "--run", run, "--seconds", 0.5, "--every", 0.7)
     assert "the last 0.5 s are in no window: not answered" in result.output
+
+
+def test_what_lies_between_windows_is_told(run, long_video):
+    result = call(long_video, "--run", run, "--seconds", 0.5, "--every", 0.7)
+    assert "between windows 0.2 s each were not looked at" in result.output
+    assert "between windows" not in call(long_video, "--run", run, "--seconds", 0.5, "--every", 0.5).output
+
+
+def test_a_folder_is_no_video(run, tmp_path):
+    with pytest.raises(UsageError, match="is a folder: give one video, or `fitrec-cache predict"):
+        find_source(str(tmp_path))
 
 
 def test_ctrl_c_ends_it_and_keeps_what_was_answered(run, long_video, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from fitrec_cache.page.attention import Attention
 from fitrec_cache.page.calibration import Calibration
 from fitrec_cache.page.models import Model
 from fitrec_cache.page.views import ModelView
-from fitrec_cache.splits import says_leak
+from fitrec_cache.splits import says_leak, says_untrained
 
 _SPACE = "\u00a0"  # keeps a number and its unit on one line
 
@@ -98,6 +98,15 @@ def grouped(model: Model) -> bool:
 def leaks(model: Model) -> list[str]:
     """Return what the split said of clips whose recording is also in training, each once."""
     return list(dict.fromkeys(n for record in model.records for n in record.notes if says_leak(n)))
+
+
+def split_notes(models: Sequence[Model]) -> list[str]:
+    """Return what the splits of some models say of themselves, each thing once; of folds only what is wrong.
+
+    A fold always lacks some classes to test.
+    """
+    said = ((record.fold, note) for model in models for record in model.records for note in record.notes)
+    return list(dict.fromkeys(note for fold, note in said if not fold or says_leak(note) or says_untrained(note)))
 
 
 def results_say(models: Sequence[Model], pairs: Sequence[PairFigures]) -> str:
