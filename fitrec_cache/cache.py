@@ -86,7 +86,8 @@ class Cache:
 
     def same_content(self) -> list[list[HeldClip]]:
         """Return the usable clips whose videos are the same to the byte, those of one content together."""
-        hashes = np.fromiter((hash(c.video_sha256) for c in self._entries()), dtype=np.int64)
+        usable = (hash(c.video_sha256) for c in self._entries() if not c.problem)
+        hashes = np.fromiter(usable, dtype=np.int64)
         values, counts = np.unique(hashes, return_counts=True)
         repeated = set(values[counts > 1].tolist())  # most often none: no table of all contents is kept for them
         same: dict[str, list[HeldClip]] = {}

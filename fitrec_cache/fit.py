@@ -287,13 +287,16 @@ class _Loop:
                 history.append(entry | {"train_accuracy": train_accuracy, "val_accuracy": val_accuracy})
                 bar.set_postfix(val_loss=f"{val_loss:.3f}", val_acc=f"{val_accuracy:.3f}", refresh=False)
                 bar.update()
-                if val_loss < best_loss or self.recipe.keep == "last":
+                if self.recipe.keep == "last":
+                    best_epoch = epoch
+                elif val_loss < best_loss:
                     best_loss, best_epoch, best = val_loss, epoch, _copy_state(self.head)
                 elif epoch - best_epoch >= self.recipe.patience:
                     break
         if best_epoch == 0:
             raise self._diverged()
-        self.head.load_state_dict(best)
+        if self.recipe.keep != "last":
+            self.head.load_state_dict(best)
         return history, best_epoch
 
     def repeat(self, epochs: int, what: str, *, progress: bool) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fitrec_cache.errors import UsageError
 from fitrec_cache.metrics import stratified_folds
-from fitrec_cache.splits import Split, check_rule, check_trained, make_split, remarks
+from fitrec_cache.splits import Split, check_trained, make_split, remarks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,19 +19,6 @@ class Fold:
 
     name: str
     split: Split
-
-
-def check_folds(rule: str) -> None:
-    """Check a rule before there are clips, so that nothing is computed for one that cannot be.
-
-    Raises:
-        UsageError: If it is no rule, or its lists cannot be read.
-    """
-    kind, _, argument = rule.partition(":")
-    if kind == "kfold":
-        _number_of_folds(argument)
-    elif kind not in ("leave-one", "manifest"):
-        check_rule(rule)
 
 
 def make_folds(

@@ -22,6 +22,8 @@ _MAY: hdf5.Schema = {"group": ("S", 1), "pts_seconds": ("f", 2), "extra": ("S", 
 
 _TEXT = ("clip_id", "label", "group", "extra")
 
+_BLOCK = 512  # clips looked at together
+
 
 @dataclass(frozen=True, kw_only=True)
 class PackReport:
@@ -93,8 +95,9 @@ def read_pack(path: Path) -> Features:
         raise UsageError(f"features file {path}: {error}. docs/format.md says what it must hold") from error
     _check_pack(path, arrays, columns)
     order = np.argsort(columns["clip_id"], kind="stable")  # results must not depend on the order of rows
-    arrays = {name: a[order] for name, a in arrays.items()}
-    columns = {name: [c[i] for i in order] for name, c in columns.items()}
+    if (np.diff(order) < 0).any():  # else nothing is copied
+        arrays = {name: a[order] for name, a in arrays.items()}
+        columns = {name: [c[i] for i in order] for name, c in columns.items()}
     n, t, _ = arrays["features"].shape
     return Features(
         values=arrays["features"].astype(np.float16, copy=False)
@@ -120,5 +123,6 @@ def _check_pack(path: Path, arrays: Mapping[str, NDArray[Any]], columns: Mapping
     repeated = len(columns["clip_id"]) - len(set(columns["clip_id"]))
     if repeated:
         raise UsageError(f"features file {path}: {repeated} clip ids are repeated; each clip must have its own")
-    if not (np.abs(arrays["features"]) < np.finfo(np.float32).max).all():
+    blocks = np.array_split(arrays["features"], -(-n // _BLOCK))  # not all again in memory
+    if not all((np.abs(block) < np.finfo(np.float32).max).all() for block in blocks):
         raise UsageError(f"features file {path}: features hold values that are not finite")

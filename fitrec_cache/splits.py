@@ -210,21 +210,6 @@ def _official(first: int) -> _Rule:
     return rule
 
 
-def check_rule(rule: str) -> None:
-    """Check a rule before there are clips: that it is one, and that lists it names can be read.
-
-    Raises:
-        UsageError: If not.
-    """
-    if rule == "auto":
-        return
-    _find_rule(rule)
-    name, _, argument = rule.partition(":")
-    if name == "list":
-        for path in _two_lists(argument):
-            listed_names(path)
-
-
 def _two_lists(argument: str) -> list[Path]:
     paths = argument.split(",")
     if len(paths) != 2 or not all(paths):

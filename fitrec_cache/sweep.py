@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from fitrec_cache.errors import FitrecError, UsageError, unknown_name
 from fitrec_cache.files import digest, make_folder, write_json
 from fitrec_cache.fit import apply_head, fit, take_side
-from fitrec_cache.folds import make_folds
 from fitrec_cache.loading import load_clips
 from fitrec_cache.paired import count_right, exact_p, holm, units_of
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe, get_recipe
-from fitrec_cache.train import check_seeds
+from fitrec_cache.train import check_seeds, folds_of
 from fitrec_cache.variants import ATTENTIONS, NORMALISATIONS, POOLINGS, VARIANTS
 
 #: Numbers are ranges ``(low, high, logarithmic)``, lists are choices. Where a variant has no place for a setting, the
@@ -292,12 +291,11 @@ class Problem:
         problem = cls(variant=variant, backbone=data.name, values=data.values, epochs=epochs)
         problem.data_sha256 = data.digest
         problem.notes += data.notes
-        clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups, "extra": data.extra}
         seen: set[int] = set()
         tested: set[int] = set()
         for rule in split:
             for number in seed:
-                for fold in make_folds(rule, **clips, seed=number):  # type: ignore[arg-type]
+                for fold in folds_of(data, rule, number):
                     sides = (fold.split.train, fold.split.val)
                     problem.sides.append(sides)
                     names, targets = fold.split.classes(data.labels)
