@@ -135,11 +135,12 @@ class Cache:
         with contextlib.suppress(OSError):
             self._unfinished(clips).unlink()
 
-    def finish_all(self) -> None:
-        """Take back what :meth:`begin` noted of any clips: those that never came here are not wanted any more."""
+    def finish_all(self, *, but: Collection[str]) -> None:
+        """Take back what :meth:`begin` noted of any clips but these: if they never came here, they are not wanted."""
         for path in self.folder.glob("unfinished-*.json"):
-            with contextlib.suppress(OSError):
-                path.unlink()
+            if _names(path).isdisjoint(but):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _unfinished(self, clips: Collection[str]) -> Path:
         return self.folder / f"unfinished-{digest(sorted(clips))[:16]}.json"

@@ -23,6 +23,9 @@ VIDEO_SUFFIXES = (
 # fmt: on
 """File name endings taken for videos, in lower case."""
 
+#: The answer that no class is probable enough: no class of a head can be called so.
+UNKNOWN = "unknown"
+
 #: Columns of a manifest that mean something here, in whatever capitals.
 _COLUMNS = ("path", "label", "group", "split")
 
@@ -214,18 +217,18 @@ def _mode(path: Path) -> int:
 
 def _clip(clip_id: str, base: Path, label: str) -> Clip:
     """Return the clip of a relative path, its group read off the file name."""
-    return Clip(clip_id=clip_id, file=clip_id, folder=base, label=_label(label), group=_named_group(clip_id))
+    return Clip(clip_id=clip_id, file=clip_id, folder=base, label=_name(label), group=_named_group(clip_id))
 
 
-def _label(text: str) -> str:
-    """Return a class name as it is kept: without spaces around it, and letters with marks in one spelling of two."""
+def _name(text: str) -> str:
+    """Return the name of a class or group as it is kept: no spaces around it, letters with marks in one spelling."""
     return sys.intern(unicodedata.normalize("NFC", text).strip() or text)
 
 
 def _named_group(name: str) -> str | None:
     found = _GROUPED.match(PurePosixPath(name).stem)
     # UCF101 writes two digits; others may write g1 and g01 for one recording.
-    return sys.intern(f"{found['class']}_g{found['g'].lstrip('0').zfill(2)}") if found else None
+    return _name(f"{found['class']}_g{found['g'].lstrip('0').zfill(2)}") if found else None
 
 
 # --- folders ---
@@ -237,7 +240,7 @@ def _walk(folder: Path, unread: list[str]) -> tuple[list[Clip], list[str]]:
     names = sorted(files_below(folder, unreadable))
     videos = list(filter(is_video, names))
     others = [name for name in names if not is_video(name)]
-    dead = [str(folder / name) for name in others if not (folder / name).exists()]
+    dead = [str(folder / name) for name in others if not PurePosixPath(name).suffix and not _mode(folder / name)]
     unread += [*(str(error.filename) for error in unreadable), *dead]
     inside, loose = [name for name in videos if "/" in name], [name for name in videos if "/" not in name]
     notes = [f"cannot read folder {error.filename}: {error.strerror}" for error in unreadable]
@@ -391,8 +394,8 @@ def _row_clip(row: Mapping[str | None, str | None], base: Path, where: str) -> C
         clip_id=str(clip_id),
         file=str(file),
         folder=base,
-        label=_label(label),
-        group=group,
+        label=_name(label),
+        group=group and _name(group),
         extra=cells or NO_COLUMNS,
     )
 
@@ -435,13 +438,8 @@ def _without_duplicates(rows: Iterable[tuple[int, Clip]], path: Path) -> list[Cl
 
 
 def _check_ids(clips: Iterable[Clip]) -> None:
-    """Refuse ids that a store or a report could not hold, and a class that could not be told from no answer."""
+    """Refuse ids that a store or a report could not hold."""
     for clip in clips:
-        if clip.label.casefold() == "unknown":
-            raise ManifestError(
-                f"class '{clip.label}' ({clip.clip_id}) could not be told from the answer \"unknown\", which says "
-                "that no class is probable enough: give it another name, such as other"
-            )
         for text in (clip.clip_id, clip.label, clip.group or ""):
             if any(unicodedata.category(char) in {"Cc", "Cs"} for char in text):
                 raise ManifestError(f"control or undecodable characters in {text!r}: expected plain text, rename it")
@@ -499,7 +497,7 @@ def _class_names(classes: str) -> list[str]:
         raise UsageError(
             f"no class name in '{classes}': expected fitness35, NAME,NAME,.. or a file with one name a line"
         )
-    return names
+    return [_name(name) for name in names]
 
 
 def _unknown_classes(missing: Sequence[str], labels: Sequence[str]) -> UsageError:
@@ -521,6 +519,8 @@ def _remarks(clips: Sequence[Clip]) -> list[str]:
     notes = [f"class {label} has one clip" for label, n in sorted(Counter(c.label for c in clips).items()) if n == 1]
     alike: dict[str, list[str]] = {}
     for label in sorted({clip.label for clip in clips}):
+        if label.casefold() == UNKNOWN:
+            notes.append(f"no head takes a class '{label}', which is an answer: rename it, or keep it for --unknown")
         alike.setdefault(" ".join(label.casefold().split()), []).append(label)
     for labels in alike.values():
         if len(labels) > 1:

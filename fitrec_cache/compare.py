@@ -244,15 +244,16 @@ def _pair(first: Model, second: Model) -> tuple[PairFigures | None, list[str]]:
 def _interval(gain: FloatArray, tested: FloatArray, units: Sequence[str]) -> tuple[float, float]:
     """Return the interval of a difference; one unit says nothing of others.
 
-    Where no clip tells the models apart, draws never differ: it reaches as far as Wilson's for none of so many units.
+    Where the models differ alike in every unit, such as nowhere, draws never differ: Wilson's for that share of units.
     """
-    n = len(set(units))
-    if n == 1:
+    _, unit = np.unique(np.asarray(units), return_inverse=True)
+    by_unit = np.bincount(unit, gain) / np.bincount(unit, tested)
+    if len(by_unit) == 1:
         return -1.0, 1.0
-    if not gain.any():
-        most = wilson(0, n)[1]
-        return -most, most
-    return bootstrap_interval(gain, tested, units)
+    if np.ptp(by_unit) > 0:
+        return bootstrap_interval(gain, tested, units)
+    low, high = wilson(by_unit[0], len(by_unit))
+    return (low if by_unit[0] else -high), high
 
 
 def _folders(model: Model) -> frozenset[Path]:

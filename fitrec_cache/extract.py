@@ -319,10 +319,15 @@ def _lost_classes(clips: Sequence[Clip], failed: Sequence[FailedClip], cache: Ca
 
     A clip that failed now is used on as it was if the cache had it before.
     """
-    bad = {f.clip_id for f in failed if (held := cache.clip(f.clip_id)) is None or held.problem}
+    labels = {clip.clip_id: clip.label for clip in clips} if failed else {}
+    bad = {f.clip_id for f in failed if not _is_used_as(labels[f.clip_id], cache.clip(f.clip_id))}
     usable = {clip.label for clip in clips if clip.clip_id not in bad}
     lost = sorted({clip.label for clip in clips if clip.clip_id in bad} - usable)
     return [f"class {label}: none of its clips can be used, so it will not be recognised" for label in lost if usable]
+
+
+def _is_used_as(label: str, held: HeldClip | None) -> bool:
+    return held is not None and not held.problem and held.label == label
 
 
 @dataclass
@@ -422,20 +427,20 @@ class _Run:
             prune: Whether to take out the others.
         """
         others, there = self.cache.others(self.asked), set(passed_over)
-        gone = [clip for clip in others if clip.clip_id not in there]
+        here = self.cache.contents(self.asked) if others else set()  # an earlier name of these is no clip of its own
+        absent = [clip for clip in others if clip.clip_id not in there]
+        gone = [clip for clip in absent if clip.video_sha256 not in here]
         if prune:
-            self.cache.finish_all()
-            self.rows.clips += [replace(clip, problem=TAKEN_OUT) for clip in gone]
+            self.cache.finish_all(but=there)
+            self.rows.clips += [replace(clip, problem=TAKEN_OUT) for clip in absent]
             self.commit()
-            if gone:
-                self.notes.append(f"{len(gone)} clips that are not among these videos were taken out: {_some(gone)}")
-        elif others:
-            here = self.cache.contents(self.asked)  # of these an earlier name is no clip of its own
-            if gone := [clip for clip in gone if clip.video_sha256 not in here]:
-                self.notes.append(
-                    f"{len(gone)} clips of the cache are not among these videos and are trained on with them: "
-                    f"{_some(gone)}. --prune takes them out"
-                )
+        if gone and prune:
+            self.notes.append(f"{len(gone)} clips that are not among these videos were taken out: {_some(gone)}")
+        elif gone:
+            self.notes.append(
+                f"{len(gone)} clips of the cache are not among these videos and are trained on with them: "
+                f"{_some(gone)}. --prune takes them out"
+            )
         if kept := [clip for clip in others if clip.clip_id in there]:
             self.notes.append(
                 f"{len(kept)} clips of the cache were not asked for now and are trained on all the same: {_some(kept)}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from fitrec_cache.errors import UsageError
 from fitrec_cache.metrics import stratified_folds
-from fitrec_cache.splits import Split, check_trained, make_split, remarks
+from fitrec_cache.splits import Split, make_split, remarks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +55,29 @@ def make_folds(
         raise UsageError(f"seed {seed}: expected 0 or more")
     clips = {"clip_ids": clip_ids, "labels": labels, "groups": groups}
     kind, _, argument = rule.partition(":")
-    if kind == "kfold":
-        sides = _k_sides(argument, clip_ids, labels, groups, seed)
-    elif kind == "leave-one":
-        sides = _sides_by_column(argument, clip_ids, groups, extra)
-    elif kind == "manifest":
-        return [Fold(name="", split=_by_manifest(clips, extra, seed))]
+    if kind == "manifest":
+        folds = [Fold(name="", split=_by_manifest(clips, extra, seed))]
+    elif kind in ("kfold", "leave-one"):
+        sides = (
+            _k_sides(argument, clip_ids, labels, groups, seed)
+            if kind == "kfold"
+            else _sides_by_column(argument, clip_ids, groups, extra)
+        )
+        folds = [Fold(name=name, split=_hold_out(rule, test, clips, seed)) for name, test in sides]
     else:
-        return [Fold(name="", split=make_split(rule, **clips, seed=seed))]  # type: ignore[arg-type]
-    return [Fold(name=name, split=_hold_out(rule, test, clips, seed)) for name, test in sides]
+        folds = [Fold(name="", split=make_split(rule, **clips, seed=seed))]  # type: ignore[arg-type]
+    for fold in folds:
+        _check_trained(rule, {labels[i] for i in fold.split.train.tolist()})
+    return folds
+
+
+def _check_trained(rule: str, trained: set[str]) -> None:
+    """Refuse a split by whose training clips nothing can be told apart."""
+    if len(trained) < 2:
+        raise UsageError(
+            f"split '{rule}' trains on one class, {', '.join(trained)}: expected at least two to tell apart. Give "
+            "training clips of another class too"
+        )
 
 
 def _hold_out(rule: str, test: set[str], clips: Mapping[str, Sequence[str | None]], seed: int) -> Split:
@@ -130,6 +144,5 @@ def _by_manifest(clips: Mapping[str, Sequence[str | None]], extra: Sequence[Mapp
     train, val, test = (
         np.array([i for i, s in enumerate(column) if s == side], dtype=np.int64) for side in ("train", "val", "test")
     )
-    check_trained("manifest", {str(clips["labels"][i]) for i in train})
     notes = remarks(**clips, sides=(train, val, test))  # type: ignore[arg-type]
     return Split(rule="manifest", seed=seed, train=train, val=val, test=test, notes=notes)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fitrec_cache.cache import Cache
+from fitrec_cache.clips import UNKNOWN
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.features import Features, load_cached
 from fitrec_cache.pack import read_pack
@@ -55,12 +56,21 @@ def _check_fit(data: Features, variant: str) -> None:
 
 
 def keep_apart(data: Features, unknown: Sequence[str]) -> tuple[Features, Features | None]:
-    """Return the clips of known classes, and those of classes that are to be unknown."""
-    if not unknown:
-        return data, None
+    """Return the clips of known classes, and those of classes that are to be unknown.
+
+    Raises:
+        UsageError: If there is no such class, or a known one is called as that answer.
+    """
     for name in unknown:
         if name not in data.labels:
             raise unknown_name("class", name, sorted(set(data.labels)))
+    if answers := [each for each in set(data.labels) - set(unknown) if each.casefold() == UNKNOWN]:
+        raise UsageError(
+            f"class '{answers[0]}' could not be told from the answer that no class is probable enough: give it another "
+            f"name, such as other, or keep it apart with --unknown {answers[0]}"
+        )
+    if not unknown:
+        return data, None
     strange = np.isin(np.array(data.labels), list(unknown))
     return data.take(np.flatnonzero(~strange)), data.take(np.flatnonzero(strange))
 

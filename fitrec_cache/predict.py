@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fitrec_cache.backbone import Backbone, load_backbone
 from fitrec_cache.cache import lacking
-from fitrec_cache.clips import VIDEO_SUFFIXES, files_below, is_video
+from fitrec_cache.clips import VIDEO_SUFFIXES, files_below, is_video, plain_text
 from fitrec_cache.decoding import DecodeJob, DecoderPool
 from fitrec_cache.errors import MismatchError, UsageError, WeightsError, unknown_name
 from fitrec_cache.extract import frame_identity
@@ -42,8 +42,8 @@ class Prediction:
         attention: Weight of each sampled frame in the clip's vector, with its time; weights sum to 1.
         unknown: Whether the highest probability is below the run's threshold: probably none of the classes.
         heads: How many seeds answered together.
-        trained_on: Whether the file, with its folder, is named as a clip that a head was trained or validated on: then
-            the answer says nothing of how well new videos are recognised.
+        trained_on: Whether the file is named, with its folder where ids have one, as a clip that a head was trained or
+            validated on: then the answer says nothing of how well new videos are recognised.
         reason: Why there is no answer; empty if there is one.
     """
 
@@ -152,7 +152,8 @@ def _files(videos: Sequence[Path]) -> list[Path]:
         unreadable: list[OSError] = []
         below = sorted(filter(is_video, files_below(path, unreadable)))
         if unreadable:
-            raise UsageError(f"cannot read folder {unreadable[0].filename}: {unreadable[0].strerror}")
+            where, why = unreadable[0].filename, unreadable[0].strerror
+            raise UsageError(f"cannot read folder {where}: {why}. Make it readable, or name the videos")
         if not below:
             raise UsageError(f"no video in {path}: expected files of type {' '.join(VIDEO_SUFFIXES)}")
         found += [path / name for name in below]
@@ -163,7 +164,7 @@ def _write_table(found: Sequence[Prediction], path: Path) -> None:
     """Write answers as CSV, a row a video; the answer "unknown" is empty, and so is all of one that cannot be used."""
     rows = []
     for p in found:
-        row = {"path": p.path, "problem": p.reason}
+        row = {"path": plain_text(p.path), "problem": p.reason}
         if p.top:
             nearest, probability = p.top[0]
             row |= {"answer": "" if p.unknown else nearest, "nearest": nearest, "probability": f"{probability:.4f}"}
@@ -325,6 +326,7 @@ class Recogniser:
         answers = [_answer(run, x) for run in self.runs]
         probabilities = torch.stack([a.probabilities for a in answers]).mean(dim=0)  # (K,)
         attention = torch.stack([a.attention for a in answers]).mean(dim=0)  # (T,)
+        names = Path(path).absolute().parts
         best = probabilities.topk(min(top, len(self.labels)))
         return Prediction(
             path=path,
@@ -334,7 +336,7 @@ class Recogniser:
             attention=tuple(zip(pts_seconds, attention.tolist(), strict=True)),
             unknown=sum(a.unknown for a in answers) > len(answers) / 2,
             heads=len(self.runs),
-            trained_on=Path(path).absolute().parts[-2:] in self._trained_on,
+            trained_on=bool({names[-1:], names[-2:]} & self._trained_on),
         )
 
 

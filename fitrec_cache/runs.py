@@ -27,7 +27,7 @@ from fitrec_cache.files import (
     write_json,
 )
 from fitrec_cache.head import build_head
-from fitrec_cache.run_files import RUN_VERSION, read_run_json, read_run_settings, run_folders
+from fitrec_cache.run_files import RUN_VERSION, read_run_json, read_run_settings
 from fitrec_cache.variants import HeadConfig
 
 #: What a whole run folder holds.
@@ -72,9 +72,12 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> bo
         raise UsageError(f"--out {folder} holds something that is not a run: choose a new folder")
     if there_already and not overwrite:
         there = read_run_json(folder / "run.json")
-        changed = _differences(there, {"run_version": RUN_VERSION, **parse_json(canonical_json(described))})
-        if not changed:
-            return all((folder / name).is_file() for name in _files(there))  # else it is made again
+        wanted = {"run_version": RUN_VERSION, **parse_json(canonical_json(described))}
+        final = wanted.pop("final")  # beside the tested head, which is the same with or without it
+        changed = _differences(there, wanted)
+        if not changed:  # what is not whole, or lacks the final head that is asked for, is made again
+            whole = all((folder / name).is_file() for name in _files(there))
+            return whole and (bool(there.get("final")) or not final)
         raise UsageError(
             f"--out {folder} holds a run already, made otherwise ({', '.join(changed)}): choose another folder, or "
             "add --overwrite"
@@ -134,7 +137,6 @@ def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
             return {k: v for k, v in value.items() if k not in ("rule", "notes")}
         return identities(value) if key == "sources" else value
 
-    there = {"final": False, **there}  # runs of before it did not say so
     return [k for k, v in wanted.items() if plain(k, there.get(k)) != plain(k, v)]
 
 
@@ -257,6 +259,8 @@ def _of_all_seeds(settings: Mapping[str, Any], name: str) -> Any:
     apart, found = {"head": "components", "training": "device"}.get(name), settings.get(name)
     if name == "sources":
         return identities(found)
+    if name == "final":
+        return bool(found)  # runs of before it did not say so
     return {k: v for k, v in found.items() if k != apart} if isinstance(found, dict) else found
 
 
@@ -291,9 +295,8 @@ def _check_shapes(config: HeadConfig, stored: Mapping[str, Tensor], path: Path) 
 
 def _best_run(folder: Path) -> Path:
     runs = [f.parent for f in _run_files(folder)]
-    if not runs and (below := run_folders(folder)):
-        others = sorted({str(run.relative_to(folder).parts[0]) for run in below})
-        raise UsageError(f"{folder} holds runs of several calls: name one of the folders in it, {', '.join(others)}")
+    if not runs and (below := sorted({path.parts[-3] for path in folder.glob("*/*/run.json")})):
+        raise UsageError(f"{folder} holds no run itself, but there are some in {', '.join(below)}: name one of these")
     if not runs:
         raise UsageError(f"no run at {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")
     return min(runs, key=_kept_loss)

@@ -158,7 +158,6 @@ def make_split(
     val = _carve(clips.labels, sides.units, sides.rest, rng, spare=1)
     parts = {"train": sides.rest - val, "val": val, "test": sides.test}
     _check_sides(rule, parts)
-    check_trained(rule, {clips.labels[i] for i in parts["train"]})
     notes = [*notes, *sides.notes, *_remarks(clips, parts)]
     train, val_clips, test = (np.array(sorted(order[i] for i in part), dtype=np.int64) for part in parts.values())
     return Split(rule=rule, seed=seed, train=train, val=val_clips, test=test, notes=tuple(notes))
@@ -416,18 +415,6 @@ def _check_classes(clips: _Clips) -> None:
     if len(names) < 2:
         got = f"one class, '{names[0]}'" if names else "no clips"
         raise UsageError(f"got {got}: expected clips of at least two classes to tell apart")
-
-
-def check_trained(rule: str, trained: set[str]) -> None:
-    """Refuse a split by whose training clips nothing can be told apart.
-
-    Raises:
-        UsageError: If they are of one class.
-    """
-    if len(trained) < 2:
-        raise UsageError(
-            f"split '{rule}' trains on one class, {', '.join(trained)}: expected at least two to tell apart"
-        )
 
 
 def _check_sides(rule: str, parts: dict[str, set[int]]) -> None:

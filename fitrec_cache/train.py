@@ -311,7 +311,6 @@ class _Trainer:
             "device": self.device,
             "progress": self.progress,
         }
-        begun = time.perf_counter()
         fitted = fit(
             take_side(data.values, targets, split.train),
             take_side(data.values, targets, split.val),
@@ -319,11 +318,7 @@ class _Trainer:
             what=what,
             **common,
         )
-        final = None
-        if self.final:
-            everything = take_side(data.values, targets, np.concatenate(split.sides))
-            final = fit_again(everything, fitted, what=f"{what} final", **common)
-        stages["train"] += time.perf_counter() - begun
+        stages["train"] += fitted.seconds
         begun = time.perf_counter()
         val_logits, val_attention = apply_head(fitted.judge, data.values, split.val)
         calibration = calibrate(val_logits.numpy(), targets[split.val], false_alarm_rate=self.false_alarm_rate)
@@ -345,6 +340,13 @@ class _Trainer:
         metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
         metrics |= {"labels": labels, "history": fitted.history}
         metrics.pop("out")
+        stages["write"] += time.perf_counter() - begun
+        begun, final = time.perf_counter(), None
+        if self.final:
+            everything = take_side(data.values, targets, np.concatenate(split.sides))
+            final = fit_again(everything, fitted, what=f"{what} final", **common)
+        stages["train"] += time.perf_counter() - begun
+        begun = time.perf_counter()
         write_run(job.folder, head=fitted.head, final=final, run=run, metrics=metrics, outputs=outputs)
         stages["write"] += time.perf_counter() - begun
         return result

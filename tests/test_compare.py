@@ -397,6 +397,16 @@ def test_models_that_agree_on_every_clip_are_not_proven_equal(tmp_path):
     most = z**2 / (16 + z**2)  # Wilson's for 0 of 16
     assert pair.ci95 == pytest.approx((-most, most))
     assert (pair.difference, pair.p) == (0, 1)
+    mixed = [k % 2 for k in range(16)]  # in each group one each
+    runs = [
+        write_run(tmp_path / f"m{n}", r, variant=n) for n, r in (("vit-lstm", mixed), ("convlstm", [*mixed[1:], 0]))
+    ]
+    (pair,) = compare(runs).pairs
+    most = z**2 / (8 + z**2)
+    assert (pair.difference, pair.ci95) == (0, pytest.approx((-most, most)))
+    runs = [write_run(tmp_path / f"x{n}", [k] * 16, variant=n) for n, k in (("mean", 1), ("lrcn", 0))]
+    (pair,) = compare(runs).pairs
+    assert (pair.difference, pair.ci95) == (1, pytest.approx((8 / (8 + z**2), 1)))
 
 
 def test_where_all_clips_are_right_the_interval_is_wilsons_for_the_groups(tmp_path):

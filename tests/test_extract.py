@@ -285,6 +285,10 @@ def test_without_videos_names_classes_and_groups_stay_as_they_came_last(run, tmp
     assert labels_in(tmp_path / "cache") == before
     described = info(cache=tmp_path / "cache")
     assert (described.clips, described.failed, described.classes) == (4, 0, {"Jump": 1, "Squat": 3})
+    pruned = run(manifest, prune=True)
+    assert not any("taken out" in note for note in pruned.notes)  # earlier names of what is there
+    assert info(cache=tmp_path / "cache").taken_out == 0
+    assert labels_in(tmp_path / "cache") == before
 
 
 def test_clips_that_were_not_asked_for_are_not_taken_for_removed(run, tmp_path, videos):
@@ -294,7 +298,9 @@ def test_clips_that_were_not_asked_for_are_not_taken_for_removed(run, tmp_path, 
     assert any(note.startswith(told) for note in asked.notes)
     assert not any("--prune" in note for note in asked.notes)
     (videos / "Squat/v_Squat_g01_c01.avi").unlink()
+    Cache(tmp_path / "cache").begin(["Hop/v_Hop_g01_c01.avi", "Hop/never.avi"])
     run(classes="Squat", prune=True)
+    assert len(info(cache=tmp_path / "cache").notes) == 1  # of clips that were not asked for now nothing is forgotten
     assert sorted(labels_in(tmp_path / "cache")) == [
         "Hop/v_Hop_g01_c01.avi",
         "Hop/v_Hop_g02_c01.avi",
@@ -587,6 +593,8 @@ def test_a_class_whose_clips_are_used_as_they_were_is_not_called_lost(run, video
     report = run(manifest, root=videos)
     assert len(report.failed) == 2
     assert not any("will not be recognised" in note for note in report.notes)
+    manifest.write_text(manifest.read_text().replace(",Hop", ",Jump"))
+    assert any("class Jump: none of its clips" in note for note in run(manifest, root=videos).notes)
     assert len(distinct_clips(Cache(tmp_path / "cache"))[0]) == 4
 
 

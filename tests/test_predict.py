@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import resource
 import shutil
@@ -113,6 +114,10 @@ def test_clips_that_the_head_has_seen_are_told(run, tmp_path, cache_folder, vide
     everything = tmp_path / "final"
     train_head(out=everything, cache=cache_folder, backbone=["test_resnet"], variant="mean", epochs=1, final=True)
     assert [p.trained_on for p in predict(videos, run=everything, device="cpu")] == [True, True, True, True, False]
+    bare = json.loads((everything / "run.json").read_text())
+    bare["split"] = {side: [Path(i).name for i in bare["split"][side]] for side in ("train", "val", "test")}
+    (everything / "run.json").write_text(json.dumps(bare))
+    assert all(p.trained_on for p in predict(videos, run=everything, device="cpu"))  # ids of files in no folder
     monkeypatch.chdir(copy.parent)
     said = CliRunner().invoke(app, ["predict", "--run", str(run), "--device", "cpu", copy.name]).output
     assert said.splitlines()[0] == f"{copy.name} (named as a clip it was trained on: says nothing of new videos)"
@@ -264,6 +269,15 @@ def test_a_folder_stands_for_the_videos_below_it_and_answers_come_one_by_one(run
     (tmp_path / "none").mkdir()
     with pytest.raises(UsageError, match=r"no video in .*none: expected files of type \.avi"):
         predict([tmp_path / "none"], run=run, device="cpu")
+
+
+def test_a_table_holds_any_file_name(run, tmp_path, video_folder):
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd\xff.avi"))
+    shutil.copy(next(video_folder.rglob("*.avi")), odd)
+    predict([odd], run=run, device="cpu", table=tmp_path / "t.csv")
+    data = (tmp_path / "t.csv").read_bytes()
+    assert b"odd\\xff.avi," in data
+    assert b"\r" not in data
 
 
 def test_a_picture_that_fails_costs_no_table(run, tmp_path, video_folder, monkeypatch):

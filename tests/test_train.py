@@ -257,8 +257,8 @@ def test_a_final_head_belongs_to_its_run(tmp_path, features):
     made = (tmp_path / "run" / "final.safetensors").stat().st_mtime_ns
     assert any("kept" in note for note in train_head(final=True, **common).notes)
     assert (tmp_path / "run" / "final.safetensors").stat().st_mtime_ns == made
-    with pytest.raises(UsageError, match=r"made otherwise \(final\)"):
-        train_head(**common)
+    assert any("kept" in note for note in train_head(**common).notes)  # the tested head is the same
+    assert (tmp_path / "run" / "final.safetensors").exists()
     (tmp_path / "run" / "final.safetensors").unlink()
     with pytest.raises(StoreCorrupt, match=r"final\.safetensors"):
         read_run(tmp_path / "run")
@@ -281,6 +281,22 @@ def test_a_run_of_before_final_heads_is_kept(tmp_path, features):
     (tmp_path / "run" / "run.json").write_text(json.dumps(run))
     again = train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
     assert any("kept" in note for note in again.notes)
+
+
+def test_a_final_head_is_added_to_runs_of_before_and_seeds_still_answer_together(tmp_path, features):
+    common = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1}
+    train_head(**common, seed=[0, 1])
+    tested = weights_of(tmp_path / "run" / "seed-0")
+    run = run_of(tmp_path / "run" / "seed-0")
+    del run["final"]
+    (tmp_path / "run" / "seed-0" / "run.json").write_text(json.dumps(run))
+    train_head(**common, seed=[0, 1, 2])
+    assert len(read_runs(tmp_path / "run")) == 3
+    train_head(**common, seed=[0, 1, 2], final=True)
+    assert same(weights_of(tmp_path / "run" / "seed-0"), tested)
+    assert all((tmp_path / "run" / f"seed-{s}" / "final.safetensors").exists() for s in (0, 1, 2))
+    assert len(read_runs(tmp_path / "run")) == 3
+    assert len(compare([tmp_path]).models) == 1
 
 
 def test_what_the_test_labels_are_changes_no_weight(tmp_path, features):
@@ -748,7 +764,7 @@ def test_runs_of_another_call_do_not_mix_with_this_ones(tmp_path, features):
         train_head(**settings, seed=[0, 1], overwrite=True)
     with pytest.raises(UsageError, match="which this one would not replace: choose another folder"):
         train_head(**settings, split="kfold:2")
-    with pytest.raises(UsageError, match=r"holds runs of several calls: name one of the folders in it, run$"):
+    with pytest.raises(UsageError, match=r"holds no run itself, but there are some in run: name one of these$"):
         read_runs(tmp_path)
     train_head(**settings | {"out": tmp_path / "one"})
     with pytest.raises(UsageError, match="is itself the run of one seed"):
@@ -768,6 +784,16 @@ def test_lists_may_be_named_by_another_path(tmp_path, features, monkeypatch):
     monkeypatch.chdir(tmp_path)
     report = train_head(**settings, split="list:train.txt,test.txt")
     assert any("kept" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("name", ["unknown", "Unknown"])
+def test_a_class_that_is_called_as_no_answer_is_refused(tmp_path, name):
+    labels = [("Hop", "Squat", name)[i % 3] for i in range(60)]
+    data = toy(tmp_path / "odd.h5", labels=labels)
+    with pytest.raises(UsageError, match=f"class '{name}' could not be told from the answer.*--unknown {name}"):
+        train_head(out=tmp_path / "run", features=data, variant="mean", epochs=1)
+    train_head(out=tmp_path / "run", features=data, variant="mean", epochs=1, unknown=[name])
+    assert read_run(tmp_path / "run").labels == ["Hop", "Squat"]
 
 
 @pytest.mark.parametrize("variant", ["mean", "vit-lstm"])
