@@ -481,6 +481,7 @@ def test_a_leak_is_in_the_headings(page, tmp_path):
     note = "leaks: 5 of 12 test clips share a group with a training clip"
     _, seen = page(write_run(tmp_path / "r", truth=[0, 1], guesses=[0, 1], split="random", notes=[note]))
     assert "Split random leaks: test clips have siblings or near-duplicates in training" in seen.words
+    assert f"(seed 0). {note}." in seen.words
     assert note in seen.words
 
 
@@ -568,6 +569,16 @@ def test_features_of_a_compiled_backbone_are_made_so_again(tmp_path):
         write_run(tmp_path / name, truth=[0, 1], guesses=[0, 1], sources=sources)
         (model,) = gather(read_records([tmp_path / name]))
         assert ("--compile" in how_to(model, 1).commands[0]) == bool(more)
+
+
+def test_of_folds_only_what_is_wrong_is_told_and_of_random_splits_only_where_there_is_one(page, tmp_path):
+    usual, wrong = "4 classes have no test clip: a, b, c, d", "1 classes have no training clip: e"
+    for fold, note in (("1", usual), ("2", wrong)):
+        write_run(tmp_path / fold, truth=[0], guesses=[0], test=[fold], split="leave-one:day", fold=fold, notes=[note])
+    words = page(tmp_path)[1].words
+    assert wrong in words
+    assert usual not in words
+    assert "A random split of clips" not in words
 
 
 def test_two_feature_sets_of_one_backbone_are_named_by_their_folders(tmp_path, cache_folder, video_folder, weights):
