@@ -109,9 +109,12 @@ def fit(
         torch.manual_seed(seed)
         judge, loop = _begin(train, val, config, recipe, where)
         history, best_epoch = loop.run(what, progress=progress)
-        head = judge
-        if recipe.refit:
-            head = _again(_together(train, val), config, recipe, seed, where, best_epoch, f"{what} refit", progress)
+    del loop  # and the features it holds
+    head = judge
+    if recipe.refit:
+        what = f"{what} refit".strip()
+        common: dict[str, Any] = {"config": config, "seed": seed, "device": where, "what": what, "progress": progress}
+        head = fit_again(_together(train, val), recipe, best_epoch, **common)
     return Fitted(
         head=head.cpu().eval(),
         judge=judge.cpu().eval(),
@@ -124,7 +127,8 @@ def fit(
 
 def fit_again(
     side: Side,
-    fitted: Fitted,
+    recipe: Recipe,
+    epochs: int,
     *,
     config: HeadConfig,
     seed: int,
@@ -132,11 +136,12 @@ def fit_again(
     what: str = "",
     progress: bool = False,
 ) -> nn.Module:
-    """Train a fresh head on other clips as a head was trained before: by the same recipe, as many epochs.
+    """Train a fresh head on other clips as a head was trained before, without looking at any others.
 
     Args:
         side: Clips to learn from.
-        fitted: The head of before.
+        recipe: As the head of before was trained; see :class:`Fitted`.
+        epochs: For how many epochs.
         config: The head; and so are the others as for :func:`fit`.
         seed: Of initial values, order of batches and dropout.
         device: Where it is trained.
@@ -151,7 +156,10 @@ def fit_again(
     """
     where = torch.device(device)
     with _training(config, where):
-        return _again(side, config, fitted.recipe, seed, where, fitted.best_epoch, what, progress).cpu().eval()
+        torch.manual_seed(seed)
+        head, loop = _begin(side, None, config, recipe, where)
+        loop.repeat(epochs, what, progress=progress)
+    return head.cpu().eval()
 
 
 @contextlib.contextmanager
@@ -162,16 +170,6 @@ def _training(config: HeadConfig, device: torch.device) -> Iterator[None]:
         torch.random.fork_rng([device] if device.type == "cuda" else []),
     ):
         yield
-
-
-def _again(
-    side: Side, config: HeadConfig, recipe: Recipe, seed: int, device: torch.device, epochs: int, what: str, show: bool
-) -> nn.Module:
-    """Train a fresh head for a number of epochs, without looking at other clips."""
-    torch.manual_seed(seed)
-    head, loop = _begin(side, None, config, recipe, device)
-    loop.repeat(epochs, what.strip(), progress=show)
-    return head
 
 
 def find_precision(recipe: Recipe, device: torch.device | str, variant: str, input_dim: int) -> Recipe:

@@ -344,7 +344,7 @@ class _Trainer:
         begun, final = time.perf_counter(), None
         if self.final:
             everything = take_side(data.values, targets, np.concatenate(split.sides))
-            final = fit_again(everything, fitted, what=f"{what} final", **common)
+            final = fit_again(everything, fitted.recipe, fitted.best_epoch, what=f"{what} final", **common)
         stages["train"] += time.perf_counter() - begun
         begun = time.perf_counter()
         write_run(job.folder, head=fitted.head, final=final, run=run, metrics=metrics, outputs=outputs)
