@@ -248,13 +248,13 @@ def _walk(folder: Path, unread: list[str]) -> tuple[list[Clip], list[str]]:
     if not inside:
         raise ManifestError("; ".join([*notes, _nothing_found(folder, loose)]))
     if others:
-        shown = _some(list(map(plain_text, others)))
+        shown = some(list(map(plain_text, others)))
         notes.append(f"skipped {_files_that(len(others))} not {' '.join(VIDEO_SUFFIXES)}: {shown}")
     if loose:
-        notes.append(f"skipped {_files_that(len(loose))} in no class folder: {_some(loose)}")
+        notes.append(f"skipped {_files_that(len(loose))} in no class folder: {some(loose)}")
     if without := sorted(_top_folders(folder) - {name.split("/")[0] for name in inside}):
         which = "1 class folder holds" if len(without) == 1 else f"{len(without)} class folders hold"
-        notes.append(f"{which} no video: {_some(list(map(plain_text, without)))}")
+        notes.append(f"{which} no video: {some(list(map(plain_text, without)))}")
     odd = {name: shown for name in inside if (shown := plain_text(name)) != name}
     taken = set(inside) if odd else set()
     clips = []
@@ -307,7 +307,7 @@ def files_below(folder: Path, unreadable: list[OSError]) -> Iterator[str]:
 def _nothing_found(folder: Path, loose: Sequence[str]) -> str:
     if loose:
         return (
-            f"{folder} has no class folders, only files such as {_some(loose)}. Expected CLASS/FILE: put each video "
+            f"{folder} has no class folders, only files such as {some(loose)}. Expected CLASS/FILE: put each video "
             f"into a folder named after its exercise, or give a .csv manifest with path and label"
         )
     return f"no videos in {folder}. Expected class folders with files of type {' '.join(VIDEO_SUFFIXES)}"
@@ -463,7 +463,7 @@ def _listed(clips: Sequence[Clip], lists: Sequence[Path]) -> tuple[list[Clip], l
             f"{len(wanted) - 1} more"
         )
     unknown = sorted(wanted - {_bare(clip.clip_id) for clip in kept})
-    return kept, [f"{len(unknown)} clips named in {where} do not exist: {_some(unknown)}"] if unknown else []
+    return kept, [f"{len(unknown)} clips named in {where} do not exist: {some(unknown)}"] if unknown else []
 
 
 def _bare(clip_id: str) -> str:
@@ -529,7 +529,7 @@ def _remarks(clips: Sequence[Clip]) -> list[str]:
             )
     absent = [clip.clip_id for clip in clips if (path := clip.path) is not None and not _mode(path)]
     if absent:
-        notes.append(f"{_files_that(len(absent))} missing, of {len(clips)}: {_some(absent)}")
+        notes.append(f"{_files_that(len(absent))} missing, of {len(clips)}: {some(absent)}")
     groups = sorted({clip.group for clip in clips if clip.group is not None})
     without = sum(clip.group is None for clip in clips)
     if not groups:
@@ -559,5 +559,6 @@ def _files_that(count: int) -> str:
     return f"{count} file that is" if count == 1 else f"{count} files that are"
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """Return the first of some names, for a remark."""
     return ", ".join(names[:3]) + (", .." if len(names) > 3 else "")

@@ -26,7 +26,7 @@ from fitrec_cache.cache import (
     newest,
     pick_frames,
 )
-from fitrec_cache.clips import Clip, find_clips
+from fitrec_cache.clips import Clip, find_clips, some
 from fitrec_cache.decoding import StoredClip, check_time_limit
 from fitrec_cache.devices import cores
 from fitrec_cache.errors import UsageError, VideoError
@@ -319,8 +319,8 @@ def _lost_classes(clips: Sequence[Clip], failed: Sequence[FailedClip], cache: Ca
 
     A clip that failed now is used on as it was if the cache had it before.
     """
-    labels = {clip.clip_id: clip.label for clip in clips} if failed else {}
-    bad = {f.clip_id for f in failed if not _is_used_as(labels[f.clip_id], cache.clip(f.clip_id))}
+    names = {f.clip_id for f in failed}
+    bad = {c.clip_id for c in clips if c.clip_id in names and not _is_used_as(c.label, cache.clip(c.clip_id))}
     usable = {clip.label for clip in clips if clip.clip_id not in bad}
     lost = sorted({clip.label for clip in clips if clip.clip_id in bad} - usable)
     return [f"class {label}: none of its clips can be used, so it will not be recognised" for label in lost if usable]
@@ -434,16 +434,17 @@ class _Run:
             self.cache.finish_all(but=there)
             self.rows.clips += [replace(clip, problem=TAKEN_OUT) for clip in absent]
             self.commit()
+        names = sorted(clip.clip_id for clip in gone)
         if gone and prune:
-            self.notes.append(f"{len(gone)} clips that are not among these videos were taken out: {_some(gone)}")
+            self.notes.append(f"{len(gone)} clips that are not among these videos were taken out: {some(names)}")
         elif gone:
             self.notes.append(
                 f"{len(gone)} clips of the cache are not among these videos and are trained on with them: "
-                f"{_some(gone)}. --prune takes them out"
+                f"{some(names)}. --prune takes them out"
             )
-        if kept := [clip for clip in others if clip.clip_id in there]:
+        if kept := sorted(clip.clip_id for clip in others if clip.clip_id in there):
             self.notes.append(
-                f"{len(kept)} clips of the cache were not asked for now and are trained on all the same: {_some(kept)}"
+                f"{len(kept)} clips of the cache were not asked for now and are trained on all the same: {some(kept)}"
             )
 
     def _more(self, bar: Any) -> bool:
@@ -601,10 +602,6 @@ class _Run:
 
     def _timed(self, stage: str) -> _Timer:
         return _Timer(self.stages, stage)
-
-
-def _some(clips: Sequence[HeldClip]) -> str:
-    return ", ".join(sorted(clip.clip_id for clip in clips)[:3]) + (", .." if len(clips) > 3 else "")
 
 
 def _same_content(first: HeldClip, other: HeldClip, *, more: int) -> str:

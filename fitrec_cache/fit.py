@@ -112,9 +112,8 @@ def fit(
     del loop  # and the features it holds
     head = judge
     if recipe.refit:
-        what = f"{what} refit".strip()
-        common: dict[str, Any] = {"config": config, "seed": seed, "device": where, "what": what, "progress": progress}
-        head = fit_again(_together(train, val), recipe, best_epoch, **common)
+        both, what = _together(train, val), f"{what} refit".strip()
+        head = fit_again(both, recipe, best_epoch, config=config, seed=seed, device=where, what=what, progress=progress)
     return Fitted(
         head=head.cpu().eval(),
         judge=judge.cpu().eval(),

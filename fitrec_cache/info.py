@@ -56,8 +56,8 @@ def info(*, cache: Path, clips: bool = False) -> InfoReport:
     """
     opened = Cache(cache)
     held = opened.clips()
-    usable, good = sum(not c.problem for c in held), list(newest(held).values())
-    contents = {c.video_sha256 for c in good}
+    counting = newest(held)
+    usable, good = sum(not c.problem for c in held), list(counting.values())
     taken_out = [c for c in held if c.problem == TAKEN_OUT]  # some are earlier names of what is used
     if clips and not held:
         raise UsageError(f"{cache} holds no clips yet: run `fitrec-cache extract VIDEOS --cache {cache}`")
@@ -67,7 +67,7 @@ def info(*, cache: Path, clips: bool = False) -> InfoReport:
         format_version=FORMAT_VERSION,
         clips=len(good),
         failed=len(held) - usable - len(taken_out),
-        taken_out=sum(c.video_sha256 not in contents for c in taken_out),
+        taken_out=sum(c.video_sha256 not in counting for c in taken_out),
         classes=dict(sorted(Counter(c.label for c in good).items())),
         groups=len({c.group for c in good if c.group}),
         frames=tuple(_describe(s) for s in frame_stores),

@@ -39,6 +39,16 @@ def says_leak(note: str) -> bool:
     return note.startswith(_LEAKS)
 
 
+def matters(note: str, fold: str) -> bool:
+    """Say whether a split's note is worth telling; of folds only what is wrong: each lacks some classes to test.
+
+    Args:
+        note: One of its notes.
+        fold: Name of its fold; empty where it is none.
+    """
+    return not fold or says_leak(note) or says_untrained(note)
+
+
 def says_untrained(note: str) -> bool:
     """Whether a note of a split is that classes cannot be learned."""
     return _UNTRAINED in note

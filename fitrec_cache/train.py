@@ -32,7 +32,7 @@ from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
 from fitrec_cache.runs import check_out, refuse_other_runs, write_run
-from fitrec_cache.splits import says_leak, says_untrained
+from fitrec_cache.splits import matters, says_leak
 from fitrec_cache.variants import VARIANTS, HeadConfig
 
 
@@ -501,10 +501,8 @@ def _fold_notes(jobs: Sequence[_Job], n_seeds: int) -> list[str]:
     """
     notes = []
     for job in jobs:
-        if job.fold.name:
-            grave = [n for n in job.fold.split.notes if says_untrained(n)]
-            notes += [f"fold {job.fold.name}: {n}" for n in grave]
-        else:
-            prefix = f"seed {job.seed}: " if n_seeds > 1 else ""
-            notes += [prefix + n for n in job.fold.split.notes if not says_leak(n)]
+        prefix = f"seed {job.seed}: " if n_seeds > 1 else ""
+        if name := job.fold.name:
+            prefix = f"fold {name}: "
+        notes += [prefix + n for n in job.fold.split.notes if matters(n, name) and not says_leak(n)]
     return list(dict.fromkeys(notes))

@@ -516,8 +516,8 @@ def test_decoder_processes_of_any_number_change_no_bit(tmp_path, video_folder, w
     assert everything(tmp_path / "cache") == everything(cache_folder)
 
 
-@pytest.mark.parametrize("finished", [0, 2, 3])
-def test_what_was_finished_before_an_interruption_is_kept(run, tmp_path, monkeypatch, inline, finished):
+def interrupt(run, monkeypatch, *, finished):
+    """Run an extraction that is interrupted after some clips."""
     embed, calls = Backbone.embed_prepared, []
 
     def interrupted(self, x):
@@ -531,6 +531,11 @@ def test_what_was_finished_before_an_interruption_is_kept(run, tmp_path, monkeyp
         patch.setattr(Backbone, "embed_prepared", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run()
+
+
+@pytest.mark.parametrize("finished", [0, 2, 3])
+def test_what_was_finished_before_an_interruption_is_kept(run, tmp_path, monkeypatch, inline, finished):
+    interrupt(run, monkeypatch, finished=finished)
     assert len(everything(tmp_path / "cache")) == finished
     told = f"an extract of 4 clips has not come to its end, {4 - finished} of them are not here: run it again, or"
     (note,) = info(cache=tmp_path / "cache").notes
@@ -546,16 +551,7 @@ def test_what_was_finished_before_an_interruption_is_kept(run, tmp_path, monkeyp
 
 
 def test_another_extract_that_ends_does_not_hide_one_that_was_stopped(run, tmp_path, monkeypatch, inline):
-    def interrupted(self, x):
-        if len(x) > 1:
-            raise KeyboardInterrupt
-        return embed(self, x)
-
-    embed = Backbone.embed_prepared
-    with monkeypatch.context() as patch:
-        patch.setattr(Backbone, "embed_prepared", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run()
+    interrupt(run, monkeypatch, finished=0)
     assert counts(run(classes="Hop")) == (2, 2, 0, 0)
     (told,) = info(cache=tmp_path / "cache").notes
     assert told.startswith("an extract of 4 clips has not come to its end, 2 of them are not here")
@@ -564,16 +560,7 @@ def test_another_extract_that_ends_does_not_hide_one_that_was_stopped(run, tmp_p
 
 
 def test_a_stopped_extract_whose_clips_were_removed_is_forgotten_by_prune(run, tmp_path, videos, monkeypatch, inline):
-    def interrupted(self, x):
-        if len(x) > 1:
-            raise KeyboardInterrupt
-        return embed(self, x)
-
-    embed = Backbone.embed_prepared
-    with monkeypatch.context() as patch:
-        patch.setattr(Backbone, "embed_prepared", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run()
+    interrupt(run, monkeypatch, finished=0)
     (videos / "Hop/v_Hop_g01_c01.avi").unlink()
     assert counts(run()) == (3, 3, 0, 0)
     (told,) = info(cache=tmp_path / "cache").notes

@@ -9,7 +9,7 @@ from fitrec_cache.page.attention import Attention
 from fitrec_cache.page.calibration import Calibration
 from fitrec_cache.page.models import Model
 from fitrec_cache.page.views import ModelView
-from fitrec_cache.splits import says_leak, says_untrained
+from fitrec_cache.splits import matters, says_leak
 
 _SPACE = "\u00a0"  # keeps a number and its unit on one line
 
@@ -101,12 +101,9 @@ def leaks(model: Model) -> list[str]:
 
 
 def split_notes(models: Sequence[Model]) -> list[str]:
-    """Return what the splits of some models say of themselves, each thing once; of folds only what is wrong.
-
-    A fold always lacks some classes to test.
-    """
-    said = ((record.fold, note) for model in models for record in model.records for note in record.notes)
-    return list(dict.fromkeys(note for fold, note in said if not fold or says_leak(note) or says_untrained(note)))
+    """Return what the splits of some models say of themselves that matters, each thing once."""
+    records = [record for model in models for record in model.records]
+    return list(dict.fromkeys(note for record in records for note in record.notes if matters(note, record.fold)))
 
 
 def results_say(models: Sequence[Model], pairs: Sequence[PairFigures]) -> str:
