@@ -104,6 +104,34 @@ def _near(name: str) -> list[str]:
     return near or [EMBEDDED, "resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224"]
 
 
+class Network(nn.Module):
+    """A frozen model with the scaling of pixels before it: uint8 frames ``(T, 3, h, w)`` to ``(T, d)``.
+
+    Args:
+        model: timm's.
+        preprocessing: Says by what pixels are scaled.
+        dtype: What profits from it is computed in this, the rest in fp32.
+    """
+
+    def __init__(self, model: nn.Module, preprocessing: Preprocessing, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model = model.to(memory_format=torch.channels_last)
+        self.dtype = dtype
+        width = preprocessing.size[1]  # a value a column of one row of pixels, as they lie in memory
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).repeat(width))  # (3 w,)
+        self.register_buffer("std", torch.tensor(preprocessing.std).repeat(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(T, d)`` of uint8 frames ``(T, 3, h, w)``, channels last in memory."""
+        rows = x.permute(0, 2, 3, 1).flatten(2)  # (T, h, 3 w): long rows are computed many values at a time
+        rows = (rows.float() / 255 - self.get_buffer("mean")) / self.get_buffer("std")
+        x = rows.view(*rows.shape[:2], -1, 3).permute(0, 3, 1, 2)  # channels last in memory
+        # Everything in bf16 would be a little faster, and costs EfficientNet-B0 its cosine of 0.999 to fp32.
+        with torch.autocast(x.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32):
+            y: Tensor = self.model(x)
+        return y
+
+
 class Backbone:
     """A frozen network that turns the frames of a clip into embeddings; made by :func:`load_backbone`.
 
@@ -114,6 +142,7 @@ class Backbone:
         preprocessing: What is done to a frame first.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         compiled: Whether the network is compiled for the shape of a clip before its first use.
+        network: What embeds prepared frames, as it is before it is compiled.
         dim: Length ``d`` of one embedding.
     """
 
@@ -139,14 +168,11 @@ class Backbone:
         _pad_in_place(model)
         _hold_weights(model, self._dtype)
         with room_on(self._device, name):
-            self._model = model.to(self._device).to(memory_format=torch.channels_last)
-        width = preprocessing.size[1]  # a value a column of one row of pixels, as they lie in memory
-        self._mean = torch.tensor(preprocessing.mean, device=self._device).repeat(width)  # (3 w,)
-        self._std = torch.tensor(preprocessing.std, device=self._device).repeat(width)
-        self._forward: Callable[[Tensor], Tensor] = self._network
+            self.network = Network(model, preprocessing, self._dtype).eval().to(self._device)
+        self._forward: Callable[[Tensor], Tensor] = self.network
         self.dim = self._find_dim()
         if compiled:
-            self._forward = torch.compile(self._network, dynamic=False)
+            self._forward = torch.compile(self.network, dynamic=False)
         self._compiled_for: set[int] = set()
 
     def _find_dim(self) -> int:
@@ -250,16 +276,6 @@ class Backbone:
 
     def _room(self, samples: int) -> AbstractContextManager[None]:
         return room_on(self._device, f"{self.name} on clips of {samples} frames")
-
-    def _network(self, x: Tensor) -> Tensor:
-        """Compute ``(T, d)`` from uint8 frames: what profits from it in the chosen precision, the rest in fp32."""
-        rows = x.permute(0, 2, 3, 1).flatten(2)  # (T, h, 3 w): long rows are computed many values at a time
-        rows = (rows.float() / 255 - self._mean) / self._std
-        x = rows.view(*rows.shape[:2], -1, 3).permute(0, 3, 1, 2)  # channels last in memory
-        # Everything in bf16 would be a little faster, and costs EfficientNet-B0 its cosine of 0.999 to fp32.
-        with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not torch.float32):
-            y: Tensor = self._model(x)
-        return y
 
     @torch.inference_mode()
     def embed_prepared(self, x: Tensor) -> NDArray[np.float16]:

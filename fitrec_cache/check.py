@@ -249,7 +249,7 @@ def _recompute(opened: Cache, count: int, seed: int, notes: list[str]) -> tuple[
     A backbone that cannot be had, or is not the same any more, is noted.
     """
     from fitrec_cache.jpeg import decode_frames
-    from fitrec_cache.predict import rebuild_backbone
+    from fitrec_cache.pipeline import rebuild_backbone
 
     rng = np.random.default_rng(seed)
     done, largest = 0, None

@@ -399,6 +399,29 @@ def watch(
 
 
 @app.command()
+def export(
+    *,
+    run: Annotated[Path, typer.Option(help="Run folder that train-head made; the seeds in it answer together.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; an earlier export is replaced.")],
+    backbone: Annotated[
+        list[str], typer.Option(help="NAME=WEIGHTS, where weights are no longer where they were; repeatable.")
+    ] = [],  # noqa: B006
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on where weights here differ from those of training.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a trained head and its backbone as ONNX files, for phones, browsers and other programs.
+
+    Example: fitrec-cache export --run runs/lstm --out recogniser
+    """
+    from fitrec_cache.export import export as call
+
+    report = call(run=run, out=out, backbone=backbone, force=force)
+    _show(report.to_dict(), as_json, lambda: texts.export_text(report))
+
+
+@app.command()
 def info(
     *,
     cache: CacheOption,

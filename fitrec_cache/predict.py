@@ -11,22 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fitrec_cache.backbone import Backbone, load_backbone
-from fitrec_cache.cache import lacking
 from fitrec_cache.clips import VIDEO_SUFFIXES, files_below, is_video, plain_text
 from fitrec_cache.decoding import DecodeJob, DecoderPool
-from fitrec_cache.errors import MismatchError, UsageError, WeightsError, unknown_name
-from fitrec_cache.extract import frame_identity
+from fitrec_cache.errors import UsageError
 from fitrec_cache.files import check_writable, write_csv
 from fitrec_cache.jpeg import decode_frames
-from fitrec_cache.pixels import to_pixels
-from fitrec_cache.runs import Run, read_runs
-from fitrec_cache.variants import VARIANTS, HeadConfig
-
-#: Each source is a backbone of its own: nobody puts more side by side.
-MOST_SOURCES = 32
+from fitrec_cache.pipeline import open_pipelines
+from fitrec_cache.runs import Heads, Run, read_runs
 
 #: Videos in the picture, the first that are answered: nobody looks at more, and frames take memory.
 MOST_PICTURED = 20
@@ -172,107 +164,12 @@ def _write_table(found: Sequence[Prediction], path: Path) -> None:
     write_csv(path, ("path", "answer", "nearest", "probability", "problem"), rows)
 
 
-def _sources(run: Run) -> list[dict[str, Any]]:
-    sources = run.settings.get("sources")
-    if not isinstance(sources, list) or not sources or not all(isinstance(s, dict) for s in sources):
-        raise UsageError(
-            f"{run.folder} was trained on features made elsewhere: how to make them from a video is not known. "
-            "Train on a cache, or on a file that `fitrec-cache pack` wrote"
-        )
-    if len(sources) > MOST_SOURCES:
-        raise MismatchError(f"run.json names {len(sources)} sources of features, at most {MOST_SOURCES} are read")
-    return sources
-
-
 def _trained_on(run: Run) -> list[str]:
     """Return the ids of the clips that the head that answers has seen, to learn or to be chosen."""
     split = run.settings.get("split")
     names = ("train", "val", "test") if run.settings.get("final") else ("train", "val")
     sides = [split.get(name) for name in names] if isinstance(split, dict) else []
     return [str(clip) for side in sides if isinstance(side, list) for clip in side]
-
-
-class _Pipeline:
-    """From stored frames to one part of the head's input, as it was for training."""
-
-    def __init__(self, source: Mapping[str, Any], given: Mapping[str, str], *, device: str, force: bool) -> None:
-        pixels = source.get("kind") == "pixels"
-        identity = source.get("identity")
-        reason = lacking("frames" if pixels else "features", identity) if isinstance(identity, dict) else "no identity"
-        if reason or not isinstance(identity, dict) or source.get("kind") not in ("pixels", "features"):
-            raise MismatchError(f"run.json does not say how features were made ({reason or 'no kind'}): train again")
-        self.frames: dict[str, Any] = identity if pixels else identity["frames"]
-        here = frame_identity(samples=self.frames["samples"], frame_size=self.frames["short_side"])
-        _refuse_if_different("frames", self.frames, here, force=force)
-        self.backbone = None if pixels else _rebuild(identity, source.get("origin", {}), given, device, force)
-
-    def __call__(self, frames: torch.Tensor) -> NDArray[Any]:
-        """Return float16 ``(T, d)``, or uint8 ``(T, 64, 64, 3)``."""
-        return to_pixels(frames) if self.backbone is None else self.backbone.embed(frames)
-
-
-def rebuild_backbone(
-    identity: Mapping[str, Any],
-    origin: Mapping[str, Any],
-    *,
-    given: str | None = None,
-    device: str = "auto",
-    command: str = "predict",
-) -> Backbone:
-    """Load the backbone that made features of an identity, from where its weights were or from ``given``.
-
-    ``command`` is what takes ``--backbone NAME=FILE`` where they are not there any more.
-    """
-    name = identity["backbone"]
-    weights = origin.get("weights") if isinstance(origin, Mapping) else None
-    if not given and not isinstance(weights, str):
-        raise WeightsError(f"it is not known where the weights of {name} are: give `{command} --backbone {name}=FILE`")
-    text = given or f"{name}={weights}"
-    preset, precision = identity["preprocessing"]["preset"], identity["precision"]
-    compiled = "compiled" in identity
-    try:
-        return load_backbone(text, preset=preset, precision=precision, device=device, compiled=compiled)
-    except WeightsError as error:
-        if given:
-            raise
-        raise WeightsError(f"{error}. Say where they are now: `{command} --backbone {name}=FILE`") from error
-
-
-def _rebuild(
-    identity: Mapping[str, Any], origin: Mapping[str, Any], given: Mapping[str, str], device: str, force: bool
-) -> Backbone:
-    backbone = rebuild_backbone(identity, origin, given=given.get(identity["backbone"]), device=device)
-    then = {k: v for k, v in identity.items() if k not in ("frames", "format_version", "dtype")}
-    _refuse_if_different(f"backbone {identity['backbone']}", then, backbone.identity(), force=force)
-    return backbone
-
-
-def _refuse_if_different(what: str, then: Mapping[str, Any], here: Mapping[str, Any], *, force: bool) -> None:
-    changed = [f"{k}: {_short(then.get(k))} -> {here.get(k)}" for k in {**then, **here} if then.get(k) != here.get(k)]
-    if changed and not force:
-        raise MismatchError(
-            f"the head was trained on other features ({what}): {'; '.join(changed)}. Use the versions and weights of "
-            "then, extract and train again, or accept the difference with --force"
-        )
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 300 else f"{text[:300]}..."
-
-
-def _check_fit(run: Run, pipelines: Sequence[_Pipeline]) -> None:
-    """Refuse sources that cannot be put side by side, or whose values the head does not take."""
-    takes, backbones = HeadConfig.from_dict(run.settings["head"]), [p.backbone for p in pipelines]
-    dims = [b.dim for b in backbones if b is not None]
-    lengths = sorted({p.frames["samples"] for p in pipelines})
-    pixels = VARIANTS[takes.variant].takes_pixels
-    fits = len(pipelines) == 1 and not dims if pixels else len(dims) == len(pipelines) and sum(dims) == takes.input_dim
-    if not fits or len(lengths) != 1 or (takes.variant == "convlstm" and lengths != [takes.frames]):
-        raise MismatchError(
-            f"{run.folder}/run.json names sources with {sum(dims) or 'pixels'} values a frame and T = {lengths}; its "
-            f"head takes {'pixels' if pixels else takes.input_dim} and T = {takes.frames}. Train the head again"
-        )
 
 
 class Recogniser:
@@ -294,13 +191,9 @@ class Recogniser:
 
     def __init__(self, run: Path, *, backbone: Sequence[str] = (), device: str = "auto", force: bool = False) -> None:
         self.runs = read_runs(run)
-        given = {b.partition("=")[0]: b for b in backbone}
+        self._heads = Heads(self.runs)
         self._trained_on = {Path(clip).parts[-2:] for r in self.runs for clip in _trained_on(r)}
-        self._pipelines = [_Pipeline(s, given, device=device, force=force) for s in _sources(self.runs[0])]
-        _check_fit(self.runs[0], self._pipelines)
-        used = {p.backbone.name for p in self._pipelines if p.backbone is not None}
-        for name in sorted(given.keys() - used):
-            raise unknown_name("backbone of this run", name, used)
+        self._pipelines = open_pipelines(self.runs[0], backbone, device=device, force=force)
         self.samples: int = self._pipelines[0].frames["samples"]
         self.short_sides: list[int] = list(dict.fromkeys(p.frames["short_side"] for p in self._pipelines))
         self.labels = self.runs[0].labels
@@ -323,9 +216,8 @@ class Recogniser:
         values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         x = torch.from_numpy(values)[None]  # (1, T, ...)
         x = x if x.dtype == torch.uint8 else x.float()
-        answers = [_answer(run, x) for run in self.runs]
-        probabilities = torch.stack([a.probabilities for a in answers]).mean(dim=0)  # (K,)
-        attention = torch.stack([a.attention for a in answers]).mean(dim=0)  # (T,)
+        with torch.inference_mode():
+            (probabilities,), (attention,), (unknown,) = self._heads(x)  # (K,), (T,), ()
         names = Path(path).absolute().parts
         best = probabilities.topk(min(top, len(self.labels)))
         return Prediction(
@@ -334,7 +226,7 @@ class Recogniser:
                 (self.labels[i], float(p)) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
             ),
             attention=tuple(zip(pts_seconds, attention.tolist(), strict=True)),
-            unknown=sum(a.unknown for a in answers) > len(answers) / 2,
+            unknown=bool(unknown),
             heads=len(self.runs),
             trained_on=bool({names[-1:], names[-2:]} & self._trained_on),
         )
@@ -354,22 +246,6 @@ def _one(path: Path, recogniser: Recogniser, pool: DecoderPool, top: int, shown:
     shown.predictions.append(prediction)
     shown.frames.append(decode_frames(jpegs[recogniser.short_sides[0]]).permute(0, 2, 3, 1).numpy())
     return prediction
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What one head says: probabilities ``(K,)``, attention ``(T,)``, and whether it knows the clip's class."""
-
-    probabilities: Tensor
-    attention: Tensor
-    unknown: bool
-
-
-@torch.inference_mode()
-def _answer(run: Run, x: Tensor) -> _Answer:
-    logits, attention = run.head(x)  # (1, K), (1, T)
-    probabilities = torch.from_numpy(run.calibration.probabilities(logits.numpy()))[0]  # (K,)
-    return _Answer(probabilities, attention[0], float(probabilities.max()) < run.calibration.threshold)
 
 
 def _draw(shown: _Pictures) -> None:

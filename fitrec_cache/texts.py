@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fitrec_cache.audit import AuditReport
     from fitrec_cache.check import CheckReport
     from fitrec_cache.compare import CompareReport
+    from fitrec_cache.export import ExportReport
     from fitrec_cache.extract import ExtractReport
     from fitrec_cache.info import InfoReport
     from fitrec_cache.metrics import Metrics
@@ -289,3 +290,13 @@ def page_text(found: PageReport) -> str:
 
     what = f"{plural(found.models, 'model')}, {plural(found.runs, 'run')}, {_size(found.bytes)}"
     return _lines([f"not shown: {m}" for m in found.missing], f"{found.out}: {what}")
+
+
+def export_text(report: ExportReport) -> str:
+    """Return what was exported, and how far it is from what PyTorch computes."""
+    seeds = f" of {report.heads} seeds together" if report.heads > 1 else ""
+    return _lines(
+        [f"{report.out}/{name}: {_size(n)}" for name, n in report.files.items()],
+        f"probabilities{seeds} differ from PyTorch's by at most {report.difference:.1e} on made-up frames; "
+        f"{report.seconds:.1f} s. docs/export.md says how to use them",
+    )

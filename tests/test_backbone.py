@@ -123,7 +123,7 @@ def test_grid_preset_averages_the_map_in_cells(weights, name):
     cells = [(math.floor(i * side / 3), math.ceil((i + 1) * side / 3)) for i in range(3)]
     expected = torch.stack([y[:, :, a:b, c:d].mean((2, 3)) for a, b in cells for c, d in cells], dim=2).flatten(1)
     with torch.inference_mode():
-        found = model._model(x)
+        found = model.network.model(x)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert model.dim == expected.shape[1] == load(text).dim * 9
     assert model.identity()["preprocessing"]["output"] == "grid3"
@@ -281,7 +281,7 @@ def test_a_clip_gives_the_same_bits_again_and_between_others(weights):
 
 
 def test_a_backbone_is_frozen_and_in_evaluation_mode(weights):
-    model = load(weights("test_resnet"))._model
+    model = load(weights("test_resnet")).network.model
     assert not model.training
     assert not any(p.requires_grad for p in model.parameters())
 
@@ -320,10 +320,10 @@ def test_rounded_weights_give_features_nearer_to_fp32_than_autocast_alone(monkey
     name, pictures = "tf_efficientnet_lite0", frames(4, height=224, width=224)
     exact, rounded = load(name).embed(pictures), load(name, precision="bf16")
     assert rounded.identity()["rounding"] == ROUNDING
-    assert any(p.dtype is torch.bfloat16 for p in rounded._model.parameters())
+    assert any(p.dtype is torch.bfloat16 for p in rounded.network.model.parameters())
     monkeypatch.setattr(module, "_hold_weights", lambda *_: None)
     autocast = load(name, precision="bf16")
-    assert all(p.dtype is torch.float32 for p in autocast._model.parameters())
+    assert all(p.dtype is torch.float32 for p in autocast.network.model.parameters())
     lost, lost_before = (1 - clip_cosine(m.embed(pictures), exact) for m in (rounded, autocast))
     assert 0 < lost < 0.8 * lost_before
 
@@ -340,7 +340,7 @@ def test_bf16_features_of_real_networks_are_near_those_of_fp32(name):
 
 
 def test_no_convolution_copies_its_input_to_pad_it():
-    model = load("tf_efficientnet_lite0")._model
+    model = load("tf_efficientnet_lite0").network.model
     kinds = [type(m) for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
     assert SameConv in kinds
     assert Conv2dSame not in kinds
@@ -366,7 +366,7 @@ def test_a_compiled_network_has_its_weights_folded_in(weights):
         for seed in (0, 1):
             model = load(weights("test_resnet", seed=seed), compiled=True)
             before = model.embed(frames())
-            for weight in model._model.parameters():
+            for weight in model.network.model.parameters():
                 weight.zero_()
             assert np.array_equal(model.embed(frames()), before)
             assert before.any()

@@ -25,6 +25,7 @@ COMMANDS = {
     "sweep": "sweep",
     "reproduce": "reproduce",
     "predict": "predict",
+    "export": "export",
     "watch": "watch",
     "info": "info",
     "pack": "pack",

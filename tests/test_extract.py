@@ -21,7 +21,7 @@ from make_video import read_number, write_video
 
 from fitrec_cache import ahead, decoding
 from fitrec_cache import extract as module
-from fitrec_cache.backbone import Backbone, load_backbone
+from fitrec_cache.backbone import Backbone, Network, load_backbone
 from fitrec_cache.cache import Cache
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
@@ -361,13 +361,13 @@ def test_a_gpu_without_room_for_a_clip_is_told_and_costs_no_finished_clip(run, m
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return real(model, x)
 
-    real, left = Backbone._network, iter(range(3))  # the first is the black frame that tells the length
-    monkeypatch.setattr(Backbone, "_network", full)
+    real, left = Network.forward, iter(range(3))  # the first is the black frame that tells the length
+    monkeypatch.setattr(Network, "forward", full)
     with pytest.raises(
         UsageError, match=r"test_resnet on clips of 4 frames does not fit .* out of memory.*--device cpu"
     ):
         run()
-    monkeypatch.setattr(Backbone, "_network", real)
+    monkeypatch.setattr(Network, "forward", real)
     report = run()
     assert (report.reused, report.done) == (2, 2)
 

@@ -11,7 +11,7 @@ from test_train import toy
 from fitrec_cache.cache import Cache
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.pack import pack, read_pack
-from fitrec_cache.predict import _sources
+from fitrec_cache.pipeline import sources_of
 from fitrec_cache.runs import read_run
 from fitrec_cache.texts import pack_text
 from fitrec_cache.train import train_head
@@ -54,7 +54,7 @@ def test_training_on_a_pack_is_training_on_the_cache(tmp_path, packed, cache_fol
     train_head(out=tmp_path / "b", cache=cache_folder, backbone=["test_resnet"], **settings)
     heads = [(tmp_path / n / "head.safetensors").read_bytes() for n in "ab"]
     assert heads[0] == heads[1]
-    assert _sources(read_run(tmp_path / "a")) == _sources(read_run(tmp_path / "b"))
+    assert sources_of(read_run(tmp_path / "a")) == sources_of(read_run(tmp_path / "b"))
 
 
 def test_columns_of_a_manifest_go_along(tmp_path):
@@ -135,7 +135,7 @@ def test_features_made_elsewhere_are_read_as_they_are(tmp_path):
 def test_a_run_on_features_made_elsewhere_cannot_predict_and_says_why(tmp_path):
     train_head(out=tmp_path / "run", features=toy(tmp_path / "toy.h5"), variant="mean", epochs=1)
     with pytest.raises(UsageError, match="features made elsewhere"):
-        _sources(read_run(tmp_path / "run"))
+        sources_of(read_run(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from fitrec_cache.cli import app
 from fitrec_cache.decoding import DecodeJob, decode_clip
 from fitrec_cache.errors import FitrecError, MismatchError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.jpeg import decode_frames
+from fitrec_cache.pipeline import Pipeline
 from fitrec_cache.pixels import load_pixels
 from fitrec_cache.predict import predict
 from fitrec_cache.runs import read_run, read_runs
@@ -61,7 +62,7 @@ def held(cache_folder, path):
 
 def test_live_features_are_the_cached_ones_bit_for_bit(run, cache_folder, video_folder):
     source = read_run(run).settings["sources"][0]
-    pipeline = module._Pipeline(source, {}, device="cpu", force=False)
+    pipeline = Pipeline(source, {}, device="cpu", force=False)
     for path in sorted(video_folder.rglob("*.avi")):
         job = DecodeJob(path=path, samples=pipeline.frames["samples"], short_side=pipeline.frames["short_side"])
         live = pipeline(decode_frames(decode_clip(job).jpegs))
@@ -73,7 +74,7 @@ def test_live_pixels_are_the_cached_ones_bit_for_bit(cache_folder, video_folder,
     clips = Cache.clips
     monkeypatch.setattr(Cache, "clips", lambda self: clips(self)[::step])  # -1: not in the order of the parts
     pixels = load_pixels(Cache(cache_folder))
-    pipeline = module._Pipeline(pixels.sources[0], {}, device="cpu", force=False)
+    pipeline = Pipeline(pixels.sources[0], {}, device="cpu", force=False)
     for path in sorted(video_folder.rglob("*.avi"))[:3]:
         stored = decode_clip(DecodeJob(path=path, samples=4, short_side=64))
         number = next(k for k, i in enumerate(pixels.clip_ids) if i.endswith(path.name))

@@ -1,0 +1,62 @@
+"""Recognise an exercise in a clip with what `fitrec-cache export` wrote, without PyTorch and this program.
+
+    python examples/recognise_onnx.py recogniser squat.mp4
+
+Needs onnxruntime, numpy, av and pillow.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+FILTERS = {"bilinear, antialiased": Image.Resampling.BILINEAR, "bicubic, antialiased": Image.Resampling.BICUBIC}
+
+
+def sample_frames(video: Path, samples: int) -> list[Image.Image]:
+    """Return the frames i * n / (samples + 1), i = 1..samples, of the n that decode."""
+    with av.open(str(video)) as container:
+        frames = [frame.to_image() for frame in container.decode(video=0)]
+    return [frames[i * len(frames) // (samples + 1)] for i in range(1, samples + 1)]
+
+
+def resize(frames: list[Image.Image], steps: list[dict]) -> np.ndarray:
+    """Return uint8 ``(T, height, width, 3)``."""
+    for step in steps:
+        size = (step["width"], step["height"])
+        frames = [frame.resize(size, FILTERS[step["interpolation"]]) for frame in frames]
+    return np.stack([np.asarray(frame) for frame in frames])
+
+
+def run(path: Path, x: np.ndarray) -> list[np.ndarray]:
+    """Run a network that takes one array. A program that answers often would keep the session."""
+    session = onnxruntime.InferenceSession(str(path))
+    return session.run(None, {session.get_inputs()[0].name: x})
+
+
+def recognise(folder: Path, video: Path) -> tuple[dict[str, float], bool]:
+    """Return the probability of each class, and whether the clip is probably of none of them."""
+    about = json.loads((folder / "recogniser.json").read_text())
+    frames = sample_frames(video, about["samples"])
+    parts = []
+    for source in about["inputs"]:
+        pixels = resize(frames, source["resize"])
+        if source["file"]:  # a backbone wants (T, 3, height, width)
+            (pixels,) = run(folder / source["file"], pixels.transpose(0, 3, 1, 2))
+        parts.append(pixels)
+    probabilities, _, unknown = run(folder / about["head"]["file"], np.concatenate(parts, axis=1)[None])
+    return dict(zip(about["labels"], probabilities[0].tolist(), strict=True)), bool(unknown[0])
+
+
+if __name__ == "__main__":
+    answer, is_unknown = recognise(Path(sys.argv[1]), Path(sys.argv[2]))
+    for label, probability in sorted(answer.items(), key=lambda item: -item[1])[:5]:
+        print(f"{probability:7.1%}  {label}")
+    if is_unknown:
+        print("unknown: no class is probable enough")

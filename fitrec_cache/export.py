@@ -1,0 +1,237 @@
+"""A trained head and the networks before it as ONNX files, for phones, browsers and other programs."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fitrec_cache import __version__
+from fitrec_cache.backbone import Backbone, Preprocessing
+from fitrec_cache.errors import FitrecError, MismatchError, StoreError, UsageError
+from fitrec_cache.files import make_folder, unfinished, write_json
+from fitrec_cache.pipeline import open_pipelines
+from fitrec_cache.pixels import SIZE
+from fitrec_cache.runs import Heads, Run, read_runs
+from fitrec_cache.variants import PIXELS
+
+#: Names of the files; each backbone's is its own name.
+HEAD, DESCRIPTION = "head.onnx", "recogniser.json"
+
+#: Of ``recogniser.json``.
+EXPORT_VERSION = 1
+
+#: Probabilities of the exported networks may differ by this much from those computed here.
+TOLERANCE = 1e-3
+
+_MOST_BYTES = 2**31 - 2**20  # what one ONNX file can hold, less its graph
+_OPSET = 18
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """What :func:`export` wrote.
+
+    Attributes:
+        out: The folder.
+        files: Bytes by file name.
+        heads: How many seeds answer together.
+        difference: Largest difference of a probability between ONNX Runtime and PyTorch, on made-up frames.
+        seconds: Wall time.
+    """
+
+    out: str
+    files: dict[str, int]
+    heads: int
+    difference: float
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        return asdict(self)
+
+
+def export(*, run: Path, out: Path, backbone: Sequence[str] = (), force: bool = False) -> ExportReport:
+    """Write a trained head, and what is in front of it, as ONNX files that need neither this program nor PyTorch.
+
+    There is one file a backbone, from frames to embeddings, and one of the head, from embeddings to probabilities: so a
+    live program embeds each frame once, whatever windows it looks at. Several seeds are one head, which answers as
+    ``predict`` does. ``recogniser.json`` beside them says how frames are chosen and resized (docs/export.md).
+
+    Args:
+        run: Run folder that ``train-head`` made, as for :func:`fitrec_cache.predict.predict`.
+        out: Folder to write: a new one, or an earlier export, which is replaced.
+        backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
+        force: Go on where weights here differ from those the head was trained with.
+
+    Returns:
+        What was written, and how far it is from what PyTorch computes.
+
+    Raises:
+        UsageError: If there is no run, or ``out`` holds something else.
+        MismatchError: If weights differ, or the files do not compute what PyTorch does.
+        StoreError: If the folder cannot be written.
+        FitrecError: If a package that is needed is not installed.
+    """
+    started = time.perf_counter()
+    _check_packages()
+    _check_folder(out)
+    runs = read_runs(run)
+    pipelines = open_pipelines(runs[0], backbone, device="cpu", force=force, exported=True)
+    frames, backbones = pipelines[0].frames, [p.backbone for p in pipelines if p.backbone is not None]
+    head = Heads(runs, dtype=torch.float32)
+    make_folder(out)
+    staged = unfinished(out / DESCRIPTION)
+    make_folder(staged)
+    try:
+        names = _write(staged, backbones, head, frames["samples"])
+        difference = _compare(staged, names, backbones, head, frames["samples"])
+        write_json(staged / DESCRIPTION, _describe(names, backbones, frames, runs))
+        for old in (out / DESCRIPTION, *out.glob("*.onnx")):
+            old.unlink(missing_ok=True)
+        for name in (*names, HEAD, DESCRIPTION):
+            (staged / name).replace(out / name)
+    except OSError as error:
+        raise StoreError(f"cannot write {out}: {error.strerror}. Make room or choose another --out") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return ExportReport(
+        out=str(out),
+        files={name: (out / name).stat().st_size for name in (*names, HEAD, DESCRIPTION)},
+        heads=len(runs),
+        difference=difference,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _check_packages() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise FitrecError(f"export needs {error.name}: pip install 'fitrec-cache[export]'") from error
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse a folder that holds anything but an earlier export."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file: expected a new folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / DESCRIPTION).is_file():
+        raise UsageError(f"--out {out} holds something that is not an earlier export: choose a new folder")
+
+
+def _write(folder: Path, backbones: Sequence[Backbone], head: Heads, samples: int) -> list[str]:
+    """Write all networks; return the names of the backbones' files, in the order in which the head wants them."""
+    names: list[str] = []
+    for backbone in backbones:
+        name = f"{backbone.name}.onnx"
+        names.append(name if name not in names else f"{backbone.name}-{len(names) + 1}.onnx")
+        _to_onnx(backbone.network, _frames(backbone, 2), folder / names[-1], "frames", ["embeddings"])
+    clips = torch.from_numpy(np.stack([_clip(backbones, samples)] * 2))
+    _to_onnx(head, clips, folder / HEAD, "clips", ["probabilities", "attention", "unknown"])
+    return names
+
+
+def _to_onnx(module: nn.Module, example: Tensor, path: Path, takes: str, gives: Sequence[str]) -> None:
+    """Write a module that takes one tensor, of any number of rows."""
+    n_bytes = sum(t.nbytes for t in (*module.parameters(), *module.buffers()))
+    if n_bytes > _MOST_BYTES:
+        raise UsageError(f"{path.stem} has {n_bytes / 1e9:.1f} GB of weights, one ONNX file holds 2: train on another")
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch about its own code
+        program = torch.onnx.export(
+            module,
+            (example,),
+            input_names=[takes],
+            output_names=list(gives),
+            dynamic_shapes=({0: torch.export.Dim("n")},),
+            opset_version=_OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    program.save(str(path), external_data=False)  # type: ignore[union-attr]
+
+
+def _frames(backbone: Backbone, count: int) -> Tensor:
+    """Return made-up prepared frames, uint8 ``(count, 3, h, w)``."""
+    size = backbone.preprocessing.size
+    return torch.from_numpy(np.random.default_rng(count).integers(0, 256, (count, 3, *size), dtype=np.uint8))
+
+
+def _clip(backbones: Sequence[Backbone], samples: int) -> NDArray[Any]:
+    """Return what the head takes of one made-up clip: float32 ``(T, d)``, or uint8 ``(T, 64, 64, 3)``."""
+    if not backbones:
+        return np.random.default_rng(samples).integers(0, 256, (samples, SIZE, SIZE, 3), dtype=np.uint8)
+    parts = [b.embed_prepared(_frames(b, samples)).astype(np.float32) for b in backbones]
+    return np.concatenate(parts, axis=1)
+
+
+def _compare(folder: Path, names: Sequence[str], backbones: Sequence[Backbone], head: Heads, samples: int) -> float:
+    """Let ONNX Runtime answer a made-up clip; return how far its probabilities are from PyTorch's."""
+    clip = _clip(backbones, samples)
+    with torch.inference_mode():
+        expected = head(torch.from_numpy(clip)[None])[0].numpy()
+    if backbones:
+        parts = [_run(folder / n, _frames(b, samples).numpy())[0] for n, b in zip(names, backbones, strict=True)]
+        clip = np.concatenate(parts, axis=1)
+    difference = float(np.abs(_run(folder / HEAD, clip[None])[0] - expected).max())
+    if not difference <= TOLERANCE:
+        raise MismatchError(
+            f"what was exported gives other probabilities than PyTorch, by up to {difference:.2g} (at most {TOLERANCE} "
+            "is expected): nothing was written. Try other versions of torch and onnxscript"
+        )
+    return difference
+
+
+def _run(path: Path, x: NDArray[Any]) -> list[Any]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return list(session.run(None, {session.get_inputs()[0].name: x}))
+
+
+def _describe(
+    names: Sequence[str], backbones: Sequence[Backbone], frames: Mapping[str, Any], runs: Sequence[Run]
+) -> dict[str, Any]:
+    """Return what a program must know to use the files."""
+    small = {"file": None, "name": PIXELS, "resize": [_resize((SIZE, SIZE), "bilinear")]}
+    inputs = [
+        {
+            "file": name,
+            "name": b.name,
+            "resize": _steps(b.preprocessing),
+            "embedding": b.dim,
+            "weights_sha256": b.weights_sha256,
+        }
+        for name, b in zip(names, backbones, strict=True)
+    ]
+    return {
+        "export_version": EXPORT_VERSION,
+        "labels": runs[0].labels,
+        "samples": frames["samples"],
+        "sampling": frames["sampling"],
+        "clip_seconds": runs[0].settings.get("clip_seconds"),
+        "inputs": inputs or [small],
+        "head": {"file": HEAD, "variant": runs[0].settings["head"]["variant"], "seeds": len(runs)},
+        "versions": {"fitrec-cache": __version__, "torch": str(torch.__version__)},
+    }
+
+
+def _steps(p: Preprocessing) -> list[dict[str, Any]]:
+    first = [] if p.first_size is None else [_resize(p.first_size, "bilinear")]
+    return [*first, _resize(p.size, p.interpolation)]
+
+
+def _resize(size: tuple[int, int], interpolation: str) -> dict[str, Any]:
+    return {"height": size[0], "width": size[1], "interpolation": f"{interpolation}, antialiased"}

@@ -1,0 +1,162 @@
+"""What was in front of a head in training, from stored frames on: the same again, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fitrec_cache.backbone import Backbone, load_backbone
+from fitrec_cache.cache import lacking
+from fitrec_cache.errors import MismatchError, UsageError, WeightsError, unknown_name
+from fitrec_cache.extract import frame_identity
+from fitrec_cache.pixels import to_pixels
+from fitrec_cache.runs import Run
+from fitrec_cache.variants import VARIANTS, HeadConfig
+
+#: Each source is a backbone of its own: nobody puts more side by side.
+MOST_SOURCES = 32
+
+
+def sources_of(run: Run) -> list[dict[str, Any]]:
+    """Return what made the features of a run, one entry a backbone.
+
+    Raises:
+        UsageError: If that is not known.
+        MismatchError: If there are more than anyone puts side by side.
+    """
+    sources = run.settings.get("sources")
+    if not isinstance(sources, list) or not sources or not all(isinstance(s, dict) for s in sources):
+        raise UsageError(
+            f"{run.folder} was trained on features made elsewhere: how to make them from a video is not known. "
+            "Train on a cache, or on a file that `fitrec-cache pack` wrote"
+        )
+    if len(sources) > MOST_SOURCES:
+        raise MismatchError(f"run.json names {len(sources)} sources of features, at most {MOST_SOURCES} are read")
+    return sources
+
+
+class Pipeline:
+    """From stored frames to one part of the head's input, as it was for training.
+
+    Args:
+        source: What made that part, of ``sources`` in ``run.json``.
+        given: ``NAME=WEIGHTS`` by backbone name, where weights are no longer where they were.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        force: Go on where something here differs.
+        exported: The network shall run elsewhere, on frames that others decode: it is in fp32 and not compiled,
+            whatever the features were made with.
+
+    Attributes:
+        frames: Identity of the stored frames.
+        backbone: None where the head sees small frames.
+
+    Raises:
+        MismatchError: If the pipeline would differ, naming each field, old -> new.
+        WeightsError: If the weights cannot be had.
+    """
+
+    def __init__(
+        self, source: Mapping[str, Any], given: Mapping[str, str], *, device: str, force: bool, exported: bool = False
+    ) -> None:
+        pixels = source.get("kind") == "pixels"
+        identity = source.get("identity")
+        reason = lacking("frames" if pixels else "features", identity) if isinstance(identity, dict) else "no identity"
+        if reason or not isinstance(identity, dict) or source.get("kind") not in ("pixels", "features"):
+            raise MismatchError(f"run.json does not say how features were made ({reason or 'no kind'}): train again")
+        self.frames: dict[str, Any] = identity if pixels else identity["frames"]
+        if not exported:
+            here = frame_identity(samples=self.frames["samples"], frame_size=self.frames["short_side"])
+            _refuse_if_different("frames", self.frames, here, force=force)
+        elif not pixels:
+            plain = {k: v for k, v in identity.items() if k not in ("rounding", "compiled")}
+            identity = plain | {"precision": "fp32"}
+        self.backbone = None if pixels else _rebuild(identity, source.get("origin", {}), given, device, force)
+
+    def __call__(self, frames: Tensor) -> NDArray[Any]:
+        """Return float16 ``(T, d)``, or uint8 ``(T, 64, 64, 3)``."""
+        return to_pixels(frames) if self.backbone is None else self.backbone.embed(frames)
+
+
+def rebuild_backbone(
+    identity: Mapping[str, Any],
+    origin: Mapping[str, Any],
+    *,
+    given: str | None = None,
+    device: str = "auto",
+    command: str = "predict",
+) -> Backbone:
+    """Load the backbone that made features of an identity, from where its weights were or from ``given``.
+
+    ``command`` is what takes ``--backbone NAME=FILE`` where they are not there any more.
+    """
+    name = identity["backbone"]
+    weights = origin.get("weights") if isinstance(origin, Mapping) else None
+    if not given and not isinstance(weights, str):
+        raise WeightsError(f"it is not known where the weights of {name} are: give `{command} --backbone {name}=FILE`")
+    text = given or f"{name}={weights}"
+    preset, precision = identity["preprocessing"]["preset"], identity["precision"]
+    compiled = "compiled" in identity
+    try:
+        return load_backbone(text, preset=preset, precision=precision, device=device, compiled=compiled)
+    except WeightsError as error:
+        if given:
+            raise
+        raise WeightsError(f"{error}. Say where they are now: `{command} --backbone {name}=FILE`") from error
+
+
+def _rebuild(
+    identity: Mapping[str, Any], origin: Mapping[str, Any], given: Mapping[str, str], device: str, force: bool
+) -> Backbone:
+    backbone = rebuild_backbone(identity, origin, given=given.get(identity["backbone"]), device=device)
+    then = {k: v for k, v in identity.items() if k not in ("frames", "format_version", "dtype")}
+    _refuse_if_different(f"backbone {identity['backbone']}", then, backbone.identity(), force=force)
+    return backbone
+
+
+def _refuse_if_different(what: str, then: Mapping[str, Any], here: Mapping[str, Any], *, force: bool) -> None:
+    changed = [f"{k}: {_short(then.get(k))} -> {here.get(k)}" for k in {**then, **here} if then.get(k) != here.get(k)]
+    if changed and not force:
+        raise MismatchError(
+            f"the head was trained on other features ({what}): {'; '.join(changed)}. Use the versions and weights of "
+            "then, extract and train again, or accept the difference with --force"
+        )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def open_pipelines(
+    run: Run, backbone: Sequence[str], *, device: str, force: bool, exported: bool = False
+) -> list[Pipeline]:
+    """Rebuild all that was in front of a run's head; the arguments are those of :class:`Pipeline`.
+
+    Raises:
+        UsageError: If it is not known what that was, or a backbone is given that was not there.
+        MismatchError: If it would differ, or does not fit the head.
+    """
+    given = {b.partition("=")[0]: b for b in backbone}
+    found = [Pipeline(s, given, device=device, force=force, exported=exported) for s in sources_of(run)]
+    _check_fit(run, found)
+    used = {p.backbone.name for p in found if p.backbone is not None}
+    for name in sorted(given.keys() - used):
+        raise unknown_name("backbone of this run", name, used)
+    return found
+
+
+def _check_fit(run: Run, pipelines: Sequence[Pipeline]) -> None:
+    """Refuse sources that cannot be put side by side, or whose values the head does not take."""
+    takes, backbones = HeadConfig.from_dict(run.settings["head"]), [p.backbone for p in pipelines]
+    dims = [b.dim for b in backbones if b is not None]
+    lengths = sorted({p.frames["samples"] for p in pipelines})
+    pixels = VARIANTS[takes.variant].takes_pixels
+    fits = len(pipelines) == 1 and not dims if pixels else len(dims) == len(pipelines) and sum(dims) == takes.input_dim
+    if not fits or len(lengths) != 1 or (takes.variant == "convlstm" and lengths != [takes.frames]):
+        raise MismatchError(
+            f"{run.folder}/run.json names sources with {sum(dims) or 'pixels'} values a frame and T = {lengths}; its "
+            f"head takes {'pixels' if pixels else takes.input_dim} and T = {takes.frames}. Train the head again"
+        )

@@ -1,0 +1,217 @@
+"""What is exported answers as this program does, by ONNX Runtime and a script that shares no code with it."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from conftest import SMALL, InlinePool
+from typer.testing import CliRunner
+
+from fitrec_cache import export as module
+from fitrec_cache import predict as predicting
+from fitrec_cache.cache import Cache
+from fitrec_cache.cli import app
+from fitrec_cache.errors import FitrecError, MismatchError, StoreError, UsageError
+from fitrec_cache.export import export
+from fitrec_cache.extract import extract
+from fitrec_cache.jpeg import decode_frames
+from fitrec_cache.predict import predict
+from fitrec_cache.runs import read_runs
+from fitrec_cache.train import train_head
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "recognise_onnx.py"
+
+
+def example():
+    spec = importlib.util.spec_from_file_location("recognise_onnx", EXAMPLE)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def answer(path, x):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [o.name for o in session.get_outputs()]
+    return dict(zip(names, session.run(names, {session.get_inputs()[0].name: x}), strict=True))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, cache_folder):
+    """Two seeds; the second is less sure, so that their mean is of both."""
+    out = tmp_path_factory.mktemp("runs") / "runs"
+    settings = {"variant": "resnet50-lstm-attention", "backbone": ["test_resnet"], "epochs": 2, "seed": [0, 1]}
+    train_head(out=out, cache=cache_folder, false_alarm_rate=0.5, **settings)
+    return out
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("exports") / "recogniser"
+    return out, export(run=run, out=out)
+
+
+def test_an_exported_head_answers_any_number_of_clips_as_the_seeds_do(run, exported, cache_folder):
+    out, report = exported
+    assert report.heads == 2
+    assert report.difference < 1e-5
+    runs = read_runs(run)
+    store = Cache(cache_folder).feature_stores()[0]
+    clips = np.stack([store.row(key)["features"] for key in store.keys()]).astype(np.float32)  # noqa: SIM118
+    for n in (1, 2, 12):
+        found = answer(out / "head.onnx", clips[:n])
+        expected, votes, weights = [], [], []
+        for one in runs:
+            with torch.inference_mode():
+                logits, attention = one.head(torch.from_numpy(clips[:n]))
+            scaled = np.exp(logits.double().numpy() / one.calibration.temperature)
+            expected.append(scaled / scaled.sum(axis=1, keepdims=True))
+            votes.append(expected[-1].max(axis=1) < one.calibration.threshold)
+            weights.append(attention.numpy())
+        np.testing.assert_allclose(found["probabilities"], np.mean(expected, axis=0), atol=1e-5)
+        np.testing.assert_allclose(found["attention"], np.mean(weights, axis=0), atol=1e-5)
+        assert found["unknown"].tolist() == np.all(votes, axis=0).tolist()  # most of two is both
+
+
+def test_an_exported_backbone_embeds_any_number_of_frames_as_was_cached(exported, cache_folder):
+    out, _ = exported
+    cache = Cache(cache_folder)
+    frames_of, store = cache.frame_stores()[0], cache.feature_stores()[0]
+    source = json.loads((out / "recogniser.json").read_text())["inputs"][0]
+    script = example()
+    for key in list(store.keys())[:2]:
+        frames = [script.Image.fromarray(f) for f in decode_frames(frames_of.jpegs(key)).permute(0, 2, 3, 1).numpy()]
+        pixels = script.resize(frames, source["resize"]).transpose(0, 3, 1, 2)
+        cached = store.row(key)["features"].astype(np.float32)
+        for part in (pixels, pixels[:1]):
+            found = answer(out / source["file"], part)["embeddings"]
+            assert found.shape == (len(part), source["embedding"])
+            # Pillow resizes for this, PyTorch did for that: some values differ by one.
+            np.testing.assert_allclose(found, cached[: len(part)], atol=0.02 * np.abs(cached).max())
+
+
+@pytest.mark.parametrize("variant", ["resnet50-lstm-attention", "lrcn"])
+def test_the_example_answers_as_predict_does(tmp_path, cache_folder, video_folder, monkeypatch, variant):
+    monkeypatch.setattr(predicting, "DecoderPool", InlinePool)
+    backbone = [] if variant == "lrcn" else ["test_resnet"]
+    train_head(out=tmp_path / "run", cache=cache_folder, variant=variant, backbone=backbone, epochs=2)
+    export(run=tmp_path / "run", out=tmp_path / "out")
+    video = sorted(video_folder.rglob("*.avi"))[5]
+    (expected,) = predict([video], run=tmp_path / "run", device="cpu")
+    found, unknown = example().recognise(tmp_path / "out", video)
+    assert found == pytest.approx(dict(expected.top), abs=0.02)  # without the JPEG of the frame store
+    assert unknown == expected.unknown
+
+
+def test_the_description_says_how_to_use_the_files(exported, run, cache_folder):
+    out, report = exported
+    about = json.loads((out / "recogniser.json").read_text())
+    assert about["labels"] == ["Hop", "Lunge", "Squat"]
+    assert about["samples"] == SMALL["samples"]
+    assert about["sampling"] == "floor(i * n_frames / (samples + 1)), i = 1..samples"
+    identity = Cache(cache_folder).feature_stores()[0].identity
+    height, width = identity["preprocessing"]["size"]
+    assert about["inputs"] == [
+        {
+            "file": "test_resnet.onnx",
+            "name": "test_resnet",
+            "resize": [{"height": height, "width": width, "interpolation": "bicubic, antialiased"}],
+            "embedding": 96,
+            "weights_sha256": identity["weights_sha256"],
+        }
+    ]
+    assert about["head"] == {"file": "head.onnx", "variant": "resnet50-lstm-attention", "seeds": 2}
+    assert report.files.keys() == {"test_resnet.onnx", "head.onnx", "recogniser.json"}
+    assert report.files["head.onnx"] == (out / "head.onnx").stat().st_size
+    assert {p.name for p in out.iterdir()} == report.files.keys()
+
+
+def test_several_backbones_are_several_files_in_the_order_of_the_head(tmp_path, video_folder, weights):
+    names = ["test_vit", "test_resnet"]
+    cache = tmp_path / "cache"
+    extract(video_folder, cache=cache, backbone=[weights(n) for n in names], preset="paper", **SMALL)
+    train_head(out=tmp_path / "run", cache=cache, variant="mean", backbone=names, epochs=1)
+    report = export(run=tmp_path / "run", out=tmp_path / "out")
+    about = json.loads((tmp_path / "out" / "recogniser.json").read_text())
+    assert [i["name"] for i in about["inputs"]] == names
+    assert [len(i["resize"]) for i in about["inputs"]] == [2, 2]  # the paper's 64x64 first
+    assert about["inputs"][0]["resize"][0] == {"height": 64, "width": 64, "interpolation": "bilinear, antialiased"}
+    assert report.difference < 1e-4
+
+
+@pytest.mark.parametrize("preset", ["grid", "table1"])
+def test_maps_are_exported_too(tmp_path, video_folder, weights, preset):
+    extract(video_folder, cache=tmp_path / "cache", backbone=[weights("test_resnet")], preset=preset, **SMALL)
+    train_head(out=tmp_path / "run", cache=tmp_path / "cache", variant="mean", backbone=["test_resnet"], epochs=1)
+    assert export(run=tmp_path / "run", out=tmp_path / "out").difference < 1e-4
+
+
+def test_an_earlier_export_is_replaced_and_nothing_else_is(run, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("notes")
+    with pytest.raises(UsageError, match="holds something that is not an earlier export"):
+        export(run=run, out=out)
+    with pytest.raises(UsageError, match=r"mine\.txt is a file: expected a new folder"):
+        export(run=run, out=out / "mine.txt")
+    (out / "recogniser.json").write_text("{}")
+    (out / "gone.onnx").touch()
+    export(run=run / "seed-0", out=out)
+    assert {p.name for p in out.iterdir()} == {"mine.txt", "test_resnet.onnx", "head.onnx", "recogniser.json"}
+
+
+def test_networks_that_compute_something_else_are_not_kept(run, tmp_path, monkeypatch):
+    real = module._run
+    monkeypatch.setattr(module, "_run", lambda path, x: [real(path, x)[0] + 0.01])
+    with pytest.raises(MismatchError, match=r"other probabilities than PyTorch, by up to 0\.01.*nothing was written"):
+        export(run=run, out=tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_other_weights_are_refused(run, tmp_path, weights):
+    other = weights("test_resnet", seed=5)
+    with pytest.raises(MismatchError, match="weights_sha256"):
+        export(run=run, out=tmp_path / "out", backbone=[other])
+    assert not (tmp_path / "out").exists()
+    assert export(run=run, out=tmp_path / "out", backbone=[other], force=True).difference < 1e-4
+
+
+def test_what_is_missing_is_told(run, tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *rest, **more):
+        if name == "onnxscript":
+            raise ModuleNotFoundError("No module named 'onnxscript'", name=name)
+        return real(name, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "__import__", without)
+        with pytest.raises(FitrecError, match=r"export needs onnxscript: pip install 'fitrec-cache\[export\]'"):
+            export(run=run, out=tmp_path / "out")
+    monkeypatch.setattr(module, "_MOST_BYTES", 1000)
+    with pytest.raises(UsageError, match=r"test_resnet has .* of weights, one ONNX file holds 2"):
+        export(run=run, out=tmp_path / "out")
+
+
+def test_a_full_disk_is_told(run, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "_write", full)
+    with pytest.raises(StoreError, match=r"No space left on device\. Make room"):
+        export(run=run, out=tmp_path / "out")
+
+
+def test_at_the_command_line(run, tmp_path):
+    out = tmp_path / "out"
+    said = CliRunner().invoke(app, ["export", "--run", str(run / "seed-0"), "--out", str(out)])
+    assert said.exit_code == 0, said.output
+    assert re.search(rf"{out}/head\.onnx: \d+\.\d kB", said.output)
+    assert re.search(r"probabilities differ from PyTorch's by at most \d\.\de-\d\d on made-up frames", said.output)
