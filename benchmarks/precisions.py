@@ -6,13 +6,14 @@ import argparse
 from typing import Any
 
 import torch
-from parts import BACKBONES, SAMPLES, seconds, spread
+from parts import BACKBONES, seconds, spread
 
 from fitrec_cache.backbone import best_precision, load_backbone
 from fitrec_cache.memory import keep_freed_memory
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SIDE = 2048
+FRAMES = 4  # a clip takes minutes where a precision is emulated
 
 
 def precisions(args: argparse.Namespace) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def precisions(args: argparse.Namespace) -> dict[str, Any]:
     for backbone in BACKBONES:
         text = f"{backbone}={args.weights / backbone}.safetensors"
         models = {name: load_backbone(text, precision=name, device="cpu") for name in PRECISIONS}
-        frames = torch.randint(0, 256, (SAMPLES, 3, 270, 480), dtype=torch.uint8)
+        frames = torch.randint(0, 256, (FRAMES, 3, 270, 480), dtype=torch.uint8)
         ready = {name: model.prepare(frames) for name, model in models.items()}
         rows[backbone] = {name: [] for name in PRECISIONS}
         for _ in range(1 + args.repeats):
@@ -37,5 +38,6 @@ def precisions(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "auto": best_precision("auto", "cpu"),
         "side": SIDE,
+        "frames": FRAMES,
         "seconds": {what: {name: spread(taken[1:]) for name, taken in row.items()} for what, row in rows.items()},
     }

@@ -115,7 +115,7 @@ def stage_one_precisions() -> str:
         cells = [f"{span(row, 3)}" for row in taken.values()]
         rows.append([name, *cells, *(f"{medians[k] / medians['fp32']:.2f}" for k in ("bf16", "fp16"))])
     head = ["seconds of", "fp32", "bf16", "fp16", "bf16 / fp32", "fp16 / fp32"]
-    auto = f"`--precision auto` takes {p['auto']} there; backbones: a clip, network alone, not compiled."
+    auto = f"`--precision auto` takes {p['auto']} there; backbones: {p['frames']} frames, network alone, not compiled."
     return f"{table(head, rows)}\n\n{auto}"
 
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from fitrec_cache.audit_files import describe_pair, write_findings, write_manifest
 from fitrec_cache.cache import Cache, HeldClip, pick_features
+from fitrec_cache.clips import columns
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.features import distinct_clips, stored_embeddings
-from fitrec_cache.files import write_json
+from fitrec_cache.files import Plain, write_json
 from fitrec_cache.folds import make_folds
 from fitrec_cache.leaks import SIDES, pairs_across, side_of, verdict
 from fitrec_cache.near_duplicates import (
@@ -29,7 +30,7 @@ _LISTED = 20  # pairs in the report; pairs.csv has all
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditReport:
+class AuditReport(Plain):
     """What :func:`audit` found.
 
     Attributes:
@@ -77,11 +78,6 @@ class AuditReport:
     files: tuple[str, ...]
     notes: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain JSON values."""
-        lists = ("folds", "examples", "files", "notes")
-        return {**vars(self), **{name: list(getattr(self, name)) for name in lists}}
-
 
 def audit(
     *,
@@ -124,11 +120,12 @@ def audit(
     store = _pick(opened, backbone, preset)
     clips, notes = _clips_with(opened, store)
     labels, groups = [c.label for c in clips], [c.group for c in clips]
-    sides = _splits(split, clips, seed)
+    made = make_folds(split, **columns(clips), seed=seed)
+    sides = [fold.split for fold in made]
     found = find_near_duplicates(stored_embeddings(store, clips), labels=labels, groups=groups, threshold=threshold)
-    folds = [_fold(name, each, groups, found) for name, each in sides]
-    across = pairs_across([s for _, s in sides], found)
-    side = [SIDES[k] for k in side_of(sides[0][1], len(clips))] if len(sides) == 1 else [""] * len(clips)
+    folds = [_fold(fold.name, fold.split, groups, found) for fold in made]
+    across = pairs_across(sides, found)
+    side = [SIDES[k] for k in side_of(sides[0], len(clips))] if len(sides) == 1 else [""] * len(clips)
     cluster = clusters(len(clips), found.pairs, groups)
     sizes = np.bincount(cluster)
     files = [] if out is None else write_findings(out, opened, found, clips, side, across)
@@ -137,7 +134,7 @@ def audit(
     if manifest is not None:
         files.append(write_manifest(manifest, clips, cluster))
     report = AuditReport(
-        split=sides[0][1].rule,
+        split=sides[0].rule,
         seed=seed,
         backbone=store.identity["backbone"],
         clips=len(clips),
@@ -181,19 +178,6 @@ def _clips_with(cache: Cache, store: Store) -> tuple[list[HeldClip], list[str]]:
     if left_out := len(held) - len(clips):
         notes.append(f"{left_out} clips have no features of {store.identity['backbone']}: left out")
     return clips, notes
-
-
-def _splits(rule: str, clips: Sequence[HeldClip], seed: int) -> list[tuple[str, Split]]:
-    """Return the splits that a rule makes, by name; the name is empty where it makes one."""
-    folds = make_folds(
-        rule,
-        clip_ids=[c.clip_id for c in clips],
-        labels=[c.label for c in clips],
-        groups=[c.group for c in clips],
-        extra=[c.extra for c in clips],
-        seed=seed,
-    )
-    return [(fold.name, fold.split) for fold in folds]
 
 
 def _fold(name: str, split: Split, groups: Sequence[str | None], found: NearDuplicates) -> dict[str, Any]:

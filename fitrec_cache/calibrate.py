@@ -12,6 +12,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from scipy.stats import rankdata
 
+from fitrec_cache.files import Plain
+
 #: Bins of equal width between 0 and 1, as in the paper that made the figure common.
 BINS = 15
 
@@ -23,7 +25,7 @@ FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
+class Calibration(Plain):
     """What makes probabilities of logits.
 
     Attributes:
@@ -39,10 +41,6 @@ class Calibration:
     def probabilities(self, logits: ArrayLike) -> FloatArray:
         """Return calibrated probabilities ``(N, K)`` of logits ``(N, K)``."""
         return np.asarray(softmax(np.asarray(logits, dtype=np.float64) / self.temperature, axis=-1))
-
-    def to_dict(self) -> dict[str, float]:
-        """Return the three numbers as plain JSON values."""
-        return dict(vars(self))
 
 
 def calibrate(logits: ArrayLike, targets: ArrayLike, *, false_alarm_rate: float = 0.05) -> Calibration:

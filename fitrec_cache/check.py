@@ -11,7 +11,16 @@ import numpy as np
 
 from fitrec_cache.cache import CLIPS_IDENTITY, Cache, lacking
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
-from fitrec_cache.files import TEMPORARY, digest, make_folder, may_be_written, parse_json, sync_folder, write_json
+from fitrec_cache.files import (
+    TEMPORARY,
+    Plain,
+    digest,
+    make_folder,
+    may_be_written,
+    parse_json,
+    sync_folder,
+    write_json,
+)
 from fitrec_cache.index import INDEX, index_problem
 from fitrec_cache.store import MARKER, identity_of_part, open_root, read_part, text_values, write_marker
 
@@ -20,7 +29,7 @@ ASIDE = "set-aside"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckReport:
+class CheckReport(Plain):
     """What :func:`check` found.
 
     Attributes:
@@ -41,10 +50,6 @@ class CheckReport:
     recomputed: int = 0
     largest_distance: float | None = None
     notes: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain JSON values."""
-        return {**vars(self), "problems": list(self.problems), "notes": list(self.notes)}
 
 
 def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 0) -> CheckReport:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from fitrec_cache.errors import ManifestError, UsageError, unknown_name
 
@@ -132,6 +133,16 @@ def find_clips(
     return ClipList(clips=ordered, notes=tuple(notes), passed_over=passed_over, unread=tuple(unread))
 
 
+def columns(clips: Sequence[Any]) -> dict[str, Any]:
+    """Return what clips, found or held, are split by, a list each: ``clip_ids``, ``labels``, ``groups``, ``extra``."""
+    return {
+        "clip_ids": [c.clip_id for c in clips],
+        "labels": [c.label for c in clips],
+        "groups": [c.group for c in clips],
+        "extra": [c.extra for c in clips],
+    }
+
+
 def group_number(group: str) -> int | None:
     """Return the number in a group's name, by which UCF101's official splits go.
 
@@ -217,10 +228,10 @@ def _mode(path: Path) -> int:
 
 def _clip(clip_id: str, base: Path, label: str) -> Clip:
     """Return the clip of a relative path, its group read off the file name."""
-    return Clip(clip_id=clip_id, file=clip_id, folder=base, label=_name(label), group=_named_group(clip_id))
+    return Clip(clip_id=clip_id, file=clip_id, folder=base, label=one_spelling(label), group=_named_group(clip_id))
 
 
-def _name(text: str) -> str:
+def one_spelling(text: str) -> str:
     """Return the name of a class or group as it is kept: no spaces around it, letters with marks in one spelling."""
     return sys.intern(unicodedata.normalize("NFC", text).strip() or text)
 
@@ -228,7 +239,7 @@ def _name(text: str) -> str:
 def _named_group(name: str) -> str | None:
     found = _GROUPED.match(PurePosixPath(name).stem)
     # UCF101 writes two digits; others may write g1 and g01 for one recording.
-    return _name(f"{found['class']}_g{found['g'].lstrip('0').zfill(2)}") if found else None
+    return one_spelling(f"{found['class']}_g{found['g'].lstrip('0').zfill(2)}") if found else None
 
 
 # --- folders ---
@@ -394,8 +405,8 @@ def _row_clip(row: Mapping[str | None, str | None], base: Path, where: str) -> C
         clip_id=str(clip_id),
         file=str(file),
         folder=base,
-        label=_name(label),
-        group=group and _name(group),
+        label=one_spelling(label),
+        group=group and one_spelling(group),
         extra=cells or NO_COLUMNS,
     )
 
@@ -497,7 +508,7 @@ def _class_names(classes: str) -> list[str]:
         raise UsageError(
             f"no class name in '{classes}': expected fitness35, NAME,NAME,.. or a file with one name a line"
         )
-    return [_name(name) for name in names]
+    return [one_spelling(name) for name in names]
 
 
 def _unknown_classes(missing: Sequence[str], labels: Sequence[str]) -> UsageError:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fitrec_cache.errors import UsageError
+from fitrec_cache.files import Plain
 from fitrec_cache.metrics import interval_by_unit, wilson
 from fitrec_cache.paired import FloatArray, bootstrap_interval, count_right, exact_p, holm
 from fitrec_cache.scored import Model, ScoredRun, find_models
@@ -20,7 +21,7 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFigures:
+class ModelFigures(Plain):
     """What one model is worth on its test clips.
 
     Attributes:
@@ -47,11 +48,6 @@ class ModelFigures:
     accuracy: float
     sd: float | None
     ci95: tuple[float, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures as plain JSON values."""
-        lists = ("seeds", "accuracies", "ci95")
-        return {**vars(self), **{name: list(getattr(self, name)) for name in lists}}
 
 
 @dataclass(frozen=True, kw_only=True)

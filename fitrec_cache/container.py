@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from fitrec_cache.errors import VideoError
+from fitrec_cache.files import opened_video
 
 #: Packets of a file up to this size, in bytes, are kept in memory between counting and decoding.
 KEPT_BYTES = 64_000_000
@@ -105,19 +105,9 @@ class Video:
 
 
 def _check_file(path: Path) -> None:
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise VideoError("not a file")
-        with path.open("rb") as file:
-            empty = not file.read(1)
-    except FileNotFoundError as error:
-        raise VideoError("file not found") from error
-    except OSError as error:
-        raise VideoError(f"cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise VideoError(f"not a path: {error}") from error
-    if empty:
-        raise VideoError("file is empty (0 bytes)")
+    with opened_video(path) as file:
+        if not file.read(1):
+            raise VideoError("file is empty (0 bytes)")
 
 
 def video_stream(container: av.container.InputContainer) -> VideoStream:

@@ -6,7 +6,6 @@ import hashlib
 import math
 import multiprocessing
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from fitrec_cache.errors import FitrecError, UsageError, VideoError
+from fitrec_cache.files import opened_video
 
 #: How often a job is tried whose pool broke before it ran.
 _TRIES = 3
@@ -60,17 +60,8 @@ def content_hash(path: Path) -> str:
     Raises:
         VideoError: If the file cannot be read.
     """
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise VideoError("not a file")  # to open a named pipe would wait for ever
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError as error:
-        raise VideoError("file not found") from error
-    except OSError as error:
-        raise VideoError(f"cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise VideoError(f"not a path: {error}") from error
+    with opened_video(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_stamp(path: Path) -> tuple[int, int, int] | None:

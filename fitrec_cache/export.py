@@ -6,7 +6,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fitrec_cache import __version__
 from fitrec_cache.backbone import Backbone, Preprocessing
 from fitrec_cache.errors import FitrecError, MismatchError, StoreError, UsageError
-from fitrec_cache.files import make_folder, unfinished, write_json
+from fitrec_cache.files import Plain, make_folder, unfinished, write_json
 from fitrec_cache.pipeline import open_pipelines
 from fitrec_cache.pixels import SIZE
 from fitrec_cache.runs import Heads, Run, read_runs
@@ -38,7 +38,7 @@ _OPSET = 18
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportReport:
+class ExportReport(Plain):
     """What :func:`export` wrote.
 
     Attributes:
@@ -54,10 +54,6 @@ class ExportReport:
     heads: int
     difference: float
     seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain JSON values."""
-        return asdict(self)
 
 
 def export(*, run: Path, out: Path, backbone: Sequence[str] = (), force: bool = False) -> ExportReport:

@@ -29,11 +29,11 @@ from fitrec_cache.cache import (
 from fitrec_cache.clips import Clip, find_clips, some
 from fitrec_cache.decoding import StoredClip, check_time_limit
 from fitrec_cache.devices import cores
-from fitrec_cache.errors import UsageError, VideoError
+from fitrec_cache.errors import UsageError, VideoError, WeightsError
 from fitrec_cache.history import Extraction, note, now
 from fitrec_cache.jpeg import CODEC
 from fitrec_cache.memory import keep_freed_memory
-from fitrec_cache.progress import progress_bar
+from fitrec_cache.progress import progress_bar, timed
 from fitrec_cache.store import FORMAT_VERSION, Store, text_column
 from fitrec_cache.turns import Turns
 
@@ -208,7 +208,7 @@ def extract(
         clips, known = _held_clips(there, classes, root, lists)
     else:
         clips, notes = list(found.clips), list(found.notes)
-    models = _load_backbones(backbone, preset, precision, device, compile)
+    models = _load_backbones(backbone, preset, precision, device, compile, cache)
     opened = there or Cache(cache, create=True)  # made only now: a wrong call shall leave no empty folder
     if videos is None:
         frames = pick_frames(opened, samples=samples, frame_size=frame_size)
@@ -255,8 +255,17 @@ def _held_clips(
     return clips, {c.clip_id: c.video_sha256 for c in held}
 
 
-def _load_backbones(texts: Sequence[str], preset: str, precision: str, device: str, compiled: bool) -> list[Backbone]:
-    models = [load_backbone(t, preset=preset, precision=precision, device=device, compiled=compiled) for t in texts]
+def _load_backbones(
+    texts: Sequence[str], preset: str, precision: str, device: str, compiled: bool, cache: Path
+) -> list[Backbone]:
+    models = []
+    for text in texts:
+        try:
+            models.append(load_backbone(text, preset=preset, precision=precision, device=device, compiled=compiled))
+        except WeightsError as error:
+            if "=" in text or (file := _file_of(text, cache)) is None:
+                raise
+            raise WeightsError(f"{error}. The cache has features of {text} by --backbone {text}={file}") from error
     names = [m.name for m in models]
     repeated = sorted({n for n in names if names.count(n) > 1})
     if repeated:
@@ -264,6 +273,13 @@ def _load_backbones(texts: Sequence[str], preset: str, precision: str, device: s
             f"backbone {repeated[0]} is named twice: name each once, and other weights in a run of their own"
         )
     return models
+
+
+def _file_of(name: str, cache: Path) -> str | None:
+    """Return the file of weights by which a cache has features of a backbone; None if there is none."""
+    stores = Cache(cache).feature_stores() if (cache / "cache.json").is_file() else []
+    origins = [str(s.origin().get("weights", "")) for s in stores if s.identity["backbone"] == name]
+    return next((file for file in origins if file not in ("", "hub", "embedded")), None)
 
 
 def _new_settings(cache: Cache, frames: Store) -> list[str]:
@@ -295,7 +311,8 @@ def _new_features(cache: Cache, store: Store) -> list[str]:
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     before, after = flat(old), flat(new)
-    return ", ".join(f"{k}: {before.get(k)} -> {v}" for k, v in after.items() if before.get(k) != v)
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return ", ".join(f"{name}: {before.get(name)} -> {after.get(name)}" for name in names)
 
 
 def _too_small(frames: Store, models: Sequence[Backbone]) -> list[str]:
@@ -449,7 +466,7 @@ class _Run:
 
     def _more(self, bar: Any) -> bool:
         """Say whether clips are left; wait, and show it, while other processes have claimed all that are."""
-        with self._timed("wait for others"):
+        with timed(self.stages, "wait for others"):
             left = self.turns.more(lambda n: bar.set_postfix_str(f"{n} clips left to other processes, waiting"))
         bar.set_postfix_str("", refresh=False)
         return left
@@ -459,7 +476,7 @@ class _Run:
         queue: deque[_Task] = deque()
         hashes = ahead.hashes(clips)
         while True:
-            with self._timed("wait for files"):
+            with timed(self.stages, "wait for files"):
                 hashed = next(hashes, None)
             if hashed is None:
                 break
@@ -476,7 +493,7 @@ class _Run:
         """Return tasks once all of them are ready to be embedded; what is finished meanwhile is committed in time."""
         pending = {task.coming for task in tasks if task.coming is not None}
         while pending:
-            with self._timed("wait for frames"):
+            with timed(self.stages, "wait for frames"):
                 pending = wait(pending, timeout=COMMIT_SECONDS).not_done
             self.turns.alive()
             if pending and self.rows.pending():  # one clip that takes long shall not hold up others
@@ -527,10 +544,10 @@ class _Run:
             self.rows.frames[key] = prepared.decoded
         for i in self._todo(key):
             model, x = self.models[i], prepared.inputs[i]
-            with self._timed("compile"):
+            with timed(self.stages, "compile"):
                 model.compile_for(len(x))
             try:
-                with self._timed("embed"):
+                with timed(self.stages, "embed"):
                     self.rows.features[i][key] = (model.embed_prepared(x), np.asarray(prepared.pts_seconds))
             except VideoError as error:
                 return str(error), worked
@@ -559,7 +576,7 @@ class _Run:
     def commit(self) -> None:
         """Write finished clips: frames, then features, then the clips themselves. Done means committed."""
         rows = self.rows
-        with self._timed("write"):
+        with timed(self.stages, "write"):
             if rows.frames:
                 if not self.begun:  # until the end of the run what is here may be a part only
                     self.cache.begin(self.asked)
@@ -600,9 +617,6 @@ class _Run:
             notes=tuple(self.notes),
         )
 
-    def _timed(self, stage: str) -> _Timer:
-        return _Timer(self.stages, stage)
-
 
 def _same_content(first: HeldClip, other: HeldClip, *, more: int) -> str:
     note = f"{other.clip_id} has the same content as {first.clip_id}" + f", and {more} more such clips" * bool(more)
@@ -612,19 +626,6 @@ def _same_content(first: HeldClip, other: HeldClip, *, more: int) -> str:
         f"{note}, but is of class {other.label}, not {first.label}: training takes it for {first.label}, remove the "
         "wrong one"
     )
-
-
-class _Timer:
-    """Adds the time spent inside ``with`` to a stage."""
-
-    def __init__(self, stages: dict[str, float], stage: str) -> None:
-        self._stages, self._stage = stages, stage
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *exc: object) -> None:
-        self._stages[self._stage] += time.perf_counter() - self._started
 
 
 def _frame_arrays(clips: dict[str, StoredClip]) -> dict[str, Any]:

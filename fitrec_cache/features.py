@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.cache import Cache, HeldClip, load_features, newest, pick_features
+from fitrec_cache.clips import columns
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.files import canonical_json
 from fitrec_cache.near_duplicates import Embeddings, NearDuplicates, embed, find_near_duplicates
@@ -50,13 +51,7 @@ class Features:
     @classmethod
     def of_clips(cls, clips: Sequence[HeldClip], **more: Any) -> Features:
         """Return the values of clips that a cache holds; ``more`` is what a clip does not know of itself."""
-        return cls(
-            clip_ids=[c.clip_id for c in clips],
-            labels=[c.label for c in clips],
-            groups=[c.group for c in clips],
-            extra=[c.extra for c in clips],
-            **more,
-        )
+        return cls(**columns(clips), **more)
 
     @cached_property
     def digest(self) -> str:

@@ -11,13 +11,15 @@ import json
 import math
 import os
 import secrets
+import stat
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fitrec_cache.errors import StoreError, UsageError
+from fitrec_cache.errors import StoreError, UsageError, VideoError
 
 #: Unfinished files start with this; a reader never looks at them.
 TEMPORARY = ".tmp-"
@@ -28,6 +30,26 @@ _ELSEWHERE_SECONDS = 24 * 3600
 
 #: What file systems answer that cannot flush a folder.
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
+
+
+@contextlib.contextmanager
+def opened_video(path: Path) -> Iterator[io.BufferedReader]:
+    """Open a file that is taken for a video.
+
+    Raises:
+        VideoError: If it cannot be opened, or read inside ``with``.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise VideoError("not a file")  # to open a named pipe would wait for ever
+        with path.open("rb") as file:
+            yield file
+    except FileNotFoundError as error:
+        raise VideoError("file not found") from error
+    except OSError as error:
+        raise VideoError(f"cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise VideoError(f"not a path: {error}") from error
 
 
 @cache
@@ -180,6 +202,15 @@ def canonical_json(value: Any) -> str:
 def digest(value: Any) -> str:
     """Return the sha256 of a plain JSON value, in hexadecimal: equal settings, equal digest."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain:
+    """A dataclass of plain values."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as plain JSON values."""
+        return dict(json.loads(json.dumps(asdict(self), allow_nan=False)))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
 from fitrec_cache.errors import UsageError
-from fitrec_cache.files import parse_json
+from fitrec_cache.files import Plain, parse_json
 from fitrec_cache.history import Extraction, history
 from fitrec_cache.store import FORMAT_VERSION, Store, text_values
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfoReport:
+class InfoReport(Plain):
     """What a cache holds: clips, classes, every set of frames and features with its settings and size, and its past."""
 
     cache: str
@@ -30,14 +30,6 @@ class InfoReport:
     notes: tuple[str, ...] = ()
     history: tuple[Extraction, ...] = ()
     clip_list: tuple[dict[str, Any], ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain JSON values."""
-        return {**vars(self), "frames": list(self.frames), "features": list(self.features)} | {
-            "notes": list(self.notes),
-            "history": [asdict(e) for e in self.history],
-            "clip_list": list(self.clip_list),
-        }
 
 
 def info(*, cache: Path, clips: bool = False) -> InfoReport:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fitrec_cache.cache import Cache
-from fitrec_cache.clips import UNKNOWN
+from fitrec_cache.clips import UNKNOWN, one_spelling
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.features import Features, load_cached
 from fitrec_cache.pack import read_pack
@@ -61,6 +61,8 @@ def keep_apart(data: Features, unknown: Sequence[str]) -> tuple[Features, Featur
     Raises:
         UsageError: If there is no such class, or a known one is called as that answer.
     """
+    spelled = {one_spelling(label): label for label in data.labels}
+    unknown = [spelled.get(one_spelling(name), name) for name in unknown]
     for name in unknown:
         if name not in data.labels:
             raise unknown_name("class", name, sorted(set(data.labels)))

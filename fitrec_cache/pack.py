@@ -14,7 +14,7 @@ from fitrec_cache import hdf5
 from fitrec_cache.cache import Cache
 from fitrec_cache.errors import UsageError
 from fitrec_cache.features import Features, load_cached
-from fitrec_cache.files import canonical_json, check_writable, parse_json, write_atomic
+from fitrec_cache.files import Plain, canonical_json, check_writable, parse_json, write_atomic
 from fitrec_cache.store import FORMAT_VERSION, check_texts, text_column, text_values
 
 _MUST: hdf5.Schema = {"features": ("f", 3), "clip_id": ("S", 1), "label": ("S", 1)}
@@ -26,7 +26,7 @@ _BLOCK = 512  # clips looked at together
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackReport:
+class PackReport(Plain):
     """What :func:`pack` wrote: the file, N clips, T frames, d values, size in bytes, and which clips it lacks."""
 
     out: str
@@ -35,10 +35,6 @@ class PackReport:
     dim: int
     bytes: int
     notes: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain JSON values."""
-        return {**vars(self), "notes": list(self.notes)}
 
 
 def pack(*, cache: Path, backbone: Sequence[str], out: Path, preset: str | None = None) -> PackReport:

@@ -6,13 +6,14 @@ so nothing is computed or allocated). Keras counts differ from PyTorch's in four
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from fitrec_cache.errors import UsageError
+from fitrec_cache.files import Plain
 from fitrec_cache.head import build_head, count_trainable
 from fitrec_cache.variants import VARIANTS, HeadConfig
 
@@ -131,7 +132,7 @@ class VariantParams:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParamsReport:
+class ParamsReport(Plain):
     """The counts of all rows.
 
     Args:
@@ -141,10 +142,6 @@ class ParamsReport:
 
     classes: int
     variants: tuple[VariantParams, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values: ``classes`` and the list ``variants``."""
-        return {"classes": self.classes, "variants": [asdict(row) for row in self.variants]}
 
     def render(self) -> str:
         """Return a fixed-width table, with the notes below it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -115,16 +116,16 @@ def predict(
     for option, path, ending in (("--picture", picture, ".png"), ("--table", table, ".csv")):
         if path is not None:
             check_writable(path, option, ending=ending)
-    files = _files(videos)
+    files, unread = _files(videos)
     recogniser = Recogniser(run, backbone=backbone, device=device, force=force)
     shown = None if picture is None else _Pictures(picture)
     found: list[Prediction] = []
     try:
         with DecoderPool(workers=1, clip_seconds=clip_seconds) as pool:
-            for path in files:
-                found.append(_one(path, recogniser, pool, top, shown))
+            for prediction in chain(unread, (_one(path, recogniser, pool, top, shown) for path in files)):
+                found.append(prediction)
                 if tell is not None:
-                    tell(found[-1])
+                    tell(prediction)
     finally:  # also of what was answered until an interruption
         with ExitStack() as each:  # the table first; what one raises comes after the other
             if shown is not None:
@@ -134,22 +135,20 @@ def predict(
     return found
 
 
-def _files(videos: Sequence[Path]) -> list[Path]:
-    """Return the files, and in place of a folder all videos below it that are not hidden."""
-    found = []
+def _files(videos: Sequence[Path]) -> tuple[list[Path], list[Prediction]]:
+    """Return the files, for a folder all videos below it that are not hidden; and the folders that cannot be read."""
+    found, unread = [], []
     for path in videos:
         if not path.is_dir():
             found.append(path)
             continue
         unreadable: list[OSError] = []
         below = sorted(filter(is_video, files_below(path, unreadable)))
-        if unreadable:
-            where, why = unreadable[0].filename, unreadable[0].strerror
-            raise UsageError(f"cannot read folder {where}: {why}. Make it readable, or name the videos")
-        if not below:
+        if not below and not unreadable:
             raise UsageError(f"no video in {path}: expected files of type {' '.join(VIDEO_SUFFIXES)}")
         found += [path / name for name in below]
-    return found
+        unread += [Prediction(path=e.filename, reason=f"folder cannot be read: {e.strerror}") for e in unreadable]
+    return found, unread
 
 
 def _write_table(found: Sequence[Prediction], path: Path) -> None:

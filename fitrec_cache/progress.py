@@ -1,8 +1,11 @@
-"""One progress bar for all long work: lively on a terminal, a line now and then in a log."""
+"""What long work shows: a bar, lively on a terminal, a line now and then in a log; and where its time went."""
 
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -12,3 +15,13 @@ def progress_bar(*, total: int | None, unit: str, what: str, show: bool) -> Any:
     """Return a tqdm bar on standard error: clips a second, time left if ``total`` is known; silent unless ``show``."""
     interval = 0.2 if sys.stderr.isatty() else 15.0
     return tqdm(total=total, unit=unit, desc=what, disable=not show, mininterval=interval, smoothing=0.05)
+
+
+@contextmanager
+def timed(spent: dict[str, float], what: str) -> Iterator[None]:
+    """Add the seconds of wall time spent inside ``with`` to ``spent[what]``."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        spent[what] = spent.get(what, 0.0) + time.perf_counter() - started

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fitrec_cache.errors import UsageError, unknown_name
+from fitrec_cache.files import Plain
 from fitrec_cache.variants import NORMALISATIONS, POOLINGS, VARIANTS, HeadConfig
 
 SCHEDULES = ("constant", "cosine")
@@ -23,7 +24,7 @@ KEEPS = ("best", "last")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Plain):
     """Everything that decides how a head learns, and the parts of its shape that belong to the recipe.
 
     Attributes:
@@ -94,10 +95,6 @@ class Recipe:
         ):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)}: expected a number of {what}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as plain JSON values."""
-        return dataclasses.asdict(self)
 
     def change(self, **values: Any) -> Recipe:
         """Return the recipe with some settings changed; those given as None stay.

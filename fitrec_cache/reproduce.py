@@ -14,11 +14,11 @@ import torch
 
 from fitrec_cache.backbone import BackboneChoice
 from fitrec_cache.cache import Cache
-from fitrec_cache.clips import Clip, find_clips
+from fitrec_cache.clips import Clip, columns, find_clips
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
-from fitrec_cache.files import make_folder, write_json
+from fitrec_cache.files import Plain, make_folder, write_json
 from fitrec_cache.folds import make_folds
 from fitrec_cache.loading import load_clips
 from fitrec_cache.page import report
@@ -68,7 +68,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReproduceReport:
+class ReproduceReport(Plain):
     """What :func:`reproduce` made.
 
     Attributes:
@@ -95,10 +95,6 @@ class ReproduceReport:
     failed: tuple[dict[str, str], ...]
     notes: tuple[str, ...]
     seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain JSON values."""
-        return {**vars(self), "table2": [vars(row) for row in self.table2]}
 
 
 def reproduce(
@@ -154,14 +150,7 @@ def reproduce(
     clips = find_clips(videos, root=root, classes=classes).clips
     _refuse_other_clips(cache, clips, out)
     for rule in split:  # now, not after hours of extraction
-        make_folds(
-            rule,
-            clip_ids=[clip.clip_id for clip in clips],
-            labels=[clip.label for clip in clips],
-            groups=[clip.group for clip in clips],
-            extra=[clip.extra for clip in clips],
-            seed=seed[0],
-        )
+        make_folds(rule, **columns(clips), seed=seed[0])
     make_folder(out)
     extracted: dict[str, Any] = {}
     features: dict[tuple[str, str], str] = {}

@@ -7,13 +7,13 @@ import re
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from fitrec_cache import __version__
 from fitrec_cache.calibrate import Calibration, auroc, calibrate, calibration_error, remarks
@@ -28,7 +28,7 @@ from fitrec_cache.leaks import UNLOOKED, verdict
 from fitrec_cache.loading import keep_apart, load_clips
 from fitrec_cache.metrics import evaluate
 from fitrec_cache.paired import units_of
-from fitrec_cache.progress import progress_bar
+from fitrec_cache.progress import progress_bar, timed
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
 from fitrec_cache.runs import check_out, refuse_other_runs, write_run
@@ -131,6 +131,8 @@ def train_head(
     idle = chosen.idle(without, variant, attention, frames=frames, input_dim=dim, n_train=n_train)
     chosen = usual.change(**{name: value for name, value in given.items() if name not in idle})
     trainer = _Trainer(
+        data=data,
+        strangers=strangers,
         variant=variant,
         attention=attention,
         recipe=find_precision(chosen, where, variant, dim),
@@ -148,7 +150,7 @@ def train_head(
     stages = {"load": time.perf_counter() - started, "train": 0.0, "write": 0.0}
     folders = _folders(out, [(fold.name, s) for s, fold in folds])
     refuse_other_runs(out, folders)
-    heads = [_Job(data, strangers, fold, s, folder) for (s, fold), folder in zip(folds, folders, strict=True)]
+    heads = [_Job(fold, s, folder) for (s, fold), folder in zip(folds, folders, strict=True)]
     kept = [check_out(job.folder, trainer.describe(job), overwrite=overwrite) for job in heads]
     missing = [job for job, there in zip(heads, kept, strict=True) if not there]
     fresh = iter(trainer.run_all(missing, jobs, stages))
@@ -245,29 +247,19 @@ def _folders(out: Path, jobs: Sequence[tuple[str, int]]) -> list[Path]:
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """One head to train: the data, which clips are on which side, and where the run goes."""
+    """One head to train: which clips are on which side, and where the run goes."""
 
-    data: Features
-    strangers: Features | None
     fold: Fold
     seed: int
     folder: Path
-
-    def test_units(self) -> list[str]:
-        """Return what the test clips of this run alone are drawn with: of a fold that was left out, its groups."""
-        test = self.fold.split.test
-        return units_of([self.data.clip_ids[i] for i in test], [self.data.groups[i] for i in test])
-
-    @cached_property
-    def classes(self) -> tuple[list[str], NDArray[np.int64]]:
-        """The class names of the head, and the class number of each clip."""
-        return self.fold.split.classes(self.data.labels)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Trainer:
     """What all runs of one call have in common."""
 
+    data: Features
+    strangers: Features | None
     variant: str
     attention: str | None
     recipe: Recipe
@@ -285,25 +277,23 @@ class _Trainer:
             return [self.run(job, stages) for job in jobs]
         from fitrec_cache.processes import map_in_processes  # only here is pebble needed
 
-        started = time.perf_counter()
-        data = replace(jobs[0].data)  # without what was found in it for the verdict
-        common = (replace(self, progress=False), data, jobs[0].strangers)
+        alike = replace(self, data=replace(self.data), progress=False)  # without what was found for the verdict
         beside = jobs[:-1] if len(jobs) % processes == 1 else jobs  # one alone at the end has all cores
-        with progress_bar(total=len(beside), unit="head", what=self.variant, show=self.progress) as bar:
+        bar = progress_bar(total=len(beside), unit="head", what=self.variant, show=self.progress)
+        with timed(stages, "train"), bar:
             found = map_in_processes(
                 _run_one,
-                common,
-                [(job.fold, job.seed, job.folder) for job in beside],
+                alike,
+                beside,
                 processes=processes,
                 threads=max(1, torch.get_num_threads() // processes),
                 advance=bar.update,
             )
-        stages["train"] += time.perf_counter() - started
         return [*found, *(self.run(job, stages) for job in jobs[len(beside) :])]
 
     def run(self, job: _Job, stages: dict[str, float]) -> RunResult:
         """Train, calibrate, test, write."""
-        data, split, (labels, targets) = job.data, job.fold.split, job.classes
+        data, split, (_, targets) = self.data, job.fold.split, self.classes(job)
         what = " ".join(part for part in (self.variant, f"seed {job.seed}", job.fold.name) if part)
         common: dict[str, Any] = {
             "config": self.config(job),
@@ -311,15 +301,24 @@ class _Trainer:
             "device": self.device,
             "progress": self.progress,
         }
-        fitted = fit(
-            take_side(data.values, targets, split.train),
-            take_side(data.values, targets, split.val),
-            recipe=self.recipe,
-            what=what,
-            **common,
-        )
-        stages["train"] += fitted.seconds
-        begun = time.perf_counter()
+        final = None
+        with timed(stages, "train"):
+            fitted = fit(
+                take_side(data.values, targets, split.train),
+                take_side(data.values, targets, split.val),
+                recipe=self.recipe,
+                what=what,
+                **common,
+            )
+            if self.final:
+                everything = take_side(data.values, targets, np.concatenate(split.sides))
+                final = fit_again(everything, fitted.recipe, fitted.best_epoch, what=f"{what} final", **common)
+        with timed(stages, "write"):
+            return self._judge(job, fitted, final)
+
+    def _judge(self, job: _Job, fitted: Fitted, final: nn.Module | None) -> RunResult:
+        """Calibrate, test, write."""
+        data, split, (labels, targets) = self.data, job.fold.split, self.classes(job)
         val_logits, val_attention = apply_head(fitted.judge, data.values, split.val)
         calibration = calibrate(val_logits.numpy(), targets[split.val], false_alarm_rate=self.false_alarm_rate)
         test_logits, test_attention = apply_head(fitted.head, data.values, split.test)
@@ -331,33 +330,34 @@ class _Trainer:
             "test_attention": test_attention,
             "test_targets": torch.from_numpy(targets[split.test]),
         }
-        if job.strangers is not None:
-            everyone = np.arange(len(job.strangers.clip_ids))
-            outputs["unknown_logits"], _ = apply_head(fitted.head, job.strangers.values, everyone)
+        if self.strangers is not None:
+            everyone = np.arange(len(self.strangers.clip_ids))
+            outputs["unknown_logits"], _ = apply_head(fitted.head, self.strangers.values, everyone)
         result = self._result(job, fitted, calibration, outputs)
         run = self.describe(job) | {"calibration": calibration.to_dict(), "versions": _versions()}
         run |= {"threads": torch.get_num_threads(), "clip_seconds": data.clip_seconds()}
         metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
         metrics |= {"labels": labels, "history": fitted.history}
         metrics.pop("out")
-        stages["write"] += time.perf_counter() - begun
-        begun, final = time.perf_counter(), None
-        if self.final:
-            everything = take_side(data.values, targets, np.concatenate(split.sides))
-            final = fit_again(everything, fitted.recipe, fitted.best_epoch, what=f"{what} final", **common)
-        stages["train"] += time.perf_counter() - begun
-        begun = time.perf_counter()
         write_run(job.folder, head=fitted.head, final=final, run=run, metrics=metrics, outputs=outputs)
-        stages["write"] += time.perf_counter() - begun
         return result
+
+    def classes(self, job: _Job) -> tuple[list[str], NDArray[np.int64]]:
+        """Return the class names of the head, and the class number of each clip."""
+        return job.fold.split.classes(self.data.labels)
+
+    def test_units(self, job: _Job) -> list[str]:
+        """Return the unit of each test clip: its group, or itself where not every group is known."""
+        test = job.fold.split.test
+        return units_of([self.data.clip_ids[i] for i in test], [self.data.groups[i] for i in test])
 
     def config(self, job: _Job) -> HeadConfig:
         """Return the head of this job."""
-        n_frames = job.data.values.shape[1]
+        n_frames = self.data.values.shape[1]
         return self.recipe.head_config(
             self.variant,
-            n_classes=len(job.classes[0]),
-            input_dim=0 if VARIANTS[self.variant].takes_pixels else job.data.values.shape[2],
+            n_classes=len(self.classes(job)[0]),
+            input_dim=0 if VARIANTS[self.variant].takes_pixels else self.data.values.shape[2],
             frames=n_frames,
             n_vectors=len(job.fold.split.train) * n_frames,
             attention=self.attention,
@@ -365,12 +365,12 @@ class _Trainer:
 
     def describe(self, job: _Job) -> dict[str, Any]:
         """Return everything that decides the run, as it is written to ``run.json``."""
-        data, split = job.data, job.fold.split
+        data, split = self.data, job.fold.split
         sides = {name: [data.clip_ids[i] for i in getattr(split, name)] for name in ("train", "val", "test")}
         training = self.recipe.to_dict() | {"optimiser": "AdamW", "loss": "cross-entropy", "device": str(self.device)}
         return {
             "head": self.config(job).to_dict(),
-            "labels": job.classes[0],
+            "labels": self.classes(job)[0],
             "recipe": self.recipe_name,
             "training": training,
             "false_alarm_rate": self.false_alarm_rate,
@@ -382,8 +382,8 @@ class _Trainer:
                 "notes": list(split.notes),
                 **sides,
                 "test_groups": [data.groups[i] for i in split.test],
-                "unknown": [] if job.strangers is None else job.strangers.clip_ids,
-                **({} if job.strangers is None else {"unknown_classes": sorted(set(job.strangers.labels))}),
+                "unknown": [] if self.strangers is None else self.strangers.clip_ids,
+                **({} if self.strangers is None else {"unknown_classes": sorted(set(self.strangers.labels))}),
             },
             "data_sha256": self.data_sha256,
             "sources": data.sources,
@@ -402,7 +402,7 @@ class _Trainer:
         return RunResult(
             out=job.folder,
             variant=self.variant,
-            backbone=job.data.name,
+            backbone=self.data.name,
             recipe=self.recipe_name,
             split=split.rule,
             fold=job.fold.name,
@@ -414,7 +414,7 @@ class _Trainer:
             best_epoch=fitted.best_epoch,
             parameters=count_trainable(fitted.head),
             seconds=fitted.seconds,
-            metrics=evaluate(logits, truth, job.classes[0], units=job.test_units()),
+            metrics=evaluate(logits, truth, self.classes(job)[0], units=self.test_units(job)),
             calibration={
                 "temperature": calibration.temperature,
                 "ece": error,
@@ -425,11 +425,9 @@ class _Trainer:
         )
 
 
-def _run_one(common: tuple[_Trainer, Features, Features | None], item: tuple[Fold, int, Path]) -> RunResult:
+def _run_one(trainer: _Trainer, job: _Job) -> RunResult:
     """Train one head in a process of its own."""
-    trainer, data, strangers = common
-    fold, seed, folder = item
-    return trainer.run(_Job(data, strangers, fold, seed, folder), {"train": 0.0, "write": 0.0})
+    return trainer.run(job, {})
 
 
 def _judge_unknown(calibration: Calibration, known: Any, strange: Any) -> dict[str, Any]:

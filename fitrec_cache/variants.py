@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fitrec_cache.errors import UsageError, unknown_name
+from fitrec_cache.files import Plain
 
 #: ``Variant.backbone`` of the variants that learn from the 64x64 frame store instead of features.
 PIXELS = "pixels64"
@@ -83,7 +84,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadConfig:
+class HeadConfig(Plain):
     """Everything that decides a head's shape; checked when made.
 
     Args:
@@ -147,10 +148,6 @@ class HeadConfig:
         for name in ("input_dropout", "dropout"):
             if not isinstance(getattr(self, name), int | float) or not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)!r}: expected a share of at least 0 and below 1")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the config as plain JSON values; :meth:`from_dict` takes them back."""
-        return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> HeadConfig:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fitrec_cache.errors import FitrecError, UsageError
+from fitrec_cache.files import Plain
 from fitrec_cache.predict import Recogniser
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.timeline import Moment, Outputs, Segment, Timeline, clock
@@ -26,7 +27,7 @@ _WAITING = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class WatchReport:
+class WatchReport(Plain):
     """What :func:`watch` saw.
 
     Attributes:
@@ -48,10 +49,6 @@ class WatchReport:
     rest: float
     segments: tuple[Segment, ...]
     files: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain JSON values."""
-        return {**vars(self), "segments": [dict(vars(s)) for s in self.segments], "files": list(self.files)}
 
 
 def watch(

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from fitrec_cache import ahead, decoding
 from fitrec_cache import extract as module
 from fitrec_cache.backbone import Backbone, Network, load_backbone
 from fitrec_cache.cache import Cache
-from fitrec_cache.errors import UsageError
+from fitrec_cache.errors import UsageError, WeightsError
 from fitrec_cache.extract import extract
 from fitrec_cache.features import distinct_clips, load_cached
 from fitrec_cache.info import info
@@ -370,6 +371,28 @@ def test_a_gpu_without_room_for_a_clip_is_told_and_costs_no_finished_clip(run, m
     monkeypatch.setattr(Network, "forward", real)
     report = run()
     assert (report.reused, report.done) == (2, 2)
+
+
+def test_without_a_hub_the_file_by_which_the_cache_has_features_is_named(run, tmp_path, weights, monkeypatch):
+    def no_hub(name):
+        raise WeightsError(f"no weights of {name}")
+
+    monkeypatch.setattr("fitrec_cache.backbone._from_hub", no_hub)
+    wanted = {"cache": tmp_path / "cache", "backbone": ["test_resnet"], **SMALL}
+    with pytest.raises(WeightsError, match=r"no weights of test_resnet$"):
+        extract(**wanted | {"cache": tmp_path / "none"}, videos=tmp_path)
+    run()
+    given = weights("test_resnet")
+    with pytest.raises(WeightsError, match=rf"The cache has features of test_resnet by --backbone {re.escape(given)}$"):
+        extract(**wanted)
+    with pytest.raises(WeightsError, match=r"no weights of test_vit$"):
+        extract(**wanted | {"backbone": ["test_vit"]})
+
+
+def test_an_extraction_of_compiled_features_says_what_changes(run):
+    """A setting that only the earlier features have is told too."""
+    changed = module._changed({"a": 1, "compiled": "x", "size": {"w": 2}}, {"a": 1, "size": {"w": 3}, "new": 4})
+    assert changed == "compiled: x -> None, size.w: 2 -> 3, new: None -> 4"
 
 
 def test_an_extraction_that_computes_nothing_leaves_what_it_says_of_the_computation(run, tmp_path, monkeypatch):

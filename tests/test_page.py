@@ -55,13 +55,12 @@ def write_run(folder, *, truth, guesses, labels=("Hop", "Lunge", "Squat"), test=
         {"epoch": e, "train_loss": 2 / e, "val_loss": 2.2 / e, "train_accuracy": 1 - 0.5 / e, "val_accuracy": 0.5}
         for e in (1, 2, 3)
     ]
-    bins = [{"low": 0.9, "high": 1.0, "n": len(truth), "confidence": 0.91, "accuracy": 0.5}]
     metrics = {
         "variant": variant, "backbone": "resnet50", "split": split, "seed": seed, "n_train": 9, "n_val": 3,
         "n_test": len(truth), "epochs": 3, "best_epoch": 3, "parameters": 1234, "seconds": 65.0,
         "accuracy": float((truth == guesses).mean()), "top5_accuracy": 1.0, "confusion": confusion.tolist(),
         "history": rows, "labels": list(labels),
-        "calibration": {"temperature": 1.5, "ece": 0.41, "ece_uncalibrated": 0.48, "bins": bins},
+        "calibration": {"temperature": 1.5, "ece": 0.41, "ece_uncalibrated": 0.48},
         "unknown": {
             "false_alarm_rate": 0.05, "threshold": 0.33, "false_alarms": 0.075, "n": 8, "auroc": 0.8, "detected": 0.625,
         },
@@ -295,21 +294,6 @@ def test_a_pair_is_named_as_in_the_tables(page, tmp_path):
         assert float(seen.words.split(said)[1].split()[0]) == pytest.approx(gain, abs=0.11)  # both are rounded
 
 
-def test_runs_without_logits_are_named_and_in_no_figure(page, tmp_path):
-    for seed, guess in ((0, 0), (1, 1)):
-        write_run(tmp_path / str(seed), truth=[0], guesses=[guess], test=["a"], seed=seed)
-    (tmp_path / "1" / "logits.safetensors").unlink()
-    found, seen = page(tmp_path)
-    assert seen.row("resnet50-lstm-attention resnet50")[1] == "100.0 %"
-    assert f"Runs without logits are left out: {tmp_path / '1'}" in found.missing
-
-
-def test_a_damaged_unknown_is_not_shown(page, made):
-    metrics = json.loads((made / "metrics.json").read_text())
-    (made / "metrics.json").write_text(json.dumps(metrics | {"unknown": {}}))
-    assert "is given as “unknown”" not in page(made)[1].words
-
-
 def test_commands_for_one_variant_twice_go_to_two_folders(page, tmp_path):
     for name, rate in (("a", 0.1), ("b", 0.2)):
         write_run(tmp_path / name, truth=[0], guesses=[0], training={"learning_rate": rate, "device": "cpu"})
@@ -324,11 +308,7 @@ def test_a_bins_interval_minds_that_clips_are_of_one_recording(page, tmp_path):
         split = {"rule": "group", "notes": [], "train": ["a"], "val": ["b"], "test": test, "test_groups": groups}
         folder = tmp_path / "-".join(dict.fromkeys(groups))
         write_run(folder, truth=[0] * 6, guesses=[0, 0, 0, 1, 1, 1], test=test, split_document=split)
-        metrics = json.loads((folder / "metrics.json").read_text())
-        bins = [{"low": 11 / 15, "high": 12 / 15, "n": 6, "confidence": 0.787, "accuracy": 0.5}]  # e^2 / (e^2 + 2)
-        metrics["calibration"]["bins"] = bins
-        (folder / "metrics.json").write_text(json.dumps(metrics))
-        return page(folder)[1].row("73 % to 80 %", "6", "78.7 %", "50.0 %")
+        return page(folder)[1].row("73 % to 80 %", "6", "78.7 %", "50.0 %")  # e^2 / (e^2 + 2)
 
     alone = binomtest(3, 6).proportion_ci(method="wilson")
     assert rows(list("abcdef"))[4] == f"{alone.low:.1%} to {alone.high:.1%}".replace("%", " %")
@@ -646,19 +626,6 @@ def test_the_command_is_what_differs_from_the_recipe(page, tmp_path):
 # --- what may be missing ---
 
 
-def test_an_older_run_folder_is_reported_without_what_it_lacks(page, made):
-    (made / "logits.safetensors").unlink()
-    metrics = json.loads((made / "metrics.json").read_text())
-    del metrics["calibration"], metrics["unknown"]
-    (made / "metrics.json").write_text(json.dumps(metrics))
-    found, seen = page(made)
-    assert len(found.missing) == 3  # no cache, no answers, no calibration
-    assert "No attention and no wrong clips" in seen.words
-    assert "No calibration of" in seen.words
-    assert "Expected calibration error" not in seen.words
-    assert "75.0 %" in seen.words
-
-
 def test_frames_come_from_the_cache_and_their_absence_is_told(page, trained, cache_folder, tmp_path):
     found, seen = page(trained, cache=cache_folder)
     assert not any("frames" in line for line in found.missing)
@@ -709,6 +676,23 @@ def test_answers_that_do_not_fit_the_run_are_damage(tmp_path, made, key):
     stored[f"test_{key}"] = np.ascontiguousarray(stored[f"test_{key}"][1:])
     safetensors.numpy.save_file(stored, path)
     with pytest.raises(StoreCorrupt, match=r"logits\.safetensors"):
+        report([made], out=tmp_path / "r.html")
+
+
+@pytest.mark.parametrize("lacking", ["logits.safetensors", "calibration", "unknown", "threshold", "auroc", "n"])
+def test_a_run_that_lacks_what_every_run_has_is_damage(tmp_path, made, lacking):
+    metrics = json.loads((made / "metrics.json").read_text())
+    if lacking.endswith(".safetensors"):
+        (made / lacking).unlink()
+    elif lacking in metrics:
+        metrics[lacking] = {}
+    else:
+        del metrics["unknown"][lacking]
+    (made / "metrics.json").write_text(json.dumps(metrics))
+    if lacking == "auroc":  # of a run without --unknown
+        assert report([made], out=tmp_path / "r.html").runs == 1
+        return
+    with pytest.raises(StoreCorrupt, match=r"is damaged \("):
         report([made], out=tmp_path / "r.html")
 
 

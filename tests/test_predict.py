@@ -213,6 +213,25 @@ def test_bad_videos_have_a_reason_and_cost_themselves_only(run, tmp_path, video_
     }
 
 
+def test_a_folder_that_cannot_be_read_is_told_and_costs_no_other_answer(run, tmp_path, video_folder, monkeypatch):
+    shutil.copytree(video_folder / "Hop", tmp_path / "videos" / "open")
+    (tmp_path / "videos" / "closed").mkdir()
+    walk = os.walk
+
+    def closed(top, onerror=None, **more):  # root can read every folder
+        for where, folders, files in walk(top, onerror=onerror, **more):
+            if where.endswith("closed"):
+                onerror(PermissionError(13, "Permission denied", where))
+            else:
+                yield where, folders, files
+
+    monkeypatch.setattr(os, "walk", closed)
+    found = predict([tmp_path / "videos"], run=run, device="cpu")
+    assert found[0].path == str(tmp_path / "videos" / "closed")
+    assert found[0].reason == "folder cannot be read: Permission denied"
+    assert [bool(p.top) for p in found[1:]] == [True] * len(list((video_folder / "Hop").iterdir()))
+
+
 def test_the_picture_says_unknown_where_the_answer_does(run, tmp_path, video_folder, monkeypatch):
     titles = []
     monkeypatch.setattr(

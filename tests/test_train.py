@@ -623,7 +623,7 @@ def test_classes_left_out_are_unknown(tmp_path):
     assert run.unknown["auroc"] > 0.95
     assert run.unknown["detected"] > 0.8
     assert run.unknown["false_alarms"] <= 0.2
-    strict = train_head(out=tmp_path / "strict", features=path, variant="mean", unknown=["Squat"], **FAST)
+    strict = train_head(out=tmp_path / "strict", features=path, variant="mean", unknown=["Squat "], **FAST)
     assert (strict.runs[0].unknown["detected"], strict.runs[0].unknown["false_alarms"]) == (0, 0)
     assert any(f"{run.n_val} validation clips cannot tell a threshold" in note for note in strict.notes)
     with pytest.raises(UsageError, match=r"unknown class 'Sqat'.*Squat"):

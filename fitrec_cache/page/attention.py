@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.calibrate import Calibration
 from fitrec_cache.page.pictures import Frames, Picture
 from fitrec_cache.page.records import Answers, Record
 from fitrec_cache.run_pictures import stand_out
@@ -54,12 +53,10 @@ class Attention:
     even: bool
 
 
-def attention(record: Record, frames: Frames | None) -> Attention | None:
-    """Return the attention of a run on its surest right and wrong clips; None if its folder has no logits."""
-    if record.answers is None:
-        return None
+def attention(record: Record, frames: Frames | None) -> Attention:
+    """Return the attention of a run on its surest right and wrong clips."""
     answers, right = record.answers, record.answers.guesses == record.answers.targets
-    sure = _confidence(record, answers)
+    sure = record.probabilities.max(axis=1)  # (n,)
     weights = answers.attention.astype(np.float64)  # (n, T)
     effective = np.exp(-(weights * np.log(np.maximum(weights, 1e-12))).sum(axis=1))  # (n,)
     even = bool((np.ptp(weights, axis=1) < 1e-6).all() or (effective < 1 + 1e-6).all())
@@ -72,12 +69,6 @@ def attention(record: Record, frames: Frames | None) -> Attention | None:
         strips=tuple(_strip(record, answers, i, weights[i], float(sure[i]), frames) for i in chosen),
         even=even,
     )
-
-
-def _confidence(record: Record, answers: Answers) -> NDArray[np.float64]:
-    """Return the calibrated probability of each answer, ``(n,)``: what the page prints."""
-    scaling = Calibration(temperature=record.temperature or 1.0)
-    return np.asarray(scaling.probabilities(answers.logits).max(axis=1), dtype=np.float64)
 
 
 def _surest(answers: Answers, sure: NDArray[np.float64], among: NDArray[np.bool_]) -> list[int]:

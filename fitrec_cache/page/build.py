@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from fitrec_cache import __version__, paper
 from fitrec_cache.cache import Cache
 from fitrec_cache.compare import PairFigures, compare
 from fitrec_cache.errors import UsageError
-from fitrec_cache.files import write_atomic
+from fitrec_cache.files import Plain, write_atomic
 from fitrec_cache.history import Extraction, history
 from fitrec_cache.page import words
 from fitrec_cache.page.leaks import Auditor, Leaks
@@ -28,7 +28,7 @@ MOST_MODELS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class PageReport:
+class PageReport(Plain):
     """What :func:`report` wrote.
 
     Attributes:
@@ -44,10 +44,6 @@ class PageReport:
     models: int
     runs: int
     missing: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain JSON values."""
-        return asdict(self) | {"missing": list(self.missing)}
 
 
 def report(runs: Sequence[Path], *, out: Path, cache: Path | None = None) -> PageReport:
@@ -71,14 +67,9 @@ def report(runs: Sequence[Path], *, out: Path, cache: Path | None = None) -> Pag
     _check_out(out)
     opened = None if cache is None else Cache(cache)
     records = read_records(runs)
-    answered = [r for r in records if r.answers is not None]
-    models = gather(answered or records)
-    seen = _see(models, opened)
-    if answered and (silent := [str(r.folder) for r in records if r.answers is None]):
-        seen.missing.append(f"Runs without logits are left out: {', '.join(silent)}")
-    if folders := [r.folder for r in answered]:
-        compared = compare(folders)
-        seen = replace(seen, pairs=compared.pairs, notes=compared.notes)
+    models = gather(records)
+    compared = compare([record.folder for record in records])
+    seen = replace(_see(models, opened), pairs=compared.pairs, notes=compared.notes)
     data = render(context(models, seen)).encode()
     write_atomic(out, data)
     return PageReport(
@@ -139,25 +130,19 @@ def _see(models: Sequence[Model], cache: Cache | None) -> _Seen:
                 seen.missing.append(f"No audit of split {words.rule(rule)} by likeness: {leaks}")
         if in_full:
             seen.views.append(view(model, pictures))
-            seen.missing.extend(_lacks(seen.views[-1], pictures))
+            seen.missing.extend(_lost_frames(model, pictures))
     if len(models) > MOST_MODELS:
         seen.missing.append(f"{len(models) - MOST_MODELS} further models are in the tables only")
     return seen
 
 
-def _lacks(shown: ModelView, frames: Frames | None) -> list[str]:
-    """Return what a model's run folders or its cache do not hold."""
-    title, lines = shown.model.title, []
-    if frames is not None and frames.lost:
-        lines.append(
-            f"No frames of {words.plural(len(frames.lost), 'clip')} of {title}: the cache does not hold them or they "
-            f"are damaged, such as {min(frames.lost)}"
-        )
-    if shown.attention is None:
-        lines.append(f"No attention and no wrong clips of {title}: its run folders have no logits")
-    if shown.calibration is None:
-        lines.append(f"No calibration of {title}: its run folders have none")
-    return lines
+def _lost_frames(model: Model, frames: Frames | None) -> list[str]:
+    if frames is None or not frames.lost:
+        return []
+    return [
+        f"No frames of {words.plural(len(frames.lost), 'clip')} of {model.title}: the cache does not hold them or they "
+        f"are damaged, such as {min(frames.lost)}"
+    ]
 
 
 def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:

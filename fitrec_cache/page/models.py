@@ -10,11 +10,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.calibrate import Calibration
 from fitrec_cache.files import canonical_json
-from fitrec_cache.metrics import interval_by_unit, wilson
+from fitrec_cache.metrics import interval_by_unit
 from fitrec_cache.one_model import differences, incomplete
-from fitrec_cache.page.records import Answers, Record
+from fitrec_cache.page.records import Record
 from fitrec_cache.paired import count_right
 from fitrec_cache.splits import says_leak
 
@@ -120,14 +119,11 @@ class Model:
     @cached_property
     def together(self) -> float | None:
         """Accuracy of the mean of all seeds' probabilities; None for one seed, folds, or other test clips."""
-        found = [(record.answers, record.temperature) for record in self.records]
-        if len(found) < 2 or self.folds != [""] or any(record.test != self.first.test for record in self.records):
+        alike = self.folds == [""] and all(record.test == self.first.test for record in self.records)
+        if len(self.records) < 2 or not alike:
             return None
-        known = [(a, Calibration(temperature=t)) for a, t in found if a is not None and t is not None]
-        if len(known) < len(found):
-            return None
-        mean = np.mean([calibration.probabilities(answers.logits) for answers, calibration in known], axis=0)
-        return float((mean.argmax(axis=1) == known[0][0].targets).mean())
+        mean = np.mean([record.probabilities for record in self.records], axis=0)  # (n, K)
+        return float((mean.argmax(axis=1) == self.first.answers.targets).mean())
 
     @cached_property
     def n_units(self) -> int:
@@ -138,28 +134,19 @@ class Model:
     def interval(self) -> tuple[float, float]:
         """95 % interval of the mean accuracy; seeds add no clips.
 
-        Wilson's for the number of distinct clips. Where some are of one recording, a bootstrap that draws recordings;
-        of runs without logits Wilson's for the number of recordings.
+        Wilson's for the number of distinct clips; where some are of one recording, a bootstrap that draws recordings.
         """
-        return self.interval_of(self.mean("accuracy"), self.n_units)
+        return self.interval_of([np.zeros(len(record.test), dtype=np.int64) for record in self.records], 0)
 
-    def interval_of(
-        self, share: float, n: float, kinds: Sequence[NDArray[np.int64]] = (), kind: int = 0
-    ) -> tuple[float, float]:
-        """Return the 95 % interval of how often the answers, or those of one kind, are right.
+    def interval_of(self, kinds: Sequence[NDArray[np.int64]], kind: int) -> tuple[float, float]:
+        """Return the 95 % interval of how often the answers of one kind are right.
 
         Args:
-            share: How often they are, over all runs.
-            n: How many recordings, or clips, that were, for Wilson's interval where answers are not known; above 0.
-            kinds: A number for each test clip of each run, such as its class; empty for all clips alike.
-            kind: Which of them is meant.
+            kinds: A number for each test clip of each run, such as its class.
+            kind: Which of them is meant; some clip is of it.
         """
-        kinds = kinds or [np.full(len(record.test), kind) for record in self.records]
-        known = [(record, record.answers, k) for record, k in zip(self.records, kinds, strict=True) if record.answers]
-        tests = [_tested(record, answers, np.flatnonzero(k == kind)) for record, answers, k in known]
+        tests = [_tested(r, np.flatnonzero(k == kind)) for r, k in zip(self.records, kinds, strict=True)]
         right, tested, units = count_right(tests)
-        if len(tests) < len(self.records) or not units:
-            return wilson(share, n)
         return interval_by_unit(right, tested, list(units.values()))
 
     @property
@@ -180,14 +167,13 @@ class Model:
     def classes(self) -> list[ClassRow]:
         """Return how each class fared, best first; classes without a test clip are left out."""
         labels, rows = self.first.labels, []
-        nothing = np.empty(0, dtype=np.int64)
-        truth = [nothing if record.answers is None else record.answers.targets for record in self.records]
+        truth = [record.answers.targets for record in self.records]
         for k, label in enumerate(labels):
             counts = self.confusion[k]
             if not counts.sum():
                 continue
             recall, n = float(counts[k] / counts.sum()), self._distinct(k)
-            low, high = self.interval_of(recall, n, truth, k)
+            low, high = self.interval_of(truth, k)
             wrong = counts.copy()
             wrong[k] = 0
             taken = labels[int(wrong.argmax())] if wrong.any() else ""
@@ -195,13 +181,8 @@ class Model:
         return sorted(rows, key=lambda row: (-row.recall, row.label))
 
     def _distinct(self, k: int) -> int:
-        """Return the number of test clips of a class, each once; without the answers, as far as the runs overlap."""
-        clips: set[str] = set()
-        for record in self.records:
-            if record.answers is None:
-                return max(1, round(float(self.confusion[k].sum()) / self.times_tested))
-            clips |= {record.test[i] for i in np.flatnonzero(record.answers.targets == k)}
-        return len(clips)
+        """Return the number of test clips of a class, each once."""
+        return len({r.test[i] for r in self.records for i in np.flatnonzero(r.answers.targets == k).tolist()})
 
     def worst_pairs(self, most: int) -> list[tuple[int, int, int]]:
         """Return up to ``most`` confusions as (true class, predicted class, times), most frequent first."""
@@ -234,10 +215,9 @@ def _rates(records: Sequence[Record]) -> Rates:
     )
 
 
-def _tested(
-    record: Record, answers: Answers, rows: NDArray[np.int64]
-) -> tuple[list[str], list[str], NDArray[np.bool_]]:
+def _tested(record: Record, rows: NDArray[np.int64]) -> tuple[list[str], list[str], NDArray[np.bool_]]:
     """Return some of the test clips of a run: ids, units, and whether each was recognised."""
+    answers = record.answers
     right = answers.guesses[rows] == answers.targets[rows]
     return [record.test[i] for i in rows], [record.units[i] for i in rows], right
 

@@ -13,11 +13,15 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.one_model import model_settings
 from fitrec_cache.paired import units_of
 from fitrec_cache.run_files import find_runs, read_run_json, read_run_settings
 from fitrec_cache.splits import short_rule
+
+#: What reading a damaged run folder raises.
+_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, StopIteration, OSError, safetensors.SafetensorError)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,7 +55,7 @@ class Record:
         labels: The K class names.
         confusion: Clip counts ``(K, K)``, int64; row = true class.
         test: Ids of the n test clips.
-        answers: What it said of each; None in folders of an older version.
+        answers: What it said of each.
     """
 
     folder: Path
@@ -60,7 +64,7 @@ class Record:
     labels: tuple[str, ...]
     confusion: NDArray[np.int64]
     test: tuple[str, ...]
-    answers: Answers | None
+    answers: Answers
 
     @property
     def variant(self) -> str:
@@ -99,10 +103,14 @@ class Record:
         return next(row for row in self.metrics["history"] if row["epoch"] == number)
 
     @property
-    def temperature(self) -> float | None:
-        """What its logits are divided by; None in folders of an older version."""
-        found = self.metrics.get("calibration")
-        return float(found["temperature"]) if found else None
+    def temperature(self) -> float:
+        """What its logits are divided by."""
+        return float(self.metrics["calibration"]["temperature"])
+
+    @cached_property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Calibrated probabilities of the test clips, ``(n, K)``."""
+        return Calibration(temperature=self.temperature).probabilities(self.answers.logits)
 
     @cached_property
     def units(self) -> list[str]:
@@ -150,7 +158,7 @@ def _record(folder: Path) -> Record:
             answers=_answers(folder / "logits.safetensors", len(test), len(labels)),
         )
         _check(record)
-    except (KeyError, TypeError, ValueError, AttributeError, StopIteration, safetensors.SafetensorError) as error:
+    except _DAMAGE as error:
         raise StoreCorrupt(f"{folder} is damaged ({error!r}): train the head again") from error
     return record
 
@@ -166,7 +174,10 @@ def _check(record: Record) -> None:
     _ = (record.variant, record.backbone, record.split, record.seed, record.best["val_loss"], record.notes)
     _ = record.settings
     _ = (dict(record.run["training"]), dict(record.run["head"]), dict(record.run["versions"]))
-    if record.temperature is not None and not 0 < record.temperature < np.inf:
+    tested = ("n", "detected", "auroc") if "auroc" in m["unknown"] else ()
+    for name in ("threshold", "false_alarm_rate", "false_alarms", *tested):
+        float(m["unknown"][name])
+    if not 0 < record.temperature < np.inf:
         raise ValueError(f"temperature {record.temperature}")
     if not record.test or int(m["n_test"]) != len(record.test):
         raise ValueError(f"{m['n_test']} test clips in metrics.json, {len(record.test)} in run.json")
@@ -179,9 +190,7 @@ def _confusion(rows: Any, k: int, n: int) -> NDArray[np.int64]:
     return confusion
 
 
-def _answers(path: Path, n: int, k: int) -> Answers | None:
-    if not path.is_file():
-        return None
+def _answers(path: Path, n: int, k: int) -> Answers:
     stored = safetensors.numpy.load_file(path)
     logits, targets, attention = (stored[f"test_{name}"] for name in ("logits", "targets", "attention"))
     if logits.shape != (n, k) or targets.shape != (n,) or attention.ndim != 2 or len(attention) != n:

@@ -114,8 +114,6 @@ def results_say(models: Sequence[Model], pairs: Sequence[PairFigures]) -> str:
         for pair in pairs:
             if all(any(side <= mine for side in pair.folders) for mine in (lead, other)):
                 return pair.text.partition(" (")[0]
-    if any(r.answers is None for m in rivals for r in m.records) and others:
-        return "Which model is better cannot be said: a run folder has no logits"
     if others:
         return "These models were not tested on the same clips, so which is better cannot be said"
     clips, (low, high) = plural(models[0].n_distinct, "test clip"), models[0].interval
