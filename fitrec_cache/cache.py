@@ -97,11 +97,11 @@ class Cache:
         return [clips for clips in same.values() if len(clips) > 1]
 
     def others(self, clips: Collection[str]) -> list[HeldClip]:
-        """Return the usable clips that have none of these names, which are all held."""
+        """Return the clips that have none of these names, which are all held, but those that were taken out."""
         names = set(clips)
         if len(self._clips) == len(names):
             return []
-        return [clip for clip in self._entries() if not clip.problem and clip.clip_id not in names]
+        return [clip for clip in self._entries() if clip.problem != TAKEN_OUT and clip.clip_id not in names]
 
     def contents(self, clips: Collection[str]) -> set[str]:
         """Return the hashes of the contents that clips of these names have."""

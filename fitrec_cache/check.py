@@ -73,6 +73,7 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
     problems: list[dict[str, str]] = _mend_marker(cache) if repair else []
     open_root(cache, create=False)
     damaged: list[Path] = []
+    notes: list[str] = []
     parts = rows = 0
     repaired = len(problems)
     for folder, kind in _folders(cache):
@@ -85,6 +86,9 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
             elif (folder / "identity.json").exists():
                 damaged.append(folder / "identity.json")
         for path in sorted(p for p in folder.iterdir() if p.name not in ("identity.json", "origin.json")):
+            if path.is_dir():
+                notes.append(f"{path} is a folder, which no part of a cache is: left alone")
+                continue
             parts += path.name.startswith("part-")
             reason, n = _verify(path, kind, identity)
             rows += n
@@ -99,7 +103,7 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
     opened = Cache(cache) if sound else None
     if opened is not None:
         problems += _missing(opened)
-    notes = [] if opened is None else [*_nameless(opened)]
+    notes += [] if opened is None else _nameless(opened)
     done, distance = 0, None
     if recompute and opened is not None:
         done, distance = _recompute(opened, recompute, seed, notes)

@@ -67,6 +67,9 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except PermissionError as error:  # of a folder on the way to what was named
+        print(f"Error: {error.filename} cannot be reached: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
     sys.exit(0)
 
 

@@ -41,6 +41,9 @@ FITNESS35 = (
 """A fitness subset of UCF101 with 35 classes, this project's own choice: the paper does not list its classes."""
 # fmt: on
 
+#: Folders of data sets that come divided.
+_SIDES = {"train", "training", "val", "valid", "validation", "test", "testing"}
+
 _GROUPED = re.compile(r"^(?:v_)?(?P<class>.+)_g(?P<g>\d+)(?:_.*)?$")
 _INDEXED = re.compile(r"^(.*\.\w+)\s+\d+$")
 _LONGEST_ID = 1000
@@ -84,12 +87,14 @@ class ClipList:
         notes: Remarks in plain words, such as what was skipped and whether groups are known.
         passed_over: Names of clips that are there and were not asked for.
         unread: Folders that could not be looked into, and links that lead nowhere: clips may be missing.
+        has_columns: Whether a manifest named them, so that their groups and further columns are meant as they are.
     """
 
     clips: tuple[Clip, ...]
     notes: tuple[str, ...]
     passed_over: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    has_columns: bool = False
 
 
 def find_clips(
@@ -130,7 +135,13 @@ def find_clips(
         asked = {clip.clip_id for clip in ordered}
         passed_over = tuple(clip.clip_id for clip in everything if clip.clip_id not in asked)
     notes += _remarks(ordered)
-    return ClipList(clips=ordered, notes=tuple(notes), passed_over=passed_over, unread=tuple(unread))
+    return ClipList(
+        clips=ordered,
+        notes=tuple(notes),
+        passed_over=passed_over,
+        unread=tuple(unread),
+        has_columns=Path(videos).suffix.lower() == ".csv" and not stat.S_ISDIR(_mode(Path(videos))),
+    )
 
 
 def columns(clips: Sequence[Any]) -> dict[str, Any]:
@@ -254,7 +265,7 @@ def _walk(folder: Path, unread: list[str]) -> tuple[list[Clip], list[str]]:
     dead = [str(folder / name) for name in others if not PurePosixPath(name).suffix and not _mode(folder / name)]
     unread += [*(str(error.filename) for error in unreadable), *dead]
     inside, loose = [name for name in videos if "/" in name], [name for name in videos if "/" not in name]
-    notes = [f"cannot read folder {error.filename}: {error.strerror}" for error in unreadable]
+    notes = [f"cannot read folder {plain_text(error.filename)}: {error.strerror}" for error in unreadable]
     notes += [f"{plain_text(link)} is a link that leads nowhere" for link in dead]
     if not inside:
         raise ManifestError("; ".join([*notes, _nothing_found(folder, loose)]))
@@ -262,7 +273,12 @@ def _walk(folder: Path, unread: list[str]) -> tuple[list[Clip], list[str]]:
         shown = some(list(map(plain_text, others)))
         notes.append(f"skipped {_files_that(len(others))} not {' '.join(VIDEO_SUFFIXES)}: {shown}")
     if loose:
-        notes.append(f"skipped {_files_that(len(loose))} in no class folder: {some(loose)}")
+        notes.append(f"skipped {_files_that(len(loose))} in no class folder: {some(list(map(plain_text, loose)))}")
+    if {name.split("/")[0].casefold() for name in inside} <= _SIDES and any(name.count("/") > 1 for name in inside):
+        notes.append(
+            "the class folders are called as sides of a split: if the classes are the folders inside, give one side, "
+            "or a manifest with path, label and split"
+        )
     if without := sorted(_top_folders(folder) - {name.split("/")[0] for name in inside}):
         which = "1 class folder holds" if len(without) == 1 else f"{len(without)} class folders hold"
         notes.append(f"{which} no video: {some(list(map(plain_text, without)))}")
@@ -282,7 +298,7 @@ def _walk(folder: Path, unread: list[str]) -> tuple[list[Clip], list[str]]:
 
 
 def _top_folders(folder: Path) -> set[str]:
-    return {each.name for each in folder.iterdir() if each.is_dir() and each.name[0] != "."}
+    return {each.name for each in folder.iterdir() if stat.S_ISDIR(_mode(each)) and each.name[0] != "."}
 
 
 def plain_text(name: str) -> str:
@@ -306,10 +322,12 @@ def files_below(folder: Path, unreadable: list[OSError]) -> Iterator[str]:
 
     Why a folder could not be looked into is added to ``unreadable``.
     """
+    trails: dict[Path, set[Path]] = {}  # by folder: through which others it was reached
     for where, folders, files in os.walk(folder, onerror=unreadable.append, followlinks=True):
         here = Path(where).resolve()
-        above = {here, *here.parents}
+        above = {here, *here.parents} | trails.pop(Path(where), set())
         folders[:] = [d for d in folders if d[0] != "." and Path(where, d).resolve() not in above]
+        trails |= {Path(where, d): above for d in folders}
         below = PurePosixPath(Path(where).relative_to(folder).as_posix())
         prefix = "" if below == PurePosixPath() else f"{below}/"
         yield from (prefix + file for file in files if file[0] != ".")
@@ -317,8 +335,9 @@ def files_below(folder: Path, unreadable: list[OSError]) -> Iterator[str]:
 
 def _nothing_found(folder: Path, loose: Sequence[str]) -> str:
     if loose:
+        shown = some(list(map(plain_text, loose)))
         return (
-            f"{folder} has no class folders, only files such as {some(loose)}. Expected CLASS/FILE: put each video "
+            f"{folder} has no class folders, only files such as {shown}. Expected CLASS/FILE: put each video "
             f"into a folder named after its exercise, or give a .csv manifest with path and label"
         )
     return f"no videos in {folder}. Expected class folders with files of type {' '.join(VIDEO_SUFFIXES)}"

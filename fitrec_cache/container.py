@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -39,8 +40,9 @@ class Video:
         path: The file.
         stream: Its first stream of moving pictures.
         description: Container, codec and geometry, for the ledger.
-        n_packets: Packets with content.
-        claimed: Frames that the header claims; 0 if it does not say.
+        n_packets: Packets with content that are to be shown.
+        n_hidden: Further ones that only others need: an edit list hides what was in front of a cut.
+        claimed: Frames that the header claims, without hidden ones; 0 if it does not say.
         lasts: Seconds that the container claims to last; 0 if it does not say.
         time_base: Seconds in a unit of its packets' times.
         rate: Nominal frames a second.
@@ -56,7 +58,7 @@ class Video:
         _check_file(path)
         self.path = path
         try:
-            self._container = av.open(str(path), metadata_errors="replace")
+            self._container = _open(path)
         except av.InvalidDataError as error:
             raise VideoError(
                 f"cannot be decoded: no video by its content, or one that was not written to its end ({error.strerror})"
@@ -69,7 +71,7 @@ class Video:
             self.time_base = self.stream.time_base or Fraction(1, 1000)
             self.rate = float(nominal_rate(self.stream))
             self.high_range = _HIGH_RANGE.get(int(self.stream.codec_context.color_trc), "")
-            self.n_packets, self.cut_short = 0, ""
+            self.n_packets, self.n_hidden, self.cut_short = 0, 0, ""
             self._kept: list[av.Packet[VideoStream]] | None = [] if path.stat().st_size <= KEPT_BYTES else None
             self._count()
         except BaseException:
@@ -85,23 +87,32 @@ class Video:
 
     def _count(self) -> None:
         for packet in self._demux(self._container, self.stream):
-            self.n_packets += packet.size > 0
+            self.n_packets += packet.size > 0 and not packet.is_discard
+            self.n_hidden += packet.size > 0 and packet.is_discard
             if self._kept is not None:
                 self._kept.append(packet)
+        self.claimed = max(self.claimed - self.n_hidden, 0)
 
     def packets(self) -> Iterator[av.Packet[VideoStream]]:
         """Yield all packets in decoding order, the empty one that ends a whole stream included."""
         if self._kept is not None:
             yield from self._kept
             return
-        with av.open(str(self.path), metadata_errors="replace") as again:
+        with _open(self.path) as again:
             yield from self._demux(again, video_stream(again))
 
     def _demux(self, container: av.container.InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
         try:
             yield from container.demux(stream)
         except av.FFmpegError as error:
+            if isinstance(error, OSError | MemoryError):  # not the file's fault: the next try may do
+                raise VideoError(f"cannot be read to its end: {error.strerror}") from error
             self.cut_short = error.strerror or str(error)
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    # absolute: in front of a colon libav takes the name of a file for a protocol
+    return av.open(os.path.abspath(path), metadata_errors="replace")  # noqa: PTH100 - links stay as they are
 
 
 def _check_file(path: Path) -> None:

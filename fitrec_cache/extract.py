@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from fitrec_cache.cache import (
 from fitrec_cache.clips import Clip, find_clips, some
 from fitrec_cache.decoding import StoredClip, check_time_limit
 from fitrec_cache.devices import cores
-from fitrec_cache.errors import UsageError, VideoError, WeightsError
+from fitrec_cache.errors import StoreError, UsageError, VideoError, WeightsError
 from fitrec_cache.history import Extraction, note, now
 from fitrec_cache.jpeg import CODEC
 from fitrec_cache.memory import keep_freed_memory
@@ -218,12 +219,13 @@ def extract(
         notes += _new_settings(opened, frames)
     notes += [*_too_small(frames, models), *_slow(models)]
     run = _Run(opened, frames, models, notes, stages={"start": time.perf_counter() - started})
+    run.columns_told = found is not None and found.has_columns
     workers = None if videos is None else min(workers or cores(), len(clips))
     with Ahead(models, frames, known, workers=workers, clip_seconds=clip_seconds) as ahead:
         run.work(clips, ahead, progress=progress)
     if found is not None:
         run.see_to_others(found.passed_over, prune=prune)
-    run.notes += _lost_classes(clips, run.failed, opened)
+    run.notes += [*run.changes(), *_lost_classes(clips, run.failed, opened)]
     report = run.report(len(clips), time.perf_counter() - started)
     if report.done:
         note(opened.folder, _extraction(report, models))
@@ -277,9 +279,10 @@ def _load_backbones(
 
 def _file_of(name: str, cache: Path) -> str | None:
     """Return the file of weights by which a cache has features of a backbone; None if there is none."""
-    stores = Cache(cache).feature_stores() if (cache / "cache.json").is_file() else []
-    origins = [str(s.origin().get("weights", "")) for s in stores if s.identity["backbone"] == name]
-    return next((file for file in origins if file not in ("", "hub", "embedded")), None)
+    with suppress(StoreError):  # there is no cache, or it is damaged
+        stores = [s for s in Cache(cache).feature_stores() if s.identity["backbone"] == name]
+        return next((file for s in stores if Path(file := str(s.origin().get("weights"))).is_file()), None)
+    return None
 
 
 def _new_settings(cache: Cache, frames: Store) -> list[str]:
@@ -380,11 +383,14 @@ class _Run:
     ) -> None:
         self.cache, self.frames, self.models, self.notes = cache, frames, models, notes
         self.asked: list[str] = []
-        self.begun = False
+        self.begun = self.columns_told = False
+        self.kept_columns: list[str] = []
+        self.relabelled: list[str] = []
         self.stores = [cache.feature_store(feature_identity(frames.identity, m)) for m in models]
         for store, model in zip(self.stores, models, strict=True):
             self.notes += _new_features(cache, store)
-            store.write_origin(store.origin() | {"weights": model.origin()["weights"]})  # they may have moved
+            with suppress(StoreError):  # of a cache that can only be read
+                store.write_origin(store.origin() | {"weights": model.origin()["weights"]})  # they may have moved
         self.begun_with: dict[str, Clip] = {}  # by content: clips on their way, and those that failed
         self.rows = self._new_rows()
         self.done = self.reused = 0
@@ -446,7 +452,7 @@ class _Run:
         others, there = self.cache.others(self.asked), set(passed_over)
         here = self.cache.contents(self.asked) if others else set()  # an earlier name of these is no clip of its own
         absent = [clip for clip in others if clip.clip_id not in there]
-        gone = [clip for clip in absent if clip.video_sha256 not in here]
+        gone = [clip for clip in absent if clip.video_sha256 not in here and not clip.problem]
         if prune:
             self.cache.finish_all(but=there)
             self.rows.clips += [replace(clip, problem=TAKEN_OUT) for clip in absent]
@@ -459,10 +465,19 @@ class _Run:
                 f"{len(gone)} clips of the cache are not among these videos and are trained on with them: "
                 f"{some(names)}. --prune takes them out"
             )
-        if kept := sorted(clip.clip_id for clip in others if clip.clip_id in there):
+        if kept := sorted(clip.clip_id for clip in others if clip.clip_id in there and not clip.problem):
             self.notes.append(
                 f"{len(kept)} clips of the cache were not asked for now and are trained on all the same: {some(kept)}"
             )
+
+    def changes(self) -> list[str]:
+        """Return what became of names and columns that clips had before."""
+        notes = []
+        if n := len(self.kept_columns):
+            notes.append(f"{n} clips keep the group and columns that a manifest gave them: {some(self.kept_columns)}")
+        if n := len(self.relabelled):
+            notes.append(f"{n} clips are of another class than before: {some(self.relabelled)}")
+        return notes
 
     def _more(self, bar: Any) -> bool:
         """Say whether clips are left; wait, and show it, while other processes have claimed all that are."""
@@ -567,6 +582,15 @@ class _Run:
         if self.cache.holds(entry):
             return
         before = self.cache.clip(clip.clip_id)
+        same = before is not None and before.video_sha256 == entry.video_sha256
+        if before is not None and same and not self.columns_told:
+            meant = replace(entry, group=before.group or clip.group, extra=before.extra)
+            self.kept_columns += [clip.clip_id] * (meant != entry)
+            entry = meant
+            if self.cache.holds(entry):
+                return
+        if before is not None and same and before.label != entry.label and not before.problem:
+            self.relabelled.append(f"{clip.clip_id} ({before.label} -> {entry.label})")
         if problem and before is not None and not before.problem:
             return  # what is stored of it stays usable
         if before is not None and before.video_sha256 != entry.video_sha256:

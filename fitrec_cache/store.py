@@ -335,8 +335,19 @@ def _damaged(path: Path, why: object) -> StoreCorrupt:
     )
 
 
+def _unreadable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"{path} cannot be read: {error.strerror}. Nothing says that it is damaged")
+
+
 def _read_keys(path: Path, kind: str, identity_sha256: str) -> Columns:
     """Return a part's keys without reading the rest; the rest is verified when it is read."""
+    try:
+        with path.open("rb"):
+            pass
+    except FileNotFoundError as error:
+        raise _damaged(path, "it is not there") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
     try:
         head, arrays = hdf5.decode(path, {"key": SCHEMAS[kind]["key"]})
         _check_head(head, path, kind, identity_sha256)
@@ -362,7 +373,7 @@ def read_part(path: Path, kind: str, identity_sha256: str | None = None) -> Arra
     except FileNotFoundError as error:
         raise _damaged(path, "it is not there") from error
     except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}. Nothing says that it is damaged") from error
+        raise _unreadable(path, error) from error
     match = _PART.fullmatch(path.name)
     if match is None or hashlib.sha256(data).hexdigest()[:32] != match[2]:
         raise _damaged(path, "its bytes are not those that were written (sha256 differs from the one in its name)")

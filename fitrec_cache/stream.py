@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import av
 from av.video.frame import VideoFrame
@@ -89,9 +89,9 @@ def find_source(text: str, *, format: str | None = None) -> Source:
         raise UsageError(f"{text}: cameras have names on this system: --format dshow 'video=NAME OF THE CAMERA'")
     if scheme := _SCHEME.match(text):
         return Source(text, live=scheme[1].lower() in _LIVE_SCHEMES)
-    if Path(text).is_dir():
+    if os.path.isdir(text):  # noqa: PTH112 - does not raise where a folder may not be entered
         raise UsageError(f"{text} is a folder: give one video, or `fitrec-cache predict {text}` for all in it")
-    if not Path(text).exists():
+    if not os.path.exists(text):  # noqa: PTH110
         raise UsageError(f"no such file: {text}. Expected a video, camera, camera:1, or an address such as rtsp://...")
     return Source(text)
 
@@ -128,10 +128,13 @@ class Stream:
         self._damage, self._late = Damage(), 0
         self._source, self._shown = source, without_password(source.name)
         self._size: tuple[int, int] | None = None
-        silence = SILENCE if _SCHEME.match(source.name) else None
+        remote = _SCHEME.match(source.name)
+        silence = SILENCE if remote else None
+        # absolute: in front of a colon libav takes the name of a file for a protocol
+        name = source.name if remote or source.format else os.path.abspath(source.name)  # noqa: PTH100
         try:
             self._container = av.open(
-                source.name,
+                name,
                 format=source.format,
                 options=dict(source.options),
                 timeout=silence,

@@ -56,8 +56,9 @@ class _Pass:
     interlaced: bool = False
 
     def note_orientation(self, frame: VideoFrame) -> None:
-        self.rotation = int(frame.rotation)
-        self.mirrored = bool(np.linalg.det(_display_matrix(frame)) < 0)
+        matrix = _display_matrix(frame)
+        self.rotation = 0 if np.array_equal(matrix, np.eye(2)) else int(frame.rotation)
+        self.mirrored = bool(np.linalg.det(matrix) < 0)
 
 
 @dataclass(frozen=True)
@@ -236,6 +237,8 @@ def _display_matrix(frame: VideoFrame) -> NDArray[np.int32]:
     if data is None:
         return np.eye(2, dtype=np.int32)
     matrix = np.frombuffer(bytes(data), dtype=np.int32).reshape(3, 3)[:2, :2].astype(np.int64)
+    if not matrix.any():  # of a writer that left it out
+        return np.eye(2, dtype=np.int32)
     signs = np.where(np.abs(matrix) > np.abs(matrix).max() / 1000, np.sign(matrix), 0)
     if not any(np.array_equal(np.abs(signs), turn) for turn in (np.eye(2), 1 - np.eye(2))):
         raise VideoError(f"rotation of {frame.rotation} degrees is not a multiple of 90")
@@ -252,7 +255,10 @@ def _as_shown(picture: NDArray[Any], matrix: NDArray[np.int32]) -> NDArray[Any]:
 def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64]) -> DecodedClip:
     decoded, claimed, damage = len(seen.times), video.claimed, seen.damage
     cut_short = video.cut_short or ("file ends before its header says" if is_cut(video.path) else "")
-    expected = max(video.n_packets, (claimed or round(video.lasts * video.rate)) if cut_short else 0)
+    packets = video.n_packets
+    if seen.interlaced and not claimed and decoded <= -(-packets // 2):
+        packets = -(-packets // 2)  # of camcorders: a packet may be one field of two
+    expected = max(packets, (claimed or round(video.lasts * video.rate)) if cut_short else 0)
     if decoded < MIN_DECODED_SHARE * expected:
         raise VideoError(
             f"only {decoded} of {expected} frames decode, at least {MIN_DECODED_SHARE:.0%} are needed"
@@ -267,6 +273,7 @@ def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64]) -> DecodedC
         "frames_claimed": claimed,
         "frames_decoded": decoded,
         "frames_verified": decoded if seen.verified is None else seen.verified,
+        "frames_hidden": video.n_hidden,
         "frames_corrupt": damage.corrupt,
         "packets_undecodable": damage.undecodable,
         "duration_seconds": round(float(times[-1] - times[0]), 6),

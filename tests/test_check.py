@@ -204,6 +204,13 @@ def test_setting_aside_twice_keeps_both(cache, redo):
     assert kept == {b"one", b"two"}
 
 
+def test_a_folder_inside_a_store_is_left_alone_and_told(cache):
+    (part(cache, "features").parent / "@eaDir").mkdir()
+    report = check(cache=cache, recompute=1)
+    assert (report.problems, report.recomputed) == ((), 1)
+    assert any("@eaDir is a folder, which no part of a cache is" in note for note in report.notes)
+
+
 def test_recompute_finds_features_that_are_not_those_of_the_weights(cache):
     report = check(cache=cache, recompute=5)
     assert (report.recomputed, report.largest_distance) == (5, 0.0)

@@ -84,6 +84,15 @@ def test_help_says_what_holds_where_an_option_is_left_out(call, name, shown):
     assert f"[default: ({shown})]" in " ".join(call(name, "--help")[1].replace("│", " ").split())
 
 
+def test_a_folder_on_the_way_that_may_not_be_entered_is_told(call, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", "/private/cache/cache.json")
+
+    monkeypatch.setattr("pathlib.Path.is_file", refuse)
+    code, _, said = call("info", "--cache", "/private/cache")
+    assert (code, said) == (1, "Error: /private/cache/cache.json cannot be reached: Permission denied\n")
+
+
 def test_every_command_is_compared_and_says_what_it_is_for(call):
     assert {c.callback.__name__ for c in cli.app.registered_commands} == COMMANDS.keys()
     for name in COMMANDS:

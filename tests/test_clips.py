@@ -119,6 +119,29 @@ def test_only_loose_files_is_an_error_that_names_them(tmp_path):
         find_clips(tmp_path)
 
 
+def test_folders_that_link_to_each_other_are_no_circle(tmp_path):
+    touch(tmp_path, "A/a.avi", "B/b.avi")
+    (tmp_path / "A" / "to_b").symlink_to(tmp_path / "B")
+    (tmp_path / "B" / "to_a").symlink_to(tmp_path / "A")
+    found = [clip.clip_id for clip in find_clips(tmp_path).clips]
+    assert found == ["A/a.avi", "A/to_b/b.avi", "B/b.avi", "B/to_a/a.avi"]
+
+
+def test_sides_of_a_split_as_class_folders_are_told(tmp_path):
+    touch(tmp_path, "train/Hop/a.avi", "val/Squat/b.avi")
+    assert said(find_clips(tmp_path), "the class folders are called as sides of a split")
+    touch(tmp_path, "Squat/c.avi")
+    assert not said(find_clips(tmp_path), "sides of a split")
+
+
+def test_names_that_are_no_text_are_shown_as_text(tmp_path):
+    touch(tmp_path, "Hop/a.avi")
+    (tmp_path / os.fsdecode(b"\xfcbung.avi")).touch()
+    note = next(note for note in find_clips(tmp_path).notes if "in no class folder" in note)
+    assert note.encode()
+    assert r"\xfcbung.avi" in note
+
+
 @pytest.mark.parametrize("made", [[], ["Squat/readme.md"]])
 def test_folder_without_videos_is_an_error(tmp_path, made):
     touch(tmp_path, *made)

@@ -24,7 +24,7 @@ from fitrec_cache import ahead, decoding
 from fitrec_cache import extract as module
 from fitrec_cache.backbone import Backbone, Network, load_backbone
 from fitrec_cache.cache import Cache
-from fitrec_cache.errors import UsageError, WeightsError
+from fitrec_cache.errors import StoreError, UsageError, WeightsError
 from fitrec_cache.extract import extract
 from fitrec_cache.features import distinct_clips, load_cached
 from fitrec_cache.info import info
@@ -292,6 +292,41 @@ def test_without_videos_names_classes_and_groups_stay_as_they_came_last(run, tmp
     assert labels_in(tmp_path / "cache") == before
 
 
+def test_a_folder_leaves_groups_and_columns_that_a_manifest_gave(run, tmp_path, videos):
+    run()
+    names = [str(path.relative_to(videos)) for path in sorted(videos.rglob("*.avi"))]
+    manifest = tmp_path / "groups.csv"
+    rows = "".join(f"{n},{n.split('/')[0]},room{i},mon\n" for i, n in enumerate(names))
+    manifest.write_text("path,label,group,day\n" + rows)
+    run(manifest, root=videos)
+    before = labels_in(tmp_path / "cache")
+    new = videos / "Hop" / "new.avi"
+    write_video(new, 7, width=80, height=64, codec="mpeg4", numbers=range(900, 907))
+    report = run()
+    assert counts(report) == (5, 1, 4, 0)
+    assert f"4 clips keep the group and columns that a manifest gave them: {', '.join(names[:3])}, .." in report.notes
+    assert labels_in(tmp_path / "cache") == before | {"Hop/new.avi": ("Hop", None)}
+    held = {clip.clip_id: clip.extra for clip in Cache(tmp_path / "cache").clips()}
+    assert held == {name: {"day": "mon"} for name in names} | {"Hop/new.avi": {}}
+    manifest.write_text("path,label,group\n" + "".join(f"{n},Jump,\n" for n in names))
+    report = run(manifest, root=videos)  # a manifest means what it says
+    assert any(
+        note.startswith(f"4 clips are of another class than before: {names[0]} (Hop -> ") for note in report.notes
+    )
+    after = labels_in(tmp_path / "cache")
+    assert [after[name] for name in names] == [("Jump", None)] * 4
+
+
+def test_a_failed_clip_that_was_removed_is_taken_out_too(run, tmp_path, videos):
+    bad = videos / "Hop" / "bad.avi"
+    bad.write_bytes(b"no video")
+    run()
+    bad.unlink()
+    assert not any("not among these videos" in note for note in run().notes)  # it was never trained on
+    run(prune=True)
+    assert info(cache=tmp_path / "cache").failed == 0
+
+
 def test_clips_that_were_not_asked_for_are_not_taken_for_removed(run, tmp_path, videos):
     run()
     asked = run(classes="Squat")
@@ -321,7 +356,7 @@ def test_many_copies_are_told_in_one_line(run, tmp_path, videos):
     )
 
 
-def test_a_cache_that_can_only_be_read_serves_where_all_is_done(run, monkeypatch):
+def test_a_cache_that_can_only_be_read_serves_where_all_is_done(run, tmp_path, videos, weights, monkeypatch):
     run()
 
     def refuse(*_, **__):
@@ -329,6 +364,10 @@ def test_a_cache_that_can_only_be_read_serves_where_all_is_done(run, monkeypatch
 
     monkeypatch.setattr(Path, "unlink", refuse)
     assert counts(run()) == (4, 0, 4, 0)
+    monkeypatch.setattr("fitrec_cache.store.write_atomic", lambda *_: (_ for _ in ()).throw(StoreError("read-only")))
+    moved = shutil.copy(weights("test_resnet").partition("=")[2], tmp_path / "moved.safetensors")
+    again = extract(videos, cache=tmp_path / "cache", backbone=[f"test_resnet={moved}"], **SMALL)
+    assert counts(again) == (4, 0, 4, 0)
 
 
 def test_what_could_not_be_looked_for_is_not_taken_out(run, tmp_path, videos):

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import pathlib
 import resource
 import subprocess
 import sys
@@ -398,6 +399,21 @@ def test_frames_of_another_number_than_their_settings_say_are_refused(tmp_path):
 def test_json_of_others_is_read_or_refused_with_a_value_error(text):
     with pytest.raises(ValueError):
         files.parse_json(text)
+
+
+def test_a_part_that_may_not_be_read_is_not_called_damaged(store, monkeypatch):
+    store.write_part(features("a"))
+    real = pathlib.Path.open
+
+    def refuse(self, *given, **more):
+        if self.name.startswith("part-"):
+            raise PermissionError(13, "Permission denied")
+        return real(self, *given, **more)
+
+    monkeypatch.setattr(pathlib.Path, "open", refuse)
+    with pytest.raises(StoreError, match=r"Permission denied\. Nothing says that it is damaged") as raised:
+        Store(store.folder, "features", IDENTITY)
+    assert not isinstance(raised.value, StoreCorrupt)
 
 
 # --- a disk that is full or read-only ---

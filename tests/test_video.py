@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
+from fields import write_fields
 from make_video import (
     _audio_stream,
     _encode,
@@ -23,6 +24,7 @@ from make_video import (
     write_with_cover_art,
 )
 
+from fitrec_cache import container
 from fitrec_cache.errors import VideoError
 from fitrec_cache.sampling import frame_indices
 from fitrec_cache.video import Converter, read_frames
@@ -118,6 +120,16 @@ def test_interlaced_video_is_read_whole_and_said_to_be(tmp_path):
     assert numbers(clip) == eq1(30)
     assert clip.ledger["interlaced"]
     assert not read(write_video(tmp_path / "p.mp4", 30)).ledger["interlaced"]
+
+
+def test_fields_that_are_packets_of_their_own_are_not_taken_for_frames(tmp_path):
+    clip = read(write_fields(tmp_path / "v.h264", 30))
+    assert clip.ledger["frames_decoded"] == 30
+    assert clip.ledger["interlaced"]
+    greys = (40 + np.array(eq1(30)) - 16) * 255 / 219  # studio range
+    assert clip.frames.mean(axis=(1, 2, 3)) == pytest.approx(greys, abs=1.5)
+    for lost in ((29, 1), (10, 0)):  # then fewer than half of the packets become frames
+        assert read(write_fields(tmp_path / "v.h264", 30, lost=[lost])).ledger["frames_decoded"] == 29
 
 
 @pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
@@ -268,6 +280,63 @@ def test_packets_lost_from_the_middle_give_the_frames_that_decode(tmp_path):
     left = [*range(24), *range(36, 48)]
     assert numbers(clip) == [left[i] for i in eq1(36)]
     assert clip.ledger["frames_decoded"] == 36
+
+
+@pytest.mark.parametrize("first", [200, 150, 100])
+def test_a_cut_without_encoding_anew_shows_what_a_player_shows(tmp_path, first):
+    """As ``ffmpeg -ss T -c copy`` does: packets from the key frame on, those in front of the cut hidden."""
+    whole = write_video(tmp_path / "whole.mp4", 250, gop=250, b_frames=2)
+    with av.open(str(whole)) as old, av.open(str(tmp_path / "cut.mp4"), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in (p for p in old.demux(old.streams.video[0]) if p.size):
+            packet.pts, packet.dts = (round(t - first / 25 / packet.time_base) for t in (packet.pts, packet.dts))
+            packet.stream = stream
+            new.mux(packet)
+    clip = read(tmp_path / "cut.mp4")
+    assert numbers(clip) == [first + i for i in eq1(250 - first)]
+    assert clip.ledger["frames_hidden"] == first
+    assert clip.ledger["frames_claimed"] == clip.ledger["frames_decoded"] == 250 - first
+    assert clip.ledger["warnings"] == []
+
+
+def test_a_read_error_is_no_end_of_the_file(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "v.mp4", 60)
+
+    class Failing:
+        def __init__(self, opened):
+            self.opened = opened
+
+        def __getattr__(self, name):
+            return getattr(self.opened, name)
+
+        def demux(self, stream):
+            for number, packet in enumerate(self.opened.demux(stream)):
+                if number == 50:
+                    raise av.error.OSError(5, "Input/output error", str(path))
+                yield packet
+
+    real = container._open
+    monkeypatch.setattr(container, "_open", lambda path: Failing(real(path)))
+    with pytest.raises(VideoError, match=r"cannot be read to its end: Input/output error"):
+        read(path)
+
+
+def test_a_name_with_a_colon_is_a_file(tmp_path, monkeypatch):
+    write_video(tmp_path / "12:30:45.mp4", 25)
+    monkeypatch.chdir(tmp_path)
+    assert numbers(read(Path("12:30:45.mp4"))) == eq1(25)
+
+
+def test_a_display_matrix_of_zeros_turns_nothing(tmp_path):
+    path = write_video(tmp_path / "v.mp4", 25)
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 4 + 4 * 5 + 8 + 8
+    assert struct.unpack(">9i", data[matrix : matrix + 36])[:5] == (65536, 0, 0, 0, 65536)
+    data[matrix : matrix + 36] = bytes(36)
+    path.write_bytes(data)
+    clip = read(path)
+    assert numbers(clip) == eq1(25)
+    assert (clip.ledger["rotation_degrees"], clip.ledger["mirrored"]) == (0, False)
 
 
 def cut(path, share):
