@@ -13,7 +13,7 @@ import numpy as np
 from fitrec_cache.errors import UsageError
 from fitrec_cache.files import Plain
 from fitrec_cache.metrics import interval_by_unit, wilson
-from fitrec_cache.paired import FloatArray, bootstrap_interval, count_right, exact_p, holm
+from fitrec_cache.paired import FloatArray, alone_unit, bootstrap_interval, count_right, exact_p, holm
 from fitrec_cache.scored import Model, ScoredRun, find_models
 
 LEVEL = 0.05
@@ -214,6 +214,10 @@ def _pair(first: Model, second: Model) -> tuple[PairFigures | None, list[str]]:
     right_a, tested, units = _per_clip([ours[key] for key in same])
     right_b, _, units_b = _per_clip([theirs[key] for key in same])
     place = {clip: i for i, clip in enumerate(units_b)}
+    # One of them may have been trained before groups were known.
+    units = {clip: units_b[clip] if unit == alone_unit(clip) else unit for clip, unit in units.items()}
+    if n := sum(alone_unit(clip) != units_b[clip] != unit for clip, unit in units.items()):
+        notes.append(f"{what} name other groups of {n} test clips: those of {first.name} are taken")
     gain = right_a - right_b[[place[clip] for clip in units]]
     if gain.sum() < 0:
         first, second, gain = second, first, -gain

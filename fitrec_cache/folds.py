@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -84,7 +84,7 @@ def _hold_out(rule: str, test: set[str], clips: Mapping[str, Sequence[str | None
     """Return the split that tests the clips named; the rule ``list`` carves validation from the others."""
     names = [str(c) for c in clips["clip_ids"]]
     lists = ([c for c in names if c not in test], [c for c in names if c in test])
-    return replace(make_split("list:fold,fold", **clips, seed=seed, lists=lists), rule=rule)  # type: ignore[arg-type]
+    return make_split("list:fold,fold", **clips, seed=seed, lists=lists, called=rule)  # type: ignore[arg-type]
 
 
 def _k_sides(
@@ -112,6 +112,10 @@ def _sides_by_column(
     column: str, clip_ids: Sequence[str], groups: Sequence[str | None], extra: Sequence[Mapping[str, str]]
 ) -> list[tuple[str, set[str]]]:
     values = [g or "" for g in groups] if column == "group" else [e.get(column, "") for e in extra]
+    if column == "group" and not any(values):
+        raise UsageError(
+            "split 'leave-one:group': no clip's group is known; extract from a manifest with the column group"
+        )
     if not column or not any(values):
         known = sorted({name for e in extra for name in e})
         raise UsageError(
@@ -140,7 +144,7 @@ def _by_manifest(clips: Mapping[str, Sequence[str | None]], extra: Sequence[Mapp
         )
     if "val" not in column:
         lists = tuple([c for c, s in zip(names, column, strict=True) if s == side] for side in ("train", "test"))
-        return replace(make_split("list:fold,fold", **clips, seed=seed, lists=lists), rule="manifest")  # type: ignore[arg-type]
+        return make_split("list:fold,fold", **clips, seed=seed, lists=lists, called="manifest")  # type: ignore[arg-type]
     train, val, test = (
         np.array([i for i, s in enumerate(column) if s == side], dtype=np.int64) for side in ("train", "val", "test")
     )

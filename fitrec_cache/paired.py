@@ -66,7 +66,12 @@ def units_of(clips: Sequence[str], groups: Sequence[str | None], *, rule: str = 
     """
     if rule.startswith("leave-one:") and fold:
         return [f"fold {fold}"] * len(clips)
-    return [f"clip {c}" if g is None else f"group {g}" for c, g in zip(clips, groups, strict=True)]
+    return [alone_unit(c) if g is None else f"group {g}" for c, g in zip(clips, groups, strict=True)]
+
+
+def alone_unit(clip: str) -> str:
+    """Return the unit of a clip that nothing is known to belong with."""
+    return f"clip {clip}"
 
 
 def count_right(

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors
@@ -28,6 +28,7 @@ from fitrec_cache.files import (
 )
 from fitrec_cache.head import build_head
 from fitrec_cache.run_files import RUN_VERSION, read_run_json, read_run_settings
+from fitrec_cache.splits import short_rule
 from fitrec_cache.variants import HeadConfig
 
 #: What a whole run folder holds.
@@ -83,13 +84,16 @@ class Heads(nn.Module):
         return torch.stack(probabilities).mean(dim=0), torch.stack(attention).mean(dim=0), most
 
 
-def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> bool:
-    """Say whether a whole run made by the same settings is there already; refuse a folder that holds anything else.
+def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> Literal["", "tested", "whole"]:
+    """Say whether a run made by the same settings is there already; refuse a folder that holds anything else.
 
     Args:
         folder: Where the run is to go.
         described: Everything that decides the run, as ``run.json`` will have it.
         overwrite: Replace what is there, if it is a run.
+
+    Returns:
+        ``whole``: all of it. ``tested``: all but the final head that is asked for. Empty: nothing that could be kept.
 
     Raises:
         UsageError: If the folder may not be written to.
@@ -101,19 +105,47 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> bo
     if not there_already and _holds_something_else(folder):
         raise UsageError(f"--out {folder} holds something that is not a run: choose a new folder")
     if there_already and not overwrite:
-        there = read_run_json(folder / "run.json")
+        try:
+            there = read_run_json(folder / "run.json")
+        except StoreCorrupt as error:
+            raise StoreCorrupt(f"{error} with --overwrite") from error
         wanted = {"run_version": RUN_VERSION, **parse_json(canonical_json(described))}
         final = wanted.pop("final")  # beside the tested head, which is the same with or without it
         changed = _differences(there, wanted)
-        if not changed:  # what is not whole, or lacks the final head that is asked for, is made again
-            whole = all((folder / name).is_file() for name in _files(there))
-            return whole and (bool(there.get("final")) or not final)
+        if not changed:
+            if not _is_sound(folder, there):
+                return ""  # it is made again
+            return "tested" if final and not there.get("final") else "whole"
         raise UsageError(
             f"--out {folder} holds a run already, made otherwise ({', '.join(changed)}): choose another folder, or "
             "add --overwrite"
         )
     make_folder(folder)
-    return False
+    return ""
+
+
+def _is_sound(folder: Path, run: Mapping[str, Any]) -> bool:
+    """Say whether all files of a run are there and can be read."""
+    if not all((folder / name).is_file() for name in _files(run)):
+        return False
+    try:
+        read_run(folder)
+        read_outputs(folder)
+        read_run_json(folder / "metrics.json")
+    except StoreCorrupt:
+        return False
+    return True
+
+
+def add_final(folder: Path, head: nn.Module) -> None:
+    """Write the final head of a run that is there; its tested head and all figures stay as they are.
+
+    Raises:
+        StoreError: If the folder cannot be written.
+    """
+    run = read_run_json(folder / "run.json")
+    write_atomic(folder / FINAL, safetensors.torch.save(head.state_dict()))
+    write_json(folder / "run.json", run | {"final": True})
 
 
 def _files(run: Mapping[str, Any]) -> tuple[str, ...]:
@@ -131,7 +163,7 @@ def refuse_other_runs(out: Path, folders: Sequence[Path]) -> None:
     if others and out not in others:
         raise UsageError(
             f"--out {out}: {others[-1]} holds a run of an earlier call, which this one would not replace: choose "
-            "another folder, or, if only the seeds differ, give those of then too (what is there is kept)"
+            "another folder, or, if without folds only the seeds differ, give those of then too (what is there is kept)"
         )
     if others:
         raise UsageError(f"--out {out} is itself the run of one seed or fold: choose another folder for several")
@@ -273,7 +305,9 @@ def read_runs(folder: Path) -> list[Run]:
     runs = [read_run(seed) for seed in seeds]
     if any(run.settings.get("fold") for run in runs):
         return [read_run(folder)]
-    for name in ("labels", "sources", "head", "training", "final", "data_sha256"):
+    if len({bool(run.settings.get("final")) for run in runs}) > 1:
+        raise UsageError(f"{folder}: not all seeds have their final head yet: run the same train-head --final again")
+    for name in ("labels", "sources", "head", "training", "split", "data_sha256"):
         if any(_of_all_seeds(run.settings, name) != _of_all_seeds(runs[0].settings, name) for run in runs):
             raise UsageError(f"{folder} holds runs of different {name}: expected seeds of one call. Name one of them")
     if len({run.settings.get("seed") for run in runs}) < len(runs):
@@ -289,8 +323,8 @@ def _of_all_seeds(settings: Mapping[str, Any], name: str) -> Any:
     apart, found = {"head": "components", "training": "device"}.get(name), settings.get(name)
     if name == "sources":
         return identities(found)
-    if name == "final":
-        return bool(found)  # runs of before it did not say so
+    if name == "split":
+        return short_rule(str(found["rule"])) if isinstance(found, dict) and "rule" in found else None
     return {k: v for k, v in found.items() if k != apart} if isinstance(found, dict) else found
 
 

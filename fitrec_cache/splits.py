@@ -126,6 +126,7 @@ def make_split(
     groups: Sequence[str | None],
     seed: int,
     lists: tuple[Sequence[str], Sequence[str]] | None = None,
+    called: str = "",
 ) -> Split:
     """Divide clips into training, validation and test.
 
@@ -139,6 +140,7 @@ def make_split(
         groups: Recording each clip was cut from, length N, None where unknown.
         seed: The same seed and clips give the same split, in whatever order the clips come.
         lists: For ``list:``, the names in the two files if they are read already.
+        called: For ``list:``, the rule that these lists follow from.
 
     Returns:
         The three sides. They hold every clip, except that ``list:`` leaves out clips that no list names.
@@ -165,6 +167,7 @@ def make_split(
     rng = np.random.default_rng(seed)
     rule, notes = _resolve(rule, clips)
     sides = _find_rule(rule)(clips, rule.partition(":")[2], rng)
+    rule = called or rule
     val = _carve(clips.labels, sides.units, sides.rest, rng, spare=1)
     parts = {"train": sides.rest - val, "val": val, "test": sides.test}
     _check_sides(rule, parts)
@@ -256,7 +259,8 @@ def _by_lists(clips: _Clips, argument: str, _rng: np.random.Generator) -> _Sides
         raise UsageError(f"{len(both)} clips are in both lists, such as '{both[0]}': expected each in one")
     notes = []
     if left := len(clips.ids) - len(rest) - len(test):
-        notes.append(f"left out: {left} of {len(clips.ids)} clips are in neither list")
+        where = "on no side" if clips.lists else "in neither list"
+        notes.append(f"left out: {left} of {len(clips.ids)} clips are {where}")
     if lost := lost_train + lost_test:
         notes.append(f"{lost} names of the two lists have no clip")
     return _Sides(test=test, rest=rest, units=clips.units, notes=notes)

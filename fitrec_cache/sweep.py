@@ -6,6 +6,7 @@ import json
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.errors import FitrecError, UsageError, unknown_name
-from fitrec_cache.files import digest, make_folder, write_json
+from fitrec_cache.errors import FitrecError, StoreError, UsageError, unknown_name
+from fitrec_cache.files import digest, make_folder, write_atomic, write_json
 from fitrec_cache.fit import apply_head, fit, take_side
 from fitrec_cache.loading import load_clips
 from fitrec_cache.paired import count_right, exact_p, holm, units_of
@@ -193,7 +194,8 @@ def sweep(
     if (out / "run.json").exists() or (any(out.glob("*/run.json")) and not (out / "trials.log").exists()):
         raise UsageError(f"--out {out} holds trained heads: choose a folder of its own for the search")
     make_folder(out)
-    study = _open_study(optuna, out, problem.name)
+    with _writing(out):
+        study = _open_study(optuna, out, problem.name)
     native = get_recipe("native")  # as train-head has it: with few clips for more epochs than a try has
     others = range(1, 1 + _FINAL_SEEDS)
     start = accuracy(problem.judge(native, None, range(1)))
@@ -201,7 +203,8 @@ def sweep(
     with progress_bar(total=trials, unit="try", what="sweep", show=progress) as bar:
         bar.update(min(done, trials))
         for _ in range(done, trials):
-            study.optimize(problem.objective(optuna), n_trials=1)
+            with _writing(out):
+                study.optimize(problem.objective(optuna), n_trials=1)
             bar.set_postfix(best=f"{_best_value(study):.3f}", refresh=False)
             bar.update()
     complete = [t for t in study.trials if t.state.name == "COMPLETE"]
@@ -448,7 +451,11 @@ def _optuna() -> Any:
 
 def _open_study(optuna: Any, out: Path, name: str) -> Any:
     """Open the search in ``out``, or begin it; its journal is plain text, one JSON object a line."""
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(out / "trials.log")))
+    journal = str((out / "trials.log").resolve())  # optuna's lock is a link, which leads nowhere by a relative name
+    _drop_half_line(Path(journal))
+    lock = optuna.storages.journal.JournalFileOpenLock(journal)  # not all file systems have links
+    backend = optuna.storages.journal.JournalFileBackend(journal, lock_obj=lock)
+    storage = optuna.storages.JournalStorage(backend)
     others = [s.study_name for s in optuna.get_all_study_summaries(storage) if s.study_name != name]
     if others:
         raise UsageError(f"{out} holds a search for something else: choose another --out")
@@ -461,6 +468,27 @@ def _open_study(optuna: Any, out: Path, name: str) -> Any:
         sampler=optuna.samplers.TPESampler(seed=done, n_startup_trials=15),  # goes on, does not begin again
         pruner=optuna.pruners.MedianPruner(n_startup_trials=10, n_warmup_steps=0),
     )
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Say in words that the journal cannot be written."""
+    try:
+        yield
+    except (OSError, AssertionError) as error:  # optuna asserts that it could write the end of a try
+        reason = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(reason, OSError):
+            raise
+        raise StoreError(
+            f"cannot write {out / 'trials.log'}: {reason.strerror}. Make room, then run the same command again"
+        ) from error
+
+
+def _drop_half_line(journal: Path) -> None:
+    """Cut off what a full disk or a kill left of the last line: optuna would go on behind it."""
+    data = journal.read_bytes() if journal.is_file() else b""
+    if not data.endswith(b"\n"):
+        write_atomic(journal, data[: data.rfind(b"\n") + 1])
 
 
 def _best_value(study: Any) -> float:

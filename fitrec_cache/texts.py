@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fitrec_cache.clips import plain_text
+
 if TYPE_CHECKING:
     from fitrec_cache.audit import AuditReport
     from fitrec_cache.check import CheckReport
@@ -108,7 +110,7 @@ def predict_text(p: Prediction) -> str:
     together = f" (mean of {p.heads} seeds)" if p.heads > 1 else ""
     together += " (named as a clip it was trained on: says nothing of new videos)" * p.trained_on
     return _lines(
-        f"{p.path}: {p.reason}" if p.reason else f"{p.path}{together}",
+        f"{plain_text(p.path)}: {p.reason}" if p.reason else f"{plain_text(p.path)}{together}",
         ["  unknown: no class is probable enough; the nearest are"] * p.unknown,
         [f"  {probability:6.1%}  {label}" for label, probability in p.top],
     )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from fitrec_cache.paired import units_of
 from fitrec_cache.progress import progress_bar, timed
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
-from fitrec_cache.runs import check_out, refuse_other_runs, write_run
+from fitrec_cache.runs import add_final, check_out, refuse_other_runs, write_run
 from fitrec_cache.splits import matters, says_leak
 from fitrec_cache.variants import VARIANTS, HeadConfig
 
@@ -151,13 +151,13 @@ def train_head(
     folders = _folders(out, [(fold.name, s) for s, fold in folds])
     refuse_other_runs(out, folders)
     heads = [_Job(fold, s, folder) for (s, fold), folder in zip(folds, folders, strict=True)]
-    kept = [check_out(job.folder, trainer.describe(job), overwrite=overwrite) for job in heads]
-    missing = [job for job, there in zip(heads, kept, strict=True) if not there]
-    fresh = iter(trainer.run_all(missing, jobs, stages))
-    runs = [read_result(job.folder) if there else next(fresh) for job, there in zip(heads, kept, strict=True)]
+    states = [check_out(job.folder, trainer.describe(job), overwrite=overwrite) for job in heads]
+    heads = [replace(job, state=state) for job, state in zip(heads, states, strict=True)]
+    fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))
+    runs = [read_result(job.folder) if job.state == "whole" else next(fresh) for job in heads]
     notes = [*data.notes, *left_out, *_fold_notes(heads, len(seed)), *_verdicts(heads, data, len(seed))]
-    if any(kept):
-        notes.append(f"{sum(kept)} of {len(runs)} runs were there already, made by the same settings: kept")
+    if kept := sum(job.state != "" for job in heads):
+        notes.append(f"{kept} of {len(runs)} runs were there already, made by the same settings: kept")
     if final:
         on_sides = sum(map(len, heads[0].fold.split.sides))
         notes.append(
@@ -247,11 +247,12 @@ def _folders(out: Path, jobs: Sequence[tuple[str, int]]) -> list[Path]:
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """One head to train: which clips are on which side, and where the run goes."""
+    """One head to train: which clips are on which side, where the run goes, and what of it is there already."""
 
     fold: Fold
     seed: int
     folder: Path
+    state: Literal["", "tested", "whole"] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +293,7 @@ class _Trainer:
         return [*found, *(self.run(job, stages) for job in jobs[len(beside) :])]
 
     def run(self, job: _Job, stages: dict[str, float]) -> RunResult:
-        """Train, calibrate, test, write."""
+        """Train, calibrate, test, write; of a run that was tested before only train the final head."""
         data, split, (_, targets) = self.data, job.fold.split, self.classes(job)
         what = " ".join(part for part in (self.variant, f"seed {job.seed}", job.fold.name) if part)
         common: dict[str, Any] = {
@@ -301,7 +302,18 @@ class _Trainer:
             "device": self.device,
             "progress": self.progress,
         }
-        final = None
+
+        def train_on_all(recipe: Recipe, epochs: int) -> nn.Module:
+            everything = take_side(data.values, targets, np.concatenate(split.sides))
+            return fit_again(everything, recipe, epochs, what=f"{what} final", **common)
+
+        if job.state == "tested":
+            done = read_result(job.folder)
+            with timed(stages, "train"):
+                final = train_on_all(self.recipe.fitted_to(len(split.train)), done.best_epoch)
+            with timed(stages, "write"):
+                add_final(job.folder, final)
+            return done
         with timed(stages, "train"):
             fitted = fit(
                 take_side(data.values, targets, split.train),
@@ -310,11 +322,9 @@ class _Trainer:
                 what=what,
                 **common,
             )
-            if self.final:
-                everything = take_side(data.values, targets, np.concatenate(split.sides))
-                final = fit_again(everything, fitted.recipe, fitted.best_epoch, what=f"{what} final", **common)
+            also = train_on_all(fitted.recipe, fitted.best_epoch) if self.final else None
         with timed(stages, "write"):
-            return self._judge(job, fitted, final)
+            return self._judge(job, fitted, also)
 
     def _judge(self, job: _Job, fitted: Fitted, final: nn.Module | None) -> RunResult:
         """Calibrate, test, write."""

@@ -94,6 +94,28 @@ def test_a_group_that_decides_alone_is_no_evidence(tmp_path):
     assert "not distinguishable" in pair.text
 
 
+@pytest.mark.parametrize("without", ["a", "b"])
+def test_groups_that_only_one_model_knows_count_for_both(tmp_path, without):
+    """Whichever of the two was trained before groups were known."""
+    a, b = pattern(50, 30, 6, 14)
+    unknown = {"groups": [None] * 100}
+    runs = [
+        write_run(tmp_path / "a", a, variant="vit-lstm", **unknown if without == "a" else {}),
+        write_run(tmp_path / "b", b, **unknown if without == "b" else {}),
+    ]
+    (pair,) = compare(runs).pairs
+    assert pair.p == pytest.approx(2 * sum(math.comb(18, k) for k in range(4)) / 2**18)  # 15 groups gain, 3 lose
+
+
+def test_groups_that_differ_are_told(tmp_path):
+    runs = [
+        write_run(tmp_path / "a", [1, 0, 1, 1], variant="vit-lstm"),
+        write_run(tmp_path / "b", [1, 0, 0, 1], groups=["g0", "g0", "other", "other"]),
+    ]
+    told = "mean on net and vit-lstm on net name other groups of 2 test clips: those of "
+    assert any(note.startswith(told) or "name other groups of 2 test clips" in note for note in compare(runs).notes)
+
+
 def test_seeds_are_one_model_and_a_clip_counts_for_who_has_it_right_more_often(tmp_path):
     for seed, (right_a, right_b) in enumerate(([[1, 1, 0, 1], [1, 0, 0, 1]], [[1, 1, 0, 0], [0, 0, 1, 1]])):
         write_run(tmp_path / "a" / f"seed{seed}", right_a, variant="vit-lstm", seed=seed)

@@ -107,6 +107,19 @@ def test_leave_one_tests_each_value_of_a_column_once():
     assert [f.split.test.tolist() for f in by_group] == [f.split.test.tolist() for f in folds]
 
 
+def test_errors_and_notes_name_the_rule_that_was_given():
+    names = [f"{label}{k}.mp4" for label in "AB" for k in range(2)]
+    few = {"clip_ids": names, "labels": [n[0] for n in names], "groups": [None] * 4, "extra": [{}] * 4, "seed": 0}
+    with pytest.raises(UsageError, match=r"^split 'kfold:2' leaves no clips to val on"):
+        make_folds("kfold:2", **few)
+    sides = ["train" if int(n[2]) < 4 else "test" if n[2] == "4" else "" for n in NAMES]
+    (fold,) = make_folds("manifest", **clips(extra=[{"split": side} for side in sides]))
+    assert fold.split.rule == "manifest"
+    assert "left out: 2 of 12 clips are on no side" in fold.split.notes
+    with pytest.raises(UsageError, match=r"'leave-one:group': no clip's group is known; extract from a manifest with"):
+        make_folds("leave-one:group", **clips(extra=[{}] * 12))
+
+
 def test_one_clip_without_a_group_leaves_the_other_groups_together():
     rng = np.random.default_rng(0)
     names = [f"{i:02d}.mp4" for i in range(60)]

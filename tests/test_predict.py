@@ -28,6 +28,7 @@ from fitrec_cache.pipeline import Pipeline
 from fitrec_cache.pixels import load_pixels
 from fitrec_cache.predict import predict
 from fitrec_cache.runs import read_run, read_runs
+from fitrec_cache.texts import predict_text
 from fitrec_cache.train import train_head
 
 
@@ -230,6 +231,14 @@ def test_a_folder_that_cannot_be_read_is_told_and_costs_no_other_answer(run, tmp
     assert found[0].path == str(tmp_path / "videos" / "closed")
     assert found[0].reason == "folder cannot be read: Permission denied"
     assert [bool(p.top) for p in found[1:]] == [True] * len(list((video_folder / "Hop").iterdir()))
+
+
+def test_a_name_that_is_no_text_is_shown_as_text(run, tmp_path, video_folder):
+    path = tmp_path / os.fsdecode(b"\xfcbung.avi")
+    shutil.copy(next(video_folder.rglob("*.avi")), path)
+    said = predict_text(predict([path], run=run, device="cpu")[0])
+    assert said.encode()
+    assert r"\xfcbung.avi" in said
 
 
 def test_the_picture_says_unknown_where_the_answer_does(run, tmp_path, video_folder, monkeypatch):

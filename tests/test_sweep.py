@@ -5,6 +5,7 @@ import pickle
 import re
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from fitrec_cache import sweep as module
 from fitrec_cache.cli import app
-from fitrec_cache.errors import FitrecError, UsageError
+from fitrec_cache.errors import FitrecError, StoreError, UsageError
 from fitrec_cache.recipes import get_recipe
 from fitrec_cache.sweep import sweep
 from fitrec_cache.texts import sweep_text
@@ -191,6 +192,34 @@ def test_a_split_twice_is_refused_and_a_clip_of_two_splits_counts_once(tmp_path,
             )
             sides |= set(json.loads((trained.runs[0].out / "run.json").read_text())["split"]["val"])
     assert report.n_distinct == len(sides) < report.n_val
+
+
+def test_a_search_goes_on_after_a_full_disk_cut_its_journal(tmp_path, features, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = Path("sweep")  # a relative name
+    sweep(out=out, features=features, **FAST | {"trials": 2})
+    journal = out / "trials.log"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[:-15])
+    assert sweep(out=out, features=features, **FAST | {"trials": 3}).tries["finished"] >= 1
+    assert journal.read_bytes().startswith(whole[: whole[:-15].rfind(b"\n") + 1])
+
+    append = module._optuna().storages.journal.JournalFileBackend.append_logs
+
+    def with_room_for(lines):
+        left = iter(range(lines))
+
+        def full(self, logs):
+            if next(left, None) is None:
+                raise OSError(28, "No space left on device")
+            append(self, logs)
+
+        return full
+
+    for lines in (0, 1, 4):
+        monkeypatch.setattr("optuna.storages.journal.JournalFileBackend.append_logs", with_room_for(lines))
+        with pytest.raises(StoreError, match=r"trials\.log: No space left on device\. Make room, then run the same"):
+            sweep(out=out, features=features, **FAST | {"trials": 4})
 
 
 def test_a_finalist_that_diverges_is_left_out(tmp_path, features, monkeypatch):

@@ -274,6 +274,50 @@ def test_a_final_head_belongs_to_its_run(tmp_path, features):
         train_head(out=tmp_path / "folds", features=features, variant="mean", split="kfold:2", final=True, **FAST)
 
 
+def test_to_add_final_heads_nothing_is_trained_or_written_again(tmp_path, features, monkeypatch):
+    """With another number of threads the tested heads would be others."""
+    common = {"out": tmp_path / "run", "features": features, "variant": "vit-lstm", "epochs": 2, "seed": [0, 1]}
+    train_head(**common)
+    train_head(**common | {"out": tmp_path / "other"}, final=True)
+    files = [p for p in (tmp_path / "run").glob("seed-*/*") if p.name != "run.json"]
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+    with monkeypatch.context() as patch:
+        patch.setattr("fitrec_cache.train.fit", lambda *_, **__: pytest.fail("trained again"))
+        report = train_head(**common, final=True)
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files} == before
+    assert "2 of 2 runs were there already, made by the same settings: kept" in report.notes
+    for seed in (0, 1):
+        one, other = (tmp_path / name / f"seed-{seed}" / "final.safetensors" for name in ("run", "other"))
+        assert one.read_bytes() == other.read_bytes()
+    path = tmp_path / "run" / "seed-1" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"final": False}))
+    with pytest.raises(UsageError, match=r"not all seeds have their final head yet: run the same train-head --final"):
+        read_runs(tmp_path / "run")
+
+
+def test_a_damaged_run_is_made_again(tmp_path, features):
+    common = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1}
+    train_head(**common)
+    for name in ("head.safetensors", "logits.safetensors", "metrics.json"):
+        path = tmp_path / "run" / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:50])
+        assert not any("kept" in note for note in train_head(**common).notes)
+        assert path.stat().st_size == pytest.approx(len(whole), rel=0.02)  # metrics.json has the seconds
+    (tmp_path / "run" / "run.json").write_text("{")
+    with pytest.raises(StoreCorrupt, match=r"run\.json cannot be read.*Train the head again with --overwrite"):
+        train_head(**common)
+    assert train_head(**common, overwrite=True).runs
+
+
+def test_seeds_of_two_split_rules_do_not_answer_together(tmp_path, features):
+    common = {"features": features, "variant": "mean", "epochs": 1}
+    train_head(out=tmp_path / "runs" / "seed-0", split="random", seed=[0], **common)
+    train_head(out=tmp_path / "runs" / "seed-1", split="group", seed=[1], **common)
+    with pytest.raises(UsageError, match="holds runs of different split"):
+        read_runs(tmp_path / "runs")
+
+
 def test_a_run_of_before_final_heads_is_kept(tmp_path, features):
     train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
     run = json.loads((tmp_path / "run" / "run.json").read_text())
