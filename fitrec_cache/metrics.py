@@ -9,16 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t as student
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.model_selection import StratifiedGroupKFold
 
-from fitrec_cache.paired import bootstrap_interval
-
 #: Standard normal quantile of a two-sided 95 % interval.
 _Z = 1.959963984540054
-
-#: From this many units on, drawing them again says enough.
-_MANY_UNITS = 10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,8 +27,8 @@ class Metrics:
     Attributes:
         n: Number of test clips.
         accuracy: Share of clips whose most probable class is the right one.
-        accuracy_ci95: 95 % interval of the accuracy, ``(low, high)``: Wilson's; where clips share a recording, of a
-            bootstrap that draws recordings.
+        accuracy_ci95: 95 % interval of the accuracy, ``(low, high)``: Wilson's; where clips share a recording, for the
+            number of independent clips that they are worth, see :func:`interval_by_unit`.
         top5_accuracy: Share of clips with the right class among the ``min(5, K)`` most probable; 1.0 where K <= 5.
         precision_weighted: Precision weighted by class support.
         recall_weighted: Recall weighted by class support; equals the accuracy.
@@ -123,21 +119,26 @@ def interval_by_unit(
         units: What each clip belongs to, length N; see :func:`fitrec_cache.paired.units_of`.
 
     Returns:
-        ``(low, high)`` of a bootstrap that draws units. So few of them that draws hardly differ would make it too
-        narrow: below ten it reaches as far as Wilson's interval for the number of units, at least. Where all is right
-        or all wrong, draws never differ: Wilson's, as where every clip is a unit of its own. One unit says nothing of
-        others: ``(0, 1)``.
+        ``(low, high)``: Wilson's for the number of independent clips that would scatter as these do, at most as many as
+        there are. That scatter is itself known from few units only, fewer still where some are far larger than others,
+        which Student's t minds: for its degrees of freedom units count as many as units of one size would be worth.
+        Where all is right or all wrong nothing scatters: Wilson's for so many units, as where every clip is a unit of
+        its own. One unit says nothing of others: ``(0, 1)``.
+
+    Source:
+        Korn and Graubard, Survey Methodology 24 (1998), 193-201, with Wilson's interval for Clopper and Pearson's, and
+        Kish's effective number of units, Survey Sampling (1965).
     """
-    n, share = len(set(units)), float(right.sum() / tested.sum())
-    if n == 1:
+    _, unit = np.unique(np.asarray(units), return_inverse=True)
+    weight, hits = np.bincount(unit, tested), np.bincount(unit, right)  # (U,)
+    share, worth = float(hits.sum() / weight.sum()), float(weight.sum() ** 2 / np.square(weight).sum())
+    if len(weight) == 1:
         return 0.0, 1.0
-    if share in (0, 1) or n == len(units):
-        return wilson(share, n)
-    low, high = bootstrap_interval(right, tested, units)
-    if n >= _MANY_UNITS:
-        return low, high
-    least, most = wilson(share, n)
-    return min(low, least), max(high, most)
+    if share in (0, 1) or len(weight) == len(units):
+        return wilson(share, worth)
+    scatter = len(weight) / (len(weight) - 1) * float(np.square(hits - share * weight).sum() / weight.sum() ** 2)
+    alike = share * (1 - share) / scatter if scatter > 0 else math.inf
+    return wilson(share, min(alike, len(units)) * (_Z / float(student.ppf(0.975, max(worth - 1, 1)))) ** 2)
 
 
 def evaluate(

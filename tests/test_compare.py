@@ -397,8 +397,7 @@ def test_a_room_that_decides_alone_is_no_evidence_however_many_clips_it_has(tmp_
     # No draw of four rooms has the large one with probability (3/4) ** 4: zero is inside.
     assert pair.ci95[0] == 0
     assert "not distinguishable at n = 72 in 4 folds" in pair.text
-    # It is drawn four times with probability 1/256, three times or more with 13/256.
-    assert report.models[0].ci95 == (0, 180 / 184)
+    assert report.models[0].ci95[0] < 0.05  # 60 of 72 are right, but of one room
 
 
 def test_where_every_clip_is_a_group_of_its_own_the_interval_is_that_of_train_head(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fitrec_cache.metrics import evaluate, wilson
+from fitrec_cache.metrics import evaluate, interval_by_unit, wilson
 
 NAMES = ["Curl", "Lunge", "Squat"]
 
@@ -103,10 +103,36 @@ def test_clips_of_one_recording_widen_the_interval():
 
 
 def test_few_recordings_that_are_alike_make_no_narrow_interval():
-    """Two recordings with one of two clips right each: every draw of them has half of its clips right."""
+    """Two recordings with one of two clips right each say nearly nothing: Student's t of one degree is 12.706."""
     logits = np.array([[1.0, 0.0], [0.0, 1.0]] * 2)
     figures = evaluate(logits, [0] * 4, ["Hop", "Squat"], units=list("aabb"))
-    assert figures.accuracy_ci95 == pytest.approx(wilson_closed_formula(1, 2))
+    worth = 4 * (1.959964 / 12.706205) ** 2
+    assert figures.accuracy_ci95 == pytest.approx(wilson_closed_formula(worth / 2, worth), abs=1e-6)
+    assert figures.accuracy_ci95[0] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("sizes", "least"), [([2, 3, 4, 5, 6, 7, 4] * 2, 0.92), ([6] * 10, 0.92), ([600, 250, 190, *[10] * 27], 0.85)]
+)
+def test_intervals_by_unit_hold_the_truth_as_often_as_they_say(sizes, least):
+    """Recordings of their own accuracies, beta(2, 2), 50 % on average; a bootstrap by recording held it less often."""
+    rng = np.random.default_rng(0)
+    units = np.repeat(np.arange(len(sizes)), sizes)
+    names = units.astype(str).tolist()
+    held, wide = 0, 0.0
+    for _ in range(400):
+        right = (rng.random(len(units)) < rng.beta(2, 2, len(sizes))[units]).astype(float)
+        low, high = interval_by_unit(right, np.ones(len(units)), names)
+        held += low <= 0.5 <= high
+        wide += (high - low) / 400
+    assert least <= held / 400 <= 0.985
+    assert wide < 0.6
+
+
+def test_seeds_make_no_interval_narrower():
+    right, units = np.array([1.0, 1, 0, 1, 1, 0, 1, 1]), list("aabbccdd")
+    once = interval_by_unit(right, np.ones(8), units)
+    assert interval_by_unit(3 * right, np.full(8, 3.0), units) == pytest.approx(once)
 
 
 def test_evaluate_gives_the_interval_of_its_own_counts():

@@ -134,7 +134,7 @@ class Model:
     def interval(self) -> tuple[float, float]:
         """95 % interval of the mean accuracy; seeds add no clips.
 
-        Wilson's for the number of distinct clips; where some are of one recording, a bootstrap that draws recordings.
+        Wilson's for the number of distinct clips, or where some are of one recording for how many those are worth.
         """
         return self.interval_of([np.zeros(len(record.test), dtype=np.int64) for record in self.records], 0)
 
