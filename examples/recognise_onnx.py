@@ -7,6 +7,7 @@ Needs onnxruntime, numpy, av and pillow.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -26,6 +27,14 @@ def sample_frames(video: Path, samples: int) -> list[Image.Image]:
     return [frames[i * len(frames) // (samples + 1)] for i in range(1, samples + 1)]
 
 
+def as_stored(frame: Image.Image, short_side: int) -> Image.Image:
+    """Return a frame as `extract` keeps it: reduced if it is larger, and through the same JPEG."""
+    scale = min(1.0, short_side / min(frame.size))
+    size = (max(1, round(frame.width * scale)), max(1, round(frame.height * scale)))
+    frame.resize(size, Image.Resampling.BICUBIC).save(data := io.BytesIO(), "JPEG", quality=90)
+    return Image.open(data)
+
+
 def resize(frames: list[Image.Image], steps: list[dict]) -> np.ndarray:
     """Return uint8 ``(T, height, width, 3)``."""
     for step in steps:
@@ -43,7 +52,7 @@ def run(path: Path, x: np.ndarray) -> list[np.ndarray]:
 def recognise(folder: Path, video: Path) -> tuple[dict[str, float], bool]:
     """Return the probability of each class, and whether the clip is probably of none of them."""
     about = json.loads((folder / "recogniser.json").read_text())
-    frames = sample_frames(video, about["samples"])
+    frames = [as_stored(f, about["stored_as"]["short_side"]) for f in sample_frames(video, about["samples"])]
     parts = []
     for source in about["inputs"]:
         pixels = resize(frames, source["resize"])

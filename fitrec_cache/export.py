@@ -217,6 +217,7 @@ def _describe(
         "labels": runs[0].labels,
         "samples": frames["samples"],
         "sampling": frames["sampling"],
+        "stored_as": {"short_side": frames["short_side"], "codec": frames["codec"]},
         "clip_seconds": runs[0].settings.get("clip_seconds"),
         "inputs": inputs or [small],
         "head": {"file": HEAD, "variant": runs[0].settings["head"]["variant"], "seeds": len(runs)},

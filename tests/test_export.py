@@ -113,7 +113,7 @@ def test_the_example_answers_as_predict_does(tmp_path, cache_folder, video_folde
     video = sorted(video_folder.rglob("*.avi"))[5]
     (expected,) = predict([video], run=tmp_path / "run", device="cpu")
     found, unknown = example().recognise(tmp_path / "out", video)
-    assert found == pytest.approx(dict(expected.top), abs=0.02)  # without the JPEG of the frame store
+    assert found == pytest.approx(dict(expected.top), abs=0.01)
     assert unknown == expected.unknown
 
 
@@ -122,6 +122,7 @@ def test_the_description_says_how_to_use_the_files(exported, run, cache_folder):
     about = json.loads((out / "recogniser.json").read_text())
     assert about["labels"] == ["Hop", "Lunge", "Squat"]
     assert about["samples"] == SMALL["samples"]
+    assert about["stored_as"]["short_side"] == SMALL["frame_size"]
     assert about["sampling"] == "floor(i * n_frames / (samples + 1)), i = 1..samples"
     identity = Cache(cache_folder).feature_stores()[0].identity
     height, width = identity["preprocessing"]["size"]
