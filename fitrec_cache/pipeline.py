@@ -73,7 +73,8 @@ class Pipeline:
         elif not pixels:
             plain = {k: v for k, v in identity.items() if k not in ("rounding", "compiled")}
             identity = plain | {"precision": "fp32"}
-        self.backbone = None if pixels else _rebuild(identity, source.get("origin", {}), given, device, force)
+        origin, command = source.get("origin", {}), "export" if exported else "predict"
+        self.backbone = None if pixels else _rebuild(identity, origin, given, device, force, command)
 
     def __call__(self, frames: Tensor) -> NDArray[Any]:
         """Return float16 ``(T, d)``, or uint8 ``(T, 64, 64, 3)``."""
@@ -108,11 +109,17 @@ def rebuild_backbone(
 
 
 def _rebuild(
-    identity: Mapping[str, Any], origin: Mapping[str, Any], given: Mapping[str, str], device: str, force: bool
+    identity: Mapping[str, Any],
+    origin: Mapping[str, Any],
+    given: Mapping[str, str],
+    device: str,
+    force: bool,
+    command: str,
 ) -> Backbone:
-    backbone = rebuild_backbone(identity, origin, given=given.get(identity["backbone"]), device=device)
+    name = identity["backbone"]
+    backbone = rebuild_backbone(identity, origin, given=given.get(name), device=device, command=command)
     then = {k: v for k, v in identity.items() if k not in ("frames", "format_version", "dtype")}
-    _refuse_if_different(f"backbone {identity['backbone']}", then, backbone.identity(), force=force)
+    _refuse_if_different(f"backbone {name}", then, backbone.identity(), force=force)
     return backbone
 
 

@@ -20,7 +20,7 @@ from fitrec_cache import export as module
 from fitrec_cache import predict as predicting
 from fitrec_cache.cache import Cache
 from fitrec_cache.cli import app
-from fitrec_cache.errors import FitrecError, MismatchError, StoreError, UsageError
+from fitrec_cache.errors import FitrecError, MismatchError, StoreError, UsageError, WeightsError
 from fitrec_cache.export import export
 from fitrec_cache.extract import extract
 from fitrec_cache.jpeg import decode_frames
@@ -191,6 +191,15 @@ def test_other_weights_are_refused(run, tmp_path, weights, quickly):
         MismatchError, match="other probabilities than PyTorch"
     ):  # goes on; what is copied is not of these
         export(run=run, out=tmp_path / "out", backbone=[other], force=True)
+
+
+def test_weights_that_were_moved_are_asked_for(run, tmp_path):
+    moved = shutil.copytree(run / "seed-0", tmp_path / "run")
+    settings = json.loads((moved / "run.json").read_text())
+    settings["sources"][0]["origin"]["weights"] = str(tmp_path / "gone.safetensors")
+    (moved / "run.json").write_text(json.dumps(settings))
+    with pytest.raises(WeightsError, match=r"`export --backbone test_resnet=FILE`"):
+        export(run=moved, out=tmp_path / "out")
 
 
 def test_what_is_missing_is_told(run, tmp_path, monkeypatch):
