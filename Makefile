@@ -23,8 +23,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Two at a time, with one thread each: threads of several would wait for each other.
 pytest: setup
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 # Videos in class folders with a clips.csv (path,label), and NAME.safetensors of three backbones.
 BENCH_VIDEOS ?= ../shared/data/exercises30
