@@ -21,10 +21,20 @@ FILTERS = {"bilinear, antialiased": Image.Resampling.BILINEAR, "bicubic, antiali
 
 
 def sample_frames(video: Path, samples: int) -> list[Image.Image]:
-    """Return the frames i * n / (samples + 1), i = 1..samples, of the n that decode."""
+    """Return the frames i * n / (samples + 1), i = 1..samples, of the n that decode, as a player shows them."""
     with av.open(str(video)) as container:
-        frames = [frame.to_image() for frame in container.decode(video=0)]
-    return [frames[i * len(frames) // (samples + 1)] for i in range(1, samples + 1)]
+        n_frames = sum(1 for _ in container.decode(video=0))
+    wanted = [i * n_frames // (samples + 1) for i in range(1, samples + 1)]
+    with av.open(str(video)) as container:
+        ratio = float(container.streams.video[0].sample_aspect_ratio or 1)
+        frames = {i: as_shown(f, ratio) for i, f in enumerate(container.decode(video=0)) if i in wanted}
+    return [frames[i] for i in wanted]
+
+
+def as_shown(frame: av.VideoFrame, ratio: float) -> Image.Image:
+    """Return a frame upright, as phones say how they were held, and with square pixels."""
+    image = frame.to_image()
+    return image.resize((round(image.width * ratio), image.height)).rotate(frame.rotation, expand=True)
 
 
 def as_stored(frame: Image.Image, short_side: int) -> Image.Image:
@@ -52,10 +62,10 @@ def run(path: Path, x: np.ndarray) -> list[np.ndarray]:
 def recognise(folder: Path, video: Path) -> tuple[dict[str, float], bool]:
     """Return the probability of each class, and whether the clip is probably of none of them."""
     about = json.loads((folder / "recogniser.json").read_text())
-    frames = [as_stored(f, about["stored_as"]["short_side"]) for f in sample_frames(video, about["samples"])]
+    frames = sample_frames(video, about["samples"])
     parts = []
     for source in about["inputs"]:
-        pixels = resize(frames, source["resize"])
+        pixels = resize([as_stored(f, source["stored_as"]["short_side"]) for f in frames], source["resize"])
         if source["file"]:  # a backbone wants (T, 3, height, width)
             (pixels,) = run(folder / source["file"], pixels.transpose(0, 3, 1, 2))
         parts.append(pixels)

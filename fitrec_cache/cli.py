@@ -68,6 +68,8 @@ def main() -> NoReturn:
         sys.stderr.close()
         sys.exit(1)
     except PermissionError as error:  # of a folder on the way to what was named
+        if error.filename is None:
+            raise
         print(f"Error: {error.filename} cannot be reached: {error.strerror}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)

@@ -48,6 +48,9 @@ _GROUPED = re.compile(r"^(?:v_)?(?P<class>.+)_g(?P<g>\d+)(?:_.*)?$")
 _INDEXED = re.compile(r"^(.*\.\w+)\s+\d+$")
 _LONGEST_ID = 1000
 
+#: A remark of :func:`find_clips`.
+NO_GROUPS = "no groups known"
+
 #: Of clips without further columns, all the same one.
 NO_COLUMNS: Mapping[str, str] = {}
 
@@ -563,7 +566,7 @@ def _remarks(clips: Sequence[Clip]) -> list[str]:
     groups = sorted({clip.group for clip in clips if clip.group is not None})
     without = sum(clip.group is None for clip in clips)
     if not groups:
-        return [*notes, "no groups known"]
+        return [*notes, NO_GROUPS]
     of_all = f", {without} of {len(clips)} clips have none" if without else ""
     return [*notes, f"{len(groups)} groups, named like {groups[0]}{of_all}", *_shared_numbers(clips)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -112,7 +111,7 @@ class Video:
 
 def _open(path: Path) -> av.container.InputContainer:
     # absolute: in front of a colon libav takes the name of a file for a protocol
-    return av.open(os.path.abspath(path), metadata_errors="replace")  # noqa: PTH100 - links stay as they are
+    return av.open(str(path.absolute()), metadata_errors="replace")
 
 
 def _check_file(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from fitrec_cache import __version__
 from fitrec_cache.backbone import Backbone, Preprocessing
 from fitrec_cache.errors import FitrecError, MismatchError, StoreError, UsageError
-from fitrec_cache.files import Plain, make_folder, unfinished, write_json
-from fitrec_cache.pipeline import open_pipelines
+from fitrec_cache.files import TEMPORARY, Plain, make_folder, may_be_written, unfinished, write_json
+from fitrec_cache.pipeline import Pipeline, open_pipelines
 from fitrec_cache.pixels import SIZE
 from fitrec_cache.runs import Heads, Run, read_runs
 from fitrec_cache.variants import PIXELS
@@ -83,15 +83,16 @@ def export(*, run: Path, out: Path, backbone: Sequence[str] = (), force: bool = 
     _check_folder(out)
     runs = read_runs(run)
     pipelines = open_pipelines(runs[0], backbone, device="cpu", force=force, exported=True)
-    frames, backbones = pipelines[0].frames, [p.backbone for p in pipelines if p.backbone is not None]
+    backbones = [p.backbone for p in pipelines if p.backbone is not None]
+    samples = int(pipelines[0].frames["samples"])
     head = Heads(runs, dtype=torch.float32)
     make_folder(out)
     staged = unfinished(out / DESCRIPTION)
     make_folder(staged)
     try:
-        names = _write(staged, backbones, head, frames["samples"])
-        difference = _compare(staged, names, backbones, head, frames["samples"])
-        write_json(staged / DESCRIPTION, _describe(names, backbones, frames, runs))
+        names = _write(staged, backbones, head, samples)
+        difference = _compare(staged, names, backbones, head, samples)
+        write_json(staged / DESCRIPTION, _describe(names, pipelines, runs))
         for old in (out / DESCRIPTION, *out.glob("*.onnx")):
             old.unlink(missing_ok=True)
         for name in (*names, HEAD, DESCRIPTION):
@@ -119,10 +120,15 @@ def _check_packages() -> None:
 
 
 def _check_folder(out: Path) -> None:
-    """Refuse a folder that holds anything but an earlier export."""
+    """Refuse a folder that holds anything but an earlier export; what a killed one left is removed."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file: expected a new folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / DESCRIPTION).is_file():
+    for left in out.glob(f"{TEMPORARY}*"):
+        if not may_be_written(left):
+            shutil.rmtree(left, ignore_errors=True)
+    inside = list(out.iterdir()) if out.is_dir() else []
+    ours = all(p.name.startswith(TEMPORARY) or p.suffix == ".onnx" for p in inside)
+    if not ours and not (out / DESCRIPTION).is_file():
         raise UsageError(f"--out {out} holds something that is not an earlier export: choose a new folder")
 
 
@@ -197,29 +203,25 @@ def _run(path: Path, x: NDArray[Any]) -> list[Any]:
     return list(session.run(None, {session.get_inputs()[0].name: x}))
 
 
-def _describe(
-    names: Sequence[str], backbones: Sequence[Backbone], frames: Mapping[str, Any], runs: Sequence[Run]
-) -> dict[str, Any]:
+def _describe(names: Sequence[str], pipelines: Sequence[Pipeline], runs: Sequence[Run]) -> dict[str, Any]:
     """Return what a program must know to use the files."""
-    small = {"file": None, "name": PIXELS, "resize": [_resize((SIZE, SIZE), "bilinear")]}
-    inputs = [
-        {
-            "file": name,
-            "name": b.name,
-            "resize": _steps(b.preprocessing),
-            "embedding": b.dim,
-            "weights_sha256": b.weights_sha256,
-        }
-        for name, b in zip(names, backbones, strict=True)
-    ]
+    files, inputs, frames = iter(names), [], pipelines[0].frames
+    for pipeline in pipelines:
+        stored = {"short_side": pipeline.frames["short_side"], "codec": pipeline.frames["codec"]}
+        source: dict[str, Any] = {"file": None, "name": PIXELS, "stored_as": stored}
+        if (b := pipeline.backbone) is None:
+            source |= {"resize": [_resize((SIZE, SIZE), "bilinear")]}
+        else:
+            source |= {"file": next(files), "name": b.name, "resize": _steps(b.preprocessing)}
+            source |= {"embedding": b.dim, "weights_sha256": b.weights_sha256}
+        inputs.append(source)
     return {
         "export_version": EXPORT_VERSION,
         "labels": runs[0].labels,
         "samples": frames["samples"],
         "sampling": frames["sampling"],
-        "stored_as": {"short_side": frames["short_side"], "codec": frames["codec"]},
         "clip_seconds": runs[0].settings.get("clip_seconds"),
-        "inputs": inputs or [small],
+        "inputs": inputs,
         "head": {"file": HEAD, "variant": runs[0].settings["head"]["variant"], "seeds": len(runs)},
         "versions": {"fitrec-cache": __version__, "torch": str(torch.__version__)},
     }

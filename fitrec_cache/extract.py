@@ -27,7 +27,7 @@ from fitrec_cache.cache import (
     newest,
     pick_frames,
 )
-from fitrec_cache.clips import Clip, find_clips, some
+from fitrec_cache.clips import NO_GROUPS, Clip, find_clips, some
 from fitrec_cache.decoding import StoredClip, check_time_limit
 from fitrec_cache.devices import cores
 from fitrec_cache.errors import StoreError, UsageError, VideoError, WeightsError
@@ -225,6 +225,8 @@ def extract(
         run.work(clips, ahead, progress=progress)
     if found is not None:
         run.see_to_others(found.passed_over, prune=prune)
+    if run.kept_columns:
+        run.notes = [n for n in run.notes if n != NO_GROUPS]  # the cache knows better
     run.notes += [*run.changes(), *_lost_classes(clips, run.failed, opened)]
     report = run.report(len(clips), time.perf_counter() - started)
     if report.done:
@@ -582,17 +584,16 @@ class _Run:
         if self.cache.holds(entry):
             return
         before = self.cache.clip(clip.clip_id)
-        same = before is not None and before.video_sha256 == entry.video_sha256
-        if before is not None and same and not self.columns_told:
+        if problem and before is not None and not before.problem:
+            return  # what is stored of it stays usable
+        if before is not None and not self.columns_told:
             meant = replace(entry, group=before.group or clip.group, extra=before.extra)
             self.kept_columns += [clip.clip_id] * (meant != entry)
             entry = meant
             if self.cache.holds(entry):
                 return
-        if before is not None and same and before.label != entry.label and not before.problem:
+        if before is not None and before.label != entry.label and not before.problem:
             self.relabelled.append(f"{clip.clip_id} ({before.label} -> {entry.label})")
-        if problem and before is not None and not before.problem:
-            return  # what is stored of it stays usable
         if before is not None and before.video_sha256 != entry.video_sha256:
             self.notes.append(f"{clip.clip_id} has other content than before: it takes the place of the earlier video")
         self.rows.clips.append(entry)

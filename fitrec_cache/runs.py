@@ -126,13 +126,19 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> Li
 
 def _is_sound(folder: Path, run: Mapping[str, Any]) -> bool:
     """Say whether all files of a run are there and can be read."""
-    if not all((folder / name).is_file() for name in _files(run)):
-        return False
+    for name in _files(run):
+        try:
+            with (folder / name).open("rb"):
+                pass
+        except FileNotFoundError:
+            return False
+        except OSError as error:  # nothing says that it is damaged
+            raise StoreError(f"{folder / name} cannot be read: {error.strerror}") from error
     try:
         read_run(folder)
         read_outputs(folder)
-        read_run_json(folder / "metrics.json")
-    except StoreCorrupt:
+        safetensors.torch.load_file(folder / "head.safetensors")
+    except (StoreCorrupt, safetensors.SafetensorError):
         return False
     return True
 

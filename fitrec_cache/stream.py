@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import av
 from av.video.frame import VideoFrame
@@ -131,7 +132,7 @@ class Stream:
         remote = _SCHEME.match(source.name)
         silence = SILENCE if remote else None
         # absolute: in front of a colon libav takes the name of a file for a protocol
-        name = source.name if remote or source.format else os.path.abspath(source.name)  # noqa: PTH100
+        name = source.name if remote or source.format else str(Path(source.name).absolute())
         try:
             self._container = av.open(
                 name,

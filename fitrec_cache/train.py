@@ -18,7 +18,7 @@ from torch import nn
 from fitrec_cache import __version__
 from fitrec_cache.calibrate import Calibration, auroc, calibrate, calibration_error, remarks
 from fitrec_cache.devices import find_device
-from fitrec_cache.errors import UsageError, unknown_name
+from fitrec_cache.errors import StoreCorrupt, UsageError, unknown_name
 from fitrec_cache.features import Features
 from fitrec_cache.files import write_json
 from fitrec_cache.fit import Fitted, apply_head, find_precision, fit, fit_again, take_side
@@ -151,7 +151,7 @@ def train_head(
     folders = _folders(out, [(fold.name, s) for s, fold in folds])
     refuse_other_runs(out, folders)
     heads = [_Job(fold, s, folder) for (s, fold), folder in zip(folds, folders, strict=True)]
-    states = [check_out(job.folder, trainer.describe(job), overwrite=overwrite) for job in heads]
+    states = [_state(job, trainer.describe(job), overwrite=overwrite) for job in heads]
     heads = [replace(job, state=state) for job, state in zip(heads, states, strict=True)]
     fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))
     runs = [read_result(job.folder) if job.state == "whole" else next(fresh) for job in heads]
@@ -433,6 +433,17 @@ class _Trainer:
             },
             unknown=_judge_unknown(calibration, sure, None if strange is None else strange.numpy()),
         )
+
+
+def _state(job: _Job, described: dict[str, Any], *, overwrite: bool) -> Literal["", "tested", "whole"]:
+    """See :func:`fitrec_cache.runs.check_out`; a run whose figures are damaged counts as none."""
+    state = check_out(job.folder, described, overwrite=overwrite)
+    try:
+        if state:
+            read_result(job.folder)
+    except StoreCorrupt:
+        return ""
+    return state
 
 
 def _run_one(trainer: _Trainer, job: _Job) -> RunResult:

@@ -256,8 +256,9 @@ def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64]) -> DecodedC
     decoded, claimed, damage = len(seen.times), video.claimed, seen.damage
     cut_short = video.cut_short or ("file ends before its header says" if is_cut(video.path) else "")
     packets = video.n_packets
-    if seen.interlaced and not claimed and decoded <= -(-packets // 2):
-        packets = -(-packets // 2)  # of camcorders: a packet may be one field of two
+    pairs = -(-packets // 2)  # of camcorders, where a packet is one field of two
+    if seen.interlaced and not claimed and decoded + damage.corrupt + damage.undecodable <= pairs:
+        packets = pairs
     expected = max(packets, (claimed or round(video.lasts * video.rate)) if cut_short else 0)
     if decoded < MIN_DECODED_SHARE * expected:
         raise VideoError(

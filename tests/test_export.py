@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import importlib.util
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import SMALL, InlinePool
+from make_video import read_corners, read_number, write_video
 from typer.testing import CliRunner
 
 from fitrec_cache import export as module
@@ -122,7 +124,6 @@ def test_the_description_says_how_to_use_the_files(exported, run, cache_folder):
     about = json.loads((out / "recogniser.json").read_text())
     assert about["labels"] == ["Hop", "Lunge", "Squat"]
     assert about["samples"] == SMALL["samples"]
-    assert about["stored_as"]["short_side"] == SMALL["frame_size"]
     assert about["sampling"] == "floor(i * n_frames / (samples + 1)), i = 1..samples"
     identity = Cache(cache_folder).feature_stores()[0].identity
     height, width = identity["preprocessing"]["size"]
@@ -130,6 +131,7 @@ def test_the_description_says_how_to_use_the_files(exported, run, cache_folder):
         {
             "file": "test_resnet.onnx",
             "name": "test_resnet",
+            "stored_as": {"short_side": SMALL["frame_size"], "codec": identity["frames"]["codec"]},
             "resize": [{"height": height, "width": width, "interpolation": "bilinear, antialiased"}],
             "embedding": 96,
             "weights_sha256": identity["weights_sha256"],
@@ -139,6 +141,26 @@ def test_the_description_says_how_to_use_the_files(exported, run, cache_folder):
     assert report.files.keys() == {"test_resnet.onnx", "head.onnx", "recogniser.json"}
     assert report.files["head.onnx"] == (out / "head.onnx").stat().st_size
     assert {p.name for p in out.iterdir()} == report.files.keys()
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_the_example_shows_frames_as_a_player_does(tmp_path, rotation):
+    video = write_video(tmp_path / "v.mp4", 25, rotation=rotation, width=128, height=96)
+    frames = [np.asarray(f) for f in example().sample_frames(video, 20)]
+    assert [read_number(f) for f in frames] == [i * 25 // 21 for i in range(1, 21)]
+    assert read_corners(frames[0]) == ("red", "green", "blue", "yellow")
+
+
+def test_what_a_killed_export_left_is_removed(run, tmp_path, quickly):
+    out = tmp_path / "out"
+    out.mkdir()
+    left = out / ".tmp-0000-1-aa"
+    left.mkdir()
+    (left / "head.onnx").touch()
+    os.utime(left, (0, 0))
+    (out / "head.onnx").touch()  # of one that was killed before its description
+    export(run=run, out=out)
+    assert {p.name for p in out.iterdir()} == {"test_resnet.onnx", "head.onnx", "recogniser.json"}
 
 
 def test_several_backbones_are_several_files_in_the_order_of_the_head(tmp_path, video_folder, weights):

@@ -304,6 +304,7 @@ def test_a_folder_leaves_groups_and_columns_that_a_manifest_gave(run, tmp_path, 
     write_video(new, 7, width=80, height=64, codec="mpeg4", numbers=range(900, 907))
     report = run()
     assert counts(report) == (5, 1, 4, 0)
+    assert "no groups known" not in report.notes
     assert f"4 clips keep the group and columns that a manifest gave them: {', '.join(names[:3])}, .." in report.notes
     assert labels_in(tmp_path / "cache") == before | {"Hop/new.avi": ("Hop", None)}
     held = {clip.clip_id: clip.extra for clip in Cache(tmp_path / "cache").clips()}

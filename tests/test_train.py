@@ -301,7 +301,7 @@ def test_a_damaged_run_is_made_again(tmp_path, features):
     for name in ("head.safetensors", "logits.safetensors", "metrics.json"):
         path = tmp_path / "run" / name
         whole = path.read_bytes()
-        path.write_bytes(whole[:50])
+        path.write_bytes(whole[:50] if name != "metrics.json" else b"{}")
         assert not any("kept" in note for note in train_head(**common).notes)
         assert path.stat().st_size == pytest.approx(len(whole), rel=0.02)  # metrics.json has the seconds
     (tmp_path / "run" / "run.json").write_text("{")

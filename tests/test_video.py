@@ -321,6 +321,14 @@ def test_a_read_error_is_no_end_of_the_file(tmp_path, monkeypatch):
         read(path)
 
 
+def test_a_folder_above_a_link_is_that_of_its_target(tmp_path, monkeypatch):
+    (tmp_path / "far" / "inner").mkdir(parents=True)
+    write_video(tmp_path / "v.mp4", 25, numbers=range(100, 125))
+    write_video(tmp_path / "far" / "v.mp4", 25)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "inner")
+    assert numbers(read(tmp_path / "link" / ".." / "v.mp4")) == eq1(25)
+
+
 def test_a_name_with_a_colon_is_a_file(tmp_path, monkeypatch):
     write_video(tmp_path / "12:30:45.mp4", 25)
     monkeypatch.chdir(tmp_path)
