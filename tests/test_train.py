@@ -797,8 +797,8 @@ def test_what_an_interrupted_run_left_is_no_obstacle(tmp_path, features):
     train_head(**settings)
     read_run(tmp_path / "run")
     (tmp_path / "run" / "metrics.json").write_text("{}")
-    with pytest.raises(StoreCorrupt, match=r"metrics.json is damaged"):
-        train_head(**settings)
+    train_head(**settings)  # made again
+    assert metrics_of(tmp_path / "run")["n_test"] > 0
 
 
 def test_runs_of_another_call_do_not_mix_with_this_ones(tmp_path, features):
