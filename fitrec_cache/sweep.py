@@ -454,8 +454,10 @@ def _open_study(optuna: Any, out: Path, name: str) -> Any:
     journal = str((out / "trials.log").resolve())  # optuna's lock is a link, which leads nowhere by a relative name
     lock = optuna.storages.journal.JournalFileOpenLock(journal)  # not all file systems have links
     lock.acquire()
-    _drop_half_line(Path(journal))
-    lock.release()
+    try:
+        _drop_half_line(Path(journal))
+    finally:
+        lock.release()
     backend = optuna.storages.journal.JournalFileBackend(journal, lock_obj=lock)
     storage = optuna.storages.JournalStorage(backend)
     others = [s.study_name for s in optuna.get_all_study_summaries(storage) if s.study_name != name]
