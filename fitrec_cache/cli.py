@@ -43,6 +43,12 @@ CachedBackbonesOption = Annotated[
 CachedPresetOption = Annotated[
     str | None, typer.Option(help="native, grid, paper or table1, where the cache holds several.")
 ]
+MovedWeightsOption = Annotated[
+    list[str], typer.Option(help="NAME=WEIGHTS, where weights are no longer where they were; repeatable.")
+]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Go on where weights or versions here differ from those of training.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output and nothing else.")]
 JobsOption = Annotated[
     int, typer.Option(help="Heads of several seeds or folds trained at the same time, sharing the cores.")
@@ -302,17 +308,13 @@ def predict(
         Path,
         typer.Option(help="Run folder that train-head made; the seeds in it answer together, of folds the best one."),
     ],
-    backbone: Annotated[
-        list[str], typer.Option(help="NAME=WEIGHTS, where weights are no longer where they were; repeatable.")
-    ] = [],  # noqa: B006
+    backbone: MovedWeightsOption = [],  # noqa: B006
     picture: Annotated[Path | None, typer.Option(help="PNG of the sampled frames with their attention.")] = None,
     table: Annotated[Path | None, typer.Option(help="CSV of the answers.")] = None,
     top: Annotated[int, typer.Option(help="Number of labels to show.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     clip_seconds: Annotated[float, typer.Option(help="Time limit for decoding one video, in seconds.")] = 120.0,
-    force: Annotated[
-        bool, typer.Option("--force", help="Go on where weights or versions here differ from those of training.")
-    ] = False,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Recognise the exercise in videos with a trained head.
@@ -354,9 +356,7 @@ def watch(
     every: Annotated[
         float | None, typer.Option(help="Seconds from one window to the next.", show_default="half of --seconds")
     ] = None,
-    backbone: Annotated[
-        list[str], typer.Option(help="NAME=WEIGHTS, where weights are no longer where they were; repeatable.")
-    ] = [],  # noqa: B006
+    backbone: MovedWeightsOption = [],  # noqa: B006
     table: Annotated[Path | None, typer.Option(help="CSV of the segments.")] = None,
     subtitles: Annotated[Path | None, typer.Option(help="The segments as .srt, for a video player.")] = None,
     picture: Annotated[Path | None, typer.Option(help="PNG of the probabilities over time.")] = None,
@@ -366,9 +366,7 @@ def watch(
         typer.Option(help="Skip windows that come too fast.", show_default="of cameras and streams that do not wait"),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    force: Annotated[
-        bool, typer.Option("--force", help="Go on where weights or versions here differ from those of training.")
-    ] = False,
+    force: ForceOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON a window, as it is answered.")] = False,
 ) -> None:
     """Recognise what is done when, in a long video or live; Ctrl-C ends it and keeps what was answered.
@@ -408,9 +406,7 @@ def export(
     *,
     run: Annotated[Path, typer.Option(help="Run folder that train-head made; the seeds in it answer together.")],
     out: Annotated[Path, typer.Option(help="Folder to write; an earlier export is replaced.")],
-    backbone: Annotated[
-        list[str], typer.Option(help="NAME=WEIGHTS, where weights are no longer where they were; repeatable.")
-    ] = [],  # noqa: B006
+    backbone: MovedWeightsOption = [],  # noqa: B006
     force: Annotated[
         bool, typer.Option("--force", help="Go on where weights here differ from those of training.")
     ] = False,

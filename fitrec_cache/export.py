@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fitrec_cache import __version__
 from fitrec_cache.backbone import Backbone, Preprocessing
 from fitrec_cache.errors import FitrecError, MismatchError, StoreError, UsageError
-from fitrec_cache.files import TEMPORARY, Plain, make_folder, may_be_written, unfinished, write_json
+from fitrec_cache.files import TEMPORARY, Plain, make_folder, remove_unfinished, unfinished, write_json
 from fitrec_cache.pipeline import Pipeline, open_pipelines
 from fitrec_cache.pixels import SIZE
 from fitrec_cache.runs import Heads, Run, read_runs
@@ -123,9 +123,7 @@ def _check_folder(out: Path) -> None:
     """Refuse a folder that holds anything but an earlier export; what a killed one left is removed."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file: expected a new folder")
-    for left in out.glob(f"{TEMPORARY}*"):
-        if not may_be_written(left):
-            shutil.rmtree(left, ignore_errors=True)
+    remove_unfinished(out)
     inside = list(out.iterdir()) if out.is_dir() else []
     ours = all(p.name.startswith(TEMPORARY) or p.suffix == ".onnx" for p in inside)
     if not ours and not (out / DESCRIPTION).is_file():

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -108,6 +109,13 @@ def may_be_written(path: Path) -> bool:
     if host != host_id() or not pid.isdigit():
         return age < _ELSEWHERE_SECONDS
     return age < _HERE_SECONDS and is_process(int(pid))
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the unfinished folders in a folder that no writer is at any more: those of writers that were killed."""
+    for left in folder.glob(f"{TEMPORARY}*"):
+        if not may_be_written(left):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def is_process(pid: int) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fitrec_cache.errors import UsageError
 from fitrec_cache.metrics import stratified_folds
+from fitrec_cache.paired import units_of
 from fitrec_cache.splits import Split, make_split, remarks
 
 
@@ -92,7 +93,7 @@ def _k_sides(
 ) -> list[tuple[str, set[str]]]:
     k = _number_of_folds(argument)
     order = sorted(range(len(clip_ids)), key=lambda i: clip_ids[i])
-    units = [f"clip {clip_ids[i]}" if groups[i] is None else f"group {groups[i]}" for i in order]
+    units = units_of([clip_ids[i] for i in order], [groups[i] for i in order])
     if len(set(units)) < k:
         what = "clips" if all(group is None for group in groups) else "groups"
         raise UsageError(f"split 'kfold:{argument}' of {len(set(units))} {what}: expected no more folds than {what}")

@@ -20,8 +20,8 @@ from fitrec_cache.files import (
     TEMPORARY,
     canonical_json,
     make_folder,
-    may_be_written,
     parse_json,
+    remove_unfinished,
     unfinished,
     write_atomic,
     write_json,
@@ -225,9 +225,7 @@ def write_run(
         StoreError: If the folder cannot be written.
     """
     make_folder(folder)
-    for left in folder.glob(f"{TEMPORARY}*"):  # by a writer that was killed
-        if not may_be_written(left):
-            shutil.rmtree(left, ignore_errors=True)
+    remove_unfinished(folder)
     staged = unfinished(folder / "run.json")
     make_folder(staged)
     try:
