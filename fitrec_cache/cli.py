@@ -49,6 +49,7 @@ MovedWeightsOption = Annotated[
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Go on where weights or versions here differ from those of training.")
 ]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace runs that are there.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output and nothing else.")]
 JobsOption = Annotated[
     int, typer.Option(help="Heads of several seeds or folds trained at the same time, sharing the cores.")
@@ -83,7 +84,8 @@ def main() -> NoReturn:
 
 def _interrupted() -> NoReturn:
     goes_on = sys.argv[1:2] in (["extract"], ["train-head"], ["sweep"], ["reproduce"])
-    what = ": what was stored stays, and the same command goes on from there" if goes_on else ""
+    begins = "begins again" if "--overwrite" in sys.argv else "goes on from there"
+    what = f": what was stored stays, and the same command {begins}" if goes_on else ""
     print(f"Interrupted{what}.", file=sys.stderr)
     sys.exit(_CTRL_C)
 
@@ -136,7 +138,7 @@ def extract(
         ),
     ] = False,
     workers: Annotated[int | None, typer.Option(help="Decoder processes.", show_default="one a core")] = None,
-    clip_seconds: Annotated[float, typer.Option(help="Time limit for decoding one clip, in seconds.")] = 120.0,
+    clip_seconds: Annotated[float, typer.Option(help="Seconds that decoding one clip may take; tried twice.")] = 120.0,
     prune: Annotated[
         bool, typer.Option("--prune", help="Take out clips of the cache that are not among VIDEOS, as deleted ones.")
     ] = False,
@@ -223,7 +225,7 @@ def train_head(
     final: Annotated[
         bool, typer.Option("--final", help="After the test train once more on all clips, for predict and watch.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
+    overwrite: OverwriteOption = False,
     jobs: JobsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -313,7 +315,7 @@ def predict(
     table: Annotated[Path | None, typer.Option(help="CSV of the answers.")] = None,
     top: Annotated[int, typer.Option(help="Number of labels to show.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    clip_seconds: Annotated[float, typer.Option(help="Time limit for decoding one video, in seconds.")] = 120.0,
+    clip_seconds: Annotated[float, typer.Option(help="Seconds that decoding one video may take; tried twice.")] = 120.0,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -589,6 +591,7 @@ def reproduce(
     seed: Annotated[list[int], typer.Option(help="Seed; repeatable.")] = [0, 1, 2],  # noqa: B006
     preset: Annotated[list[str], typer.Option(help="paper, native or grid; repeatable.")] = ["paper", "native"],  # noqa: B006
     frames: Annotated[bool, typer.Option("--frames", help="Train lrcn and convlstm too; slow without a GPU.")] = False,
+    overwrite: OverwriteOption = False,
     epochs: Annotated[int | None, typer.Option(help="At most this many.", show_default="each recipe's")] = None,
     device: Annotated[str, typer.Option(help="Where frames are embedded: auto, cpu, cuda, cuda:N or mps.")] = "auto",
     compile: Annotated[bool, typer.Option("--compile", help="Compile backbones first, for many clips.")] = False,
@@ -611,6 +614,7 @@ def reproduce(
         seed=seed,
         preset=preset,
         frames=frames,
+        overwrite=overwrite,
         epochs=epochs,
         device=device,
         compile=compile,

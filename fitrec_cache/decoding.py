@@ -133,7 +133,7 @@ class DecoderPool:
 
     Args:
         workers: Number of processes, at least 1.
-        clip_seconds: Time limit for one clip; a decoder that hangs is killed after it.
+        clip_seconds: Time limit for one clip, in seconds; a decoder that hangs is killed after it, and tried once more.
 
     Raises:
         FitrecError: If the workers cannot start.
@@ -225,6 +225,9 @@ class DecoderPool:
 
     def _outcome(self, pool: Any, future: Any, job: DecodeJob) -> StoredClip | str:
         error = self._error(pool, future)
+        if isinstance(error, TimeoutError):  # time also passes while a laptop sleeps or a network drive is away
+            pool, future = self._schedule(job)
+            error = self._error(pool, future)
         for _ in range(_TRIES):
             if not _is_pools_fault(error) or self._closed:
                 break
@@ -232,7 +235,7 @@ class DecoderPool:
             pool, future = self._schedule(job)
             error = self._error(pool, future)
         if isinstance(error, TimeoutError):
-            return f"decoder did not finish within {self._clip_seconds:g} s and was stopped"
+            return f"decoder did not finish within {self._clip_seconds:g} s, twice, and was stopped"
         if isinstance(error, ProcessExpired):
             return f"decoder crashed (exit code {error.exitcode})"
         if error is not None:  # a decoder that raises what it should not costs one clip, too

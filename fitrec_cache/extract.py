@@ -173,7 +173,7 @@ def extract(
         compile: Compile the backbones first: some 10 to 30 s each, then faster (docs/performance.md). Other last bits,
             so these features are kept apart. Needs a C++ compiler.
         workers: Decoder processes; None for one a core.
-        clip_seconds: Time limit for decoding one clip, in seconds.
+        clip_seconds: Time limit for decoding one clip, in seconds; it is tried twice.
         prune: Clips of the cache that are not among ``videos`` count no longer, until they are extracted again; what is
             stored of them stays.
         progress: Show a progress bar on standard error.

@@ -97,7 +97,7 @@ def predict(
         table: CSV file to write of the answers.
         top: Number of labels to return.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        clip_seconds: Time limit for decoding one video, in seconds.
+        clip_seconds: Time limit for decoding one video, in seconds; it is tried twice.
         force: Go on where the pipeline here differs from the one the head was trained with.
         tell: Called with each prediction as it is made.
 

@@ -108,6 +108,7 @@ def reproduce(
     seed: Sequence[int] = (0, 1, 2),
     preset: Sequence[str] = ("paper", "native"),
     frames: bool = False,
+    overwrite: bool = False,
     epochs: int | None = None,
     device: str = "auto",
     compile: bool = False,
@@ -131,6 +132,7 @@ def reproduce(
         seed: Seeds of split and training.
         preset: Some of ``paper``, ``native`` and ``grid``.
         frames: Train ``lrcn`` and ``convlstm`` too, which learn from 64x64 frames; slow without a GPU.
+        overwrite: Train again what is there, as after other videos or another number of epochs.
         epochs: At most this many; None for each recipe's.
         device: Where frames are embedded; heads are trained on the CPU, where a seed gives the same bits.
         compile: Compile the backbones first; see :func:`fitrec_cache.extract.extract`.
@@ -184,6 +186,7 @@ def reproduce(
                 seed=seed,
                 recipe=PRESETS[job.preset],
                 epochs=epochs,
+                overwrite=overwrite,
                 jobs=jobs,
                 progress=progress,
             )

@@ -36,6 +36,9 @@ from fitrec_cache.variants import HeadConfig
 FILES = ("head.safetensors", "logits.safetensors", "metrics.json", "curves.png", "confusion.png", "run.json")
 FINAL = "final.safetensors"
 
+#: How much of a run is there: none of it; all, but a file is gone or damaged; all but the final head; all.
+State = Literal["missing", "damaged", "tested", "whole"]
+
 #: What reading a damaged or hostile run folder raises.
 _DAMAGE = (
     *(KeyError, TypeError, ValueError, AttributeError, RuntimeError, OSError),
@@ -84,7 +87,7 @@ class Heads(nn.Module):
         return torch.stack(probabilities).mean(dim=0), torch.stack(attention).mean(dim=0), most
 
 
-def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> Literal["", "tested", "whole"]:
+def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> State:
     """Say whether a run made by the same settings is there already; refuse a folder that holds anything else.
 
     Args:
@@ -93,7 +96,7 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> Li
         overwrite: Replace what is there, if it is a run.
 
     Returns:
-        ``whole``: all of it. ``tested``: all but the final head that is asked for. Empty: nothing that could be kept.
+        How much of the run is there.
 
     Raises:
         UsageError: If the folder may not be written to.
@@ -114,14 +117,14 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> Li
         changed = _differences(there, wanted)
         if not changed:
             if not _is_sound(folder, there):
-                return ""  # it is made again
+                return "damaged"
             return "tested" if final and not there.get("final") else "whole"
         raise UsageError(
             f"--out {folder} holds a run already, made otherwise ({', '.join(changed)}): choose another folder, or "
             "add --overwrite"
         )
     make_folder(folder)
-    return ""
+    return "missing"
 
 
 def _is_sound(folder: Path, run: Mapping[str, Any]) -> bool:
@@ -169,7 +172,7 @@ def refuse_other_runs(out: Path, folders: Sequence[Path]) -> None:
     if others and out not in others:
         raise UsageError(
             f"--out {out}: {others[-1]} holds a run of an earlier call, which this one would not replace: choose "
-            "another folder, or, if without folds only the seeds differ, give those of then too (what is there is kept)"
+            "another folder, or, if only the seeds differ, give those of then too (what is there is kept)"
         )
     if others:
         raise UsageError(f"--out {out} is itself the run of one seed or fold: choose another folder for several")

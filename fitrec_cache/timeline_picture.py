@@ -39,7 +39,10 @@ def timeline_png(moments: Sequence[Moment], segments: Sequence[Segment], path: P
     labels = _rows(moments, segments)
     edges, seen = _columns(moments, segments)
     values = np.array([[np.nan if m is None else dict(m.top).get(label, 0.0) for m in seen] for label in labels])
-    figure = Figure(figsize=(_WIDTH, _ROW * (len(labels) + 1) + _MARGINS), layout="constrained")
+    names = [plain_text(label, longest=_LONGEST) for label in labels]
+    if any(segment.label is None for segment in segments):
+        names.append("unknown")
+    figure = Figure(figsize=(_WIDTH, _ROW * len(names) + _MARGINS), layout="constrained")
     axes = figure.add_subplot(facecolor=_UNSEEN)
     shades = axes.pcolormesh(edges, np.arange(len(labels) + 1), values, cmap="Blues", vmin=0, vmax=1, edgecolors="none")
     for segment in segments:
@@ -52,7 +55,6 @@ def timeline_png(moments: Sequence[Moment], segments: Sequence[Segment], path: P
             edgecolors=colour,
             linewidth=1.8,
         )
-    names = [*(plain_text(label, longest=_LONGEST) for label in labels), "unknown"]
     axes.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=9, fontfamily=_FONT, parse_math=False)
     axes.set(xlim=(edges[0], edges[-1]), ylim=(len(names), 0))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 3, 6, 10]))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from fitrec_cache.paired import units_of
 from fitrec_cache.progress import progress_bar, timed
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
-from fitrec_cache.runs import add_final, check_out, refuse_other_runs, write_run
+from fitrec_cache.runs import State, add_final, check_out, refuse_other_runs, write_run
 from fitrec_cache.splits import matters, says_leak
 from fitrec_cache.variants import VARIANTS, HeadConfig
 
@@ -151,13 +151,16 @@ def train_head(
     folders = _folders(out, [(fold.name, s) for s, fold in folds])
     refuse_other_runs(out, folders)
     heads = [_Job(fold, s, folder) for (s, fold), folder in zip(folds, folders, strict=True)]
-    states = [_state(job, trainer.describe(job), overwrite=overwrite) for job in heads]
-    heads = [replace(job, state=state) for job, state in zip(heads, states, strict=True)]
+    heads = [replace(job, state=_state(job, trainer.describe(job), overwrite=overwrite)) for job in heads]
     fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))
     runs = [read_result(job.folder) if job.state == "whole" else next(fresh) for job in heads]
     notes = [*data.notes, *left_out, *_fold_notes(heads, len(seed)), *_verdicts(heads, data, len(seed))]
-    if kept := sum(job.state != "" for job in heads):
+    if kept := sum(job.state in ("tested", "whole") for job in heads):
         notes.append(f"{kept} of {len(runs)} runs were there already, made by the same settings: kept")
+    if damaged := [job.folder for job in heads if job.state == "damaged"]:
+        notes.append(
+            f"{len(damaged)} of {len(runs)} runs had missing or damaged files, such as {damaged[0]}: trained again"
+        )
     if final:
         on_sides = sum(map(len, heads[0].fold.split.sides))
         notes.append(
@@ -234,15 +237,11 @@ def folds_of(data: Features, rule: str, seed: int) -> list[Fold]:
 
 
 def _folders(out: Path, jobs: Sequence[tuple[str, int]]) -> list[Path]:
-    """Return each job's folder: ``out`` itself for one, ``out/seed-N``, ``out/fold-F`` or both for several."""
+    """Return each job's folder: ``out`` itself for one, ``out/seed-N`` or ``out/fold-F-seed-N`` for several."""
     if len(jobs) == 1:
         return [out]
-    several_seeds = len({s for _, s in jobs}) > 1
-    names = []
-    for fold, seed in jobs:
-        slug = "fold-" + re.sub(r"[^A-Za-z0-9_.-]+", "_", fold)[:60] if fold else ""
-        names.append("-".join(part for part in (slug, f"seed-{seed}" if several_seeds or not fold else "") if part))
-    return [out / name for name in names]
+    slugs = [f"fold-{re.sub(r'[^A-Za-z0-9_.-]+', '_', fold)[:60]}-" if fold else "" for fold, _ in jobs]
+    return [out / f"{slug}seed-{seed}" for slug, (_, seed) in zip(slugs, jobs, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,7 +251,7 @@ class _Job:
     fold: Fold
     seed: int
     folder: Path
-    state: Literal["", "tested", "whole"] = ""
+    state: State = "missing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -435,14 +434,14 @@ class _Trainer:
         )
 
 
-def _state(job: _Job, described: dict[str, Any], *, overwrite: bool) -> Literal["", "tested", "whole"]:
-    """See :func:`fitrec_cache.runs.check_out`; a run whose figures are damaged counts as none."""
+def _state(job: _Job, described: dict[str, Any], *, overwrite: bool) -> State:
+    """See :func:`fitrec_cache.runs.check_out`; here figures count, too."""
     state = check_out(job.folder, described, overwrite=overwrite)
     try:
-        if state:
+        if state in ("tested", "whole"):
             read_result(job.folder)
     except StoreCorrupt:
-        return ""
+        return "damaged"
     return state
 
 

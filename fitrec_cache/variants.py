@@ -142,7 +142,9 @@ class HeadConfig(Plain):
                 f"normalise '{self.normalise}' is for features: variant '{variant.name}' learns from frames"
             )
         projected = self.normalise in ("pca", "whiten")
-        _check_at_least("components", self.components, 1 if projected else 0)
+        _check_at_least("components", self.components, 0)
+        if projected and not self.components:
+            raise UsageError(f"normalise '{self.normalise}' needs components: set it to 1 or more, such as 512")
         if projected and self.components > self.input_dim:
             raise UsageError(f"components {self.components}: features have only {self.input_dim} values a frame")
         for name in ("input_dropout", "dropout"):

@@ -252,6 +252,14 @@ def test_interruption_exits_with_130(call, monkeypatch, tmp_path):
     assert call("info", "--cache", tmp_path)[0] == 130
 
 
+def test_after_an_interruption_the_message_says_what_the_same_command_does(monkeypatch, capsys):
+    for words, says in ((["--out", "x"], "goes on from there"), (["--overwrite"], "begins again")):
+        monkeypatch.setattr("sys.argv", ["fitrec-cache", "train-head", *words])
+        with pytest.raises(SystemExit):
+            cli._interrupted()
+        assert capsys.readouterr().err == f"Interrupted: what was stored stays, and the same command {says}.\n"
+
+
 def test_the_installed_command_works_in_a_process_of_its_own(tmp_path, video_folder, weights, cache_folder):
     """The real thing once: decoder processes, exit code, nothing but JSON on standard output."""
     command = [sys.executable, "-c", "from fitrec_cache.cli import main; main()"]

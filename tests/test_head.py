@@ -452,7 +452,7 @@ def test_both_directions_meet_where_each_has_read_everything() -> None:
     ("wrong", "reason"),
     [
         ({"normalise": "pcb"}, "unknown normalise"),
-        ({"normalise": "pca"}, "components 0"),
+        ({"normalise": "pca"}, "normalise 'pca' needs components: set it to 1 or more"),
         ({"normalise": "pca", "components": 9}, "only 6 values"),
         ({"pooling": "max"}, "unknown pooling"),
         ({"dropout": 1.0}, "below 1"),

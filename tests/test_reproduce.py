@@ -172,6 +172,18 @@ def test_models_of_earlier_calls_are_named_and_come_back(reproduced, video_folde
     assert not any("earlier calls" in n for n in again.notes)
 
 
+def test_models_made_otherwise_are_trained_again_when_asked_for(reproduced, video_folder, tmp_path):
+    _, out, backbones = reproduced
+    copy = tmp_path / "out"
+    shutil.copytree(out, copy)
+    settings = SMALL | {"preset": ["native"], "split": ["group"], "epochs": 2}
+    with pytest.raises(UsageError, match=r"made otherwise \(training\): choose another folder, or add --overwrite"):
+        reproduce(video_folder, out=copy, backbone=backbones, **settings)
+    reproduce(video_folder, out=copy, backbone=backbones, overwrite=True, **settings)
+    metrics = json.loads(next((copy / "runs" / "native" / "group").glob("mean-*/metrics.json")).read_text())
+    assert len(metrics["history"]) == 2
+
+
 def test_wrong_use_is_refused(tmp_path, video_folder):
     with pytest.raises(UsageError, match="no such file or folder"):
         reproduce(tmp_path / "none", out=tmp_path / "x")

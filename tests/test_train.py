@@ -302,7 +302,9 @@ def test_a_damaged_run_is_made_again(tmp_path, features):
         path = tmp_path / "run" / name
         whole = path.read_bytes()
         path.write_bytes(whole[:50] if name != "metrics.json" else b"{}")
-        assert not any("kept" in note for note in train_head(**common).notes)
+        notes = train_head(**common).notes
+        assert f"1 of 1 runs had missing or damaged files, such as {tmp_path / 'run'}: trained again" in notes
+        assert not any("kept" in note for note in notes)
         assert path.stat().st_size == pytest.approx(len(whole), rel=0.02)  # metrics.json has the seconds
     (tmp_path / "run" / "run.json").write_text("{")
     with pytest.raises(StoreCorrupt, match=r"run\.json cannot be read.*Train the head again with --overwrite"):
@@ -600,6 +602,14 @@ def test_folds_are_pooled_over_all_clips(tmp_path):
         assert pooled["accuracy"] == pytest.approx(right / 60)
     assert report.to_dict()["accuracy_mean"] == pytest.approx(np.mean([p["accuracy"] for p in report.pooled]))
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["pooled"][1]["n"] == 60
+
+
+def test_seeds_can_be_added_to_folds(tmp_path, features):
+    settings = {"out": tmp_path / "run", "features": features, "variant": "mean", "split": "kfold:2", "epochs": 1}
+    train_head(**settings, seed=[0])
+    more = train_head(**settings, seed=[0, 1])
+    assert any(note.startswith("2 of 4 runs were there already") for note in more.notes)
+    assert [r.out.name for r in more.runs] == [f"fold-0{f}-seed-{s}" for s in (0, 1) for f in (1, 2)]
 
 
 def test_stored_outputs_are_what_the_stored_head_says(tmp_path, features):
