@@ -26,7 +26,7 @@ from fitrec_cache.files import write_json
 from fitrec_cache.folds import make_folds
 from fitrec_cache.loading import load_clips
 from fitrec_cache.metrics import interval_by_unit
-from fitrec_cache.paired import bootstrap_interval, exact_p, holm, units_of
+from fitrec_cache.paired import exact_p, holm, interval_of_difference, units_of
 from fitrec_cache.run_files import read_run_json
 from fitrec_cache.runs import read_outputs
 
@@ -97,7 +97,7 @@ def main() -> None:
             rows.append({"backbone": backbone, "variant": name, "accuracy": right.mean(), "ci95": [low, high]})
         for ours, theirs in combinations(by_model, 2):
             gain = by_model[ours] - by_model[theirs]
-            low, high = bootstrap_interval(gain, once, folds)
+            low, high = interval_of_difference(gain, once, folds)
             pair = {"backbone": backbone, "variant": ours, "other": theirs, "difference": gain.mean()}
             pairs.append(pair | {"ci95": [low, high], "p": exact_p(gain, folds)})
     adjusted = holm([pair["p"] for pair in pairs])

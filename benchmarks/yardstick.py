@@ -29,7 +29,7 @@ from fitrec_cache.calibrate import calibrate, calibration_error
 from fitrec_cache.files import write_json
 from fitrec_cache.folds import make_folds
 from fitrec_cache.loading import load_clips
-from fitrec_cache.paired import bootstrap_interval, exact_p, holm, units_of
+from fitrec_cache.paired import exact_p, holm, interval_of_difference, units_of
 from fitrec_cache.run_files import read_run_json
 from fitrec_cache.runs import read_outputs
 from fitrec_cache.splits import short_rule
@@ -159,7 +159,7 @@ def _named(ours: Model, theirs: Model, kind: str) -> dict[str, Any]:
 def _against(ours: Any, theirs: Any, groups: list[str]) -> dict[str, Any]:
     gain = np.atleast_2d(ours.astype(float) - theirs)  # (S, N)
     seeds, n = gain.shape
-    low, high = bootstrap_interval(gain.sum(0), np.full(n, float(seeds)), groups)
+    low, high = interval_of_difference(gain.sum(0), np.full(n, float(seeds)), groups)
     return {"n": n, "difference": float(gain.mean()), "ci95": [low, high], "p": exact_p(gain.sum(0), groups)}
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from fitrec_cache.errors import UsageError
 from fitrec_cache.files import Plain
-from fitrec_cache.metrics import interval_by_unit, wilson
-from fitrec_cache.paired import FloatArray, alone_unit, bootstrap_interval, count_right, exact_p, holm
+from fitrec_cache.metrics import interval_by_unit
+from fitrec_cache.paired import FloatArray, alone_unit, count_right, exact_p, holm, interval_of_difference
 from fitrec_cache.scored import Model, ScoredRun, find_models
 
 LEVEL = 0.05
@@ -230,7 +230,7 @@ def _pair(first: Model, second: Model) -> tuple[PairFigures | None, list[str]]:
         folds=len({fold for _, fold in same}),
         seeds=tuple(sorted({seed for seed, _ in same})),
         difference=float(gain.sum() / tested.sum()),
-        ci95=_interval(gain, tested, list(units.values())),
+        ci95=interval_of_difference(gain, tested, list(units.values())),
         only_a=only_a,
         only_b=only_b,
         p=exact_p(gain, list(units.values())),
@@ -239,21 +239,6 @@ def _pair(first: Model, second: Model) -> tuple[PairFigures | None, list[str]]:
         folders=(_folders(first), _folders(second)),
     )
     return pair, notes
-
-
-def _interval(gain: FloatArray, tested: FloatArray, units: Sequence[str]) -> tuple[float, float]:
-    """Return the interval of a difference; one unit says nothing of others.
-
-    Where the models differ alike in every unit, such as nowhere, draws never differ: Wilson's for that share of units.
-    """
-    _, unit = np.unique(np.asarray(units), return_inverse=True)
-    by_unit = np.bincount(unit, gain) / np.bincount(unit, tested)
-    if len(by_unit) == 1:
-        return -1.0, 1.0
-    if np.ptp(by_unit) > 0:
-        return bootstrap_interval(gain, tested, units)
-    low, high = wilson(by_unit[0], len(by_unit))
-    return (low if by_unit[0] else -high), high
 
 
 def _folders(model: Model) -> frozenset[Path]:

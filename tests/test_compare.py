@@ -90,7 +90,7 @@ def test_a_group_that_decides_alone_is_no_evidence(tmp_path):
     runs = [write_run(tmp_path / n, r, variant=n, groups=groups) for n, r in (("x", a), ("y", b))]
     pair = compare(runs).pairs[0]
     assert pair.p == 1
-    assert pair.ci95[0] == 0
+    assert pair.ci95[0] < 0
     assert "not distinguishable" in pair.text
 
 
@@ -394,8 +394,7 @@ def test_a_room_that_decides_alone_is_no_evidence_however_many_clips_it_has(tmp_
     (pair,) = report.pairs
     assert (pair.a, pair.n, pair.folds, pair.only_a) == ("vit-lstm on net", 72, 4, 60)
     assert pair.p == 1  # the sign of one room's gain, tossed
-    # No draw of four rooms has the large one with probability (3/4) ** 4: zero is inside.
-    assert pair.ci95[0] == 0
+    assert pair.ci95 == (-1, 1)  # one room is nearly all
     assert "not distinguishable at n = 72 in 4 folds" in pair.text
     assert report.models[0].ci95[0] < 0.05  # 60 of 72 are right, but of one room
 
