@@ -254,9 +254,9 @@ class Backbone:
             ):
                 self.embed_prepared(blank)
         except RuntimeError as error:
-            raise UsageError(
-                f"{self.name} cannot be compiled here ({first_line(error)}): leave --compile out"
-            ) from error
+            # the compiler's own error only says that there is one
+            reason = first_line(getattr(error, "inner_exception", None) or error)
+            raise UsageError(f"{self.name} cannot be compiled here ({reason}): leave --compile out") from error
         self._compiled_for.add(samples)
 
     def embed(self, frames: Tensor) -> NDArray[np.float16]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -58,6 +59,9 @@ JobsOption = Annotated[
 
 def main() -> NoReturn:
     """Run the command line; errors become ``Error: ...`` and an exit code: 1 a problem, 2 wrong use, 130 Ctrl-C."""
+    if os.name == "nt":
+        print("Error: fitrec-cache needs Linux or macOS; on Windows run it in WSL", file=sys.stderr)
+        sys.exit(2)
     # A scheduler's or `kill`'s polite stop is a Ctrl-C: what is finished is committed first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

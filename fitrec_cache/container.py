@@ -16,6 +16,9 @@ from av.video.stream import VideoStream
 from fitrec_cache.errors import VideoError
 from fitrec_cache.files import opened_video
 
+#: Options of PyAV: a title in another encoding must not fail a video. From 19 on it never does, and there is no option.
+FORGIVING: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+
 #: Packets of a file up to this size, in bytes, are kept in memory between counting and decoding.
 KEPT_BYTES = 64_000_000
 
@@ -111,7 +114,8 @@ class Video:
 
 def _open(path: Path) -> av.container.InputContainer:
     # absolute: in front of a colon libav takes the name of a file for a protocol
-    return av.open(str(path.absolute()), metadata_errors="replace")
+    opened: av.container.InputContainer = av.open(str(path.absolute()), **FORGIVING)
+    return opened
 
 
 def _check_file(path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 
@@ -82,7 +83,8 @@ def find_device(name: str = "auto") -> str:
 def _tried(device: str) -> str:
     """Return a CUDA device after one addition on it: torch is built for some generations of GPUs only."""
     try:
-        (torch.ones(1, device=device) + 1).item()
+        with room_on(torch.device(device), "anything"):
+            (torch.ones(1, device=device) + 1).item()
     except RuntimeError as error:
         raise UsageError(
             f"device {device!r} is there, but torch {torch.__version__} cannot compute on it ({first_line(error)}): "
@@ -104,7 +106,9 @@ def room_on(device: torch.device, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if "out of memory" not in str(error):  # a context or pinned memory fails without the error of its own
+            raise
         raise UsageError(
             f"{what} does not fit into the memory of {device} ({first_line(error)}): end what else uses it, or give "
             "--device cpu"
@@ -113,18 +117,34 @@ def room_on(device: torch.device, what: str) -> Iterator[None]:
 
 @contextmanager
 def without_tf32(device: torch.device) -> Iterator[None]:
-    """Let convolutions in float32 on a CUDA device keep all bits; PyTorch's default there rounds to TF32's 10."""
-    cudnn = torch.backends.cudnn
-    # Since torch 2.9 this says more, and who turned it off there must not be asked for allow_tf32.
-    kept = getattr(getattr(cudnn, "conv", None), "fp32_precision", "tf32") != "tf32"
-    if device.type != "cuda" or kept:
+    """Let float32 on a CUDA device keep all bits, where convolutions by default are rounded to TF32's 10."""
+    if device.type != "cuda":
         yield
         return
-    before, cudnn.allow_tf32 = cudnn.allow_tf32, False
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    # Since torch 2.9 this can be said in a second way, which goes before the first. Both are set, as what reads the
+    # first raises where they differ; nor can the first be asked where only the second was used.
+    places = (getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None), matmul)
+    newer: list[Any] = [each for each in places if hasattr(each, "fp32_precision")]
+    before = [each.fp32_precision for each in newer]
+    convolutions = products = None
+    with suppress(RuntimeError):
+        convolutions = cudnn.allow_tf32
+    with suppress(RuntimeError):
+        products = torch.get_float32_matmul_precision()
     try:
+        cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
+        for each in newer:
+            each.fp32_precision = "ieee"
         yield
     finally:
-        cudnn.allow_tf32 = before
+        if convolutions is not None:
+            cudnn.allow_tf32 = convolutions
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
+        for each, value in zip(newer, before, strict=True):
+            each.fp32_precision = value
 
 
 def cores() -> int:
@@ -132,6 +152,6 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an error of torch, which may go on for pages, or say nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

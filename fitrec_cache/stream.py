@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 from av.video.frame import VideoFrame
 
-from fitrec_cache.container import Damage, nominal_rate, sound_frames, video_stream
+from fitrec_cache.container import FORGIVING, Damage, nominal_rate, sound_frames, video_stream
 from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.jpeg import encode_frame
 from fitrec_cache.video import Converter
@@ -139,7 +139,7 @@ class Stream:
                 format=source.format,
                 options=dict(source.options),
                 timeout=silence,
-                metadata_errors="replace",
+                **FORGIVING,
             )
         except (av.FFmpegError, OSError, ValueError) as error:
             raise self._failed("opened", error) from error

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 from timm.layers.conv2d_same import Conv2dSame
+from torch._dynamo.exc import BackendCompilerFailed
 
 from fitrec_cache import backbone as module
 from fitrec_cache.backbone import load_backbone
@@ -394,4 +395,11 @@ def test_a_network_that_cannot_be_compiled_is_named(weights, monkeypatch):
     model = load(weights("test_resnet"), compiled=True)
     monkeypatch.setattr(model, "_forward", broken)
     with pytest.raises(UsageError, match=r"test_resnet cannot be compiled here \(no such backend\): leave --compile"):
+        model.compile_for(4)
+
+    def raised_by_inductor(_):  # whose first line is: backend='inductor' raised:
+        raise BackendCompilerFailed(lambda: None, ModuleNotFoundError("No module named 'setuptools'"), None)
+
+    monkeypatch.setattr(model, "_forward", raised_by_inductor)
+    with pytest.raises(UsageError, match=r"cannot be compiled here \(No module named 'setuptools'\)"):
         model.compile_for(4)

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import InlinePool
@@ -240,6 +241,12 @@ def test_wrong_use_gives_one_clear_error_and_the_right_exit_code(call, places, c
 def test_missing_and_unknown_options_exit_with_2(call):
     for arguments in ("train-head", "extract --cash x", "unknown", "predict --run x"):
         assert call(*arguments.split())[0] == 2
+
+
+def test_windows_is_told_what_to_do(call, monkeypatch):
+    monkeypatch.setattr(cli, "os", SimpleNamespace(name="nt"))
+    code, _, err = call("--help")
+    assert (code, err) == (2, "Error: fitrec-cache needs Linux or macOS; on Windows run it in WSL\n")
 
 
 def test_interruption_exits_with_130(call, monkeypatch, tmp_path):

@@ -66,36 +66,68 @@ def test_a_gpu_that_only_emulates_bf16_computes_in_fp16(monkeypatch, capability,
     assert best_precision("auto", "cuda:0") != precision
 
 
-def test_a_gpu_that_is_full_is_said_to_be():
+@pytest.mark.parametrize("kind", [torch.cuda.OutOfMemoryError, RuntimeError])  # the second of pinned memory
+def test_a_gpu_that_is_full_is_said_to_be(kind):
     with (
         pytest.raises(
             UsageError, match=r"^resnet50 does not fit into the memory of cuda:0 \(CUDA out of memory\): end"
         ),
         room_on(torch.device("cuda:0"), "resnet50"),
     ):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory\nand more")
+        raise kind("CUDA out of memory\nand more")
 
 
-def test_convolutions_on_a_gpu_keep_the_bits_of_float32(monkeypatch):
+def test_other_errors_are_not_taken_for_a_full_gpu():
+    with pytest.raises(RuntimeError, match="another"), room_on(torch.device("cuda:0"), "resnet50"):
+        raise RuntimeError("another")
+
+
+def test_on_a_gpu_float32_keeps_all_bits_and_settings_come_back(monkeypatch):
     cudnn = torch.backends.cudnn
     monkeypatch.setattr(cudnn, "deterministic", True)
+    with without_tf32(torch.device("cpu")):
+        assert cudnn.allow_tf32
     with without_tf32(torch.device("cuda:0")):
         assert not cudnn.allow_tf32
         assert cudnn.deterministic
     assert cudnn.allow_tf32
-    with without_tf32(torch.device("cpu")):
-        assert cudnn.allow_tf32
+
+
+def tf32_settings():
+    """Return every way in which torch is asked; None where it will not say, as different ways were mixed."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+
+    def ask(question):
+        try:
+            return question()
+        except RuntimeError:
+            return None
+
+    newer = [each.fp32_precision for each in (cudnn.conv, cudnn.rnn, matmul)]
+    return [ask(lambda: cudnn.allow_tf32), ask(torch.get_float32_matmul_precision), *newer]
 
 
 @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9")
-def test_who_turned_tf32_off_in_the_newer_way_meets_no_error():
-    convolutions = torch.backends.cudnn.conv
-    before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
+@pytest.mark.parametrize("place", ["conv", "rnn", "cudnn", "everything", "medium"])
+def test_whichever_way_tf32_was_allowed_it_is_off_inside_and_as_before_after(place):
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    places = {"conv": cudnn.conv, "rnn": cudnn.rnn, "cudnn": cudnn, "everything": torch.backends}
+    first, known = torch.get_float32_matmul_precision(), [*places.values(), matmul]
+    before = [each.fp32_precision for each in known]
     try:
+        if place == "medium":
+            torch.set_float32_matmul_precision("medium")
+        else:
+            places[place].fp32_precision = "ieee" if place in ("conv", "rnn") else "tf32"
+        allowed = tf32_settings()
         with without_tf32(torch.device("cuda:0")):
-            assert convolutions.fp32_precision == "ieee"
+            assert tf32_settings() == [False, "highest", "ieee", "ieee", "ieee"]
+        assert tf32_settings() == allowed
     finally:
-        convolutions.fp32_precision = before
+        for each, value in zip(known, before, strict=True):
+            each.fp32_precision = value
+        torch.set_float32_matmul_precision(first)
+        torch.backends.cudnn.allow_tf32 = True
 
 
 def test_cores_are_those_this_process_may_use():

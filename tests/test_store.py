@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -159,6 +160,23 @@ def test_bytes_are_synced_before_the_name_and_the_name_before_done(tmp_path, mon
     monkeypatch.setattr(type(tmp_path), "replace", logged_replace)
     files.write_atomic(tmp_path / "x", b"data")
     assert events == ["file", "rename", "folder"]
+
+
+@pytest.mark.parametrize("knows_it", [True, False])
+def test_on_a_mac_the_drive_is_told_to_write_too(tmp_path, monkeypatch, knows_it):
+    events = []
+
+    def fcntl(_, command):
+        events.append(command)
+        if not knows_it:
+            raise OSError(errno.ENOTSUP, "not supported")
+
+    monkeypatch.setattr(files.sys, "platform", "darwin")
+    monkeypatch.setitem(sys.modules, "fcntl", SimpleNamespace(fcntl=fcntl, F_FULLFSYNC=51))
+    monkeypatch.setattr(files, "sync_folder", lambda _: None)
+    monkeypatch.setattr(os, "fsync", lambda _: events.append("fsync"))
+    files.write_atomic(tmp_path / "x", b"data")
+    assert events == ([51] if knows_it else [51, "fsync"])
 
 
 def test_a_new_folder_and_its_parents_are_on_disk_before_it_is_used(tmp_path, monkeypatch):

@@ -150,6 +150,20 @@ def test_video_without_time_stamps_gets_times_by_its_rate_and_a_warning(tmp_path
     assert any("no time stamps" in w for w in clip.ledger["warnings"])
 
 
+def test_a_title_in_another_encoding_fails_no_video(tmp_path):
+    path = tmp_path / "t.mp4"
+    with av.open(str(write_video(tmp_path / "v.mp4", 30))) as old, av.open(str(path), "w") as new:
+        new.metadata["title"] = "Uebung"
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in [p for p in old.demux(video=0) if p.size]:
+            packet.stream = stream
+            new.mux(packet)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"Uebung", "\u00dcbung!".encode("latin-1")))
+    assert path.read_bytes() != whole
+    assert numbers(read(path)) == eq1(30)
+
+
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 @pytest.mark.parametrize("name", ["r.mp4", "r.mov"])
 def test_rotated_video_is_turned_upright(tmp_path, rotation, name):
