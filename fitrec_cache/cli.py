@@ -24,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Decode once, embed once, then train exercise-recognition heads in seconds.",
+    help="Decode once, embed once, then train exercise-recognition heads in seconds to minutes.",
 )
 
 #: Exit code of a program that Ctrl-C ended, by the shells' convention.
@@ -36,13 +36,18 @@ RootOption = Annotated[
     Path | None,
     typer.Option(help="Folder that a manifest's or list's paths are relative to.", show_default="the one it is in"),
 ]
-FeatureCacheOption = Annotated[Path | None, typer.Option("--cache", help="Cache folder that extract made.")]
-FeatureFileOption = Annotated[Path | None, typer.Option("--features", help="HDF5 file from pack, or made elsewhere.")]
+FeatureCacheOption = Annotated[
+    Path | None, typer.Option("--cache", help="Cache folder that extract made; give this or --features.")
+]
+FeatureFileOption = Annotated[
+    Path | None, typer.Option("--features", help="HDF5 file from pack or elsewhere, instead of --cache.")
+]
 CachedBackbonesOption = Annotated[
     list[str], typer.Option(help="Cached features to use; several are put side by side.", show_default="the variant's")
 ]
 CachedPresetOption = Annotated[
-    str | None, typer.Option(help="native, grid, paper or table1, where the cache holds several.")
+    str | None,
+    typer.Option(help="Of the cached features: native, grid, paper or table1.", show_default="native, or the only one"),
 ]
 MovedWeightsOption = Annotated[
     list[str], typer.Option(help="NAME=WEIGHTS, where weights are no longer where they were; repeatable.")
@@ -50,7 +55,9 @@ MovedWeightsOption = Annotated[
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Go on where weights or versions here differ from those of training.")
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace runs that are there.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Train again what is there; without it, runs of other settings are refused.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output and nothing else.")]
 JobsOption = Annotated[
     int, typer.Option(help="Heads of several seeds or folds trained at the same time, sharing the cores.")
@@ -123,7 +130,13 @@ def extract(
     backbone: Annotated[
         list[str], typer.Option(help="Any timm model, NAME or NAME=WEIGHTS (a file, hub or embedded); repeatable.")
     ] = ["tf_efficientnet_lite0"],  # noqa: B006 - typer copies it
-    preset: Annotated[str, typer.Option(help="native, grid, paper or table1.")] = "native",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="Backbone input. native: its own; grid: native, features of 3x3 cells (9 times the disk); "
+            "paper: 64x64, enlarged; table1: 64x64."
+        ),
+    ] = "native",
     classes: ClassesOption = None,
     root: RootOption = None,
     lists: Annotated[
@@ -133,7 +146,9 @@ def extract(
     frame_size: Annotated[
         int | None, typer.Option(help="Largest short side of stored frames in pixels.", show_default="288")
     ] = None,
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto (bf16 where it is faster, else fp16 on CUDA, fp32 elsewhere), fp32, bf16 or fp16.")
+    ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     compile: Annotated[
         bool,
@@ -144,7 +159,10 @@ def extract(
     workers: Annotated[int | None, typer.Option(help="Decoder processes.", show_default="one a core")] = None,
     clip_seconds: Annotated[float, typer.Option(help="Seconds that decoding one clip may take; tried twice.")] = 120.0,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Take out clips of the cache that are not among VIDEOS, as deleted ones.")
+        bool,
+        typer.Option(
+            "--prune", help="Take out clips that are not among VIDEOS, such as deleted ones; their data stays on disk."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -180,7 +198,12 @@ def extract(
 @app.command(name="train-head")
 def train_head(
     *,
-    out: Annotated[Path, typer.Option(help="Run folder; with several seeds it holds one a seed.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Run folder; several seeds or folds get one each in it. Finished runs of the same settings are kept."
+        ),
+    ],
     cache: FeatureCacheOption = None,
     features: FeatureFileOption = None,
     variant: Annotated[str, typer.Option(help=", ".join(VARIANTS) + ".")] = "resnet50-lstm-attention",
@@ -189,8 +212,8 @@ def train_head(
     split: Annotated[
         str,
         typer.Option(
-            help="auto (group where groups are known), group, random, official1|2|3, list:TRAIN,TEST, manifest, "
-            "kfold:K, leave-one:COLUMN."
+            help="auto (group if every clip has one, else random), group, random, official1|2|3, list:TRAIN,TEST, "
+            "manifest, kfold:K, leave-one:COLUMN."
         ),
     ] = "auto",
     seed: Annotated[list[int], typer.Option(help="Seed of split, initial values and batches; repeatable.")] = [0],  # noqa: B006
@@ -277,7 +300,7 @@ def sweep(
     preset: CachedPresetOption = None,
     split: Annotated[list[str], typer.Option(help="Split rule whose validation side counts; repeatable.")] = ["auto"],  # noqa: B006
     seed: Annotated[list[int], typer.Option(help="Seed of the splits; repeatable.")] = [0],  # noqa: B006
-    trials: Annotated[int, typer.Option(help="Number of tries in all.")] = 60,
+    trials: Annotated[int, typer.Option(help="Tries in all, those of earlier calls included.")] = 60,
     finalists: Annotated[int, typer.Option(help="Best tries that are trained again with other seeds.")] = 5,
     epochs: Annotated[int, typer.Option(help="Epochs of every try.")] = 40,
     as_json: JsonOption = False,
@@ -369,7 +392,10 @@ def watch(
     format: Annotated[str | None, typer.Option(help="FFmpeg's input format of a device, such as dshow.")] = None,
     live: Annotated[
         bool | None,
-        typer.Option(help="Skip windows that come too fast.", show_default="of cameras and streams that do not wait"),
+        typer.Option(
+            help="Skip windows that there is no time for; --no-live answers all.",
+            show_default="on for cameras, rtsp, rtmp, udp, srt",
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     force: ForceOption = False,
@@ -598,7 +624,10 @@ def reproduce(
     overwrite: OverwriteOption = False,
     epochs: Annotated[int | None, typer.Option(help="At most this many.", show_default="each recipe's")] = None,
     device: Annotated[str, typer.Option(help="Where frames are embedded: auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    compile: Annotated[bool, typer.Option("--compile", help="Compile backbones first, for many clips.")] = False,
+    compile: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile backbones first, 10 to 30 s each, then faster; for hundreds of clips."),
+    ] = False,
     jobs: JobsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
