@@ -32,9 +32,19 @@ def sample_frames(video: Path, samples: int) -> list[Image.Image]:
 
 
 def as_shown(frame: av.VideoFrame, ratio: float) -> Image.Image:
-    """Return a frame upright, as phones say how they were held, and with square pixels."""
+    """Return a frame upright and not mirrored, as phones say how they were held, and with square pixels."""
     image = frame.to_image()
-    return image.resize((round(image.width * ratio), image.height)).rotate(frame.rotation, expand=True)
+    image = image.resize((round(image.width * ratio), image.height))
+    matrix = np.frombuffer(bytes(frame.side_data.get("DISPLAYMATRIX") or b""), np.int32)
+    if not matrix.any():
+        return image
+    a, b, _, c, d = matrix[:5].tolist()  # a point (x, y) is shown at (a x + c y, b x + d y)
+    x, y = a, d
+    if abs(a) < abs(b):
+        x, y, image = c, b, image.transpose(Image.Transpose.TRANSPOSE)
+    if x < 0:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if y < 0 else image
 
 
 def as_stored(frame: Image.Image, short_side: int) -> Image.Image:

@@ -431,6 +431,8 @@ def watch(
     )
     if not as_json:
         print(texts.watch_text(report))
+    if report.error:
+        raise FitrecError(report.error)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,18 +13,21 @@ from pathlib import Path
 
 import av
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from fitrec_cache.container import FORGIVING, Damage, nominal_rate, sound_frames, video_stream
 from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.jpeg import encode_frame
+from fitrec_cache.truncation import is_cut
 from fitrec_cache.video import Converter
 from fitrec_cache.windows import Windows
 
-#: A network that is silent for longer, in seconds, is given up.
-SILENCE = 10.0
+#: A network that is silent for longer, in seconds, is given up: before it answers, and later, where segments of live
+#: streams may be longer than 10 s.
+SILENCE = (10.0, 30.0)
 
-#: By so much, in seconds, may a time stamp be earlier than the one before: such a frame is left out.
-_JITTER = Fraction(1)
+#: Frames in a row with times before those that were there: more than a decoder holds back, so the clock was set back.
+_SET_BACK = 17
 
 #: Schemes of what comes at its own pace, whether it is read or not.
 _LIVE_SCHEMES = ("rtsp", "rtsps", "rtp", "rtmp", "rtmps", "udp", "tcp", "srt")
@@ -119,20 +123,21 @@ class Stream:
 
     Attributes:
         rest: Seconds at the end that no window reached, once all windows were taken.
+        missing: Seconds by which a file ends before its header says, then; 0 where it does not say.
+        offset: Seconds of a file before the first frame, where its sound begins earlier; once that was read.
 
     Raises:
         VideoError: If it cannot be opened or has no moving pictures.
     """
 
     def __init__(self, source: Source) -> None:
-        self.rest = 0.0
+        self.rest = self.missing = self.offset = 0.0
         self._damage, self._late = Damage(), 0
         self._source, self._shown = source, without_password(source.name)
-        self._size: tuple[int, int] | None = None
-        remote = _SCHEME.match(source.name)
-        silence = SILENCE if remote else None
+        self._remote = bool(_SCHEME.match(source.name))
+        silence = SILENCE if self._remote else None
         # absolute: in front of a colon libav takes the name of a file for a protocol
-        name = source.name if remote or source.format else str(Path(source.name).absolute())
+        name = source.name if self._remote or source.format else str(Path(source.name).absolute())
         try:
             self._container = av.open(
                 name,
@@ -166,31 +171,35 @@ class Stream:
         self._container.close()
 
     def _failed(self, what: str, error: Exception) -> VideoError:
+        if isinstance(error, av.error.ExitError):  # PyAV's time limit
+            return self._silent(SILENCE[what == "read on"])
         reason = getattr(error, "strerror", None) or str(error)
         hint = ": is there a camera, and may this program use it?" if self._source.format else ""
         return VideoError(f"{self._shown} cannot be {what}: {reason}{hint}")
+
+    def _silent(self, seconds: float) -> VideoError:
+        return VideoError(f"{self._shown} sent nothing for {seconds:g} s")
 
     def windows(self, windows: Windows, short_sides: Sequence[int]) -> Iterator[WindowClip]:
         """Yield each window once its last frame is known.
 
         Args:
             windows: Which frames each takes; those that would reach into a gap, where for longer than a window no frame
-                comes, are left out.
+                comes, or beyond a seam, where the clock is set back or the picture changes its size, are left out.
             short_sides: Largest short sides in pixels; each frame is kept once for each of them.
 
         Raises:
-            VideoError: If reading fails, the picture changes its size, times go back, or the end comes before the
-                first window's.
+            VideoError: If reading fails, or the end comes before the first window's.
         """
         converters = {side: Converter(self._stream, side) for side in short_sides}
         growing: dict[int, list[tuple[float, dict[int, bytes]]]] = {}
         complete, end, stop = 0, Fraction(0), 0.0
         period = 1 / nominal_rate(self._stream)
         longest = max(windows.seconds, _STILL_PERIODS * period)
-        for begins, frame, end in self._on_display():
-            gap = end - begins > longest
+        for begins, frame, end, seam in self._on_display():
+            gap = seam or end - begins > longest
             due = windows.due(begins + period if gap else end)
-            kept = float(begins), self._encode(frame, converters) if due else {}
+            kept = float(begins), _encode(frame, converters) if due else {}
             for number, count in due.items():
                 samples = growing.setdefault(number, [])
                 samples += [kept] * count
@@ -200,7 +209,7 @@ class Stream:
                     jpegs = {side: [each[side] for each in frames] for side in short_sides}
                     complete += 1
                     yield WindowClip(start=start, end=stop, pts_seconds=times, jpegs=jpegs)
-            if gap:  # nothing was filmed then: no window looks at it
+            if gap:  # no window looks across it
                 windows.restart(end)
                 growing.clear()
         if not complete:
@@ -209,36 +218,62 @@ class Stream:
                 "is full: give fewer --seconds, or use predict"
             )
         self.rest = max(0.0, float(end) - stop)
+        self.missing = max(0.0, self._lasts() - float(end))
 
-    def _encode(self, frame: VideoFrame, converters: Mapping[int, Converter]) -> dict[int, bytes]:
-        size = (frame.width, frame.height)
-        self._size = self._size or size
-        if size != self._size:
-            raise VideoError(f"{self._shown}: the picture size changes from {self._size} to {size}")
-        return {side: encode_frame(converter.picture(frame)) for side, converter in converters.items()}
+    def _lasts(self) -> float:
+        """Return how many seconds of pictures the header claims; 0 if it does not say."""
+        if self._stream.duration is not None:
+            counted = self._stream.frames / self._stream.average_rate if self._stream.average_rate else Fraction(0)
+            return float(max(self._stream.duration * (self._stream.time_base or Fraction(0)), counted))
+        # Else only the sound may last so long.
+        cut = not self._remote and self._source.format is None and is_cut(Path(self._source.name))
+        return (self.seconds or 0.0) if cut else 0.0
 
-    def _on_display(self) -> Iterator[tuple[Fraction, VideoFrame, Fraction]]:
-        """Yield each frame with the times between which it is on display, from that of the first frame on."""
+    def _on_display(self) -> Iterator[tuple[Fraction, VideoFrame, Fraction, bool]]:
+        """Yield each frame with the times between which it is on display, and whether what follows is another picture.
+
+        Times are since the first frame. Frames that come with the time of an earlier one are left out; where all do,
+        the clock was set back, as between recordings in one file, and time goes on from there.
+        """
         before: tuple[Fraction, VideoFrame] | None = None
-        rate = nominal_rate(self._stream)
-        origin: Fraction | None = None
+        period = 1 / nominal_rate(self._stream)
+        origin, late, behind = Fraction(0), Fraction(0), 0
         for number, frame in enumerate(self._frames()):
-            time = Fraction(number) / rate if frame.pts is None else frame.pts * Fraction(frame.time_base or 0)
-            origin = time if origin is None else origin
-            time -= origin
-            if before is not None:
-                if time < before[0] - _JITTER:
-                    raise VideoError(f"{self._shown}: times go back from {float(before[0]):.2f} to {float(time):.2f} s")
-                if time <= before[0]:
+            clock = number * period if frame.pts is None else frame.pts * Fraction(frame.time_base or 0)
+            seam = False
+            if before is None:
+                origin = clock
+                if self.seconds is not None and self._container.start_time is not None:
+                    self.offset = max(0.0, float(clock) - self._container.start_time / av.time_base)
+            elif clock - origin <= before[0]:
+                behind, late = (behind + 1 if clock > late else 1), clock
+                if behind < _SET_BACK:
                     self._late += 1
                     continue
-                yield *before, time
-            before = time, frame
+                origin, seam = clock - before[0] - period, True
+            behind = 0
+            if before is not None:
+                other = (frame.width, frame.height) != (before[1].width, before[1].height)
+                yield *before, clock - origin, seam or other
+            before = clock - origin, frame
         if before is not None:
-            yield *before, before[0] + 1 / rate
+            yield *before, before[0] + period, False
 
     def _frames(self) -> Iterator[VideoFrame]:
         try:
-            yield from sound_frames(self._stream.codec_context, self._container.demux(self._stream), self._damage)
+            yield from sound_frames(self._stream.codec_context, self._packets(), self._damage)
         except (av.FFmpegError, OSError) as error:
             raise self._failed("read on", error) from error
+
+    def _packets(self) -> Iterator[av.Packet[VideoStream]]:
+        asked = time.monotonic()
+        for packet in self._container.demux(self._stream):
+            # Some protocols take silence for the end, which is a packet without content.
+            if self._remote and not packet.size and time.monotonic() - asked > 0.9 * SILENCE[1]:
+                raise self._silent(SILENCE[1])
+            yield packet
+            asked = time.monotonic()
+
+
+def _encode(frame: VideoFrame, converters: Mapping[int, Converter]) -> dict[int, bytes]:
+    return {side: encode_frame(converter.picture(frame)) for side, converter in converters.items()}

@@ -132,7 +132,7 @@ def segment_text(segment: Segment) -> str:
     """Return what was done from when to when."""
     from fitrec_cache.timeline import clock
 
-    return f"{clock(segment.start)} to {clock(segment.end)}  {segment.text} {segment.probability:.0%}"
+    return f"{clock(segment.start)} to {clock(segment.end)}  {segment.text}"
 
 
 def watch_text(report: WatchReport) -> str:
@@ -145,6 +145,8 @@ def watch_text(report: WatchReport) -> str:
         if report.every > report.seconds
         else "",
         f"the last {report.rest:.1f} s are in no window: not answered" if report.rest >= 0.05 else "",
+        f"{report.source} ends {report.missing:.1f} s before its header says" if report.missing >= 1 else "",
+        f"damaged or late frames and packets, left out: {report.damaged}" if report.damaged else "",
         [f"written: {path}" for path in report.files],
     )
 

@@ -67,8 +67,8 @@ class Segment:
 
     @property
     def text(self) -> str:
-        """The answer in words."""
-        return self.label or "unknown"
+        """The answer in words; of "unknown" without the probability, which is that of a class that it is not."""
+        return "unknown" if self.label is None else f"{self.label} {self.probability:.0%}"
 
 
 class Timeline:
@@ -80,21 +80,27 @@ class Timeline:
 
     Args:
         every: Seconds from one window's beginning to the next where none is left out.
+        keep: Whether ``moments`` are kept, which only a picture needs: a stream may go on for days.
 
     Attributes:
+        windows: Number of answers.
         moments: The answers.
         segments: So far, in order; the last one may grow.
     """
 
-    def __init__(self, *, every: float = 0.0) -> None:
-        self._every = every
+    def __init__(self, *, every: float = 0.0, keep: bool = True) -> None:
+        self._every, self._keep = every, keep
+        self._last: Moment | None = None
+        self.windows = 0
         self.moments: list[Moment] = []
         self.segments: list[Segment] = []
 
     def add(self, moment: Moment) -> Segment | None:
         """Take in the next answer; return the segment before it, if this one begins another."""
-        before = self.moments[-1] if self.moments else moment
-        self.moments.append(moment)
+        before, self._last = self._last or moment, moment
+        self.windows += 1
+        if self._keep:
+            self.moments.append(moment)
         probability, border = moment.top[0][1], (before.middle + moment.middle) / 2
         unseen = moment.start > before.end and moment.start - before.start > 1.001 * self._every
         new = Segment(start=moment.start, end=moment.end, label=moment.label, probability=probability)
@@ -153,23 +159,37 @@ class Outputs:
         """The files wanted."""
         return [path for path in (self.table, self.subtitles, self.picture) if path is not None]
 
-    def write(self, timeline: Timeline, *, title: str) -> None:
+    def write(self, timeline: Timeline, *, title: str, offset: float = 0.0) -> None:
         """Write all of them; none where nothing was answered.
+
+        Args:
+            timeline: The answers, kept if there is to be a picture.
+            title: Of the picture.
+            offset: Seconds that a player shows before the first frame.
 
         Raises:
             StoreError: If one cannot be written; the others are.
         """
         if not timeline.segments:
             return
-        with ExitStack() as each:  # what one raises comes after the others
+        with ExitStack() as each:  # what one raises comes after the others; the last named is written first
             if self.picture is not None:
-                from fitrec_cache.timeline_picture import timeline_png  # matplotlib is slow to load
+                each.callback(_write_picture, timeline, self.picture, title)
+            each.callback(self.write_texts, timeline, offset=offset)
 
-                each.callback(timeline_png, timeline.moments, timeline.segments, self.picture, title=title)
+    def write_texts(self, timeline: Timeline, *, offset: float = 0.0) -> None:
+        """Write table and subtitles; see :meth:`write`."""
+        with ExitStack() as each:
             if self.subtitles is not None:
-                each.callback(write_subtitles, timeline.segments, self.subtitles)
+                each.callback(write_subtitles, timeline.segments, self.subtitles, offset=offset)
             if self.table is not None:
                 each.callback(write_table, timeline.segments, self.table)
+
+
+def _write_picture(timeline: Timeline, path: Path, title: str) -> None:
+    from fitrec_cache.timeline_picture import timeline_png  # matplotlib is slow to load
+
+    timeline_png(timeline.moments, timeline.segments, path, title=title)
 
 
 def write_table(segments: Sequence[Segment], path: Path) -> None:
@@ -191,14 +211,14 @@ def write_table(segments: Sequence[Segment], path: Path) -> None:
     write_csv(path, ("start", "end", "label", "probability", "windows"), rows)
 
 
-def write_subtitles(segments: Sequence[Segment], path: Path) -> None:
-    """Write segments as SubRip subtitles, which players show over the video.
+def write_subtitles(segments: Sequence[Segment], path: Path, *, offset: float = 0.0) -> None:
+    """Write segments as SubRip subtitles, which players show over the video; ``offset`` is added to their times.
 
     Raises:
         StoreError: If the file cannot be written.
     """
     blocks = [
-        f"{number}\n{_subrip(s.start)} --> {_subrip(s.end)}\n{s.text} {s.probability:.0%}\n"
+        f"{number}\n{_subrip(s.start + offset)} --> {_subrip(s.end + offset)}\n{s.text}\n"
         for number, s in enumerate(segments, start=1)
     ]
     write_atomic(path, "\n".join(blocks).encode())

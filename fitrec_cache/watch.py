@@ -6,13 +6,14 @@ import contextlib
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from fitrec_cache.errors import FitrecError, UsageError
+from fitrec_cache.errors import FitrecError, UsageError, VideoError
 from fitrec_cache.files import Plain
 from fitrec_cache.predict import Recogniser
 from fitrec_cache.progress import progress_bar
@@ -21,6 +22,9 @@ from fitrec_cache.windows import Windows
 
 #: Limits of a window's length and of the time to the next, in seconds.
 _SHORTEST, _LONGEST = 0.05, 3600.0
+
+#: Table and subtitles are written once in so many seconds, too, against a loss of power.
+_SAVE_SECONDS = 60.0
 
 #: Windows that wait to be answered, at most: of a live stream the oldest makes room.
 _WAITING = 2
@@ -37,8 +41,11 @@ class WatchReport(Plain):
         windows: Number of windows answered.
         skipped: Number of windows that came faster than they were answered.
         rest: Seconds at the end of a file, after the last window, that are in none.
+        missing: Seconds by which a file ends before its header says.
+        damaged: Packets and frames that did not decode, or came with the time of an earlier one.
         segments: What was done when.
         files: Files written.
+        error: Why it could not be read on; empty at a normal end and after Ctrl-C.
     """
 
     source: str
@@ -47,8 +54,11 @@ class WatchReport(Plain):
     windows: int
     skipped: int
     rest: float
+    missing: float
+    damaged: int
     segments: tuple[Segment, ...]
     files: tuple[str, ...]
+    error: str
 
 
 def watch(
@@ -91,7 +101,7 @@ def watch(
 
     Raises:
         UsageError: For wrong arguments, before anything is read.
-        VideoError: If the source cannot be opened or read, or ends before the first window does.
+        VideoError: If nothing could be answered: the source cannot be opened or read, or ends before the first window.
         MismatchError: If the pipeline would differ, naming each field, old -> new.
         StoreError: If a file cannot be written.
     """
@@ -109,11 +119,15 @@ def watch(
         device=device,
         force=force,
     )
-    timeline = Timeline(every=watching.every)
+    timeline = Timeline(every=watching.every, keep=picture is not None)
+    error, written = "", time.monotonic()
     try:
         with watching, progress_bar(total=None, unit="window", what="watch", show=progress) as bar:
             for moment in watching:
                 ended = timeline.add(moment)
+                if ended is not None and time.monotonic() - written > _SAVE_SECONDS:
+                    outputs.write_texts(timeline, offset=watching.offset)
+                    written = time.monotonic()
                 if tell is not None:
                     with bar.external_write_mode(file=sys.stdout):
                         tell(moment, ended)
@@ -123,17 +137,24 @@ def watch(
                 bar.update()
     except KeyboardInterrupt:
         pass  # the way to end a live stream
+    except VideoError as reason:  # the way in which many a network stream ends
+        if not timeline.windows:
+            raise
+        error = str(reason)
     finally:
-        outputs.write(timeline, title=without_password(source))
+        outputs.write(timeline, title=without_password(source), offset=watching.offset)
     return WatchReport(
         source=without_password(source),
         seconds=watching.seconds,
         every=watching.every,
-        windows=len(timeline.moments),
+        windows=timeline.windows,
         skipped=watching.skipped,
         rest=watching.rest,
+        missing=watching.missing,
+        damaged=watching.damaged,
         segments=tuple(timeline.segments),
         files=tuple(str(path) for path in outputs.paths if timeline.segments),
+        error=error,
     )
 
 
@@ -162,6 +183,9 @@ class Watch:
         live: Whether windows may be skipped.
         skipped: How many were.
         rest: Seconds at the end, after the last window, that are in none.
+        missing: Seconds by which a file ends before its header says.
+        damaged: Packets and frames so far that did not decode, or came with the time of an earlier one.
+        offset: Seconds of a file before its first frame, in which there is only sound.
         expected: How many windows there will be, as the header of a file lets expect; None until that is known, and of
             what has no end.
 
@@ -198,7 +222,8 @@ class Watch:
         self.seconds, self.every = float(length), float(pace)
         self.live = found.live if live is None else live
         self.skipped = 0
-        self.rest = 0.0
+        self.rest = self.missing = self.offset = 0.0
+        self.damaged = 0
         self.expected: int | None = None
         self._waiting: queue.Queue[Any] = queue.Queue(_WAITING)
         self._stop = threading.Event()
@@ -246,10 +271,11 @@ class Watch:
                 if stream.seconds is not None:
                     self.expected = self._windows.within(stream.seconds)
                 for numbered in enumerate(stream.windows(self._windows, self._recogniser.short_sides)):
+                    self.offset, self.damaged = stream.offset, stream.damaged
                     self._put(numbered)
                     if self._stop.is_set():
                         return
-                self.rest = stream.rest
+                self.rest, self.missing, self.damaged = stream.rest, stream.missing, stream.damaged
             self._put(None)
         except FitrecError as error:
             self._put(error)

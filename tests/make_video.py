@@ -9,6 +9,7 @@ back. Blended blocks always raise; of turned, mirrored or cropped frames the che
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -208,6 +209,25 @@ def write_audio_only(path: Path, *, seconds: float = 0.5, codec: str = "aac") ->
     """Write a file with one audio stream (a 440 Hz tone) and no video stream."""
     with av.open(str(path), "w") as container:
         _encode_tone(container, _audio_stream(container, codec), seconds)
+    return path
+
+
+#: Display matrices (a, b, c, d) that mirror, and the colours of the corners that are then shown (:data:`CORNERS`).
+MIRRORED = (
+    ((1, 0, 0, -1), ("yellow", "blue", "green", "red")),
+    ((-1, 0, 0, 1), ("green", "red", "yellow", "blue")),
+    ((0, 1, 1, 0), ("red", "yellow", "blue", "green")),  # x and y change places
+    ((0, -1, -1, 0), ("blue", "green", "red", "yellow")),
+)
+
+
+def with_matrix(path: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """Give the first track of an MP4 file another display matrix ``(a, b, c, d)``, and return the file."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 44  # the matrix of a track header of version 0: 16.16, the third column 2.30
+    a, b, c, d = (v * 65536 for v in matrix)
+    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
     return path
 
 

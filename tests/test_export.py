@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import SMALL, InlinePool
-from make_video import read_corners, read_number, write_video
+from make_video import MIRRORED, read_corners, read_number, with_matrix, write_video
 from typer.testing import CliRunner
 
 from fitrec_cache import export as module
@@ -149,6 +149,14 @@ def test_the_example_shows_frames_as_a_player_does(tmp_path, rotation):
     frames = [np.asarray(f) for f in example().sample_frames(video, 20)]
     assert [read_number(f) for f in frames] == [i * 25 // 21 for i in range(1, 21)]
     assert read_corners(frames[0]) == ("red", "green", "blue", "yellow")
+
+
+@pytest.mark.parametrize(("matrix", "shown"), MIRRORED)
+def test_the_example_mirrors_as_a_player_does(tmp_path, matrix, shown):
+    video = with_matrix(write_video(tmp_path / "v.mp4", 25, width=128, height=96), matrix)
+    frame = np.asarray(example().sample_frames(video, 3)[1])
+    assert frame.shape == ((128, 96, 3) if not matrix[0] else (96, 128, 3))
+    assert read_corners(frame) == shown
 
 
 def test_what_a_killed_export_left_is_removed(run, tmp_path, quickly):

@@ -11,6 +11,7 @@ import pytest
 from av.stream import Disposition
 from fields import write_fields
 from make_video import (
+    MIRRORED,
     _audio_stream,
     _encode,
     _encode_tone,
@@ -18,6 +19,7 @@ from make_video import (
     frame_image,
     read_corners,
     read_number,
+    with_matrix,
     write_audio_only,
     write_video,
     write_video_with_second_stream,
@@ -179,20 +181,12 @@ def test_rotated_video_is_turned_upright(tmp_path, rotation, name):
     ("rotation", "matrix", "shown"),
     [
         (180, (-1, 0, 0, 1), ("yellow", "blue", "green", "red")),  # shown upside down: only mirrored left to right
-        (0, (1, 0, 0, -1), ("yellow", "blue", "green", "red")),
-        (0, (-1, 0, 0, 1), ("green", "red", "yellow", "blue")),
-        (0, (0, 1, 1, 0), ("red", "yellow", "blue", "green")),  # x and y change places
-        (0, (0, -1, -1, 0), ("blue", "green", "red", "yellow")),
+        *((0, *each) for each in MIRRORED),
     ],
 )
 def test_mirrored_video_is_shown_as_players_show_it(tmp_path, rotation, matrix, shown):
     path = write_video(tmp_path / "m.mp4", 5, rotation=rotation, width=128, height=96)
-    data = bytearray(path.read_bytes())
-    start = data.index(b"tkhd") + 44  # the matrix of a track header of version 0: 16.16, the third column 2.30
-    a, b, c, d = (v * 65536 for v in matrix)
-    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(data)
-    clip = read(path)
+    clip = read(with_matrix(path, matrix))
     assert clip.frames.shape[1:] == ((128, 96, 3) if not matrix[0] else (96, 128, 3))
     assert read_corners(clip.frames[2]) == shown
     assert clip.ledger["mirrored"]

@@ -4,13 +4,15 @@ import csv
 import json
 import re
 import socket
+import sys
 import threading
 import time
 
+import av
 import numpy as np
 import pytest
 from conftest import InlinePool
-from make_video import read_number, write_video
+from make_video import _audio_stream, _encode, _encode_tone, _video_stream, frame_image, read_number, write_video
 from PIL import Image
 from test_train import toy
 from typer.testing import CliRunner
@@ -25,6 +27,7 @@ from fitrec_cache.predict import predict
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.sampling import frame_indices
 from fitrec_cache.stream import Stream, find_source, without_password
+from fitrec_cache.texts import watch_text
 from fitrec_cache.timeline import Moment, Outputs, Segment, Timeline, clock, write_subtitles, write_table
 from fitrec_cache.timeline_picture import _columns, timeline_png
 from fitrec_cache.train import train_head
@@ -160,11 +163,30 @@ def test_a_stream_from_the_network_is_watched(run, tmp_path):
 
 
 def test_a_network_that_is_silent_is_given_up(run, monkeypatch):
-    monkeypatch.setattr(streaming, "SILENCE", 0.3)
+    monkeypatch.setattr(streaming, "SILENCE", (0.3, 0.3))
     with socket.create_server(("127.0.0.1", 0)) as server:
         source = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(VideoError, match="cannot be opened"):
+        with pytest.raises(VideoError, match=r"^tcp://127.0.0.1:\d+ sent nothing for 0\.3 s$"):
             look(source, run, seconds=1)
+
+
+def test_silence_that_a_protocol_takes_for_the_end_is_told(run, long_video, monkeypatch):
+    monkeypatch.setattr(streaming, "SILENCE", (10.0, 0.3))
+
+    class Quiet:
+        def demux(self, stream):
+            yield from list(opened.demux(stream))[:-1]
+            time.sleep(0.3)
+            yield av.Packet()
+
+        def __getattr__(self, name):
+            return getattr(opened, name)
+
+    with Stream(find_source(str(long_video))) as stream:
+        opened = stream._container
+        stream._container, stream._remote = Quiet(), True
+        with pytest.raises(VideoError, match=r"sent nothing for 0\.3 s"):
+            list(stream.windows(windows(0.8, 0.8), [64]))
 
 
 def test_sources(monkeypatch, tmp_path):
@@ -197,25 +219,130 @@ def test_what_cannot_be_watched_is_told(run, long_video, tmp_path):
             Watch(str(long_video), run=run, **settings)
 
 
-def test_times_that_go_back_end_it_and_single_ones_are_left_out(long_video, monkeypatch):
+@pytest.fixture
+def jumbled(long_video, monkeypatch):
+    """``jumbled(shifts, seconds)``: windows of the long video with each frame's time moved by so many frames."""
     read = Stream._frames
 
-    def jumbled(self, shifts):
+    def clips(shifts, seconds):
+        def frames(self):
+            for number, frame in enumerate(read(self)):
+                frame.pts += shifts.get(number, 0)
+                yield frame
+
+        monkeypatch.setattr(Stream, "_frames", frames)
+        with Stream(find_source(str(long_video))) as stream:
+            return list(stream.windows(windows(seconds, seconds), [64])), stream.damaged
+
+    return clips
+
+
+@pytest.mark.parametrize("shifts", [{8: -5}, {8: -5, 40: -40}, {50: -40, 52: -40}])
+def test_frames_that_come_late_are_left_out(jumbled, shifts):
+    """However late: after a dropout a decoder still holds some of those before it."""
+    found, damaged = jumbled(shifts, 0.8)
+    assert damaged == len(shifts)
+    assert len(found) == 3
+    assert numbers(found[0]) == [4, 7 if 8 in shifts else 8, 12, 16]  # the frame before stays on display
+
+
+def test_where_the_clock_is_set_back_time_goes_on_and_no_window_looks_across(jumbled):
+    """Two recordings in one file. Seventeen frames tell; the next stands where the first recording ended, at 1.2 s."""
+    found, damaged = jumbled(dict.fromkeys(range(30, 60), -30), 0.4)
+    assert damaged == 17 - 1
+    assert [clip.start for clip in found] == pytest.approx([0.0, 0.4, 0.8, 1.2])
+    assert numbers(found[2]) == [22, 24, 26, 28]
+    assert numbers(found[3]) == [48, 50, 52, 54]
+
+
+def test_no_window_looks_across_a_change_of_the_pictures_size(long_video, tmp_path, monkeypatch):
+    read, larger = Stream._frames, write_video(tmp_path / "larger.avi", 60, **LOSSLESS | {"width": 160, "height": 96})
+
+    def frames(self):
+        yield from read(self)
+        with Stream(find_source(str(larger))) as other:
+            for frame in read(other):
+                frame.pts += 60
+                yield frame
+
+    monkeypatch.setattr(Stream, "_frames", frames)
+    with Stream(find_source(str(long_video))) as stream:
+        found = list(stream.windows(windows(1.0, 0.5), [64]))
+    assert [clip.start for clip in found] == pytest.approx([0, 0.5, 1, 1.5, 2.5, 3, 3.5])
+    shapes = [tuple(decode_frames(clip.jpegs[64]).shape[2:]) for clip in found]
+    assert shapes == [(64, 80)] * 4 + [(64, 107)] * 3
+
+
+@pytest.mark.parametrize("ending", [".avi", ".mkv"])
+def test_a_file_that_ends_early_is_said_to(run, tmp_path, ending):
+    whole = write_video(tmp_path / f"whole{ending}", 100, **LOSSLESS)
+    cut = tmp_path / f"cut{ending}"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert module.watch(str(whole), run=run, seconds=0.8).missing == pytest.approx(0, abs=0.05)
+    report = module.watch(str(cut), run=run, seconds=0.8)
+    assert report.segments
+    assert report.missing == pytest.approx(2, abs=0.4)
+    assert f"ends {report.missing:.1f} s before its header says" in watch_text(report)
+
+
+def test_subtitles_are_for_the_file_where_the_sound_begins_first(run, tmp_path):
+    with av.open(str(tmp_path / "v.mkv"), "w") as container:
+        sound, pictures = _audio_stream(container, "aac"), _video_stream(container, "libx264", 25, (80, 64))
+        container.start_encoding()
+        _encode_tone(container, sound, 4)
+        _encode(container, pictures, (frame_image(k, 80, 64) for k in range(50)), range(50, 100))
+    report = module.watch(str(tmp_path / "v.mkv"), run=run, seconds=0.8, subtitles=tmp_path / "v.srt")
+    assert report.segments[0].start == 0
+    assert (tmp_path / "v.srt").read_text().startswith("1\n00:00:02,0")
+
+
+def test_what_was_answered_before_an_error_is_shown_and_written(run, long_video, tmp_path, monkeypatch):
+    read = Stream._frames
+
+    def frames(self):
         for number, frame in enumerate(read(self)):
-            frame.pts += shifts.get(number, 0)  # in frames
+            if number == 45:
+                raise VideoError("the network is gone")
             yield frame
 
-    def clips(shifts):
-        monkeypatch.setattr(Stream, "_frames", lambda self: jumbled(self, shifts))
-        with Stream(find_source(str(long_video))) as stream:
-            found = list(stream.windows(windows(0.8, 0.8), [64]))
-            return found, stream.damaged
+    monkeypatch.setattr(Stream, "_frames", frames)
+    result = call(long_video, "--run", run, "--seconds", 0.8, "--table", tmp_path / "t.csv")
+    assert isinstance(result.exception, FitrecError)
+    assert str(result.exception) == "the network is gone"
+    assert "0:00:00.0 to " in result.output
+    assert f"written: {tmp_path / 't.csv'}" in result.output
+    assert (tmp_path / "t.csv").stat().st_size
 
-    (first, *_), damaged = clips({8: -5})
-    assert damaged == 1
-    assert numbers(first) == [4, 7, 12, 16]  # the frame before stays on display
-    with pytest.raises(VideoError, match=r"times go back from 1.56 to 0.00 s"):
-        clips({40: -40})
+
+def test_tables_are_written_while_it_goes_on_and_answers_only_kept_for_a_picture(
+    run, long_video, tmp_path, monkeypatch
+):
+    kept = []
+
+    class Ending(Timeline):
+        def add(self, moment):
+            super().add(moment)
+            kept.append(len(self.moments))
+            return self.segments[-1]
+
+    monkeypatch.setattr(module, "Timeline", Ending)
+    monkeypatch.setattr(module, "_SAVE_SECONDS", 0.0)
+    there = []
+    settings = {"run": run, "seconds": 0.8, "table": tmp_path / "t.csv"}
+    report = module.watch(str(long_video), tell=lambda *_: there.append((tmp_path / "t.csv").exists()), **settings)
+    assert all(there)
+    assert (len(there), kept) == (report.windows, [0] * report.windows)
+
+
+def test_what_a_picture_fails_of_loses_no_table(tmp_path, monkeypatch):
+    timeline = Timeline()
+    timeline.add(moment(0, 4, "Squat", 0.6))
+    outputs = Outputs(table=tmp_path / "t.csv", subtitles=tmp_path / "t.srt", picture=tmp_path / "t.png")
+    monkeypatch.setitem(sys.modules, "fitrec_cache.timeline_picture", None)
+    with pytest.raises(ImportError):
+        outputs.write(timeline, title="")
+    assert (tmp_path / "t.csv").exists()
+    assert (tmp_path / "t.srt").exists()
 
 
 def test_a_reader_that_dies_is_noticed(run, long_video, monkeypatch):
@@ -241,7 +368,7 @@ def test_segments_by_hand():
     ]
     assert ended == [None, None, timeline.segments[0], None]
     timeline.add(moment(10, 14, "Hop", 0.2, unknown=True))
-    assert [(s.start, s.end, s.text) for s in timeline.segments[1:]] == [(5, 11, "Hop"), (11, 14, "unknown")]
+    assert [(s.start, s.end, s.text) for s in timeline.segments[1:]] == [(5, 11, "Hop 60%"), (11, 14, "unknown")]
 
 
 def test_what_nobody_looked_at_is_in_no_segment():
@@ -307,7 +434,7 @@ def test_tables_and_subtitles(tmp_path):
     assert rows[1]["label"] == ""
     write_subtitles(segments, tmp_path / "t.srt")
     assert (tmp_path / "t.srt").read_text() == (
-        "1\n00:00:00,000 --> 00:00:05,250\nJump, high 70%\n\n2\n00:00:05,250 --> 01:02:05,500\nunknown 20%\n"
+        "1\n00:00:00,000 --> 00:00:05,250\nJump, high 70%\n\n2\n00:00:05,250 --> 01:02:05,500\nunknown\n"
     )
     assert clock(3725.5) == "1:02:05.5"
 
