@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from fitrec_cache.audit_files import describe_pair, write_findings, write_manifest
-from fitrec_cache.cache import Cache, HeldClip, pick_features
+from fitrec_cache.cache import Cache, pick_features
 from fitrec_cache.clips import columns
 from fitrec_cache.errors import StoreError, UsageError
-from fitrec_cache.features import distinct_clips, stored_embeddings
+from fitrec_cache.features import clips_in, stored_embeddings
 from fitrec_cache.files import Plain, write_json
 from fitrec_cache.folds import make_folds
 from fitrec_cache.leaks import SIDES, pairs_across, side_of, verdict
@@ -118,13 +118,13 @@ def audit(
         raise UsageError(f"--out {out} is a file: expected a folder")
     opened = Cache(cache)
     store = _pick(opened, backbone, preset)
-    clips, notes = _clips_with(opened, store)
+    clips, notes = clips_in(opened, [store], f"features of {store.identity['backbone']}")
     labels, groups = [c.label for c in clips], [c.group for c in clips]
     made = make_folds(split, **columns(clips), seed=seed)
     sides = [fold.split for fold in made]
     found = find_near_duplicates(stored_embeddings(store, clips), labels=labels, groups=groups, threshold=threshold)
     folds = [_fold(fold.name, fold.split, groups, found) for fold in made]
-    across = pairs_across(sides, found)
+    across = pairs_across(sides, found, len(clips))
     side = [SIDES[k] for k in side_of(sides[0], len(clips))] if len(sides) == 1 else [""] * len(clips)
     cluster = clusters(len(clips), found.pairs, groups)
     sizes = np.bincount(cluster)
@@ -168,16 +168,6 @@ def _pick(cache: Cache, backbone: str | None, preset: str | None) -> Store:
     if not stores:
         raise StoreError(f"{cache.folder} holds no features{f' of preset {preset}' * bool(preset)}: run extract first")
     return max(stores, key=len)
-
-
-def _clips_with(cache: Cache, store: Store) -> tuple[list[HeldClip], list[str]]:
-    held, notes = distinct_clips(cache)
-    clips = [c for c in held if c.video_sha256 in store]
-    if not clips:
-        raise StoreError(f"no clip in {cache.folder} has features of {store.folder.name}: run extract first")
-    if left_out := len(held) - len(clips):
-        notes.append(f"{left_out} clips have no features of {store.identity['backbone']}: left out")
-    return clips, notes
 
 
 def _fold(name: str, split: Split, groups: Sequence[str | None], found: NearDuplicates) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class Cache:
         open_root(folder, create=create)
         self.folder = folder
         self._clips = Store(folder / "clips", "clips", CLIPS_IDENTITY)
+        self._opened: dict[Path, Store] = {}  # to open one takes long, to look again does not
 
     def clips(self) -> list[HeldClip]:
         """Return the clips known, sorted by name; the latest entry of each holds."""
@@ -181,7 +182,7 @@ class Cache:
         return self._stores("features")
 
     def _stores(self, kind: str) -> list[Store]:
-        found = find_stores(self.folder / kind, kind)
+        found = find_stores(self.folder / kind, kind, self._opened)
         for store in found:
             if reason := lacking(kind, store.identity):
                 raise StoreCorrupt(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu
 
 from fitrec_cache.files import Plain
 
@@ -142,5 +142,4 @@ def auroc(known: ArrayLike, unknown: ArrayLike) -> float:
         0.875
     """
     a, b = np.asarray(known, dtype=np.float64), np.asarray(unknown, dtype=np.float64)
-    ranks = rankdata(np.concatenate([a, b]))
-    return float((ranks[: len(a)].sum() - len(a) * (len(a) + 1) / 2) / (len(a) * len(b)))
+    return float(mannwhitneyu(a, b, method="asymptotic").statistic / (len(a) * len(b)))

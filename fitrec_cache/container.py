@@ -15,6 +15,7 @@ from av.video.stream import VideoStream
 
 from fitrec_cache.errors import VideoError
 from fitrec_cache.files import opened_video
+from fitrec_cache.truncation import is_cut
 
 #: Options of PyAV: a title in another encoding must not fail a video. From 19 on it never does, and there is no option.
 FORGIVING: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
@@ -49,7 +50,7 @@ class Video:
         time_base: Seconds in a unit of its packets' times.
         rate: Nominal frames a second.
         high_range: ``PQ`` or ``HLG`` where brightness is coded for screens of high dynamic range, else empty.
-        cut_short: Why reading ended early; empty if it did not.
+        cut_short: Why reading ended, or the file ends, early; empty if neither does.
 
     Raises:
         VideoError: If the file is missing, unreadable, empty, not a video, or has no picture stream.
@@ -94,6 +95,8 @@ class Video:
             if self._kept is not None:
                 self._kept.append(packet)
         self.claimed = max(self.claimed - self.n_hidden, 0)
+        if not self.cut_short and is_cut(self.path):
+            self.cut_short = "file ends before its header says"
 
     def packets(self) -> Iterator[av.Packet[VideoStream]]:
         """Yield all packets in decoding order, the empty one that ends a whole stream included."""

@@ -5,7 +5,7 @@ Both take the 64x64 frame store as it is and fold time into the batch wherever f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -123,19 +123,14 @@ class ConvLSTM2d(nn.Module):
 
 
 class ConvLSTMStack(nn.Module):
-    """ConvLSTM layers, each followed by max pooling of 2x2 in space with Keras' "same" padding (odd sizes round up).
-
-    Args:
-        filters: Filters of each layer; Table I's by default.
-    """
+    """ConvLSTM layers, each followed by max pooling of 2x2 in space with Keras' "same" padding (odd sizes round up)."""
 
     #: Length of what each frame becomes: 64 px -> 62, 31 -> 29, 15 -> 13, 7 -> 5, 3; so 3 x 3 x 16.
     dim = 3 * 3 * CONVLSTM_FILTERS[-1]
 
-    def __init__(self, filters: Sequence[int] = CONVLSTM_FILTERS) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        channels = (3, *filters[:-1])
-        self.layers = nn.ModuleList(ConvLSTM2d(c, f) for c, f in zip(channels, filters, strict=True))
+        self.layers = nn.ModuleList(ConvLSTM2d(c, f) for c, f in pairwise((3, *CONVLSTM_FILTERS)))
 
     def forward(self, frames: Tensor) -> Tensor:
         """Turn frames ``(B, T, 64, 64, 3)``, uint8 or float in 0 to 1, into the last states ``(B, T, 144)``."""

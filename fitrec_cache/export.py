@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import warnings
 from collections.abc import Sequence
@@ -17,8 +16,8 @@ from torch import Tensor, nn
 
 from fitrec_cache import __version__
 from fitrec_cache.backbone import Backbone, Preprocessing
-from fitrec_cache.errors import FitrecError, MismatchError, StoreError, UsageError
-from fitrec_cache.files import TEMPORARY, Plain, make_folder, remove_unfinished, unfinished, write_json
+from fitrec_cache.errors import FitrecError, MismatchError, UsageError
+from fitrec_cache.files import TEMPORARY, Plain, staged, write_json
 from fitrec_cache.pipeline import Pipeline, open_pipelines
 from fitrec_cache.pixels import SIZE
 from fitrec_cache.runs import Heads, Run, read_runs
@@ -86,21 +85,14 @@ def export(*, run: Path, out: Path, backbone: Sequence[str] = (), force: bool = 
     backbones = [p.backbone for p in pipelines if p.backbone is not None]
     samples = int(pipelines[0].frames["samples"])
     head = Heads(runs, dtype=torch.float32)
-    make_folder(out)
-    staged = unfinished(out / DESCRIPTION)
-    make_folder(staged)
-    try:
-        names = _write(staged, backbones, head, samples)
-        difference = _compare(staged, names, backbones, head, samples)
-        write_json(staged / DESCRIPTION, _describe(names, pipelines, runs))
+    with staged(out, str(out)) as here:
+        names = _write(here, backbones, head, samples)
+        difference = _compare(here, names, backbones, head, samples)
+        write_json(here / DESCRIPTION, _describe(names, pipelines, runs))
         for old in (out / DESCRIPTION, *out.glob("*.onnx")):
             old.unlink(missing_ok=True)
         for name in (*names, HEAD, DESCRIPTION):
-            (staged / name).replace(out / name)
-    except OSError as error:
-        raise StoreError(f"cannot write {out}: {error.strerror}. Make room or choose another --out") from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+            (here / name).replace(out / name)
     return ExportReport(
         out=str(out),
         files={name: (out / name).stat().st_size for name in (*names, HEAD, DESCRIPTION)},
@@ -120,10 +112,9 @@ def _check_packages() -> None:
 
 
 def _check_folder(out: Path) -> None:
-    """Refuse a folder that holds anything but an earlier export; what a killed one left is removed."""
+    """Refuse a folder that holds anything but an earlier export."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file: expected a new folder")
-    remove_unfinished(out)
     inside = list(out.iterdir()) if out.is_dir() else []
     ours = all(p.name.startswith(TEMPORARY) or p.suffix == ".onnx" for p in inside)
     if not ours and not (out / DESCRIPTION).is_file():

@@ -147,6 +147,21 @@ def distinct_clips(cache: Cache) -> tuple[list[HeldClip], list[str]]:
     return sorted(latest.values(), key=lambda c: c.clip_id), notes
 
 
+def clips_in(cache: Cache, stores: Sequence[Store], what: str) -> tuple[list[HeldClip], list[str]]:
+    """Return the distinct clips that all of some stores hold, and notes; ``what`` is what the others lack, in words.
+
+    Raises:
+        StoreError: If there is none.
+    """
+    held, notes = distinct_clips(cache)
+    clips = [c for c in held if all(c.video_sha256 in s for s in stores)]
+    if not clips:
+        raise StoreError(f"no clip in {cache.folder} has {what}: run extract first")
+    if left_out := len(held) - len(clips):
+        notes.append(f"{left_out} clips have no {what}: left out")
+    return clips, notes
+
+
 def load_cached(cache: Cache, backbones: Sequence[str], *, preset: str | None = None) -> Features:
     """Load the features of all held clips into memory, several backbones side by side.
 
@@ -155,17 +170,13 @@ def load_cached(cache: Cache, backbones: Sequence[str], *, preset: str | None = 
         UsageError: If a backbone is not cached or not told apart.
     """
     stores = [pick_features(cache, b, preset=preset) for b in backbones]
-    held, notes = distinct_clips(cache)
-    clips = [c for c in held if all(c.video_sha256 in s for s in stores)]
-    if not clips:
-        raise StoreError(f"no clip in {cache.folder} has features of {' and '.join(backbones)}: run extract first")
+    clips, notes = clips_in(cache, stores, f"features of {'+'.join(backbones)}")
     values, times = load_features(stores, [c.video_sha256 for c in clips])
-    left_out = len(held) - len(clips)
     return Features.of_clips(
         clips,
         values=values,
         pts_seconds=times,
         sources=[{"kind": "features", "identity": s.identity, "origin": s.origin()} for s in stores],
         name="+".join(s.identity["backbone"] for s in stores),
-        notes=notes + [f"{left_out} clips have no features of {'+'.join(backbones)}: left out"] * bool(left_out),
+        notes=notes,
     )

@@ -130,6 +130,25 @@ def remove_unfinished(folder: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def staged(folder: Path, what: str) -> Iterator[Path]:
+    """Make a folder and, in it, one for unfinished files, which is gone in the end; what killed writers left goes too.
+
+    Raises:
+        StoreError: If either, or a file, cannot be written; ``what`` names it.
+    """
+    make_folder(folder)
+    remove_unfinished(folder)
+    made = unfinished(folder / "folder")
+    make_folder(made)
+    try:
+        yield made
+    except OSError as error:
+        raise StoreError(f"cannot write {what}: {error.strerror}. Make room or choose another --out") from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
 def is_process(pid: int) -> bool:
     """Say whether there is a process of this number on this machine."""
     try:

@@ -58,7 +58,7 @@ def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | 
         'split leaks: 1 of 1 test clips share a group with training; near-duplicates not looked for: run audit'
     """
     share = count_sharing(split.test, [*split.train, *split.val], groups)
-    near = len(set(_test_clips(split, found.pairs).tolist())) if found else 0
+    near = len(set(_test_clips(split, found.pairs, len(groups)).tolist())) if found else 0
     used = [i for side in split.sides for i in side.tolist()]
     unknown = sum(groups[i] is None for i in used)
     n = len(split.test)
@@ -90,13 +90,9 @@ def side_of(split: Split, n_clips: int) -> NDArray[np.int64]:
     return side
 
 
-def _n_clips(split: Split, pairs: NDArray[np.int64]) -> int:
-    return 1 + max(int(a.max()) for a in (*split.sides, pairs) if a.size)
-
-
-def _test_clips(split: Split, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+def _test_clips(split: Split, pairs: NDArray[np.int64], n_clips: int) -> NDArray[np.int64]:
     """Return, of each pair of a clip that may be learned from and a test clip, the latter."""
-    side = side_of(split, _n_clips(split, pairs))[pairs]  # (M, 2)
+    side = side_of(split, n_clips)[pairs]  # (M, 2)
     across = _across(side)
     tested: NDArray[np.int64] = pairs[across][side[across] == 3]
     return tested
@@ -109,9 +105,9 @@ def _across(side: NDArray[np.int64]) -> NDArray[np.bool_]:
     return found
 
 
-def pairs_across(splits: Sequence[Split], found: NearDuplicates) -> NDArray[np.int64]:
+def pairs_across(splits: Sequence[Split], found: NearDuplicates, n_clips: int) -> NDArray[np.int64]:
     """Return which pairs have one clip in training or validation and one in test, in any of the splits."""
     hit = np.zeros(len(found.pairs), dtype=bool)
     for split in splits:
-        hit |= _across(side_of(split, _n_clips(split, found.pairs))[found.pairs])
+        hit |= _across(side_of(split, n_clips)[found.pairs])
     return np.flatnonzero(hit)

@@ -33,6 +33,8 @@ def load_clips(
     """
     if (cache is None) == (features is None):
         raise UsageError("give either --cache DIR or --features FILE")
+    if repeated := [b for b in backbone if list(backbone).count(b) > 1]:
+        raise UsageError(f"backbone {repeated[0]} is named twice: name each once")
     if features is not None:
         if backbone or preset:
             raise UsageError("features are given: leave --backbone and --preset out, which choose from a cache")

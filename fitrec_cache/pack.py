@@ -94,11 +94,10 @@ def read_pack(path: Path) -> Features:
     if (np.diff(order) < 0).any():  # else nothing is copied
         arrays = {name: a[order] for name, a in arrays.items()}
         columns = {name: [c[i] for i in order] for name, c in columns.items()}
-    n, t, _ = arrays["features"].shape
+    values = arrays["features"]
+    n, t, _ = values.shape
     return Features(
-        values=arrays["features"].astype(np.float16, copy=False)
-        if arrays["features"].dtype == np.float16
-        else arrays["features"].astype(np.float32, copy=False),
+        values=values if values.dtype == np.float16 else values.astype(np.float32, copy=False),
         pts_seconds=arrays.get("pts_seconds", np.full((n, t), np.nan)).astype(np.float64, copy=False),
         clip_ids=columns["clip_id"],
         labels=columns["label"],

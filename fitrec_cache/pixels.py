@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fitrec_cache.cache import Cache, pick_frames
-from fitrec_cache.errors import StoreError
-from fitrec_cache.features import Features, distinct_clips
+from fitrec_cache.features import Features, clips_in
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.resizing import resize
@@ -37,10 +36,7 @@ def load_pixels(cache: Cache, *, progress: bool = False) -> Features:
         StoreError: If no clip has any of these frames, or they are damaged.
     """
     store = pick_frames(cache)
-    held, notes = distinct_clips(cache)
-    clips = [c for c in held if c.video_sha256 in store]
-    if not clips:
-        raise StoreError(f"no clip in {cache.folder} has frames: run extract first")
+    clips, notes = clips_in(cache, [store], "frames of these settings")
     wanted = {c.video_sha256 for c in clips}
     keys = [k for k in store.keys() if k in wanted]  # noqa: SIM118 - in the order of the parts
     row = {key: i for i, key in enumerate(keys)}
@@ -61,14 +57,13 @@ def load_pixels(cache: Cache, *, progress: bool = False) -> Features:
         pts_seconds=times,
         sources=[{"kind": "pixels", "identity": store.identity, "origin": {}}],
         name=PIXELS,
-        notes=notes + _notes(cache, store, len(held) - len(clips)),
+        notes=notes + _notes(cache, store),
     )
 
 
-def _notes(cache: Cache, store: Store, left_out: int) -> list[str]:
-    """Say which clips have no frames, and which frames were taken where there are several kinds."""
-    notes = [f"{left_out} clips have no frames of these settings: left out"] * bool(left_out)
-    if sum(len(s) > 0 for s in cache.frame_stores()) > 1:
-        chosen = f"samples {store.identity['samples']}, frame size {store.identity['short_side']}"
-        notes.append(f"the cache holds frames of several settings: those of most clips are taken ({chosen})")
-    return notes
+def _notes(cache: Cache, store: Store) -> list[str]:
+    """Say which frames were taken where there are several kinds."""
+    if sum(len(s) > 0 for s in cache.frame_stores()) < 2:
+        return []
+    chosen = f"samples {store.identity['samples']}, frame size {store.identity['short_side']}"
+    return [f"the cache holds frames of several settings: those of most clips are taken ({chosen})"]

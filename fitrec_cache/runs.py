@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,7 @@ from torch import Tensor, nn
 
 from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
-from fitrec_cache.files import (
-    TEMPORARY,
-    canonical_json,
-    make_folder,
-    parse_json,
-    remove_unfinished,
-    unfinished,
-    write_atomic,
-    write_json,
-)
+from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_json, staged, write_atomic, write_json
 from fitrec_cache.head import build_head
 from fitrec_cache.run_files import RUN_VERSION, read_run_json, read_run_settings
 from fitrec_cache.splits import short_rule
@@ -140,7 +130,8 @@ def _is_sound(folder: Path, run: Mapping[str, Any]) -> bool:
     try:
         read_run(folder)
         read_outputs(folder)
-        safetensors.torch.load_file(folder / "head.safetensors")
+        if run.get("final"):  # else it was read just now
+            safetensors.torch.load_file(folder / "head.safetensors")
     except (StoreCorrupt, safetensors.SafetensorError):
         return False
     return True
@@ -168,7 +159,7 @@ def refuse_other_runs(out: Path, folders: Sequence[Path]) -> None:
     Raises:
         UsageError: If ``out`` or a folder in it holds a run that is not among ``folders``.
     """
-    others = [p.parent for p in (out / "run.json", *_run_files(out)) if p.parent not in folders and p.exists()]
+    others = [p for p in (out, *_runs_in(out)) if p not in folders and (p / "run.json").exists()]
     if others and out not in others:
         raise UsageError(
             f"--out {out}: {others[-1]} holds a run of an earlier call, which this one would not replace: choose "
@@ -178,9 +169,9 @@ def refuse_other_runs(out: Path, folders: Sequence[Path]) -> None:
         raise UsageError(f"--out {out} is itself the run of one seed or fold: choose another folder for several")
 
 
-def _run_files(folder: Path) -> list[Path]:
-    """Return the ``run.json`` of the run folders in a folder; what a killed writer left behind is none."""
-    return [path for path in sorted(folder.glob("*/run.json")) if not path.parent.name.startswith(TEMPORARY)]
+def _runs_in(folder: Path) -> list[Path]:
+    """Return the run folders in a folder; what a killed writer left behind is none."""
+    return sorted(p.parent for p in folder.glob("*/run.json") if not p.parent.name.startswith(TEMPORARY))
 
 
 def _holds_something_else(folder: Path) -> bool:
@@ -227,24 +218,14 @@ def write_run(
     Raises:
         StoreError: If the folder cannot be written.
     """
-    make_folder(folder)
-    remove_unfinished(folder)
-    staged = unfinished(folder / "run.json")
-    make_folder(staged)
-    try:
-        _write_files(staged, head, run, metrics, outputs)
+    with staged(folder, f"the run {folder}") as here:
+        _write_files(here, head, run, metrics, outputs)
         if final is not None:
-            write_atomic(staged / FINAL, safetensors.torch.save(final.state_dict()))
+            write_atomic(here / FINAL, safetensors.torch.save(final.state_dict()))
         (folder / "run.json").unlink(missing_ok=True)
         (folder / FINAL).unlink(missing_ok=True)  # of the run that is replaced
-        for name in (*sorted(p.name for p in staged.iterdir() if p.name != "run.json"), "run.json"):
-            (staged / name).replace(folder / name)
-    except OSError as error:
-        raise StoreError(
-            f"cannot write the run {folder}: {error.strerror}. Make room or choose another --out"
-        ) from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        for name in (*sorted(p.name for p in here.iterdir() if p.name != "run.json"), "run.json"):
+            (here / name).replace(folder / name)
 
 
 def _write_files(
@@ -301,7 +282,7 @@ def read_runs(folder: Path) -> list[Run]:
         FitrecError: If one was written by another version.
         StoreCorrupt: If files are damaged or do not belong together.
     """
-    seeds = [f.parent for f in _run_files(folder)]
+    seeds = _runs_in(folder)
     if unfinished := [f.name for f in sorted(folder.glob("seed-*")) if f.is_dir() and not (f / "run.json").exists()]:
         raise UsageError(
             f"{folder}: {', '.join(unfinished)} is not finished, so not all seeds can answer: run the same train-head "
@@ -365,7 +346,7 @@ def _check_shapes(config: HeadConfig, stored: Mapping[str, Tensor], path: Path) 
 
 
 def _best_run(folder: Path) -> Path:
-    runs = [f.parent for f in _run_files(folder)]
+    runs = _runs_in(folder)
     if not runs and (below := sorted({path.parts[-3] for path in folder.glob("*/*/run.json")})):
         raise UsageError(f"{folder} holds no run itself, but there are some in {', '.join(below)}: name one of these")
     if not runs:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from fitrec_cache.clips import group_number, listed_names
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.files import digest
+from fitrec_cache.paired import units_of
 
 SHARE = 0.2
 """Share of the clips that test, and of the others that validate: the paper's 80/20 then 80/20."""
@@ -102,7 +103,7 @@ class _Clips:
     @property
     def units(self) -> list[str]:
         """What stays together: the clips of a group; one whose group is not known by itself."""
-        return [f"clip {i}" if g is None else g for i, g in zip(self.ids, self.groups, strict=True)]
+        return units_of(self.ids, self.groups)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,10 +211,10 @@ def _official(first: int) -> _Rule:
 
     def rule(clips: _Clips, _argument: str, _rng: np.random.Generator) -> _Sides:
         _need_groups("official", clips)
-        numbers = [group_number(unit) for unit in clips.units]
+        numbers = [None if group is None else group_number(group) for group in clips.groups]
         if None in numbers:
             raise UsageError(
-                f"an official split needs UCF101's group numbers: got the group '{clips.units[numbers.index(None)]}', "
+                f"an official split needs UCF101's group numbers: got the group '{clips.groups[numbers.index(None)]}', "
                 f"expected names such as 'Lunges_g07' or 7. Use the split 'group' instead"
             )
         test = {i for i, number in enumerate(numbers) if number in range(first, first + 7)}

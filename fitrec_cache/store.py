@@ -472,8 +472,8 @@ def write_marker(folder: Path) -> None:
     write_json(folder / MARKER, {"format_version": FORMAT_VERSION, "what": what})
 
 
-def find_stores(folder: Path, kind: str) -> list[Store]:
-    """Open all stores of one kind below ``folder``, in the order of their names.
+def find_stores(folder: Path, kind: str, opened: dict[Path, Store]) -> list[Store]:
+    """Return all stores of one kind below ``folder``, in the order of their names; those not ``opened`` yet are.
 
     Raises:
         StoreCorrupt: If an ``identity.json`` or a part is damaged.
@@ -486,5 +486,8 @@ def find_stores(folder: Path, kind: str) -> list[Store]:
             raise _damaged(marker, f"cannot be read as JSON ({error})") from error
         if not isinstance(identity, dict) or not marker.parent.name.endswith(digest(identity)[:16]):
             raise _damaged(marker, "it does not belong to this folder")
-        found.append(Store(marker.parent, kind, identity))
+        if marker.parent not in opened:
+            opened[marker.parent] = Store(marker.parent, kind, identity)
+        opened[marker.parent].refresh()
+        found.append(opened[marker.parent])
     return found

@@ -116,7 +116,7 @@ def train_head(
     if variant == "convlstm" and chosen.draw:
         raise UsageError(f"draw is {chosen.draw}, but convlstm needs all frames of a clip: leave it at 0")
     check_seeds(seed)
-    _check(backbone, false_alarm_rate)
+    _check_rate(false_alarm_rate)
     where = torch.device(find_device(device))
     check_jobs(jobs, where)
     started = time.perf_counter()
@@ -151,9 +151,9 @@ def train_head(
     folders = _folders(out, [(fold.name, s) for s, fold in folds])
     refuse_other_runs(out, folders)
     heads = [_Job(fold, s, folder) for (s, fold), folder in zip(folds, folders, strict=True)]
-    heads = [replace(job, state=_state(job, trainer.describe(job), overwrite=overwrite)) for job in heads]
+    heads = [_looked_up(job, trainer.describe(job), overwrite=overwrite) for job in heads]
     fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))
-    runs = [read_result(job.folder) if job.state == "whole" else next(fresh) for job in heads]
+    runs = [job.there if job.there and job.state == "whole" else next(fresh) for job in heads]
     notes = [*data.notes, *left_out, *_fold_notes(heads, len(seed)), *_verdicts(heads, data, len(seed))]
     if kept := sum(job.state in ("tested", "whole") for job in heads):
         notes.append(f"{kept} of {len(runs)} runs were there already, made by the same settings: kept")
@@ -215,10 +215,7 @@ def check_seeds(seed: Sequence[int]) -> None:
         raise UsageError(f"seed {wrong[0]}: expected 0 to 2^63 - 1")
 
 
-def _check(backbone: Sequence[str], false_alarm_rate: float) -> None:
-    repeated = sorted({b for b in backbone if backbone.count(b) > 1})
-    if repeated:
-        raise UsageError(f"backbone {repeated[0]} is named twice: name each once")
+def _check_rate(false_alarm_rate: float) -> None:
     if not 0 <= false_alarm_rate < 1:
         raise UsageError(f"false_alarm_rate is {false_alarm_rate}: expected a share of at least 0 and below 1")
 
@@ -252,6 +249,7 @@ class _Job:
     seed: int
     folder: Path
     state: State = "missing"
+    there: RunResult | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,8 +304,7 @@ class _Trainer:
             everything = take_side(data.values, targets, np.concatenate(split.sides))
             return fit_again(everything, recipe, epochs, what=f"{what} final", **common)
 
-        if job.state == "tested":
-            done = read_result(job.folder)
+        if (done := job.there) is not None:
             with timed(stages, "train"):
                 final = train_on_all(self.recipe.fitted_to(len(split.train)), done.best_epoch)
             with timed(stages, "write"):
@@ -434,15 +431,14 @@ class _Trainer:
         )
 
 
-def _state(job: _Job, described: dict[str, Any], *, overwrite: bool) -> State:
-    """See :func:`fitrec_cache.runs.check_out`; here figures count, too."""
+def _looked_up(job: _Job, described: dict[str, Any], *, overwrite: bool) -> _Job:
+    """Return the job with what is there of it; see :func:`fitrec_cache.runs.check_out`, here figures count, too."""
     state = check_out(job.folder, described, overwrite=overwrite)
     try:
-        if state in ("tested", "whole"):
-            read_result(job.folder)
+        there = read_result(job.folder) if state in ("tested", "whole") else None
     except StoreCorrupt:
-        return "damaged"
-    return state
+        return replace(job, state="damaged")
+    return replace(job, state=state, there=there)
 
 
 def _run_one(trainer: _Trainer, job: _Job) -> RunResult:

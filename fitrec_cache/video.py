@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from fitrec_cache.container import Damage, Video, sound_frames
 from fitrec_cache.errors import VideoError
 from fitrec_cache.keyframes import LONG_PACKETS, Note, Stretch, packet_reader, presentation_order, stretches
-from fitrec_cache.truncation import is_cut
 
 #: A clip of which less than this share of the frames its container holds can be decoded is failed, not guessed.
 MIN_DECODED_SHARE = 0.5
@@ -131,7 +130,7 @@ def _decode(video: Video, indices: NDArray[np.int64], short_side: int) -> _Pass:
 
 def _plan(video: Video, indices: NDArray[np.int64]) -> _Plan | None:
     """Return what the frames with these numbers need; None where all must be decoded to be sure of the same frames."""
-    if video.n_packets < LONG_PACKETS or video.cut_short or is_cut(video.path):
+    if video.n_packets < LONG_PACKETS or video.cut_short:
         return None
     notes = _notes(video)
     times = presentation_order(notes) if video.claimed in (0, len(notes)) else None
@@ -254,8 +253,7 @@ def _as_shown(picture: NDArray[Any], matrix: NDArray[np.int32]) -> NDArray[Any]:
 
 def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64]) -> DecodedClip:
     decoded, claimed, damage = len(seen.times), video.claimed, seen.damage
-    cut_short = video.cut_short or ("file ends before its header says" if is_cut(video.path) else "")
-    packets = video.n_packets
+    cut_short, packets = video.cut_short, video.n_packets
     pairs = -(-packets // 2)  # of camcorders, where a packet is one field of two
     if seen.interlaced and not claimed and decoded + damage.corrupt + damage.undecodable <= pairs:
         packets = pairs

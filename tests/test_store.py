@@ -284,10 +284,10 @@ def test_a_damaged_marker_is_an_error(tmp_path, text):
 def test_a_damaged_identity_is_an_error(tmp_path, text):
     folder = tmp_path / "features" / f"x-native-{digest(IDENTITY)[:16]}"
     Store(folder, "features", IDENTITY).write_part(features("a"))
-    assert [s.keys() for s in find_stores(tmp_path / "features", "features")] == [["a"]]
+    assert [s.keys() for s in find_stores(tmp_path / "features", "features", {})] == [["a"]]
     (folder / "identity.json").write_text(text)
     with pytest.raises(StoreCorrupt, match=r"identity\.json is damaged"):
-        find_stores(tmp_path / "features", "features")
+        find_stores(tmp_path / "features", "features", {})
 
 
 def test_a_folder_that_is_no_cache_is_left_alone(tmp_path):

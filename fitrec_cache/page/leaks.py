@@ -90,7 +90,7 @@ class Auditor:
         audits = [(record, _split(record, sides, number)) for sides, record in by_sides.items()]
         judged = [(record, split, verdict(split, groups, found)) for record, split in audits]
         record, split, said = max(judged, key=lambda j: max(j[2].share_group, j[2].near_duplicate))
-        across = [] if found is None else _across(found, split)
+        across = [] if found is None else _across(found, split, len(clips))
         return Leaks(
             record=record,
             verdict=said,
@@ -126,10 +126,10 @@ def _split(record: Record, sides: Sequence[Sequence[str]], number: Mapping[str, 
     return Split(rule=record.split, seed=record.seed, train=train, val=val, test=test, notes=())
 
 
-def _across(found: NearDuplicates, split: Split) -> list[tuple[float, int, int]]:
+def _across(found: NearDuplicates, split: Split, n_clips: int) -> list[tuple[float, int, int]]:
     """Return the pairs of a training or validation clip and a test clip, as (similarity, one, other), likest first."""
     tested = set(split.test.tolist())
-    rows = pairs_across([split], found)
+    rows = pairs_across([split], found, n_clips)
     pairs = zip(found.similarity[rows].tolist(), found.pairs[rows].tolist(), strict=True)
     return [(alike, b, a) if a in tested else (alike, a, b) for alike, (a, b) in pairs]
 

@@ -11,23 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.files import canonical_json
-from fitrec_cache.metrics import interval_by_unit
+from fitrec_cache.metrics import Metrics, evaluate, interval_by_unit
 from fitrec_cache.one_model import differences, incomplete
 from fitrec_cache.page.records import Record
 from fitrec_cache.paired import count_right
 from fitrec_cache.splits import says_leak
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rates:
-    """Figures of one seed, its folds pooled; averages are weighted by class support."""
-
-    accuracy: float
-    top5_accuracy: float
-    precision: float
-    recall: float
-    f1: float
-    f1_macro: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +73,7 @@ class Model:
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
         """Clip counts over all runs, ``(K, K)``; row = true class."""
-        return _summed(self.records)
+        return np.asarray(np.sum([record.confusion for record in self.records], axis=0), dtype=np.int64)
 
     @cached_property
     def n_distinct(self) -> int:
@@ -103,9 +91,9 @@ class Model:
         return sum(len(record.test) for record in self.records) / self.n_distinct
 
     @cached_property
-    def rates(self) -> dict[int, Rates]:
+    def rates(self) -> dict[int, Metrics]:
         """Figures of each seed."""
-        return {seed: _rates(records) for seed, records in self.by_seed.items()}
+        return {seed: _pooled(records) for seed, records in self.by_seed.items()}
 
     def mean(self, name: str) -> float:
         """Return the mean of a figure over the seeds."""
@@ -194,25 +182,11 @@ class Model:
         return [(i, j, int(wrong[i, j])) for i, j in pairs if wrong[i, j]]
 
 
-def _summed(records: Sequence[Record]) -> NDArray[np.int64]:
-    return np.asarray(np.sum([record.confusion for record in records], axis=0), dtype=np.int64)
-
-
-def _rates(records: Sequence[Record]) -> Rates:
-    confusion = _summed(records)
-    n, hits = confusion.sum(), np.diag(confusion)
-    support, said = confusion.sum(axis=1), confusion.sum(axis=0)
-    precision, recall = hits / np.maximum(said, 1), hits / np.maximum(support, 1)
-    f1 = 2 * hits / np.maximum(support + said, 1)
-    sizes = [len(record.test) for record in records]
-    return Rates(
-        accuracy=float(hits.sum() / n),
-        top5_accuracy=float(np.average([record.metrics["top5_accuracy"] for record in records], weights=sizes)),
-        precision=float(precision @ support / n),
-        recall=float(recall @ support / n),
-        f1=float(f1 @ support / n),
-        f1_macro=float(f1[support > 0].mean()),
-    )
+def _pooled(records: Sequence[Record]) -> Metrics:
+    """Return the figures of one seed, its folds together."""
+    answers = [record.answers for record in records]
+    logits, targets = (np.concatenate([getattr(a, name) for a in answers]) for name in ("logits", "targets"))
+    return evaluate(logits, targets, records[0].labels)
 
 
 def _tested(record: Record, rows: NDArray[np.int64]) -> tuple[list[str], list[str], NDArray[np.bool_]]:
