@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
 
-from fitrec_cache import __version__
-from fitrec_cache.calibrate import Calibration, auroc, calibrate, calibration_error, remarks
+from fitrec_cache.calibrate import Calibration, remarks
 from fitrec_cache.devices import find_device
 from fitrec_cache.errors import StoreCorrupt, UsageError, unknown_name
 from fitrec_cache.features import Features
 from fitrec_cache.files import write_json
-from fitrec_cache.fit import Fitted, apply_head, find_precision, fit, fit_again, take_side
+from fitrec_cache.fit import find_precision
 from fitrec_cache.folds import Fold, make_folds
-from fitrec_cache.head import count_trainable
 from fitrec_cache.leaks import UNLOOKED, verdict
 from fitrec_cache.loading import keep_apart, load_clips
-from fitrec_cache.metrics import evaluate
-from fitrec_cache.paired import units_of
-from fitrec_cache.progress import progress_bar, timed
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
-from fitrec_cache.runs import State, add_final, check_out, refuse_other_runs, write_run
+from fitrec_cache.runs import check_out, refuse_other_runs
 from fitrec_cache.splits import matters, says_leak
-from fitrec_cache.variants import VARIANTS, HeadConfig
+from fitrec_cache.trainer import Job, Trainer
+from fitrec_cache.variants import VARIANTS
 
 
 def train_head(
@@ -125,17 +117,14 @@ def train_head(
     folds = [(s, fold) for s in seed for fold in folds_of(data, split, s)]
     if final and folds[0][1].name:
         raise UsageError(f"--final with --split {split} would train the same head for each fold: give one split")
-    frames, dim = data.values.shape[1], 0 if VARIANTS[variant].takes_pixels else data.values.shape[2]
     n_train = {len(fold.split.train) for _, fold in folds}
-    without = usual.change(epochs=given.get("epochs"))  # what is left out leaves these epochs as they are
-    idle = chosen.idle(without, variant, attention, frames=frames, input_dim=dim, n_train=n_train)
-    chosen = usual.change(**{name: value for name, value in given.items() if name not in idle})
-    trainer = _Trainer(
+    chosen, left_out = _settle(usual, given, data, variant, attention, where, n_train)
+    trainer = Trainer(
         data=data,
         strangers=strangers,
         variant=variant,
         attention=attention,
-        recipe=find_precision(chosen, where, variant, dim),
+        recipe=chosen,
         recipe_name=recipe,
         false_alarm_rate=false_alarm_rate,
         device=where,
@@ -143,24 +132,15 @@ def train_head(
         final=final,
         progress=progress,
     )
-    if trainer.recipe.precision != given.get("precision", "auto") == "bf16":
-        idle["precision"] = f"for variant {variant} on {where} with such features"
-    told = {name: why for name, why in idle.items() if given.get(name, getattr(usual, name)) != getattr(usual, name)}
-    left_out = [f"{name} changes nothing {told[name]}: left out" for name in given if name in told]
     stages = {"load": time.perf_counter() - started, "train": 0.0, "write": 0.0}
     folders = _folders(out, [(fold.name, s) for s, fold in folds])
     refuse_other_runs(out, folders)
-    heads = [_Job(fold, s, folder) for (s, fold), folder in zip(folds, folders, strict=True)]
+    heads = [Job(fold, s, folder) for (s, fold), folder in zip(folds, folders, strict=True)]
     heads = [_looked_up(job, trainer.describe(job), overwrite=overwrite) for job in heads]
     fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))
     runs = [job.there if job.there and job.state == "whole" else next(fresh) for job in heads]
     notes = [*data.notes, *left_out, *_fold_notes(heads, len(seed)), *_verdicts(heads, data, len(seed))]
-    if kept := sum(job.state in ("tested", "whole") for job in heads):
-        notes.append(f"{kept} of {len(runs)} runs were there already, made by the same settings: kept")
-    if damaged := [job.folder for job in heads if job.state == "damaged"]:
-        notes.append(
-            f"{len(damaged)} of {len(runs)} runs had missing or damaged files, such as {damaged[0]}: trained again"
-        )
+    notes += _there_notes(heads)
     if final:
         on_sides = sum(map(len, heads[0].fold.split.sides))
         notes.append(
@@ -241,197 +221,7 @@ def _folders(out: Path, jobs: Sequence[tuple[str, int]]) -> list[Path]:
     return [out / f"{slug}seed-{seed}" for slug, (_, seed) in zip(slugs, jobs, strict=True)]
 
 
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """One head to train: which clips are on which side, where the run goes, and what of it is there already."""
-
-    fold: Fold
-    seed: int
-    folder: Path
-    state: State = "missing"
-    there: RunResult | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Trainer:
-    """What all runs of one call have in common."""
-
-    data: Features
-    strangers: Features | None
-    variant: str
-    attention: str | None
-    recipe: Recipe
-    recipe_name: str
-    false_alarm_rate: float
-    device: torch.device
-    data_sha256: str
-    final: bool
-    progress: bool
-
-    def run_all(self, jobs: Sequence[_Job], at_once: int, stages: dict[str, float]) -> list[RunResult]:
-        """Train all of them, several at the same time if so wished; see ``jobs`` of :func:`train_head`."""
-        processes = min(len(jobs), at_once)
-        if processes < 2:
-            return [self.run(job, stages) for job in jobs]
-        from fitrec_cache.processes import map_in_processes  # only here is pebble needed
-
-        alike = replace(self, data=replace(self.data), progress=False)  # without what was found for the verdict
-        beside = jobs[:-1] if len(jobs) % processes == 1 else jobs  # one alone at the end has all cores
-        bar = progress_bar(total=len(beside), unit="head", what=self.variant, show=self.progress)
-        with timed(stages, "train"), bar:
-            found = map_in_processes(
-                _run_one,
-                alike,
-                beside,
-                processes=processes,
-                threads=max(1, torch.get_num_threads() // processes),
-                advance=bar.update,
-            )
-        return [*found, *(self.run(job, stages) for job in jobs[len(beside) :])]
-
-    def run(self, job: _Job, stages: dict[str, float]) -> RunResult:
-        """Train, calibrate, test, write; of a run that was tested before only train the final head."""
-        data, split, (_, targets) = self.data, job.fold.split, self.classes(job)
-        what = " ".join(part for part in (self.variant, f"seed {job.seed}", job.fold.name) if part)
-        common: dict[str, Any] = {
-            "config": self.config(job),
-            "seed": job.seed,
-            "device": self.device,
-            "progress": self.progress,
-        }
-
-        def train_on_all(recipe: Recipe, epochs: int) -> nn.Module:
-            everything = take_side(data.values, targets, np.concatenate(split.sides))
-            return fit_again(everything, recipe, epochs, what=f"{what} final", **common)
-
-        if (done := job.there) is not None:
-            with timed(stages, "train"):
-                final = train_on_all(self.recipe.fitted_to(len(split.train)), done.best_epoch)
-            with timed(stages, "write"):
-                add_final(job.folder, final)
-            return done
-        with timed(stages, "train"):
-            fitted = fit(
-                take_side(data.values, targets, split.train),
-                take_side(data.values, targets, split.val),
-                recipe=self.recipe,
-                what=what,
-                **common,
-            )
-            also = train_on_all(fitted.recipe, fitted.best_epoch) if self.final else None
-        with timed(stages, "write"):
-            return self._judge(job, fitted, also)
-
-    def _judge(self, job: _Job, fitted: Fitted, final: nn.Module | None) -> RunResult:
-        """Calibrate, test, write."""
-        data, split, (labels, targets) = self.data, job.fold.split, self.classes(job)
-        val_logits, val_attention = apply_head(fitted.judge, data.values, split.val)
-        calibration = calibrate(val_logits.numpy(), targets[split.val], false_alarm_rate=self.false_alarm_rate)
-        test_logits, test_attention = apply_head(fitted.head, data.values, split.test)
-        outputs = {
-            "val_logits": val_logits,
-            "val_attention": val_attention,
-            "val_targets": torch.from_numpy(targets[split.val]),
-            "test_logits": test_logits,
-            "test_attention": test_attention,
-            "test_targets": torch.from_numpy(targets[split.test]),
-        }
-        if self.strangers is not None:
-            everyone = np.arange(len(self.strangers.clip_ids))
-            outputs["unknown_logits"], _ = apply_head(fitted.head, self.strangers.values, everyone)
-        result = self._result(job, fitted, calibration, outputs)
-        run = self.describe(job) | {"calibration": calibration.to_dict(), "versions": _versions()}
-        run |= {"threads": torch.get_num_threads(), "clip_seconds": data.clip_seconds()}
-        metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
-        metrics |= {"labels": labels, "history": fitted.history}
-        metrics.pop("out")
-        write_run(job.folder, head=fitted.head, final=final, run=run, metrics=metrics, outputs=outputs)
-        return result
-
-    def classes(self, job: _Job) -> tuple[list[str], NDArray[np.int64]]:
-        """Return the class names of the head, and the class number of each clip."""
-        return job.fold.split.classes(self.data.labels)
-
-    def test_units(self, job: _Job) -> list[str]:
-        """Return the unit of each test clip: its group, or itself where not every group is known."""
-        test = job.fold.split.test
-        return units_of([self.data.clip_ids[i] for i in test], [self.data.groups[i] for i in test])
-
-    def config(self, job: _Job) -> HeadConfig:
-        """Return the head of this job."""
-        n_frames = self.data.values.shape[1]
-        return self.recipe.head_config(
-            self.variant,
-            n_classes=len(self.classes(job)[0]),
-            input_dim=0 if VARIANTS[self.variant].takes_pixels else self.data.values.shape[2],
-            frames=n_frames,
-            n_vectors=len(job.fold.split.train) * n_frames,
-            attention=self.attention,
-        )
-
-    def describe(self, job: _Job) -> dict[str, Any]:
-        """Return everything that decides the run, as it is written to ``run.json``."""
-        data, split = self.data, job.fold.split
-        sides = {name: [data.clip_ids[i] for i in getattr(split, name)] for name in ("train", "val", "test")}
-        training = self.recipe.to_dict() | {"optimiser": "AdamW", "loss": "cross-entropy", "device": str(self.device)}
-        return {
-            "head": self.config(job).to_dict(),
-            "labels": self.classes(job)[0],
-            "recipe": self.recipe_name,
-            "training": training,
-            "false_alarm_rate": self.false_alarm_rate,
-            "final": self.final,
-            "seed": job.seed,
-            "fold": job.fold.name,
-            "split": {
-                "rule": split.rule,
-                "notes": list(split.notes),
-                **sides,
-                "test_groups": [data.groups[i] for i in split.test],
-                "unknown": [] if self.strangers is None else self.strangers.clip_ids,
-                **({} if self.strangers is None else {"unknown_classes": sorted(set(self.strangers.labels))}),
-            },
-            "data_sha256": self.data_sha256,
-            "sources": data.sources,
-            "backbone": data.name,
-        }
-
-    def _result(
-        self, job: _Job, fitted: Fitted, calibration: Calibration, outputs: dict[str, torch.Tensor]
-    ) -> RunResult:
-        split = job.fold.split
-        truth, logits = outputs["test_targets"].numpy(), outputs["test_logits"].numpy()
-        sure = calibration.probabilities(logits)
-        error, bins = calibration_error(sure, truth)
-        raw_error, _ = calibration_error(Calibration().probabilities(logits), truth)
-        strange = outputs.get("unknown_logits")
-        return RunResult(
-            out=job.folder,
-            variant=self.variant,
-            backbone=self.data.name,
-            recipe=self.recipe_name,
-            split=split.rule,
-            fold=job.fold.name,
-            seed=job.seed,
-            n_train=len(split.train),
-            n_val=len(split.val),
-            n_test=len(split.test),
-            epochs=len(fitted.history),
-            best_epoch=fitted.best_epoch,
-            parameters=count_trainable(fitted.head),
-            seconds=fitted.seconds,
-            metrics=evaluate(logits, truth, self.classes(job)[0], units=self.test_units(job)),
-            calibration={
-                "temperature": calibration.temperature,
-                "ece": error,
-                "ece_uncalibrated": raw_error,
-                "bins": bins,
-            },
-            unknown=_judge_unknown(calibration, sure, None if strange is None else strange.numpy()),
-        )
-
-
-def _looked_up(job: _Job, described: dict[str, Any], *, overwrite: bool) -> _Job:
+def _looked_up(job: Job, described: dict[str, Any], *, overwrite: bool) -> Job:
     """Return the job with what is there of it; see :func:`fitrec_cache.runs.check_out`, here figures count, too."""
     state = check_out(job.folder, described, overwrite=overwrite)
     try:
@@ -441,36 +231,38 @@ def _looked_up(job: _Job, described: dict[str, Any], *, overwrite: bool) -> _Job
     return replace(job, state=state, there=there)
 
 
-def _run_one(trainer: _Trainer, job: _Job) -> RunResult:
-    """Train one head in a process of its own."""
-    return trainer.run(job, {})
+def _settle(
+    usual: Recipe,
+    given: dict[str, Any],
+    data: Features,
+    variant: str,
+    attention: str | None,
+    device: torch.device,
+    n_train: Collection[int],
+) -> tuple[Recipe, list[str]]:
+    """Return the recipe with what was given, less what changes nothing here, and notes of that."""
+    frames, dim = data.values.shape[1], 0 if VARIANTS[variant].takes_pixels else data.values.shape[2]
+    without = usual.change(epochs=given.get("epochs"))  # what is left out leaves these epochs as they are
+    wanted = usual.change(**given)
+    idle = wanted.idle(without, variant, attention, frames=frames, input_dim=dim, n_train=n_train)
+    chosen = usual.change(**{name: value for name, value in given.items() if name not in idle})
+    chosen = find_precision(chosen, device, variant, dim)
+    if chosen.precision != given.get("precision", "auto") == "bf16":
+        idle["precision"] = f"for variant {variant} on {device} with such features"
+    changed = {name for name, value in given.items() if value != getattr(usual, name)}
+    return chosen, [f"{name} changes nothing {idle[name]}: left out" for name in given if name in idle.keys() & changed]
 
 
-def _judge_unknown(calibration: Calibration, known: Any, strange: Any) -> dict[str, Any]:
-    """Return how the threshold does on test clips, and on clips of classes that were left out, if there are any."""
-    surest = known.max(axis=1)
-    found: dict[str, Any] = {
-        "threshold": calibration.threshold,
-        "false_alarm_rate": calibration.false_alarm_rate,
-        "false_alarms": float((surest < calibration.threshold).mean()),
-    }
-    if strange is not None:
-        theirs = calibration.probabilities(strange).max(axis=1)
-        found |= {
-            "n": len(theirs),
-            "auroc": auroc(surest, theirs),
-            "detected": float((theirs < calibration.threshold).mean()),
-        }
-    return found
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "fitrec-cache": __version__,
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
+def _there_notes(jobs: Sequence[Job]) -> list[str]:
+    """Say how much was there already."""
+    notes = []
+    if kept := sum(job.there is not None for job in jobs):
+        notes.append(f"{kept} of {len(jobs)} runs were there already, made by the same settings: kept")
+    if damaged := [job.folder for job in jobs if job.state == "damaged"]:
+        notes.append(
+            f"{len(damaged)} of {len(jobs)} runs had missing or damaged files, such as {damaged[0]}: trained again"
+        )
+    return notes
 
 
 def _device_notes(device: torch.device) -> list[str]:
@@ -493,7 +285,7 @@ def _calibration_notes(runs: Sequence[RunResult]) -> list[str]:
     return [remark + f" ({n} of {len(runs)} runs)" * (len(runs) > 1) for remark, n in told.items()]
 
 
-def _verdicts(jobs: Sequence[_Job], data: Features, n_seeds: int) -> list[str]:
+def _verdicts(jobs: Sequence[Job], data: Features, n_seeds: int) -> list[str]:
     """Return whether each split leaks, in one line; of many folds those that leak, and how many do not."""
     judged = [(job, verdict(job.fold.split, data.groups, data.near_duplicates)) for job in jobs]
     if not jobs[0].fold.name:
@@ -508,7 +300,7 @@ def _verdicts(jobs: Sequence[_Job], data: Features, n_seeds: int) -> list[str]:
     return [*lines, f"{summary}{unknown}{unlooked}"]
 
 
-def _fold_notes(jobs: Sequence[_Job], n_seeds: int) -> list[str]:
+def _fold_notes(jobs: Sequence[Job], n_seeds: int) -> list[str]:
     """Return the notes of all splits; of many folds only what is wrong with them, each thing once.
 
     What a split says of its own leaks is left to the verdict.

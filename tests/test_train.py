@@ -282,7 +282,7 @@ def test_to_add_final_heads_nothing_is_trained_or_written_again(tmp_path, featur
     files = [p for p in (tmp_path / "run").glob("seed-*/*") if p.name != "run.json"]
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
     with monkeypatch.context() as patch:
-        patch.setattr("fitrec_cache.train.fit", lambda *_, **__: pytest.fail("trained again"))
+        patch.setattr("fitrec_cache.trainer.fit", lambda *_, **__: pytest.fail("trained again"))
         report = train_head(**common, final=True)
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files} == before
     assert "2 of 2 runs were there already, made by the same settings: kept" in report.notes
