@@ -538,7 +538,10 @@ def audit(
     backbone: Annotated[
         str | None, typer.Option(help="Cached embeddings to compare.", show_default="those of the most clips")
     ] = None,
-    preset: CachedPresetOption = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Of them: native, grid, paper or table1.", show_default="native with --backbone"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     threshold: Annotated[
         float | None, typer.Option(help="Least cosine of near-duplicates.", show_default="taken from the data")

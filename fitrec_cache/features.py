@@ -1,4 +1,4 @@
-"""Features of clips in memory, with what is known of the clips; from a cache."""
+"""Features of clips in memory, with what is known of the clips, and how a cache gives them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Features:
     """Features of N clips in memory, with what is known of the clips.
 
     Attributes:
-        values: float16 ``(N, T, d)``, or uint8 ``(N, T, 64, 64, 3)`` for heads that learn from frames.
+        values: float16 ``(N, T, d)`` (float32 of files made elsewhere), or uint8 ``(N, T, 64, 64, 3)`` for heads that
+            learn from frames.
         pts_seconds: float64 ``(N, T)``.
         clip_ids: N names, all different.
         labels: N class names.

@@ -1,4 +1,4 @@
-"""Write files whole or not at all."""
+"""Files: written whole or not at all, opened, and whether their writer still lives."""
 
 from __future__ import annotations
 

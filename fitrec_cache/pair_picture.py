@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from fitrec_cache.run_pictures import FAINT, INK, TRAINING, VALIDATION, plain_text, save_png
+from fitrec_cache.run_pictures import FAINT, FONT, INK, TRAINING, VALIDATION, drawable, save_png
 
 _DPI = 110
-_FONT = "DejaVu Sans"
 _CELL, _GAP, _MARGIN, _MIDDLE, _HEAD, _FOOT = 1.5, 0.05, 0.15, 0.95, 0.5, 0.18  # inches
 _TALLEST = 2.0
 
@@ -93,5 +92,5 @@ def _draw(axes: Axes, clip: PicturedClip, left: float, top: float, width: float,
 def _write(
     axes: Axes, x: float, y: float, text: str, *, size: float, longest: int, color: str = INK, weight: str = "normal"
 ) -> None:
-    drawn = plain_text(text, longest=longest)
-    axes.text(x, y, drawn, fontsize=size, color=color, weight=weight, parse_math=False, fontfamily=_FONT)
+    drawn = drawable(text, longest=longest)
+    axes.text(x, y, drawn, fontsize=size, color=color, weight=weight, parse_math=False, fontfamily=FONT)

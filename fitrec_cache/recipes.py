@@ -11,7 +11,7 @@ from typing import Any
 
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.files import Plain
-from fitrec_cache.variants import NORMALISATIONS, POOLINGS, VARIANTS, HeadConfig
+from fitrec_cache.variants import NORMALISATIONS, POOLINGS, PROJECTIONS, VARIANTS, HeadConfig
 
 SCHEDULES = ("constant", "cosine")
 
@@ -111,7 +111,7 @@ class Recipe(Plain):
 
     def lstm_inputs(self, input_dim: int) -> int:
         """Return how many values a frame the LSTM sees of features of ``input_dim``."""
-        kept = min(self.components, input_dim) if self.normalise in ("pca", "whiten") else input_dim
+        kept = min(self.components, input_dim) if self.normalise in PROJECTIONS else input_dim
         return 2 * kept if self.differences else kept
 
     def idle(
@@ -138,7 +138,7 @@ class Recipe(Plain):
         found: dict[str, str] = {}
         if self.keep == "last":
             found["patience"] = "with keep=last"
-        if self.normalise not in ("pca", "whiten"):
+        if self.normalise not in PROJECTIONS:
             found["components"] = f"with normalise={self.normalise}"
         elif min(self.components, input_dim) == min(usual.components, input_dim):
             found["components"] = f"with {input_dim} values a frame"
@@ -185,7 +185,7 @@ class Recipe(Plain):
             raise unknown_name("variant", variant, VARIANTS)
         shape: dict[str, Any] = {"dropout": self.dropout} if variant not in ("convlstm", "mean") else {}
         if not VARIANTS[variant].takes_pixels:
-            projected = self.normalise in ("pca", "whiten")
+            projected = self.normalise in PROJECTIONS
             shape |= {"normalise": self.normalise, "input_dropout": self.input_dropout}
             shape["components"] = min(self.components, input_dim, n_vectors) if projected else 0
         if VARIANTS[variant].lstm_units:

@@ -24,7 +24,7 @@ from fitrec_cache.files import write_atomic
 TRAINING, VALIDATION, MARK, INK, FAINT = "#0072B2", "#D55E00", "#009E73", "#222222", "#8A8A8A"
 """Okabe and Ito's palette, which stays apart for colour-blind readers, and two greys."""
 
-_FONT = "DejaVu Sans"  # comes with matplotlib, so the pictures look the same everywhere
+FONT = "DejaVu Sans"  # comes with matplotlib, so the pictures look the same everywhere
 _DPI = 130
 _PER_ROW = 10
 
@@ -63,7 +63,7 @@ def curves_png(history: Sequence[Mapping[str, float]], path: Path, *, title: str
     if not history:
         raise ValueError("history is empty: expected at least one epoch")
     figure = Figure(figsize=(10, 4), layout="constrained")
-    figure.suptitle(plain_text(title), fontsize=12, color=INK, parse_math=False, fontfamily=_FONT)
+    figure.suptitle(drawable(title), fontsize=12, color=INK, parse_math=False, fontfamily=FONT)
     panels = figure.subplots(1, 2)
     for axes, name in zip(panels, ("loss", "accuracy"), strict=True):
         _curve(axes, history, name, best_epoch)
@@ -103,9 +103,9 @@ def confusion_png(confusion: NDArray[np.int64], class_names: Sequence[str], path
     axes.set_facecolor("#E4E4E4")
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     width = int(10 * (side + 1.5))
-    lines = [line for each in title.split("\n") for line in textwrap.wrap(plain_text(each, longest=300), width)]
-    axes.set_title("\n".join(lines), fontsize=12, color=INK, parse_math=False, fontfamily=_FONT, pad=10, loc="left")
-    _name_classes(axes, [plain_text(name, longest=28) for name in class_names], size=min(10.0, cell * 34))
+    lines = [line for each in title.split("\n") for line in textwrap.wrap(drawable(each, longest=300), width)]
+    axes.set_title("\n".join(lines), fontsize=12, color=INK, parse_math=False, fontfamily=FONT, pad=10, loc="left")
+    _name_classes(axes, [drawable(name, longest=28) for name in class_names], size=min(10.0, cell * 34))
     if k <= 40:
         _write_counts(axes, confusion, share.filled(0), size=min(11.0, cell * 24))
     tall = min(1.0, 5 / side)
@@ -146,7 +146,7 @@ def attention_png(clips: Sequence[AttentionStrip], path: Path) -> None:
         top += sheet.height
     axes.set(xlim=(0, width), ylim=(height, 0))
     key = "Bar: attention, full = largest weight of the clip. Line: the weight if all frames counted the same."
-    axes.text(_Sheet.margin, height - 0.15, key, fontsize=8, color=FAINT, fontfamily=_FONT)
+    axes.text(_Sheet.margin, height - 0.15, key, fontsize=8, color=FAINT, fontfamily=FONT)
     save_png(figure, path)
 
 
@@ -178,8 +178,8 @@ def _curve(axes: Axes, history: Sequence[Mapping[str, float]], name: str, best_e
 
 def _name_classes(axes: Axes, names: Sequence[str], size: float) -> None:
     ticks = range(len(names))
-    axes.set_xticks(ticks, names, rotation=90, fontsize=size, parse_math=False, fontfamily=_FONT)
-    axes.set_yticks(ticks, names, fontsize=size, parse_math=False, fontfamily=_FONT)
+    axes.set_xticks(ticks, names, rotation=90, fontsize=size, parse_math=False, fontfamily=FONT)
+    axes.set_yticks(ticks, names, fontsize=size, parse_math=False, fontfamily=FONT)
     axes.set_xlabel("predicted", fontsize=11, color=INK)
     axes.set_ylabel("true", fontsize=11, color=INK)
     axes.tick_params(length=0)
@@ -244,10 +244,8 @@ def _check_strip(clip: AttentionStrip) -> None:
 
 
 def _draw_strip(axes: Axes, clip: AttentionStrip, sheet: _Sheet, top: float) -> None:
-    title = plain_text(clip.title, longest=int(9 * sheet.width))
-    axes.text(
-        sheet.margin, top + 0.33, title, fontsize=12, weight="bold", color=INK, parse_math=False, fontfamily=_FONT
-    )
+    title = drawable(clip.title, longest=int(9 * sheet.width))
+    axes.text(sheet.margin, top + 0.33, title, fontsize=12, weight="bold", color=INK, parse_math=False, fontfamily=FONT)
     highlights = stand_out(clip.weights)
     for i in range(len(clip.frames)):
         left = sheet.margin + (i % _PER_ROW) * (sheet.cell + sheet.gap)
@@ -280,9 +278,9 @@ def _draw_frame(
     axes.add_patch(Rectangle((left, floor - tall), sheet.cell, tall, facecolor=colour, edgecolor="none"))
     alike = floor - full * float(clip.weights.mean()) / largest
     axes.plot([left, right], [alike, alike], color=INK, linewidth=0.8)
-    axes.text(left, floor + 0.15, f"{clip.pts_seconds[i]:.2f} s", fontsize=8, color=INK, fontfamily=_FONT)
+    axes.text(left, floor + 0.15, f"{clip.pts_seconds[i]:.2f} s", fontsize=8, color=INK, fontfamily=FONT)
     weight: dict[str, Any] = {"weight": "bold", "color": colour} if highlight else {"color": FAINT}
-    axes.text(right, floor + 0.15, f"{clip.weights[i]:.3f}", fontsize=8, ha="right", fontfamily=_FONT, **weight)
+    axes.text(right, floor + 0.15, f"{clip.weights[i]:.3f}", fontsize=8, ha="right", fontfamily=FONT, **weight)
 
 
 # --- text and files ---
@@ -291,10 +289,10 @@ def _draw_frame(
 @cache
 def _drawable() -> frozenset[int]:
     """Return the code points that the font has."""
-    return frozenset(font_manager.get_font(font_manager.findfont(_FONT)).get_charmap())
+    return frozenset(font_manager.get_font(font_manager.findfont(FONT)).get_charmap())
 
 
-def plain_text(text: str, longest: int = 90) -> str:
+def drawable(text: str, longest: int = 90) -> str:
     """Return text the font can draw, shortened in the middle; any other character becomes a question mark."""
     drawn = "".join(char if ord(char) in _drawable() else "?" for char in " ".join(text.split()))
     keep = (longest - 1) // 2

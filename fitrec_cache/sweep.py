@@ -22,7 +22,7 @@ from fitrec_cache.paired import count_right, exact_p, holm, units_of
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.train import check_seeds, folds_of
-from fitrec_cache.variants import ATTENTIONS, NORMALISATIONS, POOLINGS, VARIANTS
+from fitrec_cache.variants import ATTENTIONS, NORMALISATIONS, POOLINGS, PROJECTIONS, VARIANTS
 
 #: Numbers are ranges ``(low, high, logarithmic)``, lists are choices. Where a variant has no place for a setting, the
 #: setting is not searched.
@@ -414,7 +414,7 @@ class Problem:
                 continue
             if name == "dropout" and self.variant == "mean":  # it has input_dropout alone
                 continue
-            if name == "components" and found["normalise"] not in ("pca", "whiten"):
+            if name == "components" and found["normalise"] not in PROJECTIONS:
                 continue
             if name == "pooling" and found["attention"] != "additive":
                 continue

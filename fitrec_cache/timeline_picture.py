@@ -10,11 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fitrec_cache.run_pictures import FAINT, INK, MARK, plain_text, save_png
+from fitrec_cache.run_pictures import FAINT, FONT, INK, MARK, drawable, save_png
 from fitrec_cache.timeline import Moment, Segment, clock
 
 _DPI = 110
-_FONT = "DejaVu Sans"
 _ROW, _WIDTH, _MARGINS = 0.28, 11.0, 1.5  # inches
 _MOST_ROWS = 16
 _UNSEEN = "#ECECEC"
@@ -39,7 +38,7 @@ def timeline_png(moments: Sequence[Moment], segments: Sequence[Segment], path: P
     labels = _rows(moments, segments)
     edges, seen = _columns(moments, segments)
     values = np.array([[np.nan if m is None else dict(m.top).get(label, 0.0) for m in seen] for label in labels])
-    names = [plain_text(label, longest=_LONGEST) for label in labels]
+    names = [drawable(label, longest=_LONGEST) for label in labels]
     if any(segment.label is None for segment in segments):
         names.append("unknown")
     figure = Figure(figsize=(_WIDTH, _ROW * len(names) + _MARGINS), layout="constrained")
@@ -55,13 +54,13 @@ def timeline_png(moments: Sequence[Moment], segments: Sequence[Segment], path: P
             edgecolors=colour,
             linewidth=1.8,
         )
-    axes.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=9, fontfamily=_FONT, parse_math=False)
+    axes.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=9, fontfamily=FONT, parse_math=False)
     axes.set(xlim=(edges[0], edges[-1]), ylim=(len(names), 0))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 3, 6, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(max(0.0, seconds))[:-2]))
     axes.tick_params(labelsize=9, color=FAINT, length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title(plain_text(title, longest=100), fontsize=11, color=INK, loc="left", parse_math=False)
+    axes.set_title(drawable(title, longest=100), fontsize=11, color=INK, loc="left", parse_math=False)
     bar = figure.colorbar(shades, ax=axes, pad=0.01, aspect=12, format="{x:.0%}")
     bar.set_label("probability; outlined: the answer", fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=8)

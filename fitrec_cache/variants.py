@@ -24,6 +24,9 @@ ATTENTIONS = ("additive", "dot", "none")
 #: each of the d values; the leading principal components, as they are or each scaled to variance 1.
 NORMALISATIONS = ("none", "standard", "pca", "whiten")
 
+#: Those that keep a number of ``components``.
+PROJECTIONS = ("pca", "whiten")
+
 #: How weighted states become one vector: the paper's global average of A_t H_t, or their sum (a weighted mean).
 POOLINGS = ("average", "sum")
 
@@ -141,7 +144,7 @@ class HeadConfig(Plain):
             raise UsageError(
                 f"normalise '{self.normalise}' is for features: variant '{variant.name}' learns from frames"
             )
-        projected = self.normalise in ("pca", "whiten")
+        projected = self.normalise in PROJECTIONS
         _check_at_least("components", self.components, 0)
         if projected and not self.components:
             raise UsageError(f"normalise '{self.normalise}' needs components: set it to 1 or more, such as 512")
