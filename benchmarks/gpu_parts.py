@@ -35,7 +35,7 @@ MORE = (1, 2, 4, 8)
 
 @contextmanager
 def watched(found: dict[str, float]) -> Iterator[None]:
-    """Add what nvidia-smi says of the first GPU meanwhile, as means; nothing where it is not installed."""
+    """Add what nvidia-smi says of the first GPU meanwhile, as means; nothing where it is not there or cannot say."""
     if not shutil.which("nvidia-smi"):
         yield
         return
@@ -47,7 +47,9 @@ def watched(found: dict[str, float]) -> Iterator[None]:
             asked.terminate()
             rows = [row for row in csv.reader(asked.stdout or ()) if len(row) == len(ASKED)]
     for number, name in enumerate(ASKED.values()):
-        found[name] = sum(float(row[number]) for row in rows) / max(1, len(rows))
+        said = [float(row[number]) for row in rows if "N/A" not in row[number]]
+        if said:
+            found[name] = sum(said) / len(said)
 
 
 def embed_seconds(model: Backbone, inputs: Sequence[Any]) -> float:

@@ -29,10 +29,11 @@ from fitrec_cache.calibrate import calibrate, calibration_error
 from fitrec_cache.files import write_json
 from fitrec_cache.folds import make_folds
 from fitrec_cache.loading import load_clips
-from fitrec_cache.paired import exact_p, holm, interval_of_difference, units_of
+from fitrec_cache.paired import exact_p, holm, interval_of_difference
 from fitrec_cache.run_files import read_run_json
 from fitrec_cache.runs import read_outputs
 from fitrec_cache.splits import short_rule
+from fitrec_cache.units import units_of
 
 YARDSTICK = "logistic regression"
 

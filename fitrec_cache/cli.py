@@ -95,7 +95,7 @@ def main() -> NoReturn:
 
 def _interrupted() -> NoReturn:
     goes_on = sys.argv[1:2] in (["extract"], ["train-head"], ["sweep"], ["reproduce"])
-    begins = "begins again" if "--overwrite" in sys.argv else "goes on from there"
+    begins = "trains all again" if "--overwrite" in sys.argv else "goes on from there"
     what = f": what was stored stays, and the same command {begins}" if goes_on else ""
     print(f"Interrupted{what}.", file=sys.stderr)
     sys.exit(_CTRL_C)
@@ -389,7 +389,7 @@ def watch(
     table: Annotated[Path | None, typer.Option(help="CSV of the segments.")] = None,
     subtitles: Annotated[Path | None, typer.Option(help="The segments as .srt, for a video player.")] = None,
     picture: Annotated[Path | None, typer.Option(help="PNG of the probabilities over time.")] = None,
-    format: Annotated[str | None, typer.Option(help="FFmpeg's input format of a device, such as dshow.")] = None,
+    format: Annotated[str | None, typer.Option(help="FFmpeg's input format of a device, such as x11grab.")] = None,
     live: Annotated[
         bool | None,
         typer.Option(

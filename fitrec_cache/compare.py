@@ -13,8 +13,9 @@ import numpy as np
 from fitrec_cache.errors import UsageError
 from fitrec_cache.files import Plain
 from fitrec_cache.metrics import interval_by_unit
-from fitrec_cache.paired import FloatArray, alone_unit, count_right, exact_p, holm, interval_of_difference
+from fitrec_cache.paired import FloatArray, count_right, exact_p, holm, interval_of_difference
 from fitrec_cache.scored import Model, ScoredRun, find_models
+from fitrec_cache.units import alone_unit
 
 LEVEL = 0.05
 """Chance of calling any pair different if all are equally good."""
@@ -62,7 +63,7 @@ class PairFigures:
         folds: Number of folds of each seed.
         seeds: Seeds that both have, with the same test clips.
         difference: Accuracy of ``a`` less that of ``b`` over these, in ``[0, 1]``.
-        ci95: Bootstrap interval of the difference over what :func:`fitrec_cache.paired.units_of` gives.
+        ci95: Of the difference; see :func:`fitrec_cache.paired.interval_of_difference`.
         only_a: Clips that ``a`` has right more often than ``b`` (over the seeds).
         only_b: The other way round.
         p: Exact McNemar test, by the same units and over all seeds; :func:`fitrec_cache.paired.exact_p`.

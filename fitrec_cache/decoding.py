@@ -224,14 +224,15 @@ class DecoderPool:
                     return BrokenProcessPool("the pool lost the job")
 
     def _outcome(self, pool: Any, future: Any, job: DecodeJob) -> StoredClip | str:
-        error = self._error(pool, future)
-        if isinstance(error, TimeoutError):  # time also passes while a laptop sleeps or a network drive is away
-            pool, future = self._schedule(job)
-            error = self._error(pool, future)
-        for _ in range(_TRIES):
-            if not _is_pools_fault(error) or self._closed:
+        error, late, faults = self._error(pool, future), 0, 0
+        while not self._closed:
+            if isinstance(error, TimeoutError) and not late:
+                late += 1  # time also passes while a laptop sleeps or a network drive is away
+            elif _is_pools_fault(error) and faults < _TRIES:
+                faults += 1
+                self._renew(pool)
+            else:
                 break
-            self._renew(pool)
             pool, future = self._schedule(job)
             error = self._error(pool, future)
         if isinstance(error, TimeoutError):

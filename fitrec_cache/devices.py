@@ -124,7 +124,8 @@ def without_tf32(device: torch.device) -> Iterator[None]:
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     # Since torch 2.9 this can be said in a second way, which goes before the first. Both are set, as what reads the
     # first raises where they differ; nor can the first be asked where only the second was used.
-    places = (getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None), matmul)
+    places = [getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None), matmul]
+    places.append(getattr(torch.backends.mkldnn, "matmul", None))  # is set along with the first way
     newer: list[Any] = [each for each in places if hasattr(each, "fp32_precision")]
     before = [each.fp32_precision for each in newer]
     convolutions = products = None

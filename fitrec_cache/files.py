@@ -168,7 +168,7 @@ def sync_folder(folder: Path) -> None:
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _flush_to_disk(descriptor)
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
             raise

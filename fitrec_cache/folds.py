@@ -10,8 +10,8 @@ import numpy as np
 
 from fitrec_cache.errors import UsageError
 from fitrec_cache.metrics import stratified_folds
-from fitrec_cache.paired import units_of
 from fitrec_cache.splits import Split, make_split, remarks
+from fitrec_cache.units import units_of
 
 
 @dataclass(frozen=True, kw_only=True)

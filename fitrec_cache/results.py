@@ -13,9 +13,9 @@ import torch
 from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.metrics import Metrics, evaluate
-from fitrec_cache.paired import units_of
 from fitrec_cache.run_files import read_run_json
 from fitrec_cache.runs import read_outputs
+from fitrec_cache.units import units_of
 
 #: Tables that only ``metrics.json`` has.
 _TABLES = ("per_class", "confusion")

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.files import canonical_json
 from fitrec_cache.one_model import differences, incomplete, model_settings
-from fitrec_cache.paired import units_of
 from fitrec_cache.run_files import find_runs, read_run_settings
+from fitrec_cache.units import units_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,7 +47,7 @@ class ScoredRun:
 
     @property
     def units(self) -> list[str]:
-        """What each test clip is drawn with; see :func:`fitrec_cache.paired.units_of`."""
+        """What each test clip is drawn with; see :func:`fitrec_cache.units.units_of`."""
         return units_of(self.clips, self.groups, rule=self.settings["split"], fold=self.fold)
 
 

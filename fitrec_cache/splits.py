@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fitrec_cache.clips import group_number, listed_names
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.files import digest
-from fitrec_cache.paired import units_of
+from fitrec_cache.units import units_of
 
 SHARE = 0.2
 """Share of the clips that test, and of the others that validate: the paper's 80/20 then 80/20."""

@@ -78,7 +78,7 @@ def find_source(text: str, *, format: str | None = None) -> Source:
 
     Args:
         text: As given.
-        format: FFmpeg's input format for a device, such as ``dshow``; then ``text`` goes to FFmpeg as it is.
+        format: FFmpeg's input format for a device, such as ``x11grab``; then ``text`` goes to FFmpeg as it is.
 
     Raises:
         UsageError: If there is no such file, or cameras go by other names on this system.
@@ -221,13 +221,17 @@ class Stream:
         self.missing = max(0.0, self._lasts() - float(end))
 
     def _lasts(self) -> float:
-        """Return how many seconds of pictures the header claims; 0 if it does not say."""
-        if self._stream.duration is not None:
-            counted = self._stream.frames / self._stream.average_rate if self._stream.average_rate else Fraction(0)
-            return float(max(self._stream.duration * (self._stream.time_base or Fraction(0)), counted))
-        # Else only the sound may last so long.
-        cut = not self._remote and self._source.format is None and is_cut(Path(self._source.name))
-        return (self.seconds or 0.0) if cut else 0.0
+        """Return how many seconds of pictures the header of a file claims whose end is cut off; else 0.
+
+        Of a whole file the sound may last longer, the last picture stay, or an edit list hide some.
+        """
+        path, stream = Path(self._source.name), self._stream
+        if self._remote or not path.is_file() or not is_cut(path):  # a pipe must not be opened again
+            return 0.0
+        if stream.duration is None:
+            return (self.seconds or 0.0) - self.offset
+        counted = stream.frames / stream.average_rate if stream.average_rate else Fraction(0)  # AVI: duration shrinks
+        return float(max(stream.duration * (stream.time_base or Fraction(0)), counted))
 
     def _on_display(self) -> Iterator[tuple[Fraction, VideoFrame, Fraction, bool]]:
         """Yield each frame with the times between which it is on display, and whether what follows is another picture.
@@ -250,7 +254,7 @@ class Stream:
                 if behind < _SET_BACK:
                     self._late += 1
                     continue
-                origin, seam = clock - before[0] - period, True
+                origin, seam = clock - before[0] - behind * period, True
             behind = 0
             if before is not None:
                 other = (frame.width, frame.height) != (before[1].width, before[1].height)

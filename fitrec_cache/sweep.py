@@ -18,10 +18,11 @@ from fitrec_cache.errors import FitrecError, StoreError, UsageError, unknown_nam
 from fitrec_cache.files import digest, make_folder, write_atomic, write_json
 from fitrec_cache.fit import apply_head, fit, take_side
 from fitrec_cache.loading import load_clips
-from fitrec_cache.paired import count_right, exact_p, holm, units_of
+from fitrec_cache.paired import count_right, exact_p, holm
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.train import check_seeds, folds_of
+from fitrec_cache.units import units_of
 from fitrec_cache.variants import ATTENTIONS, NORMALISATIONS, POOLINGS, PROJECTIONS, VARIANTS
 
 #: Numbers are ranges ``(low, high, logarithmic)``, lists are choices. Where a variant has no place for a setting, the

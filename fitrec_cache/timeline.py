@@ -41,6 +41,11 @@ class Moment:
         """The answer; None for "unknown"."""
         return None if self.unknown else self.top[0][0]
 
+    @property
+    def text(self) -> str:
+        """The answer in words."""
+        return _text(self.label, self.top[0][1])
+
     def to_dict(self, top: int = 5) -> dict[str, Any]:
         """Return the answer with its ``top`` most probable labels as plain JSON values."""
         labels = [{"label": label, "probability": p} for label, p in self.top[:top]]
@@ -67,8 +72,13 @@ class Segment:
 
     @property
     def text(self) -> str:
-        """The answer in words; of "unknown" without the probability, which is that of a class that it is not."""
-        return "unknown" if self.label is None else f"{self.label} {self.probability:.0%}"
+        """The answer in words."""
+        return _text(self.label, self.probability)
+
+
+def _text(label: str | None, probability: float) -> str:
+    # beside "unknown" it would be the probability of a class that it is not
+    return "unknown" if label is None else f"{label} {probability:.0%}"
 
 
 class Timeline:

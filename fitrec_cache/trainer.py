@@ -20,11 +20,11 @@ from fitrec_cache.fit import Fitted, apply_head, fit, fit_again, take_side
 from fitrec_cache.folds import Fold
 from fitrec_cache.head import count_trainable
 from fitrec_cache.metrics import evaluate
-from fitrec_cache.paired import units_of
 from fitrec_cache.progress import progress_bar, timed
 from fitrec_cache.recipes import Recipe
 from fitrec_cache.results import RunResult
 from fitrec_cache.runs import State, add_final, write_run
+from fitrec_cache.units import units_of
 from fitrec_cache.variants import VARIANTS, HeadConfig
 
 

@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from fitrec_cache.errors import FitrecError, UsageError, VideoError
+from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError
 from fitrec_cache.files import Plain
 from fitrec_cache.predict import Recogniser
 from fitrec_cache.progress import progress_bar
@@ -125,15 +125,15 @@ def watch(
         with watching, progress_bar(total=None, unit="window", what="watch", show=progress) as bar:
             for moment in watching:
                 ended = timeline.add(moment)
-                if ended is not None and time.monotonic() - written > _SAVE_SECONDS:
-                    outputs.write_texts(timeline, offset=watching.offset)
+                if time.monotonic() - written > _SAVE_SECONDS:
+                    with contextlib.suppress(StoreError):  # the last time it counts
+                        outputs.write_texts(timeline, offset=watching.offset)
                     written = time.monotonic()
                 if tell is not None:
                     with bar.external_write_mode(file=sys.stdout):
                         tell(moment, ended)
-                answer = f"{moment.label or 'unknown'} {moment.top[0][1]:.0%}"
                 bar.total = watching.expected
-                bar.set_postfix_str(f"{clock(moment.end)} {answer}", refresh=False)
+                bar.set_postfix_str(f"{clock(moment.end)} {moment.text}", refresh=False)
                 bar.update()
     except KeyboardInterrupt:
         pass  # the way to end a live stream
@@ -270,12 +270,14 @@ class Watch:
             with Stream(source) as stream:
                 if stream.seconds is not None:
                     self.expected = self._windows.within(stream.seconds)
-                for numbered in enumerate(stream.windows(self._windows, self._recogniser.short_sides)):
-                    self.offset, self.damaged = stream.offset, stream.damaged
-                    self._put(numbered)
-                    if self._stop.is_set():
-                        return
-                self.rest, self.missing, self.damaged = stream.rest, stream.missing, stream.damaged
+                try:
+                    for numbered in enumerate(stream.windows(self._windows, self._recogniser.short_sides)):
+                        self.offset = stream.offset
+                        self._put(numbered)
+                        if self._stop.is_set():
+                            return
+                finally:
+                    self.rest, self.missing, self.damaged = stream.rest, stream.missing, stream.damaged
             self._put(None)
         except FitrecError as error:
             self._put(error)

@@ -260,7 +260,7 @@ def test_interruption_exits_with_130(call, monkeypatch, tmp_path):
 
 
 def test_after_an_interruption_the_message_says_what_the_same_command_does(monkeypatch, capsys):
-    for words, says in ((["--out", "x"], "goes on from there"), (["--overwrite"], "begins again")):
+    for words, says in ((["--out", "x"], "goes on from there"), (["--overwrite"], "trains all again")):
         monkeypatch.setattr("sys.argv", ["fitrec-cache", "train-head", *words])
         with pytest.raises(SystemExit):
             cli._interrupted()

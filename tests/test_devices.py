@@ -103,7 +103,7 @@ def tf32_settings():
         except RuntimeError:
             return None
 
-    newer = [each.fp32_precision for each in (cudnn.conv, cudnn.rnn, matmul)]
+    newer = [each.fp32_precision for each in (cudnn.conv, cudnn.rnn, matmul, torch.backends.mkldnn.matmul)]
     return [ask(lambda: cudnn.allow_tf32), ask(torch.get_float32_matmul_precision), *newer]
 
 
@@ -112,7 +112,7 @@ def tf32_settings():
 def test_whichever_way_tf32_was_allowed_it_is_off_inside_and_as_before_after(place):
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     places = {"conv": cudnn.conv, "rnn": cudnn.rnn, "cudnn": cudnn, "everything": torch.backends}
-    first, known = torch.get_float32_matmul_precision(), [*places.values(), matmul]
+    first, known = torch.get_float32_matmul_precision(), [*places.values(), matmul, torch.backends.mkldnn.matmul]
     before = [each.fp32_precision for each in known]
     try:
         if place == "medium":
@@ -121,7 +121,7 @@ def test_whichever_way_tf32_was_allowed_it_is_off_inside_and_as_before_after(pla
             places[place].fp32_precision = "ieee" if place in ("conv", "rnn") else "tf32"
         allowed = tf32_settings()
         with without_tf32(torch.device("cuda:0")):
-            assert tf32_settings() == [False, "highest", "ieee", "ieee", "ieee"]
+            assert tf32_settings() == [False, "highest", "ieee", "ieee", "ieee", "ieee"]
         assert tf32_settings() == allowed
     finally:
         for each, value in zip(known, before, strict=True):

@@ -37,6 +37,10 @@ def test_the_command_line_starts_without_heavy_libraries():
     assert loaded(asking, *heavy) & set(heavy) == set()
 
 
+def test_what_predict_and_watch_need_loads_no_scikit_learn():
+    assert loaded("import fitrec_cache.runs, fitrec_cache.splits", "sklearn", "matplotlib") == set()
+
+
 def test_decoder_processes_load_no_torch():
     needed = "import fitrec_cache.decoding, fitrec_cache.jpeg, fitrec_cache.video"
     assert loaded(needed, "torch", "timm", "h5py") == set()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import socket
 import sys
@@ -247,12 +248,12 @@ def test_frames_that_come_late_are_left_out(jumbled, shifts):
 
 
 def test_where_the_clock_is_set_back_time_goes_on_and_no_window_looks_across(jumbled):
-    """Two recordings in one file. Seventeen frames tell; the next stands where the first recording ended, at 1.2 s."""
+    """Two recordings in one file: seventeen frames of the second tell, and count as time."""
     found, damaged = jumbled(dict.fromkeys(range(30, 60), -30), 0.4)
     assert damaged == 17 - 1
-    assert [clip.start for clip in found] == pytest.approx([0.0, 0.4, 0.8, 1.2])
+    assert [clip.start for clip in found] == pytest.approx([0.0, 0.4, 0.8, 2.0])
     assert numbers(found[2]) == [22, 24, 26, 28]
-    assert numbers(found[3]) == [48, 50, 52, 54]
+    assert numbers(found[3]) == [52, 54, 56, 58]
 
 
 def test_no_window_looks_across_a_change_of_the_pictures_size(long_video, tmp_path, monkeypatch):
@@ -271,6 +272,31 @@ def test_no_window_looks_across_a_change_of_the_pictures_size(long_video, tmp_pa
     assert [clip.start for clip in found] == pytest.approx([0, 0.5, 1, 1.5, 2.5, 3, 3.5])
     shapes = [tuple(decode_frames(clip.jpegs[64]).shape[2:]) for clip in found]
     assert shapes == [(64, 80)] * 4 + [(64, 107)] * 3
+
+
+def test_a_pipe_is_not_opened_again_at_its_end(long_video, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(long_video.read_bytes()))
+    writer.start()
+    with Stream(find_source(str(tmp_path / "pipe"))) as stream:
+        assert len(list(stream.windows(windows(0.8, 0.8), [64]))) == 3
+    writer.join()
+
+
+def test_a_disk_that_is_away_for_a_while_ends_no_watch(run, long_video, tmp_path, monkeypatch):
+    failed = []
+
+    def fails_once(*given, **named):
+        if not failed:
+            failed.append(True)
+            raise StoreError("the drive is away")
+        return write_table(*given, **named)
+
+    monkeypatch.setattr("fitrec_cache.timeline.write_table", fails_once)
+    monkeypatch.setattr(module, "_SAVE_SECONDS", 0.0)
+    assert module.watch(str(long_video), run=run, seconds=0.8, table=tmp_path / "t.csv").windows == 5
+    assert failed
+    assert (tmp_path / "t.csv").exists()
 
 
 @pytest.mark.parametrize("ending", [".avi", ".mkv"])
@@ -321,9 +347,8 @@ def test_tables_are_written_while_it_goes_on_and_answers_only_kept_for_a_picture
 
     class Ending(Timeline):
         def add(self, moment):
-            super().add(moment)
             kept.append(len(self.moments))
-            return self.segments[-1]
+            return super().add(moment)
 
     monkeypatch.setattr(module, "Timeline", Ending)
     monkeypatch.setattr(module, "_SAVE_SECONDS", 0.0)

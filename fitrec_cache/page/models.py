@@ -82,7 +82,7 @@ class Model:
 
     @property
     def unit(self) -> str:
-        """What test clips are drawn with; see :func:`fitrec_cache.paired.units_of`."""
+        """What test clips are drawn with; see :func:`fitrec_cache.units.units_of`."""
         return "fold" if self.first.split.startswith("leave-one:") else "recording"
 
     @property

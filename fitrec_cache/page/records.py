@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.one_model import model_settings
-from fitrec_cache.paired import units_of
 from fitrec_cache.run_files import find_runs, read_run_json, read_run_settings
 from fitrec_cache.splits import short_rule
+from fitrec_cache.units import units_of
 
 #: What reading a damaged run folder raises.
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, StopIteration, OSError, safetensors.SafetensorError)
@@ -114,7 +114,7 @@ class Record:
 
     @cached_property
     def units(self) -> list[str]:
-        """What each test clip is drawn with; see :func:`fitrec_cache.paired.units_of`."""
+        """What each test clip is drawn with; see :func:`fitrec_cache.units.units_of`."""
         groups = self.run["split"].get("test_groups") or [None] * len(self.test)
         return units_of(self.test, groups, rule=self.rule, fold=self.fold)
 
