@@ -50,11 +50,8 @@ def main() -> None:
                 held, width = {}, {}
                 for _ in range(DRAWS):
                     units = np.repeat(np.arange(len(sizes := draw(rng))), sizes)
-                    right, names, once = (
-                        recognised(one, alike, units, rng),
-                        units.astype(str).tolist(),
-                        np.ones(len(units)),
-                    )
+                    names, once = units.astype(str).tolist(), np.ones(len(units))
+                    right = recognised(one, alike, units, rng)
                     gain = right - recognised(other, alike, units, rng)
                     found = {
                         "accuracy": (one, interval_by_unit(right, once, names)),

@@ -25,15 +25,22 @@ class KillsItsReader(type(Path())):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class ExitsOnce(type(Path())):
-    """A path whose first reader exits as a worker does that gave up waiting for its pool's lock."""
+class FailsOnce(type(Path())):
+    """A path that does something to its first reader only."""
 
     def stat(self, **_):
         flag = self.with_suffix(".read")
         if not os.path.exists(flag):  # noqa: PTH110 - Path would come back here
             os.close(os.open(flag, os.O_CREAT))
-            os._exit(1)
+            self.fail()
         return os.stat(str(self))  # noqa: PTH116
+
+
+class ExitsOnce(FailsOnce):
+    """Its first reader exits as a worker does that gave up waiting for its pool's lock."""
+
+    def fail(self):
+        os._exit(1)
 
 
 class AlwaysExits(type(Path())):
@@ -46,15 +53,11 @@ class HangsItsReader(type(Path())):
         time.sleep(600)
 
 
-class HangsOnce(type(Path())):
-    """A path whose first reader waits for longer than its time, as one does while a laptop sleeps."""
+class HangsOnce(FailsOnce):
+    """Its first reader waits for longer than its time, as one does while a laptop sleeps."""
 
-    def stat(self, **_):
-        flag = self.with_suffix(".slept")
-        if not os.path.exists(flag):  # noqa: PTH110 - Path would come back here
-            os.close(os.open(flag, os.O_CREAT))
-            time.sleep(600)
-        return os.stat(str(self))  # noqa: PTH116
+    def fail(self):
+        time.sleep(600)
 
 
 class FailsItsReader(type(Path())):
