@@ -153,7 +153,7 @@ def command(arguments: list[object]) -> int:
 
 def _watch(path: Path, commit: int, hook: Callable[[str], None] | None) -> None:
     """Log each step of this process with one write, which a SIGKILL cannot undo."""
-    from fitrec_cache import extract
+    from fitrec_cache import extractor
     from fitrec_cache.backbone import Backbone
     from fitrec_cache.store import Store, text_values
 
@@ -180,7 +180,7 @@ def _watch(path: Path, commit: int, hook: Callable[[str], None] | None) -> None:
             log("embedded")
         return embedded
 
-    extract.COMMIT_CLIPS = commit
+    extractor.COMMIT_CLIPS = commit
     Store.write_part, Backbone.embed_prepared = logged_write, logged_embed  # type: ignore[method-assign]
     log("watched")
 

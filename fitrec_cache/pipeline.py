@@ -11,7 +11,7 @@ from torch import Tensor
 from fitrec_cache.backbone import Backbone, load_backbone
 from fitrec_cache.cache import lacking
 from fitrec_cache.errors import MismatchError, UsageError, WeightsError, unknown_name
-from fitrec_cache.extract import frame_identity
+from fitrec_cache.identity import frame_identity, what_changed
 from fitrec_cache.pixels import to_pixels
 from fitrec_cache.runs import Run
 from fitrec_cache.variants import VARIANTS, HeadConfig
@@ -124,17 +124,11 @@ def _rebuild(
 
 
 def _refuse_if_different(what: str, then: Mapping[str, Any], here: Mapping[str, Any], *, force: bool) -> None:
-    changed = [f"{k}: {_short(then.get(k))} -> {here.get(k)}" for k in {**then, **here} if then.get(k) != here.get(k)]
-    if changed and not force:
+    if not force and (changed := what_changed(then, here)):
         raise MismatchError(
-            f"the head was trained on other features ({what}): {'; '.join(changed)}. Use the versions and weights of "
-            "then, extract and train again, or accept the difference with --force"
+            f"the head was trained on other features ({what}): {changed}. Use the versions and weights of then, "
+            "extract and train again, or accept the difference with --force"
         )
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def open_pipelines(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fitrec_cache.check import CheckReport
     from fitrec_cache.compare import CompareReport
     from fitrec_cache.export import ExportReport
-    from fitrec_cache.extract import ExtractReport
+    from fitrec_cache.extract_report import ExtractReport
     from fitrec_cache.info import InfoReport
     from fitrec_cache.metrics import Metrics
     from fitrec_cache.pack import PackReport

@@ -20,13 +20,15 @@ import torch
 from conftest import SMALL
 from make_video import read_number, write_video
 
-from fitrec_cache import ahead, decoding
-from fitrec_cache import extract as module
+from fitrec_cache import ahead, decoding, extractor
 from fitrec_cache.backbone import Backbone, Network, load_backbone
 from fitrec_cache.cache import Cache
 from fitrec_cache.errors import StoreError, UsageError, WeightsError
 from fitrec_cache.extract import extract
+from fitrec_cache.extract_report import ExtractReport
+from fitrec_cache.extractor import Extractor
 from fitrec_cache.features import distinct_clips, load_cached
+from fitrec_cache.identity import what_changed
 from fitrec_cache.info import info
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pixels import load_pixels
@@ -174,15 +176,15 @@ def test_a_clip_whose_file_is_gone_stays_usable(run, videos, tmp_path):
 
 
 def test_what_another_run_entered_meanwhile_stays_usable(run, videos, tmp_path, monkeypatch):
-    work = module._Run.work
+    work = Extractor.work
 
     def others_first(self, *given, **settings):
-        monkeypatch.setattr(module._Run, "work", work)
+        monkeypatch.setattr(Extractor, "work", work)
         assert run().done == 4
         (videos / "Hop" / "v_Hop_g01_c01.avi").unlink()
         work(self, *given, **settings)
 
-    monkeypatch.setattr(module._Run, "work", others_first)
+    monkeypatch.setattr(Extractor, "work", others_first)
     assert counts(run()) == (4, 0, 3, 1)
     cache = Cache(tmp_path / "cache")
     assert [clip.problem for clip in cache.clips()] == [""] * 4
@@ -194,7 +196,7 @@ def test_of_one_content_in_two_classes_the_first_by_name_counts_in_whatever_orde
     run, videos, tmp_path, monkeypatch, backwards
 ):
     shutil.copy(videos / "Hop" / "v_Hop_g01_c01.avi", videos / "Squat" / "copy.avi")
-    monkeypatch.setattr("fitrec_cache.extract.COMMIT_CLIPS", 1)
+    monkeypatch.setattr("fitrec_cache.extractor.COMMIT_CLIPS", 1)
     monkeypatch.setattr(
         random.SystemRandom, "shuffle", lambda _, blocks: blocks.sort(key=lambda b: b[0].clip_id, reverse=backwards)
     )
@@ -227,7 +229,7 @@ def test_no_more_decoders_start_than_there_are_clips(run, monkeypatch):
             asked.append(workers)
             super().__init__(*given, workers=workers, **settings)
 
-    monkeypatch.setattr(module, "Ahead", Noted)
+    monkeypatch.setattr("fitrec_cache.extract.Ahead", Noted)
     run(workers=200)
     assert asked == [4]
 
@@ -431,7 +433,7 @@ def test_without_a_hub_the_file_by_which_the_cache_has_features_is_named(run, tm
 
 def test_an_extraction_of_compiled_features_says_what_changes(run):
     """A setting that only the earlier features have is told too."""
-    changed = module._changed({"a": 1, "compiled": "x", "size": {"w": 2}}, {"a": 1, "size": {"w": 3}, "new": 4})
+    changed = what_changed({"a": 1, "compiled": "x", "size": {"w": 2}}, {"a": 1, "size": {"w": 3}, "new": 4})
     assert changed == "compiled: x -> None, size.w: 2 -> 3, new: None -> 4"
 
 
@@ -564,7 +566,7 @@ def test_manifest_list_and_classes_choose_clips(run, videos, tmp_path):
 def test_order_of_clips_and_commits_change_no_bit(run, videos, tmp_path, monkeypatch):
     run()
     names = sorted(str(p.relative_to(videos)) for p in videos.rglob("*.avi"))
-    monkeypatch.setattr(module, "COMMIT_CLIPS", 1)
+    monkeypatch.setattr("fitrec_cache.extractor.COMMIT_CLIPS", 1)
     for name in reversed(names):
         manifest = tmp_path / "one.csv"
         manifest.write_text(f"path,label\n{name},{name.split('/')[0]}\n")
@@ -670,7 +672,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 
 def run(videos, cache, backbone, settings):
-    extract.COMMIT_CLIPS = 1
+    extractor.COMMIT_CLIPS = 1
     sync = os.fsync
     os.fsync = lambda file: (time.sleep(0.01), sync(file))  # so that kills fall between the steps of a commit
     extract.extract(videos, cache=cache, backbone=[backbone], **settings)
@@ -685,7 +687,7 @@ def killed(wait, *job):
     return os.waitpid(child, 0)[1]
 
 if __name__ == "__main__":
-    from fitrec_cache import extract
+    from fitrec_cache import extract, extractor
     videos, cache, backbone, settings, kills = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
     settings, rng, done = eval(settings), random.Random(0), 0
     for _ in range(int(kills)):
@@ -799,7 +801,7 @@ def test_a_clip_that_takes_long_holds_up_none_that_is_finished(run, monkeypatch,
 
     monkeypatch.setattr(ahead.Ahead, "_prepare", wait_for_others)
     monkeypatch.setattr(ahead, "_CLIPS_IN_TURN", 1)
-    monkeypatch.setattr(module, "wait", lambda coming, timeout=20.0: wait(coming, timeout=min(timeout, 0.05)))
+    monkeypatch.setattr(extractor, "wait", lambda coming, timeout=20.0: wait(coming, timeout=min(timeout, 0.05)))
     assert counts(run()) == (4, 4, 0, 0)
     assert len(held) == (2 if on_cpu else 3)  # in turns two clips are made ready at once
 
@@ -809,7 +811,7 @@ def test_a_clip_that_takes_long_holds_up_none_that_is_finished(run, monkeypatch,
 )
 def test_the_bottleneck_of_waiting_is_what_was_waited_for(longest, named):
     stages = dict.fromkeys(("start", "compile", "wait for files", "wait for frames", "embed", "write"), 1.0)
-    report = module.ExtractReport(
+    report = ExtractReport(
         clips=1,
         done=1,
         reused=0,

@@ -1,0 +1,369 @@
+"""Clips on their way through stage one: their frames come, are embedded, and are committed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from fitrec_cache.ahead import Ahead, Hashed, Prepared
+from fitrec_cache.backbone import Backbone
+from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip
+from fitrec_cache.clips import Clip, some
+from fitrec_cache.decoding import StoredClip
+from fitrec_cache.errors import StoreError, VideoError
+from fitrec_cache.extract_report import ExtractReport, FailedClip
+from fitrec_cache.identity import feature_identity, what_changed
+from fitrec_cache.progress import progress_bar, timed
+from fitrec_cache.store import Store, text_column
+from fitrec_cache.turns import Turns
+
+#: A part is committed after this many clips or seconds, whichever comes first: what a kill can cost.
+COMMIT_CLIPS = 32
+COMMIT_SECONDS = 30.0
+
+_STAGES = ("compile", "wait for files", "wait for frames", "wait for others", "embed", "write")
+
+
+@dataclass
+class _Rows:
+    """Finished clips that are not committed yet."""
+
+    since: float = field(default_factory=time.monotonic)
+    clips: list[HeldClip] = field(default_factory=list)
+    frames: dict[str, StoredClip] = field(default_factory=dict)
+    features: list[dict[str, tuple[Any, Any]]] = field(default_factory=list)
+    done: int = 0
+
+    def pending(self) -> int:
+        """Return how many clips a commit would write."""
+        return max(len(self.clips), len(self.frames), *map(len, self.features))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A clip on its way: its content hash, or why it cannot be used, and its frames to come."""
+
+    clip: Clip
+    key: str
+    problem: str = ""
+    coming: Future[Prepared | str] | None = None
+
+
+class Extractor:
+    """The state of one extraction: what is done, what is not committed yet, and what a person should know."""
+
+    def __init__(
+        self, cache: Cache, frames: Store, models: Sequence[Backbone], notes: list[str], stages: dict[str, float]
+    ) -> None:
+        self.cache, self.frames, self.models, self.notes = cache, frames, models, notes
+        self.asked: list[str] = []
+        self.begun = self.columns_told = False
+        self.kept_columns: list[str] = []
+        self.relabelled: list[str] = []
+        self.stores = [cache.feature_store(feature_identity(frames.identity, m)) for m in models]
+        for store, model in zip(self.stores, models, strict=True):
+            self.notes += _new_features(cache, store)
+            with suppress(StoreError):  # of a cache that can only be read
+                store.write_origin(store.origin() | {"weights": model.origin()["weights"]})  # they may have moved
+        self.begun_with: dict[str, Clip] = {}  # by content: clips on their way, and those that failed
+        self.rows = self._new_rows()
+        self.done = self.reused = 0
+        self.failed: list[FailedClip] = []
+        self.stages = stages | dict.fromkeys(_STAGES, 0.0)
+        self.beside: dict[str, float] = {}
+
+    def _new_rows(self) -> _Rows:
+        return _Rows(features=[{} for _ in self.models])
+
+    def work(self, clips: Sequence[Clip], ahead: Ahead, *, progress: bool) -> None:
+        """Take every clip from video to features; commit what is finished, also when interrupted."""
+        self.beside, self.asked = ahead.busy, [clip.clip_id for clip in clips]
+        bar = progress_bar(total=len(clips), unit="clip", what="extract", show=progress)
+        self.turns = Turns(
+            self.cache.folder / "claims",
+            clips,
+            size=COMMIT_CLIPS,
+            purpose="\n".join(s.folder.name for s in (self.frames, *self.stores)),
+            refresh=self.refresh,
+        )
+        try:
+            with bar:
+                while self._more(bar):
+                    for task in self._tasks(self.turns, ahead):
+                        self._one(task)
+                        self.turns.finished(task.clip)
+                        bar.update()
+                        if self.rows.pending() >= COMMIT_CLIPS or time.monotonic() - self.rows.since > COMMIT_SECONDS:
+                            self.commit()
+                    self.commit()
+            self._settle_names()
+        finally:
+            self.commit()
+            self.turns.close()
+        if ahead.decodes:
+            self.cache.finish(self.asked)
+
+    def _settle_names(self) -> None:
+        """Of several clips of one content, let the first by name be written last, which is the one that counts."""
+        same = self.cache.same_content()
+        asked = set(self.asked) if same else set()
+        told: dict[tuple[str, str], list[tuple[HeldClip, HeldClip]]] = {}
+        for held in same:
+            clips = sorted((clip for clip in held if clip.clip_id in asked), key=lambda clip: clip.clip_id)
+            if clips and clips[0].since < max(clip.since for clip in held):
+                self.rows.clips.append(clips[0])
+            for other in clips[1:]:
+                told.setdefault((clips[0].label, other.label), []).append((clips[0], other))
+        self.notes += [_same_content(*pairs[0], more=len(pairs) - 1) for pairs in told.values()]
+
+    def see_to_others(self, passed_over: Collection[str], *, prune: bool) -> None:
+        """Say which clips of the cache were not asked for, as those whose files were removed; or take them out.
+
+        Args:
+            passed_over: Names of those whose files are there.
+            prune: Whether to take out the others.
+        """
+        others, there = self.cache.others(self.asked), set(passed_over)
+        here = self.cache.contents(self.asked) if others else set()  # an earlier name of these is no clip of its own
+        absent = [clip for clip in others if clip.clip_id not in there]
+        gone = [clip for clip in absent if clip.video_sha256 not in here and not clip.problem]
+        if prune:
+            self.cache.finish_all(but=there)
+            self.rows.clips += [replace(clip, problem=TAKEN_OUT) for clip in absent]
+            self.commit()
+        names = sorted(clip.clip_id for clip in gone)
+        if gone and prune:
+            self.notes.append(f"{len(gone)} clips that are not among these videos were taken out: {some(names)}")
+        elif gone:
+            self.notes.append(
+                f"{len(gone)} clips of the cache are not among these videos and are trained on with them: "
+                f"{some(names)}. --prune takes them out"
+            )
+        if kept := sorted(clip.clip_id for clip in others if clip.clip_id in there and not clip.problem):
+            self.notes.append(
+                f"{len(kept)} clips of the cache were not asked for now and are trained on all the same: {some(kept)}"
+            )
+
+    def changes(self) -> list[str]:
+        """Return what became of names and columns that clips had before."""
+        notes = []
+        if n := len(self.kept_columns):
+            notes.append(f"{n} clips keep the group and columns that a manifest gave them: {some(self.kept_columns)}")
+        if n := len(self.relabelled):
+            notes.append(f"{n} clips are of another class than before: {some(self.relabelled)}")
+        return notes
+
+    def _more(self, bar: Any) -> bool:
+        """Say whether clips are left; wait, and show it, while other processes have claimed all that are."""
+        with timed(self.stages, "wait for others"):
+            left = self.turns.more(lambda n: bar.set_postfix_str(f"{n} clips left to other processes, waiting"))
+        bar.set_postfix_str("", refresh=False)
+        return left
+
+    def _tasks(self, clips: Iterable[Clip], ahead: Ahead) -> Iterator[_Task]:
+        """Yield tasks in order while later clips are made ready, or in turns with that."""
+        queue: deque[_Task] = deque()
+        hashes = ahead.hashes(clips)
+        while True:
+            with timed(self.stages, "wait for files"):
+                hashed = next(hashes, None)
+            if hashed is None:
+                break
+            queue.append(self._task(hashed, ahead))
+            if len(queue) > ahead.distance and ahead.in_turns:
+                yield from self._all_ready(queue)
+                queue.clear()
+            elif len(queue) > ahead.distance:
+                yield from self._all_ready([queue.popleft()])
+        for tasks in [queue] if ahead.in_turns else [[task] for task in queue]:
+            yield from self._all_ready(tasks)
+
+    def _all_ready(self, tasks: Iterable[_Task]) -> Iterable[_Task]:
+        """Return tasks once all of them are ready to be embedded; what is finished meanwhile is committed in time."""
+        pending = {task.coming for task in tasks if task.coming is not None}
+        while pending:
+            with timed(self.stages, "wait for frames"):
+                pending = wait(pending, timeout=COMMIT_SECONDS).not_done
+            self.turns.alive()
+            if pending and self.rows.pending():  # one clip that takes long shall not hold up others
+                self.commit()
+        return tasks
+
+    def _task(self, hashed: Hashed, ahead: Ahead) -> _Task:
+        clip, key = hashed.clip, hashed.key
+        if hashed.problem:
+            return _Task(clip, key, problem=hashed.problem)
+        todo = self._todo(key)
+        has_frames = key in self.frames or key in self.rows.frames
+        if key in self.begun_with or (has_frames and not todo):
+            return _Task(clip, key)
+        if not has_frames and not ahead.decodes:
+            problem = "its frames are not in the cache: give VIDEOS to decode it again" if todo else ""
+            return _Task(clip, key, problem=problem)
+        self.begun_with[key] = clip
+        return _Task(clip, key, coming=ahead.submit(hashed, todo))
+
+    def _todo(self, key: str) -> list[int]:
+        """Return the numbers of the backbones that have not seen a clip."""
+        return [i for i, s in enumerate(self.stores) if key not in s and key not in self.rows.features[i]]
+
+    def _one(self, task: _Task) -> None:
+        problem, worked = task.problem, False
+        if task.coming is not None:
+            prepared = task.coming.result()
+            if isinstance(prepared, str):
+                problem = prepared
+            else:
+                problem, worked = self._embed(task.key, prepared)
+            if not problem:
+                del self.begun_with[task.key]
+        elif not problem and self._todo(task.key):
+            problem = f"same content as {self.begun_with[task.key].clip_id}, which failed"
+        if problem:
+            self.failed.append(FailedClip(clip_id=task.clip.clip_id, path=str(task.clip.path or ""), reason=problem))
+        else:
+            self.rows.done += worked
+            self.reused += not worked
+        self._note_clip(task, problem)
+
+    def _embed(self, key: str, prepared: Prepared) -> tuple[str, bool]:
+        """Embed one clip with every backbone that has not seen it; return why not, and whether there was any work."""
+        worked = prepared.decoded is not None and key not in self.frames
+        if worked and prepared.decoded is not None:
+            self.rows.frames[key] = prepared.decoded
+        for i in self._todo(key):
+            model, x = self.models[i], prepared.inputs[i]
+            with timed(self.stages, "compile"):
+                model.compile_for(len(x))
+            try:
+                with timed(self.stages, "embed"):
+                    self.rows.features[i][key] = (model.embed_prepared(x), np.asarray(prepared.pts_seconds))
+            except VideoError as error:
+                return str(error), worked
+            worked = True
+        return "", worked
+
+    def _note_clip(self, task: _Task, problem: str) -> None:
+        clip = task.clip
+        entry = HeldClip(
+            clip_id=clip.clip_id,
+            video_sha256=task.key,
+            label=clip.label,
+            group=clip.group,
+            extra=clip.extra,
+            problem=problem,
+        )
+        if self.cache.holds(entry):
+            return
+        before = self.cache.clip(clip.clip_id)
+        if problem and before is not None and not before.problem:
+            return  # what is stored of it stays usable
+        if before is not None and not self.columns_told:
+            meant = replace(entry, group=before.group or clip.group, extra=before.extra)
+            self.kept_columns += [clip.clip_id] * (meant != entry)
+            entry = meant
+            if self.cache.holds(entry):
+                return
+        if before is not None and before.label != entry.label and not before.problem:
+            self.relabelled.append(f"{clip.clip_id} ({before.label} -> {entry.label})")
+        if before is not None and before.video_sha256 != entry.video_sha256:
+            self.notes.append(f"{clip.clip_id} has other content than before: it takes the place of the earlier video")
+        self.rows.clips.append(entry)
+
+    def commit(self) -> None:
+        """Write finished clips: frames, then features, then the clips themselves. Done means committed."""
+        rows = self.rows
+        with timed(self.stages, "write"):
+            if rows.frames:
+                if not self.begun:  # until the end of the run what is here may be a part only
+                    self.cache.begin(self.asked)
+                    self.begun = True
+                self.frames.write_part(_frame_arrays(rows.frames))
+                rows.frames = {}
+            for i, (store, model) in enumerate(zip(self.stores, self.models, strict=True)):
+                if rows.features[i]:
+                    store.write_part(_feature_arrays(rows.features[i]))
+                    rows.features[i] = {}
+                    store.write_origin(model.origin())
+            if rows.clips:
+                self.cache.write_clips(rows.clips)
+            self.done += rows.done
+            self.rows = self._new_rows()  # what an interruption leaves in the old ones is written by the next commit
+            self.turns.committed()
+            for store in (self.frames, *self.stores):
+                store.write_index()
+            self.cache.write_index()
+
+    def refresh(self) -> None:
+        """Take in what others committed meanwhile: it need not be done here."""
+        self.cache.refresh()
+        for store in (self.frames, *self.stores):
+            store.refresh()
+
+    def report(self, n_clips: int, seconds: float) -> ExtractReport:
+        """Return what was done with ``n_clips`` clips in ``seconds`` of wall time."""
+        return ExtractReport(
+            clips=n_clips,
+            done=self.done,
+            reused=self.reused,
+            failed=tuple(self.failed),
+            backbones={m.name: m.dim for m in self.models},
+            features={m.name: s.folder.name for m, s in zip(self.models, self.stores, strict=True)},
+            seconds=seconds,
+            stages=self.stages,
+            beside=self.beside,
+            notes=tuple(self.notes),
+        )
+
+
+def _new_features(cache: Cache, store: Store) -> list[str]:
+    """Say why clips are embedded again although the cache holds features of this backbone and preset."""
+    if len(store):
+        return []
+    new = store.identity
+    return [
+        f"{len(other)} clips have features of {new['backbone']} made with other settings "
+        f"({what_changed(other.identity, new)}); embedding again"
+        for other in cache.feature_stores()
+        if len(other)
+        and other.identity["backbone"] == new["backbone"]
+        and other.identity["preprocessing"]["preset"] == new["preprocessing"]["preset"]
+    ]
+
+
+def _same_content(first: HeldClip, other: HeldClip, *, more: int) -> str:
+    note = f"{other.clip_id} has the same content as {first.clip_id}" + f", and {more} more such clips" * bool(more)
+    if other.label == first.label:
+        return note
+    return (
+        f"{note}, but is of class {other.label}, not {first.label}: training takes it for {first.label}, remove the "
+        "wrong one"
+    )
+
+
+def _frame_arrays(clips: dict[str, StoredClip]) -> dict[str, Any]:
+    jpegs = [[len(j) for j in c.jpegs] for c in clips.values()]
+    return {
+        "key": text_column(clips),
+        "jpeg_bytes": np.frombuffer(b"".join(j for c in clips.values() for j in c.jpegs), dtype=np.uint8),
+        "jpeg_end": np.cumsum(np.array(jpegs, dtype=np.int64)).reshape(len(clips), -1),
+        "frame_index": np.array([c.frame_index for c in clips.values()], dtype=np.int64),
+        "pts_seconds": np.array([c.pts_seconds for c in clips.values()], dtype=np.float64),
+        "ledger": text_column(json.dumps(c.ledger, sort_keys=True) for c in clips.values()),
+    }
+
+
+def _feature_arrays(clips: dict[str, tuple[Any, Any]]) -> dict[str, Any]:
+    return {
+        "key": text_column(clips),
+        "features": np.stack([features for features, _ in clips.values()]),
+        "pts_seconds": np.stack([times for _, times in clips.values()]),
+    }

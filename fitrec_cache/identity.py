@@ -1,0 +1,45 @@
+"""Everything that decides what a stored frame or embedding is, and nothing else: what is kept apart by it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fitrec_cache.backbone import Backbone
+from fitrec_cache.cache import flat
+from fitrec_cache.jpeg import CODEC
+from fitrec_cache.store import FORMAT_VERSION
+
+
+def frame_identity(*, samples: int, frame_size: int) -> dict[str, Any]:
+    """Return everything that decides what a stored frame looks like, as plain JSON values."""
+    from PIL import features
+
+    from fitrec_cache.container import decoder_version
+
+    return {
+        "format_version": FORMAT_VERSION,
+        "samples": samples,
+        "sampling": "floor(i * n_frames / (samples + 1)), i = 1..samples",
+        "short_side": frame_size,
+        "geometry": "whole frame, upright, square pixels, bicubic, never enlarged",
+        "codec": f"{CODEC}, libjpeg-turbo {features.version('libjpeg_turbo')}",
+        "decoder": decoder_version(),
+    }
+
+
+def feature_identity(frames: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
+    """Return everything that decides the value of a stored embedding, as plain JSON values."""
+    return {"format_version": FORMAT_VERSION, "frames": frames, "dtype": "float16", **backbone.identity()}
+
+
+def what_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return the settings in which two identities differ, such as ``samples: 20 -> 40``, separated by commas."""
+    before, after = flat(old), flat(new)
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return ", ".join(f"{name}: {_short(before.get(name))} -> {_short(after.get(name))}" for name in names)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 300 else f"{text[:300]}..."  # a file of any origin may say it
