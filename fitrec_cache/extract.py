@@ -10,12 +10,13 @@ from pathlib import Path
 from fitrec_cache.ahead import Ahead
 from fitrec_cache.backbone import EMBEDDED, Backbone, load_backbone
 from fitrec_cache.cache import MOST_PIXELS, MOST_SAMPLES, Cache, HeldClip, is_count, newest, pick_frames
-from fitrec_cache.clips import NO_GROUPS, Clip, find_clips
+from fitrec_cache.clips import Clip
 from fitrec_cache.decoding import check_time_limit
 from fitrec_cache.devices import cores
 from fitrec_cache.errors import StoreError, UsageError, WeightsError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extractor import Extractor
+from fitrec_cache.find_clips import NO_GROUPS, find_clips
 from fitrec_cache.history import Extraction, note, now
 from fitrec_cache.identity import frame_identity, what_changed
 from fitrec_cache.memory import keep_freed_memory

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fitrec_cache.clips import VIDEO_SUFFIXES, files_below, is_video, plain_text
+from fitrec_cache.class_folders import VIDEO_SUFFIXES, files_below, is_video
+from fitrec_cache.clips import plain_text
 from fitrec_cache.decoding import DecodeJob, DecoderPool
 from fitrec_cache.errors import UsageError
 from fitrec_cache.files import check_writable, write_csv

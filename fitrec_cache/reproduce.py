@@ -14,11 +14,12 @@ import torch
 
 from fitrec_cache.backbone import BackboneChoice
 from fitrec_cache.cache import Cache
-from fitrec_cache.clips import Clip, columns, find_clips
+from fitrec_cache.clips import Clip, columns
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.files import Plain, make_folder, write_json
+from fitrec_cache.find_clips import find_clips
 from fitrec_cache.folds import make_folds
 from fitrec_cache.loading import load_clips
 from fitrec_cache.page import report

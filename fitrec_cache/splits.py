@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.clips import group_number, listed_names
+from fitrec_cache.clips import group_number
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.files import digest
+from fitrec_cache.manifests import listed_names
 from fitrec_cache.units import units_of
 
 SHARE = 0.2

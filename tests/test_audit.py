@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from fitrec_cache.audit import audit
 from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.cli import app
-from fitrec_cache.clips import find_clips
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.features import Features, load_cached
+from fitrec_cache.find_clips import find_clips
 from fitrec_cache.jpeg import encode_frames
 from fitrec_cache.leaks import verdict
 from fitrec_cache.near_duplicates import embed, find_near_duplicates

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fitrec_cache.clips import FITNESS35, Clip, find_clips, group_number, read_ucf_list
+from fitrec_cache.clips import Clip, group_number
 from fitrec_cache.errors import ManifestError, UsageError
+from fitrec_cache.find_clips import FITNESS35, find_clips
+from fitrec_cache.manifests import read_ucf_list
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fitrec_cache import clips
+from fitrec_cache import clips, find_clips, manifests
 from fitrec_cache.errors import UsageError
 from fitrec_cache.leaks import verdict
 from fitrec_cache.splits import make_split, sides_digest
@@ -200,9 +200,9 @@ def test_official_rule_takes_seven_groups_in_turn(number):
 @pytest.mark.skipif(not UCF.is_dir(), reason="no shared folder with UCF101's lists beside the project")
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_official_rule_gives_ucf101s_own_lists(number, tmp_path):
-    train, test = (clips.read_ucf_list(UCF / f"{side}list0{number}.txt") for side in ("train", "test"))
+    train, test = (manifests.read_ucf_list(UCF / f"{side}list0{number}.txt") for side in ("train", "test"))
     (tmp_path / "all.txt").write_text("\n".join(train + test))
-    found = clips.find_clips(tmp_path / "all.txt").clips
+    found = find_clips.find_clips(tmp_path / "all.txt").clips
     data = {
         "clip_ids": [clip.clip_id for clip in found],
         "labels": [clip.label for clip in found],
@@ -268,9 +268,9 @@ def test_small_groups_do_not_leave_validation_without_any():
 def test_a_list_from_another_system_is_read_as_extract_reads_it(tmp_path):
     """A mark of byte order, class numbers, blank lines, other line ends and separators, a space in a name."""
     (tmp_path / "test.txt").write_bytes(b"\xef\xbb\xbfA\\v 1.avi 3\r\n\r\nB/x.mp4\r\n")
-    assert clips.read_ucf_list(tmp_path / "test.txt") == ["A/v 1.avi", "B/x.mp4"]
+    assert manifests.read_ucf_list(tmp_path / "test.txt") == ["A/v 1.avi", "B/x.mp4"]
     (tmp_path / "train.txt").write_text("".join(f"{label}/{n}.avi\n" for label in "AB" for n in range(4)))
-    ids = [*clips.read_ucf_list(tmp_path / "train.txt"), "A/v 1.avi", "B/x.mp4"]
+    ids = [*manifests.read_ucf_list(tmp_path / "train.txt"), "A/v 1.avi", "B/x.mp4"]
     data = {"clip_ids": ids, "labels": [name[0] for name in ids], "groups": [None] * 10}
     split = make_split(f"list:{tmp_path}/train.txt,{tmp_path}/test.txt", **data, seed=0)
     assert split.test.tolist() == [8, 9]

@@ -1,0 +1,98 @@
+"""Videos in class folders, however deep, and remarks on what else is there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from fitrec_cache.clips import LONGEST_ID, Clip, clip_of, file_mode, files_that, plain_text, some
+from fitrec_cache.errors import ManifestError
+
+# fmt: off
+VIDEO_SUFFIXES = (
+    ".avi", ".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".wmv",
+)
+# fmt: on
+"""File name endings taken for videos, in lower case."""
+
+#: Folders of data sets that come divided.
+_SIDES = {"train", "training", "val", "valid", "validation", "test", "testing"}
+
+
+def walk(folder: Path, unread: list[str]) -> tuple[list[Clip], list[str]]:
+    """Return the videos below the class folders, and remarks about what was passed over."""
+    unreadable: list[OSError] = []
+    names = sorted(files_below(folder, unreadable))
+    videos = list(filter(is_video, names))
+    others = [name for name in names if not is_video(name)]
+    dead = [str(folder / name) for name in others if not PurePosixPath(name).suffix and not file_mode(folder / name)]
+    unread += [*(str(error.filename) for error in unreadable), *dead]
+    inside, loose = [name for name in videos if "/" in name], [name for name in videos if "/" not in name]
+    notes = [f"cannot read folder {plain_text(error.filename)}: {error.strerror}" for error in unreadable]
+    notes += [f"{plain_text(link)} is a link that leads nowhere" for link in dead]
+    if not inside:
+        raise ManifestError("; ".join([*notes, _nothing_found(folder, loose)]))
+    if others:
+        shown = some(list(map(plain_text, others)))
+        notes.append(f"skipped {files_that(len(others))} not {' '.join(VIDEO_SUFFIXES)}: {shown}")
+    if loose:
+        notes.append(f"skipped {files_that(len(loose))} in no class folder: {some(list(map(plain_text, loose)))}")
+    if {name.split("/")[0].casefold() for name in inside} <= _SIDES and any(name.count("/") > 1 for name in inside):
+        notes.append(
+            "the class folders are called as sides of a split: if the classes are the folders inside, give one side, "
+            "or a manifest with path, label and split"
+        )
+    if without := sorted(_top_folders(folder) - {name.split("/")[0] for name in inside}):
+        which = "1 class folder holds" if len(without) == 1 else f"{len(without)} class folders hold"
+        notes.append(f"{which} no video: {some(list(map(plain_text, without)))}")
+    odd = {name: shown for name in inside if (shown := plain_text(name)) != name}
+    taken = set(inside) if odd else set()
+    clips = []
+    for name in inside:
+        shown = odd.get(name, name)
+        if len(shown) > LONGEST_ID or (name in odd and shown in taken):
+            notes.append(f"skipped {shown[:60]}..: its name is too long or is that of another; rename it")
+            continue
+        if name in odd:
+            taken.add(shown)
+        clip = clip_of(shown, folder, shown.split("/")[0])
+        clips.append(clip if shown == name else replace(clip, file=name))
+    return clips, notes
+
+
+def _top_folders(folder: Path) -> set[str]:
+    return {each.name for each in folder.iterdir() if stat.S_ISDIR(file_mode(each)) and each.name[0] != "."}
+
+
+def is_video(name: str) -> bool:
+    """Say whether a file's name ends as that of a video."""
+    return name.lower().endswith(VIDEO_SUFFIXES)
+
+
+def files_below(folder: Path, unreadable: list[OSError]) -> Iterator[str]:
+    """Yield ``CLASS/FILE`` of every file below a folder that is not hidden; links are followed, never in a circle.
+
+    Why a folder could not be looked into is added to ``unreadable``.
+    """
+    trails: dict[Path, set[Path]] = {}  # by folder: through which others it was reached
+    for where, folders, files in os.walk(folder, onerror=unreadable.append, followlinks=True):
+        here = Path(where).resolve()
+        above = {here, *here.parents} | trails.pop(Path(where), set())
+        folders[:] = [d for d in folders if d[0] != "." and Path(where, d).resolve() not in above]
+        trails |= {Path(where, d): above for d in folders}
+        below = PurePosixPath(Path(where).relative_to(folder).as_posix())
+        prefix = "" if below == PurePosixPath() else f"{below}/"
+        yield from (prefix + file for file in files if file[0] != ".")
+
+
+def _nothing_found(folder: Path, loose: Sequence[str]) -> str:
+    if loose:
+        shown = some(list(map(plain_text, loose)))
+        return (
+            f"{folder} has no class folders, only files such as {shown}. Expected CLASS/FILE: put each video "
+            f"into a folder named after its exercise, or give a .csv manifest with path and label"
+        )
+    return f"no videos in {folder}. Expected class folders with files of type {' '.join(VIDEO_SUFFIXES)}"

@@ -1,0 +1,232 @@
+"""What is to be recognised: a folder of class folders, a list or a manifest becomes clips with labels."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import stat
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from fitrec_cache.class_folders import walk
+from fitrec_cache.clips import LONGEST_ID, UNKNOWN, Clip, file_mode, files_that, one_spelling, some
+from fitrec_cache.errors import ManifestError, UsageError, unknown_name
+from fitrec_cache.manifests import list_clips, manifest_clips, read_ucf_list, text_lines
+
+#: A remark of :func:`find_clips`.
+NO_GROUPS = "no groups known"
+
+# fmt: off
+FITNESS35 = (
+    "BalanceBeam", "BenchPress", "Biking", "BodyWeightSquats", "BoxingPunchingBag", "BoxingSpeedBag", "BreastStroke",
+    "CleanAndJerk", "FloorGymnastics", "FrontCrawl", "HandstandPushups", "HandstandWalking", "HighJump", "HulaHoop",
+    "JavelinThrow", "JumpingJack", "JumpRope", "LongJump", "Lunges", "ParallelBars", "PoleVault", "PommelHorse",
+    "PullUps", "Punch", "PushUps", "RockClimbingIndoor", "RopeClimbing", "Rowing", "Shotput", "StillRings", "TaiChi",
+    "ThrowDiscus", "TrampolineJumping", "UnevenBars", "WallPushups",
+)
+"""A fitness subset of UCF101 with 35 classes, this project's own choice: the paper does not list its classes."""
+# fmt: on
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipList:
+    """Clips in the order of their ids, and what a user should know about them.
+
+    Attributes:
+        clips: The clips, sorted by ``clip_id``, no id twice, at least one.
+        notes: Remarks in plain words, such as what was skipped and whether groups are known.
+        passed_over: Names of clips that are there and were not asked for.
+        unread: Folders that could not be looked into, and links that lead nowhere: clips may be missing.
+        has_columns: Whether a manifest named them, so that their groups and further columns are meant as they are.
+    """
+
+    clips: tuple[Clip, ...]
+    notes: tuple[str, ...]
+    passed_over: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    has_columns: bool = False
+
+
+def find_clips(
+    videos: Path, *, root: Path | None = None, lists: Sequence[Path] = (), classes: str | None = None
+) -> ClipList:
+    """Return the clips that a folder, a manifest or a list names.
+
+    Args:
+        videos: A folder of class folders (the first folder below it is the label); a ``.csv`` manifest with the columns
+            ``path`` and ``label``, optionally ``group`` and any other, separated by commas, semicolons or tabs; or a
+            ``.txt`` list with a ``Class/file.avi`` a line, as UCF101's, with or without a class number behind it.
+        root: Folder to which the paths of a manifest or list are relative; the folder it lies in if None.
+        lists: UCF101-style lists; only clips that one of them names are kept (file name endings may differ).
+        classes: None for all, ``fitness35``, names separated by commas, or a text file with one name a line, as
+            UCF101's ``classInd.txt``. Upper and lower case are the same.
+
+    Returns:
+        The clips and the remarks. A listed file that does not exist is a clip like any other, and a remark.
+
+    Raises:
+        UsageError: If ``videos`` or a list is missing or of another kind, a class is unknown, or ``root`` is given with
+            a folder.
+        ManifestError: If there is no video, or the manifest or list cannot be used as it is.
+    """
+    unread: list[str] = []
+    found, notes = _read(Path(videos), None if root is None else Path(root), unread)
+    _check_ids(found)
+    everything = found
+    if lists:
+        found, remarks = _listed(found, [Path(each) for each in lists])
+        notes += remarks
+    if classes is not None:
+        found, remarks = _of_classes(found, classes)
+        notes += remarks
+    ordered = tuple(sorted(found, key=lambda clip: clip.clip_id))
+    passed_over: tuple[str, ...] = ()
+    if len(ordered) < len(everything):
+        asked = {clip.clip_id for clip in ordered}
+        passed_over = tuple(clip.clip_id for clip in everything if clip.clip_id not in asked)
+    notes += _remarks(ordered)
+    return ClipList(
+        clips=ordered,
+        notes=tuple(notes),
+        passed_over=passed_over,
+        unread=tuple(unread),
+        has_columns=Path(videos).suffix.lower() == ".csv" and not stat.S_ISDIR(file_mode(Path(videos))),
+    )
+
+
+def _read(videos: Path, root: Path | None, unread: list[str]) -> tuple[list[Clip], list[str]]:
+    """Return the clips of a folder, manifest or list in the order found, and remarks."""
+    if stat.S_ISDIR(file_mode(videos)):
+        if root is not None:
+            raise UsageError(f"--root {root} goes with a manifest or list, got the folder {videos}: leave it out")
+        return walk(videos, unread)
+    if not file_mode(videos):
+        raise UsageError(f"no such file or folder: {videos}. Expected a folder of class folders, a .csv or a .txt list")
+    base = videos.parent if root is None else root
+    if not stat.S_ISDIR(file_mode(base)):
+        raise UsageError(f"no such folder: {base}. Expected the folder that the paths in {videos.name} are relative to")
+    suffix = videos.suffix.lower()
+    if suffix == ".csv":
+        found, notes = manifest_clips(videos, base)
+    elif suffix == ".txt":
+        found, notes = list_clips(videos, base), []
+    else:
+        raise UsageError(f"{videos} is neither: expected a folder of class folders, a .csv manifest or a .txt list")
+    if not any(clip.path is not None and file_mode(clip.path) for clip in found):
+        notes.append(f"no file that {videos.name} names is there, looked for in {base}: --root names another folder")
+    return found, notes
+
+
+def _check_ids(clips: Iterable[Clip]) -> None:
+    """Refuse ids that a store or a report could not hold."""
+    for clip in clips:
+        for text in (clip.clip_id, clip.label, clip.group or ""):
+            if any(unicodedata.category(char) in {"Cc", "Cs"} for char in text):
+                raise ManifestError(f"control or undecodable characters in {text!r}: expected plain text, rename it")
+        if len(clip.clip_id) > LONGEST_ID:
+            raise ManifestError(
+                f"clip id of {len(clip.clip_id)} characters: '{clip.clip_id[:60]}...'. Expected at most {LONGEST_ID}"
+            )
+
+
+def _listed(clips: Sequence[Clip], lists: Sequence[Path]) -> tuple[list[Clip], list[str]]:
+    """Return the clips that a list names, whatever the ending of the file name is."""
+    wanted = {_bare(name) for path in lists for name in read_ucf_list(path)}
+    kept = [clip for clip in clips if _bare(clip.clip_id) in wanted]
+    where = ", ".join(str(path) for path in lists)
+    if not kept:
+        raise ManifestError(
+            f"no clip is in {where}: got clips such as '{clips[0].clip_id}', expected some of '{min(wanted)}' and "
+            f"{len(wanted) - 1} more"
+        )
+    unknown = sorted(wanted - {_bare(clip.clip_id) for clip in kept})
+    return kept, [f"{len(unknown)} clips named in {where} do not exist: {some(unknown)}"] if unknown else []
+
+
+def _bare(clip_id: str) -> str:
+    return str(PurePosixPath(clip_id).with_suffix(""))
+
+
+def _of_classes(clips: Sequence[Clip], classes: str) -> tuple[list[Clip], list[str]]:
+    """Return the clips of the classes asked for."""
+    names, labels = _class_names(classes), sorted({clip.label for clip in clips})
+    known = {label.casefold() for label in labels}
+    missing = [name for name in names if name.casefold() not in known]
+    if missing and (classes != "fitness35" or len(missing) == len(names)):
+        raise _unknown_classes(missing, labels)
+    wanted = {name.casefold() for name in names}
+    kept = [clip for clip in clips if clip.label.casefold() in wanted]
+    return kept, [f"{len(missing)} classes of {classes} have no clips: {', '.join(missing)}"] if missing else []
+
+
+def _class_names(classes: str) -> list[str]:
+    """Return the names that ``classes`` stands for."""
+    if classes == "fitness35":
+        return list(FITNESS35)
+    path = Path(classes)
+    if stat.S_ISREG(file_mode(path)):
+        names = [re.sub(r"^\d+\s+", "", line) for _, line in text_lines(path)]
+    elif path.suffix.lower() == ".txt":
+        raise UsageError(f"no such file: {path}. Expected a text file with one class name a line")
+    else:
+        names = [name.strip() for name in classes.split(",") if name.strip()]
+    if not names:
+        raise UsageError(
+            f"no class name in '{classes}': expected fitness35, NAME,NAME,.. or a file with one name a line"
+        )
+    return [one_spelling(name) for name in names]
+
+
+def _unknown_classes(missing: Sequence[str], labels: Sequence[str]) -> UsageError:
+    if len(missing) == 1:
+        return unknown_name("class", missing[0], labels)
+    nearest = {label.casefold(): label for label in labels}
+    hints = []
+    for name in missing:
+        near = difflib.get_close_matches(name.casefold(), nearest, n=1)
+        hints.append(f"'{name}' (did you mean '{nearest[near[0]]}'?)" if near else f"'{name}'")
+    return UsageError(f"{len(missing)} unknown classes: {', '.join(hints)}. Expected some of {', '.join(labels)}")
+
+
+def _remarks(clips: Sequence[Clip]) -> list[str]:
+    """Return what a user should know before spending time on these clips."""
+    notes = [f"class {label} has one clip" for label, n in sorted(Counter(c.label for c in clips).items()) if n == 1]
+    alike: dict[str, list[str]] = {}
+    for label in sorted({clip.label for clip in clips}):
+        if label.casefold() == UNKNOWN:
+            notes.append(f"no head takes a class '{label}', which is an answer: rename it, or keep it for --unknown")
+        alike.setdefault(" ".join(label.casefold().split()), []).append(label)
+    for labels in alike.values():
+        if len(labels) > 1:
+            notes.append(
+                f"classes {', '.join(map(repr, labels))} differ in capitals or spaces only: are they one class?"
+            )
+    absent = [clip.clip_id for clip in clips if (path := clip.path) is not None and not file_mode(path)]
+    if absent:
+        notes.append(f"{files_that(len(absent))} missing, of {len(clips)}: {some(absent)}")
+    groups = sorted({clip.group for clip in clips if clip.group is not None})
+    without = sum(clip.group is None for clip in clips)
+    if not groups:
+        return [*notes, NO_GROUPS]
+    of_all = f", {without} of {len(clips)} clips have none" if without else ""
+    return [*notes, f"{len(groups)} groups, named like {groups[0]}{of_all}", *_shared_numbers(clips)]
+
+
+def _shared_numbers(clips: Sequence[Clip]) -> list[str]:
+    """Warn of groups that are bare numbers and stand for several classes: UCF101 numbers them within each class."""
+    classes: dict[str, set[str]] = {}
+    for clip in clips:
+        if clip.group is not None and clip.group.isdecimal():
+            classes.setdefault(clip.group, set()).add(clip.label)
+    shared = sorted(group for group, labels in classes.items() if len(labels) > 1)
+    if not shared:
+        return []
+    example = sorted(classes[shared[0]])[0]
+    return [
+        f"{len(shared)} groups are numbers that clips of several classes have, such as '{shared[0]}': each is taken as "
+        f"one recording. If they begin again in each class, write {example}_g{int(shared[0]):02d}, or leave the column "
+        "out where file names say it"
+    ]

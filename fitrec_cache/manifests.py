@@ -1,0 +1,192 @@
+"""Clips and names that a CSV manifest or a UCF101-style list gives, line by line."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from fitrec_cache.clips import NO_COLUMNS, Clip, clip_of, named_group, one_spelling
+from fitrec_cache.errors import ManifestError, UsageError
+
+#: Columns of a manifest that mean something here, in whatever capitals.
+_COLUMNS = ("path", "label", "group", "split")
+
+_INDEXED = re.compile(r"^(.*\.\w+)\s+\d+$")
+
+
+def manifest_clips(path: Path, base: Path) -> tuple[list[Clip], list[str]]:
+    """Return the clips of a CSV manifest, in its order, and remarks on its columns.
+
+    Args:
+        path: A table with the columns ``path`` and ``label``, separated by commas, semicolons or tabs.
+        base: Folder that its paths are relative to.
+
+    Raises:
+        UsageError: If the file cannot be read.
+        ManifestError: If it is no such table, names nothing, or a clip twice.
+    """
+    found = _without_duplicates(_rows(path, base), path)
+    return found, [*_odd_columns(found[0].extra), *_odd_sides(found)]
+
+
+def list_clips(path: Path, base: Path) -> list[Clip]:
+    """Return the clips of a UCF101-style list, in its order; ``base`` and errors as :func:`manifest_clips`."""
+    rows = ((line, clip_of(name, base, name.split("/")[0])) for line, name in _list_lines(path))
+    return _without_duplicates(rows, path)
+
+
+def _rows(path: Path, base: Path) -> Iterator[tuple[int, Clip]]:
+    """Yield line number and clip for each row of a CSV manifest."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            between = _delimiter(file.readline())
+            file.seek(0)
+            reader = csv.DictReader(file, skipinitialspace=True, strict=True, delimiter=between)
+            columns = _columns(reader.fieldnames, path)
+            reader.fieldnames = columns
+            for row in reader:
+                yield reader.line_num, _row_clip(row, base, f"{path}, line {reader.line_num}")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(f"{path} is not a CSV file in UTF-8: {error}") from error
+
+
+def _delimiter(header: str) -> str:
+    """Return what separates the columns: spreadsheets of many countries write semicolons, others tabs."""
+    return max(",;\t", key=header.count)
+
+
+def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
+    """Return the column names, or say which are missing or doubled."""
+    plain = [name.strip() for name in header or ()]
+    names = [name.casefold() if name.casefold() in _COLUMNS else name for name in plain]
+    if missing := [name for name in ("path", "label") if name not in names]:
+        near = [(difflib.get_close_matches(each, names, n=1), each) for each in missing]
+        hints = "".join(f" Is '{got[0]}' meant to be '{each}'?" for got, each in near if got)
+        raise ManifestError(
+            f"{path}: no column {' and '.join(missing)}. Got {', '.join(names) or 'no header'}; expected the columns "
+            f"path,label and optionally group, separated by commas, semicolons or tabs.{hints}"
+        )
+    if doubled := [name for name, count in Counter(names).items() if count > 1]:
+        raise ManifestError(f"{path}: column {', '.join(doubled)} occurs more than once: expected each once")
+    return names
+
+
+def _odd_columns(extra: Iterable[str]) -> list[str]:
+    """Return remarks on further columns that look like a misspelt one that counts."""
+    near = [(each, difflib.get_close_matches(each.casefold(), ("group", "split"), n=1)) for each in extra]
+    return [
+        f"column '{each}' is kept but not used: is it meant to be '{hit[0]}'?"
+        for each, hit in near
+        if hit and each != hit[0]
+    ]
+
+
+def _odd_sides(clips: Sequence[Clip]) -> list[str]:
+    """Return remarks on values of the column split that ``--split manifest`` will not take."""
+    odd = [clip for clip in clips if clip.extra.get("split", "") not in ("train", "val", "test", "")]
+    if not odd:
+        return []
+    return [
+        f"column split: {len(odd)} clips have a value that is none of train, val and test, such as "
+        f"'{odd[0].extra['split']}' of {odd[0].clip_id}: --split manifest will refuse them"
+    ]
+
+
+def _row_clip(row: Mapping[str | None, str | None], base: Path, where: str) -> Clip:
+    """Return the clip of a manifest row; a row shorter than the header has empty cells."""
+    if None in row:
+        raise ManifestError(f"{where}: more cells than columns. Put quotes around a value that contains a comma")
+    cells = {str(name): (value or "").strip() for name, value in row.items()}
+    written, label = cells.pop("path").replace("\\", "/"), cells.pop("label")
+    for name, value in (("path", written), ("label", label)):
+        if not value:
+            raise ManifestError(f"{where}: empty {name}. Expected the {name} of a clip in every row")
+    clip_id = file = PurePosixPath(written)
+    if clip_id.is_absolute() or ".." in clip_id.parts:
+        clip_id = PurePosixPath(label) / clip_id.name
+    if "split" in cells:
+        cells["split"] = cells["split"].casefold()
+    group = (cells.pop("group") or None) if "group" in cells else named_group(written)
+    return Clip(
+        clip_id=str(clip_id),
+        file=str(file),
+        folder=base,
+        label=one_spelling(label),
+        group=group and one_spelling(group),
+        extra=cells or NO_COLUMNS,
+    )
+
+
+def _without_duplicates(rows: Iterable[tuple[int, Clip]], path: Path) -> list[Clip]:
+    seen: dict[str, int] = {}
+    found = []
+    for line, clip in rows:
+        if clip.clip_id in seen:
+            raise ManifestError(
+                f"{path}: lines {seen[clip.clip_id]} and {line} both give the clip '{clip.clip_id}'. Expected each "
+                f"once: remove one, or use paths relative to a common folder so that the ids differ"
+            )
+        seen[clip.clip_id] = line
+        found.append(clip)
+    if not found:
+        raise ManifestError(f"{path} has a header but no rows: expected one row a clip")
+    return found
+
+
+def listed_names(path: Path) -> list[tuple[int, str]]:
+    """Return line number and name of each line of a list, whatever form the names have; else as :func:`read_ucf_list`.
+
+    Raises:
+        UsageError: If the file cannot be read.
+        ManifestError: If it is not text or names nothing.
+    """
+    lines = [(number, _INDEXED.sub(r"\1", line).replace("\\", "/")) for number, line in text_lines(path)]
+    if not lines:
+        raise ManifestError(f"{path} names no clip: expected a CLASS/FILE a line")
+    for number, name in lines:
+        if not PurePosixPath(name).name:
+            raise ManifestError(f"{path}, line {number}: got '{name}', expected CLASS/FILE, such as Squat/v_1.avi")
+    return lines
+
+
+def read_ucf_list(path: Path) -> list[str]:
+    """Return the clip ids that a UCF101-style list names.
+
+    Args:
+        path: A text file with a ``Class/file.avi`` a line, with or without a class number behind it.
+
+    Returns:
+        The ids in the order of the file, repetitions included.
+
+    Raises:
+        UsageError: If the file cannot be read.
+        ManifestError: If a line has no class folder or the file names nothing.
+    """
+    return [name for _, name in _list_lines(Path(path))]
+
+
+def _list_lines(path: Path) -> list[tuple[int, str]]:
+    """Return line number and clip id of each line of a UCF101-style list."""
+    lines = listed_names(path)
+    for number, name in lines:
+        parts = PurePosixPath(name).parts
+        if len(parts) < 2 or parts[0] == "/" or ".." in parts:
+            raise ManifestError(f"{path}, line {number}: got '{name}', expected CLASS/FILE, such as Squat/v_1.avi")
+    return [(number, str(PurePosixPath(name))) for number, name in lines]
+
+
+def text_lines(path: Path) -> list[tuple[int, str]]:
+    """Return line number and text of each line that is not blank."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}. Expected a text file with one name a line") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path} is not text in UTF-8: {error}") from error
+    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
