@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ from fitrec_cache.runs import Heads, Run, read_runs
 
 #: Videos in the picture, the first that are answered: nobody looks at more, and frames take memory.
 MOST_PICTURED = 20
+
+#: What ``watch`` takes and is no file; of an address that became a path one slash is left.
+_STREAM = re.compile(r"camera(:\d+)?$|[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +145,8 @@ def _files(videos: Sequence[Path]) -> tuple[list[Path], list[Prediction]]:
     found, unread = [], []
     for path in videos:
         if not path.is_dir():
+            if _STREAM.match(str(path)) and not path.exists():
+                raise UsageError(f"{path} is no file: `fitrec-cache watch` looks at cameras and addresses")
             found.append(path)
             continue
         unreadable: list[OSError] = []
