@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from parts import BACKBONES, list_rules, machine
 
 from fitrec_cache.audit import audit
 from fitrec_cache.cache import Cache
@@ -27,14 +26,12 @@ from fitrec_cache.leaks import verdict
 from fitrec_cache.near_duplicates import embed, find_near_duplicates
 from fitrec_cache.splits import make_split
 
-BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224")
 KEPT = ("backbone", "clips", "threshold", "halves_found", "strangers_found", "pairs", "pairs_across_labels")
 KEPT += ("same_group", "clusters", "clustered", "largest_cluster")
 
 
 def splits(lists: Path) -> dict[str, str]:
-    named = {f"list {k}": f"list:{lists / f'trainlist{k:02}.txt'},{lists / f'testlist{k:02}.txt'}" for k in (1, 2, 3)}
-    return {"random": "random", "group": "group", **named}
+    return {"random": "random", "group": "group", **list_rules(lists)}
 
 
 def known_halves(data: Features) -> dict[str, Any]:
@@ -95,7 +92,7 @@ def main() -> None:
         with Path(args.column[0]).open() as file:
             column = {row["path"]: row[args.column[1]] for row in csv.DictReader(file)}
     result: dict[str, Any] = {
-        "machine": {"cores": os.cpu_count(), "architecture": platform.machine()},
+        "machine": machine(),
         "seeds": args.seeds,
         "backbones": [],
     }

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from parts import list_rules
 from stage_two_parts import ON_FEATURES
 
 from fitrec_cache.cache import Cache
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--denser", type=Path, help="a cache with 40 frames a clip")
     parser.add_argument("--seeds", type=int, default=2)
     args = parser.parse_args()
-    rules = [f"list:{args.lists}/trainlist0{k}.txt,{args.lists}/testlist0{k}.txt" for k in (1, 2, 3)]
+    rules = list(list_rules(args.lists).values())
     found: dict[str, Any] = {"seeds": args.seeds, "rows": []}
     plain: dict[tuple[str, str], Right] = {}  # comes first of each variant and backbone
     for choice in choices(args.cache, args.denser):

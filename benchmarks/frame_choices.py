@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import platform
 import time
 from pathlib import Path
 
@@ -24,6 +23,7 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
+from parts import machine
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
@@ -183,7 +183,7 @@ def main() -> None:
     args = parser.parse_args()
     clips = read_list(args.trainlist)
     result = {
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} cores",
+        "machine": machine(),
         "torch": torch.__version__,
         "timm": timm.__version__,
         "av": av.__version__,

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from parts import machine
 
 from fitrec_cache.train import train_head
 
@@ -37,7 +36,7 @@ def main() -> None:
     args = parser.parse_args()
     result: dict[str, Any] = {
         "data": "exercises30",
-        "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "gpu": torch.cuda.is_available()},
+        "machine": machine(),
         "versions": {"torch": str(torch.__version__), "numpy": np.__version__},
         "runs": [],
     }

@@ -24,6 +24,11 @@ BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224")
 SAMPLES, FRAME_SIZE, RATE = 20, 288, 25
 
 
+def list_rules(lists: Path) -> dict[str, str]:
+    """Return the split rules of UCF101-style ``trainlist01`` to ``03`` and ``testlist01`` to ``03``."""
+    return {f"list {k}": f"list:{lists / f'trainlist{k:02}.txt'},{lists / f'testlist{k:02}.txt'}" for k in (1, 2, 3)}
+
+
 def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "all": list(values)}
 

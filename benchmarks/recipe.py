@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from parts import list_rules
+
 from fitrec_cache.paired import holm
 from fitrec_cache.recipes import get_recipe
 from fitrec_cache.sweep import Problem, Right, accuracy
@@ -56,7 +58,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--base", nargs="*", default=[], help="NAME=VALUE: start from the recipe with these changed")
     args = parser.parse_args()
-    rules = [f"list:{args.lists}/trainlist0{k}.txt,{args.lists}/testlist0{k}.txt" for k in (1, 2, 3)]
+    rules = list(list_rules(args.lists).values())
     problem = Problem.load(
         cache=args.cache, variant=args.variant, backbone=args.backbone, split=rules, seed=[0], epochs=40
     )

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from parts import BACKBONES
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -201,7 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reproduced", type=Path)
     parser.add_argument("--split", action="append", required=True)
-    parser.add_argument("--backbone", nargs="+", default=["resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224"])
+    parser.add_argument("--backbone", nargs="+", default=BACKBONES)
     parser.add_argument("--grid", action="store_true", help="on features of the preset grid too")
     parser.add_argument("--also", nargs="*", type=Path, default=[], help="further folders of reproduce, for its tables")
     parser.add_argument("--out", type=Path, required=True)

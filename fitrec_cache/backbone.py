@@ -24,6 +24,7 @@ from fitrec_cache.devices import computes_in_bf16, find_device, first_line, is_s
 from fitrec_cache.errors import UsageError, VideoError, WeightsError, unknown_name
 from fitrec_cache.feature_maps import GridMap, LastMap
 from fitrec_cache.hub import cached_file, hub_is_out_of_reach
+from fitrec_cache.paper import FRAME_SIDE
 from fitrec_cache.resizing import resize
 from fitrec_cache.rounding import ROUNDING, round_filters
 from fitrec_cache.same_padding import SameConv
@@ -33,9 +34,6 @@ from fitrec_cache.weights import fit_weights, read_weights, weights_digest
 EMBEDDED = "tf_efficientnet_lite0"
 
 PRESETS = ("native", "grid", "paper", "table1")
-
-#: The paper keeps frames at this size "for storage" (section III-B).
-PAPER_SIZE = 64
 
 #: Part of the identity of features from a compiled network.
 COMPILER = "inductor, weights folded in"
@@ -398,7 +396,7 @@ def best_precision(precision: str, device: str) -> str:
 def _preprocessing(model: nn.Module, preset: str) -> Preprocessing:
     own = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
     size = (int(own["input_size"][1]), int(own["input_size"][2]))
-    small = (PAPER_SIZE, PAPER_SIZE)
+    small = (FRAME_SIDE, FRAME_SIDE)
     if preset in ("native", "grid"):
         return Preprocessing(
             preset=preset,
@@ -424,7 +422,7 @@ def _preprocessing(model: nn.Module, preset: str) -> Preprocessing:
 def _shrink_input(model: nn.Module) -> None:
     """Let a model whose position embedding has a fixed size take 64x64 pixels."""
     if hasattr(model, "set_input_size"):
-        model.set_input_size(img_size=(PAPER_SIZE, PAPER_SIZE))  # type: ignore[operator]
+        model.set_input_size(img_size=(FRAME_SIDE, FRAME_SIDE))  # type: ignore[operator]
 
 
 def _load_model(choice: BackboneChoice) -> nn.Module:

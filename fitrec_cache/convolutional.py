@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-#: Side of the frames in pixels: the paper's storage size.
-SIDE = 64
+from fitrec_cache.paper import FRAME_SIDE
 
 #: (filters, pooling) of LRCN's convolutions. The paper gives none: these are ours, down to one vector a frame.
 LRCN_LAYERS = ((16, 4), (32, 4), (64, 2), (64, 2))
@@ -33,9 +32,9 @@ def frames_to_planes(frames: Tensor) -> Tensor:
     Raises:
         ValueError: If the shape or the type is another.
     """
-    if frames.dim() != 5 or tuple(frames.shape[2:]) != (SIDE, SIDE, 3):
+    if frames.dim() != 5 or tuple(frames.shape[2:]) != (FRAME_SIDE, FRAME_SIDE, 3):
         raise ValueError(
-            f"frames of shape {tuple(frames.shape)}: expected (B, T, {SIDE}, {SIDE}, 3); "
+            f"frames of shape {tuple(frames.shape)}: expected (B, T, {FRAME_SIDE}, {FRAME_SIDE}, 3); "
             "pixel variants learn from the frame store at that size"
         )
     planes = frames.flatten(0, 1).permute(0, 3, 1, 2)  # (B*T, 3, 64, 64)

@@ -18,8 +18,8 @@ from fitrec_cache import __version__
 from fitrec_cache.backbone import Backbone, Preprocessing
 from fitrec_cache.errors import FitrecError, MismatchError, UsageError
 from fitrec_cache.files import TEMPORARY, Plain, staged, write_json
+from fitrec_cache.paper import FRAME_SIDE
 from fitrec_cache.pipeline import Pipeline, open_pipelines
-from fitrec_cache.pixels import SIZE
 from fitrec_cache.runs import Heads, Run, read_runs
 from fitrec_cache.variants import PIXELS
 
@@ -163,7 +163,7 @@ def _frames(backbone: Backbone, count: int) -> Tensor:
 def _clip(backbones: Sequence[Backbone], samples: int) -> NDArray[Any]:
     """Return what the head takes of one made-up clip: float32 ``(T, d)``, or uint8 ``(T, 64, 64, 3)``."""
     if not backbones:
-        return np.random.default_rng(samples).integers(0, 256, (samples, SIZE, SIZE, 3), dtype=np.uint8)
+        return np.random.default_rng(samples).integers(0, 256, (samples, FRAME_SIDE, FRAME_SIDE, 3), dtype=np.uint8)
     parts = [b.embed_prepared(_frames(b, samples)).astype(np.float32) for b in backbones]
     return np.concatenate(parts, axis=1)
 
@@ -199,7 +199,7 @@ def _describe(names: Sequence[str], pipelines: Sequence[Pipeline], runs: Sequenc
         stored = {"short_side": pipeline.frames["short_side"], "codec": pipeline.frames["codec"]}
         source: dict[str, Any] = {"file": None, "name": PIXELS, "stored_as": stored}
         if (b := pipeline.backbone) is None:
-            source |= {"resize": [_resize((SIZE, SIZE), "bilinear")]}
+            source |= {"resize": [_resize((FRAME_SIDE, FRAME_SIDE), "bilinear")]}
         else:
             source |= {"file": next(files), "name": b.name, "resize": _steps(b.preprocessing)}
             source |= {"embedding": b.dim, "weights_sha256": b.weights_sha256}

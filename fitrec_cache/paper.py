@@ -1,4 +1,4 @@
-"""What the paper prints of its results: Nishat, Deb and Ahmed, arXiv 2509.02511; Table I is in ``params``."""
+"""What the paper says, and prints of its results: Nishat, Deb and Ahmed, arXiv 2509.02511; Table I is in ``params``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 CITATION = "Nishat, Deb and Ahmed, arXiv 2509.02511"
 ADDRESS = "https://arxiv.org/abs/2509.02511"
+
+#: Height and width in pixels of the frames that the paper keeps (section III-B).
+FRAME_SIDE = 64
 
 #: Test clips of Table II: the only number (below 1,352) of which all its percentages are whole clips.
 TEST_CLIPS = 676

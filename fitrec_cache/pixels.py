@@ -9,18 +9,16 @@ from torch import Tensor
 from fitrec_cache.cache import Cache, pick_frames
 from fitrec_cache.features import Features, clips_in
 from fitrec_cache.jpeg import decode_frames
+from fitrec_cache.paper import FRAME_SIDE
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.resizing import resize
 from fitrec_cache.store import Store
 from fitrec_cache.variants import PIXELS
 
-#: Height and width in pixels: what the paper keeps (section III-B).
-SIZE = 64
-
 
 def to_pixels(frames: Tensor) -> NDArray[np.uint8]:
     """Reduce the frames of a clip, uint8 ``(T, 3, H, W)``, to uint8 ``(T, 64, 64, 3)``."""
-    small = resize(frames, (SIZE, SIZE), "bilinear")
+    small = resize(frames, (FRAME_SIDE, FRAME_SIDE), "bilinear")
     pixels: NDArray[np.uint8] = small.permute(0, 2, 3, 1).contiguous().numpy()
     return pixels
 
@@ -41,7 +39,7 @@ def load_pixels(cache: Cache, *, progress: bool = False) -> Features:
     keys = [k for k in store.keys() if k in wanted]  # noqa: SIM118 - in the order of the parts
     row = {key: i for i, key in enumerate(keys)}
     samples = int(store.identity["samples"])
-    values = np.empty((len(keys), samples, SIZE, SIZE, 3), dtype=np.uint8)
+    values = np.empty((len(keys), samples, FRAME_SIDE, FRAME_SIDE, 3), dtype=np.uint8)
     times = np.empty((len(keys), samples), dtype=np.float64)
     with progress_bar(total=len(keys), unit="clip", what="frames", show=progress) as bar:
         for i, key in enumerate(keys):
