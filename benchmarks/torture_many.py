@@ -49,7 +49,7 @@ def _round(job: Job, videos: Any, reference: Any, number: int) -> dict[str, Any]
             try:
                 opened = Cache(cache)
                 for store in (*opened.frame_stores(), *opened.feature_stores()):
-                    store.rows(store.keys(), ("pts_seconds",))
+                    store.rows(list(store), ("pts_seconds",))
                 reads += 1
             except FitrecError as error:
                 print(f"a reader failed: {error}")

@@ -246,7 +246,7 @@ def _held(cache: Path) -> dict[str, set[str]]:
 
     opened = Cache(cache)
     stores = [*opened.frame_stores(), *opened.feature_stores()]
-    found = {f"{s.kind}/{s.folder.name}": set(s.keys()) for s in stores}
+    found = {f"{s.kind}/{s.folder.name}": set(s) for s in stores}
     names = {hashlib.sha256(c.clip_id.encode()).hexdigest() for c in opened.clips()}
     return found | {"clips/clips": names}
 

@@ -34,7 +34,7 @@ class CheckReport(Plain):
 
     Attributes:
         parts: Number of committed parts looked at.
-        clips: Number of rows in sound parts.
+        rows: Number of rows in sound parts, one a clip and store.
         problems: One ``{path, reason}`` for each file that is not what it should be.
         repaired: Number of files set aside.
         recomputed: Number of embeddings made again.
@@ -44,7 +44,7 @@ class CheckReport(Plain):
     """
 
     parts: int
-    clips: int
+    rows: int
     problems: tuple[dict[str, str], ...]
     repaired: int
     recomputed: int = 0
@@ -111,7 +111,7 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
         notes.append("nothing was made again, as damage is left: --repair first")
     return CheckReport(
         parts=parts,
-        clips=rows,
+        rows=rows,
         problems=tuple(problems),
         repaired=repaired,
         recomputed=done,
@@ -201,7 +201,7 @@ def _missing(opened: Cache) -> list[dict[str, str]]:
     own_frames: dict[Path, dict[str, None]] = {}
     for store in features:
         own = opened.frame_store(store.identity["frames"])
-        without = (k for k in store.keys() if k not in own and k in finished and k not in nowhere)  # noqa: SIM118
+        without = (k for k in store if k not in own and k in finished and k not in nowhere)
         own_frames.setdefault(own.folder, {}).update(dict.fromkeys(without))
     lost += [(folder, "frames of", list(keys)) for folder, keys in own_frames.items()]
     return [
@@ -216,7 +216,7 @@ def _missing(opened: Cache) -> list[dict[str, str]]:
 
 def _nameless(opened: Cache) -> tuple[str, ...]:
     named = {c.video_sha256 for c in opened.clips()}
-    lost = {k for s in (*opened.frame_stores(), *opened.feature_stores()) for k in s.keys()} - named  # noqa: SIM118
+    lost = {k for s in (*opened.frame_stores(), *opened.feature_stores()) for k in s} - named
     if not lost:
         return ()
     return (
@@ -260,7 +260,7 @@ def _recompute(opened: Cache, count: int, seed: int, notes: list[str]) -> tuple[
     done, largest = 0, None
     for store in opened.feature_stores():
         frames = opened.frame_store(store.identity["frames"])
-        keys = [k for k in store.keys() if k in frames]  # noqa: SIM118 - a fixed order for the seed
+        keys = [k for k in store if k in frames]  # a fixed order for the seed
         chosen = rng.choice(len(keys), size=min(count, len(keys)), replace=False).tolist() if keys else []
         if not chosen:
             continue

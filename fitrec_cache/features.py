@@ -121,7 +121,7 @@ def stored_embeddings(store: Store, clips: Sequence[HeldClip]) -> Embeddings:
         The vectors in the order of ``clips``.
     """
     wanted = {c.video_sha256 for c in clips}
-    keys = [k for k in store.keys() if k in wanted]  # noqa: SIM118 - in the order of the parts
+    keys = [k for k in store if k in wanted]  # in the order of the parts
     blocks = (load_features([store], keys[i : i + _BLOCK])[0] for i in range(0, len(keys), _BLOCK))
     made = embed(blocks)
     row = {k: i for i, k in enumerate(keys)}

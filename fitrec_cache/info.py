@@ -81,7 +81,7 @@ def _clip_rows(held: list[HeldClip], stores: list[Store]) -> list[dict[str, Any]
     ledgers: dict[str, Any] = {}
     for store in stores:
         if len(store):
-            keys = store.keys()
+            keys = list(store)
             column = store.rows(keys, ("ledger",))["ledger"]
             ledgers |= dict(zip(keys, map(parse_json, text_values(column)), strict=True))
     return [

@@ -36,7 +36,7 @@ def load_pixels(cache: Cache, *, progress: bool = False) -> Features:
     store = pick_frames(cache)
     clips, notes = clips_in(cache, [store], "frames of these settings")
     wanted = {c.video_sha256 for c in clips}
-    keys = [k for k in store.keys() if k in wanted]  # noqa: SIM118 - in the order of the parts
+    keys = [k for k in store if k in wanted]  # in the order of the parts
     row = {key: i for i, key in enumerate(keys)}
     samples = int(store.identity["samples"])
     values = np.empty((len(keys), samples, FRAME_SIDE, FRAME_SIDE, 3), dtype=np.uint8)

@@ -101,10 +101,10 @@ class Store:
         place = self._rows.find(_joined([text.encode() for text in texts]))
         return place is not None and place == self._where.find(texts[0].encode())
 
-    def keys(self) -> list[str]:
-        """Return all keys, in the order of the parts that hold them."""
+    def __iter__(self) -> Iterator[str]:
+        """Yield all keys, in the order of the parts that hold them."""
         by_part = {name: columns["key"] for name, columns in self.texts()}
-        return [key for name in sorted(by_part) for key in text_values(by_part[name])]
+        return iter([key for name in sorted(by_part) for key in text_values(by_part[name])])
 
     def texts(self) -> Iterator[tuple[str, Columns]]:
         """Yield for each part its name and its keys, of clips all text columns, in no certain order.

@@ -272,7 +272,7 @@ def _told_from_native(report: SweepReport) -> str:
 def check_text(report: CheckReport) -> str:
     """Return what is wrong with a cache, and what was done about it."""
     lines = [f"{p['path']}: {p['reason']}" for p in report.problems] + [f"note: {n}" for n in report.notes]
-    lines.append(f"{report.parts} parts with {report.clips} rows read, {len(report.problems)} problems")
+    lines.append(f"{report.parts} parts with {report.rows} rows read, {len(report.problems)} problems")
     if report.repaired:
         lines.append(f"{report.repaired} files set aside or rebuilt: run `extract` again to redo their clips")
     elif any("missing: " not in p["reason"] for p in report.problems):

@@ -45,7 +45,7 @@ def reasons(report):
 
 def test_a_sound_cache_has_no_problems(cache):
     report = check(cache=cache)
-    assert (report.parts, report.clips, report.problems, report.repaired) == (3, 36, (), 0)
+    assert (report.parts, report.rows, report.problems, report.repaired) == (3, 36, (), 0)
 
 
 @pytest.mark.parametrize("kind", ["clips", "frames", "features"])
@@ -56,7 +56,7 @@ def test_damage_is_named_set_aside_and_redone(cache, cache_folder, redo, kind, d
     broken = path.read_bytes()
     found = check(cache=cache)
     assert [p["path"] for p in found.problems] == [str(path)]
-    assert found.clips == 24
+    assert found.rows == 24
     assert path.exists()  # nothing is moved without --repair
     repaired = check(cache=cache, repair=True)
     assert repaired.repaired == 1
@@ -122,7 +122,7 @@ def test_half_written_files_are_problems_once_their_writer_is_gone(cache):
     assert {Path(p["path"]).name[-2:] for p in report.problems} == {"aa", "cc", "ee"}
     assert set(reasons(report)) == {"half-written: its writer is gone"}
     assert {p.name[-2:] for p in folder.glob(".tmp-*")} == {"bb", "dd"}  # .tmp-odd, too, ends in dd
-    assert report.clips == 36
+    assert report.rows == 36
 
 
 @pytest.mark.parametrize("kind", ["clips", "frames", "features"])
@@ -149,7 +149,7 @@ def test_a_lost_or_damaged_marker_is_made_again(cache, redo, text):
         redo()
     report = check(cache=cache, repair=True)
     assert [p["path"] for p in report.problems] == [str(marker)]
-    assert (report.repaired, report.clips) == (1, 36)
+    assert (report.repaired, report.rows) == (1, 36)
     assert marker.read_text() == good
     assert (cache / "set-aside" / "cache.json").exists() == (text is not None)
     assert redo().reused == 12

@@ -73,7 +73,7 @@ def test_an_exported_head_answers_any_number_of_clips_as_the_seeds_do(run, expor
     assert report.difference < 1e-5
     runs = read_runs(run)
     store = Cache(cache_folder).feature_stores()[0]
-    clips = np.stack([store.row(key)["features"] for key in store.keys()]).astype(np.float32)  # noqa: SIM118
+    clips = np.stack([store.row(key)["features"] for key in store]).astype(np.float32)
     for n in (1, 2, 12):
         found = answer(out / "head.onnx", clips[:n])
         expected, votes, weights = [], [], []
@@ -95,7 +95,7 @@ def test_an_exported_backbone_embeds_any_number_of_frames_as_was_cached(exported
     frames_of, store = cache.frame_stores()[0], cache.feature_stores()[0]
     source = json.loads((out / "recogniser.json").read_text())["inputs"][0]
     script = example()
-    for key in list(store.keys())[:2]:
+    for key in list(store)[:2]:
         frames = [script.Image.fromarray(f) for f in decode_frames(frames_of.jpegs(key)).permute(0, 2, 3, 1).numpy()]
         pixels = script.resize(frames, source["resize"]).transpose(0, 3, 1, 2)
         cached = store.row(key)["features"].astype(np.float32)

@@ -70,7 +70,7 @@ def test_an_index_saves_reading_the_parts_it_lists(tmp_path, reads):
     reads.clear()
     found = opened(tmp_path)
     assert len(reads) == 1  # the part that came later
-    assert found.keys() == [str(n) for n in range(12)]
+    assert list(found) == [str(n) for n in range(12)]
     assert [float(found.row(str(n))["features"][0, 0]) for n in range(12)] == list(range(12))
     assert len(indexes(tmp_path)) == 1
 
@@ -93,7 +93,7 @@ def test_one_is_written_of_the_parts_that_are_in_none_when_they_are_many(tmp_pat
         [b"%d" % (2 * n), b"%d" % (2 * n + 1)] for n in range(40, 44)
     ]
     reads.clear()
-    assert opened(tmp_path).keys() == [str(n) for n in range(88)]
+    assert list(opened(tmp_path)) == [str(n) for n in range(88)]
     assert reads == []
 
 
@@ -118,7 +118,7 @@ def test_an_index_whose_keys_are_no_text_is_not_believed(tmp_path):
     made = fill(tmp_path, range(4))
     names = [path.name for path in made.part_paths()]
     index.write_index(tmp_path, {name: {"key": np.array([b"\xff", b"\xfe"])} for name in names}, made._index_head())
-    assert opened(tmp_path).keys() == [str(n) for n in range(8)]
+    assert list(opened(tmp_path)) == [str(n) for n in range(8)]
 
 
 def test_an_index_that_lists_less_of_a_part_than_another_ends_no_reading(tmp_path):
@@ -128,7 +128,7 @@ def test_an_index_that_lists_less_of_a_part_than_another_ends_no_reading(tmp_pat
     less = index.write_index(tmp_path, {made.part_paths()[-1].name: {"key": text_column(["6"])}}, made._index_head())
     (tmp_path / less).rename(tmp_path / f"index-{0:020d}-{less[27:]}")
     found.refresh()
-    assert found.keys() == [str(n) for n in range(8)]
+    assert list(found) == [str(n) for n in range(8)]
 
 
 def test_an_entry_is_held_if_it_is_the_latest_of_its_clip(tmp_path):
@@ -172,7 +172,7 @@ def test_of_a_key_that_two_indexes_list_the_later_part_holds(tmp_path):
     one, _other = indexes(tmp_path)
     one.rename(tmp_path / f"index-{10**19:020d}-{one.name[27:]}")  # as by a process whose clock is ahead
     found = opened(tmp_path)
-    assert found.keys() == ["0", "1", "2", "3"]
+    assert list(found) == ["0", "1", "2", "3"]
     assert len(found) == 4
     assert {float(found.row(str(k))["features"][0, 0]) for k in range(4)} == {1.0}
 
@@ -207,7 +207,7 @@ def test_without_a_sound_index_the_parts_are_read(tmp_path, reads, change):
     fill(tmp_path, range(5)).write_index()
     change(indexes(tmp_path)[0])
     reads.clear()
-    assert opened(tmp_path).keys() == [str(n) for n in range(10)]
+    assert list(opened(tmp_path)) == [str(n) for n in range(10)]
     assert len(reads) == 5
 
 
@@ -215,7 +215,7 @@ def test_a_part_that_is_gone_is_not_believed(tmp_path):
     made = fill(tmp_path, range(5))
     made.write_index()
     made.part_paths()[2].unlink()
-    assert opened(tmp_path).keys() == ["0", "1", "2", "3", "6", "7", "8", "9"]
+    assert list(opened(tmp_path)) == ["0", "1", "2", "3", "6", "7", "8", "9"]
 
 
 def test_entries_of_clips_come_from_the_index_and_the_last_holds(tmp_path, reads):

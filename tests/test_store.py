@@ -99,7 +99,7 @@ def test_rows_come_in_the_asked_order_from_all_parts(store):
     store.write_part(features("a", "b", "c"))
     store.write_part(features("d", "e", value=100))
     again = Store(store.folder, "features", IDENTITY)
-    assert again.keys() == ["a", "b", "c", "d", "e"]
+    assert list(again) == ["a", "b", "c", "d", "e"]
     got = again.rows(["e", "a", "d", "c", "a"], ("features",))["features"]
     assert got[:, 0, 0].tolist() == [106, 0, 100, 12, 0]
     assert again.row("b")["features"].tolist() == [[6, 7, 8], [9, 10, 11]]
@@ -127,14 +127,14 @@ def test_refresh_takes_in_what_another_writer_committed(store):
     other.write_part(features("a"))
     assert "a" not in store
     store.refresh()
-    assert store.keys() == ["a"]
+    assert list(store) == ["a"]
 
 
 def test_unfinished_files_are_never_looked_at(store):
     store.write_part(features("a"))
     (store.folder / ".tmp-1-abc").write_bytes(b"half")
     (store.folder / "part-oops.h5.partial").write_bytes(b"half")
-    assert Store(store.folder, "features", IDENTITY).keys() == ["a"]
+    assert list(Store(store.folder, "features", IDENTITY)) == ["a"]
 
 
 def test_unknown_key_is_an_error(store):
@@ -284,7 +284,7 @@ def test_a_damaged_marker_is_an_error(tmp_path, text):
 def test_a_damaged_identity_is_an_error(tmp_path, text):
     folder = tmp_path / "features" / f"x-native-{digest(IDENTITY)[:16]}"
     Store(folder, "features", IDENTITY).write_part(features("a"))
-    assert [s.keys() for s in find_stores(tmp_path / "features", "features", {})] == [["a"]]
+    assert [list(s) for s in find_stores(tmp_path / "features", "features", {})] == [["a"]]
     (folder / "identity.json").write_text(text)
     with pytest.raises(StoreCorrupt, match=r"identity\.json is damaged"):
         find_stores(tmp_path / "features", "features", {})
@@ -452,7 +452,7 @@ def test_a_failing_disk_loses_nothing_that_was_stored(store, monkeypatch, code):
     assert "b" not in store
     assert sorted(p.name for p in store.folder.iterdir()) == before
     store.write_part(features("b"))
-    assert Store(store.folder, "features", IDENTITY).keys() == ["a", "b"]
+    assert list(Store(store.folder, "features", IDENTITY)) == ["a", "b"]
 
 
 def test_a_real_file_size_limit_gives_a_store_error(store):
@@ -473,7 +473,7 @@ except StoreError as error:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert "File too large. What was stored before is intact" in done.stdout
-    assert Store(store.folder, "features", IDENTITY).keys() == ["a"]
+    assert list(Store(store.folder, "features", IDENTITY)) == ["a"]
     assert [p.name for p in store.folder.iterdir() if p.name.startswith(".tmp-")] == []
 
 
@@ -484,7 +484,7 @@ def test_a_read_only_folder_gives_a_store_error(store):
     with pytest.raises(StoreError, match="Permission denied"):
         store.write_part(features("b"))
     store.folder.chmod(0o700)
-    assert Store(store.folder, "features", IDENTITY).keys() == ["a"]
+    assert list(Store(store.folder, "features", IDENTITY)) == ["a"]
 
 
 @pytest.fixture
