@@ -21,8 +21,8 @@ from parts import list_rules
 from stage_two_parts import ON_FEATURES
 
 from fitrec_cache.cache import Cache
+from fitrec_cache.problem import Problem, Right, accuracy
 from fitrec_cache.recipes import get_recipe
-from fitrec_cache.sweep import Problem, Right, accuracy
 
 #: Frames drawn from clips that have more.
 DRAWN = 20
@@ -62,7 +62,7 @@ def main() -> None:
         started = time.perf_counter()
         right = problem.judge(get_recipe("native").change(draw=draw), None, range(args.seeds))
         start = plain.setdefault((choice["variant"], choice["backbone"][0]), right)
-        splits = len(problem.sides)
+        splits = len(problem.splits)
         scores = [accuracy(right[i : i + splits]) for i in range(0, len(right), splits)]
         row = {
             "variant": choice["variant"],
@@ -76,7 +76,7 @@ def main() -> None:
             "spread_of_seeds": float(np.ptp(scores)),
             "seconds": round(time.perf_counter() - started, 1),
         }
-        found["n_val"] = [len(val) for _, val in problem.sides]
+        found["n_val"] = [len(each.val) for each in problem.splits]
         found["rows"].append(row)
         print(json.dumps(row), flush=True)
         args.out.write_text(json.dumps(found, indent=1) + "\n")

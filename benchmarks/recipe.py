@@ -17,8 +17,8 @@ from typing import Any
 from parts import list_rules
 
 from fitrec_cache.paired import holm
+from fitrec_cache.problem import Problem, Right, accuracy
 from fitrec_cache.recipes import get_recipe
-from fitrec_cache.sweep import Problem, Right, accuracy
 from fitrec_cache.train import read_settings
 
 #: Name of the change, what is changed. ``attention`` is no setting of a recipe, so it is named apart.
@@ -65,7 +65,7 @@ def main() -> None:
     found: dict[str, Any] = {
         "variant": args.variant,
         "backbone": problem.backbone,
-        "n_val": [len(val) for _, val in problem.sides],
+        "n_val": [len(each.val) for each in problem.splits],
         "seeds": args.seeds,
         "base": args.base,
         "n_distinct": len(problem.units),

@@ -17,8 +17,9 @@ from fitrec_cache.files import Plain
 #: Bins of equal width between 0 and 1, as in the paper that made the figure common.
 BINS = 15
 
-#: Where no temperature is better than an end of this, the validation side cannot tell one: logits stay as they are.
-_LOG_TEMPERATURES = (np.log(0.1), np.log(10.0))
+#: Where none is better than the first, the validation side cannot tell a temperature: logits stay as they are. The
+#: second is that of heads whose answers are worth no more than an even guess.
+_COLDEST, _HOTTEST = 0.1, 100.0
 _FLAT = 1e-9
 
 FloatArray = NDArray[np.float64]
@@ -52,10 +53,11 @@ def calibrate(logits: ArrayLike, targets: ArrayLike, *, false_alarm_rate: float 
         false_alarm_rate: Share of clips of known classes that may be answered "unknown", in [0, 1).
 
     Returns:
-        The temperature that makes the cross-entropy lowest, 1 where none is better than 0.1 or 10; and the
-        threshold for that share. Of N validation clips and one more of the same kind, each is as likely to be the k-th
-        least sure of all, so the k-th least sure of N has a new one below it with probability k / (N + 1): k is the
-        largest that keeps this within the share, and where that is 0 no answer is "unknown". See :func:`remarks`.
+        The temperature from 0.1 to 100 that makes the cross-entropy lowest, 1 where none is better than 0.1, as where
+        all is right; and the threshold for that share. Of N validation clips and one more of the same kind, each is as
+        likely to be the k-th least sure of all, so the k-th least sure of N has a new one below it with probability
+        k / (N + 1): k is the largest that keeps this within the share, and where that is 0 no answer is "unknown". See
+        :func:`remarks`.
 
     Source:
         Guo et al., "On calibration of modern neural networks", ICML 2017 (temperature scaling). Hendrycks and Gimpel,
@@ -67,11 +69,14 @@ def calibrate(logits: ArrayLike, targets: ArrayLike, *, false_alarm_rate: float 
     def loss(log_temperature: float) -> float:
         return float(-log_softmax(scores / np.exp(log_temperature), axis=1)[rows, truth].mean())
 
-    found = minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded")
-    at_end = min(map(loss, _LOG_TEMPERATURES)) <= found.fun + _FLAT
-    temperature = 1.0 if at_end else float(np.exp(found.x))
+    coldest, hottest = np.log(_COLDEST), np.log(_HOTTEST)
+    found = minimize_scalar(loss, bounds=(coldest, hottest), method="bounded")
+    if loss(coldest) <= min(found.fun, loss(hottest)) + _FLAT:
+        temperature = 1.0
+    else:
+        temperature = _HOTTEST if loss(hottest) <= found.fun + _FLAT else float(np.exp(found.x))
     surest = np.sort(softmax(scores / temperature, axis=1).max(axis=1))  # (N,)
-    k = int(np.floor(false_alarm_rate * (len(surest) + 1) + 1e-9))
+    k = min(int(np.floor(false_alarm_rate * (len(surest) + 1) + 1e-9)), len(surest))
     threshold = float(surest[k - 1]) if k else 0.0
     return Calibration(temperature=temperature, threshold=threshold, false_alarm_rate=false_alarm_rate)
 
@@ -81,6 +86,8 @@ def remarks(calibration: Calibration, n: int) -> list[str]:
     told = []
     if calibration.temperature == 1.0:
         told.append(f"{n} validation clips cannot tell a temperature: probabilities are the head's own")
+    if calibration.temperature == _HOTTEST:
+        told.append(f"on {n} validation clips answers are worth no more than a guess: probabilities are nearly even")
     rate = calibration.false_alarm_rate
     if calibration.threshold == 0.0 and rate > 0:
         told.append(

@@ -15,7 +15,7 @@ from fitrec_cache.files import Plain
 from fitrec_cache.metrics import interval_by_unit
 from fitrec_cache.paired import FloatArray, count_right, exact_p, holm, interval_of_difference
 from fitrec_cache.scored import Model, ScoredRun, find_models
-from fitrec_cache.units import alone_unit
+from fitrec_cache.units import alone_unit, is_by_fold
 
 LEVEL = 0.05
 """Chance of calling any pair different if all are equally good."""
@@ -33,7 +33,7 @@ class ModelFigures(Plain):
         n: Number of test clips, different ones.
         n_groups: Number of groups these are of; None where not every group is known.
         accuracies: Accuracy of each seed, over all its folds.
-        accuracy: Their mean.
+        accuracy: Of all tests together: their mean where all test as many clips.
         sd: Their standard deviation; None of one seed.
         ci95: 95 % interval of the accuracy; see :func:`fitrec_cache.metrics.interval_by_unit`. Units are groups, under
             ``leave-one`` folds, and clips where groups are unknown.
@@ -66,7 +66,8 @@ class PairFigures:
         ci95: Of the difference; see :func:`fitrec_cache.paired.interval_of_difference`.
         only_a: Clips that ``a`` has right more often than ``b`` (over the seeds).
         only_b: The other way round.
-        p: Exact McNemar test, by the same units and over all seeds; :func:`fitrec_cache.paired.exact_p`.
+        by: What was taken together: ``fold``, ``group``, or ``clip``.
+        p: Exact McNemar test, by these and over all seeds; :func:`fitrec_cache.paired.exact_p`.
         p_holm: ``p`` adjusted for all pairs compared on the same sides.
         text: The result in words.
         folders: The run folders of ``a`` and of ``b``; not in the JSON.
@@ -82,6 +83,7 @@ class PairFigures:
     ci95: tuple[float, float]
     only_a: int
     only_b: int
+    by: str
     p: float
     p_holm: float
     text: str
@@ -184,7 +186,7 @@ def _figures(model: Model) -> ModelFigures:
         n=len(units),
         n_groups=None if None in groups else len(groups),
         accuracies=tuple(accuracies),
-        accuracy=float(np.mean(accuracies)),
+        accuracy=float(right.sum() / tested.sum()),
         sd=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
         ci95=interval_by_unit(right, tested, list(units.values())),
     )
@@ -234,6 +236,7 @@ def _pair(first: Model, second: Model) -> tuple[PairFigures | None, list[str]]:
         ci95=interval_of_difference(gain, tested, list(units.values())),
         only_a=only_a,
         only_b=only_b,
+        by="fold" if is_by_fold(first.split) else "group" if len(set(units.values())) < len(units) else "clip",
         p=exact_p(gain, list(units.values())),
         p_holm=1.0,
         text="",

@@ -74,9 +74,8 @@ def as_markdown(report: CompareReport) -> str:
 def tried(report: CompareReport) -> str:
     """Return how many pairs were compared, in words."""
     pairs = "1 pair" if report.tried == 1 else f"{report.tried} pairs"
-    by = " by group" * any(m.n_groups for m in report.models)
-    if any(m.split.startswith("leave-one:") for m in report.models):
-        by = " by fold"
+    kinds = " and ".join(sorted({p.by for p in report.pairs} - {"clip"}))
+    by = f" by {kinds}" * bool(kinds)
     return f"{pairs} compared; p-values by exact McNemar{by}, adjusted for the number on the same sides (Holm)"
 
 

@@ -13,6 +13,8 @@ from scipy.stats import t as student
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.model_selection import StratifiedGroupKFold
 
+from fitrec_cache.units import NO_BOUNDS
+
 #: Standard normal quantile of a two-sided 95 % interval.
 _Z = 1.959963984540054
 
@@ -133,7 +135,7 @@ def interval_by_unit(
     weight, hits = np.bincount(unit, tested), np.bincount(unit, right)  # (U,)
     share, worth = float(hits.sum() / weight.sum()), float(weight.sum() ** 2 / np.square(weight).sum())
     if len(weight) == 1:
-        return 0.0, 1.0
+        return NO_BOUNDS
     if share in (0, 1) or len(weight) == len(units):
         return wilson(share, worth)
     scatter = len(weight) / (len(weight) - 1) * float(np.square(hits - share * weight).sum() / weight.sum() ** 2)
@@ -174,7 +176,9 @@ def evaluate(
     return Metrics(
         n=n,
         accuracy=correct / n,
-        accuracy_ci95=interval_by_unit(hits[:, 0].astype(np.float64), np.ones(n), units or [str(i) for i in range(n)]),
+        accuracy_ci95=interval_by_unit(hits[:, 0].astype(np.float64), np.ones(n), units)
+        if units
+        else wilson(correct / n, n),
         top5_accuracy=float(hits[:, :5].any(axis=1).mean()),
         precision_weighted=averages["weighted"][0],
         recall_weighted=averages["weighted"][1],

@@ -114,6 +114,11 @@ def read_scored(folder: Path) -> ScoredRun:
                 f"{folder}: logits of shape {logits.shape}, {truth.shape} targets and {len(groups)} groups for "
                 f"{len(clips)} test clips of {len(labels)} classes. Train the head again"
             )
+        if not np.isfinite(logits).all() or not ((truth >= 0) & (truth < len(labels))).all():
+            raise StoreCorrupt(
+                f"{folder}: logits that are not finite, or targets that are none of 0 to {len(labels) - 1}. "
+                "Train the head again"
+            )
         return ScoredRun(
             folder=folder,
             settings=model_settings(run),

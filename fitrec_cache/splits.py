@@ -3,8 +3,9 @@
 How the rule ``group`` chooses (the test side first, then the validation side out of what is left):
 
 1. The groups are shuffled by the seed.
-2. The classes are served from the fewest groups up: one that has no clip on the side yet gives it the group that
-   brings the side closest to 20 % of each class.
+2. The classes are served from the fewest groups up: one that has no clip on the side yet gives it the first of its
+   groups, in shuffled order, that brings the side closer to 20 % of each class; if none does, the one that takes it
+   least far.
 3. Every other group, in shuffled order, joins the side if that brings it closer to 20 % of each class.
 
 A group never leaves if a class would then have none in training; with three groups or more, none for validation

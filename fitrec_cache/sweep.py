@@ -11,18 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, unknown_name
-from fitrec_cache.files import digest, make_folder, write_atomic, write_json
-from fitrec_cache.fit import apply_head, fit, take_side
-from fitrec_cache.loading import load_clips
-from fitrec_cache.paired import count_right, exact_p, holm
+from fitrec_cache.files import make_folder, write_atomic, write_json
+from fitrec_cache.paired import holm
+from fitrec_cache.problem import Problem, Right, accuracy
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe, get_recipe
-from fitrec_cache.train import check_seeds, folds_of
-from fitrec_cache.units import units_of
+from fitrec_cache.train import check_seeds
 from fitrec_cache.variants import ATTENTIONS, NORMALISATIONS, POOLINGS, PROJECTIONS, VARIANTS
 
 #: Numbers are ranges ``(low, high, logarithmic)``, lists are choices. Where a variant has no place for a setting, the
@@ -144,10 +139,10 @@ def sweep(
 ) -> SweepReport:
     """Search for the recipe with the highest validation accuracy, averaged over splits and seeds.
 
-    The tree-structured Parzen estimator proposes settings; a try that is below the median of the others after its
-    first splits is given up. The best tries are trained again with other seeds, and the best of those is the answer.
-    No split's test side is looked at for that split;
-    where several splits overlap, a note says so. A call that was interrupted goes on where it was.
+    The tree-structured Parzen estimator proposes settings; a try whose best accuracy so far, over the splits it was
+    trained on, is below the median of the others after as many splits is given up. The best tries are trained again
+    with other seeds, and the best of those is the answer. No split's test side is looked at for that split; where
+    several splits overlap, a note says so. A call that was interrupted goes on where it was.
 
     Args:
         out: Folder of the search; ``sweep.json`` there is the result.
@@ -205,7 +200,7 @@ def sweep(
         bar.update(min(done, trials))
         for _ in range(done, trials):
             with _writing(out):
-                study.optimize(problem.objective(optuna), n_trials=1)
+                study.optimize(_objective(optuna, problem), n_trials=1)
             bar.set_postfix(best=f"{_best_value(study):.3f}", refresh=False)
             bar.update()
     complete = [t for t in study.trials if t.state.name == "COMPLETE"]
@@ -213,7 +208,7 @@ def sweep(
         raise UsageError("no try was finished: give more --trials")
     different = {json.dumps(t.params, sort_keys=True): t for t in sorted(complete, key=lambda t: t.value)}
     best = sorted(different.values(), key=lambda t: -t.value)[:finalists]
-    again = [(t, problem.judge_or_none(*problem.recipe(t.params), others)) for t in best]
+    again = [(t, _judge_again(problem, t.params, others)) for t in best]
     ranked = sorted([(t, right) for t, right in again if right], key=lambda pair: -accuracy(pair[1]))
     if not ranked:
         raise UsageError("the best tries diverged with other seeds: give more --trials")
@@ -224,207 +219,81 @@ def sweep(
         variant=variant,
         backbone=problem.backbone,
         sources=tuple(_source(cache, features, backbone, preset, rule, seed) for rule in split),
-        splits=tuple(problem.splits),
-        n_val=sum(len(val) for _, val in problem.sides),
+        splits=tuple(each.name for each in problem.splits),
+        n_val=sum(len(each.val) for each in problem.splits),
         n_distinct=len(problem.units),
         tries={"finished": len(complete), "given_up": sum(t.state.name == "PRUNED" for t in study.trials)},
         start=start,
         start_again=accuracy(start_again),
         finalists=tuple(
-            {"settings": problem.settings(t.params), "val_accuracy": t.value, "val_accuracy_again": accuracy(right)}
+            {"settings": _settings(problem, t.params), "val_accuracy": t.value, "val_accuracy_again": accuracy(right)}
             | {"p": p}
             for (t, right), p in zip(ranked, p_values, strict=True)
         ),
         space=dict(SPACE),
-        notes=tuple(problem.notes),
+        notes=problem.notes,
         seconds=time.perf_counter() - started,
     )
     write_json(out / "sweep.json", report.to_dict())
     return report
 
 
-Right = list[NDArray[np.bool_]]
-"""Which clips of a validation side a trained head has right, for each seed and split: those of the first seed first."""
+def _recipe(problem: Problem, params: Mapping[str, Any]) -> tuple[Recipe, str | None]:
+    """Return the recipe and way of attention that a try's parameters spell."""
+    settings = _settings(problem, params)
+    attention = settings.pop("attention", None)
+    return get_recipe("native").change(**settings), attention
 
 
-def accuracy(right: Right) -> float:
-    """Return the validation accuracy, averaged over splits and seeds."""
-    return float(np.mean([each.mean() for each in right]))
+def _settings(problem: Problem, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a try's parameters as settings of a recipe."""
+    return {**params, "epochs": problem.epochs, "draw": round(params["draw"] * problem.values.shape[1])}
 
 
-class Problem:
-    """The clips, the splits, and how good a recipe is on their validation sides.
+def _objective(optuna: Any, problem: Problem) -> Any:
+    """Return the function that optuna calls with a trial."""
 
-    Attributes:
-        backbone: Names of the features.
-        values: Features of all clips, ``(N, T, d)``.
-        classes: Of each split: how many classes it has, and each clip's class number, ``(N,)``.
-        sides: The numbers of the training and of the validation clips of each split; those of test sides are not kept.
-        clips: Ids of the training and of the validation clips of each split.
-        units: The group that each validation clip belongs to and is tested with, or itself.
-        splits: What each split is.
-        notes: What was left out, and that clips tested by one split are looked at in another, if some are.
-    """
+    def call(trial: Any) -> float:
+        recipe, attention = _recipe(problem, _suggest(trial, problem.variant))
 
-    def __init__(self, *, variant: str, backbone: str, values: NDArray[Any], epochs: int) -> None:
-        self.variant, self.backbone, self.epochs, self.values = variant, backbone, epochs, values
-        self.classes: list[tuple[int, NDArray[np.int64]]] = []
-        self.sides: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-        self.clips: list[tuple[list[str], list[str]]] = []
-        self.units: dict[str, str] = {}
-        self.splits: list[str] = []
-        self.notes: list[str] = []
-        self.data_sha256 = ""
+        def report(value: float, step: int) -> None:
+            trial.report(value, step)
+            if step < len(problem.splits) and trial.should_prune():
+                raise optuna.TrialPruned
 
-    @classmethod
-    def load(
-        cls,
-        *,
-        variant: str,
-        split: Sequence[str],
-        seed: Sequence[int],
-        epochs: int,
-        cache: Path | None = None,
-        features: Path | None = None,
-        backbone: Sequence[str] = (),
-        preset: str | None = None,
-        progress: bool = False,
-    ) -> Problem:
-        """Load the clips and divide them by each rule and seed; the arguments are those of :func:`sweep`."""
-        data = load_clips(cache, features, variant, backbone, preset, progress=progress)
-        problem = cls(variant=variant, backbone=data.name, values=data.values, epochs=epochs)
-        problem.data_sha256 = data.digest
-        problem.notes += data.notes
-        seen: set[int] = set()
-        tested: set[int] = set()
-        for rule in split:
-            for number in seed:
-                for fold in folds_of(data, rule, number):
-                    sides = (fold.split.train, fold.split.val)
-                    problem.sides.append(sides)
-                    names, targets = fold.split.classes(data.labels)
-                    problem.classes.append((len(names), targets))
-                    problem.splits.append(" ".join(p for p in (fold.split.rule, fold.name, f"seed {number}") if p))
-                    ids, judged = ([data.clip_ids[i] for i in side] for side in sides)
-                    problem.clips.append((ids, judged))
-                    seen.update(np.concatenate(sides).tolist())
-                    tested.update(fold.split.test.tolist())
-        if twice := {name for name in problem.splits if problem.splits.count(name) > 1}:
-            raise UsageError(f"split {min(twice)} is asked for twice: expected each once (auto is group or random)")
-        units = dict(zip(data.clip_ids, units_of(data.clip_ids, data.groups), strict=True))
-        problem.units = {clip: units[clip] for side in problem.judged for clip in side}
-        if both := len(seen & tested):
-            problem.notes.append(
-                f"{both} of {len(tested)} clips that one of these splits tests are in training or validation of "
-                "another: for a test that the search has not touched, give one split, or keep clips out of all"
-            )
-        return problem
-
-    @property
-    def name(self) -> str:
-        """Everything that must be the same for tries to be comparable."""
-        clips = digest(self.clips)
-        return json.dumps([self.variant, self.backbone, self.splits, self.epochs, self.data_sha256, clips])
-
-    @property
-    def judged(self) -> list[list[str]]:
-        """Ids of the validation clips of each split."""
-        return [val for _, val in self.clips]
-
-    def recipe(self, params: Mapping[str, Any]) -> tuple[Recipe, str | None]:
-        """Return the recipe and way of attention that a try's parameters spell."""
-        settings = self.settings(params)
-        attention = settings.pop("attention", None)
-        return get_recipe("native").change(**settings), attention
-
-    def settings(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a try's parameters as recipe settings."""
-        frames = self.values.shape[1]
-        settings = {**params, "epochs": self.epochs}
-        settings["draw"] = round(settings["draw"] * frames)
-        return settings
-
-    def judge(self, recipe: Recipe, attention: str | None, seeds: Sequence[int], report: Any = None) -> Right:
-        """Train by a recipe, for each seed on each split, and return which validation clips come out right.
-
-        ``report`` is called after each training with the accuracy so far and the number of trainings.
-        """
-        found: Right = []
-        for number in seeds:
-            for side, (n_classes, targets) in zip(self.sides, self.classes, strict=True):
-                train, val = (take_side(self.values, targets, clips) for clips in side)
-                config = recipe.head_config(
-                    self.variant,
-                    n_classes=n_classes,
-                    input_dim=train.values.shape[2],
-                    frames=train.values.shape[1],
-                    n_vectors=train.values.shape[0] * train.values.shape[1],
-                    attention=attention,
-                )
-                fitted = fit(train, val, config=config, recipe=recipe.change(refit=False), seed=number)
-                logits, _ = apply_head(fitted.judge, self.values, side[1])
-                found.append((logits.argmax(dim=1) == val.targets).numpy())
-                if report is not None:
-                    report(accuracy(found), len(found))
-        return found
-
-    def judge_or_none(self, recipe: Recipe, attention: str | None, seeds: Sequence[int]) -> Right | None:
-        """Return what :meth:`judge` does, or None if a training diverges."""
         try:
-            return self.judge(recipe, attention, seeds)
-        except UsageError:
-            return None
+            return accuracy(problem.judge(recipe, attention, range(1), report))
+        except UsageError as error:  # a recipe that diverges is a bad one, not a wrong use
+            raise optuna.TrialPruned(str(error)) from error
 
-    def p_value(self, ours: Right, theirs: Right) -> float:
-        """Return the p-value of the exact paired test of two recipes that were judged with the same number of seeds.
+    return call
 
-        A clip of several splits counts as one, and clips of one group together.
-        """
-        (mine, _, units), (other, _, _) = (
-            count_right((clips, [self.units[clip] for clip in clips], right) for clips, right in self._by_split(each))
-            for each in (ours, theirs)
-        )
-        return exact_p(mine - other, list(units.values()))
 
-    def _by_split(self, right: Right) -> Iterator[tuple[list[str], NDArray[np.bool_]]]:
-        seeds = len(right) // len(self.judged)
-        return zip(self.judged * seeds, right, strict=True)
+def _suggest(trial: Any, variant: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, choices in SPACE.items():
+        if name in _SEQUENCE and not VARIANTS[variant].lstm_units:
+            continue
+        if name == "dropout" and variant == "mean":  # it has input_dropout alone
+            continue
+        if name == "components" and found["normalise"] not in PROJECTIONS:
+            continue
+        if name == "pooling" and found["attention"] != "additive":
+            continue
+        if isinstance(choices, tuple):
+            low, high, logarithmic = choices
+            found[name] = trial.suggest_float(name, low, high, log=logarithmic)
+        else:
+            found[name] = trial.suggest_categorical(name, choices)
+    return found
 
-    def objective(self, optuna: Any) -> Any:
-        """Return the function that optuna calls with a trial."""
 
-        def call(trial: Any) -> float:
-            recipe, attention = self.recipe(self._suggest(trial))
-
-            def report(value: float, step: int) -> None:
-                trial.report(value, step)
-                if step < len(self.sides) and trial.should_prune():
-                    raise optuna.TrialPruned
-
-            try:
-                return accuracy(self.judge(recipe, attention, range(1), report))
-            except UsageError as error:  # a recipe that diverges is a bad one, not a wrong use
-                raise optuna.TrialPruned(str(error)) from error
-
-        return call
-
-    def _suggest(self, trial: Any) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, choices in SPACE.items():
-            if name in _SEQUENCE and not VARIANTS[self.variant].lstm_units:
-                continue
-            if name == "dropout" and self.variant == "mean":  # it has input_dropout alone
-                continue
-            if name == "components" and found["normalise"] not in PROJECTIONS:
-                continue
-            if name == "pooling" and found["attention"] != "additive":
-                continue
-            if isinstance(choices, tuple):
-                low, high, logarithmic = choices
-                found[name] = trial.suggest_float(name, low, high, log=logarithmic)
-            else:
-                found[name] = trial.suggest_categorical(name, choices)
-        return found
+def _judge_again(problem: Problem, params: Mapping[str, Any], seeds: Sequence[int]) -> Right | None:
+    """Return what a try's recipe has right with other seeds, or None if a training diverges."""
+    try:
+        return problem.judge(*_recipe(problem, params), seeds)
+    except UsageError:
+        return None
 
 
 def _source(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fitrec_cache.clips import plain_text
+from fitrec_cache.units import NO_BOUNDS
 
 if TYPE_CHECKING:
     from fitrec_cache.audit import AuditReport
@@ -99,7 +100,8 @@ def train_text(report: TrainReport) -> str:
 
 def _figures(m: Metrics) -> str:
     low, high = m.accuracy_ci95
-    figures = [f"accuracy {m.accuracy:.1%} ({low:.1%} to {high:.1%}, n = {m.n}; guessing {m.guessing:.1%})"]
+    span = f"{low:.1%} to {high:.1%}, " * ((low, high) != NO_BOUNDS)
+    figures = [f"accuracy {m.accuracy:.1%} ({span}n = {m.n}; guessing {m.guessing:.1%})"]
     if len(m.per_class) >= _MANY_CLASSES:
         figures.append(f"top-5 {m.top5_accuracy:.1%}")
     return ", ".join([*figures, f"macro F1 {m.f1_macro:.1%}"])

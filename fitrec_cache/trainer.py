@@ -140,9 +140,10 @@ class Trainer:
         return job.fold.split.classes(self.data.labels)
 
     def test_units(self, job: Job) -> list[str]:
-        """Return the unit of each test clip: its group, or itself where not every group is known."""
-        test = job.fold.split.test
-        return units_of([self.data.clip_ids[i] for i in test], [self.data.groups[i] for i in test])
+        """Return the unit of each test clip; see :func:`fitrec_cache.units.units_of`."""
+        fold, test = job.fold, job.fold.split.test
+        groups = [self.data.groups[i] for i in test]
+        return units_of([self.data.clip_ids[i] for i in test], groups, rule=fold.split.rule, fold=fold.name)
 
     def config(self, job: Job) -> HeadConfig:
         """Return the head of this job."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+#: The interval of a rate that only one unit tells: nothing is known of others.
+NO_BOUNDS = (0.0, 1.0)
+
 
 def units_of(clips: Sequence[str], groups: Sequence[str | None], *, rule: str = "", fold: str = "") -> list[str]:
     """Return what each clip belongs to and is drawn with.
@@ -18,9 +21,14 @@ def units_of(clips: Sequence[str], groups: Sequence[str | None], *, rule: str = 
     Returns:
         The name of each clip's unit: the fold under that rule, else its group, or itself where that is unknown.
     """
-    if rule.startswith("leave-one:") and fold:
+    if is_by_fold(rule) and fold:
         return [f"fold {fold}"] * len(clips)
     return [alone_unit(c) if g is None else f"group {g}" for c, g in zip(clips, groups, strict=True)]
+
+
+def is_by_fold(rule: str) -> bool:
+    """Say whether a split rule makes units of folds."""
+    return rule.startswith("leave-one:")
 
 
 def alone_unit(clip: str) -> str:

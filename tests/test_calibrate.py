@@ -67,9 +67,28 @@ def test_what_few_clips_cannot_tell_is_left_and_said():
         "threshold",
     ]
     assert "It takes 19 clips" in remarks(found, 3)[1]
-    wrong = calibrate(sure, [1, 2, 0])  # all wrong: the hotter the better
-    assert wrong.temperature == 1.0
     assert remarks(Calibration(temperature=1.3, threshold=0.2, false_alarm_rate=0.05), 40) == []
+
+
+def test_a_head_that_is_never_right_is_as_good_as_a_guess():
+    wrong = calibrate(20 * np.eye(3), [1, 2, 0])  # the hotter the better
+    assert wrong.temperature == 100
+    assert wrong.probabilities(20 * np.eye(3)) == pytest.approx(1 / 3, abs=0.05)
+    assert "worth no more than a guess" in remarks(wrong, 3)[0]
+
+
+@pytest.mark.parametrize("scale", [0.3, 9.0, 11.0, 60.0])
+def test_however_sure_a_head_is_its_temperature_is_found(scale):
+    """Logits of a known scale on which the labels depend: the temperature is the scale, but for chance."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4000, 5))
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)  # drawn from the softmax of these logits
+    assert calibrate(scale * logits, labels).temperature == pytest.approx(scale, rel=0.1)
+
+
+def test_a_rate_of_nearly_all_turns_away_all_but_the_surest():
+    found = calibrate(np.diag(np.arange(1.0, 6.0)), np.arange(5), false_alarm_rate=1 - 1e-11)
+    assert found.threshold == found.probabilities(np.diag(np.arange(1.0, 6.0))).max()
 
 
 def test_auroc_counts_pairs():

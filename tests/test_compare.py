@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
 from fitrec_cache.recipes import get_recipe
+from fitrec_cache.texts import compare_text
 
 LABELS = ["Hop", "Lunge", "Squat"]
 
@@ -490,6 +491,42 @@ def test_wrong_use_is_refused(tmp_path):
     other = write_run(tmp_path / "other", [1, 0], variant="lrcn", labels=["Squat", "Hop", "Lunge"])
     with pytest.raises(UsageError, match=r"clip c0000 is of class Hop in .* and of class Squat"):
         compare([run, other])
+
+
+def test_an_accuracy_is_in_the_middle_of_its_interval_where_seeds_test_other_numbers_of_clips(tmp_path):
+    """195 of 200 right in one seed, none of 10 in the other: 195 of 210, not the mean of 97.5 % and 0 %."""
+    write_run(tmp_path / "a0", [1] * 195 + [0] * 5)
+    write_run(tmp_path / "a1", [0] * 10, seed=1, first=500)
+    (model,) = compare([tmp_path]).models
+    assert model.accuracies == (0.975, 0.0)
+    assert model.accuracy == pytest.approx(195 / 210)
+    assert model.ci95[0] < model.accuracy < model.ci95[1]
+
+
+def test_the_test_that_was_made_is_named_after_what_it_took_together(tmp_path):
+    """By the pairs that were compared, whatever splits other models are on."""
+    for variant, right in (("mean", [1] * 6), ("lrcn", [0] * 6)):
+        write_run(tmp_path / "group" / variant, right, variant=variant)
+    write_run(tmp_path / "room" / "mean", [1, 0, 1], split="leave-one:room", fold="01-a")
+    assert "exact McNemar by group, adjusted" in compare_text(compare([tmp_path]))
+    write_run(tmp_path / "room" / "lrcn", [1, 1, 1], variant="lrcn", split="leave-one:room", fold="01-a")
+    assert "exact McNemar by fold and group, adjusted" in compare_text(compare([tmp_path]))
+    some = {"groups": ["g", "g", None, None]}  # not every group is known
+    runs = [write_run(tmp_path / f"s-{v}", [1, 0, 1, 0], variant=v, **some) for v in ("mean", "lrcn")]
+    assert "exact McNemar by group, adjusted" in compare_text(compare(runs))
+    alone = {"groups": ["g", "h", None, None]}
+    runs = [write_run(tmp_path / f"a-{v}", [1, 0, 1, 0], variant=v, **alone) for v in ("mean", "lrcn")]
+    assert "exact McNemar, adjusted" in compare_text(compare(runs))
+
+
+@pytest.mark.parametrize(("name", "value"), [("test_logits", np.nan), ("test_targets", -1), ("test_targets", 3)])
+def test_outputs_that_no_head_gives_are_no_answers(tmp_path, name, value):
+    run = write_run(tmp_path / "a", [1, 0, 1])
+    outputs = safetensors.numpy.load_file(run / "logits.safetensors")
+    outputs[name][0] = value
+    safetensors.numpy.save_file(outputs, run / "logits.safetensors")
+    with pytest.raises(StoreCorrupt, match=r"not finite, or targets that are none of 0 to 2\. Train the head again"):
+        compare([run])
 
 
 def test_damaged_runs_are_named(tmp_path):

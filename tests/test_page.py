@@ -396,6 +396,14 @@ def test_folds_are_pooled_and_listed(page, tmp_path):
     assert seen.row("B", "0", "1")[3] == "0.0 %"
 
 
+def test_an_accuracy_is_in_the_middle_of_its_interval_where_seeds_test_other_numbers_of_clips(page, tmp_path):
+    more = {"test": [f"a{i}" for i in range(8)]}
+    write_run(tmp_path / "seed-0", truth=[0, 1] * 4, guesses=[0, 1] * 4, seed=0, **more)
+    write_run(tmp_path / "seed-1", truth=[0], guesses=[1], test=["b1"], seed=1)
+    _, seen = page(tmp_path)
+    assert seen.row("resnet50-lstm-attention resnet50")[1].startswith("88.9 ")  # 8 of 9, not the mean of 100 % and 0 %
+
+
 def test_models_that_differ_in_a_setting_are_told_apart_and_ranked_by_validation(tmp_path):
     a = write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 0])
     b = write_run(tmp_path / "b", truth=[0, 1], guesses=[0, 1], training={"learning_rate": 0.5, "device": "cpu"})

@@ -13,9 +13,11 @@ import pytest
 from test_train import toy
 from typer.testing import CliRunner
 
+from fitrec_cache import problem as problem_module
 from fitrec_cache import sweep as module
 from fitrec_cache.cli import app
 from fitrec_cache.errors import FitrecError, StoreError, UsageError
+from fitrec_cache.problem import Problem, accuracy
 from fitrec_cache.recipes import get_recipe
 from fitrec_cache.sweep import sweep
 from fitrec_cache.texts import sweep_text
@@ -71,12 +73,13 @@ def test_there_is_a_command_a_split_with_features_and_seeds(tmp_path, cache_fold
 
 def test_recipes_are_compared_clip_by_clip_and_by_groups(features):
     """The p-value is that of the sign test: with k units won and none lost, 2 / 2^k."""
-    problem = module.Problem.load(variant="mean", features=features, split=["group"], seed=[0, 1], epochs=1)
+    problem = Problem.load(variant="mean", features=features, split=["group"], seed=[0, 1], epochs=1)
     # of two splits; a group's clips are one unit, whichever split judges them
-    groups = sorted({problem.units[clip] for side in problem.judged for clip in side})
+    judged = [each.val_ids for each in problem.splits]
+    groups = sorted({problem.units[clip] for side in judged for clip in side})
     won = set(groups[1:])
-    theirs = [np.zeros(len(side), dtype=bool) for side in problem.judged] * 3  # three seeds
-    ours = [np.array([problem.units[clip] in won for clip in side]) for side in problem.judged] * 3
+    theirs = [np.zeros(len(side), dtype=bool) for side in judged] * 3  # three seeds
+    ours = [np.array([problem.units[clip] in won for clip in side]) for side in judged] * 3
     assert problem.p_value(ours, theirs) == pytest.approx(2 / 2 ** len(won))
     assert 1 < len(won) < len(problem.units)
     assert problem.p_value(theirs, theirs) == 1
@@ -85,19 +88,19 @@ def test_recipes_are_compared_clip_by_clip_and_by_groups(features):
 def test_features_are_kept_once_however_many_splits_there_are(tmp_path):
     path = toy(tmp_path / "wide.h5", d=1000)
     asked = {"split": ["kfold:5"], "seed": [0, 1, 2], "epochs": 1}
-    problem = module.Problem.load(variant="mean", features=path, **asked)
-    assert len(problem.sides) == 15
+    problem = Problem.load(variant="mean", features=path, **asked)
+    assert len(problem.splits) == 15
     assert len(pickle.dumps(problem)) < 1.5 * 60 * 4 * 1000 * 2  # bytes of float16
 
 
 def test_what_is_judged_is_what_training_saw_last(features, monkeypatch):
-    problem = module.Problem.load(variant="mean", features=features, split=["group"], seed=[0], epochs=3)
-    fitted, fit = [], module.fit
-    monkeypatch.setattr(module, "fit", lambda *a, **k: fitted.append(fit(*a, **k)) or fitted[-1])
+    problem = Problem.load(variant="mean", features=features, split=["group"], seed=[0], epochs=3)
+    fitted, fit = [], problem_module.fit
+    monkeypatch.setattr(problem_module, "fit", lambda *a, **k: fitted.append(fit(*a, **k)) or fitted[-1])
     right = problem.judge(get_recipe("native").change(epochs=3), None, [0, 1])
     assert [each.mean() for each in right] == pytest.approx([f.best["val_accuracy"] for f in fitted])
-    assert module.accuracy(right) == pytest.approx(np.mean([f.best["val_accuracy"] for f in fitted]))
-    assert 0 < module.accuracy(right) < 1
+    assert accuracy(right) == pytest.approx(np.mean([f.best["val_accuracy"] for f in fitted]))
+    assert 0 < accuracy(right) < 1
 
 
 @pytest.mark.parametrize(("p", "within"), [(0.05, True), (0.049, False)])
@@ -114,7 +117,7 @@ def test_what_the_test_says_is_told(tmp_path, features, p, within):
 
 def test_p_values_are_adjusted_for_all_finalists(tmp_path, features, monkeypatch):
     p_values = iter([0.01, 0.5])
-    monkeypatch.setattr(module.Problem, "p_value", lambda *_: next(p_values))
+    monkeypatch.setattr(Problem, "p_value", lambda *_: next(p_values))
     report = sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 6})
     assert [f["p"] for f in report.finalists] == pytest.approx([0.02, 0.5])
 
@@ -144,8 +147,8 @@ def test_what_the_test_labels_are_changes_nothing(tmp_path, features):
 def test_a_search_goes_on_where_it_was(tmp_path, features, monkeypatch):
     sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 3})
     scored = []
-    judge = module.Problem.judge
-    monkeypatch.setattr(module.Problem, "judge", lambda self, *a: scored.append(a) or judge(self, *a))
+    judge = Problem.judge
+    monkeypatch.setattr(Problem, "judge", lambda self, *a: scored.append(a) or judge(self, *a))
     report = sweep(out=tmp_path / "sweep", features=features, **FAST)
     assert report.tries["finished"] + report.tries["given_up"] == 4
     finalists = min(2, report.tries["finished"])
@@ -165,7 +168,7 @@ def test_a_search_on_other_sides_is_another_search(tmp_path, features):
         for side, inside in (("train", lambda i: i not in tested), ("test", lambda i: i in tested)):
             (tmp_path / f"{side}.txt").write_text("".join(f"{i}\n" for i in ids if inside(i)))
         rule = f"list:{tmp_path / 'train.txt'},{tmp_path / 'test.txt'}"
-        return module.Problem.load(variant="mean", features=features, split=[rule], seed=[0], epochs=1).name
+        return Problem.load(variant="mean", features=features, split=[rule], seed=[0], epochs=1).name
 
     first = name(set(ids[::5]))
     assert name(set(ids[::5])) == first
@@ -223,7 +226,7 @@ def test_a_search_goes_on_after_a_full_disk_cut_its_journal(tmp_path, features, 
 
 
 def test_a_finalist_that_diverges_is_left_out(tmp_path, features, monkeypatch):
-    judge = module.Problem.judge
+    judge = Problem.judge
 
     def judged(self, recipe, attention, seeds, report=None):
         if list(seeds) == [1, 2, 3] and recipe != get_recipe("native"):
@@ -233,7 +236,7 @@ def test_a_finalist_that_diverges_is_left_out(tmp_path, features, monkeypatch):
         return judge(self, recipe, attention, seeds, report)
 
     refused = []
-    monkeypatch.setattr(module.Problem, "judge", judged)
+    monkeypatch.setattr(Problem, "judge", judged)
     report = sweep(out=tmp_path / "sweep", features=features, **FAST)
     assert len(refused) == 2
     assert len(report.finalists) == 1
@@ -241,7 +244,7 @@ def test_a_finalist_that_diverges_is_left_out(tmp_path, features, monkeypatch):
 
 @pytest.mark.parametrize("native", [0.0, 1.0])
 def test_native_is_judged_by_the_seeds_of_the_finalists(tmp_path, features, monkeypatch, native):
-    judge, asked = module.Problem.judge, []
+    judge, asked = Problem.judge, []
 
     def judged(self, recipe, attention, seeds, report=None):
         right = judge(self, recipe, attention, seeds, report)
@@ -250,7 +253,7 @@ def test_native_is_judged_by_the_seeds_of_the_finalists(tmp_path, features, monk
             return [np.full_like(each, native) for each in right]
         return right
 
-    monkeypatch.setattr(module.Problem, "judge", judged)
+    monkeypatch.setattr(Problem, "judge", judged)
     report = sweep(out=tmp_path / "sweep", features=features, **FAST | {"variant": "vit-lstm", "trials": 2})
     assert asked == [[0], [1, 2, 3]]
     assert (report.start_again, report.beaten) == (native, native == 0.0)

@@ -16,6 +16,7 @@ from fitrec_cache.one_model import differences, incomplete
 from fitrec_cache.page.records import Record
 from fitrec_cache.paired import count_right
 from fitrec_cache.splits import says_leak
+from fitrec_cache.units import is_by_fold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ class Model:
     @property
     def unit(self) -> str:
         """What test clips are drawn with; see :func:`fitrec_cache.units.units_of`."""
-        return "fold" if self.first.split.startswith("leave-one:") else "recording"
+        return "fold" if is_by_fold(self.first.split) else "recording"
 
     @property
     def times_tested(self) -> float:
@@ -94,6 +95,12 @@ class Model:
     def rates(self) -> dict[int, Metrics]:
         """Figures of each seed."""
         return {seed: _pooled(records) for seed, records in self.by_seed.items()}
+
+    @cached_property
+    def accuracy(self) -> float:
+        """Accuracy of all tests together: the mean of the seeds' where all test as many clips."""
+        right = [record.answers.guesses == record.answers.targets for record in self.records]
+        return float(np.concatenate(right).mean())
 
     def mean(self, name: str) -> float:
         """Return the mean of a figure over the seeds."""
@@ -120,7 +127,7 @@ class Model:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the mean accuracy; seeds add no clips.
+        """95 % interval of the accuracy; seeds add no clips.
 
         Wilson's for the number of distinct clips, or where some are of one recording for how many those are worth.
         """
