@@ -256,8 +256,7 @@ def _by_lists(clips: _Clips, argument: str, _rng: np.random.Generator) -> _Sides
     """Take both sides from two lists of names."""
     train_names, test_names = clips.lists or ([n for _, n in listed_names(p)] for p in _two_lists(argument))
     names = [list(train_names), list(test_names)]
-    stems = Counter(map(_stem, {*names[0], *names[1]}))
-    (rest, lost_train), (test, lost_test) = (_match(side, clips, stems) for side in names)
+    (rest, lost_train), (test, lost_test) = _match(names, clips)
     if both := sorted(clips.ids[i] for i in rest & test):
         raise UsageError(f"{len(both)} clips are in both lists, such as '{both[0]}': expected each in one")
     notes = []
@@ -372,32 +371,35 @@ def _choose(counts: IntArray, order: IntArray, spare: int) -> set[int]:
 # --- lists ---
 
 
-def _match(names: Iterable[str], clips: _Clips, stems: Mapping[str, int]) -> tuple[set[int], int]:
-    """Return the clips that the names mean, and how many names mean none.
+def _match(lists: Sequence[Sequence[str]], clips: _Clips) -> list[tuple[set[int], int]]:
+    """Return for each list the clips that its names mean, and how many names mean none.
 
     A name is looked up as it is, then by class folder and file without ending, then by file without ending; the last
-    two only count where they fit a single clip.
-
-    Args:
-        names: Of one list.
-        clips: All clips.
-        stems: How many names of both lists have a file name without ending.
+    two only count where they fit a single clip, and the last where no other name of the lists is such a file.
     """
-    by_id, by_tail, by_stem = (_index(key, clips.ids) for key in (str, _tail, _stem))
+    by_id = {name: i for i, name in enumerate(clips.ids)}
+    found = [{by_id[name] for name in names if name in by_id} for names in lists]
+    others = [[name for name in names if name not in by_id] for names in lists]
+    if not any(others):  # as of folds, which name clips as they are
+        return [(hits, 0) for hits in found]
+    by_tail, by_stem = (_index(key, clips.ids) for key in (_tail, _stem))
+    stems = Counter(map(_stem, set().union(*lists)))
     classes = {label.casefold() for label in clips.labels}
-    found, lost = set(), 0
-    for name in names:
-        hit = by_id.get(name, by_tail.get(_tail(name)))
+
+    def meant(name: str) -> int | None:
+        hit = by_tail.get(_tail(name))
         if hit is None and stems[_stem(name)] == 1:
             hit = by_stem.get(_stem(name))
             folder = PurePosixPath(name).parent.name.casefold()
             if hit is not None and folder in classes - {clips.labels[hit].casefold()}:
-                hit = None  # the file of this name in another class
-        if hit is None:
-            lost += 1
-        else:
-            found.add(hit)
-    return found, lost
+                return None  # the file of this name in another class
+        return hit
+
+    looked_up = [[meant(name) for name in names] for names in others]
+    return [
+        (hits | {hit for hit in more if hit is not None}, more.count(None))
+        for hits, more in zip(found, looked_up, strict=True)
+    ]
 
 
 def _stem(name: str) -> str:
