@@ -49,22 +49,21 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     arrays = dict(np.load(args.arrays))
-    train, val = (
-        Side(values=torch.from_numpy(arrays[f"{s}_x"]), targets=torch.from_numpy(arrays[f"{s}_y"]))
-        for s in ("train", "val")
-    )
+    values, targets = (np.concatenate([arrays[f"{side}_{what}"] for side in ("train", "val")]) for what in "xy")
+    sides = np.split(np.arange(len(targets)), [len(arrays["train_y"])])
+    train, val = (Side(values=values, targets=targets, clips=clips) for clips in sides)
     recipe = (
         get_recipe(args.recipe)
         .change(epochs=args.epochs, patience=args.epochs, learning_rate=args.learning_rate, batch_size=32)
         .change(precision=args.precision)
     )
-    frames, dim = train.values.shape[1:]
+    frames, dim = values.shape[1:]
     config = recipe.head_config(
         "resnet50-lstm-attention",
         n_classes=int(arrays["classes"]),
         input_dim=dim,
         frames=frames,
-        n_vectors=len(train.targets) * frames,
+        n_vectors=len(train.clips) * frames,
         attention=None,
     )
     fitting._Loop = TimedLoop

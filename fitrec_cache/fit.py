@@ -27,8 +27,8 @@ from fitrec_cache.variants import VARIANTS, HeadConfig
 #: Features up to this size are made float32 once; larger ones batch by batch.
 _MOST_FLOATS = 250_000_000
 
-#: Clips at once where nothing is learned.
-_EVALUATE = 64
+#: Clips at once where nothing is learned, and vectors at once where they are gathered.
+_EVALUATE, _VECTORS = 64, 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,17 +58,23 @@ class Fitted:
         return self.history[self.best_epoch - 1]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Side:
-    """Clips of one side: what the head sees, ``(N, T, ...)``, and their class numbers, int64 ``(N,)``."""
+    """Clips of one side, by their numbers in arrays that all sides share: no copy is made of what is not at work.
 
-    values: Tensor
-    targets: Tensor
+    Attributes:
+        values: Of all clips: features ``(n, T, d)``, float16 or float32, or frames uint8 ``(n, T, 64, 64, 3)``.
+        targets: Class numbers of all clips, int64 ``(n,)``.
+        clips: Numbers of the N clips of this side, int64 ``(N,)``.
+    """
 
+    values: NDArray[Any]
+    targets: NDArray[np.int64]
+    clips: NDArray[np.int64]
 
-def take_side(values: NDArray[Any], targets: NDArray[np.int64], clips: NDArray[np.int64]) -> Side:
-    """Return the clips of one side, as the arrays hold them."""
-    return Side(values=torch.from_numpy(values[clips]), targets=torch.from_numpy(targets[clips]))
+    def with_clips(self, clips: NDArray[np.int64]) -> Side:
+        """Return a side of these clips and others of the same arrays."""
+        return dataclasses.replace(self, clips=np.concatenate([self.clips, clips]))
 
 
 def fit(
@@ -85,8 +91,8 @@ def fit(
     """Train a head, watched by the validation side; then, if the recipe says so, one on both sides together.
 
     Args:
-        train: Clips to learn from; features float16 or float32, or frames uint8.
-        val: Clips that say which epoch to keep.
+        train: Clips to learn from.
+        val: Clips that say which epoch to keep, of the same arrays.
         config: The head.
         recipe: The training.
         seed: Of initial values, order of batches and dropout. On the CPU the same seed gives the same bits.
@@ -103,16 +109,16 @@ def fit(
     """
     started = time.perf_counter()
     keep_freed_memory()  # every step needs the same large blocks
-    recipe = find_precision(recipe.fitted_to(len(train.targets)), device, config.variant, config.input_dim)
+    recipe = find_precision(recipe.fitted_to(len(train.clips)), device, config.variant, config.input_dim)
     where = torch.device(device)
-    with _training(config, where):
+    with _training(config, where), _epochs(recipe.epochs, what, progress) as bar:
         torch.manual_seed(seed)
         judge, loop = _begin(train, val, config, recipe, where)
-        history, best_epoch = loop.run(what, progress=progress)
+        history, best_epoch = loop.run(bar)
     del loop  # and the features it holds
     head = judge
     if recipe.refit:
-        both, what = _together(train, val), f"{what} refit".strip()
+        both, what = train.with_clips(val.clips), f"{what} refit".strip()
         head = fit_again(both, recipe, best_epoch, config=config, seed=seed, device=where, what=what, progress=progress)
     return Fitted(
         head=head.cpu().eval(),
@@ -154,11 +160,18 @@ def fit_again(
         UsageError: If the loss stops being a number.
     """
     where = torch.device(device)
-    with _training(config, where):
+    with _training(config, where), _epochs(epochs, what, progress) as bar:
         torch.manual_seed(seed)
         head, loop = _begin(side, None, config, recipe, where)
-        loop.repeat(epochs, what, progress=progress)
+        loop.repeat(epochs, bar)
     return head.cpu().eval()
+
+
+def _epochs(total: int, what: str, show: bool) -> Any:
+    """Return the bar of a training, which is there before features are made ready."""
+    bar = progress_bar(total=total, unit="epoch", what=what, show=show)
+    bar.set_postfix_str("getting ready")
+    return bar
 
 
 @contextlib.contextmanager
@@ -196,31 +209,63 @@ def _begin(
     """Return a fresh head and the loop that trains it, on features that are normalised once."""
     head = build_head(config)
     learner: nn.Module = head
+    normalise: nn.Module | None = None
     if isinstance(head, NormalisedHead):
-        head.normalise.fit(_some_vectors(train.values))
-        learner = head.head
-        train = _normalised(head, train)
-        val = None if val is None else _normalised(head, val)
-    if isinstance(learner, MeanHead) and not recipe.draw:
-        train, val = _averaged(train), None if val is None else _averaged(val)
+        head.normalise.fit(_some_vectors(train))
+        learner, normalise = head.head, head.normalise
+    average = isinstance(learner, MeanHead) and not recipe.draw
     for lstm in learner.modules():
         if isinstance(lstm, KerasLSTM):
             lstm.in_bf16 = recipe.precision == "bf16"
     learner.to(device)
-    val = None if val is None else _on(val, device)
-    return head, _Loop(learner, _on(train, device), val, config.n_classes, recipe)
+    learned = _hold(train, device, normalise, average=average)
+    judged = None if val is None else _hold(val, device, normalise, average=average)
+    return head, _Loop(learner, learned, judged, config.n_classes, recipe)
 
 
-def _some_vectors(values: Tensor) -> Tensor:
-    """Return vectors ``(N, d)`` of all clips, float32: all frames, or every third, seventh, ... where they are many."""
-    step = math.ceil(values.numel() / _MOST_FLOATS)
-    while math.gcd(step, values.shape[1]) > 1:  # it would see the same places of each clip only
+def _some_vectors(side: Side) -> Tensor:
+    """Return vectors ``(M, d)`` of all clips, float32: all frames, or every third, seventh, ... where they are many."""
+    steps = side.values.shape[1]
+    n_vectors = len(side.clips) * steps
+    step = math.ceil(n_vectors * side.values[0, 0].size / _MOST_FLOATS)
+    while math.gcd(step, steps) > 1:  # it would see the same places of each clip only
         step += 1
-    return values.flatten(0, 1)[::step].float()
+    places = np.arange(0, n_vectors, step)
+    vectors = torch.empty(len(places), *side.values.shape[2:])
+    for start in range(0, len(places), _VECTORS):
+        clip, frame = np.divmod(places[start : start + _VECTORS], steps)
+        vectors[start : start + _VECTORS] = torch.from_numpy(side.values[side.clips[clip], frame])
+    return vectors
 
 
-def _together(one: Side, other: Side) -> Side:
-    return Side(values=torch.cat([one.values, other.values]), targets=torch.cat([one.targets, other.targets]))
+@dataclass(frozen=True, kw_only=True)
+class _Held:
+    """What a head learns from or is judged on: values ``(N, T, ...)`` and class numbers ``(N,)``."""
+
+    values: Tensor
+    targets: Tensor
+
+
+@torch.no_grad()
+def _hold(side: Side, device: torch.device, normalise: nn.Module | None, *, average: bool) -> _Held:
+    """Return the clips of a side in memory, as the head sees them: normalised once, averaged where it averages.
+
+    The mean of all frames is always the same: then it is each clip's only frame, ``(N, 1, d)``.
+    """
+    targets = torch.from_numpy(side.targets[side.clips])
+    if normalise is None and not average:
+        values = torch.from_numpy(side.values[side.clips])
+        values = _inputs(values) if values.numel() <= _MOST_FLOATS else values
+        return _Held(values=values.to(device), targets=targets.to(device))
+    held: Tensor | None = None
+    for start, batch in zip(range(0, len(side.clips), _EVALUATE), _batches(side.clips, _EVALUATE), strict=True):
+        values = torch.from_numpy(side.values[batch]).float()
+        values = values if normalise is None else normalise(values)
+        values = values.mean(dim=1, keepdim=True) if average else values
+        held = torch.empty(len(side.clips), *values.shape[1:]) if held is None else held
+        held[start : start + len(batch)] = values
+    assert held is not None
+    return _Held(values=held.to(device), targets=targets.to(device))
 
 
 @torch.inference_mode()
@@ -238,29 +283,10 @@ def _inputs(values: Tensor) -> Tensor:
     return values if values.dtype == torch.uint8 else values.float()
 
 
-@torch.no_grad()
-def _normalised(head: NormalisedHead, side: Side) -> Side:
-    parts = [head.normalise(v.float()) for v in torch.split(side.values, _EVALUATE)]
-    return Side(values=torch.cat(parts), targets=side.targets)
-
-
-def _averaged(side: Side) -> Side:
-    """Return each clip's mean over time as its only frame, ``(N, 1, d)``: a mean of all frames is always the same."""
-    parts = [v.float().mean(dim=1, keepdim=True) for v in torch.split(side.values, _EVALUATE)]
-    return Side(values=torch.cat(parts), targets=side.targets)
-
-
-def _on(side: Side, device: torch.device) -> Side:
-    values = side.values
-    if values.numel() <= _MOST_FLOATS:
-        values = _inputs(values)
-    return Side(values=values.to(device), targets=side.targets.to(device))
-
-
 class _Loop:
     """One training: epochs over the training side, and a look at the validation side after each, if there is one."""
 
-    def __init__(self, head: nn.Module, train: Side, val: Side | None, n_classes: int, recipe: Recipe) -> None:
+    def __init__(self, head: nn.Module, train: _Held, val: _Held | None, n_classes: int, recipe: Recipe) -> None:
         self.head, self.train, self.val, self.recipe = head, train, val, recipe
         trainable = [p for p in head.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(
@@ -268,42 +294,41 @@ class _Loop:
         )
         self.weight = _class_weights(train.targets, n_classes, recipe.balance)
 
-    def run(self, what: str, *, progress: bool) -> tuple[list[dict[str, float]], int]:
+    def run(self, bar: Any) -> tuple[list[dict[str, float]], int]:
         """Train, and load the weights of the epoch to keep into the head; return the history and that epoch."""
         history: list[dict[str, float]] = []
         best_loss, best_epoch, best = float("inf"), 0, _copy_state(self.head)
-        with progress_bar(total=self.recipe.epochs, unit="epoch", what=what, show=progress) as bar:
-            for epoch in range(1, self.recipe.epochs + 1):
-                train_loss, train_accuracy = self._learn(epoch)
-                val_loss, val_accuracy = self._look()
-                if not math.isfinite(train_loss + val_loss):
-                    if self.recipe.keep == "last":  # of a schedule that was not gone through to its end
-                        raise self._diverged()
-                    break
-                entry = {"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss}
-                history.append(entry | {"train_accuracy": train_accuracy, "val_accuracy": val_accuracy})
-                bar.set_postfix(val_loss=f"{val_loss:.3f}", val_acc=f"{val_accuracy:.3f}", refresh=False)
-                bar.update()
-                if self.recipe.keep == "last":
-                    best_epoch = epoch
-                elif val_loss < best_loss:
-                    best_loss, best_epoch, best = val_loss, epoch, _copy_state(self.head)
-                elif epoch - best_epoch >= self.recipe.patience:
-                    break
+        for epoch in range(1, self.recipe.epochs + 1):
+            train_loss, train_accuracy = self._learn(epoch)
+            val_loss, val_accuracy = self._look()
+            if not math.isfinite(train_loss + val_loss):
+                if self.recipe.keep == "last":  # of a schedule that was not gone through to its end
+                    raise self._diverged()
+                break
+            entry = {"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss}
+            history.append(entry | {"train_accuracy": train_accuracy, "val_accuracy": val_accuracy})
+            bar.set_postfix(val_loss=f"{val_loss:.3f}", val_acc=f"{val_accuracy:.3f}", refresh=False)
+            bar.update()
+            if self.recipe.keep == "last":
+                best_epoch = epoch
+            elif val_loss < best_loss:
+                best_loss, best_epoch, best = val_loss, epoch, _copy_state(self.head)
+            elif epoch - best_epoch >= self.recipe.patience:
+                break
         if best_epoch == 0:
             raise self._diverged()
         if self.recipe.keep != "last":
             self.head.load_state_dict(best)
         return history, best_epoch
 
-    def repeat(self, epochs: int, what: str, *, progress: bool) -> None:
+    def repeat(self, epochs: int, bar: Any) -> None:
         """Train for the first ``epochs`` epochs of the schedule, without looking at anything."""
-        with progress_bar(total=epochs, unit="epoch", what=what, show=progress) as bar:
-            for epoch in range(1, epochs + 1):
-                loss, _ = self._learn(epoch)
-                if not math.isfinite(loss):
-                    raise self._diverged()
-                bar.update()
+        for epoch in range(1, epochs + 1):
+            loss, _ = self._learn(epoch)
+            if not math.isfinite(loss):
+                raise self._diverged()
+            bar.set_postfix_str("", refresh=False)
+            bar.update()
 
     def _diverged(self) -> UsageError:
         return UsageError(

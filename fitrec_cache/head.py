@@ -232,13 +232,13 @@ class Normalisation(nn.Module):
         self.register_buffer("scale", torch.ones(shape))
 
     def fit(self, frames: Tensor) -> None:
-        """Fit to training frames ``(N, d)``, float32.
+        """Fit to training frames ``(N, d)``, float32, which are centred in place: they may be half of all memory.
 
         Principal components are signed so that the largest entry of each is positive. ``pca`` divides all of them by
         one number, the root of their mean variance; ``whiten`` each by its own standard deviation.
         """
         shift = frames.mean(dim=0)  # (d,)
-        centred = frames - shift
+        centred = frames.sub_(shift)
         if self.kind == "standard":
             scale = centred.square().mean(dim=0).sqrt()  # (d,)
             scale = 1 / scale.clamp(min=1e-3 * float(scale.max().clamp(min=1e-12)))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fitrec_cache.errors import UsageError
 from fitrec_cache.features import Features
 from fitrec_cache.files import digest
-from fitrec_cache.fit import apply_head, fit, take_side
+from fitrec_cache.fit import Side, apply_head, fit
 from fitrec_cache.folds import Fold
 from fitrec_cache.loading import load_clips
 from fitrec_cache.paired import count_right, exact_p
@@ -135,18 +135,18 @@ class Problem:
         found: Right = []
         for number in seeds:
             for each in self.splits:
-                train, val = (take_side(self.values, each.targets, clips) for clips in (each.train, each.val))
+                train, val = (Side(values=self.values, targets=each.targets, clips=c) for c in (each.train, each.val))
                 config = recipe.head_config(
                     self.variant,
                     n_classes=each.n_classes,
-                    input_dim=train.values.shape[2],
-                    frames=train.values.shape[1],
-                    n_vectors=train.values.shape[0] * train.values.shape[1],
+                    input_dim=self.values.shape[2],
+                    frames=self.values.shape[1],
+                    n_vectors=len(each.train) * self.values.shape[1],
                     attention=attention,
                 )
                 fitted = fit(train, val, config=config, recipe=recipe.change(refit=False), seed=number)
                 logits, _ = apply_head(fitted.judge, self.values, each.val)
-                found.append((logits.argmax(dim=1) == val.targets).numpy())
+                found.append(logits.argmax(dim=1).numpy() == each.targets[each.val])
                 if report is not None:
                     report(accuracy(found), len(found))
         return found

@@ -16,7 +16,7 @@ from torch import nn
 from fitrec_cache import __version__
 from fitrec_cache.calibrate import Calibration, auroc, calibrate, calibration_error
 from fitrec_cache.features import Features
-from fitrec_cache.fit import Fitted, apply_head, fit, fit_again, take_side
+from fitrec_cache.fit import Fitted, Side, apply_head, fit, fit_again
 from fitrec_cache.folds import Fold
 from fitrec_cache.head import count_trainable
 from fitrec_cache.metrics import evaluate
@@ -87,9 +87,11 @@ class Trainer:
             "progress": self.progress,
         }
 
+        def side_of(clips: NDArray[np.int64]) -> Side:
+            return Side(values=data.values, targets=targets, clips=clips)
+
         def train_on_all(recipe: Recipe, epochs: int) -> nn.Module:
-            everything = take_side(data.values, targets, np.concatenate(split.sides))
-            return fit_again(everything, recipe, epochs, what=f"{what} final", **common)
+            return fit_again(side_of(np.concatenate(split.sides)), recipe, epochs, what=f"{what} final", **common)
 
         if (done := job.there) is not None:
             with timed(stages, "train"):
@@ -99,8 +101,8 @@ class Trainer:
             return done
         with timed(stages, "train"):
             fitted = fit(
-                take_side(data.values, targets, split.train),
-                take_side(data.values, targets, split.val),
+                side_of(split.train),
+                side_of(split.val),
                 recipe=self.recipe,
                 what=what,
                 **common,

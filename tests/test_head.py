@@ -353,7 +353,7 @@ def frames_of(n: int, d: int, seed: int = 0) -> torch.Tensor:
 def test_standard_normalisation_has_mean_0_and_variance_1() -> None:
     x = frames_of(400, 6)
     layer = Normalisation("standard", 6, 0)
-    layer.fit(x)
+    layer.fit(x.clone())
     y = layer(x[None])[0]
     torch.testing.assert_close(y.mean(dim=0), torch.zeros(6), atol=1e-5, rtol=0)
     torch.testing.assert_close(y.std(dim=0, unbiased=False), torch.ones(6))
@@ -387,13 +387,13 @@ def test_principal_components_are_those_of_scikit_learn() -> None:
 
     x = frames_of(500, 8)
     layer = Normalisation("whiten", 8, 3)
-    layer.fit(x)
+    layer.fit(x.clone())
     theirs = torch.from_numpy(PCA(3, whiten=True, svd_solver="full").fit_transform(x.numpy())) * (500 / 499) ** 0.5
     ours = layer(x[None])[0]
     torch.testing.assert_close(ours.abs(), theirs.abs(), atol=2e-3, rtol=2e-3)
     torch.testing.assert_close(ours.T @ ours / 500, torch.eye(3), atol=1e-3, rtol=0)
     plain = Normalisation("pca", 8, 3)
-    plain.fit(x)
+    plain.fit(x.clone())
     y = plain(x[None])[0]
     assert float(y.square().mean()) == pytest.approx(1, rel=1e-3)  # one scale for all: the first stays the largest
     assert y.std(dim=0).tolist() == sorted(y.std(dim=0).tolist(), reverse=True)
@@ -404,7 +404,7 @@ def test_a_head_behind_a_normalisation_takes_features_as_they_are_cached() -> No
     head = build_head(config)
     assert isinstance(head, NormalisedHead)
     x = torch.randn(4, 5, 6)
-    head.normalise.fit(x.flatten(0, 1))
+    head.normalise.fit(x.flatten(0, 1).clone())
     logits, weights = head(x)
     torch.testing.assert_close(logits, head.head(head.normalise(x))[0])
     assert (logits.shape, weights.shape) == ((4, 3), (4, 5))

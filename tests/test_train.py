@@ -17,7 +17,7 @@ from fitrec_cache import train as module
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
-from fitrec_cache.fit import Side, find_precision, fit, take_side
+from fitrec_cache.fit import Side, find_precision, fit
 from fitrec_cache.head import build_head
 from fitrec_cache.pack import read_pack
 from fitrec_cache.recipes import Recipe, get_recipe
@@ -186,8 +186,7 @@ def fit_once(features, variant, recipe, attention):
     data = read_pack(features)
     names = sorted(set(data.labels))
     targets = np.array([names.index(label) for label in data.labels])
-    everyone = np.arange(len(targets))
-    side = take_side(data.values, targets, everyone)
+    side = Side(values=data.values, targets=targets, clips=np.arange(len(targets)))
     _, frames, dim = data.values.shape
     config = recipe.head_config(
         variant, n_classes=len(names), input_dim=dim, frames=frames, n_vectors=10_000, attention=attention
@@ -220,9 +219,10 @@ def test_refitting_is_training_on_both_sides_and_leaves_validation_to_the_first_
     run = json.loads((tmp_path / "again" / "run.json").read_text())
     with h5py.File(features) as file:
         ids, labels = ([v.decode() for v in file[n][()]] for n in ("clip_id", "label"))
-        values = torch.from_numpy(file["features"][()])
+        values = file["features"][()]
     rows = [ids.index(i) for side in ("train", "val") for i in run["split"][side]]
-    everything = Side(values=values[rows], targets=torch.tensor([run["labels"].index(labels[r]) for r in rows]))
+    targets = np.array([run["labels"].index(label) for label in labels])
+    everything = Side(values=values, targets=targets, clips=np.array(rows))
     recipe = get_recipe("native").change(epochs=4, refit=False)
     config = HeadConfig.from_dict(run["head"])
     by_hand = fit(everything, everything, config=config, recipe=recipe, seed=0)
@@ -240,11 +240,12 @@ def test_the_final_head_learns_from_all_clips_and_changes_no_figure(tmp_path, fe
 
     with h5py.File(features) as file:
         ids, labels = ([v.decode() for v in file[n][()]] for n in ("clip_id", "label"))
-        values = torch.from_numpy(file["features"][()])
+        values = file["features"][()]
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     rows = [ids.index(i) for side in ("train", "val", "test") for i in run["split"][side]]
     assert len(rows) == len(values)
-    everything = Side(values=values[rows], targets=torch.tensor([run["labels"].index(labels[r]) for r in rows]))
+    targets = np.array([run["labels"].index(label) for label in labels])
+    everything = Side(values=values, targets=targets, clips=np.array(rows))
     recipe = get_recipe("native").change(epochs=3, refit=False)
     by_hand = fit(everything, everything, config=HeadConfig.from_dict(run["head"]), recipe=recipe, seed=0)
     assert same(read_run(tmp_path / "run").head.state_dict(), by_hand.head.state_dict())
@@ -773,9 +774,10 @@ def test_a_mean_head_learns_from_means_what_it_learns_from_frames(tmp_path, norm
 @pytest.mark.parametrize("share", [1, 2, 10, 20])
 def test_what_a_normalisation_is_fitted_on_is_of_all_frames_evenly(monkeypatch, share):
     clips, frames = 60, 20
-    values = torch.arange(frames).float().repeat(clips, 1)[:, :, None]  # each frame holds its number
+    values = np.tile(np.arange(frames, dtype=np.float32), (clips, 1))[:, :, None]  # each frame holds its number
+    side = Side(values=values, targets=np.zeros(clips, int), clips=np.arange(clips))
     monkeypatch.setattr(fit_module, "_MOST_FLOATS", clips * frames // share)
-    found = fit_module._some_vectors(values).flatten().int()
+    found = fit_module._some_vectors(side).flatten().int()
     assert 0.6 * clips * frames / share <= len(found) <= clips * frames / share
     counts = torch.bincount(found, minlength=frames)
     assert counts.max() - counts.min() <= 1
