@@ -61,7 +61,7 @@ def verdict_seconds(data: Features) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {"wall": [], "cpu": []}
     for _ in range(5):
         begun, used = time.perf_counter(), time.process_time()
-        verdict(split, data.groups, replace(data).near_duplicates)  # a copy has not looked yet
+        verdict(split, data.groups, replace(data).near_duplicates())  # a copy has not looked yet
         seconds["wall"].append(time.perf_counter() - begun)
         seconds["cpu"].append(time.process_time() - used)
     return seconds
@@ -99,7 +99,7 @@ def main() -> None:
     for name in BACKBONES:
         data = load_cached(Cache(args.cache), [name])
         seconds = verdict_seconds(data)
-        found = data.near_duplicates
+        found = data.near_duplicates()
         entry: dict[str, Any] = {
             "backbone": name,
             "verdict_seconds": seconds,

@@ -89,6 +89,7 @@ def audit(
     threshold: float | None = None,
     out: Path | None = None,
     manifest: Path | None = None,
+    progress: bool = False,
 ) -> AuditReport:
     """Say whether a split leaks from training into test.
 
@@ -104,6 +105,7 @@ def audit(
             pairs between training and test); files of an earlier audit are replaced.
         manifest: CSV file to write, which must not exist: the clips with the groups that are proposed. Near-duplicates
             and clips of one known group get one group.
+        progress: Show progress bars on standard error.
 
     Returns:
         The findings.
@@ -122,7 +124,8 @@ def audit(
     labels, groups = [c.label for c in clips], [c.group for c in clips]
     made = make_folds(split, **columns(clips), seed=seed)
     sides = [fold.split for fold in made]
-    found = find_near_duplicates(stored_embeddings(store, clips), labels=labels, groups=groups, threshold=threshold)
+    embeddings = stored_embeddings(store, clips, progress=progress)
+    found = find_near_duplicates(embeddings, labels=labels, groups=groups, threshold=threshold, progress=progress)
     folds = [_fold(fold.name, fold.split, groups, found) for fold in made]
     across = pairs_across(sides, found, len(clips))
     side = [SIDES[k] for k in side_of(sides[0], len(clips))] if len(sides) == 1 else [""] * len(clips)

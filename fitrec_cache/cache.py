@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fitrec_cache.clips import NO_COLUMNS
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, unknown_name
 from fitrec_cache.files import canonical_json, digest, parse_json, write_atomic
+from fitrec_cache.progress import progress_bar
 from fitrec_cache.store import FORMAT_VERSION, SCHEMAS, Arrays, Store, find_stores, open_root, text_column
 
 #: Larger settings than these are taken for mistakes, so that no file can ask for more memory than there is.
@@ -330,12 +331,15 @@ def flat(identity: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def load_features(stores: Sequence[Store], keys: Sequence[str]) -> tuple[NDArray[np.float16], NDArray[np.float64]]:
+def load_features(
+    stores: Sequence[Store], keys: Sequence[str], *, progress: bool = False
+) -> tuple[NDArray[np.float16], NDArray[np.float64]]:
     """Load features of clips into memory, side by side where there are several stores.
 
     Args:
         stores: One or more feature stores; each must hold every key.
         keys: Content hashes of N videos.
+        progress: Show a progress bar on standard error.
 
     Returns:
         float16 ``(N, T, d)``, d summed over stores, and float64 times ``(N, T)`` in seconds.
@@ -344,7 +348,8 @@ def load_features(stores: Sequence[Store], keys: Sequence[str]) -> tuple[NDArray
         UsageError: If the stores differ in T.
         StoreCorrupt: If a part is damaged.
     """
-    loaded: list[Arrays] = [s.rows(keys, ("features", "pts_seconds")) for s in stores]
+    with progress_bar(total=len(keys) * len(stores), unit="clip", what="load", show=progress) as bar:
+        loaded: list[Arrays] = [s.rows(keys, ("features", "pts_seconds"), bar.update) for s in stores]
     lengths = {a["features"].shape[1] for a in loaded}
     if len(lengths) > 1:
         raise UsageError(f"features with different numbers of frames cannot be put side by side: T = {sorted(lengths)}")

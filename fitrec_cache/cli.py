@@ -302,7 +302,7 @@ def sweep(
     seed: Annotated[list[int], typer.Option(help="Seed of the splits; repeatable.")] = [0],  # noqa: B006
     trials: Annotated[int, typer.Option(help="Tries in all, those of earlier calls included.")] = 60,
     finalists: Annotated[int, typer.Option(help="Best tries that are trained again with other seeds.")] = 5,
-    epochs: Annotated[int, typer.Option(help="Epochs of every try.")] = 40,
+    epochs: Annotated[int, typer.Option(help="Epochs of every try; native has its own.")] = 40,
     as_json: JsonOption = False,
 ) -> None:
     """Search for a recipe on validation sides only.
@@ -565,6 +565,7 @@ def audit(
         threshold=threshold,
         out=out,
         manifest=manifest,
+        progress=not as_json,
     )
     _show(report.to_dict(), as_json, lambda: texts.audit_text(report))
     if manifest is not None and not as_json:
@@ -605,8 +606,7 @@ def report(
     """
     from fitrec_cache.page import report as call
 
-    found = call(runs, out=out, cache=cache)
-
+    found = call(runs, out=out, cache=cache, progress=not as_json)
     _show(found.to_dict(), as_json, lambda: texts.page_text(found))
 
 

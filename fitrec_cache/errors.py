@@ -20,6 +20,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: An error lists so many names; more are a wall.
+_MOST_NAMES = 30
+
 
 class FitrecError(Exception):
     """A problem that the caller should read; the command line prints it and exits with 1."""
@@ -70,10 +73,11 @@ def unknown_name(kind: str, got: str, valid: Iterable[str]) -> UsageError:
 
     Example:
         >>> print(unknown_name("preset", "papr", ["native", "paper"]))
-        unknown preset 'papr': expected one of native, paper. Did you mean 'paper'?
+        unknown preset 'papr'. Did you mean 'paper'? Expected one of native, paper
     """
     names = sorted(valid)
     near = difflib.get_close_matches(got, names, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    hint = f". Did you mean '{near[0]}'? Expected" if near else ": expected"
     shown = got if len(got) <= 200 else f"{got[:200]}..."
-    return UsageError(f"unknown {kind} '{shown}': expected one of {', '.join(names)}.{hint}")
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return UsageError(f"unknown {kind} '{shown}'{hint} one of {', '.join(names[:_MOST_NAMES])}{more}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ from fitrec_cache.clips import columns
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.files import canonical_json
 from fitrec_cache.near_duplicates import Embeddings, NearDuplicates, embed, find_near_duplicates
+from fitrec_cache.progress import progress_bar
 from fitrec_cache.store import Store
 
 _COMPARED = 20_000  # more clips than this are not compared before a training
@@ -48,6 +49,7 @@ class Features:
     sources: list[dict[str, Any]] = field(default_factory=list)
     name: str = ""
     notes: list[str] = field(default_factory=list)
+    _looked: list[NearDuplicates | None] = field(default_factory=list, init=False, repr=False)
 
     @classmethod
     def of_clips(cls, clips: Sequence[HeldClip], **more: Any) -> Features:
@@ -65,10 +67,12 @@ class Features:
         found.update(np.ascontiguousarray(self.values).view(np.uint8).reshape(-1).data)
         return found.hexdigest()
 
-    @cached_property
-    def near_duplicates(self) -> NearDuplicates | None:
+    def near_duplicates(self, *, progress: bool = False) -> NearDuplicates | None:
         """See :func:`quick_look`; of the values as they are when this is first asked for."""
-        return quick_look(lambda: embed([self.values]), self.labels, self.groups)
+        if not self._looked:
+            found = quick_look(lambda: embed([self.values]), self.labels, self.groups, progress=progress)
+            self._looked.append(found)
+        return self._looked[0]
 
     def clip_seconds(self) -> float | None:
         """Return the median length of the clips, by the times of their frames; None where these do not tell.
@@ -94,7 +98,11 @@ class Features:
 
 
 def quick_look(
-    embeddings: Callable[[], Embeddings], labels: Sequence[str], groups: Sequence[str | None]
+    embeddings: Callable[[], Embeddings],
+    labels: Sequence[str],
+    groups: Sequence[str | None],
+    *,
+    progress: bool = False,
 ) -> NearDuplicates | None:
     """Return the pairs of clips that look like one recording; 1,332 clips of (20, 2048) take half a CPU-second.
 
@@ -105,28 +113,34 @@ def quick_look(
     if len(labels) > _COMPARED:
         return None
     try:
-        return find_near_duplicates(embeddings(), labels=labels, groups=groups)
+        return find_near_duplicates(embeddings(), labels=labels, groups=groups, progress=progress)
     except UsageError:  # too many pairs, or no yardstick: `audit`, which the verdict then names, says what to do
         return None
 
 
-def stored_embeddings(store: Store, clips: Sequence[HeldClip]) -> Embeddings:
+def stored_embeddings(store: Store, clips: Sequence[HeldClip], *, progress: bool = False) -> Embeddings:
     """Reduce stored features to one vector a clip, block by block in the order they lie on disk.
 
     Args:
         store: A feature store that holds all of them.
         clips: N clips.
+        progress: Show a progress bar on standard error.
 
     Returns:
         The vectors in the order of ``clips``.
     """
     wanted = {c.video_sha256 for c in clips}
     keys = [k for k in store if k in wanted]  # in the order of the parts
-    blocks = (load_features([store], keys[i : i + _BLOCK])[0] for i in range(0, len(keys), _BLOCK))
-    made = embed(blocks)
+    with progress_bar(total=len(keys), unit="clip", what="load", show=progress) as bar:
+        made = embed(_blocks(store, keys, bar.update))
     row = {k: i for i, k in enumerate(keys)}
     order = [row[c.video_sha256] for c in clips]
     return Embeddings(vectors=made.vectors[order], halves=made.halves[order] if len(made.halves) else made.halves)
+
+
+def _blocks(store: Store, keys: Sequence[str], advance: Callable[[int], object]) -> Iterator[NDArray[Any]]:
+    for i in range(0, len(keys), _BLOCK):
+        yield store.rows(keys[i : i + _BLOCK], ("features",), advance)["features"]
 
 
 def distinct_clips(cache: Cache) -> tuple[list[HeldClip], list[str]]:
@@ -163,7 +177,9 @@ def clips_in(cache: Cache, stores: Sequence[Store], what: str) -> tuple[list[Hel
     return clips, notes
 
 
-def load_cached(cache: Cache, backbones: Sequence[str], *, preset: str | None = None) -> Features:
+def load_cached(
+    cache: Cache, backbones: Sequence[str], *, preset: str | None = None, progress: bool = False
+) -> Features:
     """Load the features of all held clips into memory, several backbones side by side.
 
     Raises:
@@ -172,7 +188,7 @@ def load_cached(cache: Cache, backbones: Sequence[str], *, preset: str | None = 
     """
     stores = [pick_features(cache, b, preset=preset) for b in backbones]
     clips, notes = clips_in(cache, stores, f"features of {'+'.join(backbones)}")
-    values, times = load_features(stores, [c.video_sha256 for c in clips])
+    values, times = load_features(stores, [c.video_sha256 for c in clips], progress=progress)
     return Features.of_clips(
         clips,
         values=values,

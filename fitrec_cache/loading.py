@@ -46,7 +46,7 @@ def load_clips(
         if backbone or preset:
             raise UsageError(f"variant {variant} learns from the frame store: leave --backbone and --preset out")
         return load_pixels(opened, progress=progress)
-    return _load_backbones(opened, variant, backbone, preset)
+    return _load_backbones(opened, variant, backbone, preset, progress)
 
 
 def _check_fit(data: Features, variant: str) -> None:
@@ -79,18 +79,18 @@ def keep_apart(data: Features, unknown: Sequence[str]) -> tuple[Features, Featur
     return data.take(np.flatnonzero(~strange)), data.take(np.flatnonzero(strange))
 
 
-def _load_backbones(cache: Cache, variant: str, wanted: Sequence[str], preset: str | None) -> Features:
+def _load_backbones(cache: Cache, variant: str, wanted: Sequence[str], preset: str | None, progress: bool) -> Features:
     """Load what was asked for; if nothing was, the variant's own backbone, or the only one that is cached."""
     default = VARIANTS[variant].backbone
     cached = {s.identity["backbone"] for s in cache.feature_stores() if len(s)}
     if wanted or default in cached or not cached:
-        return load_cached(cache, wanted or (default,), preset=preset)
+        return load_cached(cache, wanted or (default,), preset=preset, progress=progress)
     if len(cached) > 1:
         raise UsageError(
             f"variant {variant} takes {default} unless told otherwise, and {cache.folder} holds features of "
             f"{', '.join(sorted(cached))}: choose with --backbone"
         )
     only = cached.pop()
-    found = load_cached(cache, (only,), preset=preset)
+    found = load_cached(cache, (only,), preset=preset, progress=progress)
     found.notes.append(f"features of {default}, this variant's own, are not cached: {only} is used")
     return found

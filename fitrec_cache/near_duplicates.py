@@ -17,7 +17,7 @@ that find their own other half, and the share that finds a stranger.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from fitrec_cache.errors import UsageError
+from fitrec_cache.progress import progress_bar
 
 SIGMAS = 2.5
 """How many robust standard deviations nearer than a nearest stranger: what Leys et al., Journal of Experimental Social
@@ -107,6 +108,7 @@ def find_near_duplicates(
     labels: Sequence[str],
     groups: Sequence[str | None],
     threshold: float | None = None,
+    progress: bool = False,
 ) -> NearDuplicates:
     """Find the pairs of clips that look like one recording.
 
@@ -117,6 +119,7 @@ def find_near_duplicates(
         labels: Class of each clip, length N.
         groups: Recording each clip was cut from, length N, None where unknown.
         threshold: Least cosine of a pair, in ``(-1, 1]``; None to take it from the data as the module says.
+        progress: Show a progress bar on standard error.
 
     Returns:
         The pairs, and how far the threshold can be trusted.
@@ -127,9 +130,10 @@ def find_near_duplicates(
     if threshold is not None and not -1 < threshold <= 1:
         raise UsageError(f"threshold is {threshold}: expected a cosine above -1 and up to 1, such as 0.95")
     label, group = _codes(labels), _codes(groups)
-    strangers = _nearest_strangers(embeddings.vectors, label, group)
-    least = _threshold(strangers, embeddings.halves) if threshold is None else threshold
-    pairs, similarity = _pairs(embeddings.vectors, least)
+    with progress_bar(total=2 * len(label), unit="clip", what="look for near-duplicates", show=progress) as bar:
+        strangers = _nearest_strangers(embeddings.vectors, label, group, bar.update)
+        least = _threshold(strangers, embeddings.halves) if threshold is None else threshold
+        pairs, similarity = _pairs(embeddings.vectors, least, bar.update)
     return NearDuplicates(
         threshold=least,
         chosen=threshold is not None,
@@ -195,7 +199,9 @@ def _rows(n_clips: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + step, n_clips)) for start in range(0, n_clips, step))
 
 
-def _nearest_strangers(vectors: FloatArray, label: IntArray, group: IntArray) -> FloatArray:
+def _nearest_strangers(
+    vectors: FloatArray, label: IntArray, group: IntArray, advance: Callable[[int], object]
+) -> FloatArray:
     """Return the cosine to the nearest stranger, of each clip that has one."""
     nearest = np.empty(len(vectors), dtype=np.float32)
     for start, stop in _rows(len(vectors)):
@@ -203,6 +209,7 @@ def _nearest_strangers(vectors: FloatArray, label: IntArray, group: IntArray) ->
         same_group = (group[start:stop, None] == group[None]) & (group[None] >= 0)
         similarity[same_group | (label[start:stop, None] == label[None])] = -2
         nearest[start:stop] = similarity.max(axis=1)
+        advance(stop - start)
     return nearest[nearest > -2]
 
 
@@ -221,7 +228,7 @@ def _threshold(strangers: FloatArray, halves: FloatArray) -> float:
     return max(found)
 
 
-def _pairs(vectors: FloatArray, least: float) -> tuple[IntArray, FloatArray]:
+def _pairs(vectors: FloatArray, least: float, advance: Callable[[int], object]) -> tuple[IntArray, FloatArray]:
     """Return all pairs from ``least`` on and their cosines, the most alike first."""
     n, total = len(vectors), 0
     pairs, similarities = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
@@ -238,6 +245,7 @@ def _pairs(vectors: FloatArray, least: float) -> tuple[IntArray, FloatArray]:
             )
         pairs.append(np.stack([row, column], axis=1) + start)
         similarities.append(similarity[row, column])
+        advance(stop - start)
     found, similarity = np.concatenate(pairs), np.concatenate(similarities)
     order = np.lexsort((found[:, 1], found[:, 0], -similarity))
     return found[order].astype(np.int64), similarity[order]

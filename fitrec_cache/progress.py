@@ -14,7 +14,10 @@ from tqdm import tqdm
 def progress_bar(*, total: int | None, unit: str, what: str, show: bool) -> Any:
     """Return a tqdm bar on standard error: clips a second, time left if ``total`` is known; silent unless ``show``."""
     interval = 0.2 if sys.stderr.isatty() else 15.0
-    return tqdm(total=total, unit=unit, desc=what, disable=not show, mininterval=interval, smoothing=0.05)
+    at_most = max(10.0, interval)  # tqdm looks in between where this is longer than the other
+    return tqdm(
+        total=total, unit=unit, desc=what, disable=not show, mininterval=interval, maxinterval=at_most, smoothing=0.05
+    )
 
 
 @contextmanager

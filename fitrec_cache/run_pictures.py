@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -79,7 +80,8 @@ def curves_png(history: Sequence[Mapping[str, float]], path: Path, *, title: str
 def confusion_png(confusion: NDArray[np.int64], class_names: Sequence[str], path: Path, *, title: str) -> None:
     """Draw a confusion matrix: colour is the share of the true class, numbers are clips.
 
-    Numbers are left out above 40 classes. A class without test clips has a grey row.
+    Above 40 classes numbers are left out, and colours grow with the root of the share, so that a single clip shows. A
+    class without test clips has a grey row.
 
     Args:
         confusion: Clip counts, shape ``(K, K)``, integers; row = true class, column = predicted class.
@@ -101,7 +103,7 @@ def confusion_png(confusion: NDArray[np.int64], class_names: Sequence[str], path
     support = confusion.sum(axis=1, keepdims=True)  # (K, 1)
     share = np.ma.masked_where(np.broadcast_to(support == 0, (k, k)), confusion / np.maximum(support, 1))
     axes.set_facecolor("#E4E4E4")
-    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(share, cmap="Blues", norm=PowerNorm(1 if k <= 40 else 0.5, vmin=0, vmax=1))
     width = int(10 * (side + 1.5))
     lines = [line for each in title.split("\n") for line in textwrap.wrap(drawable(each, longest=300), width)]
     axes.set_title("\n".join(lines), fontsize=12, color=INK, parse_math=False, fontfamily=FONT, pad=10, loc="left")

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -253,8 +253,12 @@ class Store:
             raise StoreCorrupt(f"{self.folder}: frames of {key} have impossible offsets")
         return [data[i:j].tobytes() for i, j in pairwise([start, *ends])]
 
-    def rows(self, keys: Sequence[str], names: Sequence[str]) -> Arrays:
+    def rows(
+        self, keys: Sequence[str], names: Sequence[str], advance: Callable[[int], object] = lambda _: None
+    ) -> Arrays:
         """Return chosen datasets of many clips, stacked in the order of ``keys``; each part is read once.
+
+        ``advance`` is told how many rows were read, part after part.
 
         Raises:
             StoreError: If a key is not stored.
@@ -282,6 +286,7 @@ class Store:
                 if arrays[name].dtype.kind == "S" and arrays[name].dtype.itemsize > out[name].dtype.itemsize:
                     out[name] = out[name].astype(arrays[name].dtype)  # this part has longer texts
                 out[name][positions] = arrays[name][part_rows]
+            advance(len(positions))
         return out
 
     def _row_and_part(self, key: str) -> tuple[int, Arrays]:

@@ -155,7 +155,7 @@ def sweep(
         seed: Seeds of the splits.
         trials: Number of tries in all, those of earlier calls included.
         finalists: Number of best tries to train again.
-        epochs: Epochs of every try.
+        epochs: Epochs of every try; the recipe ``native`` that they are compared with has its own.
         progress: Show a progress bar on standard error.
 
     Returns:
@@ -194,7 +194,7 @@ def sweep(
         study = _open_study(optuna, out, problem.name)
     native = get_recipe("native")  # as train-head has it: with few clips for more epochs than a try has
     others = range(1, 1 + _FINAL_SEEDS)
-    start = accuracy(problem.judge(native, None, range(1)))
+    start = accuracy(_judge(problem, native, None, range(1), "native", progress))
     done = sum(t.state.is_finished() for t in study.trials)
     with progress_bar(total=trials, unit="try", what="sweep", show=progress) as bar:
         bar.update(min(done, trials))
@@ -208,11 +208,11 @@ def sweep(
         raise UsageError("no try was finished: give more --trials")
     different = {json.dumps(t.params, sort_keys=True): t for t in sorted(complete, key=lambda t: t.value)}
     best = sorted(different.values(), key=lambda t: -t.value)[:finalists]
-    again = [(t, _judge_again(problem, t.params, others)) for t in best]
+    again = [(t, _judge_again(problem, t.params, others, f"finalist {i}", progress)) for i, t in enumerate(best, 1)]
     ranked = sorted([(t, right) for t, right in again if right], key=lambda pair: -accuracy(pair[1]))
     if not ranked:
         raise UsageError("the best tries diverged with other seeds: give more --trials")
-    start_again = problem.judge(native, None, others)
+    start_again = _judge(problem, native, None, others, "native again", progress)
     p_values = holm([problem.p_value(right, start_again) for _, right in ranked])
     report = SweepReport(
         out=str(out),
@@ -288,10 +288,21 @@ def _suggest(trial: Any, variant: str) -> dict[str, Any]:
     return found
 
 
-def _judge_again(problem: Problem, params: Mapping[str, Any], seeds: Sequence[int]) -> Right | None:
+def _judge(
+    problem: Problem, recipe: Recipe, attention: str | None, seeds: Sequence[int], what: str, progress: bool
+) -> Right:
+    """Return what a recipe has right, with a bar of the trainings."""
+    total = len(problem.splits) * len(seeds)
+    with progress_bar(total=total, unit="training", what=what, show=progress) as bar:
+        return problem.judge(recipe, attention, seeds, lambda *_: bar.update())
+
+
+def _judge_again(
+    problem: Problem, params: Mapping[str, Any], seeds: Sequence[int], what: str, progress: bool
+) -> Right | None:
     """Return what a try's recipe has right with other seeds, or None if a training diverges."""
     try:
-        return problem.judge(*_recipe(problem, params), seeds)
+        return _judge(problem, *_recipe(problem, params), seeds, what, progress)
     except UsageError:
         return None
 

@@ -295,7 +295,8 @@ def page_text(found: PageReport) -> str:
     from fitrec_cache.page.words import plural
 
     what = f"{plural(found.models, 'model')}, {plural(found.runs, 'run')}, {_size(found.bytes)}"
-    return _lines([f"not shown: {m}" for m in found.missing], f"{found.out}: {what}")
+    notes = [f"note: {n}" for n in found.notes] + [f"not shown: {m}" for m in found.missing]
+    return _lines(notes, f"{found.out}: {what}")
 
 
 def export_text(report: ExportReport) -> str:

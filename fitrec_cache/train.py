@@ -20,6 +20,8 @@ from fitrec_cache.fit import find_precision
 from fitrec_cache.folds import Fold, make_folds
 from fitrec_cache.leaks import UNLOOKED, verdict
 from fitrec_cache.loading import keep_apart, load_clips
+from fitrec_cache.near_duplicates import NearDuplicates
+from fitrec_cache.progress import timed
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
 from fitrec_cache.runs import check_out, refuse_other_runs
@@ -139,7 +141,9 @@ def train_head(
     heads = [_looked_up(job, trainer.describe(job), overwrite=overwrite) for job in heads]
     fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))
     runs = [job.there if job.there and job.state == "whole" else next(fresh) for job in heads]
-    notes = [*data.notes, *left_out, *_fold_notes(heads, len(seed)), *_verdicts(heads, data, len(seed))]
+    with timed(stages, "look for leaks"):
+        near = data.near_duplicates(progress=progress)
+    notes = [*data.notes, *left_out, *_fold_notes(heads, len(seed)), *_verdicts(heads, data.groups, near)]
     notes += _there_notes(heads)
     if final:
         on_sides = sum(map(len, heads[0].fold.split.sides))
@@ -285,17 +289,20 @@ def _calibration_notes(runs: Sequence[RunResult]) -> list[str]:
     return [remark + f" ({n} of {len(runs)} runs)" * (len(runs) > 1) for remark, n in told.items()]
 
 
-def _verdicts(jobs: Sequence[Job], data: Features, n_seeds: int) -> list[str]:
+def _verdicts(jobs: Sequence[Job], groups: Sequence[str | None], near: NearDuplicates | None) -> list[str]:
     """Return whether each split leaks, in one line; of many folds those that leak, and how many do not."""
-    judged = [(job, verdict(job.fold.split, data.groups, data.near_duplicates)) for job in jobs]
+    judged = [(job, verdict(job.fold.split, groups, near)) for job in jobs]
     if not jobs[0].fold.name:
-        return [(f"seed {job.seed}: " if n_seeds > 1 else "") + said.text for job, said in judged]
+        texts = [said.text for _, said in judged]
+        if len(set(texts)) == 1:  # as of lists, which have the same sides whatever the seed
+            return texts[:1]
+        return [f"seed {job.seed}: {said.text}" for job, said in judged]
     lines = [f"fold {job.fold.name}, seed {job.seed}: {said.text}" for job, said in judged if said.leaks]
     sound = len(judged) - len(lines)
-    missing = sum(group is None for group in data.groups)
-    unknown = f"; the group of {missing} of {len(data.groups)} clips is unknown" if missing else ""
-    unknown = "; groups are unknown" if missing == len(data.groups) else unknown
-    unlooked = f"; {UNLOOKED}" if data.near_duplicates is None else ""
+    missing = sum(group is None for group in groups)
+    unknown = f"; the group of {missing} of {len(groups)} clips is unknown" if missing else ""
+    unknown = "; groups are unknown" if missing == len(groups) else unknown
+    unlooked = f"; {UNLOOKED}" if near is None else ""
     summary = f"no leak found in {sound} of {len(judged)} folds" if sound else f"all {len(judged)} folds leak"
     return [*lines, f"{summary}{unknown}{unlooked}"]
 

@@ -265,14 +265,14 @@ def test_the_verdict_counts_test_clips_near_training_or_validation():
 
 def test_features_in_memory_give_the_same_pairs_as_the_cache(known, monkeypatch):
     data = load_cached(Cache(known), ["net"])
-    assert len(data.near_duplicates.pairs) == audit(cache=known).pairs == 120
+    assert len(data.near_duplicates().pairs) == audit(cache=known).pairs == 120
     monkeypatch.setattr("fitrec_cache.features._COMPARED", 119)
-    assert load_cached(Cache(known), ["net"]).near_duplicates is None
+    assert load_cached(Cache(known), ["net"]).near_duplicates() is None
 
 
 def test_clips_that_all_look_alike_do_not_stop_a_training(known, monkeypatch):
     monkeypatch.setattr("fitrec_cache.near_duplicates.MOST_PAIRS", 10)
-    assert load_cached(Cache(known), ["net"]).near_duplicates is None
+    assert load_cached(Cache(known), ["net"]).near_duplicates() is None
 
 
 def test_frames_can_be_looked_through_too():
@@ -282,7 +282,7 @@ def test_frames_can_be_looked_through_too():
     ids = [str(i) for i in range(60)]
     labels = [f"K{i // 2 % 3}" for i in range(60)]
     made = Features(values=values, pts_seconds=np.zeros((60, 4)), clip_ids=ids, labels=labels, groups=[None] * 60)
-    assert {tuple(p) for p in made.near_duplicates.pairs.tolist()} == {(i, i + 1) for i in range(0, 60, 2)}
+    assert {tuple(p) for p in made.near_duplicates().pairs.tolist()} == {(i, i + 1) for i in range(0, 60, 2)}
 
 
 def test_the_verdict_loads_nothing_heavy():

@@ -40,6 +40,15 @@ def said(found, text):
     return any(text in note for note in found.notes)
 
 
+def test_of_very_many_classes_an_error_lists_some_and_the_nearest(tmp_path):
+    touch(tmp_path, *(f"Class{k:03d}/a.avi" for k in range(101)))
+    with pytest.raises(UsageError) as raised:
+        find_clips(tmp_path, classes="Class1000")
+    text = str(raised.value)
+    assert text.startswith("unknown class 'Class1000'. Did you mean 'Class100'? Expected one of Class000, ")
+    assert text.endswith(", Class029 and 71 more")
+
+
 def test_folder_gives_sorted_relative_ids_first_folder_as_label_and_groups_by_name(folder):
     found = find_clips(folder)
     assert ids(found) == ["Lunge/a.mkv", "Lunge/b.webm", "Squat/deep/v_Squat_g02_c01.MP4", "Squat/v_Squat_g01_c01.avi"]

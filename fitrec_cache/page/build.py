@@ -37,6 +37,7 @@ class PageReport(Plain):
         models: Number of models, each with all its seeds and folds.
         runs: Number of run folders.
         missing: What the page could not show, and why.
+        notes: What the comparison of the models remarks.
     """
 
     out: str
@@ -44,9 +45,10 @@ class PageReport(Plain):
     models: int
     runs: int
     missing: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
-def report(runs: Sequence[Path], *, out: Path, cache: Path | None = None) -> PageReport:
+def report(runs: Sequence[Path], *, out: Path, cache: Path | None = None, progress: bool = False) -> PageReport:
     """Write one HTML file about trained runs; it loads nothing and opens without network.
 
     Runs that differ only in seed and fold are one model. Models are ranked by validation, never by test.
@@ -55,6 +57,7 @@ def report(runs: Sequence[Path], *, out: Path, cache: Path | None = None) -> Pag
         runs: Run folders, or folders that hold some.
         out: HTML file to write; an earlier report is replaced, any other file is not.
         cache: The cache the heads were trained on, for the frames and the audit; without it the page says so.
+        progress: Show progress bars on standard error.
 
     Returns:
         What was written, and what is missing from it.
@@ -69,7 +72,7 @@ def report(runs: Sequence[Path], *, out: Path, cache: Path | None = None) -> Pag
     records = read_records(runs)
     models = gather(records)
     compared = compare([record.folder for record in records])
-    seen = replace(_see(models, opened), pairs=compared.pairs, notes=compared.notes)
+    seen = replace(_see(models, opened, progress), pairs=compared.pairs, notes=compared.notes)
     data = render(context(models, seen)).encode()
     write_atomic(out, data)
     return PageReport(
@@ -77,7 +80,8 @@ def report(runs: Sequence[Path], *, out: Path, cache: Path | None = None) -> Pag
         bytes=len(data),
         models=len(models),
         runs=sum(len(m.records) for m in models),
-        missing=(*seen.missing, *seen.notes),
+        missing=tuple(seen.missing),
+        notes=tuple(seen.notes),
     )
 
 
@@ -107,11 +111,11 @@ class _Seen:
     history: Sequence[Extraction] = ()
 
 
-def _see(models: Sequence[Model], cache: Cache | None) -> _Seen:
+def _see(models: Sequence[Model], cache: Cache | None, progress: bool) -> _Seen:
     seen = _Seen(views=[], audits={}, pairs=(), missing=[], history=history(cache.folder) if cache else ())
     if cache is None:
         seen.missing.append("No frames and no audit of the split by likeness: no cache was given (--cache DIR)")
-    auditor = None if cache is None else Auditor(cache)
+    auditor = None if cache is None else Auditor(cache, progress=progress)
     audited: set[str] = set()
     for model in models:
         in_full, rule = len(seen.views) < MOST_MODELS, model.first.split

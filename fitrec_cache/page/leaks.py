@@ -57,8 +57,8 @@ class Leaks:
 class Auditor:
     """Audits the splits of runs by one cache, and looks through the same clips once."""
 
-    def __init__(self, cache: Cache) -> None:
-        self._cache = cache
+    def __init__(self, cache: Cache, *, progress: bool = False) -> None:
+        self._cache, self._progress = cache, progress
         self._found: dict[tuple[Path, tuple[str, ...]], NearDuplicates | None] = {}
 
     @cached_property
@@ -112,7 +112,10 @@ class Auditor:
         what = store.folder, tuple(clip.clip_id for clip in clips)
         if what not in self._found:
             labels, groups = [clip.label for clip in clips], [clip.group for clip in clips]
-            self._found[what] = quick_look(lambda: stored_embeddings(store, clips), labels, groups)
+            show = self._progress
+            self._found[what] = quick_look(
+                lambda: stored_embeddings(store, clips, progress=show), labels, groups, progress=show
+            )
         return self._found[what]
 
 
