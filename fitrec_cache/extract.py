@@ -115,21 +115,28 @@ def extract(
     run = Extractor(opened, frames, models, notes, stages={"start": time.perf_counter() - started})
     run.columns_told = found is not None and found.has_columns
     workers = None if videos is None else min(workers or cores(), len(clips))
-    with Ahead(models, frames, known, workers=workers, clip_seconds=clip_seconds) as ahead:
-        run.work(clips, ahead, progress=progress)
+    try:
+        with Ahead(models, frames, known, workers=workers, clip_seconds=clip_seconds) as ahead:
+            run.work(clips, ahead, progress=progress)
+    except KeyboardInterrupt:  # what was finished until now is in the cache, and so in its history
+        with suppress(StoreError):
+            _note(opened, run.report(len(clips), time.perf_counter() - started), models)
+        raise
     if found is not None:
         run.see_to_others(found.passed_over, prune=prune)
     if run.kept_columns:
         run.notes = [n for n in run.notes if n != NO_GROUPS]  # the cache knows better
     run.notes += [*run.changes(), *_lost_classes(clips, run.failed, opened)]
     report = run.report(len(clips), time.perf_counter() - started)
-    if report.done:
-        note(opened.folder, _extraction(report, models))
+    _note(opened, report, models)
     return report
 
 
-def _extraction(report: ExtractReport, models: Sequence[Backbone]) -> Extraction:
-    return Extraction(
+def _note(cache: Cache, report: ExtractReport, models: Sequence[Backbone]) -> None:
+    """Keep what was done, if anything was."""
+    if not report.done:
+        return
+    done = Extraction(
         ended=now(),
         backbones=tuple(f"{m.name}, preset {m.preprocessing.preset}, {m.precision}" for m in models),
         device=str(models[0].origin()["device"]),
@@ -138,6 +145,7 @@ def _extraction(report: ExtractReport, models: Sequence[Backbone]) -> Extraction
         stages={name: round(s, 1) for name, s in report.stages.items()},
         bottleneck=report.bottleneck,
     )
+    note(cache.folder, done)
 
 
 def _held_clips(

@@ -28,6 +28,7 @@ from fitrec_cache.extract import extract
 from fitrec_cache.extract_report import ExtractReport
 from fitrec_cache.extractor import Extractor
 from fitrec_cache.features import distinct_clips, load_cached
+from fitrec_cache.history import history
 from fitrec_cache.identity import what_changed
 from fitrec_cache.info import info
 from fitrec_cache.jpeg import decode_frames
@@ -602,6 +603,7 @@ def interrupt(run, monkeypatch, *, finished):
 def test_what_was_finished_before_an_interruption_is_kept(run, tmp_path, monkeypatch, inline, finished):
     interrupt(run, monkeypatch, finished=finished)
     assert len(everything(tmp_path / "cache")) == finished
+    assert [entry.done for entry in history(tmp_path / "cache")] == [finished] * (finished > 0)
     told = f"an extract of 4 clips has not come to its end, {4 - finished} of them are not here: run it again, or"
     (note,) = info(cache=tmp_path / "cache").notes
     assert note.startswith(told)

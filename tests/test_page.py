@@ -508,7 +508,8 @@ def test_every_fold_is_audited_not_only_the_one_that_is_shown(page, tmp_path, we
     _, seen = page(tmp_path / "r", cache=cache.folder)
     assert "Split kfold:2 leaks" in seen.words
     assert (
-        "1 of its 2 different divisions leak. The worst is seed 0, 02: split leaks: 6 of 6 test clips share" in seen.words
+        "1 of its 2 different divisions leak. The worst is seed 0, 02: split leaks: 6 of 6 test clips share"
+        in seen.words
     )
     assert "no leak was found" not in seen.words
 
