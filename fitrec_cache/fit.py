@@ -257,15 +257,12 @@ def _hold(side: Side, device: torch.device, normalise: nn.Module | None, *, aver
         values = torch.from_numpy(side.values[side.clips])
         values = _inputs(values) if values.numel() <= _MOST_FLOATS else values
         return _Held(values=values.to(device), targets=targets.to(device))
-    held: Tensor | None = None
-    for start, batch in zip(range(0, len(side.clips), _EVALUATE), _batches(side.clips, _EVALUATE), strict=True):
+    parts = []
+    for batch in _batches(side.clips, _EVALUATE):
         values = torch.from_numpy(side.values[batch]).float()
         values = values if normalise is None else normalise(values)
-        values = values.mean(dim=1, keepdim=True) if average else values
-        held = torch.empty(len(side.clips), *values.shape[1:]) if held is None else held
-        held[start : start + len(batch)] = values
-    assert held is not None
-    return _Held(values=held.to(device), targets=targets.to(device))
+        parts.append(values.mean(dim=1, keepdim=True) if average else values)
+    return _Held(values=torch.cat(parts).to(device), targets=targets.to(device))
 
 
 @torch.inference_mode()
