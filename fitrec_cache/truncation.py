@@ -7,6 +7,9 @@ from typing import BinaryIO
 
 _EBML, _SEGMENT = bytes.fromhex("1A45DFA3"), bytes.fromhex("18538067")
 
+#: MP4 files begin with ``ftyp``; QuickTime files, of which many are older than that, with any of these.
+_FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
+
 
 def is_cut(path: Path) -> bool:
     """Say whether an AVI, MP4, MOV, MKV or WebM file ends before its container says; False for other containers.
@@ -24,7 +27,7 @@ def is_cut(path: Path) -> bool:
             return int.from_bytes(head[4:8], "little") + 8 > size
         if head[:4] == _EBML:
             return _segment_end(file) > size
-        return head[4:8] == b"ftyp" and _last_box_end(file, size) > size
+        return head[4:8] in _FIRST_BOXES and _last_box_end(file, size) > size
 
 
 def _segment_end(file: BinaryIO) -> int:
@@ -53,7 +56,11 @@ def _vint(file: BinaryIO) -> int:
 
 
 def _last_box_end(file: BinaryIO, size: int) -> int:
-    """Return where the last outermost box of an MP4 file ends; a size that makes no sense ends the walk."""
+    """Return where the last outermost box of an MP4 or QuickTime file ends; an impossible size ends the walk.
+
+    Source:
+        ISO/IEC 14496-12, 4.2; Apple's QuickTime File Format Specification, on atoms.
+    """
     end = 0
     while end + 8 <= size:
         file.seek(end)

@@ -18,8 +18,8 @@ from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.features import Features, load_cached
 from fitrec_cache.find_clips import find_clips
 from fitrec_cache.jpeg import encode_frames
-from fitrec_cache.leaks import verdict
-from fitrec_cache.near_duplicates import embed, find_near_duplicates
+from fitrec_cache.leaks import pairs_across, verdict
+from fitrec_cache.near_duplicates import NearDuplicates, embed, find_near_duplicates
 from fitrec_cache.pair_picture import pairs_png
 from fitrec_cache.splits import Split, make_split
 from fitrec_cache.store import text_column
@@ -261,6 +261,28 @@ def test_the_verdict_counts_test_clips_near_training_or_validation():
     assert part.text == f"{told}; the group of 1 of 3 clips is unknown"
     neither = verdict(sides([0], [], [1, 4]), [None] * 40, None)
     assert neither.text == "no leak found: groups are unknown, near-duplicates not looked for: run audit"
+
+
+def test_the_groups_of_clips_on_no_side_do_not_matter():
+    told = "split leaks: 1 of 2 test clips share a group with training; near-duplicates not looked for: run audit"
+    assert verdict(sides([0], [], [1, 2]), ["a", "a", "b", None], None).text == told
+    unknown = verdict(sides([0], [], [1, 2]), [None, None, None, "a"], None)
+    assert unknown.text == "no leak found: groups are unknown, near-duplicates not looked for: run audit"
+
+
+def test_a_pair_counts_that_is_across_in_any_of_the_splits():
+    pairs = np.array([[0, 1], [2, 3], [0, 2]])
+    found = NearDuplicates(
+        threshold=0.9,
+        chosen=True,
+        pairs=pairs,
+        similarity=np.ones(3, np.float32),
+        halves_found=None,
+        strangers_found=None,
+    )
+    first, second = sides([0], [2], [1]), sides([0, 1], [2], [3])
+    for splits in ([first, second], [second, first]):
+        assert pairs_across(splits, found, 4).tolist() == [0, 1]
 
 
 def test_features_in_memory_give_the_same_pairs_as_the_cache(known, monkeypatch):

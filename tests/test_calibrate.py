@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fitrec_cache.calibrate import Calibration, auroc, calibrate, calibration_error, remarks
+from fitrec_cache.calibrate import Calibration, auroc, bin_numbers, calibrate, calibration_error, remarks
 
 
 def draws(n, scale, seed=0):
@@ -43,6 +43,13 @@ def test_the_error_worked_out_by_hand():
     assert (bins[0]["low"], bins[1]["high"]) == (10 / 15, 14 / 15)
 
 
+def test_certainty_is_in_the_last_bin():
+    assert bin_numbers([0.0, 0.93, 0.94, 1.0]).tolist() == [0, 13, 14, 14]
+    error, bins = calibration_error([[1.0, 0.0], [0.0, 1.0], [0.97, 0.03]], [0, 0, 0])
+    assert [(b["n"], b["high"]) for b in bins] == [(3, 1.0)]
+    assert error == pytest.approx(2.97 / 3 - 2 / 3)
+
+
 CASES = [(10, 0.05, 0), (19, 0.05, 1 / 20), (40, 0.1, 4 / 41), (9, 0.3, 0.3)]
 
 
@@ -58,6 +65,22 @@ def test_new_clips_of_the_same_kind_are_turned_away_no_more_often_than_asked(n, 
     assert np.mean(turned) == pytest.approx(expected, abs=3 * np.std(turned) / 600**0.5 + 1e-9)
 
 
+def test_the_threshold_is_of_calibrated_probabilities():
+    """5 % of 300 + 1: the 15th least sure, below which are 14."""
+    logits, labels = draws(300, 3.0)
+    found = calibrate(logits, labels)
+    assert found.temperature > 2
+    assert (found.probabilities(logits).max(axis=1) < found.threshold - 1e-12).sum() == 14
+
+
+def test_a_share_that_is_met_exactly_counts():
+    """29 of 99 + 1 are 29 %, though 0.29 x 100 is a little less in binary."""
+    logits = np.stack([np.linspace(0.01, 3, 99), np.zeros(99)], axis=1)
+    found = calibrate(logits, np.zeros(99, int), false_alarm_rate=0.29)  # all right: no temperature
+    assert found.temperature == 1
+    assert found.threshold == pytest.approx(1 / (1 + np.exp(-logits[28, 0])))
+
+
 def test_what_few_clips_cannot_tell_is_left_and_said():
     sure = 20 * np.eye(3)  # all right: the colder the better
     found = calibrate(sure, [0, 1, 2])
@@ -68,6 +91,10 @@ def test_what_few_clips_cannot_tell_is_left_and_said():
     ]
     assert "It takes 19 clips" in remarks(found, 3)[1]
     assert remarks(Calibration(temperature=1.3, threshold=0.2, false_alarm_rate=0.05), 40) == []
+
+
+def test_without_a_false_alarm_rate_no_threshold_is_missed():
+    assert remarks(Calibration(temperature=1.3), 40) == []
 
 
 def test_a_head_that_is_never_right_is_as_good_as_a_guess():

@@ -8,6 +8,7 @@ import pytest
 from fitrec_cache.errors import UsageError
 from fitrec_cache.folds import make_folds
 from fitrec_cache.train import check_seeds
+from fitrec_cache.units import units_of
 
 NAMES = [f"{label}/{i}.mp4" for label in "AB" for i in range(6)]
 
@@ -61,6 +62,12 @@ def test_a_split_that_trains_on_one_class_is_refused(val):
         make_folds("manifest", **clips(extra=[{"split": s} for s in column]))
 
 
+def test_every_fold_must_train_two_classes():
+    room = ["y" if n[0] == "B" else "x" if n[2] < "3" else "z" for n in NAMES]  # without y, only A is left
+    with pytest.raises(UsageError, match=r"split 'leave-one:room' trains on one class, A: expected at least two"):
+        make_folds("leave-one:room", **clips(extra=[{"room": r} for r in room]))
+
+
 @pytest.mark.parametrize("known", [False, True])
 def test_k_folds_test_every_clip_once_and_keep_groups_together(known):
     rng = np.random.default_rng(0)
@@ -98,6 +105,18 @@ def test_k_folds_test_every_clip_once_and_keep_groups_together(known):
     ]
 
 
+def test_there_may_be_as_many_folds_as_groups():
+    groups = [f"g{int(n[2]) // 2}" for n in NAMES]  # three, each of two clips of either class
+    folds = make_folds("kfold:3", **clips(groups=groups))
+    tested = [{groups[i] for i in f.split.test} for f in folds]
+    assert sorted(map(sorted, tested)) == [["g0"], ["g1"], ["g2"]]
+
+
+def test_a_class_of_fewer_clips_than_folds_is_spread():
+    folds = make_folds("kfold:3", **clips(n=8))  # six of A, two of B
+    assert sorted(int(i) for f in folds for i in f.split.test) == list(range(8))
+
+
 def test_leave_one_tests_each_value_of_a_column_once():
     room = ["x/1" if n[2] in "01" else "y" if n[2] in "23" else "z" for n in NAMES]
     folds = make_folds("leave-one:room", **clips(extra=[{"room": r} for r in room]))
@@ -105,6 +124,17 @@ def test_leave_one_tests_each_value_of_a_column_once():
     assert [sorted(NAMES[i][2] for i in f.split.test) for f in folds] == [list("0011"), list("2233"), list("4455")]
     by_group = make_folds("leave-one:group", **clips(groups=room))
     assert [f.split.test.tolist() for f in by_group] == [f.split.test.tolist() for f in folds]
+
+
+def test_clips_belong_to_their_group_and_to_their_fold_where_a_column_is_left_out():
+    names, groups = ["a", "b", "c", "d"], ["g", None, "g", None]
+    by_group = units_of(names, groups)
+    assert by_group[0] == by_group[2]
+    assert len(set(by_group)) == 3
+    assert units_of(names, groups, rule="kfold:2", fold="01") == by_group
+    assert units_of(names, groups, rule="leave-one:room") == by_group  # all folds together
+    assert len(set(units_of(names, groups, rule="leave-one:room", fold="01-x"))) == 1
+    assert len(set(units_of(["g", "x"], [None, "g"]))) == 2  # a clip named as a group is not of it
 
 
 def test_errors_and_notes_name_the_rule_that_was_given():

@@ -18,6 +18,16 @@ def test_an_index_that_a_writer_replaced_meanwhile_is_no_damage(tmp_path):
     assert index.index_problem(tmp_path / f"index-{0:020d}-{0:032x}.h5") == ""
 
 
+def test_an_index_that_is_gone_says_nothing(tmp_path):
+    assert index.parts_in(tmp_path / f"index-{0:020d}-{0:032x}.h5", {}, ("key",)) == {}
+
+
+def test_an_index_that_cannot_be_read_is_told(tmp_path):
+    path = tmp_path / f"index-{0:020d}-{0:032x}.h5"
+    path.mkdir()
+    assert index.index_problem(path).startswith("cannot be read (")
+
+
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
     monkeypatch.setattr(store, "FEWEST_PARTS", 4)
@@ -186,6 +196,13 @@ def test_an_index_that_puts_keys_where_they_are_not_is_found_out(tmp_path):
     for read in (lambda: found.row("x1"), lambda: found.rows(["y2"], ("features",))):
         with pytest.raises(StoreCorrupt, match=r"an index says that .* holds .* where it does not. Delete the index"):
             read()
+
+
+def test_an_index_of_another_store_says_nothing(tmp_path):
+    fill(tmp_path, range(4)).write_index()
+    (path,) = indexes(tmp_path)
+    assert len(index.parts_in(path, {"columns": "key"}, ("key",))) == 4
+    assert index.parts_in(path, {"columns": "key", "identity": "another"}, ("key",)) == {}
 
 
 def damaged(path):

@@ -154,20 +154,36 @@ def test_stretches_begin_at_clean_starts_and_end_at_the_wanted_frame():
     assert found[1].expected == (5, 6, 7)
 
 
+#: Decoding order with times: key 0, 3, 1, 2; key 6, 4, 5; 7, 8, ... 4 and 5 lead the second key frame.
+LEADING = notes(0, 4, 12, 29, times=[0, 3, 1, 2, 6, 4, 5, *range(7, 30)])
+
+
 def test_a_frame_shown_before_its_key_frame_begins_one_earlier():
-    # Decoding order with times: key 0, 3, 1, 2; key 6, 4, 5; 7, 8, ... 4 and 5 lead the second key frame.
-    times = [0, 3, 1, 2, 6, 4, 5, *range(7, 30)]
-    some = notes(0, 4, 12, 29, times=times)
-    assert presentation_order(some) == list(range(30))
-    assert [(s.start, s.stop) for s in stretches(some, [4])] == [(0, 6), (29, 30)]
-    found = stretches(some, [6])
+    assert presentation_order(LEADING) == list(range(30))
+    assert [(s.start, s.stop) for s in stretches(LEADING, [4])] == [(0, 6), (29, 30)]
+    found = stretches(LEADING, [6])
     assert [(s.start, s.stop) for s in found] == [(0, 1), (4, 5), (29, 30)]
     assert found[1].expected == (6,)
-    assert [s.expected for s in stretches(some, [7])][1] == (6, 7)  # 4 and 5 need not come
+    assert [s.expected for s in stretches(LEADING, [7])][1] == (6, 7)  # 4 and 5 need not come
+
+
+def test_a_frame_shown_before_two_key_frames_begins_two_earlier():
+    some = notes(0, 2, 3, 29, times=[0, 1, 5, 6, 4, *range(7, 32)])
+    assert [(s.start, s.stop) for s in stretches(some, [4])] == [(0, 5), (29, 30)]
+
+
+def test_a_stretch_within_another_does_not_end_it():
+    """5 is shown before its key frame and needs all from 0; what is wanted from the key frame on ends before it."""
+    assert [(s.start, s.stop) for s in stretches(LEADING, [5, 6])] == [(0, 7), (29, 30)]
+
+
+def test_the_last_group_is_decoded_to_its_end():
+    assert [(s.start, s.stop) for s in stretches(notes(0, 5, 10, 15), [16])] == [(0, 1), (15, 20)]
 
 
 def test_more_than_half_means_all():
     assert stretches(notes(0, 5, 10, 15), [9, 14]) is None
+    assert sum(s.stop - s.start for s in stretches(notes(0, 5, 10, 15), [8])) == 10  # of 20
 
 
 @pytest.mark.parametrize(
@@ -207,3 +223,22 @@ def test_packets_are_read_by_the_letter_of_the_specifications():
     assert mpeg4(b"\x00\x00\x01\xb6\x10")[0]
     assert not mpeg4(b"\x00\x00\x01\xb6\x50")[0]
     assert packet_reader("theora", None) is None
+
+
+def test_vp9_of_profile_3_has_a_reserved_bit():
+    vp9 = packet_reader("vp9", None)
+    assert vp9(b"\xb0\x49\x83\x42")[0]  # 10 1 1 0 0 0: profile 3, reserved, shows no existing frame, key
+    assert not vp9(b"\xb2\x00")[0]  # inter
+    assert not vp9(b"\xb4")[0]  # shows an existing frame
+    assert vp9(b"\xa0\x49\x83\x42")[0]  # profile 1 has none
+    assert not vp9(b"\xa4\x00")[0]
+
+
+@pytest.mark.parametrize(("codec", "data"), [("mpeg4", b"\x00\x00\x01\xb6"), ("vp8", b""), ("vp9", b"")])
+def test_what_is_too_short_is_no_clean_start(codec, data):
+    assert not packet_reader(codec, None)(data)[0]
+
+
+def test_where_a_configuration_record_is_too_short_units_follow_start_codes():
+    hevc = packet_reader("hevc", b"\x01\x02")
+    assert hevc(b"\x00\x00\x01" + bytes([19 << 1, 1, 0x80]))[0]  # IDR

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import t as student
 
 from fitrec_cache.metrics import evaluate, interval_by_unit, wilson
 
@@ -59,6 +60,17 @@ def test_equal_logits_rank_in_label_order_everywhere():
     assert figures.top5_accuracy == 0.5
 
 
+def test_equal_logits_of_many_classes_rank_in_label_order():
+    """A quicker sort keeps the order of a few equal ones only."""
+    logits = np.random.default_rng(0).integers(0, 2, (50, 101)).astype(float)  # many tied for the first place
+    first = (logits == 1).argmax(axis=1)
+    assert evaluate(logits, first, [str(k) for k in range(101)]).accuracy == 1.0
+
+
+def test_guessing_names_the_commonest_true_class():
+    assert evaluate(one_hot([1, 1, 1], 2), [0, 0, 1], ["Hop", "Squat"]).guessing == pytest.approx(2 / 3)
+
+
 def test_averages_run_over_the_classes_in_the_test_set():
     # Squat has no clip but takes one guess: it costs Lunge recall and is in no average. Warnings are errors here.
     figures = evaluate(one_hot([0, 2, 1], 4), [0, 1, 1], [*NAMES, "Plank"])
@@ -86,6 +98,12 @@ def test_wilson_is_the_closed_formula(counts):
     assert wilson(correct / n, n) == pytest.approx(wilson_closed_formula(correct, n), abs=1e-9)
 
 
+def test_no_interval_leaves_0_to_1():
+    for n in range(1, 300):
+        assert wilson(0, n)[0] >= 0
+        assert wilson(1, n)[1] <= 1
+
+
 @pytest.mark.parametrize(("share", "n"), [(-0.1, 4), (1.1, 4), (math.nan, 4), (0.5, 0)])
 def test_wilson_refuses_what_is_no_share(share, n):
     with pytest.raises(ValueError, match="expected 0 to 1 of more than 0"):
@@ -109,6 +127,35 @@ def test_few_recordings_that_are_alike_make_no_narrow_interval():
     worth = 4 * (1.959964 / 12.706205) ** 2
     assert figures.accuracy_ci95 == pytest.approx(wilson_closed_formula(worth / 2, worth), abs=1e-6)
     assert figures.accuracy_ci95[0] < 0.01
+
+
+def test_uneven_recordings_by_hand():
+    """Recordings of 1, 1 and 2 clips with 1, 0 and 2 right: 3 / 4, off it by 1/4, -3/4 and 1/2 clips.
+
+    Scatter: 3/2 x (1/16 + 9/16 + 4/16) / 4^2 = 21/256, as that of 3/16 / (21/256) = 16/7 clips. They are worth
+    4^2 / (1 + 1 + 4) = 8/3 recordings of one size: t of 5/3 degrees.
+    """
+    n = 16 / 7 * (1.959964 / student.ppf(0.975, 5 / 3)) ** 2
+    found = interval_by_unit(np.array([1.0, 0, 1, 1]), np.ones(4), list("abcc"))
+    assert found == pytest.approx(wilson_closed_formula(0.75 * n, n), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("units", "n"),
+    [
+        ([str(i // 4) for i in range(40)], 10),
+        (list("abcc"), 8 / 3),  # as many of one size as these are worth: 4^2 / (1 + 1 + 4)
+    ],
+)
+def test_where_all_clips_are_right_or_wrong_recordings_count(units, n):
+    ones = np.ones(len(units))
+    assert interval_by_unit(ones, ones, units) == pytest.approx(wilson_closed_formula(n, n))
+    assert interval_by_unit(0 * ones, ones, units) == pytest.approx(wilson_closed_formula(0, n))
+
+
+@pytest.mark.parametrize("right", [[1.0, 1, 0], [1.0, 1, 1]])
+def test_one_recording_says_nothing_of_others(right):
+    assert interval_by_unit(np.array(right), np.ones(3), list("aaa")) == (0, 1)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 
 from fitrec_cache.metrics import wilson
-from fitrec_cache.paired import exact_p, holm, interval_of_difference
+from fitrec_cache.paired import count_right, exact_p, holm, interval_of_difference
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 5))
@@ -32,6 +32,18 @@ def test_p_is_the_share_of_signs_that_give_as_large_a_gain(sums, clips):
     gain = np.array([[g] + [1] * (clips - 1) + [-1] * (clips - 1) for g in sums], dtype=float)
     units = np.repeat([f"g{i}" for i in range(len(sums))], gain.shape[1])
     assert exact_p(gain.ravel(), list(units)) == pytest.approx(expected)
+
+
+def test_rights_and_tests_are_counted_over_runs():
+    runs = [
+        (["a", "b"], ["u", "v"], np.array([True, False])),
+        (["b", "a"], ["v", "u"], np.array([True, True])),
+        (["c", "a"], ["v", "u"], np.array([False, False])),
+    ]
+    right, tested, units = count_right(iter(runs))
+    assert units == {"a": "u", "b": "v", "c": "v"}
+    assert dict(zip(units, right, strict=True)) == {"a": 2, "b": 1, "c": 0}
+    assert dict(zip(units, tested, strict=True)) == {"a": 3, "b": 2, "c": 1}
 
 
 def test_holm_by_hand_and_in_any_order():
@@ -92,3 +104,9 @@ def test_models_that_differ_alike_in_every_unit():
         (-wilson(1, 10)[1], -wilson(1, 10)[0])
     )
     assert interval_of_difference(np.ones(4), np.ones(4), ["a"] * 4) == (-1, 1)
+
+
+@pytest.mark.parametrize("units", ["aabb", "abbb"])
+def test_models_that_differ_alike_in_every_unit_of_several_clips(units):
+    """Two units, both for the first model: Wilson's for two of two, whatever their sizes."""
+    assert interval_of_difference(np.ones(4), np.ones(4), list(units)) == pytest.approx(wilson(1, 2))

@@ -78,6 +78,23 @@ def test_json_and_text_show_the_same_numbers(report: ParamsReport) -> None:
     assert max(map(len, report.render().splitlines()[:8])) <= 120
 
 
+def test_every_number_is_below_its_title(report: ParamsReport) -> None:
+    lines = report.render().splitlines()
+    assert " ".join(lines[1].split()) == "variant total ours trainable ours total trainable head only"
+    line = next(line for line in lines if line.startswith("efficientnet-lstm-attention "))
+    row = next(row for row in report.variants if row.name == "efficientnet-lstm-attention")
+    expected = [9_595_590, 9_593_030, 9_553_567, 9_551_007, row.torch_total, row.torch_trainable, row.head_trainable]
+    assert line.split()[1:] == [f"{n:,}" for n in expected]
+
+
+def test_what_pytorch_counts_otherwise_is_told(report: ParamsReport) -> None:
+    (note,) = (row.note for row in report.variants if row.name == "resnet50-lstm-attention")
+    assert note.endswith(
+        "PyTorch: 26,560 convolution biases fewer, 53,120 untrainable statistics (batch norm, input) fewer, "
+        "512 more for the LSTM's second bias (held at zero)."
+    )
+
+
 def test_other_numbers_of_classes_change_only_the_last_layer() -> None:
     rows = {row.name: row for row in params(classes=101).variants}
     assert rows["vit-lstm"].total == 87_636_195 + (101 - 35) * 65

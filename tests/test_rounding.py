@@ -41,6 +41,11 @@ def test_a_weight_beyond_the_range_costs_itself_only():
     assert found.tolist() == [[1.0, float("inf"), 2.0, 3.0]]
 
 
+def test_weights_of_a_narrow_type_carry_their_errors_in_full():
+    weight = torch.randn(3, 50, generator=torch.Generator().manual_seed(0)).half()
+    assert torch.equal(round_filters(weight, torch.bfloat16), round_filters(weight.float(), torch.bfloat16))
+
+
 def test_weights_that_fit_stay_and_the_argument_is_not_touched():
     weight = torch.arange(12.0).view(3, 4)
     before = weight.clone()

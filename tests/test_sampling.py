@@ -27,6 +27,10 @@ def test_values_worked_out_by_hand(n_frames, samples, expected):
     assert frame_indices(n_frames, samples=samples).tolist() == expected
 
 
+def test_whole_numbers_of_numpy_are_taken():
+    assert frame_indices(np.int32(42), samples=np.int64(20)).tolist() == list(range(2, 42, 2))
+
+
 def test_twenty_samples_by_default_and_int64():
     indices = frame_indices(150)
     assert indices.shape == (20,)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from fitrec_cache import clips, find_clips, manifests
 from fitrec_cache.errors import UsageError
 from fitrec_cache.leaks import verdict
-from fitrec_cache.splits import make_split, sides_digest
+from fitrec_cache.splits import make_split, matters, short_rule, sides_digest
 
 UCF = Path(__file__).parents[2] / "shared/data/ucfTrainTestlist"
 
@@ -125,6 +126,41 @@ def test_seeds_differ_and_repeat():
     assert found[0] == found[2] != found[1]
 
 
+def test_no_group_that_is_left_out_would_bring_the_test_side_closer():
+    """Closeness as the module defines it, in exact arithmetic: sum over classes of (clips - 20 %)^2 / 20 %."""
+    rng = np.random.default_rng(1)
+    data = data_set({(k, g): int(rng.integers(*n)) for g in range(16) for k, n in (("A", (1, 12)), ("B", (0, 4)))})
+    data["groups"] = [group[2:] for group in data["groups"]]  # each spans both classes
+    held = {g: Counter() for g in data["groups"]}
+    for g, k in zip(data["groups"], data["labels"], strict=True):
+        held[g][k] += 1
+    target = {k: Fraction(n, 5) for k, n in Counter(data["labels"]).items()}
+
+    def away(groups):
+        return sum((sum(held[g][k] for g in groups) - target[k]) ** 2 / target[k] for k in "AB")
+
+    for seed in range(20):
+        test = {data["groups"][i] for i in make_split("group", **data, seed=seed).test}
+        assert all(away(test | {g}) >= away(test) for g in held.keys() - test)
+
+
+def test_a_group_that_brings_the_side_no_closer_stays():
+    """Of 15 clips 3 are wanted: a pair and the single one; a second pair is as far from it as the first alone."""
+    data = data_set({(k, g): 2 if g < 8 else 1 for k in "AB" for g in range(1, 9)})
+    for seed in range(20):
+        assert class_counts(make_split("group", **data, seed=seed), data)["test"] == {"A": 3, "B": 3}
+
+
+def test_validation_takes_all_but_one_group_where_that_is_closest():
+    """Of 10 clips 2 are wanted, which are two groups; the third, of 8, trains."""
+    data = data_set({(k, g): n for k in "AB" for g, n in ((1, 1), (2, 1), (3, 8), (4, 1))})
+    test = [name for name in data["clip_ids"] if "_g04_" in name]
+    lists = ([name for name in data["clip_ids"] if name not in test], test)
+    for seed in range(5):
+        split = make_split("list:", **data, seed=seed, lists=lists)
+        assert {clips.group_number(data["groups"][i]) for i in split.val} == {1, 2}
+
+
 def test_every_group_is_in_some_test_set():
     data = data_set({(k, g): g for k in "AB" for g in range(1, 11)})  # sizes 1 to 10: big groups must not be favoured
     tested = Counter(data["groups"][i] for seed in range(60) for i in set(make_split("group", **data, seed=seed).test))
@@ -158,7 +194,7 @@ def test_a_class_of_one_clip_trains_and_a_note_says_so():
     for rule in ("group", "random"):
         split = make_split(rule, **data, seed=0)
         assert data["clip_ids"].index("C/v_C_g01_c01.avi") in split.train
-        assert "class C has one clip: it stays in training" in split.notes
+        assert [note for note in split.notes if "class" in note] == ["class C has one clip: it stays in training"]
 
 
 def test_a_class_of_one_group_is_said_not_to_be_tested():
@@ -237,6 +273,22 @@ def test_a_stem_that_two_clips_share_means_neither():
         make_split("list:", **data, seed=0, lists=(["A/1.avi", "A/2.avi", "B/2.avi"], ["1.avi"]))
 
 
+def test_a_stem_that_two_clips_share_means_neither_though_the_lists_have_it_once():
+    ids = [f"{label}/{n}.avi" for label in "AB" for n in range(6)]
+    data = {"clip_ids": ids, "labels": [name[0] for name in ids], "groups": [None] * 12}
+    lists = ([name for name in ids if name[2] in "0123"], ["A/4.avi", "B/4.avi", "5.avi"])
+    split = make_split("list:", **data, seed=0, lists=lists)
+    assert [ids[i] for i in split.test] == ["A/4.avi", "B/4.avi"]
+    assert "1 names of the two lists have no clip" in split.notes
+
+
+def test_names_without_a_clip_are_counted_in_both_lists():
+    data = even(2, 6, 1)
+    ids = data["clip_ids"]
+    lists = ([*ids[:5], *ids[6:11], "K0/x.avi", "K0/y.avi"], [ids[5], ids[11], "K1/z.avi"])
+    assert "3 names of the two lists have no clip" in make_split("list:", **data, seed=0, lists=lists).notes
+
+
 def test_a_clip_in_both_lists_is_refused():
     data = even(2, 6, 1)
     with pytest.raises(UsageError, match=r"1 clips are in both lists, such as 'K0/v_K0_g01_c01\.avi'"):
@@ -250,10 +302,13 @@ def test_list_with_groups_on_two_sides_says_that_it_leaks():
     assert "leaks: 10 of 10 test clips share a group with a training clip" in split.notes
 
 
-def test_list_of_files_with_another_ending_and_shared_names():
+@pytest.mark.parametrize(
+    "listed", ["old/{}.mp4".format, lambda name: f"{name.lower()}.mp4"], ids=["another folder", "small letters"]
+)
+def test_list_of_files_with_another_ending_and_shared_names(listed):
     ids = [f"{label}/{n}.avi" for label in "AB" for n in range(5)]
     data = {"clip_ids": ids, "labels": [name[0] for name in ids], "groups": [None] * 10}
-    other = [f"old/{name[:-4]}.mp4" for name in ids]
+    other = [listed(name[:-4]) for name in ids]
     split = make_split("list:", **data, seed=0, lists=(other[:4] + other[5:9], [other[4], other[9]]))
     assert split.test.tolist() == [4, 9]
 
@@ -318,6 +373,29 @@ def test_sides_by_a_manifest_are_told_apart_and_those_by_a_seed_are_not():
     assert sides_digest(split) == sides_digest({**split, "train": ["b"], "val": ["a"]}) != ""
     assert sides_digest(split) != sides_digest({**split, "train": ["c"], "test": ["a"]})
     assert sides_digest({**split, "rule": "group"}) == ""
+
+
+def test_the_order_of_the_clips_makes_no_other_sides():
+    split = {"rule": "manifest", "train": ["a"], "val": ["b"], "test": ["c", "d"]}
+    assert sides_digest(split) == sides_digest({**split, "test": ["d", "c"]})
+
+
+@pytest.mark.parametrize(
+    ("note", "of_a_fold"),
+    [
+        ("leaks: 1 of 2 test clips share a group with a training clip", True),
+        ("1 classes have no training clip: B", True),
+        ("1 classes have no test clip: C", False),
+    ],
+)
+def test_of_a_fold_only_what_is_wrong_is_told(note, of_a_fold):
+    assert matters(note, "01") == of_a_fold
+    assert matters(note, "")
+
+
+def test_rules_are_shown_without_folders():
+    assert short_rule("list:/a/train.txt,b/test.txt") == "list:train.txt,test.txt"
+    assert short_rule("leave-one:a/b") == "leave-one:a/b"
 
 
 def test_a_list_never_takes_a_file_of_the_same_name_from_another_class():

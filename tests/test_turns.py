@@ -69,7 +69,8 @@ def test_a_block_of_another_living_process_is_waited_for(turns, tmp_path, monkey
 @pytest.mark.parametrize(
     ("owner", "age", "void"),
     [
-        ("dead", 0, True),
+        (f"{host_id()} DEAD", 0, True),
+        ("0123abcd DEAD", 10, False),  # the process numbers of another machine say nothing
         (f"{host_id()} {os.getppid()}", 10, False),
         (f"{host_id()} {os.getppid()}", 7200, True),  # it hangs, or the number is another process's by now
         ("0123abcd 1", 10, False),
@@ -79,10 +80,10 @@ def test_a_block_of_another_living_process_is_waited_for(turns, tmp_path, monkey
     ],
 )
 def test_claims_of_the_dead_and_silent_are_void(turns, tmp_path, owner, age, void):
-    if owner == "dead":
+    if owner.endswith("DEAD"):
         child = subprocess.Popen([sys.executable, "-c", ""])
         child.wait()
-        owner = f"{host_id()} {child.pid}"
+        owner = owner.replace("DEAD", str(child.pid))
     theirs = set(take(iter(turns(CLIPS[:8])), 1))
     claim_all(tmp_path / "claims", owner, age)
     got = everything(turns(CLIPS[:8]))
@@ -106,6 +107,26 @@ def test_claims_are_given_back_when_their_clips_are_committed(turns, tmp_path):
     assert len(list((tmp_path / "claims").iterdir())) == 1
     mine.close()
     assert list((tmp_path / "claims").iterdir()) == []
+
+
+def test_a_claim_that_went_to_another_is_not_given_back(turns, tmp_path):
+    mine = turns()
+    take(iter(mine), 1)
+    claim_all(tmp_path / "claims", f"{host_id()} 1")
+    mine.close()
+    assert len(list((tmp_path / "claims").iterdir())) == 1
+
+
+def test_a_claim_of_this_process_hinders_it_not(turns):
+    take(iter(turns()), 1)  # never closed, as after an error
+    assert len(everything(turns())) == 24
+
+
+def test_claims_for_another_purpose_are_other_claims(turns, tmp_path):
+    take(iter(turns(CLIPS[:8], purpose="x")), 1)
+    claim_all(tmp_path / "claims", "0123abcd 1", 10)
+    assert len(everything(turns(CLIPS[:8], purpose="y"))) == 8
+    assert len(everything(turns(CLIPS[:8], purpose="x"))) == 4
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.0, True), (3600.0, False)])
@@ -134,6 +155,7 @@ def test_where_claims_cannot_be_kept_the_work_goes_on(turns, tmp_path):
 
 
 def test_what_others_finished_is_looked_up_before_each_block(turns):
-    looked = []
-    everything(turns(refresh=lambda: looked.append(1)))
-    assert len(looked) == 6
+    order = []
+    for _ in turns(refresh=lambda: order.append("looked")):
+        order.append("clip")
+    assert order == ["looked", *["clip"] * 4] * 6

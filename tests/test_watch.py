@@ -15,6 +15,7 @@ import pytest
 from conftest import InlinePool
 from make_video import _audio_stream, _encode, _encode_tone, _video_stream, frame_image, read_number, write_video
 from PIL import Image
+from test_keyframes import damage
 from test_train import toy
 from typer.testing import CliRunner
 
@@ -93,6 +94,16 @@ def test_frames_that_stay_on_display_are_taken_again(tmp_path):
     with Stream(find_source(str(video))) as stream:
         (clip,) = stream.windows(windows(1.5, 1.5), [64])
     assert numbers(clip) == [2, 2, 3, 3]  # at 0.3, 0.6, 0.9 and 1.2 s
+
+
+def test_a_frame_on_display_for_longer_than_a_short_window_is_no_gap(tmp_path):
+    """One stays for 0.3 s, where 0.04 s are usual."""
+    times = [40 * k + (260 if k >= 10 else 0) for k in range(30)]
+    video = write_video(tmp_path / "stays.mkv", 30, width=80, height=64, pts=times)
+    with Stream(find_source(str(video))) as stream:
+        clips = list(stream.windows(windows(0.2, 0.2, 1), [64]))
+    assert [clip.start for clip in clips] == pytest.approx([0.2 * k for k in range(7)])
+    assert [numbers(clip)[0] for clip in clips][:3] == [2, 7, 9]
 
 
 def test_the_length_of_a_window_is_that_of_the_clips_trained_on(run, long_video, cache_folder):
@@ -201,9 +212,17 @@ def test_sources(monkeypatch, tmp_path):
         find_source("camera")
     assert find_source("video=Cam", format="dshow") == streaming.Source("video=Cam", "dshow", live=True)
     assert find_source("rtsp://host/1").live
+    assert find_source("RTSP://host/1").live
     assert not find_source("https://host/a.mp4").live
     with pytest.raises(UsageError, match=r"no such file.*Expected a video, camera"):
         find_source(str(tmp_path / "none.mp4"))
+
+
+def test_a_name_with_a_colon_is_that_of_a_file(tmp_path, monkeypatch):
+    write_video(tmp_path / "concat:1.avi", 30, **LOSSLESS)
+    monkeypatch.chdir(tmp_path)
+    with Stream(find_source("concat:1.avi")) as stream:
+        assert len(list(stream.windows(windows(0.8, 0.8), [64]))) == 1
 
 
 def test_what_cannot_be_watched_is_told(run, long_video, tmp_path):
@@ -238,13 +257,20 @@ def jumbled(long_video, monkeypatch):
     return clips
 
 
-@pytest.mark.parametrize("shifts", [{8: -5}, {8: -5, 40: -40}, {50: -40, 52: -40}])
+@pytest.mark.parametrize("shifts", [{8: -1}, {8: -5}, {8: -5, 40: -40}, {50: -40, 52: -40}])
 def test_frames_that_come_late_are_left_out(jumbled, shifts):
-    """However late: after a dropout a decoder still holds some of those before it."""
+    """However late, or with the time of the one before: after a dropout a decoder still holds some from before it."""
     found, damaged = jumbled(shifts, 0.8)
     assert damaged == len(shifts)
     assert len(found) == 3
     assert numbers(found[0]) == [4, 7 if 8 in shifts else 8, 12, 16]  # the frame before stays on display
+
+
+def test_frames_that_do_not_decode_are_counted(tmp_path):
+    path = damage(write_video(tmp_path / "v.mkv", 60, gop=12), 30, 31)
+    with Stream(find_source(str(path))) as stream:
+        list(stream.windows(windows(0.8, 0.8), [64]))
+        assert stream.damaged == 2
 
 
 def test_where_the_clock_is_set_back_time_goes_on_and_no_window_looks_across(jumbled):
@@ -311,13 +337,25 @@ def test_a_file_that_ends_early_is_said_to(run, tmp_path, ending):
     assert f"ends {report.missing:.1f} s before its header says" in watch_text(report)
 
 
-def test_subtitles_are_for_the_file_where_the_sound_begins_first(run, tmp_path):
-    with av.open(str(tmp_path / "v.mkv"), "w") as container:
+def with_sound(path, *, seconds, first):
+    """Write 50 numbered frames, 2 s from the frame time ``first`` on, beside so many seconds of sound from 0 on."""
+    with av.open(str(path), "w") as container:
         sound, pictures = _audio_stream(container, "aac"), _video_stream(container, "libx264", 25, (80, 64))
         container.start_encoding()
-        _encode_tone(container, sound, 4)
-        _encode(container, pictures, (frame_image(k, 80, 64) for k in range(50)), range(50, 100))
-    report = module.watch(str(tmp_path / "v.mkv"), run=run, seconds=0.8, subtitles=tmp_path / "v.srt")
+        _encode_tone(container, sound, seconds)
+        _encode(container, pictures, (frame_image(k, 80, 64) for k in range(50)), range(first, first + 50))
+    return path
+
+
+def test_of_a_whole_file_nothing_is_missing_where_the_sound_lasts_longer(tmp_path):
+    with Stream(find_source(str(with_sound(tmp_path / "v.mkv", seconds=6, first=0)))) as stream:
+        assert len(list(stream.windows(windows(0.8, 0.8), [64]))) == 2
+    assert stream.missing == 0
+
+
+def test_subtitles_are_for_the_file_where_the_sound_begins_first(run, tmp_path):
+    video = with_sound(tmp_path / "v.mkv", seconds=4, first=50)
+    report = module.watch(str(video), run=run, seconds=0.8, subtitles=tmp_path / "v.srt")
     assert report.segments[0].start == 0
     assert (tmp_path / "v.srt").read_text().startswith("1\n00:00:02,0")
 
@@ -396,15 +434,33 @@ def test_segments_by_hand():
     assert [(s.start, s.end, s.text) for s in timeline.segments[1:]] == [(5, 11, "Hop 60%"), (11, 14, "unknown")]
 
 
+def test_the_probability_of_a_segment_is_the_mean_of_its_windows():
+    timeline = Timeline()
+    for k, probability in enumerate((0.3, 0.6, 0.9)):
+        timeline.add(moment(k, k + 2, "Squat", probability))
+    assert timeline.segments[0].probability == pytest.approx(0.6)
+
+
 def test_what_nobody_looked_at_is_in_no_segment():
     timeline = Timeline(every=2)
-    for start in (0, 2, 10):
-        timeline.add(moment(start, start + 4, "Squat", 0.5))
+    ended = [timeline.add(moment(start, start + 4, "Squat", 0.5)) for start in (0, 2, 10)]
     assert [(s.start, s.end, s.windows) for s in timeline.segments] == [(0, 6, 2), (10, 14, 1)]
-    timeline = Timeline(every=5)  # further apart than long, as was asked for
-    for start in (0, 5, 10):
-        timeline.add(moment(start, start + 4, "Squat", 0.5))
-    assert [(s.start, s.end, s.windows) for s in timeline.segments] == [(0, 14, 3)]
+    assert ended == [None, None, timeline.segments[0]]
+
+
+@pytest.mark.parametrize(
+    ("every", "starts", "length"),
+    [
+        (5, (0, 5, 10), 4),  # further apart than long, as was asked for
+        (0.7, (0.0, 0.7, 1.4, 2.1), 0.5),  # no exact binary numbers: 2.1 - 1.4 is a little more
+        (2, (0, 4), 4),  # one was skipped, yet what it showed is in these two
+    ],
+)
+def test_windows_between_which_nothing_was_missed_are_one_segment(every, starts, length):
+    timeline = Timeline(every=every)
+    for start in starts:
+        timeline.add(moment(start, start + length, "Squat", 0.5))
+    assert [(s.start, s.end, s.windows) for s in timeline.segments] == [(0, starts[-1] + length, len(starts))]
 
 
 def test_of_several_files_one_that_cannot_be_written_costs_none_of_the_others(tmp_path):
@@ -462,6 +518,15 @@ def test_tables_and_subtitles(tmp_path):
         "1\n00:00:00,000 --> 00:00:05,250\nJump, high 70%\n\n2\n00:00:05,250 --> 01:02:05,500\nunknown\n"
     )
     assert clock(3725.5) == "1:02:05.5"
+
+
+@pytest.mark.parametrize(
+    ("offset", "times"), [(0.0, "00:00:00,000 --> 00:00:01,001"), (2.0, "00:00:02,000 --> 00:00:03,001")]
+)
+def test_subtitles_are_moved_at_both_ends_and_rounded(tmp_path, offset, times):
+    """1.001 s are a little less than 1001 ms in binary."""
+    write_subtitles([Segment(start=0, end=1.001, label="Hop", probability=0.7)], tmp_path / "t.srt", offset=offset)
+    assert (tmp_path / "t.srt").read_text() == f"1\n{times}\nHop 70%\n"
 
 
 def test_the_picture_shows_every_answer(tmp_path):

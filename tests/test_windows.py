@@ -46,7 +46,9 @@ def test_times_by_hand():
     assert windows.span(1) == (2.0, 6.0)
 
 
-@pytest.mark.parametrize(("seconds", "full"), [(2, 0), (3, 0), (3.5, 1), (4, 1), (5, 1), (5.5, 2), (6, 2), (104, 51)])
+@pytest.mark.parametrize(
+    ("seconds", "full"), [(0.5, 0), (2, 0), (3, 0), (3.5, 1), (4, 1), (5, 1), (5.5, 2), (6, 2), (104, 51)]
+)
 def test_how_many_windows_a_length_holds_by_hand(seconds, full):
     windows = Windows(seconds=Fraction(4), every=Fraction(2), samples=3)  # the last samples at 3, 5, 7 s and so on
     assert windows.within(seconds) == full

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fitrec_cache.features import Features
+
+
+def features(**changed):
+    given = {
+        "values": np.arange(24, dtype=np.float16).reshape(3, 4, 2),
+        "pts_seconds": np.zeros((3, 4)),
+        "clip_ids": ["a", "b", "c"],
+        "labels": ["A", "A", "B"],
+        "groups": ["g", None, "h"],
+        "extra": [{"room": r} for r in "xyz"],
+    }
+    return Features(**given | changed)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"values": features().values + 1},
+        {"values": features().values.view(np.uint16)},
+        {"clip_ids": ["a", "b", "d"]},
+        {"labels": ["A", "B", "B"]},
+        {"groups": ["g", None, "g"]},
+    ],
+)
+def test_the_digest_tells_apart_all_that_decides_a_training(changed):
+    assert features(**changed).digest != features().digest
+
+
+def test_the_digest_minds_nothing_else():
+    assert features(extra=[], pts_seconds=np.ones((3, 4)), name="other", notes=["x"]).digest == features().digest
+
+
+def test_the_length_of_clips_by_hand():
+    """Four frames at 1 to 4 fifths: of clips of 5, 10 and 20 s; a still one and one without times tell nothing."""
+    fifths = np.arange(1, 5) / 5
+    times = np.stack([5 * fifths, 10 * fifths, 20 * fifths, np.zeros(4), np.full(4, np.nan)])
+    assert features(pts_seconds=times).clip_seconds() == 10.0
+
+
+@pytest.mark.parametrize("times", [np.full((3, 4), np.nan), np.ones((3, 1))])
+def test_where_no_times_tell_there_is_no_length(times):
+    assert features(pts_seconds=times).clip_seconds() is None
+
+
+def test_some_clips_keep_what_belongs_to_them():
+    some = features().take(np.array([2, 0]))
+    assert (some.clip_ids, some.labels, some.groups) == (["c", "a"], ["B", "A"], ["h", "g"])
+    assert some.extra == [{"room": "z"}, {"room": "x"}]
+    assert some.values[:, 0, 0].tolist() == [16, 0]
+    assert features(extra=[]).take(np.array([1])).extra == []

@@ -1,0 +1,55 @@
+"""Files of a few bytes, as the specifications of their containers have them."""
+
+from __future__ import annotations
+
+import pytest
+
+from fitrec_cache.truncation import is_cut
+
+
+def box(name, content=b""):
+    return (8 + len(content)).to_bytes(4, "big") + name.encode() + content
+
+
+MP4 = box("ftyp", b"isom" + bytes(4))
+MKV = bytes.fromhex("1A45DFA3") + b"\x84" + bytes(4) + bytes.fromhex("18538067")  # the header, and a segment's name
+
+WHOLE = {
+    "riff": b"RIFF" + (20).to_bytes(4, "little") + bytes(20),
+    "mp4": MP4 + box("mdat", bytes(10)),
+    "mp4, a size of 64 bits": MP4 + (1).to_bytes(4, "big") + b"mdat" + (26).to_bytes(8, "big") + bytes(10),
+    "mkv": MKV + b"\x8a" + bytes(10),
+    "mkv, a size of 8 bytes": MKV + b"\x01" + (10).to_bytes(7, "big") + bytes(10),
+} | {
+    f"QuickTime, {name} first": box(name) + box("mdat", bytes(10))
+    for name in ("moov", "mdat", "wide", "free", "skip", "pnot")
+}
+ENDLESS = {
+    "mp4": MP4 + bytes(4) + b"mdat" + bytes(10),
+    "QuickTime": box("wide") + bytes(4) + b"mdat" + bytes(10),
+    "mkv": MKV + b"\xff" + bytes(10),
+    "mkv, a size of 8 bytes": MKV + b"\x01" + b"\xff" * 7 + bytes(10),
+    "other": b"OggS" + bytes(20),
+    "nothing": b"",
+}
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(data):
+        (tmp_path / "v").write_bytes(data)
+        return tmp_path / "v"
+
+    return write
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_byte_less_than_it_says_is_cut_and_more_is_not(file, name):
+    assert not is_cut(file(WHOLE[name]))
+    assert is_cut(file(WHOLE[name][:-1]))
+    assert not is_cut(file(WHOLE[name] + b"abc"))
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_what_says_no_end_is_not_cut(file, name):
+    assert not is_cut(file(ENDLESS[name]))
