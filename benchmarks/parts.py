@@ -17,6 +17,7 @@ import numpy as np
 import PIL
 import timm
 import torch
+from numpy.typing import NDArray
 
 from fitrec_cache.decoding import DecodeJob, DecoderPool
 
@@ -27,6 +28,16 @@ SAMPLES, FRAME_SIZE, RATE = 20, 288, 25
 def list_rules(lists: Path) -> dict[str, str]:
     """Return the split rules of UCF101-style ``trainlist01`` to ``03`` and ``testlist01`` to ``03``."""
     return {f"list {k}": f"list:{lists / f'trainlist{k:02}.txt'},{lists / f'testlist{k:02}.txt'}" for k in (1, 2, 3)}
+
+
+def digits(right: Iterable[bool]) -> str:
+    """Return which clips are right as text, a digit a clip, so that a JSON can hold all answers."""
+    return "".join("01"[bool(hit)] for hit in right)
+
+
+def answers(text: str) -> NDArray[np.bool_]:
+    """Return what :func:`digits` wrote."""
+    return np.array([digit == "1" for digit in text])
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:

@@ -3,20 +3,23 @@
     python benchmarks/rooms.py REPRODUCED --split leave-one:COLUMN --backbone NAME ...
         --out benchmarks/results/rooms.json
 
-REPRODUCED is the folder of a `fitrec-cache reproduce` with that split and one seed. For each backbone its head and
-`mean` on features of the preset `native` are put beside a logistic regression on the mean of the same features, each
-value scaled. Its strength is fixed, as choosing it in each of thirty folds would take an hour. Intervals and tests take
-whole folds, as clips of one are not independent; p-values are adjusted for all pairs.
+REPRODUCED is the folder of a `fitrec-cache reproduce` with that split and one seed; without it figures are made again
+from the answers in the JSON. For each backbone its head and `mean` on features of the preset `native` are put beside a
+logistic regression on the mean of the same features, each value scaled. Its strength is fixed, as choosing it in each
+of thirty folds would take an hour. Intervals and tests take whole folds, as clips of one are not independent; p-values
+are adjusted for all pairs.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from parts import answers, digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -71,28 +74,29 @@ def regressed(data: Any, rule: str, seed: int) -> tuple[dict[str, bool], dict[st
     return right, units
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("reproduced", type=Path)
-    parser.add_argument("--split", required=True)
-    parser.add_argument("--backbone", nargs="+", required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    pairs: list[dict[str, Any]] = []
-    seen: list[str] = []
+def judged(args: argparse.Namespace) -> dict[str, Any]:
+    """Return which clips every model has right in the fold that leaves them out: a digit a clip."""
+    right: dict[str, dict[str, str]] = {}
+    seen: dict[str, str] = {}
     for backbone in args.backbone:
         data = load_clips(args.reproduced / "cache", None, "mean", [backbone], "native", progress=False)
         models, seed = tested(args.reproduced, args.split, backbone)
         plain, units = regressed(data, args.split, seed)
-        models |= {YARDSTICK: plain}
-        order = list(units)
-        if seen and order != seen:
+        if seen and units != seen:
             raise SystemExit(f"{backbone} has features of other clips than the backbones before it")
-        seen = order
-        by_model = {name: np.array([right[clip] for clip in order], dtype=float) for name, right in models.items()}
-        folds = [units[clip] for clip in order]
-        once = np.ones(len(order))
+        seen = units
+        models |= {YARDSTICK: plain}
+        right[backbone] = {name: digits([hits[clip] for clip in units]) for name, hits in models.items()}
+    folds = list(seen.values())
+    return {"split": args.split, "strength": STRENGTH, "n": len(folds), "fold_of": folds, "right": right}
+
+
+def figures(found: dict[str, Any]) -> dict[str, Any]:
+    """Return accuracies and differences with their intervals."""
+    folds, rows, pairs = found["fold_of"], [], []
+    once = np.ones(len(folds))
+    for backbone, models in found["right"].items():
+        by_model = {name: answers(text).astype(float) for name, text in models.items()}
         for name, right in by_model.items():
             low, high = interval_by_unit(right, once, folds)
             rows.append({"backbone": backbone, "variant": name, "accuracy": right.mean(), "ci95": [low, high]})
@@ -102,16 +106,27 @@ def main() -> None:
             pair = {"backbone": backbone, "variant": ours, "other": theirs, "difference": gain.mean()}
             pairs.append(pair | {"ci95": [low, high], "p": exact_p(gain, folds)})
     adjusted = holm([pair["p"] for pair in pairs])
-    sizes = sorted((folds.count(fold) for fold in set(folds)), reverse=True)
-    result = {
-        "split": args.split,
-        "strength": STRENGTH,
-        "n": len(folds),
-        "folds": sizes,
+    return {
+        "folds": sorted((folds.count(fold) for fold in set(folds)), reverse=True),
         "rows": rows,
         "pairs": [pair | {"p_holm": p} for pair, p in zip(pairs, adjusted, strict=True)],
     }
-    write_json(args.out, result)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("reproduced", type=Path, nargs="?", help="without it the figures of --out are made again")
+    parser.add_argument("--split")
+    parser.add_argument("--backbone", nargs="+")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    if args.reproduced is None:
+        found = json.loads(args.out.read_text())
+    elif args.split is None or args.backbone is None:
+        parser.error("REPRODUCED goes with --split and --backbone")
+    else:
+        found = judged(args)
+    write_json(args.out, found | figures(found))
 
 
 if __name__ == "__main__":

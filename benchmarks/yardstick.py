@@ -4,7 +4,8 @@
         --out benchmarks/results/yardstick.json
 
 REPRODUCED is the folder of a `fitrec-cache reproduce` with those splits and perhaps others; its tables go into the
-JSON, as do those of further such folders; of the same preset and split the first one counts. The regression's strength
+JSON, as do those of further such folders; of the same preset and split the first one counts. Without REPRODUCED the
+comparisons are made again from the answers in the JSON. The regression's strength
 of regularisation, and whether features are brought to mean 0 and standard deviation 1, are chosen on validation clips;
 like the recipe `native` it then learns from training and validation clips together. With --grid the same on features
 of the preset `grid`, whose heads are compared with regressions on both kinds and with their equals on `native`.
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from parts import BACKBONES
+from parts import BACKBONES, answers, digits
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -165,6 +166,32 @@ def _against(ours: Any, theirs: Any, groups: list[str]) -> dict[str, Any]:
     return {"n": n, "difference": float(gain.mean()), "ci95": [low, high], "p": exact_p(gain.sum(0), groups)}
 
 
+def keep_answers(right: dict[Model, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return which test clips of each list every model has right, a digit a clip: together, and each seed."""
+    return [
+        {"model": model, "together": digits(row["right"]), "each": [digits(seed) for seed in row["right_each"]]}
+        for model, rows in right.items()
+        for row in rows
+    ]
+
+
+def read_answers(kept: list[dict[str, Any]]) -> dict[Model, list[dict[str, Any]]]:
+    """Return what :func:`keep_answers` was given, as far as comparisons need it."""
+    right: dict[Model, list[dict[str, Any]]] = {}
+    for row in kept:
+        each = np.stack([answers(seed) for seed in row["each"]])
+        right.setdefault(tuple(row["model"]), []).append({"right": answers(row["together"]), "right_each": each})
+    return right
+
+
+def compared(right: dict[Model, list[dict[str, Any]]], groups: list[str]) -> dict[str, Any]:
+    """Return all comparisons."""
+    return {
+        "pairs": comparisons(native_pairs(right), right, groups),
+        "grid_pairs": comparisons(grid_pairs(right), right, groups),
+    }
+
+
 def overlap(splits: Sequence[str], clips: dict[str, Any], folders: Iterable[Path]) -> dict[str, Any]:
     """Count the test clips that the choice of a recipe on these splits' validation sides has seen.
 
@@ -200,13 +227,19 @@ def overlap(splits: Sequence[str], clips: dict[str, Any], folders: Iterable[Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("reproduced", type=Path)
-    parser.add_argument("--split", action="append", required=True)
+    parser.add_argument("reproduced", type=Path, nargs="?")
+    parser.add_argument("--split", action="append")
     parser.add_argument("--backbone", nargs="+", default=BACKBONES)
     parser.add_argument("--grid", action="store_true", help="on features of the preset grid too")
     parser.add_argument("--also", nargs="*", type=Path, default=[], help="further folders of reproduce, for its tables")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    if args.reproduced is None:
+        found = json.loads(args.out.read_text())
+        write_json(args.out, found | compared(read_answers(found["answers"]), found["groups"]))
+        return
+    if args.split is None:
+        parser.error("REPRODUCED goes with --split")
     rows: list[dict[str, Any]] = []
     right: dict[Model, list[dict[str, Any]]] = {}
     clips: dict[str, Any] = {}
@@ -237,8 +270,9 @@ def main() -> None:
         "reproduced": [_tables(folder) for folder in (args.reproduced, *args.also)],
         "strengths": STRENGTHS,
         "rows": rows,
-        "pairs": comparisons(native_pairs(right), right, groups),
-        "grid_pairs": comparisons(grid_pairs(right), right, groups),
+        "groups": groups,
+        "answers": keep_answers(right),
+        **compared(right, groups),
         "overlap": overlap(args.split, clips, (args.reproduced, *args.also)),
     }
     write_json(args.out, result)
