@@ -184,9 +184,6 @@ def main() -> None:
     clips = read_list(args.trainlist)
     result = {
         "machine": machine(),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "av": av.__version__,
         "list": args.trainlist.name,
     }
     if args.only_encoding:

@@ -13,8 +13,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from parts import machine
 
 from fitrec_cache.train import train_head
@@ -37,7 +35,6 @@ def main() -> None:
     result: dict[str, Any] = {
         "data": "exercises30",
         "machine": machine(),
-        "versions": {"torch": str(torch.__version__), "numpy": np.__version__},
         "runs": [],
     }
     chosen = args.variant or list(VARIANTS)

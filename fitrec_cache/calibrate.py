@@ -17,8 +17,8 @@ from fitrec_cache.files import Plain
 #: Bins of equal width between 0 and 1, as in the paper that made the figure common.
 BINS = 15
 
-#: Where none is better than the first, the validation side cannot tell a temperature: logits stay as they are. The
-#: second is that of heads whose answers are worth no more than an even guess.
+#: Temperatures that are tried. Where the coldest is best, as where all is right, validation cannot tell one, and logits
+#: stay as they are; the hottest makes nearly all answers even.
 _COLDEST, _HOTTEST = 0.1, 100.0
 _FLAT = 1e-9
 
@@ -87,7 +87,10 @@ def remarks(calibration: Calibration, n: int) -> list[str]:
     if calibration.temperature == 1.0:
         told.append(f"{n} validation clips cannot tell a temperature: probabilities are the head's own")
     if calibration.temperature == _HOTTEST:
-        told.append(f"on {n} validation clips answers are worth no more than a guess: probabilities are nearly even")
+        told.append(
+            f"on {n} validation clips no temperature up to {_HOTTEST:g} is high enough: the head is far too sure, or "
+            "its answers are worth no more than a guess"
+        )
     rate = calibration.false_alarm_rate
     if calibration.threshold == 0.0 and rate > 0:
         told.append(

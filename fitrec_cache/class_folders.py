@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from fitrec_cache.clips import LONGEST_ID, Clip, clip_of, file_mode, files_that, plain_text, some
+from fitrec_cache.clips import LONGEST_ID, Clip, clip_of, files_that, plain_text, some
 from fitrec_cache.errors import ManifestError
+from fitrec_cache.files import file_mode
 
 # fmt: off
 VIDEO_SUFFIXES = (

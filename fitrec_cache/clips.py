@@ -105,14 +105,6 @@ def plain_text(name: str) -> str:
     return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) in {"Cc", "Cs"} else c for c in text)
 
 
-def file_mode(path: Path) -> int:
-    """Return the file mode, 0 where nothing can be reached; Path.exists raises on names that are too long."""
-    try:
-        return path.stat().st_mode
-    except (OSError, ValueError):
-        return 0
-
-
 def some(names: Sequence[str]) -> str:
     """Return the first of some names, for a remark."""
     return ", ".join(names[:3]) + (", .." if len(names) > 3 else "")

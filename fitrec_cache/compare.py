@@ -33,8 +33,8 @@ class ModelFigures(Plain):
         n: Number of test clips, different ones.
         n_groups: Number of groups these are of; None where not every group is known.
         accuracies: Accuracy of each seed, over all its folds.
-        accuracy: Of all tests together: their mean where all test as many clips.
-        sd: Their standard deviation; None of one seed.
+        accuracy: Over all tests of all seeds; where seeds test as many clips, the mean of ``accuracies``.
+        sd: Standard deviation of ``accuracies``; None of one seed.
         ci95: 95 % interval of the accuracy; see :func:`fitrec_cache.metrics.interval_by_unit`. Units are groups, under
             ``leave-one`` folds, and clips where groups are unknown.
     """
@@ -67,7 +67,8 @@ class PairFigures:
         only_a: Clips that ``a`` has right more often than ``b`` (over the seeds).
         only_b: The other way round.
         by: What was taken together: ``fold``, ``group``, or ``clip``.
-        p: Exact McNemar test, by these and over all seeds; :func:`fitrec_cache.paired.exact_p`.
+        p: Exact McNemar test over all seeds, clips taken together as ``by`` says;
+            :func:`fitrec_cache.paired.exact_p`.
         p_holm: ``p`` adjusted for all pairs compared on the same sides.
         text: The result in words.
         folders: The run folders of ``a`` and of ``b``; not in the JSON.

@@ -18,7 +18,7 @@ Messages say what was got, what was expected and what to do.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 #: An error lists so many names; more are a wall.
 _MOST_NAMES = 30
@@ -79,5 +79,10 @@ def unknown_name(kind: str, got: str, valid: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(got, names, n=1)
     hint = f". Did you mean '{near[0]}'? Expected" if near else ": expected"
     shown = got if len(got) <= 200 else f"{got[:200]}..."
+    return UsageError(f"unknown {kind} '{shown}'{hint} one of {listed(names)}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names separated by commas; of very many the first, and how many more there are."""
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return UsageError(f"unknown {kind} '{shown}'{hint} one of {', '.join(names[:_MOST_NAMES])}{more}")
+    return ", ".join(names[:_MOST_NAMES]) + more

@@ -13,10 +13,10 @@ from fitrec_cache.cache import MOST_PIXELS, MOST_SAMPLES, Cache, HeldClip, is_co
 from fitrec_cache.clips import Clip
 from fitrec_cache.decoding import check_time_limit
 from fitrec_cache.devices import cores
-from fitrec_cache.errors import StoreError, UsageError, WeightsError
+from fitrec_cache.errors import FitrecError, StoreError, UsageError, WeightsError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extractor import Extractor
-from fitrec_cache.find_clips import NO_GROUPS, find_clips
+from fitrec_cache.find_clips import find_clips
 from fitrec_cache.history import Extraction, note, now
 from fitrec_cache.identity import frame_identity, what_changed
 from fitrec_cache.memory import keep_freed_memory
@@ -112,21 +112,20 @@ def extract(
         frames = opened.frame_store(identity)
         notes += _new_settings(opened, frames)
     notes += [*_too_small(frames, models), *_slow(models)]
-    run = Extractor(opened, frames, models, notes, stages={"start": time.perf_counter() - started})
-    run.columns_told = found is not None and found.has_columns
+    told = found is not None and found.has_columns
+    run = Extractor(opened, frames, models, notes, columns_told=told, start=time.perf_counter() - started)
     workers = None if videos is None else min(workers or cores(), len(clips))
     try:
         with Ahead(models, frames, known, workers=workers, clip_seconds=clip_seconds) as ahead:
             run.work(clips, ahead, progress=progress)
-    except KeyboardInterrupt:  # what was finished until now is in the cache, and so in its history
+        if found is not None:
+            run.see_to_others(found.passed_over, prune=prune)
+    except (KeyboardInterrupt, FitrecError):  # what was finished until now is in the cache, and so in its history
         with suppress(StoreError):
             _note(opened, run.report(len(clips), time.perf_counter() - started), models)
         raise
-    if found is not None:
-        run.see_to_others(found.passed_over, prune=prune)
-    if run.kept_columns:
-        run.notes = [n for n in run.notes if n != NO_GROUPS]  # the cache knows better
-    run.notes += [*run.changes(), *_lost_classes(clips, run.failed, opened)]
+    run.tell_changes()
+    run.notes += _lost_classes(clips, run.failed, opened)
     report = run.report(len(clips), time.perf_counter() - started)
     _note(opened, report, models)
     return report

@@ -17,7 +17,7 @@ class FailedClip:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractReport:
-    """What :func:`extract` did.
+    """What :func:`fitrec_cache.extract.extract` did.
 
     Attributes:
         clips: Number of clips asked for.

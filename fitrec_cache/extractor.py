@@ -20,6 +20,7 @@ from fitrec_cache.clips import Clip, some
 from fitrec_cache.decoding import StoredClip
 from fitrec_cache.errors import StoreError, VideoError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
+from fitrec_cache.find_clips import NO_GROUPS
 from fitrec_cache.identity import feature_identity, what_changed
 from fitrec_cache.progress import progress_bar, timed
 from fitrec_cache.store import Store, text_column
@@ -61,11 +62,19 @@ class Extractor:
     """The state of one extraction: what is done, what is not committed yet, and what a person should know."""
 
     def __init__(
-        self, cache: Cache, frames: Store, models: Sequence[Backbone], notes: list[str], stages: dict[str, float]
+        self,
+        cache: Cache,
+        frames: Store,
+        models: Sequence[Backbone],
+        notes: list[str],
+        *,
+        columns_told: bool,
+        start: float,
     ) -> None:
         self.cache, self.frames, self.models, self.notes = cache, frames, models, notes
+        self.columns_told = columns_told  # by a manifest: else what an earlier one gave stays
         self.asked: list[str] = []
-        self.begun = self.columns_told = False
+        self.begun = False
         self.kept_columns: list[str] = []
         self.relabelled: list[str] = []
         self.stores = [cache.feature_store(feature_identity(frames.identity, m)) for m in models]
@@ -77,7 +86,7 @@ class Extractor:
         self.rows = self._new_rows()
         self.done = self.reused = 0
         self.failed: list[FailedClip] = []
-        self.stages = stages | dict.fromkeys(_STAGES, 0.0)
+        self.stages = {"start": start} | dict.fromkeys(_STAGES, 0.0)
         self.beside: dict[str, float] = {}
 
     def _new_rows(self) -> _Rows:
@@ -152,14 +161,15 @@ class Extractor:
                 f"{len(kept)} clips of the cache were not asked for now and are trained on all the same: {some(kept)}"
             )
 
-    def changes(self) -> list[str]:
-        """Return what became of names and columns that clips had before."""
-        notes = []
+    def tell_changes(self) -> None:
+        """Note what became of names and columns that clips had before."""
         if n := len(self.kept_columns):
-            notes.append(f"{n} clips keep the group and columns that a manifest gave them: {some(self.kept_columns)}")
+            self.notes = [note for note in self.notes if note != NO_GROUPS]  # the cache knows better
+            self.notes.append(
+                f"{n} clips keep the group and columns that a manifest gave them: {some(self.kept_columns)}"
+            )
         if n := len(self.relabelled):
-            notes.append(f"{n} clips are of another class than before: {some(self.relabelled)}")
-        return notes
+            self.notes.append(f"{n} clips are of another class than before: {some(self.relabelled)}")
 
     def _more(self, bar: Any) -> bool:
         """Say whether clips are left; wait, and show it, while other processes have claimed all that are."""

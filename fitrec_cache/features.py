@@ -58,9 +58,10 @@ class Features:
 
     @cached_property
     def digest(self) -> str:
-        """Sha256 of values, ids, labels and groups: with a split's sides and the head, all that decides a training.
+        """Sha256 of values, ids, labels and groups: with a split's sides, all of the data that decides a training.
 
-        The shape of the values is the head's. It is of the values as they are when this is first asked for.
+        The shape of the values is not in it: the head's settings have it. It is of the values as they are when this is
+        first asked for.
         """
         found = hashlib.sha256(canonical_json([self.clip_ids, self.labels, self.groups]).encode())
         found.update(str(self.values.dtype).encode())

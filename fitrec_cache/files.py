@@ -149,6 +149,14 @@ def staged(folder: Path, what: str) -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
+def file_mode(path: Path) -> int:
+    """Return the file mode, 0 where nothing can be reached; Path.exists raises on names that are too long."""
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError):
+        return 0
+
+
 def is_process(pid: int) -> bool:
     """Say whether there is a process of this number on this machine."""
     try:

@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fitrec_cache.class_folders import walk
-from fitrec_cache.clips import LONGEST_ID, UNKNOWN, Clip, file_mode, files_that, one_spelling, some
-from fitrec_cache.errors import ManifestError, UsageError, unknown_name
+from fitrec_cache.clips import LONGEST_ID, UNKNOWN, Clip, files_that, one_spelling, some
+from fitrec_cache.errors import ManifestError, UsageError, listed, unknown_name
+from fitrec_cache.files import file_mode
 from fitrec_cache.manifests import list_clips, manifest_clips, read_ucf_list, text_lines
+
+#: Of so many unknown classes the nearest known one is named.
+_MOST_HINTS = 10
 
 #: A remark of :func:`find_clips`.
 NO_GROUPS = "no groups known"
@@ -185,10 +189,11 @@ def _unknown_classes(missing: Sequence[str], labels: Sequence[str]) -> UsageErro
         return unknown_name("class", missing[0], labels)
     nearest = {label.casefold(): label for label in labels}
     hints = []
-    for name in missing:
+    for name in missing[:_MOST_HINTS]:
         near = difflib.get_close_matches(name.casefold(), nearest, n=1)
         hints.append(f"'{name}' (did you mean '{nearest[near[0]]}'?)" if near else f"'{name}'")
-    return UsageError(f"{len(missing)} unknown classes: {', '.join(hints)}. Expected some of {', '.join(labels)}")
+    more = ", .." * (len(missing) > _MOST_HINTS)
+    return UsageError(f"{len(missing)} unknown classes: {', '.join(hints)}{more}. Expected some of {listed(labels)}")
 
 
 def _remarks(clips: Sequence[Clip]) -> list[str]:

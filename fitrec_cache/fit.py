@@ -60,7 +60,7 @@ class Fitted:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Side:
-    """Clips of one side, by their numbers in arrays that all sides share: no copy is made of what is not at work.
+    """Clips of one side, by their numbers in arrays that all sides share: copied only while a head is trained on them.
 
     Attributes:
         values: Of all clips: features ``(n, T, d)``, float16 or float32, or frames uint8 ``(n, T, 64, 64, 3)``.
@@ -169,9 +169,7 @@ def fit_again(
 
 def _epochs(total: int, what: str, show: bool) -> Any:
     """Return the bar of a training, which is there before features are made ready."""
-    bar = progress_bar(total=total, unit="epoch", what=what, show=show)
-    bar.set_postfix_str("getting ready")
-    return bar
+    return progress_bar(total=total, unit="epoch", what=what, show=show, note="getting ready")
 
 
 @contextlib.contextmanager

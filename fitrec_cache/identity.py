@@ -34,10 +34,10 @@ def feature_identity(frames: dict[str, Any], backbone: Backbone) -> dict[str, An
 
 
 def what_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Return the settings in which two identities differ, such as ``samples: 20 -> 40``, separated by commas."""
+    """Return the settings in which two identities differ, such as ``samples: 20 -> 40``, separated by semicolons."""
     before, after = flat(old), flat(new)
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    return ", ".join(f"{name}: {_short(before.get(name))} -> {_short(after.get(name))}" for name in names)
+    return "; ".join(f"{name}: {_short(before.get(name))} -> {_short(after.get(name))}" for name in names)
 
 
 def _short(value: object) -> str:

@@ -176,9 +176,7 @@ def evaluate(
     return Metrics(
         n=n,
         accuracy=correct / n,
-        accuracy_ci95=interval_by_unit(hits[:, 0].astype(np.float64), np.ones(n), units)
-        if units
-        else wilson(correct / n, n),
+        accuracy_ci95=interval_by_unit(hits[:, 0].astype(np.float64), np.ones(n), units or [str(i) for i in range(n)]),
         top5_accuracy=float(hits[:, :5].any(axis=1).mean()),
         precision_weighted=averages["weighted"][0],
         recall_weighted=averages["weighted"][1],

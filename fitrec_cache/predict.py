@@ -27,7 +27,7 @@ from fitrec_cache.runs import Heads, Run, read_runs
 MOST_PICTURED = 20
 
 #: What ``watch`` takes and is no file; of an address that became a path one slash is left.
-_STREAM = re.compile(r"camera(:\d+)?$|[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+_STREAM = re.compile(r"camera(:\d+)?$|(?i:[a-z][a-z0-9+.-]+:/)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +146,7 @@ def _files(videos: Sequence[Path]) -> tuple[list[Path], list[Prediction]]:
     for path in videos:
         if not path.is_dir():
             if _STREAM.match(str(path)) and not path.exists():
-                raise UsageError(f"{path} is no file: `fitrec-cache watch` looks at cameras and addresses")
+                raise UsageError("cameras and addresses are for `fitrec-cache watch`: expected video files or folders")
             found.append(path)
             continue
         unreadable: list[OSError] = []

@@ -31,7 +31,7 @@ def accuracy(right: Right) -> float:
     return float(np.mean([each.mean() for each in right]))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Sides:
     """What a search may see of one split: all but its test side.
 
@@ -41,8 +41,8 @@ class Sides:
         targets: Class number of every clip, int64 ``(N,)``.
         train: Numbers of the training clips, int64.
         val: Numbers of the validation clips, int64.
-        train_ids: Their ids.
-        val_ids: The same.
+        train_ids: Ids of the training clips.
+        val_ids: Ids of the validation clips.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Sides:
     val_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
     """The clips, the splits, and how good a recipe is on their validation sides.
 

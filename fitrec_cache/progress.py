@@ -11,12 +11,21 @@ from typing import Any
 from tqdm import tqdm
 
 
-def progress_bar(*, total: int | None, unit: str, what: str, show: bool) -> Any:
-    """Return a tqdm bar on standard error: clips a second, time left if ``total`` is known; silent unless ``show``."""
+def progress_bar(*, total: int | None, unit: str, what: str, show: bool, note: str | None = None) -> Any:
+    """Return a tqdm bar on standard error: clips a second, time left if ``total`` is known; silent unless ``show``.
+
+    ``note`` stands behind it until it is replaced.
+    """
     interval = 0.2 if sys.stderr.isatty() else 15.0
-    at_most = max(10.0, interval)  # tqdm looks in between where this is longer than the other
     return tqdm(
-        total=total, unit=unit, desc=what, disable=not show, mininterval=interval, maxinterval=at_most, smoothing=0.05
+        total=total,
+        unit=unit,
+        desc=what,
+        disable=not show,
+        mininterval=interval,
+        maxinterval=max(10.0, interval),  # tqdm's own thread prints after so many seconds: not sooner than the other
+        smoothing=0.05,
+        postfix=note,
     )
 
 

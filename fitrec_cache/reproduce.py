@@ -196,7 +196,7 @@ def reproduce(
     for job in planned:
         families.setdefault((job.split, job.preset), []).append(out / "runs" / job.folder)
     folders = [each for family in families.values() for each in family]
-    page = report(folders, out=out / "report.html", cache=cache)
+    page = report(folders, out=out / "report.html", cache=cache, progress=progress)
     rows = tuple(_row(job, trained[job].to_dict()) for job in planned)
     notes = [
         f"{short_rule(job.split)}, {job.preset}, {job.features}: {n}"
@@ -295,16 +295,16 @@ def _left_aside(out: Path, made: Sequence[Path]) -> list[str]:
 def _row(job: _Job, trained: dict[str, Any]) -> Row:
     parts = trained["pooled"] or trained["runs"]
     names = ("accuracy", "top5_accuracy", "precision_weighted", "recall_weighted", "f1_weighted", "f1_macro")
-    figures = {name: float(np.mean([p[name] for p in parts])) for name in names}
+    tested = [p["n" if trained["pooled"] else "n_test"] for p in parts]
+    figures = {name: float(np.average([p[name] for p in parts], weights=tested)) for name in names}
     printed = {row.variant: row.accuracy for row in TABLE_II}
-    first = parts[0]
     return Row(
         preset=job.preset,
         split=short_rule(job.split),
         variant=job.variant,
         backbone=trained["runs"][0]["backbone"],
         seeds=len(parts),
-        n=first["n"] if trained["pooled"] else first["n_test"],
+        n=tested[0],
         figures=figures | ({"accuracy_sd": trained["accuracy_std"]} if len(parts) > 1 else {}),
         printed=printed.get(job.variant),
         seconds=float(np.mean([r["seconds"] for r in trained["runs"]])),

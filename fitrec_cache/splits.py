@@ -5,7 +5,7 @@ How the rule ``group`` chooses (the test side first, then the validation side ou
 1. The groups are shuffled by the seed.
 2. The classes are served from the fewest groups up: one that has no clip on the side yet gives it the first of its
    groups, in shuffled order, that brings the side closer to 20 % of each class; if none does, the one that takes it
-   least far.
+   the least away from that.
 3. Every other group, in shuffled order, joins the side if that brings it closer to 20 % of each class.
 
 A group never leaves if a class would then have none in training; with three groups or more, none for validation

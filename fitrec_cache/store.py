@@ -104,7 +104,8 @@ class Store:
     def __iter__(self) -> Iterator[str]:
         """Yield all keys, in the order of the parts that hold them."""
         by_part = {name: columns["key"] for name, columns in self.texts()}
-        return iter([key for name in sorted(by_part) for key in text_values(by_part[name])])
+        for name in sorted(by_part):
+            yield from text_values(by_part[name])
 
     def texts(self) -> Iterator[tuple[str, Columns]]:
         """Yield for each part its name and its keys, of clips all text columns, in no certain order.

@@ -139,10 +139,10 @@ def sweep(
 ) -> SweepReport:
     """Search for the recipe with the highest validation accuracy, averaged over splits and seeds.
 
-    The tree-structured Parzen estimator proposes settings; a try whose best accuracy so far, over the splits it was
-    trained on, is below the median of the others after as many splits is given up. The best tries are trained again
-    with other seeds, and the best of those is the answer. No split's test side is looked at for that split; where
-    several splits overlap, a note says so. A call that was interrupted goes on where it was.
+    The tree-structured Parzen estimator proposes settings; a try is given up where, after some of the splits, its best
+    accuracy so far is below the median of what other tries had after as many. The best tries are trained again with
+    other seeds, and the best of those is the answer. No split's test side is looked at for that split; where several
+    splits overlap, a note says so. A call that was interrupted goes on where it was.
 
     Args:
         out: Folder of the search; ``sweep.json`` there is the result.

@@ -435,7 +435,7 @@ def test_without_a_hub_the_file_by_which_the_cache_has_features_is_named(run, tm
 def test_an_extraction_of_compiled_features_says_what_changes(run):
     """A setting that only the earlier features have is told too."""
     changed = what_changed({"a": 1, "compiled": "x", "size": {"w": 2}}, {"a": 1, "size": {"w": 3}, "new": 4})
-    assert changed == "compiled: x -> None, size.w: 2 -> 3, new: None -> 4"
+    assert changed == "compiled: x -> None; size.w: 2 -> 3; new: None -> 4"
 
 
 def test_an_extraction_that_computes_nothing_leaves_what_it_says_of_the_computation(run, tmp_path, monkeypatch):

@@ -26,11 +26,12 @@ def test_the_probe_sees_what_is_loaded():
 @pytest.mark.parametrize("module", ["train", "head", "cache", "pack", "pixels", "runs"])
 def test_stage_two_cannot_touch_video(module):
     heavy = ("av", "timm", "pebble", "fitrec_cache.video", "fitrec_cache.backbone", "fitrec_cache.extract")
+    heavy += ("fitrec_cache.extractor", "fitrec_cache.identity")
     assert loaded(f"import fitrec_cache.{module}", *heavy) == set()
 
 
 def test_the_command_line_starts_without_heavy_libraries():
-    heavy = ("torch", "h5py", "av", "timm", "numpy", "matplotlib", "sklearn", "fitrec_cache.extract")
+    heavy = ("torch", "h5py", "av", "timm", "numpy", "matplotlib", "sklearn", "fitrec_cache.extractor")
     assert loaded("import fitrec_cache.cli", *heavy) == set()
     asking = "import fitrec_cache.cli\nsys.argv = ['x', 'extract', '--help']\n"
     asking += "try: fitrec_cache.cli.main()\nexcept SystemExit: pass"

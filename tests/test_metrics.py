@@ -187,10 +187,6 @@ def test_evaluate_gives_the_interval_of_its_own_counts():
     assert figures.accuracy_ci95 == pytest.approx(wilson_closed_formula(4, 6))
 
 
-def test_a_single_clip_counts_for_itself():
-    assert evaluate([[1.0, 0.0]], [0], ["Hop", "Lunge"]).accuracy_ci95 == pytest.approx(wilson_closed_formula(1, 1))
-
-
 def test_to_dict_survives_json_with_the_documented_keys():
     figures = evaluate(one_hot([0, 1, 2], 3).astype(np.float32), np.array([0, 1, 1], dtype=np.int32), NAMES).to_dict()
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures

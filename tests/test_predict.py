@@ -300,10 +300,13 @@ def test_a_folder_stands_for_the_videos_below_it_and_answers_come_one_by_one(run
         predict([tmp_path / "none"], run=run, device="cpu")
 
 
-@pytest.mark.parametrize("source", ["camera", "camera:1", "https://example.org/squat.mp4", "rtsp://camera.local/1"])
+@pytest.mark.parametrize(
+    "source", ["camera", "camera:1", "https://example.org/squat.mp4", "rtsp://me:secret@camera.local/1"]
+)
 def test_what_is_for_watch_is_sent_there_before_a_head_is_read(source):
-    with pytest.raises(UsageError, match="is no file: `fitrec-cache watch` looks at cameras and addresses"):
+    with pytest.raises(UsageError, match="cameras and addresses are for `fitrec-cache watch`") as raised:
         predict([Path(source)], run=Path("none"))
+    assert "secret" not in str(raised.value)
 
 
 def test_a_table_holds_any_file_name(run, tmp_path, video_folder):

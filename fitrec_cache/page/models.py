@@ -96,15 +96,10 @@ class Model:
         """Figures of each seed."""
         return {seed: _pooled(records) for seed, records in self.by_seed.items()}
 
-    @cached_property
-    def accuracy(self) -> float:
-        """Accuracy of all tests together: the mean of the seeds' where all test as many clips."""
-        right = [record.answers.guesses == record.answers.targets for record in self.records]
-        return float(np.concatenate(right).mean())
-
     def mean(self, name: str) -> float:
-        """Return the mean of a figure over the seeds."""
-        return float(np.mean([getattr(rates, name) for rates in self.rates.values()]))
+        """Return the mean of a figure over the seeds, each as much as it tests clips."""
+        rates = self.rates.values()
+        return float(np.average([getattr(r, name) for r in rates], weights=[r.n for r in rates]))
 
     def deviation(self, name: str) -> float | None:
         """Return the standard deviation over the seeds (n - 1); None for one seed."""

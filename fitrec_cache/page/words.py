@@ -83,7 +83,7 @@ def rule(split: str) -> str:
 
 def headline(model: Model, leaky: Collection[str]) -> str:
     """Say what the model chosen on validation reached."""
-    clips = f"{percent(model.accuracy)} of {plural(model.n_distinct, 'clip')}"
+    clips = f"{percent(model.mean('accuracy'))} of {plural(model.n_distinct, 'clip')}"
     unseen = grouped(model) and model.first.split not in leaky
     seen = "from recordings it had not seen" if unseen else "it was not trained on"
     return f"{model.title} recognises {clips} {seen}"
