@@ -192,7 +192,7 @@ def _unknown_classes(missing: Sequence[str], labels: Sequence[str]) -> UsageErro
     for name in missing[:_MOST_HINTS]:
         near = difflib.get_close_matches(name.casefold(), nearest, n=1)
         hints.append(f"'{name}' (did you mean '{nearest[near[0]]}'?)" if near else f"'{name}'")
-    more = ", .." * (len(missing) > _MOST_HINTS)
+    more = f" and {len(missing) - _MOST_HINTS} more" if len(missing) > _MOST_HINTS else ""
     return UsageError(f"{len(missing)} unknown classes: {', '.join(hints)}{more}. Expected some of {listed(labels)}")
 
 

@@ -48,10 +48,10 @@ def test_of_very_many_classes_an_error_lists_some_and_the_nearest(tmp_path):
     assert text.startswith("unknown class 'Class1000'. Did you mean 'Class100'? Expected one of Class000, ")
     assert text.endswith(", Class029 and 71 more")
     with pytest.raises(UsageError) as raised:
-        find_clips(tmp_path, classes=",".join(f"Clas{k}" for k in range(20)))
+        find_clips(tmp_path, classes=",".join(f"Classs{k:03d}" for k in range(20)))
     text = str(raised.value)
-    assert text.startswith("20 unknown classes: 'Clas0' (did you mean 'Class000'?), ")
-    assert ", .. Expected some of Class000, Class001, " in text
+    assert text.startswith("20 unknown classes: 'Classs000' (did you mean 'Class000'?), ")
+    assert " and 10 more. Expected some of Class000, Class001, " in text
     assert text.endswith(", Class029 and 71 more")
 
 
