@@ -59,7 +59,8 @@ class Trainer:
         """Train all of them, several at the same time if so wished; see ``jobs`` of :func:`train_head`."""
         processes = min(len(jobs), at_once)
         if processes < 2:
-            return [self.run(job, stages) for job in jobs]
+            places = [f"({i} of {len(jobs)})" if len(jobs) > 1 else "" for i in range(1, len(jobs) + 1)]
+            return [self.run(job, stages, place) for job, place in zip(jobs, places, strict=True)]
         from fitrec_cache.processes import map_in_processes  # only here is pebble needed
 
         alike = replace(self, data=replace(self.data), progress=False)  # without what was found for the verdict
@@ -76,10 +77,13 @@ class Trainer:
             )
         return [*found, *(self.run(job, stages) for job in jobs[len(beside) :])]
 
-    def run(self, job: Job, stages: dict[str, float]) -> RunResult:
-        """Train, calibrate, test, write; of a run that was tested before only train the final head."""
+    def run(self, job: Job, stages: dict[str, float], place: str = "") -> RunResult:
+        """Train, calibrate, test, write; of a run that was tested before only train the final head.
+
+        ``place`` is shown with the bar: which of how many it is.
+        """
         data, split, (_, targets) = self.data, job.fold.split, self.classes(job)
-        what = " ".join(part for part in (self.variant, f"seed {job.seed}", job.fold.name) if part)
+        what = " ".join(part for part in (self.variant, f"seed {job.seed}", job.fold.name, place) if part)
         common: dict[str, Any] = {
             "config": self.config(job),
             "seed": job.seed,

@@ -612,6 +612,15 @@ def test_one_room_left_out_says_nothing_of_others(tmp_path, features):
     assert report.pooled[0]["accuracy_ci95"][0] > 0  # ten rooms do
 
 
+def test_bars_say_which_of_how_many_heads_is_trained(tmp_path, features, capsys):
+    train_head(out=tmp_path / "one", features=features, variant="mean", epochs=1, progress=True)
+    assert " of " not in capsys.readouterr().err
+    settings = {"split": "kfold:2", "seed": [0, 1], "epochs": 1, "progress": True}
+    train_head(out=tmp_path / "run", features=features, variant="mean", **settings)
+    said = capsys.readouterr().err
+    assert all(f"mean seed {(k - 1) // 2} 0{(k - 1) % 2 + 1} ({k} of 4)" in said for k in range(1, 5))
+
+
 def test_seeds_can_be_added_to_folds(tmp_path, features):
     settings = {"out": tmp_path / "run", "features": features, "variant": "mean", "split": "kfold:2", "epochs": 1}
     train_head(**settings, seed=[0])
