@@ -23,7 +23,7 @@ def progress_bar(*, total: int | None, unit: str, what: str, show: bool, note: s
         desc=what,
         disable=not show,
         mininterval=interval,
-        maxinterval=max(10.0, interval),  # tqdm's own thread prints after so many seconds: not sooner than the other
+        maxinterval=max(10.0, 2 * interval),  # tqdm's own thread prints after so many seconds: well after the other
         smoothing=0.05,
         postfix=note,
     )
