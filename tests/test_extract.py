@@ -617,6 +617,22 @@ def test_what_was_finished_before_an_interruption_is_kept(run, tmp_path, monkeyp
     assert everything(tmp_path / "cache") == everything(tmp_path / "undisturbed")
 
 
+def test_what_was_finished_before_an_error_is_in_the_history(run, tmp_path, monkeypatch, inline):
+    monkeypatch.setattr("fitrec_cache.extractor.COMMIT_CLIPS", 1)
+    write, written = Cache.write_clips, []
+
+    def full(self, clips):
+        if len(written) == 2:
+            raise StoreError("disk full")
+        written.append(1)
+        return write(self, clips)
+
+    monkeypatch.setattr(Cache, "write_clips", full)
+    with pytest.raises(StoreError, match="disk full"):
+        run()
+    assert [entry.done for entry in history(tmp_path / "cache")] == [2]
+
+
 def test_another_extract_that_ends_does_not_hide_one_that_was_stopped(run, tmp_path, monkeypatch, inline):
     interrupt(run, monkeypatch, finished=0)
     assert counts(run(classes="Hop")) == (2, 2, 0, 0)
