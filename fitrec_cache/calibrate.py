@@ -71,10 +71,13 @@ def calibrate(logits: ArrayLike, targets: ArrayLike, *, false_alarm_rate: float 
 
     coldest, hottest = np.log(_COLDEST), np.log(_HOTTEST)
     found = minimize_scalar(loss, bounds=(coldest, hottest), method="bounded")
-    if loss(coldest) <= min(found.fun, loss(hottest)) + _FLAT:
+    least = min(found.fun, loss(coldest), loss(hottest)) + _FLAT
+    if loss(coldest) <= least:
         temperature = 1.0
+    elif loss(hottest) <= least:
+        temperature = _HOTTEST
     else:
-        temperature = _HOTTEST if loss(hottest) <= found.fun + _FLAT else float(np.exp(found.x))
+        temperature = float(np.exp(found.x))
     surest = np.sort(softmax(scores / temperature, axis=1).max(axis=1))  # (N,)
     k = min(int(np.floor(false_alarm_rate * (len(surest) + 1) + 1e-9)), len(surest))
     threshold = float(surest[k - 1]) if k else 0.0

@@ -82,7 +82,7 @@ def unknown_name(kind: str, got: str, valid: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} '{shown}'{hint} one of {listed(names)}")
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return names separated by commas; of very many the first, and how many more there are."""
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(names[:_MOST_NAMES]) + more
+def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:
+    """Return names separated by commas; of more than ``most`` the first, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

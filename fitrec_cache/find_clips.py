@@ -189,11 +189,12 @@ def _unknown_classes(missing: Sequence[str], labels: Sequence[str]) -> UsageErro
         return unknown_name("class", missing[0], labels)
     nearest = {label.casefold(): label for label in labels}
     hints = []
-    for name in missing[:_MOST_HINTS]:
+    for name in missing:
         near = difflib.get_close_matches(name.casefold(), nearest, n=1)
         hints.append(f"'{name}' (did you mean '{nearest[near[0]]}'?)" if near else f"'{name}'")
-    more = f" and {len(missing) - _MOST_HINTS} more" if len(missing) > _MOST_HINTS else ""
-    return UsageError(f"{len(missing)} unknown classes: {', '.join(hints)}{more}. Expected some of {listed(labels)}")
+    return UsageError(
+        f"{len(missing)} unknown classes: {listed(hints, _MOST_HINTS)}. Expected some of {listed(labels)}"
+    )
 
 
 def _remarks(clips: Sequence[Clip]) -> list[str]:

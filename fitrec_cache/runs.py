@@ -19,7 +19,7 @@ from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_jso
 from fitrec_cache.head import build_head
 from fitrec_cache.run_files import RUN_VERSION, read_run_json, read_run_settings
 from fitrec_cache.splits import short_rule
-from fitrec_cache.units import NO_BOUNDS
+from fitrec_cache.units import span
 from fitrec_cache.variants import HeadConfig
 
 #: What a whole run folder holds.
@@ -240,9 +240,8 @@ def _write_files(
     title = f"{metrics['variant']} on {metrics['backbone']}, split {metrics['split']}, seed {metrics['seed']}"
     curves_png(metrics["history"], folder / "curves.png", title=title, best_epoch=metrics["best_epoch"])
     confusion = np.array(metrics["confusion"], dtype=np.int64)
-    low, high = metrics["accuracy_ci95"]
-    span = f" ({low:.1%} to {high:.1%})" * ((low, high) != NO_BOUNDS)
-    figures = f"accuracy {metrics['accuracy']:.1%}{span}, n = {metrics['n_test']}"
+    told = span(metrics["accuracy_ci95"])
+    figures = f"accuracy {metrics['accuracy']:.1%}{f' ({told})' * bool(told)}, n = {metrics['n_test']}"
     confusion_png(confusion, metrics["labels"], folder / "confusion.png", title=f"{title}\n{figures}")
     write_json(folder / "run.json", {"run_version": RUN_VERSION, **run})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fitrec_cache.clips import plain_text
-from fitrec_cache.units import NO_BOUNDS
+from fitrec_cache.units import span
 
 if TYPE_CHECKING:
     from fitrec_cache.audit import AuditReport
@@ -99,9 +99,8 @@ def train_text(report: TrainReport) -> str:
 
 
 def _figures(m: Metrics) -> str:
-    low, high = m.accuracy_ci95
-    span = f"{low:.1%} to {high:.1%}, " * ((low, high) != NO_BOUNDS)
-    figures = [f"accuracy {m.accuracy:.1%} ({span}n = {m.n}; guessing {m.guessing:.1%})"]
+    told = ", ".join(filter(None, [span(m.accuracy_ci95), f"n = {m.n}"]))
+    figures = [f"accuracy {m.accuracy:.1%} ({told}; guessing {m.guessing:.1%})"]
     if len(m.per_class) >= _MANY_CLASSES:
         figures.append(f"top-5 {m.top5_accuracy:.1%}")
     return ", ".join([*figures, f"macro F1 {m.f1_macro:.1%}"])
