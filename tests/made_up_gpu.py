@@ -1,0 +1,144 @@
+"""A GPU that is not there: its tensors say they are on ``cuda:0``, and the processor computes with them.
+
+It shows whether all that meets is on one device, what is sent to it and what comes back; not what a GPU's own kernels
+give. As on a real one, an operation on tensors of both sides raises, and so does ``numpy()`` on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from unittest.mock import patch
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+GPU, CPU = torch.device("cuda:0"), torch.device("cpu")
+
+_aten = torch.ops.aten
+_CROSSING = (_aten._to_copy.default, _aten.copy_.default, _aten.index.Tensor)  # indices may be the processor's
+_PRETENDED = {
+    "_lazy_init": lambda: None,
+    "is_available": lambda: True,
+    "device_count": lambda: 1,
+    "current_device": lambda: 0,
+    "get_device_capability": lambda device=None: (9, 0),
+    "is_bf16_supported": lambda including_emulation=True: True,
+    "is_current_stream_capturing": lambda: False,
+    "get_rng_state": lambda device=None: torch.zeros(8, dtype=torch.uint8),
+    "set_rng_state": lambda state, device=None: None,
+}
+
+
+class Far(torch.Tensor):
+    """A tensor on the GPU; ``near`` has its values.
+
+    Autograd's engine starts a thread for each real device, so to learn C++ must take these for the processor's, and
+    only Python sees the GPU. Autocast asks C++, so to embed C++ must see the GPU as well.
+    """
+
+    near: torch.Tensor
+    learns = False
+    learning = False
+
+    @staticmethod
+    def __new__(cls, near: torch.Tensor) -> Far:
+        with torch.inference_mode(False):
+            if cls.learns:
+                far = torch.Tensor._make_subclass(cls, near.clone() if near.is_inference() else near.detach())
+            else:
+                far = torch.Tensor._make_wrapper_subclass(
+                    cls, near.size(), strides=near.stride(), dtype=near.dtype, device=GPU
+                )
+        far.near = near
+        return far
+
+    @property
+    def device(self) -> torch.device:
+        return GPU
+
+    def __repr__(self) -> str:
+        return f"Far({self.near!r})"
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunctionSubclass():
+            if func is torch.Tensor.numpy:
+                raise TypeError("can't convert cuda:0 device type tensor to numpy")
+            if func is torch.Tensor.cpu:
+                return _aten._to_copy(*args, device=CPU)
+            if func is torch.Tensor.to and torch._C._nn._parse_to(*args[1:], **kwargs)[0] == CPU:
+                return _aten._to_copy(args[0], device=CPU).to(*args[1:], **kwargs)
+            if func is not torch.Tensor.backward:
+                return func(*args, **kwargs)
+            Far.learning = True
+            try:
+                return func(*args, **kwargs)
+            finally:
+                Far.learning = False
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return _compute(func, args, kwargs or {})
+
+
+class _Dispatch(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return _compute(func, args, kwargs or {})
+
+
+def _compute(func, args, kwargs):
+    """Let the processor do it; what comes out is where the operation was asked to put it, or where its input is."""
+    tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+    far = {id(x.near): x for x in tensors if isinstance(x, Far)}
+    if far and func not in _CROSSING:
+        near = [tuple(x.shape) for x in tensors if not isinstance(x, Far) and x.dim()]
+        if near:
+            raise RuntimeError(f"{func}: tensors on {GPU} and {CPU} (of the latter {near})")
+    if func.overloadpacket.__name__ in ("pin_memory", "_pin_memory"):
+        return args[0]
+    target = _target(func.overloadpacket.__name__, kwargs.get("device"), bool(far), bool(tensors))
+    if kwargs.get("device") is not None:
+        kwargs = kwargs | {"device": CPU}
+    args, kwargs = tree_map(lambda x: x.near if isinstance(x, Far) else x, (args, kwargs))
+    found = func(*args, **kwargs)
+    if target == CPU:
+        return found
+    return tree_map(lambda x: _far(x, far) if isinstance(x, torch.Tensor) else x, found)
+
+
+def _target(name: str, asked: torch.device | None, far: bool, takes_tensors: bool) -> torch.device:
+    """Return where the result is. C++ that takes ``Far`` for the processor's says so where it means the same device."""
+    if (far and (name.startswith("new_") or name.endswith("_like"))) or (Far.learning and not takes_tensors):
+        return GPU
+    if asked is not None:
+        return torch.device(asked)
+    return GPU if far else CPU
+
+
+def _far(near: torch.Tensor, there: dict[int, Far]) -> Far:
+    return there[id(near)] if id(near) in there else Far(near)  # the same where it was changed in place
+
+
+@contextmanager
+def on_this_thread() -> Iterator[None]:
+    """Let a thread other than the one of :func:`made_up_gpu` use it too."""
+    with _Dispatch():
+        yield
+
+
+@contextmanager
+def made_up_gpu(*, learns: bool) -> Iterator[None]:
+    """Let there be a GPU, ``cuda:0``, to learn or to embed on."""
+    torch._C._ensureCUDADeviceGuardSet()
+    overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
+    with ExitStack() as undo:
+        for name, pretended in _PRETENDED.items():
+            undo.enter_context(patch.object(torch.cuda, name, pretended))
+        torch.__future__.set_overwrite_module_params_on_conversion(True)
+        undo.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrite)
+        undo.enter_context(patch.object(Far, "learns", learns))
+        undo.enter_context(_Dispatch())
+        yield

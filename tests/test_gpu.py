@@ -1,0 +1,118 @@
+"""The way to a GPU and back, on one that is made up: see ``made_up_gpu.py``."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL
+from made_up_gpu import GPU, Far, made_up_gpu, on_this_thread
+
+from fitrec_cache.backbone import Backbone, load_backbone
+from fitrec_cache.extract import extract
+from fitrec_cache.fit import Side, fit
+from fitrec_cache.predict import predict
+from fitrec_cache.recipes import get_recipe
+from fitrec_cache.train import train_head
+from fitrec_cache.variants import VARIANTS
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch._C, "_ensureCUDADeviceGuardSet"), reason="this torch cannot do without a real GPU"
+)
+
+
+@pytest.fixture
+def prepares_beside(monkeypatch):
+    """Frames are sent to the GPU by another thread."""
+    prepare = Backbone.prepare
+
+    def beside(self, frames):
+        with on_this_thread():
+            return prepare(self, frames)
+
+    monkeypatch.setattr(Backbone, "prepare", beside)
+
+
+def test_it_tells_devices_apart_as_a_real_one_does():
+    with made_up_gpu(learns=False):
+        x = torch.arange(3.0)
+        far = x.to("cuda:0")
+        assert far.device == GPU
+        assert (far + 1).device == GPU
+        assert far.cpu().device.type == "cpu"
+        assert (far * 2).sum().item() == 6
+        with pytest.raises(RuntimeError, match="tensors on cuda:0 and cpu"):
+            far + x
+        with pytest.raises(TypeError, match="numpy"):
+            far.numpy()
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet"])
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_a_backbone_and_the_frames_go_to_the_gpu_and_features_come_back(weights, name, precision):
+    frames = torch.randint(0, 256, (4, 3, 64, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with made_up_gpu(learns=False):
+        there = load_backbone(weights(name), precision=precision)
+        assert there.origin()["device"] == "cuda:0"
+        assert not there.on_cpu
+        assert {x.device for x in there.network.state_dict().values()} == {GPU}
+        x = there.prepare(frames)
+        assert isinstance(x, Far)
+        assert x.is_contiguous(memory_format=torch.channels_last)
+        found = there.embed(frames)
+    assert there.precision == ("fp32" if precision == "fp32" else "bf16")
+    here = load_backbone(weights(name), precision=there.precision, device="cpu")
+    assert there.identity() == here.identity()
+    np.testing.assert_array_equal(found, here.embed(frames))
+
+
+def test_features_made_on_a_gpu_are_the_same_set(tmp_path, video_folder, weights, inline, prepares_beside):
+    settings = {"cache": tmp_path / "cache", "backbone": [weights("test_resnet")]}
+    with made_up_gpu(learns=False):
+        made = extract(video_folder, **settings, **SMALL | {"device": "auto"})
+        assert made.done == 12
+        assert not made.failed
+    (origin,) = (tmp_path / "cache").rglob("origin.json")
+    assert json.loads(origin.read_text())["device"] == "cuda:0"
+    again = extract(video_folder, **settings, **SMALL)
+    assert again.done == 0
+    assert again.reused == 12
+
+
+@pytest.mark.parametrize("recipe", ["native", "paper"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_head_learns_on_the_gpu_and_comes_back(variant, recipe):
+    rng = np.random.default_rng(0)
+    targets = np.arange(24) % 3
+    if takes_pixels := VARIANTS[variant].takes_pixels:
+        values = rng.integers(0, 256, (24, 4, 64, 64, 3), dtype=np.uint8)
+    else:
+        values = (rng.normal(size=(24, 4, 24)) + targets[:, None, None]).astype(np.float16)
+    chosen = get_recipe(recipe).change(epochs=2, batch_size=8, precision="fp32", balance=0.5)
+    if recipe == "paper" and variant != "convlstm":
+        chosen = chosen.change(draw=3)
+    config = chosen.head_config(
+        variant, n_classes=3, input_dim=0 if takes_pixels else 24, frames=4, n_vectors=64, attention=None
+    )
+    train, val = (Side(values=values, targets=targets, clips=clips) for clips in np.split(np.arange(24), [16]))
+    here = fit(train, val, config=config, recipe=chosen, seed=0)
+    with made_up_gpu(learns=True):
+        there = fit(train, val, config=config, recipe=chosen, seed=0, device=GPU)
+    assert there.history == here.history
+    expected, found = here.head.state_dict(), there.head.state_dict()
+    assert not any(isinstance(x, Far) for x in found.values())
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_train_head_and_predict_on_a_gpu(tmp_path, video_folder, cache_folder, weights):
+    with made_up_gpu(learns=True):
+        report = train_head(out=tmp_path / "run", cache=cache_folder, backbone=["test_resnet"], epochs=2, device="cuda")
+    assert [run.n_test for run in report.runs] == [3]
+    assert "cuda:0" in " ".join(report.notes)
+    video = sorted(video_folder.rglob("*.avi"))[0]
+    here = predict([video], run=tmp_path / "run", device="cpu")
+    with made_up_gpu(learns=False):
+        there = predict([video], run=tmp_path / "run")
+    assert there == here
