@@ -1,7 +1,8 @@
-"""A GPU that is not there: its tensors say they are on ``cuda:0``, and the processor computes with them.
+"""A GPU that is not there: its tensors say they are on ``cuda:0`` or ``mps``, and the processor computes with them.
 
 It shows whether all that meets is on one device, what is sent to it and what comes back; not what a GPU's own kernels
-give. As on a real one, an operation on tensors of both sides raises, and so does ``numpy()`` on its own.
+give. As on a real one, an operation on tensors of both sides raises, and so do ``numpy()`` on its own and, on Apple's,
+float64.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-GPU, CPU = torch.device("cuda:0"), torch.device("cpu")
+CUDA, MPS, CPU = torch.device("cuda:0"), torch.device("mps"), torch.device("cpu")
 
 _aten = torch.ops.aten
 _CROSSING = (_aten._to_copy.default, _aten.copy_.default, _aten.index.Tensor)  # indices may be the processor's
@@ -35,28 +37,31 @@ class Far(torch.Tensor):
     """A tensor on the GPU; ``near`` has its values.
 
     Autograd's engine starts a thread for each real device, so to learn C++ must take these for the processor's, and
-    only Python sees the GPU. Autocast asks C++, so to embed C++ must see the GPU as well.
+    only Python sees the GPU. Autocast asks C++, so to embed in bf16 C++ must see the GPU as well: ``seen_by_all``.
     """
 
     near: torch.Tensor
-    learns = False
+    gpu = CUDA
+    seen_by_all = True
     learning = False
 
     @staticmethod
     def __new__(cls, near: torch.Tensor) -> Far:
+        if cls.gpu == MPS and near.dtype == torch.float64:
+            raise TypeError("MPS has no float64")
         with torch.inference_mode(False):
-            if cls.learns:
-                far = torch.Tensor._make_subclass(cls, near.clone() if near.is_inference() else near.detach())
-            else:
+            if cls.seen_by_all:
                 far = torch.Tensor._make_wrapper_subclass(
-                    cls, near.size(), strides=near.stride(), dtype=near.dtype, device=GPU
+                    cls, near.size(), strides=near.stride(), dtype=near.dtype, device=cls.gpu
                 )
+            else:
+                far = torch.Tensor._make_subclass(cls, near.clone() if near.is_inference() else near.detach())
         far.near = near
         return far
 
     @property
     def device(self) -> torch.device:
-        return GPU
+        return self.gpu
 
     def __repr__(self) -> str:
         return f"Far({self.near!r})"
@@ -66,7 +71,7 @@ class Far(torch.Tensor):
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunctionSubclass():
             if func is torch.Tensor.numpy:
-                raise TypeError("can't convert cuda:0 device type tensor to numpy")
+                raise TypeError(f"can't convert {cls.gpu} device type tensor to numpy")
             if func is torch.Tensor.cpu:
                 return _aten._to_copy(*args, device=CPU)
             if func is torch.Tensor.to and torch._C._nn._parse_to(*args[1:], **kwargs)[0] == CPU:
@@ -84,6 +89,16 @@ class Far(torch.Tensor):
         return _compute(func, args, kwargs or {})
 
 
+class _AskForCuda(TorchFunctionMode):
+    """Asks for ``cuda:0`` in place of ``mps``, which this torch knows nothing of."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is not torch.device:
+            args, kwargs = tree_map(lambda x: CUDA if isinstance(x, torch.device) and x == MPS else x, (args, kwargs))
+        return func(*args, **kwargs)
+
+
 class _Dispatch(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return _compute(func, args, kwargs or {})
@@ -96,7 +111,7 @@ def _compute(func, args, kwargs):
     if far and func not in _CROSSING:
         near = [tuple(x.shape) for x in tensors if not isinstance(x, Far) and x.dim()]
         if near:
-            raise RuntimeError(f"{func}: tensors on {GPU} and {CPU} (of the latter {near})")
+            raise RuntimeError(f"{func}: tensors on {Far.gpu} and {CPU} (of the latter {near})")
     if func.overloadpacket.__name__ in ("pin_memory", "_pin_memory"):
         return args[0]
     target = _target(func.overloadpacket.__name__, kwargs.get("device"), bool(far), bool(tensors))
@@ -112,10 +127,10 @@ def _compute(func, args, kwargs):
 def _target(name: str, asked: torch.device | None, far: bool, takes_tensors: bool) -> torch.device:
     """Return where the result is. C++ that takes ``Far`` for the processor's says so where it means the same device."""
     if (far and (name.startswith("new_") or name.endswith("_like"))) or (Far.learning and not takes_tensors):
-        return GPU
+        return Far.gpu
     if asked is not None:
-        return torch.device(asked)
-    return GPU if far else CPU
+        return CPU if asked == CPU else Far.gpu
+    return Far.gpu if far else CPU
 
 
 def _far(near: torch.Tensor, there: dict[int, Far]) -> Far:
@@ -130,15 +145,20 @@ def on_this_thread() -> Iterator[None]:
 
 
 @contextmanager
-def made_up_gpu(*, learns: bool) -> Iterator[None]:
-    """Let there be a GPU, ``cuda:0``, to learn or to embed on."""
+def made_up_gpu(gpu: torch.device = CUDA, *, learns: bool = False) -> Iterator[None]:
+    """Let there be this GPU, to embed or to learn on."""
     torch._C._ensureCUDADeviceGuardSet()
     overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
     with ExitStack() as undo:
+        if gpu == MPS:
+            undo.enter_context(patch.object(torch.backends.mps, "is_available", lambda: True))
+            undo.enter_context(_AskForCuda())
         for name, pretended in _PRETENDED.items():
-            undo.enter_context(patch.object(torch.cuda, name, pretended))
+            if gpu == CUDA or name != "is_available":
+                undo.enter_context(patch.object(torch.cuda, name, pretended))
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         undo.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrite)
-        undo.enter_context(patch.object(Far, "learns", learns))
+        undo.enter_context(patch.object(Far, "gpu", gpu))
+        undo.enter_context(patch.object(Far, "seen_by_all", gpu == CUDA and not learns))
         undo.enter_context(_Dispatch())
         yield

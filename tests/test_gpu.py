@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL
-from made_up_gpu import GPU, Far, made_up_gpu, on_this_thread
+from made_up_gpu import CUDA, MPS, Far, made_up_gpu, on_this_thread
 
 from fitrec_cache.backbone import Backbone, load_backbone
 from fitrec_cache.extract import extract
@@ -35,55 +35,61 @@ def prepares_beside(monkeypatch):
     monkeypatch.setattr(Backbone, "prepare", beside)
 
 
-def test_it_tells_devices_apart_as_a_real_one_does():
-    with made_up_gpu(learns=False):
+@pytest.mark.parametrize("gpu", [CUDA, MPS], ids=str)
+def test_it_tells_devices_apart_as_a_real_one_does(gpu):
+    with made_up_gpu(gpu):
         x = torch.arange(3.0)
-        far = x.to("cuda:0")
-        assert far.device == GPU
-        assert (far + 1).device == GPU
+        far = x.to(gpu)
+        assert far.device == gpu
+        assert (far + 1).device == gpu
         assert far.cpu().device.type == "cpu"
         assert (far * 2).sum().item() == 6
-        with pytest.raises(RuntimeError, match="tensors on cuda:0 and cpu"):
+        with pytest.raises(RuntimeError, match=f"tensors on {gpu} and cpu"):
             far + x
         with pytest.raises(TypeError, match="numpy"):
             far.numpy()
+    with made_up_gpu(MPS), pytest.raises(TypeError, match="float64"):
+        x.to(MPS).double()
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet"])
-@pytest.mark.parametrize("precision", ["fp32", "auto"])
-def test_a_backbone_and_the_frames_go_to_the_gpu_and_features_come_back(weights, name, precision):
+@pytest.mark.parametrize(
+    ("gpu", "precision", "chosen"), [(CUDA, "fp32", "fp32"), (CUDA, "auto", "bf16"), (MPS, "auto", "fp32")]
+)
+def test_a_backbone_and_the_frames_go_to_the_gpu_and_features_come_back(weights, name, gpu, precision, chosen):
     frames = torch.randint(0, 256, (4, 3, 64, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    with made_up_gpu(learns=False):
+    with made_up_gpu(gpu):
         there = load_backbone(weights(name), precision=precision)
-        assert there.origin()["device"] == "cuda:0"
+        assert there.origin()["device"] == str(gpu)
         assert not there.on_cpu
-        assert {x.device for x in there.network.state_dict().values()} == {GPU}
+        assert {x.device for x in there.network.state_dict().values()} == {gpu}
         x = there.prepare(frames)
-        assert isinstance(x, Far)
+        assert isinstance(x, Far) == (gpu == CUDA)  # only the thread that embeds may use the other
         assert x.is_contiguous(memory_format=torch.channels_last)
         found = there.embed(frames)
-    assert there.precision == ("fp32" if precision == "fp32" else "bf16")
+    assert there.precision == chosen
     here = load_backbone(weights(name), precision=there.precision, device="cpu")
     assert there.identity() == here.identity()
     np.testing.assert_array_equal(found, here.embed(frames))
 
 
-def test_features_made_on_a_gpu_are_the_same_set(tmp_path, video_folder, weights, inline, prepares_beside):
+@pytest.mark.parametrize("gpu", [CUDA, MPS], ids=str)
+def test_features_made_on_a_gpu_are_the_same_set(tmp_path, video_folder, weights, inline, prepares_beside, gpu):
     settings = {"cache": tmp_path / "cache", "backbone": [weights("test_resnet")]}
-    with made_up_gpu(learns=False):
+    with made_up_gpu(gpu):
         made = extract(video_folder, **settings, **SMALL | {"device": "auto"})
         assert made.done == 12
         assert not made.failed
     (origin,) = (tmp_path / "cache").rglob("origin.json")
-    assert json.loads(origin.read_text())["device"] == "cuda:0"
+    assert json.loads(origin.read_text())["device"] == str(gpu)
     again = extract(video_folder, **settings, **SMALL)
     assert again.done == 0
     assert again.reused == 12
 
 
-@pytest.mark.parametrize("recipe", ["native", "paper"])
+@pytest.mark.parametrize(("gpu", "recipe"), [(CUDA, "native"), (CUDA, "paper"), (MPS, "native")])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_head_learns_on_the_gpu_and_comes_back(variant, recipe):
+def test_a_head_learns_on_the_gpu_and_comes_back(variant, gpu, recipe):
     rng = np.random.default_rng(0)
     targets = np.arange(24) % 3
     if takes_pixels := VARIANTS[variant].takes_pixels:
@@ -98,8 +104,8 @@ def test_a_head_learns_on_the_gpu_and_comes_back(variant, recipe):
     )
     train, val = (Side(values=values, targets=targets, clips=clips) for clips in np.split(np.arange(24), [16]))
     here = fit(train, val, config=config, recipe=chosen, seed=0)
-    with made_up_gpu(learns=True):
-        there = fit(train, val, config=config, recipe=chosen, seed=0, device=GPU)
+    with made_up_gpu(gpu, learns=True):
+        there = fit(train, val, config=config, recipe=chosen, seed=0, device=gpu)
     assert there.history == here.history
     expected, found = here.head.state_dict(), there.head.state_dict()
     assert not any(isinstance(x, Far) for x in found.values())
@@ -113,6 +119,6 @@ def test_train_head_and_predict_on_a_gpu(tmp_path, video_folder, cache_folder, w
     assert "cuda:0" in " ".join(report.notes)
     video = sorted(video_folder.rglob("*.avi"))[0]
     here = predict([video], run=tmp_path / "run", device="cpu")
-    with made_up_gpu(learns=False):
+    with made_up_gpu():
         there = predict([video], run=tmp_path / "run")
     assert there == here
