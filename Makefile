@@ -35,23 +35,24 @@ BENCH_UCF101 ?= $(wildcard ../shared/data/ucf101_samples)
 # A cache of these videos, made if it is not there; an interpreter with tensorflow, for the comparison with Keras.
 BENCH_CACHE ?= bench-work/cache
 BENCH_KERAS ?=
+BENCH_RESULTS ?= benchmarks/results
 STAGE_ONE = $(BIN)/python benchmarks/stage_one.py $(BENCH_VIDEOS) $(BENCH_WEIGHTS) --work bench-work $(BENCH_UCF101:%=--ucf101 %)
 STAGE_TWO = $(BIN)/python benchmarks/stage_two.py
 STAGE_TWO_FROM = $(BENCH_VIDEOS) $(BENCH_WEIGHTS) --work bench-work $(if $(BENCH_KERAS),--keras-python $(BENCH_KERAS))
 
-# ResNet50 takes longest, and is left out of the short look.
-QUICK_PARTS = pipeline-tf_efficientnet_b0 pipeline-vit_tiny_patch16_224 frames length growth startup
+# Of the backbones the fastest one with convolutions, not compiled.
+QUICK_PARTS = pipeline-tf_efficientnet_b0 frames length growth startup
 
 bench: setup
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	$(STAGE_ONE) --out benchmarks/results/stage_one.json
-	$(STAGE_TWO) $(BENCH_CACHE) $(STAGE_TWO_FROM) --out benchmarks/results/stage_two.json
+	$(STAGE_ONE) --out $(BENCH_RESULTS)/stage_one.json
+	$(STAGE_TWO) $(BENCH_CACHE) $(STAGE_TWO_FROM) --out $(BENCH_RESULTS)/stage_two.json
 	$(BIN)/python benchmarks/render_stage_one.py
 	$(BIN)/python benchmarks/render.py
 
 bench-quick: setup
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	$(STAGE_ONE) --out bench-work/stage_one.json --clips 8 --repeats 1 --growth 100 500 $(QUICK_PARTS:%=--part %)
+	$(STAGE_ONE) --out bench-work/stage_one.json --clips 4 --repeats 1 --eager --growth 100 $(QUICK_PARTS:%=--part %)
 	$(STAGE_TWO) bench-work/cache-quick $(STAGE_TWO_FROM) --out bench-work/stage_two.json --quick
 
 # On a machine with a GPU.

@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--part", action="append", help="repeatable; all by default")
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--eager", action="store_true", help="leave the compiled networks out")
     parser.add_argument("--ucf101", type=Path, help="a folder of UCF101's own videos, for the part frames")
     parser.add_argument("--growth", type=int, nargs="*", default=[100, 1000, 10_000, 100_000])
     args = parser.parse_args()

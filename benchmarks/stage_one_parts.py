@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
 from itertools import islice
@@ -41,28 +42,32 @@ from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.sampling import frame_indices
 
+#: Seconds that the network may take for the clips of one repeat; for a third of the clips it may take longer.
+A_REPEAT = 40
+
 
 def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Compare `extract`, ready tensors in the best configuration, decoding alone, and the plain way."""
     keep_freed_memory()
     clips = choose(args.videos, args.clips)
     text = f"{name}={args.weights / name}.safetensors"
-    best = load_backbone(text, compiled=True)
+    best = load_backbone(text, compiled=not args.eager)
     ready = [
         decode_frames(decode_clip(DecodeJob(path=c, samples=SAMPLES, short_side=FRAME_SIZE)).jpegs) for c in clips[:20]
     ]
     ready = [best.prepare(frames) for frames in ready]
     best.compile_for(SAMPLES)
+    shares = divide(clips, args.repeats, seconds(lambda: best.embed_prepared(ready[0])))
     eager = load_backbone(text)
     # What is no part of the limit is measured on ten clips, others each time: fewer, and starting decoders would count.
     few = max(args.clips // 10, args.repeats)
-    parts = [clips[i::few] for i in range(args.repeats)]
     rows: dict[str, list[float]] = {k: [] for k in ("ready", "decode", "extract", "extract_eager", "plain")}
     stages, cosine = [], []
-    for part in parts:
+    for share, part in zip(shares, (clips[i::few] for i in range(args.repeats)), strict=True):
         rows["ready"].append(seconds(lambda: [best.embed_prepared(x) for x in ready]) / len(ready))
-        rows["decode"].append(decode_all(clips))
-        for key, some in (("extract", clips), ("extract_eager", part)):
+        rows["decode"].append(decode_all(share))
+        ways = {"extract_eager": part} if args.eager else {"extract": share, "extract_eager": part}
+        for key, some in ways.items():
             cache = args.work / "cache-stage-one"
             shutil.rmtree(cache, ignore_errors=True)
             listed = manifest(some, args.work / "clips.csv")
@@ -74,25 +79,33 @@ def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
             stages.append({"way": key, "seconds": report.seconds, "stages": report.stages, "beside": report.beside})
         command = [sys.executable, str(Path(__file__).with_name("plain.py")), name, str(args.weights), *map(str, part)]
         rows["plain"].append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
-        print({k: round(v[-1], 4) for k, v in rows.items()}, flush=True)
+        print({k: round(v[-1], 4) for k, v in rows.items() if v}, flush=True)
     full = load_backbone(text, precision="fp32")
     for x in ready:
         reference = full.embed_prepared(x).astype(np.float64)
         cosine.append([clip_cosine(reference, m.embed_prepared(x)) for m in (best, eager)])
-    per_clip = {k: spread(v) for k, v in rows.items()}
+    per_clip = {k: spread(v) for k, v in rows.items() if v}
     limit = [r + d for r, d in zip(rows["ready"], rows["decode"], strict=True)]
+    ours = rows["extract_eager" if args.eager else "extract"]
     return {
         "clips": len(clips),
-        "clips_a_part": len(parts[0]),
+        "clips_a_repeat": len(shares[0]),
+        "clips_a_part": len(clips[::few]),
         "precision": best.precision,
         "seconds_per_clip": per_clip,
         "images_per_second": {k: SAMPLES / v["median"] for k, v in per_clip.items()},
-        "extract_over_limit": spread([e / x for e, x in zip(rows["extract"], limit, strict=True)]),
-        "plain_over_extract": spread([p / e for p, e in zip(rows["plain"], rows["extract"], strict=True)]),
+        "extract_over_limit": spread([e / x for e, x in zip(ours, limit, strict=True)]),
+        "plain_over_extract": spread([p / e for p, e in zip(rows["plain"], ours, strict=True)]),
         "plain_over_extract_eager": spread([p / e for p, e in zip(rows["plain"], rows["extract_eager"], strict=True)]),
         "cosine_to_fp32_min": {"compiled": min(c[0] for c in cosine), "eager": min(c[1] for c in cosine)},
         "runs": stages,
     }
+
+
+def divide(clips: Sequence[Path], repeats: int, seconds_a_clip: float) -> list[list[Path]]:
+    """Return the clips of each repeat: as many as take :data:`A_REPEAT`, others in turn, so that all are taken."""
+    n = min(len(clips), max(math.ceil(len(clips) / repeats), round(A_REPEAT / seconds_a_clip)))
+    return [[clips[(i * n + k) % len(clips)] for k in range(n)] for i in range(repeats)]
 
 
 def growth(args: argparse.Namespace) -> dict[str, Any]:

@@ -5,8 +5,8 @@
 
 Parts: ``keras`` (needs an interpreter that has tensorflow), ``variants``, ``pixels``, ``load``, ``end_to_end``,
 ``seeds``; each replaces its entry in the JSON. A CACHE that is not there is made first, from all videos and three
-backbones, which takes as long as 40,000 images through each. ``--quick`` makes it from a few videos, leaves ``seeds``
-out and trains only the heads with an LSTM, as few epochs say nothing there.
+backbones, which takes as long as 40,000 images through each. ``--quick`` makes it from a few videos, by one
+backbone, and trains one head of each kind for a few epochs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--part", action="append", help="repeatable; all by default")
     parser.add_argument("--keras-python", type=Path, help="interpreter with tensorflow; without it no part keras")
-    parser.add_argument("--quick", action="store_true", help="a short look: few epochs, seeds and clips")
+    parser.add_argument("--quick", action="store_true", help="a short look: few epochs, clips and heads")
     args = parser.parse_args()
     from parts import machine
     from stage_two_parts import PARTS, QUICK_PARTS, ensure_cache
