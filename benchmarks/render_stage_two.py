@@ -1,4 +1,4 @@
-"""Tables of stage two, from ``results/stage_two.json``."""
+"""Tables of stage two, from ``results/stage_two.json``, and a run in ``results/avx2``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import json
 import statistics
 from typing import Any
 
-from render_stage_one import ROOT, span, table
+from render_stage_one import ROOT, pipelines, span, table
 
 RESULTS = ROOT / "benchmarks/results/stage_two.json"
+
+#: One run of `make bench`, ended early, on a processor without bf16.
+AVX2 = ROOT / "benchmarks/results/avx2"
 NOT_YET = "Not measured yet: `benchmarks/stage_two.py` has this part."
 
 
@@ -141,7 +144,34 @@ def stage_two_seeds() -> str:
     return table(["recipe", "epochs", "in turn, s", "at once, s", "times as fast", "same bits"], rows)
 
 
+def avx2() -> str:
+    """What one run of both stages gave on a processor without bf16, in few words."""
+    one, two = (json.loads((AVX2 / f"{name}.json").read_text()) for name in ("stage_one", "stage_two"))
+    k, last = two["keras"], one["growth"]["rows"][-2]
+    minutes = {name: f"{seconds / 60:.0f}" for name, seconds in (one["seconds"] | two["seconds"]).items()}
+    whole = sum(one["seconds"].values()) / 60
+    networks = "; ".join(
+        f"{name} {span(p['extract_over_limit'])} and {span(p['plain_over_extract'], 1)}"
+        for name, p in pipelines(one).items()
+    )
+    return "\n".join(
+        [
+            f"- Time: stage one {whole:.0f} minutes, of them {minutes['precisions']} for `precisions` (shorter now); of stage "
+            f"two `keras` {minutes['keras']} and `variants` {minutes['variants']}, with a cache at hand. Its other parts "
+            "were not run.",
+            f"- `extract --compile` over the limit, and the plain way over it: {networks}.",
+            f"- {last['clips']:,} tiny clips: {1e3 * last['seconds'] / last['clips']:.2f} ms and "
+            f"{last['files'] / last['clips']:.3f} files each.",
+            f"- An epoch of the ResNet50 head: {span(k['epoch_seconds']['ours_fp32'])} s; by Keras "
+            f"{span(k['ratio']['ours_fp32'], 1)} times as long. Test accuracy {percent(k['accuracy']['ours_fp32'])} "
+            f"and {percent(k['accuracy']['keras_fp32'])} ({k['seeds']} seeds, {k['clips']['test']} clips).",
+            f"- All heads on features, three seeds each: {two['variants']['seconds']:.0f} s.",
+        ]
+    )
+
+
 BLOCKS = {
+    "avx2": avx2,
     "stage-two": stage_two,
     "stage-two-keras": stage_two_keras,
     "stage-two-variants": stage_two_variants,

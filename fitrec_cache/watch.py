@@ -272,7 +272,7 @@ class Watch:
                     self.expected = self._windows.within(stream.seconds)
                 try:
                     for numbered in enumerate(stream.windows(self._windows, self._recogniser.short_sides)):
-                        self.offset = stream.offset
+                        self.offset, self.damaged = stream.offset, stream.damaged
                         self._put(numbered)
                         if self._stop.is_set():
                             return

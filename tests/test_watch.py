@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import re
@@ -271,6 +272,25 @@ def test_frames_that_do_not_decode_are_counted(tmp_path):
     with Stream(find_source(str(path))) as stream:
         list(stream.windows(windows(0.8, 0.8), [64]))
         assert stream.damaged == 2
+
+
+def test_damage_is_told_while_it_goes_on(run, tmp_path, monkeypatch):
+    path = damage(write_video(tmp_path / "v.mkv", 60, gop=12), 30, 31)
+    read, seen = Stream.windows, threading.Event()
+
+    def windows(self, *args):
+        found = read(self, *args)
+        yield from itertools.islice(found, 2)
+        assert seen.wait(60)
+        yield from found
+
+    monkeypatch.setattr(Stream, "windows", windows)
+    with Watch(str(path), run=run, seconds=0.8, every=0.8) as watching:
+        moments = iter(watching)
+        next(moments), next(moments)
+        assert watching.damaged == 2
+        seen.set()
+        assert len(list(moments)) == 1
 
 
 def test_where_the_clock_is_set_back_time_goes_on_and_no_window_looks_across(jumbled):
