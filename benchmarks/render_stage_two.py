@@ -156,9 +156,9 @@ def avx2() -> str:
     )
     return "\n".join(
         [
-            f"- Time: stage one {whole:.0f} minutes, of them {minutes['precisions']} for `precisions` (shorter now); of stage "
-            f"two `keras` {minutes['keras']} and `variants` {minutes['variants']}, with a cache at hand. Its other parts "
-            "were not run.",
+            f"- Time: stage one {whole:.0f} minutes, of them {minutes['precisions']} for `precisions` (shorter now); "
+            f"of stage two `keras` {minutes['keras']} and `variants` {minutes['variants']}, with a cache at hand. "
+            "Its other parts were not run.",
             f"- `extract --compile` over the limit, and the plain way over it: {networks}.",
             f"- {last['clips']:,} tiny clips: {1e3 * last['seconds'] / last['clips']:.2f} ms and "
             f"{last['files'] / last['clips']:.3f} files each.",
