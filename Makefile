@@ -40,7 +40,7 @@ STAGE_ONE = $(BIN)/python benchmarks/stage_one.py $(BENCH_VIDEOS) $(BENCH_WEIGHT
 STAGE_TWO = $(BIN)/python benchmarks/stage_two.py
 STAGE_TWO_FROM = $(BENCH_VIDEOS) $(BENCH_WEIGHTS) --work bench-work $(if $(BENCH_KERAS),--keras-python $(BENCH_KERAS))
 
-# Of the backbones the fastest one with convolutions, not compiled.
+# Of the backbones only one, not compiled.
 QUICK_PARTS = pipeline-tf_efficientnet_b0 frames length growth startup
 
 bench: setup

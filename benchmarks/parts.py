@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import platform
 import statistics
@@ -23,6 +24,9 @@ from fitrec_cache.decoding import DecodeJob, DecoderPool
 
 BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224")
 SAMPLES, FRAME_SIZE, RATE = 20, 288, 25
+
+#: Seconds that a network may take for the clips of one repeat.
+A_REPEAT = 40
 
 
 def list_rules(lists: Path) -> dict[str, str]:
@@ -73,6 +77,12 @@ def decode_all(clips: Sequence[Path]) -> float:
             if isinstance(outcome := wait(), str):
                 raise SystemExit(outcome)
         return (time.perf_counter() - started) / len(jobs)
+
+
+def divide(clips: Sequence[Path], repeats: int, seconds_a_clip: float) -> list[list[Path]]:
+    """Return the clips of each repeat: as many as take :data:`A_REPEAT`, each time the next, so that all are taken."""
+    n = min(len(clips), max(math.ceil(len(clips) / repeats), round(A_REPEAT / seconds_a_clip)))
+    return [[clips[(i * n + k) % len(clips)] for k in range(n)] for i in range(repeats)]
 
 
 def clip_cosine(a: np.ndarray, b: np.ndarray) -> float:

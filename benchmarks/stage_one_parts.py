@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from itertools import islice
@@ -27,6 +26,7 @@ from parts import (
     choose,
     clip_cosine,
     decode_all,
+    divide,
     encode,
     manifest,
     seconds,
@@ -41,9 +41,6 @@ from fitrec_cache.extract import extract
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.sampling import frame_indices
-
-#: Seconds that the network may take for the clips of one repeat; for a third of the clips it may take longer.
-A_REPEAT = 40
 
 
 def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -100,12 +97,6 @@ def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
         "cosine_to_fp32_min": {"compiled": min(c[0] for c in cosine), "eager": min(c[1] for c in cosine)},
         "runs": stages,
     }
-
-
-def divide(clips: Sequence[Path], repeats: int, seconds_a_clip: float) -> list[list[Path]]:
-    """Return the clips of each repeat: as many as take :data:`A_REPEAT`, others in turn, so that all are taken."""
-    n = min(len(clips), max(math.ceil(len(clips) / repeats), round(A_REPEAT / seconds_a_clip)))
-    return [[clips[(i * n + k) % len(clips)] for k in range(n)] for i in range(repeats)]
 
 
 def growth(args: argparse.Namespace) -> dict[str, Any]:

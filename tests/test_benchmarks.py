@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 GROWTH = Path(__file__).parents[1] / "benchmarks/growth.py"
 GPU = GROWTH.with_name("gpu.py")
@@ -38,3 +41,17 @@ def test_the_benchmark_of_a_gpu_goes_all_its_ways_without_one(tmp_path, video_fo
     assert [(run["way"], run["done"]) for run in found["eager"]["runs"]] == [("videos", 4), ("frames", 4)]
     assert found["eager"]["cosine_to_processor_fp32_min"] > 0.99
     assert found["processes"].keys() == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0.1, [[0, 1, 2, 3, 4, 5, 6]] * 3),
+        (9.0, [[0, 1, 2, 3], [4, 5, 6, 0], [1, 2, 3, 4]]),  # four take 40 seconds
+        (60.0, [[0, 1, 2], [3, 4, 5], [6, 0, 1]]),  # a third of them at least
+    ],
+)
+def test_repeats_take_all_clips_and_no_more_than_time_allows(monkeypatch, seconds, expected):
+    monkeypatch.syspath_prepend(GROWTH.parent)
+    parts = importlib.import_module("parts")
+    assert parts.divide(list(range(7)), 3, seconds) == expected
