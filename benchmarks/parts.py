@@ -80,7 +80,7 @@ def decode_all(clips: Sequence[Path]) -> float:
 
 
 def divide(clips: Sequence[Path], repeats: int, seconds_a_clip: float) -> list[list[Path]]:
-    """Return the clips of each repeat: as many as take :data:`A_REPEAT`, each time the next, so that all are taken."""
+    """Return the clips of each repeat: the next ones, for :data:`A_REPEAT` or more, so that all are taken."""
     n = min(len(clips), max(math.ceil(len(clips) / repeats), round(A_REPEAT / seconds_a_clip)))
     return [[clips[(i * n + k) % len(clips)] for k in range(n)] for i in range(repeats)]
 

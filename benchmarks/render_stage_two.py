@@ -10,7 +10,7 @@ from render_stage_one import ROOT, pipelines, span, table
 
 RESULTS = ROOT / "benchmarks/results/stage_two.json"
 
-#: One run of `make bench`, ended early, on a processor without bf16.
+#: A run of `make bench` on a processor without bf16, ended in stage two.
 AVX2 = ROOT / "benchmarks/results/avx2"
 NOT_YET = "Not measured yet: `benchmarks/stage_two.py` has this part."
 
@@ -145,26 +145,25 @@ def stage_two_seeds() -> str:
 
 
 def avx2() -> str:
-    """What one run of both stages gave on a processor without bf16, in few words."""
+    """What a run gave on a processor without bf16, in few words."""
     one, two = (json.loads((AVX2 / f"{name}.json").read_text()) for name in ("stage_one", "stage_two"))
-    k, last = two["keras"], one["growth"]["rows"][-2]
+    k = two["keras"]
     minutes = {name: f"{seconds / 60:.0f}" for name, seconds in (one["seconds"] | two["seconds"]).items()}
     whole = sum(one["seconds"].values()) / 60
+    second = " and ".join(f"`{name}` {minutes[name]}" for name in two["seconds"])
     networks = "; ".join(
-        f"{name} {span(p['extract_over_limit'])} and {span(p['plain_over_extract'], 1)}"
+        f"{name} {span(p['extract_over_limit'])} and {span(p['plain_over_extract'], 1)} ({p['clips_a_repeat']} clips)"
         for name, p in pipelines(one).items()
     )
     return "\n".join(
         [
-            f"- Time: stage one {whole:.0f} minutes, of them {minutes['precisions']} for `precisions` (shorter now); "
-            f"of stage two `keras` {minutes['keras']} and `variants` {minutes['variants']}, with a cache at hand. "
-            "Its other parts were not run.",
+            f"- Time: stage one {whole:.0f} minutes, of them {minutes['precisions']} for `precisions`; of stage two, "
+            f"with a cache at hand, {second}.",
             f"- `extract --compile` over the limit, and the plain way over it: {networks}.",
-            f"- {last['clips']:,} tiny clips: {1e3 * last['seconds'] / last['clips']:.2f} ms and "
-            f"{last['files'] / last['clips']:.3f} files each.",
             f"- An epoch of the ResNet50 head: {span(k['epoch_seconds']['ours_fp32'])} s; by Keras "
-            f"{span(k['ratio']['ours_fp32'], 1)} times as long. Test accuracy {percent(k['accuracy']['ours_fp32'])} "
-            f"and {percent(k['accuracy']['keras_fp32'])} ({k['seeds']} seeds, {k['clips']['test']} clips).",
+            f"{span(k['ratio']['ours_fp32'], 1)} times as long. Test accuracy, mean ± sd of {k['seeds']} seeds on "
+            f"{k['clips']['test']} clips: {percent(k['accuracy']['ours_fp32'])} and "
+            f"{percent(k['accuracy']['keras_fp32'])}.",
             f"- All heads on features, three seeds each: {two['variants']['seconds']:.0f} s.",
         ]
     )

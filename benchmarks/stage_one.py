@@ -32,6 +32,9 @@ def main() -> None:
 
     if unknown := set(args.part or []) - PARTS.keys():
         parser.error(f"unknown part {sorted(unknown)}: expected {sorted(PARTS)}")
+    if args.clips < args.repeats:
+        parser.error(f"--clips {args.clips}: expected one a repeat at least, {args.repeats}")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     args.work.mkdir(parents=True, exist_ok=True)
     result = json.loads(args.out.read_text()) if args.out.exists() else {}
     for part in args.part or PARTS:

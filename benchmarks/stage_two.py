@@ -6,7 +6,7 @@
 Parts: ``keras`` (needs an interpreter that has tensorflow), ``variants``, ``pixels``, ``load``, ``end_to_end``,
 ``seeds``; each replaces its entry in the JSON. A CACHE that is not there is made first, from all videos and three
 backbones, which takes as long as 40,000 images through each. ``--quick`` makes it from a few videos, by one
-backbone, and trains one head of each kind for a few epochs.
+backbone, and trains its head and those on frames for a few epochs.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ def main() -> None:
     from parts import machine
     from stage_two_parts import PARTS, QUICK_PARTS, ensure_cache
 
-    if unknown := set(args.part or []) - PARTS.keys():
-        parser.error(f"unknown part {sorted(unknown)}: expected {sorted(PARTS)}")
+    parts = QUICK_PARTS if args.quick else tuple(PARTS)
+    if unknown := set(args.part or []) - set(parts):
+        parser.error(f"unknown part {sorted(unknown)}: expected {sorted(parts)}")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     args.work.mkdir(parents=True, exist_ok=True)
     ensure_cache(args)
     result = json.loads(args.out.read_text()) if args.out.exists() else {}
-    for part in args.part or (QUICK_PARTS if args.quick else PARTS):
+    for part in args.part or parts:
         if part == "keras" and args.keras_python is None:
             print("keras: left out, no interpreter with tensorflow was given (--keras-python PATH)")
             continue

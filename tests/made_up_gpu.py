@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 CUDA, MPS, CPU = torch.device("cuda:0"), torch.device("mps"), torch.device("cpu")
 
 _aten = torch.ops.aten
-_CROSSING = (_aten._to_copy.default, _aten.copy_.default, _aten.index.Tensor)  # indices may be the processor's
+_CROSSING = (_aten._to_copy.default, _aten.copy_.default)
 _PRETENDED = {
     "_lazy_init": lambda: None,
     "is_available": lambda: True,
@@ -41,6 +41,7 @@ class Far(torch.Tensor):
     """
 
     near: torch.Tensor
+    made = 0  # how many there were, to be sure that it was used
     gpu = CUDA
     seen_by_all = True
     learning = False
@@ -57,6 +58,7 @@ class Far(torch.Tensor):
             else:
                 far = torch.Tensor._make_subclass(cls, near.clone() if near.is_inference() else near.detach())
         far.near = near
+        Far.made += 1
         return far
 
     @property
@@ -78,11 +80,8 @@ class Far(torch.Tensor):
                 return _aten._to_copy(args[0], device=CPU).to(*args[1:], **kwargs)
             if func is not torch.Tensor.backward:
                 return func(*args, **kwargs)
-            Far.learning = True
-            try:
+            with patch.object(Far, "learning", True):
                 return func(*args, **kwargs)
-            finally:
-                Far.learning = False
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
@@ -108,13 +107,15 @@ def _compute(func, args, kwargs):
     """Let the processor do it; what comes out is where the operation was asked to put it, or where its input is."""
     tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
     far = {id(x.near): x for x in tensors if isinstance(x, Far)}
-    if far and func not in _CROSSING:
-        near = [tuple(x.shape) for x in tensors if not isinstance(x, Far) and x.dim()]
-        if near:
-            raise RuntimeError(f"{func}: tensors on {Far.gpu} and {CPU} (of the latter {near})")
-    if func.overloadpacket.__name__ in ("pin_memory", "_pin_memory"):
+    near = [tuple(x.shape) for x in tensors if not isinstance(x, Far) and x.dim()]
+    crosses = func in _CROSSING or (func is _aten.index.Tensor and isinstance(args[0], Far))  # by its own indices
+    if far and near and not crosses:
+        raise RuntimeError(f"{func}: tensors on {Far.gpu} and {CPU} (of the latter {near})")
+    name = func.overloadpacket.__name__
+    if name in ("pin_memory", "_pin_memory"):
         return args[0]
-    target = _target(func.overloadpacket.__name__, kwargs.get("device"), bool(far), bool(tensors))
+    takes_far = isinstance(args[0], Far) if func is _aten.copy_.default else bool(far)
+    target = _target(name, kwargs.get("device"), takes_far, bool(tensors))
     if kwargs.get("device") is not None:
         kwargs = kwargs | {"device": CPU}
     args, kwargs = tree_map(lambda x: x.near if isinstance(x, Far) else x, (args, kwargs))
@@ -126,7 +127,8 @@ def _compute(func, args, kwargs):
 
 def _target(name: str, asked: torch.device | None, far: bool, takes_tensors: bool) -> torch.device:
     """Return where the result is. C++ that takes ``Far`` for the processor's says so where it means the same device."""
-    if (far and (name.startswith("new_") or name.endswith("_like"))) or (Far.learning and not takes_tensors):
+    meant = far and (name.startswith("new_") or name.endswith("_like"))
+    if not Far.seen_by_all and (meant or (Far.learning and not takes_tensors)):
         return Far.gpu
     if asked is not None:
         return CPU if asked == CPU else Far.gpu
@@ -146,7 +148,10 @@ def on_this_thread() -> Iterator[None]:
 
 @contextmanager
 def made_up_gpu(gpu: torch.device = CUDA, *, learns: bool = False) -> Iterator[None]:
-    """Let there be this GPU, to embed or to learn on."""
+    """Let there be this GPU, to embed or to learn on.
+
+    PyTorch's guard of CUDA's devices, where there is none, does nothing from then on: that is for the whole process.
+    """
     torch._C._ensureCUDADeviceGuardSet()
     overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
     with ExitStack() as undo:
@@ -158,6 +163,7 @@ def made_up_gpu(gpu: torch.device = CUDA, *, learns: bool = False) -> Iterator[N
                 undo.enter_context(patch.object(torch.cuda, name, pretended))
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         undo.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrite)
+        Far.made = 0
         undo.enter_context(patch.object(Far, "gpu", gpu))
         undo.enter_context(patch.object(Far, "seen_by_all", gpu == CUDA and not learns))
         undo.enter_context(_Dispatch())

@@ -54,4 +54,5 @@ def test_the_benchmark_of_a_gpu_goes_all_its_ways_without_one(tmp_path, video_fo
 def test_repeats_take_all_clips_and_no_more_than_time_allows(monkeypatch, seconds, expected):
     monkeypatch.syspath_prepend(GROWTH.parent)
     parts = importlib.import_module("parts")
+    monkeypatch.delitem(sys.modules, "parts")
     assert parts.divide(list(range(7)), 3, seconds) == expected

@@ -9,9 +9,12 @@ import pytest
 import torch
 from conftest import SMALL
 from made_up_gpu import CUDA, MPS, Far, made_up_gpu, on_this_thread
+from safetensors.torch import load_file
 
 from fitrec_cache.backbone import Backbone, load_backbone
+from fitrec_cache.cache import Cache
 from fitrec_cache.extract import extract
+from fitrec_cache.features import load_cached
 from fitrec_cache.fit import Side, fit
 from fitrec_cache.predict import predict
 from fitrec_cache.recipes import get_recipe
@@ -46,10 +49,20 @@ def test_it_tells_devices_apart_as_a_real_one_does(gpu):
         assert (far * 2).sum().item() == 6
         with pytest.raises(RuntimeError, match=f"tensors on {gpu} and cpu"):
             far + x
+        with pytest.raises(RuntimeError, match=f"tensors on {gpu} and cpu"):
+            x[far.long()]
+        assert torch.equal(far[torch.tensor([2, 0])].cpu(), torch.tensor([2.0, 0.0]))
+        assert x.copy_(far + 1).device.type == "cpu"
+        assert torch.zeros_like(far).device == gpu
+        if gpu == CUDA:  # C++ takes the other's tensors for the processor's
+            assert torch.zeros_like(far, device="cpu").device.type == "cpu"
         with pytest.raises(TypeError, match="numpy"):
             far.numpy()
+
+
+def test_apples_has_no_float64():
     with made_up_gpu(MPS), pytest.raises(TypeError, match="float64"):
-        x.to(MPS).double()
+        torch.zeros(1).to(MPS).double()
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet"])
@@ -82,6 +95,12 @@ def test_features_made_on_a_gpu_are_the_same_set(tmp_path, video_folder, weights
         assert not made.failed
     (origin,) = (tmp_path / "cache").rglob("origin.json")
     assert json.loads(origin.read_text())["device"] == str(gpu)
+    assert Far.made
+    here = settings | {"cache": tmp_path / "here"}
+    extract(video_folder, **here, **SMALL)
+    found, expected = (load_cached(Cache(each["cache"]), ["test_resnet"]) for each in (settings, here))
+    assert found.clip_ids == expected.clip_ids
+    np.testing.assert_array_equal(found.values, expected.values)
     again = extract(video_folder, **settings, **SMALL)
     assert again.done == 0
     assert again.reused == 12
@@ -106,6 +125,7 @@ def test_a_head_learns_on_the_gpu_and_comes_back(variant, gpu, recipe):
     here = fit(train, val, config=config, recipe=chosen, seed=0)
     with made_up_gpu(gpu, learns=True):
         there = fit(train, val, config=config, recipe=chosen, seed=0, device=gpu)
+    assert Far.made
     assert there.history == here.history
     expected, found = here.head.state_dict(), there.head.state_dict()
     assert not any(isinstance(x, Far) for x in found.values())
@@ -113,12 +133,17 @@ def test_a_head_learns_on_the_gpu_and_comes_back(variant, gpu, recipe):
 
 
 def test_train_head_and_predict_on_a_gpu(tmp_path, video_folder, cache_folder, weights):
+    settings = {"cache": cache_folder, "backbone": ["test_resnet"], "epochs": 2, "settings": ["precision=fp32"]}
+    train_head(out=tmp_path / "here", **settings)
     with made_up_gpu(learns=True):
-        report = train_head(out=tmp_path / "run", cache=cache_folder, backbone=["test_resnet"], epochs=2, device="cuda")
-    assert [run.n_test for run in report.runs] == [3]
+        report = train_head(out=tmp_path / "run", device="cuda", **settings)
+    assert Far.made
     assert "cuda:0" in " ".join(report.notes)
+    found, expected = (load_file(tmp_path / name / "head.safetensors") for name in ("run", "here"))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
     video = sorted(video_folder.rglob("*.avi"))[0]
     here = predict([video], run=tmp_path / "run", device="cpu")
     with made_up_gpu():
         there = predict([video], run=tmp_path / "run")
+    assert Far.made
     assert there == here
