@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
+import json
 import math
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,11 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "all": list(values)}
 
 
+def ratio(these: Sequence[float], those: Sequence[float]) -> dict[str, Any]:
+    """Return the spread of what these are over those, repeat by repeat."""
+    return spread([a / b for a, b in zip(these, those, strict=True)])
+
+
 def seconds(work: Callable[[], Any]) -> float:
     started = time.perf_counter()
     work()
@@ -63,6 +70,20 @@ def choose(videos: Path, count: int) -> list[Path]:
     rounds = [sorted(paths) for _, paths in sorted(by_class.items())]
     chosen = [paths[i] for i in range(max(map(len, rounds))) for paths in rounds if i < len(paths)]
     return [videos / path for path in chosen[:count]]
+
+
+def write_parts(
+    parts: Mapping[str, Callable[[argparse.Namespace], dict[str, Any]]], names: Iterable[str], args: argparse.Namespace
+) -> None:
+    """Measure these parts; each replaces its entry in ``args.out``, with the machine and the time it took."""
+    for folder in (args.out.parent, args.work):
+        folder.mkdir(parents=True, exist_ok=True)
+    result = json.loads(args.out.read_text()) if args.out.exists() else {}
+    for name in names:
+        started = time.perf_counter()
+        result[name] = parts[name](args) | {"machine": machine()}
+        result.setdefault("seconds", {})[name] = time.perf_counter() - started
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def decode_all(clips: Sequence[Path]) -> float:

@@ -9,8 +9,6 @@ entry in the JSON, which says on which machine it was measured.
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from pathlib import Path
 
 
@@ -27,21 +25,14 @@ def main() -> None:
     parser.add_argument("--ucf101", type=Path, help="a folder of UCF101's own videos, for the part frames")
     parser.add_argument("--growth", type=int, nargs="*", default=[100, 1000, 10_000, 100_000])
     args = parser.parse_args()
-    from parts import machine
+    from parts import write_parts
     from stage_one_parts import PARTS
 
     if unknown := set(args.part or []) - PARTS.keys():
         parser.error(f"unknown part {sorted(unknown)}: expected {sorted(PARTS)}")
     if args.clips < args.repeats:
         parser.error(f"--clips {args.clips}: expected one a repeat at least, {args.repeats}")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.work.mkdir(parents=True, exist_ok=True)
-    result = json.loads(args.out.read_text()) if args.out.exists() else {}
-    for part in args.part or PARTS:
-        started = time.perf_counter()
-        result[part] = PARTS[part](args) | {"machine": machine()}
-        result.setdefault("seconds", {})[part] = time.perf_counter() - started
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_parts(PARTS, args.part or PARTS, args)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from itertools import islice
@@ -30,6 +31,7 @@ from parts import (
     divide,
     encode,
     manifest,
+    ratio,
     seconds,
     spread,
 )
@@ -59,11 +61,11 @@ def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
     shares = divide(clips, args.repeats, statistics.median(taken))
     eager = best if args.eager else load_backbone(text)
     # What is no part of the limit is measured on ten of these clips: fewer, and starting decoders would count.
-    few = len(shares[0]) // min(len(shares[0]), max(len(clips) // 10, 4))
-    rows: dict[str, list[float]] = {k: [] for k in ("ready", "decode", "extract", "extract_eager", "plain")}
-    stages, cosine = [], []
+    step = len(shares[0]) // min(len(shares[0]), max(len(clips) // 10, 4))
+    rows: defaultdict[str, list[float]] = defaultdict(list)
+    stages = []
     for repeat, share in enumerate(shares):
-        part = share[repeat % few :: few]
+        part = share[repeat % step :: step]
         rows["ready"].append(seconds(lambda: [best.embed_prepared(x) for x in ready]) / len(ready))
         rows["decode"].append(decode_all(share))
         ways = {"extract_eager": share} if args.eager else {"extract": share, "extract_eager": part}
@@ -79,34 +81,30 @@ def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
             stages.append({"way": key, "seconds": report.seconds, "stages": report.stages, "beside": report.beside})
         command = [sys.executable, str(Path(__file__).with_name("plain.py")), name, str(args.weights), *map(str, part)]
         rows["plain"].append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
-        print({k: round(v[-1], 4) for k, v in rows.items() if v}, flush=True)
+        print({k: round(v[-1], 4) for k, v in rows.items()}, flush=True)
     full = load_backbone(text, precision="fp32")
-    for x in ready:
-        reference = full.embed_prepared(x).astype(np.float64)
-        cosine.append([clip_cosine(reference, m.embed_prepared(x)) for m in (best, eager)])
-    per_clip = {k: spread(v) for k, v in rows.items() if v}
+    exact = [full.embed_prepared(x).astype(np.float64) for x in ready]
+    models = {"eager": eager} if args.eager else {"compiled": best, "eager": eager}
+    per_clip = {k: spread(v) for k, v in rows.items()}
     limit = [r + d for r, d in zip(rows["ready"], rows["decode"], strict=True)]
     found = {
         "clips": len(clips),
         "clips_a_repeat": len(shares[0]),
-        "clips_a_part": len(shares[0][::few]),
+        "clips_a_part": len(shares[0][::step]),
         "precision": best.precision,
         "seconds_per_clip": per_clip,
         "images_per_second": {k: SAMPLES / v["median"] for k, v in per_clip.items()},
         "plain_over_extract_eager": ratio(rows["plain"], rows["extract_eager"]),
-        "cosine_to_fp32_min": {"eager": min(c[1] for c in cosine)},
+        "cosine_to_fp32_min": {
+            key: min(clip_cosine(y, model.embed_prepared(x)) for x, y in zip(ready, exact, strict=True))
+            for key, model in models.items()
+        },
         "runs": stages,
     }
     if not args.eager:
         found["extract_over_limit"] = ratio(rows["extract"], limit)
         found["plain_over_extract"] = ratio(rows["plain"], rows["extract"])
-        found["cosine_to_fp32_min"]["compiled"] = min(c[0] for c in cosine)
     return found
-
-
-def ratio(these: Sequence[float], those: Sequence[float]) -> dict[str, Any]:
-    """Return the spread of what these are over those, repeat by repeat."""
-    return spread([a / b for a, b in zip(these, those, strict=True)])
 
 
 def growth(args: argparse.Namespace) -> dict[str, Any]:

@@ -12,8 +12,6 @@ backbone, and trains its head and those on frames for a few epochs.
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from pathlib import Path
 
 
@@ -28,24 +26,18 @@ def main() -> None:
     parser.add_argument("--keras-python", type=Path, help="interpreter with tensorflow; without it no part keras")
     parser.add_argument("--quick", action="store_true", help="a short look: few epochs, clips and heads")
     args = parser.parse_args()
-    from parts import machine
+    from parts import write_parts
     from stage_two_parts import PARTS, QUICK_PARTS, ensure_cache
 
     parts = QUICK_PARTS if args.quick else tuple(PARTS)
     if unknown := set(args.part or []) - set(parts):
         parser.error(f"unknown part {sorted(unknown)}: expected {sorted(parts)}")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.work.mkdir(parents=True, exist_ok=True)
+    chosen = list(args.part or parts)
+    if "keras" in chosen and args.keras_python is None:
+        print("keras: left out, no interpreter with tensorflow was given (--keras-python PATH)")
+        chosen.remove("keras")
     ensure_cache(args)
-    result = json.loads(args.out.read_text()) if args.out.exists() else {}
-    for part in args.part or parts:
-        if part == "keras" and args.keras_python is None:
-            print("keras: left out, no interpreter with tensorflow was given (--keras-python PATH)")
-            continue
-        started = time.perf_counter()
-        result[part] = PARTS[part](args) | {"machine": machine()}
-        result.setdefault("seconds", {})[part] = time.perf_counter() - started
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_parts(PARTS, chosen, args)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from parts import BACKBONES, choose, manifest, seconds, spread
+from parts import BACKBONES, choose, manifest, ratio, seconds, spread
 from process_memory import kilobytes
 
 from fitrec_cache.cache import Cache
@@ -37,7 +37,7 @@ ON_FEATURES = (
 )
 
 #: The one of a short look.
-QUICK = ON_FEATURES[3]
+QUICK = ("efficientnet-lstm-attention", "tf_efficientnet_b0")
 
 #: Epochs against end-to-end training.
 EPOCHS = 50
@@ -52,6 +52,7 @@ def ensure_cache(args: argparse.Namespace) -> None:
         clips = choose(args.videos, 10_000)
         classes = sorted({c.parent.name for c in clips})[:4]
         some = [c for name in classes for c in [c for c in clips if c.parent.name == name][:6]]
+        args.work.mkdir(parents=True, exist_ok=True)
         videos = manifest(some, args.work / "quick.csv")
     texts = [f"{n}={args.weights / n}.safetensors" for n in ([QUICK[1]] if args.quick else BACKBONES)]
     extract(videos, cache=args.cache, backbone=texts, compile=not args.quick)
@@ -105,7 +106,7 @@ def keras(args: argparse.Namespace) -> dict[str, Any]:
         "seeds": seeds,
         "epoch_seconds": {k: spread(v) for k, v in every.items()},
         "first_epoch_seconds": {k: spread([r["epoch_seconds"][0] for r in v]) for k, v in runs.items()},
-        "ratio": {k: spread([a / b for a, b in zip(every["keras_fp32"], v, strict=True)]) for k, v in every.items()},
+        "ratio": {k: ratio(every["keras_fp32"], v) for k, v in every.items()},
         "accuracy": {k: [r["accuracy"] for r in v] for k, v in runs.items()},
         "versions": runs["keras_fp32"][0]["versions"],
     }
