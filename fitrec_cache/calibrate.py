@@ -39,6 +39,15 @@ class Calibration(Plain):
     threshold: float = 0.0
     false_alarm_rate: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Check the ranges; files of others may hold anything.
+
+        Raises:
+            ValueError: If a value is out of range.
+        """
+        if not (0 < self.temperature < math.inf and 0 <= self.threshold <= 1 and 0 <= self.false_alarm_rate < 1):
+            raise ValueError(f"{self}: expected a temperature above 0, a threshold in [0, 1] and a rate in [0, 1)")
+
     def probabilities(self, logits: ArrayLike) -> FloatArray:
         """Return calibrated probabilities ``(N, K)`` of logits ``(N, K)``."""
         return np.asarray(softmax(np.asarray(logits, dtype=np.float64) / self.temperature, axis=-1))

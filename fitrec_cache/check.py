@@ -22,6 +22,7 @@ from fitrec_cache.files import (
     write_json,
 )
 from fitrec_cache.index import INDEX, index_problem
+from fitrec_cache.splits import check_seed
 from fitrec_cache.store import MARKER, identity_of_part, open_root, read_part, write_marker
 
 #: Where repair moves what it finds, inside the cache; nothing is ever deleted.
@@ -66,8 +67,9 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
 
     Raises:
         StoreError: If there is no cache, or it is of another format version.
-        UsageError: If ``recompute`` is negative.
+        UsageError: If ``recompute`` or ``seed`` is negative.
     """
+    check_seed(seed)
     if recompute < 0:
         raise UsageError(f"recompute is {recompute}: expected 0 or more")
     problems: list[dict[str, str]] = _mend_marker(cache) if repair else []

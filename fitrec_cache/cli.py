@@ -67,7 +67,7 @@ JobsOption = Annotated[
 def main() -> NoReturn:
     """Run the command line; errors become ``Error: ...`` and an exit code: 1 a problem, 2 wrong use, 130 Ctrl-C."""
     if os.name == "nt":
-        print("Error: fitrec-cache needs Linux or macOS; on Windows run it in WSL", file=sys.stderr)
+        print("Error: fitrec-cache needs Linux; on Windows run it in WSL", file=sys.stderr)
         sys.exit(2)
     # A scheduler's or `kill`'s polite stop is a Ctrl-C: what is finished is committed first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -85,7 +85,7 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
-    except PermissionError as error:  # of a folder on the way to what was named
+    except OSError as error:  # of what was named: a name too long, a folder on the way that may not be entered
         if error.filename is None:
             raise
         print(f"Error: {error.filename} cannot be reached: {error.strerror}", file=sys.stderr)
@@ -339,7 +339,10 @@ def predict(
     ],
     backbone: MovedWeightsOption = [],  # noqa: B006
     picture: Annotated[Path | None, typer.Option(help="PNG of the sampled frames with their attention.")] = None,
-    table: Annotated[Path | None, typer.Option(help="CSV of the answers.")] = None,
+    table: Annotated[Path | None, typer.Option(help="CSV of the answers, with the probability of each class.")] = None,
+    labelled: Annotated[
+        bool, typer.Option("--labelled", help="Folders are named after classes: say how many answers are right.")
+    ] = False,
     top: Annotated[int, typer.Option(help="Number of labels to show.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     clip_seconds: Annotated[float, typer.Option(help="Seconds that decoding one video may take; tried twice.")] = 120.0,
@@ -358,6 +361,7 @@ def predict(
         backbone=backbone,
         picture=picture,
         table=table,
+        labelled=labelled,
         top=top,
         device=device,
         clip_seconds=clip_seconds,
@@ -366,8 +370,9 @@ def predict(
     )
     if as_json:
         print(json.dumps([p.to_dict() for p in found], indent=1, allow_nan=False))
-    elif written := texts.predict_files_text(found, picture, table):
-        print(written)
+    else:
+        written = texts.labelled_text(found) if labelled else "", texts.predict_files_text(found, picture, table)
+        print(*filter(None, written), sep="\n", end="\n" * any(written))
     if any(p.reason for p in found):
         raise typer.Exit(1)
 

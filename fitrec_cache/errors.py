@@ -40,6 +40,14 @@ class WeightsError(UsageError):
     """Weights that are missing, cannot be fetched or do not fit the backbone."""
 
 
+class DivergedError(UsageError):
+    """A training whose loss stopped being a number: its recipe is no good."""
+
+
+class AllAlikeError(UsageError):
+    """Clips by whose likeness near-duplicates cannot be told."""
+
+
 class VideoError(FitrecError):
     """A clip from which frames cannot be had."""
 

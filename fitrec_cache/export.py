@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fitrec_cache import __version__
 from fitrec_cache.backbone import Backbone, Preprocessing
 from fitrec_cache.errors import FitrecError, MismatchError, UsageError
-from fitrec_cache.files import TEMPORARY, Plain, staged, write_json
+from fitrec_cache.files import TEMPORARY, Plain, parse_json, staged, write_json
 from fitrec_cache.paper import FRAME_SIDE
 from fitrec_cache.pipeline import Pipeline, open_pipelines
 from fitrec_cache.runs import Heads, Run, read_runs
@@ -64,7 +64,7 @@ def export(*, run: Path, out: Path, backbone: Sequence[str] = (), force: bool = 
 
     Args:
         run: Run folder that ``train-head`` made, as for :func:`fitrec_cache.predict.predict`.
-        out: Folder to write: a new one, or an earlier export, which is replaced.
+        out: Folder to write: a new one, or an earlier export, whose files (those its description names) are replaced.
         backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
         force: Go on where weights here differ from those the head was trained with.
 
@@ -72,25 +72,26 @@ def export(*, run: Path, out: Path, backbone: Sequence[str] = (), force: bool = 
         What was written, and how far it is from what PyTorch computes.
 
     Raises:
-        UsageError: If there is no run, or ``out`` holds something else.
+        UsageError: If there is no run, or ``out`` holds no earlier export but something else.
         MismatchError: If weights differ, or the files do not compute what PyTorch does.
         StoreError: If the folder cannot be written.
         FitrecError: If a package that is needed is not installed.
     """
     started = time.perf_counter()
     _check_packages()
-    _check_folder(out)
     runs = read_runs(run)
     pipelines = open_pipelines(runs[0], backbone, device="cpu", force=force, exported=True)
     backbones = [p.backbone for p in pipelines if p.backbone is not None]
+    names = _file_names(backbones)
+    earlier = _earlier_files(out, [HEAD, *names])
     samples = int(pipelines[0].frames["samples"])
     head = Heads(runs, dtype=torch.float32)
     with staged(out, str(out)) as here:
-        names = _write(here, backbones, head, samples)
+        _write(here, names, backbones, head, samples)
         difference = _compare(here, names, backbones, head, samples)
         write_json(here / DESCRIPTION, _describe(names, pipelines, runs))
-        for old in (out / DESCRIPTION, *out.glob("*.onnx")):
-            old.unlink(missing_ok=True)
+        for old in (DESCRIPTION, *earlier):
+            (out / old).unlink(missing_ok=True)
         for name in (*names, HEAD, DESCRIPTION):
             (here / name).replace(out / name)
     return ExportReport(
@@ -108,29 +109,41 @@ def _check_packages() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise FitrecError(f"export needs {error.name}: pip install 'fitrec-cache[export]'") from error
+        raise FitrecError(f"export needs {error.name}: pip install '.[export]' in a clone") from error
 
 
-def _check_folder(out: Path) -> None:
-    """Refuse a folder that holds anything but an earlier export."""
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file: expected a new folder")
-    inside = list(out.iterdir()) if out.is_dir() else []
-    ours = all(p.name.startswith(TEMPORARY) or p.suffix == ".onnx" for p in inside)
-    if not ours and not (out / DESCRIPTION).is_file():
-        raise UsageError(f"--out {out} holds something that is not an earlier export: choose a new folder")
-
-
-def _write(folder: Path, backbones: Sequence[Backbone], head: Heads, samples: int) -> list[str]:
-    """Write all networks; return the names of the backbones' files, in the order in which the head wants them."""
+def _file_names(backbones: Sequence[Backbone]) -> list[str]:
+    """Return the names of the backbones' files, in the order in which the head wants them."""
     names: list[str] = []
     for backbone in backbones:
         name = f"{backbone.name}.onnx"
         names.append(name if name not in names else f"{backbone.name}-{len(names) + 1}.onnx")
-        _to_onnx(backbone.network, _frames(backbone, 2), folder / names[-1], "frames", ["embeddings"])
+    return names
+
+
+def _earlier_files(out: Path, names: Sequence[str]) -> list[str]:
+    """Return the names of an earlier export's networks; refuse a folder that holds anything but such an export.
+
+    One that was killed has no description, and none but files of ``names``.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file: expected a new folder")
+    if not out.is_dir() or all(p.name.startswith(TEMPORARY) or p.name in names for p in out.iterdir()):
+        return []
+    try:
+        described = parse_json((out / DESCRIPTION).read_text(encoding="utf-8"))
+        files = [described["head"]["file"], *(source["file"] for source in described["inputs"])]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"--out {out} holds something that is not an earlier export: choose a new folder") from error
+    return [name for name in files if isinstance(name, str) and name == Path(name).name]
+
+
+def _write(folder: Path, names: Sequence[str], backbones: Sequence[Backbone], head: Heads, samples: int) -> None:
+    """Write all networks, the backbones' under these names."""
+    for name, backbone in zip(names, backbones, strict=True):
+        _to_onnx(backbone.network, _frames(backbone, 2), folder / name, "frames", ["embeddings"])
     clips = torch.from_numpy(np.stack([_clip(backbones, samples)] * 2))
     _to_onnx(head, clips, folder / HEAD, "clips", ["probabilities", "attention", "unknown"])
-    return names
 
 
 def _to_onnx(module: nn.Module, example: Tensor, path: Path, takes: str, gives: Sequence[str]) -> None:

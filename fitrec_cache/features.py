@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fitrec_cache.cache import Cache, HeldClip, load_features, newest, pick_features
 from fitrec_cache.clips import columns
-from fitrec_cache.errors import StoreError, UsageError
+from fitrec_cache.errors import AllAlikeError, StoreError
 from fitrec_cache.files import canonical_json
 from fitrec_cache.near_duplicates import Embeddings, NearDuplicates, embed, find_near_duplicates
 from fitrec_cache.progress import progress_bar
@@ -23,7 +23,7 @@ _COMPARED = 20_000  # more clips than this are not compared before a training
 _BLOCK = 512  # clips in memory at a time, about 40 MB each 1,000 values
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Features:
     """Features of N clips in memory, with what is known of the clips.
 
@@ -115,7 +115,7 @@ def quick_look(
         return None
     try:
         return find_near_duplicates(embeddings(), labels=labels, groups=groups, progress=progress)
-    except UsageError:  # too many pairs, or no yardstick: `audit`, which the verdict then names, says what to do
+    except AllAlikeError:  # too many pairs, or no yardstick: `audit`, which the verdict then names, says what to do
         return None
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fitrec_cache.devices import computes_in_bf16, room_on
-from fitrec_cache.errors import UsageError
+from fitrec_cache.errors import DivergedError
 from fitrec_cache.head import WIDE_IN_BF16, KerasLSTM, MeanHead, NormalisedHead, build_head
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.progress import progress_bar
@@ -104,8 +104,8 @@ def fit(
         The head and its history.
 
     Raises:
-        UsageError: If the loss stops being a number and there is no epoch to keep: before the first is over, or at any
-            time where the recipe keeps the last.
+        DivergedError: If the loss stops being a number and there is no epoch to keep: before the first is over, or at
+            any time where the recipe keeps the last.
     """
     started = time.perf_counter()
     keep_freed_memory()  # every step needs the same large blocks
@@ -157,7 +157,7 @@ def fit_again(
         The head, on the CPU, in evaluation mode.
 
     Raises:
-        UsageError: If the loss stops being a number.
+        DivergedError: If the loss stops being a number.
     """
     where = torch.device(device)
     with _training(config, where), _epochs(epochs, what, progress) as bar:
@@ -325,8 +325,8 @@ class _Loop:
             bar.set_postfix_str("", refresh=False)
             bar.update()
 
-    def _diverged(self) -> UsageError:
-        return UsageError(
+    def _diverged(self) -> DivergedError:
+        return DivergedError(
             f"training diverged: the loss was not a number (learning_rate {self.recipe.learning_rate}); "
             "choose a smaller one"
         )

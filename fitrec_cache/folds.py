@@ -10,7 +10,7 @@ import numpy as np
 
 from fitrec_cache.errors import UsageError
 from fitrec_cache.metrics import stratified_folds
-from fitrec_cache.splits import Split, make_split, remarks
+from fitrec_cache.splits import Split, check_seed, make_split, remarks
 from fitrec_cache.units import units_of
 
 
@@ -52,8 +52,7 @@ def make_folds(
     Source:
         ``kfold`` is scikit-learn's ``StratifiedGroupKFold``.
     """
-    if seed < 0:
-        raise UsageError(f"seed {seed}: expected 0 or more")
+    check_seed(seed)
     clips = {"clip_ids": clip_ids, "labels": labels, "groups": groups}
     kind, _, argument = rule.partition(":")
     if kind == "manifest":

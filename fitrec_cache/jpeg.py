@@ -47,7 +47,7 @@ def decode_frames(data: Sequence[bytes]) -> torch.Tensor:
     """Decode T JPEG files of one size.
 
     Args:
-        data: T encoded frames; equal neighbours (clips shorter than T repeat frames) are decoded once.
+        data: T encoded frames, at least one; equal neighbours (clips shorter than T repeat frames) are decoded once.
 
     Returns:
         uint8 ``(T, 3, H, W)`` RGB, on the CPU, channels last in memory.

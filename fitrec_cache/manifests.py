@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from fitrec_cache.clips import NO_COLUMNS, Clip, clip_of, named_group, one_spelling
 from fitrec_cache.errors import ManifestError, UsageError
@@ -64,6 +65,8 @@ def _delimiter(header: str) -> str:
 def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
     """Return the column names, or say which are missing or doubled."""
     plain = [name.strip() for name in header or ()]
+    while plain and not plain[-1]:  # spreadsheets write empty columns after the last
+        plain.pop()
     names = [name.casefold() if name.casefold() in _COLUMNS else name for name in plain]
     if missing := [name for name in ("path", "label") if name not in names]:
         near = [(difflib.get_close_matches(each, names, n=1), each) for each in missing]
@@ -98,11 +101,11 @@ def _odd_sides(clips: Sequence[Clip]) -> list[str]:
     ]
 
 
-def _row_clip(row: Mapping[str | None, str | None], base: Path, where: str) -> Clip:
+def _row_clip(row: Mapping[str | None, Any], base: Path, where: str) -> Clip:
     """Return the clip of a manifest row; a row shorter than the header has empty cells."""
-    if None in row:
+    if any(cell.strip() for cell in row.get(None, ())):
         raise ManifestError(f"{where}: more cells than columns. Put quotes around a value that contains a comma")
-    cells = {str(name): (value or "").strip() for name, value in row.items()}
+    cells = {name: (value or "").strip() for name, value in row.items() if name is not None}
     written, label = cells.pop("path").replace("\\", "/"), cells.pop("label")
     for name, value in (("path", written), ("label", label)):
         if not value:

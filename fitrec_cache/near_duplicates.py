@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from fitrec_cache.errors import UsageError
+from fitrec_cache.errors import AllAlikeError, UsageError
 from fitrec_cache.progress import progress_bar
 
 SIGMAS = 2.5
@@ -125,7 +125,8 @@ def find_near_duplicates(
         The pairs, and how far the threshold can be trusted.
 
     Raises:
-        UsageError: If the threshold is out of range or cannot be taken from the data, or marks too many pairs to list.
+        AllAlikeError: If no threshold can be taken from the data, or too many pairs have it to be listed.
+        UsageError: If the threshold is out of range.
     """
     if threshold is not None and not -1 < threshold <= 1:
         raise UsageError(f"threshold is {threshold}: expected a cosine above -1 and up to 1, such as 0.95")
@@ -224,7 +225,7 @@ def _threshold(strangers: FloatArray, halves: FloatArray) -> float:
         spread = _MAD_TO_SD * np.median(np.abs(distance - middle))
         found.append(float(1 - np.exp(middle - SIGMAS * spread)))
     if not found:
-        raise UsageError("no threshold can be taken from clips of one class with one frame each: give a --threshold")
+        raise AllAlikeError("no threshold can be taken from clips of one class with one frame each: give a --threshold")
     return max(found)
 
 
@@ -239,7 +240,7 @@ def _pairs(vectors: FloatArray, least: float, advance: Callable[[int], object]) 
         row, column = row[later], column[later]
         total += len(row)
         if total > MOST_PAIRS:
-            raise UsageError(
+            raise AllAlikeError(
                 f"more than {MOST_PAIRS:,} pairs of {n} clips have a similarity of {least:.3f} or more: "
                 "nearly all clips look alike. Give a higher --threshold"
             )

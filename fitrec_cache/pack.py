@@ -115,6 +115,8 @@ def _check_pack(path: Path, arrays: Mapping[str, NDArray[Any]], columns: Mapping
     n, t, d = arrays["features"].shape
     if min(n, t, d) == 0:
         raise UsageError(f"features file {path}: features of shape {(n, t, d)} are empty, expected (N, T, d)")
+    if (times := arrays.get("pts_seconds")) is not None and times.shape != (n, t):
+        raise UsageError(f"features file {path}: pts_seconds of shape {times.shape}, expected (N, T) = {(n, t)}")
     repeated = len(columns["clip_id"]) - len(set(columns["clip_id"]))
     if repeated:
         raise UsageError(f"features file {path}: {repeated} clip ids are repeated; each clip must have its own")

@@ -141,9 +141,13 @@ def open_pipelines(
         MismatchError: If it would differ, or does not fit the head.
     """
     given = {b.partition("=")[0]: b for b in backbone}
+    if len(given) < len(backbone):
+        raise UsageError(f"--backbone {' --backbone '.join(backbone)}: one is given twice, expected each once")
     found = [Pipeline(s, given, device=device, force=force, exported=exported) for s in sources_of(run)]
     _check_fit(run, found)
     used = {p.backbone.name for p in found if p.backbone is not None}
+    if given and not used:
+        raise UsageError(f"{run.folder} learned from frames, without a backbone: leave --backbone {backbone[0]} out")
     for name in sorted(given.keys() - used):
         raise unknown_name("backbone of this run", name, used)
     return found

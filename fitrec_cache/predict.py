@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fitrec_cache.answers import COLUMNS, answer_cells, class_columns
 from fitrec_cache.class_folders import VIDEO_SUFFIXES, files_below, is_video
-from fitrec_cache.clips import plain_text
+from fitrec_cache.clips import one_spelling, plain_text
 from fitrec_cache.decoding import DecodeJob, DecoderPool
-from fitrec_cache.errors import UsageError
+from fitrec_cache.errors import UsageError, VideoError, listed
 from fitrec_cache.files import check_writable, write_csv
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pipeline import open_pipelines
@@ -40,6 +41,9 @@ class Prediction:
         attention: Weight of each sampled frame in the clip's vector, with its time; weights sum to 1.
         unknown: Whether the highest probability is below the run's threshold: probably none of the classes.
         heads: How many seeds answered together.
+        label: The class that its folder is named after, if that was asked for.
+        right: Whether the most probable class is ``label``; None if that was not asked for or cannot be told: there is
+            no answer, or the head does not know the class.
         trained_on: Whether the file is named, with its folder where ids have one, as a clip that a head was trained or
             validated on: then the answer says nothing of how well new videos are recognised.
         reason: Why there is no answer; empty if there is one.
@@ -50,6 +54,8 @@ class Prediction:
     attention: tuple[tuple[float, float], ...] = ()
     unknown: bool = False
     heads: int = 1
+    label: str = ""
+    right: bool | None = None
     trained_on: bool = False
     reason: str = ""
 
@@ -63,6 +69,7 @@ class Prediction:
             "heads": self.heads,
             "trained_on": self.trained_on,
         }
+        found |= {"label": self.label, "right": self.right} if self.label else {}
         return found | ({"reason": self.reason} if self.reason else {})
 
 
@@ -82,6 +89,7 @@ def predict(
     backbone: Sequence[str] = (),
     picture: Path | None = None,
     table: Path | None = None,
+    labelled: bool = False,
     top: int = 5,
     device: str = "auto",
     clip_seconds: float = 120.0,
@@ -99,7 +107,8 @@ def predict(
             attention; "unknown" if most of them say so. Of folds, the one with the lowest validation loss.
         backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
         picture: PNG file that shows the sampled frames with their attention, of :data:`MOST_PICTURED` videos at most.
-        table: CSV file to write of the answers.
+        table: CSV file to write of the answers and all probabilities.
+        labelled: The folder that a video lies in is named after its class: say which answers are right.
         top: Number of labels to return.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         clip_seconds: Time limit for decoding one video, in seconds; it is tried twice.
@@ -110,9 +119,11 @@ def predict(
         One prediction a video, in order; a video that cannot be used has a reason instead of an answer.
 
     Raises:
-        UsageError: If there is no video or no run, or the run cannot be used on videos.
+        UsageError: If there is no video or no run, the run cannot be used on videos, or no folder is named after one of
+            its classes though that was said.
         MismatchError: If the pipeline would differ, naming each field, old -> new.
         StoreCorrupt: If the run is damaged.
+        StoreError: If the table or picture cannot be written.
     """
     if not videos:
         raise UsageError("no video given: expected at least one file")
@@ -123,20 +134,24 @@ def predict(
             check_writable(path, option, ending=ending)
     files, unread = _files(videos)
     recogniser = Recogniser(run, backbone=backbone, device=device, force=force)
+    if labelled:
+        _check_labels(files, recogniser.labels)
     shown = None if picture is None else _Pictures(picture)
     found: list[Prediction] = []
+    full: list[Prediction] = []  # with all classes
     try:
         with DecoderPool(workers=1, clip_seconds=clip_seconds) as pool:
-            for prediction in chain(unread, (_one(path, recogniser, pool, top, shown) for path in files)):
-                found.append(prediction)
+            for prediction in chain(unread, (_one(path, recogniser, pool, shown) for path in files)):
+                full.append(_labelled(prediction, recogniser.labels) if labelled else prediction)
+                found.append(replace(full[-1], top=full[-1].top[:top]))
                 if tell is not None:
-                    tell(prediction)
+                    tell(found[-1])
     finally:  # also of what was answered until an interruption
         with ExitStack() as each:  # the table first; what one raises comes after the other
             if shown is not None:
                 each.callback(_draw, shown)
             if table is not None:
-                each.callback(_write_table, found, table)
+                each.callback(_write_table, full, recogniser.labels, table)
     return found
 
 
@@ -158,16 +173,37 @@ def _files(videos: Sequence[Path]) -> tuple[list[Path], list[Prediction]]:
     return found, unread
 
 
-def _write_table(found: Sequence[Prediction], path: Path) -> None:
+def _check_labels(files: Sequence[Path], labels: Sequence[str]) -> None:
+    named = {_folder_name(str(path)) for path in files}
+    if not named & set(labels):
+        raise UsageError(
+            f"no video lies in a folder named after a class of this head: got {listed(sorted(named))}, expected folders "
+            f"such as {labels[0]}"
+        )
+
+
+def _folder_name(path: str) -> str:
+    return one_spelling(Path(path).absolute().parent.name)
+
+
+def _labelled(prediction: Prediction, labels: Sequence[str]) -> Prediction:
+    """Return the prediction with the class that its folder is named after, and whether it is right."""
+    label = _folder_name(prediction.path)
+    right = prediction.top[0][0] == label if prediction.top and label in labels else None
+    return replace(prediction, label=label, right=right)
+
+
+def _write_table(found: Sequence[Prediction], labels: Sequence[str], path: Path) -> None:
     """Write answers as CSV, a row a video; the answer "unknown" is empty, and so is all of one that cannot be used."""
     rows = []
     for p in found:
-        row = {"path": plain_text(p.path), "problem": p.reason}
+        row = {"path": plain_text(p.path), "label": p.label, "problem": p.reason}
         if p.top:
-            nearest, probability = p.top[0]
-            row |= {"answer": "" if p.unknown else nearest, "nearest": nearest, "probability": f"{probability:.4f}"}
+            by_class = dict(p.top)
+            row |= answer_cells(labels, [by_class[label] for label in labels], unknown=p.unknown)
         rows.append(row)
-    write_csv(path, ("path", "answer", "nearest", "probability", "problem"), rows)
+    columns = ("path", *["label"] * any(p.label for p in found), *COLUMNS, "problem", *class_columns(labels))
+    write_csv(path, columns, ({name: row[name] for name in columns if name in row} for row in rows))
 
 
 def _trained_on(run: Run) -> list[str]:
@@ -238,7 +274,8 @@ class Recogniser:
         )
 
 
-def _one(path: Path, recogniser: Recogniser, pool: DecoderPool, top: int, shown: _Pictures | None) -> Prediction:
+def _one(path: Path, recogniser: Recogniser, pool: DecoderPool, shown: _Pictures | None) -> Prediction:
+    """Return what the heads say of a video, of all classes."""
     jpegs: dict[int, list[bytes]] = {}
     times: list[float] = []
     for side in recogniser.short_sides:
@@ -246,7 +283,10 @@ def _one(path: Path, recogniser: Recogniser, pool: DecoderPool, top: int, shown:
         if isinstance(outcome, str):
             return Prediction(path=str(path), reason=outcome)
         jpegs[side], times = outcome.jpegs, outcome.pts_seconds
-    prediction = recogniser(jpegs, times, path=str(path), top=top)
+    try:
+        prediction = recogniser(jpegs, times, path=str(path), top=len(recogniser.labels))
+    except VideoError as error:  # its embeddings are too large for the type they were trained in
+        return Prediction(path=str(path), reason=str(error))
     if shown is None or len(shown.predictions) == MOST_PICTURED:
         return prediction
     shown.predictions.append(prediction)

@@ -130,7 +130,7 @@ class Problem:
         ``report`` is called after each training with the accuracy so far and the number of trainings.
 
         Raises:
-            UsageError: If a training diverges.
+            DivergedError: If a training diverges.
         """
         found: Right = []
         for number in seeds:

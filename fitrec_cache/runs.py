@@ -27,6 +27,9 @@ from fitrec_cache.variants import HeadConfig
 FILES = ("head.safetensors", "logits.safetensors", "metrics.json", "curves.png", "confusion.png", "run.json")
 FINAL = "final.safetensors"
 
+#: What the test clips of all runs of one call were answered, beside the runs; of one run in its folder.
+ANSWERS = "answers.csv"
+
 #: How much of a run is there: none of it; all, but a file is gone or damaged; all but the final head; all.
 State = Literal["missing", "damaged", "tested", "whole"]
 
@@ -178,7 +181,7 @@ def _runs_in(folder: Path) -> list[Path]:
 def _holds_something_else(folder: Path) -> bool:
     """Say whether there is a file that no run has; what an interrupted run left behind does not count."""
     inside = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
-    return any(str(p) not in (*FILES, FINAL) and not p.parts[0].startswith(TEMPORARY) for p in inside)
+    return any(str(p) not in (*FILES, FINAL, ANSWERS) and not p.parts[0].startswith(TEMPORARY) for p in inside)
 
 
 def identities(sources: Any) -> Any:
@@ -265,12 +268,21 @@ def read_run(folder: Path) -> Run:
             raise StoreCorrupt(f"{folder}/run.json names {len(labels)} labels for {config.n_classes} classes")
         stored = safetensors.torch.load_file(folder / name)
         _check_shapes(config, stored, folder / name)
-        calibration = Calibration(**{k: float(v) for k, v in settings.get("calibration", {}).items()})
+        calibration = calibration_of(settings)
         head = build_head(config)
         head.load_state_dict(stored)
     except _DAMAGE as error:
         raise StoreCorrupt(f"{folder} is damaged: {error}. Train the head again") from error
     return Run(folder=folder, settings=settings, head=head.eval(), labels=labels, calibration=calibration)
+
+
+def calibration_of(settings: Mapping[str, Any]) -> Calibration:
+    """Return the calibration that ``run.json`` holds.
+
+    Raises:
+        ValueError: If it is out of range.
+    """
+    return Calibration(**{k: float(v) for k, v in settings.get("calibration", {}).items()})
 
 
 def read_runs(folder: Path) -> list[Run]:

@@ -150,7 +150,7 @@ def make_split(
 
     Raises:
         UsageError: If the rule is unknown or needs groups or numbers that are not there, if there are fewer than two
-            classes, or if a side would be empty.
+            classes, if a side would be empty, or if the seed is negative.
         ValueError: If the sequences differ in length or a name occurs twice.
 
     Example:
@@ -159,6 +159,7 @@ def make_split(
         >>> len(split.train), len(split.val), len(split.test)
         (6, 2, 2)
     """
+    check_seed(seed)
     order = _order(clip_ids, labels, groups)
     clips = _Clips(
         ids=[clip_ids[i] for i in order],
@@ -177,6 +178,12 @@ def make_split(
     notes = [*notes, *sides.notes, *_remarks(clips, parts)]
     train, val_clips, test = (np.array(sorted(order[i] for i in part), dtype=np.int64) for part in parts.values())
     return Split(rule=rule, seed=seed, train=train, val=val_clips, test=test, notes=tuple(notes))
+
+
+def check_seed(seed: int) -> None:
+    """Raise UsageError unless numpy and PyTorch both take the seed."""
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"seed {seed}: expected 0 to 2^63 - 1")
 
 
 def known_groups(side: Iterable[int], groups: Sequence[str | None]) -> set[str]:

@@ -165,11 +165,11 @@ class Store:
         is_newest = part > self._newest
         for row, texts in enumerate(zip(*(columns[name].tolist() for name in self._text_columns), strict=True)):
             key = texts[0]
-            if self.kind == "clips":
-                self._rows.put(_joined(texts), (number, row))
             if not is_newest and (place := self._where.find(key)) and self._names[place[0]] > part:
                 continue  # what was committed last counts, whatever was seen first
             self._where.put(key, (number, row))
+            if self.kind == "clips":
+                self._rows.put(_joined(texts), (number, row))
         self._newest = max(self._newest, part)
 
     def _read_columns(self, path: Path) -> Columns:
@@ -203,6 +203,7 @@ class Store:
 
         Raises:
             StoreError: If it cannot be written; nothing stored before is touched.
+            ValueError: If these are not the datasets of this kind of store.
         """
         make_folder(self.folder)
         if not (self.folder / "identity.json").exists():

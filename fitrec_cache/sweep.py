@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fitrec_cache.errors import FitrecError, StoreError, UsageError, unknown_name
-from fitrec_cache.files import make_folder, write_atomic, write_json
+from fitrec_cache.errors import DivergedError, FitrecError, StoreError, UsageError, unknown_name
+from fitrec_cache.files import Plain, make_folder, write_atomic, write_json
 from fitrec_cache.paired import holm
 from fitrec_cache.problem import Problem, Right, accuracy
 from fitrec_cache.progress import progress_bar
@@ -50,7 +50,7 @@ _FINAL_SEEDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepReport:
+class SweepReport(Plain):
     """What :func:`sweep` found; every accuracy is on validation sides.
 
     Attributes:
@@ -114,8 +114,7 @@ class SweepReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
-        return {
-            **vars(self),
+        return super().to_dict() | {
             "beaten": self.beaten,
             "within_chance": self.within_chance,
             "commands": list(self.commands),
@@ -263,7 +262,7 @@ def _objective(optuna: Any, problem: Problem) -> Any:
 
         try:
             return accuracy(problem.judge(recipe, attention, range(1), report))
-        except UsageError as error:  # a recipe that diverges is a bad one, not a wrong use
+        except DivergedError as error:
             raise optuna.TrialPruned(str(error)) from error
 
     return call
@@ -303,7 +302,7 @@ def _judge_again(
     """Return what a try's recipe has right with other seeds, or None if a training diverges."""
     try:
         return _judge(problem, *_recipe(problem, params), seeds, what, progress)
-    except UsageError:
+    except DivergedError:
         return None
 
 
@@ -325,7 +324,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise FitrecError("the search needs optuna: pip install 'fitrec-cache[sweep]'") from error
+        raise FitrecError("the search needs optuna: pip install '.[sweep]' in a clone") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 

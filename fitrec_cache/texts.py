@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fitrec_cache.clips import plain_text
+from fitrec_cache.errors import listed
 from fitrec_cache.units import span
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from fitrec_cache.sweep import SweepReport
     from fitrec_cache.timeline import Segment
     from fitrec_cache.watch import WatchReport
+
+#: Pairs of classes that are told of labelled videos.
+_MOST_CONFUSED = 5
 
 #: From this many classes on top-5 accuracy is told: of fewer, five are half or more.
 _MANY_CLASSES = 11
@@ -114,6 +119,28 @@ def predict_text(p: Prediction) -> str:
         f"{plain_text(p.path)}: {p.reason}" if p.reason else f"{plain_text(p.path)}{together}",
         ["  unknown: no class is probable enough; the nearest are"] * p.unknown,
         [f"  {probability:6.1%}  {label}" for label, probability in p.top],
+    )
+
+
+def labelled_text(found: list[Prediction]) -> str:
+    """Return how many answers are right, of videos that the head was not trained on, and what was taken for what."""
+    from fitrec_cache.metrics import wilson
+
+    judged = [p for p in found if p.right is not None and not p.trained_on]
+    seen = sum(p.right is not None for p in found) - len(judged)
+    strange = sorted({p.label for p in found if p.top and p.right is None})
+    right = sum(bool(p.right) for p in judged)
+    figures = ""
+    if judged:
+        low, high = wilson(right / len(judged), len(judged))
+        figures = f": {right / len(judged):.1%} ({low:.1%} to {high:.1%} if clips are independent)"
+    taken = Counter((p.label, p.top[0][0]) for p in judged if not p.right)
+    return _lines(
+        f"right: {right} of {len(judged)} labelled videos{figures}",
+        [f"  {label} taken for {other}: {n}" for (label, other), n in taken.most_common(_MOST_CONFUSED)],
+        [f"  answered unknown: {n}"] if (n := sum(p.unknown for p in judged)) else [],
+        [f"  left out, as named like clips of the training: {seen}"] if seen else [],
+        [f"  left out, of classes that the head does not know: {listed(strange)}"] if strange else [],
     )
 
 

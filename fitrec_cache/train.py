@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fitrec_cache.answers import write_answers
 from fitrec_cache.calibrate import Calibration, remarks
 from fitrec_cache.devices import find_device
 from fitrec_cache.errors import StoreCorrupt, UsageError, unknown_name
@@ -24,8 +25,8 @@ from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.progress import timed
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
-from fitrec_cache.runs import check_out, refuse_other_runs
-from fitrec_cache.splits import matters, says_leak
+from fitrec_cache.runs import ANSWERS, check_out, refuse_other_runs
+from fitrec_cache.splits import check_seed, matters, says_leak
 from fitrec_cache.trainer import Job, Trainer
 from fitrec_cache.variants import VARIANTS
 
@@ -60,7 +61,8 @@ def train_head(
     The validation side says which epoch to keep; temperature and the threshold for "unknown" are fitted there too.
     The recipe ``native`` then trains once more on training and validation clips together, for that many epochs, and
     tests that head. The test side is looked at only after all of this. A call that was interrupted goes on
-    where it was: runs that are whole and were made by the same settings are kept.
+    where it was: runs that are whole and were made by the same settings are kept. ``answers.csv`` in ``out`` has what
+    every test clip was answered, by every run.
 
     Args:
         out: Run folder; with several seeds or folds it holds one run folder each.
@@ -155,6 +157,8 @@ def train_head(
     notes += _calibration_notes(runs)
     pooled, ensemble = pool_folds(runs), average_runs(runs)
     report = TrainReport(runs=tuple(runs), pooled=pooled, ensemble=ensemble, notes=tuple(notes), stages=stages)
+    with timed(stages, "write"):
+        write_answers(folders, out / ANSWERS)
     if len(runs) > 1:
         write_json(out / "summary.json", report.to_dict())
     return report
@@ -195,8 +199,8 @@ def check_seeds(seed: Sequence[int]) -> None:
     """Raise UsageError unless there are seeds, each once, none negative or of more than 63 bits."""
     if not seed or len(set(seed)) != len(seed):
         raise UsageError(f"seeds {list(seed)}: expected at least one, and each once")
-    if wrong := [s for s in seed if not 0 <= s < 2**63]:
-        raise UsageError(f"seed {wrong[0]}: expected 0 to 2^63 - 1")
+    for each in seed:
+        check_seed(each)
 
 
 def _check_rate(false_alarm_rate: float) -> None:

@@ -256,6 +256,8 @@ def test_wrong_use_is_refused(cache, tmp_path):
         check(cache=tmp_path / "none")
     with pytest.raises(UsageError, match="recompute is -1"):
         check(cache=cache, recompute=-1)
+    with pytest.raises(UsageError, match="seed -1: expected 0"):
+        check(cache=cache, recompute=1, seed=-1)
     (cache / "cache.json").write_text('{"format_version": 2}')
     with pytest.raises(StoreError, match="version 2, this program reads version 1"):
         check(cache=cache)

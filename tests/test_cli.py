@@ -94,6 +94,23 @@ def test_a_folder_on_the_way_that_may_not_be_entered_is_told(call, monkeypatch):
     assert (code, said) == (1, "Error: /private/cache/cache.json cannot be reached: Permission denied\n")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("info", "--cache"),
+        ("check", "--cache"),
+        ("train-head", "--out", "run", "--features"),
+        ("predict", "video.mp4", "--run"),
+        ("compare", "other"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_told(call, words):
+    code, _, said = call(*words, "a" * 300)
+    assert code in (1, 2)
+    assert said.startswith("Error: ")
+    assert "Traceback" not in said
+
+
 def test_every_command_is_compared_and_says_what_it_is_for(call):
     assert {c.callback.__name__ for c in cli.app.registered_commands} == COMMANDS.keys()
     for name in COMMANDS:
@@ -246,7 +263,7 @@ def test_missing_and_unknown_options_exit_with_2(call):
 def test_windows_is_told_what_to_do(call, monkeypatch):
     monkeypatch.setattr(cli, "os", SimpleNamespace(name="nt"))
     code, _, err = call("--help")
-    assert (code, err) == (2, "Error: fitrec-cache needs Linux or macOS; on Windows run it in WSL\n")
+    assert (code, err) == (2, "Error: fitrec-cache needs Linux; on Windows run it in WSL\n")
 
 
 def test_interruption_exits_with_130(call, monkeypatch, tmp_path):

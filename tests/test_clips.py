@@ -248,6 +248,7 @@ def test_manifest_paths_outside_are_known_by_label_and_file(tmp_path):
         ("path,label\na.avi,A\n\nb.avi, \n", "line 4: empty label"),
         ("path,label\n,A\n", "line 2: empty path"),
         ("path,label\na.avi,A,x\n", "line 2: more cells than columns"),
+        ("path,label,,\na.avi,A,,x\n", "line 2: more cells than columns"),
         ("path,label,label\na.avi,A,B\n", "label occurs more than once"),
         ("path,label\na.avi,A\nb.avi,A\n./a.avi,B\n", "lines 2 and 4 both give the clip 'a.avi'"),
         ("path,label\na\x01.avi,A\n", "control or undecodable"),
@@ -259,6 +260,12 @@ def test_manifest_paths_outside_are_known_by_label_and_file(tmp_path):
 def test_manifest_that_cannot_be_used(tmp_path, text, message):
     with pytest.raises(ManifestError, match=message):
         find_clips(write(tmp_path / "m.csv", text))
+
+
+@pytest.mark.parametrize("text", ["path,label,,\na.avi,A,,\n", "path,label\na.avi,A,,\n", "path,label,,\na.avi,A\n"])
+def test_empty_columns_that_spreadsheets_add_are_none(tmp_path, text):
+    (clip,) = find_clips(write(tmp_path / "m.csv", text)).clips
+    assert (clip.clip_id, clip.label, dict(clip.extra)) == ("a.avi", "A", {})
 
 
 def test_capitals_of_columns_and_sides_do_not_matter(tmp_path):

@@ -199,9 +199,23 @@ def test_an_earlier_export_is_replaced_and_nothing_else_is(run, tmp_path, quickl
     with pytest.raises(UsageError, match=r"mine\.txt is a file: expected a new folder"):
         export(run=run, out=out / "mine.txt")
     (out / "recogniser.json").write_text("{}")
-    (out / "gone.onnx").touch()
+    with pytest.raises(UsageError, match="holds something that is not an earlier export"):
+        export(run=run, out=out)
+    names = {"head": {"file": "head.onnx"}, "inputs": [{"file": "gone.onnx"}, {"file": None}, {"file": "../kept.onnx"}]}
+    (out / "recogniser.json").write_text(json.dumps(names))
+    for mine in ("gone.onnx", "yolo.onnx", "../kept.onnx"):
+        (out / mine).touch()
     export(run=run, out=out)
-    assert {p.name for p in out.iterdir()} == {"mine.txt", "test_resnet.onnx", "head.onnx", "recogniser.json"}
+    written = {"test_resnet.onnx", "head.onnx", "recogniser.json"}
+    assert {p.name for p in out.iterdir()} == {"mine.txt", "yolo.onnx", *written}
+    assert (tmp_path / "kept.onnx").exists()
+
+
+def test_networks_of_somebody_else_are_left_alone(run, tmp_path):
+    (tmp_path / "yolo.onnx").write_text("theirs")
+    with pytest.raises(UsageError, match="holds something that is not an earlier export"):
+        export(run=run, out=tmp_path)
+    assert (tmp_path / "yolo.onnx").read_text() == "theirs"
 
 
 def test_networks_that_compute_something_else_are_not_kept(run, tmp_path, monkeypatch, quickly):

@@ -158,6 +158,15 @@ def test_an_entry_is_held_if_it_is_the_latest_of_its_clip(tmp_path):
             assert not any(cache.holds(other) for other in others if other != written)
 
 
+def test_an_entry_that_two_wrote_is_held_whoever_is_asked(tmp_path):
+    ours = Cache(tmp_path / "c", create=True)
+    clip = HeldClip(clip_id="a", video_sha256="0", label="x", group=None)
+    Cache(tmp_path / "c").write_clips([clip])
+    ours.write_clips([clip])  # before it has seen that of the other
+    ours.refresh()
+    assert ours.holds(clip)
+
+
 def test_clips_of_one_content_are_found(tmp_path):
     cache = Cache(tmp_path / "c", create=True)
     contents = {"A/1": "x", "B/1": "y", "B/2": "x", "C/1": "z", "C/2": "z", "C/3": "x"}

@@ -154,6 +154,8 @@ def test_a_run_on_features_made_elsewhere_cannot_predict_and_says_why(tmp_path):
         ({"label": np.array([b"\xff"] * 5)}, "can't decode"),
         ({"group": ["a"]}, "different numbers of rows"),
         ({"features": np.zeros((5, 0, 3), np.float32)}, "empty|holds"),
+        ({"pts_seconds": np.zeros((5, 9))}, r"pts_seconds of shape \(5, 9\), expected \(N, T\) = \(5, 2\)"),
+        ({"pts_seconds": np.zeros((5, 1))}, r"pts_seconds of shape \(5, 1\)"),
     ],
 )
 def test_bad_files_are_refused_with_the_reason(tmp_path, changed, reason):

@@ -22,13 +22,13 @@ from fitrec_cache import predict as module
 from fitrec_cache.cache import Cache
 from fitrec_cache.cli import app
 from fitrec_cache.decoding import DecodeJob, decode_clip
-from fitrec_cache.errors import FitrecError, MismatchError, StoreCorrupt, StoreError, UsageError
+from fitrec_cache.errors import FitrecError, MismatchError, StoreCorrupt, StoreError, UsageError, VideoError
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pipeline import Pipeline
 from fitrec_cache.pixels import load_pixels
-from fitrec_cache.predict import predict
+from fitrec_cache.predict import Prediction, predict
 from fitrec_cache.runs import read_run, read_runs
-from fitrec_cache.texts import predict_text
+from fitrec_cache.texts import labelled_text, predict_text
 from fitrec_cache.train import train_head
 
 
@@ -214,6 +214,31 @@ def test_bad_videos_have_a_reason_and_cost_themselves_only(run, tmp_path, video_
     }
 
 
+def test_a_video_whose_embeddings_are_no_numbers_costs_itself_only(run, video_folder, monkeypatch):
+    real, videos = Pipeline.__call__, sorted(video_folder.rglob("*.avi"))[:2]
+    seen = []
+
+    def embed(self, frames):
+        seen.append(len(seen))
+        if len(seen) == 1:
+            raise VideoError("embeddings are not finite in fp16")
+        return real(self, frames)
+
+    monkeypatch.setattr(Pipeline, "__call__", embed)
+    bad, good = predict(videos, run=run, device="cpu")
+    assert (bad.reason, bad.top) == ("embeddings are not finite in fp16", ())
+    assert good.top
+
+
+def test_a_backbone_that_the_run_does_not_use_is_refused(run, tmp_path, cache_folder, video_folder):
+    video = [next(video_folder.rglob("*.avi"))]
+    with pytest.raises(UsageError, match="one is given twice, expected each once"):
+        predict(video, run=run, device="cpu", backbone=["test_resnet=a", "test_resnet=b"])
+    train_head(out=tmp_path / "run", cache=cache_folder, variant="lrcn", epochs=1)
+    with pytest.raises(UsageError, match="learned from frames, without a backbone: leave --backbone test_resnet=a out"):
+        predict(video, run=tmp_path / "run", device="cpu", backbone=["test_resnet=a"])
+
+
 def test_a_folder_that_cannot_be_read_is_told_and_costs_no_other_answer(run, tmp_path, video_folder, monkeypatch):
     shutil.copytree(video_folder / "Hop", tmp_path / "videos" / "open")
     (tmp_path / "videos" / "closed").mkdir()
@@ -295,9 +320,60 @@ def test_a_folder_stands_for_the_videos_below_it_and_answers_come_one_by_one(run
         [*(p.top[0][1] for p in found[:4]), -1], abs=1e-4
     )
     assert rows[4]["problem"] == found[4].reason
+    assert (
+        list(rows[0])
+        == ["path", "answer", "nearest", "probability", "problem", "p_Clap", "p_Hop", "p_Wave"][: len(rows[0])]
+    )
     (tmp_path / "none").mkdir()
     with pytest.raises(UsageError, match=r"no video in .*none: expected files of type \.avi"):
         predict([tmp_path / "none"], run=run, device="cpu")
+
+
+def test_labelled_videos_say_how_many_answers_are_right(run, tmp_path, cache_folder, video_folder):
+    labels = read_run(run).labels
+    videos = sorted(video_folder.rglob("*.avi"))
+    new = tmp_path / "new"
+    for i, path in enumerate(videos):  # names that the head has not seen, and a class that it does not know
+        target = new / (path.parent.name if i else "Row") / f"{i}.avi"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    table = tmp_path / "t.csv"
+    found = predict([new, videos[0]], run=run, device="cpu", labelled=True, table=table, top=1)
+    *copies, strange, seen = sorted(found, key=lambda p: (p.path.startswith(str(video_folder)), "Row" in p.path))
+    assert all(len(p.top) == 1 for p in found)
+    assert [p.right for p in copies] == [p.top[0][0] == Path(p.path).parent.name for p in copies]
+    assert (strange.label, strange.right) == ("Row", None)
+    assert seen.trained_on == (seen.right is not None and seen.trained_on)
+    right = sum(p.right for p in copies)
+    said = labelled_text(found)
+    n = len(copies) + (not seen.trained_on)
+    right += bool(seen.right) and not seen.trained_on
+    assert said.startswith(f"right: {right} of {n} labelled videos: {right / n:.1%} (")
+    assert "left out, of classes that the head does not know: Row" in said
+    rows = {row["path"]: row for row in csv.DictReader(table.read_text().splitlines())}
+    assert rows[strange.path]["label"] == "Row"
+    for p in found:
+        chances = [float(rows[p.path][f"p_{label}"]) for label in labels]
+        assert sum(chances) == pytest.approx(1, abs=1e-3)
+        assert max(chances) == pytest.approx(p.top[0][1], abs=1e-4)
+    with pytest.raises(UsageError, match=f"no video lies in a folder named after a class.*such as {labels[0]}"):
+        predict([new / "Row"], run=run, device="cpu", labelled=True)
+
+
+def test_what_labelled_videos_were_taken_for_is_told():
+    def answer(label, top, **more):
+        right = top == label if label != "Row" else None
+        return Prediction(path="v", label=label, top=((top, 0.9),), right=right, **more)
+
+    found = [answer("Hop", "Hop"), answer("Hop", "Clap"), answer("Hop", "Clap", unknown=True), answer("Row", "Hop")]
+    found += [answer("Clap", "Clap", trained_on=True), Prediction(path="w", label="Hop", reason="file is empty")]
+    assert labelled_text(found).splitlines() == [
+        "right: 1 of 3 labelled videos: 33.3% (6.1% to 79.2% if clips are independent)",
+        "  Hop taken for Clap: 2",
+        "  answered unknown: 1",
+        "  left out, as named like clips of the training: 1",
+        "  left out, of classes that the head does not know: Row",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -422,6 +498,16 @@ def test_a_head_that_is_not_the_stored_one_is_refused_before_it_is_built(run, tm
     with pytest.raises(StoreCorrupt, match=r"is damaged|is not of the head that run\.json describes"):
         read_run(other)
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("change", [{"temperature": 0}, {"temperature": -1}, {"threshold": 2}, {"false_alarm_rate": 1}])
+def test_a_calibration_that_is_none_is_damage(run, tmp_path, change):
+    other = shutil.copytree(run, tmp_path / "other")
+    settings = json.loads((run / "run.json").read_text())
+    settings["calibration"] |= change
+    (other / "run.json").write_text(json.dumps(settings))
+    with pytest.raises(StoreCorrupt, match="expected a temperature above 0"):
+        read_run(other)
 
 
 def test_a_head_with_values_that_are_not_finite_is_refused(run, tmp_path):

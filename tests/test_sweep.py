@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from fitrec_cache import problem as problem_module
 from fitrec_cache import sweep as module
 from fitrec_cache.cli import app
-from fitrec_cache.errors import FitrecError, StoreError, UsageError
+from fitrec_cache.errors import DivergedError, FitrecError, StoreError, UsageError
 from fitrec_cache.problem import Problem, accuracy
 from fitrec_cache.recipes import get_recipe
 from fitrec_cache.sweep import sweep
@@ -232,7 +232,7 @@ def test_a_finalist_that_diverges_is_left_out(tmp_path, features, monkeypatch):
         if list(seeds) == [1, 2, 3] and recipe != get_recipe("native"):
             refused.append(recipe)
             if len(refused) == 1:
-                raise UsageError("training diverged")
+                raise DivergedError("training diverged")
         return judge(self, recipe, attention, seeds, report)
 
     refused = []

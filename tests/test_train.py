@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from conftest import SMALL
 from fitrec_cache import fit as fit_module
 from fitrec_cache import train as module
 from fitrec_cache.compare import compare
-from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
+from fitrec_cache.errors import DivergedError, FitrecError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.fit import Side, find_precision, fit
 from fitrec_cache.head import build_head
@@ -394,6 +395,7 @@ def test_a_run_folder_holds_what_it_promises(tmp_path, features):
     train_head(out=tmp_path / "run", features=features, variant="vit-lstm", epochs=2, seed=[7])
     names = {p.name for p in (tmp_path / "run").iterdir()}
     files = {"head.safetensors", "logits.safetensors", "run.json", "metrics.json", "curves.png", "confusion.png"}
+    files |= {"answers.csv"}
     assert names == files
     assert all((tmp_path / "run" / n).read_bytes()[:4] == b"\x89PNG" for n in names if n.endswith("png"))
     run, metrics = json.loads((tmp_path / "run" / "run.json").read_text()), metrics_of(tmp_path / "run")
@@ -403,6 +405,32 @@ def test_a_run_folder_holds_what_it_promises(tmp_path, features):
     assert sorted(i for side in sides for i in side) == sorted(f"{CLASSES[i % 3]}/{i}.avi" for i in range(60))
     assert len(metrics["history"]) == 2
     assert metrics["accuracy"] == sum(metrics["confusion"][k][k] for k in range(3)) / metrics["n_test"]
+
+
+def test_every_answer_of_every_run_is_in_a_table(tmp_path, features):
+    settings = {"features": features, "variant": "mean", "split": "kfold:3", "seed": [0, 1], "epochs": 2}
+    out = tmp_path / "runs"
+    report = train_head(out=out, false_alarm_rate=0.4, **settings)
+    rows = list(csv.DictReader((out / "answers.csv").read_text().splitlines()))
+    assert len(rows) == 120  # 60 clips, each tested once a seed
+    assert list(rows[0])[:5] == ["fold", "seed", "clip_id", "group", "label"]
+    for run in report.runs:
+        written = json.loads((run.out / "run.json").read_text())
+        mine = [row for row in rows if (row["fold"], row["seed"]) == (run.fold, str(run.seed))]
+        assert [row["clip_id"] for row in mine] == written["split"]["test"]
+        right = [row["nearest"] == row["label"] == row["clip_id"].split("/")[0] for row in mine]
+        assert sum(right) / len(mine) == pytest.approx(run.metrics.accuracy)
+        logits = safetensors.torch.load_file(run.out / "logits.safetensors")["test_logits"].double()
+        expected = (logits / written["calibration"]["temperature"]).softmax(dim=1)
+        got = torch.tensor([[float(row[f"p_{label}"]) for label in written["labels"]] for row in mine])
+        assert torch.allclose(got.double(), expected, atol=6e-5)
+        assert [float(row["probability"]) for row in mine] == [max(row) for row in got.double().tolist()]
+        sure = expected.amax(dim=1) >= written["calibration"]["threshold"]
+        assert [bool(row["answer"]) for row in mine] == sure.tolist()
+        assert run.unknown["false_alarms"] == pytest.approx(1 - float(sure.double().mean()))
+    (out / "answers.csv").unlink()  # as of runs made before there was one
+    train_head(out=out, false_alarm_rate=0.4, **settings)
+    assert list(csv.DictReader((out / "answers.csv").read_text().splitlines())) == rows
 
 
 def test_several_seeds_give_a_folder_each_with_mean_and_deviation(tmp_path):
@@ -449,10 +477,10 @@ def test_a_loss_that_is_no_number_ends_training_with_the_best_so_far(tmp_path, f
     report = train_head(out=tmp_path / "run", recipe="paper", **settings)
     assert (report.runs[0].epochs, report.runs[0].best_epoch) == (2, 2)
     losses = iter([float("nan")])
-    with pytest.raises(UsageError, match="training diverged"):
+    with pytest.raises(DivergedError, match="training diverged"):
         train_head(out=tmp_path / "other", recipe="paper", **settings)
     losses = iter([0.9, 0.5, float("nan"), 0.1])  # native keeps the last epoch, and there is none
-    with pytest.raises(UsageError, match="training diverged"):
+    with pytest.raises(DivergedError, match="training diverged"):
         train_head(out=tmp_path / "native", **settings)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,7 +87,7 @@ def report(runs: Sequence[Path], *, out: Path, cache: Path | None = None, progre
 
 
 def _check_out(out: Path) -> None:
-    if not out.resolve().parent.is_dir():
+    if not Path(os.path.realpath(out)).parent.is_dir():  # Path.resolve raises on links in a circle
         raise UsageError(f"--out {out}: its folder does not exist; make it first")
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--out {out}: expected a name that ends in .html")

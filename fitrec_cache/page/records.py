@@ -177,8 +177,7 @@ def _check(record: Record) -> None:
     tested = ("n", "detected", "auroc") if "auroc" in m["unknown"] else ()
     for name in ("threshold", "false_alarm_rate", "false_alarms", *tested):
         float(m["unknown"][name])
-    if not 0 < record.temperature < np.inf:
-        raise ValueError(f"temperature {record.temperature}")
+    Calibration(temperature=record.temperature)  # raises where that is none
     if not record.test or int(m["n_test"]) != len(record.test):
         raise ValueError(f"{m['n_test']} test clips in metrics.json, {len(record.test)} in run.json")
 

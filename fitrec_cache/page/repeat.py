@@ -135,5 +135,7 @@ def _changes(record: Record) -> list[str]:
         if name in usual and value != usual[name]:
             own = name in inspect.signature(train_head).parameters
             options += [f"--{name.replace('_', '-')}", str(value)] if own else ["--set", f"{name}={value}"]
+    device = str(record.run["training"].get("device", "cpu"))
+    options += ["--device", device] * (device != "cpu")
     rate = record.run.get("false_alarm_rate", 0.05)
     return options if rate == 0.05 else [*options, "--false-alarm-rate", str(rate)]

@@ -1,0 +1,62 @@
+"""What heads answer, clip by clip, as tables for spreadsheets and other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fitrec_cache.files import write_csv
+from fitrec_cache.run_files import read_run_settings
+from fitrec_cache.runs import calibration_of, read_outputs
+
+#: The answer, empty for "unknown"; the most probable class; its probability.
+COLUMNS = ("answer", "nearest", "probability")
+
+
+def class_columns(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the columns of probabilities, one a class."""
+    return tuple(f"p_{label}" for label in labels)
+
+
+def answer_cells(labels: Sequence[str], probabilities: Sequence[float], *, unknown: bool) -> dict[str, str]:
+    """Return what one row says.
+
+    Args:
+        labels: K class names.
+        probabilities: Of the classes, in their order.
+        unknown: Whether none is probable enough.
+
+    Returns:
+        Cells of :data:`COLUMNS` and :func:`class_columns`; probabilities with four decimals.
+    """
+    nearest, highest = max(zip(labels, probabilities, strict=True), key=lambda pair: pair[1])
+    row = {"answer": "" if unknown else nearest, "nearest": nearest, "probability": f"{highest:.4f}"}
+    return row | dict(zip(class_columns(labels), (f"{p:.4f}" for p in probabilities), strict=True))
+
+
+def write_answers(folders: Sequence[Path], path: Path) -> None:
+    """Write what tested heads said of their test clips, a row a clip and run.
+
+    Args:
+        folders: Whole run folders.
+        path: CSV file with the columns ``fold``, ``seed``, ``clip_id``, ``group``, ``label`` (the clip's class),
+            :data:`COLUMNS` and a probability for each class, empty where a fold does not know the class.
+
+    Raises:
+        StoreCorrupt: If a run is damaged.
+        StoreError: If the file cannot be written.
+    """
+    runs = [(folder, read_run_settings(folder)) for folder in folders]
+    labels = sorted({label for _, run in runs for label in run["labels"]})
+    names = ("fold", "seed", "clip_id", "group", "label", *COLUMNS, *class_columns(labels))
+    write_csv(path, names, (row for folder, run in runs for row in _rows(folder, run)))
+
+
+def _rows(folder: Path, run: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    outputs, calibration, labels = read_outputs(folder), calibration_of(run), run["labels"]
+    probabilities = calibration.probabilities(outputs["test_logits"].numpy()).tolist()
+    clips, groups = run["split"]["test"], run["split"]["test_groups"]
+    for clip, group, target, row in zip(clips, groups, outputs["test_targets"].tolist(), probabilities, strict=True):
+        known = {"fold": run["fold"], "seed": run["seed"], "clip_id": clip, "group": group, "label": labels[target]}
+        yield known | answer_cells(labels, row, unknown=max(row) < calibration.threshold)
