@@ -142,6 +142,13 @@ def extract(
     lists: Annotated[
         list[Path], typer.Option("--list", help="UCF101-style list of the clips to take; repeatable.")
     ] = [],  # noqa: B006
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            help="What tells recordings or people apart: a manifest's column, or folder (those inside class folders).",
+            show_default="column group, or file names",
+        ),
+    ] = None,
     samples: Annotated[int | None, typer.Option(help="Frames per clip, T.", show_default="20")] = None,
     frame_size: Annotated[
         int | None, typer.Option(help="Largest short side of stored frames in pixels.", show_default="288")
@@ -180,6 +187,7 @@ def extract(
         classes=classes,
         root=root,
         lists=lists,
+        group_by=group_by,
         samples=samples,
         frame_size=frame_size,
         precision=precision,

@@ -36,6 +36,7 @@ def extract(
     classes: str | None = None,
     root: Path | None = None,
     lists: Sequence[Path] = (),
+    group_by: str | None = None,
     samples: int | None = None,
     frame_size: int | None = None,
     precision: str = "auto",
@@ -60,6 +61,7 @@ def extract(
         classes: ``fitness35``, names separated by commas, or a file with one name a line; None for all.
         root: Folder that the paths of a manifest or list are relative to; None for the folder it is in.
         lists: UCF101-style lists; only clips named in one of them are taken.
+        group_by: The manifest's column that says a clip's group, or ``folder``: the folders inside class folders do.
         samples: Frames per clip, ``T``; None for 20, or with no videos for what the cache holds.
         frame_size: Short side of stored frames in pixels; None for 288, or with no videos for what the cache holds.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
@@ -89,8 +91,12 @@ def extract(
     check_time_limit(clip_seconds)
     if prune and videos is None:
         raise UsageError("--prune takes out what is not among VIDEOS: give VIDEOS, or leave it out")
+    if group_by is not None and videos is None:
+        raise UsageError("--group-by takes groups from VIDEOS: give VIDEOS, or leave it out")
     keep_freed_memory()
-    found = None if videos is None else find_clips(videos, root=root, lists=lists, classes=classes)
+    found = None
+    if videos is not None:
+        found = find_clips(videos, root=root, lists=lists, classes=classes, group_by=group_by)
     if prune and found is not None and found.unread:
         raise UsageError(
             f"--prune takes out what is not among VIDEOS, but {found.unread[0]} cannot be read: clips may only seem to "
@@ -113,7 +119,15 @@ def extract(
         notes += _new_settings(opened, frames)
     notes += [*_too_small(frames, models), *_slow(models)]
     told = found is not None and found.has_columns
-    run = Extractor(opened, frames, models, notes, columns_told=told, start=time.perf_counter() - started)
+    run = Extractor(
+        opened,
+        frames,
+        models,
+        notes,
+        columns_told=told,
+        groups_told=group_by is not None,
+        start=time.perf_counter() - started,
+    )
     workers = None if videos is None else min(workers or cores(), len(clips))
     try:
         with Ahead(models, frames, known, workers=workers, clip_seconds=clip_seconds) as ahead:

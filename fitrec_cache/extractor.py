@@ -69,10 +69,12 @@ class Extractor:
         notes: list[str],
         *,
         columns_told: bool,
+        groups_told: bool,
         start: float,
     ) -> None:
         self.cache, self.frames, self.models, self.notes = cache, frames, models, notes
         self.columns_told = columns_told  # by a manifest: else what an earlier one gave stays
+        self.groups_told = groups_told  # by whoever said what to group by
         self.asked: list[str] = []
         self.begun = False
         self.kept_columns: list[str] = []
@@ -277,7 +279,8 @@ class Extractor:
         if problem and before is not None and not before.problem:
             return  # what is stored of it stays usable
         if before is not None and not self.columns_told:
-            meant = replace(entry, group=before.group or clip.group, extra=before.extra)
+            group = clip.group if self.groups_told else before.group or clip.group
+            meant = replace(entry, group=group, extra=before.extra)
             self.kept_columns += [clip.clip_id] * (meant != entry)
             entry = meant
             if self.cache.holds(entry):

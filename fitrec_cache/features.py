@@ -17,6 +17,7 @@ from fitrec_cache.errors import AllAlikeError, StoreError
 from fitrec_cache.files import canonical_json
 from fitrec_cache.near_duplicates import Embeddings, NearDuplicates, embed, find_near_duplicates
 from fitrec_cache.progress import progress_bar
+from fitrec_cache.sampling import clip_length
 from fitrec_cache.store import Store
 
 _COMPARED = 20_000  # more clips than this are not compared before a training
@@ -76,14 +77,9 @@ class Features:
         return self._looked[0]
 
     def clip_seconds(self) -> float | None:
-        """Return the median length of the clips, by the times of their frames; None where these do not tell.
-
-        T frames lie at 1 to T of T + 1 equal parts of a clip, so from first to last they span T - 1 of them.
-        """
-        t = self.pts_seconds.shape[1]
-        spans = self.pts_seconds[:, -1] - self.pts_seconds[:, 0]  # (N,)
-        known = spans[np.isfinite(spans) & (spans > 0)]
-        return round(float(np.median(known)) * (t + 1) / (t - 1), 2) if known.size else None
+        """Return the median length of the clips, by the times of their frames; None where these do not tell."""
+        known = [length for times in self.pts_seconds.tolist() if (length := clip_length(times)) is not None]
+        return round(float(np.median(known)), 2) if known else None
 
     def take(self, clips: NDArray[np.int64]) -> Features:
         """Return some of the clips, by number."""

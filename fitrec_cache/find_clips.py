@@ -8,7 +8,7 @@ import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from fitrec_cache.class_folders import walk
@@ -22,6 +22,14 @@ _MOST_HINTS = 10
 
 #: A remark of :func:`find_clips`.
 NO_GROUPS = "no groups known"
+
+#: Groups are the folders between class folder and file.
+FOLDER = "folder"
+
+#: Names of a manifest's columns that may say which clips were filmed together.
+_OF_GROUPS = frozenset(
+    ("person", "subject", "participant", "performer", "actor", "athlete", "user", "patient", "session", "recording")
+)
 
 # fmt: off
 FITNESS35 = (
@@ -55,7 +63,12 @@ class ClipList:
 
 
 def find_clips(
-    videos: Path, *, root: Path | None = None, lists: Sequence[Path] = (), classes: str | None = None
+    videos: Path,
+    *,
+    root: Path | None = None,
+    lists: Sequence[Path] = (),
+    classes: str | None = None,
+    group_by: str | None = None,
 ) -> ClipList:
     """Return the clips that a folder, a manifest or a list names.
 
@@ -67,13 +80,15 @@ def find_clips(
         lists: UCF101-style lists; only clips that one of them names are kept (file name endings may differ).
         classes: None for all, ``fitness35``, names separated by commas, or a text file with one name a line, as
             UCF101's ``classInd.txt``. Upper and lower case are the same.
+        group_by: What a clip's group is: a manifest's column of this name, or with ``folder`` the folders between class
+            folder and file; None for the column ``group``, or what UCF101-style file names say.
 
     Returns:
         The clips and the remarks. A listed file that does not exist is a clip like any other, and a remark.
 
     Raises:
-        UsageError: If ``videos`` or a list is missing or of another kind, a class is unknown, or ``root`` is given with
-            a folder.
+        UsageError: If ``videos`` or a list is missing or of another kind, a class is unknown, ``root`` is given with a
+            folder, or ``group_by`` gives no clip a group.
         ManifestError: If there is no video, or the manifest or list cannot be used as it is.
     """
     unread: list[str] = []
@@ -86,6 +101,8 @@ def find_clips(
     if classes is not None:
         found, remarks = _of_classes(found, classes)
         notes += remarks
+    if group_by is not None:
+        found = _grouped(found, group_by)
     ordered = tuple(sorted(found, key=lambda clip: clip.clip_id))
     passed_over: tuple[str, ...] = ()
     if len(ordered) < len(everything):
@@ -197,6 +214,42 @@ def _unknown_classes(missing: Sequence[str], labels: Sequence[str]) -> UsageErro
     )
 
 
+def _grouped(clips: Sequence[Clip], by: str) -> list[Clip]:
+    """Return the clips with the groups that a column or their folders say."""
+    if by == FOLDER and not any(by in clip.extra for clip in clips):
+        groups = ["/".join(folders_between(clip)) for clip in clips]
+        if not any(groups):
+            raise UsageError(
+                f"--group-by {by}: no clip lies in a folder inside its class folder, such as Squat/anna/1.mp4: got "
+                f"'{clips[0].clip_id}'"
+            )
+    else:
+        known = sorted({name for clip in clips for name in clip.extra})
+        if by not in known:
+            raise unknown_name("column", by, [*known, FOLDER])
+        groups = [clip.extra.get(by, "") for clip in clips]
+    return [replace(c, group=one_spelling(g) if g else None) for c, g in zip(clips, groups, strict=True)]
+
+
+def folders_between(clip: Clip) -> tuple[str, ...]:
+    """Return the names of the folders between a clip's class folder and its file, as its id has them."""
+    return PurePosixPath(clip.clip_id).parts[1:-1]
+
+
+def _hints(clips: Sequence[Clip]) -> list[str]:
+    """Say what may tell the groups of clips that have none."""
+    columns = sorted({name for clip in clips for name in clip.extra if name.casefold() in _OF_GROUPS})
+    if columns:
+        return [f"column '{columns[0]}' may say which clips belong together: --group-by {columns[0]} takes it as group"]
+    inside = Counter(folders for clip in clips if (folders := folders_between(clip)))
+    if sum(inside.values()) < len(clips) or max(inside.values()) == 1:
+        return []
+    return [
+        f"clips lie in folders such as '{'/'.join(min(inside))}' inside their class folders: if these are people or "
+        f"recordings, --group-by {FOLDER} takes them as groups"
+    ]
+
+
 def _remarks(clips: Sequence[Clip]) -> list[str]:
     """Return what a user should know before spending time on these clips."""
     notes = [f"class {label} has one clip" for label, n in sorted(Counter(c.label for c in clips).items()) if n == 1]
@@ -216,7 +269,7 @@ def _remarks(clips: Sequence[Clip]) -> list[str]:
     groups = sorted({clip.group for clip in clips if clip.group is not None})
     without = sum(clip.group is None for clip in clips)
     if not groups:
-        return [*notes, NO_GROUPS]
+        return [*notes, NO_GROUPS, *_hints(clips)]
     of_all = f", {without} of {len(clips)} clips have none" if without else ""
     return [*notes, f"{len(groups)} groups, named like {groups[0]}{of_all}", *_shared_numbers(clips)]
 

@@ -16,6 +16,13 @@ from fitrec_cache.errors import ManifestError, UsageError
 #: Columns of a manifest that mean something here, in whatever capitals.
 _COLUMNS = ("path", "label", "group", "split")
 
+#: Columns that other programs take as the times of an exercise in a longer file.
+_TIMES = frozenset(
+    f"{name}{ending}"
+    for name in ("start", "end", "stop", "begin")
+    for ending in ("", "_time", "_seconds", "_s", "_sec")
+) | {"from", "to", "start_frame", "end_frame"}
+
 _INDEXED = re.compile(r"^(.*\.\w+)\s+\d+$")
 
 
@@ -81,7 +88,13 @@ def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
 
 
 def _odd_columns(extra: Iterable[str]) -> list[str]:
-    """Return remarks on further columns that look like a misspelt one that counts."""
+    """Return remarks on further columns that look like a misspelt one that counts, or like times."""
+    if times := [each for each in extra if each.casefold() in _TIMES]:
+        return [
+            f"columns {', '.join(times)} are kept but not used: frames are taken from the whole file. Cut files first "
+            "where only a part of each shows the exercise",
+            *_odd_columns([each for each in extra if each not in times]),
+        ]
     near = [(each, difflib.get_close_matches(each.casefold(), ("group", "split"), n=1)) for each in extra]
     return [
         f"column '{each}' is kept but not used: is it meant to be '{hit[0]}'?"

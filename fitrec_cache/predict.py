@@ -23,6 +23,7 @@ from fitrec_cache.files import check_writable, write_csv
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pipeline import open_pipelines
 from fitrec_cache.runs import Heads, Run, read_runs
+from fitrec_cache.sampling import clip_length
 
 #: Videos in the picture, the first that are answered: nobody looks at more, and frames take memory.
 MOST_PICTURED = 20
@@ -41,6 +42,7 @@ class Prediction:
         attention: Weight of each sampled frame in the clip's vector, with its time; weights sum to 1.
         unknown: Whether the highest probability is below the run's threshold: probably none of the classes.
         heads: How many seeds answered together.
+        median_lengths: How many times as long it is as the median clip of the training; None where that is not known.
         label: The class that its folder is named after, if that was asked for.
         right: Whether the most probable class is ``label``; None if that was not asked for or cannot be told: there is
             no answer, or the head does not know the class.
@@ -54,6 +56,7 @@ class Prediction:
     attention: tuple[tuple[float, float], ...] = ()
     unknown: bool = False
     heads: int = 1
+    median_lengths: float | None = None
     label: str = ""
     right: bool | None = None
     trained_on: bool = False
@@ -68,6 +71,7 @@ class Prediction:
             "unknown": self.unknown,
             "heads": self.heads,
             "trained_on": self.trained_on,
+            "median_lengths": self.median_lengths,
         }
         found |= {"label": self.label, "right": self.right} if self.label else {}
         return found | ({"reason": self.reason} if self.reason else {})
@@ -177,8 +181,8 @@ def _check_labels(files: Sequence[Path], labels: Sequence[str]) -> None:
     named = {_folder_name(str(path)) for path in files}
     if not named & set(labels):
         raise UsageError(
-            f"no video lies in a folder named after a class of this head: got {listed(sorted(named))}, expected folders "
-            f"such as {labels[0]}"
+            f"no video lies in a folder named after a class of this head: got {listed(sorted(named))}, expected "
+            f"folders such as {labels[0]}"
         )
 
 
@@ -260,7 +264,7 @@ class Recogniser:
         x = x if x.dtype == torch.uint8 else x.float()
         with torch.inference_mode():
             (probabilities,), (attention,), (unknown,) = self._heads(x)  # (K,), (T,), ()
-        names = Path(path).absolute().parts
+        names, seconds = Path(path).absolute().parts, clip_length(pts_seconds)
         best = probabilities.topk(min(top, len(self.labels)))
         return Prediction(
             path=path,
@@ -271,6 +275,7 @@ class Recogniser:
             unknown=bool(unknown),
             heads=len(self.runs),
             trained_on=bool({names[-1:], names[-2:]} & self._trained_on),
+            median_lengths=seconds / self.clip_seconds if self.clip_seconds and seconds else None,
         )
 
 

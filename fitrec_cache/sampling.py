@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,3 +40,16 @@ def frame_indices(n_frames: int, *, samples: int = 20) -> NDArray[np.int64]:
             raise ValueError(f"{name} is {value!r}: expected a whole number of at least 1")
     points = np.arange(1, samples + 1, dtype=np.int64)  # (T,)
     return points * int(n_frames) // (int(samples) + 1)
+
+
+def clip_length(pts_seconds: Sequence[float]) -> float | None:
+    """Return how long a clip is, in seconds, by the times of its T frames; None where these do not tell.
+
+    They lie at 1 to T of T + 1 equal parts of the clip, so from first to last they span T - 1 of them.
+
+    Example:
+        >>> clip_length([1.0, 2.0, 3.0])
+        4.0
+    """
+    parts, span = len(pts_seconds) - 1, pts_seconds[-1] - pts_seconds[0]
+    return span * (parts + 2) / parts if parts and 0 < span < math.inf else None

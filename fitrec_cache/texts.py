@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from fitrec_cache.timeline import Segment
     from fitrec_cache.watch import WatchReport
 
+#: A video so many times as long as the median clip of the training rather shows several exercises.
+_LONG = 4
+
 #: Pairs of classes that are told of labelled videos.
 _MOST_CONFUSED = 5
 
@@ -115,8 +118,10 @@ def predict_text(p: Prediction) -> str:
     """Return the most probable classes of a video."""
     together = f" (mean of {p.heads} seeds)" if p.heads > 1 else ""
     together += " (named as a clip it was trained on: says nothing of new videos)" * p.trained_on
+    lengths = p.median_lengths or 0
     return _lines(
         f"{plain_text(p.path)}: {p.reason}" if p.reason else f"{plain_text(p.path)}{together}",
+        [f"  {lengths:.0f} times as long as the clips trained on: `watch` answers piece by piece"] * (lengths >= _LONG),
         ["  unknown: no class is probable enough; the nearest are"] * p.unknown,
         [f"  {probability:6.1%}  {label}" for label, probability in p.top],
     )

@@ -262,6 +262,51 @@ def test_manifest_that_cannot_be_used(tmp_path, text, message):
         find_clips(write(tmp_path / "m.csv", text))
 
 
+def test_groups_are_what_one_says_they_are(tmp_path):
+    for name in ("Squat/anna/v_Squat_g01_c01.avi", "Squat/ben/day 2/a.avi", "Row/anna/b.avi", "Row/c.avi"):
+        (tmp_path / "v" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "v" / name).touch()
+    found = find_clips(tmp_path / "v", group_by="folder")
+    assert {c.clip_id.split("/")[-1]: c.group for c in found.clips} == {
+        "v_Squat_g01_c01.avi": "anna",
+        "a.avi": "ben/day 2",
+        "b.avi": "anna",
+        "c.avi": None,
+    }
+    rows = "path,label,person,group\na.avi,A,anna,g1\nb.avi,B,anna,g2\nc.avi,B,,g3\n"
+    found = find_clips(write(tmp_path / "m.csv", rows), group_by="person")
+    assert [(c.group, c.extra["person"]) for c in found.clips] == [("anna", "anna"), ("anna", "anna"), (None, "")]
+    with pytest.raises(UsageError, match=r"unknown column 'persn'.*person"):
+        find_clips(tmp_path / "m.csv", group_by="persn")
+    with pytest.raises(UsageError, match=r"no clip lies in a folder inside its class folder.*got 'a\.avi'"):
+        find_clips(tmp_path / "m.csv", group_by="folder")
+
+
+def test_what_may_tell_groups_is_pointed_at_where_none_are_known(tmp_path):
+    for name in ("Squat/anna/1.avi", "Squat/ben/1.avi", "Row/anna/1.avi"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    hint = (
+        "clips lie in folders such as 'anna' inside their class folders: if these are people or recordings, "
+        "--group-by folder takes them as groups"
+    )
+    assert hint in find_clips(tmp_path).notes
+    assert hint not in find_clips(tmp_path, group_by="folder").notes
+    (tmp_path / "Row" / "2.avi").touch()  # then the folders are something else
+    assert hint not in find_clips(tmp_path).notes
+    rows = write(tmp_path / "m.csv", "path,label,Person\na.avi,A,anna\nb.avi,B,ben\n")
+    hint = "column 'Person' may say which clips belong together: --group-by Person takes it as group"
+    assert hint in find_clips(rows).notes
+    assert hint not in find_clips(rows, group_by="Person").notes
+
+
+def test_times_in_a_manifest_are_said_to_be_of_no_use(tmp_path):
+    rows = write(tmp_path / "m.csv", "path,label,start,End_Seconds,grup\na.avi,A,0,9,x\n")
+    notes = find_clips(rows).notes
+    assert any(note.startswith("columns start, End_Seconds are kept but not used: frames are taken") for note in notes)
+    assert any("is it meant to be 'group'?" in note for note in notes)
+
+
 @pytest.mark.parametrize("text", ["path,label,,\na.avi,A,,\n", "path,label\na.avi,A,,\n", "path,label,,\na.avi,A\n"])
 def test_empty_columns_that_spreadsheets_add_are_none(tmp_path, text):
     (clip,) = find_clips(write(tmp_path / "m.csv", text)).clips

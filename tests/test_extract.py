@@ -321,6 +321,29 @@ def test_a_folder_leaves_groups_and_columns_that_a_manifest_gave(run, tmp_path, 
     assert [after[name] for name in names] == [("Jump", None)] * 4
 
 
+def test_groups_that_are_asked_for_replace_those_of_before_and_leave_columns(run, tmp_path, videos):
+    manifest = tmp_path / "groups.csv"
+    names = [str(path.relative_to(videos)) for path in sorted(videos.rglob("*.avi"))]
+    manifest.write_text("path,label,group,day\n" + "".join(f"{n},{n.split('/')[0]},room,mon\n" for n in names))
+    run(manifest, root=videos)
+    for name in names:  # the same ids, in folders of their own
+        folder, file = videos / name.split("/")[0], name.split("/")[1]
+        (folder / "anna").mkdir(exist_ok=True)
+        (folder / file).rename(folder / "anna" / file)
+    run(videos, group_by="folder")
+    clips = {clip.clip_id: clip for clip in Cache(tmp_path / "cache").clips()}
+    moved = [f"{n.split('/')[0]}/anna/{n.split('/')[1]}" for n in names]
+    assert {clips[n].group for n in moved} == {"anna"}
+    moved_rows = "".join(f"{n},{n.split('/')[0]},room,tue\n" for n in moved)
+    manifest.write_text("path,label,group,day\n" + moved_rows)
+    run(manifest, root=videos)
+    run(videos, group_by="folder")
+    clips = {clip.clip_id: clip for clip in Cache(tmp_path / "cache").clips()}
+    assert {(clips[n].group, clips[n].extra["day"]) for n in moved} == {("anna", "tue")}
+    with pytest.raises(UsageError, match="--group-by takes groups from VIDEOS"):
+        run(None, group_by="folder")
+
+
 def test_a_failed_clip_that_was_removed_is_taken_out_too(run, tmp_path, videos):
     bad = videos / "Hop" / "bad.avi"
     bad.write_bytes(b"no video")

@@ -210,6 +210,7 @@ def test_bad_videos_have_a_reason_and_cost_themselves_only(run, tmp_path, video_
         "unknown": False,
         "heads": 1,
         "trained_on": False,
+        "median_lengths": None,
         "reason": "file not found",
     }
 
@@ -320,10 +321,8 @@ def test_a_folder_stands_for_the_videos_below_it_and_answers_come_one_by_one(run
         [*(p.top[0][1] for p in found[:4]), -1], abs=1e-4
     )
     assert rows[4]["problem"] == found[4].reason
-    assert (
-        list(rows[0])
-        == ["path", "answer", "nearest", "probability", "problem", "p_Clap", "p_Hop", "p_Wave"][: len(rows[0])]
-    )
+    classes = [f"p_{label}" for label in read_run(run).labels]
+    assert list(rows[0]) == ["path", "answer", "nearest", "probability", "problem", *classes]
     (tmp_path / "none").mkdir()
     with pytest.raises(UsageError, match=r"no video in .*none: expected files of type \.avi"):
         predict([tmp_path / "none"], run=run, device="cpu")
@@ -343,7 +342,6 @@ def test_labelled_videos_say_how_many_answers_are_right(run, tmp_path, cache_fol
     assert all(len(p.top) == 1 for p in found)
     assert [p.right for p in copies] == [p.top[0][0] == Path(p.path).parent.name for p in copies]
     assert (strange.label, strange.right) == ("Row", None)
-    assert seen.trained_on == (seen.right is not None and seen.trained_on)
     right = sum(p.right for p in copies)
     said = labelled_text(found)
     n = len(copies) + (not seen.trained_on)
@@ -358,6 +356,19 @@ def test_labelled_videos_say_how_many_answers_are_right(run, tmp_path, cache_fol
         assert max(chances) == pytest.approx(p.top[0][1], abs=1e-4)
     with pytest.raises(UsageError, match=f"no video lies in a folder named after a class.*such as {labels[0]}"):
         predict([new / "Row"], run=run, device="cpu", labelled=True)
+
+
+def test_a_video_much_longer_than_the_clips_of_the_training_is_sent_to_watch(run, tmp_path, video_folder):
+    other = shutil.copytree(run, tmp_path / "other")
+    settings = json.loads((run / "run.json").read_text())
+    video = next(video_folder.rglob("*.avi"))
+    length = settings["clip_seconds"]
+    assert predict([video], run=run, device="cpu")[0].median_lengths == pytest.approx(1, abs=0.3)
+    for seconds, told in ((length / 6, True), (length / 2, False), (None, False)):
+        (other / "run.json").write_text(json.dumps(settings | {"clip_seconds": seconds}))
+        found = predict([video], run=other, device="cpu")[0]
+        assert ("times as long as the clips trained on: `watch`" in predict_text(found)) == told
+        assert found.to_dict()["median_lengths"] == found.median_lengths
 
 
 def test_what_labelled_videos_were_taken_for_is_told():

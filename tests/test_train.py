@@ -422,9 +422,9 @@ def test_every_answer_of_every_run_is_in_a_table(tmp_path, features):
         assert sum(right) / len(mine) == pytest.approx(run.metrics.accuracy)
         logits = safetensors.torch.load_file(run.out / "logits.safetensors")["test_logits"].double()
         expected = (logits / written["calibration"]["temperature"]).softmax(dim=1)
-        got = torch.tensor([[float(row[f"p_{label}"]) for label in written["labels"]] for row in mine])
-        assert torch.allclose(got.double(), expected, atol=6e-5)
-        assert [float(row["probability"]) for row in mine] == [max(row) for row in got.double().tolist()]
+        got = [[float(row[f"p_{label}"]) for label in written["labels"]] for row in mine]
+        assert torch.allclose(torch.tensor(got, dtype=torch.float64), expected, atol=6e-5)
+        assert [float(row["probability"]) for row in mine] == [max(row) for row in got]
         sure = expected.amax(dim=1) >= written["calibration"]["threshold"]
         assert [bool(row["answer"]) for row in mine] == sure.tolist()
         assert run.unknown["false_alarms"] == pytest.approx(1 - float(sure.double().mean()))
