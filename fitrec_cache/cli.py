@@ -398,6 +398,9 @@ def watch(
     every: Annotated[
         float | None, typer.Option(help="Seconds from one window to the next.", show_default="half of --seconds")
     ] = None,
+    smooth: Annotated[
+        int, typer.Option(help="Average each answer over so many windows, an odd number: fewer single odd answers.")
+    ] = 1,
     backbone: MovedWeightsOption = [],  # noqa: B006
     table: Annotated[Path | None, typer.Option(help="CSV of the segments.")] = None,
     subtitles: Annotated[Path | None, typer.Option(help="The segments as .srt, for a video player.")] = None,
@@ -431,6 +434,7 @@ def watch(
         run=run,
         seconds=seconds,
         every=every,
+        smooth=smooth,
         backbone=backbone,
         table=table,
         subtitles=subtitles,

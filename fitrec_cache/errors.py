@@ -6,6 +6,8 @@
     ├── UsageError         wrong use: the call itself must change (exit code 2)
     │   ├── ManifestError  the list of clips cannot be used as it is
     │   ├── WeightsError   weights that are missing or do not fit the backbone
+    │   ├── DivergedError  a training's loss is no number any more
+    │   ├── AllAlikeError  near-duplicates cannot be told from other clips
     │   └── NoCacheError   a folder that is no cache (a StoreError too)
     ├── VideoError         one clip cannot be used; the others go on
     ├── StoreError         the cache cannot be read or written
@@ -18,10 +20,9 @@ Messages say what was got, what was expected and what to do.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-#: An error lists so many names; more are a wall.
-_MOST_NAMES = 30
+from fitrec_cache.wording import listed
 
 
 class FitrecError(Exception):
@@ -88,9 +89,3 @@ def unknown_name(kind: str, got: str, valid: Iterable[str]) -> UsageError:
     hint = f". Did you mean '{near[0]}'? Expected" if near else ": expected"
     shown = got if len(got) <= 200 else f"{got[:200]}..."
     return UsageError(f"unknown {kind} '{shown}'{hint} one of {listed(names)}")
-
-
-def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:
-    """Return names separated by commas; of more than ``most`` the first, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -30,6 +30,8 @@ class ExtractReport:
         stages: Seconds of wall time by what the main thread did; together all of ``seconds`` but moments.
         beside: Seconds of work that threads and decoder processes did meanwhile: of reading files, and of processor
             time.
+        others: How many cores other programs used meanwhile, where that held this one up; see
+            :class:`fitrec_cache.meanwhile.Meanwhile`.
         notes: What a person should know, such as duplicates.
     """
 
@@ -42,6 +44,7 @@ class ExtractReport:
     seconds: float
     stages: dict[str, float]
     beside: dict[str, float]
+    others: float | None
     notes: tuple[str, ...]
 
     @property
@@ -64,5 +67,6 @@ class ExtractReport:
             "stages": {name: round(s, 3) for name, s in self.stages.items()},
             "beside": {name: round(s, 3) for name, s in self.beside.items()},
             "bottleneck": self.bottleneck,
+            "others": self.others,
             "notes": list(self.notes),
         }

@@ -22,6 +22,7 @@ from fitrec_cache.errors import StoreError, VideoError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.find_clips import NO_GROUPS
 from fitrec_cache.identity import feature_identity, what_changed
+from fitrec_cache.meanwhile import Meanwhile
 from fitrec_cache.progress import progress_bar, timed
 from fitrec_cache.store import Store, text_column
 from fitrec_cache.turns import Turns
@@ -75,6 +76,7 @@ class Extractor:
         self.cache, self.frames, self.models, self.notes = cache, frames, models, notes
         self.columns_told = columns_told  # by a manifest: else what an earlier one gave stays
         self.groups_told = groups_told  # by whoever said what to group by
+        self.meanwhile = Meanwhile()
         self.asked: list[str] = []
         self.begun = False
         self.kept_columns: list[str] = []
@@ -333,6 +335,7 @@ class Extractor:
             seconds=seconds,
             stages=self.stages,
             beside=self.beside,
+            others=self.meanwhile.others(),
             notes=tuple(self.notes),
         )
 

@@ -57,6 +57,11 @@ class Features:
         """Return the values of clips that a cache holds; ``more`` is what a clip does not know of itself."""
         return cls(**columns(clips), **more)
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What the clips are split by, a list each, as :func:`fitrec_cache.folds.make_folds` takes them."""
+        return {"clip_ids": self.clip_ids, "labels": self.labels, "groups": self.groups, "extra": self.extra}
+
     @cached_property
     def digest(self) -> str:
         """Sha256 of values, ids, labels and groups: with a split's sides, all of the data that decides a training.

@@ -13,9 +13,10 @@ from pathlib import Path, PurePosixPath
 
 from fitrec_cache.class_folders import walk
 from fitrec_cache.clips import LONGEST_ID, UNKNOWN, Clip, files_that, one_spelling, some
-from fitrec_cache.errors import ManifestError, UsageError, listed, unknown_name
+from fitrec_cache.errors import ManifestError, UsageError, unknown_name
 from fitrec_cache.files import file_mode
 from fitrec_cache.manifests import list_clips, manifest_clips, read_ucf_list, text_lines
+from fitrec_cache.wording import listed
 
 #: Of so many unknown classes the nearest known one is named.
 _MOST_HINTS = 10

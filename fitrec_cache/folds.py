@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fitrec_cache.errors import UsageError
 from fitrec_cache.metrics import stratified_folds
-from fitrec_cache.splits import Split, check_seed, make_split, remarks
+from fitrec_cache.splits import Split, check_seed, hold_out, make_split, remarks
 from fitrec_cache.units import units_of
 
 
@@ -53,7 +54,7 @@ def make_folds(
         ``kfold`` is scikit-learn's ``StratifiedGroupKFold``.
     """
     check_seed(seed)
-    clips = {"clip_ids": clip_ids, "labels": labels, "groups": groups}
+    clips: dict[str, Any] = {"clip_ids": clip_ids, "labels": labels, "groups": groups}
     kind, _, argument = rule.partition(":")
     if kind == "manifest":
         folds = [Fold(name="", split=_by_manifest(clips, extra, seed))]
@@ -63,9 +64,12 @@ def make_folds(
             if kind == "kfold"
             else _sides_by_column(argument, clip_ids, groups, extra)
         )
-        folds = [Fold(name=name, split=_hold_out(rule, test, clips, seed)) for name, test in sides]
+        folds = [
+            Fold(name=name, split=hold_out(rule, test, set(clip_ids) - test, **clips, seed=seed))
+            for name, test in sides
+        ]
     else:
-        folds = [Fold(name="", split=make_split(rule, **clips, seed=seed))]  # type: ignore[arg-type]
+        folds = [Fold(name="", split=make_split(rule, **clips, seed=seed))]
     for fold in folds:
         _check_trained(rule, {labels[i] for i in fold.split.train.tolist()})
     return folds
@@ -78,13 +82,6 @@ def _check_trained(rule: str, trained: set[str]) -> None:
             f"split '{rule}' trains on one class, {', '.join(trained)}: expected at least two to tell apart. Give "
             "training clips of another class too"
         )
-
-
-def _hold_out(rule: str, test: set[str], clips: Mapping[str, Sequence[str | None]], seed: int) -> Split:
-    """Return the split that tests the clips named; the rule ``list`` carves validation from the others."""
-    names = [str(c) for c in clips["clip_ids"]]
-    lists = ([c for c in names if c not in test], [c for c in names if c in test])
-    return make_split("list:fold,fold", **clips, seed=seed, lists=lists, called=rule)  # type: ignore[arg-type]
 
 
 def _k_sides(
@@ -132,7 +129,7 @@ def _sides_by_column(
     ]
 
 
-def _by_manifest(clips: Mapping[str, Sequence[str | None]], extra: Sequence[Mapping[str, str]], seed: int) -> Split:
+def _by_manifest(clips: Mapping[str, Any], extra: Sequence[Mapping[str, str]], seed: int) -> Split:
     names = clips["clip_ids"]
     column = [e.get("split", "") for e in extra]
     unknown = sorted(set(column) - {"train", "val", "test", ""})
@@ -143,10 +140,10 @@ def _by_manifest(clips: Mapping[str, Sequence[str | None]], extra: Sequence[Mapp
             "expected train, test and, if you like, val. Mend the manifest and extract it again"
         )
     if "val" not in column:
-        lists = tuple([c for c, s in zip(names, column, strict=True) if s == side] for side in ("train", "test"))
-        return make_split("list:fold,fold", **clips, seed=seed, lists=lists, called="manifest")  # type: ignore[arg-type]
+        tested, rest = ([c for c, s in zip(names, column, strict=True) if s == side] for side in ("test", "train"))
+        return hold_out("manifest", tested, rest, **clips, seed=seed)
     train, val, test = (
         np.array([i for i, s in enumerate(column) if s == side], dtype=np.int64) for side in ("train", "val", "test")
     )
-    notes = remarks(**clips, sides=(train, val, test))  # type: ignore[arg-type]
+    notes = remarks(**clips, sides=(train, val, test))
     return Split(rule="manifest", seed=seed, train=train, val=val, test=test, notes=notes)

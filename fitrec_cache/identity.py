@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fitrec_cache.backbone import Backbone
 from fitrec_cache.cache import flat
-from fitrec_cache.jpeg import CODEC
+from fitrec_cache.jpeg import codec_version
 from fitrec_cache.store import FORMAT_VERSION
+
+if TYPE_CHECKING:
+    from fitrec_cache.backbone import Backbone
 
 
 def frame_identity(*, samples: int, frame_size: int) -> dict[str, Any]:
     """Return everything that decides what a stored frame looks like, as plain JSON values."""
-    from PIL import features
-
     from fitrec_cache.container import decoder_version
 
     return {
@@ -23,7 +23,7 @@ def frame_identity(*, samples: int, frame_size: int) -> dict[str, Any]:
         "sampling": "floor(i * n_frames / (samples + 1)), i = 1..samples",
         "short_side": frame_size,
         "geometry": "whole frame, upright, square pixels, bicubic, never enlarged",
-        "codec": f"{CODEC}, libjpeg-turbo {features.version('libjpeg_turbo')}",
+        "codec": codec_version(),
         "decoder": decoder_version(),
     }
 

@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 from fitrec_cache.errors import StoreCorrupt, VideoError
 
 if TYPE_CHECKING:
     import torch
 
-#: Part of a frame's identity; chosen by ``benchmarks/frame_choices.py``, see docs/design.md.
+#: Chosen by ``benchmarks/frame_choices.py``, see docs/design.md.
 QUALITY = 90
-CODEC = f"jpeg quality {QUALITY} 4:2:0"
 
 #: Pixels of a frame that is kept, 8K at most; a file that says otherwise wants memory.
 MOST_AREA = 7680 * 4320
+
+
+def codec_version() -> str:
+    """Return what decides the bits of an encoded frame: part of a frame's identity."""
+    return f"jpeg quality {QUALITY} 4:2:0, libjpeg-turbo {features.version('libjpeg_turbo')}"
 
 
 def encode_frames(frames: NDArray[np.uint8]) -> list[bytes]:

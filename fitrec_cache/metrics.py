@@ -13,7 +13,7 @@ from scipy.stats import t as student
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.model_selection import StratifiedGroupKFold
 
-from fitrec_cache.units import NO_BOUNDS
+from fitrec_cache.wording import NO_BOUNDS
 
 #: Standard normal quantile of a two-sided 95 % interval.
 _Z = 1.959963984540054

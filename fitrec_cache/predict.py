@@ -18,12 +18,13 @@ from fitrec_cache.answers import COLUMNS, answer_cells, class_columns
 from fitrec_cache.class_folders import VIDEO_SUFFIXES, files_below, is_video
 from fitrec_cache.clips import one_spelling, plain_text
 from fitrec_cache.decoding import DecodeJob, DecoderPool
-from fitrec_cache.errors import UsageError, VideoError, listed
+from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.files import check_writable, write_csv
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pipeline import open_pipelines
 from fitrec_cache.runs import Heads, Run, read_runs
 from fitrec_cache.sampling import clip_length
+from fitrec_cache.wording import listed
 
 #: Videos in the picture, the first that are answered: nobody looks at more, and frames take memory.
 MOST_PICTURED = 20

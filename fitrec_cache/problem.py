@@ -15,11 +15,10 @@ from fitrec_cache.errors import UsageError
 from fitrec_cache.features import Features
 from fitrec_cache.files import digest
 from fitrec_cache.fit import Side, apply_head, fit
-from fitrec_cache.folds import Fold
+from fitrec_cache.folds import Fold, make_folds
 from fitrec_cache.loading import load_clips
 from fitrec_cache.paired import count_right, exact_p
 from fitrec_cache.recipes import Recipe
-from fitrec_cache.train import folds_of
 from fitrec_cache.units import units_of
 
 Right = list[NDArray[np.bool_]]
@@ -94,7 +93,8 @@ class Problem:
     ) -> Problem:
         """Load the clips and divide them by each rule and seed; arguments as of :func:`fitrec_cache.sweep.sweep`."""
         data = load_clips(cache, features, variant, backbone, preset, progress=progress)
-        folds = [(fold, number) for rule in split for number in seed for fold in folds_of(data, rule, number)]
+        calls = [(rule, number) for rule in split for number in seed]
+        folds = [(fold, number) for rule, number in calls for fold in make_folds(rule, **data.columns, seed=number)]
         splits = tuple(_sides(data, fold, number) for fold, number in folds)
         names = [each.name for each in splits]
         if twice := {name for name in names if names.count(name) > 1}:

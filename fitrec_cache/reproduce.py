@@ -16,6 +16,7 @@ from fitrec_cache.backbone import BackboneChoice
 from fitrec_cache.cache import Cache
 from fitrec_cache.clips import Clip, columns
 from fitrec_cache.compare import compare
+from fitrec_cache.devices import check_jobs
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.files import Plain, make_folder, write_json
@@ -26,8 +27,8 @@ from fitrec_cache.page import report
 from fitrec_cache.paper import TABLE_II
 from fitrec_cache.params import params
 from fitrec_cache.results import TrainReport
-from fitrec_cache.splits import short_rule
-from fitrec_cache.train import check_jobs, check_seeds, train_head
+from fitrec_cache.splits import check_seeds, short_rule
+from fitrec_cache.train import train_head
 from fitrec_cache.variants import VARIANTS
 
 #: The backbones of the paper's models, in the order of :data:`MODELS`.

@@ -69,6 +69,8 @@ class TrainReport:
         ensemble: Where all runs test the same clips: figures of their mean probabilities; else empty.
         notes: What a person should know.
         stages: Seconds spent.
+        others: How many cores other programs used meanwhile, where that held this one up; see
+            :class:`fitrec_cache.meanwhile.Meanwhile`.
     """
 
     runs: tuple[RunResult, ...]
@@ -76,6 +78,7 @@ class TrainReport:
     ensemble: dict[str, Any]
     notes: tuple[str, ...]
     stages: dict[str, float]
+    others: float | None = None
 
     @property
     def accuracies(self) -> list[float]:
@@ -93,6 +96,7 @@ class TrainReport:
             "accuracy_std": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
             "notes": list(self.notes),
             "stages": {name: round(s, 3) for name, s in self.stages.items()},
+            "others": self.others,
         }
 
 

@@ -19,8 +19,8 @@ from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_jso
 from fitrec_cache.head import build_head
 from fitrec_cache.run_files import RUN_VERSION, read_run_json, read_run_settings
 from fitrec_cache.splits import short_rule
-from fitrec_cache.units import span
 from fitrec_cache.variants import HeadConfig
+from fitrec_cache.wording import span
 
 #: What a whole run folder holds.
 #: A run that was trained on all clips in the end has :data:`FINAL` too.

@@ -15,8 +15,8 @@ either. Closeness is the sum over classes of (clips on the side - 20 % of the cl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -129,7 +129,6 @@ def make_split(
     groups: Sequence[str | None],
     seed: int,
     lists: tuple[Sequence[str], Sequence[str]] | None = None,
-    called: str = "",
 ) -> Split:
     """Divide clips into training, validation and test.
 
@@ -143,7 +142,6 @@ def make_split(
         groups: Recording each clip was cut from, length N, None where unknown.
         seed: The same seed and clips give the same split, in whatever order the clips come.
         lists: For ``list:``, the names in the two files if they are read already.
-        called: For ``list:``, the rule that these lists follow from.
 
     Returns:
         The three sides. They hold every clip, except that ``list:`` leaves out clips that no list names.
@@ -161,6 +159,53 @@ def make_split(
     """
     check_seed(seed)
     order = _order(clip_ids, labels, groups)
+    clips = _in_order(order, clip_ids, labels, groups, lists)
+    rng = np.random.default_rng(seed)
+    rule, notes = _resolve(rule, clips)
+    sides = _find_rule(rule)(clips, rule.partition(":")[2], rng)
+    return _divide(rule, clips, order, replace(sides, notes=[*notes, *sides.notes]), seed, rng)
+
+
+def hold_out(
+    rule: str,
+    test: Collection[str],
+    rest: Collection[str],
+    *,
+    clip_ids: Sequence[str],
+    labels: Sequence[str],
+    groups: Sequence[str | None],
+    seed: int,
+) -> Split:
+    """Return the split that tests some clips and carves validation from others, as ``group`` or ``random`` would.
+
+    Args:
+        rule: What it is called.
+        test: Ids of the clips to test.
+        rest: Ids of those to train and validate on; clips on neither side are left out, with a note.
+        clip_ids: These and all others are those of :func:`make_split`.
+        labels: Class of each clip.
+        groups: Recording of each clip.
+        seed: Of the choice of validation clips.
+
+    Raises:
+        UsageError: If there are fewer than two classes, or a side would be empty.
+    """
+    order = _order(clip_ids, labels, groups)
+    clips = _in_order(order, clip_ids, labels, groups)
+    numbers = {name: i for i, name in enumerate(clips.ids)}
+    sides = _Sides(test={numbers[name] for name in test}, rest={numbers[name] for name in rest}, units=clips.units)
+    if left := len(clips.ids) - len(sides.test) - len(sides.rest):
+        sides.notes.append(f"left out: {left} of {len(clips.ids)} clips are on no side")
+    return _divide(rule, clips, order, sides, seed, np.random.default_rng(seed))
+
+
+def _in_order(
+    order: Sequence[int],
+    clip_ids: Sequence[str],
+    labels: Sequence[str],
+    groups: Sequence[str | None],
+    lists: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> _Clips:
     clips = _Clips(
         ids=[clip_ids[i] for i in order],
         labels=[str(labels[i]) for i in order],
@@ -168,14 +213,17 @@ def make_split(
         lists=lists,
     )
     _check_classes(clips)
-    rng = np.random.default_rng(seed)
-    rule, notes = _resolve(rule, clips)
-    sides = _find_rule(rule)(clips, rule.partition(":")[2], rng)
-    rule = called or rule
+    return clips
+
+
+def _divide(
+    rule: str, clips: _Clips, order: Sequence[int], sides: _Sides, seed: int, rng: np.random.Generator
+) -> Split:
+    """Carve validation from what does not test, and return the split in the order of the caller."""
     val = _carve(clips.labels, sides.units, sides.rest, rng, spare=1)
     parts = {"train": sides.rest - val, "val": val, "test": sides.test}
     _check_sides(rule, parts)
-    notes = [*notes, *sides.notes, *_remarks(clips, parts)]
+    notes = [*sides.notes, *_remarks(clips, parts)]
     train, val_clips, test = (np.array(sorted(order[i] for i in part), dtype=np.int64) for part in parts.values())
     return Split(rule=rule, seed=seed, train=train, val=val_clips, test=test, notes=tuple(notes))
 
@@ -184,6 +232,14 @@ def check_seed(seed: int) -> None:
     """Raise UsageError unless numpy and PyTorch both take the seed."""
     if not 0 <= seed < 2**63:
         raise UsageError(f"seed {seed}: expected 0 to 2^63 - 1")
+
+
+def check_seeds(seed: Sequence[int]) -> None:
+    """Raise UsageError unless there are seeds, each once, none negative or of more than 63 bits."""
+    if not seed or len(set(seed)) != len(seed):
+        raise UsageError(f"seeds {list(seed)}: expected at least one, and each once")
+    for each in seed:
+        check_seed(each)
 
 
 def known_groups(side: Iterable[int], groups: Sequence[str | None]) -> set[str]:
@@ -268,8 +324,7 @@ def _by_lists(clips: _Clips, argument: str, _rng: np.random.Generator) -> _Sides
         raise UsageError(f"{len(both)} clips are in both lists, such as '{both[0]}': expected each in one")
     notes = []
     if left := len(clips.ids) - len(rest) - len(test):
-        where = "on no side" if clips.lists else "in neither list"
-        notes.append(f"left out: {left} of {len(clips.ids)} clips are {where}")
+        notes.append(f"left out: {left} of {len(clips.ids)} clips are in neither list")
     if lost := lost_train + lost_test:
         notes.append(f"{lost} names of the two lists have no clip")
     return _Sides(test=test, rest=rest, units=clips.units, notes=notes)
@@ -387,8 +442,6 @@ def _match(lists: Sequence[Sequence[str]], clips: _Clips) -> list[tuple[set[int]
     by_id = {name: i for i, name in enumerate(clips.ids)}
     found = [{by_id[name] for name in names if name in by_id} for names in lists]
     others = [[name for name in names if name not in by_id] for names in lists]
-    if not any(others):  # as of folds, which name clips as they are
-        return [(hits, 0) for hits in found]
     by_tail, by_stem = (_index(key, clips.ids) for key in (_tail, _stem))
     stems = Counter(map(_stem, set().union(*lists)))
     classes = {label.casefold() for label in clips.labels}

@@ -17,7 +17,7 @@ from fitrec_cache.paired import holm
 from fitrec_cache.problem import Problem, Right, accuracy
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe, get_recipe
-from fitrec_cache.train import check_seeds
+from fitrec_cache.splits import check_seeds
 from fitrec_cache.variants import ATTENTIONS, NORMALISATIONS, POOLINGS, PROJECTIONS, VARIANTS
 
 #: Numbers are ranges ``(low, high, logarithmic)``, lists are choices. Where a variant has no place for a setting, the

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fitrec_cache.clips import plain_text
-from fitrec_cache.errors import listed
-from fitrec_cache.units import span
+from fitrec_cache.wording import listed, plural, span
 
 if TYPE_CHECKING:
     from fitrec_cache.audit import AuditReport
@@ -52,6 +52,10 @@ def _stages(stages: Mapping[str, float], bottleneck: str = "") -> str:
     return f"time went to: {parts}. Bottleneck: {bottleneck}" if parts else ""
 
 
+def _others(used: float | None, advice: str = "") -> str:
+    return "" if used is None else f"other programs used {used:.1f} cores meanwhile, which held this up{advice}"
+
+
 def _seconds(spent: Mapping[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {s:.1f} s" for name, s in spent.items() if s >= 0.05)
 
@@ -71,6 +75,7 @@ def extract_text(report: ExtractReport, cache: Path) -> str:
         f"in {report.seconds:.1f} s",
         f"features of {dims} in {cache}",
         _stages(report.stages, report.bottleneck),
+        _others(report.others),
         f"work of threads and decoders: {beside}" if (beside := _seconds(report.beside)) else "",
     )
 
@@ -103,7 +108,9 @@ def train_text(report: TrainReport) -> str:
         )
     if report.ensemble:
         lines.append(f"their mean probabilities: accuracy {report.ensemble['accuracy']:.1%}")
-    return _lines(lines, _stages(report.stages))
+    advice = ": beside them OMP_WAIT_POLICY=passive is faster (docs/performance.md)"
+    advice *= "OMP_WAIT_POLICY" not in os.environ
+    return _lines(lines, _stages(report.stages), _others(report.others, advice))
 
 
 def _figures(m: Metrics) -> str:
@@ -278,8 +285,6 @@ def reproduce_text(report: ReproduceReport) -> str:
 
 def sweep_text(report: SweepReport) -> str:
     """Return what a search tried, what it found, and how to train by it."""
-    from fitrec_cache.page.words import plural
-
     best = report.finalists[0]
     return _lines(
         [f"note: {note}" for note in report.notes],
@@ -323,8 +328,6 @@ def pack_text(report: PackReport) -> str:
 
 def page_text(found: PageReport) -> str:
     """Return where the HTML report is, and what it lacks."""
-    from fitrec_cache.page.words import plural
-
     what = f"{plural(found.models, 'model')}, {plural(found.runs, 'run')}, {_size(found.bytes)}"
     notes = [f"note: {n}" for n in found.notes] + [f"not shown: {m}" for m in found.missing]
     return _lines(notes, f"{found.out}: {what}")

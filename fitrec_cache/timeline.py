@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fitrec_cache.errors import VideoError
 from fitrec_cache.files import check_writable, write_atomic, write_csv
 
 
@@ -79,6 +81,54 @@ class Segment:
 def _text(label: str | None, probability: float) -> str:
     # beside "unknown" it would be the probability of a class that it is not
     return "unknown" if label is None else f"{label} {probability:.0%}"
+
+
+def smoothed(moments: Iterable[Moment], windows: int, *, every: float) -> Iterator[Moment]:
+    """Yield each answer averaged over its neighbours: it, and as many before as after it.
+
+    Probabilities are averaged; "unknown" is the answer if most of them say so. At the ends of a stretch without a gap
+    there are fewer neighbours, and none beyond. Answers come half as many windows later.
+
+    Args:
+        moments: As they are answered. If reading them ends in an error, what was held back comes before it.
+        windows: How many are averaged, an odd number.
+        every: Seconds from one window's beginning to the next where none is left out.
+    """
+    half = windows // 2
+    near: deque[Moment] = deque(maxlen=2 * half + 1)
+    waiting = 0  # the last ones of near that were not given yet
+    error: VideoError | None = None
+
+    def rest() -> Iterator[Moment]:
+        held = list(near)
+        for at in range(len(held) - waiting, len(held)):
+            yield _average(held[max(0, at - half) :], held[at])
+
+    try:
+        for moment in moments:
+            if near and moment.start - near[-1].start > 1.001 * every:
+                yield from rest()
+                near.clear()
+                waiting = 0
+            near.append(moment)
+            waiting += 1
+            if waiting > half:
+                yield _average(near, near[-1 - half])
+                waiting -= 1
+    except VideoError as reason:
+        error = reason
+    yield from rest()
+    if error is not None:
+        raise error
+
+
+def _average(near: Collection[Moment], moment: Moment) -> Moment:
+    chances: dict[str, float] = dict.fromkeys((label for label, _ in moment.top), 0.0)
+    for each in near:
+        for label, probability in each.top:
+            chances[label] += probability / len(near)
+    top = tuple(sorted(chances.items(), key=lambda pair: -pair[1]))
+    return replace(moment, top=top, unknown=2 * sum(each.unknown for each in near) > len(near))
 
 
 class Timeline:

@@ -13,20 +13,21 @@ import torch
 
 from fitrec_cache.answers import write_answers
 from fitrec_cache.calibrate import Calibration, remarks
-from fitrec_cache.devices import find_device
+from fitrec_cache.devices import check_jobs, find_device
 from fitrec_cache.errors import StoreCorrupt, UsageError, unknown_name
 from fitrec_cache.features import Features
 from fitrec_cache.files import write_json
 from fitrec_cache.fit import find_precision
-from fitrec_cache.folds import Fold, make_folds
+from fitrec_cache.folds import make_folds
 from fitrec_cache.leaks import UNLOOKED, verdict
 from fitrec_cache.loading import keep_apart, load_clips
+from fitrec_cache.meanwhile import Meanwhile
 from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.progress import timed
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
 from fitrec_cache.runs import ANSWERS, check_out, refuse_other_runs
-from fitrec_cache.splits import check_seed, matters, says_leak
+from fitrec_cache.splits import check_seeds, matters, says_leak
 from fitrec_cache.trainer import Job, Trainer
 from fitrec_cache.variants import VARIANTS
 
@@ -115,10 +116,10 @@ def train_head(
     _check_rate(false_alarm_rate)
     where = torch.device(find_device(device))
     check_jobs(jobs, where)
-    started = time.perf_counter()
+    started, meanwhile = time.perf_counter(), Meanwhile()
     data = load_clips(cache, features, variant, backbone, preset, progress=progress)
     data, strangers = keep_apart(data, unknown)
-    folds = [(s, fold) for s in seed for fold in folds_of(data, split, s)]
+    folds = [(s, fold) for s in seed for fold in make_folds(split, **data.columns, seed=s)]
     if final and folds[0][1].name:
         raise UsageError(f"--final with --split {split} would train the same head for each fold: give one split")
     n_train = {len(fold.split.train) for _, fold in folds}
@@ -156,9 +157,16 @@ def train_head(
     notes += _device_notes(where)
     notes += _calibration_notes(runs)
     pooled, ensemble = pool_folds(runs), average_runs(runs)
-    report = TrainReport(runs=tuple(runs), pooled=pooled, ensemble=ensemble, notes=tuple(notes), stages=stages)
     with timed(stages, "write"):
         write_answers(folders, out / ANSWERS)
+    report = TrainReport(
+        runs=tuple(runs),
+        pooled=pooled,
+        ensemble=ensemble,
+        notes=tuple(notes),
+        stages=stages,
+        others=meanwhile.others(),
+    )
     if len(runs) > 1:
         write_json(out / "summary.json", report.to_dict())
     return report
@@ -195,30 +203,9 @@ def _further(settings: Sequence[str], named: Collection[str]) -> dict[str, Any]:
     return found
 
 
-def check_seeds(seed: Sequence[int]) -> None:
-    """Raise UsageError unless there are seeds, each once, none negative or of more than 63 bits."""
-    if not seed or len(set(seed)) != len(seed):
-        raise UsageError(f"seeds {list(seed)}: expected at least one, and each once")
-    for each in seed:
-        check_seed(each)
-
-
 def _check_rate(false_alarm_rate: float) -> None:
     if not 0 <= false_alarm_rate < 1:
         raise UsageError(f"false_alarm_rate is {false_alarm_rate}: expected a share of at least 0 and below 1")
-
-
-def check_jobs(jobs: int, device: torch.device) -> None:
-    """Raise UsageError unless this many heads can be trained at the same time on the device."""
-    if jobs < 1:
-        raise UsageError(f"jobs is {jobs}: expected 1 or more heads at the same time")
-    if device.type != "cpu" and jobs > 1:
-        raise UsageError(f"jobs is {jobs}, but on {device} heads are trained one after the other: leave jobs out")
-
-
-def folds_of(data: Features, rule: str, seed: int) -> list[Fold]:
-    """Return the splits of these clips by any rule; see :func:`fitrec_cache.folds.make_folds`."""
-    return make_folds(rule, clip_ids=data.clip_ids, labels=data.labels, groups=data.groups, extra=data.extra, seed=seed)
 
 
 def _folders(out: Path, jobs: Sequence[tuple[str, int]]) -> list[Path]:

@@ -4,15 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-#: The interval of a rate that only one unit tells: nothing is known of others.
-NO_BOUNDS = (0.0, 1.0)
-
-
-def span(interval: tuple[float, float]) -> str:
-    """Return an interval in words, such as "19.5% to 54.3%", or nothing where nothing is known."""
-    low, high = interval
-    return "" if (low, high) == NO_BOUNDS else f"{low:.1%} to {high:.1%}"
-
 
 def units_of(clips: Sequence[str], groups: Sequence[str | None], *, rule: str = "", fold: str = "") -> list[str]:
     """Return what each clip belongs to and is drawn with.

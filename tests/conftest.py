@@ -10,7 +10,7 @@ import timm
 import torch
 from make_video import write_video
 
-from fitrec_cache import ahead, decoding, extract
+from fitrec_cache import ahead, decoding, extract, meanwhile
 
 SAMPLES = 4
 FRAME_SIZE = 64
@@ -37,6 +37,12 @@ class InlinePool:
         InlinePool.decoded.append(job.path.name)
         outcome = decoding._work(job)
         return lambda: outcome
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """What reports say must not depend on what else this machine does."""
+    monkeypatch.setattr(meanwhile, "_STAT", Path("/nowhere"))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch._dynamo.exc import BackendCompilerFailed
 
 from fitrec_cache import backbone as module
-from fitrec_cache.backbone import load_backbone
+from fitrec_cache.backbone import BackboneChoice, load_backbone
 from fitrec_cache.errors import FitrecError, UsageError, WeightsError
 from fitrec_cache.rounding import ROUNDING
 from fitrec_cache.same_padding import SameConv
@@ -206,11 +206,19 @@ def test_wrong_names_say_what_is_near(tmp_path):
         load("test_resnet", device="toaster")
     with pytest.raises(WeightsError, match=r"gone\.safetensors not found"):
         load(f"test_resnet={tmp_path / 'gone.safetensors'}")
+    with pytest.raises(UsageError, match=r"backbone 'someone/vit' is not timm's own.*give NAME=FILE"):
+        load("hf-hub:someone/vit")
     for text in ("", "=x", "test_resnet="):
         with pytest.raises(UsageError, match="expected NAME or NAME=WEIGHTS"):
             load(text)
     with pytest.raises(WeightsError, match="only tf_efficientnet_lite0 has embedded weights"):
         load("test_resnet=embedded")
+
+
+@pytest.mark.parametrize("before", ["timm/", "hf-hub:timm/", "hf_hub:timm/", "hf-hub:"])
+def test_names_may_be_written_as_model_cards_do(before):
+    assert BackboneChoice.parse(f"{before}resnet18.a1_in1k") == BackboneChoice.parse("resnet18.a1_in1k")
+    assert BackboneChoice.parse(f"{before}resnet50=x.pth") == BackboneChoice(name="resnet50", weights="x.pth")
 
 
 def test_without_a_hub_the_error_says_how_to_give_a_file(monkeypatch):

@@ -863,6 +863,7 @@ def test_the_bottleneck_of_waiting_is_what_was_waited_for(longest, named):
         notes=(),
         stages=stages | {longest: 2.0},
         beside={"hash": 9.0, "decode": 1.0, "prepare": 3.0},
+        others=None,
     )
     assert report.bottleneck == named
 

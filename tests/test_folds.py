@@ -7,7 +7,7 @@ import pytest
 
 from fitrec_cache.errors import UsageError
 from fitrec_cache.folds import make_folds
-from fitrec_cache.train import check_seeds
+from fitrec_cache.splits import check_seeds
 from fitrec_cache.units import units_of
 
 NAMES = [f"{label}/{i}.mp4" for label in "AB" for i in range(6)]

@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -31,7 +32,7 @@ from fitrec_cache.progress import progress_bar
 from fitrec_cache.sampling import frame_indices
 from fitrec_cache.stream import Stream, find_source, without_password
 from fitrec_cache.texts import watch_text
-from fitrec_cache.timeline import Moment, Outputs, Segment, Timeline, clock, write_subtitles, write_table
+from fitrec_cache.timeline import Moment, Outputs, Segment, Timeline, clock, smoothed, write_subtitles, write_table
 from fitrec_cache.timeline_picture import _columns, timeline_png
 from fitrec_cache.train import train_head
 from fitrec_cache.watch import Watch
@@ -437,6 +438,52 @@ def test_a_reader_that_dies_is_noticed(run, long_video, monkeypatch):
 
 def moment(start, end, label, probability, *, unknown=False):
     return Moment(start=start, end=end, top=((label, probability), ("Other", 0.1)), unknown=unknown, heads=1)
+
+
+def test_answers_averaged_over_neighbours_by_hand():
+    def answer(start, a, **more):
+        top = tuple(sorted({"A": a, "B": 1 - a}.items(), key=lambda pair: -pair[1]))
+        return Moment(start=start, end=start + 2, top=top, unknown=False, heads=1, **more)
+
+    given = [answer(0, 0.9), answer(1, 0.2), answer(2, 0.7), answer(3, 0.8), answer(7, 0.1, skipped=3), answer(8, 0.3)]
+    found = list(smoothed(iter(given), 3, every=1))
+    assert [(m.start, m.end, m.skipped) for m in found] == [(m.start, m.end, m.skipped) for m in given]
+    assert [dict(m.top)["A"] for m in found] == pytest.approx([0.55, 0.6, 17 / 30, 0.75, 0.2, 0.2])
+    assert [m.top[0][0] for m in found] == ["A", "A", "A", "A", "B", "B"]
+    assert [sum(p for _, p in m.top) for m in found] == pytest.approx([1] * 6)
+    wide = [dict(m.top)["A"] for m in smoothed(iter(given), 5, every=1)]
+    assert wide == pytest.approx([0.6, 0.65, 0.65, 17 / 30, 0.2, 0.2])
+    assert list(smoothed(iter(given), 1, every=1)) == given
+    assert list(smoothed(iter([]), 3, every=1)) == []
+    unknown = [replace(m, unknown=i in (1, 2)) for i, m in enumerate(given[:4])]
+    assert [m.unknown for m in smoothed(iter(unknown), 3, every=1)] == [False, True, True, False]
+
+
+def test_answers_held_back_come_before_an_error():
+    def moments():
+        yield moment(0, 2, "Squat", 0.6)
+        yield moment(1, 3, "Squat", 0.8)
+        raise VideoError("gone")
+
+    got = []
+    with pytest.raises(VideoError, match="gone"):
+        got.extend(m.start for m in smoothed(moments(), 5, every=1))
+    assert got == [0, 1]
+
+
+def test_watching_can_average_and_gives_every_window_once(run, long_video, tmp_path):
+    plain, smooth = [], []
+    settings = {"run": run, "seconds": 0.4, "every": 0.2}
+    module.watch(str(long_video), tell=lambda m, _: plain.append(m), **settings)
+    report = module.watch(str(long_video), tell=lambda m, _: smooth.append(m), smooth=3, **settings)
+    assert [m.start for m in smooth] == [m.start for m in plain]
+    assert report.windows == len(plain) > 5
+    for k in range(1, len(plain) - 1):
+        for label, probability in smooth[k].top:
+            assert probability == pytest.approx(sum(dict(m.top)[label] for m in plain[k - 1 : k + 2]) / 3)
+    for windows in (0, 2, -3):
+        with pytest.raises(UsageError, match=f"smooth is {windows}: expected an odd number"):
+            Watch(str(long_video), smooth=windows, **settings)
 
 
 def test_segments_by_hand():

@@ -23,6 +23,7 @@ from fitrec_cache.page.render import GENERATOR, render
 from fitrec_cache.page.repeat import how_to
 from fitrec_cache.page.views import ModelView, view
 from fitrec_cache.params import params
+from fitrec_cache.wording import plural
 
 #: Models shown in full; the tables have all.
 MOST_MODELS = 4
@@ -145,7 +146,7 @@ def _lost_frames(model: Model, frames: Frames | None) -> list[str]:
     if frames is None or not frames.lost:
         return []
     return [
-        f"No frames of {words.plural(len(frames.lost), 'clip')} of {model.title}: the cache does not hold them or they "
+        f"No frames of {plural(len(frames.lost), 'clip')} of {model.title}: the cache does not hold them or they "
         f"are damaged, such as {min(frames.lost)}"
     ]
 

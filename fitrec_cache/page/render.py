@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 
 from fitrec_cache.page import words
+from fitrec_cache.wording import count, plural
 
 #: In the head of every page; tells a report from other files.
 GENERATOR = '<meta name="generator" content="fitrec-cache'
@@ -29,6 +30,6 @@ def render(context: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    plain = (words.percent, words.spread, words.count, words.plural, words.duration, words.rule)
+    plain = (words.percent, words.spread, count, plural, words.duration, words.rule)
     environment.filters |= {function.__name__: function for function in plain}
     return environment.get_template("page.html").render(context)

@@ -10,6 +10,7 @@ from fitrec_cache.page.calibration import Calibration
 from fitrec_cache.page.models import Model
 from fitrec_cache.page.views import ModelView
 from fitrec_cache.splits import matters, says_leak
+from fitrec_cache.wording import plural
 
 _SPACE = "\u00a0"  # keeps a number and its unit on one line
 
@@ -27,21 +28,6 @@ def percent(share: float, digits: int = 1) -> str:
 def spread(mean: float, deviation: float | None) -> str:
     """Return a mean and, if there is one, its standard deviation over seeds."""
     return percent(mean) if deviation is None else f"{100 * mean:.1f}{_SPACE}±{_SPACE}{100 * deviation:.1f}{_SPACE}%"
-
-
-def count(n: float) -> str:
-    """Return a number of things, with commas; fractions only where there are any."""
-    return f"{n:,.0f}" if abs(n - round(n)) < 0.05 else f"{n:,.1f}"
-
-
-def plural(n: float, thing: str, things: str = "") -> str:
-    """Return a number with its noun.
-
-    Example:
-        >>> plural(1, "clip"), plural(1200, "clip"), plural(2, "class", "classes")
-        ('1 clip', '1,200 clips', '2 classes')
-    """
-    return f"{count(n)} {thing if n == 1 else things or thing + 's'}"
 
 
 def duration(seconds: float) -> str:

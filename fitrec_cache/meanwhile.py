@@ -1,0 +1,57 @@
+"""Whether other programs held up this one."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Cores are in demand where less of them than this was idle; others held this program up where they had that much.
+_IDLE, _OTHERS = 0.1, 0.25
+
+_STAT = Path("/proc/stat")
+
+
+@dataclass(frozen=True)
+class _Times:
+    """Seconds: of the clock, and since the machine started of all cores, of those idle, and of this program's work."""
+
+    clock: float
+    all: float
+    idle: float
+    ours: float
+
+
+class Meanwhile:
+    """What the machine's processors did since this was made. Known on Linux only."""
+
+    def __init__(self) -> None:
+        self._began = _times()
+
+    def others(self) -> float | None:
+        """Return how many cores other programs used, and other machines on the same host; None if they held up nothing.
+
+        So it is where cores were idle as well, and where nothing is known. Processes that this one started count as its
+        own once they have ended.
+        """
+        began, now = self._began, _times()
+        if began is None or now is None or now.all <= began.all:
+            return None
+        idle, seconds = now.idle - began.idle, now.clock - began.clock
+        others = (now.all - began.all - idle - (now.ours - began.ours)) / seconds
+        return others if idle < _IDLE * (now.all - began.all) and others >= _OTHERS else None
+
+
+def _times() -> _Times | None:
+    try:
+        user, nice, system, idle, disk, *rest = map(int, _STAT.read_text().splitlines()[0].split()[1:9])
+    except OSError:
+        return None
+    own, ticks = os.times(), os.sysconf("SC_CLK_TCK")
+    return _Times(
+        clock=time.monotonic(),
+        all=(user + nice + system + idle + disk + sum(rest)) / ticks,
+        idle=(idle + disk) / ticks,
+        ours=own.user + own.system + own.children_user + own.children_system,
+    )

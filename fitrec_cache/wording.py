@@ -1,0 +1,38 @@
+"""Numbers, names and intervals in words; standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+#: A message lists so many names; more are a wall.
+_MOST_NAMES = 30
+
+#: The interval of a rate that only one unit tells: nothing is known of others.
+NO_BOUNDS = (0.0, 1.0)
+
+
+def count(n: float) -> str:
+    """Return a number of things, with commas; fractions only where there are any."""
+    return f"{n:,.0f}" if abs(n - round(n)) < 0.05 else f"{n:,.1f}"
+
+
+def plural(n: float, thing: str, things: str = "") -> str:
+    """Return a number with its noun.
+
+    Example:
+        >>> plural(1, "clip"), plural(1200, "clip"), plural(2, "class", "classes")
+        ('1 clip', '1,200 clips', '2 classes')
+    """
+    return f"{count(n)} {thing if n == 1 else things or thing + 's'}"
+
+
+def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:
+    """Return names separated by commas; of more than ``most`` the first, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def span(interval: tuple[float, float]) -> str:
+    """Return an interval in words, such as "19.5% to 54.3%", or nothing where nothing is known."""
+    low, high = interval
+    return "" if (low, high) == NO_BOUNDS else f"{low:.1%} to {high:.1%}"
