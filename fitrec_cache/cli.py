@@ -217,6 +217,10 @@ def train_head(
     variant: Annotated[str, typer.Option(help=", ".join(VARIANTS) + ".")] = "resnet50-lstm-attention",
     backbone: CachedBackbonesOption = [],  # noqa: B006
     preset: CachedPresetOption = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Some of the classes: fitness35, names separated by commas, or a file.", show_default="all"),
+    ] = None,
     split: Annotated[
         str,
         typer.Option(
@@ -277,6 +281,7 @@ def train_head(
         variant=variant,
         backbone=backbone,
         preset=preset,
+        classes=classes,
         split=split,
         seed=seed,
         attention=attention,

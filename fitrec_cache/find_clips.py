@@ -100,7 +100,8 @@ def find_clips(
         found, remarks = _listed(found, [Path(each) for each in lists])
         notes += remarks
     if classes is not None:
-        found, remarks = _of_classes(found, classes)
+        wanted, remarks = choose_classes((clip.label for clip in found), classes)
+        found = [clip for clip in found if clip.label in wanted]
         notes += remarks
     if group_by is not None:
         found = _grouped(found, group_by)
@@ -172,16 +173,24 @@ def _bare(clip_id: str) -> str:
     return str(PurePosixPath(clip_id).with_suffix(""))
 
 
-def _of_classes(clips: Sequence[Clip], classes: str) -> tuple[list[Clip], list[str]]:
-    """Return the clips of the classes asked for."""
-    names, labels = _class_names(classes), sorted({clip.label for clip in clips})
-    known = {label.casefold() for label in labels}
+def choose_classes(labels: Iterable[str], classes: str) -> tuple[list[str], list[str]]:
+    """Return the labels that are asked for, and remarks.
+
+    Args:
+        labels: Those that there are.
+        classes: As for :func:`find_clips`.
+
+    Raises:
+        UsageError: If there is none of a class asked for; of ``fitness35`` some may be missing.
+    """
+    names, there = _class_names(classes), sorted(set(labels))
+    known = {label.casefold() for label in there}
     missing = [name for name in names if name.casefold() not in known]
     if missing and (classes != "fitness35" or len(missing) == len(names)):
-        raise _unknown_classes(missing, labels)
+        raise _unknown_classes(missing, there)
     wanted = {name.casefold() for name in names}
-    kept = [clip for clip in clips if clip.label.casefold() in wanted]
-    return kept, [f"{len(missing)} classes of {classes} have no clips: {', '.join(missing)}"] if missing else []
+    notes = [f"{len(missing)} classes of {classes} have no clips: {', '.join(missing)}"] if missing else []
+    return [label for label in there if label.casefold() in wanted], notes
 
 
 def _class_names(classes: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from fitrec_cache.cache import Cache
 from fitrec_cache.clips import UNKNOWN, one_spelling
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.features import Features, load_cached
+from fitrec_cache.find_clips import choose_classes
 from fitrec_cache.pack import read_pack
 from fitrec_cache.pixels import load_pixels
 from fitrec_cache.variants import VARIANTS
+from fitrec_cache.wording import plural
 
 
 def load_clips(
@@ -55,6 +58,15 @@ def _check_fit(data: Features, variant: str) -> None:
     if data.values.ndim != (5 if pixels else 3):
         wanted = "frames (N, T, 64, 64, 3), which --cache DIR has" if pixels else "features (N, T, d)"
         raise UsageError(f"variant {variant} learns from {wanted}: got values of shape {data.values.shape}")
+
+
+def only_classes(data: Features, classes: str) -> Features:
+    """Return the clips of some classes; ``classes`` and errors are those of :func:`choose_classes`."""
+    wanted, notes = choose_classes(data.labels, classes)
+    some = data.take(np.flatnonzero(np.isin(np.array(data.labels), wanted)))
+    left = len(data.clip_ids) - len(some.clip_ids)
+    told = [f"{plural(left, 'clip')} of other classes left out, as asked by --classes"] if left else []
+    return replace(some, notes=[*data.notes, *notes, *told])
 
 
 def keep_apart(data: Features, unknown: Sequence[str]) -> tuple[Features, Features | None]:

@@ -20,7 +20,7 @@ from fitrec_cache.files import write_json
 from fitrec_cache.fit import find_precision
 from fitrec_cache.folds import make_folds
 from fitrec_cache.leaks import UNLOOKED, verdict
-from fitrec_cache.loading import keep_apart, load_clips
+from fitrec_cache.loading import keep_apart, load_clips, only_classes
 from fitrec_cache.meanwhile import Meanwhile
 from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.progress import timed
@@ -40,6 +40,7 @@ def train_head(
     variant: str = "resnet50-lstm-attention",
     backbone: Sequence[str] = (),
     preset: str | None = None,
+    classes: str | None = None,
     split: str = "auto",
     seed: Sequence[int] = (0,),
     attention: str | None = None,
@@ -73,6 +74,7 @@ def train_head(
         variant: A key of :data:`fitrec_cache.variants.VARIANTS`.
         backbone: Which cached features; several are put side by side. Empty: the variant's own.
         preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
+        classes: Learn some of the cached classes only: as for :func:`fitrec_cache.find_clips.find_clips`.
         split: ``auto`` (``group`` where groups are known), ``group``, ``random``, ``official1`` to ``official3``,
             ``list:TRAIN,TEST``, ``manifest`` (its column ``split``), or with every clip tested once ``kfold:K`` and
             ``leave-one:COLUMN``.
@@ -118,6 +120,8 @@ def train_head(
     check_jobs(jobs, where)
     started, meanwhile = time.perf_counter(), Meanwhile()
     data = load_clips(cache, features, variant, backbone, preset, progress=progress)
+    if classes is not None:
+        data = only_classes(data, classes)
     data, strangers = keep_apart(data, unknown)
     folds = [(s, fold) for s in seed for fold in make_folds(split, **data.columns, seed=s)]
     if final and folds[0][1].name:
@@ -135,6 +139,7 @@ def train_head(
         device=where,
         data_sha256=data.digest,
         final=final,
+        some_classes=classes is not None,
         progress=progress,
     )
     stages = {"load": time.perf_counter() - started, "train": 0.0, "write": 0.0}

@@ -53,6 +53,7 @@ class Trainer:
     device: torch.device
     data_sha256: str
     final: bool
+    some_classes: bool
     progress: bool
 
     def run_all(self, jobs: Sequence[Job], at_once: int, stages: dict[str, float]) -> list[RunResult]:
@@ -135,6 +136,7 @@ class Trainer:
         result = self._result(job, fitted, calibration, outputs)
         run = self.describe(job) | {"calibration": calibration.to_dict(), "versions": _versions()}
         run |= {"threads": torch.get_num_threads(), "clip_seconds": data.clip_seconds()}
+        run |= {"some_classes": sorted(set(data.labels))} if self.some_classes else {}
         metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
         metrics |= {"labels": labels, "history": fitted.history}
         metrics.pop("out")

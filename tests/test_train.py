@@ -693,6 +693,28 @@ def test_seeds_that_test_the_same_clips_are_averaged(tmp_path):
     assert train_head(out=tmp_path / "other", features=path, variant="mean", seed=[0, 1], epochs=1).ensemble == {}
 
 
+def test_some_of_the_classes_are_learned_as_if_there_were_no_others(tmp_path, features):
+    labels = [CLASSES[i % 3] for i in range(60)]
+    some = [label for label in CLASSES if label != CLASSES[0]]
+    report = train_head(
+        out=tmp_path / "some", features=features, variant="mean", epochs=2, classes=f"{some[1].upper()},{some[0]}"
+    )
+    run = json.loads((tmp_path / "some" / "run.json").read_text())
+    assert run["labels"] == run["some_classes"] == sorted(some)
+    assert "20 clips of other classes left out, as asked by --classes" in report.notes
+    with h5py.File(features) as file:
+        rows = [i for i, label in enumerate(labels) if label in some]
+        data = {name: file[name][:][rows] for name in file}
+    with h5py.File(tmp_path / "only.h5", "w") as file:
+        for name, values in data.items():
+            file[name] = values
+    train_head(out=tmp_path / "only", features=tmp_path / "only.h5", variant="mean", epochs=2)
+    assert same(weights_of(tmp_path / "some"), weights_of(tmp_path / "only"))
+    assert "some_classes" not in json.loads((tmp_path / "only" / "run.json").read_text())
+    with pytest.raises(UsageError, match="unknown class 'Squatt'"):
+        train_head(out=tmp_path / "x", features=features, variant="mean", classes="Squatt")
+
+
 def test_classes_left_out_are_unknown(tmp_path):
     """Known classes lie on axes 0 and 1; Squat, left out, between them, so that it is not like either."""
     rng = np.random.default_rng(0)

@@ -115,6 +115,8 @@ def _train(model: Model, number: int) -> str:
         words += ["--backbone", name]
     for preset in presets:
         words += ["--preset", preset]
+    if some := record.run.get("some_classes"):
+        words += ["--classes", ",".join([*map(str, some), *unknown_classes(record.run["split"])])]
     words += ["--split", record.rule]
     for seed in model.by_seed:
         words += ["--seed", str(seed)]
