@@ -11,7 +11,7 @@ from typing import Any
 
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.files import Plain
-from fitrec_cache.variants import NORMALISATIONS, POOLINGS, PROJECTIONS, VARIANTS, HeadConfig
+from fitrec_cache.variants import NORMALISATIONS, OPTIONAL, POOLINGS, PROJECTIONS, VARIANTS, HeadConfig
 
 SCHEDULES = ("constant", "cosine")
 
@@ -134,7 +134,7 @@ class Recipe(Plain):
             input_dim: Length d of a frame's vector; 0 for variants that learn from frames.
             n_train: Numbers of training clips that it is for.
         """
-        head, none = VARIANTS[variant], f"for variant {variant}"
+        head = VARIANTS[variant]
         found: dict[str, str] = {}
         if self.keep == "last":
             found["patience"] = "with keep=last"
@@ -149,13 +149,7 @@ class Recipe(Plain):
             found["steps"] = f"with {self.epochs} epochs of so many clips"
         if (attention or head.attention) != "additive":
             found["pooling"] = "without additive attention"
-        if not head.lstm_units:
-            found |= dict.fromkeys(("differences", "bidirectional", "pooling", "skip_mean"), none)
-        if head.takes_pixels:
-            found |= dict.fromkeys(("normalise", "components", "input_dropout"), none)
-        if variant in ("convlstm", "mean"):  # mean has no layer before the last: input_dropout is its dropout
-            found["dropout"] = none
-        return found
+        return found | dict.fromkeys(OPTIONAL - head.settings, f"for variant {variant}")
 
     def fitted_to(self, n_clips: int) -> Recipe:
         """Return the recipe with as many epochs as ``steps`` asks for on this many training clips."""
@@ -183,14 +177,10 @@ class Recipe(Plain):
         """
         if variant not in VARIANTS:
             raise unknown_name("variant", variant, VARIANTS)
-        shape: dict[str, Any] = {"dropout": self.dropout} if variant not in ("convlstm", "mean") else {}
-        if not VARIANTS[variant].takes_pixels:
+        shape = {name: getattr(self, name) for name in VARIANTS[variant].settings}
+        if "components" in shape:
             projected = self.normalise in PROJECTIONS
-            shape |= {"normalise": self.normalise, "input_dropout": self.input_dropout}
             shape["components"] = min(self.components, input_dim, n_vectors) if projected else 0
-        if VARIANTS[variant].lstm_units:
-            names = ("differences", "bidirectional", "pooling", "skip_mean")
-            shape |= {name: getattr(self, name) for name in names}
         return HeadConfig(
             variant=variant, n_classes=n_classes, input_dim=input_dim, attention=attention, frames=frames, **shape
         )

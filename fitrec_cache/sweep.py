@@ -18,7 +18,7 @@ from fitrec_cache.problem import Problem, Right, accuracy
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.splits import check_seeds
-from fitrec_cache.variants import ATTENTIONS, NORMALISATIONS, POOLINGS, PROJECTIONS, VARIANTS
+from fitrec_cache.variants import ATTENTIONS, NORMALISATIONS, OPTIONAL, POOLINGS, PROJECTIONS, VARIANTS
 
 #: Numbers are ranges ``(low, high, logarithmic)``, lists are choices. Where a variant has no place for a setting, the
 #: setting is not searched.
@@ -40,9 +40,6 @@ SPACE: Mapping[str, Any] = {
     "bidirectional": [False, True],
     "differences": [False, True],
 }
-
-#: Settings that only a head with an LSTM has.
-_SEQUENCE = ("attention", "pooling", "skip_mean", "bidirectional", "differences")
 
 #: The best tries are trained again with this many further seeds before one is chosen: the best of many tries is
 #: partly luck.
@@ -271,9 +268,7 @@ def _objective(optuna: Any, problem: Problem) -> Any:
 def _suggest(trial: Any, variant: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, choices in SPACE.items():
-        if name in _SEQUENCE and not VARIANTS[variant].lstm_units:
-            continue
-        if name == "dropout" and variant == "mean":  # it has input_dropout alone
+        if name in OPTIONAL - VARIANTS[variant].settings or (name == "attention" and not VARIANTS[variant].lstm_units):
             continue
         if name == "components" and found["normalise"] not in PROJECTIONS:
             continue

@@ -31,6 +31,12 @@ PROJECTIONS = ("pca", "whiten")
 POOLINGS = ("average", "sum")
 
 
+#: Settings of heads on features, and of those with an LSTM; the last layer of the others has no dropout of its own.
+OF_FEATURES = ("normalise", "components", "input_dropout")
+OF_SEQUENCES = ("differences", "bidirectional", "pooling", "skip_mean", "dropout")
+OPTIONAL = frozenset((*OF_FEATURES, *OF_SEQUENCES))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """One of the models that can be trained.
@@ -55,6 +61,12 @@ class Variant:
     def takes_pixels(self) -> bool:
         """Whether the head learns from frames ``(B, T, 64, 64, 3)`` instead of features ``(B, T, d)``."""
         return self.backbone == PIXELS
+
+    @property
+    def settings(self) -> frozenset[str]:
+        """Names of the head's settings, of :data:`OPTIONAL`, that it has a place for."""
+        of_features = () if self.takes_pixels else OF_FEATURES
+        return frozenset((*of_features, *(OF_SEQUENCES if self.lstm_units else ())))
 
 
 #: All variants by name. Widths are those that Table I's totals prove; LRCN's are ours, the paper gives none.
