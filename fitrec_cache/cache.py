@@ -18,6 +18,7 @@ from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, unknown_na
 from fitrec_cache.files import canonical_json, digest, parse_json, write_atomic
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.store import FORMAT_VERSION, SCHEMAS, Arrays, Store, find_stores, open_root, text_column
+from fitrec_cache.variants import plain_name
 
 #: Larger settings than these are taken for mistakes, so that no file can ask for more memory than there is.
 MOST_SAMPLES = 1000
@@ -289,6 +290,7 @@ def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> 
         StoreError: If there are no features at all.
     """
     stores = [s for s in cache.feature_stores() if len(s)]
+    backbone = plain_name(backbone)
     named = [s for s in stores if backbone in (s.identity["backbone"], s.folder.name)]
     fitting = [s for s in named if preset in (None, s.identity["preprocessing"]["preset"])]
     if not fitting and not named:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -85,8 +86,8 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
-    except OSError as error:  # of what was named: a name too long, a folder on the way that may not be entered
-        if error.filename is None:
+    except OSError as error:  # of what was named: a folder on the way that may not be entered, a name too long
+        if error.filename is None or error.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP):
             raise
         print(f"Error: {error.filename} cannot be reached: {error.strerror}", file=sys.stderr)
         sys.exit(1)

@@ -6,7 +6,7 @@
     ├── UsageError         wrong use: the call itself must change (exit code 2)
     │   ├── ManifestError  the list of clips cannot be used as it is
     │   ├── WeightsError   weights that are missing or do not fit the backbone
-    │   ├── DivergedError  a training's loss is no number any more
+    │   ├── DivergedError  a training comes to no numbers
     │   ├── AllAlikeError  near-duplicates cannot be told from other clips
     │   └── NoCacheError   a folder that is no cache (a StoreError too)
     ├── VideoError         one clip cannot be used; the others go on
@@ -42,7 +42,7 @@ class WeightsError(UsageError):
 
 
 class DivergedError(UsageError):
-    """A training whose loss stopped being a number: its recipe is no good."""
+    """A training of which no number is left: its recipe is no good for these features."""
 
 
 class AllAlikeError(UsageError):

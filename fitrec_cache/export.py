@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import warnings
 from collections.abc import Sequence
@@ -72,18 +73,21 @@ def export(*, run: Path, out: Path, backbone: Sequence[str] = (), force: bool = 
         What was written, and how far it is from what PyTorch computes.
 
     Raises:
-        UsageError: If there is no run, or ``out`` holds no earlier export but something else.
+        UsageError: If there is no run, or ``out`` holds other files and no earlier export, or one of a name
+            that is to be written.
         MismatchError: If weights differ, or the files do not compute what PyTorch does.
         StoreError: If the folder cannot be written.
         FitrecError: If a package that is needed is not installed.
     """
     started = time.perf_counter()
     _check_packages()
+    earlier = _earlier_files(out)
     runs = read_runs(run)
     pipelines = open_pipelines(runs[0], backbone, device="cpu", force=force, exported=True)
     backbones = [p.backbone for p in pipelines if p.backbone is not None]
     names = _file_names(backbones)
-    earlier = _earlier_files(out, [HEAD, *names])
+    if others := [name for name in (HEAD, *names) if (out / name).exists() and name not in earlier]:
+        raise UsageError(f"--out {out}: {others[0]} there is of no earlier export: choose a new folder, or move it")
     samples = int(pipelines[0].frames["samples"])
     head = Heads(runs, dtype=torch.float32)
     with staged(out, str(out)) as here:
@@ -121,21 +125,18 @@ def _file_names(backbones: Sequence[Backbone]) -> list[str]:
     return names
 
 
-def _earlier_files(out: Path, names: Sequence[str]) -> list[str]:
-    """Return the names of an earlier export's networks; refuse a folder that holds anything but such an export.
-
-    One that was killed has no description, and none but files of ``names``.
-    """
+def _earlier_files(out: Path) -> list[str]:
+    """Return the names of an earlier export's networks; refuse a folder that holds files but no such export."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file: expected a new folder")
-    if not out.is_dir() or all(p.name.startswith(TEMPORARY) or p.name in names for p in out.iterdir()):
+    if not out.is_dir() or all(p.name.startswith(TEMPORARY) for p in out.iterdir()):
         return []
     try:
         described = parse_json((out / DESCRIPTION).read_text(encoding="utf-8"))
         files = [described["head"]["file"], *(source["file"] for source in described["inputs"])]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"--out {out} holds something that is not an earlier export: choose a new folder") from error
-    return [name for name in files if isinstance(name, str) and name == Path(name).name]
+    return [name for name in files if isinstance(name, str) and re.fullmatch(r"[^/]+\.onnx", name)]
 
 
 def _write(folder: Path, names: Sequence[str], backbones: Sequence[Backbone], head: Heads, samples: int) -> None:

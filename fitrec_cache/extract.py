@@ -125,7 +125,8 @@ def extract(
         models,
         notes,
         columns_told=told,
-        groups_told=group_by is not None,
+        groups_told=found is not None and found.has_groups,
+        about_groups=() if found is None else found.about_groups,
         start=time.perf_counter() - started,
     )
     workers = None if videos is None else min(workers or cores(), len(clips))

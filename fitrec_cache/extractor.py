@@ -18,9 +18,9 @@ from fitrec_cache.backbone import Backbone
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip
 from fitrec_cache.clips import Clip, some
 from fitrec_cache.decoding import StoredClip
+from fitrec_cache.devices import cores
 from fitrec_cache.errors import StoreError, VideoError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
-from fitrec_cache.find_clips import NO_GROUPS
 from fitrec_cache.identity import feature_identity, what_changed
 from fitrec_cache.meanwhile import Meanwhile
 from fitrec_cache.progress import progress_bar, timed
@@ -71,12 +71,14 @@ class Extractor:
         *,
         columns_told: bool,
         groups_told: bool,
+        about_groups: Sequence[str],
         start: float,
     ) -> None:
         self.cache, self.frames, self.models, self.notes = cache, frames, models, notes
         self.columns_told = columns_told  # by a manifest: else what an earlier one gave stays
-        self.groups_told = groups_told  # by whoever said what to group by
-        self.meanwhile = Meanwhile()
+        self.groups_told = groups_told  # by its column of groups, or by whoever said what to group by
+        self.about_groups = about_groups  # what to say where the cache knows no groups either
+        self.meanwhile = Meanwhile(cores())
         self.asked: list[str] = []
         self.begun = False
         self.kept_columns: list[str] = []
@@ -168,10 +170,9 @@ class Extractor:
     def tell_changes(self) -> None:
         """Note what became of names and columns that clips had before."""
         if n := len(self.kept_columns):
-            self.notes = [note for note in self.notes if note != NO_GROUPS]  # the cache knows better
-            self.notes.append(
-                f"{n} clips keep the group and columns that a manifest gave them: {some(self.kept_columns)}"
-            )
+            self.notes.append(f"{n} clips keep the group or columns that they had: {some(self.kept_columns)}")
+        else:
+            self.notes += self.about_groups
         if n := len(self.relabelled):
             self.notes.append(f"{n} clips are of another class than before: {some(self.relabelled)}")
 
@@ -280,9 +281,9 @@ class Extractor:
         before = self.cache.clip(clip.clip_id)
         if problem and before is not None and not before.problem:
             return  # what is stored of it stays usable
-        if before is not None and not self.columns_told:
+        if before is not None and not (self.columns_told and self.groups_told):
             group = clip.group if self.groups_told else before.group or clip.group
-            meant = replace(entry, group=group, extra=before.extra)
+            meant = replace(entry, group=group, extra=clip.extra if self.columns_told else before.extra)
             self.kept_columns += [clip.clip_id] * (meant != entry)
             entry = meant
             if self.cache.holds(entry):

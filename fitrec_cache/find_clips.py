@@ -21,9 +21,6 @@ from fitrec_cache.wording import listed
 #: Of so many unknown classes the nearest known one is named.
 _MOST_HINTS = 10
 
-#: A remark of :func:`find_clips`.
-NO_GROUPS = "no groups known"
-
 #: Groups are the folders between class folder and file.
 FOLDER = "folder"
 
@@ -53,14 +50,18 @@ class ClipList:
         notes: Remarks in plain words, such as what was skipped and whether groups are known.
         passed_over: Names of clips that are there and were not asked for.
         unread: Folders that could not be looked into, and links that lead nowhere: clips may be missing.
-        has_columns: Whether a manifest named them, so that their groups and further columns are meant as they are.
+        about_groups: That no groups are known, and what may tell them.
+        has_columns: Whether a manifest named them, so that their further columns are meant as they are.
+        has_groups: Whether it said their groups, or ``group_by`` did: then these are meant as they are.
     """
 
     clips: tuple[Clip, ...]
     notes: tuple[str, ...]
     passed_over: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    about_groups: tuple[str, ...] = ()
     has_columns: bool = False
+    has_groups: bool = False
 
 
 def find_clips(
@@ -93,7 +94,7 @@ def find_clips(
         ManifestError: If there is no video, or the manifest or list cannot be used as it is.
     """
     unread: list[str] = []
-    found, notes = _read(Path(videos), None if root is None else Path(root), unread)
+    found, notes, has_groups = _read(Path(videos), None if root is None else Path(root), unread)
     _check_ids(found)
     everything = found
     if lists:
@@ -103,7 +104,7 @@ def find_clips(
         wanted, remarks = choose_classes((clip.label for clip in found), classes)
         found = [clip for clip in found if clip.label in wanted]
         notes += remarks
-    if group_by is not None:
+    if group_by is not None and not (group_by.casefold() == "group" and has_groups):
         found = _grouped(found, group_by)
     ordered = tuple(sorted(found, key=lambda clip: clip.clip_id))
     passed_over: tuple[str, ...] = ()
@@ -116,16 +117,18 @@ def find_clips(
         notes=tuple(notes),
         passed_over=passed_over,
         unread=tuple(unread),
+        about_groups=tuple(_about_groups(ordered)),
+        has_groups=has_groups or group_by is not None,
         has_columns=Path(videos).suffix.lower() == ".csv" and not stat.S_ISDIR(file_mode(Path(videos))),
     )
 
 
-def _read(videos: Path, root: Path | None, unread: list[str]) -> tuple[list[Clip], list[str]]:
-    """Return the clips of a folder, manifest or list in the order found, and remarks."""
+def _read(videos: Path, root: Path | None, unread: list[str]) -> tuple[list[Clip], list[str], bool]:
+    """Return the clips of a folder, manifest or list in the order found, remarks, and whether it has a column group."""
     if stat.S_ISDIR(file_mode(videos)):
         if root is not None:
             raise UsageError(f"--root {root} goes with a manifest or list, got the folder {videos}: leave it out")
-        return walk(videos, unread)
+        return *walk(videos, unread), False
     if not file_mode(videos):
         raise UsageError(f"no such file or folder: {videos}. Expected a folder of class folders, a .csv or a .txt list")
     base = videos.parent if root is None else root
@@ -133,14 +136,14 @@ def _read(videos: Path, root: Path | None, unread: list[str]) -> tuple[list[Clip
         raise UsageError(f"no such folder: {base}. Expected the folder that the paths in {videos.name} are relative to")
     suffix = videos.suffix.lower()
     if suffix == ".csv":
-        found, notes = manifest_clips(videos, base)
+        found, notes, has_groups = manifest_clips(videos, base)
     elif suffix == ".txt":
-        found, notes = list_clips(videos, base), []
+        found, notes, has_groups = list_clips(videos, base), [], False
     else:
         raise UsageError(f"{videos} is neither: expected a folder of class folders, a .csv manifest or a .txt list")
     if not any(clip.path is not None and file_mode(clip.path) for clip in found):
         notes.append(f"no file that {videos.name} names is there, looked for in {base}: --root names another folder")
-    return found, notes
+    return found, notes, has_groups
 
 
 def _check_ids(clips: Iterable[Clip]) -> None:
@@ -226,28 +229,35 @@ def _unknown_classes(missing: Sequence[str], labels: Sequence[str]) -> UsageErro
 
 def _grouped(clips: Sequence[Clip], by: str) -> list[Clip]:
     """Return the clips with the groups that a column or their folders say."""
-    if by == FOLDER and not any(by in clip.extra for clip in clips):
+    known = {name.casefold(): name for clip in clips for name in clip.extra}
+    if column := known.get(by.casefold()):
+        groups = [clip.extra.get(column, "") for clip in clips]
+        wanted = "expected a value for some"
+    elif by == FOLDER:
         groups = ["/".join(folders_between(clip)) for clip in clips]
-        if not any(groups):
-            raise UsageError(
-                f"--group-by {by}: no clip lies in a folder inside its class folder, such as Squat/anna/1.mp4: got "
-                f"'{clips[0].clip_id}'"
-            )
+        wanted = "expected folders inside class folders, such as Squat/anna/1.mp4"
     else:
-        known = sorted({name for clip in clips for name in clip.extra})
-        if by not in known:
-            raise unknown_name("column", by, [*known, FOLDER])
-        groups = [clip.extra.get(by, "") for clip in clips]
+        raise unknown_name("column", by, [*sorted(known.values()), FOLDER])
+    if not any(groups):
+        raise UsageError(f"--group-by {by} gives no clip a group, such as '{clips[0].clip_id}': {wanted}")
     return [replace(c, group=one_spelling(g) if g else None) for c, g in zip(clips, groups, strict=True)]
 
 
 def folders_between(clip: Clip) -> tuple[str, ...]:
     """Return the names of the folders between a clip's class folder and its file, as its id has them."""
-    return PurePosixPath(clip.clip_id).parts[1:-1]
+    folders = PurePosixPath(clip.clip_id).parts[:-1]
+    of_class = [place for place, name in enumerate(folders) if one_spelling(name) == clip.label]
+    return folders[of_class[-1] + 1 :] if of_class else ()
+
+
+def _about_groups(clips: Sequence[Clip]) -> list[str]:
+    """Say that no clip has a group, if so, and what may tell groups."""
+    if any(clip.group is not None for clip in clips):
+        return []
+    return ["no groups known", *_hints(clips)]
 
 
 def _hints(clips: Sequence[Clip]) -> list[str]:
-    """Say what may tell the groups of clips that have none."""
     columns = sorted({name for clip in clips for name in clip.extra if name.casefold() in _OF_GROUPS})
     if columns:
         return [f"column '{columns[0]}' may say which clips belong together: --group-by {columns[0]} takes it as group"]
@@ -279,7 +289,7 @@ def _remarks(clips: Sequence[Clip]) -> list[str]:
     groups = sorted({clip.group for clip in clips if clip.group is not None})
     without = sum(clip.group is None for clip in clips)
     if not groups:
-        return [*notes, NO_GROUPS, *_hints(clips)]
+        return notes
     of_all = f", {without} of {len(clips)} clips have none" if without else ""
     return [*notes, f"{len(groups)} groups, named like {groups[0]}{of_all}", *_shared_numbers(clips)]
 

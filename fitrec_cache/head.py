@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fitrec_cache.convolutional import ConvLSTMStack, FrameConvolutions, init_like_keras
-from fitrec_cache.errors import UsageError
+from fitrec_cache.errors import DivergedError
 from fitrec_cache.recurrence import lstm_states
 from fitrec_cache.variants import VARIANTS, HeadConfig
 
@@ -275,9 +275,9 @@ def _principal(centred: Tensor, components: int) -> tuple[Tensor, Tensor]:
     else:
         finite = bool(torch.isfinite(centred.square().sum()))
     if not finite:
-        raise UsageError(
+        raise DivergedError(
             f"features up to {float(centred.abs().max()):.3g} are too large for principal components: scale them, or "
-            "give --set normalise=none"
+            "normalise them otherwise (setting normalise: none or standard)"
         )
     if centred.shape[1] <= _MOST_EXACT:
         variances, vectors = torch.linalg.eigh(covariance)  # ascending

@@ -60,10 +60,10 @@ def _check_fit(data: Features, variant: str) -> None:
         raise UsageError(f"variant {variant} learns from {wanted}: got values of shape {data.values.shape}")
 
 
-def only_classes(data: Features, classes: str) -> Features:
-    """Return the clips of some classes; ``classes`` and errors are those of :func:`choose_classes`."""
+def only_classes(data: Features, classes: str, *, also: Sequence[str] = ()) -> Features:
+    """Return the clips of some classes, and of others that are to be unknown; errors are :func:`choose_classes`'s."""
     wanted, notes = choose_classes(data.labels, classes)
-    some = data.take(np.flatnonzero(np.isin(np.array(data.labels), wanted)))
+    some = data.take(np.flatnonzero(np.isin(np.array(data.labels), [*wanted, *map(one_spelling, also)])))
     left = len(data.clip_ids) - len(some.clip_ids)
     told = [f"{plural(left, 'clip')} of other classes left out, as asked by --classes"] if left else []
     return replace(some, notes=[*data.notes, *notes, *told])

@@ -7,6 +7,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,8 +27,8 @@ _TIMES = frozenset(
 _INDEXED = re.compile(r"^(.*\.\w+)\s+\d+$")
 
 
-def manifest_clips(path: Path, base: Path) -> tuple[list[Clip], list[str]]:
-    """Return the clips of a CSV manifest, in its order, and remarks on its columns.
+def manifest_clips(path: Path, base: Path) -> tuple[list[Clip], list[str], bool]:
+    """Return the clips of a CSV manifest, in its order, remarks on its columns, and whether there is one of groups.
 
     Args:
         path: A table with the columns ``path`` and ``label``, separated by commas, semicolons or tabs.
@@ -37,8 +38,11 @@ def manifest_clips(path: Path, base: Path) -> tuple[list[Clip], list[str]]:
         UsageError: If the file cannot be read.
         ManifestError: If it is no such table, names nothing, or a clip twice.
     """
-    found = _without_duplicates(_rows(path, base), path)
-    return found, [*_odd_columns(found[0].extra), *_odd_sides(found)]
+    with _table(path) as reader:
+        has_groups = "group" in (reader.fieldnames or ())
+        rows = ((reader.line_num, _row_clip(row, base, f"{path}, line {reader.line_num}")) for row in reader)
+        found = _without_duplicates(rows, path)
+    return found, [*_odd_columns(found[0].extra), *_odd_sides(found)], has_groups
 
 
 def list_clips(path: Path, base: Path) -> list[Clip]:
@@ -47,8 +51,9 @@ def list_clips(path: Path, base: Path) -> list[Clip]:
     return _without_duplicates(rows, path)
 
 
-def _rows(path: Path, base: Path) -> Iterator[tuple[int, Clip]]:
-    """Yield line number and clip for each row of a CSV manifest."""
+@contextmanager
+def _table(path: Path) -> Iterator[csv.DictReader[str]]:
+    """Open a CSV manifest, its columns named as they are known here."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             between = _delimiter(file.readline())
@@ -56,8 +61,7 @@ def _rows(path: Path, base: Path) -> Iterator[tuple[int, Clip]]:
             reader = csv.DictReader(file, skipinitialspace=True, strict=True, delimiter=between)
             columns = _columns(reader.fieldnames, path)
             reader.fieldnames = columns
-            for row in reader:
-                yield reader.line_num, _row_clip(row, base, f"{path}, line {reader.line_num}")
+            yield reader
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:

@@ -7,8 +7,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Cores are in demand where less of them than this was idle; others held this program up where they had that much.
-_IDLE, _OTHERS = 0.1, 0.25
+#: Cores are in demand where less of them than this was idle; others held this program up where they had that many,
+#: and its threads less than this share of their time.
+_IDLE, _OTHERS, _ENOUGH = 0.1, 0.25, 0.9
 
 _STAT = Path("/proc/stat")
 
@@ -24,23 +25,29 @@ class _Times:
 
 
 class Meanwhile:
-    """What the machine's processors did since this was made. Known on Linux only."""
+    """What the machine's processors did since this was made. Known on Linux only.
 
-    def __init__(self) -> None:
-        self._began = _times()
+    Args:
+        threads: How many of this program compute at the same time.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads, self._began = threads, _times()
 
     def others(self) -> float | None:
         """Return how many cores other programs used, and other machines on the same host; None if they held up nothing.
 
-        So it is where cores were idle as well, and where nothing is known. Processes that this one started count as its
-        own once they have ended.
+        So it is where cores were idle as well, where this program had the time of all its threads, and where nothing is
+        known. Processes that this one started count as its own once they have ended.
         """
         began, now = self._began, _times()
         if began is None or now is None or now.all <= began.all:
             return None
-        idle, seconds = now.idle - began.idle, now.clock - began.clock
-        others = (now.all - began.all - idle - (now.ours - began.ours)) / seconds
-        return others if idle < _IDLE * (now.all - began.all) and others >= _OTHERS else None
+        seconds, everything = now.clock - began.clock, now.all - began.all
+        idle, ours = now.idle - began.idle, now.ours - began.ours
+        others = (everything - idle - ours) / seconds
+        served = idle >= _IDLE * everything or ours >= _ENOUGH * min(self._threads * seconds, everything)
+        return None if served or others < _OTHERS else others
 
 
 def _times() -> _Times | None:

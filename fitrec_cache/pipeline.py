@@ -14,7 +14,7 @@ from fitrec_cache.errors import MismatchError, UsageError, WeightsError, unknown
 from fitrec_cache.identity import frame_identity, what_changed
 from fitrec_cache.pixels import to_pixels
 from fitrec_cache.runs import Run
-from fitrec_cache.variants import VARIANTS, HeadConfig
+from fitrec_cache.variants import VARIANTS, HeadConfig, plain_name
 
 #: Each source is a backbone of its own: nobody puts more side by side.
 MOST_SOURCES = 32
@@ -140,7 +140,7 @@ def open_pipelines(
         UsageError: If it is not known what that was, or a backbone is given that was not there.
         MismatchError: If it would differ, or does not fit the head.
     """
-    given = {b.partition("=")[0]: b for b in backbone}
+    given = {plain_name(b).partition("=")[0]: b for b in backbone}
     if len(given) < len(backbone):
         raise UsageError(f"--backbone {' --backbone '.join(backbone)}: one is given twice, expected each once")
     found = [Pipeline(s, given, device=device, force=force, exported=exported) for s in sources_of(run)]

@@ -21,6 +21,7 @@ from fitrec_cache.decoding import DecodeJob, DecoderPool
 from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.files import check_writable, write_csv
 from fitrec_cache.jpeg import decode_frames
+from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.pipeline import open_pipelines
 from fitrec_cache.runs import Heads, Run, read_runs
 from fitrec_cache.sampling import clip_length
@@ -44,7 +45,7 @@ class Prediction:
         unknown: Whether the highest probability is below the run's threshold: probably none of the classes.
         heads: How many seeds answered together.
         median_lengths: How many times as long it is as the median clip of the training; None where that is not known.
-        label: The class that its folder is named after, if that was asked for.
+        label: The class that a folder around it is named after, if that was asked for; else the name of its folder.
         right: Whether the most probable class is ``label``; None if that was not asked for or cannot be told: there is
             no answer, or the head does not know the class.
         trained_on: Whether the file is named, with its folder where ids have one, as a clip that a head was trained or
@@ -113,7 +114,8 @@ def predict(
         backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
         picture: PNG file that shows the sampled frames with their attention, of :data:`MOST_PICTURED` videos at most.
         table: CSV file to write of the answers and all probabilities.
-        labelled: The folder that a video lies in is named after its class: say which answers are right.
+        labelled: The nearest folder around a video that is named after a class says its class: tell which answers are
+            right.
         top: Number of labels to return.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         clip_seconds: Time limit for decoding one video, in seconds; it is tried twice.
@@ -179,7 +181,7 @@ def _files(videos: Sequence[Path]) -> tuple[list[Path], list[Prediction]]:
 
 
 def _check_labels(files: Sequence[Path], labels: Sequence[str]) -> None:
-    named = {_folder_name(str(path)) for path in files}
+    named = {_folder_label(str(path), labels) for path in files}
     if not named & set(labels):
         raise UsageError(
             f"no video lies in a folder named after a class of this head: got {listed(sorted(named))}, expected "
@@ -187,13 +189,16 @@ def _check_labels(files: Sequence[Path], labels: Sequence[str]) -> None:
         )
 
 
-def _folder_name(path: str) -> str:
-    return one_spelling(Path(path).absolute().parent.name)
+def _folder_label(path: str, labels: Sequence[str]) -> str:
+    """Return the class that a near folder around a video is named after, whatever its capitals; else the folder."""
+    folders = [one_spelling(name) for name in reversed(Path(path).absolute().parent.parts)]
+    by_name = {label.casefold(): label for label in labels} | {label: label for label in labels}
+    return next((by_name[name] for each in folders for name in (each, each.casefold()) if name in by_name), folders[0])
 
 
 def _labelled(prediction: Prediction, labels: Sequence[str]) -> Prediction:
     """Return the prediction with the class that its folder is named after, and whether it is right."""
-    label = _folder_name(prediction.path)
+    label = _folder_label(prediction.path, labels)
     right = prediction.top[0][0] == label if prediction.top and label in labels else None
     return replace(prediction, label=label, right=right)
 
@@ -237,6 +242,7 @@ class Recogniser:
     """
 
     def __init__(self, run: Path, *, backbone: Sequence[str] = (), device: str = "auto", force: bool = False) -> None:
+        keep_freed_memory()  # every clip needs the same large blocks
         self.runs = read_runs(run)
         self._heads = Heads(self.runs)
         self._trained_on = {Path(clip).parts[-2:] for r in self.runs for clip in _trained_on(r)}

@@ -227,7 +227,8 @@ def write_run(
         if final is not None:
             write_atomic(here / FINAL, safetensors.torch.save(final.state_dict()))
         (folder / "run.json").unlink(missing_ok=True)
-        (folder / FINAL).unlink(missing_ok=True)  # of the run that is replaced
+        for name in (FINAL, ANSWERS):  # of the run that is replaced
+            (folder / name).unlink(missing_ok=True)
         for name in (*sorted(p.name for p in here.iterdir() if p.name != "run.json"), "run.json"):
             (here / name).replace(folder / name)
 

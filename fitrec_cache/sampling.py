@@ -51,5 +51,6 @@ def clip_length(pts_seconds: Sequence[float]) -> float | None:
         >>> clip_length([1.0, 2.0, 3.0])
         4.0
     """
-    parts, span = len(pts_seconds) - 1, pts_seconds[-1] - pts_seconds[0]
-    return span * (parts + 2) / parts if parts and 0 < span < math.inf else None
+    parts = len(pts_seconds) - 1
+    span = pts_seconds[-1] - pts_seconds[0] if parts > 0 else 0.0
+    return span * (parts + 2) / parts if 0 < span < math.inf else None

@@ -180,8 +180,8 @@ def hold_out(
 
     Args:
         rule: What it is called.
-        test: Ids of the clips to test.
-        rest: Ids of those to train and validate on; clips on neither side are left out, with a note.
+        test: Ids, of ``clip_ids``, of the clips to test.
+        rest: Ids of others, to train and validate on; clips on neither side are left out, with a note.
         clip_ids: These and all others are those of :func:`make_split`.
         labels: Class of each clip.
         groups: Recording of each clip.

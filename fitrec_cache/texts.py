@@ -109,7 +109,7 @@ def train_text(report: TrainReport) -> str:
     if report.ensemble:
         lines.append(f"their mean probabilities: accuracy {report.ensemble['accuracy']:.1%}")
     advice = ": beside them OMP_WAIT_POLICY=passive is faster (docs/performance.md)"
-    advice *= "OMP_WAIT_POLICY" not in os.environ
+    advice *= "OMP_WAIT_POLICY" not in os.environ and os.environ.get("OMP_NUM_THREADS") != "1"
     return _lines(lines, _stages(report.stages), _others(report.others, advice))
 
 
@@ -150,7 +150,7 @@ def labelled_text(found: list[Prediction]) -> str:
     return _lines(
         f"right: {right} of {len(judged)} labelled videos{figures}",
         [f"  {label} taken for {other}: {n}" for (label, other), n in taken.most_common(_MOST_CONFUSED)],
-        [f"  answered unknown: {n}"] if (n := sum(p.unknown for p in judged)) else [],
+        [f"  of all these answered unknown: {n}"] if (n := sum(p.unknown for p in judged)) else [],
         [f"  left out, as named like clips of the training: {seen}"] if seen else [],
         [f"  left out, of classes that the head does not know: {listed(strange)}"] if strange else [],
     )

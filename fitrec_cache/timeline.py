@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fitrec_cache.errors import VideoError
+from fitrec_cache.errors import UsageError
 from fitrec_cache.files import check_writable, write_atomic, write_csv
 
 
@@ -21,7 +21,7 @@ class Moment:
         start: Beginning of the window, in seconds since the first frame of the stream.
         end: Its end.
         top: All labels with their probabilities, best first.
-        unknown: Whether the highest probability is below the run's threshold.
+        unknown: Whether the highest probability is below the run's threshold; of averaged answers, whether most are.
         heads: How many seeds answered together.
         skipped: Windows before this one that nobody looked at, as they came faster than they were answered.
     """
@@ -83,43 +83,48 @@ def _text(label: str | None, probability: float) -> str:
     return "unknown" if label is None else f"{label} {probability:.0%}"
 
 
-def smoothed(moments: Iterable[Moment], windows: int, *, every: float) -> Iterator[Moment]:
-    """Yield each answer averaged over its neighbours: it, and as many before as after it.
+class Smoother:
+    """Averages each answer over its neighbours: it, and as many before as after it.
 
     Probabilities are averaged; "unknown" is the answer if most of them say so. At the ends of a stretch without a gap
     there are fewer neighbours, and none beyond. Answers come half as many windows later.
 
     Args:
-        moments: As they are answered. If reading them ends in an error, what was held back comes before it.
         windows: How many are averaged, an odd number.
         every: Seconds from one window's beginning to the next where none is left out.
     """
-    half = windows // 2
-    near: deque[Moment] = deque(maxlen=2 * half + 1)
-    waiting = 0  # the last ones of near that were not given yet
-    error: VideoError | None = None
 
-    def rest() -> Iterator[Moment]:
-        held = list(near)
-        for at in range(len(held) - waiting, len(held)):
-            yield _average(held[max(0, at - half) :], held[at])
+    def __init__(self, windows: int, *, every: float) -> None:
+        if windows < 1 or windows % 2 == 0:
+            raise UsageError(f"smooth is {windows}: expected an odd number of windows, such as 3; 1 averages nothing")
+        self._half, self._every = windows // 2, every
+        self._near: deque[Moment] = deque(maxlen=windows)
+        self._waiting = 0  # the last ones of these that were not given yet
 
-    try:
-        for moment in moments:
-            if near and moment.start - near[-1].start > 1.001 * every:
-                yield from rest()
-                near.clear()
-                waiting = 0
-            near.append(moment)
-            waiting += 1
-            if waiting > half:
-                yield _average(near, near[-1 - half])
-                waiting -= 1
-    except VideoError as reason:
-        error = reason
-    yield from rest()
-    if error is not None:
-        raise error
+    def add(self, moment: Moment) -> list[Moment]:
+        """Take in the next answer; return those that have all their neighbours now, in order."""
+        given = []
+        if self._near and is_gap(self._near[-1], moment, self._every):
+            given = self.rest()
+            self._near.clear()
+        self._near.append(moment)
+        self._waiting += 1
+        if self._waiting > self._half:
+            given.append(_average(self._near, self._near[-1 - self._half]))
+            self._waiting -= 1
+        return given
+
+    def rest(self) -> list[Moment]:
+        """Return the answers that were held back, where no more will come."""
+        held = list(self._near)
+        places = range(len(held) - self._waiting, len(held))
+        self._waiting = 0
+        return [_average(held[max(0, at - self._half) :], held[at]) for at in places]
+
+
+def is_gap(before: Moment, moment: Moment, every: float) -> bool:
+    """Say whether nobody looked at what lies between two answers, where others would be if none were left out."""
+    return moment.start > before.end and moment.start - before.start > 1.001 * every
 
 
 def _average(near: Collection[Moment], moment: Moment) -> Moment:
@@ -162,13 +167,12 @@ class Timeline:
         if self._keep:
             self.moments.append(moment)
         probability, border = moment.top[0][1], (before.middle + moment.middle) / 2
-        unseen = moment.start > before.end and moment.start - before.start > 1.001 * self._every
         new = Segment(start=moment.start, end=moment.end, label=moment.label, probability=probability)
         if not self.segments:
             self.segments.append(new)
             return None
         last = self.segments[-1]
-        if unseen:
+        if is_gap(before, moment, self._every):
             self.segments.append(new)
             return last
         if last.label == new.label:

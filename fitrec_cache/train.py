@@ -118,10 +118,10 @@ def train_head(
     _check_rate(false_alarm_rate)
     where = torch.device(find_device(device))
     check_jobs(jobs, where)
-    started, meanwhile = time.perf_counter(), Meanwhile()
+    started, meanwhile = time.perf_counter(), Meanwhile(torch.get_num_threads())
     data = load_clips(cache, features, variant, backbone, preset, progress=progress)
     if classes is not None:
-        data = only_classes(data, classes)
+        data = only_classes(data, classes, also=unknown)
     data, strangers = keep_apart(data, unknown)
     folds = [(s, fold) for s in seed for fold in make_folds(split, **data.columns, seed=s)]
     if final and folds[0][1].name:
@@ -149,6 +149,8 @@ def train_head(
     heads = [_looked_up(job, trainer.describe(job), overwrite=overwrite) for job in heads]
     fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))
     runs = [job.there if job.there and job.state == "whole" else next(fresh) for job in heads]
+    with timed(stages, "write"):
+        write_answers(folders, out / ANSWERS)
     with timed(stages, "look for leaks"):
         near = data.near_duplicates(progress=progress)
     notes = [*data.notes, *left_out, *_fold_notes(heads, len(seed)), *_verdicts(heads, data.groups, near)]
@@ -162,8 +164,6 @@ def train_head(
     notes += _device_notes(where)
     notes += _calibration_notes(runs)
     pooled, ensemble = pool_folds(runs), average_runs(runs)
-    with timed(stages, "write"):
-        write_answers(folders, out / ANSWERS)
     report = TrainReport(
         runs=tuple(runs),
         pooled=pooled,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -35,6 +36,19 @@ POOLINGS = ("average", "sum")
 OF_FEATURES = ("normalise", "components", "input_dropout")
 OF_SEQUENCES = ("differences", "bidirectional", "pooling", "skip_mean", "dropout")
 OPTIONAL = frozenset((*OF_FEATURES, *OF_SEQUENCES))
+
+#: How model cards write the name of one of timm's own models.
+_ON_THE_HUB = re.compile(r"^(hf[-_]hub:)?(timm/)?")
+
+
+def plain_name(text: str) -> str:
+    """Return the name of a backbone, or ``NAME=WEIGHTS``, as timm has it.
+
+    Example:
+        >>> plain_name("hf-hub:timm/resnet18.a1_in1k"), plain_name("resnet50=x.pth")
+        ('resnet18.a1_in1k', 'resnet50=x.pth')
+    """
+    return _ON_THE_HUB.sub("", text)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError
 from fitrec_cache.files import Plain
 from fitrec_cache.predict import Recogniser
 from fitrec_cache.progress import progress_bar
-from fitrec_cache.timeline import Moment, Outputs, Segment, Timeline, clock, smoothed
+from fitrec_cache.timeline import Moment, Outputs, Segment, Smoother, Timeline, clock
 from fitrec_cache.windows import Windows
 
 #: Limits of a window's length and of the time to the next, in seconds.
@@ -86,7 +86,7 @@ def watch(
         run: Run folder that ``train-head`` made.
         seconds: Length of a window.
         every: Seconds from one window's beginning to the next.
-        smooth: Average each answer over so many windows.
+        smooth: Average each answer over so many windows, an odd number; see :class:`fitrec_cache.timeline.Smoother`.
         backbone: ``NAME=WEIGHTS``.
         table: CSV to write of the segments.
         subtitles: The segments as ``.srt``.
@@ -116,35 +116,48 @@ def watch(
         backbone=backbone,
         seconds=seconds,
         every=every,
-        smooth=smooth,
         format=format,
         live=live,
         device=device,
         force=force,
     )
     timeline = Timeline(every=watching.every, keep=picture is not None)
-    error, written = "", time.monotonic()
+    smoother = Smoother(smooth, every=watching.every)
+    bar = progress_bar(total=None, unit="window", what="watch", show=progress)
+    failed: VideoError | None = None
+    written = time.monotonic()
+
+    def take(moment: Moment) -> None:
+        nonlocal written
+        ended = timeline.add(moment)
+        if time.monotonic() - written > _SAVE_SECONDS:
+            with contextlib.suppress(StoreError):  # the last time it counts
+                outputs.write_texts(timeline, offset=watching.offset)
+            written = time.monotonic()
+        if tell is not None:
+            with bar.external_write_mode(file=sys.stdout):
+                tell(moment, ended)
+        bar.total = watching.expected
+        bar.set_postfix_str(f"{clock(moment.end)} {moment.text}", refresh=False)
+        bar.update()
+
     try:
-        with watching, progress_bar(total=None, unit="window", what="watch", show=progress) as bar:
-            for moment in watching:
-                ended = timeline.add(moment)
-                if time.monotonic() - written > _SAVE_SECONDS:
-                    with contextlib.suppress(StoreError):  # the last time it counts
-                        outputs.write_texts(timeline, offset=watching.offset)
-                    written = time.monotonic()
-                if tell is not None:
-                    with bar.external_write_mode(file=sys.stdout):
-                        tell(moment, ended)
-                bar.total = watching.expected
-                bar.set_postfix_str(f"{clock(moment.end)} {moment.text}", refresh=False)
-                bar.update()
+        with watching, bar:
+            try:
+                for answer in watching:
+                    for moment in smoother.add(answer):
+                        take(moment)
+            except VideoError as reason:  # the way in which many a network stream ends
+                failed = reason
+            for moment in smoother.rest():
+                take(moment)
+            if failed is not None and not timeline.windows:
+                raise failed
     except KeyboardInterrupt:
         pass  # the way to end a live stream
-    except VideoError as reason:  # the way in which many a network stream ends
-        if not timeline.windows:
-            raise
-        error = str(reason)
     finally:
+        for moment in smoother.rest():  # of an interruption
+            timeline.add(moment)
         outputs.write(timeline, title=without_password(source), offset=watching.offset)
     return WatchReport(
         source=without_password(source),
@@ -157,16 +170,15 @@ def watch(
         damaged=watching.damaged,
         segments=tuple(timeline.segments),
         files=tuple(str(path) for path in outputs.paths if timeline.segments),
-        error=error,
+        error="" if failed is None else str(failed),
     )
 
 
 class Watch:
     """A trained head that looks at a video as it goes on; iterate over it once, in a ``with`` block.
 
-    Every window is answered as :func:`fitrec_cache.predict.predict` answers the same piece as a file of its own (then,
-    with ``smooth``, averaged): with frames sampled by the same rule, through the same JPEG, backbone and head. Frames
-    are read in a thread of their own.
+    Every window is answered as :func:`fitrec_cache.predict.predict` answers the same piece as a file of its own: with
+    frames sampled by the same rule, through the same JPEG, backbone and head. Frames are read in a thread of their own.
     A file waits until it is answered; of a live stream, windows that come faster than they are answered are skipped, so
     that answers are about now.
 
@@ -176,8 +188,6 @@ class Watch:
         backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
         seconds: Length of a window. None: the median length of the clips that the head was trained on.
         every: Seconds from one window's beginning to the next; None for half of ``seconds``.
-        smooth: Average each answer over so many windows, an odd number, half of them after it; see
-            :func:`fitrec_cache.timeline.smoothed`.
         format: FFmpeg's input format for a device; see :func:`fitrec_cache.stream.find_source`.
         live: Whether to skip what comes too fast; None: for cameras, and addresses that send at their own pace.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -209,7 +219,6 @@ class Watch:
         backbone: Sequence[str] = (),
         seconds: float | None = None,
         every: float | None = None,
-        smooth: int = 1,
         format: str | None = None,
         live: bool | None = None,
         device: str = "auto",
@@ -218,9 +227,6 @@ class Watch:
         from fitrec_cache.stream import find_source
 
         found = find_source(source, format=format)
-        if smooth < 1 or smooth % 2 == 0:
-            raise UsageError(f"smooth is {smooth}: expected an odd number of windows, such as 3; 1 averages nothing")
-        self._smooth = smooth
         self._recogniser = Recogniser(run, backbone=backbone, device=device, force=force)
         if seconds is None:
             seconds = self._recogniser.clip_seconds
@@ -249,9 +255,6 @@ class Watch:
 
     def __iter__(self) -> Iterator[Moment]:
         """Yield the answer to each window."""
-        return smoothed(self._answers(), self._smooth, every=self.every)
-
-    def _answers(self) -> Iterator[Moment]:
         expected = 0
         while (item := self._next()) is not None:
             if isinstance(item, FitrecError):

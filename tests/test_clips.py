@@ -178,7 +178,8 @@ def test_missing_and_unsupported_inputs(tmp_path):
 
 def test_class_of_one_clip_and_absent_groups_are_notes(tmp_path):
     touch(tmp_path, "A/1.avi", "B/1.avi", "B/2.avi")
-    assert find_clips(tmp_path).notes == ("class A has one clip", "no groups known")
+    assert find_clips(tmp_path).notes == ("class A has one clip",)
+    assert find_clips(tmp_path).about_groups == ("no groups known",)
 
 
 def test_file_names_that_are_no_plain_text_get_ids_that_are(tmp_path):
@@ -278,8 +279,25 @@ def test_groups_are_what_one_says_they_are(tmp_path):
     assert [(c.group, c.extra["person"]) for c in found.clips] == [("anna", "anna"), ("anna", "anna"), (None, "")]
     with pytest.raises(UsageError, match=r"unknown column 'persn'.*person"):
         find_clips(tmp_path / "m.csv", group_by="persn")
-    with pytest.raises(UsageError, match=r"no clip lies in a folder inside its class folder.*got 'a\.avi'"):
+    assert [c.group for c in find_clips(tmp_path / "m.csv", group_by="PERSON").clips] == ["anna", "anna", None]
+    assert [c.group for c in find_clips(tmp_path / "m.csv", group_by="group").clips] == ["g1", "g2", "g3"]
+    with pytest.raises(
+        UsageError, match=r"--group-by folder gives no clip a group, such as 'a\.avi': expected folders"
+    ):
         find_clips(tmp_path / "m.csv", group_by="folder")
+    empty = write(tmp_path / "e.csv", "path,label,person\nv_A_g01_c01.avi,A,\nb.avi,B,\n")
+    with pytest.raises(UsageError, match=r"--group-by person gives no clip a group.*expected a value for some"):
+        find_clips(empty, group_by="person")
+
+
+def test_class_folders_that_lie_deeper_are_no_groups(tmp_path):
+    rows = "path,label\nvideos/Squat/1.mp4,Squat\nvideos/Lunge/1.mp4,Lunge\nvideos/Lunge/2.mp4,Lunge\n"
+    assert find_clips(write(tmp_path / "m.csv", rows)).about_groups == ("no groups known",)
+    with pytest.raises(UsageError, match="gives no clip a group"):
+        find_clips(tmp_path / "m.csv", group_by="folder")
+    deeper = rows.replace("/1", "/anna/1").replace("/2", "/ben/2")
+    found = find_clips(write(tmp_path / "d.csv", deeper), group_by="folder")
+    assert [c.group for c in found.clips] == ["anna", "ben", "anna"]
 
 
 def test_what_may_tell_groups_is_pointed_at_where_none_are_known(tmp_path):
@@ -290,14 +308,14 @@ def test_what_may_tell_groups_is_pointed_at_where_none_are_known(tmp_path):
         "clips lie in folders such as 'anna' inside their class folders: if these are people or recordings, "
         "--group-by folder takes them as groups"
     )
-    assert hint in find_clips(tmp_path).notes
-    assert hint not in find_clips(tmp_path, group_by="folder").notes
+    assert hint in find_clips(tmp_path).about_groups
+    assert hint not in find_clips(tmp_path, group_by="folder").about_groups
     (tmp_path / "Row" / "2.avi").touch()  # then the folders are something else
-    assert hint not in find_clips(tmp_path).notes
+    assert hint not in find_clips(tmp_path).about_groups
     rows = write(tmp_path / "m.csv", "path,label,Person\na.avi,A,anna\nb.avi,B,ben\n")
     hint = "column 'Person' may say which clips belong together: --group-by Person takes it as group"
-    assert hint in find_clips(rows).notes
-    assert hint not in find_clips(rows, group_by="Person").notes
+    assert hint in find_clips(rows).about_groups
+    assert hint not in find_clips(rows, group_by="Person").about_groups
 
 
 def test_times_in_a_manifest_are_said_to_be_of_no_use(tmp_path):

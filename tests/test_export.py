@@ -166,7 +166,6 @@ def test_what_a_killed_export_left_is_removed(run, tmp_path, quickly):
     left.mkdir()
     (left / "head.onnx").touch()
     os.utime(left, (0, 0))
-    (out / "head.onnx").touch()  # of one that was killed before its description
     export(run=run, out=out)
     assert {p.name for p in out.iterdir()} == {"test_resnet.onnx", "head.onnx", "recogniser.json"}
 
@@ -216,6 +215,11 @@ def test_networks_of_somebody_else_are_left_alone(run, tmp_path):
     with pytest.raises(UsageError, match="holds something that is not an earlier export"):
         export(run=run, out=tmp_path)
     assert (tmp_path / "yolo.onnx").read_text() == "theirs"
+    (tmp_path / "test_resnet.onnx").write_text("theirs too")
+    (tmp_path / "recogniser.json").write_text(json.dumps({"head": {"file": "head.onnx"}, "inputs": []}))
+    with pytest.raises(UsageError, match=r"test_resnet\.onnx there is of no earlier export"):
+        export(run=run, out=tmp_path)
+    assert (tmp_path / "test_resnet.onnx").read_text() == "theirs too"
 
 
 def test_networks_that_compute_something_else_are_not_kept(run, tmp_path, monkeypatch, quickly):
@@ -256,7 +260,7 @@ def test_what_is_missing_is_told(run, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(builtins, "__import__", without)
-        with pytest.raises(FitrecError, match=r"export needs onnxscript: pip install 'fitrec-cache\[export\]'"):
+        with pytest.raises(FitrecError, match=r"export needs onnxscript: pip install '\.\[export\]' in a clone"):
             export(run=run, out=tmp_path / "out")
     monkeypatch.setattr(module, "_MOST_BYTES", 1000)
     with pytest.raises(UsageError, match=r"test_resnet has .* of weights, one ONNX file holds 2"):

@@ -9,14 +9,14 @@ from fitrec_cache.texts import train_text
 from fitrec_cache.train import train_head
 
 
-def others(monkeypatch, *, seconds, cores, idle, ours):
+def others(monkeypatch, *, seconds, cores, idle, ours, threads=2):
     """What is said if this machine did so from one look to the next."""
     looks = [
         _Times(clock=5.0, all=100.0, idle=60.0, ours=1.0),
         _Times(clock=5.0 + seconds, all=100.0 + seconds * cores, idle=60.0 + idle, ours=1.0 + ours),
     ]
     monkeypatch.setattr(module, "_times", lambda: looks.pop(0))
-    return Meanwhile().others()
+    return Meanwhile(threads).others()
 
 
 @pytest.mark.parametrize(
@@ -34,10 +34,15 @@ def test_others_are_told_where_they_held_this_program_up(monkeypatch, idle, ours
     assert found == (None if told is None else pytest.approx(told))
 
 
+def test_one_thread_that_had_a_core_was_not_held_up(monkeypatch):
+    assert others(monkeypatch, seconds=10, cores=2, idle=0, ours=10, threads=1) is None
+    assert others(monkeypatch, seconds=10, cores=2, idle=0, ours=6, threads=1) == pytest.approx(1.4)
+
+
 def test_where_nothing_is_known_nothing_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "_STAT", tmp_path / "none")
     assert _times() is None
-    assert Meanwhile().others() is None
+    assert Meanwhile(2).others() is None
 
 
 def test_times_are_read_in_seconds(monkeypatch, tmp_path):
@@ -55,7 +60,10 @@ def test_what_train_head_prints_says_so(monkeypatch, tmp_path):
     report = train_head(out=tmp_path / "run", features=toy(tmp_path / "toy.h5"), variant="mean", epochs=1)
     assert report.to_dict()["others"] == 0.94
     said = "other programs used 0.9 cores meanwhile, which held this up"
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    for name in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
     assert train_text(report).splitlines()[-1].startswith(f"{said}: beside them OMP_WAIT_POLICY=passive is faster")
-    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
-    assert train_text(report).splitlines()[-1] == said
+    for name, value in (("OMP_WAIT_POLICY", "passive"), ("OMP_NUM_THREADS", "1")):
+        monkeypatch.setenv(name, value)
+        assert train_text(report).splitlines()[-1] == said
+        monkeypatch.delenv(name)

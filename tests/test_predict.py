@@ -354,6 +354,9 @@ def test_labelled_videos_say_how_many_answers_are_right(run, tmp_path, cache_fol
         chances = [float(rows[p.path][f"p_{label}"]) for label in labels]
         assert sum(chances) == pytest.approx(1, abs=1e-3)
         assert max(chances) == pytest.approx(p.top[0][1], abs=1e-4)
+    (new / labels[0].upper() / "anna").mkdir(parents=True)
+    deep = Path(shutil.copy(videos[1], new / labels[0].upper() / "anna" / "1.avi"))
+    assert predict([deep], run=run, device="cpu", labelled=True)[0].label == labels[0]
     with pytest.raises(UsageError, match=f"no video lies in a folder named after a class.*such as {labels[0]}"):
         predict([new / "Row"], run=run, device="cpu", labelled=True)
 
@@ -381,7 +384,7 @@ def test_what_labelled_videos_were_taken_for_is_told():
     assert labelled_text(found).splitlines() == [
         "right: 1 of 3 labelled videos: 33.3% (6.1% to 79.2% if clips are independent)",
         "  Hop taken for Clap: 2",
-        "  answered unknown: 1",
+        "  of all these answered unknown: 1",
         "  left out, as named like clips of the training: 1",
         "  left out, of classes that the head does not know: Row",
     ]

@@ -603,6 +603,16 @@ def test_a_run_that_cannot_be_replaced_stays(tmp_path, features, monkeypatch):
     assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
 
 
+def test_answers_of_a_run_that_was_replaced_do_not_stay(tmp_path, features, monkeypatch):
+    settings = {"out": tmp_path / "run", "features": features, "variant": "mean"}
+    train_head(epochs=1, **settings)
+    monkeypatch.setattr(module, "write_answers", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train_head(epochs=2, overwrite=True, **settings)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["training"]["epochs"] >= 2
+    assert not (tmp_path / "run" / "answers.csv").exists()
+
+
 def test_an_interrupted_call_goes_on_with_the_runs_that_are_missing(tmp_path, features):
     settings = {"features": features, "variant": "mean", "epochs": 2, "seed": [0, 1, 2]}
     whole = train_head(out=tmp_path / "whole", **settings).to_dict()
@@ -711,6 +721,11 @@ def test_some_of_the_classes_are_learned_as_if_there_were_no_others(tmp_path, fe
     train_head(out=tmp_path / "only", features=tmp_path / "only.h5", variant="mean", epochs=2)
     assert same(weights_of(tmp_path / "some"), weights_of(tmp_path / "only"))
     assert "some_classes" not in json.loads((tmp_path / "only" / "run.json").read_text())
+    both = {"classes": ",".join(CLASSES[:2]), "unknown": [CLASSES[2]], "features": features, "variant": "mean"}
+    train_head(out=tmp_path / "strange", epochs=1, **both)
+    strange = json.loads((tmp_path / "strange" / "run.json").read_text())
+    assert strange["labels"] == strange["some_classes"] == sorted(CLASSES[:2])
+    assert len(strange["split"]["unknown"]) == 20
     with pytest.raises(UsageError, match="unknown class 'Squatt'"):
         train_head(out=tmp_path / "x", features=features, variant="mean", classes="Squatt")
 

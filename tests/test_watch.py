@@ -32,7 +32,7 @@ from fitrec_cache.progress import progress_bar
 from fitrec_cache.sampling import frame_indices
 from fitrec_cache.stream import Stream, find_source, without_password
 from fitrec_cache.texts import watch_text
-from fitrec_cache.timeline import Moment, Outputs, Segment, Timeline, clock, smoothed, write_subtitles, write_table
+from fitrec_cache.timeline import Moment, Outputs, Segment, Smoother, Timeline, clock, write_subtitles, write_table
 from fitrec_cache.timeline_picture import _columns, timeline_png
 from fitrec_cache.train import train_head
 from fitrec_cache.watch import Watch
@@ -440,35 +440,53 @@ def moment(start, end, label, probability, *, unknown=False):
     return Moment(start=start, end=end, top=((label, probability), ("Other", 0.1)), unknown=unknown, heads=1)
 
 
+def averaged(moments, windows, *, every=1):
+    smoother = Smoother(windows, every=every)
+    return [*(given for m in moments for given in smoother.add(m)), *smoother.rest(), *smoother.rest()]
+
+
 def test_answers_averaged_over_neighbours_by_hand():
     def answer(start, a, **more):
         top = tuple(sorted({"A": a, "B": 1 - a}.items(), key=lambda pair: -pair[1]))
         return Moment(start=start, end=start + 2, top=top, unknown=False, heads=1, **more)
 
     given = [answer(0, 0.9), answer(1, 0.2), answer(2, 0.7), answer(3, 0.8), answer(7, 0.1, skipped=3), answer(8, 0.3)]
-    found = list(smoothed(iter(given), 3, every=1))
+    found = averaged(given, 3)
     assert [(m.start, m.end, m.skipped) for m in found] == [(m.start, m.end, m.skipped) for m in given]
     assert [dict(m.top)["A"] for m in found] == pytest.approx([0.55, 0.6, 17 / 30, 0.75, 0.2, 0.2])
     assert [m.top[0][0] for m in found] == ["A", "A", "A", "A", "B", "B"]
     assert [sum(p for _, p in m.top) for m in found] == pytest.approx([1] * 6)
-    wide = [dict(m.top)["A"] for m in smoothed(iter(given), 5, every=1)]
+    wide = [dict(m.top)["A"] for m in averaged(given, 5)]
     assert wide == pytest.approx([0.6, 0.65, 0.65, 17 / 30, 0.2, 0.2])
-    assert list(smoothed(iter(given), 1, every=1)) == given
-    assert list(smoothed(iter([]), 3, every=1)) == []
+    assert averaged(given, 1) == given
+    assert averaged([], 3) == []
     unknown = [replace(m, unknown=i in (1, 2)) for i, m in enumerate(given[:4])]
-    assert [m.unknown for m in smoothed(iter(unknown), 3, every=1)] == [False, True, True, False]
+    assert [m.unknown for m in averaged(unknown, 3)] == [False, True, True, False]
 
 
-def test_answers_held_back_come_before_an_error():
-    def moments():
-        yield moment(0, 2, "Squat", 0.6)
-        yield moment(1, 3, "Squat", 0.8)
-        raise VideoError("gone")
+def test_windows_that_are_skipped_steadily_are_averaged_all_the_same():
+    """One overlaps the next, so nothing between them was not looked at."""
+    given = [moment(2 * k, 2 * k + 4, "Squat", 0.2 * k) for k in range(4)]
+    assert [m.top[0][1] for m in averaged(given, 3, every=1)] == pytest.approx([0.1, 0.2, 0.4, 0.5])
 
-    got = []
-    with pytest.raises(VideoError, match="gone"):
-        got.extend(m.start for m in smoothed(moments(), 5, every=1))
-    assert got == [0, 1]
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, VideoError("gone")])
+def test_however_it_ends_no_answer_is_held_back(run, long_video, tmp_path, monkeypatch, ending):
+    real, seen = module.Recogniser.__call__, []
+
+    def answer(self, *args, **settings):
+        seen.append(real(self, *args, **settings))
+        if len(seen) == 5:
+            raise ending
+        return seen[-1]
+
+    monkeypatch.setattr(module.Recogniser, "__call__", answer)
+    settings = {"run": run, "seconds": 0.4, "every": 0.2, "table": tmp_path / "t.csv"}
+    report = module.watch(str(long_video), smooth=5, **settings)
+    assert report.windows == 4
+    assert report.segments[-1].end == pytest.approx(3 * 0.2 + 0.4)
+    rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
+    assert sum(int(row["windows"]) for row in rows) == 4
 
 
 def test_watching_can_average_and_gives_every_window_once(run, long_video, tmp_path):
@@ -483,7 +501,7 @@ def test_watching_can_average_and_gives_every_window_once(run, long_video, tmp_p
             assert probability == pytest.approx(sum(dict(m.top)[label] for m in plain[k - 1 : k + 2]) / 3)
     for windows in (0, 2, -3):
         with pytest.raises(UsageError, match=f"smooth is {windows}: expected an odd number"):
-            Watch(str(long_video), smooth=windows, **settings)
+            module.watch(str(long_video), smooth=windows, **settings)
 
 
 def test_segments_by_hand():

@@ -116,7 +116,8 @@ def _train(model: Model, number: int) -> str:
     for preset in presets:
         words += ["--preset", preset]
     if some := record.run.get("some_classes"):
-        words += ["--classes", ",".join([*map(str, some), *unknown_classes(record.run["split"])])]
+        names = [str(name) for name in some]
+        words += ["--classes", "CLASSES.txt" if any("," in name for name in names) else ",".join(names)]
     words += ["--split", record.rule]
     for seed in model.by_seed:
         words += ["--seed", str(seed)]
