@@ -234,7 +234,7 @@ def _grouped(clips: Sequence[Clip], by: str) -> list[Clip]:
         groups = [clip.extra.get(column, "") for clip in clips]
         wanted = "expected a value for some"
     elif by == FOLDER:
-        groups = ["/".join(folders_between(clip)) for clip in clips]
+        groups = ["/".join(_folders_between(clip)) for clip in clips]
         wanted = "expected folders inside class folders, such as Squat/anna/1.mp4"
     else:
         raise unknown_name("column", by, [*sorted(known.values()), FOLDER])
@@ -243,7 +243,7 @@ def _grouped(clips: Sequence[Clip], by: str) -> list[Clip]:
     return [replace(c, group=one_spelling(g) if g else None) for c, g in zip(clips, groups, strict=True)]
 
 
-def folders_between(clip: Clip) -> tuple[str, ...]:
+def _folders_between(clip: Clip) -> tuple[str, ...]:
     """Return the names of the folders between a clip's class folder and its file, as its id has them."""
     folders = PurePosixPath(clip.clip_id).parts[:-1]
     of_class = [place for place, name in enumerate(folders) if one_spelling(name) == clip.label]
@@ -261,7 +261,7 @@ def _hints(clips: Sequence[Clip]) -> list[str]:
     columns = sorted({name for clip in clips for name in clip.extra if name.casefold() in _OF_GROUPS})
     if columns:
         return [f"column '{columns[0]}' may say which clips belong together: --group-by {columns[0]} takes it as group"]
-    inside = Counter(folders for clip in clips if (folders := folders_between(clip)))
+    inside = Counter(folders for clip in clips if (folders := _folders_between(clip)))
     if sum(inside.values()) < len(clips) or max(inside.values()) == 1:
         return []
     return [
