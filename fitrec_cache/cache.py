@@ -163,9 +163,9 @@ class Cache:
             if (missing := names - held)
         ]
 
-    def write_index(self) -> None:
-        """Index the entries of clips, if many parts are not."""
-        self._clips.write_index()
+    def write_index(self, *, at_end: bool = False) -> None:
+        """Index the entries of clips, if many parts are not; see :meth:`fitrec_cache.store.Store.write_index`."""
+        self._clips.write_index(at_end=at_end)
 
     def frame_store(self, identity: Mapping[str, Any]) -> Store:
         """Return the store of frames made with exactly these settings."""

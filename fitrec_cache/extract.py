@@ -135,6 +135,8 @@ def extract(
             run.work(clips, ahead, progress=progress)
         if found is not None:
             run.see_to_others(found.passed_over, prune=prune)
+        with suppress(StoreError):  # of a cache that can only be read; nothing needs them
+            run.write_indexes(at_end=True)
     except (KeyboardInterrupt, FitrecError):  # what was finished until now is in the cache, and so in its history
         with suppress(StoreError):
             _note(opened, run.report(len(clips), time.perf_counter() - started), models)

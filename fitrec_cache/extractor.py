@@ -314,9 +314,13 @@ class Extractor:
             self.done += rows.done
             self.rows = self._new_rows()  # what an interruption leaves in the old ones is written by the next commit
             self.turns.committed()
-            for store in (self.frames, *self.stores):
-                store.write_index()
-            self.cache.write_index()
+            self.write_indexes()
+
+    def write_indexes(self, *, at_end: bool = False) -> None:
+        """Index what was committed; see :meth:`fitrec_cache.store.Store.write_index`."""
+        for store in (self.frames, *self.stores):
+            store.write_index(at_end=at_end)
+        self.cache.write_index(at_end=at_end)
 
     def refresh(self) -> None:
         """Take in what others committed meanwhile: it need not be done here."""

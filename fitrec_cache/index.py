@@ -25,6 +25,9 @@ INDEX = re.compile(r"index-(\d{20})-([0-9a-f]{32})\.h5")
 #: An index is written when this many parts are in none: each lists so many, so that writing one never costs more.
 FEWEST_PARTS = 64
 
+#: At the end of a run these many do: who opens the store next reads one file instead of them.
+FEWEST_AT_END = 8
+
 Columns = dict[str, NDArray[np.bytes_]]
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fitrec_cache import hdf5
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError
 from fitrec_cache.files import TEMPORARY, canonical_json, digest, make_folder, parse_json, write_atomic, write_json
-from fitrec_cache.index import FEWEST_PARTS, INDEX, Columns, parts_in, write_index
+from fitrec_cache.index import FEWEST_AT_END, FEWEST_PARTS, INDEX, Columns, parts_in, write_index
 from fitrec_cache.keymap import KeyMap
 
 FORMAT_VERSION = 1
@@ -180,15 +180,19 @@ class Store:
         head: dict[str, int | str] = {"format_version": FORMAT_VERSION, "kind": f"index of {self.kind}"}
         return head | {"identity_sha256": self._digest, "columns": " ".join(self._text_columns)}
 
-    def write_index(self) -> None:
+    def write_index(self, *, at_end: bool = False) -> None:
         """Write an index of parts if many are in none; whoever opens the store next reads that instead.
+
+        Args:
+            at_end: No more parts are to come soon: fewer of them are many.
 
         Raises:
             StoreError: If it cannot be written.
         """
-        if len(self._unlisted) >= FEWEST_PARTS:
+        least = FEWEST_AT_END if at_end else FEWEST_PARTS
+        if len(self._unlisted) >= least:
             self.refresh()  # another process may have written it
-        if len(self._unlisted) >= FEWEST_PARTS:
+        if len(self._unlisted) >= least:
             self._indexes.add(write_index(self.folder, self._unlisted, self._index_head()))
             self._unlisted = {}
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import SMALL
 
 from fitrec_cache import index, store
 from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.check import check
-from fitrec_cache.errors import StoreCorrupt
+from fitrec_cache.errors import StoreCorrupt, StoreError
+from fitrec_cache.extract import extract
 from fitrec_cache.store import Store, text_column
 
 IDENTITY = {"what": "a test"}
@@ -139,6 +141,39 @@ def test_an_index_that_lists_less_of_a_part_than_another_ends_no_reading(tmp_pat
     (tmp_path / less).rename(tmp_path / f"index-{0:020d}-{less[27:]}")
     found.refresh()
     assert list(found) == [str(n) for n in range(8)]
+
+
+def test_at_the_end_of_a_run_fewer_parts_are_indexed(tmp_path, reads, monkeypatch):
+    monkeypatch.setattr(store, "FEWEST_PARTS", 64)
+    made = Store(tmp_path / "s", "features", IDENTITY)
+    for n in range(7):
+        made.write_part(part(str(n)))
+    made.write_index(at_end=True)
+    assert not list((tmp_path / "s").glob("index-*"))
+    made.write_part(part("7"))
+    made.write_index()
+    assert not list((tmp_path / "s").glob("index-*"))
+    made.write_index(at_end=True)
+    reads.clear()
+    found = Store(tmp_path / "s", "features", IDENTITY)
+    assert (list(found), reads) == ([str(n) for n in range(8)], [])
+
+
+def test_an_extraction_leaves_its_stores_indexed(tmp_path, inline, video_folder, weights, monkeypatch):
+    monkeypatch.setattr(store, "FEWEST_PARTS", 64)
+    monkeypatch.setattr(store, "FEWEST_AT_END", 2)
+    monkeypatch.setattr("fitrec_cache.extractor.COMMIT_CLIPS", 2)
+    extract(video_folder, cache=tmp_path / "c", backbone=[weights("test_resnet")], **SMALL)
+    for folder in ("clips", "frames/*", "features/*"):
+        assert len(list(tmp_path.glob(f"c/{folder}/part-*"))) > 2
+        assert len(list(tmp_path.glob(f"c/{folder}/index-*"))) >= 1
+    monkeypatch.setattr(store, "write_index", refuse)  # as of a cache that can only be read
+    (tmp_path / "c" / "clips" / next(p.name for p in (tmp_path / "c" / "clips").glob("index-*"))).unlink()
+    assert extract(video_folder, cache=tmp_path / "c", backbone=[weights("test_resnet")], **SMALL).reused == 12
+
+
+def refuse(*_):
+    raise StoreError("read-only")
 
 
 def test_an_entry_is_held_if_it_is_the_latest_of_its_clip(tmp_path):

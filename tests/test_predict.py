@@ -231,6 +231,14 @@ def test_a_video_whose_embeddings_are_no_numbers_costs_itself_only(run, video_fo
     assert good.top
 
 
+def test_memory_that_was_freed_is_kept_for_the_next_video(run, video_folder, monkeypatch):
+    """By `predict` and `watch`, which both make a recogniser; test_memory says what that does."""
+    calls = []
+    monkeypatch.setattr(module, "keep_freed_memory", lambda: calls.append(1))
+    predict([next(video_folder.rglob("*.avi"))], run=run, device="cpu")
+    assert calls == [1]
+
+
 def test_a_backbone_that_the_run_does_not_use_is_refused(run, tmp_path, cache_folder, video_folder):
     video = [next(video_folder.rglob("*.avi"))]
     with pytest.raises(UsageError, match="one is given twice, expected each once"):
