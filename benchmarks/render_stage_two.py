@@ -92,7 +92,10 @@ def stage_two_variants() -> str:
 
 
 def stage_two_load() -> str:
-    r = load()["load"]
+    return loading(load()["load"])
+
+
+def loading(r: dict[str, Any]) -> str:
     size = " x ".join(f"{n:,}" for n in r["shape"])
     peaks = ", ".join(f"{b / 1e9:.2f} GB (recipe `{name}`)" for name, b in r["peak_bytes"].items())
     return (
@@ -151,7 +154,14 @@ def avx2() -> str:
     k = two["keras"]
     minutes = {name: f"{seconds / 60:.0f}" for name, seconds in (one["seconds"] | two["seconds"]).items()}
     whole = sum(one["seconds"].values()) / 60
-    second = " and ".join(f"`{name}` {minutes[name]}" for name in two["seconds"])
+    second = ", ".join(f"`{name}` {minutes[name]}" for name in two["seconds"])
+    seeds = " and ".join(
+        f"{r['seconds']['in_turn']['median'] / r['seconds']['at_once']['median']:.2f} times as fast as in turn "
+        f"(`{recipe}`, {r['epochs']} epochs)"
+        for recipe, r in two["seeds"].items()
+        if recipe != "machine"
+    )
+    e = two["end_to_end"]
     networks = "; ".join(
         f"{name} {span(p['extract_over_limit'])} and {span(p['plain_over_extract'], 1)} ({p['clips_a_repeat']} clips)"
         for name, p in pipelines(one).items()
@@ -166,6 +176,11 @@ def avx2() -> str:
             f"{k['clips']['test']} clips: {percent(k['accuracy']['ours_fp32'])} and "
             f"{percent(k['accuracy']['keras_fp32'])}.",
             f"- All heads on features, three seeds each: {two['variants']['seconds']:.0f} s.",
+            f"- {loading(two['load'])}",
+            f"- {e['epochs']} epochs that decode and embed each time take {e['ratio']:.0f} times as long as extracting "
+            f"once and training from the cache, an epoch {e['ratio_of_an_epoch']:,.0f} times; measured on "
+            f"{e['measured_clips']} clips and extrapolated as above.",
+            f"- Two seeds at once, a core each, were {seeds}.",
         ]
     )
 
