@@ -179,7 +179,7 @@ def avx2() -> str:
             f"- {loading(two['load'])}",
             f"- {e['epochs']} epochs that decode and embed each time take {e['ratio']:.0f} times as long as extracting "
             f"once and training from the cache, an epoch {e['ratio_of_an_epoch']:,.0f} times; measured on "
-            f"{e['measured_clips']} clips and extrapolated as above.",
+            f"{e['measured_clips']} clips and extrapolated to epochs of {e['clips']['an_epoch']:,}, as above.",
             f"- Two seeds at once, a core each, were {seeds}.",
         ]
     )

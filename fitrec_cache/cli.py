@@ -65,6 +65,12 @@ JobsOption = Annotated[
 ]
 
 
+#: Of a name that was given: a folder on the way that may not be entered, a name too long, a disk that is gone.
+_OF_THE_NAME = frozenset(
+    getattr(errno, name) for name in ("EACCES", "EPERM", "ENAMETOOLONG", "ELOOP", "EIO", "EROFS", "ESTALE")
+)
+
+
 def main() -> NoReturn:
     """Run the command line; errors become ``Error: ...`` and an exit code: 1 a problem, 2 wrong use, 130 Ctrl-C."""
     if os.name == "nt":
@@ -86,8 +92,8 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
-    except OSError as error:  # of what was named: a folder on the way that may not be entered, a name too long
-        if error.filename is None or error.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP):
+    except OSError as error:
+        if error.filename is None or error.errno not in _OF_THE_NAME:
             raise
         print(f"Error: {error.filename} cannot be reached: {error.strerror}", file=sys.stderr)
         sys.exit(1)
@@ -355,7 +361,10 @@ def predict(
     picture: Annotated[Path | None, typer.Option(help="PNG of the sampled frames with their attention.")] = None,
     table: Annotated[Path | None, typer.Option(help="CSV of the answers, with the probability of each class.")] = None,
     labelled: Annotated[
-        bool, typer.Option("--labelled", help="Folders are named after classes: say how many answers are right.")
+        bool,
+        typer.Option(
+            "--labelled", help="Folders around videos are named after classes: say how many answers are right."
+        ),
     ] = False,
     top: Annotated[int, typer.Option(help="Number of labels to show.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",

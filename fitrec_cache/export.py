@@ -135,7 +135,10 @@ def _earlier_files(out: Path) -> list[str]:
         described = parse_json((out / DESCRIPTION).read_text(encoding="utf-8"))
         files = [described["head"]["file"], *(source["file"] for source in described["inputs"])]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"--out {out} holds something that is not an earlier export: choose a new folder") from error
+        raise UsageError(
+            f"--out {out} holds something that is not an earlier export, or one that was killed: choose a new folder, "
+            "or remove it"
+        ) from error
     return [name for name in files if isinstance(name, str) and re.fullmatch(r"[^/]+\.onnx", name)]
 
 

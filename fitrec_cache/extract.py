@@ -21,6 +21,7 @@ from fitrec_cache.history import Extraction, note, now
 from fitrec_cache.identity import frame_identity, what_changed
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.store import Store
+from fitrec_cache.variants import plain_name
 
 #: Short side in pixels; sources up to this are kept at their own size. Measured: docs/design.md.
 FRAME_SIZE = 288
@@ -135,8 +136,7 @@ def extract(
             run.work(clips, ahead, progress=progress)
         if found is not None:
             run.see_to_others(found.passed_over, prune=prune)
-        with suppress(StoreError):  # of a cache that can only be read; nothing needs them
-            run.write_indexes(at_end=True)
+        run.write_indexes(at_end=True)
     except (KeyboardInterrupt, FitrecError):  # what was finished until now is in the cache, and so in its history
         with suppress(StoreError):
             _note(opened, run.report(len(clips), time.perf_counter() - started), models)
@@ -185,7 +185,7 @@ def _load_backbones(
         try:
             models.append(load_backbone(text, preset=preset, precision=precision, device=device, compiled=compiled))
         except WeightsError as error:
-            if "=" in text or (file := _file_of(text, cache)) is None:
+            if "=" in text or (file := _file_of(plain_name(text), cache)) is None:
                 raise
             raise WeightsError(f"{error}. The cache has features of {text} by --backbone {text}={file}") from error
     names = [m.name for m in models]

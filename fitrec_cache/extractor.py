@@ -78,6 +78,7 @@ class Extractor:
         self.columns_told = columns_told  # by a manifest: else what an earlier one gave stays
         self.groups_told = groups_told  # by its column of groups, or by whoever said what to group by
         self.about_groups = about_groups  # what to say where the cache knows no groups either
+        self.groups_known = False
         self.meanwhile = Meanwhile(cores())
         self.asked: list[str] = []
         self.begun = False
@@ -171,7 +172,7 @@ class Extractor:
         """Note what became of names and columns that clips had before."""
         if n := len(self.kept_columns):
             self.notes.append(f"{n} clips keep the group or columns that they had: {some(self.kept_columns)}")
-        else:
+        if not self.groups_known:
             self.notes += self.about_groups
         if n := len(self.relabelled):
             self.notes.append(f"{n} clips are of another class than before: {some(self.relabelled)}")
@@ -276,6 +277,7 @@ class Extractor:
             extra=clip.extra,
             problem=problem,
         )
+        self.groups_known |= entry.group is not None
         if self.cache.holds(entry):
             return
         before = self.cache.clip(clip.clip_id)
@@ -286,6 +288,7 @@ class Extractor:
             meant = replace(entry, group=group, extra=clip.extra if self.columns_told else before.extra)
             self.kept_columns += [clip.clip_id] * (meant != entry)
             entry = meant
+            self.groups_known |= entry.group is not None
             if self.cache.holds(entry):
                 return
         if before is not None and before.label != entry.label and not before.problem:
@@ -318,9 +321,9 @@ class Extractor:
 
     def write_indexes(self, *, at_end: bool = False) -> None:
         """Index what was committed; see :meth:`fitrec_cache.store.Store.write_index`."""
-        for store in (self.frames, *self.stores):
-            store.write_index(at_end=at_end)
-        self.cache.write_index(at_end=at_end)
+        for write in [each.write_index for each in (self.frames, *self.stores)] + [self.cache.write_index]:
+            with suppress(StoreError):  # of a cache that can only be read; nothing needs them
+                write(at_end=at_end)
 
     def refresh(self) -> None:
         """Take in what others committed meanwhile: it need not be done here."""

@@ -104,8 +104,8 @@ def find_clips(
         wanted, remarks = choose_classes((clip.label for clip in found), classes)
         found = [clip for clip in found if clip.label in wanted]
         notes += remarks
-    if group_by is not None and not (group_by.casefold() == "group" and has_groups):
-        found = _grouped(found, group_by)
+    if group_by is not None:
+        found = _grouped(found, group_by, has_groups=has_groups)
     ordered = tuple(sorted(found, key=lambda clip: clip.clip_id))
     passed_over: tuple[str, ...] = ()
     if len(ordered) < len(everything):
@@ -227,26 +227,33 @@ def _unknown_classes(missing: Sequence[str], labels: Sequence[str]) -> UsageErro
     )
 
 
-def _grouped(clips: Sequence[Clip], by: str) -> list[Clip]:
-    """Return the clips with the groups that a column or their folders say."""
-    known = {name.casefold(): name for clip in clips for name in clip.extra}
-    if column := known.get(by.casefold()):
+def _grouped(clips: Sequence[Clip], by: str, *, has_groups: bool) -> list[Clip]:
+    """Return the clips with the groups that a column or their folders say; they may have those of a column group."""
+    columns = {name for clip in clips for name in clip.extra}
+    if column := next((name for name in [by, *sorted(columns)] if name in columns and _alike(name, by)), None):
         groups = [clip.extra.get(column, "") for clip in clips]
+        wanted = "expected a value for some"
+    elif has_groups and _alike(by, "group"):
+        groups = [clip.group or "" for clip in clips]
         wanted = "expected a value for some"
     elif by == FOLDER:
         groups = ["/".join(_folders_between(clip)) for clip in clips]
-        wanted = "expected folders inside class folders, such as Squat/anna/1.mp4"
+        wanted = f"expected folders inside one named after its class, such as {clips[0].label}/anna/1.mp4"
     else:
-        raise unknown_name("column", by, [*sorted(known.values()), FOLDER])
+        raise unknown_name("column", by, [*sorted(columns), FOLDER])
     if not any(groups):
         raise UsageError(f"--group-by {by} gives no clip a group, such as '{clips[0].clip_id}': {wanted}")
     return [replace(c, group=one_spelling(g) if g else None) for c, g in zip(clips, groups, strict=True)]
 
 
+def _alike(name: str, other: str) -> bool:
+    return name.casefold() == other.casefold()
+
+
 def _folders_between(clip: Clip) -> tuple[str, ...]:
     """Return the names of the folders between a clip's class folder and its file, as its id has them."""
     folders = PurePosixPath(clip.clip_id).parts[:-1]
-    of_class = [place for place, name in enumerate(folders) if one_spelling(name) == clip.label]
+    of_class = [place for place, name in enumerate(folders) if _alike(one_spelling(name), clip.label)]
     return folders[of_class[-1] + 1 :] if of_class else ()
 
 

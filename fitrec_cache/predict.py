@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -114,8 +114,8 @@ def predict(
         backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
         picture: PNG file that shows the sampled frames with their attention, of :data:`MOST_PICTURED` videos at most.
         table: CSV file to write of the answers and all probabilities.
-        labelled: The nearest folder around a video that is named after a class says its class: tell which answers are
-            right.
+        labelled: The nearest folder around a video that is named after a class says its class, none above the folder
+            that was given: tell which answers are right.
         top: Number of labels to return.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         clip_seconds: Time limit for decoding one video, in seconds; it is tried twice.
@@ -140,16 +140,18 @@ def predict(
         if path is not None:
             check_writable(path, option, ending=ending)
     files, unread = _files(videos)
+    labels = {}
     recogniser = Recogniser(run, backbone=backbone, device=device, force=force)
     if labelled:
-        _check_labels(files, recogniser.labels)
+        labels = {str(path): _folder_label(path, around, recogniser.labels) for path, around in files}
+        _check_labels(labels.values(), recogniser.labels)
     shown = None if picture is None else _Pictures(picture)
     found: list[Prediction] = []
     full: list[Prediction] = []  # with all classes
     try:
         with DecoderPool(workers=1, clip_seconds=clip_seconds) as pool:
-            for prediction in chain(unread, (_one(path, recogniser, pool, shown) for path in files)):
-                full.append(_labelled(prediction, recogniser.labels) if labelled else prediction)
+            for prediction in chain(unread, (_one(path, recogniser, pool, shown) for path, _ in files)):
+                full.append(_labelled(prediction, labels.get(prediction.path, ""), recogniser.labels))
                 found.append(replace(full[-1], top=full[-1].top[:top]))
                 if tell is not None:
                     tell(found[-1])
@@ -162,43 +164,45 @@ def predict(
     return found
 
 
-def _files(videos: Sequence[Path]) -> tuple[list[Path], list[Prediction]]:
-    """Return the files, for a folder all videos below it that are not hidden; and the folders that cannot be read."""
-    found, unread = [], []
+def _files(videos: Sequence[Path]) -> tuple[list[tuple[Path, int]], list[Prediction]]:
+    """Return the files, for a folder all videos below it that are not hidden; and the folders that cannot be read.
+
+    With each goes how many folders around it may say its class: up to the one that was given, of a file alone two.
+    """
+    found: list[tuple[Path, int]] = []
+    unread = []
     for path in videos:
         if not path.is_dir():
             if _STREAM.match(str(path)) and not path.exists():
                 raise UsageError("cameras and addresses are for `fitrec-cache watch`: expected video files or folders")
-            found.append(path)
+            found.append((path, 2))
             continue
         unreadable: list[OSError] = []
         below = sorted(filter(is_video, files_below(path, unreadable)))
         if not below and not unreadable:
             raise UsageError(f"no video in {path}: expected files of type {' '.join(VIDEO_SUFFIXES)}")
-        found += [path / name for name in below]
+        found += [(path / name, name.count("/") + 1) for name in below]
         unread += [Prediction(path=e.filename, reason=f"folder cannot be read: {e.strerror}") for e in unreadable]
     return found, unread
 
 
-def _check_labels(files: Sequence[Path], labels: Sequence[str]) -> None:
-    named = {_folder_label(str(path), labels) for path in files}
-    if not named & set(labels):
+def _check_labels(named: Collection[str], labels: Sequence[str]) -> None:
+    if not set(named) & set(labels):
         raise UsageError(
-            f"no video lies in a folder named after a class of this head: got {listed(sorted(named))}, expected "
+            f"no video lies in a folder named after a class of this head: got {listed(sorted(set(named)))}, expected "
             f"folders such as {labels[0]}"
         )
 
 
-def _folder_label(path: str, labels: Sequence[str]) -> str:
-    """Return the class that a near folder around a video is named after, whatever its capitals; else the folder."""
-    folders = [one_spelling(name) for name in reversed(Path(path).absolute().parent.parts)]
+def _folder_label(path: Path, around: int, labels: Sequence[str]) -> str:
+    """Return the class that one of the nearest folders is named after, in any capitals; else the nearest folder."""
+    folders = [one_spelling(name) for name in reversed(path.absolute().parent.parts)][:around]
     by_name = {label.casefold(): label for label in labels} | {label: label for label in labels}
     return next((by_name[name] for each in folders for name in (each, each.casefold()) if name in by_name), folders[0])
 
 
-def _labelled(prediction: Prediction, labels: Sequence[str]) -> Prediction:
+def _labelled(prediction: Prediction, label: str, labels: Sequence[str]) -> Prediction:
     """Return the prediction with the class that its folder is named after, and whether it is right."""
-    label = _folder_label(prediction.path, labels)
     right = prediction.top[0][0] == label if prediction.top and label in labels else None
     return replace(prediction, label=label, right=right)
 

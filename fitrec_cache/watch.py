@@ -7,7 +7,8 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -124,39 +125,43 @@ def watch(
     timeline = Timeline(every=watching.every, keep=picture is not None)
     smoother = Smoother(smooth, every=watching.every)
     bar = progress_bar(total=None, unit="window", what="watch", show=progress)
+    ready: deque[Moment] = deque()  # answers that are next
     failed: VideoError | None = None
     written = time.monotonic()
 
-    def take(moment: Moment) -> None:
+    def take(moments: Iterable[Moment]) -> None:
         nonlocal written
-        ended = timeline.add(moment)
-        if time.monotonic() - written > _SAVE_SECONDS:
-            with contextlib.suppress(StoreError):  # the last time it counts
-                outputs.write_texts(timeline, offset=watching.offset)
-            written = time.monotonic()
-        if tell is not None:
-            with bar.external_write_mode(file=sys.stdout):
-                tell(moment, ended)
-        bar.total = watching.expected
-        bar.set_postfix_str(f"{clock(moment.end)} {moment.text}", refresh=False)
-        bar.update()
+        ready.extend(moments)
+        while ready:
+            moment = ready.popleft()
+            ended = timeline.add(moment)
+            if time.monotonic() - written > _SAVE_SECONDS:
+                with contextlib.suppress(StoreError):  # the last time it counts
+                    outputs.write_texts(timeline, offset=watching.offset)
+                written = time.monotonic()
+            if tell is not None:
+                with bar.external_write_mode(file=sys.stdout):
+                    tell(moment, ended)
+            bar.total = watching.expected
+            bar.set_postfix_str(f"{clock(moment.end)} {moment.text}", refresh=False)
+            bar.update()
 
     try:
         with watching, bar:
             try:
                 for answer in watching:
-                    for moment in smoother.add(answer):
-                        take(moment)
+                    take(smoother.add(answer))
+            except KeyboardInterrupt:
+                pass  # the way to end a live stream
             except VideoError as reason:  # the way in which many a network stream ends
                 failed = reason
-            for moment in smoother.rest():
-                take(moment)
+            take(smoother.rest())
             if failed is not None and not timeline.windows:
                 raise failed
     except KeyboardInterrupt:
-        pass  # the way to end a live stream
+        pass  # once more, while the last answers were told
     finally:
-        for moment in smoother.rest():  # of an interruption
+        for moment in (*ready, *smoother.rest()):
             timeline.add(moment)
         outputs.write(timeline, title=without_password(source), offset=watching.offset)
     return WatchReport(

@@ -290,6 +290,18 @@ def test_groups_are_what_one_says_they_are(tmp_path):
         find_clips(empty, group_by="person")
 
 
+def test_of_columns_alike_but_for_capitals_the_exact_one_counts(tmp_path):
+    rows = write(tmp_path / "m.csv", "path,label,person,Person\na.avi,A,x,y\nb.avi,B,x,y\n")
+    for name, group in (("person", "x"), ("Person", "y")):
+        assert {c.group for c in find_clips(rows, group_by=name).clips} == {group}
+
+
+def test_an_empty_column_of_groups_is_none_to_go_by(tmp_path):
+    rows = write(tmp_path / "m.csv", "path,label,group\na.avi,A,\nb.avi,B,\n")
+    with pytest.raises(UsageError, match="--group-by group gives no clip a group"):
+        find_clips(rows, group_by="group")
+
+
 def test_class_folders_that_lie_deeper_are_no_groups(tmp_path):
     rows = "path,label\nvideos/Squat/1.mp4,Squat\nvideos/Lunge/1.mp4,Lunge\nvideos/Lunge/2.mp4,Lunge\n"
     assert find_clips(write(tmp_path / "m.csv", rows)).about_groups == ("no groups known",)
@@ -297,6 +309,8 @@ def test_class_folders_that_lie_deeper_are_no_groups(tmp_path):
         find_clips(tmp_path / "m.csv", group_by="folder")
     deeper = rows.replace("/1", "/anna/1").replace("/2", "/ben/2")
     found = find_clips(write(tmp_path / "d.csv", deeper), group_by="folder")
+    assert [c.group for c in found.clips] == ["anna", "ben", "anna"]
+    found = find_clips(write(tmp_path / "l.csv", deeper.replace(",Lunge", ",lunge")), group_by="folder")
     assert [c.group for c in found.clips] == ["anna", "ben", "anna"]
 
 

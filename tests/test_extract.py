@@ -339,6 +339,18 @@ def test_groups_stay_where_a_manifest_has_no_column_of_them(run, tmp_path, video
     assert {group for _, group in labels_in(tmp_path / "cache").values()} == {None}
 
 
+def test_columns_that_stay_do_not_hide_that_no_groups_are_known(run, tmp_path, videos):
+    for i, path in enumerate(sorted(videos.rglob("*.avi"))):
+        path.rename(path.with_name(f"{i}.avi"))  # which says no group
+    names = [str(path.relative_to(videos)) for path in sorted(videos.rglob("*.avi"))]
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("path,label,day\n" + "".join(f"{n},{n.split('/')[0]},mon\n" for n in names))
+    run(manifest, root=videos)
+    report = run()
+    assert any(note.startswith("4 clips keep the group or columns") for note in report.notes)
+    assert "no groups known" in report.notes
+
+
 def test_groups_that_are_asked_for_replace_those_of_before_and_leave_columns(run, tmp_path, videos):
     manifest = tmp_path / "groups.csv"
     names = [str(path.relative_to(videos)) for path in sorted(videos.rglob("*.avi"))]

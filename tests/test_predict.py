@@ -365,6 +365,11 @@ def test_labelled_videos_say_how_many_answers_are_right(run, tmp_path, cache_fol
     (new / labels[0].upper() / "anna").mkdir(parents=True)
     deep = Path(shutil.copy(videos[1], new / labels[0].upper() / "anna" / "1.avi"))
     assert predict([deep], run=run, device="cpu", labelled=True)[0].label == labels[0]
+    unknown = tmp_path / labels[0] / "2026" / "Biking"
+    unknown.mkdir(parents=True)
+    shutil.copy(videos[1], unknown / "2.avi")
+    both = [tmp_path / labels[0] / "2026", deep]
+    assert [p.label for p in predict(both, run=run, device="cpu", labelled=True)] == ["Biking", labels[0]]
     with pytest.raises(UsageError, match=f"no video lies in a folder named after a class.*such as {labels[0]}"):
         predict([new / "Row"], run=run, device="cpu", labelled=True)
 

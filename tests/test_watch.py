@@ -482,11 +482,33 @@ def test_however_it_ends_no_answer_is_held_back(run, long_video, tmp_path, monke
 
     monkeypatch.setattr(module.Recogniser, "__call__", answer)
     settings = {"run": run, "seconds": 0.4, "every": 0.2, "table": tmp_path / "t.csv"}
-    report = module.watch(str(long_video), smooth=5, **settings)
-    assert report.windows == 4
+    told, segments = [], []
+
+    def tell(moment, ended):
+        told.append(moment)
+        segments.extend([ended] if ended else [])
+
+    report = module.watch(str(long_video), smooth=5, tell=tell, **settings)
+    assert report.windows == len(told) == 4
+    assert (*segments, report.segments[-1]) == report.segments
     assert report.segments[-1].end == pytest.approx(3 * 0.2 + 0.4)
     rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
     assert sum(int(row["windows"]) for row in rows) == 4
+
+
+def test_an_interruption_while_an_answer_is_told_loses_none(run, long_video, tmp_path):
+    told = []
+
+    def tell(moment, _):
+        told.append(moment)
+        if len(told) == 3:
+            raise KeyboardInterrupt
+
+    whole = module.watch(str(long_video), run=run, seconds=0.4, every=0.2)
+    report = module.watch(str(long_video), run=run, seconds=0.4, every=0.2, smooth=5, tell=tell)
+    assert report.windows == 5  # the third can be told when the fifth is answered
+    assert len(told) == 5
+    assert whole.windows > 5
 
 
 def test_watching_can_average_and_gives_every_window_once(run, long_video, tmp_path):

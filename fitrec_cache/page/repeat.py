@@ -117,7 +117,8 @@ def _train(model: Model, number: int) -> str:
         words += ["--preset", preset]
     if some := record.run.get("some_classes"):
         names = [str(name) for name in some]
-        words += ["--classes", "CLASSES.txt" if any("," in name for name in names) else ",".join(names)]
+        listed = ",".join(names)  # a name with a comma can only stand in a file
+        words += ["--classes", "FILE-OF-THESE-CLASSES" if any("," in name for name in names) else listed]
     words += ["--split", record.rule]
     for seed in model.by_seed:
         words += ["--seed", str(seed)]
