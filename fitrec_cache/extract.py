@@ -51,7 +51,8 @@ def extract(
     """Turn videos into cached features; what is done already is reused, and a run that stopped goes on.
 
     Each clip is decoded once for all backbones, in a process of its own, and its T sampled frames are kept, so that
-    another backbone needs no video. Each frame is embedded once.
+    another backbone needs no video. Each frame is embedded once. From then on this process keeps the memory that it
+    frees (:mod:`fitrec_cache.memory`).
 
     Args:
         videos: A folder of class folders, a CSV manifest (``path,label``, optional ``group,split``), or a UCF101-style

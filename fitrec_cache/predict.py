@@ -231,6 +231,8 @@ def _trained_on(run: Run) -> list[str]:
 class Recogniser:
     """A trained head, or several seeds of one, with the pipeline before it.
 
+    From then on this process keeps the memory that it frees (:mod:`fitrec_cache.memory`).
+
     Args:
         run: As for :func:`predict`, and so are the others; the same errors are raised.
         backbone: ``NAME=WEIGHTS``.

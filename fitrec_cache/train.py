@@ -64,7 +64,8 @@ def train_head(
     The recipe ``native`` then trains once more on training and validation clips together, for that many epochs, and
     tests that head. The test side is looked at only after all of this. A call that was interrupted goes on
     where it was: runs that are whole and were made by the same settings are kept. ``answers.csv`` in ``out`` has what
-    every test clip was answered, by every run.
+    every test clip was answered, by every run. From then on this process keeps the memory that it frees
+    (:mod:`fitrec_cache.memory`).
 
     Args:
         out: Run folder; with several seeds or folds it holds one run folder each.
