@@ -60,10 +60,9 @@ def regressed(data: Any, rule: str, seed: int) -> tuple[dict[str, bool], dict[st
     labels = sorted(set(data.labels))
     targets = np.array([labels.index(label) for label in data.labels])
     values = data.values.astype(np.float32).mean(axis=1)  # (N, d)
-    clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups, "extra": data.extra}
     right: dict[str, bool] = {}
     units: dict[str, str] = {}
-    for fold in make_folds(rule, **clips, seed=seed):
+    for fold in make_folds(rule, **data.columns, seed=seed):
         test = [data.clip_ids[i] for i in fold.split.test]
         learn = np.concatenate([fold.split.train, fold.split.val])
         model = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=2000))

@@ -72,8 +72,7 @@ def write_arrays(args: argparse.Namespace) -> tuple[Path, dict[str, int]]:
     data: Features = load_cached(Cache(args.cache), ["resnet50"])
     names = sorted(set(data.labels))
     targets = np.array([names.index(label) for label in data.labels])
-    clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups, "extra": data.extra}
-    split = make_folds("group", **clips, seed=0)[0].split
+    split = make_folds("group", **data.columns, seed=0)[0].split
     sides = {side: getattr(split, side) for side in ("train", "val", "test")}
     arrays = {f"{k}_x": data.values[v] for k, v in sides.items()} | {f"{k}_y": targets[v] for k, v in sides.items()}
     np.savez(args.work / "arrays.npz", classes=len(names), **arrays)

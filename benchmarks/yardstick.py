@@ -249,10 +249,9 @@ def main() -> None:
         labels = sorted(set(data.labels))
         targets = np.array([labels.index(label) for label in data.labels])
         values = data.values.astype(np.float32).mean(axis=1)  # (N, d)
-        clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups, "extra": data.extra}
         groups = []
         for rule in args.split:
-            (fold,) = make_folds(rule, **clips, seed=0)
+            (fold,) = make_folds(rule, **data.columns, seed=0)
             test = fold.split.test
             groups += units_of([data.clip_ids[i] for i in test], [data.groups[i] for i in test])
             yardstick = regression(values, targets, fold.split)
