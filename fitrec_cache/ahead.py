@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 from torch import Tensor
 
@@ -29,7 +31,10 @@ _MOST_CLIPS = 64
 
 @dataclass(frozen=True)
 class Hashed:
-    """A clip with the sha256 of its content, or why it has none; ``stamp`` is its file's before it was read."""
+    """A clip with its key, or why it has none; ``stamp`` is its file's before it was read.
+
+    The key is the sha256 of the file, of a part with its times behind.
+    """
 
     clip: Clip
     key: str
@@ -116,7 +121,9 @@ class Ahead:
         try:
             with self._timed("hash", time.perf_counter):
                 stamp = file_stamp(path)
-                return Hashed(clip, content_hash(path), stamp=stamp)
+                if clip.span is None:
+                    return Hashed(clip, content_hash(path), stamp=stamp)
+                return Hashed(clip, f"{_hash_of_many(path, stamp)}{clip.span}", stamp=stamp)
         except VideoError as error:
             return Hashed(clip, "", problem=str(error))
 
@@ -136,7 +143,8 @@ class Ahead:
             if self._pool is None:
                 pool = DecoderPool(workers=self._workers, clip_seconds=self._clip_seconds)
                 self._pool = self._stack.enter_context(pool)
-            job = DecodeJob(path=path, samples=identity["samples"], short_side=identity["short_side"])
+            samples, short_side = identity["samples"], identity["short_side"]
+            job = DecodeJob(path=path, samples=samples, short_side=short_side, span=hashed.clip.span)
             wait = self._pool.submit(job)
         return self._preparing.submit(self._prepare, hashed, todo, wait)
 
@@ -166,6 +174,12 @@ class Ahead:
         finally:
             with self._lock:
                 self.busy[kind] += clock() - started
+
+
+@lru_cache(maxsize=16)
+def _hash_of_many(path: Path, _stamp: tuple[int, int, int] | None) -> str:
+    """Return the hash of a file, read once for all clips that are parts of it and come one after the other."""
+    return content_hash(path)
 
 
 @contextmanager

@@ -128,7 +128,7 @@ def extract(
     videos: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder of class folders, CSV manifest (path,label[,group,split]) or UCF101-style list. "
+            help="Folder of class folders, CSV manifest (path,label[,group,split,start,end]) or UCF101-style list. "
             "Left out: the clips that the cache holds."
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""A clip: one video with what is known about it."""
+"""A clip: one video, or a part of one, with what is known about it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from fitrec_cache.spans import Span
 
 #: The answer that no class is probable enough: no class of a head can be called so.
 UNKNOWN = "unknown"
@@ -25,13 +27,15 @@ _GROUPED = re.compile(r"^(?:v_)?(?P<class>.+)_g(?P<g>\d+)(?:_.*)?$")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """One video with what is known about it.
+    """One video, or a part of one, with what is known about it.
 
     Attributes:
-        clip_id: Name of the clip in every store and report, ``Class/file.ext``, separated by ``/``.
+        clip_id: Name of the clip in every store and report, ``Class/file.ext``, separated by ``/``; of a part with its
+            times behind, ``session.mp4#t=12.5,20``.
         file: Path of the video below ``folder``, or absolute.
         folder: None where only the clip's cached frames are left. The file need not exist.
         label: Name of the exercise.
+        span: Which part of the video; None: all of it.
         group: Clips of one group were cut from one recording; None where that is not known.
         extra: All other columns of a manifest, as text.
     """
@@ -40,6 +44,7 @@ class Clip:
     label: str
     file: str = ""
     folder: Path | None = None
+    span: Span | None = None
     group: str | None = None
     extra: Mapping[str, str] = field(default_factory=lambda: NO_COLUMNS, hash=False)
 

@@ -19,6 +19,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from fitrec_cache.errors import FitrecError, UsageError, VideoError
 from fitrec_cache.files import opened_video
+from fitrec_cache.spans import Span
 
 #: How often a job is tried whose pool broke before it ran.
 _TRIES = 3
@@ -47,11 +48,12 @@ class StoredClip:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeJob:
-    """One clip to decode: its file, the number of samples ``T`` and the largest short side in pixels."""
+    """One clip to decode: its file, the number of samples ``T``, the largest short side in pixels, and which part."""
 
     path: Path
     samples: int
     short_side: int
+    span: Span | None = None
 
 
 def content_hash(path: Path) -> str:
@@ -92,7 +94,8 @@ def decode_clip(job: DecodeJob) -> StoredClip:
     from fitrec_cache.video import read_frames
 
     started = time.thread_time()
-    clip = read_frames(job.path, sampler=partial(frame_indices, samples=job.samples), short_side=job.short_side)
+    sampler = partial(frame_indices, samples=job.samples)
+    clip = read_frames(job.path, sampler=sampler, short_side=job.short_side, span=job.span)
     return StoredClip(
         jpegs=encode_frames(clip.frames),
         frame_index=clip.frame_index.tolist(),

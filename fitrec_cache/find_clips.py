@@ -16,6 +16,7 @@ from fitrec_cache.clips import LONGEST_ID, UNKNOWN, Clip, files_that, one_spelli
 from fitrec_cache.errors import ManifestError, UsageError, unknown_name
 from fitrec_cache.files import file_mode
 from fitrec_cache.manifests import list_clips, manifest_clips, read_ucf_list, text_lines
+from fitrec_cache.spans import file_of
 from fitrec_cache.wording import listed
 
 #: Of so many unknown classes the nearest known one is named.
@@ -76,8 +77,9 @@ def find_clips(
 
     Args:
         videos: A folder of class folders (the first folder below it is the label); a ``.csv`` manifest with the columns
-            ``path`` and ``label``, optionally ``group`` and any other, separated by commas, semicolons or tabs; or a
-            ``.txt`` list with a ``Class/file.avi`` a line, as UCF101's, with or without a class number behind it.
+            ``path`` and ``label``, optionally ``group``, ``start`` and ``end`` (seconds) and any other, separated by
+            commas, semicolons or tabs; or a ``.txt`` list with a ``Class/file.avi`` a line, as UCF101's, with or
+            without a class number behind it.
         root: Folder to which the paths of a manifest or list are relative; the folder it lies in if None.
         lists: UCF101-style lists; only clips that one of them names are kept (file name endings may differ).
         classes: None for all, ``fitness35``, names separated by commas, or a text file with one name a line, as
@@ -173,7 +175,7 @@ def _listed(clips: Sequence[Clip], lists: Sequence[Path]) -> tuple[list[Clip], l
 
 
 def _bare(clip_id: str) -> str:
-    return str(PurePosixPath(clip_id).with_suffix(""))
+    return str(PurePosixPath(file_of(clip_id)).with_suffix(""))
 
 
 def choose_classes(labels: Iterable[str], classes: str) -> tuple[list[str], list[str]]:

@@ -13,11 +13,12 @@ from typing import Any
 
 from fitrec_cache.clips import NO_COLUMNS, Clip, clip_of, named_group, one_spelling
 from fitrec_cache.errors import ManifestError, UsageError
+from fitrec_cache.spans import Span, parted, seconds_of
 
 #: Columns of a manifest that mean something here, in whatever capitals.
-_COLUMNS = ("path", "label", "group", "split")
+_COLUMNS = ("path", "label", "group", "split", "start", "end")
 
-#: Columns that other programs take as the times of an exercise in a longer file.
+#: Names of columns that may be the times of an exercise in a longer file.
 _TIMES = frozenset(
     f"{name}{ending}"
     for name in ("start", "end", "stop", "begin")
@@ -31,18 +32,19 @@ def manifest_clips(path: Path, base: Path) -> tuple[list[Clip], list[str], bool]
     """Return the clips of a CSV manifest, in its order, remarks on its columns, and whether there is one of groups.
 
     Args:
-        path: A table with the columns ``path`` and ``label``, separated by commas, semicolons or tabs.
+        path: A table with the columns ``path`` and ``label``, separated by commas, semicolons or tabs. With ``start``
+            and ``end``, or ``#t=START,END`` behind a path, a clip is that part of its file.
         base: Folder that its paths are relative to.
 
     Raises:
         UsageError: If the file cannot be read.
-        ManifestError: If it is no such table, names nothing, or a clip twice.
+        ManifestError: If it is no such table, names nothing, a clip twice, or a time that is none.
     """
     with _table(path) as reader:
         has_groups = "group" in (reader.fieldnames or ())
         rows = ((reader.line_num, _row_clip(row, base, f"{path}, line {reader.line_num}")) for row in reader)
         found = _without_duplicates(rows, path)
-    return found, [*_odd_columns(found[0].extra), *_odd_sides(found)], has_groups
+    return found, [*_parts(found), *_odd_columns(found[0].extra), *_odd_sides(found)], has_groups
 
 
 def list_clips(path: Path, base: Path) -> list[Clip]:
@@ -84,19 +86,25 @@ def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
         hints = "".join(f" Is '{got[0]}' meant to be '{each}'?" for got, each in near if got)
         raise ManifestError(
             f"{path}: no column {' and '.join(missing)}. Got {', '.join(names) or 'no header'}; expected the columns "
-            f"path,label and optionally group, separated by commas, semicolons or tabs.{hints}"
+            f"path,label and optionally group, split, start and end, separated by commas, semicolons or tabs.{hints}"
         )
     if doubled := [name for name, count in Counter(names).items() if count > 1]:
         raise ManifestError(f"{path}: column {', '.join(doubled)} occurs more than once: expected each once")
     return names
 
 
+def _parts(clips: Sequence[Clip]) -> list[str]:
+    """Say how many clips are parts of files, if any."""
+    files = [clip.file for clip in clips if clip.span is not None]
+    return [f"{len(files)} clips are parts of {len(set(files))} files, by their times"] if files else []
+
+
 def _odd_columns(extra: Iterable[str]) -> list[str]:
     """Return remarks on further columns that look like a misspelt one that counts, or like times."""
     if times := [each for each in extra if each.casefold() in _TIMES]:
         return [
-            f"columns {', '.join(times)} are kept but not used: frames are taken from the whole file. Cut files first "
-            "where only a part of each shows the exercise",
+            f"columns {', '.join(times)} are kept but not used: for clips that are parts of their files the columns "
+            "are start and end, in seconds",
             *_odd_columns([each for each in extra if each not in times]),
         ]
     near = [(each, difflib.get_close_matches(each.casefold(), ("group", "split"), n=1)) for each in extra]
@@ -127,20 +135,39 @@ def _row_clip(row: Mapping[str | None, Any], base: Path, where: str) -> Clip:
     for name, value in (("path", written), ("label", label)):
         if not value:
             raise ManifestError(f"{where}: empty {name}. Expected the {name} of a clip in every row")
+    written, span, timed = _timed(written, cells, where)
     clip_id = file = PurePosixPath(written)
     if clip_id.is_absolute() or ".." in clip_id.parts:
         clip_id = PurePosixPath(label) / clip_id.name
     if "split" in cells:
         cells["split"] = cells["split"].casefold()
-    group = (cells.pop("group") or None) if "group" in cells else named_group(written)
+    group = cells.pop("group") if "group" in cells else named_group(written)
+    if timed and not group:
+        group = str(file)  # what was cut from one file is of one recording
     return Clip(
-        clip_id=str(clip_id),
+        clip_id=f"{clip_id}{span or ''}",
         file=str(file),
         folder=base,
+        span=span,
         label=one_spelling(label),
-        group=group and one_spelling(group),
+        group=one_spelling(group) if group else None,
         extra=cells or NO_COLUMNS,
     )
+
+
+def _timed(written: str, cells: dict[str, str], where: str) -> tuple[str, Span | None, bool]:
+    """Return a row's file, which part of it is meant, and whether the table has times; these leave ``cells``."""
+    columns = {name: cells.pop(name) for name in ("start", "end") if name in cells}
+    times = {name: text for name, text in columns.items() if text}
+    try:
+        file, span = parted(written)
+        if span is not None and times:
+            raise ValueError(f"got times behind the path, {span}, and in a column: expected one of both")
+        if times:
+            span = Span(**{name: seconds_of(text) for name, text in times.items()})
+    except ValueError as error:
+        raise ManifestError(f"{where}: {error}") from error
+    return file, span, bool(columns) or span is not None
 
 
 def _without_duplicates(rows: Iterable[tuple[int, Clip]], path: Path) -> list[Clip]:

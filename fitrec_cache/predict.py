@@ -25,6 +25,7 @@ from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.pipeline import open_pipelines
 from fitrec_cache.runs import Heads, Run, read_runs
 from fitrec_cache.sampling import clip_length
+from fitrec_cache.spans import file_of
 from fitrec_cache.wording import listed
 
 #: Videos in the picture, the first that are answered: nobody looks at more, and frames take memory.
@@ -251,7 +252,7 @@ class Recogniser:
         keep_freed_memory()  # every clip needs the same large blocks
         self.runs = read_runs(run)
         self._heads = Heads(self.runs)
-        self._trained_on = {Path(clip).parts[-2:] for r in self.runs for clip in _trained_on(r)}
+        self._trained_on = {Path(file_of(clip)).parts[-2:] for r in self.runs for clip in _trained_on(r)}
         self._pipelines = open_pipelines(self.runs[0], backbone, device=device, force=force)
         self.samples: int = self._pipelines[0].frames["samples"]
         self.short_sides: list[int] = list(dict.fromkeys(p.frames["short_side"] for p in self._pipelines))

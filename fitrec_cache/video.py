@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -18,9 +19,13 @@ from numpy.typing import NDArray
 from fitrec_cache.container import Damage, Video, sound_frames
 from fitrec_cache.errors import VideoError
 from fitrec_cache.keyframes import LONG_PACKETS, Note, Stretch, packet_reader, presentation_order, stretches
+from fitrec_cache.spans import Span
 
 #: A clip of which less than this share of the frames its container holds can be decoded is failed, not guessed.
 MIN_DECODED_SHARE = 0.5
+
+#: Seconds by which times may differ that are the same but for rounding.
+_MOMENT = 1e-6
 
 Sampler = Callable[[int], NDArray[np.int64]]
 
@@ -61,6 +66,27 @@ class _Pass:
 
 
 @dataclass(frozen=True)
+class _Wanted:
+    """Which frames are wanted, once it is known when each is shown; ``start``: when the first packet's is."""
+
+    sampler: Sampler
+    span: Span | None
+    start: float | None
+
+    def among(self, times: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the numbers of the wanted frames, of which ``times`` has a second for each."""
+        if self.span is None:
+            return self.sampler(len(times))
+        since = times - (times[0] if self.start is None else self.start)
+        inside = np.flatnonzero((since > self.span.start - _MOMENT) & (since < self.span.end - _MOMENT))
+        if not inside.size:
+            raise VideoError(
+                f"no frame between {self.span.start:g} and {self.span.end:g} s: the last is at {since[-1]:g} s"
+            )
+        return inside[self.sampler(inside.size)]
+
+
+@dataclass(frozen=True)
 class _Plan:
     """Times of all frames in order, in the stream's units; what to decode; the number of each wanted time."""
 
@@ -69,7 +95,7 @@ class _Plan:
     numbers: dict[int, int]
 
 
-def read_frames(path: Path, *, sampler: Sampler, short_side: int) -> DecodedClip:
+def read_frames(path: Path, *, sampler: Sampler, short_side: int, span: Span | None = None) -> DecodedClip:
     """Decode a video once and return the frames that ``sampler`` chooses.
 
     Which frames are wanted depends on how many really decode, and that is known only at the end. The packets are
@@ -82,18 +108,22 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int) -> DecodedClip
 
     Args:
         path: A video file.
-        sampler: Maps the number of frames that decode, at least 1, to the wanted frame numbers.
+        sampler: Maps the number of frames that decode, at least 1, to the wanted frame numbers; of a part, of its own.
         short_side: The shorter side of returned frames in pixels is at most this; frames are never enlarged.
+        span: Of which part the frames are; None: of all.
 
     Returns:
         The sampled frames, upright and with square pixels.
 
     Raises:
-        VideoError: If the file is missing, unreadable, not a video, has no picture stream, or too little of it decodes.
+        VideoError: If the file is missing, unreadable, not a video, has no picture stream, too little of it decodes, or
+            no frame is in the part.
     """
     try:
         with Video(path) as video:
-            indices = sampler(max(video.n_packets, 1))
+            promised = _promised(video, span)
+            wanted = _Wanted(sampler, span, promised[0])
+            indices = wanted.among(_times(video, promised)[0])
             plan = _plan(video, indices)
             seen = _decode(video, indices, short_side) if plan is None else _decode_needed(video, plan, short_side)
         if seen is None:  # not as the packets promised
@@ -102,15 +132,25 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int) -> DecodedClip
         n_frames = len(seen.times)
         if n_frames == 0:
             raise VideoError(f"no frame decodes: the container holds {video.n_packets} packets, 0 gave a picture")
-        indices = sampler(n_frames)
+        indices = wanted.among(_times(video, seen.times)[0])
         if not set(indices.tolist()) <= seen.pictures.keys():
             with Video(path) as video:
                 seen = _decode(video, indices, short_side)
             if len(seen.times) != n_frames:
                 raise VideoError(f"decoding is not repeatable: {n_frames} frames, then {len(seen.times)}")
-        return _assemble(video, seen, indices)
+        return _assemble(video, seen, indices, span)
     except av.FFmpegError as error:
         raise VideoError(f"cannot be decoded: {error.strerror or error}") from error
+
+
+def _promised(video: Video, span: Span | None) -> list[float | None]:
+    """Return when each frame is shown if every packet gives one; nothing but how many, unless a part is to be found."""
+    nothing: list[float | None] = [None] * max(video.n_packets, 1)
+    if span is None:
+        return nothing
+    times = [packet.pts for packet in video.packets() if packet.size and not packet.is_discard]
+    known = sorted(time for time in times if time is not None)
+    return [float(time * video.time_base) for time in known] if known and len(known) == len(times) else nothing
 
 
 def _decode(video: Video, indices: NDArray[np.int64], short_side: int) -> _Pass:
@@ -251,7 +291,7 @@ def _as_shown(picture: NDArray[Any], matrix: NDArray[np.int32]) -> NDArray[Any]:
     return picture[:: int(matrix[1, 1]), :: int(matrix[0, 0])]
 
 
-def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64]) -> DecodedClip:
+def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64], span: Span | None) -> DecodedClip:
     decoded, claimed, damage = len(seen.times), video.claimed, seen.damage
     cut_short, packets = video.cut_short, video.n_packets
     pairs = -(-packets // 2)  # of camcorders, where a packet is one field of two
@@ -282,6 +322,8 @@ def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64]) -> DecodedC
         "interlaced": seen.interlaced,
         "repeated_samples": len(indices) - len(set(indices.tolist())),
     }
+    if span is not None and times[-1] - times[0] + 1 < span.end < math.inf:
+        warnings.append(f"its part was to end at {span.end:g} s, the last frame is at {times[-1] - times[0]:.1f} s")
     if cut_short:
         warnings.append(f"cut short: {cut_short}")
     if video.high_range:

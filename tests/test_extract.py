@@ -617,6 +617,39 @@ def test_manifest_list_and_classes_choose_clips(run, videos, tmp_path):
     assert counts(run(classes="Squat", cache=tmp_path / "c")) == (2, 2, 0, 0)
 
 
+def test_clips_that_are_parts_of_a_file_are_extracted_apart_and_read_once(run, tmp_path, monkeypatch):
+    for name in ("one.mp4", "two.mp4"):
+        write_video(
+            tmp_path / name, 100, width=64, height=64, numbers=range(*((100,) if name == "one.mp4" else (100, 200)))
+        )
+    rows = "one.mp4,Squat,0,2\none.mp4,Hop,2,4\ntwo.mp4,Squat,0,1\ntwo.mp4,Squat,1,\ntwo.mp4,Hop,9,10\n"
+    (tmp_path / "m.csv").write_text(f"path,label,start,end\n{rows}")
+    hashed = []
+    monkeypatch.setattr(ahead, "content_hash", lambda path: hashed.append(path.name) or decoding.content_hash(path))
+    report = run(tmp_path / "m.csv")
+    assert sorted(set(hashed)) == ["one.mp4", "two.mp4"]
+    assert len(hashed) <= 4  # two threads may begin with the same file
+    assert counts(report) == (5, 4, 0, 1)
+    assert report.failed[0].clip_id == "two.mp4#t=9,10"
+    assert "no frame between 9 and 10 s" in report.failed[0].reason
+    cache = Cache(tmp_path / "cache")
+    (frames,) = cache.frame_stores()
+    drawn = {}
+    for clip in cache.clips():
+        if not clip.problem:
+            pictures = decode_frames(frames.jpegs(clip.video_sha256)).permute(0, 2, 3, 1).numpy()
+            drawn[clip.clip_id, clip.label, clip.group] = [read_number(picture) for picture in pictures]
+    first, many = [i * 50 // (SMALL["samples"] + 1) for i in range(1, SMALL["samples"] + 1)], SMALL["samples"]
+    assert drawn == {
+        ("one.mp4#t=0,2", "Squat", "one.mp4"): first,
+        ("one.mp4#t=2,4", "Hop", "one.mp4"): [50 + i for i in first],
+        ("two.mp4#t=0,1", "Squat", "two.mp4"): [100 + i * 25 // (many + 1) for i in range(1, many + 1)],
+        ("two.mp4#t=1", "Squat", "two.mp4"): [125 + i * 75 // (many + 1) for i in range(1, many + 1)],
+    }
+    assert counts(run(tmp_path / "m.csv")) == (5, 0, 4, 1)
+    assert counts(run(None, backbone=("test_vit",)))[:2] == (4, 4)
+
+
 def test_order_of_clips_and_commits_change_no_bit(run, videos, tmp_path, monkeypatch):
     run()
     names = sorted(str(p.relative_to(videos)) for p in videos.rglob("*.avi"))

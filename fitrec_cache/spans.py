@@ -1,0 +1,87 @@
+"""Parts of a video: from when to when, and how that is written."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+_FRAGMENT = re.compile(r"#t=(?P<start>[0-9.]+)?(?:,(?P<end>[0-9.]+))?$")
+
+_CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:[.,]\d+)?)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a video: ``[start, end)`` in seconds after its first frame, to the millisecond.
+
+    As text it is the fragment of an address, as ``#t=12.5,20``, or ``#t=12.5`` for all from then on.
+
+    Raises:
+        ValueError: If there is nothing between ``start`` and ``end``.
+
+    Source:
+        W3C Media Fragments URI 1.0, 4.2.1.
+    """
+
+    start: float = 0.0
+    end: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end:
+            raise ValueError(f"got {self.start:g} to {self.end:g} s: expected an end after the start")
+
+    def __str__(self) -> str:
+        return f"#t={_plain(self.start)}" + (f",{_plain(self.end)}" if self.end < math.inf else "")
+
+
+def _plain(seconds: float) -> str:
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")
+
+
+def seconds_of(text: str) -> float:
+    """Return a time in seconds, to the millisecond.
+
+    Args:
+        text: Seconds, or minutes and seconds, or hours, minutes and seconds, between colons. Spreadsheets of many
+            countries write a comma for the point.
+
+    Raises:
+        ValueError: If it is no such time.
+
+    Example:
+        >>> seconds_of("12.5"), seconds_of("1:02:03,5")
+        (12.5, 3723.5)
+    """
+    found = _CLOCK.fullmatch(text)
+    if found is None:
+        raise ValueError(f"got '{text}': expected a time in seconds, such as 12.5, or 1:02:03.5")
+    hours, minutes, seconds = (float((part or "0").replace(",", ".")) for part in found.groups())
+    return round(3600 * hours + 60 * minutes + seconds, 3)
+
+
+def parted(name: str) -> tuple[str, Span | None]:
+    """Return the name of a clip's file, and which part of it the clip is; None of a whole one.
+
+    Raises:
+        ValueError: If a time is none, or nothing lies between start and end.
+
+    Example:
+        >>> parted("Squat/1.mp4#t=12.5,20")
+        ('Squat/1.mp4', Span(start=12.5, end=20.0))
+    """
+    found = _FRAGMENT.search(name)
+    if found is None or not any(found.groups()):
+        return name, None
+    start, end = found["start"], found["end"]
+    return name[: found.start()], Span(seconds_of(start or "0"), seconds_of(end) if end else math.inf)
+
+
+def file_of(name: str) -> str:
+    """Return the name of a clip's file, whatever the times behind it are.
+
+    Example:
+        >>> file_of("Squat/1.mp4#t=12.5,20")
+        'Squat/1.mp4'
+    """
+    return _FRAGMENT.sub("", name)
