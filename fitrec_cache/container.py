@@ -43,7 +43,8 @@ class Video:
         path: The file.
         stream: Its first stream of moving pictures.
         description: Container, codec and geometry, for the ledger.
-        n_packets: Packets with content that are to be shown.
+        pts: Of each packet with content that is to be shown, in decoding order: when, in the stream's units; None if
+            the container does not say.
         n_hidden: Further ones that only others need: an edit list hides what was in front of a cut.
         claimed: Frames that the header claims, without hidden ones; 0 if it does not say.
         lasts: Seconds that the container claims to last; 0 if it does not say.
@@ -74,7 +75,8 @@ class Video:
             self.time_base = self.stream.time_base or Fraction(1, 1000)
             self.rate = float(nominal_rate(self.stream))
             self.high_range = _HIGH_RANGE.get(int(self.stream.codec_context.color_trc), "")
-            self.n_packets, self.n_hidden, self.cut_short = 0, 0, ""
+            self.pts: list[int | None] = []
+            self.n_hidden, self.cut_short = 0, ""
             self._kept: list[av.Packet[VideoStream]] | None = [] if path.stat().st_size <= KEPT_BYTES else None
             self._count()
         except BaseException:
@@ -90,13 +92,23 @@ class Video:
 
     def _count(self) -> None:
         for packet in self._demux(self._container, self.stream):
-            self.n_packets += packet.size > 0 and not packet.is_discard
+            if packet.size and not packet.is_discard:
+                self.pts.append(packet.pts)
             self.n_hidden += packet.size > 0 and packet.is_discard
             if self._kept is not None:
                 self._kept.append(packet)
         self.claimed = max(self.claimed - self.n_hidden, 0)
         if not self.cut_short and is_cut(self.path):
             self.cut_short = "file ends before its header says"
+
+    @property
+    def n_packets(self) -> int:
+        """How many packets have content and are to be shown."""
+        return len(self.pts)
+
+    def seconds(self, pts: int) -> float:
+        """Return the seconds of a time in the stream's units, rounded once."""
+        return pts * self.time_base.numerator / self.time_base.denominator
 
     def packets(self) -> Iterator[av.Packet[VideoStream]]:
         """Yield all packets in decoding order, the empty one that ends a whole stream included."""

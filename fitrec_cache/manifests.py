@@ -14,6 +14,7 @@ from typing import Any
 from fitrec_cache.clips import NO_COLUMNS, Clip, clip_of, named_group, one_spelling
 from fitrec_cache.errors import ManifestError, UsageError
 from fitrec_cache.spans import Span, parted, seconds_of
+from fitrec_cache.wording import plural
 
 #: Columns of a manifest that mean something here, in whatever capitals.
 _COLUMNS = ("path", "label", "group", "split", "start", "end")
@@ -96,7 +97,7 @@ def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
 def _parts(clips: Sequence[Clip]) -> list[str]:
     """Say how many clips are parts of files, if any."""
     files = [clip.file for clip in clips if clip.span is not None]
-    return [f"{len(files)} clips are parts of {len(set(files))} files, by their times"] if files else []
+    return [f"{plural(len(files), 'part')} of {plural(len(set(files)), 'file')}, by times"] if files else []
 
 
 def _odd_columns(extra: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:[.,]\d+)?)", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part of a video: ``[start, end)`` in seconds after its first frame, to the millisecond.
+    """A part of a video: frames at ``[start, end)``, in seconds after its first packet's, rounded to milliseconds.
 
     As text it is the fragment of an address, as ``#t=12.5,20``, or ``#t=12.5`` for all from then on.
 

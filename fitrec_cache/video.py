@@ -24,9 +24,6 @@ from fitrec_cache.spans import Span
 #: A clip of which less than this share of the frames its container holds can be decoded is failed, not guessed.
 MIN_DECODED_SHARE = 0.5
 
-#: Seconds by which times may differ that are the same but for rounding.
-_MOMENT = 1e-6
-
 Sampler = Callable[[int], NDArray[np.int64]]
 
 
@@ -77,8 +74,8 @@ class _Wanted:
         """Return the numbers of the wanted frames, of which ``times`` has a second for each."""
         if self.span is None:
             return self.sampler(len(times))
-        since = times - (times[0] if self.start is None else self.start)
-        inside = np.flatnonzero((since > self.span.start - _MOMENT) & (since < self.span.end - _MOMENT))
+        since = np.round(times - (times[0] if self.start is None else self.start), 3)  # as the part's times are
+        inside = np.flatnonzero((since >= self.span.start) & (since < self.span.end))
         if not inside.size:
             raise VideoError(
                 f"no frame between {self.span.start:g} and {self.span.end:g} s: the last is at {since[-1]:g} s"
@@ -145,12 +142,10 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int, span: Span | N
 
 def _promised(video: Video, span: Span | None) -> list[float | None]:
     """Return when each frame is shown if every packet gives one; nothing but how many, unless a part is to be found."""
-    nothing: list[float | None] = [None] * max(video.n_packets, 1)
-    if span is None:
-        return nothing
-    times = [packet.pts for packet in video.packets() if packet.size and not packet.is_discard]
-    known = sorted(time for time in times if time is not None)
-    return [float(time * video.time_base) for time in known] if known and len(known) == len(times) else nothing
+    known = [] if span is None else sorted(pts for pts in video.pts if pts is not None)
+    if not known or len(known) < video.n_packets:
+        return [None] * max(video.n_packets, 1)
+    return [video.seconds(pts) for pts in known]
 
 
 def _decode(video: Video, indices: NDArray[np.int64], short_side: int) -> _Pass:
@@ -180,7 +175,7 @@ def _plan(video: Video, indices: NDArray[np.int64]) -> _Plan | None:
 
 def _decode_needed(video: Video, plan: _Plan, short_side: int) -> _Pass | None:
     """Decode a plan's stretches; None if one of them gives anything but the frames it must."""
-    seen = _Pass(times=[float(t * video.time_base) for t in plan.times], verified=0)
+    seen = _Pass(times=[video.seconds(t) for t in plan.times], verified=0)
     packets, converter = (p for p in video.packets() if p.size), Converter(video.stream, short_side)
     at = 0
     for stretch in plan.parts:

@@ -1,7 +1,9 @@
 import math
+from itertools import pairwise
 
 import pytest
 from make_video import read_number, write_video
+from test_video import remux
 
 from fitrec_cache.decoding import DecodeJob, decode_clip
 from fitrec_cache.errors import ManifestError, VideoError
@@ -68,6 +70,22 @@ def test_frames_of_a_part_are_those_of_eq_1_within_it(tmp_path, name, start, end
     assert numbers(clip) == clip.frame_index.tolist() == expected
 
 
+def test_parts_that_meet_share_no_frame_and_leave_none_out(tmp_path):
+    path = write_video(tmp_path / "v.mp4", 60, fps=30)
+    borders = [0, 7, 8, 20, 41, 60]
+    for first, last in pairwise(borders):
+        clip = read(path, Span(seconds_of(f"{first / 30:.3f}"), seconds_of(f"{last / 30:.3f}")), samples=100)
+        assert sorted(set(numbers(clip))) == list(range(first, last))
+
+
+def test_a_start_that_does_not_decode_moves_no_part(tmp_path):
+    whole = write_video(tmp_path / "whole.mkv", 75)
+    path = remux(whole, tmp_path / "v.mkv", keep=lambda number: number > 0)  # its key frame is gone
+    clip = read(path, Span(1, 2))
+    assert clip.ledger["frames_decoded"] < 70
+    assert numbers(clip) == [31, 36, 41, 46]  # of 26 to 50: the first packet is at 0.04 s
+
+
 def test_a_part_of_a_long_video_decodes_only_what_it_needs(tmp_path):
     path = write_video(tmp_path / "v.mp4", 1500, width=96, height=96, gop=50, b_frames=2)
     clip = read(path, Span(20, 22))
@@ -114,7 +132,7 @@ def test_rows_with_times_are_parts_of_their_file_and_of_one_recording(tmp_path):
         ("v_Row_g03_c01.avi#t=0,2", "v_Row_g03_c01.avi", Span(0, 2), "Row_g03"),
     ]
     assert all(not clip.extra for clip in found.clips)
-    assert "3 clips are parts of 2 files, by their times" in found.notes
+    assert "3 parts of 2 files, by times" in found.notes
 
 
 def test_groups_that_a_manifest_gives_hold_and_empty_ones_are_the_file(tmp_path):
