@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -144,7 +145,7 @@ def _row_clip(row: Mapping[str | None, Any], base: Path, where: str) -> Clip:
         cells["split"] = cells["split"].casefold()
     group = cells.pop("group") if "group" in cells else named_group(written)
     if timed and not group:
-        group = str(file)  # what was cut from one file is of one recording
+        group = posixpath.normpath(file)  # parts of one file are of one recording, however it is written
     return Clip(
         clip_id=f"{clip_id}{span or ''}",
         file=str(file),

@@ -64,7 +64,7 @@ class _Pass:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Which frames are wanted, once it is known when each is shown; ``start``: when the first packet's is."""
+    """Which frames are wanted, once it is known when each is shown; ``start``: when the first packet's is, if known."""
 
     sampler: Sampler
     span: Span | None
@@ -78,7 +78,7 @@ class _Wanted:
         inside = np.flatnonzero((since >= self.span.start) & (since < self.span.end))
         if not inside.size:
             raise VideoError(
-                f"no frame between {self.span.start:g} and {self.span.end:g} s: the last is at {since[-1]:g} s"
+                f"no frame in its part {self.span} (seconds): the last of the file is at {since[-1]:.2f} s"
             )
         return inside[self.sampler(inside.size)]
 
@@ -118,9 +118,9 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int, span: Span | N
     """
     try:
         with Video(path) as video:
-            promised = _promised(video, span)
-            wanted = _Wanted(sampler, span, promised[0])
-            indices = wanted.among(_times(video, promised)[0])
+            promised = None if span is None else _promised(video)
+            wanted = _Wanted(sampler, span, None if promised is None else float(promised[0]))
+            indices = _expected(video, wanted, promised)
             plan = _plan(video, indices)
             seen = _decode(video, indices, short_side) if plan is None else _decode_needed(video, plan, short_side)
         if seen is None:  # not as the packets promised
@@ -140,12 +140,17 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int, span: Span | N
         raise VideoError(f"cannot be decoded: {error.strerror or error}") from error
 
 
-def _promised(video: Video, span: Span | None) -> list[float | None]:
-    """Return when each frame is shown if every packet gives one; nothing but how many, unless a part is to be found."""
-    known = [] if span is None else sorted(pts for pts in video.pts if pts is not None)
-    if not known or len(known) < video.n_packets:
-        return [None] * max(video.n_packets, 1)
-    return [video.seconds(pts) for pts in known]
+def _promised(video: Video) -> NDArray[np.float64] | None:
+    """Return when each frame is shown, in seconds, if every packet gives one; None if the packets do not say."""
+    known = sorted(pts for pts in video.pts if pts is not None)
+    return np.array([video.seconds(pts) for pts in known]) if known and len(known) == video.n_packets else None
+
+
+def _expected(video: Video, wanted: _Wanted, promised: NDArray[np.float64] | None) -> NDArray[np.int64]:
+    """Return the numbers of the wanted frames if every packet gives one; none of a part that cannot be found so."""
+    if wanted.span is None:
+        return wanted.sampler(max(video.n_packets, 1))
+    return np.array([], dtype=np.int64) if promised is None else wanted.among(promised)
 
 
 def _decode(video: Video, indices: NDArray[np.int64], short_side: int) -> _Pass:

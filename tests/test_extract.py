@@ -631,7 +631,7 @@ def test_clips_that_are_parts_of_a_file_are_extracted_apart_and_read_once(run, t
     assert len(hashed) <= 4  # two threads may begin with the same file
     assert counts(report) == (5, 4, 0, 1)
     assert report.failed[0].clip_id == "two.mp4#t=9,10"
-    assert "no frame between 9 and 10 s" in report.failed[0].reason
+    assert "no frame in its part #t=9,10" in report.failed[0].reason
     cache = Cache(tmp_path / "cache")
     (frames,) = cache.frame_stores()
     drawn = {}

@@ -105,8 +105,16 @@ def test_a_part_that_the_video_ends_before_says_so(tmp_path):
     path = write_video(tmp_path / "v.mp4", 50)
     assert read(path, Span(1, 2.9)).ledger["warnings"] == []
     assert read(path, Span(1, 20)).ledger["warnings"] == ["its part was to end at 20 s, the last frame is at 2.0 s"]
-    with pytest.raises(VideoError, match=r"no frame between 12 and 20 s: the last is at 1\.96 s"):
+    with pytest.raises(
+        VideoError, match=r"no frame in its part #t=12,20 \(seconds\): the last of the file is at 1\.96 s"
+    ):
         read(path, Span(12, 20))
+
+
+def test_a_part_is_found_where_packets_have_no_times(tmp_path):
+    path = write_video(tmp_path / "v.h264", 50)
+    assert read(path, Span()).ledger["warnings"] == ["no time stamps: times are frame number / 25"]
+    assert numbers(read(path, Span(1, 2))) == [30, 35, 40, 45]
 
 
 def test_decoders_take_the_part(tmp_path):
@@ -133,6 +141,14 @@ def test_rows_with_times_are_parts_of_their_file_and_of_one_recording(tmp_path):
     ]
     assert all(not clip.extra for clip in found.clips)
     assert "3 parts of 2 files, by times" in found.notes
+
+
+def test_one_file_is_one_recording_however_its_path_is_written(tmp_path):
+    found = rows(tmp_path / "m.csv", "path,label,end\na.mp4,A,1\nb/../a.mp4,B,2\n")
+    assert {(clip.clip_id, clip.group) for clip in found.clips} == {
+        ("a.mp4#t=0,1", "a.mp4"),
+        ("B/a.mp4#t=0,2", "a.mp4"),
+    }
 
 
 def test_groups_that_a_manifest_gives_hold_and_empty_ones_are_the_file(tmp_path):
