@@ -163,19 +163,24 @@ def _check_ids(clips: Iterable[Clip]) -> None:
 def _listed(clips: Sequence[Clip], lists: Sequence[Path]) -> tuple[list[Clip], list[str]]:
     """Return the clips that a list names, whatever the ending of the file name is."""
     wanted = {_bare(name) for path in lists for name in read_ucf_list(path)}
-    kept = [clip for clip in clips if _bare(clip.clip_id) in wanted]
+    kept = [clip for clip in clips if not wanted.isdisjoint(_names(clip.clip_id))]
     where = ", ".join(str(path) for path in lists)
     if not kept:
         raise ManifestError(
             f"no clip is in {where}: got clips such as '{clips[0].clip_id}', expected some of '{min(wanted)}' and "
             f"{len(wanted) - 1} more"
         )
-    unknown = sorted(wanted - {_bare(clip.clip_id) for clip in kept})
+    unknown = sorted(wanted.difference(*(_names(clip.clip_id) for clip in kept)))
     return kept, [f"{len(unknown)} clips named in {where} do not exist: {some(unknown)}"] if unknown else []
 
 
-def _bare(clip_id: str) -> str:
-    return str(PurePosixPath(file_of(clip_id)).with_suffix(""))
+def _names(clip_id: str) -> set[str]:
+    """Return by which names a list may mean a clip: its own, and of a part that of the file."""
+    return {_bare(clip_id), _bare(file_of(clip_id))}
+
+
+def _bare(name: str) -> str:
+    return name if file_of(name) != name else str(PurePosixPath(name).with_suffix(""))
 
 
 def choose_classes(labels: Iterable[str], classes: str) -> tuple[list[str], list[str]]:
@@ -245,7 +250,8 @@ def _grouped(clips: Sequence[Clip], by: str, *, has_groups: bool) -> list[Clip]:
         raise unknown_name("column", by, [*sorted(columns), FOLDER])
     if not any(groups):
         raise UsageError(f"--group-by {by} gives no clip a group, such as '{clips[0].clip_id}': {wanted}")
-    return [replace(c, group=one_spelling(g) if g else None) for c, g in zip(clips, groups, strict=True)]
+    by_file = [None if clip.span is None else clip.group for clip in clips]  # parts of one file stay together
+    return [replace(c, group=one_spelling(g) if g else f) for c, g, f in zip(clips, groups, by_file, strict=True)]
 
 
 def _alike(name: str, other: str) -> bool:

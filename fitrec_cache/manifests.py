@@ -9,12 +9,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fitrec_cache.clips import NO_COLUMNS, Clip, clip_of, named_group, one_spelling
 from fitrec_cache.errors import ManifestError, UsageError
-from fitrec_cache.spans import Span, parted, seconds_of
+from fitrec_cache.spans import Span, file_of, part_of, parted, seconds_of
 from fitrec_cache.wording import plural
 
 #: Columns of a manifest that mean something here, in whatever capitals.
@@ -25,7 +26,7 @@ _TIMES = frozenset(
     f"{name}{ending}"
     for name in ("start", "end", "stop", "begin")
     for ending in ("", "_time", "_seconds", "_s", "_sec")
-) | {"from", "to", "start_frame", "end_frame"}
+) | {"from", "to", "start_frame", "end_frame", "duration", "length"}
 
 _INDEXED = re.compile(r"^(.*\.\w+)\s+\d+$")
 
@@ -45,13 +46,18 @@ def manifest_clips(path: Path, base: Path) -> tuple[list[Clip], list[str], bool]
     with _table(path) as reader:
         has_groups = "group" in (reader.fieldnames or ())
         rows = ((reader.line_num, _row_clip(row, base, f"{path}, line {reader.line_num}")) for row in reader)
-        found = _without_duplicates(rows, path)
+        found = _grouped_by_file(_without_duplicates(rows, path))
     return found, [*_parts(found), *_odd_columns(found[0].extra), *_odd_sides(found)], has_groups
 
 
 def list_clips(path: Path, base: Path) -> list[Clip]:
     """Return the clips of a UCF101-style list, in its order; ``base`` and errors as :func:`manifest_clips`."""
-    rows = ((line, clip_of(name, base, name.split("/")[0])) for line, name in _list_lines(path))
+    lines = _list_lines(path)
+    if parts := [name for _, name in lines if file_of(name) != name]:
+        raise ManifestError(
+            f"{path} names a part of a file, '{parts[0]}': expected whole files. Parts go in a manifest"
+        )
+    rows = ((line, clip_of(name, base, name.split("/")[0])) for line, name in lines)
     return _without_duplicates(rows, path)
 
 
@@ -90,6 +96,12 @@ def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
             f"{path}: no column {' and '.join(missing)}. Got {', '.join(names) or 'no header'}; expected the columns "
             f"path,label and optionally group, split, start and end, separated by commas, semicolons or tabs.{hints}"
         )
+    others = [name for name in names if name.casefold() in _TIMES - {"start"}]
+    if "start" in names and "end" not in names and others:
+        raise ManifestError(
+            f"{path}: column start without end, but {', '.join(others)}: a clip would go on to the end of its file. "
+            "Expected the end in a column end, in seconds from the beginning"
+        )
     if doubled := [name for name, count in Counter(names).items() if count > 1]:
         raise ManifestError(f"{path}: column {', '.join(doubled)} occurs more than once: expected each once")
     return names
@@ -98,7 +110,16 @@ def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
 def _parts(clips: Sequence[Clip]) -> list[str]:
     """Say how many clips are parts of files, if any."""
     files = [clip.file for clip in clips if clip.span is not None]
-    return [f"{plural(len(files), 'part')} of {plural(len(set(files)), 'file')}, by times"] if files else []
+    return [f"{plural(len(files), 'clip is a part', 'clips are parts')} of {plural(len(set(files)), 'file')}"] * bool(
+        files
+    )
+
+
+def _grouped_by_file(clips: list[Clip]) -> list[Clip]:
+    """Return the clips; where some are parts of files, each without a group has its file, however that is written."""
+    if all(clip.span is None for clip in clips):
+        return clips
+    return [replace(c, group=c.group or one_spelling(posixpath.normpath(c.file))) for c in clips]
 
 
 def _odd_columns(extra: Iterable[str]) -> list[str]:
@@ -137,28 +158,26 @@ def _row_clip(row: Mapping[str | None, Any], base: Path, where: str) -> Clip:
     for name, value in (("path", written), ("label", label)):
         if not value:
             raise ManifestError(f"{where}: empty {name}. Expected the {name} of a clip in every row")
-    written, span, timed = _timed(written, cells, where)
+    written, span = _timed(written, cells, where)
     clip_id = file = PurePosixPath(written)
     if clip_id.is_absolute() or ".." in clip_id.parts:
         clip_id = PurePosixPath(label) / clip_id.name
     if "split" in cells:
         cells["split"] = cells["split"].casefold()
-    group = cells.pop("group") if "group" in cells else named_group(written)
-    if timed and not group:
-        group = posixpath.normpath(file)  # parts of one file are of one recording, however it is written
+    group = (cells.pop("group") or None) if "group" in cells else named_group(written)
     return Clip(
         clip_id=f"{clip_id}{span or ''}",
         file=str(file),
         folder=base,
         span=span,
         label=one_spelling(label),
-        group=one_spelling(group) if group else None,
+        group=group and one_spelling(group),
         extra=cells or NO_COLUMNS,
     )
 
 
-def _timed(written: str, cells: dict[str, str], where: str) -> tuple[str, Span | None, bool]:
-    """Return a row's file, which part of it is meant, and whether the table has times; these leave ``cells``."""
+def _timed(written: str, cells: dict[str, str], where: str) -> tuple[str, Span | None]:
+    """Return a row's file, and which part of it is meant; the times leave ``cells``."""
     columns = {name: cells.pop(name) for name in ("start", "end") if name in cells}
     times = {name: text for name, text in columns.items() if text}
     try:
@@ -166,10 +185,10 @@ def _timed(written: str, cells: dict[str, str], where: str) -> tuple[str, Span |
         if span is not None and times:
             raise ValueError(f"got times behind the path, {span}, and in a column: expected one of both")
         if times:
-            span = Span(**{name: seconds_of(text) for name, text in times.items()})
+            span = part_of(**{name: seconds_of(text) for name, text in times.items()})
     except ValueError as error:
         raise ManifestError(f"{where}: {error}") from error
-    return file, span, bool(columns) or span is not None
+    return file, span
 
 
 def _without_duplicates(rows: Iterable[tuple[int, Clip]], path: Path) -> list[Clip]:

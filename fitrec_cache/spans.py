@@ -6,14 +6,14 @@ import math
 import re
 from dataclasses import dataclass
 
-_FRAGMENT = re.compile(r"#t=(?P<start>[0-9.]+)?(?:,(?P<end>[0-9.]+))?$")
+_FRAGMENT = re.compile(r"#t=(?P<start>[0-9:.]+)?(?:,(?P<end>[0-9:.]+))?(?<!=)$")
 
 _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:[.,]\d+)?)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part of a video: frames at ``[start, end)``, in seconds after its first packet's, rounded to milliseconds.
+    """A part of a video: its frames at ``[start, end)``, in seconds from the first on, rounded to milliseconds.
 
     As text it is the fragment of an address, as ``#t=12.5,20``, or ``#t=12.5`` for all from then on.
 
@@ -29,14 +29,14 @@ class Span:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.end:
-            raise ValueError(f"got {self.start:g} to {self.end:g} s: expected an end after the start")
+            raise ValueError(f"got {_plain(self.start)} to {_plain(self.end)} s: expected an end after the start")
 
     def __str__(self) -> str:
         return f"#t={_plain(self.start)}" + (f",{_plain(self.end)}" if self.end < math.inf else "")
 
 
 def _plain(seconds: float) -> str:
-    return f"{seconds:.3f}".rstrip("0").rstrip(".")
+    return f"{seconds:.3f}".rstrip("0").rstrip(".") if seconds < math.inf else "inf"
 
 
 def seconds_of(text: str) -> float:
@@ -54,14 +54,14 @@ def seconds_of(text: str) -> float:
         (12.5, 3723.5)
     """
     found = _CLOCK.fullmatch(text)
-    if found is None:
+    hours, minutes, seconds = (float((part or "0").replace(",", ".")) for part in (found.groups() if found else "000"))
+    if found is None or (found[2] and seconds >= 60):
         raise ValueError(f"got '{text}': expected a time in seconds, such as 12.5, or 1:02:03.5")
-    hours, minutes, seconds = (float((part or "0").replace(",", ".")) for part in found.groups())
     return round(3600 * hours + 60 * minutes + seconds, 3)
 
 
 def parted(name: str) -> tuple[str, Span | None]:
-    """Return the name of a clip's file, and which part of it the clip is; None of a whole one.
+    """Return the name of a clip's file, and which part of it the clip is; None of all of it.
 
     Raises:
         ValueError: If a time is none, or nothing lies between start and end.
@@ -71,10 +71,15 @@ def parted(name: str) -> tuple[str, Span | None]:
         ('Squat/1.mp4', Span(start=12.5, end=20.0))
     """
     found = _FRAGMENT.search(name)
-    if found is None or not any(found.groups()):
+    if found is None:
         return name, None
     start, end = found["start"], found["end"]
-    return name[: found.start()], Span(seconds_of(start or "0"), seconds_of(end) if end else math.inf)
+    return name[: found.start()], part_of(seconds_of(start or "0"), seconds_of(end) if end else math.inf)
+
+
+def part_of(start: float = 0.0, end: float = math.inf) -> Span | None:
+    """Return a part of a video, None if it is all of it; errors are those of :class:`Span`."""
+    return None if (start, end) == (0.0, math.inf) else Span(start, end)
 
 
 def file_of(name: str) -> str:

@@ -27,6 +27,7 @@ from fitrec_cache.clips import group_number
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.files import digest
 from fitrec_cache.manifests import listed_names
+from fitrec_cache.spans import file_of
 from fitrec_cache.units import units_of
 
 SHARE = 0.2
@@ -436,11 +437,15 @@ def _choose(counts: IntArray, order: IntArray, spare: int) -> set[int]:
 def _match(lists: Sequence[Sequence[str]], clips: _Clips) -> list[tuple[set[int], int]]:
     """Return for each list the clips that its names mean, and how many names mean none.
 
-    A name is looked up as it is, then by class folder and file without ending, then by file without ending; the last
-    two only count where they fit a single clip, and the last where no other name of the lists is such a file.
+    A name is looked up as it is, or as the file that clips are parts of, then by class folder and file without ending,
+    then by file without ending; the last two only count where they fit a single clip, and the last where no other name
+    of the lists is such a file.
     """
-    by_id = {name: i for i, name in enumerate(clips.ids)}
-    found = [{by_id[name] for name in names if name in by_id} for names in lists]
+    by_id: dict[str, set[int]] = {}
+    for i, clip_id in enumerate(clips.ids):
+        for name in {clip_id, file_of(clip_id)}:
+            by_id.setdefault(name, set()).add(i)
+    found = [set[int]().union(*(by_id[name] for name in names if name in by_id)) for names in lists]
     others = [[name for name in names if name not in by_id] for names in lists]
     by_tail, by_stem = (_index(key, clips.ids) for key in (_tail, _stem))
     stems = Counter(map(_stem, set().union(*lists)))
@@ -463,11 +468,11 @@ def _match(lists: Sequence[Sequence[str]], clips: _Clips) -> list[tuple[set[int]
 
 
 def _stem(name: str) -> str:
-    return PurePosixPath(name).stem
+    return name if file_of(name) != name else PurePosixPath(name).stem
 
 
 def _tail(name: str) -> str:
-    return "/".join(PurePosixPath(name).with_suffix("").parts[-2:]).casefold()
+    return name if file_of(name) != name else "/".join(PurePosixPath(name).with_suffix("").parts[-2:]).casefold()
 
 
 def _index(key: Callable[[str], str], ids: Sequence[str]) -> dict[str, int]:

@@ -74,13 +74,19 @@ class _Wanted:
         """Return the numbers of the wanted frames, of which ``times`` has a second for each."""
         if self.span is None:
             return self.sampler(len(times))
-        since = np.round(times - (times[0] if self.start is None else self.start), 3)  # as the part's times are
-        inside = np.flatnonzero((since >= self.span.start) & (since < self.span.end))
+        inside = self.inside(times, self.span)
         if not inside.size:
-            raise VideoError(
-                f"no frame in its part {self.span} (seconds): the last of the file is at {since[-1]:.2f} s"
-            )
+            last = self._since(times)[-1]
+            raise VideoError(f"no frame in its part {self.span} (seconds): the last of the file is at {last:.2f} s")
         return inside[self.sampler(inside.size)]
+
+    def inside(self, times: NDArray[np.float64], span: Span) -> NDArray[np.int64]:
+        """Return the numbers of the frames in a part."""
+        since = np.round(self._since(times), 3)  # as the part's times are
+        return np.flatnonzero((since >= span.start) & (since < span.end))
+
+    def _since(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        return times - (times[0] if self.start is None else self.start)
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,10 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int, span: Span | N
         n_frames = len(seen.times)
         if n_frames == 0:
             raise VideoError(f"no frame decodes: the container holds {video.n_packets} packets, 0 gave a picture")
-        indices = wanted.among(_times(video, seen.times)[0])
+        times = _times(video, seen.times)[0]
+        if span is not None and promised is not None:
+            _check_part(len(wanted.inside(times, span)), len(wanted.inside(promised, span)))
+        indices = wanted.among(times)
         if not set(indices.tolist()) <= seen.pictures.keys():
             with Video(path) as video:
                 seen = _decode(video, indices, short_side)
@@ -144,6 +153,11 @@ def _promised(video: Video) -> NDArray[np.float64] | None:
     """Return when each frame is shown, in seconds, if every packet gives one; None if the packets do not say."""
     known = sorted(pts for pts in video.pts if pts is not None)
     return np.array([video.seconds(pts) for pts in known]) if known and len(known) == video.n_packets else None
+
+
+def _check_part(decoded: int, expected: int) -> None:
+    if decoded < MIN_DECODED_SHARE * expected:
+        raise VideoError(f"only {decoded} of {expected} frames of its part decode, {MIN_DECODED_SHARE:.0%} are needed")
 
 
 def _expected(video: Video, wanted: _Wanted, promised: NDArray[np.float64] | None) -> NDArray[np.int64]:

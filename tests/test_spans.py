@@ -1,6 +1,7 @@
 import math
 from itertools import pairwise
 
+import av
 import pytest
 from make_video import read_number, write_video
 from test_video import remux
@@ -10,6 +11,7 @@ from fitrec_cache.errors import ManifestError, VideoError
 from fitrec_cache.find_clips import find_clips
 from fitrec_cache.sampling import frame_indices
 from fitrec_cache.spans import Span, file_of, parted, seconds_of
+from fitrec_cache.splits import make_split
 from fitrec_cache.video import read_frames
 
 RATE = 25
@@ -25,13 +27,22 @@ def numbers(clip):
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("0", 0), ("12.5", 12.5), ("12,5", 12.5), ("1:02", 62), ("75:30", 4530), ("1:02:03.5", 3723.5), ("0.0004", 0)],
+    [
+        ("0", 0),
+        ("12.5", 12.5),
+        ("12,5", 12.5),
+        ("1:02", 62),
+        ("75:30", 4530),
+        ("90", 90),
+        ("1:02:03.5", 3723.5),
+        ("0.0004", 0),
+    ],
 )
 def test_times_are_read_as_people_write_them(text, seconds):
     assert seconds_of(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1e3", "ten", "1:", ":5", "1:2:3:4", "2024-01-01 10:00", "٣"])
+@pytest.mark.parametrize("text", ["", "-1", "1e3", "ten", "1:", ":5", "1:2:3:4", "1:75", "2024-01-01 10:00", "٣"])
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(ValueError, match="expected a time in seconds, such as"):
         seconds_of(text)
@@ -47,9 +58,15 @@ def test_a_part_is_written_as_the_fragment_that_it_is_read_from(span, text):
     assert file_of(f"A/1.mp4{text}") == "A/1.mp4"
 
 
-@pytest.mark.parametrize("name", ["A/1.mp4", "A/#t=1.mp4", "A/1.mp4#t=", "A/1.mp4#t=a"])
+@pytest.mark.parametrize("name", ["A/1.mp4", "A/#t=1.mp4", "A/1.mp4#t=", "A/1.mp4#t=a", "A/1.mp4#t=,"])
 def test_other_names_are_of_whole_files(name):
     assert parted(name) == (name, None)
+    assert file_of(name) == name
+
+
+@pytest.mark.parametrize("text", ["#t=0", "#t=0.000"])
+def test_all_of_a_file_is_no_part(text):
+    assert parted(f"a.mp4{text}") == ("a.mp4", None)
 
 
 @pytest.mark.parametrize("ends", [(5, 5), (5, 4), (-1, 2), (math.nan, 2), (math.inf, math.inf)])
@@ -84,6 +101,22 @@ def test_a_start_that_does_not_decode_moves_no_part(tmp_path):
     clip = read(path, Span(1, 2))
     assert clip.ledger["frames_decoded"] < 70
     assert numbers(clip) == [31, 36, 41, 46]  # of 26 to 50: the first packet is at 0.04 s
+
+
+def test_a_part_of_which_less_than_half_decodes_fails_and_the_others_do_not(tmp_path):
+    whole, path = write_video(tmp_path / "whole.mkv", 200, gop=50), tmp_path / "v.mkv"
+    with av.open(str(whole)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number, packet in enumerate(p for p in old.demux(old.streams.video[0]) if p.size):
+            sound = not 100 <= number < 150
+            copy = av.Packet(bytes(packet) if sound else bytes(packet.size))
+            copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+            copy.is_keyframe, copy.stream = packet.is_keyframe, stream
+            new.mux(copy)
+    assert numbers(read(path, Span(2, 4))) == [60, 70, 80, 90]
+    with pytest.raises(VideoError, match=r"only 0 of 50 frames of its part decode, 50% are needed"):
+        read(path, Span(4, 6))
+    assert numbers(read(path, Span(6, 8))) == [160, 170, 180, 190]
 
 
 def test_a_part_of_a_long_video_decodes_only_what_it_needs(tmp_path):
@@ -140,7 +173,7 @@ def test_rows_with_times_are_parts_of_their_file_and_of_one_recording(tmp_path):
         ("v_Row_g03_c01.avi#t=0,2", "v_Row_g03_c01.avi", Span(0, 2), "Row_g03"),
     ]
     assert all(not clip.extra for clip in found.clips)
-    assert "3 parts of 2 files, by times" in found.notes
+    assert "3 clips are parts of 2 files" in found.notes
 
 
 def test_one_file_is_one_recording_however_its_path_is_written(tmp_path):
@@ -157,7 +190,7 @@ def test_groups_that_a_manifest_gives_hold_and_empty_ones_are_the_file(tmp_path)
 
 
 def test_times_behind_a_path_are_those_of_columns(tmp_path):
-    (clip,) = rows(tmp_path / "m.csv", 'path,label,group\n"a.mp4#t=1.50,2",A,g\n').clips
+    (clip,) = rows(tmp_path / "m.csv", 'path,label,group\n"a.mp4#t=0:1.50,2",A,g\n').clips
     assert (clip.clip_id, clip.file, clip.span, clip.group) == ("a.mp4#t=1.5,2", "a.mp4", Span(1.5, 2), "g")
 
 
@@ -166,6 +199,34 @@ def test_a_list_of_files_selects_their_parts(tmp_path):
     (tmp_path / "list.txt").write_text("A/a.avi\n")
     (clip,) = find_clips(tmp_path / "m.csv", lists=[tmp_path / "list.txt"]).clips
     assert clip.clip_id == "A/a.mp4#t=1.5"
+    (tmp_path / "m.csv").write_text("path,label,start\nA/a.mp4,A,1.5\nA/a.mp4,A,1.7\n")
+    (tmp_path / "list.txt").write_text("A/a.mp4#t=1.7\n")
+    (clip,) = find_clips(tmp_path / "m.csv", lists=[tmp_path / "list.txt"]).clips
+    assert clip.clip_id == "A/a.mp4#t=1.7"
+    with pytest.raises(ManifestError, match=r"names a part of a file, 'A/a\.mp4#t=1\.7': expected whole files"):
+        find_clips(tmp_path / "list.txt")
+
+
+def test_a_split_by_lists_takes_parts_by_their_file_or_their_times_and_no_others(tmp_path):
+    ids = [f"A/{name}" for name in ("a.mp4#t=1.2,3", "a.mp4#t=4,5", "b.mp4#t=1.2,3", "c.mp4#t=1.2,3", "d.mp4")]
+    (tmp_path / "train.txt").write_text("A/a.mp4\nA/b.mp4#t=1.2,3\n")
+    (tmp_path / "test.txt").write_text("A/d.mp4\nA/c.mp4#t=1.9,3\n")
+    rule = f"list:{tmp_path / 'train.txt'},{tmp_path / 'test.txt'}"
+    split = make_split(rule, clip_ids=ids, labels=[*"ABABA"], groups=[None] * 5, seed=0)
+    assert sorted([*split.train, *split.val]) == [0, 1, 2]
+    assert split.test.tolist() == [4]
+
+
+def test_groups_that_are_asked_for_keep_parts_of_one_file_together(tmp_path):
+    (tmp_path / "m.csv").write_text("path,label,start,end,person\na.mp4,A,1,2,\na.mp4,A,2,3,\nb.mp4,A,1,2,anna\n")
+    found = find_clips(tmp_path / "m.csv", group_by="person").clips
+    assert [clip.group for clip in found] == ["a.mp4", "a.mp4", "anna"]
+
+
+@pytest.mark.parametrize("other", ["duration", "End_Time", "stop"])
+def test_a_start_whose_end_is_told_otherwise_is_refused(tmp_path, other):
+    with pytest.raises(ManifestError, match=f"column start without end, but {other}: a clip would go on to the end"):
+        rows(tmp_path / "m.csv", f"path,label,start,{other}\na.mp4,A,5,3\n")
 
 
 @pytest.mark.parametrize(
