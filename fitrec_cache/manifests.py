@@ -110,9 +110,8 @@ def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
 def _parts(clips: Sequence[Clip]) -> list[str]:
     """Say how many clips are parts of files, if any."""
     files = [clip.file for clip in clips if clip.span is not None]
-    return [f"{plural(len(files), 'clip is a part', 'clips are parts')} of {plural(len(set(files)), 'file')}"] * bool(
-        files
-    )
+    parts = plural(len(files), "clip is a part", "clips are parts")
+    return [f"{parts} of {plural(len(set(files)), 'file')}"] if files else []
 
 
 def _grouped_by_file(clips: list[Clip]) -> list[Clip]:

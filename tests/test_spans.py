@@ -184,6 +184,11 @@ def test_one_file_is_one_recording_however_its_path_is_written(tmp_path):
     }
 
 
+def test_a_whole_file_is_of_the_recording_of_its_parts(tmp_path):
+    found = rows(tmp_path / "m.csv", 'path,label\na.mp4,A\n"a.mp4#t=1,2",B\n')
+    assert {clip.group for clip in found.clips} == {"a.mp4"}
+
+
 def test_groups_that_a_manifest_gives_hold_and_empty_ones_are_the_file(tmp_path):
     found = rows(tmp_path / "m.csv", "path,label,start,group\na.mp4,A,1,anna\na.mp4,A,2,\n")
     assert [clip.group for clip in found.clips] == ["anna", "a.mp4"]
