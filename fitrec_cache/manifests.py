@@ -26,7 +26,7 @@ _TIMES = frozenset(
     f"{name}{ending}"
     for name in ("start", "end", "stop", "begin")
     for ending in ("", "_time", "_seconds", "_s", "_sec")
-) | {"from", "to", "start_frame", "end_frame", "duration", "length"}
+) | {"from", "to", "start_frame", "end_frame"}
 
 _INDEXED = re.compile(r"^(.*\.\w+)\s+\d+$")
 
@@ -96,7 +96,7 @@ def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
             f"{path}: no column {' and '.join(missing)}. Got {', '.join(names) or 'no header'}; expected the columns "
             f"path,label and optionally group, split, start and end, separated by commas, semicolons or tabs.{hints}"
         )
-    others = [name for name in names if name.casefold() in _TIMES - {"start"}]
+    others = [name for name in names if name.casefold() in _TIMES - {"start"} | {"duration", "length"}]
     if "start" in names and "end" not in names and others:
         raise ManifestError(
             f"{path}: column start without end, but {', '.join(others)}: a clip would go on to the end of its file. "

@@ -136,7 +136,7 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int, span: Span | N
         if n_frames == 0:
             raise VideoError(f"no frame decodes: the container holds {video.n_packets} packets, 0 gave a picture")
         times = _times(video, seen.times)[0]
-        if span is not None and promised is not None:
+        if span is not None and promised is not None and not seen.interlaced:  # its packets may be fields
             _check_part(len(wanted.inside(times, span)), len(wanted.inside(promised, span)))
         indices = wanted.among(times)
         if not set(indices.tolist()) <= seen.pictures.keys():
