@@ -96,11 +96,12 @@ def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
             f"{path}: no column {' and '.join(missing)}. Got {', '.join(names) or 'no header'}; expected the columns "
             f"path,label and optionally group, split, start and end, separated by commas, semicolons or tabs.{hints}"
         )
-    others = [name for name in names if name.casefold() in _TIMES - {"start"} | {"duration", "length"}]
-    if "start" in names and "end" not in names and others:
+    told = [name for name in ("start", "end") if name in names]
+    others = [name for name in names if name.casefold() in _TIMES - set(told) | {"duration", "length"}]
+    if len(told) == 1 and others:
         raise ManifestError(
-            f"{path}: column start without end, but {', '.join(others)}: a clip would go on to the end of its file. "
-            "Expected the end in a column end, in seconds from the beginning"
+            f"{path}: of the columns start and end only {told[0]}, but {', '.join(others)}. Expected both ends of a "
+            "clip in start and end, in seconds from the beginning of the file"
         )
     if doubled := [name for name, count in Counter(names).items() if count > 1]:
         raise ManifestError(f"{path}: column {', '.join(doubled)} occurs more than once: expected each once")
@@ -115,10 +116,12 @@ def _parts(clips: Sequence[Clip]) -> list[str]:
 
 
 def _grouped_by_file(clips: list[Clip]) -> list[Clip]:
-    """Return the clips; where some are parts of files, each without a group has its file, however that is written."""
+    """Return the clips; where some are parts, each without a group has that of its file's others, or the file."""
     if all(clip.span is None for clip in clips):
         return clips
-    return [replace(c, group=c.group or one_spelling(posixpath.normpath(c.file))) for c in clips]
+    files = [posixpath.normpath(clip.file) for clip in clips]
+    told = {file: clip.group for file, clip in zip(files, clips, strict=True) if clip.group}
+    return [replace(c, group=c.group or told.get(f) or one_spelling(f)) for f, c in zip(files, clips, strict=True)]
 
 
 def _odd_columns(extra: Iterable[str]) -> list[str]:

@@ -76,16 +76,17 @@ class _Wanted:
             return self.sampler(len(times))
         inside = self.inside(times, self.span)
         if not inside.size:
-            last = self._since(times)[-1]
+            last = self.since(times)[-1]
             raise VideoError(f"no frame in its part {self.span} (seconds): the last of the file is at {last:.2f} s")
         return inside[self.sampler(inside.size)]
 
     def inside(self, times: NDArray[np.float64], span: Span) -> NDArray[np.int64]:
         """Return the numbers of the frames in a part."""
-        since = np.round(self._since(times), 3)  # as the part's times are
+        since = np.round(self.since(times), 3)  # as the part's times are
         return np.flatnonzero((since >= span.start) & (since < span.end))
 
-    def _since(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+    def since(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the seconds since the first packet's time."""
         return times - (times[0] if self.start is None else self.start)
 
 
@@ -144,7 +145,7 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int, span: Span | N
                 seen = _decode(video, indices, short_side)
             if len(seen.times) != n_frames:
                 raise VideoError(f"decoding is not repeatable: {n_frames} frames, then {len(seen.times)}")
-        return _assemble(video, seen, indices, span)
+        return _assemble(video, seen, indices, wanted)
     except av.FFmpegError as error:
         raise VideoError(f"cannot be decoded: {error.strerror or error}") from error
 
@@ -305,7 +306,7 @@ def _as_shown(picture: NDArray[Any], matrix: NDArray[np.int32]) -> NDArray[Any]:
     return picture[:: int(matrix[1, 1]), :: int(matrix[0, 0])]
 
 
-def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64], span: Span | None) -> DecodedClip:
+def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64], wanted: _Wanted) -> DecodedClip:
     decoded, claimed, damage = len(seen.times), video.claimed, seen.damage
     cut_short, packets = video.cut_short, video.n_packets
     pairs = -(-packets // 2)  # of camcorders, where a packet is one field of two
@@ -336,8 +337,9 @@ def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64], span: Span 
         "interlaced": seen.interlaced,
         "repeated_samples": len(indices) - len(set(indices.tolist())),
     }
-    if span is not None and times[-1] - times[0] + 1 < span.end < math.inf:
-        warnings.append(f"its part was to end at {span.end:g} s, the last frame is at {times[-1] - times[0]:.1f} s")
+    last = wanted.since(times)[-1]
+    if wanted.span is not None and last + 1 < wanted.span.end < math.inf:
+        warnings.append(f"its part {wanted.span} (seconds) ends after the last frame, which is at {last:.2f} s")
     if cut_short:
         warnings.append(f"cut short: {cut_short}")
     if video.high_range:

@@ -101,6 +101,8 @@ def test_a_start_that_does_not_decode_moves_no_part(tmp_path):
     clip = read(path, Span(1, 2))
     assert clip.ledger["frames_decoded"] < 70
     assert numbers(clip) == [31, 36, 41, 46]  # of 26 to 50: the first packet is at 0.04 s
+    assert not any("ends after" in warning for warning in read(path, Span(1, 3.8)).ledger["warnings"])
+    assert any("ends after" in warning for warning in read(path, Span(1, 4)).ledger["warnings"])
 
 
 def test_a_part_of_which_less_than_half_decodes_fails_and_the_others_do_not(tmp_path):
@@ -137,7 +139,9 @@ def test_times_of_parts_count_from_the_first_frame_whenever_it_is_shown(tmp_path
 def test_a_part_that_the_video_ends_before_says_so(tmp_path):
     path = write_video(tmp_path / "v.mp4", 50)
     assert read(path, Span(1, 2.9)).ledger["warnings"] == []
-    assert read(path, Span(1, 20)).ledger["warnings"] == ["its part was to end at 20 s, the last frame is at 2.0 s"]
+    assert read(path, Span(1, 20)).ledger["warnings"] == [
+        "its part #t=1,20 (seconds) ends after the last frame, which is at 1.96 s"
+    ]
     with pytest.raises(
         VideoError, match=r"no frame in its part #t=12,20 \(seconds\): the last of the file is at 1\.96 s"
     ):
@@ -189,9 +193,9 @@ def test_a_whole_file_is_of_the_recording_of_its_parts(tmp_path):
     assert {clip.group for clip in found.clips} == {"a.mp4"}
 
 
-def test_groups_that_a_manifest_gives_hold_and_empty_ones_are_the_file(tmp_path):
-    found = rows(tmp_path / "m.csv", "path,label,start,group\na.mp4,A,1,anna\na.mp4,A,2,\n")
-    assert [clip.group for clip in found.clips] == ["anna", "a.mp4"]
+def test_groups_that_a_manifest_gives_hold_and_are_those_of_the_files_other_parts(tmp_path):
+    found = rows(tmp_path / "m.csv", "path,label,start,group\na.mp4,A,1,anna\na.mp4,A,2,\nb.mp4,A,2,\n")
+    assert [clip.group for clip in found.clips] == ["anna", "anna", "b.mp4"]
 
 
 def test_times_behind_a_path_are_those_of_columns(tmp_path):
@@ -230,8 +234,10 @@ def test_groups_that_are_asked_for_keep_parts_of_one_file_together(tmp_path):
 
 @pytest.mark.parametrize("other", ["duration", "End_Time", "stop"])
 def test_a_start_whose_end_is_told_otherwise_is_refused(tmp_path, other):
-    with pytest.raises(ManifestError, match=f"column start without end, but {other}: a clip would go on to the end"):
+    with pytest.raises(ManifestError, match=f"of the columns start and end only start, but {other}"):
         rows(tmp_path / "m.csv", f"path,label,start,{other}\na.mp4,A,5,3\n")
+    with pytest.raises(ManifestError, match="only end, but begin"):
+        rows(tmp_path / "m.csv", "path,label,begin,end\na.mp4,A,5,8\n")
 
 
 @pytest.mark.parametrize(
