@@ -16,7 +16,7 @@ from fitrec_cache.clips import LONGEST_ID, UNKNOWN, Clip, files_that, one_spelli
 from fitrec_cache.errors import ManifestError, UsageError, unknown_name
 from fitrec_cache.files import file_mode
 from fitrec_cache.manifests import list_clips, manifest_clips, read_ucf_list, text_lines
-from fitrec_cache.spans import file_of
+from fitrec_cache.spans import file_of, is_part
 from fitrec_cache.wording import listed
 
 #: Of so many unknown classes the nearest known one is named.
@@ -180,7 +180,7 @@ def _names(clip_id: str) -> set[str]:
 
 
 def _bare(name: str) -> str:
-    return name if file_of(name) != name else str(PurePosixPath(name).with_suffix(""))
+    return name if is_part(name) else str(PurePosixPath(name).with_suffix(""))
 
 
 def choose_classes(labels: Iterable[str], classes: str) -> tuple[list[str], list[str]]:

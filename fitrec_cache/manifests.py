@@ -15,7 +15,7 @@ from typing import Any
 
 from fitrec_cache.clips import NO_COLUMNS, Clip, clip_of, named_group, one_spelling
 from fitrec_cache.errors import ManifestError, UsageError
-from fitrec_cache.spans import Span, file_of, part_of, parted, seconds_of
+from fitrec_cache.spans import Span, is_part, part_of, parted, seconds_of
 from fitrec_cache.wording import plural
 
 #: Columns of a manifest that mean something here, in whatever capitals.
@@ -53,7 +53,7 @@ def manifest_clips(path: Path, base: Path) -> tuple[list[Clip], list[str], bool]
 def list_clips(path: Path, base: Path) -> list[Clip]:
     """Return the clips of a UCF101-style list, in its order; ``base`` and errors as :func:`manifest_clips`."""
     lines = _list_lines(path)
-    if parts := [name for _, name in lines if file_of(name) != name]:
+    if parts := [name for _, name in lines if is_part(name)]:
         raise ManifestError(
             f"{path} names a part of a file, '{parts[0]}': expected whole files. Parts go in a manifest"
         )

@@ -90,3 +90,8 @@ def file_of(name: str) -> str:
         'Squat/1.mp4'
     """
     return _FRAGMENT.sub("", name)
+
+
+def is_part(name: str) -> bool:
+    """Say whether a clip's name has times behind that of its file."""
+    return file_of(name) != name

@@ -27,7 +27,7 @@ from fitrec_cache.clips import group_number
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.files import digest
 from fitrec_cache.manifests import listed_names
-from fitrec_cache.spans import file_of
+from fitrec_cache.spans import file_of, is_part
 from fitrec_cache.units import units_of
 
 SHARE = 0.2
@@ -468,11 +468,11 @@ def _match(lists: Sequence[Sequence[str]], clips: _Clips) -> list[tuple[set[int]
 
 
 def _stem(name: str) -> str:
-    return name if file_of(name) != name else PurePosixPath(name).stem
+    return name if is_part(name) else PurePosixPath(name).stem
 
 
 def _tail(name: str) -> str:
-    return name if file_of(name) != name else "/".join(PurePosixPath(name).with_suffix("").parts[-2:]).casefold()
+    return name if is_part(name) else "/".join(PurePosixPath(name).with_suffix("").parts[-2:]).casefold()
 
 
 def _index(key: Callable[[str], str], ids: Sequence[str]) -> dict[str, int]:
