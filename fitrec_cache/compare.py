@@ -18,7 +18,7 @@ from fitrec_cache.scored import Model, ScoredRun, find_models
 from fitrec_cache.units import alone_unit, is_by_fold
 
 LEVEL = 0.05
-"""Chance of calling any pair different if all are equally good."""
+"""Chance of calling any pair of one split different if all are equally good."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -342,13 +342,25 @@ class _Loop:
         for batch in torch.split(torch.randperm(n).to(device), self.recipe.batch_size):
             targets = self.train.targets[batch]  # (B,)
             logits, _ = self.head(self._draw(_inputs(self.train.values[batch])))  # (B, K)
-            loss = F.cross_entropy(logits, targets, self.weight, label_smoothing=self.recipe.label_smoothing)
+            loss = self._loss(logits, targets)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
             loss_sum += loss.detach() * len(batch)
             correct += (logits.argmax(dim=1) == targets).sum()
         return float(loss_sum) / n, float(correct) / n
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss of a batch, each clip weighed by its own class.
+
+        PyTorch's own weights would also weigh the classes that smoothing spreads a target over, rare ones most, and
+        count for nothing within a batch of one class.
+        """
+        smoothing = self.recipe.label_smoothing
+        if self.weight is None:
+            return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        losses = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")  # (B,)
+        return (losses * self.weight[targets]).mean()
 
     def _learning_rate(self, epoch: int) -> float:
         if self.recipe.schedule == "constant":

@@ -7,11 +7,13 @@ Nothing here seeds: call :func:`torch.manual_seed` before :func:`build_head` for
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from fitrec_cache.convolutional import ConvLSTMStack, FrameConvolutions, init_like_keras
-from fitrec_cache.errors import DivergedError
+from fitrec_cache.errors import DivergedError, UsageError
 from fitrec_cache.recurrence import lstm_states
 from fitrec_cache.variants import VARIANTS, HeadConfig
 
@@ -240,13 +242,14 @@ class Normalisation(nn.Module):
         shift = frames.mean(dim=0)  # (d,)
         centred = frames.sub_(shift)
         if self.kind == "standard":
-            scale = centred.square().mean(dim=0).sqrt()  # (d,)
-            scale = 1 / scale.clamp(min=1e-3 * float(scale.max().clamp(min=1e-12)))
+            variances = centred.square().mean(dim=0)  # (d,)
+            _check_finite(variances, centred)
+            scale = 1 / _deviations(variances, variances.max())
         else:
             variances, basis = _principal(centred, self.outputs)  # (p,), (d, p)
             basis = basis * basis.gather(0, basis.abs().argmax(dim=0, keepdim=True)).sign()
             spread = variances if self.kind == "whiten" else variances.mean().expand_as(variances)
-            scale = basis / spread.clamp(min=1e-6 * float(variances[0].clamp(min=1e-12))).sqrt()  # (d, p)
+            scale = basis / _deviations(spread, variances[0])  # (d, p)
         self.load_state_dict({"shift": shift, "scale": scale})
 
     def forward(self, x: Tensor) -> Tensor:
@@ -254,6 +257,20 @@ class Normalisation(nn.Module):
         shift, scale = self.get_buffer("shift"), self.get_buffer("scale")
         centred = _checked_features(x, self.inputs) - shift
         return centred * scale if self.kind == "standard" else centred @ scale
+
+
+def _deviations(variances: Tensor, highest: Tensor) -> Tensor:
+    """Return the roots; infinite, so that it has no effect, where nothing varied in training but rounding."""
+    floor = 1e-6 * float(highest.clamp(min=1e-12))
+    return torch.where(variances > floor, variances.sqrt(), math.inf)
+
+
+def _check_finite(found: Tensor, centred: Tensor) -> None:
+    if not bool(torch.isfinite(found).all()):
+        raise DivergedError(
+            f"features up to {float(centred.abs().max()):.3g} are too large to be normalised: scale them, or leave "
+            "them as they are (setting normalise: none)"
+        )
 
 
 def _principal(centred: Tensor, components: int) -> tuple[Tensor, Tensor]:
@@ -266,22 +283,21 @@ def _principal(centred: Tensor, components: int) -> tuple[Tensor, Tensor]:
         Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM Review 53(2), 2011.
 
     Raises:
-        UsageError: If the variances are not finite.
+        DivergedError: If the variances are not finite.
+        UsageError: If more directions are wanted than there are vectors.
     """
+    if components > len(centred):
+        raise UsageError(
+            f"components is {components}, but of so long features {len(centred)} vectors are looked at, and there are "
+            "no more directions: choose fewer"
+        )
     few = min(components + _SPARE, *centred.shape)
     if centred.shape[1] <= _MOST_EXACT:
         covariance = centred.T @ centred / len(centred)  # (d, d)
-        finite = bool(torch.isfinite(covariance).all())
-    else:
-        finite = bool(torch.isfinite(centred.square().sum()))
-    if not finite:
-        raise DivergedError(
-            f"features up to {float(centred.abs().max()):.3g} are too large for principal components: scale them, or "
-            "normalise them otherwise (setting normalise: none or standard)"
-        )
-    if centred.shape[1] <= _MOST_EXACT:
+        _check_finite(covariance, centred)
         variances, vectors = torch.linalg.eigh(covariance)  # ascending
         return variances.flip(0)[:components], vectors.flip(1)[:, :components]
+    _check_finite(centred.square().sum(), centred)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         _, values, vectors = torch.svd_lowrank(centred, q=few, niter=4)  # descending

@@ -70,8 +70,8 @@ class NearDuplicates:
         pairs: Clip numbers, int64 ``(M, 2)``, the smaller first in each; the most alike pair first.
         similarity: Cosine of each pair, float32 ``(M,)``.
         halves_found: Share of clips whose two halves are that much alike: an estimate of recall; None where T is 1.
-        strangers_found: Share of clips with such a pair among strangers: at most this many are false; None where no
-            clip has a stranger.
+        strangers_found: Share of clips with such a pair of another class: found wrongly, unless one recording is in
+            two classes. Those of one class that are found wrongly nobody can count. None where no clip has a stranger.
     """
 
     threshold: float
@@ -235,7 +235,7 @@ def _pairs(vectors: FloatArray, least: float, advance: Callable[[int], object]) 
     pairs, similarities = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
     for start, stop in _rows(n):
         similarity = vectors[start:stop] @ vectors[start:].T  # (rows, N - start)
-        row, column = np.nonzero(similarity >= least)
+        row, column = np.nonzero(similarity >= min(least, 1 - _TINY))
         later = column > row
         row, column = row[later], column[later]
         total += len(row)

@@ -109,8 +109,8 @@ def interval_of_difference(gain: FloatArray, tested: FloatArray, units: Sequence
         ``(low, high)`` around ``sum(gain) / sum(tested)``, within -1 and 1: Student's t times the standard error by
         units. A unit pulls the difference towards itself, a large one more, for which its residual is enlarged; and
         units of uneven size tell the scatter as well as fewer of one size would. Where the models differ alike in every
-        unit, such as nowhere, nothing scatters: Wilson's for that share of units. One unit says nothing of others:
-        ``(-1, 1)``.
+        unit, such as nowhere, nothing scatters: Wilson's for that share of so many units. One unit says nothing of
+        others: ``(-1, 1)``.
 
     Source:
         Bell and McCaffrey, Survey Methodology 28 (2002), 169-181 (their bias-reduced linearisation, of a mean), and
@@ -122,11 +122,11 @@ def interval_of_difference(gain: FloatArray, tested: FloatArray, units: Sequence
     difference = float(gains.sum() / weight.sum())
     if len(part) == 1:
         return -1.0, 1.0
+    worth = 1 / float(np.square(part).sum())
     if np.ptp(gains / weight) == 0:
-        low, high = wilson(abs(difference), len(part))
+        low, high = wilson(abs(difference), worth)
         return (-high, high) if difference == 0 else (low, high) if difference > 0 else (-high, -low)
     off = part * (gains / weight - difference)  # by how much each unit moves the difference
-    worth = 1 / float(np.square(part).sum())
     error = math.sqrt(float(np.sum(np.square(off) / (1 - part))))
     reach = float(student.ppf(0.975, max(worth - 1, 1))) * error
     return max(-1.0, difference - reach), min(1.0, difference + reach)

@@ -35,8 +35,8 @@ class Recipe(Plain):
         keep: ``best``: keep the weights of the epoch with the lowest validation loss. ``last``: train to the end.
         refit: Afterwards train a new head on training and validation clips together, for as many epochs as were kept,
             and use that one. What validation clips decide (epochs, temperature, threshold) comes from the first.
-        steps: At least this many steps in all: with few clips, ``epochs`` and ``patience`` grow alike until they allow
-            it. Epochs that are given by hand (:meth:`change`) stay as given.
+        steps: At least this many steps are allowed in all: with few clips, ``epochs`` and ``patience`` grow alike.
+            Epochs that are given by hand (:meth:`change`) stay as given.
         batch_size: Clips per step.
         weight_decay: Decoupled from the gradient (AdamW); 0 is plain Adam.
         label_smoothing: Share of the target spread over all classes, in [0, 1).

@@ -24,10 +24,26 @@ def is_cut(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(8)
         if head[:4] == b"RIFF":
-            return int.from_bytes(head[4:8], "little") + 8 > size
+            return _last_riff_end(file, size) > size
         if head[:4] == _EBML:
             return _segment_end(file) > size
         return head[4:8] in _FIRST_BOXES and _last_box_end(file, size) > size
+
+
+def _last_riff_end(file: BinaryIO, size: int) -> int:
+    """Return where the last outermost chunk of an AVI file ends; from 1 GB on there are several.
+
+    Source:
+        Matrox, OpenDML AVI File Format Extensions 1.02 (1996).
+    """
+    end = 0
+    while end + 8 <= size:
+        file.seek(end)
+        head = file.read(8)
+        if head[:4] != b"RIFF":
+            break
+        end += 8 + int.from_bytes(head[4:], "little")
+    return end
 
 
 def _segment_end(file: BinaryIO) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fitrec_cache.convolutional import ConvLSTM2d, FrameConvolutions
-from fitrec_cache.errors import UsageError
+from fitrec_cache.errors import DivergedError, UsageError
 from fitrec_cache.head import (
     AdditiveAttention,
     FrameDropout,
@@ -359,7 +359,27 @@ def test_standard_normalisation_has_mean_0_and_variance_1() -> None:
     torch.testing.assert_close(y.std(dim=0, unbiased=False), torch.ones(6))
     constant = Normalisation("standard", 2, 0)
     constant.fit(torch.tensor([[1.0, 3.0], [2.0, 3.0]]))
-    assert torch.isfinite(constant(torch.tensor([[[1.0, 3.1]]]))).all()  # a value that never changed
+    assert constant(torch.tensor([[[1.0, 3.1]]])).tolist() == [[[-1, 0]]]  # the second never changed
+
+
+def test_a_direction_in_which_training_clips_do_not_differ_has_no_effect() -> None:
+    """As of three vectors, whose differences lie in a plane."""
+    layer = Normalisation("whiten", 5, 3)
+    layer.fit(frames_of(3, 5))
+    found = layer(frames_of(50, 5, seed=1)[None])[0]  # (50, 3)
+    assert found[:, :2].std(dim=0).min() > 0.1
+    assert not found[:, 2].any()
+
+
+@pytest.mark.parametrize("kind", ["standard", "pca", "whiten"])
+def test_features_too_large_to_be_normalised_are_refused(kind) -> None:
+    with pytest.raises(DivergedError, match=r"features up to .*e\+25 are too large to be normalised"):
+        Normalisation(kind, 6, 3).fit(frames_of(40, 6) * 1e25)
+
+
+def test_more_components_than_vectors_are_refused_in_words() -> None:
+    with pytest.raises(UsageError, match="components is 50, but of so long features 40 vectors are looked at"):
+        Normalisation("pca", 5000, 50).fit(frames_of(40, 5000))
 
 
 def test_leading_components_of_long_vectors_are_those_of_an_exact_decomposition() -> None:

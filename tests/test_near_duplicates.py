@@ -119,6 +119,9 @@ def test_a_chosen_threshold_is_used_and_a_wrong_one_refused():
     every = find_near_duplicates(made, **clips, threshold=-0.999999)
     assert (len(every.pairs), every.chosen, every.threshold) == (190, True, -0.999999)
     assert as_set(find_near_duplicates(made, **clips, threshold=0.9)) == same_recording(recording)
+    values[1] = values[0]
+    copies = find_near_duplicates(embed([values]), **clips, threshold=1)
+    assert as_set(copies) == {(0, 1)}
     for wrong in (1.5, -1.0, float("nan")):
         with pytest.raises(UsageError, match="threshold"):
             find_near_duplicates(made, **clips, threshold=wrong)

@@ -104,9 +104,13 @@ def test_models_that_differ_alike_in_every_unit():
         (-wilson(1, 10)[1], -wilson(1, 10)[0])
     )
     assert interval_of_difference(np.ones(4), np.ones(4), ["a"] * 4) == (-1, 1)
+    uneven = ["a"] * 8 + ["b", "c"]  # worth 100 / 66 of one size
+    low, high = interval_of_difference(np.zeros(10), np.ones(10), uneven)
+    assert (low, high) == pytest.approx((-wilson(0, 100 / 66)[1], wilson(0, 100 / 66)[1]))
 
 
 @pytest.mark.parametrize("units", ["aabb", "abbb"])
 def test_models_that_differ_alike_in_every_unit_of_several_clips(units):
-    """Two units, both for the first model: Wilson's for two of two, whatever their sizes."""
-    assert interval_of_difference(np.ones(4), np.ones(4), list(units)) == pytest.approx(wilson(1, 2))
+    """Two units, both for the first model: Wilson's for all of so many as units of one size would be worth."""
+    worth = {"aabb": 2, "abbb": 1.6}[units]
+    assert interval_of_difference(np.ones(4), np.ones(4), list(units)) == pytest.approx(wilson(1, worth))

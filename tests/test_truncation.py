@@ -16,6 +16,7 @@ MKV = bytes.fromhex("1A45DFA3") + b"\x84" + bytes(4) + bytes.fromhex("18538067")
 
 WHOLE = {
     "riff": b"RIFF" + (20).to_bytes(4, "little") + bytes(20),
+    "riff, in several chunks": 2 * (b"RIFF" + (20).to_bytes(4, "little") + bytes(20)),
     "mp4": MP4 + box("mdat", bytes(10)),
     "mp4, a size of 64 bits": MP4 + (1).to_bytes(4, "big") + b"mdat" + (26).to_bytes(8, "big") + bytes(10),
     "mkv": MKV + b"\x8a" + bytes(10),
@@ -48,6 +49,10 @@ def test_a_byte_less_than_it_says_is_cut_and_more_is_not(file, name):
     assert not is_cut(file(WHOLE[name]))
     assert is_cut(file(WHOLE[name][:-1]))
     assert not is_cut(file(WHOLE[name] + b"abc"))
+
+
+def test_what_stands_behind_the_last_chunk_of_an_avi_file_is_none_of_it(file):
+    assert not is_cut(file(WHOLE["riff"] + b"JUNK" + b"\xff" * 20))
 
 
 @pytest.mark.parametrize("name", ENDLESS)
