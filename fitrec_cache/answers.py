@@ -35,11 +35,12 @@ def answer_cells(labels: Sequence[str], probabilities: Sequence[float], *, unkno
     return row | dict(zip(class_columns(labels), (f"{p:.4f}" for p in probabilities), strict=True))
 
 
-def write_answers(folders: Sequence[Path], path: Path) -> None:
-    """Write what tested heads said of their test clips, a row a clip and run.
+def write_answers(folders: Sequence[Path], path: Path, strangers: Sequence[tuple[str, str | None, str]] = ()) -> None:
+    """Write what tested heads said of their test clips, and of clips of classes kept apart, a row a clip and run.
 
     Args:
         folders: Whole run folders.
+        strangers: Clip id, group and class of each clip that was kept apart, in the order of the runs.
         path: CSV file with the columns ``fold``, ``seed``, ``clip_id``, ``group``, ``label`` (the clip's class),
             :data:`COLUMNS` and a probability for each class, empty where a fold does not know the class.
 
@@ -50,13 +51,18 @@ def write_answers(folders: Sequence[Path], path: Path) -> None:
     runs = [(folder, read_run_settings(folder)) for folder in folders]
     labels = sorted({label for _, run in runs for label in run["labels"]})
     names = ("fold", "seed", "clip_id", "group", "label", *COLUMNS, *class_columns(labels))
-    write_csv(path, names, (row for folder, run in runs for row in _rows(folder, run)))
+    write_csv(path, names, (row for folder, run in runs for row in _rows(folder, run, strangers)))
 
 
-def _rows(folder: Path, run: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _rows(
+    folder: Path, run: dict[str, Any], strangers: Sequence[tuple[str, str | None, str]]
+) -> Iterator[dict[str, Any]]:
     outputs, calibration, labels = read_outputs(folder), calibration_of(run), run["labels"]
-    probabilities = calibration.probabilities(outputs["test_logits"].numpy()).tolist()
-    clips, groups = run["split"]["test"], run["split"]["test_groups"]
-    for clip, group, target, row in zip(clips, groups, outputs["test_targets"].tolist(), probabilities, strict=True):
-        known = {"fold": run["fold"], "seed": run["seed"], "clip_id": clip, "group": group, "label": labels[target]}
-        yield known | answer_cells(labels, row, unknown=max(row) < calibration.threshold)
+    truth = [labels[target] for target in outputs["test_targets"].tolist()]
+    sides = {"test_logits": zip(run["split"]["test"], run["split"]["test_groups"], truth, strict=True)}
+    sides |= {"unknown_logits": iter(strangers)} if strangers else {}
+    for name, clips in sides.items():
+        probabilities = calibration.probabilities(outputs[name].numpy()).tolist()
+        for (clip, group, label), row in zip(clips, probabilities, strict=True):
+            known = {"fold": run["fold"], "seed": run["seed"], "clip_id": clip, "group": group, "label": label}
+            yield known | answer_cells(labels, row, unknown=max(row) < calibration.threshold)

@@ -6,7 +6,7 @@ import contextlib
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from fitrec_cache.clips import NO_COLUMNS
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, unknown_name
 from fitrec_cache.files import canonical_json, digest, parse_json, write_atomic
 from fitrec_cache.progress import progress_bar
+from fitrec_cache.spans import file_of, is_part, recordings
 from fitrec_cache.store import FORMAT_VERSION, SCHEMAS, Arrays, Store, find_stores, open_root, text_column
 from fitrec_cache.variants import plain_name
+from fitrec_cache.wording import plural
 
 #: Larger settings than these are taken for mistakes, so that no file can ask for more memory than there is.
 MOST_SAMPLES = 1000
@@ -67,7 +69,20 @@ class Cache:
         self._opened: dict[Path, Store] = {}  # to open one takes long, to look again does not
 
     def clips(self) -> list[HeldClip]:
-        """Return the clips known, sorted by name; the latest entry of each holds."""
+        """Return the clips known, sorted by name; the latest entry of each holds.
+
+        Those without a group have that of their file's parts, if it has any, by :func:`fitrec_cache.spans.recordings`:
+        a file is known by its content, so that copies, links and other ways to write its path are one recording.
+        """
+        entries = self.entries()
+        if not any(is_part(clip.video_sha256) for clip in entries):
+            return entries
+        used = newest(entries).values()
+        of_file = recordings([c.video_sha256 for c in used], [c.group for c in used], [c.clip_id for c in used])
+        return [replace(clip, group=clip.group or of_file.get(file_of(clip.video_sha256))) for clip in entries]
+
+    def entries(self) -> list[HeldClip]:
+        """Return the clips known, sorted by name, with the groups that were told."""
         return sorted(self._entries(), key=lambda clip: clip.clip_id)
 
     def _entries(self) -> Iterator[HeldClip]:
@@ -203,6 +218,19 @@ def newest(clips: Iterable[HeldClip]) -> dict[str, HeldClip]:
     for clip in sorted((c for c in clips if not c.problem), key=lambda c: c.since, reverse=True):
         found.setdefault(clip.video_sha256, clip)
     return found
+
+
+def parts_apart(clips: Iterable[HeldClip]) -> list[str]:
+    """Say of which files parts are of several groups, if any: they may be on both sides of a split."""
+    groups: dict[str, dict[str, HeldClip]] = {}
+    for clip in clips:
+        if clip.group is not None:
+            groups.setdefault(file_of(clip.video_sha256), {}).setdefault(clip.group, clip)
+    apart = [held for held in groups.values() if len(held) > 1]
+    if not apart:
+        return []
+    files = plural(len(apart), "file has parts", "files have parts")
+    return [f"{files} in several groups, such as {' and '.join(c.clip_id for c in apart[0].values())}"]
 
 
 def features_folder(identity: Mapping[str, Any]) -> str:

@@ -193,7 +193,7 @@ def _missing(opened: Cache) -> list[dict[str, str]]:
     A clip is entered last, after its frames and features, and features never come without frames.
     """
     frames, features = opened.frame_stores(), opened.feature_stores()
-    finished = {c.video_sha256: c.clip_id for c in opened.clips() if not c.problem}
+    finished = {c.video_sha256: c.clip_id for c in opened.entries() if not c.problem}
     lost = [
         (opened.folder / kind, f"{kind} of", [k for k in finished if not any(k in s for s in stores)])
         for kind, stores in (("frames", frames), ("features", features))
@@ -217,7 +217,7 @@ def _missing(opened: Cache) -> list[dict[str, str]]:
 
 
 def _nameless(opened: Cache) -> tuple[str, ...]:
-    named = {c.video_sha256 for c in opened.clips()}
+    named = {c.video_sha256 for c in opened.entries()}
     lost = {k for s in (*opened.frame_stores(), *opened.feature_stores()) for k in s} - named
     if not lost:
         return ()

@@ -32,7 +32,10 @@ app = typer.Typer(
 _CTRL_C = 130
 
 CacheOption = Annotated[Path, typer.Option("--cache", help="Cache folder.")]
-ClassesOption = Annotated[str | None, typer.Option(help="fitness35, names separated by commas, or a file of names.")]
+ClassesOption = Annotated[
+    str | None,
+    typer.Option(help="Some of the classes: fitness35, names separated by commas, or a file.", show_default="all"),
+]
 RootOption = Annotated[
     Path | None,
     typer.Option(help="Folder that a manifest's or list's paths are relative to.", show_default="the one it is in"),
@@ -52,6 +55,12 @@ CachedPresetOption = Annotated[
 ]
 MovedWeightsOption = Annotated[
     list[str], typer.Option(help="NAME=WEIGHTS, where weights are no longer where they were; repeatable.")
+]
+UnknownBelowOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Answer 'unknown' where no class has this probability.", show_default="fitted on validation clips"
+    ),
 ]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Go on where weights or versions here differ from those of training.")
@@ -224,14 +233,11 @@ def train_head(
     variant: Annotated[str, typer.Option(help=", ".join(VARIANTS) + ".")] = "resnet50-lstm-attention",
     backbone: CachedBackbonesOption = [],  # noqa: B006
     preset: CachedPresetOption = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(help="Some of the classes: fitness35, names separated by commas, or a file.", show_default="all"),
-    ] = None,
+    classes: ClassesOption = None,
     split: Annotated[
         str,
         typer.Option(
-            help="auto (group if every clip has one, else random), group, random, official1|2|3, list:TRAIN,TEST, "
+            help="auto (group if any is known, else random), group, random, official1|2|3, list:TRAIN,TEST, "
             "manifest, kfold:K, leave-one:COLUMN."
         ),
     ] = "auto",
@@ -318,6 +324,7 @@ def sweep(
     variant: Annotated[str, typer.Option(help="A variant that learns from features.")] = "resnet50-lstm-attention",
     backbone: CachedBackbonesOption = [],  # noqa: B006
     preset: CachedPresetOption = None,
+    classes: ClassesOption = None,
     split: Annotated[list[str], typer.Option(help="Split rule whose validation side counts; repeatable.")] = ["auto"],  # noqa: B006
     seed: Annotated[list[int], typer.Option(help="Seed of the splits; repeatable.")] = [0],  # noqa: B006
     trials: Annotated[int, typer.Option(help="Tries in all, those of earlier calls included.")] = 60,
@@ -338,6 +345,7 @@ def sweep(
         variant=variant,
         backbone=backbone,
         preset=preset,
+        classes=classes,
         split=split,
         seed=seed,
         trials=trials,
@@ -351,13 +359,16 @@ def sweep(
 
 @app.command()
 def predict(
-    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.")],
+    videos: Annotated[
+        list[Path], typer.Argument(help="Video files, folders of them, or parts of files: FILE#t=START,END.")
+    ],
     *,
     run: Annotated[
         Path,
         typer.Option(help="Run folder that train-head made; the seeds in it answer together, of folds the best one."),
     ],
     backbone: MovedWeightsOption = [],  # noqa: B006
+    unknown_below: UnknownBelowOption = None,
     picture: Annotated[Path | None, typer.Option(help="PNG of the sampled frames with their attention.")] = None,
     table: Annotated[Path | None, typer.Option(help="CSV of the answers, with the probability of each class.")] = None,
     labelled: Annotated[
@@ -382,6 +393,7 @@ def predict(
         videos,
         run=run,
         backbone=backbone,
+        unknown_below=unknown_below,
         picture=picture,
         table=table,
         labelled=labelled,
@@ -417,6 +429,7 @@ def watch(
         int, typer.Option(help="Average each answer over so many windows, an odd number: fewer single odd answers.")
     ] = 1,
     backbone: MovedWeightsOption = [],  # noqa: B006
+    unknown_below: UnknownBelowOption = None,
     table: Annotated[Path | None, typer.Option(help="CSV of the segments.")] = None,
     subtitles: Annotated[Path | None, typer.Option(help="The segments as .srt, for a video player.")] = None,
     picture: Annotated[Path | None, typer.Option(help="PNG of the probabilities over time.")] = None,
@@ -430,6 +443,7 @@ def watch(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     force: ForceOption = False,
+    top: Annotated[int, typer.Option(min=1, help="Number of labels in a line of JSON.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON a window, as it is answered.")] = False,
 ) -> None:
     """Recognise what is done when, in a long video or live; Ctrl-C ends it and keeps what was answered.
@@ -440,7 +454,7 @@ def watch(
 
     def tell(moment: Moment, ended: Segment | None) -> None:
         if as_json:
-            print(json.dumps(moment.to_dict()), flush=True)
+            print(json.dumps(moment.to_dict(top)), flush=True)
         elif ended is not None:
             print(texts.segment_text(ended), flush=True)
 
@@ -451,6 +465,7 @@ def watch(
         every=every,
         smooth=smooth,
         backbone=backbone,
+        unknown_below=unknown_below,
         table=table,
         subtitles=subtitles,
         picture=picture,

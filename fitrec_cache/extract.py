@@ -171,7 +171,7 @@ def _held_clips(
     """Return the usable clips of a cache, and their contents' hashes by clip id."""
     if classes or root or lists:
         raise UsageError("--classes, --root and --list choose among videos: give VIDEOS, or leave them out")
-    held = sorted(newest(cache.clips()).values(), key=lambda c: c.clip_id)  # earlier names stay as they are
+    held = sorted(newest(cache.entries()).values(), key=lambda c: c.clip_id)  # earlier names stay as they are
     if not held:
         raise UsageError(f"{cache.folder} holds no clips yet: give VIDEOS")
     clips = [Clip(clip_id=c.clip_id, label=c.label, group=c.group, extra=c.extra) for c in held]

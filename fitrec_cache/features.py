@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.cache import Cache, HeldClip, load_features, newest, pick_features
+from fitrec_cache.cache import Cache, HeldClip, load_features, newest, parts_apart, pick_features
 from fitrec_cache.clips import columns
 from fitrec_cache.errors import AllAlikeError, StoreError
 from fitrec_cache.files import canonical_json
@@ -176,7 +176,7 @@ def clips_in(cache: Cache, stores: Sequence[Store], what: str) -> tuple[list[Hel
         raise StoreError(f"no clip in {cache.folder} has {what}: run extract first")
     if left_out := len(held) - len(clips):
         notes.append(f"{left_out} clips have no {what}: left out")
-    return clips, notes
+    return clips, [*notes, *parts_apart(clips)]
 
 
 def load_cached(

@@ -250,8 +250,7 @@ def _grouped(clips: Sequence[Clip], by: str, *, has_groups: bool) -> list[Clip]:
         raise unknown_name("column", by, [*sorted(columns), FOLDER])
     if not any(groups):
         raise UsageError(f"--group-by {by} gives no clip a group, such as '{clips[0].clip_id}': {wanted}")
-    by_file = [None if clip.span is None else clip.group for clip in clips]  # parts of one file stay together
-    return [replace(c, group=one_spelling(g) if g else f) for c, g, f in zip(clips, groups, by_file, strict=True)]
+    return [replace(c, group=one_spelling(g) if g else None) for c, g in zip(clips, groups, strict=True)]
 
 
 def _alike(name: str, other: str) -> bool:
@@ -269,7 +268,8 @@ def _about_groups(clips: Sequence[Clip]) -> list[str]:
     """Say that no clip has a group, if so, and what may tell groups."""
     if any(clip.group is not None for clip in clips):
         return []
-    return ["no groups known", *_hints(clips)]
+    but = ", but parts of one file are one" if any(clip.span for clip in clips) else ""
+    return [f"no groups known{but}", *_hints(clips)]
 
 
 def _hints(clips: Sequence[Clip]) -> list[str]:

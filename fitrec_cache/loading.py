@@ -26,14 +26,31 @@ def load_clips(
     backbone: Sequence[str],
     preset: str | None,
     *,
+    classes: str | None = None,
+    unknown: Sequence[str] = (),
     progress: bool,
 ) -> Features:
     """Load what a variant learns from; the arguments are those of :func:`fitrec_cache.train.train_head`.
 
+    Where only some ``classes`` are asked for, the clips of those that are to be ``unknown`` come with them.
+
     Raises:
-        UsageError: If they do not go together, or the backbone is not cached.
+        UsageError: If they do not go together, the backbone is not cached, or there is no such class.
         StoreError: If the cache or file cannot be read.
     """
+    data = _load(cache, features, variant, backbone, preset, progress=progress)
+    return data if classes is None else _only_classes(data, classes, also=unknown)
+
+
+def _load(
+    cache: Path | None,
+    features: Path | Features | None,
+    variant: str,
+    backbone: Sequence[str],
+    preset: str | None,
+    *,
+    progress: bool,
+) -> Features:
     if (cache is None) == (features is None):
         raise UsageError("give either --cache DIR or --features FILE")
     if repeated := [b for b in backbone if list(backbone).count(b) > 1]:
@@ -60,7 +77,7 @@ def _check_fit(data: Features, variant: str) -> None:
         raise UsageError(f"variant {variant} learns from {wanted}: got values of shape {data.values.shape}")
 
 
-def only_classes(data: Features, classes: str, *, also: Sequence[str] = ()) -> Features:
+def _only_classes(data: Features, classes: str, *, also: Sequence[str] = ()) -> Features:
     """Return the clips of some classes, and of others that are to be unknown; errors are :func:`choose_classes`'s."""
     wanted, notes = choose_classes(data.labels, classes)
     some = data.take(np.flatnonzero(np.isin(np.array(data.labels), [*wanted, *map(one_spelling, also)])))

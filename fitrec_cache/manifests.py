@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,7 +24,7 @@ _COLUMNS = ("path", "label", "group", "split", "start", "end")
 _TIMES = frozenset(
     f"{name}{ending}"
     for name in ("start", "end", "stop", "begin")
-    for ending in ("", "_time", "_seconds", "_s", "_sec")
+    for ending in ("", "s", "_time", "_seconds", "_s", "_sec")
 ) | {"from", "to", "start_frame", "end_frame"}
 
 _INDEXED = re.compile(r"^(.*\.\w+)\s+\d+$")
@@ -46,7 +45,7 @@ def manifest_clips(path: Path, base: Path) -> tuple[list[Clip], list[str], bool]
     with _table(path) as reader:
         has_groups = "group" in (reader.fieldnames or ())
         rows = ((reader.line_num, _row_clip(row, base, f"{path}, line {reader.line_num}")) for row in reader)
-        found = _grouped_by_file(_without_duplicates(rows, path))
+        found = _without_duplicates(rows, path)
     return found, [*_parts(found), *_odd_columns(found[0].extra), *_odd_sides(found)], has_groups
 
 
@@ -109,19 +108,31 @@ def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
 
 
 def _parts(clips: Sequence[Clip]) -> list[str]:
-    """Say how many clips are parts of files, if any."""
+    """Say how many clips are parts of files, if any, and which lie over clips of another class."""
     files = [clip.file for clip in clips if clip.span is not None]
+    if not files:
+        return []
     parts = plural(len(files), "clip is a part", "clips are parts")
-    return [f"{parts} of {plural(len(set(files)), 'file')}"] if files else []
+    notes = [f"{parts} of {plural(len(set(files)), 'file')}"]
+    if over := _overlaps(clips):
+        count, (clip, other) = plural(len(over), "part overlaps", "parts overlap"), over[0]
+        notes.append(f"{count} one of the same file and of another class, such as {clip.clip_id} and {other.clip_id}")
+    return notes
 
 
-def _grouped_by_file(clips: list[Clip]) -> list[Clip]:
-    """Return the clips; where some are parts, each without a group has that of its file's others, or the file."""
-    if all(clip.span is None for clip in clips):
-        return clips
-    files = [posixpath.normpath(clip.file) for clip in clips]
-    told = {file: clip.group for file, clip in zip(files, clips, strict=True) if clip.group}
-    return [replace(c, group=c.group or told.get(f) or one_spelling(f)) for f, c in zip(files, clips, strict=True)]
+def _overlaps(clips: Sequence[Clip]) -> list[tuple[Clip, Clip]]:
+    """Return the clips that begin before an earlier one of another class in the same file ends, each with that one."""
+    found = []
+    latest: dict[str, dict[str, tuple[float, Clip]]] = {}  # by file and class: the clip that ends last
+    for span, clip in sorted(((clip.span or Span(), clip) for clip in clips), key=lambda pair: pair[0].start):
+        before = latest.setdefault(posixpath.normpath(clip.file), {})
+        others = [each for label, each in before.items() if label != clip.label]
+        end, other = max(others, key=lambda each: each[0], default=(0.0, clip))
+        if span.start < end:
+            found.append((clip, other))
+        if span.end >= before.get(clip.label, (0.0, clip))[0]:
+            before[clip.label] = span.end, clip
+    return found
 
 
 def _odd_columns(extra: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -19,13 +20,13 @@ from fitrec_cache.class_folders import VIDEO_SUFFIXES, files_below, is_video
 from fitrec_cache.clips import one_spelling, plain_text
 from fitrec_cache.decoding import DecodeJob, DecoderPool
 from fitrec_cache.errors import UsageError, VideoError
-from fitrec_cache.files import check_writable, write_csv
+from fitrec_cache.files import check_writable, file_mode, write_csv
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.pipeline import open_pipelines
 from fitrec_cache.runs import Heads, Run, read_runs
 from fitrec_cache.sampling import clip_length
-from fitrec_cache.spans import file_of
+from fitrec_cache.spans import file_of, parted
 from fitrec_cache.wording import listed
 
 #: Videos in the picture, the first that are answered: nobody looks at more, and frames take memory.
@@ -43,7 +44,7 @@ class Prediction:
         path: The video.
         top: The most probable labels with their probabilities, best first.
         attention: Weight of each sampled frame in the clip's vector, with its time; weights sum to 1.
-        unknown: Whether the highest probability is below the run's threshold: probably none of the classes.
+        unknown: Whether the highest probability is below the threshold: probably none of the classes.
         heads: How many seeds answered together.
         median_lengths: How many times as long it is as the median clip of the training; None where that is not known.
         label: The class that a folder around it is named after, if that was asked for; else the name of its folder.
@@ -98,6 +99,7 @@ def predict(
     table: Path | None = None,
     labelled: bool = False,
     top: int = 5,
+    unknown_below: float | None = None,
     device: str = "auto",
     clip_seconds: float = 120.0,
     force: bool = False,
@@ -109,7 +111,8 @@ def predict(
     Probabilities are calibrated by the run's temperature.
 
     Args:
-        videos: Video files, or folders: all videos below them.
+        videos: Video files, or folders: all videos below them. ``#t=START,END`` behind a file means that part
+            of it, unless the file itself is called so.
         run: Run folder that ``train-head`` made. Several seeds answer together: the mean of their probabilities and
             attention; "unknown" if most of them say so. Of folds, the one with the lowest validation loss.
         backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
@@ -118,6 +121,8 @@ def predict(
         labelled: The nearest folder around a video that is named after a class says its class, none above the folder
             that was given: tell which answers are right.
         top: Number of labels to return.
+        unknown_below: Answer "unknown" where no class has this probability, in [0, 1]; None for the thresholds that
+            were fitted on validation clips.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         clip_seconds: Time limit for decoding one video, in seconds; it is tried twice.
         force: Go on where the pipeline here differs from the one the head was trained with.
@@ -142,7 +147,7 @@ def predict(
             check_writable(path, option, ending=ending)
     files, unread = _files(videos)
     labels = {}
-    recogniser = Recogniser(run, backbone=backbone, device=device, force=force)
+    recogniser = Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)
     if labelled:
         labels = {str(path): _folder_label(path, around, recogniser.labels) for path, around in files}
         _check_labels(labels.values(), recogniser.labels)
@@ -173,8 +178,8 @@ def _files(videos: Sequence[Path]) -> tuple[list[tuple[Path, int]], list[Predict
     found: list[tuple[Path, int]] = []
     unread = []
     for path in videos:
-        if not path.is_dir():
-            if _STREAM.match(str(path)) and not path.exists():
+        if not stat.S_ISDIR(file_mode(path)):
+            if _STREAM.match(str(path)) and not file_mode(path):
                 raise UsageError("cameras and addresses are for `fitrec-cache watch`: expected video files or folders")
             found.append((path, 2))
             continue
@@ -237,6 +242,7 @@ class Recogniser:
     Args:
         run: As for :func:`predict`, and so are the others; the same errors are raised.
         backbone: ``NAME=WEIGHTS``.
+        unknown_below: Least probability of an answer.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         force: Go on where the pipeline here differs.
 
@@ -248,10 +254,20 @@ class Recogniser:
         clip_seconds: Median length of the clips the head was trained on; None where that is not known.
     """
 
-    def __init__(self, run: Path, *, backbone: Sequence[str] = (), device: str = "auto", force: bool = False) -> None:
+    def __init__(
+        self,
+        run: Path,
+        *,
+        backbone: Sequence[str] = (),
+        unknown_below: float | None = None,
+        device: str = "auto",
+        force: bool = False,
+    ) -> None:
+        if unknown_below is not None and not 0 <= unknown_below <= 1:
+            raise UsageError(f"unknown_below is {unknown_below}: expected a probability, 0 to 1")
         keep_freed_memory()  # every clip needs the same large blocks
         self.runs = read_runs(run)
-        self._heads = Heads(self.runs)
+        self._heads = Heads(self.runs, threshold=unknown_below)
         self._trained_on = {Path(file_of(clip)).parts[-2:] for r in self.runs for clip in _trained_on(r)}
         self._pipelines = open_pipelines(self.runs[0], backbone, device=device, force=force)
         self.samples: int = self._pipelines[0].frames["samples"]
@@ -278,7 +294,7 @@ class Recogniser:
         x = x if x.dtype == torch.uint8 else x.float()
         with torch.inference_mode():
             (probabilities,), (attention,), (unknown,) = self._heads(x)  # (K,), (T,), ()
-        names, seconds = Path(path).absolute().parts, clip_length(pts_seconds)
+        names, seconds = Path(file_of(path)).absolute().parts, clip_length(pts_seconds)
         best = probabilities.topk(min(top, len(self.labels)))
         return Prediction(
             path=path,
@@ -297,8 +313,13 @@ def _one(path: Path, recogniser: Recogniser, pool: DecoderPool, shown: _Pictures
     """Return what the heads say of a video, of all classes."""
     jpegs: dict[int, list[bytes]] = {}
     times: list[float] = []
+    try:
+        file, span = (str(path), None) if file_mode(path) else parted(str(path))
+    except ValueError as error:
+        return Prediction(path=str(path), reason=str(error))
     for side in recogniser.short_sides:
-        outcome = pool.submit(DecodeJob(path=path, samples=recogniser.samples, short_side=side))()
+        job = DecodeJob(path=Path(file), samples=recogniser.samples, short_side=side, span=span)
+        outcome = pool.submit(job)()
         if isinstance(outcome, str):
             return Prediction(path=str(path), reason=outcome)
         jpegs[side], times = outcome.jpegs, outcome.pts_seconds

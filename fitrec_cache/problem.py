@@ -89,10 +89,11 @@ class Problem:
         features: Path | None = None,
         backbone: Sequence[str] = (),
         preset: str | None = None,
+        classes: str | None = None,
         progress: bool = False,
     ) -> Problem:
         """Load the clips and divide them by each rule and seed; arguments as of :func:`fitrec_cache.sweep.sweep`."""
-        data = load_clips(cache, features, variant, backbone, preset, progress=progress)
+        data = load_clips(cache, features, variant, backbone, preset, classes=classes, progress=progress)
         calls = [(rule, number) for rule in split for number in seed]
         folds = [(fold, number) for rule, number in calls for fold in make_folds(rule, **data.columns, seed=number)]
         splits = tuple(_sides(data, fold, number) for fold, number in folds)

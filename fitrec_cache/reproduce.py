@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from fitrec_cache.page import report
 from fitrec_cache.paper import TABLE_II
 from fitrec_cache.params import params
 from fitrec_cache.results import TrainReport
+from fitrec_cache.spans import recordings
 from fitrec_cache.splits import check_seeds, short_rule
 from fitrec_cache.train import train_head
 from fitrec_cache.variants import VARIANTS
@@ -153,8 +154,11 @@ def reproduce(
     cache = out / "cache"
     clips = find_clips(videos, root=root, classes=classes).clips
     _refuse_other_clips(cache, clips, out)
+    names = [f"{clip.file}{clip.span or ''}" for clip in clips]
+    of_file = recordings(names, [clip.group for clip in clips], names)
+    known = columns([replace(clip, group=clip.group or of_file.get(clip.file)) for clip in clips])
     for rule in split:  # now, not after hours of extraction
-        make_folds(rule, **columns(clips), seed=seed[0])
+        make_folds(rule, **known, seed=seed[0])
     make_folder(out)
     extracted: dict[str, Any] = {}
     features: dict[tuple[str, str], str] = {}

@@ -57,13 +57,16 @@ class Heads(nn.Module):
     Args:
         runs: Seeds of one call, as :func:`read_runs` gives them.
         dtype: What probabilities are computed in; thresholds were fitted in float64.
+        threshold: "Unknown" is instead what the mean gives no class this probability, in [0, 1].
     """
 
-    def __init__(self, runs: Sequence[Run], *, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(
+        self, runs: Sequence[Run], *, dtype: torch.dtype = torch.float64, threshold: float | None = None
+    ) -> None:
         super().__init__()
         self.heads = nn.ModuleList(run.head for run in runs).eval()
         self.calibrations = [run.calibration for run in runs]
-        self.dtype = dtype
+        self.dtype, self.threshold = dtype, threshold
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return probabilities ``(B, K)``, attention ``(B, T)`` and whether a clip is of none of the classes ``(B,)``.
@@ -77,8 +80,10 @@ class Heads(nn.Module):
             probabilities.append((logits.to(self.dtype) / calibration.temperature).softmax(dim=1))
             attention.append(weights)
             unknown.append((probabilities[-1].amax(dim=1) < calibration.threshold).float())
+        mean = torch.stack(probabilities).mean(dim=0)  # (B, K)
         most = torch.stack(unknown).mean(dim=0) > 0.5  # (B,)
-        return torch.stack(probabilities).mean(dim=0), torch.stack(attention).mean(dim=0), most
+        strange = most if self.threshold is None else mean.amax(dim=1) < self.threshold
+        return mean, torch.stack(attention).mean(dim=0), strange
 
 
 def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> State:
@@ -320,7 +325,7 @@ def read_runs(folder: Path) -> list[Run]:
 def _of_all_seeds(settings: Mapping[str, Any], name: str) -> Any:
     """Return a setting that all seeds of a call share.
 
-    The number of principal components follows from the sides; a call that goes on may do so on another device.
+    The number of principal components follows from the sides, and where a seed was trained changes last bits only.
     """
     apart, found = {"head": "components", "training": "device"}.get(name), settings.get(name)
     if name == "sources":

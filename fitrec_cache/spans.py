@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _FRAGMENT = re.compile(r"#t=(?P<start>[0-9:.]+)?(?:,(?P<end>[0-9:.]+))?(?<!=)$")
@@ -55,7 +56,7 @@ def seconds_of(text: str) -> float:
     """
     found = _CLOCK.fullmatch(text)
     hours, minutes, seconds = (float((part or "0").replace(",", ".")) for part in (found.groups() if found else "000"))
-    if found is None or (found[2] and seconds >= 60):
+    if found is None or (found[1] and minutes >= 60) or (found[2] and seconds >= 60):
         raise ValueError(f"got '{text}': expected a time in seconds, such as 12.5, or 1:02:03.5")
     return round(3600 * hours + 60 * minutes + seconds, 3)
 
@@ -64,7 +65,7 @@ def parted(name: str) -> tuple[str, Span | None]:
     """Return the name of a clip's file, and which part of it the clip is; None of all of it.
 
     Raises:
-        ValueError: If a time is none, or nothing lies between start and end.
+        ValueError: If a time is none, nothing lies between start and end, or there is no file before them.
 
     Example:
         >>> parted("Squat/1.mp4#t=12.5,20")
@@ -73,8 +74,10 @@ def parted(name: str) -> tuple[str, Span | None]:
     found = _FRAGMENT.search(name)
     if found is None:
         return name, None
-    start, end = found["start"], found["end"]
-    return name[: found.start()], part_of(seconds_of(start or "0"), seconds_of(end) if end else math.inf)
+    file, start, end = name[: found.start()], found["start"], found["end"]
+    if not file or file.endswith("/"):
+        raise ValueError(f"got '{name}': expected a file before the times")
+    return file, part_of(seconds_of(start or "0"), seconds_of(end) if end else math.inf)
 
 
 def part_of(start: float = 0.0, end: float = math.inf) -> Span | None:
@@ -95,3 +98,21 @@ def file_of(name: str) -> str:
 def is_part(name: str) -> bool:
     """Say whether a clip's name has times behind that of its file."""
     return file_of(name) != name
+
+
+def recordings(keys: Sequence[str], groups: Sequence[str | None], names: Sequence[str]) -> dict[str, str]:
+    """Return the group of each file that has parts: the first that one of its clips has, else the file's name.
+
+    Training on one part of a recording and testing on another would be the leak that groups are for.
+
+    Args:
+        keys: Of each clip, what its file is known by, with the part behind if it is one.
+        groups: The groups that are told, None where none is.
+        names: Ids of the clips.
+    """
+    files = {file_of(key) for key in keys if is_part(key)}
+    found: dict[str, str] = {}
+    for key, group, name in sorted(zip(keys, groups, names, strict=True), key=lambda clip: (clip[1] is None, clip[2])):
+        if (file := file_of(key)) in files:
+            found.setdefault(file, group or file_of(name))
+    return found

@@ -134,10 +134,11 @@ def make_split(
     """Divide clips into training, validation and test.
 
     Args:
-        rule: ``group`` (no group on two sides, about 80/20 and then 80/20 of each class), ``random`` (the same by
-            clip), ``official1``, ``official2``, ``official3`` (UCF101: groups 1-7, 8-14 or 15-21 test),
-            ``list:TRAIN,TEST`` (two UCF101-style files) or ``auto`` (``group`` if every clip has one, else ``random``).
-            Where a rule only fixes the test side, validation is carved from the rest as by ``group`` or ``random``.
+        rule: ``group`` (no group on two sides, about 80/20 and then 80/20 of each class; clips whose group is not known
+            stand for themselves), ``random`` (the same by clip), ``official1``, ``official2``, ``official3`` (UCF101:
+            groups 1-7, 8-14 or 15-21 test), ``list:TRAIN,TEST`` (two UCF101-style files) or ``auto`` (``group`` if any
+            is known, else ``random``). Where a rule only fixes the test side, validation is carved from the rest as by
+            ``group`` or ``random``.
         clip_ids: Name of each clip, length N, no name twice.
         labels: Class of each clip, length N.
         groups: Recording each clip was cut from, length N, None where unknown.
@@ -258,7 +259,11 @@ def count_sharing(test: Iterable[int], trained: Iterable[int], groups: Sequence[
 
 
 def _by_group(clips: _Clips, _argument: str, rng: np.random.Generator) -> _Sides:
-    _need_groups("group", clips)
+    if not any(clips.groups):
+        raise UsageError(
+            f"split 'group' needs groups, and none of {len(clips.ids)} clips has one, such as '{clips.ids[0]}'. Give a "
+            "manifest with a group column, or use the split 'random'"
+        )
     return _test_from_all(clips, clips.units, rng)
 
 
@@ -276,7 +281,11 @@ def _official(first: int) -> _Rule:
     """Return the rule that tests on the seven groups from ``first`` on, as UCF101's authors do."""
 
     def rule(clips: _Clips, _argument: str, _rng: np.random.Generator) -> _Sides:
-        _need_groups("official", clips)
+        if bare := [name for name, group in zip(clips.ids, clips.groups, strict=True) if group is None]:
+            raise UsageError(
+                f"an official split needs the group of every clip: {len(bare)} of {len(clips.ids)} have none, such as "
+                f"'{bare[0]}'. Give a manifest with a group column, or use the split 'random'"
+            )
         numbers = [None if group is None else group_number(group) for group in clips.groups]
         if None in numbers:
             raise UsageError(
@@ -349,9 +358,9 @@ def _resolve(rule: str, clips: _Clips) -> tuple[str, list[str]]:
     """Return the rule that ``auto`` stands for, any other as it is."""
     if rule != "auto":
         return rule, []
-    if None not in clips.groups:
+    if any(clips.groups):
         return "group", []
-    return "random", ["split by clip: not every clip has a group, so test clips may resemble training clips"]
+    return "random", ["split by clip: no clip has a group, so test clips may resemble training clips"]
 
 
 def _find_rule(rule: str) -> _Rule:
@@ -359,14 +368,6 @@ def _find_rule(rule: str) -> _Rule:
     if name not in _RULES or bool(colon) != (name in _WITH_ARGUMENT):
         raise unknown_name("split", rule, ["auto", *(_WITH_ARGUMENT.get(each, each) for each in _RULES), *FOLD_RULES])
     return _RULES[name]
-
-
-def _need_groups(rule: str, clips: _Clips) -> None:
-    if bare := [name for name, group in zip(clips.ids, clips.groups, strict=True) if group is None]:
-        raise UsageError(
-            f"split '{rule}' needs the group of every clip: {len(bare)} of {len(clips.ids)} have none, such as "
-            f"'{bare[0]}'. Give a manifest with a group column, or use the split 'random'"
-        )
 
 
 # --- the greedy choice ---
@@ -438,33 +439,31 @@ def _match(lists: Sequence[Sequence[str]], clips: _Clips) -> list[tuple[set[int]
     """Return for each list the clips that its names mean, and how many names mean none.
 
     A name is looked up as it is, or as the file that clips are parts of, then by class folder and file without ending,
-    then by file without ending; the last two only count where they fit a single clip, and the last where no other name
+    then by file without ending; the last two only count where they fit a single file, and the last where no other name
     of the lists is such a file.
     """
-    by_id: dict[str, set[int]] = {}
+    by_name: dict[str, set[int]] = {}
     for i, clip_id in enumerate(clips.ids):
         for name in {clip_id, file_of(clip_id)}:
-            by_id.setdefault(name, set()).add(i)
-    found = [set[int]().union(*(by_id[name] for name in names if name in by_id)) for names in lists]
-    others = [[name for name in names if name not in by_id] for names in lists]
-    by_tail, by_stem = (_index(key, clips.ids) for key in (_tail, _stem))
+            by_name.setdefault(name, set()).add(i)
+    found = [set[int]().union(*(by_name[name] for name in names if name in by_name)) for names in lists]
+    others = [[name for name in names if name not in by_name] for names in lists]
+    files = sorted(set(map(file_of, clips.ids)))
+    by_tail, by_stem = (_index(key, files) for key in (_tail, _stem))
     stems = Counter(map(_stem, set().union(*lists)))
     classes = {label.casefold() for label in clips.labels}
 
-    def meant(name: str) -> int | None:
-        hit = by_tail.get(_tail(name))
-        if hit is None and stems[_stem(name)] == 1:
-            hit = by_stem.get(_stem(name))
-            folder = PurePosixPath(name).parent.name.casefold()
-            if hit is not None and folder in classes - {clips.labels[hit].casefold()}:
-                return None  # the file of this name in another class
-        return hit
+    def meant(name: str) -> set[int]:
+        file = by_tail.get(_tail(name))
+        hits = by_name[file] if file is not None else set[int]()
+        if not hits and stems[_stem(name)] == 1 and (file := by_stem.get(_stem(name))) is not None:
+            hits = by_name[file]
+            if PurePosixPath(name).parent.name.casefold() in classes - {clips.labels[i].casefold() for i in hits}:
+                return set()  # the file of this name in another class
+        return hits
 
     looked_up = [[meant(name) for name in names] for names in others]
-    return [
-        (hits | {hit for hit in more if hit is not None}, more.count(None))
-        for hits, more in zip(found, looked_up, strict=True)
-    ]
+    return [(hits.union(*more), more.count(set())) for hits, more in zip(found, looked_up, strict=True)]
 
 
 def _stem(name: str) -> str:
@@ -475,11 +474,10 @@ def _tail(name: str) -> str:
     return name if is_part(name) else "/".join(PurePosixPath(name).with_suffix("").parts[-2:]).casefold()
 
 
-def _index(key: Callable[[str], str], ids: Sequence[str]) -> dict[str, int]:
-    """Return where each key is, without the keys that several clips share."""
-    keys = [key(name) for name in ids]
-    shared = Counter(keys)
-    return {name: i for i, name in enumerate(keys) if shared[name] == 1}
+def _index(key: Callable[[str], str], files: Sequence[str]) -> dict[str, str]:
+    """Return the file of each key, without the keys that several files share."""
+    shared = Counter(map(key, files))
+    return {key(file): file for file in files if shared[key(file)] == 1}
 
 
 # --- checks and remarks ---

@@ -126,6 +126,7 @@ def sweep(
     variant: str = "resnet50-lstm-attention",
     backbone: Sequence[str] = (),
     preset: str | None = None,
+    classes: str | None = None,
     split: Sequence[str] = ("auto",),
     seed: Sequence[int] = (0,),
     trials: int = 60,
@@ -147,6 +148,7 @@ def sweep(
         variant: A key of :data:`fitrec_cache.variants.VARIANTS` that learns from features.
         backbone: Which cached features; several are put side by side. Empty: the variant's own.
         preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
+        classes: Some of the cached classes only: as for :func:`fitrec_cache.find_clips.find_clips`.
         split: Rules of :func:`fitrec_cache.folds.make_folds`; their validation sides count.
         seed: Seeds of the splits.
         trials: Number of tries in all, those of earlier calls included.
@@ -178,6 +180,7 @@ def sweep(
         variant=variant,
         backbone=backbone,
         preset=preset,
+        classes=classes,
         split=split,
         seed=seed,
         epochs=epochs,
@@ -214,7 +217,7 @@ def sweep(
         out=str(out),
         variant=variant,
         backbone=problem.backbone,
-        sources=tuple(_source(cache, features, backbone, preset, rule, seed) for rule in split),
+        sources=tuple(_source(cache, features, backbone, preset, classes, rule, seed) for rule in split),
         splits=tuple(each.name for each in problem.splits),
         n_val=sum(len(each.val) for each in problem.splits),
         n_distinct=len(problem.units),
@@ -306,12 +309,13 @@ def _source(
     features: Path | None,
     backbone: Sequence[str],
     preset: str | None,
+    classes: str | None,
     rule: str,
     seed: Sequence[int],
 ) -> tuple[str, ...]:
     given: list[tuple[str, object]] = [("--cache", cache), ("--features", features)]
     given += [("--backbone", name) for name in backbone]
-    given += [("--preset", preset), ("--split", rule), *(("--seed", number) for number in seed)]
+    given += [("--preset", preset), ("--classes", classes), ("--split", rule), *(("--seed", number) for number in seed)]
     return tuple(word for name, value in given if value is not None for word in (name, str(value)))
 
 

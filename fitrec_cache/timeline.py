@@ -21,7 +21,8 @@ class Moment:
         start: Beginning of the window, in seconds since the first frame of the stream.
         end: Its end.
         top: All labels with their probabilities, best first.
-        unknown: Whether the highest probability is below the run's threshold; of averaged answers, whether most are.
+        unknown: Whether the highest probability is below the threshold; of averaged answers by the run's own
+            thresholds, whether most are.
         heads: How many seeds answered together.
         skipped: Windows before this one that nobody looked at, as they came faster than they were answered.
     """
@@ -86,18 +87,20 @@ def _text(label: str | None, probability: float) -> str:
 class Smoother:
     """Averages each answer over its neighbours: it, and as many before as after it.
 
-    Probabilities are averaged; "unknown" is the answer if most of them say so. At the ends of a stretch without a gap
-    there are fewer neighbours, and none beyond. Answers come half as many windows later.
+    Probabilities are averaged; "unknown" is the answer if most of them say so, or no average is high enough. At the
+    ends of a stretch without a gap there are fewer neighbours, and none beyond. Answers come half as many windows
+    later.
 
     Args:
         windows: How many are averaged, an odd number.
         every: Seconds from one window's beginning to the next where none is left out.
+        unknown_below: Least average of an answer; None: they vote.
     """
 
-    def __init__(self, windows: int, *, every: float) -> None:
+    def __init__(self, windows: int, *, every: float, unknown_below: float | None = None) -> None:
         if windows < 1 or windows % 2 == 0:
             raise UsageError(f"smooth is {windows}: expected an odd number of windows, such as 3; 1 averages nothing")
-        self._half, self._every = windows // 2, every
+        self._half, self._every, self._least = windows // 2, every, unknown_below
         self._near: deque[Moment] = deque(maxlen=windows)
         self._waiting = 0  # the last ones of these that were not given yet
 
@@ -110,7 +113,7 @@ class Smoother:
         self._near.append(moment)
         self._waiting += 1
         if self._waiting > self._half:
-            given.append(_average(self._near, self._near[-1 - self._half]))
+            given.append(self._average(self._near, self._near[-1 - self._half]))
             self._waiting -= 1
         return given
 
@@ -119,21 +122,21 @@ class Smoother:
         held = list(self._near)
         places = range(len(held) - self._waiting, len(held))
         self._waiting = 0
-        return [_average(held[max(0, at - self._half) :], held[at]) for at in places]
+        return [self._average(held[max(0, at - self._half) :], held[at]) for at in places]
+
+    def _average(self, near: Collection[Moment], moment: Moment) -> Moment:
+        chances: dict[str, float] = dict.fromkeys((label for label, _ in moment.top), 0.0)
+        for each in near:
+            for label, probability in each.top:
+                chances[label] += probability / len(near)
+        top = tuple(sorted(chances.items(), key=lambda pair: -pair[1]))
+        most = 2 * sum(each.unknown for each in near) > len(near)
+        return replace(moment, top=top, unknown=most if self._least is None else top[0][1] < self._least)
 
 
 def is_gap(before: Moment, moment: Moment, every: float) -> bool:
     """Say whether nobody looked at what lies between two answers, where others would be if none were left out."""
     return moment.start > before.end and moment.start - before.start > 1.001 * every
-
-
-def _average(near: Collection[Moment], moment: Moment) -> Moment:
-    chances: dict[str, float] = dict.fromkeys((label for label, _ in moment.top), 0.0)
-    for each in near:
-        for label, probability in each.top:
-            chances[label] += probability / len(near)
-    top = tuple(sorted(chances.items(), key=lambda pair: -pair[1]))
-    return replace(moment, top=top, unknown=2 * sum(each.unknown for each in near) > len(near))
 
 
 class Timeline:

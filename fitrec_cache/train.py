@@ -20,7 +20,7 @@ from fitrec_cache.files import write_json
 from fitrec_cache.fit import find_precision
 from fitrec_cache.folds import make_folds
 from fitrec_cache.leaks import UNLOOKED, verdict
-from fitrec_cache.loading import keep_apart, load_clips, only_classes
+from fitrec_cache.loading import keep_apart, load_clips
 from fitrec_cache.meanwhile import Meanwhile
 from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.progress import timed
@@ -76,7 +76,7 @@ def train_head(
         backbone: Which cached features; several are put side by side. Empty: the variant's own.
         preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
         classes: Learn some of the cached classes only: as for :func:`fitrec_cache.find_clips.find_clips`.
-        split: ``auto`` (``group`` where groups are known), ``group``, ``random``, ``official1`` to ``official3``,
+        split: ``auto`` (``group`` where any are known), ``group``, ``random``, ``official1`` to ``official3``,
             ``list:TRAIN,TEST``, ``manifest`` (its column ``split``), or with every clip tested once ``kfold:K`` and
             ``leave-one:COLUMN``.
         seed: Seeds of split, initial values and order of batches; one run each.
@@ -91,7 +91,7 @@ def train_head(
         false_alarm_rate: Share of validation clips that the threshold for "unknown" may turn away, in [0, 1).
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``: where the head is trained. On the CPU a seed gives
             the same bits every time; for another device a note says that it may not.
-        final: After the test train once more on the clips of all sides, for as many epochs. ``predict`` and ``watch``
+        final: Train once more on the clips of all sides, for as many epochs. ``predict`` and ``watch``
             answer by that head; all figures are of the one that was tested, as no clip is left to test this one on.
         overwrite: Replace a run that is there.
         jobs: Heads of several seeds or folds to train at the same time, in processes that divide the threads
@@ -120,9 +120,7 @@ def train_head(
     where = torch.device(find_device(device))
     check_jobs(jobs, where)
     started, meanwhile = time.perf_counter(), Meanwhile(torch.get_num_threads())
-    data = load_clips(cache, features, variant, backbone, preset, progress=progress)
-    if classes is not None:
-        data = only_classes(data, classes, also=unknown)
+    data = load_clips(cache, features, variant, backbone, preset, classes=classes, unknown=unknown, progress=progress)
     data, strangers = keep_apart(data, unknown)
     folds = [(s, fold) for s in seed for fold in make_folds(split, **data.columns, seed=s)]
     if final and folds[0][1].name:
@@ -151,7 +149,8 @@ def train_head(
     fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))
     runs = [job.there if job.there and job.state == "whole" else next(fresh) for job in heads]
     with timed(stages, "write"):
-        write_answers(folders, out / ANSWERS)
+        columns = [] if strangers is None else [strangers.clip_ids, strangers.groups, strangers.labels]
+        write_answers(folders, out / ANSWERS, list(zip(*columns, strict=True)))
     with timed(stages, "look for leaks"):
         near = data.near_duplicates(progress=progress)
     notes = [*data.notes, *left_out, *_fold_notes(heads, len(seed)), *_verdicts(heads, data.groups, near)]

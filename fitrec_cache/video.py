@@ -136,16 +136,18 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int, span: Span | N
         n_frames = len(seen.times)
         if n_frames == 0:
             raise VideoError(f"no frame decodes: the container holds {video.n_packets} packets, 0 gave a picture")
-        times = _times(video, seen.times)[0]
-        if span is not None and promised is not None and not seen.interlaced:  # its packets may be fields
-            _check_part(len(wanted.inside(times, span)), len(wanted.inside(promised, span)))
+        times, warnings = _times(video, seen.times)
+        if span is None or promised is None or _are_fields(video, seen):
+            _check_whole(video, seen)
+        else:
+            _check_part(video, span, len(wanted.inside(times, span)), len(wanted.inside(promised, span)))
         indices = wanted.among(times)
         if not set(indices.tolist()) <= seen.pictures.keys():
             with Video(path) as video:
                 seen = _decode(video, indices, short_side)
             if len(seen.times) != n_frames:
                 raise VideoError(f"decoding is not repeatable: {n_frames} frames, then {len(seen.times)}")
-        return _assemble(video, seen, indices, wanted)
+        return _assemble(video, seen, indices, wanted, times, warnings)
     except av.FFmpegError as error:
         raise VideoError(f"cannot be decoded: {error.strerror or error}") from error
 
@@ -156,7 +158,27 @@ def _promised(video: Video) -> NDArray[np.float64] | None:
     return np.array([video.seconds(pts) for pts in known]) if known and len(known) == video.n_packets else None
 
 
-def _check_part(decoded: int, expected: int) -> None:
+def _are_fields(video: Video, seen: _Pass) -> bool:
+    """Say whether each packet is one field of two, as of camcorders."""
+    found = len(seen.times) + seen.damage.corrupt + seen.damage.undecodable
+    return seen.interlaced and not video.claimed and found <= -(-video.n_packets // 2)
+
+
+def _check_whole(video: Video, seen: _Pass) -> None:
+    decoded, packets = len(seen.times), video.n_packets
+    if _are_fields(video, seen):
+        packets = -(-packets // 2)
+    expected = max(packets, (video.claimed or round(video.lasts * video.rate)) if video.cut_short else 0)
+    if decoded < MIN_DECODED_SHARE * expected:
+        raise VideoError(
+            f"only {decoded} of {expected} frames decode, at least {MIN_DECODED_SHARE:.0%} are needed"
+            + (f" ({video.cut_short})" if video.cut_short else "")
+        )
+
+
+def _check_part(video: Video, span: Span, decoded: int, expected: int) -> None:
+    if video.cut_short:
+        expected = max(expected, round((min(span.end, video.lasts) - span.start) * video.rate))
     if decoded < MIN_DECODED_SHARE * expected:
         raise VideoError(f"only {decoded} of {expected} frames of its part decode, {MIN_DECODED_SHARE:.0%} are needed")
 
@@ -306,23 +328,19 @@ def _as_shown(picture: NDArray[Any], matrix: NDArray[np.int32]) -> NDArray[Any]:
     return picture[:: int(matrix[1, 1]), :: int(matrix[0, 0])]
 
 
-def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64], wanted: _Wanted) -> DecodedClip:
+def _assemble(
+    video: Video,
+    seen: _Pass,
+    indices: NDArray[np.int64],
+    wanted: _Wanted,
+    times: NDArray[np.float64],
+    warnings: list[str],
+) -> DecodedClip:
     decoded, claimed, damage = len(seen.times), video.claimed, seen.damage
-    cut_short, packets = video.cut_short, video.n_packets
-    pairs = -(-packets // 2)  # of camcorders, where a packet is one field of two
-    if seen.interlaced and not claimed and decoded + damage.corrupt + damage.undecodable <= pairs:
-        packets = pairs
-    expected = max(packets, (claimed or round(video.lasts * video.rate)) if cut_short else 0)
-    if decoded < MIN_DECODED_SHARE * expected:
-        raise VideoError(
-            f"only {decoded} of {expected} frames decode, at least {MIN_DECODED_SHARE:.0%} are needed"
-            + (f" ({cut_short})" if cut_short else "")
-        )
     shapes = {p.shape for p in seen.pictures.values()}
     if len(shapes) > 1:
         raise VideoError(f"the picture size changes within the clip: {sorted(shapes)}")
     frames = np.stack([seen.pictures[i] for i in indices.tolist()])
-    times, warnings = _times(video, seen.times)
     ledger = video.description | {
         "frames_claimed": claimed,
         "frames_decoded": decoded,
@@ -340,8 +358,8 @@ def _assemble(video: Video, seen: _Pass, indices: NDArray[np.int64], wanted: _Wa
     last = wanted.since(times)[-1]
     if wanted.span is not None and last + 1 < wanted.span.end < math.inf:
         warnings.append(f"its part {wanted.span} (seconds) ends after the last frame, which is at {last:.2f} s")
-    if cut_short:
-        warnings.append(f"cut short: {cut_short}")
+    if video.cut_short:
+        warnings.append(f"cut short: {video.cut_short}")
     if video.high_range:
         warnings.append(f"high dynamic range ({video.high_range}): colours are not mapped to a common screen's")
     if claimed and claimed != decoded:

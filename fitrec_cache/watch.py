@@ -70,6 +70,7 @@ def watch(
     every: float | None = None,
     smooth: int = 1,
     backbone: Sequence[str] = (),
+    unknown_below: float | None = None,
     table: Path | None = None,
     subtitles: Path | None = None,
     picture: Path | None = None,
@@ -89,6 +90,7 @@ def watch(
         every: Seconds from one window's beginning to the next.
         smooth: Average each answer over so many windows, an odd number; see :class:`fitrec_cache.timeline.Smoother`.
         backbone: ``NAME=WEIGHTS``.
+        unknown_below: As for :func:`fitrec_cache.predict.predict`.
         table: CSV to write of the segments.
         subtitles: The segments as ``.srt``.
         picture: PNG of the probabilities over time.
@@ -115,6 +117,7 @@ def watch(
         source,
         run=run,
         backbone=backbone,
+        unknown_below=unknown_below,
         seconds=seconds,
         every=every,
         format=format,
@@ -123,7 +126,7 @@ def watch(
         force=force,
     )
     timeline = Timeline(every=watching.every, keep=picture is not None)
-    smoother = Smoother(smooth, every=watching.every)
+    smoother = Smoother(smooth, every=watching.every, unknown_below=unknown_below)
     bar = progress_bar(total=None, unit="window", what="watch", show=progress)
     ready: deque[Moment] = deque()  # answers that are next
     failed: VideoError | None = None
@@ -191,6 +194,7 @@ class Watch:
         source: A video file of any length, ``camera``, ``camera:N``, or an address such as ``rtsp://...``.
         run: Run folder that ``train-head`` made; its seeds answer together.
         backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
+        unknown_below: Answer "unknown" where no class has this probability; None for the thresholds of the run.
         seconds: Length of a window. None: the median length of the clips that the head was trained on.
         every: Seconds from one window's beginning to the next; None for half of ``seconds``.
         format: FFmpeg's input format for a device; see :func:`fitrec_cache.stream.find_source`.
@@ -222,6 +226,7 @@ class Watch:
         *,
         run: Path,
         backbone: Sequence[str] = (),
+        unknown_below: float | None = None,
         seconds: float | None = None,
         every: float | None = None,
         format: str | None = None,
@@ -232,7 +237,7 @@ class Watch:
         from fitrec_cache.stream import find_source
 
         found = find_source(source, format=format)
-        self._recogniser = Recogniser(run, backbone=backbone, device=device, force=force)
+        self._recogniser = Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)
         if seconds is None:
             seconds = self._recogniser.clip_seconds
         if seconds is None:

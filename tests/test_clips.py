@@ -333,10 +333,10 @@ def test_what_may_tell_groups_is_pointed_at_where_none_are_known(tmp_path):
 
 
 def test_columns_of_times_by_other_names_are_said_to_be_of_no_use(tmp_path):
-    rows = write(tmp_path / "m.csv", "path,label,start_frame,End_Seconds,grup\na.avi,A,0,9,x\n")
+    rows = write(tmp_path / "m.csv", "path,label,start_frame,Ends,grup\na.avi,A,0,9,x\n")
     notes = find_clips(rows).notes
     assert (
-        "columns start_frame, End_Seconds are kept but not used: for clips that are parts of their files the columns "
+        "columns start_frame, Ends are kept but not used: for clips that are parts of their files the columns "
         "are start and end, in seconds"
     ) in notes
     assert any("is it meant to be 'group'?" in note for note in notes)

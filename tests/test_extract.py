@@ -648,6 +648,17 @@ def test_clips_that_are_parts_of_a_file_are_extracted_apart_and_read_once(run, t
     }
     assert counts(run(tmp_path / "m.csv")) == (5, 0, 4, 1)
     assert counts(run(None, backbone=("test_vit",)))[:2] == (4, 4)
+    assert {clip.group for clip in cache.entries()} == {None}
+
+
+def test_later_parts_of_a_file_are_of_the_group_that_earlier_ones_have(run, tmp_path):
+    write_video(tmp_path / "a.mp4", 100, width=64, height=64)
+    shutil.copy(tmp_path / "a.mp4", tmp_path / "b.mp4")
+    (tmp_path / "m.csv").write_text("path,label,end,group\na.mp4,Hop,2,kitchen\n")
+    run(tmp_path / "m.csv")
+    (tmp_path / "m.csv").write_text("path,label,start,end\na.mp4,Hop,,2\na.mp4,Hop,2,3\nb.mp4,Hop,3,\n")
+    assert counts(run(tmp_path / "m.csv")) == (3, 2, 1, 0)
+    assert {clip.group for clip in Cache(tmp_path / "cache").clips()} == {"kitchen"}
 
 
 def test_order_of_clips_and_commits_change_no_bit(run, videos, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from conftest import InlinePool
 from hostile import odd_runs
+from make_video import write_video
 from test_train import toy
 from typer.testing import CliRunner
 
@@ -139,6 +140,21 @@ def test_several_seeds_answer_together(tmp_path, cache_folder, video_folder):
     assert "(mean of 3 seeds)" in said
 
 
+def test_below_which_probability_an_answer_is_unknown_can_be_said(tmp_path, cache_folder, video_folder):
+    out, video = tmp_path / "runs", sorted(video_folder.rglob("*.avi"))[0]
+    train_head(out=out, cache=cache_folder, backbone=["test_resnet"], variant="mean", seed=[0, 1], epochs=2)
+    (usual,) = predict([video], run=out, device="cpu")
+    highest = usual.top[0][1]  # of the mean of both seeds, which is what is shown
+    for threshold, unknown in ((highest - 1e-6, False), (highest + 1e-6, True), (0, False), (1, True)):
+        (answer,) = predict([video], run=out, device="cpu", unknown_below=threshold)
+        assert (answer.unknown, answer.top) == (unknown, usual.top)
+    for odd in (-0.1, 1.1, float("nan")):
+        with pytest.raises(UsageError, match="expected a probability, 0 to 1"):
+            predict([video], run=out, device="cpu", unknown_below=odd)
+    command = ["predict", "--run", str(out), "--device", "cpu", "--unknown-below", "0.99", str(video)]
+    assert "unknown: no class is probable enough" in CliRunner().invoke(app, command).output
+
+
 def test_a_seed_that_is_not_finished_is_told(tmp_path, cache_folder, video_folder):
     out = tmp_path / "runs"
     train_head(out=out, cache=cache_folder, backbone=["test_resnet"], variant="mean", seed=[0, 1], epochs=2)
@@ -213,6 +229,24 @@ def test_bad_videos_have_a_reason_and_cost_themselves_only(run, tmp_path, video_
         "median_lengths": None,
         "reason": "file not found",
     }
+
+
+def test_a_part_of_a_video_is_answered_by_its_own_frames(run, tmp_path, video_folder):
+    (tmp_path / "Squat").mkdir()
+    video = tmp_path / "Squat" / "long.mp4"
+    write_video(video, 60, width=64, height=64)  # 25 frames a second
+    shutil.copy(video, odd := tmp_path / "odd#t=1.mp4#t=1,2")
+    samples = read_run(run).settings["sources"][0]["identity"]["frames"]["samples"]
+    asked = [video, Path(f"{video}#t=0.4,2"), odd, Path(f"{video}#t=2,1")]
+    asked += [Path("#t=1,2"), tmp_path / ("x" * 300)]
+    whole, part, named, bad, none, long = predict(asked, run=run, device="cpu")
+    expected = [(10 + i * 40 // (samples + 1)) / 25 for i in range(1, samples + 1)]
+    assert [t for t, _ in part.attention] == pytest.approx(expected)
+    assert part.path == f"{video}#t=0.4,2"
+    assert [t for t, _ in named.attention] == [t for t, _ in whole.attention]
+    assert (bad.top, bad.reason) == ((), "got 2 to 1 s: expected an end after the start")
+    assert none.reason == "got '#t=1,2': expected a file before the times"
+    assert "name too long" in long.reason.lower()
 
 
 def test_a_video_whose_embeddings_are_no_numbers_costs_itself_only(run, video_folder, monkeypatch):

@@ -101,9 +101,18 @@ def test_a_split_that_these_clips_cannot_have_is_told_before_anything_is_made(re
     _, _, backbones = reproduced
     rows = [f"{path.relative_to(video_folder)},{path.parent.name}," for path in sorted(video_folder.glob("*/*.avi"))]
     (tmp_path / "clips.csv").write_text("\n".join(["path,label,group", *rows]))
-    with pytest.raises(UsageError, match="split 'group' needs the group of every clip"):
+    with pytest.raises(UsageError, match="split 'group' needs groups, and none of 12 clips has one"):
         reproduce(tmp_path / "clips.csv", root=video_folder, out=tmp_path / "out", backbone=backbones, **SMALL)
     assert not (tmp_path / "out").exists()
+
+
+def test_parts_without_groups_can_be_split_by_their_files(reproduced, video_folder, tmp_path, monkeypatch):
+    _, _, backbones = reproduced
+    rows = [f"{p.relative_to(video_folder)}#t=0.1,{p.parent.name}," for p in sorted(video_folder.glob("*/*.avi"))]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,label,group", *rows]))
+    monkeypatch.setattr("fitrec_cache.reproduce.extract", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # the check before it passed
+        reproduce(tmp_path / "clips.csv", root=video_folder, out=tmp_path / "out", backbone=backbones, **SMALL)
 
 
 def test_a_call_that_asks_for_other_clips_adds_none(reproduced, video_folder, tmp_path):

@@ -1,14 +1,19 @@
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import av
 import pytest
 from make_video import read_number, write_video
-from test_video import remux
+from test_video import cut, remux
 
+from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, parts_apart
+from fitrec_cache.clips import columns
 from fitrec_cache.decoding import DecodeJob, decode_clip
 from fitrec_cache.errors import ManifestError, VideoError
+from fitrec_cache.features import clips_in
 from fitrec_cache.find_clips import find_clips
+from fitrec_cache.folds import make_folds
 from fitrec_cache.sampling import frame_indices
 from fitrec_cache.spans import Span, file_of, parted, seconds_of
 from fitrec_cache.splits import make_split
@@ -42,7 +47,9 @@ def test_times_are_read_as_people_write_them(text, seconds):
     assert seconds_of(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1e3", "ten", "1:", ":5", "1:2:3:4", "1:75", "2024-01-01 10:00", "٣"])
+@pytest.mark.parametrize(
+    "text", ["", "-1", "1e3", "ten", "1:", ":5", "1:2:3:4", "1:75", "1:90:00", "2024-01-01 10:00", "٣"]
+)
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(ValueError, match="expected a time in seconds, such as"):
         seconds_of(text)
@@ -105,20 +112,50 @@ def test_a_start_that_does_not_decode_moves_no_part(tmp_path):
     assert any("ends after" in warning for warning in read(path, Span(1, 4)).ledger["warnings"])
 
 
-def test_a_part_of_which_less_than_half_decodes_fails_and_the_others_do_not(tmp_path):
-    whole, path = write_video(tmp_path / "whole.mkv", 200, gop=50), tmp_path / "v.mkv"
+def damage(whole, path, frames):
+    """Copy a video with zeros in the packets of some frames."""
     with av.open(str(whole)) as old, av.open(str(path), "w") as new:
         stream = new.add_stream_from_template(old.streams.video[0])
         for number, packet in enumerate(p for p in old.demux(old.streams.video[0]) if p.size):
-            sound = not 100 <= number < 150
-            copy = av.Packet(bytes(packet) if sound else bytes(packet.size))
+            copy = av.Packet(bytes(packet.size) if number in frames else bytes(packet))
             copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
             copy.is_keyframe, copy.stream = packet.is_keyframe, stream
             new.mux(copy)
-    assert numbers(read(path, Span(2, 4))) == [60, 70, 80, 90]
+    return path
+
+
+@pytest.mark.parametrize("end", [150, 200, 250])
+def test_a_part_of_which_less_than_half_decodes_fails_and_the_others_do_not(tmp_path, end):
+    """Also where that is more than half of the file."""
+    path = damage(write_video(tmp_path / "whole.mkv", 250, gop=50), tmp_path / "v.mkv", range(50, end))
+    assert numbers(read(path, Span(0, 2))) == [10, 20, 30, 40]
     with pytest.raises(VideoError, match=r"only 0 of 50 frames of its part decode, 50% are needed"):
         read(path, Span(4, 6))
-    assert numbers(read(path, Span(6, 8))) == [160, 170, 180, 190]
+    if end == 150:
+        assert numbers(read(path, Span(8))) == [210, 220, 230, 240]
+    else:
+        with pytest.raises(VideoError, match=r"only \d+ of 250 frames decode"):
+            read(path, None)
+
+
+def test_a_part_of_which_most_is_cut_off_fails_and_those_before_it_do_not(tmp_path):
+    whole = write_video(tmp_path / "whole.mp4", 100, gop=10)
+    path = cut(remux(whole, tmp_path / "v.mp4", options={"movflags": "faststart"}), 0.4)
+    assert numbers(read(path, Span(0.2, 0.8))) == [8, 11, 14, 17]
+    for span in (Span(0.2, 4), Span(0.2)):
+        with pytest.raises(VideoError, match=r"only \d\d of 95 frames of its part decode, 50% are needed"):
+            read(path, span)
+
+
+def test_interlaced_parts_are_judged_by_their_own_frames(tmp_path):
+    """Where a packet is a whole frame, as most often."""
+    path = write_video(tmp_path / "v.mkv", 250, gop=50, options={"x264-params": "tff=1"})
+    damaged = damage(path, tmp_path / "damaged.mkv", range(50, 250))
+    clip = read(damaged, Span(0, 2))
+    assert clip.ledger["interlaced"]
+    assert numbers(clip) == [10, 20, 30, 40]
+    with pytest.raises(VideoError, match=r"only 0 of 50 frames of its part decode"):
+        read(damaged, Span(4, 6))
 
 
 def test_a_part_of_a_long_video_decodes_only_what_it_needs(tmp_path):
@@ -165,37 +202,91 @@ def rows(path, text):
     return find_clips(path)
 
 
-def test_rows_with_times_are_parts_of_their_file_and_of_one_recording(tmp_path):
+def test_rows_with_times_are_parts_of_their_file(tmp_path):
     found = rows(
         tmp_path / "m.csv",
         "path,label,Start,end\na.mp4,Squat,0,5\n./a.mp4,Lunge,0:05,\nb.mp4,Squat,,\nv_Row_g03_c01.avi,Row,,2\n",
     )
     assert [(c.clip_id, c.file, c.span, c.group) for c in found.clips] == [
-        ("a.mp4#t=0,5", "a.mp4", Span(0, 5), "a.mp4"),
-        ("a.mp4#t=5", "a.mp4", Span(5), "a.mp4"),
-        ("b.mp4", "b.mp4", None, "b.mp4"),
+        ("a.mp4#t=0,5", "a.mp4", Span(0, 5), None),
+        ("a.mp4#t=5", "a.mp4", Span(5), None),
+        ("b.mp4", "b.mp4", None, None),
         ("v_Row_g03_c01.avi#t=0,2", "v_Row_g03_c01.avi", Span(0, 2), "Row_g03"),
     ]
     assert all(not clip.extra for clip in found.clips)
     assert "3 clips are parts of 2 files" in found.notes
 
 
-def test_one_file_is_one_recording_however_its_path_is_written(tmp_path):
-    found = rows(tmp_path / "m.csv", "path,label,end\na.mp4,A,1\nb/../a.mp4,B,2\n")
-    assert {(clip.clip_id, clip.group) for clip in found.clips} == {
-        ("a.mp4#t=0,1", "a.mp4"),
-        ("B/a.mp4#t=0,2", "a.mp4"),
+def test_parts_whose_groups_are_not_told_are_said_to_have_those_of_their_files(tmp_path):
+    found = rows(tmp_path / "m.csv", "path,label,start,person\na.mp4,A,1,anna\nb.mp4,A,,ben\n")
+    assert found.about_groups == (
+        "no groups known, but parts of one file are one",
+        "column 'person' may say which clips belong together: --group-by person takes it as group",
+    )
+
+
+def test_parts_of_two_classes_that_lie_over_each_other_are_remarked_on(tmp_path):
+    table = "path,label,start,end\na.mp4,A,0,5\na.mp4,A,4,6\nb.mp4,B,5,7\na.mp4,A,7,9\na.mp4,B,8,\n./a.mp4,B,6,7\n"
+    note = "1 part overlaps one of the same file and of another class, such as a.mp4#t=8 and a.mp4#t=7,9"
+    assert [each for each in rows(tmp_path / "m.csv", table).notes if "overlap" in each] == [note]
+    table = "path,label,start,end\na.mp4,A,0,100\na.mp4,A,10,20\na.mp4,B,30,40\nb.mp4,A,,\nb.mp4,B,3,4\n"
+    note = "2 parts overlap one of the same file and of another class, such as b.mp4#t=3,4 and b.mp4"
+    assert [each for each in rows(tmp_path / "m.csv", table).notes if "overlap" in each] == [note]
+
+
+def held(clip_id, key, group=None, problem=""):
+    return HeldClip(clip_id=clip_id, video_sha256=key, label="x", group=group, problem=problem)
+
+
+def test_clips_of_a_file_that_has_parts_are_one_recording_whatever_their_names(tmp_path):
+    cache = Cache(tmp_path / "cache", create=True)
+    cache.write_clips([held("A/1.mp4#t=0,1", "aa#t=0,1"), held("1.mp4#t=4", "aa#t=4"), held("A/copy.mp4", "aa")])
+    cache.write_clips([held("A/2.mp4#t=0,1", "bb#t=0,1"), held("A/2.mp4#t=1,2", "bb#t=1,2", "anna"), held("A/3", "cc")])
+    told = {clip.clip_id: clip.group for clip in cache.clips()}
+    assert told == {
+        "1.mp4#t=4": "1.mp4",
+        "A/1.mp4#t=0,1": "1.mp4",
+        "A/copy.mp4": "1.mp4",
+        "A/2.mp4#t=0,1": "anna",
+        "A/2.mp4#t=1,2": "anna",
+        "A/3": None,
     }
+    assert {clip.clip_id: clip.group for clip in cache.entries()} == dict.fromkeys(told) | {"A/2.mp4#t=1,2": "anna"}
 
 
-def test_a_whole_file_is_of_the_recording_of_its_parts(tmp_path):
-    found = rows(tmp_path / "m.csv", 'path,label\na.mp4,A\n"a.mp4#t=1,2",B\n')
-    assert {clip.group for clip in found.clips} == {"a.mp4"}
+def test_clips_that_do_not_count_decide_no_group(tmp_path):
+    """Parts that were taken out, that failed, or that have another name now."""
+    cache = Cache(tmp_path / "cache", create=True)
+    cache.write_clips([held("a#t=0,5", "aa#t=0,5", "anna", TAKEN_OUT), held("a#t=0,6", "aa#t=0,6", "ben")])
+    cache.write_clips([held("a#t=6,9", "aa#t=6,9"), held("A/b", "bb"), held("0#t=1", "bb#t=1", problem="bad")])
+    cache.write_clips([held("a#t=10", "aa#t=10", "anna")])
+    cache.write_clips([held("c#t=10", "aa#t=10", "cleo")])  # the same part by another name
+    told = {clip.clip_id: clip.group for clip in cache.clips()}
+    assert (told["a#t=6,9"], told["A/b"]) == ("ben", None)
 
 
-def test_groups_that_a_manifest_gives_hold_and_are_those_of_the_files_other_parts(tmp_path):
-    found = rows(tmp_path / "m.csv", "path,label,start,group\na.mp4,A,1,anna\na.mp4,A,2,\nb.mp4,A,2,\n")
-    assert [clip.group for clip in found.clips] == ["anna", "anna", "b.mp4"]
+@pytest.mark.parametrize("rule", ["auto", "group", "kfold:2"])
+def test_no_file_is_on_two_sides_where_only_parts_have_a_group(tmp_path, rule):
+    cache = Cache(tmp_path / "cache", create=True)
+    names = [(f"{file}.mp4", f"{at},{at + 1}") for file in "abcdefgh" for at in range(8)]
+    clips = [held(f"{name}#t={at}", f"{name}#t={at}") for name, at in names]
+    clips += [held(f"x/{i}.mp4", f"other {i}") for i in range(10)]
+    cache.write_clips([replace(clip, label="AB"[i % 2]) for i, clip in enumerate(clips)])
+    for fold in make_folds(rule, **columns(cache.clips()), seed=0):
+        files = [{file_of(cache.clips()[i].clip_id) for i in side} for side in fold.split.sides]
+        assert sum(map(len, files)) == 18
+        assert all(files)
+
+
+def test_parts_of_one_file_that_were_told_to_be_apart_are_remarked_on(tmp_path):
+    cache = Cache(tmp_path / "cache", create=True)
+    cache.write_clips(
+        [held("a#t=0,1", "aa#t=0,1", "anna"), held("a#t=1,2", "aa#t=1,2", "ben"), held("c", "cc", "anna")]
+    )
+    assert parts_apart(cache.clips()) == ["1 file has parts in several groups, such as a#t=0,1 and a#t=1,2"]
+    assert clips_in(cache, [], "features")[1] == parts_apart(cache.clips())
+    cache.write_clips([held("a#t=1,2", "aa#t=1,2", "anna")])
+    assert parts_apart(cache.clips()) == []
 
 
 def test_times_behind_a_path_are_those_of_columns(tmp_path):
@@ -226,10 +317,16 @@ def test_a_split_by_lists_takes_parts_by_their_file_or_their_times_and_no_others
     assert split.test.tolist() == [4]
 
 
-def test_groups_that_are_asked_for_keep_parts_of_one_file_together(tmp_path):
-    (tmp_path / "m.csv").write_text("path,label,start,end,person\na.mp4,A,1,2,\na.mp4,A,2,3,\nb.mp4,A,1,2,anna\n")
-    found = find_clips(tmp_path / "m.csv", group_by="person").clips
-    assert [clip.group for clip in found] == ["a.mp4", "a.mp4", "anna"]
+def test_a_split_by_lists_takes_parts_whatever_the_ending_and_folder_of_their_file(tmp_path):
+    ids = [*(f"A/a.mp4#t={at},{at + 1}" for at in range(8)), "b.mp4#t=1,3", "c.mp4#t=1,3", "c.mp4#t=3,4"]
+    ids += ["A/d.mp4", "B/d.mp4#t=1", "e.mp4#t=1"]
+    (tmp_path / "train.txt").write_text("x/A/a.avi\n")
+    (tmp_path / "test.txt").write_text("B/b.avi\nB/c.avi\nC/d.avi\nA/e.avi\n")
+    rule = f"list:{tmp_path / 'train.txt'},{tmp_path / 'test.txt'}"
+    split = make_split(rule, clip_ids=ids, labels=[*"ABABABABBABABB"], groups=[None] * 14, seed=0)
+    assert sorted([*split.train, *split.val]) == list(range(8))
+    assert sorted(split.test) == [8, 9, 10]  # d may be either, and e is of another class
+    assert "2 names of the two lists have no clip" in split.notes
 
 
 @pytest.mark.parametrize("other", ["duration", "End_Time", "stop"])
@@ -247,6 +344,7 @@ def test_a_start_whose_end_is_told_otherwise_is_refused(tmp_path, other):
         ("a.mp4,A,soon,5", r"m\.csv, line 2: got 'soon': expected a time in seconds, such as 12\.5"),
         ("a.mp4#t=3,A,1,", r"m\.csv, line 2: got times behind the path, #t=3, and in a column"),
         ("a.mp4#t=3.3.3,A,,", r"m\.csv, line 2: got '3\.3\.3': expected a time"),
+        ('"#t=1,2",A,,', r"m\.csv, line 2: got '#t=1,2': expected a file before the times"),
         ("a.mp4,A,1,2\na.mp4,A,1.0,2", r"lines 2 and 3 both give the clip 'a\.mp4#t=1,2'"),
     ],
 )

@@ -213,12 +213,26 @@ def test_leaks_are_counted_by_hand():
     assert verdict(split, [None] * len(mixed), None).share_group == 0
 
 
-def test_auto_without_every_group_splits_by_clip_and_says_so():
+def test_auto_keeps_groups_together_as_far_as_they_are_known():
     data = even(2, 5, 2)
-    data["groups"][3] = None
+    data["groups"] = [None if i % 2 and i > 6 else group for i, group in enumerate(data["groups"])]
+    for rule, seed in (("auto", 0), ("auto", 1), ("group", 2)):
+        split = make_split(rule, **data, seed=seed)
+        assert split.rule == "group"
+        known = [{data["groups"][i] for i in side} - {None} for side in sides(split).values()]
+        assert sum(map(len, known)) == 10
+        said = verdict(split, data["groups"], None)
+        assert "; the group of 7 of 20 clips is unknown" in said.text
+        assert not said.leaks
+
+
+def test_without_any_group_auto_splits_by_clip_and_says_so_and_group_refuses():
+    data = without_groups(even(2, 5, 2))
     split = make_split("auto", **data, seed=0)
     assert split.rule == "random"
-    assert any("not every clip has a group" in note for note in split.notes)
+    assert any("no clip has a group" in note for note in split.notes)
+    with pytest.raises(UsageError, match="split 'group' needs groups, and none of 20 clips has one, such as 'K0/v_K0"):
+        make_split("group", **data, seed=0)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -346,7 +360,7 @@ def test_a_line_that_names_no_file_is_told(tmp_path, line):
         ("list", even(2, 5, 2), "expected one of.*kfold:K.*leave-one:COLUMN.*list:TRAIN,TEST.*manifest"),
         ("list:one.txt", even(2, 5, 2), "expected list:TRAIN,TEST"),
         ("list:no.txt,none.txt", even(2, 5, 2), "cannot read no.txt"),
-        ("group", without_groups(even(2, 5, 2)), "10 of 10|20 of 20 have none"),
+        ("group", without_groups(even(2, 5, 2)), "none of 20 clips has one"),
         ("official1", without_groups(even(2, 5, 2)), "20 of 20 have none"),
         ("official1", {**even(2, 5, 2), "groups": ["gym"] * 20}, "got the group 'gym'"),
         ("official3", even(2, 5, 2), "leaves no clips to test on"),

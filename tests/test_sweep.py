@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from test_train import toy
+from test_train import CLASSES, toy
 from typer.testing import CliRunner
 
 from fitrec_cache import problem as problem_module
@@ -49,6 +49,22 @@ def test_a_search_finds_settings_that_train_head_takes(tmp_path, features):
     assert CliRunner().invoke(app, words[1:]).exit_code == 0  # as it is printed
     run = json.loads((tmp_path / "sweep" / "trained-1" / "seed-1" / "run.json").read_text())
     assert run["training"]["learning_rate"] == report.finalists[0]["settings"]["learning_rate"]
+
+
+def test_some_classes_are_searched_on_and_named_in_the_command(tmp_path, features):
+    one, other = CLASSES[0].upper(), CLASSES[2]
+    report = sweep(out=tmp_path / "sweep", features=features, classes=f"{one},{other}", **FAST | {"trials": 1})
+    assert "20 clips of other classes left out, as asked by --classes" in report.notes
+    words = shlex.split(report.commands[0])
+    assert words[words.index("--classes") + 1] == f"{one},{other}"
+    assert CliRunner().invoke(app, words[1:]).exit_code == 0
+    run = json.loads((tmp_path / "sweep" / "trained-1" / "seed-0" / "run.json").read_text())
+    assert run["labels"] == sorted([CLASSES[0], CLASSES[2]])
+    with pytest.raises(UsageError, match="holds a search for something else"):
+        sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 1})
+    more = ["--features", str(features), "--classes", CLASSES[1], "--out", str(tmp_path / "one")]
+    refused = CliRunner().invoke(app, ["sweep", *more])
+    assert "got one class" in str(refused.exception)
 
 
 def test_there_is_a_command_a_split_with_features_and_seeds(tmp_path, cache_folder):

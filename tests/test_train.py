@@ -759,6 +759,12 @@ def test_classes_left_out_are_unknown(tmp_path):
     assert run.unknown["auroc"] > 0.95
     assert run.unknown["detected"] > 0.8
     assert run.unknown["false_alarms"] <= 0.2
+    rows = list(csv.DictReader((tmp_path / "run" / "answers.csv").read_text().splitlines()))
+    assert [row["clip_id"] for row in rows] == stored["split"]["test"] + stored["split"]["unknown"]
+    apart = rows[run.n_test :]
+    assert {(row["label"], row["clip_id"].split("/")[0]) for row in apart} == {("Squat", "Squat")}
+    assert {row["group"] for row in apart} == {f"g{i}" for i in range(20)}
+    assert sum(not row["answer"] for row in apart) / 40 == pytest.approx(run.unknown["detected"])
     strict = train_head(out=tmp_path / "strict", features=path, variant="mean", unknown=["Squat "], **FAST)
     assert (strict.runs[0].unknown["detected"], strict.runs[0].unknown["false_alarms"]) == (0, 0)
     assert any(f"{run.n_val} validation clips cannot tell a threshold" in note for note in strict.notes)
@@ -959,10 +965,30 @@ def test_a_class_without_training_clips_can_be_balanced_too(tmp_path, features):
     assert any("no training clip" in note and "Squat" in note for note in made.notes)
 
 
+def test_a_balanced_loss_is_each_clips_own_smoothed_one_times_the_weight_of_its_class(monkeypatch):
+    """Also of a class without clips, which smoothing must not favour, and in batches of any size."""
+    from fitrec_cache import fit as module
+
+    n_classes, smoothing = 4, 0.2
+    targets = torch.tensor([0] * 6 + [1] * 2 + [2])
+    logits = torch.randn(9, n_classes, generator=torch.Generator().manual_seed(0))
+    side = module._Held(values=logits[:, None], targets=targets)
+    recipe = get_recipe("paper").change(balance=1.0, label_smoothing=smoothing)
+    loop = module._Loop(torch.nn.Linear(1, 1), side, None, n_classes, recipe)
+    logs = logits.log_softmax(dim=1)
+    expected = []
+    for row, k in zip(logs.tolist(), targets.tolist(), strict=True):
+        own = (1 - smoothing) * -row[k] + smoothing * -sum(row) / n_classes
+        expected.append(own * 3 / [6, 2, 1][k])  # each of three classes has a third of nine clips' weight
+    assert float(loop._loss(logits, targets)) == pytest.approx(np.mean(expected), rel=1e-5)
+    singles = [float(loop._loss(logits[i : i + 1], targets[i : i + 1])) for i in range(9)]
+    assert singles == pytest.approx(expected, rel=1e-5)
+
+
 def test_features_too_large_for_the_recipe_are_refused(tmp_path, features):
     with h5py.File(features, "r+") as file:
         values = file["features"][()].astype(np.float32) * 1e25
         del file["features"]
         file["features"] = values
-    with pytest.raises(UsageError, match="too large for principal components"):
+    with pytest.raises(UsageError, match="too large to be normalised"):
         train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)

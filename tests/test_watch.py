@@ -80,6 +80,14 @@ def test_a_window_is_answered_as_its_piece_is_as_a_file(run, long_video, tmp_pat
         assert moment.unknown == expected.unknown
 
 
+def test_below_which_probability_a_window_is_unknown_can_be_said(run, long_video):
+    found = look(long_video, run, seconds=0.8, every=0.4)
+    middle = sorted(moment.top[0][1] for moment in found)[2]
+    again = look(long_video, run, seconds=0.8, every=0.4, unknown_below=middle)
+    assert [moment.unknown for moment in again] == [moment.top[0][1] < middle for moment in found]
+    assert {moment.unknown for moment in again} == {True, False}
+
+
 def test_the_frames_are_those_of_the_sampling_formula(long_video):
     with Stream(find_source(str(long_video))) as stream:
         clips = list(stream.windows(windows(0.8, 0.4), [64, 32]))
@@ -440,8 +448,8 @@ def moment(start, end, label, probability, *, unknown=False):
     return Moment(start=start, end=end, top=((label, probability), ("Other", 0.1)), unknown=unknown, heads=1)
 
 
-def averaged(moments, windows, *, every=1):
-    smoother = Smoother(windows, every=every)
+def averaged(moments, windows, *, every=1, **more):
+    smoother = Smoother(windows, every=every, **more)
     return [*(given for m in moments for given in smoother.add(m)), *smoother.rest(), *smoother.rest()]
 
 
@@ -462,6 +470,8 @@ def test_answers_averaged_over_neighbours_by_hand():
     assert averaged([], 3) == []
     unknown = [replace(m, unknown=i in (1, 2)) for i, m in enumerate(given[:4])]
     assert [m.unknown for m in averaged(unknown, 3)] == [False, True, True, False]
+    said = averaged(unknown, 3, unknown_below=0.59)  # of the averages 0.55, 0.6, 17 / 30 and 0.75
+    assert [m.unknown for m in said] == [True, False, True, False]
 
 
 def test_windows_that_are_skipped_steadily_are_averaged_all_the_same():
@@ -680,6 +690,8 @@ def test_the_command_writes_what_was_asked_for(run, long_video, tmp_path):
     told = [json.loads(line) for line in lines]
     assert [len(each["top"]) for each in told] == [3] * 5
     assert told[1]["start"] == 0.4
+    fewer = call(long_video, "--run", run, "--seconds", 0.8, "--json", "--top", 2).output.splitlines()
+    assert [json.loads(line)["top"] for line in fewer] == [each["top"][:2] for each in told]
     assert "not answered" not in result.output
 
 
