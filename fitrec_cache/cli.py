@@ -368,7 +368,6 @@ def predict(
         typer.Option(help="Run folder that train-head made; the seeds in it answer together, of folds the best one."),
     ],
     backbone: MovedWeightsOption = [],  # noqa: B006
-    unknown_below: UnknownBelowOption = None,
     picture: Annotated[Path | None, typer.Option(help="PNG of the sampled frames with their attention.")] = None,
     table: Annotated[Path | None, typer.Option(help="CSV of the answers, with the probability of each class.")] = None,
     labelled: Annotated[
@@ -378,6 +377,7 @@ def predict(
         ),
     ] = False,
     top: Annotated[int, typer.Option(help="Number of labels to show.")] = 5,
+    unknown_below: UnknownBelowOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     clip_seconds: Annotated[float, typer.Option(help="Seconds that decoding one video may take; tried twice.")] = 120.0,
     force: ForceOption = False,
@@ -393,11 +393,11 @@ def predict(
         videos,
         run=run,
         backbone=backbone,
-        unknown_below=unknown_below,
         picture=picture,
         table=table,
         labelled=labelled,
         top=top,
+        unknown_below=unknown_below,
         device=device,
         clip_seconds=clip_seconds,
         force=force,
@@ -443,7 +443,6 @@ def watch(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     force: ForceOption = False,
-    top: Annotated[int, typer.Option(min=1, help="Number of labels in a line of JSON.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON a window, as it is answered.")] = False,
 ) -> None:
     """Recognise what is done when, in a long video or live; Ctrl-C ends it and keeps what was answered.
@@ -454,7 +453,7 @@ def watch(
 
     def tell(moment: Moment, ended: Segment | None) -> None:
         if as_json:
-            print(json.dumps(moment.to_dict(top)), flush=True)
+            print(json.dumps(moment.to_dict()), flush=True)
         elif ended is not None:
             print(texts.segment_text(ended), flush=True)
 

@@ -49,9 +49,9 @@ class Moment:
         """The answer in words."""
         return _text(self.label, self.top[0][1])
 
-    def to_dict(self, top: int = 5) -> dict[str, Any]:
-        """Return the answer with its ``top`` most probable labels as plain JSON values."""
-        labels = [{"label": label, "probability": p} for label, p in self.top[:top]]
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as plain JSON values."""
+        labels = [{"label": label, "probability": p} for label, p in self.top]
         return {**vars(self), "top": labels}
 
 
