@@ -59,9 +59,8 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     outputs, calibration, labels = read_outputs(folder), calibration_of(run), run["labels"]
     truth = [labels[target] for target in outputs["test_targets"].tolist()]
-    sides = {"test_logits": zip(run["split"]["test"], run["split"]["test_groups"], truth, strict=True)}
-    sides |= {"unknown_logits": iter(strangers)} if strangers else {}
-    for name, clips in sides.items():
+    tested = list(zip(run["split"]["test"], run["split"]["test_groups"], truth, strict=True))
+    for name, clips in (("test_logits", tested), *[("unknown_logits", strangers)] * bool(strangers)):
         probabilities = calibration.probabilities(outputs[name].numpy()).tolist()
         for (clip, group, label), row in zip(clips, probabilities, strict=True):
             known = {"fold": run["fold"], "seed": run["seed"], "clip_id": clip, "group": group, "label": label}
