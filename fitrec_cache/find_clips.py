@@ -268,8 +268,8 @@ def _about_groups(clips: Sequence[Clip]) -> list[str]:
     """Say that no clip has a group, if so, and what may tell groups."""
     if any(clip.group is not None for clip in clips):
         return []
-    but = ", but parts of one file are one" if any(clip.span for clip in clips) else ""
-    return [f"no groups known{but}", *_hints(clips)]
+    parts = "; parts of one file count as one" if any(clip.span for clip in clips) else ""
+    return [f"no groups known{parts}", *_hints(clips)]
 
 
 def _hints(clips: Sequence[Clip]) -> list[str]:

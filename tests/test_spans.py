@@ -220,7 +220,7 @@ def test_rows_with_times_are_parts_of_their_file(tmp_path):
 def test_parts_whose_groups_are_not_told_are_said_to_have_those_of_their_files(tmp_path):
     found = rows(tmp_path / "m.csv", "path,label,start,person\na.mp4,A,1,anna\nb.mp4,A,,ben\n")
     assert found.about_groups == (
-        "no groups known, but parts of one file are one",
+        "no groups known; parts of one file count as one",
         "column 'person' may say which clips belong together: --group-by person takes it as group",
     )
 
