@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from torch import Tensor
 
 from fitrec_cache.backbone import Backbone
 from fitrec_cache.clips import Clip
-from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash, file_stamp
+from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash
 from fitrec_cache.devices import cores
 from fitrec_cache.errors import VideoError
+from fitrec_cache.files import file_stamp
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.store import Store
 
@@ -176,9 +177,17 @@ class Ahead:
                 self.busy[kind] += clock() - started
 
 
-@lru_cache(maxsize=16)
-def _hash_of_many(path: Path, _stamp: tuple[int, int, int] | None) -> str:
-    """Return the hash of a file, read once for all clips that are parts of it and come one after the other."""
+_hashing_parts = threading.Lock()
+
+
+def _hash_of_many(path: Path, stamp: tuple[int, int, int] | None) -> str:
+    """Return the hash of a file, read once for all clips that are parts of it; no thread reads it beside another."""
+    with _hashing_parts:
+        return _hash_once(path, stamp)
+
+
+@cache
+def _hash_once(path: Path, _stamp: tuple[int, int, int] | None) -> str:
     return content_hash(path)
 
 

@@ -184,7 +184,7 @@ class Cache:
 
     def frame_store(self, identity: Mapping[str, Any]) -> Store:
         """Return the store of frames made with exactly these settings."""
-        return Store(self.folder / "frames" / digest(identity)[:16], "frames", identity)
+        return self._store(self.folder / "frames" / digest(identity)[:16], "frames", identity)
 
     def frame_stores(self) -> list[Store]:
         """Return all frame stores."""
@@ -192,11 +192,18 @@ class Cache:
 
     def feature_store(self, identity: Mapping[str, Any]) -> Store:
         """Return the store of features made with exactly these settings."""
-        return Store(self.folder / "features" / features_folder(identity), "features", identity)
+        return self._store(self.folder / "features" / features_folder(identity), "features", identity)
 
     def feature_stores(self) -> list[Store]:
         """Return all feature stores."""
         return self._stores("features")
+
+    def _store(self, folder: Path, kind: str, identity: Mapping[str, Any]) -> Store:
+        if folder in self._opened:
+            self._opened[folder].refresh()
+        else:
+            self._opened[folder] = Store(folder, kind, identity)
+        return self._opened[folder]
 
     def _stores(self, kind: str) -> list[Store]:
         found = find_stores(self.folder / kind, kind, self._opened)
@@ -291,8 +298,10 @@ def _at(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def pick_frames(cache: Cache, *, samples: int | None = None, frame_size: int | None = None) -> Store:
-    """Return the frame store to read when no video is at hand: the fullest that fits what was asked.
+def pick_frames(cache: Cache, *, samples: int | None = None, frame_size: int | None = None) -> tuple[Store, list[str]]:
+    """Return the frame store to read when no video is at hand, and what to say if several fit what was asked.
+
+    It is the fullest; of equally full ones, as after another version of the decoder made all again, the latest.
 
     Raises:
         UsageError: If none fits.
@@ -307,7 +316,11 @@ def pick_frames(cache: Cache, *, samples: int | None = None, frame_size: int | N
             f"{cache.folder} holds no frames with samples {samples} and frame size {frame_size} (it holds: "
             f"{have or 'none'}). Run `fitrec-cache extract VIDEOS --cache {cache.folder}` first"
         )
-    return max(fitting, key=len)
+    if len(fitting) == 1:
+        return fitting[0], []
+    chosen = max(fitting, key=lambda s: (len(s), s.part_paths()[-1].name))
+    settings = dict(zip(fitting, _differing(fitting), strict=True))[chosen]
+    return chosen, [f"the cache holds frames of several settings: those of most clips are taken ({settings})"]
 
 
 def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> Store:
@@ -345,11 +358,15 @@ def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> 
 
 def _told_apart(stores: Sequence[Store]) -> str:
     """Return the stores' names, each with the settings in which they differ."""
+    return "; ".join(f"{s.folder.name} ({text})" for s, text in zip(stores, _differing(stores), strict=True))
+
+
+def _differing(stores: Sequence[Store]) -> list[str]:
+    """Return of each store the settings in which they differ."""
     identities = [flat(s.identity) for s in stores]
     names = dict.fromkeys(k for identity in identities for k in identity)
     differing = [k for k in names if len({str(i.get(k)) for i in identities}) > 1]
-    settings = [", ".join(f"{k} {identity.get(k)}" for k in differing) for identity in identities]
-    return "; ".join(f"{s.folder.name} ({text})" for s, text in zip(stores, settings, strict=True))
+    return [", ".join(f"{k} {identity.get(k)}" for k in differing) for identity in identities]
 
 
 def flat(identity: Mapping[str, Any]) -> dict[str, Any]:

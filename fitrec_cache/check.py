@@ -152,9 +152,9 @@ def _identity(folder: Path, kind: str) -> tuple[dict[str, Any] | None, str]:
     reason = ""
     if not (folder / "identity.json").exists() and not any(folder.glob("part-*")):
         return None, ""  # all of it was set aside
+    expected = digest(CLIPS_IDENTITY)[:16] if kind == "clips" else folder.name.rsplit("-", 1)[-1]
     try:
         identity = parse_json((folder / "identity.json").read_bytes())
-        expected = digest(CLIPS_IDENTITY)[:16] if kind == "clips" else folder.name.rsplit("-", 1)[-1]
         if isinstance(identity, dict) and digest(identity)[:16] == expected:
             reason = lacking(kind, identity)
             return None if reason else identity, reason
@@ -168,7 +168,7 @@ def _identity(folder: Path, kind: str) -> tuple[dict[str, Any] | None, str]:
             identity = identity_of_part(path, kind)
         except StoreError:
             continue
-        if not lacking(kind, identity):
+        if digest(identity)[:16] == expected and not lacking(kind, identity):
             return identity, reason
     return None, reason
 

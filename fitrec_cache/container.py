@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property, lru_cache
+from itertools import dropwhile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 from av.video.codeccontext import VideoCodecContext
@@ -15,6 +17,7 @@ from av.video.stream import VideoStream
 
 from fitrec_cache.errors import VideoError
 from fitrec_cache.files import opened_video
+from fitrec_cache.keyframes import Note, packet_reader
 from fitrec_cache.truncation import is_cut
 
 #: Options of PyAV: a title in another encoding must not fail a video. From 19 on it never does, and there is no option.
@@ -33,19 +36,35 @@ def decoder_version() -> str:
     return ", ".join(f"{p} {'.'.join(map(str, av.library_versions[p]))}" for p in parts)
 
 
+@dataclass
+class Listing:
+    """What the packets of a file say that have content, in decoding order.
+
+    Attributes:
+        pts: When each is to be shown, in the stream's units; None if the container does not say.
+        n_hidden: Further ones that only others need: an edit list hides what was in front of a cut.
+        cut_short: Why reading ended, or the file ends, early; empty if neither does.
+        notes: Of all of them; None while they are in memory and nobody asked.
+    """
+
+    pts: list[int | None]
+    n_hidden: int
+    cut_short: str
+    notes: list[Note] | None
+
+
 class Video:
     """A video file whose packets have been read once, without decoding; use as a context manager.
 
     Args:
         path: The file.
+        listing: What its packets say, if they were read before.
 
     Attributes:
         path: The file.
         stream: Its first stream of moving pictures.
         description: Container, codec and geometry, for the ledger.
-        pts: Of each packet with content that is to be shown, in decoding order: when, in the stream's units; None if
-            the container does not say.
-        n_hidden: Further ones that only others need: an edit list hides what was in front of a cut.
+        listing: What its packets say.
         claimed: Frames that the header claims, without hidden ones; 0 if it does not say.
         lasts: Seconds that the container claims to last; 0 if it does not say.
         time_base: Seconds in a unit of its packets' times.
@@ -58,7 +77,7 @@ class Video:
         av.FFmpegError: If libav gives up for another reason.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, listing: Listing | None = None) -> None:
         _check_file(path)
         self.path = path
         try:
@@ -75,10 +94,13 @@ class Video:
             self.time_base = self.stream.time_base or Fraction(1, 1000)
             self.rate = float(nominal_rate(self.stream))
             self.high_range = _HIGH_RANGE.get(int(self.stream.codec_context.color_trc), "")
-            self.pts: list[int | None] = []
-            self.n_hidden, self.cut_short = 0, ""
-            self._kept: list[av.Packet[VideoStream]] | None = [] if path.stat().st_size <= KEPT_BYTES else None
-            self._count()
+            self.cut_short = "" if listing is None else listing.cut_short
+            context = self.stream.codec_context
+            self._reads = packet_reader(context.name, context.extradata)
+            self._kept: list[av.Packet[VideoStream]] | None = None
+            self._seeking: av.container.InputContainer | None = None
+            self.listing = self._list(in_memory=path.stat().st_size <= KEPT_BYTES) if listing is None else listing
+            self.claimed = max(self.claimed - self.listing.n_hidden, 0)
         except BaseException:
             self._container.close()
             raise
@@ -89,22 +111,43 @@ class Video:
     def __exit__(self, *exc: object) -> None:
         self._kept = None
         self._container.close()
+        if self._seeking is not None:
+            self._seeking.close()
 
-    def _count(self) -> None:
+    def _list(self, *, in_memory: bool) -> Listing:
+        listing, kept = Listing([], 0, "", None if in_memory else []), []
         for packet in self._demux(self._container, self.stream):
             if packet.size and not packet.is_discard:
-                self.pts.append(packet.pts)
-            self.n_hidden += packet.size > 0 and packet.is_discard
-            if self._kept is not None:
-                self._kept.append(packet)
-        self.claimed = max(self.claimed - self.n_hidden, 0)
+                listing.pts.append(packet.pts)
+            listing.n_hidden += packet.size > 0 and packet.is_discard
+            if listing.notes is None:
+                kept.append(packet)
+            elif packet.size:
+                listing.notes += self._note(packet)
         if not self.cut_short and is_cut(self.path):
             self.cut_short = "file ends before its header says"
+        listing.cut_short = self.cut_short
+        self._kept = kept if in_memory else None
+        return listing
+
+    def _note(self, packet: av.Packet[VideoStream]) -> list[Note]:
+        """Return what is known of a packet; nothing for a codec that is always decoded whole."""
+        if self._reads is None:
+            return []
+        clean, parameters = self._reads(bytes(packet))
+        usable = not (packet.is_corrupt or packet.is_discard)
+        return [Note(packet.pts, clean and packet.is_keyframe, usable, parameters, packet.dts, packet.size)]
+
+    def notes(self) -> list[Note]:
+        """Return what is known of each packet with content; nothing for a codec that is always decoded whole."""
+        if self.listing.notes is None:
+            self.listing.notes = [note for packet in self._with_content for note in self._note(packet)]
+        return self.listing.notes
 
     @property
     def n_packets(self) -> int:
         """How many packets have content and are to be shown."""
-        return len(self.pts)
+        return len(self.listing.pts)
 
     def seconds(self, pts: int) -> float:
         """Return the seconds of a time in the stream's units, rounded once."""
@@ -118,6 +161,33 @@ class Video:
         with _open(self.path) as again:
             yield from self._demux(again, video_stream(again))
 
+    @cached_property
+    def _with_content(self) -> list[av.Packet[VideoStream]]:
+        return [packet for packet in self._kept or () if packet.size]
+
+    def packets_between(self, start: int, stop: int) -> Iterator[av.Packet[VideoStream]]:
+        """Yield packets with content by their numbers; fewer where the container does not lead to them.
+
+        What is not in memory is not read from the beginning, so that its cost does not grow with the file.
+        """
+        if self._kept is not None:
+            yield from self._with_content[start:stop]
+            return
+        if self._seeking is None:
+            self._seeking = _open(self.path)
+        stream, notes = video_stream(self._seeking), self.notes()[start:stop]
+        first = notes[0]
+        try:
+            if start:
+                self._seeking.seek((first.pts or 0) if first.dts is None else first.dts, stream=stream)
+        except av.FFmpegError:
+            return
+        found = (packet for packet in self._demux(self._seeking, stream) if packet.size)
+        for note, packet in zip(notes, dropwhile(lambda packet: not _is(packet, first), found), strict=False):
+            if not _is(packet, note):
+                return
+            yield packet
+
     def _demux(self, container: av.container.InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
         try:
             yield from container.demux(stream)
@@ -125,6 +195,30 @@ class Video:
             if isinstance(error, OSError | MemoryError):  # not the file's fault: the next try may do
                 raise VideoError(f"cannot be read to its end: {error.strerror}") from error
             self.cut_short = error.strerror or str(error)
+            yield cast(
+                "av.Packet[VideoStream]", av.Packet()
+            )  # as at a sound end: what the decoder holds back comes out
+
+
+def _is(packet: av.Packet[VideoStream], note: Note) -> bool:
+    return (packet.pts, packet.size) == (note.pts, note.size)
+
+
+@lru_cache(maxsize=1)
+def listing_of(path: Path, _stamp: tuple[int, int, int] | None) -> Listing:
+    """Return what the packets of a file say, which is read once for parts of it that come one after the other.
+
+    Args:
+        path: The file.
+        _stamp: Another one where it was written to meanwhile.
+
+    Raises:
+        VideoError: As of :class:`Video`.
+        av.FFmpegError: If libav gives up for another reason.
+    """
+    with Video(path) as video:
+        video.notes()
+        return video.listing
 
 
 def _open(path: Path) -> av.container.InputContainer:

@@ -66,15 +66,6 @@ def content_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def file_stamp(path: Path) -> tuple[int, int, int] | None:
-    """Return what is another when a file was written to or replaced; None if it cannot be had."""
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        return None
-    return found.st_size, found.st_mtime_ns, found.st_ino
-
-
 def check_time_limit(clip_seconds: float) -> None:
     """Raise :class:`UsageError` unless this is a time limit, in seconds, that can end a decoder that hangs."""
     if not (math.isfinite(clip_seconds) and clip_seconds > 0):

@@ -114,7 +114,8 @@ def extract(
     models = _load_backbones(backbone, preset, precision, device, compile, cache)
     opened = there or Cache(cache, create=True)  # made only now: a wrong call shall leave no empty folder
     if videos is None:
-        frames = pick_frames(opened, samples=samples, frame_size=frame_size)
+        frames, several = pick_frames(opened, samples=samples, frame_size=frame_size)
+        notes += several
     else:
         identity = frame_identity(samples=samples or SAMPLES, frame_size=frame_size or FRAME_SIZE)
         frames = opened.frame_store(identity)

@@ -54,6 +54,15 @@ def opened_video(path: Path) -> Iterator[io.BufferedReader]:
         raise VideoError(f"not a path: {error}") from error
 
 
+def file_stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return what is another when a file was written to or replaced; None if it cannot be had."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
 @cache
 def host_id() -> str:
     """Return 8 hexadecimal digits: equal for two processes only if each can see the other by its process number."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from fitrec_cache.class_folders import walk
-from fitrec_cache.clips import LONGEST_ID, UNKNOWN, Clip, files_that, one_spelling, some
+from fitrec_cache.clips import LONGEST_ID, UNKNOWN, Clip, files_that, group_number, one_spelling, some
 from fitrec_cache.errors import ManifestError, UsageError, unknown_name
 from fitrec_cache.files import file_mode
 from fitrec_cache.manifests import list_clips, manifest_clips, read_ucf_list, text_lines
@@ -310,17 +310,17 @@ def _remarks(clips: Sequence[Clip]) -> list[str]:
 
 
 def _shared_numbers(clips: Sequence[Clip]) -> list[str]:
-    """Warn of groups that are bare numbers and stand for several classes: UCF101 numbers them within each class."""
+    """Warn of groups that go by a number and stand for several classes: UCF101 numbers them within each class."""
     classes: dict[str, set[str]] = {}
     for clip in clips:
-        if clip.group is not None and clip.group.isdecimal():
+        if clip.group is not None and group_number(clip.group) is not None:
             classes.setdefault(clip.group, set()).add(clip.label)
     shared = sorted(group for group, labels in classes.items() if len(labels) > 1)
     if not shared:
         return []
-    example = sorted(classes[shared[0]])[0]
+    example, number = sorted(classes[shared[0]])[0], group_number(shared[0])
     return [
-        f"{len(shared)} groups are numbers that clips of several classes have, such as '{shared[0]}': each is taken as "
-        f"one recording. If they begin again in each class, write {example}_g{int(shared[0]):02d}, or leave the column "
+        f"{len(shared)} groups that go by a number have clips of several classes, such as '{shared[0]}': each is taken "
+        f"as one recording. If numbers begin again in each class, write {example}_g{number:02d}, or leave the column "
         "out where file names say it"
     ]

@@ -30,12 +30,16 @@ class Note:
         clean: Decoding may begin here: frames that are shown after this one need nothing from before it.
         usable: False if the container marks it as damaged or as not to be shown.
         parameters: Parameter sets inside the packet; all clean starts of a stream must carry the same.
+        dts: When it is decoded, in the stream's units, by which containers find it.
+        size: Bytes.
     """
 
     pts: int | None
     clean: bool
     usable: bool = True
     parameters: tuple[bytes, ...] = ()
+    dts: int | None = None
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

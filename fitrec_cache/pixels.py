@@ -12,7 +12,6 @@ from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.paper import FRAME_SIDE
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.resizing import resize
-from fitrec_cache.store import Store
 from fitrec_cache.variants import PIXELS
 
 
@@ -33,7 +32,7 @@ def load_pixels(cache: Cache, *, progress: bool = False) -> Features:
         UsageError: If the cache holds no frames.
         StoreError: If no clip has any of these frames, or they are damaged.
     """
-    store = pick_frames(cache)
+    store, several = pick_frames(cache)
     clips, notes = clips_in(cache, [store], "frames of these settings")
     wanted = {c.video_sha256 for c in clips}
     keys = [k for k in store if k in wanted]  # in the order of the parts
@@ -55,13 +54,5 @@ def load_pixels(cache: Cache, *, progress: bool = False) -> Features:
         pts_seconds=times,
         sources=[{"kind": "pixels", "identity": store.identity, "origin": {}}],
         name=PIXELS,
-        notes=notes + _notes(cache, store),
+        notes=notes + several,
     )
-
-
-def _notes(cache: Cache, store: Store) -> list[str]:
-    """Say which frames were taken where there are several kinds."""
-    if sum(len(s) > 0 for s in cache.frame_stores()) < 2:
-        return []
-    chosen = f"samples {store.identity['samples']}, frame size {store.identity['short_side']}"
-    return [f"the cache holds frames of several settings: those of most clips are taken ({chosen})"]

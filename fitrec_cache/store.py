@@ -32,6 +32,9 @@ _PART = re.compile(r"part-(\d{20})-([0-9a-f]{32})\.h5")
 #: coarse, and on some a folder's time never changes.
 _LONGEST_TRUST = 2.0
 
+#: Parts that are kept once read, of which some rows are asked for one by one.
+_MOST_READ = 3
+
 #: Datasets of a part by kind of store: dtype kinds and number of axes. All but ``jpeg_bytes`` have one row a clip.
 SCHEMAS: dict[str, dict[str, tuple[str, int]]] = {
     "clips": dict.fromkeys(("key", "video_sha256", "label", "group", "extra", "problem"), ("S", 1)),
@@ -87,7 +90,7 @@ class Store:
         self._looked = 0.0
         self._indexes: set[str] = set()
         self._unlisted: dict[str, Columns] = {}  # the columns, for the next index, of parts that are in none
-        self._last: tuple[str, Arrays] | None = None
+        self._read: dict[str, Arrays] = {}  # the parts read last
         self.refresh()
 
     def __len__(self) -> int:
@@ -297,13 +300,14 @@ class Store:
 
     def _row_and_part(self, key: str) -> tuple[int, Arrays]:
         name, row = self._place(key)
-        # Neighbouring clips are neighbours on disk: one part kept is enough.
-        last = self._last  # threads may ask for different parts
-        if last is None or last[0] != name:
-            last = name, read_part(self.folder / name, self.kind, self._digest)
-            self._last = last
-        self._check_keys(name, last[1], [row], [key])
-        return row, last[1]
+        path = self.folder / name
+        # Neighbouring clips are neighbours on disk, but those that came later lie between earlier ones by name.
+        read = self._read  # threads may ask for different parts
+        if name not in read:
+            read = dict(list(read.items())[1 - _MOST_READ :]) | {name: read_part(path, self.kind, self._digest)}
+            self._read = read
+        self._check_keys(name, read[name], [row], [key])
+        return row, read[name]
 
     def _check_keys(self, part: str, arrays: Arrays, rows: list[int], keys: list[str]) -> None:
         """Refuse an index that says of a part what it does not hold."""
@@ -487,13 +491,16 @@ def find_stores(folder: Path, kind: str, opened: dict[Path, Store]) -> list[Stor
     """Return all stores of one kind below ``folder``, in the order of their names; those not ``opened`` yet are.
 
     Raises:
-        StoreCorrupt: If an ``identity.json`` or a part is damaged.
+        StoreError: If an ``identity.json`` or a part cannot be read.
+        StoreCorrupt: If one is damaged.
     """
     found = []
     for marker in sorted(folder.glob("*/identity.json")):
         try:
             identity = parse_json(marker.read_bytes())
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise _unreadable(marker, error) from error
+        except ValueError as error:
             raise _damaged(marker, f"cannot be read as JSON ({error})") from error
         if not isinstance(identity, dict) or not marker.parent.name.endswith(digest(identity)[:16]):
             raise _damaged(marker, "it does not belong to this folder")

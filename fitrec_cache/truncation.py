@@ -9,6 +9,7 @@ _EBML, _SEGMENT = bytes.fromhex("1A45DFA3"), bytes.fromhex("18538067")
 
 #: MP4 files begin with ``ftyp``; QuickTime files, of which many are older than that, with any of these.
 _FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
+_BOXES = _FIRST_BOXES | {b"moof"}
 
 
 def is_cut(path: Path) -> bool:
@@ -72,7 +73,7 @@ def _vint(file: BinaryIO) -> int:
 
 
 def _last_box_end(file: BinaryIO, size: int) -> int:
-    """Return where the last outermost box of an MP4 or QuickTime file ends; an impossible size ends the walk.
+    """Return where the last outermost box of an MP4 or QuickTime file ends; what is no box ends the walk.
 
     Source:
         ISO/IEC 14496-12, 4.2; Apple's QuickTime File Format Specification, on atoms.
@@ -85,6 +86,8 @@ def _last_box_end(file: BinaryIO, size: int) -> int:
         if length == 1:  # the size is in the eight bytes behind the name
             length = int.from_bytes(head[8:16], "big")
         if length < 8:  # 0: to the end of the file
+            return size
+        if end + length > size and head[4:8] not in _BOXES:  # something was appended, such as a tag
             return size
         end += length
     return end

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,17 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from fitrec_cache.container import Damage, Video, sound_frames
+from fitrec_cache.container import Damage, Video, listing_of, sound_frames
 from fitrec_cache.errors import VideoError
-from fitrec_cache.keyframes import LONG_PACKETS, Note, Stretch, packet_reader, presentation_order, stretches
+from fitrec_cache.files import file_stamp
+from fitrec_cache.keyframes import LONG_PACKETS, Stretch, presentation_order, stretches
 from fitrec_cache.spans import Span
 
 #: A clip of which less than this share of the frames its container holds can be decoded is failed, not guessed.
 MIN_DECODED_SHARE = 0.5
+
+#: Pixels are as wide as high, or in some formats up to three times either way; much more is a damaged header.
+MOST_STRETCHED = 8
 
 Sampler = Callable[[int], NDArray[np.int64]]
 
@@ -124,14 +128,14 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int, span: Span | N
             no frame is in the part.
     """
     try:
-        with Video(path) as video:
+        with _open(path, span) as video:
             promised = None if span is None else _promised(video)
             wanted = _Wanted(sampler, span, None if promised is None else float(promised[0]))
             indices = _expected(video, wanted, promised)
             plan = _plan(video, indices)
             seen = _decode(video, indices, short_side) if plan is None else _decode_needed(video, plan, short_side)
         if seen is None:  # not as the packets promised
-            with Video(path) as video:
+            with _open(path, span) as video:
                 seen = _decode(video, indices, short_side)
         n_frames = len(seen.times)
         if n_frames == 0:
@@ -143,7 +147,7 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int, span: Span | N
             _check_part(video, span, len(wanted.inside(times, span)), len(wanted.inside(promised, span)))
         indices = wanted.among(times)
         if not set(indices.tolist()) <= seen.pictures.keys():
-            with Video(path) as video:
+            with _open(path, span) as video:
                 seen = _decode(video, indices, short_side)
             if len(seen.times) != n_frames:
                 raise VideoError(f"decoding is not repeatable: {n_frames} frames, then {len(seen.times)}")
@@ -152,9 +156,13 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int, span: Span | N
         raise VideoError(f"cannot be decoded: {error.strerror or error}") from error
 
 
+def _open(path: Path, span: Span | None) -> Video:
+    return Video(path, listing=None if span is None else listing_of(path, file_stamp(path)))
+
+
 def _promised(video: Video) -> NDArray[np.float64] | None:
     """Return when each frame is shown, in seconds, if every packet gives one; None if the packets do not say."""
-    known = sorted(pts for pts in video.pts if pts is not None)
+    known = sorted(pts for pts in video.listing.pts if pts is not None)
     return np.array([video.seconds(pts) for pts in known]) if known and len(known) == video.n_packets else None
 
 
@@ -209,7 +217,7 @@ def _plan(video: Video, indices: NDArray[np.int64]) -> _Plan | None:
     """Return what the frames with these numbers need; None where all must be decoded to be sure of the same frames."""
     if video.n_packets < LONG_PACKETS or video.cut_short:
         return None
-    notes = _notes(video)
+    notes = video.notes()
     times = presentation_order(notes) if video.claimed in (0, len(notes)) else None
     parts = stretches(notes, [times[i] for i in indices.tolist()]) if times else None
     return _Plan(times, parts, {times[i]: i for i in indices.tolist()}) if times and parts else None
@@ -218,43 +226,20 @@ def _plan(video: Video, indices: NDArray[np.int64]) -> _Plan | None:
 def _decode_needed(video: Video, plan: _Plan, short_side: int) -> _Pass | None:
     """Decode a plan's stretches; None if one of them gives anything but the frames it must."""
     seen = _Pass(times=[video.seconds(t) for t in plan.times], verified=0)
-    packets, converter = (p for p in video.packets() if p.size), Converter(video.stream, short_side)
-    at = 0
-    for stretch in plan.parts:
-        part = islice(packets, stretch.start - at, stretch.stop - at)
-        if not _decode_stretch(video, part, stretch, seen, plan.numbers, converter):
-            return None
-        at = stretch.stop
-    return seen
-
-
-def _notes(video: Video) -> list[Note]:
-    """Return what is known of each packet; nothing for a codec that is always decoded whole."""
-    context = video.stream.codec_context
-    read = packet_reader(context.name, context.extradata)
-    if read is None:
-        return []
-    notes = []
-    for packet in video.packets():
-        if packet.size:
-            clean, parameters = read(bytes(packet))
-            usable = not (packet.is_corrupt or packet.is_discard)
-            notes.append(Note(packet.pts, clean and packet.is_keyframe, usable, parameters))
-    return notes
+    converter = Converter(video.stream, short_side)
+    if all(_decode_stretch(video, stretch, seen, plan.numbers, converter) for stretch in plan.parts):
+        return seen
+    return None
 
 
 def _decode_stretch(
-    video: Video,
-    packets: Iterable[av.Packet[VideoStream]],
-    stretch: Stretch,
-    seen: _Pass,
-    numbers: Mapping[int, int],
-    converter: Converter,
+    video: Video, stretch: Stretch, seen: _Pass, numbers: Mapping[int, int], converter: Converter
 ) -> bool:
     """Decode one stretch and keep its wanted frames; say whether it gave exactly the frames it must."""
     context = video.stream.codec_context
     expected = iter(stretch.expected)
     context.flush_buffers()
+    packets = video.packets_between(stretch.start, stretch.stop)
     try:
         for frame in chain.from_iterable(map(context.decode, chain(packets, [None]))):
             if frame.pts is not None and frame.pts < stretch.first_pts:
@@ -285,9 +270,15 @@ class Converter:
         self._scaler = VideoReformatter()  # one for all frames: to make one takes longer than to use it
 
     def picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """Return one frame as a picture ``(H, W, 3)``."""
-        ratio = self._stream.sample_aspect_ratio
-        width = frame.width * float(ratio) if ratio else float(frame.width)
+        """Return one frame as a picture ``(H, W, 3)``.
+
+        Raises:
+            VideoError: If the shape of its pixels cannot be, or the picture is turned by other than quarters.
+        """
+        ratio = self._stream.sample_aspect_ratio or 1
+        if not 1 / MOST_STRETCHED <= ratio <= MOST_STRETCHED:
+            raise VideoError(f"its header says that a pixel is {float(ratio):.3g} times as wide as high")
+        width = frame.width * float(ratio)
         scale = min(1.0, self._short_side / min(width, frame.height))
         size = max(1, round(width * scale)), max(1, round(frame.height * scale))
         # One thread, as there is a decoder for every core; the same bits as with several.
@@ -345,7 +336,7 @@ def _assemble(
         "frames_claimed": claimed,
         "frames_decoded": decoded,
         "frames_verified": decoded if seen.verified is None else seen.verified,
-        "frames_hidden": video.n_hidden,
+        "frames_hidden": video.listing.n_hidden,
         "frames_corrupt": damage.corrupt,
         "packets_undecodable": damage.undecodable,
         "duration_seconds": round(float(times[-1] - times[0]), 6),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageErr
 from fitrec_cache.extract import extract
 from fitrec_cache.files import digest, host_id
 from fitrec_cache.info import info
+from fitrec_cache.store import Store, read_part
 
 
 @pytest.fixture
@@ -134,6 +136,22 @@ def test_a_damaged_identity_is_rebuilt_from_a_part(cache, cache_folder, redo, ki
     assert len(check(cache=cache).problems) == 1
     assert check(cache=cache, repair=True).repaired == 1
     assert json.loads(path.read_text()) == good
+    assert check(cache=cache).problems == ()
+    assert redo().reused == 12
+
+
+def test_the_identity_of_a_strange_part_is_no_folders(cache, redo):
+    """Were it, all parts of the folder's own would be set aside."""
+    path = part(cache, "frames")
+    strange = Store(cache.parent / "strange", "frames", {"samples": 4, "short_side": 64}).write_part(
+        read_part(path, "frames")
+    )
+    shutil.copy(strange, path.parent / re.sub(r"part-\d{20}", f"part-{0:020d}", strange.name))
+    good = json.loads((path.parent / "identity.json").read_text())
+    (path.parent / "identity.json").unlink()
+    check(cache=cache, repair=True)
+    assert json.loads((path.parent / "identity.json").read_text()) == good
+    check(cache=cache, repair=True)  # the strange part is set aside
     assert check(cache=cache).problems == ()
     assert redo().reused == 12
 

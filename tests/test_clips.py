@@ -422,7 +422,16 @@ def test_ucf_list_that_cannot_be_used(tmp_path, text, message):
         read_ucf_list(write(tmp_path / "list.txt", text))
 
 
-@pytest.mark.parametrize(("groups", "told"), [("1 2 1 2", True), ("1 1 2 2", False), ("ann ann ann bob", False)])
+@pytest.mark.parametrize(
+    ("groups", "told"),
+    [
+        ("1 2 1 2", True),
+        ("take_g1 take_g2 take_g1 take_g2", True),
+        ("1 1 2 2", False),
+        ("take_g1 take_g1 take_g2 take_g2", False),
+        ("ann ann ann bob", False),
+    ],
+)
 def test_group_numbers_that_begin_again_in_each_class_are_told(tmp_path, groups, told):
     names = ["Hop/a.mp4", "Hop/b.mp4", "Squat/a.mp4", "Squat/b.mp4"]
     rows = [f"{name},{name[:-6]},{group}" for name, group in zip(names, groups.split(), strict=True)]
@@ -431,7 +440,7 @@ def test_group_numbers_that_begin_again_in_each_class_are_told(tmp_path, groups,
         (tmp_path / name).touch()
     (tmp_path / "clips.csv").write_text("\n".join(["path,label,group", *rows, ""]))
     notes = find_clips(tmp_path / "clips.csv").notes
-    assert any("2 groups are numbers" in n and "write Hop_g01" in n for n in notes) is told
+    assert any("2 groups that go by a number" in n and "write Hop_g01" in n for n in notes) is told
 
 
 def test_ucf_list_names_both_lines_of_a_duplicate(tmp_path):

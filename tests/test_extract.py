@@ -22,7 +22,7 @@ from make_video import read_number, write_video
 
 from fitrec_cache import ahead, decoding, extractor
 from fitrec_cache.backbone import Backbone, Network, load_backbone
-from fitrec_cache.cache import Cache
+from fitrec_cache.cache import Cache, pick_frames
 from fitrec_cache.errors import StoreError, UsageError, WeightsError
 from fitrec_cache.extract import extract
 from fitrec_cache.extract_report import ExtractReport
@@ -511,8 +511,19 @@ def test_frames_that_are_left_out_or_chosen_among_several_are_told(run, videos, 
     assert data.values.shape[:2] == (4, 4)
     assert data.notes == [
         "1 clips have no frames of these settings: left out",
-        "the cache holds frames of several settings: those of most clips are taken (samples 4, frame size 64)",
+        "the cache holds frames of several settings: those of most clips are taken (samples 4)",
     ]
+
+
+def test_of_frames_by_several_decoders_the_latest_of_the_fullest_are_taken_and_told(run, tmp_path, monkeypatch):
+    for version in "123":
+        monkeypatch.setattr("fitrec_cache.container.decoder_version", lambda v=version: v)
+        run()
+        chosen, notes = pick_frames(Cache(tmp_path / "cache"))
+        assert chosen.identity["decoder"] == version
+        assert (notes == []) == (version == "1")
+    assert "those of most clips are taken (decoder 3)" in notes[0]
+    assert notes[0] in run(None, backbone=("test_vit",)).notes
 
 
 def test_bad_clips_cost_themselves_only_and_are_named_with_the_reason(run, videos, tmp_path):

@@ -9,6 +9,7 @@ from test_video import cut, remux
 
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, parts_apart
 from fitrec_cache.clips import columns
+from fitrec_cache.container import Video
 from fitrec_cache.decoding import DecodeJob, decode_clip
 from fitrec_cache.errors import ManifestError, VideoError
 from fitrec_cache.features import clips_in
@@ -156,6 +157,21 @@ def test_interlaced_parts_are_judged_by_their_own_frames(tmp_path):
     assert numbers(clip) == [10, 20, 30, 40]
     with pytest.raises(VideoError, match=r"only 0 of 50 frames of its part decode"):
         read(damaged, Span(4, 6))
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
+def test_packets_are_read_once_for_all_parts_of_a_file(tmp_path, monkeypatch, ending):
+    """An hour has some 100,000; after the first part each reads about those that it decodes."""
+    path = write_video(tmp_path / f"v.{ending}", 1500, gop=25)
+    read_now, demux = [], Video._demux
+    monkeypatch.setattr(Video, "_demux", lambda *args: (read_now.append(p.pts) or p for p in demux(*args)))
+    for begin in (8, 24, 40):
+        assert numbers(read(path, Span(begin, begin + 2))) == [25 * begin + k for k in (10, 20, 30, 40)]
+        assert (len(read_now) > 1500) == (begin == 8)
+        assert begin == 8 or len(read_now) < 200
+        read_now.clear()
+    write_video(path, 1500, numbers=range(2000, 3500), gop=25)
+    assert numbers(read(path, Span(8, 10))) == [2000 + 200 + k for k in (10, 20, 30, 40)]
 
 
 def test_a_part_of_a_long_video_decodes_only_what_it_needs(tmp_path):

@@ -55,6 +55,10 @@ def test_what_stands_behind_the_last_chunk_of_an_avi_file_is_none_of_it(file):
     assert not is_cut(file(WHOLE["riff"] + b"JUNK" + b"\xff" * 20))
 
 
+def test_a_tag_behind_the_last_box_of_an_mp4_file_is_none_of_it(file):
+    assert not is_cut(file(WHOLE["mp4"] + b"TAGsquats".ljust(128, b"\0")))
+
+
 @pytest.mark.parametrize("name", ENDLESS)
 def test_what_says_no_end_is_not_cut(file, name):
     assert not is_cut(file(ENDLESS[name]))

@@ -209,6 +209,17 @@ def test_non_square_pixels_are_made_square(tmp_path):
     assert numbers(clip) == eq1(21)
 
 
+@pytest.mark.parametrize("ratio", [Fraction(9, 1), Fraction(1, 9)])
+def test_pixels_of_a_shape_that_cannot_be_are_refused(tmp_path, ratio):
+    path = tmp_path / "v.mp4"
+    with av.open(str(path), "w") as container:
+        stream = _video_stream(container, "libx264", 25, (64, 96))
+        stream.codec_context.sample_aspect_ratio = ratio
+        _encode(container, stream, (frame_image(k, 64, 96) for k in range(21)), range(21))
+    with pytest.raises(VideoError, match=rf"a pixel is {float(ratio):.3g} times as wide as high"):
+        read(path)
+
+
 @pytest.mark.parametrize(
     ("size", "short_side", "expected"),
     [((128, 96), 96, (96, 128)), ((128, 96), 500, (96, 128)), ((128, 96), 72, (72, 96)), ((96, 240), 64, (160, 64))],
@@ -307,12 +318,13 @@ def test_a_cut_without_encoding_anew_shows_what_a_player_shows(tmp_path, first):
     assert clip.ledger["warnings"] == []
 
 
-def test_a_read_error_is_no_end_of_the_file(tmp_path, monkeypatch):
-    path = write_video(tmp_path / "v.mp4", 60)
+@pytest.fixture
+def failing_after_50(monkeypatch):
+    """``failing_after_50(error)``: reading packets ends in an error."""
 
     class Failing:
-        def __init__(self, opened):
-            self.opened = opened
+        def __init__(self, opened, error):
+            self.opened, self.error = opened, error
 
         def __getattr__(self, name):
             return getattr(self.opened, name)
@@ -320,13 +332,26 @@ def test_a_read_error_is_no_end_of_the_file(tmp_path, monkeypatch):
         def demux(self, stream):
             for number, packet in enumerate(self.opened.demux(stream)):
                 if number == 50:
-                    raise av.error.OSError(5, "Input/output error", str(path))
+                    raise self.error
                 yield packet
 
     real = container._open
-    monkeypatch.setattr(container, "_open", lambda path: Failing(real(path)))
+    return lambda error: monkeypatch.setattr(container, "_open", lambda path: Failing(real(path), error))
+
+
+def test_a_read_error_is_no_end_of_the_file(tmp_path, failing_after_50):
+    path = write_video(tmp_path / "v.mp4", 60)
+    failing_after_50(av.error.OSError(5, "Input/output error", str(path)))
     with pytest.raises(VideoError, match=r"cannot be read to its end: Input/output error"):
         read(path)
+
+
+def test_what_a_decoder_holds_back_where_packets_end_in_an_error_comes_out(tmp_path, failing_after_50):
+    path = write_video(tmp_path / "v.mp4", 60, b_frames=3)
+    failing_after_50(av.error.InvalidDataError(1, "Invalid data", str(path)))
+    clip = read(path)
+    assert clip.ledger["frames_decoded"] == 50
+    assert clip.ledger["warnings"][0] == "cut short: Invalid data"
 
 
 def test_a_folder_above_a_link_is_that_of_its_target(tmp_path, monkeypatch):
