@@ -6,13 +6,16 @@ import argparse
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from parts import BACKBONES, seconds, spread
 
 from fitrec_cache.backbone import best_precision, load_backbone
+from fitrec_cache.devices import fuses_slowly
 from fitrec_cache.memory import keep_freed_memory
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SIDE, FRAMES = 1024, 4  # where a precision is emulated, larger ones take minutes
+PLACES = (20, 3, 197, 64)  # frames, heads, places and values a place of ViT-Ti/16
 
 
 def precisions(args: argparse.Namespace) -> dict[str, Any]:
@@ -34,7 +37,19 @@ def precisions(args: argparse.Namespace) -> dict[str, Any]:
         for _ in range(1 + args.repeats):
             for name, model in models.items():
                 rows[backbone][name].append(seconds(lambda m=model, x=ready[name]: m.embed_prepared(x)))
+    queries, keys, values = torch.randn(3, *PLACES, dtype=torch.bfloat16)
+    ways = {
+        "fused": lambda: F.scaled_dot_product_attention(queries, keys, values),
+        "by products": lambda: (queries * PLACES[-1] ** -0.5 @ keys.transpose(-2, -1)).softmax(-1) @ values,
+    }
+    attention: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(1 + args.repeats):
+        for way, attend in ways.items():
+            attention[way].append(seconds(attend))
     return {
+        "attention_in_bf16": {way: spread(taken[1:]) for way, taken in attention.items()},
+        "places": PLACES,
+        "fuses_slowly": fuses_slowly("bf16", "cpu"),
         "auto": best_precision("auto", "cpu"),
         "side": SIDE,
         "frames": FRAMES,

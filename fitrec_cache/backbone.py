@@ -20,7 +20,15 @@ from torch import Tensor, nn
 from torch._dynamo import config as dynamo
 from torch._inductor import config as inductor
 
-from fitrec_cache.devices import computes_in_bf16, find_device, first_line, is_slow, room_on, without_tf32
+from fitrec_cache.devices import (
+    computes_in_bf16,
+    find_device,
+    first_line,
+    fuses_slowly,
+    is_slow,
+    room_on,
+    without_tf32,
+)
 from fitrec_cache.errors import UsageError, VideoError, WeightsError, unknown_name
 from fitrec_cache.feature_maps import GridMap, LastMap
 from fitrec_cache.hub import cached_file, hub_is_out_of_reach
@@ -41,6 +49,9 @@ COMPILER = "inductor, weights folded in"
 
 #: More networks than one process compiles.
 _MANY = 1_000_000
+
+#: Pixels of an input up to which attention may keep the matrix of all pairs of places: beyond, it takes gigabytes.
+_MOST_PAIRED = 400 * 400
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -171,6 +182,8 @@ class Backbone:
         self._dtype = PRECISIONS[precision]
         _pad_in_place(model)
         _hold_weights(model, self._dtype)
+        if fuses_slowly(precision, device) and preprocessing.size[0] * preprocessing.size[1] <= _MOST_PAIRED:
+            _attend_by_products(model)
         with room_on(self._device, name):
             self.network = Network(model, preprocessing, self._dtype).eval().to(self._device)
         self._forward: Callable[[Tensor], Tensor] = self.network
@@ -316,6 +329,13 @@ def _hold_weights(model: nn.Module, dtype: torch.dtype) -> None:
             if isinstance(module, nn.Conv2d):  # what a linear layer sees is mostly centred: nothing to cancel
                 module.weight.data = round_filters(module.weight, dtype)
             module.to(dtype)
+
+
+def _attend_by_products(model: nn.Module) -> None:
+    """Let timm's attention multiply, take the softmax and multiply, in place of PyTorch's fused way."""
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False  # type: ignore[assignment]
 
 
 def _pad_in_place(model: nn.Module) -> None:

@@ -30,6 +30,15 @@ def computes_in_bf16(device: str) -> bool:
     return _processor_has("amx_tile") or (_processor_has("avx512_bf16") and not _has_fp16())
 
 
+def fuses_slowly(precision: str, device: str) -> bool:
+    """Say whether PyTorch's fused attention takes longer on ``device`` than its products one by one.
+
+    It does in bf16 on a processor without matrix instructions, where it multiplies no faster than in fp32
+    (docs/performance.md).
+    """
+    return precision == "bf16" and device == "cpu" and not _processor_has("amx_tile")
+
+
 def is_slow(precision: str, device: str) -> bool:
     """Say whether ``device``, a processor or a CUDA device, takes longer in this precision than in fp32."""
     kind = torch.device(device).type

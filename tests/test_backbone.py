@@ -348,6 +348,20 @@ def test_bf16_features_of_real_networks_are_near_those_of_fp32(name):
     assert clip_cosine(rounded, exact) > 0.999
 
 
+@pytest.mark.parametrize("slowly", [True, False])
+def test_attention_is_fused_but_where_that_is_slower_and_gives_the_same_nearly(weights, monkeypatch, slowly):
+    text, pictures = weights("test_vit"), frames(4)
+    asked = []
+    monkeypatch.setattr(module, "fuses_slowly", lambda *of: asked.append(of) or slowly)
+    model = load(text, precision="bf16")
+    assert asked == [("bf16", "cpu")]
+    fused = [m.fused_attn for m in model.network.model.modules() if hasattr(m, "fused_attn")]
+    assert fused == [not slowly] * 6
+    assert clip_cosine(model.embed(pictures), load(text).embed(pictures)) > 0.999
+    monkeypatch.setattr(module, "_MOST_PAIRED", 160 * 160 - 1)
+    assert all(m.fused_attn for m in load(text, precision="bf16").network.model.modules() if hasattr(m, "fused_attn"))
+
+
 def test_no_convolution_copies_its_input_to_pad_it():
     model = load("tf_efficientnet_lite0").network.model
     kinds = [type(m) for m in model.modules() if isinstance(m, torch.nn.Conv2d)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fitrec_cache.backbone import best_precision
-from fitrec_cache.devices import cores, find_device, is_slow, room_on, without_tf32
+from fitrec_cache.devices import cores, find_device, fuses_slowly, is_slow, room_on, without_tf32
 from fitrec_cache.errors import UsageError
 
 
@@ -64,6 +64,13 @@ def test_a_gpu_that_only_emulates_bf16_computes_in_fp16(monkeypatch, capability,
     assert is_slow("bf16", "cuda:1") is (precision == "fp16")
     assert not is_slow("fp16", "cuda:1")
     assert best_precision("auto", "cuda:0") != precision
+
+
+@pytest.mark.parametrize("matrix_instructions", [True, False])
+def test_fused_attention_is_slow_in_bf16_without_matrix_instructions_alone(monkeypatch, matrix_instructions):
+    monkeypatch.setattr("fitrec_cache.devices._processor_has", lambda name: matrix_instructions and name == "amx_tile")
+    assert fuses_slowly("bf16", "cpu") is not matrix_instructions
+    assert not any(fuses_slowly(*of) for of in (("fp32", "cpu"), ("fp16", "cpu"), ("bf16", "cuda:0"), ("bf16", "mps")))
 
 
 @pytest.mark.parametrize("kind", [torch.cuda.OutOfMemoryError, RuntimeError])  # the second of pinned memory
