@@ -14,6 +14,7 @@ from fitrec_cache.errors import UsageError
 from fitrec_cache.files import Plain
 from fitrec_cache.metrics import interval_by_unit
 from fitrec_cache.paired import FloatArray, count_right, exact_p, holm, interval_of_difference
+from fitrec_cache.run_files import find_runs
 from fitrec_cache.scored import Model, ScoredRun, find_models
 from fitrec_cache.units import alone_unit, is_by_fold
 
@@ -69,7 +70,7 @@ class PairFigures:
         by: What was taken together: ``fold``, ``group``, or ``clip``.
         p: Exact McNemar test over all seeds, clips taken together as ``by`` says;
             :func:`fitrec_cache.paired.exact_p`.
-        p_holm: ``p`` adjusted for all pairs compared on the same sides.
+        p_holm: ``p`` adjusted for all pairs compared on the same sides (of one family).
         text: The result in words.
         folders: The run folders of ``a`` and of ``b``; not in the JSON.
     """
@@ -125,7 +126,7 @@ class CompareReport:
         }
 
 
-def compare(runs: Sequence[Path], *, out: Path | None = None) -> CompareReport:
+def compare(runs: Sequence[Path], *, out: Path | None = None, families: Sequence[Sequence[Path]] = ()) -> CompareReport:
     """Compare models by their test clips.
 
     Runs that differ only in seed or fold are one model. Two models are compared on the runs of the same seed and fold
@@ -136,6 +137,7 @@ def compare(runs: Sequence[Path], *, out: Path | None = None) -> CompareReport:
     Args:
         runs: Run folders, or folders that hold some.
         out: File to write, ``.md`` or ``.csv``; one that exists is replaced.
+        families: Some of the runs each: only models of one family are compared, and p-values are adjusted within it.
 
     Returns:
         Figures of each model and each pair.
@@ -149,16 +151,17 @@ def compare(runs: Sequence[Path], *, out: Path | None = None) -> CompareReport:
     models, notes = find_models(runs)
     figures = [_figures(m) for m in models]
     order = sorted(range(len(models)), key=lambda i: (figures[i].split, -figures[i].accuracy))
-    families: dict[tuple[str, str], list[PairFigures]] = {}  # pairs on the same clips are tested together
+    family_of = {folder: number for number, family in enumerate(families) for folder in find_runs(family)}
+    places = [(m.split, m.sides, family_of.get(m.runs[0].folder)) for m in models]
+    together: dict[tuple[str, str, int | None], list[PairFigures]] = {}  # pairs on the same clips are tested together
     for i, j in combinations(order, 2):
-        place = models[i].split, models[i].sides
-        if place == (models[j].split, models[j].sides):
+        if places[i] == places[j]:
             pair, remarks = _pair(models[i], models[j])
             notes += remarks
-            families.setdefault(place, []).extend([pair] if pair else [])
+            together.setdefault(places[i], []).extend([pair] if pair else [])
     if len({(m.split, m.sides) for m in models}) > 1:
         notes.append("models on different splits are not compared with each other")
-    adjusted = [_in_words(pair, p) for pairs in families.values() for pair, p in _adjusted(pairs)]
+    adjusted = [_in_words(pair, p) for pairs in together.values() for pair, p in _adjusted(pairs)]
     report = CompareReport(
         models=tuple(figures[i] for i in order),
         pairs=tuple(adjusted),

@@ -201,7 +201,8 @@ def reproduce(
     for job in planned:
         families.setdefault((job.split, job.preset), []).append(out / "runs" / job.folder)
     folders = [each for family in families.values() for each in family]
-    page = report(folders, out=out / "report.html", cache=cache, progress=progress)
+    compared = compare(folders, families=list(families.values()))
+    page = report(folders, out=out / "report.html", cache=cache, compared=compared, progress=progress)
     rows = tuple(_row(job, trained[job].to_dict()) for job in planned)
     notes = [
         f"{short_rule(job.split)}, {job.preset}, {job.features}: {n}"
@@ -217,7 +218,7 @@ def reproduce(
         table1=params(classes=35).to_dict(),
         table2=rows,
         gap=_gap(rows),
-        comparisons=tuple(f"{kind}: {p.text}" for (_, kind), family in families.items() for p in compare(family).pairs),
+        comparisons=tuple(pair.text for pair in compared.pairs),
         failed=tuple(failed.values()),
         notes=tuple(dict.fromkeys([*notes, *_left_aside(out, folders)])),
         seconds=time.perf_counter() - started,

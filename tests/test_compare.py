@@ -52,6 +52,28 @@ def pattern(both, only_a, only_b, neither):
     return a, b
 
 
+def test_models_are_compared_and_adjusted_within_their_family_only(tmp_path):
+    a, b = pattern(50, 30, 6, 14)
+    runs = [
+        write_run(tmp_path / name, right, variant=variant, learning_rate=rate)
+        for name, variant, right, rate in (
+            ("a", "vit-lstm", a, 0.1),
+            ("b", "mean", b, 0.1),
+            ("c", "vit-lstm", b, 0.2),
+            ("d", "mean", a, 0.2),
+        )
+    ]
+    all_pairs = compare(runs)
+    assert all_pairs.tried == 6
+    report = compare(runs, families=[runs[:2], runs[2:]])
+    assert [p.p_holm for p in report.pairs] == [p.p for p in report.pairs]
+    named = {tuple(sorted((p.a[:8], p.b[:8]))): {p.a[-3:], p.b[-3:]} for p in report.pairs}
+    assert len(report.pairs) == 2
+    assert all(len(rates) == 1 for rates in named.values())
+    by_names = {(p.a, p.b): p for p in all_pairs.pairs}
+    assert all(by_names[p.a, p.b].p_holm > p.p_holm for p in report.pairs)
+
+
 def test_a_clear_winner_beats_the_other_with_mcnemars_p(tmp_path):
     a, b = pattern(50, 30, 6, 14)
     runs = [write_run(tmp_path / "a", a, variant="vit-lstm"), write_run(tmp_path / "b", b)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from fitrec_cache import __version__, paper
 from fitrec_cache.cache import Cache
-from fitrec_cache.compare import PairFigures, compare
+from fitrec_cache.compare import CompareReport, PairFigures, compare
 from fitrec_cache.errors import UsageError
 from fitrec_cache.files import Plain, write_atomic
 from fitrec_cache.history import Extraction, history
@@ -50,7 +50,14 @@ class PageReport(Plain):
     notes: tuple[str, ...]
 
 
-def report(runs: Sequence[Path], *, out: Path, cache: Path | None = None, progress: bool = False) -> PageReport:
+def report(
+    runs: Sequence[Path],
+    *,
+    out: Path,
+    cache: Path | None = None,
+    compared: CompareReport | None = None,
+    progress: bool = False,
+) -> PageReport:
     """Write one HTML file about trained runs; it loads nothing and opens without network.
 
     Runs that differ only in seed and fold are one model. Models are ranked by validation, never by test.
@@ -59,6 +66,7 @@ def report(runs: Sequence[Path], *, out: Path, cache: Path | None = None, progre
         runs: Run folders, or folders that hold some.
         out: HTML file to write; an earlier report is replaced, any other file is not.
         cache: The cache the heads were trained on, for the frames and the audit; without it the page says so.
+        compared: The comparison of these runs to show; None: all that can be compared are.
         progress: Show progress bars on standard error.
 
     Returns:
@@ -73,7 +81,8 @@ def report(runs: Sequence[Path], *, out: Path, cache: Path | None = None, progre
     opened = None if cache is None else Cache(cache)
     records = read_records(runs)
     models = gather(records)
-    compared = compare([record.folder for record in records])
+    if compared is None:
+        compared = compare([record.folder for record in records])
     seen = replace(_see(models, opened, progress), pairs=compared.pairs, notes=compared.notes)
     data = render(context(models, seen)).encode()
     write_atomic(out, data)
