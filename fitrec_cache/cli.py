@@ -242,6 +242,12 @@ def train_head(
         ),
     ] = "auto",
     seed: Annotated[list[int], typer.Option(help="Seed of split, initial values and batches; repeatable.")] = [0],  # noqa: B006
+    split_seed: Annotated[
+        int | None,
+        typer.Option(
+            help="One split for all seeds: what they answer together is tested too.", show_default="each its own"
+        ),
+    ] = None,
     attention: Annotated[
         str | None, typer.Option(help="additive (the paper's Eq. 9), dot or none.", show_default="the variant's")
     ] = None,
@@ -297,6 +303,7 @@ def train_head(
         classes=classes,
         split=split,
         seed=seed,
+        split_seed=split_seed,
         attention=attention,
         recipe=recipe,
         epochs=epochs,

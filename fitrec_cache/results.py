@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fitrec_cache.calibrate import Calibration
+from fitrec_cache.calibrate import Calibration, calibration_error
 from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.metrics import Metrics, evaluate
 from fitrec_cache.run_files import read_run_json
@@ -136,20 +136,28 @@ def _units(run: Mapping[str, Any]) -> list[str]:
 
 
 def average_runs(runs: Sequence[RunResult]) -> dict[str, Any]:
-    """Return the figures of the mean of all runs' probabilities, if all of them test the same clips."""
+    """Return the figures of what all runs answer together, as ``predict`` does, if all of them test the same clips.
+
+    Beside those of :class:`fitrec_cache.metrics.Metrics` the calibration error ``ece`` of the mean probabilities, and
+    ``false_alarms``, the share of test clips that most runs take for unknown.
+    """
     if len(runs) < 2 or any(r.fold for r in runs):
         return {}
     settings = [read_run_json(r.out / "run.json") for r in runs]
     if any(s["split"]["test"] != settings[0]["split"]["test"] for s in settings):
         return {}
     outputs = [read_outputs(r.out) for r in runs]
-    mean = np.mean(
-        [
-            Calibration(temperature=r.calibration["temperature"]).probabilities(o["test_logits"].numpy())
-            for r, o in zip(runs, outputs, strict=True)
-        ],
-        axis=0,
-    )
+    sure = [
+        Calibration(temperature=r.calibration["temperature"]).probabilities(o["test_logits"].numpy())
+        for r, o in zip(runs, outputs, strict=True)
+    ]
+    mean = np.mean(sure, axis=0)  # (N, K)
+    unsure = [p.max(axis=1) < r.unknown["threshold"] for r, p in zip(runs, sure, strict=True)]
     truth, units = outputs[0]["test_targets"].numpy(), _units(settings[0])
     figures = evaluate(mean, truth, settings[0]["labels"], units=units).to_dict()
-    return {"seeds": [r.seed for r in runs], **{k: v for k, v in figures.items() if k not in _TABLES}}
+    return {
+        "seeds": [r.seed for r in runs],
+        **{k: v for k, v in figures.items() if k not in _TABLES},
+        "ece": calibration_error(mean, truth)[0],
+        "false_alarms": float((np.mean(unsure, axis=0) > 0.5).mean()),
+    }

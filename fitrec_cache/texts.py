@@ -107,7 +107,11 @@ def train_text(report: TrainReport) -> str:
             f"standard deviation {figures['accuracy_std']:.1%}"
         )
     if report.ensemble:
-        lines.append(f"their mean probabilities: accuracy {report.ensemble['accuracy']:.1%}")
+        e = report.ensemble
+        lines.append(
+            f"their mean probabilities, as predict answers: accuracy {e['accuracy']:.1%}, calibration error "
+            f"{e['ece']:.1%}, {e['false_alarms']:.1%} of the test clips answered 'unknown'"
+        )
     advice = ": beside them OMP_WAIT_POLICY=passive is faster (docs/performance.md)"
     advice *= "OMP_WAIT_POLICY" not in os.environ and os.environ.get("OMP_NUM_THREADS") != "1"
     return _lines(lines, _stages(report.stages), _others(report.others, advice))

@@ -43,6 +43,7 @@ def train_head(
     classes: str | None = None,
     split: str = "auto",
     seed: Sequence[int] = (0,),
+    split_seed: int | None = None,
     attention: str | None = None,
     recipe: str = "native",
     epochs: int | None = None,
@@ -80,6 +81,8 @@ def train_head(
             ``list:TRAIN,TEST``, ``manifest`` (its column ``split``), or with every clip tested once ``kfold:K`` and
             ``leave-one:COLUMN``.
         seed: Seeds of split, initial values and order of batches; one run each.
+        split_seed: Seed of the split of all runs, in place of each run's own: they then test the same clips, so that
+            what they answer together is tested too.
         attention: ``additive`` (Eq. 9), ``dot`` or ``none``; None for the variant's own.
         recipe: ``paper`` or ``native``; see :data:`fitrec_cache.recipes.RECIPES`.
         epochs: At most this many; None for the recipe's.
@@ -116,13 +119,19 @@ def train_head(
     if variant == "convlstm" and chosen.draw:
         raise UsageError(f"draw is {chosen.draw}, but convlstm needs all frames of a clip: leave it at 0")
     check_seeds(seed)
+    if split_seed is not None:
+        check_seeds([split_seed])
     _check_rate(false_alarm_rate)
     where = torch.device(find_device(device))
     check_jobs(jobs, where)
     started, meanwhile = time.perf_counter(), Meanwhile(torch.get_num_threads())
     data = load_clips(cache, features, variant, backbone, preset, classes=classes, unknown=unknown, progress=progress)
     data, strangers = keep_apart(data, unknown)
-    folds = [(s, fold) for s in seed for fold in make_folds(split, **data.columns, seed=s)]
+    folds = [
+        (s, fold)
+        for s in seed
+        for fold in make_folds(split, **data.columns, seed=s if split_seed is None else split_seed)
+    ]
     if final and folds[0][1].name:
         raise UsageError(f"--final with --split {split} would train the same head for each fold: give one split")
     n_train = {len(fold.split.train) for _, fold in folds}
@@ -138,6 +147,7 @@ def train_head(
         device=where,
         data_sha256=data.digest,
         final=final,
+        split_seed=split_seed,
         some_classes=classes is not None,
         progress=progress,
     )
@@ -164,6 +174,11 @@ def train_head(
     notes += _device_notes(where)
     notes += _calibration_notes(runs)
     pooled, ensemble = pool_folds(runs), average_runs(runs)
+    if len(runs) > 1 and not pooled and not ensemble:
+        notes.append(
+            "the seeds test different clips, so what they answer together, as predict does, is not tested: "
+            "--split-seed 0 gives them the same"
+        )
     report = TrainReport(
         runs=tuple(runs),
         pooled=pooled,

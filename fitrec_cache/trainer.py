@@ -53,6 +53,7 @@ class Trainer:
     device: torch.device
     data_sha256: str
     final: bool
+    split_seed: int | None
     some_classes: bool
     progress: bool
 
@@ -181,6 +182,7 @@ class Trainer:
             "fold": job.fold.name,
             "split": {
                 "rule": split.rule,
+                **({} if self.split_seed is None else {"seed": self.split_seed}),
                 "notes": list(split.notes),
                 **sides,
                 "test_groups": [data.groups[i] for i in split.test],

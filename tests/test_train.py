@@ -15,6 +15,7 @@ from conftest import SMALL
 
 from fitrec_cache import fit as fit_module
 from fitrec_cache import train as module
+from fitrec_cache.calibrate import calibration_error
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import DivergedError, FitrecError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
@@ -700,7 +701,35 @@ def test_seeds_that_test_the_same_clips_are_averaged(tmp_path):
         mean = mean + (outputs["test_logits"].double() / r.calibration["temperature"]).softmax(dim=1)
     right = (mean.argmax(dim=1) == outputs["test_targets"]).double().mean()
     assert report.ensemble["accuracy"] == pytest.approx(float(right))
-    assert train_head(out=tmp_path / "other", features=path, variant="mean", seed=[0, 1], epochs=1).ensemble == {}
+
+
+def test_what_seeds_of_one_split_answer_together_is_tested(tmp_path):
+    settings = {"features": toy(tmp_path / "toy.h5", noise=3.0), "variant": "mean", "split": "random", "epochs": 5}
+    apart = train_head(out=tmp_path / "apart", seed=[0, 1], **settings)
+    assert apart.ensemble == {}
+    assert any("is not tested: --split-seed 0 gives them the same" in note for note in apart.notes)
+    report = train_head(out=tmp_path / "run", seed=[0, 1, 2], split_seed=1, **settings)
+    assert not any("--split-seed" in note for note in report.notes)
+    sides = [read_run(r.out).settings["split"] for r in report.runs]
+    assert [s["seed"] for s in sides] == [1, 1, 1]
+    assert sides[0]["test"] == sides[2]["test"] == read_run(apart.runs[1].out).settings["split"]["test"]
+    outputs = [safetensors.torch.load_file(r.out / "logits.safetensors") for r in report.runs]
+    sure = [
+        (o["test_logits"].double() / r.calibration["temperature"]).softmax(dim=1)
+        for o, r in zip(outputs, report.runs, strict=True)
+    ]
+    unsure = sum((p.amax(dim=1) < r.unknown["threshold"]).int() for p, r in zip(sure, report.runs, strict=True)) >= 2
+    mean = torch.stack(sure).mean(dim=0)
+    assert report.ensemble["false_alarms"] == pytest.approx(float(unsure.double().mean()))
+    assert report.ensemble["ece"] == pytest.approx(
+        calibration_error(mean.numpy(), outputs[0]["test_targets"].numpy())[0]
+    )
+    again = train_head(out=tmp_path / "run", seed=[0, 1, 2], split_seed=1, **settings)
+    assert any("3 of 3 runs were there already" in note for note in again.notes)
+    with pytest.raises(UsageError):
+        train_head(out=tmp_path / "run", seed=[0, 1, 2], split_seed=0, **settings)
+    with pytest.raises(UsageError, match="seed -1"):
+        train_head(out=tmp_path / "other", split_seed=-1, **settings)
 
 
 def test_some_of_the_classes_are_learned_as_if_there_were_no_others(tmp_path, features):

@@ -46,6 +46,7 @@ def how_to(model: Model, number: int) -> HowTo:
     settings = {
         "split": record.rule,
         "seeds": ", ".join(map(str, model.by_seed)),
+        **({"split seed": record.run["split"]["seed"]} if "seed" in record.run["split"] else {}),
         "recipe": str(record.run.get("recipe") or "paper"),
         **({"folds": ", ".join(model.folds)} if len(model.folds) > 1 else {}),
         "clips (training, validation, test)": ", ".join(
@@ -122,6 +123,8 @@ def _train(model: Model, number: int) -> str:
     words += ["--split", record.rule]
     for seed in model.by_seed:
         words += ["--seed", str(seed)]
+    if "seed" in record.run["split"]:
+        words += ["--split-seed", str(record.run["split"]["seed"])]
     words += ["--recipe", str(record.run.get("recipe") or "paper"), *_changes(record)]
     if attention := record.run["head"].get("attention"):
         words += ["--attention", str(attention)]
