@@ -445,7 +445,7 @@ def watch(
         bool | None,
         typer.Option(
             help="Skip windows that there is no time for; --no-live answers all.",
-            show_default="on for cameras, rtsp, rtmp, udp, srt",
+            show_default="on for cameras, rtsp, rtmp, udp, srt, and http without an end",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",

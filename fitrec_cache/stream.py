@@ -160,6 +160,11 @@ class Stream:
         return None if self._container.duration is None else self._container.duration / av.time_base
 
     @property
+    def endless(self) -> bool:
+        """Whether it is an address that does not say when it ends, as of a live stream over HTTP."""
+        return self._remote and self.seconds is None
+
+    @property
     def damaged(self) -> int:
         """Packets and frames so far that did not decode, or came with the time of an earlier one."""
         return self._damage.undecodable + self._damage.corrupt + self._late

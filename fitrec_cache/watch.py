@@ -198,14 +198,15 @@ class Watch:
         seconds: Length of a window. None: the median length of the clips that the head was trained on.
         every: Seconds from one window's beginning to the next; None for half of ``seconds``.
         format: FFmpeg's input format for a device; see :func:`fitrec_cache.stream.find_source`.
-        live: Whether to skip what comes too fast; None: for cameras, and addresses that send at their own pace.
+        live: Whether to skip what comes too fast; None: for cameras, addresses that send at their own pace, and those
+            that do not say when they end.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         force: Go on where the pipeline here differs from the one the head was trained with.
 
     Attributes:
         seconds: Length of a window.
         every: Seconds from one to the next.
-        live: Whether windows may be skipped.
+        live: Whether windows may be skipped; of an address this is sure once it was opened.
         skipped: How many were.
         rest: Seconds at the end, after the last window, that are in none.
         missing: Seconds by which a file ends before its header says.
@@ -246,6 +247,7 @@ class Watch:
         pace = length / 2 if every is None else _number("every", every)
         self._windows = Windows(seconds=length, every=pace, samples=self._recogniser.samples)
         self.seconds, self.every = float(length), float(pace)
+        self._asked = live
         self.live = found.live if live is None else live
         self.skipped = 0
         self.rest = self.missing = self.offset = 0.0
@@ -296,6 +298,7 @@ class Watch:
             with Stream(source) as stream:
                 if stream.seconds is not None:
                     self.expected = self._windows.within(stream.seconds)
+                self.live = self.live or (self._asked is None and stream.endless)
                 try:
                     for numbered in enumerate(stream.windows(self._windows, self._recogniser.short_sides)):
                         self.offset, self.damaged = stream.offset, stream.damaged

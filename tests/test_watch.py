@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+import functools
+import http.server
 import itertools
 import json
 import os
@@ -19,6 +21,7 @@ from make_video import _audio_stream, _encode, _encode_tone, _video_stream, fram
 from PIL import Image
 from test_keyframes import damage
 from test_train import toy
+from test_video import remux
 from typer.testing import CliRunner
 
 from fitrec_cache import predict as predicting
@@ -182,6 +185,26 @@ def test_a_stream_from_the_network_is_watched(run, tmp_path):
         found = look(source, run, seconds=0.8, every=0.8, live=False)
         sender.join()
     assert [m.start for m in found] == pytest.approx([0.0, 0.8, 1.6])
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_of_addresses_those_without_an_end_are_live(run, tmp_path, live):
+    """A camera or broadcast over HTTP does not say how long it is; a video that lies on a server does."""
+    whole = write_video(tmp_path / "whole.mkv", 60, width=80, height=64)
+    remux(whole, tmp_path / "v.mkv", options={"live": "1"} if live else {})
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            source = f"http://127.0.0.1:{server.server_port}/v.mkv"
+            with module.Watch(source, run=run, seconds=0.8) as found:
+                assert len(list(found)) == 5 - found.skipped
+                assert found.live is live
+            with module.Watch(source, run=run, seconds=0.8, live=not live) as found:
+                next(iter(found))
+                assert found.live is not live
+        finally:
+            server.shutdown()
 
 
 def test_a_network_that_is_silent_is_given_up(run, monkeypatch):
