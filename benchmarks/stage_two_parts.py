@@ -213,7 +213,7 @@ def end_to_end(args: argparse.Namespace) -> dict[str, Any]:
 def seeds(args: argparse.Namespace) -> dict[str, Any]:
     """Train two seeds of the ResNet50 head one after the other, and at the same time; in turns."""
     found: dict[str, dict[str, Any]] = {}
-    for recipe, epochs in (("paper", 3), ("native", 10)):
+    for recipe, epochs in (("native", 10),):
         options = [*("--backbone", "resnet50", "--recipe", recipe, "--epochs", epochs), *("--seed", 0, "--seed", 1)]
         rows: dict[str, list[float]] = {"in_turn": [], "at_once": []}
         same = []

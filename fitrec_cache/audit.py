@@ -44,7 +44,8 @@ class AuditReport(Plain):
             (near-duplicate pairs by sides) and ``text``.
         threshold: Least cosine of a near-duplicate.
         threshold_chosen: Whether the caller chose it.
-        halves_found: Share of clips whose own two halves are near-duplicates: an estimate of recall.
+        halves_found: Share of clips whose own two halves are near-duplicates; see
+            :class:`fitrec_cache.near_duplicates.NearDuplicates`.
         strangers_found: Share of clips with a near-duplicate of another class.
         pairs: Number of near-duplicate pairs, whatever the sides.
         pairs_across_labels: Those of two classes: mislabelled, or the same room and person.

@@ -69,7 +69,8 @@ class NearDuplicates:
         chosen: Whether the caller chose the threshold.
         pairs: Clip numbers, int64 ``(M, 2)``, the smaller first in each; the most alike pair first.
         similarity: Cosine of each pair, float32 ``(M,)``.
-        halves_found: Share of clips whose two halves are that much alike: an estimate of recall; None where T is 1.
+        halves_found: Share of clips whose two halves are that much alike: at most what is found of pairs, and 90 % by
+            construction where the halves set the threshold; None where T is 1.
         strangers_found: Share of clips with such a pair of another class: found wrongly, unless one recording is in
             two classes. Those of one class that are found wrongly nobody can count. None where no clip has a stranger.
     """

@@ -150,12 +150,18 @@ def labelled_text(found: list[Prediction]) -> str:
     if judged:
         low, high = wilson(right / len(judged), len(judged))
         figures = f": {right / len(judged):.1%} ({low:.1%} to {high:.1%} if clips are independent)"
+    known = sum(bool(p.right) for p in found if p.trained_on)
     taken = Counter((p.label, p.top[0][0]) for p in judged if not p.right)
     return _lines(
         f"right: {right} of {len(judged)} labelled videos{figures}",
         [f"  {label} taken for {other}: {n}" for (label, other), n in taken.most_common(_MOST_CONFUSED)],
         [f"  of all these answered unknown: {n}"] if (n := sum(p.unknown for p in judged)) else [],
-        [f"  left out, as named like clips of the training: {seen}"] if seen else [],
+        [
+            f"  left out, as named like clips of the training: {seen}, {known} of them right; if they are others, give "
+            "their files or folders other names"
+        ]
+        if seen
+        else [],
         [f"  left out, of classes that the head does not know: {listed(strange)}"] if strange else [],
     )
 
@@ -294,9 +300,9 @@ def sweep_text(report: SweepReport) -> str:
         [f"note: {note}" for note in report.notes],
         f"{report.tries['finished']} tries finished, {report.tries['given_up']} given up early, on the validation "
         f"sides of {plural(len(report.splits), 'split')} ({report.n_val} clips), in {report.seconds:.0f} s",
-        f"validation accuracy: {report.start:.1%} with --recipe native, {best['val_accuracy']:.1%} found, the best "
-        f"of {report.tries['finished']}; with other seeds {report.start_again:.1%} and "
-        f"{best['val_accuracy_again']:.1%}",
+        f"validation accuracy in the search: {report.start:.1%} with --recipe native, {best['val_accuracy']:.1%} with "
+        f"the try that was chosen of {report.tries['finished']}; with other seeds {report.start_again:.1%} and "
+        f"{best['val_accuracy_again']:.1%}, the highest of {plural(len(report.finalists), 'finalist')}",
         _told_from_native(report),
         report.commands if report.beaten else "no try did better than --recipe native with other seeds: keep it",
     )

@@ -173,6 +173,12 @@ def train_head(
         )
     notes += _device_notes(where)
     notes += _calibration_notes(runs)
+    kind, _, column = split.partition(":")
+    if kind == "leave-one" and column != "group":
+        notes.append(
+            f"validation clips are of a {column} that training has too: probabilities and 'unknown' are fitted to what "
+            "is known, and too sure of what is new"
+        )
     pooled, ensemble = pool_folds(runs), average_runs(runs)
     if len(runs) > 1 and not pooled and not ensemble:
         notes.append(

@@ -68,6 +68,7 @@ def test_columns_of_a_manifest_go_along(tmp_path):
     assert [columns["room"] for columns in data.extra] == [rooms[clip] for clip in data.clip_ids]
     report = train_head(out=tmp_path / "run", features=path, variant="mean", epochs=1, split="leave-one:room")
     assert len(report.runs) == 3
+    assert any("validation clips are of a room that training has too" in note for note in report.notes)
     for wrong in ("[1]", '{"room": 1}', "{"):
         with h5py.File(path, "r+") as file:
             del file["extra"]

@@ -427,12 +427,14 @@ def test_what_labelled_videos_were_taken_for_is_told():
         return Prediction(path="v", label=label, top=((top, 0.9),), right=right, **more)
 
     found = [answer("Hop", "Hop"), answer("Hop", "Clap"), answer("Hop", "Clap", unknown=True), answer("Row", "Hop")]
-    found += [answer("Clap", "Clap", trained_on=True), Prediction(path="w", label="Hop", reason="file is empty")]
+    found += [answer("Clap", top, trained_on=True) for top in ("Clap", "Hop")]
+    found += [Prediction(path="w", label="Hop", reason="file is empty")]
     assert labelled_text(found).splitlines() == [
         "right: 1 of 3 labelled videos: 33.3% (6.1% to 79.2% if clips are independent)",
         "  Hop taken for Clap: 2",
         "  of all these answered unknown: 1",
-        "  left out, as named like clips of the training: 1",
+        "  left out, as named like clips of the training: 2, 1 of them right; if they are others, give their files or "
+        "folders other names",
         "  left out, of classes that the head does not know: Row",
     ]
 
