@@ -1,17 +1,16 @@
-"""Tables of stage two, from ``results/stage_two.json``, and a run in ``results/avx2``."""
+"""Tables of stage two, from ``results/stage_two.json``, and runs on other processors, from folders beside it."""
 
 from __future__ import annotations
 
 import json
 import statistics
+from pathlib import Path
 from typing import Any
 
 from render_stage_one import ROOT, pipelines, span, table
 
 RESULTS = ROOT / "benchmarks/results/stage_two.json"
 
-#: A run of `make bench` on a processor without bf16, ended in stage two.
-AVX2 = ROOT / "benchmarks/results/avx2"
 NOT_YET = "Not measured yet: `benchmarks/stage_two.py` has this part."
 
 
@@ -148,33 +147,33 @@ def stage_two_seeds() -> str:
     return table(["recipe", "epochs", "in turn, s", "at once, s", "times as fast", "same bits"], rows)
 
 
-def avx2() -> str:
-    """What a run gave on a processor without bf16, in few words."""
-    one, two = (json.loads((AVX2 / f"{name}.json").read_text()) for name in ("stage_one", "stage_two"))
-    k = two["keras"]
-    minutes = {name: f"{seconds / 60:.0f}" for name, seconds in (one["seconds"] | two["seconds"]).items()}
-    whole = sum(one["seconds"].values()) / 60
-    second = ", ".join(f"`{name}` {minutes[name]}" for name in two["seconds"])
+def brief(folder: Path) -> str:
+    """What a run gave on another processor, in few words."""
+    one, two = (json.loads((folder / f"{name}.json").read_text()) for name in ("stage_one", "stage_two"))
+    k, e = two["keras"], two["end_to_end"]
     seeds = " and ".join(
         f"{r['seconds']['in_turn']['median'] / r['seconds']['at_once']['median']:.2f} times as fast as in turn "
         f"(`{recipe}`, {r['epochs']} epochs)"
         for recipe, r in two["seeds"].items()
         if recipe != "machine"
     )
-    e = two["end_to_end"]
     networks = "; ".join(
-        f"{name} {span(p['extract_over_limit'])} and {span(p['plain_over_extract'], 1)} ({p['clips_a_repeat']} clips)"
+        f"{name} {1 / p['seconds_per_clip']['extract']['median']:.2f}, {span(p['extract_over_limit'])} and "
+        f"{span(p['plain_over_extract'], 1)} ({p.get('clips_a_repeat', p['clips'])} clips a repeat)"
         for name, p in pipelines(one).items()
+    )
+    epochs = "; ".join(
+        f"{span(k['epoch_seconds'][f'ours_{name}'])} s in {name}, by Keras {span(k['ratio'][f'ours_{name}'], 1)} times "
+        f"as long, test accuracy {percent(k['accuracy'][f'ours_{name}'])}"
+        for name in ("fp32", "bf16")
+        if f"ours_{name}" in k["ratio"]
     )
     return "\n".join(
         [
-            f"- Time: stage one {whole:.0f} minutes, of them {minutes['precisions']} for `precisions`; of stage two, "
-            f"with a cache at hand, {second}.",
-            f"- `extract --compile` over the limit, and the plain way over it: {networks}.",
-            f"- An epoch of the ResNet50 head: {span(k['epoch_seconds']['ours_fp32'])} s; by Keras "
-            f"{span(k['ratio']['ours_fp32'], 1)} times as long. Test accuracy, mean ± sd of {k['seeds']} seeds on "
-            f"{k['clips']['test']} clips: {percent(k['accuracy']['ours_fp32'])} and "
-            f"{percent(k['accuracy']['keras_fp32'])}.",
+            f"- Minutes: stage one {_minutes(one)}; of stage two, with a cache at hand, {_minutes(two)}.",
+            f"- `extract --compile`, clips a second; its time over the limit; the plain way's over it: {networks}.",
+            f"- An epoch of the ResNet50 head: {epochs} (Keras: {percent(k['accuracy']['keras_fp32'])}; mean ± sd of "
+            f"{k['seeds']} seeds on {k['clips']['test']} clips).",
             f"- All heads on features, three seeds each: {two['variants']['seconds']:.0f} s.",
             f"- {loading(two['load'])}",
             f"- {e['epochs']} epochs that decode and embed each time take {e['ratio']:.0f} times as long as extracting "
@@ -185,8 +184,13 @@ def avx2() -> str:
     )
 
 
+def _minutes(result: dict[str, Any]) -> str:
+    return ", ".join(f"`{name}` {seconds / 60:.1f}" for name, seconds in result["seconds"].items())
+
+
 BLOCKS = {
-    "avx2": avx2,
+    "amx": lambda: brief(RESULTS.with_name("amx")),
+    "avx2": lambda: brief(RESULTS.with_name("avx2")),
     "stage-two": stage_two,
     "stage-two-keras": stage_two_keras,
     "stage-two-variants": stage_two_variants,

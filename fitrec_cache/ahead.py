@@ -65,7 +65,7 @@ class Ahead:
         models: The backbones.
         frames: The frame store, for clips that it holds.
         known: The contents' hashes, by clip id, of clips without a file.
-        workers: Decoder processes; they start with the first clip that needs one. None: nothing is decoded.
+        workers: Decoder processes. None: nothing is decoded.
         clip_seconds: Time limit for decoding one clip.
 
     Attributes:
@@ -133,17 +133,20 @@ class Ahead:
         """Whether clips may be decoded."""
         return self._workers is not None
 
+    def start_decoders(self) -> None:
+        """Start the decoder processes, unless they run already."""
+        if self._pool is None and self._workers is not None:
+            pool = DecoderPool(workers=self._workers, clip_seconds=self._clip_seconds)
+            self._pool = self._stack.enter_context(pool)
+
     def submit(self, hashed: Hashed, todo: Sequence[int]) -> Future[Prepared | str]:
         """Begin to make a clip ready for the backbones ``todo``; gives the reason if it cannot be.
 
-        Its frames come from the frame store if that holds them, else from its video.
+        Its frames come from the frame store if that holds them, else from its video, by decoders that were started.
         """
         path, identity = hashed.clip.path, self._frames.identity
         wait = None
-        if hashed.key not in self._frames and self._workers is not None and path is not None:
-            if self._pool is None:
-                pool = DecoderPool(workers=self._workers, clip_seconds=self._clip_seconds)
-                self._pool = self._stack.enter_context(pool)
+        if hashed.key not in self._frames and self._pool is not None and path is not None:
             samples, short_side = identity["samples"], identity["short_side"]
             job = DecodeJob(path=path, samples=samples, short_side=short_side, span=hashed.clip.span)
             wait = self._pool.submit(job)

@@ -26,6 +26,7 @@ from fitrec_cache.devices import (
     first_line,
     fuses_slowly,
     is_slow,
+    keep_to_cores,
     room_on,
     without_tf32,
 )
@@ -378,6 +379,7 @@ def load_backbone(
     if preset not in PRESETS:
         raise unknown_name("preset", preset, PRESETS)
     device = find_device(device)
+    keep_to_cores()
     if compiled and device == "cpu":  # code for a GPU comes from Triton
         _check_compiler()
     precision = best_precision(precision, device)

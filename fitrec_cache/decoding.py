@@ -96,7 +96,10 @@ def decode_clip(job: DecodeJob) -> StoredClip:
     )
 
 
-def _give_way() -> None:
+def _begin() -> None:
+    import fitrec_cache.jpeg
+    import fitrec_cache.video  # noqa: F401 - before the first clip, whose time is limited
+
     # Embedding's threads wait for each other: one that a decoder holds up holds up all.
     if hasattr(os, "nice"):
         os.nice(NICENESS)
@@ -171,9 +174,7 @@ class DecoderPool:
 
     def _new_pool(self) -> Any:
         # Not "fork": this process has threads (torch, HDF5) by now.
-        return ProcessPool(
-            max_workers=self._workers, context=multiprocessing.get_context("spawn"), initializer=_give_way
-        )
+        return ProcessPool(max_workers=self._workers, context=multiprocessing.get_context("spawn"), initializer=_begin)
 
     def _schedule(self, job: DecodeJob) -> tuple[Any, Any]:
         """Queue a job; return the pool and the future."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -158,8 +157,22 @@ def without_tf32(device: torch.device) -> Iterator[None]:
 
 
 def cores() -> int:
-    """Return how many cores this process may use, which in a container can be fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use.
+
+    Fewer than there are where it is bound to some, or in a container whose time is limited (as by ``docker --cpus``).
+    """
+    from joblib import cpu_count
+
+    return int(cpu_count())
+
+
+def keep_to_cores() -> None:
+    """Let PyTorch compute by no more threads than there are cores for: they wait for each other, and each for a core.
+
+    It counts those of the machine, whatever time a container may have of them.
+    """
+    if torch.get_num_threads() > cores():
+        torch.set_num_threads(cores())
 
 
 def first_line(error: BaseException) -> str:

@@ -224,6 +224,9 @@ class Extractor:
         if not has_frames and not ahead.decodes:
             problem = "its frames are not in the cache: give VIDEOS to decode it again" if todo else ""
             return _Task(clip, key, problem=problem)
+        if not has_frames:
+            with timed(self.stages, "start"):
+                ahead.start_decoders()
         self.begun_with[key] = clip
         return _Task(clip, key, coming=ahead.submit(hashed, todo))
 

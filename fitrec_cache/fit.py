@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fitrec_cache.devices import computes_in_bf16, room_on
+from fitrec_cache.devices import computes_in_bf16, keep_to_cores, room_on
 from fitrec_cache.errors import DivergedError
 from fitrec_cache.head import WIDE_IN_BF16, KerasLSTM, MeanHead, NormalisedHead, build_head
 from fitrec_cache.memory import keep_freed_memory
@@ -109,6 +109,7 @@ def fit(
     """
     started = time.perf_counter()
     keep_freed_memory()  # every step needs the same large blocks
+    keep_to_cores()
     recipe = find_precision(recipe.fitted_to(len(train.clips)), device, config.variant, config.input_dim)
     where = torch.device(device)
     with _training(config, where), _epochs(recipe.epochs, what, progress) as bar:

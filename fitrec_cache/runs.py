@@ -258,6 +258,8 @@ def _write_files(
 def read_run(folder: Path) -> Run:
     """Open a run folder; of several seeds or folds the one whose kept epoch has the lowest validation loss.
 
+    Folds that test all clips of a class, and so never learned it, come after those that know more classes.
+
     Raises:
         UsageError: If there is no run.
         FitrecError: If it was written by another version.
@@ -294,7 +296,7 @@ def calibration_of(settings: Mapping[str, Any]) -> Calibration:
 def read_runs(folder: Path) -> list[Run]:
     """Open the runs of a folder that answer together: all seeds of one split, or the one run that there is.
 
-    Of folds, which tested different clips and are no better together, only the one with the lowest validation loss.
+    Of folds, which tested different clips and are no better together, only the one that :func:`read_run` opens.
 
     Raises:
         UsageError: If there is no run.
@@ -370,7 +372,12 @@ def _best_run(folder: Path) -> Path:
         raise UsageError(f"{folder} holds no run itself, but there are some in {', '.join(below)}: name one of these")
     if not runs:
         raise UsageError(f"no run at {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")
-    return min(runs, key=_kept_loss)
+    return min(runs, key=lambda run: (-_n_judged(run), _kept_loss(run)))
+
+
+def _n_judged(folder: Path) -> int:
+    """Return of how many classes a run has validation clips, and so training clips: a fold may test all of a class."""
+    return len(read_outputs(folder)["val_targets"].unique())
 
 
 def _kept_loss(folder: Path) -> float:

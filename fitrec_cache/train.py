@@ -13,7 +13,7 @@ import torch
 
 from fitrec_cache.answers import write_answers
 from fitrec_cache.calibrate import Calibration, remarks
-from fitrec_cache.devices import check_jobs, find_device
+from fitrec_cache.devices import check_jobs, cores, find_device
 from fitrec_cache.errors import StoreCorrupt, UsageError, unknown_name
 from fitrec_cache.features import Features
 from fitrec_cache.files import write_json
@@ -124,7 +124,7 @@ def train_head(
     _check_rate(false_alarm_rate)
     where = torch.device(find_device(device))
     check_jobs(jobs, where)
-    started, meanwhile = time.perf_counter(), Meanwhile(torch.get_num_threads())
+    started, meanwhile = time.perf_counter(), Meanwhile(min(torch.get_num_threads(), cores()))
     data = load_clips(cache, features, variant, backbone, preset, classes=classes, unknown=unknown, progress=progress)
     data, strangers = keep_apart(data, unknown)
     folds = [

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from fitrec_cache.backbone import best_precision
+from fitrec_cache.backbone import best_precision, load_backbone
 from fitrec_cache.devices import cores, find_device, fuses_slowly, is_slow, room_on, without_tf32
 from fitrec_cache.errors import UsageError
 
@@ -135,6 +135,19 @@ def test_whichever_way_tf32_was_allowed_it_is_off_inside_and_as_before_after(pla
             each.fp32_precision = value
         torch.set_float32_matmul_precision(first)
         torch.backends.cudnn.allow_tf32 = True
+
+
+def test_a_network_computes_by_no_more_threads_than_there_are_cores_for(weights, monkeypatch):
+    """As in a container whose time is limited to that of two of 64 cores."""
+    used = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        for here in (2, 64):
+            monkeypatch.setattr("fitrec_cache.devices.cores", lambda n=here: n)
+            load_backbone(weights("test_resnet"), device="cpu")
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(used)
 
 
 def test_cores_are_those_this_process_may_use():

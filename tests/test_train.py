@@ -703,6 +703,22 @@ def test_seeds_that_test_the_same_clips_are_averaged(tmp_path):
     assert report.ensemble["accuracy"] == pytest.approx(float(right))
 
 
+def test_of_folds_one_that_learned_all_classes_answers(tmp_path):
+    """Validation is easier where all clips of a class are left out: that loss says nothing beside the others'."""
+    path = toy(tmp_path / "toy.h5")
+    with h5py.File(path, "r+") as file:
+        rooms = ["x" if label == CLASSES[0].encode() else "yz"[i % 2] for i, label in enumerate(file["label"][()])]
+        file["extra"] = [json.dumps({"room": room}) for room in rooms]
+    report = train_head(out=tmp_path / "run", features=path, variant="mean", split="leave-one:room", epochs=2)
+    for run in report.runs:
+        metrics = json.loads((run.out / "metrics.json").read_text())
+        for row in metrics["history"]:
+            row["val_loss"] = {"01-x": 0.1, "02-y": 0.3, "03-z": 0.2}[run.fold]
+        (run.out / "metrics.json").write_text(json.dumps(metrics))
+    assert read_run(tmp_path / "run").settings["fold"] == "03-z"
+    assert [run.settings["fold"] for run in read_runs(tmp_path / "run")] == ["03-z"]
+
+
 def test_what_seeds_of_one_split_answer_together_is_tested(tmp_path):
     settings = {"features": toy(tmp_path / "toy.h5", noise=3.0), "variant": "mean", "split": "random", "epochs": 5}
     apart = train_head(out=tmp_path / "apart", seed=[0, 1], **settings)
