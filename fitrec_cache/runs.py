@@ -377,7 +377,7 @@ def _best_run(folder: Path) -> Path:
 
 def _n_judged(folder: Path) -> int:
     """Return of how many classes a run has validation clips, and so training clips: a fold may test all of a class."""
-    return len(read_outputs(folder)["val_targets"].unique())
+    return len(set(read_outputs(folder)["val_targets"].tolist()))
 
 
 def _kept_loss(folder: Path) -> float:

@@ -69,7 +69,10 @@ def test_apples_has_no_float64():
 @pytest.mark.parametrize(
     ("gpu", "precision", "chosen"), [(CUDA, "fp32", "fp32"), (CUDA, "auto", "bf16"), (MPS, "auto", "fp32")]
 )
-def test_a_backbone_and_the_frames_go_to_the_gpu_and_features_come_back(weights, name, gpu, precision, chosen):
+def test_a_backbone_and_the_frames_go_to_the_gpu_and_features_come_back(
+    weights, monkeypatch, name, gpu, precision, chosen
+):
+    monkeypatch.setattr("fitrec_cache.backbone.fuses_slowly", lambda *_: False)  # which a GPU never does
     frames = torch.randint(0, 256, (4, 3, 64, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with made_up_gpu(gpu):
         there = load_backbone(weights(name), precision=precision)
