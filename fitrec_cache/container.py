@@ -195,9 +195,8 @@ class Video:
             if isinstance(error, OSError | MemoryError):  # not the file's fault: the next try may do
                 raise VideoError(f"cannot be read to its end: {error.strerror}") from error
             self.cut_short = error.strerror or str(error)
-            yield cast(
-                "av.Packet[VideoStream]", av.Packet()
-            )  # as at a sound end: what the decoder holds back comes out
+            # As at a sound end, so that what the decoder holds back comes out.
+            yield cast("av.Packet[VideoStream]", av.Packet())
 
 
 def _is(packet: av.Packet[VideoStream], note: Note) -> bool:
