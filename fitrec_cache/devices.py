@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -169,9 +170,11 @@ def cores() -> int:
 def keep_to_cores() -> None:
     """Let PyTorch compute by no more threads than there are cores for: they wait for each other, and each for a core.
 
-    It counts those of the machine, whatever time a container may have of them.
+    It takes as many as the machine has, whatever time a container may have of them. What somebody chose stays: a seed's
+    last bits depend on it.
     """
-    if torch.get_num_threads() > cores():
+    chosen = "OMP_NUM_THREADS" in os.environ or torch.get_num_threads() > (os.cpu_count() or 1)
+    if not chosen and torch.get_num_threads() > cores():
         torch.set_num_threads(cores())
 
 

@@ -20,6 +20,9 @@ from fitrec_cache.variants import VARIANTS, HeadConfig
 #: Vectors up to this long have their principal components computed exactly; directions that a projection has to spare.
 _MOST_EXACT, _SPARE = 4096, 32
 
+#: A value that varies by no more than this share of its mean varies by rounding.
+_ROUNDING = 1e-5
+
 #: From this width on, products in bfloat16 pay: for shorter vectors oneDNN's recurrence in float32 is as fast.
 WIDE_IN_BF16 = 512
 
@@ -244,7 +247,11 @@ class Normalisation(nn.Module):
         if self.kind == "standard":
             variances = centred.square().mean(dim=0)  # (d,)
             _check_finite(variances, centred)
-            scale = 1 / _deviations(variances, variances.max())
+            deviations = variances.sqrt()
+            nothing = deviations <= _ROUNDING * shift.abs()
+            scale = 1 / deviations.clamp(min=1e-3 * float(deviations.max().clamp(min=1e-12))).masked_fill(
+                nothing, math.inf
+            )
         else:
             variances, basis = _principal(centred, self.outputs)  # (p,), (d, p)
             basis = basis * basis.gather(0, basis.abs().argmax(dim=0, keepdim=True)).sign()

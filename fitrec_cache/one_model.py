@@ -27,6 +27,7 @@ def model_settings(run: Mapping[str, Any]) -> dict[str, str]:
         "variant": run["head"]["variant"],
         "backbone": run["backbone"],
         "split": short_rule(str(run["split"]["rule"])),
+        "split seed": run["split"].get("seed", "each its own"),
         "attention": run["head"].get("attention"),
         "unknown classes:": ", ".join(unknown_classes(run["split"])) or "none",
         "features": " ".join(canonical_json(source.get("identity", {})) for source in sources),

@@ -372,12 +372,27 @@ def _best_run(folder: Path) -> Path:
         raise UsageError(f"{folder} holds no run itself, but there are some in {', '.join(below)}: name one of these")
     if not runs:
         raise UsageError(f"no run at {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")
-    return min(runs, key=lambda run: (-_n_judged(run), _kept_loss(run)))
+    learned = _n_learned(runs)
+    return min(runs, key=lambda run: (-learned[run], _kept_loss(run)))
 
 
-def _n_judged(folder: Path) -> int:
-    """Return of how many classes a run has validation clips, and so training clips: a fold may test all of a class."""
-    return len(set(read_outputs(folder)["val_targets"].tolist()))
+def _n_learned(runs: Sequence[Path]) -> dict[Path, int]:
+    """Return of how many classes each fold has training clips: one may test all of a class. Of seeds: 0 each.
+
+    Which class a clip is of is known from the fold that tests it.
+    """
+    settings = {run: read_run_settings(run) for run in runs}
+    if not all(of.get("fold") for of in settings.values()):
+        return dict.fromkeys(runs, 0)
+    try:
+        label = {
+            clip: of["labels"][target]
+            for run, of in settings.items()
+            for clip, target in zip(of["split"]["test"], read_outputs(run)["test_targets"].tolist(), strict=True)
+        }
+        return {run: len({label[c] for c in of["split"]["train"] if c in label}) for run, of in settings.items()}
+    except _DAMAGE as error:
+        raise StoreCorrupt(f"a fold in {runs[0].parent} is damaged: {error}. Train the head again") from error
 
 
 def _kept_loss(folder: Path) -> float:

@@ -161,8 +161,8 @@ class Stream:
 
     @property
     def endless(self) -> bool:
-        """Whether it is an address that does not say when it ends, as of a live stream over HTTP."""
-        return self._remote and self.seconds is None
+        """Whether it is an address that says neither how long nor how large it is, as of a live stream over HTTP."""
+        return self._remote and self.seconds is None and self._container.size <= 0
 
     @property
     def damaged(self) -> int:

@@ -132,7 +132,8 @@ def predict_text(p: Prediction) -> str:
     lengths = p.median_lengths or 0
     return _lines(
         f"{plain_text(p.path)}: {p.reason}" if p.reason else f"{plain_text(p.path)}{together}",
-        [f"  {lengths:.0f} times as long as the clips trained on: `watch` answers piece by piece"] * (lengths >= _LONG),
+        [f"  {lengths:.0f} times as long as the clips trained on: `watch` answers a file piece by piece"]
+        * (lengths >= _LONG),
         ["  unknown: no class is probable enough; the nearest are"] * p.unknown,
         [f"  {probability:6.1%}  {label}" for label, probability in p.top],
     )

@@ -27,7 +27,7 @@ from fitrec_cache.progress import timed
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
 from fitrec_cache.runs import ANSWERS, check_out, refuse_other_runs
-from fitrec_cache.splits import check_seeds, matters, says_leak
+from fitrec_cache.splits import Split, check_seeds, matters, says_leak
 from fitrec_cache.trainer import Job, Trainer
 from fitrec_cache.variants import VARIANTS
 
@@ -173,17 +173,12 @@ def train_head(
         )
     notes += _device_notes(where)
     notes += _calibration_notes(runs)
-    kind, _, column = split.partition(":")
-    if kind == "leave-one" and column != "group":
-        notes.append(
-            f"validation clips are of a {column} that training has too: probabilities and 'unknown' are fitted to what "
-            "is known, and too sure of what is new"
-        )
+    notes += _shared_values(split, [job.fold.split for job in heads], data)
     pooled, ensemble = pool_folds(runs), average_runs(runs)
     if len(runs) > 1 and not pooled and not ensemble:
         notes.append(
-            "the seeds test different clips, so what they answer together, as predict does, is not tested: "
-            "--split-seed 0 gives them the same"
+            "the seeds test different clips, so what they answer together, as predict does, is not tested: another "
+            "--out with --split-seed 0 gives them the same"
         )
     report = TrainReport(
         runs=tuple(runs),
@@ -304,6 +299,21 @@ def _calibration_notes(runs: Sequence[RunResult]) -> list[str]:
         for remark in remarks(held, run.n_val):
             told[remark] = told.get(remark, 0) + 1
     return [remark + f" ({n} of {len(runs)} runs)" * (len(runs) > 1) for remark, n in told.items()]
+
+
+def _shared_values(rule: str, splits: Sequence[Split], data: Features) -> list[str]:
+    """Say if validation clips are of rooms, or whatever else is left out in turns, that training has too."""
+    kind, _, column = rule.partition(":")
+    if kind != "leave-one":
+        return []
+    values = list(data.groups) if column == "group" else [columns.get(column) for columns in data.extra]
+    sides = [({values[i] for i in split.val.tolist()}, {values[i] for i in split.train.tolist()}) for split in splits]
+    if not any(val & train for val, train in sides):
+        return []
+    return [
+        f"validation clips are of a {column} that training has too: probabilities and 'unknown' are fitted to what is "
+        "known, and too sure of what is new"
+    ]
 
 
 def _verdicts(jobs: Sequence[Job], groups: Sequence[str | None], near: NearDuplicates | None) -> list[str]:

@@ -170,6 +170,7 @@ class Trainer:
         """Return everything that decides the run, as it is written to ``run.json``."""
         data, split = self.data, job.fold.split
         sides = {name: [data.clip_ids[i] for i in getattr(split, name)] for name in ("train", "val", "test")}
+        alone = sum(data.groups[i] is None for side in split.sides for i in side.tolist())
         training = self.recipe.to_dict() | {"optimiser": "AdamW", "loss": "cross-entropy", "device": str(self.device)}
         return {
             "head": self.config(job).to_dict(),
@@ -183,6 +184,7 @@ class Trainer:
             "split": {
                 "rule": split.rule,
                 **({} if self.split_seed is None else {"seed": self.split_seed}),
+                **({"without_group": alone} if split.rule == "group" and alone else {}),
                 "notes": list(split.notes),
                 **sides,
                 "test_groups": [data.groups[i] for i in split.test],

@@ -144,7 +144,7 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int, span: Span | N
         if span is None or promised is None or _are_fields(video, seen):
             _check_whole(video, seen)
         else:
-            _check_part(video, span, len(wanted.inside(times, span)), len(wanted.inside(promised, span)))
+            _check_part(video, wanted, span, times, promised)
         indices = wanted.among(times)
         if not set(indices.tolist()) <= seen.pictures.keys():
             with _open(path, span) as video:
@@ -184,9 +184,13 @@ def _check_whole(video: Video, seen: _Pass) -> None:
         )
 
 
-def _check_part(video: Video, span: Span, decoded: int, expected: int) -> None:
-    if video.cut_short:
-        expected = max(expected, round((min(span.end, video.lasts) - span.start) * video.rate))
+def _check_part(
+    video: Video, wanted: _Wanted, span: Span, times: NDArray[np.float64], promised: NDArray[np.float64]
+) -> None:
+    decoded, expected = (len(wanted.inside(known, span)) for known in (times, promised))
+    if video.cut_short:  # frames behind the last packet that is there
+        there = float(wanted.since(promised)[-1]) + 1 / video.rate
+        expected += max(0, round((min(span.end, video.lasts) - max(span.start, there)) * video.rate))
     if decoded < MIN_DECODED_SHARE * expected:
         raise VideoError(f"only {decoded} of {expected} frames of its part decode, {MIN_DECODED_SHARE:.0%} are needed")
 

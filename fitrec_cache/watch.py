@@ -199,7 +199,7 @@ class Watch:
         every: Seconds from one window's beginning to the next; None for half of ``seconds``.
         format: FFmpeg's input format for a device; see :func:`fitrec_cache.stream.find_source`.
         live: Whether to skip what comes too fast; None: for cameras, addresses that send at their own pace, and those
-            that do not say when they end.
+            that say neither how long nor how large they are.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         force: Go on where the pipeline here differs from the one the head was trained with.
 

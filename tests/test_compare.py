@@ -52,6 +52,19 @@ def pattern(both, only_a, only_b, neither):
     return a, b
 
 
+def test_seeds_of_one_split_and_seeds_with_their_own_are_two_models(tmp_path):
+    a, b = pattern(50, 30, 6, 14)
+    apart = write_run(tmp_path / "apart", a, seed=0)
+    one = write_run(tmp_path / "one", b, seed=0)
+    run = json.loads((one / "run.json").read_text())
+    run["split"]["seed"] = 0
+    (one / "run.json").write_text(json.dumps(run))
+    report = compare([apart, one])
+    assert len(report.models) == 2
+    assert any("split seed 0" in model.name for model in report.models)
+    assert report.tried == 1  # they test the same clips
+
+
 def test_models_are_compared_and_adjusted_within_their_family_only(tmp_path):
     a, b = pattern(50, 30, 6, 14)
     runs = [

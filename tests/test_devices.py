@@ -137,15 +137,24 @@ def test_whichever_way_tf32_was_allowed_it_is_off_inside_and_as_before_after(pla
         torch.backends.cudnn.allow_tf32 = True
 
 
-def test_a_network_computes_by_no_more_threads_than_there_are_cores_for(weights, monkeypatch):
-    """As in a container whose time is limited to that of two of 64 cores."""
+@pytest.mark.parametrize(
+    ("of_machine", "of_container", "chosen", "threads"),
+    [(64, 2, None, 2), (64, 64, None, 3), (64, 2, "3", 3), (2, 2, None, 3)],
+)
+def test_threads_are_no_more_than_a_container_has_cores_for_unless_chosen(
+    weights, monkeypatch, of_machine, of_container, chosen, threads
+):
+    """Three threads that PyTorch took by itself, or somebody chose: by the variable, or as there are fewer cores."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if chosen:
+        monkeypatch.setenv("OMP_NUM_THREADS", chosen)
+    monkeypatch.setattr("fitrec_cache.devices.cores", lambda: of_container)
+    monkeypatch.setattr("os.cpu_count", lambda: of_machine)
     used = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        for here in (2, 64):
-            monkeypatch.setattr("fitrec_cache.devices.cores", lambda n=here: n)
-            load_backbone(weights("test_resnet"), device="cpu")
-            assert torch.get_num_threads() == 2
+        load_backbone(weights("test_resnet"), device="cpu")
+        assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(used)
 

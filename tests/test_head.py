@@ -360,6 +360,9 @@ def test_standard_normalisation_has_mean_0_and_variance_1() -> None:
     constant = Normalisation("standard", 2, 0)
     constant.fit(torch.tensor([[1.0, 3.0], [2.0, 3.0]]))
     assert constant(torch.tensor([[[1.0, 3.1]]])).tolist() == [[[-1, 0]]]  # the second never changed
+    uneven = Normalisation("standard", 2, 0)
+    uneven.fit(torch.tensor([[-4000.0, -1.0], [4000.0, 1.0]]))
+    assert uneven(torch.tensor([[[4000.0, 1.0]]])).tolist() == [[[1, 0.25]]]  # made at most 1000 times larger
 
 
 def test_a_direction_in_which_training_clips_do_not_differ_has_no_effect() -> None:

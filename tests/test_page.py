@@ -434,12 +434,13 @@ def test_a_split_that_leaks_is_never_the_headline(page, tmp_path):
     assert "recognises 50.0 % of 2 clips from recordings it had not seen" in seen.words
 
 
-@pytest.mark.parametrize("groups", [["a", "b"], [None, None]])
-def test_recordings_are_said_to_be_apart_only_where_they_are_known(page, tmp_path, groups):
+@pytest.mark.parametrize(("groups", "more"), [(["a", "b"], {}), ([None, None], {}), (["a", "b"], {"without_group": 1})])
+def test_recordings_are_said_to_be_apart_only_where_they_are_known(page, tmp_path, groups, more):
     split = {"rule": "kfold:2", "notes": [], "train": ["x"], "val": [], "test": ["p", "q"], "test_groups": groups}
+    split |= more
     write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 1], test=["p", "q"], split_document=split)
     _, seen = page(tmp_path / "a")
-    known = groups[0] is not None
+    known = groups[0] is not None and not more
     assert ("recordings it had not seen" in seen.words) == known
     assert ("No recording is on both sides" in seen.words) == known
     assert ("Clips of one recording are on one side only" in seen.words) == known

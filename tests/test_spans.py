@@ -148,6 +148,16 @@ def test_a_part_of_which_most_is_cut_off_fails_and_those_before_it_do_not(tmp_pa
             read(path, span)
 
 
+def test_a_part_before_a_cut_is_judged_by_the_frames_that_it_had(tmp_path):
+    """Not by a rate: here it is 25 frames a second at first, then one."""
+    times = [40 * k if k < 100 else 4000 + 1000 * (k - 100) for k in range(120)]
+    whole = write_video(tmp_path / "whole.mp4", 120, pts=times, gop=10)
+    path = cut(remux(whole, tmp_path / "v.mp4", options={"movflags": "faststart"}), 0.95)
+    clip = read(path, Span(6, 10), samples=3)
+    assert numbers(clip) == [103, 104, 105]
+    assert any(note.startswith("cut short") for note in clip.ledger["warnings"])
+
+
 def test_interlaced_parts_are_judged_by_their_own_frames(tmp_path):
     """Where a packet is a whole frame, as most often."""
     path = write_video(tmp_path / "v.mkv", 250, gop=50, options={"x264-params": "tff=1"})

@@ -187,22 +187,29 @@ def test_a_stream_from_the_network_is_watched(run, tmp_path):
     assert [m.start for m in found] == pytest.approx([0.0, 0.8, 1.6])
 
 
-@pytest.mark.parametrize("live", [True, False])
-def test_of_addresses_those_without_an_end_are_live(run, tmp_path, live):
-    """A camera or broadcast over HTTP does not say how long it is; a video that lies on a server does."""
+class Endless(http.server.SimpleHTTPRequestHandler):
+    """Sends files without saying how large they are."""
+
+    def send_header(self, name, value):
+        if name != "Content-Length":
+            super().send_header(name, value)
+
+
+@pytest.mark.parametrize(("lasts", "large", "live"), [(False, False, True), (False, True, False), (True, False, False)])
+def test_of_addresses_those_without_an_end_are_live(run, tmp_path, lasts, large, live):
+    """A camera or broadcast over HTTP says neither how long nor how large it is; a video that lies on a server does."""
     whole = write_video(tmp_path / "whole.mkv", 60, width=80, height=64)
-    remux(whole, tmp_path / "v.mkv", options={"live": "1"} if live else {})
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    remux(whole, tmp_path / "v.mkv", options={} if lasts else {"live": "1"})
+    kind = http.server.SimpleHTTPRequestHandler if large else Endless
+    handler = functools.partial(kind, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever).start()
         try:
             source = f"http://127.0.0.1:{server.server_port}/v.mkv"
-            with module.Watch(source, run=run, seconds=0.8) as found:
-                assert len(list(found)) == 5 - found.skipped
-                assert found.live is live
-            with module.Watch(source, run=run, seconds=0.8, live=not live) as found:
-                next(iter(found))
-                assert found.live is not live
+            for asked, expected in ((None, live), (not live, not live)):
+                with module.Watch(source, run=run, seconds=0.8, live=asked) as found:
+                    next(iter(found))
+                    assert found.live is expected
         finally:
             server.shutdown()
 

@@ -78,7 +78,8 @@ def headline(model: Model, leaky: Collection[str]) -> str:
 def grouped(model: Model) -> bool:
     """Whether the split's rule keeps recordings together, and knows them: without groups ``kfold`` divides clips."""
     rule = model.first.split.startswith(("group", "official", "leave-one", "kfold"))
-    return rule and all(None not in record.run["split"].get("test_groups", ()) for record in model.records)
+    splits = [record.run["split"] for record in model.records]
+    return rule and not any(None in split.get("test_groups", ()) or split.get("without_group") for split in splits)
 
 
 def leaks(model: Model) -> list[str]:
