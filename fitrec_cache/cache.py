@@ -18,7 +18,7 @@ from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, unknown_na
 from fitrec_cache.files import canonical_json, digest, parse_json, write_atomic
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.spans import file_of, is_part, recordings
-from fitrec_cache.store import FORMAT_VERSION, SCHEMAS, Arrays, Store, find_stores, open_root, text_column
+from fitrec_cache.store import FORMAT_VERSION, SCHEMAS, Arrays, Store, find_stores, open_root, open_store, text_column
 from fitrec_cache.variants import plain_name
 from fitrec_cache.wording import plural
 
@@ -184,7 +184,7 @@ class Cache:
 
     def frame_store(self, identity: Mapping[str, Any]) -> Store:
         """Return the store of frames made with exactly these settings."""
-        return self._store(self.folder / "frames" / digest(identity)[:16], "frames", identity)
+        return open_store(self.folder / "frames" / digest(identity)[:16], "frames", identity, self._opened)
 
     def frame_stores(self) -> list[Store]:
         """Return all frame stores."""
@@ -192,18 +192,11 @@ class Cache:
 
     def feature_store(self, identity: Mapping[str, Any]) -> Store:
         """Return the store of features made with exactly these settings."""
-        return self._store(self.folder / "features" / features_folder(identity), "features", identity)
+        return open_store(self.folder / "features" / features_folder(identity), "features", identity, self._opened)
 
     def feature_stores(self) -> list[Store]:
         """Return all feature stores."""
         return self._stores("features")
-
-    def _store(self, folder: Path, kind: str, identity: Mapping[str, Any]) -> Store:
-        if folder in self._opened:
-            self._opened[folder].refresh()
-        else:
-            self._opened[folder] = Store(folder, kind, identity)
-        return self._opened[folder]
 
     def _stores(self, kind: str) -> list[Store]:
         found = find_stores(self.folder / kind, kind, self._opened)

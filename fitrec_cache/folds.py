@@ -105,10 +105,15 @@ def _number_of_folds(argument: str) -> int:
     return int(argument)
 
 
+def values_of(column: str, groups: Sequence[str | None], extra: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return each clip's value of a manifest's column, or its group by the name ``group``; empty where it has none."""
+    return [g or "" for g in groups] if column == "group" else [e.get(column, "") for e in extra]
+
+
 def _sides_by_column(
     column: str, clip_ids: Sequence[str], groups: Sequence[str | None], extra: Sequence[Mapping[str, str]]
 ) -> list[tuple[str, set[str]]]:
-    values = [g or "" for g in groups] if column == "group" else [e.get(column, "") for e in extra]
+    values = values_of(column, groups, extra)
     if column == "group" and not any(values):
         raise UsageError(
             "split 'leave-one:group': no clip's group is known; extract from a manifest with the column group"

@@ -248,10 +248,8 @@ class Normalisation(nn.Module):
             variances = centred.square().mean(dim=0)  # (d,)
             _check_finite(variances, centred)
             deviations = variances.sqrt()
-            nothing = deviations <= _ROUNDING * shift.abs()
-            scale = 1 / deviations.clamp(min=1e-3 * float(deviations.max().clamp(min=1e-12))).masked_fill(
-                nothing, math.inf
-            )
+            least = 1e-3 * float(deviations.max().clamp(min=1e-12))
+            scale = (1 / deviations.clamp(min=least)).masked_fill(deviations <= _ROUNDING * shift.abs(), 0)
         else:
             variances, basis = _principal(centred, self.outputs)  # (p,), (d, p)
             basis = basis * basis.gather(0, basis.abs().argmax(dim=0, keepdim=True)).sign()

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from fitrec_cache.calibrate import Calibration, calibration_error
+from fitrec_cache.calibrate import calibration_error
 from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.metrics import Metrics, evaluate
 from fitrec_cache.run_files import read_run_json
-from fitrec_cache.runs import read_outputs
+from fitrec_cache.runs import calibration_of, read_outputs
 from fitrec_cache.units import units_of
 
 #: Tables that only ``metrics.json`` has.
@@ -147,12 +147,10 @@ def average_runs(runs: Sequence[RunResult]) -> dict[str, Any]:
     if any(s["split"]["test"] != settings[0]["split"]["test"] for s in settings):
         return {}
     outputs = [read_outputs(r.out) for r in runs]
-    sure = [
-        Calibration(temperature=r.calibration["temperature"]).probabilities(o["test_logits"].numpy())
-        for r, o in zip(runs, outputs, strict=True)
-    ]
+    calibrations = [calibration_of(s) for s in settings]
+    sure = [c.probabilities(o["test_logits"].numpy()) for c, o in zip(calibrations, outputs, strict=True)]
     mean = np.mean(sure, axis=0)  # (N, K)
-    unsure = [p.max(axis=1) < r.unknown["threshold"] for r, p in zip(runs, sure, strict=True)]
+    unsure = [p.max(axis=1) < c.threshold for c, p in zip(calibrations, sure, strict=True)]
     truth, units = outputs[0]["test_targets"].numpy(), _units(settings[0])
     figures = evaluate(mean, truth, settings[0]["labels"], units=units).to_dict()
     return {

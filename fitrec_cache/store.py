@@ -504,8 +504,13 @@ def find_stores(folder: Path, kind: str, opened: dict[Path, Store]) -> list[Stor
             raise _damaged(marker, f"cannot be read as JSON ({error})") from error
         if not isinstance(identity, dict) or not marker.parent.name.endswith(digest(identity)[:16]):
             raise _damaged(marker, "it does not belong to this folder")
-        if marker.parent not in opened:
-            opened[marker.parent] = Store(marker.parent, kind, identity)
-        opened[marker.parent].refresh()
-        found.append(opened[marker.parent])
+        found.append(open_store(marker.parent, kind, identity, opened))
     return found
+
+
+def open_store(folder: Path, kind: str, identity: Mapping[str, Any], opened: dict[Path, Store]) -> Store:
+    """Return a store; one that is among ``opened`` only takes in what was committed since, else it is put there."""
+    if folder not in opened:
+        opened[folder] = Store(folder, kind, identity)
+    opened[folder].refresh()
+    return opened[folder]

@@ -18,7 +18,7 @@ from fitrec_cache.errors import StoreCorrupt, UsageError, unknown_name
 from fitrec_cache.features import Features
 from fitrec_cache.files import write_json
 from fitrec_cache.fit import find_precision
-from fitrec_cache.folds import make_folds
+from fitrec_cache.folds import make_folds, values_of
 from fitrec_cache.leaks import UNLOOKED, verdict
 from fitrec_cache.loading import keep_apart, load_clips
 from fitrec_cache.meanwhile import Meanwhile
@@ -306,7 +306,7 @@ def _shared_values(rule: str, splits: Sequence[Split], data: Features) -> list[s
     kind, _, column = rule.partition(":")
     if kind != "leave-one":
         return []
-    values = list(data.groups) if column == "group" else [columns.get(column) for columns in data.extra]
+    values = values_of(column, data.groups, data.extra)
     sides = [({values[i] for i in split.val.tolist()}, {values[i] for i in split.train.tolist()}) for split in splits]
     if not any(val & train for val, train in sides):
         return []
