@@ -21,7 +21,8 @@ from fitrec_cache.errors import FitrecError, MismatchError, UsageError
 from fitrec_cache.files import TEMPORARY, Plain, parse_json, staged, write_json
 from fitrec_cache.paper import FRAME_SIDE
 from fitrec_cache.pipeline import Pipeline, open_pipelines
-from fitrec_cache.runs import Heads, Run, read_runs
+from fitrec_cache.runs import Run, read_runs
+from fitrec_cache.together import Heads
 from fitrec_cache.variants import PIXELS
 
 #: Names of the files; each backbone's is its own name.

@@ -24,9 +24,10 @@ from fitrec_cache.files import check_writable, file_mode, write_csv
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.pipeline import open_pipelines
-from fitrec_cache.runs import Heads, Run, read_runs
+from fitrec_cache.runs import Run, read_runs
 from fitrec_cache.sampling import clip_length
 from fitrec_cache.spans import file_of, parted
+from fitrec_cache.together import Heads
 from fitrec_cache.wording import listed
 
 #: Videos in the picture, the first that are answered: nobody looks at more, and frames take memory.
@@ -113,9 +114,9 @@ def predict(
     Args:
         videos: Video files, or folders: all videos below them. ``#t=START,END`` behind a file means that part
             of it, unless the file itself is called so.
-        run: Run folder that ``train-head`` made. Several seeds answer together: the mean of their probabilities and
-            attention; "unknown" if most of them say so. Of folds, the one with the lowest validation loss among
-            those that learned the most classes.
+        run: Run folder that ``train-head`` made. Several seeds answer together, by the mean of their
+            probabilities and attention (:class:`fitrec_cache.together.Together`). Of folds, the one with the lowest
+            validation loss among those that learned the most classes.
         backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
         picture: PNG file that shows the sampled frames with their attention, of :data:`MOST_PICTURED` videos at most.
         table: CSV file to write of the answers and all probabilities.

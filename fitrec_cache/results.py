@@ -14,7 +14,8 @@ from fitrec_cache.calibrate import calibration_error
 from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.metrics import Metrics, evaluate
 from fitrec_cache.run_files import read_run_json
-from fitrec_cache.runs import calibration_of, read_outputs
+from fitrec_cache.runs import read_outputs
+from fitrec_cache.together import Together
 from fitrec_cache.units import units_of
 
 #: Tables that only ``metrics.json`` has.
@@ -138,24 +139,26 @@ def _units(run: Mapping[str, Any]) -> list[str]:
 def average_runs(runs: Sequence[RunResult]) -> dict[str, Any]:
     """Return the figures of what all runs answer together, as ``predict`` does, if all of them test the same clips.
 
-    Beside those of :class:`fitrec_cache.metrics.Metrics` the calibration error ``ece`` of the mean probabilities, and
-    ``false_alarms``, the share of test clips that most runs take for unknown.
+    Beside those of :class:`fitrec_cache.metrics.Metrics` the calibration error ``ece`` of these answers;
+    ``false_alarms``, the share of test clips that are answered "unknown"; and, where all runs have the same validation
+    clips, the ``temperature`` and ``threshold`` that the mean of their probabilities has of its own, else None.
     """
     if len(runs) < 2 or any(r.fold for r in runs):
         return {}
-    settings = [read_run_json(r.out / "run.json") for r in runs]
+    folders = [r.out for r in runs]
+    settings = [read_run_json(out / "run.json") for out in folders]
     if any(s["split"]["test"] != settings[0]["split"]["test"] for s in settings):
         return {}
-    outputs = [read_outputs(r.out) for r in runs]
-    calibrations = [calibration_of(s) for s in settings]
-    sure = [c.probabilities(o["test_logits"].numpy()) for c, o in zip(calibrations, outputs, strict=True)]
-    mean = np.mean(sure, axis=0)  # (N, K)
-    unsure = [p.max(axis=1) < c.threshold for c, p in zip(calibrations, sure, strict=True)]
+    outputs = [read_outputs(out) for out in folders]
+    together = Together.of(folders, settings)
+    probabilities, unknown = (x.numpy() for x in together([o["test_logits"].double() for o in outputs]))
     truth, units = outputs[0]["test_targets"].numpy(), _units(settings[0])
-    figures = evaluate(mean, truth, settings[0]["labels"], units=units).to_dict()
+    figures = evaluate(probabilities, truth, settings[0]["labels"], units=units).to_dict()
     return {
         "seeds": [r.seed for r in runs],
         **{k: v for k, v in figures.items() if k not in _TABLES},
-        "ece": calibration_error(mean, truth)[0],
-        "false_alarms": float((np.mean(unsure, axis=0) > 0.5).mean()),
+        "ece": calibration_error(probabilities, truth)[0],
+        "false_alarms": float(unknown.mean()),
+        "temperature": together.mean.temperature if together.mean else None,
+        "threshold": together.mean.threshold if together.mean else None,
     }

@@ -51,41 +51,6 @@ class Run:
     calibration: Calibration
 
 
-class Heads(nn.Module):
-    """The heads of several seeds as one: the mean of their calibrated probabilities, "unknown" if most say so.
-
-    Args:
-        runs: Seeds of one call, as :func:`read_runs` gives them.
-        dtype: What probabilities are computed in; thresholds were fitted in float64.
-        threshold: "Unknown" is instead what the mean gives no class this probability, in [0, 1].
-    """
-
-    def __init__(
-        self, runs: Sequence[Run], *, dtype: torch.dtype = torch.float64, threshold: float | None = None
-    ) -> None:
-        super().__init__()
-        self.heads = nn.ModuleList(run.head for run in runs).eval()
-        self.calibrations = [run.calibration for run in runs]
-        self.dtype, self.threshold = dtype, threshold
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return probabilities ``(B, K)``, attention ``(B, T)`` and whether a clip is of none of the classes ``(B,)``.
-
-        Args:
-            x: float32 ``(B, T, d)``, or uint8 ``(B, T, 64, 64, 3)``.
-        """
-        probabilities, attention, unknown = [], [], []
-        for head, calibration in zip(self.heads, self.calibrations, strict=True):
-            logits, weights = head(x)  # (B, K), (B, T)
-            probabilities.append((logits.to(self.dtype) / calibration.temperature).softmax(dim=1))
-            attention.append(weights)
-            unknown.append((probabilities[-1].amax(dim=1) < calibration.threshold).float())
-        mean = torch.stack(probabilities).mean(dim=0)  # (B, K)
-        most = torch.stack(unknown).mean(dim=0) > 0.5  # (B,)
-        strange = most if self.threshold is None else mean.amax(dim=1) < self.threshold
-        return mean, torch.stack(attention).mean(dim=0), strange
-
-
 def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> State:
     """Say whether a run made by the same settings is there already; refuse a folder that holds anything else.
 

@@ -10,6 +10,7 @@ import re
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import onnxruntime
 import pytest
@@ -28,6 +29,7 @@ from fitrec_cache.extract import extract
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.predict import predict
 from fitrec_cache.runs import read_runs
+from fitrec_cache.together import Heads
 from fitrec_cache.train import train_head
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "recognise_onnx.py"
@@ -87,6 +89,39 @@ def test_an_exported_head_answers_any_number_of_clips_as_the_seeds_do(run, expor
         np.testing.assert_allclose(found["probabilities"], np.mean(expected, axis=0), atol=1e-5)
         np.testing.assert_allclose(found["attention"], np.mean(weights, axis=0), atol=1e-5)
         assert found["unknown"].tolist() == np.all(votes, axis=0).tolist()  # most of two is both
+
+
+def test_an_exported_head_has_the_temperature_and_threshold_of_the_mean(tmp_path):
+    rng = np.random.default_rng(0)
+    truth = np.arange(60) % 3
+    clips = (2 * np.eye(3, 6)[truth][:, None] + rng.normal(0, 3, (60, 4, 6))).astype(np.float16)
+    with h5py.File(tmp_path / "clips.h5", "w") as file:
+        file["features"], file["clip_id"] = clips, [f"{k}/{i}.avi" for i, k in enumerate(truth)]
+        file["label"] = [str(k) for k in truth]
+    settings = {"variant": "mean", "epochs": 5, "seed": [0, 1], "split_seed": 0, "split": "random"}
+    report = train_head(out=tmp_path / "runs", features=tmp_path / "clips.h5", false_alarm_rate=0.4, **settings)
+    x = torch.from_numpy(clips).float()
+    module._to_onnx(
+        Heads(read_runs(tmp_path / "runs"), dtype=torch.float32),
+        x[:2],
+        tmp_path / "head.onnx",
+        "clips",
+        ["probabilities", "attention", "unknown"],
+    )
+    mean = 0
+    for one in read_runs(tmp_path / "runs"):
+        with torch.inference_mode():
+            logits, _ = one.head(x)
+        mean = mean + (logits.double() / one.calibration.temperature).softmax(dim=1).numpy() / 2
+    assert report.ensemble["temperature"] != 1
+    expected = mean ** (1 / report.ensemble["temperature"])
+    expected /= expected.sum(axis=1, keepdims=True)
+    unknown = expected.max(axis=1) < report.ensemble["threshold"]
+    found = answer(tmp_path / "head.onnx", x.numpy())
+    np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
+    far = abs(expected.max(axis=1) - report.ensemble["threshold"]) > 1e-5
+    assert set(unknown[far].tolist()) == {False, True}
+    assert (found["unknown"] == unknown)[far].all()
 
 
 def test_an_exported_backbone_embeds_any_number_of_frames_as_was_cached(exported, cache_folder):

@@ -140,6 +140,26 @@ def test_several_seeds_answer_together(tmp_path, cache_folder, video_folder):
     assert "(mean of 3 seeds)" in said
 
 
+def test_seeds_of_one_split_answer_as_their_test_says(tmp_path, cache_folder, video_folder):
+    out = tmp_path / "runs"
+    settings = {"cache": cache_folder, "backbone": ["test_resnet"], "variant": "mean", "seed": [0, 1], "split_seed": 0}
+    report = train_head(out=out, epochs=2, false_alarm_rate=0.4, **settings)
+    answers = {p.path: p for p in predict([video_folder], run=out, device="cpu", top=3) if p.top}
+    tested = json.loads((out / "seed-0" / "run.json").read_text())["split"]["test"]
+    mine = [answers[str(video_folder / clip)] for clip in tested]
+    right = [p.top[0][0] == Path(clip).parent.name for p, clip in zip(mine, tested, strict=True)]
+    assert np.mean(right) == pytest.approx(report.ensemble["accuracy"])
+    assert np.mean([p.unknown for p in mine]) == pytest.approx(report.ensemble["false_alarms"])
+    assert all(p.unknown == (p.top[0][1] < report.ensemble["threshold"]) for p in answers.values())
+    alone = [{p.path: dict(p.top) for p in predict([video_folder], run=out / f"seed-{s}", top=3)} for s in (0, 1)]
+    for path, p in answers.items():
+        raised = {
+            k: ((alone[0][path][k] + alone[1][path][k]) / 2) ** (1 / report.ensemble["temperature"])
+            for k in dict(p.top)
+        }
+        assert dict(p.top) == pytest.approx({k: v / sum(raised.values()) for k, v in raised.items()}, rel=1e-4)
+
+
 def test_below_which_probability_an_answer_is_unknown_can_be_said(tmp_path, cache_folder, video_folder):
     out, video = tmp_path / "runs", sorted(video_folder.rglob("*.avi"))[0]
     train_head(out=out, cache=cache_folder, backbone=["test_resnet"], variant="mean", seed=[0, 1], epochs=2)

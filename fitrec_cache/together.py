@@ -1,0 +1,132 @@
+"""What the heads of several seeds answer together: the mean of their probabilities, calibrated where that can be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fitrec_cache.calibrate import Calibration, calibrate
+from fitrec_cache.errors import StoreCorrupt
+from fitrec_cache.runs import Run, calibration_of, read_outputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Together:
+    """How the answers of several heads, or of one, become a single answer.
+
+    Attributes:
+        single: The calibration of each head.
+        mean: The calibration of the mean of their calibrated probabilities; None for one head, and where heads were
+            validated on different clips, as then each such clip was one to learn from for another.
+    """
+
+    single: tuple[Calibration, ...]
+    mean: Calibration | None = None
+
+    @classmethod
+    def of(cls, folders: Sequence[Path], settings: Sequence[Mapping[str, Any]]) -> Together:
+        """Return how the heads of these runs answer; what is fitted here is fitted on their validation clips.
+
+        Args:
+            folders: Run folders of one model.
+            settings: What the ``run.json`` of each holds.
+
+        Raises:
+            StoreCorrupt: If outputs that are needed are damaged or missing.
+
+        Source:
+            Rahaman and Thiery, "Uncertainty quantification and deep ensembles", NeurIPS 2021: a mean of calibrated
+            probabilities is not calibrated, but too modest, so it wants a temperature of its own.
+        """
+        single = tuple(calibration_of(s) for s in settings)
+        clips = [s.get("split", {}).get("val") for s in settings]
+        rates = {c.false_alarm_rate for c in single}
+        if len(single) == 1 or not clips[0] or any(c != clips[0] for c in clips) or len(rates) > 1:
+            return cls(single=single)
+        shape = (len(clips[0]), len(settings[0]["labels"]))
+        outputs = [_validation(folder, *shape) for folder in folders]
+        said = [logits for logits, _ in outputs]
+        mean = calibrate(cls(single=single).log_mean(said), outputs[0][1], false_alarm_rate=rates.pop())
+        return cls(single=single, mean=mean)
+
+    def log_mean(self, logits: Sequence[Tensor]) -> Tensor:
+        """Return the logarithm of the mean of the heads' calibrated probabilities.
+
+        Args:
+            logits: Of each head, ``(B, K)``.
+
+        Returns:
+            ``(B, K)``, at most 0. Never -inf for finite logits, however improbable a class is.
+        """
+        return torch.stack(self._log_single(logits)).logsumexp(dim=0) - math.log(len(logits))
+
+    def _log_single(self, logits: Sequence[Tensor]) -> list[Tensor]:
+        return [(x / c.temperature).log_softmax(dim=1) for x, c in zip(logits, self.single, strict=True)]
+
+    def __call__(self, logits: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return probabilities ``(B, K)``, and whether a clip is of none of the classes ``(B,)``.
+
+        It is where the highest probability is below the threshold; where the mean has none of its own, if most heads
+        say so, each by its own.
+
+        Args:
+            logits: Of each head, ``(B, K)``; computed in their dtype.
+        """
+        if self.mean is not None:
+            probabilities = (self.log_mean(logits) / self.mean.temperature).softmax(dim=1)
+            return probabilities, probabilities.amax(dim=1) < self.mean.threshold
+        single = [x.exp() for x in self._log_single(logits)]
+        unknown = [(p.amax(dim=1) < c.threshold).float() for p, c in zip(single, self.single, strict=True)]
+        return torch.stack(single).mean(dim=0), torch.stack(unknown).mean(dim=0) > 0.5
+
+
+def _validation(folder: Path, n: int, k: int) -> tuple[Tensor, Tensor]:
+    """Return a run's logits ``(n, k)`` and targets ``(n,)`` of its validation clips."""
+    outputs = read_outputs(folder)
+    logits, targets = (outputs.get(f"val_{name}", torch.empty(0)) for name in ("logits", "targets"))
+    sound = logits.shape == (n, k) and targets.shape == (n,) and bool(logits.isfinite().all())
+    if not sound or not bool(((targets >= 0) & (targets < k)).all()):
+        raise StoreCorrupt(
+            f"{folder}/logits.safetensors is damaged: logits {tuple(logits.shape)} and targets {tuple(targets.shape)} "
+            f"of {n} validation clips of {k} classes. Train the head again"
+        )
+    return logits.double(), targets
+
+
+class Heads(nn.Module):
+    """The heads of several seeds as one, which answers as :class:`Together` says.
+
+    Args:
+        runs: Seeds of one call, as :func:`fitrec_cache.runs.read_runs` gives them.
+        dtype: What probabilities are computed in; thresholds were fitted in float64.
+        threshold: "Unknown" is instead what the answer gives no class this probability, in [0, 1].
+
+    Raises:
+        StoreCorrupt: If outputs that are needed are damaged or missing.
+    """
+
+    def __init__(
+        self, runs: Sequence[Run], *, dtype: torch.dtype = torch.float64, threshold: float | None = None
+    ) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(run.head for run in runs).eval()
+        self.together = Together.of([run.folder for run in runs], [run.settings for run in runs])
+        self.dtype, self.threshold = dtype, threshold
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return probabilities ``(B, K)``, attention ``(B, T)`` and whether a clip is of none of the classes ``(B,)``.
+
+        Args:
+            x: float32 ``(B, T, d)``, or uint8 ``(B, T, 64, 64, 3)``.
+        """
+        logits, attention = zip(*(head(x) for head in self.heads), strict=True)  # (B, K), (B, T) of each
+        probabilities, unknown = self.together([each.to(self.dtype) for each in logits])
+        if self.threshold is not None:
+            unknown = probabilities.amax(dim=1) < self.threshold
+        return probabilities, torch.stack(attention).mean(dim=0), unknown
