@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from fitrec_cache.answers import COLUMNS, answer_cells, class_columns
 from fitrec_cache.class_folders import VIDEO_SUFFIXES, files_below, is_video
 from fitrec_cache.clips import one_spelling, plain_text
-from fitrec_cache.decoding import DecodeJob, DecoderPool
+from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip
+from fitrec_cache.devices import cores
 from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.files import check_writable, file_mode, write_csv
 from fitrec_cache.jpeg import decode_frames
@@ -32,6 +33,9 @@ from fitrec_cache.wording import listed
 
 #: Videos in the picture, the first that are answered: nobody looks at more, and frames take memory.
 MOST_PICTURED = 20
+
+#: A video decoded for each size that its frames are wanted at.
+_Decoded = dict[int, StoredClip]
 
 #: What ``watch`` takes and is no file; of an address that became a path one slash is left.
 _STREAM = re.compile(r"camera(:\d+)?$|(?i:[a-z][a-z0-9+.-]+:/)")
@@ -157,8 +161,10 @@ def predict(
     found: list[Prediction] = []
     full: list[Prediction] = []  # with all classes
     try:
-        with DecoderPool(workers=1, clip_seconds=clip_seconds) as pool:
-            for prediction in chain(unread, (_one(path, recogniser, pool, shown) for path, _ in files)):
+        at_once = max(1, min(cores(), len(files)))
+        with DecoderPool(workers=at_once, clip_seconds=clip_seconds) as pool:
+            paths = [path for path, _ in files]
+            for prediction in chain(unread, _answers(paths, recogniser, pool, shown, at_once=at_once)):
                 full.append(_labelled(prediction, labels.get(prediction.path, ""), recogniser.labels))
                 found.append(replace(full[-1], top=full[-1].top[:top]))
                 if tell is not None:
@@ -311,20 +317,48 @@ class Recogniser:
         )
 
 
-def _one(path: Path, recogniser: Recogniser, pool: DecoderPool, shown: _Pictures | None) -> Prediction:
-    """Return what the heads say of a video, of all classes."""
-    jpegs: dict[int, list[bytes]] = {}
-    times: list[float] = []
+def _answers(
+    paths: Sequence[Path], recogniser: Recogniser, pool: DecoderPool, shown: _Pictures | None, *, at_once: int
+) -> Iterator[Prediction]:
+    """Yield what the heads say of each video, of all classes; so many are decoded at once.
+
+    Decoding and embedding take turns, as a decoder beside the threads of a network holds all of them up.
+    """
+    for start in range(0, len(paths), at_once):
+        some = paths[start : start + at_once]
+        queued = [_queued(path, recogniser, pool) for path in some]
+        clips = [wait() for wait in queued]
+        yield from (_one(path, clip, recogniser, shown) for path, clip in zip(some, clips, strict=True))
+
+
+def _queued(path: Path, recogniser: Recogniser, pool: DecoderPool) -> Callable[[], _Decoded | str]:
+    """Have a video decoded; call what is returned to wait for it, or for the reason why it cannot be."""
     try:
         file, span = (str(path), None) if file_mode(path) else parted(str(path))
     except ValueError as error:
-        return Prediction(path=str(path), reason=str(error))
-    for side in recogniser.short_sides:
-        job = DecodeJob(path=Path(file), samples=recogniser.samples, short_side=side, span=span)
-        outcome = pool.submit(job)()
-        if isinstance(outcome, str):
-            return Prediction(path=str(path), reason=outcome)
-        jpegs[side], times = outcome.jpegs, outcome.pts_seconds
+        reason = str(error)
+        return lambda: reason
+    samples, sides = recogniser.samples, recogniser.short_sides
+    jobs = [DecodeJob(path=Path(file), samples=samples, short_side=side, span=span) for side in sides]
+    waits = [pool.submit(job) for job in jobs]
+
+    def wait() -> _Decoded | str:
+        clips: _Decoded = {}
+        for side, outcome in zip(sides, waits, strict=True):
+            clip = outcome()
+            if isinstance(clip, str):
+                return clip
+            clips[side] = clip
+        return clips
+
+    return wait
+
+
+def _one(path: Path, clips: _Decoded | str, recogniser: Recogniser, shown: _Pictures | None) -> Prediction:
+    if isinstance(clips, str):
+        return Prediction(path=str(path), reason=clips)
+    jpegs = {side: clip.jpegs for side, clip in clips.items()}
+    times = clips[recogniser.short_sides[0]].pts_seconds  # the same of all
     try:
         prediction = recogniser(jpegs, times, path=str(path), top=len(recogniser.labels))
     except VideoError as error:  # its embeddings are too large for the type they were trained in

@@ -390,6 +390,38 @@ def test_a_folder_stands_for_the_videos_below_it_and_answers_come_one_by_one(run
         predict([tmp_path / "none"], run=run, device="cpu")
 
 
+def test_as_many_videos_are_decoded_at_once_as_there_are_cores(run, tmp_path, monkeypatch, video_folder):
+    events, started = [], []
+
+    class Pool(InlinePool):
+        def __init__(self, *, workers: int, clip_seconds: float) -> None:
+            super().__init__(workers=workers, clip_seconds=clip_seconds)
+            started.append(workers)
+
+        def submit(self, job):
+            events.append(("queued", job.path.name))
+            outcome = super().submit(job)
+            return lambda: (events.append(("awaited", job.path.name)), outcome())[1]
+
+    monkeypatch.setattr(module, "DecoderPool", Pool)
+    monkeypatch.setattr(module, "cores", lambda: 3)
+    videos = sorted(video_folder.rglob("*.avi"))[:4]
+    (tmp_path / "bad.avi").write_bytes(b"no video")
+    videos.insert(1, tmp_path / "bad.avi")
+    found = predict(videos, run=run, device="cpu", tell=lambda p: events.append(("told", Path(p.path).name)))
+    assert [p.path for p in found] == [str(v) for v in videos]
+    assert [bool(p.reason) for p in found] == [False, True, False, False, False]
+    names = [v.name for v in videos]
+    turns = [
+        [(what, name) for what in ("queued", "awaited", "told") for name in some] for some in (names[:3], names[3:])
+    ]
+    assert events == [*turns[0], *turns[1]]
+    assert [p.top for p in found if p.top] == [
+        predict([v], run=run, device="cpu")[0].top for v in videos if v.parent != tmp_path
+    ]
+    assert started == [3, 1, 1, 1, 1]
+
+
 def test_labelled_videos_say_how_many_answers_are_right(run, tmp_path, cache_folder, video_folder):
     labels = read_run(run).labels
     videos = sorted(video_folder.rglob("*.avi"))
