@@ -17,8 +17,7 @@ from fitrec_cache.files import Plain
 #: Bins of equal width between 0 and 1, as in the paper that made the figure common.
 BINS = 15
 
-#: Temperatures that are tried. Where the coldest is best, as where all is right, validation cannot tell one, and logits
-#: stay as they are; the hottest makes nearly all answers even.
+#: Temperatures that are tried; the hottest makes nearly all answers even.
 _COLDEST, _HOTTEST = 0.1, 100.0
 _FLAT = 1e-9
 
@@ -62,31 +61,28 @@ def calibrate(logits: ArrayLike, targets: ArrayLike, *, false_alarm_rate: float 
         false_alarm_rate: Share of clips of known classes that may be answered "unknown", in [0, 1).
 
     Returns:
-        The temperature from 0.1 to 100 that makes the cross-entropy lowest, 1 where none is better than 0.1, as where
-        all is right; and the threshold for that share. Of N validation clips and one more of the same kind, each is as
-        likely to be the k-th least sure of all, so the k-th least sure of N has a new one below it with probability
-        k / (N + 1): k is the largest that keeps this within the share, and where that is 0 no answer is "unknown". See
-        :func:`remarks`.
+        The temperature from 0.1 to 100 that makes the cross-entropy lowest, and the threshold for that share. The
+        cross-entropy counts one clip more, which is answered as the others are on average and whose class nobody
+        knows: where all N are right, no temperature above 0 would be best without it. Of N validation clips and one
+        more of the same kind, each is as likely to be the k-th least sure of all, so the k-th least sure of N has a new
+        one below it with probability k / (N + 1): k is the largest that keeps this within the share, and where that is
+        0 no answer is "unknown". See :func:`remarks`.
 
     Source:
         Guo et al., "On calibration of modern neural networks", ICML 2017 (temperature scaling). Hendrycks and Gimpel,
-        ICLR 2017 (highest probability as a sign of the unknown).
+        ICLR 2017 (highest probability as a sign of the unknown). Platt, "Probabilistic outputs for support vector
+        machines", 1999 (targets short of certainty).
     """
     scores, truth = np.asarray(logits, dtype=np.float64), np.asarray(targets)
     rows = np.arange(len(truth))
 
     def loss(log_temperature: float) -> float:
-        return float(-log_softmax(scores / np.exp(log_temperature), axis=1)[rows, truth].mean())
+        said = log_softmax(scores / np.exp(log_temperature), axis=1)
+        return -float(said[rows, truth].sum() + said.mean()) / (len(truth) + 1)
 
     coldest, hottest = np.log(_COLDEST), np.log(_HOTTEST)
     found = minimize_scalar(loss, bounds=(coldest, hottest), method="bounded")
-    least = min(found.fun, loss(coldest), loss(hottest)) + _FLAT
-    if loss(coldest) <= least:
-        temperature = 1.0
-    elif loss(hottest) <= least:
-        temperature = _HOTTEST
-    else:
-        temperature = float(np.exp(found.x))
+    temperature = _HOTTEST if loss(hottest) <= found.fun + _FLAT else float(np.exp(found.x))
     surest = np.sort(softmax(scores / temperature, axis=1).max(axis=1))  # (N,)
     k = min(int(np.floor(false_alarm_rate * (len(surest) + 1) + 1e-9)), len(surest))
     threshold = float(surest[k - 1]) if k else 0.0
@@ -96,8 +92,6 @@ def calibrate(logits: ArrayLike, targets: ArrayLike, *, false_alarm_rate: float 
 def remarks(calibration: Calibration, n: int) -> list[str]:
     """Return what ``n`` validation clips could not tell, in words."""
     told = []
-    if calibration.temperature == 1.0:
-        told.append(f"{n} validation clips cannot tell a temperature: probabilities are the head's own")
     if calibration.temperature == _HOTTEST:
         told.append(
             f"on {n} validation clips no temperature up to {_HOTTEST:g} is high enough: the head is far too sure, or "

@@ -194,6 +194,7 @@ def extract(
     Example: fitrec-cache extract UCF-101 --cache cache --backbone resnet50 --backbone tf_efficientnet_b0
     """
     from fitrec_cache.extract import extract as run
+    from fitrec_cache.progress import say
 
     report = run(
         videos,
@@ -213,6 +214,7 @@ def extract(
         clip_seconds=clip_seconds,
         prune=prune,
         progress=not as_json,
+        tell=None if as_json else say,
     )
     _show(report.to_dict(), as_json, lambda: texts.extract_text(report, cache))
     if report.failed:
@@ -291,6 +293,7 @@ def train_head(
 
     Example: fitrec-cache train-head --cache cache --variant mean --out runs/mean --seed 0 --seed 1
     """
+    from fitrec_cache.progress import say
     from fitrec_cache.train import train_head as run
 
     report = run(
@@ -318,6 +321,7 @@ def train_head(
         overwrite=overwrite,
         jobs=jobs,
         progress=not as_json,
+        tell=None if as_json else say,
     )
     _show(report.to_dict(), as_json, lambda: texts.train_text(report))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from fitrec_cache.find_clips import find_clips
 from fitrec_cache.history import Extraction, note, now
 from fitrec_cache.identity import frame_identity, what_changed
 from fitrec_cache.memory import keep_freed_memory
+from fitrec_cache.progress import Notes
 from fitrec_cache.store import Store
 from fitrec_cache.variants import plain_name
 
@@ -47,6 +48,7 @@ def extract(
     clip_seconds: float = 120.0,
     prune: bool = False,
     progress: bool = False,
+    tell: Callable[[str], None] | None = None,
 ) -> ExtractReport:
     """Turn videos into cached features; what is done already is reused, and a run that stopped goes on.
 
@@ -75,6 +77,7 @@ def extract(
         prune: Clips of the cache that are not among ``videos`` count no longer, until they are extracted again; what is
             stored of them stays.
         progress: Show a progress bar on standard error.
+        tell: Called with each note of the report as soon as it is known, most of them before anything is decoded.
 
     Returns:
         What was done, reused and failed.
@@ -96,7 +99,7 @@ def extract(
     if group_by is not None and videos is None:
         raise UsageError("--group-by takes groups from VIDEOS: give VIDEOS, or leave it out")
     keep_freed_memory()
-    found = None
+    found, notes = None, Notes(tell)
     if videos is not None:
         found = find_clips(videos, root=root, lists=lists, classes=classes, group_by=group_by)
     if prune and found is not None and found.unread:
@@ -107,20 +110,21 @@ def extract(
     there: Cache | None = None
     known: dict[str, str] = {}
     if found is None:
-        there, notes = Cache(cache), []
+        there = Cache(cache)
         clips, known = _held_clips(there, classes, root, lists)
     else:
-        clips, notes = list(found.clips), list(found.notes)
+        clips = list(found.clips)
+        notes.add(*found.notes)
     models = _load_backbones(backbone, preset, precision, device, compile, cache)
     opened = there or Cache(cache, create=True)  # made only now: a wrong call shall leave no empty folder
     if videos is None:
         frames, several = pick_frames(opened, samples=samples, frame_size=frame_size)
-        notes += several
+        notes.add(*several)
     else:
         identity = frame_identity(samples=samples or SAMPLES, frame_size=frame_size or FRAME_SIZE)
         frames = opened.frame_store(identity)
-        notes += _new_settings(opened, frames)
-    notes += [*_too_small(frames, models), *_slow(models)]
+        notes.add(*_new_settings(opened, frames))
+    notes.add(*_too_small(frames, models), *_slow(models))
     told = found is not None and found.has_columns
     run = Extractor(
         opened,
@@ -143,8 +147,9 @@ def extract(
         with suppress(StoreError):
             _note(opened, run.report(len(clips), time.perf_counter() - started), models)
         raise
+    run.tell_oddities()
     run.tell_changes()
-    run.notes += _lost_classes(clips, run.failed, opened)
+    notes.add(*_lost_classes(clips, run.failed, opened))
     report = run.report(len(clips), time.perf_counter() - started)
     _note(opened, report, models)
     return report

@@ -23,7 +23,7 @@ from fitrec_cache.errors import StoreError, VideoError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.identity import feature_identity, what_changed
 from fitrec_cache.meanwhile import Meanwhile
-from fitrec_cache.progress import progress_bar, timed
+from fitrec_cache.progress import Notes, progress_bar, timed
 from fitrec_cache.store import Store, text_column
 from fitrec_cache.turns import Turns
 
@@ -67,7 +67,7 @@ class Extractor:
         cache: Cache,
         frames: Store,
         models: Sequence[Backbone],
-        notes: list[str],
+        notes: Notes,
         *,
         columns_told: bool,
         groups_told: bool,
@@ -86,13 +86,14 @@ class Extractor:
         self.relabelled: list[str] = []
         self.stores = [cache.feature_store(feature_identity(frames.identity, m)) for m in models]
         for store, model in zip(self.stores, models, strict=True):
-            self.notes += _new_features(cache, store)
+            notes.add(*_new_features(cache, store))
             with suppress(StoreError):  # of a cache that can only be read
                 store.write_origin(store.origin() | {"weights": model.origin()["weights"]})  # they may have moved
         self.begun_with: dict[str, Clip] = {}  # by content: clips on their way, and those that failed
         self.rows = self._new_rows()
         self.done = self.reused = 0
         self.failed: list[FailedClip] = []
+        self.odd: list[str] = []  # clips whose files were not quite as they should be, and how
         self.stages = {"start": start} | dict.fromkeys(_STAGES, 0.0)
         self.beside: dict[str, float] = {}
 
@@ -116,6 +117,7 @@ class Extractor:
                     for task in self._tasks(self.turns, ahead):
                         self._one(task)
                         self.turns.finished(task.clip)
+                        bar.set_postfix_str(self._so_far(), refresh=False)
                         bar.update()
                         if self.rows.pending() >= COMMIT_CLIPS or time.monotonic() - self.rows.since > COMMIT_SECONDS:
                             self.commit()
@@ -138,7 +140,7 @@ class Extractor:
                 self.rows.clips.append(clips[0])
             for other in clips[1:]:
                 told.setdefault((clips[0].label, other.label), []).append((clips[0], other))
-        self.notes += [_same_content(*pairs[0], more=len(pairs) - 1) for pairs in told.values()]
+        self.notes.add(*(_same_content(*pairs[0], more=len(pairs) - 1) for pairs in told.values()))
 
     def see_to_others(self, passed_over: Collection[str], *, prune: bool) -> None:
         """Say which clips of the cache were not asked for, as those whose files were removed; or take them out.
@@ -157,32 +159,41 @@ class Extractor:
             self.commit()
         names = sorted(clip.clip_id for clip in gone)
         if gone and prune:
-            self.notes.append(f"{len(gone)} clips that are not among these videos were taken out: {some(names)}")
+            self.notes.add(f"{len(gone)} clips that are not among these videos were taken out: {some(names)}")
         elif gone:
-            self.notes.append(
+            self.notes.add(
                 f"{len(gone)} clips of the cache are not among these videos and are trained on with them: "
                 f"{some(names)}. --prune takes them out"
             )
         if kept := sorted(clip.clip_id for clip in others if clip.clip_id in there and not clip.problem):
-            self.notes.append(
+            self.notes.add(
                 f"{len(kept)} clips of the cache were not asked for now and are trained on all the same: {some(kept)}"
             )
+
+    def tell_oddities(self) -> None:
+        """Note which files are used though something is odd about them, such as damage."""
+        if self.odd:
+            many = "clips are" if len(self.odd) > 1 else "clip is"
+            self.notes.add(f"{len(self.odd)} {many} used though the file is not quite in order: {some(self.odd)}")
 
     def tell_changes(self) -> None:
         """Note what became of names and columns that clips had before."""
         if n := len(self.kept_columns):
-            self.notes.append(f"{n} clips keep the group or columns that they had: {some(self.kept_columns)}")
+            self.notes.add(f"{n} clips keep the group or columns that they had: {some(self.kept_columns)}")
         if not self.groups_known:
-            self.notes += self.about_groups
+            self.notes.add(*self.about_groups)
         if n := len(self.relabelled):
-            self.notes.append(f"{n} clips are of another class than before: {some(self.relabelled)}")
+            self.notes.add(f"{n} clips are of another class than before: {some(self.relabelled)}")
 
     def _more(self, bar: Any) -> bool:
         """Say whether clips are left; wait, and show it, while other processes have claimed all that are."""
         with timed(self.stages, "wait for others"):
             left = self.turns.more(lambda n: bar.set_postfix_str(f"{n} clips left to other processes, waiting"))
-        bar.set_postfix_str("", refresh=False)
+        bar.set_postfix_str(self._so_far(), refresh=False)
         return left
+
+    def _so_far(self) -> str:
+        return f"{len(self.failed)} failed" if self.failed else ""
 
     def _tasks(self, clips: Iterable[Clip], ahead: Ahead) -> Iterator[_Task]:
         """Yield tasks in order while later clips are made ready, or in turns with that."""
@@ -242,6 +253,8 @@ class Extractor:
                 problem = prepared
             else:
                 problem, worked = self._embed(task.key, prepared)
+                warnings = prepared.decoded.ledger["warnings"] if prepared.decoded and not problem else []
+                self.odd += [f"{task.clip.clip_id} ({'; '.join(warnings)})"] if warnings else []
             if not problem:
                 del self.begun_with[task.key]
         elif not problem and self._todo(task.key):
@@ -297,7 +310,7 @@ class Extractor:
         if before is not None and before.label != entry.label and not before.problem:
             self.relabelled.append(f"{clip.clip_id} ({before.label} -> {entry.label})")
         if before is not None and before.video_sha256 != entry.video_sha256:
-            self.notes.append(f"{clip.clip_id} has other content than before: it takes the place of the earlier video")
+            self.notes.add(f"{clip.clip_id} has other content than before: it takes the place of the earlier video")
         self.rows.clips.append(entry)
 
     def commit(self) -> None:
@@ -347,7 +360,7 @@ class Extractor:
             stages=self.stages,
             beside=self.beside,
             others=self.meanwhile.others(),
-            notes=tuple(self.notes),
+            notes=tuple(self.notes.texts),
         )
 
 

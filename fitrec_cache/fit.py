@@ -108,8 +108,6 @@ def fit(
             any time where the recipe keeps the last.
     """
     started = time.perf_counter()
-    keep_freed_memory()  # every step needs the same large blocks
-    keep_to_cores()
     recipe = find_precision(recipe.fitted_to(len(train.clips)), device, config.variant, config.input_dim)
     where = torch.device(device)
     with _training(config, where), _epochs(recipe.epochs, what, progress) as bar:
@@ -176,6 +174,8 @@ def _epochs(total: int, what: str, show: bool) -> Any:
 @contextlib.contextmanager
 def _training(config: HeadConfig, device: torch.device) -> Iterator[None]:
     """Say in words if the device lacks room, and leave the caller's random numbers as they are."""
+    keep_freed_memory()  # every step needs the same large blocks
+    keep_to_cores()
     with (
         room_on(device, f"training {config.variant}"),
         torch.random.fork_rng([device] if device.type == "cuda" else []),

@@ -1,14 +1,35 @@
-"""What long work shows: a bar, lively on a terminal, a line now and then in a log; and where its time went."""
+"""What long work shows: notes at once, a bar (on a terminal; a line now and then in a log), where its time went."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from tqdm import tqdm
+
+
+@dataclass
+class Notes:
+    """What a person should know, in order; each is told as soon as it is known, if anybody listens."""
+
+    tell: Callable[[str], None] | None = None
+    texts: list[str] = field(default_factory=list)
+
+    def add(self, *texts: str) -> None:
+        """Take further notes."""
+        for text in texts:
+            self.texts.append(text)
+            if self.tell is not None:
+                self.tell(text)
+
+
+def say(note: str) -> None:
+    """Print a note on standard output, above bars that are shown."""
+    tqdm.write(f"note: {note}", file=sys.stdout)
 
 
 def progress_bar(*, total: int | None, unit: str, what: str, show: bool, note: str | None = None) -> Any:

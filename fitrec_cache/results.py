@@ -89,11 +89,12 @@ class TrainReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
         accuracies = self.accuracies
+        tested = [p["n"] for p in self.pooled] or [r.n_test for r in self.runs]
         return {
             "runs": [r.to_dict() for r in self.runs],
             "pooled": list(self.pooled),
             "ensemble": self.ensemble,
-            "accuracy_mean": float(np.mean(accuracies)),
+            "accuracy_mean": float(np.average(accuracies, weights=tested)),  # of all tests, as compare says
             "accuracy_std": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
             "notes": list(self.notes),
             "stages": {name: round(s, 3) for name, s in self.stages.items()},

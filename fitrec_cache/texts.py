@@ -65,11 +65,10 @@ def _lines(*groups: Any) -> str:
 
 
 def extract_text(report: ExtractReport, cache: Path) -> str:
-    """Return what an extraction did, and where its time went."""
+    """Return what an extraction did, and where its time went; notes were told before."""
     reasons = [f"failed: {f.clip_id}: {f.reason}" for f in report.failed]
     dims = ", ".join(f"{name} ({dim})" for name, dim in report.backbones.items())
     return _lines(
-        [f"note: {n}" for n in report.notes],
         reasons,
         f"{report.clips} clips: {report.done} done, {report.reused} reused, {len(report.failed)} failed, "
         f"in {report.seconds:.1f} s",
@@ -81,8 +80,8 @@ def extract_text(report: ExtractReport, cache: Path) -> str:
 
 
 def train_text(report: TrainReport) -> str:
-    """Return the figures of trained heads, and of all seeds or folds together."""
-    lines = [f"note: {n}" for n in report.notes]
+    """Return the figures of trained heads, and of all seeds or folds together; notes were told before."""
+    lines = []
     for r in report.runs:
         fold = f", fold {r.fold}" if r.fold else ""
         lines.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,23 @@ class Together:
         single: The calibration of each head.
         mean: The calibration of the mean of their calibrated probabilities; None for one head, and where heads were
             validated on different clips, as then each such clip was one to learn from for another.
+        threshold: "Unknown" is instead what gets no class this probability, in [0, 1].
     """
 
     single: tuple[Calibration, ...]
     mean: Calibration | None = None
+    threshold: float | None = None
 
     @classmethod
-    def of(cls, folders: Sequence[Path], settings: Sequence[Mapping[str, Any]]) -> Together:
+    def of(
+        cls, folders: Sequence[Path], settings: Sequence[Mapping[str, Any]], *, threshold: float | None = None
+    ) -> Together:
         """Return how the heads of these runs answer; what is fitted here is fitted on their validation clips.
 
         Args:
             folders: Run folders of one model.
             settings: What the ``run.json`` of each holds.
+            threshold: As above.
 
         Raises:
             StoreCorrupt: If outputs that are needed are damaged or missing.
@@ -45,15 +50,16 @@ class Together:
             probabilities is not calibrated, but too modest, so it wants a temperature of its own.
         """
         single = tuple(calibration_of(s) for s in settings)
-        clips = [s.get("split", {}).get("val") for s in settings]
+        apart = cls(single=single, threshold=threshold)
+        clips = [split.get("val") if isinstance(split := s.get("split"), dict) else None for s in settings]
         rates = {c.false_alarm_rate for c in single}
         if len(single) == 1 or not clips[0] or any(c != clips[0] for c in clips) or len(rates) > 1:
-            return cls(single=single)
+            return apart
         shape = (len(clips[0]), len(settings[0]["labels"]))
         outputs = [_validation(folder, *shape) for folder in folders]
         said = [logits for logits, _ in outputs]
-        mean = calibrate(cls(single=single).log_mean(said), outputs[0][1], false_alarm_rate=rates.pop())
-        return cls(single=single, mean=mean)
+        mean = calibrate(apart.log_mean(said), outputs[0][1], false_alarm_rate=rates.pop())
+        return replace(apart, mean=mean)
 
     def log_mean(self, logits: Sequence[Tensor]) -> Tensor:
         """Return the logarithm of the mean of the heads' calibrated probabilities.
@@ -72,26 +78,35 @@ class Together:
     def __call__(self, logits: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return probabilities ``(B, K)``, and whether a clip is of none of the classes ``(B,)``.
 
-        It is where the highest probability is below the threshold; where the mean has none of its own, if most heads
-        say so, each by its own.
+        It is where the highest probability is below the threshold; where there is none, if most heads say so, each by
+        its own.
 
         Args:
             logits: Of each head, ``(B, K)``; computed in their dtype.
         """
-        if self.mean is not None:
-            probabilities = (self.log_mean(logits) / self.mean.temperature).softmax(dim=1)
-            return probabilities, probabilities.amax(dim=1) < self.mean.threshold
         single = [x.exp() for x in self._log_single(logits)]
+        if self.mean is None:
+            probabilities = torch.stack(single).mean(dim=0)
+        else:
+            probabilities = (self.log_mean(logits) / self.mean.temperature).softmax(dim=1)
+        threshold = self.mean.threshold if self.threshold is None and self.mean is not None else self.threshold
+        if threshold is not None:
+            return probabilities, probabilities.amax(dim=1) < threshold
         unknown = [(p.amax(dim=1) < c.threshold).float() for p, c in zip(single, self.single, strict=True)]
-        return torch.stack(single).mean(dim=0), torch.stack(unknown).mean(dim=0) > 0.5
+        return probabilities, torch.stack(unknown).mean(dim=0) > 0.5
 
 
 def _validation(folder: Path, n: int, k: int) -> tuple[Tensor, Tensor]:
     """Return a run's logits ``(n, k)`` and targets ``(n,)`` of its validation clips."""
     outputs = read_outputs(folder)
     logits, targets = (outputs.get(f"val_{name}", torch.empty(0)) for name in ("logits", "targets"))
-    sound = logits.shape == (n, k) and targets.shape == (n,) and bool(logits.isfinite().all())
-    if not sound or not bool(((targets >= 0) & (targets < k)).all()):
+    sound = logits.shape == (n, k) and bool(logits.isfinite().all())
+    if (
+        not sound
+        or targets.shape != (n,)
+        or targets.dtype != torch.int64
+        or not bool(((targets >= 0) & (targets < k)).all())
+    ):
         raise StoreCorrupt(
             f"{folder}/logits.safetensors is damaged: logits {tuple(logits.shape)} and targets {tuple(targets.shape)} "
             f"of {n} validation clips of {k} classes. Train the head again"
@@ -116,8 +131,8 @@ class Heads(nn.Module):
     ) -> None:
         super().__init__()
         self.heads = nn.ModuleList(run.head for run in runs).eval()
-        self.together = Together.of([run.folder for run in runs], [run.settings for run in runs])
-        self.dtype, self.threshold = dtype, threshold
+        self.together = Together.of([r.folder for r in runs], [r.settings for r in runs], threshold=threshold)
+        self.dtype = dtype
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return probabilities ``(B, K)``, attention ``(B, T)`` and whether a clip is of none of the classes ``(B,)``.
@@ -127,6 +142,4 @@ class Heads(nn.Module):
         """
         logits, attention = zip(*(head(x) for head in self.heads), strict=True)  # (B, K), (B, T) of each
         probabilities, unknown = self.together([each.to(self.dtype) for each in logits])
-        if self.threshold is not None:
-            unknown = probabilities.amax(dim=1) < self.threshold
         return probabilities, torch.stack(attention).mean(dim=0), unknown

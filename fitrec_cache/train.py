@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from fitrec_cache.leaks import UNLOOKED, verdict
 from fitrec_cache.loading import keep_apart, load_clips
 from fitrec_cache.meanwhile import Meanwhile
 from fitrec_cache.near_duplicates import NearDuplicates
-from fitrec_cache.progress import timed
+from fitrec_cache.progress import Notes, timed
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
+from fitrec_cache.run_files import read_run_json
 from fitrec_cache.runs import ANSWERS, check_out, refuse_other_runs
 from fitrec_cache.splits import Split, check_seeds, matters, says_leak
 from fitrec_cache.trainer import Job, Trainer
@@ -58,6 +59,7 @@ def train_head(
     overwrite: bool = False,
     jobs: int = 1,
     progress: bool = False,
+    tell: Callable[[str], None] | None = None,
 ) -> TrainReport:
     """Train one head per seed (and fold) on cached features, and test each once.
 
@@ -101,6 +103,7 @@ def train_head(
             between them; one that is left alone at the end has all. It pays where there are many cores and training is
             long (docs/performance.md). A seed's last bits are those of its number of threads, which ``run.json`` has.
         progress: Show a progress bar on standard error.
+        tell: Called with each note of the report as soon as it is known, most of them before anything is trained.
 
     Returns:
         One result a seed and fold.
@@ -146,7 +149,6 @@ def train_head(
         false_alarm_rate=false_alarm_rate,
         device=where,
         data_sha256=data.digest,
-        final=final,
         split_seed=split_seed,
         some_classes=classes is not None,
         progress=progress,
@@ -154,37 +156,42 @@ def train_head(
     stages = {"load": time.perf_counter() - started, "train": 0.0, "write": 0.0}
     folders = _folders(out, [(fold.name, s) for s, fold in folds])
     refuse_other_runs(out, folders)
-    heads = [Job(fold, s, folder) for (s, fold), folder in zip(folds, folders, strict=True)]
+    heads = [Job(fold, s, folder, final) for (s, fold), folder in zip(folds, folders, strict=True)]
     heads = [_looked_up(job, trainer.describe(job), overwrite=overwrite) for job in heads]
+    with timed(stages, "look for leaks"):
+        near = data.near_duplicates(progress=progress)
+    notes = Notes(tell)
+    notes.add(*data.notes, *left_out, *_fold_notes(heads, len(seed)), *_verdicts(heads, data.groups, near))
+    notes.add(*_shared_values(split, [job.fold.split for job in heads], data), *_there_notes(heads))
+    notes.add(*_device_notes(where))
     fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))
     runs = [job.there if job.there and job.state == "whole" else next(fresh) for job in heads]
     with timed(stages, "write"):
         columns = [] if strangers is None else [strangers.clip_ids, strangers.groups, strangers.labels]
         write_answers(folders, out / ANSWERS, list(zip(*columns, strict=True)))
-    with timed(stages, "look for leaks"):
-        near = data.near_duplicates(progress=progress)
-    notes = [*data.notes, *left_out, *_fold_notes(heads, len(seed)), *_verdicts(heads, data.groups, near)]
-    notes += _there_notes(heads)
     if final:
         on_sides = sum(map(len, heads[0].fold.split.sides))
-        notes.append(
+        notes.add(
             f"predict and watch answer by heads that learned from all {on_sides} clips; the figures are of heads that "
             "left the test clips out"
         )
-    notes += _device_notes(where)
-    notes += _calibration_notes(runs)
-    notes += _shared_values(split, [job.fold.split for job in heads], data)
+    notes.add(*_calibration_notes(runs))
     pooled, ensemble = pool_folds(runs), average_runs(runs)
     if len(runs) > 1 and not pooled and not ensemble:
-        notes.append(
+        notes.add(
             "the seeds test different clips, so what they answer together, as predict does, is not tested: another "
             "--out with --split-seed 0 gives them the same"
+        )
+    if ensemble and ensemble["temperature"] is None:
+        notes.add(
+            "the seeds were validated on different clips, so what they answer together has no temperature of its own "
+            "and is rather too modest: another --out with --split-seed 0 gives them the same"
         )
     report = TrainReport(
         runs=tuple(runs),
         pooled=pooled,
         ensemble=ensemble,
-        notes=tuple(notes),
+        notes=tuple(notes.texts),
         stages=stages,
         others=meanwhile.others(),
     )
@@ -243,7 +250,10 @@ def _looked_up(job: Job, described: dict[str, Any], *, overwrite: bool) -> Job:
     try:
         there = read_result(job.folder) if state in ("tested", "whole") else None
     except StoreCorrupt:
-        return replace(job, state="damaged")
+        state, there = "damaged", None
+    if state == "damaged":  # a final head that it had is made again too
+        had = bool(read_run_json(job.folder / "run.json").get("final"))
+        return replace(job, state=state, final=job.final or had)
     return replace(job, state=state, there=there)
 
 

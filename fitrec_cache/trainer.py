@@ -30,11 +30,12 @@ from fitrec_cache.variants import VARIANTS, HeadConfig
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One head to train: which clips are on which side, where the run goes, and what of it is there already."""
+    """One head to train: which clips are on which side, where it goes, whether a final one with it, what is there."""
 
     fold: Fold
     seed: int
     folder: Path
+    final: bool
     state: State = "missing"
     there: RunResult | None = None
 
@@ -52,7 +53,6 @@ class Trainer:
     false_alarm_rate: float
     device: torch.device
     data_sha256: str
-    final: bool
     split_seed: int | None
     some_classes: bool
     progress: bool
@@ -113,7 +113,7 @@ class Trainer:
                 what=what,
                 **common,
             )
-            also = train_on_all(fitted.recipe, fitted.best_epoch) if self.final else None
+            also = train_on_all(fitted.recipe, fitted.best_epoch) if job.final else None
         with timed(stages, "write"):
             return self._judge(job, fitted, also)
 
@@ -178,7 +178,7 @@ class Trainer:
             "recipe": self.recipe_name,
             "training": training,
             "false_alarm_rate": self.false_alarm_rate,
-            "final": self.final,
+            "final": job.final,
             "seed": job.seed,
             "fold": job.fold.name,
             "split": {

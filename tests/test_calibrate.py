@@ -76,21 +76,26 @@ def test_the_threshold_is_of_calibrated_probabilities():
 def test_a_share_that_is_met_exactly_counts():
     """29 of 99 + 1 are 29 %, though 0.29 x 100 is a little less in binary."""
     logits = np.stack([np.linspace(0.01, 3, 99), np.zeros(99)], axis=1)
-    found = calibrate(logits, np.zeros(99, int), false_alarm_rate=0.29)  # all right: no temperature
-    assert found.temperature == 1
-    assert found.threshold == pytest.approx(1 / (1 + np.exp(-logits[28, 0])))
+    found = calibrate(logits, np.zeros(99, int), false_alarm_rate=0.29)
+    assert found.threshold == pytest.approx(1 / (1 + np.exp(-logits[28, 0] / found.temperature)))
 
 
 def test_what_few_clips_cannot_tell_is_left_and_said():
-    sure = 20 * np.eye(3)  # all right: the colder the better
-    found = calibrate(sure, [0, 1, 2])
-    assert (found.temperature, found.threshold) == (1.0, 0.0)
-    assert [r.split(" cannot tell a ")[1].split()[0].strip(":") for r in remarks(found, 3)] == [
-        "temperature",
-        "threshold",
-    ]
-    assert "It takes 19 clips" in remarks(found, 3)[1]
+    found = calibrate(20 * np.eye(3), [0, 1, 2])
+    assert found.threshold == 0.0
+    (said,) = remarks(found, 3)
+    assert "3 validation clips cannot tell a threshold" in said
+    assert "It takes 19 clips" in said
     assert remarks(Calibration(temperature=1.3, threshold=0.2, false_alarm_rate=0.05), 40) == []
+
+
+@pytest.mark.parametrize("scale", [1, 20, 200])
+@pytest.mark.parametrize(("n", "sure"), [(3, 5 / 6), (39, 59 / 60)])
+def test_where_all_is_right_one_more_clip_of_an_unknown_class_keeps_answers_from_certainty(scale, n, sure):
+    """Of n + 1 clips, n right and one with an even chance: 1 - p = (1 - 1 / K) / (n + 1), whatever the scale."""
+    logits = scale * np.eye(3)[np.arange(n) % 3]
+    found = calibrate(logits, np.arange(n) % 3)
+    assert found.probabilities(logits).max(axis=1) == pytest.approx(sure, abs=1e-4)
 
 
 def test_without_a_false_alarm_rate_no_threshold_is_missed():

@@ -968,3 +968,29 @@ def test_an_interruption_while_decoders_work_ends_at_once(tmp_path, video_folder
     with pytest.raises(KeyboardInterrupt):
         extract(video_folder, cache=tmp_path / "cache", backbone=[weights("test_resnet")], **SMALL)
     assert time.monotonic() - started[0] < 20
+
+
+def test_what_is_noticed_before_is_told_before_anything_is_decoded(run, videos, inline, monkeypatch, tmp_path):
+    """Who sees a misspelt manifest, or sides of a split taken for classes, need not wait for all clips to stop it."""
+    (tmp_path / "train").mkdir()
+    sides = videos.rename(tmp_path / "train" / "train")
+    shutil.copytree(sides, tmp_path / "train" / "test")
+    events = []
+    work = decoding._work
+    monkeypatch.setattr(decoding, "_work", lambda job: (events.append("decoded"), work(job))[1])
+    report = run(tmp_path / "train", tell=events.append)
+    first = events.index("decoded")
+    assert any("called as sides of a split" in note for note in events[:first])
+    assert [event for event in events if event != "decoded"] == list(report.notes)
+    assert any("same content" in note for note in events[first:])
+
+
+def test_clips_of_files_that_are_not_quite_in_order_are_counted(run, videos):
+    whole = sorted(videos.rglob("*.avi"))
+    for path in whole[:2]:
+        path.write_bytes(path.read_bytes()[:-200])
+    report = run()
+    assert report.done + len(report.failed) == 4
+    (note,) = (n for n in report.notes if "not quite in order" in n)
+    assert note.startswith("2 clips are used though the file is not quite in order: Hop/v_Hop_g01_c01.avi (")
+    assert not any("not quite in order" in n for n in run().notes)  # nothing was decoded

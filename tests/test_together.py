@@ -49,7 +49,8 @@ def test_the_mean_of_seeds_gets_the_temperature_and_threshold_that_a_search_find
 
     def loss(temperature):
         sharper = mean ** (1 / temperature)
-        return -np.log(sharper / sharper.sum(axis=1, keepdims=True))[np.arange(len(truth)), truth].mean()
+        said = np.log(sharper / sharper.sum(axis=1, keepdims=True))
+        return -(said[np.arange(len(truth)), truth].sum() + said.mean())  # and one clip of an unknown class
 
     best = min(np.arange(0.2, 2, 0.001), key=loss)
     assert best < 0.8  # three heads that err apart are surer together than their mean says
@@ -89,10 +90,11 @@ def test_one_head_and_heads_of_different_rates_keep_their_own_thresholds(tmp_pat
     )
 
 
-def test_runs_that_do_not_name_their_validation_clips_keep_their_own_thresholds(tmp_path):
+@pytest.mark.parametrize("split", [None, [], {}, {"val": None}])
+def test_runs_that_do_not_name_their_validation_clips_keep_their_own_thresholds(tmp_path, split):
     folders, settings, _ = seeds(tmp_path, n=30)
     for one in settings:
-        del one["split"]
+        one["split"] = split
     assert Together.of(folders, settings).mean is None
 
 
@@ -117,6 +119,7 @@ def test_classes_that_no_head_finds_possible_do_no_harm(tmp_path, dtype):
         {"val_logits": torch.zeros(30, 3)},
         {"val_logits": torch.full((30, 4), float("nan"))},
         {"val_targets": torch.full((30,), 4)},
+        {"val_targets": torch.zeros(30)},
         {"val_targets": torch.full((30,), -1)},
         {"val_targets": torch.zeros(29, dtype=torch.int64)},
         None,

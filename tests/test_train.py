@@ -23,9 +23,11 @@ from fitrec_cache.fit import Side, find_precision, fit
 from fitrec_cache.head import build_head
 from fitrec_cache.pack import read_pack
 from fitrec_cache.recipes import Recipe, get_recipe
+from fitrec_cache.results import TrainReport
 from fitrec_cache.runs import read_outputs, read_run, read_runs
 from fitrec_cache.texts import train_text
 from fitrec_cache.train import train_head
+from fitrec_cache.trainer import Trainer
 from fitrec_cache.variants import HeadConfig
 
 CLASSES = ("Hop", "Lunge", "Squat")
@@ -313,6 +315,35 @@ def test_a_damaged_run_is_made_again(tmp_path, features):
     with pytest.raises(StoreCorrupt, match=r"run\.json cannot be read.*Train the head again with --overwrite"):
         train_head(**common)
     assert train_head(**common, overwrite=True).runs
+
+
+def test_the_mean_accuracy_of_seeds_that_test_more_or_fewer_clips_is_of_all_tests():
+    pooled = ({"accuracy": 0.5, "n": 10}, {"accuracy": 1.0, "n": 30})
+    report = TrainReport(runs=(), pooled=pooled, ensemble={}, notes=(), stages={})
+    assert report.to_dict()["accuracy_mean"] == 35 / 40
+
+
+def test_a_damaged_run_that_had_a_final_head_gets_one_again(tmp_path, features):
+    """Also by a call that does not ask for one: predict would answer by another head else, and nothing would say so."""
+    common = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1, "seed": [0, 1]}
+    train_head(final=True, **common)
+    head = (tmp_path / "run" / "seed-1" / "final.safetensors").read_bytes()
+    (tmp_path / "run" / "seed-1" / "curves.png").unlink()
+    (tmp_path / "run" / "seed-1" / "final.safetensors").unlink()
+    assert any("1 of 2 runs had missing or damaged files" in note for note in train_head(**common).notes)
+    assert (tmp_path / "run" / "seed-1" / "final.safetensors").read_bytes() == head
+    assert all(one.settings["final"] for one in read_runs(tmp_path / "run"))
+
+
+def test_what_is_known_of_a_split_is_told_before_training(tmp_path, features, monkeypatch):
+    events = []
+    run_all = Trainer.run_all
+    monkeypatch.setattr(Trainer, "run_all", lambda *args: (events.append("trained"), run_all(*args))[1])
+    report = train_head(out=tmp_path / "run", features=features, variant="mean", tell=events.append, **FAST)
+    first = events.index("trained")
+    assert any("near-duplicate" in note for note in events[:first])
+    assert any("cannot tell a threshold" in note for note in events[first:])
+    assert [event for event in events if event != "trained"] == list(report.notes)
 
 
 def test_seeds_of_two_split_rules_do_not_answer_together(tmp_path, features):
@@ -701,6 +732,8 @@ def test_seeds_that_test_the_same_clips_are_averaged(tmp_path):
         mean = mean + (outputs["test_logits"].double() / r.calibration["temperature"]).softmax(dim=1)
     right = (mean.argmax(dim=1) == outputs["test_targets"]).double().mean()
     assert report.ensemble["accuracy"] == pytest.approx(float(right))
+    assert report.ensemble["temperature"] is None  # each seed has its own validation clips
+    assert any("so what they answer together has no temperature of its own" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("one_recording", [True, False])
@@ -730,6 +763,7 @@ def test_what_seeds_of_one_split_answer_together_is_tested(tmp_path):
     assert any("is not tested: another --out with --split-seed 0 gives" in note for note in apart.notes)
     report = train_head(out=tmp_path / "run", seed=[0, 1, 2], split_seed=1, **settings)
     assert not any("--split-seed" in note for note in report.notes)
+    assert report.to_dict()["accuracy_mean"] == pytest.approx(np.mean(report.accuracies))
     sides = [read_run(r.out).settings["split"] for r in report.runs]
     assert [s["seed"] for s in sides] == [1, 1, 1]
     assert sides[0]["test"] == sides[2]["test"] == read_run(apart.runs[1].out).settings["split"]["test"]
