@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,15 @@ class TrainReport:
     def accuracies(self) -> list[float]:
         """The accuracy of each seed; over all folds where there are several."""
         return [p["accuracy"] for p in self.pooled] or [r.metrics.accuracy for r in self.runs]
+
+    def answered(self) -> Counter[tuple[str, str]]:
+        """Return how often test clips of a class were taken for a class, in all runs: by (true, answered)."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for run in self.runs:
+            labels = [row["label"] for row in run.metrics.per_class]
+            for i, j in np.argwhere(run.metrics.confusion).tolist():
+                counts[labels[i], labels[j]] += int(run.metrics.confusion[i, j])
+        return counts
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""

@@ -34,6 +34,9 @@ _LONG = 4
 #: Pairs of classes that are told of labelled videos.
 _MOST_CONFUSED = 5
 
+#: And of training, in one line.
+_MOST_MISTAKEN = 3
+
 #: From this many classes on top-5 accuracy is told: of fewer, five are half or more.
 _MANY_CLASSES = 11
 
@@ -111,9 +114,25 @@ def train_text(report: TrainReport) -> str:
             f"their mean probabilities, as predict answers: accuracy {e['accuracy']:.1%}, calibration error "
             f"{e['ece']:.1%}, {e['false_alarms']:.1%} of the test clips answered 'unknown'"
         )
+    lines += _mistakes(report.answered())
     advice = ": beside them OMP_WAIT_POLICY=passive is faster (docs/performance.md)"
     advice *= "OMP_WAIT_POLICY" not in os.environ and os.environ.get("OMP_NUM_THREADS") != "1"
     return _lines(lines, _stages(report.stages), _others(report.others, advice))
+
+
+def _mistakes(answered: Counter[tuple[str, str]]) -> list[str]:
+    """Return which classes were most often taken for which, and which were never right; of all tests."""
+    tested: Counter[str] = Counter()
+    for (label, _), n in answered.items():
+        tested[label] += n
+    wrong = Counter({pair: n for pair, n in answered.items() if pair[0] != pair[1]})
+    most = wrong.most_common(_MOST_MISTAKEN)
+    pairs = [f"{label} taken for {other} ({n} of {tested[label]})" for (label, other), n in most]
+    never = [f"{label} (0 of {tested[label]})" for label in sorted(tested) if not answered[label, label]]
+    return [
+        *([f"most often mistaken: {', '.join(pairs)}"] if pairs else []),
+        *([f"never right: {listed(never, most=_MOST_CONFUSED)}"] if never else []),
+    ]
 
 
 def _figures(m: Metrics) -> str:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -315,6 +316,24 @@ def test_a_damaged_run_is_made_again(tmp_path, features):
     with pytest.raises(StoreCorrupt, match=r"run\.json cannot be read.*Train the head again with --overwrite"):
         train_head(**common)
     assert train_head(**common, overwrite=True).runs
+
+
+def test_what_was_taken_for_what_is_told_over_all_runs(tmp_path, features):
+    report = train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
+    counts = [[[5, 1, 0], [4, 0, 2], [0, 0, 3]], [[6, 0, 0], [3, 0, 0], [1, 0, 2]]]  # rows: Hop, Lunge, Squat
+    runs = [
+        replace(report.runs[0], metrics=replace(report.runs[0].metrics, confusion=np.array(matrix)))
+        for matrix in counts
+    ]
+    lines = train_text(replace(report, runs=tuple(runs))).splitlines()
+    a, b, c = CLASSES
+    said = f"most often mistaken: {b} taken for {a} (7 of 9), {b} taken for {c} (2 of 9), {a} taken for {b} (1 of 12)"
+    assert said in lines
+    assert f"never right: {b} (0 of 9)" in lines
+    right = replace(report.runs[0], metrics=replace(report.runs[0].metrics, confusion=np.diag([2, 1, 3])))
+    said = train_text(replace(report, runs=(right,)))
+    assert "mistaken" not in said
+    assert "never right" not in said
 
 
 def test_the_mean_accuracy_of_seeds_that_test_more_or_fewer_clips_is_of_all_tests():
