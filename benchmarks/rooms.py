@@ -29,9 +29,9 @@ from fitrec_cache.files import write_json
 from fitrec_cache.folds import make_folds
 from fitrec_cache.loading import load_clips
 from fitrec_cache.metrics import interval_by_unit
+from fitrec_cache.outputs import read_outputs
 from fitrec_cache.paired import exact_p, holm, interval_of_difference
 from fitrec_cache.run_files import read_run_json
-from fitrec_cache.runs import read_outputs
 from fitrec_cache.units import units_of
 
 #: Inverse strength of regularisation: among those that yardstick.py chooses on validation, 0.01 to 10, in the middle.
@@ -46,8 +46,7 @@ def tested(reproduced: Path, rule: str, backbone: str) -> tuple[dict[str, dict[s
         run = read_run_json(path.parent / "run.json")
         if run["split"]["rule"] == rule and run["backbone"] == backbone:
             seeds.add(run["seed"])
-            outputs = read_outputs(path.parent)
-            right = outputs["test_logits"].argmax(1) == outputs["test_targets"]
+            right = read_outputs(path.parent, run, "test").right
             by_clip = found.setdefault(run["head"]["variant"], {})
             by_clip |= dict(zip(run["split"]["test"], right.tolist(), strict=True))
     if len(seeds) != 1:

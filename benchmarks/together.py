@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from parts import list_rules
 from stage_two_parts import ON_FEATURES
 
 from fitrec_cache.calibrate import calibration_error
 from fitrec_cache.files import write_json
 from fitrec_cache.loading import load_clips
+from fitrec_cache.outputs import read_outputs
 from fitrec_cache.run_files import read_run_json
-from fitrec_cache.runs import read_outputs
 from fitrec_cache.together import Together
 from fitrec_cache.train import train_head
 
@@ -42,8 +43,8 @@ def sureness(probabilities: Any, unknown: Any, targets: Any) -> dict[str, float]
 def answered(folders: list[Path]) -> dict[str, dict[str, float]]:
     """Return the same of single heads (their mean), of the mean, and of the mean with a temperature of its own."""
     settings = [read_run_json(folder / "run.json") for folder in folders]
-    outputs = [read_outputs(folder) for folder in folders]
-    logits, targets = [o["test_logits"].double() for o in outputs], outputs[0]["test_targets"].numpy()
+    outputs = [read_outputs(folder, run, "test") for folder, run in zip(folders, settings, strict=True)]
+    logits, targets = [torch.from_numpy(o.logits).double() for o in outputs], outputs[0].targets
     own = Together.of(folders, settings)
     ways = {"mean": replace(own, mean=None), "own temperature": own}
     found = {name: sureness(*(x.numpy() for x in way(logits)), targets) for name, way in ways.items()}

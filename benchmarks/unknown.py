@@ -20,8 +20,8 @@ from fitrec_cache.cache import Cache
 from fitrec_cache.calibrate import auroc
 from fitrec_cache.files import write_json
 from fitrec_cache.loading import load_clips
+from fitrec_cache.outputs import read_outputs, read_strangers
 from fitrec_cache.run_files import read_run_json
-from fitrec_cache.runs import read_outputs
 from fitrec_cache.train import train_head
 
 
@@ -32,9 +32,9 @@ def scores(cache: Path, backbone: str, folders: list[Path]) -> dict[str, float]:
     means = data.values.astype(np.float32).mean(axis=1)  # (N, d)
     found: dict[str, list[float]] = {}
     for folder in folders:
-        run, outputs = read_run_json(folder / "run.json"), read_outputs(folder)
+        run = read_run_json(folder / "run.json")
         sides = {k: [number[c] for c in v] for k, v in run["split"].items() if k in ("train", "val", "test", "unknown")}
-        logits = [outputs[f"{side}_logits"].numpy() for side in ("test", "unknown")]
+        logits = [read_outputs(folder, run, "test").logits, read_strangers(folder, run)]
         sure = [softmax(x / run["calibration"]["temperature"], axis=1) for x in logits]
         learned = sides["train"] + sides["val"]
         centred = means - means[learned].mean(axis=0)

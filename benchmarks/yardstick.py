@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from parts import BACKBONES, answers, digits
+from scipy.special import softmax
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -31,9 +32,9 @@ from fitrec_cache.calibrate import calibrate, calibration_error
 from fitrec_cache.files import write_json
 from fitrec_cache.folds import make_folds
 from fitrec_cache.loading import load_clips
+from fitrec_cache.outputs import Outputs, read_outputs
 from fitrec_cache.paired import exact_p, holm, interval_of_difference
 from fitrec_cache.run_files import read_run_json
-from fitrec_cache.runs import read_outputs
 from fitrec_cache.splits import short_rule
 from fitrec_cache.units import units_of
 
@@ -87,11 +88,14 @@ def heads(reproduced: Path, rule: str, backbone: str, preset: str) -> list[dict[
 
 
 def _head(variant: str, folders: list[Path]) -> dict[str, Any]:
-    outputs = [read_outputs(folder) for folder in folders]
-    truth = outputs[0]["test_targets"].numpy()
-    every = [o["test_logits"].softmax(1).numpy() for o in outputs]
+    runs = [read_run_json(folder / "run.json") for folder in folders]
+    val, test = (
+        [read_outputs(folder, run, side) for folder, run in zip(folders, runs, strict=True)] for side in ("val", "test")
+    )
+    truth = test[0].targets
+    every = [softmax(o.logits.astype(np.float64), axis=1) for o in test]
     kept = [read_run_json(folder / "metrics.json") for folder in folders]
-    sure = [_sure(o) for o in outputs]
+    sure = [_sure(*sides) for sides in zip(val, test, strict=True)]
     return {
         "variant": variant,
         "seeds": len(folders),
@@ -105,11 +109,11 @@ def _head(variant: str, folders: list[Path]) -> dict[str, Any]:
     }
 
 
-def _sure(outputs: dict[str, Any]) -> tuple[float, float]:
+def _sure(val: Outputs, test: Outputs) -> tuple[float, float]:
     """Return the calibration error on the test side, and the share of it that is answered "unknown"."""
-    found = calibrate(outputs["val_logits"].numpy(), outputs["val_targets"].numpy())
-    probabilities = found.probabilities(outputs["test_logits"].numpy())
-    error, _ = calibration_error(probabilities, outputs["test_targets"].numpy())
+    found = calibrate(val.logits, val.targets)
+    probabilities = found.probabilities(test.logits)
+    error, _ = calibration_error(probabilities, test.targets)
     return error, float((probabilities.max(axis=1) < found.threshold).mean())
 
 

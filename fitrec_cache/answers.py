@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fitrec_cache.files import write_csv
+from fitrec_cache.outputs import read_outputs, read_strangers
 from fitrec_cache.run_files import read_run_settings
-from fitrec_cache.runs import calibration_of, read_outputs
+from fitrec_cache.runs import calibration_of
 
 #: The answer, empty for "unknown"; the most probable class; its probability.
 COLUMNS = ("answer", "nearest", "probability")
@@ -57,11 +58,13 @@ def write_answers(folders: Sequence[Path], path: Path, strangers: Sequence[tuple
 def _rows(
     folder: Path, run: dict[str, Any], strangers: Sequence[tuple[str, str | None, str]]
 ) -> Iterator[dict[str, Any]]:
-    outputs, calibration, labels = read_outputs(folder), calibration_of(run), run["labels"]
-    truth = [labels[target] for target in outputs["test_targets"].tolist()]
+    outputs, calibration, labels = read_outputs(folder, run, "test"), calibration_of(run), run["labels"]
+    truth = [labels[target] for target in outputs.targets.tolist()]
     tested = list(zip(run["split"]["test"], run["split"]["test_groups"], truth, strict=True))
-    for name, clips in (("test_logits", tested), *[("unknown_logits", strangers)] * bool(strangers)):
-        probabilities = calibration.probabilities(outputs[name].numpy()).tolist()
+    sides = [(outputs.logits, tested)]
+    sides += [(read_strangers(folder, run), list(strangers))] if strangers else []
+    for logits, clips in sides:
+        probabilities = calibration.probabilities(logits).tolist()
         for (clip, group, label), row in zip(clips, probabilities, strict=True):
             known = {"fold": run["fold"], "seed": run["seed"], "clip_id": clip, "group": group, "label": label}
             yield known | answer_cells(labels, row, unknown=max(row) < calibration.threshold)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -15,7 +16,7 @@ from fitrec_cache.files import Plain
 from fitrec_cache.metrics import interval_by_unit
 from fitrec_cache.paired import FloatArray, count_right, exact_p, holm, interval_of_difference
 from fitrec_cache.run_files import find_runs
-from fitrec_cache.scored import Model, ScoredRun, find_models
+from fitrec_cache.scored import Model, ScoredRun, gather_models, read_all
 from fitrec_cache.units import alone_unit, is_by_fold
 
 LEVEL = 0.05
@@ -36,6 +37,10 @@ class ModelFigures(Plain):
         accuracies: Accuracy of each seed, over all its folds.
         accuracy: Over all tests of all seeds; where seeds test as many clips, the mean of ``accuracies``.
         sd: Standard deviation of ``accuracies``; None of one seed.
+        val_accuracy: Mean over its runs of the accuracy on validation clips, by heads that never learned from them.
+        chosen: Whether that is the highest of those with the same seeds, folds and validation clips, if there are
+            others: what to choose a model by, as what is chosen on test clips has seen them.
+        folder: The folder that its runs are in.
         ci95: 95 % interval of the accuracy; see :func:`fitrec_cache.metrics.interval_by_unit`. Units are groups, under
             ``leave-one`` folds, and clips where groups are unknown.
     """
@@ -49,6 +54,9 @@ class ModelFigures(Plain):
     accuracies: tuple[float, ...]
     accuracy: float
     sd: float | None
+    val_accuracy: float
+    chosen: bool
+    folder: str
     ci95: tuple[float, float]
 
 
@@ -148,8 +156,19 @@ def compare(runs: Sequence[Path], *, out: Path | None = None, families: Sequence
     """
     if out is not None and out.suffix not in (".md", ".csv"):
         raise UsageError(f"--out {out}: expected a name that ends in .md or .csv")
-    models, notes = find_models(runs)
-    figures = [_figures(m) for m in models]
+    report = replace(compare_runs(read_all(runs), families=families), out=None if out is None else str(out))
+    if out is not None:
+        from fitrec_cache.compare_tables import write_tables
+
+        write_tables(report, out)
+    return report
+
+
+def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]] = ()) -> CompareReport:
+    """Compare models by runs that were read; see :func:`compare`."""
+    models, notes = gather_models(runs)
+    best = _best_on_validation(models)
+    figures = [_figures(m, chosen=i in best) for i, m in enumerate(models)]
     order = sorted(range(len(models)), key=lambda i: (figures[i].split, -figures[i].accuracy))
     family_of = {folder: number for number, family in enumerate(families) for folder in find_runs(family)}
     places = [(m.split, m.sides, family_of.get(m.runs[0].folder)) for m in models]
@@ -162,21 +181,24 @@ def compare(runs: Sequence[Path], *, out: Path | None = None, families: Sequence
     if len({(m.split, m.sides) for m in models}) > 1:
         notes.append("models on different splits are not compared with each other")
     adjusted = [_in_words(pair, p) for pairs in together.values() for pair, p in _adjusted(pairs)]
-    report = CompareReport(
+    return CompareReport(
         models=tuple(figures[i] for i in order),
         pairs=tuple(adjusted),
         tried=len(adjusted),
         notes=tuple(notes),
-        out=None if out is None else str(out),
     )
-    if out is not None:
-        from fitrec_cache.compare_tables import write_tables
-
-        write_tables(report, out)
-    return report
 
 
-def _figures(model: Model) -> ModelFigures:
+def _best_on_validation(models: Sequence[Model]) -> set[int]:
+    """Return the numbers of the models that are best on the validation clips that they share with others."""
+    alike: dict[Any, list[int]] = {}
+    for number, model in enumerate(models):
+        clips = frozenset((r.seed, r.fold, frozenset(r.run["split"]["val"])) for r in model.runs)
+        alike.setdefault(clips, []).append(number)
+    return {max(some, key=lambda i: models[i].val_accuracy) for some in alike.values() if len(some) > 1}
+
+
+def _figures(model: Model, *, chosen: bool) -> ModelFigures:
     seeds = model.seeds()
     by_seed = [[r for r in model.runs if r.seed == s] for s in seeds]
     accuracies = [float(np.concatenate([r.right for r in runs]).mean()) for runs in by_seed]
@@ -192,6 +214,9 @@ def _figures(model: Model) -> ModelFigures:
         accuracies=tuple(accuracies),
         accuracy=float(right.sum() / tested.sum()),
         sd=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
+        val_accuracy=model.val_accuracy,
+        chosen=chosen,
+        folder=os.path.commonpath([r.folder for r in model.runs]),
         ci95=interval_by_unit(right, tested, list(units.values())),
     )
 
@@ -217,7 +242,7 @@ def _pair(first: Model, second: Model) -> tuple[PairFigures | None, list[str]]:
     if alone := len(set(ours) ^ set(theirs)):
         notes.append(f"{what}: {alone} runs have no counterpart of the same seed and fold: left out")
     if not same:
-        return None, [*notes, f"{what} share no run with the same test clips: not compared"]
+        return None, notes[:1] if differing else [f"{what} share no run of the same seed and fold: not compared"]
     right_a, tested, units = _per_clip([ours[key] for key in same])
     right_b, _, units_b = _per_clip([theirs[key] for key in same])
     place = {clip: i for i, clip in enumerate(units_b)}

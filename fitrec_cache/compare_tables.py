@@ -18,6 +18,7 @@ _CSV = (
     "split",
     "n",
     "seeds",
+    "validation",
     "value",
     "sd",
     "low",
@@ -46,14 +47,15 @@ def write_tables(report: CompareReport, path: Path) -> None:
 def as_markdown(report: CompareReport) -> str:
     """Return the models as a table, the pairs as a table and as sentences, and the notes."""
     lines = [
-        "| model | split | accuracy | sd over seeds | 95 % | n | groups | seeds |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model | split | validation | accuracy | sd over seeds | 95 % | n | groups | seeds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for m in report.models:
         sd = "one seed" if m.sd is None else f"{100 * m.sd:.1f}"
         span = f"{100 * m.ci95[0]:.1f} to {100 * m.ci95[1]:.1f}"
         groups = "unknown" if m.n_groups is None else str(m.n_groups)
-        cells = [m.name, m.split, f"{100 * m.accuracy:.1f}", sd, span, str(m.n), groups, str(len(m.seeds))]
+        accuracies = [f"{100 * m.val_accuracy:.1f}{' (best)' * m.chosen}", f"{100 * m.accuracy:.1f}"]
+        cells = [m.name, m.split, *accuracies, sd, span, str(m.n), groups, str(len(m.seeds))]
         lines.append(_row(cells))
     if report.pairs:
         lines += [
@@ -87,7 +89,8 @@ def _rows(report: CompareReport) -> Iterator[dict[str, Any]]:
     for m in report.models:
         low, high = m.ci95
         same = {"n": m.n, "seeds": len(m.seeds), "low": low, "high": high}
-        yield {"kind": "model", "a": m.name, "split": m.split, "value": m.accuracy, "sd": m.sd, **same}
+        figures = {"validation": m.val_accuracy, "value": m.accuracy, "sd": m.sd}
+        yield {"kind": "model", "a": m.name, "split": m.split, **figures, **same}
     for p in report.pairs:
         low, high = p.ci95
         same = {"n": p.n, "seeds": len(p.seeds), "low": low, "high": high}

@@ -29,6 +29,7 @@ def model_settings(run: Mapping[str, Any]) -> dict[str, str]:
         "split": short_rule(str(run["split"]["rule"])),
         "split seed": run["split"].get("seed", "each its own"),
         "attention": run["head"].get("attention"),
+        "classes": len(run["labels"]),
         "unknown classes:": ", ".join(unknown_classes(run["split"])) or "none",
         "features": " ".join(canonical_json(source.get("identity", {})) for source in sources),
         "data": run.get("data_sha256", ""),

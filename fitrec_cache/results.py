@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ import torch
 from fitrec_cache.calibrate import calibration_error
 from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.metrics import Metrics, evaluate
+from fitrec_cache.outputs import read_outputs
 from fitrec_cache.run_files import read_run_json
-from fitrec_cache.runs import read_outputs
 from fitrec_cache.together import Together
-from fitrec_cache.units import units_of
+from fitrec_cache.units import units_of_run
 
 #: Tables that only ``metrics.json`` has.
 _TABLES = ("per_class", "confusion")
@@ -132,19 +132,12 @@ def pool_folds(runs: Sequence[RunResult]) -> tuple[dict[str, Any], ...]:
     pooled = []
     for seed in dict.fromkeys(r.seed for r in runs):
         mine = [r.out for r in runs if r.seed == seed]
-        outputs = [read_outputs(out) for out in mine]
-        units = [unit for out in mine for unit in _units(settings[out])]
-        logits = torch.cat([o["test_logits"] for o in outputs]).numpy()
-        truth = torch.cat([o["test_targets"] for o in outputs]).numpy()
+        outputs = [read_outputs(out, settings[out], "test") for out in mine]
+        units = [unit for out in mine for unit in units_of_run(settings[out])]
+        logits, truth = (np.concatenate([getattr(o, name) for o in outputs]) for name in ("logits", "targets"))
         figures = evaluate(logits, truth, labels, units=units).to_dict()
         pooled.append({"seed": seed, "folds": len(outputs), **{k: v for k, v in figures.items() if k not in _TABLES}})
     return tuple(pooled)
-
-
-def _units(run: Mapping[str, Any]) -> list[str]:
-    """Return what each test clip of a run belongs to."""
-    split = run["split"]
-    return units_of(split["test"], split["test_groups"], rule=split["rule"], fold=run["fold"])
 
 
 def average_runs(runs: Sequence[RunResult]) -> dict[str, Any]:
@@ -160,10 +153,11 @@ def average_runs(runs: Sequence[RunResult]) -> dict[str, Any]:
     settings = [read_run_json(out / "run.json") for out in folders]
     if any(s["split"]["test"] != settings[0]["split"]["test"] for s in settings):
         return {}
-    outputs = [read_outputs(out) for out in folders]
+    outputs = [read_outputs(out, s, "test") for out, s in zip(folders, settings, strict=True)]
     together = Together.of(folders, settings)
-    probabilities, unknown = (x.numpy() for x in together([o["test_logits"].double() for o in outputs]))
-    truth, units = outputs[0]["test_targets"].numpy(), _units(settings[0])
+    logits = [torch.from_numpy(o.logits).double() for o in outputs]
+    probabilities, unknown = (x.numpy() for x in together(logits))
+    truth, units = outputs[0].targets, units_of_run(settings[0])
     figures = evaluate(probabilities, truth, settings[0]["labels"], units=units).to_dict()
     return {
         "seeds": [r.seed for r in runs],

@@ -17,6 +17,7 @@ from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_json, staged, write_atomic, write_json
 from fitrec_cache.head import build_head
+from fitrec_cache.outputs import OUTPUTS, read_outputs
 from fitrec_cache.run_files import RUN_VERSION, read_run_json, read_run_settings
 from fitrec_cache.splits import short_rule
 from fitrec_cache.variants import HeadConfig
@@ -24,7 +25,7 @@ from fitrec_cache.wording import span
 
 #: What a whole run folder holds.
 #: A run that was trained on all clips in the end has :data:`FINAL` too.
-FILES = ("head.safetensors", "logits.safetensors", "metrics.json", "curves.png", "confusion.png", "run.json")
+FILES = ("head.safetensors", OUTPUTS, "metrics.json", "curves.png", "confusion.png", "run.json")
 FINAL = "final.safetensors"
 
 #: What the test clips of all runs of one call were answered, beside the runs; of one run in its folder.
@@ -103,7 +104,8 @@ def _is_sound(folder: Path, run: Mapping[str, Any]) -> bool:
             raise StoreError(f"{folder / name} cannot be read: {error.strerror}") from error
     try:
         read_run(folder)
-        read_outputs(folder)
+        for side in ("val", "test"):
+            read_outputs(folder, run, side)
         if run.get("final"):  # else it was read just now
             safetensors.torch.load_file(folder / "head.safetensors")
     except (StoreCorrupt, safetensors.SafetensorError):
@@ -209,7 +211,7 @@ def _write_files(
     from fitrec_cache.run_pictures import confusion_png, curves_png
 
     write_atomic(folder / "head.safetensors", safetensors.torch.save(head.state_dict()))
-    write_atomic(folder / "logits.safetensors", safetensors.torch.save(outputs))
+    write_atomic(folder / OUTPUTS, safetensors.torch.save(outputs))
     write_json(folder / "metrics.json", metrics)
     title = f"{metrics['variant']} on {metrics['backbone']}, split {metrics['split']}, seed {metrics['seed']}"
     curves_png(metrics["history"], folder / "curves.png", title=title, best_epoch=metrics["best_epoch"])
@@ -302,20 +304,6 @@ def _of_all_seeds(settings: Mapping[str, Any], name: str) -> Any:
     return {k: v for k, v in found.items() if k != apart} if isinstance(found, dict) else found
 
 
-def read_outputs(folder: Path) -> dict[str, Tensor]:
-    """Return what a run's head said of its clips: ``val_logits``, ``test_logits`` ``(N, K)`` and more.
-
-    Rows are in the order of ``split.val`` and ``split.test`` in ``run.json``; docs/format.md has the names.
-
-    Raises:
-        StoreCorrupt: If the file is damaged or missing.
-    """
-    try:
-        return safetensors.torch.load_file(folder / "logits.safetensors")
-    except (OSError, safetensors.SafetensorError) as error:
-        raise StoreCorrupt(f"{folder}/logits.safetensors cannot be read: {error}. Train the head again") from error
-
-
 def _check_shapes(config: HeadConfig, stored: Mapping[str, Tensor], path: Path) -> None:
     """Refuse weights that are not of this head, before anything of a size that a hostile run.json names is made."""
     with torch.device("meta"):
@@ -353,7 +341,7 @@ def _n_learned(runs: Sequence[Path]) -> dict[Path, int]:
         label = {
             clip: of["labels"][target]
             for run, of in settings.items()
-            for clip, target in zip(of["split"]["test"], read_outputs(run)["test_targets"].tolist(), strict=True)
+            for clip, target in zip(of["split"]["test"], read_outputs(run, of, "test").targets.tolist(), strict=True)
         }
         return {run: len({label[c] for c in of["split"]["train"] if c in label}) for run, of in settings.items()}
     except _DAMAGE as error:

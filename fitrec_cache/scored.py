@@ -1,54 +1,96 @@
-"""Run folders as what a comparison needs: which test clips each run has right, and which runs are one model."""
+"""Run folders as what a comparison needs: what each run's head answered, and which runs are one model."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.files import canonical_json
 from fitrec_cache.one_model import differences, incomplete, model_settings
+from fitrec_cache.outputs import Outputs, read_outputs
 from fitrec_cache.run_files import find_runs, read_run_settings
-from fitrec_cache.units import units_of
+from fitrec_cache.units import units_of_run
+
+#: What a ``run.json`` raises that lacks something, or has something else in its place.
+_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoredRun:
-    """The test side of one run.
+    """One run folder: its settings, and what its head answered.
 
     Attributes:
         folder: Where it is.
-        settings: What decides the model, as flat names and values; the same for all its seeds and folds.
-        seed: Its seed.
-        fold: Name of its fold, or empty.
-        clips: Ids of its N test clips.
-        groups: Their groups, None where unknown.
-        labels: Their true classes.
-        right: Whether each is recognised, bool ``(N,)``; of equal logits the first class counts.
-        n_clips: Clips on all three sides.
+        run: What ``run.json`` holds.
+        validated: Of its validation clips, by the head that never learned from one.
+        tested: Of its N test clips.
     """
 
     folder: Path
-    settings: Mapping[str, str]
-    seed: int
-    fold: str
-    clips: list[str]
-    groups: list[str | None]
-    labels: list[str]
-    right: NDArray[np.bool_]
-    n_clips: int
+    run: Mapping[str, Any]
+    validated: Outputs
+    tested: Outputs
+
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """What decides the model; see :func:`fitrec_cache.one_model.model_settings`."""
+        return model_settings(self.run)
 
     @property
+    def seed(self) -> int:
+        """Seed of split, initial values and batches."""
+        return int(self.run["seed"])
+
+    @property
+    def fold(self) -> str:
+        """Which part of a split with several; empty if there is one."""
+        return str(self.run.get("fold") or "")
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The K class names."""
+        return tuple(str(label) for label in self.run["labels"])
+
+    @cached_property
+    def clips(self) -> tuple[str, ...]:
+        """Ids of the test clips."""
+        return tuple(str(clip) for clip in self.run["split"]["test"])
+
+    @property
+    def groups(self) -> list[str | None]:
+        """The groups of the test clips, None where unknown."""
+        return self.run["split"].get("test_groups") or [None] * len(self.clips)
+
+    @cached_property
     def units(self) -> list[str]:
         """What each test clip is drawn with; see :func:`fitrec_cache.units.units_of`."""
-        return units_of(self.clips, self.groups, rule=self.settings["split"], fold=self.fold)
+        return units_of_run(self.run)
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each test clip is recognised, ``(N,)``."""
+        return self.tested.right
+
+    @property
+    def val_accuracy(self) -> float:
+        """Share of its validation clips that the head has right that never learned from one."""
+        return float(self.validated.right.mean())
+
+    @property
+    def n_clips(self) -> int:
+        """Clips on all three sides."""
+        return sum(len(self.run["split"].get(name, ())) for name in ("train", "val", "test"))
+
+
+R = TypeVar("R", bound=ScoredRun)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,84 +102,75 @@ class Model:
     sides: str
     runs: list[ScoredRun]
 
+    @property
+    def val_accuracy(self) -> float:
+        """Mean of its runs' accuracies on validation clips."""
+        return float(np.mean([r.val_accuracy for r in self.runs]))
+
     def seeds(self) -> list[int]:
         """Return its seeds, ascending."""
         return sorted({r.seed for r in self.runs})
 
 
-def find_models(folders: Sequence[Path]) -> tuple[list[Model], list[str]]:
-    """Read runs and sort them by model.
+def read_all(folders: Sequence[Path]) -> list[ScoredRun]:
+    """Read run folders, and all in folders that hold some at any depth.
 
-    Args:
-        folders: Run folders, or folders that hold some at any depth.
+    Raises:
+        UsageError: If a folder holds no run.
+        StoreCorrupt: If a run's files are damaged.
+    """
+    return [read_scored(folder) for folder in find_runs(folders)]
+
+
+def gather_models(runs: Sequence[ScoredRun]) -> tuple[list[Model], list[str]]:
+    """Sort runs by model.
 
     Returns:
         The models in the order found, and remarks.
 
     Raises:
-        UsageError: If a folder holds no run, two runs are the same model, seed and fold, or a clip has two classes.
-        StoreCorrupt: If a run's files are damaged.
+        UsageError: If two runs are the same model, seed and fold, or a clip has two classes.
     """
-    runs = [read_scored(folder) for folder in find_runs(folders)]
     _check_classes(runs)
-    by_model: dict[str, list[ScoredRun]] = {}
-    for run in runs:
-        by_model.setdefault(canonical_json(dict(run.settings)), []).append(run)
-    settings = [group[0].settings for group in by_model.values()]
-    names = [
-        ", ".join(filter(None, [f"{s['variant']} on {s['backbone']}", apart]))
-        for s, apart in zip(settings, differences(settings), strict=True)
-    ]
     models, notes = [], []
-    for name, group in zip(names, by_model.values(), strict=True):
-        whole, remarks = _whole(name, group)
-        models.append(Model(name=name, split=group[0].settings["split"], sides=group[0].settings["sides"], runs=whole))
+    for apart, group in by_model(runs):
+        settings = group[0].settings
+        name = ", ".join(filter(None, [f"{settings['variant']} on {settings['backbone']}", apart]))
+        whole, remarks = whole_seeds(name, group)
+        models.append(Model(name=name, split=settings["split"], sides=settings["sides"], runs=whole))
         notes += remarks
     return models, notes
 
 
+def by_model(runs: Sequence[R]) -> list[tuple[str, list[R]]]:
+    """Return the runs of each model, in the order found, with what tells it from others of its name, in words."""
+    groups: dict[str, list[R]] = {}
+    for run in runs:
+        groups.setdefault(canonical_json(run.settings), []).append(run)
+    apart = differences([group[0].settings for group in groups.values()])
+    return list(zip(apart, groups.values(), strict=True))
+
+
 def read_scored(folder: Path) -> ScoredRun:
-    """Read which test clips a run has right.
+    """Read a run's settings and what its head answered.
 
     Raises:
         StoreCorrupt: If its files are damaged, missing or do not fit each other.
+        FitrecError: If it was written by another version.
     """
     run = read_run_settings(folder)
     try:
-        sides, labels = run["split"], [str(label) for label in run["labels"]]
-        clips = [str(c) for c in sides["test"]]
-        groups = sides.get("test_groups") or [None] * len(clips)
-        with safetensors.safe_open(folder / "logits.safetensors", framework="numpy") as file:
-            logits, truth = file.get_tensor("test_logits"), file.get_tensor("test_targets")
-        if logits.shape != (len(clips), len(labels)) or truth.shape != (len(clips),) or len(groups) != len(clips):
-            raise StoreCorrupt(
-                f"{folder}: logits of shape {logits.shape}, {truth.shape} targets and {len(groups)} groups for "
-                f"{len(clips)} test clips of {len(labels)} classes. Train the head again"
-            )
-        if not np.isfinite(logits).all() or not ((truth >= 0) & (truth < len(labels))).all():
-            raise StoreCorrupt(
-                f"{folder}: logits that are not finite, or targets that are none of 0 to {len(labels) - 1}. "
-                "Train the head again"
-            )
-        return ScoredRun(
-            folder=folder,
-            settings=model_settings(run),
-            seed=int(run["seed"]),
-            fold=str(run.get("fold", "")),
-            clips=clips,
-            groups=[None if g is None else str(g) for g in groups],
-            labels=[labels[k] for k in truth],
-            right=logits.argmax(axis=1) == truth,
-            n_clips=sum(len(sides.get(name, ())) for name in ("train", "val", "test")),
-        )
-    except (KeyError, IndexError, TypeError, ValueError, OSError, safetensors.SafetensorError) as error:
+        validated, tested = read_outputs(folder, run, "val"), read_outputs(folder, run, "test")
+        found = ScoredRun(folder=folder, run=run, validated=validated, tested=tested)
+        _ = (found.settings, found.seed, found.fold, found.labels, found.clips, found.units, found.n_clips)
+        return found
+    except _DAMAGE as error:
         raise StoreCorrupt(
-            f"{folder} cannot be compared: {type(error).__name__} {error}. Expected run.json and logits.safetensors "
-            "as train-head writes them; train the head again"
+            f"{folder}/run.json is damaged: {type(error).__name__} {error}. Train the head again"
         ) from error
 
 
-def _whole(name: str, runs: Sequence[ScoredRun]) -> tuple[list[ScoredRun], list[str]]:
+def whole_seeds(name: str, runs: Sequence[R]) -> tuple[list[R], list[str]]:
     """Return the runs of the seeds that have the most folds, the same ones, and notes of what is missing."""
     if twice := [key for key, n in Counter((r.seed, r.fold) for r in runs).items() if n > 1]:
         same = [str(r.folder) for r in runs if (r.seed, r.fold) == twice[0]]
@@ -159,7 +192,8 @@ def _whole(name: str, runs: Sequence[ScoredRun]) -> tuple[list[ScoredRun], list[
 def _check_classes(runs: Sequence[ScoredRun]) -> None:
     known: dict[str, tuple[str, Path]] = {}
     for run in runs:
-        for clip, label in zip(run.clips, run.labels, strict=True):
+        for clip, target in zip(run.clips, run.tested.targets.tolist(), strict=True):
+            label = run.labels[target]
             before, where = known.setdefault(clip, (label, run.folder))
             if before != label:
                 raise UsageError(

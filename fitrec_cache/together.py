@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fitrec_cache.calibrate import Calibration, calibrate
-from fitrec_cache.errors import StoreCorrupt
-from fitrec_cache.runs import Run, calibration_of, read_outputs
+from fitrec_cache.outputs import read_outputs
+from fitrec_cache.runs import Run, calibration_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,9 @@ class Together:
         rates = {c.false_alarm_rate for c in single}
         if len(single) == 1 or not clips[0] or any(c != clips[0] for c in clips) or len(rates) > 1:
             return apart
-        shape = (len(clips[0]), len(settings[0]["labels"]))
-        outputs = [_validation(folder, *shape) for folder in folders]
-        said = [logits for logits, _ in outputs]
-        mean = calibrate(apart.log_mean(said), outputs[0][1], false_alarm_rate=rates.pop())
+        outputs = [read_outputs(folder, s, "val") for folder, s in zip(folders, settings, strict=True)]
+        said = apart.log_mean([torch.from_numpy(o.logits).double() for o in outputs])
+        mean = calibrate(said, outputs[0].targets, false_alarm_rate=rates.pop())
         return replace(apart, mean=mean)
 
     def log_mean(self, logits: Sequence[Tensor]) -> Tensor:
@@ -94,24 +93,6 @@ class Together:
             return probabilities, probabilities.amax(dim=1) < threshold
         unknown = [(p.amax(dim=1) < c.threshold).float() for p, c in zip(single, self.single, strict=True)]
         return probabilities, torch.stack(unknown).mean(dim=0) > 0.5
-
-
-def _validation(folder: Path, n: int, k: int) -> tuple[Tensor, Tensor]:
-    """Return a run's logits ``(n, k)`` and targets ``(n,)`` of its validation clips."""
-    outputs = read_outputs(folder)
-    logits, targets = (outputs.get(f"val_{name}", torch.empty(0)) for name in ("logits", "targets"))
-    sound = logits.shape == (n, k) and bool(logits.isfinite().all())
-    if (
-        not sound
-        or targets.shape != (n,)
-        or targets.dtype != torch.int64
-        or not bool(((targets >= 0) & (targets < k)).all())
-    ):
-        raise StoreCorrupt(
-            f"{folder}/logits.safetensors is damaged: logits {tuple(logits.shape)} and targets {tuple(targets.shape)} "
-            f"of {n} validation clips of {k} classes. Train the head again"
-        )
-    return logits.double(), targets
 
 
 class Heads(nn.Module):

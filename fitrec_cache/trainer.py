@@ -24,7 +24,7 @@ from fitrec_cache.progress import progress_bar, timed
 from fitrec_cache.recipes import Recipe
 from fitrec_cache.results import RunResult
 from fitrec_cache.runs import State, add_final, write_run
-from fitrec_cache.units import units_of
+from fitrec_cache.units import units_of_run
 from fitrec_cache.variants import VARIANTS, HeadConfig
 
 
@@ -134,8 +134,9 @@ class Trainer:
         if self.strangers is not None:
             everyone = np.arange(len(self.strangers.clip_ids))
             outputs["unknown_logits"], _ = apply_head(fitted.head, self.strangers.values, everyone)
-        result = self._result(job, fitted, calibration, outputs)
-        run = self.describe(job) | {"calibration": calibration.to_dict(), "versions": _versions()}
+        described = self.describe(job)
+        result = self._result(job, fitted, calibration, outputs, units_of_run(described))
+        run = described | {"calibration": calibration.to_dict(), "versions": _versions()}
         run |= {"threads": torch.get_num_threads(), "clip_seconds": data.clip_seconds()}
         run |= {"some_classes": sorted(set(data.labels))} if self.some_classes else {}
         metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
@@ -147,12 +148,6 @@ class Trainer:
     def classes(self, job: Job) -> tuple[list[str], NDArray[np.int64]]:
         """Return the class names of the head, and the class number of each clip."""
         return job.fold.split.classes(self.data.labels)
-
-    def test_units(self, job: Job) -> list[str]:
-        """Return the unit of each test clip; see :func:`fitrec_cache.units.units_of`."""
-        fold, test = job.fold, job.fold.split.test
-        groups = [self.data.groups[i] for i in test]
-        return units_of([self.data.clip_ids[i] for i in test], groups, rule=fold.split.rule, fold=fold.name)
 
     def config(self, job: Job) -> HeadConfig:
         """Return the head of this job."""
@@ -197,7 +192,12 @@ class Trainer:
         }
 
     def _result(
-        self, job: Job, fitted: Fitted, calibration: Calibration, outputs: dict[str, torch.Tensor]
+        self,
+        job: Job,
+        fitted: Fitted,
+        calibration: Calibration,
+        outputs: dict[str, torch.Tensor],
+        units: Sequence[str],
     ) -> RunResult:
         split = job.fold.split
         truth, logits = outputs["test_targets"].numpy(), outputs["test_logits"].numpy()
@@ -220,7 +220,7 @@ class Trainer:
             best_epoch=fitted.best_epoch,
             parameters=count_trainable(fitted.head),
             seconds=fitted.seconds,
-            metrics=evaluate(logits, truth, self.classes(job)[0], units=self.test_units(job)),
+            metrics=evaluate(logits, truth, self.classes(job)[0], units=units),
             calibration={
                 "temperature": calibration.temperature,
                 "ece": error,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def units_of(clips: Sequence[str], groups: Sequence[str | None], *, rule: str = "", fold: str = "") -> list[str]:
@@ -21,6 +22,13 @@ def units_of(clips: Sequence[str], groups: Sequence[str | None], *, rule: str = 
     if is_by_fold(rule) and fold:
         return [f"fold {fold}"] * len(clips)
     return [alone_unit(c) if g is None else f"group {g}" for c, g in zip(clips, groups, strict=True)]
+
+
+def units_of_run(run: Mapping[str, Any]) -> list[str]:
+    """Return the unit of each test clip of a run, by what its ``run.json`` holds."""
+    split, fold = run["split"], str(run.get("fold") or "")
+    groups = split.get("test_groups") or [None] * len(split["test"])
+    return units_of(split["test"], groups, rule=str(split["rule"]), fold=fold)
 
 
 def is_by_fold(rule: str) -> bool:

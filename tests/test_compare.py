@@ -22,6 +22,8 @@ def write_run(folder, right, *, variant="mean", backbone="net", seed=0, fold="",
     """Write a run folder whose head has the test clips right where ``right`` says so; two clips a group."""
     right = np.asarray(right, dtype=bool)
     clips = [f"c{i:04d}" for i in range(first, first + len(right))]
+    val = more.pop("val", ["w"])
+    val_targets = more.pop("val_targets", [0] * len(val))
     truth = np.array([i % 3 for i in range(first, first + len(right))])
     logits = np.zeros((len(right), 3), np.float32)
     logits[np.arange(len(right)), np.where(right, truth, (truth + 1) % 3)] = 2
@@ -33,13 +35,21 @@ def write_run(folder, right, *, variant="mean", backbone="net", seed=0, fold="",
         "training": more.pop("training", {"learning_rate": more.pop("learning_rate", 0.001), "device": "cpu"}),
         "seed": seed,
         "fold": fold,
-        "split": {"rule": split, "train": [], "val": [], "test": clips, "test_groups": more.pop("groups", groups)},
+        "split": {
+            "rule": split,
+            "train": [],
+            "val": list(val),
+            "test": clips,
+            "test_groups": more.pop("groups", groups),
+        },
         "sources": [{"identity": {"weights": more.pop("weights", "w"), "preprocessing": {"preset": "native"}}}],
         "backbone": backbone,
         **more,
     }
     folder.mkdir(parents=True)
-    outputs = {"test_logits": logits, "test_targets": truth.astype(np.int64)}
+    outputs = {"test_logits": logits, "test_targets": truth.astype(np.int64), "test_attention": np.ones_like(logits)}
+    outputs |= {"val_logits": np.eye(1, 3, dtype=np.float32).repeat(len(val), axis=0)}
+    outputs |= {"val_attention": np.ones((len(val), 3), np.float32), "val_targets": np.asarray(val_targets, np.int64)}
     safetensors.numpy.save_file(outputs, folder / "logits.safetensors")
     (folder / "run.json").write_text(json.dumps(run))
     return folder
@@ -189,9 +199,9 @@ def test_folds_that_are_missing_are_told(tmp_path, rule):
     for seed, folds in ((0, ("01", "02")), (1, ("03", "04"))):
         for fold in folds:
             where = tmp_path / f"{fold}-seed{seed}"
-            write_run(where, [1, 0], fold=fold, seed=seed, first=2 * int(fold), split=rule)
+            write_run(where, [1, 0], fold=fold, seed=seed, first=2 * int(fold), split=rule, val=["t5", "t6"])
             run = json.loads((where / "run.json").read_text())
-            run["split"] |= {"train": ["t1", "t2", "t3", "t4"], "val": ["t5", "t6"]}  # of eight clips
+            run["split"] |= {"train": ["t1", "t2", "t3", "t4"]}  # of eight clips
             (where / "run.json").write_text(json.dumps(run))
     report = compare([tmp_path])
     assert report.models[0].seeds == (0,)
@@ -223,8 +233,31 @@ def test_different_test_clips_are_not_compared_and_it_says_so(tmp_path):
     assert report.notes == (
         "vit-lstm on net and mean on net have different test clips in 1 runs (seed 0: 10 and 10, 6 in common): "
         "not compared on these",
-        "vit-lstm on net and mean on net share no run with the same test clips: not compared",
     )
+    write_run(tmp_path / "c", [1] * 10, seed=1, variant="lrcn")
+    notes = compare([tmp_path / "a", tmp_path / "c"]).notes
+    assert notes == ("vit-lstm on net and lrcn on net share no run of the same seed and fold: not compared",)
+
+
+def test_the_best_on_validation_is_named_not_the_best_on_test(tmp_path):
+    val = list("wxyz")
+    write_run(tmp_path / "a", [1, 1, 1, 0], variant="vit-lstm", val=val, val_targets=[0, 0, 1, 1])  # answers are all 0
+    write_run(tmp_path / "b" / "seed-0", [1, 0, 0, 0], val=val, val_targets=[0, 0, 0, 1])
+    write_run(tmp_path / "c", [1, 0, 0, 0], variant="lrcn", val=["v"], val_targets=[0])  # of other clips
+    report = compare([tmp_path])
+    found = {m.name: (m.accuracy, m.val_accuracy, m.chosen) for m in report.models}
+    assert found["vit-lstm on net"] == (0.75, 0.5, False)
+    assert found["mean on net"] == (0.25, 0.75, True)
+    assert found["lrcn on net"] == (0.25, 1.0, False)
+    lines = compare_text(report).splitlines()
+    (best,) = (line for line in lines if "best: choose by this" in line)
+    assert "validation 75.0%, best" in best
+    assert best.endswith(f"mean on net, split group <- {tmp_path / 'b' / 'seed-0'}")
+    compare([tmp_path], out=tmp_path / "t.md")
+    assert "| mean on net | group | 75.0 (best) | 25.0 | one seed |" in (tmp_path / "t.md").read_text()
+    compare([tmp_path], out=tmp_path / "t.csv")
+    rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
+    assert [float(r["validation"]) for r in rows if r["a"] == "mean on net" and r["kind"] == "model"] == [0.75]
 
 
 def test_only_shared_seeds_and_the_same_split_rule_are_compared(tmp_path):
@@ -259,7 +292,7 @@ def test_clips_may_be_in_any_order(tmp_path):
     for name in ("test", "test_groups"):
         settings["split"][name] = [settings["split"][name][i] for i in order]
     (run / "run.json").write_text(json.dumps(settings))
-    shuffled = {k: np.ascontiguousarray(v[order]) for k, v in outputs.items()}
+    shuffled = {k: np.ascontiguousarray(v[order]) if "test" in k else v for k, v in outputs.items()}
     safetensors.numpy.save_file(shuffled, run / "logits.safetensors")
     pair = compare([tmp_path]).pairs[0]
     assert (pair.only_a, pair.only_b) == (4, 0)
@@ -498,7 +531,7 @@ def test_tables_are_written(tmp_path):
     runs = [write_run(tmp_path / "r" / n, r, variant=f"x{n}") for n, r in (("1", a), ("2", b))]
     compare(runs, out=tmp_path / "t.md")
     page = (tmp_path / "t.md").read_text()
-    assert "| x1 on net | group | 80.0 | one seed | " in page
+    assert "| x1 on net | group | 100.0 (best) | 80.0 | one seed | " in page
     assert "- x1 on net beats x2 on net by 24.0 points" in page
     assert "1 pair compared" in page
     compare(runs, out=tmp_path / "t.csv")
@@ -560,7 +593,7 @@ def test_outputs_that_no_head_gives_are_no_answers(tmp_path, name, value):
     outputs = safetensors.numpy.load_file(run / "logits.safetensors")
     outputs[name][0] = value
     safetensors.numpy.save_file(outputs, run / "logits.safetensors")
-    with pytest.raises(StoreCorrupt, match=r"not finite, or targets that are none of 0 to 2\. Train the head again"):
+    with pytest.raises(StoreCorrupt, match=r"(not finite|none of 0 to 2)\. Train the head again"):
         compare([run])
 
 

@@ -29,6 +29,7 @@ def seeds(tmp_path, n=400, *, temperatures=(1.5, 2.0, 2.5), rates=(0.1, 0.1, 0.1
         folder.mkdir()
         logits = temperature * (np.eye(4)[truth] + rng.normal(0, 1, (n, 4)))
         outputs.append({"val_logits": torch.from_numpy(logits).float(), "val_targets": torch.from_numpy(truth)})
+        outputs[-1]["val_attention"] = torch.full((n, 5), 0.2)
         safetensors.torch.save_file(outputs[-1], folder / "logits.safetensors")
         held = {"temperature": temperature, "threshold": 0.4, "false_alarm_rate": rate}
         clips = [f"c{i}" for i in range(n)] if val is None else val[seed]
@@ -129,8 +130,10 @@ def test_damaged_outputs_of_a_seed_are_named(tmp_path, damage):
     folders, settings, outputs = seeds(tmp_path, n=30)
     kept = {"test_logits": torch.zeros(1)} if damage is None else outputs[1] | damage
     safetensors.torch.save_file(kept, folders[1] / "logits.safetensors")
-    with pytest.raises(StoreCorrupt, match=r"seed-1/logits.safetensors is damaged.*of 30 validation clips of 4"):
+    with pytest.raises(
+        StoreCorrupt, match=r"seed-1/logits.safetensors is damaged or does not fit .*Train the head again"
+    ):
         Together.of(folders, settings)
     (folders[1] / "logits.safetensors").write_text(json.dumps({}))
-    with pytest.raises(StoreCorrupt, match=r"seed-1/logits.safetensors cannot be read"):
+    with pytest.raises(StoreCorrupt, match=r"seed-1/logits.safetensors is damaged"):
         Together.of(folders, settings)

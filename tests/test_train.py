@@ -25,7 +25,7 @@ from fitrec_cache.head import build_head
 from fitrec_cache.pack import read_pack
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import TrainReport
-from fitrec_cache.runs import read_outputs, read_run, read_runs
+from fitrec_cache.runs import read_run, read_runs
 from fitrec_cache.texts import train_text
 from fitrec_cache.train import train_head
 from fitrec_cache.trainer import Trainer
@@ -215,7 +215,7 @@ def test_refitting_is_training_on_both_sides_and_leaves_validation_to_the_first_
     common = {"features": features, "variant": "resnet50-lstm-attention", "epochs": 4}
     train_head(out=tmp_path / "once", settings=["refit=false"], **common)
     train_head(out=tmp_path / "again", settings=["refit=true"], **common)
-    once, again = (read_outputs(tmp_path / n) for n in ("once", "again"))
+    once, again = (safetensors.torch.load_file(tmp_path / n / "logits.safetensors") for n in ("once", "again"))
     assert torch.equal(once["val_logits"], again["val_logits"])
     assert not torch.equal(once["test_logits"], again["test_logits"])
     calibrations = [json.loads((tmp_path / n / "run.json").read_text())["calibration"] for n in ("once", "again")]
@@ -435,7 +435,7 @@ def test_the_order_of_clips_in_the_file_changes_no_split(tmp_path, features):
 def test_the_text_says_what_guessing_gives_and_top_5_of_many_classes_only(tmp_path, classes):
     few = toy(tmp_path / "few.h5", n=90, labels=[f"class{i % classes:02d}" for i in range(90)])
     report = train_head(out=tmp_path / "run", features=few, variant="mean", split="random", epochs=1)
-    truth = read_outputs(tmp_path / "run")["test_targets"]
+    truth = safetensors.torch.load_file(tmp_path / "run" / "logits.safetensors")["test_targets"]
     most = torch.bincount(truth).max().item() / len(truth)
     said = train_text(report)
     assert f"n = {len(truth)}; guessing {most:.1%}), " in said
@@ -1053,7 +1053,7 @@ def test_a_class_that_no_side_holds_gets_no_output(tmp_path, features, variant):
     report = train_head(out=tmp_path / "run", features=features, variant=variant, split=split, final=True, **FAST)
     assert "1 classes are on no side and not learned: Lunge" in report.notes
     assert read_run(tmp_path / "run").labels == ["Hop", "Squat"]
-    assert read_outputs(tmp_path / "run")["test_logits"].shape == (10, 2)
+    assert safetensors.torch.load_file(tmp_path / "run" / "logits.safetensors")["test_logits"].shape == (10, 2)
     assert report.runs[0].metrics.accuracy == report.runs[0].metrics.top5_accuracy == 1
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fitrec_cache.outputs import Outputs
 from fitrec_cache.page.pictures import Frames, Picture
-from fitrec_cache.page.records import Answers, Record
+from fitrec_cache.page.records import Record
 from fitrec_cache.run_pictures import stand_out
 
 #: Frames of a clip that are shown at most, and their width in pixels.
@@ -55,7 +56,7 @@ class Attention:
 
 def attention(record: Record, frames: Frames | None) -> Attention:
     """Return the attention of a run on its surest right and wrong clips."""
-    answers, right = record.answers, record.answers.guesses == record.answers.targets
+    answers, right = record.tested, record.tested.guesses == record.tested.targets
     sure = record.probabilities.max(axis=1)  # (n,)
     weights = answers.attention.astype(np.float64)  # (n, T)
     effective = np.exp(-(weights * np.log(np.maximum(weights, 1e-12))).sum(axis=1))  # (n,)
@@ -71,7 +72,7 @@ def attention(record: Record, frames: Frames | None) -> Attention:
     )
 
 
-def _surest(answers: Answers, sure: NDArray[np.float64], among: NDArray[np.bool_]) -> list[int]:
+def _surest(answers: Outputs, sure: NDArray[np.float64], among: NDArray[np.bool_]) -> list[int]:
     """Return up to three clips with the surest answers, of different true classes."""
     chosen: dict[int, int] = {}
     for i in np.argsort(-sure, kind="stable").tolist():
@@ -81,10 +82,10 @@ def _surest(answers: Answers, sure: NDArray[np.float64], among: NDArray[np.bool_
 
 
 def _strip(
-    record: Record, answers: Answers, i: int, weights: NDArray[np.float64], confidence: float, frames: Frames | None
+    record: Record, answers: Outputs, i: int, weights: NDArray[np.float64], confidence: float, frames: Frames | None
 ) -> Strip:
     picked = np.unique(np.linspace(0, len(weights) - 1, min(len(weights), MOST_FRAMES)).round().astype(int)).tolist()
-    pictures = frames.strip(record.test[i], picked, width=_WIDTH) if frames is not None else []
+    pictures = frames.strip(record.clips[i], picked, width=_WIDTH) if frames is not None else []
     shown: list[Picture | None] = [*pictures] if len(pictures) == len(picked) else [None] * len(picked)
     bar = max(float(weights.max()), 1e-12)
     top = stand_out(weights)
@@ -93,7 +94,7 @@ def _strip(
         for t, p in zip(picked, shown, strict=True)
     )
     return Strip(
-        clip_id=record.test[i],
+        clip_id=record.clips[i],
         true=record.labels[answers.targets[i]],
         guess=record.labels[answers.guesses[i]],
         confidence=confidence,

@@ -10,7 +10,7 @@ from typing import Any
 
 from fitrec_cache import __version__, paper
 from fitrec_cache.cache import Cache
-from fitrec_cache.compare import CompareReport, PairFigures, compare
+from fitrec_cache.compare import CompareReport, PairFigures, compare_runs
 from fitrec_cache.errors import UsageError
 from fitrec_cache.files import Plain, write_atomic
 from fitrec_cache.history import Extraction, history
@@ -82,7 +82,7 @@ def report(
     records = read_records(runs)
     models = gather(records)
     if compared is None:
-        compared = compare([record.folder for record in records])
+        compared = compare_runs(records)
     seen = replace(_see(models, opened, progress), pairs=compared.pairs, notes=compared.notes)
     data = render(context(models, seen)).encode()
     write_atomic(out, data)

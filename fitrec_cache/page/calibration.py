@@ -55,7 +55,7 @@ class Calibration:
 
 def calibration(model: Model) -> Calibration:
     """Return how far a model's confidence can be trusted."""
-    targets = np.concatenate([record.answers.targets for record in model.records])
+    targets = np.concatenate([record.tested.targets for record in model.records])
     _, bins = calibration_error(np.concatenate([record.probabilities for record in model.records]), targets)
     numbers = [bin_numbers(record.probabilities.max(axis=1)) for record in model.records]
     for b in bins:
@@ -85,13 +85,13 @@ def _error(model: Model, *, scaled: bool) -> float:
 
 def _error_of(folds: Sequence[Record], *, scaled: bool) -> float:
     """Return the error over the test clips of all folds of a seed."""
-    said = [r.probabilities if scaled else Scaling().probabilities(r.answers.logits) for r in folds]
-    return calibration_error(np.concatenate(said), np.concatenate([r.answers.targets for r in folds]))[0]
+    said = [r.probabilities if scaled else Scaling().probabilities(r.tested.logits) for r in folds]
+    return calibration_error(np.concatenate(said), np.concatenate([r.tested.targets for r in folds]))[0]
 
 
 def _unknown(model: Model) -> Unknown:
     """Return what is known of the answer "unknown"."""
-    found = [(record.metrics["unknown"], len(record.test)) for record in model.records]
+    found = [(record.metrics["unknown"], len(record.clips)) for record in model.records]
     thresholds = [float(figures["threshold"]) for figures, _ in found]
 
     tested = all("auroc" in figures for figures, _ in found)

@@ -10,11 +10,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.files import canonical_json
 from fitrec_cache.metrics import Metrics, evaluate, interval_by_unit
-from fitrec_cache.one_model import differences, incomplete
 from fitrec_cache.page.records import Record
 from fitrec_cache.paired import count_right
+from fitrec_cache.scored import by_model, whole_seeds
 from fitrec_cache.splits import says_leak
 from fitrec_cache.units import is_by_fold
 
@@ -79,7 +78,7 @@ class Model:
     @cached_property
     def n_distinct(self) -> int:
         """Test clips, each counted once however many runs were tested on it."""
-        return len({clip for record in self.records for clip in record.test})
+        return len({clip for record in self.records for clip in record.clips})
 
     @property
     def unit(self) -> str:
@@ -89,7 +88,7 @@ class Model:
     @property
     def times_tested(self) -> float:
         """How many runs tested a clip, on average."""
-        return sum(len(record.test) for record in self.records) / self.n_distinct
+        return sum(len(record.clips) for record in self.records) / self.n_distinct
 
     @cached_property
     def rates(self) -> dict[int, Metrics]:
@@ -109,11 +108,11 @@ class Model:
     @cached_property
     def together(self) -> float | None:
         """Accuracy of the mean of all seeds' probabilities; None for one seed, folds, or other test clips."""
-        alike = self.folds == [""] and all(record.test == self.first.test for record in self.records)
+        alike = self.folds == [""] and all(record.clips == self.first.clips for record in self.records)
         if len(self.records) < 2 or not alike:
             return None
         mean = np.mean([record.probabilities for record in self.records], axis=0)  # (n, K)
-        return float((mean.argmax(axis=1) == self.first.answers.targets).mean())
+        return float((mean.argmax(axis=1) == self.first.tested.targets).mean())
 
     @cached_property
     def n_units(self) -> int:
@@ -126,7 +125,7 @@ class Model:
 
         Wilson's for the number of distinct clips, or where some are of one recording for how many those are worth.
         """
-        return self.interval_of([np.zeros(len(record.test), dtype=np.int64) for record in self.records], 0)
+        return self.interval_of([np.zeros(len(record.clips), dtype=np.int64) for record in self.records], 0)
 
     def interval_of(self, kinds: Sequence[NDArray[np.int64]], kind: int) -> tuple[float, float]:
         """Return the 95 % interval of how often the answers of one kind are right.
@@ -157,7 +156,7 @@ class Model:
     def classes(self) -> list[ClassRow]:
         """Return how each class fared, best first; classes without a test clip are left out."""
         labels, rows = self.first.labels, []
-        truth = [record.answers.targets for record in self.records]
+        truth = [record.tested.targets for record in self.records]
         for k, label in enumerate(labels):
             counts = self.confusion[k]
             if not counts.sum():
@@ -172,7 +171,7 @@ class Model:
 
     def _distinct(self, k: int) -> int:
         """Return the number of test clips of a class, each once."""
-        return len({r.test[i] for r in self.records for i in np.flatnonzero(r.answers.targets == k).tolist()})
+        return len({r.clips[i] for r in self.records for i in np.flatnonzero(r.tested.targets == k).tolist()})
 
     def worst_pairs(self, most: int) -> list[tuple[int, int, int]]:
         """Return up to ``most`` confusions as (true class, predicted class, times), most frequent first."""
@@ -186,37 +185,28 @@ class Model:
 
 def _pooled(records: Sequence[Record]) -> Metrics:
     """Return the figures of one seed, its folds together."""
-    answers = [record.answers for record in records]
+    answers = [record.tested for record in records]
     logits, targets = (np.concatenate([getattr(a, name) for a in answers]) for name in ("logits", "targets"))
     return evaluate(logits, targets, records[0].labels)
 
 
 def _tested(record: Record, rows: NDArray[np.int64]) -> tuple[list[str], list[str], NDArray[np.bool_]]:
     """Return some of the test clips of a run: ids, units, and whether each was recognised."""
-    answers = record.answers
+    answers = record.tested
     right = answers.guesses[rows] == answers.targets[rows]
-    return [record.test[i] for i in rows], [record.units[i] for i in rows], right
-
-
-def _whole(records: Sequence[Record]) -> list[Record]:
-    """Return the runs of a model without those of seeds that lack folds; ``compare`` says which these are."""
-    left_out = incomplete([(record.seed, record.fold) for record in records])
-    return [record for record in records if record.seed not in left_out]
+    return [record.clips[i] for i in rows], [record.units[i] for i in rows], right
 
 
 def gather(records: Sequence[Record]) -> list[Model]:
     """Put together the runs that differ only in seed and fold; seeds that lack folds of another are left out.
 
+    ``compare`` says which these are.
+
     Returns:
         Models by split rule in the order given, but splits that say they leak after those that do not; within one by
-        mean validation accuracy, best first.
+        number of classes, as fewer are easier, then by mean validation accuracy, best first.
     """
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        groups[canonical_json(record.settings)].append(record)
     leaky = {record.split for record in records if any(map(says_leak, record.notes))}
     splits = sorted(dict.fromkeys(record.split for record in records), key=lambda split: split in leaky)
-    groups = {key: _whole(group) for key, group in groups.items()}
-    apart = differences([group[0].settings for group in groups.values()])
-    named = [Model(records=tuple(group), differs=text) for group, text in zip(groups.values(), apart, strict=True)]
-    return sorted(named, key=lambda m: (splits.index(m.first.split), -m.val_accuracy, m.val_loss))
+    named = [Model(records=tuple(whole_seeds(text, group)[0]), differs=text) for text, group in by_model(records)]
+    return sorted(named, key=lambda m: (splits.index(m.first.split), -len(m.first.labels), -m.val_accuracy, m.val_loss))

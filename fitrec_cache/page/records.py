@@ -15,56 +15,25 @@ from numpy.typing import NDArray
 
 from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import StoreCorrupt
-from fitrec_cache.one_model import model_settings
-from fitrec_cache.run_files import find_runs, read_run_json, read_run_settings
+from fitrec_cache.run_files import find_runs, read_run_json
+from fitrec_cache.scored import ScoredRun, read_scored
 from fitrec_cache.splits import short_rule
-from fitrec_cache.units import units_of
 
 #: What reading a damaged run folder raises.
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, StopIteration, OSError, safetensors.SafetensorError)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Answers:
-    """What a head said of each test clip.
+class Record(ScoredRun):
+    """One run folder with its figures.
 
     Attributes:
-        logits: float32 ``(n, K)``.
-        targets: int64 ``(n,)``, in ``[0, K)``.
-        attention: float32 ``(n, T)``; rows sum to 1.
-    """
-
-    logits: NDArray[np.float32]
-    targets: NDArray[np.int64]
-    attention: NDArray[np.float32]
-
-    @property
-    def guesses(self) -> NDArray[np.int64]:
-        """The most probable class of each clip, ``(n,)``."""
-        return np.asarray(self.logits.argmax(axis=1), dtype=np.int64)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Record:
-    """One run folder, read and checked.
-
-    Attributes:
-        folder: Where it is.
-        run: ``run.json``.
         metrics: ``metrics.json``.
-        labels: The K class names.
         confusion: Clip counts ``(K, K)``, int64; row = true class.
-        test: Ids of the n test clips.
-        answers: What it said of each.
     """
 
-    folder: Path
-    run: Mapping[str, Any]
     metrics: Mapping[str, Any]
-    labels: tuple[str, ...]
     confusion: NDArray[np.int64]
-    test: tuple[str, ...]
-    answers: Answers
 
     @property
     def variant(self) -> str:
@@ -87,16 +56,6 @@ class Record:
         return short_rule(self.rule)
 
     @property
-    def seed(self) -> int:
-        """Seed of split, initial values and batches."""
-        return int(self.metrics["seed"])
-
-    @property
-    def fold(self) -> str:
-        """Which part of a split with several; empty if there is one."""
-        return str(self.run.get("fold") or "")
-
-    @property
     def best(self) -> Mapping[str, float]:
         """The epoch whose weights were kept."""
         number = self.metrics["best_epoch"]
@@ -110,18 +69,7 @@ class Record:
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:
         """Calibrated probabilities of the test clips, ``(n, K)``."""
-        return Calibration(temperature=self.temperature).probabilities(self.answers.logits)
-
-    @cached_property
-    def units(self) -> list[str]:
-        """What each test clip is drawn with; see :func:`fitrec_cache.units.units_of`."""
-        groups = self.run["split"].get("test_groups") or [None] * len(self.test)
-        return units_of(self.test, groups, rule=self.rule, fold=self.fold)
-
-    @cached_property
-    def settings(self) -> dict[str, str]:
-        """What decides its model; see :func:`fitrec_cache.one_model.model_settings`."""
-        return model_settings(self.run)
+        return Calibration(temperature=self.temperature).probabilities(self.tested.logits)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -144,19 +92,11 @@ def read_records(paths: Sequence[Path]) -> list[Record]:
 
 
 def _record(folder: Path) -> Record:
-    run, metrics = read_run_settings(folder), read_run_json(folder / "metrics.json")
+    scored, metrics = read_scored(folder), read_run_json(folder / "metrics.json")
     try:
-        labels = tuple(str(label) for label in run["labels"])
-        test = tuple(str(clip) for clip in run["split"]["test"])
-        record = Record(
-            folder=folder,
-            run=run,
-            metrics=metrics,
-            labels=labels,
-            confusion=_confusion(metrics["confusion"], len(labels), len(test)),
-            test=test,
-            answers=_answers(folder / "logits.safetensors", len(test), len(labels)),
-        )
+        confusion = _confusion(metrics["confusion"], len(scored.labels), len(scored.clips))
+        sides = {"validated": scored.validated, "tested": scored.tested}
+        record = Record(folder=folder, run=scored.run, metrics=metrics, confusion=confusion, **sides)
         _check(record)
     except _DAMAGE as error:
         raise StoreCorrupt(f"{folder} is damaged ({error!r}): train the head again") from error
@@ -171,15 +111,14 @@ def _check(record: Record) -> None:
     for row in m["history"]:
         for name in ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy"):
             float(row[name])
-    _ = (record.variant, record.backbone, record.split, record.seed, record.best["val_loss"], record.notes)
-    _ = record.settings
+    _ = (record.variant, record.backbone, record.split, record.best["val_loss"], record.notes)
     _ = (dict(record.run["training"]), dict(record.run["head"]), dict(record.run["versions"]))
     tested = ("n", "detected", "auroc") if "auroc" in m["unknown"] else ()
     for name in ("threshold", "false_alarm_rate", "false_alarms", *tested):
         float(m["unknown"][name])
     Calibration(temperature=record.temperature)  # raises where that is none
-    if not record.test or int(m["n_test"]) != len(record.test):
-        raise ValueError(f"{m['n_test']} test clips in metrics.json, {len(record.test)} in run.json")
+    if not record.clips or int(m["n_test"]) != len(record.clips):
+        raise ValueError(f"{m['n_test']} test clips in metrics.json, {len(record.clips)} in run.json")
 
 
 def _confusion(rows: Any, k: int, n: int) -> NDArray[np.int64]:
@@ -187,15 +126,3 @@ def _confusion(rows: Any, k: int, n: int) -> NDArray[np.int64]:
     if confusion.shape != (k, k) or confusion.min() < 0 or confusion.sum() != n:
         raise ValueError(f"confusion {confusion.shape} of {confusion.sum()} clips, expected ({k}, {k}) of {n}")
     return confusion
-
-
-def _answers(path: Path, n: int, k: int) -> Answers:
-    stored = safetensors.numpy.load_file(path)
-    logits, targets, attention = (stored[f"test_{name}"] for name in ("logits", "targets", "attention"))
-    if logits.shape != (n, k) or targets.shape != (n,) or attention.ndim != 2 or len(attention) != n:
-        raise ValueError(f"{path.name}: logits {logits.shape}, targets {targets.shape}, attention {attention.shape}")
-    if not np.isfinite(logits).all() or not np.isfinite(attention).all():
-        raise ValueError(f"{path.name} holds numbers that are not finite")
-    if targets.min() < 0 or targets.max() >= k:
-        raise ValueError(f"{path.name}: targets from {targets.min()} to {targets.max()}, expected 0 to {k - 1}")
-    return Answers(logits=logits, targets=targets.astype(np.int64), attention=attention)

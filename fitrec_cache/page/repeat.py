@@ -42,7 +42,7 @@ class HowTo:
 def how_to(model: Model, number: int) -> HowTo:
     """Return how to repeat a model's runs, in a folder of the model's number."""
     record = model.first
-    names = "".join(f"{clip}\n" for clip in sorted(record.test))
+    names = "".join(f"{clip}\n" for clip in sorted(record.clips))
     settings = {
         "split": record.rule,
         "seeds": ", ".join(map(str, model.by_seed)),

@@ -126,6 +126,6 @@ def _taken_for(model: Model, true: int, guess: int) -> list[str]:
     """Return the test clips of one class that a run took for another, each once."""
     found: dict[str, None] = {}
     for record in model.records:
-        hits = (record.answers.targets == true) & (record.answers.guesses == guess)
-        found |= dict.fromkeys(record.test[i] for i in np.flatnonzero(hits))
+        hits = (record.tested.targets == true) & (record.tested.guesses == guess)
+        found |= dict.fromkeys(record.clips[i] for i in np.flatnonzero(hits))
     return list(found)
