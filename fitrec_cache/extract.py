@@ -107,6 +107,11 @@ def extract(
             f"--prune takes out what is not among VIDEOS, but {found.unread[0]} cannot be read: clips may only seem to "
             "be missing. Make it readable, or leave --prune out"
         )
+    if prune and found is not None and not any(clip.path and clip.path.exists() for clip in found.clips):
+        raise UsageError(
+            f"--prune takes out what is not among VIDEOS, but no file that {videos} names is there: name another "
+            "--root, or leave --prune out"
+        )
     there: Cache | None = None
     known: dict[str, str] = {}
     if found is None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.cache import Cache, HeldClip, load_features, newest, parts_apart, pick_features
+from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, load_features, newest, parts_apart, pick_features
 from fitrec_cache.clips import columns
 from fitrec_cache.errors import AllAlikeError, StoreError
 from fitrec_cache.files import canonical_json
@@ -173,7 +173,9 @@ def clips_in(cache: Cache, stores: Sequence[Store], what: str) -> tuple[list[Hel
     held, notes = distinct_clips(cache)
     clips = [c for c in held if all(c.video_sha256 in s for s in stores)]
     if not clips:
-        raise StoreError(f"no clip in {cache.folder} has {what}: run extract first")
+        gone = sum(c.problem == TAKEN_OUT for c in cache.entries())
+        back = f"; {gone} were taken out, which extract with their VIDEOS brings back" if gone else ""
+        raise StoreError(f"no clip in {cache.folder} has {what}: run extract first{back}")
     if left_out := len(held) - len(clips):
         notes.append(f"{left_out} clips have no {what}: left out")
     return clips, [*notes, *parts_apart(clips)]

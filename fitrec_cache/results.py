@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from fitrec_cache.calibrate import calibration_error
+from fitrec_cache.calibrate import auroc, calibration_error
 from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.metrics import Metrics, evaluate
-from fitrec_cache.outputs import read_outputs
+from fitrec_cache.outputs import read_outputs, read_strangers
 from fitrec_cache.run_files import read_run_json
-from fitrec_cache.together import Together
+from fitrec_cache.together import Together, keep
 from fitrec_cache.units import units_of_run
 
 #: Tables that only ``metrics.json`` has.
@@ -69,6 +69,7 @@ class TrainReport:
         runs: One a seed, or one a seed and fold.
         pooled: Where a rule makes several folds: figures over all test clips of all folds, one entry a seed.
         ensemble: Where all runs test the same clips: figures of their mean probabilities; else empty.
+        final: Whether each seed has a head that learned from all clips, which answers new videos.
         notes: What a person should know.
         stages: Seconds spent.
         others: How many cores other programs used meanwhile, where that held this one up; see
@@ -78,6 +79,7 @@ class TrainReport:
     runs: tuple[RunResult, ...]
     pooled: tuple[dict[str, Any], ...]
     ensemble: dict[str, Any]
+    final: bool
     notes: tuple[str, ...]
     stages: dict[str, float]
     others: float | None = None
@@ -144,8 +146,10 @@ def average_runs(runs: Sequence[RunResult]) -> dict[str, Any]:
     """Return the figures of what all runs answer together, as ``predict`` does, if all of them test the same clips.
 
     Beside those of :class:`fitrec_cache.metrics.Metrics` the calibration error ``ece`` of these answers;
-    ``false_alarms``, the share of test clips that are answered "unknown"; and, where all runs have the same validation
-    clips, the ``temperature`` and ``threshold`` that the mean of their probabilities has of its own, else None.
+    ``false_alarms``, the share of test clips that are answered "unknown"; where all runs have the same validation
+    clips, the ``temperature`` and ``threshold`` that the mean of their probabilities has of its own, else None: the
+    runs then hold these; and where classes were kept apart, of how many clips of theirs (``n_unknown``) what share is
+    answered "unknown" (``detected``), with the ``auroc``.
     """
     if len(runs) < 2 or any(r.fold for r in runs):
         return {}
@@ -159,6 +163,13 @@ def average_runs(runs: Sequence[RunResult]) -> dict[str, Any]:
     probabilities, unknown = (x.numpy() for x in together(logits))
     truth, units = outputs[0].targets, units_of_run(settings[0])
     figures = evaluate(probabilities, truth, settings[0]["labels"], units=units).to_dict()
+    keep(folders, together)
+    strange: dict[str, Any] = {}
+    if settings[0]["split"]["unknown"]:
+        apart = [torch.from_numpy(read_strangers(out, s)).double() for out, s in zip(folders, settings, strict=True)]
+        theirs, turned_away = (x.numpy() for x in together(apart))
+        strange = {"n_unknown": len(theirs), "detected": float(turned_away.mean())}
+        strange["auroc"] = auroc(probabilities.max(axis=1), theirs.max(axis=1))
     return {
         "seeds": [r.seed for r in runs],
         **{k: v for k, v in figures.items() if k not in _TABLES},
@@ -166,4 +177,5 @@ def average_runs(runs: Sequence[RunResult]) -> dict[str, Any]:
         "false_alarms": float(unknown.mean()),
         "temperature": together.mean.temperature if together.mean else None,
         "threshold": together.mean.threshold if together.mean else None,
+        **strange,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fitrec_cache.check import CheckReport
     from fitrec_cache.compare import CompareReport
     from fitrec_cache.export import ExportReport
-    from fitrec_cache.extract_report import ExtractReport
+    from fitrec_cache.extract_report import ExtractReport, FailedClip
     from fitrec_cache.info import InfoReport
     from fitrec_cache.metrics import Metrics
     from fitrec_cache.pack import PackReport
@@ -33,6 +33,9 @@ _LONG = 4
 
 #: Pairs of classes that are told of labelled videos.
 _MOST_CONFUSED = 5
+
+#: Clips that failed for one reason, of which each has a line.
+_MOST_ALIKE = 20
 
 #: And of training, in one line.
 _MOST_MISTAKEN = 3
@@ -69,7 +72,7 @@ def _lines(*groups: Any) -> str:
 
 def extract_text(report: ExtractReport, cache: Path) -> str:
     """Return what an extraction did, and where its time went; notes were told before."""
-    reasons = [f"failed: {f.clip_id}: {f.reason}" for f in report.failed]
+    reasons = _reasons(report.failed)
     dims = ", ".join(f"{name} ({dim})" for name, dim in report.backbones.items())
     return _lines(
         reasons,
@@ -80,6 +83,19 @@ def extract_text(report: ExtractReport, cache: Path) -> str:
         _others(report.others),
         f"work of threads and decoders: {beside}" if (beside := _seconds(report.beside)) else "",
     )
+
+
+def _reasons(failed: Sequence[FailedClip]) -> list[str]:
+    """Return why clips failed, a line each; of many with one reason the first, and how many more there are."""
+    by_reason: dict[str, list[str]] = {}
+    for f in failed:
+        by_reason.setdefault(f.reason, []).append(f.clip_id)
+    lines = []
+    for reason, names in by_reason.items():
+        shown = names if len(names) <= _MOST_ALIKE else names[:_MOST_CONFUSED]
+        lines += [f"failed: {name}: {reason}" for name in shown]
+        lines += [f"failed: {len(names) - len(shown)} more: {reason}"] if len(shown) < len(names) else []
+    return lines
 
 
 def train_text(report: TrainReport) -> str:
@@ -110,10 +126,13 @@ def train_text(report: TrainReport) -> str:
         )
     if report.ensemble:
         e = report.ensemble
+        as_predict = "" if report.final else ", as predict answers"
         lines.append(
-            f"their mean probabilities, as predict answers: accuracy {e['accuracy']:.1%}, calibration error "
+            f"their mean probabilities{as_predict}: accuracy {e['accuracy']:.1%}, calibration error "
             f"{e['ece']:.1%}, {e['false_alarms']:.1%} of the test clips answered 'unknown'"
         )
+        if "detected" in e:
+            lines.append(f"  unknown classes: {e['detected']:.1%} of {e['n_unknown']} clips; AUROC {e['auroc']:.3f}")
     lines += _mistakes(report.answered())
     advice = ": beside them OMP_WAIT_POLICY=passive is faster (docs/performance.md)"
     advice *= "OMP_WAIT_POLICY" not in os.environ and os.environ.get("OMP_NUM_THREADS") != "1"
@@ -162,6 +181,7 @@ def labelled_text(found: list[Prediction]) -> str:
     from fitrec_cache.metrics import wilson
 
     judged = [p for p in found if p.right is not None and not p.trained_on]
+    named = [p for p in judged if not p.unknown]
     seen = sum(p.right is not None for p in found) - len(judged)
     strange = sorted({p.label for p in found if p.top and p.right is None})
     right = sum(bool(p.right) for p in judged)
@@ -174,7 +194,12 @@ def labelled_text(found: list[Prediction]) -> str:
     return _lines(
         f"right: {right} of {len(judged)} labelled videos{figures}",
         [f"  {label} taken for {other}: {n}" for (label, other), n in taken.most_common(_MOST_CONFUSED)],
-        [f"  of all these answered unknown: {n}"] if (n := sum(p.unknown for p in judged)) else [],
+        [
+            f"  {len(judged) - len(named)} of these were answered unknown, and the nearest class counted; of the other "
+            f"{len(named)}, {sum(bool(p.right) for p in named)} are right"
+        ]
+        if len(named) < len(judged)
+        else [],
         [
             f"  left out, as named like clips of the training: {seen}, {known} of them right; if they are others, give "
             "their files or folders other names"
@@ -206,10 +231,15 @@ def segment_text(segment: Segment) -> str:
 
 def watch_text(report: WatchReport) -> str:
     """Return the last segment, and how it was looked at."""
+    from fitrec_cache.timeline import clock
+
     windows = f"{report.windows} windows of {report.seconds:g} s, one every {report.every:g} s"
     return _lines(
         [segment_text(s) for s in report.segments[-1:]],
         windows + (f"; {report.skipped} skipped, as they came faster than answers" if report.skipped else ""),
+        f"stopped at {clock(report.segments[-1].end)}: what comes after it was not looked at"
+        if report.stopped and report.segments
+        else "",
         f"between windows {report.every - report.seconds:.3g} s each were not looked at"
         if report.every > report.seconds
         else "",

@@ -12,8 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from fitrec_cache.calibrate import Calibration, calibrate
+from fitrec_cache.errors import StoreCorrupt
+from fitrec_cache.files import write_json
 from fitrec_cache.outputs import read_outputs
+from fitrec_cache.run_files import read_run_json
 from fitrec_cache.runs import Run, calibration_of
+
+#: In ``run.json``: how the mean of this and other seeds is calibrated, and of which seeds.
+KEPT = "together"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +41,9 @@ class Together:
     def of(
         cls, folders: Sequence[Path], settings: Sequence[Mapping[str, Any]], *, threshold: float | None = None
     ) -> Together:
-        """Return how the heads of these runs answer; what is fitted here is fitted on their validation clips.
+        """Return how the heads of these runs answer: as was found when they were trained, else it is fitted here.
+
+        It is fitted on their validation clips.
 
         Args:
             folders: Run folders of one model.
@@ -51,6 +59,8 @@ class Together:
         """
         single = tuple(calibration_of(s) for s in settings)
         apart = cls(single=single, threshold=threshold)
+        if (kept := _kept(folders, settings)) is not None:
+            return replace(apart, mean=kept)
         clips = [split.get("val") if isinstance(split := s.get("split"), dict) else None for s in settings]
         rates = {c.false_alarm_rate for c in single}
         if len(single) == 1 or not clips[0] or any(c != clips[0] for c in clips) or len(rates) > 1:
@@ -93,6 +103,36 @@ class Together:
             return probabilities, probabilities.amax(dim=1) < threshold
         unknown = [(p.amax(dim=1) < c.threshold).float() for p, c in zip(single, self.single, strict=True)]
         return probabilities, torch.stack(unknown).mean(dim=0) > 0.5
+
+
+def _kept(folders: Sequence[Path], settings: Sequence[Mapping[str, Any]]) -> Calibration | None:
+    """Return the calibration of the mean that all these runs hold, if it is of just these seeds."""
+    kept = settings[0].get(KEPT)
+    if len(settings) == 1 or kept is None or any(s.get(KEPT) != kept for s in settings):
+        return None
+    try:
+        if kept["seeds"] != sorted(s["seed"] for s in settings):
+            return None
+        return Calibration(**{name: float(value) for name, value in kept["calibration"].items()})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise StoreCorrupt(
+            f"{folders[0]}/run.json is damaged: {KEPT}: {type(error).__name__} {error}. Train the heads again"
+        ) from error
+
+
+def keep(folders: Sequence[Path], together: Together) -> None:
+    """Write the calibration of the mean to the ``run.json`` of each run, so that they answer the same ever after.
+
+    Raises:
+        StoreError: If it cannot be written.
+    """
+    if together.mean is None:
+        return
+    runs = {folder: read_run_json(folder / "run.json") for folder in folders}
+    kept = {"seeds": sorted(run["seed"] for run in runs.values()), "calibration": together.mean.to_dict()}
+    for folder, run in runs.items():
+        if run.get(KEPT) != kept:
+            write_json(folder / "run.json", run | {KEPT: kept})
 
 
 class Heads(nn.Module):

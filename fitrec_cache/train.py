@@ -191,6 +191,7 @@ def train_head(
         runs=tuple(runs),
         pooled=pooled,
         ensemble=ensemble,
+        final=final,
         notes=tuple(notes.texts),
         stages=stages,
         others=meanwhile.others(),

@@ -44,6 +44,7 @@ class WatchReport(Plain):
         rest: Seconds at the end of a file, after the last window, that are in none.
         missing: Seconds by which a file ends before its header says.
         damaged: Packets and frames that did not decode, or came with the time of an earlier one.
+        stopped: Whether Ctrl-C ended it before the end of a file.
         segments: What was done when.
         files: Files written.
         error: Why it could not be read on; empty at a normal end and after Ctrl-C.
@@ -57,6 +58,7 @@ class WatchReport(Plain):
     rest: float
     missing: float
     damaged: int
+    stopped: bool
     segments: tuple[Segment, ...]
     files: tuple[str, ...]
     error: str
@@ -130,6 +132,7 @@ def watch(
     bar = progress_bar(total=None, unit="window", what="watch", show=progress)
     ready: deque[Moment] = deque()  # answers that are next
     failed: VideoError | None = None
+    stopped = False
     written = time.monotonic()
 
     def take(moments: Iterable[Moment]) -> None:
@@ -154,15 +157,15 @@ def watch(
             try:
                 for answer in watching:
                     take(smoother.add(answer))
-            except KeyboardInterrupt:
-                pass  # the way to end a live stream
+            except KeyboardInterrupt:  # the way to end a live stream
+                stopped = True
             except VideoError as reason:  # the way in which many a network stream ends
                 failed = reason
             take(smoother.rest())
             if failed is not None and not timeline.windows:
                 raise failed
-    except KeyboardInterrupt:
-        pass  # once more, while the last answers were told
+    except KeyboardInterrupt:  # once more, while the last answers were told
+        stopped = True
     finally:
         for moment in (*ready, *smoother.rest()):
             timeline.add(moment)
@@ -176,6 +179,7 @@ def watch(
         rest=watching.rest,
         missing=watching.missing,
         damaged=watching.damaged,
+        stopped=stopped and not watching.live,
         segments=tuple(timeline.segments),
         files=tuple(str(path) for path in outputs.paths if timeline.segments),
         error="" if failed is None else str(failed),

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import wait
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from fitrec_cache.backbone import Backbone, Network, load_backbone
 from fitrec_cache.cache import Cache, pick_frames
 from fitrec_cache.errors import StoreError, UsageError, WeightsError
 from fitrec_cache.extract import extract
-from fitrec_cache.extract_report import ExtractReport
+from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extractor import Extractor
 from fitrec_cache.features import distinct_clips, load_cached
 from fitrec_cache.history import history
@@ -33,7 +34,7 @@ from fitrec_cache.identity import what_changed
 from fitrec_cache.info import info
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pixels import load_pixels
-from fitrec_cache.texts import info_text
+from fitrec_cache.texts import extract_text, info_text
 
 
 @pytest.fixture
@@ -261,6 +262,31 @@ def test_clips_whose_files_were_removed_are_told_and_can_be_taken_out(run, tmp_p
     assert len(trained()) == 4
     with pytest.raises(UsageError, match="give VIDEOS, or leave it out"):
         run(None, prune=True, samples=None, frame_size=None)
+    manifest = tmp_path / "misspelt.csv"
+    manifest.write_text("path,label\nHop/v_Hop_g01_c01.MP4,Hop\n")
+    with pytest.raises(UsageError, match=r"no file that .*misspelt.csv names is there: name another --root"):
+        run(manifest, root=videos, prune=True)
+    assert len(trained()) == 4
+
+
+def test_what_was_taken_out_is_said_where_nothing_is_left_to_train_on(run, tmp_path, videos):
+    run()
+    other = tmp_path / "other" / "Row"
+    other.mkdir(parents=True)
+    (other / "damaged.avi").write_bytes(b"no video")
+    run(other.parent, prune=True)
+    with pytest.raises(StoreError, match="4 were taken out, which extract with their VIDEOS brings back"):
+        load_cached(Cache(tmp_path / "cache"), ["test_resnet"])
+
+
+def test_of_many_clips_that_fail_for_one_reason_some_are_named(run, tmp_path):
+    report = run()
+    reasons = ["file not found"] * 30 + ["file is empty"] * 2
+    failed = tuple(FailedClip(clip_id=f"c{i}", path="", reason=reason) for i, reason in enumerate(reasons))
+    lines = extract_text(replace(report, failed=failed), tmp_path).splitlines()
+    expected = [f"failed: c{i}: file not found" for i in range(5)] + ["failed: 25 more: file not found"]
+    assert lines[:8] == [*expected, "failed: c30: file is empty", "failed: c31: file is empty"]
+    assert "32 failed" in lines[8]
 
 
 def labels_in(cache):

@@ -484,7 +484,7 @@ def test_what_labelled_videos_were_taken_for_is_told():
     assert labelled_text(found).splitlines() == [
         "right: 1 of 3 labelled videos: 33.3% (6.1% to 79.2% if clips are independent)",
         "  Hop taken for Clap: 2",
-        "  of all these answered unknown: 1",
+        "  1 of these were answered unknown, and the nearest class counted; of the other 2, 1 are right",
         "  left out, as named like clips of the training: 2, 1 of them right; if they are others, give their files or "
         "folders other names",
         "  left out, of classes that the head does not know: Row",

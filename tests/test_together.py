@@ -9,7 +9,7 @@ import torch
 
 from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import StoreCorrupt
-from fitrec_cache.together import Together
+from fitrec_cache.together import Together, keep
 
 LABELS = ["Hop", "Lunge", "Squat", "Twist"]
 
@@ -137,3 +137,30 @@ def test_damaged_outputs_of_a_seed_are_named(tmp_path, damage):
     (folders[1] / "logits.safetensors").write_text(json.dumps({}))
     with pytest.raises(StoreCorrupt, match=r"seed-1/logits.safetensors is damaged"):
         Together.of(folders, settings)
+
+
+def test_what_was_found_when_the_heads_were_trained_is_kept(tmp_path):
+    """Also where a later version would fit otherwise, and where only heads and settings were copied."""
+    folders, settings, _ = seeds(tmp_path, n=50)
+    for number, (folder, one) in enumerate(zip(folders, settings, strict=True)):
+        one["seed"] = number
+        (folder / "run.json").write_text(json.dumps(one))
+    fitted = Together.of(folders, settings)
+    keep(folders, fitted)
+    held = [json.loads((folder / "run.json").read_text()) for folder in folders]
+    for one in held:
+        assert one["together"]["calibration"] == fitted.mean.to_dict()
+        one["together"]["calibration"] |= {"temperature": 0.5, "threshold": 0.25}
+    for folder in folders:
+        (folder / "logits.safetensors").unlink()
+    assert Together.of(folders, held).mean == Calibration(temperature=0.5, threshold=0.25, false_alarm_rate=0.1)
+    assert Together.of(folders[:1], held[:1]).mean is None
+    for odd in ({"seeds": [0, 1]}, {"calibration": {}}):  # of other seeds; made again by another call
+        others = [
+            one | {"together": one["together"] | odd} if i < 1 or "seeds" in odd else one for i, one in enumerate(held)
+        ]
+        with pytest.raises(StoreCorrupt, match=r"logits\.safetensors is damaged"):  # so it is to be fitted
+            Together.of(folders, others)
+    for odd in (3, {"seeds": [0, 1, 2]}, {"seeds": [0, 1, 2], "calibration": {"temperature": 0}}):
+        with pytest.raises(StoreCorrupt, match=r"seed-0/run\.json is damaged: together"):
+            Together.of(folders, [one | {"together": odd} for one in held])

@@ -338,7 +338,7 @@ def test_what_was_taken_for_what_is_told_over_all_runs(tmp_path, features):
 
 def test_the_mean_accuracy_of_seeds_that_test_more_or_fewer_clips_is_of_all_tests():
     pooled = ({"accuracy": 0.5, "n": 10}, {"accuracy": 1.0, "n": 30})
-    report = TrainReport(runs=(), pooled=pooled, ensemble={}, notes=(), stages={})
+    report = TrainReport(runs=(), pooled=pooled, ensemble={}, final=False, notes=(), stages={})
     assert report.to_dict()["accuracy_mean"] == 35 / 40
 
 
@@ -800,8 +800,17 @@ def test_what_seeds_of_one_split_answer_together_is_tested(tmp_path):
     assert report.ensemble["false_alarms"] == pytest.approx(unsure.mean())
     truth = outputs[0]["test_targets"].numpy()
     assert report.ensemble["ece"] == pytest.approx(calibration_error(sharper, truth)[0])
+    kept = {"seeds": [0, 1, 2]}
+    kept["calibration"] = {name: report.ensemble[name] for name in ("temperature", "threshold")}
+    kept["calibration"]["false_alarm_rate"] = 0.5
+    assert all(run_of(r.out)["together"] == kept for r in report.runs)
     again = train_head(out=tmp_path / "run", seed=[0, 1, 2], split_seed=1, **settings)
     assert any("3 of 3 runs were there already" in note for note in again.notes)
+    assert again.ensemble == report.ensemble
+    assert ", as predict answers: accuracy" in train_text(again)
+    final = train_head(out=tmp_path / "run", seed=[0, 1, 2], split_seed=1, final=True, **settings)
+    assert ", as predict answers" not in train_text(final)  # it is by the final heads then
+    assert all(run_of(r.out)["together"] == kept for r in report.runs)
     with pytest.raises(UsageError):
         train_head(out=tmp_path / "run", seed=[0, 1, 2], split_seed=0, **settings)
     with pytest.raises(UsageError, match="seed -1"):
@@ -870,6 +879,27 @@ def test_classes_left_out_are_unknown(tmp_path):
     assert {(row["label"], row["clip_id"].split("/")[0]) for row in apart} == {("Squat", "Squat")}
     assert {row["group"] for row in apart} == {f"g{i}" for i in range(20)}
     assert sum(not row["answer"] for row in apart) / 40 == pytest.approx(run.unknown["detected"])
+    seeds = train_head(
+        out=tmp_path / "seeds",
+        features=path,
+        variant="mean",
+        unknown=["Squat"],
+        false_alarm_rate=0.1,
+        seed=[0, 1],
+        split_seed=0,
+        **FAST,
+    )
+    together = seeds.ensemble
+    mean = 0
+    for one in seeds.runs:
+        logits = safetensors.torch.load_file(one.out / "logits.safetensors")["unknown_logits"].double()
+        mean = mean + (logits / one.calibration["temperature"]).softmax(dim=1).numpy() / 2
+    sharper = mean ** (1 / together["temperature"])
+    sharper /= sharper.sum(axis=1, keepdims=True)
+    assert together["n_unknown"] == 40
+    assert together["detected"] == pytest.approx((sharper.max(axis=1) < together["threshold"]).mean())
+    assert together["auroc"] > 0.95
+    assert f"  unknown classes: {together['detected']:.1%} of 40 clips; AUROC" in train_text(seeds)
     strict = train_head(out=tmp_path / "strict", features=path, variant="mean", unknown=["Squat "], **FAST)
     assert (strict.runs[0].unknown["detected"], strict.runs[0].unknown["false_alarms"]) == (0, 0)
     assert any(f"{run.n_val} validation clips cannot tell a threshold" in note for note in strict.notes)

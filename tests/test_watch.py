@@ -767,7 +767,12 @@ def test_ctrl_c_ends_it_and_keeps_what_was_answered(run, long_video, tmp_path, m
     result = call(long_video, "--run", run, "--seconds", 0.4, "--table", tmp_path / "t.csv")
     assert result.exit_code == 0, result.output
     assert "2 windows of 0.4 s" in result.output
+    assert "stopped at 0:00:00.6: what comes after it was not looked at" in result.output  # 0.2 s apart
     assert (tmp_path / "t.csv").exists()
+    answered.clear()
+    assert "stopped at" not in call(long_video, "--run", run, "--seconds", 0.4, "--live").output
+    monkeypatch.undo()
+    assert "stopped at" not in call(long_video, "--run", run, "--seconds", 0.4).output
 
 
 def test_files_that_cannot_be_written_are_told_before(run, long_video, tmp_path):
