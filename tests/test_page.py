@@ -367,6 +367,19 @@ def test_seeds_are_one_model_and_add_no_clips(page, tmp_path):
     assert "--seed 0 --seed 1 --seed 2" in seen.words
 
 
+def test_how_sure_all_seeds_are_together_is_told(page, tmp_path, cache_folder):
+    settings = {"cache": cache_folder, "variant": "mean", "backbone": ["test_resnet"], "epochs": 2, "seed": [0, 1]}
+    report = train_head(out=tmp_path / "one", split_seed=0, false_alarm_rate=0.5, **settings)
+    _, seen = page(tmp_path / "one")
+    e = report.ensemble
+    ece, threshold, share = (f"{e[name]:.1%}".replace("%", " %") for name in ("ece", "threshold", "false_alarms"))
+    assert f"Together the 2 seeds, which is how predict answers, are off by {ece}" in seen.words
+    assert f"({e['temperature']:.2f}) on their mean" in seen.words
+    assert f"less than {threshold} sure is then given as “unknown”: {share} of the test clips" in seen.words
+    train_head(out=tmp_path / "apart", **settings)
+    assert "Together the 2 seeds" not in page(tmp_path / "apart")[1].words
+
+
 def test_what_all_seeds_answer_together_is_told(page, tmp_path):
     for seed, guesses in enumerate(([0, 1, 2, 2], [0, 1, 0, 0], [0, 2, 0, 1])):  # two of three: 0 1 0 and a tie
         write_run(tmp_path / "many" / f"seed{seed}", truth=[0, 1, 2, 2], guesses=guesses, seed=seed)
