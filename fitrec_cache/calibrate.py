@@ -89,8 +89,8 @@ def calibrate(logits: ArrayLike, targets: ArrayLike, *, false_alarm_rate: float 
     return Calibration(temperature=temperature, threshold=threshold, false_alarm_rate=false_alarm_rate)
 
 
-def remarks(calibration: Calibration, n: int) -> list[str]:
-    """Return what ``n`` validation clips could not tell, in words."""
+def remarks(calibration: Calibration, n: int | str) -> list[str]:
+    """Return what ``n`` validation clips, a number or in words, could not tell."""
     told = []
     if calibration.temperature == _HOTTEST:
         told.append(

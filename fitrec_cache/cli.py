@@ -534,8 +534,11 @@ def info(
 def pack(
     *,
     cache: CacheOption,
-    backbone: Annotated[list[str], typer.Option(help="Cached features; several are put side by side.")],
     out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
+    backbone: Annotated[
+        list[str],
+        typer.Option(help="Cached features; several are put side by side.", show_default="the only one cached"),
+    ] = [],  # noqa: B006
     preset: CachedPresetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -545,7 +548,7 @@ def pack(
     """
     from fitrec_cache.pack import pack as call
 
-    report = call(cache=cache, backbone=backbone, out=out, preset=preset)
+    report = call(cache=cache, out=out, backbone=backbone, preset=preset)
     _show(report.to_dict(), as_json, lambda: texts.pack_text(report))
 
 

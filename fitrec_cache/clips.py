@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fitrec_cache.spans import Span
+from fitrec_cache.wording import listed
 
 #: The answer that no class is probable enough: no class of a head can be called so.
 UNKNOWN = "unknown"
@@ -111,8 +112,8 @@ def plain_text(name: str) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """Return the first of some names, for a remark."""
-    return ", ".join(names[:3]) + (", .." if len(names) > 3 else "")
+    """Return the first three of some names, for a remark."""
+    return listed(names, most=3)
 
 
 def files_that(count: int) -> str:

@@ -371,7 +371,7 @@ def _new_features(cache: Cache, store: Store) -> list[str]:
     new = store.identity
     return [
         f"{len(other)} clips have features of {new['backbone']} made with other settings "
-        f"({what_changed(other.identity, new)}); embedding again"
+        f"({what_changed(other.identity, new)}): they stay, embedding again beside them"
         for other in cache.feature_stores()
         if len(other)
         and other.identity["backbone"] == new["backbone"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, load_features, newest, parts_apart, pick_features
 from fitrec_cache.clips import columns
-from fitrec_cache.errors import AllAlikeError, StoreError
+from fitrec_cache.errors import AllAlikeError, StoreError, UsageError
 from fitrec_cache.files import canonical_json
 from fitrec_cache.near_duplicates import Embeddings, NearDuplicates, embed, find_near_duplicates
 from fitrec_cache.progress import progress_bar
@@ -179,6 +179,21 @@ def clips_in(cache: Cache, stores: Sequence[Store], what: str) -> tuple[list[Hel
     if left_out := len(held) - len(clips):
         notes.append(f"{left_out} clips have no {what}: left out")
     return clips, [*notes, *parts_apart(clips)]
+
+
+def only_backbone(cache: Cache) -> str:
+    """Return the name of the backbone that a cache has features of.
+
+    Raises:
+        UsageError: If there are several.
+        StoreError: If there is none.
+    """
+    names = sorted({str(store.identity["backbone"]) for store in cache.feature_stores() if len(store)})
+    if not names:
+        raise StoreError(f"{cache.folder} holds no features: run `fitrec-cache extract` first")
+    if len(names) > 1:
+        raise UsageError(f"{cache.folder} holds features of {', '.join(names)}: choose with --backbone")
+    return names[0]
 
 
 def load_cached(

@@ -73,6 +73,8 @@ def info(*, cache: Path, clips: bool = False) -> InfoReport:
 def _describe(store: Store) -> dict[str, Any]:
     parts = store.part_paths()
     settings = {k: v for k, v in store.identity.items() if k not in ("format_version", "frames")}
+    if "frames" in store.identity:  # of features: how many frames they are of may be all that tells two sets apart
+        settings["samples"] = store.identity["frames"]["samples"]
     size = sum(p.stat().st_size for p in parts)
     return {"folder": store.folder.name, "clips": len(store), "parts": len(parts), "bytes": size, "settings": settings}
 

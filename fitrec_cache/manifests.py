@@ -74,7 +74,7 @@ def _table(path: Path) -> Iterator[csv.DictReader[str]]:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{path} is not a CSV file in UTF-8: {error}") from error
+        raise ManifestError(f"{path} is not a CSV file in UTF-8: {error}. Save it as CSV, UTF-8") from error
 
 
 def _delimiter(header: str) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fitrec_cache import hdf5
 from fitrec_cache.cache import Cache
 from fitrec_cache.errors import UsageError
-from fitrec_cache.features import Features, load_cached
+from fitrec_cache.features import Features, load_cached, only_backbone
 from fitrec_cache.files import Plain, canonical_json, check_writable, parse_json, write_atomic
 from fitrec_cache.store import FORMAT_VERSION, check_texts, text_column, text_values
 
@@ -37,13 +37,13 @@ class PackReport(Plain):
     notes: tuple[str, ...] = ()
 
 
-def pack(*, cache: Path, backbone: Sequence[str], out: Path, preset: str | None = None) -> PackReport:
+def pack(*, cache: Path, out: Path, backbone: Sequence[str] = (), preset: str | None = None) -> PackReport:
     """Write the features of all held clips to one HDF5 file that ``train-head --features`` reads.
 
     Args:
         cache: Cache folder.
-        backbone: Backbone name; several are put side by side.
         out: The file to write; it must not exist.
+        backbone: Backbone name; several are put side by side. Empty: the only one that is cached.
         preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
 
     Returns:
@@ -53,12 +53,11 @@ def pack(*, cache: Path, backbone: Sequence[str], out: Path, preset: str | None 
         UsageError: If ``out`` exists or the backbone is not cached.
         StoreError: If the cache cannot be read or the file cannot be written.
     """
-    if not backbone:
-        raise UsageError("no backbone named: give --backbone NAME")
     if out.exists():
         raise UsageError(f"{out} exists: choose another --out, or remove it")
     check_writable(out, "--out")
-    features = load_cached(Cache(cache), backbone, preset=preset)
+    opened = Cache(cache)
+    features = load_cached(opened, backbone or [only_backbone(opened)], preset=preset)
     arrays = {
         "features": features.values,
         "clip_id": text_column(features.clip_ids),
@@ -68,6 +67,7 @@ def pack(*, cache: Path, backbone: Sequence[str], out: Path, preset: str | None 
         "extra": text_column(canonical_json(dict(columns)) for columns in features.extra),
     }
     head: dict[str, int | str] = {"format_version": FORMAT_VERSION, "kind": "pack", "backbone": features.name}
+    head["data_sha256"] = features.digest
     data = hdf5.encode(arrays, head | {"sources": canonical_json(features.sources)})
     write_atomic(out, data)
     n, t, d = features.values.shape
@@ -96,7 +96,7 @@ def read_pack(path: Path) -> Features:
         columns = {name: [c[i] for i in order] for name, c in columns.items()}
     values = arrays["features"]
     n, t, _ = values.shape
-    return Features(
+    found = Features(
         values=values if values.dtype == np.float16 else values.astype(np.float32, copy=False),
         pts_seconds=arrays.get("pts_seconds", np.full((n, t), np.nan)).astype(np.float64, copy=False),
         clip_ids=columns["clip_id"],
@@ -106,6 +106,12 @@ def read_pack(path: Path) -> Features:
         sources=sources if isinstance(sources, list) else [],
         name=str(head.get("backbone", path.stem)),
     )
+    if head.get("data_sha256", found.digest) != found.digest:
+        raise UsageError(
+            f"features file {path} is damaged: values, clip ids, labels or groups are not those of its data_sha256. "
+            "Copy it again; who changes it on purpose takes that attribute out"
+        )
+    return found
 
 
 def _check_pack(path: Path, arrays: Mapping[str, NDArray[Any]], columns: Mapping[str, list[str]]) -> None:

@@ -175,7 +175,12 @@ def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
             return {k: v for k, v in value.items() if k not in ("rule", "notes")}
         return identities(value) if key == "sources" else value
 
-    return [k for k, v in wanted.items() if plain(k, there.get(k)) != plain(k, v)]
+    def named(key: str, value: Any, other: Any) -> str:
+        if key in ("head", "training") and isinstance(other, dict):
+            return ", ".join(k for k in value if other.get(k) != value[k]) or key
+        return key
+
+    return [named(k, v, there.get(k)) for k, v in wanted.items() if plain(k, there.get(k)) != plain(k, v)]
 
 
 def write_run(
@@ -273,7 +278,7 @@ def read_runs(folder: Path) -> list[Run]:
     seeds = _runs_in(folder)
     if unfinished := [f.name for f in sorted(folder.glob("seed-*")) if f.is_dir() and not (f / "run.json").exists()]:
         raise UsageError(
-            f"{folder}: {', '.join(unfinished)} is not finished, so not all seeds can answer: run the same train-head "
+            f"{folder}: not finished: {', '.join(unfinished)}, so not all seeds can answer. Run the same train-head "
             "again, or name one of the runs in it"
         )
     if (folder / "run.json").is_file() or not seeds:

@@ -266,7 +266,8 @@ def info_text(report: InfoReport) -> str:
         s = features["settings"]
         lines.append(
             f"features  {features['folder']}: {features['clips']} clips, {s['backbone']}, preset "
-            f"{s['preprocessing']['preset']}, {s['precision']}, {_size(features['bytes'])} in {features['parts']} parts"
+            f"{s['preprocessing']['preset']}, {s['precision']}, {s['samples']} frames each, "
+            f"{_size(features['bytes'])} in {features['parts']} parts"
         )
     lines += [f"note: {n}" for n in report.notes]
     for e in report.history:

@@ -31,6 +31,7 @@ from fitrec_cache.runs import ANSWERS, check_out, refuse_other_runs
 from fitrec_cache.splits import Split, check_seeds, matters, says_leak
 from fitrec_cache.trainer import Job, Trainer
 from fitrec_cache.variants import VARIANTS
+from fitrec_cache.wording import between
 
 
 def train_head(
@@ -300,16 +301,20 @@ def _device_notes(device: torch.device) -> list[str]:
 
 def _calibration_notes(runs: Sequence[RunResult]) -> list[str]:
     """Return what validation sides were too small to tell, each thing once with the number of runs."""
-    told: dict[str, int] = {}
+    told: dict[str, list[int]] = {}
     for run in runs:
         held = Calibration(
             temperature=run.calibration["temperature"],
             threshold=run.unknown["threshold"],
             false_alarm_rate=run.unknown["false_alarm_rate"],
         )
-        for remark in remarks(held, run.n_val):
-            told[remark] = told.get(remark, 0) + 1
-    return [remark + f" ({n} of {len(runs)} runs)" * (len(runs) > 1) for remark, n in told.items()]
+        for remark in remarks(held, "{n}"):
+            told.setdefault(remark, []).append(run.n_val)
+    return [
+        remark.replace("{n}", between(min(sizes), max(sizes)))
+        + f" ({len(sizes)} of {len(runs)} runs)" * (len(runs) > 1)
+        for remark, sizes in told.items()
+    ]
 
 
 def _shared_values(rule: str, splits: Sequence[Split], data: Features) -> list[str]:

@@ -32,6 +32,11 @@ def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:
     return ", ".join(names[:most]) + more
 
 
+def between(low: int, high: int) -> str:
+    """Return a range of whole numbers, such as "16 to 18", or the one number."""
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
 def span(interval: tuple[float, float]) -> str:
     """Return an interval in words, such as "19.5% to 54.3%", or nothing where nothing is known."""
     low, high = interval

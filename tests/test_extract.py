@@ -334,7 +334,7 @@ def test_a_folder_leaves_groups_and_columns_that_a_manifest_gave(run, tmp_path, 
     report = run()
     assert counts(report) == (5, 1, 4, 0)
     assert "no groups known" not in report.notes
-    assert f"4 clips keep the group or columns that they had: {', '.join(names[:3])}, .." in report.notes
+    assert f"4 clips keep the group or columns that they had: {', '.join(names[:3])} and 1 more" in report.notes
     assert labels_in(tmp_path / "cache") == before | {"Hop/new.avi": ("Hop", None)}
     held = {clip.clip_id: clip.extra for clip in Cache(tmp_path / "cache").clips()}
     assert held == {name: {"day": "mon"} for name in names} | {"Hop/new.avi": {}}
@@ -358,7 +358,7 @@ def test_groups_stay_where_a_manifest_has_no_column_of_them(run, tmp_path, video
     assert {group for _, group in before.values()} == {"p0", "p1"}
     report = run(manifest, root=videos)
     assert labels_in(tmp_path / "cache") == before
-    assert f"4 clips keep the group or columns that they had: {', '.join(names[:3])}, .." in report.notes
+    assert f"4 clips keep the group or columns that they had: {', '.join(names[:3])} and 1 more" in report.notes
     assert not any("groups known" in note or "--group-by" in note for note in report.notes)
     manifest.write_text("path,label,group\n" + "".join(f"{n},{n.split('/')[0]},\n" for n in names))
     assert "no groups known" in run(manifest, root=videos).notes  # which an empty column says

@@ -95,8 +95,14 @@ def test_packing_refuses_what_it_cannot_do(tmp_path, packed, cache_folder):
     with pytest.raises(UsageError, match="exists: choose another --out"):
         pack(cache=cache_folder, backbone=["test_resnet"], out=packed)
     assert packed.read_bytes() == before
-    with pytest.raises(UsageError, match="no backbone named"):
-        pack(cache=cache_folder, backbone=[], out=tmp_path / "x.h5")
+    cache = Cache(shutil.copytree(cache_folder, tmp_path / "two"))
+    (first,) = cache.feature_stores()
+    second = cache.feature_store(first.identity | {"backbone": "other"})
+    second.write_part({name: first.rows(list(first), (name,))[name] for name in ("key", "features", "pts_seconds")})
+    with pytest.raises(UsageError, match="holds features of other, test_resnet: choose with --backbone"):
+        pack(cache=tmp_path / "two", out=tmp_path / "x.h5")
+    with pytest.raises(StoreError, match="holds no features: run"):
+        pack(cache=Cache(tmp_path / "new", create=True).folder, out=tmp_path / "x.h5")
     with pytest.raises(UsageError, match="unknown backbone 'vit'"):
         pack(cache=cache_folder, backbone=["vit"], out=tmp_path / "x.h5")
     with pytest.raises(StoreError, match="no cache at"):
@@ -183,3 +189,31 @@ def test_files_that_are_not_hdf5_are_refused(tmp_path):
     for name, reason in (("words.h5", "not readable as HDF5"), ("none.h5", "not found"), (".", "not found")):
         with pytest.raises(UsageError, match=reason):
             read_pack(tmp_path / name)
+
+
+def test_the_only_backbone_need_not_be_named(tmp_path, packed, cache_folder):
+    pack(cache=cache_folder, out=tmp_path / "again.h5")
+    assert (tmp_path / "again.h5").read_bytes() == packed.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["features", "label", "group", "clip_id"])
+def test_a_packed_file_that_changed_on_its_way_is_refused(tmp_path, packed, name):
+    """One bit of one value: HDF5 says nothing, and the figures would only be a little off."""
+    path = shutil.copy(packed, tmp_path / "damaged.h5")
+    with h5py.File(path, "r+") as file:
+        values = file[name][()]
+        values.view(np.uint8).reshape(-1)[0] ^= 1
+        file[name][...] = values
+    with pytest.raises(UsageError, match="is damaged: values, clip ids, labels or groups are not those"):
+        read_pack(path)
+    with h5py.File(path, "r+") as file:
+        del file.attrs["data_sha256"]  # as of files made elsewhere, or changed on purpose
+    assert len(read_pack(path).clip_ids) == 12
+
+
+def test_rows_in_another_order_are_the_same_data(tmp_path, packed):
+    path = shutil.copy(packed, tmp_path / "turned.h5")
+    with h5py.File(path, "r+") as file:
+        for name in ("features", "clip_id", "label", "group", "pts_seconds", "extra"):
+            file[name][...] = file[name][()][::-1]
+    assert read_pack(path).digest == read_pack(packed).digest

@@ -180,7 +180,7 @@ def test_a_seed_that_is_not_finished_is_told(tmp_path, cache_folder, video_folde
     train_head(out=out, cache=cache_folder, backbone=["test_resnet"], variant="mean", seed=[0, 1], epochs=2)
     (out / "seed-1" / "run.json").unlink()
     video = sorted(video_folder.rglob("*.avi"))[0]
-    with pytest.raises(UsageError, match="seed-1 is not finished, so not all seeds can answer"):
+    with pytest.raises(UsageError, match="not finished: seed-1, so not all seeds can answer"):
         predict([video], run=out, device="cpu")
     assert predict([video], run=out / "seed-0", device="cpu")
 

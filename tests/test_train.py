@@ -677,7 +677,7 @@ def test_an_interrupted_call_goes_on_with_the_runs_that_are_missing(tmp_path, fe
         for x in (whole, report.to_dict())
     ]
     assert untimed[0] == untimed[1]
-    with pytest.raises(UsageError, match=r"made otherwise \(training\)"):
+    with pytest.raises(UsageError, match=r"made otherwise \(epochs\)"):
         train_head(out=tmp_path / "run", **settings | {"epochs": 3})
 
 
