@@ -35,18 +35,29 @@ def manifest_clips(path: Path, base: Path) -> tuple[list[Clip], list[str], bool]
 
     Args:
         path: A table with the columns ``path`` and ``label``, separated by commas, semicolons or tabs. With ``start``
-            and ``end``, or ``#t=START,END`` behind a path, a clip is that part of its file.
+            and ``end``, or ``#t=START,END`` behind a path, a clip is that part of its file; rows with times and
+            without a label are left out.
         base: Folder that its paths are relative to.
 
     Raises:
         UsageError: If the file cannot be read.
         ManifestError: If it is no such table, names nothing, a clip twice, or a time that is none.
     """
+    unnamed: list[int] = []
     with _table(path) as reader:
         has_groups = "group" in (reader.fieldnames or ())
-        rows = ((reader.line_num, _row_clip(row, base, f"{path}, line {reader.line_num}")) for row in reader)
-        found = _without_duplicates(rows, path)
-    return found, [*_parts(found), *_odd_columns(found[0].extra), *_odd_sides(found)], has_groups
+        found = _without_duplicates(_clips(reader, base, path, unnamed), path)
+    notes = [f"{plural(len(unnamed), 'part')} without a label left out"] if unnamed else []
+    return found, [*notes, *_parts(found), *_odd_columns(found[0].extra), *_odd_sides(found)], has_groups
+
+
+def _clips(reader: csv.DictReader[str], base: Path, path: Path, unnamed: list[int]) -> Iterator[tuple[int, Clip]]:
+    """Yield line number and clip of each row; parts that nobody named, as ``watch`` writes them, go to ``unnamed``."""
+    for row in reader:
+        if not (row["label"] or "").strip() and any((row.get(name) or "").strip() for name in ("start", "end")):
+            unnamed.append(reader.line_num)
+        else:
+            yield reader.line_num, _row_clip(row, base, f"{path}, line {reader.line_num}")
 
 
 def list_clips(path: Path, base: Path) -> list[Clip]:
@@ -216,7 +227,7 @@ def _without_duplicates(rows: Iterable[tuple[int, Clip]], path: Path) -> list[Cl
         seen[clip.clip_id] = line
         found.append(clip)
     if not found:
-        raise ManifestError(f"{path} has a header but no rows: expected one row a clip")
+        raise ManifestError(f"{path} has a header but no rows with a label: expected one row a clip")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
@@ -206,6 +207,7 @@ class Outputs:
         table: CSV of the segments.
         subtitles: The segments as SubRip subtitles.
         picture: PNG of the probabilities over time.
+        video: The file that they are of, if it is one: then the table is a manifest that ``extract`` takes, too.
 
     Raises:
         UsageError: If a name has another ending, or a file cannot be written.
@@ -214,6 +216,7 @@ class Outputs:
     table: Path | None = None
     subtitles: Path | None = None
     picture: Path | None = None
+    video: Path | None = None
 
     def __post_init__(self) -> None:
         for option, ending in (("table", ".csv"), ("subtitles", ".srt"), ("picture", ".png")):
@@ -250,7 +253,7 @@ class Outputs:
             if self.subtitles is not None:
                 each.callback(write_subtitles, timeline.segments, self.subtitles, offset=offset)
             if self.table is not None:
-                each.callback(write_table, timeline.segments, self.table)
+                each.callback(write_table, timeline.segments, self.table, video=self.video)
 
 
 def _write_picture(timeline: Timeline, path: Path, title: str) -> None:
@@ -259,14 +262,18 @@ def _write_picture(timeline: Timeline, path: Path, title: str) -> None:
     timeline_png(timeline.moments, timeline.segments, path, title=title)
 
 
-def write_table(segments: Sequence[Segment], path: Path) -> None:
+def write_table(segments: Sequence[Segment], path: Path, *, video: Path | None = None) -> None:
     """Write segments as CSV: ``start,end,label,probability,windows``; the label of "unknown" is empty.
+
+    With a video the first column is its ``path`` from the table's folder.
 
     Raises:
         StoreError: If the file cannot be written.
     """
+    place = {} if video is None else {"path": Path(os.path.relpath(video, path.parent)).as_posix()}
     rows = (
         {
+            **place,
             "start": f"{s.start:.3f}",
             "end": f"{s.end:.3f}",
             "label": s.label or "",
@@ -275,7 +282,7 @@ def write_table(segments: Sequence[Segment], path: Path) -> None:
         }
         for s in segments
     )
-    write_csv(path, ("start", "end", "label", "probability", "windows"), rows)
+    write_csv(path, (*place, "start", "end", "label", "probability", "windows"), rows)
 
 
 def write_subtitles(segments: Sequence[Segment], path: Path, *, offset: float = 0.0) -> None:

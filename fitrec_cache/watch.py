@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ def watch(
         smooth: Average each answer over so many windows, an odd number; see :class:`fitrec_cache.timeline.Smoother`.
         backbone: ``NAME=WEIGHTS``.
         unknown_below: As for :func:`fitrec_cache.predict.predict`.
-        table: CSV to write of the segments.
+        table: CSV to write of the segments; of a file it is a manifest for ``extract``, too, to be corrected.
         subtitles: The segments as ``.srt``.
         picture: PNG of the probabilities over time.
         format: FFmpeg's input format for a device.
@@ -127,6 +127,8 @@ def watch(
         device=device,
         force=force,
     )
+    if not watching.live and Path(source).is_file():
+        outputs = replace(outputs, video=Path(source))
     timeline = Timeline(every=watching.every, keep=picture is not None)
     smoother = Smoother(smooth, every=watching.every, unknown_below=unknown_below)
     bar = progress_bar(total=None, unit="window", what="watch", show=progress)

@@ -248,6 +248,8 @@ def test_manifest_paths_outside_are_known_by_label_and_file(tmp_path):
         ("path,label\n", "no rows"),
         ("path,label\na.avi,A\n\nb.avi, \n", "line 4: empty label"),
         ("path,label\n,A\n", "line 2: empty path"),
+        ("path,label,start\na.avi,A,\nb.avi,,\n", "line 3: empty label"),
+        ("path,label,start\na.avi,,1\n", "has a header but no rows with a label"),
         ("path,label\na.avi,A,x\n", "line 2: more cells than columns"),
         ("path,label,,\na.avi,A,,x\n", "line 2: more cells than columns"),
         ("path,label,label\na.avi,A,B\n", "label occurs more than once"),

@@ -16,7 +16,7 @@ from dataclasses import replace
 import av
 import numpy as np
 import pytest
-from conftest import InlinePool
+from conftest import SMALL, InlinePool
 from make_video import _audio_stream, _encode, _encode_tone, _video_stream, frame_image, read_number, write_video
 from PIL import Image
 from test_keyframes import damage
@@ -27,8 +27,10 @@ from typer.testing import CliRunner
 from fitrec_cache import predict as predicting
 from fitrec_cache import stream as streaming
 from fitrec_cache import watch as module
+from fitrec_cache.cache import Cache
 from fitrec_cache.cli import app
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError
+from fitrec_cache.extract import extract
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.predict import predict
 from fitrec_cache.progress import progress_bar
@@ -784,3 +786,29 @@ def test_files_that_cannot_be_written_are_told_before(run, long_video, tmp_path)
         result = call(long_video, "--run", run, option, tmp_path / name)
         assert isinstance(result.exception, UsageError)
         assert re.search(reason, str(result.exception))
+
+
+def test_what_was_seen_in_a_file_can_be_corrected_and_trained_on(run, tmp_path, weights, inline):
+    """The table is a manifest: parts that were named become clips, the unknown ones are left out."""
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "out").mkdir()
+    video = write_video(tmp_path / "videos" / "day.avi", 60, **LOSSLESS)
+    table = tmp_path / "out" / "t.csv"
+    module.watch(str(video), run=run, seconds=0.4, every=0.2, table=table)
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert {row["path"] for row in rows} == {"../videos/day.avi"}
+    lines = ["path,start,end,label,probability,windows", "../videos/day.avi,0.000,1.000,Row,0.9,4"]
+    lines += ["../videos/day.avi,1.000,1.600,,0.3,2", "../videos/day.avi,1.600,2.400,Hop,0.8,3"]
+    table.write_text("\n".join(lines))
+    report = extract(table, cache=tmp_path / "cache", backbone=[weights("test_resnet")], **SMALL)
+    assert (report.done, report.failed) == (2, ())
+    assert "1 part without a label left out" in report.notes
+    clips = {c.label: c for c in Cache(tmp_path / "cache").clips()}
+    store = Cache(tmp_path / "cache").frame_stores()[0]
+    assert {label: store.row(c.video_sha256)["frame_index"].tolist()[0] // 25 for label, c in clips.items()} == {
+        "Row": 0,
+        "Hop": 1,
+    }
+    assert clips["Row"].group == clips["Hop"].group is not None  # of one file
+    module.watch(str(video), run=run, seconds=0.4, every=0.2, table=table, live=True)
+    assert table.read_text().startswith("start,end,label")  # of what is live there is no file

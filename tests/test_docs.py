@@ -1,0 +1,58 @@
+"""What the documentation shows can be typed: every command parses, every call in Python fits its function."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from fitrec_cache.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def shown(page, language):
+    """Return the blocks of a page in a language; of none where nothing is said."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def commands():
+    for page in PAGES:
+        text = page.read_text()
+        lines = [line.removeprefix("$ ") for block in shown(page, "") for line in block.splitlines()]
+        lines += re.findall(r"`(fitrec-cache [^`]*)`", text)
+        for line in dict.fromkeys(lines):
+            if line.startswith("fitrec-cache ") and "..." not in line:
+                yield pytest.param(line.split("  #")[0], id=f"{page.name}: {line[13:60]}")
+
+
+@pytest.mark.parametrize("line", list(commands()))
+def test_a_command_that_is_shown_parses(line):
+    group = typer.main.get_command(app)
+    _, name, *given = shlex.split(line)
+    command = group.commands[name]
+    if not given:  # a command that is only named
+        return
+    context = command.make_context(name, given, resilient_parsing=False)
+    assert not context.args
+
+
+def test_calls_in_python_that_are_shown_fit_their_functions():
+    (block,) = shown(ROOT / "README.md", "python")
+    tree = ast.parse(block)
+    names: dict = {}
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    exec(compile(ast.Module(imports, []), "README.md", "exec"), names)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    called = {node.func.id for node in calls} & names.keys()
+    assert called == {"Path", "extract", "train_head"}
+    for node in calls:
+        if node.func.id in called - {"Path"}:
+            keywords = {keyword.arg: None for keyword in node.keywords}
+            inspect.signature(names[node.func.id]).bind(*node.args, **keywords)
