@@ -100,8 +100,9 @@ def remarks(calibration: Calibration, n: int | str) -> list[str]:
     rate = calibration.false_alarm_rate
     if calibration.threshold == 0.0 and rate > 0:
         told.append(
-            f"{n} validation clips cannot tell a threshold that turns away {100 * rate:g}% of known clips: no answer "
-            f'is "unknown". It takes {math.ceil(1 / rate - 1e-9) - 1} clips, or a higher --false-alarm-rate'
+            f'no answer is "unknown": {n} validation clips cannot tell a threshold that turns away {100 * rate:g}% of '
+            f"known clips, which takes {math.ceil(1 / rate - 1e-9) - 1}. A higher --false-alarm-rate takes fewer, and "
+            "`predict --unknown-below 0.6` none"
         )
     return told
 

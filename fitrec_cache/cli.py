@@ -176,7 +176,7 @@ def extract(
     compile: Annotated[
         bool,
         typer.Option(
-            "--compile", help="Compile backbones first, 10 to 30 s each, then faster; features are a set of their own."
+            "--compile", help="Compile backbones first, 5 to 30 s each, then faster; features are a set of their own."
         ),
     ] = False,
     workers: Annotated[int | None, typer.Option(help="Decoder processes.", show_default="one a core")] = None,
@@ -194,7 +194,6 @@ def extract(
     Example: fitrec-cache extract UCF-101 --cache cache --backbone resnet50 --backbone tf_efficientnet_b0
     """
     from fitrec_cache.extract import extract as run
-    from fitrec_cache.progress import say
 
     report = run(
         videos,
@@ -214,7 +213,7 @@ def extract(
         clip_seconds=clip_seconds,
         prune=prune,
         progress=not as_json,
-        tell=None if as_json else say,
+        tell=None if as_json else _note,
     )
     _show(report.to_dict(), as_json, lambda: texts.extract_text(report, cache))
     if report.failed:
@@ -293,7 +292,6 @@ def train_head(
 
     Example: fitrec-cache train-head --cache cache --variant mean --out runs/mean --seed 0 --seed 1
     """
-    from fitrec_cache.progress import say
     from fitrec_cache.train import train_head as run
 
     report = run(
@@ -321,7 +319,7 @@ def train_head(
         overwrite=overwrite,
         jobs=jobs,
         progress=not as_json,
-        tell=None if as_json else say,
+        tell=None if as_json else _note,
     )
     _show(report.to_dict(), as_json, lambda: texts.train_text(report))
 
@@ -691,7 +689,7 @@ def reproduce(
     device: Annotated[str, typer.Option(help="Where frames are embedded: auto, cpu, cuda, cuda:N or mps.")] = "auto",
     compile: Annotated[
         bool,
-        typer.Option("--compile", help="Compile backbones first, 10 to 30 s each, then faster; for hundreds of clips."),
+        typer.Option("--compile", help="Compile backbones first, 5 to 30 s each, then faster; for hundreds of clips."),
     ] = False,
     jobs: JobsOption = 1,
     as_json: JsonOption = False,
@@ -722,6 +720,13 @@ def reproduce(
     _show(report.to_dict(), as_json, lambda: texts.reproduce_text(report))
     if report.failed:
         raise typer.Exit(1)
+
+
+def _note(text: str) -> None:
+    """Print a note above bars that are shown."""
+    from tqdm import tqdm
+
+    tqdm.write(f"note: {text}", file=sys.stdout)
 
 
 def _show(value: Any, as_json: bool, text: Any) -> None:

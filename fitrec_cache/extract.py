@@ -70,7 +70,7 @@ def extract(
         frame_size: Short side of stored frames in pixels; None for 288, or with no videos for what the cache holds.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        compile: Compile the backbones first: some 10 to 30 s each, then faster (docs/performance.md). Other last bits,
+        compile: Compile the backbones first: some 5 to 30 s each, then faster (docs/performance.md). Other last bits,
             so these features are kept apart. Needs a C++ compiler.
         workers: Decoder processes; None for one a core.
         clip_seconds: Time limit for decoding one clip, in seconds; it is tried twice.

@@ -27,11 +27,6 @@ class Notes:
                 self.tell(text)
 
 
-def say(note: str) -> None:
-    """Print a note on standard output, above bars that are shown."""
-    tqdm.write(f"note: {note}", file=sys.stdout)
-
-
 def progress_bar(*, total: int | None, unit: str, what: str, show: bool, note: str | None = None) -> Any:
     """Return a tqdm bar on standard error: clips a second, time left if ``total`` is known; silent unless ``show``.
 

@@ -85,7 +85,7 @@ def test_what_few_clips_cannot_tell_is_left_and_said():
     assert found.threshold == 0.0
     (said,) = remarks(found, 3)
     assert "3 validation clips cannot tell a threshold" in said
-    assert "It takes 19 clips" in said
+    assert "of known clips, which takes 19." in said
     assert remarks(Calibration(temperature=1.3, threshold=0.2, false_alarm_rate=0.05), 40) == []
 
 
