@@ -10,7 +10,7 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +228,56 @@ def _by_model(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str], list[dict
     return found
 
 
+def together() -> str:
+    """Say how sure three seeds are, alone and together, with and without a temperature on their mean."""
+    rows = _result("together")["rows"]
+    ways = ("single", "mean", "own temperature")
+    cells = []
+    for model, of_model in _by_model(rows).items():
+        told = [
+            {k: statistics.mean(r[way][k] for r in of_model) for k in r["single"]} for way in ways for r in of_model[:1]
+        ]
+        shares = [f"{t['confidence']:.1%}, {t['accuracy']:.1%}, {t['ece']:.1%}" for t in told]
+        cells.append([*model, *shares, f"{told[-1]['false_alarms']:.1%}"])
+    head = [
+        "features",
+        "model",
+        *(f"{w}: sure, right, error" for w in ("single seeds", "their mean", "with temperature")),
+    ]
+    nearer = sum(r["own temperature"]["ece"] < r["mean"]["ece"] for r in rows)
+    temperatures = [r["temperature"] for r in rows]
+    return "\n".join(
+        [
+            table([*head, "turned away"], cells),
+            "",
+            f"Means over the three lists (n = {_sizes(rows, 'n')} test, {_sizes(rows, 'n_val')} validation clips). "
+            f"Temperatures {min(temperatures):.2f} to {max(temperatures):.2f}; in {nearer} of {len(rows)} cases the "
+            "calibration error is lower with one.",
+        ]
+    )
+
+
+def _sizes(rows: Sequence[dict[str, Any]], name: str) -> str:
+    return " / ".join(str(row[name]) for row in rows[:3])
+
+
+def amount() -> str:
+    """Say what heads recognise that learned from so many clips a class."""
+    result = _result("amount")
+    rows = result["rows"]
+    cells = []
+    for most in dict.fromkeys(r["most"] for r in rows):
+        mine = [r for r in rows if r["most"] == most]
+        learned = statistics.mean(r["n_learned"] for r in mine)
+        shown = [f"{most}" if most else "all", f"{learned:.0f}"]
+        for variant in dict.fromkeys(r["variant"] for r in rows):
+            by_list = [r["accuracy"] for r in mine if r["variant"] == variant]
+            shown.append(f"{statistics.mean(by_list):.1%} ({min(by_list):.1%} to {max(by_list):.1%})")
+        cells.append(shown)
+    variants = [f"`{variant}`" for variant in dict.fromkeys(r["variant"] for r in rows)]
+    return table(["clips a class at most", "clips in all, mean of the lists", *variants], cells)
+
+
 def unknown() -> list[str]:
     result = _result("unknown")
     runs, scores = result["runs"], result["scores"]
@@ -390,6 +440,8 @@ BLOCKS = {
     "grid": grid,
     "rooms": rooms,
     "calibration": calibration,
+    "together": together,
+    "amount": amount,
     "audit": audit,
     "recipe": recipe,
     "features": features,
