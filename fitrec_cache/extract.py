@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.progress import Notes
 from fitrec_cache.store import Store
 from fitrec_cache.variants import plain_name
+from fitrec_cache.wording import between, plural
 
 #: Short side in pixels; sources up to this are kept at their own size. Measured: docs/design.md.
 FRAME_SIZE = 288
@@ -119,7 +121,7 @@ def extract(
         clips, known = _held_clips(there, classes, root, lists)
     else:
         clips = list(found.clips)
-        notes.add(*found.notes)
+        notes.add(_counted(clips), *found.notes)
     models = _load_backbones(backbone, preset, precision, device, compile, cache)
     opened = there or Cache(cache, create=True)  # made only now: a wrong call shall leave no empty folder
     if videos is None:
@@ -158,6 +160,13 @@ def extract(
     report = run.report(len(clips), time.perf_counter() - started)
     _note(opened, report, models)
     return report
+
+
+def _counted(clips: Sequence[Clip]) -> str:
+    """Say how many clips there are to be, and how many of each class."""
+    of_class = Counter(clip.label for clip in clips)
+    each = between(min(of_class.values()), max(of_class.values()))
+    return f"{plural(len(clips), 'clip')} of {plural(len(of_class), 'class', 'classes')}, {each} each"
 
 
 def _note(cache: Cache, report: ExtractReport, models: Sequence[Backbone]) -> None:

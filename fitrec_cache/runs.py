@@ -281,11 +281,9 @@ def read_runs(folder: Path) -> list[Run]:
             f"{folder}: not finished: {', '.join(unfinished)}, so not all seeds can answer. Run the same train-head "
             "again, or name one of the runs in it"
         )
-    if (folder / "run.json").is_file() or not seeds:
+    if (folder / "run.json").is_file() or not seeds or any(read_run_settings(run).get("fold") for run in seeds):
         return [read_run(folder)]
     runs = [read_run(seed) for seed in seeds]
-    if any(run.settings.get("fold") for run in runs):
-        return [read_run(folder)]
     if len({bool(run.settings.get("final")) for run in runs}) > 1:
         raise UsageError(f"{folder}: not all seeds have their final head yet: run the same train-head --final again")
     for name in ("labels", "sources", "head", "training", "split", "data_sha256"):

@@ -139,7 +139,7 @@ def train_head(
     if final and folds[0][1].name:
         raise UsageError(f"--final with --split {split} would train the same head for each fold: give one split")
     n_train = {len(fold.split.train) for _, fold in folds}
-    chosen, left_out = _settle(usual, given, data, variant, attention, where, n_train)
+    chosen, left_out = _settle(usual, chosen, given, data, variant, attention, where, n_train)
     trainer = Trainer(
         data=data,
         strangers=strangers,
@@ -261,6 +261,7 @@ def _looked_up(job: Job, described: dict[str, Any], *, overwrite: bool) -> Job:
 
 def _settle(
     usual: Recipe,
+    wanted: Recipe,
     given: dict[str, Any],
     data: Features,
     variant: str,
@@ -271,7 +272,6 @@ def _settle(
     """Return the recipe with what was given, less what changes nothing here, and notes of that."""
     frames, dim = data.values.shape[1], 0 if VARIANTS[variant].takes_pixels else data.values.shape[2]
     without = usual.change(epochs=given.get("epochs"))  # what is left out leaves these epochs as they are
-    wanted = usual.change(**given)
     idle = wanted.idle(without, variant, attention, frames=frames, input_dim=dim, n_train=n_train)
     chosen = usual.change(**{name: value for name, value in given.items() if name not in idle})
     chosen = find_precision(chosen, device, variant, dim)
