@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fitrec_cache.calibrate import BINS, bin_numbers, calibration_error
-from fitrec_cache.calibrate import Calibration as Scaling
+from fitrec_cache.calibrate import BINS, Calibration, bin_numbers, calibration_error
 from fitrec_cache.page.charts import reliability_svg
 from fitrec_cache.page.models import Model
 from fitrec_cache.page.pictures import Chart, data_uri
@@ -56,7 +55,7 @@ class Joint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
+class Confidence:
     """How far confidence can be trusted, over all runs: of each seed its folds together, then the mean over seeds.
 
     A bin has ``low``, ``high``, ``n``, ``confidence``, ``accuracy`` and its 95 % interval, ``least`` to ``most``.
@@ -73,7 +72,7 @@ class Calibration:
     joint: Joint | None
 
 
-def calibration(model: Model) -> Calibration:
+def calibration(model: Model) -> Confidence:
     """Return how far a model's confidence can be trusted."""
     targets = np.concatenate([record.tested.targets for record in model.records])
     _, bins = calibration_error(np.concatenate([record.probabilities for record in model.records]), targets)
@@ -87,7 +86,7 @@ def calibration(model: Model) -> Calibration:
     temperatures = [record.temperature for record in model.records]
     side = "high" if gap > 0 else "low"
     alt = f"Reliability diagram of {len(bins)} bins: confidence is on average {abs(gap):.1%} too {side}."
-    return Calibration(
+    return Confidence(
         ece=ece,
         ece_uncalibrated=plain,
         temperatures=(min(temperatures), max(temperatures)),
@@ -124,7 +123,7 @@ def _error(model: Model, *, scaled: bool) -> float:
 
 def _error_of(folds: Sequence[Record], *, scaled: bool) -> float:
     """Return the error over the test clips of all folds of a seed."""
-    said = [r.probabilities if scaled else Scaling().probabilities(r.tested.logits) for r in folds]
+    said = [r.probabilities if scaled else Calibration().probabilities(r.tested.logits) for r in folds]
     return calibration_error(np.concatenate(said), np.concatenate([r.tested.targets for r in folds]))[0]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fitrec_cache.page.attention import Attention, attention
-from fitrec_cache.page.calibration import Calibration, calibration
+from fitrec_cache.page.calibration import Confidence, calibration
 from fitrec_cache.page.charts import curve_svg
 from fitrec_cache.page.models import ClassRow, Model
 from fitrec_cache.page.pictures import Chart, Clip, Frames, data_uri
@@ -56,7 +56,7 @@ class ModelView:
     matrix: Matrix
     confusions: tuple[Confusion, ...]
     attention: Attention | None
-    calibration: Calibration | None
+    calibration: Confidence | None
 
 
 def view(model: Model, frames: Frames | None) -> ModelView:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from fitrec_cache.compare import PairFigures
 from fitrec_cache.page.attention import Attention
-from fitrec_cache.page.calibration import Calibration
+from fitrec_cache.page.calibration import Confidence
 from fitrec_cache.page.models import Model
 from fitrec_cache.page.views import ModelView
 from fitrec_cache.splits import matters, says_leak
@@ -160,7 +160,7 @@ def attention_says(attention: Attention) -> str:
     return f"Its attention spreads {' and '.join(shares)}, of {attention.frames} frames"
 
 
-def calibration_says(calibration: Calibration) -> str:
+def calibration_says(calibration: Confidence) -> str:
     """Say how far confidence can be trusted."""
     if calibration.ece < 0.05:
         return f"Its confidence can be taken at its word: off by {percent(calibration.ece)} on average"
