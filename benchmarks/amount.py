@@ -24,7 +24,7 @@ from fitrec_cache.train import train_head
 AMOUNTS = (5, 10, 20, 40, None)
 
 VARIANTS = ("mean", "efficientnet-lstm-attention")
-BACKBONE, SEEDS = "tf_efficientnet_b0", (0, 1)
+BACKBONE, SEEDS = "tf_efficientnet_b0", (0,)
 
 
 def drawn(names: list[str], most: int | None) -> list[str]:
