@@ -61,24 +61,24 @@ def calibrate(logits: ArrayLike, targets: ArrayLike, *, false_alarm_rate: float 
         false_alarm_rate: Share of clips of known classes that may be answered "unknown", in [0, 1).
 
     Returns:
-        The temperature from 0.1 to 100 that makes the cross-entropy lowest, and the threshold for that share. The
-        cross-entropy counts one clip more, which is answered as the others are on average and whose class nobody
-        knows: where all N are right, no temperature above 0 would be best without it. Of N validation clips and one
-        more of the same kind, each is as likely to be the k-th least sure of all, so the k-th least sure of N has a new
-        one below it with probability k / (N + 1): k is the largest that keeps this within the share, and where that is
-        0 no answer is "unknown". See :func:`remarks`.
+        The temperature from 0.1 to 100 that makes the cross-entropy lowest, and the threshold for that share. Where all
+        N are right, any lower temperature would be better still: then half a clip more is counted, which is answered as
+        the others are on average and is of any class alike, so that answers are as sure as Jeffreys' prior lets expect
+        of a share of 0 / N errors. Of N validation clips and one more of the same kind, each is as likely to be the
+        k-th least sure of all, so the k-th least sure of N has a new one below it with probability k / (N + 1): k is
+        the largest that keeps this within the share, and where that is 0 no answer is "unknown". See :func:`remarks`.
 
     Source:
         Guo et al., "On calibration of modern neural networks", ICML 2017 (temperature scaling). Hendrycks and Gimpel,
-        ICLR 2017 (highest probability as a sign of the unknown). Platt, "Probabilistic outputs for support vector
-        machines", 1999 (targets short of certainty).
+        ICLR 2017 (highest probability as a sign of the unknown).
     """
     scores, truth = np.asarray(logits, dtype=np.float64), np.asarray(targets)
     rows = np.arange(len(truth))
+    more = 0.5 if (scores.argmax(axis=1) == truth).all() else 0.0
 
     def loss(log_temperature: float) -> float:
         said = log_softmax(scores / np.exp(log_temperature), axis=1)
-        return -float(said[rows, truth].sum() + said.mean()) / (len(truth) + 1)
+        return -float(said[rows, truth].sum() + more * said.mean()) / (len(truth) + more)
 
     coldest, hottest = np.log(_COLDEST), np.log(_HOTTEST)
     found = minimize_scalar(loss, bounds=(coldest, hottest), method="bounded")

@@ -726,7 +726,11 @@ def _note(text: str) -> None:
     """Print a note above bars that are shown."""
     from tqdm import tqdm
 
-    tqdm.write(f"note: {text}", file=sys.stdout)
+    try:
+        tqdm.write(f"note: {text}", file=sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads on: no reason to stop the work
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the end
 
 
 def _show(value: Any, as_json: bool, text: Any) -> None:

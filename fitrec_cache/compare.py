@@ -18,6 +18,7 @@ from fitrec_cache.paired import FloatArray, count_right, exact_p, holm, interval
 from fitrec_cache.run_files import find_runs
 from fitrec_cache.scored import Model, ScoredRun, gather_models, read_all
 from fitrec_cache.units import alone_unit, is_by_fold
+from fitrec_cache.wording import listed
 
 LEVEL = 0.05
 """Chance of calling any pair of one split different if all are equally good."""
@@ -190,12 +191,22 @@ def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]
 
 
 def _best_on_validation(models: Sequence[Model]) -> set[int]:
-    """Return the numbers of the models that are best on the validation clips that they share with others."""
+    """Return the numbers of the models that are best on the validation clips that they share with others, with ties."""
     alike: dict[Any, list[int]] = {}
     for number, model in enumerate(models):
         clips = frozenset((r.seed, r.fold, frozenset(r.run["split"]["val"])) for r in model.runs)
         alike.setdefault(clips, []).append(number)
-    return {max(some, key=lambda i: models[i].val_accuracy) for some in alike.values() if len(some) > 1}
+    best = {i: max(models[j].val_accuracy for j in some) for some in alike.values() if len(some) > 1 for i in some}
+    return {i for i, accuracy in best.items() if models[i].val_accuracy == accuracy}
+
+
+def _folder(folders: Sequence[Path]) -> str:
+    """Return the folder that all runs of a model are in, from where we are if it is below; of several the names."""
+    common = Path(os.path.commonpath([folder.absolute() for folder in folders]))
+    if len(folders) > 1 and common == Path(common.anchor):
+        return listed([str(folder) for folder in folders], most=3)
+    here = Path.cwd()
+    return str(common.relative_to(here) if common.is_relative_to(here) else common)
 
 
 def _figures(model: Model, *, chosen: bool) -> ModelFigures:
@@ -216,7 +227,7 @@ def _figures(model: Model, *, chosen: bool) -> ModelFigures:
         sd=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
         val_accuracy=model.val_accuracy,
         chosen=chosen,
-        folder=os.path.commonpath([r.folder for r in model.runs]),
+        folder=_folder([r.folder for r in model.runs]),
         ci95=interval_by_unit(right, tested, list(units.values())),
     )
 

@@ -17,6 +17,7 @@ from fitrec_cache.devices import cores
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, WeightsError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extractor import Extractor
+from fitrec_cache.files import file_mode
 from fitrec_cache.find_clips import find_clips
 from fitrec_cache.history import Extraction, note, now
 from fitrec_cache.identity import frame_identity, what_changed
@@ -109,7 +110,7 @@ def extract(
             f"--prune takes out what is not among VIDEOS, but {found.unread[0]} cannot be read: clips may only seem to "
             "be missing. Make it readable, or leave --prune out"
         )
-    if prune and found is not None and not any(clip.path and clip.path.exists() for clip in found.clips):
+    if prune and found is not None and not any(clip.path and file_mode(clip.path) for clip in found.clips):
         raise UsageError(
             f"--prune takes out what is not among VIDEOS, but no file that {videos} names is there: name another "
             "--root, or leave --prune out"

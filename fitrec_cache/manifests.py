@@ -35,29 +35,21 @@ def manifest_clips(path: Path, base: Path) -> tuple[list[Clip], list[str], bool]
 
     Args:
         path: A table with the columns ``path`` and ``label``, separated by commas, semicolons or tabs. With ``start``
-            and ``end``, or ``#t=START,END`` behind a path, a clip is that part of its file; rows with times and
-            without a label are left out.
+            and ``end``, or ``#t=START,END`` behind a path, a clip is that part of its file; such a
+            part without a label is left out.
         base: Folder that its paths are relative to.
 
     Raises:
         UsageError: If the file cannot be read.
         ManifestError: If it is no such table, names nothing, a clip twice, or a time that is none.
     """
-    unnamed: list[int] = []
     with _table(path) as reader:
         has_groups = "group" in (reader.fieldnames or ())
-        found = _without_duplicates(_clips(reader, base, path, unnamed), path)
-    notes = [f"{plural(len(unnamed), 'part')} without a label left out"] if unnamed else []
+        rows = [(reader.line_num, _row_clip(row, base, f"{path}, line {reader.line_num}")) for row in reader]
+    found = _without_duplicates(((line, clip) for line, clip in rows if clip is not None), path)
+    unnamed = len(rows) - len(found)
+    notes = [f"{plural(unnamed, 'part')} without a label left out"] if unnamed else []
     return found, [*notes, *_parts(found), *_odd_columns(found[0].extra), *_odd_sides(found)], has_groups
-
-
-def _clips(reader: csv.DictReader[str], base: Path, path: Path, unnamed: list[int]) -> Iterator[tuple[int, Clip]]:
-    """Yield line number and clip of each row; parts that nobody named, as ``watch`` writes them, go to ``unnamed``."""
-    for row in reader:
-        if not (row["label"] or "").strip() and any((row.get(name) or "").strip() for name in ("start", "end")):
-            unnamed.append(reader.line_num)
-        else:
-            yield reader.line_num, _row_clip(row, base, f"{path}, line {reader.line_num}")
 
 
 def list_clips(path: Path, base: Path) -> list[Clip]:
@@ -173,16 +165,22 @@ def _odd_sides(clips: Sequence[Clip]) -> list[str]:
     ]
 
 
-def _row_clip(row: Mapping[str | None, Any], base: Path, where: str) -> Clip:
-    """Return the clip of a manifest row; a row shorter than the header has empty cells."""
+def _row_clip(row: Mapping[str | None, Any], base: Path, where: str) -> Clip | None:
+    """Return the clip of a manifest row; a row shorter than the header has empty cells.
+
+    None of a part without a label, as ``watch`` writes where nothing was recognised.
+    """
     if any(cell.strip() for cell in row.get(None, ())):
         raise ManifestError(f"{where}: more cells than columns. Put quotes around a value that contains a comma")
     cells = {name: (value or "").strip() for name, value in row.items() if name is not None}
     written, label = cells.pop("path").replace("\\", "/"), cells.pop("label")
-    for name, value in (("path", written), ("label", label)):
-        if not value:
-            raise ManifestError(f"{where}: empty {name}. Expected the {name} of a clip in every row")
+    if not written:
+        raise ManifestError(f"{where}: empty path. Expected the path of a clip in every row")
     written, span = _timed(written, cells, where)
+    if not label and span is not None:
+        return None
+    if not label:
+        raise ManifestError(f"{where}: empty label. Expected the label of a clip in every row")
     clip_id = file = PurePosixPath(written)
     if clip_id.is_absolute() or ".." in clip_id.parts:
         clip_id = PurePosixPath(label) / clip_id.name

@@ -59,6 +59,8 @@ def read_outputs(folder: Path, run: Mapping[str, Any], side: Literal["val", "tes
         clips, classes = len(run["split"][side]), len(run["labels"])
         with safetensors.safe_open(folder / OUTPUTS, framework="numpy") as file:
             logits, targets, attention = (file.get_tensor(f"{side}_{n}") for n in ("logits", "targets", "attention"))
+    except FileNotFoundError as error:
+        raise _missing(folder) from error
     except (KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
         raise _damaged(folder, f"{type(error).__name__} {error}") from error
     shapes = f"logits {logits.shape}, targets {targets.shape} and attention {attention.shape}"
@@ -81,11 +83,17 @@ def read_strangers(folder: Path, run: Mapping[str, Any]) -> NDArray[np.float32]:
         shape = len(run["split"]["unknown"]), len(run["labels"])
         with safetensors.safe_open(folder / OUTPUTS, framework="numpy") as file:
             logits: NDArray[np.float32] = file.get_tensor("unknown_logits")
+    except FileNotFoundError as error:
+        raise _missing(folder) from error
     except (KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
         raise _damaged(folder, f"{type(error).__name__} {error}") from error
     if logits.shape != shape or not np.isfinite(logits).all():
         raise _damaged(folder, f"logits {logits.shape} of {shape[0]} clips of {shape[1]} classes, or not finite")
     return logits
+
+
+def _missing(folder: Path) -> StoreCorrupt:
+    return StoreCorrupt(f"{folder}/{OUTPUTS} is missing: copy the whole run folder, or train the head again")
 
 
 def _damaged(folder: Path, what: str) -> StoreCorrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ def pack(*, cache: Path, out: Path, backbone: Sequence[str] = (), preset: str | 
         "extra": text_column(canonical_json(dict(columns)) for columns in features.extra),
     }
     head: dict[str, int | str] = {"format_version": FORMAT_VERSION, "kind": "pack", "backbone": features.name}
-    head["data_sha256"] = features.digest
+    head["sha256"] = _sum(features)
     data = hdf5.encode(arrays, head | {"sources": canonical_json(features.sources)})
     write_atomic(out, data)
     n, t, d = features.values.shape
@@ -106,12 +107,21 @@ def read_pack(path: Path) -> Features:
         sources=sources if isinstance(sources, list) else [],
         name=str(head.get("backbone", path.stem)),
     )
-    if head.get("data_sha256", found.digest) != found.digest:
+    if "sha256" in head and head["sha256"] != _sum(found):
         raise UsageError(
-            f"features file {path} is damaged: values, clip ids, labels or groups are not those of its data_sha256. "
-            "Copy it again; who changes it on purpose takes that attribute out"
+            f"features file {path} is damaged: what it holds is not what its attribute sha256 says. Copy it again; who "
+            "changes it on purpose takes that attribute out"
         )
     return found
+
+
+def _sum(features: Features) -> str:
+    """Return the sha256 of all that a packed file holds of its clips, in the order of their ids."""
+    told = [features.clip_ids, features.labels, features.groups, [dict(columns) for columns in features.extra]]
+    found = hashlib.sha256(canonical_json([told, str(features.values.dtype), features.values.shape]).encode())
+    for values in (features.values, features.pts_seconds):
+        found.update(np.ascontiguousarray(values).view(np.uint8).reshape(-1).data)
+    return found.hexdigest()
 
 
 def _check_pack(path: Path, arrays: Mapping[str, NDArray[Any]], columns: Mapping[str, list[str]]) -> None:

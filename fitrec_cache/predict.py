@@ -132,7 +132,7 @@ def predict(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         clip_seconds: Time limit for decoding one video, in seconds; it is tried twice.
         force: Go on where the pipeline here differs from the one the head was trained with.
-        tell: Called with each prediction as it is made.
+        tell: Called with each prediction as it is made: as many in a row as there are cores, which are decoded at once.
 
     Returns:
         One prediction a video, in order; a video that cannot be used has a reason instead of an answer.

@@ -17,7 +17,7 @@ from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_json, staged, write_atomic, write_json
 from fitrec_cache.head import build_head
-from fitrec_cache.outputs import OUTPUTS, read_outputs
+from fitrec_cache.outputs import OUTPUTS, read_outputs, read_strangers
 from fitrec_cache.run_files import RUN_VERSION, read_run_json, read_run_settings
 from fitrec_cache.splits import short_rule
 from fitrec_cache.variants import HeadConfig
@@ -106,6 +106,8 @@ def _is_sound(folder: Path, run: Mapping[str, Any]) -> bool:
         read_run(folder)
         for side in ("val", "test"):
             read_outputs(folder, run, side)
+        if run["split"]["unknown"]:
+            read_strangers(folder, run)
         if run.get("final"):  # else it was read just now
             safetensors.torch.load_file(folder / "head.safetensors")
     except (StoreCorrupt, safetensors.SafetensorError):

@@ -161,6 +161,8 @@ def read_scored(folder: Path) -> ScoredRun:
     run = read_run_settings(folder)
     try:
         validated, tested = read_outputs(folder, run, "val"), read_outputs(folder, run, "test")
+        if not len(validated.targets) or not len(tested.targets):
+            raise StoreCorrupt(f"{folder}/run.json names no clips to validate or to test on. Train the head again")
         found = ScoredRun(folder=folder, run=run, validated=validated, tested=tested)
         _ = (found.settings, found.seed, found.fold, found.labels, found.clips, found.units, found.n_clips)
         return found

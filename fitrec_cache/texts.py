@@ -34,8 +34,8 @@ _LONG = 4
 #: Pairs of classes that are told of labelled videos.
 _MOST_CONFUSED = 5
 
-#: Clips that failed for one reason, of which each has a line.
-_MOST_ALIKE = 20
+#: Clips that failed for one reason, of which each has a line; of more, these first ones.
+_MOST_ALIKE, _FIRST = 20, 5
 
 #: And of training, in one line.
 _MOST_MISTAKEN = 3
@@ -92,7 +92,7 @@ def _reasons(failed: Sequence[FailedClip]) -> list[str]:
         by_reason.setdefault(f.reason, []).append(f.clip_id)
     lines = []
     for reason, names in by_reason.items():
-        shown = names if len(names) <= _MOST_ALIKE else names[:_MOST_CONFUSED]
+        shown = names if len(names) <= _MOST_ALIKE else names[:_FIRST]
         lines += [f"failed: {name}: {reason}" for name in shown]
         lines += [f"failed: {len(names) - len(shown)} more: {reason}"] if len(shown) < len(names) else []
     return lines

@@ -270,7 +270,7 @@ def write_table(segments: Sequence[Segment], path: Path, *, video: Path | None =
     Raises:
         StoreError: If the file cannot be written.
     """
-    place = {} if video is None else {"path": Path(os.path.relpath(video, path.parent)).as_posix()}
+    place = {} if video is None else {"path": Path(os.path.relpath(video.resolve(), path.parent.resolve())).as_posix()}
     rows = (
         {
             **place,

@@ -192,7 +192,7 @@ def train_head(
         runs=tuple(runs),
         pooled=pooled,
         ensemble=ensemble,
-        final=final,
+        final=all(read_run_json(folder / "run.json").get("final") for folder in folders),
         notes=tuple(notes.texts),
         stages=stages,
         others=meanwhile.others(),

@@ -166,8 +166,8 @@ def watch(
             take(smoother.rest())
             if failed is not None and not timeline.windows:
                 raise failed
-    except KeyboardInterrupt:  # once more, while the last answers were told
-        stopped = True
+    except KeyboardInterrupt:
+        pass  # once more, while the last answers were told
     finally:
         for moment in (*ready, *smoother.rest()):
             timeline.add(moment)

@@ -90,12 +90,23 @@ def test_what_few_clips_cannot_tell_is_left_and_said():
 
 
 @pytest.mark.parametrize("scale", [1, 20, 200])
-@pytest.mark.parametrize(("n", "sure"), [(3, 5 / 6), (39, 59 / 60)])
-def test_where_all_is_right_one_more_clip_of_an_unknown_class_keeps_answers_from_certainty(scale, n, sure):
-    """Of n + 1 clips, n right and one with an even chance: 1 - p = (1 - 1 / K) / (n + 1), whatever the scale."""
+@pytest.mark.parametrize(("n", "sure"), [(3, 19 / 21), (39, 1 - 2 / 3 * 0.5 / 39.5)])
+def test_where_all_is_right_half_a_clip_of_any_class_keeps_answers_from_certainty(scale, n, sure):
+    """Of n + 1/2 clips, n right and half a one with an even chance: 1 - p = (1 - 1 / K) / (2 n + 1)."""
     logits = scale * np.eye(3)[np.arange(n) % 3]
     found = calibrate(logits, np.arange(n) % 3)
     assert found.probabilities(logits).max(axis=1) == pytest.approx(sure, abs=1e-4)
+
+
+@pytest.mark.parametrize("n", [12, 20, 300])
+def test_a_head_that_errs_gets_the_temperature_of_its_clips_alone(n):
+    """Few clips are no reason to be more modest than they say."""
+    logits = 6 * np.eye(4)[np.arange(n) % 4]
+    truth = np.arange(n) % 4
+    truth[0] = 1  # one is wrong
+    sure = (n - 1) / n  # of clips with the same margin the best answers are as sure as they are right
+    found = calibrate(logits, truth)
+    assert found.probabilities(logits).max(axis=1) == pytest.approx(sure, abs=1e-3)
 
 
 def test_without_a_false_alarm_rate_no_threshold_is_missed():

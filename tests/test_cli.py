@@ -17,6 +17,7 @@ from test_train import toy
 
 from fitrec_cache import ahead, cli
 from fitrec_cache import predict as predict_module
+from fitrec_cache.cache import Cache
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.files import check_writable, write_atomic
 
@@ -254,6 +255,15 @@ def test_wrong_use_gives_one_clear_error_and_the_right_exit_code(call, places, c
     assert reason in err
     assert "Traceback" not in err
     assert all(line.startswith("note: ") for line in out.splitlines())  # what was found before
+
+
+def test_a_reader_that_goes_does_not_stop_the_work(tmp_path, places):
+    """As with ``| head -1``: notes come before the work, which once they did not."""
+    command = f"extract {places['videos']} --cache {tmp_path / 'c'} --backbone {places['weights']} --samples 4"
+    program = [sys.executable, "-m", "fitrec_cache", *command.split()]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        process.stdout.close()
+    assert len(Cache(tmp_path / "c").clips()) == 12
 
 
 def test_missing_and_unknown_options_exit_with_2(call):

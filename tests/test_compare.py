@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
@@ -237,6 +238,18 @@ def test_different_test_clips_are_not_compared_and_it_says_so(tmp_path):
     write_run(tmp_path / "c", [1] * 10, seed=1, variant="lrcn")
     notes = compare([tmp_path / "a", tmp_path / "c"]).notes
     assert notes == ("vit-lstm on net and lrcn on net share no run of the same seed and fold: not compared",)
+
+
+def test_ties_on_validation_are_all_named_and_folders_are_found_from_anywhere(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        write_run(tmp_path / name, [1, 0], variant=f"x{name}")
+    write_run(tmp_path / "far" / "seed-1", [1, 0], variant="xa", seed=1)
+    monkeypatch.chdir(tmp_path)
+    assert all(m.chosen for m in compare([tmp_path / "a", tmp_path / "b"]).models)
+    report = compare([Path("a"), tmp_path / "far", tmp_path / "b"])
+    assert {m.folder for m in report.models} == {".", "b"}
+    monkeypatch.chdir(tmp_path / "far")
+    assert {m.folder for m in compare([tmp_path / "b"]).models} == {str(tmp_path / "b")}
 
 
 def test_the_best_on_validation_is_named_not_the_best_on_test(tmp_path):

@@ -32,6 +32,10 @@ def commands():
                 yield pytest.param(line.split("  #")[0], id=f"{page.name}: {line[13:60]}")
 
 
+def test_commands_are_found():
+    assert len(list(commands())) > 20
+
+
 @pytest.mark.parametrize("line", list(commands()))
 def test_a_command_that_is_shown_parses(line):
     group = typer.main.get_command(app)

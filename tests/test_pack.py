@@ -196,7 +196,7 @@ def test_the_only_backbone_need_not_be_named(tmp_path, packed, cache_folder):
     assert (tmp_path / "again.h5").read_bytes() == packed.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["features", "label", "group", "clip_id"])
+@pytest.mark.parametrize("name", ["features", "label", "group", "clip_id", "pts_seconds", "extra"])
 def test_a_packed_file_that_changed_on_its_way_is_refused(tmp_path, packed, name):
     """One bit of one value: HDF5 says nothing, and the figures would only be a little off."""
     path = shutil.copy(packed, tmp_path / "damaged.h5")
@@ -204,10 +204,13 @@ def test_a_packed_file_that_changed_on_its_way_is_refused(tmp_path, packed, name
         values = file[name][()]
         values.view(np.uint8).reshape(-1)[0] ^= 1
         file[name][...] = values
-    with pytest.raises(UsageError, match="is damaged: values, clip ids, labels or groups are not those"):
+    reason = "docs/format.md says" if name == "extra" else "is damaged: what it holds is not what its attribute sha256 says"
+    with pytest.raises(UsageError, match=reason):
         read_pack(path)
+    if name == "extra":  # no JSON any more, which is refused by itself
+        return
     with h5py.File(path, "r+") as file:
-        del file.attrs["data_sha256"]  # as of files made elsewhere, or changed on purpose
+        del file.attrs["sha256"]  # as of files made elsewhere, or changed on purpose
     assert len(read_pack(path).clip_ids) == 12
 
 
@@ -217,3 +220,14 @@ def test_rows_in_another_order_are_the_same_data(tmp_path, packed):
         for name in ("features", "clip_id", "label", "group", "pts_seconds", "extra"):
             file[name][...] = file[name][()][::-1]
     assert read_pack(path).digest == read_pack(packed).digest
+
+
+def test_further_columns_are_in_the_sum(tmp_path, packed):
+    """They say the sides of a split and the rooms that are left out."""
+    path = shutil.copy(packed, tmp_path / "other.h5")
+    with h5py.File(path, "r+") as file:
+        extra = file["extra"][()]
+        del file["extra"]
+        file["extra"] = [b'{"room":"attic"}', *extra[1:]]
+    with pytest.raises(UsageError, match="is damaged: what it holds is not"):
+        read_pack(path)

@@ -810,6 +810,8 @@ def test_what_seeds_of_one_split_answer_together_is_tested(tmp_path):
     assert ", as predict answers: accuracy" in train_text(again)
     final = train_head(out=tmp_path / "run", seed=[0, 1, 2], split_seed=1, final=True, **settings)
     assert ", as predict answers" not in train_text(final)  # it is by the final heads then
+    without = train_head(out=tmp_path / "run", seed=[0, 1, 2], split_seed=1, **settings)  # where they stay
+    assert ", as predict answers" not in train_text(without)
     assert all(run_of(r.out)["together"] == kept for r in report.runs)
     with pytest.raises(UsageError):
         train_head(out=tmp_path / "run", seed=[0, 1, 2], split_seed=0, **settings)

@@ -793,7 +793,12 @@ def test_what_was_seen_in_a_file_can_be_corrected_and_trained_on(run, tmp_path, 
     (tmp_path / "videos").mkdir()
     (tmp_path / "out").mkdir()
     video = write_video(tmp_path / "videos" / "day.avi", 60, **LOSSLESS)
-    table = tmp_path / "out" / "t.csv"
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    (tmp_path / "out" / "deep").mkdir()
+    (tmp_path / "deeper").symlink_to(tmp_path / "out" / "deep")
+    module.watch(str(video), run=run, seconds=0.4, every=0.2, table=tmp_path / "deeper" / "t.csv")
+    assert (tmp_path / "out" / "deep" / "t.csv").read_text().splitlines()[1].startswith("../../videos/day.avi,")
+    table = tmp_path / "link" / "t.csv"
     module.watch(str(video), run=run, seconds=0.4, every=0.2, table=table)
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert {row["path"] for row in rows} == {"../videos/day.avi"}
