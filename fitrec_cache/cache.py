@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -94,6 +95,10 @@ class Cache:
                 f"{self.folder}/clips: an index holds entries that are none ({error}). Delete the index-*.h5 files "
                 "there: they are made again from the parts"
             ) from error
+
+    def classes(self) -> Counter[str]:
+        """Return how many usable clips each class has."""
+        return Counter(clip.label for clip in self._entries() if not clip.problem)
 
     def clip(self, clip_id: str) -> HeldClip | None:
         """Return the latest entry of a clip; None of one that is not known."""

@@ -41,6 +41,7 @@ class ModelFigures(Plain):
         val_accuracy: Mean over its runs of the accuracy on validation clips, by heads that never learned from them.
         chosen: Whether that is the highest of those with the same seeds, folds and validation clips, if there are
             others: what to choose a model by, as what is chosen on test clips has seen them.
+        apart: Whether others were compared, but none validated on the same clips.
         folder: The folder that its runs are in.
         ci95: 95 % interval of the accuracy; see :func:`fitrec_cache.metrics.interval_by_unit`. Units are groups, under
             ``leave-one`` folds, and clips where groups are unknown.
@@ -57,6 +58,7 @@ class ModelFigures(Plain):
     sd: float | None
     val_accuracy: float
     chosen: bool
+    apart: bool
     folder: str
     ci95: tuple[float, float]
 
@@ -168,8 +170,10 @@ def compare(runs: Sequence[Path], *, out: Path | None = None, families: Sequence
 def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]] = ()) -> CompareReport:
     """Compare models by runs that were read; see :func:`compare`."""
     models, notes = gather_models(runs)
-    best = _best_on_validation(models)
-    figures = [_figures(m, chosen=i in best) for i, m in enumerate(models)]
+    alike = _alike_on_validation(models)
+    best = {i for some in alike for i in some if models[i].val_accuracy == max(models[j].val_accuracy for j in some)}
+    shared = {i for some in alike for i in some}
+    figures = [_figures(m, chosen=i in best, apart=len(models) > 1 and i not in shared) for i, m in enumerate(models)]
     order = sorted(range(len(models)), key=lambda i: (figures[i].split, -figures[i].accuracy))
     family_of = {folder: number for number, family in enumerate(families) for folder in find_runs(family)}
     places = [(m.split, m.sides, family_of.get(m.runs[0].folder)) for m in models]
@@ -190,14 +194,13 @@ def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]
     )
 
 
-def _best_on_validation(models: Sequence[Model]) -> set[int]:
-    """Return the numbers of the models that are best on the validation clips that they share with others, with ties."""
+def _alike_on_validation(models: Sequence[Model]) -> list[list[int]]:
+    """Return the numbers of the models that were validated on the same clips as others, by seed and fold."""
     alike: dict[Any, list[int]] = {}
     for number, model in enumerate(models):
         clips = frozenset((r.seed, r.fold, frozenset(r.run["split"]["val"])) for r in model.runs)
         alike.setdefault(clips, []).append(number)
-    best = {i: max(models[j].val_accuracy for j in some) for some in alike.values() if len(some) > 1 for i in some}
-    return {i for i, accuracy in best.items() if models[i].val_accuracy == accuracy}
+    return [some for some in alike.values() if len(some) > 1]
 
 
 def _folder(folders: Sequence[Path]) -> str:
@@ -209,7 +212,7 @@ def _folder(folders: Sequence[Path]) -> str:
     return str(common.relative_to(here) if common.is_relative_to(here) else common)
 
 
-def _figures(model: Model, *, chosen: bool) -> ModelFigures:
+def _figures(model: Model, *, chosen: bool, apart: bool) -> ModelFigures:
     seeds = model.seeds()
     by_seed = [[r for r in model.runs if r.seed == s] for s in seeds]
     accuracies = [float(np.concatenate([r.right for r in runs]).mean()) for runs in by_seed]
@@ -227,6 +230,7 @@ def _figures(model: Model, *, chosen: bool) -> ModelFigures:
         sd=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
         val_accuracy=model.val_accuracy,
         chosen=chosen,
+        apart=apart,
         folder=_folder([r.folder for r in model.runs]),
         ci95=interval_by_unit(right, tested, list(units.values())),
     )

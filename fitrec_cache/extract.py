@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -125,6 +126,7 @@ def extract(
         notes.add(_counted(clips), *found.notes)
     models = _load_backbones(backbone, preset, precision, device, compile, cache)
     opened = there or Cache(cache, create=True)  # made only now: a wrong call shall leave no empty folder
+    notes.add(*([] if found is None else _about_classes(clips, opened.classes())))
     if videos is None:
         frames, several = pick_frames(opened, samples=samples, frame_size=frame_size)
         notes.add(*several)
@@ -168,6 +170,17 @@ def _counted(clips: Sequence[Clip]) -> str:
     of_class = Counter(clip.label for clip in clips)
     each = between(min(of_class.values()), max(of_class.values()))
     return f"{plural(len(clips), 'clip')} of {plural(len(of_class), 'class', 'classes')}, {each} each"
+
+
+def _about_classes(clips: Sequence[Clip], held: Mapping[str, int]) -> list[str]:
+    """Say which classes have one clip, with those of the cache, and which may be misspelt ones of the cache."""
+    asked = Counter(clip.label for clip in clips)
+    notes = [f"class {label} has one clip" for label, n in sorted(asked.items()) if n == 1 >= held.get(label, 0)]
+    known = {label.casefold(): label for label in held}
+    for label in sorted(asked.keys() - held.keys()):
+        if near := difflib.get_close_matches(label.casefold(), known, n=1, cutoff=0.7):
+            notes.append(f"class '{label}' is new to the cache: did you mean '{known[near[0]]}'?")
+    return notes
 
 
 def _note(cache: Cache, report: ExtractReport, models: Sequence[Backbone]) -> None:

@@ -24,8 +24,10 @@ from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.identity import feature_identity, what_changed
 from fitrec_cache.meanwhile import Meanwhile
 from fitrec_cache.progress import Notes, progress_bar, timed
+from fitrec_cache.spans import file_of, is_part
 from fitrec_cache.store import Store, text_column
 from fitrec_cache.turns import Turns
+from fitrec_cache.wording import plural
 
 #: A part is committed after this many clips or seconds, whichever comes first: what a kill can cost.
 COMMIT_CLIPS = 32
@@ -157,13 +159,21 @@ class Extractor:
             self.cache.finish_all(but=there)
             self.rows.clips += [replace(clip, problem=TAKEN_OUT) for clip in absent]
             self.commit()
-        names = sorted(clip.clip_id for clip in gone)
+        self.groups_known |= any(clip.group is not None for clip in others)
+        files = {file_of(key) for key in here}
+        stale = sorted(c.clip_id for c in gone if is_part(c.video_sha256) and file_of(c.video_sha256) in files)
         if gone and prune:
-            self.notes.add(f"{len(gone)} clips that are not among these videos were taken out: {some(names)}")
-        elif gone:
+            names = sorted(clip.clip_id for clip in gone)
+            self.notes.add(f"taken out, as not among these videos: {plural(len(gone), 'clip')}: {some(names)}")
+        elif stale:
             self.notes.add(
-                f"{len(gone)} clips of the cache are not among these videos and are trained on with them: "
-                f"{some(names)}. --prune takes them out"
+                f"{plural(len(stale), 'part')} of the same files not among these any more will still be trained on: "
+                f"{some(stale)}"
+            )
+        if not prune and (names := sorted({clip.clip_id for clip in gone}.difference(stale))):
+            self.notes.add(
+                f"{plural(len(names), 'clip')} of the cache not among these videos will be trained on with them: "
+                f"{some(names)}. --prune takes all {len(gone)} out"
             )
         if kept := sorted(clip.clip_id for clip in others if clip.clip_id in there and not clip.problem):
             self.notes.add(

@@ -17,7 +17,7 @@ from fitrec_cache.errors import ManifestError, UsageError, unknown_name
 from fitrec_cache.files import file_mode
 from fitrec_cache.manifests import list_clips, manifest_clips, read_ucf_list, text_lines
 from fitrec_cache.spans import file_of, is_part
-from fitrec_cache.wording import listed
+from fitrec_cache.wording import listed, plural
 
 #: Of so many unknown classes the nearest known one is named.
 _MOST_HINTS = 10
@@ -287,7 +287,7 @@ def _hints(clips: Sequence[Clip]) -> list[str]:
 
 def _remarks(clips: Sequence[Clip]) -> list[str]:
     """Return what a user should know before spending time on these clips."""
-    notes = [f"class {label} has one clip" for label, n in sorted(Counter(c.label for c in clips).items()) if n == 1]
+    notes: list[str] = []
     alike: dict[str, list[str]] = {}
     for label in sorted({clip.label for clip in clips}):
         if label.casefold() == UNKNOWN:
@@ -313,14 +313,15 @@ def _shared_numbers(clips: Sequence[Clip]) -> list[str]:
     """Warn of groups that go by a number and stand for several classes: UCF101 numbers them within each class."""
     classes: dict[str, set[str]] = {}
     for clip in clips:
-        if clip.group is not None and group_number(clip.group) is not None:
+        named = clip.group is not None and clip.group.casefold().startswith(f"{clip.label}_g".casefold())
+        if clip.group is not None and not named and group_number(clip.group) is not None:
             classes.setdefault(clip.group, set()).add(clip.label)
     shared = sorted(group for group, labels in classes.items() if len(labels) > 1)
     if not shared:
         return []
     example, number = sorted(classes[shared[0]])[0], group_number(shared[0])
     return [
-        f"{len(shared)} groups that go by a number have clips of several classes, such as '{shared[0]}': each is taken "
-        f"as one recording. If numbers begin again in each class, write {example}_g{number:02d}, or leave the column "
-        "out where file names say it"
+        f"{plural(len(shared), 'group')} of a number with clips of several classes, such as '{shared[0]}': each is "
+        f"taken as one recording. If numbers begin again in each class, write {example}_g{number:02d}, or leave the "
+        "column out where file names say it"
     ]

@@ -21,7 +21,7 @@ from fitrec_cache.outputs import OUTPUTS, read_outputs, read_strangers
 from fitrec_cache.run_files import RUN_VERSION, read_run_json, read_run_settings
 from fitrec_cache.splits import short_rule
 from fitrec_cache.variants import HeadConfig
-from fitrec_cache.wording import span
+from fitrec_cache.wording import listed, span
 
 #: What a whole run folder holds.
 #: A run that was trained on all clips in the end has :data:`FINAL` too.
@@ -180,7 +180,7 @@ def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     def named(key: str, value: Any, other: Any) -> str:
         if key in ("head", "training") and isinstance(other, dict):
             return ", ".join(k for k in value if other.get(k) != value[k]) or key
-        return key
+        return {"data_sha256": "the clips in the cache", "split": "which clips are on which side"}.get(key, key)
 
     return [named(k, v, there.get(k)) for k, v in wanted.items() if plain(k, there.get(k)) != plain(k, v)]
 
@@ -282,6 +282,10 @@ def read_runs(folder: Path) -> list[Run]:
         raise UsageError(
             f"{folder}: not finished: {', '.join(unfinished)}, so not all seeds can answer. Run the same train-head "
             "again, or name one of the runs in it"
+        )
+    if seeds and (below := sorted({path.parts[-3] for path in folder.glob("*/*/run.json")})):
+        raise UsageError(
+            f"{folder} holds runs of several models, {listed([run.name for run in seeds] + below, most=5)}: name one"
         )
     if (folder / "run.json").is_file() or not seeds or any(read_run_settings(run).get("fold") for run in seeds):
         return [read_run(folder)]

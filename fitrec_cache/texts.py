@@ -320,7 +320,8 @@ def compare_text(report: CompareReport) -> str:
         low, high = m.ci95
         spread = "" if m.sd is None else f", sd {m.sd:.1%} over {len(m.seeds)} seeds"
         span = f"95 % {low:.1%} to {high:.1%}, n = {m.n}"
-        validated = f"validation {m.val_accuracy:.1%}{', best: choose by this' * m.chosen}"
+        beside = ", best: choose by this" * m.chosen + ", on other clips than the others" * m.apart
+        validated = f"validation {m.val_accuracy:.1%}{beside}"
         lines.append(f"{m.accuracy:6.1%}{spread} ({span}; {validated})  {m.name}, split {m.split} <- {m.folder}")
     lines += [pair.text for pair in report.pairs]
     return _lines(lines, tried(report) if report.pairs else "", f"written: {report.out}" if report.out else "")

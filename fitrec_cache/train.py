@@ -19,7 +19,7 @@ from fitrec_cache.features import Features
 from fitrec_cache.files import write_json
 from fitrec_cache.fit import find_precision
 from fitrec_cache.folds import make_folds, values_of
-from fitrec_cache.leaks import UNLOOKED, verdict
+from fitrec_cache.leaks import UNLOOKED, Verdict, verdict
 from fitrec_cache.loading import keep_apart, load_clips
 from fitrec_cache.meanwhile import Meanwhile
 from fitrec_cache.near_duplicates import NearDuplicates
@@ -162,7 +162,10 @@ def train_head(
     with timed(stages, "look for leaks"):
         near = data.near_duplicates(progress=progress)
     notes = Notes(tell)
-    notes.add(*data.notes, *left_out, *_fold_notes(heads, len(seed)), *_verdicts(heads, data.groups, near))
+    judged = [(job, verdict(job.fold.split, data.groups, near)) for job in heads]
+    notes.add(*data.notes, *left_out, *_fold_notes(heads, len(seed)), *_verdicts(judged, data.groups, near))
+    if any(said.near_duplicate for _, said in judged):
+        notes.add("`fitrec-cache audit --manifest groups.csv` proposes groups that keep near-duplicates on one side")
     notes.add(*_shared_values(split, [job.fold.split for job in heads], data), *_there_notes(heads))
     notes.add(*_device_notes(where))
     fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))
@@ -332,10 +335,11 @@ def _shared_values(rule: str, splits: Sequence[Split], data: Features) -> list[s
     ]
 
 
-def _verdicts(jobs: Sequence[Job], groups: Sequence[str | None], near: NearDuplicates | None) -> list[str]:
+def _verdicts(
+    judged: Sequence[tuple[Job, Verdict]], groups: Sequence[str | None], near: NearDuplicates | None
+) -> list[str]:
     """Return whether each split leaks, in one line; of many folds those that leak, and how many do not."""
-    judged = [(job, verdict(job.fold.split, groups, near)) for job in jobs]
-    if not jobs[0].fold.name:
+    if not judged[0][0].fold.name:
         texts = [said.text for _, said in judged]
         if len(set(texts)) == 1:  # as of lists, which have the same sides whatever the seed
             return texts[:1]

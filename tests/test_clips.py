@@ -176,9 +176,9 @@ def test_missing_and_unsupported_inputs(tmp_path):
         find_clips(write(tmp_path / "m.csv", "path,label\na.avi,A\n"), root=tmp_path / "nowhere")
 
 
-def test_class_of_one_clip_and_absent_groups_are_notes(tmp_path):
+def test_absent_groups_are_noted(tmp_path):
     touch(tmp_path, "A/1.avi", "B/1.avi", "B/2.avi")
-    assert find_clips(tmp_path).notes == ("class A has one clip",)
+    assert find_clips(tmp_path).notes == ()
     assert find_clips(tmp_path).about_groups == ("no groups known",)
 
 
@@ -445,7 +445,9 @@ def test_group_numbers_that_begin_again_in_each_class_are_told(tmp_path, groups,
         (tmp_path / name).touch()
     (tmp_path / "clips.csv").write_text("\n".join(["path,label,group", *rows, ""]))
     notes = find_clips(tmp_path / "clips.csv").notes
-    assert any("2 groups that go by a number" in n and "write Hop_g01" in n for n in notes) is told
+    assert (
+        any("2 groups of a number with clips of several classes" in n and "write Hop_g01" in n for n in notes) is told
+    )
 
 
 def test_ucf_list_names_both_lines_of_a_duplicate(tmp_path):

@@ -262,6 +262,8 @@ def test_the_best_on_validation_is_named_not_the_best_on_test(tmp_path):
     assert found["vit-lstm on net"] == (0.75, 0.5, False)
     assert found["mean on net"] == (0.25, 0.75, True)
     assert found["lrcn on net"] == (0.25, 1.0, False)
+    assert {m.name: m.apart for m in report.models} == dict.fromkeys(found, False) | {"lrcn on net": True}
+    assert "validation 100.0%, on other clips than the others)" in compare_text(report)
     lines = compare_text(report).splitlines()
     (best,) = (line for line in lines if "best: choose by this" in line)
     assert "validation 75.0%, best" in best

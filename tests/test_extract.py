@@ -245,13 +245,11 @@ def test_clips_whose_files_were_removed_are_told_and_can_be_taken_out(run, tmp_p
     def trained():
         return [clip.clip_id for clip in distinct_clips(Cache(tmp_path / "cache"))[0]]
 
-    told = (
-        "1 clips of the cache are not among these videos and are trained on with them: Hop/v_Hop_g01_c01.avi. --prune"
-    )
+    told = "1 clip of the cache not among these videos will be trained on with them: Hop/v_Hop_g01_c01.avi. --prune"
     assert any(note.startswith(told) for note in run().notes)
     assert len(trained()) == 4
     report = run(prune=True)
-    assert "1 clips that are not among these videos were taken out: Hop/v_Hop_g01_c01.avi" in report.notes
+    assert "taken out, as not among these videos: 1 clip: Hop/v_Hop_g01_c01.avi" in report.notes
     assert trained() == ["Hop/v_Hop_g02_c01.avi", "Squat/v_Squat_g01_c01.avi", "Squat/v_Squat_g02_c01.avi"]
     assert not any("these videos" in note for note in run().notes)
     described = info(cache=tmp_path / "cache")
@@ -277,6 +275,37 @@ def test_what_was_taken_out_is_said_where_nothing_is_left_to_train_on(run, tmp_p
     run(other.parent, prune=True)
     with pytest.raises(StoreError, match="4 were taken out, which extract with their VIDEOS brings back"):
         load_cached(Cache(tmp_path / "cache"), ["test_resnet"])
+
+
+def test_what_is_said_of_classes_minds_those_of_the_cache(run, tmp_path, videos):
+    (tmp_path / "more.csv").write_text(
+        "path,label,start,end\nHop/v_Hop_g01_c01.avi,Hop,0,0.2\nHop/v_Hop_g02_c01.avi,Sqat,0,0.2\n"
+    )
+    first = run(tmp_path / "more.csv", root=videos, cache=tmp_path / "new")
+    assert [n for n in first.notes if n.startswith("class ")] == ["class Hop has one clip", "class Sqat has one clip"]
+    run()
+    later = run(tmp_path / "more.csv", root=videos)
+    told = ["class Sqat has one clip", "class 'Sqat' is new to the cache: did you mean 'Squat'?"]
+    assert [n for n in later.notes if n.startswith("class ")] == told
+    assert not any("no groups known" in note for note in later.notes)  # the cache's other clips have some
+
+
+def test_parts_that_a_table_no_longer_has_are_named(run, tmp_path, videos):
+    run()
+    table = tmp_path / "t.csv"
+    rows = ["path,label,start,end", "Hop/v_Hop_g01_c01.avi,Hop,0,0.2", "Hop/v_Hop_g01_c01.avi,Squat,0.2,0.6"]
+    table.write_text("\n".join(rows))
+    assert not any("of the same files" in note for note in run(table, root=videos).notes)
+    table.write_text("\n".join([*rows[:2], "Hop/v_Hop_g01_c01.avi,,0.2,0.6"]))
+    notes = run(table, root=videos).notes
+    stale = "1 part of the same files not among these any more will still be trained on: Hop/v_Hop_g01_c01.avi#t="
+    assert any(note.startswith(stale) for note in notes)
+    assert any(note.startswith("4 clips of the cache not among these videos") for note in notes)
+    assert any(note.endswith("--prune takes all 5 out") for note in notes)
+    run(prune=True)  # as the README says: all parts are forgotten
+    assert not any("of the same files" in note for note in run(table, root=videos).notes)
+    clips = {clip.clip_id for clip in distinct_clips(Cache(tmp_path / "cache"))[0]}
+    assert len(clips) == 5
 
 
 def test_of_many_clips_that_fail_for_one_reason_some_are_named(run, tmp_path):

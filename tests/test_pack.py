@@ -204,7 +204,9 @@ def test_a_packed_file_that_changed_on_its_way_is_refused(tmp_path, packed, name
         values = file[name][()]
         values.view(np.uint8).reshape(-1)[0] ^= 1
         file[name][...] = values
-    reason = "docs/format.md says" if name == "extra" else "is damaged: what it holds is not what its attribute sha256 says"
+    reason = (
+        "docs/format.md says" if name == "extra" else "is damaged: what it holds is not what its attribute sha256 says"
+    )
     with pytest.raises(UsageError, match=reason):
         read_pack(path)
     if name == "extra":  # no JSON any more, which is refused by itself

@@ -365,6 +365,15 @@ def test_what_is_known_of_a_split_is_told_before_training(tmp_path, features, mo
     assert [event for event in events if event != "trained"] == list(report.notes)
 
 
+def test_a_folder_of_several_models_is_not_answered_by_one_of_them(tmp_path, features):
+    common = {"features": features, "variant": "mean", "epochs": 1}
+    train_head(out=tmp_path / "runs" / "lstm", seed=[0, 1], **common)
+    train_head(out=tmp_path / "runs" / "trial", **common)
+    with pytest.raises(UsageError, match=r"runs holds runs of several models, trial, lstm: name one"):
+        read_runs(tmp_path / "runs")
+    assert len(read_runs(tmp_path / "runs" / "lstm")) == 2
+
+
 def test_seeds_of_two_split_rules_do_not_answer_together(tmp_path, features):
     common = {"features": features, "variant": "mean", "epochs": 1}
     train_head(out=tmp_path / "runs" / "seed-0", split="random", seed=[0], **common)
@@ -1017,7 +1026,7 @@ def test_a_run_made_of_other_data_is_not_kept(tmp_path, features):
     train_head(**settings)
     with h5py.File(features, "r+") as file:
         file["features"][0, 0, 0] += 1
-    with pytest.raises(UsageError, match=r"made otherwise \(data_sha256\)"):
+    with pytest.raises(UsageError, match=r"made otherwise \(the clips in the cache\)"):
         train_head(**settings)
 
 

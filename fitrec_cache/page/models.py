@@ -208,5 +208,8 @@ def gather(records: Sequence[Record]) -> list[Model]:
     """
     leaky = {record.split for record in records if any(map(says_leak, record.notes))}
     splits = sorted(dict.fromkeys(record.split for record in records), key=lambda split: split in leaky)
-    named = [Model(records=tuple(whole_seeds(text, group)[0]), differs=text) for text, group in by_model(records)]
+    named = [
+        Model(records=tuple(whole_seeds(Model(records=group, differs=text).title, group)[0]), differs=text)
+        for text, group in by_model(records)
+    ]
     return sorted(named, key=lambda m: (splits.index(m.first.split), -len(m.first.labels), -m.val_accuracy, m.val_loss))
