@@ -225,7 +225,9 @@ def _without_duplicates(rows: Iterable[tuple[int, Clip]], path: Path) -> list[Cl
         seen[clip.clip_id] = line
         found.append(clip)
     if not found:
-        raise ManifestError(f"{path} has a header but no rows with a label: expected one row a clip")
+        raise ManifestError(
+            f"{path} has a header but no rows with a label: expected one row a clip, and a label in some"
+        )
     return found
 
 

@@ -277,6 +277,8 @@ def read_runs(folder: Path) -> list[Run]:
         FitrecError: If one was written by another version.
         StoreCorrupt: If files are damaged or do not belong together.
     """
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file: give the run folder {folder.parent}")
     seeds = _runs_in(folder)
     if unfinished := [f.name for f in sorted(folder.glob("seed-*")) if f.is_dir() and not (f / "run.json").exists()]:
         raise UsageError(

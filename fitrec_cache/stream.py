@@ -180,6 +180,8 @@ class Stream:
             return self._silent(SILENCE[what == "read on"])
         reason = getattr(error, "strerror", None) or str(error)
         hint = ": is there a camera, and may this program use it?" if self._source.format else ""
+        if what == "opened" and isinstance(error, av.error.InvalidDataError):
+            hint = ": no video by its content, or one that was not written to its end"
         return VideoError(f"{self._shown} cannot be {what}: {reason}{hint}")
 
     def _silent(self, seconds: float) -> VideoError:

@@ -649,3 +649,5 @@ def test_wrong_use_is_refused(run, tmp_path):
         predict([tmp_path / "v.mp4"], run=run, top=0)
     with pytest.raises(UsageError, match="no run at"):
         predict([tmp_path / "v.mp4"], run=tmp_path / "none")
+    with pytest.raises(UsageError, match=rf"run.json is a file: give the run folder {run}"):
+        predict([tmp_path / "v.mp4"], run=run / "run.json")
