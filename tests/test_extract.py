@@ -279,10 +279,11 @@ def test_what_was_taken_out_is_said_where_nothing_is_left_to_train_on(run, tmp_p
 
 def test_what_is_said_of_classes_minds_those_of_the_cache(run, tmp_path, videos):
     (tmp_path / "more.csv").write_text(
-        "path,label,start,end\nHop/v_Hop_g01_c01.avi,Hop,0,0.2\nHop/v_Hop_g02_c01.avi,Sqat,0,0.2\n"
+        "path,label,start,end,group\nHop/v_Hop_g01_c01.avi,Hop,0,0.2,\nHop/v_Hop_g02_c01.avi,Sqat,0,0.2,\n"
     )
     first = run(tmp_path / "more.csv", root=videos, cache=tmp_path / "new")
     assert [n for n in first.notes if n.startswith("class ")] == ["class Hop has one clip", "class Sqat has one clip"]
+    assert "no groups known; parts of one file count as one" in first.notes
     run()
     later = run(tmp_path / "more.csv", root=videos)
     told = ["class Sqat has one clip", "class 'Sqat' is new to the cache: did you mean 'Squat'?"]
