@@ -8,12 +8,11 @@ inside larger ones; validation is carved from them. The test side stays whole. N
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from parts import list_rules
+from parts import list_rules, on_lists
 
 from fitrec_cache.files import write_json
 from fitrec_cache.loading import load_clips
@@ -36,12 +35,7 @@ def drawn(names: list[str], most: int | None) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cache", type=Path)
-    parser.add_argument("--lists", type=Path, required=True, help="folder with trainlist01.txt, testlist01.txt, ...")
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    args = on_lists(__doc__)
     args.work.mkdir(parents=True, exist_ok=True)
     data = load_clips(args.cache, None, VARIANTS[0], [BACKBONE], "native", progress=False)
     rows: list[dict[str, Any]] = []

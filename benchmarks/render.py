@@ -19,6 +19,8 @@ import render_stage_two
 from render_stage_one import table
 from render_stage_two import percent
 
+from fitrec_cache.wording import between
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -161,11 +163,8 @@ def _pairs(pairs: Iterable[dict[str, Any]]) -> str:
 def overlap(counts: dict[str, Any]) -> list[str]:
     """Say how many test clips of each split the choice of the recipe has seen."""
 
-    def span(low: int, high: int) -> str:
-        return f"{low}" if low == high else f"{low} to {high}"
-
     rows = [
-        [_split_name(rule), *(span(*t[name]) for name in ("n", "in_validation", "in_either"))]
+        [_split_name(rule), *(between(*t[name]) for name in ("n", "in_validation", "in_either"))]
         for rule, t in counts["tested"].items()
     ]
     text = f"The lists' validation sides, on which `native` was chosen, are {counts['validation']} different clips. "
@@ -338,9 +337,9 @@ def audit() -> str:
     return "\n".join(lines)
 
 
-def _range(values: Any) -> str:
-    low, *_, high = sorted(values)
-    return str(low) if low == high else f"{low} to {high}"
+def _range(values: Iterable[int]) -> str:
+    counts = list(values)
+    return between(min(counts), max(counts))
 
 
 def recipe() -> str:

@@ -9,14 +9,13 @@ threshold for "unknown" of its own, fitted on the validation clips, as `predict`
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from parts import list_rules
+from parts import list_rules, on_lists
 from stage_two_parts import ON_FEATURES
 
 from fitrec_cache.calibrate import calibration_error
@@ -56,12 +55,7 @@ def answered(folders: list[Path]) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cache", type=Path)
-    parser.add_argument("--lists", type=Path, required=True, help="folder with trainlist01.txt, testlist01.txt, ...")
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    args = on_lists(__doc__)
     rows: list[dict[str, Any]] = []
     for variant, backbone in ON_FEATURES:
         data = load_clips(args.cache, None, variant, [backbone], "native", progress=False)

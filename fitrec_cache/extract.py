@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from fitrec_cache.errors import FitrecError, StoreError, UsageError, WeightsErro
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extractor import Extractor
 from fitrec_cache.files import file_mode
-from fitrec_cache.find_clips import find_clips
+from fitrec_cache.find_clips import find_clips, nearest
 from fitrec_cache.history import Extraction, note, now
 from fitrec_cache.identity import frame_identity, what_changed
 from fitrec_cache.memory import keep_freed_memory
@@ -176,10 +175,9 @@ def _about_classes(clips: Sequence[Clip], held: Mapping[str, int]) -> list[str]:
     """Say which classes have one clip, with those of the cache, and which may be misspelt ones of the cache."""
     asked = Counter(clip.label for clip in clips)
     notes = [f"class {label} has one clip" for label, n in sorted(asked.items()) if n == 1 >= held.get(label, 0)]
-    known = {label.casefold(): label for label in held}
     for label in sorted(asked.keys() - held.keys()):
-        if near := difflib.get_close_matches(label.casefold(), known, n=1, cutoff=0.7):
-            notes.append(f"class '{label}' is new to the cache: did you mean '{known[near[0]]}'?")
+        if near := nearest(label, held, cutoff=0.7):
+            notes.append(f"class '{label}' is new to the cache: did you mean '{near}'?")
     return notes
 
 

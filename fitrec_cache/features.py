@@ -181,6 +181,11 @@ def clips_in(cache: Cache, stores: Sequence[Store], what: str) -> tuple[list[Hel
     return clips, [*notes, *parts_apart(clips)]
 
 
+def cached_backbones(cache: Cache) -> list[str]:
+    """Return the names of the backbones that a cache has features of, sorted."""
+    return sorted({str(store.identity["backbone"]) for store in cache.feature_stores() if len(store)})
+
+
 def only_backbone(cache: Cache) -> str:
     """Return the name of the backbone that a cache has features of.
 
@@ -188,7 +193,7 @@ def only_backbone(cache: Cache) -> str:
         UsageError: If there are several.
         StoreError: If there is none.
     """
-    names = sorted({str(store.identity["backbone"]) for store in cache.feature_stores() if len(store)})
+    names = cached_backbones(cache)
     if not names:
         raise StoreError(f"{cache.folder} holds no features: run `fitrec-cache extract` first")
     if len(names) > 1:

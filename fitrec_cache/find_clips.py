@@ -221,14 +221,18 @@ def _class_names(classes: str) -> list[str]:
     return [one_spelling(name) for name in names]
 
 
+def nearest(name: str, labels: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the class that a name is most like, in any capitals; None if it is like none (difflib's ``cutoff``)."""
+    known = {label.casefold(): label for label in labels}
+    near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=cutoff)
+    return known[near[0]] if near else None
+
+
 def _unknown_classes(missing: Sequence[str], labels: Sequence[str]) -> UsageError:
     if len(missing) == 1:
         return unknown_name("class", missing[0], labels)
-    nearest = {label.casefold(): label for label in labels}
-    hints = []
-    for name in missing:
-        near = difflib.get_close_matches(name.casefold(), nearest, n=1)
-        hints.append(f"'{name}' (did you mean '{nearest[near[0]]}'?)" if near else f"'{name}'")
+    near = [nearest(name, labels) for name in missing]
+    hints = [f"'{name}'" + f" (did you mean '{hit}'?)" * bool(hit) for name, hit in zip(missing, near, strict=True)]
     return UsageError(
         f"{len(missing)} unknown classes: {listed(hints, _MOST_HINTS)}. Expected some of {listed(labels)}"
     )

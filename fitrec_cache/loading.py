@@ -11,7 +11,7 @@ import numpy as np
 from fitrec_cache.cache import Cache
 from fitrec_cache.clips import UNKNOWN, one_spelling
 from fitrec_cache.errors import UsageError, unknown_name
-from fitrec_cache.features import Features, load_cached
+from fitrec_cache.features import Features, cached_backbones, load_cached
 from fitrec_cache.find_clips import choose_classes
 from fitrec_cache.pack import read_pack
 from fitrec_cache.pixels import load_pixels
@@ -111,15 +111,15 @@ def keep_apart(data: Features, unknown: Sequence[str]) -> tuple[Features, Featur
 def _load_backbones(cache: Cache, variant: str, wanted: Sequence[str], preset: str | None, progress: bool) -> Features:
     """Load what was asked for; if nothing was, the variant's own backbone, or the only one that is cached."""
     default = VARIANTS[variant].backbone
-    cached = {s.identity["backbone"] for s in cache.feature_stores() if len(s)}
+    cached = cached_backbones(cache)
     if wanted or default in cached or not cached:
         return load_cached(cache, wanted or (default,), preset=preset, progress=progress)
     if len(cached) > 1:
         raise UsageError(
             f"variant {variant} takes {default} unless told otherwise, and {cache.folder} holds features of "
-            f"{', '.join(sorted(cached))}: choose with --backbone"
+            f"{', '.join(cached)}: choose with --backbone"
         )
-    only = cached.pop()
+    only = cached[0]
     found = load_cached(cache, (only,), preset=preset, progress=progress)
     found.notes.append(f"features of {default}, this variant's own, are not cached: {only} is used")
     return found

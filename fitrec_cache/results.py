@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.metrics import Metrics, evaluate
 from fitrec_cache.outputs import read_outputs, read_strangers
 from fitrec_cache.run_files import read_run_json
-from fitrec_cache.together import Together, keep
+from fitrec_cache.together import Together
 from fitrec_cache.units import units_of_run
 
 #: Tables that only ``metrics.json`` has.
@@ -125,52 +125,63 @@ def read_result(folder: Path) -> RunResult:
         raise StoreCorrupt(f"{folder}/metrics.json is damaged: {error!r}. Train the head again") from error
 
 
-def pool_folds(runs: Sequence[RunResult]) -> tuple[dict[str, Any], ...]:
-    """Return for each seed the figures over the test clips of all its folds; nothing where there is one fold."""
+def pool_folds(runs: Sequence[RunResult], settings: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Return for each seed the figures over the test clips of all its folds; nothing where there is one fold.
+
+    Args:
+        runs: The runs of one call.
+        settings: What the ``run.json`` of each holds.
+    """
     if not any(r.fold for r in runs):
         return ()
-    settings = {r.out: read_run_json(r.out / "run.json") for r in runs}
-    labels = settings[runs[0].out]["labels"]
+    labels = settings[0]["labels"]
     pooled = []
     for seed in dict.fromkeys(r.seed for r in runs):
-        mine = [r.out for r in runs if r.seed == seed]
-        outputs = [read_outputs(out, settings[out], "test") for out in mine]
-        units = [unit for out in mine for unit in units_of_run(settings[out])]
+        mine = [(r.out, s) for r, s in zip(runs, settings, strict=True) if r.seed == seed]
+        outputs = [read_outputs(out, s, "test") for out, s in mine]
+        units = [unit for _, s in mine for unit in units_of_run(s)]
         logits, truth = (np.concatenate([getattr(o, name) for o in outputs]) for name in ("logits", "targets"))
         figures = evaluate(logits, truth, labels, units=units).to_dict()
         pooled.append({"seed": seed, "folds": len(outputs), **{k: v for k, v in figures.items() if k not in _TABLES}})
     return tuple(pooled)
 
 
-def average_runs(runs: Sequence[RunResult]) -> dict[str, Any]:
+def average_runs(
+    runs: Sequence[RunResult], settings: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Any], Together | None]:
     """Return the figures of what all runs answer together, as ``predict`` does, if all of them test the same clips.
 
     Beside those of :class:`fitrec_cache.metrics.Metrics` the calibration error ``ece`` of these answers;
     ``false_alarms``, the share of test clips that are answered "unknown"; where all runs have the same validation
-    clips, the ``temperature`` and ``threshold`` that the mean of their probabilities has of its own, else None: the
-    runs then hold these; and where classes were kept apart, of how many clips of theirs (``n_unknown``) what share is
-    answered "unknown" (``detected``), with the ``auroc``.
+    clips, the ``temperature`` and ``threshold`` that the mean of their probabilities has of its own, else None; and
+    where classes were kept apart, of how many clips of theirs (``n_unknown``) what share is answered "unknown"
+    (``detected``), with the ``auroc``.
+
+    Args:
+        runs: The runs of one call.
+        settings: What the ``run.json`` of each holds.
+
+    Returns:
+        The figures and how the runs answer together; nothing and None where they do not.
     """
     if len(runs) < 2 or any(r.fold for r in runs):
-        return {}
-    folders = [r.out for r in runs]
-    settings = [read_run_json(out / "run.json") for out in folders]
+        return {}, None
     if any(s["split"]["test"] != settings[0]["split"]["test"] for s in settings):
-        return {}
+        return {}, None
+    folders = [r.out for r in runs]
     outputs = [read_outputs(out, s, "test") for out, s in zip(folders, settings, strict=True)]
     together = Together.of(folders, settings)
     logits = [torch.from_numpy(o.logits).double() for o in outputs]
     probabilities, unknown = (x.numpy() for x in together(logits))
     truth, units = outputs[0].targets, units_of_run(settings[0])
     figures = evaluate(probabilities, truth, settings[0]["labels"], units=units).to_dict()
-    keep(folders, together)
     strange: dict[str, Any] = {}
     if settings[0]["split"]["unknown"]:
         apart = [torch.from_numpy(read_strangers(out, s)).double() for out, s in zip(folders, settings, strict=True)]
         theirs, turned_away = (x.numpy() for x in together(apart))
         strange = {"n_unknown": len(theirs), "detected": float(turned_away.mean())}
         strange["auroc"] = auroc(probabilities.max(axis=1), theirs.max(axis=1))
-    return {
+    found = {
         "seeds": [r.seed for r in runs],
         **{k: v for k, v in figures.items() if k not in _TABLES},
         "ece": calibration_error(probabilities, truth)[0],
@@ -179,3 +190,4 @@ def average_runs(runs: Sequence[RunResult]) -> dict[str, Any]:
         "threshold": together.mean.threshold if together.mean else None,
         **strange,
     }
+    return found, together

@@ -15,7 +15,6 @@ from fitrec_cache.calibrate import Calibration, calibrate
 from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.files import write_json
 from fitrec_cache.outputs import read_outputs
-from fitrec_cache.run_files import read_run_json
 from fitrec_cache.runs import Run, calibration_of
 
 #: In ``run.json``: how the mean of this and other seeds is calibrated, and of which seeds.
@@ -79,7 +78,7 @@ class Together:
         Returns:
             ``(B, K)``, at most 0. Never -inf for finite logits, however improbable a class is.
         """
-        return torch.stack(self._log_single(logits)).logsumexp(dim=0) - math.log(len(logits))
+        return _log_mean(self._log_single(logits))
 
     def _log_single(self, logits: Sequence[Tensor]) -> list[Tensor]:
         return [(x / c.temperature).log_softmax(dim=1) for x, c in zip(logits, self.single, strict=True)]
@@ -93,16 +92,22 @@ class Together:
         Args:
             logits: Of each head, ``(B, K)``; computed in their dtype.
         """
-        single = [x.exp() for x in self._log_single(logits)]
+        logs = self._log_single(logits)
+        single = [x.exp() for x in logs]
         if self.mean is None:
             probabilities = torch.stack(single).mean(dim=0)
         else:
-            probabilities = (self.log_mean(logits) / self.mean.temperature).softmax(dim=1)
+            probabilities = (_log_mean(logs) / self.mean.temperature).softmax(dim=1)
         threshold = self.mean.threshold if self.threshold is None and self.mean is not None else self.threshold
         if threshold is not None:
             return probabilities, probabilities.amax(dim=1) < threshold
         unknown = [(p.amax(dim=1) < c.threshold).float() for p, c in zip(single, self.single, strict=True)]
         return probabilities, torch.stack(unknown).mean(dim=0) > 0.5
+
+
+def _log_mean(logs: Sequence[Tensor]) -> Tensor:
+    """Return the logarithm of the mean of probabilities that are given by theirs."""
+    return torch.stack(list(logs)).logsumexp(dim=0) - math.log(len(logs))
 
 
 def _kept(folders: Sequence[Path], settings: Sequence[Mapping[str, Any]]) -> Calibration | None:
@@ -120,19 +125,23 @@ def _kept(folders: Sequence[Path], settings: Sequence[Mapping[str, Any]]) -> Cal
         ) from error
 
 
-def keep(folders: Sequence[Path], together: Together) -> None:
+def keep(folders: Sequence[Path], settings: Sequence[Mapping[str, Any]], together: Together) -> None:
     """Write the calibration of the mean to the ``run.json`` of each run, so that they answer the same ever after.
+
+    Args:
+        folders: Run folders of one model.
+        settings: What the ``run.json`` of each holds.
+        together: How they answer.
 
     Raises:
         StoreError: If it cannot be written.
     """
     if together.mean is None:
         return
-    runs = {folder: read_run_json(folder / "run.json") for folder in folders}
-    kept = {"seeds": sorted(run["seed"] for run in runs.values()), "calibration": together.mean.to_dict()}
-    for folder, run in runs.items():
+    kept = {"seeds": sorted(run["seed"] for run in settings), "calibration": together.mean.to_dict()}
+    for folder, run in zip(folders, settings, strict=True):
         if run.get(KEPT) != kept:
-            write_json(folder / "run.json", run | {KEPT: kept})
+            write_json(folder / "run.json", {**run, KEPT: kept})
 
 
 class Heads(nn.Module):

@@ -29,6 +29,7 @@ from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_fold
 from fitrec_cache.run_files import read_run_json
 from fitrec_cache.runs import ANSWERS, check_out, refuse_other_runs
 from fitrec_cache.splits import Split, check_seeds, matters, says_leak
+from fitrec_cache.together import keep
 from fitrec_cache.trainer import Job, Trainer
 from fitrec_cache.variants import VARIANTS
 from fitrec_cache.wording import between
@@ -180,7 +181,10 @@ def train_head(
             "left the test clips out"
         )
     notes.add(*_calibration_notes(runs))
-    pooled, ensemble = pool_folds(runs), average_runs(runs)
+    settings_of = [read_run_json(folder / "run.json") for folder in folders]
+    pooled, (ensemble, together) = pool_folds(runs, settings_of), average_runs(runs, settings_of)
+    if together is not None:
+        keep(folders, settings_of, together)
     if len(runs) > 1 and not pooled and not ensemble:
         notes.add(
             "the seeds test different clips, so what they answer together, as predict does, is not tested: another "
@@ -195,7 +199,7 @@ def train_head(
         runs=tuple(runs),
         pooled=pooled,
         ensemble=ensemble,
-        final=all(read_run_json(folder / "run.json").get("final") for folder in folders),
+        final=all(of.get("final") for of in settings_of),
         notes=tuple(notes.texts),
         stages=stages,
         others=meanwhile.others(),

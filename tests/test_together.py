@@ -145,7 +145,7 @@ def test_what_was_found_when_the_heads_were_trained_is_kept(tmp_path):
         one["seed"] = number
         (folder / "run.json").write_text(json.dumps(one))
     fitted = Together.of(folders, settings)
-    keep(folders, fitted)
+    keep(folders, settings, fitted)
     held = [json.loads((folder / "run.json").read_text()) for folder in folders]
     for one in held:
         assert one["together"]["calibration"] == fitted.mean.to_dict()

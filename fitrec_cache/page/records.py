@@ -95,8 +95,14 @@ def _record(folder: Path) -> Record:
     scored, metrics = read_scored(folder), read_run_json(folder / "metrics.json")
     try:
         confusion = _confusion(metrics["confusion"], len(scored.labels), len(scored.clips))
-        sides = {"validated": scored.validated, "tested": scored.tested}
-        record = Record(folder=folder, run=scored.run, metrics=metrics, confusion=confusion, **sides)
+        record = Record(
+            folder=folder,
+            run=scored.run,
+            validated=scored.validated,
+            tested=scored.tested,
+            metrics=metrics,
+            confusion=confusion,
+        )
         _check(record)
     except _DAMAGE as error:
         raise StoreCorrupt(f"{folder} is damaged ({error!r}): train the head again") from error
