@@ -203,6 +203,10 @@ class Cache:
         """Return all feature stores."""
         return self._stores("features")
 
+    def stores(self) -> list[Store]:
+        """Return all stores: of frames, of features, and that of the clips' entries."""
+        return [*self.frame_stores(), *self.feature_stores(), self._clips]
+
     def _stores(self, kind: str) -> list[Store]:
         found = find_stores(self.folder / kind, kind, self._opened)
         for store in found:

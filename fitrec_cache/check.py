@@ -23,10 +23,7 @@ from fitrec_cache.files import (
 )
 from fitrec_cache.index import INDEX, index_problem
 from fitrec_cache.splits import check_seed
-from fitrec_cache.store import MARKER, identity_of_part, open_root, read_part, write_marker
-
-#: Where repair moves what it finds, inside the cache; nothing is ever deleted.
-ASIDE = "set-aside"
+from fitrec_cache.store import ASIDE, MARKER, identity_of_part, open_root, read_part, write_marker
 
 
 @dataclass(frozen=True, kw_only=True)

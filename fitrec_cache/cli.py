@@ -184,7 +184,16 @@ def extract(
     prune: Annotated[
         bool,
         typer.Option(
-            "--prune", help="Take out clips that are not among VIDEOS, such as deleted ones; their data stays on disk."
+            "--prune",
+            help="Take out clips that are not among VIDEOS, such as deleted ones; without --erase their data stays "
+            "on disk.",
+        ),
+    ] = False,
+    erase: Annotated[
+        bool,
+        typer.Option(
+            "--erase",
+            help="With --prune: remove from disk, for good, what is stored of clips that are taken out, now or before.",
         ),
     ] = False,
     as_json: JsonOption = False,
@@ -212,6 +221,7 @@ def extract(
         workers=workers,
         clip_seconds=clip_seconds,
         prune=prune,
+        erase=erase,
         progress=not as_json,
         tell=None if as_json else _note,
     )

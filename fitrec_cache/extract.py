@@ -14,6 +14,7 @@ from fitrec_cache.cache import MOST_PIXELS, MOST_SAMPLES, Cache, HeldClip, is_co
 from fitrec_cache.clips import Clip
 from fitrec_cache.decoding import check_time_limit
 from fitrec_cache.devices import cores
+from fitrec_cache.erase import erase_taken_out, refuse_beside_others
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, WeightsError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extractor import Extractor
@@ -22,7 +23,7 @@ from fitrec_cache.find_clips import find_clips, nearest
 from fitrec_cache.history import Extraction, note, now
 from fitrec_cache.identity import frame_identity, what_changed
 from fitrec_cache.memory import keep_freed_memory
-from fitrec_cache.progress import Notes
+from fitrec_cache.progress import Notes, timed
 from fitrec_cache.store import Store
 from fitrec_cache.variants import plain_name
 from fitrec_cache.wording import between, plural
@@ -50,6 +51,7 @@ def extract(
     workers: int | None = None,
     clip_seconds: float = 120.0,
     prune: bool = False,
+    erase: bool = False,
     progress: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> ExtractReport:
@@ -79,6 +81,8 @@ def extract(
         clip_seconds: Time limit for decoding one clip, in seconds; it is tried twice.
         prune: Clips of the cache that are not among ``videos`` count no longer, until they are extracted again; what is
             stored of them stays.
+        erase: With ``prune``: what is stored of clips that are taken out, now or before, is removed from disk; see
+            :func:`fitrec_cache.erase.erase_taken_out`.
         progress: Show a progress bar on standard error.
         tell: Called with each note of the report as soon as it is known, most of them before anything is decoded.
 
@@ -99,8 +103,12 @@ def extract(
     check_time_limit(clip_seconds)
     if prune and videos is None:
         raise UsageError("--prune takes out what is not among VIDEOS: give VIDEOS, or leave it out")
+    if erase and not prune:
+        raise UsageError("--erase removes from disk what --prune takes out: give --prune too, or leave it out")
     if group_by is not None and videos is None:
         raise UsageError("--group-by takes groups from VIDEOS: give VIDEOS, or leave it out")
+    if erase:
+        refuse_beside_others(cache)
     keep_freed_memory()
     found, notes = None, Notes(tell)
     if videos is not None:
@@ -152,6 +160,10 @@ def extract(
         if found is not None:
             run.see_to_others(found.passed_over, prune=prune)
         run.write_indexes(at_end=True)
+        if erase:
+            with timed(run.stages, "write"):
+                notes.add(*erase_taken_out(cache))
+            opened = Cache(cache)  # what was open does not know of it
     except (KeyboardInterrupt, FitrecError):  # what was finished until now is in the cache, and so in its history
         with suppress(StoreError):
             _note(opened, run.report(len(clips), time.perf_counter() - started), models)

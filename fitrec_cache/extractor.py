@@ -26,7 +26,7 @@ from fitrec_cache.meanwhile import Meanwhile
 from fitrec_cache.progress import Notes, progress_bar, timed
 from fitrec_cache.spans import file_of, is_part
 from fitrec_cache.store import Store, text_column
-from fitrec_cache.turns import Turns
+from fitrec_cache.turns import CLAIMS, Turns
 from fitrec_cache.wording import plural
 
 #: A part is committed after this many clips or seconds, whichever comes first: what a kill can cost.
@@ -107,7 +107,7 @@ class Extractor:
         self.beside, self.asked = ahead.busy, [clip.clip_id for clip in clips]
         bar = progress_bar(total=len(clips), unit="clip", what="extract", show=progress)
         self.turns = Turns(
-            self.cache.folder / "claims",
+            self.cache.folder / CLAIMS,
             clips,
             size=COMMIT_CLIPS,
             purpose="\n".join(s.folder.name for s in (self.frames, *self.stores)),

@@ -193,6 +193,21 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def remove(path: Path) -> None:
+    """Remove a file, if it is there; when this returns its name is gone from disk.
+
+    Raises:
+        StoreError: If it cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(
+            f"cannot remove {path}: {error.strerror}. Make its folder writable, then run the same command again"
+        ) from error
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder and its parents; when this returns their names are on disk.
 

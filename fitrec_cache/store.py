@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 
 from fitrec_cache import hdf5
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError
-from fitrec_cache.files import TEMPORARY, canonical_json, digest, make_folder, parse_json, write_atomic, write_json
+from fitrec_cache.files import (
+    TEMPORARY,
+    canonical_json,
+    digest,
+    make_folder,
+    parse_json,
+    remove,
+    write_atomic,
+    write_json,
+)
 from fitrec_cache.index import FEWEST_AT_END, FEWEST_PARTS, INDEX, Columns, parts_in, write_index
 from fitrec_cache.keymap import KeyMap
 
@@ -25,6 +34,9 @@ FORMAT_VERSION = 1
 
 #: File that makes a folder a cache.
 MARKER = "cache.json"
+
+#: Where ``check --repair`` moves what it finds, inside the cache; it never deletes anything.
+ASIDE = "set-aside"
 
 _PART = re.compile(r"part-(\d{20})-([0-9a-f]{32})\.h5")
 
@@ -218,7 +230,7 @@ class Store:
         data = _to_hdf5(arrays, self.kind, self.identity)
         last = int(self._newest.split("-")[1]) if self._newest else 0
         now = max(time.time_ns(), last + 1)  # also where a clock was set back: what is written last counts
-        path = self.folder / f"part-{now:020d}-{hashlib.sha256(data).hexdigest()[:32]}.h5"
+        path = self.folder / _part_name(f"{now:020d}", data)
         by_us_alone = self._time_of_folder() == self._changed
         write_atomic(path, data)
         if by_us_alone:  # then it need not be listed: thousands of names take longer than all else
@@ -226,6 +238,43 @@ class Store:
         self._unlisted[path.name] = {name: arrays[name] for name in self._text_columns}
         self._take(path.name, self._unlisted[path.name])
         return path
+
+    def keys_in(self, part: Path) -> set[bytes]:
+        """Return all keys of a part, those too that a later part has again; they are not verified.
+
+        Raises:
+            StoreCorrupt: If it is damaged so that they cannot be read.
+        """
+        return set(_read_keys(part, self.kind, self._digest)["key"].tolist())
+
+    def indexes(self) -> Iterator[tuple[Path, set[bytes]]]:
+        """Yield each index with the keys that it names; of one that is not sound none."""
+        for path in sorted(p for p in self.folder.glob("index-*.h5") if INDEX.fullmatch(p.name)):
+            parts = parts_in(path, self._index_head(), ("key",)).values()
+            yield path, {key for columns in parts for key in columns["key"].tolist()}
+
+    def replace_part(self, part: Path, arrays: Arrays) -> Path | None:
+        """Commit rows in the place of a part, and remove it once they are on disk; this store must be opened again.
+
+        Args:
+            part: The part.
+            arrays: Some of its rows, as :meth:`write_part` takes them; none: it is only removed.
+
+        Returns:
+            The new part, None if there is none. It has the time of the old one: other parts hold rows of the same keys
+            that are later, or earlier, than these.
+
+        Raises:
+            StoreError: If the one cannot be written or the other not be removed; nothing is lost.
+        """
+        new = None
+        if len(arrays["key"]):
+            data = _to_hdf5(arrays, self.kind, self.identity)
+            new = part.with_name(_part_name(part.name.split("-")[1], data))
+            write_atomic(new, data)
+        if new != part:
+            remove(part)
+        return new
 
     def write_origin(self, origin: Mapping[str, Any]) -> None:
         """Keep, beside the parts, what helps to make the same again but changes no array; the latest is kept."""
@@ -322,6 +371,10 @@ class Store:
         if (place := self._where.find(_bytes(key))) is None:
             raise StoreError(f"{key} is not in {self.folder}")
         return self._names[place[0]], place[1]
+
+
+def _part_name(moment: str, data: bytes) -> str:
+    return f"part-{moment}-{hashlib.sha256(data).hexdigest()[:32]}.h5"
 
 
 def _joined(texts: Sequence[bytes]) -> bytes:

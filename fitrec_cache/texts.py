@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fitrec_cache.clips import plain_text
-from fitrec_cache.wording import listed, plural, span
+from fitrec_cache.wording import listed, plural, size, span
 
 if TYPE_CHECKING:
     from fitrec_cache.audit import AuditReport
@@ -42,14 +42,6 @@ _MOST_MISTAKEN = 3
 
 #: From this many classes on top-5 accuracy is told: of fewer, five are half or more.
 _MANY_CLASSES = 11
-
-
-def _size(n_bytes: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}" if unit == "bytes" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.2f} GB"
 
 
 def _stages(stages: Mapping[str, float], bottleneck: str = "") -> str:
@@ -260,14 +252,14 @@ def info_text(report: InfoReport) -> str:
         s = frames["settings"]
         lines.append(
             f"frames    {frames['folder']}: {frames['clips']} clips, {s['samples']} frames each, short side at most "
-            f"{s['short_side']} px, {_size(frames['bytes'])} in {frames['parts']} parts"
+            f"{s['short_side']} px, {size(frames['bytes'])} in {frames['parts']} parts"
         )
     for features in report.features:
         s = features["settings"]
         lines.append(
             f"features  {features['folder']}: {features['clips']} clips, {s['backbone']}, preset "
             f"{s['preprocessing']['preset']}, {s['precision']}, {s['samples']} frames each, "
-            f"{_size(features['bytes'])} in {features['parts']} parts"
+            f"{size(features['bytes'])} in {features['parts']} parts"
         )
     lines += [f"note: {n}" for n in report.notes]
     for e in report.history:
@@ -385,12 +377,12 @@ def check_text(report: CheckReport) -> str:
 def pack_text(report: PackReport) -> str:
     """Return what a packed file holds."""
     shape = f"{report.clips} clips x {report.frames} frames x {report.dim}"
-    return _lines([f"note: {n}" for n in report.notes], f"{report.out}: {shape}, {_size(report.bytes)}")
+    return _lines([f"note: {n}" for n in report.notes], f"{report.out}: {shape}, {size(report.bytes)}")
 
 
 def page_text(found: PageReport) -> str:
     """Return where the HTML report is, and what it lacks."""
-    what = f"{plural(found.models, 'model')}, {plural(found.runs, 'run')}, {_size(found.bytes)}"
+    what = f"{plural(found.models, 'model')}, {plural(found.runs, 'run')}, {size(found.bytes)}"
     notes = [f"note: {n}" for n in found.notes] + [f"not shown: {m}" for m in found.missing]
     return _lines(notes, f"{found.out}: {what}")
 
@@ -399,7 +391,7 @@ def export_text(report: ExportReport) -> str:
     """Return what was exported, and how far it is from what PyTorch computes."""
     seeds = f" of {report.heads} seeds together" if report.heads > 1 else ""
     return _lines(
-        [f"{report.out}/{name}: {_size(n)}" for name, n in report.files.items()],
+        [f"{report.out}/{name}: {size(n)}" for name, n in report.files.items()],
         f"probabilities{seeds} differ from PyTorch's by at most {report.difference:.1e} on made-up frames; "
         f"{report.seconds:.1f} s. docs/export.md says how to use them",
     )

@@ -17,6 +17,9 @@ from fitrec_cache.clips import Clip
 from fitrec_cache.errors import StoreError
 from fitrec_cache.files import host_id, is_process, make_folder
 
+#: Where claims are kept, inside the cache.
+CLAIMS = "claims"
+
 #: After this many seconds without a sign of life a claim is void; a clip may take two minutes.
 _SILENT_SECONDS = 600.0
 
@@ -53,7 +56,7 @@ class Turns:
         self._waiting = [(_name(purpose, block), block) for block in blocks]
         self._left: dict[str, set[str]] = {}  # clips of our blocks that are not finished
         self._block_of: dict[str, str] = {}
-        self._owner = f"{host_id()} {os.getpid()}"
+        self._owner = _this_process()
         self._shown = time.monotonic()
 
     def more(self, waiting: Callable[[int], None] = lambda _: None) -> bool:
@@ -62,7 +65,7 @@ class Turns:
         Args:
             waiting: Called with the number of clips left before each wait.
         """
-        while self._waiting and all(self._is_claimed(self._folder / name) for name, _ in self._waiting):
+        while self._waiting and all(_is_claimed(self._folder / name, self._owner) for name, _ in self._waiting):
             waiting(sum(len(block) for _, block in self._waiting))
             time.sleep(_LOOK_SECONDS)
         return bool(self._waiting)
@@ -106,7 +109,7 @@ class Turns:
         path = self._folder / name
         try:
             make_folder(self._folder)
-            if self._is_void(path):
+            if _is_void(path, self._owner):
                 path.unlink(missing_ok=True)
             with path.open("x") as file:
                 file.write(self._owner)
@@ -116,26 +119,37 @@ class Turns:
             return True  # no claims here: as if alone
         return True
 
-    def _is_claimed(self, path: Path) -> bool:
-        return path.exists() and not self._is_void(path)
-
-    def _is_void(self, path: Path) -> bool:
-        """Say whether there is a claim that nobody stands for; one that is gone meanwhile is none."""
-        try:
-            owner = path.read_text(errors="replace")[:100]
-            age = time.time() - path.stat().st_mtime
-        except OSError:
-            return False
-        host, _, pid = owner.partition(" ")
-        dead = host == host_id() and pid.isdigit() and not is_process(int(pid))
-        silent = age >= (_SILENT_SECONDS if owner else _UNSIGNED_SECONDS)
-        return silent or dead or owner == self._owner
-
     def _give_back(self, name: str) -> None:
         path = self._folder / name
         with contextlib.suppress(OSError):
             if path.read_text(errors="replace") == self._owner:
                 path.unlink()
+
+
+def others_at_work(cache: Path) -> bool:
+    """Say whether another process, a living one as far as can be told, has claimed clips of a cache."""
+    return any(_is_claimed(path, _this_process()) for path in (cache / CLAIMS).glob("*"))
+
+
+def _this_process() -> str:
+    return f"{host_id()} {os.getpid()}"
+
+
+def _is_claimed(path: Path, us: str) -> bool:
+    return path.exists() and not _is_void(path, us)
+
+
+def _is_void(path: Path, us: str) -> bool:
+    """Say whether there is a claim that nobody else stands for; one that is gone meanwhile is none."""
+    try:
+        owner = path.read_text(errors="replace")[:100]
+        age = time.time() - path.stat().st_mtime
+    except OSError:
+        return False
+    host, _, pid = owner.partition(" ")
+    dead = host == host_id() and pid.isdigit() and not is_process(int(pid))
+    silent = age >= (_SILENT_SECONDS if owner else _UNSIGNED_SECONDS)
+    return silent or dead or owner == us
 
 
 def _name(purpose: str, block: Sequence[Clip]) -> str:

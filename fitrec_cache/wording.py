@@ -26,6 +26,20 @@ def plural(n: float, thing: str, things: str = "") -> str:
     return f"{count(n)} {thing if n == 1 else things or thing + 's'}"
 
 
+def size(n_bytes: float) -> str:
+    """Return a number of bytes in the unit that suits it.
+
+    Example:
+        >>> size(999), size(3_400_000)
+        ('999 bytes', '3.4 MB')
+    """
+    for unit in ("bytes", "kB", "MB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "bytes" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.2f} GB"
+
+
 def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:
     """Return names separated by commas; of more than ``most`` the first, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

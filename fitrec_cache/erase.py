@@ -1,0 +1,154 @@
+"""Clips that are taken out, off the disk. Parts never change: others, without these rows, take their places."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip
+from fitrec_cache.clips import some
+from fitrec_cache.errors import StoreCorrupt, UsageError
+from fitrec_cache.files import TEMPORARY, may_be_written, remove
+from fitrec_cache.store import ASIDE, Arrays, Store, read_part
+from fitrec_cache.turns import others_at_work
+from fitrec_cache.wording import plural, size
+
+
+def erase_taken_out(folder: Path) -> list[str]:
+    """Remove from disk what a cache stores of clips that are taken out, and of contents that no clip has any more.
+
+    What goes are rows of frames and features whose content no held clip has, failed ones too, and all entries, earlier
+    ones too, of clips whose latest is :data:`fitrec_cache.cache.TAKEN_OUT`. A part with such rows is removed once one
+    of its other rows is on disk: a kill loses nothing, and the next call goes on. One part is in memory at a time.
+
+    Args:
+        folder: The cache folder. Whoever has the cache open must open it again.
+
+    Returns:
+        Notes: what was erased, and where more of it may lie; none where there is neither.
+
+    Raises:
+        UsageError: If another extract works on the cache; nothing is erased.
+        StoreCorrupt: If a part with such rows is damaged; what was erased by then is gone, all else stays.
+        StoreError: If a file cannot be written or removed; likewise.
+    """
+    stores = Cache(folder).stores()
+    _refuse_unnamed(folder, stores)
+    # Listed before the entries are read: another process enters a clip after its frames, and its claim tells till then.
+    listed = [(store, store.part_paths()) for store in stores]
+    refuse_beside_others(folder)
+    entries = Cache(folder).entries()
+    held = [clip for clip in entries if clip.problem != TAKEN_OUT]
+    taken_out = [clip for clip in entries if clip.problem == TAKEN_OUT]
+    contents = {clip.video_sha256.encode() for clip in held if clip.video_sha256}  # a file that failed may have none
+    names = {clip.clip_id.encode() for clip in held}
+    freed, erased = 0, set[bytes]()
+    for store, parts in listed:  # the entries last: until then they tell what is to be erased
+        less, keys = _erase(store, parts, names if store.kind == "clips" else contents)
+        freed += less
+        erased |= keys if store.kind != "clips" else set()
+    for path in folder.glob("unfinished-*.json"):  # hints that hold names
+        remove(path)
+    left = _remove_half_written([folder, *(store.folder for store in stores)])
+    if taken_out or erased:
+        for store in Cache(folder).stores():
+            store.write_index(at_end=True)
+    return [*_told(taken_out, contents, erased, freed), *_elsewhere(folder, left)]
+
+
+def refuse_beside_others(folder: Path) -> None:
+    """Raise UsageError if another extract works on a cache: it may be using what would be erased."""
+    if others_at_work(folder):
+        raise UsageError(
+            f"another extract works on {folder} and may be using what --erase removes: nothing was erased. Run the "
+            "same command again when it has ended (one that was killed on another machine counts for ten minutes)"
+        )
+
+
+def _refuse_unnamed(folder: Path, stores: Sequence[Store]) -> None:
+    """Refuse a folder of parts that is none of the stores, as its frames would stay."""
+    known = {store.folder for store in stores}
+    for path in (*folder.glob("frames/*/part-*.h5"), *folder.glob("features/*/part-*.h5")):
+        if path.parent not in known:
+            raise StoreCorrupt(
+                f"{path.parent} has parts and no identity.json: nothing was erased. Run `fitrec-cache check --cache "
+                "DIR --repair`, which writes it again from a part, then the same command"
+            )
+
+
+def _erase(store: Store, parts: Sequence[Path], kept: Collection[bytes]) -> tuple[int, set[bytes]]:
+    """Remove all rows of other keys than these, the earliest parts first; return bytes freed and keys removed.
+
+    Of a clip the entry that takes it out comes last, so that whatever is left meanwhile no earlier one counts again.
+    """
+    for index, keys in store.indexes():  # they are made again from the parts
+        if not keys or not keys.issubset(kept):
+            remove(index)
+    freed, erased = 0, set[bytes]()
+    for part in parts:
+        if unwanted := store.keys_in(part).difference(kept):
+            before = part.stat().st_size
+            new = store.replace_part(part, _of_keys(part, read_part(part, store.kind), kept))
+            freed += before - (new.stat().st_size if new else 0)
+            erased |= unwanted
+    return freed, erased
+
+
+def _of_keys(part: Path, arrays: Arrays, keys: Collection[bytes]) -> Arrays:
+    """Return the rows of these keys of a part."""
+    rows = np.flatnonzero([key in keys for key in arrays["key"].tolist()])
+    chosen = {name: array[rows] for name, array in arrays.items() if name != "jpeg_bytes"}
+    if "jpeg_bytes" in arrays:
+        chosen["jpeg_bytes"], chosen["jpeg_end"] = _frames_of_rows(part, arrays, rows)
+    return chosen
+
+
+def _frames_of_rows(part: Path, arrays: Arrays, rows: NDArray[np.intp]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return of some rows of a part of frames the JPEG files, one after the other, and where each of them ends now."""
+    data, ends = arrays["jpeg_bytes"], arrays["jpeg_end"]
+    places = np.concatenate([[0], ends.ravel()])
+    if not ends.shape[1] or (places[1:] < places[:-1]).any() or places[-1] > len(data):
+        raise StoreCorrupt(f"{part}: frames have impossible offsets. Move it away: `extract` makes its clips again")
+    starts = np.concatenate([[0], ends[:-1, -1]])[rows]
+    stops = ends[rows, -1]
+    moved = starts - np.concatenate([[0], np.cumsum(stops - starts)[:-1]]) if len(rows) else starts
+    pieces = [data[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
+    return np.concatenate([data[:0], *pieces]), ends[rows] - moved[:, None]
+
+
+def _remove_half_written(folders: Sequence[Path]) -> list[Path]:
+    """Remove what dead writers left, of which nothing was reported done; return what may still have a writer."""
+    left = []
+    for path in [path for folder in folders for path in sorted(folder.glob(f"{TEMPORARY}*")) if path.is_file()]:
+        if may_be_written(path):
+            left.append(path)
+        else:
+            remove(path)
+    return left
+
+
+def _told(
+    taken_out: Sequence[HeldClip], contents: Collection[bytes], erased: Collection[bytes], freed: int
+) -> list[str]:
+    """Say what was erased: clips, names that held clips had before, and contents of which there was no name left."""
+    gone = {clip.video_sha256.encode() for clip in taken_out}.difference(contents)
+    clips = sum(clip.video_sha256.encode() in gone for clip in taken_out)
+    counts = [(clips, "clip"), (len(taken_out) - clips, "earlier name"), (len(set(erased) - gone), "earlier content")]
+    what = [plural(n, thing) for n, thing in counts if n]
+    return [f"erased from disk: {', '.join(what)}, {size(freed)} freed"] if what else []
+
+
+def _elsewhere(folder: Path, left: Sequence[Path]) -> list[str]:
+    """Say where more may lie that is not looked into."""
+    notes = []
+    if any(path.is_file() for path in (folder / ASIDE).rglob("*")):
+        notes.append(f"{folder / ASIDE} holds damaged files that may show erased clips: delete it yourself")
+    if left:
+        notes.append(
+            f"{plural(len(left), 'half-written file')} may still have a writer and hold erased clips: "
+            f"{some([str(path) for path in left])}. Run the same command again tomorrow"
+        )
+    return notes

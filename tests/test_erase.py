@@ -1,0 +1,456 @@
+"""Bytes of what was erased are looked for in every file; what stays is read with h5py, by docs/format.md."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import SMALL
+
+from fitrec_cache import erase, extractor, store
+from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
+from fitrec_cache.check import check
+from fitrec_cache.erase import erase_taken_out
+from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
+from fitrec_cache.extract import extract
+from fitrec_cache.files import host_id
+from fitrec_cache.store import text_column
+from fitrec_cache.wording import size
+
+FRAMES = {"samples": 2, "short_side": 64}
+FEATURES = {"backbone": "none", "precision": "fp32", "preprocessing": {"preset": "native"}, "frames": FRAMES}
+
+
+def stored(cache):
+    """Everything in frames and features: {(folder, key): its datasets}; read as docs/format.md says."""
+    found = {}
+    for path in sorted(cache.glob("f*/*/part-*.h5")):
+        with h5py.File(path) as file:
+            arrays = {name: file[name][()] for name in file}
+        flat, ends = arrays.pop("jpeg_bytes", None), arrays.pop("jpeg_end", None)
+        for row, key in enumerate(arrays["key"].tolist()):
+            rows = [arrays[name][row] for name in sorted(arrays)]
+            values = [bytes(row) if isinstance(row, bytes) else row.tobytes() for row in rows]
+            if ends is not None:
+                places = [0, *ends.ravel().tolist()][row * ends.shape[1] : (row + 1) * ends.shape[1] + 1]
+                values += [flat[i:j].tobytes() for i, j in pairwise(places)]
+            found[path.parent.name, key.decode()] = values
+    return found
+
+
+def holding(cache, needle):
+    """The files of a cache that hold some bytes."""
+    return [path for path in sorted(cache.rglob("*")) if path.is_file() and needle in path.read_bytes()]
+
+
+def everything(cache):
+    return {path: path.read_bytes() for path in sorted(cache.rglob("*")) if path.is_file()}
+
+
+def used(cache):
+    return [clip.clip_id for clip in Cache(cache).entries() if not clip.problem]
+
+
+# --- the command ---
+
+
+@pytest.fixture
+def videos(tmp_path, video_folder):
+    return shutil.copytree(video_folder, tmp_path / "videos")
+
+
+@pytest.fixture
+def run(tmp_path, videos, weights, inline):
+    """``run()`` extracts ``videos`` with ``test_resnet``; arguments override."""
+
+    def call(source=videos, **settings):
+        return extract(source, cache=tmp_path / "cache", backbone=[weights("test_resnet")], **SMALL, **settings)
+
+    return call
+
+
+@pytest.mark.parametrize("clips_a_part", [32, 5, 1])
+@pytest.mark.parametrize(
+    "gone",
+    [
+        ("Hop/v_Hop_g01_c01.avi",),
+        ("Squat/v_Squat_g04_c01.avi", "Hop/v_Hop_g03_c01.avi", "Lunge/v_Lunge_g02_c01.avi"),
+    ],
+)
+def test_nothing_of_erased_clips_is_left_and_all_else_is_the_same(
+    run, tmp_path, videos, monkeypatch, clips_a_part, gone
+):
+    monkeypatch.setattr(extractor, "COMMIT_CLIPS", clips_a_part)
+    cache = tmp_path / "cache"
+    run()
+    before = stored(cache)
+    keys = {clip.clip_id: clip.video_sha256 for clip in Cache(cache).clips()}
+    secrets = [name.encode() for name in gone] + [keys[name].encode() for name in gone]
+    for folder, key in before:
+        if key in {keys[name] for name in gone}:
+            values = before[folder, key]
+            secrets += values[-SMALL["samples"] :] if folder == next(cache.glob("frames/*")).name else values[:1]
+    assert len(secrets) == len(gone) * (2 + SMALL["samples"] + 1)
+    assert all(holding(cache, secret) for secret in secrets)
+    in_index = [path for path in holding(cache, secrets[0]) if path.name.startswith("index-")]
+    assert bool(in_index) == (clips_a_part == 1)
+    for name in gone:
+        (videos / name).rename(tmp_path / name.split("/")[1])
+    total = sum(map(len, everything(cache).values()))
+    report = run(prune=True, erase=True)
+    assert [secret for secret in secrets if holding(cache, secret)] == []
+    left = {(folder, key): values for (folder, key), values in before.items() if keys_of(keys, gone).isdisjoint([key])}
+    assert len(left) == 2 * (12 - len(gone))
+    assert stored(cache) == left
+    (told,) = (note for note in report.notes if note.startswith("erased"))
+    number = f"{len(gone)} clip" + "s" * (len(gone) > 1)
+    assert re.fullmatch(rf"erased from disk: {number}, [\d.]+ (bytes|kB|MB) freed", told)
+    assert sum(map(len, everything(cache).values())) < total
+    assert (check(cache=cache).problems, check(cache=cache).notes) == ((), ())
+    assert bool(list(cache.glob("clips/index-*"))) == (clips_a_part == 1)
+    files = everything(cache)
+    assert not any(note.startswith("erased") for note in run(prune=True, erase=True).notes)
+    assert everything(cache) == files  # nothing was left to do
+    for name in gone:
+        (tmp_path / name.split("/")[1]).rename(videos / name)
+    monkeypatch.setattr(extractor, "COMMIT_CLIPS", 32)
+    again = run()
+    assert (again.done, again.reused) == (len(gone), 12 - len(gone))
+    assert stored(cache) == before
+
+
+def keys_of(keys, names):
+    return {keys[name] for name in names}
+
+
+def test_what_was_taken_out_before_is_erased_too_and_a_renamed_clip_stays(run, tmp_path, videos):
+    cache = tmp_path / "cache"
+    run()
+    (videos / "Hop/v_Hop_g01_c01.avi").unlink()
+    run(prune=True)
+    assert holding(cache, b"Hop/v_Hop_g01_c01.avi")
+    (videos / "Squat/v_Squat_g01_c01.avi").rename(videos / "Squat/7.avi")
+    run()
+    before = stored(cache)
+    report = run(prune=True, erase=True)
+    (told,) = (note for note in report.notes if note.startswith("erased"))
+    assert told.startswith("erased from disk: 1 clip, 1 earlier name, ")
+    assert holding(cache, b"Hop/v_Hop_g01_c01.avi") == holding(cache, b"Squat/v_Squat_g01_c01.avi") == []
+    assert len(before) - len(stored(cache)) == 2
+    assert stored(cache).items() <= before.items()
+    assert len(used(cache)) == 11
+    assert (run().done, run().reused) == (0, 11)
+
+
+def test_a_file_that_cannot_be_used_now_keeps_what_is_stored_and_other_content_goes(
+    run, tmp_path, videos, video_folder, monkeypatch
+):
+    monkeypatch.setattr(extractor, "COMMIT_CLIPS", 2)
+    monkeypatch.setattr(random.SystemRandom, "shuffle", lambda _, blocks: blocks.sort(key=lambda b: b[0].clip_id))
+    monkeypatch.setattr(store, "_MOST_READ", -99)  # so that the first part, which is replaced, is read again after that
+    cache = tmp_path / "cache"
+    run()
+    before = stored(cache)
+    (videos / "Hop/v_Hop_g01_c01.avi").write_bytes(b"no video")
+    (videos / "Hop/v_Hop_g02_c01.avi").unlink()
+    shutil.copy(video_folder / "Squat/v_Squat_g01_c01.avi", videos / "Hop/v_Hop_g03_c01.avi")
+    report = run(prune=True, erase=True)
+    assert [failed.clip_id for failed in report.failed] == ["Hop/v_Hop_g01_c01.avi"]
+    assert any(note.startswith("erased from disk: 1 clip, 1 earlier content, ") for note in report.notes)
+    assert len(before) - len(stored(cache)) == 4
+    assert stored(cache).items() <= before.items()
+    assert len(used(cache)) == 11
+
+
+def test_it_goes_with_prune_only(run):
+    with pytest.raises(UsageError, match="give --prune too, or leave it out"):
+        run(erase=True)
+
+
+def test_beside_another_extract_it_is_refused_before_anything_is_done(run, tmp_path, videos, inline):
+    cache = tmp_path / "cache"
+    run()
+    (videos / "Hop/v_Hop_g01_c01.avi").unlink()
+    claim = cache / "claims" / "0123456789abcdef"
+    claim.write_text(f"{host_id()} {os.getppid()}")  # of another process that lives
+    before = everything(cache)
+    with pytest.raises(UsageError, match=r"another extract works on .*nothing was erased"):
+        run(prune=True, erase=True)
+    with pytest.raises(UsageError, match="another extract works on"):
+        erase_taken_out(cache)
+    assert everything(cache) == before
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    claim.write_text(f"{host_id()} {dead.pid}")
+    assert any(note.startswith("erased from disk: 1 clip") for note in run(prune=True, erase=True).notes)
+
+
+# --- caches made by hand ---
+
+
+def clip(name, key, label="Squat", **more):
+    return HeldClip(clip_id=name, video_sha256=key, label=label, group=more.pop("group", None), **more)
+
+
+def pictures(key):
+    return [f"<{key}, picture {i}>".encode() * (len(key) + i) for i in range(2)]
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return Cache(tmp_path / "cache", create=True)
+
+
+def fill(cache, *keys):
+    """Commit made-up frames and features of some keys as one part each."""
+    jpegs = [pictures(key) for key in keys]
+    ends = np.cumsum([[len(j) for j in of_clip] for of_clip in jpegs]).reshape(-1, 2)
+    data = np.frombuffer(b"".join(j for of_clip in jpegs for j in of_clip), dtype=np.uint8)
+    plain = {"key": text_column(keys), "pts_seconds": np.arange(2.0 * len(keys)).reshape(-1, 2)}
+    ledger = text_column([f'{{"of": "{key}"}}' for key in keys])
+    frame_index = np.arange(2 * len(keys)).reshape(-1, 2)
+    arrays = {"jpeg_bytes": data, "jpeg_end": ends, "frame_index": frame_index, "ledger": ledger}
+    cache.frame_store(FRAMES).write_part(plain | arrays)
+    features = np.arange(6 * len(keys), dtype=np.float16).reshape(-1, 2, 3)
+    cache.feature_store(FEATURES).write_part(plain | {"features": features})
+
+
+def test_what_stays_and_what_goes(cache):
+    """A clip and a part of its file, a copy, a failed clip, an earlier content, and one that nobody names."""
+    fill(cache, "anna", "ben", "shared")
+    fill(cache, "failed", "before", "nameless", "ben#t=0,2", "anna#t=2")
+    fill(cache, "anna", "after")
+    cache.write_clips([clip("A", "anna", group="mail@anna"), clip("B", "ben"), clip("old.mp4", "shared")])
+    cache.write_clips([clip("A", "anna", label="Lunge"), clip("copy.mp4", "shared"), clip("C", "before")])
+    cache.write_clips([clip("F", "failed", problem="cannot be embedded"), clip("C", "after")])
+    cache.write_clips([clip("B#t=0,2", "ben#t=0,2"), clip("A#t=2", "anna#t=2"), clip("bad", "", problem="not a file")])
+    cache.write_clips([clip("worse", "", problem="not a file")])
+    before = stored(cache.folder)
+    gone = ("A", "old.mp4", "A#t=2", "worse")
+    cache.write_clips([replace(each, problem=TAKEN_OUT) for each in cache.entries() if each.clip_id in gone])
+    size_before = sum(map(len, everything(cache.folder).values()))
+    (told,) = erase_taken_out(cache.folder)
+    freed = size(size_before - sum(map(len, everything(cache.folder).values())))
+    assert told == f"erased from disk: 3 clips, 1 earlier name, 2 earlier contents, {freed} freed"
+    kept = {"ben", "shared", "failed", "ben#t=0,2", "after"}
+    assert stored(cache.folder) == {place: values for place, values in before.items() if place[1] in kept}
+    assert len(stored(cache.folder)) == 2 * len(kept)
+    secrets = [b"mail@anna", b"old.mp4", b"A#t=2", b"anna", b"Lunge", b"nameless"]
+    assert [s for s in secrets + pictures("anna") if holding(cache.folder, s)] == []
+    left = Cache(cache.folder)
+    assert [c.clip_id for c in left.entries()] == ["B", "B#t=0,2", "C", "F", "bad", "copy.mp4"]
+    for key in kept:
+        assert left.frame_store(FRAMES).jpegs(key) == pictures(key)
+    assert (check(cache=cache.folder).problems, check(cache=cache.folder).notes) == ((), ())
+
+
+def test_what_came_last_still_counts(cache):
+    """An old part that is written again comes after no other: neither its entries nor its names of a content."""
+    cache.write_clips([clip("A", "same", label="Hop"), clip("C", "gone"), clip("D", "d", label="old")])
+    cache.write_clips([clip("B", "same", label="Squat"), clip("D", "d", label="new")])
+    cache.write_clips([clip("C", "gone", problem=TAKEN_OUT)])
+    assert newest(cache.entries())["same"].clip_id == "B"
+    erase_taken_out(cache.folder)
+    left = Cache(cache.folder)
+    assert newest(left.entries())["same"].clip_id == "B"
+    assert [(c.clip_id, c.label) for c in left.entries()] == [("A", "Hop"), ("B", "Squat"), ("D", "new")]
+    left.write_clips([clip("A", "same", label="Hop")])
+    assert newest(Cache(cache.folder).entries())["same"].clip_id == "A"  # and what comes now is later
+
+
+def mixed(cache):
+    """Two clips that stay and one that goes, which has three entries."""
+    for _ in range(2):
+        fill(cache, "anna", "ben")
+        cache.write_clips([clip("A", "anna"), clip("B", "ben")])
+    fill(cache, "anna", "carl")
+    cache.write_clips([clip("C", "carl"), clip("A", "anna", problem=TAKEN_OUT)])
+
+
+class Killed(BaseException):
+    """In place of a kill: nothing catches it."""
+
+
+def test_a_kill_at_any_point_loses_nothing_and_a_second_call_finishes(tmp_path, monkeypatch):
+    steps, kill_at, seen = [], [0], set()
+
+    def stop_at(name, function):
+        def call(*given):
+            steps.append(name)
+            if len(steps) == kill_at[0]:
+                raise Killed
+            return function(*given)
+
+        return call
+
+    mixed(Cache(tmp_path / "origin", create=True))
+    (tmp_path / "origin" / "unfinished-0.json").write_text('{"clips": ["A"]}')
+    before = {place: v for place, v in stored(tmp_path / "origin").items() if place[1] != "anna"}
+    for module, name in ((store, "write_atomic"), (store, "remove"), (erase, "remove")):
+        monkeypatch.setattr(module, name, stop_at(name, getattr(module, name)))
+    done = False
+    while not done:
+        folder = shutil.copytree(tmp_path / "origin", tmp_path / f"cache{kill_at[0]}")
+        kill_at[0] += 1
+        steps.clear()
+        try:
+            erase_taken_out(folder)
+            done = True
+        except Killed:
+            seen.add(steps[-1])
+        assert used(folder) == ["B", "C"]  # above all the erased one is back at no time
+        assert Cache(folder).clip("A") or not holding(folder, b"<anna")  # it is counted as long as it is seen
+        assert {place: v for place, v in stored(folder).items() if place[1] != "anna"} == before
+        steps.clear()
+        steps += ["no more"] * kill_at[0]
+        erase_taken_out(folder)
+        assert used(folder) == ["B", "C"]
+        assert stored(folder) == before
+        assert [s for s in [b"anna", *pictures("anna")] if holding(folder, s)] == []
+        assert holding(folder, b'"A"') == []
+        assert (check(cache=folder).problems, check(cache=folder).notes) == ((), ())
+    assert seen == {"write_atomic", "remove"}
+    assert kill_at[0] > 18  # nine parts, each written and removed
+
+
+def test_a_part_goes_once_the_other_is_on_disk(cache, monkeypatch):
+    mixed(cache)
+    events = []
+    fsync, rename, unlink = os.fsync, Path.replace, Path.unlink
+
+    def synced(descriptor):
+        events.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")  # noqa: PTH112
+        fsync(descriptor)
+
+    def removed(self, **settings):
+        events.extend(["remove"] * self.name.startswith("part-"))
+        unlink(self, **settings)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", lambda self, target: events.append("rename") or rename(self, target))
+    monkeypatch.setattr(Path, "unlink", removed)
+    erase_taken_out(cache.folder)
+    assert events == ["file", "rename", "folder", "remove", "folder"] * 9
+
+
+def test_an_index_of_a_part_that_is_gone_holds_no_erased_names_either(cache, monkeypatch):
+    monkeypatch.setattr(store, "FEWEST_AT_END", 1)
+    cache.write_clips([clip("A", "anna", group="mail@anna")])
+    cache.write_index(at_end=True)
+    next(cache.folder.glob("clips/part-*")).unlink()  # as `check --repair` does with a damaged one
+    Cache(cache.folder).write_clips([clip("A", "anna", problem=TAKEN_OUT), clip("B", "ben")])
+    assert holding(cache.folder, b"mail@anna")
+    erase_taken_out(cache.folder)
+    assert holding(cache.folder, b"anna") == []
+    assert used(cache.folder) == ["B"]
+    assert len(list(cache.folder.glob("clips/index-*"))) == 1
+    (index,) = cache.folder.glob("clips/index-*")
+    erase_taken_out(cache.folder)
+    assert index.exists()  # it names nobody who was taken out
+
+
+@pytest.mark.parametrize("kind", ["frames", "features", "clips"])
+def test_a_damaged_part_ends_it_and_nothing_else_is_lost(cache, kind):
+    mixed(cache)
+    before = stored(cache.folder)
+    part = sorted(cache.folder.glob(f"{kind}/part-*" if kind == "clips" else f"{kind}/*/part-*"))[1]
+    data = bytearray(part.read_bytes())
+    place = data.rindex(b"ben")
+    data[place] ^= 1
+    part.write_bytes(bytes(data))
+    with pytest.raises(StoreCorrupt, match=r"is damaged.*check --cache DIR --repair"):
+        erase_taken_out(cache.folder)
+    assert part.read_bytes() == bytes(data)
+    part.write_bytes(bytes(data[:place]) + bytes([data[place] ^ 1]) + bytes(data[place + 1 :]))
+    kept = {where: values for where, values in before.items() if where[1] != "anna"}
+    assert {where: values for where, values in stored(cache.folder).items() if where[1] != "anna"} == kept
+    part.write_bytes(bytes(data))
+    check(cache=cache.folder, repair=True)
+    notes = erase_taken_out(cache.folder)
+    assert f"{cache.folder / 'set-aside'} holds damaged files that may show erased clips: delete it yourself" in notes
+    aside = cache.folder / "set-aside"
+    assert [path for path in holding(cache.folder, b"anna") if not path.is_relative_to(aside)] == []
+    shutil.rmtree(aside)
+    assert erase_taken_out(cache.folder) == []
+
+
+def test_frames_that_no_settings_belong_to_are_not_passed_over(cache):
+    mixed(cache)
+    (next(cache.folder.glob("frames/*")) / "identity.json").unlink()
+    before = everything(cache.folder)
+    with pytest.raises(StoreCorrupt, match=r"has parts and no identity\.json: nothing was erased"):
+        erase_taken_out(cache.folder)
+    assert everything(cache.folder) == before
+    check(cache=cache.folder, repair=True)
+    assert erase_taken_out(cache.folder)
+    assert holding(cache.folder, b"anna") == []
+
+
+def test_impossible_offsets_of_frames_are_refused(cache):
+    mixed(cache)
+    frames = cache.frame_store(FRAMES)
+    arrays = store.read_part(frames.part_paths()[0], "frames")
+    bad = frames.write_part(arrays | {"jpeg_end": arrays["jpeg_end"][::-1]})
+    with pytest.raises(StoreCorrupt, match="impossible offsets"):
+        erase_taken_out(cache.folder)
+    assert bad.exists()
+
+
+def test_half_written_files_go_unless_somebody_may_be_writing_them(cache):
+    mixed(cache)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    folder = next(cache.folder.glob("frames/*"))
+    left, living = folder / f".tmp-{host_id()}-{dead.pid}-aa", folder / f".tmp-{host_id()}-{os.getppid()}-bb"
+    for path in (left, living, cache.folder / left.name):
+        path.write_bytes(pictures("anna")[0])
+    _, told = erase_taken_out(cache.folder)
+    assert told.startswith(f"1 half-written file may still have a writer and hold erased clips: {living}. Run")
+    assert holding(cache.folder, b"anna") == [living]
+
+
+def test_where_a_part_cannot_be_removed_the_reason_is_told(cache, monkeypatch):
+    mixed(cache)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    before = stored(cache.folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.unlink", refuse)
+        with pytest.raises(StoreError, match=r"cannot remove .*Permission denied. Make its folder writable"):
+            erase_taken_out(cache.folder)
+    assert stored(cache.folder) == before
+
+
+def test_each_part_with_such_rows_is_read_whole_once_and_no_other(cache, monkeypatch):
+    mixed(cache)
+    fill(cache, "ben", "carl")
+    read = Counter()
+    monkeypatch.setattr(erase, "read_part", lambda path, kind: read.update([path]) or store.read_part(path, kind))
+    erase_taken_out(cache.folder)
+    assert len(read) == 9
+    assert set(read.values()) == {1}
+
+
+def test_what_another_process_commits_meanwhile_stays(cache, monkeypatch):
+    """It may have been asked to work after its claim was looked for, and enters a clip after its frames."""
+    mixed(cache)
+
+    def meanwhile(folder):
+        fill(Cache(folder), "dora")
+
+    monkeypatch.setattr(erase, "refuse_beside_others", meanwhile)
+    erase_taken_out(cache.folder)
+    assert {key for _, key in stored(cache.folder)} == {"ben", "carl", "dora"}
