@@ -166,7 +166,7 @@ def audit(
 def _pick(cache: Cache, backbone: str | None, preset: str | None) -> Store:
     if backbone is not None:
         return pick_features(cache, backbone, preset=preset)
-    stores = [s for s in cache.feature_stores() if len(s)]
+    stores = cache.filled_features()
     if preset is not None:
         stores = [s for s in stores if s.identity["preprocessing"]["preset"] == preset]
     if not stores:

@@ -203,6 +203,10 @@ class Cache:
         """Return all feature stores."""
         return self._stores("features")
 
+    def filled_features(self) -> list[Store]:
+        """Return the feature stores that hold something."""
+        return [store for store in self.feature_stores() if len(store)]
+
     def stores(self) -> list[Store]:
         """Return all stores: of frames, of features, and that of the clips' entries."""
         return [*self.frame_stores(), *self.feature_stores(), self._clips]
@@ -332,7 +336,7 @@ def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> 
         UsageError: If this one is not there, or there are several and nothing to tell them apart.
         StoreError: If there are no features at all.
     """
-    stores = [s for s in cache.feature_stores() if len(s)]
+    stores = cache.filled_features()
     backbone = plain_name(backbone)
     named = [s for s in stores if backbone in (s.identity["backbone"], s.folder.name)]
     fitting = [s for s in named if preset in (None, s.identity["preprocessing"]["preset"])]

@@ -183,7 +183,7 @@ def clips_in(cache: Cache, stores: Sequence[Store], what: str) -> tuple[list[Hel
 
 def cached_backbones(cache: Cache) -> list[str]:
     """Return the names of the backbones that a cache has features of, sorted."""
-    return sorted({str(store.identity["backbone"]) for store in cache.feature_stores() if len(store)})
+    return sorted({str(store.identity["backbone"]) for store in cache.filled_features()})
 
 
 def only_backbone(cache: Cache) -> str:

@@ -67,7 +67,7 @@ class Auditor:
 
     @cached_property
     def _stores(self) -> list[Store]:
-        return [store for store in self._cache.feature_stores() if len(store)]
+        return self._cache.filled_features()
 
     def find_leaks(self, records: Sequence[Record], frames: Frames | None) -> Leaks | str:
         """Audit the splits that runs of one rule used, or say why that is not possible."""
