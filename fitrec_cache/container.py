@@ -36,6 +36,12 @@ def decoder_version() -> str:
     return ", ".join(f"{p} {'.'.join(map(str, av.library_versions[p]))}" for p in parts)
 
 
+def library_version() -> str:
+    """Return the version of PyAV, and of the FFmpeg in it."""
+    codecs = ".".join(map(str, av.library_versions["libavcodec"]))
+    return f"{av.__version__} with FFmpeg {av.ffmpeg_version_info} (libavcodec {codecs})"
+
+
 @dataclass
 class Listing:
     """What the packets of a file say that have content, in decoding order.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +17,9 @@ from fitrec_cache.errors import UsageError
 
 #: Others that torch knows are not tried by anyone here.
 EXPECTED = "auto, cpu, cuda, cuda:N or mps"
+
+#: What the driver of an NVIDIA GPU makes for the first one.
+_FIRST_GPU = Path("/dev/nvidia0")
 
 
 def computes_in_bf16(device: str) -> bool:
@@ -155,6 +161,35 @@ def without_tf32(device: torch.device) -> Iterator[None]:
             torch.set_float32_matmul_precision(products)
         for each, value in zip(newer, before, strict=True):
             each.fp32_precision = value
+
+
+def gpu_of(device: str) -> tuple[str, int]:
+    """Return the name of the GPU that a device is, and its memory in bytes, 0 if unknown; no name of a processor."""
+    if not device.startswith("cuda"):
+        return ("Apple's", 0) if device == "mps" else ("", 0)
+    found = torch.cuda.get_device_properties(device)
+    return str(found.name), int(found.total_memory)
+
+
+def overlooked_gpu() -> str:
+    """Return why torch sees no GPU although there are signs of one; empty if it sees one, or there are none."""
+    if torch.cuda.is_available() or not (_FIRST_GPU.exists() or shutil.which("nvidia-smi")):
+        return ""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is made for processors only: install one for CUDA (pytorch.org says how)"
+    return (
+        f"torch {torch.__version__}, made for CUDA {torch.version.cuda}, cannot use it: see whether `nvidia-smi` shows "
+        "it, and update its driver"
+    )
+
+
+def processor_name() -> str:
+    """Return what the processor calls itself, or the kind it is of."""
+    with suppress(OSError):
+        named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
+        if named:
+            return named[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def cores() -> int:

@@ -28,6 +28,11 @@ class Unreadable(Exception):
     """A file that is not HDF5, or not as its schema says; whoever knows the file's name turns it into a message."""
 
 
+def library_version() -> str:
+    """Return the version of h5py, and of the HDF5 in it."""
+    return f"{h5py.__version__} with HDF5 {h5py.version.hdf5_version}"
+
+
 def encode(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, int | str]) -> bytes:
     """Return an HDF5 file as bytes: plain, contiguous datasets and root attributes.
 

@@ -24,6 +24,11 @@ def cached_file(repository: str, name: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def why_nothing_is_fetched() -> str:
+    """As :func:`hub_is_out_of_reach`, also where the hub's library was told to stay offline."""
+    return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else hub_is_out_of_reach()
+
+
 def hub_is_out_of_reach() -> str:
     """Return why nothing can be fetched, in a few words; empty if it may be possible.
 

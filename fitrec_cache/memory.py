@@ -1,13 +1,38 @@
-"""Keep memory that was freed, instead of handing it back to the system and asking for it again a moment later."""
+"""How much memory there is; and keep what was freed, instead of asking the system for it again a moment later."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
+import re
+from contextlib import suppress
+from pathlib import Path
 
 #: Parameters of mallopt(3).
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _LARGEST = 2**31 - 1
+
+_MEMINFO = Path("/proc/meminfo")
+
+#: Where a container says how much it may take, in bytes: the second and the first version of control groups.
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def memory_here() -> tuple[int, int]:
+    """Return how much memory there is and how much of it is free, in bytes, within a container's limit.
+
+    Returns:
+        Two zeros where the system does not say.
+    """
+    try:
+        found = dict(re.findall(r"^(\w+): +(\d+) kB$", _MEMINFO.read_text(), re.MULTILINE))
+        total, free = (1024 * int(found[name]) for name in ("MemTotal", "MemAvailable"))
+    except (OSError, KeyError):
+        return 0, 0
+    for path in _LIMITS:
+        with suppress(OSError, ValueError):  # not there, or "max"
+            total = min(total, int(path.read_text()))
+    return total, min(total, free)
 
 
 def keep_freed_memory() -> bool:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fitrec_cache.clips import plain_text
-from fitrec_cache.wording import listed, plural, size, span
+from fitrec_cache.wording import lasting, listed, plural, size, span
 
 if TYPE_CHECKING:
     from fitrec_cache.audit import AuditReport
     from fitrec_cache.check import CheckReport
     from fitrec_cache.compare import CompareReport
+    from fitrec_cache.doctor import DoctorReport
     from fitrec_cache.export import ExportReport
     from fitrec_cache.extract_report import ExtractReport, FailedClip
     from fitrec_cache.info import InfoReport
@@ -372,6 +373,118 @@ def check_text(report: CheckReport) -> str:
     if report.largest_distance is not None:
         lines.append(f"{report.recomputed} made again: largest cosine distance {report.largest_distance:.2e}")
     return "\n".join(lines)
+
+
+def doctor_text(report: DoctorReport) -> str:
+    """Return whether it works here: a line for each thing that was looked at, then what is missing."""
+    lines = {
+        "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
+        "processor": _processor(report),
+        "GPU": _gpu(report),
+        "memory": f"{size(report.memory_free)} free of {size(report.memory)}" if report.memory else "",
+        "disk": f"{size(report.disk_free)} free in {report.disk}, enough for about "
+        f"{plural(_rounded(report.disk_free // report.clip_bytes), 'clip')} of {size(report.clip_bytes)}",
+        "cache": _cache(report),
+        "weights": _weights(report),
+        "compiler": _compiler(report),
+        "optional": "; ".join(_optional(name, packages) for name, packages in report.lacking.items()),
+        "trial": _trial(report),
+        "video": _video(report),
+        "time": _estimate(report),
+    }
+    wide = max(map(len, lines)) + 2
+    return _lines(
+        [f"{name:<{wide}}{text}" for name, text in lines.items() if text],
+        [f"problem: {problem}" for problem in report.problems.values()] or "nothing is missing for `extract`",
+    )
+
+
+def _processor(report: DoctorReport) -> str:
+    threads = plural(report.threads, "thread")
+    here = f"{report.cores} of its {plural(report.cores_there, 'core')} can be used, by {threads}"
+    fast = "fast with 16-bit numbers (bf16)" if report.bf16_is_fast else "not fast with 16-bit numbers (bf16)"
+    used = {"bf16": ", which are used", "fp32": ": 32-bit ones (fp32) are used"}.get(report.precision, "")
+    return f"{report.processor}: {here}; {fast}{used * (report.device == 'cpu')}"
+
+
+def _gpu(report: DoctorReport) -> str:
+    if report.gpu:
+        memory = f" with {size(report.gpu_bytes)}" if report.gpu_bytes else ""
+        return f"{report.gpu}{memory}, used as {report.device}, computing in {report.precision}"
+    if report.gpu_overlooked:
+        return f"there seems to be one that is not used. {report.gpu_overlooked}"
+    if report.gpu_seen:
+        return "there is one, and it is not used: `--device auto` would take it"
+    return "PyTorch sees none: the processor computes everything"
+
+
+def _cache(report: DoctorReport) -> str:
+    if report.cache is None:
+        return ""
+    if report.cache_clips is not None:
+        return (
+            f"{report.cache} opens and holds {plural(report.cache_clips, 'clip')}; `fitrec-cache check` looks at every "
+            "file of it"
+        )
+    if "cache" in report.problems:
+        return f"{report.cache} cannot be used: see below"
+    return f"{report.cache} is new: `extract` will make it"
+
+
+def _weights(report: DoctorReport) -> str:
+    if report.weights_here is None:
+        return f"{report.backbone}: cannot be had, see below"
+    where = {"embedded": "installed with this program", "hub": "on this machine, fetched from the hub before"}
+    if not report.weights_here:
+        return f"{report.backbone}: not on this machine yet; `extract` fetches them from the hub"
+    return f"{report.backbone}: {where.get(report.weights, report.weights)}"
+
+
+def _compiler(report: DoctorReport) -> str:
+    if report.device not in ("", "cpu"):
+        return "not looked at: for a GPU, `--compile` takes what comes with PyTorch"
+    return report.compiler or "there is one, so `extract --compile` can work"
+
+
+def _optional(name: str, lacking: Sequence[str]) -> str:
+    if not lacking:
+        return f"`{name}` can work"
+    return f"`{name}` needs {listed(lacking)}: pip install '.[{name}]' in a clone"
+
+
+def _trial(report: DoctorReport) -> str:
+    if report.trial is not None:
+        took = f"{report.backbone} took {lasting(report.trial.seconds)} to embed a made-up clip on {report.device}"
+        others = _others(report.trial.others, ": alone it is faster")
+        return "; ".join(filter(None, [f"{took}, in {report.precision}", others]))
+    if report.weights_here is False:
+        return "left out, as the weights are not here yet"
+    return "left out: see below"
+
+
+def _video(report: DoctorReport) -> str:
+    v = report.video
+    if v is None:
+        if "video" in report.problems:
+            return "cannot be used: see below"
+        return "none given: `fitrec-cache doctor VIDEO` tries one of yours"
+    what = f"{v.codec}, {v.width}x{v.height}, {plural(v.frames, 'frame')}, decoded in {lasting(v.seconds)}"
+    return "; ".join([f"{plain_text(v.path)}: {what}", *v.warnings])
+
+
+def _estimate(report: DoctorReport) -> str:
+    from fitrec_cache.doctor import MANY
+
+    what = {"embed": "embedding", "decode": "decoding"}
+    parts = [f"{lasting(seconds)} of {what[name]}" for name, seconds in report.estimate.items()]
+    where = "on these cores" if report.device in ("", "cpu") else f"on {report.device} and these cores"
+    where += " beside the other programs" * bool(report.trial and report.trial.others)
+    return f"{MANY:,} such clips take about {' and '.join(parts)} {where}" if parts else ""
+
+
+def _rounded(n: int) -> int:
+    """Return a number of which only the first two digits are known."""
+    return int(float(f"{n:.1e}"))
 
 
 def pack_text(report: PackReport) -> str:

@@ -46,6 +46,20 @@ def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:
     return ", ".join(names[:most]) + more
 
 
+def lasting(seconds: float) -> str:
+    """Return a time that is only roughly known, in words.
+
+    Example:
+        >>> lasting(0.0432), lasting(7.44), lasting(80.3), lasting(140), lasting(9000), lasting(432_000)
+        ('0.043 s', '7.4 s', '80 s', '2 minutes', '2.5 hours', '5 days')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+    if seconds < 90 * 60:
+        return plural(round(seconds / 60), "minute")
+    return plural(seconds / 3600, "hour") if seconds < 48 * 3600 else plural(seconds / 86400, "day")
+
+
 def between(low: int, high: int) -> str:
     """Return a range of whole numbers, such as "16 to 18", or the one number."""
     return f"{low}" if low == high else f"{low} to {high}"

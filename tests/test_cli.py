@@ -32,6 +32,7 @@ COMMANDS = {
     "info": "info",
     "pack": "pack",
     "check": "check",
+    "doctor": "doctor",
     "params": "params",
     "audit": "audit",
     "compare": "compare",

@@ -1,0 +1,350 @@
+"""Whether it works here, what is missing, and how long it will take."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+import torchvision
+
+from fitrec_cache import __version__, container, hdf5
+from fitrec_cache.backbone import (
+    EMBEDDED,
+    BackboneChoice,
+    best_precision,
+    check_compiler,
+    library_versions,
+    load_backbone,
+    weights_are_here,
+)
+from fitrec_cache.cache import Cache, newest
+from fitrec_cache.clips import plain_text
+from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip
+from fitrec_cache.devices import (
+    computes_in_bf16,
+    cores,
+    find_device,
+    gpu_of,
+    keep_to_cores,
+    overlooked_gpu,
+    processor_name,
+)
+from fitrec_cache.errors import FitrecError, NoCacheError, UsageError, VideoError
+from fitrec_cache.extract import FRAME_SIZE, SAMPLES
+from fitrec_cache.files import Plain
+from fitrec_cache.meanwhile import Meanwhile
+from fitrec_cache.memory import keep_freed_memory, memory_here
+from fitrec_cache.wording import plural
+
+#: What ``pip install '.[NAME]'`` adds, by what it is for.
+OPTIONAL: Mapping[str, tuple[str, ...]] = {"export": ("onnx", "onnxruntime", "onnxscript"), "sweep": ("optuna",)}
+
+#: Of a clip's frames on disk, in bytes, where no video tells: README, Limits.
+FRAME_BYTES = 300_000
+
+#: For fewer clips than this there is no room: what ``extract`` commits at a time.
+LEAST_ROOM = 32
+
+#: Clips that times are told for.
+MANY = 1000
+
+#: A made-up clip is embedded so often, once it is warm.
+_TRIES = 3
+
+#: A time limit as that of ``extract``; what takes less than the second is decoded again, to be timed warm.
+_CLIP_SECONDS, _QUICK_SECONDS = 120.0, 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial(Plain):
+    """A made-up clip that was embedded.
+
+    Attributes:
+        seconds: The median.
+        dim: Length ``d`` of one embedding.
+        others: How many cores other programs used meanwhile; None if they held up nothing, or nothing is known.
+    """
+
+    seconds: float
+    dim: int
+    others: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded(Plain):
+    """A video that was decoded: what it is, processor seconds, bytes of its sampled frames, what was odd about it."""
+
+    path: str
+    codec: str
+    width: int
+    height: int
+    frames: int
+    seconds: float
+    bytes: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorReport(Plain):
+    """What :func:`doctor` found.
+
+    Attributes:
+        versions: Of this program, Python and the libraries, by name.
+        processor: What it calls itself.
+        cores: How many cores this process may use, of ``cores_there``.
+        threads: How many threads torch takes.
+        bf16_is_fast: Whether the processor computes in bf16 faster than in fp32.
+        device: Where is computed; empty if the device asked for is not there.
+        precision: What is computed in there.
+        gpu: Name of the GPU that the device is; empty if it is none.
+        gpu_bytes: Its memory; 0 if unknown.
+        gpu_seen: Whether torch sees a GPU, used or not.
+        gpu_overlooked: Why torch sees no GPU although there seems to be one.
+        memory: Bytes there are, of which ``memory_free`` are free; 0 if the system does not say.
+        disk: Folder whose disk was looked at.
+        disk_free: Bytes free there.
+        clip_bytes: What a clip takes on disk, frames and, after a trial, features.
+        cache: The cache asked for; None without.
+        cache_clips: How many clips it holds; None if it cannot be opened or is not there yet.
+        backbone: Name of the backbone; as it was given if there is none of it.
+        weights: ``hub``, ``embedded`` or a path.
+        weights_here: Whether they are on this machine or can be fetched; None if they cannot be had.
+        compiler: Why ``--compile`` cannot work; empty if it can, or is compiled for a GPU.
+        lacking: Packages that are not installed, of each of :data:`OPTIONAL`.
+        trial: None if no clip was embedded.
+        video: None without a video, or if it cannot be used.
+        estimate: Seconds that :data:`MANY` such clips take, to ``embed`` and to ``decode`` on all cores.
+        problems: What keeps ``extract`` from working with these arguments, by what it concerns, each with what to
+            do: ``device``, ``weights``, ``backbone``, ``video``, ``cache``, ``disk``.
+    """
+
+    versions: dict[str, str]
+    processor: str
+    cores: int
+    cores_there: int
+    threads: int
+    bf16_is_fast: bool
+    device: str
+    precision: str
+    gpu: str
+    gpu_bytes: int
+    gpu_seen: bool
+    gpu_overlooked: str
+    memory: int
+    memory_free: int
+    disk: str
+    disk_free: int
+    clip_bytes: int
+    cache: str | None
+    cache_clips: int | None
+    backbone: str
+    weights: str
+    weights_here: bool | None
+    compiler: str
+    lacking: dict[str, tuple[str, ...]]
+    trial: Trial | None
+    video: Decoded | None
+    estimate: dict[str, float]
+    problems: dict[str, str]
+
+
+def doctor(
+    video: Path | None = None, *, backbone: str = EMBEDDED, device: str = "auto", cache: Path | None = None
+) -> DoctorReport:
+    """Look whether ``extract`` can work here, what is missing, and how long it will take.
+
+    Nothing is fetched and nothing written. A made-up clip of 20 frames is embedded in the precision that ``extract``
+    would take, if the weights are on this machine; a video is decoded in a process of its own, as there. From then on
+    this process keeps the memory that it frees (:mod:`fitrec_cache.memory`).
+
+    Args:
+        video: A video file to decode; None: none is.
+        backbone: ``NAME`` or ``NAME=WEIGHTS``; see :func:`fitrec_cache.backbone.load_backbone`.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        cache: Cache folder to look into; it need not be there yet.
+
+    Returns:
+        What was found. What does not work is in its ``problems``, and nothing of that is raised.
+    """
+    keep_freed_memory()
+    keep_to_cores()
+    problems: dict[str, str] = {}
+    found, choice, here, trial, decoded, held, free = "", None, None, None, None, None, 0
+    with _noted(problems, "device"):
+        found = find_device(device)
+    with _noted(problems, "weights"):
+        choice = BackboneChoice.parse(backbone)
+        here = weights_are_here(choice)
+    if found and here:
+        with _noted(problems, "backbone"):
+            trial = _embed(backbone, found)
+    if video is not None:
+        with _noted(problems, "video"):
+            decoded = _decode(video)
+    if cache is not None:
+        with _noted(problems, "cache"):
+            held = _clips_in(cache)
+    folder = _nearest(cache or Path())
+    clip_bytes = (decoded.bytes if decoded else FRAME_BYTES) + (2 * SAMPLES * trial.dim if trial else 0)
+    with _noted(problems, "disk"):
+        free = shutil.disk_usage(folder).free
+        _check_room(folder, free, clip_bytes, written=cache is not None)
+    gpu, gpu_bytes = gpu_of(found)
+    memory, memory_free = memory_here()
+    return DoctorReport(
+        versions=_versions(),
+        processor=processor_name(),
+        cores=cores(),
+        cores_there=os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        bf16_is_fast=computes_in_bf16("cpu"),
+        device=found,
+        precision=best_precision("auto", found) if found else "",
+        gpu=gpu,
+        gpu_bytes=gpu_bytes,
+        gpu_seen=torch.cuda.is_available() or torch.backends.mps.is_available(),
+        gpu_overlooked=overlooked_gpu(),
+        memory=memory,
+        memory_free=memory_free,
+        disk=str(folder),
+        disk_free=free,
+        clip_bytes=clip_bytes,
+        cache=None if cache is None else str(cache),
+        cache_clips=held,
+        backbone=choice.name if choice else backbone,
+        weights=choice.weights if choice else "",
+        weights_here=here,
+        compiler=_compiler_problem() if found in ("", "cpu") else "",
+        lacking={name: tuple(p for p in packages if find_spec(p) is None) for name, packages in OPTIONAL.items()},
+        trial=trial,
+        video=decoded,
+        estimate=estimate(trial.seconds if trial else None, decoded.seconds if decoded else None, cores()),
+        problems=problems,
+    )
+
+
+def estimate(embed: float | None, decode: float | None, n_cores: int) -> dict[str, float]:
+    """Return how many seconds :data:`MANY` clips take, to ``embed`` and to ``decode``, of what is known.
+
+    A clip's decoding takes one core, so several are decoded at a time; its embedding takes all of them.
+
+    Args:
+        embed: Seconds to embed one clip; None: unknown.
+        decode: Seconds to decode one clip by one core; None: unknown.
+        n_cores: Cores to decode by.
+
+    Example:
+        >>> estimate(0.14, 0.06, 2)
+        {'embed': 140.0, 'decode': 30.0}
+    """
+    each = {"embed": embed, "decode": None if decode is None else decode / n_cores}
+    return {name: round(MANY * seconds, 3) for name, seconds in each.items() if seconds is not None}
+
+
+@contextmanager
+def _noted(problems: dict[str, str], what: str) -> Iterator[None]:
+    """Note what goes wrong, so that the rest is looked at too."""
+    try:
+        yield
+    except FitrecError as error:
+        problems[what] = str(error)
+    except OSError as error:
+        problems[what] = (
+            f"{error.filename or what} cannot be reached ({error.strerror}): name another, or make it readable"
+        )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "fitrec-cache": __version__,
+        "Python": platform.python_version(),
+        **library_versions(),
+        "torchvision": str(torchvision.__version__),
+        "PyAV": container.library_version(),
+        "h5py": hdf5.library_version(),
+    }
+
+
+def _compiler_problem() -> str:
+    try:
+        check_compiler()
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+def _embed(backbone: str, device: str) -> Trial:
+    """Embed a made-up clip as large as stored ones may be: once to warm up, then several times."""
+    model = load_backbone(backbone, device=device)
+    clip = torch.randint(0, 256, (SAMPLES, 3, FRAME_SIZE, FRAME_SIZE * 16 // 9), dtype=torch.uint8)
+    model.embed(clip)
+    spent, meanwhile = [], Meanwhile(cores())
+    for _ in range(_TRIES):
+        started = time.perf_counter()
+        model.embed(clip)
+        spent.append(time.perf_counter() - started)
+    return Trial(seconds=statistics.median(spent), dim=model.dim, others=meanwhile.others())
+
+
+def _decode(path: Path) -> Decoded:
+    """Decode a video in a process of its own; what is short again, as the first of a process takes longer."""
+    job = DecodeJob(path=path, samples=SAMPLES, short_side=FRAME_SIZE)
+    with DecoderPool(workers=1, clip_seconds=_CLIP_SECONDS) as pool:
+        clip = pool.submit(job)()
+        if isinstance(clip, StoredClip) and clip.seconds < _QUICK_SECONDS:
+            clip = pool.submit(job)()
+    if isinstance(clip, str):
+        raise VideoError(
+            f"{plain_text(str(path))} cannot be used ({clip}): give another video file; `extract` leaves such a one out"
+        )
+    return Decoded(
+        path=str(path),
+        codec=clip.ledger["codec"],
+        width=clip.ledger["width"],
+        height=clip.ledger["height"],
+        frames=clip.ledger["frames_decoded"],
+        seconds=clip.seconds,
+        bytes=sum(map(len, clip.jpegs)),
+        warnings=tuple(clip.ledger["warnings"]),
+    )
+
+
+def _clips_in(folder: Path) -> int | None:
+    """Return how many clips a cache holds; None if ``extract`` has yet to make it."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    try:
+        cache = Cache(folder)
+    except NoCacheError as error:
+        raise UsageError(f"{error}; for a new cache name a new or an empty folder") from error
+    cache.frame_stores()  # each is opened
+    cache.feature_stores()
+    return len(newest(cache.entries()))
+
+
+def _nearest(folder: Path) -> Path:
+    """Return a folder, or the nearest one around it that is there."""
+    whole = folder.absolute()
+    for place in (whole, *whole.parents):
+        with suppress(OSError):  # a name that is too long, or in a folder that may not be entered
+            if place.is_dir():
+                return place
+    return whole
+
+
+def _check_room(folder: Path, free: int, clip_bytes: int, *, written: bool) -> None:
+    if written and not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"nothing can be written into {folder}: make it writable, or name another --cache")
+    if free < LEAST_ROOM * clip_bytes:
+        raise UsageError(
+            f"there is room for {plural(free // clip_bytes, 'clip')} in {folder}: make room, or name another --cache"
+        )
