@@ -49,6 +49,16 @@ FeatureFileOption = Annotated[
 CachedBackbonesOption = Annotated[
     list[str], typer.Option(help="Cached features to use; several are put side by side.", show_default="the variant's")
 ]
+GroupByOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What tells recordings or people apart: a manifest's column, or folder (those inside class folders).",
+        show_default="column group, or file names",
+    ),
+]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Compile backbones first, 5 to 30 s each, then faster; for hundreds of clips.")
+]
 CachedPresetOption = Annotated[
     str | None,
     typer.Option(help="Of the cached features: native, grid, paper or table1.", show_default="native, or the only one"),
@@ -158,13 +168,7 @@ def extract(
     lists: Annotated[
         list[Path], typer.Option("--list", help="UCF101-style list of the clips to take; repeatable.")
     ] = [],  # noqa: B006
-    group_by: Annotated[
-        str | None,
-        typer.Option(
-            help="What tells recordings or people apart: a manifest's column, or folder (those inside class folders).",
-            show_default="column group, or file names",
-        ),
-    ] = None,
+    group_by: GroupByOption = None,
     samples: Annotated[int | None, typer.Option(help="Frames per clip, T.", show_default="20")] = None,
     frame_size: Annotated[
         int | None, typer.Option(help="Largest short side of stored frames in pixels.", show_default="288")
@@ -227,6 +231,67 @@ def extract(
     )
     _show(report.to_dict(), as_json, lambda: texts.extract_text(report, cache))
     if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def learn(
+    videos: Annotated[
+        Path, typer.Argument(help="Folder of class folders, CSV manifest (path,label[,group,start,end]) or list.")
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the cache, the runs, learn.json and report.html.")],
+    backbone: Annotated[
+        list[str], typer.Option(help="Any timm model, NAME or NAME=WEIGHTS; repeatable: the best is chosen.")
+    ] = ["tf_efficientnet_lite0"],  # noqa: B006
+    preset: Annotated[str, typer.Option(help="Backbone input: native, grid, paper or table1.")] = "native",
+    variant: Annotated[
+        list[str],
+        typer.Option(
+            help="Head to choose from; repeatable.", show_default="the LSTM head that goes with a backbone, and mean"
+        ),
+    ] = [],  # noqa: B006
+    classes: ClassesOption = None,
+    root: RootOption = None,
+    group_by: GroupByOption = None,
+    split: Annotated[
+        str, typer.Option(help="auto, group, random, official1|2|3, list:TRAIN,TEST or manifest.")
+    ] = "auto",
+    seed: Annotated[list[int], typer.Option(help="Seed of training; repeatable: they answer together.")] = [0, 1, 2],  # noqa: B006
+    epochs: Annotated[int | None, typer.Option(help="At most this many.", show_default="the recipe's")] = None,
+    device: Annotated[str, typer.Option(help="Where frames are embedded: auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    compile: CompileOption = False,
+    overwrite: OverwriteOption = False,
+    jobs: JobsOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a recogniser in one call: extract, train two kinds of heads, take the better one, train it on all, report.
+
+    Example: fitrec-cache learn VIDEOS --out exercises
+    """
+    from fitrec_cache.learn import learn as run
+
+    report = run(
+        videos,
+        out=out,
+        backbone=backbone,
+        preset=preset,
+        variant=variant,
+        classes=classes,
+        root=root,
+        group_by=group_by,
+        split=split,
+        seed=seed,
+        epochs=epochs,
+        device=device,
+        compile=compile,
+        overwrite=overwrite,
+        jobs=jobs,
+        progress=not as_json,
+        tell=None if as_json else _note,
+    )
+    _show(report.to_dict(), as_json, lambda: texts.learn_text(report))
+    if report.extracted.failed:
         raise typer.Exit(1)
 
 
@@ -724,10 +789,7 @@ def reproduce(
     overwrite: OverwriteOption = False,
     epochs: Annotated[int | None, typer.Option(help="At most this many.", show_default="each recipe's")] = None,
     device: Annotated[str, typer.Option(help="Where frames are embedded: auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    compile: Annotated[
-        bool,
-        typer.Option("--compile", help="Compile backbones first, 5 to 30 s each, then faster; for hundreds of clips."),
-    ] = False,
+    compile: CompileOption = False,
     jobs: JobsOption = 1,
     as_json: JsonOption = False,
 ) -> None:

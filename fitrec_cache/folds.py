@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from fitrec_cache.clips import Clip, columns
 from fitrec_cache.errors import UsageError
 from fitrec_cache.metrics import stratified_folds
+from fitrec_cache.spans import recordings
 from fitrec_cache.splits import Split, check_seed, hold_out, make_split, remarks
 from fitrec_cache.units import units_of
 
@@ -21,6 +23,17 @@ class Fold:
 
     name: str
     split: Split
+
+
+def folds_of_clips(rule: str, clips: Sequence[Clip], *, seed: int) -> list[Fold]:
+    """Divide clips that no cache knows yet as :func:`make_folds` does, parts of one file in one group.
+
+    Raises:
+        UsageError: If the rule is unknown or does not fit the clips.
+    """
+    names = [f"{clip.file}{clip.span or ''}" for clip in clips]
+    of_file = recordings(names, [clip.group for clip in clips], names)
+    return make_folds(rule, **columns([replace(c, group=c.group or of_file.get(c.file)) for c in clips]), seed=seed)
 
 
 def make_folds(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,19 @@ import torch
 
 from fitrec_cache.backbone import BackboneChoice
 from fitrec_cache.cache import Cache
-from fitrec_cache.clips import Clip, columns
+from fitrec_cache.clips import Clip
 from fitrec_cache.compare import compare
 from fitrec_cache.devices import check_jobs
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.files import Plain, make_folder, write_json
 from fitrec_cache.find_clips import find_clips
-from fitrec_cache.folds import make_folds
+from fitrec_cache.folds import folds_of_clips
 from fitrec_cache.loading import load_clips
 from fitrec_cache.page import report
 from fitrec_cache.paper import TABLE_II
 from fitrec_cache.params import params
 from fitrec_cache.results import TrainReport
-from fitrec_cache.spans import recordings
 from fitrec_cache.splits import check_seeds, short_rule
 from fitrec_cache.train import train_head
 from fitrec_cache.variants import VARIANTS
@@ -154,11 +153,8 @@ def reproduce(
     cache = out / "cache"
     clips = find_clips(videos, root=root, classes=classes).clips
     _refuse_other_clips(cache, clips, out)
-    names = [f"{clip.file}{clip.span or ''}" for clip in clips]
-    of_file = recordings(names, [clip.group for clip in clips], names)
-    known = columns([replace(clip, group=clip.group or of_file.get(clip.file)) for clip in clips])
     for rule in split:  # now, not after hours of extraction
-        make_folds(rule, **known, seed=seed[0])
+        folds_of_clips(rule, clips, seed=seed[0])
     make_folder(out)
     extracted: dict[str, Any] = {}
     features: dict[tuple[str, str], str] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from fitrec_cache.export import ExportReport
     from fitrec_cache.extract_report import ExtractReport, FailedClip
     from fitrec_cache.info import InfoReport
+    from fitrec_cache.learn import LearnReport
     from fitrec_cache.metrics import Metrics
     from fitrec_cache.pack import PackReport
     from fitrec_cache.page import PageReport
@@ -130,6 +132,26 @@ def train_text(report: TrainReport) -> str:
     advice = ": beside them OMP_WAIT_POLICY=passive is faster (docs/performance.md)"
     advice *= "OMP_WAIT_POLICY" not in os.environ and os.environ.get("OMP_NUM_THREADS") != "1"
     return _lines(lines, _stages(report.stages), _others(report.others, advice))
+
+
+def learn_text(report: LearnReport) -> str:
+    """Return which model was taken, what it is worth, and how to use it; notes were told before."""
+    best, answers, first = report.chosen, report.answers, report.trained.runs[0]
+    others = [f"{m.name} {m.val_accuracy:.1%}" for m in report.models if m is not best]
+    than = f", others: {', '.join(others)}" if others else ""
+    together = f"{len(report.trained.runs)} seeds together: " if report.trained.ensemble else ""
+    told = ", ".join(filter(None, [span(answers["accuracy_ci95"]), f"n = {first.n_test}"]))
+    return _lines(
+        _reasons(report.extracted.failed),
+        f"taken: {best.name}, by validation clips ({best.val_accuracy:.1%} of {first.n_val} right{than})",
+        f"on test clips, which had no part in that: {together}accuracy {answers['accuracy']:.1%} ({told}; guessing "
+        f"{first.metrics.guessing:.1%})",
+        _mistakes(report.trained.answered()),
+        f"since then it has learned from all {report.n_learned} clips; done in {lasting(report.seconds)}",
+        f"report: {report.page}",
+        f"use it: {shlex.join(['fitrec-cache', 'predict', '--run', str(report.run), 'VIDEO'])}",
+        f"        {shlex.join(['fitrec-cache', 'watch', '--run', str(report.run), 'LONG-VIDEO'])}",
+    )
 
 
 def _mistakes(answered: Counter[tuple[str, str]]) -> list[str]:

@@ -33,6 +33,7 @@ COMMANDS = {
     "pack": "pack",
     "check": "check",
     "doctor": "doctor",
+    "learn": "learn",
     "params": "params",
     "audit": "audit",
     "compare": "compare",

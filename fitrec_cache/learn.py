@@ -1,0 +1,213 @@
+"""From sorted videos to a recogniser in one call: features, heads, which to take, a last training, the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fitrec_cache.backbone import EMBEDDED
+from fitrec_cache.compare import ModelFigures, compare
+from fitrec_cache.devices import check_jobs
+from fitrec_cache.errors import UsageError, unknown_name
+from fitrec_cache.extract import extract
+from fitrec_cache.extract_report import ExtractReport
+from fitrec_cache.files import make_folder, write_json
+from fitrec_cache.find_clips import find_clips
+from fitrec_cache.folds import folds_of_clips
+from fitrec_cache.loading import load_clips
+from fitrec_cache.page import report
+from fitrec_cache.progress import Notes
+from fitrec_cache.results import TrainReport
+from fitrec_cache.splits import check_seeds
+from fitrec_cache.train import train_head
+from fitrec_cache.variants import VARIANTS
+
+#: All heads share one split, so that what their seeds answer together is tested, and they are chosen on the same clips.
+_SPLIT_SEED = 0
+
+#: Which head with an LSTM goes with a backbone, by what is in the backbone's name; any other has the first.
+_WITH_LSTM = {"": "resnet50-lstm-attention", "efficientnet": "efficientnet-lstm-attention", "vit": "vit-lstm"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnReport:
+    """What :func:`learn` made.
+
+    Attributes:
+        out: Its folder.
+        run: Folder of the model to use: what ``predict --run`` and ``watch --run`` take.
+        variant: That model's head.
+        backbone: Its features.
+        chosen: Its figures on validation and test clips, averaged over its seeds.
+        models: The figures of all models, the best on test clips first.
+        trained: Its training: ``ensemble`` has what several seeds answer together on test clips.
+        extracted: What became of the videos.
+        page: The HTML report.
+        notes: What a person should know.
+        seconds: Wall time of this call.
+    """
+
+    out: Path
+    run: Path
+    variant: str
+    backbone: str
+    chosen: ModelFigures
+    models: tuple[ModelFigures, ...]
+    trained: TrainReport
+    extracted: ExtractReport
+    page: Path
+    notes: tuple[str, ...]
+    seconds: float
+
+    @property
+    def answers(self) -> dict[str, Any]:
+        """What the model answers on the test clips, as ``predict`` does: ``accuracy``, ``accuracy_ci95`` and more."""
+        return self.trained.ensemble or self.trained.runs[0].metrics.to_dict()
+
+    @property
+    def n_learned(self) -> int:
+        """Number of clips that the heads that ``predict`` uses have learned from: all."""
+        first = self.trained.runs[0]
+        return first.n_train + first.n_val + first.n_test
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        return {
+            "out": str(self.out),
+            "run": str(self.run),
+            "variant": self.variant,
+            "backbone": self.backbone,
+            "chosen": self.chosen.to_dict(),
+            "models": [m.to_dict() for m in self.models],
+            "trained": self.trained.to_dict(),
+            "extracted": self.extracted.to_dict(),
+            "page": str(self.page),
+            "notes": list(self.notes),
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def learn(
+    videos: Path,
+    *,
+    out: Path,
+    backbone: Sequence[str] = (EMBEDDED,),
+    preset: str = "native",
+    variant: Sequence[str] = (),
+    classes: str | None = None,
+    root: Path | None = None,
+    group_by: str | None = None,
+    split: str = "auto",
+    seed: Sequence[int] = (0, 1, 2),
+    epochs: int | None = None,
+    device: str = "auto",
+    compile: bool = False,
+    overwrite: bool = False,
+    jobs: int = 1,
+    progress: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> LearnReport:
+    """Make a recogniser of sorted videos: all that ``extract``, ``train-head``, ``compare`` and ``report`` do, in turn.
+
+    On each backbone's features a head with an LSTM and the yardstick ``mean`` are trained with several seeds, all on
+    the same split. The model that has most validation clips right is taken, tested by clips that it was neither trained
+    nor chosen on, and trained once more on all clips. A call that was interrupted goes on where it was.
+
+    Args:
+        videos: A folder of class folders, a CSV manifest, or a UCF101-style list; see
+            :func:`fitrec_cache.find_clips.find_clips`.
+        out: Folder for the cache, the runs, ``learn.json`` and ``report.html``.
+        backbone: ``NAME`` or ``NAME=WEIGHTS``, one or several to choose from; see
+            :func:`fitrec_cache.backbone.load_backbone`.
+        preset: ``native``, ``grid``, ``paper`` or ``table1``.
+        variant: Heads to choose from. Empty: the one with an LSTM that goes with a backbone, and ``mean``.
+        classes: ``fitness35``, names separated by commas, or a file of names; None for all.
+        root: Folder that a manifest's or list's paths are relative to.
+        group_by: The manifest's column that says a clip's group, or ``folder``.
+        split: A rule of :func:`fitrec_cache.folds.make_folds` that makes one test side.
+        seed: Seeds of initial values and order of batches; they answer together.
+        epochs: At most this many; None for the recipe's.
+        device: Where frames are embedded; heads are trained on the CPU, where a seed gives the same bits.
+        compile: Compile the backbones first; see :func:`fitrec_cache.extract.extract`.
+        overwrite: Train again what is there, as after videos were added.
+        jobs: Heads trained at the same time; see :func:`fitrec_cache.train.train_head`.
+        progress: Show progress bars on standard error.
+        tell: Called with each note of the report as soon as it is known.
+
+    Returns:
+        Which model was taken, and what it is worth.
+
+    Raises:
+        UsageError: For wrong arguments, or clips that cannot be split so, before anything is decoded.
+        StoreError: If ``out`` cannot be written.
+    """
+    started = time.perf_counter()
+    for name in variant:
+        if name not in VARIANTS or VARIANTS[name].takes_pixels:
+            raise unknown_name("variant on features", name, [v for v in VARIANTS if not VARIANTS[v].takes_pixels])
+    check_seeds(seed)
+    check_jobs(jobs, torch.device("cpu"))
+    found = find_clips(videos, root=root, classes=classes, group_by=group_by).clips
+    if folds_of_clips(split, found, seed=_SPLIT_SEED)[0].name:
+        raise UsageError(f"split {split} tests by heads of several folds, none of which could be taken: give another")
+    make_folder(out)
+    notes, cache = Notes(tell), out / "cache"
+
+    def once(text: str) -> None:
+        if text not in notes.texts:  # what is said of a split is said by every training on it
+            notes.add(text)
+
+    extracted = extract(
+        videos,
+        cache=cache,
+        backbone=backbone,
+        preset=preset,
+        classes=classes,
+        root=root,
+        group_by=group_by,
+        device=device,
+        compile=compile,
+        progress=progress,
+        tell=once,
+    )
+    common: dict[str, Any] = {"classes": classes, "split": split, "seed": seed, "split_seed": _SPLIT_SEED}
+    common |= {"epochs": epochs, "jobs": jobs, "progress": progress, "tell": once}
+    models: dict[Path, tuple[str, str]] = {}  # by folder: head and features
+    for name, store in extracted.features.items():
+        data = load_clips(cache, None, "mean", [store], preset, progress=progress)
+        for head in variant or (_with_lstm(name), "mean"):
+            folder = out / "runs" / f"{head}-{name}"
+            train_head(out=folder, features=data, variant=head, overwrite=overwrite, **common)
+            models[folder] = head, store
+        del data  # before the next are loaded
+    compared = compare(list(models))
+    best = max(compared.models, key=lambda m: m.val_accuracy)
+    run = next(folder for folder in models if folder.absolute() == Path(best.folder).absolute())
+    head, store = models[run]
+    last = common | {"tell": None}  # all that is to be said of these heads was
+    result = train_head(out=run, cache=cache, backbone=[store], preset=preset, variant=head, final=True, **last)
+    page = report(list(models), out=out / "report.html", cache=cache, compared=compared, progress=progress)
+    made = LearnReport(
+        out=out,
+        run=run,
+        variant=head,
+        backbone=result.runs[0].backbone,
+        chosen=best,
+        models=compared.models,
+        trained=result,
+        extracted=extracted,
+        page=Path(page.out),
+        notes=tuple(notes.texts),
+        seconds=time.perf_counter() - started,
+    )
+    write_json(out / "learn.json", made.to_dict())
+    return made
+
+
+def _with_lstm(backbone: str) -> str:
+    return next(head for kind, head in reversed(_WITH_LSTM.items()) if kind in backbone)
