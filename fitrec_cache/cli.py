@@ -120,7 +120,7 @@ def main() -> NoReturn:
 
 
 def _interrupted() -> NoReturn:
-    goes_on = sys.argv[1:2] in (["extract"], ["train-head"], ["sweep"], ["reproduce"])
+    goes_on = sys.argv[1:2] in (["extract"], ["train-head"], ["learn"], ["sweep"], ["reproduce"])
     begins = "trains all again" if "--overwrite" in sys.argv else "goes on from there"
     what = f": what was stored stays, and the same command {begins}" if goes_on else ""
     print(f"Interrupted{what}.", file=sys.stderr)
@@ -254,6 +254,9 @@ def learn(
     classes: ClassesOption = None,
     root: RootOption = None,
     group_by: GroupByOption = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Take out clips of an earlier call that are not among VIDEOS any more.")
+    ] = False,
     split: Annotated[
         str, typer.Option(help="auto, group, random, official1|2|3, list:TRAIN,TEST or manifest.")
     ] = "auto",
@@ -261,7 +264,6 @@ def learn(
     epochs: Annotated[int | None, typer.Option(help="At most this many.", show_default="the recipe's")] = None,
     device: Annotated[str, typer.Option(help="Where frames are embedded: auto, cpu, cuda, cuda:N or mps.")] = "auto",
     compile: CompileOption = False,
-    overwrite: OverwriteOption = False,
     jobs: JobsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -280,12 +282,12 @@ def learn(
         classes=classes,
         root=root,
         group_by=group_by,
+        prune=prune,
         split=split,
         seed=seed,
         epochs=epochs,
         device=device,
         compile=compile,
-        overwrite=overwrite,
         jobs=jobs,
         progress=not as_json,
         tell=None if as_json else _note,
@@ -656,6 +658,7 @@ def doctor(
     backbone: Annotated[
         str, typer.Option(help="Any timm model, NAME or NAME=WEIGHTS (a file, hub or embedded).")
     ] = "tf_efficientnet_lite0",
+    preset: Annotated[str, typer.Option(help="Backbone input: native, grid, paper or table1.")] = "native",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     cache: Annotated[
         Path | None, typer.Option("--cache", help="Cache folder to look into; it need not be there yet.")
@@ -668,7 +671,7 @@ def doctor(
     """
     from fitrec_cache.doctor import doctor as call
 
-    report = call(video, backbone=backbone, device=device, cache=cache)
+    report = call(video, backbone=backbone, preset=preset, device=device, cache=cache)
     _show(report.to_dict(), as_json, lambda: texts.doctor_text(report))
     if report.problems:
         raise typer.Exit(1)

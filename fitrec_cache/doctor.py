@@ -57,6 +57,9 @@ LEAST_ROOM = 32
 #: Clips that times are told for.
 MANY = 1000
 
+#: Folders that ``extract`` writes into, below a cache.
+_PLACES = ("clips", "frames", "features", "claims", "history")
+
 #: A made-up clip is embedded so often, once it is warm.
 _TRIES = 3
 
@@ -123,8 +126,8 @@ class DoctorReport(Plain):
         trial: None if no clip was embedded.
         video: None without a video, or if it cannot be used.
         estimate: Seconds that :data:`MANY` such clips take, to ``embed`` and to ``decode`` on all cores.
-        problems: What keeps ``extract`` from working with these arguments, by what it concerns, each with what to
-            do: ``device``, ``weights``, ``backbone``, ``video``, ``cache``, ``disk``.
+        problems: What keeps ``extract`` from working with these arguments, or damage in the cache, by what it
+            concerns, each with what to do: ``device``, ``weights``, ``backbone``, ``video``, ``cache``, ``disk``.
     """
 
     versions: dict[str, str]
@@ -158,7 +161,12 @@ class DoctorReport(Plain):
 
 
 def doctor(
-    video: Path | None = None, *, backbone: str = EMBEDDED, device: str = "auto", cache: Path | None = None
+    video: Path | None = None,
+    *,
+    backbone: str = EMBEDDED,
+    preset: str = "native",
+    device: str = "auto",
+    cache: Path | None = None,
 ) -> DoctorReport:
     """Look whether ``extract`` can work here, what is missing, and how long it will take.
 
@@ -169,6 +177,7 @@ def doctor(
     Args:
         video: A video file to decode; None: none is.
         backbone: ``NAME`` or ``NAME=WEIGHTS``; see :func:`fitrec_cache.backbone.load_backbone`.
+        preset: ``native``, ``grid``, ``paper`` or ``table1``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         cache: Cache folder to look into; it need not be there yet.
 
@@ -186,7 +195,7 @@ def doctor(
         here = weights_are_here(choice)
     if found and here:
         with _noted(problems, "backbone"):
-            trial = _embed(backbone, found)
+            trial = _embed(backbone, preset, found)
     if video is not None:
         with _noted(problems, "video"):
             decoded = _decode(video)
@@ -282,9 +291,9 @@ def _compiler_problem() -> str:
     return ""
 
 
-def _embed(backbone: str, device: str) -> Trial:
+def _embed(backbone: str, preset: str, device: str) -> Trial:
     """Embed a made-up clip as large as stored ones may be: once to warm up, then several times."""
-    model = load_backbone(backbone, device=device)
+    model = load_backbone(backbone, preset=preset, device=device)
     clip = torch.randint(0, 256, (SAMPLES, 3, FRAME_SIZE, FRAME_SIZE * 16 // 9), dtype=torch.uint8)
     model.embed(clip)
     spent, meanwhile = [], Meanwhile(cores())
@@ -342,8 +351,9 @@ def _nearest(folder: Path) -> Path:
 
 
 def _check_room(folder: Path, free: int, clip_bytes: int, *, written: bool) -> None:
-    if written and not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"nothing can be written into {folder}: make it writable, or name another --cache")
+    for place in (folder, *(each for name in _PLACES if (each := folder / name).exists())) if written else ():
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            raise UsageError(f"nothing can be written into {place}: make it writable, or name another --cache")
     if free < LEAST_ROOM * clip_bytes:
         raise UsageError(
             f"there is room for {plural(free // clip_bytes, 'clip')} in {folder}: make room, or name another --cache"

@@ -68,6 +68,21 @@ def refuse_beside_others(folder: Path) -> None:
         )
 
 
+def refuse_most(cache: Cache, kept: Collection[str]) -> None:
+    """Raise UsageError if most clips of a cache are none of these: they may be the wrong ones, and erasing is for good.
+
+    Clips that were taken out before do not count: whoever did that has seen their names.
+    """
+    names = set(kept)
+    used = [clip.clip_id for clip in cache.entries() if not clip.problem]
+    gone = [name for name in used if name not in names]
+    if 2 * len(gone) > len(used):
+        raise UsageError(
+            f"--erase would remove {len(gone)} of {len(used)} clips for good: {some(gone)}. Nothing was done. If that "
+            "is meant, run the same with --prune alone first, then with both"
+        )
+
+
 def _refuse_unnamed(folder: Path, stores: Sequence[Store]) -> None:
     """Refuse a folder of parts that is none of the stores, as its frames would stay."""
     known = {store.folder for store in stores}

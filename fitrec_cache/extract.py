@@ -14,7 +14,7 @@ from fitrec_cache.cache import MOST_PIXELS, MOST_SAMPLES, Cache, HeldClip, is_co
 from fitrec_cache.clips import Clip
 from fitrec_cache.decoding import check_time_limit
 from fitrec_cache.devices import cores
-from fitrec_cache.erase import erase_taken_out, refuse_beside_others
+from fitrec_cache.erase import erase_taken_out, refuse_beside_others, refuse_most
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, WeightsError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extractor import Extractor
@@ -82,7 +82,7 @@ def extract(
         prune: Clips of the cache that are not among ``videos`` count no longer, until they are extracted again; what is
             stored of them stays.
         erase: With ``prune``: what is stored of clips that are taken out, now or before, is removed from disk; see
-            :func:`fitrec_cache.erase.erase_taken_out`.
+            :func:`fitrec_cache.erase.erase_taken_out`. Refused where this call would take out most of a cache.
         progress: Show a progress bar on standard error.
         tell: Called with each note of the report as soon as it is known, most of them before anything is decoded.
 
@@ -133,6 +133,8 @@ def extract(
         notes.add(_counted(clips), *found.notes)
     models = _load_backbones(backbone, preset, precision, device, compile, cache)
     opened = there or Cache(cache, create=True)  # made only now: a wrong call shall leave no empty folder
+    if erase and found is not None:
+        refuse_most(opened, [clip.clip_id for clip in found.clips] + list(found.passed_over))
     notes.add(*([] if found is None else _about_classes(clips, opened.classes())))
     if videos is None:
         frames, several = pick_frames(opened, samples=samples, frame_size=frame_size)

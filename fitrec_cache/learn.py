@@ -5,33 +5,48 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fitrec_cache.backbone import EMBEDDED
+from fitrec_cache.cache import Cache
 from fitrec_cache.compare import ModelFigures, compare
 from fitrec_cache.devices import check_jobs
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.extract import extract
 from fitrec_cache.extract_report import ExtractReport
-from fitrec_cache.files import make_folder, write_json
+from fitrec_cache.features import distinct_clips
+from fitrec_cache.files import digest, make_folder, write_json
 from fitrec_cache.find_clips import find_clips
 from fitrec_cache.folds import folds_of_clips
-from fitrec_cache.loading import load_clips
+from fitrec_cache.leaks import LEAKS
 from fitrec_cache.page import report
+from fitrec_cache.page.models import gather
+from fitrec_cache.page.records import read_records
 from fitrec_cache.progress import Notes
+from fitrec_cache.recipes import get_recipe
 from fitrec_cache.results import TrainReport
 from fitrec_cache.splits import check_seeds
 from fitrec_cache.train import train_head
 from fitrec_cache.variants import VARIANTS
+from fitrec_cache.wording import plural
 
 #: All heads share one split, so that what their seeds answer together is tested, and they are chosen on the same clips.
 _SPLIT_SEED = 0
 
-#: Which head with an LSTM goes with a backbone, by what is in the backbone's name; any other has the first.
-_WITH_LSTM = {"": "resnet50-lstm-attention", "efficientnet": "efficientnet-lstm-attention", "vit": "vit-lstm"}
+_RECIPE = "native"
+
+#: Which head with an LSTM goes with a backbone, by how the backbone's name begins; any other has the first.
+_WITH_LSTM = {
+    "": "resnet50-lstm-attention",
+    "efficientnet": "efficientnet-lstm-attention",
+    "tf_efficientnet": "efficientnet-lstm-attention",
+    "vit_": "vit-lstm",
+    "deit": "vit-lstm",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +63,7 @@ class LearnReport:
         trained: Its training: ``ensemble`` has what several seeds answer together on test clips.
         extracted: What became of the videos.
         page: The HTML report.
+        leaks: Whether some test clips look like training clips, by any of the backbones, or share their group.
         notes: What a person should know.
         seconds: Wall time of this call.
     """
@@ -61,6 +77,7 @@ class LearnReport:
     trained: TrainReport
     extracted: ExtractReport
     page: Path
+    leaks: bool
     notes: tuple[str, ...]
     seconds: float
 
@@ -71,7 +88,7 @@ class LearnReport:
 
     @property
     def n_learned(self) -> int:
-        """Number of clips that the heads that ``predict`` uses have learned from: all."""
+        """Number of clips that the heads that ``predict`` uses have learned from: all that are on a side."""
         first = self.trained.runs[0]
         return first.n_train + first.n_val + first.n_test
 
@@ -87,6 +104,7 @@ class LearnReport:
             "trained": self.trained.to_dict(),
             "extracted": self.extracted.to_dict(),
             "page": str(self.page),
+            "leaks": self.leaks,
             "notes": list(self.notes),
             "seconds": round(self.seconds, 3),
         }
@@ -102,12 +120,12 @@ def learn(
     classes: str | None = None,
     root: Path | None = None,
     group_by: str | None = None,
+    prune: bool = False,
     split: str = "auto",
     seed: Sequence[int] = (0, 1, 2),
     epochs: int | None = None,
     device: str = "auto",
     compile: bool = False,
-    overwrite: bool = False,
     jobs: int = 1,
     progress: bool = False,
     tell: Callable[[str], None] | None = None,
@@ -115,8 +133,11 @@ def learn(
     """Make a recogniser of sorted videos: all that ``extract``, ``train-head``, ``compare`` and ``report`` do, in turn.
 
     On each backbone's features a head with an LSTM and the yardstick ``mean`` are trained with several seeds, all on
-    the same split. The model that has most validation clips right is taken, tested by clips that it was neither trained
-    nor chosen on, and trained once more on all clips. A call that was interrupted goes on where it was.
+    the same split. The model that has most validation clips right, of equal ones that of the lowest validation loss, is
+    taken, tested by clips that it was neither trained nor chosen on, and trained once more on all clips.
+
+    A call that was interrupted goes on where it was. After videos were added or settings changed, the same call makes
+    another recogniser beside the earlier one: each set of clips and settings has a folder of its own in ``out``.
 
     Args:
         videos: A folder of class folders, a CSV manifest, or a UCF101-style list; see
@@ -129,12 +150,12 @@ def learn(
         classes: ``fitness35``, names separated by commas, or a file of names; None for all.
         root: Folder that a manifest's or list's paths are relative to.
         group_by: The manifest's column that says a clip's group, or ``folder``.
+        prune: Take out clips of an earlier call that are not among ``videos``, as those that were deleted.
         split: A rule of :func:`fitrec_cache.folds.make_folds` that makes one test side.
         seed: Seeds of initial values and order of batches; they answer together.
         epochs: At most this many; None for the recipe's.
         device: Where frames are embedded; heads are trained on the CPU, where a seed gives the same bits.
         compile: Compile the backbones first; see :func:`fitrec_cache.extract.extract`.
-        overwrite: Train again what is there, as after videos were added.
         jobs: Heads trained at the same time; see :func:`fitrec_cache.train.train_head`.
         progress: Show progress bars on standard error.
         tell: Called with each note of the report as soon as it is known.
@@ -151,6 +172,7 @@ def learn(
         if name not in VARIANTS or VARIANTS[name].takes_pixels:
             raise unknown_name("variant on features", name, [v for v in VARIANTS if not VARIANTS[v].takes_pixels])
     check_seeds(seed)
+    get_recipe(_RECIPE).change(epochs=epochs)
     check_jobs(jobs, torch.device("cpu"))
     found = find_clips(videos, root=root, classes=classes, group_by=group_by).clips
     if folds_of_clips(split, found, seed=_SPLIT_SEED)[0].name:
@@ -158,7 +180,8 @@ def learn(
     make_folder(out)
     notes, cache = Notes(tell), out / "cache"
 
-    def once(text: str) -> None:
+    def once(text: str, of: str = "") -> None:
+        text = f"{of}: {text}" if of and len(backbone) > 1 else text
         if text not in notes.texts:  # what is said of a split is said by every training on it
             notes.add(text)
 
@@ -170,27 +193,33 @@ def learn(
         classes=classes,
         root=root,
         group_by=group_by,
+        prune=prune,
         device=device,
         compile=compile,
         progress=progress,
         tell=once,
     )
-    common: dict[str, Any] = {"classes": classes, "split": split, "seed": seed, "split_seed": _SPLIT_SEED}
-    common |= {"epochs": epochs, "jobs": jobs, "progress": progress, "tell": once}
+    if failed := extracted.failed:
+        once(f"{plural(len(failed), 'clip')} cannot be used, such as {failed[0].clip_id}: {failed[0].reason}")
+    common: dict[str, Any] = {"cache": cache, "preset": preset, "classes": classes, "split": split, "seed": seed}
+    common |= {"split_seed": _SPLIT_SEED, "recipe": _RECIPE, "epochs": epochs, "jobs": jobs, "progress": progress}
+    runs = (
+        out
+        / "runs"
+        / _name_of(Cache(cache), [classes, split, sorted(seed), epochs, sorted(extracted.features.items())])
+    )
     models: dict[Path, tuple[str, str]] = {}  # by folder: head and features
     for name, store in extracted.features.items():
-        data = load_clips(cache, None, "mean", [store], preset, progress=progress)
         for head in variant or (_with_lstm(name), "mean"):
-            folder = out / "runs" / f"{head}-{name}"
-            train_head(out=folder, features=data, variant=head, overwrite=overwrite, **common)
+            folder = runs / f"{head}-{name}"
+            train_head(out=folder, variant=head, backbone=[store], tell=partial(once, of=name), **common)
             models[folder] = head, store
-        del data  # before the next are loaded
     compared = compare(list(models))
-    best = max(compared.models, key=lambda m: m.val_accuracy)
-    run = next(folder for folder in models if folder.absolute() == Path(best.folder).absolute())
+    lead = gather(read_records(list(models)))[0]  # as the page has it
+    run = next(folder for folder in models if lead.first.folder.is_relative_to(folder))
+    best = next(m for m in compared.models if Path(m.folder).absolute() == run.absolute())
     head, store = models[run]
-    last = common | {"tell": None}  # all that is to be said of these heads was
-    result = train_head(out=run, cache=cache, backbone=[store], preset=preset, variant=head, final=True, **last)
+    result = train_head(out=run, variant=head, backbone=[store], final=True, **common)  # all notes were told
     page = report(list(models), out=out / "report.html", cache=cache, compared=compared, progress=progress)
     made = LearnReport(
         out=out,
@@ -202,6 +231,7 @@ def learn(
         trained=result,
         extracted=extracted,
         page=Path(page.out),
+        leaks=any(LEAKS in note for note in notes.texts),
         notes=tuple(notes.texts),
         seconds=time.perf_counter() - started,
     )
@@ -210,4 +240,11 @@ def learn(
 
 
 def _with_lstm(backbone: str) -> str:
-    return next(head for kind, head in reversed(_WITH_LSTM.items()) if kind in backbone)
+    return next(head for begins, head in reversed(_WITH_LSTM.items()) if backbone.startswith(begins))
+
+
+def _name_of(cache: Cache, settings: Sequence[Any]) -> str:
+    """Return a folder's name for the clips of a cache, as they are now, and some settings."""
+    clips, _ = distinct_clips(cache)
+    told = [[c.clip_id, c.video_sha256, c.label, c.group, dict(c.extra)] for c in clips]
+    return f"{len(clips)}-clips-{digest([told, list(settings)])[:8]}"

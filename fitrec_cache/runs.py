@@ -293,7 +293,9 @@ def read_runs(folder: Path) -> list[Run]:
         return [read_run(folder)]
     runs = [read_run(seed) for seed in seeds]
     if len({bool(run.settings.get("final")) for run in runs}) > 1:
-        raise UsageError(f"{folder}: not all seeds have their final head yet: run the same train-head --final again")
+        raise UsageError(
+            f"{folder}: not all seeds have their final head yet: run the same train-head --final, or learn, again"
+        )
     for name in ("labels", "sources", "head", "training", "split", "data_sha256"):
         if any(_of_all_seeds(run.settings, name) != _of_all_seeds(runs[0].settings, name) for run in runs):
             raise UsageError(f"{folder} holds runs of different {name}: expected seeds of one call. Name one of them")

@@ -128,7 +128,7 @@ def train_text(report: TrainReport) -> str:
         )
         if "detected" in e:
             lines.append(f"  unknown classes: {e['detected']:.1%} of {e['n_unknown']} clips; AUROC {e['auroc']:.3f}")
-    lines += _mistakes(report.answered())
+    lines += _mistakes(report)
     advice = ": beside them OMP_WAIT_POLICY=passive is faster (docs/performance.md)"
     advice *= "OMP_WAIT_POLICY" not in os.environ and os.environ.get("OMP_NUM_THREADS") != "1"
     return _lines(lines, _stages(report.stages), _others(report.others, advice))
@@ -138,24 +138,30 @@ def learn_text(report: LearnReport) -> str:
     """Return which model was taken, what it is worth, and how to use it; notes were told before."""
     best, answers, first = report.chosen, report.answers, report.trained.runs[0]
     others = [f"{m.name} {m.val_accuracy:.1%}" for m in report.models if m is not best]
-    than = f", others: {', '.join(others)}" if others else ""
-    together = f"{len(report.trained.runs)} seeds together: " if report.trained.ensemble else ""
+    than = f"; others: {', '.join(others)}" if others else ""
+    seeds = len(report.trained.runs)
+    together = f" by {seeds} seeds together, as predict answers; one alone {best.accuracy:.1%} on average"
     told = ", ".join(filter(None, [span(answers["accuracy_ci95"]), f"n = {first.n_test}"]))
+    leaks = ". That is too high: the split leaks (see the notes)" * report.leaks
     return _lines(
         _reasons(report.extracted.failed),
-        f"taken: {best.name}, by validation clips ({best.val_accuracy:.1%} of {first.n_val} right{than})",
-        f"on test clips, which had no part in that: {together}accuracy {answers['accuracy']:.1%} ({told}; guessing "
-        f"{first.metrics.guessing:.1%})",
-        _mistakes(report.trained.answered()),
-        f"since then it has learned from all {report.n_learned} clips; done in {lasting(report.seconds)}",
+        f"taken: {best.name}, by {plural(first.n_val, 'validation clip')} (right, on average of its seeds: "
+        f"{best.val_accuracy:.1%}{than})",
+        f"on test clips, which had no part in that: accuracy {answers['accuracy']:.1%} ({told}; guessing "
+        f"{first.metrics.guessing:.1%}){together * (seeds > 1)}{leaks}",
+        _mistakes(report.trained),
+        f"since then it has learned from these too, {plural(report.n_learned, 'clip')} in all; done in "
+        f"{lasting(report.seconds)}",
         f"report: {report.page}",
         f"use it: {shlex.join(['fitrec-cache', 'predict', '--run', str(report.run), 'VIDEO'])}",
         f"        {shlex.join(['fitrec-cache', 'watch', '--run', str(report.run), 'LONG-VIDEO'])}",
     )
 
 
-def _mistakes(answered: Counter[tuple[str, str]]) -> list[str]:
+def _mistakes(report: TrainReport) -> list[str]:
     """Return which classes were most often taken for which, and which were never right; of all tests."""
+    answered = report.answered()
+    each = f", by {len(report.runs)} seeds one by one" if report.ensemble else ""
     tested: Counter[str] = Counter()
     for (label, _), n in answered.items():
         tested[label] += n
@@ -164,7 +170,7 @@ def _mistakes(answered: Counter[tuple[str, str]]) -> list[str]:
     pairs = [f"{label} taken for {other} ({n} of {tested[label]})" for (label, other), n in most]
     never = [f"{label} (0 of {tested[label]})" for label in sorted(tested) if not answered[label, label]]
     return [
-        *([f"most often mistaken: {', '.join(pairs)}"] if pairs else []),
+        *([f"most often mistaken{each}: {', '.join(pairs)}"] if pairs else []),
         *([f"never right: {listed(never, most=_MOST_CONFUSED)}"] if never else []),
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -164,9 +165,16 @@ def train_head(
         near = data.near_duplicates(progress=progress)
     notes = Notes(tell)
     judged = [(job, verdict(job.fold.split, data.groups, near)) for job in heads]
-    notes.add(*data.notes, *left_out, *_fold_notes(heads, len(seed)), *_verdicts(judged, data.groups, near))
+    notes.add(
+        *data.notes,
+        *left_out,
+        *_fold_notes(heads, shared=split_seed is not None or len(seed) == 1),
+        *_verdicts(judged, data.groups, near),
+    )
     if any(said.near_duplicate for _, said in judged):
-        notes.add("`fitrec-cache audit --manifest groups.csv` proposes groups that keep near-duplicates on one side")
+        words = ["fitrec-cache", "audit", "--cache", "CACHE" if cache is None else str(cache)]
+        propose = shlex.join([*words, "--manifest", "groups.csv"])
+        notes.add(f"`{propose}` proposes groups that keep near-duplicates on one side")
     notes.add(*_shared_values(split, [job.fold.split for job in heads], data), *_there_notes(heads))
     notes.add(*_device_notes(where))
     fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))
@@ -358,14 +366,14 @@ def _verdicts(
     return [*lines, f"{summary}{unknown}{unlooked}"]
 
 
-def _fold_notes(jobs: Sequence[Job], n_seeds: int) -> list[str]:
+def _fold_notes(jobs: Sequence[Job], *, shared: bool) -> list[str]:
     """Return the notes of all splits; of many folds only what is wrong with them, each thing once.
 
-    What a split says of its own leaks is left to the verdict.
+    What a split says of its own leaks is left to the verdict. Where all seeds share it, none is named.
     """
     notes = []
     for job in jobs:
-        prefix = f"seed {job.seed}: " if n_seeds > 1 else ""
+        prefix = "" if shared else f"seed {job.seed}: "
         if name := job.fold.name:
             prefix = f"fold {name}: "
         notes += [prefix + n for n in job.fold.split.notes if matters(n, name) and not says_leak(n)]

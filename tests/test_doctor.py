@@ -338,6 +338,21 @@ def test_a_folder_that_cannot_be_written_is_a_problem(monkeypatch, tmp_path, wei
     assert doctor(backbone=weights("test_resnet"), device="cpu").problems == {}  # extract would write elsewhere
 
 
+@pytest.mark.parametrize("name", ["frames", "history"])
+def test_a_file_where_extract_needs_a_folder_is_a_problem(tmp_path, cache_folder, weights, name):
+    shutil.copytree(cache_folder, tmp_path / "cache")
+    shutil.rmtree(tmp_path / "cache" / name)
+    (tmp_path / "cache" / name).write_text("")
+    found = doctor(backbone=weights("test_resnet"), device="cpu", cache=tmp_path / "cache")
+    assert f"nothing can be written into {tmp_path / 'cache' / name}" in found.problems["disk"]
+
+
+def test_the_preset_decides_how_long_an_embedding_is(weights):
+    found = [doctor(backbone=weights("test_resnet"), preset=p, device="cpu") for p in ("native", "grid")]
+    assert [each.trial.dim for each in found] == [96, 9 * 96]
+    assert found[1].clip_bytes - found[0].clip_bytes == 2 * 20 * 8 * 96
+
+
 def test_a_cache_is_opened_and_counted(tmp_path, cache_folder, weights):
     found = doctor(backbone=weights("test_resnet"), device="cpu", cache=cache_folder)
     assert (found.cache_clips, found.problems) == (12, {})

@@ -173,6 +173,23 @@ def test_a_file_that_cannot_be_used_now_keeps_what_is_stored_and_other_content_g
     assert len(used(cache)) == 11
 
 
+def test_most_of_a_cache_is_erased_only_after_it_was_pruned(run, tmp_path, videos):
+    run()
+    kept = next(iter(sorted(videos.glob("Hop/*"))))
+    for path in videos.glob("*/*"):
+        if path != kept:
+            path.unlink()
+    files = {p: p.read_bytes() for p in (tmp_path / "cache").rglob("*.h5")}
+    with pytest.raises(
+        UsageError, match=r"--erase would remove 11 of 12 clips for good: Hop/v_Hop_g02_c01.avi, .*alone"
+    ):
+        run(prune=True, erase=True)
+    assert {p: p.read_bytes() for p in (tmp_path / "cache").rglob("*.h5")} == files
+    run(prune=True)
+    assert any("erased from disk: 11 clips" in note for note in run(prune=True, erase=True).notes)
+    assert [clip.clip_id for clip in Cache(tmp_path / "cache").entries()] == [f"Hop/{kept.name}"]
+
+
 def test_it_goes_with_prune_only(run):
     with pytest.raises(UsageError, match="give --prune too, or leave it out"):
         run(erase=True)

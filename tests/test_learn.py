@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from fitrec_cache.cache import Cache
 from fitrec_cache.errors import UsageError
 from fitrec_cache.learn import learn
 from fitrec_cache.predict import predict
+from fitrec_cache.runs import read_runs as predict_runs
 from fitrec_cache.texts import learn_text
 
 FAST = {"seed": [0, 1], "epochs": 2, "device": "cpu"}
@@ -37,15 +36,22 @@ def val_accuracy(folder):
 
 def test_the_model_with_most_validation_clips_right_is_taken_and_learns_from_all(learned):
     report, out, _, _ = learned
-    folders = sorted((out / "runs").iterdir())
-    names = ["mean-test_resnet", "mean-test_vit", "resnet50-lstm-attention-test_resnet", "vit-lstm-test_vit"]
+    (all_runs,) = (out / "runs").iterdir()
+    assert all_runs.name.startswith("12-clips-")
+    folders = sorted(all_runs.iterdir())
+    names = [
+        "mean-test_resnet",
+        "mean-test_vit",
+        *(f"resnet50-lstm-attention-{name}" for name in ("test_resnet", "test_vit")),
+    ]
     assert [folder.name for folder in folders] == names
     assert val_accuracy(report.run) == max(map(val_accuracy, folders)) == pytest.approx(report.chosen.val_accuracy)
     assert report.run.name == f"{report.variant}-{report.backbone}"
     for folder in folders:
         finals = sorted(folder.glob("seed-*/final.safetensors"))
         assert len(finals) == 2 * (folder == report.run)
-    runs = [json.loads(path.read_text()) for path in out.glob("runs/*/seed-*/run.json")]
+    runs = [json.loads(path.read_text()) for path in all_runs.glob("*/seed-*/run.json")]
+    assert len(runs) == 8
     assert len({json.dumps(run["split"]) for run in runs}) == 1  # else they would be chosen on different clips
     assert report.n_learned == len(Cache(out / "cache").clips()) == 12
     assert (out / "report.html").read_text().startswith("<!doctype html>")
@@ -59,35 +65,50 @@ def test_what_is_taken_answers_videos(learned, video_folder, inline):
     assert (answer.heads, answer.trained_on) == (2, True)
 
 
-def test_test_clips_choose_nothing(learned, video_folder, monkeypatch, tmp_path):
-    """Where the order by validation is the reverse of that by test clips, the model that is last on these is taken."""
-    _, out, backbones, _ = learned
+def turn(run, *, right, val_loss):
+    """Let all validation clips of a run be right, none or all of its test clips, and the kept epoch have this loss."""
+    stored = safetensors.numpy.load_file(run / "logits.safetensors")
+    stored["val_logits"] = np.eye(3, dtype=np.float32)[stored["val_targets"]]
+    shown = stored["test_targets"] if right else (stored["test_targets"] + 1) % 3
+    stored["test_logits"] = np.eye(3, dtype=np.float32)[shown]
+    (run / "logits.safetensors").write_bytes(safetensors.numpy.save(stored))
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["history"][metrics["best_epoch"] - 1] |= {"val_loss": val_loss, "val_accuracy": 1.0}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+
+
+def test_test_clips_choose_nothing(learned, video_folder, tmp_path):
+    """Of models with as many validation clips right that of the lowest loss is taken, though no test clip is right."""
+    report, out, backbones, _ = learned
     shutil.copytree(out, tmp_path / "out")
-    compare = module.compare
-
-    def turned(folders):
-        found = compare(folders)
-        models = [replace(m, accuracy=1 - i / 9, val_accuracy=i / 9) for i, m in enumerate(found.models)]
-        return replace(found, models=tuple(models))
-
-    monkeypatch.setattr(module, "compare", turned)
-    report = learn(video_folder, out=tmp_path / "out", backbone=backbones, **FAST)
-    assert report.chosen == report.models[-1]
-    assert Path(report.models[-1].folder).absolute() == report.run.absolute()
+    folders = sorted((tmp_path / "out" / "runs").glob("*/*"))
+    meant = next(folder for folder in folders if folder.name != report.run.name)
+    for folder in folders:
+        for run in folder.glob("seed-*"):
+            turn(run, right=folder != meant, val_loss=0.5 if folder == meant else 1.0)
+    again = learn(video_folder, out=tmp_path / "out", backbone=backbones, **FAST)
+    assert again.run == meant
+    assert {m.val_accuracy for m in again.models} == {1.0}
+    assert again.chosen == again.models[-1]  # the last on test clips
+    headline = (tmp_path / "out" / "report.html").read_text().split("<h1", 1)[1].split("</h1>")[0]
+    assert again.variant in headline
+    assert again.backbone in headline
 
 
 def test_its_summary_says_what_it_is_worth_and_how_to_use_it(learned):
     report, out, _, told = learned
     text = learn_text(report)
-    assert (
-        f"on test clips, which had no part in that: 2 seeds together: accuracy {report.answers['accuracy']:.1%}" in text
-    )
+    assert f"on test clips, which had no part in that: accuracy {report.answers['accuracy']:.1%} (" in text
+    alone = f"one alone {report.chosen.accuracy:.1%} on average"
+    assert f"by 2 seeds together, as predict answers; {alone}" in text
     assert report.answers["accuracy"] == report.trained.ensemble["accuracy"]
-    assert "since then it has learned from all 12 clips" in text
+    assert "since then it has learned from these too, 12 clips in all" in text
     assert f"use it: fitrec-cache predict --run '{report.run}' VIDEO" in text
     assert list(report.notes) == told
     assert len(told) == len(set(told))
     assert not any("were there already" in note for note in told)
+    assert not report.leaks
+    assert "too high" not in text
     assert report.to_dict()["extracted"]["done"] == 12
     assert str(out) in text
 
@@ -100,23 +121,61 @@ def test_a_second_call_makes_nothing_again(learned, video_folder):
     assert (again.run, again.chosen, again.extracted.done) == (report.run, report.chosen, 0)
 
 
-def test_after_further_videos_it_learns_again_if_told(learned, video_folder, tmp_path, inline):
-    _, out, backbones, _ = learned
+def test_after_videos_were_added_or_removed_another_recogniser_is_made_beside(learned, video_folder, tmp_path, inline):
+    report, out, backbones, _ = learned
     shutil.copytree(out, tmp_path / "out")
     shutil.copytree(video_folder, tmp_path / "videos")
-    more = next(iter(sorted((tmp_path / "videos" / "Hop").glob("*.avi"))))
-    data = more.read_bytes()
-    (more.parent / "v_Hop_g09_c01.avi").write_bytes(data + b"\0")  # another content to the byte
-    with pytest.raises(UsageError, match="add --overwrite"):
-        learn(tmp_path / "videos", out=tmp_path / "out", backbone=backbones, **FAST)
-    report = learn(tmp_path / "videos", out=tmp_path / "out", backbone=backbones, overwrite=True, **FAST)
-    assert (report.n_learned, report.extracted.reused) == (13, 13)  # the call before had extracted it
+    old = {p: p.read_bytes() for p in (tmp_path / "out" / "runs").rglob("*.safetensors")}
+    hops = sorted((tmp_path / "videos" / "Hop").glob("*.avi"))
+    (hops[0].parent / "v_Hop_g09_c01.avi").write_bytes(hops[0].read_bytes() + b"\0")  # another content to the byte
+    common = {"out": tmp_path / "out", "backbone": backbones, **FAST}
+    more = learn(tmp_path / "videos", **common)
+    assert (more.n_learned, more.extracted.done, more.extracted.reused) == (13, 1, 12)
+    assert more.run.parent != tmp_path / report.run.parent.relative_to(out.parent)
+    assert {p: p.read_bytes() for p in old} == old
+    hops[0].unlink()
+    assert any("--prune takes all 1 out" in note for note in learn(tmp_path / "videos", **common).notes)
+    less = learn(tmp_path / "videos", prune=True, **common)
+    assert (less.n_learned, less.extracted.done) == (12, 0)
+    assert less.run.parent not in (report.run.parent, more.run.parent)
+
+
+def test_other_settings_make_another_recogniser_beside(learned, video_folder, tmp_path):
+    _, out, backbones, _ = learned
+    shutil.copytree(out, tmp_path / "out")
+    runs = tmp_path / "out" / "runs"
+    for settings in ({"seed": [1]}, {"epochs": 1}, {"split": "random"}, {"variant": ["mean"], "epochs": 3}):
+        before = set(runs.iterdir())
+        report = learn(video_folder, out=tmp_path / "out", backbone=backbones[:1], **{**FAST, **settings})
+        assert {report.run.parent} == set(runs.iterdir()) - before
+        assert len(predict_runs(report.run)) == len(settings.get("seed", FAST["seed"]))
+
+
+def test_what_failed_and_what_leaks_is_told(learned, video_folder, weights, tmp_path, inline):
+    _, _, backbones, _ = learned
+    shutil.copytree(video_folder, tmp_path / "videos")
+    broken = tmp_path / "videos" / "Hop" / "v_Hop_g01_c01.avi"
+    broken.write_bytes(b"no video")
+    common = {"out": tmp_path / "out", "backbone": backbones, **FAST, "split": "random"}
+    for path in sorted((tmp_path / "videos").glob("*/*_g02_*")):  # each group twice: a random split parts some
+        (path.parent / path.name.replace("_c01", "_c02")).write_bytes(path.read_bytes() + b"\0")
+    told = []
+    report = learn(tmp_path / "videos", **common, tell=told.append)
+    failed = next(note for note in told if "cannot be used" in note)
+    assert failed.startswith("1 clip cannot be used, such as Hop/v_Hop_g01_c01.avi: ")
+    verdicts = [note for note in told if "leak" in note and "audit" not in note]
+    assert {note.split(":")[0] for note in verdicts} == {"test_resnet", "test_vit"}
+    assert any("split leaks" in note for note in verdicts)
+    assert report.leaks
+    assert "That is too high: the split leaks" in learn_text(report)
+    proposal = f"audit --cache {tmp_path / 'out' / 'cache'} --manifest groups.csv"
+    assert all(proposal in note for note in told if "groups.csv" in note)
 
 
 def test_other_heads_and_classes_can_be_asked_for(video_folder, weights, tmp_path, inline):
     settings = {**FAST, "seed": [3], "variant": ["mean"], "classes": "Hop,Squat"}
     report = learn(video_folder, out=tmp_path / "out", backbone=[weights("test_resnet")], **settings)
-    assert [folder.name for folder in (tmp_path / "out" / "runs").iterdir()] == ["mean-test_resnet"]
+    assert [folder.name for folder in (tmp_path / "out" / "runs").glob("*/*")] == ["mean-test_resnet"]
     assert (report.n_learned, report.chosen.seeds) == (8, (3,))
     assert report.answers["accuracy"] == report.trained.runs[0].metrics.accuracy
     assert "others" not in learn_text(report)
@@ -132,6 +191,7 @@ def test_other_heads_and_classes_can_be_asked_for(video_folder, weights, tmp_pat
         ({"split": "official1"}, "official"),
         ({"seed": [0, 0]}, "seed"),
         ({"jobs": 0}, "jobs is 0"),
+        ({"epochs": 0}, "epochs is 0"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_is_made(video_folder, weights, tmp_path, settings, words):
@@ -147,6 +207,8 @@ def test_what_cannot_be_is_told_before_anything_is_made(video_folder, weights, t
         ("convnext_tiny", "resnet50-lstm-attention"),
         ("tf_efficientnet_lite0", "efficientnet-lstm-attention"),
         ("vit_base_patch32_224", "vit-lstm"),
+        ("deit_tiny_patch16_224", "vit-lstm"),
+        ("mobilevit_s", "resnet50-lstm-attention"),
     ],
 )
 def test_which_head_goes_with_a_backbone(backbone, head):
