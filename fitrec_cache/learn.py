@@ -168,12 +168,7 @@ def learn(
         StoreError: If ``out`` cannot be written.
     """
     started = time.perf_counter()
-    for name in variant:
-        if name not in VARIANTS or VARIANTS[name].takes_pixels:
-            raise unknown_name("variant on features", name, [v for v in VARIANTS if not VARIANTS[v].takes_pixels])
-    check_seeds(seed)
-    get_recipe(_RECIPE).change(epochs=epochs)
-    check_jobs(jobs, torch.device("cpu"))
+    _check(variant, seed, epochs, jobs)
     found = find_clips(videos, root=root, classes=classes, group_by=group_by).clips
     if folds_of_clips(split, found, seed=_SPLIT_SEED)[0].name:
         raise UsageError(f"split {split} tests by heads of several folds, none of which could be taken: give another")
@@ -203,28 +198,23 @@ def learn(
         once(f"{plural(len(failed), 'clip')} cannot be used, such as {failed[0].clip_id}: {failed[0].reason}")
     common: dict[str, Any] = {"cache": cache, "preset": preset, "classes": classes, "split": split, "seed": seed}
     common |= {"split_seed": _SPLIT_SEED, "recipe": _RECIPE, "epochs": epochs, "jobs": jobs, "progress": progress}
-    runs = (
-        out
-        / "runs"
-        / _name_of(Cache(cache), [classes, split, sorted(seed), epochs, sorted(extracted.features.items())])
-    )
-    models: dict[Path, tuple[str, str]] = {}  # by folder: head and features
+    runs = out / "runs" / _name_of(Cache(cache), [classes, split, sorted(seed), epochs, extracted.features])
+    models: dict[Path, dict[str, Any]] = {}
     for name, store in extracted.features.items():
         for head in variant or (_with_lstm(name), "mean"):
-            folder = runs / f"{head}-{name}"
-            train_head(out=folder, variant=head, backbone=[store], tell=partial(once, of=name), **common)
-            models[folder] = head, store
+            model = common | {"out": runs / f"{head}-{name}", "variant": head, "backbone": [store]}
+            train_head(**model, tell=partial(once, of=name))
+            models[model["out"]] = model
     compared = compare(list(models))
     lead = gather(read_records(list(models)))[0]  # as the page has it
     run = next(folder for folder in models if lead.first.folder.is_relative_to(folder))
     best = next(m for m in compared.models if Path(m.folder).absolute() == run.absolute())
-    head, store = models[run]
-    result = train_head(out=run, variant=head, backbone=[store], final=True, **common)  # all notes were told
+    result = train_head(**models[run], final=True)  # all notes were told
     page = report(list(models), out=out / "report.html", cache=cache, compared=compared, progress=progress)
     made = LearnReport(
         out=out,
         run=run,
-        variant=head,
+        variant=result.runs[0].variant,
         backbone=result.runs[0].backbone,
         chosen=best,
         models=compared.models,
@@ -237,6 +227,17 @@ def learn(
     )
     write_json(out / "learn.json", made.to_dict())
     return made
+
+
+def _check(variant: Sequence[str], seed: Sequence[int], epochs: int | None, jobs: int) -> None:
+    """Raise UsageError for what cannot be, before anything is decoded."""
+    known = [name for name, head in VARIANTS.items() if not head.takes_pixels]
+    for name in variant:
+        if name not in known:
+            raise unknown_name("variant on features", name, known)
+    check_seeds(seed)
+    check_jobs(jobs, torch.device("cpu"))
+    get_recipe(_RECIPE).change(epochs=epochs)
 
 
 def _with_lstm(backbone: str) -> str:

@@ -142,7 +142,7 @@ def learn_text(report: LearnReport) -> str:
     seeds = len(report.trained.runs)
     together = f" by {seeds} seeds together, as predict answers; one alone {best.accuracy:.1%} on average"
     told = ", ".join(filter(None, [span(answers["accuracy_ci95"]), f"n = {first.n_test}"]))
-    leaks = ". That is too high: the split leaks (see the notes)" * report.leaks
+    leaks = "; probably too high, as the split leaks (see the notes)" * report.leaks
     return _lines(
         _reasons(report.extracted.failed),
         f"taken: {best.name}, by {plural(first.n_val, 'validation clip')} (right, on average of its seeds: "

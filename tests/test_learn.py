@@ -12,7 +12,7 @@ from fitrec_cache.cache import Cache
 from fitrec_cache.errors import UsageError
 from fitrec_cache.learn import learn
 from fitrec_cache.predict import predict
-from fitrec_cache.runs import read_runs as predict_runs
+from fitrec_cache.runs import read_runs
 from fitrec_cache.texts import learn_text
 
 FAST = {"seed": [0, 1], "epochs": 2, "device": "cpu"}
@@ -148,7 +148,7 @@ def test_other_settings_make_another_recogniser_beside(learned, video_folder, tm
         before = set(runs.iterdir())
         report = learn(video_folder, out=tmp_path / "out", backbone=backbones[:1], **{**FAST, **settings})
         assert {report.run.parent} == set(runs.iterdir()) - before
-        assert len(predict_runs(report.run)) == len(settings.get("seed", FAST["seed"]))
+        assert len(read_runs(report.run)) == len(settings.get("seed", FAST["seed"]))
 
 
 def test_what_failed_and_what_leaks_is_told(learned, video_folder, weights, tmp_path, inline):
@@ -167,7 +167,7 @@ def test_what_failed_and_what_leaks_is_told(learned, video_folder, weights, tmp_
     assert {note.split(":")[0] for note in verdicts} == {"test_resnet", "test_vit"}
     assert any("split leaks" in note for note in verdicts)
     assert report.leaks
-    assert "That is too high: the split leaks" in learn_text(report)
+    assert "probably too high, as the split leaks" in learn_text(report)
     proposal = f"audit --cache {tmp_path / 'out' / 'cache'} --manifest groups.csv"
     assert all(proposal in note for note in told if "groups.csv" in note)
 
