@@ -240,7 +240,7 @@ def learn(
         Path, typer.Argument(help="Folder of class folders, CSV manifest (path,label[,group,start,end]) or list.")
     ],
     *,
-    out: Annotated[Path, typer.Option(help="Folder for the cache, the runs, learn.json and report.html.")],
+    out: Annotated[Path, typer.Option(help="Folder for the cache and the runs, with their reports.")],
     backbone: Annotated[
         list[str], typer.Option(help="Any timm model, NAME or NAME=WEIGHTS; repeatable: the best is chosen.")
     ] = ["tf_efficientnet_lite0"],  # noqa: B006

@@ -177,6 +177,8 @@ def overlooked_gpu() -> str:
         return ""
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is made for processors only: install one for CUDA (pytorch.org says how)"
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return "the variable CUDA_VISIBLE_DEVICES hides it: unset it"
     return (
         f"torch {torch.__version__}, made for CUDA {torch.version.cuda}, cannot use it: see whether `nvidia-smi` shows "
         "it, and update its driver"

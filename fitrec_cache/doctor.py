@@ -33,6 +33,7 @@ from fitrec_cache.devices import (
     computes_in_bf16,
     cores,
     find_device,
+    first_line,
     gpu_of,
     keep_to_cores,
     overlooked_gpu,
@@ -112,7 +113,7 @@ class DoctorReport(Plain):
         gpu_bytes: Its memory; 0 if unknown.
         gpu_seen: Whether torch sees a GPU, used or not.
         gpu_overlooked: Why torch sees no GPU although there seems to be one.
-        memory: Bytes there are, of which ``memory_free`` are free; 0 if the system does not say.
+        memory: Bytes there are, of which ``memory_free`` are free; 0 if that is not known.
         disk: Folder whose disk was looked at.
         disk_free: Bytes free there.
         clip_bytes: What a clip takes on disk, frames and, after a trial, features.
@@ -295,12 +296,15 @@ def _embed(backbone: str, preset: str, device: str) -> Trial:
     """Embed a made-up clip as large as stored ones may be: once to warm up, then several times."""
     model = load_backbone(backbone, preset=preset, device=device)
     clip = torch.randint(0, 256, (SAMPLES, 3, FRAME_SIZE, FRAME_SIZE * 16 // 9), dtype=torch.uint8)
-    model.embed(clip)
     spent, meanwhile = [], Meanwhile(cores())
-    for _ in range(_TRIES):
-        started = time.perf_counter()
+    try:
         model.embed(clip)
-        spent.append(time.perf_counter() - started)
+        for _ in range(_TRIES):
+            started = time.perf_counter()
+            model.embed(clip)
+            spent.append(time.perf_counter() - started)
+    except RuntimeError as error:  # torch's own, as of a driver that does not suit it
+        raise UsageError(f"{backbone} cannot compute on {device} ({first_line(error)}): try --device cpu") from error
     return Trial(seconds=statistics.median(spent), dim=model.dim, others=meanwhile.others())
 
 
@@ -351,8 +355,8 @@ def _nearest(folder: Path) -> Path:
 
 
 def _check_room(folder: Path, free: int, clip_bytes: int, *, written: bool) -> None:
-    for place in (folder, *(each for name in _PLACES if (each := folder / name).exists())) if written else ():
-        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+    for place in (folder, *(folder / name for name in _PLACES)) if written else ():  # itself before what is in it
+        if place.exists() and not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
             raise UsageError(f"nothing can be written into {place}: make it writable, or name another --cache")
     if free < LEAST_ROOM * clip_bytes:
         raise UsageError(

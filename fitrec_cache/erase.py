@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip
 from fitrec_cache.clips import some
-from fitrec_cache.errors import StoreCorrupt, UsageError
+from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, may_be_written, remove
 from fitrec_cache.store import ASIDE, Arrays, Store, read_part
 from fitrec_cache.turns import others_at_work
@@ -46,10 +46,13 @@ def erase_taken_out(folder: Path) -> list[str]:
     contents = {clip.video_sha256.encode() for clip in held if clip.video_sha256}  # a file that failed may have none
     names = {clip.clip_id.encode() for clip in held}
     freed, erased = 0, set[bytes]()
-    for store, parts in listed:  # the entries last: until then they tell what is to be erased
-        less, keys = _erase(store, parts, names if store.kind == "clips" else contents)
-        freed += less
-        erased |= keys if store.kind != "clips" else set()
+    try:
+        for store, parts in listed:  # the entries last: until then they tell what is to be erased
+            less, keys = _erase(store, parts, names if store.kind == "clips" else contents)
+            freed += less
+            erased |= keys if store.kind != "clips" else set()
+    except StoreError as error:
+        raise type(error)(f"only a part was erased, the same command goes on with the rest: {error}") from error
     for path in folder.glob("unfinished-*.json"):  # hints that hold names
         remove(path)
     left = _remove_half_written([folder, *(store.folder for store in stores)])
@@ -78,8 +81,9 @@ def refuse_most(cache: Cache, kept: Collection[str]) -> None:
     gone = [name for name in used if name not in names]
     if 2 * len(gone) > len(used):
         raise UsageError(
-            f"--erase would remove {len(gone)} of {len(used)} clips for good: {some(gone)}. Nothing was done. If that "
-            "is meant, run the same with --prune alone first, then with both"
+            f"--erase would take out {len(gone)} of {len(used)} clips, and remove for good what no other clip shares "
+            f"with them: {some(gone)}. Nothing was done. If that is meant, run the same with --prune alone first, then "
+            "with both"
         )
 
 

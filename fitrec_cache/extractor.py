@@ -177,7 +177,8 @@ class Extractor:
             )
         if kept := sorted(clip.clip_id for clip in others if clip.clip_id in there and not clip.problem):
             self.notes.add(
-                f"{len(kept)} clips of the cache were not asked for now and are trained on all the same: {some(kept)}"
+                f"{len(kept)} clips of the cache were not asked for now; train-head takes them too, but for what its "
+                f"--classes leaves out: {some(kept)}"
             )
 
     def tell_oddities(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from fitrec_cache.backbone import EMBEDDED
-from fitrec_cache.cache import Cache
+from fitrec_cache.cache import Cache, pick_features
 from fitrec_cache.compare import ModelFigures, compare
 from fitrec_cache.devices import check_jobs
 from fitrec_cache.errors import UsageError, unknown_name
@@ -20,7 +20,7 @@ from fitrec_cache.extract import extract
 from fitrec_cache.extract_report import ExtractReport
 from fitrec_cache.features import distinct_clips
 from fitrec_cache.files import digest, make_folder, write_json
-from fitrec_cache.find_clips import find_clips
+from fitrec_cache.find_clips import choose_classes, find_clips
 from fitrec_cache.folds import folds_of_clips
 from fitrec_cache.leaks import LEAKS
 from fitrec_cache.page import report
@@ -62,7 +62,7 @@ class LearnReport:
         models: The figures of all models, the best on test clips first.
         trained: Its training: ``ensemble`` has what several seeds answer together on test clips.
         extracted: What became of the videos.
-        page: The HTML report.
+        page: The HTML report, beside the models.
         leaks: Whether some test clips look like training clips, by any of the backbones, or share their group.
         notes: What a person should know.
         seconds: Wall time of this call.
@@ -137,12 +137,13 @@ def learn(
     taken, tested by clips that it was neither trained nor chosen on, and trained once more on all clips.
 
     A call that was interrupted goes on where it was. After videos were added or settings changed, the same call makes
-    another recogniser beside the earlier one: each set of clips and settings has a folder of its own in ``out``.
+    another recogniser beside the earlier one: each set of clips and settings has a folder of its own in ``out/runs``,
+    with ``learn.json`` and ``report.html``.
 
     Args:
         videos: A folder of class folders, a CSV manifest, or a UCF101-style list; see
             :func:`fitrec_cache.find_clips.find_clips`.
-        out: Folder for the cache, the runs, ``learn.json`` and ``report.html``.
+        out: Folder for the cache and the runs.
         backbone: ``NAME`` or ``NAME=WEIGHTS``, one or several to choose from; see
             :func:`fitrec_cache.backbone.load_backbone`.
         preset: ``native``, ``grid``, ``paper`` or ``table1``.
@@ -172,7 +173,7 @@ def learn(
     found = find_clips(videos, root=root, classes=classes, group_by=group_by).clips
     if folds_of_clips(split, found, seed=_SPLIT_SEED)[0].name:
         raise UsageError(f"split {split} tests by heads of several folds, none of which could be taken: give another")
-    make_folder(out)
+    make_folder(out / "runs")
     notes, cache = Notes(tell), out / "cache"
 
     def once(text: str, of: str = "") -> None:
@@ -196,21 +197,24 @@ def learn(
     )
     if failed := extracted.failed:
         once(f"{plural(len(failed), 'clip')} cannot be used, such as {failed[0].clip_id}: {failed[0].reason}")
+    opened = Cache(cache)
+    _check_alike(opened, extracted.features)
     common: dict[str, Any] = {"cache": cache, "preset": preset, "classes": classes, "split": split, "seed": seed}
     common |= {"split_seed": _SPLIT_SEED, "recipe": _RECIPE, "epochs": epochs, "jobs": jobs, "progress": progress}
-    runs = out / "runs" / _name_of(Cache(cache), [classes, split, sorted(seed), epochs, extracted.features])
+    runs, leaks = out / "runs" / _name_of(opened, classes, [split, sorted(seed), epochs]), False
     models: dict[Path, dict[str, Any]] = {}
     for name, store in extracted.features.items():
         for head in variant or (_with_lstm(name), "mean"):
-            model = common | {"out": runs / f"{head}-{name}", "variant": head, "backbone": [store]}
-            train_head(**model, tell=partial(once, of=name))
+            model = common | {"out": runs / f"{head}-{store}", "variant": head, "backbone": [store]}
+            told = train_head(**model, tell=partial(once, of=name)).notes
+            leaks |= any(note.startswith(LEAKS) for note in told)
             models[model["out"]] = model
     compared = compare(list(models))
     lead = gather(read_records(list(models)))[0]  # as the page has it
     run = next(folder for folder in models if lead.first.folder.is_relative_to(folder))
     best = next(m for m in compared.models if Path(m.folder).absolute() == run.absolute())
     result = train_head(**models[run], final=True)  # all notes were told
-    page = report(list(models), out=out / "report.html", cache=cache, compared=compared, progress=progress)
+    page = report(list(models), out=runs / "report.html", cache=cache, compared=compared, progress=progress)
     made = LearnReport(
         out=out,
         run=run,
@@ -221,11 +225,11 @@ def learn(
         trained=result,
         extracted=extracted,
         page=Path(page.out),
-        leaks=any(LEAKS in note for note in notes.texts),
+        leaks=leaks,
         notes=tuple(notes.texts),
         seconds=time.perf_counter() - started,
     )
-    write_json(out / "learn.json", made.to_dict())
+    write_json(runs / "learn.json", made.to_dict())
     return made
 
 
@@ -244,8 +248,28 @@ def _with_lstm(backbone: str) -> str:
     return next(head for begins, head in reversed(_WITH_LSTM.items()) if backbone.startswith(begins))
 
 
-def _name_of(cache: Cache, settings: Sequence[Any]) -> str:
-    """Return a folder's name for the clips of a cache, as they are now, and some settings."""
+def _check_alike(cache: Cache, features: Mapping[str, str]) -> None:
+    """Refuse backbones that know different clips, as after an earlier call with other videos and other backbones.
+
+    Raises:
+        UsageError: If one lacks some: models could not be compared on the same clips.
+    """
+    contents = [clip.video_sha256 for clip in distinct_clips(cache)[0]]
+    known = {name: {key for key in contents if key in pick_features(cache, store)} for name, store in features.items()}
+    every = set().union(*known.values())
+    for name, keys in known.items():
+        if len(keys) < len(every):
+            raise UsageError(
+                f"{len(every) - len(keys)} clips of an earlier call have no features of {name}: give --prune to take "
+                f"out what is not among the videos, or first `extract --cache {cache.folder}` with --backbone {name}"
+            )
+
+
+def _name_of(cache: Cache, classes: str | None, settings: Sequence[Any]) -> str:
+    """Return a folder's name for the clips of a cache that are to be learned, as they are now, and some settings."""
     clips, _ = distinct_clips(cache)
+    if classes is not None:
+        wanted, _ = choose_classes([c.label for c in clips], classes)
+        clips = [c for c in clips if c.label in wanted]
     told = [[c.clip_id, c.video_sha256, c.label, c.group, dict(c.extra)] for c in clips]
     return f"{len(clips)}-clips-{digest([told, list(settings)])[:8]}"

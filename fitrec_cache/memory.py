@@ -19,10 +19,11 @@ _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory
 
 
 def memory_here() -> tuple[int, int]:
-    """Return how much memory there is and how much of it is free, in bytes, within a container's limit.
+    """Return how much memory there is and how much of it is free, in bytes.
 
     Returns:
-        Two zeros where the system does not say.
+        Two zeros where the system does not say. In a container with a limit that, and zero: what of it others there
+            use, and what of that could be given back, is not looked at.
     """
     try:
         found = dict(re.findall(r"^(\w+): +(\d+) kB$", _MEMINFO.read_text(), re.MULTILINE))
@@ -31,8 +32,9 @@ def memory_here() -> tuple[int, int]:
         return 0, 0
     for path in _LIMITS:
         with suppress(OSError, ValueError):  # not there, or "max"
-            total = min(total, int(path.read_text()))
-    return total, min(total, free)
+            if (limit := int(path.read_text())) < total:
+                return limit, 0
+    return total, free
 
 
 def keep_freed_memory() -> bool:

@@ -409,7 +409,9 @@ def doctor_text(report: DoctorReport) -> str:
         "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
         "processor": _processor(report),
         "GPU": _gpu(report),
-        "memory": f"{size(report.memory_free)} free of {size(report.memory)}" if report.memory else "",
+        "memory": f"{size(report.memory_free)} free of " * bool(report.memory_free) + size(report.memory)
+        if report.memory
+        else "",
         "disk": f"{size(report.disk_free)} free in {report.disk}, enough for about "
         f"{plural(_rounded(report.disk_free // report.clip_bytes), 'clip')} of {size(report.clip_bytes)}",
         "cache": _cache(report),

@@ -264,6 +264,10 @@ def test_a_gpu_that_torch_does_not_see_is_told(monkeypatch, tmp_path, weights, m
     assert overlooked_gpu() == ""
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi" if name == "nvidia-smi" else None)
     assert reason in overlooked_gpu()
+    if made_for is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        assert overlooked_gpu() == "the variable CUDA_VISIBLE_DEVICES hides it: unset it"
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(shutil, "which", lambda name: None)
     (tmp_path / "nvidia0").touch()
     found = doctor(backbone=weights("test_resnet"))
@@ -353,6 +357,18 @@ def test_the_preset_decides_how_long_an_embedding_is(weights):
     assert found[1].clip_bytes - found[0].clip_bytes == 2 * 20 * 8 * 96
 
 
+def test_what_the_device_cannot_compute_is_a_problem(monkeypatch, weights):
+    def fail(*_):
+        raise RuntimeError("CUDA error: no kernel image\nmore lines")
+
+    text = weights("test_resnet")
+    monkeypatch.setattr(Backbone, "embed", fail)
+    found = doctor(backbone=text, device="cpu")
+    assert found.problems == {
+        "backbone": f"{text} cannot compute on cpu (CUDA error: no kernel image): try --device cpu"
+    }
+
+
 def test_a_cache_is_opened_and_counted(tmp_path, cache_folder, weights):
     found = doctor(backbone=weights("test_resnet"), device="cpu", cache=cache_folder)
     assert (found.cache_clips, found.problems) == (12, {})
@@ -408,7 +424,7 @@ def test_memory_is_that_of_the_system_within_a_containers_limit(monkeypatch, tmp
     limit.write_text("max\n")
     assert memory_here() == (24684084 * 1024, 22259740 * 1024)
     limit.write_text("2000000000\n")
-    assert memory_here() == (2_000_000_000, 2_000_000_000)
+    assert memory_here() == (2_000_000_000, 0)
     told.unlink()
     assert memory_here() == (0, 0)
 

@@ -9,7 +9,7 @@ import safetensors.numpy
 
 from fitrec_cache import learn as module
 from fitrec_cache.cache import Cache
-from fitrec_cache.errors import UsageError
+from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.learn import learn
 from fitrec_cache.predict import predict
 from fitrec_cache.runs import read_runs
@@ -38,15 +38,13 @@ def test_the_model_with_most_validation_clips_right_is_taken_and_learns_from_all
     report, out, _, _ = learned
     (all_runs,) = (out / "runs").iterdir()
     assert all_runs.name.startswith("12-clips-")
-    folders = sorted(all_runs.iterdir())
-    names = [
-        "mean-test_resnet",
-        "mean-test_vit",
-        *(f"resnet50-lstm-attention-{name}" for name in ("test_resnet", "test_vit")),
-    ]
-    assert [folder.name for folder in folders] == names
+    folders = sorted(path for path in all_runs.iterdir() if path.is_dir())
+    stores = sorted(report.extracted.features.values())
+    assert [store.split("-native-")[0] for store in stores] == ["test_resnet", "test_vit"]
+    heads = ("mean", "resnet50-lstm-attention")
+    assert [folder.name for folder in folders] == [f"{head}-{store}" for head in heads for store in stores]
     assert val_accuracy(report.run) == max(map(val_accuracy, folders)) == pytest.approx(report.chosen.val_accuracy)
-    assert report.run.name == f"{report.variant}-{report.backbone}"
+    assert report.run.name == f"{report.variant}-{report.extracted.features[report.backbone]}"
     for folder in folders:
         finals = sorted(folder.glob("seed-*/final.safetensors"))
         assert len(finals) == 2 * (folder == report.run)
@@ -54,8 +52,9 @@ def test_the_model_with_most_validation_clips_right_is_taken_and_learns_from_all
     assert len(runs) == 8
     assert len({json.dumps(run["split"]) for run in runs}) == 1  # else they would be chosen on different clips
     assert report.n_learned == len(Cache(out / "cache").clips()) == 12
-    assert (out / "report.html").read_text().startswith("<!doctype html>")
-    assert json.loads((out / "learn.json").read_text()) == json.loads(json.dumps(report.to_dict()))
+    assert report.page == all_runs / "report.html"
+    assert report.page.read_text().startswith("<!doctype html>")
+    assert json.loads((all_runs / "learn.json").read_text()) == json.loads(json.dumps(report.to_dict()))
 
 
 def test_what_is_taken_answers_videos(learned, video_folder, inline):
@@ -81,7 +80,7 @@ def test_test_clips_choose_nothing(learned, video_folder, tmp_path):
     """Of models with as many validation clips right that of the lowest loss is taken, though no test clip is right."""
     report, out, backbones, _ = learned
     shutil.copytree(out, tmp_path / "out")
-    folders = sorted((tmp_path / "out" / "runs").glob("*/*"))
+    folders = sorted((tmp_path / "out" / "runs").glob("*/*-*"))
     meant = next(folder for folder in folders if folder.name != report.run.name)
     for folder in folders:
         for run in folder.glob("seed-*"):
@@ -90,7 +89,7 @@ def test_test_clips_choose_nothing(learned, video_folder, tmp_path):
     assert again.run == meant
     assert {m.val_accuracy for m in again.models} == {1.0}
     assert again.chosen == again.models[-1]  # the last on test clips
-    headline = (tmp_path / "out" / "report.html").read_text().split("<h1", 1)[1].split("</h1>")[0]
+    headline = again.page.read_text().split("<h1", 1)[1].split("</h1>")[0]
     assert again.variant in headline
     assert again.backbone in headline
 
@@ -140,13 +139,46 @@ def test_after_videos_were_added_or_removed_another_recogniser_is_made_beside(le
     assert less.run.parent not in (report.run.parent, more.run.parent)
 
 
+def test_what_a_further_backbone_needs_is_trained_and_nothing_again(learned, video_folder, weights, tmp_path, inline):
+    report, out, backbones, _ = learned
+    shutil.copytree(out, tmp_path / "out")
+    old = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").rglob("head.safetensors")}
+    third = [*backbones, weights("test_efficientnet")]
+    more = learn(video_folder, out=tmp_path / "out", backbone=third, **FAST)
+    assert {p: p.stat().st_mtime_ns for p in old} == old
+    assert len(more.models) == len(report.models) + 2
+
+
+def test_backbones_that_know_different_clips_are_not_compared(learned, video_folder, weights, tmp_path, inline):
+    _, out, backbones, _ = learned
+    shutil.copytree(out, tmp_path / "out")
+    shutil.copytree(video_folder, tmp_path / "videos")
+    shutil.rmtree(tmp_path / "videos" / "Hop")
+    common = {"out": tmp_path / "out", "backbone": [backbones[0], weights("test_efficientnet")], **FAST}
+    with pytest.raises(
+        UsageError, match="4 clips of an earlier call have no features of test_efficientnet: give --prune"
+    ):
+        learn(tmp_path / "videos", **common)
+    report = learn(tmp_path / "videos", prune=True, **common)
+    assert report.n_learned == 8
+    assert {m.n for m in report.models} == {report.trained.runs[0].n_test}
+
+
+def test_a_file_in_the_place_of_its_folders_is_told_before_anything_is_decoded(video_folder, weights, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "runs").write_text("mine")
+    with pytest.raises(StoreError, match="runs"):
+        learn(video_folder, out=tmp_path / "out", backbone=[weights("test_resnet")], **FAST)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["runs"]
+
+
 def test_other_settings_make_another_recogniser_beside(learned, video_folder, tmp_path):
     _, out, backbones, _ = learned
     shutil.copytree(out, tmp_path / "out")
     runs = tmp_path / "out" / "runs"
-    for settings in ({}, {"seed": [1]}, {"epochs": 1}, {"split": "random"}, {"variant": ["mean"], "epochs": 3}):
+    for settings in ({"seed": [1]}, {"epochs": 1}, {"split": "random"}, {"variant": ["mean"], "epochs": 3}):
         before = set(runs.iterdir())
-        report = learn(video_folder, out=tmp_path / "out", backbone=backbones[:1], **{**FAST, **settings})
+        report = learn(video_folder, out=tmp_path / "out", backbone=backbones, **{**FAST, **settings})
         assert {report.run.parent} == set(runs.iterdir()) - before
         assert len(read_runs(report.run)) == len(settings.get("seed", FAST["seed"]))
 
@@ -175,7 +207,8 @@ def test_what_failed_and_what_leaks_is_told(learned, video_folder, weights, tmp_
 def test_other_heads_and_classes_can_be_asked_for(video_folder, weights, tmp_path, inline):
     settings = {**FAST, "seed": [3], "variant": ["mean"], "classes": "Hop,Squat"}
     report = learn(video_folder, out=tmp_path / "out", backbone=[weights("test_resnet")], **settings)
-    assert [folder.name for folder in (tmp_path / "out" / "runs").glob("*/*")] == ["mean-test_resnet"]
+    (folder,) = (tmp_path / "out" / "runs").glob("8-clips-*/*-*")
+    assert folder.name.startswith("mean-test_resnet-native-")
     assert (report.n_learned, report.chosen.seeds) == (8, (3,))
     assert report.answers["accuracy"] == report.trained.runs[0].metrics.accuracy
     assert "others" not in learn_text(report)
