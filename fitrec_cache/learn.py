@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from fitrec_cache.backbone import EMBEDDED
-from fitrec_cache.cache import Cache, pick_features
-from fitrec_cache.compare import ModelFigures, compare
+from fitrec_cache.cache import Cache, HeldClip, pick_features
+from fitrec_cache.compare import ModelFigures, compare_runs
 from fitrec_cache.devices import check_jobs
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.extract import extract
@@ -198,10 +198,11 @@ def learn(
     if failed := extracted.failed:
         once(f"{plural(len(failed), 'clip')} cannot be used, such as {failed[0].clip_id}: {failed[0].reason}")
     opened = Cache(cache)
-    _check_alike(opened, extracted.features)
+    clips, _ = distinct_clips(opened)
+    _check_alike(opened, clips, extracted.features)
     common: dict[str, Any] = {"cache": cache, "preset": preset, "classes": classes, "split": split, "seed": seed}
     common |= {"split_seed": _SPLIT_SEED, "recipe": _RECIPE, "epochs": epochs, "jobs": jobs, "progress": progress}
-    runs, leaks = out / "runs" / _name_of(opened, classes, [split, sorted(seed), epochs]), False
+    runs, leaks = out / "runs" / _name_of(clips, classes, [split, sorted(seed), epochs]), False
     models: dict[Path, dict[str, Any]] = {}
     for name, store in extracted.features.items():
         for head in variant or (_with_lstm(name), "mean"):
@@ -209,8 +210,8 @@ def learn(
             told = train_head(**model, tell=partial(once, of=name)).notes
             leaks |= any(note.startswith(LEAKS) for note in told)
             models[model["out"]] = model
-    compared = compare(list(models))
-    lead = gather(read_records(list(models)))[0]  # as the page has it
+    records = read_records(list(models))
+    compared, lead = compare_runs(records), gather(records)[0]  # as the page has them
     run = next(folder for folder in models if lead.first.folder.is_relative_to(folder))
     best = next(m for m in compared.models if Path(m.folder).absolute() == run.absolute())
     result = train_head(**models[run], final=True)  # all notes were told
@@ -248,13 +249,13 @@ def _with_lstm(backbone: str) -> str:
     return next(head for begins, head in reversed(_WITH_LSTM.items()) if backbone.startswith(begins))
 
 
-def _check_alike(cache: Cache, features: Mapping[str, str]) -> None:
+def _check_alike(cache: Cache, clips: Sequence[HeldClip], features: Mapping[str, str]) -> None:
     """Refuse backbones that know different clips, as after an earlier call with other videos and other backbones.
 
     Raises:
         UsageError: If one lacks some: models could not be compared on the same clips.
     """
-    contents = [clip.video_sha256 for clip in distinct_clips(cache)[0]]
+    contents = [clip.video_sha256 for clip in clips]
     known = {name: {key for key in contents if key in pick_features(cache, store)} for name, store in features.items()}
     every = set().union(*known.values())
     for name, keys in known.items():
@@ -265,9 +266,8 @@ def _check_alike(cache: Cache, features: Mapping[str, str]) -> None:
             )
 
 
-def _name_of(cache: Cache, classes: str | None, settings: Sequence[Any]) -> str:
-    """Return a folder's name for the clips of a cache that are to be learned, as they are now, and some settings."""
-    clips, _ = distinct_clips(cache)
+def _name_of(clips: Sequence[HeldClip], classes: str | None, settings: Sequence[Any]) -> str:
+    """Return a folder's name for the clips of some classes, as they are now, and some settings."""
     if classes is not None:
         wanted, _ = choose_classes([c.label for c in clips], classes)
         clips = [c for c in clips if c.label in wanted]
