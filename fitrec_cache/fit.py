@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from fitrec_cache.devices import computes_in_bf16, keep_to_cores, room_on
 from fitrec_cache.errors import DivergedError
-from fitrec_cache.head import WIDE_IN_BF16, KerasLSTM, MeanHead, NormalisedHead, build_head
+from fitrec_cache.head import MeanHead, NormalisedHead, build_head
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe
-from fitrec_cache.variants import VARIANTS, HeadConfig
+from fitrec_cache.variants import HeadConfig
 
 #: Features up to this size are made float32 once; larger ones batch by batch.
 _MOST_FLOATS = 250_000_000
@@ -108,7 +108,7 @@ def fit(
             any time where the recipe keeps the last.
     """
     started = time.perf_counter()
-    recipe = find_precision(recipe.fitted_to(len(train.clips)), device, config.variant, config.input_dim)
+    recipe = find_precision(recipe.fitted_to(len(train.clips)), device, config.variant)
     where = torch.device(device)
     with _training(config, where), _epochs(recipe.epochs, what, progress) as bar:
         torch.manual_seed(seed)
@@ -183,21 +183,19 @@ def _training(config: HeadConfig, device: torch.device) -> Iterator[None]:
         yield
 
 
-def find_precision(recipe: Recipe, device: torch.device | str, variant: str, input_dim: int) -> Recipe:
+def find_precision(recipe: Recipe, device: torch.device | str, variant: str) -> Recipe:
     """Return the recipe with ``bf16`` or ``fp32`` in place of ``auto``: bf16 where this processor is faster in it.
 
-    It is ``fp32`` wherever the setting means nothing: on other devices, for variants without an LSTM on features, and
-    where these are short.
+    It is ``fp32`` wherever the setting means nothing: on other devices, and for ``mean``, which has hardly anything to
+    multiply.
 
     Args:
         recipe: Any.
         device: Where the head learns.
         variant: The head.
-        input_dim: Length d of a frame's vector.
     """
-    where, chosen = str(device), VARIANTS[variant]
-    wide = recipe.lstm_inputs(input_dim) >= WIDE_IN_BF16
-    usable = where == "cpu" and bool(chosen.lstm_units) and not chosen.takes_pixels and wide
+    where = str(device)
+    usable = where == "cpu" and variant != "mean"
     wanted = recipe.precision == "bf16" or (recipe.precision == "auto" and computes_in_bf16(where))
     return dataclasses.replace(recipe, precision="bf16" if usable and wanted else "fp32")
 
@@ -213,9 +211,6 @@ def _begin(
         head.normalise.fit(_some_vectors(train))
         learner, normalise = head.head, head.normalise
     average = isinstance(learner, MeanHead) and not recipe.draw
-    for lstm in learner.modules():
-        if isinstance(lstm, KerasLSTM):
-            lstm.in_bf16 = recipe.precision == "bf16"
     learner.to(device)
     learned = _hold(train, device, normalise, average=average)
     judged = None if val is None else _hold(val, device, normalise, average=average)
@@ -342,8 +337,9 @@ class _Loop:
         loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
         for batch in torch.split(torch.randperm(n).to(device), self.recipe.batch_size):
             targets = self.train.targets[batch]  # (B,)
-            logits, _ = self.head(self._draw(_inputs(self.train.values[batch])))  # (B, K)
-            loss = self._loss(logits, targets)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+                logits, _ = self.head(self._draw(_inputs(self.train.values[batch])))  # (B, K)
+                loss = self._loss(logits, targets)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()

@@ -23,22 +23,13 @@ _MOST_EXACT, _SPARE = 4096, 32
 #: A value that varies by no more than this share of its mean varies by rounding.
 _ROUNDING = 1e-5
 
-#: From this width on, products in bfloat16 pay: for shorter vectors oneDNN's recurrence in float32 is as fast.
-WIDE_IN_BF16 = 512
-
 
 class KerasLSTM(nn.LSTM):
     """PyTorch's LSTM with Keras' parameters: ``4 (i u + u^2 + u)`` trainable ones for ``u`` units on ``i`` inputs.
 
     PyTorch adds two bias vectors where one does all they can do: the second is held at zero and not trained, which
     changes nothing that the layer can compute.
-
-    Attributes:
-        in_bf16: Multiply features and input kernel in bfloat16 while learning on the CPU. What is computed without
-            learning is not touched by it.
     """
-
-    in_bf16: bool = False
 
     def __init__(self, inputs: int, units: int, *, bidirectional: bool = False) -> None:
         super().__init__(inputs, units, batch_first=True, bidirectional=bidirectional)
@@ -56,12 +47,11 @@ class KerasLSTM(nn.LSTM):
         In training on the CPU, inputs that are much wider than the state take a way of their own; the result is the
         same up to rounding. Where it wins was measured (docs/performance.md); else oneDNN's faster recurrence does.
         """
-        learns = torch.is_grad_enabled() and not x.requires_grad
-        wide = self.input_size >= (WIDE_IN_BF16 if self.in_bf16 else 8 * self.hidden_size)
-        if not learns or x.device.type != "cpu" or not wide:
+        learns = torch.is_grad_enabled() and not x.requires_grad and x.device.type == "cpu"
+        if not learns or self.input_size < 8 * self.hidden_size:
             states: Tensor = self(x)[0]
             return states
-        product = torch.bfloat16 if self.in_bf16 else None
+        product = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
         ways = [lstm_states(x, *self._way("l0"), product=product)]
         if self.bidirectional:
             ways.append(lstm_states(x, *self._way("l0_reverse"), backwards=True, product=product))

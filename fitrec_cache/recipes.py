@@ -15,8 +15,7 @@ from fitrec_cache.variants import NORMALISATIONS, OPTIONAL, POOLINGS, PROJECTION
 
 SCHEDULES = ("constant", "cosine")
 
-#: In what features and an LSTM's input kernel are multiplied in training: ``auto`` is ``bf16`` where the processor is
-#: faster in it, else ``fp32``.
+#: In what a head multiplies in training: ``auto`` is ``bf16`` where the processor is faster in it, else ``fp32``.
 PRECISIONS = ("auto", "fp32", "bf16")
 
 #: Which epoch's weights are kept: the one with the lowest validation loss, or the last.
@@ -41,8 +40,8 @@ class Recipe(Plain):
         weight_decay: Decoupled from the gradient (AdamW); 0 is plain Adam.
         label_smoothing: Share of the target spread over all classes, in [0, 1).
         balance: Power of a class's rarity in its weight in the loss: 0 none, 1 every class counts the same.
-        precision: Of the products of features and an LSTM's input kernel in training on the CPU, one of
-            :data:`PRECISIONS`. Weights are float32 always, and so is all that is computed without learning.
+        precision: Of the products in training on the CPU (``torch.autocast``), one of :data:`PRECISIONS`. Weights are
+            float32 always, and so is all that is computed without learning.
         draw: Frames drawn from each clip at random, in order, for a training step; 0 takes all. Testing takes all.
         normalise, components, differences, bidirectional, pooling, skip_mean, input_dropout, dropout: See
             :class:`~fitrec_cache.variants.HeadConfig`. ``components`` is a highest number here: fewer are kept where

@@ -289,9 +289,9 @@ def _settle(
     without = usual.change(epochs=given.get("epochs"))  # what is left out leaves these epochs as they are
     idle = wanted.idle(without, variant, attention, frames=frames, input_dim=dim, n_train=n_train)
     chosen = usual.change(**{name: value for name, value in given.items() if name not in idle})
-    chosen = find_precision(chosen, device, variant, dim)
+    chosen = find_precision(chosen, device, variant)
     if chosen.precision != given.get("precision", "auto") == "bf16":
-        idle["precision"] = f"for variant {variant} on {device} with such features"
+        idle["precision"] = f"for variant {variant} on {device}"
     changed = {name for name, value in given.items() if value != getattr(usual, name)}
     return chosen, [f"{name} changes nothing {idle[name]}: left out" for name in given if name in idle.keys() & changed]
 
