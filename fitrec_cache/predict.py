@@ -138,8 +138,8 @@ def predict(
         One prediction a video, in order; a video that cannot be used has a reason instead of an answer.
 
     Raises:
-        UsageError: If there is no video or no run, the run cannot be used on videos, or no folder is named after one of
-            its classes though that was said.
+        UsageError: If there is no video (none of the files is there) or no run, the run cannot be used on videos, or no
+            folder is named after one of its classes though that was said.
         MismatchError: If the pipeline would differ, naming each field, old -> new.
         StoreCorrupt: If the run is damaged.
         StoreError: If the table or picture cannot be written.
@@ -197,6 +197,9 @@ def _files(videos: Sequence[Path]) -> tuple[list[tuple[Path, int]], list[Predict
             raise UsageError(f"no video in {path}: expected files of type {' '.join(VIDEO_SUFFIXES)}")
         found += [(path / name, name.count("/") + 1) for name in below]
         unread += [Prediction(path=e.filename, reason=f"folder cannot be read: {e.strerror}") for e in unreadable]
+    if not unread and not any(file_mode(path) or file_mode(Path(file_of(str(path)))) for path, _ in found):
+        names = [plain_text(str(path)) for path, _ in found]
+        raise UsageError(f"no such file: {listed(names)}. Expected videos, or folders of them")
     return found, unread
 
 

@@ -347,8 +347,9 @@ def test_the_picture_shows_each_video(run, tmp_path, video_folder):
     video = next(video_folder.rglob("*.avi"))
     predict([video], run=run, device="cpu", picture=tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
-    found = predict([tmp_path / "gone.mp4"], run=run, device="cpu", picture=tmp_path / "q.png")
-    assert found[0].reason == "file not found"
+    (tmp_path / "empty.mp4").touch()
+    found = predict([tmp_path / "empty.mp4"], run=run, device="cpu", picture=tmp_path / "q.png")
+    assert found[0].reason == "file is empty (0 bytes)"
     (tmp_path / "folder.png").mkdir()
     refused = dict.fromkeys(("none/q.png", "folder.png", "q" * 300 + ".png"), "cannot be written")
     for name, message in (refused | {"p.gif": r"expected a name that ends in \.png"}).items():
@@ -643,6 +644,7 @@ def test_a_seed_without_figures_is_damage_not_a_traceback(run, tmp_path):
 
 
 def test_wrong_use_is_refused(run, tmp_path):
+    (tmp_path / "v.mp4").touch()
     with pytest.raises(UsageError, match="no video given"):
         predict([], run=run)
     with pytest.raises(UsageError, match="top is 0"):
