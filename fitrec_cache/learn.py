@@ -13,6 +13,7 @@ import torch
 
 from fitrec_cache.backbone import EMBEDDED
 from fitrec_cache.cache import Cache, HeldClip, pick_features
+from fitrec_cache.clips import columns
 from fitrec_cache.compare import ModelFigures, compare_runs
 from fitrec_cache.devices import check_jobs
 from fitrec_cache.errors import UsageError, unknown_name
@@ -21,7 +22,7 @@ from fitrec_cache.extract_report import ExtractReport
 from fitrec_cache.features import distinct_clips
 from fitrec_cache.files import digest, make_folder, write_json
 from fitrec_cache.find_clips import choose_classes, find_clips
-from fitrec_cache.folds import folds_of_clips
+from fitrec_cache.folds import folds_of_clips, make_folds
 from fitrec_cache.leaks import LEAKS
 from fitrec_cache.page import report
 from fitrec_cache.page.models import gather
@@ -137,8 +138,8 @@ def learn(
     taken, tested by clips that it was neither trained nor chosen on, and trained once more on all clips.
 
     A call that was interrupted goes on where it was. After videos were added or settings changed, the same call makes
-    another recogniser beside the earlier one: each set of clips and settings has a folder of its own in ``out/runs``,
-    with ``learn.json`` and ``report.html``.
+    another recogniser beside the earlier one: each set of clips, split and settings has a folder of its own in
+    ``out/runs``, with ``learn.json`` and ``report.html``.
 
     Args:
         videos: A folder of class folders, a CSV manifest, or a UCF101-style list; see
@@ -202,7 +203,7 @@ def learn(
     _check_alike(opened, clips, extracted.features)
     common: dict[str, Any] = {"cache": cache, "preset": preset, "classes": classes, "split": split, "seed": seed}
     common |= {"split_seed": _SPLIT_SEED, "recipe": _RECIPE, "epochs": epochs, "jobs": jobs, "progress": progress}
-    runs, leaks = out / "runs" / _name_of(clips, classes, [split, sorted(seed), epochs]), False
+    runs, leaks = out / "runs" / _name_of(clips, classes, split, [sorted(seed), epochs]), False
     models: dict[Path, dict[str, Any]] = {}
     for name, store in extracted.features.items():
         for head in variant or (_with_lstm(name), "mean"):
@@ -266,10 +267,12 @@ def _check_alike(cache: Cache, clips: Sequence[HeldClip], features: Mapping[str,
             )
 
 
-def _name_of(clips: Sequence[HeldClip], classes: str | None, settings: Sequence[Any]) -> str:
-    """Return a folder's name for the clips of some classes, as they are now, and some settings."""
+def _name_of(clips: Sequence[HeldClip], classes: str | None, split: str, settings: Sequence[Any]) -> str:
+    """Return a folder's name for the clips of some classes, as they are now, their split and some settings."""
     if classes is not None:
         wanted, _ = choose_classes([c.label for c in clips], classes)
         clips = [c for c in clips if c.label in wanted]
     told = [[c.clip_id, c.video_sha256, c.label, c.group, dict(c.extra)] for c in clips]
-    return f"{len(clips)}-clips-{digest([told, list(settings)])[:8]}"
+    (fold,) = make_folds(split, **columns(clips), seed=_SPLIT_SEED)
+    sides = [side.tolist() for side in fold.split.sides]  # lists of the same name may have changed
+    return f"{len(clips)}-clips-{digest([told, split, sides, *settings])[:8]}"

@@ -76,7 +76,7 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> St
         try:
             there = read_run_json(folder / "run.json")
         except StoreCorrupt as error:
-            raise StoreCorrupt(f"{error} with --overwrite") from error
+            raise StoreCorrupt(f"{error} with --overwrite, or remove {folder}") from error
         wanted = {"run_version": RUN_VERSION, **parse_json(canonical_json(described))}
         final = wanted.pop("final")  # beside the tested head, which is the same with or without it
         changed = _differences(there, wanted)
@@ -85,8 +85,8 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> St
                 return "damaged"
             return "tested" if final and not there.get("final") else "whole"
         raise UsageError(
-            f"--out {folder} holds a run already, made otherwise ({', '.join(changed)}): choose another folder, or "
-            "add --overwrite"
+            f"--out {folder} holds a run already, made otherwise ({', '.join(changed)}): choose another folder, remove "
+            "this one, or add --overwrite (train-head, reproduce)"
         )
     make_folder(folder)
     return "missing"

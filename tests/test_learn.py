@@ -183,6 +183,21 @@ def test_other_settings_make_another_recogniser_beside(learned, video_folder, tm
         assert len(read_runs(report.run)) == len(settings.get("seed", FAST["seed"]))
 
 
+def test_lists_of_other_content_make_another_recogniser_beside(learned, video_folder, tmp_path):
+    _, out, backbones, _ = learned
+    shutil.copytree(out, tmp_path / "out")
+    names = sorted(path.relative_to(video_folder).as_posix() for path in video_folder.glob("*/*.avi"))
+    train, test = tmp_path / "train.txt", tmp_path / "test.txt"
+    settings = {**FAST, "variant": ["mean"], "split": f"list:{train},{test}"}
+    found = []
+    for n in (2, 3):
+        test.write_text("\n".join(names[::4][:n]))
+        train.write_text("\n".join(name for name in names if name not in names[::4]))
+        found.append(learn(video_folder, out=tmp_path / "out", backbone=backbones[:1], **settings))
+    assert found[0].run.parent != found[1].run.parent
+    assert learn(video_folder, out=tmp_path / "out", backbone=backbones[:1], **settings).run == found[1].run
+
+
 def test_what_failed_and_what_leaks_is_told(learned, video_folder, weights, tmp_path, inline):
     _, _, backbones, _ = learned
     shutil.copytree(video_folder, tmp_path / "videos")
