@@ -26,7 +26,7 @@ TRAINING, VALIDATION, MARK, INK, FAINT = "#0072B2", "#D55E00", "#009E73", "#2222
 """Okabe and Ito's palette, which stays apart for colour-blind readers, and two greys."""
 
 FONT = "DejaVu Sans"  # comes with matplotlib, so the pictures look the same everywhere
-_DPI = 130
+_DPI, _DPI_MANY = 130, 90
 _PER_ROW = 10
 
 
@@ -123,10 +123,11 @@ def attention_png(clips: Sequence[AttentionStrip], path: Path) -> None:
     """Draw the sampled frames of each clip in order with their times and a bar for the attention of each.
 
     A full bar is the largest weight of the clip, and the line across the bars is what every frame would get if all
-    counted the same; frames well above it (the top three at most) are outlined.
+    counted the same; frames well above it (the top three at most) are outlined. Many clips stand in several columns, so
+    that the picture is about as wide as it is tall, and smaller.
 
     Args:
-        clips: What to draw, one block a clip; at least one.
+        clips: What to draw, one block a clip, row by row; at least one.
         path: PNG file to write; one that exists is replaced as a whole.
 
     Raises:
@@ -138,18 +139,20 @@ def attention_png(clips: Sequence[AttentionStrip], path: Path) -> None:
     for clip in clips:
         _check_strip(clip)
     sheets = [_Sheet.of(clip) for clip in clips]
-    width, height = max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets) + 0.35
+    block, tall = max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)
+    columns = max(1, round((tall / block) ** 0.5))
+    rows = [max(sheet.height for sheet in sheets[i : i + columns]) for i in range(0, len(sheets), columns)]
+    width, height = columns * block, sum(rows) + 0.35
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))  # one unit is one inch
     axes.set_axis_off()
-    top = 0.0
-    for clip, sheet in zip(clips, sheets, strict=True):
-        _draw_strip(axes, clip, sheet, top)
-        top += sheet.height
+    for i, (clip, sheet) in enumerate(zip(clips, sheets, strict=True)):
+        row, column = divmod(i, columns)
+        _draw_strip(axes, clip, sheet, column * block, sum(rows[:row]))
     axes.set(xlim=(0, width), ylim=(height, 0))
     key = "Bar: attention, full = largest weight of the clip. Line: the weight if all frames counted the same."
     axes.text(_Sheet.margin, height - 0.15, key, fontsize=8, color=FAINT, fontfamily=FONT)
-    save_png(figure, path)
+    save_png(figure, path, dpi=_DPI if columns == 1 else _DPI_MANY)
 
 
 # --- curves ---
@@ -245,13 +248,14 @@ def _check_strip(clip: AttentionStrip) -> None:
         raise ValueError(f"a weight is {clip.weights.min()}: expected none below 0")
 
 
-def _draw_strip(axes: Axes, clip: AttentionStrip, sheet: _Sheet, top: float) -> None:
+def _draw_strip(axes: Axes, clip: AttentionStrip, sheet: _Sheet, left: float, top: float) -> None:
+    left += sheet.margin
     title = drawable(clip.title, longest=int(9 * sheet.width))
-    axes.text(sheet.margin, top + 0.33, title, fontsize=12, weight="bold", color=INK, parse_math=False, fontfamily=FONT)
+    axes.text(left, top + 0.33, title, fontsize=12, weight="bold", color=INK, parse_math=False, fontfamily=FONT)
     highlights = stand_out(clip.weights)
     for i in range(len(clip.frames)):
-        left = sheet.margin + (i % _PER_ROW) * (sheet.cell + sheet.gap)
-        _draw_frame(axes, clip, sheet, i, left, top + sheet.head + i // _PER_ROW * sheet.line, i in highlights)
+        x = left + (i % _PER_ROW) * (sheet.cell + sheet.gap)
+        _draw_frame(axes, clip, sheet, i, x, top + sheet.head + i // _PER_ROW * sheet.line, i in highlights)
 
 
 def stand_out(weights: NDArray[np.float64]) -> set[int]:

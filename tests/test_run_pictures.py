@@ -123,6 +123,24 @@ def test_attention_bars_are_in_proportion(tmp_path):
     assert even > 8 * steep > 0
 
 
+@pytest.mark.parametrize("size", [(24, 32), (32, 18)])
+def test_attention_of_many_clips_fits_a_screen_in_reading_order(tmp_path, size):
+    clips = [strip(size=size) for _ in range(20)]
+    for number, clip in enumerate(clips):
+        clip.frames[:] = (200, 20, 10 * number)  # each clip its own colour
+    attention_png(clips, tmp_path / "a.png")
+    picture = pixels(tmp_path / "a.png")
+    height, width = picture.shape[:2]
+    assert 0.5 < height / width < 2
+    assert max(height, width) < 4500
+    places = [tuple(where(picture, clip.frames[0, 0, 0]).mean(axis=0)) for clip in clips]
+    (y, x), (y_next, x_next) = places[:2]
+    assert y_next == pytest.approx(y, abs=2)
+    assert x_next > x
+    assert places == sorted(places, key=lambda place: (round(place[0], -2), place[1]))
+    assert max(y for y, _ in places[-2:]) > 0.7 * height
+
+
 @pytest.mark.parametrize(("steps", "size"), [(1, (8, 8)), (7, (160, 20)), (33, (9, 160)), (20, (64, 64))])
 def test_attention_of_any_shape(tmp_path, steps, size):
     attention_png([strip(steps, size, "跳绳 $a$ " * 40), strip()], tmp_path / "a.png")
