@@ -23,7 +23,7 @@ _HEADER = ("similarity", *(f"{what}_{name}" for name in "ab" for what in ("clip"
 
 def describe_pair(found: NearDuplicates, k: int, clips: Sequence[HeldClip], side: Sequence[str]) -> dict[str, Any]:
     """Return the pair number ``k`` as plain values: similarity, and clip id, label, group and side of both clips."""
-    described: dict[str, Any] = {"similarity": round(float(found.similarity[k]), 4)}
+    described: dict[str, Any] = {"similarity": float(found.similarity[k])}
     for name, i in zip("ab", found.pairs[k].tolist(), strict=True):
         clip = clips[i]
         described |= {f"clip_{name}": clip.clip_id, f"label_{name}": clip.label}
@@ -55,7 +55,7 @@ def write_findings(
     """
     make_folder(out)
     rows = (describe_pair(found, k, clips, side) for k in range(len(found.pairs)))
-    write_csv(out / "pairs.csv", _HEADER, rows)
+    write_csv(out / "pairs.csv", _HEADER, (row | {"similarity": f"{row['similarity']:.4f}"} for row in rows))
     files = [str(out / "audit.json"), str(out / "pairs.csv")]
     picture = out / "pairs.png"
     picture.unlink(missing_ok=True)  # of an earlier audit

@@ -170,7 +170,9 @@ def test_the_folder_has_every_pair_as_a_table_and_a_picture(tmp_path, unknown, m
     assert len(rows) == 120
     across = [r for r in rows if {r["side_a"], r["side_b"]} in ({"train", "test"}, {"val", "test"})]
     assert len(across) == report.folds[0]["pairs"]["train-test"] + report.folds[0]["pairs"]["val-test"]
-    assert [float(r["similarity"]) for r in across[:20]] == [e["similarity"] for e in report.examples]
+    alike = [e["similarity"] for e in report.examples]
+    assert [r["similarity"] for r in across[:20]] == [f"{value:.4f}" for value in alike]
+    assert [pair[2] for pair in shown[0]] == alike[: len(shown[0])]  # rounded once, where it is shown
     drawn = [[clip.caption.rpartition(", ")[2] for clip in pair[:2]] for pair in shown[0]]
     assert {"val", "train"} == {left for left, _ in drawn}
     assert {right for _, right in drawn} == {"test"}
