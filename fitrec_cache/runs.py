@@ -31,6 +31,9 @@ FINAL = "final.safetensors"
 #: What the test clips of all runs of one call were answered, beside the runs; of one run in its folder.
 ANSWERS = "answers.csv"
 
+#: The figures of several runs of one call, beside them.
+SUMMARY = "summary.json"
+
 #: How much of a run is there: none of it; all, but a file is gone or damaged; all but the final head; all.
 State = Literal["missing", "damaged", "tested", "whole"]
 
@@ -193,10 +196,12 @@ def write_run(
     run: dict[str, Any],
     metrics: dict[str, Any],
     outputs: dict[str, Tensor],
+    out: Path,
 ) -> None:
     """Write head, settings, figures, outputs and pictures; a run that is replaced stays until the new one is whole.
 
-    ``run.json`` comes last, so a folder with one is complete.
+    ``run.json`` comes last, so a folder with one is complete. What tells of a run that is replaced and of others beside
+    it, in the folder ``out`` of the call, goes with it.
 
     Raises:
         StoreError: If the folder cannot be written.
@@ -205,9 +210,9 @@ def write_run(
         _write_files(here, head, run, metrics, outputs)
         if final is not None:
             write_atomic(here / FINAL, safetensors.torch.save(final.state_dict()))
-        (folder / "run.json").unlink(missing_ok=True)
-        for name in (FINAL, ANSWERS):  # of the run that is replaced
-            (folder / name).unlink(missing_ok=True)
+        tables = [out / ANSWERS, out / SUMMARY] if (folder / "run.json").exists() else []
+        for path in (*tables, *(folder / name for name in ("run.json", FINAL, ANSWERS))):
+            path.unlink(missing_ok=True)
         for name in (*sorted(p.name for p in here.iterdir() if p.name != "run.json"), "run.json"):
             (here / name).replace(folder / name)
 

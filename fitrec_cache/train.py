@@ -28,7 +28,7 @@ from fitrec_cache.progress import Notes, timed
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
 from fitrec_cache.run_files import read_run_json
-from fitrec_cache.runs import ANSWERS, check_out, refuse_other_runs
+from fitrec_cache.runs import ANSWERS, SUMMARY, check_out, refuse_other_runs
 from fitrec_cache.splits import Split, check_seeds, matters, says_leak
 from fitrec_cache.together import keep
 from fitrec_cache.trainer import Job, Trainer
@@ -143,6 +143,7 @@ def train_head(
     n_train = {len(fold.split.train) for _, fold in folds}
     chosen, left_out = _settle(usual, chosen, given, data, variant, attention, where, n_train)
     trainer = Trainer(
+        out=out,
         data=data,
         strangers=strangers,
         variant=variant,
@@ -213,7 +214,7 @@ def train_head(
         others=meanwhile.others(),
     )
     if len(runs) > 1:
-        write_json(out / "summary.json", report.to_dict())
+        write_json(out / SUMMARY, report.to_dict())
     return report
 
 

@@ -44,6 +44,7 @@ class Job:
 class Trainer:
     """What all runs of one call have in common."""
 
+    out: Path
     data: Features
     strangers: Features | None
     variant: str
@@ -142,7 +143,7 @@ class Trainer:
         metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
         metrics |= {"labels": labels, "history": fitted.history}
         metrics.pop("out")
-        write_run(job.folder, head=fitted.head, final=final, run=run, metrics=metrics, outputs=outputs)
+        write_run(job.folder, head=fitted.head, final=final, run=run, metrics=metrics, outputs=outputs, out=self.out)
         return result
 
     def classes(self, job: Job) -> tuple[list[str], NDArray[np.int64]]:

@@ -673,6 +673,32 @@ def test_answers_of_a_run_that_was_replaced_do_not_stay(tmp_path, features, monk
     assert not (tmp_path / "run" / "answers.csv").exists()
 
 
+def test_tables_of_several_runs_go_when_the_first_of_these_is_replaced(tmp_path, features, monkeypatch):
+    settings = {"out": tmp_path / "run", "features": features, "variant": "mean"}
+    train_head(epochs=1, seed=[0, 1], **settings)
+    tables = {tmp_path / "run" / name for name in ("answers.csv", "summary.json")}
+    real = Trainer.run
+    stop_at = 2  # the seed whose training is interrupted
+
+    def run(self, job, *rest):
+        if job.seed == stop_at:
+            raise KeyboardInterrupt
+        return real(self, job, *rest)
+
+    monkeypatch.setattr(Trainer, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        train_head(epochs=1, seed=[0, 1, 2], **settings)
+    assert all(path.exists() for path in tables)  # the runs that they tell of are there
+    stop_at = 0
+    with pytest.raises(KeyboardInterrupt):
+        train_head(epochs=2, seed=[0, 1], overwrite=True, **settings)
+    assert all(path.exists() for path in tables)
+    stop_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        train_head(epochs=2, seed=[0, 1], overwrite=True, **settings)
+    assert not any(path.exists() for path in tables)
+
+
 def test_an_interrupted_call_goes_on_with_the_runs_that_are_missing(tmp_path, features):
     settings = {"features": features, "variant": "mean", "epochs": 2, "seed": [0, 1, 2]}
     whole = train_head(out=tmp_path / "whole", **settings).to_dict()
