@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 import torch
@@ -51,7 +54,9 @@ def map_in_processes(
     )
     found = []
     try:
-        for future in [pool.schedule(_call, args=[work, item]) for item in items]:
+        with ThreadPoolExecutor(1, initializer=_keep_interrupts_off) as starter:
+            futures = starter.submit(lambda: [pool.schedule(_call, args=[work, item]) for item in items]).result()
+        for future in futures:
             found.append(future.result())
             advance()
     except (ProcessExpired, BrokenProcessPool) as error:
@@ -67,6 +72,16 @@ def map_in_processes(
             pool.close()
         pool.join()
     return found
+
+
+def _keep_interrupts_off() -> None:
+    """Block Ctrl-C in this thread, and so in all processes and threads that it starts.
+
+    A terminal sends it to all processes, and one that has yet to import what it needs would print where it was. The
+    main thread hears it, and stops them.
+    """
+    resource_tracker.ensure_running()  # it begins by letting Ctrl-C through
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _begin(common: Any, threads: int) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -56,6 +58,42 @@ def test_what_goes_wrong_there_is_raised_here():
         map_in_processes(refuse, "nobody", [0, 1], processes=2, threads=1)
     with pytest.raises(FitrecError, match=r"a process ended with code -9: too little memory, or killed.*--jobs 1"):
         map_in_processes(die, None, [0, 1], processes=2, threads=1)
+
+
+INTERRUPTED = """
+import pathlib, time
+from fitrec_cache.processes import map_in_processes
+
+class Slow:
+    def __reduce__(self):
+        return begin, ()
+
+def begin():
+    pathlib.Path("begun").touch()
+    time.sleep(1)
+
+def work(common, item):
+    return item
+
+if __name__ == "__main__":
+    try:
+        map_in_processes(work, Slow(), [0, 1], processes=2, threads=1)
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_processes_that_are_starting_leave_quietly_at_an_interruption(tmp_path):
+    (tmp_path / "script.py").write_text(INTERRUPTED)
+    begun = tmp_path / "begun"
+    command = [sys.executable, "script.py"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **pipes) as process:
+        while process.poll() is None and not begun.exists():
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        out, err = process.communicate(timeout=60)
+    assert (out, err) == ("interrupted\n", "")
 
 
 def test_heads_trained_at_the_same_time_are_those_of_one_thread(tmp_path):
