@@ -196,14 +196,21 @@ def learn(
         progress=progress,
         tell=once,
     )
+    unusable = ""
     if failed := extracted.failed:
-        once(f"{plural(len(failed), 'clip')} cannot be used, such as {failed[0].clip_id}: {failed[0].reason}")
+        unusable = f"{plural(len(failed), 'clip')} cannot be used, such as {failed[0].clip_id}: {failed[0].reason}"
+        once(unusable)
     opened = Cache(cache)
     clips, _ = distinct_clips(opened)
     _check_alike(opened, clips, extracted.features)
     common: dict[str, Any] = {"cache": cache, "preset": preset, "classes": classes, "split": split, "seed": seed}
     common |= {"split_seed": _SPLIT_SEED, "recipe": _RECIPE, "epochs": epochs, "jobs": jobs, "progress": progress}
-    runs, leaks = out / "runs" / _name_of(clips, classes, split, [sorted(seed), epochs]), False
+    try:
+        runs, leaks = out / "runs" / _name_of(clips, classes, split, [sorted(seed), epochs]), False
+    except UsageError as error:  # what is left cannot be split so
+        if tell is None and unusable:  # notes are in a report that will not be
+            raise UsageError(f"{error}. {unusable}") from error
+        raise
     models: dict[Path, dict[str, Any]] = {}
     for name, store in extracted.features.items():
         for head in variant or (_with_lstm(name), "mean"):

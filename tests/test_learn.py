@@ -219,6 +219,20 @@ def test_what_failed_and_what_leaks_is_told(learned, video_folder, weights, tmp_
     assert all(proposal in note for note in told if "groups.csv" in note)
 
 
+def test_where_no_training_can_begin_the_error_says_which_clips_failed(video_folder, weights, tmp_path, inline):
+    shutil.copytree(video_folder / "Hop", tmp_path / "videos" / "Hop")
+    shutil.copytree(video_folder / "Squat", tmp_path / "videos" / "Squat")
+    for path in sorted((tmp_path / "videos" / "Squat").iterdir()):
+        path.write_bytes(path.name.encode())
+    told, common = [], {"out": tmp_path / "out", "backbone": [weights("test_resnet")], **FAST}
+    failed = "4 clips cannot be used, such as Squat/v_Squat_g01_c01.avi: "
+    with pytest.raises(UsageError, match=rf"got one class, 'Hop'.*{failed}"):
+        learn(tmp_path / "videos", **common)
+    with pytest.raises(UsageError, match=r"got one class, 'Hop'.*apart$"):
+        learn(tmp_path / "videos", **common, tell=told.append)
+    assert [note for note in told if note.startswith(failed)]
+
+
 def test_other_heads_and_classes_can_be_asked_for(video_folder, weights, tmp_path, inline):
     settings = {**FAST, "seed": [3], "variant": ["mean"], "classes": "Hop,Squat"}
     report = learn(video_folder, out=tmp_path / "out", backbone=[weights("test_resnet")], **settings)
