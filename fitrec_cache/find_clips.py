@@ -302,9 +302,10 @@ def _remarks(clips: Sequence[Clip]) -> list[str]:
             notes.append(
                 f"classes {', '.join(map(repr, labels))} differ in capitals or spaces only: are they one class?"
             )
-    absent = [clip.clip_id for clip in clips if (path := clip.path) is not None and not file_mode(path)]
+    files = {(clip.folder, clip.file): file_of(clip.clip_id) for clip in clips if clip.folder is not None}
+    absent = [name for (folder, file), name in files.items() if not file_mode(folder / file)]
     if absent:
-        notes.append(f"{files_that(len(absent))} missing, of {len(clips)}: {some(absent)}")
+        notes.append(f"{files_that(len(absent))} missing, of {len(files)}: {some(absent)}")
     groups = sorted({clip.group for clip in clips if clip.group is not None})
     without = sum(clip.group is None for clip in clips)
     if not groups:

@@ -227,6 +227,13 @@ def test_manifest_with_every_column(tmp_path):
     assert said(found, "1 file that is missing, of 2: b.avi")
 
 
+def test_missing_files_are_counted_not_their_parts(tmp_path):
+    touch(tmp_path, "here.mp4")
+    rows = ["here.mp4,Hop,0,1", "here.mp4,Hop,1,2", "a.mp4,Hop,0,1", "a.mp4,Squat,1,2", "b.mp4,Squat,,"]
+    found = find_clips(write(tmp_path / "m.csv", "\n".join(["path,label,start,end", *rows])))
+    assert said(found, "2 files that are missing, of 3: a.mp4, b.mp4")
+
+
 def test_manifest_without_group_column_reads_groups_off_names(tmp_path):
     found = find_clips(write(tmp_path / "m.csv", "label,path\nSquat,x\\v_Squat_g03_c01.avi\n"))
     assert (found.clips[0].clip_id, found.clips[0].group) == ("x/v_Squat_g03_c01.avi", "Squat_g03")
