@@ -31,8 +31,8 @@ def stage_two() -> str:
     ours = ", ".join(f"{k['epoch_seconds'][f'ours_{name}']['median']:.2f} s in {name}" for name in measured)
     ratios = " and ".join(f"{k['ratio'][f'ours_{name}']['median']:.1f}" for name in measured)
     return (
-        f"Training the ResNet50 head from the cache takes, for an epoch of {k['clips']['train']} clips, {ours} (the "
-        f"products of features and input kernel); the same head in Keras takes {ratios} times as long. "
+        f"Training the ResNet50 head from the cache takes, for an epoch of {k['clips']['train']} clips, {ours}; the "
+        f"same head in Keras takes {ratios} times as long. "
         f"{e['epochs']} epochs that decode and embed each time, extrapolated from {e['measured_clips']} clips, would "
         f"take {e['ratio']:.0f} times as long as extracting once and training from the cache."
     )
