@@ -7,7 +7,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fitrec_cache.devices import computes_in_bf16, keep_to_cores, room_on
 from fitrec_cache.errors import DivergedError
-from fitrec_cache.head import MeanHead, NormalisedHead, build_head
+from fitrec_cache.head import MeanHead, Normalisation, NormalisedHead, build_head
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe
@@ -27,8 +27,15 @@ from fitrec_cache.variants import HeadConfig
 #: Features up to this size are made float32 once; larger ones batch by batch.
 _MOST_FLOATS = 250_000_000
 
+#: Numbers in all normalisations that are kept for heads that learn from the same clips.
+_MOST_KEPT = 50_000_000
+
 #: Clips at once where nothing is learned, and vectors at once where they are gathered.
 _EVALUATE, _VECTORS = 64, 8192
+
+
+#: States of a :class:`~fitrec_cache.head.Normalisation` by its kind and length and the clips that it was fitted to.
+Normalisations = dict[tuple[str, int, bytes], dict[str, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +73,14 @@ class Side:
         values: Of all clips: features ``(n, T, d)``, float16 or float32, or frames uint8 ``(n, T, 64, 64, 3)``.
         targets: Class numbers of all clips, int64 ``(n,)``.
         clips: Numbers of the N clips of this side, int64 ``(N,)``.
+        normalisations: What was fitted to clips of these arrays, by kind, length and clips. Sides of the same arrays
+            may share it: then several seeds of one split fit but once.
     """
 
     values: NDArray[Any]
     targets: NDArray[np.int64]
     clips: NDArray[np.int64]
+    normalisations: Normalisations = field(default_factory=dict)
 
     def with_clips(self, clips: NDArray[np.int64]) -> Side:
         """Return a side of these clips and others of the same arrays."""
@@ -208,13 +218,24 @@ def _begin(
     learner: nn.Module = head
     normalise: nn.Module | None = None
     if isinstance(head, NormalisedHead):
-        head.normalise.fit(_some_vectors(train))
+        _fit_normalisation(head.normalise, train)
         learner, normalise = head.head, head.normalise
     average = isinstance(learner, MeanHead) and not recipe.draw
     learner.to(device)
     learned = _hold(train, device, normalise, average=average)
     judged = None if val is None else _hold(val, device, normalise, average=average)
     return head, _Loop(learner, learned, judged, config.n_classes, recipe)
+
+
+def _fit_normalisation(normalise: Normalisation, side: Side) -> None:
+    """Fit it to the clips of a side, or take what was fitted to them before."""
+    known, key = side.normalisations, (normalise.kind, normalise.outputs, side.clips.tobytes())
+    if key not in known:
+        normalise.fit(_some_vectors(side))
+        known[key] = _copy_state(normalise)
+        while len(known) > 1 and sum(v.numel() for state in known.values() for v in state.values()) > _MOST_KEPT:
+            known.pop(next(iter(known)))  # the oldest
+    normalise.load_state_dict(known[key])
 
 
 def _some_vectors(side: Side) -> Tensor:

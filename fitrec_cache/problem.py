@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fitrec_cache.errors import UsageError
 from fitrec_cache.features import Features
 from fitrec_cache.files import digest
-from fitrec_cache.fit import Side, apply_head, fit
+from fitrec_cache.fit import Normalisations, Side, apply_head, fit
 from fitrec_cache.folds import Fold, make_folds
 from fitrec_cache.loading import load_clips
 from fitrec_cache.paired import count_right, exact_p
@@ -66,6 +66,7 @@ class Problem:
         splits: What may be seen of each split.
         units: The group that each validation clip belongs to and is tested with, or itself.
         notes: What was left out, and that clips tested by one split are looked at in another, if some are.
+        normalisations: Fitted by the tries so far, for those to come.
     """
 
     variant: str
@@ -76,6 +77,7 @@ class Problem:
     splits: tuple[Sides, ...]
     units: dict[str, str]
     notes: tuple[str, ...]
+    normalisations: Normalisations = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -136,7 +138,10 @@ class Problem:
         found: Right = []
         for number in seeds:
             for each in self.splits:
-                train, val = (Side(values=self.values, targets=each.targets, clips=c) for c in (each.train, each.val))
+                train, val = (
+                    Side(values=self.values, targets=each.targets, clips=c, normalisations=self.normalisations)
+                    for c in (each.train, each.val)
+                )
                 config = recipe.head_config(
                     self.variant,
                     n_classes=each.n_classes,

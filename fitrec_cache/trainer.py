@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import nn
 from fitrec_cache import __version__
 from fitrec_cache.calibrate import Calibration, auroc, calibrate, calibration_error
 from fitrec_cache.features import Features
-from fitrec_cache.fit import Fitted, Side, apply_head, fit, fit_again
+from fitrec_cache.fit import Fitted, Normalisations, Side, apply_head, fit, fit_again
 from fitrec_cache.folds import Fold
 from fitrec_cache.head import count_trainable
 from fitrec_cache.metrics import evaluate
@@ -57,6 +57,7 @@ class Trainer:
     split_seed: int | None
     some_classes: bool
     progress: bool
+    normalisations: Normalisations = field(default_factory=dict)
 
     def run_all(self, jobs: Sequence[Job], at_once: int, stages: dict[str, float]) -> list[RunResult]:
         """Train all of them, several at the same time if so wished; see ``jobs`` of :func:`train_head`."""
@@ -95,7 +96,7 @@ class Trainer:
         }
 
         def side_of(clips: NDArray[np.int64]) -> Side:
-            return Side(values=data.values, targets=targets, clips=clips)
+            return Side(values=data.values, targets=targets, clips=clips, normalisations=self.normalisations)
 
         def train_on_all(recipe: Recipe, epochs: int) -> nn.Module:
             return fit_again(side_of(np.concatenate(split.sides)), recipe, epochs, what=f"{what} final", **common)

@@ -21,7 +21,7 @@ from fitrec_cache.compare import compare
 from fitrec_cache.errors import DivergedError, FitrecError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.fit import Side, find_precision, fit
-from fitrec_cache.head import build_head
+from fitrec_cache.head import Normalisation, build_head
 from fitrec_cache.pack import read_pack
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import TrainReport
@@ -1006,6 +1006,32 @@ def test_products_in_bfloat16_learn_as_well(tmp_path, width):
     assert runs["bf16"] != runs["fp32"]
     for one, other in zip(*runs.values(), strict=True):
         assert one["val_loss"] == pytest.approx(other["val_loss"], abs=0.02)
+
+
+def test_what_is_fitted_to_the_same_clips_is_fitted_once(tmp_path, features, monkeypatch):
+    fitted, fit_it = [], Normalisation.fit
+    monkeypatch.setattr(Normalisation, "fit", lambda self, frames: fitted.append(len(frames)) or fit_it(self, frames))
+    common = {"features": features, "variant": "mean", "epochs": 1}
+    train_head(out=tmp_path / "own", seed=[0, 1], **common)
+    assert len(fitted) == 4  # each seed has a split of its own: training, then training and validation
+    fitted.clear()
+    both = train_head(out=tmp_path / "shared", seed=[0, 1], split_seed=0, final=True, **common)
+    run = both.runs[1]
+    assert fitted == [4 * run.n_train, 4 * (run.n_train + run.n_val), 4 * 60]  # and all clips
+    train_head(out=tmp_path / "alone", seed=[1], split_seed=0, final=True, **common)
+    for name in ("head", "final"):
+        assert (run.out / f"{name}.safetensors").read_bytes() == (tmp_path / f"alone/{name}.safetensors").read_bytes()
+
+
+def test_no_more_normalisations_are_kept_than_there_is_room_for(monkeypatch):
+    monkeypatch.setattr("fitrec_cache.fit._MOST_KEPT", 2 * (8 + 8 * 4))  # a shift and a basis each
+    values = np.random.default_rng(0).normal(size=(30, 4, 8)).astype(np.float32)
+    recipe = get_recipe("native").change(components=4, epochs=1, refit=False)
+    config = recipe.head_config("mean", n_classes=2, input_dim=8, frames=4, n_vectors=80, attention=None)
+    side = Side(values=values, targets=np.arange(30) % 2, clips=np.arange(20))
+    for i in range(3):
+        fit(replace(side, clips=np.arange(i, 20 + i)), side, config=config, recipe=recipe, seed=0)
+    assert [np.frombuffer(clips, np.int64)[0] for _, _, clips in side.normalisations] == [1, 2]
 
 
 @pytest.mark.parametrize("normalise", ["none", "pca"])
