@@ -33,7 +33,6 @@ _MOST_KEPT = 50_000_000
 #: Clips at once where nothing is learned, and vectors at once where they are gathered.
 _EVALUATE, _VECTORS = 64, 8192
 
-
 #: States of a :class:`~fitrec_cache.head.Normalisation` by its kind and length and the clips that it was fitted to.
 Normalisations = dict[tuple[str, int, bytes], dict[str, Tensor]]
 

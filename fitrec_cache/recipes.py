@@ -108,11 +108,6 @@ class Recipe(Plain):
         given = {k: v for k, v in values.items() if v is not None}
         return dataclasses.replace(self, **({"steps": 0} if "epochs" in given else {}) | given)
 
-    def lstm_inputs(self, input_dim: int) -> int:
-        """Return how many values a frame the LSTM sees of features of ``input_dim``."""
-        kept = min(self.components, input_dim) if self.normalise in PROJECTIONS else input_dim
-        return 2 * kept if self.differences else kept
-
     def idle(
         self,
         usual: Recipe,
