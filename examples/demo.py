@@ -49,7 +49,7 @@ def main() -> None:
     for path, what in (
         (cache, "frames and features; `fitrec-cache info` describes them"),
         (out / "runs", "two trained heads, each with metrics.json, curves.png and confusion.png"),
-        (picture, "the frames of the recognised clip with their attention"),
+        (picture, "the frames of that clip with their attention"),
     ):
         print(f"  {path}: {what}")
 

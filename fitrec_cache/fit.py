@@ -153,7 +153,7 @@ def fit_again(
 
     Args:
         side: Clips to learn from.
-        recipe: As the head of before was trained; see :class:`Fitted`.
+        recipe: As the head of before was trained, with its precision; see :class:`Fitted`.
         epochs: For how many epochs.
         config: The head; and so are the others as for :func:`fit`.
         seed: Of initial values, order of batches and dropout.

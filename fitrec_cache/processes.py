@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import signal
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import resource_tracker
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import IO, Any, TypeVar
 
 import torch
 from pebble import ProcessExpired, ProcessPool
@@ -36,18 +39,44 @@ def map_in_processes(
 
     Args:
         work: A function of a module, as it must be found by other processes.
-        common: What all items need; sent to each process once.
+        common: What all items need; each process reads it once from a temporary file.
         items: Sent one at a time.
         processes: At most this many at once.
         threads: Of torch in each process.
         advance: Called after each item.
 
     Raises:
-        FitrecError: If a process cannot start or is killed.
+        FitrecError: If a process cannot start or is killed, or there is no room for the file.
     """
+    with tempfile.NamedTemporaryFile(prefix="fitrec-cache-") as file:
+        _write(common, file)
+        return _map(work, file.name, items, min(processes, len(items)), threads, advance)
+
+
+def _write(common: object, file: IO[bytes]) -> None:
+    """Lay down what all processes need: sent along, none could start before the one before it has imported torch."""
+    try:
+        pickle.dump(common, file, protocol=5)
+        file.flush()
+    except OSError as error:
+        raise FitrecError(
+            f"{file.name} cannot be written: {error.strerror}. It is what the processes are given: make room, name "
+            "another folder (environment variable TMPDIR), or go on with --jobs 1"
+        ) from error
+
+
+def _map(
+    work: Callable[[Any, Item], Found],
+    common: str,
+    items: Sequence[Item],
+    processes: int,
+    threads: int,
+    advance: Callable[[], object],
+) -> list[Found]:
+    others = set(multiprocessing.active_children())
     # Not "fork": this process has threads (torch, HDF5) by now.
     pool: Any = ProcessPool(
-        max_workers=min(processes, len(items)),
+        max_workers=processes,
         context=multiprocessing.get_context("spawn"),
         initializer=_begin,
         initargs=[common, threads],
@@ -68,6 +97,8 @@ def map_in_processes(
     finally:
         if len(found) < len(items):
             pool.stop()
+            for process in set(multiprocessing.active_children()) - others:  # at once: the pool ends one after another
+                process.terminate()
         else:  # processes that end by themselves clean up after themselves
             pool.close()
         pool.join()
@@ -84,10 +115,11 @@ def _keep_interrupts_off() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
-def _begin(common: Any, threads: int) -> None:
+def _begin(common: str, threads: int) -> None:
     global _common
-    _common = common
     torch.set_num_threads(threads)
+    with Path(common).open("rb") as file:
+        _common = pickle.load(file)
 
 
 def _call(work: Callable[[Any, Any], Any], item: Any) -> Any:

@@ -250,7 +250,7 @@ def _check_strip(clip: AttentionStrip) -> None:
 
 def _draw_strip(axes: Axes, clip: AttentionStrip, sheet: _Sheet, left: float, top: float) -> None:
     left += sheet.margin
-    title = drawable(clip.title, longest=int(9 * sheet.width))
+    title = drawable(clip.title, longest=int(7.5 * sheet.width))
     axes.text(left, top + 0.33, title, fontsize=12, weight="bold", color=INK, parse_math=False, fontfamily=FONT)
     highlights = stand_out(clip.weights)
     for i in range(len(clip.frames)):

@@ -210,7 +210,8 @@ def write_run(
         _write_files(here, head, run, metrics, outputs)
         if final is not None:
             write_atomic(here / FINAL, safetensors.torch.save(final.state_dict()))
-        tables = [out / ANSWERS, out / SUMMARY] if (folder / "run.json").exists() else []
+        replaced = folder != out and (folder / "run.json").exists()
+        tables = [out / ANSWERS, out / SUMMARY] if replaced else []
         for path in (*tables, *(folder / name for name in ("run.json", FINAL, ANSWERS))):
             path.unlink(missing_ok=True)
         for name in (*sorted(p.name for p in here.iterdir() if p.name != "run.json"), "run.json"):

@@ -70,7 +70,7 @@ class Slow:
 
 def begin():
     pathlib.Path("begun").touch()
-    time.sleep(1)
+    time.sleep(60)
 
 def work(common, item):
     return item
@@ -92,7 +92,7 @@ def test_processes_that_are_starting_leave_quietly_at_an_interruption(tmp_path):
         while process.poll() is None and not begun.exists():
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=30)  # it does not wait for what they are doing
     assert (out, err) == ("interrupted\n", "")
 
 

@@ -141,6 +141,16 @@ def test_attention_of_many_clips_fits_a_screen_in_reading_order(tmp_path, size):
     assert max(y for y, _ in places[-2:]) > 0.7 * height
 
 
+@pytest.mark.parametrize("steps", [4, 20])
+def test_the_title_of_a_clip_stays_in_its_column(tmp_path, steps):
+    clips = [strip(steps, title="GX010234_SQUAT_SERIES_" * 20) for _ in range(12)]
+    attention_png(clips, tmp_path / "a.png")
+    picture = pixels(tmp_path / "a.png")
+    middle = picture.shape[1] // 2
+    assert (picture[:, middle - 8 : middle + 8] == 255).all()  # there are two columns
+    assert (picture[:, middle - 300 : middle - 8] < 255).any()
+
+
 @pytest.mark.parametrize(("steps", "size"), [(1, (8, 8)), (7, (160, 20)), (33, (9, 160)), (20, (64, 64))])
 def test_attention_of_any_shape(tmp_path, steps, size):
     attention_png([strip(steps, size, "跳绳 $a$ " * 40), strip()], tmp_path / "a.png")
