@@ -34,7 +34,7 @@ class CheckReport(Plain):
         parts: Number of committed parts looked at.
         rows: Number of rows in sound parts, one a clip and store.
         problems: One ``{path, reason}`` for each file that is not what it should be.
-        repaired: Number of files set aside.
+        repaired: Number of files set aside or written again.
         recomputed: Number of embeddings made again.
         largest_distance: Largest cosine distance between a stored frame embedding and the same made again; None
             without ``recompute``.

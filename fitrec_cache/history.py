@@ -16,7 +16,7 @@ FOLDER = "history"
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction:
-    """One finished call of ``extract`` that had something to do.
+    """One call of ``extract`` that had something to do, whether or not it came to its end.
 
     Attributes:
         ended: When, in UTC, ISO 8601.

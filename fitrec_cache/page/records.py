@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from fitrec_cache.calibrate import Calibration
@@ -19,8 +17,8 @@ from fitrec_cache.run_files import find_runs, read_run_json
 from fitrec_cache.scored import ScoredRun, read_scored
 from fitrec_cache.splits import short_rule
 
-#: What reading a damaged run folder raises.
-_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, StopIteration, OSError, safetensors.SafetensorError)
+#: What the figures of a damaged run folder raise.
+_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, StopIteration)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
