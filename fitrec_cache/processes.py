@@ -6,12 +6,13 @@ import multiprocessing
 import pickle
 import signal
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from pebble import ProcessExpired, ProcessPool
@@ -48,61 +49,55 @@ def map_in_processes(
     Raises:
         FitrecError: If a process cannot start or is killed, or there is no room for the file.
     """
-    with tempfile.NamedTemporaryFile(prefix="fitrec-cache-") as file:
-        _write(common, file)
-        return _map(work, file.name, items, min(processes, len(items)), threads, advance)
-
-
-def _write(common: object, file: IO[bytes]) -> None:
-    """Lay down what all processes need: sent along, none could start before the one before it has imported torch."""
-    try:
-        pickle.dump(common, file, protocol=5)
-        file.flush()
-    except OSError as error:
-        raise FitrecError(
-            f"{file.name} cannot be written: {error.strerror}. It is what the processes are given: make room, name "
-            "another folder (environment variable TMPDIR), or go on with --jobs 1"
-        ) from error
-
-
-def _map(
-    work: Callable[[Any, Item], Found],
-    common: str,
-    items: Sequence[Item],
-    processes: int,
-    threads: int,
-    advance: Callable[[], object],
-) -> list[Found]:
-    others = set(multiprocessing.active_children())
-    # Not "fork": this process has threads (torch, HDF5) by now.
-    pool: Any = ProcessPool(
-        max_workers=processes,
-        context=multiprocessing.get_context("spawn"),
-        initializer=_begin,
-        initargs=[common, threads],
-    )
-    found = []
-    try:
-        with ThreadPoolExecutor(1, initializer=_keep_interrupts_off) as starter:
-            futures = starter.submit(lambda: [pool.schedule(_call, args=[work, item]) for item in items]).result()
-        for future in futures:
-            found.append(future.result())
-            advance()
-    except (ProcessExpired, BrokenProcessPool) as error:
-        code = getattr(error, "exitcode", None)  # a pool that could not begin has none
-        raise FitrecError(
-            f"a process ended{f' with code {code}' * (code is not None)}: too little memory, or killed. What was "
-            "finished before is kept; go on with --jobs 1. In a script, call this under `if __name__ == '__main__':`"
-        ) from error
-    finally:
-        if len(found) < len(items):
-            pool.stop()
-            for process in set(multiprocessing.active_children()) - others:  # at once: the pool ends one after another
-                process.terminate()
-        else:  # processes that end by themselves clean up after themselves
-            pool.close()
-        pool.join()
+    with _laid_down(common) as path:
+        others = set(multiprocessing.active_children())
+        # Not "fork": this process has threads (torch, HDF5) by now.
+        pool: Any = ProcessPool(
+            max_workers=min(processes, len(items)),
+            context=multiprocessing.get_context("spawn"),
+            initializer=_begin,
+            initargs=[path, threads],
+        )
+        found = []
+        try:
+            with ThreadPoolExecutor(1, initializer=_keep_interrupts_off) as starter:
+                futures = starter.submit(lambda: [pool.schedule(_call, args=[work, item]) for item in items]).result()
+            for future in futures:
+                found.append(future.result())
+                advance()
+        except (ProcessExpired, BrokenProcessPool) as error:
+            code = getattr(error, "exitcode", None)  # a pool that could not begin has none
+            raise FitrecError(
+                f"a process ended{f' with code {code}' * (code is not None)}: too little memory, or killed. What "
+                "was finished before is kept; go on with --jobs 1. In a script, call this under "
+                "`if __name__ == '__main__':`"
+            ) from error
+        finally:
+            if len(found) < len(items):
+                pool.stop()
+                mine = set(multiprocessing.active_children()) - others
+                for process in mine:  # at once: the pool ends one after another
+                    process.terminate()
+            else:  # processes that end by themselves clean up after themselves
+                pool.close()
+            pool.join()
     return found
+
+
+@contextmanager
+def _laid_down(common: object) -> Iterator[str]:
+    """Keep what all processes need in a file: sent along, each could start only when the last has imported torch."""
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="fitrec-cache-"))
+            pickle.dump(common, file, protocol=5)
+            file.flush()
+        except OSError as error:
+            raise FitrecError(
+                f"what the processes are given cannot be written to a temporary file: {error.strerror}. Make room, "
+                "name another folder (environment variable TMPDIR), or go on with --jobs 1"
+            ) from error
+        yield file.name
 
 
 def _keep_interrupts_off() -> None:

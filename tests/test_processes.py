@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -58,6 +59,12 @@ def test_what_goes_wrong_there_is_raised_here():
         map_in_processes(refuse, "nobody", [0, 1], processes=2, threads=1)
     with pytest.raises(FitrecError, match=r"a process ended with code -9: too little memory, or killed.*--jobs 1"):
         map_in_processes(die, None, [0, 1], processes=2, threads=1)
+
+
+def test_no_room_for_what_processes_are_given_is_an_error_with_advice(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(FitrecError, match=r"temporary file: No such file or directory\..*TMPDIR.*--jobs 1"):
+        map_in_processes(refuse, None, [0, 1], processes=2, threads=1)
 
 
 INTERRUPTED = """
