@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fitrec_cache.convolutional import ConvLSTMStack, FrameConvolutions, init_like_keras
 from fitrec_cache.errors import DivergedError, UsageError
-from fitrec_cache.recurrence import lstm_states
+from fitrec_cache.recurrence import KerasLSTM
 from fitrec_cache.variants import VARIANTS, HeadConfig
 
 #: Vectors up to this long have their principal components computed exactly; directions that a projection has to spare.
@@ -22,46 +22,6 @@ _MOST_EXACT, _SPARE = 4096, 32
 
 #: A value that varies by no more than this share of its mean varies by rounding.
 _ROUNDING = 1e-5
-
-
-class KerasLSTM(nn.LSTM):
-    """PyTorch's LSTM with Keras' parameters: ``4 (i u + u^2 + u)`` trainable ones for ``u`` units on ``i`` inputs.
-
-    PyTorch adds two bias vectors where one does all they can do: the second is held at zero and not trained, which
-    changes nothing that the layer can compute.
-    """
-
-    def __init__(self, inputs: int, units: int, *, bidirectional: bool = False) -> None:
-        super().__init__(inputs, units, batch_first=True, bidirectional=bidirectional)
-        parameters = dict(self.named_parameters())
-        for way in ("l0", "l0_reverse") if bidirectional else ("l0",):
-            nn.init.xavier_uniform_(parameters[f"weight_ih_{way}"])
-            nn.init.orthogonal_(parameters[f"weight_hh_{way}"])
-            nn.init.zeros_(parameters[f"bias_ih_{way}"])
-            nn.init.ones_(parameters[f"bias_ih_{way}"].detach()[units : 2 * units])  # forget gate
-            nn.init.zeros_(parameters[f"bias_hh_{way}"].requires_grad_(False))
-
-    def states(self, x: Tensor) -> Tensor:
-        """Return the states ``(B, T, u)`` for ``x (B, T, d)``, of both directions side by side where there are two.
-
-        In training on the CPU, inputs that are much wider than the state take a way of their own; the result is the
-        same up to rounding. Where it wins was measured (docs/performance.md); else oneDNN's faster recurrence does.
-        """
-        learns = torch.is_grad_enabled() and not x.requires_grad and x.device.type == "cpu"
-        if not learns or self.input_size < 8 * self.hidden_size:
-            states: Tensor = self(x)[0]
-            return states
-        product = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
-        ways = [lstm_states(x, *self._way("l0"), product=product)]
-        if self.bidirectional:
-            ways.append(lstm_states(x, *self._way("l0_reverse"), backwards=True, product=product))
-        return torch.cat(ways, dim=2)
-
-    def _way(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
-        kernel, recurrent, *biases = (
-            self.get_parameter(f"{kind}_{name}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        )
-        return kernel, recurrent, biases[0] + biases[1]
 
 
 class AdditiveAttention(nn.Module):

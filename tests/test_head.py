@@ -16,7 +16,6 @@ from fitrec_cache.errors import DivergedError, UsageError
 from fitrec_cache.head import (
     AdditiveAttention,
     FrameDropout,
-    KerasLSTM,
     Normalisation,
     NormalisedHead,
     add_differences,
@@ -24,6 +23,7 @@ from fitrec_cache.head import (
     count_trainable,
     dot_weights,
 )
+from fitrec_cache.recurrence import KerasLSTM
 from fitrec_cache.variants import ATTENTIONS, VARIANTS, HeadConfig
 
 Array = NDArray[np.float64]

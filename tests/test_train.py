@@ -995,7 +995,7 @@ def test_the_precision_of_the_machine_is_kept_with_the_run(tmp_path, features, m
         train_head(out=tmp_path / "other", features=features, settings=["precision=fp64"])
 
 
-@pytest.mark.parametrize("width", [1024, 16], ids=["our way", "oneDNN's"])
+@pytest.mark.parametrize("width", [2048, 16], ids=["wide", "narrow"])
 def test_products_in_bfloat16_learn_as_well(tmp_path, width):
     path = toy(tmp_path / "toy.h5", d=width, noise=1.0)
     runs = {}
