@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -80,9 +81,10 @@ class ScoredRun:
         return self.tested.right
 
     @property
-    def val_accuracy(self) -> float:
+    def val_share(self) -> Fraction:
         """Share of its validation clips that the head has right that never learned from one."""
-        return float(self.validated.right.mean())
+        right = self.validated.right
+        return Fraction(int(right.sum()), len(right))
 
     @property
     def n_clips(self) -> int:
@@ -104,8 +106,8 @@ class Model:
 
     @property
     def val_accuracy(self) -> float:
-        """Mean of its runs' accuracies on validation clips."""
-        return float(np.mean([r.val_accuracy for r in self.runs]))
+        """Mean of its runs' accuracies on validation clips; models that have as many right have the same to the bit."""
+        return float(sum(r.val_share for r in self.runs) / len(self.runs))
 
     def seeds(self) -> list[int]:
         """Return its seeds, ascending."""

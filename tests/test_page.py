@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from fitrec_cache import paper
 from fitrec_cache.cache import Cache
 from fitrec_cache.cli import app
+from fitrec_cache.compare import compare
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.history import history
@@ -40,8 +41,11 @@ HOSTILE = '<script>console.error("owned")</script><img src=http://127.0.0.1/x on
 # --- runs to report on ---
 
 
-def write_run(folder, *, truth, guesses, labels=("Hop", "Lunge", "Squat"), test=None, steps=4, **run):
-    """Write a run folder by hand, as train-head does, from chosen answers; 1 to 3 epochs of history."""
+def write_run(folder, *, truth, guesses, labels=("Hop", "Lunge", "Squat"), test=None, val=(3, 3), steps=4, **run):
+    """Write a run folder by hand, as train-head does, from chosen answers; 3 epochs of history.
+
+    ``val``: how many validation clips are right, of how many.
+    """
     truth, guesses, k = np.asarray(truth), np.asarray(guesses), len(labels)
     test = [f"{labels[t]}/{i}.avi" for i, t in enumerate(truth)] if test is None else test
     confusion = np.zeros((k, k), dtype=int)
@@ -69,7 +73,10 @@ def write_run(folder, *, truth, guesses, labels=("Hop", "Lunge", "Squat"), test=
         "run_version": 1, "labels": list(labels), "seed": seed, "backbone": "resnet50", "sources": [],
         "head": {"variant": variant, "n_classes": k, "attention": "additive"},
         "training": {"epochs": 200, "learning_rate": 1e-4, "device": "cpu"}, "recipe": "paper",
-        "split": {"rule": split, "notes": notes, "train": ["a"], "val": ["b"], "test": test},
+        "split": {
+            "rule": split, "notes": notes, "train": [f"t{i}" for i in range(9)],
+            "val": [f"v{i}" for i in range(val[1])], "test": test,
+        },
         "versions": {"fitrec-cache": "0", "torch": "2"}, **run,
     }  # fmt: skip
     document["split"] = document.pop("split_document", document["split"])
@@ -77,7 +84,7 @@ def write_run(folder, *, truth, guesses, labels=("Hop", "Lunge", "Squat"), test=
     n_val = len(document["split"]["val"])
     folder.mkdir(parents=True)
     tensors = {"test_logits": logits, "test_targets": truth.astype(np.int64), "test_attention": attention}
-    tensors |= {"val_logits": np.zeros((n_val, k), np.float32), "val_targets": np.zeros(n_val, np.int64)}
+    tensors |= {"val_logits": np.zeros((n_val, k), np.float32), "val_targets": (np.arange(n_val) >= val[0]).astype(int)}
     tensors["val_attention"] = np.full((n_val, steps), 1 / steps, np.float32)
     safetensors.numpy.save_file(tensors, folder / "logits.safetensors")
     (folder / "metrics.json").write_text(json.dumps(metrics))
@@ -424,15 +431,26 @@ def test_an_accuracy_is_in_the_middle_of_its_interval_where_seeds_test_other_num
 
 
 def test_models_that_differ_in_a_setting_are_told_apart_and_ranked_by_validation(tmp_path):
-    a = write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 0])
-    b = write_run(tmp_path / "b", truth=[0, 1], guesses=[0, 1], training={"learning_rate": 0.5, "device": "cpu"})
-    metrics = json.loads((a / "metrics.json").read_text())
-    metrics["history"][2]["val_accuracy"] = 0.9  # worse on test, better on validation
-    (a / "metrics.json").write_text(json.dumps(metrics))
+    a = write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 0], val=(9, 10))  # worse on test, better on validation
+    settings = {"training": {"learning_rate": 0.5, "device": "cpu"}, "val": (5, 10)}
+    b = write_run(tmp_path / "b", truth=[0, 1], guesses=[0, 1], **settings)
     models = gather(read_records([b, a]))
     assert [m.first.folder for m in models] == [a, b]
     assert "learning rate 0.0001" in models[0].name
     assert "learning rate 0.5" in models[1].name
+
+
+def test_models_that_have_as_many_validation_clips_right_are_told_by_their_loss(tmp_path):
+    """Shares of 8, 7 and 6 of 10 add up to more than those of 7, 7 and 7, in single precision and in double."""
+    for variant, right, val_loss in (("mean", (8, 7, 6), 2.0), ("vit-lstm", (7, 7, 7), 1.0)):
+        for seed, n in enumerate(right):
+            run = {"variant": variant, "seed": seed, "val": (n, 10)}
+            folder = write_run(tmp_path / f"{variant}-{seed}", truth=[0, 1], guesses=[0, 1], **run)
+            metrics = json.loads((folder / "metrics.json").read_text())
+            metrics["history"][2] |= {"val_loss": val_loss, "val_accuracy": float(np.float32(n / 10))}
+            (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert [m.first.variant for m in gather(read_records([tmp_path]))] == ["vit-lstm", "mean"]
+    assert all(m.chosen and m.val_accuracy == 0.7 for m in compare([tmp_path]).models)
 
 
 def test_models_on_other_features_are_told_apart_by_their_preset(tmp_path):
@@ -536,11 +554,9 @@ def test_every_fold_is_audited_not_only_the_one_that_is_shown(page, tmp_path, we
 
 def test_the_heading_compares_the_two_that_are_best_on_validation(page, tmp_path):
     truth = [0, 1] * 10
-    for name, variant, right, val in (("a", "vit-lstm", 20, 0.2), ("b", "mean", 10, 0.9), ("c", "lrcn", 12, 0.8)):
-        run = write_run(tmp_path / name, truth=truth, guesses=[*truth[:right], *[2] * (20 - right)], variant=variant)
-        metrics = json.loads((run / "metrics.json").read_text())
-        metrics["history"][2]["val_accuracy"] = val
-        (run / "metrics.json").write_text(json.dumps(metrics))
+    for name, variant, right, val in (("a", "vit-lstm", 20, 2), ("b", "mean", 10, 9), ("c", "lrcn", 12, 8)):
+        guesses = [*truth[:right], *[2] * (20 - right)]
+        write_run(tmp_path / name, truth=truth, guesses=guesses, variant=variant, val=(val, 10))
     _, seen = page(*(tmp_path / name for name in "abc"))
     heading = re.search(r'id="results-h">(.*?)</h2>', seen.source)[1]
     assert heading.startswith("lrcn on resnet50 and mean on resnet50 are not distinguishable")
