@@ -64,7 +64,7 @@ class ModelFigures(Plain):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairFigures:
+class PairFigures(Plain):
     """Two models on the same test clips.
 
     Attributes:
@@ -83,7 +83,6 @@ class PairFigures:
             :func:`fitrec_cache.paired.exact_p`.
         p_holm: ``p`` adjusted for all pairs compared on the same sides (of one family).
         text: The result in words.
-        folders: The run folders of ``a`` and of ``b``; not in the JSON.
     """
 
     a: str
@@ -100,16 +99,10 @@ class PairFigures:
     p: float
     p_holm: float
     text: str
-    folders: tuple[frozenset[Path], frozenset[Path]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures as plain JSON values."""
-        plain = {k: v for k, v in vars(self).items() if k != "folders"}
-        return {**plain, "seeds": list(self.seeds), "ci95": list(self.ci95)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareReport:
+class CompareReport(Plain):
     """What :func:`compare` found.
 
     Attributes:
@@ -125,16 +118,6 @@ class CompareReport:
     tried: int
     notes: tuple[str, ...]
     out: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain JSON values."""
-        return {
-            "models": [m.to_dict() for m in self.models],
-            "pairs": [p.to_dict() for p in self.pairs],
-            "tried": self.tried,
-            "notes": list(self.notes),
-            "out": self.out,
-        }
 
 
 def compare(runs: Sequence[Path], *, out: Path | None = None, families: Sequence[Sequence[Path]] = ()) -> CompareReport:
@@ -194,7 +177,7 @@ def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]
     )
 
 
-def _alike_on_validation(models: Sequence[Model]) -> list[list[int]]:
+def _alike_on_validation(models: Sequence[Model[ScoredRun]]) -> list[list[int]]:
     """Return the numbers of the models that were validated on the same clips as others, by seed and fold."""
     alike: dict[Any, list[int]] = {}
     for number, model in enumerate(models):
@@ -212,17 +195,15 @@ def _folder(folders: Sequence[Path]) -> str:
     return str(common.relative_to(here) if common.is_relative_to(here) else common)
 
 
-def _figures(model: Model, *, chosen: bool, apart: bool) -> ModelFigures:
-    seeds = model.seeds()
-    by_seed = [[r for r in model.runs if r.seed == s] for s in seeds]
-    accuracies = [float(np.concatenate([r.right for r in runs]).mean()) for runs in by_seed]
+def _figures(model: Model[ScoredRun], *, chosen: bool, apart: bool) -> ModelFigures:
+    accuracies = [float(np.concatenate([r.right for r in runs]).mean()) for runs in model.by_seed.values()]
     right, tested, units = _per_clip(model.runs)
     groups = {g for r in model.runs for g in r.groups}
     return ModelFigures(
         name=model.name,
         split=model.split,
-        seeds=tuple(seeds),
-        folds=len(by_seed[0]),
+        seeds=tuple(model.by_seed),
+        folds=len(model.folds),
         n=len(units),
         n_groups=None if None in groups else len(groups),
         accuracies=tuple(accuracies),
@@ -240,7 +221,7 @@ def _per_clip(runs: Sequence[ScoredRun]) -> tuple[FloatArray, FloatArray, dict[s
     return count_right((run.clips, run.units, run.right) for run in runs)
 
 
-def _pair(first: Model, second: Model) -> tuple[PairFigures | None, list[str]]:
+def _pair(first: Model[ScoredRun], second: Model[ScoredRun]) -> tuple[PairFigures | None, list[str]]:
     """Compare two models on the runs they share; ``text`` and ``p_holm`` are filled in later."""
     ours, theirs = ({(r.seed, r.fold): r for r in m.runs} for m in (first, second))
     same = [key for key in ours if key in theirs and set(ours[key].clips) == set(theirs[key].clips)]
@@ -284,13 +265,8 @@ def _pair(first: Model, second: Model) -> tuple[PairFigures | None, list[str]]:
         p=exact_p(gain, list(units.values())),
         p_holm=1.0,
         text="",
-        folders=(_folders(first), _folders(second)),
     )
     return pair, notes
-
-
-def _folders(model: Model) -> frozenset[Path]:
-    return frozenset(run.folder for run in model.runs)
 
 
 def _adjusted(pairs: Sequence[PairFigures]) -> list[tuple[PairFigures, float]]:

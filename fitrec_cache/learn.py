@@ -221,7 +221,7 @@ def learn(
     records = read_records(list(models))
     compared, lead = compare_runs(records), gather(records)[0]  # as the page has them
     run = next(folder for folder in models if lead.first.folder.is_relative_to(folder))
-    best = next(m for m in compared.models if Path(m.folder).absolute() == run.absolute())
+    best = next(m for m in compared.models if m.name == lead.name)
     result = train_head(**models[run], final=True)  # all notes were told
     page = report(list(models), out=runs / "report.html", cache=cache, compared=compared, progress=progress)
     made = LearnReport(

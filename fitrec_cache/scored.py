@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,21 @@ class ScoredRun:
     def settings(self) -> dict[str, str]:
         """What decides the model; see :func:`fitrec_cache.one_model.model_settings`."""
         return model_settings(self.run)
+
+    @property
+    def variant(self) -> str:
+        """Name of its kind of head."""
+        return self.settings["variant"]
+
+    @property
+    def backbone(self) -> str:
+        """Names of its backbones, joined by ``+``."""
+        return self.settings["backbone"]
+
+    @property
+    def split(self) -> str:
+        """The rule of its split; of lists their names, wherever they lie."""
+        return self.settings["split"]
 
     @property
     def seed(self) -> int:
@@ -96,22 +111,54 @@ R = TypeVar("R", bound=ScoredRun)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Model:
-    """Runs that differ only in seed or fold; ``split`` is the rule, ``sides`` tells lists of the same name apart."""
+class Model(Generic[R]):
+    """Runs that differ only in seed or fold.
 
-    name: str
-    split: str
-    sides: str
-    runs: list[ScoredRun]
+    Attributes:
+        runs: One a seed and fold, at least one.
+        apart: What tells it from others of its variant, backbone and split, in words; empty if these do.
+    """
+
+    runs: Sequence[R]
+    apart: str = ""
+
+    @property
+    def first(self) -> R:
+        """A run that speaks for what all share."""
+        return self.runs[0]
+
+    @property
+    def name(self) -> str:
+        """Variant, backbone, and what tells it from others of these; no other model of its split has that name."""
+        return ", ".join(filter(None, [f"{self.first.variant} on {self.first.backbone}", self.apart]))
+
+    @property
+    def split(self) -> str:
+        """The rule of its split."""
+        return self.first.split
+
+    @property
+    def sides(self) -> str:
+        """What tells splits by lists of the same name apart."""
+        return self.first.settings["sides"]
+
+    @cached_property
+    def by_seed(self) -> dict[int, list[R]]:
+        """The folds of each seed, seeds ascending."""
+        seeds: dict[int, list[R]] = defaultdict(list)
+        for run in self.runs:
+            seeds[run.seed].append(run)
+        return dict(sorted(seeds.items()))
+
+    @property
+    def folds(self) -> list[str]:
+        """Names of the folds; one empty name if there are none."""
+        return sorted({run.fold for run in self.runs})
 
     @property
     def val_accuracy(self) -> float:
         """Mean of its runs' accuracies on validation clips; models that have as many right have the same to the bit."""
-        return float(sum(r.val_share for r in self.runs) / len(self.runs))
-
-    def seeds(self) -> list[int]:
-        """Return its seeds, ascending."""
-        return sorted({r.seed for r in self.runs})
+        return float(sum(run.val_share for run in self.runs) / len(self.runs))
 
 
 def read_all(folders: Sequence[Path]) -> list[ScoredRun]:
@@ -124,8 +171,8 @@ def read_all(folders: Sequence[Path]) -> list[ScoredRun]:
     return [read_scored(folder) for folder in find_runs(folders)]
 
 
-def gather_models(runs: Sequence[ScoredRun]) -> tuple[list[Model], list[str]]:
-    """Sort runs by model.
+def gather_models(runs: Sequence[R]) -> tuple[list[Model[R]], list[str]]:
+    """Sort runs by model; seeds that lack folds of another are left out.
 
     Returns:
         The models in the order found, and remarks.
@@ -134,23 +181,16 @@ def gather_models(runs: Sequence[ScoredRun]) -> tuple[list[Model], list[str]]:
         UsageError: If two runs are the same model, seed and fold, or a clip has two classes.
     """
     _check_classes(runs)
-    models, notes = [], []
-    for apart, group in by_model(runs):
-        settings = group[0].settings
-        name = ", ".join(filter(None, [f"{settings['variant']} on {settings['backbone']}", apart]))
-        whole, remarks = whole_seeds(name, group)
-        models.append(Model(name=name, split=settings["split"], sides=settings["sides"], runs=whole))
-        notes += remarks
-    return models, notes
-
-
-def by_model(runs: Sequence[R]) -> list[tuple[str, list[R]]]:
-    """Return the runs of each model, in the order found, with what tells it from others of its name, in words."""
     groups: dict[str, list[R]] = {}
     for run in runs:
         groups.setdefault(canonical_json(run.settings), []).append(run)
     apart = differences([group[0].settings for group in groups.values()])
-    return list(zip(apart, groups.values(), strict=True))
+    models, notes = [], []
+    for text, group in zip(apart, groups.values(), strict=True):
+        model, remarks = _whole_seeds(Model(runs=group, apart=text))
+        models.append(model)
+        notes += remarks
+    return models, notes
 
 
 def read_scored(folder: Path) -> ScoredRun:
@@ -174,8 +214,9 @@ def read_scored(folder: Path) -> ScoredRun:
         ) from error
 
 
-def whole_seeds(name: str, runs: Sequence[R]) -> tuple[list[R], list[str]]:
-    """Return the runs of the seeds that have the most folds, the same ones, and notes of what is missing."""
+def _whole_seeds(model: Model[R]) -> tuple[Model[R], list[str]]:
+    """Return the model with the seeds that have the most folds, the same ones, and notes of what is missing."""
+    name, runs = model.name, model.runs
     if twice := [key for key, n in Counter((r.seed, r.fold) for r in runs).items() if n > 1]:
         same = [str(r.folder) for r in runs if (r.seed, r.fold) == twice[0]]
         raise UsageError(
@@ -190,7 +231,7 @@ def whole_seeds(name: str, runs: Sequence[R]) -> tuple[list[R], list[str]]:
     tested = len({clip for r in kept for clip in r.clips})
     if kept[0].fold and tested < kept[0].n_clips:
         notes.append(f"{name}: folds are missing, {tested} of {kept[0].n_clips} clips were tested")
-    return kept, notes
+    return replace(model, runs=kept), notes
 
 
 def _check_classes(runs: Sequence[ScoredRun]) -> None:

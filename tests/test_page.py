@@ -458,7 +458,8 @@ def test_models_on_other_features_are_told_apart_by_their_preset(tmp_path):
         sources = [{"kind": "features", "identity": {"preprocessing": {"preset": preset}}}]
         write_run(tmp_path / preset, truth=[0, 1], guesses=[0, 1], sources=sources, data_sha256=f"of {preset}")
     names = {m.name for m in gather(read_records([tmp_path]))}
-    assert names == {f"resnet50-lstm-attention (preset {preset})" for preset in ("native", "grid")}
+    assert names == {f"resnet50-lstm-attention on resnet50, preset {preset}" for preset in ("native", "grid")}
+    assert names == {m.name for m in compare([tmp_path]).models}
 
 
 def test_a_split_that_leaks_is_never_the_headline(page, tmp_path):

@@ -90,7 +90,7 @@ def report(
         out=str(out),
         bytes=len(data),
         models=len(models),
-        runs=sum(len(m.records) for m in models),
+        runs=sum(len(m.runs) for m in models),
         missing=tuple(seen.missing),
         notes=tuple(seen.notes),
     )
@@ -129,16 +129,16 @@ def _see(models: Sequence[Model], cache: Cache | None, progress: bool) -> _Seen:
     auditor = None if cache is None else Auditor(cache, progress=progress)
     audited: set[str] = set()
     for model in models:
-        in_full, rule = len(seen.views) < MOST_MODELS, model.first.split
+        in_full, rule = len(seen.views) < MOST_MODELS, model.split
         if not in_full and rule in audited:
             continue
         frames = open_frames(model.shown, cache) if cache is not None else None
         if isinstance(frames, str):
-            seen.missing.append(f"No frames of {model.title}: {frames}")
+            seen.missing.append(f"No frames of {model.name}: {frames}")
         pictures = frames if isinstance(frames, Frames) else None
         if rule not in audited and auditor is not None:
             audited.add(rule)
-            leaks = auditor.find_leaks([r for m in models if m.first.split == rule for r in m.records], pictures)
+            leaks = auditor.find_leaks([r for m in models if m.split == rule for r in m.runs], pictures)
             if isinstance(leaks, Leaks):
                 seen.audits[rule] = leaks
             else:
@@ -155,7 +155,7 @@ def _lost_frames(model: Model, frames: Frames | None) -> list[str]:
     if frames is None or not frames.lost:
         return []
     return [
-        f"No frames of {plural(len(frames.lost), 'clip')} of {model.title}: the cache does not hold them or they "
+        f"No frames of {plural(len(frames.lost), 'clip')} of {model.name}: the cache does not hold them or they "
         f"are damaged, such as {min(frames.lost)}"
     ]
 
@@ -163,7 +163,7 @@ def _lost_frames(model: Model, frames: Frames | None) -> list[str]:
 def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:
     """Return everything the template names."""
     audits = seen.audits
-    splits = list(dict.fromkeys(m.first.split for m in models))
+    splits = list(dict.fromkeys(m.split for m in models))
     leaky = [s for s in splits if (s in audits and audits[s].verdict.leaks) or any(_leaks(m, s) for m in models)]
     audited = [split for split, found in audits.items() if found.looked]
     lead = models[0]
@@ -176,7 +176,7 @@ def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:
         "split_finding": words.split_says(models, leaky, audited),
         "chance": float(counts.max() / counts.sum()),
         "models": models,
-        "splits": {split: [m for m in models if m.first.split == split] for split in splits},
+        "splits": {split: [m for m in models if m.split == split] for split in splits},
         "views": seen.views,
         "pairs": seen.pairs,
         "compared_notes": seen.notes,
@@ -190,14 +190,14 @@ def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:
         "table1": params().variants,
         "heads": _head_sizes(models),
         "recipes": [how_to(model, number) for number, model in enumerate(models, start=1)],
-        "seconds": sum(float(r.metrics["seconds"]) for m in models for r in m.records),
+        "seconds": sum(float(r.metrics["seconds"]) for m in models for r in m.runs),
         "history": seen.history,
         "words": words,
     }
 
 
 def _leaks(model: Model, split: str) -> bool:
-    return model.first.split == split and bool(words.leaks(model))
+    return model.split == split and bool(words.leaks(model))
 
 
 def _head_sizes(models: Sequence[Model]) -> dict[str, list[int]]:

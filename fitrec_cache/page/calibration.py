@@ -74,16 +74,16 @@ class Confidence:
 
 def calibration(model: Model) -> Confidence:
     """Return how far a model's confidence can be trusted."""
-    targets = np.concatenate([record.tested.targets for record in model.records])
-    _, bins = calibration_error(np.concatenate([record.probabilities for record in model.records]), targets)
-    numbers = [bin_numbers(record.probabilities.max(axis=1)) for record in model.records]
+    targets = np.concatenate([record.tested.targets for record in model.runs])
+    _, bins = calibration_error(np.concatenate([record.probabilities for record in model.runs]), targets)
+    numbers = [bin_numbers(record.probabilities.max(axis=1)) for record in model.runs]
     for b in bins:
         b["least"], b["most"] = model.interval_of(numbers, round(b["low"] * BINS))
     n = len(targets)
     points = [(b["confidence"], b["accuracy"], b["least"], b["most"], b["n"] / n) for b in bins]
     gap = sum(b["n"] * (b["confidence"] - b["accuracy"]) for b in bins) / n
     ece, plain = (_error(model, scaled=scaled) for scaled in (True, False))
-    temperatures = [record.temperature for record in model.records]
+    temperatures = [record.temperature for record in model.runs]
     side = "high" if gap > 0 else "low"
     alt = f"Reliability diagram of {len(bins)} bins: confidence is on average {abs(gap):.1%} too {side}."
     return Confidence(
@@ -100,7 +100,7 @@ def calibration(model: Model) -> Confidence:
 
 def _joint(model: Model) -> Joint | None:
     """Return how sure all seeds are together; None where they do not answer by a temperature of their own."""
-    records = model.records
+    records = model.runs
     if model.together is None or any(KEPT not in record.run for record in records):
         return None
     together = Together.of([record.folder for record in records], [record.run for record in records])
@@ -129,7 +129,7 @@ def _error_of(folds: Sequence[Record], *, scaled: bool) -> float:
 
 def _unknown(model: Model) -> Unknown:
     """Return what is known of the answer "unknown"."""
-    found = [(record.metrics["unknown"], len(record.clips)) for record in model.records]
+    found = [(record.metrics["unknown"], len(record.clips)) for record in model.runs]
     thresholds = [float(figures["threshold"]) for figures, _ in found]
 
     tested = all("auroc" in figures for figures, _ in found)

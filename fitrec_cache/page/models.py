@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fitrec_cache import scored
 from fitrec_cache.metrics import Metrics, evaluate, interval_by_unit
 from fitrec_cache.page.records import Record
 from fitrec_cache.paired import count_right
-from fitrec_cache.scored import by_model, whole_seeds
 from fitrec_cache.splits import says_leak
 from fitrec_cache.units import is_by_fold
 
@@ -30,55 +29,19 @@ class ClassRow:
     taken_for: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """All runs of one model on one split rule.
-
-    Attributes:
-        records: One a seed and fold, at least one.
-        differs: Settings that tell it from another model of the same name; empty if the name does.
-    """
-
-    records: Sequence[Record]
-    differs: str = field(default="")
-
-    @property
-    def first(self) -> Record:
-        """A run that speaks for what all share."""
-        return self.records[0]
-
-    @property
-    def name(self) -> str:
-        """Variant, and what tells it from others of that name."""
-        return f"{self.first.variant} ({self.differs})" if self.differs else self.first.variant
-
-    @property
-    def title(self) -> str:
-        """Name and backbone, as in a sentence."""
-        return f"{self.name} on {self.first.backbone}"
-
-    @cached_property
-    def by_seed(self) -> dict[int, list[Record]]:
-        """The folds of each seed."""
-        seeds: dict[int, list[Record]] = defaultdict(list)
-        for record in self.records:
-            seeds[record.seed].append(record)
-        return dict(sorted(seeds.items()))
-
-    @property
-    def folds(self) -> list[str]:
-        """Names of the folds; one empty name if there are none."""
-        return sorted({record.fold for record in self.records})
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model(scored.Model[Record]):
+    """All runs of one model on one split rule, with what the page says of them."""
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
         """Clip counts over all runs, ``(K, K)``; row = true class."""
-        return np.asarray(np.sum([record.confusion for record in self.records], axis=0), dtype=np.int64)
+        return np.asarray(np.sum([record.confusion for record in self.runs], axis=0), dtype=np.int64)
 
     @cached_property
     def n_distinct(self) -> int:
         """Test clips, each counted once however many runs were tested on it."""
-        return len({clip for record in self.records for clip in record.clips})
+        return len({clip for record in self.runs for clip in record.clips})
 
     @property
     def unit(self) -> str:
@@ -88,7 +51,7 @@ class Model:
     @property
     def times_tested(self) -> float:
         """How many runs tested a clip, on average."""
-        return sum(len(record.clips) for record in self.records) / self.n_distinct
+        return sum(len(record.clips) for record in self.runs) / self.n_distinct
 
     @cached_property
     def rates(self) -> dict[int, Metrics]:
@@ -108,16 +71,16 @@ class Model:
     @cached_property
     def together(self) -> float | None:
         """Accuracy of the mean of all seeds' probabilities; None for one seed, folds, or other test clips."""
-        alike = self.folds == [""] and all(record.clips == self.first.clips for record in self.records)
-        if len(self.records) < 2 or not alike:
+        alike = self.folds == [""] and all(record.clips == self.first.clips for record in self.runs)
+        if len(self.runs) < 2 or not alike:
             return None
-        mean = np.mean([record.probabilities for record in self.records], axis=0)  # (n, K)
+        mean = np.mean([record.probabilities for record in self.runs], axis=0)  # (n, K)
         return float((mean.argmax(axis=1) == self.first.tested.targets).mean())
 
     @cached_property
     def n_units(self) -> int:
         """How many recordings the test clips are of, under ``leave-one`` how many folds; unknown ones count singly."""
-        return len({unit for record in self.records for unit in record.units})
+        return len({unit for record in self.runs for unit in record.units})
 
     @cached_property
     def interval(self) -> tuple[float, float]:
@@ -125,7 +88,7 @@ class Model:
 
         Wilson's for the number of distinct clips, or where some are of one recording for how many those are worth.
         """
-        return self.interval_of([np.zeros(len(record.clips), dtype=np.int64) for record in self.records], 0)
+        return self.interval_of([np.zeros(len(record.clips), dtype=np.int64) for record in self.runs], 0)
 
     def interval_of(self, kinds: Sequence[NDArray[np.int64]], kind: int) -> tuple[float, float]:
         """Return the 95 % interval of how often the answers of one kind are right.
@@ -134,29 +97,24 @@ class Model:
             kinds: A number for each test clip of each run, such as its class.
             kind: Which of them is meant; some clip is of it.
         """
-        tests = [_tested(r, np.flatnonzero(k == kind)) for r, k in zip(self.records, kinds, strict=True)]
+        tests = [_tested(r, np.flatnonzero(k == kind)) for r, k in zip(self.runs, kinds, strict=True)]
         right, tested, units = count_right(tests)
         return interval_by_unit(right, tested, list(units.values()))
 
     @property
     def val_loss(self) -> float:
         """Mean validation loss at the kept epochs; it ranks models of one validation accuracy."""
-        return float(np.mean([record.best["val_loss"] for record in self.records]))
-
-    @property
-    def val_accuracy(self) -> float:
-        """Mean of its runs' accuracies on validation clips; models that have as many right have the same to the bit."""
-        return float(sum(record.val_share for record in self.records) / len(self.records))
+        return float(np.mean([record.best["val_loss"] for record in self.runs]))
 
     @property
     def shown(self) -> Record:
         """The run with the lowest validation loss, whose pictures are shown."""
-        return min(self.records, key=lambda record: record.best["val_loss"])
+        return min(self.runs, key=lambda record: record.best["val_loss"])
 
     def classes(self) -> list[ClassRow]:
         """Return how each class fared, best first; classes without a test clip are left out."""
         labels, rows = self.first.labels, []
-        truth = [record.tested.targets for record in self.records]
+        truth = [record.tested.targets for record in self.runs]
         for k, label in enumerate(labels):
             counts = self.confusion[k]
             if not counts.sum():
@@ -171,7 +129,7 @@ class Model:
 
     def _distinct(self, k: int) -> int:
         """Return the number of test clips of a class, each once."""
-        return len({r.clips[i] for r in self.records for i in np.flatnonzero(r.tested.targets == k).tolist()})
+        return len({r.clips[i] for r in self.runs for i in np.flatnonzero(r.tested.targets == k).tolist()})
 
     def worst_pairs(self, most: int) -> list[tuple[int, int, int]]:
         """Return up to ``most`` confusions as (true class, predicted class, times), most frequent first."""
@@ -198,9 +156,7 @@ def _tested(record: Record, rows: NDArray[np.int64]) -> tuple[list[str], list[st
 
 
 def gather(records: Sequence[Record]) -> list[Model]:
-    """Put together the runs that differ only in seed and fold; seeds that lack folds of another are left out.
-
-    ``compare`` says which these are.
+    """Put together the runs that differ only in seed and fold, as ``compare`` does.
 
     Returns:
         Models by split rule in the order given, but splits that say they leak after those that do not; within one by
@@ -208,8 +164,5 @@ def gather(records: Sequence[Record]) -> list[Model]:
     """
     leaky = {record.split for record in records if any(map(says_leak, record.notes))}
     splits = sorted(dict.fromkeys(record.split for record in records), key=lambda split: split in leaky)
-    named = [
-        Model(records=tuple(whole_seeds(Model(records=group, differs=text).title, group)[0]), differs=text)
-        for text, group in by_model(records)
-    ]
-    return sorted(named, key=lambda m: (splits.index(m.first.split), -len(m.first.labels), -m.val_accuracy, m.val_loss))
+    models = [Model(runs=model.runs, apart=model.apart) for model in scored.gather_models(records)[0]]
+    return sorted(models, key=lambda m: (splits.index(m.split), -len(m.first.labels), -m.val_accuracy, m.val_loss))

@@ -15,7 +15,6 @@ from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.run_files import find_runs, read_run_json
 from fitrec_cache.scored import ScoredRun, read_scored
-from fitrec_cache.splits import short_rule
 
 #: What the figures of a damaged run folder raise.
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, StopIteration)
@@ -34,24 +33,9 @@ class Record(ScoredRun):
     confusion: NDArray[np.int64]
 
     @property
-    def variant(self) -> str:
-        """Name of the model."""
-        return str(self.metrics["variant"])
-
-    @property
-    def backbone(self) -> str:
-        """Names of the backbones, joined by ``+``."""
-        return str(self.metrics["backbone"])
-
-    @property
     def rule(self) -> str:
         """The rule of the split as it was given."""
         return str(self.metrics["split"])
-
-    @property
-    def split(self) -> str:
-        """The rule of the split; of lists their names, wherever they lie."""
-        return short_rule(self.rule)
 
     @property
     def best(self) -> Mapping[str, float]:
@@ -115,7 +99,7 @@ def _check(record: Record) -> None:
     for row in m["history"]:
         for name in ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy"):
             float(row[name])
-    _ = (record.variant, record.backbone, record.split, record.best["val_loss"], record.notes)
+    _ = (record.best["val_loss"], record.notes)
     _ = (dict(record.run["training"]), dict(record.run["head"]), dict(record.run["versions"]))
     tested = ("n", "detected", "auroc") if "auroc" in m["unknown"] else ()
     for name in ("threshold", "false_alarm_rate", "false_alarms", *tested):

@@ -58,7 +58,7 @@ def how_to(model: Model, number: int) -> HowTo:
     }
     sources = record.run.get("sources") or []
     return HowTo(
-        title=model.title,
+        title=model.name,
         commands=(*_extract(sources), _train(model, number)),
         settings=tuple((k.replace("_", " "), _text(v)) for k, v in settings.items()),
         versions=(*((k, str(v)) for k, v in record.run["versions"].items()), ("threads", _threads(model))),
@@ -98,7 +98,7 @@ def _extract(sources: list[Mapping[str, Any]]) -> list[str]:
 
 def _threads(model: Model) -> str:
     """Return with how many threads the runs were trained; those of an older version do not say."""
-    return ", ".join(sorted({str(record.run.get("threads", "not recorded")) for record in model.records}))
+    return ", ".join(sorted({str(record.run.get("threads", "not recorded")) for record in model.runs}))
 
 
 def _train(model: Model, number: int) -> str:

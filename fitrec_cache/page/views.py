@@ -73,7 +73,7 @@ def view(model: Model, frames: Frames | None) -> ModelView:
 
 
 def _curves(model: Model) -> tuple[Chart, ...]:
-    runs = [(record.metrics["history"], int(record.metrics["best_epoch"])) for record in model.records]
+    runs = [(record.metrics["history"], int(record.metrics["best_epoch"])) for record in model.runs]
     last, kept = model.shown.metrics["history"][-1], model.shown.best
     words = {
         "loss": f"from {last['train_loss']:.2f} in training to {kept['val_loss']:.2f} in validation at the kept epoch",
@@ -125,7 +125,7 @@ def _confusions(model: Model, frames: Frames | None) -> Iterable[Confusion]:
 def _taken_for(model: Model, true: int, guess: int) -> list[str]:
     """Return the test clips of one class that a run took for another, each once."""
     found: dict[str, None] = {}
-    for record in model.records:
+    for record in model.runs:
         hits = (record.tested.targets == true) & (record.tested.guesses == guess)
         found |= dict.fromkeys(record.clips[i] for i in np.flatnonzero(hits))
     return list(found)

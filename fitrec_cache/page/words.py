@@ -70,36 +70,35 @@ def rule(split: str) -> str:
 def headline(model: Model, leaky: Collection[str]) -> str:
     """Say what the model chosen on validation reached."""
     clips = f"{percent(model.mean('accuracy'))} of {plural(model.n_distinct, 'clip')}"
-    unseen = grouped(model) and model.first.split not in leaky
+    unseen = grouped(model) and model.split not in leaky
     seen = "from recordings it had not seen" if unseen else "it was not trained on"
-    return f"{model.title} recognises {clips} {seen}"
+    return f"{model.name} recognises {clips} {seen}"
 
 
 def grouped(model: Model) -> bool:
     """Whether the split's rule keeps recordings together, and knows them: without groups ``kfold`` divides clips."""
-    rule = model.first.split.startswith(("group", "official", "leave-one", "kfold"))
-    splits = [record.run["split"] for record in model.records]
+    rule = model.split.startswith(("group", "official", "leave-one", "kfold"))
+    splits = [record.run["split"] for record in model.runs]
     return rule and not any(None in split.get("test_groups", ()) or split.get("without_group") for split in splits)
 
 
 def leaks(model: Model) -> list[str]:
     """Return what the split said of clips whose recording is also in training, each once."""
-    return list(dict.fromkeys(n for record in model.records for n in record.notes if says_leak(n)))
+    return list(dict.fromkeys(n for record in model.runs for n in record.notes if says_leak(n)))
 
 
 def split_notes(models: Sequence[Model]) -> list[str]:
     """Return what the splits of some models say of themselves that matters, each thing once."""
-    records = [record for model in models for record in model.records]
+    records = [record for model in models for record in model.runs]
     return list(dict.fromkeys(note for record in records for note in record.notes if matters(note, record.fold)))
 
 
 def results_say(models: Sequence[Model], pairs: Sequence[PairFigures]) -> str:
     """Say whether the model that is best on validation is told from the next one that was compared with it."""
-    rivals = [m for m in models if m.first.split == models[0].first.split]
-    lead, *others = [{r.folder for r in m.records} for m in rivals]
+    lead, *others = [m for m in models if m.split == models[0].split]
     for other in others:
         for pair in pairs:
-            if all(any(side <= mine for side in pair.folders) for mine in (lead, other)):
+            if pair.split == lead.split and {pair.a, pair.b} == {lead.name, other.name}:
                 return pair.text.partition(" (")[0]
     if others:
         return "These models were not tested on the same clips, so which is better cannot be said"
@@ -113,7 +112,7 @@ def split_says(models: Sequence[Model], leaky: Sequence[str], audited: Collectio
         verb = "leaks" if len(leaky) == 1 else "leak"
         which = listed([rule(split) for split in leaky])
         return f"Split {which} {verb}: test clips have siblings or near-duplicates in training"
-    if all(m.first.split in audited for m in models):
+    if all(m.split in audited for m in models):
         return "No leak was found"
     if all(grouped(m) for m in models):
         return "No recording is on both sides of a split; whether other clips look alike was not looked at"
