@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fitrec_cache.files import write_csv
-from fitrec_cache.outputs import read_outputs, read_strangers
-from fitrec_cache.run_files import read_run_settings
+from fitrec_cache.outputs import read_strangers
 from fitrec_cache.runs import calibration_of
+from fitrec_cache.scored import ScoredRun
 
 #: The answer, empty for "unknown"; the most probable class; its probability.
 COLUMNS = ("answer", "nearest", "probability")
@@ -36,11 +36,11 @@ def answer_cells(labels: Sequence[str], probabilities: Sequence[float], *, unkno
     return row | dict(zip(class_columns(labels), (f"{p:.4f}" for p in probabilities), strict=True))
 
 
-def write_answers(folders: Sequence[Path], path: Path, strangers: Sequence[tuple[str, str | None, str]] = ()) -> None:
+def write_answers(runs: Sequence[ScoredRun], path: Path, strangers: Sequence[tuple[str, str | None, str]] = ()) -> None:
     """Write what tested heads said of their test clips, and of clips of classes kept apart, a row a clip and run.
 
     Args:
-        folders: Whole run folders.
+        runs: The runs of one call.
         strangers: Clip id, group and class of each clip that was kept apart, in the order of the runs.
         path: CSV file with the columns ``fold``, ``seed``, ``clip_id``, ``group``, ``label`` (the clip's class),
             :data:`COLUMNS` and a probability for each class, empty where a fold does not know the class.
@@ -49,22 +49,19 @@ def write_answers(folders: Sequence[Path], path: Path, strangers: Sequence[tuple
         StoreCorrupt: If a run is damaged.
         StoreError: If the file cannot be written.
     """
-    runs = [(folder, read_run_settings(folder)) for folder in folders]
-    labels = sorted({label for _, run in runs for label in run["labels"]})
+    labels = sorted({label for run in runs for label in run.labels})
     names = ("fold", "seed", "clip_id", "group", "label", *COLUMNS, *class_columns(labels))
-    write_csv(path, names, (row for folder, run in runs for row in _rows(folder, run, strangers)))
+    write_csv(path, names, (row for run in runs for row in _rows(run, strangers)))
 
 
-def _rows(
-    folder: Path, run: dict[str, Any], strangers: Sequence[tuple[str, str | None, str]]
-) -> Iterator[dict[str, Any]]:
-    outputs, calibration, labels = read_outputs(folder, run, "test"), calibration_of(run), run["labels"]
-    truth = [labels[target] for target in outputs.targets.tolist()]
-    tested = list(zip(run["split"]["test"], run["split"]["test_groups"], truth, strict=True))
-    sides = [(outputs.logits, tested)]
-    sides += [(read_strangers(folder, run), list(strangers))] if strangers else []
+def _rows(run: ScoredRun, strangers: Sequence[tuple[str, str | None, str]]) -> Iterator[dict[str, Any]]:
+    calibration, labels = calibration_of(run.run), run.labels
+    truth = [labels[target] for target in run.tested.targets.tolist()]
+    tested = list(zip(run.clips, run.groups, truth, strict=True))
+    sides = [(run.tested.logits, tested)]
+    sides += [(read_strangers(run.folder, run.run), list(strangers))] if strangers else []
     for logits, clips in sides:
         probabilities = calibration.probabilities(logits).tolist()
         for (clip, group, label), row in zip(clips, probabilities, strict=True):
-            known = {"fold": run["fold"], "seed": run["seed"], "clip_id": clip, "group": group, "label": label}
+            known = {"fold": run.fold, "seed": run.seed, "clip_id": clip, "group": group, "label": label}
             yield known | answer_cells(labels, row, unknown=max(row) < calibration.threshold)

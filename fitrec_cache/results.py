@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fitrec_cache.calibrate import auroc, calibration_error
 from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.metrics import Metrics, evaluate
-from fitrec_cache.outputs import read_outputs, read_strangers
+from fitrec_cache.outputs import read_strangers
 from fitrec_cache.run_files import read_run_json
+from fitrec_cache.scored import ScoredRun
 from fitrec_cache.together import Together
-from fitrec_cache.units import units_of_run
 
 #: Tables that only ``metrics.json`` has.
 _TABLES = ("per_class", "confusion")
@@ -125,30 +126,21 @@ def read_result(folder: Path) -> RunResult:
         raise StoreCorrupt(f"{folder}/metrics.json is damaged: {error!r}. Train the head again") from error
 
 
-def pool_folds(runs: Sequence[RunResult], settings: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """Return for each seed the figures over the test clips of all its folds; nothing where there is one fold.
-
-    Args:
-        runs: The runs of one call.
-        settings: What the ``run.json`` of each holds.
-    """
+def pool_folds(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], ...]:
+    """Return for each seed of a call the figures over the test clips of all its folds; nothing where there is one."""
     if not any(r.fold for r in runs):
         return ()
-    labels = settings[0]["labels"]
     pooled = []
     for seed in dict.fromkeys(r.seed for r in runs):
-        mine = [(r.out, s) for r, s in zip(runs, settings, strict=True) if r.seed == seed]
-        outputs = [read_outputs(out, s, "test") for out, s in mine]
-        units = [unit for _, s in mine for unit in units_of_run(s)]
-        logits, truth = (np.concatenate([getattr(o, name) for o in outputs]) for name in ("logits", "targets"))
-        figures = evaluate(logits, truth, labels, units=units).to_dict()
-        pooled.append({"seed": seed, "folds": len(outputs), **{k: v for k, v in figures.items() if k not in _TABLES}})
+        mine = [r for r in runs if r.seed == seed]
+        units = [unit for r in mine for unit in r.units]
+        logits, truth = (np.concatenate([getattr(r.tested, name) for r in mine]) for name in ("logits", "targets"))
+        figures = evaluate(logits, truth, runs[0].labels, units=units).to_dict()
+        pooled.append({"seed": seed, "folds": len(mine), **{k: v for k, v in figures.items() if k not in _TABLES}})
     return tuple(pooled)
 
 
-def average_runs(
-    runs: Sequence[RunResult], settings: Sequence[Mapping[str, Any]]
-) -> tuple[dict[str, Any], Together | None]:
+def average_runs(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], Together | None]:
     """Return the figures of what all runs answer together, as ``predict`` does, if all of them test the same clips.
 
     Beside those of :class:`fitrec_cache.metrics.Metrics` the calibration error ``ece`` of these answers;
@@ -157,28 +149,18 @@ def average_runs(
     where classes were kept apart, of how many clips of theirs (``n_unknown``) what share is answered "unknown"
     (``detected``), with the ``auroc``.
 
-    Args:
-        runs: The runs of one call.
-        settings: What the ``run.json`` of each holds.
-
     Returns:
         The figures and how the runs answer together; nothing and None where they do not.
     """
-    if len(runs) < 2 or any(r.fold for r in runs):
+    if len(runs) < 2 or any(r.fold or r.clips != runs[0].clips for r in runs):
         return {}, None
-    if any(s["split"]["test"] != settings[0]["split"]["test"] for s in settings):
-        return {}, None
-    folders = [r.out for r in runs]
-    outputs = [read_outputs(out, s, "test") for out, s in zip(folders, settings, strict=True)]
-    together = Together.of(folders, settings)
-    logits = [torch.from_numpy(o.logits).double() for o in outputs]
-    probabilities, unknown = (x.numpy() for x in together(logits))
-    truth, units = outputs[0].targets, units_of_run(settings[0])
-    figures = evaluate(probabilities, truth, settings[0]["labels"], units=units).to_dict()
+    together = Together.of([r.folder for r in runs], [r.run for r in runs])
+    probabilities, unknown = _answers(together, [r.tested.logits for r in runs])
+    truth = runs[0].tested.targets
+    figures = evaluate(probabilities, truth, runs[0].labels, units=runs[0].units).to_dict()
     strange: dict[str, Any] = {}
-    if settings[0]["split"]["unknown"]:
-        apart = [torch.from_numpy(read_strangers(out, s)).double() for out, s in zip(folders, settings, strict=True)]
-        theirs, turned_away = (x.numpy() for x in together(apart))
+    if runs[0].run["split"].get("unknown"):
+        theirs, turned_away = _answers(together, [read_strangers(r.folder, r.run) for r in runs])
         strange = {"n_unknown": len(theirs), "detected": float(turned_away.mean())}
         strange["auroc"] = auroc(probabilities.max(axis=1), theirs.max(axis=1))
     found = {
@@ -191,3 +173,9 @@ def average_runs(
         **strange,
     }
     return found, together
+
+
+def _answers(together: Together, logits: Sequence[NDArray[np.float32]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return what several heads answer together: probabilities, and which clips are of no class."""
+    probabilities, unknown = together([torch.from_numpy(each).double() for each in logits])
+    return probabilities.numpy(), unknown.numpy()

@@ -16,6 +16,7 @@ from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.files import write_json
 from fitrec_cache.outputs import read_outputs
 from fitrec_cache.runs import Run, calibration_of
+from fitrec_cache.scored import ScoredRun
 
 #: In ``run.json``: how the mean of this and other seeds is calibrated, and of which seeds.
 KEPT = "together"
@@ -125,12 +126,11 @@ def _kept(folders: Sequence[Path], settings: Sequence[Mapping[str, Any]]) -> Cal
         ) from error
 
 
-def keep(folders: Sequence[Path], settings: Sequence[Mapping[str, Any]], together: Together) -> None:
+def keep(runs: Sequence[ScoredRun], together: Together) -> None:
     """Write the calibration of the mean to the ``run.json`` of each run, so that they answer the same ever after.
 
     Args:
-        folders: Run folders of one model.
-        settings: What the ``run.json`` of each holds.
+        runs: Runs of one model.
         together: How they answer.
 
     Raises:
@@ -138,10 +138,10 @@ def keep(folders: Sequence[Path], settings: Sequence[Mapping[str, Any]], togethe
     """
     if together.mean is None:
         return
-    kept = {"seeds": sorted(run["seed"] for run in settings), "calibration": together.mean.to_dict()}
-    for folder, run in zip(folders, settings, strict=True):
-        if run.get(KEPT) != kept:
-            write_json(folder / "run.json", {**run, KEPT: kept})
+    kept = {"seeds": sorted(run.seed for run in runs), "calibration": together.mean.to_dict()}
+    for run in runs:
+        if run.run.get(KEPT) != kept:
+            write_json(run.folder / "run.json", {**run.run, KEPT: kept})
 
 
 class Heads(nn.Module):

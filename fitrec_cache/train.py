@@ -29,6 +29,7 @@ from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
 from fitrec_cache.run_files import read_run_json
 from fitrec_cache.runs import ANSWERS, SUMMARY, check_out, refuse_other_runs
+from fitrec_cache.scored import read_scored
 from fitrec_cache.splits import Split, check_seeds, matters, says_leak
 from fitrec_cache.together import keep
 from fitrec_cache.trainer import Job, Trainer
@@ -182,7 +183,8 @@ def train_head(
     runs = [job.there if job.there and job.state == "whole" else next(fresh) for job in heads]
     with timed(stages, "write"):
         columns = [] if strangers is None else [strangers.clip_ids, strangers.groups, strangers.labels]
-        write_answers(folders, out / ANSWERS, list(zip(*columns, strict=True)))
+        scored = [read_scored(folder) for folder in folders]
+        write_answers(scored, out / ANSWERS, list(zip(*columns, strict=True)))
     if final:
         on_sides = sum(map(len, heads[0].fold.split.sides))
         notes.add(
@@ -190,10 +192,9 @@ def train_head(
             "left the test clips out"
         )
     notes.add(*_calibration_notes(runs))
-    settings_of = [read_run_json(folder / "run.json") for folder in folders]
-    pooled, (ensemble, together) = pool_folds(runs, settings_of), average_runs(runs, settings_of)
+    pooled, (ensemble, together) = pool_folds(scored), average_runs(scored)
     if together is not None:
-        keep(folders, settings_of, together)
+        keep(scored, together)
     if len(runs) > 1 and not pooled and not ensemble:
         notes.add(
             "the seeds test different clips, so what they answer together, as predict does, is not tested: another "
@@ -208,7 +209,7 @@ def train_head(
         runs=tuple(runs),
         pooled=pooled,
         ensemble=ensemble,
-        final=all(of.get("final") for of in settings_of),
+        final=all(r.run.get("final") for r in scored),
         notes=tuple(notes.texts),
         stages=stages,
         others=meanwhile.others(),

@@ -380,6 +380,7 @@ def test_how_sure_all_seeds_are_together_is_told(page, tmp_path, cache_folder):
     _, seen = page(tmp_path / "one")
     e = report.ensemble
     ece, threshold, share = (f"{e[name]:.1%}".replace("%", " %") for name in ("ece", "threshold", "false_alarms"))
+    assert seen.row("mean test_resnet")[6] == f"{e['accuracy']:.1%}".replace("%", " %")
     assert f"Together the 2 seeds, which is how predict answers, are off by {ece}" in seen.words
     assert f"({e['temperature']:.2f}) on their mean" in seen.words
     assert f"less than {threshold} sure is then given as “unknown”: {share} of the test clips" in seen.words

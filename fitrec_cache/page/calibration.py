@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from fitrec_cache.calibrate import BINS, Calibration, bin_numbers, calibration_error
 from fitrec_cache.page.charts import reliability_svg
 from fitrec_cache.page.models import Model
 from fitrec_cache.page.pictures import Chart, data_uri
 from fitrec_cache.page.records import Record
-from fitrec_cache.together import KEPT, Together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,23 +36,6 @@ class Unknown:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Joint:
-    """How sure the mean of all seeds is, which has a temperature of its own, as ``predict`` answers by it.
-
-    Attributes:
-        temperature: Of the mean of the calibrated probabilities.
-        threshold: Below this highest probability the answer is "unknown".
-        ece: Expected calibration error on the test clips.
-        false_alarms: Share of test clips that are answered "unknown".
-    """
-
-    temperature: float
-    threshold: float
-    ece: float
-    false_alarms: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Confidence:
     """How far confidence can be trusted, over all runs: of each seed its folds together, then the mean over seeds.
 
@@ -69,7 +50,6 @@ class Confidence:
     chart: Chart
     bins: tuple[dict[str, float], ...]
     unknown: Unknown
-    joint: Joint | None
 
 
 def calibration(model: Model) -> Confidence:
@@ -94,25 +74,6 @@ def calibration(model: Model) -> Confidence:
         chart=Chart(uri=data_uri(reliability_svg(points), "image/svg+xml"), alt=alt),
         bins=tuple(bins),
         unknown=_unknown(model),
-        joint=_joint(model),
-    )
-
-
-def _joint(model: Model) -> Joint | None:
-    """Return how sure all seeds are together; None where they do not answer by a temperature of their own."""
-    records = model.runs
-    if model.together is None or any(KEPT not in record.run for record in records):
-        return None
-    together = Together.of([record.folder for record in records], [record.run for record in records])
-    if together.mean is None:
-        return None
-    logits = [torch.from_numpy(record.tested.logits).double() for record in records]
-    probabilities, unknown = (x.numpy() for x in together(logits))
-    return Joint(
-        temperature=together.mean.temperature,
-        threshold=together.mean.threshold,
-        ece=calibration_error(probabilities, model.first.tested.targets)[0],
-        false_alarms=float(unknown.mean()),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from fitrec_cache import scored
 from fitrec_cache.metrics import Metrics, evaluate, interval_by_unit
 from fitrec_cache.page.records import Record
 from fitrec_cache.paired import count_right
+from fitrec_cache.results import average_runs
 from fitrec_cache.splits import says_leak
 from fitrec_cache.units import is_by_fold
 
@@ -69,13 +71,9 @@ class Model(scored.Model[Record]):
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
     @cached_property
-    def together(self) -> float | None:
-        """Accuracy of the mean of all seeds' probabilities; None for one seed, folds, or other test clips."""
-        alike = self.folds == [""] and all(record.clips == self.first.clips for record in self.runs)
-        if len(self.runs) < 2 or not alike:
-            return None
-        mean = np.mean([record.probabilities for record in self.runs], axis=0)  # (n, K)
-        return float((mean.argmax(axis=1) == self.first.tested.targets).mean())
+    def ensemble(self) -> dict[str, Any]:
+        """What all seeds answer together, as ``train-head`` tells it; nothing where they do not, or there is one."""
+        return average_runs(self.runs)[0]
 
     @cached_property
     def n_units(self) -> int:
