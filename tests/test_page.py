@@ -48,8 +48,6 @@ def write_run(folder, *, truth, guesses, labels=("Hop", "Lunge", "Squat"), test=
     """
     truth, guesses, k = np.asarray(truth), np.asarray(guesses), len(labels)
     test = [f"{labels[t]}/{i}.avi" for i, t in enumerate(truth)] if test is None else test
-    confusion = np.zeros((k, k), dtype=int)
-    np.add.at(confusion, (truth, guesses), 1)
     logits = np.where(np.arange(k) == guesses[:, None], 3.0, 0.0).astype(np.float32)
     weights = np.linspace(1, 3, steps, dtype=np.float32)
     attention = np.tile(weights / weights.sum(), (len(truth), 1)).astype(np.float32)
@@ -60,14 +58,8 @@ def write_run(folder, *, truth, guesses, labels=("Hop", "Lunge", "Squat"), test=
         for e in (1, 2, 3)
     ]
     metrics = {
-        "variant": variant, "backbone": "resnet50", "split": split, "seed": seed, "n_train": 9, "n_val": 3,
-        "n_test": len(truth), "epochs": 3, "best_epoch": 3, "parameters": 1234, "seconds": 65.0,
-        "accuracy": float((truth == guesses).mean()), "top5_accuracy": 1.0, "confusion": confusion.tolist(),
-        "history": rows, "labels": list(labels),
-        "calibration": {"temperature": 1.5, "ece": 0.41, "ece_uncalibrated": 0.48},
-        "unknown": {
-            "false_alarm_rate": 0.05, "threshold": 0.33, "false_alarms": 0.075, "n": 8, "auroc": 0.8, "detected": 0.625,
-        },
+        "best_epoch": 3, "parameters": 1234, "seconds": 65.0, "history": rows,
+        "unknown": {"false_alarms": 0.075, "n": 8, "auroc": 0.8, "detected": 0.625},
     }  # fmt: skip
     document = {
         "run_version": 1, "labels": list(labels), "seed": seed, "backbone": "resnet50", "sources": [],
@@ -77,6 +69,7 @@ def write_run(folder, *, truth, guesses, labels=("Hop", "Lunge", "Squat"), test=
             "rule": split, "notes": notes, "train": [f"t{i}" for i in range(9)],
             "val": [f"v{i}" for i in range(val[1])], "test": test,
         },
+        "calibration": {"temperature": 1.5, "threshold": 0.33, "false_alarm_rate": 0.05},
         "versions": {"fitrec-cache": "0", "torch": "2"}, **run,
     }  # fmt: skip
     document["split"] = document.pop("split_document", document["split"])
@@ -90,6 +83,13 @@ def write_run(folder, *, truth, guesses, labels=("Hop", "Lunge", "Squat"), test=
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "run.json").write_text(json.dumps(document))
     return folder
+
+
+def change(path, part, **values):
+    """Change some values of a part of a JSON file."""
+    document = json.loads(path.read_text())
+    document[part] |= values
+    path.write_text(json.dumps(document))
 
 
 @pytest.fixture
@@ -223,11 +223,8 @@ def test_calibration_of_folds_is_that_of_all_their_clips(page, tmp_path):
             fold=name,
             split="leave-one:room",
         )
-        path = tmp_path / name / "metrics.json"
-        metrics = json.loads(path.read_text())
-        metrics["unknown"] |= {"false_alarms": float(guess), "threshold": 0.2 + 0.1 * guess}
-        metrics["calibration"] |= {"temperature": 1.5}
-        path.write_text(json.dumps(metrics))
+        change(tmp_path / name / "metrics.json", "unknown", false_alarms=float(guess))
+        change(tmp_path / name / "run.json", "calibration", threshold=0.2 + 0.1 * guess)
     words = page(tmp_path)[1].words
     assert "Expected calibration error 11.3 %" in words
     assert "An answer less than 20.0 % to 30.0 % sure is given as “unknown”, by the threshold of each run" in words
@@ -237,9 +234,7 @@ def test_calibration_of_folds_is_that_of_all_their_clips(page, tmp_path):
 
 
 def test_without_a_threshold_no_answer_is_said_to_be_unknown(page, made):
-    metrics = json.loads((made / "metrics.json").read_text())
-    metrics["unknown"]["threshold"] = 0.0
-    (made / "metrics.json").write_text(json.dumps(metrics))
+    change(made / "run.json", "calibration", threshold=0.0)
     words = page(made)[1].words
     assert "No answer is “unknown”" in words
     assert "less than 0.0 %" not in words
@@ -642,9 +637,7 @@ def test_the_surest_clips_are_those_whose_printed_confidence_is_highest(tmp_path
     safetensors.numpy.save_file(tensors, folder / "logits.safetensors")
     shown = {}
     for temperature in (1.0, 2.0):
-        metrics = json.loads((folder / "metrics.json").read_text())
-        metrics["calibration"]["temperature"] = temperature
-        (folder / "metrics.json").write_text(json.dumps(metrics))
+        change(folder / "run.json", "calibration", temperature=temperature)
         (record,) = read_records([folder])
         (strip,) = attention(record, None).strips  # one a class
         shown[temperature] = strip.clip_id, strip.confidence
@@ -660,7 +653,14 @@ def test_wilson_agrees_with_scipy():
 
 def test_the_command_is_what_differs_from_the_recipe(page, tmp_path):
     training = {**RECIPES["native"].to_dict(), "epochs": 7, "dropout": 0.5, "device": "cuda:0"}
-    split = {"rule": "kfold:3", "notes": [], "test": ["a"], "unknown": ["videos/1.avi"], "unknown_classes": ["Row"]}
+    split = {
+        "rule": "kfold:3",
+        "notes": [],
+        "train": ["b"],
+        "test": ["a"],
+        "unknown": ["videos/1.avi"],
+        "unknown_classes": ["Row"],
+    }
     write_run(
         tmp_path / "r", truth=[0], guesses=[0], test=["a"], training=training, recipe="native", split="kfold:3",
         split_document=split, some_classes=["A", "B b"],
@@ -729,16 +729,18 @@ def test_answers_that_do_not_fit_the_run_are_damage(tmp_path, made, key):
         report([made], out=tmp_path / "r.html")
 
 
-@pytest.mark.parametrize("lacking", ["logits.safetensors", "calibration", "unknown", "threshold", "auroc", "n"])
+@pytest.mark.parametrize(
+    "lacking", ["logits.safetensors", "calibration", "unknown", "threshold", "auroc", "n", "train"]
+)
 def test_a_run_that_lacks_what_every_run_has_is_damage(tmp_path, made, lacking):
-    metrics = json.loads((made / "metrics.json").read_text())
+    metrics, run = (json.loads((made / name).read_text()) for name in ("metrics.json", "run.json"))
     if lacking.endswith(".safetensors"):
         (made / lacking).unlink()
-    elif lacking in metrics:
-        metrics[lacking] = {}
-    else:
-        del metrics["unknown"][lacking]
-    (made / "metrics.json").write_text(json.dumps(metrics))
+    for document in (metrics, run):
+        for part in (document, *(document.get(name, {}) for name in ("unknown", "calibration", "split"))):
+            part.pop(lacking, None)
+    for name, document in (("metrics.json", metrics), ("run.json", run)):
+        (made / name).write_text(json.dumps(document))
     if lacking == "auroc":  # of a run without --unknown
         assert report([made], out=tmp_path / "r.html").runs == 1
         return

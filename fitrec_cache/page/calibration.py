@@ -63,7 +63,7 @@ def calibration(model: Model) -> Confidence:
     points = [(b["confidence"], b["accuracy"], b["least"], b["most"], b["n"] / n) for b in bins]
     gap = sum(b["n"] * (b["confidence"] - b["accuracy"]) for b in bins) / n
     ece, plain = (_error(model, scaled=scaled) for scaled in (True, False))
-    temperatures = [record.temperature for record in model.runs]
+    temperatures = [run.calibration.temperature for run in model.runs]
     side = "high" if gap > 0 else "low"
     alt = f"Reliability diagram of {len(bins)} bins: confidence is on average {abs(gap):.1%} too {side}."
     return Confidence(
@@ -90,18 +90,17 @@ def _error_of(folds: Sequence[Record], *, scaled: bool) -> float:
 
 def _unknown(model: Model) -> Unknown:
     """Return what is known of the answer "unknown"."""
-    found = [(record.metrics["unknown"], len(record.clips)) for record in model.runs]
-    thresholds = [float(figures["threshold"]) for figures, _ in found]
-
-    tested = all("auroc" in figures for figures, _ in found)
+    figures = [run.metrics["unknown"] for run in model.runs]
+    thresholds = [run.calibration.threshold for run in model.runs]
+    tested = all("auroc" in each for each in figures)
 
     def mean(name: str) -> float:
         """Each test clip counts the same, however many a fold has."""
-        return float(np.average([figures[name] for figures, _ in found], weights=[n for _, n in found]))
+        return float(np.average([each[name] for each in figures], weights=[len(run.clips) for run in model.runs]))
 
     return Unknown(
         thresholds=(min(thresholds), max(thresholds)),
-        false_alarm_rate=float(found[0][0]["false_alarm_rate"]),
+        false_alarm_rate=model.first.calibration.false_alarm_rate,
         false_alarms=mean("false_alarms"),
         n=round(mean("n")) if tested else None,
         detected=mean("detected") if tested else None,

@@ -15,7 +15,7 @@ from fitrec_cache.features import quick_look, stored_embeddings
 from fitrec_cache.leaks import Verdict, pairs_across, verdict
 from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.page.pictures import Clip, Frames
-from fitrec_cache.page.records import Record
+from fitrec_cache.page.records import SIDES, Record
 from fitrec_cache.splits import Split
 from fitrec_cache.store import Store
 
@@ -103,8 +103,7 @@ class Auditor:
 
     def _look(self, record: Record, clips: Sequence[HeldClip]) -> NearDuplicates | None:
         """Compare all clips by the run's own embeddings if these are there, else by any that the cache has of them."""
-        sources = record.run.get("sources") or []
-        own = [source.get("identity", {}) for source in sources if isinstance(source, dict)]
+        own = [source.get("identity", {}) for source in record.sources]
         stores = sorted(self._stores, key=lambda s: s.identity not in own)
         store = next((s for s in stores if all(clip.video_sha256 in s for clip in clips)), None)
         if store is None:
@@ -121,7 +120,7 @@ class Auditor:
 
 def _sides(record: Record) -> list[tuple[str, ...]]:
     """Return the clips of training, validation and test."""
-    return [tuple(str(c) for c in record.run["split"].get(name, ())) for name in ("train", "val", "test")]
+    return [tuple(str(c) for c in record.run["split"][name]) for name in SIDES]
 
 
 def _split(record: Record, sides: Sequence[Sequence[str]], number: Mapping[str, int]) -> Split:

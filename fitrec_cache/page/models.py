@@ -38,7 +38,11 @@ class Model(scored.Model[Record]):
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
         """Clip counts over all runs, ``(K, K)``; row = true class."""
-        return np.asarray(np.sum([record.confusion for record in self.runs], axis=0), dtype=np.int64)
+        k = len(self.first.labels)
+        counts = np.zeros((k, k), dtype=np.int64)
+        for run in self.runs:
+            np.add.at(counts, (run.tested.targets, run.tested.guesses), 1)
+        return counts
 
     @cached_property
     def n_distinct(self) -> int:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -101,12 +100,11 @@ def _picture(data: bytes, seconds: float, width: int) -> Picture:
 
 
 def _frame_store(cache: Cache, record: Record) -> Store:
-    sources = record.run.get("sources")
-    source: Mapping[str, Any] = sources[0] if isinstance(sources, list) and sources else {}
     try:
+        source = record.sources[0]
         identity = source["identity"] if source["kind"] == "pixels" else source["identity"]["frames"]
         store = cache.frame_store(identity)
-    except (KeyError, TypeError) as error:
+    except (IndexError, KeyError, TypeError) as error:
         raise StoreError(f"{record.folder.name} was trained on features made elsewhere") from error
     if not len(store):
         raise StoreError(f"{cache.folder} does not hold the frames that {record.folder.name} was trained on")

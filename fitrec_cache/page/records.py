@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.run_files import find_runs, read_run_json
+from fitrec_cache.runs import calibration_of
 from fitrec_cache.scored import ScoredRun, read_scored
+
+SIDES = ("train", "val", "test")
+"""Of a split, as ``run.json`` names them."""
 
 #: What the figures of a damaged run folder raise.
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, StopIteration)
@@ -25,17 +29,21 @@ class Record(ScoredRun):
     """One run folder with its figures.
 
     Attributes:
-        metrics: ``metrics.json``.
-        confusion: Clip counts ``(K, K)``, int64; row = true class.
+        metrics: ``metrics.json``, for what only it has: the course of training, seconds, parameters, and how the answer
+            "unknown" did.
     """
 
     metrics: Mapping[str, Any]
-    confusion: NDArray[np.int64]
 
     @property
     def rule(self) -> str:
         """The rule of the split as it was given."""
-        return str(self.metrics["split"])
+        return str(self.run["split"]["rule"])
+
+    @property
+    def sources(self) -> list[Mapping[str, Any]]:
+        """What its features, or frames, were made of and how; none of those that were made elsewhere."""
+        return self.run.get("sources") or []
 
     @property
     def best(self) -> Mapping[str, float]:
@@ -43,15 +51,15 @@ class Record(ScoredRun):
         number = self.metrics["best_epoch"]
         return next(row for row in self.metrics["history"] if row["epoch"] == number)
 
-    @property
-    def temperature(self) -> float:
-        """What its logits are divided by."""
-        return float(self.metrics["calibration"]["temperature"])
+    @cached_property
+    def calibration(self) -> Calibration:
+        """What makes probabilities of its logits, and "unknown" of some."""
+        return calibration_of(self.run)
 
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:
         """Calibrated probabilities of the test clips, ``(n, K)``."""
-        return Calibration(temperature=self.temperature).probabilities(self.tested.logits)
+        return self.calibration.probabilities(self.tested.logits)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -76,14 +84,8 @@ def read_records(paths: Sequence[Path]) -> list[Record]:
 def _record(folder: Path) -> Record:
     scored, metrics = read_scored(folder), read_run_json(folder / "metrics.json")
     try:
-        confusion = _confusion(metrics["confusion"], len(scored.labels), len(scored.clips))
         record = Record(
-            folder=folder,
-            run=scored.run,
-            validated=scored.validated,
-            tested=scored.tested,
-            metrics=metrics,
-            confusion=confusion,
+            folder=folder, run=scored.run, validated=scored.validated, tested=scored.tested, metrics=metrics
         )
         _check(record)
     except _DAMAGE as error:
@@ -93,24 +95,17 @@ def _record(folder: Path) -> Record:
 
 def _check(record: Record) -> None:
     """Touch every figure that the page cannot do without, so that a damaged folder is named."""
-    m = record.metrics
-    for name in ("top5_accuracy", "seconds", "parameters", "epochs", "n_train", "n_val", "n_test"):
+    m, run = record.metrics, record.run
+    for name in ("seconds", "parameters"):
         float(m[name])
     for row in m["history"]:
         for name in ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy"):
             float(row[name])
     _ = (record.best["val_loss"], record.notes)
-    _ = (dict(record.run["training"]), dict(record.run["head"]), dict(record.run["versions"]))
+    _ = (dict(run["training"]), dict(run["head"]), dict(run["versions"]), [len(run["split"][side]) for side in SIDES])
+    for name in ("temperature", "threshold", "false_alarm_rate"):
+        float(run["calibration"][name])
+    _ = record.calibration  # raises where a value is out of range
     tested = ("n", "detected", "auroc") if "auroc" in m["unknown"] else ()
-    for name in ("threshold", "false_alarm_rate", "false_alarms", *tested):
+    for name in ("false_alarms", *tested):
         float(m["unknown"][name])
-    Calibration(temperature=record.temperature)  # raises where that is none
-    if not record.clips or int(m["n_test"]) != len(record.clips):
-        raise ValueError(f"{m['n_test']} test clips in metrics.json, {len(record.clips)} in run.json")
-
-
-def _confusion(rows: Any, k: int, n: int) -> NDArray[np.int64]:
-    confusion = np.array(rows, dtype=np.int64)
-    if confusion.shape != (k, k) or confusion.min() < 0 or confusion.sum() != n:
-        raise ValueError(f"confusion {confusion.shape} of {confusion.sum()} clips, expected ({k}, {k}) of {n}")
-    return confusion

@@ -14,7 +14,7 @@ from fitrec_cache.cache import features_folder
 from fitrec_cache.files import digest
 from fitrec_cache.one_model import unknown_classes
 from fitrec_cache.page.models import Model
-from fitrec_cache.page.records import Record
+from fitrec_cache.page.records import SIDES, Record
 from fitrec_cache.recipes import RECIPES, Recipe
 from fitrec_cache.train import train_head
 
@@ -49,20 +49,17 @@ def how_to(model: Model, number: int) -> HowTo:
         **({"split seed": record.run["split"]["seed"]} if "seed" in record.run["split"] else {}),
         "recipe": str(record.run.get("recipe") or "paper"),
         **({"folds": ", ".join(model.folds)} if len(model.folds) > 1 else {}),
-        "clips (training, validation, test)": ", ".join(
-            str(record.metrics[f"n_{s}"]) for s in ("train", "val", "test")
-        ),
+        "clips (training, validation, test)": ", ".join(str(len(record.run["split"][side])) for side in SIDES),
         **({"final head": "of all clips, for predict and watch"} if record.run.get("final") else {}),
         **{k: v for k, v in record.run["head"].items() if k != "variant"},
         **record.run["training"],
     }
-    sources = record.run.get("sources") or []
     return HowTo(
         title=model.name,
-        commands=(*_extract(sources), _train(model, number)),
+        commands=(*_extract(record.sources), _train(model, number)),
         settings=tuple((k.replace("_", " "), _text(v)) for k, v in settings.items()),
         versions=(*((k, str(v)) for k, v in record.run["versions"].items()), ("threads", _threads(model))),
-        sources=tuple(_source(s) for s in sources),
+        sources=tuple(_source(s) for s in record.sources),
         test_sha256=hashlib.sha256(names.encode()).hexdigest(),
     )
 
@@ -103,10 +100,9 @@ def _threads(model: Model) -> str:
 
 def _train(model: Model, number: int) -> str:
     record = model.first
-    sources = record.run.get("sources") or []
-    words = ["fitrec-cache", "train-head", *(["--cache", "CACHE"] if sources else ["--features", "FILE"])]
+    words = ["fitrec-cache", "train-head", *(["--cache", "CACHE"] if record.sources else ["--features", "FILE"])]
     words += ["--variant", record.variant]
-    features = [s["identity"] for s in sources if s.get("kind") != "pixels"]
+    features = [s["identity"] for s in record.sources if s.get("kind") != "pixels"]
     presets = {identity["preprocessing"]["preset"] for identity in features}
     if len(presets) > 1 or len({identity["backbone"] for identity in features}) < len(features):
         names, presets = [features_folder(identity) for identity in features], set()  # names alone would not tell
