@@ -667,7 +667,7 @@ def test_the_command_is_what_differs_from_the_recipe(page, tmp_path):
     )  # fmt: skip
     command = (
         "fitrec-cache train-head --features FILE --variant resnet50-lstm-attention --classes 'A,B b' "
-        "--split kfold:3 --seed 0 --recipe native --epochs 7 --set dropout=0.5 --device cuda:0 "
+        "--split kfold:3 --seed 0 --recipe native --set epochs=7 --set dropout=0.5 --device cuda:0 "
         "--attention additive --unknown Row --out RUNS/1-resnet50-lstm-attention"
     )
     assert command in page(tmp_path / "r")[1].words

@@ -142,7 +142,7 @@ def _see(models: Sequence[Model], cache: Cache | None, progress: bool) -> _Seen:
             if isinstance(leaks, Leaks):
                 seen.audits[rule] = leaks
             else:
-                seen.missing.append(f"No audit of split {words.rule(rule)} by likeness: {leaks}")
+                seen.missing.append(f"No audit of split {rule} by likeness: {leaks}")
         if in_full:
             seen.views.append(view(model, pictures))
             seen.missing.extend(_lost_frames(model, pictures))

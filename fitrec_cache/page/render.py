@@ -30,6 +30,6 @@ def render(context: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    plain = (words.percent, words.spread, count, plural, words.duration, words.rule)
+    plain = (words.percent, words.spread, count, plural, words.duration)
     environment.filters |= {function.__name__: function for function in plain}
     return environment.get_template("page.html").render(context)

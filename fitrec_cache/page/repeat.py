@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import shlex
 from collections.abc import Mapping
@@ -16,7 +15,6 @@ from fitrec_cache.one_model import unknown_classes
 from fitrec_cache.page.models import Model
 from fitrec_cache.page.records import SIDES, Record
 from fitrec_cache.recipes import RECIPES, Recipe
-from fitrec_cache.train import train_head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +134,7 @@ def _changes(record: Record) -> list[str]:
     options: list[str] = []
     for name, value in record.run["training"].items():
         if name in usual and value != usual[name]:
-            own = name in inspect.signature(train_head).parameters
-            options += [f"--{name.replace('_', '-')}", str(value)] if own else ["--set", f"{name}={value}"]
+            options += ["--set", f"{name}={value}"]
     device = str(record.run["training"].get("device", "cpu"))
     options += ["--device", device] * (device != "cpu")
     rate = record.run.get("false_alarm_rate", 0.05)

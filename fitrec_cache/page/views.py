@@ -48,15 +48,15 @@ class Confusion:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelView:
-    """Everything the page shows of a model; None where the run folders do not hold it."""
+    """Everything the page shows of a model."""
 
     model: Model
     curves: tuple[Chart, ...]
     classes: tuple[ClassRow, ...]
     matrix: Matrix
     confusions: tuple[Confusion, ...]
-    attention: Attention | None
-    calibration: Confidence | None
+    attention: Attention
+    calibration: Confidence
 
 
 def view(model: Model, frames: Frames | None) -> ModelView:

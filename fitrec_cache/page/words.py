@@ -44,29 +44,6 @@ def duration(seconds: float) -> str:
     return f"{hours}{_SPACE}h {minutes_left}{_SPACE}min" if hours else f"{minutes}{_SPACE}min {rest}{_SPACE}s"
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return names as in a sentence.
-
-    Example:
-        >>> listed(["a", "b", "c"])
-        'a, b and c'
-    """
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def rule(split: str) -> str:
-    """Return a split's rule for a reader: of lists, the files' names without their folders.
-
-    Example:
-        >>> rule("list:/data/trainlist01.txt,/data/testlist01.txt")
-        'list: trainlist01.txt, testlist01.txt'
-    """
-    kind, colon, rest = split.partition(":")
-    return (
-        f"list: {', '.join(part.rpartition('/')[2] for part in rest.split(','))}" if kind == "list" and colon else split
-    )
-
-
 def headline(model: Model, leaky: Collection[str]) -> str:
     """Say what the model chosen on validation reached."""
     clips = f"{percent(model.mean('accuracy'))} of {plural(model.n_distinct, 'clip')}"
@@ -77,9 +54,9 @@ def headline(model: Model, leaky: Collection[str]) -> str:
 
 def grouped(model: Model) -> bool:
     """Whether the split's rule keeps recordings together, and knows them: without groups ``kfold`` divides clips."""
-    rule = model.split.startswith(("group", "official", "leave-one", "kfold"))
+    by_group = model.split.startswith(("group", "official", "leave-one", "kfold"))
     splits = [record.run["split"] for record in model.runs]
-    return rule and not any(None in split.get("test_groups", ()) or split.get("without_group") for split in splits)
+    return by_group and not any(None in split.get("test_groups", ()) or split.get("without_group") for split in splits)
 
 
 def leaks(model: Model) -> list[str]:
@@ -110,7 +87,7 @@ def split_says(models: Sequence[Model], leaky: Sequence[str], audited: Collectio
     """Say which splits leak, as far as was looked."""
     if leaky:
         verb = "leaks" if len(leaky) == 1 else "leak"
-        which = listed([rule(split) for split in leaky])
+        which = " and ".join(filter(None, [", ".join(leaky[:-1]), leaky[-1]]))
         return f"Split {which} {verb}: test clips have siblings or near-duplicates in training"
     if all(m.split in audited for m in models):
         return "No leak was found"
