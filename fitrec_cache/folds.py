@@ -13,7 +13,7 @@ from fitrec_cache.clips import Clip, columns
 from fitrec_cache.errors import UsageError
 from fitrec_cache.metrics import stratified_folds
 from fitrec_cache.spans import recordings
-from fitrec_cache.splits import Split, check_seed, hold_out, make_split, remarks
+from fitrec_cache.splits import Split, check_seed, given_split, hold_out, make_split
 from fitrec_cache.units import units_of
 
 
@@ -163,5 +163,4 @@ def _by_manifest(clips: Mapping[str, Any], extra: Sequence[Mapping[str, str]], s
     train, val, test = (
         np.array([i for i, s in enumerate(column) if s == side], dtype=np.int64) for side in ("train", "val", "test")
     )
-    notes = remarks(**clips, sides=(train, val, test))
-    return Split(rule="manifest", seed=seed, train=train, val=val, test=test, notes=notes)
+    return given_split("manifest", (train, val, test), **clips, seed=seed)

@@ -18,9 +18,6 @@ from fitrec_cache.splits import Split, count_sharing
 SIDES = ("", "train", "val", "test")
 """Names of the numbers that :func:`side_of` gives."""
 
-LEAKS = "split leaks"
-"""How a verdict begins that is a bad one."""
-
 UNLOOKED = "near-duplicates not looked for: run audit"
 """What a line says that knows of groups only."""
 
@@ -66,7 +63,7 @@ def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | 
     unknown = sum(groups[i] is None for i in used)
     n = len(split.test)
     leaks = bool(share or near)
-    text = f"{LEAKS if leaks else 'no leak found'}: "
+    text = f"{'split leaks' if leaks else 'no leak found'}: "
     text += _in_words(n, share if unknown < len(used) else None, near, found)
     if 0 < unknown < len(used):
         text += f"; the group of {unknown} of {len(used)} clips is unknown"

@@ -23,7 +23,6 @@ from fitrec_cache.features import distinct_clips
 from fitrec_cache.files import digest, make_folder, write_json
 from fitrec_cache.find_clips import choose_classes, find_clips
 from fitrec_cache.folds import folds_of_clips, make_folds
-from fitrec_cache.leaks import LEAKS
 from fitrec_cache.page import report
 from fitrec_cache.page.models import gather
 from fitrec_cache.page.records import read_records
@@ -215,8 +214,7 @@ def learn(
     for name, store in extracted.features.items():
         for head in variant or (_with_lstm(name), "mean"):
             model = common | {"out": runs / f"{head}-{store}", "variant": head, "backbone": [store]}
-            told = train_head(**model, tell=partial(once, of=name)).notes
-            leaks |= any(note.startswith(LEAKS) for note in told)
+            leaks |= train_head(**model, tell=partial(once, of=name)).leaks
             models[model["out"]] = model
     records = read_records(list(models))
     compared, lead = compare_runs(records), gather(records)[0]  # as the page has them

@@ -201,10 +201,7 @@ def reproduce(
     page = report(folders, out=out / "report.html", cache=cache, compared=compared, progress=progress)
     rows = tuple(_row(job, trained[job].to_dict()) for job in planned)
     notes = [
-        f"{short_rule(job.split)}, {job.preset}, {job.features}: {n}"
-        for job in planned
-        for n in trained[job].notes
-        if "leak" in n or "training clip" in n
+        f"{short_rule(job.split)}, {job.preset}, {job.features}: {n}" for job in planned for n in trained[job].wrong
     ]
     failed = {f["clip_id"]: f for made in extracted.values() for f in made["failed"]}
     result = ReproduceReport(

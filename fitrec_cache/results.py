@@ -71,6 +71,8 @@ class TrainReport:
         pooled: Where a rule makes several folds: figures over all test clips of all folds, one entry a seed.
         ensemble: Where all runs test the same clips: figures of their mean probabilities; else empty.
         final: Whether each seed has a head that learned from all clips, which answers new videos.
+        leaks: Whether some split leaks.
+        wrong: The notes on that, if there is a leak, and on classes that cannot be learned.
         notes: What a person should know.
         stages: Seconds spent.
         others: How many cores other programs used meanwhile, where that held this one up; see
@@ -81,6 +83,8 @@ class TrainReport:
     pooled: tuple[dict[str, Any], ...]
     ensemble: dict[str, Any]
     final: bool
+    leaks: bool
+    wrong: tuple[str, ...]
     notes: tuple[str, ...]
     stages: dict[str, float]
     others: float | None = None
@@ -109,6 +113,7 @@ class TrainReport:
             "ensemble": self.ensemble,
             "accuracy_mean": float(np.average(accuracies, weights=tested)),  # of all tests, as compare says
             "accuracy_std": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
+            "leaks": self.leaks,
             "notes": list(self.notes),
             "stages": {name: round(s, 3) for name, s in self.stages.items()},
             "others": self.others,

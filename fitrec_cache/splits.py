@@ -35,27 +35,10 @@ SHARE = 0.2
 
 IntArray = NDArray[np.int64]
 
-_LEAKS, _UNTRAINED = "leaks: ", "classes have no training clip"
 
-
-def says_leak(note: str) -> bool:
-    """Whether a note of a split is that groups are on both sides."""
-    return note.startswith(_LEAKS)
-
-
-def matters(note: str, fold: str) -> bool:
-    """Say whether a split's note is worth telling; of folds only what is wrong: each lacks some classes to test.
-
-    Args:
-        note: One of its notes.
-        fold: Name of its fold; empty where it is none.
-    """
-    return not fold or says_leak(note) or says_untrained(note)
-
-
-def says_untrained(note: str) -> bool:
-    """Whether a note of a split is that classes cannot be learned."""
-    return _UNTRAINED in note
+def say_untrained(classes: Sequence[str]) -> list[str]:
+    """Return in words that classes cannot be learned; nothing if there are none."""
+    return [f"{len(classes)} classes have no training clip: {', '.join(classes)}"] if classes else []
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,7 +51,9 @@ class Split:
         train: Clips to train on, int64.
         val: Clips by which training stops, int64.
         test: Clips that are only looked at when all is done, int64.
-        notes: What a reader of the results must know, such as leaks.
+        notes: What a reader of the results must know, beside the following.
+        sharing: How many test clips are of a group that training or validation has clips of.
+        untrained: Classes on some side that have no training clip, sorted.
     """
 
     rule: str
@@ -77,6 +62,8 @@ class Split:
     val: IntArray
     test: IntArray
     notes: tuple[str, ...]
+    sharing: int = 0
+    untrained: tuple[str, ...] = ()
 
     @property
     def sides(self) -> tuple[IntArray, IntArray, IntArray]:
@@ -225,9 +212,22 @@ def _divide(
     val = _carve(clips.labels, sides.units, sides.rest, rng, spare=1)
     parts = {"train": sides.rest - val, "val": val, "test": sides.test}
     _check_sides(rule, parts)
-    notes = [*sides.notes, *_remarks(clips, parts)]
-    train, val_clips, test = (np.array(sorted(order[i] for i in part), dtype=np.int64) for part in parts.values())
-    return Split(rule=rule, seed=seed, train=train, val=val_clips, test=test, notes=tuple(notes))
+    return _split_of(rule, clips, order, parts, seed, sides.notes)
+
+
+def _split_of(
+    rule: str, clips: _Clips, order: Sequence[int], parts: dict[str, set[int]], seed: int, notes: Sequence[str]
+) -> Split:
+    """Return the split of three parts, in the order of the caller, with what a reader of results must know of it."""
+    labels = {name: {clips.labels[i] for i in part} for name, part in parts.items()}
+    return Split(
+        rule=rule,
+        seed=seed,
+        **{name: np.array(sorted(order[i] for i in part), dtype=np.int64) for name, part in parts.items()},
+        notes=(*notes, *_remarks(clips, parts)),
+        sharing=count_sharing(parts["test"], parts["train"] | parts["val"], clips.groups),
+        untrained=tuple(sorted(set().union(*labels.values()) - labels["train"])),
+    )
 
 
 def check_seed(seed: int) -> None:
@@ -509,22 +509,25 @@ def _check_sides(rule: str, parts: dict[str, set[int]]) -> None:
         )
 
 
-def remarks(
+def given_split(
+    rule: str,
+    sides: tuple[IntArray, IntArray, IntArray],
     *,
     clip_ids: Sequence[str],
     labels: Sequence[str],
     groups: Sequence[str | None],
-    sides: tuple[IntArray, IntArray, IntArray],
-) -> tuple[str, ...]:
-    """Return what a reader of results must know of a split that was given: training, validation and test clips."""
+    seed: int,
+) -> Split:
+    """Return the split whose training, validation and test clips are given; clips on no side are left out."""
+    clips = _Clips(ids=list(clip_ids), labels=list(labels), groups=list(groups), lists=None)
     parts = {name: set(side.tolist()) for name, side in zip(("train", "val", "test"), sides, strict=True)}
-    notes = _remarks(_Clips(ids=list(clip_ids), labels=list(labels), groups=list(groups), lists=None), parts)
     left = len(clip_ids) - sum(map(len, parts.values()))
-    return tuple([f"left out: {left} of {len(clip_ids)} clips have no side"] * bool(left) + notes)
+    notes = [f"left out: {left} of {len(clip_ids)} clips have no side"] if left else []
+    return _split_of(rule, clips, range(len(clip_ids)), parts, seed, notes)
 
 
 def _remarks(clips: _Clips, parts: dict[str, set[int]]) -> list[str]:
-    """Return what a reader of the results must know."""
+    """Return what else a reader of the results must know."""
     sizes, used = Counter(clips.labels), set().union(*parts.values())
     trained, tested = ({clips.labels[i] for i in parts[side]} for side in ("train", "test"))
     known = {clips.labels[i] for i in used}
@@ -532,10 +535,6 @@ def _remarks(clips: _Clips, parts: dict[str, set[int]]) -> list[str]:
     notes = [f"class {label} has one clip: it stays in training" for label in single]
     if untested := sorted(known - tested - set(single)):
         notes.append(f"{len(untested)} classes have no test clip: {', '.join(untested)}")
-    if untrained := sorted(known - trained):
-        notes.append(f"{len(untrained)} {_UNTRAINED}: {', '.join(untrained)}")
     if absent := sorted(sizes.keys() - known):
         notes.append(f"{len(absent)} classes are on no side and not learned: {', '.join(absent)}")
-    if leaks := count_sharing(parts["test"], parts["train"] | parts["val"], clips.groups):
-        notes.append(f"{_LEAKS}{leaks} of {len(parts['test'])} test clips share a group with a training clip")
     return notes

@@ -30,7 +30,7 @@ from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_fold
 from fitrec_cache.run_files import read_run_json
 from fitrec_cache.runs import ANSWERS, SUMMARY, check_out, refuse_other_runs
 from fitrec_cache.scored import read_scored
-from fitrec_cache.splits import Split, check_seeds, matters, says_leak
+from fitrec_cache.splits import Split, check_seeds, say_untrained
 from fitrec_cache.together import keep
 from fitrec_cache.trainer import Job, Trainer
 from fitrec_cache.variants import VARIANTS
@@ -167,12 +167,9 @@ def train_head(
         near = data.near_duplicates(progress=progress)
     notes = Notes(tell)
     judged = [(job, verdict(job.fold.split, data.groups, near)) for job in heads]
-    notes.add(
-        *data.notes,
-        *left_out,
-        *_fold_notes(heads, shared=split_seed is not None or len(seed) == 1),
-        *_verdicts(judged, data.groups, near),
-    )
+    leaks, verdicts = any(said.leaks for _, said in judged), _verdicts(judged, data.groups, near)
+    told, untrained = _fold_notes(heads, shared=split_seed is not None or len(seed) == 1)
+    notes.add(*data.notes, *left_out, *told, *untrained, *verdicts)
     if any(said.near_duplicate for _, said in judged):
         words = ["fitrec-cache", "audit", "--cache", "CACHE" if cache is None else str(cache)]
         propose = shlex.join([*words, "--manifest", "groups.csv"])
@@ -210,6 +207,8 @@ def train_head(
         pooled=pooled,
         ensemble=ensemble,
         final=all(r.run.get("final") for r in scored),
+        leaks=leaks,
+        wrong=(*untrained, *(verdicts if leaks else ())),
         notes=tuple(notes.texts),
         stages=stages,
         others=meanwhile.others(),
@@ -368,15 +367,15 @@ def _verdicts(
     return [*lines, f"{summary}{unknown}{unlooked}"]
 
 
-def _fold_notes(jobs: Sequence[Job], *, shared: bool) -> list[str]:
-    """Return the notes of all splits; of many folds only what is wrong with them, each thing once.
+def _fold_notes(jobs: Sequence[Job], *, shared: bool) -> tuple[list[str], list[str]]:
+    """Return the notes of all splits, and which classes some cannot learn, each thing once.
 
-    What a split says of its own leaks is left to the verdict. Where all seeds share it, none is named.
+    Of many folds only the latter: each lacks some classes to test. Where all seeds share a split, none is named.
     """
-    notes = []
+    notes, untrained = [], []
     for job in jobs:
-        prefix = "" if shared else f"seed {job.seed}: "
-        if name := job.fold.name:
-            prefix = f"fold {name}: "
-        notes += [prefix + n for n in job.fold.split.notes if matters(n, name) and not says_leak(n)]
-    return list(dict.fromkeys(notes))
+        name, split = job.fold.name, job.fold.split
+        prefix = f"fold {name}: " if name else "" if shared else f"seed {job.seed}: "
+        notes += [prefix + note for note in split.notes if not name]
+        untrained += [prefix + note for note in say_untrained(split.untrained)]
+    return list(dict.fromkeys(notes)), list(dict.fromkeys(untrained))

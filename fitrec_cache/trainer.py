@@ -183,6 +183,8 @@ class Trainer:
                 **({} if self.split_seed is None else {"seed": self.split_seed}),
                 **({"without_group": alone} if split.rule == "group" and alone else {}),
                 "notes": list(split.notes),
+                "sharing": split.sharing,
+                "untrained": list(split.untrained),
                 **sides,
                 "test_groups": [data.groups[i] for i in split.test],
                 "unknown": [] if self.strangers is None else self.strangers.clip_ids,

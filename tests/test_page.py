@@ -53,6 +53,7 @@ def write_run(folder, *, truth, guesses, labels=("Hop", "Lunge", "Squat"), test=
     attention = np.tile(weights / weights.sum(), (len(truth), 1)).astype(np.float32)
     variant, seed = run.pop("variant", "resnet50-lstm-attention"), run.pop("seed", 0)
     split, notes = run.pop("split", "group"), run.pop("notes", [])
+    wrong = {"sharing": run.pop("sharing", 0), "untrained": run.pop("untrained", [])}
     rows = [
         {"epoch": e, "train_loss": 2 / e, "val_loss": 2.2 / e, "train_accuracy": 1 - 0.5 / e, "val_accuracy": 0.5}
         for e in (1, 2, 3)
@@ -72,7 +73,7 @@ def write_run(folder, *, truth, guesses, labels=("Hop", "Lunge", "Squat"), test=
         "calibration": {"temperature": 1.5, "threshold": 0.33, "false_alarm_rate": 0.05},
         "versions": {"fitrec-cache": "0", "torch": "2"}, **run,
     }  # fmt: skip
-    document["split"] = document.pop("split_document", document["split"])
+    document["split"] = wrong | document.pop("split_document", document["split"])
     document["split"]["val"] = document["split"].get("val") or document["split"].get("train", ["b"])[:1]
     n_val = len(document["split"]["val"])
     folder.mkdir(parents=True)
@@ -459,8 +460,7 @@ def test_models_on_other_features_are_told_apart_by_their_preset(tmp_path):
 
 
 def test_a_split_that_leaks_is_never_the_headline(page, tmp_path):
-    note = "leaks: 2 of 2 test clips share a group with a training clip"
-    write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 1], split="random", notes=[note])
+    write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 1], split="random", sharing=2)
     write_run(tmp_path / "b", truth=[0, 1], guesses=[0, 2], split="group")
     models = gather(read_records([tmp_path / "a", tmp_path / "b"]))
     assert [m.first.split for m in models] == ["group", "random"]
@@ -502,8 +502,8 @@ def test_pairs_are_compared_clip_by_clip(page, tmp_path):
 
 
 def test_a_leak_is_in_the_headings(page, tmp_path):
-    note = "leaks: 5 of 12 test clips share a group with a training clip"
-    _, seen = page(write_run(tmp_path / "r", truth=[0, 1], guesses=[0, 1], split="random", notes=[note]))
+    note = "leaks: 1 of 2 test clips share a group with a training clip"
+    _, seen = page(write_run(tmp_path / "r", truth=[0, 1], guesses=[0, 1], split="random", sharing=1))
     assert "Split random leaks: test clips have siblings or near-duplicates in training" in seen.words
     assert f"(seed 0). {note}." in seen.words
     assert note in seen.words
@@ -598,8 +598,8 @@ def test_features_of_a_compiled_backbone_are_made_so_again(tmp_path):
 
 def test_of_folds_only_what_is_wrong_is_told_and_of_random_splits_only_where_there_is_one(page, tmp_path):
     usual, wrong = "4 classes have no test clip: a, b, c, d", "1 classes have no training clip: e"
-    for fold, note in (("1", usual), ("2", wrong)):
-        write_run(tmp_path / fold, truth=[0], guesses=[0], test=[fold], split="leave-one:day", fold=fold, notes=[note])
+    for fold, said in (("1", {"notes": [usual]}), ("2", {"untrained": ["e"]})):
+        write_run(tmp_path / fold, truth=[0], guesses=[0], test=[fold], split="leave-one:day", fold=fold, **said)
     words = page(tmp_path)[1].words
     assert wrong in words
     assert usual not in words

@@ -66,6 +66,14 @@ def test_what_the_paper_prints_stands_beside_it(reproduced):
     assert report.table1["variants"][0]["paper_total"] > 0
 
 
+def test_only_what_is_wrong_with_a_split_is_noted(reproduced):
+    """Twelve clips of twelve recordings: nothing leaks, and every class is trained."""
+    report, out, _ = reproduced
+    splits = [json.loads(path.read_text())["split"] for path in out.glob("runs/**/run.json")]
+    assert {(split["sharing"], *split["untrained"]) for split in splits} == {(0,)}
+    assert report.notes == ()
+
+
 def test_the_gap_is_random_less_group(reproduced):
     report, _, _ = reproduced
     assert len(report.gap) == 12

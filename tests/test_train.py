@@ -21,14 +21,16 @@ from fitrec_cache.compare import compare
 from fitrec_cache.errors import DivergedError, FitrecError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.fit import Side, find_precision, fit
+from fitrec_cache.folds import Fold
 from fitrec_cache.head import Normalisation, build_head
 from fitrec_cache.pack import read_pack
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import TrainReport
 from fitrec_cache.runs import read_run, read_runs
+from fitrec_cache.splits import Split
 from fitrec_cache.texts import train_text
 from fitrec_cache.train import train_head
-from fitrec_cache.trainer import Trainer
+from fitrec_cache.trainer import Job, Trainer
 from fitrec_cache.variants import HeadConfig
 
 CLASSES = ("Hop", "Lunge", "Squat")
@@ -338,7 +340,7 @@ def test_what_was_taken_for_what_is_told_over_all_runs(tmp_path, features):
 
 def test_the_mean_accuracy_of_seeds_that_test_more_or_fewer_clips_is_of_all_tests():
     pooled = ({"accuracy": 0.5, "n": 10}, {"accuracy": 1.0, "n": 30})
-    report = TrainReport(runs=(), pooled=pooled, ensemble={}, final=False, notes=(), stages={})
+    report = TrainReport(runs=(), pooled=pooled, ensemble={}, final=False, leaks=False, wrong=(), notes=(), stages={})
     assert report.to_dict()["accuracy_mean"] == 35 / 40
 
 
@@ -967,8 +969,13 @@ def test_a_leaking_split_is_never_silent(tmp_path, features):
     """Ten groups of six clips: by clip, every test clip has siblings in training."""
     report = train_head(out=tmp_path / "r", features=features, variant="mean", split="random", **FAST)
     assert any(n.startswith("split leaks: 12 of 12 test clips share a group with training, ") for n in report.notes)
+    assert report.leaks
+    assert any(n.startswith("split leaks: ") for n in report.wrong)
+    assert run_of(tmp_path / "r")["split"]["sharing"] == 12
     report = train_head(out=tmp_path / "g", features=features, variant="mean", split="group", **FAST)
     assert any(": 0 of 12 test clips share a group with training, " in n for n in report.notes)
+    assert report.leaks == any("split leaks" in n for n in report.notes) == bool(report.wrong)
+    assert run_of(tmp_path / "g")["split"]["sharing"] == 0
     report = train_head(out=tmp_path / "k", features=features, variant="mean", split="kfold:3", seed=[0, 1], **FAST)
     with h5py.File(features, "r+") as file:
         file["group"][3] = b""
@@ -979,6 +986,16 @@ def test_a_leaking_split_is_never_silent(tmp_path, features):
     verdicts = [n for n in report.notes if "leak" in n]
     leaking = sum(": split leaks: " in n for n in verdicts)
     assert verdicts[-1] == ("all 6 folds leak" if leaking == 6 else f"no leak found in {6 - leaking} of 6 folds")
+
+
+@pytest.mark.parametrize("fold", ["", "01"])
+def test_of_a_fold_only_what_is_wrong_is_told(tmp_path, fold):
+    sides = {name: np.array([i]) for i, name in enumerate(("train", "val", "test"))}
+    usual = "1 classes have no test clip: C"
+    split = Split(rule="r", seed=0, notes=(usual,), sharing=1, untrained=("B",), **sides)
+    notes, untrained = module._fold_notes([Job(Fold(name=fold, split=split), 0, tmp_path, False)] * 2, shared=True)
+    assert notes == ([] if fold else [usual])
+    assert untrained == ["fold 01: " * bool(fold) + "1 classes have no training clip: B"]
 
 
 def test_the_precision_of_the_machine_is_kept_with_the_run(tmp_path, features, monkeypatch):
@@ -1158,7 +1175,9 @@ def test_a_class_without_training_clips_can_be_balanced_too(tmp_path, features):
     out = tmp_path / "run"
     made = train_head(out=out, features=features, variant="mean", split=split, epochs=1, settings=["balance=0.5"])
     assert np.isfinite(metrics_of(out)["history"][0]["train_loss"])
-    assert any("no training clip" in note and "Squat" in note for note in made.notes)
+    assert "1 classes have no training clip: Squat" in made.notes
+    assert "1 classes have no training clip: Squat" in made.wrong
+    assert run_of(out)["split"]["untrained"] == ["Squat"]
 
 
 def test_a_balanced_loss_is_each_clips_own_smoothed_one_times_the_weight_of_its_class(monkeypatch):

@@ -164,7 +164,8 @@ def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:
     """Return everything the template names."""
     audits = seen.audits
     splits = list(dict.fromkeys(m.split for m in models))
-    leaky = [s for s in splits if (s in audits and audits[s].verdict.leaks) or any(_leaks(m, s) for m in models)]
+    sharing = {r.split for m in models for r in m.runs if r.sharing}
+    leaky = [s for s in splits if s in sharing or (s in audits and audits[s].verdict.leaks)]
     audited = [split for split, found in audits.items() if found.looked]
     lead = models[0]
     counts = lead.confusion.sum(axis=1)
@@ -194,10 +195,6 @@ def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:
         "history": seen.history,
         "words": words,
     }
-
-
-def _leaks(model: Model, split: str) -> bool:
-    return model.split == split and bool(words.leaks(model))
 
 
 def _head_sizes(models: Sequence[Model]) -> dict[str, list[int]]:

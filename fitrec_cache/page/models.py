@@ -15,7 +15,6 @@ from fitrec_cache.metrics import Metrics, evaluate, interval_by_unit
 from fitrec_cache.page.records import Record
 from fitrec_cache.paired import count_right
 from fitrec_cache.results import average_runs
-from fitrec_cache.splits import says_leak
 from fitrec_cache.units import is_by_fold
 
 
@@ -161,10 +160,10 @@ def gather(records: Sequence[Record]) -> list[Model]:
     """Put together the runs that differ only in seed and fold, as ``compare`` does.
 
     Returns:
-        Models by split rule in the order given, but splits that say they leak after those that do not; within one by
+        Models by split rule in the order given, but those with groups on both sides after the others; within one by
         number of classes, as fewer are easier, then by mean validation accuracy, best first.
     """
-    leaky = {record.split for record in records if any(map(says_leak, record.notes))}
+    leaky = {record.split for record in records if record.sharing}
     splits = sorted(dict.fromkeys(record.split for record in records), key=lambda split: split in leaky)
     models = [Model(runs=model.runs, apart=model.apart) for model in scored.gather_models(records)[0]]
     return sorted(models, key=lambda m: (splits.index(m.split), -len(m.first.labels), -m.val_accuracy, m.val_loss))

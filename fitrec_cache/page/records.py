@@ -16,6 +16,7 @@ from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.run_files import find_runs, read_run_json
 from fitrec_cache.runs import calibration_of
 from fitrec_cache.scored import ScoredRun, read_scored
+from fitrec_cache.splits import say_untrained
 
 SIDES = ("train", "val", "test")
 """Of a split, as ``run.json`` names them."""
@@ -62,9 +63,19 @@ class Record(ScoredRun):
         return self.calibration.probabilities(self.tested.logits)
 
     @property
+    def sharing(self) -> int:
+        """How many test clips are of a group that training or validation has clips of."""
+        return int(self.run["split"]["sharing"])
+
+    @property
     def notes(self) -> tuple[str, ...]:
-        """What the split said of itself."""
-        return tuple(str(n) for n in self.run["split"].get("notes", ()))
+        """What there is to know of its split; of folds only what is wrong: each lacks some classes to test."""
+        split = self.run["split"]
+        notes = [str(note) for note in split["notes"] if not self.fold]
+        notes += say_untrained([str(label) for label in split["untrained"]])
+        if self.sharing:
+            notes.append(f"leaks: {self.sharing} of {len(self.clips)} test clips share a group with a training clip")
+        return tuple(notes)
 
 
 def read_records(paths: Sequence[Path]) -> list[Record]:

@@ -9,7 +9,6 @@ from fitrec_cache.page.attention import Attention
 from fitrec_cache.page.calibration import Confidence
 from fitrec_cache.page.models import Model
 from fitrec_cache.page.views import ModelView
-from fitrec_cache.splits import matters, says_leak
 from fitrec_cache.wording import plural
 
 _SPACE = "\u00a0"  # keeps a number and its unit on one line
@@ -59,15 +58,9 @@ def grouped(model: Model) -> bool:
     return by_group and not any(None in split.get("test_groups", ()) or split.get("without_group") for split in splits)
 
 
-def leaks(model: Model) -> list[str]:
-    """Return what the split said of clips whose recording is also in training, each once."""
-    return list(dict.fromkeys(n for record in model.runs for n in record.notes if says_leak(n)))
-
-
 def split_notes(models: Sequence[Model]) -> list[str]:
-    """Return what the splits of some models say of themselves that matters, each thing once."""
-    records = [record for model in models for record in model.runs]
-    return list(dict.fromkeys(note for record in records for note in record.notes if matters(note, record.fold)))
+    """Return what there is to know of the splits of some models, each thing once."""
+    return list(dict.fromkeys(note for model in models for record in model.runs for note in record.notes))
 
 
 def results_say(models: Sequence[Model], pairs: Sequence[PairFigures]) -> str:
