@@ -88,7 +88,6 @@ class _Clips:
     ids: list[str]
     labels: list[str]
     groups: list[str | None]
-    lists: tuple[Sequence[str], Sequence[str]] | None
 
     @property
     def units(self) -> list[str]:
@@ -116,7 +115,6 @@ def make_split(
     labels: Sequence[str],
     groups: Sequence[str | None],
     seed: int,
-    lists: tuple[Sequence[str], Sequence[str]] | None = None,
 ) -> Split:
     """Divide clips into training, validation and test.
 
@@ -130,7 +128,6 @@ def make_split(
         labels: Class of each clip, length N.
         groups: Recording each clip was cut from, length N, None where unknown.
         seed: The same seed and clips give the same split, in whatever order the clips come.
-        lists: For ``list:``, the names in the two files if they are read already.
 
     Returns:
         The three sides. They hold every clip, except that ``list:`` leaves out clips that no list names.
@@ -148,7 +145,7 @@ def make_split(
     """
     check_seed(seed)
     order = _order(clip_ids, labels, groups)
-    clips = _in_order(order, clip_ids, labels, groups, lists)
+    clips = _in_order(order, clip_ids, labels, groups)
     rng = np.random.default_rng(seed)
     rule, notes = _resolve(rule, clips)
     sides = _find_rule(rule)(clips, rule.partition(":")[2], rng)
@@ -189,17 +186,12 @@ def hold_out(
 
 
 def _in_order(
-    order: Sequence[int],
-    clip_ids: Sequence[str],
-    labels: Sequence[str],
-    groups: Sequence[str | None],
-    lists: tuple[Sequence[str], Sequence[str]] | None = None,
+    order: Sequence[int], clip_ids: Sequence[str], labels: Sequence[str], groups: Sequence[str | None]
 ) -> _Clips:
     clips = _Clips(
         ids=[clip_ids[i] for i in order],
         labels=[str(labels[i]) for i in order],
         groups=[groups[i] for i in order],
-        lists=lists,
     )
     _check_classes(clips)
     return clips
@@ -327,8 +319,7 @@ def sides_digest(split: Mapping[str, Any]) -> str:
 
 def _by_lists(clips: _Clips, argument: str, _rng: np.random.Generator) -> _Sides:
     """Take both sides from two lists of names."""
-    train_names, test_names = clips.lists or ([n for _, n in listed_names(p)] for p in _two_lists(argument))
-    names = [list(train_names), list(test_names)]
+    names = [[name for _, name in listed_names(path)] for path in _two_lists(argument)]
     (rest, lost_train), (test, lost_test) = _match(names, clips)
     if both := sorted(clips.ids[i] for i in rest & test):
         raise UsageError(f"{len(both)} clips are in both lists, such as '{both[0]}': expected each in one")
@@ -519,7 +510,7 @@ def given_split(
     seed: int,
 ) -> Split:
     """Return the split whose training, validation and test clips are given; clips on no side are left out."""
-    clips = _Clips(ids=list(clip_ids), labels=list(labels), groups=list(groups), lists=None)
+    clips = _Clips(ids=list(clip_ids), labels=list(labels), groups=list(groups))
     parts = {name: set(side.tolist()) for name, side in zip(("train", "val", "test"), sides, strict=True)}
     left = len(clip_ids) - sum(map(len, parts.values()))
     notes = [f"left out: {left} of {len(clip_ids)} clips have no side"] if left else []

@@ -42,6 +42,13 @@ def class_counts(split, data):
     return {name: Counter(data["labels"][i] for i in part) for name, part in sides(split).items()}
 
 
+def by_lists(folder, train, test):
+    """The rule of two files that name these clips."""
+    for name, names in (("train.txt", train), ("test.txt", test)):
+        (folder / name).write_text("".join(f"{each}\n" for each in names))
+    return f"list:{folder}/train.txt,{folder}/test.txt"
+
+
 def named(split, data):
     return {name: {data["clip_ids"][i] for i in part} for name, part in sides(split).items()}
 
@@ -151,13 +158,13 @@ def test_a_group_that_brings_the_side_no_closer_stays():
         assert class_counts(make_split("group", **data, seed=seed), data)["test"] == {"A": 3, "B": 3}
 
 
-def test_validation_takes_all_but_one_group_where_that_is_closest():
+def test_validation_takes_all_but_one_group_where_that_is_closest(tmp_path):
     """Of 10 clips 2 are wanted, which are two groups; the third, of 8, trains."""
     data = data_set({(k, g): n for k in "AB" for g, n in ((1, 1), (2, 1), (3, 8), (4, 1))})
     test = [name for name in data["clip_ids"] if "_g04_" in name]
-    lists = ([name for name in data["clip_ids"] if name not in test], test)
+    rule = by_lists(tmp_path, [name for name in data["clip_ids"] if name not in test], test)
     for seed in range(5):
-        split = make_split("list:", **data, seed=seed, lists=lists)
+        split = make_split(rule, **data, seed=seed)
         assert {clips.group_number(data["groups"][i]) for i in split.val} == {1, 2}
 
 
@@ -282,37 +289,39 @@ def test_lists_by_id_by_tail_and_by_stem(tmp_path):
     assert "1 names of the two lists have no clip" in split.notes
 
 
-def test_a_stem_that_two_clips_share_means_neither():
+def test_a_stem_that_two_clips_share_means_neither(tmp_path):
     data = {"clip_ids": ["A/1.avi", "A/2.avi", "B/1.avi", "B/2.avi"], "labels": list("AABB"), "groups": [None] * 4}
     with pytest.raises(UsageError, match="leaves no clips"):
-        make_split("list:", **data, seed=0, lists=(["A/1.avi", "A/2.avi", "B/2.avi"], ["1.avi"]))
+        make_split(by_lists(tmp_path, ["A/1.avi", "A/2.avi", "B/2.avi"], ["1.avi"]), **data, seed=0)
 
 
-def test_a_stem_that_two_clips_share_means_neither_though_the_lists_have_it_once():
+def test_a_stem_that_two_clips_share_means_neither_though_the_lists_have_it_once(tmp_path):
     ids = [f"{label}/{n}.avi" for label in "AB" for n in range(6)]
     data = {"clip_ids": ids, "labels": [name[0] for name in ids], "groups": [None] * 12}
-    lists = ([name for name in ids if name[2] in "0123"], ["A/4.avi", "B/4.avi", "5.avi"])
-    split = make_split("list:", **data, seed=0, lists=lists)
+    rule = by_lists(tmp_path, [name for name in ids if name[2] in "0123"], ["A/4.avi", "B/4.avi", "5.avi"])
+    split = make_split(rule, **data, seed=0)
     assert [ids[i] for i in split.test] == ["A/4.avi", "B/4.avi"]
     assert "1 names of the two lists have no clip" in split.notes
 
 
-def test_names_without_a_clip_are_counted_in_both_lists():
+def test_names_without_a_clip_are_counted_in_both_lists(tmp_path):
     data = even(2, 6, 1)
     ids = data["clip_ids"]
-    lists = ([*ids[:5], *ids[6:11], "K0/x.avi", "K0/y.avi"], [ids[5], ids[11], "K1/z.avi"])
-    assert "3 names of the two lists have no clip" in make_split("list:", **data, seed=0, lists=lists).notes
+    rule = by_lists(tmp_path, [*ids[:5], *ids[6:11], "K0/x.avi", "K0/y.avi"], [ids[5], ids[11], "K1/z.avi"])
+    assert "3 names of the two lists have no clip" in make_split(rule, **data, seed=0).notes
 
 
-def test_a_clip_in_both_lists_is_refused():
+def test_a_clip_in_both_lists_is_refused(tmp_path):
     data = even(2, 6, 1)
     with pytest.raises(UsageError, match=r"1 clips are in both lists, such as 'K0/v_K0_g01_c01\.avi'"):
-        make_split("list:", **data, seed=0, lists=(data["clip_ids"][:9], [*data["clip_ids"][9:], data["clip_ids"][0]]))
+        make_split(
+            by_lists(tmp_path, data["clip_ids"][:9], [*data["clip_ids"][9:], data["clip_ids"][0]]), **data, seed=0
+        )
 
 
-def test_list_with_groups_on_two_sides_says_that_it_leaks():
+def test_list_with_groups_on_two_sides_says_that_it_leaks(tmp_path):
     data = even(2, 5, 2)  # every other clip tests, so each group is on both sides; two groups go on to validation
-    split = make_split("list:", **data, seed=0, lists=(data["clip_ids"][::2], data["clip_ids"][1::2]))
+    split = make_split(by_lists(tmp_path, data["clip_ids"][::2], data["clip_ids"][1::2]), **data, seed=0)
     assert [len(part) for part in sides(split).values()] == [8, 2, 10]
     assert split.sharing == 10
 
@@ -320,11 +329,11 @@ def test_list_with_groups_on_two_sides_says_that_it_leaks():
 @pytest.mark.parametrize(
     "listed", ["old/{}.mp4".format, lambda name: f"{name.lower()}.mp4"], ids=["another folder", "small letters"]
 )
-def test_list_of_files_with_another_ending_and_shared_names(listed):
+def test_list_of_files_with_another_ending_and_shared_names(listed, tmp_path):
     ids = [f"{label}/{n}.avi" for label in "AB" for n in range(5)]
     data = {"clip_ids": ids, "labels": [name[0] for name in ids], "groups": [None] * 10}
     other = [listed(name[:-4]) for name in ids]
-    split = make_split("list:", **data, seed=0, lists=(other[:4] + other[5:9], [other[4], other[9]]))
+    split = make_split(by_lists(tmp_path, other[:4] + other[5:9], [other[4], other[9]]), **data, seed=0)
     assert split.test.tolist() == [4, 9]
 
 
@@ -400,27 +409,27 @@ def test_rules_are_shown_without_folders():
     assert short_rule("leave-one:a/b") == "leave-one:a/b"
 
 
-def test_a_list_never_takes_a_file_of_the_same_name_from_another_class():
+def test_a_list_never_takes_a_file_of_the_same_name_from_another_class(tmp_path):
     ids = [f"{name}/{number:03d}.mp4" for name in ("A", "B") for number in range(1, 7)][1:]  # no A/001.mp4
     data = {"clip_ids": ids, "labels": [name[0] for name in ids], "groups": [None] * len(ids)}
     test = ["A/001.mp4", "A/002.mp4", "B/002.mp4"]
-    split = make_split("list:", **data, seed=0, lists=([name for name in ids if name not in test], test))
+    split = make_split(by_lists(tmp_path, [name for name in ids if name not in test], test), **data, seed=0)
     assert [ids[i] for i in split.test] == ["A/002.mp4", "B/002.mp4"]
     assert any("1 names of the two lists have no clip" in note for note in split.notes)
 
 
-def test_a_list_with_class_folders_finds_clips_that_lie_elsewhere():
+def test_a_list_with_class_folders_finds_clips_that_lie_elsewhere(tmp_path):
     ids = [f"all/{name}_{number}.mp4" for name in "AB" for number in range(6)]
     data = {"clip_ids": ids, "labels": [name[4] for name in ids], "groups": [None] * len(ids)}
     names = [f"{name[4].lower()}/{name[4:-4]}.avi" for name in ids]
-    split = make_split("list:", **data, seed=0, lists=(names[:5] + names[6:11], [names[5], names[11]]))
+    split = make_split(by_lists(tmp_path, names[:5] + names[6:11], [names[5], names[11]]), **data, seed=0)
     assert [ids[i] for i in split.test] == [ids[5], ids[11]]
 
 
-def test_a_file_name_that_a_list_has_in_several_folders_means_no_clip_by_itself():
+def test_a_file_name_that_a_list_has_in_several_folders_means_no_clip_by_itself(tmp_path):
     """As where only some classes of the lists are here."""
     ids = [f"{name}/{number:03d}.mp4" for name, count in (("A", 6), ("B", 8)) for number in range(count)]
     data = {"clip_ids": ids, "labels": [name[0] for name in ids], "groups": [None] * len(ids)}
     test = ["A/005.mp4", "B/005.mp4", "C/006.mp4", "D/006.mp4"]
-    split = make_split("list:", **data, seed=0, lists=([name for name in ids if name not in test], test))
+    split = make_split(by_lists(tmp_path, [name for name in ids if name not in test], test), **data, seed=0)
     assert [ids[i] for i in split.test] == ["A/005.mp4", "B/005.mp4"]
