@@ -163,4 +163,4 @@ def _by_manifest(clips: Mapping[str, Any], extra: Sequence[Mapping[str, str]], s
     train, val, test = (
         np.array([i for i, s in enumerate(column) if s == side], dtype=np.int64) for side in ("train", "val", "test")
     )
-    return given_split("manifest", (train, val, test), **clips, seed=seed)
+    return given_split("manifest", (train, val, test), **clips)

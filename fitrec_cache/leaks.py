@@ -54,7 +54,7 @@ def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | 
 
     Example:
         >>> sides = {name: np.array([i]) for i, name in enumerate(("train", "val", "test"))}
-        >>> verdict(Split(rule="random", seed=0, notes=(), **sides), ["a", "b", "a"], None).text
+        >>> verdict(Split(rule="random", notes=(), **sides), ["a", "b", "a"], None).text
         'split leaks: 1 of 1 test clips share a group with training; near-duplicates not looked for: run audit'
     """
     share = count_sharing(split.test, [*split.train, *split.val], groups)

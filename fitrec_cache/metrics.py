@@ -38,7 +38,6 @@ class Metrics:
         precision_macro: Unweighted mean precision.
         recall_macro: Unweighted mean recall.
         f1_macro: Unweighted mean F1.
-        balanced_accuracy: Mean recall over the classes in the test set, the same number as ``recall_macro``.
         per_class: One dict a class in label order: ``label``, ``n``, ``precision``, ``recall``, ``f1``. A figure whose
             denominator is zero is 0.
         confusion: Clip counts, shape ``(K, K)``, int64; row = true class, column = predicted class.
@@ -54,7 +53,6 @@ class Metrics:
     precision_macro: float
     recall_macro: float
     f1_macro: float
-    balanced_accuracy: float
     per_class: tuple[dict[str, Any], ...]
     confusion: NDArray[np.int64]
 
@@ -184,7 +182,6 @@ def evaluate(
         precision_macro=averages["macro"][0],
         recall_macro=averages["macro"][1],
         f1_macro=averages["macro"][2],
-        balanced_accuracy=averages["macro"][1],
         per_class=_per_class(truth, guesses, class_names),
         confusion=confusion_matrix(truth, guesses, labels=range(len(class_names))).astype(np.int64),
     )

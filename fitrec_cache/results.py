@@ -125,7 +125,7 @@ def read_result(folder: Path) -> RunResult:
     found = read_run_json(folder / "metrics.json")
     names = [n for n in RunResult.__dataclass_fields__ if n not in ("out", "metrics")]
     try:
-        metrics = Metrics.from_dict({**found, "n": found["n_test"]})
+        metrics = Metrics.from_dict(found)
         return RunResult(out=folder, metrics=metrics, **{name: found[name] for name in names})
     except (KeyError, TypeError, ValueError) as error:
         raise StoreCorrupt(f"{folder}/metrics.json is damaged: {error!r}. Train the head again") from error

@@ -47,7 +47,6 @@ class Split:
 
     Attributes:
         rule: The rule that made it; for ``auto``, the one that it stood for.
-        seed: The seed it was made with.
         train: Clips to train on, int64.
         val: Clips by which training stops, int64.
         test: Clips that are only looked at when all is done, int64.
@@ -57,7 +56,6 @@ class Split:
     """
 
     rule: str
-    seed: int
     train: IntArray
     val: IntArray
     test: IntArray
@@ -149,7 +147,7 @@ def make_split(
     rng = np.random.default_rng(seed)
     rule, notes = _resolve(rule, clips)
     sides = _find_rule(rule)(clips, rule.partition(":")[2], rng)
-    return _divide(rule, clips, order, replace(sides, notes=[*notes, *sides.notes]), seed, rng)
+    return _divide(rule, clips, order, replace(sides, notes=[*notes, *sides.notes]), rng)
 
 
 def hold_out(
@@ -182,7 +180,7 @@ def hold_out(
     sides = _Sides(test={numbers[name] for name in test}, rest={numbers[name] for name in rest}, units=clips.units)
     if left := len(clips.ids) - len(sides.test) - len(sides.rest):
         sides.notes.append(f"left out: {left} of {len(clips.ids)} clips are on no side")
-    return _divide(rule, clips, order, sides, seed, np.random.default_rng(seed))
+    return _divide(rule, clips, order, sides, np.random.default_rng(seed))
 
 
 def _in_order(
@@ -197,24 +195,21 @@ def _in_order(
     return clips
 
 
-def _divide(
-    rule: str, clips: _Clips, order: Sequence[int], sides: _Sides, seed: int, rng: np.random.Generator
-) -> Split:
+def _divide(rule: str, clips: _Clips, order: Sequence[int], sides: _Sides, rng: np.random.Generator) -> Split:
     """Carve validation from what does not test, and return the split in the order of the caller."""
     val = _carve(clips.labels, sides.units, sides.rest, rng, spare=1)
     parts = {"train": sides.rest - val, "val": val, "test": sides.test}
     _check_sides(rule, parts)
-    return _split_of(rule, clips, order, parts, seed, sides.notes)
+    return _split_of(rule, clips, order, parts, sides.notes)
 
 
 def _split_of(
-    rule: str, clips: _Clips, order: Sequence[int], parts: dict[str, set[int]], seed: int, notes: Sequence[str]
+    rule: str, clips: _Clips, order: Sequence[int], parts: dict[str, set[int]], notes: Sequence[str]
 ) -> Split:
     """Return the split of three parts, in the order of the caller, with what a reader of results must know of it."""
     labels = {name: {clips.labels[i] for i in part} for name, part in parts.items()}
     return Split(
         rule=rule,
-        seed=seed,
         **{name: np.array(sorted(order[i] for i in part), dtype=np.int64) for name, part in parts.items()},
         notes=(*notes, *_remarks(clips, parts)),
         sharing=count_sharing(parts["test"], parts["train"] | parts["val"], clips.groups),
@@ -507,14 +502,13 @@ def given_split(
     clip_ids: Sequence[str],
     labels: Sequence[str],
     groups: Sequence[str | None],
-    seed: int,
 ) -> Split:
     """Return the split whose training, validation and test clips are given; clips on no side are left out."""
     clips = _Clips(ids=list(clip_ids), labels=list(labels), groups=list(groups))
     parts = {name: set(side.tolist()) for name, side in zip(("train", "val", "test"), sides, strict=True)}
     left = len(clip_ids) - sum(map(len, parts.values()))
     notes = [f"left out: {left} of {len(clip_ids)} clips have no side"] if left else []
-    return _split_of(rule, clips, range(len(clip_ids)), parts, seed, notes)
+    return _split_of(rule, clips, range(len(clip_ids)), parts, notes)
 
 
 def _remarks(clips: _Clips, parts: dict[str, set[int]]) -> list[str]:

@@ -200,7 +200,7 @@ def clock(seconds: float) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outputs:
+class WatchFiles:
     """Files to write of a timeline; None for those that are not wanted.
 
     Attributes:

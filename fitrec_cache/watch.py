@@ -18,7 +18,7 @@ from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError
 from fitrec_cache.files import Plain
 from fitrec_cache.predict import Recogniser
 from fitrec_cache.progress import progress_bar
-from fitrec_cache.timeline import Moment, Outputs, Segment, Smoother, Timeline, clock
+from fitrec_cache.timeline import Moment, Segment, Smoother, Timeline, WatchFiles, clock
 from fitrec_cache.windows import Windows
 
 #: Limits of a window's length and of the time to the next, in seconds.
@@ -114,7 +114,7 @@ def watch(
     """
     from fitrec_cache.stream import without_password
 
-    outputs = Outputs(table=table, subtitles=subtitles, picture=picture)
+    files = WatchFiles(table=table, subtitles=subtitles, picture=picture)
     watching = Watch(
         source,
         run=run,
@@ -128,7 +128,7 @@ def watch(
         force=force,
     )
     if not watching.live and Path(source).is_file():
-        outputs = replace(outputs, video=Path(source))
+        files = replace(files, video=Path(source))
     timeline = Timeline(every=watching.every, keep=picture is not None)
     smoother = Smoother(smooth, every=watching.every, unknown_below=unknown_below)
     bar = progress_bar(total=None, unit="window", what="watch", show=progress)
@@ -145,7 +145,7 @@ def watch(
             ended = timeline.add(moment)
             if time.monotonic() - written > _SAVE_SECONDS:
                 with contextlib.suppress(StoreError):  # the last time it counts
-                    outputs.write_texts(timeline, offset=watching.offset)
+                    files.write_texts(timeline, offset=watching.offset)
                 written = time.monotonic()
             if tell is not None:
                 with bar.external_write_mode(file=sys.stdout):
@@ -171,7 +171,7 @@ def watch(
     finally:
         for moment in (*ready, *smoother.rest()):
             timeline.add(moment)
-        outputs.write(timeline, title=without_password(source), offset=watching.offset)
+        files.write(timeline, title=without_password(source), offset=watching.offset)
     return WatchReport(
         source=without_password(source),
         seconds=watching.seconds,
@@ -183,7 +183,7 @@ def watch(
         damaged=watching.damaged,
         stopped=stopped and not watching.live,
         segments=tuple(timeline.segments),
-        files=tuple(str(path) for path in outputs.paths if timeline.segments),
+        files=tuple(str(path) for path in files.paths if timeline.segments),
         error="" if failed is None else str(failed),
     )
 

@@ -239,7 +239,7 @@ def test_what_is_in_the_way_is_refused_before_any_work(tmp_path, unknown):
 
 def sides(train, val, test):
     parts = {"train": train, "val": val, "test": test}
-    return Split(rule="r", seed=0, notes=(), **{k: np.array(v, dtype=np.int64) for k, v in parts.items()})
+    return Split(rule="r", notes=(), **{k: np.array(v, dtype=np.int64) for k, v in parts.items()})
 
 
 def test_the_verdict_counts_test_clips_near_training_or_validation():

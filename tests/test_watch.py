@@ -37,7 +37,7 @@ from fitrec_cache.progress import progress_bar
 from fitrec_cache.sampling import frame_indices
 from fitrec_cache.stream import Stream, find_source, without_password
 from fitrec_cache.texts import watch_text
-from fitrec_cache.timeline import Moment, Outputs, Segment, Smoother, Timeline, clock, write_subtitles, write_table
+from fitrec_cache.timeline import Moment, Segment, Smoother, Timeline, WatchFiles, clock, write_subtitles, write_table
 from fitrec_cache.timeline_picture import _columns, timeline_png
 from fitrec_cache.train import train_head
 from fitrec_cache.watch import Watch
@@ -462,10 +462,10 @@ def test_tables_are_written_while_it_goes_on_and_answers_only_kept_for_a_picture
 def test_what_a_picture_fails_of_loses_no_table(tmp_path, monkeypatch):
     timeline = Timeline()
     timeline.add(moment(0, 4, "Squat", 0.6))
-    outputs = Outputs(table=tmp_path / "t.csv", subtitles=tmp_path / "t.srt", picture=tmp_path / "t.png")
+    files = WatchFiles(table=tmp_path / "t.csv", subtitles=tmp_path / "t.srt", picture=tmp_path / "t.png")
     monkeypatch.setitem(sys.modules, "fitrec_cache.timeline_picture", None)
     with pytest.raises(ImportError):
-        outputs.write(timeline, title="")
+        files.write(timeline, title="")
     assert (tmp_path / "t.csv").exists()
     assert (tmp_path / "t.srt").exists()
 
@@ -621,12 +621,12 @@ def test_windows_between_which_nothing_was_missed_are_one_segment(every, starts,
 
 def test_of_several_files_one_that_cannot_be_written_costs_none_of_the_others(tmp_path):
     (tmp_path / "gone").mkdir()
-    outputs = Outputs(table=tmp_path / "gone" / "t.csv", subtitles=tmp_path / "t.srt", picture=tmp_path / "t.png")
+    files = WatchFiles(table=tmp_path / "gone" / "t.csv", subtitles=tmp_path / "t.srt", picture=tmp_path / "t.png")
     (tmp_path / "gone").rmdir()
     timeline = Timeline()
     timeline.add(moment(0, 4, "Squat", 0.6))
     with pytest.raises(StoreError, match=r"t\.csv"):
-        outputs.write(timeline, title="x")
+        files.write(timeline, title="x")
     assert (tmp_path / "t.srt").exists()
     assert (tmp_path / "t.png").exists()
 

@@ -125,7 +125,7 @@ def _sides(record: Record) -> list[tuple[str, ...]]:
 
 def _split(record: Record, sides: Sequence[Sequence[str]], number: Mapping[str, int]) -> Split:
     train, val, test = (np.array([number[name] for name in side], dtype=np.int64) for side in sides)
-    return Split(rule=record.split, seed=record.seed, train=train, val=val, test=test, notes=())
+    return Split(rule=record.split, train=train, val=val, test=test, notes=())
 
 
 def _across(found: NearDuplicates, split: Split, n_clips: int) -> list[tuple[float, int, int]]:
