@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import mannwhitneyu
 
 from fitrec_cache.files import Plain
+from fitrec_cache.wording import between
 
 #: Bins of equal width between 0 and 1, as in the paper that made the figure common.
 BINS = 15
@@ -89,22 +91,33 @@ def calibrate(logits: ArrayLike, targets: ArrayLike, *, false_alarm_rate: float 
     return Calibration(temperature=temperature, threshold=threshold, false_alarm_rate=false_alarm_rate)
 
 
-def remarks(calibration: Calibration, n: int | str) -> list[str]:
-    """Return what ``n`` validation clips, a number or in words, could not tell."""
+def remarks(fitted: Sequence[tuple[Calibration, int]]) -> list[str]:
+    """Return what validation clips could not tell, each thing once.
+
+    Args:
+        fitted: The calibration of each run of one call, of one rate of false alarms, and on how many validation clips
+            it was fitted.
+    """
+    rate = fitted[0][0].false_alarm_rate
+    hot = [n for found, n in fitted if found.temperature == _HOTTEST]
+    blind = [n for found, n in fitted if found.threshold == 0.0 and rate > 0]
     told = []
-    if calibration.temperature == _HOTTEST:
+    if hot:
         told.append(
-            f"on {n} validation clips no temperature up to {_HOTTEST:g} is high enough: the head is far too sure, or "
-            "its answers are worth no more than a guess"
+            f"on {between(min(hot), max(hot))} validation clips no temperature up to {_HOTTEST:g} is high enough: the "
+            "head is far too sure, or its answers are worth no more than a guess" + _of_runs(len(hot), len(fitted))
         )
-    rate = calibration.false_alarm_rate
-    if calibration.threshold == 0.0 and rate > 0:
+    if blind:
         told.append(
-            f'no answer is "unknown": {n} validation clips cannot tell a threshold that turns away {100 * rate:g}% of '
-            f"known clips, which takes {math.ceil(1 / rate - 1e-9) - 1}. A higher --false-alarm-rate takes fewer, and "
-            "`predict --unknown-below 0.6` none"
+            f'no answer is "unknown": {between(min(blind), max(blind))} validation clips cannot tell a threshold that '
+            f"turns away {100 * rate:g}% of known clips, which takes {math.ceil(1 / rate - 1e-9) - 1}. A higher "
+            "--false-alarm-rate takes fewer, and `predict --unknown-below 0.6` none" + _of_runs(len(blind), len(fitted))
         )
     return told
+
+
+def _of_runs(n: int, runs: int) -> str:
+    return f" ({n} of {runs} runs)" if runs > 1 else ""
 
 
 def bin_numbers(confidence: ArrayLike) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fitrec_cache.answers import write_answers
-from fitrec_cache.calibrate import Calibration, remarks
+from fitrec_cache.calibrate import remarks
 from fitrec_cache.devices import check_jobs, cores, find_device
 from fitrec_cache.errors import StoreCorrupt, UsageError, unknown_name
 from fitrec_cache.features import Features
@@ -26,15 +26,14 @@ from fitrec_cache.meanwhile import Meanwhile
 from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.progress import Notes, timed
 from fitrec_cache.recipes import Recipe, get_recipe
-from fitrec_cache.results import RunResult, TrainReport, average_runs, pool_folds, read_result
+from fitrec_cache.results import TrainReport, average_runs, pool_folds, read_result
 from fitrec_cache.run_files import read_run_json
-from fitrec_cache.runs import ANSWERS, SUMMARY, check_out, refuse_other_runs
+from fitrec_cache.runs import ANSWERS, SUMMARY, calibration_of, check_out, refuse_other_runs
 from fitrec_cache.scored import read_scored
 from fitrec_cache.splits import Split, check_seeds, say_untrained
 from fitrec_cache.together import keep
 from fitrec_cache.trainer import Job, Trainer
 from fitrec_cache.variants import VARIANTS
-from fitrec_cache.wording import between
 
 
 def train_head(
@@ -188,7 +187,7 @@ def train_head(
             f"predict and watch answer by heads that learned from all {on_sides} clips; the figures are of heads that "
             "left the test clips out"
         )
-    notes.add(*_calibration_notes(runs))
+    notes.add(*remarks([(calibration_of(run.settings), len(run.settings["split"]["val"])) for run in scored]))
     pooled, (ensemble, together) = pool_folds(scored), average_runs(scored)
     if together is not None:
         keep(scored, together)
@@ -313,24 +312,6 @@ def _device_notes(device: torch.device) -> list[str]:
     if device.type == "cpu":
         return []
     return [f"trained on {device}: there the same seed may give other last bits; on the CPU it gives the same"]
-
-
-def _calibration_notes(runs: Sequence[RunResult]) -> list[str]:
-    """Return what validation sides were too small to tell, each thing once with the number of runs."""
-    told: dict[str, list[int]] = {}
-    for run in runs:
-        held = Calibration(
-            temperature=run.calibration["temperature"],
-            threshold=run.unknown["threshold"],
-            false_alarm_rate=run.unknown["false_alarm_rate"],
-        )
-        for remark in remarks(held, "{n}"):
-            told.setdefault(remark, []).append(run.n_val)
-    return [
-        remark.replace("{n}", between(min(sizes), max(sizes)))
-        + f" ({len(sizes)} of {len(runs)} runs)" * (len(runs) > 1)
-        for remark, sizes in told.items()
-    ]
 
 
 def _shared_values(rule: str, splits: Sequence[Split], data: Features) -> list[str]:

@@ -83,10 +83,10 @@ def test_a_share_that_is_met_exactly_counts():
 def test_what_few_clips_cannot_tell_is_left_and_said():
     found = calibrate(20 * np.eye(3), [0, 1, 2])
     assert found.threshold == 0.0
-    (said,) = remarks(found, 3)
+    (said,) = remarks([(found, 3)])
     assert "3 validation clips cannot tell a threshold" in said
     assert "of known clips, which takes 19." in said
-    assert remarks(Calibration(temperature=1.3, threshold=0.2, false_alarm_rate=0.05), 40) == []
+    assert remarks([(Calibration(temperature=1.3, threshold=0.2, false_alarm_rate=0.05), 40)]) == []
 
 
 @pytest.mark.parametrize("scale", [1, 20, 200])
@@ -109,15 +109,25 @@ def test_a_head_that_errs_gets_the_temperature_of_its_clips_alone(n):
     assert found.probabilities(logits).max(axis=1) == pytest.approx(sure, abs=1e-3)
 
 
+def test_what_several_runs_could_not_tell_is_said_once():
+    hot, blind = Calibration(temperature=100, threshold=0.2, false_alarm_rate=0.05), Calibration(false_alarm_rate=0.05)
+    sound = Calibration(temperature=1.3, threshold=0.2, false_alarm_rate=0.05)
+    first, second = remarks([(hot, 16), (blind, 14), (sound, 20), (hot, 18)])
+    assert first.startswith("on 16 to 18 validation clips no temperature")
+    assert first.endswith(" (2 of 4 runs)")
+    assert second.startswith('no answer is "unknown": 14 validation clips cannot')
+    assert second.endswith(" (1 of 4 runs)")
+
+
 def test_without_a_false_alarm_rate_no_threshold_is_missed():
-    assert remarks(Calibration(temperature=1.3), 40) == []
+    assert remarks([(Calibration(temperature=1.3), 40)]) == []
 
 
 def test_a_head_that_is_never_right_is_as_good_as_a_guess():
     wrong = calibrate(20 * np.eye(3), [1, 2, 0])  # the hotter the better
     assert wrong.temperature == 100
     assert wrong.probabilities(20 * np.eye(3)) == pytest.approx(1 / 3, abs=0.05)
-    assert "worth no more than a guess" in remarks(wrong, 3)[0]
+    assert "worth no more than a guess" in remarks([(wrong, 3)])[0]
 
 
 @pytest.mark.parametrize("scale", [0.3, 9.0, 11.0, 60.0])
