@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from fitrec_cache.clips import Clip, columns
 from fitrec_cache.errors import UsageError
 from fitrec_cache.metrics import stratified_folds
 from fitrec_cache.spans import recordings
-from fitrec_cache.splits import Split, check_seed, given_split, hold_out, make_split
+from fitrec_cache.splits import Split, check_seed, hold_out, make_split
 from fitrec_cache.units import units_of
 
 
@@ -157,10 +155,7 @@ def _by_manifest(clips: Mapping[str, Any], extra: Sequence[Mapping[str, str]], s
             f"--split manifest reads the manifest's column split: got {unknown or sorted(set(column))}{example}; "
             "expected train, test and, if you like, val. Mend the manifest and extract it again"
         )
-    if "val" not in column:
-        tested, rest = ([c for c, s in zip(names, column, strict=True) if s == side] for side in ("test", "train"))
-        return hold_out("manifest", tested, rest, **clips, seed=seed)
-    train, val, test = (
-        np.array([i for i, s in enumerate(column) if s == side], dtype=np.int64) for side in ("train", "val", "test")
+    test, train, val = (
+        [c for c, s in zip(names, column, strict=True) if s == side] for side in ("test", "train", "val")
     )
-    return given_split("manifest", (train, val, test), **clips)
+    return hold_out("manifest", test, train, val or None, **clips, seed=seed)

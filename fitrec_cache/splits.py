@@ -95,11 +95,15 @@ class _Clips:
 
 @dataclass(frozen=True, kw_only=True)
 class _Sides:
-    """What a rule decides: the test clips, the others in use, and what must stay together in validation."""
+    """What a rule decides: the test clips, the others in use, and what must stay together in validation.
+
+    ``val`` are those of the others that validate, where the rule says which.
+    """
 
     test: set[int]
     rest: set[int]
     units: Sequence[str]
+    val: set[int] | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -153,19 +157,21 @@ def make_split(
 def hold_out(
     rule: str,
     test: Collection[str],
-    rest: Collection[str],
+    train: Collection[str],
+    val: Collection[str] | None = None,
     *,
     clip_ids: Sequence[str],
     labels: Sequence[str],
     groups: Sequence[str | None],
     seed: int,
 ) -> Split:
-    """Return the split that tests some clips and carves validation from others, as ``group`` or ``random`` would.
+    """Return the split that tests some clips and trains on others.
 
     Args:
         rule: What it is called.
         test: Ids, of ``clip_ids``, of the clips to test.
-        rest: Ids of others, to train and validate on; clips on neither side are left out, with a note.
+        train: Ids of others, to train on; clips on no side are left out, with a note.
+        val: Ids of others, to validate on; None: they are carved from ``train``, as ``group`` or ``random`` would.
         clip_ids: These and all others are those of :func:`make_split`.
         labels: Class of each clip.
         groups: Recording of each clip.
@@ -177,7 +183,9 @@ def hold_out(
     order = _order(clip_ids, labels, groups)
     clips = _in_order(order, clip_ids, labels, groups)
     numbers = {name: i for i, name in enumerate(clips.ids)}
-    sides = _Sides(test={numbers[name] for name in test}, rest={numbers[name] for name in rest}, units=clips.units)
+    tested, trained, validated = ({numbers[name] for name in side} for side in (test, train, val or ()))
+    given = None if val is None else validated
+    sides = _Sides(test=tested, rest=trained | validated, val=given, units=clips.units)
     if left := len(clips.ids) - len(sides.test) - len(sides.rest):
         sides.notes.append(f"left out: {left} of {len(clips.ids)} clips are on no side")
     return _divide(rule, clips, order, sides, np.random.default_rng(seed))
@@ -196,22 +204,15 @@ def _in_order(
 
 
 def _divide(rule: str, clips: _Clips, order: Sequence[int], sides: _Sides, rng: np.random.Generator) -> Split:
-    """Carve validation from what does not test, and return the split in the order of the caller."""
-    val = _carve(clips.labels, sides.units, sides.rest, rng, spare=1)
+    """Carve validation from what does not test, unless it is given; return the split in the order of the caller."""
+    val = _carve(clips.labels, sides.units, sides.rest, rng, spare=1) if sides.val is None else sides.val
     parts = {"train": sides.rest - val, "val": val, "test": sides.test}
     _check_sides(rule, parts)
-    return _split_of(rule, clips, order, parts, sides.notes)
-
-
-def _split_of(
-    rule: str, clips: _Clips, order: Sequence[int], parts: dict[str, set[int]], notes: Sequence[str]
-) -> Split:
-    """Return the split of three parts, in the order of the caller, with what a reader of results must know of it."""
     labels = {name: {clips.labels[i] for i in part} for name, part in parts.items()}
     return Split(
         rule=rule,
         **{name: np.array(sorted(order[i] for i in part), dtype=np.int64) for name, part in parts.items()},
-        notes=(*notes, *_remarks(clips, parts)),
+        notes=(*sides.notes, *_remarks(clips, parts)),
         sharing=count_sharing(parts["test"], parts["train"] | parts["val"], clips.groups),
         untrained=tuple(sorted(set().union(*labels.values()) - labels["train"])),
     )
@@ -493,22 +494,6 @@ def _check_sides(rule: str, parts: dict[str, set[int]]) -> None:
             f"clips, so that a class has at least three (in three groups if the split goes by group), or use another "
             f"split"
         )
-
-
-def given_split(
-    rule: str,
-    sides: tuple[IntArray, IntArray, IntArray],
-    *,
-    clip_ids: Sequence[str],
-    labels: Sequence[str],
-    groups: Sequence[str | None],
-) -> Split:
-    """Return the split whose training, validation and test clips are given; clips on no side are left out."""
-    clips = _Clips(ids=list(clip_ids), labels=list(labels), groups=list(groups))
-    parts = {name: set(side.tolist()) for name, side in zip(("train", "val", "test"), sides, strict=True)}
-    left = len(clip_ids) - sum(map(len, parts.values()))
-    notes = [f"left out: {left} of {len(clip_ids)} clips have no side"] if left else []
-    return _split_of(rule, clips, range(len(clip_ids)), parts, notes)
 
 
 def _remarks(clips: _Clips, parts: dict[str, set[int]]) -> list[str]:

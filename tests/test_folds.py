@@ -47,7 +47,7 @@ def test_clips_without_a_side_and_classes_without_training_are_told():
     column = [{"B": "test", "D": ""}.get(n[0], sides.get(n[2], "train")) for n in names]
     given = {"clip_ids": names, "labels": [n[0] for n in names], "groups": [None] * 24, "seed": 0}
     (fold,) = make_folds("manifest", **given, extra=[{"split": s} for s in column])
-    assert "left out: 8 of 24 clips have no side" in fold.split.notes
+    assert "left out: 8 of 24 clips are on no side" in fold.split.notes
     assert fold.split.untrained == ("B",)
     assert "1 classes are on no side and not learned: D" in fold.split.notes
     labels, numbers = fold.split.classes(given["labels"])
