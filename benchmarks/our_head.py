@@ -57,13 +57,11 @@ def main() -> None:
         .change(epochs=args.epochs, patience=args.epochs, learning_rate=args.learning_rate, batch_size=32)
         .change(precision=args.precision)
     )
-    frames, dim = values.shape[1:]
     config = recipe.head_config(
         "resnet50-lstm-attention",
+        values.shape,
         n_classes=int(arrays["classes"]),
-        input_dim=dim,
-        frames=frames,
-        n_vectors=len(train.clips) * frames,
+        n_train=len(train.clips),
         attention=None,
     )
     fitting._Loop = TimedLoop

@@ -144,10 +144,9 @@ class Problem:
                 )
                 config = recipe.head_config(
                     self.variant,
+                    self.values.shape,
                     n_classes=each.n_classes,
-                    input_dim=self.values.shape[2],
-                    frames=self.values.shape[1],
-                    n_vectors=len(each.train) * self.values.shape[1],
+                    n_train=len(each.train),
                     attention=attention,
                 )
                 fitted = fit(train, val, config=config, recipe=recipe.change(refit=False), seed=number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -154,16 +154,15 @@ class Recipe(Plain):
         )
 
     def head_config(
-        self, variant: str, *, n_classes: int, input_dim: int, frames: int, n_vectors: int, attention: str | None
+        self, variant: str, shape: Sequence[int], *, n_classes: int, n_train: int, attention: str | None
     ) -> HeadConfig:
         """Return the head that this recipe gives a variant; what a variant has no place for is left at its default.
 
         Args:
             variant: A key of :data:`~fitrec_cache.variants.VARIANTS`.
+            shape: Of what all clips are to it: features ``(N, T, d)``, or frames ``(N, T, H, W, 3)``.
             n_classes: Number of classes K.
-            input_dim: Length d of a frame's vector; 0 for variants that learn from frames.
-            frames: Frames a clip T.
-            n_vectors: Training clips times T: no more principal components than that exist.
+            n_train: Training clips: no more principal components than they have frames.
             attention: One of the ways of attention; None for the variant's own.
 
         Raises:
@@ -171,12 +170,13 @@ class Recipe(Plain):
         """
         if variant not in VARIANTS:
             raise unknown_name("variant", variant, VARIANTS)
-        shape = {name: getattr(self, name) for name in VARIANTS[variant].settings}
-        if "components" in shape:
+        frames, dim = shape[1], 0 if VARIANTS[variant].takes_pixels else shape[2]
+        chosen = {name: getattr(self, name) for name in VARIANTS[variant].settings}
+        if "components" in chosen:
             projected = self.normalise in PROJECTIONS
-            shape["components"] = min(self.components, input_dim, n_vectors) if projected else 0
+            chosen["components"] = min(self.components, dim, n_train * frames) if projected else 0
         return HeadConfig(
-            variant=variant, n_classes=n_classes, input_dim=input_dim, attention=attention, frames=frames, **shape
+            variant=variant, n_classes=n_classes, input_dim=dim, attention=attention, frames=frames, **chosen
         )
 
 

@@ -25,7 +25,7 @@ from fitrec_cache.recipes import Recipe
 from fitrec_cache.results import RunResult
 from fitrec_cache.runs import State, add_final, write_run
 from fitrec_cache.units import units_of_run
-from fitrec_cache.variants import VARIANTS, HeadConfig
+from fitrec_cache.variants import HeadConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,13 +153,11 @@ class Trainer:
 
     def config(self, job: Job) -> HeadConfig:
         """Return the head of this job."""
-        n_frames = self.data.values.shape[1]
         return self.recipe.head_config(
             self.variant,
+            self.data.values.shape,
             n_classes=len(self.classes(job)[0]),
-            input_dim=0 if VARIANTS[self.variant].takes_pixels else self.data.values.shape[2],
-            frames=n_frames,
-            n_vectors=len(job.fold.split.train) * n_frames,
+            n_train=len(job.fold.split.train),
             attention=self.attention,
         )
 

@@ -114,16 +114,14 @@ def test_features_made_on_a_gpu_are_the_same_set(tmp_path, video_folder, weights
 def test_a_head_learns_on_the_gpu_and_comes_back(variant, gpu, recipe):
     rng = np.random.default_rng(0)
     targets = np.arange(24) % 3
-    if takes_pixels := VARIANTS[variant].takes_pixels:
+    if VARIANTS[variant].takes_pixels:
         values = rng.integers(0, 256, (24, 4, 64, 64, 3), dtype=np.uint8)
     else:
         values = (rng.normal(size=(24, 4, 24)) + targets[:, None, None]).astype(np.float16)
     chosen = get_recipe(recipe).change(epochs=2, batch_size=8, precision="fp32", balance=0.5)
     if recipe == "paper" and variant != "convlstm":
         chosen = chosen.change(draw=3)
-    config = chosen.head_config(
-        variant, n_classes=3, input_dim=0 if takes_pixels else 24, frames=4, n_vectors=64, attention=None
-    )
+    config = chosen.head_config(variant, values.shape, n_classes=3, n_train=16, attention=None)
     train, val = (Side(values=values, targets=targets, clips=clips) for clips in np.split(np.arange(24), [16]))
     here = fit(train, val, config=config, recipe=chosen, seed=0)
     with made_up_gpu(gpu, learns=True):

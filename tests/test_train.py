@@ -194,10 +194,7 @@ def fit_once(features, variant, recipe, attention):
     names = sorted(set(data.labels))
     targets = np.array([names.index(label) for label in data.labels])
     side = Side(values=data.values, targets=targets, clips=np.arange(len(targets)))
-    _, frames, dim = data.values.shape
-    config = recipe.head_config(
-        variant, n_classes=len(names), input_dim=dim, frames=frames, n_vectors=10_000, attention=attention
-    )
+    config = recipe.head_config(variant, data.values.shape, n_classes=len(names), n_train=10_000, attention=attention)
     fitted = fit(side, side, config=config, recipe=find_precision(recipe, "cpu", variant), seed=0)
     return fitted.head.state_dict()
 
@@ -1044,7 +1041,7 @@ def test_no_more_normalisations_are_kept_than_there_is_room_for(monkeypatch):
     monkeypatch.setattr("fitrec_cache.fit._MOST_KEPT", 2 * (8 + 8 * 4))  # a shift and a basis each
     values = np.random.default_rng(0).normal(size=(30, 4, 8)).astype(np.float32)
     recipe = get_recipe("native").change(components=4, epochs=1, refit=False)
-    config = recipe.head_config("mean", n_classes=2, input_dim=8, frames=4, n_vectors=80, attention=None)
+    config = recipe.head_config("mean", values.shape, n_classes=2, n_train=20, attention=None)
     side = Side(values=values, targets=np.arange(30) % 2, clips=np.arange(20))
     for i in range(3):
         fit(replace(side, clips=np.arange(i, 20 + i)), side, config=config, recipe=recipe, seed=0)
