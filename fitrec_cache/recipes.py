@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -108,25 +108,12 @@ class Recipe(Plain):
         given = {k: v for k, v in values.items() if v is not None}
         return dataclasses.replace(self, **({"steps": 0} if "epochs" in given else {}) | given)
 
-    def idle(
-        self,
-        usual: Recipe,
-        variant: str,
-        attention: str | None,
-        *,
-        frames: int,
-        input_dim: int,
-        n_train: Iterable[int],
-    ) -> dict[str, str]:
-        """Return the settings that could as well be another recipe's, each with the reason.
+    def idle(self, variant: str, attention: str | None) -> dict[str, str]:
+        """Return the settings that change nothing, whatever the clips are, each with the reason.
 
         Args:
-            usual: The other recipe.
             variant: A key of :data:`~fitrec_cache.variants.VARIANTS`.
             attention: One of the ways of attention; None for the variant's own.
-            frames: Frames a clip T.
-            input_dim: Length d of a frame's vector; 0 for variants that learn from frames.
-            n_train: Numbers of training clips that it is for.
         """
         head = VARIANTS[variant]
         found: dict[str, str] = {}
@@ -134,13 +121,6 @@ class Recipe(Plain):
             found["patience"] = "with keep=last"
         if self.normalise not in PROJECTIONS:
             found["components"] = f"with normalise={self.normalise}"
-        elif min(self.components, input_dim) == min(usual.components, input_dim):
-            found["components"] = f"with {input_dim} values a frame"
-        if self.draw >= frames and not usual.draw:
-            found["draw"] = f"with {frames} frames a clip"
-        as_usual = dataclasses.replace(self, steps=usual.steps)
-        if all(self.fitted_to(n) == dataclasses.replace(as_usual.fitted_to(n), steps=self.steps) for n in n_train):
-            found["steps"] = f"with {self.epochs} epochs of so many clips"
         if (attention or head.attention) != "additive":
             found["pooling"] = "without additive attention"
         return found | dict.fromkeys(OPTIONAL - head.settings, f"for variant {variant}")

@@ -140,8 +140,7 @@ def train_head(
     ]
     if final and folds[0][1].name:
         raise UsageError(f"--final with --split {split} would train the same head for each fold: give one split")
-    n_train = {len(fold.split.train) for _, fold in folds}
-    chosen, left_out = _settle(usual, chosen, given, data, variant, attention, where, n_train)
+    chosen, left_out = _settle(usual, chosen, given, variant, attention, where)
     trainer = Trainer(
         out=out,
         data=data,
@@ -278,16 +277,12 @@ def _settle(
     usual: Recipe,
     wanted: Recipe,
     given: dict[str, Any],
-    data: Features,
     variant: str,
     attention: str | None,
     device: torch.device,
-    n_train: Collection[int],
 ) -> tuple[Recipe, list[str]]:
     """Return the recipe with what was given, less what changes nothing here, and notes of that."""
-    frames, dim = data.values.shape[1], 0 if VARIANTS[variant].takes_pixels else data.values.shape[2]
-    without = usual.change(epochs=given.get("epochs"))  # what is left out leaves these epochs as they are
-    idle = wanted.idle(without, variant, attention, frames=frames, input_dim=dim, n_train=n_train)
+    idle = wanted.idle(variant, attention)
     chosen = usual.change(**{name: value for name, value in given.items() if name not in idle})
     chosen = find_precision(chosen, device, variant)
     if chosen.precision != given.get("precision", "auto") == "bf16":

@@ -169,11 +169,10 @@ def test_a_setting_without_effect_is_named_and_makes_no_other_model(tmp_path, fe
 def test_what_changes_nothing_trains_the_same_bits(tmp_path, features):
     """Each setting that is said to change nothing is tried by itself."""
     changed = {"patience": 3, "components": 9, "pooling": "average", "differences": True, "bidirectional": True}
-    changed |= {"skip_mean": False, "dropout": 0.9, "draw": 4, "steps": 7}
+    changed |= {"skip_mean": False, "dropout": 0.9}
     for variant, attention in (("mean", None), ("vit-lstm", "dot")):
-        base = get_recipe("native").change(normalise="pca", components=6, epochs=2)
-        shape = {"frames": 4, "input_dim": 6, "n_train": [60]}
-        for name in base.change(draw=4, components=6, steps=7).idle(base, variant, attention, **shape):
+        base = get_recipe("native").change(normalise="standard", components=6, epochs=2)
+        for name in base.idle(variant, attention):
             heads = [
                 fit_once(features, variant, recipe, attention)
                 for recipe in (base, base.change(**{name: changed[name]}))
@@ -182,11 +181,10 @@ def test_what_changes_nothing_trains_the_same_bits(tmp_path, features):
 
 
 @pytest.mark.parametrize(("settings", "epochs"), [(["steps=60"], 30), (["steps=1000"], 500), (["steps=4"], 2), ([], 2)])
-def test_steps_beside_given_epochs_count_unless_they_change_nothing(tmp_path, features, settings, epochs):
+def test_steps_beside_given_epochs_count(tmp_path, features, settings, epochs):
     """36 training clips are two steps an epoch; epochs that are given ask for no steps."""
     made = train_head(out=tmp_path / "run", features=features, variant="mean", epochs=2, settings=settings)
     assert made.runs[0].epochs == epochs
-    assert any("steps changes nothing" in note for note in made.notes) is (settings == ["steps=4"])
 
 
 def fit_once(features, variant, recipe, attention):
