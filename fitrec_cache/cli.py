@@ -451,7 +451,7 @@ def predict(
     *,
     run: Annotated[
         Path,
-        typer.Option(help="Run folder that train-head made; the seeds in it answer together, of folds the best one."),
+        typer.Option(help="Run folder that train-head made; the seeds in it answer together."),
     ],
     backbone: MovedWeightsOption = [],  # noqa: B006
     picture: Annotated[Path | None, typer.Option(help="PNG of the sampled frames with their attention.")] = None,

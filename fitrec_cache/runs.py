@@ -236,17 +236,15 @@ def _write_files(
 
 
 def read_run(folder: Path) -> Run:
-    """Open a run folder; of several seeds or folds the one whose kept epoch has the lowest validation loss.
-
-    Folds that test all clips of a class, and so never learned it, come after those that know more classes.
+    """Open a run folder.
 
     Raises:
-        UsageError: If there is no run.
+        UsageError: If it is none.
         FitrecError: If it was written by another version.
         StoreCorrupt: If its files are damaged or do not belong together.
     """
     if not (folder / "run.json").is_file():
-        folder = _best_run(folder)
+        raise _no_run(folder)
     settings = read_run_settings(folder)
     try:
         name = FINAL if settings.get("final") else "head.safetensors"
@@ -276,10 +274,8 @@ def calibration_of(settings: Mapping[str, Any]) -> Calibration:
 def read_runs(folder: Path) -> list[Run]:
     """Open the runs of a folder that answer together: all seeds of one split, or the one run that there is.
 
-    Of folds, which tested different clips and are no better together, only the one that :func:`read_run` opens.
-
     Raises:
-        UsageError: If there is no run.
+        UsageError: If there is no run, or they are no seeds of one call: as folds, each of which left out other clips.
         FitrecError: If one was written by another version.
         StoreCorrupt: If files are damaged or do not belong together.
     """
@@ -295,8 +291,12 @@ def read_runs(folder: Path) -> list[Run]:
         raise UsageError(
             f"{folder} holds runs of several models, {listed([run.name for run in seeds] + below, most=5)}: name one"
         )
-    if (folder / "run.json").is_file() or not seeds or any(read_run_settings(run).get("fold") for run in seeds):
+    if (folder / "run.json").is_file() or not seeds:
         return [read_run(folder)]
+    if folds := {str(fold) for run in seeds if (fold := read_run_settings(run).get("fold"))}:
+        raise UsageError(
+            f"{folder} holds {len(folds)} folds, each of which left clips out: name one of them, or train on one split"
+        )
     runs = [read_run(seed) for seed in seeds]
     if len({bool(run.settings.get("final")) for run in runs}) > 1:
         raise UsageError(
@@ -338,40 +338,9 @@ def _check_shapes(config: HeadConfig, stored: Mapping[str, Tensor], path: Path) 
         raise StoreCorrupt(f"{path} holds values that are not finite. Train the head again")
 
 
-def _best_run(folder: Path) -> Path:
-    runs = _runs_in(folder)
-    if not runs and (below := sorted({path.parts[-3] for path in folder.glob("*/*/run.json")})):
-        raise UsageError(f"{folder} holds no run itself, but there are some in {', '.join(below)}: name one of these")
-    if not runs:
-        raise UsageError(f"no run at {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")
-    learned = _n_learned(runs)
-    return min(runs, key=lambda run: (-learned[run], _kept_loss(run)))
-
-
-def _n_learned(runs: Sequence[Path]) -> dict[Path, int]:
-    """Return of how many classes each fold has training clips: one may test all of a class. Of seeds: 0 each.
-
-    Which class a clip is of is known from the fold that tests it.
-    """
-    settings = {run: read_run_settings(run) for run in runs}
-    if not all(of.get("fold") for of in settings.values()):
-        return dict.fromkeys(runs, 0)
-    try:
-        label = {
-            clip: of["labels"][target]
-            for run, of in settings.items()
-            for clip, target in zip(of["split"]["test"], read_outputs(run, of, "test").targets.tolist(), strict=True)
-        }
-        return {run: len({label[c] for c in of["split"]["train"] if c in label}) for run, of in settings.items()}
-    except _DAMAGE as error:
-        raise StoreCorrupt(f"a fold in {runs[0].parent} is damaged: {error}. Train the head again") from error
-
-
-def _kept_loss(folder: Path) -> float:
-    metrics = read_run_json(folder / "metrics.json")
-    try:
-        return next(float(row["val_loss"]) for row in metrics["history"] if row["epoch"] == metrics["best_epoch"])
-    except (KeyError, TypeError, ValueError, StopIteration) as error:
-        raise StoreCorrupt(
-            f"{folder}/metrics.json is damaged: no val_loss of its epoch. Train the head again"
-        ) from error
+def _no_run(folder: Path) -> UsageError:
+    """Return what to say of a folder that is no run."""
+    below = {path.parts[-3] for path in folder.glob("*/*/run.json")}
+    if inside := sorted({run.name for run in _runs_in(folder)} | below):
+        return UsageError(f"{folder} holds no run itself, but there are some in {listed(inside)}: name one of these")
+    return UsageError(f"no run at {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")

@@ -635,14 +635,6 @@ def test_a_head_with_values_that_are_not_finite_is_refused(run, tmp_path):
         read_run(other)
 
 
-def test_a_seed_without_figures_is_damage_not_a_traceback(run, tmp_path):
-    for seed in (0, 1):
-        shutil.copytree(run, tmp_path / "runs" / f"seed-{seed}")
-        (tmp_path / "runs" / f"seed-{seed}" / "metrics.json").write_text("{}")
-    with pytest.raises(StoreCorrupt, match=r"metrics\.json is damaged"):
-        read_run(tmp_path / "runs")
-
-
 def test_wrong_use_is_refused(run, tmp_path):
     (tmp_path / "v.mp4").touch()
     with pytest.raises(UsageError, match="no video given"):

@@ -498,8 +498,9 @@ def test_several_seeds_give_a_folder_each_with_mean_and_deviation(tmp_path):
     assert figures["accuracy_mean"] == pytest.approx(sum(values) / 3)
     mean = sum(values) / 3
     assert figures["accuracy_std"] == pytest.approx((sum((v - mean) ** 2 for v in values) / 2) ** 0.5)
-    losses = [min(e["val_loss"] for e in metrics_of(tmp_path / "run" / f"seed-{s}")["history"]) for s in (0, 1, 2)]
-    assert read_run(tmp_path / "run").settings["seed"] == int(np.argmin(losses))
+    assert [run.settings["seed"] for run in read_runs(tmp_path / "run")] == [0, 1, 2]
+    with pytest.raises(UsageError, match="run holds no run itself, but there are some in seed-0, seed-1, seed-2: name"):
+        read_run(tmp_path / "run")
 
 
 @pytest.mark.parametrize("variant", ["lrcn", "convlstm"])
@@ -787,23 +788,13 @@ def test_seeds_that_test_the_same_clips_are_averaged(tmp_path):
     assert any("so what they answer together has no temperature of its own" in note for note in report.notes)
 
 
-@pytest.mark.parametrize("one_recording", [True, False])
-def test_of_folds_one_that_learned_all_classes_answers(tmp_path, one_recording):
-    """Validation is easier where all clips of a class are left out: that loss says nothing beside the others'."""
-    path = toy(tmp_path / "toy.h5")
-    with h5py.File(path, "r+") as file:
-        rooms = ["x" if label == CLASSES[0].encode() else "yz"[i % 2] for i, label in enumerate(file["label"][()])]
-        file["extra"] = [json.dumps({"room": room}) for room in rooms]
-        if one_recording:  # a class of one group never validates
-            file["group"][...] = [b"x" if room == "x" else g for room, g in zip(rooms, file["group"][()], strict=True)]
-    report = train_head(out=tmp_path / "run", features=path, variant="mean", split="leave-one:room", epochs=2)
+def test_folds_do_not_answer_together_but_each_by_itself(tmp_path, features):
+    settings = {"features": features, "variant": "mean", "split": "kfold:3", "seed": [0, 1], "epochs": 1}
+    report = train_head(out=tmp_path / "run", **settings)
+    with pytest.raises(UsageError, match="run holds 3 folds, each of which left clips out: name one of them, or train"):
+        read_runs(tmp_path / "run")
     for run in report.runs:
-        metrics = json.loads((run.out / "metrics.json").read_text())
-        for row in metrics["history"]:
-            row["val_loss"] = {"01-x": 0.1, "02-y": 0.3, "03-z": 0.2}[run.fold]
-        (run.out / "metrics.json").write_text(json.dumps(metrics))
-    assert read_run(tmp_path / "run").settings["fold"] == "03-z"
-    assert [run.settings["fold"] for run in read_runs(tmp_path / "run")] == ["03-z"]
+        assert [one.settings["fold"] for one in read_runs(run.out)] == [run.fold]
 
 
 def test_what_seeds_of_one_split_answer_together_is_tested(tmp_path):
