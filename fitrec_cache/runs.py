@@ -37,6 +37,9 @@ SUMMARY = "summary.json"
 #: How much of a run is there: none of it; all, but a file is gone or damaged; all but the final head; all.
 State = Literal["missing", "damaged", "tested", "whole"]
 
+#: The clips of a split, as ``run.json`` has them.
+_SIDES = ("train", "val", "test", "unknown")
+
 #: What reading a damaged or hostile run folder raises.
 _DAMAGE = (
     *(KeyError, TypeError, ValueError, AttributeError, RuntimeError, OSError),
@@ -183,6 +186,9 @@ def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     def named(key: str, value: Any, other: Any) -> str:
         if key in ("head", "training") and isinstance(other, dict):
             return ", ".join(k for k in value if other.get(k) != value[k]) or key
+        alike = key == "split" and isinstance(other, dict) and all(other.get(k) == value[k] for k in _SIDES)
+        if alike and other.get("seed") != value.get("seed"):
+            return "--split-seed"
         return {"data_sha256": "the clips in the cache", "split": "which clips are on which side"}.get(key, key)
 
     return [named(k, v, there.get(k)) for k, v in wanted.items() if plain(k, there.get(k)) != plain(k, v)]

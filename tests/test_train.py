@@ -1116,6 +1116,16 @@ def test_runs_of_another_call_do_not_mix_with_this_ones(tmp_path, features):
     assert any(note.startswith("3 of 4 runs were there already") for note in added.notes)
 
 
+def test_the_same_sides_by_a_split_seed_are_another_run_and_it_is_named(tmp_path, features):
+    """Seeds that are added to it would have the split of that seed, and be another model."""
+    settings = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1, "seed": [0]}
+    train_head(**settings)
+    with pytest.raises(UsageError, match=r"made otherwise \(--split-seed\): choose"):
+        train_head(**settings, split_seed=0)
+    with pytest.raises(UsageError, match=r"made otherwise \(which clips are on which side\): choose"):
+        train_head(**settings, split_seed=1)
+
+
 def test_lists_may_be_named_by_another_path(tmp_path, features, monkeypatch):
     with h5py.File(features) as file:
         ids = [i.decode() for i in file["clip_id"][()]]
