@@ -17,9 +17,9 @@ from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_json, staged, write_atomic, write_json
 from fitrec_cache.head import build_head
+from fitrec_cache.one_model import model_settings
 from fitrec_cache.outputs import OUTPUTS, read_outputs, read_strangers
 from fitrec_cache.run_files import RUN_VERSION, read_run_json, read_run_settings
-from fitrec_cache.splits import short_rule
 from fitrec_cache.variants import HeadConfig
 from fitrec_cache.wording import listed, span
 
@@ -308,25 +308,25 @@ def read_runs(folder: Path) -> list[Run]:
         raise UsageError(
             f"{folder}: not all seeds have their final head yet: run the same train-head --final, or learn, again"
         )
-    for name in ("labels", "sources", "head", "training", "split", "data_sha256"):
-        if any(_of_all_seeds(run.settings, name) != _of_all_seeds(runs[0].settings, name) for run in runs):
-            raise UsageError(f"{folder} holds runs of different {name}: expected seeds of one call. Name one of them")
+    if apart := _apart(runs):
+        raise UsageError(
+            f"{folder} holds runs of different {', '.join(apart)}: expected seeds of one call. Name one of them"
+        )
     if len({run.settings.get("seed") for run in runs}) < len(runs):
         raise UsageError(f"{folder} holds two runs of one seed: expected seeds of one call. Name one of them")
     return runs
 
 
-def _of_all_seeds(settings: Mapping[str, Any], name: str) -> Any:
-    """Return a setting that all seeds of a call share.
-
-    The number of principal components follows from the sides, and where a seed was trained changes last bits only.
-    """
-    apart, found = {"head": "components", "training": "device"}.get(name), settings.get(name)
-    if name == "sources":
-        return identities(found)
-    if name == "split":
-        return short_rule(str(found["rule"])) if isinstance(found, dict) and "rule" in found else None
-    return {k: v for k, v in found.items() if k != apart} if isinstance(found, dict) else found
+def _apart(runs: Sequence[Run]) -> list[str]:
+    """Return the settings by which runs are not one model."""
+    try:
+        models = [model_settings(run.settings) for run in runs]
+    except _DAMAGE as error:
+        raise StoreCorrupt(
+            f"a run in {runs[0].folder.parent} is damaged: {type(error).__name__} {error}. Train the heads again"
+        ) from error
+    changed = [name for name in models[0] if any(each.get(name) != models[0][name] for each in models)]
+    return ["labels"] * any(run.labels != runs[0].labels for run in runs) + changed
 
 
 def _check_shapes(config: HeadConfig, stored: Mapping[str, Tensor], path: Path) -> None:

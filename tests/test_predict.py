@@ -193,9 +193,10 @@ def test_runs_of_other_calls_do_not_answer_together(tmp_path, cache_folder, vide
     sound = json.loads(path.read_text())
     training = sound["training"] | {"learning_rate": 0.5}
     labels = ["Hop", "Squat", "Lunge"]
-    for name, change in (("labels", labels), ("training", training), ("data_sha256", "00")):
+    changes = (("labels", labels, "labels"), ("training", training, "learning_rate"), ("data_sha256", "00", "data"))
+    for name, change, said in changes:
         path.write_text(json.dumps(sound | {name: change}))
-        with pytest.raises(UsageError, match=f"different {name}"):
+        with pytest.raises(UsageError, match=f"runs of different {said}: expected"):
             predict([video], run=out, device="cpu")
     path.write_text(json.dumps(sound | {"seed": 0}))
     with pytest.raises(UsageError, match="two runs of one seed"):

@@ -379,6 +379,26 @@ def test_seeds_of_two_split_rules_do_not_answer_together(tmp_path, features):
         read_runs(tmp_path / "runs")
 
 
+def test_only_runs_of_one_model_answer_together(tmp_path, features):
+    train_head(out=tmp_path / "runs", features=features, variant="mean", epochs=1, seed=[0, 1])
+    path = tmp_path / "runs" / "seed-1" / "run.json"
+    good = json.loads(path.read_text())
+    for changed, said in (
+        ({"recipe": "paper"}, "recipe"),
+        ({"training": good["training"] | {"epochs": 9, "dropout": 0.9}}, "epochs, dropout"),
+        ({"labels": ["x", *good["labels"][1:]]}, "labels"),
+        ({"data_sha256": "x"}, "data"),
+    ):
+        path.write_text(json.dumps(good | changed))
+        with pytest.raises(UsageError, match=f"runs holds runs of different {said}: expected seeds of one call"):
+            read_runs(tmp_path / "runs")
+    path.write_text(json.dumps({name: value for name, value in good.items() if name != "training"}))
+    with pytest.raises(StoreCorrupt, match="KeyError 'training'"):
+        read_runs(tmp_path / "runs")
+    path.write_text(json.dumps(good | {"training": good["training"] | {"device": "cuda"}}))  # changes last bits only
+    assert len(read_runs(tmp_path / "runs")) == 2
+
+
 def test_a_run_of_before_final_heads_is_kept(tmp_path, features):
     train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
     run = json.loads((tmp_path / "run" / "run.json").read_text())
