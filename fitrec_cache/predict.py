@@ -86,6 +86,21 @@ class Prediction:
         return found | ({"reason": self.reason} if self.reason else {})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the heads say of one clip.
+
+    Attributes:
+        top: All labels with their probabilities, best first.
+        weights: Weight of each of its frames in the clip's vector; they sum to 1.
+        unknown: Whether the highest probability is below the threshold: probably none of the classes.
+    """
+
+    top: tuple[tuple[str, float], ...]
+    weights: tuple[float, ...]
+    unknown: bool
+
+
 @dataclass
 class _Pictures:
     """Frames of answered videos, for the picture at ``path``."""
@@ -262,6 +277,7 @@ class Recogniser:
         short_sides: At what sizes, in pixels of the short side, frames must be given.
         labels: The classes.
         clip_seconds: Median length of the clips the head was trained on; None where that is not known.
+        trained_on: Names of the files of these clips, with their folder where ids have one, as parts of a path.
     """
 
     def __init__(
@@ -278,7 +294,7 @@ class Recogniser:
         keep_freed_memory()  # every clip needs the same large blocks
         self.runs = read_runs(run)
         self._heads = Heads(self.runs, threshold=unknown_below)
-        self._trained_on = {Path(file_of(clip)).parts[-2:] for r in self.runs for clip in _trained_on(r)}
+        self.trained_on = {Path(file_of(clip)).parts[-2:] for r in self.runs for clip in _trained_on(r)}
         self._pipelines = open_pipelines(self.runs[0], backbone, device=device, force=force)
         self.samples: int = self._pipelines[0].frames["samples"]
         self.short_sides: list[int] = list(dict.fromkeys(p.frames["short_side"] for p in self._pipelines))
@@ -286,16 +302,11 @@ class Recogniser:
         length = self.runs[0].settings.get("clip_seconds")
         self.clip_seconds = float(length) if isinstance(length, (int, float)) and 0 < length < 1e6 else None
 
-    def __call__(
-        self, jpegs: Mapping[int, Sequence[bytes]], pts_seconds: Sequence[float], *, path: str, top: int
-    ) -> Prediction:
+    def __call__(self, jpegs: Mapping[int, Sequence[bytes]]) -> Answer:
         """Return what the heads say of one clip.
 
         Args:
             jpegs: By short side: its T frames, as the frame store keeps them.
-            pts_seconds: Times of the frames.
-            path: Of the video.
-            top: Number of labels to return.
         """
         frames = {side: decode_frames(jpegs[side]) for side in self.short_sides}
         parts = [pipeline(frames[pipeline.frames["short_side"]]) for pipeline in self._pipelines]
@@ -304,18 +315,10 @@ class Recogniser:
         x = x if x.dtype == torch.uint8 else x.float()
         with torch.inference_mode():
             (probabilities,), (attention,), (unknown,) = self._heads(x)  # (K,), (T,), ()
-        names, seconds = Path(file_of(path)).absolute().parts, clip_length(pts_seconds)
-        best = probabilities.topk(min(top, len(self.labels)))
-        return Prediction(
-            path=path,
-            top=tuple(
-                (self.labels[i], float(p)) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-            ),
-            attention=tuple(zip(pts_seconds, attention.tolist(), strict=True)),
-            unknown=bool(unknown),
-            heads=len(self.runs),
-            trained_on=bool({names[-1:], names[-2:]} & self._trained_on),
-            median_lengths=seconds / self.clip_seconds if self.clip_seconds and seconds else None,
+        best = probabilities.topk(len(self.labels))
+        named = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return Answer(
+            top=tuple((self.labels[i], p) for i, p in named), weights=tuple(attention.tolist()), unknown=bool(unknown)
         )
 
 
@@ -362,14 +365,29 @@ def _one(path: Path, clips: _Decoded | str, recogniser: Recogniser, shown: _Pict
     jpegs = {side: clip.jpegs for side, clip in clips.items()}
     times = clips[recogniser.short_sides[0]].pts_seconds  # the same of all
     try:
-        prediction = recogniser(jpegs, times, path=str(path), top=len(recogniser.labels))
+        answer = recogniser(jpegs)
     except VideoError as error:  # its embeddings are too large for the type they were trained in
         return Prediction(path=str(path), reason=str(error))
+    prediction = _predicted(str(path), answer, times, recogniser)
     if shown is None or len(shown.predictions) == MOST_PICTURED:
         return prediction
     shown.predictions.append(prediction)
     shown.frames.append(decode_frames(jpegs[recogniser.short_sides[0]]).permute(0, 2, 3, 1).numpy())
     return prediction
+
+
+def _predicted(path: str, answer: Answer, pts_seconds: Sequence[float], recogniser: Recogniser) -> Prediction:
+    """Return the answer with what is to be said of the video, whose frames have these times."""
+    names, seconds = Path(file_of(path)).absolute().parts, clip_length(pts_seconds)
+    return Prediction(
+        path=path,
+        top=answer.top,
+        attention=tuple(zip(pts_seconds, answer.weights, strict=True)),
+        unknown=answer.unknown,
+        heads=len(recogniser.runs),
+        trained_on=bool({names[-1:], names[-2:]} & recogniser.trained_on),
+        median_lengths=seconds / recogniser.clip_seconds if recogniser.clip_seconds and seconds else None,
+    )
 
 
 def _draw(shown: _Pictures) -> None:

@@ -278,14 +278,14 @@ class Watch:
             if isinstance(item, FitrecError):
                 raise item
             number, clip = item
-            answer = self._recogniser(clip.jpegs, clip.pts_seconds, path="", top=len(self._recogniser.labels))
+            answer = self._recogniser(clip.jpegs)
             skipped, expected = number - expected, number + 1
             yield Moment(
                 start=clip.start,
                 end=clip.end,
                 top=answer.top,
                 unknown=answer.unknown,
-                heads=answer.heads,
+                heads=len(self._recogniser.runs),
                 skipped=skipped,
             )
 
