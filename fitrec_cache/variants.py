@@ -176,6 +176,9 @@ class HeadConfig(Plain):
             raise UsageError(f"normalise '{self.normalise}' needs components: set it to 1 or more, such as 512")
         if projected and self.components > self.input_dim:
             raise UsageError(f"components {self.components}: features have only {self.input_dim} values a frame")
+        for name in ("differences", "bidirectional", "skip_mean"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{name} {getattr(self, name)!r}: expected true or false; correct the head's settings")
         for name in ("input_dropout", "dropout"):
             if not isinstance(getattr(self, name), int | float) or not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)!r}: expected a share of at least 0 and below 1")

@@ -479,6 +479,7 @@ def test_both_directions_meet_where_each_has_read_everything() -> None:
         ({"normalise": "pca", "components": 9}, "only 6 values"),
         ({"pooling": "max"}, "unknown pooling"),
         ({"dropout": 1.0}, "below 1"),
+        ({"bidirectional": {"a": []}}, "expected true or false"),
         ({"variant": "lrcn", "normalise": "standard"}, "learns from frames"),
     ],
 )
