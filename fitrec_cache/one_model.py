@@ -20,30 +20,23 @@ _NUMBERED = ("features", "data", "sides")
 
 def model_settings(run: Mapping[str, Any]) -> dict[str, str]:
     """Return, flat and as text, everything in a ``run.json`` that decides a model but seed and fold."""
-    sources = run.get("sources") or []
+    sources = run["sources"]
     chosen = {
-        "recipe": run.get("recipe", "paper"),
+        "recipe": run["recipe"],
         "preset": "+".join(_preset(source) for source in sources),
         "variant": run["head"]["variant"],
         "backbone": run["backbone"],
         "split": short_rule(str(run["split"]["rule"])),
         "split seed": run["split"].get("seed", "each its own"),
-        "attention": run["head"].get("attention"),
+        "attention": run["head"]["attention"],
         "classes": len(run["labels"]),
-        "unknown classes:": ", ".join(unknown_classes(run["split"])) or "none",
+        "unknown classes:": ", ".join(run["split"]["unknown_classes"]) or "none",
         "features": " ".join(canonical_json(source.get("identity", {})) for source in sources),
-        "data": run.get("data_sha256", ""),
+        "data": run["data_sha256"],
         "sides": sides_digest(run["split"]),
     }
     training = {k: v for k, v in run["training"].items() if k not in ("device", *chosen)}
     return {k: str(v) for k, v in {**chosen, **training}.items()}
-
-
-def unknown_classes(split: Mapping[str, Any]) -> list[str]:
-    """Return the classes that a run kept from all sides; of older run folders, by the folders of their clips."""
-    if classes := split.get("unknown_classes"):
-        return [str(name) for name in classes]
-    return sorted({str(clip).split("/")[0] for clip in split.get("unknown") or []})
 
 
 def _preset(source: Mapping[str, Any]) -> str:

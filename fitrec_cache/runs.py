@@ -272,9 +272,10 @@ def calibration_of(settings: Mapping[str, Any]) -> Calibration:
     """Return the calibration that ``run.json`` holds.
 
     Raises:
+        KeyError: If it has none.
         ValueError: If it is out of range.
     """
-    return Calibration(**{k: float(v) for k, v in settings.get("calibration", {}).items()})
+    return Calibration(**{k: float(v) for k, v in settings["calibration"].items()})
 
 
 def read_runs(folder: Path) -> list[Run]:

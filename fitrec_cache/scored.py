@@ -68,7 +68,7 @@ class ScoredRun:
     @property
     def fold(self) -> str:
         """Which part of a split with several; empty if there is one."""
-        return str(self.run.get("fold") or "")
+        return str(self.run["fold"])
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ class ScoredRun:
     @property
     def groups(self) -> list[str | None]:
         """The groups of the test clips, None where unknown."""
-        return self.run["split"].get("test_groups") or [None] * len(self.clips)
+        return list(self.run["split"]["test_groups"])
 
     @cached_property
     def units(self) -> list[str]:

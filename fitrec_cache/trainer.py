@@ -186,7 +186,7 @@ class Trainer:
                 **sides,
                 "test_groups": [data.groups[i] for i in split.test],
                 "unknown": [] if self.strangers is None else self.strangers.clip_ids,
-                **({} if self.strangers is None else {"unknown_classes": sorted(set(self.strangers.labels))}),
+                "unknown_classes": [] if self.strangers is None else sorted(set(self.strangers.labels)),
             },
             "data_sha256": self.data_sha256,
             "sources": data.sources,

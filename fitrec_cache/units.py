@@ -26,9 +26,8 @@ def units_of(clips: Sequence[str], groups: Sequence[str | None], *, rule: str = 
 
 def units_of_run(run: Mapping[str, Any]) -> list[str]:
     """Return the unit of each test clip of a run, by what its ``run.json`` holds."""
-    split, fold = run["split"], str(run.get("fold") or "")
-    groups = split.get("test_groups") or [None] * len(split["test"])
-    return units_of(split["test"], groups, rule=str(split["rule"]), fold=fold)
+    split = run["split"]
+    return units_of(split["test"], split["test_groups"], rule=str(split["rule"]), fold=str(run["fold"]))
 
 
 def is_by_fold(rule: str) -> bool:

@@ -42,7 +42,10 @@ def write_run(folder, right, *, variant="mean", backbone="net", seed=0, fold="",
             "val": list(val),
             "test": clips,
             "test_groups": more.pop("groups", groups),
+            "unknown_classes": [],
         },
+        "recipe": "paper",
+        "data_sha256": "d",
         "sources": [{"identity": {"weights": more.pop("weights", "w"), "preprocessing": {"preset": "native"}}}],
         "backbone": backbone,
         **more,
@@ -438,7 +441,7 @@ def test_runs_on_other_data_or_without_other_classes_are_other_models(tmp_path):
     write_run(tmp_path / "3", [1, 0], variant="lrcn", seed=0)
     strange = write_run(tmp_path / "4", [1, 0], variant="lrcn", seed=0)
     run = json.loads((strange / "run.json").read_text())
-    run["split"]["unknown"] = ["Squat", "Lunge"]
+    run["split"]["unknown_classes"] = ["Lunge", "Squat"]
     (strange / "run.json").write_text(json.dumps(run))
     report = compare([tmp_path])
     assert {m.name for m in report.models} == {
@@ -486,7 +489,7 @@ def test_a_room_that_decides_alone_is_no_evidence_however_many_clips_it_has(tmp_
 def test_where_every_clip_is_a_group_of_its_own_the_interval_is_that_of_train_head(tmp_path):
     right = [1] * 10 + [0] * 6
     write_run(tmp_path / "a", right, groups=[f"g{i}" for i in range(16)])
-    write_run(tmp_path / "b", right, groups=None, variant="lrcn")
+    write_run(tmp_path / "b", right, groups=[None] * 16, variant="lrcn")
     truth = binomtest(10, 16).proportion_ci(method="wilson")
     for model in compare([tmp_path]).models:
         assert model.ci95 == pytest.approx((truth.low, truth.high))

@@ -65,15 +65,17 @@ def write_run(folder, *, truth, guesses, labels=("Hop", "Lunge", "Squat"), test=
     document = {
         "run_version": 1, "labels": list(labels), "seed": seed, "backbone": "resnet50", "sources": [],
         "head": {"variant": variant, "n_classes": k, "attention": "additive"},
-        "training": {"epochs": 200, "learning_rate": 1e-4, "device": "cpu"}, "recipe": "paper",
+        "training": {"epochs": 200, "learning_rate": 1e-4, "device": "cpu"}, "recipe": "paper", "fold": "",
         "split": {
             "rule": split, "notes": notes, "train": [f"t{i}" for i in range(9)],
             "val": [f"v{i}" for i in range(val[1])], "test": test,
         },
         "calibration": {"temperature": 1.5, "threshold": 0.33, "false_alarm_rate": 0.05},
-        "versions": {"fitrec-cache": "0", "torch": "2"}, **run,
+        "versions": {"fitrec-cache": "0", "torch": "2"}, "threads": 1, "false_alarm_rate": 0.05, "data_sha256": "d",
+        **run,
     }  # fmt: skip
-    document["split"] = wrong | document.pop("split_document", document["split"])
+    own = {"test_groups": [f"g{i}" for i in range(len(truth))], "unknown_classes": [], **wrong}
+    document["split"] = own | document.pop("split_document", document["split"])
     document["split"]["val"] = document["split"].get("val") or document["split"].get("train", ["b"])[:1]
     n_val = len(document["split"]["val"])
     folder.mkdir(parents=True)
@@ -726,6 +728,20 @@ def test_answers_that_do_not_fit_the_run_are_damage(tmp_path, made, key):
     stored[f"test_{key}"] = np.ascontiguousarray(stored[f"test_{key}"][1:])
     safetensors.numpy.save_file(stored, path)
     with pytest.raises(StoreCorrupt, match=r"logits\.safetensors"):
+        report([made], out=tmp_path / "r.html")
+
+
+@pytest.mark.parametrize(
+    "lacking",
+    ["recipe", "sources", "data_sha256", "fold", "threads", "false_alarm_rate", "calibration", "head attention",
+     "split test_groups", "split unknown_classes"],
+)  # fmt: skip
+def test_a_setting_that_every_run_has_and_this_one_lacks_is_damage(tmp_path, made, lacking):
+    run = json.loads((made / "run.json").read_text())
+    *within, name = lacking.split()
+    del (run[within[0]] if within else run)[name]
+    (made / "run.json").write_text(json.dumps(run))
+    with pytest.raises(StoreCorrupt, match=rf"is damaged.*KeyError.*'{name}'"):
         report([made], out=tmp_path / "r.html")
 
 

@@ -650,6 +650,7 @@ def test_damaged_runs_are_refused(tmp_path, features):
         json.dumps(good | {"head": huge}),
         json.dumps(good | {"head": good["head"] | {"frames": "x"}}),
         json.dumps({k: v for k, v in good.items() if k != "head"}),
+        json.dumps({k: v for k, v in good.items() if k != "calibration"}),
     ):
         path.write_text(text)
         with pytest.raises(StoreCorrupt):

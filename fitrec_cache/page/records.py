@@ -116,7 +116,7 @@ def _check(record: Record) -> None:
     _ = (dict(run["training"]), dict(run["head"]), dict(run["versions"]), [len(run["split"][side]) for side in SIDES])
     for name in ("temperature", "threshold", "false_alarm_rate"):
         float(run["calibration"][name])
-    _ = record.calibration  # raises where a value is out of range
+    _ = (run["threads"], float(run["false_alarm_rate"]), record.calibration)  # raises where a value is out of range
     tested = ("n", "detected", "auroc") if "auroc" in m["unknown"] else ()
     for name in ("false_alarms", *tested):
         float(m["unknown"][name])

@@ -11,7 +11,6 @@ from typing import Any
 
 from fitrec_cache.cache import features_folder
 from fitrec_cache.files import digest
-from fitrec_cache.one_model import unknown_classes
 from fitrec_cache.page.models import Model
 from fitrec_cache.page.records import SIDES, Record
 from fitrec_cache.recipes import RECIPES, Recipe
@@ -45,7 +44,7 @@ def how_to(model: Model, number: int) -> HowTo:
         "split": record.rule,
         "seeds": ", ".join(map(str, model.by_seed)),
         **({"split seed": record.run["split"]["seed"]} if "seed" in record.run["split"] else {}),
-        "recipe": str(record.run.get("recipe") or "paper"),
+        "recipe": str(record.run["recipe"]),
         **({"folds": ", ".join(model.folds)} if len(model.folds) > 1 else {}),
         "clips (training, validation, test)": ", ".join(str(len(record.run["split"][side])) for side in SIDES),
         **({"final head": "of all clips, for predict and watch"} if record.run.get("final") else {}),
@@ -92,8 +91,8 @@ def _extract(sources: list[Mapping[str, Any]]) -> list[str]:
 
 
 def _threads(model: Model) -> str:
-    """Return with how many threads the runs were trained; those of an older version do not say."""
-    return ", ".join(sorted({str(record.run.get("threads", "not recorded")) for record in model.runs}))
+    """Return with how many threads the runs were trained."""
+    return ", ".join(sorted({str(record.run["threads"]) for record in model.runs}))
 
 
 def _train(model: Model, number: int) -> str:
@@ -119,10 +118,10 @@ def _train(model: Model, number: int) -> str:
         words += ["--seed", str(seed)]
     if "seed" in record.run["split"]:
         words += ["--split-seed", str(record.run["split"]["seed"])]
-    words += ["--recipe", str(record.run.get("recipe") or "paper"), *_changes(record)]
+    words += ["--recipe", str(record.run["recipe"]), *_changes(record)]
     if attention := record.run["head"].get("attention"):
         words += ["--attention", str(attention)]
-    for label in unknown_classes(record.run["split"]):
+    for label in record.run["split"]["unknown_classes"]:
         words += ["--unknown", label]
     words += ["--final"] * bool(record.run.get("final"))
     return shlex.join([*words, "--out", f"RUNS/{number}-{record.variant}"])
@@ -130,12 +129,12 @@ def _train(model: Model, number: int) -> str:
 
 def _changes(record: Record) -> list[str]:
     """Return the options for what was trained otherwise than the recipe says."""
-    usual = RECIPES.get(str(record.run.get("recipe") or "paper"), Recipe()).to_dict()
+    usual = RECIPES.get(str(record.run["recipe"]), Recipe()).to_dict()
     options: list[str] = []
     for name, value in record.run["training"].items():
         if name in usual and value != usual[name]:
             options += ["--set", f"{name}={value}"]
     device = str(record.run["training"].get("device", "cpu"))
     options += ["--device", device] * (device != "cpu")
-    rate = record.run.get("false_alarm_rate", 0.05)
+    rate = record.run["false_alarm_rate"]
     return options if rate == 0.05 else [*options, "--false-alarm-rate", str(rate)]
