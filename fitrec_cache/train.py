@@ -186,7 +186,7 @@ def train_head(
             f"predict and watch answer by heads that learned from all {on_sides} clips; the figures are of heads that "
             "left the test clips out"
         )
-    notes.add(*remarks([(calibration_of(run.settings), len(run.settings["split"]["val"])) for run in scored]))
+    notes.add(*remarks([(calibration_of(one.run), len(one.run["split"]["val"])) for one in scored]))
     pooled, (ensemble, together) = pool_folds(scored), average_runs(scored)
     if together is not None:
         keep(scored, together)
