@@ -179,7 +179,7 @@ def _verify(path: Path, kind: str, identity: dict[str, Any] | None) -> tuple[str
     try:
         return "", len(read_part(path, kind, None if identity is None else digest(identity))["key"])
     except StoreCorrupt as error:
-        return str(error).split(". Run `fitrec-cache check", maxsplit=1)[0].removeprefix(f"{path} is "), 0
+        return error.reason, 0
     except StoreError as error:
         return str(error), 0
 

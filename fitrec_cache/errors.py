@@ -62,7 +62,13 @@ class NoCacheError(UsageError, StoreError):
 
 
 class StoreCorrupt(StoreError):
-    """A stored file whose content is not what was written."""
+    """A stored file whose content is not what was written.
+
+    Attributes:
+        reason: What is wrong with the file, without its name and what to do, where only that is said.
+    """
+
+    reason: str = ""
 
 
 class MismatchError(FitrecError):

@@ -397,10 +397,13 @@ def _to_hdf5(arrays: Arrays, kind: str, identity: Mapping[str, Any]) -> bytes:
 
 
 def _damaged(path: Path, why: object) -> StoreCorrupt:
-    return StoreCorrupt(
-        f"{path} is damaged: {why}. Run `fitrec-cache check --cache DIR --repair` to set it aside, then `extract` "
+    reason = f"damaged: {why}"
+    error = StoreCorrupt(
+        f"{path} is {reason}. Run `fitrec-cache check --cache DIR --repair` to set it aside, then `extract` "
         "again: only its clips are redone"
     )
+    error.reason = reason
+    return error
 
 
 def _unreadable(path: Path, error: OSError) -> StoreError:

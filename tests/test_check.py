@@ -57,7 +57,8 @@ def test_damage_is_named_set_aside_and_redone(cache, cache_folder, redo, kind, d
     damage(path)
     broken = path.read_bytes()
     found = check(cache=cache)
-    assert [p["path"] for p in found.problems] == [str(path)]
+    why = "its bytes are not those that were written (sha256 differs from the one in its name)"
+    assert found.problems == ({"path": str(path), "reason": f"damaged: {why}"},)
     assert found.rows == 24
     assert path.exists()  # nothing is moved without --repair
     repaired = check(cache=cache, repair=True)
