@@ -162,19 +162,19 @@ def extract(
         if found is not None:
             run.see_to_others(found.passed_over, prune=prune)
         run.write_indexes(at_end=True)
-        if erase:
+        lost = _lost_classes(clips, run.failed, opened)
+        if erase:  # from here on what is open is out of date
             with timed(run.stages, "write"):
                 notes.add(*erase_taken_out(cache))
-            opened = Cache(cache)  # what was open does not know of it
     except (KeyboardInterrupt, FitrecError):  # what was finished until now is in the cache, and so in its history
         with suppress(StoreError):
-            _note(opened, run.report(len(clips), time.perf_counter() - started), models)
+            _note(cache, run.report(len(clips), time.perf_counter() - started), models)
         raise
     run.tell_oddities()
     run.tell_changes()
-    notes.add(*_lost_classes(clips, run.failed, opened))
+    notes.add(*lost)
     report = run.report(len(clips), time.perf_counter() - started)
-    _note(opened, report, models)
+    _note(cache, report, models)
     return report
 
 
@@ -195,7 +195,7 @@ def _about_classes(clips: Sequence[Clip], held: Mapping[str, int]) -> list[str]:
     return notes
 
 
-def _note(cache: Cache, report: ExtractReport, models: Sequence[Backbone]) -> None:
+def _note(cache: Path, report: ExtractReport, models: Sequence[Backbone]) -> None:
     """Keep what was done, if anything was."""
     if not report.done:
         return
@@ -208,7 +208,7 @@ def _note(cache: Cache, report: ExtractReport, models: Sequence[Backbone]) -> No
         stages={name: round(s, 1) for name, s in report.stages.items()},
         bottleneck=report.bottleneck,
     )
-    note(cache.folder, done)
+    note(cache, done)
 
 
 def _held_clips(

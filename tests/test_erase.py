@@ -188,6 +188,16 @@ def test_most_of_a_cache_is_erased_only_after_it_was_pruned(run, tmp_path, video
     assert [clip.clip_id for clip in Cache(tmp_path / "cache").entries()] == [f"Hop/{kept.name}"]
 
 
+def test_a_class_of_bad_clips_only_is_named_beside_what_was_erased(run, videos):
+    run()
+    (videos / "Hop/v_Hop_g01_c01.avi").unlink()
+    (videos / "Row").mkdir()
+    (videos / "Row/a.avi").write_bytes(b"no video")
+    *_, erased, lost = run(prune=True, erase=True).notes
+    assert erased.startswith("erased from disk: 1 clip, ")
+    assert lost == "class Row: none of its clips can be used, so it will not be recognised"
+
+
 def test_it_goes_with_prune_only(run):
     with pytest.raises(UsageError, match="give --prune too, or leave it out"):
         run(erase=True)
