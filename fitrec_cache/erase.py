@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip
+from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
 from fitrec_cache.clips import some
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, may_be_written, remove
@@ -72,18 +72,20 @@ def refuse_beside_others(folder: Path) -> None:
 
 
 def refuse_most(cache: Cache, kept: Collection[str]) -> None:
-    """Raise UsageError if most clips of a cache are none of these: they may be the wrong ones, and erasing is for good.
+    """Raise UsageError if most contents of a cache have none of these names: erasing the wrong ones is for good.
 
-    Clips that were taken out before do not count: whoever did that has seen their names.
+    Clips that were taken out before do not count: whoever did that has seen their names. Earlier names of contents that
+    stay do not count either. What has been renamed since the last extract does, as its content is not known yet.
     """
     names = set(kept)
-    used = [clip.clip_id for clip in cache.entries() if not clip.problem]
-    gone = [name for name in used if name not in names]
+    clips = [clip for clip in cache.entries() if not clip.problem]
+    used, here = newest(clips), {clip.video_sha256 for clip in clips if clip.clip_id in names}
+    gone = sorted(clip.clip_id for content, clip in used.items() if content not in here)
     if 2 * len(gone) > len(used):
         raise UsageError(
-            f"--erase would take out {len(gone)} of {len(used)} clips, and remove for good what no other clip shares "
-            f"with them: {some(gone)}. Nothing was done. If that is meant, run the same with --prune alone first, then "
-            "with both"
+            f"--erase would take out {len(gone)} of {len(used)} clips, by name, and remove for good what no other clip "
+            f"shares with them: {some(gone)}. Nothing was done. If that is meant, or files were renamed, run the same "
+            "with --prune alone first, then with both"
         )
 
 

@@ -188,6 +188,21 @@ def test_most_of_a_cache_is_erased_only_after_it_was_pruned(run, tmp_path, video
     assert [clip.clip_id for clip in Cache(tmp_path / "cache").entries()] == [f"Hop/{kept.name}"]
 
 
+def test_clips_that_were_renamed_twice_are_none_that_would_be_lost(run, tmp_path, videos):
+    run()
+    for name in ("once", "twice"):
+        for path in sorted(videos.glob("*/*.avi")):
+            path.rename(path.with_name(f"{name}-{path.name.rpartition('-')[2]}"))
+        run()
+    before = stored(tmp_path / "cache")
+    assert any("24 earlier names" in note for note in run(prune=True, erase=True).notes)
+    assert stored(tmp_path / "cache") == before
+    for path in sorted(videos.glob("*/*.avi")):
+        path.rename(path.with_name(path.name.removeprefix("twice-")))
+    with pytest.raises(UsageError, match=r"would take out 12 of 12 clips, by name, .* or files were renamed"):
+        run(prune=True, erase=True)
+
+
 def test_a_class_of_bad_clips_only_is_named_beside_what_was_erased(run, videos):
     run()
     (videos / "Hop/v_Hop_g01_c01.avi").unlink()
