@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fitrec_cache.cache import CLIPS_IDENTITY, Cache, lacking
+from fitrec_cache.cache import CLIPS_IDENTITY, Cache, HeldClip, lacking
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import (
     TEMPORARY,
@@ -101,8 +101,9 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
     sound = repaired == len(problems)  # else it may not even open
     opened = Cache(cache) if sound else None
     if opened is not None:
-        problems += _missing(opened)
-    notes += [] if opened is None else _nameless(opened)
+        entries = opened.entries()
+        problems += _missing(opened, entries)
+        notes += _nameless(opened, entries)
     done, distance = 0, None
     if recompute and opened is not None:
         done, distance = _recompute(opened, recompute, seed, notes)
@@ -184,13 +185,13 @@ def _verify(path: Path, kind: str, identity: dict[str, Any] | None) -> tuple[str
         return str(error), 0
 
 
-def _missing(opened: Cache) -> list[dict[str, str]]:
+def _missing(opened: Cache, entries: Sequence[HeldClip]) -> list[dict[str, str]]:
     """Name what a lost or set-aside part has left behind: clips that were finished and of which something is not here.
 
     A clip is entered last, after its frames and features, and features never come without frames.
     """
     frames, features = opened.frame_stores(), opened.feature_stores()
-    finished = {c.video_sha256: c.clip_id for c in opened.entries() if not c.problem}
+    finished = {c.video_sha256: c.clip_id for c in entries if not c.problem}
     lost = [
         (opened.folder / kind, f"{kind} of", [k for k in finished if not any(k in s for s in stores)])
         for kind, stores in (("frames", frames), ("features", features))
@@ -213,8 +214,8 @@ def _missing(opened: Cache) -> list[dict[str, str]]:
     ]
 
 
-def _nameless(opened: Cache) -> tuple[str, ...]:
-    named = {c.video_sha256 for c in opened.entries()}
+def _nameless(opened: Cache, entries: Sequence[HeldClip]) -> tuple[str, ...]:
+    named = {c.video_sha256 for c in entries}
     lost = {k for s in (*opened.frame_stores(), *opened.feature_stores()) for k in s} - named
     if not lost:
         return ()
@@ -252,6 +253,7 @@ def _recompute(opened: Cache, count: int, seed: int, notes: list[str]) -> tuple[
 
     A backbone that cannot be had, or is not the same any more, is noted.
     """
+    from fitrec_cache.identity import backbone_identity
     from fitrec_cache.jpeg import decode_frames
     from fitrec_cache.pipeline import rebuild_backbone
 
@@ -269,8 +271,8 @@ def _recompute(opened: Cache, count: int, seed: int, notes: list[str]) -> tuple[
         except UsageError as error:
             notes.append(f"{store.folder.name} was not made again: {error}")
             continue
-        now = backbone.identity()
-        if changed := [name for name, value in now.items() if store.identity.get(name) != value]:
+        then, now = backbone_identity(store.identity), backbone.identity()
+        if changed := [name for name in now | then if then.get(name) != now.get(name)]:
             what = ", ".join(changed)
             notes.append(f"{store.folder.name} was not made again: {what} would differ, as with other weights")
             continue

@@ -33,6 +33,11 @@ def feature_identity(frames: dict[str, Any], backbone: Backbone) -> dict[str, An
     return {"format_version": FORMAT_VERSION, "frames": frames, "dtype": "float16", **backbone.identity()}
 
 
+def backbone_identity(features: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an identity of features says of its backbone, as :meth:`fitrec_cache.backbone.Backbone.identity`."""
+    return {k: v for k, v in features.items() if k not in ("format_version", "frames", "dtype")}
+
+
 def what_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """Return the settings in which two identities differ, such as ``samples: 20 -> 40``, separated by semicolons."""
     before, after = flat(old), flat(new)

@@ -11,7 +11,7 @@ from torch import Tensor
 from fitrec_cache.backbone import Backbone, load_backbone
 from fitrec_cache.cache import lacking
 from fitrec_cache.errors import MismatchError, UsageError, WeightsError, unknown_name
-from fitrec_cache.identity import frame_identity, what_changed
+from fitrec_cache.identity import backbone_identity, frame_identity, what_changed
 from fitrec_cache.pixels import to_pixels
 from fitrec_cache.runs import Run
 from fitrec_cache.variants import VARIANTS, HeadConfig, plain_name
@@ -118,8 +118,7 @@ def _rebuild(
 ) -> Backbone:
     name = identity["backbone"]
     backbone = rebuild_backbone(identity, origin, given=given.get(name), device=device, command=command)
-    then = {k: v for k, v in identity.items() if k not in ("frames", "format_version", "dtype")}
-    _refuse_if_different(f"backbone {name}", then, backbone.identity(), force=force)
+    _refuse_if_different(f"backbone {name}", backbone_identity(identity), backbone.identity(), force=force)
     return backbone
 
 

@@ -13,6 +13,7 @@ import pytest
 from conftest import SMALL
 from test_extract import everything
 
+from fitrec_cache.cache import Cache
 from fitrec_cache.check import check
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
@@ -252,6 +253,18 @@ def test_other_weights_where_the_old_ones_were_are_not_taken_for_drift(cache, we
     report = check(cache=cache, recompute=2)
     assert (report.recomputed, report.largest_distance) == (0, None)
     assert report.notes[-1].endswith("was not made again: weights_sha256 would differ, as with other weights")
+
+
+def test_a_setting_that_only_the_stored_features_have_is_seen(cache):
+    opened = Cache(cache)
+    (plain,) = opened.feature_stores()
+    rounded = opened.feature_store(plain.identity | {"rounding": "some way"})
+    rounded.write_part(read_part(part(cache, "features"), "features"))
+    rounded.write_origin(plain.origin())
+    shutil.rmtree(plain.folder)
+    report = check(cache=cache, recompute=2)
+    assert (report.recomputed, report.largest_distance) == (0, None)
+    assert report.notes[-1].endswith("was not made again: rounding would differ, as with other weights")
 
 
 def test_recompute_is_left_out_where_damage_is_left(cache):
