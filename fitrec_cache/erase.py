@@ -6,12 +6,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
 from fitrec_cache.clips import some
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, may_be_written, remove
+from fitrec_cache.jpeg_rows import joined, row_of
 from fitrec_cache.store import ASIDE, Arrays, Store, read_part
 from fitrec_cache.turns import others_at_work
 from fitrec_cache.wording import plural, size
@@ -122,22 +122,13 @@ def _of_keys(part: Path, arrays: Arrays, keys: Collection[bytes]) -> Arrays:
     """Return the rows of these keys of a part."""
     rows = np.flatnonzero([key in keys for key in arrays["key"].tolist()])
     chosen = {name: array[rows] for name, array in arrays.items() if name != "jpeg_bytes"}
-    if "jpeg_bytes" in arrays:
-        chosen["jpeg_bytes"], chosen["jpeg_end"] = _frames_of_rows(part, arrays, rows)
+    if "jpeg_bytes" in arrays and len(rows):
+        data, ends = arrays["jpeg_bytes"], arrays["jpeg_end"]
+        try:
+            chosen["jpeg_bytes"], chosen["jpeg_end"] = joined([row_of(data, ends, row) for row in rows.tolist()])
+        except ValueError as error:
+            raise StoreCorrupt(f"{part}: {error}. Move it away: `extract` makes its clips again") from error
     return chosen
-
-
-def _frames_of_rows(part: Path, arrays: Arrays, rows: NDArray[np.intp]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return of some rows of a part of frames the JPEG files, one after the other, and where each of them ends now."""
-    data, ends = arrays["jpeg_bytes"], arrays["jpeg_end"]
-    places = np.concatenate([[0], ends.ravel()])
-    if not ends.shape[1] or (places[1:] < places[:-1]).any() or places[-1] > len(data):
-        raise StoreCorrupt(f"{part}: frames have impossible offsets. Move it away: `extract` makes its clips again")
-    starts = np.concatenate([[0], ends[:-1, -1]])[rows]
-    stops = ends[rows, -1]
-    moved = starts - np.concatenate([[0], np.cumsum(stops - starts)[:-1]]) if len(rows) else starts
-    pieces = [data[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
-    return np.concatenate([data[:0], *pieces]), ends[rows] - moved[:, None]
 
 
 def _remove_half_written(folders: Sequence[Path]) -> list[Path]:

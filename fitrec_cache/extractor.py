@@ -22,6 +22,7 @@ from fitrec_cache.devices import cores
 from fitrec_cache.errors import StoreError, VideoError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.identity import feature_identity, what_changed
+from fitrec_cache.jpeg_rows import joined
 from fitrec_cache.meanwhile import Meanwhile
 from fitrec_cache.progress import Notes, progress_bar, timed
 from fitrec_cache.spans import file_of, is_part
@@ -401,11 +402,11 @@ def _same_content(first: HeldClip, other: HeldClip, *, more: int) -> str:
 
 
 def _frame_arrays(clips: dict[str, StoredClip]) -> dict[str, Any]:
-    jpegs = [[len(j) for j in c.jpegs] for c in clips.values()]
+    jpeg_bytes, jpeg_end = joined([c.jpegs for c in clips.values()])
     return {
         "key": text_column(clips),
-        "jpeg_bytes": np.frombuffer(b"".join(j for c in clips.values() for j in c.jpegs), dtype=np.uint8),
-        "jpeg_end": np.cumsum(np.array(jpegs, dtype=np.int64)).reshape(len(clips), -1),
+        "jpeg_bytes": jpeg_bytes,
+        "jpeg_end": jpeg_end,
         "frame_index": np.array([c.frame_index for c in clips.values()], dtype=np.int64),
         "pts_seconds": np.array([c.pts_seconds for c in clips.values()], dtype=np.float64),
         "ledger": text_column(json.dumps(c.ledger, sort_keys=True) for c in clips.values()),

@@ -28,6 +28,7 @@ from fitrec_cache.files import (
     write_json,
 )
 from fitrec_cache.index import FEWEST_AT_END, FEWEST_PARTS, INDEX, Columns, parts_in, write_index
+from fitrec_cache.jpeg_rows import row_of
 from fitrec_cache.keymap import KeyMap
 
 FORMAT_VERSION = 1
@@ -302,14 +303,13 @@ class Store:
     def jpegs(self, key: str) -> list[bytes]:
         """Return the T encoded frames of one clip of a frame store; raises as :meth:`row` does."""
         row, arrays = self._row_and_part(key)
-        ends = arrays["jpeg_end"][row].tolist()
-        start = int(arrays["jpeg_end"][row - 1, -1]) if row else 0
-        data = arrays["jpeg_bytes"]
-        if len(ends) != self.identity.get("samples", len(ends)):
-            raise StoreCorrupt(f"{self.folder}: {key} has {len(ends)} frames, expected {self.identity['samples']}")
-        if [start, *ends] != sorted([start, *ends]) or not ends or ends[-1] > len(data) or start < 0:
-            raise StoreCorrupt(f"{self.folder}: frames of {key} have impossible offsets")
-        return [data[i:j].tobytes() for i, j in pairwise([start, *ends])]
+        ends = arrays["jpeg_end"]
+        if ends.shape[1] != self.identity.get("samples", ends.shape[1]):
+            raise StoreCorrupt(f"{self.folder}: {key} has {ends.shape[1]} frames, expected {self.identity['samples']}")
+        try:
+            return row_of(arrays["jpeg_bytes"], ends, row)
+        except ValueError as error:
+            raise StoreCorrupt(f"{self.folder}, the part with {key}: {error}") from error
 
     def rows(
         self, keys: Sequence[str], names: Sequence[str], advance: Callable[[int], object] = lambda _: None

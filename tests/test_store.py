@@ -379,17 +379,17 @@ def test_the_hostile_parts_are_refused_for_what_is_hostile(store, tmp_path):
     assert Store(store.folder, "features", IDENTITY).row("x")["features"].sum() == 6
 
 
-@pytest.mark.parametrize("ends", [[[8, 4]], [[4, 99]], [[-4, 8]]])
+@pytest.mark.parametrize("ends", [[[8, 4]], [[4, 99]], [[-4, 8]], [[]], [[2, 4], [3, 6]], [[2, 4], [6, 9]]])
 def test_impossible_offsets_of_frames_are_refused(tmp_path, ends):
     store = Store(tmp_path / "frames", "frames", IDENTITY)
     store.write_part(
         {
-            "key": text_column(["x"]),
+            "key": text_column(["x", "y"][: len(ends)]),
             "jpeg_bytes": np.zeros(8, dtype=np.uint8),
             "jpeg_end": np.array(ends, dtype=np.int64),
-            "frame_index": np.zeros((1, 2), dtype=np.int64),
-            "pts_seconds": np.zeros((1, 2)),
-            "ledger": text_column(["{}"]),
+            "frame_index": np.zeros((len(ends), 2), dtype=np.int64),
+            "pts_seconds": np.zeros((len(ends), 2)),
+            "ledger": text_column(["{}"] * len(ends)),
         }
     )
     with pytest.raises(StoreCorrupt, match="impossible offsets"):
