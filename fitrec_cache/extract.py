@@ -19,7 +19,7 @@ from fitrec_cache.errors import FitrecError, StoreError, UsageError, WeightsErro
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extractor import Extractor
 from fitrec_cache.files import file_mode
-from fitrec_cache.find_clips import find_clips, nearest
+from fitrec_cache.find_clips import ClipList, find_clips, nearest
 from fitrec_cache.history import Extraction, note, now
 from fitrec_cache.identity import frame_identity, what_changed
 from fitrec_cache.memory import keep_freed_memory
@@ -94,73 +94,52 @@ def extract(
         StoreError: If the cache cannot be read or written; what was stored stays.
     """
     started = time.perf_counter()
-    if not backbone:
-        raise UsageError("no backbone named: give at least one, such as --backbone resnet50")
-    limits = (("samples", samples, MOST_SAMPLES), ("frame_size", frame_size, MOST_PIXELS), ("workers", workers, 1024))
-    for name, value, most in limits:
-        if value is not None and not is_count(value, most):
-            raise UsageError(f"{name} is {value}: expected 1 to {most}")
-    check_time_limit(clip_seconds)
-    if prune and videos is None:
-        raise UsageError("--prune takes out what is not among VIDEOS: give VIDEOS, or leave it out")
-    if erase and not prune:
-        raise UsageError("--erase removes from disk what --prune takes out: give --prune too, or leave it out")
-    if group_by is not None and videos is None:
-        raise UsageError("--group-by takes groups from VIDEOS: give VIDEOS, or leave it out")
+    _check_call(
+        videos,
+        backbone=backbone,
+        samples=samples,
+        frame_size=frame_size,
+        workers=workers,
+        clip_seconds=clip_seconds,
+        group_by=group_by,
+        prune=prune,
+        erase=erase,
+    )
     if erase:
         refuse_beside_others(cache)
     keep_freed_memory()
-    found, notes = None, Notes(tell)
-    if videos is not None:
-        found = find_clips(videos, root=root, lists=lists, classes=classes, group_by=group_by)
-    if prune and found is not None and found.unread:
-        raise UsageError(
-            f"--prune takes out what is not among VIDEOS, but {found.unread[0]} cannot be read: clips may only seem to "
-            "be missing. Make it readable, or leave --prune out"
-        )
-    if prune and found is not None and not any(clip.path and file_mode(clip.path) for clip in found.clips):
-        raise UsageError(
-            f"--prune takes out what is not among VIDEOS, but no file that {videos} names is there: name another "
-            "--root, or leave --prune out"
-        )
+    notes = Notes(tell)
     there: Cache | None = None
     known: dict[str, str] = {}
-    if found is None:
+    if videos is None:
         there = Cache(cache)
-        clips, known = _held_clips(there, classes, root, lists)
+        found, known = _held_clips(there, classes, root, lists)
     else:
-        clips = list(found.clips)
-        notes.add(_counted(clips), *found.notes)
+        found = find_clips(videos, root=root, lists=lists, classes=classes, group_by=group_by)
+        if prune:
+            _refuse_pruning(found, videos)
+        notes.add(_counted(found.clips), *found.notes)
+    clips = found.clips
     models = _load_backbones(backbone, preset, precision, device, compile, cache)
     opened = there or Cache(cache, create=True)  # made only now: a wrong call shall leave no empty folder
-    if erase and found is not None:
-        refuse_most(opened, [clip.clip_id for clip in found.clips] + list(found.passed_over))
-    notes.add(*([] if found is None else _about_classes(clips, opened.classes())))
+    if erase:
+        refuse_most(opened, [*(clip.clip_id for clip in clips), *found.passed_over])
     if videos is None:
         frames, several = pick_frames(opened, samples=samples, frame_size=frame_size)
         notes.add(*several)
     else:
+        notes.add(*_about_classes(clips, opened.classes()))
         identity = frame_identity(samples=samples or SAMPLES, frame_size=frame_size or FRAME_SIZE)
         frames = opened.frame_store(identity)
         notes.add(*_new_settings(opened, frames))
     notes.add(*_too_small(frames, models), *_slow(models))
-    told = found is not None and found.has_columns
-    run = Extractor(
-        opened,
-        frames,
-        models,
-        notes,
-        columns_told=told,
-        groups_told=found is not None and found.has_groups,
-        about_groups=() if found is None else found.about_groups,
-        start=time.perf_counter() - started,
-    )
+    run = Extractor(opened, frames, models, notes, found, start=time.perf_counter() - started)
     workers = None if videos is None else min(workers or cores(), len(clips))
     try:
         with Ahead(models, frames, known, workers=workers, clip_seconds=clip_seconds) as ahead:
             run.work(clips, ahead, progress=progress)
-        if found is not None:
-            run.see_to_others(found.passed_over, prune=prune)
+        if videos is not None:
+            run.see_to_others(prune=prune)
         run.write_indexes(at_end=True)
         lost = _lost_classes(clips, run.failed, opened)
         if erase:  # from here on what is open is out of date
@@ -176,6 +155,48 @@ def extract(
     report = run.report(len(clips), time.perf_counter() - started)
     _note(cache, report, models)
     return report
+
+
+def _check_call(
+    videos: Path | None,
+    *,
+    backbone: Sequence[str],
+    samples: int | None,
+    frame_size: int | None,
+    workers: int | None,
+    clip_seconds: float,
+    group_by: str | None,
+    prune: bool,
+    erase: bool,
+) -> None:
+    """Raise UsageError for what is wrong with a call whatever lies on disk."""
+    if not backbone:
+        raise UsageError("no backbone named: give at least one, such as --backbone resnet50")
+    limits = (("samples", samples, MOST_SAMPLES), ("frame_size", frame_size, MOST_PIXELS), ("workers", workers, 1024))
+    for name, value, most in limits:
+        if value is not None and not is_count(value, most):
+            raise UsageError(f"{name} is {value}: expected 1 to {most}")
+    check_time_limit(clip_seconds)
+    if prune and videos is None:
+        raise UsageError("--prune takes out what is not among VIDEOS: give VIDEOS, or leave it out")
+    if erase and not prune:
+        raise UsageError("--erase removes from disk what --prune takes out: give --prune too, or leave it out")
+    if group_by is not None and videos is None:
+        raise UsageError("--group-by takes groups from VIDEOS: give VIDEOS, or leave it out")
+
+
+def _refuse_pruning(found: ClipList, videos: Path) -> None:
+    """Raise UsageError where clips may only seem not to be among the videos."""
+    if found.unread:
+        raise UsageError(
+            f"--prune takes out what is not among VIDEOS, but {found.unread[0]} cannot be read: clips may only seem to "
+            "be missing. Make it readable, or leave --prune out"
+        )
+    if not any(clip.path and file_mode(clip.path) for clip in found.clips):
+        raise UsageError(
+            f"--prune takes out what is not among VIDEOS, but no file that {videos} names is there: name another "
+            "--root, or leave --prune out"
+        )
 
 
 def _counted(clips: Sequence[Clip]) -> str:
@@ -213,15 +234,15 @@ def _note(cache: Path, report: ExtractReport, models: Sequence[Backbone]) -> Non
 
 def _held_clips(
     cache: Cache, classes: str | None, root: Path | None, lists: Sequence[Path]
-) -> tuple[list[Clip], dict[str, str]]:
+) -> tuple[ClipList, dict[str, str]]:
     """Return the usable clips of a cache, and their contents' hashes by clip id."""
     if classes or root or lists:
         raise UsageError("--classes, --root and --list choose among videos: give VIDEOS, or leave them out")
     held = sorted(newest(cache.entries()).values(), key=lambda c: c.clip_id)  # earlier names stay as they are
     if not held:
         raise UsageError(f"{cache.folder} holds no clips yet: give VIDEOS")
-    clips = [Clip(clip_id=c.clip_id, label=c.label, group=c.group, extra=c.extra) for c in held]
-    return clips, {c.clip_id: c.video_sha256 for c in held}
+    clips = (Clip(clip_id=c.clip_id, label=c.label, group=c.group, extra=c.extra) for c in held)
+    return ClipList(clips=tuple(clips), notes=()), {c.clip_id: c.video_sha256 for c in held}
 
 
 def _load_backbones(

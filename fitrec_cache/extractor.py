@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -21,6 +21,7 @@ from fitrec_cache.decoding import StoredClip
 from fitrec_cache.devices import cores
 from fitrec_cache.errors import StoreError, VideoError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
+from fitrec_cache.find_clips import ClipList
 from fitrec_cache.identity import feature_identity, what_changed
 from fitrec_cache.jpeg_rows import joined
 from fitrec_cache.meanwhile import Meanwhile
@@ -71,16 +72,11 @@ class Extractor:
         frames: Store,
         models: Sequence[Backbone],
         notes: Notes,
+        found: ClipList,
         *,
-        columns_told: bool,
-        groups_told: bool,
-        about_groups: Sequence[str],
         start: float,
     ) -> None:
-        self.cache, self.frames, self.models, self.notes = cache, frames, models, notes
-        self.columns_told = columns_told  # by a manifest: else what an earlier one gave stays
-        self.groups_told = groups_told  # by its column of groups, or by whoever said what to group by
-        self.about_groups = about_groups  # what to say where the cache knows no groups either
+        self.cache, self.frames, self.models, self.notes, self.found = cache, frames, models, notes, found
         self.groups_known = False
         self.meanwhile = Meanwhile(cores())
         self.asked: list[str] = []
@@ -145,14 +141,13 @@ class Extractor:
                 told.setdefault((clips[0].label, other.label), []).append((clips[0], other))
         self.notes.add(*(_same_content(*pairs[0], more=len(pairs) - 1) for pairs in told.values()))
 
-    def see_to_others(self, passed_over: Collection[str], *, prune: bool) -> None:
+    def see_to_others(self, *, prune: bool) -> None:
         """Say which clips of the cache were not asked for, as those whose files were removed; or take them out.
 
         Args:
-            passed_over: Names of those whose files are there.
-            prune: Whether to take out the others.
+            prune: Whether to take out those whose files are not there.
         """
-        others, there = self.cache.others(self.asked), set(passed_over)
+        others, there = self.cache.others(self.asked), set(self.found.passed_over)
         here = self.cache.contents(self.asked) if others else set()  # an earlier name of these is no clip of its own
         absent = [clip for clip in others if clip.clip_id not in there]
         gone = [clip for clip in absent if clip.video_sha256 not in here and not clip.problem]
@@ -193,7 +188,7 @@ class Extractor:
         if n := len(self.kept_columns):
             self.notes.add(f"{n} clips keep the group or columns that they had: {some(self.kept_columns)}")
         if not self.groups_known:
-            self.notes.add(*self.about_groups)
+            self.notes.add(*self.found.about_groups)
         if n := len(self.relabelled):
             self.notes.add(f"{n} clips are of another class than before: {some(self.relabelled)}")
 
@@ -311,9 +306,10 @@ class Extractor:
         before = self.cache.clip(clip.clip_id)
         if problem and before is not None and not before.problem:
             return  # what is stored of it stays usable
-        if before is not None and not (self.columns_told and self.groups_told):
-            group = clip.group if self.groups_told else before.group or clip.group
-            meant = replace(entry, group=group, extra=clip.extra if self.columns_told else before.extra)
+        has_columns, has_groups = self.found.has_columns, self.found.has_groups
+        if before is not None and not (has_columns and has_groups):  # what an earlier manifest gave stays
+            group = clip.group if has_groups else before.group or clip.group
+            meant = replace(entry, group=group, extra=clip.extra if has_columns else before.extra)
             self.kept_columns += [clip.clip_id] * (meant != entry)
             entry = meant
             self.groups_known |= entry.group is not None
