@@ -34,6 +34,20 @@ _ELSEWHERE_SECONDS = 24 * 3600
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
 
 
+def sealed_name(kind: str, nanoseconds: int, data: bytes) -> str:
+    """Return the name of a file in a store, by which is told when it was written and whether it is whole."""
+    return f"{kind}-{nanoseconds:020d}{_seal(data)}"
+
+
+def is_sealed(name: str, data: bytes) -> bool:
+    """Say whether a file of a name that :func:`sealed_name` gave holds the bytes that it was given for."""
+    return name.endswith(_seal(data))
+
+
+def _seal(data: bytes) -> str:
+    return f"-{hashlib.sha256(data).hexdigest()[:32]}.h5"
+
+
 @contextlib.contextmanager
 def opened_video(path: Path) -> Iterator[io.BufferedReader]:
     """Open a file that is taken for a video.

@@ -7,7 +7,6 @@ the parts themselves are read. Layout: docs/format.md.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -18,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache import hdf5
-from fitrec_cache.files import write_atomic
+from fitrec_cache.files import is_sealed, sealed_name, write_atomic
 
-INDEX = re.compile(r"index-(\d{20})-([0-9a-f]{32})\.h5")
+INDEX = re.compile(r"index-\d{20}-[0-9a-f]{32}\.h5")
 
 #: An index is written when this many parts are in none: each lists so many, so that writing one never costs more.
 FEWEST_PARTS = 64
@@ -49,10 +48,9 @@ def parts_in(path: Path, head: Mapping[str, Any], columns: Iterable[str]) -> dic
 
 def index_problem(path: Path) -> str:
     """Return what is wrong with an index file; empty if nothing."""
-    match = INDEX.fullmatch(path.name)
     try:
-        sound = match is not None and hashlib.sha256(path.read_bytes()).hexdigest()[:32] == match[2]
-    except FileNotFoundError:  # an older version of this program removed it just now
+        sound = is_sealed(path.name, path.read_bytes())
+    except FileNotFoundError:  # `extract --erase` removed it just now
         return ""
     except OSError as error:
         return f"cannot be read ({error.strerror})"
@@ -61,8 +59,7 @@ def index_problem(path: Path) -> str:
 
 def _read(path: Path, head: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Columns]:
     data = path.read_bytes()
-    match = INDEX.fullmatch(path.name)
-    if match is None or hashlib.sha256(data).hexdigest()[:32] != match[2]:
+    if not is_sealed(path.name, data):
         raise ValueError("not the bytes that were written")
     attributes, arrays = hdf5.decode(data, {"part": ("S", 1), "end": ("i", 1)} | dict.fromkeys(columns, ("S", 1)))
     if {k: attributes.get(k) for k in head} != dict(head):
@@ -85,9 +82,9 @@ def write_index(folder: Path, parts: Mapping[str, Columns], head: Mapping[str, A
     arrays: dict[str, NDArray[Any]] = {
         "part": np.array([n.encode() for n in names]),
         "end": np.cumsum([len(parts[n]["key"]) for n in names], dtype=np.int64),
-        **{c: np.concatenate([parts[n][c] for n in names]) for c in str(head["columns"]).split()},
+        **{c: np.concatenate([parts[n][c] for n in names]) for c in parts[names[0]]},
     }
     data = hdf5.encode(arrays, head)
-    name = f"index-{time.time_ns():020d}-{hashlib.sha256(data).hexdigest()[:32]}.h5"
+    name = sealed_name("index", time.time_ns(), data)
     write_atomic(folder / name, data)
     return name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import time
@@ -21,9 +20,11 @@ from fitrec_cache.files import (
     TEMPORARY,
     canonical_json,
     digest,
+    is_sealed,
     make_folder,
     parse_json,
     remove,
+    sealed_name,
     write_atomic,
     write_json,
 )
@@ -39,7 +40,7 @@ MARKER = "cache.json"
 #: Where ``check --repair`` moves what it finds, inside the cache; it never deletes anything.
 ASIDE = "set-aside"
 
-_PART = re.compile(r"part-(\d{20})-([0-9a-f]{32})\.h5")
+_PART = re.compile(r"part-\d{20}-[0-9a-f]{32}\.h5")
 
 #: A folder whose time has not changed is believed to be unchanged for so many seconds: clocks of file systems are
 #: coarse, and on some a folder's time never changes.
@@ -229,9 +230,9 @@ class Store:
         if not (self.folder / "identity.json").exists():
             write_json(self.folder / "identity.json", self.identity)
         data = _to_hdf5(arrays, self.kind, self.identity)
-        last = int(self._newest.split("-")[1]) if self._newest else 0
+        last = _moment(self._newest) if self._newest else 0
         now = max(time.time_ns(), last + 1)  # also where a clock was set back: what is written last counts
-        path = self.folder / _part_name(f"{now:020d}", data)
+        path = self.folder / sealed_name("part", now, data)
         by_us_alone = self._time_of_folder() == self._changed
         write_atomic(path, data)
         if by_us_alone:  # then it need not be listed: thousands of names take longer than all else
@@ -271,7 +272,7 @@ class Store:
         new = None
         if len(arrays["key"]):
             data = _to_hdf5(arrays, self.kind, self.identity)
-            new = part.with_name(_part_name(part.name.split("-")[1], data))
+            new = part.with_name(sealed_name("part", _moment(part.name), data))
             write_atomic(new, data)
         if new != part:
             remove(part)
@@ -373,8 +374,8 @@ class Store:
         return self._names[place[0]], place[1]
 
 
-def _part_name(moment: str, data: bytes) -> str:
-    return f"part-{moment}-{hashlib.sha256(data).hexdigest()[:32]}.h5"
+def _moment(part: str) -> int:
+    return int(part.split("-")[1])
 
 
 def _joined(texts: Sequence[bytes]) -> bytes:
@@ -445,8 +446,7 @@ def read_part(path: Path, kind: str, identity_sha256: str | None = None) -> Arra
         raise _damaged(path, "it is not there") from error
     except OSError as error:
         raise _unreadable(path, error) from error
-    match = _PART.fullmatch(path.name)
-    if match is None or hashlib.sha256(data).hexdigest()[:32] != match[2]:
+    if not _PART.fullmatch(path.name) or not is_sealed(path.name, data):
         raise _damaged(path, "its bytes are not those that were written (sha256 differs from the one in its name)")
     try:
         head, arrays = hdf5.decode(data, SCHEMAS[kind])

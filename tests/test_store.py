@@ -18,7 +18,7 @@ from hostile import HOSTILE, with_circular_heap
 
 from fitrec_cache import files, hdf5
 from fitrec_cache.errors import StoreCorrupt, StoreError
-from fitrec_cache.files import digest
+from fitrec_cache.files import digest, is_sealed, sealed_name
 from fitrec_cache.store import SCHEMAS, Store, find_stores, open_root, read_part, text_column, text_values
 
 IDENTITY = {"what": "a test", "backbone": "none"}
@@ -288,6 +288,13 @@ def test_a_damaged_identity_is_an_error(tmp_path, text):
     (folder / "identity.json").write_text(text)
     with pytest.raises(StoreCorrupt, match=r"identity\.json is damaged"):
         find_stores(tmp_path / "features", "features", {})
+
+
+def test_a_name_tells_whether_its_file_is_whole():
+    name = sealed_name("part", 7, b"data")
+    assert name == f"part-00000000000000000007-{hashlib.sha256(b'data').hexdigest()[:32]}.h5"
+    assert is_sealed(name, b"data")
+    assert not is_sealed(name, b"date")
 
 
 def test_a_folder_that_is_no_cache_is_left_alone(tmp_path):
