@@ -19,7 +19,7 @@ from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, unknown_na
 from fitrec_cache.files import canonical_json, digest, parse_json, write_atomic
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.spans import file_of, is_part, recordings
-from fitrec_cache.store import FORMAT_VERSION, SCHEMAS, Arrays, Store, find_stores, open_root, open_store, text_column
+from fitrec_cache.store import FORMAT_VERSION, SCHEMAS, Arrays, Store, open_root, read_identity, text_column
 from fitrec_cache.variants import plain_name
 from fitrec_cache.wording import plural
 
@@ -189,7 +189,7 @@ class Cache:
 
     def frame_store(self, identity: Mapping[str, Any]) -> Store:
         """Return the store of frames made with exactly these settings."""
-        return open_store(self.folder / "frames" / digest(identity)[:16], "frames", identity, self._opened)
+        return self._open(self.folder / "frames" / digest(identity)[:16], "frames", identity)
 
     def frame_stores(self) -> list[Store]:
         """Return all frame stores."""
@@ -197,7 +197,7 @@ class Cache:
 
     def feature_store(self, identity: Mapping[str, Any]) -> Store:
         """Return the store of features made with exactly these settings."""
-        return open_store(self.folder / "features" / features_folder(identity), "features", identity, self._opened)
+        return self._open(self.folder / "features" / features_folder(identity), "features", identity)
 
     def feature_stores(self) -> list[Store]:
         """Return all feature stores."""
@@ -212,13 +212,21 @@ class Cache:
         return [*self.frame_stores(), *self.feature_stores(), self._clips]
 
     def _stores(self, kind: str) -> list[Store]:
-        found = find_stores(self.folder / kind, kind, self._opened)
-        for store in found:
-            if reason := lacking(kind, store.identity):
-                raise StoreCorrupt(
-                    f"{store.folder}/identity.json is damaged: {reason}. Run `fitrec-cache check --repair`"
-                )
+        """Return all stores of one kind, in the order of their names."""
+        found = []
+        for folder in sorted(marker.parent for marker in (self.folder / kind).glob("*/identity.json")):
+            identity = read_identity(folder)
+            if reason := lacking(kind, identity):
+                raise StoreCorrupt(f"{folder}/identity.json is damaged: {reason}. Run `fitrec-cache check --repair`")
+            found.append(self._open(folder, kind, identity))
         return found
+
+    def _open(self, folder: Path, kind: str, identity: Mapping[str, Any]) -> Store:
+        """Return a store; one that is open already only takes in what was committed since."""
+        if folder not in self._opened:
+            self._opened[folder] = Store(folder, kind, identity)
+        self._opened[folder].refresh()
+        return self._opened[folder]
 
 
 def newest(clips: Iterable[HeldClip]) -> dict[str, HeldClip]:

@@ -543,30 +543,20 @@ def write_marker(folder: Path) -> None:
     write_json(folder / MARKER, {"format_version": FORMAT_VERSION, "what": what})
 
 
-def find_stores(folder: Path, kind: str, opened: dict[Path, Store]) -> list[Store]:
-    """Return all stores of one kind below ``folder``, in the order of their names; those not ``opened`` yet are.
+def read_identity(folder: Path) -> dict[str, Any]:
+    """Return the identity of a store's folder.
 
     Raises:
-        StoreError: If an ``identity.json`` or a part cannot be read.
-        StoreCorrupt: If one is damaged.
+        StoreError: If its ``identity.json`` cannot be read.
+        StoreCorrupt: If that is damaged, or of another folder.
     """
-    found = []
-    for marker in sorted(folder.glob("*/identity.json")):
-        try:
-            identity = parse_json(marker.read_bytes())
-        except OSError as error:
-            raise _unreadable(marker, error) from error
-        except ValueError as error:
-            raise _damaged(marker, f"cannot be read as JSON ({error})") from error
-        if not isinstance(identity, dict) or not marker.parent.name.endswith(digest(identity)[:16]):
-            raise _damaged(marker, "it does not belong to this folder")
-        found.append(open_store(marker.parent, kind, identity, opened))
-    return found
-
-
-def open_store(folder: Path, kind: str, identity: Mapping[str, Any], opened: dict[Path, Store]) -> Store:
-    """Return a store; one that is among ``opened`` only takes in what was committed since, else it is put there."""
-    if folder not in opened:
-        opened[folder] = Store(folder, kind, identity)
-    opened[folder].refresh()
-    return opened[folder]
+    path = folder / "identity.json"
+    try:
+        identity = parse_json(path.read_bytes())
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except ValueError as error:
+        raise _damaged(path, f"cannot be read as JSON ({error})") from error
+    if not isinstance(identity, dict) or not folder.name.endswith(digest(identity)[:16]):
+        raise _damaged(path, "it does not belong to this folder")
+    return identity

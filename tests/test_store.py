@@ -17,9 +17,10 @@ import pytest
 from hostile import HOSTILE, with_circular_heap
 
 from fitrec_cache import files, hdf5
+from fitrec_cache.cache import Cache
 from fitrec_cache.errors import StoreCorrupt, StoreError
 from fitrec_cache.files import digest, is_sealed, sealed_name
-from fitrec_cache.store import SCHEMAS, Store, find_stores, open_root, read_part, text_column, text_values
+from fitrec_cache.store import SCHEMAS, Store, open_root, read_part, text_column, text_values
 
 IDENTITY = {"what": "a test", "backbone": "none"}
 
@@ -282,12 +283,14 @@ def test_a_damaged_marker_is_an_error(tmp_path, text):
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"what": "other"}', "7"])
 def test_a_damaged_identity_is_an_error(tmp_path, text):
-    folder = tmp_path / "features" / f"x-native-{digest(IDENTITY)[:16]}"
-    Store(folder, "features", IDENTITY).write_part(features("a"))
-    assert [list(s) for s in find_stores(tmp_path / "features", "features", {})] == [["a"]]
-    (folder / "identity.json").write_text(text)
+    frames = {"samples": 2, "short_side": 64}
+    made_by = {"backbone": "none", "precision": "fp32", "preprocessing": {"preset": "native"}, "frames": frames}
+    store = Cache(tmp_path / "cache", create=True).feature_store(made_by)
+    store.write_part(features("a"))
+    assert [list(s) for s in Cache(tmp_path / "cache").feature_stores()] == [["a"]]
+    (store.folder / "identity.json").write_text(text)
     with pytest.raises(StoreCorrupt, match=r"identity\.json is damaged"):
-        find_stores(tmp_path / "features", "features", {})
+        Cache(tmp_path / "cache").feature_stores()
 
 
 def test_a_name_tells_whether_its_file_is_whole():
