@@ -119,17 +119,21 @@ class Cache:
                 same.setdefault(clip.video_sha256, []).append(clip)
         return [clips for clips in same.values() if len(clips) > 1]
 
-    def others(self, clips: Collection[str]) -> list[HeldClip]:
-        """Return the clips that have none of these names, which are all held, but those that were taken out."""
-        names = set(clips)
-        if len(self._clips) == len(names):
-            return []
-        return [clip for clip in self._entries() if clip.problem != TAKEN_OUT and clip.clip_id not in names]
+    def others(self, clips: Collection[str]) -> tuple[list[HeldClip], set[str]]:
+        """Return the clips that have none of these names, which are all held, but those that were taken out.
 
-    def contents(self, clips: Collection[str]) -> set[str]:
-        """Return the hashes of the contents that clips of these names have."""
+        If there may be any, also the hashes of the contents that clips of these names have.
+        """
         names = set(clips)
-        return {clip.video_sha256 for clip in self._entries() if clip.clip_id in names}
+        others, contents = list[HeldClip](), set[str]()
+        if len(self._clips) == len(names):
+            return others, contents
+        for clip in self._entries():
+            if clip.clip_id in names:
+                contents.add(clip.video_sha256)
+            elif clip.problem != TAKEN_OUT:
+                others.append(clip)
+        return others, contents
 
     def write_clips(self, clips: Sequence[HeldClip]) -> None:
         """Commit clips as one part."""

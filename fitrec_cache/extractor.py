@@ -147,9 +147,9 @@ class Extractor:
         Args:
             prune: Whether to take out those whose files are not there.
         """
-        others, there = self.cache.others(self.asked), set(self.found.passed_over)
-        here = self.cache.contents(self.asked) if others else set()  # an earlier name of these is no clip of its own
+        (others, here), there = self.cache.others(self.asked), set(self.found.passed_over)
         absent = [clip for clip in others if clip.clip_id not in there]
+        # An earlier name of what is here is no clip of its own.
         gone = [clip for clip in absent if clip.video_sha256 not in here and not clip.problem]
         if prune:
             self.cache.finish_all(but=there)
