@@ -142,7 +142,7 @@ class Recipe(Plain):
             variant: A key of :data:`~fitrec_cache.variants.VARIANTS`.
             shape: Of what all clips are to it: features ``(N, T, d)``, or frames ``(N, T, H, W, 3)``.
             n_classes: Number of classes K.
-            n_train: Training clips: no more principal components than they have frames.
+            n_train: Training clips: at most two principal components for three of them.
             attention: One of the ways of attention; None for the variant's own.
 
         Raises:
@@ -154,7 +154,8 @@ class Recipe(Plain):
         chosen = {name: getattr(self, name) for name in VARIANTS[variant].settings}
         if "components" in chosen:
             projected = self.normalise in PROJECTIONS
-            chosen["components"] = min(self.components, dim, n_train * frames) if projected else 0
+            # Frames of a clip are alike: with more directions than that, the last ones tell single clips apart.
+            chosen["components"] = min(self.components, dim, max(1, 2 * n_train // 3)) if projected else 0
         return HeadConfig(
             variant=variant, n_classes=n_classes, input_dim=dim, attention=attention, frames=frames, **chosen
         )

@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from fitrec_cache.recipes import RECIPES, Recipe
+import numpy as np
+import pytest
+
+from fitrec_cache.fit import Side, apply_head, fit
+from fitrec_cache.recipes import RECIPES, Recipe, get_recipe
 
 
 def written(value):
@@ -22,3 +27,31 @@ def test_the_page_of_settings_has_every_one_with_what_the_recipes_make_of_it():
     recipes = [RECIPES["native"], RECIPES["paper"]]
     fields = [field.name for field in dataclasses.fields(Recipe)]
     assert rows == [[f"`{name}`", *(written(getattr(r, name)) for r in recipes)] for name in fields]
+
+
+@pytest.mark.parametrize(
+    ("n_train", "dim", "components"), [(64, 1280, 42), (768, 1280, 512), (767, 1280, 511), (900, 192, 192), (1, 9, 1)]
+)
+def test_few_clips_have_fewer_components(n_train, dim, components):
+    shape = (n_train, 20, dim)
+    config = get_recipe("native").head_config("mean", shape, n_classes=2, n_train=n_train, attention=None)
+    assert config.components == components
+
+
+def test_a_head_of_few_clips_learns_classes_and_not_clips():
+    """8 clips of each of 8 classes; as many components as there are frames would leave some 6 of 10 right."""
+    rng = np.random.default_rng(0)
+    classes, clips, frames, dim = 8, 20, 8, 400
+    targets = np.repeat(np.arange(classes), clips)
+    spread = np.arange(1, dim + 1) ** -0.5
+    centres = 0.7 * rng.normal(size=(classes, dim)) * spread
+    of_clips = centres[targets] + rng.normal(size=(len(targets), dim)) * spread
+    values = of_clips[:, None] + 0.2 * rng.normal(size=(len(targets), frames, dim)) * spread
+    values = (values @ np.linalg.qr(rng.normal(size=(dim, dim)))[0]).astype(np.float32)
+    train, test = (np.flatnonzero((np.arange(len(targets)) % clips < 8) == side) for side in (True, False))
+    recipe = get_recipe("native").change(refit=False)
+    config = recipe.head_config("mean", values.shape, n_classes=classes, n_train=len(train), attention=None)
+    side = Side(values=values, targets=targets, clips=train)
+    head = fit(side, replace(side, clips=test), config=config, recipe=recipe, seed=0).head
+    logits, _ = apply_head(head, values, test)
+    assert (logits.argmax(dim=1).numpy() == targets[test]).mean() > 0.95

@@ -999,7 +999,7 @@ def test_a_leaking_split_is_never_silent(tmp_path, features):
 def test_of_a_fold_only_what_is_wrong_is_told(tmp_path, fold):
     sides = {name: np.array([i]) for i, name in enumerate(("train", "val", "test"))}
     usual = "1 classes have no test clip: C"
-    split = Split(rule="r", seed=0, notes=(usual,), sharing=1, untrained=("B",), **sides)
+    split = Split(rule="r", notes=(usual,), sharing=1, untrained=("B",), **sides)
     notes, untrained = module._fold_notes([Job(Fold(name=fold, split=split), 0, tmp_path, False)] * 2, shared=True)
     assert notes == ([] if fold else [usual])
     assert untrained == ["fold 01: " * bool(fold) + "1 classes have no training clip: B"]
