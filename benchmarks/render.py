@@ -68,14 +68,17 @@ def _accuracy(row: dict[str, Any]) -> str:
 
 
 def reproduced() -> str:
-    """For the README: preset ``native``, a row a model, a column a split."""
-    found = [row for row in _rows() if row["preset"] == "native"]
-    splits = {row["split"]: row["n"] for row in found}
-    cells: dict[tuple[str, ...], dict[str, str]] = {}
-    for row in found:
-        cells.setdefault((row["backbone"], row["variant"]), {})[row["split"]] = _accuracy(row)
-    rows = [[*model, *(by_split.get(split, "") for split in splits)] for model, by_split in cells.items()]
-    return table(["features", "variant", *(f"{_split_name(split)}, n = {n:,}" for split, n in splits.items())], rows)
+    """For the README: a row a model of preset ``native``, in rooms that training knew and in others."""
+    found = [row for row in _rows() if row["preset"] == "native" and _split_name(row["split"]).startswith("list")]
+    rooms = {(row["backbone"], row["variant"]): row["accuracy"] for row in _result("rooms")["rows"]}
+    n = sum({row["split"]: row["n"] for row in found}.values())
+    rows = []
+    for model, of_model in _by_model(found).items():
+        by_list = [row["figures"]["accuracy"] for row in of_model]
+        known = f"{statistics.mean(by_list):.1%} ({min(by_list):.1%} to {max(by_list):.1%})"
+        rows.append([*model, known, f"{rooms[model]:.1%}"])
+    titles = (f"known rooms and people, n = {n:,}", f"rooms never seen, n = {_result('rooms')['n']:,}")
+    return table(["features", "variant", *titles], rows)
 
 
 def reproduced_all() -> str:
@@ -100,7 +103,7 @@ def reproduced_all() -> str:
 
 
 def gap() -> str:
-    """Random less group, of what was trained in one call with the same seeds."""
+    """Random minus group, of what was trained in one call with the same seeds."""
     found = {(r["preset"], r["backbone"], r["variant"], r["split"]): r["figures"]["accuracy"] for r in _rows()}
     models = list(dict.fromkeys(key[:3] for key in found if (*key[:3], "group") in found))
     rows = [
@@ -108,7 +111,7 @@ def gap() -> str:
         for model in models
         if (*model, "random") in found
     ]
-    return table(["preset", "features", "variant", "`random` less `group`"], rows)
+    return table(["preset", "features", "variant", "`random` minus `group`"], rows)
 
 
 def _split_name(rule: str) -> str:
@@ -147,7 +150,7 @@ def _pairs(pairs: Iterable[dict[str, Any]]) -> str:
     cells = [
         [
             pair["backbone"],
-            f"{pair['variant']} less {pair['other']}"
+            f"{pair['variant']} minus {pair['other']}"
             + (f" on `{pair['other_preset']}`" if pair["preset"] != "native" else ""),
             "single seeds" if pair["seeds"] else "their mean probabilities",
             f"{100 * pair['difference']:+.1f}",
@@ -187,7 +190,7 @@ def rooms() -> str:
     pairs = [
         [
             p["backbone"],
-            f"{p['variant']} less {p['other']}",
+            f"{p['variant']} minus {p['other']}",
             f"{100 * p['difference']:+.1f}",
             "{:+.1f} to {:+.1f}".format(*(100 * end for end in p["ci95"])),
             f"{p['p']:.2g}",
@@ -315,14 +318,14 @@ def unknown() -> list[str]:
 
 
 def demo() -> str:
-    """The demo's commands and what they print; what the yardstick `mean` printed is folded away."""
+    """The demo's commands and what they print; what the baseline `mean` printed is folded away."""
     *commands, done = (ROOT / "benchmarks/results/demo.txt").read_text().strip().split("\n\n")
     shown = [text for text in commands if "--variant mean" not in text]
     folded = [text for text in commands if text not in shown]
     return "\n".join(
         [
             *("```", "\n\n".join([*shown, done]), "```", ""),
-            *("<details><summary>The yardstick without an LSTM, trained in between</summary>", ""),
+            *("<details><summary>The baseline without an LSTM, trained in between</summary>", ""),
             *("```", "\n\n".join(folded), "```", "</details>"),
         ]
     )

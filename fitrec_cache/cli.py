@@ -47,7 +47,11 @@ FeatureFileOption = Annotated[
     Path | None, typer.Option("--features", help="HDF5 file from pack or elsewhere, instead of --cache.")
 ]
 CachedBackbonesOption = Annotated[
-    list[str], typer.Option(help="Cached features to use; several are put side by side.", show_default="the variant's")
+    list[str],
+    typer.Option(
+        help="Cached features to use; several are put side by side.",
+        show_default="the variant's own, or what is cached",
+    ),
 ]
 GroupByOption = Annotated[
     str | None,
@@ -57,7 +61,10 @@ GroupByOption = Annotated[
     ),
 ]
 CompileOption = Annotated[
-    bool, typer.Option("--compile", help="Compile backbones first, 5 to 30 s each, then faster; for hundreds of clips.")
+    bool,
+    typer.Option(
+        "--compile", help="Compile backbones first, 5 to 30 s each, then faster; for a hundred clips or more."
+    ),
 ]
 CachedPresetOption = Annotated[
     str | None,
@@ -180,7 +187,8 @@ def extract(
     compile: Annotated[
         bool,
         typer.Option(
-            "--compile", help="Compile backbones first, 5 to 30 s each, then faster; features are a set of their own."
+            "--compile",
+            help="Compile backbones first, 5 to 30 s each, then faster; stored as a separate set of features.",
         ),
     ] = False,
     workers: Annotated[int | None, typer.Option(help="Decoder processes.", show_default="one a core")] = None,
@@ -261,7 +269,7 @@ def learn(
         str, typer.Option(help="auto, group, random, official1|2|3, list:TRAIN,TEST or manifest.")
     ] = "auto",
     seed: Annotated[list[int], typer.Option(help="Seed of training; repeatable: they answer together.")] = [0, 1, 2],  # noqa: B006
-    epochs: Annotated[int | None, typer.Option(help="At most this many.", show_default="the recipe's")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Exactly this many.", show_default="the recipe's")] = None,
     device: Annotated[str, typer.Option(help="Where frames are embedded: auto, cpu, cuda, cuda:N or mps.")] = "auto",
     compile: CompileOption = False,
     jobs: JobsOption = 1,
@@ -332,7 +340,9 @@ def train_head(
     recipe: Annotated[str, typer.Option(help="native, or paper: how the head is trained.")] = "native",
     epochs: Annotated[
         int | None,
-        typer.Option(help="At most this many; recipe native trains exactly as many.", show_default="the recipe's"),
+        typer.Option(
+            help="Exactly this many; with keep=best, as in recipe paper, at most.", show_default="the recipe's"
+        ),
     ] = None,
     patience: Annotated[
         int | None,
@@ -680,7 +690,7 @@ def doctor(
 @app.command()
 def params(
     *,
-    classes: Annotated[int, typer.Option(help="Number of classes.")] = 35,
+    classes: Annotated[int, typer.Option(help="How many classes to count for.")] = 35,
     as_json: JsonOption = False,
 ) -> None:
     """Count parameters beside the paper's Table I.

@@ -154,7 +154,7 @@ class SequenceHead(nn.Module):
 
 
 class MeanHead(nn.Module):
-    """The yardstick: the mean over time and one dense layer; it cannot know in which order frames came."""
+    """The baseline: the mean over time and one dense layer; it cannot know in which order frames came."""
 
     def __init__(self, inputs: int, config: HeadConfig) -> None:
         super().__init__()

@@ -132,7 +132,7 @@ def learn(
 ) -> LearnReport:
     """Make a recogniser of sorted videos: all that ``extract``, ``train-head``, ``compare`` and ``report`` do, in turn.
 
-    On each backbone's features a head with an LSTM and the yardstick ``mean`` are trained with several seeds, all on
+    On each backbone's features a head with an LSTM and the baseline ``mean`` are trained with several seeds, all on
     the same split. The model that has most validation clips right, of equal ones that of the lowest validation loss, is
     taken, tested by clips that it was neither trained nor chosen on, and trained once more on all clips.
 

@@ -121,7 +121,7 @@ def reproduce(
 
     Features are made by the paper's preprocessing (``paper``: 64x64 pixels, enlarged, / 255) and by each backbone's own
     (``native``), or by that with where things are in the picture kept (``grid``: nine times the values). Heads on the
-    first are trained by the recipe ``paper``, on the others by ``native``; beside each is the yardstick ``mean``. A
+    first are trained by the recipe ``paper``, on the others by ``native``; beside each is the baseline ``mean``. A
     call that was interrupted goes on where it was.
 
     Args:
@@ -253,7 +253,7 @@ class _Job:
 
 
 def _list_jobs(preset: Sequence[str], split: Sequence[str], backbone: Sequence[str], *, frames: bool) -> Iterator[_Job]:
-    """Yield what is to be trained: each model and the yardstick on each backbone's features."""
+    """Yield what is to be trained: each model and the baseline on each backbone's features."""
     names = [BackboneChoice.parse(text).name for text in backbone]
     for rule in split:
         for kind in preset:

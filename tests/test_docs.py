@@ -48,11 +48,11 @@ def test_a_command_that_is_shown_parses(line):
 
 
 def test_calls_in_python_that_are_shown_fit_their_functions():
-    (block,) = shown(ROOT / "README.md", "python")
+    (block,) = shown(ROOT / "docs" / "guide.md", "python")
     tree = ast.parse(block)
     names: dict = {}
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    exec(compile(ast.Module(imports, []), "README.md", "exec"), names)
+    exec(compile(ast.Module(imports, []), "guide.md", "exec"), names)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     called = {node.func.id for node in calls} & names.keys()
     assert called == {"Path", "extract", "train_head"}
@@ -60,3 +60,19 @@ def test_calls_in_python_that_are_shown_fit_their_functions():
         if node.func.id in called - {"Path"}:
             keywords = {keyword.arg: None for keyword in node.keywords}
             inspect.signature(names[node.func.id]).bind(*node.args, **keywords)
+
+
+def anchors(page):
+    """Return the anchors of a page's headings, as GitHub names them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not re.match(r"https?:", target):
+            path, _, anchor = target.partition("#")
+            linked = (page.parent / path).resolve() if path else page
+            assert linked.exists(), target
+            assert not anchor or anchor in anchors(linked), target
