@@ -6,13 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from fitrec_cache.ahead import Ahead
 from fitrec_cache.backbone import EMBEDDED, Backbone, load_backbone
 from fitrec_cache.cache import MOST_PIXELS, MOST_SAMPLES, Cache, HeldClip, is_count, newest, pick_frames
-from fitrec_cache.clips import Clip, some
+from fitrec_cache.clips import Clip
 from fitrec_cache.decoding import check_time_limit
 from fitrec_cache.devices import cores
 from fitrec_cache.erase import erase_taken_out, refuse_beside_others, refuse_most
@@ -64,8 +63,7 @@ def extract(
 
     Args:
         videos: A folder of class folders, a CSV manifest (``path,label``, optional ``group,split``), or a UCF101-style
-            list. None: the clips that the cache holds; the videos may be gone. Where a manifest says groups they may be
-            gone too, if the cache has frames of clips with these names: then those are meant.
+            list. None: the clips that the cache holds; the videos may be gone.
         cache: Cache folder, made if it is not there.
         backbone: ``NAME`` or ``NAME=WEIGHTS`` for each backbone; see :func:`fitrec_cache.backbone.load_backbone`.
         preset: ``native``, ``grid``, ``paper`` or ``table1``.
@@ -121,23 +119,21 @@ def extract(
         if prune:
             _refuse_pruning(found, videos)
         notes.add(_counted(found.clips), *found.notes)
+    clips = found.clips
     models = _load_backbones(backbone, preset, precision, device, compile, cache)
     opened = there or Cache(cache, create=True)  # made only now: a wrong call shall leave no empty folder
     if erase:
-        refuse_most(opened, [*(clip.clip_id for clip in found.clips), *found.passed_over])
+        refuse_most(opened, [*(clip.clip_id for clip in clips), *found.passed_over])
     if videos is None:
         frames, several = pick_frames(opened, samples=samples, frame_size=frame_size)
         notes.add(*several)
     else:
-        notes.add(*_about_classes(found.clips, opened.classes()))
+        notes.add(*_about_classes(clips, opened.classes()))
         identity = frame_identity(samples=samples or SAMPLES, frame_size=frame_size or FRAME_SIZE)
         frames = opened.frame_store(identity)
         notes.add(*_new_settings(opened, frames))
-        found, known = _held_by_name(found, opened, frames)
-        notes.add(*_taken_by_name(known))
     notes.add(*_too_small(frames, models), *_slow(models))
     run = Extractor(opened, frames, models, notes, found, start=time.perf_counter() - started)
-    clips = found.clips
     workers = None if videos is None else min(workers or cores(), len(clips))
     try:
         with Ahead(models, frames, known, workers=workers, clip_seconds=clip_seconds) as ahead:
@@ -247,29 +243,6 @@ def _held_clips(
         raise UsageError(f"{cache.folder} holds no clips yet: give VIDEOS")
     clips = (Clip(clip_id=c.clip_id, label=c.label, group=c.group, extra=c.extra) for c in held)
     return ClipList(clips=tuple(clips), notes=()), {c.clip_id: c.video_sha256 for c in held}
-
-
-def _held_by_name(found: ClipList, cache: Cache, frames: Store) -> tuple[ClipList, dict[str, str]]:
-    """Take clips whose files are not found for those of the cache with their names, if it has frames of these.
-
-    Only those of a manifest that says groups: it may be one that ``audit`` wrote, by names of clips, which are no paths
-    where an earlier manifest had absolute ones.
-
-    Returns:
-        The clips, and of those taken so the contents' hashes by clip id.
-    """
-    absent = {clip.clip_id for clip in found.clips if clip.path and not file_mode(clip.path)}
-    if not absent or not (found.has_columns and found.has_groups):
-        return found, {}
-    held = (clip for clip in cache.entries() if clip.clip_id in absent and not clip.problem)
-    known = {clip.clip_id: clip.video_sha256 for clip in held if clip.video_sha256 in frames}
-    clips = tuple(replace(clip, folder=None) if clip.clip_id in known else clip for clip in found.clips)
-    return replace(found, clips=clips), known
-
-
-def _taken_by_name(known: Mapping[str, str]) -> list[str]:
-    clips = plural(len(known), "clip whose file is", "clips whose files are")
-    return [f"taken from the cache by name: {clips} not found: {some(sorted(known))}"] if known else []
 
 
 def _load_backbones(

@@ -22,7 +22,6 @@ from conftest import SMALL
 from make_video import read_number, write_video
 
 from fitrec_cache import ahead, decoding, extractor
-from fitrec_cache.audit import audit
 from fitrec_cache.backbone import Backbone, Network, load_backbone
 from fitrec_cache.cache import Cache, pick_frames
 from fitrec_cache.errors import StoreError, UsageError, WeightsError
@@ -30,7 +29,6 @@ from fitrec_cache.extract import extract
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extractor import Extractor
 from fitrec_cache.features import distinct_clips, load_cached
-from fitrec_cache.find_clips import find_clips
 from fitrec_cache.history import history
 from fitrec_cache.identity import what_changed
 from fitrec_cache.info import info
@@ -377,53 +375,6 @@ def test_a_folder_leaves_groups_and_columns_that_a_manifest_gave(run, tmp_path, 
     )
     after = labels_in(tmp_path / "cache")
     assert [after[name] for name in names] == [("Jump", None)] * 4
-
-
-def test_groups_that_audit_proposes_are_stored_where_names_of_clips_are_no_paths(run, tmp_path, video_folder, inline):
-    """As those from a manifest are that names files by absolute paths."""
-    manifest, proposed = tmp_path / "m.csv", tmp_path / "groups.csv"
-    names, rows = [], ["path,label,day"]
-    for i, path in enumerate(sorted(video_folder.rglob("*.avi"))):
-        shutil.copy(path, tmp_path / f"{i:02d}.avi")
-        names.append(f"{path.parent.name}/{i:02d}.avi")
-        rows.append(f"{tmp_path}/{i:02d}.avi,{path.parent.name},mon")
-    manifest.write_text("\n".join(rows))
-    run(manifest)
-    before = everything(tmp_path / "cache")
-    audit(cache=tmp_path / "cache", split="random", threshold=0.9999, manifest=proposed)
-    assert not any(group for _, group in labels_in(tmp_path / "cache").values())
-    inline.decoded.clear()
-    report = run(proposed)
-    assert (counts(report), inline.decoded) == ((12, 0, 12, 0), [])
-    taken = f"taken from the cache by name: 12 clips whose files are not found: {', '.join(names[:3])} and 9 more"
-    assert taken in report.notes
-    groups = {name: group for name, (_, group) in labels_in(tmp_path / "cache").items()}
-    assert groups == {clip.clip_id: clip.group for clip in find_clips(proposed).clips}
-    assert None not in groups.values()
-    assert {clip.extra["day"] for clip in Cache(tmp_path / "cache").clips()} == {"mon"}
-    assert everything(tmp_path / "cache") == before
-    assert counts(run(proposed, backbone=["test_vit"])) == (12, 12, 0, 0)  # from stored frames
-    with proposed.open("a") as file:
-        file.write("Hop/new.avi,Hop,g9,tue\n")
-    report = run(proposed)
-    assert counts(report) == (13, 0, 12, 1)
-    assert [(clip.clip_id, clip.reason) for clip in report.failed] == [("Hop/new.avi", "file not found")]
-
-
-def test_without_stored_frames_or_groups_that_are_told_no_clip_is_taken_by_name(run, tmp_path, videos):
-    run()
-    names = [str(path.relative_to(videos)) for path in sorted(videos.rglob("*.avi"))]
-    shutil.rmtree(videos)
-    videos.mkdir()
-    grouped, plain, listed = tmp_path / "g.csv", tmp_path / "p.csv", tmp_path / "l.txt"
-    grouped.write_text("path,label,group\n" + "".join(f"{n},{n.split('/')[0]},g\n" for n in names))
-    plain.write_text("path,label\n" + "".join(f"{n},{n.split('/')[0]}\n" for n in names))
-    listed.write_text("".join(f"{n}\n" for n in names))
-    assert counts(run(grouped, root=videos)) == (4, 0, 4, 0)
-    for source, settings in ((listed, {}), (plain, {}), (grouped, {"frame_size": 32})):
-        report = run(source, root=videos, **settings)
-        assert [clip.reason for clip in report.failed] == ["file not found"] * 4
-        assert not any("by name" in note for note in report.notes)
 
 
 def test_groups_stay_where_a_manifest_has_no_column_of_them(run, tmp_path, videos):
