@@ -180,7 +180,7 @@ def _verify(path: Path, kind: str, identity: dict[str, Any] | None) -> tuple[str
     try:
         return "", len(read_part(path, kind, None if identity is None else digest(identity))["key"])
     except StoreCorrupt as error:
-        return error.reason, 0
+        return error.reason or str(error), 0
     except StoreError as error:
         return str(error), 0
 

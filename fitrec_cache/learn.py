@@ -154,7 +154,7 @@ def learn(
         prune: Take out clips of an earlier call that are not among ``videos``, as those that were deleted.
         split: A rule of :func:`fitrec_cache.folds.make_folds` that makes one test side.
         seed: Seeds of initial values and order of batches; they answer together.
-        epochs: At most this many; None for the recipe's.
+        epochs: Exactly this many; None for the recipe's.
         device: Where frames are embedded; heads are trained on the CPU, where a seed gives the same bits.
         compile: Compile the backbones first; see :func:`fitrec_cache.extract.extract`.
         jobs: Heads trained at the same time; see :func:`fitrec_cache.train.train_head`.

@@ -45,7 +45,9 @@ class Recipe(Plain):
         draw: Frames drawn from each clip at random, in order, for a training step; 0 takes all. Testing takes all.
         normalise, components, differences, bidirectional, pooling, skip_mean, input_dropout, dropout: See
             :class:`~fitrec_cache.variants.HeadConfig`. ``components`` is a highest number here: fewer are kept where
-            features or training clips are fewer.
+            there are no more.
+        clips_per_component: Training clips for each component at least; 0 for any. Frames of a clip are alike: with
+            many components of few clips, the last ones tell single clips apart.
     """
 
     learning_rate: float = 1e-4
@@ -63,6 +65,7 @@ class Recipe(Plain):
     draw: int = 0
     normalise: str = "none"
     components: int = 0
+    clips_per_component: float = 0.0
     differences: bool = False
     bidirectional: bool = False
     pooling: str = "average"
@@ -89,6 +92,7 @@ class Recipe(Plain):
                 raise UsageError(f"{name} is {getattr(self, name)}: expected a share of at least 0 and below 1")
         for name, what in (
             ("components", "principal components"),
+            ("clips_per_component", "training clips, or 0 for any"),
             ("draw", "frames, or 0 for all"),
             ("steps", "steps, or 0 for any"),
         ):
@@ -98,6 +102,9 @@ class Recipe(Plain):
     def change(self, **values: Any) -> Recipe:
         """Return the recipe with some settings changed; those given as None stay.
 
+        A number of epochs or components that is given is one, however few the clips: see ``steps`` and
+        ``clips_per_component``.
+
         Raises:
             UsageError: If a name is unknown (the nearest valid one is named) or a value is out of range.
         """
@@ -106,7 +113,10 @@ class Recipe(Plain):
             if key not in fields:
                 raise unknown_name("recipe setting", key, fields)
         given = {k: v for k, v in values.items() if v is not None}
-        return dataclasses.replace(self, **({"steps": 0} if "epochs" in given else {}) | given)
+        freed = {"epochs": {"steps": 0}, "components": {"clips_per_component": 0.0}}
+        for name in freed.keys() & given.keys():
+            given = freed[name] | given
+        return dataclasses.replace(self, **given)
 
     def idle(self, variant: str, attention: str | None) -> dict[str, str]:
         """Return the settings that change nothing, whatever the clips are, each with the reason.
@@ -120,9 +130,11 @@ class Recipe(Plain):
         if self.keep == "last":
             found["patience"] = "with keep=last"
         if self.normalise not in PROJECTIONS:
-            found["components"] = f"with normalise={self.normalise}"
+            found |= dict.fromkeys(("components", "clips_per_component"), f"with normalise={self.normalise}")
         if (attention or head.attention) != "additive":
             found["pooling"] = "without additive attention"
+        if "components" not in head.settings:
+            found["clips_per_component"] = f"for variant {variant}"
         return found | dict.fromkeys(OPTIONAL - head.settings, f"for variant {variant}")
 
     def fitted_to(self, n_clips: int) -> Recipe:
@@ -142,7 +154,7 @@ class Recipe(Plain):
             variant: A key of :data:`~fitrec_cache.variants.VARIANTS`.
             shape: Of what all clips are to it: features ``(N, T, d)``, or frames ``(N, T, H, W, 3)``.
             n_classes: Number of classes K.
-            n_train: Training clips: at most two principal components for three of them.
+            n_train: Training clips; see ``clips_per_component``.
             attention: One of the ways of attention; None for the variant's own.
 
         Raises:
@@ -153,9 +165,8 @@ class Recipe(Plain):
         frames, dim = shape[1], 0 if VARIANTS[variant].takes_pixels else shape[2]
         chosen = {name: getattr(self, name) for name in VARIANTS[variant].settings}
         if "components" in chosen:
-            projected = self.normalise in PROJECTIONS
-            # Frames of a clip are alike: with more directions than that, the last ones tell single clips apart.
-            chosen["components"] = min(self.components, dim, max(1, 2 * n_train // 3)) if projected else 0
+            most = max(1, int(n_train / self.clips_per_component)) if self.clips_per_component else n_train * frames
+            chosen["components"] = min(self.components, dim, most) if self.normalise in PROJECTIONS else 0
         return HeadConfig(
             variant=variant, n_classes=n_classes, input_dim=dim, attention=attention, frames=frames, **chosen
         )
@@ -178,6 +189,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             precision="auto",
             normalise="pca",
             components=512,
+            clips_per_component=1.5,
             pooling="sum",
             skip_mean=True,
             input_dropout=0.3,

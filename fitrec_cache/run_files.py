@@ -9,7 +9,7 @@ from typing import Any
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
 from fitrec_cache.files import TEMPORARY, parse_json
 
-RUN_VERSION = 1
+RUN_VERSION = 2
 
 #: A run.json larger than this is not one of ours: 100,000 clip ids of 100 bytes are 10 MB.
 _MOST_JSON_BYTES = 200_000_000

@@ -21,7 +21,7 @@ from fitrec_cache.one_model import model_settings
 from fitrec_cache.outputs import OUTPUTS, read_outputs, read_strangers
 from fitrec_cache.run_files import RUN_VERSION, read_run_json, read_run_settings
 from fitrec_cache.variants import HeadConfig
-from fitrec_cache.wording import listed, span
+from fitrec_cache.wording import listed, plural, span
 
 #: What a whole run folder holds.
 #: A run that was trained on all clips in the end has :data:`FINAL` too.
@@ -302,7 +302,7 @@ def read_runs(folder: Path) -> list[Run]:
         return [read_run(folder)]
     if folds := {str(fold) for run in seeds if (fold := read_run_settings(run).get("fold"))}:
         raise UsageError(
-            f"{folder} holds {len(folds)} folds, each of which left clips out: name one of them, or train on one split"
+            f"{folder} holds {plural(len(folds), 'fold')}, each of which left clips out: name one of them, or train on one split"
         )
     runs = [read_run(seed) for seed in seeds]
     if len({bool(run.settings.get("final")) for run in runs}) > 1:
@@ -326,7 +326,7 @@ def _apart(runs: Sequence[Run]) -> list[str]:
         raise StoreCorrupt(
             f"a run in {runs[0].folder.parent} is damaged: {type(error).__name__} {error}. Train the heads again"
         ) from error
-    changed = [name for name in models[0] if any(each.get(name) != models[0][name] for each in models)]
+    changed = [name.rstrip(":") for name in models[0] if any(each.get(name) != models[0][name] for each in models)]
     return ["labels"] * any(run.labels != runs[0].labels for run in runs) + changed
 
 

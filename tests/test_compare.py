@@ -30,7 +30,7 @@ def write_run(folder, right, *, variant="mean", backbone="net", seed=0, fold="",
     logits[np.arange(len(right)), np.where(right, truth, (truth + 1) % 3)] = 2
     groups = [f"g{i // 2}" for i in range(first, first + len(right))]
     run = {
-        "run_version": 1,
+        "run_version": 2,
         "head": {"variant": variant, "n_classes": 3, "input_dim": 4, "attention": more.pop("attention", None)},
         "labels": more.pop("labels", LABELS),
         "training": more.pop("training", {"learning_rate": more.pop("learning_rate", 0.001), "device": "cpu"}),
@@ -373,7 +373,7 @@ def test_recipe_and_preset_are_both_named_where_both_differ(tmp_path):
 
 def test_a_run_of_another_version_is_refused(tmp_path):
     write_run(tmp_path / "a", [1, 0], run_version=99)
-    with pytest.raises(FitrecError, match="has version 99, this program reads 1"):
+    with pytest.raises(FitrecError, match="has version 99, this program reads 2"):
         compare([tmp_path])
 
 

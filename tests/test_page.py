@@ -63,7 +63,7 @@ def write_run(folder, *, truth, guesses, labels=("Hop", "Lunge", "Squat"), test=
         "unknown": {"false_alarms": 0.075, "n": 8, "auroc": 0.8, "detected": 0.625},
     }  # fmt: skip
     document = {
-        "run_version": 1, "labels": list(labels), "seed": seed, "backbone": "resnet50", "sources": [],
+        "run_version": 2, "labels": list(labels), "seed": seed, "backbone": "resnet50", "sources": [],
         "head": {"variant": variant, "n_classes": k, "attention": "additive"},
         "training": {"epochs": 200, "learning_rate": 1e-4, "device": "cpu"}, "recipe": "paper", "fold": "",
         "split": {

@@ -68,7 +68,7 @@ def test_no_room_for_what_processes_are_given_is_an_error_with_advice(tmp_path, 
 
 
 INTERRUPTED = """
-import pathlib, time
+import pathlib, signal, time
 from fitrec_cache.processes import map_in_processes
 
 class Slow:
@@ -83,6 +83,7 @@ def work(common, item):
     return item
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
     try:
         map_in_processes(work, Slow(), [0, 1], processes=2, threads=1)
     except KeyboardInterrupt:

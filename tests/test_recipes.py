@@ -38,6 +38,13 @@ def test_few_clips_have_fewer_components(n_train, dim, components):
     assert config.components == components
 
 
+def test_components_given_by_hand_are_as_many_as_that():
+    recipe = get_recipe("native").change(components=64)
+    config = recipe.head_config("mean", (4, 20, 100), n_classes=2, n_train=4, attention=None)
+    assert (recipe.clips_per_component, config.components) == (0, 64)
+    assert get_recipe("native").change(components=64, clips_per_component=2).clips_per_component == 2
+
+
 def test_a_head_of_few_clips_learns_classes_and_not_clips():
     """8 clips of each of 8 classes; as many components as there are frames would leave some 6 of 10 right."""
     rng = np.random.default_rng(0)

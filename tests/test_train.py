@@ -656,7 +656,7 @@ def test_damaged_runs_are_refused(tmp_path, features):
         with pytest.raises(StoreCorrupt):
             read_run(tmp_path / "run")
     path.write_text(json.dumps(good | {"run_version": 99}))
-    with pytest.raises(FitrecError, match="version 99, this program reads 1"):
+    with pytest.raises(FitrecError, match="version 99, this program reads 2"):
         read_run(tmp_path / "run")
     path.write_text(json.dumps(good))
     for data in (b"", tensors[:-5], tensors[:20]):
