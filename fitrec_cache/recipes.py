@@ -113,9 +113,10 @@ class Recipe(Plain):
             if key not in fields:
                 raise unknown_name("recipe setting", key, fields)
         given = {k: v for k, v in values.items() if v is not None}
-        freed = {"epochs": {"steps": 0}, "components": {"clips_per_component": 0.0}}
-        for name in freed.keys() & given.keys():
-            given = freed[name] | given
+        if "epochs" in given:
+            given.setdefault("steps", 0)
+        if "components" in given:
+            given.setdefault("clips_per_component", 0.0)
         return dataclasses.replace(self, **given)
 
     def idle(self, variant: str, attention: str | None) -> dict[str, str]:

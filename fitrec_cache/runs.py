@@ -302,7 +302,8 @@ def read_runs(folder: Path) -> list[Run]:
         return [read_run(folder)]
     if folds := {str(fold) for run in seeds if (fold := read_run_settings(run).get("fold"))}:
         raise UsageError(
-            f"{folder} holds {plural(len(folds), 'fold')}, each of which left clips out: name one of them, or train on one split"
+            f"{folder} holds {plural(len(folds), 'fold')}, each of which left clips out: name one of them, or train on "
+            "one split"
         )
     runs = [read_run(seed) for seed in seeds]
     if len({bool(run.settings.get("final")) for run in runs}) > 1:
