@@ -169,7 +169,7 @@ def test_a_setting_without_effect_is_named_and_makes_no_other_model(tmp_path, fe
 def test_what_changes_nothing_trains_the_same_bits(tmp_path, features):
     """Each setting that is said to change nothing is tried by itself."""
     changed = {"patience": 3, "components": 9, "pooling": "average", "differences": True, "bidirectional": True}
-    changed |= {"skip_mean": False, "dropout": 0.9}
+    changed |= {"skip_mean": False, "dropout": 0.9, "clips_per_component": 7.0}
     for variant, attention in (("mean", None), ("vit-lstm", "dot")):
         base = get_recipe("native").change(normalise="standard", components=6, epochs=2)
         for name in base.idle(variant, attention):
