@@ -17,9 +17,8 @@ from stage_two_parts import ON_FEATURES
 
 from fitrec_cache.files import write_json
 from fitrec_cache.loading import load_clips
-from fitrec_cache.outputs import read_outputs
 from fitrec_cache.results import RunResult
-from fitrec_cache.run_files import read_run_json
+from fitrec_cache.scored import read_scored
 from fitrec_cache.train import train_head
 
 SEEDS = (0, 1, 2)
@@ -28,10 +27,9 @@ PRECISIONS = ("fp32", "bf16")
 
 def judged(result: RunResult) -> dict[str, float]:
     """Return a trained head's share of right validation clips, and their loss."""
-    found = read_outputs(result.out, read_run_json(result.out / "run.json"), "val")
-    logits, targets = torch.from_numpy(found.logits), torch.from_numpy(found.targets)
-    right = float((logits.argmax(dim=1) == targets).float().mean())
-    return {"accuracy": right, "loss": float(F.cross_entropy(logits, targets))}
+    found = read_scored(result.out).validated
+    loss = F.cross_entropy(torch.from_numpy(found.logits), torch.from_numpy(found.targets))
+    return {"accuracy": float(found.right.mean()), "loss": float(loss)}
 
 
 def main() -> None:

@@ -261,19 +261,19 @@ def together() -> str:
 
 def head_precision() -> str:
     """Put heads that learned in bf16 beside those that learned in float32."""
-    rows = _result("head_precision")["rows"]
+    rows, precisions = _result("head_precision")["rows"], ("fp32", "bf16")
     cells = []
     for model, of_model in [*_by_model(rows).items(), (("", "**all**"), rows)]:
         means = [
             [statistics.mean(r[precision][k] for r in of_model) for k in ("accuracy", "loss")]
-            for precision in ("fp32", "bf16")
+            for precision in precisions
         ]
         cells.append([*model, *(f"{right:.1%}, {loss:.3f}" for right, loss in means)])
     better = sum(row["bf16"]["accuracy"] > row["fp32"]["accuracy"] for row in rows)
     worse = sum(row["bf16"]["accuracy"] < row["fp32"]["accuracy"] for row in rows)
     return "\n".join(
         [
-            table(["features", "model", *(f"{name}: accuracy, loss" for name in ("fp32", "bf16"))], cells),
+            table(["features", "model", *(f"{name}: accuracy, loss" for name in precisions)], cells),
             "",
             f"Means over three lists (n = {_sizes(rows[::3], 'n_val')} validation clips) and three seeds, without "
             f"training on validation clips. Of {len(rows)} pairs bf16 has more clips right in "
