@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from timm.data.config import resolve_model_data_config
 from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch._dynamo import config as dynamo
 from torch._inductor import config as inductor
@@ -33,6 +34,7 @@ from fitrec_cache.devices import (
 )
 from fitrec_cache.errors import UsageError, VideoError, WeightsError, unknown_name
 from fitrec_cache.feature_maps import GridMap, LastMap
+from fitrec_cache.folding import FOLDING, fold_norms
 from fitrec_cache.hub import cached_file, hub_is_out_of_reach, why_nothing_is_fetched
 from fitrec_cache.paper import FRAME_SIDE
 from fitrec_cache.resizing import resize
@@ -48,6 +50,12 @@ PRESETS = ("native", "grid", "paper", "table1")
 
 #: Part of the identity of features from a compiled network.
 COMPILER = "inductor, weights folded in"
+
+#: What of a normalisation is left when a convolution has taken it over.
+_REST: dict[type, Callable[[Any], nn.Module]] = {
+    nn.BatchNorm2d: lambda _: nn.Identity(),
+    BatchNormAct2d: lambda norm: nn.Sequential(norm.drop, norm.act),
+}
 
 #: More networks than one process compiles.
 _MANY = 1_000_000
@@ -182,6 +190,9 @@ class Backbone:
         self.compiled = compiled
         self._device = torch.device(device)
         self._dtype = PRECISIONS[precision]
+        with self._refused_if_foreign():
+            blank = torch.zeros(1, 3, *preprocessing.size)
+            self._folded = fold_norms(model, blank, _REST) > 0
         _pad_in_place(model)
         _hold_weights(model, self._dtype)
         if fuses_slowly(precision, device) and preprocessing.size[0] * preprocessing.size[1] <= _MOST_PAIRED:
@@ -189,15 +200,18 @@ class Backbone:
         with room_on(self._device, name):
             self.network = Network(model, preprocessing, self._dtype).eval().to(self._device)
         self._forward: Callable[[Tensor], Tensor] = self.network
-        self.dim = self._find_dim()
+        with self._refused_if_foreign():
+            blank = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+            self.dim = self.embed_prepared(self.prepare(blank)).shape[1]
         if compiled:
             self._forward = torch.compile(self.network, dynamic=False)
         self._compiled_for: set[int] = set()
 
-    def _find_dim(self) -> int:
-        """Embed one black frame; what a network that other sizes or maps are foreign to raises becomes a refusal."""
+    @contextmanager
+    def _refused_if_foreign(self) -> Iterator[None]:
+        """Make a refusal of what a network raises that other sizes or maps are foreign to."""
         try:
-            return int(self.embed_prepared(self.prepare(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))).shape[1])
+            yield
         except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             preset, size = self.preprocessing.preset, "x".join(map(str, self.preprocessing.size))
             raise UsageError(
@@ -226,6 +240,8 @@ class Backbone:
         }
         if self._dtype is not torch.float32:
             identity["rounding"] = ROUNDING
+        if self._folded:
+            identity["folded"] = FOLDING
         return identity | ({"compiled": COMPILER} if self.compiled else {})
 
     def origin(self) -> dict[str, Any]:

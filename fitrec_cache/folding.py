@@ -1,0 +1,98 @@
+"""Fold batch normalisations into the convolutions before them: what they did is then done by the weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.overrides import TorchFunctionMode
+
+#: Part of the identity of features from a network with such convolutions.
+FOLDING = "batch normalisations into the convolutions before them"
+
+
+def fold_norms(model: nn.Module, example: Tensor, rest: Mapping[type, Callable[[Any], nn.Module]]) -> int:
+    """Let convolutions do what the batch normalisations behind them do, where nothing else sees what is between.
+
+    A frozen normalisation multiplies each channel by a number and adds one, which the convolution's own weights and
+    bias can do at no cost. Which convolution stands before it is seen by watching the model compute.
+
+    Args:
+        model: In evaluation mode, float32; changed in place.
+        example: What it takes.
+        rest: By class of normalisation, what else such a module does, as its activation.
+
+    Returns:
+        How many were folded.
+    """
+    norms = {id(m.running_mean): (name, m) for name, m in _plainly_named(model) if type(m) in rest}
+    if not norms:
+        return 0
+    convs = {id(m.weight): m for _, m in _plainly_named(model) if isinstance(m, nn.Conv2d)}
+    with torch.inference_mode(), _Dataflow() as seen:
+        model(example)
+    folded = 0
+    for weight, mean in seen.pairs():
+        if weight not in convs or mean not in norms:
+            continue
+        conv, (name, norm) = convs[weight], norms[mean]
+        scale_and_shift = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *scale_and_shift)
+        model.set_submodule(name, rest[type(norm)](norm).eval())
+        folded += 1
+    return folded
+
+
+def _plainly_named(model: nn.Module) -> list[tuple[str, Any]]:
+    """Return its modules with their names, but those that have two: they cannot be replaced in one place."""
+    named = list(model.named_modules(remove_duplicate=False))
+    names = Counter(id(module) for _, module in named)
+    return [(name, module) for name, module in named if names[id(module)] == 1]
+
+
+class _Dataflow(TorchFunctionMode):
+    """Watches a model compute: what comes out of which convolution, and what takes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._uses: Counter[int] = Counter()
+        self._weight_of: dict[int, int] = {}
+        self._norms: list[tuple[int, int]] = []
+        self._alive: list[Tensor] = []  # so that no two tensors have one id
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call the function, and note which tensors it took."""
+        given = kwargs or {}
+        out = func(*args, **given)
+        if list(_tensors([out])):  # none for one that asks for a shape
+            taken = list(_tensors([*args, *given.values()]))
+            self._uses.update(id(t) for t in taken)
+            self._alive += taken
+            if func is F.conv2d:
+                self._weight_of[id(out)] = id(taken[1])
+                self._alive.append(out)
+            elif func is F.batch_norm and len(taken) > 1:
+                self._norms.append((id(taken[0]), id(taken[1])))
+        return out
+
+    def pairs(self) -> Iterator[tuple[int, int]]:
+        """Yield the ``id`` of a kernel and of a running mean, where what is between them goes nowhere else."""
+        for between, mean in self._norms:
+            weight = self._weight_of.get(between)
+            if weight is not None and self._uses[between] == self._uses[weight] == self._uses[mean] == 1:
+                yield weight, mean
+
+
+def _tensors(values: Sequence[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
