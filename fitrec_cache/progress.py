@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,13 +28,23 @@ class Notes:
                 self.tell(text)
 
 
+class _Bar(tqdm):  # type: ignore[misc] - tqdm has no types
+    """A bar of this process alone.
+
+    tqdm's own share a lock between processes, and a process that is killed leaves its semaphore behind.
+    """
+
+
+_Bar.set_lock(threading.RLock())
+
+
 def progress_bar(*, total: int | None, unit: str, what: str, show: bool, note: str | None = None) -> Any:
     """Return a tqdm bar on standard error: clips a second, time left if ``total`` is known; silent unless ``show``.
 
     ``note`` stands behind it until it is replaced.
     """
     interval = 0.2 if sys.stderr.isatty() else 15.0
-    return tqdm(
+    return _Bar(
         total=total,
         unit=unit,
         desc=what,
