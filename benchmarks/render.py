@@ -476,7 +476,7 @@ BLOCKS = {
     **render_stage_one.BLOCKS,
     **render_stage_two.BLOCKS,
 }
-DOCUMENTS = ("README.md", "docs/evaluation.md", "docs/performance.md", "docs/reliability.md")
+DOCUMENTS = ("README.md", "docs/results.md", "docs/performance.md", "docs/reliability.md")
 
 
 def main() -> None:

@@ -155,7 +155,8 @@ def _watch(path: Path, commit: int, hook: Callable[[str], None] | None) -> None:
     """Log each step of this process with one write, which a SIGKILL cannot undo."""
     from fitrec_cache import extractor
     from fitrec_cache.backbone import Backbone
-    from fitrec_cache.store import Store, text_values
+    from fitrec_cache.parts import text_values
+    from fitrec_cache.store import Store
 
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     write_part, embed = Store.write_part, Backbone.embed_prepared

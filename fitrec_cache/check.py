@@ -22,8 +22,9 @@ from fitrec_cache.files import (
     write_json,
 )
 from fitrec_cache.index import INDEX, index_problem
+from fitrec_cache.parts import identity_of_part, read_part
+from fitrec_cache.root import ASIDE, MARKER, open_root, write_marker
 from fitrec_cache.splits import check_seed
-from fitrec_cache.store import ASIDE, MARKER, identity_of_part, open_root, read_part, write_marker
 
 
 @dataclass(frozen=True, kw_only=True)

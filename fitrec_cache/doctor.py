@@ -17,15 +17,7 @@ import torch
 import torchvision
 
 from fitrec_cache import __version__, container, hdf5
-from fitrec_cache.backbone import (
-    EMBEDDED,
-    BackboneChoice,
-    best_precision,
-    check_compiler,
-    library_versions,
-    load_backbone,
-    weights_are_here,
-)
+from fitrec_cache.backbone import best_precision, check_compiler, library_versions, load_backbone
 from fitrec_cache.cache import Cache, newest
 from fitrec_cache.clips import plain_text
 from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip
@@ -44,6 +36,7 @@ from fitrec_cache.extract import FRAME_SIZE, SAMPLES
 from fitrec_cache.files import Plain
 from fitrec_cache.meanwhile import Meanwhile
 from fitrec_cache.memory import keep_freed_memory, memory_here
+from fitrec_cache.pretrained import EMBEDDED, BackboneChoice, weights_are_here
 from fitrec_cache.wording import plural
 
 #: What ``pip install '.[NAME]'`` adds, by what it is for.

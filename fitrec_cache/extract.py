@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fitrec_cache.ahead import Ahead
-from fitrec_cache.backbone import EMBEDDED, Backbone, load_backbone
+from fitrec_cache.backbone import Backbone, load_backbone
 from fitrec_cache.cache import MOST_PIXELS, MOST_SAMPLES, Cache, HeldClip, is_count, newest, pick_frames
 from fitrec_cache.clips import Clip
 from fitrec_cache.decoding import check_time_limit
@@ -23,6 +23,7 @@ from fitrec_cache.find_clips import ClipList, find_clips, nearest
 from fitrec_cache.history import Extraction, note, now
 from fitrec_cache.identity import frame_identity, what_changed
 from fitrec_cache.memory import keep_freed_memory
+from fitrec_cache.pretrained import EMBEDDED
 from fitrec_cache.progress import Notes, timed
 from fitrec_cache.store import Store
 from fitrec_cache.variants import plain_name

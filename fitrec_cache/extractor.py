@@ -25,9 +25,10 @@ from fitrec_cache.find_clips import ClipList
 from fitrec_cache.identity import feature_identity, what_changed
 from fitrec_cache.jpeg_rows import joined
 from fitrec_cache.meanwhile import Meanwhile
+from fitrec_cache.parts import text_column
 from fitrec_cache.progress import Notes, progress_bar, timed
 from fitrec_cache.spans import file_of, is_part
-from fitrec_cache.store import Store, text_column
+from fitrec_cache.store import Store
 from fitrec_cache.turns import CLAIMS, Turns
 from fitrec_cache.wording import plural
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fitrec_cache.cache import flat
 from fitrec_cache.jpeg import codec_version
-from fitrec_cache.store import FORMAT_VERSION
+from fitrec_cache.parts import FORMAT_VERSION
 
 if TYPE_CHECKING:
     from fitrec_cache.backbone import Backbone

@@ -11,7 +11,8 @@ from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
 from fitrec_cache.errors import UsageError
 from fitrec_cache.files import Plain, parse_json
 from fitrec_cache.history import Extraction, history
-from fitrec_cache.store import FORMAT_VERSION, Store, text_values
+from fitrec_cache.parts import FORMAT_VERSION, text_values
+from fitrec_cache.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from fitrec_cache.backbone import EMBEDDED
 from fitrec_cache.cache import Cache, HeldClip, pick_features
 from fitrec_cache.clips import columns
 from fitrec_cache.compare import ModelFigures, compare_runs
@@ -26,6 +25,7 @@ from fitrec_cache.folds import folds_of_clips, make_folds
 from fitrec_cache.page import report
 from fitrec_cache.page.models import gather
 from fitrec_cache.page.records import read_records
+from fitrec_cache.pretrained import EMBEDDED
 from fitrec_cache.progress import Notes
 from fitrec_cache.recipes import get_recipe
 from fitrec_cache.results import TrainReport

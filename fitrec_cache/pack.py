@@ -16,7 +16,7 @@ from fitrec_cache.cache import Cache
 from fitrec_cache.errors import UsageError
 from fitrec_cache.features import Features, load_cached, only_backbone
 from fitrec_cache.files import Plain, canonical_json, check_writable, parse_json, write_atomic
-from fitrec_cache.store import FORMAT_VERSION, check_texts, text_column, text_values
+from fitrec_cache.parts import FORMAT_VERSION, check_texts, text_column, text_values
 
 _MUST: hdf5.Schema = {"features": ("f", 3), "clip_id": ("S", 1), "label": ("S", 1)}
 _MAY: hdf5.Schema = {"group": ("S", 1), "pts_seconds": ("f", 2), "extra": ("S", 1)}

@@ -202,7 +202,7 @@ def _count(row: TableRow, classes: int) -> VariantParams:
 
 def _backbone(name: str) -> tuple[nn.Module, int, int]:
     """Return a timm model as Table I used it, the length of its flattened last map and that of its pooled vector."""
-    from fitrec_cache.backbone import build_empty  # timm takes a second to import
+    from fitrec_cache.pretrained import build_empty  # timm takes a second to import
 
     is_vit = name.startswith("vit_")
     model: Any = build_empty(name, img_size=TABLE_SIDE if is_vit else None)

@@ -28,7 +28,7 @@ class Notes:
                 self.tell(text)
 
 
-class _Bar(tqdm):  # type: ignore[misc] - tqdm has no types
+class _Bar(tqdm):  # type: ignore[misc]
     """A bar of this process alone.
 
     tqdm's own share a lock between processes, and a process that is killed leaves its semaphore behind.

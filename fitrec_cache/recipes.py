@@ -174,7 +174,7 @@ class Recipe(Plain):
 
 
 #: ``paper``: Adam at 1e-4, batches of 32, as the paper has it. ``native``: what did best on validation; see
-#: docs/evaluation.md for the search.
+#: docs/results.md for the search.
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "paper": Recipe(),

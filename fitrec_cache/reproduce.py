@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from fitrec_cache.backbone import BackboneChoice
 from fitrec_cache.cache import Cache
 from fitrec_cache.clips import Clip
 from fitrec_cache.compare import compare
@@ -26,6 +25,7 @@ from fitrec_cache.loading import load_clips
 from fitrec_cache.page import report
 from fitrec_cache.paper import TABLE_II
 from fitrec_cache.params import params
+from fitrec_cache.pretrained import BackboneChoice
 from fitrec_cache.results import TrainReport
 from fitrec_cache.splits import check_seeds, short_rule
 from fitrec_cache.train import train_head

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,33 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache import hdf5
-from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError
-from fitrec_cache.files import (
-    TEMPORARY,
-    canonical_json,
-    digest,
-    is_sealed,
-    make_folder,
-    parse_json,
-    remove,
-    sealed_name,
-    write_atomic,
-    write_json,
-)
+from fitrec_cache.errors import StoreCorrupt, StoreError
+from fitrec_cache.files import digest, make_folder, parse_json, remove, sealed_name, write_atomic, write_json
 from fitrec_cache.index import FEWEST_AT_END, FEWEST_PARTS, INDEX, Columns, parts_in, write_index
 from fitrec_cache.jpeg_rows import row_of
 from fitrec_cache.keymap import KeyMap
-
-FORMAT_VERSION = 1
-
-#: File that makes a folder a cache.
-MARKER = "cache.json"
-
-#: Where ``check --repair`` moves what it finds, inside the cache; it never deletes anything.
-ASIDE = "set-aside"
-
-_PART = re.compile(r"part-\d{20}-[0-9a-f]{32}\.h5")
+from fitrec_cache.parts import (
+    FORMAT_VERSION,
+    PART,
+    SCHEMAS,
+    Arrays,
+    damaged,
+    part_bytes,
+    read_keys,
+    read_part,
+    text_values,
+    unreadable,
+)
 
 #: A folder whose time has not changed is believed to be unchanged for so many seconds: clocks of file systems are
 #: coarse, and on some a folder's time never changes.
@@ -48,36 +37,6 @@ _LONGEST_TRUST = 2.0
 
 #: Parts that are kept once read, of which some rows are asked for one by one.
 _MOST_READ = 3
-
-#: Datasets of a part by kind of store: dtype kinds and number of axes. All but ``jpeg_bytes`` have one row a clip.
-SCHEMAS: dict[str, dict[str, tuple[str, int]]] = {
-    "clips": dict.fromkeys(("key", "video_sha256", "label", "group", "extra", "problem"), ("S", 1)),
-    "frames": {
-        "key": ("S", 1),
-        "jpeg_bytes": ("u", 1),
-        "jpeg_end": ("i", 2),
-        "frame_index": ("i", 2),
-        "pts_seconds": ("f", 2),
-        "ledger": ("S", 1),
-    },
-    "features": {"key": ("S", 1), "features": ("f", 3), "pts_seconds": ("f", 2)},
-}
-
-#: Text columns that hold a JSON object in each row.
-_JSON_COLUMNS = ("extra", "ledger")
-
-Arrays = dict[str, NDArray[Any]]
-
-
-def text_column(values: Iterable[str]) -> NDArray[np.bytes_]:
-    """Return strings as fixed-length UTF-8, the only text these files hold."""
-    encoded = [v.encode() for v in values]
-    return np.array(encoded, dtype=f"S{max(1, *map(len, encoded))}" if encoded else "S1")
-
-
-def text_values(column: NDArray[Any]) -> list[str]:
-    """Return a text column as strings."""
-    return [v.decode() for v in column.tolist()]
 
 
 class Store:
@@ -145,7 +104,7 @@ class Store:
         """Return the committed parts, oldest first."""
         if not self.folder.is_dir():
             return []
-        return sorted(p for p in self.folder.iterdir() if _PART.fullmatch(p.name))
+        return sorted(p for p in self.folder.iterdir() if PART.fullmatch(p.name))
 
     def refresh(self) -> None:
         """Take in parts that were committed since the last look, by this process or by others."""
@@ -163,7 +122,7 @@ class Store:
                     with contextlib.suppress(UnicodeDecodeError):  # of an index that is no good
                         self._take(name, columns)
                 self._unlisted.pop(name, None)
-        for name in sorted(n for n in names - self._parts.keys() if _PART.fullmatch(n)):
+        for name in sorted(n for n in names - self._parts.keys() if PART.fullmatch(n)):
             columns = self._read_columns(self.folder / name)
             self._take(name, columns)
             self._unlisted[name] = columns
@@ -190,7 +149,7 @@ class Store:
         self._newest = max(self._newest, part)
 
     def _read_columns(self, path: Path) -> Columns:
-        keys = _read_keys(path, self.kind, self._digest)
+        keys = read_keys(path, self.kind, self._digest)
         return read_part(path, self.kind, self._digest) if self.kind == "clips" else keys
 
     def _index_head(self) -> dict[str, int | str]:
@@ -229,7 +188,7 @@ class Store:
         make_folder(self.folder)
         if not (self.folder / "identity.json").exists():
             write_json(self.folder / "identity.json", self.identity)
-        data = _to_hdf5(arrays, self.kind, self.identity)
+        data = part_bytes(arrays, self.kind, self.identity)
         last = _moment(self._newest) if self._newest else 0
         now = max(time.time_ns(), last + 1)  # also where a clock was set back: what is written last counts
         path = self.folder / sealed_name("part", now, data)
@@ -247,7 +206,7 @@ class Store:
         Raises:
             StoreCorrupt: If it is damaged so that they cannot be read.
         """
-        return set(_read_keys(part, self.kind, self._digest)["key"].tolist())
+        return set(read_keys(part, self.kind, self._digest)["key"].tolist())
 
     def indexes(self) -> Iterator[tuple[Path, set[bytes]]]:
         """Yield each index with the keys that it names; of one that is not sound none."""
@@ -271,7 +230,7 @@ class Store:
         """
         new = None
         if len(arrays["key"]):
-            data = _to_hdf5(arrays, self.kind, self.identity)
+            data = part_bytes(arrays, self.kind, self.identity)
             new = part.with_name(sealed_name("part", _moment(part.name), data))
             write_atomic(new, data)
         if new != part:
@@ -390,159 +349,6 @@ def _bytes(key: str) -> bytes:
     return key.encode(errors="surrogatepass")  # of a name that is no text: not here, as nothing of it can be
 
 
-def _to_hdf5(arrays: Arrays, kind: str, identity: Mapping[str, Any]) -> bytes:
-    if arrays.keys() != SCHEMAS[kind].keys():
-        raise ValueError(f"a part of {kind} holds {sorted(SCHEMAS[kind])}, got {sorted(arrays)}")
-    head: dict[str, int | str] = {"format_version": FORMAT_VERSION, "kind": kind, "identity_sha256": digest(identity)}
-    return hdf5.encode(arrays, head | {"identity": canonical_json(identity)})
-
-
-def _damaged(path: Path, why: object) -> StoreCorrupt:
-    reason = f"damaged: {why}"
-    error = StoreCorrupt(
-        f"{path} is {reason}. Run `fitrec-cache check --cache DIR --repair` to set it aside, then `extract` "
-        "again: only its clips are redone"
-    )
-    error.reason = reason
-    return error
-
-
-def _unreadable(path: Path, error: OSError) -> StoreError:
-    return StoreError(f"{path} cannot be read: {error.strerror}. Nothing says that it is damaged")
-
-
-def _read_keys(path: Path, kind: str, identity_sha256: str) -> Columns:
-    """Return a part's keys without reading the rest; the rest is verified when it is read."""
-    try:
-        with path.open("rb"):
-            pass
-    except FileNotFoundError as error:
-        raise _damaged(path, "it is not there") from error
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    try:
-        head, arrays = hdf5.decode(path, {"key": SCHEMAS[kind]["key"]})
-        _check_head(head, path, kind, identity_sha256)
-        text_values(arrays["key"])
-        return arrays
-    except (hdf5.Unreadable, UnicodeDecodeError) as error:
-        raise _damaged(path, error) from error
-
-
-def read_part(path: Path, kind: str, identity_sha256: str | None = None) -> Arrays:
-    """Read one part whole, after checking its bytes against the sha256 in its name.
-
-    Args:
-        path: The part.
-        kind: The kind of store that it belongs to.
-        identity_sha256: If given, the identity that it must have.
-
-    Raises:
-        StoreCorrupt: If it is missing, cut, altered, or not a part of this store.
-    """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise _damaged(path, "it is not there") from error
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if not _PART.fullmatch(path.name) or not is_sealed(path.name, data):
-        raise _damaged(path, "its bytes are not those that were written (sha256 differs from the one in its name)")
-    try:
-        head, arrays = hdf5.decode(data, SCHEMAS[kind])
-        for name, array in arrays.items():
-            if array.dtype.kind == "S":
-                check_texts(name, text_values(array))
-    except (hdf5.Unreadable, ValueError) as error:
-        raise _damaged(path, error) from error
-    _check_head(head, path, kind, identity_sha256)
-    if len({len(a) for name, a in arrays.items() if name != "jpeg_bytes"}) != 1:
-        raise _damaged(path, "its datasets have different numbers of rows")
-    return arrays
-
-
-def check_texts(name: str, texts: list[str]) -> None:
-    """Raise ValueError unless a text column that holds JSON objects does: in ``extra``, of texts."""
-    if name not in _JSON_COLUMNS:
-        return
-    for text in texts:
-        value = parse_json(text)
-        if not isinstance(value, dict) or (name == "extra" and not all(isinstance(v, str) for v in value.values())):
-            raise ValueError(f"{name} is {text[:40]!r}, expected a JSON object" + " of texts" * (name == "extra"))
-
-
-def identity_of_part(path: Path, kind: str) -> dict[str, Any]:
-    """Return the identity that a sound part carries; raises :class:`StoreCorrupt` if the part is damaged."""
-    read_part(path, kind)
-    try:
-        head, _ = hdf5.decode(path, {})
-        return dict(parse_json(str(head["identity"])))
-    except (hdf5.Unreadable, KeyError, ValueError, TypeError) as error:
-        raise _damaged(path, error) from error
-
-
-def _check_head(head: Mapping[str, Any], path: Path, kind: str, identity_sha256: str | None) -> None:
-    if head.get("format_version") != FORMAT_VERSION:
-        raise _other_version(path, head.get("format_version"))
-    if head.get("kind") != kind:
-        raise _damaged(path, f"a part of kind {head.get('kind')!r} among {kind}")
-    if identity_sha256 is not None and head.get("identity_sha256") != identity_sha256:
-        raise _damaged(path, "made with other settings than its folder's identity.json")
-
-
-def _other_version(path: Path, version: object) -> StoreError:
-    return StoreError(
-        f"{path} has cache format version {version}, this program reads version {FORMAT_VERSION}. Use the program "
-        "version that wrote it, or another --cache folder"
-    )
-
-
-def open_root(folder: Path, *, create: bool) -> None:
-    """Check that a folder is a cache of this format version, or make it one.
-
-    Raises:
-        NoCacheError: If it is missing, or something else than a cache.
-        StoreError: If it is of another version, or cannot be read or written.
-    """
-    marker = folder / MARKER
-    if marker.is_file():
-        try:
-            version = parse_json(marker.read_bytes())["format_version"]
-        except OSError as error:
-            raise StoreError(f"{marker} cannot be read: {error.strerror}. Make it readable") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreCorrupt(
-                f"{marker} is damaged: expected a JSON object with format_version. Run `fitrec-cache "
-                "check --cache DIR --repair`"
-            ) from error
-        if version != FORMAT_VERSION:
-            raise _other_version(folder, version)
-        return
-    if not create:
-        lost = "; its cache.json is lost: `fitrec-cache check --cache DIR --repair` writes it again"
-        raise NoCacheError(
-            f"no cache at {folder}: expected a folder made by `fitrec-cache extract VIDEOS --cache DIR`"
-            + lost * (folder / "clips").is_dir()
-        )
-    # An unfinished file is what a first run leaves that was killed before it wrote the marker.
-    if folder.exists() and not (folder.is_dir() and all(p.name.startswith(TEMPORARY) for p in folder.iterdir())):
-        if marker.is_file():  # another process made it just now
-            open_root(folder, create=create)
-            return
-        raise NoCacheError(
-            f"{folder} exists and is not a cache (no cache.json): choose a new or empty folder; if it was one, "
-            "`fitrec-cache check --cache DIR --repair` makes it one again"
-        )
-    make_folder(folder)
-    write_marker(folder)
-
-
-def write_marker(folder: Path) -> None:
-    """Make a folder a cache of this format version."""
-    what = "features and frames cached by fitrec-cache"
-    write_json(folder / MARKER, {"format_version": FORMAT_VERSION, "what": what})
-
-
 def read_identity(folder: Path) -> dict[str, Any]:
     """Return the identity of a store's folder.
 
@@ -554,9 +360,9 @@ def read_identity(folder: Path) -> dict[str, Any]:
     try:
         identity = parse_json(path.read_bytes())
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     except ValueError as error:
-        raise _damaged(path, f"cannot be read as JSON ({error})") from error
+        raise damaged(path, f"cannot be read as JSON ({error})") from error
     if not isinstance(identity, dict) or not folder.name.endswith(digest(identity)[:16]):
-        raise _damaged(path, "it does not belong to this folder")
+        raise damaged(path, "it does not belong to this folder")
     return identity

@@ -21,8 +21,8 @@ from fitrec_cache.jpeg import encode_frames
 from fitrec_cache.leaks import pairs_across, verdict
 from fitrec_cache.near_duplicates import NearDuplicates, embed, find_near_duplicates
 from fitrec_cache.pair_picture import pairs_png
+from fitrec_cache.parts import text_column
 from fitrec_cache.splits import Split, make_split
-from fitrec_cache.store import text_column
 
 
 def identity(backbone, t):

@@ -18,10 +18,12 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch._dynamo.exc import BackendCompilerFailed
 
 from fitrec_cache import backbone as module
-from fitrec_cache.backbone import BackboneChoice, load_backbone
+from fitrec_cache import pretrained
+from fitrec_cache.backbone import load_backbone
 from fitrec_cache.errors import FitrecError, UsageError, WeightsError
+from fitrec_cache.frozen_conv import FrozenConv
+from fitrec_cache.pretrained import BackboneChoice
 from fitrec_cache.rounding import ROUNDING
-from fitrec_cache.same_padding import SameConv
 
 SHARED_WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"
 
@@ -225,8 +227,8 @@ def test_without_a_hub_the_error_says_how_to_give_a_file(monkeypatch):
     def no_network(*_, **__):
         raise OSError("We couldn't connect to the hub\nlong trace")
 
-    monkeypatch.setattr(module, "hub_is_out_of_reach", lambda: "")
-    monkeypatch.setattr(module.timm, "create_model", no_network)
+    monkeypatch.setattr(pretrained, "hub_is_out_of_reach", lambda: "")
+    monkeypatch.setattr(pretrained.timm, "create_model", no_network)
     with pytest.raises(WeightsError, match=r"couldn't connect to the hub\).*--backbone test_resnet=FILE"):
         load("test_resnet")
 
@@ -241,7 +243,7 @@ def test_without_a_way_to_the_hub_there_are_no_minutes_of_trying(monkeypatch, tm
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     monkeypatch.setattr(urllib.request, "getproxies", dict)
-    monkeypatch.setattr(module.timm, "create_model", never)
+    monkeypatch.setattr(pretrained.timm, "create_model", never)
     with pytest.raises(WeightsError, match=r"Name or service not known\).*--backbone test_resnet=FILE"):
         load("test_resnet")
     monkeypatch.setattr(urllib.request, "getproxies", lambda: {"https": "http://proxy:3128"})
@@ -300,13 +302,13 @@ def test_embedded_weights_are_real_and_always_the_same(monkeypatch):
     def no_hub(name):
         raise AssertionError(name)
 
-    monkeypatch.setattr(module, "_from_hub", no_hub)
+    monkeypatch.setattr(pretrained, "_from_hub", no_hub)
     model = load("tf_efficientnet_lite0")
     assert (model.dim, model.source) == (1280, "embedded")
     assert model.weights_sha256 == load("tf_efficientnet_lite0=embedded").weights_sha256
     # Put back under their own names, with the classifier, the weights know a flower when they see one.
     classifier = timm.create_model("tf_efficientnet_lite0")
-    classifier.load_state_dict(module._embedded_state("tf_efficientnet_lite0"))
+    classifier.load_state_dict(pretrained._embedded_state("tf_efficientnet_lite0"))
     flower = torch.from_numpy(load_sample_image("flower.jpg").copy()).permute(2, 0, 1)[None]
     x = (model.prepare(flower).float() / 255 - 0.5) / 0.5
     with torch.inference_mode():
@@ -365,7 +367,7 @@ def test_attention_is_fused_but_where_that_is_slower_and_gives_the_same_nearly(w
 def test_no_convolution_copies_its_input_to_pad_it():
     model = load("tf_efficientnet_lite0").network.model
     kinds = [type(m) for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
-    assert SameConv in kinds
+    assert FrozenConv in kinds
     assert Conv2dSame not in kinds
 
 

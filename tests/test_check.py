@@ -19,7 +19,8 @@ from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageErr
 from fitrec_cache.extract import extract
 from fitrec_cache.files import digest, host_id
 from fitrec_cache.info import info
-from fitrec_cache.store import Store, read_part
+from fitrec_cache.parts import read_part
+from fitrec_cache.store import Store
 
 
 @pytest.fixture

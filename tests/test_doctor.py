@@ -17,7 +17,7 @@ from made_up_gpu import Far, made_up_gpu
 from make_video import write_audio_only, write_video
 
 from fitrec_cache import backbone as backbone_module
-from fitrec_cache import cli, devices, memory
+from fitrec_cache import cli, devices, memory, pretrained
 from fitrec_cache import doctor as module
 from fitrec_cache.backbone import Backbone, load_backbone
 from fitrec_cache.devices import overlooked_gpu
@@ -210,7 +210,7 @@ def test_weights_that_the_hub_would_give_are_not_fetched(no_network, monkeypatch
         raise AssertionError("fetched")
 
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [])
-    monkeypatch.setattr(backbone_module.timm, "create_model", fetch)
+    monkeypatch.setattr(pretrained.timm, "create_model", fetch)
     found = doctor(backbone="test_resnet", device="cpu")
     assert (found.weights_here, found.trial, found.problems) == (False, None, {})
     assert line(found, "trial") == "left out, as the weights are not here yet"

@@ -25,7 +25,7 @@ from fitrec_cache.erase import erase_taken_out
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.files import host_id
-from fitrec_cache.store import text_column
+from fitrec_cache.parts import text_column
 from fitrec_cache.wording import size
 
 FRAMES = {"samples": 2, "short_side": 64}

@@ -530,7 +530,7 @@ def test_without_a_hub_the_file_by_which_the_cache_has_features_is_named(run, tm
     def no_hub(name):
         raise WeightsError(f"no weights of {name}")
 
-    monkeypatch.setattr("fitrec_cache.backbone._from_hub", no_hub)
+    monkeypatch.setattr("fitrec_cache.pretrained._from_hub", no_hub)
     wanted = {"cache": tmp_path / "cache", "backbone": ["test_resnet"], **SMALL}
     with pytest.raises(WeightsError, match=r"no weights of test_resnet$"):
         extract(**wanted | {"cache": tmp_path / "none"}, videos=tmp_path)

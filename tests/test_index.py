@@ -11,7 +11,8 @@ from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.check import check
 from fitrec_cache.errors import StoreCorrupt, StoreError
 from fitrec_cache.extract import extract
-from fitrec_cache.store import Store, text_column
+from fitrec_cache.parts import text_column
+from fitrec_cache.store import Store
 
 IDENTITY = {"what": "a test"}
 
@@ -47,7 +48,7 @@ def reads(monkeypatch):
 
         return call
 
-    for name in ("_read_keys", "read_part"):
+    for name in ("read_keys", "read_part"):
         monkeypatch.setattr(store, name, spy(getattr(store, name)))
     return seen
 

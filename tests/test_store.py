@@ -20,7 +20,9 @@ from fitrec_cache import files, hdf5
 from fitrec_cache.cache import Cache
 from fitrec_cache.errors import StoreCorrupt, StoreError
 from fitrec_cache.files import digest, is_sealed, sealed_name
-from fitrec_cache.store import SCHEMAS, Store, open_root, read_part, text_column, text_values
+from fitrec_cache.parts import SCHEMAS, read_part, text_column, text_values
+from fitrec_cache.root import open_root
+from fitrec_cache.store import Store
 
 IDENTITY = {"what": "a test", "backbone": "none"}
 
@@ -471,7 +473,8 @@ def test_a_real_file_size_limit_gives_a_store_error(store):
 import numpy as np, resource, signal
 from pathlib import Path
 from fitrec_cache.errors import StoreError
-from fitrec_cache.store import Store, text_column
+from fitrec_cache.parts import text_column
+from fitrec_cache.store import Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 store = Store(Path({str(store.folder)!r}), "features", {IDENTITY!r})
