@@ -69,12 +69,12 @@ class FrozenConv(nn.Conv2d):
 @cache
 def _adds_wide_bias(dtype: torch.dtype) -> bool:
     """Say whether this processor's library convolves in a narrow type with a bias in float32."""
-    one = torch.ones(1, 1, 1, 1, dtype=dtype)
+    one, bias = torch.ones(1, 1, 1, 1, dtype=dtype), torch.tensor([0.3])
     try:
-        torch.mkldnn_convolution(one, one, torch.ones(1), (0, 0), (1, 1), (1, 1), 1)
+        found = torch.mkldnn_convolution(one, one, bias, (0, 0), (1, 1), (1, 1), 1)
     except RuntimeError:  # a processor, or a build of PyTorch, without it
         return False
-    return True
+    return bool(found.flatten() == (1 + bias).to(dtype))
 
 
 def _padding(n: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:

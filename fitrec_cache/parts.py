@@ -14,8 +14,10 @@ from fitrec_cache import hdf5
 from fitrec_cache.errors import StoreCorrupt, StoreError
 from fitrec_cache.files import canonical_json, digest, is_sealed, parse_json
 
+#: Of the layout on disk.
 FORMAT_VERSION = 1
 
+#: Name of a part: when it was written, in nanoseconds, and the beginning of its sha256.
 PART = re.compile(r"part-\d{20}-[0-9a-f]{32}\.h5")
 
 #: Datasets of a part by kind of store: dtype kinds and number of axes. All but ``jpeg_bytes`` have one row a clip.
