@@ -147,11 +147,13 @@ class Backbone:
         self.compiled = compiled
         self._device = torch.device(device)
         self._dtype = PRECISIONS[precision]
-        with self._refused_if_foreign():
-            blank = torch.zeros(1, 3, *preprocessing.size)
-            self._folded = fold_norms(model, blank, _REST) > 0
+        self._folded = False
+        if not compiled:  # a compiler folds them itself, and rounds the biases
+            frame = torch.rand(1, 3, *preprocessing.size, generator=torch.Generator().manual_seed(0))
+            with self._refused_if_foreign():
+                self._folded = fold_norms(model, frame, _REST) > 0
         _freeze_convolutions(model)
-        _hold_weights(model, self._dtype)
+        _hold_weights(model, self._dtype, biases=compiled)
         if fuses_slowly(precision, device) and preprocessing.size[0] * preprocessing.size[1] <= _MOST_PAIRED:
             _attend_by_products(model)
         with room_on(self._device, name):
@@ -196,7 +198,7 @@ class Backbone:
             "precision": self.precision,
         }
         if self._dtype is not torch.float32:
-            identity["rounding"] = ROUNDING
+            identity["rounding"] = ROUNDING if self.compiled else f"{ROUNDING}, whose biases stay exact"
         if self._folded:
             identity["folded"] = FOLDING
         return identity | ({"compiled": COMPILER} if self.compiled else {})
@@ -294,14 +296,18 @@ class Backbone:
         return features
 
 
-def _hold_weights(model: nn.Module, dtype: torch.dtype) -> None:
-    """Round the weights of convolutions and matrix products once, which autocast would do worse for every clip."""
+def _hold_weights(model: nn.Module, dtype: torch.dtype, *, biases: bool) -> None:
+    """Round the weights of convolutions and matrix products once, which autocast would do worse for every clip.
+
+    ``biases``: those of convolutions too.
+    """
     if dtype is torch.float32:
         return
     for module in model.modules():
         if type(module) in (FrozenConv, nn.Conv2d):
             module.weight.data = round_filters(module.weight, dtype)  # type: ignore[arg-type]
-        if type(module) in (nn.Conv2d, nn.Linear):  # what a linear layer sees is mostly centred: nothing to cancel
+        # What a linear layer sees is mostly centred: nothing to cancel.
+        if type(module) in (nn.Conv2d, nn.Linear) or (biases and type(module) is FrozenConv):
             module.to(dtype)
 
 

@@ -275,7 +275,9 @@ def _recompute(opened: Cache, count: int, seed: int, notes: list[str]) -> tuple[
         then, now = backbone_identity(store.identity), backbone.identity()
         if changed := [name for name in now | then if then.get(name) != now.get(name)]:
             what = ", ".join(changed)
-            notes.append(f"{store.folder.name} was not made again: {what} would differ, as with other weights")
+            notes.append(
+                f"{store.folder.name} was not made again: {what} would differ (other weights, or another version)"
+            )
             continue
         here, there = backbone.origin()["device"], store.origin().get("device")
         if here != there:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,15 +16,24 @@ from torch.overrides import TorchFunctionMode
 FOLDING = "batch normalisations into the convolutions before them"
 
 
-def fold_norms(model: nn.Module, example: Tensor, rest: Mapping[type, Callable[[Any], nn.Module]]) -> int:
-    """Let convolutions do what the batch normalisations behind them do, where nothing else sees what is between.
+#: What a function returns that only asks what a tensor is like.
+_DESCRIPTIONS = (int, str, torch.Size, torch.dtype, torch.device, torch.layout)
+
+#: A frame's features may move by so much of their length, by rounding; where something else uses what is between, it is
+#: about all of it.
+_MOST_MOVED = 0.02
+
+
+def fold_norms(model: nn.Module, frame: Tensor, rest: Mapping[type, Callable[[Any], nn.Module]]) -> int:
+    """Let convolutions do what the batch normalisations behind them do, where nothing else takes what is between.
 
     A frozen normalisation multiplies each channel by a number and adds one, which the convolution's own weights and
-    bias can do at no cost. Which convolution stands before it is seen by watching the model compute.
+    bias can do at no cost. Which convolution stands before it is seen by watching the model compute. What is not seen
+    (code that is not Python's, hooks) shows in what comes out afterwards: then the model stays as it was.
 
     Args:
         model: In evaluation mode, float32; changed in place.
-        example: What it takes.
+        frame: What it takes, with values that are not all alike.
         rest: By class of normalisation, what else such a module does, as its activation.
 
     Returns:
@@ -35,17 +44,21 @@ def fold_norms(model: nn.Module, example: Tensor, rest: Mapping[type, Callable[[
         return 0
     convs = {id(m.weight): m for _, m in _plainly_named(model) if isinstance(m, nn.Conv2d)}
     with torch.inference_mode(), _Dataflow() as seen:
-        model(example)
-    folded = 0
-    for weight, mean in seen.pairs():
-        if weight not in convs or mean not in norms:
-            continue
-        conv, (name, norm) = convs[weight], norms[mean]
+        before = model(frame)
+    pairs = [(convs[w], *norms[mean]) for w, mean in seen.pairs() if w in convs and mean in norms]
+    parameters = [(conv.weight, conv.bias) for conv, _, _ in pairs]
+    for conv, name, norm in pairs:
         scale_and_shift = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *scale_and_shift)
         model.set_submodule(name, rest[type(norm)](norm).eval())
-        folded += 1
-    return folded
+    with torch.inference_mode():
+        moved = (model(frame) - before).norm()
+    if moved <= _MOST_MOVED * before.norm():
+        return len(pairs)
+    for (conv, name, norm), (weight, bias) in zip(pairs, parameters, strict=True):
+        conv.weight, conv.bias = weight, bias
+        model.set_submodule(name, norm)
+    return 0
 
 
 def _plainly_named(model: nn.Module) -> list[tuple[str, Any]]:
@@ -63,7 +76,7 @@ class _Dataflow(TorchFunctionMode):
         self._uses: Counter[int] = Counter()
         self._weight_of: dict[int, int] = {}
         self._norms: list[tuple[int, int]] = []
-        self._alive: list[Tensor] = []  # so that no two tensors have one id
+        self._alive: list[Tensor] = []  # what convolutions gave, so that no later tensor has the id of one
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -71,26 +84,26 @@ class _Dataflow(TorchFunctionMode):
         """Call the function, and note which tensors it took."""
         given = kwargs or {}
         out = func(*args, **given)
-        if list(_tensors([out])):  # none for one that asks for a shape
-            taken = list(_tensors([*args, *given.values()]))
-            self._uses.update(id(t) for t in taken)
-            self._alive += taken
-            if func is F.conv2d:
-                self._weight_of[id(out)] = id(taken[1])
-                self._alive.append(out)
-            elif func is F.batch_norm and len(taken) > 1:
-                self._norms.append((id(taken[0]), id(taken[1])))
+        if isinstance(out, _DESCRIPTIONS):
+            return out
+        taken = [id(tensor) for tensor in _tensors([*args, *given.values()])]
+        self._uses.update(taken)
+        if func is F.conv2d:
+            self._alive.append(out)
+            self._weight_of[id(out)], self._uses[id(out)] = taken[1], 0
+        elif func is F.batch_norm and len(taken) > 1 and taken[0] in self._weight_of:
+            self._norms.append((taken[0], taken[1]))
         return out
 
     def pairs(self) -> Iterator[tuple[int, int]]:
         """Yield the ``id`` of a kernel and of a running mean, where what is between them goes nowhere else."""
         for between, mean in self._norms:
-            weight = self._weight_of.get(between)
-            if weight is not None and self._uses[between] == self._uses[weight] == self._uses[mean] == 1:
+            weight = self._weight_of[between]
+            if self._uses[between] == self._uses[weight] == self._uses[mean] == 1:
                 yield weight, mean
 
 
-def _tensors(values: Sequence[Any]) -> Iterator[Tensor]:
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
     for value in values:
         if isinstance(value, Tensor):
             yield value

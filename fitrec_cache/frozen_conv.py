@@ -59,11 +59,11 @@ class FrozenConv(nn.Conv2d):
         if bias is None or bias.dtype is weight.dtype:
             return F.conv2d(x, weight, bias, *more)
         x = x.to(weight.dtype)
-        if x.device.type == "cpu" and not torch.compiler.is_compiling() and _adds_wide_bias(weight.dtype):
+        if x.device.type == "cpu" and _adds_wide_bias(weight.dtype):
             x = x.contiguous(memory_format=torch.channels_last)
             y: Tensor = torch.mkldnn_convolution(x, weight, bias, padding, self.stride, self.dilation, self.groups)
             return y
-        return (F.conv2d(x, weight, None, *more) + bias[:, None, None]).to(weight.dtype)
+        return F.conv2d(x, weight, None, *more).add_(bias[:, None, None])  # in float32, rounded once more
 
 
 @cache

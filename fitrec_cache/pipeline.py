@@ -16,6 +16,9 @@ from fitrec_cache.pixels import to_pixels
 from fitrec_cache.runs import Run
 from fitrec_cache.variants import VARIANTS, HeadConfig, plain_name
 
+#: Fields of an identity that say how the same network was made fast, which is another matter where it runs elsewhere.
+_HOW_FAST = ("rounding", "folded", "compiled")
+
 #: Each source is a backbone of its own: nobody puts more side by side.
 MOST_SOURCES = 32
 
@@ -71,8 +74,7 @@ class Pipeline:
             here = frame_identity(samples=self.frames["samples"], frame_size=self.frames["short_side"])
             _refuse_if_different("frames", self.frames, here, force=force)
         elif not pixels:
-            plain = {k: v for k, v in identity.items() if k not in ("rounding", "compiled")}
-            identity = plain | {"precision": "fp32"}
+            identity = {k: v for k, v in identity.items() if k not in _HOW_FAST} | {"precision": "fp32"}
         origin, command = source.get("origin", {}), "export" if exported else "predict"
         self.backbone = None if pixels else _rebuild(identity, origin, given, device, force, command)
 
@@ -118,7 +120,10 @@ def _rebuild(
 ) -> Backbone:
     name = identity["backbone"]
     backbone = rebuild_backbone(identity, origin, given=given.get(name), device=device, command=command)
-    _refuse_if_different(f"backbone {name}", backbone_identity(identity), backbone.identity(), force=force)
+    then, here = backbone_identity(identity), backbone.identity()
+    if command == "export":
+        here = {k: v for k, v in here.items() if k not in _HOW_FAST}
+    _refuse_if_different(f"backbone {name}", then, here, force=force)
     return backbone
 
 

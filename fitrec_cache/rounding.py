@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 #: Part of the identity of features in narrow types.
-ROUNDING = "errors carried along each filter of convolutions, whose biases stay exact"
+ROUNDING = "errors carried along each filter of convolutions"
 
 
 def round_filters(weight: Tensor, dtype: torch.dtype) -> Tensor:

@@ -330,9 +330,9 @@ def clip_cosine(a, b):
 def test_rounded_weights_give_features_nearer_to_fp32_than_autocast_alone(monkeypatch):
     name, pictures = "tf_efficientnet_lite0", frames(4, height=224, width=224)
     exact, rounded = load(name).embed(pictures), load(name, precision="bf16")
-    assert rounded.identity()["rounding"] == ROUNDING
+    assert rounded.identity()["rounding"] == f"{ROUNDING}, whose biases stay exact"
     assert any(p.dtype is torch.bfloat16 for p in rounded.network.model.parameters())
-    monkeypatch.setattr(module, "_hold_weights", lambda *_: None)
+    monkeypatch.setattr(module, "_hold_weights", lambda *_, **__: None)
     autocast = load(name, precision="bf16")
     assert all(p.dtype is torch.float32 for p in autocast.network.model.parameters())
     lost, lost_before = (1 - clip_cosine(m.embed(pictures), exact) for m in (rounded, autocast))
@@ -382,6 +382,19 @@ def test_a_compiled_network_gives_the_same_features_nearly_and_is_kept_apart(wei
         compiled.embed(frames(height=160, width=160))
         compiled.embed(frames().contiguous(memory_format=torch.channels_last))
     assert compiled.identity() == plain.identity() | {"compiled": module.COMPILER}
+
+
+def test_a_network_to_be_compiled_keeps_its_normalisations_and_rounds_its_biases():
+    """A compiler folds them, and takes biases for the convolution's own: in narrow types they would be added slowly."""
+    plain, compiled = (load("tf_efficientnet_lite0", precision="bf16", compiled=c) for c in (False, True))
+    assert compiled.identity()["rounding"] == ROUNDING
+    assert plain.identity().keys() - compiled.identity().keys() == {"folded"}
+    biases = [
+        {m.bias.dtype for m in b.network.model.modules() if isinstance(m, FrozenConv) and m.bias is not None}
+        for b in (plain, compiled)
+    ]
+    assert biases == [{torch.float32}, set()]
+    assert any(isinstance(m, torch.nn.BatchNorm2d) for m in compiled.network.model.modules())
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")

@@ -27,6 +27,7 @@ from fitrec_cache.errors import FitrecError, MismatchError, StoreError, UsageErr
 from fitrec_cache.export import export
 from fitrec_cache.extract import extract
 from fitrec_cache.jpeg import decode_frames
+from fitrec_cache.pipeline import Pipeline
 from fitrec_cache.predict import predict
 from fitrec_cache.runs import read_runs
 from fitrec_cache.together import Heads
@@ -320,3 +321,15 @@ def test_at_the_command_line(run, tmp_path, quickly):
         r"probabilities of 2 seeds together differ from PyTorch's by at most \d\.\de-\d\d on made-up frames",
         said.output,
     )
+
+
+@pytest.mark.parametrize("how", [{}, {"precision": "bf16", "rounding": "some way", "compiled": "by some compiler"}])
+def test_how_a_network_was_made_fast_is_no_matter_elsewhere(run, how):
+    """Here it is: `predict` refuses features that are not quite those of training."""
+    source = read_runs(run)[0].settings["sources"][0]
+    identity = {k: v for k, v in source["identity"].items() if k != "folded"} | how
+    assert identity != source["identity"]
+    elsewhere = Pipeline(source | {"identity": identity}, {}, device="cpu", force=False, exported=True)
+    assert elsewhere.backbone.identity()["precision"] == "fp32"
+    with pytest.raises(MismatchError, match="the head was trained on other features"):
+        Pipeline(source | {"identity": identity | {"precision": "fp32"}}, {}, device="cpu", force=False)

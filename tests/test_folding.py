@@ -29,7 +29,7 @@ def outputs(model, example):
     x = torch.randn(example, dtype=torch.float64, generator=dice)
     with torch.inference_mode():
         before = model(x)
-    folded = fold_norms(model, torch.zeros(example, dtype=torch.float64), _REST)
+    folded = fold_norms(model, torch.rand(example, dtype=torch.float64, generator=dice), _REST)
     with torch.inference_mode():
         return before, model(x), folded
 
@@ -72,6 +72,35 @@ def second_use(m, x):
     return m.norm(y) + y
 
 
+def written_into(m, x):
+    y = m.conv(x)
+    y[:, 0] = 0
+    return m.norm(y)
+
+
+def written_elsewhere(m, x):
+    y = m.conv(x)
+    z = torch.empty_like(x)
+    z[:] = y
+    return m.norm(y) + z
+
+
+def seen_by_numpy(m, x):
+    y = m.conv(x)
+    return m.norm(y) + torch.from_numpy(y.numpy())
+
+
+def unseen_use(m, x):
+    y = m.conv(x)
+    with torch._C.DisableTorchFunction():
+        z = y * 2
+    return m.norm(y) + z
+
+
+def without_its_bias(m, x):
+    return m.norm(nn.functional.conv2d(x, m.conv.weight))
+
+
 def used_in_a_list(m, x):
     y = m.conv(x)
     return torch.cat([m.norm(y), y])
@@ -84,6 +113,11 @@ def used_in_a_list(m, x):
         (looks_first, 1),
         (second_use, 0),
         (used_in_a_list, 0),
+        (written_into, 0),
+        (written_elsewhere, 0),
+        (seen_by_numpy, 0),
+        (unseen_use, 0),
+        (without_its_bias, 0),
         (lambda m, x: m.norm(m.conv(m.norm(m.conv(x)))), 0),
         (lambda m, x: m.norm(m.conv(x)) + m.conv(x), 0),
         (lambda m, x: m.norm(m.conv(x)) + m.norm(x), 0),
@@ -104,6 +138,14 @@ def test_without_weights_of_its_own_a_normalisation_is_folded_too():
     before, after, found = outputs(Wired(lambda m, x: m.norm(m.conv(x)), affine=False), (2, 3, 5, 5))
     assert found == 1
     torch.testing.assert_close(after, before)
+
+
+def test_what_a_hook_does_is_not_lost():
+    model = Wired(lambda m, x: m.norm(m.conv(x)))
+    model.norm.register_forward_hook(lambda _module, _given, out: 2 * out)
+    before, after, found = outputs(model, (2, 3, 5, 5))
+    assert found == 0
+    assert torch.equal(after, before)
 
 
 def test_a_normalisation_by_the_batch_stays():
@@ -139,5 +181,17 @@ def test_networks_compute_the_same(name, left):
     assert 0 < folded < there if left is None else folded == there - left
 
 
-def test_folding_is_part_of_what_features_are():
-    assert load_backbone("tf_efficientnet_lite0", precision="fp32").identity()["folded"] == FOLDING
+def test_folding_is_part_of_what_features_are(weights):
+    assert load_backbone(weights("test_resnet"), precision="fp32").identity()["folded"] == FOLDING
+    assert "folded" not in load_backbone(weights("test_vit"), precision="fp32").identity()
+
+
+@pytest.mark.parametrize("preset", ["native", "grid", "paper", "table1"])
+def test_each_preset_gives_the_same_features_nearly(weights, monkeypatch, preset):
+    """test_efficientnet pads as TensorFlow does: there a folded bias goes through padding too."""
+    text, frames = weights("test_efficientnet"), torch.randint(0, 256, (2, 3, 48, 64), dtype=torch.uint8)
+    folded = load_backbone(text, preset=preset, precision="fp32")
+    monkeypatch.setattr("fitrec_cache.backbone.fold_norms", lambda *_: 0)
+    as_it_was = load_backbone(text, preset=preset, precision="fp32")
+    assert set(folded.identity()) == {*as_it_was.identity(), "folded"}
+    torch.testing.assert_close(*(torch.from_numpy(m.embed(frames)) for m in (folded, as_it_was)), rtol=2e-3, atol=2e-3)
