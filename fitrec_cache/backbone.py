@@ -154,6 +154,8 @@ class Backbone:
                 self._folded = fold_norms(model, frame, _REST) > 0
         _freeze_convolutions(model)
         _hold_weights(model, self._dtype, biases=compiled)
+        exact = any(isinstance(m, FrozenConv) and m.has_wide_bias for m in model.modules())
+        self._rounding = f"{ROUNDING}, whose biases stay exact" if exact else ROUNDING
         if fuses_slowly(precision, device) and preprocessing.size[0] * preprocessing.size[1] <= _MOST_PAIRED:
             _attend_by_products(model)
         with room_on(self._device, name):
@@ -198,7 +200,7 @@ class Backbone:
             "precision": self.precision,
         }
         if self._dtype is not torch.float32:
-            identity["rounding"] = ROUNDING if self.compiled else f"{ROUNDING}, whose biases stay exact"
+            identity["rounding"] = self._rounding
         if self._folded:
             identity["folded"] = FOLDING
         return identity | ({"compiled": COMPILER} if self.compiled else {})

@@ -63,7 +63,7 @@ GroupByOption = Annotated[
 CompileOption = Annotated[
     bool,
     typer.Option(
-        "--compile", help="Compile backbones first, 5 to 30 s each, then faster; for a hundred clips or more."
+        "--compile", help="Compile backbones first, 5 to 30 s each, then faster; for some hundred clips or more."
     ),
 ]
 CachedPresetOption = Annotated[
@@ -836,11 +836,10 @@ def reproduce(
 
 def _note(text: str) -> None:
     """Print a note above bars that are shown."""
-    from tqdm import tqdm
+    from fitrec_cache.progress import print_above
 
     try:
-        tqdm.write(f"note: {text}", file=sys.stdout)
-        sys.stdout.flush()
+        print_above(f"note: {text}")
     except BrokenPipeError:  # nobody reads on: no reason to stop the work
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the end
 

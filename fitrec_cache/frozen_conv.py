@@ -44,6 +44,11 @@ class FrozenConv(nn.Conv2d):
         frozen.weight, frozen.bias, frozen.same = conv.weight, conv.bias, same
         return frozen.train(conv.training)
 
+    @property
+    def has_wide_bias(self) -> bool:
+        """Whether the weights are narrow and the bias is not."""
+        return self.bias is not None and self.bias.dtype is not self.weight.dtype
+
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(N, O, H', W')`` in the type of the weights for ``(N, C, H, W)``."""
         if not self.same:
@@ -56,7 +61,7 @@ class FrozenConv(nn.Conv2d):
 
     def _convolve(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
         weight, bias, more = self.weight, self.bias, (self.stride, padding, self.dilation, self.groups)
-        if bias is None or bias.dtype is weight.dtype:
+        if bias is None or not self.has_wide_bias:
             return F.conv2d(x, weight, bias, *more)
         x = x.to(weight.dtype)
         if x.device.type == "cpu" and _adds_wide_bias(weight.dtype):
@@ -69,12 +74,18 @@ class FrozenConv(nn.Conv2d):
 @cache
 def _adds_wide_bias(dtype: torch.dtype) -> bool:
     """Say whether this processor's library convolves in a narrow type with a bias in float32."""
-    one, bias = torch.ones(1, 1, 1, 1, dtype=dtype), torch.tensor([0.3])
+    bias, channels = torch.full((4,), 0.3), torch.ones(1, 4, 1, 1, dtype=dtype)
+    near = bias.to(dtype)
+    kernels = near[:, None, None, None]  # of a depthwise convolution; the other takes a quarter of four channels
     try:
-        found = torch.mkldnn_convolution(one, one, bias, (0, 0), (1, 1), (1, 1), 1)
+        found = [
+            torch.mkldnn_convolution(channels, -kernels, bias, (0, 0), (1, 1), (1, 1), 4),
+            torch.mkldnn_convolution(channels / 4, -kernels.repeat(1, 4, 1, 1), bias, (0, 0), (1, 1), (1, 1), 1),
+        ]
     except RuntimeError:  # a processor, or a build of PyTorch, without it
         return False
-    return bool(found.flatten() == (1 + bias).to(dtype))
+    # What is left is what rounding takes from the bias: nothing, had it been rounded.
+    return all(torch.equal(y.flatten(), (bias - near.float()).to(dtype)) for y in found)
 
 
 def _padding(n: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:

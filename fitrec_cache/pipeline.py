@@ -75,8 +75,8 @@ class Pipeline:
             _refuse_if_different("frames", self.frames, here, force=force)
         elif not pixels:
             identity = {k: v for k, v in identity.items() if k not in _HOW_FAST} | {"precision": "fp32"}
-        origin, command = source.get("origin", {}), "export" if exported else "predict"
-        self.backbone = None if pixels else _rebuild(identity, origin, given, device, force, command)
+        origin = source.get("origin", {})
+        self.backbone = None if pixels else _rebuild(identity, origin, given, device, force, exported)
 
     def __call__(self, frames: Tensor) -> NDArray[Any]:
         """Return float16 ``(T, d)``, or uint8 ``(T, 64, 64, 3)``."""
@@ -116,12 +116,12 @@ def _rebuild(
     given: Mapping[str, str],
     device: str,
     force: bool,
-    command: str,
+    exported: bool,
 ) -> Backbone:
-    name = identity["backbone"]
+    name, command = identity["backbone"], "export" if exported else "predict"
     backbone = rebuild_backbone(identity, origin, given=given.get(name), device=device, command=command)
     then, here = backbone_identity(identity), backbone.identity()
-    if command == "export":
+    if exported:
         here = {k: v for k, v in here.items() if k not in _HOW_FAST}
     _refuse_if_different(f"backbone {name}", then, here, force=force)
     return backbone

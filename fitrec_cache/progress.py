@@ -56,6 +56,12 @@ def progress_bar(*, total: int | None, unit: str, what: str, show: bool, note: s
     )
 
 
+def print_above(text: str) -> None:
+    """Print a line on standard output, above bars that are shown."""
+    _Bar.write(text, file=sys.stdout)
+    sys.stdout.flush()
+
+
 @contextmanager
 def timed(spent: dict[str, float], what: str) -> Iterator[None]:
     """Add the seconds of wall time spent inside ``with`` to ``spent[what]``."""

@@ -25,7 +25,7 @@ from fitrec_cache.erase import erase_taken_out
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.files import host_id
-from fitrec_cache.parts import text_column
+from fitrec_cache.parts import read_part, text_column
 from fitrec_cache.wording import size
 
 FRAMES = {"samples": 2, "short_side": 64}
@@ -440,7 +440,7 @@ def test_frames_that_no_settings_belong_to_are_not_passed_over(cache):
 def test_impossible_offsets_of_frames_are_refused(cache):
     mixed(cache)
     frames = cache.frame_store(FRAMES)
-    arrays = store.read_part(frames.part_paths()[0], "frames")
+    arrays = read_part(frames.part_paths()[0], "frames")
     bad = frames.write_part(arrays | {"jpeg_end": arrays["jpeg_end"][::-1]})
     with pytest.raises(StoreCorrupt, match="impossible offsets"):
         erase_taken_out(cache.folder)
@@ -478,7 +478,7 @@ def test_each_part_with_such_rows_is_read_whole_once_and_no_other(cache, monkeyp
     mixed(cache)
     fill(cache, "ben", "carl")
     read = Counter()
-    monkeypatch.setattr(erase, "read_part", lambda path, kind: read.update([path]) or store.read_part(path, kind))
+    monkeypatch.setattr(erase, "read_part", lambda path, kind: read.update([path]) or read_part(path, kind))
     erase_taken_out(cache.folder)
     assert len(read) == 9
     assert set(read.values()) == {1}
