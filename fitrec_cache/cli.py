@@ -63,7 +63,7 @@ GroupByOption = Annotated[
 CompileOption = Annotated[
     bool,
     typer.Option(
-        "--compile", help="Compile backbones first, 5 to 30 s each, then faster; for some hundred clips or more."
+        "--compile", help="Compile backbones first, 5 to 30 s each, then faster; for a few hundred clips or more."
     ),
 ]
 CachedPresetOption = Annotated[
