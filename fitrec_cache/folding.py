@@ -15,7 +15,6 @@ from torch.overrides import TorchFunctionMode
 #: Part of the identity of features from a network with such convolutions.
 FOLDING = "batch normalisations into the convolutions before them"
 
-
 #: What a function returns that only asks what a tensor is like.
 _DESCRIPTIONS = (int, str, torch.Size, torch.dtype, torch.device, torch.layout)
 
