@@ -6,6 +6,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
 from fitrec_cache import frozen_conv
+from fitrec_cache.devices import computes_in_bf16
 from fitrec_cache.frozen_conv import FrozenConv
 
 
@@ -65,3 +66,7 @@ def test_only_the_output_of_a_narrow_one_is_rounded(given, wide, monkeypatch):
     off = (found.float() - expected).mean((0, 2, 3)).abs()  # roundings up and down cancel
     rounded_bias = (exact.bias.bfloat16().float() - exact.bias).abs()
     assert off.max() < rounded_bias.max() / 3
+
+
+def test_where_bf16_is_fast_the_bias_costs_nothing():
+    assert frozen_conv._adds_wide_bias(torch.bfloat16) or not computes_in_bf16("cpu")
