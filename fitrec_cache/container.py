@@ -255,7 +255,12 @@ def video_stream(container: av.container.InputContainer) -> VideoStream:
 
 def nominal_rate(stream: VideoStream) -> Fraction:
     """Return the frames a second that a stream claims, 25 if it does not say."""
-    return Fraction(stream.average_rate or stream.base_rate or 25)
+    return fraction(stream.average_rate) or fraction(stream.base_rate) or Fraction(25)
+
+
+def fraction(rational: Any) -> Fraction:
+    """Return what PyAV gives as a fraction, which since version 19 is a type of its own; 0 for None."""
+    return Fraction(0) if rational is None else Fraction(rational.numerator, rational.denominator)
 
 
 @dataclass

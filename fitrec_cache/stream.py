@@ -15,7 +15,7 @@ import av
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from fitrec_cache.container import FORGIVING, Damage, nominal_rate, sound_frames, video_stream
+from fitrec_cache.container import FORGIVING, Damage, fraction, nominal_rate, sound_frames, video_stream
 from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.jpeg import encode_frame
 from fitrec_cache.truncation import is_cut
@@ -162,7 +162,7 @@ class Stream:
     @property
     def endless(self) -> bool:
         """Whether it is an address that says neither how long nor how large it is, as of a live stream over HTTP."""
-        return self._remote and self.seconds is None and self._container.size <= 0
+        return self._remote and self.seconds is None and (self._container.size or 0) <= 0
 
     @property
     def damaged(self) -> int:
@@ -250,7 +250,7 @@ class Stream:
         period = 1 / nominal_rate(self._stream)
         origin, late, behind = Fraction(0), Fraction(0), 0
         for number, frame in enumerate(self._frames()):
-            clock = number * period if frame.pts is None else frame.pts * Fraction(frame.time_base or 0)
+            clock = number * period if frame.pts is None else frame.pts * fraction(frame.time_base)
             seam = False
             if before is None:
                 origin = clock
