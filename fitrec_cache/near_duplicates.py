@@ -186,9 +186,8 @@ def _half_means(block: NDArray[Any]) -> tuple[int, FloatArray]:
 
 
 def _unit(x: FloatArray) -> FloatArray:
-    tiny = np.float32(_TINY)
-    scaled: FloatArray = x / np.maximum(np.abs(x).max(axis=-1, keepdims=True), tiny)  # squares of more could be inf
-    scaled /= np.maximum(np.sqrt(np.square(scaled).sum(axis=-1, keepdims=True)), tiny)
+    scaled: FloatArray = x / np.maximum(np.abs(x).max(axis=-1, keepdims=True), _TINY)  # squares of more could be inf
+    np.divide(scaled, np.maximum(np.linalg.norm(scaled, axis=-1, keepdims=True), _TINY), out=scaled)
     return scaled
 
 
