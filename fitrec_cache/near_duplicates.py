@@ -186,7 +186,8 @@ def _half_means(block: NDArray[Any]) -> tuple[int, FloatArray]:
 
 
 def _unit(x: FloatArray) -> FloatArray:
-    scaled: FloatArray = x / np.maximum(np.abs(x).max(axis=-1, keepdims=True), _TINY)  # squares of more could be inf
+    largest = np.maximum(np.abs(x).max(axis=-1, keepdims=True), _TINY)
+    scaled: FloatArray = np.divide(x, largest)  # squares of more could be inf
     np.divide(scaled, np.maximum(np.linalg.norm(scaled, axis=-1, keepdims=True), _TINY), out=scaled)
     return scaled
 
