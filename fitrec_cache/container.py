@@ -259,8 +259,9 @@ def nominal_rate(stream: VideoStream) -> Fraction:
 
 
 def fraction(rational: Any) -> Fraction:
-    """Return what PyAV gives as a fraction, which since version 19 is a type of its own; 0 for None."""
-    return Fraction(0) if rational is None else Fraction(rational.numerator, rational.denominator)
+    """Return what PyAV gives as a fraction, which since version 19 is a type of its own; 0 for None and n/0."""
+    known = rational is not None and rational.denominator
+    return Fraction(rational.numerator, rational.denominator) if known else Fraction(0)
 
 
 @dataclass

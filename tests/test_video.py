@@ -4,6 +4,7 @@ import os
 import struct
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -487,3 +488,12 @@ def test_a_song_with_cover_art_is_not_a_video(tmp_path):
 def test_the_same_file_gives_the_same_bits(tmp_path):
     path = write_video(tmp_path / "v.mp4", 30, b_frames=2)
     assert np.array_equal(read(path, short_side=70).frames, read(path, short_side=70).frames)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(None, 0), ((0, 0), 0), ((3, 0), 0), ((30000, 1001), Fraction(30000, 1001))]
+)
+def test_rates_that_mean_nothing_are_zero(given, expected):
+    """PyAV 19 gives 0/0, which no fraction can be."""
+    rational = given and SimpleNamespace(numerator=given[0], denominator=given[1])
+    assert container.fraction(rational) == expected
