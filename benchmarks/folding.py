@@ -24,6 +24,7 @@ from torch import nn
 from fitrec_cache.backbone import _REST, _preprocessing
 from fitrec_cache.files import write_json
 from fitrec_cache.folding import fold_norms
+from fitrec_cache.pretrained import build_empty
 
 MOST_WEIGHTS, MOST_PIXELS = 30_000_000, 260
 SAME = 1e-3
@@ -34,8 +35,7 @@ def norms(model: nn.Module) -> list[nn.BatchNorm2d]:
 
 
 def tried(name: str) -> bool:
-    with torch.device("meta"):
-        model = timm.create_model(name, num_classes=0)
+    model = build_empty(name)
     weights = sum(p.numel() for p in model.parameters())
     return bool(norms(model)) and weights <= MOST_WEIGHTS and max(_preprocessing(model, "native").size) <= MOST_PIXELS
 

@@ -97,7 +97,7 @@ class Video:
             self.description = _describe(self._container, self.stream)
             self.claimed = self.stream.frames
             self.lasts = (self._container.duration or 0) / av.time_base
-            self.time_base = self.stream.time_base or Fraction(1, 1000)
+            self.time_base = fraction(self.stream.time_base) or Fraction(1, 1000)
             self.rate = float(nominal_rate(self.stream))
             self.high_range = _HIGH_RANGE.get(int(self.stream.codec_context.color_trc), "")
             self.cut_short = "" if listing is None else listing.cut_short

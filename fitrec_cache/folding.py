@@ -37,12 +37,13 @@ def fold_norms(model: nn.Module, frame: Tensor, rest: Mapping[type, Callable[[An
     Returns:
         How many were folded.
     """
-    norms = {id(m.running_mean): (name, m) for name, m in _plainly_named(model) if type(m) in rest}
+    named = _plainly_named(model)
+    norms = {id(m.running_mean): (name, m) for name, m in named if type(m) in rest}
     if not norms:
         return 0
-    convs = {id(m.weight): m for _, m in _plainly_named(model) if isinstance(m, nn.Conv2d)}
+    convs = {id(m.weight): m for _, m in named if isinstance(m, nn.Conv2d)}
     with torch.inference_mode(), _Dataflow() as seen:
-        before = model(frame)
+        before = model(frame).double()  # squares of more than 1e19 are infinite in float32
     pairs = [(convs[w], *norms[mean]) for w, mean in seen.pairs() if w in convs and mean in norms]
     parameters = [(conv.weight, conv.bias) for conv, _, _ in pairs]
     for conv, name, norm in pairs:
@@ -50,7 +51,7 @@ def fold_norms(model: nn.Module, frame: Tensor, rest: Mapping[type, Callable[[An
         conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *scale_and_shift)
         model.set_submodule(name, rest[type(norm)](norm).eval())
     with torch.inference_mode():
-        moved = (model(frame) - before).norm()
+        moved = (model(frame).double() - before).norm()
     if moved <= _MOST_MOVED * before.norm():
         return len(pairs)
     for (conv, name, norm), (weight, bias) in zip(pairs, parameters, strict=True):

@@ -74,7 +74,7 @@ class Pipeline:
             here = frame_identity(samples=self.frames["samples"], frame_size=self.frames["short_side"])
             _refuse_if_different("frames", self.frames, here, force=force)
         elif not pixels:
-            identity = {k: v for k, v in identity.items() if k not in _HOW_FAST} | {"precision": "fp32"}
+            identity = _as_anywhere(identity) | {"precision": "fp32"}
         origin = source.get("origin", {})
         self.backbone = None if pixels else _rebuild(identity, origin, given, device, force, exported)
 
@@ -122,9 +122,13 @@ def _rebuild(
     backbone = rebuild_backbone(identity, origin, given=given.get(name), device=device, command=command)
     then, here = backbone_identity(identity), backbone.identity()
     if exported:
-        here = {k: v for k, v in here.items() if k not in _HOW_FAST}
+        here = _as_anywhere(here)
     _refuse_if_different(f"backbone {name}", then, here, force=force)
     return backbone
+
+
+def _as_anywhere(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in identity.items() if name not in _HOW_FAST}
 
 
 def _refuse_if_different(what: str, then: Mapping[str, Any], here: Mapping[str, Any], *, force: bool) -> None:

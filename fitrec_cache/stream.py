@@ -237,8 +237,9 @@ class Stream:
             return 0.0
         if stream.duration is None:
             return (self.seconds or 0.0) - self.offset
-        counted = stream.frames / stream.average_rate if stream.average_rate else Fraction(0)  # AVI: duration shrinks
-        return float(max(stream.duration * (stream.time_base or Fraction(0)), counted))
+        rate = fraction(stream.average_rate)
+        counted = stream.frames / rate if rate else Fraction(0)  # AVI: duration shrinks
+        return float(max(stream.duration * fraction(stream.time_base), counted))
 
     def _on_display(self) -> Iterator[tuple[Fraction, VideoFrame, Fraction, bool]]:
         """Yield each frame with the times between which it is on display, and whether what follows is another picture.

@@ -153,6 +153,12 @@ def test_what_watching_misses_shows_in_what_comes_out(wiring):
     assert all(found is parameters[name] for name, found in model.named_parameters())
 
 
+def test_what_is_too_large_to_be_squared_is_compared_too():
+    """The length of such features is infinite in float32, and anything would be less than a thousandth of it."""
+    model = shuffled(Wired(lambda m, x: 1e30 * unseen_use(m, x)))
+    assert fold_norms(model, torch.rand(2, 3, 5, 5), _REST) == 0
+
+
 def test_a_normalisation_by_the_batch_stays():
     model = Wired(lambda m, x: m.norm(m.conv(x)), track_running_stats=False).eval().requires_grad_(False)
     assert fold_norms(model, torch.zeros(1, 3, 5, 5), _REST) == 0
