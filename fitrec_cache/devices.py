@@ -33,7 +33,16 @@ def computes_in_bf16(device: str) -> bool:
         return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
     if device != "cpu":
         return False
-    return _processor_has("amx_tile") or (_processor_has("avx512_bf16") and not _has_fp16())
+    return _processor_has("amx_tile") or _has_bf16_alone()
+
+
+def mkl_is_held_back() -> bool:
+    """Say whether MKL, which multiplies PyTorch's float32 matrices, leaves half of the processor unused.
+
+    It gives AMD's AVX2 only, where oneDNN, which computes PyTorch's LSTM, gives them their AVX-512
+    (docs/performance.md).
+    """
+    return _has_bf16_alone()
 
 
 def fuses_slowly(precision: str, device: str) -> bool:
@@ -62,6 +71,11 @@ def _fp16_is_slow() -> bool:
 def _processor_has(instructions: str) -> bool:
     found = getattr(torch.cpu, f"_is_{instructions}_supported", None)
     return found is not None and bool(found())
+
+
+def _has_bf16_alone() -> bool:
+    """Say whether it has AVX-512 for bf16 and not for fp16, as AMD's since Zen 4 (and Intel's Cooper Lake)."""
+    return _processor_has("avx512_bf16") and not _has_fp16()
 
 
 def _has_fp16() -> bool:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fitrec_cache.devices import mkl_is_held_back
+
 
 class KerasLSTM(nn.LSTM):
     """PyTorch's LSTM with Keras' parameters: ``4 (i u + u^2 + u)`` trainable ones for ``u`` units on ``i`` inputs.
@@ -35,7 +37,8 @@ class KerasLSTM(nn.LSTM):
         rounding. Where it wins was measured (docs/performance.md).
         """
         learns = torch.is_grad_enabled() and not x.requires_grad and x.device.type == "cpu"
-        if not learns or self.input_size < 16 * self.hidden_size:
+        wins = self.input_size >= 16 * self.hidden_size and (torch.is_autocast_enabled("cpu") or not mkl_is_held_back())
+        if not (learns and wins):
             states: Tensor = self(x)[0]
             return states
         return torch.cat([self._states_of_wide(x, way) for way in self.ways], dim=2)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fitrec_cache.backbone import best_precision, load_backbone
-from fitrec_cache.devices import cores, find_device, fuses_slowly, is_slow, room_on, without_tf32
+from fitrec_cache.devices import cores, find_device, fuses_slowly, is_slow, mkl_is_held_back, room_on, without_tf32
 from fitrec_cache.errors import UsageError
 
 
@@ -71,6 +71,17 @@ def test_fused_attention_is_slow_in_bf16_without_matrix_instructions_alone(monke
     monkeypatch.setattr("fitrec_cache.devices._processor_has", lambda name: matrix_instructions and name == "amx_tile")
     assert fuses_slowly("bf16", "cpu") is not matrix_instructions
     assert not any(fuses_slowly(*of) for of in (("fp32", "cpu"), ("fp16", "cpu"), ("bf16", "cuda:0"), ("bf16", "mps")))
+
+
+@pytest.mark.parametrize(
+    ("has", "fp16", "held_back"),
+    [({"avx512_bf16"}, False, True), ({"avx512_bf16", "amx_tile"}, True, False), ({}, False, False)],
+)
+def test_mkl_is_held_back_where_avx512_has_bf16_and_no_fp16(monkeypatch, has, fp16, held_back):
+    """As AMD's processors since Zen 4; not Intel's with matrix instructions, not those with AVX2 only."""
+    monkeypatch.setattr("fitrec_cache.devices._processor_has", lambda name: name in has)
+    monkeypatch.setattr("fitrec_cache.devices._has_fp16", lambda: fp16)
+    assert mkl_is_held_back() is held_back
 
 
 @pytest.mark.parametrize("kind", [torch.cuda.OutOfMemoryError, RuntimeError])  # the second of pinned memory

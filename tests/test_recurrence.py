@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from fitrec_cache import recurrence
 from fitrec_cache.recurrence import KerasLSTM
+
+
+@pytest.fixture(autouse=True)
+def mkl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the shorter way in float32, too, whichever processor this is."""
+    monkeypatch.setattr(recurrence, "mkl_is_held_back", lambda: False)
 
 
 def trained(lstm: KerasLSTM, states: Tensor, weights: Tensor) -> list[Tensor]:
@@ -74,3 +81,25 @@ def test_products_in_bfloat16_learn_nearly_the_same_and_test_exactly_the_same(in
         assert 1e-5 < error < 1e-2  # bfloat16 keeps 8 bits: 0.004 at most a number, less on average of many
     with torch.inference_mode():
         assert torch.equal(lstm.states(x), tested)
+
+
+@pytest.mark.parametrize("held_back", [True, False])
+def test_where_mkl_is_held_back_only_bfloat16_takes_the_shorter_way(
+    monkeypatch: pytest.MonkeyPatch, held_back: bool
+) -> None:
+    lstm, x = KerasLSTM(64, 4), torch.randn(2, 3, 64)
+    ways: list[Tensor] = []
+    short = KerasLSTM._states_of_wide
+
+    def noted(self: KerasLSTM, x: Tensor, way: str) -> Tensor:
+        ways.append(x)
+        return short(self, x, way)
+
+    monkeypatch.setattr(KerasLSTM, "_states_of_wide", noted)
+    monkeypatch.setattr(recurrence, "mkl_is_held_back", lambda: held_back)
+    plain = lstm.states(x)
+    assert len(ways) == (0 if held_back else 1)
+    torch.testing.assert_close(plain, lstm(x)[0], rtol=1e-5, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        lstm.states(x)
+    assert len(ways) == (1 if held_back else 2)
