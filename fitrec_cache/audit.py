@@ -115,6 +115,8 @@ def audit(
         UsageError: If the clips cannot be split so, the backbone is not cached, or a file is in the way.
         StoreError: If the cache cannot be read or a file cannot be written.
     """
+    if manifest is not None and manifest.suffix.lower() != ".csv":
+        raise UsageError(f"--manifest {manifest}: expected a name that ends in .csv")
     if manifest is not None and manifest.exists():
         raise UsageError(f"--manifest {manifest} exists: choose another name, or remove it")
     if out is not None and out.exists() and not out.is_dir():

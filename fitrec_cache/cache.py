@@ -354,7 +354,7 @@ def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> 
     backbone = plain_name(backbone)
     named = [s for s in stores if backbone in (s.identity["backbone"], s.folder.name)]
     fitting = [s for s in named if preset in (None, s.identity["preprocessing"]["preset"])]
-    if not fitting and not named:
+    if not named:
         have = sorted({s.identity["backbone"] for s in stores})
         if not have:
             raise StoreError(f"{cache.folder} holds no features: run `fitrec-cache extract` with --backbone {backbone}")

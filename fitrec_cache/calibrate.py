@@ -19,6 +19,9 @@ from fitrec_cache.wording import between
 #: Bins of equal width between 0 and 1, as in the paper that made the figure common.
 BINS = 15
 
+#: Share of clips of known classes that the threshold for "unknown" turns away, if nothing else is said.
+FALSE_ALARM_RATE = 0.05
+
 #: Temperatures that are tried; the hottest makes nearly all answers even.
 _COLDEST, _HOTTEST = 0.1, 100.0
 _FLAT = 1e-9
@@ -54,7 +57,7 @@ class Calibration(Plain):
         return np.asarray(softmax(np.asarray(logits, dtype=np.float64) / self.temperature, axis=-1))
 
 
-def calibrate(logits: ArrayLike, targets: ArrayLike, *, false_alarm_rate: float = 0.05) -> Calibration:
+def calibrate(logits: ArrayLike, targets: ArrayLike, *, false_alarm_rate: float = FALSE_ALARM_RATE) -> Calibration:
     """Fit the temperature and the threshold on validation clips.
 
     Args:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from fitrec_cache.clips import LONGEST_ID, Clip, clip_of, files_that, plain_text, some
 from fitrec_cache.errors import ManifestError
-from fitrec_cache.files import file_mode
+from fitrec_cache.files import is_folder, is_there
+from fitrec_cache.wording import plural
 
 # fmt: off
 VIDEO_SUFFIXES = (
@@ -29,7 +29,7 @@ def walk(folder: Path, unread: list[str]) -> tuple[list[Clip], list[str]]:
     names = sorted(files_below(folder, unreadable))
     videos = list(filter(is_video, names))
     others = [name for name in names if not is_video(name)]
-    dead = [str(folder / name) for name in others if not PurePosixPath(name).suffix and not file_mode(folder / name)]
+    dead = [str(folder / name) for name in others if not PurePosixPath(name).suffix and not is_there(folder / name)]
     unread += [*(str(error.filename) for error in unreadable), *dead]
     inside, loose = [name for name in videos if "/" in name], [name for name in videos if "/" not in name]
     notes = [f"cannot read folder {plain_text(error.filename)}: {error.strerror}" for error in unreadable]
@@ -47,7 +47,7 @@ def walk(folder: Path, unread: list[str]) -> tuple[list[Clip], list[str]]:
             "or a manifest with path, label and split"
         )
     if without := sorted(_top_folders(folder) - {name.split("/")[0] for name in inside}):
-        which = "1 class folder holds" if len(without) == 1 else f"{len(without)} class folders hold"
+        which = plural(len(without), "class folder holds", "class folders hold")
         notes.append(f"{which} no video: {some(list(map(plain_text, without)))}")
     odd = {name: shown for name in inside if (shown := plain_text(name)) != name}
     taken = set(inside) if odd else set()
@@ -65,7 +65,7 @@ def walk(folder: Path, unread: list[str]) -> tuple[list[Clip], list[str]]:
 
 
 def _top_folders(folder: Path) -> set[str]:
-    return {each.name for each in folder.iterdir() if stat.S_ISDIR(file_mode(each)) and each.name[0] != "."}
+    return {each.name for each in folder.iterdir() if is_folder(each) and each.name[0] != "."}
 
 
 def is_video(name: str) -> bool:

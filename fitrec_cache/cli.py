@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -237,7 +238,7 @@ def extract(
         progress=not as_json,
         tell=None if as_json else _note,
     )
-    _show(report.to_dict(), as_json, lambda: texts.extract_text(report, cache))
+    _show(report, as_json, lambda: texts.extract_text(report, cache))
     if report.failed:
         raise typer.Exit(1)
 
@@ -300,7 +301,7 @@ def learn(
         progress=not as_json,
         tell=None if as_json else _note,
     )
-    _show(report.to_dict(), as_json, lambda: texts.learn_text(report))
+    _show(report, as_json, lambda: texts.learn_text(report))
     if report.extracted.failed:
         raise typer.Exit(1)
 
@@ -408,7 +409,7 @@ def train_head(
         progress=not as_json,
         tell=None if as_json else _note,
     )
-    _show(report.to_dict(), as_json, lambda: texts.train_text(report))
+    _show(report, as_json, lambda: texts.train_text(report))
 
 
 @app.command()
@@ -450,7 +451,7 @@ def sweep(
         progress=not as_json,
     )
 
-    _show(report.to_dict(), as_json, lambda: texts.sweep_text(report))
+    _show(report, as_json, lambda: texts.sweep_text(report))
 
 
 @app.command()
@@ -595,7 +596,7 @@ def export(
     from fitrec_cache.export import export as call
 
     report = call(run=run, out=out, backbone=backbone, force=force)
-    _show(report.to_dict(), as_json, lambda: texts.export_text(report))
+    _show(report, as_json, lambda: texts.export_text(report))
 
 
 @app.command()
@@ -612,7 +613,7 @@ def info(
     from fitrec_cache.info import info as call
 
     report = call(cache=cache, clips=clips)
-    _show(report.to_dict(), as_json, lambda: texts.info_text(report))
+    _show(report, as_json, lambda: texts.info_text(report))
 
 
 @app.command()
@@ -634,7 +635,7 @@ def pack(
     from fitrec_cache.pack import pack as call
 
     report = call(cache=cache, out=out, backbone=backbone, preset=preset)
-    _show(report.to_dict(), as_json, lambda: texts.pack_text(report))
+    _show(report, as_json, lambda: texts.pack_text(report))
 
 
 @app.command()
@@ -654,7 +655,7 @@ def check(
 
     report = call(cache=cache, repair=repair, recompute=recompute, seed=seed)
 
-    _show(report.to_dict(), as_json, lambda: texts.check_text(report))
+    _show(report, as_json, lambda: texts.check_text(report))
     if report.problems:
         raise typer.Exit(1)
 
@@ -682,7 +683,7 @@ def doctor(
     from fitrec_cache.doctor import doctor as call
 
     report = call(video, backbone=backbone, preset=preset, device=device, cache=cache)
-    _show(report.to_dict(), as_json, lambda: texts.doctor_text(report))
+    _show(report, as_json, lambda: texts.doctor_text(report))
     if report.problems:
         raise typer.Exit(1)
 
@@ -700,7 +701,7 @@ def params(
     from fitrec_cache.params import params as call
 
     report = call(classes=classes)
-    _show(report.to_dict(), as_json, report.render)
+    _show(report, as_json, report.render)
 
 
 @app.command()
@@ -740,7 +741,7 @@ def audit(
         manifest=manifest,
         progress=not as_json,
     )
-    _show(report.to_dict(), as_json, lambda: texts.audit_text(report))
+    _show(report, as_json, lambda: texts.audit_text(report))
     if manifest is not None and not as_json:
         words = shlex.join(["fitrec-cache", "extract", str(manifest), "--root", "VIDEOS", "--cache", str(cache)])
         print(f"to train by these groups, look through them, then: {words} (and --backbone as before)")
@@ -762,7 +763,7 @@ def compare(
     from fitrec_cache.compare import compare as call
 
     report = call(runs, out=out)
-    _show(report.to_dict(), as_json, lambda: texts.compare_text(report))
+    _show(report, as_json, lambda: texts.compare_text(report))
 
 
 @app.command()
@@ -780,7 +781,7 @@ def report(
     from fitrec_cache.page import report as call
 
     found = call(runs, out=out, cache=cache, progress=not as_json)
-    _show(found.to_dict(), as_json, lambda: texts.page_text(found))
+    _show(found, as_json, lambda: texts.page_text(found))
 
 
 @app.command()
@@ -829,7 +830,7 @@ def reproduce(
         jobs=jobs,
         progress=not as_json,
     )
-    _show(report.to_dict(), as_json, lambda: texts.reproduce_text(report))
+    _show(report, as_json, lambda: texts.reproduce_text(report))
     if report.failed:
         raise typer.Exit(1)
 
@@ -844,5 +845,5 @@ def _note(text: str) -> None:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the end
 
 
-def _show(value: Any, as_json: bool, text: Any) -> None:
-    print(json.dumps(value, indent=1, allow_nan=False) if as_json else text())
+def _show(report: Any, as_json: bool, text: Callable[[], str]) -> None:
+    print(json.dumps(report.to_dict(), indent=1, allow_nan=False) if as_json else text())

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fitrec_cache.spans import Span
-from fitrec_cache.wording import listed
+from fitrec_cache.wording import listed, plural
 
 #: The answer that no class is probable enough: no class of a head can be called so.
 UNKNOWN = "unknown"
@@ -118,4 +118,4 @@ def some(names: Sequence[str]) -> str:
 
 def files_that(count: int) -> str:
     """Return "2 files that are", for a remark."""
-    return f"{count} file that is" if count == 1 else f"{count} files that are"
+    return plural(count, "file that is", "files that are")

@@ -140,7 +140,7 @@ def compare(runs: Sequence[Path], *, out: Path | None = None, families: Sequence
         UsageError: If there is no run, one that cannot be compared, or ``out`` has another ending.
         StoreCorrupt: If a run's files are damaged.
     """
-    if out is not None and out.suffix not in (".md", ".csv"):
+    if out is not None and out.suffix.lower() not in (".md", ".csv"):
         raise UsageError(f"--out {out}: expected a name that ends in .md or .csv")
     report = replace(compare_runs(read_all(runs), families=families), out=None if out is None else str(out))
     if out is not None:
@@ -168,7 +168,11 @@ def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]
             together.setdefault(places[i], []).extend([pair] if pair else [])
     if len({(m.split, m.sides) for m in models}) > 1:
         notes.append("models on different splits are not compared with each other")
-    adjusted = [_in_words(pair, p) for pairs in together.values() for pair, p in _adjusted(pairs)]
+    adjusted = [
+        _in_words(pair, p)
+        for pairs in together.values()
+        for pair, p in zip(pairs, holm([p.p for p in pairs]), strict=True)
+    ]
     return CompareReport(
         models=tuple(figures[i] for i in order),
         pairs=tuple(adjusted),
@@ -267,10 +271,6 @@ def _pair(first: Model[ScoredRun], second: Model[ScoredRun]) -> tuple[PairFigure
         text="",
     )
     return pair, notes
-
-
-def _adjusted(pairs: Sequence[PairFigures]) -> list[tuple[PairFigures, float]]:
-    return list(zip(pairs, holm([pair.p for pair in pairs]), strict=True))
 
 
 def _in_words(pair: PairFigures, p_holm: float) -> PairFigures:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fitrec_cache.files import make_folder, write_atomic, write_csv
+from fitrec_cache.wording import plural
 
 if TYPE_CHECKING:
     from fitrec_cache.compare import CompareReport
@@ -38,7 +39,7 @@ def write_tables(report: CompareReport, path: Path) -> None:
         StoreError: If the file cannot be written.
     """
     make_folder(path.parent)
-    if path.suffix == ".md":
+    if path.suffix.lower() == ".md":
         write_atomic(path, as_markdown(report).encode())
     else:
         write_csv(path, _CSV, _rows(report))
@@ -75,9 +76,9 @@ def as_markdown(report: CompareReport) -> str:
 
 def tried(report: CompareReport) -> str:
     """Return how many pairs were compared, in words."""
-    pairs = "1 pair" if report.tried == 1 else f"{report.tried} pairs"
     kinds = " and ".join(sorted({p.by for p in report.pairs} - {"clip"}))
     by = f" by {kinds}" * bool(kinds)
+    pairs = plural(report.tried, "pair")
     return f"{pairs} compared; p-values by exact McNemar{by}, adjusted for the number on the same sides (Holm)"
 
 

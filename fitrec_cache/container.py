@@ -116,6 +116,7 @@ class Video:
 
     def __exit__(self, *exc: object) -> None:
         self._kept = None
+        self.__dict__.pop("_with_content", None)
         self._container.close()
         if self._seeking is not None:
             self._seeking.close()

@@ -34,9 +34,11 @@ from fitrec_cache.devices import (
 from fitrec_cache.errors import FitrecError, NoCacheError, UsageError, VideoError
 from fitrec_cache.extract import FRAME_SIZE, SAMPLES
 from fitrec_cache.files import Plain
+from fitrec_cache.history import FOLDER
 from fitrec_cache.meanwhile import Meanwhile
 from fitrec_cache.memory import keep_freed_memory, memory_here
 from fitrec_cache.pretrained import EMBEDDED, BackboneChoice, weights_are_here
+from fitrec_cache.turns import CLAIMS
 from fitrec_cache.wording import plural
 
 #: What ``pip install '.[NAME]'`` adds, by what it is for.
@@ -52,7 +54,7 @@ LEAST_ROOM = 32
 MANY = 1000
 
 #: Folders that ``extract`` writes into, below a cache.
-_PLACES = ("clips", "frames", "features", "claims", "history")
+_PLACES = ("clips", "frames", "features", CLAIMS, FOLDER)
 
 #: A made-up clip is embedded so often, once it is warm.
 _TRIES = 3

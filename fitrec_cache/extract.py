@@ -18,12 +18,12 @@ from fitrec_cache.erase import erase_taken_out, refuse_beside_others, refuse_mos
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, WeightsError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extractor import Extractor
-from fitrec_cache.files import file_mode
+from fitrec_cache.files import is_there
 from fitrec_cache.find_clips import ClipList, find_clips, nearest
 from fitrec_cache.history import Extraction, note, now
 from fitrec_cache.identity import frame_identity, what_changed
 from fitrec_cache.memory import keep_freed_memory
-from fitrec_cache.pretrained import EMBEDDED
+from fitrec_cache.pretrained import EMBEDDED, BackboneChoice
 from fitrec_cache.progress import Notes, timed
 from fitrec_cache.store import Store
 from fitrec_cache.variants import plain_name
@@ -147,8 +147,7 @@ def extract(
             with timed(run.stages, "write"):
                 notes.add(*erase_taken_out(cache))
     except (KeyboardInterrupt, FitrecError):  # what was finished until now is in the cache, and so in its history
-        with suppress(StoreError):
-            _note(cache, run.report(len(clips), time.perf_counter() - started), models)
+        _note(cache, run.report(len(clips), time.perf_counter() - started), models)
         raise
     run.tell_oddities()
     run.tell_changes()
@@ -193,7 +192,7 @@ def _refuse_pruning(found: ClipList, videos: Path) -> None:
             f"--prune takes out what is not among VIDEOS, but {found.unread[0]} cannot be read: clips may only seem to "
             "be missing. Make it readable, or leave --prune out"
         )
-    if not any(clip.path and file_mode(clip.path) for clip in found.clips):
+    if not any(clip.path and is_there(clip.path) for clip in found.clips):
         raise UsageError(
             f"--prune takes out what is not among VIDEOS, but no file that {videos} names is there: name another "
             "--root, or leave --prune out"
@@ -218,7 +217,7 @@ def _about_classes(clips: Sequence[Clip], held: Mapping[str, int]) -> list[str]:
 
 
 def _note(cache: Path, report: ExtractReport, models: Sequence[Backbone]) -> None:
-    """Keep what was done, if anything was."""
+    """Keep what was done, if anything was: for people, so nothing fails where it cannot be kept."""
     if not report.done:
         return
     done = Extraction(
@@ -230,7 +229,8 @@ def _note(cache: Path, report: ExtractReport, models: Sequence[Backbone]) -> Non
         stages={name: round(s, 1) for name, s in report.stages.items()},
         bottleneck=report.bottleneck,
     )
-    note(cache, done)
+    with suppress(StoreError):
+        note(cache, done)
 
 
 def _held_clips(
@@ -249,6 +249,11 @@ def _held_clips(
 def _load_backbones(
     texts: Sequence[str], preset: str, precision: str, device: str, compiled: bool, cache: Path
 ) -> list[Backbone]:
+    names = [BackboneChoice.parse(text).name for text in texts]
+    if repeated := sorted({n for n in names if names.count(n) > 1}):
+        raise UsageError(
+            f"backbone {repeated[0]} is named twice: name each once, and other weights in a run of their own"
+        )
     models = []
     for text in texts:
         try:
@@ -257,12 +262,6 @@ def _load_backbones(
             if "=" in text or (file := _file_of(plain_name(text), cache)) is None:
                 raise
             raise WeightsError(f"{error}. The cache has features of {text} by --backbone {text}={file}") from error
-    names = [m.name for m in models]
-    repeated = sorted({n for n in names if names.count(n) > 1})
-    if repeated:
-        raise UsageError(
-            f"backbone {repeated[0]} is named twice: name each once, and other weights in a run of their own"
-        )
     return models
 
 

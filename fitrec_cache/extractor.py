@@ -114,7 +114,7 @@ class Extractor:
         try:
             with bar:
                 while self._more(bar):
-                    for task in self._tasks(self.turns, ahead):
+                    for task in self._tasks(ahead):
                         self._one(task)
                         self.turns.finished(task.clip)
                         bar.set_postfix_str(self._so_far(), refresh=False)
@@ -181,8 +181,8 @@ class Extractor:
     def tell_oddities(self) -> None:
         """Note which files are used though something is odd about them, such as damage."""
         if self.odd:
-            many = "clips are" if len(self.odd) > 1 else "clip is"
-            self.notes.add(f"{len(self.odd)} {many} used though the file is not quite in order: {some(self.odd)}")
+            many = plural(len(self.odd), "clip is", "clips are")
+            self.notes.add(f"{many} used though the file is not quite in order: {some(self.odd)}")
 
     def tell_changes(self) -> None:
         """Note what became of names and columns that clips had before."""
@@ -203,10 +203,10 @@ class Extractor:
     def _so_far(self) -> str:
         return f"{len(self.failed)} failed" if self.failed else ""
 
-    def _tasks(self, clips: Iterable[Clip], ahead: Ahead) -> Iterator[_Task]:
+    def _tasks(self, ahead: Ahead) -> Iterator[_Task]:
         """Yield tasks in order while later clips are made ready, or in turns with that."""
         queue: deque[_Task] = deque()
-        hashes = ahead.hashes(clips)
+        hashes = ahead.hashes(self.turns)
         while True:
             with timed(self.stages, "wait for files"):
                 hashed = next(hashes, None)

@@ -30,6 +30,9 @@ TEMPORARY = ".tmp-"
 _HERE_SECONDS = 3600
 _ELSEWHERE_SECONDS = 24 * 3600
 
+#: As Path's own, which raise on names that are too long and in folders that may not be entered.
+is_there, is_folder, is_file = os.path.exists, os.path.isdir, os.path.isfile
+
 #: What file systems answer that cannot flush a folder.
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
 
@@ -170,14 +173,6 @@ def staged(folder: Path, what: str) -> Iterator[Path]:
         raise StoreError(f"cannot write {what}: {error.strerror}. Make room or choose another --out") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
-
-
-def file_mode(path: Path) -> int:
-    """Return the file mode, 0 where nothing can be reached; Path.exists raises on names that are too long."""
-    try:
-        return path.stat().st_mode
-    except (OSError, ValueError):
-        return 0
 
 
 def is_process(pid: int) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from fitrec_cache.class_folders import walk
 from fitrec_cache.clips import LONGEST_ID, UNKNOWN, Clip, files_that, group_number, one_spelling, some
 from fitrec_cache.errors import ManifestError, UsageError, unknown_name
-from fitrec_cache.files import file_mode
+from fitrec_cache.files import is_file, is_folder, is_there
 from fitrec_cache.manifests import list_clips, manifest_clips, read_ucf_list, text_lines
 from fitrec_cache.spans import file_of, is_part
 from fitrec_cache.wording import listed, plural
@@ -96,7 +95,8 @@ def find_clips(
         ManifestError: If there is no video, or the manifest or list cannot be used as it is.
     """
     unread: list[str] = []
-    found, notes, has_groups = _read(Path(videos), None if root is None else Path(root), unread)
+    videos, root = Path(videos), None if root is None else Path(root)
+    found, notes, has_groups = _read(videos, root, unread)
     _check_ids(found)
     everything = found
     if lists:
@@ -121,20 +121,20 @@ def find_clips(
         unread=tuple(unread),
         about_groups=tuple(_about_groups(ordered)),
         has_groups=has_groups or group_by is not None,
-        has_columns=Path(videos).suffix.lower() == ".csv" and not stat.S_ISDIR(file_mode(Path(videos))),
+        has_columns=videos.suffix.lower() == ".csv" and not is_folder(videos),
     )
 
 
 def _read(videos: Path, root: Path | None, unread: list[str]) -> tuple[list[Clip], list[str], bool]:
     """Return the clips of a folder, manifest or list in the order found, remarks, and whether it has a column group."""
-    if stat.S_ISDIR(file_mode(videos)):
+    if is_folder(videos):
         if root is not None:
             raise UsageError(f"--root {root} goes with a manifest or list, got the folder {videos}: leave it out")
         return *walk(videos, unread), False
-    if not file_mode(videos):
+    if not is_there(videos):
         raise UsageError(f"no such file or folder: {videos}. Expected a folder of class folders, a .csv or a .txt list")
     base = videos.parent if root is None else root
-    if not stat.S_ISDIR(file_mode(base)):
+    if not is_folder(base):
         raise UsageError(f"no such folder: {base}. Expected the folder that the paths in {videos.name} are relative to")
     suffix = videos.suffix.lower()
     if suffix == ".csv":
@@ -143,7 +143,7 @@ def _read(videos: Path, root: Path | None, unread: list[str]) -> tuple[list[Clip
         found, notes, has_groups = list_clips(videos, base), [], False
     else:
         raise UsageError(f"{videos} is neither: expected a folder of class folders, a .csv manifest or a .txt list")
-    if not any(clip.path is not None and file_mode(clip.path) for clip in found):
+    if not any(clip.path is not None and is_there(clip.path) for clip in found):
         notes.append(f"no file that {videos.name} names is there, looked for in {base}: --root names another folder")
     return found, notes, has_groups
 
@@ -208,7 +208,7 @@ def _class_names(classes: str) -> list[str]:
     if classes == "fitness35":
         return list(FITNESS35)
     path = Path(classes)
-    if stat.S_ISREG(file_mode(path)):
+    if is_file(path):
         names = [re.sub(r"^\d+\s+", "", line) for _, line in text_lines(path)]
     elif path.suffix.lower() == ".txt":
         raise UsageError(f"no such file: {path}. Expected a text file with one class name a line")
@@ -303,7 +303,7 @@ def _remarks(clips: Sequence[Clip]) -> list[str]:
                 f"classes {', '.join(map(repr, labels))} differ in capitals or spaces only: are they one class?"
             )
     files = {(clip.folder, clip.file): file_of(clip.clip_id) for clip in clips if clip.folder is not None}
-    absent = [name for (folder, file), name in files.items() if not file_mode(folder / file)]
+    absent = [name for (folder, file), name in files.items() if not is_there(folder / file)]
     if absent:
         notes.append(f"{files_that(len(absent))} missing, of {len(files)}: {some(absent)}")
     groups = sorted({clip.group for clip in clips if clip.group is not None})

@@ -246,13 +246,13 @@ def _principal(centred: Tensor, components: int) -> tuple[Tensor, Tensor]:
             f"components is {components}, but of so long features {len(centred)} vectors are looked at, and there are "
             "no more directions: choose fewer"
         )
-    few = min(components + _SPARE, *centred.shape)
     if centred.shape[1] <= _MOST_EXACT:
         covariance = centred.T @ centred / len(centred)  # (d, d)
         _check_finite(covariance, centred)
         variances, vectors = torch.linalg.eigh(covariance)  # ascending
         return variances.flip(0)[:components], vectors.flip(1)[:, :components]
     _check_finite(centred.square().sum(), centred)
+    few = min(components + _SPARE, *centred.shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         _, values, vectors = torch.svd_lowrank(centred, q=few, niter=4)  # descending

@@ -262,7 +262,8 @@ def _check_alike(cache: Cache, clips: Sequence[HeldClip], features: Mapping[str,
         UsageError: If one lacks some: models could not be compared on the same clips.
     """
     contents = [clip.video_sha256 for clip in clips]
-    known = {name: {key for key in contents if key in pick_features(cache, store)} for name, store in features.items()}
+    stores = {name: pick_features(cache, store) for name, store in features.items()}
+    known = {name: {key for key in contents if key in held} for name, held in stores.items()}
     every = set().union(*known.values())
     for name, keys in known.items():
         if len(keys) < len(every):

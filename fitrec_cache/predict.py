@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from fitrec_cache.clips import one_spelling, plain_text
 from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip
 from fitrec_cache.devices import cores
 from fitrec_cache.errors import UsageError, VideoError
-from fitrec_cache.files import check_writable, file_mode, write_csv
+from fitrec_cache.files import check_writable, is_folder, is_there, write_csv
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.pipeline import open_pipelines
@@ -200,8 +199,8 @@ def _files(videos: Sequence[Path]) -> tuple[list[tuple[Path, int]], list[Predict
     found: list[tuple[Path, int]] = []
     unread = []
     for path in videos:
-        if not stat.S_ISDIR(file_mode(path)):
-            if _STREAM.match(str(path)) and not file_mode(path):
+        if not is_folder(path):
+            if _STREAM.match(str(path)) and not is_there(path):
                 raise UsageError("cameras and addresses are for `fitrec-cache watch`: expected video files or folders")
             found.append((path, 2))
             continue
@@ -211,7 +210,7 @@ def _files(videos: Sequence[Path]) -> tuple[list[tuple[Path, int]], list[Predict
             raise UsageError(f"no video in {path}: expected files of type {' '.join(VIDEO_SUFFIXES)}")
         found += [(path / name, name.count("/") + 1) for name in below]
         unread += [Prediction(path=e.filename, reason=f"folder cannot be read: {e.strerror}") for e in unreadable]
-    if not unread and not any(file_mode(path) or file_mode(Path(file_of(str(path)))) for path, _ in found):
+    if not unread and not any(is_there(path) or is_there(Path(file_of(str(path)))) for path, _ in found):
         names = [plain_text(str(path)) for path, _ in found]
         raise UsageError(f"no such file: {listed(names)}. Expected videos, or folders of them")
     return found, unread
@@ -339,7 +338,7 @@ def _answers(
 def _queued(path: Path, recogniser: Recogniser, pool: DecoderPool) -> Callable[[], _Decoded | str]:
     """Have a video decoded; call what is returned to wait for it, or for the reason why it cannot be."""
     try:
-        file, span = (str(path), None) if file_mode(path) else parted(str(path))
+        file, span = (str(path), None) if is_there(path) else parted(str(path))
     except ValueError as error:
         reason = str(error)
         return lambda: reason

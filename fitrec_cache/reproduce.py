@@ -270,7 +270,7 @@ def _refuse_other_clips(cache: Path, asked: Sequence[Clip], out: Path) -> None:
     if not cache.exists():
         return
     names = {clip.clip_id for clip in asked}
-    held = [clip.clip_id for clip in Cache(cache).clips() if not clip.problem]
+    held = [clip.clip_id for clip in Cache(cache).entries() if not clip.problem]
     if others := [name for name in held if name not in names]:
         raise UsageError(
             f"--out {out} holds {len(held)} clips of an earlier call, of which this one, with {len(names)} clips, does "

@@ -144,12 +144,12 @@ def attention_png(clips: Sequence[AttentionStrip], path: Path) -> None:
     rows = [max(sheet.height for sheet in sheets[i : i + columns]) for i in range(0, len(sheets), columns)]
     width, height = columns * block, sum(rows) + 0.35
     figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))  # one unit is one inch
+    axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     for i, (clip, sheet) in enumerate(zip(clips, sheets, strict=True)):
         row, column = divmod(i, columns)
         _draw_strip(axes, clip, sheet, column * block, sum(rows[:row]))
-    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.set(xlim=(0, width), ylim=(height, 0))  # one unit is one inch
     key = "Bar: attention, full = largest weight of the clip. Line: the weight if all frames counted the same."
     axes.text(_Sheet.margin, height - 0.15, key, fontsize=8, color=FAINT, fontfamily=FONT)
     save_png(figure, path, dpi=_DPI if columns == 1 else _DPI_MANY)

@@ -158,6 +158,12 @@ def _runs_in(folder: Path) -> list[Path]:
     return sorted(p.parent for p in folder.glob("*/run.json") if not p.parent.name.startswith(TEMPORARY))
 
 
+def _models_in(folder: Path) -> set[str]:
+    """Return the names of the folders in a folder that hold runs themselves."""
+    found = [path.parent for path in folder.glob("*/*/run.json")]
+    return {run.parent.name for run in found if not run.name.startswith(TEMPORARY)}
+
+
 def _holds_something_else(folder: Path) -> bool:
     """Say whether there is a file that no run has; what an interrupted run left behind does not count."""
     inside = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
@@ -294,7 +300,7 @@ def read_runs(folder: Path) -> list[Run]:
             f"{folder}: not finished: {', '.join(unfinished)}, so not all seeds can answer. Run the same train-head "
             "again, or name one of the runs in it"
         )
-    if seeds and (below := sorted({path.parts[-3] for path in folder.glob("*/*/run.json")})):
+    if seeds and (below := sorted(_models_in(folder))):
         raise UsageError(
             f"{folder} holds runs of several models, {listed([run.name for run in seeds] + below, most=5)}: name one"
         )
@@ -348,7 +354,6 @@ def _check_shapes(config: HeadConfig, stored: Mapping[str, Tensor], path: Path) 
 
 def _no_run(folder: Path) -> UsageError:
     """Return what to say of a folder that is no run."""
-    below = {path.parts[-3] for path in folder.glob("*/*/run.json")}
-    if inside := sorted({run.name for run in _runs_in(folder)} | below):
+    if inside := sorted({run.name for run in _runs_in(folder)} | _models_in(folder)):
         return UsageError(f"{folder} holds no run itself, but there are some in {listed(inside)}: name one of these")
     return UsageError(f"no run at {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")

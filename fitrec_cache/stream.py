@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import time
@@ -17,6 +16,7 @@ from av.video.stream import VideoStream
 
 from fitrec_cache.container import FORGIVING, Damage, fraction, nominal_rate, sound_frames, video_stream
 from fitrec_cache.errors import UsageError, VideoError
+from fitrec_cache.files import is_folder, is_there
 from fitrec_cache.jpeg import encode_frame
 from fitrec_cache.truncation import is_cut
 from fitrec_cache.video import Converter
@@ -94,9 +94,9 @@ def find_source(text: str, *, format: str | None = None) -> Source:
         raise UsageError(f"{text}: cameras have names on this system: --format dshow 'video=NAME OF THE CAMERA'")
     if scheme := _SCHEME.match(text):
         return Source(text, live=scheme[1].lower() in _LIVE_SCHEMES)
-    if os.path.isdir(text):  # noqa: PTH112 - does not raise where a folder may not be entered
+    if is_folder(text):
         raise UsageError(f"{text} is a folder: give one video, or `fitrec-cache predict {text}` for all in it")
-    if not os.path.exists(text):  # noqa: PTH110
+    if not is_there(text):
         raise UsageError(f"no such file: {text}. Expected a video, camera, camera:1, or an address such as rtsp://...")
     return Source(text)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +37,11 @@ _LONG = 4
 #: Pairs of classes that are told of labelled videos.
 _MOST_CONFUSED = 5
 
-#: Clips that failed for one reason, of which each has a line; of more, these first ones.
-_MOST_ALIKE, _FIRST = 20, 5
-
 #: And of training, in one line.
 _MOST_MISTAKEN = 3
+
+#: Clips that failed for one reason, of which each has a line; of more, these first ones.
+_MOST_ALIKE, _FIRST = 20, 5
 
 #: From this many classes on top-5 accuracy is told: of fewer, five are half or more.
 _MANY_CLASSES = 11
@@ -59,6 +59,10 @@ def _others(used: float | None, advice: str = "") -> str:
 
 def _seconds(spent: Mapping[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {s:.1f} s" for name, s in spent.items() if s >= 0.05)
+
+
+def _notes(notes: Iterable[str]) -> list[str]:
+    return [f"note: {note}" for note in notes]
 
 
 def _lines(*groups: Any) -> str:
@@ -290,7 +294,7 @@ def info_text(report: InfoReport) -> str:
             f"{s['preprocessing']['preset']}, {s['precision']}, {s['samples']} frames each, "
             f"{size(features['bytes'])} in {features['parts']} parts"
         )
-    lines += [f"note: {n}" for n in report.notes]
+    lines += _notes(report.notes)
     for e in report.history:
         what = f"{e.done} clips in {e.seconds:.0f} s, mostly {e.bottleneck}: {'; '.join(e.backbones)} on {e.device}"
         lines.append(f"extracted {e.ended}: {what}")
@@ -309,7 +313,7 @@ def audit_text(report: AuditReport) -> str:
         trust += f"; {report.halves_found:.0%} of the clips find their own other half at it"
     if report.strangers_found is not None:
         trust += f", {report.strangers_found:.1%} a clip of another class"
-    groups, lines = report.same_group, [f"note: {n}" for n in report.notes]
+    groups, lines = report.same_group, _notes(report.notes)
     lines += [
         f"{report.clips} clips by {report.backbone}: {report.pairs} near-duplicate pairs, "
         f"{report.pairs_across_labels} of them of two classes",
@@ -336,14 +340,15 @@ def compare_text(report: CompareReport) -> str:
     """Return each model's accuracy and which is better."""
     from fitrec_cache.compare_tables import tried
 
-    lines = [f"note: {n}" for n in report.notes]
+    lines = _notes(report.notes)
     for m in report.models:
-        low, high = m.ci95
         spread = "" if m.sd is None else f", sd {m.sd:.1%} over {len(m.seeds)} seeds"
-        span = f"95 % {low:.1%} to {high:.1%}, n = {m.n}"
+        interval = f"95 % {told}, " if (told := span(m.ci95)) else ""
         beside = ", best: choose by this" * m.chosen + ", on other clips than the others" * m.apart
         validated = f"validation {m.val_accuracy:.1%}{beside}"
-        lines.append(f"{m.accuracy:6.1%}{spread} ({span}; {validated})  {m.name}, split {m.split} <- {m.folder}")
+        lines.append(
+            f"{m.accuracy:6.1%}{spread} ({interval}n = {m.n}; {validated})  {m.name}, split {m.split} <- {m.folder}"
+        )
     lines += [pair.text for pair in report.pairs]
     return _lines(lines, tried(report) if report.pairs else "", f"written: {report.out}" if report.out else "")
 
@@ -352,7 +357,7 @@ def reproduce_text(report: ReproduceReport) -> str:
     """Return the paper's table as found."""
     wide = max([22, *(len(r.split) for r in report.table2)]) + 2
     head = f"{'split':<{wide}}{'preset':<8}{'model':<29}{'features':<22}{'accuracy':>10}{'sd':>7}{'n':>7}{'paper':>8}"
-    lines = [f"note: {n}" for n in report.notes]
+    lines = _notes(report.notes)
     lines += [f"failed: {f['clip_id']}: {f['reason']}" for f in report.failed]
     lines.append(head)
     for r in report.table2:
@@ -392,7 +397,7 @@ def _told_from_native(report: SweepReport) -> str:
 
 def check_text(report: CheckReport) -> str:
     """Return what is wrong with a cache, and what was done about it."""
-    lines = [f"{p['path']}: {p['reason']}" for p in report.problems] + [f"note: {n}" for n in report.notes]
+    lines = [f"{p['path']}: {p['reason']}" for p in report.problems] + _notes(report.notes)
     lines.append(f"{report.parts} parts with {report.rows} rows read, {len(report.problems)} problems")
     if report.repaired:
         lines.append(f"{report.repaired} files set aside or rebuilt: run `extract` again to redo their clips")
@@ -400,7 +405,7 @@ def check_text(report: CheckReport) -> str:
         lines.append("add --repair to set them aside")
     if report.largest_distance is not None:
         lines.append(f"{report.recomputed} made again: largest cosine distance {report.largest_distance:.2e}")
-    return "\n".join(lines)
+    return _lines(lines)
 
 
 def doctor_text(report: DoctorReport) -> str:
@@ -520,13 +525,13 @@ def _rounded(n: int) -> int:
 def pack_text(report: PackReport) -> str:
     """Return what a packed file holds."""
     shape = f"{report.clips} clips x {report.frames} frames x {report.dim}"
-    return _lines([f"note: {n}" for n in report.notes], f"{report.out}: {shape}, {size(report.bytes)}")
+    return _lines(_notes(report.notes), f"{report.out}: {shape}, {size(report.bytes)}")
 
 
 def page_text(found: PageReport) -> str:
     """Return where the HTML report is, and what it lacks."""
     what = f"{plural(found.models, 'model')}, {plural(found.runs, 'run')}, {size(found.bytes)}"
-    notes = [f"note: {n}" for n in found.notes] + [f"not shown: {m}" for m in found.missing]
+    notes = _notes(found.notes) + [f"not shown: {m}" for m in found.missing]
     return _lines(notes, f"{found.out}: {what}")
 
 

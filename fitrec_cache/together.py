@@ -119,7 +119,7 @@ def _kept(folders: Sequence[Path], settings: Sequence[Mapping[str, Any]]) -> Cal
     try:
         if kept["seeds"] != sorted(s["seed"] for s in settings):
             return None
-        return Calibration(**{name: float(value) for name, value in kept["calibration"].items()})
+        return calibration_of(kept)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StoreCorrupt(
             f"{folders[0]}/run.json is damaged: {KEPT}: {type(error).__name__} {error}. Train the heads again"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fitrec_cache.answers import write_answers
-from fitrec_cache.calibrate import remarks
+from fitrec_cache.calibrate import FALSE_ALARM_RATE, remarks
 from fitrec_cache.devices import check_jobs, cores, find_device
 from fitrec_cache.errors import StoreCorrupt, UsageError, unknown_name
 from fitrec_cache.features import Features
@@ -30,7 +30,7 @@ from fitrec_cache.results import TrainReport, average_runs, pool_folds, read_res
 from fitrec_cache.run_files import read_run_json
 from fitrec_cache.runs import ANSWERS, SUMMARY, calibration_of, check_out, refuse_other_runs
 from fitrec_cache.scored import read_scored
-from fitrec_cache.splits import Split, check_seeds, say_untrained
+from fitrec_cache.splits import Split, check_seed, check_seeds, say_untrained
 from fitrec_cache.together import keep
 from fitrec_cache.trainer import Job, Trainer
 from fitrec_cache.variants import VARIANTS
@@ -56,7 +56,7 @@ def train_head(
     batch_size: int | None = None,
     settings: Sequence[str] = (),
     unknown: Sequence[str] = (),
-    false_alarm_rate: float = 0.05,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
     device: str = "cpu",
     final: bool = False,
     overwrite: bool = False,
@@ -126,7 +126,7 @@ def train_head(
         raise UsageError(f"draw is {chosen.draw}, but convlstm needs all frames of a clip: leave it at 0")
     check_seeds(seed)
     if split_seed is not None:
-        check_seeds([split_seed])
+        check_seed(split_seed)
     _check_rate(false_alarm_rate)
     where = torch.device(find_device(device))
     check_jobs(jobs, where)

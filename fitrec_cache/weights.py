@@ -13,15 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from fitrec_cache.errors import WeightsError
+from fitrec_cache.files import is_file
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict without running any code from the file."""
-    try:
-        found = path.is_file()
-    except (OSError, ValueError):  # too long, or with a NUL
-        found = False
-    if not found:
+    if not is_file(path):
         raise WeightsError(
             f"weights file {str(path)[:300]} not found: expected a .safetensors or a torch file, `hub` or `embedded`"
         )

@@ -230,6 +230,8 @@ def test_what_is_in_the_way_is_refused_before_any_work(tmp_path, unknown):
     (tmp_path / "there.csv").touch()
     with pytest.raises(UsageError, match="exists"):
         audit(cache=unknown, manifest=tmp_path / "there.csv")
+    with pytest.raises(UsageError, match=r"--manifest .*groups\.txt: expected a name that ends in \.csv"):
+        audit(cache=unknown, manifest=tmp_path / "groups.txt")
     with pytest.raises(UsageError, match="is a file"):
         audit(cache=unknown, out=tmp_path / "there.csv")
 

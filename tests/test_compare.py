@@ -273,6 +273,8 @@ def test_the_best_on_validation_is_named_not_the_best_on_test(tmp_path):
     assert best.endswith(f"mean on net, split group <- {tmp_path / 'b' / 'seed-0'}")
     compare([tmp_path], out=tmp_path / "t.md")
     assert "| mean on net | group | 75.0 (best) | 25.0 | one seed |" in (tmp_path / "t.md").read_text()
+    compare([tmp_path], out=tmp_path / "T.MD")
+    assert (tmp_path / "T.MD").read_text() == (tmp_path / "t.md").read_text()
     compare([tmp_path], out=tmp_path / "t.csv")
     rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
     assert [float(r["validation"]) for r in rows if r["a"] == "mean on net" and r["kind"] == "model"] == [0.75]

@@ -782,6 +782,15 @@ def test_what_was_finished_before_an_interruption_is_kept(run, tmp_path, monkeyp
     assert everything(tmp_path / "cache") == everything(tmp_path / "undisturbed")
 
 
+def test_a_history_that_cannot_be_written_fails_no_extraction(run, tmp_path, inline):
+    run()
+    folder = tmp_path / "cache" / "history"
+    shutil.rmtree(folder)
+    folder.write_bytes(b"")  # where the folder should be
+    assert run(backbone=("test_efficientnet",)).done == 4
+    assert folder.is_file()
+
+
 def test_what_was_finished_before_an_error_is_in_the_history(run, tmp_path, monkeypatch, inline):
     monkeypatch.setattr("fitrec_cache.extractor.COMMIT_CLIPS", 1)
     write, written = Cache.write_clips, []
@@ -833,11 +842,13 @@ def test_a_class_whose_clips_are_used_as_they_were_is_not_called_lost(run, video
     assert len(distinct_clips(Cache(tmp_path / "cache"))[0]) == 4
 
 
-def test_wrong_use_is_refused_before_anything_is_decoded(run, tmp_path, inline, weights):
+def test_wrong_use_is_refused_before_anything_is_decoded(run, tmp_path, inline, weights, monkeypatch):
     with pytest.raises(UsageError, match="no backbone named"):
         run(backbone=())
-    with pytest.raises(UsageError, match="test_resnet is named twice"):
-        run(backbone=("test_resnet", "test_resnet"))
+    with monkeypatch.context() as patched:
+        patched.setattr("fitrec_cache.extract.load_backbone", lambda *_, **__: pytest.fail("loaded"))
+        with pytest.raises(UsageError, match="test_resnet is named twice"):
+            run(backbone=("test_resnet", "test_resnet"))
     with pytest.raises(UsageError, match="samples is 0"):
         run(samples=0)
     with pytest.raises(UsageError, match="no such file or folder"):

@@ -20,6 +20,7 @@ from fitrec_cache.calibrate import calibration_error
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import DivergedError, FitrecError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
+from fitrec_cache.files import TEMPORARY
 from fitrec_cache.fit import Side, find_precision, fit
 from fitrec_cache.folds import Fold
 from fitrec_cache.head import Normalisation, build_head
@@ -360,6 +361,13 @@ def test_what_is_known_of_a_split_is_told_before_training(tmp_path, features, mo
     assert any("near-duplicate" in note for note in events[:first])
     assert any("cannot tell a threshold" in note for note in events[first:])
     assert [event for event in events if event != "trained"] == list(report.notes)
+
+
+def test_what_a_killed_writer_left_beside_a_head_is_no_model(tmp_path, features):
+    train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1, seed=[0, 1], split_seed=0)
+    left = tmp_path / "run" / "seed-0" / f"{TEMPORARY}1-folder"
+    shutil.copytree(tmp_path / "run" / "seed-1", left)
+    assert [run.settings["seed"] for run in read_runs(tmp_path / "run")] == [0, 1]
 
 
 def test_a_folder_of_several_models_is_not_answered_by_one_of_them(tmp_path, features):

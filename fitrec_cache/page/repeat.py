@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fitrec_cache.cache import features_folder
+from fitrec_cache.calibrate import FALSE_ALARM_RATE
 from fitrec_cache.files import digest
 from fitrec_cache.page.models import Model
 from fitrec_cache.page.records import SIDES, Record
@@ -137,4 +138,4 @@ def _changes(record: Record) -> list[str]:
     device = str(record.run["training"].get("device", "cpu"))
     options += ["--device", device] * (device != "cpu")
     rate = record.run["false_alarm_rate"]
-    return options if rate == 0.05 else [*options, "--false-alarm-rate", str(rate)]
+    return options if rate == FALSE_ALARM_RATE else [*options, "--false-alarm-rate", str(rate)]
