@@ -13,10 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from fitrec_cache.calibrate import auroc, calibration_error
-from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.metrics import Metrics, evaluate
 from fitrec_cache.outputs import read_strangers
-from fitrec_cache.run_files import read_run_json
+from fitrec_cache.run_files import read_run_json, refused_if_damaged
 from fitrec_cache.scored import ScoredRun
 from fitrec_cache.together import Together
 
@@ -124,11 +123,9 @@ def read_result(folder: Path) -> RunResult:
     """Return the result of a run that was there already."""
     found = read_run_json(folder / "metrics.json")
     names = [n for n in RunResult.__dataclass_fields__ if n not in ("out", "metrics")]
-    try:
+    with refused_if_damaged(folder / "metrics.json"):
         metrics = Metrics.from_dict(found)
         return RunResult(out=folder, metrics=metrics, **{name: found[name] for name in names})
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreCorrupt(f"{folder}/metrics.json is damaged: {error!r}. Train the head again") from error
 
 
 def pool_folds(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,29 @@ from fitrec_cache.files import TEMPORARY, parse_json
 
 RUN_VERSION = 2
 
+#: What JSON raises that lacks something, or has something else in its place.
+_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration)
+
 #: A run.json larger than this is not one of ours: 100,000 clip ids of 100 bytes are 10 MB.
 _MOST_JSON_BYTES = 200_000_000
+
+
+@contextmanager
+def refused_if_damaged(what: object, *more: type[Exception]) -> Iterator[None]:
+    """Make a refusal of what files raise inside ``with`` that lack something, or have something else in its place.
+
+    Args:
+        what: The file or folder.
+        more: What else is raised by such.
+
+    Raises:
+        StoreCorrupt: In place of it.
+    """
+    expected: tuple[type[Exception], ...] = (*_DAMAGE, *more)
+    try:
+        yield
+    except expected as error:
+        raise StoreCorrupt(f"{what} is damaged: {type(error).__name__} {error}. Train the head again") from error
 
 
 def run_folders(folder: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_jso
 from fitrec_cache.head import build_head
 from fitrec_cache.one_model import model_settings
 from fitrec_cache.outputs import OUTPUTS, read_outputs, read_strangers
-from fitrec_cache.run_files import RUN_VERSION, read_run_json, read_run_settings
+from fitrec_cache.run_files import RUN_VERSION, read_run_json, read_run_settings, refused_if_damaged
 from fitrec_cache.variants import HeadConfig
 from fitrec_cache.wording import listed, plural, span
 
@@ -40,11 +40,8 @@ State = Literal["missing", "damaged", "tested", "whole"]
 #: The clips of a split, as ``run.json`` has them.
 _SIDES = ("train", "val", "test", "unknown")
 
-#: What reading a damaged or hostile run folder raises.
-_DAMAGE = (
-    *(KeyError, TypeError, ValueError, AttributeError, RuntimeError, OSError),
-    *(ArithmeticError, UsageError, safetensors.SafetensorError),
-)
+#: What weights and settings of a damaged or hostile run folder raise, beside what its JSON does.
+_DAMAGE = (RuntimeError, OSError, ArithmeticError, UsageError, safetensors.SafetensorError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +255,7 @@ def read_run(folder: Path) -> Run:
     if not (folder / "run.json").is_file():
         raise _no_run(folder)
     settings = read_run_settings(folder)
-    try:
+    with refused_if_damaged(folder, *_DAMAGE):
         name = FINAL if settings.get("final") else "head.safetensors"
         config = HeadConfig.from_dict(settings["head"])
         labels = [str(label) for label in settings["labels"]]
@@ -269,9 +266,7 @@ def read_run(folder: Path) -> Run:
         calibration = calibration_of(settings)
         head = build_head(config)
         head.load_state_dict(stored)
-    except _DAMAGE as error:
-        raise StoreCorrupt(f"{folder} is damaged: {error}. Train the head again") from error
-    return Run(folder=folder, settings=settings, head=head.eval(), labels=labels, calibration=calibration)
+        return Run(folder=folder, settings=settings, head=head.eval(), labels=labels, calibration=calibration)
 
 
 def calibration_of(settings: Mapping[str, Any]) -> Calibration:
@@ -327,12 +322,8 @@ def read_runs(folder: Path) -> list[Run]:
 
 def _apart(runs: Sequence[Run]) -> list[str]:
     """Return the settings by which runs are not one model."""
-    try:
+    with refused_if_damaged(f"a run in {runs[0].folder.parent}"):
         models = [model_settings(run.settings) for run in runs]
-    except _DAMAGE as error:
-        raise StoreCorrupt(
-            f"a run in {runs[0].folder.parent} is damaged: {type(error).__name__} {error}. Train the heads again"
-        ) from error
     changed = [name.rstrip(":") for name in models[0] if any(each.get(name) != models[0][name] for each in models)]
     return ["labels"] * any(run.labels != runs[0].labels for run in runs) + changed
 

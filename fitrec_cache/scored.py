@@ -17,11 +17,8 @@ from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.files import canonical_json
 from fitrec_cache.one_model import differences, incomplete, model_settings
 from fitrec_cache.outputs import Outputs, read_outputs
-from fitrec_cache.run_files import find_runs, read_run_settings
+from fitrec_cache.run_files import find_runs, read_run_settings, refused_if_damaged
 from fitrec_cache.units import units_of_run
-
-#: What a ``run.json`` raises that lacks something, or has something else in its place.
-_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -201,17 +198,13 @@ def read_scored(folder: Path) -> ScoredRun:
         FitrecError: If it was written by another version.
     """
     run = read_run_settings(folder)
-    try:
+    with refused_if_damaged(folder / "run.json"):
         validated, tested = read_outputs(folder, run, "val"), read_outputs(folder, run, "test")
         if not len(validated.targets) or not len(tested.targets):
             raise StoreCorrupt(f"{folder}/run.json names no clips to validate or to test on. Train the head again")
         found = ScoredRun(folder=folder, run=run, validated=validated, tested=tested)
         _ = (found.settings, found.seed, found.fold, found.labels, found.clips, found.units, found.n_clips)
         return found
-    except _DAMAGE as error:
-        raise StoreCorrupt(
-            f"{folder}/run.json is damaged: {type(error).__name__} {error}. Train the head again"
-        ) from error
 
 
 def _whole_seeds(model: Model[R]) -> tuple[Model[R], list[str]]:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from fitrec_cache.calibrate import Calibration, calibrate
-from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.files import write_json
 from fitrec_cache.outputs import read_outputs
+from fitrec_cache.run_files import refused_if_damaged
 from fitrec_cache.runs import Run, calibration_of
 from fitrec_cache.scored import ScoredRun
 
@@ -116,14 +116,8 @@ def _kept(folders: Sequence[Path], settings: Sequence[Mapping[str, Any]]) -> Cal
     kept = settings[0].get(KEPT)
     if len(settings) == 1 or kept is None or any(s.get(KEPT) != kept for s in settings):
         return None
-    try:
-        if kept["seeds"] != sorted(s["seed"] for s in settings):
-            return None
-        return calibration_of(kept)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise StoreCorrupt(
-            f"{folders[0]}/run.json is damaged: {KEPT}: {type(error).__name__} {error}. Train the heads again"
-        ) from error
+    with refused_if_damaged(f"{KEPT!r} in {folders[0]}/run.json"):
+        return calibration_of(kept) if kept["seeds"] == sorted(s["seed"] for s in settings) else None
 
 
 def keep(runs: Sequence[ScoredRun], together: Together) -> None:

@@ -12,17 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.calibrate import Calibration
-from fitrec_cache.errors import StoreCorrupt
-from fitrec_cache.run_files import find_runs, read_run_json
+from fitrec_cache.run_files import find_runs, read_run_json, refused_if_damaged
 from fitrec_cache.runs import calibration_of
 from fitrec_cache.scored import ScoredRun, read_scored
 from fitrec_cache.splits import say_untrained
 
 SIDES = ("train", "val", "test")
 """Of a split, as ``run.json`` names them."""
-
-#: What the figures of a damaged run folder raise.
-_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, StopIteration)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,14 +90,12 @@ def read_records(paths: Sequence[Path]) -> list[Record]:
 
 def _record(folder: Path) -> Record:
     scored, metrics = read_scored(folder), read_run_json(folder / "metrics.json")
-    try:
+    with refused_if_damaged(folder):
         record = Record(
             folder=folder, run=scored.run, validated=scored.validated, tested=scored.tested, metrics=metrics
         )
         _check(record)
-    except _DAMAGE as error:
-        raise StoreCorrupt(f"{folder} is damaged ({error!r}): train the head again") from error
-    return record
+        return record
 
 
 def _check(record: Record) -> None:
