@@ -13,7 +13,6 @@ import numpy as np
 
 from fitrec_cache.errors import UsageError
 from fitrec_cache.files import Plain
-from fitrec_cache.metrics import interval_by_unit
 from fitrec_cache.paired import FloatArray, count_right, exact_p, holm, interval_of_difference
 from fitrec_cache.run_files import find_runs
 from fitrec_cache.scored import Model, ScoredRun, gather_models, read_all
@@ -182,11 +181,10 @@ def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]
 
 
 def _alike_on_validation(models: Sequence[Model[ScoredRun]]) -> list[list[int]]:
-    """Return the numbers of the models that were validated on the same clips as others, by seed and fold."""
+    """Return the numbers of the models that were validated on the same clips as others."""
     alike: dict[Any, list[int]] = {}
     for number, model in enumerate(models):
-        clips = frozenset((r.seed, r.fold, frozenset(r.run["split"]["val"])) for r in model.runs)
-        alike.setdefault(clips, []).append(number)
+        alike.setdefault(model.validated_on, []).append(number)
     return [some for some in alike.values() if len(some) > 1]
 
 
@@ -201,7 +199,7 @@ def _folder(folders: Sequence[Path]) -> str:
 
 def _figures(model: Model[ScoredRun], *, chosen: bool, apart: bool) -> ModelFigures:
     accuracies = [float(np.concatenate([r.right for r in runs]).mean()) for runs in model.by_seed.values()]
-    right, tested, units = _per_clip(model.runs)
+    right, tested, units = model.per_clip
     groups = {g for r in model.runs for g in r.groups}
     return ModelFigures(
         name=model.name,
@@ -217,7 +215,7 @@ def _figures(model: Model[ScoredRun], *, chosen: bool, apart: bool) -> ModelFigu
         chosen=chosen,
         apart=apart,
         folder=_folder([r.folder for r in model.runs]),
-        ci95=interval_by_unit(right, tested, list(units.values())),
+        ci95=model.interval,
     )
 
 

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.files import canonical_json
+from fitrec_cache.metrics import interval_by_unit
 from fitrec_cache.one_model import differences, incomplete, model_settings
 from fitrec_cache.outputs import Outputs, read_outputs
+from fitrec_cache.paired import FloatArray, count_right
 from fitrec_cache.run_files import find_runs, read_run_settings, refused_if_damaged
 from fitrec_cache.units import units_of_run
 
@@ -156,6 +158,25 @@ class Model(Generic[R]):
     def val_accuracy(self) -> float:
         """Mean of its runs' accuracies on validation clips; models that have as many right have the same to the bit."""
         return float(sum(run.val_share for run in self.runs) / len(self.runs))
+
+    @cached_property
+    def validated_on(self) -> frozenset[tuple[str, frozenset[str]]]:
+        """The validation clips of each fold, of all seeds: models with the same can be told apart by these."""
+        return frozenset((run.fold, frozenset(run.run["split"]["val"])) for run in self.runs)
+
+    @cached_property
+    def per_clip(self) -> tuple[FloatArray, FloatArray, dict[str, str]]:
+        """How often each of its M distinct test clips was recognised and tested, ``(M,)``, and the unit of each."""
+        return count_right((run.clips, run.units, run.right) for run in self.runs)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy; seeds add no clips.
+
+        Wilson's for the number of distinct clips, or where some are of one recording for how many those are worth.
+        """
+        right, tested, units = self.per_clip
+        return interval_by_unit(right, tested, list(units.values()))
 
 
 def read_all(folders: Sequence[Path]) -> list[ScoredRun]:

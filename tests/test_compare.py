@@ -255,6 +255,20 @@ def test_ties_on_validation_are_all_named_and_folders_are_found_from_anywhere(tm
     assert {m.folder for m in compare([tmp_path / "b"]).models} == {str(tmp_path / "b")}
 
 
+def test_models_of_other_numbers_of_seeds_are_chosen_between_on_the_same_validation_clips(tmp_path):
+    """As one split for all seeds gives them; where each seed has its own, other seeds are other clips."""
+    val, splits = list("wxyz"), {0: list("wxyz"), 1: list("stuv")}
+    for seed in (0, 1):
+        write_run(tmp_path / "one" / "a" / f"seed-{seed}", [1], seed=seed, val=val, val_targets=[0, 0, 0, 1])
+        write_run(tmp_path / "own" / "a" / f"seed-{seed}", [1], seed=seed, val=splits[seed], val_targets=[0, 0, 0, 1])
+    write_run(tmp_path / "one" / "b", [1], variant="vit-lstm", val=val, val_targets=[0, 0, 1, 1])
+    write_run(tmp_path / "own" / "b", [1], variant="vit-lstm", val=splits[0], val_targets=[0, 0, 1, 1])
+    found = {m.name: (m.chosen, m.apart) for m in compare([tmp_path / "one"]).models}
+    assert found == {"mean on net": (True, False), "vit-lstm on net": (False, False)}
+    found = {m.name: (m.chosen, m.apart) for m in compare([tmp_path / "own"]).models}
+    assert found == {"mean on net": (False, True), "vit-lstm on net": (False, True)}
+
+
 def test_the_best_on_validation_is_named_not_the_best_on_test(tmp_path):
     val = list("wxyz")
     write_run(tmp_path / "a", [1, 1, 1, 0], variant="vit-lstm", val=val, val_targets=[0, 0, 1, 1])  # answers are all 0

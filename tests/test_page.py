@@ -249,7 +249,7 @@ def test_leaks_that_nobody_looked_for_are_not_denied(page, tmp_path):
     assert "whether it leaks was not looked at" in words
     words = page(write_run(tmp_path / "b", truth=[0, 1], guesses=[0, 1], split="group"))[1].words
     assert "no leak was found" not in words.lower()
-    assert "no recording is on both sides; likeness was not looked at" in words
+    assert "no group is on both sides; likeness was not looked at" in words
 
 
 def test_without_groups_and_too_many_clips_to_compare_no_leak_is_denied(
@@ -354,7 +354,7 @@ def test_clips_of_one_recording_add_less(page, tmp_path):
     # Nine independent clips would scatter so; Student's t of nine degrees is 2.262.
     expected = wilson(0.9, 9 * (1.959964 / 2.262157) ** 2)
     assert (float(low), float(high)) == pytest.approx([round(100 * e, 1) for e in expected])
-    assert "for 20 test clips of 10 recordings" in seen.words
+    assert "for 20 test clips of 10 groups" in seen.words
 
 
 def test_seeds_are_one_model_and_add_no_clips(page, tmp_path):
@@ -478,7 +478,7 @@ def test_recordings_are_said_to_be_apart_only_where_they_are_known(page, tmp_pat
     _, seen = page(tmp_path / "a")
     known = groups[0] is not None and not more
     assert ("recordings it had not seen" in seen.words) == known
-    assert ("No recording is on both sides" in seen.words) == known
+    assert ("No group is on both sides" in seen.words) == known
     assert ("Clips of one recording are on one side only" in seen.words) == known
 
 

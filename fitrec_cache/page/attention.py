@@ -56,7 +56,7 @@ class Attention:
 
 def attention(record: Record, frames: Frames | None) -> Attention:
     """Return the attention of a run on its surest right and wrong clips."""
-    answers, right = record.tested, record.tested.guesses == record.tested.targets
+    answers, right = record.tested, record.right
     sure = record.probabilities.max(axis=1)  # (n,)
     weights = answers.attention.astype(np.float64)  # (n, T)
     effective = np.exp(-(weights * np.log(np.maximum(weights, 1e-12))).sum(axis=1))  # (n,)

@@ -46,17 +46,17 @@ class Model(scored.Model[Record]):
     @cached_property
     def n_distinct(self) -> int:
         """Test clips, each counted once however many runs were tested on it."""
-        return len({clip for record in self.runs for clip in record.clips})
+        return len(self.per_clip[2])
 
     @property
     def unit(self) -> str:
         """What test clips are drawn with; see :func:`fitrec_cache.units.units_of`."""
-        return "fold" if is_by_fold(self.first.split) else "recording"
+        return "fold" if is_by_fold(self.first.split) else "group"
 
     @property
     def times_tested(self) -> float:
         """How many runs tested a clip, on average."""
-        return sum(len(record.clips) for record in self.runs) / self.n_distinct
+        return float(self.per_clip[1].mean())
 
     @cached_property
     def rates(self) -> dict[int, Metrics]:
@@ -82,14 +82,6 @@ class Model(scored.Model[Record]):
     def n_units(self) -> int:
         """How many recordings the test clips are of, under ``leave-one`` how many folds; unknown ones count singly."""
         return len({unit for record in self.runs for unit in record.units})
-
-    @cached_property
-    def interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy; seeds add no clips.
-
-        Wilson's for the number of distinct clips, or where some are of one recording for how many those are worth.
-        """
-        return self.interval_of([np.zeros(len(record.clips), dtype=np.int64) for record in self.runs], 0)
 
     def interval_of(self, kinds: Sequence[NDArray[np.int64]], kind: int) -> tuple[float, float]:
         """Return the 95 % interval of how often the answers of one kind are right.
@@ -151,9 +143,7 @@ def _pooled(records: Sequence[Record]) -> Metrics:
 
 def _tested(record: Record, rows: NDArray[np.int64]) -> tuple[list[str], list[str], NDArray[np.bool_]]:
     """Return some of the test clips of a run: ids, units, and whether each was recognised."""
-    answers = record.tested
-    right = answers.guesses[rows] == answers.targets[rows]
-    return [record.clips[i] for i in rows], [record.units[i] for i in rows], right
+    return [record.clips[i] for i in rows], [record.units[i] for i in rows], record.right[rows]
 
 
 def gather(records: Sequence[Record]) -> list[Model]:

@@ -85,7 +85,7 @@ def split_says(models: Sequence[Model], leaky: Sequence[str], audited: Collectio
     if all(m.split in audited for m in models):
         return "No leak was found"
     if all(grouped(m) for m in models):
-        return "No recording is on both sides of a split; whether other clips look alike was not looked at"
+        return "No group is on both sides of a split; whether other clips look alike was not looked at"
     return "Whether every split is free of leaks was not looked at (--cache DIR)"
 
 
