@@ -7,6 +7,7 @@ Needs onnxruntime, numpy, av and pillow.
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import sys
@@ -84,7 +85,14 @@ def recognise(folder: Path, video: Path) -> tuple[dict[str, float], bool]:
 
 
 if __name__ == "__main__":
-    answer, is_unknown = recognise(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description="Recognise an exercise in a clip.")
+    parser.add_argument("recogniser", type=Path, help="folder that `fitrec-cache export` wrote")
+    parser.add_argument("video", type=Path)
+    args = parser.parse_args()
+    try:
+        answer, is_unknown = recognise(args.recogniser, args.video)
+    except (OSError, av.FFmpegError) as error:  # not there, or not what it should be
+        sys.exit(f"Error: {error}")
     for label, probability in sorted(answer.items(), key=lambda item: -item[1])[:5]:
         print(f"{probability:7.1%}  {label}")
     if is_unknown:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fitrec_cache.audit_files import describe_pair, write_findings, write_manifest
 from fitrec_cache.cache import Cache, pick_features
@@ -25,6 +26,7 @@ from fitrec_cache.near_duplicates import (
 )
 from fitrec_cache.splits import Split, known_groups
 from fitrec_cache.store import Store
+from fitrec_cache.wording import listed, plural
 
 _LISTED = 20  # pairs in the report; pairs.csv has all
 
@@ -139,6 +141,7 @@ def audit(
         notes.append("no picture: the cache holds no frames of these clips")
     if manifest is not None:
         files.append(write_manifest(manifest, clips, cluster))
+        notes += _about_proposal(groups, cluster)
     report = AuditReport(
         split=sides[0].rule,
         seed=seed,
@@ -163,6 +166,23 @@ def audit(
     if out is not None:
         write_json(out / "audit.json", report.to_dict())
     return report
+
+
+def _about_proposal(groups: Sequence[str | None], cluster: NDArray[np.int64]) -> list[str]:
+    """Say where the groups proposed undo what is known, or are too few."""
+    known: dict[int, set[str]] = {}
+    for number, group in zip(cluster.tolist(), groups, strict=True):
+        known.setdefault(number, set()).update([] if group is None else [group])
+    joined = [sorted(names) for names in known.values() if len(names) > 1]
+    notes = []
+    if joined:
+        notes.append(
+            f"the groups proposed join {plural(sum(map(len, joined)), 'group')} that you gave into {len(joined)}, such "
+            f"as {listed(joined[0], most=3)}: look at the pairs (--out) first, and keep yours if these are no copies"
+        )
+    if len(known) < 3:
+        notes.append(f"they are {len(known)}, too few to train, validate and test by")
+    return notes
 
 
 def _pick(cache: Cache, backbone: str | None, preset: str | None) -> Store:

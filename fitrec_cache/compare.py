@@ -17,7 +17,7 @@ from fitrec_cache.paired import FloatArray, count_right, exact_p, holm, interval
 from fitrec_cache.run_files import find_runs
 from fitrec_cache.scored import Model, ScoredRun, gather_models, read_all
 from fitrec_cache.units import alone_unit, is_by_fold
-from fitrec_cache.wording import listed
+from fitrec_cache.wording import listed, plural
 
 LEVEL = 0.05
 """Chance of calling any pair of one split different if all are equally good."""
@@ -234,11 +234,12 @@ def _pair(first: Model[ScoredRun], second: Model[ScoredRun]) -> tuple[PairFigure
         common = len(set(ours[differing[0]].clips) & set(theirs[differing[0]].clips))
         where = f"seed {seed}" + f", fold {fold}" * bool(fold)
         notes.append(
-            f"{what} have different test clips in {len(differing)} runs ({where}: {len(ours[differing[0]].clips)} and "
-            f"{len(theirs[differing[0]].clips)}, {common} in common): not compared on these"
+            f"{what} have different test clips in {plural(len(differing), 'run')} ({where}: "
+            f"{len(ours[differing[0]].clips)} and {len(theirs[differing[0]].clips)}, {common} in common): not compared "
+            "on these"
         )
     if alone := len(set(ours) ^ set(theirs)):
-        notes.append(f"{what}: {alone} runs have no counterpart of the same seed and fold: left out")
+        notes.append(f"{what}: {plural(alone, 'run')} without a counterpart of the same seed and fold: left out")
     if not same:
         return None, notes[:1] if differing else [f"{what} share no run of the same seed and fold: not compared"]
     right_a, tested, units = _per_clip([ours[key] for key in same])

@@ -27,7 +27,10 @@ from fitrec_cache.pretrained import EMBEDDED, BackboneChoice
 from fitrec_cache.progress import Notes, timed
 from fitrec_cache.store import Store
 from fitrec_cache.variants import plain_name
-from fitrec_cache.wording import between, plural
+from fitrec_cache.wording import between, listed, plural
+
+#: Classes that the first note names.
+_MOST_CLASSES = 10
 
 #: Short side in pixels; sources up to this are kept at their own size. Measured: docs/design.md.
 FRAME_SIZE = 288
@@ -203,7 +206,8 @@ def _counted(clips: Sequence[Clip]) -> str:
     """Say how many clips there are to be, and how many of each class."""
     of_class = Counter(clip.label for clip in clips)
     each = between(min(of_class.values()), max(of_class.values()))
-    return f"{plural(len(clips), 'clip')} of {plural(len(of_class), 'class', 'classes')}, {each} each"
+    named = f": {listed(sorted(of_class), most=_MOST_CLASSES)}"
+    return f"{plural(len(clips), 'clip')} of {plural(len(of_class), 'class', 'classes')}, {each} each{named}"
 
 
 def _about_classes(clips: Sequence[Clip], held: Mapping[str, int]) -> list[str]:

@@ -170,7 +170,7 @@ class Extractor:
         if not prune and (names := sorted({clip.clip_id for clip in gone}.difference(stale))):
             self.notes.add(
                 f"{plural(len(names), 'clip')} of the cache not among these videos will be trained on with them: "
-                f"{some(names)}. --prune takes all {len(gone)} out"
+                f"{some(names)}. If they are not wanted any more, --prune takes all {len(gone)} out"
             )
         if kept := sorted(clip.clip_id for clip in others if clip.clip_id in there and not clip.problem):
             self.notes.add(

@@ -311,7 +311,7 @@ def _remarks(clips: Sequence[Clip]) -> list[str]:
     if not groups:
         return notes
     of_all = f", {without} of {len(clips)} clips have none" if without else ""
-    return [*notes, f"{len(groups)} groups, named like {groups[0]}{of_all}", *_shared_numbers(clips)]
+    return [*notes, f"{plural(len(groups), 'group')}, named like {groups[0]}{of_all}", *_shared_numbers(clips)]
 
 
 def _shared_numbers(clips: Sequence[Clip]) -> list[str]:

@@ -249,8 +249,9 @@ def _principal(centred: Tensor, components: int) -> tuple[Tensor, Tensor]:
     if centred.shape[1] <= _MOST_EXACT:
         covariance = centred.T @ centred / len(centred)  # (d, d)
         _check_finite(covariance, centred)
-        variances, vectors = torch.linalg.eigh(covariance)  # ascending
-        return variances.flip(0)[:components], vectors.flip(1)[:, :components]
+        # In float32 LAPACK may fail where few clips leave most directions without any variance.
+        variances, vectors = torch.linalg.eigh(covariance.double())  # ascending
+        return variances.flip(0)[:components].float(), vectors.flip(1)[:, :components].float()
     _check_finite(centred.square().sum(), centred)
     few = min(components + _SPARE, *centred.shape)
     with torch.random.fork_rng(devices=[]):

@@ -29,6 +29,7 @@ from fitrec_cache.pretrained import EMBEDDED
 from fitrec_cache.progress import Notes
 from fitrec_cache.recipes import get_recipe
 from fitrec_cache.results import TrainReport
+from fitrec_cache.runs import LEARNED
 from fitrec_cache.splits import check_seeds
 from fitrec_cache.train import train_head
 from fitrec_cache.variants import VARIANTS
@@ -170,11 +171,14 @@ def learn(
     """
     started = time.perf_counter()
     _check(variant, seed, epochs, jobs)
-    found = find_clips(videos, root=root, classes=classes, group_by=group_by).clips
-    if folds_of_clips(split, found, seed=_SPLIT_SEED)[0].name:
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file: expected a folder")
+    found = find_clips(videos, root=root, classes=classes, group_by=group_by)
+    notes, cache = Notes(tell), out / "cache"
+    notes.add(*found.notes)  # they may say why there is no split
+    if folds_of_clips(split, found.clips, seed=_SPLIT_SEED)[0].name:
         raise UsageError(f"split {split} tests by heads of several folds, none of which could be taken: give another")
     make_folder(out / "runs")
-    notes, cache = Notes(tell), out / "cache"
 
     def once(text: str, of: str = "") -> None:
         text = f"{of}: {text}" if of and len(backbone) > 1 else text
@@ -236,7 +240,7 @@ def learn(
         notes=tuple(notes.texts),
         seconds=time.perf_counter() - started,
     )
-    write_json(runs / "learn.json", made.to_dict())
+    write_json(runs / LEARNED, made.to_dict())
     return made
 
 

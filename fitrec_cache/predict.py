@@ -56,6 +56,7 @@ class Prediction:
             no answer, or the head does not know the class.
         trained_on: Whether the file is named, with its folder where ids have one, as a clip that a head was trained or
             validated on: then the answer says nothing of how well new videos are recognised.
+        warnings: What is odd about the file, as for ``extract``: damage, or a part that goes on after its end.
         reason: Why there is no answer; empty if there is one.
     """
 
@@ -68,6 +69,7 @@ class Prediction:
     label: str = ""
     right: bool | None = None
     trained_on: bool = False
+    warnings: tuple[str, ...] = ()
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,6 +82,7 @@ class Prediction:
             "heads": self.heads,
             "trained_on": self.trained_on,
             "median_lengths": self.median_lengths,
+            "warnings": list(self.warnings),
         }
         found |= {"label": self.label, "right": self.right} if self.label else {}
         return found | ({"reason": self.reason} if self.reason else {})
@@ -367,7 +370,8 @@ def _one(path: Path, clips: _Decoded | str, recogniser: Recogniser, shown: _Pict
         answer = recogniser(jpegs)
     except VideoError as error:  # its embeddings are too large for the type they were trained in
         return Prediction(path=str(path), reason=str(error))
-    prediction = _predicted(str(path), answer, times, recogniser)
+    warnings = tuple(clips[recogniser.short_sides[0]].ledger["warnings"])
+    prediction = replace(_predicted(str(path), answer, times, recogniser), warnings=warnings)
     if shown is None or len(shown.predictions) == MOST_PICTURED:
         return prediction
     shown.predictions.append(prediction)

@@ -38,9 +38,11 @@ def open_root(folder: Path, *, create: bool) -> None:
         return
     if not create:
         lost = "; its cache.json is lost: `fitrec-cache check --cache DIR --repair` writes it again"
+        inside = f". There is one in {folder / 'cache'}" * (folder / "cache" / MARKER).is_file()
         raise NoCacheError(
             f"no cache at {folder}: expected a folder made by `fitrec-cache extract VIDEOS --cache DIR`"
             + lost * (folder / "clips").is_dir()
+            + inside
         )
     # An unfinished file is what a first run leaves that was killed before it wrote the marker.
     if folder.exists() and not (folder.is_dir() and all(p.name.startswith(TEMPORARY) for p in folder.iterdir())):

@@ -34,6 +34,9 @@ ANSWERS = "answers.csv"
 #: The figures of several runs of one call, beside them.
 SUMMARY = "summary.json"
 
+#: What ``learn`` found, beside the models of one call.
+LEARNED = "learn.json"
+
 #: How much of a run is there: none of it; all, but a file is gone or damaged; all but the final head; all.
 State = Literal["missing", "damaged", "tested", "whole"]
 
@@ -239,7 +242,7 @@ def _write_files(
     curves_png(metrics["history"], folder / "curves.png", title=title, best_epoch=metrics["best_epoch"])
     confusion = np.array(metrics["confusion"], dtype=np.int64)
     told = span(metrics["accuracy_ci95"])
-    figures = f"accuracy {metrics['accuracy']:.1%}{f' ({told})' * bool(told)}, n = {metrics['n_test']}"
+    figures = f"accuracy {metrics['accuracy']:.1%} ({told}), n = {metrics['n_test']}"
     confusion_png(confusion, metrics["labels"], folder / "confusion.png", title=f"{title}\n{figures}")
     write_json(folder / "run.json", {"run_version": RUN_VERSION, **run})
 
@@ -282,6 +285,8 @@ def calibration_of(settings: Mapping[str, Any]) -> Calibration:
 def read_runs(folder: Path) -> list[Run]:
     """Open the runs of a folder that answer together: all seeds of one split, or the one run that there is.
 
+    Of a folder that ``learn`` made, or of one of its calls there, the model that it took; of several calls the latest.
+
     Raises:
         UsageError: If there is no run, or they are no seeds of one call: as folds, each of which left out other clips.
         FitrecError: If one was written by another version.
@@ -289,6 +294,7 @@ def read_runs(folder: Path) -> list[Run]:
     """
     if folder.is_file():
         raise UsageError(f"{folder} is a file: give the run folder {folder.parent}")
+    folder = _taken(folder)
     seeds = _runs_in(folder)
     if unfinished := [f.name for f in sorted(folder.glob("seed-*")) if f.is_dir() and not (f / "run.json").exists()]:
         raise UsageError(
@@ -318,6 +324,16 @@ def read_runs(folder: Path) -> list[Run]:
     if len({run.settings.get("seed") for run in runs}) < len(runs):
         raise UsageError(f"{folder} holds two runs of one seed: expected seeds of one call. Name one of them")
     return runs
+
+
+def _taken(folder: Path) -> Path:
+    """Return the folder of the model that ``learn`` took, if it made this folder; else this folder."""
+    told = [path for path in (folder / LEARNED, *folder.glob(f"runs/*/{LEARNED}")) if path.is_file()]
+    if not told:
+        return folder
+    latest = max(told, key=lambda path: path.stat().st_mtime_ns)
+    with refused_if_damaged(latest):
+        return latest.parent / Path(read_run_json(latest)["run"]).name
 
 
 def _apart(runs: Sequence[Run]) -> list[str]:

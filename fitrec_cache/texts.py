@@ -145,7 +145,7 @@ def learn_text(report: LearnReport) -> str:
     than = f"; others: {', '.join(others)}" if others else ""
     seeds = len(report.trained.runs)
     together = f" by {seeds} seeds together, as predict answers; one alone {best.accuracy:.1%} on average"
-    told = ", ".join(filter(None, [span(answers["accuracy_ci95"]), f"n = {first.n_test}"]))
+    told = f"{span(answers['accuracy_ci95'])}, n = {first.n_test}"
     leaks = "; probably too high, as the split leaks (see the notes)" * report.leaks
     return _lines(
         _reasons(report.extracted.failed),
@@ -157,8 +157,8 @@ def learn_text(report: LearnReport) -> str:
         f"since then it has learned from these too, {plural(report.n_learned, 'clip')} in all; done in "
         f"{lasting(report.seconds)}",
         f"report: {report.page}",
-        f"use it: {shlex.join(['fitrec-cache', 'predict', '--run', str(report.run), 'VIDEO'])}",
-        f"        {shlex.join(['fitrec-cache', 'watch', '--run', str(report.run), 'LONG-VIDEO'])}",
+        f"use it: {shlex.join(['fitrec-cache', 'predict', '--run', str(report.out), 'VIDEO'])}",
+        f"        {shlex.join(['fitrec-cache', 'watch', '--run', str(report.out), 'LONG-VIDEO'])}",
     )
 
 
@@ -180,8 +180,7 @@ def _mistakes(report: TrainReport) -> list[str]:
 
 
 def _figures(m: Metrics) -> str:
-    told = ", ".join(filter(None, [span(m.accuracy_ci95), f"n = {m.n}"]))
-    figures = [f"accuracy {m.accuracy:.1%} ({told}; guessing {m.guessing:.1%})"]
+    figures = [f"accuracy {m.accuracy:.1%} ({span(m.accuracy_ci95)}, n = {m.n}; guessing {m.guessing:.1%})"]
     if len(m.per_class) >= _MANY_CLASSES:
         figures.append(f"top-5 {m.top5_accuracy:.1%}")
     return ", ".join([*figures, f"macro F1 {m.f1_macro:.1%}"])
@@ -194,6 +193,7 @@ def predict_text(p: Prediction) -> str:
     lengths = p.median_lengths or 0
     return _lines(
         f"{plain_text(p.path)}: {p.reason}" if p.reason else f"{plain_text(p.path)}{together}",
+        [f"  {warning}" for warning in p.warnings],
         [f"  {lengths:.0f} times as long as the clips trained on: `watch` answers a file piece by piece"]
         * (lengths >= _LONG),
         ["  unknown: no class is probable enough; the nearest are"] * p.unknown,
@@ -277,22 +277,24 @@ def watch_text(report: WatchReport) -> str:
 
 def info_text(report: InfoReport) -> str:
     """Return what a cache holds."""
+    clips, classes = plural(report.clips, "clip"), plural(len(report.classes), "class", "classes")
+    gone = f", {report.taken_out} taken out" * bool(report.taken_out)
     lines = [
-        f"{report.cache}: format {report.format_version}, {report.clips} clips in {len(report.classes)} classes, "
-        f"{report.groups} groups, {report.failed} failed{f', {report.taken_out} taken out' * bool(report.taken_out)}"
+        f"{report.cache}: format {report.format_version}, {clips} in {classes}, {plural(report.groups, 'group')}, "
+        f"{report.failed} failed{gone}"
     ]
     for frames in report.frames:
         s = frames["settings"]
         lines.append(
             f"frames    {frames['folder']}: {frames['clips']} clips, {s['samples']} frames each, short side at most "
-            f"{s['short_side']} px, {size(frames['bytes'])} in {frames['parts']} parts"
+            f"{s['short_side']} px, {size(frames['bytes'])} in {plural(frames['parts'], 'part')}"
         )
     for features in report.features:
         s = features["settings"]
         lines.append(
             f"features  {features['folder']}: {features['clips']} clips, {s['backbone']}, preset "
             f"{s['preprocessing']['preset']}, {s['precision']}, {s['samples']} frames each, "
-            f"{size(features['bytes'])} in {features['parts']} parts"
+            f"{size(features['bytes'])} in {plural(features['parts'], 'part')}"
         )
     lines += _notes(report.notes)
     for e in report.history:
@@ -322,7 +324,7 @@ def audit_text(report: AuditReport) -> str:
     if groups["pairs"]:
         lines.append(f"{groups['found']} of {groups['pairs']} pairs of one group are near-duplicates")
     lines.append(
-        f"near-duplicates and groups make {report.clusters} clusters with {report.clustered} clips, "
+        f"near-duplicates and groups make {plural(report.clusters, 'cluster')} with {report.clustered} clips, "
         f"the largest of {report.largest_cluster}"
     )
     lines += [
@@ -343,12 +345,10 @@ def compare_text(report: CompareReport) -> str:
     lines = _notes(report.notes)
     for m in report.models:
         spread = "" if m.sd is None else f", sd {m.sd:.1%} over {len(m.seeds)} seeds"
-        interval = f"95 % {told}, " if (told := span(m.ci95)) else ""
         beside = ", best: choose by this" * m.chosen + ", on other clips than the others" * m.apart
         validated = f"validation {m.val_accuracy:.1%}{beside}"
-        lines.append(
-            f"{m.accuracy:6.1%}{spread} ({interval}n = {m.n}; {validated})  {m.name}, split {m.split} <- {m.folder}"
-        )
+        told = f"95 % {span(m.ci95)}, n = {m.n}; {validated}"
+        lines.append(f"{m.accuracy:6.1%}{spread} ({told})  {m.name}, split {m.split} <- {m.folder}")
     lines += [pair.text for pair in report.pairs]
     return _lines(lines, tried(report) if report.pairs else "", f"written: {report.out}" if report.out else "")
 
@@ -382,7 +382,9 @@ def sweep_text(report: SweepReport) -> str:
         f"the try that was chosen of {report.tries['finished']}; with other seeds {report.start_again:.1%} and "
         f"{best['val_accuracy_again']:.1%}, the highest of {plural(len(report.finalists), 'finalist')}",
         _told_from_native(report),
-        report.commands if report.beaten else "no try did better than --recipe native with other seeds: keep it",
+        [] if report.beaten else "no try did better than --recipe native with other seeds: keep it",
+        "so --recipe native may as well be kept; to train by the try:" * (report.beaten and report.within_chance),
+        report.commands if report.beaten else [],
     )
 
 
@@ -398,7 +400,8 @@ def _told_from_native(report: SweepReport) -> str:
 def check_text(report: CheckReport) -> str:
     """Return what is wrong with a cache, and what was done about it."""
     lines = [f"{p['path']}: {p['reason']}" for p in report.problems] + _notes(report.notes)
-    lines.append(f"{report.parts} parts with {report.rows} rows read, {len(report.problems)} problems")
+    read = f"{plural(report.parts, 'part')} with {plural(report.rows, 'row')} read"
+    lines.append(f"{read}, {plural(len(report.problems), 'problem')}")
     if report.repaired:
         lines.append(f"{report.repaired} files set aside or rebuilt: run `extract` again to redo their clips")
     elif any("missing: " not in p["reason"] for p in report.problems):

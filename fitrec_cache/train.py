@@ -170,8 +170,11 @@ def train_head(
     notes.add(*data.notes, *left_out, *told, *untrained, *verdicts)
     if any(said.near_duplicate for _, said in judged):
         words = ["fitrec-cache", "audit", "--cache", "CACHE" if cache is None else str(cache)]
-        propose = shlex.join([*words, "--manifest", "groups.csv"])
-        notes.add(f"`{propose}` proposes groups that keep near-duplicates on one side")
+        if None in data.groups:
+            propose = shlex.join([*words, "--manifest", "groups.csv"])
+            notes.add(f"`{propose}` proposes groups that keep near-duplicates on one side")
+        else:  # those that are known count for more
+            notes.add(f"`{shlex.join([*words, '--out', 'audit'])}` shows these near-duplicates")
     notes.add(*_shared_values(split, [job.fold.split for job in heads], data), *_there_notes(heads))
     notes.add(*_device_notes(where))
     fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))

@@ -66,6 +66,6 @@ def between(low: int, high: int) -> str:
 
 
 def span(interval: tuple[float, float]) -> str:
-    """Return an interval in words, such as "19.5% to 54.3%", or nothing where nothing is known."""
+    """Return an interval in words, such as "19.5% to 54.3%", with the reason where it is all that can be."""
     low, high = interval
-    return "" if (low, high) == NO_BOUNDS else f"{low:.1%} to {high:.1%}"
+    return f"{low:.1%} to {high:.1%}" + ", all of one group" * ((low, high) == NO_BOUNDS)

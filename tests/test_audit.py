@@ -125,6 +125,16 @@ def test_groups_on_both_sides_are_counted_and_the_pairs_found_are_held_against_t
     assert group.folds[0]["pairs"]["train-test"] == 0
 
 
+def test_groups_that_a_proposal_would_join_are_told_and_too_few_as_well(tmp_path, data):
+    values, labels, recording, _ = data
+    people = [f"p{'ab'[r % 2]}{i % 3}" for i, r in enumerate(recording)]  # the clips of a recording are of three
+    folder = make_cache(tmp_path / "cache", values, labels, people)
+    notes = audit(cache=folder, split="random", manifest=tmp_path / "p.csv").notes
+    assert "the groups proposed join 6 groups that you gave into 2, such as pa0, pa1, pa2: look at" in " ".join(notes)
+    assert "they are 2, too few to train, validate and test by" in notes
+    assert not any("proposed" in note for note in audit(cache=folder, split="random").notes)
+
+
 def test_a_manifest_with_the_proposed_groups_makes_the_group_split_clean(tmp_path, unknown, data):
     values, labels, recording, _ = data
     report = audit(cache=unknown, split="random", manifest=tmp_path / "proposed.csv")

@@ -168,7 +168,16 @@ def test_the_others_print_one_json_value_with_their_keys(call_json, tmp_path, ca
     assert "accuracy_std" in found
     code, found = call_json("predict", "--run", run, video, tmp_path / "gone.mp4", "--device", "cpu")
     assert code == 1  # one is missing
-    assert found[0].keys() == {"path", "top", "attention", "unknown", "heads", "trained_on", "median_lengths"}
+    assert found[0].keys() == {
+        "path",
+        "top",
+        "attention",
+        "unknown",
+        "heads",
+        "trained_on",
+        "median_lengths",
+        "warnings",
+    }
     assert found[0]["top"][0].keys() == {"label", "probability"}
     assert found[0]["attention"][0].keys() == {"pts_seconds", "weight"}
     assert found[1]["reason"] == "file not found"

@@ -235,7 +235,7 @@ def test_different_test_clips_are_not_compared_and_it_says_so(tmp_path):
     report = compare([tmp_path])
     assert report.pairs == ()
     assert report.notes == (
-        "vit-lstm on net and mean on net have different test clips in 1 runs (seed 0: 10 and 10, 6 in common): "
+        "vit-lstm on net and mean on net have different test clips in 1 run (seed 0: 10 and 10, 6 in common): "
         "not compared on these",
     )
     write_run(tmp_path / "c", [1] * 10, seed=1, variant="lrcn")
@@ -301,7 +301,7 @@ def test_only_shared_seeds_and_the_same_split_rule_are_compared(tmp_path):
     write_run(tmp_path / "c", [1, 1], seed=1, split="random", variant="vit-lstm")
     report = compare([tmp_path])
     assert [(p.seeds, p.split) for p in report.pairs] == [((1,), "group")]
-    assert any("2 runs have no counterpart" in n for n in report.notes)
+    assert any("2 runs without a counterpart" in n for n in report.notes)
     assert "models on different splits are not compared with each other" in report.notes
     assert [m.split for m in report.models] == ["group", "group", "random"]
 

@@ -140,10 +140,8 @@ def test_what_is_odd_about_a_video_is_told(tmp_path, weights):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("gone.mp4", "file not found"),
         ("text.mp4", "no video by its content"),
         ("sound.mp4", "no video stream"),
-        (".", "not a file"),
     ],
 )
 def test_a_video_that_cannot_be_used_is_a_problem_and_the_rest_is_told(tmp_path, weights, name, reason):
@@ -158,11 +156,19 @@ def test_a_video_that_cannot_be_used_is_a_problem_and_the_rest_is_told(tmp_path,
     assert found.trial.dim == 96
 
 
+@pytest.mark.parametrize(("name", "what"), [("gone.mp4", "is not there"), (".", "is a folder")])
+def test_what_is_no_file_is_refused_before_anything_is_tried(monkeypatch, tmp_path, name, what):
+    monkeypatch.setattr(module, "find_device", lambda _: pytest.fail("tried"))
+    with pytest.raises(UsageError, match=f"{what}: give one video file"):
+        doctor(tmp_path / name)
+
+
 def test_decoders_that_cannot_start_are_a_problem(monkeypatch, tmp_path, weights):
     def refuse(**_):
         raise FitrecError("decoder processes cannot start")
 
     monkeypatch.setattr(module, "DecoderPool", refuse)
+    (tmp_path / "v.mp4").touch()
     found = doctor(tmp_path / "v.mp4", backbone=weights("test_resnet"), device="cpu")
     assert found.problems == {"video": "decoder processes cannot start"}
 
@@ -435,7 +441,9 @@ def test_the_processor_says_its_name(monkeypatch):
     assert devices.processor_name() == "AMD EPYC 9555 64-Core Processor"
 
 
-def test_the_command_prints_a_line_each_and_exits_with_1_where_something_is_missing(monkeypatch, capsys, weights):
+def test_the_command_prints_a_line_each_and_exits_with_1_where_something_is_missing(
+    monkeypatch, capsys, weights, tmp_path
+):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["fitrec-cache", "doctor", *arguments])
         with pytest.raises(SystemExit) as ended:
@@ -448,7 +456,8 @@ def test_the_command_prints_a_line_each_and_exits_with_1_where_something_is_miss
         "versions", "processor", "GPU", "memory", "disk", "weights", "compiler", "optional", "trial", "video", "time",
         "nothing",
     ]  # fmt: skip
-    code, out = run("gone.mp4", "--backbone", weights("test_resnet"), "--device", "cpu", "--json")
+    (tmp_path / "text.mp4").write_text("no video")
+    code, out = run(str(tmp_path / "text.mp4"), "--backbone", weights("test_resnet"), "--device", "cpu", "--json")
     assert code == 1
     assert json.loads(out)["problems"].keys() == {"video"}
 

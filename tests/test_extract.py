@@ -245,7 +245,7 @@ def test_clips_whose_files_were_removed_are_told_and_can_be_taken_out(run, tmp_p
     def trained():
         return [clip.clip_id for clip in distinct_clips(Cache(tmp_path / "cache"))[0]]
 
-    told = "1 clip of the cache not among these videos will be trained on with them: Hop/v_Hop_g01_c01.avi. --prune"
+    told = "1 clip of the cache not among these videos will be trained on with them: Hop/v_Hop_g01_c01.avi. If"
     assert any(note.startswith(told) for note in run().notes)
     assert len(trained()) == 4
     report = run(prune=True)
@@ -302,7 +302,7 @@ def test_parts_that_a_table_no_longer_has_are_named(run, tmp_path, videos):
     stale = "1 part of the same files not among these any more will still be trained on: Hop/v_Hop_g01_c01.avi#t="
     assert any(note.startswith(stale) for note in notes)
     assert any(note.startswith("4 clips of the cache not among these videos") for note in notes)
-    assert any(note.endswith("--prune takes all 5 out") for note in notes)
+    assert any(note.endswith("If they are not wanted any more, --prune takes all 5 out") for note in notes)
     run(prune=True)  # as the README says: all parts are forgotten
     assert not any("of the same files" in note for note in run(table, root=videos).notes)
     clips = {clip.clip_id for clip in distinct_clips(Cache(tmp_path / "cache"))[0]}

@@ -18,6 +18,7 @@ from fitrec_cache.head import (
     FrameDropout,
     Normalisation,
     NormalisedHead,
+    _principal,
     add_differences,
     build_head,
     count_trainable,
@@ -372,6 +373,16 @@ def test_a_direction_in_which_training_clips_do_not_differ_has_no_effect() -> No
     found = layer(frames_of(50, 5, seed=1)[None])[0]  # (50, 3)
     assert found[:, :2].std(dim=0).min() > 0.1
     assert not found[:, 2].any()
+
+
+def test_directions_of_few_clips_are_found_in_float64() -> None:
+    """In float32 they are less square to each other, and where many have no variance LAPACK may fail."""
+    torch.manual_seed(0)
+    clips = torch.relu(torch.randn(6, 1, 512) + 0.05 * torch.randn(6, 20, 512)).reshape(-1, 512)
+    _, basis = _principal(clips - clips.mean(dim=0), 100)
+    assert basis.dtype == torch.float32
+    products = basis.double().T @ basis.double()
+    assert float((products - torch.eye(100)).abs().max()) < 2e-7
 
 
 @pytest.mark.parametrize("kind", ["standard", "pca", "whiten"])

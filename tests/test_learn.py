@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -9,7 +10,8 @@ import safetensors.numpy
 
 from fitrec_cache import learn as module
 from fitrec_cache.cache import Cache
-from fitrec_cache.errors import StoreError, UsageError
+from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
+from fitrec_cache.info import info
 from fitrec_cache.learn import learn
 from fitrec_cache.predict import predict
 from fitrec_cache.runs import read_runs
@@ -64,6 +66,44 @@ def test_what_is_taken_answers_videos(learned, video_folder, inline):
     assert (answer.heads, answer.trained_on) == (2, True)
 
 
+def test_the_folder_stands_for_the_model_that_was_taken_last(learned, tmp_path):
+    report, out, _, _ = learned
+    shutil.copytree(out, tmp_path / "out")
+    (first,) = (tmp_path / "out" / "runs").iterdir()
+    for folder in (tmp_path / "out", first):
+        assert {run.folder.parent for run in read_runs(folder)} == {first / report.run.name}
+    other = next(f.name for f in first.iterdir() if f.is_dir() and f.name != report.run.name)
+    later = tmp_path / "out" / "runs" / "13-clips"
+    shutil.copytree(first, later)
+    told = json.loads((later / "learn.json").read_text())
+    (later / "learn.json").write_text(json.dumps(told | {"run": f"elsewhere/{other}"}))
+    os.utime(first / "learn.json", ns=(1, 1))
+    (tmp_path / "out" / "runs" / "14-clips").mkdir()  # of a call that was interrupted
+    last = later / other
+    shutil.copytree(first / report.run.name, last, dirs_exist_ok=True)  # with final heads
+    assert {run.folder.parent for run in read_runs(tmp_path / "out")} == {last}
+    (later / "learn.json").write_text("{}")
+    with pytest.raises(StoreCorrupt, match=r"learn\.json is damaged: KeyError 'run'"):
+        read_runs(tmp_path / "out")
+    with pytest.raises(StoreError, match=r"no cache at .*There is one in .*/cache$"):
+        info(cache=out)
+
+
+def test_why_clips_cannot_be_split_is_told_before(video_folder, tmp_path):
+    shutil.copytree(video_folder, tmp_path / "videos")
+    (tmp_path / "videos" / "Squat").rename(tmp_path / "videos" / "hop")
+    for folder in (tmp_path / "videos").iterdir():
+        for path in sorted(folder.iterdir())[1:]:
+            path.unlink()
+    told: list[str] = []
+    with pytest.raises(UsageError, match="leaves no clips"):
+        learn(tmp_path / "videos", out=tmp_path / "out", tell=told.append, **FAST)
+    assert any("differ in capitals or spaces only" in note for note in told)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is a file: expected a folder"):
+        learn(tmp_path / "videos", out=tmp_path / "file", **FAST)
+
+
 def turn(run, *, right, val_loss):
     """Let all validation clips of a run be right, none or all of its test clips, and the kept epoch have this loss."""
     stored = safetensors.numpy.load_file(run / "logits.safetensors")
@@ -102,7 +142,7 @@ def test_its_summary_says_what_it_is_worth_and_how_to_use_it(learned):
     assert f"by 2 seeds together, as predict answers; {alone}" in text
     assert report.answers["accuracy"] == report.trained.ensemble["accuracy"]
     assert "since then it has learned from these too, 12 clips in all" in text
-    assert f"use it: fitrec-cache predict --run '{report.run}' VIDEO" in text
+    assert f"use it: fitrec-cache predict --run '{report.out}' VIDEO" in text
     assert list(report.notes) == told
     assert len(told) == len(set(told))
     assert not any("were there already" in note for note in told)

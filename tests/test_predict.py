@@ -248,6 +248,7 @@ def test_bad_videos_have_a_reason_and_cost_themselves_only(run, tmp_path, video_
         "heads": 1,
         "trained_on": False,
         "median_lengths": None,
+        "warnings": [],
         "reason": "file not found",
     }
 
@@ -264,6 +265,10 @@ def test_a_part_of_a_video_is_answered_by_its_own_frames(run, tmp_path, video_fo
     expected = [(10 + i * 40 // (samples + 1)) / 25 for i in range(1, samples + 1)]
     assert [t for t, _ in part.attention] == pytest.approx(expected)
     assert part.path == f"{video}#t=0.4,2"
+    assert part.warnings == ()
+    (past,) = predict([Path(f"{video}#t=2,9")], run=run, device="cpu")
+    assert past.warnings == ("its part #t=2,9 (seconds) ends after the last frame, which is at 2.36 s",)
+    assert f"  {past.warnings[0]}" in predict_text(past).splitlines()
     assert [t for t, _ in named.attention] == [t for t, _ in whole.attention]
     assert (bad.top, bad.reason) == ((), "got 2 to 1 s: expected an end after the start")
     assert none.reason == "got '#t=1,2': expected a file before the times"

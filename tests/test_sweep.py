@@ -125,6 +125,8 @@ def test_what_the_test_says_is_told(tmp_path, features, p, within):
     changed = replace(report, start_again=0.0, finalists=({**report.finalists[0], "val_accuracy_again": 0.5, "p": p},))
     assert changed.within_chance is within
     assert ("this difference is not told from chance" in sweep_text(changed)) is within
+    assert ("may as well be kept; to train by the try:" in sweep_text(changed)) is within
+    assert all(command in sweep_text(changed) for command in changed.commands)
     assert ("test it once on others" in sweep_text(changed)) is not within
     worse = replace(changed, start_again=0.9)
     assert ("native's lead is told from chance" in sweep_text(worse)) is not within

@@ -802,6 +802,8 @@ def test_what_was_seen_in_a_file_can_be_corrected_and_trained_on(run, tmp_path, 
     module.watch(str(video), run=run, seconds=0.4, every=0.2, table=table)
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert {row["path"] for row in rows} == {"../videos/day.avi"}
+    with pytest.raises(UsageError, match=r"t\.csv exists, and may hold corrections"):
+        module.watch(str(video), run=run, seconds=0.4, every=0.2, table=table)
     lines = ["path,start,end,label,probability,windows", "../videos/day.avi,0.000,1.000,Row,0.9,4"]
     lines += ["../videos/day.avi,1.000,1.600,,0.3,2", "../videos/day.avi,1.600,2.400,Hop,0.8,3"]
     table.write_text("\n".join(lines))
@@ -815,6 +817,7 @@ def test_what_was_seen_in_a_file_can_be_corrected_and_trained_on(run, tmp_path, 
         "Hop": 1,
     }
     assert clips["Row"].group == clips["Hop"].group is not None  # of one file
+    table.unlink()
     module.watch(str(video), run=run, seconds=0.4, every=0.2, table=table, live=True)
     assert table.read_text().startswith("start,end,label")  # of what is live there is no file
 
