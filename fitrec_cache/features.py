@@ -131,13 +131,18 @@ def stored_embeddings(store: Store, clips: Sequence[HeldClip], *, progress: bool
     Returns:
         The vectors in the order of ``clips``.
     """
-    wanted = {c.video_sha256 for c in clips}
-    keys = [k for k in store if k in wanted]  # in the order of the parts
+    keys, order = by_part(store, clips)
     with progress_bar(total=len(keys), unit="clip", what="load", show=progress) as bar:
         made = embed(_blocks(store, keys, bar.update))
-    row = {k: i for i, k in enumerate(keys)}
-    order = [row[c.video_sha256] for c in clips]
     return Embeddings(vectors=made.vectors[order], halves=made.halves[order] if len(made.halves) else made.halves)
+
+
+def by_part(store: Store, clips: Sequence[HeldClip]) -> tuple[list[str], list[int]]:
+    """Return the keys of clips in the order in which a store's parts hold them, and the place of each clip in that."""
+    wanted = {clip.video_sha256 for clip in clips}
+    keys = [key for key in store if key in wanted]
+    place = {key: i for i, key in enumerate(keys)}
+    return keys, [place[clip.video_sha256] for clip in clips]
 
 
 def _blocks(store: Store, keys: Sequence[str], advance: Callable[[int], object]) -> Iterator[NDArray[Any]]:

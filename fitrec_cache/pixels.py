@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fitrec_cache.cache import Cache, pick_frames
-from fitrec_cache.features import Features, clips_in
+from fitrec_cache.features import Features, by_part, clips_in
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.paper import FRAME_SIDE
 from fitrec_cache.progress import progress_bar
@@ -34,9 +34,7 @@ def load_pixels(cache: Cache, *, progress: bool = False) -> Features:
     """
     store, several = pick_frames(cache)
     clips, notes = clips_in(cache, [store], "frames of these settings")
-    wanted = {c.video_sha256 for c in clips}
-    keys = [k for k in store if k in wanted]  # in the order of the parts
-    row = {key: i for i, key in enumerate(keys)}
+    keys, order = by_part(store, clips)
     samples = int(store.identity["samples"])
     values = np.empty((len(keys), samples, FRAME_SIDE, FRAME_SIDE, 3), dtype=np.uint8)
     times = np.empty((len(keys), samples), dtype=np.float64)
@@ -45,7 +43,6 @@ def load_pixels(cache: Cache, *, progress: bool = False) -> Features:
             values[i] = to_pixels(decode_frames(store.jpegs(key)))
             times[i] = store.row(key)["pts_seconds"]
             bar.update()
-    order = [row[c.video_sha256] for c in clips]
     if order != list(range(len(keys))):
         values, times = values[order], times[order]
     return Features.of_clips(

@@ -11,7 +11,7 @@ from typing import Any
 
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.files import Plain
-from fitrec_cache.variants import NORMALISATIONS, OPTIONAL, POOLINGS, PROJECTIONS, VARIANTS, HeadConfig
+from fitrec_cache.variants import NORMALISATIONS, OPTIONAL, POOLINGS, PROJECTIONS, VARIANTS, HeadConfig, get_variant
 
 SCHEDULES = ("constant", "cosine")
 
@@ -161,10 +161,9 @@ class Recipe(Plain):
         Raises:
             UsageError: If the variant or a setting is unknown.
         """
-        if variant not in VARIANTS:
-            raise unknown_name("variant", variant, VARIANTS)
-        frames, dim = shape[1], 0 if VARIANTS[variant].takes_pixels else shape[2]
-        chosen = {name: getattr(self, name) for name in VARIANTS[variant].settings}
+        head = get_variant(variant)
+        frames, dim = shape[1], 0 if head.takes_pixels else shape[2]
+        chosen = {name: getattr(self, name) for name in head.settings}
         if "components" in chosen:
             most = max(1, int(n_train / self.clips_per_component)) if self.clips_per_component else n_train * frames
             chosen["components"] = min(self.components, dim, most) if self.normalise in PROJECTIONS else 0

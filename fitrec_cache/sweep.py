@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fitrec_cache.errors import DivergedError, FitrecError, StoreError, UsageError, unknown_name
+from fitrec_cache.errors import DivergedError, FitrecError, StoreError, UsageError
 from fitrec_cache.files import Plain, make_folder, write_atomic, write_json
 from fitrec_cache.paired import holm
 from fitrec_cache.problem import Problem, Right, accuracy
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.splits import check_seeds
-from fitrec_cache.variants import ATTENTIONS, NORMALISATIONS, OPTIONAL, POOLINGS, PROJECTIONS, VARIANTS
+from fitrec_cache.variants import ATTENTIONS, NORMALISATIONS, OPTIONAL, POOLINGS, PROJECTIONS, VARIANTS, get_variant
 
 #: Numbers are ranges ``(low, high, logarithmic)``, lists are choices. Where a variant has no place for a setting, the
 #: setting is not searched.
@@ -165,9 +165,7 @@ def sweep(
         StoreError: If the cache cannot be read.
     """
     started = time.perf_counter()
-    if variant not in VARIANTS:
-        raise unknown_name("variant", variant, VARIANTS)
-    if VARIANTS[variant].takes_pixels:
+    if get_variant(variant).takes_pixels:
         raise UsageError(f"variant {variant} learns from frames, too slowly to be searched: choose one on features")
     for name, value in (("trials", trials), ("finalists", finalists), ("epochs", epochs)):
         if value < 1:

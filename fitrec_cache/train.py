@@ -33,7 +33,7 @@ from fitrec_cache.scored import read_scored
 from fitrec_cache.splits import Split, check_seed, check_seeds, say_untrained
 from fitrec_cache.together import keep
 from fitrec_cache.trainer import Job, Trainer
-from fitrec_cache.variants import VARIANTS
+from fitrec_cache.variants import get_variant
 
 
 def train_head(
@@ -115,8 +115,7 @@ def train_head(
         UsageError: For wrong arguments, or data that cannot be split so.
         StoreError: If the cache cannot be read or a run cannot be written.
     """
-    if variant not in VARIANTS:
-        raise unknown_name("variant", variant, VARIANTS)
+    get_variant(variant)  # there is one of that name
     named = {"epochs": epochs, "patience": patience, "learning_rate": learning_rate, "batch_size": batch_size}
     given = {name: value for name, value in named.items() if value is not None}
     given |= _further(settings, given)

@@ -112,6 +112,17 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
 )
 
 
+def get_variant(name: str) -> Variant:
+    """Return a variant by name.
+
+    Raises:
+        UsageError: If there is none of that name.
+    """
+    if name not in VARIANTS:
+        raise unknown_name("variant", str(name), VARIANTS)
+    return VARIANTS[name]
+
+
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig(Plain):
     """Everything that decides a head's shape; checked when made.
@@ -153,9 +164,7 @@ class HeadConfig(Plain):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise unknown_name("variant", str(self.variant), VARIANTS)
-        variant = VARIANTS[self.variant]
+        variant = get_variant(self.variant)
         object.__setattr__(self, "attention", _checked_attention(variant, self.attention))
         _check_at_least("n_classes", self.n_classes, 2)
         _check_at_least("frames", self.frames, 1)
