@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test lint pytest bench bench-quick bench-gpu torture clean
+.PHONY: setup demo test lint pytest lowest bench bench-quick bench-gpu torture clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,13 @@ lint: setup
 # Two at a time, with one thread each: threads of several would wait for each other.
 pytest: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+# The tests with the oldest versions that pyproject.toml allows. What is newer than these may warn of them.
+lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable '.[default-weights,dev]'
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -q -n 2 -W ignore::DeprecationWarning
 
 # Videos in class folders with a clips.csv (path,label), and NAME.safetensors of three backbones.
 BENCH_VIDEOS ?= ../shared/data/exercises30
