@@ -211,9 +211,13 @@ def _counted(clips: Sequence[Clip]) -> str:
 
 
 def _about_classes(clips: Sequence[Clip], held: Mapping[str, int]) -> list[str]:
-    """Say which classes have one clip, with those of the cache, and which may be misspelt ones of the cache."""
+    """Say which classes have too few clips, with those of the cache, and which may be misspelt ones of the cache."""
     asked = Counter(clip.label for clip in clips)
-    notes = [f"class {label} has one clip" for label, n in sorted(asked.items()) if n == 1 >= held.get(label, 0)]
+    notes = [
+        f"class {label} has {'one clip' if n == 1 else 'two clips'}, and a split has three sides"
+        for label, n in sorted(asked.items())
+        if n < 3 and held.get(label, 0) in (0, n)  # other clips there make it more
+    ]
     for label in sorted(asked.keys() - held.keys()):
         if near := nearest(label, held, cutoff=0.7):
             notes.append(f"class '{label}' is new to the cache: did you mean '{near}'?")

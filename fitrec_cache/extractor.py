@@ -84,6 +84,7 @@ class Extractor:
         self.begun = False
         self.kept_columns: list[str] = []
         self.relabelled: list[str] = []
+        self.new_without_group: list[str] = []
         self.stores = [cache.feature_store(feature_identity(frames.identity, m)) for m in models]
         for store, model in zip(self.stores, models, strict=True):
             notes.add(*_new_features(cache, store))
@@ -190,6 +191,11 @@ class Extractor:
             self.notes.add(f"{n} clips keep the group or columns that they had: {some(self.kept_columns)}")
         if not self.groups_known:
             self.notes.add(*self.found.about_groups)
+        elif n := len(self.new_without_group):
+            self.notes.add(
+                f"{plural(n, 'new clip has', 'new clips have')} no group, as others have, so each counts as one of its "
+                f"own: --group-by, or a manifest's column group, gives them one: {some(self.new_without_group)}"
+            )
         if n := len(self.relabelled):
             self.notes.add(f"{n} clips are of another class than before: {some(self.relabelled)}")
 
@@ -307,6 +313,8 @@ class Extractor:
         before = self.cache.clip(clip.clip_id)
         if problem and before is not None and not before.problem:
             return  # what is stored of it stays usable
+        if before is None and clip.group is None and not problem and not is_part(task.key):  # parts have their file's
+            self.new_without_group.append(clip.clip_id)
         has_columns, has_groups = self.found.has_columns, self.found.has_groups
         if before is not None and not (has_columns and has_groups):  # what an earlier manifest gave stays
             group = clip.group if has_groups else before.group or clip.group

@@ -282,11 +282,16 @@ def test_what_is_said_of_classes_minds_those_of_the_cache(run, tmp_path, videos)
         "path,label,start,end,group\nHop/v_Hop_g01_c01.avi,Hop,0,0.2,\nHop/v_Hop_g02_c01.avi,Sqat,0,0.2,\n"
     )
     first = run(tmp_path / "more.csv", root=videos, cache=tmp_path / "new")
-    assert [n for n in first.notes if n.startswith("class ")] == ["class Hop has one clip", "class Sqat has one clip"]
+    assert [n for n in first.notes if n.startswith("class ")] == [
+        f"class {name} has one clip, and a split has three sides" for name in ("Hop", "Sqat")
+    ]
     assert "no groups known; parts of one file count as one" in first.notes
     run()
     later = run(tmp_path / "more.csv", root=videos)
-    told = ["class Sqat has one clip", "class 'Sqat' is new to the cache: did you mean 'Squat'?"]
+    told = [
+        "class Sqat has one clip, and a split has three sides",
+        "class 'Sqat' is new to the cache: did you mean 'Squat'?",
+    ]
     assert [n for n in later.notes if n.startswith("class ")] == told
     assert not any("no groups known" in note for note in later.notes)  # the cache's other clips have some
 
@@ -428,6 +433,19 @@ def test_groups_that_are_asked_for_replace_those_of_before_and_leave_columns(run
     assert {(clips[n].group, clips[n].extra["day"]) for n in moved} == {("anna", "tue")}
     with pytest.raises(UsageError, match="--group-by takes groups from VIDEOS"):
         run(None, group_by="folder")
+
+
+def test_a_new_clip_without_a_group_is_told_where_others_have_one(run, tmp_path, videos):
+    for path in sorted(videos.rglob("*.avi")):
+        (path.parent / "anna").mkdir(exist_ok=True)
+        path.rename(path.parent / "anna" / f"{path.stem.replace('_g', 'x')}.avi")  # no number of a group
+    run(videos, group_by="folder")
+    assert not any("no group" in note for note in run(videos).notes)  # what is there keeps its own
+    first = next(videos.rglob("*.avi"))
+    (first.parent / "new.avi").write_bytes(first.read_bytes() + b"\0")
+    (note,) = (n for n in run(videos).notes if "no group" in n)
+    assert note.startswith("1 new clip has no group, as others have")
+    assert note.endswith("anna/new.avi")
 
 
 def test_a_failed_clip_that_was_removed_is_taken_out_too(run, tmp_path, videos):
