@@ -27,10 +27,11 @@ from fitrec_cache.extract import extract
 from fitrec_cache.history import history
 from fitrec_cache.metrics import wilson
 from fitrec_cache.page import report
-from fitrec_cache.page.attention import attention
+from fitrec_cache.page.attention import Attention, attention
 from fitrec_cache.page.models import gather
 from fitrec_cache.page.records import read_records
 from fitrec_cache.page.repeat import how_to
+from fitrec_cache.page.words import attention_says
 from fitrec_cache.recipes import RECIPES
 from fitrec_cache.scored import gather_models, read_all
 from fitrec_cache.train import train_head
@@ -241,6 +242,16 @@ def test_without_a_threshold_no_answer_is_said_to_be_unknown(page, made):
     words = page(made)[1].words
     assert "No answer is “unknown”" in words
     assert "less than 0.0 %" not in words
+
+
+def test_models_of_other_validation_clips_are_not_said_to_be_ranked(page, tmp_path):
+    for folder, other in (("same", "v"), ("apart", "w")):
+        common = {"truth": [0, 1], "guesses": [0, 1]}
+        write_run(tmp_path / folder / "a", **common)
+        write_run(tmp_path / folder / "b", **common, variant="vit-lstm")
+        change(tmp_path / folder / "b" / "run.json", "split", val=[f"{other}{i}" for i in range(3)])
+    said = "Not all were validated on the same clips, so another may be better"
+    assert [said in page(tmp_path / folder)[1].words for folder in ("same", "apart")] == [False, True]
 
 
 def test_leaks_that_nobody_looked_for_are_not_denied(page, tmp_path):
@@ -884,3 +895,14 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page, trained, cache_folder
     dom, _ = browse(tmp_path / "probe.html", tmp_path / "profile", "--window-size=390,800")
     wide, screen = re.search(r"<title>(\d+) of (\d+)</title>", dom).groups()
     assert int(wide) <= int(screen) <= 500
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        (16.7, 15.2, "Of 20 frames about 17 count where it is right, about 15 count where it is wrong"),
+        (None, 3.4, "Of 20 frames about 3 count where it is wrong"),
+    ],
+)
+def test_how_far_attention_chooses_is_said_in_frames(right, wrong, said):
+    assert attention_says(Attention(frames=20, right=right, wrong=wrong, strips=(), even=False)) == said

@@ -125,8 +125,8 @@ def attention_says(attention: Attention) -> str:
     if attention.even:
         return "This model does not choose among frames"
     sides = (("right", attention.right), ("wrong", attention.wrong))
-    shares = [f"over {value:.1f} where it is {side}" for side, value in sides if value is not None]
-    return f"Its attention spreads {' and '.join(shares)}, of {attention.frames} frames"
+    shares = [f"about {value:.0f} count where it is {side}" for side, value in sides if value is not None]
+    return f"Of {attention.frames} frames {', '.join(shares)}"
 
 
 def calibration_says(calibration: Confidence) -> str:
