@@ -13,6 +13,7 @@ from fitrec_cache.metrics import stratified_folds
 from fitrec_cache.spans import recordings
 from fitrec_cache.splits import Split, check_seed, hold_out, make_split
 from fitrec_cache.units import units_of
+from fitrec_cache.wording import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +137,8 @@ def _sides_by_column(
             f"{', '.join(known) or 'no others'}; extract from a manifest that has it"
         )
     if bare := [c for c, v in zip(clip_ids, values, strict=True) if not v]:
-        raise UsageError(f"split 'leave-one:{column}': {len(bare)} clips have no value, such as '{bare[0]}'")
+        without = plural(len(bare), "clip has", "clips have")
+        raise UsageError(f"split 'leave-one:{column}': {without} no value, such as '{bare[0]}': give each one")
     if len(set(values)) < 2:
         raise UsageError(f"split 'leave-one:{column}': every clip has the value '{values[0]}', expected at least two")
     return [

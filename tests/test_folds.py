@@ -182,7 +182,7 @@ def test_wrong_rules_are_refused():
             make_folds(rule, **clips())
     with pytest.raises(UsageError, match="of 2 groups"):
         make_folds("kfold:3", **clips(groups=[n[0] for n in NAMES]))
-    with pytest.raises(UsageError, match="1 clips have no value"):
+    with pytest.raises(UsageError, match="1 clip has no value"):
         make_folds("leave-one:room", **clips(extra=[{}] + [{"room": str(i)} for i in range(11)]))
     with pytest.raises(UsageError, match="expected at least two"):
         make_folds("leave-one:room", **clips(extra=[{"room": "x"}] * 12))

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "fitrec_cache"
 def loaded(statement, *names):
     """Return which of ``names`` a fresh interpreter has loaded after ``statement``."""
     program = f"import sys\n{statement}\nprint(*(n for n in {names!r} if n in sys.modules))"
-    command = [sys.executable, "-W", "error", "-c", program]
+    command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", program]
     return set(
         subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout.split("\n")[-2].split()
     )
