@@ -27,7 +27,8 @@ lint: setup
 pytest: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
-# The tests with the oldest versions that pyproject.toml allows. What is newer than these may warn of them.
+# The tests with the oldest versions that pyproject.toml allows, some of which have no wheels for Python 3.13: else
+# PYTHON=python3.11. What is newer than these may warn of them.
 lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet uv

@@ -66,6 +66,8 @@ def resize(frames: list[Image.Image], steps: list[dict]) -> np.ndarray:
 
 def run(path: Path, x: np.ndarray) -> list[np.ndarray]:
     """Run a network that takes one array. A program that answers often would keep the session."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
     session = onnxruntime.InferenceSession(str(path))
     return session.run(None, {session.get_inputs()[0].name: x})
 
@@ -91,7 +93,7 @@ if __name__ == "__main__":
     args = parser.parse_args()
     try:
         answer, is_unknown = recognise(args.recogniser, args.video)
-    except (OSError, av.FFmpegError) as error:  # not there, or not what it should be
+    except (OSError, ValueError, LookupError, av.FFmpegError) as error:  # not there, or not what it should be
         sys.exit(f"Error: {error}")
     for label, probability in sorted(answer.items(), key=lambda item: -item[1])[:5]:
         print(f"{probability:7.1%}  {label}")

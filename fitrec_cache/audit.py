@@ -181,7 +181,7 @@ def _about_proposal(groups: Sequence[str | None], cluster: NDArray[np.int64]) ->
             f"as {listed(joined[0], most=3)}: look at the pairs (--out) first, and keep yours if these are no copies"
         )
     if len(known) < 3:
-        notes.append(f"they are {len(known)}, too few to train, validate and test by")
+        notes.append(f"the groups proposed are {len(known)}, too few to train, validate and test by")
     return notes
 
 

@@ -462,7 +462,7 @@ def predict(
     *,
     run: Annotated[
         Path,
-        typer.Option(help="Run folder that train-head made; the seeds in it answer together."),
+        typer.Option(help="Folder of train-head, whose seeds answer together, or of learn."),
     ],
     backbone: MovedWeightsOption = [],  # noqa: B006
     picture: Annotated[Path | None, typer.Option(help="PNG of the sampled frames with their attention.")] = None,
@@ -515,7 +515,7 @@ def watch(
         str, typer.Argument(help="Video file of any length, camera, camera:1, or an address such as rtsp://...")
     ],
     *,
-    run: Annotated[Path, typer.Option(help="Run folder that train-head made; the seeds in it answer together.")],
+    run: Annotated[Path, typer.Option(help="Folder of train-head, whose seeds answer together, or of learn.")],
     seconds: Annotated[
         float | None, typer.Option(help="Length of a window.", show_default="that of the clips trained on")
     ] = None,
@@ -581,7 +581,7 @@ def watch(
 @app.command()
 def export(
     *,
-    run: Annotated[Path, typer.Option(help="Run folder that train-head made; the seeds in it answer together.")],
+    run: Annotated[Path, typer.Option(help="Folder of train-head, whose seeds answer together, or of learn.")],
     out: Annotated[Path, typer.Option(help="Folder to write; an earlier export is replaced.")],
     backbone: MovedWeightsOption = [],  # noqa: B006
     force: Annotated[

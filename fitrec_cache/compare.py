@@ -13,9 +13,9 @@ import numpy as np
 
 from fitrec_cache.errors import UsageError
 from fitrec_cache.files import Plain
-from fitrec_cache.paired import FloatArray, count_right, exact_p, holm, interval_of_difference
+from fitrec_cache.paired import exact_p, holm, interval_of_difference
 from fitrec_cache.run_files import find_runs
-from fitrec_cache.scored import Model, ScoredRun, gather_models, read_all
+from fitrec_cache.scored import Model, ScoredRun, gather_models, per_clip, read_all
 from fitrec_cache.units import alone_unit, is_by_fold
 from fitrec_cache.wording import listed, plural
 
@@ -38,7 +38,7 @@ class ModelFigures(Plain):
         accuracy: Over all tests of all seeds; where seeds test as many clips, the mean of ``accuracies``.
         sd: Standard deviation of ``accuracies``; None of one seed.
         val_accuracy: Mean over its runs of the accuracy on validation clips, by heads that never learned from them.
-        chosen: Whether that is the highest of those with the same seeds, folds and validation clips, if there are
+        chosen: Whether that is the highest of those that were validated on the same clips, if there are
             others: what to choose a model by, as what is chosen on test clips has seen them.
         apart: Whether others were compared, but none validated on the same clips.
         folder: The folder that its runs are in.
@@ -219,10 +219,6 @@ def _figures(model: Model[ScoredRun], *, chosen: bool, apart: bool) -> ModelFigu
     )
 
 
-def _per_clip(runs: Sequence[ScoredRun]) -> tuple[FloatArray, FloatArray, dict[str, str]]:
-    return count_right((run.clips, run.units, run.right) for run in runs)
-
-
 def _pair(first: Model[ScoredRun], second: Model[ScoredRun]) -> tuple[PairFigures | None, list[str]]:
     """Compare two models on the runs they share; ``text`` and ``p_holm`` are filled in later."""
     ours, theirs = ({(r.seed, r.fold): r for r in m.runs} for m in (first, second))
@@ -242,8 +238,8 @@ def _pair(first: Model[ScoredRun], second: Model[ScoredRun]) -> tuple[PairFigure
         notes.append(f"{what}: {plural(alone, 'run')} without a counterpart of the same seed and fold: left out")
     if not same:
         return None, notes[:1] if differing else [f"{what} share no run of the same seed and fold: not compared"]
-    right_a, tested, units = _per_clip([ours[key] for key in same])
-    right_b, _, units_b = _per_clip([theirs[key] for key in same])
+    right_a, tested, units = per_clip([ours[key] for key in same])
+    right_b, _, units_b = per_clip([theirs[key] for key in same])
     place = {clip: i for i, clip in enumerate(units_b)}
     # One of them may have been trained before groups were known.
     units = {clip: units_b[clip] if unit == alone_unit(clip) else unit for clip, unit in units.items()}

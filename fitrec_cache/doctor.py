@@ -33,7 +33,7 @@ from fitrec_cache.devices import (
 )
 from fitrec_cache.errors import FitrecError, NoCacheError, UsageError, VideoError
 from fitrec_cache.extract import FRAME_SIZE, SAMPLES
-from fitrec_cache.files import Plain, is_file, is_folder
+from fitrec_cache.files import Plain, is_file, is_folder, is_there
 from fitrec_cache.history import FOLDER
 from fitrec_cache.meanwhile import Meanwhile
 from fitrec_cache.memory import keep_freed_memory, memory_here
@@ -179,10 +179,13 @@ def doctor(
 
     Returns:
         What was found. What does not work is in its ``problems``, and nothing of that is raised.
+
+    Raises:
+        UsageError: If ``video`` is no file.
     """
     if video is not None and not is_file(video):
-        is_what = "is a folder" if is_folder(video) else "is not there"
-        raise UsageError(f"VIDEO {video} {is_what}: give one video file, or leave it out")
+        what = "is a folder" if is_folder(video) else "is no file" if is_there(video) else "cannot be found"
+        raise UsageError(f"VIDEO {video} {what}: give one video file, or leave it out")
     keep_freed_memory()
     keep_to_cores()
     problems: dict[str, str] = {}

@@ -132,7 +132,7 @@ def extract(
         frames, several = pick_frames(opened, samples=samples, frame_size=frame_size)
         notes.add(*several)
     else:
-        notes.add(*_about_classes(clips, opened.classes()))
+        notes.add(*_about_classes(clips, _held_by_class(opened)))
         identity = frame_identity(samples=samples or SAMPLES, frame_size=frame_size or FRAME_SIZE)
         frames = opened.frame_store(identity)
         notes.add(*_new_settings(opened, frames))
@@ -210,13 +210,25 @@ def _counted(clips: Sequence[Clip]) -> str:
     return f"{plural(len(clips), 'clip')} of {plural(len(of_class), 'class', 'classes')}, {each} each{named}"
 
 
-def _about_classes(clips: Sequence[Clip], held: Mapping[str, int]) -> list[str]:
+def _held_by_class(cache: Cache) -> dict[str, set[str]]:
+    """Return the ids of the usable clips of each class of a cache."""
+    held: dict[str, set[str]] = {}
+    for clip in cache.entries():
+        if not clip.problem:
+            held.setdefault(clip.label, set()).add(clip.clip_id)
+    return held
+
+
+def _about_classes(clips: Sequence[Clip], held: Mapping[str, set[str]]) -> list[str]:
     """Say which classes have too few clips, with those of the cache, and which may be misspelt ones of the cache."""
-    asked = Counter(clip.label for clip in clips)
+    asked: dict[str, set[str]] = {}
+    for clip in clips:
+        asked.setdefault(clip.label, set()).add(clip.clip_id)
+    few = {label: len(ids | held.get(label, set())) for label, ids in sorted(asked.items())}
     notes = [
         f"class {label} has {'one clip' if n == 1 else 'two clips'}, and a split has three sides"
-        for label, n in sorted(asked.items())
-        if n < 3 and held.get(label, 0) in (0, n)  # other clips there make it more
+        for label, n in few.items()
+        if n < 3
     ]
     for label in sorted(asked.keys() - held.keys()):
         if near := nearest(label, held, cutoff=0.7):

@@ -157,7 +157,7 @@ class Extractor:
             self.cache.finish_all(but=there)
             self.rows.clips += [replace(clip, problem=TAKEN_OUT) for clip in absent]
             self.commit()
-        self.groups_known |= any(clip.group is not None for clip in others)
+        self.groups_known |= any(clip.group is not None for clip in others if not (prune and clip in absent))
         files = {file_of(key) for key in here}
         stale = sorted(c.clip_id for c in gone if is_part(c.video_sha256) and file_of(c.video_sha256) in files)
         if gone and prune:
@@ -191,7 +191,7 @@ class Extractor:
             self.notes.add(f"{n} clips keep the group or columns that they had: {some(self.kept_columns)}")
         if not self.groups_known:
             self.notes.add(*self.found.about_groups)
-        elif n := len(self.new_without_group):
+        elif not self.found.has_groups and (n := len(self.new_without_group)):
             self.notes.add(
                 f"{plural(n, 'new clip has', 'new clips have')} no group, as others have, so each counts as one of its "
                 f"own: --group-by, or a manifest's column group, gives them one: {some(self.new_without_group)}"

@@ -240,7 +240,7 @@ def learn(
         notes=tuple(notes.texts),
         seconds=time.perf_counter() - started,
     )
-    write_json(runs / LEARNED, made.to_dict())
+    write_json(runs / LEARNED, made.to_dict() | {"ended": time.time()})
     return made
 
 

@@ -135,8 +135,9 @@ def predict(
     Args:
         videos: Video files, or folders: all videos below them. ``#t=START,END`` behind a file means that part
             of it, unless the file itself is called so.
-        run: Run folder that ``train-head`` made. Several seeds answer together, by the mean of their
-            probabilities and attention (:class:`fitrec_cache.together.Together`). Of folds, name one.
+        run: Run folder that ``train-head`` made, or the folder of ``learn``: then the model that it took last. Several
+            seeds answer together, by the mean of their probabilities and attention
+            (:class:`fitrec_cache.together.Together`). Of folds, name one.
         backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
         picture: PNG file that shows the sampled frames with their attention, of :data:`MOST_PICTURED` videos at most.
         table: CSV file to write of the answers and all probabilities.

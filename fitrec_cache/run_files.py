@@ -20,12 +20,13 @@ _MOST_JSON_BYTES = 200_000_000
 
 
 @contextmanager
-def refused_if_damaged(what: object, *more: type[Exception]) -> Iterator[None]:
+def refused_if_damaged(what: object, *more: type[Exception], remedy: str = "Train the head again") -> Iterator[None]:
     """Make a refusal of what files raise inside ``with`` that lack something, or have something else in its place.
 
     Args:
         what: The file or folder.
         more: What else is raised by such.
+        remedy: What to do.
 
     Raises:
         StoreCorrupt: In place of it.
@@ -34,7 +35,7 @@ def refused_if_damaged(what: object, *more: type[Exception]) -> Iterator[None]:
     try:
         yield
     except expected as error:
-        raise StoreCorrupt(f"{what} is damaged: {type(error).__name__} {error}. Train the head again") from error
+        raise StoreCorrupt(f"{what} is damaged: {type(error).__name__} {error}. {remedy}") from error
 
 
 def run_folders(folder: Path) -> list[Path]:

@@ -328,12 +328,13 @@ def read_runs(folder: Path) -> list[Run]:
 
 def _taken(folder: Path) -> Path:
     """Return the folder of the model that ``learn`` took, if it made this folder; else this folder."""
-    told = [path for path in (folder / LEARNED, *folder.glob(f"runs/*/{LEARNED}")) if path.is_file()]
-    if not told:
-        return folder
-    latest = max(told, key=lambda path: path.stat().st_mtime_ns)
-    with refused_if_damaged(latest):
-        return latest.parent / Path(read_run_json(latest)["run"]).name
+    told = (folder / LEARNED, *folder.glob(f"*/{LEARNED}"), *folder.glob(f"runs/*/{LEARNED}"))
+    taken: dict[float, Path] = {}
+    for path in filter(Path.is_file, told):
+        with refused_if_damaged(path, remedy="Run the same `learn` again, or name the run folder itself"):
+            found = read_run_json(path)
+            taken[float(found.get("ended", 0))] = path.parent / Path(found["run"]).name
+    return taken[max(taken)] if taken else folder
 
 
 def _apart(runs: Sequence[Run]) -> list[str]:
@@ -363,4 +364,6 @@ def _no_run(folder: Path) -> UsageError:
     """Return what to say of a folder that is no run."""
     if inside := sorted({run.name for run in _runs_in(folder)} | _models_in(folder)):
         return UsageError(f"{folder} holds no run itself, but there are some in {listed(inside)}: name one of these")
+    if (folder / "cache").is_dir() and (folder / "runs").is_dir():
+        return UsageError(f"{folder} holds no model yet: run the same `learn` again, it did not come to its end")
     return UsageError(f"no run at {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")

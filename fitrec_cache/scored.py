@@ -106,6 +106,11 @@ class ScoredRun:
         return sum(len(self.run["split"].get(name, ())) for name in ("train", "val", "test"))
 
 
+def per_clip(runs: Sequence[ScoredRun]) -> tuple[FloatArray, FloatArray, dict[str, str]]:
+    """Return how often each distinct test clip was recognised and tested, ``(M,)``, and the unit of each."""
+    return count_right((run.clips, run.units, run.right) for run in runs)
+
+
 R = TypeVar("R", bound=ScoredRun)
 
 
@@ -167,7 +172,7 @@ class Model(Generic[R]):
     @cached_property
     def per_clip(self) -> tuple[FloatArray, FloatArray, dict[str, str]]:
         """How often each of its M distinct test clips was recognised and tested, ``(M,)``, and the unit of each."""
-        return count_right((run.clips, run.units, run.right) for run in self.runs)
+        return per_clip(self.runs)
 
     @property
     def interval(self) -> tuple[float, float]:

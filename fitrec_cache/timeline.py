@@ -210,7 +210,8 @@ class WatchFiles:
         video: The file that they are of, if it is one: then the table is a manifest that ``extract`` takes, too.
 
     Raises:
-        UsageError: If a name has another ending, or a file cannot be written.
+        UsageError: If a name has another ending, or a file cannot be written; or if a table of a file is there, which
+            may hold corrections.
     """
 
     table: Path | None = None
@@ -223,7 +224,7 @@ class WatchFiles:
             path: Path | None = getattr(self, option)
             if path is not None:
                 check_writable(path, f"--{option}", ending=ending)
-        if self.table is not None and self.table.exists() and self.table.stat().st_size:
+        if self.video is not None and self.table is not None and self.table.exists() and self.table.stat().st_size:
             raise UsageError(
                 f"--table {self.table} exists, and may hold corrections: choose another name, or remove it"
             )

@@ -131,7 +131,7 @@ def test_groups_that_a_proposal_would_join_are_told_and_too_few_as_well(tmp_path
     folder = make_cache(tmp_path / "cache", values, labels, people)
     notes = audit(cache=folder, split="random", manifest=tmp_path / "p.csv").notes
     assert "the groups proposed join 6 groups that you gave into 2, such as pa0, pa1, pa2: look at" in " ".join(notes)
-    assert "they are 2, too few to train, validate and test by" in notes
+    assert "the groups proposed are 2, too few to train, validate and test by" in notes
     assert not any("proposed" in note for note in audit(cache=folder, split="random").notes)
 
 

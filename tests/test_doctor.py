@@ -156,7 +156,7 @@ def test_a_video_that_cannot_be_used_is_a_problem_and_the_rest_is_told(tmp_path,
     assert found.trial.dim == 96
 
 
-@pytest.mark.parametrize(("name", "what"), [("gone.mp4", "is not there"), (".", "is a folder")])
+@pytest.mark.parametrize(("name", "what"), [("gone.mp4", "cannot be found"), (".", "is a folder")])
 def test_what_is_no_file_is_refused_before_anything_is_tried(monkeypatch, tmp_path, name, what):
     monkeypatch.setattr(module, "find_device", lambda _: pytest.fail("tried"))
     with pytest.raises(UsageError, match=f"{what}: give one video file"):

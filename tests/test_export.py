@@ -8,6 +8,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -16,7 +18,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import SMALL, InlinePool
-from make_video import MIRRORED, read_corners, read_number, with_matrix, write_video
+from make_video import MIRRORED, read_corners, read_number, with_matrix, write_audio_only, write_video
 from typer.testing import CliRunner
 
 from fitrec_cache import export as module
@@ -153,6 +155,27 @@ def test_the_example_answers_as_predict_does(tmp_path, cache_folder, video_folde
     found, unknown = example().recognise(tmp_path / "out", video)
     assert found == pytest.approx(dict(expected.top), abs=0.01)
     assert unknown == expected.unknown
+
+
+def test_the_example_says_in_a_line_what_is_wrong(tmp_path, exported, video_folder):
+    out, _ = exported
+    shutil.copytree(out, tmp_path / "without")
+    (tmp_path / "without" / "head.onnx").unlink()
+    write_audio_only(tmp_path / "sound.mp4")
+    (tmp_path / "empty.mp4").touch()
+    video = next(video_folder.rglob("*.avi"))
+    for folder, path in [
+        (tmp_path, video),
+        (tmp_path / "without", video),
+        (out, tmp_path / "none.mp4"),
+        (out, tmp_path / "empty.mp4"),
+        (out, tmp_path / "sound.mp4"),
+    ]:
+        command = [sys.executable, str(EXAMPLE), str(folder), str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("Error: ")
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_the_description_says_how_to_use_the_files(exported, run, cache_folder):

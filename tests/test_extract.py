@@ -296,6 +296,23 @@ def test_what_is_said_of_classes_minds_those_of_the_cache(run, tmp_path, videos)
     assert not any("no groups known" in note for note in later.notes)  # the cache's other clips have some
 
 
+def test_clips_of_a_class_are_counted_with_those_of_the_cache(run, videos):
+    hops = sorted((videos / "Hop").iterdir())
+    for path in hops[1:]:
+        path.rename(videos.parent / path.name)
+
+    def told():
+        return [note for note in run().notes if note.startswith("class Hop")]
+
+    assert told() == ["class Hop has one clip, and a split has three sides"]
+    hops[0].rename(videos.parent / hops[0].name)  # it stays in the cache
+    (videos.parent / hops[1].name).rename(hops[1])
+    assert told() == ["class Hop has two clips, and a split has three sides"]
+    hops[1].rename(videos.parent / hops[1].name)
+    (videos / "Hop" / "third.avi").write_bytes((videos.parent / hops[1].name).read_bytes() + b"\0")
+    assert told() == []
+
+
 def test_parts_that_a_table_no_longer_has_are_named(run, tmp_path, videos):
     run()
     table = tmp_path / "t.csv"

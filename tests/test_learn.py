@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -56,7 +57,9 @@ def test_the_model_with_most_validation_clips_right_is_taken_and_learns_from_all
     assert report.n_learned == len(Cache(out / "cache").clips()) == 12
     assert report.page == all_runs / "report.html"
     assert report.page.read_text().startswith("<!doctype html>")
-    assert json.loads((all_runs / "learn.json").read_text()) == json.loads(json.dumps(report.to_dict()))
+    told = json.loads((all_runs / "learn.json").read_text())
+    assert abs(time.time() - told.pop("ended")) < 600
+    assert told == json.loads(json.dumps(report.to_dict()))
 
 
 def test_what_is_taken_answers_videos(learned, video_folder, inline):
@@ -76,14 +79,15 @@ def test_the_folder_stands_for_the_model_that_was_taken_last(learned, tmp_path):
     later = tmp_path / "out" / "runs" / "13-clips"
     shutil.copytree(first, later)
     told = json.loads((later / "learn.json").read_text())
-    (later / "learn.json").write_text(json.dumps(told | {"run": f"elsewhere/{other}"}))
-    os.utime(first / "learn.json", ns=(1, 1))
+    (later / "learn.json").write_text(json.dumps(told | {"run": f"elsewhere/{other}", "ended": told["ended"] + 1}))
+    os.utime(later / "learn.json", ns=(1, 1))  # copies have times of their own
     (tmp_path / "out" / "runs" / "14-clips").mkdir()  # of a call that was interrupted
     last = later / other
     shutil.copytree(first / report.run.name, last, dirs_exist_ok=True)  # with final heads
-    assert {run.folder.parent for run in read_runs(tmp_path / "out")} == {last}
+    for folder in (tmp_path / "out", tmp_path / "out" / "runs", later):
+        assert {run.folder.parent for run in read_runs(folder)} == {last}
     (later / "learn.json").write_text("{}")
-    with pytest.raises(StoreCorrupt, match=r"learn\.json is damaged: KeyError 'run'"):
+    with pytest.raises(StoreCorrupt, match=r"learn\.json is damaged: KeyError 'run'. Run the same `learn` again"):
         read_runs(tmp_path / "out")
     with pytest.raises(StoreError, match=r"no cache at .*There is one in .*/cache$"):
         info(cache=out)

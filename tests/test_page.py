@@ -252,6 +252,8 @@ def test_models_of_other_validation_clips_are_not_said_to_be_ranked(page, tmp_pa
         change(tmp_path / folder / "b" / "run.json", "split", val=[f"{other}{i}" for i in range(3)])
     said = "Not all were validated on the same clips, so another may be better"
     assert [said in page(tmp_path / folder)[1].words for folder in ("same", "apart")] == [False, True]
+    write_run(tmp_path / "same" / "c", **common, split="random", val=(1, 2))  # ranked by itself
+    assert said not in page(tmp_path / "same")[1].words
 
 
 def test_leaks_that_nobody_looked_for_are_not_denied(page, tmp_path):
@@ -478,7 +480,7 @@ def test_a_split_that_leaks_is_never_the_headline(page, tmp_path):
     models = gather(read_records([tmp_path / "a", tmp_path / "b"]))
     assert [m.first.split for m in models] == ["group", "random"]
     _, seen = page(tmp_path / "a", tmp_path / "b")
-    assert "recognises 50.0 % of 2 clips from recordings it had not seen" in seen.words
+    assert "recognises 50.0 % of 2 clips from groups it had not seen" in seen.words
 
 
 @pytest.mark.parametrize(("groups", "more"), [(["a", "b"], {}), ([None, None], {}), (["a", "b"], {"without_group": 1})])
@@ -488,9 +490,9 @@ def test_recordings_are_said_to_be_apart_only_where_they_are_known(page, tmp_pat
     write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 1], test=["p", "q"], split_document=split)
     _, seen = page(tmp_path / "a")
     known = groups[0] is not None and not more
-    assert ("recordings it had not seen" in seen.words) == known
+    assert ("groups it had not seen" in seen.words) == known
     assert ("No group is on both sides" in seen.words) == known
-    assert ("Clips of one recording are on one side only" in seen.words) == known
+    assert ("Clips of one group are on one side only" in seen.words) == known
 
 
 def test_what_a_killed_writer_left_is_no_run(tmp_path):

@@ -759,7 +759,9 @@ def test_folds_are_pooled_over_all_clips(tmp_path):
 def test_one_room_left_out_says_nothing_of_others(tmp_path, features):
     report = train_head(out=tmp_path / "run", features=features, variant="mean", split="leave-one:group", epochs=1)
     assert {run.metrics.accuracy_ci95 for run in report.runs} == {(0.0, 1.0)}
-    told = f"accuracy {report.runs[0].metrics.accuracy:.1%} (0.0% to 100.0%, all of one group, n = 6; guessing"
+    told = (
+        f"accuracy {report.runs[0].metrics.accuracy:.1%} (0.0% to 100.0%, as all is one group or clip, n = 6; guessing"
+    )
     assert told in train_text(report)
     assert report.pooled[0]["accuracy_ci95"][0] > 0  # ten rooms do
 

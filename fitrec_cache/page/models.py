@@ -81,7 +81,7 @@ class Model(scored.Model[Record]):
     @cached_property
     def n_units(self) -> int:
         """How many recordings the test clips are of, under ``leave-one`` how many folds; unknown ones count singly."""
-        return len({unit for record in self.runs for unit in record.units})
+        return len(set(self.per_clip[2].values()))
 
     def interval_of(self, kinds: Sequence[NDArray[np.int64]], kind: int) -> tuple[float, float]:
         """Return the 95 % interval of how often the answers of one kind are right.

@@ -47,7 +47,7 @@ def headline(model: Model, leaky: Collection[str]) -> str:
     """Say what the model chosen on validation reached."""
     clips = f"{percent(model.mean('accuracy'))} of {plural(model.n_distinct, 'clip')}"
     unseen = grouped(model) and model.split not in leaky
-    seen = "from recordings it had not seen" if unseen else "it was not trained on"
+    seen = "from groups it had not seen" if unseen else "it was not trained on"
     return f"{model.name} recognises {clips} {seen}"
 
 
