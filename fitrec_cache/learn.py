@@ -175,8 +175,12 @@ def learn(
         raise UsageError(f"--out {out} is a file: expected a folder")
     found = find_clips(videos, root=root, classes=classes, group_by=group_by)
     notes, cache = Notes(tell), out / "cache"
-    notes.add(*found.notes)  # they may say why there is no split
-    if folds_of_clips(split, found.clips, seed=_SPLIT_SEED)[0].name:
+    try:
+        (first, *_) = folds_of_clips(split, found.clips, seed=_SPLIT_SEED)
+    except UsageError:
+        notes.add(*found.notes)  # they may say why
+        raise
+    if first.name:
         raise UsageError(f"split {split} tests by heads of several folds, none of which could be taken: give another")
     make_folder(out / "runs")
 

@@ -173,7 +173,8 @@ def train_head(
             propose = shlex.join([*words, "--manifest", "groups.csv"])
             notes.add(f"`{propose}` proposes groups that keep near-duplicates on one side")
         else:  # those that are known count for more
-            notes.add(f"`{shlex.join([*words, '--split', split, '--out', 'audit'])}` shows which clips look alike")
+            words += [] if split == "auto" else ["--split", split]
+            notes.add(f"`{shlex.join([*words, '--out', 'audit'])}` shows which clips look alike")
     notes.add(*_shared_values(split, [job.fold.split for job in heads], data), *_there_notes(heads))
     notes.add(*_device_notes(where))
     fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))

@@ -363,6 +363,18 @@ def test_what_is_known_of_a_split_is_told_before_training(tmp_path, features, mo
     assert [event for event in events if event != "trained"] == list(report.notes)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_groups_are_proposed_only_where_some_are_unknown(tmp_path, features, known):
+    with h5py.File(features, "r+") as file:
+        file["features"][30:] = file["features"][:30]  # a copy of each clip, in another group
+        if not known:
+            file["group"][0] = b""
+    notes = " ".join(train_head(out=tmp_path / "run", features=features, variant="mean", split="random", **FAST).notes)
+    assert "have a near-duplicate" in notes
+    assert ("`fitrec-cache audit --cache CACHE --manifest groups.csv` proposes groups" in notes) is not known
+    assert ("`fitrec-cache audit --cache CACHE --split random --out audit` shows which" in notes) is known
+
+
 def test_what_a_killed_writer_left_beside_a_head_is_no_model(tmp_path, features):
     train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1, seed=[0, 1], split_seed=0)
     left = tmp_path / "run" / "seed-0" / f"{TEMPORARY}1-folder"
