@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -132,7 +132,7 @@ def extract(
         frames, several = pick_frames(opened, samples=samples, frame_size=frame_size)
         notes.add(*several)
     else:
-        notes.add(*_about_classes(clips, _held_by_class(opened)))
+        notes.add(*_about_classes(clips, opened))
         identity = frame_identity(samples=samples or SAMPLES, frame_size=frame_size or FRAME_SIZE)
         frames = opened.frame_store(identity)
         notes.add(*_new_settings(opened, frames))
@@ -210,25 +210,19 @@ def _counted(clips: Sequence[Clip]) -> str:
     return f"{plural(len(clips), 'clip')} of {plural(len(of_class), 'class', 'classes')}, {each} each{named}"
 
 
-def _held_by_class(cache: Cache) -> dict[str, set[str]]:
-    """Return the ids of the usable clips of each class of a cache."""
-    held: dict[str, set[str]] = {}
-    for clip in cache.entries():
-        if not clip.problem:
-            held.setdefault(clip.label, set()).add(clip.clip_id)
-    return held
-
-
-def _about_classes(clips: Sequence[Clip], held: Mapping[str, set[str]]) -> list[str]:
+def _about_classes(clips: Sequence[Clip], cache: Cache) -> list[str]:
     """Say which classes have too few clips, with those of the cache, and which may be misspelt ones of the cache."""
-    asked: dict[str, set[str]] = {}
-    for clip in clips:
-        asked.setdefault(clip.label, set()).add(clip.clip_id)
-    few = {label: len(ids | held.get(label, set())) for label, ids in sorted(asked.items())}
+    asked, held = Counter(clip.label for clip in clips), cache.classes()
+    few: dict[str, set[str]] = {label: set() for label, n in sorted(asked.items()) if max(n, held[label]) < 3}
+    named = [(clip.label, clip.clip_id) for clip in clips]
+    named += [(clip.label, clip.clip_id) for clip in (cache.entries() if few else ()) if not clip.problem]
+    for label, clip_id in named:  # some are both
+        if label in few:
+            few[label].add(clip_id)
     notes = [
-        f"class {label} has {'one clip' if n == 1 else 'two clips'}, and a split has three sides"
-        for label, n in few.items()
-        if n < 3
+        f"class {label} has {'one clip' if len(ids) == 1 else 'two clips'}, and a split has three sides"
+        for label, ids in few.items()
+        if len(ids) < 3
     ]
     for label in sorted(asked.keys() - held.keys()):
         if near := nearest(label, held, cutoff=0.7):

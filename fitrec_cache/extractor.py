@@ -157,7 +157,7 @@ class Extractor:
             self.cache.finish_all(but=there)
             self.rows.clips += [replace(clip, problem=TAKEN_OUT) for clip in absent]
             self.commit()
-        self.groups_known |= any(clip.group is not None for clip in others if not (prune and clip in absent))
+        self.groups_known |= any(clip.group is not None for clip in others if not prune or clip.clip_id in there)
         files = {file_of(key) for key in here}
         stale = sorted(c.clip_id for c in gone if is_part(c.video_sha256) and file_of(c.video_sha256) in files)
         if gone and prune:
