@@ -16,7 +16,7 @@ from fitrec_cache.cache import Cache, pick_features
 from fitrec_cache.clips import columns
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.features import clips_in, stored_embeddings
-from fitrec_cache.files import Plain, write_json
+from fitrec_cache.files import Plain, check_ending, write_json
 from fitrec_cache.folds import make_folds
 from fitrec_cache.leaks import SIDES, pairs_across, side_of, verdict
 from fitrec_cache.near_duplicates import (
@@ -117,10 +117,10 @@ def audit(
         UsageError: If the clips cannot be split so, the backbone is not cached, or a file is in the way.
         StoreError: If the cache cannot be read or a file cannot be written.
     """
-    if manifest is not None and manifest.suffix.lower() != ".csv":
-        raise UsageError(f"--manifest {manifest}: expected a name that ends in .csv")
-    if manifest is not None and manifest.exists():
-        raise UsageError(f"--manifest {manifest} exists: choose another name, or remove it")
+    if manifest is not None:
+        check_ending(manifest, "--manifest", ".csv")
+        if manifest.exists():
+            raise UsageError(f"--manifest {manifest} exists: choose another name, or remove it")
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file: expected a folder")
     opened = Cache(cache)

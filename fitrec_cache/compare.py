@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fitrec_cache.errors import UsageError
-from fitrec_cache.files import Plain
+from fitrec_cache.files import Plain, check_ending
 from fitrec_cache.paired import exact_p, holm, interval_of_difference
 from fitrec_cache.run_files import find_runs
 from fitrec_cache.scored import Model, ScoredRun, gather_models, per_clip, read_all
@@ -139,8 +138,8 @@ def compare(runs: Sequence[Path], *, out: Path | None = None, families: Sequence
         UsageError: If there is no run, one that cannot be compared, or ``out`` has another ending.
         StoreCorrupt: If a run's files are damaged.
     """
-    if out is not None and out.suffix.lower() not in (".md", ".csv"):
-        raise UsageError(f"--out {out}: expected a name that ends in .md or .csv")
+    if out is not None:
+        check_ending(out, "--out", ".md", ".csv")
     report = replace(compare_runs(read_all(runs), families=families), out=None if out is None else str(out))
     if out is not None:
         from fitrec_cache.compare_tables import write_tables

@@ -232,6 +232,12 @@ def make_folder(folder: Path) -> None:
         raise StoreError(f"cannot create the folder {folder}: {error.strerror}") from error
 
 
+def check_ending(path: Path, option: str, *endings: str) -> None:
+    """Raise UsageError unless a file's name ends as it must, in any capitals; ``option`` is what asked for it."""
+    if path.suffix.lower() not in endings:
+        raise UsageError(f"{option} {path}: expected a name that ends in {' or '.join(endings)}")
+
+
 def check_writable(path: Path, option: str, *, ending: str = "") -> None:
     """Find out before any work is done whether a file can be written; what is there stays as it is.
 
@@ -239,8 +245,8 @@ def check_writable(path: Path, option: str, *, ending: str = "") -> None:
         UsageError: If it cannot, or its name does not end as it must; ``option`` is what asked for it, such as
             ``--picture``.
     """
-    if ending and path.suffix.lower() != ending:
-        raise UsageError(f"{option} {path}: expected a name that ends in {ending}")
+    if ending:
+        check_ending(path, option, ending)
     try:
         new = not path.exists()
         with path.open("ab"):

@@ -339,7 +339,7 @@ def _taken(folder: Path) -> Path:
 
 def _apart(runs: Sequence[Run]) -> list[str]:
     """Return the settings by which runs are not one model."""
-    with refused_if_damaged(f"a run in {runs[0].folder.parent}"):
+    with refused_if_damaged(f"a run in {runs[0].folder.parent}", *_DAMAGE):
         models = [model_settings(run.settings) for run in runs]
     changed = [name.rstrip(":") for name in models[0] if any(each.get(name) != models[0][name] for each in models)]
     return ["labels"] * any(run.labels != runs[0].labels for run in runs) + changed

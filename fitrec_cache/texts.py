@@ -375,7 +375,7 @@ def sweep_text(report: SweepReport) -> str:
     """Return what a search tried, what it found, and how to train by it."""
     best = report.finalists[0]
     return _lines(
-        [f"note: {note}" for note in report.notes],
+        _notes(report.notes),
         f"{report.tries['finished']} tries finished, {report.tries['given_up']} given up early, on the validation "
         f"sides of {plural(len(report.splits), 'split')} ({report.n_val} clips), in {report.seconds:.0f} s",
         f"validation accuracy in the search: {report.start:.1%} with --recipe native, {best['val_accuracy']:.1%} with "
