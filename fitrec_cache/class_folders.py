@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from fitrec_cache.clips import LONGEST_ID, Clip, clip_of, files_that, plain_text, some
+from fitrec_cache.clips import LONGEST_ID, Clip, clip_of, file_id, files_that, plain_text, some
 from fitrec_cache.errors import ManifestError
-from fitrec_cache.files import is_folder, is_there
+from fitrec_cache.files import files_below, is_folder, is_there
 from fitrec_cache.wording import plural
 
 # fmt: off
@@ -29,7 +28,7 @@ def walk(folder: Path, unread: list[str]) -> tuple[list[Clip], list[str]]:
     names = sorted(files_below(folder, unreadable))
     videos = list(filter(is_video, names))
     others = [name for name in names if not is_video(name)]
-    dead = [str(folder / name) for name in others if not PurePosixPath(name).suffix and not is_there(folder / name)]
+    dead = [str(folder / name) for name in others if not _has_ending(name) and not is_there(folder / name)]
     unread += [*(str(error.filename) for error in unreadable), *dead]
     inside, loose = [name for name in videos if "/" in name], [name for name in videos if "/" not in name]
     notes = [f"cannot read folder {plain_text(error.filename)}: {error.strerror}" for error in unreadable]
@@ -49,7 +48,7 @@ def walk(folder: Path, unread: list[str]) -> tuple[list[Clip], list[str]]:
     if without := sorted(_top_folders(folder) - {name.split("/")[0] for name in inside}):
         which = plural(len(without), "class folder holds", "class folders hold")
         notes.append(f"{which} no video: {some(list(map(plain_text, without)))}")
-    odd = {name: shown for name in inside if (shown := plain_text(name)) != name}
+    odd = {name: shown for name in inside if (shown := file_id(name)) != name}
     taken = set(inside) if odd else set()
     clips = []
     for name in inside:
@@ -64,6 +63,11 @@ def walk(folder: Path, unread: list[str]) -> tuple[list[Clip], list[str]]:
     return clips, notes
 
 
+def _has_ending(name: str) -> bool:
+    """Say whether a name ends as a file's: that of a folder may hold a number such as 1.5."""
+    return PurePosixPath(name).suffix[1:2].isalpha()
+
+
 def _top_folders(folder: Path) -> set[str]:
     return {each.name for each in folder.iterdir() if is_folder(each) and each.name[0] != "."}
 
@@ -71,22 +75,6 @@ def _top_folders(folder: Path) -> set[str]:
 def is_video(name: str) -> bool:
     """Say whether a file's name ends as that of a video."""
     return name.lower().endswith(VIDEO_SUFFIXES)
-
-
-def files_below(folder: Path, unreadable: list[OSError]) -> Iterator[str]:
-    """Yield ``CLASS/FILE`` of every file below a folder that is not hidden; links are followed, never in a circle.
-
-    Why a folder could not be looked into is added to ``unreadable``.
-    """
-    trails: dict[Path, set[Path]] = {}  # by folder: through which others it was reached
-    for where, folders, files in os.walk(folder, onerror=unreadable.append, followlinks=True):
-        here = Path(where).resolve()
-        above = {here, *here.parents} | trails.pop(Path(where), set())
-        folders[:] = [d for d in folders if d[0] != "." and Path(where, d).resolve() not in above]
-        trails |= {Path(where, d): above for d in folders}
-        below = PurePosixPath(Path(where).relative_to(folder).as_posix())
-        prefix = "" if below == PurePosixPath() else f"{below}/"
-        yield from (prefix + file for file in files if file[0] != ".")
 
 
 def _nothing_found(folder: Path, loose: Sequence[str]) -> str:

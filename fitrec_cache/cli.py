@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shlex
@@ -16,6 +17,7 @@ import typer
 
 from fitrec_cache import __version__, texts
 from fitrec_cache.errors import FitrecError, UsageError
+from fitrec_cache.files import with_home
 from fitrec_cache.variants import VARIANTS
 
 if TYPE_CHECKING:
@@ -103,6 +105,10 @@ def main() -> NoReturn:
     if os.name == "nt":
         print("Error: fitrec-cache needs Linux; on Windows run it in WSL", file=sys.stderr)
         sys.exit(2)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that a terminal cannot show shall cost nobody the work
+            stream.reconfigure(errors="backslashreplace")
+    sys.argv[1:] = map(_as_meant, sys.argv[1:])
     # A scheduler's or `kill`'s polite stop is a Ctrl-C: what is finished is committed first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -119,12 +125,21 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except MemoryError as error:
+        print(f"Error: too little memory ({error}): take some --classes, fewer --backbone, --jobs 1", file=sys.stderr)
+        sys.exit(1)
     except OSError as error:
         if error.filename is None or error.errno not in _OF_THE_NAME:
             raise
         print(f"Error: {error.filename} cannot be reached: {error.strerror}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
+
+
+def _as_meant(argument: str) -> str:
+    """Return an argument such as ``--cache=~/cache`` with the home folder, as most shells leave its ``~``."""
+    option, equals, value = argument.partition("=")
+    return f"{option}={with_home(value)}" if equals and option.startswith("--") else argument
 
 
 def _interrupted() -> NoReturn:

@@ -111,6 +111,14 @@ def plain_text(name: str) -> str:
     return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) in {"Cc", "Cs"} else c for c in text)
 
 
+def file_id(name: str) -> str:
+    """Return by what name a file is known: as :func:`plain_text`, and letters with marks in one spelling.
+
+    A Mac may write them in two characters, others in one.
+    """
+    return unicodedata.normalize("NFC", plain_text(name))
+
+
 def some(names: Sequence[str]) -> str:
     """Return the first three of some names, for a remark."""
     return listed(names, most=3)

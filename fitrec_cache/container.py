@@ -42,6 +42,10 @@ def library_version() -> str:
     return f"{av.__version__} with FFmpeg {av.ffmpeg_version_info} (libavcodec {codecs})"
 
 
+#: Frames in a row with times before those that were there: more than a decoder holds back, so the clock was set back.
+SET_BACK = 17
+
+
 @dataclass
 class Listing:
     """What the packets of a file say that have content, in decoding order.

@@ -19,6 +19,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from fitrec_cache.errors import FitrecError, UsageError, VideoError
 from fitrec_cache.files import opened_video
+from fitrec_cache.interrupts import begin_quietly
 from fitrec_cache.spans import Span
 
 #: How often a job is tried whose pool broke before it ran.
@@ -144,9 +145,9 @@ class DecoderPool:
         self._last_life = time.monotonic()
         self._renewing = threading.Lock()
         self._open: set[Any] = set()
-        self._pool = self._new_pool()
+        self._pool, ready = self._new_pool()
         try:
-            self._pool.schedule(_ready).result()
+            ready.result()
         except (ProcessExpired, RuntimeError) as error:
             self.__exit__()
             raise FitrecError(
@@ -172,9 +173,11 @@ class DecoderPool:
         pool, future = self._schedule(job)
         return lambda: self._outcome(pool, future, job)
 
-    def _new_pool(self) -> Any:
+    def _new_pool(self) -> tuple[Any, Any]:
+        """Return a pool whose workers start, and a future of the first that did."""
         # Not "fork": this process has threads (torch, HDF5) by now.
-        return ProcessPool(max_workers=self._workers, context=multiprocessing.get_context("spawn"), initializer=_begin)
+        pool = ProcessPool(max_workers=self._workers, context=multiprocessing.get_context("spawn"), initializer=_begin)
+        return pool, begin_quietly(lambda: pool.schedule(_ready))
 
     def _schedule(self, job: DecodeJob) -> tuple[Any, Any]:
         """Queue a job; return the pool and the future."""
@@ -196,7 +199,7 @@ class DecoderPool:
             if self._pool is broken and not self._closed:
                 broken.stop()
                 broken.join()
-                self._pool = self._new_pool()
+                self._pool, _ = self._new_pool()
 
     def _note_end(self, future: Any) -> None:
         self._open.discard(future)

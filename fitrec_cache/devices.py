@@ -124,7 +124,7 @@ def _tried(device: str) -> str:
 
 @contextmanager
 def room_on(device: torch.device, what: str) -> Iterator[None]:
-    """Turn "out of memory" of a GPU into a refusal that says what did not fit.
+    """Turn what torch raises for want of memory into a refusal that says what did not fit.
 
     Args:
         device: Where it is computed.
@@ -136,11 +136,14 @@ def room_on(device: torch.device, what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "out of memory" not in str(error):  # a context or pinned memory fails without the error of its own
+        # Not by type: a GPU's context or pinned memory fails without the error of its own.
+        on_gpu, on_processor = ("out of memory" in str(error)), ("can't allocate memory" in str(error))
+        if not on_gpu and not on_processor:
             raise
+        instead = "give --device cpu" if on_gpu else "take fewer clips or a smaller backbone"
         raise UsageError(
-            f"{what} does not fit into the memory of {device} ({first_line(error)}): end what else uses it, or give "
-            "--device cpu"
+            f"{what} does not fit into the memory of {device} ({first_line(error)}): end what else uses it, or "
+            f"{instead}"
         ) from error
 
 

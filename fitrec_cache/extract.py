@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from fitrec_cache.ahead import Ahead
@@ -158,6 +159,23 @@ def extract(
     report = run.report(len(clips), time.perf_counter() - started)
     _note(cache, report, models)
     return report
+
+
+def as_extracted(found: ClipList, cache: Path) -> list[Clip]:
+    """Return clips as they will be in a cache, which may be there: with the groups and columns that they have in it.
+
+    Raises:
+        StoreError: If it is no cache, or damaged.
+    """
+    if not is_there(cache):
+        return list(found.clips)
+    held = {clip.clip_id: clip for clip in Cache(cache).entries()}
+    return [
+        replace(clip, **found.columns_beside(clip, known.group, known.extra))
+        if (known := held.get(clip.clip_id))
+        else clip
+        for clip in found.clips
+    ]
 
 
 def _check_call(

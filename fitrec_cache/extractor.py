@@ -315,10 +315,8 @@ class Extractor:
             return  # what is stored of it stays usable
         if before is None and clip.group is None and not problem and not is_part(task.key):  # parts have their file's
             self.new_without_group.append(clip.clip_id)
-        has_columns, has_groups = self.found.has_columns, self.found.has_groups
-        if before is not None and not (has_columns and has_groups):  # what an earlier manifest gave stays
-            group = clip.group if has_groups else before.group or clip.group
-            meant = replace(entry, group=group, extra=clip.extra if has_columns else before.extra)
+        if before is not None:
+            meant = replace(entry, **self.found.columns_beside(clip, before.group, before.extra))
             self.kept_columns += [clip.clip_id] * (meant != entry)
             entry = meant
             self.groups_known |= entry.group is not None

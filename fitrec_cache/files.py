@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fitrec_cache.errors import StoreError, UsageError, VideoError
@@ -30,8 +30,8 @@ TEMPORARY = ".tmp-"
 _HERE_SECONDS = 3600
 _ELSEWHERE_SECONDS = 24 * 3600
 
-#: As Path's own, which raise on names that are too long and in folders that may not be entered.
-is_there, is_folder, is_file = os.path.exists, os.path.isdir, os.path.isfile
+#: As Path's own, which raise on names too long, in folders that may not be entered, and of users who are not there.
+is_there, is_folder, is_file, with_home = os.path.exists, os.path.isdir, os.path.isfile, os.path.expanduser
 
 #: What file systems answer that cannot flush a folder.
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
@@ -261,6 +261,22 @@ def check_writable(path: Path, option: str, *, ending: str = "") -> None:
         raise UsageError(f"{option} {path} cannot be written: {reason}. Choose another file") from error
 
 
+def files_below(folder: Path, unreadable: list[OSError]) -> Iterator[str]:
+    """Yield the relative path of every file below a folder that is not hidden; links are followed, never in a circle.
+
+    Why a folder could not be looked into is added to ``unreadable``.
+    """
+    trails: dict[Path, set[Path]] = {}  # by folder: through which others it was reached
+    for where, folders, files in os.walk(folder, onerror=unreadable.append, followlinks=True):
+        here = Path(where).resolve()
+        above = {here, *here.parents} | trails.pop(Path(where), set())
+        folders[:] = [d for d in folders if d[0] != "." and Path(where, d).resolve() not in above]
+        trails |= {Path(where, d): above for d in folders}
+        below = PurePosixPath(Path(where).relative_to(folder).as_posix())
+        prefix = "" if below == PurePosixPath() else f"{below}/"
+        yield from (prefix + file for file in files if file[0] != ".")
+
+
 def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text that others wrote.
 
@@ -305,9 +321,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows, each a value by column, as CSV, whole or not at all; a column that a row lacks is left empty."""
+    """Write rows, each a value by column, as CSV, whole or not at all; a column that a row lacks is left empty.
+
+    Letters beyond ASCII are in UTF-8 behind a mark that says so, without which Excel takes them for others.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, header, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomic(path, text.getvalue().encode())
+    found = text.getvalue()
+    write_atomic(path, found.encode("ascii" if found.isascii() else "utf-8-sig"))

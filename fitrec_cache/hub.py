@@ -10,6 +10,10 @@ import urllib.request
 from urllib.parse import urlsplit
 
 from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
+
+#: What the library that it fetches by (requests, or httpx, whose errors are no OSError) raises without a connection.
+NETWORK_ERRORS: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, OSError)
 
 
 def cached_file(repository: str, name: str) -> str | None:

@@ -16,7 +16,7 @@ from fitrec_cache.clips import columns
 from fitrec_cache.compare import ModelFigures, compare_runs
 from fitrec_cache.devices import check_jobs
 from fitrec_cache.errors import UsageError, unknown_name
-from fitrec_cache.extract import extract
+from fitrec_cache.extract import as_extracted, extract
 from fitrec_cache.extract_report import ExtractReport
 from fitrec_cache.features import distinct_clips
 from fitrec_cache.files import digest, make_folder, write_json
@@ -29,7 +29,7 @@ from fitrec_cache.pretrained import EMBEDDED
 from fitrec_cache.progress import Notes
 from fitrec_cache.recipes import get_recipe
 from fitrec_cache.results import TrainReport
-from fitrec_cache.runs import LEARNED
+from fitrec_cache.runs import LEARNED, time_of_last
 from fitrec_cache.splits import check_seeds
 from fitrec_cache.train import train_head
 from fitrec_cache.variants import VARIANTS
@@ -176,7 +176,7 @@ def learn(
     found = find_clips(videos, root=root, classes=classes, group_by=group_by)
     notes, cache = Notes(tell), out / "cache"
     try:
-        (first, *_) = folds_of_clips(split, found.clips, seed=_SPLIT_SEED)
+        (first, *_) = folds_of_clips(split, as_extracted(found, cache), seed=_SPLIT_SEED)
     except UsageError:
         notes.add(*found.notes)  # they may say why
         raise
@@ -244,7 +244,7 @@ def learn(
         notes=tuple(notes.texts),
         seconds=time.perf_counter() - started,
     )
-    write_json(runs / LEARNED, made.to_dict() | {"ended": time.time()})
+    write_json(runs / LEARNED, made.to_dict() | {"ended": time_of_last(out)})
     return made
 
 

@@ -9,11 +9,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+from unicodedata import normalize
 
 from fitrec_cache.clips import NO_COLUMNS, Clip, clip_of, named_group, one_spelling
 from fitrec_cache.errors import ManifestError, UsageError
+from fitrec_cache.file_names import FileNames
 from fitrec_cache.spans import Span, is_part, part_of, parted, seconds_of
 from fitrec_cache.wording import plural
 
@@ -45,7 +48,9 @@ def manifest_clips(path: Path, base: Path) -> tuple[list[Clip], list[str], bool]
     """
     with _table(path) as reader:
         has_groups = "group" in (reader.fieldnames or ())
-        rows = [(reader.line_num, _row_clip(row, base, f"{path}, line {reader.line_num}")) for row in reader]
+        names = FileNames(base)
+        filled = (row for row in reader if not _is_empty(row))
+        rows = [(reader.line_num, _row_clip(row, names, f"{path}, line {reader.line_num}")) for row in filled]
     found = _without_duplicates(((line, clip) for line, clip in rows if clip is not None), path)
     unnamed = len(rows) - len(found)
     notes = [f"{plural(unnamed, 'part')} without a label left out"] if unnamed else []
@@ -59,8 +64,10 @@ def list_clips(path: Path, base: Path) -> list[Clip]:
         raise ManifestError(
             f"{path} names a part of a file, '{parts[0]}': expected whole files. Parts go in a manifest"
         )
+    names = FileNames(base)
     rows = ((line, clip_of(name, base, name.split("/")[0])) for line, name in lines)
-    return _without_duplicates(rows, path)
+    found = _without_duplicates(rows, path)
+    return [replace(clip, file=names.find(clip.file) or clip.file) for clip in found]
 
 
 @contextmanager
@@ -165,7 +172,14 @@ def _odd_sides(clips: Sequence[Clip]) -> list[str]:
     ]
 
 
-def _row_clip(row: Mapping[str | None, Any], base: Path, where: str) -> Clip | None:
+def _is_empty(row: Mapping[str | None, Any]) -> bool:
+    """Say whether there is nothing in a row, as in those that spreadsheets write after the last."""
+    beyond = row.get(None, ())
+    cells = [*(cell for name, cell in row.items() if name is not None), *beyond]
+    return not any(cell and cell.strip() for cell in cells)
+
+
+def _row_clip(row: Mapping[str | None, Any], names: FileNames, where: str) -> Clip | None:
     """Return the clip of a manifest row; a row shorter than the header has empty cells.
 
     None of a part without a label, as ``watch`` writes where nothing was recognised.
@@ -173,15 +187,19 @@ def _row_clip(row: Mapping[str | None, Any], base: Path, where: str) -> Clip | N
     if any(cell.strip() for cell in row.get(None, ())):
         raise ManifestError(f"{where}: more cells than columns. Put quotes around a value that contains a comma")
     cells = {name: (value or "").strip() for name, value in row.items() if name is not None}
-    written, label = cells.pop("path").replace("\\", "/"), cells.pop("label")
+    written, label = cells.pop("path"), cells.pop("label")
     if not written:
         raise ManifestError(f"{where}: empty path. Expected the path of a clip in every row")
     written, span = _timed(written, cells, where)
+    file = names.find(written)
+    if file is None and "\\" in written:  # as Windows writes paths
+        written = written.replace("\\", "/")
+        file = names.find(written)
     if not label and span is not None:
         return None
     if not label:
         raise ManifestError(f"{where}: empty label. Expected the label of a clip in every row")
-    clip_id = file = PurePosixPath(written)
+    clip_id = PurePosixPath(normalize("NFC", written))
     if clip_id.is_absolute() or ".." in clip_id.parts:
         clip_id = PurePosixPath(label) / clip_id.name
     if "split" in cells:
@@ -189,8 +207,8 @@ def _row_clip(row: Mapping[str | None, Any], base: Path, where: str) -> Clip | N
     group = (cells.pop("group") or None) if "group" in cells else named_group(written)
     return Clip(
         clip_id=f"{clip_id}{span or ''}",
-        file=str(file),
-        folder=base,
+        file=file or str(PurePosixPath(written)),
+        folder=names.base,
         span=span,
         label=one_spelling(label),
         group=group and one_spelling(group),
@@ -239,6 +257,7 @@ def listed_names(path: Path) -> list[tuple[int, str]]:
         ManifestError: If it is not text or names nothing.
     """
     lines = [(number, _INDEXED.sub(r"\1", line).replace("\\", "/")) for number, line in text_lines(path)]
+    lines = [(number, normalize("NFC", name)) for number, name in lines]
     if not lines:
         raise ManifestError(f"{path} names no clip: expected a CLASS/FILE a line")
     for number, name in lines:

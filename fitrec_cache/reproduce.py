@@ -17,7 +17,7 @@ from fitrec_cache.clips import Clip
 from fitrec_cache.compare import compare
 from fitrec_cache.devices import check_jobs
 from fitrec_cache.errors import UsageError
-from fitrec_cache.extract import extract
+from fitrec_cache.extract import as_extracted, extract
 from fitrec_cache.files import Plain, make_folder, write_json
 from fitrec_cache.find_clips import find_clips
 from fitrec_cache.folds import folds_of_clips
@@ -151,7 +151,7 @@ def reproduce(
     started = time.perf_counter()
     _check(backbone, preset, split, seed, jobs)
     cache = out / "cache"
-    clips = find_clips(videos, root=root, classes=classes).clips
+    clips = as_extracted(find_clips(videos, root=root, classes=classes), cache)
     _refuse_other_clips(cache, clips, out)
     for rule in split:  # now, not after hours of extraction
         folds_of_clips(rule, clips, seed=seed[0])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
-from fitrec_cache.files import TEMPORARY, parse_json
+from fitrec_cache.files import files_below, parse_json
 
 RUN_VERSION = 2
 
@@ -39,9 +39,9 @@ def refused_if_damaged(what: object, *more: type[Exception], remedy: str = "Trai
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """Return the run folders in and below a folder, by name; what a killed writer left behind is none."""
-    found = sorted(path.parent for path in folder.rglob("run.json"))
-    return [run for run in found if not any(part.startswith(TEMPORARY) for part in run.relative_to(folder).parts)]
+    """Return the run folders in and below a folder, by name; hidden ones, as what a killed writer left, are none."""
+    names = (Path(name) for name in files_below(folder, []))
+    return sorted(folder / name.parent for name in names if name.name == "run.json")
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -328,13 +330,33 @@ def read_runs(folder: Path) -> list[Run]:
 
 def _taken(folder: Path) -> Path:
     """Return the folder of the model that ``learn`` took, if it made this folder; else this folder."""
-    told = (folder / LEARNED, *folder.glob(f"*/{LEARNED}"), *folder.glob(f"runs/*/{LEARNED}"))
-    taken: dict[float, Path] = {}
-    for path in filter(Path.is_file, told):
-        with refused_if_damaged(path, remedy="Run the same `learn` again, or name the run folder itself"):
-            found = read_run_json(path)
-            taken[float(found.get("ended", 0))] = path.parent / Path(found["run"]).name
+    taken = dict(map(_read_learned, _learned_in(folder)))
     return taken[max(taken)] if taken else folder
+
+
+def time_of_last(folder: Path) -> float:
+    """Return the time, in seconds since 1970, of what ``learn`` makes now: the latest, also if the clock was set back.
+
+    Args:
+        folder: That of ``learn``.
+    """
+    times = [time.time()]
+    for path in _learned_in(folder):
+        with suppress(StoreCorrupt):  # it may be the one that is made anew
+            times.append(_read_learned(path)[0] + 1)
+    return max(times)
+
+
+def _learned_in(folder: Path) -> list[Path]:
+    told = (folder / LEARNED, *folder.glob(f"*/{LEARNED}"), *folder.glob(f"runs/*/{LEARNED}"))
+    return [path for path in told if path.is_file()]
+
+
+def _read_learned(path: Path) -> tuple[float, Path]:
+    """Return when ``learn`` came to its end, and the folder of the model that it took."""
+    with refused_if_damaged(path, remedy="Run the same `learn` again, or name the run folder itself"):
+        found = read_run_json(path)
+        return float(found.get("ended", 0)), path.parent / Path(found["run"]).name
 
 
 def _apart(runs: Sequence[Run]) -> list[str]:

@@ -19,13 +19,14 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.clips import group_number
 from fitrec_cache.errors import UsageError, unknown_name
-from fitrec_cache.files import digest
+from fitrec_cache.files import digest, with_home
 from fitrec_cache.manifests import listed_names
 from fitrec_cache.spans import file_of, is_part
 from fitrec_cache.units import units_of
@@ -290,7 +291,7 @@ def _two_lists(argument: str) -> list[Path]:
     paths = argument.split(",")
     if len(paths) != 2 or not all(paths):
         raise UsageError(f"split 'list:{argument}': expected list:TRAIN,TEST with the paths of two files")
-    return [Path(path) for path in paths]
+    return [Path(with_home(path)) for path in paths]  # shells leave a ~ that is not in front
 
 
 def short_rule(rule: str) -> str:
@@ -430,12 +431,13 @@ def _match(lists: Sequence[Sequence[str]], clips: _Clips) -> list[tuple[set[int]
     of the lists is such a file.
     """
     by_name: dict[str, set[int]] = {}
-    for i, clip_id in enumerate(clips.ids):
+    ids = [normalize("NFC", clip_id) for clip_id in clips.ids]  # as names are read; caches of before may have others
+    for i, clip_id in enumerate(ids):
         for name in {clip_id, file_of(clip_id)}:
             by_name.setdefault(name, set()).add(i)
     found = [set[int]().union(*(by_name[name] for name in names if name in by_name)) for names in lists]
     others = [[name for name in names if name not in by_name] for names in lists]
-    files = sorted(set(map(file_of, clips.ids)))
+    files = sorted(set(map(file_of, ids)))
     by_tail, by_stem = (_index(key, files) for key in (_tail, _stem))
     stems = Counter(map(_stem, set().union(*lists)))
     classes = {label.casefold() for label in clips.labels}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -14,7 +15,7 @@ import av
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from fitrec_cache.container import FORGIVING, Damage, fraction, nominal_rate, sound_frames, video_stream
+from fitrec_cache.container import FORGIVING, SET_BACK, Damage, fraction, nominal_rate, sound_frames, video_stream
 from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.files import is_folder, is_there
 from fitrec_cache.jpeg import encode_frame
@@ -25,9 +26,6 @@ from fitrec_cache.windows import Windows
 #: A network that is silent for longer, in seconds, is given up: before it answers, and later, where segments of live
 #: streams may be longer than 10 s.
 SILENCE = (10.0, 30.0)
-
-#: Frames in a row with times before those that were there: more than a decoder holds back, so the clock was set back.
-_SET_BACK = 17
 
 #: Schemes of what comes at its own pace, whether it is read or not.
 _LIVE_SCHEMES = ("rtsp", "rtsps", "rtp", "rtmp", "rtmps", "udp", "tcp", "srt")
@@ -132,6 +130,7 @@ class Stream:
 
     def __init__(self, source: Source) -> None:
         self.rest = self.missing = self.offset = 0.0
+        self._earliest: float = math.inf  # time of a packet, in the stream's units
         self._damage, self._late = Damage(), 0
         self._source, self._shown = source, without_password(source.name)
         self._remote = bool(_SCHEME.match(source.name))
@@ -203,7 +202,9 @@ class Stream:
         complete, end, stop = 0, Fraction(0), 0.0
         period = 1 / nominal_rate(self._stream)
         longest = max(windows.seconds, _STILL_PERIODS * period)
-        for begins, frame, end, seam in self._on_display():
+        for number, (begins, frame, end, seam) in enumerate(self._on_display()):
+            if not number:  # a file that was cut off in front has no frames at first
+                windows.restart(begins)
             gap = seam or end - begins > longest
             due = windows.due(begins + period if gap else end)
             kept = float(begins), _encode(frame, converters) if due else {}
@@ -254,12 +255,12 @@ class Stream:
             clock = number * period if frame.pts is None else frame.pts * fraction(frame.time_base)
             seam = False
             if before is None:
-                origin = clock
+                origin = self._zero(clock)
                 if self.seconds is not None and self._container.start_time is not None:
-                    self.offset = max(0.0, float(clock) - self._container.start_time / av.time_base)
+                    self.offset = max(0.0, float(origin) - self._container.start_time / av.time_base)
             elif clock - origin <= before[0]:
                 behind, late = (behind + 1 if clock > late else 1), clock
-                if behind < _SET_BACK:
+                if behind < SET_BACK:
                     self._late += 1
                     continue
                 origin, seam = clock - before[0] - behind * period, True
@@ -270,6 +271,15 @@ class Stream:
             before = clock - origin, frame
         if before is not None:
             yield *before, before[0] + period, False
+
+    def _zero(self, first: Fraction) -> Fraction:
+        """Return from when on time is counted: of a file as for its parts (:mod:`fitrec_cache.video`).
+
+        That is the first packet's time, of which there is no frame where a file was cut off in front.
+        """
+        if self._remote or self._source.format is not None or not math.isfinite(self._earliest):
+            return first
+        return min(first, int(self._earliest) * fraction(self._stream.time_base))
 
     def _frames(self) -> Iterator[VideoFrame]:
         try:
@@ -283,6 +293,8 @@ class Stream:
             # Some protocols take silence for the end, which is a packet without content.
             if self._remote and not packet.size and time.monotonic() - asked > 0.9 * SILENCE[1]:
                 raise self._silent(SILENCE[1])
+            if packet.size and not packet.is_discard and packet.pts is not None:
+                self._earliest = min(packet.pts, self._earliest)
             yield packet
             asked = time.monotonic()
 

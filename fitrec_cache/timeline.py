@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fitrec_cache.clips import plain_text
 from fitrec_cache.errors import UsageError
 from fitrec_cache.files import check_writable, write_atomic, write_csv
 
@@ -275,7 +276,7 @@ def write_table(segments: Sequence[Segment], path: Path, *, video: Path | None =
     Raises:
         StoreError: If the file cannot be written.
     """
-    place = {} if video is None else {"path": Path(os.path.relpath(video.resolve(), path.parent.resolve())).as_posix()}
+    place = {} if video is None else {"path": plain_text(os.path.relpath(video.resolve(), path.parent.resolve()))}
     rows = (
         {
             **place,

@@ -16,7 +16,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from fitrec_cache.container import Damage, Video, listing_of, sound_frames
+from fitrec_cache.container import SET_BACK, Damage, Video, listing_of, sound_frames
 from fitrec_cache.errors import VideoError
 from fitrec_cache.files import file_stamp
 from fitrec_cache.keyframes import LONG_PACKETS, Stretch, presentation_order, stretches
@@ -162,8 +162,24 @@ def _open(path: Path, span: Span | None) -> Video:
 
 def _promised(video: Video) -> NDArray[np.float64] | None:
     """Return when each frame is shown, in seconds, if every packet gives one; None if the packets do not say."""
-    known = sorted(pts for pts in video.listing.pts if pts is not None)
+    known = [pts for pts in video.listing.pts if pts is not None]
+    if _is_set_back(known):
+        raise VideoError(
+            "its clock is set back on the way, as where recordings were joined, so that times do not tell its parts: "
+            "cut it there, into files of their own"
+        )
+    known.sort()
     return np.array([video.seconds(pts) for pts in known]) if known and len(known) == video.n_packets else None
+
+
+def _is_set_back(known: Sequence[int]) -> bool:
+    """Say whether times, in decoding order, begin again; where each packet is a field, there are two a frame."""
+    latest, behind = -math.inf, 0
+    for time in known:
+        latest, behind = (time, 0) if time > latest else (latest, behind + 1)
+        if behind == 2 * SET_BACK:
+            return True
+    return False
 
 
 def _are_fields(video: Video, seen: _Pass) -> bool:

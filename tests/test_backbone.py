@@ -4,6 +4,9 @@ import importlib.util
 import math
 import shutil
 import socket
+import socketserver
+import threading
+import time
 import urllib.request
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
 from sklearn.datasets import load_sample_image
 from timm.layers.conv2d_same import Conv2dSame
@@ -231,6 +235,41 @@ def test_without_a_hub_the_error_says_how_to_give_a_file(monkeypatch):
     monkeypatch.setattr(pretrained.timm, "create_model", no_network)
     with pytest.raises(WeightsError, match=r"couldn't connect to the hub\).*--backbone test_resnet=FILE"):
         load("test_resnet")
+
+
+@pytest.mark.parametrize("kind", HfHubHTTPError.__bases__)
+def test_a_network_that_fails_on_the_way_is_told_as_one_that_is_not_there(kind, monkeypatch):
+    """What the hub's library fetches by raises errors of its own: those of httpx are no OSError."""
+
+    def broken(*_, **__):
+        raise kind("the line broke")
+
+    monkeypatch.setattr(pretrained, "hub_is_out_of_reach", lambda: "")
+    monkeypatch.setattr(pretrained.timm, "create_model", broken)
+    with pytest.raises(WeightsError, match=r"\(the line broke\).*--backbone test_resnet=FILE"):
+        load("test_resnet")
+
+
+class Refusing(socketserver.StreamRequestHandler):
+    """A proxy that lets nobody through."""
+
+    def handle(self):
+        self.rfile.readline()
+        self.wfile.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+def test_a_proxy_that_refuses_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refusing) as proxy:
+        threading.Thread(target=proxy.serve_forever).start()
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.server_address[1]}")
+        try:
+            with pytest.raises(WeightsError, match=r"403 Forbidden\).*--backbone test_resnet=FILE"):
+                load("test_resnet")
+        finally:
+            proxy.shutdown()
 
 
 def test_without_a_way_to_the_hub_there_are_no_minutes_of_trying(monkeypatch, tmp_path):

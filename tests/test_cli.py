@@ -279,6 +279,35 @@ def test_a_reader_that_goes_does_not_stop_the_work(tmp_path, places):
     assert len(Cache(tmp_path / "c").clips()) == 12
 
 
+def test_names_that_a_terminal_cannot_show_cost_no_work(tmp_path, places):
+    videos = tmp_path / "videos"
+    shutil.copytree(places["videos"], videos)
+    next(videos.iterdir()).rename(videos / "\u6df1\u8e72")
+    command = f"extract {videos} --cache {tmp_path / 'c'} --backbone {places['weights']} --samples 4"
+    program = [sys.executable, "-m", "fitrec_cache", *command.split()]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(program, capture_output=True, check=True, env=environment)
+    assert rb"\u6df1\u8e72" in done.stdout
+    assert len(Cache(tmp_path / "c").clips()) == 12
+
+
+def test_a_folder_given_below_home_is_there(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert f"no cache at {tmp_path}/cache" in call("info", "--cache=~/cache")[2]
+
+
+def test_too_little_memory_is_told(call, monkeypatch, tmp_path):
+    from fitrec_cache import info
+
+    def too_large(**_):
+        raise MemoryError("Unable to allocate 9. TiB")
+
+    monkeypatch.setattr(info, "info", too_large)
+    code, _, err = call("info", "--cache", tmp_path)
+    assert (code, err.splitlines()[0][:57]) == (1, "Error: too little memory (Unable to allocate 9. TiB): take"[:57])
+
+
 def test_missing_and_unknown_options_exit_with_2(call):
     for arguments in ("train-head", "extract --cash x", "unknown", "predict --run x"):
         assert call(*arguments.split())[0] == 2

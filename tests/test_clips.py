@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,8 @@ def test_a_class_folder_that_is_a_dead_link_is_told(folder, tmp_path):
     assert found.unread == (str(folder / "Plank"),)
     (folder / "Squat" / "notes.txt").symlink_to(tmp_path / "gone")
     assert find_clips(folder).unread == (str(folder / "Plank"),)  # no folder of clips was there
+    (folder / "Curl 1.5kg").symlink_to(tmp_path / "gone", target_is_directory=True)
+    assert find_clips(folder).unread == (str(folder / "Curl 1.5kg"), str(folder / "Plank"))
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root reads every folder")
@@ -354,8 +357,16 @@ def test_columns_of_times_by_other_names_are_said_to_be_of_no_use(tmp_path):
     assert any("is it meant to be 'group'?" in note for note in notes)
 
 
-@pytest.mark.parametrize("text", ["path,label,,\na.avi,A,,\n", "path,label\na.avi,A,,\n", "path,label,,\na.avi,A\n"])
-def test_empty_columns_that_spreadsheets_add_are_none(tmp_path, text):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label,,\na.avi,A,,\n",
+        "path,label\na.avi,A,,\n",
+        "path,label,,\na.avi,A\n",
+        "path,label\na.avi,A\n,\n , ,\n",
+    ],
+)
+def test_empty_columns_and_rows_that_spreadsheets_add_are_none(tmp_path, text):
     (clip,) = find_clips(write(tmp_path / "m.csv", text)).clips
     assert (clip.clip_id, clip.label, dict(clip.extra)) == ("a.avi", "A", {})
 
@@ -398,6 +409,33 @@ def test_a_class_that_is_called_as_no_answer_is_told(tmp_path):
     touch(tmp_path, "Squat/a.avi", "Unknown/b.avi")
     assert said(find_clips(tmp_path), "no head takes a class 'Unknown', which is an answer")
     assert not said(find_clips(tmp_path, classes="Squat"), "no head takes")
+
+
+def test_names_are_found_in_whichever_spelling_the_disk_has_them(tmp_path):
+    """A Mac may write ü in two characters, and an archive brings such names along; bytes that are no text have ids."""
+    two, one = "Squat/U\u0308bung/u\u0308.avi", "Squat/\u00dcbung/\u00fc.avi"
+    touch(tmp_path, two, "Squat/a.avi")
+    touch(tmp_path, os.fsdecode(b"Squat/caf\xe9.avi"))
+    by_folder = find_clips(tmp_path)
+    assert ids(by_folder) == ["Squat/a.avi", r"Squat/caf\xe9.avi", one]
+    rows = "".join(f"{name},Squat\n" for name in ids(by_folder))
+    for name, text in (("m.csv", "path,label\n" + rows), ("l.txt", f"{one} 1\nSquat/a.avi 1\n")):
+        found = find_clips(write(tmp_path / name, text))
+        assert all(clip.path.exists() for clip in found.clips)
+        assert [clip for clip in by_folder.clips if clip.clip_id in ids(found)] == [
+            replace(clip, folder=tmp_path) for clip in found.clips
+        ]
+        assert not said(found, "missing")
+    assert ids(find_clips(tmp_path, lists=[write(tmp_path / "some.txt", f"{two}\n")])) == [one]
+
+
+def test_a_backslash_is_what_windows_has_between_folders_unless_a_file_is_called_so(tmp_path):
+    touch(tmp_path, "Squat/a.avi", "Squat/b\\c.avi")
+    found = find_clips(write(tmp_path / "m.csv", "path,label\nSquat\\a.avi,Squat\nSquat/b\\c.avi,Squat\n"))
+    assert [(clip.clip_id, clip.path.exists()) for clip in found.clips] == [
+        ("Squat/a.avi", True),
+        ("Squat/b\\c.avi", True),
+    ]
 
 
 def test_manifest_in_another_encoding(tmp_path):

@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
 from fitrec_cache.recipes import get_recipe
+from fitrec_cache.run_files import find_runs
 from fitrec_cache.texts import compare_text
 
 LABELS = ["Hop", "Lunge", "Squat"]
@@ -643,3 +644,12 @@ def test_damaged_runs_are_named(tmp_path):
     (run / "run.json").write_text("{")
     with pytest.raises(StoreCorrupt, match="cannot be read"):
         compare([run])
+
+
+def test_runs_behind_a_link_are_found(tmp_path):
+    for folder in ("runs/mean", "elsewhere/lstm", "runs/.tmp-1/left"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "run.json").touch()
+    (tmp_path / "runs" / "lstm").symlink_to(tmp_path / "elsewhere" / "lstm", target_is_directory=True)
+    (tmp_path / "elsewhere" / "lstm" / "again").symlink_to(tmp_path / "runs", target_is_directory=True)
+    assert find_runs([tmp_path / "runs"]) == [tmp_path / "runs" / "lstm", tmp_path / "runs" / "mean"]

@@ -4,6 +4,8 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import Future
@@ -161,7 +163,7 @@ def test_a_pool_that_is_renewed_while_it_is_closed_is_stopped_too(monkeypatch):
             time.sleep(0.3)
 
     made: list[Pool] = []
-    monkeypatch.setattr(DecoderPool, "_new_pool", lambda _: Pool())
+    monkeypatch.setattr(decoding, "ProcessPool", lambda **_: Pool())
     pool = DecoderPool(workers=1, clip_seconds=1)
     renewing = threading.Thread(target=pool._renew, args=[made[0]])
     renewing.start()
@@ -170,6 +172,34 @@ def test_a_pool_that_is_renewed_while_it_is_closed_is_stopped_too(monkeypatch):
     renewing.join()
     assert len(made) == 2
     assert all(each.stopped for each in made)
+
+
+INTERRUPTED = """
+import pathlib, signal, time
+from fitrec_cache.decoding import DecoderPool
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
+    try:
+        DecoderPool(workers=2, clip_seconds=60)
+    except KeyboardInterrupt:
+        print("interrupted")
+else:  # a decoder that is starting
+    pathlib.Path("begun").touch()
+    time.sleep(60)
+"""
+
+
+def test_decoders_that_are_starting_leave_quietly_at_an_interruption(tmp_path):
+    (tmp_path / "script.py").write_text(INTERRUPTED)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "script.py"]
+    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **pipes) as process:
+        while process.poll() is None and not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        out, err = process.communicate(timeout=30)
+    assert (out, err) == ("interrupted\n", "")
 
 
 class TellsItsNiceness(type(Path())):

@@ -210,3 +210,11 @@ def test_auto_takes_the_best_one_present(monkeypatch, gpus, cuda, mps, best):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert find_device() == best
     assert find_device("cpu") == "cpu"
+
+
+def test_a_processor_without_room_is_told():
+    with (
+        pytest.raises(UsageError, match=r"^training mean does not fit into the memory of cpu .*: end .* fewer clips"),
+        room_on(torch.device("cpu"), "training mean"),
+    ):
+        torch.empty(1 << 58, dtype=torch.uint8)

@@ -12,10 +12,11 @@ import safetensors.numpy
 from fitrec_cache import learn as module
 from fitrec_cache.cache import Cache
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
+from fitrec_cache.extract import extract
 from fitrec_cache.info import info
 from fitrec_cache.learn import learn
 from fitrec_cache.predict import predict
-from fitrec_cache.runs import read_runs
+from fitrec_cache.runs import read_runs, time_of_last
 from fitrec_cache.texts import learn_text
 
 FAST = {"seed": [0, 1], "epochs": 2, "device": "cpu"}
@@ -86,7 +87,11 @@ def test_the_folder_stands_for_the_model_that_was_taken_last(learned, tmp_path):
     shutil.copytree(first / report.run.name, last, dirs_exist_ok=True)  # with final heads
     for folder in (tmp_path / "out", tmp_path / "out" / "runs", later):
         assert {run.folder.parent for run in read_runs(folder)} == {last}
+    assert time_of_last(tmp_path / "out") == told["ended"] + 2  # whatever the clock says
+    (later / "learn.json").write_text(json.dumps(told | {"ended": time.time() - 1e6}))
+    assert time_of_last(tmp_path / "out") == pytest.approx(time.time(), abs=60)
     (later / "learn.json").write_text("{}")
+    assert time_of_last(tmp_path / "out") == pytest.approx(time.time(), abs=60)
     with pytest.raises(StoreCorrupt, match=r"learn\.json is damaged: KeyError 'run'. Run the same `learn` again"):
         read_runs(tmp_path / "out")
     with pytest.raises(StoreError, match=r"no cache at .*There is one in .*/cache$"):
@@ -319,3 +324,21 @@ def test_what_cannot_be_is_told_before_anything_is_made(video_folder, weights, t
 )
 def test_which_head_goes_with_a_backbone(backbone, head):
     assert module._with_lstm(backbone) == head
+
+
+def test_groups_that_a_cache_has_are_known_to_its_split(learned, video_folder, tmp_path, inline):
+    """As of what ``audit`` proposed and ``extract`` took in; the folder of videos says nothing of them."""
+    _, out, backbones, _ = learned
+    shutil.copytree(out / "cache", tmp_path / "out" / "cache")
+    shutil.copytree(video_folder, tmp_path / "videos")
+    rows = []
+    for label in sorted(each.name for each in (tmp_path / "videos").iterdir()):
+        for number, path in enumerate(sorted((tmp_path / "videos" / label).iterdir())):
+            path.rename(path.with_name(f"{number}.avi"))
+            rows.append(f"{label}/{number}.avi,{label},{label}-{number}\n")
+    (tmp_path / "videos" / "groups.csv").write_text("path,label,group\n" + "".join(rows))
+    with pytest.raises(UsageError, match="split 'group' needs groups"):
+        learn(tmp_path / "videos", out=tmp_path / "out", backbone=backbones, split="group", **FAST)
+    extract(tmp_path / "videos" / "groups.csv", cache=tmp_path / "out" / "cache", backbone=backbones)
+    found = learn(tmp_path / "videos", out=tmp_path / "out", backbone=backbones, split="group", **FAST)
+    assert json.loads((found.run / "seed-0" / "run.json").read_text())["split"]["rule"] == "group"

@@ -467,6 +467,17 @@ def test_labelled_videos_say_how_many_answers_are_right(run, tmp_path, cache_fol
         predict([new / "Row"], run=run, device="cpu", labelled=True)
 
 
+def test_a_folder_whose_name_is_no_text_costs_no_answers(run, tmp_path, video_folder):
+    label = json.loads((run / "run.json").read_text())["labels"][0]
+    for name in (os.fsencode(label), b"K\xfc"):
+        folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/new/" + name))
+        folder.mkdir(parents=True)
+        shutil.copy(next(video_folder.rglob("*.avi")), folder / "1.avi")
+    predict([tmp_path / "new"], run=run, device="cpu", labelled=True, table=tmp_path / "t.csv")
+    rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
+    assert sorted(row["label"] for row in rows) == sorted([label, r"K\xfc"])
+
+
 def test_a_video_much_longer_than_the_clips_of_the_training_is_sent_to_watch(run, tmp_path, video_folder):
     other = shutil.copytree(run, tmp_path / "other")
     settings = json.loads((run / "run.json").read_text())

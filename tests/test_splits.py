@@ -289,6 +289,25 @@ def test_lists_by_id_by_tail_and_by_stem(tmp_path):
     assert "1 names of the two lists have no clip" in split.notes
 
 
+def test_lists_may_spell_letters_with_marks_otherwise(tmp_path):
+    """Clips of a cache that was made on a Mac, and lists that were typed elsewhere."""
+    ids = [f"{label}/u\u0308{n}.avi" for label in "AB" for n in range(4)]
+    data = {"clip_ids": ids, "labels": [name[0] for name in ids], "groups": [None] * 8}
+    names = [name.replace("u\u0308", "\u00fc") for name in ids]
+    test = [names[0], names[4]]
+    split = make_split(by_lists(tmp_path, [name for name in names if name not in test], test), **data, seed=0)
+    assert named(split, data)["test"] == {ids[0], ids[4]}
+
+
+def test_lists_may_lie_below_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = even(2, 6, 1)
+    rule = by_lists(tmp_path, data["clip_ids"][1:], data["clip_ids"][:1])
+    at_home = rule.replace(str(tmp_path), "~")
+    assert at_home != rule
+    assert named(make_split(at_home, **data, seed=0), data) == named(make_split(rule, **data, seed=0), data)
+
+
 def test_a_stem_that_two_clips_share_means_neither(tmp_path):
     data = {"clip_ids": ["A/1.avi", "A/2.avi", "B/1.avi", "B/2.avi"], "labels": list("AABB"), "groups": [None] * 4}
     with pytest.raises(UsageError, match="leaves no clips"):

@@ -30,6 +30,7 @@ from make_video import (
 from fitrec_cache import container
 from fitrec_cache.errors import VideoError
 from fitrec_cache.sampling import frame_indices
+from fitrec_cache.spans import Span
 from fitrec_cache.video import Converter, read_frames
 
 UPRIGHT = ("red", "green", "blue", "yellow")
@@ -497,3 +498,13 @@ def test_rates_that_mean_nothing_are_zero(given, expected):
     """PyAV 19 gives 0/0, which no fraction can be."""
     rational = given and SimpleNamespace(numerator=given[0], denominator=given[1])
     assert container.fraction(rational) == expected
+
+
+def test_parts_of_a_file_whose_clock_is_set_back_are_refused(tmp_path):
+    """As of two recordings of a camcorder, joined: a time means two frames."""
+    first, second = (write_video(tmp_path / f"{n}.ts", 50, codec="mpeg2video") for n in (1, 2))
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(first.read_bytes() + second.read_bytes())
+    assert len(read_frames(joined, sampler=np.arange, short_side=64).frames) > 90
+    with pytest.raises(VideoError, match=r"its clock is set back on the way.*cut it there"):
+        read_frames(joined, sampler=np.arange, short_side=64, span=Span(start=0.4, end=0.8))

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import av
 import numpy as np
@@ -31,15 +32,18 @@ from fitrec_cache.cache import Cache
 from fitrec_cache.cli import app
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError
 from fitrec_cache.extract import extract
+from fitrec_cache.find_clips import find_clips
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.predict import predict
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.sampling import frame_indices
+from fitrec_cache.spans import Span
 from fitrec_cache.stream import Stream, find_source, without_password
 from fitrec_cache.texts import watch_text
 from fitrec_cache.timeline import Moment, Segment, Smoother, Timeline, WatchFiles, clock, write_subtitles, write_table
 from fitrec_cache.timeline_picture import _columns, timeline_png
 from fitrec_cache.train import train_head
+from fitrec_cache.video import read_frames
 from fitrec_cache.watch import Watch
 from fitrec_cache.windows import Windows
 
@@ -344,6 +348,19 @@ def test_where_the_clock_is_set_back_time_goes_on_and_no_window_looks_across(jum
     assert numbers(found[3]) == [52, 54, 56, 58]
 
 
+def test_times_of_a_file_that_is_cut_off_in_front_are_those_that_its_parts_go_by(tmp_path):
+    """Until its first key frame nothing decodes; a table of segments is a manifest for ``extract``."""
+    whole = write_video(tmp_path / "whole.ts", 90, gop=30)
+    path = remux(whole, tmp_path / "cut.ts", keep=lambda number: number >= 5)
+    with Stream(find_source(str(path))) as stream:
+        found = list(stream.windows(windows(0.4, 0.4), [64]))
+    assert [clip.start for clip in found] == pytest.approx([1.2, 1.6, 2.0, 2.4, 2.8])  # frame 30 is the first
+    for clip in found:
+        part = Span(start=clip.start, end=clip.end)
+        same = read_frames(path, sampler=lambda n: frame_indices(n, samples=4), short_side=64, span=part)
+        assert numbers(clip) == [read_number(frame) for frame in same.frames]
+
+
 def test_no_window_looks_across_a_change_of_the_pictures_size(long_video, tmp_path, monkeypatch):
     read, larger = Stream._frames, write_video(tmp_path / "larger.avi", 60, **LOSSLESS | {"width": 160, "height": 96})
 
@@ -360,6 +377,16 @@ def test_no_window_looks_across_a_change_of_the_pictures_size(long_video, tmp_pa
     assert [clip.start for clip in found] == pytest.approx([0, 0.5, 1, 1.5, 2.5, 3, 3.5])
     shapes = [tuple(decode_frames(clip.jpegs[64]).shape[2:]) for clip in found]
     assert shapes == [(64, 80)] * 4 + [(64, 107)] * 3
+
+
+def test_a_table_is_written_of_a_video_whose_name_is_no_text(tmp_path):
+    video = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.avi"))
+    video.touch()
+    segment = Segment(start=0, end=1, label="\u00dcbung", probability=1, windows=1)
+    write_table([segment], tmp_path / "t.csv", video=video)
+    read = find_clips(tmp_path / "t.csv").clips
+    assert [(clip.clip_id, clip.label) for clip in read] == [(r"a\xff.avi#t=0,1", "\u00dcbung")]
+    assert (tmp_path / "t.csv").read_bytes().startswith(b"\xef\xbb\xbf")  # else Excel takes the label for another
 
 
 def test_a_pipe_is_not_opened_again_at_its_end(long_video, tmp_path):

@@ -1,0 +1,25 @@
+"""Ctrl-C while processes start: the one in front hears it, and stops them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
+from typing import TypeVar
+
+Begun = TypeVar("Begun")
+
+
+def begin_quietly(begin: Callable[[], Begun]) -> Begun:
+    """Return ``begin()`` of a thread in which Ctrl-C is blocked, as in all processes and threads that it starts.
+
+    A terminal sends it to all processes, and one that has yet to import what it needs would print where it was.
+    """
+    with ThreadPoolExecutor(1, initializer=_block) as starter:
+        return starter.submit(begin).result()
+
+
+def _block() -> None:
+    resource_tracker.ensure_running()  # it begins by letting Ctrl-C through
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
