@@ -26,7 +26,7 @@ from fitrec_cache.near_duplicates import (
 )
 from fitrec_cache.splits import Split, known_groups
 from fitrec_cache.store import Store
-from fitrec_cache.wording import listed, plural
+from fitrec_cache.wording import plural, some
 
 _LISTED = 20  # pairs in the report; pairs.csv has all
 
@@ -178,7 +178,7 @@ def _about_proposal(groups: Sequence[str | None], cluster: NDArray[np.int64]) ->
     if joined:
         notes.append(
             f"the groups proposed join {plural(sum(map(len, joined)), 'group')} that you gave into {len(joined)}, such "
-            f"as {listed(joined[0], most=3)}: look at the pairs (--out) first, and keep yours if these are no copies"
+            f"as {some(joined[0])}: look at the pairs (--out) first, and keep yours if these are no copies"
         )
     if len(known) < 3:
         notes.append(f"the groups proposed are {len(known)}, too few to train, validate and test by")

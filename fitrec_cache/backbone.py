@@ -369,8 +369,7 @@ def load_backbone(
         UsageError: For unknown names.
         WeightsError: If the weights cannot be had or do not fit.
     """
-    if preset not in PRESETS:
-        raise unknown_name("preset", preset, PRESETS)
+    check_preset(preset)
     device = find_device(device)
     keep_to_cores()
     if compiled and device == "cpu":  # code for a GPU comes from Triton
@@ -393,6 +392,12 @@ def load_backbone(
         device=device,
         compiled=compiled,
     )
+
+
+def check_preset(preset: str) -> None:
+    """Raise UsageError unless there is a preset of this name."""
+    if preset not in PRESETS:
+        raise unknown_name("preset", preset, PRESETS)
 
 
 def best_precision(precision: str, device: str) -> str:

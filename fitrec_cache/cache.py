@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fitrec_cache.clips import NO_COLUMNS
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, unknown_name
 from fitrec_cache.files import canonical_json, digest, parse_json, write_atomic
-from fitrec_cache.parts import FORMAT_VERSION, SCHEMAS, Arrays, text_column
-from fitrec_cache.progress import progress_bar
+from fitrec_cache.parts import FORMAT_VERSION, SCHEMAS, text_column
 from fitrec_cache.root import open_root
 from fitrec_cache.spans import file_of, is_part, recordings
 from fitrec_cache.store import Store, read_identity
@@ -396,29 +394,3 @@ def flat(identity: Mapping[str, Any]) -> dict[str, Any]:
         inner = flat(value) if isinstance(value, Mapping) else {"": value}
         found |= {f"{name}.{key}" if key else name: each for key, each in inner.items()}
     return found
-
-
-def load_features(
-    stores: Sequence[Store], keys: Sequence[str], *, progress: bool = False
-) -> tuple[NDArray[np.float16], NDArray[np.float64]]:
-    """Load features of clips into memory, side by side where there are several stores.
-
-    Args:
-        stores: One or more feature stores; each must hold every key.
-        keys: Content hashes of N videos.
-        progress: Show a progress bar on standard error.
-
-    Returns:
-        float16 ``(N, T, d)``, d summed over stores, and float64 times ``(N, T)`` in seconds.
-
-    Raises:
-        UsageError: If the stores differ in T.
-        StoreCorrupt: If a part is damaged.
-    """
-    with progress_bar(total=len(keys) * len(stores), unit="clip", what="load", show=progress) as bar:
-        loaded: list[Arrays] = [s.rows(keys, ("features", "pts_seconds"), bar.update) for s in stores]
-    lengths = {a["features"].shape[1] for a in loaded}
-    if len(lengths) > 1:
-        raise UsageError(f"features with different numbers of frames cannot be put side by side: T = {sorted(lengths)}")
-    features = loaded[0]["features"] if len(loaded) == 1 else np.concatenate([a["features"] for a in loaded], axis=2)
-    return features, loaded[0]["pts_seconds"]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from fitrec_cache.clips import LONGEST_ID, Clip, clip_of, file_id, files_that, plain_text, some
+from fitrec_cache.clips import LONGEST_ID, Clip, clip_of, file_id, plain_text
 from fitrec_cache.errors import ManifestError
 from fitrec_cache.files import files_below, is_folder, is_there
-from fitrec_cache.wording import plural
+from fitrec_cache.wording import files_that, plural, some
 
 # fmt: off
 VIDEO_SUFFIXES = (

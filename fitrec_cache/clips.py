@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fitrec_cache.spans import Span
-from fitrec_cache.wording import listed, plural
 
 #: The answer that no class is probable enough: no class of a head can be called so.
 UNKNOWN = "unknown"
@@ -117,13 +116,3 @@ def file_id(name: str) -> str:
     A Mac may write them in two characters, others in one.
     """
     return unicodedata.normalize("NFC", plain_text(name))
-
-
-def some(names: Sequence[str]) -> str:
-    """Return the first three of some names, for a remark."""
-    return listed(names, most=3)
-
-
-def files_that(count: int) -> str:
-    """Return "2 files that are", for a remark."""
-    return plural(count, "file that is", "files that are")

@@ -16,7 +16,7 @@ from fitrec_cache.paired import exact_p, holm, interval_of_difference
 from fitrec_cache.run_files import find_runs
 from fitrec_cache.scored import Model, ScoredRun, gather_models, per_clip, read_all
 from fitrec_cache.units import alone_unit, is_by_fold
-from fitrec_cache.wording import listed, plural
+from fitrec_cache.wording import plural, some
 
 LEVEL = 0.05
 """Chance of calling any pair of one split different if all are equally good."""
@@ -80,7 +80,8 @@ class PairFigures(Plain):
         p: Exact McNemar test over all seeds, clips taken together as ``by`` says;
             :func:`fitrec_cache.paired.exact_p`.
         p_holm: ``p`` adjusted for all pairs compared on the same sides (of one family).
-        text: The result in words.
+        claim: The result in words.
+        text: The same with what it rests on.
     """
 
     a: str
@@ -96,6 +97,7 @@ class PairFigures(Plain):
     by: str
     p: float
     p_holm: float
+    claim: str
     text: str
 
 
@@ -191,7 +193,7 @@ def _folder(folders: Sequence[Path]) -> str:
     """Return the folder that all runs of a model are in, from where we are if it is below; of several the names."""
     common = Path(os.path.commonpath([folder.absolute() for folder in folders]))
     if len(folders) > 1 and common == Path(common.anchor):
-        return listed([str(folder) for folder in folders], most=3)
+        return some([str(folder) for folder in folders])
     here = Path.cwd()
     return str(common.relative_to(here) if common.is_relative_to(here) else common)
 
@@ -262,6 +264,7 @@ def _pair(first: Model[ScoredRun], second: Model[ScoredRun]) -> tuple[PairFigure
         by="fold" if is_by_fold(first.split) else "group" if len(set(units.values())) < len(units) else "clip",
         p=exact_p(gain, list(units.values())),
         p_holm=1.0,
+        claim="",
         text="",
     )
     return pair, notes
@@ -274,7 +277,7 @@ def _in_words(pair: PairFigures, p_holm: float) -> PairFigures:
     n += f", {len(pair.seeds)} seeds" * (len(pair.seeds) > 1)
     where = f"on split {pair.split}"
     if p_holm < LEVEL and low > 0:
-        text = f"{pair.a} beats {pair.b} by {points} ({span}, {n}, p = {p_holm:.2g}) {where}"
+        claim, rest = f"{pair.a} beats {pair.b} by {points}", f"{span}, {n}"
     else:
-        text = f"{pair.a} and {pair.b} are not distinguishable at {n} ({points}, {span}, p = {p_holm:.2g}) {where}"
-    return replace(pair, p_holm=p_holm, text=text)
+        claim, rest = f"{pair.a} and {pair.b} are not distinguishable at {n}", f"{points}, {span}"
+    return replace(pair, p_holm=p_holm, claim=claim, text=f"{claim} ({rest}, p = {p_holm:.2g}) {where}")

@@ -17,7 +17,7 @@ import torch
 import torchvision
 
 from fitrec_cache import __version__, container, hdf5
-from fitrec_cache.backbone import best_precision, check_compiler, library_versions, load_backbone
+from fitrec_cache.backbone import best_precision, check_compiler, check_preset, library_versions, load_backbone
 from fitrec_cache.cache import Cache, newest
 from fitrec_cache.clips import plain_text
 from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip
@@ -192,10 +192,12 @@ def doctor(
     found, choice, here, trial, decoded, held, free = "", None, None, None, None, None, 0
     with _noted(problems, "device"):
         found = find_device(device)
+    with _noted(problems, "preset"):
+        check_preset(preset)
     with _noted(problems, "weights"):
         choice = BackboneChoice.parse(backbone)
         here = weights_are_here(choice)
-    if found and here:
+    if found and here and "preset" not in problems:
         with _noted(problems, "backbone"):
             trial = _embed(backbone, preset, found)
     if video is not None:

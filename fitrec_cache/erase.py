@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
-from fitrec_cache.clips import some
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, may_be_written, remove
 from fitrec_cache.jpeg_rows import joined, row_of
@@ -16,7 +15,7 @@ from fitrec_cache.parts import Arrays, read_part
 from fitrec_cache.root import ASIDE
 from fitrec_cache.store import Store
 from fitrec_cache.turns import others_at_work
-from fitrec_cache.wording import plural, size
+from fitrec_cache.wording import plural, size, some
 
 
 def erase_taken_out(folder: Path) -> list[str]:

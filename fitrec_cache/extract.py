@@ -67,8 +67,8 @@ def extract(
     frees (:mod:`fitrec_cache.memory`).
 
     Args:
-        videos: A folder of class folders, a CSV manifest (``path,label``, optional ``group,split``), or a UCF101-style
-            list. None: the clips that the cache holds; the videos may be gone.
+        videos: A folder of class folders, a CSV manifest (``path,label``, optional ``group,split,start,end``), or a
+            UCF101-style list. None: the clips that the cache holds; the videos may be gone.
         cache: Cache folder, made if it is not there.
         backbone: ``NAME`` or ``NAME=WEIGHTS`` for each backbone; see :func:`fitrec_cache.backbone.load_backbone`.
         preset: ``native``, ``grid``, ``paper`` or ``table1``.
@@ -153,7 +153,6 @@ def extract(
     except (KeyboardInterrupt, FitrecError):  # what was finished until now is in the cache, and so in its history
         _note(cache, run.report(len(clips), time.perf_counter() - started), models)
         raise
-    run.tell_oddities()
     run.tell_changes()
     notes.add(*lost)
     report = run.report(len(clips), time.perf_counter() - started)

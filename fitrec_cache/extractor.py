@@ -16,7 +16,7 @@ import numpy as np
 from fitrec_cache.ahead import Ahead, Hashed, Prepared
 from fitrec_cache.backbone import Backbone
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip
-from fitrec_cache.clips import Clip, some
+from fitrec_cache.clips import Clip
 from fitrec_cache.decoding import StoredClip
 from fitrec_cache.devices import cores
 from fitrec_cache.errors import StoreError, VideoError
@@ -30,7 +30,7 @@ from fitrec_cache.progress import Notes, progress_bar, timed
 from fitrec_cache.spans import file_of, is_part
 from fitrec_cache.store import Store
 from fitrec_cache.turns import CLAIMS, Turns
-from fitrec_cache.wording import plural
+from fitrec_cache.wording import plural, some
 
 #: A part is committed after this many clips or seconds, whichever comes first: what a kill can cost.
 COMMIT_CLIPS = 32
@@ -179,14 +179,11 @@ class Extractor:
                 f"--classes leaves out: {some(kept)}"
             )
 
-    def tell_oddities(self) -> None:
-        """Note which files are used though something is odd about them, such as damage."""
+    def tell_changes(self) -> None:
+        """Note which files are used though something is odd, such as damage, and what became of names and columns."""
         if self.odd:
             many = plural(len(self.odd), "clip is", "clips are")
             self.notes.add(f"{many} used though the file is not quite in order: {some(self.odd)}")
-
-    def tell_changes(self) -> None:
-        """Note what became of names and columns that clips had before."""
         if n := len(self.kept_columns):
             self.notes.add(f"{n} clips keep the group or columns that they had: {some(self.kept_columns)}")
         if not self.groups_known:

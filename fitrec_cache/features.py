@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, load_features, newest, parts_apart, pick_features
+from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest, parts_apart, pick_features
 from fitrec_cache.clips import columns
 from fitrec_cache.errors import AllAlikeError, StoreError, UsageError
 from fitrec_cache.files import canonical_json
@@ -212,16 +212,24 @@ def load_cached(
     """Load the features of all held clips into memory, several backbones side by side.
 
     Raises:
-        StoreError: If no clip has features of every backbone.
-        UsageError: If a backbone is not cached or not told apart.
+        StoreError: If no clip has features of every backbone, or a part is damaged.
+        UsageError: If a backbone is not cached, not told apart or named twice, or they differ in T.
     """
     stores = [pick_features(cache, b, preset=preset) for b in backbones]
+    folders = [store.folder for store in stores]
+    if repeated := [name for name, folder in zip(backbones, folders, strict=True) if folders.count(folder) > 1]:
+        raise UsageError(f"backbone {repeated[-1]} is named twice: name each once")
     clips, notes = clips_in(cache, stores, f"features of {'+'.join(backbones)}")
-    values, times = load_features(stores, [c.video_sha256 for c in clips], progress=progress)
+    keys = [clip.video_sha256 for clip in clips]
+    with progress_bar(total=len(keys) * len(stores), unit="clip", what="load", show=progress) as bar:
+        loaded = [store.rows(keys, ("features", "pts_seconds"), bar.update) for store in stores]
+    values = [each["features"] for each in loaded]
+    if len(lengths := {each.shape[1] for each in values}) > 1:
+        raise UsageError(f"features with different numbers of frames cannot be put side by side: T = {sorted(lengths)}")
     return Features.of_clips(
         clips,
-        values=values,
-        pts_seconds=times,
+        values=values[0] if len(values) == 1 else np.concatenate(values, axis=2),
+        pts_seconds=loaded[0]["pts_seconds"],
         sources=[{"kind": "features", "identity": s.identity, "origin": s.origin()} for s in stores],
         name="+".join(s.identity["backbone"] for s in stores),
         notes=notes,

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, opened, and whether their writer still lives."""
+"""Files: written whole or not at all (JSON and CSV too), opened, and whether their writer still lives."""
 
 from __future__ import annotations
 

@@ -58,11 +58,6 @@ class Fitted:
     recipe: Recipe
     seconds: float
 
-    @property
-    def best(self) -> dict[str, float]:
-        """The kept epoch's entry of the history."""
-        return self.history[self.best_epoch - 1]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Side:

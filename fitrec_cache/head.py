@@ -169,7 +169,7 @@ class MeanHead(nn.Module):
 
 
 class Normalisation(nn.Module):
-    """``(x - shift) basis``, or ``(x - shift) / scale``: fitted once on the training clips, never trained.
+    """``(x - shift) scale``, by components or by value: fitted once on the training clips, never trained.
 
     Args:
         kind: ``standard``, ``pca`` or ``whiten``.

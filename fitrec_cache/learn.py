@@ -19,7 +19,7 @@ from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.extract import as_extracted, extract
 from fitrec_cache.extract_report import ExtractReport
 from fitrec_cache.features import distinct_clips
-from fitrec_cache.files import digest, make_folder, write_json
+from fitrec_cache.files import digest, is_folder, is_there, write_json
 from fitrec_cache.find_clips import choose_classes, find_clips
 from fitrec_cache.folds import folds_of_clips, make_folds
 from fitrec_cache.page import report
@@ -171,8 +171,9 @@ def learn(
     """
     started = time.perf_counter()
     _check(variant, seed, epochs, jobs)
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file: expected a folder")
+    for folder in (out, out / "runs"):
+        if is_there(folder) and not is_folder(folder):
+            raise UsageError(f"{folder} is a file: expected a folder for --out")
     found = find_clips(videos, root=root, classes=classes, group_by=group_by)
     notes, cache = Notes(tell), out / "cache"
     try:
@@ -182,7 +183,6 @@ def learn(
         raise
     if first.name:
         raise UsageError(f"split {split} tests by heads of several folds, none of which could be taken: give another")
-    make_folder(out / "runs")
 
     def once(text: str, of: str = "") -> None:
         text = f"{of}: {text}" if of and len(backbone) > 1 else text

@@ -38,35 +38,20 @@ def load_clips(
         UsageError: If they do not go together, the backbone is not cached, or there is no such class.
         StoreError: If the cache or file cannot be read.
     """
-    data = _load(cache, features, variant, backbone, preset, progress=progress)
-    return data if classes is None else _only_classes(data, classes, also=unknown)
-
-
-def _load(
-    cache: Path | None,
-    features: Path | Features | None,
-    variant: str,
-    backbone: Sequence[str],
-    preset: str | None,
-    *,
-    progress: bool,
-) -> Features:
     if (cache is None) == (features is None):
         raise UsageError("give either --cache DIR or --features FILE")
-    if repeated := [b for b in backbone if list(backbone).count(b) > 1]:
-        raise UsageError(f"backbone {repeated[0]} is named twice: name each once")
     if features is not None:
         if backbone or preset:
             raise UsageError("features are given: leave --backbone and --preset out, which choose from a cache")
         data = features if isinstance(features, Features) else read_pack(features)
         _check_fit(data, variant)
-        return data
-    opened = Cache(Path(str(cache)))
-    if VARIANTS[variant].takes_pixels:
+    elif VARIANTS[variant].takes_pixels:
         if backbone or preset:
             raise UsageError(f"variant {variant} learns from the frame store: leave --backbone and --preset out")
-        return load_pixels(opened, progress=progress)
-    return _load_backbones(opened, variant, backbone, preset, progress)
+        data = load_pixels(Cache(Path(str(cache))), progress=progress)
+    else:
+        data = _load_backbones(Cache(Path(str(cache))), variant, backbone, preset, progress)
+    return data if classes is None else _only_classes(data, classes, also=unknown)
 
 
 def _check_fit(data: Features, variant: str) -> None:
@@ -92,8 +77,7 @@ def keep_apart(data: Features, unknown: Sequence[str]) -> tuple[Features, Featur
     Raises:
         UsageError: If there is no such class, or a known one is called as that answer.
     """
-    spelled = {one_spelling(label): label for label in data.labels}
-    unknown = [spelled.get(one_spelling(name), name) for name in unknown]
+    unknown = [one_spelling(name) for name in unknown]
     for name in unknown:
         if name not in data.labels:
             raise unknown_name("class", name, sorted(set(data.labels)))

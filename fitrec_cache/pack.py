@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fitrec_cache import hdf5
 from fitrec_cache.cache import Cache
+from fitrec_cache.clips import one_spelling
 from fitrec_cache.errors import UsageError
 from fitrec_cache.features import Features, load_cached, only_backbone
 from fitrec_cache.files import Plain, canonical_json, check_writable, parse_json, write_atomic
@@ -112,7 +113,8 @@ def read_pack(path: Path) -> Features:
             f"features file {path} is damaged: what it holds is not what its attribute sha256 says. Copy it again; who "
             "changes it on purpose takes that attribute out"
         )
-    return found
+    labels, groups = map(one_spelling, found.labels), (g and one_spelling(g) for g in found.groups)
+    return replace(found, labels=list(labels), groups=list(groups))  # as those of clips are kept, and typed names
 
 
 def _sum(features: Features) -> str:

@@ -51,7 +51,8 @@ class Prediction:
         unknown: Whether the highest probability is below the threshold: probably none of the classes.
         heads: How many seeds answered together.
         median_lengths: How many times as long it is as the median clip of the training; None where that is not known.
-        label: The class that a folder around it is named after, if that was asked for; else the name of its folder.
+        label: The class that a folder around it is named after, if that was asked for, else the name of its folder;
+            empty where it was not asked for.
         right: Whether the most probable class is ``label``; None if that was not asked for or cannot be told: there is
             no answer, or the head does not know the class.
         trained_on: Whether the file is named, with its folder where ids have one, as a clip that a head was trained or

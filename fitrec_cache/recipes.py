@@ -96,7 +96,7 @@ class Recipe(Plain):
             ("draw", "frames, or 0 for all"),
             ("steps", "steps, or 0 for any"),
         ):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name} is {getattr(self, name)}: expected a number of {what}")
 
     def change(self, **values: Any) -> Recipe:
@@ -165,7 +165,9 @@ class Recipe(Plain):
         frames, dim = shape[1], 0 if head.takes_pixels else shape[2]
         chosen = {name: getattr(self, name) for name in head.settings}
         if "components" in chosen:
-            most = max(1, int(n_train / self.clips_per_component)) if self.clips_per_component else n_train * frames
+            most = n_train * frames
+            if self.clips_per_component:
+                most = max(1, int(min(n_train / self.clips_per_component, most)))
             chosen["components"] = min(self.components, dim, most) if self.normalise in PROJECTIONS else 0
         return HeadConfig(
             variant=variant, n_classes=n_classes, input_dim=dim, attention=attention, frames=frames, **chosen

@@ -18,7 +18,7 @@ from fitrec_cache.compare import compare
 from fitrec_cache.devices import check_jobs
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import as_extracted, extract
-from fitrec_cache.files import Plain, make_folder, write_json
+from fitrec_cache.files import Plain, write_json
 from fitrec_cache.find_clips import find_clips
 from fitrec_cache.folds import folds_of_clips
 from fitrec_cache.loading import load_clips
@@ -155,7 +155,6 @@ def reproduce(
     _refuse_other_clips(cache, clips, out)
     for rule in split:  # now, not after hours of extraction
         folds_of_clips(rule, clips, seed=seed[0])
-    make_folder(out)
     extracted: dict[str, Any] = {}
     features: dict[tuple[str, str], str] = {}
     for name in preset:

@@ -135,11 +135,16 @@ def pool_folds(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], ...]:
     pooled = []
     for seed in dict.fromkeys(r.seed for r in runs):
         mine = [r for r in runs if r.seed == seed]
-        units = [unit for r in mine for unit in r.units]
-        logits, truth = (np.concatenate([getattr(r.tested, name) for r in mine]) for name in ("logits", "targets"))
-        figures = evaluate(logits, truth, runs[0].labels, units=units).to_dict()
+        figures = figures_of(mine).to_dict()
         pooled.append({"seed": seed, "folds": len(mine), **{k: v for k, v in figures.items() if k not in _TABLES}})
     return tuple(pooled)
+
+
+def figures_of(runs: Sequence[ScoredRun]) -> Metrics:
+    """Return the figures over the test clips of some runs, such as the folds of one seed."""
+    units = [unit for run in runs for unit in run.units]
+    logits, truth = (np.concatenate([getattr(run.tested, name) for run in runs]) for name in ("logits", "targets"))
+    return evaluate(logits, truth, runs[0].labels, units=units)
 
 
 def average_runs(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], Together | None]:

@@ -172,7 +172,7 @@ def _holds_something_else(folder: Path) -> bool:
     return any(str(p) not in (*FILES, FINAL, ANSWERS) and not p.parts[0].startswith(TEMPORARY) for p in inside)
 
 
-def identities(sources: Any) -> Any:
+def _identities(sources: Any) -> Any:
     """Return a run's ``sources`` without what changes no value: where weights were, and versions."""
     if not isinstance(sources, list):
         return sources
@@ -189,7 +189,7 @@ def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     def plain(key: str, value: Any) -> Any:
         if key == "split" and isinstance(value, dict):
             return {k: v for k, v in value.items() if k not in ("rule", "notes")}
-        return identities(value) if key == "sources" else value
+        return _identities(value) if key == "sources" else value
 
     def named(key: str, value: Any, other: Any) -> str:
         if key in ("head", "training") and isinstance(other, dict):
@@ -386,6 +386,6 @@ def _no_run(folder: Path) -> UsageError:
     """Return what to say of a folder that is no run."""
     if inside := sorted({run.name for run in _runs_in(folder)} | _models_in(folder)):
         return UsageError(f"{folder} holds no run itself, but there are some in {listed(inside)}: name one of these")
-    if (folder / "cache").is_dir() and (folder / "runs").is_dir():
+    if (folder / "cache").is_dir():
         return UsageError(f"{folder} holds no model yet: run the same `learn` again, it did not come to its end")
     return UsageError(f"no run at {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")

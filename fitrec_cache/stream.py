@@ -59,15 +59,13 @@ class WindowClip:
     """The sampled frames of one window.
 
     Attributes:
-        start: Seconds since the first frame of the stream.
+        start: Seconds since the beginning of the stream (:meth:`Stream.windows`).
         end: The same.
-        pts_seconds: T times of the frames, since the first frame of the stream.
         jpegs: By short side in pixels: T encoded frames.
     """
 
     start: float
     end: float
-    pts_seconds: tuple[float, ...]
     jpegs: dict[int, list[bytes]]
 
 
@@ -189,6 +187,8 @@ class Stream:
     def windows(self, windows: Windows, short_sides: Sequence[int]) -> Iterator[WindowClip]:
         """Yield each window once its last frame is known.
 
+        Times are since the first frame, of a file that was cut off in front since the first packet.
+
         Args:
             windows: Which frames each takes; those that would reach into a gap, where for longer than a window no frame
                 comes, or beyond a seam, where the clock is set back or the picture changes its size, are left out.
@@ -198,7 +198,7 @@ class Stream:
             VideoError: If reading fails, or the end comes before the first window's.
         """
         converters = {side: Converter(self._stream, side) for side in short_sides}
-        growing: dict[int, list[tuple[float, dict[int, bytes]]]] = {}
+        growing: dict[int, list[dict[int, bytes]]] = {}
         complete, end, stop = 0, Fraction(0), 0.0
         period = 1 / nominal_rate(self._stream)
         longest = max(windows.seconds, _STILL_PERIODS * period)
@@ -207,16 +207,16 @@ class Stream:
                 windows.restart(begins)
             gap = seam or end - begins > longest
             due = windows.due(begins + period if gap else end)
-            kept = float(begins), _encode(frame, converters) if due else {}
+            kept = _encode(frame, converters) if due else {}
             for number, count in due.items():
                 samples = growing.setdefault(number, [])
                 samples += [kept] * count
                 if len(samples) == windows.samples:
                     start, stop = windows.span(number)
-                    times, frames = zip(*growing.pop(number), strict=True)
+                    frames = growing.pop(number)
                     jpegs = {side: [each[side] for each in frames] for side in short_sides}
                     complete += 1
-                    yield WindowClip(start=start, end=stop, pts_seconds=times, jpegs=jpegs)
+                    yield WindowClip(start=start, end=stop, jpegs=jpegs)
             if gap:  # no window looks across it
                 windows.restart(end)
                 growing.clear()

@@ -37,7 +37,8 @@ def timeline_png(moments: Sequence[Moment], segments: Sequence[Segment], path: P
         raise ValueError("no answers: expected at least one window")
     labels = _rows(moments, segments)
     edges, seen = _columns(moments, segments)
-    values = np.array([[np.nan if m is None else dict(m.top).get(label, 0.0) for m in seen] for label in labels])
+    chances = [None if m is None else dict(m.top) for m in seen]
+    values = np.array([[np.nan if c is None else c.get(label, 0.0) for c in chances] for label in labels])
     names = [drawable(label, longest=_LONGEST) for label in labels]
     if any(segment.label is None for segment in segments):
         names.append("unknown")

@@ -66,20 +66,9 @@ class Together:
         if len(single) == 1 or not clips[0] or any(c != clips[0] for c in clips) or len(rates) > 1:
             return apart
         outputs = [read_outputs(folder, s, "val") for folder, s in zip(folders, settings, strict=True)]
-        said = apart.log_mean([torch.from_numpy(o.logits).double() for o in outputs])
+        said = _log_mean(apart._log_single([torch.from_numpy(o.logits).double() for o in outputs]))
         mean = calibrate(said, outputs[0].targets, false_alarm_rate=rates.pop())
         return replace(apart, mean=mean)
-
-    def log_mean(self, logits: Sequence[Tensor]) -> Tensor:
-        """Return the logarithm of the mean of the heads' calibrated probabilities.
-
-        Args:
-            logits: Of each head, ``(B, K)``.
-
-        Returns:
-            ``(B, K)``, at most 0. Never -inf for finite logits, however improbable a class is.
-        """
-        return _log_mean(self._log_single(logits))
 
     def _log_single(self, logits: Sequence[Tensor]) -> list[Tensor]:
         return [(x / c.temperature).log_softmax(dim=1) for x, c in zip(logits, self.single, strict=True)]
@@ -107,7 +96,10 @@ class Together:
 
 
 def _log_mean(logs: Sequence[Tensor]) -> Tensor:
-    """Return the logarithm of the mean of probabilities that are given by theirs."""
+    """Return the logarithm of the mean of probabilities that are given by theirs, each ``(B, K)``.
+
+    Never -inf for finite logits, however improbable a class is.
+    """
     return torch.stack(list(logs)).logsumexp(dim=0) - math.log(len(logs))
 
 
@@ -120,7 +112,7 @@ def _kept(folders: Sequence[Path], settings: Sequence[Mapping[str, Any]]) -> Cal
         return calibration_of(kept) if kept["seeds"] == sorted(s["seed"] for s in settings) else None
 
 
-def keep(runs: Sequence[ScoredRun], together: Together) -> None:
+def keep_calibration(runs: Sequence[ScoredRun], together: Together) -> None:
     """Write the calibration of the mean to the ``run.json`` of each run, so that they answer the same ever after.
 
     Args:

@@ -31,7 +31,7 @@ from fitrec_cache.run_files import read_run_json
 from fitrec_cache.runs import ANSWERS, SUMMARY, calibration_of, check_out, refuse_other_runs
 from fitrec_cache.scored import read_scored
 from fitrec_cache.splits import Split, check_seed, check_seeds, say_untrained
-from fitrec_cache.together import keep
+from fitrec_cache.together import keep_calibration
 from fitrec_cache.trainer import Job, Trainer
 from fitrec_cache.variants import get_variant
 
@@ -192,7 +192,7 @@ def train_head(
     notes.add(*remarks([(calibration_of(one.run), len(one.run["split"]["val"])) for one in scored]))
     pooled, (ensemble, together) = pool_folds(scored), average_runs(scored)
     if together is not None:
-        keep(scored, together)
+        keep_calibration(scored, together)
     if len(runs) > 1 and not pooled and not ensemble:
         notes.add(
             "the seeds test different clips, so what they answer together, as predict does, is not tested: another "

@@ -34,7 +34,7 @@ def size(n_bytes: float) -> str:
         ('999 bytes', '3.4 MB')
     """
     for unit in ("bytes", "kB", "MB"):
-        if n_bytes < 1000:
+        if round(n_bytes, 0 if unit == "bytes" else 1) < 1000:
             return f"{n_bytes:.0f} {unit}" if unit == "bytes" else f"{n_bytes:.1f} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:.2f} GB"
@@ -69,3 +69,13 @@ def span(interval: tuple[float, float]) -> str:
     """Return an interval in words, such as "19.5% to 54.3%", with the reason where it is all that can be."""
     low, high = interval
     return f"{low:.1%} to {high:.1%}" + ", as all is one group or clip" * ((low, high) == NO_BOUNDS)
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first three of some names, for a remark."""
+    return listed(names, most=3)
+
+
+def files_that(count: int) -> str:
+    """Return "2 files that are", for a remark."""
+    return plural(count, "file that is", "files that are")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
@@ -11,6 +13,7 @@ import torch
 from make_video import write_video
 
 from fitrec_cache import ahead, decoding, extract, meanwhile
+from fitrec_cache.cache import Cache
 
 SAMPLES = 4
 FRAME_SIZE = 64
@@ -89,6 +92,17 @@ def write_class_folders(root: Path, *, classes=("Hop", "Lunge", "Squat"), groups
 def video_folder(tmp_path_factory):
     """Twelve clips: 3 classes of 4 groups. Not to be changed."""
     return write_class_folders(tmp_path_factory.mktemp("videos"))
+
+
+@pytest.fixture
+def two_backbones(tmp_path, cache_folder):
+    """A copy of ``cache_folder`` with features of a backbone ``other`` too: the same 96 values, the last first."""
+    cache = Cache(shutil.copytree(cache_folder, tmp_path / "two"))
+    (first,) = cache.feature_stores()
+    rows = first.rows(list(first), ("key", "features", "pts_seconds"))
+    other = cache.feature_store(first.identity | {"backbone": "other"})
+    other.write_part(rows | {"features": np.ascontiguousarray(rows["features"][..., ::-1])})
+    return cache.folder
 
 
 @pytest.fixture(scope="session")

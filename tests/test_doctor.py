@@ -357,6 +357,12 @@ def test_a_file_where_extract_needs_a_folder_is_a_problem(tmp_path, cache_folder
     assert f"nothing can be written into {tmp_path / 'cache' / name}" in found.problems["disk"]
 
 
+def test_a_preset_that_there_is_not_is_a_problem_also_where_weights_are_still_to_be_fetched(monkeypatch):
+    monkeypatch.setattr(module, "weights_are_here", lambda _: False)
+    report = doctor(backbone="test_resnet", preset="natve", device="cpu")
+    assert "Did you mean 'native'" in report.problems["preset"]
+
+
 def test_the_preset_decides_how_long_an_embedding_is(weights):
     found = [doctor(backbone=weights("test_resnet"), preset=p, device="cpu") for p in ("native", "grid")]
     assert [each.trial.dim for each in found] == [96, 9 * 96]

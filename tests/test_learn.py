@@ -216,7 +216,7 @@ def test_backbones_that_know_different_clips_are_not_compared(learned, video_fol
 def test_a_file_in_the_place_of_its_folders_is_told_before_anything_is_decoded(video_folder, weights, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "runs").write_text("mine")
-    with pytest.raises(StoreError, match="runs"):
+    with pytest.raises(UsageError, match="runs is a file: expected a folder"):
         learn(video_folder, out=tmp_path / "out", backbone=[weights("test_resnet")], **FAST)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["runs"]
 
@@ -303,11 +303,13 @@ def test_other_heads_and_classes_can_be_asked_for(video_folder, weights, tmp_pat
         ({"seed": [0, 0]}, "seed"),
         ({"jobs": 0}, "jobs is 0"),
         ({"epochs": 0}, "epochs is 0"),
+        ({"backbone": ["resnt50"]}, "unknown backbone 'resnt50'"),
+        ({"preset": "natve"}, "unknown preset 'natve'"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_is_made(video_folder, weights, tmp_path, settings, words):
     with pytest.raises(UsageError, match=words):
-        learn(video_folder, out=tmp_path / "out", backbone=[weights("test_resnet")], **{**FAST, **settings})
+        learn(video_folder, out=tmp_path / "out", **{"backbone": [weights("test_resnet")], **FAST, **settings})
     assert not (tmp_path / "out").exists()
 
 

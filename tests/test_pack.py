@@ -83,24 +83,34 @@ def test_columns_of_a_manifest_go_along(tmp_path):
             read_pack(path)
 
 
-def test_several_backbones_are_put_side_by_side(tmp_path, cache_folder):
-    report = pack(cache=cache_folder, backbone=["test_resnet", "test_resnet"], out=tmp_path / "two.h5")
+def test_several_backbones_are_put_side_by_side_each_once(tmp_path, two_backbones):
+    report = pack(cache=two_backbones, backbone=["test_resnet", "other"], out=tmp_path / "two.h5")
     assert (report.clips, report.frames, report.dim) == (12, 4, 192)
     values = read_pack(tmp_path / "two.h5").values
-    assert np.array_equal(values[..., :96], values[..., 96:])
+    assert np.array_equal(values[..., :96], values[..., :95:-1])
+    folder = next((two_backbones / "features").glob("test_resnet-*")).name
+    for again in ("test_resnet", "timm/test_resnet", folder):
+        with pytest.raises(UsageError, match=rf"backbone {again} is named twice"):
+            pack(cache=two_backbones, backbone=["test_resnet", "other", again], out=tmp_path / "x.h5")
 
 
-def test_packing_refuses_what_it_cannot_do(tmp_path, packed, cache_folder):
+def test_labels_and_groups_of_files_made_elsewhere_are_spelled_as_what_is_typed(tmp_path):
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["features"] = np.ones((2, 4, 3), dtype=np.float16)
+        file["clip_id"] = [b"1", b"2"]
+        file["label"] = [b"Squat ", "U\u0308bung".encode()]
+        file["group"] = [b" anna", b""]
+    found = read_pack(tmp_path / "f.h5")
+    assert (found.labels, found.groups) == (["Squat", "\u00dcbung"], ["anna", None])
+
+
+def test_packing_refuses_what_it_cannot_do(tmp_path, packed, cache_folder, two_backbones):
     before = packed.read_bytes()
     with pytest.raises(UsageError, match="exists: choose another --out"):
         pack(cache=cache_folder, backbone=["test_resnet"], out=packed)
     assert packed.read_bytes() == before
-    cache = Cache(shutil.copytree(cache_folder, tmp_path / "two"))
-    (first,) = cache.feature_stores()
-    second = cache.feature_store(first.identity | {"backbone": "other"})
-    second.write_part({name: first.rows(list(first), (name,))[name] for name in ("key", "features", "pts_seconds")})
     with pytest.raises(UsageError, match="holds features of other, test_resnet: choose with --backbone"):
-        pack(cache=tmp_path / "two", out=tmp_path / "x.h5")
+        pack(cache=two_backbones, out=tmp_path / "x.h5")
     with pytest.raises(StoreError, match="holds no features: run"):
         pack(cache=Cache(tmp_path / "new", create=True).folder, out=tmp_path / "x.h5")
     with pytest.raises(UsageError, match="unknown backbone 'vit'"):

@@ -569,9 +569,11 @@ def test_the_heading_compares_the_two_that_are_best_on_validation(page, tmp_path
     for name, variant, right, val in (("a", "vit-lstm", 20, 2), ("b", "mean", 10, 9), ("c", "lrcn", 12, 8)):
         guesses = [*truth[:right], *[2] * (20 - right)]
         write_run(tmp_path / name, truth=truth, guesses=guesses, variant=variant, val=(val, 10))
+        run = json.loads((tmp_path / name / "run.json").read_text())
+        (tmp_path / name / "run.json").write_text(json.dumps(run | {"backbone": "clips (1)"}))  # as of a file's name
     _, seen = page(*(tmp_path / name for name in "abc"))
     heading = re.search(r'id="results-h">(.*?)</h2>', seen.source)[1]
-    assert heading.startswith("lrcn on resnet50 and mean on resnet50 are not distinguishable")
+    assert heading == "lrcn on clips (1) and mean on clips (1) are not distinguishable at n = 20"
 
 
 def test_the_heading_finds_its_pair_where_a_seed_lacks_a_fold(page, tmp_path):

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fitrec_cache.errors import UsageError
 from fitrec_cache.fit import Side, apply_head, fit
 from fitrec_cache.recipes import RECIPES, Recipe, get_recipe
 
@@ -36,6 +38,18 @@ def test_few_clips_have_fewer_components(n_train, dim, components):
     shape = (n_train, 20, dim)
     config = get_recipe("native").head_config("mean", shape, n_classes=2, n_train=n_train, attention=None)
     assert config.components == components
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_clips_of_a_component_are_a_number(value):
+    with pytest.raises(UsageError, match=r"clips_per_component is .*expected a number of training clips"):
+        get_recipe("native").change(clips_per_component=value)
+
+
+def test_hardly_any_clips_of_a_component_are_as_if_none_were_asked_for():
+    recipe = get_recipe("native").change(clips_per_component=1e-320)
+    config = recipe.head_config("mean", (4, 20, 100), n_classes=2, n_train=4, attention=None)
+    assert config.components == 80
 
 
 def test_components_given_by_hand_are_as_many_as_that():

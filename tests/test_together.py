@@ -10,7 +10,7 @@ import torch
 from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.scored import ScoredRun
-from fitrec_cache.together import Together, keep
+from fitrec_cache.together import Together, keep_calibration
 
 LABELS = ["Hop", "Lunge", "Squat", "Twist"]
 
@@ -147,7 +147,7 @@ def test_what_was_found_when_the_heads_were_trained_is_kept(tmp_path):
         (folder / "run.json").write_text(json.dumps(one))
     fitted = Together.of(folders, settings)
     runs = zip(folders, settings, strict=True)
-    keep([ScoredRun(folder=f, run=one, validated=None, tested=None) for f, one in runs], fitted)
+    keep_calibration([ScoredRun(folder=f, run=one, validated=None, tested=None) for f, one in runs], fitted)
     held = [json.loads((folder / "run.json").read_text()) for folder in folders]
     for one in held:
         assert one["together"]["calibration"] == fitted.mean.to_dict()

@@ -551,13 +551,13 @@ def test_pixel_variants_learn_from_the_frame_store(tmp_path, cache_folder, varia
     assert run.backbone == "pixels64"
 
 
-def test_cached_features_train_and_concatenate(tmp_path, cache_folder):
-    folder = next((cache_folder / "features").glob("test_resnet-*")).name
-    for backbone, dim in ((["test_resnet"], 96), (["test_resnet", folder], 192)):
-        train_head(out=tmp_path / str(dim), cache=cache_folder, variant="mean", backbone=backbone, epochs=1)
+def test_cached_features_train_and_concatenate(tmp_path, two_backbones):
+    folder = next((two_backbones / "features").glob("test_resnet-*")).name
+    for backbone, dim in ((["test_resnet"], 96), (["other", folder], 192)):
+        train_head(out=tmp_path / str(dim), cache=two_backbones, variant="mean", backbone=backbone, epochs=1)
         assert json.loads((tmp_path / str(dim) / "run.json").read_text())["head"]["input_dim"] == dim
     with pytest.raises(UsageError, match="test_resnet is named twice"):
-        train_head(out=tmp_path / "x", cache=cache_folder, variant="mean", backbone=["test_resnet"] * 2)
+        train_head(out=tmp_path / "x", cache=two_backbones, variant="mean", backbone=["test_resnet"] * 2)
 
 
 def test_the_only_cached_backbone_serves_where_none_is_named(tmp_path, cache_folder):

@@ -103,7 +103,6 @@ def test_the_frames_are_those_of_the_sampling_formula(long_video):
     for k, clip in enumerate(clips):
         taken = 10 * k + frame_indices(20, samples=4)
         assert numbers(clip) == taken.tolist()
-        assert clip.pts_seconds == pytest.approx(taken / 25)
         assert decode_frames(clip.jpegs[32]).shape[2] == 32
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache import scored
-from fitrec_cache.metrics import Metrics, evaluate, interval_by_unit
+from fitrec_cache.metrics import Metrics, interval_by_unit
 from fitrec_cache.page.records import Record
 from fitrec_cache.paired import count_right
-from fitrec_cache.results import average_runs
+from fitrec_cache.results import average_runs, figures_of
 from fitrec_cache.units import is_by_fold
 
 
@@ -61,7 +61,7 @@ class Model(scored.Model[Record]):
     @cached_property
     def rates(self) -> dict[int, Metrics]:
         """Figures of each seed."""
-        return {seed: _pooled(records) for seed, records in self.by_seed.items()}
+        return {seed: figures_of(records) for seed, records in self.by_seed.items()}
 
     def mean(self, name: str) -> float:
         """Return the mean of a figure over the seeds, each as much as it tests clips."""
@@ -132,13 +132,6 @@ class Model(scored.Model[Record]):
         rows, columns = np.unravel_index(order, wrong.shape)
         pairs = zip(rows.tolist(), columns.tolist(), strict=True)
         return [(i, j, int(wrong[i, j])) for i, j in pairs if wrong[i, j]]
-
-
-def _pooled(records: Sequence[Record]) -> Metrics:
-    """Return the figures of one seed, its folds together."""
-    answers = [record.tested for record in records]
-    logits, targets = (np.concatenate([getattr(a, name) for a in answers]) for name in ("logits", "targets"))
-    return evaluate(logits, targets, records[0].labels)
 
 
 def _tested(record: Record, rows: NDArray[np.int64]) -> tuple[list[str], list[str], NDArray[np.bool_]]:

@@ -69,7 +69,7 @@ def results_say(models: Sequence[Model], pairs: Sequence[PairFigures]) -> str:
     for other in others:
         for pair in pairs:
             if pair.split == lead.split and {pair.a, pair.b} == {lead.name, other.name}:
-                return pair.text.partition(" (")[0]
+                return pair.claim
     if others:
         return "These models were not tested on the same clips, so which is better cannot be said"
     clips, (low, high) = plural(models[0].n_distinct, "test clip"), models[0].interval
