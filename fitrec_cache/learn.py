@@ -178,8 +178,10 @@ def learn(
     notes, cache = Notes(tell), out / "cache"
     try:
         (first, *_) = folds_of_clips(split, as_extracted(found, cache), seed=_SPLIT_SEED)
-    except UsageError:
+    except UsageError as error:
         notes.add(*found.notes)  # they may say why
+        if tell is None and found.notes:
+            raise UsageError(f"{error}. Found: {'; '.join(found.notes)}") from error
         raise
     if first.name:
         raise UsageError(f"split {split} tests by heads of several folds, none of which could be taken: give another")

@@ -108,6 +108,8 @@ def test_why_clips_cannot_be_split_is_told_before(video_folder, tmp_path):
     with pytest.raises(UsageError, match="leaves no clips"):
         learn(tmp_path / "videos", out=tmp_path / "out", tell=told.append, **FAST)
     assert any("differ in capitals or spaces only" in note for note in told)
+    with pytest.raises(UsageError, match=r"leaves no clips.*Found: .*differ in capitals or spaces only"):
+        learn(tmp_path / "videos", out=tmp_path / "out", **FAST)  # as with --json, where nobody is told
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is a file: expected a folder"):
         learn(tmp_path / "videos", out=tmp_path / "file", **FAST)
