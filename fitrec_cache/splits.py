@@ -82,11 +82,30 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class _Clips:
-    """The clips in the order of their ids, so that no rule depends on the order they came in."""
+    """The clips in the order of their ids, so that no rule depends on the order they came in.
+
+    ``order`` has the number that the caller knows each by.
+    """
 
     ids: list[str]
     labels: list[str]
     groups: list[str | None]
+    order: list[int]
+
+    @classmethod
+    def of(cls, clip_ids: Sequence[str], labels: Sequence[str], groups: Sequence[str | None]) -> _Clips:
+        """Return clips by what a caller has of them; errors are those of :func:`make_split`."""
+        if not len(clip_ids) == len(labels) == len(groups):
+            raise ValueError(
+                f"got {len(clip_ids)} clip ids, {len(labels)} labels, {len(groups)} groups: expected as many"
+            )
+        if len(set(clip_ids)) != len(clip_ids):
+            raise ValueError(f"clip id '{Counter(clip_ids).most_common(1)[0][0]}' occurs twice: expected each once")
+        order = sorted(range(len(clip_ids)), key=lambda i: clip_ids[i])
+        ids, known = [clip_ids[i] for i in order], [groups[i] for i in order]
+        clips = cls(ids=ids, labels=[str(labels[i]) for i in order], groups=known, order=order)
+        _check_classes(clips)
+        return clips
 
     @property
     def units(self) -> list[str]:
@@ -147,12 +166,11 @@ def make_split(
         (6, 2, 2)
     """
     check_seed(seed)
-    order = _order(clip_ids, labels, groups)
-    clips = _in_order(order, clip_ids, labels, groups)
+    clips = _Clips.of(clip_ids, labels, groups)
     rng = np.random.default_rng(seed)
     rule, notes = _resolve(rule, clips)
     sides = _find_rule(rule)(clips, rule.partition(":")[2], rng)
-    return _divide(rule, clips, order, replace(sides, notes=[*notes, *sides.notes]), rng)
+    return _divide(rule, clips, replace(sides, notes=[*notes, *sides.notes]), rng)
 
 
 def hold_out(
@@ -181,30 +199,17 @@ def hold_out(
     Raises:
         UsageError: If there are fewer than two classes, or a side would be empty.
     """
-    order = _order(clip_ids, labels, groups)
-    clips = _in_order(order, clip_ids, labels, groups)
+    clips = _Clips.of(clip_ids, labels, groups)
     numbers = {name: i for i, name in enumerate(clips.ids)}
     tested, trained, validated = ({numbers[name] for name in side} for side in (test, train, val or ()))
     given = None if val is None else validated
     sides = _Sides(test=tested, rest=trained | validated, val=given, units=clips.units)
     if left := len(clips.ids) - len(sides.test) - len(sides.rest):
         sides.notes.append(f"left out: {left} of {len(clips.ids)} clips are on no side")
-    return _divide(rule, clips, order, sides, np.random.default_rng(seed))
+    return _divide(rule, clips, sides, np.random.default_rng(seed))
 
 
-def _in_order(
-    order: Sequence[int], clip_ids: Sequence[str], labels: Sequence[str], groups: Sequence[str | None]
-) -> _Clips:
-    clips = _Clips(
-        ids=[clip_ids[i] for i in order],
-        labels=[str(labels[i]) for i in order],
-        groups=[groups[i] for i in order],
-    )
-    _check_classes(clips)
-    return clips
-
-
-def _divide(rule: str, clips: _Clips, order: Sequence[int], sides: _Sides, rng: np.random.Generator) -> Split:
+def _divide(rule: str, clips: _Clips, sides: _Sides, rng: np.random.Generator) -> Split:
     """Carve validation from what does not test, unless it is given; return the split in the order of the caller."""
     val = _carve(clips.labels, sides.units, sides.rest, rng, spare=1) if sides.val is None else sides.val
     parts = {"train": sides.rest - val, "val": val, "test": sides.test}
@@ -212,7 +217,7 @@ def _divide(rule: str, clips: _Clips, order: Sequence[int], sides: _Sides, rng: 
     labels = {name: {clips.labels[i] for i in part} for name, part in parts.items()}
     return Split(
         rule=rule,
-        **{name: np.array(sorted(order[i] for i in part), dtype=np.int64) for name, part in parts.items()},
+        **{name: np.array(sorted(clips.order[i] for i in part), dtype=np.int64) for name, part in parts.items()},
         notes=(*sides.notes, *_remarks(clips, parts)),
         sharing=count_sharing(parts["test"], parts["train"] | parts["val"], clips.groups),
         untrained=tuple(sorted(set().union(*labels.values()) - labels["train"])),
@@ -470,15 +475,6 @@ def _index(key: Callable[[str], str], files: Sequence[str]) -> dict[str, str]:
 
 
 # --- checks and remarks ---
-
-
-def _order(clip_ids: Sequence[str], labels: Sequence[str], groups: Sequence[str | None]) -> list[int]:
-    """Return the clip numbers in the order of the clip ids."""
-    if not len(clip_ids) == len(labels) == len(groups):
-        raise ValueError(f"got {len(clip_ids)} clip ids, {len(labels)} labels, {len(groups)} groups: expected as many")
-    if len(set(clip_ids)) != len(clip_ids):
-        raise ValueError(f"clip id '{Counter(clip_ids).most_common(1)[0][0]}' occurs twice: expected each once")
-    return sorted(range(len(clip_ids)), key=lambda i: clip_ids[i])
 
 
 def _check_classes(clips: _Clips) -> None:
