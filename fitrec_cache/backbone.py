@@ -27,10 +27,10 @@ from fitrec_cache.devices import (
     find_device,
     first_line,
     fuses_slowly,
+    in_full_float32,
     is_slow,
     keep_to_cores,
     room_on,
-    without_tf32,
 )
 from fitrec_cache.errors import UsageError, VideoError, unknown_name
 from fitrec_cache.feature_maps import GridMap, LastMap
@@ -287,7 +287,7 @@ class Backbone:
         Raises:
             VideoError: If an embedding is not finite in float16.
         """
-        with self._room(len(x)), without_tf32(self._device):
+        with self._room(len(x)), in_full_float32(self._device):
             y = self._forward(x.to(self._device))  # (T, d)
             features: NDArray[np.float16] = y.float().cpu().numpy().astype(np.float16)
         if not np.isfinite(features).all():

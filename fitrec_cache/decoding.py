@@ -151,7 +151,8 @@ class DecoderPool:
         except (ProcessExpired, RuntimeError) as error:
             self.__exit__()
             raise FitrecError(
-                "decoder processes cannot start. In a script, call extract() under `if __name__ == '__main__':`"
+                "decoder processes cannot start. In a script, call this under `if __name__ == '__main__':`; a script "
+                "that is read from standard input cannot start any, so put it into a file"
             ) from error
 
     def __enter__(self) -> DecoderPool:

@@ -147,10 +147,21 @@ def room_on(device: torch.device, what: str) -> Iterator[None]:
         ) from error
 
 
+def _products_are_exact() -> bool:
+    """Say whether products of float32 on the processor keep all bits, as they do unless a caller wished otherwise."""
+    newer = getattr(getattr(torch.backends.mkldnn, "matmul", None), "fp32_precision", "none")
+    with suppress(RuntimeError):  # asked in one way, where it was set in another
+        return torch.get_float32_matmul_precision() == "highest" and newer in ("none", "ieee")
+    return False
+
+
 @contextmanager
-def without_tf32(device: torch.device) -> Iterator[None]:
-    """Let float32 on a CUDA device keep all bits, where convolutions by default are rounded to TF32's 10."""
-    if device.type != "cuda":
+def in_full_float32(device: torch.device) -> Iterator[None]:
+    """Let float32 keep all bits: on a CUDA device convolutions by default are rounded to TF32's 10.
+
+    A caller may have asked for fewer elsewhere, by ``torch.set_float32_matmul_precision``.
+    """
+    if device.type not in ("cuda", "cpu") or (device.type == "cpu" and _products_are_exact()):
         yield
         return
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul

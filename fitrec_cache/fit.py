@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fitrec_cache.devices import computes_in_bf16, keep_to_cores, room_on
+from fitrec_cache.devices import computes_in_bf16, in_full_float32, keep_to_cores, room_on
 from fitrec_cache.errors import DivergedError
 from fitrec_cache.head import MeanHead, Normalisation, NormalisedHead, build_head
 from fitrec_cache.memory import keep_freed_memory
@@ -29,6 +30,8 @@ _MOST_FLOATS = 250_000_000
 
 #: Numbers in all normalisations that are kept for heads that learn from the same clips.
 _MOST_KEPT = 50_000_000
+
+_ONE_AT_A_TIME = threading.Lock()
 
 #: Clips at once where nothing is learned, and vectors at once where they are gathered.
 _EVALUATE, _VECTORS = 64, 8192
@@ -177,11 +180,19 @@ def _epochs(total: int, what: str, show: bool) -> Any:
 
 @contextlib.contextmanager
 def _training(config: HeadConfig, device: torch.device) -> Iterator[None]:
-    """Say in words if the device lacks room, and leave the caller's random numbers as they are."""
+    """Say in words if the device lacks room; a caller's random numbers stay, and what it set of torch has no effect.
+
+    One training of a process at a time: they would draw each other's random numbers.
+    """
     keep_freed_memory()  # every step needs the same large blocks
     keep_to_cores()
     with (
+        _ONE_AT_A_TIME,
         room_on(device, f"training {config.variant}"),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast("cpu", enabled=False),
+        in_full_float32(device) if device.type == "cpu" else contextlib.nullcontext(),
         torch.random.fork_rng([device] if device.type == "cuda" else []),
     ):
         yield
@@ -277,7 +288,8 @@ def _hold(side: Side, device: torch.device, normalise: nn.Module | None, *, aver
 @torch.inference_mode()
 def apply_head(head: nn.Module, values: NDArray[Any], clips: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Return logits ``(N, K)`` and attention ``(N, T)``, float32, of some clips of ``values (n, T, ...)``."""
-    parts = [head(_inputs(torch.from_numpy(values[batch]))) for batch in _batches(clips, _EVALUATE)]
+    with torch.autocast("cpu", enabled=False), in_full_float32(torch.device("cpu")):
+        parts = [head(_inputs(torch.from_numpy(values[batch]))) for batch in _batches(clips, _EVALUATE)]
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
@@ -352,7 +364,8 @@ class _Loop:
         loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
         for batch in torch.split(torch.randperm(n).to(device), self.recipe.batch_size):
             targets = self.train.targets[batch]  # (B,)
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            in_bf16 = self.recipe.precision == "bf16"
+            with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16, cache_enabled=False):  # kept, weights go stale
                 logits, _ = self.head(self._draw(_inputs(self.train.values[batch])))  # (B, K)
                 loss = self._loss(logits, targets)
             self.optimiser.zero_grad(set_to_none=True)

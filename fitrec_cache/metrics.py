@@ -170,11 +170,14 @@ def evaluate(
     ranked = np.argsort(-scores, axis=1, kind="stable")  # (N, K), best first
     hits = ranked == truth[:, None]  # (N, K), one True a row
     guesses, correct, n = ranked[:, 0], int(hits[:, 0].sum()), len(truth)
+    belongs = [str(i) for i in range(n)] if units is None else units
+    if len(belongs) != n:
+        raise ValueError(f"units of {len(belongs)} clips: expected one for each of {n}")
     averages = {kind: _averages(truth, guesses, kind) for kind in ("weighted", "macro")}
     return Metrics(
         n=n,
         accuracy=correct / n,
-        accuracy_ci95=interval_by_unit(hits[:, 0].astype(np.float64), np.ones(n), units or [str(i) for i in range(n)]),
+        accuracy_ci95=interval_by_unit(hits[:, 0].astype(np.float64), np.ones(n), belongs),
         top5_accuracy=float(hits[:, :5].any(axis=1).mean()),
         precision_weighted=averages["weighted"][0],
         recall_weighted=averages["weighted"][1],
@@ -198,10 +201,10 @@ def _checked(
     if not np.isfinite(scores).all():
         bad = int((~np.isfinite(scores)).any(axis=1).sum())
         raise ValueError(f"logits of {bad} of {len(scores)} clips are not finite: the training diverged")
-    if not np.issubdtype(truth.dtype, np.integer) or truth.min() < 0 or truth.max() >= n_classes:
-        raise ValueError(
-            f"labels: got {truth.dtype} from {truth.min()} to {truth.max()}, expected 0 to {n_classes - 1}"
-        )
+    if not np.issubdtype(truth.dtype, np.integer):
+        raise ValueError(f"labels: got {truth.dtype} such as {truth[0]!r}, expected class numbers")
+    if truth.min() < 0 or truth.max() >= n_classes:
+        raise ValueError(f"labels: got {truth.min()} to {truth.max()}, expected 0 to {n_classes - 1}")
     return scores, truth.astype(np.int64)
 
 

@@ -20,8 +20,12 @@ def exact_p(gain: FloatArray, units: Sequence[str]) -> float:
     If neither model were better, a unit's gain could as well have come out the other way round: its sign is tossed.
 
     Args:
-        gain: By how many runs more the first model has each clip right, whole numbers, shape ``(N,)``.
+        gain: By how many runs more the first model has each clip right, whole numbers, shape ``(N,)``: over several
+            runs their sum, not their mean.
         units: What each clip belongs to, length N: its group, or its own id.
+
+    Raises:
+        ValueError: If a gain is no whole number.
 
     Returns:
         The probability of a total gain as far from zero or farther, over all ways to toss the signs of units, computed
@@ -37,6 +41,10 @@ def exact_p(gain: FloatArray, units: Sequence[str]) -> float:
         McNemar, Psychometrika 12 (1947), 153-157, with the exact distribution; Fisher's randomisation test for paired
         differences, The Design of Experiments (1935), section 21.
     """
+    gain = np.asarray(gain, dtype=np.float64)
+    if (gain != np.rint(gain)).any():
+        odd = float(gain[gain != np.rint(gain)][0])
+        raise ValueError(f"a gain is {odd:g}: expected whole numbers, how many runs more have a clip right")
     _, unit = np.unique(np.asarray(units), return_inverse=True)
     sums = np.abs(np.rint(np.bincount(unit, gain)).astype(int))
     sums = np.sort(sums[sums > 0])

@@ -76,8 +76,11 @@ def load_model(choice: BackboneChoice) -> nn.Module:
     Raises:
         WeightsError: If they cannot be had or do not fit.
     """
-    if choice.weights == "hub":
-        return _from_hub(choice.name)
+    with torch.random.fork_rng(devices=[]):  # timm draws values first, and a caller's random numbers shall stay
+        return _from_hub(choice.name) if choice.weights == "hub" else _from_file(choice)
+
+
+def _from_file(choice: BackboneChoice) -> nn.Module:
     model: nn.Module = timm.create_model(choice.name, num_classes=0)
     if choice.weights == "embedded":
         state, origin = _embedded_state(choice.name), "the embedded weights"

@@ -269,7 +269,8 @@ def read_run(folder: Path) -> Run:
         stored = safetensors.torch.load_file(folder / name)
         _check_shapes(config, stored, folder / name)
         calibration = calibration_of(settings)
-        head = build_head(config)
+        with torch.random.fork_rng(devices=[]):  # a caller's random numbers shall stay
+            head = build_head(config)
         head.load_state_dict(stored)
         return Run(folder=folder, settings=settings, head=head.eval(), labels=labels, calibration=calibration)
 

@@ -167,14 +167,8 @@ def train_head(
     leaks, verdicts = any(said.leaks for _, said in judged), _verdicts(judged, data.groups, near)
     told, untrained = _fold_notes(heads, shared=split_seed is not None or len(seed) == 1)
     notes.add(*data.notes, *left_out, *told, *untrained, *verdicts)
-    if any(said.near_duplicate for _, said in judged):
-        words = ["fitrec-cache", "audit", "--cache", "CACHE" if cache is None else str(cache)]
-        if None in data.groups:
-            propose = shlex.join([*words, "--manifest", "groups.csv"])
-            notes.add(f"`{propose}` proposes groups that keep near-duplicates on one side")
-        else:  # those that are known count for more
-            words += [] if split == "auto" else ["--split", split]
-            notes.add(f"`{shlex.join([*words, '--out', 'audit'])}` shows which clips look alike")
+    if cache is not None and any(said.near_duplicate for _, said in judged):
+        notes.add(_how_to_look(cache, split, data.groups))
     notes.add(*_shared_values(split, [job.fold.split for job in heads], data), *_there_notes(heads))
     notes.add(*_device_notes(where))
     fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))
@@ -325,6 +319,16 @@ def _shared_values(rule: str, splits: Sequence[Split], data: Features) -> list[s
         f"validation clips are of a {column} that training has too: probabilities and 'unknown' are fitted to what is "
         "known, and too sure of what is new"
     ]
+
+
+def _how_to_look(cache: Path, split: str, groups: Sequence[str | None]) -> str:
+    """Return what to call where near-duplicates are on both sides of a split."""
+    words = ["fitrec-cache", "audit", "--cache", str(cache)]
+    if None in groups:
+        propose = shlex.join([*words, "--manifest", "groups.csv"])
+        return f"`{propose}` proposes groups that keep near-duplicates on one side"
+    words += [] if split == "auto" else ["--split", split]  # groups that are known count for more
+    return f"`{shlex.join([*words, '--out', 'audit'])}` shows which clips look alike"
 
 
 def _verdicts(

@@ -229,7 +229,7 @@ class Watch:
 
     def __init__(
         self,
-        source: str,
+        source: str | Path,
         *,
         run: Path,
         backbone: Sequence[str] = (),
@@ -243,7 +243,7 @@ class Watch:
     ) -> None:
         from fitrec_cache.stream import find_source
 
-        found = find_source(source, format=format)
+        found = find_source(str(source), format=format)
         self._recogniser = Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)
         if seconds is None:
             seconds = self._recogniser.clip_seconds
@@ -260,10 +260,12 @@ class Watch:
         self.damaged = 0
         self.expected: int | None = None
         self._waiting: queue.Queue[Any] = queue.Queue(_WAITING)
-        self._stop = threading.Event()
+        self._stop, self._done = threading.Event(), False
         self._reader = threading.Thread(target=self._read, args=[found], daemon=True)  # a camera may never answer
 
     def __enter__(self) -> Watch:
+        if self._reader.ident is not None:
+            raise UsageError("a Watch is entered twice: make one for each time")
         self._reader.start()
         return self
 
@@ -273,7 +275,9 @@ class Watch:
 
     def __iter__(self) -> Iterator[Moment]:
         """Yield the answer to each window."""
-        expected = 0
+        if self._reader.ident is None or self._done:
+            raise UsageError("a Watch gives its answers once, inside `with Watch(...) as watching:`")
+        self._done, expected = True, 0
         while (item := self._next()) is not None:
             if isinstance(item, FitrecError):
                 raise item

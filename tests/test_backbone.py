@@ -493,3 +493,20 @@ def test_a_network_that_cannot_be_compiled_is_named(weights, monkeypatch):
     monkeypatch.setattr(model, "_forward", raised_by_inductor)
     with pytest.raises(UsageError, match=r"cannot be compiled here \(No module named 'setuptools'\)"):
         model.compile_for(4)
+
+
+def test_products_keep_all_bits_whatever_a_caller_set(weights):
+    model = load(weights("test_vit"), precision="fp32", device="cpu")
+    exact = model.embed(frames())
+    torch.set_float32_matmul_precision("medium")
+    try:
+        found = model.embed(frames())
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert np.array_equal(found, exact)
+
+
+def test_random_numbers_of_a_caller_stay(weights):
+    before = torch.get_rng_state()
+    load(weights("test_resnet"))
+    assert torch.equal(torch.get_rng_state(), before)

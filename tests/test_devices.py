@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fitrec_cache.backbone import best_precision, load_backbone
-from fitrec_cache.devices import cores, find_device, fuses_slowly, is_slow, mkl_is_held_back, room_on, without_tf32
+from fitrec_cache.devices import cores, find_device, fuses_slowly, in_full_float32, is_slow, mkl_is_held_back, room_on
 from fitrec_cache.errors import UsageError
 
 
@@ -103,9 +103,9 @@ def test_other_errors_are_not_taken_for_a_full_gpu():
 def test_on_a_gpu_float32_keeps_all_bits_and_settings_come_back(monkeypatch):
     cudnn = torch.backends.cudnn
     monkeypatch.setattr(cudnn, "deterministic", True)
-    with without_tf32(torch.device("cpu")):
+    with in_full_float32(torch.device("cpu")):
         assert cudnn.allow_tf32
-    with without_tf32(torch.device("cuda:0")):
+    with in_full_float32(torch.device("cuda:0")):
         assert not cudnn.allow_tf32
         assert cudnn.deterministic
     assert cudnn.allow_tf32
@@ -138,7 +138,7 @@ def test_whichever_way_tf32_was_allowed_it_is_off_inside_and_as_before_after(pla
         else:
             places[place].fp32_precision = "ieee" if place in ("conv", "rnn") else "tf32"
         allowed = tf32_settings()
-        with without_tf32(torch.device("cuda:0")):
+        with in_full_float32(torch.device("cuda:0")):
             assert tf32_settings() == [False, "highest", "ieee", "ieee", "ieee", "ieee"]
         assert tf32_settings() == allowed
     finally:

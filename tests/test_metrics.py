@@ -212,3 +212,13 @@ def test_to_dict_survives_json_with_the_documented_keys():
 def test_what_cannot_be_judged_is_refused(logits, labels, message):
     with pytest.raises(ValueError, match=message):
         evaluate(logits, labels, NAMES)
+
+
+def test_units_may_be_an_array_and_are_one_a_clip():
+    logits, truth = np.eye(4), np.arange(4)
+    wanted = evaluate(logits, truth, "abcd", units=["x", "x", "y", "z"])
+    assert evaluate(logits, truth, "abcd", units=np.array(["x", "x", "y", "z"])).accuracy_ci95 == wanted.accuracy_ci95
+    with pytest.raises(ValueError, match="units of 2 clips: expected one for each of 4"):
+        evaluate(logits, truth, "abcd", units=["x", "y"])
+    with pytest.raises(ValueError, match=r"labels: got .* such as .*a.*, expected class numbers"):
+        evaluate(logits, np.array(list("abcd")), "abcd")

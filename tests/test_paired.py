@@ -114,3 +114,9 @@ def test_models_that_differ_alike_in_every_unit_of_several_clips(units):
     """Two units, both for the first model: Wilson's for all of so many as units of one size would be worth."""
     worth = {"aabb": 2, "abbb": 1.6}[units]
     assert interval_of_difference(np.ones(4), np.ones(4), list(units)) == pytest.approx(wilson(1, worth))
+
+
+def test_gains_are_whole_numbers():
+    with pytest.raises(ValueError, match=r"a gain is 0\.5: expected whole numbers"):
+        exact_p(np.array([0.5] * 6 + [0.0] * 6), [str(i) for i in range(12)])
+    assert exact_p([True] * 6 + [False] * 6, [str(i) for i in range(12)]) == 2**-5

@@ -852,3 +852,15 @@ def test_a_file_that_was_not_written_to_its_end_is_said_to_be_so(run, long_video
     (tmp_path / "cut.mp4").write_bytes(b"no video" * 100)
     with pytest.raises(VideoError, match=r"cannot be opened: .*: no video by its content, or one that was not written"):
         module.watch(str(tmp_path / "cut.mp4"), run=run, seconds=0.4)
+
+
+def test_it_gives_its_answers_once_and_inside(run, long_video):
+    watching = Watch(long_video, run=run, seconds=0.8)  # a Path does as well
+    with pytest.raises(UsageError, match="answers once, inside `with Watch"):
+        list(watching)
+    with watching:
+        assert len(list(watching)) == 5
+        with pytest.raises(UsageError, match="answers once"):
+            list(watching)
+    with pytest.raises(UsageError, match="entered twice"), watching:
+        pass
