@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.audit_files import describe_pair, write_findings, write_manifest
 from fitrec_cache.cache import Cache, pick_features
 from fitrec_cache.clips import columns
@@ -82,6 +83,7 @@ class AuditReport(Plain):
     notes: tuple[str, ...]
 
 
+@plain_arguments
 def audit(
     *,
     cache: Path,

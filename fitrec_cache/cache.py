@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.clips import NO_COLUMNS
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, unknown_name
 from fitrec_cache.files import canonical_json, digest, parse_json, write_atomic
@@ -63,6 +64,7 @@ class Cache:
         StoreError: If it is missing, not a cache, of another format version, or damaged.
     """
 
+    @plain_arguments
     def __init__(self, folder: Path, *, create: bool = False) -> None:
         open_root(folder, create=create)
         self.folder = folder

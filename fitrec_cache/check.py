@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import CLIPS_IDENTITY, Cache, HeldClip, lacking
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import (
@@ -51,6 +52,7 @@ class CheckReport(Plain):
     notes: tuple[str, ...] = ()
 
 
+@plain_arguments
 def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 0) -> CheckReport:
     """Verify every file of a cache by its checksum.
 

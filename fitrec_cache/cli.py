@@ -17,7 +17,6 @@ import typer
 
 from fitrec_cache import __version__, texts
 from fitrec_cache.errors import FitrecError, UsageError
-from fitrec_cache.files import with_home
 from fitrec_cache.variants import VARIANTS
 
 if TYPE_CHECKING:
@@ -108,7 +107,6 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that a terminal cannot show shall cost nobody the work
             stream.reconfigure(errors="backslashreplace")
-    sys.argv[1:] = map(_as_meant, sys.argv[1:])
     # A scheduler's or `kill`'s polite stop is a Ctrl-C: what is finished is committed first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -134,12 +132,6 @@ def main() -> NoReturn:
         print(f"Error: {error.filename} cannot be reached: {error.strerror}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
-
-
-def _as_meant(argument: str) -> str:
-    """Return an argument such as ``--cache=~/cache`` with the home folder, as most shells leave its ``~``."""
-    option, equals, value = argument.partition("=")
-    return f"{option}={with_home(value)}" if equals and option.startswith("--") else argument
 
 
 def _interrupted() -> NoReturn:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.files import Plain, check_ending
 from fitrec_cache.paired import exact_p, holm, interval_of_difference
 from fitrec_cache.run_files import find_runs
@@ -120,6 +121,7 @@ class CompareReport(Plain):
     out: str | None = None
 
 
+@plain_arguments
 def compare(runs: Sequence[Path], *, out: Path | None = None, families: Sequence[Sequence[Path]] = ()) -> CompareReport:
     """Compare models by their test clips.
 

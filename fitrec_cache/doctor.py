@@ -17,6 +17,7 @@ import torch
 import torchvision
 
 from fitrec_cache import __version__, container, hdf5
+from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.backbone import best_precision, check_compiler, check_preset, library_versions, load_backbone
 from fitrec_cache.cache import Cache, newest
 from fitrec_cache.clips import plain_text
@@ -156,6 +157,7 @@ class DoctorReport(Plain):
     problems: dict[str, str]
 
 
+@plain_arguments
 def doctor(
     video: Path | None = None,
     *,

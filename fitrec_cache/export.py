@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fitrec_cache import __version__
+from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.backbone import Backbone, Preprocessing
 from fitrec_cache.errors import FitrecError, MismatchError, UsageError
 from fitrec_cache.files import TEMPORARY, Plain, parse_json, staged, write_json
@@ -57,6 +58,7 @@ class ExportReport(Plain):
     seconds: float
 
 
+@plain_arguments
 def export(*, run: Path, out: Path, backbone: Sequence[str] = (), force: bool = False) -> ExportReport:
     """Write a trained head, and what is in front of it, as ONNX files that need neither this program nor PyTorch.
 

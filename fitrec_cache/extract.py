@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fitrec_cache.ahead import Ahead
+from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.backbone import Backbone, load_backbone
 from fitrec_cache.cache import MOST_PIXELS, MOST_SAMPLES, Cache, HeldClip, is_count, newest, pick_frames
 from fitrec_cache.clips import Clip
@@ -38,6 +39,7 @@ FRAME_SIZE = 288
 SAMPLES = 20
 
 
+@plain_arguments
 def extract(
     videos: Path | None = None,
     *,

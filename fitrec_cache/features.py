@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest, parts_apart, pick_features
 from fitrec_cache.clips import columns
 from fitrec_cache.errors import AllAlikeError, StoreError, UsageError
@@ -206,6 +207,7 @@ def only_backbone(cache: Cache) -> str:
     return names[0]
 
 
+@plain_arguments
 def load_cached(
     cache: Cache, backbones: Sequence[str], *, preset: str | None = None, progress: bool = False
 ) -> Features:

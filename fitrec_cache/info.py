@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
 from fitrec_cache.errors import UsageError
 from fitrec_cache.files import Plain, parse_json
@@ -33,6 +34,7 @@ class InfoReport(Plain):
     clip_list: tuple[dict[str, Any], ...] = ()
 
 
+@plain_arguments
 def info(*, cache: Path, clips: bool = False) -> InfoReport:
     """Describe a cache.
 

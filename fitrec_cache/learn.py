@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import Cache, HeldClip, pick_features
 from fitrec_cache.clips import columns
 from fitrec_cache.compare import ModelFigures, compare_runs
@@ -111,6 +112,7 @@ class LearnReport:
         }
 
 
+@plain_arguments
 def learn(
     videos: Path,
     *,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache import hdf5
+from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import Cache
 from fitrec_cache.clips import one_spelling
 from fitrec_cache.errors import UsageError
@@ -39,6 +40,7 @@ class PackReport(Plain):
     notes: tuple[str, ...] = ()
 
 
+@plain_arguments
 def pack(*, cache: Path, out: Path, backbone: Sequence[str] = (), preset: str | None = None) -> PackReport:
     """Write the features of all held clips to one HDF5 file that ``train-head --features`` reads.
 
@@ -76,6 +78,7 @@ def pack(*, cache: Path, out: Path, backbone: Sequence[str] = (), preset: str | 
     return PackReport(out=str(out), clips=n, frames=t, dim=d, bytes=len(data), notes=tuple(features.notes))
 
 
+@plain_arguments
 def read_pack(path: Path) -> Features:
     """Read a file that :func:`pack` wrote, or one made elsewhere in the same layout.
 

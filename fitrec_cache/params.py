@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.errors import UsageError
 from fitrec_cache.files import Plain
 from fitrec_cache.head import build_head, count_trainable
@@ -153,6 +154,7 @@ class ParamsReport(Plain):
         return "\n".join([*lines, "", LEGEND, *(f"{row.name}: {row.note}" for row in self.variants)])
 
 
+@plain_arguments
 def params(*, classes: int = TABLE_CLASSES) -> ParamsReport:
     """Count the parameters of the paper's models as built here, beside the paper's Table I.
 

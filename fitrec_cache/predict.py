@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from fitrec_cache.answers import COLUMNS, answer_cells, class_columns
+from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.class_folders import VIDEO_SUFFIXES, is_video
 from fitrec_cache.clips import one_spelling, plain_text
 from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip
@@ -113,6 +114,7 @@ class _Pictures:
     predictions: list[Prediction] = field(default_factory=list)
 
 
+@plain_arguments
 def predict(
     videos: Sequence[Path],
     *,
@@ -284,6 +286,7 @@ class Recogniser:
         trained_on: Names of the files of these clips, with their folder where ids have one, as parts of a path.
     """
 
+    @plain_arguments
     def __init__(
         self,
         run: Path,

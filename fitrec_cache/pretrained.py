@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fitrec_cache.devices import first_line
 from fitrec_cache.errors import UsageError, WeightsError, unknown_name
+from fitrec_cache.files import with_home
 from fitrec_cache.hub import NETWORK_ERRORS, cached_file, hub_is_out_of_reach, why_nothing_is_fetched
 from fitrec_cache.variants import plain_name
 from fitrec_cache.weights import fit_weights, read_weights
@@ -52,7 +53,7 @@ class BackboneChoice:
             raise unknown_name("backbone", name, _near(architecture))
         if "." in name and name not in (known := timm.models.get_arch_pretrained_cfgs(architecture)):
             raise unknown_name(f"pretrained tag of {architecture}", name, known or [architecture])
-        return cls(name=name, weights=weights or ("embedded" if name == EMBEDDED else "hub"))
+        return cls(name=name, weights=with_home(weights) or ("embedded" if name == EMBEDDED else "hub"))
 
 
 def _near(name: str) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import Cache
 from fitrec_cache.clips import Clip
 from fitrec_cache.compare import compare
@@ -99,6 +100,7 @@ class ReproduceReport(Plain):
     seconds: float
 
 
+@plain_arguments
 def reproduce(
     videos: Path,
     *,

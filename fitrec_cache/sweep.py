@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.errors import DivergedError, FitrecError, StoreError, UsageError
 from fitrec_cache.files import Plain, make_folder, write_atomic, write_json
 from fitrec_cache.paired import holm
@@ -118,6 +119,7 @@ class SweepReport(Plain):
         }
 
 
+@plain_arguments
 def sweep(
     *,
     out: Path,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from fitrec_cache.answers import write_answers
+from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.calibrate import FALSE_ALARM_RATE, remarks
 from fitrec_cache.devices import check_jobs, cores, find_device
 from fitrec_cache.errors import StoreCorrupt, UsageError, unknown_name
@@ -36,6 +37,7 @@ from fitrec_cache.trainer import Job, Trainer
 from fitrec_cache.variants import get_variant
 
 
+@plain_arguments
 def train_head(
     *,
     out: Path,

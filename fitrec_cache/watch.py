@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError
 from fitrec_cache.files import Plain
 from fitrec_cache.predict import Recogniser
@@ -64,6 +65,7 @@ class WatchReport(Plain):
     error: str
 
 
+@plain_arguments
 def watch(
     source: str,
     *,
@@ -227,9 +229,10 @@ class Watch:
         MismatchError: If the pipeline would differ, naming each field, old -> new.
     """
 
+    @plain_arguments
     def __init__(
         self,
-        source: str | Path,
+        source: str,
         *,
         run: Path,
         backbone: Sequence[str] = (),
@@ -243,7 +246,7 @@ class Watch:
     ) -> None:
         from fitrec_cache.stream import find_source
 
-        found = find_source(str(source), format=format)
+        found = find_source(source, format=format)
         self._recogniser = Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)
         if seconds is None:
             seconds = self._recogniser.clip_seconds

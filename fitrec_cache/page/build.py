@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fitrec_cache import __version__, paper
+from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import Cache
 from fitrec_cache.compare import CompareReport, PairFigures, compare_runs
 from fitrec_cache.errors import UsageError
@@ -50,6 +51,7 @@ class PageReport(Plain):
     notes: tuple[str, ...]
 
 
+@plain_arguments
 def report(
     runs: Sequence[Path],
     *,

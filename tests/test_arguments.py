@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_cli import COMMANDS
+from test_train import toy
+
+from fitrec_cache.arguments import plain_arguments
+from fitrec_cache.errors import UsageError
+from fitrec_cache.extract import extract
+from fitrec_cache.features import load_cached
+from fitrec_cache.train import train_head
+
+
+@plain_arguments
+def called(
+    videos: Path | None = None,
+    *,
+    runs: Sequence[Path] = (),
+    backbone: Sequence[str] = ("default",),
+    seed: Sequence[int] = (0,),
+    device: str = "auto",
+    samples: int | None = None,
+    rate: float | None = None,
+    final: bool = False,
+) -> dict[str, object]:
+    """As a command."""
+    return {k: v for k, v in locals().items() if v not in (None, (), False)}
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ({"videos": "a/b"}, {"videos": Path("a/b")}),
+        ({"videos": "~/b"}, {"videos": Path("/home/anna/b")}),
+        ({"videos": Path("~/b")}, {"videos": Path("/home/anna/b")}),
+        ({"runs": "one"}, {"runs": [Path("one")]}),
+        ({"runs": Path("one")}, {"runs": [Path("one")]}),
+        ({"runs": ("one", Path("two"))}, {"runs": [Path("one"), Path("two")]}),
+        ({"backbone": "resnet50"}, {"backbone": ["resnet50"]}),
+        ({"backbone": np.array(["a", "b"])}, {"backbone": ["a", "b"]}),
+        ({"seed": 3}, {"seed": [3]}),
+        ({"seed": np.arange(3)}, {"seed": [0, 1, 2]}),
+        ({"seed": (i for i in range(2))}, {"seed": [0, 1]}),
+        ({"samples": np.int64(4)}, {"samples": 4}),
+        ({"rate": np.float32(0.5)}, {"rate": 0.5}),
+        ({"rate": 1}, {"rate": 1}),
+        ({"device": torch.device("cpu")}, {"device": "cpu"}),
+    ],
+)
+def test_what_is_as_clear_is_taken(given, taken, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/anna")
+    found = called(**given)
+    assert found == {"backbone": ("default",), "seed": (0,), "device": "auto"} | taken
+    for name, value in taken.items():
+        assert type(found[name]) is type(value)
+        if isinstance(value, list):
+            assert [type(each) for each in found[name]] == [type(each) for each in value]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"videos": 3}, "videos is 3: expected a path"),
+        ({"seed": 1.5}, r"seed is 1\.5: expected a whole number"),
+        ({"seed": [True]}, "seed is True: expected a whole number"),
+        ({"samples": "20"}, "samples is '20': expected a whole number"),
+        ({"rate": "high"}, "rate is 'high': expected a number"),
+        ({"rate": True}, "rate is True: expected a number"),
+        ({"backbone": [3]}, "backbone is 3: expected a text"),
+        ({"device": ["cpu"]}, r"device is \['cpu'\]: expected a text"),
+    ],
+)
+def test_what_cannot_be_meant_is_told(given, words):
+    with pytest.raises(UsageError, match=f"^{words}$"):
+        called(**given)
+
+
+def test_a_name_that_there_is_not_is_pythons_own_error():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'vidoes'"):
+        called(vidoes="a")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_takes_its_arguments_so(name):
+    function = getattr(importlib.import_module(f"fitrec_cache.{COMMANDS[name]}"), name)
+    assert function.__wrapped__.__name__ == name
+
+
+def test_a_call_in_texts_and_numpys_numbers_is_the_call_in_paths(tmp_path, video_folder, weights, cache_folder, inline):
+    from fitrec_cache.cache import Cache
+
+    settings = {"samples": np.int64(4), "frame_size": 64, "precision": "fp32", "device": "cpu", "workers": 1}
+    report = extract(str(video_folder), cache=str(tmp_path / "cache"), backbone=weights("test_resnet"), **settings)
+    assert report.done == 12
+    found, wanted = (load_cached(Cache(str(f)), "test_resnet") for f in (tmp_path / "cache", cache_folder))
+    assert np.array_equal(found.values, wanted.values)
+    features, runs = str(toy(tmp_path / "toy.h5")), {}
+    for out, seed in ((tmp_path / "a", [1]), (str(tmp_path / "b"), np.int64(1))):
+        train_head(out=out, features=features, variant="mean", seed=seed, epochs=np.int64(2), settings="dropout=0.5")
+        runs[str(out)] = (Path(out) / "head.safetensors").read_bytes()
+    assert len(set(runs.values())) == 1
