@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -20,6 +21,7 @@ from fitrec_cache.errors import FitrecError, UsageError
 from fitrec_cache.variants import VARIANTS
 
 if TYPE_CHECKING:
+    from fitrec_cache.predict import Prediction
     from fitrec_cache.timeline import Moment, Segment
 
 app = typer.Typer(
@@ -99,16 +101,23 @@ _OF_THE_NAME = frozenset(
 )
 
 
+#: Of what standard output goes to.
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
+
 def main() -> NoReturn:
     """Run the command line; errors become ``Error: ...`` and an exit code: 1 a problem, 2 wrong use, 130 Ctrl-C."""
     if os.name == "nt":
         print("Error: fitrec-cache needs Linux; on Windows run it in WSL", file=sys.stderr)
         sys.exit(2)
+    _open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that a terminal cannot show shall cost nobody the work
             stream.reconfigure(errors="backslashreplace")
-    # A scheduler's or `kill`'s polite stop is a Ctrl-C: what is finished is committed first.
+    # The polite stop of a scheduler or `kill`, or a terminal that goes, is a Ctrl-C: what is finished is committed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         app()
     except FitrecError as error:
@@ -119,19 +128,62 @@ def main() -> NoReturn:
     except SystemExit as end:
         if end.code == _CTRL_C:  # typer's way
             _interrupted()
+        _flush()
         raise
     except BrokenPipeError:
         sys.stderr.close()
+        sys.exit(1)
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise
+        print("Error: no further thread can be started: allow more processes (ulimit -u), or memory", file=sys.stderr)
         sys.exit(1)
     except MemoryError as error:
         print(f"Error: too little memory ({error}): take some --classes, fewer --backbone, --jobs 1", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
+        if "temporary directory" in str(error):  # Python's own words
+            print("Error: no folder for temporary files can be written: set TMPDIR to one", file=sys.stderr)
+            sys.exit(1)
+        if error.filename is None and error.errno in _OF_THE_DISK:
+            _unwritten(error)
         if error.filename is None or error.errno not in _OF_THE_NAME:
             raise
         print(f"Error: {error.filename} cannot be reached: {error.strerror}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
+
+
+def _open_closed() -> None:
+    """Open what is closed of standard input, output and error: the next files opened would be taken for them."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
+def _flush() -> None:
+    """Write out what was printed, or say that it cannot be."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        _unwritten(error)
+
+
+def _lost(error: OSError) -> str:
+    return f"standard output cannot be written: {error.strerror}"
+
+
+def _unwritten(error: OSError) -> NoReturn:
+    print(f"Error: {_lost(error)}", file=sys.stderr)
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - else Python tries again at its end
+    sys.exit(1)
 
 
 def _interrupted() -> NoReturn:
@@ -493,23 +545,26 @@ def predict(
     """
     from fitrec_cache.predict import predict as call
 
-    found = call(
-        videos,
-        run=run,
-        backbone=backbone,
-        picture=picture,
-        table=table,
-        labelled=labelled,
-        top=top,
-        unknown_below=unknown_below,
-        device=device,
-        clip_seconds=clip_seconds,
-        force=force,
-        tell=None if as_json else lambda p: print(texts.predict_text(p), flush=True),
-    )
-    if as_json:
-        print(json.dumps([p.to_dict() for p in found], indent=1, allow_nan=False))
-    else:
+    found: list[Prediction] = []
+    try:
+        found = call(
+            videos,
+            run=run,
+            backbone=backbone,
+            picture=picture,
+            table=table,
+            labelled=labelled,
+            top=top,
+            unknown_below=unknown_below,
+            device=device,
+            clip_seconds=clip_seconds,
+            force=force,
+            tell=found.append if as_json else lambda p: print(texts.predict_text(p), flush=True),
+        )
+    finally:  # also what was answered before a table could not be written
+        if as_json and found:
+            print(json.dumps([p.to_dict() for p in found], indent=1, allow_nan=False))
+    if not as_json:
         written = texts.labelled_text(found) if labelled else "", texts.predict_files_text(found, picture, table)
         print(*filter(None, written), sep="\n", end="\n" * any(written))
     if any(p.reason for p in found):
@@ -848,7 +903,10 @@ def _note(text: str) -> None:
 
     try:
         print_above(f"note: {text}")
-    except BrokenPipeError:  # nobody reads on: no reason to stop the work
+    except OSError as error:  # nobody reads on, or the disk is full that it goes to: no reason to stop the work
+        if not isinstance(error, BrokenPipeError):
+            with contextlib.suppress(OSError):
+                print(f"note: {_lost(error)}", file=sys.stderr)
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the end
 
 

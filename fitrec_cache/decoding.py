@@ -145,14 +145,16 @@ class DecoderPool:
         self._last_life = time.monotonic()
         self._renewing = threading.Lock()
         self._open: set[Any] = set()
-        self._pool, ready = self._new_pool()
+        self._pool: Any = None
         try:
+            self._pool, ready = self._new_pool()
             ready.result()
-        except (ProcessExpired, RuntimeError) as error:
+        except (ProcessExpired, RuntimeError, OSError) as error:
             self.__exit__()
             raise FitrecError(
                 "decoder processes cannot start. In a script, call this under `if __name__ == '__main__':`; a script "
-                "that is read from standard input cannot start any, so put it into a file"
+                "that is read from standard input cannot start any, so put it into a file. Else allow more processes "
+                "(ulimit -u), open files (-n) or memory"
             ) from error
 
     def __enter__(self) -> DecoderPool:
@@ -161,8 +163,9 @@ class DecoderPool:
     def __exit__(self, *exc: object) -> None:
         self._closed = True
         with self._renewing:  # else a pool that is being made would stay
-            self._pool.stop()
-            self._pool.join()
+            if self._pool is not None:
+                self._pool.stop()
+                self._pool.join()
         for future in tuple(self._open):
             future.cancel()  # whoever waits for it need not wait any more
 

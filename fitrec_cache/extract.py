@@ -27,6 +27,7 @@ from fitrec_cache.identity import frame_identity, what_changed
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.pretrained import EMBEDDED, BackboneChoice
 from fitrec_cache.progress import Notes, timed
+from fitrec_cache.root import MARKER
 from fitrec_cache.store import Store
 from fitrec_cache.variants import plain_name
 from fitrec_cache.wording import between, listed, plural
@@ -168,7 +169,7 @@ def as_extracted(found: ClipList, cache: Path) -> list[Clip]:
     Raises:
         StoreError: If it is no cache, or damaged.
     """
-    if not is_there(cache):
+    if not is_there(cache / MARKER):  # there is none, or it is one that was just being made
         return list(found.clips)
     held = {clip.clip_id: clip for clip in Cache(cache).entries()}
     return [

@@ -199,7 +199,7 @@ class Extractor:
     def _more(self, bar: Any) -> bool:
         """Say whether clips are left; wait, and show it, while other processes have claimed all that are."""
         with timed(self.stages, "wait for others"):
-            left = self.turns.more(lambda n: bar.set_postfix_str(f"{n} clips left to other processes, waiting"))
+            left = self.turns.more(lambda n: _show_waiting(bar, f"{n} clips left to other processes, waiting"))
         bar.set_postfix_str(self._so_far(), refresh=False)
         return left
 
@@ -374,6 +374,11 @@ class Extractor:
             others=self.meanwhile.others(),
             notes=tuple(self.notes.texts),
         )
+
+
+def _show_waiting(bar: Any, text: str) -> None:
+    if bar.postfix != text:  # once in a log, where each time would be a line
+        bar.set_postfix_str(text)
 
 
 def _new_features(cache: Cache, store: Store) -> list[str]:

@@ -140,7 +140,7 @@ def may_be_written(path: Path) -> bool:
     A process number tells only on the same machine, so elsewhere the age decides, with a day for clocks that differ.
     """
     try:
-        age = time.time() - path.stat().st_mtime
+        age = abs(time.time() - path.stat().st_mtime)  # or it is of before a clock was set right
     except OSError:
         return True  # gone by now: its writer has finished
     host, pid, _ = (*path.name.removeprefix(TEMPORARY).split("-"), "", "")[:3]

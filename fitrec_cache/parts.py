@@ -76,7 +76,7 @@ def damaged(path: Path, why: object) -> StoreCorrupt:
 
 def unreadable(path: Path, error: OSError) -> StoreError:
     """Return the error of a file of a cache that the system does not give."""
-    return StoreError(f"{path} cannot be read: {error.strerror}. Nothing says that it is damaged")
+    return StoreError(f"{path} cannot be read: {error.strerror}. Nothing says that it is damaged: make it readable")
 
 
 def read_keys(path: Path, kind: str, identity_sha256: str) -> Arrays:

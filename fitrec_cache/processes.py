@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,11 +16,15 @@ import torch
 from pebble import ProcessExpired, ProcessPool
 
 from fitrec_cache.errors import FitrecError
+from fitrec_cache.files import host_id, is_process
 from fitrec_cache.interrupts import begin_quietly
 
 Common = TypeVar("Common")
 Item = TypeVar("Item")
 Found = TypeVar("Found")
+
+#: Begins the name of a file that all processes read; the number of the process that wrote it follows.
+_LAID_DOWN = f"fitrec-cache-{host_id()}-"
 
 #: What every call in a worker process is given first.
 _common: Any = None
@@ -86,7 +91,8 @@ def _laid_down(common: object) -> Iterator[str]:
     """Keep what all processes need in a file: sent along, each could start only when the last has imported torch."""
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="fitrec-cache-"))
+            _remove_left_behind()
+            file = stack.enter_context(tempfile.NamedTemporaryFile(prefix=f"{_LAID_DOWN}{os.getpid()}-"))
             pickle.dump(common, file, protocol=5)
             file.flush()
         except OSError as error:
@@ -95,6 +101,15 @@ def _laid_down(common: object) -> Iterator[str]:
                 "name another folder (environment variable TMPDIR), or go on with --jobs 1"
             ) from error
         yield file.name
+
+
+def _remove_left_behind() -> None:
+    """Remove the files of processes that were killed, which hold features."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_LAID_DOWN}*"):
+        pid = left.name.removeprefix(_LAID_DOWN).split("-")[0]
+        if pid.isdigit() and not is_process(int(pid)):
+            with suppress(OSError):  # another user's
+                left.unlink()
 
 
 def _begin(common: str, threads: int) -> None:

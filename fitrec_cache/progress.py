@@ -6,11 +6,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from tqdm import tqdm
+from tqdm.utils import ObjectWrapper
 
 
 @dataclass
@@ -28,6 +29,18 @@ class Notes:
                 self.tell(text)
 
 
+class _Steady(ObjectWrapper):  # type: ignore[misc]
+    """A stream that fails without a word, as one to a full disk: what is shown is no reason to stop the work."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._wrapped.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._wrapped.flush()
+
+
 class _Bar(tqdm):  # type: ignore[misc]
     """A bar of this process alone.
 
@@ -43,12 +56,14 @@ def progress_bar(*, total: int | None, unit: str, what: str, show: bool, note: s
 
     ``note`` stands behind it until it is replaced.
     """
-    interval = 0.2 if sys.stderr.isatty() else 15.0
+    shown = sys.stderr  # None if it was closed before the start
+    interval = 0.2 if shown is not None and shown.isatty() else 15.0
     return _Bar(
+        file=_Steady(shown),
         total=total,
         unit=unit,
         desc=what,
-        disable=not show,
+        disable=not show or shown is None,
         mininterval=interval,
         maxinterval=max(10.0, 2 * interval),  # tqdm's own thread prints after so many seconds: well after the other
         smoothing=0.05,
@@ -57,9 +72,14 @@ def progress_bar(*, total: int | None, unit: str, what: str, show: bool, note: s
 
 
 def print_above(text: str) -> None:
-    """Print a line on standard output, above bars that are shown."""
-    _Bar.write(text, file=sys.stdout)
-    sys.stdout.flush()
+    """Print a line on standard output, if there is one, above bars that are shown.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    if sys.stdout is not None:
+        _Bar.write(text, file=sys.stdout)
+        sys.stdout.flush()
 
 
 @contextmanager

@@ -47,8 +47,8 @@ class WatchReport(Plain):
         damaged: Packets and frames that did not decode, or came with the time of an earlier one.
         stopped: Whether Ctrl-C ended it before the end of a file.
         segments: What was done when.
-        files: Files written.
-        error: Why it could not be read on; empty at a normal end and after Ctrl-C.
+        files: Files wanted, of segments that there are.
+        error: Why it could not be read on, or a file not be written; empty at a normal end and after Ctrl-C.
     """
 
     source: str
@@ -112,7 +112,6 @@ def watch(
         UsageError: For wrong arguments, before anything is read.
         VideoError: If nothing could be answered: the source cannot be opened or read, or ends before the first window.
         MismatchError: If the pipeline would differ, naming each field, old -> new.
-        StoreError: If a file cannot be written.
     """
     from fitrec_cache.stream import without_password
 
@@ -136,6 +135,7 @@ def watch(
     bar = progress_bar(total=None, unit="window", what="watch", show=progress)
     ready: deque[Moment] = deque()  # answers that are next
     failed: VideoError | None = None
+    unwritten = ""
     stopped = False
     written = time.monotonic()
 
@@ -173,7 +173,10 @@ def watch(
     finally:
         for moment in (*ready, *smoother.rest()):
             timeline.add(moment)
-        files.write(timeline, title=without_password(source), offset=watching.offset)
+        try:
+            files.write(timeline, title=without_password(source), offset=watching.offset)
+        except StoreError as reason:  # what was answered is told all the same
+            unwritten = str(reason)
     return WatchReport(
         source=without_password(source),
         seconds=watching.seconds,
@@ -186,7 +189,7 @@ def watch(
         stopped=stopped and not watching.live,
         segments=tuple(timeline.segments),
         files=tuple(str(path) for path in files.paths if timeline.segments),
-        error="" if failed is None else str(failed),
+        error="; ".join(filter(None, [str(failed or ""), unwritten])),
     )
 
 

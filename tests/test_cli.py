@@ -279,6 +279,83 @@ def test_a_reader_that_goes_does_not_stop_the_work(tmp_path, places):
     assert len(Cache(tmp_path / "c").clips()) == 12
 
 
+def program_of(command, places):
+    return [sys.executable, "-m", "fitrec_cache", *command.format(**places).split()]
+
+
+@pytest.mark.parametrize("streams", [">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full", ">/dev/full 2>&1"])
+def test_streams_that_are_closed_or_full_stop_no_work(tmp_path, places, streams):
+    """As of services, and of a log on a full disk."""
+    program = program_of("extract {videos} --cache {tmp}/c --backbone {weights} --samples 4", places)
+    shell = ["sh", "-c", f'"$@" {streams}', "sh", *program]
+    done = subprocess.run(shell, capture_output=True, text=True, check=True)
+    assert len(Cache(tmp_path / "c").clips()) == 12
+    assert "Traceback" not in done.stderr
+    lost = "note: standard output cannot be written: No space left on device\n"
+    assert (lost in done.stderr) == (streams == ">/dev/full")
+
+
+def test_an_answer_that_cannot_be_written_is_an_error(tmp_path, places):
+    shell = ["sh", "-c", '"$@" >/dev/full', "sh", *program_of("info --cache {cache}", places)]
+    done = subprocess.run(shell, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "Error: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_goes_is_an_interruption_unless_it_is_ignored(ignored, tmp_path):
+    """As Ctrl-C, what is finished is committed; under nohup the work goes on."""
+    script = (
+        "import os, signal, sys, time\n"
+        f"signal.signal(signal.SIGHUP, signal.{'SIG_IGN' if ignored else 'SIG_DFL'})\n"
+        "from fitrec_cache import cli, info\n"
+        "info.info = lambda **_: (os.kill(os.getpid(), signal.SIGHUP), time.sleep(0.2), sys.exit('went on'))\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "info", "--cache", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.split("\n")[0][:11]) == ((1, "went on") if ignored else (130, "Interrupted"))
+
+
+def test_no_folder_for_temporary_files_is_told(call, monkeypatch, tmp_path):
+    from fitrec_cache import info
+
+    def none(**_):
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(info, "info", none)
+    code, _, err = call("info", "--cache", tmp_path)
+    assert (code, err) == (1, "Error: no folder for temporary files can be written: set TMPDIR to one\n")
+
+
+def test_no_room_for_a_thread_is_told(call, monkeypatch, tmp_path):
+    from fitrec_cache import info
+
+    def none(**_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(info, "info", none)
+    code, _, err = call("info", "--cache", tmp_path)
+    assert (code, err.split(":")[1]) == (1, " no further thread can be started")
+
+
+def test_answers_are_printed_although_their_table_cannot_be_written(
+    call, monkeypatch, tmp_path, cache_folder, video_folder
+):
+    run, video = tmp_path / "run", next(video_folder.rglob("*.avi"))
+    call("train-head", "--cache", cache_folder, "--variant", "mean", "--out", run, "--set", "steps=0", "--epochs", 1)
+    monkeypatch.setattr(predict_module, "DecoderPool", InlinePool)
+
+    def full(*_):
+        raise StoreError("cannot write t.csv: No space left on device")
+
+    monkeypatch.setattr(predict_module, "_write_table", full)
+    code, out, err = call("predict", "--run", run, video, "--device", "cpu", "--table", tmp_path / "t.csv", "--json")
+    assert (code, len(json.loads(out)[0]["top"])) == (1, 3)
+    assert err == "Error: cannot write t.csv: No space left on device\n"
+
+
 def test_names_that_a_terminal_cannot_show_cost_no_work(tmp_path, places):
     videos = tmp_path / "videos"
     shutil.copytree(places["videos"], videos)

@@ -223,6 +223,12 @@ def test_a_file_in_the_place_of_its_folders_is_told_before_anything_is_decoded(v
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["runs"]
 
 
+def test_a_call_that_was_killed_before_its_cache_was_one_can_be_made_again(video_folder, weights, tmp_path, inline):
+    (tmp_path / "out" / "cache").mkdir(parents=True)
+    (tmp_path / "out" / "cache" / ".tmp-0-1-x").touch()
+    assert learn(video_folder, out=tmp_path / "out", backbone=weights("test_resnet"), **FAST).extracted.done == 12
+
+
 def test_other_settings_make_another_recogniser_beside(learned, video_folder, tmp_path):
     _, out, backbones, _ = learned
     shutil.copytree(out, tmp_path / "out")

@@ -13,6 +13,7 @@ import torch
 from test_train import same, toy, weights_of
 
 from fitrec_cache.errors import FitrecError, UsageError
+from fitrec_cache.files import host_id
 from fitrec_cache.processes import map_in_processes
 from fitrec_cache.train import train_head
 
@@ -142,3 +143,15 @@ def test_jobs_that_cannot_be_are_refused(tmp_path, monkeypatch, jobs, device, me
     monkeypatch.setattr("fitrec_cache.train.find_device", lambda name: name)
     with pytest.raises(UsageError, match=message):
         train_head(out=tmp_path / "run", features=toy(tmp_path / "t.h5"), variant="mean", jobs=jobs, device=device)
+
+
+def test_what_killed_processes_laid_down_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    names = [f"fitrec-cache-{host_id()}-{pid}-x" for pid in (gone.pid, os.getpid())]
+    names += [f"fitrec-cache-deadbeef-{gone.pid}-x", "other"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert map_in_processes(refuse, None, [0, 2], processes=2, threads=1) == [0, 2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])

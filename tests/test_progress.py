@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
+
+from fitrec_cache.extractor import _show_waiting
+from fitrec_cache.progress import print_above, progress_bar
 
 
 def test_a_bar_makes_nothing_that_a_killed_process_leaves_behind():
@@ -16,3 +20,31 @@ def test_a_bar_makes_nothing_that_a_killed_process_leaves_behind():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["note", "note", "None"]
+
+
+def refuse(_):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_stream_that_is_closed_or_full_stops_no_work(monkeypatch):
+    full = io.StringIO()
+    monkeypatch.setattr(full, "write", refuse)
+    monkeypatch.setattr(sys, "stderr", full)
+    with progress_bar(total=2, unit="clip", what="x", show=True) as bar:
+        bar.update()
+    for name in ("stderr", "stdout"):
+        monkeypatch.setattr(sys, name, None)
+    with progress_bar(total=2, unit="clip", what="x", show=True) as bar:
+        bar.update()
+        print_above("note")
+
+
+def test_waiting_for_others_is_a_line_in_a_log_each_time_that_it_changes(monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    with progress_bar(total=2, unit="clip", what="x", show=True) as bar:
+        begun = len(log.getvalue())
+        for n in (9, 9, 9, 5, 5):
+            _show_waiting(bar, f"{n} left, waiting")
+        said = log.getvalue()[begun:]
+    assert (said.count("9 left"), said.count("5 left")) == (1, 1)

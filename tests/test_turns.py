@@ -75,6 +75,8 @@ def test_a_block_of_another_living_process_is_waited_for(turns, tmp_path, monkey
         (f"{host_id()} {os.getppid()}", 7200, True),  # it hangs, or the number is another process's by now
         ("0123abcd 1", 10, False),
         ("0123abcd 1", 7200, True),
+        ("0123abcd 1", -30, False),  # its clock is ahead a little
+        ("0123abcd 1", -3 * 3600, True),  # of before a clock was set right
         ("", 1, False),  # its owner is just about to write its name
         ("", 10, True),  # its owner was killed before that
     ],

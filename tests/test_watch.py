@@ -657,6 +657,16 @@ def test_of_several_files_one_that_cannot_be_written_costs_none_of_the_others(tm
     assert (tmp_path / "t.png").exists()
 
 
+def test_what_was_answered_is_told_although_a_file_cannot_be_written(run, long_video, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise StoreError("cannot write t.csv: No space left on device")
+
+    monkeypatch.setattr("fitrec_cache.timeline.write_table", full)
+    report = module.watch(str(long_video), run=run, seconds=0.8, table=tmp_path / "t.csv")
+    assert (report.windows, report.error) == (5, "cannot write t.csv: No space left on device")
+    assert report.segments
+
+
 def test_passwords_in_addresses_are_not_shown(run):
     with pytest.raises(VideoError, match=r"rtsp://127\.0\.0\.1:1/x cannot be opened") as error:
         look("rtsp://me:secret@127.0.0.1:1/x", run)
