@@ -53,6 +53,11 @@ class Features:
     notes: list[str] = field(default_factory=list)
     _looked: list[NearDuplicates | None] = field(default_factory=list, init=False, repr=False)
 
+    def __repr__(self) -> str:
+        """Return what it is in a line, however many clips there are."""
+        what = f"{len(self.clip_ids)} clips of {len(set(self.labels))} classes"
+        return f"Features({self.name!r}, {what}, values {self.values.dtype} {self.values.shape})"
+
     @classmethod
     def of_clips(cls, clips: Sequence[HeldClip], **more: Any) -> Features:
         """Return the values of clips that a cache holds; ``more`` is what a clip does not know of itself."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def load_clips(
     if features is not None:
         if backbone or preset:
             raise UsageError("features are given: leave --backbone and --preset out, which choose from a cache")
-        data = features if isinstance(features, Features) else read_pack(features)
+        data = _as_given(features) if isinstance(features, Features) else read_pack(features)
         _check_fit(data, variant)
     elif VARIANTS[variant].takes_pixels:
         if backbone or preset:
@@ -52,6 +53,31 @@ def load_clips(
     else:
         data = _load_backbones(Cache(Path(str(cache))), variant, backbone, preset, progress)
     return data if classes is None else _only_classes(data, classes, also=unknown)
+
+
+def _as_given(data: Features) -> Features:
+    """Return clips that a caller put together, spelled as all are; the same object where nothing is to be changed.
+
+    Raises:
+        UsageError: If they do not fit together, or a value is not finite.
+    """
+    lists: dict[str, list[Any]] = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups}
+    lengths = {name: len(each) for name, each in lists.items()} | {"values": len(data.values)}
+    lengths |= {"pts_seconds": len(data.pts_seconds)} | ({"extra": len(data.extra)} if len(data.extra) else {})
+    if len(set(lengths.values())) > 1:
+        raise UsageError(f"features in memory: got {lengths}, expected one of each for every clip")
+    values = np.asarray(data.values)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise UsageError("features in memory hold values that are not finite")
+    if len(set(data.clip_ids)) < len(data.clip_ids):
+        raise UsageError("features in memory: clip ids are repeated; each clip must have its own")
+    told: dict[str, Any] = {
+        "clip_ids": [str(name) for name in data.clip_ids],
+        "labels": [one_spelling(str(label)) for label in data.labels],
+        "groups": [one_spelling(str(group)) if group else None for group in data.groups],
+    }
+    same = all(isinstance(each, list) and each == told[name] for name, each in lists.items())
+    return data if same and values is data.values else replace(data, values=values, **told)
 
 
 def _check_fit(data: Features, variant: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -53,8 +53,8 @@ class Metrics:
     precision_macro: float
     recall_macro: float
     f1_macro: float
-    per_class: tuple[dict[str, Any], ...]
-    confusion: NDArray[np.int64]
+    per_class: tuple[dict[str, Any], ...] = field(repr=False)
+    confusion: NDArray[np.int64] = field(repr=False)
 
     @property
     def guessing(self) -> float:

@@ -64,7 +64,7 @@ class Prediction:
 
     path: str
     top: tuple[tuple[str, float], ...] = ()
-    attention: tuple[tuple[float, float], ...] = ()
+    attention: tuple[tuple[float, float], ...] = field(default=(), repr=False)
     unknown: bool = False
     heads: int = 1
     median_lengths: float | None = None

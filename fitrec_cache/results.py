@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,8 @@ class RunResult:
     parameters: int
     seconds: float
     metrics: Metrics
-    calibration: dict[str, Any]
-    unknown: dict[str, Any]
+    calibration: dict[str, Any] = field(repr=False)
+    unknown: dict[str, Any] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain JSON values, without the per-class tables (they are in ``metrics.json``)."""

@@ -12,6 +12,8 @@ import pytest
 import typer.main
 
 from fitrec_cache.cli import app
+from fitrec_cache.paired import exact_p
+from fitrec_cache.train import train_head
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -48,7 +50,7 @@ def test_a_command_that_is_shown_parses(line):
 
 
 def test_calls_in_python_that_are_shown_fit_their_functions():
-    (block,) = shown(ROOT / "docs" / "guide.md", "python")
+    block, _ = shown(ROOT / "docs" / "guide.md", "python")
     tree = ast.parse(block)
     names: dict = {}
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -60,6 +62,21 @@ def test_calls_in_python_that_are_shown_fit_their_functions():
         if node.func.id in called - {"Path"}:
             keywords = {keyword.arg: None for keyword in node.keywords}
             inspect.signature(names[node.func.id]).bind(*node.args, **keywords)
+
+
+def test_ones_own_classifier_works_as_shown(cache_folder, tmp_path, monkeypatch, capsys):
+    _, block = shown(ROOT / "docs" / "guide.md", "python")
+    settings = {"cache": cache_folder, "variant": "mean", "backbone": "test_resnet", "epochs": 3, "split": "random"}
+    train_head(out=tmp_path / "run", **settings)
+    for shown_name, here in (('"cache"', cache_folder), ('"runs/resnet50"', tmp_path / "run")):
+        assert shown_name in block
+        block = block.replace(shown_name, repr(str(here)))
+    names: dict = {"Path": Path}
+    exec(compile(block.replace("resnet50", "test_resnet"), "guide.md", "exec"), names)
+    figures, difference = capsys.readouterr().out.splitlines()
+    assert figures == f"{names['figures'].accuracy} {names['figures'].accuracy_ci95}"
+    assert list(names["head"].clips) == [names["clips"].clip_ids[i] for i in names["test"]]
+    assert difference.startswith(str(exact_p(names["gain"], names["head"].units)))
 
 
 def anchors(page):

@@ -54,3 +54,7 @@ def test_some_clips_keep_what_belongs_to_them():
     assert some.extra == [{"room": "z"}, {"room": "x"}]
     assert some.values[:, 0, 0].tolist() == [16, 0]
     assert features(extra=[]).take(np.array([1])).extra == []
+
+
+def test_it_shows_itself_in_a_line():
+    assert repr(features(name="net")) == "Features('net', 3 clips of 2 classes, values float16 (3, 4, 2))"

@@ -1292,3 +1292,33 @@ def test_what_a_caller_set_of_torch_changes_no_bit(tmp_path, features, setting, 
         train_head(out=tmp_path / "inside", **settings)
     for name in ("head.safetensors", "logits.safetensors"):
         assert (tmp_path / "inside" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+
+
+def test_features_that_a_caller_put_together_are_as_those_of_a_file(tmp_path, features):
+    data = read_pack(features)
+    settings = {"variant": "mean", "epochs": 2}
+    alike = replace(
+        data,
+        labels=np.array([f" {label}" for label in data.labels]),
+        groups=np.array(data.groups),
+        values=torch.from_numpy(data.values),
+    )
+    for name, given in (("file", features), ("memory", data), ("alike", alike)):
+        train_head(out=tmp_path / name, features=given, **settings)
+    for name in ("memory", "alike"):
+        assert same(weights_of(tmp_path / name), weights_of(tmp_path / "file"))
+    bare = replace(data, groups=[""] * 60)  # as a file has unknown ones
+    assert not any("share a group" in note for note in train_head(out=tmp_path / "x", features=bare, **settings).notes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels": ["A"] * 59}, "'labels': 59.*expected one of each for every clip"),
+        ({"clip_ids": ["a"] * 60}, "clip ids are repeated"),
+        ({"values": np.full((60, 4, 6), np.nan, dtype=np.float32)}, "values that are not finite"),
+    ],
+)
+def test_features_in_memory_that_do_not_fit_are_refused(tmp_path, features, changes, words):
+    with pytest.raises(UsageError, match=f"features in memory.*{words}"):
+        train_head(out=tmp_path / "x", features=replace(read_pack(features), **changes), variant="mean")
