@@ -32,6 +32,11 @@ class Notes:
 class _Steady(ObjectWrapper):  # type: ignore[misc]
     """A stream that fails without a word, as one to a full disk: what is shown is no reason to stop the work."""
 
+    def __eq__(self, other: object) -> bool:  # by which tqdm knows that what is printed goes to the same terminal
+        return bool(self._wrapped == getattr(other, "_wrapped", other))
+
+    __hash__ = None  # type: ignore[assignment]
+
     def write(self, text: str) -> None:
         with suppress(OSError):
             self._wrapped.write(text)

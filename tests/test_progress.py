@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 
@@ -48,3 +49,13 @@ def test_waiting_for_others_is_a_line_in_a_log_each_time_that_it_changes(monkeyp
             _show_waiting(bar, f"{n} left, waiting")
         said = log.getvalue()[begun:]
     assert (said.count("9 left"), said.count("5 left")) == (1, 1)
+
+
+def test_a_bar_is_cleared_for_what_is_printed_above_it(monkeypatch, capsys):
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    with progress_bar(total=2, unit="clip", what="x", show=True):
+        begun = len(log.getvalue())
+        print_above("note")
+        assert re.match(r"\r +\r+x: ", log.getvalue()[begun:])  # cleared, then shown again
+    assert capsys.readouterr().out == "note\n"
