@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ from fitrec_cache.spans import Span
 
 #: A clip of which less than this share of the frames its container holds can be decoded is failed, not guessed.
 MIN_DECODED_SHARE = 0.5
+
+#: Packets in a row whose times may be damaged.
+_FAR_AHEAD = 3
 
 #: Pixels are as wide as high, or in some formats up to three times either way; much more is a damaged header.
 MOST_STRETCHED = 8
@@ -173,12 +177,18 @@ def _promised(video: Video) -> NDArray[np.float64] | None:
 
 
 def _is_set_back(known: Sequence[int]) -> bool:
-    """Say whether times, in decoding order, begin again; where each packet is a field, there are two a frame."""
-    latest, behind = -math.inf, 0
-    for time in known:
+    """Say whether times, in decoding order, begin again; where each packet is a field, there are two a frame.
+
+    A few packets with times far ahead, as damage makes them, are not what the others are behind.
+    """
+    latest, behind, enough = -math.inf, 0, 2 * SET_BACK
+    for number, time in enumerate(known, start=1):
         latest, behind = (time, 0) if time > latest else (latest, behind + 1)
-        if behind == 2 * SET_BACK:
-            return True
+        if behind == enough:
+            before, again = known[: number - enough], known[number - enough : number]
+            if min(again) <= heapq.nlargest(_FAR_AHEAD + 1, before)[-1]:
+                return True
+            latest, behind = max(again), 0
     return False
 
 

@@ -31,7 +31,7 @@ from fitrec_cache import container
 from fitrec_cache.errors import VideoError
 from fitrec_cache.sampling import frame_indices
 from fitrec_cache.spans import Span
-from fitrec_cache.video import Converter, read_frames
+from fitrec_cache.video import Converter, _is_set_back, read_frames
 
 UPRIGHT = ("red", "green", "blue", "yellow")
 
@@ -508,3 +508,19 @@ def test_parts_of_a_file_whose_clock_is_set_back_are_refused(tmp_path):
     assert len(read_frames(joined, sampler=np.arange, short_side=64).frames) > 90
     with pytest.raises(VideoError, match=r"its clock is set back on the way.*cut it there"):
         read_frames(joined, sampler=np.arange, short_side=64, span=Span(start=0.4, end=0.8))
+
+
+@pytest.mark.parametrize(
+    ("times", "again"),
+    [
+        ([*range(50), *range(50)], True),
+        ([*range(200), *range(150, 260)], True),  # by little, and late
+        ([*range(100)], False),
+        ([*range(50), 9999, *range(50, 200)], False),  # one damaged time
+        ([*range(50), 9999, *range(50, 200), *range(100, 200)], True),
+        ([i + (8 if i % 9 == 0 else -1) for i in range(200)], False),  # pictures between others come after them
+        ([*range(5), *range(5)], False),  # not enough to tell
+    ],
+)
+def test_a_clock_that_is_set_back_is_told_from_reordering_and_damage(times, again):
+    assert _is_set_back(times) == again
