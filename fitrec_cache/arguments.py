@@ -51,13 +51,14 @@ def _text(name: str, value: Any) -> str:
 
 
 def _path(name: str, value: Any) -> Path:
-    if isinstance(value, str | os.PathLike):
-        return Path(with_home(value))
-    raise UsageError(f"{name} is {value!r}: expected a path")
+    if not isinstance(value, str | os.PathLike):
+        raise UsageError(f"{name} is {value!r}: expected a path")
+    text = os.fspath(value)
+    return Path(with_home(text) if text == "~" or text.startswith("~/") else text)
 
 
-def _path_or_features(_name: str, value: Any) -> Any:
-    return Path(with_home(value)) if isinstance(value, str | os.PathLike) else value
+def _path_or_features(name: str, value: Any) -> Any:
+    return _path(name, value) if isinstance(value, str | os.PathLike) else value
 
 
 def _whole(name: str, value: Any) -> int:

@@ -101,10 +101,6 @@ _OF_THE_NAME = frozenset(
 )
 
 
-#: Of what standard output goes to.
-_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-
-
 def main() -> NoReturn:
     """Run the command line; errors become ``Error: ...`` and an exit code: 1 a problem, 2 wrong use, 130 Ctrl-C."""
     if os.name == "nt":
@@ -117,7 +113,7 @@ def main() -> NoReturn:
     # The polite stop of a scheduler or `kill`, or a terminal that goes, is a Ctrl-C: what is finished is committed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, _hung_up)
     try:
         app()
     except FitrecError as error:
@@ -139,14 +135,13 @@ def main() -> NoReturn:
         print("Error: no further thread can be started: allow more processes (ulimit -u), or memory", file=sys.stderr)
         sys.exit(1)
     except MemoryError as error:
-        print(f"Error: too little memory ({error}): take some --classes, fewer --backbone, --jobs 1", file=sys.stderr)
+        what = f"too little memory{f' ({error})' if str(error) else ''}"
+        print(f"Error: {what}: take fewer clips (--classes) or backbones, or --jobs 1", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         if "temporary directory" in str(error):  # Python's own words
             print("Error: no folder for temporary files can be written: set TMPDIR to one", file=sys.stderr)
             sys.exit(1)
-        if error.filename is None and error.errno in _OF_THE_DISK:
-            _unwritten(error)
         if error.filename is None or error.errno not in _OF_THE_NAME:
             raise
         print(f"Error: {error.filename} cannot be reached: {error.strerror}", file=sys.stderr)
@@ -160,9 +155,19 @@ def _open_closed() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # processes that are started have it too
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
+def _print(*texts: str, sep: str = " ", end: str = "\n", flush: bool = False) -> None:
+    """As print, on standard output; where that cannot be written the program ends with the reason."""
+    try:
+        print(*texts, sep=sep, end=end, flush=flush)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _unwritten(error)
 
 
 def _flush() -> None:
@@ -190,13 +195,20 @@ def _interrupted() -> NoReturn:
     goes_on = sys.argv[1:2] in (["extract"], ["train-head"], ["learn"], ["sweep"], ["reproduce"])
     begins = "trains all again" if "--overwrite" in sys.argv else "goes on from there"
     what = f": what was stored stays, and the same command {begins}" if goes_on else ""
-    print(f"Interrupted{what}.", file=sys.stderr)
+    with contextlib.suppress(OSError):  # of a terminal that is gone
+        print(f"Interrupted{what}.", file=sys.stderr)
     sys.exit(_CTRL_C)
+
+
+def _hung_up(*_: object) -> NoReturn:
+    """Interrupt once: shell and system may both say that the terminal is gone, while finished work is committed."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"fitrec-cache {__version__}")
+        _print(f"fitrec-cache {__version__}")
         raise typer.Exit
 
 
@@ -559,14 +571,14 @@ def predict(
             device=device,
             clip_seconds=clip_seconds,
             force=force,
-            tell=found.append if as_json else lambda p: print(texts.predict_text(p), flush=True),
+            tell=found.append if as_json else lambda p: _print(texts.predict_text(p), flush=True),
         )
     finally:  # also what was answered before a table could not be written
         if as_json and found:
-            print(json.dumps([p.to_dict() for p in found], indent=1, allow_nan=False))
+            _print(json.dumps([p.to_dict() for p in found], indent=1, allow_nan=False))
     if not as_json:
         written = texts.labelled_text(found) if labelled else "", texts.predict_files_text(found, picture, table)
-        print(*filter(None, written), sep="\n", end="\n" * any(written))
+        _print(*filter(None, written), sep="\n", end="\n" * any(written))
     if any(p.reason for p in found):
         raise typer.Exit(1)
 
@@ -612,9 +624,9 @@ def watch(
 
     def tell(moment: Moment, ended: Segment | None) -> None:
         if as_json:
-            print(json.dumps(moment.to_dict()), flush=True)
+            _print(json.dumps(moment.to_dict()), flush=True)
         elif ended is not None:
-            print(texts.segment_text(ended), flush=True)
+            _print(texts.segment_text(ended), flush=True)
 
     report = call(
         source,
@@ -635,9 +647,9 @@ def watch(
         tell=tell,
     )
     if not as_json:
-        print(texts.watch_text(report))
-    if report.error:
-        raise FitrecError(report.error)
+        _print(texts.watch_text(report))
+    if failed := "; ".join(filter(None, [report.error, report.unwritten])):
+        raise FitrecError(failed)
 
 
 @app.command()
@@ -806,7 +818,7 @@ def audit(
     _show(report, as_json, lambda: texts.audit_text(report))
     if manifest is not None and not as_json:
         words = shlex.join(["fitrec-cache", "extract", str(manifest), "--root", "VIDEOS", "--cache", str(cache)])
-        print(f"to train by these groups, look through them, then: {words} (and --backbone as before)")
+        _print(f"to train by these groups, look through them, then: {words} (and --backbone as before)")
     if report.leaks:
         raise typer.Exit(1)
 
@@ -911,4 +923,4 @@ def _note(text: str) -> None:
 
 
 def _show(report: Any, as_json: bool, text: Callable[[], str]) -> None:
-    print(json.dumps(report.to_dict(), indent=1, allow_nan=False) if as_json else text())
+    _print(json.dumps(report.to_dict(), indent=1, allow_nan=False) if as_json else text())

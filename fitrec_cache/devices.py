@@ -6,7 +6,8 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from fitrec_cache.errors import UsageError
 
 #: Others that torch knows are not tried by anyone here.
 EXPECTED = "auto, cpu, cuda, cuda:N or mps"
+
+_ONE_AT_A_TIME = threading.RLock()
 
 #: What the driver of an NVIDIA GPU makes for the first one.
 _FIRST_GPU = Path("/dev/nvidia0")
@@ -147,48 +150,100 @@ def room_on(device: torch.device, what: str) -> Iterator[None]:
         ) from error
 
 
-def _products_are_exact() -> bool:
-    """Say whether products of float32 on the processor keep all bits, as they do unless a caller wished otherwise."""
-    newer = getattr(getattr(torch.backends.mkldnn, "matmul", None), "fp32_precision", "none")
-    with suppress(RuntimeError):  # asked in one way, where it was set in another
-        return torch.get_float32_matmul_precision() == "highest" and newer in ("none", "ieee")
-    return False
+@contextmanager
+def own_random_numbers(device: torch.device | None = None) -> Iterator[None]:
+    """Leave torch's random numbers, which belong to the caller, as they are; one thread at a time.
+
+    Others that draw too would change what each is given, and wait: one that loads a network, for the end of a training.
+
+    Args:
+        device: Where else than on the processor numbers are drawn.
+    """
+    gpus = [device] if device is not None and device.type == "cuda" else []
+    with _ONE_AT_A_TIME, torch.random.fork_rng(gpus):
+        yield
 
 
 @contextmanager
 def in_full_float32(device: torch.device) -> Iterator[None]:
     """Let float32 keep all bits: on a CUDA device convolutions by default are rounded to TF32's 10.
 
-    A caller may have asked for fewer elsewhere, by ``torch.set_float32_matmul_precision``.
+    On the processor a caller may have asked for fewer, by ``torch.set_float32_matmul_precision``. The settings are the
+    whole process's: the first thread that comes makes them, the last that leaves takes them back.
     """
-    if device.type not in ("cuda", "cpu") or (device.type == "cpu" and _products_are_exact()):
+    if device.type not in ("cuda", "cpu"):
         yield
         return
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    # Since torch 2.9 this can be said in a second way, which goes before the first. Both are set, as what reads the
-    # first raises where they differ; nor can the first be asked where only the second was used.
-    places = [getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None), matmul]
-    places.append(getattr(torch.backends.mkldnn, "matmul", None))  # is set along with the first way
-    newer: list[Any] = [each for each in places if hasattr(each, "fp32_precision")]
+    _FULL.enter(device)
+    try:
+        yield
+    finally:
+        _FULL.leave()
+
+
+class _Full:
+    """Counts who needs full float32."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._back: list[Callable[[], None]] = []
+
+    def enter(self, device: torch.device) -> None:
+        with self._lock:
+            self._inside += 1
+            if device.type == "cuda" or not _products_are_exact():
+                self._back.append(_set_full())
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            while self._back and not self._inside:
+                self._back.pop()()
+
+
+_FULL = _Full()
+
+
+def _newer_settings() -> list[Any]:
+    """Return where torch since 2.9 has a second way to set how products are computed, which goes before the first."""
+    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+    places = [getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None), torch.backends.cuda.matmul]
+    places += [getattr(mkldnn, name, None) for name in ("matmul", "conv", "rnn")]
+    return [each for each in places if hasattr(each, "fp32_precision")]
+
+
+def _products_are_exact() -> bool:
+    """Say whether float32 on the processor keeps all bits, as it does unless a caller wished otherwise."""
+    own = [getattr(torch.backends.mkldnn, name, None) for name in ("matmul", "conv", "rnn")]
+    with suppress(RuntimeError):  # asked in one way, where it was set in another
+        newer = {getattr(each, "fp32_precision", "none") for each in own}
+        return torch.get_float32_matmul_precision() == "highest" and newer <= {"none", "ieee"}
+    return False
+
+
+def _set_full() -> Callable[[], None]:
+    """Set it in both ways, as what reads the first raises where they differ; return what takes it back."""
+    cudnn, newer = torch.backends.cudnn, _newer_settings()
     before = [each.fp32_precision for each in newer]
     convolutions = products = None
-    with suppress(RuntimeError):
+    with suppress(RuntimeError):  # it cannot be asked where only the second way was used
         convolutions = cudnn.allow_tf32
     with suppress(RuntimeError):
         products = torch.get_float32_matmul_precision()
-    try:
-        cudnn.allow_tf32 = False
-        torch.set_float32_matmul_precision("highest")
-        for each in newer:
-            each.fp32_precision = "ieee"
-        yield
-    finally:
+
+    def back() -> None:
         if convolutions is not None:
             cudnn.allow_tf32 = convolutions
         if products is not None:
             torch.set_float32_matmul_precision(products)
         for each, value in zip(newer, before, strict=True):
             each.fp32_precision = value
+
+    cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    for each in newer:
+        each.fp32_precision = "ieee"
+    return back
 
 
 def gpu_of(device: str) -> tuple[str, int]:

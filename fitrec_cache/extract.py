@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from unicodedata import normalize
 
 from fitrec_cache.ahead import Ahead
 from fitrec_cache.arguments import plain_arguments
@@ -171,7 +172,7 @@ def as_extracted(found: ClipList, cache: Path) -> list[Clip]:
     """
     if not is_there(cache / MARKER):  # there is none, or it is one that was just being made
         return list(found.clips)
-    held = {clip.clip_id: clip for clip in Cache(cache).entries()}
+    held = {normalize("NFC", clip.clip_id): clip for clip in Cache(cache).entries()}
     return [
         replace(clip, **found.columns_beside(clip, known.group, known.extra))
         if (known := held.get(clip.clip_id))

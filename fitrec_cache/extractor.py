@@ -10,6 +10,7 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
@@ -308,6 +309,8 @@ class Extractor:
         if self.cache.holds(entry):
             return
         before = self.cache.clip(clip.clip_id)
+        if before is None and not clip.clip_id.isascii():  # by its name before names had one spelling
+            before = self.cache.clip(normalize("NFD", clip.clip_id))
         if problem and before is not None and not before.problem:
             return  # what is stored of it stays usable
         if before is None and clip.group is None and not problem and not is_part(task.key):  # parts have their file's
@@ -377,7 +380,7 @@ class Extractor:
 
 
 def _show_waiting(bar: Any, text: str) -> None:
-    if bar.postfix != text:  # once in a log, where each time would be a line
+    if getattr(bar, "postfix", None) != text:  # once in a log; a bar that is not shown has none
         bar.set_postfix_str(text)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fitrec_cache.devices import computes_in_bf16, in_full_float32, keep_to_cores, room_on
+from fitrec_cache.devices import computes_in_bf16, in_full_float32, keep_to_cores, own_random_numbers, room_on
 from fitrec_cache.errors import DivergedError
 from fitrec_cache.head import MeanHead, Normalisation, NormalisedHead, build_head
 from fitrec_cache.memory import keep_freed_memory
@@ -30,8 +29,6 @@ _MOST_FLOATS = 250_000_000
 
 #: Numbers in all normalisations that are kept for heads that learn from the same clips.
 _MOST_KEPT = 50_000_000
-
-_ONE_AT_A_TIME = threading.Lock()
 
 #: Clips at once where nothing is learned, and vectors at once where they are gathered.
 _EVALUATE, _VECTORS = 64, 8192
@@ -180,20 +177,19 @@ def _epochs(total: int, what: str, show: bool) -> Any:
 
 @contextlib.contextmanager
 def _training(config: HeadConfig, device: torch.device) -> Iterator[None]:
-    """Say in words if the device lacks room; a caller's random numbers stay, and what it set of torch has no effect.
+    """Say in words if the device lacks room; a caller's random numbers stay.
 
-    One training of a process at a time: they would draw each other's random numbers.
+    Nor has any effect that gradients are off, or, on the processor, autocast or products of fewer bits.
     """
     keep_freed_memory()  # every step needs the same large blocks
     keep_to_cores()
     with (
-        _ONE_AT_A_TIME,
+        own_random_numbers(device),
         room_on(device, f"training {config.variant}"),
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast("cpu", enabled=False),
         in_full_float32(device) if device.type == "cpu" else contextlib.nullcontext(),
-        torch.random.fork_rng([device] if device.type == "cuda" else []),
     ):
         yield
 

@@ -12,9 +12,9 @@ Begun = TypeVar("Begun")
 
 
 def begin_quietly(begin: Callable[[], Begun]) -> Begun:
-    """Return ``begin()`` of a thread in which Ctrl-C is blocked, as in all processes and threads that it starts.
+    """Return ``begin()`` of a thread in which Ctrl-C and SIGHUP are blocked, as in all that it starts.
 
-    A terminal sends it to all processes, and one that has yet to import what it needs would print where it was.
+    A terminal sends them to all processes, and one that has yet to import what it needs would print where it was.
     """
     with ThreadPoolExecutor(1, initializer=_block) as starter:
         return starter.submit(begin).result()
@@ -22,4 +22,4 @@ def begin_quietly(begin: Callable[[], Begun]) -> Begun:
 
 def _block() -> None:
     resource_tracker.ensure_running()  # it begins by letting Ctrl-C through
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})

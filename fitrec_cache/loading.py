@@ -69,15 +69,20 @@ def _as_given(data: Features) -> Features:
     values = np.asarray(data.values)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise UsageError("features in memory hold values that are not finite")
-    if len(set(data.clip_ids)) < len(data.clip_ids):
-        raise UsageError("features in memory: clip ids are repeated; each clip must have its own")
     told: dict[str, Any] = {
         "clip_ids": [str(name) for name in data.clip_ids],
         "labels": [one_spelling(str(label)) for label in data.labels],
-        "groups": [one_spelling(str(group)) if group else None for group in data.groups],
+        "groups": [None if _is_missing(group) else one_spelling(str(group)) for group in data.groups],
     }
+    if len(set(told["clip_ids"])) < len(values):
+        raise UsageError("features in memory: clip ids are repeated; each clip must have its own")
     same = all(isinstance(each, list) and each == told[name] for name, each in lists.items())
     return data if same and values is data.values else replace(data, values=values, **told)
+
+
+def _is_missing(group: Any) -> bool:
+    """Say whether a group is not known: None, an empty text, or not a number, as of tables with gaps."""
+    return group is None or group == "" or group != group
 
 
 def _check_fit(data: Features, variant: str) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fitrec_cache.answers import COLUMNS, answer_cells, class_columns
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.class_folders import VIDEO_SUFFIXES, is_video
-from fitrec_cache.clips import one_spelling, plain_text
+from fitrec_cache.clips import file_id, one_spelling, plain_text
 from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip
 from fitrec_cache.devices import cores
 from fitrec_cache.errors import UsageError, VideoError
@@ -301,7 +301,7 @@ class Recogniser:
         keep_freed_memory()  # every clip needs the same large blocks
         self.runs = read_runs(run)
         self._heads = Heads(self.runs, threshold=unknown_below)
-        self.trained_on = {Path(file_of(clip)).parts[-2:] for r in self.runs for clip in _trained_on(r)}
+        self.trained_on = {Path(file_id(file_of(clip))).parts[-2:] for r in self.runs for clip in _trained_on(r)}
         self._pipelines = open_pipelines(self.runs[0], backbone, device=device, force=force)
         self.samples: int = self._pipelines[0].frames["samples"]
         self.short_sides: list[int] = list(dict.fromkeys(p.frames["short_side"] for p in self._pipelines))
@@ -386,7 +386,7 @@ def _one(path: Path, clips: _Decoded | str, recogniser: Recogniser, shown: _Pict
 
 def _predicted(path: str, answer: Answer, pts_seconds: Sequence[float], recogniser: Recogniser) -> Prediction:
     """Return the answer with what is to be said of the video, whose frames have these times."""
-    names, seconds = Path(file_of(path)).absolute().parts, clip_length(pts_seconds)
+    names, seconds = Path(file_id(str(Path(file_of(path)).absolute()))).parts, clip_length(pts_seconds)
     return Prediction(
         path=path,
         top=answer.top,

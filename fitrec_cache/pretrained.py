@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from fitrec_cache.devices import first_line
+from fitrec_cache.devices import first_line, own_random_numbers
 from fitrec_cache.errors import UsageError, WeightsError, unknown_name
 from fitrec_cache.files import with_home
 from fitrec_cache.hub import NETWORK_ERRORS, cached_file, hub_is_out_of_reach, why_nothing_is_fetched
@@ -77,7 +77,7 @@ def load_model(choice: BackboneChoice) -> nn.Module:
     Raises:
         WeightsError: If they cannot be had or do not fit.
     """
-    with torch.random.fork_rng(devices=[]):  # timm draws values first, and a caller's random numbers shall stay
+    with own_random_numbers():  # timm draws values first
         return _from_hub(choice.name) if choice.weights == "hub" else _from_file(choice)
 
 

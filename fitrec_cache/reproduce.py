@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from fitrec_cache.compare import compare
 from fitrec_cache.devices import check_jobs
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import as_extracted, extract
-from fitrec_cache.files import Plain, write_json
+from fitrec_cache.files import Plain, is_there, write_json
 from fitrec_cache.find_clips import find_clips
 from fitrec_cache.folds import folds_of_clips
 from fitrec_cache.loading import load_clips
@@ -28,6 +29,7 @@ from fitrec_cache.paper import TABLE_II
 from fitrec_cache.params import params
 from fitrec_cache.pretrained import BackboneChoice
 from fitrec_cache.results import TrainReport
+from fitrec_cache.root import MARKER
 from fitrec_cache.splits import check_seeds, short_rule
 from fitrec_cache.train import train_head
 from fitrec_cache.variants import VARIANTS
@@ -268,10 +270,10 @@ def _list_jobs(preset: Sequence[str], split: Sequence[str], backbone: Sequence[s
 
 def _refuse_other_clips(cache: Path, asked: Sequence[Clip], out: Path) -> None:
     """Refuse a cache with clips of another call, which heads would be trained on too."""
-    if not cache.exists():
+    if not is_there(cache / MARKER):
         return
     names = {clip.clip_id for clip in asked}
-    held = [clip.clip_id for clip in Cache(cache).entries() if not clip.problem]
+    held = [normalize("NFC", clip.clip_id) for clip in Cache(cache).entries() if not clip.problem]
     if others := [name for name in held if name not in names]:
         raise UsageError(
             f"--out {out} holds {len(held)} clips of an earlier call, of which this one, with {len(names)} clips, does "

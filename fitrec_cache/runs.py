@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fitrec_cache.calibrate import Calibration
+from fitrec_cache.devices import own_random_numbers
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_json, staged, write_atomic, write_json
 from fitrec_cache.head import build_head
@@ -269,7 +270,7 @@ def read_run(folder: Path) -> Run:
         stored = safetensors.torch.load_file(folder / name)
         _check_shapes(config, stored, folder / name)
         calibration = calibration_of(settings)
-        with torch.random.fork_rng(devices=[]):  # a caller's random numbers shall stay
+        with own_random_numbers():
             head = build_head(config)
         head.load_state_dict(stored)
         return Run(folder=folder, settings=settings, head=head.eval(), labels=labels, calibration=calibration)

@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from fitrec_cache.container import FORGIVING, SET_BACK, Damage, fraction, nominal_rate, sound_frames, video_stream
 from fitrec_cache.errors import UsageError, VideoError
-from fitrec_cache.files import is_folder, is_there
+from fitrec_cache.files import is_folder, is_there, with_home
 from fitrec_cache.jpeg import encode_frame
 from fitrec_cache.truncation import is_cut
 from fitrec_cache.video import Converter
@@ -81,6 +81,7 @@ def find_source(text: str, *, format: str | None = None) -> Source:
     """
     if format is not None:
         return Source(text, format, live=True)
+    text = with_home(text) if text.startswith("~/") else text
     if camera := _CAMERA.fullmatch(text):
         number = camera[1] or "0"
         if sys.platform == "darwin":  # the default rate is one that many cameras refuse
@@ -202,8 +203,8 @@ class Stream:
         complete, end, stop = 0, Fraction(0), 0.0
         period = 1 / nominal_rate(self._stream)
         longest = max(windows.seconds, _STILL_PERIODS * period)
-        for number, (begins, frame, end, seam) in enumerate(self._on_display()):
-            if not number:  # a file that was cut off in front has no frames at first
+        for shown, (begins, frame, end, seam) in enumerate(self._on_display()):
+            if not shown:  # a file that was cut off in front has no frames at first
                 windows.restart(begins)
             gap = seam or end - begins > longest
             due = windows.due(begins + period if gap else end)
@@ -245,8 +246,8 @@ class Stream:
     def _on_display(self) -> Iterator[tuple[Fraction, VideoFrame, Fraction, bool]]:
         """Yield each frame with the times between which it is on display, and whether what follows is another picture.
 
-        Times are since the first frame. Frames that come with the time of an earlier one are left out; where all do,
-        the clock was set back, as between recordings in one file, and time goes on from there.
+        Times are since the first frame, or as :meth:`_zero` says. Frames that come with the time of an earlier one are
+        left out; where all do, the clock was set back, as between recordings in one file, and time goes on from there.
         """
         before: tuple[Fraction, VideoFrame] | None = None
         period = 1 / nominal_rate(self._stream)

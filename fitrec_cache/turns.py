@@ -21,16 +21,13 @@ from fitrec_cache.files import host_id, is_process, make_folder
 CLAIMS = "claims"
 
 #: After this many seconds without a sign of life a claim is void; a clip may take two minutes.
-_SILENT_SECONDS = 600.0
+_SILENT_SECONDS = 600.0  # and so is one from so far in the future, as from before a clock was set right
 
 #: How often to give one: thousands of claims may wait for a commit.
 _SIGN_SECONDS = 30.0
 
 #: A claim without an owner: who made it was killed, or the disk was full, before its name was written.
 _UNSIGNED_SECONDS = 5.0
-
-#: By how many seconds a living owner's clock may be ahead. A claim from later on is of before a clock was set right.
-_CLOCKS_APART = 60.0
 
 #: How often to look whether claims are void or given back.
 _LOOK_SECONDS = 0.5
@@ -151,7 +148,7 @@ def _is_void(path: Path, us: str) -> bool:
         return False
     host, _, pid = owner.partition(" ")
     dead = host == host_id() and pid.isdigit() and not is_process(int(pid))
-    silent = age >= (_SILENT_SECONDS if owner else _UNSIGNED_SECONDS) or age < -_CLOCKS_APART
+    silent = age >= (_SILENT_SECONDS if owner else _UNSIGNED_SECONDS) or age < -_SILENT_SECONDS
     return silent or dead or owner == us
 
 

@@ -134,7 +134,7 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int, span: Span | N
     try:
         with _open(path, span) as video:
             promised = None if span is None else _promised(video)
-            wanted = _Wanted(sampler, span, None if promised is None else float(promised[0]))
+            wanted = _Wanted(sampler, span, None if span is None else _first_time(video))
             indices = _expected(video, wanted, promised)
             plan = _plan(video, indices)
             seen = _decode(video, indices, short_side) if plan is None else _decode_needed(video, plan, short_side)
@@ -174,6 +174,11 @@ def _promised(video: Video) -> NDArray[np.float64] | None:
         )
     known.sort()
     return np.array([video.seconds(pts) for pts in known]) if known and len(known) == video.n_packets else None
+
+
+def _first_time(video: Video) -> float | None:
+    """Return from when on the times of parts count, in seconds: the earliest that a packet says, if any does."""
+    return min((video.seconds(pts) for pts in video.listing.pts if pts is not None), default=None)
 
 
 def _is_set_back(known: Sequence[int]) -> bool:

@@ -47,8 +47,9 @@ class WatchReport(Plain):
         damaged: Packets and frames that did not decode, or came with the time of an earlier one.
         stopped: Whether Ctrl-C ended it before the end of a file.
         segments: What was done when.
-        files: Files wanted, of segments that there are.
-        error: Why it could not be read on, or a file not be written; empty at a normal end and after Ctrl-C.
+        files: Files written; none is named where one could not be.
+        error: Why it could not be read on; empty at a normal end and after Ctrl-C.
+        unwritten: Why a file could not be written; empty if all were.
     """
 
     source: str
@@ -63,6 +64,7 @@ class WatchReport(Plain):
     segments: tuple[Segment, ...]
     files: tuple[str, ...]
     error: str
+    unwritten: str
 
 
 @plain_arguments
@@ -188,8 +190,9 @@ def watch(
         damaged=watching.damaged,
         stopped=stopped and not watching.live,
         segments=tuple(timeline.segments),
-        files=tuple(str(path) for path in files.paths if timeline.segments),
-        error="; ".join(filter(None, [str(failed or ""), unwritten])),
+        files=tuple(str(path) for path in files.paths if timeline.segments and not unwritten),
+        error="" if failed is None else str(failed),
+        unwritten=unwritten,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from test_cli import COMMANDS
 from test_train import toy
 
-from fitrec_cache.arguments import plain_arguments
+from fitrec_cache.arguments import _KINDS, plain_arguments
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.features import load_cached
@@ -105,3 +105,14 @@ def test_a_call_in_texts_and_numpys_numbers_is_the_call_in_paths(tmp_path, video
         train_head(out=out, features=features, variant="mean", seed=seed, epochs=np.int64(2), settings="dropout=0.5")
         runs[str(out)] = (Path(out) / "head.safetensors").read_bytes()
     assert len(set(runs.values())) == 1
+
+
+KNOWN = {"bool", "bool | None", "Sequence[Sequence[Path]] | None", "CompareReport | None"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_kind_of_argument_is_known(name):
+    function = getattr(importlib.import_module(f"fitrec_cache.{COMMANDS[name]}"), name)
+    kinds = {kind for each, kind in function.__annotations__.items() if each != "return"}
+    kinds = {kind for kind in kinds if not kind.startswith("Callable")}
+    assert kinds <= _KINDS.keys() | KNOWN | {kind.removesuffix(" | None") for kind in KNOWN}

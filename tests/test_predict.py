@@ -662,3 +662,14 @@ def test_wrong_use_is_refused(run, tmp_path):
         predict([tmp_path / "v.mp4"], run=tmp_path / "none")
     with pytest.raises(UsageError, match=rf"run.json is a file: give the run folder {run}"):
         predict([tmp_path / "v.mp4"], run=run / "run.json")
+
+
+def test_a_clip_of_the_training_is_known_whichever_way_its_name_is_spelled(run, tmp_path, video_folder):
+    label = json.loads((run / "run.json").read_text())["labels"][0]
+    known = shutil.copytree(run, tmp_path / "other")
+    settings = json.loads((run / "run.json").read_text())
+    settings["split"] |= {"train": [f"{label}/\u00fc.avi"]}
+    (known / "run.json").write_text(json.dumps(settings))
+    (tmp_path / label).mkdir()
+    video = Path(shutil.copy(next(video_folder.rglob("*.avi")), tmp_path / label / "u\u0308.avi"))
+    assert predict([video], run=known, device="cpu")[0].trained_on

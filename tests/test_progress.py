@@ -49,6 +49,8 @@ def test_waiting_for_others_is_a_line_in_a_log_each_time_that_it_changes(monkeyp
             _show_waiting(bar, f"{n} left, waiting")
         said = log.getvalue()[begun:]
     assert (said.count("9 left"), said.count("5 left")) == (1, 1)
+    with progress_bar(total=2, unit="clip", what="x", show=False) as bar:
+        _show_waiting(bar, "9 left, waiting")
 
 
 def test_a_bar_is_cleared_for_what_is_printed_above_it(monkeypatch, capsys):

@@ -13,7 +13,7 @@ from fitrec_cache.extract import extract
 from fitrec_cache.loading import load_clips
 from fitrec_cache.near_duplicates import find_near_duplicates
 from fitrec_cache.paper import TABLE_II
-from fitrec_cache.reproduce import MODELS, reproduce
+from fitrec_cache.reproduce import MODELS, _refuse_other_clips, reproduce
 
 NAMES = ("test_resnet", "test_efficientnet", "test_vit")
 SMALL = {"seed": [0], "split": ["random", "group"], "preset": ["paper", "native"], "epochs": 1, "device": "cpu"}
@@ -25,6 +25,12 @@ def reproduced(tmp_path_factory, video_folder, weights):
     out = tmp_path_factory.mktemp("reproduced") / "out"
     backbones = [weights(name) for name in NAMES]
     return reproduce(video_folder, out=out, backbone=backbones, **SMALL), out, backbones
+
+
+def test_a_folder_that_is_no_cache_yet_holds_no_other_clips(tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / ".tmp-0-1-x").touch()  # of a call that was killed
+    _refuse_other_clips(tmp_path / "cache", [], tmp_path)
 
 
 def test_every_model_is_there_under_every_preset_and_split(reproduced):

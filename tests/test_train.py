@@ -1254,14 +1254,16 @@ def test_features_too_large_for_the_recipe_are_refused(tmp_path, features):
 
 def test_threads_train_one_after_another_and_give_the_same_bits(tmp_path, features):
     def train(name):
+        if name == "load":  # also draws numbers: it waits
+            return [read_run(tmp_path / "alone") for _ in range(20)] and alone
         train_head(out=tmp_path / name, features=features, variant="vit-lstm", epochs=3)
         return (tmp_path / name / "head.safetensors").read_bytes()
 
     torch.manual_seed(5)
     before, alone = torch.get_rng_state(), train("alone")
-    with ThreadPoolExecutor(3) as threads:
-        found = list(threads.map(train, "abc"))
-    assert found == [alone] * 3
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(train, ["a", "load", "b", "c"]))
+    assert found == [alone] * 4
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -1307,6 +1309,9 @@ def test_features_that_a_caller_put_together_are_as_those_of_a_file(tmp_path, fe
         train_head(out=tmp_path / name, features=given, **settings)
     for name in ("memory", "alike"):
         assert same(weights_of(tmp_path / name), weights_of(tmp_path / "file"))
+    numbered = replace(data, groups=np.arange(60) // 6)  # 0 is a group, too
+    train_head(out=tmp_path / "numbered", features=numbered, **settings)
+    assert "without_group" not in run_of(tmp_path / "numbered")["split"]  # none has none
     bare = replace(data, groups=[""] * 60)  # as a file has unknown ones
     assert not any("share a group" in note for note in train_head(out=tmp_path / "x", features=bare, **settings).notes)
 

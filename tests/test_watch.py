@@ -663,7 +663,8 @@ def test_what_was_answered_is_told_although_a_file_cannot_be_written(run, long_v
 
     monkeypatch.setattr("fitrec_cache.timeline.write_table", full)
     report = module.watch(str(long_video), run=run, seconds=0.8, table=tmp_path / "t.csv")
-    assert (report.windows, report.error) == (5, "cannot write t.csv: No space left on device")
+    assert (report.windows, report.error, report.files) == (5, "", ())
+    assert report.unwritten == "cannot write t.csv: No space left on device"
     assert report.segments
 
 
