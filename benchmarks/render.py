@@ -160,7 +160,7 @@ def _pairs(pairs: Iterable[dict[str, Any]]) -> str:
         ]
         for pair in pairs
     ]
-    return table(["features", "test clips of the three lists", "seeds", "points", "95 %", "p", "p, Holm"], cells)
+    return table(["features", "difference", "seeds", "points", "95 %", "p", "p, Holm"], cells)
 
 
 def overlap(counts: dict[str, Any]) -> list[str]:
@@ -340,14 +340,16 @@ def audit() -> str:
     ]
     rows: dict[str, Any] = {
         "threshold (cosine)": lambda b: f"{b['threshold']:.3f}",
-        "clips that find their own other half at it": lambda b: f"{b['halves_found']:.0%}",
-        "clips that find one of another class": lambda b: f"{b['strangers_found']:.1%}",
+        "clips whose two halves are that alike": lambda b: f"{b['halves_found']:.0%}",
+        "clips as near to one of another class": lambda b: f"{b['strangers_found']:.1%}",
         "near-duplicate pairs": lambda b: b["pairs"],
-        "of them of two classes": lambda b: b["pairs_across_labels"],
-        "of them of one filming series": lambda b: f"{b['same_column']:.0%}",
+        "pairs across two classes": lambda b: b["pairs_across_labels"],
+        "pairs within one filming series": lambda b: f"{b['same_column']:.0%}",
         "pairs of one group found": lambda b: f"{b['same_group']['found']} of {b['same_group']['pairs']}",
-        "clusters, with clips in them, largest": lambda b: f"{b['clusters']}, {b['clustered']}, {b['largest_cluster']}",
-        "halves as clips of their own: pairs found that are of one clip": lambda b: f"{b['halves']['precision']:.0%}",
+        "clusters; clips in clusters; largest cluster": (
+            lambda b: f"{b['clusters']}; {b['clustered']}; {b['largest_cluster']}"
+        ),
+        "halves taken for clips: pairs found that are of one clip": lambda b: f"{b['halves']['precision']:.0%}",
     }
     lines += [f"| {name} | {' | '.join(str(cell(b)) for b in found)} |" for name, cell in rows.items()]
     lines += [
@@ -377,8 +379,8 @@ def recipe() -> str:
         if row is result["rows"][0]:
             rows.append(["**" + ", with ".join(["none", *result["base"]]) + "**", f"{base:.1%}", ""])
             continue
-        gain = 100 * (row["val_accuracy"] - base)
-        rows.append([row["change"], f"{row['val_accuracy']:.1%} ({gain:+.1f} points)", f"{row['p_holm']:.2g}"])
+        gain = f"{100 * (row['val_accuracy'] - base):+z.1f}"
+        rows.append([row["change"], f"{row['val_accuracy']:.1%} ({gain} points)", f"{row['p_holm']:.2g}"])
     n = ", ".join(str(k) for k in result["n_val"])
     model = f"{result['variant']}, {result['backbone']}"
     return table([f"change to `native` ({model})", f"validation accuracy (n = {n})", "adjusted p"], rows)

@@ -11,6 +11,8 @@ RESULTS = ROOT / "benchmarks/results/stage_one.json"
 
 #: Precisions on a processor that was built for AMX, which its virtual machine hides.
 RESULTS_HIDDEN = RESULTS.parent / "hidden_amx/stage_one.json"
+#: Precisions on the generation of AMD's processors before.
+RESULTS_ZEN4 = RESULTS.parent / "zen4/stage_one.json"
 #: Stage one on a GPU, if anybody measured it: benchmarks/gpu.py.
 RESULTS_GPU = RESULTS.with_name("gpu.json")
 PICTURE = ROOT / "docs/performance.png"
@@ -85,7 +87,7 @@ def stage_one_pipeline() -> str:
     return table(
         [
             "backbone",
-            "ready tensors",
+            "ready tensors, s/clip",
             "decoding alone",
             "`extract --compile`",
             "`extract`",
@@ -93,7 +95,7 @@ def stage_one_pipeline() -> str:
             "`--compile` / limit",
             "plain / `--compile`",
             "plain / `extract`",
-            "lowest cosine to fp32: compiled, not",
+            "lowest cosine to fp32: with `--compile`, without",
         ],
         rows,
     )
@@ -107,12 +109,12 @@ def stage_one_precisions(path: Path = RESULTS) -> str:
         name = f"product of two matrices {p['side']} x {p['side']}" if what == "product" else what
         cells = [f"{span(row, 3)}" for row in taken.values()]
         rows.append([name, *cells, *(f"{medians[k] / medians['fp32']:.2f}" for k in ("bf16", "fp16"))])
-    head = ["seconds of", "fp32", "bf16", "fp16", "bf16 / fp32", "fp16 / fp32"]
+    head = ["seconds", "fp32", "bf16", "fp16", "bf16 / fp32", "fp16 / fp32"]
     auto = f"`--precision auto` takes {p['auto']} there; backbones: {p['frames']} frames, network alone, not compiled."
     if ways := p.get("attention_in_bf16"):
         frames, heads, places, _ = p["places"]
-        took = " and ".join(f"{way} {1e3 * taken['median']:.1f} ms" for way, taken in ways.items())
-        auto += f" Attention of {frames} x {heads} heads over {places} places in bf16: {took}."
+        took = ", ".join(f"{way} {1e3 * taken['median']:.1f} ms" for way, taken in ways.items())
+        auto += f" Attention in bf16 ({frames} frames, {heads} heads, {places} tokens): {took}."
     return f"{table(head, rows)}\n\n{auto}"
 
 
@@ -180,6 +182,11 @@ def stage_one_larger() -> str:
     )
 
 
+def _own_ms(row: dict[str, Any]) -> float:
+    """Return what a clip took, in milliseconds, without what a run takes to start."""
+    return 1e3 * (row["seconds"] - row["stages"]["start"]) / row["clips"]
+
+
 def stage_one_growth() -> str:
     rows = []
     for r in load()["growth"]["rows"]:
@@ -188,7 +195,7 @@ def stage_one_growth() -> str:
             [
                 f"{r['clips']:,}",
                 "first" if worked else "again",
-                f"{1e3 * (r['seconds'] - r['stages']['start']) / r['clips']:.2f}",
+                f"{_own_ms(r):.2f}",
                 f"{r['stages']['start']:.2f}",
                 f"{r['opening_seconds']:.2f}",
                 f"{r['memory_mb_peak'] - r['memory_mb_imports']:.0f}",
@@ -262,8 +269,8 @@ def draw() -> None:
     middle.legend(fontsize=8)
     for worked, label in ((True, "first run"), (False, "run that reuses all")):
         some = [r for r in result["growth"]["rows"] if (r["done"] > 0) == worked]
-        right.plot([r["clips"] for r in some], [1e3 * r["seconds"] / r["clips"] for r in some], "o-", label=label)
-    right.set(title="Own cost a clip", xlabel="clips", ylabel="ms a clip", xscale="log", ylim=(0, None))
+        right.plot([r["clips"] for r in some], [_own_ms(r) for r in some], "o-", label=label)
+    right.set(title="Own cost a clip, start apart", xlabel="clips", ylabel="ms a clip", xscale="log", ylim=(0, None))
     right.legend(fontsize=8)
     figure.savefig(PICTURE, dpi=80, metadata={"Software": None})
 
@@ -273,6 +280,7 @@ BLOCKS = {
     "machines": machines,
     "stage-one-pipeline": stage_one_pipeline,
     "stage-one-precisions": stage_one_precisions,
+    "stage-one-precisions-zen4": lambda: stage_one_precisions(RESULTS_ZEN4),
     "stage-one-precisions-hidden": lambda: stage_one_precisions(RESULTS_HIDDEN),
     "stage-one-length": stage_one_length,
     "stage-one-frames": stage_one_frames,

@@ -14,8 +14,16 @@ RESULTS = ROOT / "benchmarks/results/stage_two.json"
 NOT_YET = "Not measured yet: `benchmarks/stage_two.py` has this part."
 
 
-def load() -> dict[str, Any]:
-    return json.loads(RESULTS.read_text())
+#: Runs on two cores of other processors.
+OTHERS = {
+    "AMD EPYC, Zen 4": RESULTS.with_name("zen4"),
+    "Xeon with AMX": RESULTS.with_name("amx"),
+    "AMD EPYC, AVX2 only": RESULTS.with_name("avx2"),
+}
+
+
+def load(path: Path = RESULTS) -> dict[str, Any]:
+    return json.loads(path.read_text())
 
 
 def percent(values: list[float]) -> str:
@@ -91,16 +99,13 @@ def stage_two_variants() -> str:
 
 
 def stage_two_load() -> str:
-    return loading(load()["load"])
-
-
-def loading(r: dict[str, Any]) -> str:
+    r = load()["load"]
     size = " x ".join(f"{n:,}" for n in r["shape"])
     peaks = ", ".join(f"{b / 1e9:.2f} GB (recipe `{name}`)" for name, b in r["peak_bytes"].items())
     return (
         f"Loading {size} features ({r['feature_bytes'] / 1e6:.0f} MB, float16) from the cache, warm: "
-        f"{span(r['seconds'])} s. Peak memory of a whole `train-head` process on them: {peaks}; twice the features "
-        f"plus 1.5 GB is {r['allowed_bytes'] / 1e9:.2f} GB."
+        f"{span(r['seconds'])} s. Peak memory of a whole `train-head` process on them: {peaks}. The limit that we set "
+        f"is twice the features plus 1.5 GB: {r['allowed_bytes'] / 1e9:.2f} GB."
     )
 
 
@@ -147,50 +152,69 @@ def stage_two_seeds() -> str:
     return table(["recipe", "epochs", "in turn, s", "at once, s", "times as fast", "same bits"], rows)
 
 
-def brief(folder: Path) -> str:
-    """What a run gave on another processor, in few words."""
-    one, two = (json.loads((folder / f"{name}.json").read_text()) for name in ("stage_one", "stage_two"))
-    k, e = two["keras"], two["end_to_end"]
-    seeds = " and ".join(
-        f"{r['seconds']['in_turn']['median'] / r['seconds']['at_once']['median']:.2f} times as fast as in turn "
-        f"(`{recipe}`, {r['epochs']} epochs)"
-        for recipe, r in two["seeds"].items()
+def others_stage_one() -> str:
+    """Stage one on other processors."""
+    rows = []
+    for name, folder in OTHERS.items():
+        found = pipelines(load(folder / "stage_one.json"))
+        for backbone in sorted(found):
+            p = found[backbone]
+            rows.append(
+                [
+                    name,
+                    backbone,
+                    f"{1 / p['seconds_per_clip']['extract']['median']:.2f}",
+                    span(p["extract_over_limit"]),
+                    span(p["plain_over_extract"], 1),
+                    str(p.get("clips_a_repeat", p["clips"])),
+                ]
+            )
+    head = ["two cores of", "backbone", "`extract --compile`, clips/s", "its time / limit", "plain way's time / its"]
+    return table([*head, "clips a repeat"], rows)
+
+
+def others_stage_two() -> str:
+    """Stage two on other processors, a column each."""
+    found = [load(folder / "stage_two.json") for folder in OTHERS.values()]
+    rows = [
+        ["an epoch of the ResNet50 head in fp32, s; Keras' time / that", *(_epoch(r["keras"], "fp32") for r in found)],
+        ["the same in bf16", *(_epoch(r["keras"], "bf16") for r in found)],
+        ["test accuracy: Keras, fp32, bf16 (mean ± sd of 3 seeds)", *(_accuracies(r["keras"]) for r in found)],
+        ["all heads on features, three seeds each, s", *(f"{r['variants']['seconds']:.0f}" for r in found)],
+        ["loading 1,332 x 20 x 2,048 features, s", *(span(r["load"]["seconds"]) for r in found)],
+        ["peak memory of `train-head` on them, GB", *(_peak(r["load"]) for r in found)],
+        ["50 epochs end to end / `extract` once and train", *(f"{r['end_to_end']['ratio']:.0f}" for r in found)],
+        ["two seeds at once: times as fast as in turn, by recipe", *(_at_once(r["seeds"]) for r in found)],
+    ]
+    return table(["", *OTHERS], rows)
+
+
+def _epoch(k: dict[str, Any], precision: str) -> str:
+    key = f"ours_{precision}"
+    return f"{span(k['epoch_seconds'][key])}; {span(k['ratio'][key], 1)}" if key in k["ratio"] else ""
+
+
+def _accuracies(k: dict[str, Any]) -> str:
+    keys = [key for key in ("keras_fp32", "ours_fp32", "ours_bf16") if key in k["accuracy"]]
+    return f"{', '.join(percent(k['accuracy'][key]) for key in keys)} (n = {k['clips']['test']})"
+
+
+def _peak(r: dict[str, Any]) -> str:
+    return ", ".join(f"{recipe} {b / 1e9:.2f}" for recipe, b in r["peak_bytes"].items())
+
+
+def _at_once(seeds: dict[str, Any]) -> str:
+    ratios = {
+        recipe: r["seconds"]["in_turn"]["median"] / r["seconds"]["at_once"]["median"]
+        for recipe, r in seeds.items()
         if recipe != "machine"
-    )
-    networks = "; ".join(
-        f"{name} {1 / p['seconds_per_clip']['extract']['median']:.2f}, {span(p['extract_over_limit'])} and "
-        f"{span(p['plain_over_extract'], 1)} ({p.get('clips_a_repeat', p['clips'])} clips a repeat)"
-        for name, p in pipelines(one).items()
-    )
-    epochs = "; ".join(
-        f"{span(k['epoch_seconds'][f'ours_{name}'])} s in {name}, by Keras {span(k['ratio'][f'ours_{name}'], 1)} times "
-        f"as long, test accuracy {percent(k['accuracy'][f'ours_{name}'])}"
-        for name in ("fp32", "bf16")
-        if f"ours_{name}" in k["ratio"]
-    )
-    return "\n".join(
-        [
-            f"- Minutes: stage one {_minutes(one)}; of stage two, with a cache at hand, {_minutes(two)}.",
-            f"- `extract --compile`, clips a second; its time over the limit; the plain way's over it: {networks}.",
-            f"- An epoch of the ResNet50 head: {epochs} (Keras: {percent(k['accuracy']['keras_fp32'])}; mean ± sd of "
-            f"{k['seeds']} seeds on {k['clips']['test']} clips).",
-            f"- All heads on features, three seeds each: {two['variants']['seconds']:.0f} s.",
-            f"- {loading(two['load'])}",
-            f"- {e['epochs']} epochs that decode and embed each time take {e['ratio']:.0f} times as long as extracting "
-            f"once and training from the cache, an epoch {e['ratio_of_an_epoch']:,.0f} times; measured on "
-            f"{e['measured_clips']} clips and extrapolated to epochs of {e['clips']['an_epoch']:,}, as above.",
-            f"- Two seeds at once, a core each, were {seeds}.",
-        ]
-    )
-
-
-def _minutes(result: dict[str, Any]) -> str:
-    return ", ".join(f"`{name}` {seconds / 60:.1f}" for name, seconds in result["seconds"].items())
+    }
+    return ", ".join(f"{recipe} {ratio:.2f}" for recipe, ratio in ratios.items())
 
 
 BLOCKS = {
-    "amx": lambda: brief(RESULTS.with_name("amx")),
-    "avx2": lambda: brief(RESULTS.with_name("avx2")),
+    "others-stage-one": others_stage_one,
+    "others-stage-two": others_stage_two,
     "stage-two": stage_two,
     "stage-two-keras": stage_two_keras,
     "stage-two-variants": stage_two_variants,

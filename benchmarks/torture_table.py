@@ -36,7 +36,7 @@ def kill(r: dict[str, Any]) -> list[tuple[str, ...]]:
         (
             "SIGKILL at any moment",
             f"{r['kills']} kills at random moments of `extract` ({main} of the main process, {decoder} of a decoder; "
-            f"{inside} inside a commit), parts of {r['clips_a_part']} clips, {r['caches_finished']} caches of "
+            f"{inside} inside a commit), {r['clips_a_part']} clips a part, {r['caches_finished']} caches of "
             f"{r['clips_a_cache']} clips finished",
             f"{bad} times a cache did not open, a clip reported done was missing or a part damaged; "
             f"{r['caches_that_differ']} caches differ from an undisturbed run in any bit; at most "
@@ -83,10 +83,10 @@ def many(r: dict[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             "Many at once",
-            f"{len(r['rounds'])} times {r['processes']} `extract` on one cache of {r['clips']} clips, parts of "
-            f"{r['clips_a_part']}, and a reader ({r['reads_while_writing']} reads)",
-            f"{r['damaged']} damaged, missing or different; {r['reads_failed']} reads failed; clips done twice: "
-            f"at most {worst} a time",
+            f"{len(r['rounds'])} times {r['processes']} `extract` on one cache of {r['clips']} clips, "
+            f"{r['clips_a_part']} a part, and a reader ({r['reads_while_writing']} reads)",
+            f"{r['damaged']} damaged, missing or different; {r['reads_failed']} reads failed; at most "
+            f"{worst} clips done twice a time",
             "`test_turns.py`, `test_torture.py`",
         )
     ]

@@ -57,25 +57,34 @@ class Calibration(Plain):
         return np.asarray(softmax(np.asarray(logits, dtype=np.float64) / self.temperature, axis=-1))
 
 
-def calibrate(logits: ArrayLike, targets: ArrayLike, *, false_alarm_rate: float = FALSE_ALARM_RATE) -> Calibration:
+def calibrate(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    *,
+    units: Sequence[str] | None = None,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
+) -> Calibration:
     """Fit the temperature and the threshold on validation clips.
 
     Args:
         logits: Float ``(N, K)``, N at least 1.
         targets: Class numbers, int ``(N,)``.
+        units: What each clip belongs to, length N: clips of one recording are alike. None: each counts for itself.
         false_alarm_rate: Share of clips of known classes that may be answered "unknown", in [0, 1).
 
     Returns:
         The temperature from 0.1 to 100 that makes the cross-entropy lowest, and the threshold for that share. Where all
         N are right, any lower temperature would be better still: then half a clip more is counted, which is answered as
-        the others are on average and is of any class alike, so that answers are as sure as Jeffreys' prior lets expect
-        of a share of 0 / N errors. Of N validation clips and one more of the same kind, each is as likely to be the
-        k-th least sure of all, so the k-th least sure of N has a new one below it with probability k / (N + 1): k is
-        the largest that keeps this within the share, and where that is 0 no answer is "unknown". See :func:`remarks`.
+        the others are on average and is of any class alike. Of N validation clips and one more of the same kind, each
+        is as likely to be the k-th least sure of all, so the k-th least sure of N has a new one below it with
+        probability k / (N + 1): k is the largest that keeps this within the share, and where that is 0 no answer is
+        "unknown" (see :func:`remarks`). Of G units and a clip of one more unit the same holds of units: each has the
+        weight 1 / (G + 1), shared by its clips.
 
     Source:
         Guo et al., "On calibration of modern neural networks", ICML 2017 (temperature scaling). Hendrycks and Gimpel,
-        ICLR 2017 (highest probability as a sign of the unknown).
+        ICLR 2017 (highest probability as a sign of the unknown). Lee, Barber and Willett, "Distribution-free inference
+        with hierarchical data", 2023 (the threshold where clips are of units).
     """
     scores, truth = np.asarray(logits, dtype=np.float64), np.asarray(targets)
     rows = np.arange(len(truth))
@@ -88,22 +97,33 @@ def calibrate(logits: ArrayLike, targets: ArrayLike, *, false_alarm_rate: float 
     coldest, hottest = np.log(_COLDEST), np.log(_HOTTEST)
     found = minimize_scalar(loss, bounds=(coldest, hottest), method="bounded")
     temperature = _HOTTEST if loss(hottest) <= found.fun + _FLAT else float(np.exp(found.x))
-    surest = np.sort(softmax(scores / temperature, axis=1).max(axis=1))  # (N,)
-    k = min(int(np.floor(false_alarm_rate * (len(surest) + 1) + 1e-9)), len(surest))
-    threshold = float(surest[k - 1]) if k else 0.0
+    threshold = _threshold(softmax(scores / temperature, axis=1).max(axis=1), units, false_alarm_rate)
     return Calibration(temperature=temperature, threshold=threshold, false_alarm_rate=false_alarm_rate)
 
 
-def remarks(fitted: Sequence[tuple[Calibration, int]]) -> list[str]:
+def _threshold(surest: FloatArray, units: Sequence[str] | None, rate: float) -> float:
+    """Return the highest of some probabilities ``(N,)`` that a new clip is below at most at this rate, or 0."""
+    names = np.arange(len(surest)) if units is None else np.asarray(units)
+    _, unit, sizes = np.unique(names, return_inverse=True, return_counts=True)
+    alone = 1 / (len(sizes) + 1)  # the weight of a unit, and of the new one
+    order = np.argsort(surest, kind="stable")
+    weights = alone / sizes[unit[order]]
+    below = alone + weights.cumsum() - weights  # how likely a new clip is below each, least sure first
+    within = below <= rate + 1e-9
+    return float(surest[order][within].max()) if within.any() else 0.0
+
+
+def remarks(fitted: Sequence[tuple[Calibration, Sequence[str]]]) -> list[str]:
     """Return what validation clips could not tell, each thing once.
 
     Args:
-        fitted: The calibration of each run of one call, of one rate of false alarms, and on how many validation clips
-            it was fitted.
+        fitted: The calibration of each run of one call, of one rate of false alarms, and the units of the validation
+            clips that it was fitted on.
     """
     rate = fitted[0][0].false_alarm_rate
-    hot = [n for found, n in fitted if found.temperature == _HOTTEST]
-    blind = [n for found, n in fitted if found.threshold == 0.0 and rate > 0]
+    hot = [len(units) for found, units in fitted if found.temperature == _HOTTEST]
+    unseeing = [units for found, units in fitted if found.threshold == 0.0 and rate > 0]
+    blind = [len(set(units)) for units in unseeing]
     told = []
     if hot:
         told.append(
@@ -111,8 +131,9 @@ def remarks(fitted: Sequence[tuple[Calibration, int]]) -> list[str]:
             "head is far too sure, or its answers are worth no more than a guess" + _of_runs(len(hot), len(fitted))
         )
     if blind:
+        what = "groups of validation clips" if any(len(set(u)) < len(u) for u in unseeing) else "validation clips"
         told.append(
-            f'no answer is "unknown": {between(min(blind), max(blind))} validation clips cannot tell a threshold that '
+            f'no answer is "unknown": {between(min(blind), max(blind))} {what} cannot tell a threshold that '
             f"turns away {100 * rate:g}% of known clips, which takes {math.ceil(1 / rate - 1e-9) - 1}. A higher "
             "--false-alarm-rate takes fewer, and `predict --unknown-below 0.6` none" + _of_runs(len(blind), len(fitted))
         )
@@ -158,6 +179,28 @@ def calibration_error(probabilities: ArrayLike, targets: ArrayLike) -> tuple[flo
         error += n / len(p) * abs(mean - accuracy)
         bins.append({"low": b / BINS, "high": (b + 1) / BINS, "n": n, "confidence": mean, "accuracy": accuracy})
     return error, bins
+
+
+def expected_error(probabilities: ArrayLike) -> float:
+    """Return the calibration error that these answers would show if every probability were right.
+
+    It is not zero: in each bin, how many are right scatters, the more the fewer clips there are.
+
+    Args:
+        probabilities: Float ``(N, K)``, rows summing to 1.
+
+    Returns:
+        The mean distance of a normal variable from its mean, by the variance of each bin, in [0, 1].
+
+    Example:
+        Two clips in one bin, each right with an even chance:
+
+        >>> round(expected_error([[0.5, 0.5], [0.5, 0.5]]), 3)
+        0.282
+    """
+    confidence = np.asarray(probabilities, dtype=np.float64).max(axis=1)
+    scatter = np.bincount(bin_numbers(confidence), confidence * (1 - confidence), BINS)  # (15,)
+    return float(np.sqrt(2 / np.pi * scatter).sum() / len(confidence))
 
 
 def auroc(known: ArrayLike, unknown: ArrayLike) -> float:

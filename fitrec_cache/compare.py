@@ -13,7 +13,7 @@ import numpy as np
 
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.files import Plain, check_ending
-from fitrec_cache.paired import exact_p, holm, interval_of_difference
+from fitrec_cache.paired import FloatArray, exact_p, holm, interval_of_difference
 from fitrec_cache.run_files import find_runs
 from fitrec_cache.scored import Model, ScoredRun, gather_models, per_clip, read_all
 from fitrec_cache.units import alone_unit, is_by_fold
@@ -78,6 +78,7 @@ class PairFigures(Plain):
         only_a: Clips that ``a`` has right more often than ``b`` (over the seeds).
         only_b: The other way round.
         by: What was taken together: ``fold``, ``group``, or ``clip``.
+        differing: In how many of these one model has more right than the other.
         p: Exact McNemar test over all seeds, clips taken together as ``by`` says;
             :func:`fitrec_cache.paired.exact_p`.
         p_holm: ``p`` adjusted for all pairs compared on the same sides (of one family).
@@ -96,6 +97,7 @@ class PairFigures(Plain):
     only_a: int
     only_b: int
     by: str
+    differing: int
     p: float
     p_holm: float
     claim: str
@@ -171,7 +173,7 @@ def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]
     if len({(m.split, m.sides) for m in models}) > 1:
         notes.append("models on different splits are not compared with each other")
     adjusted = [
-        _in_words(pair, p)
+        _in_words(pair, p, of=len(pairs))
         for pairs in together.values()
         for pair, p in zip(pairs, holm([p.p for p in pairs]), strict=True)
     ]
@@ -264,6 +266,7 @@ def _pair(first: Model[ScoredRun], second: Model[ScoredRun]) -> tuple[PairFigure
         only_a=only_a,
         only_b=only_b,
         by="fold" if is_by_fold(first.split) else "group" if len(set(units.values())) < len(units) else "clip",
+        differing=_differing(gain, list(units.values())),
         p=exact_p(gain, list(units.values())),
         p_holm=1.0,
         claim="",
@@ -272,7 +275,14 @@ def _pair(first: Model[ScoredRun], second: Model[ScoredRun]) -> tuple[PairFigure
     return pair, notes
 
 
-def _in_words(pair: PairFigures, p_holm: float) -> PairFigures:
+def _differing(gain: FloatArray, units: Sequence[str]) -> int:
+    """Return how many units have an uneven gain."""
+    _, unit = np.unique(np.asarray(units), return_inverse=True)
+    return int(np.count_nonzero(np.rint(np.bincount(unit, gain))))
+
+
+def _in_words(pair: PairFigures, p_holm: float, *, of: int) -> PairFigures:
+    """Return the pair, one of so many on the same sides, with its adjusted p-value and the result in words."""
     low, high = pair.ci95
     points, span = f"{100 * pair.difference:.1f} points", f"95 % {100 * low:.1f} to {100 * high:.1f}"
     n = f"n = {pair.n}" + f" in {pair.folds} folds" * (pair.folds > 1)
@@ -282,4 +292,6 @@ def _in_words(pair: PairFigures, p_holm: float) -> PairFigures:
         claim, rest = f"{pair.a} beats {pair.b} by {points}", f"{span}, {n}"
     else:
         claim, rest = f"{pair.a} and {pair.b} are not distinguishable at {n}", f"{points}, {span}"
+        if of * 2.0 ** (1 - pair.differing) >= LEVEL:  # even if all of them spoke for the same one
+            claim += f": they differ in only {plural(pair.differing, pair.by)}, too few to tell"
     return replace(pair, p_holm=p_holm, claim=claim, text=f"{claim} ({rest}, p = {p_holm:.2g}) {where}")

@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from fitrec_cache.paper import FRAME_SIDE
 
-#: (filters, pooling) of LRCN's convolutions. The paper gives none: these are ours, down to one vector a frame.
+#: (filters, pooling) of LRCN's convolutions. The paper gives none: these are of the tutorial that its ConvLSTM is of
+#: (Bleed AI, "Human Activity Recognition using TensorFlow (CNN + LSTM)", 2021), without its dropout.
 LRCN_LAYERS = ((16, 4), (32, 4), (64, 2), (64, 2))
 
-#: Filters of the ConvLSTM baseline, as Table I's total proves them.
+#: Filters of the ConvLSTM baseline, as Table I's total proves them, and as that tutorial has them (with dropout).
 CONVLSTM_FILTERS = (4, 8, 14, 16)
 
 
@@ -56,8 +57,8 @@ class FrameConvolutions(nn.Module):
     """Embeds each frame by four convolutions, 3x3, "same", ReLU, each followed by max pooling.
 
     Source:
-        The arrangement (a network per frame, then an LSTM) is LRCN: Donahue et al., CVPR 2015. The paper that this
-        package follows names it without widths, so :data:`LRCN_LAYERS` is this project's choice.
+        The arrangement (a network per frame, then an LSTM) is LRCN: Donahue et al., CVPR 2015; :data:`LRCN_LAYERS` says
+        where the widths are from.
     """
 
     #: Length of the vector that each frame becomes.
@@ -84,9 +85,9 @@ class FrameConvolutions(nn.Module):
 class ConvLSTM2d(nn.Module):
     """Keras' ConvLSTM2D, returning sequences: 3x3, input convolution "valid", recurrent one "same", one bias.
 
-    Gates are sigmoid and cell and output tanh, stacked as input, forget, candidate, output. With ``f`` filters on
-    ``c`` channels it has ``4 f (9 (c + f) + 1)`` parameters. Initial values are Keras': Glorot uniform kernel,
-    orthogonal recurrent kernel, bias zero but one for the forget gate.
+    Gates are sigmoid (Keras 3's default; Keras 2 had a hard one) and cell and output tanh, stacked as input, forget,
+    candidate, output. With ``f`` filters on ``c`` channels it has ``4 f (9 (c + f) + 1)`` parameters. Initial values
+    are Keras': Glorot uniform kernel, orthogonal recurrent kernel, bias zero but one for the forget gate.
 
     Args:
         channels: Channels of the input, at least 1.

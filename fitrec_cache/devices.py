@@ -206,17 +206,19 @@ _FULL = _Full()
 
 def _newer_settings() -> list[Any]:
     """Return where torch since 2.9 has a second way to set how products are computed, which goes before the first."""
-    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
-    places = [getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None), torch.backends.cuda.matmul]
-    places += [getattr(mkldnn, name, None) for name in ("matmul", "conv", "rnn")]
+    cudnn = torch.backends.cudnn
+    places = [getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None), torch.backends.cuda.matmul, *_processors_own()]
     return [each for each in places if hasattr(each, "fp32_precision")]
+
+
+def _processors_own() -> list[Any]:
+    return [getattr(torch.backends.mkldnn, name, None) for name in ("matmul", "conv", "rnn")]
 
 
 def _products_are_exact() -> bool:
     """Say whether float32 on the processor keeps all bits, as it does unless a caller wished otherwise."""
-    own = [getattr(torch.backends.mkldnn, name, None) for name in ("matmul", "conv", "rnn")]
     with suppress(RuntimeError):  # asked in one way, where it was set in another
-        newer = {getattr(each, "fp32_precision", "none") for each in own}
+        newer = {getattr(each, "fp32_precision", "none") for each in _processors_own()}
         return torch.get_float32_matmul_precision() == "highest" and newer <= {"none", "ieee"}
     return False
 

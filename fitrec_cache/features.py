@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest, parts_apart, pick_features
-from fitrec_cache.clips import columns
+from fitrec_cache.clips import columns, one_spelling
 from fitrec_cache.errors import AllAlikeError, StoreError, UsageError
 from fitrec_cache.files import canonical_json
 from fitrec_cache.near_duplicates import Embeddings, NearDuplicates, embed, find_near_duplicates
@@ -103,6 +103,35 @@ class Features:
             groups=[self.groups[i] for i in clips],
             extra=[self.extra[i] for i in clips] if self.extra else [],
         )
+
+
+def as_ours(data: Features, where: str) -> Features:
+    """Return features that were made elsewhere with names spelled as ours are; itself where they are.
+
+    Args:
+        data: Features of which nothing was checked.
+        where: Where they are, for errors: ``in memory``, or of a file ``file NAME``.
+
+    Raises:
+        UsageError: If there are none, something is not there for every clip, ids are repeated, or a value is not
+            finite.
+    """
+    lengths = {"values": len(data.values), "pts_seconds": len(data.pts_seconds), "clip_ids": len(data.clip_ids)}
+    lengths |= {"labels": len(data.labels), "groups": len(data.groups)}
+    lengths |= {"extra": len(data.extra)} if data.extra else {}
+    if len(set(lengths.values())) > 1:
+        raise UsageError(f"features {where}: got {lengths}, expected one of each for every clip")
+    if not data.values.size:
+        raise UsageError(f"features {where} are empty: values of shape {data.values.shape}")
+    if repeated := len(data.clip_ids) - len(set(data.clip_ids)):
+        raise UsageError(f"features {where}: {repeated} clip ids are repeated; each clip must have its own")
+    blocks = np.array_split(data.values, -(-len(data.values) // _BLOCK))  # not all again in memory
+    if data.values.dtype.kind == "f" and not all(np.isfinite(block).all() for block in blocks):
+        raise UsageError(f"features {where} hold values that are not finite")
+    labels = [one_spelling(label) for label in data.labels]
+    groups = [one_spelling(group) if group else None for group in data.groups]
+    same = labels == data.labels and groups == data.groups
+    return data if same else replace(data, labels=labels, groups=groups)
 
 
 def quick_look(

@@ -1,7 +1,7 @@
 """The leaks of one split, in numbers and in the line that every training prints.
 
 Training means here all that a head may have learned from: the recipe ``native`` ends with training and validation clips
-together, and under every recipe validation chooses the epoch. So clips of both count.
+together, and under ``paper`` validation chooses the epoch. So clips of both count.
 """
 
 from __future__ import annotations

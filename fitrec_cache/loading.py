@@ -12,7 +12,7 @@ import numpy as np
 from fitrec_cache.cache import Cache
 from fitrec_cache.clips import UNKNOWN, one_spelling
 from fitrec_cache.errors import UsageError, unknown_name
-from fitrec_cache.features import Features, cached_backbones, load_cached
+from fitrec_cache.features import Features, as_ours, cached_backbones, load_cached
 from fitrec_cache.find_clips import choose_classes
 from fitrec_cache.pack import read_pack
 from fitrec_cache.pixels import load_pixels
@@ -56,33 +56,15 @@ def load_clips(
 
 
 def _as_given(data: Features) -> Features:
-    """Return clips that a caller put together, spelled as all are; the same object where nothing is to be changed.
-
-    Raises:
-        UsageError: If they do not fit together, or a value is not finite.
-    """
-    lists: dict[str, list[Any]] = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups}
-    lengths = {name: len(each) for name, each in lists.items()} | {"values": len(data.values)}
-    lengths |= {"pts_seconds": len(data.pts_seconds)} | ({"extra": len(data.extra)} if len(data.extra) else {})
-    if len(set(lengths.values())) > 1:
-        raise UsageError(f"features in memory: got {lengths}, expected one of each for every clip")
-    values = np.asarray(data.values)
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise UsageError("features in memory hold values that are not finite")
+    """Return clips that a caller put together as a file would give them; errors are :func:`as_ours`'s."""
     told: dict[str, Any] = {
         "clip_ids": [str(name) for name in data.clip_ids],
-        "labels": [one_spelling(str(label)) for label in data.labels],
-        "groups": [None if _is_missing(group) else one_spelling(str(group)) for group in data.groups],
+        "labels": [str(label) for label in data.labels],
+        "groups": [None if group is None or group != group else str(group) for group in data.groups],  # NaN, of tables
     }
-    if len(set(told["clip_ids"])) < len(values):
-        raise UsageError("features in memory: clip ids are repeated; each clip must have its own")
-    same = all(isinstance(each, list) and each == told[name] for name, each in lists.items())
-    return data if same and values is data.values else replace(data, values=values, **told)
-
-
-def _is_missing(group: Any) -> bool:
-    """Say whether a group is not known: None, an empty text, or not a number, as of tables with gaps."""
-    return group is None or group == "" or group != group
+    same = all(isinstance(given := getattr(data, name), list) and given == each for name, each in told.items())
+    values = np.asarray(data.values)
+    return as_ours(data if same and values is data.values else replace(data, values=values, **told), "in memory")
 
 
 def _check_fit(data: Features, variant: str) -> None:

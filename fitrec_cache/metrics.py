@@ -120,14 +120,16 @@ def interval_by_unit(
 
     Returns:
         ``(low, high)``: Wilson's for the number of independent clips that would scatter as these do, at most as many as
-        there are. That scatter is itself known from few units only, fewer still where some are far larger than others,
-        which Student's t minds: for its degrees of freedom units count as many as units of one size would be worth.
+        there are. A unit pulls the accuracy towards itself, a large one more, for which its residual is enlarged. That
+        scatter is itself known from few units only, fewer still where some are far larger than others, which Student's
+        t minds: for its degrees of freedom units count as many as units of one size would be worth.
         Where all is right or all wrong nothing scatters: Wilson's for so many units, as where every clip is a unit of
         its own. One unit says nothing of others: ``(0, 1)``.
 
     Source:
-        Korn and Graubard, Survey Methodology 24 (1998), 193-201, with Wilson's interval for Clopper and Pearson's, and
-        Kish's effective number of units, Survey Sampling (1965).
+        Korn and Graubard, Survey Methodology 24 (1998), 193-201, with Wilson's interval for Clopper and Pearson's, Bell
+        and McCaffrey, Survey Methodology 28 (2002), 169-181 (the enlarged residuals), and Kish's effective number of
+        units, Survey Sampling (1965).
     """
     _, unit = np.unique(np.asarray(units), return_inverse=True)
     weight, hits = np.bincount(unit, tested), np.bincount(unit, right)  # (U,)
@@ -136,7 +138,8 @@ def interval_by_unit(
         return NO_BOUNDS
     if share in (0, 1) or len(weight) == len(units):
         return wilson(share, worth)
-    scatter = len(weight) / (len(weight) - 1) * float(np.square(hits - share * weight).sum() / weight.sum() ** 2)
+    part = weight / weight.sum()
+    scatter = float(np.sum(np.square(part * (hits / weight - share)) / (1 - part)))
     alike = share * (1 - share) / scatter if scatter > 0 else math.inf
     return wilson(share, min(alike, len(units)) * (_Z / float(student.ppf(0.975, max(worth - 1, 1)))) ** 2)
 

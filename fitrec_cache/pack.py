@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from fitrec_cache import hdf5
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import Cache
-from fitrec_cache.clips import one_spelling
 from fitrec_cache.errors import UsageError
-from fitrec_cache.features import Features, load_cached, only_backbone
+from fitrec_cache.features import Features, as_ours, load_cached, only_backbone
 from fitrec_cache.files import Plain, canonical_json, check_writable, parse_json, write_atomic
 from fitrec_cache.parts import FORMAT_VERSION, check_texts, text_column, text_values
 
@@ -24,8 +23,6 @@ _MUST: hdf5.Schema = {"features": ("f", 3), "clip_id": ("S", 1), "label": ("S", 
 _MAY: hdf5.Schema = {"group": ("S", 1), "pts_seconds": ("f", 2), "extra": ("S", 1)}
 
 _TEXT = ("clip_id", "label", "group", "extra")
-
-_BLOCK = 512  # clips looked at together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,15 +91,17 @@ def read_pack(path: Path) -> Features:
         check_texts("extra", columns.get("extra", []))
     except (hdf5.Unreadable, ValueError) as error:
         raise UsageError(f"features file {path}: {error}. docs/format.md says what it must hold") from error
-    _check_pack(path, arrays, columns)
+    _check_rows(path, arrays)
     order = np.argsort(columns["clip_id"], kind="stable")  # results must not depend on the order of rows
     if (np.diff(order) < 0).any():  # else nothing is copied
         arrays = {name: a[order] for name, a in arrays.items()}
         columns = {name: [c[i] for i in order] for name, c in columns.items()}
     values = arrays["features"]
     n, t, _ = values.shape
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite in it, and refused
+        values = values if values.dtype == np.float16 else values.astype(np.float32, copy=False)
     found = Features(
-        values=values if values.dtype == np.float16 else values.astype(np.float32, copy=False),
+        values=values,
         pts_seconds=arrays.get("pts_seconds", np.full((n, t), np.nan)).astype(np.float64, copy=False),
         clip_ids=columns["clip_id"],
         labels=columns["label"],
@@ -116,8 +115,7 @@ def read_pack(path: Path) -> Features:
             f"features file {path} is damaged: what it holds is not what its attribute sha256 says. Copy it again; who "
             "changes it on purpose takes that attribute out"
         )
-    labels, groups = map(one_spelling, found.labels), (g and one_spelling(g) for g in found.groups)
-    return replace(found, labels=list(labels), groups=list(groups))  # as those of clips are kept, and typed names
+    return as_ours(found, f"file {path}")
 
 
 def _sum(features: Features) -> str:
@@ -129,18 +127,10 @@ def _sum(features: Features) -> str:
     return found.hexdigest()
 
 
-def _check_pack(path: Path, arrays: Mapping[str, NDArray[Any]], columns: Mapping[str, list[str]]) -> None:
+def _check_rows(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     lengths = {name: len(a) for name, a in arrays.items()}
     if len(set(lengths.values())) != 1:
         raise UsageError(f"features file {path}: datasets have different numbers of rows: {lengths}")
-    n, t, d = arrays["features"].shape
-    if min(n, t, d) == 0:
-        raise UsageError(f"features file {path}: features of shape {(n, t, d)} are empty, expected (N, T, d)")
+    n, t, _ = arrays["features"].shape
     if (times := arrays.get("pts_seconds")) is not None and times.shape != (n, t):
         raise UsageError(f"features file {path}: pts_seconds of shape {times.shape}, expected (N, T) = {(n, t)}")
-    repeated = len(columns["clip_id"]) - len(set(columns["clip_id"]))
-    if repeated:
-        raise UsageError(f"features file {path}: {repeated} clip ids are repeated; each clip must have its own")
-    blocks = np.array_split(arrays["features"], -(-n // _BLOCK))  # not all again in memory
-    if not all((np.abs(block) < np.finfo(np.float32).max).all() for block in blocks):
-        raise UsageError(f"features file {path}: features hold values that are not finite")

@@ -115,13 +115,15 @@ def interval_of_difference(gain: FloatArray, tested: FloatArray, units: Sequence
 
     Returns:
         ``(low, high)`` around ``sum(gain) / sum(tested)``, within -1 and 1: Student's t times the standard error by
-        units. A unit pulls the difference towards itself, a large one more, for which its residual is enlarged; and
-        units of uneven size tell the scatter as well as fewer of one size would. Where the models differ alike in every
+        units, as if one more differed, as the median of those that do, half of it either way. A unit pulls the
+        difference towards itself, a large one more, for which its residual is enlarged; and units of uneven size tell
+        the scatter as well as fewer of one size would. Where the models differ alike in every
         unit, such as nowhere, nothing scatters: Wilson's for that share of so many units. One unit says nothing of
         others: ``(-1, 1)``.
 
     Source:
-        Bell and McCaffrey, Survey Methodology 28 (2002), 169-181 (their bias-reduced linearisation, of a mean), and
+        Bell and McCaffrey, Survey Methodology 28 (2002), 169-181 (their bias-reduced linearisation, of a mean), Agresti
+        and Min, Statistics in Medicine 24 (2005), 729-740 (half a unit more in each way two models can differ), and
         Kish's effective number of units, Survey Sampling (1965).
     """
     _, unit = np.unique(np.asarray(units), return_inverse=True)
@@ -135,6 +137,7 @@ def interval_of_difference(gain: FloatArray, tested: FloatArray, units: Sequence
         low, high = wilson(abs(difference), worth)
         return (-high, high) if difference == 0 else (low, high) if difference > 0 else (-high, -low)
     off = part * (gains / weight - difference)  # by how much each unit moves the difference
-    error = math.sqrt(float(np.sum(np.square(off) / (1 - part))))
+    one_more = float(np.median(np.abs(gains[gains != 0]))) / float(weight.sum())  # where few differ, more may
+    error = math.sqrt(float(np.sum(np.square(off) / (1 - part))) + one_more**2)
     reach = float(student.ppf(0.975, max(worth - 1, 1))) * error
     return max(-1.0, difference - reach), min(1.0, difference + reach)

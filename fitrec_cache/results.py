@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fitrec_cache.calibrate import auroc, calibration_error
+from fitrec_cache.calibrate import auroc, calibration_error, expected_error
 from fitrec_cache.metrics import Metrics, evaluate
 from fitrec_cache.outputs import read_strangers
 from fitrec_cache.run_files import read_run_json, refused_if_damaged
@@ -150,7 +150,8 @@ def figures_of(runs: Sequence[ScoredRun]) -> Metrics:
 def average_runs(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], Together | None]:
     """Return the figures of what all runs answer together, as ``predict`` does, if all of them test the same clips.
 
-    Beside those of :class:`fitrec_cache.metrics.Metrics` the calibration error ``ece`` of these answers;
+    Beside those of :class:`fitrec_cache.metrics.Metrics` the calibration error ``ece`` of these answers, and what it
+    would be if their probabilities were right (``ece_expected``);
     ``false_alarms``, the share of test clips that are answered "unknown"; where all runs have the same validation
     clips, the ``temperature`` and ``threshold`` that the mean of their probabilities has of its own, else None; and
     where classes were kept apart, of how many clips of theirs (``n_unknown``) what share is answered "unknown"
@@ -174,6 +175,7 @@ def average_runs(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], Together | 
         "seeds": [r.seed for r in runs],
         **{k: v for k, v in figures.items() if k not in _TABLES},
         "ece": calibration_error(probabilities, truth)[0],
+        "ece_expected": expected_error(probabilities),
         "false_alarms": float(unknown.mean()),
         "temperature": together.mean.temperature if together.mean else None,
         "threshold": together.mean.threshold if together.mean else None,

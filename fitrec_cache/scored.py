@@ -20,7 +20,7 @@ from fitrec_cache.one_model import differences, incomplete, model_settings
 from fitrec_cache.outputs import Outputs, read_outputs
 from fitrec_cache.paired import FloatArray, count_right
 from fitrec_cache.run_files import find_runs, read_run_settings, refused_if_damaged
-from fitrec_cache.units import units_of_run
+from fitrec_cache.units import units_of_run, validation_units
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,6 +88,11 @@ class ScoredRun:
     def units(self) -> list[str]:
         """What each test clip is drawn with; see :func:`fitrec_cache.units.units_of`."""
         return units_of_run(self.run)
+
+    @cached_property
+    def val_units(self) -> list[str]:
+        """What each validation clip belongs to; see :func:`fitrec_cache.units.validation_units`."""
+        return validation_units(self.run)
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -229,7 +234,8 @@ def read_scored(folder: Path) -> ScoredRun:
         if not len(validated.targets) or not len(tested.targets):
             raise StoreCorrupt(f"{folder}/run.json names no clips to validate or to test on. Train the head again")
         found = ScoredRun(folder=folder, run=run, validated=validated, tested=tested)
-        _ = (found.settings, found.seed, found.fold, found.labels, found.clips, found.units, found.n_clips)
+        _ = (found.settings, found.seed, found.fold, found.labels, found.clips, found.units, found.val_units)
+        _ = found.n_clips
         return found
 
 

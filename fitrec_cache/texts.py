@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fitrec_cache.clips import plain_text
-from fitrec_cache.wording import lasting, listed, plural, size, span
+from fitrec_cache.wording import MANY_CLASSES, lasting, listed, plural, size, span
 
 if TYPE_CHECKING:
     from fitrec_cache.audit import AuditReport
@@ -42,9 +42,6 @@ _MOST_MISTAKEN = 3
 
 #: Clips that failed for one reason, of which each has a line; of more, these first ones.
 _MOST_ALIKE, _FIRST = 20, 5
-
-#: From this many classes on top-5 accuracy is told: of fewer, five are half or more.
-_MANY_CLASSES = 11
 
 
 def _stages(stages: Mapping[str, float], bottleneck: str = "") -> str:
@@ -181,7 +178,7 @@ def _mistakes(report: TrainReport) -> list[str]:
 
 def _figures(m: Metrics) -> str:
     figures = [f"accuracy {m.accuracy:.1%} ({span(m.accuracy_ci95)}, n = {m.n}; guessing {m.guessing:.1%})"]
-    if len(m.per_class) >= _MANY_CLASSES:
+    if len(m.per_class) >= MANY_CLASSES:
         figures.append(f"top-5 {m.top5_accuracy:.1%}")
     return ", ".join([*figures, f"macro F1 {m.f1_macro:.1%}"])
 

@@ -17,6 +17,7 @@ from fitrec_cache.outputs import read_outputs
 from fitrec_cache.run_files import refused_if_damaged
 from fitrec_cache.runs import Run, calibration_of
 from fitrec_cache.scored import ScoredRun
+from fitrec_cache.units import validation_units
 
 #: In ``run.json``: how the mean of this and other seeds is calibrated, and of which seeds.
 KEPT = "together"
@@ -67,7 +68,9 @@ class Together:
             return apart
         outputs = [read_outputs(folder, s, "val") for folder, s in zip(folders, settings, strict=True)]
         said = _log_mean(apart._log_single([torch.from_numpy(o.logits).double() for o in outputs]))
-        mean = calibrate(said, outputs[0].targets, false_alarm_rate=rates.pop())
+        with refused_if_damaged(f"'val_groups' in {folders[0]}/run.json"):
+            units = validation_units(settings[0])
+        mean = calibrate(said, outputs[0].targets, units=units, false_alarm_rate=rates.pop())
         return replace(apart, mean=mean)
 
     def _log_single(self, logits: Sequence[Tensor]) -> list[Tensor]:

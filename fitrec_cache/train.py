@@ -185,7 +185,7 @@ def train_head(
             f"predict and watch answer by heads that learned from all {on_sides} clips; the figures are of heads that "
             "left the test clips out"
         )
-    notes.add(*remarks([(calibration_of(one.run), len(one.run["split"]["val"])) for one in scored]))
+    notes.add(*remarks([(calibration_of(one.run), one.val_units) for one in scored]))
     pooled, (ensemble, together) = pool_folds(scored), average_runs(scored)
     if together is not None:
         keep_calibration(scored, together)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fitrec_cache import __version__
-from fitrec_cache.calibrate import Calibration, auroc, calibrate, calibration_error
+from fitrec_cache.calibrate import Calibration, auroc, calibrate, calibration_error, expected_error
 from fitrec_cache.features import Features
 from fitrec_cache.fit import Fitted, Normalisations, Side, apply_head, fit, fit_again
 from fitrec_cache.folds import Fold
@@ -24,7 +24,7 @@ from fitrec_cache.progress import progress_bar, timed
 from fitrec_cache.recipes import Recipe
 from fitrec_cache.results import RunResult
 from fitrec_cache.runs import State, add_final, write_run
-from fitrec_cache.units import units_of_run
+from fitrec_cache.units import units_of_run, validation_units
 from fitrec_cache.variants import HeadConfig
 
 
@@ -123,7 +123,13 @@ class Trainer:
         """Calibrate, test, write."""
         data, split, (labels, targets) = self.data, job.fold.split, self.classes(job)
         val_logits, val_attention = apply_head(fitted.judge, data.values, split.val)
-        calibration = calibrate(val_logits.numpy(), targets[split.val], false_alarm_rate=self.false_alarm_rate)
+        described = self.describe(job) | {"val_groups": [data.groups[i] for i in split.val]}
+        calibration = calibrate(
+            val_logits.numpy(),
+            targets[split.val],
+            units=validation_units(described),
+            false_alarm_rate=self.false_alarm_rate,
+        )
         test_logits, test_attention = apply_head(fitted.head, data.values, split.test)
         outputs = {
             "val_logits": val_logits,
@@ -136,7 +142,6 @@ class Trainer:
         if self.strangers is not None:
             everyone = np.arange(len(self.strangers.clip_ids))
             outputs["unknown_logits"], _ = apply_head(fitted.head, self.strangers.values, everyone)
-        described = self.describe(job)
         result = self._result(job, fitted, calibration, outputs, units_of_run(described))
         run = described | {"calibration": calibration.to_dict(), "versions": _versions()}
         run |= {"threads": torch.get_num_threads(), "clip_seconds": data.clip_seconds()}
@@ -227,6 +232,7 @@ class Trainer:
                 "temperature": calibration.temperature,
                 "ece": error,
                 "ece_uncalibrated": raw_error,
+                "ece_expected": expected_error(sure),
                 "bins": bins,
             },
             unknown=_judge_unknown(calibration, sure, None if strange is None else strange.numpy()),

@@ -30,6 +30,12 @@ def units_of_run(run: Mapping[str, Any]) -> list[str]:
     return units_of(split["test"], split["test_groups"], rule=str(split["rule"]), fold=str(run["fold"]))
 
 
+def validation_units(run: Mapping[str, Any]) -> list[str]:
+    """Return the unit of each validation clip, by what ``run.json`` holds; older ones do not know their groups."""
+    clips = run["split"]["val"]
+    return units_of(clips, run.get("val_groups") or [None] * len(clips))
+
+
 def is_by_fold(rule: str) -> bool:
     """Say whether a split rule makes units of folds."""
     return rule.startswith("leave-one:")

@@ -83,7 +83,8 @@ class Variant:
         return frozenset((*of_features, *(OF_SEQUENCES if self.lstm_units else ())))
 
 
-#: All variants by name. Widths are those that Table I's totals prove; LRCN's are ours, the paper gives none.
+#: All variants by name. Widths are those that Table I's totals prove (of EfficientNet all but 2,560 parameters); LRCN's
+#: are not the paper's, which gives none.
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
         variant.name: variant

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 #: A message lists so many names; more are a wall.
 _MOST_NAMES = 30
 
+#: From this many classes on top-5 accuracy is told: of fewer, five are half or more.
+MANY_CLASSES = 11
+
 #: The interval of a rate that only one unit tells: nothing is known of others.
 NO_BOUNDS = (0.0, 1.0)
 

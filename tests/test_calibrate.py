@@ -4,7 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from fitrec_cache.calibrate import Calibration, auroc, bin_numbers, calibrate, calibration_error, remarks
+from fitrec_cache.calibrate import (
+    Calibration,
+    auroc,
+    bin_numbers,
+    calibrate,
+    calibration_error,
+    expected_error,
+    remarks,
+)
+
+
+def alone(n):
+    """Return the units of n clips that belong to nothing."""
+    return [f"clip {i}" for i in range(n)]
 
 
 def draws(n, scale, seed=0):
@@ -65,6 +78,47 @@ def test_new_clips_of_the_same_kind_are_turned_away_no_more_often_than_asked(n, 
     assert np.mean(turned) == pytest.approx(expected, abs=3 * np.std(turned) / 600**0.5 + 1e-9)
 
 
+@pytest.mark.parametrize(("groups", "of", "alike"), [(10, 10, 0.9), (20, 5, 0.9), (40, 5, 0.5), (30, 4, 1.0)])
+def test_clips_of_a_new_recording_are_turned_away_no_more_often_than_asked(groups, of, alike):
+    """How sure answers are is alike within a recording: counted clip by clip, more would be turned away."""
+    rng, rounds, turned, clip_by_clip = np.random.default_rng(0), 1500, [], []
+    units = np.repeat(np.arange(groups), of).astype(str).tolist()
+    for _ in range(rounds):
+        own = np.repeat(rng.normal(size=groups + 1), of)
+        sure = np.exp(alike**0.5 * own + (1 - alike) ** 0.5 * rng.normal(size=len(own)))
+        logits = np.stack([sure, np.zeros_like(sure)], axis=1)
+        truth = np.zeros(groups * of, int)
+        truth[0] = 1  # else there would be no end to the best temperature
+        for found, kept in ((units, turned), (None, clip_by_clip)):
+            fitted = calibrate(logits[:-of], truth, units=found, false_alarm_rate=0.1)
+            kept.append((fitted.probabilities(logits[-of:]).max(axis=1) < fitted.threshold).mean())
+    assert np.mean(turned) <= 0.1 + 3 * np.std(turned) / rounds**0.5
+    assert np.mean(turned) < np.mean(clip_by_clip) or alike == 1
+
+
+def test_groups_are_counted_for_the_threshold_and_said():
+    """Ten of two clips: 1 / 11 is the least that can be told, though there are 20 clips."""
+    logits = np.stack([np.linspace(1, 3, 20), np.zeros(20)], axis=1)
+    truth, units = np.r_[1, np.zeros(19, int)], np.repeat(np.arange(10), 2).astype(str).tolist()
+    assert calibrate(logits, truth, false_alarm_rate=0.05).threshold > 0
+    blind = calibrate(logits, truth, units=units, false_alarm_rate=0.05)
+    assert blind.threshold == 0
+    (said,) = remarks([(blind, units)])
+    assert said.startswith('no answer is "unknown": 10 groups of validation clips cannot tell')
+    found = calibrate(logits, truth, units=units, false_alarm_rate=0.14)  # 1/11 + 1/22: below the second clip
+    assert found.threshold == pytest.approx(found.probabilities(logits)[1].max())
+
+
+@pytest.mark.parametrize("n", [20, 100, 1000])
+def test_the_error_that_chance_alone_makes(n):
+    """Against labels drawn from the stated probabilities themselves."""
+    logits, _ = draws(n, 1.0)
+    p = Calibration().probabilities(logits)
+    rng = np.random.default_rng(1)
+    drawn = [(p.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1) for _ in range(400)]
+    assert expected_error(p) == pytest.approx(np.mean([calibration_error(p, d)[0] for d in drawn]), rel=0.1)
+
+
 def test_the_threshold_is_of_calibrated_probabilities():
     """5 % of 300 + 1: the 15th least sure, below which are 14."""
     logits, labels = draws(300, 3.0)
@@ -83,10 +137,10 @@ def test_a_share_that_is_met_exactly_counts():
 def test_what_few_clips_cannot_tell_is_left_and_said():
     found = calibrate(20 * np.eye(3), [0, 1, 2])
     assert found.threshold == 0.0
-    (said,) = remarks([(found, 3)])
+    (said,) = remarks([(found, alone(3))])
     assert "3 validation clips cannot tell a threshold" in said
     assert "of known clips, which takes 19." in said
-    assert remarks([(Calibration(temperature=1.3, threshold=0.2, false_alarm_rate=0.05), 40)]) == []
+    assert remarks([(Calibration(temperature=1.3, threshold=0.2, false_alarm_rate=0.05), alone(40))]) == []
 
 
 @pytest.mark.parametrize("scale", [1, 20, 200])
@@ -112,7 +166,7 @@ def test_a_head_that_errs_gets_the_temperature_of_its_clips_alone(n):
 def test_what_several_runs_could_not_tell_is_said_once():
     hot, blind = Calibration(temperature=100, threshold=0.2, false_alarm_rate=0.05), Calibration(false_alarm_rate=0.05)
     sound = Calibration(temperature=1.3, threshold=0.2, false_alarm_rate=0.05)
-    first, second = remarks([(hot, 16), (blind, 14), (sound, 20), (hot, 18)])
+    first, second = remarks([(hot, alone(16)), (blind, alone(14)), (sound, alone(20)), (hot, alone(18))])
     assert first.startswith("on 16 to 18 validation clips no temperature")
     assert first.endswith(" (2 of 4 runs)")
     assert second.startswith('no answer is "unknown": 14 validation clips cannot')
@@ -120,14 +174,14 @@ def test_what_several_runs_could_not_tell_is_said_once():
 
 
 def test_without_a_false_alarm_rate_no_threshold_is_missed():
-    assert remarks([(Calibration(temperature=1.3), 40)]) == []
+    assert remarks([(Calibration(temperature=1.3), alone(40))]) == []
 
 
 def test_a_head_that_is_never_right_is_as_good_as_a_guess():
     wrong = calibrate(20 * np.eye(3), [1, 2, 0])  # the hotter the better
     assert wrong.temperature == 100
     assert wrong.probabilities(20 * np.eye(3)) == pytest.approx(1 / 3, abs=0.05)
-    assert "worth no more than a guess" in remarks([(wrong, 3)])[0]
+    assert "worth no more than a guess" in remarks([(wrong, alone(3))])[0]
 
 
 @pytest.mark.parametrize("scale", [0.3, 9.0, 11.0, 60.0])

@@ -131,10 +131,10 @@ def test_few_recordings_that_are_alike_make_no_narrow_interval():
 def test_uneven_recordings_by_hand():
     """Recordings of 1, 1 and 2 clips with 1, 0 and 2 right: 3 / 4, off it by 1/4, -3/4 and 1/2 clips.
 
-    Scatter: 3/2 x (1/16 + 9/16 + 4/16) / 4^2 = 21/256, as that of 3/16 / (21/256) = 16/7 clips. They are worth
-    4^2 / (1 + 1 + 4) = 8/3 recordings of one size: t of 5/3 degrees.
+    Scatter: (1/16 + 9/16) / 4^2 / (3/4) + (4/16) / 4^2 / (2/4) = 1/12, as that of 3/16 / (1/12) = 9/4 clips. They are
+    worth 4^2 / (1 + 1 + 4) = 8/3 recordings of one size: t of 5/3 degrees.
     """
-    n = 16 / 7 * (1.959964 / student.ppf(0.975, 5 / 3)) ** 2
+    n = 9 / 4 * (1.959964 / student.ppf(0.975, 5 / 3)) ** 2
     found = interval_by_unit(np.array([1.0, 0, 1, 1]), np.ones(4), list("abcc"))
     assert found == pytest.approx(wilson_closed_formula(0.75 * n, n), abs=1e-6)
 

@@ -196,8 +196,8 @@ def test_the_figures_are_those_of_the_run(page, made):
     row = seen.row("resnet50-lstm-attention resnet50")
     assert row[1:3] == ["75.0 %", f"{interval.low:.1%} to {interval.high:.1%}".replace("%", " %")]
     # By hand: precision Hop 3/3, Lunge 4/7, Squat 2/2, four clips each; F1 6/7, 8/11, 4/6.
-    assert row[7] == "85.7 %"
-    assert row[9] == "75.0 %"
+    assert row[6] == "85.7 %"
+    assert row[8] == "75.0 %"
     assert seen.row("Hop", "")[2] == "75 %"
     assert "Squat is most often taken for Lunge" in seen.words
     assert "Squat taken for Lunge : 2 of 4 answers" in seen.words
@@ -208,7 +208,9 @@ def test_the_figures_are_those_of_the_run(page, made):
 def test_calibration_and_the_threshold_are_told(page, made):
     words = page(made)[1].words
     # By hand: logits 3, 0, 0 over 1.5 are e^2 / (e^2 + 2) = 78.7 % sure, 9 of 12 are right; undivided 90.9 %.
-    assert "Its confidence can be taken at its word: off by 3.7 % on average" in words
+    assert "Its confidence can be taken at its word, as far as these clips tell: off by 3.7 %" in words
+    # One bin of 12 clips: sqrt(2 / pi x 12 x 0.787 x 0.213) / 12
+    assert "chance alone would make it some 9.4 % if all confidence were right" in words
     assert "Expected calibration error 3.7 %, before temperature scaling 15.9 %" in words
     assert "The temperature (1.50) was fitted" in words
     assert "less than 33.0 % sure" in words
@@ -345,6 +347,24 @@ def test_both_tables_of_the_paper_stand_beside_ours(page, made):
     assert seen.row("ResNet50+LSTM", "paper")[2:5] == ["27,852,579", "27,799,459", "53,120"]
     assert seen.row("ResNet50+LSTM", "ours")[5] == "1,234"
     assert seen.row("LRCN", "ours: no run of variant lrcn was given")
+
+
+def test_of_other_peoples_exercises_neither_paper_nor_top_five_is_told(page, tmp_path):
+    answers = {"truth": [0, 1, 2], "guesses": [0, 1, 2]}
+    own = write_run(tmp_path / "own", **answers, recipe="native")
+    _, seen = page(own)
+    assert "paper" not in seen.words
+    assert "Top five" not in seen.words
+    many = write_run(tmp_path / "many", **answers, recipe="native", labels=[f"class {i}" for i in range(11)])
+    assert "Top five" in page(many)[1].words
+    papers = write_run(tmp_path / "papers", **answers, recipe="native", labels=[f"class {i}" for i in range(35)])
+    assert "Beside the paper" in page(papers)[1].words
+    frames = {"samples": 20, "short_side": 64}
+    preprocessing = {"preset": "table1"}
+    identity = {"backbone": "resnet50", "preprocessing": preprocessing, "precision": "fp32", "frames": frames}
+    document = json.loads((own / "run.json").read_text())
+    (own / "run.json").write_text(json.dumps(document | {"sources": [{"kind": "features", "identity": identity}]}))
+    assert "Beside the paper" in page(own)[1].words
 
 
 def test_every_percentage_of_table_two_is_a_whole_number_of_its_clips():
@@ -513,7 +533,10 @@ def test_pairs_are_compared_clip_by_clip(page, tmp_path):
     row = next(r for r in seen.rows if "vit-lstm" in r[0] and "mean" in r[0])
     p = 3 * binomtest(0, 10).pvalue  # of three pairs, by Holm
     assert (row[1], row[3:]) == ("+50.0 points", ["10", "0", "20", f"{p:.2g}", ""])
-    assert re.search("vit-lstm .*and lrcn .*are not distinguishable at n = 20", seen.words)
+    assert re.search(
+        "vit-lstm .*and lrcn .*are not distinguishable at n = 20",
+        seen.words,
+    )
 
 
 def test_a_leak_is_in_the_headings(page, tmp_path):
@@ -573,7 +596,8 @@ def test_the_heading_compares_the_two_that_are_best_on_validation(page, tmp_path
         (tmp_path / name / "run.json").write_text(json.dumps(run | {"backbone": "clips (1)"}))  # as of a file's name
     _, seen = page(*(tmp_path / name for name in "abc"))
     heading = re.search(r'id="results-h">(.*?)</h2>', seen.source)[1]
-    assert heading == "lrcn on clips (1) and mean on clips (1) are not distinguishable at n = 20"
+    claim = "lrcn on clips (1) and mean on clips (1) are not distinguishable at n = 20"
+    assert heading == f"{claim}: they differ in only 2 clips, too few to tell"
 
 
 def test_the_heading_finds_its_pair_where_a_seed_lacks_a_fold(page, tmp_path):

@@ -1322,6 +1322,7 @@ def test_features_that_a_caller_put_together_are_as_those_of_a_file(tmp_path, fe
         ({"labels": ["A"] * 59}, "'labels': 59.*expected one of each for every clip"),
         ({"clip_ids": ["a"] * 60}, "clip ids are repeated"),
         ({"values": np.full((60, 4, 6), np.nan, dtype=np.float32)}, "values that are not finite"),
+        ({"values": np.zeros((60, 0, 6), dtype=np.float32)}, r"are empty: values of shape \(60, 0, 6\)"),
     ],
 )
 def test_features_in_memory_that_do_not_fit_are_refused(tmp_path, features, changes, words):

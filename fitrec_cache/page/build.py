@@ -19,12 +19,12 @@ from fitrec_cache.page import words
 from fitrec_cache.page.leaks import Auditor, Leaks
 from fitrec_cache.page.models import Model, gather
 from fitrec_cache.page.pictures import Frames, open_frames
-from fitrec_cache.page.records import read_records
+from fitrec_cache.page.records import Record, read_records
 from fitrec_cache.page.render import GENERATOR, render
 from fitrec_cache.page.repeat import how_to
 from fitrec_cache.page.views import ModelView, view
 from fitrec_cache.params import params
-from fitrec_cache.wording import plural
+from fitrec_cache.wording import MANY_CLASSES, plural
 
 #: Models shown in full; the tables have all.
 MOST_MODELS = 4
@@ -171,6 +171,7 @@ def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:
     audited = [split for split, found in audits.items() if found.looked]
     lead = models[0]
     counts = lead.confusion.sum(axis=1)
+    beside = any(_is_like_the_papers(model.first) for model in models)
     return {
         "version": __version__,
         "title": words.headline(lead, leaky),
@@ -179,6 +180,7 @@ def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:
         "split_finding": words.split_says(models, leaky, audited),
         "chance": float(counts.max() / counts.sum()),
         "models": models,
+        "many_classes": max(len(m.first.labels) for m in models) >= MANY_CLASSES,
         "splits": {split: [m for m in models if m.split == split] for split in splits},
         "views": seen.views,
         "pairs": seen.pairs,
@@ -187,16 +189,22 @@ def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:
         "audited": audited,
         "leaky": leaky,
         "missing": seen.missing,
-        "paper": paper,
+        "paper": paper if beside else None,
         "ours": {row.variant: [m for m in models if m.first.variant == row.variant] for row in paper.TABLE_II},
         "others": [m for m in models if m.first.variant not in {row.variant for row in paper.TABLE_II}],
-        "table1": params().variants,
+        "table1": params().variants if beside else [],
         "heads": _head_sizes(models),
         "recipes": [how_to(model, number) for number, model in enumerate(models, start=1)],
         "seconds": sum(float(r.metrics["seconds"]) for m in models for r in m.runs),
         "history": seen.history,
         "words": words,
     }
+
+
+def _is_like_the_papers(run: Record) -> bool:
+    """Say whether a run has the paper's recipe, preprocessing or number of classes."""
+    presets = {source["identity"].get("preprocessing", {}).get("preset") for source in run.sources}
+    return run.run["recipe"] == "paper" or bool(presets & {"paper", "table1"}) or len(run.labels) == paper.CLASSES
 
 
 def _head_sizes(models: Sequence[Model]) -> dict[str, list[int]]:

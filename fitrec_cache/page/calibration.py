@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fitrec_cache.calibrate import BINS, Calibration, bin_numbers, calibration_error
+from fitrec_cache.calibrate import BINS, Calibration, bin_numbers, calibration_error, expected_error
 from fitrec_cache.page.charts import reliability_svg
 from fitrec_cache.page.models import Model
 from fitrec_cache.page.pictures import Chart, data_uri
@@ -40,10 +42,12 @@ class Confidence:
     """How far confidence can be trusted, over all runs: of each seed its folds together, then the mean over seeds.
 
     A bin has ``low``, ``high``, ``n``, ``confidence``, ``accuracy`` and its 95 % interval, ``least`` to ``most``.
-    ``temperatures`` are the lowest and the highest of the runs.
+    ``temperatures`` are the lowest and the highest of the runs; ``ece_expected`` is what the error would be if all
+    confidence were right.
     """
 
     ece: float
+    ece_expected: float
     ece_uncalibrated: float
     temperatures: tuple[float, float]
     gap: float
@@ -62,12 +66,13 @@ def calibration(model: Model) -> Confidence:
     n = len(targets)
     points = [(b["confidence"], b["accuracy"], b["least"], b["most"], b["n"] / n) for b in bins]
     gap = sum(b["n"] * (b["confidence"] - b["accuracy"]) for b in bins) / n
-    ece, plain = (_error(model, scaled=scaled) for scaled in (True, False))
+    ece, plain = (_mean_of_seeds(model, partial(_error_of, scaled=scaled)) for scaled in (True, False))
     temperatures = [run.calibration.temperature for run in model.runs]
     side = "high" if gap > 0 else "low"
     alt = f"Reliability diagram of {len(bins)} bins: confidence is on average {abs(gap):.1%} too {side}."
     return Confidence(
         ece=ece,
+        ece_expected=_mean_of_seeds(model, lambda folds: expected_error(_said(folds))),
         ece_uncalibrated=plain,
         temperatures=(min(temperatures), max(temperatures)),
         gap=gap,
@@ -77,15 +82,18 @@ def calibration(model: Model) -> Confidence:
     )
 
 
-def _error(model: Model, *, scaled: bool) -> float:
-    """Return the expected calibration error with or without temperatures."""
-    return float(np.mean([_error_of(folds, scaled=scaled) for folds in model.by_seed.values()]))
+def _mean_of_seeds(model: Model, of_folds: Callable[[Sequence[Record]], float]) -> float:
+    return float(np.mean([of_folds(folds) for folds in model.by_seed.values()]))
+
+
+def _said(folds: Sequence[Record], *, scaled: bool = True) -> NDArray[np.float64]:
+    """Return the probabilities of the test clips of all folds of a seed, with or without temperatures."""
+    return np.concatenate([r.probabilities if scaled else Calibration().probabilities(r.tested.logits) for r in folds])
 
 
 def _error_of(folds: Sequence[Record], *, scaled: bool) -> float:
-    """Return the error over the test clips of all folds of a seed."""
-    said = [r.probabilities if scaled else Calibration().probabilities(r.tested.logits) for r in folds]
-    return calibration_error(np.concatenate(said), np.concatenate([r.tested.targets for r in folds]))[0]
+    """Return the expected calibration error over these clips."""
+    return calibration_error(_said(folds, scaled=scaled), np.concatenate([r.tested.targets for r in folds]))[0]
 
 
 def _unknown(model: Model) -> Unknown:
