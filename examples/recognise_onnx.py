@@ -24,12 +24,24 @@ FILTERS = {"bilinear, antialiased": Image.Resampling.BILINEAR, "bicubic, antiali
 def sample_frames(video: Path, samples: int) -> list[Image.Image]:
     """Return the frames i * n / (samples + 1), i = 1..samples, of the n that decode, as a player shows them."""
     with av.open(str(video)) as container:
-        n_frames = sum(1 for _ in container.decode(video=0))
+        n_frames = sum(1 for _ in container.decode(moving_pictures(container)))
+    if not n_frames:
+        raise ValueError(f"{video}: no frame of it decodes")
     wanted = [i * n_frames // (samples + 1) for i in range(1, samples + 1)]
     with av.open(str(video)) as container:
-        ratio = float(container.streams.video[0].sample_aspect_ratio or 1)
-        frames = {i: as_shown(f, ratio) for i, f in enumerate(container.decode(video=0)) if i in wanted}
+        stream = moving_pictures(container)
+        ratio = float(stream.sample_aspect_ratio or 1)
+        frames = {i: as_shown(f, ratio) for i, f in enumerate(container.decode(stream)) if i in wanted}
     return [frames[i] for i in wanted]
+
+
+def moving_pictures(container: av.container.InputContainer) -> av.VideoStream:
+    """Return the first stream of them; cover art is not one."""
+    art = av.stream.Disposition.attached_pic
+    for stream in container.streams.video:
+        if not stream.disposition & art:
+            return stream
+    raise ValueError(f"{container.name}: no moving pictures")
 
 
 def as_shown(frame: av.VideoFrame, ratio: float) -> Image.Image:

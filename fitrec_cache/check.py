@@ -24,7 +24,7 @@ from fitrec_cache.files import (
 )
 from fitrec_cache.index import INDEX, index_problem
 from fitrec_cache.parts import identity_of_part, read_part
-from fitrec_cache.root import ASIDE, MARKER, open_root, write_marker
+from fitrec_cache.root import ASIDE, MARKER, open_root, refuse_links_out, write_marker
 from fitrec_cache.splits import check_seed
 
 
@@ -67,11 +67,13 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
 
     Raises:
         StoreError: If there is no cache, or it is of another format version.
-        UsageError: If ``recompute`` or ``seed`` is negative.
+        UsageError: If ``recompute`` or ``seed`` is negative, or a folder to be repaired is a link out of the cache.
     """
     check_seed(seed)
     if recompute < 0:
         raise UsageError(f"recompute is {recompute}: expected 0 or more")
+    if repair:
+        refuse_links_out(cache, (folder for folder, _ in _folders(cache)), "--repair would move files that are there")
     problems: list[dict[str, str]] = _mend_marker(cache) if repair else []
     open_root(cache, create=False)
     damaged: list[Path] = []

@@ -17,14 +17,26 @@ from av.video.stream import VideoStream
 
 from fitrec_cache.errors import VideoError
 from fitrec_cache.files import opened_video
+from fitrec_cache.jpeg import MOST_AREA
 from fitrec_cache.keyframes import Note, packet_reader
 from fitrec_cache.truncation import is_cut
 
 #: Options of PyAV: a title in another encoding must not fail a video. From 19 on it never does, and there is no option.
 FORGIVING: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
+#: What FFmpeg may take a file for, and read: a playlist or a description of a stream would have it open other files, or
+#: the network, and the file's hash would not be that of what is seen.
+ONE_FILE = {
+    "format_whitelist": "asf,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,"
+    "webm,wtv",
+    "protocol_whitelist": "file",
+}
+
 #: Packets of a file up to this size, in bytes, are kept in memory between counting and decoding.
 KEPT_BYTES = 64_000_000
+
+#: Why a file is refused that opens as none of these.
+NO_VIDEO = "no video by its content, or one that was not written to its end"
 
 #: Transfer characteristics by their number: ITU-T H.273, table 3.
 _HIGH_RANGE = {16: "PQ", 18: "HLG"}
@@ -92,10 +104,8 @@ class Video:
         self.path = path
         try:
             self._container = _open(path)
-        except av.InvalidDataError as error:
-            raise VideoError(
-                f"cannot be decoded: no video by its content, or one that was not written to its end ({error.strerror})"
-            ) from error
+        except (av.InvalidDataError, av.error.ArgumentError) as error:
+            raise VideoError(f"cannot be decoded: {NO_VIDEO} ({error.strerror})") from error
         try:
             self.stream = video_stream(self._container)
             self.description = _describe(self._container, self.stream)
@@ -233,7 +243,7 @@ def listing_of(path: Path, _stamp: tuple[int, int, int] | None) -> Listing:
 
 def _open(path: Path) -> av.container.InputContainer:
     # absolute: in front of a colon libav takes the name of a file for a protocol
-    opened: av.container.InputContainer = av.open(str(path.absolute()), **FORGIVING)
+    opened: av.container.InputContainer = av.open(str(path.absolute()), options=ONE_FILE, **FORGIVING)
     return opened
 
 
@@ -253,6 +263,9 @@ def video_stream(container: av.container.InputContainer) -> VideoStream:
     stream = streams[0]
     if stream.codec_context is None:
         raise VideoError("no decoder for its video codec")
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > MOST_AREA:
+        raise VideoError(f"frames of {width} x {height} pixels are too large: expected 8K at most")
     # Clips are decoded side by side in processes of their own: one thread each, and the same answer always.
     stream.codec_context.thread_count = 1
     return stream

@@ -12,7 +12,7 @@ from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, may_be_written, remove
 from fitrec_cache.jpeg_rows import joined, row_of
 from fitrec_cache.parts import Arrays, read_part
-from fitrec_cache.root import ASIDE
+from fitrec_cache.root import ASIDE, refuse_links_out
 from fitrec_cache.store import Store
 from fitrec_cache.turns import others_at_work
 from fitrec_cache.wording import plural, size, some
@@ -32,11 +32,12 @@ def erase_taken_out(folder: Path) -> list[str]:
         Notes: what was erased, and where more of it may lie; none where there is neither.
 
     Raises:
-        UsageError: If another extract works on the cache; nothing is erased.
+        UsageError: If another extract works on the cache, or a folder of it is a link out of it; nothing is erased.
         StoreCorrupt: If a part with such rows is damaged; what was erased by then is gone, all else stays.
         StoreError: If a file cannot be written or removed; likewise.
     """
     stores = Cache(folder).stores()
+    refuse_links_out(folder, (store.folder for store in stores), "--erase would remove files that are there")
     _refuse_unnamed(folder, stores)
     # Listed before the entries are read: another process enters a clip after its frames, and its claim tells till then.
     listed = [(store, store.part_paths()) for store in stores]

@@ -216,7 +216,7 @@ def _describe(names: Sequence[str], pipelines: Sequence[Pipeline], runs: Sequenc
     """Return what a program must know to use the files."""
     files, inputs, frames = iter(names), [], pipelines[0].frames
     for pipeline in pipelines:
-        stored = {"short_side": pipeline.frames["short_side"], "codec": pipeline.frames["codec"]}
+        stored = {name: pipeline.frames[name] for name in ("short_side", "geometry", "codec")}
         source: dict[str, Any] = {"file": None, "name": PIXELS, "stored_as": stored}
         if (b := pipeline.backbone) is None:
             source |= {"resize": [_resize((FRAME_SIDE, FRAME_SIDE), "bilinear")]}

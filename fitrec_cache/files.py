@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -248,12 +249,12 @@ def check_writable(path: Path, option: str, *, ending: str = "") -> None:
     if ending:
         check_ending(path, option, ending)
     try:
-        new = not path.exists()
-        with path.open("ab"):
-            pass
-        target = path.resolve()  # of a link what it leads to
-        trial = target if new else unfinished(target)  # the folder must take another file for a while
-        with trial.open("ab"):
+        there, target = path.exists(), path.resolve()  # of a link what it leads to
+        if there:
+            with path.open("ab"):
+                pass
+        trial = unfinished(target) if there else target  # the folder must take another file for a while
+        with trial.open("xb"):
             pass
         trial.unlink()
     except (OSError, ValueError) as error:
@@ -320,14 +321,39 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
+_FORMULA = re.compile(r"'*[=+\-@\t]")
+
+
+def _no_formula(value: Any) -> Any:
+    """Return a cell with an apostrophe in front if a spreadsheet might compute it; numbers stay."""
+    if not isinstance(value, str) or not _FORMULA.match(value) or _is_number(value):
+        return value
+    return f"'{value}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def as_given(cell: str) -> str:
+    """Return a cell of a table as it was before :func:`write_csv` wrote it."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell[1:]) else cell
+
+
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows, each a value by column, as CSV, whole or not at all; a column that a row lacks is left empty.
 
-    Letters beyond ASCII are in UTF-8 behind a mark that says so, without which Excel takes them for others.
+    Letters beyond ASCII are in UTF-8 behind a mark that says so, without which Excel takes them for others. A name that
+    begins as a formula does has an apostrophe in front, so that none is computed where somebody opens the table
+    (:func:`as_given` takes it off).
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, header, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _no_formula(value) for name, value in row.items()} for row in rows)
     found = text.getvalue()
     write_atomic(path, found.encode("ascii" if found.isascii() else "utf-8-sig"))

@@ -105,13 +105,13 @@ def _dataset(file: h5py.File, name: str, kinds: str, axes: int, *, plain: bool) 
     dataset = file[name] if link == h5py.h5l.TYPE_HARD else None  # another would open what it points to, a pipe even
     if not isinstance(dataset, h5py.Dataset):
         raise Unreadable(f"{name} is not a dataset of this file")
+    if dataset.external is not None or dataset.is_virtual:  # first: to ask for a shape may open those files
+        raise Unreadable(f"{name} is stored in other files")
     text = h5py.check_string_dtype(dataset.dtype) is not None and "S" in kinds
     if (dataset.dtype.kind not in kinds and not text) or dataset.ndim != axes:
         raise Unreadable(
             f"{name} has dtype {dataset.dtype} and {dataset.ndim} axes, expected kind {kinds}, {axes} axes"
         )
-    if dataset.external is not None or dataset.is_virtual:
-        raise Unreadable(f"{name} is stored in other files")
     stored = dataset.id.get_storage_size()
     if plain and (dataset.chunks is not None or dataset.dtype.kind == "O" or stored != dataset.nbytes):
         raise Unreadable(f"{name} is not stored plainly and completely")

@@ -28,12 +28,22 @@ def has_endless_heap(data: Buffer) -> bool:
     Only what the root group names is looked at where it is of the old plain layout, which is quick for a large file;
     in any other file every heap is looked at.
     """
-    base = max(0, data.find(_SIGNATURE))
+    base = _base(data)
     try:
         heaps = _root_heaps(data)
     except (struct.error, OverflowError, IndexError):  # it points outside of the file
         heaps = None
     return any(_is_endless(data, base, at) for at in (_all_heaps(data) if heaps is None else heaps))
+
+
+def _base(data: Buffer) -> int:
+    """Return where the library takes a file to begin: at its start, or at 512, 1024, 2048, ..."""
+    at = 0
+    while at < len(data):
+        if data[at : at + len(_SIGNATURE)] == _SIGNATURE:
+            return at
+        at = 2 * at or 512
+    return 0
 
 
 def _root_heaps(data: Buffer) -> set[int] | None:

@@ -17,6 +17,7 @@ from unicodedata import normalize
 from fitrec_cache.clips import NO_COLUMNS, Clip, clip_of, named_group, one_spelling
 from fitrec_cache.errors import ManifestError, UsageError
 from fitrec_cache.file_names import FileNames
+from fitrec_cache.files import as_given
 from fitrec_cache.spans import Span, is_part, part_of, parted, seconds_of
 from fitrec_cache.wording import plural
 
@@ -49,7 +50,7 @@ def manifest_clips(path: Path, base: Path) -> tuple[list[Clip], list[str], bool]
     with _table(path) as reader:
         has_groups = "group" in (reader.fieldnames or ())
         names = FileNames(base)
-        filled = (row for row in reader if not _is_empty(row))
+        filled = (_as_given(row) for row in reader if not _is_empty(row))
         rows = [(reader.line_num, _row_clip(row, names, f"{path}, line {reader.line_num}")) for row in filled]
     found = _without_duplicates(((line, clip) for line, clip in rows if clip is not None), path)
     unnamed = len(rows) - len(found)
@@ -68,6 +69,10 @@ def list_clips(path: Path, base: Path) -> list[Clip]:
     rows = ((line, clip_of(name, base, name.split("/")[0])) for line, name in lines)
     found = _without_duplicates(rows, path)
     return [replace(clip, file=names.find(clip.file) or clip.file) for clip in found]
+
+
+def _as_given(row: Mapping[Any, Any]) -> dict[str | None, Any]:
+    return {name: as_given(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
 
 
 @contextmanager

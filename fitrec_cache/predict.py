@@ -313,9 +313,22 @@ class Recogniser:
         """Return what the heads say of one clip.
 
         Args:
-            jpegs: By short side: its T frames, as the frame store keeps them.
+            jpegs: By short side: its T frames, as the frame store keeps them (:func:`fitrec_cache.jpeg.encode_frames`).
+
+        Raises:
+            UsageError: If frames of a size are missing, or they are not T, or larger.
         """
+        given = {side: len(each) for side, each in jpegs.items()} if isinstance(jpegs, Mapping) else type(jpegs)
+        if given != dict.fromkeys(self.short_sides, self.samples):
+            raise UsageError(
+                f"frames of one clip: got {given}, expected {self.samples} JPEG files for each short side of "
+                f"{self.short_sides} pixels"
+            )
         frames = {side: decode_frames(jpegs[side]) for side in self.short_sides}
+        for side, decoded in frames.items():
+            if min(decoded.shape[-2:]) > side:
+                size = " x ".join(map(str, decoded.shape[-2:]))
+                raise UsageError(f"frames of {size} pixels: expected a short side of at most {side}")
         parts = [pipeline(frames[pipeline.frames["short_side"]]) for pipeline in self._pipelines]
         values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         x = torch.from_numpy(values)[None]  # (1, T, ...)

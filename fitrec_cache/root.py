@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError
+from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, make_folder, parse_json, write_json
 from fitrec_cache.parts import FORMAT_VERSION, other_version
 
@@ -55,6 +56,17 @@ def open_root(folder: Path, *, create: bool) -> None:
         )
     make_folder(folder)
     write_marker(folder)
+
+
+def refuse_links_out(cache: Path, folders: Iterable[Path], doing: str) -> None:
+    """Raise UsageError if some folders of a cache are links that lead out of it: what is there is somebody else's.
+
+    ``doing`` is what would be done to their files, for the error.
+    """
+    inside = cache.resolve()
+    for folder in folders:
+        if not folder.resolve().is_relative_to(inside):
+            raise UsageError(f"{folder} leads out of the cache, to {folder.resolve()}: {doing}. Nothing was done")
 
 
 def write_marker(folder: Path) -> None:

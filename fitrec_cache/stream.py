@@ -15,7 +15,17 @@ import av
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from fitrec_cache.container import FORGIVING, SET_BACK, Damage, fraction, nominal_rate, sound_frames, video_stream
+from fitrec_cache.container import (
+    FORGIVING,
+    NO_VIDEO,
+    ONE_FILE,
+    SET_BACK,
+    Damage,
+    fraction,
+    nominal_rate,
+    sound_frames,
+    video_stream,
+)
 from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.files import is_folder, is_there, with_home
 from fitrec_cache.jpeg import encode_frame
@@ -140,7 +150,7 @@ class Stream:
             self._container = av.open(
                 name,
                 format=source.format,
-                options=dict(source.options),
+                options=dict(source.options) | ({} if self._remote or source.format else ONE_FILE),
                 timeout=silence,
                 **FORGIVING,
             )
@@ -178,8 +188,8 @@ class Stream:
             return self._silent(SILENCE[what == "read on"])
         reason = getattr(error, "strerror", None) or str(error)
         hint = ": is there a camera, and may this program use it?" if self._source.format else ""
-        if what == "opened" and isinstance(error, av.error.InvalidDataError):
-            hint = ": no video by its content, or one that was not written to its end"
+        if what == "opened" and isinstance(error, (av.error.InvalidDataError, av.error.ArgumentError)):
+            hint = f": {NO_VIDEO}"
         return VideoError(f"{self._shown} cannot be {what}: {reason}{hint}")
 
     def _silent(self, seconds: float) -> VideoError:

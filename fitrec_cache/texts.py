@@ -253,12 +253,20 @@ def segment_text(segment: Segment) -> str:
 
 def watch_text(report: WatchReport) -> str:
     """Return the last segment, and how it was looked at."""
-    from fitrec_cache.timeline import clock
-
     windows = f"{report.windows} windows of {report.seconds:g} s, one every {report.every:g} s"
     return _lines(
         [segment_text(s) for s in report.segments[-1:]],
         windows + (f"; {report.skipped} skipped, as they came faster than answers" if report.skipped else ""),
+        watch_notes(report),
+        [f"written: {path}" for path in report.files],
+    )
+
+
+def watch_notes(report: WatchReport) -> str:
+    """Return what was not looked at, and why."""
+    from fitrec_cache.timeline import clock
+
+    return _lines(
         f"stopped at {clock(report.segments[-1].end)}: what comes after it was not looked at"
         if report.stopped and report.segments
         else "",
@@ -268,7 +276,6 @@ def watch_text(report: WatchReport) -> str:
         f"the last {report.rest:.1f} s are in no window: not answered" if report.rest >= 0.05 else "",
         f"{report.source} ends {report.missing:.1f} s before its header says" if report.missing >= 1 else "",
         f"damaged or late frames and packets, left out: {report.damaged}" if report.damaged else "",
-        [f"written: {path}" for path in report.files],
     )
 
 

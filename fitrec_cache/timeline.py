@@ -225,7 +225,7 @@ class WatchFiles:
             path: Path | None = getattr(self, option)
             if path is not None:
                 check_writable(path, f"--{option}", ending=ending)
-        if self.video is not None and self.table is not None and self.table.exists() and self.table.stat().st_size:
+        if self.table is not None and self.table.exists() and self.table.stat().st_size:
             raise UsageError(
                 f"--table {self.table} exists, and may hold corrections: choose another name, or remove it"
             )

@@ -16,7 +16,7 @@ from typing import Any
 
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError
-from fitrec_cache.files import Plain
+from fitrec_cache.files import Plain, with_home
 from fitrec_cache.predict import Recogniser
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.timeline import Moment, Segment, Smoother, Timeline, WatchFiles, clock
@@ -130,8 +130,9 @@ def watch(
         device=device,
         force=force,
     )
-    if not watching.live and Path(source).is_file():
-        files = replace(files, video=Path(source))
+    video = Path(with_home(source))
+    if not watching.live and video.is_file():
+        files = replace(files, video=video)
     timeline = Timeline(every=watching.every, keep=picture is not None)
     smoother = Smoother(smooth, every=watching.every, unknown_below=unknown_below)
     bar = progress_bar(total=None, unit="window", what="watch", show=progress)

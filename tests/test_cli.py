@@ -468,3 +468,14 @@ def test_a_file_in_a_folder_that_takes_no_other_is_found_out_before(tmp_path, mo
     for tried in (path, link):
         with pytest.raises(UsageError, match=r"--table .*\.csv cannot be written: Permission denied"):
             check_writable(tried, "--table")
+
+
+def test_what_steers_a_terminal_is_written_out(call, tmp_path):
+    """Names that others gave: of a class, a column, a file; an end of a line stays one."""
+    (tmp_path / "m.csv").write_text("path,label,gr\x1b[2Joup\nno.mp4,\u202eSquat\n")
+    code, out, err = call("extract", tmp_path / "m.csv", "--cache", tmp_path / "cache", *SMALL)
+    assert code == 1
+    assert r"gr\x1b[2Joup" in out + err
+    assert "\x1b" not in out + err
+    assert "\u202e" not in out + err
+    assert cli._visible("a\x1b[31m\u202eb\tc\nd") == "a\\x1b[31m\\u202eb\tc\nd"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from fitrec_cache.clips import Clip, group_number
 from fitrec_cache.errors import ManifestError, UsageError
+from fitrec_cache.files import as_given, write_csv
 from fitrec_cache.find_clips import FITNESS35, find_clips
 from fitrec_cache.manifests import read_ucf_list
 
@@ -588,3 +590,15 @@ def test_real_clips_in_ucf101s_layout():
 def test_groups_are_read_off_any_name_with_a_group_number(tmp_path, name, group):
     touch(tmp_path, f"Squat/{name}.mp4")
     assert find_clips(tmp_path).clips[0].group == group
+
+
+@pytest.mark.parametrize("name", ["=1+1", "@SUM(A1)", "+a", "-a", "'=1", "\t=1", "-", "a=b", "'a", "-0.5"])
+def test_a_table_holds_no_formula_and_is_read_as_it_was(tmp_path, name):
+    write_csv(tmp_path / "t.csv", ("path", "label"), [{"path": f"{name}.mp4", "label": name}])
+    (row,) = csv.DictReader((tmp_path / "t.csv").read_text().splitlines())
+    for cell in row.values():
+        assert cell[0] not in "=+-@\t" or cell == "-0.5"
+    assert as_given(row["label"]) == name
+    (tmp_path / f"{name}.mp4").touch()
+    (clip,) = find_clips(tmp_path / "t.csv").clips
+    assert clip.label == name.strip()

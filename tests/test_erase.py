@@ -494,3 +494,27 @@ def test_what_another_process_commits_meanwhile_stays(cache, monkeypatch):
     monkeypatch.setattr(erase, "refuse_beside_others", meanwhile)
     erase_taken_out(cache.folder)
     assert {key for _, key in stored(cache.folder)} == {"ben", "carl", "dora"}
+
+
+def test_a_folder_that_is_another_caches_is_left_alone(tmp_path, cache_folder):
+    """Its rows are no clips of this one, so they would all go."""
+    mine, theirs = (Path(shutil.copytree(cache_folder, tmp_path / name)) for name in ("mine", "theirs"))
+    shutil.rmtree(mine / "frames")
+    (mine / "frames").symlink_to(theirs / "frames")
+    before = everything(theirs)
+    with pytest.raises(UsageError, match=r"leads out of the cache, to .*theirs/frames.*Nothing was done"):
+        erase_taken_out(mine)
+    with pytest.raises(UsageError, match="--repair would move files that are there"):
+        check(cache=mine, repair=True)
+    assert everything(theirs) == before
+    assert check(cache=mine).problems == ()  # to look is no harm
+
+
+def test_a_link_in_a_cache_does_not_let_repair_take_other_files(tmp_path, cache_folder):
+    cache = Path(shutil.copytree(cache_folder, tmp_path / "cache"))
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "thesis.txt").write_text("mine")
+    (cache / "frames" / "0123456789abcdef").symlink_to(tmp_path / "private")
+    with pytest.raises(UsageError, match="leads out of the cache"):
+        check(cache=cache, repair=True)
+    assert (tmp_path / "private" / "thesis.txt").read_text() == "mine"

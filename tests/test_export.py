@@ -190,7 +190,7 @@ def test_the_description_says_how_to_use_the_files(exported, run, cache_folder):
         {
             "file": "test_resnet.onnx",
             "name": "test_resnet",
-            "stored_as": {"short_side": SMALL["frame_size"], "codec": identity["frames"]["codec"]},
+            "stored_as": {name: identity["frames"][name] for name in ("short_side", "geometry", "codec")},
             "resize": [{"height": height, "width": width, "interpolation": "bilinear, antialiased"}],
             "embedding": 96,
             "weights_sha256": identity["weights_sha256"],

@@ -24,7 +24,7 @@ from fitrec_cache.cache import Cache
 from fitrec_cache.cli import app
 from fitrec_cache.decoding import DecodeJob, decode_clip
 from fitrec_cache.errors import FitrecError, MismatchError, StoreCorrupt, StoreError, UsageError, VideoError
-from fitrec_cache.jpeg import decode_frames
+from fitrec_cache.jpeg import decode_frames, encode_frames
 from fitrec_cache.pipeline import Pipeline
 from fitrec_cache.pixels import load_pixels
 from fitrec_cache.predict import Prediction, predict
@@ -297,6 +297,19 @@ def test_memory_that_was_freed_is_kept_for_the_next_video(run, video_folder, mon
     monkeypatch.setattr(module, "keep_freed_memory", lambda: calls.append(1))
     predict([next(video_folder.rglob("*.avi"))], run=run, device="cpu")
     assert calls == [1]
+
+
+def test_frames_in_memory_that_are_no_clip_are_refused(run):
+    recogniser = module.Recogniser(run, device="cpu")
+    (side,) = recogniser.short_sides
+    frames = encode_frames(np.zeros((recogniser.samples, 48, side, 3), np.uint8))
+    assert len(recogniser({side: frames}).top) == len(recogniser.labels)
+    for given in ({side: frames[1:]}, {side + 1: frames}, {}, frames):
+        with pytest.raises(UsageError, match=f"expected {recogniser.samples} JPEG files for each short side"):
+            recogniser(given)
+    large = encode_frames(np.zeros((recogniser.samples, side + 2, side + 1, 3), np.uint8))
+    with pytest.raises(UsageError, match=f"expected a short side of at most {side}"):
+        recogniser({side: large})
 
 
 def test_a_backbone_that_the_run_does_not_use_is_refused(run, tmp_path, cache_folder, video_folder):

@@ -366,6 +366,36 @@ def test_a_circular_heap_is_refused_before_the_library_loops(tmp_path, libver, u
         assert "goes in a circle" in done.stdout, done.stderr
 
 
+def test_a_signature_where_no_file_begins_hides_no_circle(tmp_path):
+    """The library looks at 0, 512, 1024, ...: a block of the user's in front may hold anything."""
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w", userblock_size=1024) as file:
+        file["key"] = np.array([b"x"])
+        file.create_group("old")
+    data = path.read_bytes()
+    decoy = bytearray(b"\1\0\0\0\0\0\0\0" * 128)  # where the end of a list would be read, were it the file's
+    decoy[8:16] = b"\x89HDF\r\n\x1a\n"
+    with pytest.raises(hdf5.Unreadable, match="goes in a circle"):
+        hdf5.decode(bytes(decoy) + with_circular_heap(data[1024:]), {"key": ("S", 1)})
+
+
+def test_a_virtual_dataset_is_refused_before_its_shape_is_asked_for(tmp_path):
+    """Of one without an end the library opens the other file for that: here a pipe that nobody writes to."""
+    os.mkfifo(tmp_path / "pipe")
+    layout = h5py.VirtualLayout((1, 2, 1), "f2", maxshape=(None, 2, 1))
+    source = h5py.VirtualSource(str(tmp_path / "pipe"), "features", (1, 2, 1), maxshape=(None, 2, 1))
+    layout[: h5py.h5s.UNLIMITED, :, :] = source[: h5py.h5s.UNLIMITED, :, :]
+    with h5py.File(tmp_path / "x.h5", "w", libver="latest") as file:
+        file.create_virtual_dataset("features", layout)
+    script = (
+        "from pathlib import Path; from fitrec_cache import hdf5\n"
+        f"try: hdf5.decode(Path({str(tmp_path / 'x.h5')!r}), {{'features': ('f', 3)}})\n"
+        "except hdf5.Unreadable as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    assert "features is stored in other files" in done.stdout, done.stderr
+
+
 def test_bits_flipped_in_the_structure_end_as_read_or_unreadable(store):
     """With checksums that fit, as a forger can make them; found: an OverflowError of h5py."""
     good = store.write_part(features("a", "b")).read_bytes()

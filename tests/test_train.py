@@ -932,11 +932,11 @@ def test_classes_left_out_are_unknown(tmp_path):
         variant="mean",
         unknown=["Squat"],
         settings=["refit=false"],
-        false_alarm_rate=0.1,
+        false_alarm_rate=0.4,
         **FAST,
     )
     (run,) = report.runs
-    assert run.n_val < 19  # too few for a rate of 5 %, see below
+    assert run.n_val < 19  # too few for a rate of 5 %, see below; their groups are fewer still
     stored = json.loads((tmp_path / "run" / "run.json").read_text())
     assert stored["labels"] == ["Hop", "Lunge"]
     assert {i.split("/")[0] for side in ("train", "val", "test") for i in stored["split"][side]} == {"Hop", "Lunge"}

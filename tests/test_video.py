@@ -31,6 +31,7 @@ from fitrec_cache import container
 from fitrec_cache.errors import VideoError
 from fitrec_cache.sampling import frame_indices
 from fitrec_cache.spans import Span
+from fitrec_cache.stream import Stream, find_source
 from fitrec_cache.video import Converter, _is_set_back, read_frames
 
 UPRIGHT = ("red", "green", "blue", "yellow")
@@ -524,3 +525,29 @@ def test_parts_of_a_file_whose_clock_is_set_back_are_refused(tmp_path):
 )
 def test_a_clock_that_is_set_back_is_told_from_reordering_and_damage(times, again):
     assert _is_set_back(times) == again
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile secret.mp4\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+    ],
+)
+def test_what_names_other_files_or_the_network_is_no_video(tmp_path, text):
+    """Whose hash would be that of the list, not of what is seen."""
+    write_video(tmp_path / "secret.mp4", 5)
+    path = tmp_path / "list.mp4"
+    path.write_text(text)
+    with pytest.raises(VideoError, match="no video by its content"):
+        read(path)
+    with pytest.raises(VideoError, match="no video by its content"):
+        Stream(find_source(str(path)))
+
+
+def test_frames_too_large_to_be_kept_are_refused_before_one_is_decoded(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "large.mp4", 3)
+    monkeypatch.setattr(container, "MOST_AREA", 128 * 96 - 1)
+    with pytest.raises(VideoError, match="frames of 128 x 96 pixels are too large"):
+        read(path)

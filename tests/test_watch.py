@@ -780,6 +780,9 @@ def test_the_end_that_no_window_reaches_is_told(run, long_video, monkeypatch):
     assert bars[0].total == 3
     result = call(long_video, "--run", run, "--seconds", 0.5, "--every", 0.7)
     assert "the last 0.5 s are in no window: not answered" in result.output
+    result = call(long_video, "--run", run, "--seconds", 0.5, "--every", 0.7, "--json")
+    assert [json.loads(line)["start"] for line in result.stdout.splitlines()] == [0, 0.7, 1.4]
+    assert "the last 0.5 s are in no window: not answered" in result.stderr
 
 
 def test_what_lies_between_windows_is_told(run, long_video):
@@ -825,6 +828,12 @@ def test_files_that_cannot_be_written_are_told_before(run, long_video, tmp_path)
         assert re.search(reason, str(result.exception))
 
 
+def test_of_a_file_in_the_home_folder_the_table_is_a_manifest_too(run, long_video, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(long_video.parent))
+    module.watch(f"~/{long_video.name}", run=run, seconds=0.8, table=tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text().startswith("path,start,end,label")
+
+
 def test_what_was_seen_in_a_file_can_be_corrected_and_trained_on(run, tmp_path, weights, inline):
     """The table is a manifest: parts that were named become clips, the unknown ones are left out."""
     (tmp_path / "videos").mkdir()
@@ -854,6 +863,8 @@ def test_what_was_seen_in_a_file_can_be_corrected_and_trained_on(run, tmp_path, 
         "Hop": 1,
     }
     assert clips["Row"].group == clips["Hop"].group is not None  # of one file
+    with pytest.raises(UsageError, match=r"t\.csv exists, and may hold corrections"):
+        module.watch(str(video), run=run, seconds=0.4, every=0.2, table=table, live=True)
     table.unlink()
     module.watch(str(video), run=run, seconds=0.4, every=0.2, table=table, live=True)
     assert table.read_text().startswith("start,end,label")  # of what is live there is no file
