@@ -19,6 +19,7 @@ import typer
 from fitrec_cache import __version__, texts
 from fitrec_cache.errors import FitrecError, UsageError
 from fitrec_cache.variants import VARIANTS
+from fitrec_cache.wording import visible
 
 if TYPE_CHECKING:
     from fitrec_cache.predict import Prediction
@@ -95,10 +96,6 @@ JobsOption = Annotated[
 ]
 
 
-#: Control characters, but for ends of lines and tabs, and those that turn the direction of writing.
-_STEERING = {n: f"\\x{n:02x}" for n in (*range(9), *range(11, 32), *range(127, 160))}
-_STEERING |= {n: f"\\u{n:04x}" for n in (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
-
 #: Of a name that was given: a folder on the way that may not be entered, a name too long, a disk that is gone.
 _OF_THE_NAME = frozenset(
     getattr(errno, name) for name in ("EACCES", "EPERM", "ENAMETOOLONG", "ELOOP", "EIO", "EROFS", "ESTALE")
@@ -121,7 +118,7 @@ def main() -> NoReturn:
     try:
         app()
     except FitrecError as error:
-        print(f"Error: {_visible(str(error))}", file=sys.stderr)
+        print(f"Error: {visible(str(error))}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         _interrupted()
@@ -164,15 +161,10 @@ def _open_closed() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
-def _visible(text: str) -> str:
-    """Return a text in which what steers a terminal is written out: names that others gave may hold it."""
-    return text.translate(_STEERING)
-
-
 def _print(*texts: str, sep: str = " ", end: str = "\n", flush: bool = False) -> None:
     """As print, on standard output; where that cannot be written the program ends with the reason."""
     try:
-        print(*map(_visible, texts), sep=sep, end=end, flush=flush)
+        print(*map(visible, texts), sep=sep, end=end, flush=flush)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -658,7 +650,7 @@ def watch(
     if not as_json:
         _print(texts.watch_text(report))
     elif notes := texts.watch_notes(report):  # what no line of a window says
-        print(_visible(notes), file=sys.stderr)
+        print(visible(notes), file=sys.stderr)
     if failed := "; ".join(filter(None, [report.error, report.unwritten])):
         raise FitrecError(failed)
 
@@ -925,7 +917,7 @@ def _note(text: str) -> None:
     from fitrec_cache.progress import print_above
 
     try:
-        print_above(_visible(f"note: {text}"))
+        print_above(visible(f"note: {text}"))
     except OSError as error:  # nobody reads on, or the disk is full that it goes to: no reason to stop the work
         if not isinstance(error, BrokenPipeError):
             with contextlib.suppress(OSError):

@@ -172,11 +172,7 @@ def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]
             together.setdefault(places[i], []).extend([pair] if pair else [])
     if len({(m.split, m.sides) for m in models}) > 1:
         notes.append("models on different splits are not compared with each other")
-    adjusted = [
-        _in_words(pair, p, of=len(pairs))
-        for pairs in together.values()
-        for pair, p in zip(pairs, holm([p.p for p in pairs]), strict=True)
-    ]
+    adjusted = [pair for pairs in together.values() for pair in _adjusted(pairs)]
     return CompareReport(
         models=tuple(figures[i] for i in order),
         pairs=tuple(adjusted),
@@ -281,8 +277,20 @@ def _differing(gain: FloatArray, units: Sequence[str]) -> int:
     return int(np.count_nonzero(np.rint(np.bincount(unit, gain))))
 
 
-def _in_words(pair: PairFigures, p_holm: float, *, of: int) -> PairFigures:
-    """Return the pair, one of so many on the same sides, with its adjusted p-value and the result in words."""
+def _adjusted(pairs: Sequence[PairFigures]) -> list[PairFigures]:
+    """Return pairs on the same sides with p-values for having tried them all, and the results in words."""
+    found, p_values = [], [pair.p for pair in pairs]
+    for pair, p_holm in zip(pairs, holm(p_values), strict=True):
+        left = sum(p >= pair.p for p in p_values)  # by how much Holm multiplies it
+        found.append(_in_words(pair, p_holm, least=left * 2.0 ** (1 - pair.differing)))
+    return found
+
+
+def _in_words(pair: PairFigures, p_holm: float, *, least: float) -> PairFigures:
+    """Return the pair with its adjusted p-value and the result in words.
+
+    ``least``: the p-value if all units that differ spoke for the same model.
+    """
     low, high = pair.ci95
     points, span = f"{100 * pair.difference:.1f} points", f"95 % {100 * low:.1f} to {100 * high:.1f}"
     n = f"n = {pair.n}" + f" in {pair.folds} folds" * (pair.folds > 1)
@@ -292,6 +300,8 @@ def _in_words(pair: PairFigures, p_holm: float, *, of: int) -> PairFigures:
         claim, rest = f"{pair.a} beats {pair.b} by {points}", f"{span}, {n}"
     else:
         claim, rest = f"{pair.a} and {pair.b} are not distinguishable at {n}", f"{points}, {span}"
-        if of * 2.0 ** (1 - pair.differing) >= LEVEL:  # even if all of them spoke for the same one
+        if pair.differing == 0:
+            claim += f": no {pair.by} has more right by one of them"
+        elif least >= LEVEL:
             claim += f": they differ in only {plural(pair.differing, pair.by)}, too few to tell"
     return replace(pair, p_holm=p_holm, claim=claim, text=f"{claim} ({rest}, p = {p_holm:.2g}) {where}")

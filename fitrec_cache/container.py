@@ -17,7 +17,6 @@ from av.video.stream import VideoStream
 
 from fitrec_cache.errors import VideoError
 from fitrec_cache.files import opened_video
-from fitrec_cache.jpeg import MOST_AREA
 from fitrec_cache.keyframes import Note, packet_reader
 from fitrec_cache.truncation import is_cut
 
@@ -27,8 +26,8 @@ FORGIVING: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {
 #: What FFmpeg may take a file for, and read: a playlist or a description of a stream would have it open other files, or
 #: the network, and the file's hash would not be that of what is seen.
 ONE_FILE = {
-    "format_whitelist": "asf,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,"
-    "webm,wtv",
+    "format_whitelist": "apng,asf,av1,avi,avs2,cavsvideo,dhav,dirac,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,m4v,"
+    "matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,nsv,nut,obu,ogg,rm,swf,vc1,vvc,webm,wtv,yuv4mpegpipe",
     "protocol_whitelist": "file",
 }
 
@@ -36,7 +35,10 @@ ONE_FILE = {
 KEPT_BYTES = 64_000_000
 
 #: Why a file is refused that opens as none of these.
-NO_VIDEO = "no video by its content, or one that was not written to its end"
+NO_VIDEO = "no video by its content, of a kind that is not read, or not written to its end"
+
+#: Pixels of a frame that is decoded; a header that says otherwise wants memory.
+LARGEST = 8192 * 8192
 
 #: Transfer characteristics by their number: ITU-T H.273, table 3.
 _HIGH_RANGE = {16: "PQ", 18: "HLG"}
@@ -264,8 +266,9 @@ def video_stream(container: av.container.InputContainer) -> VideoStream:
     if stream.codec_context is None:
         raise VideoError("no decoder for its video codec")
     width, height = stream.codec_context.width, stream.codec_context.height
-    if width * height > MOST_AREA:
-        raise VideoError(f"frames of {width} x {height} pixels are too large: expected 8K at most")
+    if width * height > LARGEST:
+        raise VideoError(f"frames of {width} x {height} pixels are too large: expected 8192 x 8192 at most")
+    stream.codec_context.options = {"max_pixels": str(LARGEST)}  # if they grow on the way
     # Clips are decoded side by side in processes of their own: one thread each, and the same answer always.
     stream.codec_context.thread_count = 1
     return stream

@@ -36,8 +36,9 @@ def erase_taken_out(folder: Path) -> list[str]:
         StoreCorrupt: If a part with such rows is damaged; what was erased by then is gone, all else stays.
         StoreError: If a file cannot be written or removed; likewise.
     """
-    stores = Cache(folder).stores()
-    refuse_links_out(folder, (store.folder for store in stores), "--erase would remove files that are there")
+    opened = Cache(folder)
+    stores = opened.stores()
+    _refuse_links(opened)
     _refuse_unnamed(folder, stores)
     # Listed before the entries are read: another process enters a clip after its frames, and its claim tells till then.
     listed = [(store, store.part_paths()) for store in stores]
@@ -76,9 +77,12 @@ def refuse_beside_others(folder: Path) -> None:
 def refuse_most(cache: Cache, kept: Collection[str]) -> None:
     """Raise UsageError if most contents of a cache have none of these names: erasing the wrong ones is for good.
 
+    Likewise if a folder of it is a link out of it, whose rows would go.
+
     Clips that were taken out before do not count: whoever did that has seen their names. Earlier names of contents that
     stay do not count either. What has been renamed since the last extract does, as its content is not known yet.
     """
+    _refuse_links(cache)
     names = set(kept)
     clips = [clip for clip in cache.entries() if not clip.problem]
     used, here = newest(clips), {clip.video_sha256 for clip in clips if clip.clip_id in names}
@@ -89,6 +93,10 @@ def refuse_most(cache: Cache, kept: Collection[str]) -> None:
             f"shares with them: {some(gone)}. Nothing was done. If that is meant, or files were renamed, run the same "
             "with --prune alone first, then with both"
         )
+
+
+def _refuse_links(cache: Cache) -> None:
+    refuse_links_out(cache.folder, (store.folder for store in cache.stores()), "--erase would remove what is there")
 
 
 def _refuse_unnamed(folder: Path, stores: Sequence[Store]) -> None:

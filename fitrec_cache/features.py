@@ -106,32 +106,40 @@ class Features:
 
 
 def as_ours(data: Features, where: str) -> Features:
-    """Return features that were made elsewhere with names spelled as ours are; itself where they are.
+    """Return features that were made elsewhere with values and names as ours are; the same object where they are.
 
     Args:
-        data: Features of which nothing was checked.
-        where: Where they are, for errors: ``in memory``, or of a file ``file NAME``.
+        data: Features of which nothing was checked, not even types.
+        where: Where they are, for errors: ``in memory`` or ``in file NAME``.
 
     Raises:
-        UsageError: If there are none, something is not there for every clip, ids are repeated, or a value is not
-            finite.
+        UsageError: If there are none, something is not there for every clip, ids are repeated, or a value is no number
+            that float32 can hold.
     """
-    lengths = {"values": len(data.values), "pts_seconds": len(data.pts_seconds), "clip_ids": len(data.clip_ids)}
+    values, times = np.asarray(data.values), np.asarray(data.pts_seconds)
+    if values.dtype.kind not in "fu" or values.ndim < 3:
+        raise UsageError(f"features {where}: got values of {values.dtype} {values.shape}, expected floats (N, T, d)")
+    lengths = {"values": len(values), "pts_seconds": len(data.pts_seconds), "clip_ids": len(data.clip_ids)}
     lengths |= {"labels": len(data.labels), "groups": len(data.groups)}
     lengths |= {"extra": len(data.extra)} if data.extra else {}
     if len(set(lengths.values())) > 1:
         raise UsageError(f"features {where}: got {lengths}, expected one of each for every clip")
-    if not data.values.size:
-        raise UsageError(f"features {where} are empty: values of shape {data.values.shape}")
+    if not values.size:
+        raise UsageError(f"features {where} are empty: values of shape {values.shape}")
+    if times.shape != values.shape[:2]:
+        raise UsageError(f"features {where}: got pts_seconds of {times.shape}, expected (N, T) = {values.shape[:2]}")
     if repeated := len(data.clip_ids) - len(set(data.clip_ids)):
         raise UsageError(f"features {where}: {repeated} clip ids are repeated; each clip must have its own")
-    blocks = np.array_split(data.values, -(-len(data.values) // _BLOCK))  # not all again in memory
-    if data.values.dtype.kind == "f" and not all(np.isfinite(block).all() for block in blocks):
+    if values.dtype.kind == "f" and values.dtype not in (np.float16, np.float32):
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite in it
+            values = values.astype(np.float32)
+    blocks = np.array_split(values, -(-len(values) // _BLOCK))  # not all again in memory
+    if values.dtype.kind == "f" and not all(np.isfinite(block).all() for block in blocks):
         raise UsageError(f"features {where} hold values that are not finite")
     labels = [one_spelling(label) for label in data.labels]
     groups = [one_spelling(group) if group else None for group in data.groups]
-    same = labels == data.labels and groups == data.groups
-    return data if same else replace(data, labels=labels, groups=groups)
+    same = labels == data.labels and groups == data.groups and values is data.values and times is data.pts_seconds
+    return data if same else replace(data, values=values, pts_seconds=times, labels=labels, groups=groups)
 
 
 def quick_look(

@@ -249,7 +249,7 @@ def check_writable(path: Path, option: str, *, ending: str = "") -> None:
     if ending:
         check_ending(path, option, ending)
     try:
-        there, target = path.exists(), path.resolve()  # of a link what it leads to
+        there, target = path.exists(), Path(os.path.realpath(path))  # of a link what it leads to
         if there:
             with path.open("ab"):
                 pass
@@ -321,7 +321,7 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
-_FORMULA = re.compile(r"'*[=+\-@\t]")
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def _no_formula(value: Any) -> Any:
@@ -353,7 +353,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Mapping[str, Any
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, header, lineterminator="\n")
-    writer.writeheader()
+    writer.writerow({name: _no_formula(name) for name in header})
     writer.writerows({name: _no_formula(value) for name, value in row.items()} for row in rows)
     found = text.getvalue()
     write_atomic(path, found.encode("ascii" if found.isascii() else "utf-8-sig"))

@@ -63,8 +63,7 @@ def _as_given(data: Features) -> Features:
         "groups": [None if group is None or group != group else str(group) for group in data.groups],  # NaN, of tables
     }
     same = all(isinstance(given := getattr(data, name), list) and given == each for name, each in told.items())
-    values = np.asarray(data.values)
-    return as_ours(data if same and values is data.values else replace(data, values=values, **told), "in memory")
+    return as_ours(data if same else replace(data, **told), "in memory")
 
 
 def _check_fit(data: Features, variant: str) -> None:

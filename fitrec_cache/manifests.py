@@ -99,7 +99,7 @@ def _delimiter(header: str) -> str:
 
 def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
     """Return the column names, or say which are missing or doubled."""
-    plain = [name.strip() for name in header or ()]
+    plain = [as_given(name.strip()) for name in header or ()]
     while plain and not plain[-1]:  # spreadsheets write empty columns after the last
         plain.pop()
     names = [name.casefold() if name.casefold() in _COLUMNS else name for name in plain]

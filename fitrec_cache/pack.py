@@ -98,11 +98,11 @@ def read_pack(path: Path) -> Features:
         columns = {name: [c[i] for i in order] for name, c in columns.items()}
     values = arrays["features"]
     n, t, _ = values.shape
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite in it, and refused
-        values = values if values.dtype == np.float16 else values.astype(np.float32, copy=False)
     found = Features(
         values=values,
-        pts_seconds=arrays.get("pts_seconds", np.full((n, t), np.nan)).astype(np.float64, copy=False),
+        pts_seconds=(
+            arrays["pts_seconds"].astype(np.float64, copy=False) if "pts_seconds" in arrays else np.full((n, t), np.nan)
+        ),
         clip_ids=columns["clip_id"],
         labels=columns["label"],
         groups=[g or None for g in columns.get("group", [""] * n)],
@@ -115,7 +115,7 @@ def read_pack(path: Path) -> Features:
             f"features file {path} is damaged: what it holds is not what its attribute sha256 says. Copy it again; who "
             "changes it on purpose takes that attribute out"
         )
-    return as_ours(found, f"file {path}")
+    return as_ours(found, f"in file {path}")
 
 
 def _sum(features: Features) -> str:
@@ -131,6 +131,8 @@ def _check_rows(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     lengths = {name: len(a) for name, a in arrays.items()}
     if len(set(lengths.values())) != 1:
         raise UsageError(f"features file {path}: datasets have different numbers of rows: {lengths}")
-    n, t, _ = arrays["features"].shape
+    n, t, d = arrays["features"].shape
+    if min(n, t, d) == 0:  # before arrays of another size are made
+        raise UsageError(f"features in file {path} are empty: got shape {(n, t, d)}, expected (N, T, d)")
     if (times := arrays.get("pts_seconds")) is not None and times.shape != (n, t):
         raise UsageError(f"features file {path}: pts_seconds of shape {times.shape}, expected (N, T) = {(n, t)}")

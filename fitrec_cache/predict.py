@@ -316,14 +316,16 @@ class Recogniser:
             jpegs: By short side: its T frames, as the frame store keeps them (:func:`fitrec_cache.jpeg.encode_frames`).
 
         Raises:
-            UsageError: If frames of a size are missing, or they are not T, or larger.
+            UsageError: If frames of a size are missing, or they are not T JPEG files, or larger.
         """
-        given = {side: len(each) for side, each in jpegs.items()} if isinstance(jpegs, Mapping) else type(jpegs)
-        if given != dict.fromkeys(self.short_sides, self.samples):
-            raise UsageError(
-                f"frames of one clip: got {given}, expected {self.samples} JPEG files for each short side of "
-                f"{self.short_sides} pixels"
-            )
+        given = jpegs if isinstance(jpegs, Mapping) else {}
+        for side in self.short_sides:
+            frames_of = given.get(side, ())
+            if len(frames_of) != self.samples or not all(isinstance(each, bytes) for each in frames_of):
+                raise UsageError(
+                    f"frames of one clip: got {len(frames_of)} of a short side of {side} pixels, expected "
+                    f"{self.samples} JPEG files (bytes), by their short side"
+                )
         frames = {side: decode_frames(jpegs[side]) for side in self.short_sides}
         for side, decoded in frames.items():
             if min(decoded.shape[-2:]) > side:

@@ -66,7 +66,7 @@ def refuse_links_out(cache: Path, folders: Iterable[Path], doing: str) -> None:
     inside = cache.resolve()
     for folder in folders:
         if not folder.resolve().is_relative_to(inside):
-            raise UsageError(f"{folder} leads out of the cache, to {folder.resolve()}: {doing}. Nothing was done")
+            raise UsageError(f"{folder} leads out of the cache, to {folder.resolve()}: {doing}. No file was touched")
 
 
 def write_marker(folder: Path) -> None:

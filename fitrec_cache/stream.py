@@ -92,6 +92,7 @@ def find_source(text: str, *, format: str | None = None) -> Source:
     if format is not None:
         return Source(text, format, live=True)
     text = with_home(text) if text.startswith("~/") else text
+    text = text[7:] if text.lower().startswith("file://") else text
     if camera := _CAMERA.fullmatch(text):
         number = camera[1] or "0"
         if sys.platform == "darwin":  # the default rate is one that many cameras refuse
@@ -143,14 +144,15 @@ class Stream:
         self._damage, self._late = Damage(), 0
         self._source, self._shown = source, without_password(source.name)
         self._remote = bool(_SCHEME.match(source.name))
+        self._local = not self._remote and source.format is None
         silence = SILENCE if self._remote else None
         # absolute: in front of a colon libav takes the name of a file for a protocol
-        name = source.name if self._remote or source.format else str(Path(source.name).absolute())
+        name = str(Path(source.name).absolute()) if self._local else source.name
         try:
             self._container = av.open(
                 name,
                 format=source.format,
-                options=dict(source.options) | ({} if self._remote or source.format else ONE_FILE),
+                options=dict(source.options) | (ONE_FILE if self._local else {}),
                 timeout=silence,
                 **FORGIVING,
             )
@@ -188,7 +190,7 @@ class Stream:
             return self._silent(SILENCE[what == "read on"])
         reason = getattr(error, "strerror", None) or str(error)
         hint = ": is there a camera, and may this program use it?" if self._source.format else ""
-        if what == "opened" and isinstance(error, (av.error.InvalidDataError, av.error.ArgumentError)):
+        if what == "opened" and self._local and isinstance(error, (av.error.InvalidDataError, av.error.ArgumentError)):
             hint = f": {NO_VIDEO}"
         return VideoError(f"{self._shown} cannot be {what}: {reason}{hint}")
 

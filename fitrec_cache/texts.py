@@ -125,7 +125,8 @@ def train_text(report: TrainReport) -> str:
         as_predict = "" if report.final else ", as predict answers"
         lines.append(
             f"their mean probabilities{as_predict}: accuracy {e['accuracy']:.1%}, calibration error "
-            f"{e['ece']:.1%}, {e['false_alarms']:.1%} of the test clips answered 'unknown'"
+            f"{e['ece']:.1%} (by chance alone some {e['ece_expected']:.1%}), {e['false_alarms']:.1%} of the test clips "
+            "answered 'unknown'"
         )
         if "detected" in e:
             lines.append(f"  unknown classes: {e['detected']:.1%} of {e['n_unknown']} clips; AUROC {e['auroc']:.3f}")

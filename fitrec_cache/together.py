@@ -69,7 +69,7 @@ class Together:
         outputs = [read_outputs(folder, s, "val") for folder, s in zip(folders, settings, strict=True)]
         said = _log_mean(apart._log_single([torch.from_numpy(o.logits).double() for o in outputs]))
         with refused_if_damaged(f"'val_groups' in {folders[0]}/run.json"):
-            units = validation_units(settings[0])
+            units = validation_units(next((s for s in settings if s.get("val_groups")), settings[0]))
         mean = calibrate(said, outputs[0].targets, units=units, false_alarm_rate=rates.pop())
         return replace(apart, mean=mean)
 

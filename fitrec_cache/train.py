@@ -98,7 +98,7 @@ def train_head(
         batch_size: Clips per step; None for the recipe's.
         settings: Further recipe settings as ``NAME=VALUE``, such as ``dropout=0.5``.
         unknown: Classes that are kept from all sides, to see how many of their clips are answered "unknown".
-        false_alarm_rate: Share of validation clips that the threshold for "unknown" may turn away, in [0, 1).
+        false_alarm_rate: Share of clips of new recordings that the threshold for "unknown" may turn away, in [0, 1).
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``: where the head is trained. On the CPU a seed gives
             the same bits every time; for another device a note says that it may not.
         final: Train once more on the clips of all sides, for as many epochs. ``predict`` and ``watch``

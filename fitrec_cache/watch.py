@@ -21,6 +21,7 @@ from fitrec_cache.predict import Recogniser
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.timeline import Moment, Segment, Smoother, Timeline, WatchFiles, clock
 from fitrec_cache.windows import Windows
+from fitrec_cache.wording import visible
 
 #: Limits of a window's length and of the time to the next, in seconds.
 _SHORTEST, _LONGEST = 0.05, 3600.0
@@ -156,7 +157,7 @@ def watch(
                 with bar.external_write_mode(file=sys.stdout):
                     tell(moment, ended)
             bar.total = watching.expected
-            bar.set_postfix_str(f"{clock(moment.end)} {moment.text}", refresh=False)
+            bar.set_postfix_str(visible(f"{clock(moment.end)} {moment.text}"), refresh=False)
             bar.update()
 
     try:

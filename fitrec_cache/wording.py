@@ -14,6 +14,21 @@ MANY_CLASSES = 11
 NO_BOUNDS = (0.0, 1.0)
 
 
+#: Control characters, but for ends of lines and tabs, and those that turn the direction of writing.
+_STEERING = {n: f"\\x{n:02x}" for n in (*range(9), *range(11, 32), *range(127, 160))}
+_STEERING |= {n: f"\\u{n:04x}" for n in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+
+
+def visible(text: str) -> str:
+    r"""Return a text in which what steers a terminal is written out: names that others gave may hold it.
+
+    Example:
+        >>> print(visible("Squat\x1b[2J"))
+        Squat\x1b[2J
+    """
+    return text.translate(_STEERING)
+
+
 def count(n: float) -> str:
     """Return a number of things, with commas; fractions only where there are any."""
     return f"{n:,.0f}" if abs(n - round(n)) < 0.05 else f"{n:,.1f}"

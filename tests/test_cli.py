@@ -20,6 +20,7 @@ from fitrec_cache import predict as predict_module
 from fitrec_cache.cache import Cache
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.files import check_writable, write_atomic
+from fitrec_cache.wording import visible
 
 COMMANDS = {
     "extract": "extract",
@@ -478,4 +479,4 @@ def test_what_steers_a_terminal_is_written_out(call, tmp_path):
     assert r"gr\x1b[2Joup" in out + err
     assert "\x1b" not in out + err
     assert "\u202e" not in out + err
-    assert cli._visible("a\x1b[31m\u202eb\tc\nd") == "a\\x1b[31m\\u202eb\tc\nd"
+    assert visible("a\x1b[31m\u202eb\tc\nd") == "a\\x1b[31m\\u202eb\tc\nd"

@@ -653,3 +653,20 @@ def test_runs_behind_a_link_are_found(tmp_path):
     (tmp_path / "runs" / "lstm").symlink_to(tmp_path / "elsewhere" / "lstm", target_is_directory=True)
     (tmp_path / "elsewhere" / "lstm" / "again").symlink_to(tmp_path / "runs", target_is_directory=True)
     assert find_runs([tmp_path / "runs"]) == [tmp_path / "runs" / "lstm", tmp_path / "runs" / "mean"]
+
+
+def test_so_few_differences_that_none_could_be_told_are_said(tmp_path):
+    """Five that differ have p = 1 / 16 at least, six 1 / 32; of several pairs as Holm multiplies them."""
+    n = 200
+    for name, right in (("a", 150), ("b", 145), ("c", 144), ("same", 150)):
+        write_run(tmp_path / name, [i < right for i in range(n)], variant=name, groups=[None] * n)
+    of = {name: tmp_path / name for name in ("a", "b", "c", "same")}
+    (pair,) = compare([of["a"], of["b"]]).pairs
+    assert pair.differing == 5
+    assert pair.claim.endswith("not distinguishable at n = 200: they differ in only 5 clips, too few to tell")
+    (pair,) = compare([of["a"], of["c"]]).pairs
+    assert "beats" in pair.claim
+    (pair,) = compare([of["a"], of["same"]]).pairs
+    assert pair.claim.endswith("not distinguishable at n = 200: no clip has more right by one of them")
+    by_names = {(p.a, p.b): p for p in compare([of["a"], of["b"], of["c"]]).pairs}
+    assert by_names["a on net", "c on net"].claim.endswith("they differ in only 6 clips, too few to tell")  # 3 / 32

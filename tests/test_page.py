@@ -533,10 +533,7 @@ def test_pairs_are_compared_clip_by_clip(page, tmp_path):
     row = next(r for r in seen.rows if "vit-lstm" in r[0] and "mean" in r[0])
     p = 3 * binomtest(0, 10).pvalue  # of three pairs, by Holm
     assert (row[1], row[3:]) == ("+50.0 points", ["10", "0", "20", f"{p:.2g}", ""])
-    assert re.search(
-        "vit-lstm .*and lrcn .*are not distinguishable at n = 20",
-        seen.words,
-    )
+    assert re.search("vit-lstm .*and lrcn .*are not distinguishable at n = 20", seen.words)
 
 
 def test_a_leak_is_in_the_headings(page, tmp_path):

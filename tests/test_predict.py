@@ -304,8 +304,8 @@ def test_frames_in_memory_that_are_no_clip_are_refused(run):
     (side,) = recogniser.short_sides
     frames = encode_frames(np.zeros((recogniser.samples, 48, side, 3), np.uint8))
     assert len(recogniser({side: frames}).top) == len(recogniser.labels)
-    for given in ({side: frames[1:]}, {side + 1: frames}, {}, frames):
-        with pytest.raises(UsageError, match=f"expected {recogniser.samples} JPEG files for each short side"):
+    for given in ({side: frames[1:]}, {side + 1: frames}, {}, frames, {side: [None] * recogniser.samples}):
+        with pytest.raises(UsageError, match=f"expected {recogniser.samples} JPEG files"):
             recogniser(given)
     large = encode_frames(np.zeros((recogniser.samples, side + 2, side + 1, 3), np.uint8))
     with pytest.raises(UsageError, match=f"expected a short side of at most {side}"):

@@ -65,6 +65,17 @@ def test_the_mean_of_seeds_gets_the_temperature_and_threshold_that_a_search_find
     assert gap[0] < -0.05 < abs(gap[1]) + gap[0] / 5 < 0.05
 
 
+def test_groups_that_one_seed_knows_count_for_the_threshold_of_all(tmp_path):
+    """Runs of before do not know them: forty clips are ten recordings, which cannot tell 5 %."""
+    folders, settings, _ = seeds(tmp_path, n=40, rates=(0.05, 0.05, 0.05))
+    assert Together.of(folders, settings).mean.threshold > 0
+    settings[1]["val_groups"] = [f"g{i // 4}" for i in range(40)]
+    assert Together.of(folders, settings).mean.threshold == 0
+    settings[1]["val_groups"] = ["g"]
+    with pytest.raises(StoreCorrupt, match=r"'val_groups' in .* is damaged"):
+        Together.of(folders, settings)
+
+
 def test_where_validation_clips_differ_the_heads_vote(tmp_path):
     folders, settings, _ = seeds(tmp_path, n=2, val=[["a", "b"], ["b", "a"], ["a", "b"]])
     together = Together.of(folders, settings)

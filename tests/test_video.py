@@ -423,7 +423,7 @@ def test_mp4_without_its_index_fails(tmp_path):
         (
             "text.mp4",
             b"not a video, only some words\n" * 50,
-            "cannot be decoded: no video by its content, or",
+            "cannot be decoded: no video by its content, of a kind",
         ),
         ("zeros.avi", bytes(5000), "cannot be decoded"),
         ("one-byte.mkv", b"\x1a", "cannot be decoded"),
@@ -548,6 +548,17 @@ def test_what_names_other_files_or_the_network_is_no_video(tmp_path, text):
 
 def test_frames_too_large_to_be_kept_are_refused_before_one_is_decoded(tmp_path, monkeypatch):
     path = write_video(tmp_path / "large.mp4", 3)
-    monkeypatch.setattr(container, "MOST_AREA", 128 * 96 - 1)
+    monkeypatch.setattr(container, "LARGEST", 128 * 96 - 1)
     with pytest.raises(VideoError, match="frames of 128 x 96 pixels are too large"):
         read(path)
+
+
+def test_frames_that_grow_on_the_way_cost_no_memory(tmp_path):
+    """FFmpeg's own limit, which holds for each frame; a header tells of the first only."""
+    path = write_video(tmp_path / "a.mp4", 3)
+    with av.open(str(path)) as opened:
+        stream = container.video_stream(opened)
+        assert int(stream.codec_context.options["max_pixels"]) == container.LARGEST
+        stream.codec_context.options = {"max_pixels": str(128 * 96 - 1)}
+        with pytest.raises(av.FFmpegError):
+            list(opened.decode(stream))

@@ -872,7 +872,7 @@ def test_what_was_seen_in_a_file_can_be_corrected_and_trained_on(run, tmp_path, 
 
 def test_a_file_that_was_not_written_to_its_end_is_said_to_be_so(run, long_video, tmp_path):
     (tmp_path / "cut.mp4").write_bytes(b"no video" * 100)
-    with pytest.raises(VideoError, match=r"cannot be opened: .*: no video by its content, or one that was not written"):
+    with pytest.raises(VideoError, match=r"cannot be opened: .*: no video by its content, of a kind that is not read"):
         module.watch(str(tmp_path / "cut.mp4"), run=run, seconds=0.4)
 
 

@@ -203,8 +203,9 @@ def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:
 
 def _is_like_the_papers(run: Record) -> bool:
     """Say whether a run has the paper's recipe, preprocessing or number of classes."""
-    presets = {source["identity"].get("preprocessing", {}).get("preset") for source in run.sources}
-    return run.run["recipe"] == "paper" or bool(presets & {"paper", "table1"}) or len(run.labels) == paper.CLASSES
+    presets = [source.get("identity", {}).get("preprocessing", {}).get("preset") for source in run.sources]
+    papers = any(preset in ("paper", "table1") for preset in presets)
+    return papers or run.run["recipe"] == "paper" or len(run.labels) == paper.CLASSES
 
 
 def _head_sizes(models: Sequence[Model]) -> dict[str, list[int]]:

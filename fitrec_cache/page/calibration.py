@@ -22,7 +22,7 @@ class Unknown:
 
     Attributes:
         thresholds: Lowest and highest of the runs; 0 of a run that gives no such answer.
-        false_alarm_rate: Share of validation clips that were to be turned away.
+        false_alarm_rate: Share of clips of new recordings that may be turned away.
         false_alarms: Share of test clips of known classes that were.
         n: Clips of classes that no run was taught.
         detected: Share of them answered so.

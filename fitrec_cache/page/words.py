@@ -11,8 +11,8 @@ from fitrec_cache.page.models import Model
 from fitrec_cache.page.views import ModelView
 from fitrec_cache.wording import plural
 
-#: A calibration error of up to so many times what chance makes it is no sign that confidence is wrong.
-_BY_CHANCE = 1.5
+#: A calibration error of up to so many times what chance makes it, or up to so much, is no sign of wrong confidence.
+_BY_CHANCE, _NEGLIGIBLE = 1.5, 0.02
 
 _SPACE = "\u00a0"  # keeps a number and its unit on one line
 
@@ -134,9 +134,9 @@ def attention_says(attention: Attention) -> str:
 
 def calibration_says(calibration: Confidence) -> str:
     """Say how far confidence can be trusted."""
-    if calibration.ece <= _BY_CHANCE * calibration.ece_expected:
+    if calibration.ece <= max(_NEGLIGIBLE, _BY_CHANCE * calibration.ece_expected):
         return f"Its confidence can be taken at its word, as far as these clips tell: off by {percent(calibration.ece)}"
     if abs(calibration.gap) < 0.02:
-        return f"It is as sure as it is right overall, but off by {percent(calibration.ece, 0)} from answer to answer"
+        return f"It is as sure as it is right overall, but off by {percent(calibration.ece)} from answer to answer"
     sure = "more" if calibration.gap > 0 else "less"
     return f"It is {100 * abs(calibration.gap):.0f} points {sure} sure than it is right, on average"
