@@ -38,7 +38,7 @@ def erase_taken_out(folder: Path) -> list[str]:
     """
     opened = Cache(folder)
     stores = opened.stores()
-    _refuse_links(opened)
+    refuse_links(opened)
     _refuse_unnamed(folder, stores)
     # Listed before the entries are read: another process enters a clip after its frames, and its claim tells till then.
     listed = [(store, store.part_paths()) for store in stores]
@@ -77,12 +77,9 @@ def refuse_beside_others(folder: Path) -> None:
 def refuse_most(cache: Cache, kept: Collection[str]) -> None:
     """Raise UsageError if most contents of a cache have none of these names: erasing the wrong ones is for good.
 
-    Likewise if a folder of it is a link out of it, whose rows would go.
-
     Clips that were taken out before do not count: whoever did that has seen their names. Earlier names of contents that
     stay do not count either. What has been renamed since the last extract does, as its content is not known yet.
     """
-    _refuse_links(cache)
     names = set(kept)
     clips = [clip for clip in cache.entries() if not clip.problem]
     used, here = newest(clips), {clip.video_sha256 for clip in clips if clip.clip_id in names}
@@ -95,7 +92,8 @@ def refuse_most(cache: Cache, kept: Collection[str]) -> None:
         )
 
 
-def _refuse_links(cache: Cache) -> None:
+def refuse_links(cache: Cache) -> None:
+    """Raise UsageError if a folder of a cache is a link out of it: rows there, which it does not know, would go."""
     refuse_links_out(cache.folder, (store.folder for store in cache.stores()), "--erase would remove what is there")
 
 

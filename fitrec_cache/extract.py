@@ -17,7 +17,7 @@ from fitrec_cache.cache import MOST_PIXELS, MOST_SAMPLES, Cache, HeldClip, is_co
 from fitrec_cache.clips import Clip
 from fitrec_cache.decoding import check_time_limit
 from fitrec_cache.devices import cores
-from fitrec_cache.erase import erase_taken_out, refuse_beside_others, refuse_most
+from fitrec_cache.erase import erase_taken_out, refuse_beside_others, refuse_links, refuse_most
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, WeightsError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extractor import Extractor
@@ -132,6 +132,7 @@ def extract(
     models = _load_backbones(backbone, preset, precision, device, compile, cache)
     opened = there or Cache(cache, create=True)  # made only now: a wrong call shall leave no empty folder
     if erase:
+        refuse_links(opened)
         refuse_most(opened, [*(clip.clip_id for clip in clips), *found.passed_over])
     if videos is None:
         frames, several = pick_frames(opened, samples=samples, frame_size=frame_size)

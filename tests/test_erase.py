@@ -510,6 +510,18 @@ def test_a_folder_that_is_another_caches_is_left_alone(tmp_path, cache_folder):
     assert check(cache=mine).problems == ()  # to look is no harm
 
 
+def test_a_link_out_of_a_cache_is_refused_before_anything_is_done(
+    tmp_path, cache_folder, video_folder, weights, inline
+):
+    cache = Path(shutil.copytree(cache_folder, tmp_path / "cache"))
+    shutil.move(cache / "frames", tmp_path / "elsewhere")
+    (cache / "frames").symlink_to(tmp_path / "elsewhere")
+    before = everything(cache)
+    with pytest.raises(UsageError, match="leads out of the cache"):
+        extract(video_folder, cache=cache, prune=True, erase=True, backbone=[weights("test_resnet")], **SMALL)
+    assert everything(cache) == before
+
+
 def test_a_link_in_a_cache_does_not_let_repair_take_other_files(tmp_path, cache_folder):
     cache = Path(shutil.copytree(cache_folder, tmp_path / "cache"))
     (tmp_path / "private").mkdir()
