@@ -516,9 +516,11 @@ def test_a_link_out_of_a_cache_is_refused_before_anything_is_done(
     cache = Path(shutil.copytree(cache_folder, tmp_path / "cache"))
     shutil.move(cache / "frames", tmp_path / "elsewhere")
     (cache / "frames").symlink_to(tmp_path / "elsewhere")
+    videos = Path(shutil.copytree(video_folder, tmp_path / "videos"))
+    next(videos.rglob("*.avi")).unlink()  # which would be entered as taken out
     before = everything(cache)
     with pytest.raises(UsageError, match="leads out of the cache"):
-        extract(video_folder, cache=cache, prune=True, erase=True, backbone=[weights("test_resnet")], **SMALL)
+        extract(videos, cache=cache, prune=True, erase=True, backbone=[weights("test_resnet")], **SMALL)
     assert everything(cache) == before
 
 
