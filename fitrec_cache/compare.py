@@ -13,7 +13,7 @@ import numpy as np
 
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.files import Plain, check_ending
-from fitrec_cache.paired import FloatArray, exact_p, holm, interval_of_difference
+from fitrec_cache.paired import exact_p, gains_by_unit, holm, interval_of_difference
 from fitrec_cache.run_files import find_runs
 from fitrec_cache.scored import Model, ScoredRun, gather_models, per_clip, read_all
 from fitrec_cache.units import alone_unit, is_by_fold
@@ -262,19 +262,13 @@ def _pair(first: Model[ScoredRun], second: Model[ScoredRun]) -> tuple[PairFigure
         only_a=only_a,
         only_b=only_b,
         by="fold" if is_by_fold(first.split) else "group" if len(set(units.values())) < len(units) else "clip",
-        differing=_differing(gain, list(units.values())),
+        differing=int(np.count_nonzero(gains_by_unit(gain, list(units.values())))),
         p=exact_p(gain, list(units.values())),
         p_holm=1.0,
         claim="",
         text="",
     )
     return pair, notes
-
-
-def _differing(gain: FloatArray, units: Sequence[str]) -> int:
-    """Return how many units have an uneven gain."""
-    _, unit = np.unique(np.asarray(units), return_inverse=True)
-    return int(np.count_nonzero(np.rint(np.bincount(unit, gain))))
 
 
 def _adjusted(pairs: Sequence[PairFigures]) -> list[PairFigures]:

@@ -127,7 +127,7 @@ def as_ours(data: Features, where: str) -> Features:
     if not values.size:
         raise UsageError(f"features {where} are empty: values of shape {values.shape}")
     if times.shape != values.shape[:2]:
-        raise UsageError(f"features {where}: got pts_seconds of {times.shape}, expected (N, T) = {values.shape[:2]}")
+        raise UsageError(f"features {where}: pts_seconds of shape {times.shape}, expected (N, T) = {values.shape[:2]}")
     if repeated := len(data.clip_ids) - len(set(data.clip_ids)):
         raise UsageError(f"features {where}: {repeated} clip ids are repeated; each clip must have its own")
     if values.dtype.kind == "f" and values.dtype not in (np.float16, np.float32):

@@ -131,8 +131,5 @@ def _check_rows(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     lengths = {name: len(a) for name, a in arrays.items()}
     if len(set(lengths.values())) != 1:
         raise UsageError(f"features file {path}: datasets have different numbers of rows: {lengths}")
-    n, t, d = arrays["features"].shape
-    if min(n, t, d) == 0:  # before arrays of another size are made
-        raise UsageError(f"features in file {path} are empty: got shape {(n, t, d)}, expected (N, T, d)")
-    if (times := arrays.get("pts_seconds")) is not None and times.shape != (n, t):
-        raise UsageError(f"features file {path}: pts_seconds of shape {times.shape}, expected (N, T) = {(n, t)}")
+    if not arrays["features"].size:  # before arrays of another size are made
+        raise UsageError(f"features in file {path} are empty: got shape {arrays['features'].shape}, expected (N, T, d)")

@@ -45,8 +45,7 @@ def exact_p(gain: FloatArray, units: Sequence[str]) -> float:
     if (gain != np.rint(gain)).any():
         odd = float(gain[gain != np.rint(gain)][0])
         raise ValueError(f"a gain is {odd:g}: expected whole numbers, how many runs more have a clip right")
-    _, unit = np.unique(np.asarray(units), return_inverse=True)
-    sums = np.abs(np.rint(np.bincount(unit, gain)).astype(int))
+    sums = np.abs(gains_by_unit(gain, units))
     sums = np.sort(sums[sums > 0])
     chance = np.ones(1)  # of each total from -reach to reach
     for size in sums:
@@ -56,6 +55,12 @@ def exact_p(gain: FloatArray, units: Sequence[str]) -> float:
         chance = wider
     reach, total = int(sums.sum()), abs(round(float(gain.sum())))
     return float(min(1.0, chance[: reach - total + 1].sum() * 2)) if total else 1.0
+
+
+def gains_by_unit(gain: FloatArray, units: Sequence[str]) -> NDArray[np.int64]:
+    """Return the gain of each unit, whole numbers ``(U,)``, of those of its clips; as for :func:`exact_p`."""
+    _, unit = np.unique(np.asarray(units), return_inverse=True)
+    return np.rint(np.bincount(unit, gain)).astype(np.int64)
 
 
 def count_right(

@@ -343,6 +343,15 @@ def test_a_hostile_part_is_refused_quickly(store, tmp_path, build):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 100_000  # kB
 
 
+def decode_apart(path, schema, source="p"):
+    """Decode a file in a process of its own, which prints why it is refused: the library might never end."""
+    script = (
+        f"from pathlib import Path; from fitrec_cache import hdf5; p = Path({str(path)!r})\n"
+        f"try: hdf5.decode({source}, {schema!r})\nexcept hdf5.Unreadable as error: print(error)"
+    )
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+
+
 @pytest.mark.parametrize("libver", [None, "latest"])
 @pytest.mark.parametrize("userblock", [0, 512])
 def test_a_circular_heap_is_refused_before_the_library_loops(tmp_path, libver, userblock):
@@ -359,10 +368,8 @@ def test_a_circular_heap_is_refused_before_the_library_loops(tmp_path, libver, u
         return  # this layout has none
     broken = data[:userblock] + with_circular_heap(data[userblock:])  # places count from the end of the user block
     path.write_bytes(broken)
-    code = f"import sys; from fitrec_cache import hdf5; from pathlib import Path; p = Path({str(path)!r})\n"
     for source in ("p", "p.read_bytes()"):
-        script = f"{code}try: hdf5.decode({source}, {schema!r})\nexcept hdf5.Unreadable as error: print(error)"
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+        done = decode_apart(path, schema, source)
         assert "goes in a circle" in done.stdout, done.stderr
 
 
@@ -375,12 +382,7 @@ def test_a_signature_where_no_file_begins_hides_no_circle(tmp_path):
     decoy = bytearray(b"\1\0\0\0\0\0\0\0" * 1024)  # as the end of a list, wherever one is read from here
     decoy[8:16] = b"\x89HDF\r\n\x1a\n"
     path.write_bytes(bytes(decoy) + with_circular_heap(path.read_bytes()[8192:]))
-    script = (  # in a process of its own, which the library would not let end
-        "from pathlib import Path; from fitrec_cache import hdf5\n"
-        f"try: hdf5.decode(Path({str(path)!r}), {{'key': ('S', 1)}})\n"
-        "except hdf5.Unreadable as error: print(error)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    done = decode_apart(path, {"key": ("S", 1)})
     assert "goes in a circle" in done.stdout, done.stderr
 
 
@@ -392,12 +394,7 @@ def test_a_virtual_dataset_is_refused_before_its_shape_is_asked_for(tmp_path):
     layout[: h5py.h5s.UNLIMITED, :, :] = source[: h5py.h5s.UNLIMITED, :, :]
     with h5py.File(tmp_path / "x.h5", "w", libver="latest") as file:
         file.create_virtual_dataset("features", layout)
-    script = (
-        "from pathlib import Path; from fitrec_cache import hdf5\n"
-        f"try: hdf5.decode(Path({str(tmp_path / 'x.h5')!r}), {{'features': ('f', 3)}})\n"
-        "except hdf5.Unreadable as error: print(error)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    done = decode_apart(tmp_path / "x.h5", {"features": ("f", 3)})
     assert "features is stored in other files" in done.stdout, done.stderr
 
 
