@@ -16,7 +16,7 @@ from typing import Any
 
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError
-from fitrec_cache.files import Plain, with_home
+from fitrec_cache.files import Plain
 from fitrec_cache.predict import Recogniser
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.timeline import Moment, Segment, Smoother, Timeline, WatchFiles, clock
@@ -131,7 +131,7 @@ def watch(
         device=device,
         force=force,
     )
-    video = Path(with_home(source))
+    video = Path(watching.name)
     if not watching.live and video.is_file():
         files = replace(files, video=video)
     timeline = Timeline(every=watching.every, keep=picture is not None)
@@ -222,6 +222,7 @@ class Watch:
     Attributes:
         seconds: Length of a window.
         every: Seconds from one to the next.
+        name: The source, as :func:`fitrec_cache.stream.find_source` found it.
         live: Whether windows may be skipped; of an address this is sure once it was opened.
         skipped: How many were.
         rest: Seconds at the end, after the last window, that are in none.
@@ -255,6 +256,7 @@ class Watch:
         from fitrec_cache.stream import find_source
 
         found = find_source(source, format=format)
+        self.name = found.name
         self._recogniser = Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)
         if seconds is None:
             seconds = self._recogniser.clip_seconds

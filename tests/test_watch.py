@@ -832,6 +832,8 @@ def test_of_a_file_in_the_home_folder_the_table_is_a_manifest_too(run, long_vide
     monkeypatch.setenv("HOME", str(long_video.parent))
     module.watch(f"~/{long_video.name}", run=run, seconds=0.8, table=tmp_path / "t.csv")
     assert (tmp_path / "t.csv").read_text().startswith("path,start,end,label")
+    module.watch(f"file://{long_video}", run=run, seconds=0.8, table=tmp_path / "u.csv")
+    assert (tmp_path / "u.csv").read_text() == (tmp_path / "t.csv").read_text()
 
 
 def test_what_was_seen_in_a_file_can_be_corrected_and_trained_on(run, tmp_path, weights, inline):
