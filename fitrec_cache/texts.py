@@ -15,7 +15,7 @@ from fitrec_cache.wording import MANY_CLASSES, lasting, listed, plural, size, sp
 if TYPE_CHECKING:
     from fitrec_cache.audit import AuditReport
     from fitrec_cache.check import CheckReport
-    from fitrec_cache.compare import CompareReport
+    from fitrec_cache.compare import CompareReport, ModelFigures
     from fitrec_cache.doctor import DoctorReport
     from fitrec_cache.export import ExportReport
     from fitrec_cache.extract_report import ExtractReport, FailedClip
@@ -139,16 +139,13 @@ def train_text(report: TrainReport) -> str:
 def learn_text(report: LearnReport) -> str:
     """Return which model was taken, what it is worth, and how to use it; notes were told before."""
     best, answers, first = report.chosen, report.answers, report.trained.runs[0]
-    others = [f"{m.name} {m.val_accuracy:.1%}" for m in report.models if m is not best]
-    than = f"; others: {', '.join(others)}" if others else ""
     seeds = len(report.trained.runs)
     together = f" by {seeds} seeds together, as predict answers; one alone {best.accuracy:.1%} on average"
     told = f"{span(answers['accuracy_ci95'])}, n = {first.n_test}"
     leaks = "; probably too high, as the split leaks (see the notes)" * report.leaks
     return _lines(
         _reasons(report.extracted.failed),
-        f"taken: {best.name}, by {plural(first.n_val, 'validation clip')} (right, on average of its seeds: "
-        f"{best.val_accuracy:.1%}{than})",
+        _choice(best, [m for m in report.models if m is not best], first.n_val),
         f"on test clips, which had no part in that: accuracy {answers['accuracy']:.1%} ({told}; guessing "
         f"{first.metrics.guessing:.1%}){together * (seeds > 1)}{leaks}",
         _mistakes(report.trained),
@@ -157,6 +154,19 @@ def learn_text(report: LearnReport) -> str:
         f"report: {report.page}",
         f"use it: {shlex.join(['fitrec-cache', 'predict', '--run', str(report.out), 'VIDEO'])}",
         f"        {shlex.join(['fitrec-cache', 'watch', '--run', str(report.out), 'LONG-VIDEO'])}",
+    )
+
+
+def _choice(best: ModelFigures, others: Sequence[ModelFigures], n: int) -> str:
+    """Return which model was taken by n validation clips, and whether another is within chance of it."""
+    from fitrec_cache.metrics import wilson
+
+    than = f"; others: {', '.join(f'{m.name} {m.val_accuracy:.1%}' for m in others)}" if others else ""
+    low, _ = wilson(best.val_accuracy, n)
+    close = any(m.val_accuracy >= low for m in others)
+    return (
+        f"taken: {best.name}, by {plural(n, 'validation clip')} (right, on average of its seeds: "
+        f"{best.val_accuracy:.1%}{than}{'; so close that other clips might have chosen otherwise' * close})"
     )
 
 

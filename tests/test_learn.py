@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,6 +162,18 @@ def test_its_summary_says_what_it_is_worth_and_how_to_use_it(learned):
     assert "too high" not in text
     assert report.to_dict()["extracted"]["done"] == 12
     assert str(out) in text
+
+
+@pytest.mark.parametrize(("other", "close"), [(0.82, False), (0.83, True)])
+def test_its_summary_says_where_so_few_validation_clips_hardly_choose(learned, other, close):
+    report = learned[0]
+    first, *rest = report.trained.runs
+    best = replace(report.chosen, val_accuracy=0.9)  # of 100 clips: Wilson's interval begins at 0.8256
+    models = (best, replace(report.models[0], name="another", val_accuracy=other))
+    trained = replace(report.trained, runs=(replace(first, n_val=100), *rest))
+    text = learn_text(replace(report, chosen=best, models=models, trained=trained))
+    assert f"by 100 validation clips (right, on average of its seeds: 90.0%; others: another {other:.1%}" in text
+    assert ("so close that other clips might have chosen otherwise)" in text) == close
 
 
 def test_a_second_call_makes_nothing_again(learned, video_folder):
