@@ -47,7 +47,7 @@ def watched(found: dict[str, float]) -> Iterator[None]:
             asked.terminate()
             rows = [row for row in csv.reader(asked.stdout or ()) if len(row) == len(ASKED)]
     for number, name in enumerate(ASKED.values()):
-        said = [float(row[number]) for row in rows if "N/A" not in row[number]]
+        said = [float(row[number]) for row in rows if row[number].strip().replace(".", "", 1).isdecimal()]
         if said:
             found[name] = sum(said) / len(said)
 

@@ -332,11 +332,16 @@ def library_versions() -> dict[str, str]:
     return {"torch": str(torch.__version__), "timm": timm.__version__}
 
 
-def check_compiler() -> None:
-    """Raise UsageError unless the processor's code can be compiled: by a C++ compiler, with Python's header files."""
-    if not any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++")))):
+def check_compiler(device: str = "cpu") -> None:
+    """Raise UsageError unless code can be compiled: a compiler is there, with Python's header files.
+
+    For the processor it is one of C++. Triton, which makes the code for a GPU, calls it through a piece of C.
+    """
+    language, variable, *usual = ("C++", "CXX", "g++", "clang++") if device == "cpu" else ("C", "CC", "gcc", "clang")
+    if not any(map(shutil.which, filter(None, (os.environ.get(variable), *usual)))):
         raise UsageError(
-            "--compile needs a C++ compiler, and neither CXX nor g++ is one here: install g++, or leave it out"
+            f"--compile needs a {language} compiler, and neither {variable} nor {usual[0]} is one here: install "
+            f"{usual[0]}, or leave it out"
         )
     folders = [sysconfig.get_path("include"), sysconfig.get_path("include", "posix_prefix")]
     if not any(Path(folder, "Python.h").exists() for folder in folders):
@@ -372,8 +377,8 @@ def load_backbone(
     check_preset(preset)
     device = find_device(device)
     keep_to_cores()
-    if compiled and device == "cpu":  # code for a GPU comes from Triton
-        check_compiler()
+    if compiled and device != "mps":
+        check_compiler(device)
     precision = best_precision(precision, device)
     choice = BackboneChoice.parse(text)
     model = load_model(choice)

@@ -19,6 +19,9 @@ from fitrec_cache.errors import UsageError
 #: Others that torch knows are not tried by anyone here.
 EXPECTED = "auto, cpu, cuda, cuda:N or mps"
 
+#: What a GPU without room says: itself, or cuBLAS and cuDNN, which cannot even begin (``cublasCreate``).
+_FULL_GPU = ("out of memory", "STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
+
 _ONE_AT_A_TIME = threading.RLock()
 
 #: What the driver of an NVIDIA GPU makes for the first one.
@@ -139,8 +142,8 @@ def room_on(device: torch.device, what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # Not by type: a GPU's context or pinned memory fails without the error of its own.
-        on_gpu, on_processor = ("out of memory" in str(error)), ("can't allocate memory" in str(error))
+        # Not by type: a GPU's context, pinned memory or a library's workspace fails without the error of its own.
+        on_gpu, on_processor = any(words in str(error) for words in _FULL_GPU), "can't allocate memory" in str(error)
         if not on_gpu and not on_processor:
             raise
         instead = "give --device cpu" if on_gpu else "take fewer clips or a smaller backbone"

@@ -118,7 +118,7 @@ class DoctorReport(Plain):
         backbone: Name of the backbone; as it was given if there is none of it.
         weights: ``hub``, ``embedded`` or a path.
         weights_here: Whether they are on this machine or can be fetched; None if they cannot be had.
-        compiler: Why ``--compile`` cannot work; empty if it can, or is compiled for a GPU.
+        compiler: Why ``--compile`` cannot work; empty if it can, or is compiled for Apple's GPU.
         lacking: Packages that are not installed, of each of :data:`OPTIONAL`.
         trial: None if no clip was embedded.
         video: None without a video, or if it cannot be used.
@@ -238,7 +238,7 @@ def doctor(
         backbone=choice.name if choice else backbone,
         weights=choice.weights if choice else "",
         weights_here=here,
-        compiler=_compiler_problem() if found in ("", "cpu") else "",
+        compiler="" if found == "mps" else _compiler_problem(found or "cpu"),
         lacking={name: tuple(p for p in packages if find_spec(p) is None) for name, packages in OPTIONAL.items()},
         trial=trial,
         video=decoded,
@@ -289,9 +289,9 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _compiler_problem() -> str:
+def _compiler_problem(device: str) -> str:
     try:
-        check_compiler()
+        check_compiler(device)
     except UsageError as error:
         return str(error)
     return ""

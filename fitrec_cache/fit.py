@@ -179,7 +179,7 @@ def _epochs(total: int, what: str, show: bool) -> Any:
 def _training(config: HeadConfig, device: torch.device) -> Iterator[None]:
     """Say in words if the device lacks room; a caller's random numbers stay.
 
-    Nor has any effect that gradients are off, or, on the processor, autocast or products of fewer bits.
+    Nor has any effect that gradients are off, products of fewer bits (on a GPU TF32), or, on the processor, autocast.
     """
     keep_freed_memory()  # every step needs the same large blocks
     keep_to_cores()
@@ -189,7 +189,7 @@ def _training(config: HeadConfig, device: torch.device) -> Iterator[None]:
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast("cpu", enabled=False),
-        in_full_float32(device) if device.type == "cpu" else contextlib.nullcontext(),
+        in_full_float32(device),
     ):
         yield
 

@@ -255,7 +255,7 @@ def _principal(centred: Tensor, components: int) -> tuple[Tensor, Tensor]:
     _check_finite(centred.square().sum(), centred)
     few = min(components + _SPARE, *centred.shape)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs too, from which a training draws
         _, values, vectors = torch.svd_lowrank(centred, q=few, niter=4)  # descending
     return (values.square() / len(centred))[:components], vectors[:, :components]
 

@@ -494,8 +494,8 @@ def _weights(report: DoctorReport) -> str:
 
 
 def _compiler(report: DoctorReport) -> str:
-    if report.device not in ("", "cpu"):
-        return "not looked at: for a GPU, `--compile` takes what comes with PyTorch"
+    if report.device == "mps":
+        return "not looked at: for Apple's GPU, `--compile` takes what comes with PyTorch"
     return report.compiler or "there is one, so `extract --compile` can work"
 
 

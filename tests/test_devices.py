@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 import torch
@@ -84,15 +85,20 @@ def test_mkl_is_held_back_where_avx512_has_bf16_and_no_fp16(monkeypatch, has, fp
     assert mkl_is_held_back() is held_back
 
 
-@pytest.mark.parametrize("kind", [torch.cuda.OutOfMemoryError, RuntimeError])  # the second of pinned memory
-def test_a_gpu_that_is_full_is_said_to_be(kind):
-    with (
-        pytest.raises(
-            UsageError, match=r"^resnet50 does not fit into the memory of cuda:0 \(CUDA out of memory\): end"
-        ),
-        room_on(torch.device("cuda:0"), "resnet50"),
-    ):
-        raise kind("CUDA out of memory\nand more")
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (torch.cuda.OutOfMemoryError, "CUDA out of memory"),
+        (RuntimeError, "CUDA out of memory"),  # of pinned memory
+        (RuntimeError, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        (RuntimeError, "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+        (RuntimeError, "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+)
+def test_a_gpu_that_is_full_is_said_to_be(kind, words):
+    said = re.escape(f"resnet50 does not fit into the memory of cuda:0 ({words}): end")
+    with pytest.raises(UsageError, match=f"^{said}"), room_on(torch.device("cuda:0"), "resnet50"):
+        raise kind(f"{words}\nand more")
 
 
 def test_other_errors_are_not_taken_for_a_full_gpu():

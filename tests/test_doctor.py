@@ -19,7 +19,7 @@ from make_video import write_audio_only, write_video
 from fitrec_cache import backbone as backbone_module
 from fitrec_cache import cli, devices, memory, pretrained
 from fitrec_cache import doctor as module
-from fitrec_cache.backbone import Backbone, load_backbone
+from fitrec_cache.backbone import Backbone, check_compiler, load_backbone
 from fitrec_cache.devices import overlooked_gpu
 from fitrec_cache.doctor import OPTIONAL, Trial, doctor, estimate
 from fitrec_cache.errors import FitrecError, UsageError
@@ -256,8 +256,8 @@ def test_a_gpu_is_named_and_tried(monkeypatch, weights):
         beside = doctor(backbone=weights("test_resnet"), device="cpu")
     assert line(found, "GPU") == "Some GPU with 85.00 GB, used as cuda:0, computing in bf16"
     assert line(found, "time").endswith("on cuda:0 and these cores")
-    assert line(found, "compiler").startswith("not looked at")
-    assert (found.trial.dim, found.compiler) == (96, "")
+    assert "--compile needs a C compiler, and neither CC nor gcc is one here" in line(found, "compiler")
+    assert found.trial.dim == 96
     assert line(beside, "GPU") == "there is one, and it is not used: `--device auto` would take it"
 
 
@@ -293,6 +293,22 @@ def test_whether_compile_can_work_is_told(monkeypatch, weights, compiler):
         assert line(found, "compiler") == "there is one, so `extract --compile` can work"
     else:
         assert "install g++" in line(found, "compiler")
+
+
+@pytest.mark.parametrize(("compiler", "device"), [("g++", "cpu"), ("gcc", "cuda:0"), ("clang", "cuda:1")])
+def test_which_compiler_it_takes_depends_on_the_device(monkeypatch, tmp_path, compiler, device):
+    """Triton's is one of C: its ``runtime/build.py`` asks for CC, gcc and clang."""
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sysconfig.get_path", lambda *_: str(tmp_path))
+    (tmp_path / "Python.h").touch()
+    for there in ("g++", "gcc", "clang", "clang++"):
+        monkeypatch.setattr(shutil, "which", lambda name, there=there: f"/usr/bin/{name}" if name == there else None)
+        if there.endswith("++") == compiler.endswith("++"):
+            check_compiler(device)
+        else:
+            with pytest.raises(UsageError, match=r"needs a C(\+\+)? compiler"):
+                check_compiler(device)
 
 
 def test_without_pythons_header_files_nothing_is_compiled(monkeypatch, tmp_path, weights):

@@ -15,7 +15,7 @@ from fitrec_cache.backbone import Backbone, load_backbone
 from fitrec_cache.cache import Cache
 from fitrec_cache.extract import extract
 from fitrec_cache.features import load_cached
-from fitrec_cache.fit import Side, fit
+from fitrec_cache.fit import Side, _Loop, fit
 from fitrec_cache.predict import predict
 from fitrec_cache.recipes import get_recipe
 from fitrec_cache.train import train_head
@@ -112,7 +112,8 @@ def test_features_made_on_a_gpu_are_the_same_set(tmp_path, video_folder, weights
 
 @pytest.mark.parametrize(("gpu", "recipe"), [(CUDA, "native"), (CUDA, "paper"), (MPS, "native")])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_head_learns_on_the_gpu_and_comes_back(variant, gpu, recipe):
+def test_a_head_learns_on_the_gpu_and_comes_back(variant, gpu, recipe, monkeypatch):
+    cudnn, loss = torch.backends.cudnn, _Loop._loss
     rng = np.random.default_rng(0)
     targets = np.arange(24) % 3
     if VARIANTS[variant].takes_pixels:
@@ -125,9 +126,12 @@ def test_a_head_learns_on_the_gpu_and_comes_back(variant, gpu, recipe):
     config = chosen.head_config(variant, values.shape, n_classes=3, n_train=16, attention=None)
     train, val = (Side(values=values, targets=targets, clips=clips) for clips in np.split(np.arange(24), [16]))
     here = fit(train, val, config=config, recipe=chosen, seed=0)
+    in_tf32 = []
+    monkeypatch.setattr(_Loop, "_loss", lambda *given: (in_tf32.append(cudnn.allow_tf32), loss(*given))[1])
     with made_up_gpu(gpu, learns=True):
         there = fit(train, val, config=config, recipe=chosen, seed=0, device=gpu)
     assert Far.made
+    assert set(in_tf32) == {gpu == MPS}  # Apple's has none
     assert there.history == here.history
     expected, found = here.head.state_dict(), there.head.state_dict()
     assert not any(isinstance(x, Far) for x in found.values())

@@ -396,6 +396,15 @@ def test_more_components_than_vectors_are_refused_in_words() -> None:
         Normalisation("pca", 5000, 50).fit(frames_of(40, 5000))
 
 
+def test_the_projection_of_long_vectors_leaves_the_random_numbers_of_gpus_alone(monkeypatch) -> None:
+    """A training on one draws from them after its seed was set."""
+    seeded: list[int] = []
+    monkeypatch.setattr("torch.cuda.manual_seed_all", seeded.append)
+    torch.manual_seed(7)
+    Normalisation("pca", 5000, 3).fit(frames_of(40, 5000))
+    assert seeded == [7]
+
+
 def test_leading_components_of_long_vectors_are_those_of_an_exact_decomposition() -> None:
     from sklearn.decomposition import PCA
 
