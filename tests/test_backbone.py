@@ -5,6 +5,7 @@ import math
 import shutil
 import socket
 import socketserver
+import sys
 import threading
 import time
 import urllib.request
@@ -415,7 +416,7 @@ def test_a_compiled_network_gives_the_same_features_nearly_and_is_kept_apart(wei
 
 def test_a_network_to_be_compiled_keeps_its_normalisations_and_rounds_its_biases(weights, monkeypatch):
     """A compiler folds them, and takes biases for the convolution's own: kept from that, it is slower."""
-    monkeypatch.setattr(module, "check_compiler", lambda: None)
+    monkeypatch.setattr(module, "check_compiler", lambda device: None)
     for name in ("test_resnet", "test_vit"):
         plain, compiled = (load(weights(name), precision="bf16", compiled=c) for c in (False, True))
         assert plain.identity()["rounding"] == f"{ROUNDING}, whose biases stay exact"
@@ -460,11 +461,17 @@ def test_without_a_compiler_the_error_says_so(weights, monkeypatch):
         load(weights("test_resnet"), compiled=True)
 
 
-def test_on_a_gpu_a_compiler_for_the_processor_is_not_asked_for(weights, monkeypatch):
+def test_on_a_gpu_a_compiler_of_c_is_asked_for_and_none_of_cpp(weights, monkeypatch, tmp_path):
     monkeypatch.setattr(module, "find_device", lambda _: "meta")  # any that is not the processor
     monkeypatch.setattr(module, "Backbone", lambda *_, **given: given)
-    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr("sysconfig.get_path", lambda *_: str(tmp_path))
+    (tmp_path / "Python.h").touch()
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match="--compile needs a C compiler"):
+        load(weights("test_resnet"), compiled=True)
+    monkeypatch.setenv("CC", sys.executable)
     assert load(weights("test_resnet"), compiled=True)["compiled"]
 
 

@@ -349,7 +349,7 @@ def test_at_the_command_line(run, tmp_path, quickly):
 @pytest.mark.parametrize("how", [{}, {"precision": "bf16", "rounding": "some way", "compiled": "by some compiler"}])
 def test_how_a_network_was_made_fast_is_no_matter_elsewhere(run, how, monkeypatch):
     """Here it is: `predict` refuses features that are not quite those of training."""
-    monkeypatch.setattr("fitrec_cache.backbone.check_compiler", lambda: None)
+    monkeypatch.setattr("fitrec_cache.backbone.check_compiler", lambda device: None)
     source = read_runs(run)[0].settings["sources"][0]
     identity = {k: v for k, v in source["identity"].items() if k != "folded"} | how
     assert identity != source["identity"]
