@@ -332,11 +332,14 @@ def library_versions() -> dict[str, str]:
     return {"torch": str(torch.__version__), "timm": timm.__version__}
 
 
-def check_compiler(device: str = "cpu") -> None:
+def check_compiler(device: str) -> None:
     """Raise UsageError unless code can be compiled: a compiler is there, with Python's header files.
 
-    For the processor it is one of C++. Triton, which makes the code for a GPU, calls it through a piece of C.
+    For the processor it is one of C++. Triton, which makes the code for a CUDA device, calls it through a piece of C.
+    For Apple's GPU nothing is looked at.
     """
+    if device == "mps":
+        return
     language, variable, *usual = ("C++", "CXX", "g++", "clang++") if device == "cpu" else ("C", "CC", "gcc", "clang")
     if not any(map(shutil.which, filter(None, (os.environ.get(variable), *usual)))):
         raise UsageError(
@@ -377,7 +380,7 @@ def load_backbone(
     check_preset(preset)
     device = find_device(device)
     keep_to_cores()
-    if compiled and device != "mps":
+    if compiled:
         check_compiler(device)
     precision = best_precision(precision, device)
     choice = BackboneChoice.parse(text)

@@ -238,7 +238,7 @@ def doctor(
         backbone=choice.name if choice else backbone,
         weights=choice.weights if choice else "",
         weights_here=here,
-        compiler="" if found == "mps" else _compiler_problem(found or "cpu"),
+        compiler=_compiler_problem(found or "cpu"),
         lacking={name: tuple(p for p in packages if find_spec(p) is None) for name, packages in OPTIONAL.items()},
         trial=trial,
         video=decoded,
