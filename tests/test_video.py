@@ -274,6 +274,29 @@ def test_colours_are_rgb(tmp_path):
     assert blue[2] > blue[0] + 100
 
 
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    ("matrix", "red_weight", "blue_weight"),
+    [("undef", 0.299, 0.114), ("smpte170m", 0.299, 0.114), ("bt709", 0.2126, 0.0722), ("bt2020nc", 0.2627, 0.0593)],
+)
+def test_colours_are_those_that_the_file_names(tmp_path, matrix, red_weight, blue_weight, full):
+    """The formulas are of ITU-R BT.601, BT.709 and BT.2020; phones and cameras write the second, in limited range."""
+    red, green, blue = 200, 60, 30
+    luma = red_weight * red + (1 - red_weight - blue_weight) * green + blue_weight * blue
+    differences = (blue - luma) / (2 - 2 * blue_weight), (red - luma) / (2 - 2 * red_weight)
+    scale = (1, 1) if full else (219 / 255, 224 / 255)
+    planes = round((0 if full else 16) + scale[0] * luma), *(round(128 + scale[1] * d) for d in differences)
+    frame = av.VideoFrame(128, 96, "yuv420p")
+    for plane, value in zip(frame.planes, planes, strict=True):
+        plane.update(bytes([value]) * plane.buffer_size)
+    options = {"qp": "0", "x264-params": f"colormatrix={matrix}:fullrange={'on' if full else 'off'}"}
+    with av.open(str(tmp_path / "v.mp4"), "w") as file:
+        stream = _video_stream(file, "libx264", 25, (128, 96), options=options)
+        file.mux([*stream.encode(frame), *stream.encode(None)])
+    shown = read(tmp_path / "v.mp4", samples=1).frames[0].reshape(-1, 3)
+    assert np.abs(shown - np.array([red, green, blue])).max() <= 4
+
+
 @pytest.mark.parametrize("n_frames", [1, 2, 7, 20])
 def test_a_clip_shorter_than_the_samples_repeats_frames(tmp_path, n_frames):
     clip = read(write_video(tmp_path / "short.mp4", n_frames))
