@@ -203,3 +203,10 @@ def test_auroc_counts_pairs():
     known, unknown = rng.integers(0, 10, 40), rng.integers(0, 8, 30)
     pairs = [(a > b) + 0.5 * (a == b) for a in known for b in unknown]
     assert auroc(known, unknown) == pytest.approx(np.mean(pairs))
+
+
+def test_each_clip_has_the_weight_of_its_own_group_for_the_threshold():
+    """Sorted, the group of one clip comes first, 1/3; below the first of the three others a new clip is by 2/3."""
+    logits = np.stack([[1.0, 1.1, 1.2, 0.5], np.zeros(4)], axis=1)
+    found = calibrate(logits, [0, 1, 0, 0], units=["b", "b", "b", "a"], false_alarm_rate=0.7)
+    assert found.threshold == pytest.approx(found.probabilities(logits)[0].max())

@@ -143,9 +143,10 @@ def test_without_weights_of_its_own_a_normalisation_is_folded_too():
 
 
 @pytest.mark.parametrize("wiring", [unseen_use, without_its_bias, lambda m, x: m.norm(m.conv(x))])
-def test_what_watching_misses_shows_in_what_comes_out(wiring):
+@pytest.mark.parametrize("factor", [2, 1.01])
+def test_what_watching_misses_shows_in_what_comes_out(wiring, factor):
     model = Wired(wiring)
-    model.norm.register_forward_hook(lambda _module, _given, out: 2 * out)
+    model.norm.register_forward_hook(lambda _module, _given, out: factor * out)
     parameters = dict(model.named_parameters())
     before, after, found = outputs(model, (2, 3, 5, 5))
     assert found == 0

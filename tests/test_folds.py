@@ -5,8 +5,10 @@ import collections
 import numpy as np
 import pytest
 
+from fitrec_cache.clips import Clip
 from fitrec_cache.errors import UsageError
-from fitrec_cache.folds import make_folds
+from fitrec_cache.folds import folds_of_clips, make_folds
+from fitrec_cache.spans import Span
 from fitrec_cache.splits import check_seeds
 from fitrec_cache.units import units_of
 
@@ -200,3 +202,22 @@ def test_any_clip_id_can_be_folded():
 def test_seeds_that_no_generator_takes_are_refused(seed):
     with pytest.raises(UsageError, match=rf"seed {seed}: expected 0 to 2\^63 - 1"):
         check_seeds([0, seed])
+
+
+def part(file, number, group=None):
+    span = Span(float(number), number + 1.0)
+    return Clip(clip_id=f"{file}{span}", file=file, label=file[0], group=group, span=span)
+
+
+def test_parts_of_a_recording_stay_together_before_anything_is_decoded():
+    files = [f"{label}{n}.mp4" for label in "AB" for n in range(3)]
+    folds = folds_of_clips("leave-one:group", [part(file, k) for file in files for k in range(2)], seed=0)
+    assert [fold.split.test.tolist() for fold in folds] == [[2 * k, 2 * k + 1] for k in range(6)]
+
+
+def test_parts_keep_groups_of_their_own():
+    """As of several people in one video: what a manifest says counts, and names the part that it says nothing of."""
+    parts = [part(f"{label}.mp4", k, group) for label in "AB" for k, group in enumerate(["ann", "bo", "cy", None])]
+    folds = folds_of_clips("leave-one:group", parts, seed=0)
+    found = {fold.name: fold.split.test.tolist() for fold in folds}
+    assert found == {"01-ann": [0, 3, 4, 7], "02-bo": [1, 5], "03-cy": [2, 6]}

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import numpy as np
 import torch
+from PIL import Image
 
 from fitrec_cache.pixels import to_pixels
 
@@ -19,3 +21,9 @@ def test_shrinking_keeps_within_the_range():
     frames = torch.zeros(1, 3, 64, 128, dtype=torch.uint8)
     frames[..., 64:] = 100  # bilinear, antialiased: no overshoot
     assert to_pixels(frames).max() == 100
+
+
+def test_shrinking_averages_all_pixels_as_pil_does():
+    frames = torch.randint(0, 256, (2, 3, 144, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pictures = [Image.fromarray(frame.permute(1, 2, 0).numpy()).resize((64, 64), Image.BILINEAR) for frame in frames]
+    assert np.abs(to_pixels(frames).astype(int) - np.stack(pictures)).max() <= 1

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from conftest import InlinePool
+from conftest import SMALL, InlinePool
 from hostile import odd_runs
 from make_video import write_video
 from test_train import toy
@@ -24,6 +24,7 @@ from fitrec_cache.cache import Cache
 from fitrec_cache.cli import app
 from fitrec_cache.decoding import DecodeJob, decode_clip
 from fitrec_cache.errors import FitrecError, MismatchError, StoreCorrupt, StoreError, UsageError, VideoError
+from fitrec_cache.extract import extract
 from fitrec_cache.jpeg import decode_frames, encode_frames
 from fitrec_cache.pipeline import Pipeline
 from fitrec_cache.pixels import load_pixels
@@ -71,16 +72,16 @@ def test_live_features_are_the_cached_ones_bit_for_bit(run, cache_folder, video_
         assert live.tobytes() == held(cache_folder, path)["features"].tobytes()
 
 
-@pytest.mark.parametrize("step", [1, -1])
-def test_live_pixels_are_the_cached_ones_bit_for_bit(cache_folder, video_folder, monkeypatch, step):
-    clips = Cache.clips
-    monkeypatch.setattr(Cache, "clips", lambda self: clips(self)[::step])  # -1: not in the order of the parts
-    pixels = load_pixels(Cache(cache_folder))
+def test_live_pixels_are_the_cached_ones_bit_for_bit(tmp_path, video_folder, weights, inline):
+    for classes in ("Lunge,Squat", None):  # so that parts hold clips in another order than that of their names
+        extract(video_folder, cache=tmp_path, backbone=[weights("test_resnet")], classes=classes, **SMALL)
+    pixels = load_pixels(Cache(tmp_path))
     pipeline = Pipeline(pixels.sources[0], {}, device="cpu", force=False)
     for path in sorted(video_folder.rglob("*.avi"))[:3]:
         stored = decode_clip(DecodeJob(path=path, samples=4, short_side=64))
         number = next(k for k, i in enumerate(pixels.clip_ids) if i.endswith(path.name))
         assert np.array_equal(pipeline(decode_frames(stored.jpegs)), pixels.values[number])
+        assert pixels.pts_seconds[number].tolist() == list(stored.pts_seconds)
 
 
 def test_a_prediction_is_what_the_head_says_of_the_cached_features(run, cache_folder, video_folder):
@@ -476,6 +477,9 @@ def test_labelled_videos_say_how_many_answers_are_right(run, tmp_path, cache_fol
     shutil.copy(videos[1], unknown / "2.avi")
     both = [tmp_path / labels[0] / "2026", deep]
     assert [p.label for p in predict(both, run=run, device="cpu", labelled=True)] == ["Biking", labels[0]]
+    (within := new / labels[0] / labels[1]).mkdir(parents=True, exist_ok=True)  # the nearest counts
+    within = Path(shutil.copy(videos[1], within / "3.avi"))
+    assert {p.path: p.label for p in predict([new], run=run, device="cpu", labelled=True)}[str(within)] == labels[1]
     with pytest.raises(UsageError, match=f"no video lies in a folder named after a class.*such as {labels[0]}"):
         predict([new / "Row"], run=run, device="cpu", labelled=True)
 
@@ -677,12 +681,40 @@ def test_wrong_use_is_refused(run, tmp_path):
         predict([tmp_path / "v.mp4"], run=run / "run.json")
 
 
-def test_a_clip_of_the_training_is_known_whichever_way_its_name_is_spelled(run, tmp_path, video_folder):
+@pytest.mark.parametrize("part", ["", "#t=0,2"])
+def test_a_clip_of_the_training_is_known_whichever_way_its_name_is_spelled(run, tmp_path, video_folder, part):
     label = json.loads((run / "run.json").read_text())["labels"][0]
     known = shutil.copytree(run, tmp_path / "other")
     settings = json.loads((run / "run.json").read_text())
-    settings["split"] |= {"train": [f"{label}/\u00fc.avi"]}
+    settings["split"] |= {"train": [f"{label}/\u00fc.avi{part}"]}
     (known / "run.json").write_text(json.dumps(settings))
     (tmp_path / label).mkdir()
     video = Path(shutil.copy(next(video_folder.rglob("*.avi")), tmp_path / label / "u\u0308.avi"))
     assert predict([video], run=known, device="cpu")[0].trained_on
+
+
+def test_what_any_of_several_seeds_was_trained_on_is_told(tmp_path, cache_folder, video_folder):
+    settings = {"cache": cache_folder, "backbone": ["test_resnet"], "variant": "mean", "seed": [0, 1], "epochs": 1}
+    train_head(out=tmp_path / "runs", **settings)
+    tested = [set(each.settings["split"]["test"]) for each in read_runs(tmp_path / "runs")]
+    assert tested[0] != tested[1]
+    names = sorted(str(path.relative_to(video_folder)) for path in video_folder.rglob("*.avi"))
+    found = predict([video_folder / name for name in names], run=tmp_path / "runs", device="cpu")
+    assert [p.trained_on for p in found] == [name not in tested[0] & tested[1] for name in names]
+
+
+def test_backbones_whose_frames_were_stored_in_two_sizes_each_see_their_own(tmp_path, video_folder, weights, inline):
+    cache, backbones = tmp_path / "cache", {"test_resnet": 64, "test_vit": 32}
+    for name, side in backbones.items():
+        extract(video_folder, cache=cache, backbone=[weights(name)], **SMALL | {"frame_size": side})
+    train_head(out=tmp_path / "run", cache=cache, backbone=list(backbones), variant="mean", epochs=1)
+    opened, videos = read_run(tmp_path / "run"), sorted(video_folder.rglob("*.avi"))[:3]
+    stores = {store.identity["backbone"]: store for store in Cache(cache).feature_stores()}
+    keys = {clip.clip_id: clip.video_sha256 for clip in Cache(cache).clips()}
+    for video, found in zip(videos, predict(videos, run=tmp_path / "run", device="cpu"), strict=True):
+        key = keys[str(video.relative_to(video_folder))]
+        x = np.concatenate([stores[name].row(key)["features"] for name in backbones], axis=1)
+        with torch.inference_mode():
+            logits = opened.head(torch.from_numpy(x)[None].float())[0][0].double()
+        said = (logits / opened.settings["calibration"]["temperature"]).softmax(0).tolist()
+        assert dict(found.top) == pytest.approx(dict(zip(opened.labels, said, strict=True)), abs=1e-6)

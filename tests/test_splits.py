@@ -452,3 +452,13 @@ def test_a_file_name_that_a_list_has_in_several_folders_means_no_clip_by_itself(
     test = ["A/005.mp4", "B/005.mp4", "C/006.mp4", "D/006.mp4"]
     split = make_split(by_lists(tmp_path, [name for name in ids if name not in test], test), **data, seed=0)
     assert [ids[i] for i in split.test] == ["A/005.mp4", "B/005.mp4"]
+
+
+def test_a_list_that_names_a_class_never_takes_a_file_of_another_from_elsewhere(tmp_path):
+    """All clips lie in one folder, and the one of this name is of the other class."""
+    ids = [f"all/{number}.mp4" for number in range(12)]
+    data = {"clip_ids": ids, "labels": list("A" * 6 + "B" * 6), "groups": [None] * 12}
+    train = [f"A/{n}.mp4" for n in range(4)] + [f"B/{n}.mp4" for n in range(6, 10)]
+    split = make_split(by_lists(tmp_path, train, ["A/4.mp4", "B/5.mp4", "B/10.mp4"]), **data, seed=0)
+    assert [ids[i] for i in split.test] == ["all/4.mp4", "all/10.mp4"]
+    assert "1 names of the two lists have no clip" in split.notes

@@ -7,6 +7,7 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -150,6 +151,37 @@ def test_the_best_epochs_weights_are_kept(tmp_path):
     with torch.inference_mode():
         loss = F.cross_entropy(head.eval()(x)[0], y)
     assert float(loss) == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_of_epochs_that_are_equally_good_the_first_is_kept(tmp_path, features):
+    """So small a step changes no weight; then there is nothing to wait for."""
+    settings = {"epochs": 20, "patience": 3, "learning_rate": 1e-30, "settings": ["keep=best", "refit=false"]}
+    (run,) = train_head(out=tmp_path / "run", features=features, variant="mean", **settings).runs
+    assert (run.best_epoch, run.epochs) == (1, 4)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_the_learning_rate_follows_torchs_schedule_by_epochs(features, monkeypatch, schedule):
+    rates, steps = [], torch.optim.AdamW.step
+
+    def step(self, *args):
+        rates.append(self.param_groups[0]["lr"])
+        return steps(self, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    recipe = get_recipe("native").change(epochs=7, batch_size=60, learning_rate=0.02, schedule=schedule, refit=False)
+    fit_once(features, "mean", recipe, None)
+    optimiser = torch.optim.SGD([torch.zeros(1)], lr=0.02)
+    if schedule == "cosine":
+        follow = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=7)
+    else:
+        follow = torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1)
+    expected = []
+    for _ in range(7):
+        expected.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        follow.step()
+    assert rates == pytest.approx(expected)
 
 
 def test_a_setting_without_effect_is_named_and_makes_no_other_model(tmp_path, features):
@@ -1109,6 +1141,17 @@ def test_what_a_normalisation_is_fitted_on_is_of_all_frames_evenly(monkeypatch, 
     assert counts.max() - counts.min() <= 1
     if share == 1:
         assert found.tolist() == list(range(frames)) * clips
+
+
+def test_frames_that_are_drawn_stay_in_order_and_differ_from_clip_to_clip():
+    frames = torch.arange(12.0)[None, :, None].expand(200, 12, 1)
+    loop = SimpleNamespace(recipe=SimpleNamespace(draw=5))
+    with torch.random.fork_rng():
+        drawn = fit_module._Loop._draw(loop, frames).squeeze(2)  # (200, 5)
+    assert drawn.shape == (200, 5)
+    assert (drawn.diff(dim=1) > 0).all()
+    counts = torch.bincount(drawn.flatten().long(), minlength=12)
+    assert (counts - 200 * 5 / 12).abs().max() < 5 * (200 * 5 / 12 * 7 / 12) ** 0.5  # each as often, by binomial scatter
 
 
 def test_few_clips_are_taken_more_often(tmp_path, features):
