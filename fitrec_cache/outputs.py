@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -55,14 +56,9 @@ def read_outputs(folder: Path, run: Mapping[str, Any], side: Literal["val", "tes
     Raises:
         StoreCorrupt: If the file is missing or damaged, or does not fit ``run.json``.
     """
-    try:
+    with _opened(folder) as file:
         clips, classes = len(run["split"][side]), len(run["labels"])
-        with safetensors.safe_open(folder / OUTPUTS, framework="numpy") as file:
-            logits, targets, attention = (file.get_tensor(f"{side}_{n}") for n in ("logits", "targets", "attention"))
-    except FileNotFoundError as error:
-        raise _missing(folder) from error
-    except (KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
-        raise _damaged(folder, f"{type(error).__name__} {error}") from error
+        logits, targets, attention = (file.get_tensor(f"{side}_{n}") for n in ("logits", "targets", "attention"))
     shapes = f"logits {logits.shape}, targets {targets.shape} and attention {attention.shape}"
     if logits.shape != (clips, classes) or targets.shape != (clips,) or attention.shape[:-1] != (clips,):
         raise _damaged(folder, f"{shapes} of {clips} {side} clips of {classes} classes")
@@ -79,21 +75,25 @@ def read_strangers(folder: Path, run: Mapping[str, Any]) -> NDArray[np.float32]:
     Raises:
         StoreCorrupt: As for :func:`read_outputs`.
     """
-    try:
+    with _opened(folder) as file:
         shape = len(run["split"]["unknown"]), len(run["labels"])
-        with safetensors.safe_open(folder / OUTPUTS, framework="numpy") as file:
-            logits: NDArray[np.float32] = file.get_tensor("unknown_logits")
-    except FileNotFoundError as error:
-        raise _missing(folder) from error
-    except (KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
-        raise _damaged(folder, f"{type(error).__name__} {error}") from error
+        logits: NDArray[np.float32] = file.get_tensor("unknown_logits")
     if logits.shape != shape or not np.isfinite(logits).all():
         raise _damaged(folder, f"logits {logits.shape} of {shape[0]} clips of {shape[1]} classes, or not finite")
     return logits
 
 
-def _missing(folder: Path) -> StoreCorrupt:
-    return StoreCorrupt(f"{folder}/{OUTPUTS} is missing: copy the whole run folder, or train the head again")
+@contextmanager
+def _opened(folder: Path) -> Iterator[Any]:
+    """Open a run's file of outputs; what it, or ``run.json``, lacks is an error that says so."""
+    try:
+        with safetensors.safe_open(folder / OUTPUTS, framework="numpy") as file:
+            yield file
+    except FileNotFoundError as error:
+        what = f"{folder}/{OUTPUTS} is missing: copy the whole run folder, or train the head again"
+        raise StoreCorrupt(what) from error
+    except (KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
+        raise _damaged(folder, f"{type(error).__name__} {error}") from error
 
 
 def _damaged(folder: Path, what: str) -> StoreCorrupt:

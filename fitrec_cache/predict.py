@@ -384,33 +384,26 @@ def _queued(path: Path, recogniser: Recogniser, pool: DecoderPool) -> Callable[[
 def _one(path: Path, clips: _Decoded | str, recogniser: Recogniser, shown: _Pictures | None) -> Prediction:
     if isinstance(clips, str):
         return Prediction(path=str(path), reason=clips)
-    jpegs = {side: clip.jpegs for side, clip in clips.items()}
-    times = clips[recogniser.short_sides[0]].pts_seconds  # the same of all
     try:
-        answer = recogniser(jpegs)
+        answer = recogniser({side: clip.jpegs for side, clip in clips.items()})
     except VideoError as error:  # its embeddings are too large for the type they were trained in
         return Prediction(path=str(path), reason=str(error))
-    warnings = tuple(clips[recogniser.short_sides[0]].ledger["warnings"])
-    prediction = replace(_predicted(str(path), answer, times, recogniser), warnings=warnings)
-    if shown is None or len(shown.predictions) == MOST_PICTURED:
-        return prediction
-    shown.predictions.append(prediction)
-    shown.frames.append(decode_frames(jpegs[recogniser.short_sides[0]]).permute(0, 2, 3, 1).numpy())
-    return prediction
-
-
-def _predicted(path: str, answer: Answer, pts_seconds: Sequence[float], recogniser: Recogniser) -> Prediction:
-    """Return the answer with what is to be said of the video, whose frames have these times."""
-    names, seconds = Path(file_id(str(Path(file_of(path)).absolute()))).parts, clip_length(pts_seconds)
-    return Prediction(
-        path=path,
+    clip = clips[recogniser.short_sides[0]]
+    names, seconds = Path(file_id(str(Path(file_of(str(path))).absolute()))).parts, clip_length(clip.pts_seconds)
+    prediction = Prediction(
+        path=str(path),
         top=answer.top,
-        attention=tuple(zip(pts_seconds, answer.weights, strict=True)),
+        attention=tuple(zip(clip.pts_seconds, answer.weights, strict=True)),
         unknown=answer.unknown,
         heads=len(recogniser.runs),
-        trained_on=bool({names[-1:], names[-2:]} & recogniser.trained_on),
         median_lengths=seconds / recogniser.clip_seconds if recogniser.clip_seconds and seconds else None,
+        trained_on=bool({names[-1:], names[-2:]} & recogniser.trained_on),
+        warnings=tuple(clip.ledger["warnings"]),
     )
+    if shown is not None and len(shown.predictions) < MOST_PICTURED:
+        shown.predictions.append(prediction)
+        shown.frames.append(decode_frames(clip.jpegs).permute(0, 2, 3, 1).numpy())
+    return prediction
 
 
 def _draw(shown: _Pictures) -> None:

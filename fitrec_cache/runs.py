@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from fitrec_cache.calibrate import Calibration
-from fitrec_cache.devices import own_random_numbers
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_json, staged, write_atomic, write_json
 from fitrec_cache.head import build_head
@@ -268,11 +267,8 @@ def read_run(folder: Path) -> Run:
         if len(labels) != config.n_classes:
             raise StoreCorrupt(f"{folder}/run.json names {len(labels)} labels for {config.n_classes} classes")
         stored = safetensors.torch.load_file(folder / name)
-        _check_shapes(config, stored, folder / name)
+        head = _with_weights(config, stored, folder / name)
         calibration = calibration_of(settings)
-        with own_random_numbers():
-            head = build_head(config)
-        head.load_state_dict(stored)
         return Run(folder=folder, settings=settings, head=head.eval(), labels=labels, calibration=calibration)
 
 
@@ -369,10 +365,11 @@ def _apart(runs: Sequence[Run]) -> list[str]:
     return ["labels"] * any(run.labels != runs[0].labels for run in runs) + changed
 
 
-def _check_shapes(config: HeadConfig, stored: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse weights that are not of this head, before anything of a size that a hostile run.json names is made."""
+def _with_weights(config: HeadConfig, stored: Mapping[str, Tensor], path: Path) -> nn.Module:
+    """Return a head with these weights, or refuse them before anything of a size that ``run.json`` names is made."""
     with torch.device("meta"):
-        expected = {name: tuple(v.shape) for name, v in build_head(config).state_dict().items()}
+        head = build_head(config)
+    expected = {name: tuple(v.shape) for name, v in head.state_dict().items()}
     got = {name: tuple(v.shape) for name, v in stored.items()}
     wrong = sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name))
     if wrong:
@@ -382,6 +379,9 @@ def _check_shapes(config: HeadConfig, stored: Mapping[str, Tensor], path: Path) 
         )
     if not all(bool(torch.isfinite(v).all()) for v in stored.values()):
         raise StoreCorrupt(f"{path} holds values that are not finite. Train the head again")
+    # A copy, as the file is mapped, and may be replaced.
+    head.load_state_dict({name: v.to(torch.float32, copy=True) for name, v in stored.items()}, assign=True)
+    return head
 
 
 def _no_run(folder: Path) -> UsageError:

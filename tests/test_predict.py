@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from fitrec_cache import predict as module
 from fitrec_cache.cache import Cache
 from fitrec_cache.cli import app
 from fitrec_cache.decoding import DecodeJob, decode_clip
+from fitrec_cache.devices import own_random_numbers
 from fitrec_cache.errors import FitrecError, MismatchError, StoreCorrupt, StoreError, UsageError, VideoError
 from fitrec_cache.extract import extract
 from fitrec_cache.jpeg import decode_frames, encode_frames
@@ -233,6 +235,15 @@ def test_it_works_after_the_cache_is_gone_and_with_several_seeds(tmp_path, cache
     train_head(out=out, cache=tmp_path / "cache", variant="mean", backbone=["test_resnet"], seed=[0, 1], epochs=2)
     shutil.rmtree(tmp_path / "cache")
     assert predict([next(video_folder.rglob("*.avi"))], run=out, device="cpu")[0].top
+
+
+def test_a_run_is_opened_while_a_head_is_trained_and_leaves_random_numbers_alone(run):
+    before, opened = torch.get_rng_state(), []
+    with own_random_numbers():  # as a training holds them
+        (reading := threading.Thread(target=lambda: opened.append(read_run(run)))).start()
+        reading.join(timeout=60)
+    assert opened
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_bad_videos_have_a_reason_and_cost_themselves_only(run, tmp_path, video_folder):

@@ -1151,7 +1151,7 @@ def test_frames_that_are_drawn_stay_in_order_and_differ_from_clip_to_clip():
     assert drawn.shape == (200, 5)
     assert (drawn.diff(dim=1) > 0).all()
     counts = torch.bincount(drawn.flatten().long(), minlength=12)
-    assert (counts - 200 * 5 / 12).abs().max() < 5 * (200 * 5 / 12 * 7 / 12) ** 0.5  # each as often, by binomial scatter
+    assert (counts - 200 * 5 / 12).abs().max() < 5 * (200 * 5 / 12 * 7 / 12) ** 0.5  # by binomial scatter
 
 
 def test_few_clips_are_taken_more_often(tmp_path, features):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from fitrec_cache import __version__, paper
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import Cache
 from fitrec_cache.compare import CompareReport, PairFigures, compare_runs
-from fitrec_cache.errors import UsageError
+from fitrec_cache.errors import FitrecError, UsageError
 from fitrec_cache.files import Plain, write_atomic
 from fitrec_cache.history import Extraction, history
 from fitrec_cache.page import words
 from fitrec_cache.page.leaks import Auditor, Leaks
 from fitrec_cache.page.models import Model, gather
-from fitrec_cache.page.pictures import Frames, open_frames
+from fitrec_cache.page.pictures import Frames
 from fitrec_cache.page.records import Record, read_records
 from fitrec_cache.page.render import GENERATOR, render
 from fitrec_cache.page.repeat import how_to
@@ -134,23 +135,29 @@ def _see(models: Sequence[Model], cache: Cache | None, progress: bool) -> _Seen:
         in_full, rule = len(seen.views) < MOST_MODELS, model.split
         if not in_full and rule in audited:
             continue
-        frames = open_frames(model.shown, cache) if cache is not None else None
-        if isinstance(frames, str):
-            seen.missing.append(f"No frames of {model.name}: {frames}")
-        pictures = frames if isinstance(frames, Frames) else None
+        frames = None
+        if auditor is not None:
+            with _or_missing(f"No frames of {model.name}", seen):
+                frames = auditor.frames(model.shown)
         if rule not in audited and auditor is not None:
             audited.add(rule)
-            leaks = auditor.find_leaks([r for m in models if m.split == rule for r in m.runs], pictures)
-            if isinstance(leaks, Leaks):
-                seen.audits[rule] = leaks
-            else:
-                seen.missing.append(f"No audit of split {rule} by likeness: {leaks}")
+            with _or_missing(f"No audit of split {rule} by likeness", seen):
+                seen.audits[rule] = auditor.audit([r for m in models if m.split == rule for r in m.runs], frames)
         if in_full:
-            seen.views.append(view(model, pictures))
-            seen.missing.extend(_lost_frames(model, pictures))
+            seen.views.append(view(model, frames))
+            seen.missing.extend(_lost_frames(model, frames))
     if len(models) > MOST_MODELS:
         seen.missing.append(f"{len(models) - MOST_MODELS} further models are in the tables only")
     return seen
+
+
+@contextmanager
+def _or_missing(what: str, seen: _Seen) -> Iterator[None]:
+    """Go on without what cannot be shown, and say why."""
+    try:
+        yield
+    except FitrecError as error:
+        seen.missing.append(f"{what}: {error}")
 
 
 def _lost_frames(model: Model, frames: Frames | None) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fitrec_cache.cache import Cache, HeldClip
-from fitrec_cache.errors import FitrecError, StoreError
+from fitrec_cache.errors import StoreError
 from fitrec_cache.features import quick_look, stored_embeddings
 from fitrec_cache.leaks import Verdict, pairs_across, verdict
 from fitrec_cache.near_duplicates import NearDuplicates
@@ -55,7 +55,10 @@ class Leaks:
 
 
 class Auditor:
-    """Audits the splits of runs by one cache, and looks through the same clips once."""
+    """Shows what one cache has of runs, and audits their splits by it; the same clips are looked through once.
+
+    What the cache has not raises :class:`fitrec_cache.errors.FitrecError`.
+    """
 
     def __init__(self, cache: Cache, *, progress: bool = False) -> None:
         self._cache, self._progress = cache, progress
@@ -69,20 +72,18 @@ class Auditor:
     def _stores(self) -> list[Store]:
         return self._cache.filled_features()
 
-    def find_leaks(self, records: Sequence[Record], frames: Frames | None) -> Leaks | str:
-        """Audit the splits that runs of one rule used, or say why that is not possible."""
-        try:
-            return self._audit(records, frames)
-        except FitrecError as error:
-            return str(error)
+    def frames(self, record: Record) -> Frames:
+        """Return the frames that a run was trained on."""
+        return Frames(self._cache, self._known, record)
 
-    def _audit(self, records: Sequence[Record], frames: Frames | None) -> Leaks | str:
+    def audit(self, records: Sequence[Record], frames: Frames | None) -> Leaks:
+        """Audit the splits that runs of one rule used, with ``frames`` to show pairs by, if there are any."""
         by_sides: dict[tuple[tuple[str, ...], ...], Record] = {}
         for each in records:
             by_sides.setdefault(tuple(_sides(each)), each)
         names = sorted({name for sides in by_sides for side in sides for name in side})
         if gone := [name for name in names if name not in self._known]:
-            return f"{len(gone)} of its clips are not in the cache, such as {gone[0]}"
+            raise StoreError(f"{len(gone)} of its clips are not in the cache, such as {gone[0]}")
         clips = [self._known[name] for name in names]
         found = self._look(records[0], clips)
         number = {name: i for i, name in enumerate(names)}

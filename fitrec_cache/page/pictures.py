@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fitrec_cache.cache import Cache, HeldClip
-from fitrec_cache.errors import FitrecError, StoreError
+from fitrec_cache.errors import StoreError
 from fitrec_cache.jpeg import thumbnail
 from fitrec_cache.page.records import Record
 from fitrec_cache.store import Store
@@ -49,15 +49,15 @@ class Frames:
 
     Args:
         cache: The cache, opened.
+        clips: Its clips, by their ids.
         record: The run; its ``sources`` say which frame store.
 
     Raises:
         StoreError: If the cache holds no such frames.
     """
 
-    def __init__(self, cache: Cache, record: Record) -> None:
-        self._store = _frame_store(cache, record)
-        self._clips: dict[str, HeldClip] = {clip.clip_id: clip for clip in cache.clips()}
+    def __init__(self, cache: Cache, clips: Mapping[str, HeldClip], record: Record) -> None:
+        self._store, self._clips = _frame_store(cache, record), clips
         self.lost: set[str] = set()
 
     def glimpse(self, clip_id: str) -> Clip | None:
@@ -109,14 +109,6 @@ def _frame_store(cache: Cache, record: Record) -> Store:
     if not len(store):
         raise StoreError(f"{cache.folder} does not hold the frames that {record.folder.name} was trained on")
     return store
-
-
-def open_frames(record: Record, cache: Cache) -> Frames | str:
-    """Open the frames behind a run, or say why there are none."""
-    try:
-        return Frames(cache, record)
-    except FitrecError as error:
-        return str(error)
 
 
 def data_uri(data: bytes | str, kind: str) -> str:
