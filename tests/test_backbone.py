@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,8 +25,9 @@ from torch._dynamo.exc import BackendCompilerFailed
 
 from fitrec_cache import backbone as module
 from fitrec_cache import pretrained
-from fitrec_cache.backbone import load_backbone
+from fitrec_cache.backbone import _preprocessing, load_backbone
 from fitrec_cache.errors import FitrecError, UsageError, WeightsError
+from fitrec_cache.feature_maps import GridMap
 from fitrec_cache.frozen_conv import FrozenConv
 from fitrec_cache.pretrained import BackboneChoice
 from fitrec_cache.rounding import ROUNDING
@@ -135,6 +137,25 @@ def test_grid_preset_averages_the_map_in_cells(weights, name):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert model.dim == expected.shape[1] == load(text).dim * 9
     assert model.identity()["preprocessing"]["output"] == "grid3"
+
+
+def test_cells_of_a_wide_picture_are_in_reading_order():
+    """A transformer on 6 x 9 patches, one class token before them, whose channels are a patch's row and column."""
+    rows, columns = torch.meshgrid(torch.arange(6.0), torch.arange(9.0), indexing="ij")
+    tokens = torch.cat([torch.full((1, 1, 2), 99.0), torch.stack([rows, columns], dim=2).reshape(1, 54, 2)], dim=1)
+    model = torch.nn.Module()
+    model.num_features, model.patch_embed = 2, SimpleNamespace(grid_size=(6, 9))
+    model.forward_features = lambda x: tokens
+    row, column = GridMap(model)(torch.zeros(1, 3, 96, 144)).reshape(2, 3, 3)
+    assert row.tolist() == [[0.5] * 3, [2.5] * 3, [4.5] * 3]
+    assert column.tolist() == [[1, 4, 7]] * 3
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("bilinear", "bilinear"), ("bicubic", "bicubic"), ("random", "bicubic")])
+def test_frames_are_resized_as_a_backbone_was_trained(theirs, ours):
+    overlay = {"interpolation": theirs, "input_size": (3, 64, 96)}
+    found = _preprocessing(timm.create_model("test_resnet", pretrained_cfg_overlay=overlay), "native")
+    assert (found.interpolation, found.size) == (ours, (64, 96))  # timm: channels, height, width
 
 
 def test_presets_and_weights_differ_in_identity_and_files_do_not(weights, tmp_path):

@@ -239,6 +239,11 @@ def test_missing_files_are_counted_not_their_parts(tmp_path):
     assert said(found, "2 files that are missing, of 3: a.mp4, b.mp4")
 
 
+def test_an_empty_cell_of_the_group_column_says_that_there_is_none(tmp_path):
+    rows = "path,label,group\nv_Squat_g03_c01.avi,Squat,\nv_Squat_g04_c01.avi,Squat,anna\n"
+    assert [clip.group for clip in find_clips(write(tmp_path / "m.csv", rows)).clips] == [None, "anna"]
+
+
 def test_manifest_without_group_column_reads_groups_off_names(tmp_path):
     found = find_clips(write(tmp_path / "m.csv", "label,path\nSquat,x\\v_Squat_g03_c01.avi\n"))
     assert (found.clips[0].clip_id, found.clips[0].group) == ("x/v_Squat_g03_c01.avi", "Squat_g03")

@@ -366,6 +366,21 @@ def test_standard_normalisation_has_mean_0_and_variance_1() -> None:
     assert uneven(torch.tensor([[[4000.0, 1.0]]])).tolist() == [[[1, 0.25]]]  # made at most 1000 times larger
 
 
+def test_a_value_that_differs_by_rounding_only_has_no_effect() -> None:
+    """Of 1000 the next number in float32 is 6e-5 away: as much as the other value varies."""
+    layer = Normalisation("standard", 2, 0)
+    layer.fit(torch.tensor([[1000.0, -6e-5], [1000.0 + 2**-14, 6e-5]]))
+    assert layer(torch.tensor([[[1001.0, 6e-5]]])).tolist() == [[[0, pytest.approx(1)]]]
+
+
+def test_the_largest_entry_of_each_component_is_positive() -> None:
+    """Whichever sign LAPACK gives it."""
+    layer = Normalisation("pca", 12, 8)
+    layer.fit(frames_of(400, 12))
+    largest = layer.scale.gather(0, layer.scale.abs().argmax(dim=0, keepdim=True))
+    assert (largest > 0).all()
+
+
 def test_a_direction_in_which_training_clips_do_not_differ_has_no_effect() -> None:
     """As of three vectors, whose differences lie in a plane."""
     layer = Normalisation("whiten", 5, 3)
@@ -425,6 +440,17 @@ def test_leading_components_of_long_vectors_are_those_of_an_exact_decomposition(
     assert torch.equal(again.scale, normalise.scale)
 
 
+def test_the_projection_keeps_the_variance_where_it_falls_slowly() -> None:
+    """As that of images does, by a power of the number of the component."""
+    rng = np.random.default_rng(0)
+    directions = np.linalg.qr(rng.normal(size=(4500, 300)))[0]  # (d, 300)
+    x = rng.normal(size=(600, 300)) * np.arange(1, 301) ** -0.5 @ directions.T
+    x -= x.mean(axis=0)
+    _, basis = _principal(torch.from_numpy(x).float(), 20)
+    best = (np.linalg.svd(x, compute_uv=False)[:20] ** 2).sum()
+    assert float((torch.from_numpy(x).float() @ basis).square().sum()) >= 0.999 * best
+
+
 def test_principal_components_are_those_of_scikit_learn() -> None:
     from sklearn.decomposition import PCA
 
@@ -467,6 +493,16 @@ def test_frame_dropout_drops_the_same_values_in_all_frames() -> None:
     assert torch.equal(y, y[:, :1].expand_as(y))
     assert float((y == 0).float().mean()) == pytest.approx(0.25, abs=0.03)
     assert torch.equal(layer.eval()(torch.ones(2, 3, 4)), torch.ones(2, 3, 4))
+
+
+@pytest.mark.parametrize("where", ["dropout", "input_dropout"])
+def test_each_dropout_has_an_effect_while_a_head_learns(where: str) -> None:
+    settings = {"variant": "resnet50-lstm-attention", "n_classes": 3, "input_dim": 6}
+    torch.manual_seed(0)
+    head = build_head(HeadConfig(**settings, **{where: 0.5})).train()
+    x = torch.randn(4, 5, 6)
+    assert not torch.equal(head(x)[0], head(x)[0])
+    assert torch.equal(*(head.eval()(x)[0] for _ in range(2)))
 
 
 def test_sum_pooling_is_the_papers_without_its_share_of_time() -> None:

@@ -88,6 +88,13 @@ def test_where_validation_clips_differ_the_heads_vote(tmp_path):
     np.testing.assert_allclose(probabilities.numpy(), by_hand, rtol=1e-5)
 
 
+def test_half_of_the_heads_are_not_most(tmp_path):
+    folders, settings, _ = seeds(tmp_path, n=2, val=[["a", "b"], ["b", "a"]], temperatures=(1.5, 2.0), rates=(0.1, 0.1))
+    sure, even = torch.tensor([[2.0, 0, 0, 0]]), torch.zeros(1, 4)
+    together = Together.of(folders, settings)
+    assert [together(each)[1].tolist() for each in ([sure, even], [even, even])] == [[False], [True]]
+
+
 @pytest.mark.parametrize("rates", [(0.1, 0.1, 0.2), (0.1,)])
 def test_one_head_and_heads_of_different_rates_keep_their_own_thresholds(tmp_path, rates):
     n = len(rates)

@@ -1129,6 +1129,12 @@ def test_a_mean_head_learns_from_means_what_it_learns_from_frames(tmp_path, norm
         torch.testing.assert_close(value, runs[1][name], rtol=1e-4, atol=1e-6)
 
 
+def test_a_mean_head_learns_from_the_frames_that_are_drawn(features):
+    recipe = get_recipe("native").change(normalise="none", epochs=2, input_dropout=0.0, refit=False)
+    every, some = (fit_once(features, "mean", recipe.change(draw=draw), None) for draw in (0, 2))
+    assert not same(every, some)
+
+
 @pytest.mark.parametrize("share", [1, 2, 10, 20])
 def test_what_a_normalisation_is_fitted_on_is_of_all_frames_evenly(monkeypatch, share):
     clips, frames = 60, 20

@@ -25,6 +25,7 @@ WHOLE = {
     f"QuickTime, {name} first": box(name) + box("mdat", bytes(10))
     for name in ("moov", "mdat", "wide", "free", "skip", "pnot")
 }
+WHOLE["mp4, a box that nobody knows"] = MP4 + box("xyzw", bytes(7)) + box("mdat", bytes(10))
 ENDLESS = {
     "mp4": MP4 + bytes(4) + b"mdat" + bytes(10),
     "QuickTime": box("wide") + bytes(4) + b"mdat" + bytes(10),

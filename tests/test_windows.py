@@ -71,3 +71,19 @@ def test_with_gaps_between_windows_what_lies_in_the_gaps_is_not_taken():
 def test_lengths_that_are_none_are_refused(wrong):
     with pytest.raises(UsageError, match="expected more than 0"):
         Windows(**{"seconds": Fraction(1), "every": Fraction(1), "samples": 1, **wrong})
+
+
+def test_after_a_gap_windows_that_began_before_it_are_forgotten():
+    """3 samples of 4 s, a window every 2 s: those of 0 and 2 s had begun; the first that is whole begins at 8 s."""
+    windows = Windows(seconds=Fraction(4), every=Fraction(2), samples=3)
+    assert windows.due(Fraction(7, 2)) == {0: 3, 1: 1}
+    windows.restart(Fraction(7))
+    assert windows.due(Fraction(9)) == {}
+    assert windows.due(Fraction(10)) == {4: 1}
+
+
+def test_a_stream_that_begins_anew_forgets_what_was_taken():
+    windows = Windows(seconds=Fraction(4), every=Fraction(2), samples=3)
+    assert windows.due(Fraction(5, 2)) == {0: 2}
+    windows.restart(Fraction(0))
+    assert windows.due(Fraction(5, 2)) == {0: 2}
