@@ -317,7 +317,8 @@ def _new_settings(cache: Cache, frames: Store) -> list[str]:
     for other in cache.frame_stores():
         if len(other):
             changed = what_changed(other.identity, frames.identity)
-            notes.append(f"{len(other)} clips have frames made with other settings ({changed}); decoding again")
+            many = plural(len(other), "clip has", "clips have")
+            notes.append(f"{many} frames made with other settings ({changed}); decoding again")
     return notes
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from fitrec_cache.ahead import Ahead, Hashed, Prepared
 from fitrec_cache.backbone import Backbone
-from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip
+from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
 from fitrec_cache.clips import Clip
 from fitrec_cache.decoding import StoredClip
 from fitrec_cache.devices import cores
@@ -84,6 +84,8 @@ class Extractor:
         self.asked: list[str] = []
         self.begun = False
         self.kept_columns: list[str] = []
+        self.told_of: dict[str, HeldClip] | None = None
+        self.failed_now: list[str] = []
         self.relabelled: list[str] = []
         self.new_without_group: list[str] = []
         self.stores = [cache.feature_store(feature_identity(frames.identity, m)) for m in models]
@@ -185,8 +187,14 @@ class Extractor:
         if self.odd:
             many = plural(len(self.odd), "clip is", "clips are")
             self.notes.add(f"{many} used though the file is not quite in order: {some(self.odd)}")
+        if n := len(self.failed_now):
+            self.notes.add(
+                f"{plural(n, 'clip')} that failed now will still be trained on, as the video that had that name "
+                f"before: {some(self.failed_now)}. To take them out, remove their files and give --prune"
+            )
         if n := len(self.kept_columns):
-            self.notes.add(f"{n} clips keep the group or columns that they had: {some(self.kept_columns)}")
+            many = plural(n, "clip keeps", "clips keep")
+            self.notes.add(f"{many} group or columns of before: {some(self.kept_columns)}")
         if not self.groups_known:
             self.notes.add(*self.found.about_groups)
         elif not self.found.has_groups and (n := len(self.new_without_group)):
@@ -195,7 +203,7 @@ class Extractor:
                 f"own: --group-by, or a manifest's column group, gives them one: {some(self.new_without_group)}"
             )
         if n := len(self.relabelled):
-            self.notes.add(f"{n} clips are of another class than before: {some(self.relabelled)}")
+            self.notes.add(f"{plural(n, 'clip is', 'clips are')} of another class than before: {some(self.relabelled)}")
 
     def _more(self, bar: Any) -> bool:
         """Say whether clips are left; wait, and show it, while other processes have claimed all that are."""
@@ -312,21 +320,35 @@ class Extractor:
         if before is None and not clip.clip_id.isascii():  # by its name before names had one spelling
             before = self.cache.clip(normalize("NFD", clip.clip_id))
         if problem and before is not None and not before.problem:
+            self.failed_now.append(clip.clip_id)
             return  # what is stored of it stays usable
-        if before is None and clip.group is None and not problem and not is_part(task.key):  # parts have their file's
-            self.new_without_group.append(clip.clip_id)
-        if before is not None:
-            meant = replace(entry, **self.found.columns_beside(clip, before.group, before.extra))
+        known = before or self._of_content(task.key)
+        if known is not None:
+            group = known.group if before else clip.group or known.group  # a new name may say another group
+            meant = replace(entry, **self.found.columns_beside(clip, group, known.extra))
             self.kept_columns += [clip.clip_id] * (meant != entry)
             entry = meant
             self.groups_known |= entry.group is not None
             if self.cache.holds(entry):
                 return
+        if before is None and entry.group is None and not problem and not is_part(task.key):  # parts have their file's
+            self.new_without_group.append(clip.clip_id)
         if before is not None and before.label != entry.label and not before.problem:
             self.relabelled.append(f"{clip.clip_id} ({before.label} -> {entry.label})")
         if before is not None and before.video_sha256 != entry.video_sha256:
-            self.notes.add(f"{clip.clip_id} has other content than before: it takes the place of the earlier video")
+            kept = f", and keeps its group, {entry.group}" if entry.group and entry.group != clip.group else ""
+            note = f"{clip.clip_id} has other content than before: it takes the place of the earlier video{kept}"
+            self.notes.add(note)
         self.rows.clips.append(entry)
+
+    def _of_content(self, key: str) -> HeldClip | None:
+        """Return the clip that had this content under another name, as before a file was renamed or moved, if any."""
+        if key not in self.frames:
+            return None
+        if self.told_of is None:  # only where it is asked for, and of clips of which something was told
+            held = newest(self.cache.entries())
+            self.told_of = {key: clip for key, clip in held.items() if clip.group is not None or clip.extra}
+        return self.told_of.get(key)
 
     def commit(self) -> None:
         """Write finished clips: frames, then features, then the clips themselves. Done means committed."""
@@ -390,7 +412,7 @@ def _new_features(cache: Cache, store: Store) -> list[str]:
         return []
     new = store.identity
     return [
-        f"{len(other)} clips have features of {new['backbone']} made with other settings "
+        f"{plural(len(other), 'clip has', 'clips have')} features of {new['backbone']} made with other settings "
         f"({what_changed(other.identity, new)}): they stay, embedding again beside them"
         for other in cache.feature_stores()
         if len(other)

@@ -20,6 +20,7 @@ from fitrec_cache.near_duplicates import Embeddings, NearDuplicates, embed, find
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.sampling import clip_length
 from fitrec_cache.store import Store
+from fitrec_cache.wording import plural
 
 _COMPARED = 20_000  # more clips than this are not compared before a training
 _BLOCK = 512  # clips in memory at a time, about 40 MB each 1,000 values
@@ -225,7 +226,7 @@ def clips_in(cache: Cache, stores: Sequence[Store], what: str) -> tuple[list[Hel
         back = f"; {gone} were taken out, which extract with their VIDEOS brings back" if gone else ""
         raise StoreError(f"no clip in {cache.folder} has {what}: run extract first{back}")
     if left_out := len(held) - len(clips):
-        notes.append(f"{left_out} clips have no {what}: left out")
+        notes.append(f"{plural(left_out, 'clip has', 'clips have')} no {what}: left out")
     return clips, [*notes, *parts_apart(clips)]
 
 

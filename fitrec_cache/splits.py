@@ -30,6 +30,7 @@ from fitrec_cache.files import digest, with_home
 from fitrec_cache.manifests import listed_names
 from fitrec_cache.spans import file_of, is_part
 from fitrec_cache.units import units_of
+from fitrec_cache.wording import plural
 
 SHARE = 0.2
 """Share of the clips that test, and of the others that validate: the paper's 80/20 then 80/20."""
@@ -39,7 +40,7 @@ IntArray = NDArray[np.int64]
 
 def say_untrained(classes: Sequence[str]) -> list[str]:
     """Return in words that classes cannot be learned; nothing if there are none."""
-    return [f"{len(classes)} classes have no training clip: {', '.join(classes)}"] if classes else []
+    return [f"{_have(classes)} no training clip: {', '.join(classes)}"] if classes else []
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -494,6 +495,10 @@ def _check_sides(rule: str, parts: dict[str, set[int]]) -> None:
         )
 
 
+def _have(classes: Sequence[str]) -> str:
+    return plural(len(classes), "class has", "classes have")
+
+
 def _remarks(clips: _Clips, parts: dict[str, set[int]]) -> list[str]:
     """Return what else a reader of the results must know."""
     sizes, used = Counter(clips.labels), set().union(*parts.values())
@@ -502,7 +507,8 @@ def _remarks(clips: _Clips, parts: dict[str, set[int]]) -> list[str]:
     single = sorted(label for label in trained if sizes[label] == 1)
     notes = [f"class {label} has one clip: it stays in training" for label in single]
     if untested := sorted(known - tested - set(single)):
-        notes.append(f"{len(untested)} classes have no test clip: {', '.join(untested)}")
+        notes.append(f"{_have(untested)} no test clip: {', '.join(untested)}")
     if absent := sorted(sizes.keys() - known):
-        notes.append(f"{len(absent)} classes are on no side and not learned: {', '.join(absent)}")
+        many = plural(len(absent), "class is", "classes are")
+        notes.append(f"{many} on no side and not learned: {', '.join(absent)}")
     return notes

@@ -307,14 +307,14 @@ def info_text(report: InfoReport) -> str:
     for features in report.features:
         s = features["settings"]
         lines.append(
-            f"features  {features['folder']}: {features['clips']} clips, {s['backbone']}, preset "
+            f"features  {features['folder']}: {plural(features['clips'], 'clip')}, {s['backbone']}, preset "
             f"{s['preprocessing']['preset']}, {s['precision']}, {s['samples']} frames each, "
             f"{size(features['bytes'])} in {plural(features['parts'], 'part')}"
         )
     lines += _notes(report.notes)
     for e in report.history:
-        what = f"{e.done} clips in {e.seconds:.0f} s, mostly {e.bottleneck}: {'; '.join(e.backbones)} on {e.device}"
-        lines.append(f"extracted {e.ended}: {what}")
+        what = f"{plural(e.done, 'clip')} in {e.seconds:.0f} s, mostly {e.bottleneck}"
+        lines.append(f"extracted {e.ended}: {what}: {'; '.join(e.backbones)} on {e.device}")
     lines += [f"  {label}: {n}" for label, n in report.classes.items()] if not report.clip_list else []
     for clip in report.clip_list:
         ledger = clip["ledger"]

@@ -363,6 +363,7 @@ def _assemble(
     warnings: list[str],
 ) -> DecodedClip:
     decoded, claimed, damage = len(seen.times), video.claimed, seen.damage
+    different = len(set(indices.tolist()))
     shapes = {p.shape for p in seen.pictures.values()}
     if len(shapes) > 1:
         raise VideoError(f"the picture size changes within the clip: {sorted(shapes)}")
@@ -379,8 +380,10 @@ def _assemble(
         "rotation_degrees": seen.rotation % 360,
         "mirrored": seen.mirrored,
         "interlaced": seen.interlaced,
-        "repeated_samples": len(indices) - len(set(indices.tolist())),
+        "repeated_samples": len(indices) - different,
     }
+    if different < len(indices):
+        warnings.append(f"so short that of {len(indices)} sampled frames {different} are different")
     last = wanted.since(times)[-1]
     if wanted.span is not None and last + 1 < wanted.span.end < math.inf:
         warnings.append(f"its part {wanted.span} (seconds) ends after the last frame, which is at {last:.2f} s")

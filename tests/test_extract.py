@@ -386,7 +386,7 @@ def test_a_folder_leaves_groups_and_columns_that_a_manifest_gave(run, tmp_path, 
     report = run()
     assert counts(report) == (5, 1, 4, 0)
     assert "no groups known" not in report.notes
-    assert f"4 clips keep the group or columns that they had: {', '.join(names[:3])} and 1 more" in report.notes
+    assert f"4 clips keep group or columns of before: {', '.join(names[:3])} and 1 more" in report.notes
     assert labels_in(tmp_path / "cache") == before | {"Hop/new.avi": ("Hop", None)}
     held = {clip.clip_id: clip.extra for clip in Cache(tmp_path / "cache").clips()}
     assert held == {name: {"day": "mon"} for name in names} | {"Hop/new.avi": {}}
@@ -397,6 +397,68 @@ def test_a_folder_leaves_groups_and_columns_that_a_manifest_gave(run, tmp_path, 
     )
     after = labels_in(tmp_path / "cache")
     assert [after[name] for name in names] == [("Jump", None)] * 4
+
+
+def test_a_clip_that_was_renamed_or_moved_keeps_its_group_and_columns(run, tmp_path, videos):
+    for i, path in enumerate(sorted(videos.rglob("*.avi"))):
+        path.rename(path.with_name(f"{i}.avi"))  # which says no group
+    names = [str(path.relative_to(tmp_path)) for path in sorted(videos.rglob("*.avi"))]  # seen from another folder
+    manifest = tmp_path / "m.csv"
+    rows = "".join(f"{n},{Path(n).parent.name},person{i % 2},mon\n" for i, n in enumerate(names))
+    manifest.write_text("path,label,group,day\n" + rows)
+    run(manifest)
+    (videos / "Hop").rename(videos / "Jump")  # a class renamed, a clip that was in the wrong class, one of another name
+    (videos / "Jump" / "0.avi").rename(videos / "Squat" / "0.avi")
+    (videos / "Squat" / "3.avi").rename(videos / "Squat" / "v_Squat_g09_c01.avi")  # and this one says a group
+    write_video(videos / "Squat" / "new.avi", 7, width=80, height=64, codec="mpeg4", numbers=range(900, 907))
+    report = run()
+    assert counts(report) == (5, 1, 4, 0)
+    expected = {"Squat/0.avi": "person0", "Jump/1.avi": "person1", "Squat/2.avi": "person0"}
+    expected |= {"Squat/v_Squat_g09_c01.avi": "Squat_g09", "Squat/new.avi": None}
+    held = {clip.clip_id: clip for clip in distinct_clips(Cache(tmp_path / "cache"))[0]}
+    assert {name: clip.group for name, clip in held.items()} == expected
+    assert {clip.extra.get("day") for name, clip in held.items() if name != "Squat/new.avi"} == {"mon"}
+    assert any(n.startswith("1 new clip has no group") and n.endswith(": Squat/new.avi") for n in report.notes)
+    assert sum("keep group or columns of before" in note for note in run().notes) == 1  # by their names now
+    assert {c.clip_id: c.group for c in distinct_clips(Cache(tmp_path / "cache"))[0]} == expected
+
+
+def test_a_video_that_takes_anothers_place_keeps_its_group_and_it_is_said(run, tmp_path, videos):
+    path = next(videos.rglob("*.avi"))
+    path.rename(path := path.with_name("0.avi"))
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(f"path,label,group\n{path.relative_to(videos)},Hop,ann\n")
+    run(manifest, root=videos)
+    write_video(path, 7, width=80, height=64, codec="mpeg4", numbers=range(900, 907))
+    place = f"{path.relative_to(videos)} has other content than before: it takes the place of the earlier video"
+    assert f"{place}, and keeps its group, ann" in run().notes
+    write_video(path, 8, width=80, height=64, codec="mpeg4", numbers=range(910, 918))
+    assert place in run(manifest, root=videos).notes  # which says the group itself
+
+
+def test_a_video_that_cannot_be_read_any_more_is_used_as_it_was_and_that_is_said(run, tmp_path, videos):
+    run()
+    before = labels_in(tmp_path / "cache")
+    path = sorted(videos.rglob("*.avi"))[0]
+    name = str(path.relative_to(videos))
+    path.write_bytes(b"")
+    for report in (run(), run(prune=True)):
+        (note,) = (n for n in report.notes if "failed now" in n)
+        assert note == (
+            f"1 clip that failed now will still be trained on, as the video that had that name before: {name}. "
+            "To take them out, remove their files and give --prune"
+        )
+    assert labels_in(tmp_path / "cache") == before
+    path.unlink()
+    run(prune=True)
+    assert labels_in(tmp_path / "cache").keys() == before.keys() - {name}
+
+
+def test_a_clip_of_fewer_frames_than_are_sampled_is_told(run, videos):
+    write_video(videos / "Hop" / "short.avi", 3, width=80, height=64, codec="mpeg4", numbers=range(900, 903))
+    (note,) = (n for n in run().notes if "so short" in n)
+    assert note.startswith("1 clip is used though the file is not quite in order")
+    assert "so short that of 4 sampled frames 3 are different" in note
 
 
 def test_groups_stay_where_a_manifest_has_no_column_of_them(run, tmp_path, videos):
@@ -410,7 +472,7 @@ def test_groups_stay_where_a_manifest_has_no_column_of_them(run, tmp_path, video
     assert {group for _, group in before.values()} == {"p0", "p1"}
     report = run(manifest, root=videos)
     assert labels_in(tmp_path / "cache") == before
-    assert f"4 clips keep the group or columns that they had: {', '.join(names[:3])} and 1 more" in report.notes
+    assert f"4 clips keep group or columns of before: {', '.join(names[:3])} and 1 more" in report.notes
     assert not any("groups known" in note or "--group-by" in note for note in report.notes)
     manifest.write_text("path,label,group\n" + "".join(f"{n},{n.split('/')[0]},\n" for n in names))
     assert "no groups known" in run(manifest, root=videos).notes  # which an empty column says
@@ -425,7 +487,7 @@ def test_columns_that_stay_do_not_hide_that_no_groups_are_known(run, tmp_path, v
     manifest.write_text("path,label,day\n" + "".join(f"{n},{n.split('/')[0]},mon\n" for n in names))
     run(manifest, root=videos)
     report = run()
-    assert any(note.startswith("4 clips keep the group or columns") for note in report.notes)
+    assert any(note.startswith("4 clips keep group or columns") for note in report.notes)
     assert "no groups known" in report.notes
 
 
@@ -602,7 +664,7 @@ def test_frames_that_are_left_out_or_chosen_among_several_are_told(run, videos, 
     data = load_pixels(Cache(tmp_path / "cache"))
     assert data.values.shape[:2] == (4, 4)
     assert data.notes == [
-        "1 clips have no frames of these settings: left out",
+        "1 clip has no frames of these settings: left out",
         "the cache holds frames of several settings: those of most clips are taken (samples 4)",
     ]
 

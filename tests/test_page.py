@@ -635,7 +635,7 @@ def test_features_of_a_compiled_backbone_are_made_so_again(tmp_path):
 
 
 def test_of_folds_only_what_is_wrong_is_told_and_of_random_splits_only_where_there_is_one(page, tmp_path):
-    usual, wrong = "4 classes have no test clip: a, b, c, d", "1 classes have no training clip: e"
+    usual, wrong = "4 classes have no test clip: a, b, c, d", "1 class has no training clip: e"
     for fold, said in (("1", {"notes": [usual]}), ("2", {"untrained": ["e"]})):
         write_run(tmp_path / fold, truth=[0], guesses=[0], test=[fold], split="leave-one:day", fold=fold, **said)
     words = page(tmp_path)[1].words

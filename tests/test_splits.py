@@ -206,7 +206,7 @@ def test_a_class_of_one_clip_trains_and_a_note_says_so():
 
 def test_a_class_of_one_group_is_said_not_to_be_tested():
     data = data_set({("A", g): 2 for g in range(1, 7)} | {("B", 1): 9})
-    assert "1 classes have no test clip: B" in make_split("group", **data, seed=0).notes
+    assert "1 class has no test clip: B" in make_split("group", **data, seed=0).notes
 
 
 def test_leaks_are_counted_by_hand():

@@ -1056,11 +1056,11 @@ def test_a_leaking_split_is_never_silent(tmp_path, features):
 @pytest.mark.parametrize("fold", ["", "01"])
 def test_of_a_fold_only_what_is_wrong_is_told(tmp_path, fold):
     sides = {name: np.array([i]) for i, name in enumerate(("train", "val", "test"))}
-    usual = "1 classes have no test clip: C"
+    usual = "1 class has no test clip: C"
     split = Split(rule="r", notes=(usual,), sharing=1, untrained=("B",), **sides)
     notes, untrained = module._fold_notes([Job(Fold(name=fold, split=split), 0, tmp_path, False)] * 2, shared=True)
     assert notes == ([] if fold else [usual])
-    assert untrained == ["fold 01: " * bool(fold) + "1 classes have no training clip: B"]
+    assert untrained == ["fold 01: " * bool(fold) + "1 class has no training clip: B"]
 
 
 def test_the_precision_of_the_machine_is_kept_with_the_run(tmp_path, features, monkeypatch):
@@ -1267,8 +1267,8 @@ def test_a_class_without_training_clips_can_be_balanced_too(tmp_path, features):
     out = tmp_path / "run"
     made = train_head(out=out, features=features, variant="mean", split=split, epochs=1, settings=["balance=0.5"])
     assert np.isfinite(metrics_of(out)["history"][0]["train_loss"])
-    assert "1 classes have no training clip: Squat" in made.notes
-    assert "1 classes have no training clip: Squat" in made.wrong
+    assert "1 class has no training clip: Squat" in made.notes
+    assert "1 class has no training clip: Squat" in made.wrong
     assert run_of(out)["split"]["untrained"] == ["Squat"]
 
 

@@ -301,7 +301,10 @@ def test_colours_are_those_that_the_file_names(tmp_path, matrix, red_weight, blu
 def test_a_clip_shorter_than_the_samples_repeats_frames(tmp_path, n_frames):
     clip = read(write_video(tmp_path / "short.mp4", n_frames))
     assert numbers(clip) == eq1(n_frames)
-    assert clip.ledger["repeated_samples"] == 20 - len(set(eq1(n_frames)))
+    different = len(set(eq1(n_frames)))
+    assert clip.ledger["repeated_samples"] == 20 - different
+    told = [w for w in clip.ledger["warnings"] if "so short" in w]
+    assert told == [f"so short that of 20 sampled frames {different} are different"] * (n_frames < 20)
 
 
 def test_a_wrong_frame_count_in_the_header_is_recorded_and_not_believed(tmp_path):
