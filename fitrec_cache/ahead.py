@@ -9,14 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 from torch import Tensor
 
 from fitrec_cache.backbone import Backbone
 from fitrec_cache.clips import Clip
-from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash
+from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash, content_hash_once
 from fitrec_cache.devices import cores
 from fitrec_cache.errors import VideoError
 from fitrec_cache.files import file_stamp
@@ -124,7 +122,7 @@ class Ahead:
                 stamp = file_stamp(path)
                 if clip.span is None:
                     return Hashed(clip, content_hash(path), stamp=stamp)
-                return Hashed(clip, f"{_hash_of_many(path, stamp)}{clip.span}", stamp=stamp)
+                return Hashed(clip, f"{content_hash_once(path, stamp)}{clip.span}", stamp=stamp)
         except VideoError as error:
             return Hashed(clip, "", problem=str(error))
 
@@ -178,20 +176,6 @@ class Ahead:
         finally:
             with self._lock:
                 self.busy[kind] += clock() - started
-
-
-_hashing_parts = threading.Lock()
-
-
-def _hash_of_many(path: Path, stamp: tuple[int, int, int] | None) -> str:
-    """Return the hash of a file, read once for all clips that are parts of it; no thread reads it beside another."""
-    with _hashing_parts:
-        return _hash_once(path, stamp)
-
-
-@cache
-def _hash_once(path: Path, _stamp: tuple[int, int, int] | None) -> str:
-    return content_hash(path)
 
 
 @contextmanager

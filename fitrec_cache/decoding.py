@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ _TRIES = 3
 #: In which a worker starts, even on a machine that is very busy.
 _START_SECONDS = 60.0
 
+_hashing = threading.Lock()
 
 #: By how much decoders give way to what else computes.
 NICENESS = 5
@@ -65,6 +67,20 @@ def content_hash(path: Path) -> str:
     """
     with opened_video(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash_once(path: Path, stamp: tuple[int, int, int] | None) -> str:
+    """Return :func:`content_hash` of a file of which several clips are parts, read once until its ``stamp`` changes.
+
+    No thread reads it beside another. Errors are the same.
+    """
+    with _hashing:
+        return _hash_once(path, stamp)
+
+
+@cache
+def _hash_once(path: Path, _stamp: tuple[int, int, int] | None) -> str:
+    return content_hash(path)
 
 
 def check_time_limit(clip_seconds: float) -> None:

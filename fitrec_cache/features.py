@@ -38,6 +38,7 @@ class Features:
         labels: N class names.
         groups: N groups; None where unknown.
         extra: Further columns of the manifest, per clip.
+        contents: What each clip's video is known by, as the cache does; empty where that is not known.
         sources: What made the values, one entry a backbone; empty for features made elsewhere.
         name: Backbone names joined by ``+``.
         notes: What a person should know.
@@ -49,6 +50,7 @@ class Features:
     labels: list[str]
     groups: list[str | None]
     extra: list[Mapping[str, str]] = field(default_factory=list)
+    contents: list[str] = field(default_factory=list)
     sources: list[dict[str, Any]] = field(default_factory=list)
     name: str = ""
     notes: list[str] = field(default_factory=list)
@@ -62,7 +64,7 @@ class Features:
     @classmethod
     def of_clips(cls, clips: Sequence[HeldClip], **more: Any) -> Features:
         """Return the values of clips that a cache holds; ``more`` is what a clip does not know of itself."""
-        return cls(**columns(clips), **more)
+        return cls(**columns(clips), contents=[clip.video_sha256 for clip in clips], **more)
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -103,6 +105,7 @@ class Features:
             labels=[self.labels[i] for i in clips],
             groups=[self.groups[i] for i in clips],
             extra=[self.extra[i] for i in clips] if self.extra else [],
+            contents=[self.contents[i] for i in clips] if self.contents else [],
         )
 
 
@@ -122,7 +125,7 @@ def as_ours(data: Features, where: str) -> Features:
         raise UsageError(f"features {where}: got values of {values.dtype} {values.shape}, expected floats (N, T, d)")
     lengths = {"values": len(values), "pts_seconds": len(data.pts_seconds), "clip_ids": len(data.clip_ids)}
     lengths |= {"labels": len(data.labels), "groups": len(data.groups)}
-    lengths |= {"extra": len(data.extra)} if data.extra else {}
+    lengths |= {name: len(getattr(data, name)) for name in ("extra", "contents") if getattr(data, name)}
     if len(set(lengths.values())) > 1:
         raise UsageError(f"features {where}: got {lengths}, expected one of each for every clip")
     if not values.size:

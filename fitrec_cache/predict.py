@@ -18,16 +18,17 @@ from fitrec_cache.answers import COLUMNS, answer_cells, class_columns
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.class_folders import VIDEO_SUFFIXES, is_video
 from fitrec_cache.clips import file_id, one_spelling, plain_text
-from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip
+from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash_once
 from fitrec_cache.devices import cores
 from fitrec_cache.errors import UsageError, VideoError
-from fitrec_cache.files import check_writable, files_below, is_folder, is_there, write_csv
+from fitrec_cache.files import check_writable, file_stamp, files_below, is_folder, is_there, write_csv
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.pipeline import open_pipelines
+from fitrec_cache.run_files import SIDES, contents_of
 from fitrec_cache.runs import Run, read_runs
 from fitrec_cache.sampling import clip_length
-from fitrec_cache.spans import file_of, parted
+from fitrec_cache.spans import file_of, parted, short_content
 from fitrec_cache.together import Heads
 from fitrec_cache.wording import listed
 
@@ -56,8 +57,8 @@ class Prediction:
             empty where it was not asked for.
         right: Whether the most probable class is ``label``; None if that was not asked for or cannot be told: there is
             no answer, or the head does not know the class.
-        trained_on: Whether the file is named, with its folder where ids have one, as a clip that a head was trained or
-            validated on: then the answer says nothing of how well new videos are recognised.
+        trained_on: Whether the file is one that a head was trained or validated on, by its bytes, or named as one,
+            with its folder where ids have one: then the answer says nothing of how well new videos are recognised.
         warnings: What is odd about the file, as for ``extract``: damage, or a part that goes on after its end.
         reason: Why there is no answer; empty if there is one.
     """
@@ -260,9 +261,15 @@ def _write_table(found: Sequence[Prediction], labels: Sequence[str], path: Path)
 def _trained_on(run: Run) -> list[str]:
     """Return the ids of the clips that the head that answers has seen, to learn or to be chosen."""
     split = run.settings.get("split")
-    names = ("train", "val", "test") if run.settings.get("final") else ("train", "val")
+    names = SIDES if run.settings.get("final") else SIDES[:2]
     sides = [split.get(name) for name in names] if isinstance(split, dict) else []
     return [str(clip) for side in sides if isinstance(side, list) for clip in side]
+
+
+def _contents(run: Run) -> set[str]:
+    """Return what the files of these clips are known by, as far as the run says."""
+    told = contents_of(run.settings)
+    return {file_of(told[clip]) for clip in _trained_on(run) if clip in told}
 
 
 class Recogniser:
@@ -284,6 +291,7 @@ class Recogniser:
         labels: The classes.
         clip_seconds: Median length of the clips the head was trained on; None where that is not known.
         trained_on: Names of the files of these clips, with their folder where ids have one, as parts of a path.
+        contents: What their files are known by (:func:`fitrec_cache.spans.short_content`), as far as the runs say.
     """
 
     @plain_arguments
@@ -302,6 +310,7 @@ class Recogniser:
         self.runs = read_runs(run)
         self._heads = Heads(self.runs, threshold=unknown_below)
         self.trained_on = {Path(file_id(file_of(clip))).parts[-2:] for r in self.runs for clip in _trained_on(r)}
+        self.contents = set[str]().union(*map(_contents, self.runs))
         self._pipelines = open_pipelines(self.runs[0], backbone, device=device, force=force)
         self.samples: int = self._pipelines[0].frames["samples"]
         self.short_sides: list[int] = list(dict.fromkeys(p.frames["short_side"] for p in self._pipelines))
@@ -386,10 +395,11 @@ def _one(path: Path, clips: _Decoded | str, recogniser: Recogniser, shown: _Pict
         return Prediction(path=str(path), reason=clips)
     try:
         answer = recogniser({side: clip.jpegs for side, clip in clips.items()})
-    except VideoError as error:  # its embeddings are too large for the type they were trained in
+        trained_on = _is_of_training(path, recogniser)
+    except VideoError as error:  # its embeddings are too large for the type they were trained in, or the file is gone
         return Prediction(path=str(path), reason=str(error))
     clip = clips[recogniser.short_sides[0]]
-    names, seconds = Path(file_id(str(Path(file_of(str(path))).absolute()))).parts, clip_length(clip.pts_seconds)
+    seconds = clip_length(clip.pts_seconds)
     prediction = Prediction(
         path=str(path),
         top=answer.top,
@@ -397,13 +407,21 @@ def _one(path: Path, clips: _Decoded | str, recogniser: Recogniser, shown: _Pict
         unknown=answer.unknown,
         heads=len(recogniser.runs),
         median_lengths=seconds / recogniser.clip_seconds if recogniser.clip_seconds and seconds else None,
-        trained_on=bool({names[-1:], names[-2:]} & recogniser.trained_on),
+        trained_on=trained_on,
         warnings=tuple(clip.ledger["warnings"]),
     )
     if shown is not None and len(shown.predictions) < MOST_PICTURED:
         shown.predictions.append(prediction)
         shown.frames.append(decode_frames(clip.jpegs).permute(0, 2, 3, 1).numpy())
     return prediction
+
+
+def _is_of_training(path: Path, recogniser: Recogniser) -> bool:
+    file = path if is_there(path) else Path(file_of(str(path)))
+    names = Path(file_id(str(file.absolute()))).parts
+    if {names[-1:], names[-2:]} & recogniser.trained_on:
+        return True
+    return bool(recogniser.contents) and short_content(content_hash_once(file, file_stamp(file))) in recogniser.contents
 
 
 def _draw(shown: _Pictures) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
 from fitrec_cache.files import files_below, parse_json
 
 RUN_VERSION = 2
+
+SIDES = ("train", "val", "test")
+"""Of a split, as ``run.json`` names them."""
 
 #: What JSON raises that lacks something, or has something else in its place.
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration)
@@ -93,3 +96,23 @@ def read_run_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise StoreCorrupt(f"{path} is damaged: expected a JSON object")
     return found
+
+
+def contents_of(run: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the video of each clip was known by when a head learned, by the clip's id.
+
+    Args:
+        run: What ``run.json`` holds.
+
+    Returns:
+        What :func:`fitrec_cache.spans.short_content` makes of it; nothing of features that were made elsewhere, and of
+        runs of before 29 November 2026.
+
+    Raises:
+        StoreCorrupt: If it does not fit the split.
+    """
+    with refused_if_damaged("'contents' in run.json"):
+        told: Mapping[str, list[str]] = run.get("contents") or {}
+        split = run["split"] if told else {}
+        pairs = (zip(split[side], told[side], strict=True) for side in SIDES if told)
+        return {str(clip): str(content) for side in pairs for clip, content in side}

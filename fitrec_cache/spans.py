@@ -95,6 +95,17 @@ def file_of(name: str) -> str:
     return _FRAGMENT.sub("", name)
 
 
+def short_content(key: str) -> str:
+    """Return the first 16 digits of the hash that a clip's content is known by, and its part.
+
+    Example:
+        >>> short_content("0123456789abcdef" * 4 + "#t=2,5")
+        '0123456789abcdef#t=2,5'
+    """
+    file = file_of(key)
+    return file[:16] + key[len(file) :]
+
+
 def is_part(name: str) -> bool:
     """Say whether a clip's name has times behind that of its file."""
     return file_of(name) != name

@@ -197,7 +197,7 @@ def _figures(m: Metrics) -> str:
 def predict_text(p: Prediction) -> str:
     """Return the most probable classes of a video."""
     together = f" (mean of {p.heads} seeds)" if p.heads > 1 else ""
-    together += " (named as a clip it was trained on: says nothing of new videos)" * p.trained_on
+    together += " (it was trained on this video, or one of this name: says nothing of new ones)" * p.trained_on
     lengths = p.median_lengths or 0
     return _lines(
         f"{plain_text(p.path)}: {p.reason}" if p.reason else f"{plain_text(p.path)}{together}",
@@ -234,8 +234,8 @@ def labelled_text(found: list[Prediction]) -> str:
         if len(named) < len(judged)
         else [],
         [
-            f"  left out, as named like clips of the training: {seen}, {known} of them right; if they are others, give "
-            "their files or folders other names"
+            f"  left out, as videos of the training, or named like them: {seen}, {known} of them right; if they are "
+            "others, give their files or folders other names"
         ]
         if seen
         else [],

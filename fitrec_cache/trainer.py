@@ -23,7 +23,9 @@ from fitrec_cache.metrics import evaluate
 from fitrec_cache.progress import progress_bar, timed
 from fitrec_cache.recipes import Recipe
 from fitrec_cache.results import RunResult
+from fitrec_cache.run_files import SIDES
 from fitrec_cache.runs import State, add_final, write_run
+from fitrec_cache.spans import short_content
 from fitrec_cache.units import units_of_run, validation_units
 from fitrec_cache.variants import HeadConfig
 
@@ -124,6 +126,10 @@ class Trainer:
         data, split, (labels, targets) = self.data, job.fold.split, self.classes(job)
         val_logits, val_attention = apply_head(fitted.judge, data.values, split.val)
         described = self.describe(job) | {"val_groups": [data.groups[i] for i in split.val]}
+        if data.contents:
+            described["contents"] = {
+                name: [short_content(data.contents[i]) for i in getattr(split, name)] for name in SIDES
+            }
         calibration = calibrate(
             val_logits.numpy(),
             targets[split.val],
@@ -169,7 +175,7 @@ class Trainer:
     def describe(self, job: Job) -> dict[str, Any]:
         """Return everything that decides the run, as it is written to ``run.json``."""
         data, split = self.data, job.fold.split
-        sides = {name: [data.clip_ids[i] for i in getattr(split, name)] for name in ("train", "val", "test")}
+        sides = {name: [data.clip_ids[i] for i in getattr(split, name)] for name in SIDES}
         alone = sum(data.groups[i] is None for side in split.sides for i in side.tolist())
         training = self.recipe.to_dict() | {"optimiser": "AdamW", "loss": "cross-entropy", "device": str(self.device)}
         return {

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from conftest import SMALL, write_class_folders
+from make_video import write_video
 from scipy.stats import binomtest
 from typer.testing import CliRunner
 
@@ -724,6 +725,34 @@ def test_frames_come_from_the_cache_and_their_absence_is_told(page, trained, cac
     assert not [i for i in seen.all("img") if i["src"].startswith("data:image/jpeg")]
     assert "What is not on this page" in seen.words
     assert "no cache was given" in seen.words
+
+
+def test_a_video_that_took_anothers_place_is_not_shown_as_what_was_tested(page, tmp_path, weights, inline):
+    videos = write_class_folders(tmp_path / "videos")
+    cache, made = tmp_path / "cache", {"backbone": [weights("test_resnet")], **SMALL}
+    extract(videos, cache=cache, **made)
+    train_head(out=tmp_path / "r", cache=cache, variant="mean", backbone=["test_resnet"], epochs=1)
+
+    def pictures(seen):
+        return {i["src"] for i in seen.all("img") if i["src"].startswith("data:image/jpeg")}
+
+    found, seen = page(tmp_path / "r", cache=cache)
+    old = pictures(seen)
+    assert found.missing == ()
+    test = json.loads((tmp_path / "r" / "run.json").read_text())["split"]["test"]
+    for number, name in enumerate(test):
+        write_video(videos / name, 9, width=80, height=64, codec="mpeg4", numbers=range(900 + 9 * number, 1000))
+    extract(videos, cache=cache, **made)
+    found, seen = page(tmp_path / "r", cache=cache)
+    audit = "No audit of split group by likeness: "
+    assert f"{audit}{len(test)} clips of it are not in the cache, or another video by now, such as {test[0]}" in (
+        found.missing
+    )
+    (lost,) = (line for line in found.missing if line.startswith("No frames of"))
+    assert "the cache does not hold them, or another video by now" in lost
+    assert lost.split(" such as ")[1] in test
+    new = pictures(seen)
+    assert new < old  # those of training clips, which are what they were
 
 
 def test_a_damaged_frame_costs_only_its_picture(page, trained, cache_folder, tmp_path):

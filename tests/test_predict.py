@@ -114,7 +114,7 @@ def test_clips_that_the_head_has_seen_are_told(run, tmp_path, cache_folder, vide
     shutil.copy(video_folder / learned, copy)
     alone = tmp_path / "new" / Path(learned).name  # of the same name in another folder
     alone.parent.mkdir()
-    shutil.copy(video_folder / learned, alone)
+    alone.write_bytes((video_folder / learned).read_bytes() + b"\0")
     videos = [video_folder / learned, video_folder / split["val"][0], copy, video_folder / tested, alone]
     assert [p.trained_on for p in predict(videos, run=run, device="cpu")] == [True, True, True, False, False]
     everything = tmp_path / "final"
@@ -126,7 +126,28 @@ def test_clips_that_the_head_has_seen_are_told(run, tmp_path, cache_folder, vide
     assert all(p.trained_on for p in predict(videos, run=everything, device="cpu"))  # ids of files in no folder
     monkeypatch.chdir(copy.parent)
     said = CliRunner().invoke(app, ["predict", "--run", str(run), "--device", "cpu", copy.name]).output
-    assert said.splitlines()[0] == f"{copy.name} (named as a clip it was trained on: says nothing of new videos)"
+    assert (
+        said.splitlines()[0]
+        == f"{copy.name} (it was trained on this video, or one of this name: says nothing of new ones)"
+    )
+
+
+def test_a_video_that_was_renamed_is_known_as_one_of_the_training_by_its_bytes(run, tmp_path, video_folder):
+    split = read_run(run).settings["split"]
+    seen = [shutil.copy(video_folder / split["train"][0], tmp_path / "phone_1.avi")]
+    seen.append(shutil.copy(video_folder / split["val"][0], tmp_path / "odd#t=1.avi#t=0,1"))
+    new = [shutil.copy(video_folder / split["test"][0], tmp_path / "phone_2.avi"), tmp_path / "phone_3.avi"]
+    new[1].write_bytes(Path(seen[0]).read_bytes() + b"\0")  # the same pictures in another file: not told
+    found = predict([*seen, f"{seen[0]}#t=0,0.2", *new], run=run, device="cpu")
+    assert [p.trained_on for p in found] == [True, True, True, False, False]
+    bare = json.loads((run / "run.json").read_text())
+    del bare["contents"]  # as of features that were made elsewhere, or a run of before
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text(json.dumps(bare))
+    assert not predict(seen[:1], run=tmp_path / "run", device="cpu")[0].trained_on
+    (tmp_path / "run" / "run.json").write_text(json.dumps(bare | {"contents": {"train": []}}))
+    with pytest.raises(StoreCorrupt, match=r"'contents' in run\.json is damaged"):
+        predict(seen[:1], run=tmp_path / "run", device="cpu")
 
 
 def test_several_seeds_answer_together(tmp_path, cache_folder, video_folder):
@@ -461,7 +482,7 @@ def test_labelled_videos_say_how_many_answers_are_right(run, tmp_path, cache_fol
     for i, path in enumerate(videos):  # names that the head has not seen, and a class that it does not know
         target = new / (path.parent.name if i else "Row") / f"{i}.avi"
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
+        target.write_bytes(path.read_bytes() + b"\0")
     table = tmp_path / "t.csv"
     found = predict([new, videos[0]], run=run, device="cpu", labelled=True, table=table, top=1)
     *copies, strange, seen = sorted(found, key=lambda p: (p.path.startswith(str(video_folder)), "Row" in p.path))
@@ -531,8 +552,8 @@ def test_what_labelled_videos_were_taken_for_is_told():
         "right: 1 of 3 labelled videos: 33.3% (6.1% to 79.2% if clips are independent)",
         "  Hop taken for Clap: 2",
         "  1 of these were answered unknown, and the nearest class counted; of the other 2, 1 are right",
-        "  left out, as named like clips of the training: 2, 1 of them right; if they are others, give their files or "
-        "folders other names",
+        "  left out, as videos of the training, or named like them: 2, 1 of them right; if they are others, give their "
+        "files or folders other names",
         "  left out, of classes that the head does not know: Row",
     ]
 
@@ -697,6 +718,7 @@ def test_a_clip_of_the_training_is_known_whichever_way_its_name_is_spelled(run, 
     label = json.loads((run / "run.json").read_text())["labels"][0]
     known = shutil.copytree(run, tmp_path / "other")
     settings = json.loads((run / "run.json").read_text())
+    del settings["contents"]
     settings["split"] |= {"train": [f"{label}/\u00fc.avi{part}"]}
     (known / "run.json").write_text(json.dumps(settings))
     (tmp_path / label).mkdir()

@@ -164,8 +164,8 @@ def _lost_frames(model: Model, frames: Frames | None) -> list[str]:
     if frames is None or not frames.lost:
         return []
     return [
-        f"No frames of {plural(len(frames.lost), 'clip')} of {model.name}: the cache does not hold them or they "
-        f"are damaged, such as {min(frames.lost)}"
+        f"No frames of {plural(len(frames.lost), 'clip')} of {model.name}: the cache does not hold them, or another "
+        f"video by now, or they are damaged, such as {min(frames.lost)}"
     ]
 
 

@@ -15,9 +15,12 @@ from fitrec_cache.features import quick_look, stored_embeddings
 from fitrec_cache.leaks import Verdict, pairs_across, verdict
 from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.page.pictures import Clip, Frames
-from fitrec_cache.page.records import SIDES, Record
+from fitrec_cache.page.records import Record
+from fitrec_cache.run_files import SIDES
+from fitrec_cache.spans import short_content
 from fitrec_cache.splits import Split
 from fitrec_cache.store import Store
+from fitrec_cache.wording import plural
 
 MOST_PAIRS = 4
 
@@ -74,7 +77,16 @@ class Auditor:
 
     def frames(self, record: Record) -> Frames:
         """Return the frames that a run was trained on."""
-        return Frames(self._cache, self._known, record)
+        return Frames(self._cache, self._as_then(record), record)
+
+    def _as_then(self, record: Record) -> dict[str, HeldClip]:
+        """Return the clips whose videos are those that a run learned from, where it knows them."""
+        then = record.contents
+        return {
+            name: clip
+            for name, clip in self._known.items()
+            if name not in then or then[name] == short_content(clip.video_sha256)
+        }
 
     def audit(self, records: Sequence[Record], frames: Frames | None) -> Leaks:
         """Audit the splits that runs of one rule used, with ``frames`` to show pairs by, if there are any."""
@@ -82,8 +94,11 @@ class Auditor:
         for each in records:
             by_sides.setdefault(tuple(_sides(each)), each)
         names = sorted({name for sides in by_sides for side in sides for name in side})
-        if gone := [name for name in names if name not in self._known]:
-            raise StoreError(f"{len(gone)} of its clips are not in the cache, such as {gone[0]}")
+        held = set.intersection(*(set(self._as_then(each)) for each in by_sides.values()))
+        if gone := [name for name in names if name not in held]:
+            raise StoreError(
+                f"{plural(len(gone), 'clip')} of it are not in the cache, or another video by now, such as {gone[0]}"
+            )
         clips = [self._known[name] for name in names]
         found = self._look(records[0], clips)
         number = {name: i for i, name in enumerate(names)}

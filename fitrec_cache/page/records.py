@@ -12,13 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.calibrate import Calibration
-from fitrec_cache.run_files import find_runs, read_run_json, refused_if_damaged
+from fitrec_cache.run_files import SIDES, contents_of, find_runs, read_run_json, refused_if_damaged
 from fitrec_cache.runs import calibration_of
 from fitrec_cache.scored import ScoredRun, read_scored
 from fitrec_cache.splits import say_untrained
-
-SIDES = ("train", "val", "test")
-"""Of a split, as ``run.json`` names them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,6 +38,11 @@ class Record(ScoredRun):
     def sources(self) -> list[Mapping[str, Any]]:
         """What its features, or frames, were made of and how; none of those that were made elsewhere."""
         return self.run.get("sources") or []
+
+    @cached_property
+    def contents(self) -> Mapping[str, str]:
+        """What the videos of its clips were known by; see :func:`fitrec_cache.run_files.contents_of`."""
+        return contents_of(self.run)
 
     @property
     def best(self) -> Mapping[str, float]:
@@ -106,7 +108,7 @@ def _check(record: Record) -> None:
     for row in m["history"]:
         for name in ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy"):
             float(row[name])
-    _ = (record.best["val_loss"], record.notes)
+    _ = (record.best["val_loss"], record.notes, record.contents)
     _ = (dict(run["training"]), dict(run["head"]), dict(run["versions"]), [len(run["split"][side]) for side in SIDES])
     for name in ("temperature", "threshold", "false_alarm_rate"):
         float(run["calibration"][name])
