@@ -336,6 +336,12 @@ def test_class_folders_that_lie_deeper_are_no_groups(tmp_path):
     assert [c.group for c in found.clips] == ["anna", "ben", "anna"]
 
 
+def test_of_folders_that_are_called_as_the_class_the_nearest_is_its_folder(tmp_path):
+    rows = "path,label\nSquat/2026/Squat/anna/1.mp4,Squat\nLunge/2.mp4,Lunge\n"
+    found = find_clips(write(tmp_path / "m.csv", rows), group_by="folder")
+    assert {c.clip_id[-5:]: c.group for c in found.clips} == {"1.mp4": "anna", "2.mp4": None}
+
+
 def test_what_may_tell_groups_is_pointed_at_where_none_are_known(tmp_path):
     for name in ("Squat/anna/1.avi", "Squat/ben/1.avi", "Row/anna/1.avi"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

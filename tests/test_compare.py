@@ -270,6 +270,19 @@ def test_models_of_other_numbers_of_seeds_are_chosen_between_on_the_same_validat
     assert found == {"mean on net": (False, True), "vit-lstm on net": (False, True)}
 
 
+def test_validation_accuracy_is_the_mean_of_the_runs_whatever_their_sides(tmp_path):
+    write_run(tmp_path / "a", [1], seed=0, val=list("wx"), val_targets=[0, 1])  # answers are all 0
+    write_run(tmp_path / "b", [1], seed=1, val=list("wxyz"), val_targets=[0, 1, 1, 1])
+    (model,) = compare([tmp_path]).models
+    assert model.val_accuracy == pytest.approx((1 / 2 + 1 / 4) / 2)
+
+
+def test_runs_of_another_precision_are_another_model(tmp_path):
+    for name in ("fp32", "bf16"):
+        write_run(tmp_path / name, [1, 0], training={"learning_rate": 0.001, "precision": name})
+    assert len(compare([tmp_path]).models) == 2
+
+
 def test_the_best_on_validation_is_named_not_the_best_on_test(tmp_path):
     val = list("wxyz")
     write_run(tmp_path / "a", [1, 1, 1, 0], variant="vit-lstm", val=val, val_targets=[0, 0, 1, 1])  # answers are all 0

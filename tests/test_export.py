@@ -181,6 +181,7 @@ def test_the_example_says_in_a_line_what_is_wrong(tmp_path, exported, video_fold
 def test_the_description_says_how_to_use_the_files(exported, run, cache_folder):
     out, report = exported
     about = json.loads((out / "recogniser.json").read_text())
+    assert about["clip_seconds"] == pytest.approx(7.5 / 25, rel=0.2)  # by sampled frames of clips of 6 to 10 frames
     assert about["labels"] == ["Hop", "Lunge", "Squat"]
     assert about["samples"] == SMALL["samples"]
     assert about["sampling"] == "floor(i * n_frames / (samples + 1)), i = 1..samples"

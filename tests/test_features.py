@@ -49,7 +49,10 @@ def test_where_no_times_tell_there_is_no_length(times):
 
 
 def test_some_clips_keep_what_belongs_to_them():
-    some = features().take(np.array([2, 0]))
+    times = np.arange(12.0).reshape(3, 4)
+    some = features(pts_seconds=times, contents=["x", "y", "z"]).take(np.array([2, 0]))
+    assert some.pts_seconds.tolist() == [[8, 9, 10, 11], [0, 1, 2, 3]]
+    assert some.contents == ["z", "x"]
     assert (some.clip_ids, some.labels, some.groups) == (["c", "a"], ["B", "A"], ["h", "g"])
     assert some.extra == [{"room": "z"}, {"room": "x"}]
     assert some.values[:, 0, 0].tolist() == [16, 0]

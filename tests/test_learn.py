@@ -289,6 +289,20 @@ def test_what_failed_and_what_leaks_is_told(learned, video_folder, weights, tmp_
     assert all(proposal in note for note in told if "groups.csv" in note)
 
 
+@pytest.mark.parametrize("which", [0, 1, None])
+def test_a_leak_that_one_of_the_trainings_found_is_a_leak(learned, video_folder, tmp_path, inline, monkeypatch, which):
+    calls, real = [], module.train_head
+
+    def trained(**settings):
+        calls.append(settings["variant"])
+        return replace(real(**settings), leaks=len(calls) - 1 == which)
+
+    monkeypatch.setattr(module, "train_head", trained)
+    _, _, backbones, _ = learned
+    assert learn(video_folder, out=tmp_path, backbone=backbones[:1], **FAST).leaks == (which is not None)
+    assert len(calls) == 3
+
+
 def test_where_no_training_can_begin_the_error_says_which_clips_failed(video_folder, weights, tmp_path, inline):
     shutil.copytree(video_folder / "Hop", tmp_path / "videos" / "Hop")
     shutil.copytree(video_folder / "Squat", tmp_path / "videos" / "Squat")

@@ -13,7 +13,7 @@ import torch
 from test_train import same, toy, weights_of
 
 from fitrec_cache.errors import FitrecError, UsageError
-from fitrec_cache.files import host_id
+from fitrec_cache.files import host_id, is_process
 from fitrec_cache.processes import map_in_processes
 from fitrec_cache.train import train_head
 
@@ -155,3 +155,17 @@ def test_what_killed_processes_laid_down_is_removed(tmp_path, monkeypatch):
         (tmp_path / name).touch()
     assert map_in_processes(refuse, None, [0, 2], processes=2, threads=1) == [0, 2]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
+
+
+def test_a_process_of_another_user_is_one(monkeypatch):
+    def kill(pid, signal):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.kill", kill)
+    assert is_process(1)
+
+
+def test_a_process_that_ended_is_none():
+    with subprocess.Popen(["true"]) as child:
+        assert is_process(child.pid)  # not waited for yet
+    assert not is_process(child.pid)

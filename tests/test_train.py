@@ -691,6 +691,30 @@ def test_a_run_is_not_overwritten_unless_asked(tmp_path, features):
         train_head(out=tmp_path / "home", features=features, variant="mean", overwrite=True)
 
 
+def test_a_final_head_added_later_is_the_one_made_at_once(tmp_path, features):
+    common = {"features": features, "variant": "mean", "settings": ["epochs=2", "steps=60", "batch_size=12"]}
+    train_head(out=tmp_path / "once", final=True, **common)
+    made = train_head(out=tmp_path / "later", **common)
+    assert made.runs[0].epochs == 20  # 60 steps, 3 an epoch of the 36 training clips; of all 60 it would be 12
+    train_head(out=tmp_path / "later", final=True, **common)
+    once, later = ((tmp_path / name / "final.safetensors").read_bytes() for name in ("once", "later"))
+    assert once == later
+
+
+def test_where_a_final_head_cannot_be_written_the_run_stays_what_it_was(tmp_path, features, monkeypatch):
+    common = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1}
+    train_head(**common)
+
+    def fails(path, data):
+        raise StoreError("no room")
+
+    monkeypatch.setattr("fitrec_cache.runs.write_atomic", fails)
+    with pytest.raises(StoreError, match="no room"):
+        train_head(final=True, **common)
+    assert not run_of(tmp_path / "run").get("final")
+    read_run(tmp_path / "run")
+
+
 def test_damaged_runs_are_refused(tmp_path, features):
     train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
     path = tmp_path / "run" / "run.json"
