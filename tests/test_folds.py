@@ -51,7 +51,7 @@ def test_clips_without_a_side_and_classes_without_training_are_told():
     (fold,) = make_folds("manifest", **given, extra=[{"split": s} for s in column])
     assert "left out: 8 of 24 clips are on no side" in fold.split.notes
     assert fold.split.untrained == ("B",)
-    assert "1 classes are on no side and not learned: D" in fold.split.notes
+    assert "1 class is on no side and not learned: D" in fold.split.notes
     labels, numbers = fold.split.classes(given["labels"])
     assert labels == ["A", "B", "C"]
     assert numbers.tolist() == [0] * 6 + [1] * 6 + [2] * 6 + [-1] * 6

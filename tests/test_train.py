@@ -1275,7 +1275,7 @@ def test_a_class_that_no_side_holds_gets_no_output(tmp_path, features, variant):
     (tmp_path / "test.txt").write_text("".join(f"{n}\n" for n in names[30:]))
     split = f"list:{tmp_path / 'train.txt'},{tmp_path / 'test.txt'}"
     report = train_head(out=tmp_path / "run", features=features, variant=variant, split=split, final=True, **FAST)
-    assert "1 classes are on no side and not learned: Lunge" in report.notes
+    assert "1 class is on no side and not learned: Lunge" in report.notes
     assert read_run(tmp_path / "run").labels == ["Hop", "Squat"]
     assert safetensors.torch.load_file(tmp_path / "run" / "logits.safetensors")["test_logits"].shape == (10, 2)
     assert report.runs[0].metrics.accuracy == report.runs[0].metrics.top5_accuracy == 1
