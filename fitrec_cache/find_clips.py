@@ -6,7 +6,7 @@ import difflib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -201,8 +201,9 @@ def choose_classes(labels: Iterable[str], classes: str) -> tuple[list[str], list
     Raises:
         UsageError: If there is none of a class asked for; of ``fitness35`` some may be missing.
     """
-    names, there = _class_names(classes), sorted(set(labels))
+    there = sorted(set(labels))
     known = {label.casefold() for label in there}
+    names = _class_names(classes, known)
     missing = [name for name in names if name.casefold() not in known]
     if missing and (classes != "fitness35" or len(missing) == len(names)):
         raise _unknown_classes(missing, there)
@@ -211,13 +212,17 @@ def choose_classes(labels: Iterable[str], classes: str) -> tuple[list[str], list
     return [label for label in there if label.casefold() in wanted], notes
 
 
-def _class_names(classes: str) -> list[str]:
-    """Return the names that ``classes`` stands for."""
+def _class_names(classes: str, known: Collection[str]) -> list[str]:
+    """Return the names that ``classes`` stands for; ``known``: classes in small letters.
+
+    A number before a name of a file is left out, as UCF101's ``classInd.txt`` has them, unless it belongs to the name.
+    """
     if classes == "fitness35":
         return list(FITNESS35)
     path = Path(classes)
     if is_file(path):
-        names = [re.sub(r"^\d+\s+", "", line) for _, line in text_lines(path)]
+        lines = [line for _, line in text_lines(path)]
+        names = [n if one_spelling(n).casefold() in known else re.sub(r"^\d+\s+", "", n) for n in lines]
     elif path.suffix.lower() == ".txt":
         raise UsageError(f"no such file: {path}. Expected a text file with one class name a line")
     else:

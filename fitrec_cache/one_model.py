@@ -34,6 +34,7 @@ def model_settings(run: Mapping[str, Any]) -> dict[str, str]:
         "features": " ".join(canonical_json(source.get("identity", {})) for source in sources),
         "data": run["data_sha256"],
         "sides": sides_digest(run["split"]),
+        "false alarm rate": run.get("false_alarm_rate", ""),
     }
     training = {k: v for k, v in run["training"].items() if k not in ("device", *chosen)}
     return {k: str(v) for k, v in {**chosen, **training}.items()}
@@ -51,7 +52,7 @@ def differences(models: Sequence[Mapping[str, str]]) -> list[str]:
 
     Returns:
         Settings with their values, empty where the name tells enough. Recipe or preset alone where it does, but for
-        settings that are not the recipe's own; else every setting that differs. What has long values is numbered, one
+        settings that are not the recipe's own, wherever that tells them apart. What has long values is numbered, one
         number for one value among all models of a split.
     """
     told = [_by_settings(mine, [s for s in models if _place(s) == _place(mine)]) for mine in models]
@@ -63,10 +64,14 @@ def differences(models: Sequence[Mapping[str, str]]) -> list[str]:
 def _by_settings(mine: Mapping[str, str], alike: Sequence[Mapping[str, str]]) -> str:
     """Say in which settings a model differs from those of one variant, backbone and split, itself among them."""
     differing = [k for k in _readable(alike) if len({s.get(k) for s in alike}) > 1]
-    alone = [k for k in ("recipe", "preset") if len({s.get(k) for s in alike}) == len(alike) > 1][:1]
-    changed = [k for k in differing if k not in alone and not all(_is_usual(k, s) for s in alike)]
-    shown = alone + changed if alone else differing
+    telling = [k for k in differing if not all(_is_usual(k, s) for s in alike)]
+    shown = telling if _count(alike, telling) == _count(alike, differing) else differing
     return _joined(f"{k.replace('_', ' ')} {mine.get(k, 'not set')}" for k in shown)
+
+
+def _count(models: Sequence[Mapping[str, str]], names: Sequence[str]) -> int:
+    """Return how many models are told apart by these settings."""
+    return len({tuple(s.get(name) for name in names) for s in models})
 
 
 def _numbered(models: Sequence[Mapping[str, str]], told: Sequence[str], key: str) -> list[str]:

@@ -45,6 +45,15 @@ State = Literal["missing", "damaged", "tested", "whole"]
 #: The clips of a split, as ``run.json`` has them.
 _SIDES = ("train", "val", "test", "unknown")
 
+#: What runs of before do not say.
+_SINCE = ("unknown_sha256",)
+
+_IN_WORDS = {
+    "data_sha256": "the clips in the cache",
+    "unknown_sha256": "the clips of classes kept apart",
+    "split": "which clips are on which side",
+}
+
 #: What weights and settings of a damaged or hostile run folder raise, beside what its JSON does.
 _DAMAGE = (RuntimeError, OSError, ArithmeticError, UsageError, safetensors.SafetensorError)
 
@@ -197,9 +206,10 @@ def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
         alike = key == "split" and isinstance(other, dict) and all(other.get(k) == value[k] for k in _SIDES)
         if alike and other.get("seed") != value.get("seed"):
             return "--split-seed"
-        return {"data_sha256": "the clips in the cache", "split": "which clips are on which side"}.get(key, key)
+        return _IN_WORDS.get(key, key)
 
-    return [named(k, v, there.get(k)) for k, v in wanted.items() if plain(k, there.get(k)) != plain(k, v)]
+    known = {k: v for k, v in wanted.items() if k in there or k not in _SINCE}
+    return [named(k, v, there.get(k)) for k, v in known.items() if plain(k, there.get(k)) != plain(k, v)]
 
 
 def write_run(
@@ -214,8 +224,8 @@ def write_run(
 ) -> None:
     """Write head, settings, figures, outputs and pictures; a run that is replaced stays until the new one is whole.
 
-    ``run.json`` comes last, so a folder with one is complete. What tells of a run that is replaced and of others beside
-    it, in the folder ``out`` of the call, goes with it.
+    ``run.json`` comes last, so a folder with one is complete. What the folder ``out`` of the call has of several runs
+    goes: it is of those of before, and is written again when all are whole.
 
     Raises:
         StoreError: If the folder cannot be written.
@@ -224,8 +234,7 @@ def write_run(
         _write_files(here, head, run, metrics, outputs)
         if final is not None:
             write_atomic(here / FINAL, safetensors.torch.save(final.state_dict()))
-        replaced = folder != out and (folder / "run.json").exists()
-        tables = [out / ANSWERS, out / SUMMARY] if replaced else []
+        tables = [out / ANSWERS, out / SUMMARY] if folder != out else []
         for path in (*tables, *(folder / name for name in ("run.json", FINAL, ANSWERS))):
             path.unlink(missing_ok=True)
         for name in (*sorted(p.name for p in here.iterdir() if p.name != "run.json"), "run.json"):

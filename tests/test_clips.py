@@ -528,6 +528,14 @@ def test_lists_restrict_a_folder_whatever_the_file_type(folder, tmp_path):
         find_clips(folder, lists=[write(tmp_path / "3.txt", "Plank/a.mkv\n")])
 
 
+def test_a_number_that_belongs_to_a_class_name_stays_in_a_file_of_classes(tmp_path):
+    for name in ("3 Squat", "Squat", "01", "Push, Up"):
+        touch(tmp_path / "v", f"{name}/1.avi", f"{name}/2.avi")
+    (tmp_path / "c.txt").write_text("3 squat\n7 Push, Up\n01\n")
+    found = find_clips(tmp_path / "v", classes=str(tmp_path / "c.txt"))
+    assert {clip.label for clip in found.clips} == {"3 Squat", "Push, Up", "01"}
+
+
 def test_classes_by_name_and_by_file_whatever_the_case(folder, tmp_path):
     assert ids(find_clips(folder, classes="lunge")) == ["Lunge/a.mkv", "Lunge/b.webm"]
     assert len(find_clips(folder, classes=" Lunge, SQUAT,").clips) == 4

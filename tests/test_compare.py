@@ -407,6 +407,25 @@ def test_a_run_of_another_version_is_refused(tmp_path):
         compare([tmp_path])
 
 
+def test_recipe_and_preset_together_name_models_whose_other_settings_are_the_recipes_own(tmp_path):
+    for preset in ("native", "paper"):
+        sources = [{"identity": {"weights": "w", "preprocessing": {"preset": preset}}}]
+        for recipe in ("native", "paper"):
+            settings = {"training": get_recipe(recipe).to_dict() | {"device": "cpu"}, "recipe": recipe}
+            write_run(tmp_path / f"{preset}-{recipe}", [1, 0], sources=sources, **settings)
+    names = {m.name for m in compare([tmp_path]).models}
+    assert names == {f"mean on net, recipe {r}, preset {p}" for r in ("native", "paper") for p in ("native", "paper")}
+
+
+def test_runs_of_another_rate_of_false_alarms_are_another_model(tmp_path):
+    for rate in (0.05, 0.2):
+        write_run(tmp_path / str(rate), [1, 0], false_alarm_rate=rate)
+    assert {m.name for m in compare([tmp_path]).models} == {
+        "mean on net, false alarm rate 0.05",
+        "mean on net, false alarm rate 0.2",
+    }
+
+
 def test_models_are_named_by_what_differs(tmp_path):
     write_run(tmp_path / "1", [1, 0], attention="dot", learning_rate=0.01)
     write_run(tmp_path / "2", [1, 0], attention="none", learning_rate=0.01)

@@ -786,14 +786,20 @@ def test_tables_of_several_runs_go_when_the_first_of_these_is_replaced(tmp_path,
     monkeypatch.setattr(Trainer, "run", run)
     with pytest.raises(KeyboardInterrupt):
         train_head(epochs=1, seed=[0, 1, 2], **settings)
-    assert all(path.exists() for path in tables)  # the runs that they tell of are there
+    assert all(path.exists() for path in tables)  # nothing was added to what they tell of
+    stop_at = 3
+    with pytest.raises(KeyboardInterrupt):
+        train_head(epochs=1, seed=[0, 1, 2, 3], **settings)
+    assert not any(path.exists() for path in tables)  # of fewer runs than there are by now
+    train_head(epochs=1, seed=[0, 1, 2], **settings)
+    assert all(path.exists() for path in tables)
     stop_at = 0
     with pytest.raises(KeyboardInterrupt):
-        train_head(epochs=2, seed=[0, 1], overwrite=True, **settings)
+        train_head(epochs=2, seed=[0, 1, 2], overwrite=True, **settings)
     assert all(path.exists() for path in tables)
     stop_at = 1
     with pytest.raises(KeyboardInterrupt):
-        train_head(epochs=2, seed=[0, 1], overwrite=True, **settings)
+        train_head(epochs=2, seed=[0, 1, 2], overwrite=True, **settings)
     assert not any(path.exists() for path in tables)
 
 
@@ -1033,6 +1039,22 @@ def test_classes_left_out_are_unknown(tmp_path):
     assert any("groups of validation clips cannot tell a threshold" in note for note in strict.notes)
     with pytest.raises(UsageError, match=r"unknown class 'Sqat'.*Squat"):
         train_head(out=tmp_path / "x", features=path, variant="mean", unknown=["Sqat"])
+
+
+def test_other_videos_of_a_class_that_is_kept_apart_make_another_run(tmp_path):
+    settings = {"out": tmp_path / "run", "variant": "mean", "epochs": 1, "unknown": ["Squat"]}
+    path = toy(tmp_path / "toy.h5")
+    train_head(features=path, **settings)
+    assert any("kept" in note for note in train_head(features=path, **settings).notes)
+    with h5py.File(path, "r+") as file:
+        strange = np.array([label == b"Squat" for label in file["label"][()]])
+        file["features"][...] = np.where(strange[:, None, None], 1 - file["features"][()], file["features"][()])
+    with pytest.raises(UsageError, match="the clips of classes kept apart"):
+        train_head(features=path, **settings)
+    run = run_of(tmp_path / "run")
+    del run["unknown_sha256"]  # as of before
+    (tmp_path / "run" / "run.json").write_text(json.dumps(run))
+    assert any("kept" in note for note in train_head(features=path, **settings).notes)
 
 
 def test_settings_of_a_recipe_can_be_changed_and_nothing_else(tmp_path, features):
