@@ -30,7 +30,7 @@ from fitrec_cache.files import digest, with_home
 from fitrec_cache.manifests import listed_names
 from fitrec_cache.spans import file_of, is_part
 from fitrec_cache.units import units_of
-from fitrec_cache.wording import plural
+from fitrec_cache.wording import plural, some
 
 SHARE = 0.2
 """Share of the clips that test, and of the others that validate: the paper's 80/20 then 80/20."""
@@ -329,8 +329,9 @@ def _by_lists(clips: _Clips, argument: str, _rng: np.random.Generator) -> _Sides
     notes = []
     if left := len(clips.ids) - len(rest) - len(test):
         notes.append(f"left out: {left} of {len(clips.ids)} clips are in neither list")
-    if lost := lost_train + lost_test:
-        notes.append(f"{lost} names of the two lists have no clip")
+    for side, lost in (("train", lost_train), ("test", lost_test)):
+        if lost:
+            notes.append(f"{plural(len(lost), 'name')} of the {side} list without a clip: {some(lost)}")
     return _Sides(test=test, rest=rest, units=clips.units, notes=notes)
 
 
@@ -429,8 +430,8 @@ def _choose(counts: IntArray, order: IntArray, spare: int) -> set[int]:
 # --- lists ---
 
 
-def _match(lists: Sequence[Sequence[str]], clips: _Clips) -> list[tuple[set[int], int]]:
-    """Return for each list the clips that its names mean, and how many names mean none.
+def _match(lists: Sequence[Sequence[str]], clips: _Clips) -> list[tuple[set[int], list[str]]]:
+    """Return for each list the clips that its names mean, and the names that mean none.
 
     A name is looked up as it is, or as the file that clips are parts of, then by class folder and file without ending,
     then by file without ending; the last two only count where they fit a single file, and the last where no other name
@@ -457,8 +458,9 @@ def _match(lists: Sequence[Sequence[str]], clips: _Clips) -> list[tuple[set[int]
                 return set()  # the file of this name in another class
         return hits
 
-    looked_up = [[meant(name) for name in names] for names in others]
-    return [(hits.union(*more), more.count(set())) for hits, more in zip(found, looked_up, strict=True)]
+    looked_up = [{name: meant(name) for name in names} for names in others]
+    lost = [[name for name, hits in more.items() if not hits] for more in looked_up]
+    return [(hits.union(*more.values()), gone) for hits, more, gone in zip(found, looked_up, lost, strict=True)]
 
 
 def _stem(name: str) -> str:

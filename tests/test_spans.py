@@ -352,7 +352,7 @@ def test_a_split_by_lists_takes_parts_whatever_the_ending_and_folder_of_their_fi
     split = make_split(rule, clip_ids=ids, labels=[*"ABABABABBABABB"], groups=[None] * 14, seed=0)
     assert sorted([*split.train, *split.val]) == list(range(8))
     assert sorted(split.test) == [8, 9, 10]  # d may be either, and e is of another class
-    assert "2 names of the two lists have no clip" in split.notes
+    assert "2 names of the test list without a clip: C/d.avi, A/e.avi" in split.notes
 
 
 @pytest.mark.parametrize("other", ["duration", "End_Time", "stop"])

@@ -286,7 +286,7 @@ def test_lists_by_id_by_tail_and_by_stem(tmp_path):
     assert names["test"] == {"K0/v_K0_g05_c01.avi", "K1/v_K1_g05_c01.avi"}
     assert names["train"] | names["val"] == set(data["clip_ids"][:4] + data["clip_ids"][6:10])
     assert "left out: 2 of 12 clips are in neither list" in split.notes
-    assert "1 names of the two lists have no clip" in split.notes
+    assert "1 name of the test list without a clip: K1/unheard_of.avi" in split.notes
 
 
 def test_lists_may_spell_letters_with_marks_otherwise(tmp_path):
@@ -320,14 +320,16 @@ def test_a_stem_that_two_clips_share_means_neither_though_the_lists_have_it_once
     rule = by_lists(tmp_path, [name for name in ids if name[2] in "0123"], ["A/4.avi", "B/4.avi", "5.avi"])
     split = make_split(rule, **data, seed=0)
     assert [ids[i] for i in split.test] == ["A/4.avi", "B/4.avi"]
-    assert "1 names of the two lists have no clip" in split.notes
+    assert "1 name of the test list without a clip: 5.avi" in split.notes
 
 
 def test_names_without_a_clip_are_counted_in_both_lists(tmp_path):
     data = even(2, 6, 1)
     ids = data["clip_ids"]
     rule = by_lists(tmp_path, [*ids[:5], *ids[6:11], "K0/x.avi", "K0/y.avi"], [ids[5], ids[11], "K1/z.avi"])
-    assert "3 names of the two lists have no clip" in make_split(rule, **data, seed=0).notes
+    notes = make_split(rule, **data, seed=0).notes
+    assert "2 names of the train list without a clip: K0/x.avi, K0/y.avi" in notes
+    assert "1 name of the test list without a clip: K1/z.avi" in notes
 
 
 def test_a_clip_in_both_lists_is_refused(tmp_path):
@@ -434,7 +436,7 @@ def test_a_list_never_takes_a_file_of_the_same_name_from_another_class(tmp_path)
     test = ["A/001.mp4", "A/002.mp4", "B/002.mp4"]
     split = make_split(by_lists(tmp_path, [name for name in ids if name not in test], test), **data, seed=0)
     assert [ids[i] for i in split.test] == ["A/002.mp4", "B/002.mp4"]
-    assert any("1 names of the two lists have no clip" in note for note in split.notes)
+    assert any("1 name of the test list without a clip: A/001.mp4" in note for note in split.notes)
 
 
 def test_a_list_with_class_folders_finds_clips_that_lie_elsewhere(tmp_path):
@@ -461,4 +463,4 @@ def test_a_list_that_names_a_class_never_takes_a_file_of_another_from_elsewhere(
     train = [f"A/{n}.mp4" for n in range(4)] + [f"B/{n}.mp4" for n in range(6, 10)]
     split = make_split(by_lists(tmp_path, train, ["A/4.mp4", "B/5.mp4", "B/10.mp4"]), **data, seed=0)
     assert [ids[i] for i in split.test] == ["all/4.mp4", "all/10.mp4"]
-    assert "1 names of the two lists have no clip" in split.notes
+    assert "1 name of the test list without a clip: B/5.mp4" in split.notes
