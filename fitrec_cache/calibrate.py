@@ -131,9 +131,9 @@ def remarks(fitted: Sequence[tuple[Calibration, Sequence[str]]]) -> list[str]:
             "head is far too sure, or its answers are worth no more than a guess" + _of_runs(len(hot), len(fitted))
         )
     if blind:
-        what = "validation clip" + "s" * (max(blind) > 1)
-        if any(len(set(u)) < len(u) for u in unseeing):
-            what = "group" + "s" * (max(blind) > 1) + " of validation clips"
+        s = "s" * (max(blind) > 1)
+        grouped = any(len(set(u)) < len(u) for u in unseeing)
+        what = f"group{s} of validation clips" if grouped else f"validation clip{s}"
         told.append(
             f'no answer is "unknown": {between(min(blind), max(blind))} {what} cannot tell a threshold that '
             f"turns away {100 * rate:g}% of known clips, which takes {math.ceil(1 / rate - 1e-9) - 1}. A higher "

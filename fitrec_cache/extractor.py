@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 from unicodedata import normalize
 
@@ -84,7 +85,6 @@ class Extractor:
         self.asked: list[str] = []
         self.begun = False
         self.kept_columns: list[str] = []
-        self.told_of: dict[str, HeldClip] | None = None
         self.failed_now: list[str] = []
         self.relabelled: list[str] = []
         self.new_without_group: list[str] = []
@@ -343,12 +343,13 @@ class Extractor:
 
     def _of_content(self, key: str) -> HeldClip | None:
         """Return the clip that had this content under another name, as before a file was renamed or moved, if any."""
-        if key not in self.frames:
-            return None
-        if self.told_of is None:  # only where it is asked for, and of clips of which something was told
-            held = newest(self.cache.entries())
-            self.told_of = {key: clip for key, clip in held.items() if clip.group is not None or clip.extra}
-        return self.told_of.get(key)
+        return self._told_of.get(key) if key in self.frames else None
+
+    @cached_property
+    def _told_of(self) -> dict[str, HeldClip]:
+        """The clips of which a group or columns are told, by content; made only where it is asked for."""
+        held = newest(self.cache.entries())
+        return {key: clip for key, clip in held.items() if clip.group is not None or clip.extra}
 
     def commit(self) -> None:
         """Write finished clips: frames, then features, then the clips themselves. Done means committed."""

@@ -51,9 +51,8 @@ def differences(models: Sequence[Mapping[str, str]]) -> list[str]:
         models: The settings of each, as :func:`model_settings` gives them, in any order.
 
     Returns:
-        Settings with their values, empty where the name tells enough. Recipe or preset alone where it does, but for
-        settings that are not the recipe's own, wherever that tells them apart. What has long values is numbered, one
-        number for one value among all models of a split.
+        Settings with their values, empty where the name tells enough. What is each recipe's own is left out where the
+        rest tells them apart. What has long values is numbered, one number for one value among all models of a split.
     """
     told = [_by_settings(mine, [s for s in models if _place(s) == _place(mine)]) for mine in models]
     for key in _NUMBERED:

@@ -21,7 +21,7 @@ from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_jso
 from fitrec_cache.head import build_head
 from fitrec_cache.one_model import model_settings
 from fitrec_cache.outputs import OUTPUTS, read_outputs, read_strangers
-from fitrec_cache.run_files import RUN_VERSION, read_run_json, read_run_settings, refused_if_damaged
+from fitrec_cache.run_files import RUN_VERSION, SIDES, read_run_json, read_run_settings, refused_if_damaged
 from fitrec_cache.variants import HeadConfig
 from fitrec_cache.wording import listed, plural, span
 
@@ -43,7 +43,7 @@ LEARNED = "learn.json"
 State = Literal["missing", "damaged", "tested", "whole"]
 
 #: The clips of a split, as ``run.json`` has them.
-_SIDES = ("train", "val", "test", "unknown")
+_SIDES = (*SIDES, "unknown")
 
 #: What runs of before do not say.
 _SINCE = ("unknown_sha256",)

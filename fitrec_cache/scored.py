@@ -19,7 +19,7 @@ from fitrec_cache.metrics import interval_by_unit
 from fitrec_cache.one_model import differences, incomplete, model_settings
 from fitrec_cache.outputs import Outputs, read_outputs
 from fitrec_cache.paired import FloatArray, count_right
-from fitrec_cache.run_files import find_runs, read_run_settings, refused_if_damaged
+from fitrec_cache.run_files import SIDES, find_runs, read_run_settings, refused_if_damaged
 from fitrec_cache.units import units_of_run, validation_units
 
 
@@ -108,7 +108,7 @@ class ScoredRun:
     @property
     def n_clips(self) -> int:
         """Clips on all three sides."""
-        return sum(len(self.run["split"].get(name, ())) for name in ("train", "val", "test"))
+        return sum(len(self.run["split"].get(name, ())) for name in SIDES)
 
 
 def per_clip(runs: Sequence[ScoredRun]) -> tuple[FloatArray, FloatArray, dict[str, str]]:

@@ -77,16 +77,13 @@ class Auditor:
 
     def frames(self, record: Record) -> Frames:
         """Return the frames that a run was trained on."""
-        return Frames(self._cache, self._as_then(record), record)
+        clips = {name: clip for name, clip in self._known.items() if self._is_as_then(clip, record)}
+        return Frames(self._cache, clips, record)
 
-    def _as_then(self, record: Record) -> dict[str, HeldClip]:
-        """Return the clips whose videos are those that a run learned from, where it knows them."""
-        then = record.contents
-        return {
-            name: clip
-            for name, clip in self._known.items()
-            if name not in then or then[name] == short_content(clip.video_sha256)
-        }
+    def _is_as_then(self, clip: HeldClip, record: Record) -> bool:
+        """Say whether a clip's video is the one that a run knew by this name, if it knew any."""
+        then = record.contents.get(clip.clip_id)
+        return then is None or then == short_content(clip.video_sha256)
 
     def audit(self, records: Sequence[Record], frames: Frames | None) -> Leaks:
         """Audit the splits that runs of one rule used, with ``frames`` to show pairs by, if there are any."""
@@ -94,12 +91,13 @@ class Auditor:
         for each in records:
             by_sides.setdefault(tuple(_sides(each)), each)
         names = sorted({name for sides in by_sides for side in sides for name in side})
-        held = set.intersection(*(set(self._as_then(each)) for each in by_sides.values()))
-        if gone := [name for name in names if name not in held]:
+        known = [self._known.get(name) for name in names]
+        clips = [c for c in known if c is not None and all(self._is_as_then(c, each) for each in by_sides.values())]
+        if len(clips) < len(names):
+            gone = sorted(set(names).difference(clip.clip_id for clip in clips))
             raise StoreError(
                 f"{plural(len(gone), 'clip')} of it are not in the cache, or another video by now, such as {gone[0]}"
             )
-        clips = [self._known[name] for name in names]
         found = self._look(records[0], clips)
         number = {name: i for i, name in enumerate(names)}
         groups = [clip.group for clip in clips]
