@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.clips import NO_COLUMNS
@@ -111,15 +112,17 @@ class Cache:
 
     def same_content(self) -> list[list[HeldClip]]:
         """Return the usable clips whose videos are the same to the byte, those of one content together."""
-        usable = (hash(c.video_sha256) for c in self._entries() if not c.problem)
-        hashes = np.fromiter(usable, dtype=np.int64)
-        values, counts = np.unique(hashes, return_counts=True)
+        values, counts = np.unique(self.content_hashes(), return_counts=True)
         repeated = set(values[counts > 1].tolist())  # most often none: no table of all contents is kept for them
         same: dict[str, list[HeldClip]] = {}
         for clip in self._entries() if repeated else ():
             if not clip.problem and hash(clip.video_sha256) in repeated:
                 same.setdefault(clip.video_sha256, []).append(clip)
         return [clips for clips in same.values() if len(clips) > 1]
+
+    def content_hashes(self) -> NDArray[np.int64]:
+        """Return :func:`hash` of what each clip's video is known by, of this process only, in no certain order."""
+        return np.fromiter((hash(clip.video_sha256) for clip in self._entries()), dtype=np.int64)
 
     def others(self, clips: Collection[str]) -> tuple[list[HeldClip], set[str]]:
         """Return the clips that have none of these names, which are all held, but those that were taken out.
@@ -245,6 +248,11 @@ def newest(clips: Iterable[HeldClip]) -> dict[str, HeldClip]:
     for clip in sorted((c for c in clips if not c.problem), key=lambda c: c.since, reverse=True):
         found.setdefault(clip.video_sha256, clip)
     return found
+
+
+def by_content(clips: Iterable[HeldClip]) -> dict[str, HeldClip]:
+    """Return the clip that tells most surely of each content, by its hash: the latest, one that is used if any is."""
+    return {clip.video_sha256: clip for clip in sorted(clips, key=lambda clip: (not clip.problem, clip.since))}
 
 
 def parts_apart(clips: Iterable[HeldClip]) -> list[str]:

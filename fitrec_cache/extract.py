@@ -13,15 +13,24 @@ from unicodedata import normalize
 from fitrec_cache.ahead import Ahead
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.backbone import Backbone, load_backbone
-from fitrec_cache.cache import MOST_PIXELS, MOST_SAMPLES, Cache, HeldClip, is_count, newest, pick_frames
+from fitrec_cache.cache import (
+    MOST_PIXELS,
+    MOST_SAMPLES,
+    Cache,
+    HeldClip,
+    by_content,
+    is_count,
+    newest,
+    pick_frames,
+)
 from fitrec_cache.clips import Clip
-from fitrec_cache.decoding import check_time_limit
+from fitrec_cache.decoding import check_time_limit, content_hash_once
 from fitrec_cache.devices import cores
 from fitrec_cache.erase import erase_taken_out, refuse_beside_others, refuse_links, refuse_most
-from fitrec_cache.errors import FitrecError, StoreError, UsageError, WeightsError
+from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError, WeightsError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extractor import Extractor
-from fitrec_cache.files import is_there
+from fitrec_cache.files import file_stamp, is_there
 from fitrec_cache.find_clips import ClipList, find_clips, nearest
 from fitrec_cache.history import Extraction, note, now
 from fitrec_cache.identity import frame_identity, what_changed
@@ -29,6 +38,7 @@ from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.pretrained import EMBEDDED, BackboneChoice
 from fitrec_cache.progress import Notes, timed
 from fitrec_cache.root import MARKER
+from fitrec_cache.spans import Span
 from fitrec_cache.store import Store
 from fitrec_cache.variants import plain_name
 from fitrec_cache.wording import between, listed, plural
@@ -158,7 +168,7 @@ def extract(
     except (KeyboardInterrupt, FitrecError):  # what was finished until now is in the cache, and so in its history
         _note(cache, run.report(len(clips), time.perf_counter() - started), models)
         raise
-    run.tell_changes()
+    run.tell_changes(erased=erase)
     notes.add(*lost)
     report = run.report(len(clips), time.perf_counter() - started)
     _note(cache, report, models)
@@ -168,18 +178,33 @@ def extract(
 def as_extracted(found: ClipList, cache: Path) -> list[Clip]:
     """Return clips as they will be in a cache, which may be there: with the groups and columns that they have in it.
 
+    Files of new names are read where they may be clips of the cache that were renamed: where it has some that are gone.
+
     Raises:
         StoreError: If it is no cache, or damaged.
     """
     if not is_there(cache / MARKER):  # there is none, or it is one that was just being made
         return list(found.clips)
-    held = {normalize("NFC", clip.clip_id): clip for clip in Cache(cache).entries()}
-    return [
-        replace(clip, **found.columns_beside(clip, known.group, known.extra))
-        if (known := held.get(clip.clip_id))
-        else clip
-        for clip in found.clips
-    ]
+    entries = Cache(cache).entries()
+    held = {normalize("NFC", clip.clip_id): clip for clip in entries}
+    here = {clip.clip_id for clip in found.clips}.union(found.passed_over)
+    gone = by_content(clip for name, clip in held.items() if name not in here and (clip.group or clip.extra))
+
+    def told(clip: Clip) -> Clip:
+        if known := held.get(clip.clip_id):
+            return replace(clip, **found.columns_beside(clip, known.group, known.extra))
+        if gone and clip.path and (known := gone.get(_content(clip.path, clip.span))):
+            return replace(clip, **found.columns_beside(clip, clip.group or known.group, known.extra))
+        return clip
+
+    return [told(clip) for clip in found.clips]
+
+
+def _content(path: Path, part: Span | None) -> str:
+    """Return what a clip's video is known by; empty if it cannot be read, which is told when it is extracted."""
+    with suppress(VideoError):
+        return f"{content_hash_once(path, file_stamp(path))}{part or ''}"
+    return ""
 
 
 def _check_call(

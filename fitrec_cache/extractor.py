@@ -9,18 +9,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
-from unicodedata import normalize
 
 import numpy as np
 
 from fitrec_cache.ahead import Ahead, Hashed, Prepared
 from fitrec_cache.backbone import Backbone
-from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
+from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip
 from fitrec_cache.clips import Clip
 from fitrec_cache.decoding import StoredClip
 from fitrec_cache.devices import cores
+from fitrec_cache.entering import Entering
 from fitrec_cache.errors import StoreError, VideoError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.find_clips import ClipList
@@ -80,14 +79,10 @@ class Extractor:
         start: float,
     ) -> None:
         self.cache, self.frames, self.models, self.notes, self.found = cache, frames, models, notes, found
-        self.groups_known = False
+        self.entering = Entering(cache, found)
         self.meanwhile = Meanwhile(cores())
         self.asked: list[str] = []
         self.begun = False
-        self.kept_columns: list[str] = []
-        self.failed_now: list[str] = []
-        self.relabelled: list[str] = []
-        self.new_without_group: list[str] = []
         self.stores = [cache.feature_store(feature_identity(frames.identity, m)) for m in models]
         for store, model in zip(self.stores, models, strict=True):
             notes.add(*_new_features(cache, store))
@@ -140,8 +135,11 @@ class Extractor:
         told: dict[tuple[str, str], list[tuple[HeldClip, HeldClip]]] = {}
         for held in same:
             clips = sorted((clip for clip in held if clip.clip_id in asked), key=lambda clip: clip.clip_id)
-            if clips and clips[0].since < max(clip.since for clip in held):
-                self.rows.clips.append(clips[0])
+            if not clips:
+                continue
+            first = self.entering.of_one_content(clips[0], held)
+            if first != clips[0] or first.since < max(clip.since for clip in held):
+                self.rows.clips.append(first)
             for other in clips[1:]:
                 told.setdefault((clips[0].label, other.label), []).append((clips[0], other))
         self.notes.add(*(_same_content(*pairs[0], more=len(pairs) - 1) for pairs in told.values()))
@@ -160,7 +158,9 @@ class Extractor:
             self.cache.finish_all(but=there)
             self.rows.clips += [replace(clip, problem=TAKEN_OUT) for clip in absent]
             self.commit()
-        self.groups_known |= any(clip.group is not None for clip in others if not prune or clip.clip_id in there)
+        self.entering.groups_known |= any(
+            clip.group is not None for clip in others if not prune or clip.clip_id in there
+        )
         files = {file_of(key) for key in here}
         stale = sorted(c.clip_id for c in gone if is_part(c.video_sha256) and file_of(c.video_sha256) in files)
         if gone and prune:
@@ -182,28 +182,16 @@ class Extractor:
                 f"--classes leaves out: {some(kept)}"
             )
 
-    def tell_changes(self) -> None:
-        """Note which files are used though something is odd, such as damage, and what became of names and columns."""
+    def tell_changes(self, *, erased: bool) -> None:
+        """Note which files are used though something is odd, such as damage, and what is not as it was before.
+
+        Args:
+            erased: Whether what is taken out was erased.
+        """
         if self.odd:
             many = plural(len(self.odd), "clip is", "clips are")
             self.notes.add(f"{many} used though the file is not quite in order: {some(self.odd)}")
-        if n := len(self.failed_now):
-            self.notes.add(
-                f"{plural(n, 'clip')} that failed now will still be trained on, as the video that had that name "
-                f"before: {some(self.failed_now)}. To take them out, remove their files and give --prune"
-            )
-        if n := len(self.kept_columns):
-            many = plural(n, "clip keeps", "clips keep")
-            self.notes.add(f"{many} group or columns of before: {some(self.kept_columns)}")
-        if not self.groups_known:
-            self.notes.add(*self.found.about_groups)
-        elif not self.found.has_groups and (n := len(self.new_without_group)):
-            self.notes.add(
-                f"{plural(n, 'new clip has', 'new clips have')} no group, as others have, so each counts as one of its "
-                f"own: --group-by, or a manifest's column group, gives them one: {some(self.new_without_group)}"
-            )
-        if n := len(self.relabelled):
-            self.notes.add(f"{plural(n, 'clip is', 'clips are')} of another class than before: {some(self.relabelled)}")
+        self.notes.add(*self.entering.notes(erased=erased))
 
     def _more(self, bar: Any) -> bool:
         """Say whether clips are left; wait, and show it, while other processes have claimed all that are."""
@@ -284,7 +272,8 @@ class Extractor:
         else:
             self.rows.done += worked
             self.reused += not worked
-        self._note_clip(task, problem)
+        if entry := self.entering.entry(task.clip, task.key, problem):
+            self.rows.clips.append(entry)
 
     def _embed(self, key: str, prepared: Prepared) -> tuple[str, bool]:
         """Embed one clip with every backbone that has not seen it; return why not, and whether there was any work."""
@@ -302,54 +291,6 @@ class Extractor:
                 return str(error), worked
             worked = True
         return "", worked
-
-    def _note_clip(self, task: _Task, problem: str) -> None:
-        clip = task.clip
-        entry = HeldClip(
-            clip_id=clip.clip_id,
-            video_sha256=task.key,
-            label=clip.label,
-            group=clip.group,
-            extra=clip.extra,
-            problem=problem,
-        )
-        self.groups_known |= entry.group is not None
-        if self.cache.holds(entry):
-            return
-        before = self.cache.clip(clip.clip_id)
-        if before is None and not clip.clip_id.isascii():  # by its name before names had one spelling
-            before = self.cache.clip(normalize("NFD", clip.clip_id))
-        if problem and before is not None and not before.problem:
-            self.failed_now.append(clip.clip_id)
-            return  # what is stored of it stays usable
-        known = before or self._of_content(task.key)
-        if known is not None:
-            group = known.group if before else clip.group or known.group  # a new name may say another group
-            meant = replace(entry, **self.found.columns_beside(clip, group, known.extra))
-            self.kept_columns += [clip.clip_id] * (meant != entry)
-            entry = meant
-            self.groups_known |= entry.group is not None
-            if self.cache.holds(entry):
-                return
-        if before is None and entry.group is None and not problem and not is_part(task.key):  # parts have their file's
-            self.new_without_group.append(clip.clip_id)
-        if before is not None and before.label != entry.label and not before.problem:
-            self.relabelled.append(f"{clip.clip_id} ({before.label} -> {entry.label})")
-        if before is not None and before.video_sha256 != entry.video_sha256:
-            kept = f", and keeps its group, {entry.group}" if entry.group and entry.group != clip.group else ""
-            note = f"{clip.clip_id} has other content than before: it takes the place of the earlier video{kept}"
-            self.notes.add(note)
-        self.rows.clips.append(entry)
-
-    def _of_content(self, key: str) -> HeldClip | None:
-        """Return the clip that had this content under another name, as before a file was renamed or moved, if any."""
-        return self._told_of.get(key) if key in self.frames else None
-
-    @cached_property
-    def _told_of(self) -> dict[str, HeldClip]:
-        """The clips of which a group or columns are told, by content; made only where it is asked for."""
-        held = newest(self.cache.entries())
-        return {key: clip for key, clip in held.items() if clip.group is not None or clip.extra}
 
     def commit(self) -> None:
         """Write finished clips: frames, then features, then the clips themselves. Done means committed."""

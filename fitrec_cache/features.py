@@ -132,6 +132,8 @@ def as_ours(data: Features, where: str) -> Features:
         raise UsageError(f"features {where} are empty: values of shape {values.shape}")
     if times.shape != values.shape[:2]:
         raise UsageError(f"features {where}: pts_seconds of shape {times.shape}, expected (N, T) = {values.shape[:2]}")
+    if strange := [content for content in data.contents if not isinstance(content, str)]:
+        raise UsageError(f"features {where}: contents hold {strange[0]!r}, expected texts: hashes of videos")
     if repeated := len(data.clip_ids) - len(set(data.clip_ids)):
         raise UsageError(f"features {where}: {repeated} clip ids are repeated; each clip must have its own")
     if values.dtype.kind == "f" and values.dtype not in (np.float16, np.float32):

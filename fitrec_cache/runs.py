@@ -143,6 +143,22 @@ def add_final(folder: Path, head: nn.Module) -> None:
     write_json(folder / "run.json", run | {"final": True})
 
 
+def keep_contents(folder: Path, contents: Mapping[str, Any]) -> None:
+    """Write what the videos of a run that is there are known by now: other files may hold the same frames.
+
+    Args:
+        folder: The run folder.
+        contents: A part of ``run.json``, as a training has it; empty of features whose videos nobody knows.
+
+    Raises:
+        StoreError: If the folder cannot be written.
+    """
+    run = read_run_json(folder / "run.json")
+    known = {**run, **contents}
+    if known != run:
+        write_json(folder / "run.json", known)
+
+
 def _files(run: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of all files of a run."""
     return (*FILES, FINAL) if run.get("final") else FILES

@@ -29,7 +29,7 @@ from fitrec_cache.progress import Notes, timed
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.results import TrainReport, average_runs, pool_folds, read_result
 from fitrec_cache.run_files import read_run_json
-from fitrec_cache.runs import ANSWERS, SUMMARY, calibration_of, check_out, refuse_other_runs
+from fitrec_cache.runs import ANSWERS, SUMMARY, calibration_of, check_out, keep_contents, refuse_other_runs
 from fitrec_cache.scored import read_scored
 from fitrec_cache.splits import Split, check_seed, check_seeds, say_untrained
 from fitrec_cache.together import keep_calibration
@@ -162,6 +162,9 @@ def train_head(
     refuse_other_runs(out, folders)
     heads = [Job(fold, s, folder, final) for (s, fold), folder in zip(folds, folders, strict=True)]
     heads = [_looked_up(job, trainer.describe(job), overwrite=overwrite) for job in heads]
+    for job in heads:
+        if job.there is not None:
+            keep_contents(job.folder, trainer.contents(job))
     with timed(stages, "look for leaks"):
         near = data.near_duplicates(progress=progress)
     notes = Notes(tell)

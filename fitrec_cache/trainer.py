@@ -126,10 +126,6 @@ class Trainer:
         data, split, (labels, targets) = self.data, job.fold.split, self.classes(job)
         val_logits, val_attention = apply_head(fitted.judge, data.values, split.val)
         described = self.describe(job) | {"val_groups": [data.groups[i] for i in split.val]}
-        if data.contents:
-            described["contents"] = {
-                name: [short_content(data.contents[i]) for i in getattr(split, name)] for name in SIDES
-            }
         calibration = calibrate(
             val_logits.numpy(),
             targets[split.val],
@@ -149,7 +145,7 @@ class Trainer:
             everyone = np.arange(len(self.strangers.clip_ids))
             outputs["unknown_logits"], _ = apply_head(fitted.head, self.strangers.values, everyone)
         result = self._result(job, fitted, calibration, outputs, units_of_run(described))
-        run = described | {"calibration": calibration.to_dict(), "versions": _versions()}
+        run = described | self.contents(job) | {"calibration": calibration.to_dict(), "versions": _versions()}
         run |= {"threads": torch.get_num_threads(), "clip_seconds": data.clip_seconds()}
         run |= {"some_classes": sorted(set(data.labels))} if self.some_classes else {}
         metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
@@ -204,6 +200,12 @@ class Trainer:
             "sources": data.sources,
             "backbone": data.name,
         }
+
+    def contents(self, job: Job) -> dict[str, dict[str, list[str]]]:
+        """Return what the videos of each side are known by, as ``run.json`` has it; empty where nobody knows."""
+        if not (known := self.data.contents):
+            return {}
+        return {"contents": {name: [short_content(known[i]) for i in getattr(job.fold.split, name)] for name in SIDES}}
 
     def _result(
         self,

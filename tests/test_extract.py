@@ -430,10 +430,68 @@ def test_a_video_that_takes_anothers_place_keeps_its_group_and_it_is_said(run, t
     manifest.write_text(f"path,label,group\n{path.relative_to(videos)},Hop,ann\n")
     run(manifest, root=videos)
     write_video(path, 7, width=80, height=64, codec="mpeg4", numbers=range(900, 907))
-    place = f"{path.relative_to(videos)} has other content than before: it takes the place of the earlier video"
-    assert f"{place}, and keeps its group, ann" in run().notes
+    place, name = "1 clip has other content than before, in the place", path.relative_to(videos)
+    assert f"{place}, and the group, of the earlier video: {name} (ann)" in run().notes
     write_video(path, 8, width=80, height=64, codec="mpeg4", numbers=range(910, 918))
-    assert place in run(manifest, root=videos).notes  # which says the group itself
+    # This one says the group itself.
+    assert f"{place} of the earlier video: {name}" in run(manifest, root=videos).notes
+
+
+def test_renumbered_files_keep_the_groups_of_their_videos_not_those_of_their_names(run, tmp_path, videos):
+    folder = videos / "Hop"
+    for path in list(videos.rglob("*.avi")):
+        path.unlink()
+    for i in range(4):
+        write_video(
+            folder / f"{i}.avi", 7, width=80, height=64, codec="mpeg4", numbers=range(900 + 10 * i, 907 + 10 * i)
+        )
+    manifest = tmp_path / "m.csv"
+    people = ["ann", "", "cid", "dan"]  # nobody knows who the second is
+    manifest.write_text("path,label,group\n" + "".join(f"Hop/{i}.avi,Hop,{who}\n" for i, who in enumerate(people)))
+    run(manifest, root=videos)
+    (folder / "0.avi").unlink()
+    for i in (1, 2, 3):
+        (folder / f"{i}.avi").rename(folder / f"{i - 1}.avi")
+    report = run(prune=True)
+    assert labels_in(tmp_path / "cache") == {f"Hop/{i}.avi": ("Hop", who or None) for i, who in enumerate(people[1:])}
+    assert "3 clips have the video that another one had before: Hop/0.avi, Hop/1.avi, Hop/2.avi" in report.notes
+    (folder / "0.avi").rename(folder / "x.avi")  # two change places
+    (folder / "1.avi").rename(folder / "0.avi")
+    (folder / "x.avi").rename(folder / "1.avi")
+    run()
+    assert labels_in(tmp_path / "cache") == {
+        "Hop/0.avi": ("Hop", "cid"),
+        "Hop/1.avi": ("Hop", None),
+        "Hop/2.avi": ("Hop", "dan"),
+    }
+
+
+@pytest.mark.parametrize("between", ["other frames", "taken out"])
+def test_a_renamed_clip_keeps_its_group_with_other_frames_and_when_it_was_away(run, tmp_path, videos, between):
+    path = next(videos.rglob("*.avi"))
+    path.rename(path := path.with_name("0.avi"))
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(f"path,label,group\n{path.relative_to(videos)},Hop,ann\n")
+    run(manifest, root=videos)
+    away = path.rename(tmp_path / "away.avi")
+    if between == "taken out":
+        run(prune=True)
+    away.rename(new := path.with_name("1.avi"))
+    run(samples=3 if between == "other frames" else None)
+    assert labels_in(tmp_path / "cache")[str(new.relative_to(videos))][1] == "ann"
+
+
+def test_a_copy_whose_name_says_no_group_is_of_the_group_that_the_others_name_says(run, tmp_path, videos):
+    first = sorted(videos.rglob("*.avi"))[0]
+    (first.parent / "0.avi").write_bytes(first.read_bytes())  # by its name the first, which is the one that counts
+    report = run()
+    assert labels_in(tmp_path / "cache")["Hop/0.avi"] == ("Hop", "Hop_g01")
+    assert "1 clip has group or columns of another one of the same content: Hop/0.avi" in report.notes
+    assert not any("another one of the same content" in note for note in run().notes)
+    with (tmp_path / "m.csv").open("w") as file:  # a manifest means what it says
+        file.write("path,label,group\nHop/0.avi,Hop,\n")
+    run(tmp_path / "m.csv", root=videos)
+    assert labels_in(tmp_path / "cache")["Hop/0.avi"] == ("Hop", None)
 
 
 def test_a_video_that_cannot_be_read_any_more_is_used_as_it_was_and_that_is_said(run, tmp_path, videos):
@@ -442,11 +500,12 @@ def test_a_video_that_cannot_be_read_any_more_is_used_as_it_was_and_that_is_said
     path = sorted(videos.rglob("*.avi"))[0]
     name = str(path.relative_to(videos))
     path.write_bytes(b"")
-    for report in (run(), run(prune=True)):
+    for report, more in ((run(), ""), (run(prune=True, erase=True), "; nothing of them was erased")):
         (note,) = (n for n in report.notes if "failed now" in n)
         assert note == (
-            f"1 clip that failed now will still be trained on, as the video that had that name before: {name}. "
-            "To take them out, remove their files and give --prune"
+            f"1 clip that failed now will still be trained on, with the features that there are, as the video "
+            f"that had that name before{more}: {name}. "
+            "To take them out, remove their files, and rows of a manifest or list that name them, and give --prune"
         )
     assert labels_in(tmp_path / "cache") == before
     path.unlink()

@@ -17,6 +17,7 @@ from fitrec_cache.extract import extract
 from fitrec_cache.info import info
 from fitrec_cache.learn import learn
 from fitrec_cache.predict import predict
+from fitrec_cache.run_files import read_run_settings
 from fitrec_cache.runs import read_runs, time_of_last
 from fitrec_cache.texts import learn_text
 
@@ -203,6 +204,23 @@ def test_after_videos_were_added_or_removed_another_recogniser_is_made_beside(le
     assert less.run.parent not in (report.run.parent, more.run.parent)
 
 
+def test_files_renamed_all_at_once_are_split_by_the_groups_that_they_had(learned, video_folder, tmp_path, inline):
+    report, out, backbones, _ = learned
+    shutil.copytree(out, tmp_path / "out")
+    shutil.copytree(video_folder, tmp_path / "videos")
+    for number, path in enumerate(sorted((tmp_path / "videos").rglob("*.avi"))):
+        path.rename(path.with_name(f"{number}.avi"))  # which says no group
+    with pytest.raises(UsageError, match="group"):
+        learn(tmp_path / "videos", out=tmp_path / "other", backbone=backbones, split="group", **FAST)
+    again = learn(tmp_path / "videos", out=tmp_path / "out", backbone=backbones, split="group", **FAST)
+    assert (again.extracted.done, again.n_learned) == (0, report.n_learned)
+    groups = {clip.clip_id: clip.group for clip in Cache(tmp_path / "out" / "cache").clips()}
+    split = read_run_settings(again.run / "seed-0")["split"]
+    sides = [{groups[name] for name in split[side]} for side in ("train", "val", "test")]
+    assert None not in set().union(*sides)
+    assert not sides[2] & (sides[0] | sides[1])
+
+
 def test_what_a_further_backbone_needs_is_trained_and_nothing_again(learned, video_folder, weights, tmp_path, inline):
     report, out, backbones, _ = learned
     shutil.copytree(out, tmp_path / "out")
@@ -375,7 +393,7 @@ def test_groups_that_a_cache_has_are_known_to_its_split(learned, video_folder, t
             rows.append(f"{label}/{number}.avi,{label},{label}-{number}\n")
     (tmp_path / "videos" / "groups.csv").write_text("path,label,group\n" + "".join(rows))
     with pytest.raises(UsageError, match="split 'group' needs groups"):
-        learn(tmp_path / "videos", out=tmp_path / "out", backbone=backbones, split="group", **FAST)
+        learn(tmp_path / "videos", out=tmp_path / "other", backbone=backbones, split="group", **FAST)
     extract(tmp_path / "videos" / "groups.csv", cache=tmp_path / "out" / "cache", backbone=backbones)
     found = learn(tmp_path / "videos", out=tmp_path / "out", backbone=backbones, split="group", **FAST)
     assert json.loads((found.run / "seed-0" / "run.json").read_text())["split"]["rule"] == "group"

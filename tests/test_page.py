@@ -755,6 +755,36 @@ def test_a_video_that_took_anothers_place_is_not_shown_as_what_was_tested(page, 
     assert new < old  # those of training clips, which are what they were
 
 
+def test_what_was_taken_out_is_not_shown_any_more_but_an_earlier_name_is(page, tmp_path, weights, inline):
+    videos = write_class_folders(tmp_path / "videos")
+    cache, made = tmp_path / "cache", {"backbone": [weights("test_resnet")], **SMALL}
+    extract(videos, cache=cache, **made)
+    train_head(out=tmp_path / "r", cache=cache, variant="mean", backbone=["test_resnet"], epochs=1)
+    first, *others = json.loads((tmp_path / "r" / "run.json").read_text())["split"]["test"]
+    for name in others:
+        (videos / name).rename(videos / name.replace("v_", "renamed_"))
+    extract(videos, cache=cache, prune=True, **made)
+    assert page(tmp_path / "r", cache=cache)[0].missing == ()
+    (videos / first).unlink()
+    extract(videos, cache=cache, prune=True, **made)
+    found, _ = page(tmp_path / "r", cache=cache)
+    audit = "No audit of split group by likeness: 1 clip of it is not in the cache"
+    assert any(line.startswith(audit) and line.endswith(f"such as {first}") for line in found.missing)
+    (lost,) = (line for line in found.missing if line.startswith("No frames of"))
+    assert lost.endswith(f" such as {first}")
+
+
+def test_one_audit_asks_all_runs_of_its_split_which_videos_they_knew(page, cache_folder, tmp_path):
+    same = {"variant": "mean", "backbone": ["test_resnet"], "epochs": 1, "seed": (0, 1), "split_seed": 0}
+    train_head(out=tmp_path / "r", cache=cache_folder, **same)
+    assert not any(line.startswith("No audit") for line in page(tmp_path / "r", cache=cache_folder)[0].missing)
+    path = tmp_path / "r" / "seed-1" / "run.json"
+    run = json.loads(path.read_text())
+    run["contents"]["val"][0] = "0" * 16
+    path.write_text(json.dumps(run))
+    assert any("another video by now" in line for line in page(tmp_path / "r", cache=cache_folder)[0].missing)
+
+
 def test_a_damaged_frame_costs_only_its_picture(page, trained, cache_folder, tmp_path):
     cache = shutil.copytree(cache_folder, tmp_path / "cache")
     for part in cache.glob("frames/*/part-*"):

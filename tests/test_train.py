@@ -333,6 +333,29 @@ def test_to_add_final_heads_nothing_is_trained_or_written_again(tmp_path, featur
         read_runs(tmp_path / "run")
 
 
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_a_run_that_is_kept_knows_the_videos_of_now(tmp_path, features, seeds):
+    data = read_pack(features)
+    contents = [f"{i:064x}"[::-1] for i in range(len(data.clip_ids))]
+    common = {"out": tmp_path / "run", "variant": "mean", "epochs": 1, "seed": seeds}
+    train_head(features=data, **common)  # as by a version that did not note them
+    paths = sorted((tmp_path / "run").rglob("run.json"))
+    weights = {path: path.with_name("head.safetensors").stat().st_mtime_ns for path in paths}
+    assert len(paths) == len(seeds)
+    for videos in (contents, contents[::-1]):  # then other files with the same frames
+        train_head(features=replace(data, contents=videos), **common)
+        for path in paths:
+            run = json.loads(path.read_text())
+            known = {k[:16] for k in videos}
+            assert {v for side in run["contents"].values() for v in side} == known
+            number = data.clip_ids.index(run["split"]["test"][0])
+            assert run["contents"]["test"][0] == videos[number][:16]
+    times = {path: path.stat().st_mtime_ns for path in paths}
+    train_head(features=data, **common)  # nobody knows: what is told stays
+    assert {path: path.stat().st_mtime_ns for path in paths} == times
+    assert {path: path.with_name("head.safetensors").stat().st_mtime_ns for path in paths} == weights
+
+
 def test_a_damaged_run_is_made_again(tmp_path, features):
     common = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1}
     train_head(**common)
@@ -1417,6 +1440,7 @@ def test_features_that_a_caller_put_together_are_as_those_of_a_file(tmp_path, fe
         ({"labels": ["A"] * 59}, "'labels': 59.*expected one of each for every clip"),
         ({"clip_ids": ["a"] * 60}, "clip ids are repeated"),
         ({"values": np.full((60, 4, 6), np.nan, dtype=np.float32)}, "values that are not finite"),
+        ({"contents": ["a" * 64] * 59 + [None]}, "contents hold None, expected texts: hashes of videos"),
         ({"values": np.zeros((60, 0, 6), dtype=np.float32)}, r"are empty: values of shape \(60, 0, 6\)"),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fitrec_cache.cache import Cache, HeldClip
+from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
 from fitrec_cache.errors import StoreError
 from fitrec_cache.features import quick_look, stored_embeddings
 from fitrec_cache.leaks import Verdict, pairs_across, verdict
@@ -69,7 +69,10 @@ class Auditor:
 
     @cached_property
     def _known(self) -> dict[str, HeldClip]:
-        return {clip.clip_id: clip for clip in self._cache.clips()}
+        """The clips that the cache has, earlier names of them too; none of what was taken out."""
+        clips = self._cache.clips()
+        used = newest(clips)
+        return {clip.clip_id: clip for clip in clips if clip.problem != TAKEN_OUT or clip.video_sha256 in used}
 
     @cached_property
     def _stores(self) -> list[Store]:
@@ -92,12 +95,11 @@ class Auditor:
             by_sides.setdefault(tuple(_sides(each)), each)
         names = sorted({name for sides in by_sides for side in sides for name in side})
         known = [self._known.get(name) for name in names]
-        clips = [c for c in known if c is not None and all(self._is_as_then(c, each) for each in by_sides.values())]
+        clips = [c for c in known if c is not None and all(self._is_as_then(c, each) for each in records)]
         if len(clips) < len(names):
             gone = sorted(set(names).difference(clip.clip_id for clip in clips))
-            raise StoreError(
-                f"{plural(len(gone), 'clip')} of it are not in the cache, or another video by now, such as {gone[0]}"
-            )
+            many = plural(len(gone), "clip of it is", "clips of it are")
+            raise StoreError(f"{many} not in the cache, or another video by now, such as {gone[0]}")
         found = self._look(records[0], clips)
         number = {name: i for i, name in enumerate(names)}
         groups = [clip.group for clip in clips]

@@ -108,7 +108,7 @@ def _check(record: Record) -> None:
     for row in m["history"]:
         for name in ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy"):
             float(row[name])
-    _ = (record.best["val_loss"], record.notes, record.contents)
+    _ = (record.best["val_loss"], record.notes, contents_of(run))  # not kept of all records: one each clip
     _ = (dict(run["training"]), dict(run["head"]), dict(run["versions"]), [len(run["split"][side]) for side in SIDES])
     for name in ("temperature", "threshold", "false_alarm_rate"):
         float(run["calibration"][name])
