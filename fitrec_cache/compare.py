@@ -14,7 +14,7 @@ import numpy as np
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.files import Plain, check_ending
 from fitrec_cache.paired import exact_p, gains_by_unit, holm, interval_of_difference
-from fitrec_cache.run_files import find_runs
+from fitrec_cache.run_files import find_runs, unfinished_in
 from fitrec_cache.scored import Model, ScoredRun, gather_models, per_clip, read_all
 from fitrec_cache.units import alone_unit, is_by_fold
 from fitrec_cache.wording import plural, some
@@ -157,6 +157,7 @@ def compare(runs: Sequence[Path], *, out: Path | None = None, families: Sequence
 def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]] = ()) -> CompareReport:
     """Compare models by runs that were read; see :func:`compare`."""
     models, notes = gather_models(runs)
+    notes += _unfinished(runs)
     alike = _alike_on_validation(models)
     best = {i for some in alike for i in some if models[i].val_accuracy == max(models[j].val_accuracy for j in some)}
     shared = {i for some in alike for i in some}
@@ -179,6 +180,16 @@ def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]
         tried=len(adjusted),
         notes=tuple(notes),
     )
+
+
+def _unfinished(runs: Sequence[ScoredRun]) -> list[str]:
+    """Say of which calls some seeds or folds are no runs yet, so that what is there is not taken for all."""
+    calls = sorted({run.folder.parent for run in runs if run.folder.name.startswith(("seed-", "fold-"))})
+    return [
+        f"{call} is not finished: {some([path.name for path in missing])} missing. Run the same train-head again"
+        for call in calls
+        if (missing := unfinished_in(call))
+    ]
 
 
 def _alike_on_validation(models: Sequence[Model[ScoredRun]]) -> list[list[int]]:

@@ -140,12 +140,12 @@ class Entering:
             still = "; nothing of them was erased" if erased else ""
             notes.append(
                 f"{plural(n, 'clip')} that failed now will still be trained on, with the features that there are, as "
-                f"the video that had that name before{still}: {some(self._failed)}. To take them out, remove their "
+                f"the video that had that name before{still}: {_named(self._failed)}. To take them out, remove their "
                 "files, and rows of a manifest or list that name them, and give --prune"
             )
         if n := len(self._kept):
             many = plural(n, "clip keeps", "clips keep")
-            notes.append(f"{many} group or columns of before: {some(self._kept)}")
+            notes.append(f"{many} group or columns of before: {_named(self._kept)}")
         for names, what in (
             (self._joined, "group or columns of another one of the same content"),
             (self._moved, "the video that another one had before"),
@@ -153,15 +153,20 @@ class Entering:
             (self._heirs, "other content than before, in the place, and the group, of the earlier video"),
         ):
             if n := len(names):
-                notes.append(f"{plural(n, 'clip has', 'clips have')} {what}: {some(names)}")
+                notes.append(f"{plural(n, 'clip has', 'clips have')} {what}: {_named(names)}")
         if not self.groups_known:
             notes += self.found.about_groups
         elif not self.found.has_groups and (n := len(self._without_group)):
             notes.append(
                 f"{plural(n, 'new clip has', 'new clips have')} no group, as others have, so each counts as one of its "
-                f"own: --group-by, or a manifest's column group, gives them one: {some(self._without_group)}"
+                f"own: --group-by, or a manifest's column group, gives them one: {_named(self._without_group)}"
             )
         if n := len(self._relabelled):
             many = plural(n, "clip is", "clips are")
-            notes.append(f"{many} of another class than before: {some(self._relabelled)}")
+            notes.append(f"{many} of another class than before: {_named(self._relabelled)}")
         return notes
+
+
+def _named(clips: Sequence[str]) -> str:
+    """Return the first by name, as they come in no certain order."""
+    return some(sorted(clips))

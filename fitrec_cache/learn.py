@@ -207,11 +207,11 @@ def learn(
         progress=progress,
         tell=once,
     )
-    unusable = ""
-    if failed := extracted.failed:
+    opened, unusable = Cache(cache), ""
+    # Of a file that failed now, an earlier video may be used, which extract says.
+    if failed := [each for each in extracted.failed if (held := opened.clip(each.clip_id)) is None or held.problem]:
         unusable = f"{plural(len(failed), 'clip')} cannot be used, such as {failed[0].clip_id}: {failed[0].reason}"
         once(unusable)
-    opened = Cache(cache)
     clips, _ = distinct_clips(opened)
     _check_alike(opened, clips, extracted.features)
     common: dict[str, Any] = {"cache": cache, "preset": preset, "classes": classes, "split": split, "seed": seed}

@@ -47,6 +47,12 @@ def run_folders(folder: Path) -> list[Path]:
     return sorted(folder / name.parent for name in names if name.name == "run.json")
 
 
+def unfinished_in(folder: Path) -> list[Path]:
+    """Return the folders of seeds and folds of a call, by name, that have no run yet: it did not come to its end."""
+    names = (path for path in sorted(folder.glob("*seed-*")) if path.name.startswith(("seed-", "fold-")))
+    return [path for path in names if path.is_dir() and not (path / "run.json").exists()]
+
+
 def find_runs(paths: Sequence[Path]) -> list[Path]:
     """Return the run folders in and below each of some folders, each once, in the order given.
 

@@ -21,7 +21,14 @@ from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_jso
 from fitrec_cache.head import build_head
 from fitrec_cache.one_model import model_settings
 from fitrec_cache.outputs import OUTPUTS, read_outputs, read_strangers
-from fitrec_cache.run_files import RUN_VERSION, SIDES, read_run_json, read_run_settings, refused_if_damaged
+from fitrec_cache.run_files import (
+    RUN_VERSION,
+    SIDES,
+    read_run_json,
+    read_run_settings,
+    refused_if_damaged,
+    unfinished_in,
+)
 from fitrec_cache.variants import HeadConfig
 from fitrec_cache.wording import listed, plural, span
 
@@ -321,7 +328,7 @@ def read_runs(folder: Path) -> list[Run]:
         raise UsageError(f"{folder} is a file: give the run folder {folder.parent}")
     folder = _taken(folder)
     seeds = _runs_in(folder)
-    if unfinished := [f.name for f in sorted(folder.glob("seed-*")) if f.is_dir() and not (f / "run.json").exists()]:
+    if unfinished := [path.name for path in unfinished_in(folder)]:
         raise UsageError(
             f"{folder}: not finished: {', '.join(unfinished)}, so not all seeds can answer. Run the same train-head "
             "again, or name one of the runs in it"

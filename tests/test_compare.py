@@ -217,6 +217,17 @@ def test_folds_that_are_missing_are_told(tmp_path, rule):
     )
 
 
+def test_seeds_of_a_call_that_did_not_come_to_its_end_are_told(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / "a" / f"seed-{seed}", [1, 0, 1], seed=seed)
+    write_run(tmp_path / "b", [1, 0, 1], variant="other")
+    assert not any("finished" in note for note in compare([tmp_path]).notes)
+    (tmp_path / "a" / "seed-2").mkdir()
+    (tmp_path / "b" / "notes").mkdir()
+    (note,) = (note for note in compare([tmp_path]).notes if "finished" in note)
+    assert note == f"{tmp_path / 'a'} is not finished: seed-2 missing. Run the same train-head again"
+
+
 def test_several_pairs_are_adjusted_for_their_number(tmp_path):
     rng = np.random.default_rng(0)
     rights = {"a": rng.random(200) < 0.9, "b": rng.random(200) < 0.8, "c": rng.random(200) < 0.3}

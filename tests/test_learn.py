@@ -221,6 +221,19 @@ def test_files_renamed_all_at_once_are_split_by_the_groups_that_they_had(learned
     assert not sides[2] & (sides[0] | sides[1])
 
 
+def test_a_file_that_fails_now_is_not_said_to_be_useless_where_its_earlier_video_is_used(
+    learned, video_folder, tmp_path, inline
+):
+    report, out, backbones, _ = learned
+    shutil.copytree(out, tmp_path / "out")
+    shutil.copytree(video_folder, tmp_path / "videos")
+    next((tmp_path / "videos").rglob("*.avi")).write_bytes(b"no video")
+    again = learn(tmp_path / "videos", out=tmp_path / "out", backbone=backbones, **FAST)
+    assert (len(again.extracted.failed), again.n_learned) == (1, report.n_learned)
+    assert not any("cannot be used" in note for note in again.notes)
+    assert any("failed now will still be trained on" in note for note in again.notes)
+
+
 def test_what_a_further_backbone_needs_is_trained_and_nothing_again(learned, video_folder, weights, tmp_path, inline):
     report, out, backbones, _ = learned
     shutil.copytree(out, tmp_path / "out")
