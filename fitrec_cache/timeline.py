@@ -305,5 +305,5 @@ def write_subtitles(segments: Sequence[Segment], path: Path, *, offset: float = 
 
 
 def _subrip(seconds: float) -> str:
-    ms = round(seconds * 1000)
+    ms = round(1000 * round(seconds, 3))  # as tables have it, where a half may go the other way
     return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d},{ms % 1000:03d}"

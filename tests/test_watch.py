@@ -722,6 +722,16 @@ def test_subtitles_are_moved_at_both_ends_and_rounded(tmp_path, offset, times):
     assert (tmp_path / "t.srt").read_text() == f"1\n{times}\nHop 70%\n"
 
 
+def test_subtitles_and_table_say_the_same_millisecond(tmp_path):
+    """3.0035 s are a little less in binary and 4.0045 a little more; 1000 times as many are neither."""
+    segments = [Segment(start=3.0035, end=4.0045, label="Hop", probability=0.7)]
+    write_table(segments, tmp_path / "t.csv")
+    (row,) = csv.DictReader((tmp_path / "t.csv").read_text().splitlines())
+    assert (row["start"], row["end"]) == ("3.003", "4.005")
+    write_subtitles(segments, tmp_path / "t.srt")
+    assert "00:00:03,003 --> 00:00:04,005" in (tmp_path / "t.srt").read_text()
+
+
 def test_the_picture_shows_every_answer(tmp_path):
     timeline = Timeline()
     for k in range(40):
