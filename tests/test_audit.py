@@ -11,7 +11,7 @@ from test_imports import loaded
 from test_near_duplicates import recordings
 from typer.testing import CliRunner
 
-from fitrec_cache.audit import audit
+from fitrec_cache.audit import _fold, audit
 from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.cli import app
 from fitrec_cache.errors import StoreError, UsageError
@@ -324,3 +324,18 @@ def test_frames_can_be_looked_through_too():
 def test_the_verdict_loads_nothing_heavy():
     heavy = ("matplotlib", "av", "timm", "fitrec_cache.pair_picture")
     assert loaded("import fitrec_cache.leaks, fitrec_cache.audit", *heavy) == set()
+
+
+def test_a_group_of_validation_and_test_is_on_both_sides():
+    """Validation says when training stops, so it counts as training."""
+    found = NearDuplicates(
+        threshold=0.9,
+        chosen=True,
+        pairs=np.empty((0, 2), dtype=np.int64),
+        similarity=np.empty(0),
+        halves_found=None,
+        strangers_found=None,
+    )
+    split = Split(rule="random", train=np.array([0]), val=np.array([1]), test=np.array([2, 3]), notes=())
+    told = _fold("", split, ["a", "b", "b", "c"], found)
+    assert (told["share_group"], told["groups_on_both_sides"], told["leaks"]) == (1, 1, True)

@@ -9,12 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import SMALL
 from test_extract import everything
 
 from fitrec_cache.cache import Cache
-from fitrec_cache.check import check
+from fitrec_cache.check import _distance, check
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.files import digest, host_id
@@ -307,3 +308,16 @@ def test_info_counts_what_is_there_and_lists_the_ledger(cache):
     assert rows["Hop/v_Hop_g01_c01.avi"]["frames_decoded"] == 6  # as write_class_folders wrote it
     assert rows["Squat/v_Squat_g04_c01.avi"]["frames_decoded"] == 7
     assert {r["codec"] for r in rows.values()} == {"mpeg4"}
+
+
+def test_the_distance_of_a_clip_is_that_of_its_worst_frame():
+    then, now = np.array([[1, 0], [0, 2], [0, 0]]), np.array([[3, 0], [2, 0], [0, 0]])
+    assert _distance(then[:2], now[:2]) == pytest.approx(1.0)  # the first is the same but for its length
+    assert _distance(then, then) == 0.0
+
+
+def test_of_all_that_was_made_again_the_largest_distance_is_told(tmp_path, cache_folder, monkeypatch):
+    told = iter([0.1, 0.3, 0.2])
+    monkeypatch.setattr(sys.modules["fitrec_cache.check"], "_distance", lambda *_: next(told))
+    report = check(cache=shutil.copytree(cache_folder, tmp_path / "cache"), recompute=3)
+    assert (report.recomputed, report.largest_distance) == (3, 0.3)

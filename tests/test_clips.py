@@ -621,3 +621,21 @@ def test_a_table_holds_no_formula_and_is_read_as_it_was(tmp_path, name):
     (tmp_path / f"{name}.mp4").touch()
     (clip,) = find_clips(tmp_path / "t.csv").clips
     assert clip.label == name.strip()
+
+
+def test_endings_of_manifests_and_lists_may_be_in_capitals(tmp_path):
+    found = find_clips(write(tmp_path / "M.CSV", "path,label,person\na.avi,A,anna\n"))
+    assert ids(found) == ["a.avi"]
+    assert found.has_columns
+    assert ids(find_clips(write(tmp_path / "L.TXT", "A/a.avi\n"))) == ["A/a.avi"]
+
+
+@pytest.mark.parametrize("row", ["a\x01.avi,A,g", "a.avi,A\x01,g", "a.avi,A,g\x01"])
+def test_control_characters_of_a_manifest_are_refused_wherever_they_stand(tmp_path, row):
+    with pytest.raises(ManifestError, match="control or undecodable characters"):
+        find_clips(write(tmp_path / "m.csv", f"path,label,group\n{row}\n"))
+
+
+def test_a_folder_of_its_own_for_each_clip_is_no_sign_of_groups(tmp_path):
+    touch(tmp_path, "Squat/1/a.avi", "Squat/2/a.avi", "Row/3/a.avi")
+    assert not any("--group-by" in note for note in find_clips(tmp_path).about_groups)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import multiprocessing
 import os
 import signal
@@ -8,15 +9,17 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, TimeoutError
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from make_video import read_number, write_video
 
 from fitrec_cache import decoding
-from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash, decode_clip
-from fitrec_cache.errors import VideoError
+from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash, content_hash_once, decode_clip
+from fitrec_cache.errors import UsageError, VideoError
+from fitrec_cache.files import file_stamp
 from fitrec_cache.jpeg import decode_frames
 
 
@@ -231,3 +234,36 @@ def test_content_hash_of_what_is_no_file_fails_at_once(tmp_path):
     ):
         with pytest.raises(VideoError, match=reason):
             content_hash(path)
+
+
+def test_a_file_of_parts_that_was_written_anew_is_hashed_anew(tmp_path):
+    path = tmp_path / "v.avi"
+    for data in (b"abc", b"other bytes"):
+        path.write_bytes(data)
+        assert content_hash_once(path, file_stamp(path)) == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf])
+def test_a_time_limit_that_ends_nothing_is_refused(seconds):
+    with pytest.raises(UsageError, match=f"clip_seconds is {seconds}: expected a positive number"):
+        DecoderPool(workers=1, clip_seconds=seconds)
+
+
+class Slow:
+    """A job that is not done yet when it is asked for the first time."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def exception(self, timeout):
+        self.asked += 1
+        if self.asked == 1:
+            raise TimeoutError
+
+
+def test_a_pool_that_had_no_work_for_long_is_not_stuck(monkeypatch):
+    idle = SimpleNamespace(schedule=lambda *_, **__: SimpleNamespace(result=lambda: True), stop=bool, join=bool)
+    monkeypatch.setattr(decoding, "ProcessPool", lambda **_: idle)
+    with DecoderPool(workers=1, clip_seconds=1) as pool:
+        pool._last_life = time.monotonic() - 3600
+        assert pool._error(SimpleNamespace(active=True), Slow()) is None

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import InlinePool
+from conftest import SMALL, InlinePool
 from made_up_gpu import Far, made_up_gpu
 from make_video import write_audio_only, write_video
 
@@ -21,8 +21,9 @@ from fitrec_cache import cli, devices, memory, pretrained
 from fitrec_cache import doctor as module
 from fitrec_cache.backbone import Backbone, check_compiler, load_backbone
 from fitrec_cache.devices import overlooked_gpu
-from fitrec_cache.doctor import OPTIONAL, Trial, doctor, estimate
+from fitrec_cache.doctor import OPTIONAL, Trial, _clips_in, doctor, estimate
 from fitrec_cache.errors import FitrecError, UsageError
+from fitrec_cache.extract import extract
 from fitrec_cache.memory import memory_here
 from fitrec_cache.texts import doctor_text
 from fitrec_cache.wording import lasting
@@ -497,3 +498,12 @@ def test_a_video_is_decoded_in_a_process_of_its_own(monkeypatch, tmp_path, weigh
     found = doctor(write_video(tmp_path / "v.mp4", 30), backbone=weights("test_resnet"), device="cpu")
     assert made == [{"workers": 1, "clip_seconds": 120.0}]
     assert found.video.frames == 30
+
+
+def test_a_clip_that_was_renamed_is_held_once(tmp_path, cache_folder, video_folder, weights, inline):
+    videos = shutil.copytree(video_folder, tmp_path / "videos")
+    cache = shutil.copytree(cache_folder, tmp_path / "cache")
+    first = min(videos.rglob("*.avi"))
+    first.rename(first.with_name("v_Hop_g01_c09.avi"))
+    extract(videos, cache=cache, backbone=[weights("test_resnet")], **SMALL)
+    assert _clips_in(cache) == 12

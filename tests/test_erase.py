@@ -21,7 +21,7 @@ from conftest import SMALL
 from fitrec_cache import erase, extractor, store
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
 from fitrec_cache.check import check
-from fitrec_cache.erase import erase_taken_out
+from fitrec_cache.erase import erase_taken_out, refuse_most
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.files import host_id
@@ -532,3 +532,11 @@ def test_a_link_in_a_cache_does_not_let_repair_take_other_files(tmp_path, cache_
     with pytest.raises(UsageError, match="leads out of the cache"):
         check(cache=cache, repair=True)
     assert (tmp_path / "private" / "thesis.txt").read_text() == "mine"
+
+
+def test_half_of_the_clips_may_be_erased_and_not_one_more(cache_folder):
+    cache = Cache(cache_folder)
+    names = sorted(clip.clip_id for clip in cache.clips())
+    refuse_most(cache, names[:6])
+    with pytest.raises(UsageError, match="--erase would take out 7 of 12 clips"):
+        refuse_most(cache, names[:5])

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.JpegImagePlugin import get_sampling
 
 from fitrec_cache import jpeg as module
 from fitrec_cache.errors import StoreCorrupt, VideoError
-from fitrec_cache.jpeg import decode_frames, encode_frames
+from fitrec_cache.jpeg import codec_version, decode_frames, encode_frames, thumbnail
 from fitrec_cache.resizing import resize
 
 
@@ -68,3 +69,23 @@ def test_damage_is_named():
     for data in ([a[:-40], b], [b"", b], [b"no picture at all", b], [a, other], [claims(a, 60000, 60000), b]):
         with pytest.raises(StoreCorrupt, match="a stored frame does not decode"):
             decode_frames(data)
+
+
+def test_frames_are_encoded_as_their_identity_says():
+    (data,) = encode_frames(pictures(1))
+    assert codec_version().startswith("jpeg quality 90 4:2:0, ")
+    with Image.open(io.BytesIO(data)) as picture:
+        assert get_sampling(picture) == 2  # Pillow's number of 4:2:0
+        assert picture.quantization[0][0] == 3  # 16 of the standard's table at quality 50, a fifth of it at 90
+
+
+def test_a_thumbnail_is_as_wide_as_asked_and_at_most_twice_as_high():
+    for size, expected in (((54, 96), (48, 27)), ((96, 54), (48, 85)), ((300, 50), (16, 96)), ((20, 30), (30, 20))):
+        (data,) = encode_frames(pictures(1, *size))
+        assert thumbnail(data, width=48)[1:] == expected
+
+
+def test_a_smaller_picture_beside_larger_ones_is_damage():
+    larger, (smaller,) = encode_frames(pictures(2)), encode_frames(pictures(1, height=48))
+    with pytest.raises(StoreCorrupt, match="a stored frame does not decode"):
+        decode_frames([*larger, smaller])

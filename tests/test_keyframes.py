@@ -11,6 +11,7 @@ from make_video import read_number, write_video
 from test_video import eq1, read, remux
 
 from fitrec_cache import container, video
+from fitrec_cache.container import Video
 from fitrec_cache.keyframes import Note, packet_reader, presentation_order, stretches
 
 N_FRAMES = 240
@@ -243,3 +244,23 @@ def test_what_is_too_short_is_no_clean_start(codec, data):
 def test_where_a_configuration_record_is_too_short_units_follow_start_codes():
     hevc = packet_reader("hevc", b"\x01\x02")
     assert hevc(b"\x00\x00\x01" + bytes([19 << 1, 1, 0x80]))[0]  # IDR
+
+
+def test_how_a_long_video_is_turned_is_told_though_little_of_it_is_decoded(tmp_path):
+    clip = read(write_video(tmp_path / "v.mp4", 120, rotation=90, width=96, height=128), samples=3)
+    assert clip.ledger["frames_verified"] < 120
+    assert clip.frames.shape[1:] == (128, 96, 3)
+    assert clip.ledger["rotation_degrees"] in (90, 270)
+
+
+def test_an_end_that_gives_less_than_it_must_leads_to_decoding_everything(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "v.mp4", 120)
+    between = Video.packets_between
+    monkeypatch.setattr(Video, "packets_between", lambda self, start, stop: between(self, start, min(stop, 118)))
+    assert read(path, samples=3).ledger["frames_verified"] == 120
+
+
+@pytest.mark.parametrize("kind", [32, 33, 34])
+def test_each_kind_of_parameter_set_of_hevc_is_seen(kind):
+    unit = bytes([kind << 1, 1, 5])
+    assert packet_reader("hevc", None)(b"\x00\x00\x01" + unit) == (False, (unit,))

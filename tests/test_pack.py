@@ -243,3 +243,19 @@ def test_further_columns_are_in_the_sum(tmp_path, packed):
         file["extra"] = [b'{"room":"attic"}', *extra[1:]]
     with pytest.raises(UsageError, match="is damaged: what it holds is not"):
         read_pack(path)
+
+
+def test_rows_of_which_only_some_are_in_order_are_sorted_with_all_they_hold(tmp_path):
+    names = ["a", "d", "b", "c", "e"]
+    times = np.array([[k, k + 1] for k in range(5)], dtype=np.float64)
+    got = read_pack(elsewhere(tmp_path / "theirs.h5", clip_id=names, group=names, pts_seconds=times))
+    assert got.clip_ids == got.groups == ["a", "b", "c", "d", "e"]
+    assert got.values[:, 0, 0].tolist() == [0, 12, 18, 6, 24]  # 6 values a clip, counted on
+    assert got.pts_seconds[:, 0].tolist() == [0, 2, 3, 1, 4]
+    assert got.labels == ["Hop", "Hop", "Squat", "Squat", "Hop"]
+
+
+def test_times_that_a_file_does_not_have_are_unknown_and_not_zero(tmp_path):
+    got = read_pack(elsewhere(tmp_path / "theirs.h5"))
+    assert got.pts_seconds.shape == (5, 2)
+    assert np.isnan(got.pts_seconds).all()

@@ -10,6 +10,7 @@ import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,19 +21,21 @@ from scipy.stats import binomtest
 from typer.testing import CliRunner
 
 from fitrec_cache import paper
-from fitrec_cache.cache import Cache
+from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.cli import app
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.history import history
 from fitrec_cache.metrics import wilson
-from fitrec_cache.page import report
+from fitrec_cache.near_duplicates import NearDuplicates
+from fitrec_cache.page import report, views
 from fitrec_cache.page.attention import Attention, attention
+from fitrec_cache.page.leaks import Auditor
 from fitrec_cache.page.models import gather
 from fitrec_cache.page.records import read_records
 from fitrec_cache.page.repeat import how_to
-from fitrec_cache.page.words import attention_says
+from fitrec_cache.page.words import attention_says, headline, results_say
 from fitrec_cache.recipes import RECIPES
 from fitrec_cache.scored import gather_models, read_all
 from fitrec_cache.train import train_head
@@ -990,3 +993,69 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page, trained, cache_folder
 )
 def test_how_far_attention_chooses_is_said_in_frames(right, wrong, said):
     assert attention_says(Attention(frames=20, right=right, wrong=wrong, strips=(), even=False)) == said
+
+
+def model(split="group", groups=("a", "b"), name="m"):
+    run = SimpleNamespace(run={"split": {"test_groups": list(groups)}})
+    return SimpleNamespace(name=name, split=split, n_distinct=4, runs=[run], mean=lambda _: 0.5)
+
+
+@pytest.mark.parametrize(
+    ("one", "leaky", "end"),
+    [
+        (model(), (), "from groups it had not seen"),
+        (model(), ("group",), "it was not trained on"),
+        (model(), ("random",), "from groups it had not seen"),
+        (model(groups=("a", None)), (), "it was not trained on"),
+        (model(split="random"), (), "it was not trained on"),
+    ],
+)
+def test_a_headline_says_new_groups_only_where_none_is_on_both_sides(one, leaky, end):
+    assert headline(one, leaky).replace("\u00a0", " ") == f"m recognises 50.0 % of 4 clips {end}"
+
+
+def test_the_first_finding_is_of_the_split_it_stands_for():
+    models = [model(name="x"), model(name="y")]
+    random, group = (SimpleNamespace(a="x", b="y", split=s, claim=f"x beats y on {s}") for s in ("random", "group"))
+    assert results_say(models, [random, group]) == "x beats y on group"
+    assert results_say(models, [random]).startswith("These models were not tested on the same clips")
+
+
+def audited(monkeypatch, sides, pairs, frames=None):
+    """Audit splits of the clips a to d, whose groups nobody knows; ``pairs`` of them look alike."""
+    held = [HeldClip(clip_id=name, group=None, label="A", video_sha256=name) for name in "abcd"]
+    found = NearDuplicates(
+        threshold=0.9,
+        chosen=True,
+        pairs=np.array(pairs),
+        similarity=np.linspace(1, 0.9, len(pairs)),
+        halves_found=None,
+        strangers_found=None,
+    )
+    monkeypatch.setattr(Auditor, "_look", lambda *_: found)
+    records = [
+        SimpleNamespace(split="random", contents={}, run={"split": {"train": [s[0]], "val": [s[1]], "test": [*s[2:]]}})
+        for s in sides
+    ]
+    cache = SimpleNamespace(clips=lambda: held)
+    return records, Auditor(cache).audit(records, frames)
+
+
+def test_the_split_is_shown_that_leaks_most_by_what_looks_alike(monkeypatch):
+    """Of both splits together the page needs all four clips: each leaves one out."""
+    records, found = audited(monkeypatch, ["abc", "abd"], [[0, 3]])
+    assert found.record is records[1]
+    assert (found.n_splits, found.n_leaking, found.n_pairs) == (2, 1, 1)
+
+
+def test_of_a_pair_the_training_clip_is_called_so(monkeypatch):
+    _, found = audited(monkeypatch, ["dbac"], [[0, 3], [1, 2]], SimpleNamespace(glimpse=lambda name: name))
+    assert [(pair.train, pair.test) for pair in found.pairs] == [("d", "a"), ("b", "c")]
+
+
+def test_of_too_many_classes_those_with_the_most_mistakes_are_shown(monkeypatch):
+    monkeypatch.setattr(views, "MOST_CLASSES", 2)
+    confusion = np.array([[10, 0, 0], [0, 1, 2], [0, 0, 3]])
+    found = views._matrix(SimpleNamespace(confusion=confusion, first=SimpleNamespace(labels=("a", "b", "c"))))
+    assert (found.labels, found.left_out) == (("b", "c"), 1)
+    assert [[cell.count for cell in row] for _, row in found.rows] == [[1, 2], [0, 3]]

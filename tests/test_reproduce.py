@@ -13,7 +13,7 @@ from fitrec_cache.extract import extract
 from fitrec_cache.loading import load_clips
 from fitrec_cache.near_duplicates import find_near_duplicates
 from fitrec_cache.paper import TABLE_II
-from fitrec_cache.reproduce import MODELS, _refuse_other_clips, reproduce
+from fitrec_cache.reproduce import MODELS, _Job, _refuse_other_clips, _row, reproduce
 
 NAMES = ("test_resnet", "test_efficientnet", "test_vit")
 SMALL = {"seed": [0], "split": ["random", "group"], "preset": ["paper", "native"], "epochs": 1, "device": "cpu"}
@@ -237,3 +237,17 @@ def test_wrong_use_is_refused(tmp_path, video_folder):
         with pytest.raises(UsageError, match="each once"):
             reproduce(video_folder, out=tmp_path / "x", **twice)
     assert not (tmp_path / "x").exists()
+
+
+FIGURES = ("accuracy", "top5_accuracy", "precision_weighted", "recall_weighted", "f1_weighted", "f1_macro")
+
+
+def test_a_seed_counts_in_a_row_by_how_many_clips_it_tests():
+    """As in compare: one of one clip right and none of three are one of four."""
+    runs = [
+        {**dict.fromkeys(FIGURES, share), "n_test": n, "backbone": "resnet50", "seconds": seconds}
+        for share, n, seconds in ((1.0, 1, 2.0), (0.0, 3, 4.0))
+    ]
+    row = _row(_Job("native", "group", "mean", "resnet50"), {"pooled": [], "runs": runs, "accuracy_std": 0.5})
+    assert row.figures == dict.fromkeys(FIGURES, 0.25) | {"accuracy_sd": 0.5}
+    assert (row.seeds, row.seconds) == (2, 3.0)

@@ -1447,3 +1447,16 @@ def test_features_that_a_caller_put_together_are_as_those_of_a_file(tmp_path, fe
 def test_features_in_memory_that_do_not_fit_are_refused(tmp_path, features, changes, words):
     with pytest.raises(UsageError, match=f"features in memory.*{words}"):
         train_head(out=tmp_path / "x", features=replace(read_pack(features), **changes), variant="mean")
+
+
+def test_convlstm_which_needs_all_frames_draws_none(tmp_path):
+    with pytest.raises(UsageError, match="draw is 3, but convlstm needs all frames of a clip"):
+        train_head(out=tmp_path / "run", cache=tmp_path, variant="convlstm", settings=["draw=3"])
+
+
+def test_seeds_of_which_one_has_no_final_head_are_not_called_final(tmp_path, cache_folder):
+    usual = {"out": tmp_path / "runs", "cache": cache_folder, "variant": "mean", "backbone": ["test_resnet"]}
+    assert train_head(**usual, seed=[0, 1], epochs=1, final=True).final
+    later = train_head(**usual, seed=[0, 1, 2], epochs=1)
+    assert [(run.out / "final.safetensors").exists() for run in later.runs] == [True, True, False]
+    assert not later.final

@@ -63,3 +63,13 @@ def test_a_tag_behind_the_last_box_of_an_mp4_file_is_none_of_it(file):
 @pytest.mark.parametrize("name", ENDLESS)
 def test_what_says_no_end_is_not_cut(file, name):
     assert not is_cut(file(ENDLESS[name]))
+
+
+@pytest.mark.parametrize("name", ["moof", "mdat"])
+def test_a_fragment_that_is_cut_is_told(tmp_path, name):
+    whole = MP4 + box("moov", bytes(4)) + box("moof", bytes(30)) + box("mdat", bytes(30))
+    end = whole.index(name.encode()) + 14
+    (tmp_path / "v.mp4").write_bytes(whole[:end])
+    assert is_cut(tmp_path / "v.mp4")
+    (tmp_path / "v.mp4").write_bytes(whole)
+    assert not is_cut(tmp_path / "v.mp4")

@@ -588,3 +588,45 @@ def test_frames_that_grow_on_the_way_cost_no_memory(tmp_path):
         stream.codec_context.options = {"max_pixels": str(128 * 96 - 1)}
         with pytest.raises(av.FFmpegError):
             list(opened.decode(stream))
+
+
+@pytest.mark.parametrize(("ratio", "expected"), [(Fraction(2, 1), (72, 96)), (Fraction(1, 2), (108, 72))])
+def test_the_short_side_is_that_of_square_pixels(tmp_path, ratio, expected):
+    """Coded 64 x 96: shown 128 x 96, or 32 x 96."""
+    width = 64 if ratio > 1 else 144
+    path = tmp_path / "anamorphic.mp4"
+    with av.open(str(path), "w") as container:
+        stream = _video_stream(container, "libx264", 25, (width, 96 if ratio > 1 else 108))
+        stream.codec_context.sample_aspect_ratio = ratio
+        size = width, 96 if ratio > 1 else 108
+        _encode(container, stream, (frame_image(k, *size) for k in range(21)), range(21))
+    clip = read(path, short_side=72)
+    assert clip.frames.shape[1:3] == expected
+    assert numbers(clip) == eq1(21)
+
+
+def test_times_rounded_to_milliseconds_are_no_variable_rate(tmp_path):
+    clip = read(write_video(tmp_path / "v.mkv", 60, fps=30))
+    gaps = {round(b - a, 3) for a, b in zip(clip.pts_seconds, clip.pts_seconds[1:], strict=False)}
+    assert len(gaps) > 1  # 33 and 34 ms a frame
+    assert not clip.ledger["variable_frame_rate"]
+
+
+def test_a_matrix_that_is_a_turn_but_for_rounding_is_one(tmp_path):
+    path = write_video(tmp_path / "r.mp4", 5, rotation=90, width=96, height=128)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 44
+    matrix = list(struct.unpack(">9i", data[start : start + 36]))
+    assert matrix[0] == matrix[4] == 0
+    matrix[0], matrix[4] = 3, -3  # of 65536: what a cosine in floats leaves
+    data[start : start + 36] = struct.pack(">9i", *matrix)
+    path.write_bytes(data)
+    assert numbers(read(path, samples=3)) == eq1(5, 3)
+
+
+def test_a_picture_that_changes_its_shape_on_the_way_is_refused(tmp_path):
+    parts = [write_video(tmp_path / f"{w}.ts", 12, width=w, height=96) for w in (128, 160)]
+    path = tmp_path / "both.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(VideoError, match="the picture size changes within the clip"):
+        read(path)

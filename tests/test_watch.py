@@ -44,7 +44,7 @@ from fitrec_cache.timeline import Moment, Segment, Smoother, Timeline, WatchFile
 from fitrec_cache.timeline_picture import _columns, timeline_png
 from fitrec_cache.train import train_head
 from fitrec_cache.video import read_frames
-from fitrec_cache.watch import Watch
+from fitrec_cache.watch import Watch, watch
 from fitrec_cache.windows import Windows
 
 LOSSLESS = {"codec": "ffv1", "width": 80, "height": 64, "fps": 25}
@@ -898,3 +898,19 @@ def test_it_gives_its_answers_once_and_inside(run, long_video):
             list(watching)
     with pytest.raises(UsageError, match="entered twice"), watching:
         pass
+
+
+def test_where_telling_an_answer_fails_the_table_has_all_that_were_given(run, long_video, tmp_path):
+    told = []
+
+    def tell(moment, _):
+        told.append(moment)
+        if len(told) == 3:
+            raise OverflowError
+
+    table = tmp_path / "t.csv"
+    with pytest.raises(OverflowError):
+        watch(str(long_video), run=run, seconds=0.4, every=0.2, smooth=5, tell=tell, table=table)
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert sum(int(row["windows"]) for row in rows) == 5  # the third is told when the fifth is there
+    assert float(rows[-1]["end"]) == pytest.approx(4 * 0.2 + 0.4)
