@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.clips import NO_COLUMNS
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, unknown_name
 from fitrec_cache.files import canonical_json, digest, parse_json, write_atomic
+from fitrec_cache.index import Columns
 from fitrec_cache.parts import FORMAT_VERSION, SCHEMAS, text_column
 from fitrec_cache.root import open_root
 from fitrec_cache.spans import file_of, is_part, recordings
@@ -89,9 +89,21 @@ class Cache:
         """Return the clips known, sorted by name, with the groups that were told."""
         return sorted(self._entries(), key=lambda clip: clip.clip_id)
 
+    def all_entries(self) -> Iterator[HeldClip]:
+        """Yield every entry that is stored, earlier ones of a name too, in no certain order."""
+        return self._read(self._clips.all_texts())
+
+    @property
+    def newest_part(self) -> str:
+        """The latest ``since`` of all entries; empty if there is none."""
+        return self._clips.newest
+
     def _entries(self) -> Iterator[HeldClip]:
+        return self._read(self._clips.texts())
+
+    def _read(self, parts: Iterable[tuple[str, Columns]]) -> Iterator[HeldClip]:
         try:
-            for part, columns in self._clips.texts():
+            for part, columns in parts:
                 yield from (_entry(part, *row) for row in zip(*(columns[c].tolist() for c in _COLUMNS), strict=True))
         except (TypeError, ValueError) as error:  # parts are checked when they are read
             raise StoreCorrupt(
@@ -112,17 +124,14 @@ class Cache:
 
     def same_content(self) -> list[list[HeldClip]]:
         """Return the usable clips whose videos are the same to the byte, those of one content together."""
-        values, counts = np.unique(self.content_hashes(), return_counts=True)
+        usable = (hash(c.video_sha256) for c in self._entries() if not c.problem)
+        values, counts = np.unique(np.fromiter(usable, dtype=np.int64), return_counts=True)
         repeated = set(values[counts > 1].tolist())  # most often none: no table of all contents is kept for them
         same: dict[str, list[HeldClip]] = {}
         for clip in self._entries() if repeated else ():
             if not clip.problem and hash(clip.video_sha256) in repeated:
                 same.setdefault(clip.video_sha256, []).append(clip)
         return [clips for clips in same.values() if len(clips) > 1]
-
-    def content_hashes(self) -> NDArray[np.int64]:
-        """Return :func:`hash` of what each clip's video is known by, of this process only, in no certain order."""
-        return np.fromiter((hash(clip.video_sha256) for clip in self._entries()), dtype=np.int64)
 
     def others(self, clips: Collection[str]) -> tuple[list[HeldClip], set[str]]:
         """Return the clips that have none of these names, which are all held, but those that were taken out.
@@ -248,11 +257,6 @@ def newest(clips: Iterable[HeldClip]) -> dict[str, HeldClip]:
     for clip in sorted((c for c in clips if not c.problem), key=lambda c: c.since, reverse=True):
         found.setdefault(clip.video_sha256, clip)
     return found
-
-
-def by_content(clips: Iterable[HeldClip]) -> dict[str, HeldClip]:
-    """Return the clip that tells most surely of each content, by its hash: the latest, one that is used if any is."""
-    return {clip.video_sha256: clip for clip in sorted(clips, key=lambda clip: (not clip.problem, clip.since))}
 
 
 def parts_apart(clips: Iterable[HeldClip]) -> list[str]:

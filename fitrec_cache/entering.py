@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from unicodedata import normalize
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fitrec_cache.cache import Cache, HeldClip, by_content
+from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.clips import Clip
 from fitrec_cache.find_clips import ClipList
 from fitrec_cache.spans import is_part
+from fitrec_cache.store import Store
+from fitrec_cache.told import Told, group_beside
 from fitrec_cache.wording import plural, some
 
 
@@ -26,10 +24,12 @@ class Entering:
     Args:
         cache: The cache.
         found: The clips asked for.
+        stores: The features that are asked for.
     """
 
-    def __init__(self, cache: Cache, found: ClipList) -> None:
-        self.cache, self.found = cache, found
+    def __init__(self, cache: Cache, found: ClipList, stores: Sequence[Store]) -> None:
+        self.cache, self.found, self.stores = cache, found, stores
+        self._told = Told(cache)
         self.groups_known = False
         self._kept: list[str] = []
         self._joined: list[str] = []
@@ -63,39 +63,33 @@ class Entering:
         if before is None and not clip.clip_id.isascii():  # by its name before names had one spelling
             before = self.cache.clip(normalize("NFD", clip.clip_id))
         if problem and before is not None and not before.problem:
-            self._failed.append(clip.clip_id)
+            self._failed += [clip.clip_id] * any(before.video_sha256 in store for store in self.stores)
             return None  # what is stored of it stays usable
-        entry, moved = self._with_what_was_told(entry, clip, before)
-        self.groups_known |= entry.group is not None
-        if self.cache.holds(entry):
-            return None
-        if before is None:
+        if known := self._told.of(key, before):
+            meant = replace(entry, **self.found.columns_beside(clip, group_beside(clip, known), known.extra))
+            self._kept += [clip.clip_id] * (meant != entry)
+            entry = meant
+            self.groups_known |= entry.group is not None
+            if self.cache.holds(entry):
+                return None
+        if known is None:
             if entry.group is None and not problem and not is_part(key):  # parts have their file's
                 self._without_group.append(clip.clip_id)
-        elif not before.problem:
+        elif before is not None and not before.problem:
             if before.label != entry.label:
                 self._relabelled.append(f"{clip.clip_id} ({before.label} -> {entry.label})")
-            if moved:
-                self._moved.append(clip.clip_id)
-            elif before.video_sha256 != key and entry.group and entry.group != clip.group:
-                self._heirs.append(f"{clip.clip_id} ({entry.group})")
-            elif before.video_sha256 != key:
-                self._replaced.append(clip.clip_id)
+            if before.video_sha256 != key:
+                self._other_video(entry, clip, known=known is not before)
         return entry
 
-    def _with_what_was_told(self, entry: HeldClip, clip: Clip, before: HeldClip | None) -> tuple[HeldClip, bool]:
-        """Return an entry with group and columns of before, and whether these are those of another name."""
-        by_name = before is not None and before.video_sha256 == entry.video_sha256
-        known = None if by_name else self._of_content(entry.video_sha256)
-        if known is not None:
-            group, extra = clip.group or known.group, known.extra  # another name may say another group
-        elif before is not None:
-            group, extra = before.group, before.extra
+    def _other_video(self, entry: HeldClip, clip: Clip, *, known: bool) -> None:
+        """Take note of a clip that has another video than before, known to the cache or not."""
+        if known:
+            self._moved.append(clip.clip_id)
+        elif entry.group and entry.group != clip.group:
+            self._heirs.append(f"{clip.clip_id} ({entry.group})")
         else:
-            return entry, False
-        meant = replace(entry, **self.found.columns_beside(clip, group, extra))
-        self._kept += [clip.clip_id] * (meant != entry)
-        return meant, known is not None
+            self._replaced.append(clip.clip_id)
 
     def of_one_content(self, first: HeldClip, held: Sequence[HeldClip]) -> HeldClip:
         """Return the clip that is to count of one content, with what the others of that content tell, if it has none.
@@ -111,23 +105,6 @@ class Entering:
         meant = replace(first, group=group, extra=extra)
         self._joined += [first.clip_id] * (meant != first)
         return meant
-
-    def _of_content(self, key: str) -> HeldClip | None:
-        """Return the clip that had this content under another name, as before a file was renamed or moved, if any."""
-        place = np.searchsorted(self._hashes, hash(key))
-        if not key or place == len(self._hashes) or self._hashes[place] != hash(key):
-            return None
-        return self._by_content.get(key)
-
-    @cached_property
-    def _hashes(self) -> NDArray[np.int64]:
-        """Hashes of the contents that the cache began with, sorted: 8 bytes a clip, as most that are asked are new."""
-        return np.sort(self.cache.content_hashes())
-
-    @cached_property
-    def _by_content(self) -> dict[str, HeldClip]:
-        """The clips that the cache began with, by content; made only where one has another name by now."""
-        return by_content(self.cache.entries())
 
     def notes(self, *, erased: bool) -> list[str]:
         """Say what became of groups, columns and earlier videos, and whose class is another.

@@ -18,7 +18,6 @@ from fitrec_cache.cache import (
     MOST_SAMPLES,
     Cache,
     HeldClip,
-    by_content,
     is_count,
     newest,
     pick_frames,
@@ -40,6 +39,7 @@ from fitrec_cache.progress import Notes, timed
 from fitrec_cache.root import MARKER
 from fitrec_cache.spans import Span
 from fitrec_cache.store import Store
+from fitrec_cache.told import Told, group_beside
 from fitrec_cache.variants import plain_name
 from fitrec_cache.wording import between, listed, plural
 
@@ -175,29 +175,31 @@ def extract(
     return report
 
 
-def as_extracted(found: ClipList, cache: Path) -> list[Clip]:
+def as_extracted(found: ClipList, cache: Path, *, read: bool = False) -> list[Clip]:
     """Return clips as they will be in a cache, which may be there: with the groups and columns that they have in it.
 
-    Files of new names are read where they may be clips of the cache that were renamed: where it has some that are gone.
+    Args:
+        found: The clips.
+        cache: The cache folder.
+        read: Read the files, as those that were renamed are known by their content; else they are known by name.
 
     Raises:
         StoreError: If it is no cache, or damaged.
     """
     if not is_there(cache / MARKER):  # there is none, or it is one that was just being made
         return list(found.clips)
-    entries = Cache(cache).entries()
-    held = {normalize("NFC", clip.clip_id): clip for clip in entries}
-    here = {clip.clip_id for clip in found.clips}.union(found.passed_over)
-    gone = by_content(clip for name, clip in held.items() if name not in here and (clip.group or clip.extra))
+    opened = Cache(cache)
+    told, held = Told(opened), {normalize("NFC", clip.clip_id): clip for clip in opened.entries()}
 
-    def told(clip: Clip) -> Clip:
-        if known := held.get(clip.clip_id):
-            return replace(clip, **found.columns_beside(clip, known.group, known.extra))
-        if gone and clip.path and (known := gone.get(_content(clip.path, clip.span))):
-            return replace(clip, **found.columns_beside(clip, clip.group or known.group, known.extra))
-        return clip
+    def as_in_cache(clip: Clip) -> Clip:
+        known = held.get(clip.clip_id)
+        if read and clip.path is not None:
+            known = told.of(_content(clip.path, clip.span), known)
+        if known is None:
+            return clip
+        return replace(clip, **found.columns_beside(clip, group_beside(clip, known), known.extra))
 
-    return [told(clip) for clip in found.clips]
+    return [as_in_cache(clip) for clip in found.clips]
 
 
 def _content(path: Path, part: Span | None) -> str:

@@ -79,11 +79,11 @@ class Extractor:
         start: float,
     ) -> None:
         self.cache, self.frames, self.models, self.notes, self.found = cache, frames, models, notes, found
-        self.entering = Entering(cache, found)
         self.meanwhile = Meanwhile(cores())
         self.asked: list[str] = []
         self.begun = False
         self.stores = [cache.feature_store(feature_identity(frames.identity, m)) for m in models]
+        self.entering = Entering(cache, found, self.stores)
         for store, model in zip(self.stores, models, strict=True):
             notes.add(*_new_features(cache, store))
             with suppress(StoreError):  # of a cache that can only be read
@@ -121,15 +121,19 @@ class Extractor:
                         if self.rows.pending() >= COMMIT_CLIPS or time.monotonic() - self.rows.since > COMMIT_SECONDS:
                             self.commit()
                     self.commit()
-            self._settle_names()
+            self._settle_names(videos=ahead.decodes)
         finally:
             self.commit()
             self.turns.close()
         if ahead.decodes:
             self.cache.finish(self.asked)
 
-    def _settle_names(self) -> None:
-        """Of several clips of one content, let the first by name be written last, which is the one that counts."""
+    def _settle_names(self, *, videos: bool) -> None:
+        """Of several clips of one content, let the first by name be written last, which is the one that counts.
+
+        Args:
+            videos: Whether clips come from videos, whose names say something; else nothing but names is settled.
+        """
         same = self.cache.same_content()
         asked = set(self.asked) if same else set()
         told: dict[tuple[str, str], list[tuple[HeldClip, HeldClip]]] = {}
@@ -137,7 +141,7 @@ class Extractor:
             clips = sorted((clip for clip in held if clip.clip_id in asked), key=lambda clip: clip.clip_id)
             if not clips:
                 continue
-            first = self.entering.of_one_content(clips[0], held)
+            first = self.entering.of_one_content(clips[0], held) if videos else clips[0]
             if first != clips[0] or first.since < max(clip.since for clip in held):
                 self.rows.clips.append(first)
             for other in clips[1:]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from fitrec_cache.recipes import get_recipe
 from fitrec_cache.results import TrainReport
 from fitrec_cache.runs import LEARNED, time_of_last
 from fitrec_cache.splits import check_seeds
+from fitrec_cache.store import Store
 from fitrec_cache.train import train_head
 from fitrec_cache.variants import VARIANTS
 from fitrec_cache.wording import plural
@@ -179,7 +180,8 @@ def learn(
     found = find_clips(videos, root=root, classes=classes, group_by=group_by)
     notes, cache = Notes(tell), out / "cache"
     try:
-        (first, *_) = folds_of_clips(split, as_extracted(found, cache), seed=_SPLIT_SEED)
+        look = partial(as_extracted, found, cache, read=True)
+        (first, *_) = folds_of_clips(split, as_extracted(found, cache), seed=_SPLIT_SEED, look=look)
     except UsageError as error:
         notes.add(*found.notes)  # they may say why
         if tell is None and found.notes:
@@ -208,12 +210,12 @@ def learn(
         tell=once,
     )
     opened, unusable = Cache(cache), ""
-    # Of a file that failed now, an earlier video may be used, which extract says.
-    if failed := [each for each in extracted.failed if (held := opened.clip(each.clip_id)) is None or held.problem]:
+    stores = {name: pick_features(opened, store) for name, store in extracted.features.items()}
+    if failed := [each for each in extracted.failed if not _is_used(opened.clip(each.clip_id), stores.values())]:
         unusable = f"{plural(len(failed), 'clip')} cannot be used, such as {failed[0].clip_id}: {failed[0].reason}"
         once(unusable)
     clips, _ = distinct_clips(opened)
-    _check_alike(opened, clips, extracted.features)
+    _check_alike(opened, clips, stores)
     common: dict[str, Any] = {"cache": cache, "preset": preset, "classes": classes, "split": split, "seed": seed}
     common |= {"split_seed": _SPLIT_SEED, "recipe": _RECIPE, "epochs": epochs, "jobs": jobs, "progress": progress}
     try:
@@ -263,18 +265,22 @@ def _check(variant: Sequence[str], seed: Sequence[int], epochs: int | None, jobs
     get_recipe(_RECIPE).change(epochs=epochs)
 
 
+def _is_used(held: HeldClip | None, stores: Iterable[Store]) -> bool:
+    """Say whether a clip that failed now is used all the same, as its earlier video, which extract says."""
+    return held is not None and not held.problem and any(held.video_sha256 in store for store in stores)
+
+
 def _with_lstm(backbone: str) -> str:
     return next(head for begins, head in reversed(_WITH_LSTM.items()) if backbone.startswith(begins))
 
 
-def _check_alike(cache: Cache, clips: Sequence[HeldClip], features: Mapping[str, str]) -> None:
+def _check_alike(cache: Cache, clips: Sequence[HeldClip], stores: Mapping[str, Store]) -> None:
     """Refuse backbones that know different clips, as after an earlier call with other videos and other backbones.
 
     Raises:
         UsageError: If one lacks some: models could not be compared on the same clips.
     """
     contents = [clip.video_sha256 for clip in clips]
-    stores = {name: pick_features(cache, store) for name, store in features.items()}
     known = {name: {key for key in contents if key in held} for name, held in stores.items()}
     every = set().union(*known.values())
     for name, keys in known.items():

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -155,10 +156,11 @@ def reproduce(
     started = time.perf_counter()
     _check(backbone, preset, split, seed, jobs)
     cache = out / "cache"
-    clips = as_extracted(find_clips(videos, root=root, classes=classes), cache)
+    found = find_clips(videos, root=root, classes=classes)
+    clips = as_extracted(found, cache)
     _refuse_other_clips(cache, clips, out)
     for rule in split:  # now, not after hours of extraction
-        folds_of_clips(rule, clips, seed=seed[0])
+        folds_of_clips(rule, clips, seed=seed[0], look=partial(as_extracted, found, cache, read=True))
     extracted: dict[str, Any] = {}
     features: dict[tuple[str, str], str] = {}
     for name in preset:

@@ -151,19 +151,16 @@ def add_final(folder: Path, head: nn.Module) -> None:
 
 
 def keep_contents(folder: Path, contents: Mapping[str, Any]) -> None:
-    """Write what the videos of a run that is there are known by now: other files may hold the same frames.
+    """Write what the videos of a run are known by, if it is one of before that does not say.
 
     Args:
         folder: The run folder.
         contents: A part of ``run.json``, as a training has it; empty of features whose videos nobody knows.
-
-    Raises:
-        StoreError: If the folder cannot be written.
     """
     run = read_run_json(folder / "run.json")
-    known = {**run, **contents}
-    if known != run:
-        write_json(folder / "run.json", known)
+    if contents and "contents" not in run:
+        with suppress(StoreError):  # of a run that can only be read: it stays known by names
+            write_json(folder / "run.json", run | dict(contents))
 
 
 def _files(run: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -92,13 +93,28 @@ class Store:
         ends = np.searchsorted(places[:, 0], np.arange(len(self._names)), side="right").tolist()
         numbered = zip(self._names, pairwise([0, *ends]), strict=True)
         rows = {name: places[start:end, 1] for name, (start, end) in numbered if start < end}
+        for name, columns in self._columns({name: int(r[-1]) + 1 for name, r in rows.items()}):
+            yield name, _of_rows(columns, rows[name])
+
+    def all_texts(self) -> Iterator[tuple[str, Columns]]:
+        """Yield the same with all rows, those too whose key a later part has again."""
+        return self._columns(dict.fromkeys(self._names, 0))
+
+    def _columns(self, least: Mapping[str, int]) -> Iterator[tuple[str, Columns]]:
+        """Yield the text columns of parts, of an index if they have at least so many rows there, else read."""
+        left = dict(least)
         for index in sorted(self._indexes):
             for name, columns in parts_in(self.folder / index, self._index_head(), self._text_columns).items():
-                if name in rows and name not in self._unlisted and rows[name][-1] < len(columns["key"]):
-                    yield name, _of_rows(columns, rows.pop(name))
-        for name in sorted(rows):
-            columns = self._unlisted[name] if name in self._unlisted else self._read_columns(self.folder / name)
-            yield name, _of_rows(columns, rows[name])
+                if name not in self._unlisted and len(columns["key"]) >= left.get(name, math.inf):
+                    del left[name]
+                    yield name, columns
+        for name in sorted(left):
+            yield name, self._unlisted[name] if name in self._unlisted else self._read_columns(self.folder / name)
+
+    @property
+    def newest(self) -> str:
+        """The name of the part that was committed last of those seen; empty if there is none."""
+        return self._newest
 
     def part_paths(self) -> list[Path]:
         """Return the committed parts, oldest first."""

@@ -163,7 +163,7 @@ def train_head(
     heads = [Job(fold, s, folder, final) for (s, fold), folder in zip(folds, folders, strict=True)]
     heads = [_looked_up(job, trainer.describe(job), overwrite=overwrite) for job in heads]
     for job in heads:
-        if job.there is not None:
+        if job.there is not None:  # it is whole, or lacks its final head
             keep_contents(job.folder, trainer.contents(job))
     with timed(stages, "look for leaks"):
         near = data.near_duplicates(progress=progress)

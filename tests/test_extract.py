@@ -24,11 +24,13 @@ from make_video import read_number, write_video
 from fitrec_cache import ahead, decoding, extractor
 from fitrec_cache.backbone import Backbone, Network, load_backbone
 from fitrec_cache.cache import Cache, pick_frames
+from fitrec_cache.entering import Entering
 from fitrec_cache.errors import StoreError, UsageError, WeightsError
-from fitrec_cache.extract import extract
+from fitrec_cache.extract import as_extracted, extract
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extractor import Extractor
 from fitrec_cache.features import distinct_clips, load_cached
+from fitrec_cache.find_clips import find_clips
 from fitrec_cache.history import history
 from fitrec_cache.identity import what_changed
 from fitrec_cache.info import info
@@ -409,12 +411,12 @@ def test_a_clip_that_was_renamed_or_moved_keeps_its_group_and_columns(run, tmp_p
     run(manifest)
     (videos / "Hop").rename(videos / "Jump")  # a class renamed, a clip that was in the wrong class, one of another name
     (videos / "Jump" / "0.avi").rename(videos / "Squat" / "0.avi")
-    (videos / "Squat" / "3.avi").rename(videos / "Squat" / "v_Squat_g09_c01.avi")  # and this one says a group
+    (videos / "Squat" / "3.avi").rename(videos / "Squat" / "v_Squat_g09_c01.avi")  # a name says less than was told
     write_video(videos / "Squat" / "new.avi", 7, width=80, height=64, codec="mpeg4", numbers=range(900, 907))
     report = run()
     assert counts(report) == (5, 1, 4, 0)
     expected = {"Squat/0.avi": "person0", "Jump/1.avi": "person1", "Squat/2.avi": "person0"}
-    expected |= {"Squat/v_Squat_g09_c01.avi": "Squat_g09", "Squat/new.avi": None}
+    expected |= {"Squat/v_Squat_g09_c01.avi": "person1", "Squat/new.avi": None}
     held = {clip.clip_id: clip for clip in distinct_clips(Cache(tmp_path / "cache"))[0]}
     assert {name: clip.group for name, clip in held.items()} == expected
     assert {clip.extra.get("day") for name, clip in held.items() if name != "Squat/new.avi"} == {"mon"}
@@ -466,6 +468,119 @@ def test_renumbered_files_keep_the_groups_of_their_videos_not_those_of_their_nam
     }
 
 
+@pytest.mark.parametrize("stop", [None, 3])
+def test_files_numbered_upwards_keep_their_groups_also_where_that_is_interrupted(
+    run, tmp_path, videos, monkeypatch, stop
+):
+    """One by one each takes the name of one that is not entered anew yet."""
+    monkeypatch.setattr("fitrec_cache.extractor.COMMIT_CLIPS", 1)
+    monkeypatch.setattr("random.SystemRandom.shuffle", lambda self, blocks: None)
+    folder = videos / "Hop"
+    for path in list(videos.rglob("*.avi")):
+        path.unlink()
+    for i in range(6):
+        write_video(folder / f"{i}.avi", 7, width=80, height=64, codec="mpeg4", numbers=range(100 * i, 100 * i + 7))
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("path,label,group\n" + "".join(f"Hop/{i}.avi,Hop,p{i}\n" for i in range(6)))
+    run(manifest, root=videos)
+    for i in reversed(range(6)):
+        (folder / f"{i}.avi").rename(folder / f"{i + 1}.avi")
+    write_video(folder / "0.avi", 7, width=80, height=64, codec="mpeg4", numbers=range(900, 907))
+    if stop is not None:
+        entry, left = Entering.entry, iter(range(stop))
+
+        def stopped(*given):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return entry(*given)
+
+        monkeypatch.setattr(Entering, "entry", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        monkeypatch.setattr(Entering, "entry", entry)
+    run()
+    groups = {name: group for name, (_, group) in labels_in(tmp_path / "cache").items()}
+    assert groups == {"Hop/0.avi": "p0"} | {f"Hop/{i + 1}.avi": f"p{i}" for i in range(6)}
+
+
+def test_what_was_told_of_a_video_counts_for_more_than_its_new_name(run, tmp_path, videos):
+    names = [str(path.relative_to(videos)) for path in sorted(videos.rglob("*.avi"))]
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(
+        "path,label,group\n" + "".join(f"{n},{n.split('/')[0]},person{i}\n" for i, n in enumerate(names))
+    )
+    run(manifest, root=videos)
+    for name in names:
+        (videos / name).rename(videos / name.replace("_c01", "_c11"))  # which say the groups of UCF101
+    found = find_clips(videos)
+    expected = {name.replace("_c01", "_c11"): f"person{i}" for i, name in enumerate(names)}
+    assert {c.clip_id: c.group for c in as_extracted(found, tmp_path / "cache", read=True)} == expected
+    run(prune=True)
+    assert {name: group for name, (_, group) in labels_in(tmp_path / "cache").items()} == expected
+
+
+def test_a_group_that_only_a_name_said_is_that_of_the_new_name(run, tmp_path, videos):
+    run()
+    (videos / "Hop/v_Hop_g01_c01.avi").rename(videos / "Hop/v_Hop_g07_c01.avi")
+    run()
+    assert labels_in(tmp_path / "cache")["Hop/v_Hop_g07_c01.avi"] == ("Hop", "Hop_g07")
+
+
+def test_a_group_that_was_corrected_stays_so_where_a_file_gets_its_old_name_again(run, tmp_path, videos):
+    path = next(videos.rglob("*.avi"))
+    path.rename(path := path.with_name("0.avi"))
+    manifest = tmp_path / "m.csv"
+    for name, who in (("0.avi", "ann"), ("x.avi", "bob")):
+        path.rename(path := path.with_name(name))
+        manifest.write_text(f"path,label,group\n{path.relative_to(videos)},Hop,{who}\n")
+        run(manifest, root=videos)
+    path.rename(path := path.with_name("0.avi"))
+    run()
+    assert labels_in(tmp_path / "cache")[str(path.relative_to(videos))][1] == "bob"
+
+
+def test_a_new_video_by_the_name_of_one_that_was_taken_out_is_another_ones(run, tmp_path, videos):
+    path = next(videos.rglob("*.avi"))
+    path.rename(path := path.with_name("0.avi"))
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(f"path,label,group\n{path.relative_to(videos)},Hop,ann\n")
+    run(manifest, root=videos)
+    path.unlink()
+    run(prune=True)
+    write_video(path, 7, width=80, height=64, codec="mpeg4", numbers=range(900, 907))
+    report = run()
+    name = str(path.relative_to(videos))
+    assert labels_in(tmp_path / "cache")[name][1] is None
+    assert any(note.startswith("1 new clip has no group") and note.endswith(name) for note in report.notes)
+
+
+@pytest.mark.parametrize("first", ["0.avi#t=0,0.15", "0.avi"])
+def test_parts_that_are_cut_anew_keep_the_group_of_their_file(run, tmp_path, videos, first):
+    path = next(videos.rglob("*.avi"))
+    path.rename(path := path.with_name("0.avi"))
+    others = sorted(p for p in videos.rglob("*.avi") if p != path)
+    manifest, label = tmp_path / "m.csv", path.parent.name
+    manifest.write_text(f'path,label,group\n"{label}/{first}",{label},ann\n{others[0].relative_to(videos)},Hop,ann\n')
+    run(manifest, root=videos)
+    manifest.write_text(f"path,label,start,end\n{label}/0.avi,{label},0,0.2\n{others[0].relative_to(videos)},Hop,,\n")
+    run(manifest, root=videos, prune=True)
+    assert {group for _, group in labels_in(tmp_path / "cache").values()} == {"ann"}
+
+
+def test_groups_that_a_manifest_leaves_empty_stay_so_without_videos(run, tmp_path, videos, weights):
+    first = sorted(videos.rglob("*.avi"))[0]
+    (first.parent / "0.avi").write_bytes(first.read_bytes())
+    names = [str(path.relative_to(videos)) for path in sorted(videos.rglob("*.avi"))]
+    manifest = tmp_path / "m.csv"
+    run()
+    manifest.write_text("path,label,group\n" + "".join(f"{name},{name.split('/')[0]},\n" for name in names[:1]))
+    run(manifest, root=videos)
+    before = labels_in(tmp_path / "cache")
+    assert before["Hop/0.avi"] == ("Hop", None)
+    run(None)
+    assert labels_in(tmp_path / "cache") == before
+
+
 @pytest.mark.parametrize("between", ["other frames", "taken out"])
 def test_a_renamed_clip_keeps_its_group_with_other_frames_and_when_it_was_away(run, tmp_path, videos, between):
     path = next(videos.rglob("*.avi"))
@@ -511,6 +626,15 @@ def test_a_video_that_cannot_be_read_any_more_is_used_as_it_was_and_that_is_said
     path.unlink()
     run(prune=True)
     assert labels_in(tmp_path / "cache").keys() == before.keys() - {name}
+
+
+def test_of_a_failed_file_without_features_of_this_backbone_nothing_is_said_to_be_trained_on(run, videos):
+    run()
+    next(videos.rglob("*.avi")).write_bytes(b"")
+    report = run(backbone=["test_vit"])
+    assert len(report.failed) == 1
+    assert not any("failed now" in note for note in report.notes)
+    assert any("failed now" in note for note in run().notes)
 
 
 def test_a_clip_of_fewer_frames_than_are_sampled_is_told(run, videos):

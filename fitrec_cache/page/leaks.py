@@ -80,13 +80,9 @@ class Auditor:
 
     def frames(self, record: Record) -> Frames:
         """Return the frames that a run was trained on."""
-        clips = {name: clip for name, clip in self._known.items() if self._is_as_then(clip, record)}
+        contents = record.contents
+        clips = {name: clip for name, clip in self._known.items() if _is_as_then(clip, contents)}
         return Frames(self._cache, clips, record)
-
-    def _is_as_then(self, clip: HeldClip, record: Record) -> bool:
-        """Say whether a clip's video is the one that a run knew by this name, if it knew any."""
-        then = record.contents.get(clip.clip_id)
-        return then is None or then == short_content(clip.video_sha256)
 
     def audit(self, records: Sequence[Record], frames: Frames | None) -> Leaks:
         """Audit the splits that runs of one rule used, with ``frames`` to show pairs by, if there are any."""
@@ -95,7 +91,10 @@ class Auditor:
             by_sides.setdefault(tuple(_sides(each)), each)
         names = sorted({name for sides in by_sides for side in sides for name in side})
         known = [self._known.get(name) for name in names]
-        clips = [c for c in known if c is not None and all(self._is_as_then(c, each) for each in records)]
+        then: list[Mapping[str, str]] = []
+        for contents in (each.contents for each in records):
+            then += [contents] if contents not in then else []  # most often all runs of a rule knew the same
+        clips = [c for c in known if c is not None and all(_is_as_then(c, contents) for contents in then)]
         if len(clips) < len(names):
             gone = sorted(set(names).difference(clip.clip_id for clip in clips))
             many = plural(len(gone), "clip of it is", "clips of it are")
@@ -132,6 +131,12 @@ class Auditor:
                 lambda: stored_embeddings(store, clips, progress=show), labels, groups, progress=show
             )
         return self._found[what]
+
+
+def _is_as_then(clip: HeldClip, contents: Mapping[str, str]) -> bool:
+    """Say whether a clip's video is the one that a run knew by this name, if it knew any."""
+    then = contents.get(clip.clip_id)
+    return then is None or then == short_content(clip.video_sha256)
 
 
 def _sides(record: Record) -> list[tuple[str, ...]]:

@@ -39,9 +39,9 @@ class Record(ScoredRun):
         """What its features, or frames, were made of and how; none of those that were made elsewhere."""
         return self.run.get("sources") or []
 
-    @cached_property
+    @property
     def contents(self) -> Mapping[str, str]:
-        """What the videos of its clips were known by; see :func:`fitrec_cache.run_files.contents_of`."""
+        """What the videos of its clips were known by; see :func:`fitrec_cache.run_files.contents_of`. Not kept."""
         return contents_of(self.run)
 
     @property
@@ -108,7 +108,7 @@ def _check(record: Record) -> None:
     for row in m["history"]:
         for name in ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy"):
             float(row[name])
-    _ = (record.best["val_loss"], record.notes, contents_of(run))  # not kept of all records: one each clip
+    _ = (record.best["val_loss"], record.notes, record.contents)
     _ = (dict(run["training"]), dict(run["head"]), dict(run["versions"]), [len(run["split"][side]) for side in SIDES])
     for name in ("temperature", "threshold", "false_alarm_rate"):
         float(run["calibration"][name])
