@@ -120,7 +120,7 @@ class Cache:
         if clip_id not in self._clips:
             return None
         row = self._clips.row(clip_id)
-        return _entry("", *(bytes(row[name]) for name in _COLUMNS))
+        return _entry(self._clips.part_of(clip_id), *(bytes(row[name]) for name in _COLUMNS))
 
     def same_content(self) -> list[list[HeldClip]]:
         """Return the usable clips whose videos are the same to the byte, those of one content together."""

@@ -91,16 +91,18 @@ class Entering:
         else:
             self._replaced.append(clip.clip_id)
 
-    def of_one_content(self, first: HeldClip, held: Sequence[HeldClip]) -> HeldClip:
+    def of_one_content(self, asked: Sequence[HeldClip], held: Sequence[HeldClip]) -> HeldClip:
         """Return the clip that is to count of one content, with what the others of that content tell, if it has none.
 
         Args:
-            first: The clip.
-            held: All that the cache has of this content, ``first`` too.
+            asked: The clips of this content that were asked for, first the one that is to count. What a manifest says
+                of them counts alone.
+            held: All that the cache has of this content.
         """
+        first = asked[0]
         group, extra = first.group, first.extra
-        for clip in sorted(held, key=lambda clip: clip.since, reverse=True):
-            group = group or (None if self.found.has_groups else clip.group)
+        for clip in sorted(asked if self.found.has_groups else held, key=lambda clip: clip.since, reverse=True):
+            group = group or clip.group
             extra = extra or ({} if self.found.has_columns else clip.extra)
         meant = replace(first, group=group, extra=extra)
         self._joined += [first.clip_id] * (meant != first)

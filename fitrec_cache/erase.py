@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
@@ -22,8 +23,9 @@ def erase_taken_out(folder: Path) -> list[str]:
     """Remove from disk what a cache stores of clips that are taken out, and of contents that no clip has any more.
 
     What goes are rows of frames and features whose content no held clip has, failed ones too, and all entries, earlier
-    ones too, of clips whose latest is :data:`fitrec_cache.cache.TAKEN_OUT`. A part with such rows is removed once one
-    of its other rows is on disk: a kill loses nothing, and the next call goes on. One part is in memory at a time.
+    ones too, of clips whose latest is :data:`fitrec_cache.cache.TAKEN_OUT`, and of such contents. A part with such rows
+    is removed once one of its other rows is on disk: a kill loses nothing, and the next call goes on. One part is in
+    memory at a time.
 
     Args:
         folder: The cache folder. Whoever has the cache open must open it again.
@@ -51,7 +53,7 @@ def erase_taken_out(folder: Path) -> list[str]:
     freed, erased = 0, set[bytes]()
     try:
         for store, parts in listed:  # the entries last: until then they tell what is to be erased
-            less, keys = _erase(store, parts, names if store.kind == "clips" else contents)
+            less, keys = _erase(store, parts, names, contents)
             freed += less
             erased |= keys if store.kind != "clips" else set()
     except StoreError as error:
@@ -108,27 +110,51 @@ def _refuse_unnamed(folder: Path, stores: Sequence[Store]) -> None:
             )
 
 
-def _erase(store: Store, parts: Sequence[Path], kept: Collection[bytes]) -> tuple[int, set[bytes]]:
-    """Remove all rows of other keys than these, the earliest parts first; return bytes freed and keys removed.
+def _erase(
+    store: Store, parts: Sequence[Path], names: Collection[bytes], contents: Collection[bytes]
+) -> tuple[int, set[bytes]]:
+    """Remove all rows but those of clips of these names and of these contents; return bytes freed and keys removed.
 
-    Of a clip the entry that takes it out comes last, so that whatever is left meanwhile no earlier one counts again.
+    The earliest parts come first: of a clip the entry that takes it out comes last, so that whatever is left meanwhile
+    no earlier one counts again.
     """
+    is_clips = store.kind == "clips"
+    kept = names if is_clips else contents
     for index, keys in store.indexes():  # they are made again from the parts
         if not keys or not keys.issubset(kept):
             remove(index)
     freed, erased = 0, set[bytes]()
     for part in parts:
-        if unwanted := store.keys_in(part).difference(kept):
-            before = part.stat().st_size
-            new = store.replace_part(part, _of_keys(part, read_part(part, store.kind), kept))
-            freed += before - (new.stat().st_size if new else 0)
-            erased |= unwanted
+        if not is_clips and store.keys_in(part).issubset(kept):
+            continue
+        arrays = read_part(part, store.kind)
+        if len(rows := _rows(arrays, kept, contents)) == len(arrays["key"]):
+            continue
+        for index, _ in store.indexes() if is_clips else ():  # of clips they have all that parts have
+            remove(index)
+        before = part.stat().st_size
+        new = store.replace_part(part, _of_rows(part, arrays, rows))
+        freed += before - (new.stat().st_size if new else 0)
+        erased.update(set(arrays["key"].tolist()).difference(kept))
     return freed, erased
 
 
-def _of_keys(part: Path, arrays: Arrays, keys: Collection[bytes]) -> Arrays:
-    """Return the rows of these keys of a part."""
-    rows = np.flatnonzero([key in keys for key in arrays["key"].tolist()])
+def _rows(arrays: Arrays, kept: Collection[bytes], contents: Collection[bytes]) -> NDArray[np.int64]:
+    """Return the numbers of the rows of these keys, of clips' entries those only whose content is held, or not known.
+
+    A name that is held may have been another clip's.
+    """
+    keys = arrays["key"].tolist()
+    held = (
+        [not video or video in contents for video in arrays["video_sha256"].tolist()]
+        if "video_sha256" in arrays
+        else None
+    )
+    return np.flatnonzero([key in kept and (held is None or held[row]) for row, key in enumerate(keys)])
+
+
+def _of_rows(part: Path, arrays: Arrays, rows: NDArray[np.int64]) -> Arrays:
+    """Return some rows of a part."""
     chosen = {name: array[rows] for name, array in arrays.items() if name != "jpeg_bytes"}
     if "jpeg_bytes" in arrays and len(rows):
         data, ends = arrays["jpeg_bytes"], arrays["jpeg_end"]

@@ -166,6 +166,7 @@ def extract(
             with timed(run.stages, "write"):
                 notes.add(*erase_taken_out(cache))
     except (KeyboardInterrupt, FitrecError):  # what was finished until now is in the cache, and so in its history
+        run.tell_changes(erased=False)
         _note(cache, run.report(len(clips), time.perf_counter() - started), models)
         raise
     run.tell_changes(erased=erase)

@@ -136,16 +136,17 @@ class Extractor:
         """
         same = self.cache.same_content()
         asked = set(self.asked) if same else set()
-        told: dict[tuple[str, str], list[tuple[HeldClip, HeldClip]]] = {}
+        told: dict[tuple[str, str, bool], list[tuple[HeldClip, HeldClip]]] = {}
         for held in same:
             clips = sorted((clip for clip in held if clip.clip_id in asked), key=lambda clip: clip.clip_id)
             if not clips:
                 continue
-            first = self.entering.of_one_content(clips[0], held) if videos else clips[0]
+            first = self.entering.of_one_content(clips, held) if videos else clips[0]
             if first != clips[0] or first.since < max(clip.since for clip in held):
                 self.rows.clips.append(first)
             for other in clips[1:]:
-                told.setdefault((clips[0].label, other.label), []).append((clips[0], other))
+                apart = other.group not in (None, first.group)
+                told.setdefault((first.label, other.label, apart), []).append((first, other))
         self.notes.add(*(_same_content(*pairs[0], more=len(pairs) - 1) for pairs in told.values()))
 
     def see_to_others(self, *, prune: bool) -> None:
@@ -181,10 +182,9 @@ class Extractor:
                 f"{some(names)}. If they are not wanted any more, --prune takes all {len(gone)} out"
             )
         if kept := sorted(clip.clip_id for clip in others if clip.clip_id in there and not clip.problem):
-            self.notes.add(
-                f"{len(kept)} clips of the cache were not asked for now; train-head takes them too, but for what its "
-                f"--classes leaves out: {some(kept)}"
-            )
+            many = plural(len(kept), "clip of the cache was", "clips of the cache were")
+            but = "but for what its --classes leaves out"
+            self.notes.add(f"{many} not asked for now; train-head takes them too, {but}: {some(kept)}")
 
     def tell_changes(self, *, erased: bool) -> None:
         """Note which files are used though something is odd, such as damage, and what is not as it was before.
@@ -369,6 +369,8 @@ def _new_features(cache: Cache, store: Store) -> list[str]:
 
 def _same_content(first: HeldClip, other: HeldClip, *, more: int) -> str:
     note = f"{other.clip_id} has the same content as {first.clip_id}" + f", and {more} more such clips" * bool(more)
+    if other.group not in (None, first.group):
+        note += f", but is of group {other.group}, not {first.group}, which is taken for its group"
     if other.label == first.label:
         return note
     return (

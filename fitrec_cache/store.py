@@ -276,6 +276,10 @@ class Store:
         row, arrays = self._row_and_part(key)
         return {name: a[row] for name, a in arrays.items() if name != "jpeg_bytes"}
 
+    def part_of(self, key: str) -> str:
+        """Return the name of the part that holds a key; raises :class:`StoreError` if it is not stored."""
+        return self._place(key)[0]
+
     def jpegs(self, key: str) -> list[bytes]:
         """Return the T encoded frames of one clip of a frame store; raises as :meth:`row` does."""
         row, arrays = self._row_and_part(key)

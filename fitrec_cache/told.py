@@ -35,12 +35,14 @@ class Told:
             Of the entries of this content the latest with a group, else the latest. Of new content that of its file, if
             parts of it have one group; else ``named``, whose place it takes, unless that was taken out.
         """
-        names = self._names(key)
-        if names == 1 and named is not None and named.video_sha256 == key:
+        names, same = self._names(key), named is not None and named.video_sha256 == key
+        if (
+            named is not None and same and (names == 1 or named.since > self._until)
+        ):  # told by another process meanwhile
             return named
         if names and (known := self._by_content.get(key) or self._by_file.get(file_of(key))):
             return known
-        return None if named is not None and named.problem == TAKEN_OUT and named.video_sha256 != key else named
+        return None if named is not None and named.problem == TAKEN_OUT and not same else named
 
     def _names(self, key: str) -> int:
         """Return how many names a video and its parts had; by chance more of one in some 10 ** 14."""
@@ -61,15 +63,18 @@ class Told:
 
     @cached_property
     def _by_file(self) -> dict[str, HeldClip]:
-        """An entry with the group of each file, if all of its clips that have a group have the same one."""
-        groups: dict[str, dict[str, HeldClip]] = {}
+        """An entry with the group of each file that has one, by the clips of it that count, else by earlier ones."""
+        told: dict[str, list[HeldClip]] = {}
         for clip in self._by_content.values():
             if clip.group is not None:
-                groups.setdefault(file_of(clip.video_sha256), {})[clip.group] = clip
-        return {file: next(iter(of.values())) for file, of in groups.items() if len(of) == 1}
+                told.setdefault(file_of(clip.video_sha256), []).append(clip)
+        counting = {file: [c for c in clips if self._cache.holds(c)] or clips for file, clips in told.items()}
+        return {file: clips[0] for file, clips in counting.items() if len({c.group for c in clips}) == 1}
 
     def _entries(self) -> Iterator[HeldClip]:
-        return (clip for clip in self._cache.all_entries() if clip.since <= self._until)
+        """Yield what was told; that a clip was taken out tells nothing, and later than the rest."""
+        all_entries = self._cache.all_entries()
+        return (clip for clip in all_entries if clip.since <= self._until and clip.problem != TAKEN_OUT)
 
 
 def group_beside(clip: Clip, known: HeldClip) -> str | None:
@@ -77,6 +82,6 @@ def group_beside(clip: Clip, known: HeldClip) -> str | None:
 
     Only where the group that is known was read off a name itself, that of a new name counts.
     """
-    if known.group == named_group(known.clip_id):
+    if known.group == named_group(file_of(known.clip_id)):
         return clip.group or known.group
     return known.group or clip.group

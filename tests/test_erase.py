@@ -474,6 +474,29 @@ def test_where_a_part_cannot_be_removed_the_reason_is_told(cache, monkeypatch):
     assert stored(cache.folder) == before
 
 
+@pytest.mark.parametrize("clips_a_part", [1, 32])
+def test_who_had_a_name_before_that_another_video_has_now_is_erased_too(
+    run, tmp_path, videos, monkeypatch, clips_a_part
+):
+    monkeypatch.setattr("fitrec_cache.extractor.COMMIT_CLIPS", clips_a_part)
+    first, second, *_ = sorted(videos.rglob("*.avi"))
+    manifest, cache = tmp_path / "m.csv", tmp_path / "cache"
+    rows = [f"{path.relative_to(videos)},{path.parent.name}" for path in sorted(videos.rglob("*.avi"))]
+    people = ["Anna Ashby", *(f"other{i}" for i in range(1, len(rows)))]
+    manifest.write_text("path,label,group\n" + "".join(f"{r},{who}\n" for r, who in zip(rows, people, strict=True)))
+    run(manifest, root=videos)
+    assert holding(cache, b"Anna Ashby")
+    away = first.rename(tmp_path / "away.avi")
+    second.rename(first)
+    run(prune=True, erase=True)
+    assert not holding(cache, b"Anna Ashby")
+    away.rename(videos / "Hop" / "back.avi")
+    run()
+    groups = {clip.clip_id: clip.group for clip in Cache(cache).clips()}
+    assert groups["Hop/back.avi"] is None
+    assert groups[str(first.relative_to(videos))] == "other1"
+
+
 def test_each_part_with_such_rows_is_read_whole_once_and_no_other(cache, monkeypatch):
     mixed(cache)
     fill(cache, "ben", "carl")

@@ -37,6 +37,7 @@ from fitrec_cache.info import info
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pixels import load_pixels
 from fitrec_cache.texts import extract_text, info_text
+from fitrec_cache.told import Told
 
 
 @pytest.fixture
@@ -579,6 +580,92 @@ def test_groups_that_a_manifest_leaves_empty_stay_so_without_videos(run, tmp_pat
     assert before["Hop/0.avi"] == ("Hop", None)
     run(None)
     assert labels_in(tmp_path / "cache") == before
+
+
+def test_a_group_that_was_corrected_stays_so_where_the_earlier_name_is_taken_out(run, tmp_path, videos):
+    path = next(videos.rglob("*.avi"))
+    path.rename(path := path.with_name("0.avi"))
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(f"path,label,group,day\n{path.relative_to(videos)},Hop,ann,mon\n")
+    run(manifest, root=videos)
+    path.rename(path := path.with_name("x.avi"))
+    run()
+    manifest.write_text(f"path,label,group,day\n{path.relative_to(videos)},Hop,bob,sun\n")
+    run(manifest, root=videos, prune=True)
+    run()
+    held = {clip.clip_id: clip for clip in distinct_clips(Cache(tmp_path / "cache"))[0]}
+    clip = held[str(path.relative_to(videos))]
+    assert (clip.group, clip.extra) == ("bob", {"day": "sun"})
+
+
+def test_parts_that_are_cut_anew_have_the_group_that_counts_now(run, tmp_path, videos):
+    path = next(videos.rglob("*.avi"))
+    path.rename(path := path.with_name("0.avi"))
+    manifest, name = tmp_path / "m.csv", path.relative_to(videos)
+    for cells, columns in (("0,0.1,ann", ",group"), ("0,0.2,bob", ",group"), ("0.1,0.3", "")):
+        manifest.write_text(f"path,label,start,end{columns}\n{name},Hop,{cells}\n")
+        run(manifest, root=videos, prune=True)
+    assert labels_in(tmp_path / "cache") == {f"{name}#t=0.1,0.3": ("Hop", "bob")}
+
+
+def test_parts_of_a_name_that_says_a_group_have_that_of_a_new_name(run, tmp_path, videos):
+    path = videos / "Hop/v_Hop_g01_c01.avi"
+    manifest = tmp_path / "m.csv"
+    for name in ("Hop_g01.avi", "Hop_g07.avi"):
+        path.rename(path := path.with_name(name))
+        manifest.write_text(f"path,label,start,end\nHop/{name},Hop,0,0.1\nHop/{name},Hop,0.1,0.3\n")
+        run(manifest, root=videos)
+    assert {group for _, group in labels_in(tmp_path / "cache").values()} == {"Hop_g07"}
+
+
+def test_what_another_process_was_told_meanwhile_counts(run, tmp_path, videos):
+    path = next(videos.rglob("*.avi"))
+    path.rename(path := path.with_name("0.avi"))
+    manifest, cache = tmp_path / "m.csv", tmp_path / "cache"
+    run()
+    path.rename(path := path.with_name("x.avi"))
+    manifest.write_text(f"path,label,group\n{path.relative_to(videos)},Hop,ann\n")
+    run(manifest, root=videos)
+    told = Told(Cache(cache))
+    manifest.write_text(f"path,label,group\n{path.relative_to(videos)},Hop,bob\n")
+    run(manifest, root=videos)
+    clip = Cache(cache).clip(str(path.relative_to(videos)))
+    assert told.of(clip.video_sha256, clip).group == "bob"
+    assert told.of(clip.video_sha256, None).group == "ann"  # what it began with
+
+
+def test_copies_of_several_groups_are_told_and_one_without_is_of_the_others(run, tmp_path, videos):
+    first = sorted(videos.rglob("*.avi"))[0]
+    (first.parent / "0.avi").write_bytes(first.read_bytes())
+    manifest, name = tmp_path / "m.csv", first.relative_to(videos)
+    manifest.write_text(f"path,label,group\nHop/0.avi,Hop,\n{name},Hop,ann\n")
+    run(manifest, root=videos)
+    assert labels_in(tmp_path / "cache")["Hop/0.avi"] == ("Hop", "ann")
+    manifest.write_text(f"path,label,group\nHop/0.avi,Hop,bob\n{name},Hop,ann\n")
+    notes = run(manifest, root=videos).notes
+    assert labels_in(tmp_path / "cache")["Hop/0.avi"] == ("Hop", "bob")
+    copies = f"{name} has the same content as Hop/0.avi, but is of group ann, not bob, which is taken for its group"
+    assert copies in notes
+
+
+def test_of_a_run_that_is_interrupted_what_was_entered_is_told(run, tmp_path, videos, monkeypatch):
+    path = next(videos.rglob("*.avi"))
+    path.rename(path := path.with_name("0.avi"))
+    manifest, name = tmp_path / "m.csv", path.relative_to(videos)
+    manifest.write_text(f"path,label,group\n{name},Hop,ann\n")
+    run(manifest, root=videos)
+    write_video(path, 7, width=80, height=64, codec="mpeg4", numbers=range(900, 907))
+
+    def stop(self, **_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Extractor, "_settle_names", stop)
+    told = []
+    with pytest.raises(KeyboardInterrupt):
+        run(tell=told.append)
+    assert (
+        f"1 clip has other content than before, in the place, and the group, of the earlier video: {name} (ann)" in told
+    )
 
 
 @pytest.mark.parametrize("between", ["other frames", "taken out"])

@@ -777,6 +777,13 @@ def test_what_was_taken_out_is_not_shown_any_more_but_an_earlier_name_is(page, t
     assert lost.endswith(f" such as {first}")
 
 
+def test_an_earlier_name_is_audited_by_the_group_that_is_known_now(tmp_path):
+    cache = Cache(tmp_path / "c", create=True)
+    cache.write_clips([HeldClip(clip_id="old", video_sha256="a", label="A", group=None)])
+    cache.write_clips([HeldClip(clip_id="new", video_sha256="a", label="A", group="ann")])
+    assert {name: clip.group for name, clip in Auditor(cache)._known.items()} == {"old": "ann", "new": "ann"}
+
+
 def test_one_audit_asks_all_runs_of_its_split_which_videos_they_knew(page, cache_folder, tmp_path):
     same = {"variant": "mean", "backbone": ["test_resnet"], "epochs": 1, "seed": (0, 1), "split_seed": 0}
     train_head(out=tmp_path / "r", cache=cache_folder, **same)

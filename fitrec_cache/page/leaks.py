@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -69,10 +69,14 @@ class Auditor:
 
     @cached_property
     def _known(self) -> dict[str, HeldClip]:
-        """The clips that the cache has, earlier names of them too; none of what was taken out."""
+        """The clips that the cache has, earlier names of them too, by what is known of them now; none taken out."""
         clips = self._cache.clips()
         used = newest(clips)
-        return {clip.clip_id: clip for clip in clips if clip.problem != TAKEN_OUT or clip.video_sha256 in used}
+        return {
+            clip.clip_id: replace(clip, group=used[clip.video_sha256].group) if clip.video_sha256 in used else clip
+            for clip in clips
+            if clip.problem != TAKEN_OUT or clip.video_sha256 in used
+        }
 
     @cached_property
     def _stores(self) -> list[Store]:
