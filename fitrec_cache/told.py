@@ -29,16 +29,14 @@ class Told:
 
         Args:
             key: What its content is known by; empty if nobody knows.
-            named: The entry of its name, if there is one.
+            named: The entry of its name, if there is one; it may have come since, from another process.
 
         Returns:
             Of the entries of this content the latest with a group, else the latest. Of new content that of its file, if
             parts of it have one group; else ``named``, whose place it takes, unless that was taken out.
         """
         names, same = self._names(key), named is not None and named.video_sha256 == key
-        if (
-            named is not None and same and (names == 1 or named.since > self._until)
-        ):  # told by another process meanwhile
+        if named is not None and same and (names == 1 or named.since > self._until):
             return named
         if names and (known := self._by_content.get(key) or self._by_file.get(file_of(key))):
             return known
