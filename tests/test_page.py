@@ -663,6 +663,13 @@ def test_two_feature_sets_of_one_backbone_are_named_by_their_folders(tmp_path, c
     assert "--preset" not in words
 
 
+def test_splits_come_in_the_order_given_and_those_that_leak_after_the_others(tmp_path):
+    for name, sharing in (("random", 1), ("ucf101:2", 0), ("group", 0)):
+        write_run(tmp_path / name.replace(":", "-"), truth=[0, 1], guesses=[0, 1], split=name, sharing=sharing)
+    records = read_records([tmp_path / name for name in ("random", "ucf101-2", "group")])
+    assert [model.split for model in gather(records)] == ["ucf101:2", "group", "random"]
+
+
 def test_a_final_head_is_made_again_too(tmp_path):
     for name, more in (("a", {"final": True}), ("b", {"final": False}), ("c", {})):  # the last is of before
         write_run(tmp_path / name, truth=[0, 1], guesses=[0, 1], **more)
