@@ -35,12 +35,12 @@ class Told:
             Of the entries of this content the latest with a group, else the latest. Of new content that of its file, if
             parts of it have one group; else ``named``, whose place it takes, unless that was taken out.
         """
-        names, same = self._names(key), named is not None and named.video_sha256 == key
-        if named is not None and same and (names == 1 or named.since > self._until):
+        names = self._names(key)
+        if named is not None and named.video_sha256 == key and (names == 1 or named.since > self._until):
             return named
         if names and (known := self._by_content.get(key) or self._by_file.get(file_of(key))):
             return known
-        return None if named is not None and named.problem == TAKEN_OUT and not same else named
+        return None if named is not None and named.problem == TAKEN_OUT else named
 
     def _names(self, key: str) -> int:
         """Return how many names a video and its parts had; by chance more of one in some 10 ** 14."""

@@ -497,6 +497,25 @@ def test_who_had_a_name_before_that_another_video_has_now_is_erased_too(
     assert groups[str(first.relative_to(videos))] == "other1"
 
 
+@pytest.mark.parametrize("clips_a_part", [1, 32])
+def test_who_was_replaced_under_the_same_name_is_erased_from_indexes_too(
+    run, tmp_path, videos, monkeypatch, clips_a_part
+):
+    monkeypatch.setattr("fitrec_cache.extractor.COMMIT_CLIPS", clips_a_part)
+    paths = sorted(videos.rglob("*.avi"))
+    manifest, cache = tmp_path / "m.csv", tmp_path / "cache"
+    for person in ("Anna Ashby", "Berta Bell"):
+        rows = [f"{p.relative_to(videos)},{p.parent.name},{person if p == paths[0] else ''}\n" for p in paths]
+        manifest.write_text("path,label,group\n" + "".join(rows))
+        run(manifest, root=videos)
+        paths[0].write_bytes(paths[0].read_bytes() + b"\0")  # another video to the byte
+    assert holding(cache, b"Anna Ashby")
+    run(manifest, root=videos, prune=True, erase=True)
+    assert not holding(cache, b"Anna Ashby")
+    assert holding(cache, b"Berta Bell")
+    assert (check(cache=cache).problems, check(cache=cache).notes) == ((), ())
+
+
 def test_each_part_with_such_rows_is_read_whole_once_and_no_other(cache, monkeypatch):
     mixed(cache)
     fill(cache, "ben", "carl")
