@@ -11,7 +11,7 @@ from fitrec_cache.clips import Clip
 from fitrec_cache.find_clips import ClipList
 from fitrec_cache.spans import is_part
 from fitrec_cache.store import Store
-from fitrec_cache.told import Told, group_beside
+from fitrec_cache.told import Told, columns_beside
 from fitrec_cache.wording import plural, some
 
 
@@ -66,7 +66,7 @@ class Entering:
             self._failed += [clip.clip_id] * any(before.video_sha256 in store for store in self.stores)
             return None  # what is stored of it stays usable
         if known := self._told.of(key, before):
-            meant = replace(entry, **self.found.columns_beside(clip, group_beside(clip, known), known.extra))
+            meant = replace(entry, **columns_beside(self.found, clip, known))
             self._kept += [clip.clip_id] * (meant != entry)
             entry = meant
             self.groups_known |= entry.group is not None

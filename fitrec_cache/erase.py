@@ -144,13 +144,9 @@ def _rows(arrays: Arrays, kept: Collection[bytes], contents: Collection[bytes]) 
 
     A name that is held may have been another clip's.
     """
-    keys = arrays["key"].tolist()
-    held = (
-        [not video or video in contents for video in arrays["video_sha256"].tolist()]
-        if "video_sha256" in arrays
-        else None
-    )
-    return np.flatnonzero([key in kept and (held is None or held[row]) for row, key in enumerate(keys)])
+    videos = arrays.get("video_sha256", arrays["key"])  # frames and features have contents for keys
+    pairs = zip(arrays["key"].tolist(), videos.tolist(), strict=True)
+    return np.flatnonzero([key in kept and (not video or video in contents) for key, video in pairs])
 
 
 def _of_rows(part: Path, arrays: Arrays, rows: NDArray[np.int64]) -> Arrays:

@@ -39,7 +39,7 @@ from fitrec_cache.progress import Notes, timed
 from fitrec_cache.root import MARKER
 from fitrec_cache.spans import Span
 from fitrec_cache.store import Store
-from fitrec_cache.told import Told, group_beside
+from fitrec_cache.told import Told, columns_beside
 from fitrec_cache.variants import plain_name
 from fitrec_cache.wording import between, listed, plural
 
@@ -196,9 +196,7 @@ def as_extracted(found: ClipList, cache: Path, *, read: bool = False) -> list[Cl
         known = held.get(clip.clip_id)
         if read and clip.path is not None:
             known = told.of(_content(clip.path, clip.span), known)
-        if known is None:
-            return clip
-        return replace(clip, **found.columns_beside(clip, group_beside(clip, known), known.extra))
+        return clip if known is None else replace(clip, **columns_beside(found, clip, known))
 
     return [as_in_cache(clip) for clip in found.clips]
 

@@ -6,10 +6,9 @@ import difflib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from fitrec_cache.class_folders import walk
 from fitrec_cache.clips import LONGEST_ID, UNKNOWN, Clip, group_number, one_spelling
@@ -63,13 +62,6 @@ class ClipList:
     about_groups: tuple[str, ...] = ()
     has_columns: bool = False
     has_groups: bool = False
-
-    def columns_beside(self, clip: Clip, group: str | None, extra: Mapping[str, str]) -> dict[str, Any]:
-        """Return ``group`` and ``extra`` of a clip that a cache has with these: what an earlier manifest gave stays."""
-        return {
-            "group": clip.group if self.has_groups else group or clip.group,
-            "extra": clip.extra if self.has_columns else extra,
-        }
 
 
 def find_clips(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip
 from fitrec_cache.clips import Clip, named_group
+from fitrec_cache.find_clips import ClipList
 from fitrec_cache.spans import file_of
 
 
@@ -73,6 +75,14 @@ class Told:
         """Yield what was told; that a clip was taken out tells nothing, and later than the rest."""
         all_entries = self._cache.all_entries()
         return (clip for clip in all_entries if clip.since <= self._until and clip.problem != TAKEN_OUT)
+
+
+def columns_beside(found: ClipList, clip: Clip, known: HeldClip) -> dict[str, Any]:
+    """Return ``group`` and ``extra`` of a clip of which a cache knows more: what an earlier manifest gave stays."""
+    return {
+        "group": clip.group if found.has_groups else group_beside(clip, known),
+        "extra": clip.extra if found.has_columns else known.extra,
+    }
 
 
 def group_beside(clip: Clip, known: HeldClip) -> str | None:

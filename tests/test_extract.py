@@ -348,6 +348,16 @@ def labels_in(cache):
     return {clip.clip_id: (clip.label, clip.group) for clip in distinct_clips(Cache(cache))[0]}
 
 
+def known_as_ann(run, tmp_path, videos):
+    """Extract one clip whose name says no group by a manifest that does; return its file and the manifest."""
+    path = next(videos.rglob("*.avi"))
+    path.rename(path := path.with_name("0.avi"))
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(f"path,label,group\n{path.relative_to(videos)},Hop,ann\n")
+    run(manifest, root=videos)
+    return path, manifest
+
+
 def test_without_videos_names_classes_and_groups_stay_as_they_came_last(run, tmp_path, videos):
     run()
     (videos / "Hop/v_Hop_g01_c01.avi").rename(videos / "Squat/moved.avi")
@@ -427,11 +437,7 @@ def test_a_clip_that_was_renamed_or_moved_keeps_its_group_and_columns(run, tmp_p
 
 
 def test_a_video_that_takes_anothers_place_keeps_its_group_and_it_is_said(run, tmp_path, videos):
-    path = next(videos.rglob("*.avi"))
-    path.rename(path := path.with_name("0.avi"))
-    manifest = tmp_path / "m.csv"
-    manifest.write_text(f"path,label,group\n{path.relative_to(videos)},Hop,ann\n")
-    run(manifest, root=videos)
+    path, manifest = known_as_ann(run, tmp_path, videos)
     write_video(path, 7, width=80, height=64, codec="mpeg4", numbers=range(900, 907))
     place, name = "1 clip has other content than before, in the place", path.relative_to(videos)
     assert f"{place}, and the group, of the earlier video: {name} (ann)" in run().notes
@@ -541,11 +547,7 @@ def test_a_group_that_was_corrected_stays_so_where_a_file_gets_its_old_name_agai
 
 
 def test_a_new_video_by_the_name_of_one_that_was_taken_out_is_another_ones(run, tmp_path, videos):
-    path = next(videos.rglob("*.avi"))
-    path.rename(path := path.with_name("0.avi"))
-    manifest = tmp_path / "m.csv"
-    manifest.write_text(f"path,label,group\n{path.relative_to(videos)},Hop,ann\n")
-    run(manifest, root=videos)
+    path, _ = known_as_ann(run, tmp_path, videos)
     path.unlink()
     run(prune=True)
     write_video(path, 7, width=80, height=64, codec="mpeg4", numbers=range(900, 907))
@@ -568,7 +570,7 @@ def test_parts_that_are_cut_anew_keep_the_group_of_their_file(run, tmp_path, vid
     assert {group for _, group in labels_in(tmp_path / "cache").values()} == {"ann"}
 
 
-def test_groups_that_a_manifest_leaves_empty_stay_so_without_videos(run, tmp_path, videos, weights):
+def test_groups_that_a_manifest_leaves_empty_stay_so_without_videos(run, tmp_path, videos):
     first = sorted(videos.rglob("*.avi"))[0]
     (first.parent / "0.avi").write_bytes(first.read_bytes())
     names = [str(path.relative_to(videos)) for path in sorted(videos.rglob("*.avi"))]
@@ -649,11 +651,8 @@ def test_copies_of_several_groups_are_told_and_one_without_is_of_the_others(run,
 
 
 def test_of_a_run_that_is_interrupted_what_was_entered_is_told(run, tmp_path, videos, monkeypatch):
-    path = next(videos.rglob("*.avi"))
-    path.rename(path := path.with_name("0.avi"))
-    manifest, name = tmp_path / "m.csv", path.relative_to(videos)
-    manifest.write_text(f"path,label,group\n{name},Hop,ann\n")
-    run(manifest, root=videos)
+    path, _ = known_as_ann(run, tmp_path, videos)
+    name = path.relative_to(videos)
     write_video(path, 7, width=80, height=64, codec="mpeg4", numbers=range(900, 907))
 
     def stop(self, **_):
@@ -670,11 +669,7 @@ def test_of_a_run_that_is_interrupted_what_was_entered_is_told(run, tmp_path, vi
 
 @pytest.mark.parametrize("between", ["other frames", "taken out"])
 def test_a_renamed_clip_keeps_its_group_with_other_frames_and_when_it_was_away(run, tmp_path, videos, between):
-    path = next(videos.rglob("*.avi"))
-    path.rename(path := path.with_name("0.avi"))
-    manifest = tmp_path / "m.csv"
-    manifest.write_text(f"path,label,group\n{path.relative_to(videos)},Hop,ann\n")
-    run(manifest, root=videos)
+    path, _ = known_as_ann(run, tmp_path, videos)
     away = path.rename(tmp_path / "away.avi")
     if between == "taken out":
         run(prune=True)
