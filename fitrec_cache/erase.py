@@ -94,6 +94,24 @@ def refuse_most(cache: Cache, kept: Collection[str]) -> None:
         )
 
 
+def refuse_unseen(cache: Cache, kept: Collection[str], passed_over: Sequence[str]) -> None:
+    """Raise UsageError where files that are not asked for may be clips that would be erased, under new names.
+
+    Args:
+        cache: The cache.
+        kept: Names of all clips that are there.
+        passed_over: Those of them that are not asked for, so that nobody looks what they are.
+    """
+    names = set(kept)
+    entries = {clip.clip_id: clip.problem for clip in cache.entries()}
+    new = [name for name in passed_over if name not in entries]
+    if new and any(problem != TAKEN_OUT for name, problem in entries.items() if name not in names):
+        raise UsageError(
+            "--erase would remove clips whose files may only have other names now: --classes or --list leaves out "
+            f"{some(new)}, which the cache does not know. Nothing was done. Extract these first, or choose no classes"
+        )
+
+
 def refuse_links(cache: Cache) -> None:
     """Raise UsageError if a folder of a cache is a link out of it: rows there, which it does not know, would go."""
     refuse_links_out(cache.folder, (store.folder for store in cache.stores()), "--erase would remove what is there")

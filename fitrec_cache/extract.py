@@ -25,7 +25,7 @@ from fitrec_cache.cache import (
 from fitrec_cache.clips import Clip
 from fitrec_cache.decoding import check_time_limit, content_hash_once
 from fitrec_cache.devices import cores
-from fitrec_cache.erase import erase_taken_out, refuse_beside_others, refuse_links, refuse_most
+from fitrec_cache.erase import erase_taken_out, refuse_beside_others, refuse_links, refuse_most, refuse_unseen
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError, WeightsError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extractor import Extractor
@@ -143,7 +143,9 @@ def extract(
     opened = there or Cache(cache, create=True)  # made only now: a wrong call shall leave no empty folder
     if erase:
         refuse_links(opened)
-        refuse_most(opened, [*(clip.clip_id for clip in clips), *found.passed_over])
+        here = [*(clip.clip_id for clip in clips), *found.passed_over]
+        refuse_most(opened, here)
+        refuse_unseen(opened, here, found.passed_over)
     if videos is None:
         frames, several = pick_frames(opened, samples=samples, frame_size=frame_size)
         notes.add(*several)

@@ -94,7 +94,8 @@ def _table(path: Path) -> Iterator[csv.DictReader[str]]:
 
 def _delimiter(header: str) -> str:
     """Return what separates the columns: spreadsheets of many countries write semicolons, others tabs."""
-    return max(",;\t", key=header.count)
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    return max(",;\t", key=unquoted.count)
 
 
 def _columns(header: Sequence[str] | None, path: Path) -> list[str]:

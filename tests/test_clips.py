@@ -94,6 +94,12 @@ def test_a_manifest_may_have_semicolons_or_tabs_as_spreadsheets_write_them(tmp_p
     assert [(c.clip_id, c.label, c.group) for c in found.clips] == [("a.avi", "Squat, deep", "x")]
 
 
+def test_commas_within_a_quoted_column_name_separate_nothing(tmp_path):
+    text = 'path;label;"seen from left, right, or behind"\na.avi;Squat;left\n'
+    (clip,) = find_clips(write(tmp_path / "m.csv", text)).clips
+    assert (clip.clip_id, clip.label, clip.extra) == ("a.avi", "Squat", {"seen from left, right, or behind": "left"})
+
+
 def test_a_manifest_none_of_whose_files_is_there_names_the_folder_and_root(tmp_path):
     path = write(tmp_path / "m.csv", "path,label\na.avi,A\nb.avi,B\n")
     hint = f"no file that m.csv names is there, looked for in {tmp_path}: --root names another folder"

@@ -188,6 +188,20 @@ def test_most_of_a_cache_is_erased_only_after_it_was_pruned(run, tmp_path, video
     assert [clip.clip_id for clip in Cache(tmp_path / "cache").entries()] == [f"Hop/{kept.name}"]
 
 
+def test_nothing_is_erased_whose_file_may_only_be_called_otherwise_in_a_class_not_asked_for(run, tmp_path, videos):
+    run()
+    before = everything(tmp_path / "cache")
+    (videos / "Squat/v_Squat_g01_c01.avi").rename(videos / "Squat/renamed.avi")
+    with pytest.raises(UsageError, match=r"other names now: --classes or --list leaves out Squat/renamed\.avi, which"):
+        run(classes="Hop,Lunge", prune=True, erase=True)
+    assert everything(tmp_path / "cache") == before
+    run()
+    notes = run(classes="Hop,Lunge", prune=True, erase=True).notes
+    assert any(note.startswith("erased from disk: 1 earlier name, ") for note in notes)
+    (videos / "Squat/new.avi").write_bytes(b"not looked at")
+    assert not any(note.startswith("erased") for note in run(classes="Hop,Lunge", prune=True, erase=True).notes)
+
+
 def test_clips_that_were_renamed_twice_are_none_that_would_be_lost(run, tmp_path, videos):
     run()
     for name in ("once", "twice"):
