@@ -20,14 +20,11 @@ from fitrec_cache.files import canonical_json, digest, parse_json, write_atomic
 from fitrec_cache.index import Columns
 from fitrec_cache.parts import FORMAT_VERSION, SCHEMAS, text_column
 from fitrec_cache.root import open_root
+from fitrec_cache.sources import lacking
 from fitrec_cache.spans import file_of, is_part, recordings
 from fitrec_cache.store import Store, read_identity
 from fitrec_cache.variants import plain_name
 from fitrec_cache.wording import plural
-
-#: Larger settings than these are taken for mistakes, so that no file can ask for more memory than there is.
-MOST_SAMPLES = 1000
-MOST_PIXELS = 4320
 
 #: The problem of a clip that somebody took out: nothing is wrong with it.
 TAKEN_OUT = "taken out by --prune"
@@ -304,30 +301,6 @@ def _names(path: Path) -> set[str]:
         return set(map(str, parse_json(path.read_bytes())["clips"]))
     except (OSError, ValueError, KeyError, TypeError):
         return set()
-
-
-def lacking(kind: str, identity: Mapping[str, Any]) -> str:
-    """Return what an identity of frames or features lacks to be of use, empty if nothing; others may have made it."""
-    if kind == "features":
-        texts = (identity.get("backbone"), identity.get("precision"), _at(identity, "preprocessing").get("preset"))
-        if not all(isinstance(text, str) for text in texts):
-            return "it does not say by which backbone, preset and precision"
-        identity = _at(identity, "frames")
-    if kind == "clips":
-        return ""
-    numbers = {"samples": MOST_SAMPLES, "short_side": MOST_PIXELS}
-    wrong = [f"{n} is {identity.get(n)!r}"[:80] for n, most in numbers.items() if not is_count(identity.get(n), most)]
-    return " and ".join(wrong) + ", expected whole numbers" if wrong else ""
-
-
-def is_count(value: object, most: int) -> bool:
-    """Say whether a value from outside is a whole number from 1 to ``most``."""
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
-
-
-def _at(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = values.get(name)
-    return found if isinstance(found, Mapping) else {}
 
 
 def pick_frames(cache: Cache, *, samples: int | None = None, frame_size: int | None = None) -> tuple[Store, list[str]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fitrec_cache.arguments import plain_arguments
-from fitrec_cache.cache import CLIPS_IDENTITY, Cache, HeldClip, lacking
+from fitrec_cache.cache import CLIPS_IDENTITY, Cache, HeldClip
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import (
     TEMPORARY,
@@ -25,6 +25,7 @@ from fitrec_cache.files import (
 from fitrec_cache.index import INDEX, index_problem
 from fitrec_cache.parts import identity_of_part, read_part
 from fitrec_cache.root import ASIDE, MARKER, open_root, refuse_links_out, write_marker
+from fitrec_cache.sources import lacking
 from fitrec_cache.splits import check_seed
 
 

@@ -13,15 +13,7 @@ from unicodedata import normalize
 from fitrec_cache.ahead import Ahead
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.backbone import Backbone, load_backbone
-from fitrec_cache.cache import (
-    MOST_PIXELS,
-    MOST_SAMPLES,
-    Cache,
-    HeldClip,
-    is_count,
-    newest,
-    pick_frames,
-)
+from fitrec_cache.cache import Cache, HeldClip, newest, pick_frames
 from fitrec_cache.clips import Clip
 from fitrec_cache.decoding import check_time_limit, content_hash_once
 from fitrec_cache.devices import cores
@@ -37,6 +29,7 @@ from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.pretrained import EMBEDDED, BackboneChoice
 from fitrec_cache.progress import Notes, timed
 from fitrec_cache.root import MARKER
+from fitrec_cache.sources import MOST_PIXELS, MOST_SAMPLES, is_count
 from fitrec_cache.spans import Span
 from fitrec_cache.store import Store
 from fitrec_cache.told import Told, columns_beside

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest, parts_apart, pick_features
-from fitrec_cache.clips import columns, one_spelling
+from fitrec_cache.clips import NO_COLUMNS, columns, one_spelling
 from fitrec_cache.errors import AllAlikeError, StoreError, UsageError
 from fitrec_cache.files import canonical_json
 from fitrec_cache.near_duplicates import Embeddings, NearDuplicates, embed, find_near_duplicates
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.sampling import clip_length
+from fitrec_cache.sources import check_sources
 from fitrec_cache.store import Store
 from fitrec_cache.wording import plural
 
@@ -37,7 +38,7 @@ class Features:
         clip_ids: N names, all different.
         labels: N class names.
         groups: N groups; None where unknown.
-        extra: Further columns of the manifest, per clip.
+        extra: Further columns of the manifest, per clip; none of any by default.
         contents: What each clip's video is known by, as the cache does; empty where that is not known.
         sources: What made the values, one entry a backbone; empty for features made elsewhere.
         name: Backbone names joined by ``+``.
@@ -55,6 +56,9 @@ class Features:
     name: str = ""
     notes: list[str] = field(default_factory=list)
     _looked: list[NearDuplicates | None] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "extra", self.extra or [NO_COLUMNS] * len(self.clip_ids))
 
     def __repr__(self) -> str:
         """Return what it is in a line, however many clips there are."""
@@ -104,7 +108,7 @@ class Features:
             clip_ids=[self.clip_ids[i] for i in clips],
             labels=[self.labels[i] for i in clips],
             groups=[self.groups[i] for i in clips],
-            extra=[self.extra[i] for i in clips] if self.extra else [],
+            extra=[self.extra[i] for i in clips],
             contents=[self.contents[i] for i in clips] if self.contents else [],
         )
 
@@ -124,8 +128,8 @@ def as_ours(data: Features, where: str) -> Features:
     if values.dtype.kind not in "fu" or values.ndim < 3:
         raise UsageError(f"features {where}: got values of {values.dtype} {values.shape}, expected floats (N, T, d)")
     lengths = {"values": len(values), "pts_seconds": len(data.pts_seconds), "clip_ids": len(data.clip_ids)}
-    lengths |= {"labels": len(data.labels), "groups": len(data.groups)}
-    lengths |= {name: len(getattr(data, name)) for name in ("extra", "contents") if getattr(data, name)}
+    lengths |= {"labels": len(data.labels), "groups": len(data.groups), "extra": len(data.extra)}
+    lengths |= {"contents": len(data.contents)} if data.contents else {}
     if len(set(lengths.values())) > 1:
         raise UsageError(f"features {where}: got {lengths}, expected one of each for every clip")
     if not values.size:
@@ -134,6 +138,10 @@ def as_ours(data: Features, where: str) -> Features:
         raise UsageError(f"features {where}: pts_seconds of shape {times.shape}, expected (N, T) = {values.shape[:2]}")
     if strange := [content for content in data.contents if not isinstance(content, str)]:
         raise UsageError(f"features {where}: contents hold {strange[0]!r}, expected texts: hashes of videos")
+    try:
+        check_sources(data.sources)
+    except ValueError as error:
+        raise UsageError(f"features {where}: {error}. Leave them out if they were made elsewhere") from error
     if repeated := len(data.clip_ids) - len(set(data.clip_ids)):
         raise UsageError(f"features {where}: {repeated} clip ids are repeated; each clip must have its own")
     if values.dtype.kind == "f" and values.dtype not in (np.float16, np.float32):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,25 +24,17 @@ class Fold:
     split: Split
 
 
-def folds_of_clips(
-    rule: str, clips: Sequence[Clip], *, seed: int, look: Callable[[], Sequence[Clip]] | None = None
-) -> list[Fold]:
+def folds_of_clips(rule: str, clips: Sequence[Clip], *, seed: int) -> list[Fold]:
     """Divide clips that no cache knows yet as :func:`make_folds` does, parts of one file in one group.
 
     Args:
         rule: The rule.
         clips: The clips.
         seed: Seed of the rule.
-        look: Returns the clips with all that can be known of them, which takes long: asked where the rule does not fit.
 
     Raises:
         UsageError: If the rule is unknown or does not fit the clips.
     """
-    if look is not None:
-        try:
-            return folds_of_clips(rule, clips, seed=seed)
-        except UsageError:
-            clips = look()
     names = [f"{clip.file}{clip.span or ''}" for clip in clips]
     of_file = recordings(names, [clip.group for clip in clips], names)
     return make_folds(rule, **columns([replace(c, group=c.group or of_file.get(c.file)) for c in clips]), seed=seed)

@@ -21,8 +21,8 @@ from fitrec_cache.extract import as_extracted, extract
 from fitrec_cache.extract_report import ExtractReport
 from fitrec_cache.features import distinct_clips
 from fitrec_cache.files import digest, is_folder, is_there, write_json
-from fitrec_cache.find_clips import choose_classes, find_clips
-from fitrec_cache.folds import folds_of_clips, make_folds
+from fitrec_cache.find_clips import ClipList, choose_classes, find_clips
+from fitrec_cache.folds import Fold, folds_of_clips, make_folds
 from fitrec_cache.page import report
 from fitrec_cache.page.models import gather
 from fitrec_cache.page.records import read_records
@@ -180,8 +180,7 @@ def learn(
     found = find_clips(videos, root=root, classes=classes, group_by=group_by)
     notes, cache = Notes(tell), out / "cache"
     try:
-        look = partial(as_extracted, found, cache, read=True)
-        (first, *_) = folds_of_clips(split, as_extracted(found, cache), seed=_SPLIT_SEED, look=look)
+        first = _first_fold(split, found, cache)
     except UsageError as error:
         notes.add(*found.notes)  # they may say why
         if tell is None and found.notes:
@@ -252,6 +251,14 @@ def learn(
     )
     write_json(runs / LEARNED, made.to_dict() | {"ended": time_of_last(out)})
     return made
+
+
+def _first_fold(split: str, found: ClipList, cache: Path) -> Fold:
+    """Divide the clips as they will be in the cache; files are read, which takes long, only if nothing else helps."""
+    try:
+        return folds_of_clips(split, as_extracted(found, cache), seed=_SPLIT_SEED)[0]
+    except UsageError:
+        return folds_of_clips(split, as_extracted(found, cache, read=True), seed=_SPLIT_SEED)[0]
 
 
 def _check(variant: Sequence[str], seed: Sequence[int], epochs: int | None, jobs: int) -> None:

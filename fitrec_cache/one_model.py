@@ -31,7 +31,7 @@ def model_settings(run: Mapping[str, Any]) -> dict[str, str]:
         "attention": run["head"]["attention"],
         "classes": len(run["labels"]),
         "unknown classes:": ", ".join(run["split"]["unknown_classes"]) or "none",
-        "features": " ".join(canonical_json(source.get("identity", {})) for source in sources),
+        "features": " ".join(canonical_json(source["identity"]) for source in sources),
         "data": run["data_sha256"],
         "sides": sides_digest(run["split"]),
         "false alarm rate": run.get("false_alarm_rate", ""),
@@ -41,7 +41,7 @@ def model_settings(run: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _preset(source: Mapping[str, Any]) -> str:
-    return str(source.get("identity", {}).get("preprocessing", {}).get("preset", "none"))
+    return "none" if source["kind"] == "pixels" else str(source["identity"]["preprocessing"]["preset"])
 
 
 def differences(models: Sequence[Mapping[str, str]]) -> list[str]:

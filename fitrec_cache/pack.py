@@ -107,7 +107,7 @@ def read_pack(path: Path) -> Features:
         labels=columns["label"],
         groups=[g or None for g in columns.get("group", [""] * n)],
         extra=[parse_json(text) for text in columns.get("extra", ["{}"] * n)],
-        sources=sources if isinstance(sources, list) else [],
+        sources=sources,
         name=str(head.get("backbone", path.stem)),
     )
     if "sha256" in head and head["sha256"] != _sum(found):

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fitrec_cache.backbone import Backbone, load_backbone
-from fitrec_cache.cache import lacking
 from fitrec_cache.errors import MismatchError, UsageError, WeightsError, unknown_name
 from fitrec_cache.identity import backbone_identity, frame_identity, what_changed
 from fitrec_cache.pixels import to_pixels
@@ -19,25 +18,19 @@ from fitrec_cache.variants import VARIANTS, HeadConfig, plain_name
 #: Fields of an identity that say how the same network was made fast, which is another matter where it runs elsewhere.
 _HOW_FAST = ("rounding", "folded", "compiled")
 
-#: Each source is a backbone of its own: nobody puts more side by side.
-MOST_SOURCES = 32
-
 
 def sources_of(run: Run) -> list[dict[str, Any]]:
     """Return what made the features of a run, one entry a backbone.
 
     Raises:
         UsageError: If that is not known.
-        MismatchError: If there are more than anyone puts side by side.
     """
-    sources = run.settings.get("sources")
-    if not isinstance(sources, list) or not sources or not all(isinstance(s, dict) for s in sources):
+    sources: list[dict[str, Any]] = run.settings["sources"]
+    if not sources:
         raise UsageError(
             f"{run.folder} was trained on features made elsewhere: how to make them from a video is not known. "
             "Train on a cache, or on a file that `fitrec-cache pack` wrote"
         )
-    if len(sources) > MOST_SOURCES:
-        raise MismatchError(f"run.json names {len(sources)} sources of features, at most {MOST_SOURCES} are read")
     return sources
 
 
@@ -64,11 +57,7 @@ class Pipeline:
     def __init__(
         self, source: Mapping[str, Any], given: Mapping[str, str], *, device: str, force: bool, exported: bool = False
     ) -> None:
-        pixels = source.get("kind") == "pixels"
-        identity = source.get("identity")
-        reason = lacking("frames" if pixels else "features", identity) if isinstance(identity, dict) else "no identity"
-        if reason or not isinstance(identity, dict) or source.get("kind") not in ("pixels", "features"):
-            raise MismatchError(f"run.json does not say how features were made ({reason or 'no kind'}): train again")
+        pixels, identity = source["kind"] == "pixels", source["identity"]
         self.frames: dict[str, Any] = identity if pixels else identity["frames"]
         if not exported:
             here = frame_identity(samples=self.frames["samples"], frame_size=self.frames["short_side"])

@@ -6,7 +6,6 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -160,7 +159,7 @@ def reproduce(
     clips = as_extracted(found, cache)
     _refuse_other_clips(cache, clips, out)
     for rule in split:  # now, not after hours of extraction
-        folds_of_clips(rule, clips, seed=seed[0], look=partial(as_extracted, found, cache, read=True))
+        folds_of_clips(rule, clips, seed=seed[0])
     extracted: dict[str, Any] = {}
     features: dict[tuple[str, str], str] = {}
     for name in preset:

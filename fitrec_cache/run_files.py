@@ -9,6 +9,7 @@ from typing import Any
 
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
 from fitrec_cache.files import files_below, parse_json
+from fitrec_cache.sources import check_sources
 
 RUN_VERSION = 2
 
@@ -84,6 +85,8 @@ def read_run_settings(folder: Path) -> dict[str, Any]:
             f"{folder}/run.json has version {run.get('run_version')}, this program reads {RUN_VERSION}: use the "
             "program version that wrote it, or train again"
         )
+    with refused_if_damaged(folder / "run.json"):
+        check_sources(run["sources"])
     return run
 
 

@@ -20,6 +20,13 @@ from fitrec_cache.texts import compare_text
 LABELS = ["Hop", "Lunge", "Squat"]
 
 
+def made_by(preset="native", **more):
+    """What ``run.json`` says of features."""
+    frames = {"samples": 20, "short_side": 288}
+    identity = {"backbone": "net", "preprocessing": {"preset": preset}, "precision": "fp32", "frames": frames}
+    return [{"kind": "features", "identity": identity | more}]
+
+
 def write_run(folder, right, *, variant="mean", backbone="net", seed=0, fold="", split="group", first=0, **more):
     """Write a run folder whose head has the test clips right where ``right`` says so; two clips a group."""
     right = np.asarray(right, dtype=bool)
@@ -47,7 +54,7 @@ def write_run(folder, right, *, variant="mean", backbone="net", seed=0, fold="",
         },
         "recipe": "paper",
         "data_sha256": "d",
-        "sources": [{"identity": {"weights": more.pop("weights", "w"), "preprocessing": {"preset": "native"}}}],
+        "sources": made_by(weights=more.pop("weights", "w")),
         "backbone": backbone,
         **more,
     }
@@ -420,7 +427,7 @@ def test_a_run_of_another_version_is_refused(tmp_path):
 
 def test_recipe_and_preset_together_name_models_whose_other_settings_are_the_recipes_own(tmp_path):
     for preset in ("native", "paper"):
-        sources = [{"identity": {"weights": "w", "preprocessing": {"preset": preset}}}]
+        sources = made_by(preset)
         for recipe in ("native", "paper"):
             settings = {"training": get_recipe(recipe).to_dict() | {"device": "cpu"}, "recipe": recipe}
             write_run(tmp_path / f"{preset}-{recipe}", [1, 0], sources=sources, **settings)

@@ -56,7 +56,7 @@ def test_some_clips_keep_what_belongs_to_them():
     assert (some.clip_ids, some.labels, some.groups) == (["c", "a"], ["B", "A"], ["h", "g"])
     assert some.extra == [{"room": "z"}, {"room": "x"}]
     assert some.values[:, 0, 0].tolist() == [16, 0]
-    assert features(extra=[]).take(np.array([1])).extra == []
+    assert features(extra=[]).take(np.array([1])).extra == [{}]
 
 
 def test_it_shows_itself_in_a_line():

@@ -82,14 +82,14 @@ def test_the_folder_stands_for_the_model_that_was_taken_last(learned, tmp_path):
     later = tmp_path / "out" / "runs" / "13-clips"
     shutil.copytree(first, later)
     told = json.loads((later / "learn.json").read_text())
-    (later / "learn.json").write_text(json.dumps(told | {"run": f"elsewhere/{other}", "ended": told["ended"] + 1}))
+    (later / "learn.json").write_text(json.dumps(told | {"run": f"elsewhere/{other}", "ended": told["ended"] + 1e6}))
     os.utime(later / "learn.json", ns=(1, 1))  # copies have times of their own
     (tmp_path / "out" / "runs" / "14-clips").mkdir()  # of a call that was interrupted
     last = later / other
     shutil.copytree(first / report.run.name, last, dirs_exist_ok=True)  # with final heads
     for folder in (tmp_path / "out", tmp_path / "out" / "runs", later):
         assert {run.folder.parent for run in read_runs(folder)} == {last}
-    assert time_of_last(tmp_path / "out") == told["ended"] + 2  # whatever the clock says
+    assert time_of_last(tmp_path / "out") == told["ended"] + 1e6 + 1  # whatever the clock says
     (later / "learn.json").write_text(json.dumps(told | {"ended": time.time() - 1e6}))
     assert time_of_last(tmp_path / "out") == pytest.approx(time.time(), abs=60)
     (later / "learn.json").write_text("{}")

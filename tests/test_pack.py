@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -159,6 +160,33 @@ def test_a_run_on_features_made_elsewhere_cannot_predict_and_says_why(tmp_path):
     train_head(out=tmp_path / "run", features=toy(tmp_path / "toy.h5"), variant="mean", epochs=1)
     with pytest.raises(UsageError, match="features made elsewhere"):
         sources_of(read_run(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("sources", "reason"),
+    [
+        ('{"name": "mine"}', "expected a list"),
+        ('["mine"]', "no kind"),
+        ('[{"name": "mine"}]', "no kind"),
+        ('[{"kind": "features", "identity": null}]', "no identity"),
+        ('[{"kind": "features", "identity": {}, "origin": []}]', "origin is no object"),
+        ('[{"kind": "features", "identity": {}}]', "by which backbone, preset and precision"),
+        ('[{"kind": "pixels", "identity": {"samples": 20}}]', "short_side is None"),
+        (json.dumps([{"kind": "pixels", "identity": {"samples": 1, "short_side": 1}}] * 33), "at most 32"),
+    ],
+)
+def test_sources_that_do_not_say_how_features_were_made_are_refused_before_a_training(tmp_path, sources, reason):
+    path = elsewhere(tmp_path / "f.h5")
+    with h5py.File(path, "a") as file:
+        file.attrs["sources"] = sources
+    with pytest.raises(UsageError, match=rf"f\.h5: sources: .*{reason}.*Leave them out"):
+        train_head(out=tmp_path / "run", features=path, variant="mean", epochs=1)
+
+
+def test_features_without_columns_are_split_by_none(tmp_path):
+    bare = replace(read_pack(toy(tmp_path / "toy.h5")), extra=[])
+    with pytest.raises(UsageError, match=r"reads the manifest's column split: got \[''\]"):
+        train_head(out=tmp_path / "run", features=bare, variant="mean", epochs=1, split="manifest")
 
 
 @pytest.mark.parametrize(

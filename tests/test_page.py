@@ -491,7 +491,9 @@ def test_models_that_have_as_many_validation_clips_right_are_told_by_their_loss(
 
 def test_models_on_other_features_are_told_apart_by_their_preset(tmp_path):
     for preset in ("native", "grid"):
-        sources = [{"kind": "features", "identity": {"preprocessing": {"preset": preset}}}]
+        frames = {"samples": 20, "short_side": 64}
+        identity = {"backbone": "b", "preprocessing": {"preset": preset}, "precision": "fp32", "frames": frames}
+        sources = [{"kind": "features", "identity": identity}]
         write_run(tmp_path / preset, truth=[0, 1], guesses=[0, 1], sources=sources, data_sha256=f"of {preset}")
     names = {m.name for m in gather(read_records([tmp_path]))}
     assert names == {f"resnet50-lstm-attention on resnet50, preset {preset}" for preset in ("native", "grid")}

@@ -646,7 +646,7 @@ def test_weights_that_moved_can_be_given(run, weights, tmp_path, video_folder):
     ],
 )
 def test_a_run_that_does_not_say_how_features_were_made_is_refused(run, tmp_path, video_folder, change):
-    with pytest.raises(MismatchError):
+    with pytest.raises(StoreCorrupt, match=r"run\.json is damaged.*do not say how features were made.*Train"):
         predict([next(video_folder.rglob("*.avi"))], run=changed_run(run, tmp_path / "x", change), device="cpu")
 
 

@@ -210,8 +210,7 @@ def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:
 
 def _is_like_the_papers(run: Record) -> bool:
     """Say whether a run has the paper's recipe, preprocessing or number of classes."""
-    presets = [source.get("identity", {}).get("preprocessing", {}).get("preset") for source in run.sources]
-    papers = any(preset in ("paper", "table1") for preset in presets)
+    papers = not {"paper", "table1"}.isdisjoint(run.settings["preset"].split("+"))
     return papers or run.run["recipe"] == "paper" or len(run.labels) == paper.CLASSES
 
 

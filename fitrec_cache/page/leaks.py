@@ -122,7 +122,7 @@ class Auditor:
 
     def _look(self, record: Record, clips: Sequence[HeldClip]) -> NearDuplicates | None:
         """Compare all clips by the run's own embeddings if these are there, else by any that the cache has of them."""
-        own = [source.get("identity", {}) for source in record.sources]
+        own = [source["identity"] for source in record.sources]
         stores = sorted(self._stores, key=lambda s: s.identity not in own)
         store = next((s for s in stores if all(clip.video_sha256 in s for clip in clips)), None)
         if store is None:

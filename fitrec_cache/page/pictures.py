@@ -100,12 +100,10 @@ def _picture(data: bytes, seconds: float, width: int) -> Picture:
 
 
 def _frame_store(cache: Cache, record: Record) -> Store:
-    try:
-        source = record.sources[0]
-        identity = source["identity"] if source["kind"] == "pixels" else source["identity"]["frames"]
-        store = cache.frame_store(identity)
-    except (IndexError, KeyError, TypeError) as error:
-        raise StoreError(f"{record.folder.name} was trained on features made elsewhere") from error
+    if not record.sources:
+        raise StoreError(f"{record.folder.name} was trained on features made elsewhere")
+    source = record.sources[0]
+    store = cache.frame_store(source["identity"] if source["kind"] == "pixels" else source["identity"]["frames"])
     if not len(store):
         raise StoreError(f"{cache.folder} does not hold the frames that {record.folder.name} was trained on")
     return store

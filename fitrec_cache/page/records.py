@@ -37,7 +37,8 @@ class Record(ScoredRun):
     @property
     def sources(self) -> list[Mapping[str, Any]]:
         """What its features, or frames, were made of and how; none of those that were made elsewhere."""
-        return self.run.get("sources") or []
+        sources: list[Mapping[str, Any]] = self.run["sources"]
+        return sources
 
     @property
     def contents(self) -> Mapping[str, str]:

@@ -64,7 +64,7 @@ def how_to(model: Model, number: int) -> HowTo:
 
 
 def _source(source: Mapping[str, Any]) -> tuple[str, str, str]:
-    identity, origin = source.get("identity", {}), source.get("origin", {})
+    identity, origin = source["identity"], source.get("origin", {})
     name = f"{identity.get('backbone', 'frames')}, identity {digest(identity)[:16]}"
     where = ", ".join(f"{k} {v}" for k, v in origin.items()) or "nothing recorded"
     return name, where, json.dumps(identity, indent=1, sort_keys=True)
@@ -78,9 +78,8 @@ def _extract(sources: list[Mapping[str, Any]]) -> list[str]:
     """Return one extract command for each feature set."""
     lines = []
     for source in sources:
-        identity = source.get("identity", {})
-        pixels = source.get("kind") == "pixels"
-        frames = identity if pixels else identity.get("frames", {})
+        identity, pixels = source["identity"], source["kind"] == "pixels"
+        frames = identity if pixels else identity["frames"]
         words = ["fitrec-cache", "extract", "VIDEOS", "--cache", "CACHE"]
         if not pixels:
             weights = source.get("origin", {}).get("weights")
@@ -101,7 +100,7 @@ def _train(model: Model, number: int) -> str:
     record = model.first
     words = ["fitrec-cache", "train-head", *(["--cache", "CACHE"] if record.sources else ["--features", "FILE"])]
     words += ["--variant", record.variant]
-    features = [s["identity"] for s in record.sources if s.get("kind") != "pixels"]
+    features = [s["identity"] for s in record.sources if s["kind"] != "pixels"]
     presets = {identity["preprocessing"]["preset"] for identity in features}
     if len(presets) > 1 or len({identity["backbone"] for identity in features}) < len(features):
         names, presets = [features_folder(identity) for identity in features], set()  # names alone would not tell

@@ -1,0 +1,61 @@
+"""What made frames and features, as JSON tells it that others may have written; standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: Larger settings than these are taken for mistakes, so that no file can ask for more memory than there is.
+MOST_SAMPLES = 1000
+MOST_PIXELS = 4320
+
+#: Each source is a backbone of its own: nobody puts more side by side.
+_MOST_SOURCES = 32
+
+
+def check_sources(sources: object) -> list[dict[str, Any]]:
+    """Return the ``sources`` of features or of a run, one entry a backbone; none of what was made elsewhere.
+
+    Raises:
+        ValueError: If they do not say what made the features.
+    """
+    if not isinstance(sources, list) or len(sources) > _MOST_SOURCES:
+        raise ValueError(f"sources: expected a list of at most {_MOST_SOURCES}")
+    for source in sources:
+        kind = source.get("kind") if isinstance(source, dict) else None
+        reason = "no kind" if kind not in ("pixels", "features") else _reason(kind, source)
+        if reason:
+            raise ValueError(f"sources: they do not say how features were made ({reason})")
+    return sources
+
+
+def _reason(kind: str, source: Mapping[str, Any]) -> str:
+    if not isinstance(source.get("identity"), dict):
+        return "no identity"
+    if not isinstance(source.get("origin", {}), dict):
+        return "origin is no object"
+    return lacking("frames" if kind == "pixels" else "features", source["identity"])
+
+
+def lacking(kind: str, identity: Mapping[str, Any]) -> str:
+    """Return what an identity of frames or features lacks to be of use, empty if nothing; others may have made it."""
+    if kind == "features":
+        texts = (identity.get("backbone"), identity.get("precision"), _at(identity, "preprocessing").get("preset"))
+        if not all(isinstance(text, str) for text in texts):
+            return "it does not say by which backbone, preset and precision"
+        identity = _at(identity, "frames")
+    if kind == "clips":
+        return ""
+    numbers = {"samples": MOST_SAMPLES, "short_side": MOST_PIXELS}
+    wrong = [f"{n} is {identity.get(n)!r}"[:80] for n, most in numbers.items() if not is_count(identity.get(n), most)]
+    return " and ".join(wrong) + ", expected whole numbers" if wrong else ""
+
+
+def is_count(value: object, most: int) -> bool:
+    """Say whether a value from outside is a whole number from 1 to ``most``."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+
+
+def _at(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = values.get(name)
+    return found if isinstance(found, Mapping) else {}
