@@ -29,19 +29,6 @@ _MOST_CLIPS = 64
 
 
 @dataclass(frozen=True)
-class Hashed:
-    """A clip with its key, or why it has none; ``stamp`` is its file's before it was read.
-
-    The key is the sha256 of the file, of a part with its times behind.
-    """
-
-    clip: Clip
-    key: str
-    problem: str = ""
-    stamp: tuple[int, int, int] | None = None
-
-
-@dataclass(frozen=True)
 class Prepared:
     """A clip ready to be embedded.
 
@@ -54,6 +41,25 @@ class Prepared:
     decoded: StoredClip | None
     pts_seconds: Sequence[float]
     inputs: Mapping[int, Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A clip on its way.
+
+    Attributes:
+        clip: The clip.
+        key: Sha256 of the file, of a part with its times behind; empty if it cannot be read.
+        problem: Why it cannot be used; empty if it can.
+        stamp: That of the file before it was read.
+        coming: The clip made ready, or why it cannot be; None where nothing is to be done, or not yet known to be.
+    """
+
+    clip: Clip
+    key: str
+    problem: str = ""
+    stamp: tuple[int, int, int] | None = None
+    coming: Future[Prepared | str] | None = None
 
 
 class Ahead:
@@ -103,9 +109,9 @@ class Ahead:
     def __exit__(self, *exc: object) -> None:
         self._stack.close()  # the decoders first, so that no thread waits for them any more
 
-    def hashes(self, clips: Iterable[Clip]) -> Iterator[Hashed]:
+    def hashes(self, clips: Iterable[Clip]) -> Iterator[Task]:
         """Yield clips in order with their content's hash."""
-        queue: deque[Future[Hashed]] = deque()
+        queue: deque[Future[Task]] = deque()
         for clip in clips:
             queue.append(self._hashing.submit(self._hash, clip))
             if len(queue) > 2 * self.distance:
@@ -113,18 +119,18 @@ class Ahead:
         while queue:
             yield queue.popleft().result()
 
-    def _hash(self, clip: Clip) -> Hashed:
+    def _hash(self, clip: Clip) -> Task:
         path = clip.path
         if path is None:
-            return Hashed(clip, self._known[clip.clip_id])
+            return Task(clip, self._known[clip.clip_id])
         try:
             with self._timed("hash", time.perf_counter):
                 stamp = file_stamp(path)
                 if clip.span is None:
-                    return Hashed(clip, content_hash(path), stamp=stamp)
-                return Hashed(clip, f"{content_hash_once(path, stamp)}{clip.span}", stamp=stamp)
+                    return Task(clip, content_hash(path), stamp=stamp)
+                return Task(clip, f"{content_hash_once(path, stamp)}{clip.span}", stamp=stamp)
         except VideoError as error:
-            return Hashed(clip, "", problem=str(error))
+            return Task(clip, "", problem=str(error))
 
     @property
     def decodes(self) -> bool:
@@ -137,25 +143,23 @@ class Ahead:
             pool = DecoderPool(workers=self._workers, clip_seconds=self._clip_seconds)
             self._pool = self._stack.enter_context(pool)
 
-    def submit(self, hashed: Hashed, todo: Sequence[int]) -> Future[Prepared | str]:
+    def submit(self, task: Task, todo: Sequence[int]) -> Future[Prepared | str]:
         """Begin to make a clip ready for the backbones ``todo``; gives the reason if it cannot be.
 
         Its frames come from the frame store if that holds them, else from its video, by decoders that were started.
         """
-        path, identity = hashed.clip.path, self._frames.identity
+        path, identity = task.clip.path, self._frames.identity
         wait = None
-        if hashed.key not in self._frames and self._pool is not None and path is not None:
+        if task.key not in self._frames and self._pool is not None and path is not None:
             samples, short_side = identity["samples"], identity["short_side"]
-            job = DecodeJob(path=path, samples=samples, short_side=short_side, span=hashed.clip.span)
+            job = DecodeJob(path=path, samples=samples, short_side=short_side, span=task.clip.span)
             wait = self._pool.submit(job)
-        return self._preparing.submit(self._prepare, hashed, todo, wait)
+        return self._preparing.submit(self._prepare, task, todo, wait)
 
-    def _prepare(
-        self, hashed: Hashed, todo: Sequence[int], wait: Callable[[], StoredClip | str] | None
-    ) -> Prepared | str:
-        key, path = hashed.key, hashed.clip.path
+    def _prepare(self, task: Task, todo: Sequence[int], wait: Callable[[], StoredClip | str] | None) -> Prepared | str:
+        key, path = task.key, task.clip.path
         decoded = None if wait is None else wait()
-        if decoded is not None and path is not None and file_stamp(path) != hashed.stamp:
+        if decoded is not None and path is not None and file_stamp(path) != task.stamp:
             return "its file changed while it was read, as one does that is still being copied: extract it again"
         if isinstance(decoded, str):
             return decoded

@@ -259,7 +259,7 @@ def _recompute(opened: Cache, count: int, seed: int, notes: list[str]) -> tuple[
 
     A backbone that cannot be had, or is not the same any more, is noted.
     """
-    from fitrec_cache.identity import backbone_identity
+    from fitrec_cache.identity import backbone_identity, what_changed
     from fitrec_cache.jpeg import decode_frames
     from fitrec_cache.pipeline import rebuild_backbone
 
@@ -277,12 +277,8 @@ def _recompute(opened: Cache, count: int, seed: int, notes: list[str]) -> tuple[
         except UsageError as error:
             notes.append(f"{store.folder.name} was not made again: {error}")
             continue
-        then, now = backbone_identity(store.identity), backbone.identity()
-        if changed := [name for name in now | then if then.get(name) != now.get(name)]:
-            what = ", ".join(changed)
-            notes.append(
-                f"{store.folder.name} was not made again: {what} would differ (other weights, or another version)"
-            )
+        if changed := what_changed(backbone_identity(store.identity), backbone.identity()):
+            notes.append(f"{store.folder.name} was not made again, as weights or versions are others: {changed}")
             continue
         here, there = backbone.origin()["device"], store.origin().get("device")
         if here != there:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fitrec_cache.files import Plain
+
 
 @dataclass(frozen=True, kw_only=True)
 class FailedClip:
@@ -16,7 +18,7 @@ class FailedClip:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractReport:
+class ExtractReport(Plain):
     """What :func:`fitrec_cache.extract.extract` did.
 
     Attributes:
@@ -57,16 +59,12 @@ class ExtractReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
-        return {
-            "clips": self.clips,
-            "done": self.done,
-            "reused": self.reused,
-            "failed": [vars(f) for f in self.failed],
-            "backbones": {name: {"dim": dim, "features": self.features[name]} for name, dim in self.backbones.items()},
+        found = super().to_dict()
+        features = found.pop("features")
+        return found | {
+            "backbones": {name: {"dim": dim, "features": features[name]} for name, dim in self.backbones.items()},
             "seconds": round(self.seconds, 3),
             "stages": {name: round(s, 3) for name, s in self.stages.items()},
             "beside": {name: round(s, 3) for name, s in self.beside.items()},
             "bottleneck": self.bottleneck,
-            "others": self.others,
-            "notes": list(self.notes),
         }

@@ -6,14 +6,14 @@ import json
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from fitrec_cache.ahead import Ahead, Hashed, Prepared
+from fitrec_cache.ahead import Ahead, Prepared, Task
 from fitrec_cache.backbone import Backbone
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip
 from fitrec_cache.clips import Clip
@@ -53,16 +53,6 @@ class _Rows:
     def pending(self) -> int:
         """Return how many clips a commit would write."""
         return max(len(self.clips), len(self.frames), *map(len, self.features))
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A clip on its way: its content hash, or why it cannot be used, and its frames to come."""
-
-    clip: Clip
-    key: str
-    problem: str = ""
-    coming: Future[Prepared | str] | None = None
 
 
 class Extractor:
@@ -207,16 +197,16 @@ class Extractor:
     def _so_far(self) -> str:
         return f"{len(self.failed)} failed" if self.failed else ""
 
-    def _tasks(self, ahead: Ahead) -> Iterator[_Task]:
+    def _tasks(self, ahead: Ahead) -> Iterator[Task]:
         """Yield tasks in order while later clips are made ready, or in turns with that."""
-        queue: deque[_Task] = deque()
+        queue: deque[Task] = deque()
         hashes = ahead.hashes(self.turns)
         while True:
             with timed(self.stages, "wait for files"):
                 hashed = next(hashes, None)
             if hashed is None:
                 break
-            queue.append(self._task(hashed, ahead))
+            queue.append(self._begun(hashed, ahead))
             if len(queue) > ahead.distance and ahead.in_turns:
                 yield from self._all_ready(queue)
                 queue.clear()
@@ -225,7 +215,7 @@ class Extractor:
         for tasks in [queue] if ahead.in_turns else [[task] for task in queue]:
             yield from self._all_ready(tasks)
 
-    def _all_ready(self, tasks: Iterable[_Task]) -> Iterable[_Task]:
+    def _all_ready(self, tasks: Iterable[Task]) -> Iterable[Task]:
         """Return tasks once all of them are ready to be embedded; what is finished meanwhile is committed in time."""
         pending = {task.coming for task in tasks if task.coming is not None}
         while pending:
@@ -236,28 +226,29 @@ class Extractor:
                 self.commit()
         return tasks
 
-    def _task(self, hashed: Hashed, ahead: Ahead) -> _Task:
-        clip, key = hashed.clip, hashed.key
-        if hashed.problem:
-            return _Task(clip, key, problem=hashed.problem)
+    def _begun(self, task: Task, ahead: Ahead) -> Task:
+        """Return a task with what is to be done of it under way, if it can be."""
+        key = task.key
+        if task.problem:
+            return task
         todo = self._todo(key)
         has_frames = key in self.frames or key in self.rows.frames
         if key in self.begun_with or (has_frames and not todo):
-            return _Task(clip, key)
+            return task
         if not has_frames and not ahead.decodes:
             problem = "its frames are not in the cache: give VIDEOS to decode it again" if todo else ""
-            return _Task(clip, key, problem=problem)
+            return replace(task, problem=problem)
         if not has_frames:
             with timed(self.stages, "start"):
                 ahead.start_decoders()
-        self.begun_with[key] = clip
-        return _Task(clip, key, coming=ahead.submit(hashed, todo))
+        self.begun_with[key] = task.clip
+        return replace(task, coming=ahead.submit(task, todo))
 
     def _todo(self, key: str) -> list[int]:
         """Return the numbers of the backbones that have not seen a clip."""
         return [i for i, s in enumerate(self.stores) if key not in s and key not in self.rows.features[i]]
 
-    def _one(self, task: _Task) -> None:
+    def _one(self, task: Task) -> None:
         problem, worked = task.problem, False
         if task.coming is not None:
             prepared = task.coming.result()
@@ -360,9 +351,8 @@ def _new_features(cache: Cache, store: Store) -> list[str]:
     return [
         f"{plural(len(other), 'clip has', 'clips have')} features of {new['backbone']} made with other settings "
         f"({what_changed(other.identity, new)}): they stay, embedding again beside them"
-        for other in cache.feature_stores()
-        if len(other)
-        and other.identity["backbone"] == new["backbone"]
+        for other in cache.filled_features()
+        if other.identity["backbone"] == new["backbone"]
         and other.identity["preprocessing"]["preset"] == new["preprocessing"]["preset"]
     ]
 

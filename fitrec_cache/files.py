@@ -309,11 +309,17 @@ def digest(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Plain:
-    """A dataclass of plain values."""
+    """A dataclass of plain values, paths and other dataclasses."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain JSON values."""
-        return dict(json.loads(json.dumps(asdict(self), allow_nan=False)))
+        return dict(json.loads(json.dumps(vars(self), default=_plain, allow_nan=False)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return value.to_dict() if hasattr(value, "to_dict") else asdict(value)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -47,7 +47,6 @@ class Fitted:
         history: The judge's, one dict an epoch: ``epoch``, ``train_loss``, ``val_loss``, ``train_accuracy``,
             ``val_accuracy``.
         best_epoch: The epoch whose weights were kept, from 1.
-        recipe: As it was gone by: the epochs that so many clips ask for, and the precision.
         seconds: Wall time of the training.
     """
 
@@ -55,7 +54,6 @@ class Fitted:
     judge: nn.Module
     history: list[dict[str, float]]
     best_epoch: int
-    recipe: Recipe
     seconds: float
 
 
@@ -128,7 +126,6 @@ def fit(
         judge=judge.cpu().eval(),
         history=history,
         best_epoch=best_epoch,
-        recipe=recipe,
         seconds=time.perf_counter() - started,
     )
 

@@ -20,7 +20,7 @@ from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.extract import as_extracted, extract
 from fitrec_cache.extract_report import ExtractReport
 from fitrec_cache.features import distinct_clips
-from fitrec_cache.files import digest, is_folder, is_there, write_json
+from fitrec_cache.files import Plain, digest, is_folder, is_there, write_json
 from fitrec_cache.find_clips import ClipList, choose_classes, find_clips
 from fitrec_cache.folds import Fold, folds_of_clips, make_folds
 from fitrec_cache.page import report
@@ -53,7 +53,7 @@ _WITH_LSTM = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnReport:
+class LearnReport(Plain):
     """What :func:`learn` made.
 
     Attributes:
@@ -97,20 +97,7 @@ class LearnReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
-        return {
-            "out": str(self.out),
-            "run": str(self.run),
-            "variant": self.variant,
-            "backbone": self.backbone,
-            "chosen": self.chosen.to_dict(),
-            "models": [m.to_dict() for m in self.models],
-            "trained": self.trained.to_dict(),
-            "extracted": self.extracted.to_dict(),
-            "page": str(self.page),
-            "leaks": self.leaks,
-            "notes": list(self.notes),
-            "seconds": round(self.seconds, 3),
-        }
+        return super().to_dict() | {"seconds": round(self.seconds, 3)}
 
 
 @plain_arguments

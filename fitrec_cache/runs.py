@@ -185,14 +185,14 @@ def refuse_other_runs(out: Path, folders: Sequence[Path]) -> None:
 
 
 def _runs_in(folder: Path) -> list[Path]:
-    """Return the run folders in a folder; what a killed writer left behind is none."""
-    return sorted(p.parent for p in folder.glob("*/run.json") if not p.parent.name.startswith(TEMPORARY))
+    """Return the run folders in a folder; hidden ones, as what a killed writer left, are none."""
+    return sorted(p.parent for p in folder.glob("*/run.json") if not p.parent.name.startswith("."))
 
 
 def _models_in(folder: Path) -> set[str]:
     """Return the names of the folders in a folder that hold runs themselves."""
     found = [path.parent for path in folder.glob("*/*/run.json")]
-    return {run.parent.name for run in found if not run.name.startswith(TEMPORARY)}
+    return {run.parent.name for run in found if not run.name.startswith(".")}
 
 
 def _holds_something_else(folder: Path) -> bool:

@@ -235,7 +235,7 @@ def read_scored(folder: Path) -> ScoredRun:
             raise StoreCorrupt(f"{folder}/run.json names no clips to validate or to test on. Train the head again")
         found = ScoredRun(folder=folder, run=run, validated=validated, tested=tested)
         _ = (found.settings, found.seed, found.fold, found.labels, found.clips, found.units, found.val_units)
-        _ = found.n_clips
+        _ = (found.n_clips, set(found.groups), set(run["split"]["val"]))
         return found
 
 

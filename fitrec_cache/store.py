@@ -57,7 +57,8 @@ class Store:
         self._text_columns = tuple(SCHEMAS["clips"]) if kind == "clips" else ("key",)
         self._parts: dict[str, int] = {}  # by name their numbers, in the order in which they were seen
         self._names: list[str] = []  # by number
-        self._newest = ""
+        #: The part that was committed last of those seen; empty if there is none.
+        self.newest = ""
         self._where = KeyMap()
         self._rows = KeyMap()  # of clips: where each row lies, by all of its texts
         self._changed = 0  # time of the folder when we last looked, or last changed it ourselves
@@ -111,11 +112,6 @@ class Store:
         for name in sorted(left):
             yield name, self._unlisted[name] if name in self._unlisted else self._read_columns(self.folder / name)
 
-    @property
-    def newest(self) -> str:
-        """The name of the part that was committed last of those seen; empty if there is none."""
-        return self._newest
-
     def part_paths(self) -> list[Path]:
         """Return the committed parts, oldest first."""
         if not self.folder.is_dir():
@@ -154,7 +150,7 @@ class Store:
         text_values(columns["key"])  # raises where one is no text
         self._parts[part] = number = len(self._names)
         self._names.append(part)
-        is_newest = part > self._newest
+        is_newest = part > self.newest
         for row, texts in enumerate(zip(*(columns[name].tolist() for name in self._text_columns), strict=True)):
             key = texts[0]
             if not is_newest and (place := self._where.find(key)) and self._names[place[0]] > part:
@@ -162,7 +158,7 @@ class Store:
             self._where.put(key, (number, row))
             if self.kind == "clips":
                 self._rows.put(_joined(texts), (number, row))
-        self._newest = max(self._newest, part)
+        self.newest = max(self.newest, part)
 
     def _read_columns(self, path: Path) -> Columns:
         keys = read_keys(path, self.kind, self._digest)
@@ -205,7 +201,7 @@ class Store:
         if not (self.folder / "identity.json").exists():
             write_json(self.folder / "identity.json", self.identity)
         data = part_bytes(arrays, self.kind, self.identity)
-        last = _moment(self._newest) if self._newest else 0
+        last = _moment(self.newest) if self.newest else 0
         now = max(time.time_ns(), last + 1)  # also where a clock was set back: what is written last counts
         path = self.folder / sealed_name("part", now, data)
         by_us_alone = self._time_of_folder() == self._changed
@@ -302,9 +298,6 @@ class Store:
             StoreError: If a key is not stored.
             StoreCorrupt: If a part is damaged.
         """
-        missing = [k for k in keys if k not in self]
-        if missing:
-            raise StoreError(f"{len(missing)} of {len(keys)} clips are not in {self.folder}, such as {missing[0]}")
         by_part: dict[str, list[tuple[int, int]]] = {}
         for position, key in enumerate(keys):
             part, row = self._place(key)

@@ -134,11 +134,9 @@ def train_head(
     started, meanwhile = time.perf_counter(), Meanwhile(min(torch.get_num_threads(), cores()))
     data = load_clips(cache, features, variant, backbone, preset, classes=classes, unknown=unknown, progress=progress)
     data, strangers = keep_apart(data, unknown)
-    folds = [
-        (s, fold)
-        for s in seed
-        for fold in make_folds(split, **data.columns, seed=s if split_seed is None else split_seed)
-    ]
+    split_seeds = seed if split_seed is None else [split_seed]
+    made = {s: make_folds(split, **data.columns, seed=s) for s in split_seeds}  # of many folds it takes seconds
+    folds = [(s, fold) for s in seed for fold in made[s if split_seed is None else split_seed]]
     if final and folds[0][1].name:
         raise UsageError(f"--final with --split {split} would train the same head for each fold: give one split")
     chosen, left_out = _settle(usual, chosen, given, variant, attention, where)

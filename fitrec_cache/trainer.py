@@ -100,12 +100,13 @@ class Trainer:
         def side_of(clips: NDArray[np.int64]) -> Side:
             return Side(values=data.values, targets=targets, clips=clips, normalisations=self.normalisations)
 
-        def train_on_all(recipe: Recipe, epochs: int) -> nn.Module:
+        def train_on_all(epochs: int) -> nn.Module:
+            recipe = self.recipe.fitted_to(len(split.train))
             return fit_again(side_of(np.concatenate(split.sides)), recipe, epochs, what=f"{what} final", **common)
 
         if (done := job.there) is not None:
             with timed(stages, "train"):
-                final = train_on_all(self.recipe.fitted_to(len(split.train)), done.best_epoch)
+                final = train_on_all(done.best_epoch)
             with timed(stages, "write"):
                 add_final(job.folder, final)
             return done
@@ -117,7 +118,7 @@ class Trainer:
                 what=what,
                 **common,
             )
-            also = train_on_all(fitted.recipe, fitted.best_epoch) if job.final else None
+            also = train_on_all(fitted.best_epoch) if job.final else None
         with timed(stages, "write"):
             return self._judge(job, fitted, also)
 

@@ -7,8 +7,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from fitrec_cache.errors import UsageError
-
 
 @dataclass(kw_only=True)
 class Windows:
@@ -30,11 +28,6 @@ class Windows:
     samples: int
     _first: int = field(default=0, init=False)  # the earliest window with samples to come
     _taken: Counter[int] = field(default_factory=Counter, init=False)  # samples of a window that were due before
-
-    def __post_init__(self) -> None:
-        for name, value in (("seconds", self.seconds), ("every", self.every), ("samples", self.samples)):
-            if value <= 0:
-                raise UsageError(f"{name} is {float(value):g}: expected more than 0")
 
     def due(self, before: Fraction) -> dict[int, int]:
         """Return how many samples of each window come before a time and were not due at an earlier call.

@@ -821,10 +821,11 @@ def test_wrong_use_and_damage_are_named(tmp_path, made):
         report([], out=out)
     with pytest.raises(NoCacheError, match="no cache at"):
         report([made], out=out, cache=tmp_path / "none")
-    with pytest.raises(UsageError, match="make it first"):
-        report([made], out=tmp_path / "none" / "r.html")
+    for folder in (str(tmp_path / "none"), "/proc"):
+        with pytest.raises(UsageError, match=r"--out .*r\.html cannot be written: No such file"):
+            report([made], out=f"{folder}/r.html", cache=tmp_path / "none")  # told first
     (tmp_path / "thesis.html").write_text("<h1>mine</h1>")
-    with pytest.raises(UsageError, match=r"expected a name that ends in \.html"):
+    with pytest.raises(UsageError, match=r"expected a name that ends in \.html or \.htm"):
         report([made], out=tmp_path / "report.pdf")
     with pytest.raises(UsageError, match="is not a report"):
         report([made], out=tmp_path / "thesis.html")
@@ -848,7 +849,7 @@ def test_answers_that_do_not_fit_the_run_are_damage(tmp_path, made, key):
 @pytest.mark.parametrize(
     "lacking",
     ["recipe", "sources", "data_sha256", "fold", "threads", "false_alarm_rate", "calibration", "head attention",
-     "split test_groups", "split unknown_classes"],
+     "split test_groups", "split unknown_classes", "training device"],
 )  # fmt: skip
 def test_a_setting_that_every_run_has_and_this_one_lacks_is_damage(tmp_path, made, lacking):
     run = json.loads((made / "run.json").read_text())
@@ -856,6 +857,26 @@ def test_a_setting_that_every_run_has_and_this_one_lacks_is_damage(tmp_path, mad
     del (run[within[0]] if within else run)[name]
     (made / "run.json").write_text(json.dumps(run))
     with pytest.raises(StoreCorrupt, match=rf"is damaged.*KeyError.*'{name}'"):
+        report([made], out=tmp_path / "r.html")
+
+
+@pytest.mark.parametrize(
+    ("place", "odd"),
+    [
+        (("split", "test_groups", 0), []),
+        (("split", "val", 0), {}),
+        (("versions",), []),
+        (("sources",), [{"kind": "features", "identity": {"backbone": "b"}}]),
+    ],
+)
+def test_a_value_of_another_type_than_any_run_has_is_damage(tmp_path, made, place, odd):
+    run = json.loads((made / "run.json").read_text())
+    inner = run
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = odd
+    (made / "run.json").write_text(json.dumps(run))
+    with pytest.raises(StoreCorrupt, match=r"is damaged.*Train the head again"):
         report([made], out=tmp_path / "r.html")
 
 

@@ -225,6 +225,9 @@ def test_runs_of_other_calls_do_not_answer_together(tmp_path, cache_folder, vide
     path.write_text(json.dumps(sound | {"seed": 0}))
     with pytest.raises(UsageError, match="two runs of one seed"):
         predict([video], run=out, device="cpu")
+    (out / "seed-1").rename(out / ".seed-0-old")  # hidden, so it is no run, as to `compare` and `report`
+    assert predict([video], run=out, device="cpu")[0].top
+    assert predict([video], run=tmp_path, device="cpu")[0].top
 
 
 def test_seeds_whose_sides_give_other_numbers_of_components_answer_together(tmp_path):

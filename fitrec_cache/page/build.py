@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fitrec_cache import __version__, paper
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import Cache
-from fitrec_cache.compare import CompareReport, PairFigures, compare_runs
+from fitrec_cache.compare import CompareReport, compare_runs
 from fitrec_cache.errors import FitrecError, UsageError
-from fitrec_cache.files import Plain, write_atomic
+from fitrec_cache.files import Plain, check_ending, check_writable, write_atomic
 from fitrec_cache.history import Extraction, history
 from fitrec_cache.page import words
 from fitrec_cache.page.leaks import Auditor, Leaks
@@ -86,8 +85,8 @@ def report(
     models = gather(records)
     if compared is None:
         compared = compare_runs(records)
-    seen = replace(_see(models, opened, progress), pairs=compared.pairs, notes=compared.notes)
-    data = render(context(models, seen)).encode()
+    seen = _see(models, opened, progress)
+    data = render(context(models, seen, compared)).encode()
     write_atomic(out, data)
     return PageReport(
         out=str(out),
@@ -95,38 +94,29 @@ def report(
         models=len(models),
         runs=sum(len(m.runs) for m in models),
         missing=tuple(seen.missing),
-        notes=tuple(seen.notes),
+        notes=tuple(compared.notes),
     )
 
 
 def _check_out(out: Path) -> None:
-    if not Path(os.path.realpath(out)).parent.is_dir():  # Path.resolve raises on links in a circle
-        raise UsageError(f"--out {out}: its folder does not exist; make it first")
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--out {out}: expected a name that ends in .html")
-    if out.is_dir():
-        raise UsageError(f"--out {out} is a folder: expected a file, such as report.html")
+    check_ending(out, "--out", ".html", ".htm")
+    check_writable(out, "--out")
     if out.exists() and GENERATOR.encode() not in out.read_bytes()[:2000]:
         raise UsageError(f"--out {out} exists and is not a report: choose another name")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
-    """What was found: models in full, audits by split rule, compared pairs, what is missing, and what was extracted.
-
-    ``notes`` are those of the comparison.
-    """
+    """What was found: models in full, audits by split rule, what is missing, and what was extracted."""
 
     views: list[ModelView]
     audits: dict[str, Leaks]
-    pairs: Sequence[PairFigures]
     missing: list[str]
-    notes: Sequence[str] = ()
     history: Sequence[Extraction] = ()
 
 
 def _see(models: Sequence[Model], cache: Cache | None, progress: bool) -> _Seen:
-    seen = _Seen(views=[], audits={}, pairs=(), missing=[], history=history(cache.folder) if cache else ())
+    seen = _Seen(views=[], audits={}, missing=[], history=history(cache.folder) if cache else ())
     if cache is None:
         seen.missing.append("No frames and no audit of the split by likeness: no cache was given (--cache DIR)")
     auditor = None if cache is None else Auditor(cache, progress=progress)
@@ -169,7 +159,7 @@ def _lost_frames(model: Model, frames: Frames | None) -> list[str]:
     ]
 
 
-def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:
+def context(models: Sequence[Model], seen: _Seen, compared: CompareReport) -> dict[str, Any]:
     """Return everything the template names."""
     audits = seen.audits
     splits = list(dict.fromkeys(m.split for m in models))
@@ -183,15 +173,15 @@ def context(models: Sequence[Model], seen: _Seen) -> dict[str, Any]:
         "version": __version__,
         "title": words.headline(lead, leaky),
         "lead": lead,
-        "results_finding": words.results_say(models, seen.pairs),
+        "results_finding": words.results_say(models, compared.pairs),
         "split_finding": words.split_says(models, leaky, audited),
         "chance": float(counts.max() / counts.sum()),
         "models": models,
         "many_classes": max(len(m.first.labels) for m in models) >= MANY_CLASSES,
         "splits": {split: [m for m in models if m.split == split] for split in splits},
         "views": seen.views,
-        "pairs": seen.pairs,
-        "compared_notes": seen.notes,
+        "pairs": compared.pairs,
+        "compared_notes": compared.notes,
         "audits": audits,
         "audited": audited,
         "leaky": leaky,

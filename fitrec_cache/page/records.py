@@ -110,7 +110,8 @@ def _check(record: Record) -> None:
         for name in ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy"):
             float(row[name])
     _ = (record.best["val_loss"], record.notes, record.contents)
-    _ = (dict(run["training"]), dict(run["head"]), dict(run["versions"]), [len(run["split"][side]) for side in SIDES])
+    _ = (run["training"]["device"], dict(run["head"]), [len(run["split"][side]) for side in SIDES])
+    _ = (run["training"].items(), run["versions"].items())
     for name in ("temperature", "threshold", "false_alarm_rate"):
         float(run["calibration"][name])
     _ = (run["threads"], float(run["false_alarm_rate"]), record.calibration)  # raises where a value is out of range

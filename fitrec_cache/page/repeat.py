@@ -135,7 +135,7 @@ def _changes(record: Record) -> list[str]:
     for name, value in record.run["training"].items():
         if name in usual and value != usual[name]:
             options += ["--set", f"{name}={value}"]
-    device = str(record.run["training"].get("device", "cpu"))
+    device = str(record.run["training"]["device"])
     options += ["--device", device] * (device != "cpu")
     rate = record.run["false_alarm_rate"]
     return options if rate == FALSE_ALARM_RATE else [*options, "--false-alarm-rate", str(rate)]
