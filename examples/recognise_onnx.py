@@ -21,8 +21,8 @@ from PIL import Image
 FILTERS = {"bilinear, antialiased": Image.Resampling.BILINEAR, "bicubic, antialiased": Image.Resampling.BICUBIC}
 
 
-def sample_frames(video: Path, samples: int) -> list[Image.Image]:
-    """Return the frames i * n / (samples + 1), i = 1..samples, of the n that decode, as a player shows them."""
+def sample_frames(video: Path, samples: int) -> tuple[list[av.VideoFrame], float]:
+    """Return the frames i * n / (samples + 1), i = 1..samples, of the n that decode, and how wide a pixel is."""
     with av.open(str(video)) as container:
         n_frames = sum(1 for _ in container.decode(moving_pictures(container)))
     if not n_frames:
@@ -30,9 +30,8 @@ def sample_frames(video: Path, samples: int) -> list[Image.Image]:
     wanted = [i * n_frames // (samples + 1) for i in range(1, samples + 1)]
     with av.open(str(video)) as container:
         stream = moving_pictures(container)
-        ratio = float(stream.sample_aspect_ratio or 1)
-        frames = {i: as_shown(f, ratio) for i, f in enumerate(container.decode(stream)) if i in wanted}
-    return [frames[i] for i in wanted]
+        frames = {i: frame for i, frame in enumerate(container.decode(stream)) if i in wanted}
+        return [frames[i] for i in wanted], float(stream.sample_aspect_ratio or 1)
 
 
 def moving_pictures(container: av.container.InputContainer) -> av.VideoStream:
@@ -44,10 +43,21 @@ def moving_pictures(container: av.container.InputContainer) -> av.VideoStream:
     raise ValueError(f"{container.name}: no moving pictures")
 
 
-def as_shown(frame: av.VideoFrame, ratio: float) -> Image.Image:
-    """Return a frame upright and not mirrored, as phones say how they were held, and with square pixels."""
-    image = frame.to_image()
-    image = image.resize((round(image.width * ratio), image.height))
+def as_stored(frame: av.VideoFrame, ratio: float, short_side: int) -> Image.Image:
+    """Return a frame as `extract` keeps it: reduced if it is larger, upright, and through the same JPEG.
+
+    FFmpeg reduces it as it makes RGB of it. Other ways give other pixels, and other answers.
+    """
+    width = frame.width * ratio  # with square pixels
+    scale = min(1.0, short_side / min(width, frame.height))
+    size = {"width": max(1, round(width * scale)), "height": max(1, round(frame.height * scale))}
+    image = frame.reformat(**size, format="rgb24", interpolation="BICUBIC").to_image()
+    as_shown(image, frame).save(data := io.BytesIO(), "JPEG", quality=90)
+    return Image.open(data)
+
+
+def as_shown(image: Image.Image, frame: av.VideoFrame) -> Image.Image:
+    """Return a frame's picture upright and not mirrored, as phones say how they were held."""
     matrix = np.frombuffer(bytes(frame.side_data.get("DISPLAYMATRIX") or b""), np.int32)
     if not matrix.any():
         return image
@@ -58,14 +68,6 @@ def as_shown(frame: av.VideoFrame, ratio: float) -> Image.Image:
     if x < 0:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if y < 0 else image
-
-
-def as_stored(frame: Image.Image, short_side: int) -> Image.Image:
-    """Return a frame as `extract` keeps it: reduced if it is larger, and through the same JPEG."""
-    scale = min(1.0, short_side / min(frame.size))
-    size = (max(1, round(frame.width * scale)), max(1, round(frame.height * scale)))
-    frame.resize(size, Image.Resampling.BICUBIC).save(data := io.BytesIO(), "JPEG", quality=90)
-    return Image.open(data)
 
 
 def resize(frames: list[Image.Image], steps: list[dict]) -> np.ndarray:
@@ -87,10 +89,10 @@ def run(path: Path, x: np.ndarray) -> list[np.ndarray]:
 def recognise(folder: Path, video: Path) -> tuple[dict[str, float], bool]:
     """Return the probability of each class, and whether the clip is probably of none of them."""
     about = json.loads((folder / "recogniser.json").read_text())
-    frames = sample_frames(video, about["samples"])
+    frames, ratio = sample_frames(video, about["samples"])
     parts = []
     for source in about["inputs"]:
-        pixels = resize([as_stored(f, source["stored_as"]["short_side"]) for f in frames], source["resize"])
+        pixels = resize([as_stored(f, ratio, source["stored_as"]["short_side"]) for f in frames], source["resize"])
         if source["file"]:  # a backbone wants (T, 3, height, width)
             (pixels,) = run(folder / source["file"], pixels.transpose(0, 3, 1, 2))
         parts.append(pixels)

@@ -35,7 +35,7 @@ def plain_arguments(function: Callable[Arguments, Returned]) -> Callable[Argumen
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
         bound = signature.bind(*args, **kwargs)
         for name, value in bound.arguments.items():
-            if name in kinds and value is not None:
+            if name in kinds:
                 bound.arguments[name] = kinds[name](name, value)
         return function(*bound.args, **bound.kwargs)
 
@@ -86,8 +86,13 @@ def _several(kind: Callable[[str, Any], Any]) -> Callable[[str, Any], list[Any]]
     return convert
 
 
+def _optional(kind: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    return lambda name, value: None if value is None else kind(name, value)
+
+
 _SINGLE: dict[str, Callable[[str, Any], Any]] = {"str": _text, "Path": _path, "int": _whole, "float": _number}
 
 #: By annotation, as it is written.
 _KINDS = _SINGLE | {f"Sequence[{name}]": _several(kind) for name, kind in _SINGLE.items()}
-_KINDS |= {f"{name} | None": kind for name, kind in _KINDS.items()} | {"Path | Features | None": _path_or_features}
+_KINDS |= {f"{name} | None": _optional(kind) for name, kind in _KINDS.items()}
+_KINDS |= {"Path | Features | None": _path_or_features}

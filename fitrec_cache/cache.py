@@ -148,12 +148,12 @@ class Cache:
 
     def write_clips(self, clips: Sequence[HeldClip]) -> None:
         """Commit clips as one part."""
-        columns = zip(_COLUMNS, zip(*map(_texts, clips), strict=True), strict=True)
+        columns = zip(_COLUMNS, zip(*map(texts_of, clips), strict=True), strict=True)
         self._clips.write_part({name: text_column(values) for name, values in columns})
 
     def holds(self, clip: HeldClip) -> bool:
         """Say whether the latest entry of a clip is this one; sooner told than by :meth:`clip`, which reads a file."""
-        return self._clips.holds(_texts(clip))
+        return self._clips.holds(texts_of(clip))
 
     def refresh(self) -> None:
         """Take in entries of clips that others committed since the last look."""
@@ -275,7 +275,7 @@ def features_folder(identity: Mapping[str, Any]) -> str:
     return f"{name}-{identity['preprocessing']['preset']}-{digest(identity)[:16]}"
 
 
-def _texts(clip: HeldClip) -> tuple[str, ...]:
+def texts_of(clip: HeldClip) -> tuple[str, ...]:
     """Return a clip's entry as a row of ``_COLUMNS``."""
     extra = canonical_json(dict(clip.extra))
     return clip.clip_id, clip.video_sha256, clip.label, clip.group or "", extra, clip.problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,8 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
                 continue
             parts += path.name.startswith("part-")
             reason, n = _verify(path, kind, identity)
+            if not os.path.lexists(path):  # erased meanwhile; what is missing is named below
+                continue
             rows += n
             if reason:
                 problems.append({"path": str(path), "reason": reason})
@@ -103,6 +106,12 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
     if repair:
         for path in damaged:
             _set_aside(cache, path)
+        if any(path.parent.name == "clips" and path.name.startswith("part-") for path in damaged):
+            notes.append(
+                "a part with entries of clips is lost: what was said of them before counts again, such as classes and "
+                "groups that were corrected since, and clips that --prune took out are back. Run `extract` with all "
+                "your videos or your manifest again, and --prune"
+            )
         repaired += len(damaged)
     sound = repaired == len(problems)  # else it may not even open
     opened = Cache(cache) if sound else None

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
+from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest, texts_of
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, may_be_written, remove
 from fitrec_cache.jpeg_rows import joined, row_of
-from fitrec_cache.parts import Arrays, read_part
+from fitrec_cache.parts import SCHEMAS, Arrays, read_part
 from fitrec_cache.root import ASIDE, refuse_links_out
 from fitrec_cache.store import Store
 from fitrec_cache.turns import others_at_work
@@ -22,10 +23,10 @@ from fitrec_cache.wording import plural, size, some
 def erase_taken_out(folder: Path) -> list[str]:
     """Remove from disk what a cache stores of clips that are taken out, and of contents that no clip has any more.
 
-    What goes are rows of frames and features whose content no held clip has, failed ones too, and all entries, earlier
-    ones too, of clips whose latest is :data:`fitrec_cache.cache.TAKEN_OUT`, and of such contents. A part with such rows
-    is removed once one of its other rows is on disk: a kill loses nothing, and the next call goes on. One part is in
-    memory at a time.
+    What goes are rows of frames and features whose content no held clip has, failed ones too, and all entries of clips
+    but the latest of each that is not :data:`fitrec_cache.cache.TAKEN_OUT`: earlier ones may name other people. A part
+    with such rows is removed once one of its other rows is on disk: a kill loses nothing, and the next call goes on.
+    One part is in memory at a time.
 
     Args:
         folder: The cache folder. Whoever has the cache open must open it again.
@@ -49,19 +50,19 @@ def erase_taken_out(folder: Path) -> list[str]:
     held = [clip for clip in entries if clip.problem != TAKEN_OUT]
     taken_out = [clip for clip in entries if clip.problem == TAKEN_OUT]
     contents = {clip.video_sha256.encode() for clip in held if clip.video_sha256}  # a file that failed may have none
-    names = {clip.clip_id.encode() for clip in held}
+    kept = {"clips": {tuple(text.encode() for text in texts_of(clip)) for clip in held}}
     freed, erased = 0, set[bytes]()
     try:
         for store, parts in listed:  # the entries last: until then they tell what is to be erased
-            less, keys = _erase(store, parts, names, contents)
+            less, keys = _erase(store, parts, kept.get(store.kind, contents))
             freed += less
-            erased |= keys if store.kind != "clips" else set()
+            erased |= keys
     except StoreError as error:
         raise type(error)(f"only a part was erased, the same command goes on with the rest: {error}") from error
     for path in folder.glob("unfinished-*.json"):  # hints that hold names
         remove(path)
     left = _remove_half_written([folder, *(store.folder for store in stores)])
-    if taken_out or erased:
+    if taken_out or erased or freed:
         for store in Cache(folder).stores():
             store.write_index(at_end=True)
     return [*_told(taken_out, contents, erased, freed), *_elsewhere(folder, left)]
@@ -128,43 +129,39 @@ def _refuse_unnamed(folder: Path, stores: Sequence[Store]) -> None:
             )
 
 
-def _erase(
-    store: Store, parts: Sequence[Path], names: Collection[bytes], contents: Collection[bytes]
-) -> tuple[int, set[bytes]]:
-    """Remove all rows but those of clips of these names and of these contents; return bytes freed and keys removed.
+def _erase(store: Store, parts: Sequence[Path], kept: Collection[Any]) -> tuple[int, set[bytes]]:
+    """Remove all rows but those that are kept; return bytes freed, and the contents removed.
 
     The earliest parts come first: of a clip the entry that takes it out comes last, so that whatever is left meanwhile
     no earlier one counts again.
+
+    Args:
+        store: The store.
+        parts: Its parts, oldest first.
+        kept: Of clips their entries, as rows of bytes; of frames and features contents.
     """
     is_clips = store.kind == "clips"
-    kept = names if is_clips else contents
+    names = {row[0] for row in kept} if is_clips else kept
     for index, keys in store.indexes():  # they are made again from the parts
-        if not keys or not keys.issubset(kept):
+        if not keys or not keys.issubset(names):
             remove(index)
     freed, erased = 0, set[bytes]()
     for part in parts:
         if not is_clips and store.keys_in(part).issubset(kept):
             continue
         arrays = read_part(part, store.kind)
-        if len(rows := _rows(arrays, kept, contents)) == len(arrays["key"]):
+        keys = arrays["key"].tolist()
+        of_rows = list(zip(*(arrays[name].tolist() for name in SCHEMAS["clips"]), strict=True)) if is_clips else keys
+        rows = np.flatnonzero([row in kept for row in of_rows])
+        if len(rows) == len(keys):
             continue
         for index, _ in store.indexes() if is_clips else ():  # of clips they have all that parts have
             remove(index)
         before = part.stat().st_size
         new = store.replace_part(part, _of_rows(part, arrays, rows))
         freed += before - (new.stat().st_size if new else 0)
-        erased.update(set(arrays["key"].tolist()).difference(kept))
+        erased.update(() if is_clips else set(keys).difference(kept))
     return freed, erased
-
-
-def _rows(arrays: Arrays, kept: Collection[bytes], contents: Collection[bytes]) -> NDArray[np.int64]:
-    """Return the numbers of the rows of these keys, of clips' entries those only whose content is held, or not known.
-
-    A name that is held may have been another clip's.
-    """
-    videos = arrays.get("video_sha256", arrays["key"])  # frames and features have contents for keys
-    pairs = zip(arrays["key"].tolist(), videos.tolist(), strict=True)
-    return np.flatnonzero([key in kept and (not video or video in contents) for key, video in pairs])
 
 
 def _of_rows(part: Path, arrays: Arrays, rows: NDArray[np.int64]) -> Arrays:
@@ -197,7 +194,7 @@ def _told(
     gone = {clip.video_sha256.encode() for clip in taken_out}.difference(contents)
     clips = sum(clip.video_sha256.encode() in gone for clip in taken_out)
     counts = [(clips, "clip"), (len(taken_out) - clips, "earlier name"), (len(set(erased) - gone), "earlier content")]
-    what = [plural(n, thing) for n, thing in counts if n]
+    what = [plural(n, thing) for n, thing in counts if n] or ["what was told of clips before"] * bool(freed)
     return [f"erased from disk: {', '.join(what)}, {size(freed)} freed"] if what else []
 
 

@@ -21,7 +21,7 @@ from fitrec_cache.backbone import Backbone, Preprocessing
 from fitrec_cache.errors import FitrecError, MismatchError, UsageError
 from fitrec_cache.files import TEMPORARY, Plain, parse_json, staged, write_json
 from fitrec_cache.paper import FRAME_SIDE
-from fitrec_cache.pipeline import Pipeline, open_pipelines
+from fitrec_cache.pipeline import Pipeline, open_pipelines, sources_of
 from fitrec_cache.runs import Run, read_runs
 from fitrec_cache.together import Heads
 from fitrec_cache.variants import PIXELS
@@ -49,6 +49,7 @@ class ExportReport(Plain):
         heads: How many seeds answer together.
         difference: Largest difference of a probability between ONNX Runtime and PyTorch, on made-up frames.
         seconds: Wall time.
+        notes: What a person should know.
     """
 
     out: str
@@ -56,6 +57,7 @@ class ExportReport(Plain):
     heads: int
     difference: float
     seconds: float
+    notes: tuple[str, ...]
 
 
 @plain_arguments
@@ -107,7 +109,18 @@ def export(*, run: Path, out: Path, backbone: Sequence[str] = (), force: bool = 
         heads=len(runs),
         difference=difference,
         seconds=time.perf_counter() - started,
+        notes=tuple(_rounded(runs[0])),
     )
+
+
+def _rounded(run: Run) -> list[str]:
+    """Say where ``predict`` computes features otherwise than the files do."""
+    identities = [source["identity"] for source in sources_of(run)]
+    found = sorted({str(each["precision"]) for each in identities if each.get("precision", "fp32") != "fp32"})
+    return [
+        f"the head learned from features in {' and '.join(found)}, which `predict` uses too; these files compute in "
+        "fp32, so some answers may be others (docs/export.md)"
+    ] * bool(found)
 
 
 def _check_packages() -> None:

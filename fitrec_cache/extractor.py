@@ -45,6 +45,7 @@ class _Rows:
     """Finished clips that are not committed yet."""
 
     since: float = field(default_factory=time.monotonic)
+    seen: list[tuple[Clip, str, str]] = field(default_factory=list)  # clips that may have to be entered: key, problem
     clips: list[HeldClip] = field(default_factory=list)
     frames: dict[str, StoredClip] = field(default_factory=dict)
     features: list[dict[str, tuple[Any, Any]]] = field(default_factory=list)
@@ -52,7 +53,7 @@ class _Rows:
 
     def pending(self) -> int:
         """Return how many clips a commit would write."""
-        return max(len(self.clips), len(self.frames), *map(len, self.features))
+        return max(len(self.seen), len(self.clips), len(self.frames), *map(len, self.features))
 
 
 class Extractor:
@@ -113,8 +114,10 @@ class Extractor:
                     self.commit()
             self._settle_names(videos=ahead.decodes)
         finally:
-            self.commit()
-            self.turns.close()
+            try:
+                self.commit()
+            finally:
+                self.turns.close()
         if ahead.decodes:
             self.cache.finish(self.asked)
 
@@ -267,8 +270,8 @@ class Extractor:
         else:
             self.rows.done += worked
             self.reused += not worked
-        if entry := self.entering.entry(task.clip, task.key, problem):
-            self.rows.clips.append(entry)
+        if task.clip.path is not None:  # of what the cache gave there is nothing new to tell
+            self.rows.seen.append((task.clip, task.key, problem))
 
     def _embed(self, key: str, prepared: Prepared) -> tuple[str, bool]:
         """Embed one clip with every backbone that has not seen it; return why not, and whether there was any work."""
@@ -291,6 +294,12 @@ class Extractor:
         """Write finished clips: frames, then features, then the clips themselves. Done means committed."""
         rows = self.rows
         with timed(self.stages, "write"):
+            if rows.seen:
+                self.cache.refresh()  # others may have told more of these clips meanwhile
+            while rows.seen:
+                if entry := self.entering.entry(*rows.seen[0]):
+                    rows.clips.append(entry)
+                del rows.seen[0]
             if rows.frames:
                 if not self.begun:  # until the end of the run what is here may be a part only
                     self.cache.begin(self.asked)

@@ -11,7 +11,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from fitrec_cache.errors import StoreCorrupt, VideoError
+from fitrec_cache.errors import StoreCorrupt, UsageError, VideoError
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +29,16 @@ def codec_version() -> str:
 
 
 def encode_frames(frames: NDArray[np.uint8]) -> list[bytes]:
-    """Encode frames ``(T, H, W, 3)`` uint8 RGB as T JPEG files."""
-    return [encode_frame(frame) for frame in frames]
+    """Encode frames ``(T, H, W, 3)`` uint8 RGB as T JPEG files.
+
+    Raises:
+        UsageError: If they are none.
+        VideoError: If they are larger than any that :func:`decode_frames` would take.
+    """
+    array = np.asarray(frames)
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or not array.size:
+        raise UsageError(f"frames of {array.dtype} {array.shape}: expected uint8 (T, height, width, 3), RGB")
+    return [encode_frame(frame) for frame in array]
 
 
 def encode_frame(frame: NDArray[np.uint8]) -> bytes:

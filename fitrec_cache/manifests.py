@@ -218,7 +218,7 @@ def _row_clip(row: Mapping[str | None, Any], names: FileNames, where: str) -> Cl
         span=span,
         label=one_spelling(label),
         group=group and one_spelling(group),
-        extra=cells or NO_COLUMNS,
+        extra={name: one_spelling(value) for name, value in cells.items()} or NO_COLUMNS,
     )
 
 

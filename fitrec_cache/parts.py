@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -64,7 +65,12 @@ def part_bytes(arrays: Arrays, kind: str, identity: Mapping[str, Any]) -> bytes:
 
 
 def damaged(path: Path, why: object) -> StoreCorrupt:
-    """Return the error of a file of a cache that is not what was written."""
+    """Return the error of a file of a cache that is not what was written, or was removed since it was listed."""
+    if not os.path.lexists(path):
+        return StoreCorrupt(
+            f"{path} is not there any more: `extract --prune --erase` may just have put what is kept of it into "
+            "another part. Run the same command again; if it says so again, `fitrec-cache check` names what is missing"
+        )
     reason = f"damaged: {why}"
     error = StoreCorrupt(
         f"{path} is {reason}. Run `fitrec-cache check --cache DIR --repair` to set it aside, then `extract` "
@@ -89,7 +95,7 @@ def read_keys(path: Path, kind: str, identity_sha256: str) -> Arrays:
         with path.open("rb"):
             pass
     except FileNotFoundError as error:
-        raise damaged(path, "it is not there") from error
+        raise damaged(path, error) from error
     except OSError as error:
         raise unreadable(path, error) from error
     try:
@@ -115,7 +121,7 @@ def read_part(path: Path, kind: str, identity_sha256: str | None = None) -> Arra
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise damaged(path, "it is not there") from error
+        raise damaged(path, error) from error
     except OSError as error:
         raise unreadable(path, error) from error
     if not PART.fullmatch(path.name) or not is_sealed(path.name, data):

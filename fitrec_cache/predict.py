@@ -20,7 +20,7 @@ from fitrec_cache.class_folders import VIDEO_SUFFIXES, is_video
 from fitrec_cache.clips import file_id, one_spelling, plain_text
 from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash_once
 from fitrec_cache.devices import cores
-from fitrec_cache.errors import UsageError, VideoError
+from fitrec_cache.errors import StoreCorrupt, UsageError, VideoError
 from fitrec_cache.files import check_writable, file_stamp, files_below, is_folder, is_there, write_csv
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.memory import keep_freed_memory
@@ -325,18 +325,22 @@ class Recogniser:
             jpegs: By short side: its T frames, as the frame store keeps them (:func:`fitrec_cache.jpeg.encode_frames`).
 
         Raises:
-            UsageError: If frames of a size are missing, or they are not T JPEG files, or larger.
+            UsageError: If frames of a size are missing, or they are not T JPEG files of one size, or larger.
         """
         given = jpegs if isinstance(jpegs, Mapping) else {}
+        frames = {}
         for side in self.short_sides:
-            frames_of = given.get(side, ())
-            if len(frames_of) != self.samples or not all(isinstance(each, bytes) for each in frames_of):
+            items = given.get(side)
+            files = [each for each in items if isinstance(each, bytes)] if isinstance(items, Sequence) else []
+            if len(files) != self.samples or len(files) != len(items or ()):
                 raise UsageError(
-                    f"frames of one clip: got {len(frames_of)} of a short side of {side} pixels, expected "
+                    f"frames of one clip: got {_described(items)} of a short side of {side} pixels, expected "
                     f"{self.samples} JPEG files (bytes), by their short side"
                 )
-        frames = {side: decode_frames(jpegs[side]) for side in self.short_sides}
-        for side, decoded in frames.items():
+            try:
+                decoded = frames[side] = decode_frames(files)
+            except StoreCorrupt as error:
+                raise UsageError(f"frames of one clip: {error.__cause__}. Expected JPEG files of one size") from error
             if min(decoded.shape[-2:]) > side:
                 size = " x ".join(map(str, decoded.shape[-2:]))
                 raise UsageError(f"frames of {size} pixels: expected a short side of at most {side}")
@@ -351,6 +355,14 @@ class Recogniser:
         return Answer(
             top=tuple((self.labels[i], p) for i, p in named), weights=tuple(attention.tolist()), unknown=bool(unknown)
         )
+
+
+def _described(items: object) -> str:
+    """Say of what is to be files in memory how many there are, and of which type."""
+    if not isinstance(items, Sequence):
+        return "none" if items is None else f"a {type(items).__name__}"
+    kinds = sorted({type(each).__name__ for each in items})
+    return f"{len(items)} ({', '.join(kinds)})" if items else "none"
 
 
 def _answers(

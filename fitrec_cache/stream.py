@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from urllib.parse import unquote
 
 import av
 from av.video.frame import VideoFrame
@@ -92,7 +93,8 @@ def find_source(text: str, *, format: str | None = None) -> Source:
     if format is not None:
         return Source(text, format, live=True)
     text = with_home(text) if text.startswith("~/") else text
-    text = text[7:] if text.lower().startswith("file://") else text
+    if text.lower().startswith("file://"):
+        text = text[7:] if is_there(text[7:]) else unquote(text[7:])  # as file managers write them
     if camera := _CAMERA.fullmatch(text):
         number = camera[1] or "0"
         if sys.platform == "darwin":  # the default rate is one that many cameras refuse
@@ -190,8 +192,11 @@ class Stream:
             return self._silent(SILENCE[what == "read on"])
         reason = getattr(error, "strerror", None) or str(error)
         hint = ": is there a camera, and may this program use it?" if self._source.format else ""
-        if what == "opened" and self._local and isinstance(error, (av.error.InvalidDataError, av.error.ArgumentError)):
-            hint = f": {NO_VIDEO}"
+        if self._local and isinstance(error, (av.error.InvalidDataError, av.error.ArgumentError)):
+            if what == "opened":
+                hint = f": {NO_VIDEO}"
+            elif not Path(self._source.name).is_file():
+                hint = ": of what comes through a pipe, an MP4 file needs its index in front (-movflags faststart)"
         return VideoError(f"{self._shown} cannot be {what}: {reason}{hint}")
 
     def _silent(self, seconds: float) -> VideoError:

@@ -560,4 +560,5 @@ def export_text(report: ExportReport) -> str:
         [f"{report.out}/{name}: {size(n)}" for name, n in report.files.items()],
         f"probabilities{seeds} differ from PyTorch's by at most {report.difference:.1e} on made-up frames; "
         f"{report.seconds:.1f} s. docs/export.md says how to use them",
+        _notes(report.notes),
     )

@@ -203,6 +203,7 @@ class Watch:
 
     Every window is answered as :func:`fitrec_cache.predict.predict` answers the same piece as a file of its own: with
     frames sampled by the same rule, through the same JPEG, backbone and head. Frames are read in a thread of their own.
+    Any thread may end it by :meth:`stop`.
     A file waits until it is answered; of a live stream, windows that come faster than they are answered are skipped, so
     that answers are about now.
 
@@ -282,8 +283,12 @@ class Watch:
         self._reader.start()
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def stop(self) -> None:
+        """End the answers, within half a second, also where the source is silent; any thread may ask for it."""
         self._stop.set()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
         self._reader.join(timeout=1)
 
     def __iter__(self) -> Iterator[Moment]:
@@ -307,11 +312,12 @@ class Watch:
             )
 
     def _next(self) -> Any:
-        while True:  # a wait without end could not be interrupted on every system
+        while not self._stop.is_set():  # a wait without end could not be interrupted on every system
             with contextlib.suppress(queue.Empty):
                 return self._waiting.get(timeout=0.5)
             if not self._reader.is_alive() and self._waiting.empty():
                 raise FitrecError("reading ended without a reason: the lines above say more")
+        return None
 
     def _read(self, source: Any) -> None:
         """Put windows into the queue, then None, or the error that ended it."""

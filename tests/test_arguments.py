@@ -74,6 +74,8 @@ def test_what_is_as_clear_is_taken(given, taken, monkeypatch):
         ({"rate": True}, "rate is True: expected a number"),
         ({"backbone": [3]}, "backbone is 3: expected a text"),
         ({"device": ["cpu"]}, r"device is \['cpu'\]: expected a text"),
+        ({"device": None}, "device is None: expected a text"),
+        ({"runs": None}, "runs is None: expected a path"),
     ],
 )
 def test_what_cannot_be_meant_is_told(given, words):

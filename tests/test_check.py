@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from conftest import SMALL
 from test_extract import everything
 
-from fitrec_cache.cache import Cache
+from fitrec_cache.cache import TAKEN_OUT, Cache
 from fitrec_cache.check import _distance, check
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
@@ -158,6 +159,38 @@ def test_the_identity_of_a_strange_part_is_no_folders(cache, redo):
     check(cache=cache, repair=True)  # the strange part is set aside
     assert check(cache=cache).problems == ()
     assert redo().reused == 12
+
+
+def test_a_lost_part_with_entries_is_said_to_take_changes_with_it(cache):
+    """The clip that was taken out last is back, as what took it out is lost."""
+    opened = Cache(cache)
+    gone = opened.entries()[0]
+    opened.write_clips([replace(gone, problem=TAKEN_OUT)])
+    latest = max(cache.glob("clips/part-*"))
+    latest.write_bytes(latest.read_bytes()[:-1])
+    report = check(cache=cache, repair=True)
+    assert Cache(cache).entries()[0] == gone
+    assert "clips that --prune took out are back. Run `extract` with all your videos" in " ".join(report.notes)
+    (frames, *_) = cache.glob("frames/*/part-*")
+    frames.write_bytes(b"")
+    assert "are back" not in " ".join(check(cache=cache, repair=True).notes)
+
+
+def test_a_part_that_is_erased_while_it_is_looked_at_is_no_damage(cache, monkeypatch):
+    """Its rows are in another part by then."""
+    sound = check(cache=cache)
+
+    def late(path, *args):
+        if path.name.startswith("part-") and path.name.endswith(first.name):
+            first.unlink(missing_ok=True)
+        return read_part(path, *args)
+
+    opened = Cache(cache)
+    first = next(cache.glob("clips/part-*"))
+    opened.write_clips(opened.entries())  # the other part
+    monkeypatch.setattr("fitrec_cache.check.read_part", late)
+    assert check(cache=cache).problems == sound.problems == ()
+    assert not first.exists()
 
 
 @pytest.mark.parametrize("text", ["", "{", None])

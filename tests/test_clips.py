@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import os
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +93,13 @@ def test_a_manifest_may_have_semicolons_or_tabs_as_spreadsheets_write_them(tmp_p
     text = "path|label|group\na.avi|Squat, deep|x\n".replace("|", between)
     found = find_clips(write(tmp_path / "m.csv", text))
     assert [(c.clip_id, c.label, c.group) for c in found.clips] == [("a.avi", "Squat, deep", "x")]
+
+
+def test_columns_are_in_one_spelling_as_groups_are(tmp_path):
+    both = [unicodedata.normalize(form, "Zo\u00eb") for form in ("NFC", "NFD")]
+    rows = "".join(f"{number}.avi,A,{name},{name}\n" for number, name in enumerate(both))
+    first, second = find_clips(write(tmp_path / "m.csv", f"path,label,group,person\n{rows}")).clips
+    assert first.group == second.group == first.extra["person"] == second.extra["person"] == both[0]
 
 
 def test_commas_within_a_quoted_column_name_separate_nothing(tmp_path):

@@ -323,6 +323,22 @@ def test_what_came_last_still_counts(cache):
     assert newest(Cache(cache.folder).entries())["same"].clip_id == "A"  # and what comes now is later
 
 
+def test_what_was_told_of_clips_that_stay_before_goes(cache):
+    """Of a wrong person who was corrected, and of a name that a video had before, nothing is left."""
+    fill(cache, "one", "two")
+    cache.write_clips([clip("A", "one", group="Zebulon", extra={"who": "Zebulon"}), clip("B", "two", group="Yrsa")])
+    cache.write_clips([clip("A", "one", group="Xanthippe")])
+    cache.write_clips([clip("C", "two", group="Yrsa"), clip("B", "one", group="Xanthippe")])
+    entries, before = cache.entries(), stored(cache.folder)
+    (told,) = erase_taken_out(cache.folder)
+    assert told.startswith("erased from disk: what was told of clips before, ")
+    assert holding(cache.folder, b"Zebulon") == []
+    assert Cache(cache.folder).entries() == entries
+    assert sorted(Cache(cache.folder).all_entries(), key=lambda each: each.clip_id) == entries
+    assert stored(cache.folder) == before
+    assert erase_taken_out(cache.folder) == []
+
+
 def mixed(cache):
     """Two clips that stay and one that goes, which has three entries."""
     for _ in range(2):

@@ -10,21 +10,34 @@ import re
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import h5py
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 from conftest import SMALL, InlinePool
-from make_video import MIRRORED, read_corners, read_number, with_matrix, write_audio_only, write_video
+from make_video import (
+    MIRRORED,
+    _encode,
+    _video_stream,
+    frame_image,
+    read_corners,
+    read_number,
+    with_matrix,
+    write_audio_only,
+    write_video,
+)
 from typer.testing import CliRunner
 
 from fitrec_cache import export as module
 from fitrec_cache import predict as predicting
 from fitrec_cache.cache import Cache
 from fitrec_cache.cli import app
+from fitrec_cache.decoding import DecodeJob, decode_clip
 from fitrec_cache.errors import FitrecError, MismatchError, StoreError, UsageError, WeightsError
 from fitrec_cache.export import export
 from fitrec_cache.extract import extract
@@ -32,6 +45,7 @@ from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pipeline import Pipeline
 from fitrec_cache.predict import predict
 from fitrec_cache.runs import read_runs
+from fitrec_cache.texts import export_text
 from fitrec_cache.together import Heads
 from fitrec_cache.train import train_head
 
@@ -203,10 +217,30 @@ def test_the_description_says_how_to_use_the_files(exported, run, cache_folder):
     assert {p.name for p in out.iterdir()} == report.files.keys()
 
 
+def by_the_example(video, samples, short_side=288):
+    script = example()
+    frames, ratio = script.sample_frames(video, samples)
+    return [np.asarray(script.as_stored(frame, ratio, short_side)) for frame in frames]
+
+
+@pytest.mark.parametrize(("rotation", "wide"), [(0, None), (90, None), (0, Fraction(4, 3))])
+def test_the_example_reduces_frames_to_the_same_bits(tmp_path, rotation, wide):
+    video = write_video(tmp_path / "v.mp4", 25, rotation=rotation)
+    if wide:
+        with av.open(str(video), "w") as container:
+            stream = _video_stream(container, "libx264", 25, (128, 96))
+            stream.codec_context.sample_aspect_ratio = wide
+            _encode(container, stream, (frame_image(k, 128, 96) for k in range(25)), range(25))
+    stored = decode_clip(DecodeJob(path=video, samples=5, short_side=60)).jpegs
+    expected = decode_frames(stored).permute(0, 2, 3, 1).numpy()
+    assert min(expected.shape[1:3]) == 60
+    np.testing.assert_array_equal(np.stack(by_the_example(video, 5, 60)), expected)
+
+
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 def test_the_example_shows_frames_as_a_player_does(tmp_path, rotation):
     video = write_video(tmp_path / "v.mp4", 25, rotation=rotation, width=128, height=96)
-    frames = [np.asarray(f) for f in example().sample_frames(video, 20)]
+    frames = by_the_example(video, 20)
     assert [read_number(f) for f in frames] == [i * 25 // 21 for i in range(1, 21)]
     assert read_corners(frames[0]) == ("red", "green", "blue", "yellow")
 
@@ -214,9 +248,25 @@ def test_the_example_shows_frames_as_a_player_does(tmp_path, rotation):
 @pytest.mark.parametrize(("matrix", "shown"), MIRRORED)
 def test_the_example_mirrors_as_a_player_does(tmp_path, matrix, shown):
     video = with_matrix(write_video(tmp_path / "v.mp4", 25, width=128, height=96), matrix)
-    frame = np.asarray(example().sample_frames(video, 3)[1])
+    frame = by_the_example(video, 3)[1]
     assert frame.shape == ((128, 96, 3) if not matrix[0] else (96, 128, 3))
     assert read_corners(frame) == shown
+
+
+def test_of_a_head_that_learned_from_features_in_bf16_it_is_said_that_answers_differ(run, tmp_path, quickly):
+    assert export(run=run, out=tmp_path / "fp32").notes == ()
+    for folder in ("seed-0", "seed-1"):
+        shutil.copytree(run / folder, tmp_path / "runs" / folder)
+        path = tmp_path / "runs" / folder / "run.json"
+        settings = json.loads(path.read_text())
+        settings["sources"][0]["identity"]["precision"] = "bf16"
+        path.write_text(json.dumps(settings))
+    report = export(run=tmp_path / "runs", out=tmp_path / "bf16", force=True)
+    (note,) = report.notes
+    assert note.startswith(
+        "the head learned from features in bf16, which `predict` uses too; these files compute in fp32"
+    )
+    assert f"note: {note}" in export_text(report)
 
 
 def test_what_a_killed_export_left_is_removed(run, tmp_path, quickly):

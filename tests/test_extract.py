@@ -23,7 +23,7 @@ from make_video import read_number, write_video
 
 from fitrec_cache import ahead, decoding, extractor
 from fitrec_cache.backbone import Backbone, Network, load_backbone
-from fitrec_cache.cache import Cache, pick_frames
+from fitrec_cache.cache import TAKEN_OUT, Cache, pick_frames
 from fitrec_cache.entering import Entering
 from fitrec_cache.errors import StoreError, UsageError, WeightsError
 from fitrec_cache.extract import as_extracted, extract
@@ -1423,3 +1423,51 @@ def test_clips_of_files_that_are_not_quite_in_order_are_counted(run, videos):
     (note,) = (n for n in report.notes if "not quite in order" in n)
     assert note.startswith("2 clips are used though the file is not quite in order: Hop/v_Hop_g01_c01.avi (")
     assert not any("not quite in order" in n for n in run().notes)  # nothing was decoded
+
+
+# --- what others tell of clips meanwhile ---
+
+
+def told_meanwhile(monkeypatch, method, cache, clips):
+    """Let another process commit entries once, as ``method`` of an extraction is first called."""
+    original, left = getattr(Extractor, method), [clips]
+
+    def called(self, *args, **kwargs):
+        if left:
+            Cache(cache).write_clips(left.pop())
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Extractor, method, called)
+
+
+def test_another_backbone_changes_nothing_that_was_told_of_clips_meanwhile(run, tmp_path, weights, inline, monkeypatch):
+    run()
+    first, second, *_ = Cache(tmp_path / "cache").entries()
+    told = [replace(first, label="Corrected", group="anna"), replace(second, problem=TAKEN_OUT)]
+    told_meanwhile(monkeypatch, "work", tmp_path / "cache", told)
+    report = run(None, backbone=["test_vit"], samples=None, frame_size=None)
+    assert report.done == 4
+    assert not any("class" in note for note in report.notes)
+    assert Cache(tmp_path / "cache").entries()[:2] == told
+
+
+def test_groups_that_a_manifest_gives_in_another_process_meanwhile_stay(run, tmp_path, videos, monkeypatch):
+    for number, path in enumerate(sorted(videos.glob("*/*"))):
+        path.rename(path.with_name(f"{number}.avi"))  # which says no group
+    run(cache=tmp_path / "other")
+    told = [replace(clip, group="anna") for clip in Cache(tmp_path / "other").entries()]
+    told_meanwhile(monkeypatch, "_embed", tmp_path / "cache", told)  # when a block is begun
+    run()
+    assert [clip.group for clip in Cache(tmp_path / "cache").clips()] == ["anna"] * 4
+
+
+def test_claims_are_given_back_where_a_disk_is_full(run, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise StoreError("cannot write: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fitrec_cache.store.Store.write_part", full)
+        with pytest.raises(StoreError, match="No space left"):
+            run()
+    assert list((tmp_path / "cache" / "claims").iterdir()) == []
+    assert run().done == 4

@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
 from fitrec_cache import jpeg as module
-from fitrec_cache.errors import StoreCorrupt, VideoError
+from fitrec_cache.errors import StoreCorrupt, UsageError, VideoError
 from fitrec_cache.jpeg import codec_version, decode_frames, encode_frames, thumbnail
 from fitrec_cache.resizing import resize
 
@@ -40,6 +40,24 @@ def test_what_would_not_be_read_again_is_not_written(monkeypatch):
     assert decode_frames(encode_frames(np.zeros((1, 48, 64, 3), np.uint8))).shape == (1, 3, 48, 64)
     with pytest.raises(VideoError, match=r"frames of 64 x 49 pixels are too large.*smaller --frame-size"):
         encode_frames(np.zeros((1, 49, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        np.zeros((2, 48, 64), np.uint8),
+        np.zeros((2, 48, 64, 1), np.uint8),
+        np.zeros((2, 48, 64, 4), np.uint8),
+        np.zeros((2, 3, 48, 64), np.uint8),
+        np.zeros((2, 48, 64, 3)),
+        np.zeros((2, 0, 64, 3), np.uint8),
+        [],
+    ],
+)
+def test_what_is_no_frames_is_refused_with_what_was_expected(frames):
+    with pytest.raises(UsageError, match=r"^frames of \w+ \(.*\): expected uint8 \(T, height, width, 3\), RGB$"):
+        encode_frames(frames)
+    assert encode_frames(list(np.zeros((2, 8, 8, 3), np.uint8))) == encode_frames(np.zeros((2, 8, 8, 3), np.uint8))
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])

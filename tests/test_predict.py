@@ -343,6 +343,19 @@ def test_frames_in_memory_that_are_no_clip_are_refused(run):
     for given in ({side: frames[1:]}, {side + 1: frames}, {}, frames, {side: [None] * recogniser.samples}):
         with pytest.raises(UsageError, match=f"expected {recogniser.samples} JPEG files"):
             recogniser(given)
+    for items, got in (
+        (frames[1:], f"got {len(frames) - 1} \\(bytes\\)"),
+        ([*frames[1:], None], f"got {len(frames)} \\(NoneType, bytes\\)"),
+        (None, "got none"),
+        (np.zeros(len(frames)), "got a ndarray"),
+        (iter(frames), "got a list_iterator"),
+    ):
+        with pytest.raises(UsageError, match=f"^frames of one clip: {got} of a short side of {side} pixels, expected"):
+            recogniser({side: items})
+    small = encode_frames(np.zeros((1, 40, side, 3), np.uint8))
+    for item in (b"no picture", frames[0][:50], *small):
+        with pytest.raises(UsageError, match=r"^frames of one clip: .*Expected JPEG files of one size$"):
+            recogniser({side: [*frames[1:], item]})
     large = encode_frames(np.zeros((recogniser.samples, side + 2, side + 1, 3), np.uint8))
     with pytest.raises(UsageError, match=f"expected a short side of at most {side}"):
         recogniser({side: large})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import http.server
@@ -394,6 +395,22 @@ def test_a_pipe_is_not_opened_again_at_its_end(long_video, tmp_path):
     writer.start()
     with Stream(find_source(str(tmp_path / "pipe"))) as stream:
         assert len(list(stream.windows(windows(0.8, 0.8), [64]))) == 3
+    writer.join()
+
+
+def test_an_mp4_file_through_a_pipe_that_has_its_index_behind_is_told_what_helps(tmp_path):
+    video = write_video(tmp_path / "v.mp4", 2000, width=64, height=64)  # too much to be found in what is read at first
+    os.mkfifo(tmp_path / "pipe")
+
+    def write():
+        with contextlib.suppress(BrokenPipeError):
+            (tmp_path / "pipe").write_bytes(video.read_bytes())
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    told = r"pipe cannot be .*an MP4 file needs its index in front \(-movflags faststart\)"
+    with pytest.raises(VideoError, match=told), Stream(find_source(str(tmp_path / "pipe"))) as stream:
+        list(stream.windows(windows(0.8, 0.8), [64]))
     writer.join()
 
 
@@ -844,6 +861,9 @@ def test_of_a_file_in_the_home_folder_the_table_is_a_manifest_too(run, long_vide
     assert (tmp_path / "t.csv").read_text().startswith("path,start,end,label")
     module.watch(f"file://{long_video}", run=run, seconds=0.8, table=tmp_path / "u.csv")
     assert (tmp_path / "u.csv").read_text() == (tmp_path / "t.csv").read_text()
+    odd = tmp_path / "my \u00fcbung 100%25.avi"
+    odd.touch()
+    assert [find_source(text).name for text in (odd.as_uri(), f"file://{odd}")] == [str(odd)] * 2
 
 
 def test_what_was_seen_in_a_file_can_be_corrected_and_trained_on(run, tmp_path, weights, inline):
@@ -898,6 +918,33 @@ def test_it_gives_its_answers_once_and_inside(run, long_video):
             list(watching)
     with pytest.raises(UsageError, match="entered twice"), watching:
         pass
+
+
+def test_another_thread_ends_it_while_the_source_is_silent(run, long_video, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    silent = threading.Event()
+
+    def write():
+        with (tmp_path / "pipe").open("wb") as pipe:
+            pipe.write(long_video.read_bytes())
+            silent.wait(50)  # the source stays open, and nothing comes any more
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with Watch(tmp_path / "pipe", run=run, seconds=0.8, every=0.8) as watching:
+        threading.Timer(2, watching.stop).start()
+        assert len(list(watching)) <= 3
+    silent.set()
+    writer.join()
+
+
+def test_a_watch_of_a_file_that_is_stopped_ends_without_an_error(run, long_video):
+    with Watch(long_video, run=run, seconds=0.8) as watching:
+        answers = 0
+        for _ in watching:
+            answers += 1
+            watching.stop()
+    assert answers == 1
 
 
 def test_where_telling_an_answer_fails_the_table_has_all_that_were_given(run, long_video, tmp_path):
