@@ -284,6 +284,22 @@ def test_the_groups_of_clips_on_no_side_do_not_matter():
     assert unknown.text == "no leak found: groups are unknown, near-duplicates not looked for: run audit"
 
 
+def test_a_test_clip_that_is_like_several_in_training_counts_once():
+    found = NearDuplicates(
+        threshold=0.9876,
+        chosen=True,
+        pairs=np.array([[0, 2], [1, 2], [2, 4]]),  # clip 4 is on no side
+        similarity=np.ones(3, np.float32),
+        halves_found=None,
+        strangers_found=None,
+    )
+    told = verdict(sides([0], [1], [2, 3]), list("abcde"), found)
+    assert (told.leaks, told.near_duplicate) == (True, 1)
+    assert told.text.endswith(
+        "0 of 2 test clips share a group with training, 1 have a near-duplicate there (similarity 0.988 or more)"
+    )
+
+
 def test_a_pair_counts_that_is_across_in_any_of_the_splits():
     pairs = np.array([[0, 1], [2, 3], [0, 2]])
     found = NearDuplicates(

@@ -332,10 +332,13 @@ def test_networks_of_somebody_else_are_left_alone(run, tmp_path):
     assert (tmp_path / "test_resnet.onnx").read_text() == "theirs too"
 
 
-def test_networks_that_compute_something_else_are_not_kept(run, tmp_path, monkeypatch, quickly):
+@pytest.mark.parametrize(("off", "told"), [(0.01, r"0\.01"), (-0.01, r"0\.01"), (np.nan, "nan")])
+def test_networks_that_compute_something_else_are_not_kept(run, tmp_path, monkeypatch, quickly, off, told):
     real = module._run
-    monkeypatch.setattr(module, "_run", lambda path, x: [real(path, x)[0] + 0.01])
-    with pytest.raises(MismatchError, match=r"other probabilities than PyTorch, by up to 0\.01.*nothing was written"):
+    monkeypatch.setattr(module, "_run", lambda path, x: [real(path, x)[0] + np.float32(off)])
+    with pytest.raises(
+        MismatchError, match=rf"other probabilities than PyTorch, by up to {told} .*nothing was written"
+    ):
         export(run=run, out=tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 

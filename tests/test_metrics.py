@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from fitrec_cache.metrics import evaluate, interval_by_unit, wilson
+from fitrec_cache.metrics import Metrics, evaluate, interval_by_unit, wilson
 
 NAMES = ["Curl", "Lunge", "Squat"]
 
@@ -139,6 +139,16 @@ def test_uneven_recordings_by_hand():
     assert found == pytest.approx(wilson_closed_formula(0.75 * n, n), abs=1e-6)
 
 
+def test_recordings_that_are_worth_less_than_two_have_one_degree_of_freedom():
+    """Recordings of 3 and 1 clips with 2 and 1 right: alike enough for 9 clips, of which there are 4.
+
+    They are worth 4^2 / (9 + 1) = 1.6 recordings of one size.
+    """
+    n = 4 * (1.959964 / 12.706205) ** 2
+    found = interval_by_unit(np.array([1.0, 1, 0, 1]), np.ones(4), list("aaab"))
+    assert found == pytest.approx(wilson_closed_formula(0.75 * n, n), abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("units", "n"),
     [
@@ -193,7 +203,11 @@ def test_to_dict_survives_json_with_the_documented_keys():
         "n", "accuracy", "accuracy_ci95", "top5_accuracy", "precision_weighted", "recall_weighted", "f1_weighted",
         "precision_macro", "recall_macro", "f1_macro", "per_class", "confusion",
     }  # fmt: skip
+    assert figures["accuracy_ci95"] == pytest.approx(wilson_closed_formula(2, 3))
     assert isinstance(figures["accuracy_ci95"], list)
+    again = Metrics.from_dict(json.loads(json.dumps(figures | {"seconds": 1})))
+    assert again.accuracy_ci95 == tuple(figures["accuracy_ci95"])
+    assert again.to_dict() == figures
 
 
 @pytest.mark.parametrize(

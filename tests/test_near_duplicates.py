@@ -43,6 +43,23 @@ def test_vectors_are_centred_means_of_length_one_and_halves_are_compared_by_cosi
         assert made.halves[i] == pytest.approx(cosine(*halves), abs=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1, 1e25])  # whose squares are more than float32 holds
+def test_vectors_have_length_one_however_large_the_values_are(scale):
+    values = np.random.default_rng(1).normal(size=(7, 5, 4)).astype(np.float32)
+    made, plain = embed([values * np.float32(scale)]), embed([values])
+    np.testing.assert_allclose(made.vectors, plain.vectors, atol=1e-5)
+    np.testing.assert_allclose(made.halves, plain.halves, atol=1e-5)
+
+
+def test_means_of_stored_values_are_not_rounded_as_these_are():
+    """Near 20, float16 has steps of 1/64: a mean rounded so is off by as much as clips here differ."""
+    values = (20 + np.random.default_rng(0).normal(0, 0.02, (7, 6, 4))).astype(np.float16)
+    wide = values.astype(np.float64)
+    expected = wide.mean(axis=1) - wide.mean(axis=(0, 1))
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(embed([values]).vectors, expected, atol=1e-3)
+
+
 def test_one_frame_has_no_halves():
     assert len(embed([np.random.default_rng(0).normal(size=(4, 1, 3))]).halves) == 0
 
@@ -127,6 +144,29 @@ def test_a_chosen_threshold_is_used_and_a_wrong_one_refused():
             find_near_duplicates(made, **clips, threshold=wrong)
 
 
+def test_what_the_threshold_finds_is_counted_by_hand():
+    """A similarity as large as the threshold is found; all of another class than the first clip are of its group."""
+    vectors = np.array([[1, 0], [0.5, 0.75**0.5], [0, 1], [0.5, 0.75**0.5]], dtype=np.float32)
+    made = Embeddings(vectors=vectors, halves=np.array([0.25, 0.5, 0.75, 1.0], dtype=np.float32))
+    clips = {"labels": ["A", "B", "A", "B"], "groups": ["g", "g", None, "g"]}
+    found = find_near_duplicates(made, **clips, threshold=0.5)
+    assert found.pairs.tolist() == [[1, 3], [1, 2], [2, 3], [0, 1], [0, 3]]
+    assert (found.halves_found, found.strangers_found) == (3 / 4, 3 / 4)
+    assert find_near_duplicates(made, **clips, threshold=0.9).strangers_found == 0
+    equal = Embeddings(vectors=np.eye(2, dtype=np.float32)[[0, 1, 1, 0]], halves=made.halves)
+    assert find_near_duplicates(equal, **clips, threshold=0.9).pairs.tolist() == [[0, 3], [1, 2]]  # by their clips
+
+
+def test_copies_in_two_classes_are_found_and_move_no_threshold():
+    """Strangers at no distance at all: their logarithm is none."""
+    values, labels, _ = recordings()
+    threshold = find_near_duplicates(embed([values]), labels=labels, groups=[None] * 120).threshold
+    values[1] = values[3]  # of another class
+    found = find_near_duplicates(embed([values]), labels=labels, groups=[None] * 120)
+    assert (1, 3) in as_set(found)
+    assert found.threshold == pytest.approx(threshold, abs=0.01)
+
+
 def test_without_any_yardstick_a_threshold_must_be_given():
     made = embed([np.random.default_rng(0).normal(size=(4, 1, 3))])
     with pytest.raises(UsageError, match="give a --threshold"):
@@ -144,9 +184,11 @@ def test_blocks_of_the_matrix_give_the_same_as_all_at_once(monkeypatch):
     assert blocks.threshold == pytest.approx(whole.threshold, abs=1e-6)
 
 
-def test_too_many_pairs_are_refused(monkeypatch):
+@pytest.mark.parametrize("rows", [120, 7])  # at a time
+def test_too_many_pairs_are_refused(monkeypatch, rows):
     values, labels, _ = recordings()
     monkeypatch.setattr(near_duplicates, "MOST_PAIRS", 100)
+    monkeypatch.setattr(near_duplicates, "_CELLS", 120 * rows)
     with pytest.raises(UsageError, match="higher --threshold"):
         find_near_duplicates(embed([values]), labels=labels, groups=[None] * 120)
 

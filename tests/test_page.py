@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import importlib.resources
 import json
 import os
@@ -17,7 +18,8 @@ import pytest
 import safetensors.numpy
 from conftest import SMALL, write_class_folders
 from make_video import write_video
-from scipy.stats import binomtest
+from scipy.stats import binomtest, sem
+from scipy.stats import t as student
 from typer.testing import CliRunner
 
 from fitrec_cache import paper
@@ -27,15 +29,25 @@ from fitrec_cache.compare import compare
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.history import history
+from fitrec_cache.jpeg import encode_frames
 from fitrec_cache.metrics import wilson
 from fitrec_cache.near_duplicates import NearDuplicates
-from fitrec_cache.page import report, views
+from fitrec_cache.page import build, charts, leaks, pictures, report, views
 from fitrec_cache.page.attention import Attention, attention
 from fitrec_cache.page.leaks import Auditor
 from fitrec_cache.page.models import gather
 from fitrec_cache.page.records import read_records
 from fitrec_cache.page.repeat import how_to
-from fitrec_cache.page.words import attention_says, headline, results_say
+from fitrec_cache.page.words import (
+    attention_says,
+    calibration_says,
+    classes_say,
+    curves_say,
+    duration,
+    headline,
+    results_say,
+    split_says,
+)
 from fitrec_cache.recipes import RECIPES
 from fitrec_cache.scored import gather_models, read_all
 from fitrec_cache.train import train_head
@@ -222,6 +234,11 @@ def test_calibration_and_the_threshold_are_told(page, made):
     assert "Of 8 clips of exercises it was never shown, 62.5 % are answered “unknown” (AUROC 0.800)" in words
 
 
+def test_unknown_exercises_that_are_never_noticed_are_told(page, made):
+    change(made / "metrics.json", "unknown", auroc=0.0, detected=0.0)
+    assert "never shown, 0.0 % are answered “unknown” (AUROC 0.000)" in page(made)[1].words
+
+
 def test_calibration_of_folds_is_that_of_all_their_clips(page, tmp_path):
     """A fold of one wrong clip and one of nine right ones: 9 of 10 are right, at 78.7 %."""
     for name, n, guess in (("A", 1, 1), ("B", 9, 0)):
@@ -293,10 +310,11 @@ def test_a_seed_that_lacks_a_fold_is_in_no_figure_and_named_above_them(page, tmp
             seed=seed,
             split="kfold:2",
         )
-    _, seen = page(tmp_path)
+    found, seen = page(tmp_path)
     assert seen.row("resnet50-lstm-attention resnet50")[1] == "100.0 %"
     assert seen.row("resnet50-lstm-attention resnet50")[5] == "1 × 2 folds"
     note = "seed 1 lacks some of the 2 folds: left out"
+    assert any(note in line for line in found.notes)
     assert seen.words.index(note) < seen.words.index("Precision")
 
 
@@ -349,8 +367,19 @@ def test_both_tables_of_the_paper_stand_beside_ours(page, made):
     assert seen.row("ResNet50+Attn")[2:7] == ["93.34 %", "97.04 %", "93.59 %", "93.34 %", "93.23 %"]
     assert seen.row("resnet50-lstm-attention", "ours, split group, 1 seed, resnet50")[2] == "75.0 %"
     assert seen.row("ResNet50+LSTM", "paper")[2:5] == ["27,852,579", "27,799,459", "53,120"]
-    assert seen.row("ResNet50+LSTM", "ours")[5] == "1,234"
+    ours = seen.row("ResNet50+LSTM", "ours")
+    assert ours[5] == "1,234"
+    total, trainable, frozen = (int(cell.replace(",", "")) for cell in ours[2:5])
+    assert total - trainable == frozen
     assert seen.row("LRCN", "ours: no run of variant lrcn was given")
+
+
+def test_averages_are_weighted_by_how_many_clips_a_class_has(page, tmp_path):
+    """By hand: precision Hop 1/2, Lunge 2/2; recall 1/1 and 2/3; F1 2/3 and 4/5; one clip and three."""
+    _, seen = page(write_run(tmp_path / "r", truth=[0, 1, 1, 1], guesses=[0, 0, 1, 1]))
+    weighted = ["87.5 %", "75.0 %", "76.7 %"]
+    assert seen.row("resnet50-lstm-attention resnet50")[6:10] == [*weighted, "73.3 %"]
+    assert seen.row("resnet50-lstm-attention", "ours, split group, 1 seed, resnet50")[4:7] == weighted
 
 
 def test_of_other_peoples_exercises_neither_paper_nor_top_five_is_told(page, tmp_path):
@@ -363,12 +392,15 @@ def test_of_other_peoples_exercises_neither_paper_nor_top_five_is_told(page, tmp
     assert "Top five" in page(many)[1].words
     papers = write_run(tmp_path / "papers", **answers, recipe="native", labels=[f"class {i}" for i in range(35)])
     assert "Beside the paper" in page(papers)[1].words
+    more = write_run(tmp_path / "more", **answers, recipe="native", labels=[f"class {i}" for i in range(36)])
+    assert "paper" not in page(more)[1].words
     frames = {"samples": 20, "short_side": 64}
-    preprocessing = {"preset": "table1"}
-    identity = {"backbone": "resnet50", "preprocessing": preprocessing, "precision": "fp32", "frames": frames}
     document = json.loads((own / "run.json").read_text())
-    (own / "run.json").write_text(json.dumps(document | {"sources": [{"kind": "features", "identity": identity}]}))
-    assert "Beside the paper" in page(own)[1].words
+    for preset, told in (("table1", True), ("paper", True), ("native", False)):
+        preprocessing = {"preset": preset}
+        identity = {"backbone": "resnet50", "preprocessing": preprocessing, "precision": "fp32", "frames": frames}
+        (own / "run.json").write_text(json.dumps(document | {"sources": [{"kind": "features", "identity": identity}]}))
+        assert ("Beside the paper" in page(own)[1].words) == told
 
 
 def test_every_percentage_of_table_two_is_a_whole_number_of_its_clips():
@@ -406,6 +438,8 @@ def test_seeds_are_one_model_and_add_no_clips(page, tmp_path):
     interval = binomtest(18, 20).proportion_ci(method="wilson")  # 20 clips, not 60
     assert row[2] == f"{interval.low:.1%} to {interval.high:.1%}".replace("%", " %")
     assert row[4:6] == ["20", "3"]
+    assert seen.row("Hop", "")[4] == "10"
+    assert "a clip tested by several runs counts once" in seen.words
     assert "--seed 0 --seed 1 --seed 2" in seen.words
 
 
@@ -476,6 +510,12 @@ def test_models_that_differ_in_a_setting_are_told_apart_and_ranked_by_validation
     assert "learning rate 0.5" in models[1].name
 
 
+def test_models_of_more_classes_come_first_as_fewer_are_easier(tmp_path):
+    few = write_run(tmp_path / "few", truth=[0, 1], guesses=[0, 1], labels=("Hop", "Lunge"), val=(3, 3))
+    many = write_run(tmp_path / "many", truth=[0, 1], guesses=[0, 1], val=(2, 3))
+    assert [m.first.folder for m in gather(read_records([few, many]))] == [many, few]
+
+
 def test_models_that_have_as_many_validation_clips_right_are_told_by_their_loss(tmp_path):
     """Shares of 8, 7 and 6 of 10 add up to more than those of 7, 7 and 7, in single precision and in double."""
     for variant, right, val_loss in (("mean", (8, 7, 6), 2.0), ("vit-lstm", (7, 7, 7), 1.0)):
@@ -539,6 +579,8 @@ def test_pairs_are_compared_clip_by_clip(page, tmp_path):
     row = next(r for r in seen.rows if "vit-lstm" in r[0] and "mean" in r[0])
     p = 3 * binomtest(0, 10).pvalue  # of three pairs, by Holm
     assert (row[1], row[3:]) == ("+50.0 points", ["10", "0", "20", f"{p:.2g}", ""])
+    reach = student.ppf(0.975, 19) * np.hypot(sem([1.0] * 10 + [0.0] * 10), 1 / 20)
+    assert row[2] == f"{50 - 100 * reach:+.1f} to {50 + 100 * reach:+.1f}"
     assert re.search("vit-lstm .*and lrcn .*are not distinguishable at n = 20", seen.words)
 
 
@@ -829,6 +871,9 @@ def test_wrong_use_and_damage_are_named(tmp_path, made):
         report([made], out=tmp_path / "report.pdf")
     with pytest.raises(UsageError, match="is not a report"):
         report([made], out=tmp_path / "thesis.html")
+    (tmp_path / "folder.html").mkdir()
+    with pytest.raises(UsageError, match=r"folder\.html cannot be written: Is a directory"):
+        report([made], out=tmp_path / "folder.html")
     assert (tmp_path / "thesis.html").read_text() == "<h1>mine</h1>"
     (made / "metrics.json").write_text("{}")
     with pytest.raises(StoreCorrupt, match="damaged"):
@@ -914,6 +959,9 @@ def test_hostile_names_are_text(page, tmp_path):
     notes = [HOSTILE]
     _, seen = page(write_run(tmp_path / "r", truth=[0, 1, 2], guesses=[1, 1, 0], labels=labels, test=test, notes=notes))
     assert_loads_nothing(seen)
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in {
+        m.get("content") for m in seen.all("meta")
+    }
     assert HOSTILE in "".join(seen.text)
     assert "{{ 7 * 7 }}" in "".join(seen.text)
 
@@ -1096,3 +1144,336 @@ def test_of_too_many_classes_those_with_the_most_mistakes_are_shown(monkeypatch)
     found = views._matrix(SimpleNamespace(confusion=confusion, first=SimpleNamespace(labels=("a", "b", "c"))))
     assert (found.labels, found.left_out) == (("b", "c"), 1)
     assert [[cell.count for cell in row] for _, row in found.rows] == [[1, 2], [0, 3]]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(59, "59.0 s"), (60, "1 min 0 s"), (119.6, "2 min 0 s"), (3599, "59 min 59 s"), (90_300, "25 h 5 min")],
+)
+def test_a_duration_is_told_in_two_units_at_most(seconds, said):
+    assert duration(seconds).replace("\u00a0", " ") == said
+
+
+@pytest.mark.parametrize(
+    ("trained", "validated", "said"),
+    [
+        (0.9, 0.6, "It knows its training clips 30 points better than those it has not seen"),
+        (0.4, 0.35, "It has not learned its training clips: 40 % right at the end"),
+        (0.8, 0.7, "Training and validation stay together"),
+        (0.6, 0.9, "Training and validation stay together"),
+    ],
+)
+def test_how_training_went_is_said(trained, validated, said):
+    rows = [{"train_accuracy": 0.0, "val_accuracy": validated}, {"train_accuracy": trained, "val_accuracy": 0.0}]
+    record = SimpleNamespace(metrics={"history": rows}, best=rows[0])
+    found = curves_say(SimpleNamespace(model=SimpleNamespace(shown=record)))
+    assert found.replace("\u00a0", " ") == said
+
+
+@pytest.mark.parametrize(
+    ("recalls", "said"),
+    [
+        ([0.5, 0.5], "All classes are recognised equally often: 50 %"),
+        ([0.9, 0.5, 0.0], "A is recognised best, C worst"),
+        ([0.9, 0.0, 0.0], "A is recognised best; 2 of 3 classes never are"),
+        ([1.0], "All classes are recognised equally often: 100 %"),
+    ],
+)
+def test_the_best_and_the_worst_class_are_named(recalls, said):
+    rows = [SimpleNamespace(label=label, recall=recall) for label, recall in zip("ABC", recalls, strict=False)]
+    assert classes_say(SimpleNamespace(classes=rows)).replace("\u00a0", " ") == said
+
+
+@pytest.mark.parametrize(
+    ("ece", "by_chance", "gap", "said"),
+    [
+        (0.02, 0.0, 0.02, "Its confidence can be taken at its word, as far as these clips tell: off by 2.0 %"),
+        (0.15, 0.1, 0.15, "Its confidence can be taken at its word, as far as these clips tell: off by 15.0 %"),
+        (0.15, 0.09, 0.1, "It is 10 points more sure than it is right, on average"),
+        (0.15, 0.09, -0.1, "It is 10 points less sure than it is right, on average"),
+        (0.15, 0.09, 0.01, "It is as sure as it is right overall, but off by 15.0 % from answer to answer"),
+    ],
+)
+def test_how_far_confidence_can_be_trusted_is_said(ece, by_chance, gap, said):
+    found = calibration_says(SimpleNamespace(ece=ece, ece_expected=by_chance, gap=gap))
+    assert found.replace("\u00a0", " ") == said
+
+
+@pytest.mark.parametrize(
+    ("splits", "leaky", "audited", "said"),
+    [
+        (["a"], ["a"], ["a"], "Split a leaks: test clips have siblings or near-duplicates in training"),
+        (["a", "b", "c"], ["a", "b", "c"], [], "Split a, b and c leak: test clips have siblings or near-duplicates"),
+        (["group", "random"], [], ["group", "random"], "No leak was found"),
+        (["group", "kfold:2"], [], ["group"], "No group is on both sides of a split; whether other clips look alike"),
+        (["group", "random"], [], ["group"], "Whether every split is free of leaks was not looked at"),
+    ],
+)
+def test_what_is_known_of_leaks_is_said(splits, leaky, audited, said):
+    assert split_says([model(split=name) for name in splits], leaky, audited).startswith(said)
+
+
+def drawn(monkeypatch, draw, *args):
+    """Return what a chart draws: label of the axes, and by label of a line, or its number, its points."""
+    monkeypatch.setattr(charts, "_svg", lambda figure: figure)
+    (axes,) = draw(*args).axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
+    return axes, lines
+
+
+def test_a_reliability_chart_draws_accuracy_over_confidence(monkeypatch):
+    axes, lines = drawn(monkeypatch, charts.reliability_svg, [(0.8, 0.6, 0.3, 0.7, 1.0)])
+    assert list(lines.values()) == [[[0, 0], [1, 1]], [[0.8, 0.3], [0.8, 0.7]], [[0.8, 0.6]]]
+    assert "sure" in axes.get_xlabel()
+    assert "right" in axes.get_ylabel()
+
+
+def test_curves_are_drawn_of_each_run_and_named_once(monkeypatch):
+    def history(n):
+        return [{"epoch": e, "train_loss": 2 / e, "val_loss": 3 / e} for e in range(1, n + 1)]
+
+    axes, lines = drawn(monkeypatch, charts.curve_svg, [(history(2), 1), (history(4), 2)], "loss")
+    assert lines["training"] == [[1, 2], [2, 1]]
+    assert lines["validation"] == [[1, 3], [2, 1.5]]
+    assert lines["kept epoch"] == [[1, 3]]
+    assert [2, 1.5] in [line.get_xydata().tolist()[0] for line in axes.get_lines()]  # the second run's
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["training", "validation", "kept epoch"]
+    assert axes.get_ylim()[0] == 0
+
+
+def test_a_chart_has_the_readers_colours_and_the_same_bytes_every_time():
+    made = [charts.reliability_svg([(0.8, 0.6, 0.3, 0.7, 1.0)]) for _ in range(2)]
+    assert made[0] == made[1]
+    assert "var(--train)" in made[0]
+    assert not re.findall("#[0-9a-f]{6}", made[0].split("</style>", 1)[1])
+
+
+def test_what_curves_show_is_told_of_the_kept_epoch(page, made):
+    metrics = json.loads((made / "metrics.json").read_text())
+    metrics["history"][1] |= {"val_accuracy": 0.75}
+    (made / "metrics.json").write_text(json.dumps(metrics | {"best_epoch": 2}))
+    alts = [img["alt"] for img in page(made)[1].all("img")]
+    assert "Loss over the epochs: from 0.67 in training to 1.10 in validation at the kept epoch (seed 0)." in alts
+    assert "Accuracy over the epochs: 83% in training at the end, 75% in validation at the kept epoch (seed 0)." in alts
+
+
+def test_the_alternative_of_the_reliability_chart_says_which_way_it_is_off(page, made, tmp_path):
+    (said,) = [img["alt"] for img in page(made)[1].all("img") if img["alt"].startswith("Reliability")]
+    assert said == "Reliability diagram of 1 bins: confidence is on average 3.7% too high."
+    right = write_run(tmp_path / "right", truth=[0, 1, 2], guesses=[0, 1, 2])
+    (said,) = [img["alt"] for img in page(right)[1].all("img") if img["alt"].startswith("Reliability")]
+    assert said == "Reliability diagram of 1 bins: confidence is on average 21.3% too low."
+
+
+def looked(folder, truth, logits, weights):
+    """Return the attention of a run with these answers."""
+    write_run(folder, truth=truth, guesses=truth, steps=np.shape(weights)[1])
+    tensors = safetensors.numpy.load_file(folder / "logits.safetensors")
+    tensors |= {"test_logits": np.array(logits, np.float32), "test_attention": np.array(weights, np.float32)}
+    safetensors.numpy.save_file(tensors, folder / "logits.safetensors")
+    (record,) = read_records([folder])
+    return attention(record, None)
+
+
+def test_the_surest_right_and_wrong_clips_of_different_classes_are_shown_with_their_attention(tmp_path):
+    logits = [[3, 0, 0], [4, 0, 0], [0, 2, 0], [0, 0, 1], [0, 0, 5]]  # the last is of class 1, taken for class 2
+    weights = [[1, 0, 0, 0]] * 4 + [[0.4, 0.4, 0.2, 0]]
+    found = looked(tmp_path / "r", [0, 0, 1, 2, 1], logits, weights)
+    assert [s.clip_id for s in found.strips] == ["Hop/1.avi", "Lunge/2.avi", "Squat/3.avi", "Lunge/4.avi"]
+    assert [s.right for s in found.strips] == [True, True, True, False]
+    wrong = found.strips[-1]
+    assert (wrong.true, wrong.guess) == ("Lunge", "Squat")
+    assert [step.number for step in wrong.steps] == [1, 2, 3, 4]
+    assert [step.weight for step in wrong.steps] == pytest.approx([0.4, 0.4, 0.2, 0])
+    assert [step.relative for step in wrong.steps] == pytest.approx([1, 1, 0.5, 0])
+    assert [step.stands_out for step in wrong.steps] == [True, True, False, False]
+    entropy = -2 * 0.4 * np.log(0.4) - 0.2 * np.log(0.2)
+    assert (found.right, found.wrong) == pytest.approx((1, np.exp(entropy)))
+    assert not found.even
+
+
+def test_of_many_frames_those_are_shown_that_span_the_clip(tmp_path):
+    found = looked(tmp_path / "r", [0], [[3, 0, 0]], [np.linspace(1, 2, 41) / 61.5])
+    numbers = [step.number for step in found.strips[0].steps]
+    assert (len(numbers), numbers[0], numbers[-1]) == (20, 1, 41)
+    assert found.wrong is None
+
+
+def test_classes_are_told_best_first_with_what_they_are_taken_for(page, made):
+    _, seen = page(made)
+    rows = [row for row in seen.rows if row[0] in ("Hop", "Lunge", "Squat") and len(row) == 7 and row[1] == ""]
+    expected, bars = [], []
+    for label, right, taken in (("Lunge", 4, "–"), ("Hop", 3, "Lunge"), ("Squat", 2, "Lunge")):
+        low, high = binomtest(right, 4).proportion_ci(method="wilson")
+        expected.append([label, "", f"{25 * right} %", f"{100 * low:.0f} % to {100 * high:.0f} %", "4", taken, ""])
+        bars.append(f"--v:{25.0 * right}%;--lo:{100 * low:.1f}%;--hi:{100 * high:.1f}%")
+    assert rows == expected
+    assert re.findall(r"taken for \w+ : (\d) of 4 answers", seen.words) == ["2", "1"]
+    assert "a clip tested by several runs" not in seen.words
+    low, high = binomtest(9, 12).proportion_ci(method="wilson")
+    whole = f"--v:75.0%;--lo:{100 * low:.1f}%;--hi:{100 * high:.1f}%"
+    assert [span["style"] for span in seen.all("span") if span.get("class") == "bar"] == [whole, *bars]
+
+
+def test_colour_is_the_share_of_the_true_class_and_right_answers_are_framed(page, made):
+    cells = [(td["class"], td["style"]) for td in page(made)[1].all("td") if "style" in td]
+    hop, lunge = [("right deep", "--p:75"), ("", "--p:25")], [("right deep", "--p:100")]
+    assert cells == [*hop, *lunge, ("", "--p:50"), ("right", "--p:50")]
+
+
+def test_a_class_without_clips_that_others_are_taken_for_has_a_column():
+    confusion = np.array([[1, 0, 1], [0, 0, 0], [0, 0, 0]])
+    found = views._matrix(SimpleNamespace(confusion=confusion, first=SimpleNamespace(labels=("a", "b", "c"))))
+    assert (found.labels, found.left_out) == (("a", "c"), 0)
+    assert [[(cell.count, cell.share) for cell in row] for _, row in found.rows] == [[(1, 50), (1, 50)], [(0, 0)] * 2]
+
+
+def test_answers_of_the_attention_are_marked_right_and_wrong(page, made):
+    words = page(made)[1].words
+    assert words.count("✓ right Hop, 79 % sure") == 1  # logits 3, 0, 0 over 1.5
+    assert words.count("✗ wrong Hop, taken for Lunge , 79 % sure") == 1
+    assert "✗ wrong Lunge" not in words
+
+
+def test_guessing_is_by_the_commonest_class(page, tmp_path):
+    assert "Guessing 75.0 %" in page(write_run(tmp_path / "r", truth=[0, 1, 1, 1], guesses=[0] * 4))[1].words
+
+
+def test_of_several_seeds_times_add_up_and_pictures_are_of_the_best_on_validation(page, tmp_path):
+    """Seed 0: all four right at 78.7 %, e^2 / (e^2 + 2), off by 21.3 points; seed 1: none, by 78.7: 50 on average."""
+    for seed, loss, temperature in ((0, 0.9, 1.5), (1, 0.7, 1.5)):
+        folder = write_run(tmp_path / str(seed), truth=[0] * 4, guesses=[seed] * 4, seed=seed, threads=seed + 1)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics["history"][2]["val_loss"] = loss
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        change(folder / "run.json", "calibration", temperature=temperature)
+    _, seen = page(tmp_path)
+    assert seen.row("resnet50-lstm-attention resnet50, split group")[1:5] == ["2", "3", "2 min 10 s", "1 min 5 s"]
+    assert "Training all heads took 2 min 10 s" in seen.words
+    assert "with the lowest validation loss: seed 1." in seen.words
+    assert "Expected calibration error 50.0 %" in seen.words
+    assert "threads 1, 2 " in seen.words
+    change(tmp_path / "1" / "run.json", "calibration", temperature=2.0)
+    assert "The temperatures (1.50 to 2.00, one a run) were fitted" in page(tmp_path)[1].words
+
+
+def test_what_repeats_a_run_by_hand(tmp_path):
+    frames, test = {"samples": 20, "short_side": 64}, ["b.avi", "a.avi"]
+    sources = [
+        {
+            "kind": "features",
+            "identity": {
+                "backbone": backbone, "preprocessing": {"preset": preset}, "precision": "fp32", "frames": frames
+            },
+            "origin": {"weights": weights},
+        }
+        for backbone, preset, weights in (("vit", "native", "a b.pth"), ("resnet", "grid", None))
+    ]  # fmt: skip
+    split = {"rule": "group", "notes": [], "train": ["x"], "test": test, "seed": 7}
+    more = {"false_alarm_rate": 0.1, "some_classes": ["Hop, high", "Lunge"], "split_document": split}
+    write_run(tmp_path / "r", truth=[0, 1], guesses=[0, 1], test=test, sources=sources, **more)
+    (model,) = gather(read_records([tmp_path / "r"]))
+    how = how_to(model, 3)
+    common = "--precision fp32 --samples 20 --frame-size 64"
+    extracting = "fitrec-cache extract VIDEOS --cache CACHE --backbone"
+    assert how.commands[:2] == (
+        f"{extracting} 'vit=a b.pth' --preset native {common}",
+        f"{extracting} resnet --preset grid {common}",
+    )
+    command = how.commands[2]
+    assert "--preset" not in command  # the folders of the features tell it
+    assert "--classes FILE-OF-THESE-CLASSES --split group --seed 0 --split-seed 7 --recipe paper" in command
+    assert "--false-alarm-rate 0.1" in command
+    assert command.endswith("--out RUNS/3-resnet50-lstm-attention")
+    assert how.test_sha256 == hashlib.sha256(b"a.avi\nb.avi\n").hexdigest()
+
+
+class Stored(dict):
+    """Frames by content, for a store: the number of a frame is twice its time."""
+
+    def __init__(self, **held):
+        super().__init__(held)
+        self.identity = {"samples": 20}
+
+    def jpegs(self, content):
+        return self[content]
+
+    def row(self, content):
+        return {"pts_seconds": np.arange(20) / 2}
+
+
+def test_a_glimpse_is_spread_over_the_clip(monkeypatch):
+    store = Stored(a=encode_frames(np.zeros((20, 30, 40, 3), np.uint8)))
+    held = [HeldClip(clip_id=i, group=None, label=label, video_sha256=i) for i, label in ("aA", "bB", "cA")]
+    monkeypatch.setattr(pictures, "_frame_store", lambda *_: store)
+    frames = pictures.Frames(None, {clip.clip_id: clip for clip in held}, None)
+    found = frames.glimpse("a")
+    assert [picture.pts_seconds for picture in found.frames] == [2, 4, 5.5, 7.5]  # frames 4, 8, 11 and 15 of 0 to 19
+    assert {(picture.width, picture.height) for picture in found.frames} == {(40, 30)}
+    assert frames.glimpse("b") is frames.glimpse("none") is None
+    assert frames.lost == {"b", "none"}
+    assert [frames.of_class("A", list("zbca")), frames.of_class("B", list("abc"))] == ["a", ""]
+
+
+def test_the_most_alike_pairs_are_shown_whose_frames_are_there(monkeypatch):
+    pairs, glimpses = [[0, 3], [1, 2], [2, 3]], SimpleNamespace(glimpse=lambda name: None if name == "b" else name)
+    _, found = audited(monkeypatch, ["dbac"], pairs, glimpses)
+    assert ([(pair.train, pair.test) for pair in found.pairs], found.n_pairs) == ([("d", "a"), ("d", "c")], 3)
+    monkeypatch.setattr(leaks, "MOST_PAIRS", 1)
+    _, found = audited(monkeypatch, ["dbac"], pairs, glimpses)
+    assert [(pair.train, pair.test, pair.similarity) for pair in found.pairs] == [("d", "a", 1.0)]
+
+
+def test_every_split_is_audited_also_of_models_that_are_not_shown_in_full(monkeypatch):
+    auditor = SimpleNamespace(frames=lambda _: None, audit=lambda runs, _: runs)
+    for name, value in (("MOST_MODELS", 1), ("Auditor", lambda *_, **__: auditor), ("history", lambda _: ())):
+        monkeypatch.setattr(build, name, value)
+    monkeypatch.setattr(build, "view", lambda model, _: model.name)
+    models = [
+        SimpleNamespace(name=name, split=split, shown=None, runs=[name])
+        for name, split in (("a", "group"), ("b", "group"), ("c", "random"))
+    ]
+    seen = build._see(models, SimpleNamespace(folder=None), False)
+    assert seen.views == ["a"]
+    assert seen.audits == {"group": ["a", "b"], "random": ["c"]}
+    assert seen.missing == ["2 further models are in the tables only"]
+
+
+def test_a_confusion_is_shown_by_its_clips_and_one_of_the_other_class(made):
+    frames = SimpleNamespace(glimpse=lambda name: name, of_class=lambda label, among: f"{label} of {len(among)}")
+    (model,) = gather(read_records([made]))
+    found = list(views._confusions(model, frames))
+    assert [(c.true, c.guess, c.times, c.of) for c in found] == [("Squat", "Lunge", 2, 4), ("Hop", "Lunge", 1, 4)]
+    assert [c.clips for c in found] == [("Squat/10.avi", "Squat/11.avi"), ("Hop/3.avi",)]
+    assert {c.example for c in found} == {"Lunge of 9"}  # training clips
+
+
+def test_the_reliability_chart_is_of_the_bins(made, monkeypatch):
+    points = []
+    monkeypatch.setattr("fitrec_cache.page.calibration.reliability_svg", lambda given: points.extend(given) or "")
+    (model,) = gather(read_records([made]))
+    found = views.calibration(model)
+    sure, (low, high) = np.exp(2) / (np.exp(2) + 2), binomtest(9, 12).proportion_ci(method="wilson")
+    assert points == [pytest.approx((sure, 0.75, low, high, 1.0))]
+    assert found.gap == pytest.approx(sure - 0.75)
+
+
+def test_likeness_is_by_the_runs_own_embeddings_where_these_hold_all(monkeypatch):
+    other, own = Stored(a=[], b=[]), Stored(a=[], b=[])
+    other.identity, other.folder, own.identity, own.folder = "other", "others", "own", "its own"
+    monkeypatch.setattr(leaks, "stored_embeddings", lambda store, clips, progress: store.folder)
+    monkeypatch.setattr(leaks, "quick_look", lambda embeddings, *_, **__: embeddings())
+    clips = [HeldClip(clip_id=name, group=None, label="A", video_sha256=name) for name in "ab"]
+    record, cache = (
+        SimpleNamespace(sources=[{"identity": "own"}]),
+        SimpleNamespace(filled_features=lambda: [other, own]),
+    )
+    assert Auditor(cache)._look(record, clips) == "its own"
+    del own["b"]
+    assert Auditor(cache)._look(record, clips) == "others"
+
+
+@pytest.mark.parametrize(("then", "same"), [({}, True), ({"c": "a" * 16}, True), ({"c": "b" * 16}, False)])
+def test_a_video_is_another_only_where_the_run_knew_one(then, same):
+    clip = HeldClip(clip_id="c", group=None, label="A", video_sha256="a" * 64)
+    assert leaks._is_as_then(clip, then) is same

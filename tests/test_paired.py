@@ -95,6 +95,17 @@ def test_units_of_uneven_size_by_hand():
     assert -1 <= low < 0
 
 
+def test_units_that_are_worth_less_than_two_have_one_degree_of_freedom():
+    """Units of 3 and 1 clips, tested 100 times each; one clip of the larger gains once: 1 / 400.
+
+    Off it: 3 / 4 x (1/300 - 1/400) and 1 / 4 x (0 - 1/400), 1 / 1600 either way. Error, with one more, 1 / 400:
+    sqrt((1/1600)^2 / (1/4) + (1/1600)^2 / (3/4) + 1/400^2) = 1 / (200 sqrt(3)). They are worth 16 / 10 units.
+    """
+    found = interval_of_difference(np.array([1.0, 0, 0, 0]), np.full(4, 100.0), list("aaab"))
+    reach = 12.706205 / (200 * math.sqrt(3))
+    assert found == pytest.approx((1 / 400 - reach, 1 / 400 + reach))
+
+
 @pytest.mark.parametrize("sizes", [[2, 3, 4, 5, 6, 7, 4, 2, 3], [600, 250, 190, *[10] * 27]])
 def test_the_interval_of_a_difference_holds_the_truth_as_often_as_it_says(sizes):
     """A bootstrap by recording held it in 87 to 92 % of such draws."""

@@ -6,6 +6,7 @@ import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -304,3 +305,101 @@ def test_wrong_use_is_refused(tmp_path, features, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     with pytest.raises(FitrecError, match=r"pip install '\.\[sweep\]' in a clone"):
         sweep(out=tmp_path / "sweep", features=features, **FAST)
+
+
+def reported(**more):
+    """A report of a search whose best try has an attention."""
+    best = {"settings": {"attention": "additive", "dropout": 0.5}, "val_accuracy": 0.9, "val_accuracy_again": 0.7}
+    given = {
+        "out": "o", "variant": "vit-lstm", "backbone": "b", "sources": (("--features", "a b"), ("--features", "c")),
+        "splits": (), "n_val": 1, "n_distinct": 1, "tries": {}, "start": 0.9, "start_again": 0.6, "space": {},
+        "finalists": (best | {"p": 0.01}, best | {"val_accuracy_again": 0.5, "p": 1.0}), "notes": (), "seconds": 1.0,
+    }  # fmt: skip
+    return module.SweepReport(**given | more)
+
+
+def test_the_command_says_attention_as_train_head_takes_it():
+    words = "--variant vit-lstm --recipe native --attention additive --set dropout=0.5 --out"
+    assert reported().commands == (
+        f"fitrec-cache train-head --features 'a b' {words} o/trained-1",
+        f"fitrec-cache train-head --features c {words} o/trained-2",
+    )
+
+
+@pytest.mark.parametrize(("start_again", "beaten"), [(0.6, True), (0.7, False), (0.8, False)])
+def test_native_is_beaten_by_more_with_the_same_seeds_only(start_again, beaten):
+    assert reported(start_again=start_again).beaten is beaten
+
+
+class Trial:
+    """Chooses what it is told to, else the first, or the least."""
+
+    def __init__(self, **chosen):
+        self.chosen, self.asked = chosen, {}
+
+    def suggest_categorical(self, name, choices):
+        self.asked[name] = choices
+        return self.chosen.get(name, choices[0])
+
+    def suggest_float(self, name, low, high, *, log):
+        self.asked[name] = low, high, log
+        return low
+
+
+def test_what_a_head_has_no_place_for_is_not_searched():
+    everything = {"normalise": "pca", "attention": "additive"}
+    asked = {
+        (variant, *chosen.values()): module._suggest(Trial(**chosen), variant).keys()
+        for variant in ("mean", "vit-lstm")
+        for chosen in (everything, everything | {"normalise": "standard"}, everything | {"attention": "none"})
+    }
+    for (variant, normalise, attention), found in asked.items():
+        assert ("components" in found) == (normalise == "pca")
+        assert ("attention" in found) == ("bidirectional" in found) == (variant == "vit-lstm")
+        assert ("pooling" in found) == (variant == "vit-lstm" and attention == "additive")
+    trial = Trial()
+    module._suggest(trial, "mean")
+    assert trial.asked["learning_rate"] == (1e-4, 1e-2, True)
+    assert trial.asked["input_dropout"] == (0.0, 0.7, False)
+
+
+def test_drawn_frames_are_a_share_of_those_there_are():
+    problem = SimpleNamespace(epochs=7, values=np.zeros((3, 20, 2)))
+    assert module._settings(problem, {"draw": 0.75, "balance": 0.5}) == {"draw": 15, "balance": 0.5, "epochs": 7}
+
+
+def test_a_try_that_diverges_is_given_up():
+    def judge(*_):
+        raise DivergedError("training diverged")
+
+    optuna = module._optuna()
+    problem = SimpleNamespace(variant="mean", epochs=7, values=np.zeros((3, 20, 2)), splits=(), judge=judge)
+    with pytest.raises(optuna.TrialPruned, match="diverged"):
+        module._objective(optuna, problem)(Trial())
+
+
+@pytest.mark.parametrize(("steps", "given_up"), [(1, True), (2, False)])
+def test_a_try_is_given_up_before_its_last_split_only(steps, given_up):
+    def judge(recipe, attention, seeds, report):
+        for step in range(steps, 3):
+            report(0.5, step)
+        return [np.array([True, False])]
+
+    optuna = module._optuna()
+    problem = SimpleNamespace(variant="mean", epochs=7, values=np.zeros((3, 20, 2)), splits=(1, 2), judge=judge)
+    trial = Trial()
+    trial.report, trial.should_prune = lambda *_: None, lambda: True
+    if given_up:
+        with pytest.raises(optuna.TrialPruned):
+            module._objective(optuna, problem)(trial)
+    else:
+        assert module._objective(optuna, problem)(trial) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("found", "kept"), [(b'{"a": 1}\n{"b"', b'{"a": 1}\n'), (b"{}\n{}\n", b"{}\n{}\n"), (b"{", b"")]
+)
+def test_half_a_line_of_a_journal_is_cut_off(tmp_path, found, kept):
+    (tmp_path / "trials.log").write_bytes(found)
+    module._drop_half_line(tmp_path / "trials.log")
+    assert (tmp_path / "trials.log").read_bytes() == kept
