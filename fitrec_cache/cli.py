@@ -318,7 +318,7 @@ def extract(
 @app.command()
 def learn(
     videos: Annotated[
-        Path, typer.Argument(help="Folder of class folders, CSV manifest (path,label[,group,start,end]) or list.")
+        Path, typer.Argument(help="Folder of class folders, CSV manifest (path,label[,group,split,start,end]) or list.")
     ],
     *,
     out: Annotated[Path, typer.Option(help="Folder for the cache and the runs, with their reports.")],

@@ -103,7 +103,7 @@ class Entering:
         group, extra = first.group, first.extra
         for clip in sorted(asked if self.found.has_groups else held, key=lambda clip: clip.since, reverse=True):
             group = group or clip.group
-            extra = extra or ({} if self.found.has_columns else clip.extra)
+            extra = extra or clip.extra
         meant = replace(first, group=group, extra=extra)
         self._joined += [first.clip_id] * (meant != first)
         return meant

@@ -51,7 +51,6 @@ class ClipList:
         passed_over: Names of clips that are there and were not asked for.
         unread: Folders that could not be looked into, and links that lead nowhere: clips may be missing.
         about_groups: That no groups are known, and what may tell them.
-        has_columns: Whether a manifest named them, so that their further columns are meant as they are.
         has_groups: Whether it said their groups, or ``group_by`` did: then these are meant as they are.
     """
 
@@ -60,7 +59,6 @@ class ClipList:
     passed_over: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     about_groups: tuple[str, ...] = ()
-    has_columns: bool = False
     has_groups: bool = False
 
 
@@ -121,7 +119,6 @@ def find_clips(
         unread=tuple(unread),
         about_groups=tuple(_about_groups(ordered)),
         has_groups=has_groups or group_by is not None,
-        has_columns=videos.suffix.lower() == ".csv" and not is_folder(videos),
     )
 
 

@@ -78,7 +78,7 @@ class Recipe(Plain):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: expected 1 or more")
         if not 0 < self.learning_rate < 10:
-            raise UsageError(f"learning_rate is {self.learning_rate}: expected a positive number, such as 1e-4")
+            raise UsageError(f"learning_rate is {self.learning_rate}: expected above 0 and below 10, such as 1e-4")
         for name, most in (("weight_decay", 10.0), ("label_smoothing", 0.99), ("balance", 1.0)):
             if not 0 <= getattr(self, name) <= most:
                 raise UsageError(f"{name} is {getattr(self, name)}: expected a number from 0 to {most:g}")

@@ -201,9 +201,11 @@ def _holds_something_else(folder: Path) -> bool:
     return any(str(p) not in (*FILES, FINAL, ANSWERS) and not p.parts[0].startswith(TEMPORARY) for p in inside)
 
 
-def _identities(sources: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _identities(sources: Any) -> Any:
     """Return a run's ``sources`` without what changes no value: where weights were, and versions."""
-    return [{k: v for k, v in source.items() if k != "origin"} for source in sources]
+    if not isinstance(sources, list):
+        return sources
+    return [{k: v for k, v in s.items() if k != "origin"} if isinstance(s, dict) else s for s in sources]
 
 
 def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

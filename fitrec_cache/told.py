@@ -78,10 +78,13 @@ class Told:
 
 
 def columns_beside(found: ClipList, clip: Clip, known: HeldClip) -> dict[str, Any]:
-    """Return ``group`` and ``extra`` of a clip of which a cache knows more: what an earlier manifest gave stays."""
+    """Return ``group`` and ``extra`` of a clip of which a cache knows more: what a manifest gave stays.
+
+    Until another gives that column, or group, anew.
+    """
     return {
         "group": clip.group if found.has_groups else group_beside(clip, known),
-        "extra": clip.extra if found.has_columns else known.extra,
+        "extra": {**known.extra, **clip.extra},
     }
 
 

@@ -1425,6 +1425,24 @@ def test_clips_of_files_that_are_not_quite_in_order_are_counted(run, videos):
     assert not any("not quite in order" in n for n in run().notes)  # nothing was decoded
 
 
+def test_columns_stay_until_a_manifest_gives_them_anew(run, tmp_path, videos):
+    names = [str(path.relative_to(videos)) for path in sorted(videos.glob("*/*"))]
+
+    def columns(header, cells):
+        rows = [
+            f"{name},{name.split('/')[0]},{cells}\n" if cells else f"{name},{name.split('/')[0]}\n" for name in names
+        ]
+        (tmp_path / "m.csv").write_text(f"path,label{header}\n" + "".join(rows))
+        run(tmp_path / "m.csv", root=videos)
+        (found,) = {json.dumps(clip.extra) for clip in Cache(tmp_path / "cache").entries()}
+        return json.loads(found)
+
+    assert columns(",person,split", "anna,train") == {"person": "anna", "split": "train"}
+    assert columns("", "") == {"person": "anna", "split": "train"}
+    assert columns(",room,split", "gym,test") == {"person": "anna", "room": "gym", "split": "test"}
+    assert columns(",person", '""') == {"person": "", "room": "gym", "split": "test"}
+
+
 # --- what others tell of clips meanwhile ---
 
 
