@@ -210,7 +210,6 @@ def _missing(opened: Cache, entries: Sequence[HeldClip]) -> list[dict[str, str]]
     lost = [
         (opened.folder / kind, f"{kind} of", [k for k in finished if not any(k in s for s in stores)])
         for kind, stores in (("frames", frames), ("features", features))
-        if stores
     ]
     nowhere = {k for folder, _, keys in lost if folder.name == "frames" for k in keys}  # said already
     own_frames: dict[Path, dict[str, None]] = {}

@@ -85,6 +85,13 @@ def test_damage_stops_extract_with_the_remedy_instead_of_being_used(cache, redo,
         extract(None, cache=cache, backbone=[weights("test_vit")], device="cpu", precision="fp32")
 
 
+@pytest.mark.parametrize("kind", ["frames", "features"])
+def test_a_folder_that_is_missing_as_a_whole_is_named(cache, kind):
+    shutil.rmtree(cache / kind)
+    reasons_of = {p["path"]: p["reason"] for p in check(cache=cache).problems}
+    assert reasons_of[str(cache / kind)].startswith(f"missing: {kind} of 12 finished clips such as Hop/v_Hop_g01_c01")
+
+
 def test_exactly_the_clips_of_a_missing_part_are_redone(cache, cache_folder, video_folder, weights, inline):
     manifest = cache.parent / "two.csv"
     for names in (("Hop/v_Hop_g01_c01.avi", "Hop/v_Hop_g02_c01.avi"), ("Squat/v_Squat_g01_c01.avi",)):
