@@ -227,7 +227,10 @@ def test_runs_of_other_calls_do_not_answer_together(tmp_path, cache_folder, vide
         predict([video], run=out, device="cpu")
     (out / "seed-1").rename(out / ".seed-0-old")  # hidden, so it is no run, as to `compare` and `report`
     assert predict([video], run=out, device="cpu")[0].top
-    assert predict([video], run=tmp_path, device="cpu")[0].top
+    shutil.copytree(out / ".seed-0-old", tmp_path / "all" / "model" / ".old")
+    with pytest.raises(FitrecError) as told:
+        predict([video], run=tmp_path / "all", device="cpu")
+    assert "model" not in str(told.value)  # it has no run to be named
 
 
 def test_seeds_whose_sides_give_other_numbers_of_components_answer_together(tmp_path):
