@@ -95,6 +95,10 @@ class Cache:
         """The latest ``since`` of all entries; empty if there is none."""
         return self._clips.newest
 
+    def rows(self) -> Iterator[tuple[bytes, ...]]:
+        """Yield the entry that counts of each clip as it is stored; see :meth:`fitrec_cache.store.Store.rows_of`."""
+        return (row for _, columns in self._clips.texts() for row in self._clips.rows_of(columns))
+
     def _entries(self) -> Iterator[HeldClip]:
         return self._read(self._clips.texts())
 
@@ -148,12 +152,12 @@ class Cache:
 
     def write_clips(self, clips: Sequence[HeldClip]) -> None:
         """Commit clips as one part."""
-        columns = zip(_COLUMNS, zip(*map(texts_of, clips), strict=True), strict=True)
+        columns = zip(_COLUMNS, zip(*map(_texts, clips), strict=True), strict=True)
         self._clips.write_part({name: text_column(values) for name, values in columns})
 
     def holds(self, clip: HeldClip) -> bool:
         """Say whether the latest entry of a clip is this one; sooner told than by :meth:`clip`, which reads a file."""
-        return self._clips.holds(texts_of(clip))
+        return self._clips.holds(_texts(clip))
 
     def refresh(self) -> None:
         """Take in entries of clips that others committed since the last look."""
@@ -275,7 +279,7 @@ def features_folder(identity: Mapping[str, Any]) -> str:
     return f"{name}-{identity['preprocessing']['preset']}-{digest(identity)[:16]}"
 
 
-def texts_of(clip: HeldClip) -> tuple[str, ...]:
+def _texts(clip: HeldClip) -> tuple[str, ...]:
     """Return a clip's entry as a row of ``_COLUMNS``."""
     extra = canonical_json(dict(clip.extra))
     return clip.clip_id, clip.video_sha256, clip.label, clip.group or "", extra, clip.problem

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from unicodedata import normalize
 
@@ -31,14 +31,14 @@ class Entering:
         self.cache, self.found, self.stores = cache, found, stores
         self._told = Told(cache)
         self.groups_known = False
-        self._kept: list[str] = []
-        self._joined: list[str] = []
-        self._failed: list[str] = []
-        self._moved: list[str] = []
-        self._replaced: list[str] = []
-        self._heirs: list[str] = []
-        self._relabelled: list[str] = []
-        self._without_group: list[str] = []
+        self._kept: set[str] = set()
+        self._joined: set[str] = set()
+        self._failed: set[str] = set()
+        self._moved: set[str] = set()
+        self._replaced: set[str] = set()
+        self._heirs: set[str] = set()
+        self._relabelled: set[str] = set()
+        self._without_group: set[str] = set()
 
     def entry(self, clip: Clip, key: str, problem: str) -> HeldClip | None:
         """Return what is to be written of a clip; None where the cache has that.
@@ -63,21 +63,25 @@ class Entering:
         if before is None and not clip.clip_id.isascii():  # by its name before names had one spelling
             before = self.cache.clip(normalize("NFD", clip.clip_id))
         if problem and before is not None and not before.problem:
-            self._failed += [clip.clip_id] * any(before.video_sha256 in store for store in self.stores)
+            if any(before.video_sha256 in store for store in self.stores):
+                self._failed.add(clip.clip_id)
             return None  # what is stored of it stays usable
         if known := self._told.of(key, before):
-            meant = replace(entry, **columns_beside(self.found, clip, known))
-            self._kept += [clip.clip_id] * (meant != entry)
+            own = before.extra if before is not None and before.video_sha256 == key else {}
+            given = replace(clip, extra={**own, **clip.extra})
+            meant = replace(entry, **columns_beside(self.found, given, known))
+            if meant != entry and (known is not before or known.video_sha256 == key):
+                self._kept.add(clip.clip_id)
             entry = meant
             self.groups_known |= entry.group is not None
             if self.cache.holds(entry):
                 return None
         if known is None:
             if entry.group is None and not problem and not is_part(key):  # parts have their file's
-                self._without_group.append(clip.clip_id)
+                self._without_group.add(clip.clip_id)
         elif before is not None and not before.problem:
             if before.label != entry.label:
-                self._relabelled.append(f"{clip.clip_id} ({before.label} -> {entry.label})")
+                self._relabelled.add(f"{clip.clip_id} ({before.label} -> {entry.label})")
             if before.video_sha256 != key:
                 self._other_video(entry, clip, known=known is not before)
         return entry
@@ -85,11 +89,12 @@ class Entering:
     def _other_video(self, entry: HeldClip, clip: Clip, *, known: bool) -> None:
         """Take note of a clip that has another video than before, known to the cache or not."""
         if known:
-            self._moved.append(clip.clip_id)
-        elif entry.group and entry.group != clip.group:
-            self._heirs.append(f"{clip.clip_id} ({entry.group})")
+            self._moved.add(clip.clip_id)
+        elif (entry.group, entry.extra) != (clip.group, clip.extra):
+            told = filter(None, (entry.group, *entry.extra.values()))
+            self._heirs.add(f"{clip.clip_id} ({', '.join(told)})")
         else:
-            self._replaced.append(clip.clip_id)
+            self._replaced.add(clip.clip_id)
 
     def of_one_content(self, asked: Sequence[HeldClip], held: Sequence[HeldClip]) -> HeldClip:
         """Return the clip that is to count of one content, with what the others of that content tell, if it has none.
@@ -103,9 +108,10 @@ class Entering:
         group, extra = first.group, first.extra
         for clip in sorted(asked if self.found.has_groups else held, key=lambda clip: clip.since, reverse=True):
             group = group or clip.group
-            extra = extra or clip.extra
+            extra = {**clip.extra, **extra}
         meant = replace(first, group=group, extra=extra)
-        self._joined += [first.clip_id] * (meant != first)
+        if meant != first:
+            self._joined.add(first.clip_id)
         return meant
 
     def notes(self, *, erased: bool) -> list[str]:
@@ -129,7 +135,7 @@ class Entering:
             (self._joined, "group or columns of another one of the same content"),
             (self._moved, "the video that another one had before"),
             (self._replaced, "other content than before, in the place of the earlier video"),
-            (self._heirs, "other content than before, in the place, and the group, of the earlier video"),
+            (self._heirs, "other content than before, in the place, and with group or columns, of the earlier video"),
         ):
             if n := len(names):
                 notes.append(f"{plural(n, 'clip has', 'clips have')} {what}: {_named(names)}")
@@ -146,6 +152,6 @@ class Entering:
         return notes
 
 
-def _named(clips: Sequence[str]) -> str:
-    """Return the first by name, as they come in no certain order."""
+def _named(clips: Collection[str]) -> str:
+    """Return the first by name."""
     return some(sorted(clips))

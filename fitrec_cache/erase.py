@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest, texts_of
+from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, may_be_written, remove
 from fitrec_cache.jpeg_rows import joined, row_of
-from fitrec_cache.parts import SCHEMAS, Arrays, read_part
+from fitrec_cache.parts import Arrays, read_part
 from fitrec_cache.root import ASIDE, refuse_links_out
 from fitrec_cache.store import Store
 from fitrec_cache.turns import others_at_work
@@ -46,15 +45,17 @@ def erase_taken_out(folder: Path) -> list[str]:
     # Listed before the entries are read: another process enters a clip after its frames, and its claim tells till then.
     listed = [(store, store.part_paths()) for store in stores]
     refuse_beside_others(folder)
-    entries = Cache(folder).entries()
+    latest = Cache(folder)
+    entries = latest.entries()
     held = [clip for clip in entries if clip.problem != TAKEN_OUT]
     taken_out = [clip for clip in entries if clip.problem == TAKEN_OUT]
     contents = {clip.video_sha256.encode() for clip in held if clip.video_sha256}  # a file that failed may have none
-    kept = {"clips": {tuple(text.encode() for text in texts_of(clip)) for clip in held}}
+    entered = {row for row in latest.rows() if row[-1] != TAKEN_OUT.encode()}
+    stored = {(content,) for content in contents}
     freed, erased = 0, set[bytes]()
     try:
         for store, parts in listed:  # the entries last: until then they tell what is to be erased
-            less, keys = _erase(store, parts, kept.get(store.kind, contents))
+            less, keys = _erase(store, parts, entered if store.kind == "clips" else stored)
             freed += less
             erased |= keys
     except StoreError as error:
@@ -95,22 +96,12 @@ def refuse_most(cache: Cache, kept: Collection[str]) -> None:
         )
 
 
-def refuse_unseen(cache: Cache, kept: Collection[str], passed_over: Sequence[str]) -> None:
-    """Raise UsageError where files that are not asked for may be clips that would be erased, under new names.
-
-    Args:
-        cache: The cache.
-        kept: Names of all clips that are there.
-        passed_over: Those of them that are not asked for, so that nobody looks what they are.
-    """
+def going(cache: Cache, kept: Collection[str]) -> set[str]:
+    """Return the contents that no clip of these names has, so that they would be erased."""
     names = set(kept)
-    entries = {clip.clip_id: clip.problem for clip in cache.entries()}
-    new = [name for name in passed_over if name not in entries]
-    if new and any(problem != TAKEN_OUT for name, problem in entries.items() if name not in names):
-        raise UsageError(
-            "--erase would remove clips whose files may only have other names now: --classes or --list leaves out "
-            f"{some(new)}, which the cache does not know. Nothing was done. Extract these first, or choose no classes"
-        )
+    entries = [clip for clip in cache.entries() if clip.video_sha256]
+    stay = {clip.video_sha256 for clip in entries if clip.clip_id in names and clip.problem != TAKEN_OUT}
+    return {clip.video_sha256 for clip in entries} - stay
 
 
 def refuse_links(cache: Cache) -> None:
@@ -129,38 +120,30 @@ def _refuse_unnamed(folder: Path, stores: Sequence[Store]) -> None:
             )
 
 
-def _erase(store: Store, parts: Sequence[Path], kept: Collection[Any]) -> tuple[int, set[bytes]]:
-    """Remove all rows but those that are kept; return bytes freed, and the contents removed.
+def _erase(store: Store, parts: Sequence[Path], kept: Collection[tuple[bytes, ...]]) -> tuple[int, set[bytes]]:
+    """Remove all rows but those that are kept; return bytes freed, and of frames and features the contents removed.
 
     The earliest parts come first: of a clip the entry that takes it out comes last, so that whatever is left meanwhile
     no earlier one counts again.
-
-    Args:
-        store: The store.
-        parts: Its parts, oldest first.
-        kept: Of clips their entries, as rows of bytes; of frames and features contents.
     """
     is_clips = store.kind == "clips"
-    names = {row[0] for row in kept} if is_clips else kept
-    for index, keys in store.indexes():  # they are made again from the parts
-        if not keys or not keys.issubset(names):
+    for index, rows in store.indexes():  # they are made again from the parts
+        if not rows or not rows.issubset(kept):
             remove(index)
     freed, erased = 0, set[bytes]()
     for part in parts:
-        if not is_clips and store.keys_in(part).issubset(kept):
+        if not is_clips and all((key,) in kept for key in store.keys_in(part)):
             continue
         arrays = read_part(part, store.kind)
-        keys = arrays["key"].tolist()
-        of_rows = list(zip(*(arrays[name].tolist() for name in SCHEMAS["clips"]), strict=True)) if is_clips else keys
-        rows = np.flatnonzero([row in kept for row in of_rows])
-        if len(rows) == len(keys):
+        stays = [row in kept for row in store.rows_of(arrays)]
+        if all(stays):
             continue
         for index, _ in store.indexes() if is_clips else ():  # of clips they have all that parts have
             remove(index)
         before = part.stat().st_size
-        new = store.replace_part(part, _of_rows(part, arrays, rows))
+        new = store.replace_part(part, _of_rows(part, arrays, np.flatnonzero(stays)))
         freed += before - (new.stat().st_size if new else 0)
-        erased.update(() if is_clips else set(keys).difference(kept))
+        erased.update(() if is_clips else arrays["key"][~np.array(stays)].tolist())
     return freed, erased
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from fitrec_cache.cache import Cache, HeldClip, newest, pick_frames
 from fitrec_cache.clips import Clip
 from fitrec_cache.decoding import check_time_limit, content_hash_once
 from fitrec_cache.devices import cores
-from fitrec_cache.erase import erase_taken_out, refuse_beside_others, refuse_links, refuse_most, refuse_unseen
+from fitrec_cache.erase import erase_taken_out, going, refuse_beside_others, refuse_links, refuse_most
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError, WeightsError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extractor import Extractor
@@ -30,7 +30,7 @@ from fitrec_cache.pretrained import EMBEDDED, BackboneChoice
 from fitrec_cache.progress import Notes, timed
 from fitrec_cache.root import MARKER
 from fitrec_cache.sources import MOST_PIXELS, MOST_SAMPLES, is_count
-from fitrec_cache.spans import Span
+from fitrec_cache.spans import Span, file_of
 from fitrec_cache.store import Store
 from fitrec_cache.told import Told, columns_beside
 from fitrec_cache.variants import plain_name
@@ -136,9 +136,9 @@ def extract(
     opened = there or Cache(cache, create=True)  # made only now: a wrong call shall leave no empty folder
     if erase:
         refuse_links(opened)
-        here = [*(clip.clip_id for clip in clips), *found.passed_over]
+        here = [clip.clip_id for clip in (*clips, *found.passed_over)]
         refuse_most(opened, here)
-        refuse_unseen(opened, here, found.passed_over)
+        _refuse_renamed(found, going(opened, here))
     if videos is None:
         frames, several = pick_frames(opened, samples=samples, frame_size=frame_size)
         notes.add(*several)
@@ -243,6 +243,17 @@ def _refuse_pruning(found: ClipList, videos: Path) -> None:
             f"--prune takes out what is not among VIDEOS, but no file that {videos} names is there: name another "
             "--root, or leave --prune out"
         )
+
+
+def _refuse_renamed(found: ClipList, gone: Collection[str]) -> None:
+    """Raise UsageError if what would be erased is one of the files that are not asked for, under another name."""
+    files = {file_of(content) for content in gone}
+    for clip in found.passed_over if files else ():
+        if clip.path is not None and _content(clip.path, None) in files:
+            raise UsageError(
+                f"--erase would remove what the cache has of {clip.clip_id}, which --classes or --list leave out and "
+                "which it knows by another name. Nothing was done. Extract it first, or move it out of VIDEOS"
+            )
 
 
 def _counted(clips: Sequence[Clip]) -> str:

@@ -112,7 +112,8 @@ class Extractor:
                         if self.rows.pending() >= COMMIT_CLIPS or time.monotonic() - self.rows.since > COMMIT_SECONDS:
                             self.commit()
                     self.commit()
-            self._settle_names(videos=ahead.decodes)
+            if ahead.decodes:  # else nothing is told of clips
+                self._settle_names()
         finally:
             try:
                 self.commit()
@@ -121,12 +122,8 @@ class Extractor:
         if ahead.decodes:
             self.cache.finish(self.asked)
 
-    def _settle_names(self, *, videos: bool) -> None:
-        """Of several clips of one content, let the first by name be written last, which is the one that counts.
-
-        Args:
-            videos: Whether clips come from videos, whose names say something; else nothing but names is settled.
-        """
+    def _settle_names(self) -> None:
+        """Of several clips of one content, let the first by name be written last, which is the one that counts."""
         same = self.cache.same_content()
         asked = set(self.asked) if same else set()
         told: dict[tuple[str, str, bool], list[tuple[HeldClip, HeldClip]]] = {}
@@ -134,7 +131,7 @@ class Extractor:
             clips = sorted((clip for clip in held if clip.clip_id in asked), key=lambda clip: clip.clip_id)
             if not clips:
                 continue
-            first = self.entering.of_one_content(clips, held) if videos else clips[0]
+            first = self.entering.of_one_content(clips, held)
             if first != clips[0] or first.since < max(clip.since for clip in held):
                 self.rows.clips.append(first)
             for other in clips[1:]:
@@ -148,7 +145,7 @@ class Extractor:
         Args:
             prune: Whether to take out those whose files are not there.
         """
-        (others, here), there = self.cache.others(self.asked), set(self.found.passed_over)
+        (others, here), there = self.cache.others(self.asked), {clip.clip_id for clip in self.found.passed_over}
         absent = [clip for clip in others if clip.clip_id not in there]
         # An earlier name of what is here is no clip of its own.
         gone = [clip for clip in absent if clip.video_sha256 not in here and not clip.problem]
@@ -294,12 +291,6 @@ class Extractor:
         """Write finished clips: frames, then features, then the clips themselves. Done means committed."""
         rows = self.rows
         with timed(self.stages, "write"):
-            if rows.seen:
-                self.cache.refresh()  # others may have told more of these clips meanwhile
-            while rows.seen:
-                if entry := self.entering.entry(*rows.seen[0]):
-                    rows.clips.append(entry)
-                del rows.seen[0]
             if rows.frames:
                 if not self.begun:  # until the end of the run what is here may be a part only
                     self.cache.begin(self.asked)
@@ -311,6 +302,12 @@ class Extractor:
                     store.write_part(_feature_arrays(rows.features[i]))
                     rows.features[i] = {}
                     store.write_origin(model.origin())
+            if rows.seen:
+                self.cache.refresh()  # others may have told more of these clips meanwhile
+            while rows.seen:
+                if entry := self.entering.entry(*rows.seen[0]):
+                    rows.clips.append(entry)
+                del rows.seen[0]
             if rows.clips:
                 self.cache.write_clips(rows.clips)
             self.done += rows.done

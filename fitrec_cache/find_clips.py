@@ -48,7 +48,7 @@ class ClipList:
     Attributes:
         clips: The clips, sorted by ``clip_id``, no id twice, at least one.
         notes: Remarks in plain words, such as what was skipped and whether groups are known.
-        passed_over: Names of clips that are there and were not asked for.
+        passed_over: Clips that are there and were not asked for.
         unread: Folders that could not be looked into, and links that lead nowhere: clips may be missing.
         about_groups: That no groups are known, and what may tell them.
         has_groups: Whether it said their groups, or ``group_by`` did: then these are meant as they are.
@@ -56,7 +56,7 @@ class ClipList:
 
     clips: tuple[Clip, ...]
     notes: tuple[str, ...]
-    passed_over: tuple[str, ...] = ()
+    passed_over: tuple[Clip, ...] = ()
     unread: tuple[str, ...] = ()
     about_groups: tuple[str, ...] = ()
     has_groups: bool = False
@@ -107,10 +107,10 @@ def find_clips(
     if group_by is not None:
         found = _grouped(found, group_by, has_groups=has_groups)
     ordered = tuple(sorted(found, key=lambda clip: clip.clip_id))
-    passed_over: tuple[str, ...] = ()
+    passed_over: tuple[Clip, ...] = ()
     if len(ordered) < len(everything):
         asked = {clip.clip_id for clip in ordered}
-        passed_over = tuple(clip.clip_id for clip in everything if clip.clip_id not in asked)
+        passed_over = tuple(clip for clip in everything if clip.clip_id not in asked)
     notes += _remarks(ordered)
     return ClipList(
         clips=ordered,

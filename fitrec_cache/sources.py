@@ -13,8 +13,8 @@ MOST_PIXELS = 4320
 _MOST_SOURCES = 32
 
 
-def check_sources(sources: object) -> list[dict[str, Any]]:
-    """Return the ``sources`` of features or of a run, one entry a backbone; none of what was made elsewhere.
+def check_sources(sources: object) -> None:
+    """Check the ``sources`` of features or of a run: one entry a backbone; none of what was made elsewhere.
 
     Raises:
         ValueError: If they do not say what made the features.
@@ -26,7 +26,6 @@ def check_sources(sources: object) -> list[dict[str, Any]]:
         reason = "no kind" if kind not in ("pixels", "features") else _reason(kind, source)
         if reason:
             raise ValueError(f"sources: they do not say how features were made ({reason})")
-    return sources
 
 
 def _reason(kind: str, source: Mapping[str, Any]) -> str:

@@ -151,7 +151,7 @@ class Store:
         self._parts[part] = number = len(self._names)
         self._names.append(part)
         is_newest = part > self.newest
-        for row, texts in enumerate(zip(*(columns[name].tolist() for name in self._text_columns), strict=True)):
+        for row, texts in enumerate(self.rows_of(columns)):
             key = texts[0]
             if not is_newest and (place := self._where.find(key)) and self._names[place[0]] > part:
                 continue  # what was committed last counts, whatever was seen first
@@ -220,11 +220,15 @@ class Store:
         """
         return set(read_keys(part, self.kind, self._digest)["key"].tolist())
 
-    def indexes(self) -> Iterator[tuple[Path, set[bytes]]]:
-        """Yield each index with the keys that it names; of one that is not sound none."""
+    def indexes(self) -> Iterator[tuple[Path, set[tuple[bytes, ...]]]]:
+        """Yield each index with the rows that it holds (:meth:`rows_of`); of one that is not sound none."""
         for path in sorted(p for p in self.folder.glob("index-*.h5") if INDEX.fullmatch(p.name)):
-            parts = parts_in(path, self._index_head(), ("key",)).values()
-            yield path, {key for columns in parts for key in columns["key"].tolist()}
+            parts = parts_in(path, self._index_head(), self._text_columns).values()
+            yield path, {row for columns in parts for row in self.rows_of(columns)}
+
+    def rows_of(self, columns: Columns) -> Iterator[tuple[bytes, ...]]:
+        """Yield the texts of each row: of clips all that an entry says, else the key alone."""
+        return zip(*(columns[name].tolist() for name in self._text_columns), strict=True)
 
     def replace_part(self, part: Path, arrays: Arrays) -> Path | None:
         """Commit rows in the place of a part, and remove it once they are on disk; this store must be opened again.

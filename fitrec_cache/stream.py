@@ -94,7 +94,8 @@ def find_source(text: str, *, format: str | None = None) -> Source:
         return Source(text, format, live=True)
     text = with_home(text) if text.startswith("~/") else text
     if text.lower().startswith("file://"):
-        text = text[7:] if is_there(text[7:]) else unquote(text[7:])  # as file managers write them
+        text = text[7:].removeprefix("localhost")
+        text = text if is_there(text) else unquote(text)  # as file managers write them
     if camera := _CAMERA.fullmatch(text):
         number = camera[1] or "0"
         if sys.platform == "darwin":  # the default rate is one that many cameras refuse

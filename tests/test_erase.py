@@ -25,7 +25,7 @@ from fitrec_cache.erase import erase_taken_out, refuse_most
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.files import host_id
-from fitrec_cache.parts import read_part, text_column
+from fitrec_cache.parts import SCHEMAS, read_part, text_column
 from fitrec_cache.wording import size
 
 FRAMES = {"samples": 2, "short_side": 64}
@@ -188,18 +188,28 @@ def test_most_of_a_cache_is_erased_only_after_it_was_pruned(run, tmp_path, video
     assert [clip.clip_id for clip in Cache(tmp_path / "cache").entries()] == [f"Hop/{kept.name}"]
 
 
-def test_nothing_is_erased_whose_file_may_only_be_called_otherwise_in_a_class_not_asked_for(run, tmp_path, videos):
+@pytest.mark.parametrize("way", ["new name", "another's name", "in two steps"])
+def test_nothing_is_erased_whose_file_is_called_otherwise_in_a_class_not_asked_for(run, tmp_path, videos, way):
     run()
+    names = ("Squat/v_Squat_g01_c01.avi", "Squat/v_Squat_g02_c01.avi")
+    (videos / names[0]).rename(videos / (names[1] if way == "another's name" else "Squat/renamed.avi"))
+    if way == "in two steps":
+        run(classes="Hop,Lunge", prune=True)
     before = everything(tmp_path / "cache")
-    (videos / "Squat/v_Squat_g01_c01.avi").rename(videos / "Squat/renamed.avi")
-    with pytest.raises(UsageError, match=r"other names now: --classes or --list leaves out Squat/renamed\.avi, which"):
+    with pytest.raises(UsageError, match=r"what the cache has of Squat/.*\.avi, which --classes or --list"):
         run(classes="Hop,Lunge", prune=True, erase=True)
     assert everything(tmp_path / "cache") == before
     run()
     notes = run(classes="Hop,Lunge", prune=True, erase=True).notes
-    assert any(note.startswith("erased from disk: 1 earlier name, ") for note in notes)
-    (videos / "Squat/new.avi").write_bytes(b"not looked at")
-    assert not any(note.startswith("erased") for note in run(classes="Hop,Lunge", prune=True, erase=True).notes)
+    assert any(note.startswith("erased from disk: 1 earlier ") for note in notes)
+
+
+def test_of_classes_that_were_never_asked_for_nothing_is_in_the_way_of_erasing(run, tmp_path, videos):
+    run(classes="Hop,Lunge")
+    (videos / "Hop/v_Hop_g01_c01.avi").unlink()
+    notes = run(classes="Hop,Lunge", prune=True, erase=True).notes
+    assert any(note.startswith("erased from disk: 1 clip, ") for note in notes)
+    assert used(tmp_path / "cache") == [str(p.relative_to(videos)) for p in sorted(videos.glob("[HL]*/*"))]
 
 
 def test_clips_that_were_renamed_twice_are_none_that_would_be_lost(run, tmp_path, videos):
@@ -337,6 +347,29 @@ def test_what_was_told_of_clips_that_stay_before_goes(cache):
     assert sorted(Cache(cache.folder).all_entries(), key=lambda each: each.clip_id) == entries
     assert stored(cache.folder) == before
     assert erase_taken_out(cache.folder) == []
+
+
+def test_entries_that_another_program_spelled_otherwise_stay(cache):
+    fill(cache, "one")
+    columns = {"key": "A", "video_sha256": "one", "label": "Squat", "group": "", "problem": ""}
+    columns |= {"extra": '{"who": "Anna",  "at": "home"}'}
+    cache._clips.write_part({name: text_column([columns[name]]) for name in SCHEMAS["clips"]})
+    before = everything(cache.folder)
+    assert erase_taken_out(cache.folder) == []
+    assert everything(cache.folder) == before
+
+
+def test_an_index_that_is_written_late_goes_by_the_next_call(cache, monkeypatch):
+    """By a process that saw the parts before they were erased."""
+    monkeypatch.setattr(store, "FEWEST_AT_END", 1)
+    cache.write_clips([clip("A", "one", group="Zebulon")])
+    cache.write_clips([clip("A", "one", group="Xanthippe")])
+    late = Cache(cache.folder)
+    erase_taken_out(cache.folder)
+    late.write_index(at_end=True)
+    assert holding(cache.folder, b"Zebulon")
+    erase_taken_out(cache.folder)
+    assert holding(cache.folder, b"Zebulon") == []
 
 
 def mixed(cache):

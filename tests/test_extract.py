@@ -23,7 +23,7 @@ from make_video import read_number, write_video
 
 from fitrec_cache import ahead, decoding, extractor
 from fitrec_cache.backbone import Backbone, Network, load_backbone
-from fitrec_cache.cache import TAKEN_OUT, Cache, pick_frames
+from fitrec_cache.cache import TAKEN_OUT, Cache, newest, pick_frames
 from fitrec_cache.entering import Entering
 from fitrec_cache.errors import StoreError, UsageError, WeightsError
 from fitrec_cache.extract import as_extracted, extract
@@ -440,7 +440,7 @@ def test_a_video_that_takes_anothers_place_keeps_its_group_and_it_is_said(run, t
     path, manifest = known_as_ann(run, tmp_path, videos)
     write_video(path, 7, width=80, height=64, codec="mpeg4", numbers=range(900, 907))
     place, name = "1 clip has other content than before, in the place", path.relative_to(videos)
-    assert f"{place}, and the group, of the earlier video: {name} (ann)" in run().notes
+    assert f"{place}, and with group or columns, of the earlier video: {name} (ann)" in run().notes
     write_video(path, 8, width=80, height=64, codec="mpeg4", numbers=range(910, 918))
     # This one says the group itself.
     assert f"{place} of the earlier video: {name}" in run(manifest, root=videos).notes
@@ -662,9 +662,8 @@ def test_of_a_run_that_is_interrupted_what_was_entered_is_told(run, tmp_path, vi
     told = []
     with pytest.raises(KeyboardInterrupt):
         run(tell=told.append)
-    assert (
-        f"1 clip has other content than before, in the place, and the group, of the earlier video: {name} (ann)" in told
-    )
+    heir = "1 clip has other content than before, in the place, and with group or columns, of the earlier video"
+    assert f"{heir}: {name} (ann)" in told
 
 
 @pytest.mark.parametrize("between", ["other frames", "taken out"])
@@ -1443,6 +1442,24 @@ def test_columns_stay_until_a_manifest_gives_them_anew(run, tmp_path, videos):
     assert columns(",person", '""') == {"person": "", "room": "gym", "split": "test"}
 
 
+def test_copies_share_their_columns_and_a_new_video_in_a_place_is_said_to_take_them(run, tmp_path, videos):
+    first = sorted(videos.glob("*/*"))[0]
+    name = str(first.relative_to(videos))
+    shutil.copy(first, first.with_name("0.avi"))
+    (tmp_path / "m.csv").write_text(f"path,label,person,side\nHop/0.avi,Hop,anna,\n{name},Hop,,left\n")
+    run(tmp_path / "m.csv", root=videos)
+    (tmp_path / "n.csv").write_text(f"path,label,angle\nHop/0.avi,Hop,high\n{name},Hop,high\n")
+    run(tmp_path / "n.csv", root=videos)
+    extras = {clip.clip_id: clip.extra for clip in Cache(tmp_path / "cache").entries()}
+    assert extras[name] == {"person": "", "side": "left", "angle": "high"}
+    assert extras["Hop/0.avi"] == {"person": "anna", "side": "", "angle": "high"}
+    write_video(first, 7, width=80, height=64, codec="mpeg4", numbers=range(900, 907))
+    (tmp_path / "o.csv").write_text(f"path,label\n{name},Hop\n")
+    notes = run(tmp_path / "o.csv", root=videos).notes
+    assert any(f"with group or columns, of the earlier video: {name} (" in note for note in notes)
+    assert not any("keep" in note for note in notes)
+
+
 # --- what others tell of clips meanwhile ---
 
 
@@ -1467,6 +1484,27 @@ def test_another_backbone_changes_nothing_that_was_told_of_clips_meanwhile(run, 
     assert report.done == 4
     assert not any("class" in note for note in report.notes)
     assert Cache(tmp_path / "cache").entries()[:2] == told
+
+
+def test_another_backbone_does_not_let_an_earlier_name_count_again(run, tmp_path, inline, monkeypatch):
+    run()
+    first = Cache(tmp_path / "cache").entries()[0]
+    told_meanwhile(monkeypatch, "work", tmp_path / "cache", [replace(first, clip_id="Squat/new.avi", label="Squat")])
+    run(None, backbone=["test_vit"], samples=None, frame_size=None)
+    assert newest(Cache(tmp_path / "cache").entries())[first.video_sha256].clip_id == "Squat/new.avi"
+
+
+def test_what_was_embedded_is_stored_where_what_others_wrote_cannot_be_read(run, tmp_path, monkeypatch):
+    def fails(self):
+        raise StoreError("what another process wrote is damaged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cache, "refresh", fails)
+        patch.setattr(Extractor, "refresh", lambda self: None)
+        with pytest.raises(StoreError, match="another process"):
+            run()
+    assert len(Cache(tmp_path / "cache").feature_stores()[0]) == 4
+    assert (run().done, run().reused) == (0, 4)
 
 
 def test_groups_that_a_manifest_gives_in_another_process_meanwhile_stay(run, tmp_path, videos, monkeypatch):
