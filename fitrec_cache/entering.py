@@ -48,17 +48,9 @@ class Entering:
             key: What its content is known by; empty if it could not be read.
             problem: Why it cannot be used, empty if it can.
         """
-        entry = HeldClip(
-            clip_id=clip.clip_id,
-            video_sha256=key,
-            label=clip.label,
-            group=clip.group,
-            extra=clip.extra,
-            problem=problem,
-        )
-        self.groups_known |= entry.group is not None
-        if self.cache.holds(entry):
+        if self.holds(clip, key, problem):
             return None
+        entry = _as_found(clip, key, problem)
         before = self.cache.clip(clip.clip_id)
         if before is None and not clip.clip_id.isascii():  # by its name before names had one spelling
             before = self.cache.clip(normalize("NFD", clip.clip_id))
@@ -85,6 +77,11 @@ class Entering:
             if before.video_sha256 != key:
                 self._other_video(entry, clip, known=known is not before)
         return entry
+
+    def holds(self, clip: Clip, key: str, problem: str) -> bool:
+        """Say whether the cache has a clip as it was found, so that nothing is to be written."""
+        self.groups_known |= clip.group is not None
+        return self.cache.holds(_as_found(clip, key, problem))
 
     def _other_video(self, entry: HeldClip, clip: Clip, *, known: bool) -> None:
         """Take note of a clip that has another video than before, known to the cache or not."""
@@ -150,6 +147,17 @@ class Entering:
             many = plural(n, "clip is", "clips are")
             notes.append(f"{many} of another class than before: {_named(self._relabelled)}")
         return notes
+
+
+def _as_found(clip: Clip, key: str, problem: str) -> HeldClip:
+    return HeldClip(
+        clip_id=clip.clip_id,
+        video_sha256=key,
+        label=clip.label,
+        group=clip.group,
+        extra=clip.extra,
+        problem=problem,
+    )
 
 
 def _named(clips: Collection[str]) -> str:

@@ -267,8 +267,9 @@ class Extractor:
         else:
             self.rows.done += worked
             self.reused += not worked
-        if task.clip.path is not None:  # of what the cache gave there is nothing new to tell
-            self.rows.seen.append((task.clip, task.key, problem))
+        found = task.clip, task.key, problem
+        if task.clip.path is not None and not self.entering.holds(*found):  # of what the cache gave nothing is new
+            self.rows.seen.append(found)
 
     def _embed(self, key: str, prepared: Prepared) -> tuple[str, bool]:
         """Embed one clip with every backbone that has not seen it; return why not, and whether there was any work."""
