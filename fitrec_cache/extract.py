@@ -30,7 +30,7 @@ from fitrec_cache.pretrained import EMBEDDED, BackboneChoice
 from fitrec_cache.progress import Notes, timed
 from fitrec_cache.root import MARKER
 from fitrec_cache.sources import MOST_PIXELS, MOST_SAMPLES, is_count
-from fitrec_cache.spans import Span, file_of
+from fitrec_cache.spans import Span
 from fitrec_cache.store import Store
 from fitrec_cache.told import Told, columns_beside
 from fitrec_cache.variants import plain_name
@@ -247,9 +247,8 @@ def _refuse_pruning(found: ClipList, videos: Path) -> None:
 
 def _refuse_renamed(found: ClipList, gone: Collection[str]) -> None:
     """Raise UsageError if what would be erased is one of the files that are not asked for, under another name."""
-    files = {file_of(content) for content in gone}
-    for clip in found.passed_over if files else ():
-        if clip.path is not None and _content(clip.path, None) in files:
+    for clip in found.passed_over if gone else ():
+        if clip.path is not None and _content(clip.path, clip.span) in gone:
             raise UsageError(
                 f"--erase would remove what the cache has of {clip.clip_id}, which --classes or --list leave out and "
                 "which it knows by another name. Nothing was done. Extract it first, or move it out of VIDEOS"

@@ -204,6 +204,16 @@ def test_nothing_is_erased_whose_file_is_called_otherwise_in_a_class_not_asked_f
     assert any(note.startswith("erased from disk: 1 earlier ") for note in notes)
 
 
+def test_another_part_of_a_file_is_not_in_the_way_of_erasing_one(run, tmp_path, videos):
+    file, manifest = "Hop/v_Hop_g01_c01.avi", tmp_path / "m.csv"
+    rows = [f"{file},Hop,0,0.1", f"{file},Lunge,0.1,0.2", f"{file},Lunge,0.15,0.2", f"{file},Squat,0.2,"]
+    manifest.write_text("\n".join(["path,label,start,end", *rows]))
+    assert run(manifest, root=videos).done == 4
+    manifest.write_text("\n".join(["path,label,start,end", *rows[:2], rows[3]]))
+    notes = run(manifest, root=videos, classes="Lunge", prune=True, erase=True).notes
+    assert any(note.startswith("erased from disk: 1 clip, ") for note in notes)
+
+
 def test_of_classes_that_were_never_asked_for_nothing_is_in_the_way_of_erasing(run, tmp_path, videos):
     run(classes="Hop,Lunge")
     (videos / "Hop/v_Hop_g01_c01.avi").unlink()
