@@ -59,10 +59,8 @@ class Entering:
                 self._failed.add(clip.clip_id)
             return None  # what is stored of it stays usable
         if known := self._told.of(key, before):
-            own = before.extra if before is not None and before.video_sha256 == key else {}
-            given = replace(clip, extra={**own, **clip.extra})
-            meant = replace(entry, **columns_beside(self.found, given, known))
-            if meant != entry and (known is not before or known.video_sha256 == key):
+            meant = replace(entry, **columns_beside(self.found, clip, known, before))
+            if meant != entry and (known is not before or known.video_sha256 == key or known.problem):
                 self._kept.add(clip.clip_id)
             entry = meant
             self.groups_known |= entry.group is not None
@@ -87,9 +85,11 @@ class Entering:
         """Take note of a clip that has another video than before, known to the cache or not."""
         if known:
             self._moved.add(clip.clip_id)
-        elif (entry.group, entry.extra) != (clip.group, clip.extra):
-            told = filter(None, (entry.group, *entry.extra.values()))
-            self._heirs.add(f"{clip.clip_id} ({', '.join(told)})")
+            return
+        taken = [entry.group] if entry.group != clip.group else []
+        taken += [value for name, value in entry.extra.items() if name not in clip.extra]
+        if any(taken):
+            self._heirs.add(f"{clip.clip_id} ({', '.join(filter(None, taken))})")
         else:
             self._replaced.add(clip.clip_id)
 

@@ -97,11 +97,10 @@ def refuse_most(cache: Cache, kept: Collection[str]) -> None:
 
 
 def going(cache: Cache, kept: Collection[str]) -> set[str]:
-    """Return the contents that no clip of these names has, so that they would be erased."""
+    """Return the contents that are stored and that no clip of these names has, so that they would be erased."""
     names = set(kept)
-    entries = [clip for clip in cache.entries() if clip.video_sha256]
-    stay = {clip.video_sha256 for clip in entries if clip.clip_id in names and clip.problem != TAKEN_OUT}
-    return {clip.video_sha256 for clip in entries} - stay
+    stay = {c.video_sha256 for c in cache.entries() if c.clip_id in names and c.problem != TAKEN_OUT}
+    return {key for store in (*cache.frame_stores(), *cache.feature_stores()) for key in store} - stay
 
 
 def refuse_links(cache: Cache) -> None:
@@ -138,8 +137,6 @@ def _erase(store: Store, parts: Sequence[Path], kept: Collection[tuple[bytes, ..
         stays = [row in kept for row in store.rows_of(arrays)]
         if all(stays):
             continue
-        for index, _ in store.indexes() if is_clips else ():  # of clips they have all that parts have
-            remove(index)
         before = part.stat().st_size
         new = store.replace_part(part, _of_rows(part, arrays, np.flatnonzero(stays)))
         freed += before - (new.stat().st_size if new else 0)

@@ -133,12 +133,11 @@ def extract(
         notes.add(_counted(found.clips), *found.notes)
     clips = found.clips
     models = _load_backbones(backbone, preset, precision, device, compile, cache)
+    here = [clip.clip_id for clip in (*clips, *found.passed_over)]
     opened = there or Cache(cache, create=True)  # made only now: a wrong call shall leave no empty folder
     if erase:
         refuse_links(opened)
-        here = [clip.clip_id for clip in (*clips, *found.passed_over)]
         refuse_most(opened, here)
-        _refuse_renamed(found, going(opened, here))
     if videos is None:
         frames, several = pick_frames(opened, samples=samples, frame_size=frame_size)
         notes.add(*several)
@@ -153,6 +152,8 @@ def extract(
     try:
         with Ahead(models, frames, known, workers=workers, clip_seconds=clip_seconds) as ahead:
             run.work(clips, ahead, progress=progress)
+        if erase:  # only now it is known what each file is
+            _refuse_renamed(found, going(opened, here))
         if videos is not None:
             run.see_to_others(prune=prune)
         run.write_indexes(at_end=True)
@@ -188,10 +189,10 @@ def as_extracted(found: ClipList, cache: Path, *, read: bool = False) -> list[Cl
     told, held = Told(opened), {normalize("NFC", clip.clip_id): clip for clip in opened.entries()}
 
     def as_in_cache(clip: Clip) -> Clip:
-        known = held.get(clip.clip_id)
+        known = before = held.get(clip.clip_id)
         if read and clip.path is not None:
-            known = told.of(_content(clip.path, clip.span), known)
-        return clip if known is None else replace(clip, **columns_beside(found, clip, known))
+            known = told.of(_content(clip.path, clip.span), before)
+        return clip if known is None else replace(clip, **columns_beside(found, clip, known, before))
 
     return [as_in_cache(clip) for clip in found.clips]
 
@@ -246,13 +247,21 @@ def _refuse_pruning(found: ClipList, videos: Path) -> None:
 
 
 def _refuse_renamed(found: ClipList, gone: Collection[str]) -> None:
-    """Raise UsageError if what would be erased is one of the files that are not asked for, under another name."""
+    """Raise UsageError if what would be erased is, or may be, a file that is not asked for, under another name."""
     for clip in found.passed_over if gone else ():
-        if clip.path is not None and _content(clip.path, clip.span) in gone:
-            raise UsageError(
-                f"--erase would remove what the cache has of {clip.clip_id}, which --classes or --list leave out and "
-                "which it knows by another name. Nothing was done. Extract it first, or move it out of VIDEOS"
-            )
+        if clip.path is None or not clip.path.is_file():
+            continue
+        content = _content(clip.path, clip.span)
+        if content in gone:
+            why = "is a video that --erase would remove"
+        elif not content and clip.path.stat().st_size:
+            why = "cannot be read, so it may be a video that --erase would remove"
+        else:
+            continue
+        raise UsageError(
+            f"--classes or --list leave out {clip.clip_id}, which {why}. Nothing was taken out or erased. Extract it "
+            "first, or move it out of VIDEOS"
+        )
 
 
 def _counted(clips: Sequence[Clip]) -> str:

@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from fitrec_cache.class_folders import walk
@@ -60,6 +61,11 @@ class ClipList:
     unread: tuple[str, ...] = ()
     about_groups: tuple[str, ...] = ()
     has_groups: bool = False
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The clips' ids."""
+        return frozenset(clip.clip_id for clip in self.clips)
 
 
 def find_clips(

@@ -35,10 +35,10 @@ def encode_frames(frames: NDArray[np.uint8]) -> list[bytes]:
         UsageError: If they are none.
         VideoError: If they are larger than any that :func:`decode_frames` would take.
     """
-    sizes = {np.shape(frame) for frame in frames}
-    if len(sizes) > 1:
-        raise UsageError(f"frames of shapes {' and '.join(map(str, sorted(sizes)))}: expected one size")
-    array = np.asarray(frames)
+    try:
+        array = np.asarray(frames)
+    except ValueError as error:
+        raise UsageError("frames of several sizes: expected one size") from error
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or not array.size:
         raise UsageError(f"frames of {array.dtype} {array.shape}: expected uint8 (T, height, width, 3), RGB")
     return [encode_frame(frame) for frame in array]

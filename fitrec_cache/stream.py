@@ -94,7 +94,7 @@ def find_source(text: str, *, format: str | None = None) -> Source:
         return Source(text, format, live=True)
     text = with_home(text) if text.startswith("~/") else text
     if text.lower().startswith("file://"):
-        text = text[7:].removeprefix("localhost")
+        text = re.sub(r"(?i)^localhost(?=/)", "", text[7:])
         text = text if is_there(text) else unquote(text)  # as file managers write them
     if camera := _CAMERA.fullmatch(text):
         number = camera[1] or "0"

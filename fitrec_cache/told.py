@@ -77,14 +77,22 @@ class Told:
         return (clip for clip in all_entries if clip.since <= self._until and clip.problem != TAKEN_OUT)
 
 
-def columns_beside(found: ClipList, clip: Clip, known: HeldClip) -> dict[str, Any]:
-    """Return ``group`` and ``extra`` of a clip of which a cache knows more: what a manifest gave stays.
+def columns_beside(found: ClipList, clip: Clip, known: HeldClip, before: HeldClip | None) -> dict[str, Any]:
+    """Return ``group`` and ``extra`` of a clip of which a cache knows more.
 
-    Until another gives that column, or group, anew.
+    What a manifest gave stays until another gives that column, or group, anew.
+
+    Args:
+        found: The clips asked for.
+        clip: One of them.
+        known: The entry that tells what is known of its video.
+        before: The entry of its name. If ``known`` is a copy that is asked for too, its own columns count more.
     """
+    copies = before is not None and before.video_sha256 == known.video_sha256 and known.clip_id in found.names
+    own = before.extra if before is not None and copies and before.problem != TAKEN_OUT else {}
     return {
         "group": clip.group if found.has_groups else group_beside(clip, known),
-        "extra": {**known.extra, **clip.extra},
+        "extra": {**known.extra, **own, **clip.extra},
     }
 
 

@@ -19,10 +19,11 @@ import pytest
 from conftest import SMALL
 
 from fitrec_cache import erase, extractor, store
+from fitrec_cache import extract as extracting
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
 from fitrec_cache.check import check
 from fitrec_cache.erase import erase_taken_out, refuse_most
-from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
+from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, VideoError
 from fitrec_cache.extract import extract
 from fitrec_cache.files import host_id
 from fitrec_cache.parts import SCHEMAS, read_part, text_column
@@ -188,20 +189,35 @@ def test_most_of_a_cache_is_erased_only_after_it_was_pruned(run, tmp_path, video
     assert [clip.clip_id for clip in Cache(tmp_path / "cache").entries()] == [f"Hop/{kept.name}"]
 
 
-@pytest.mark.parametrize("way", ["new name", "another's name", "in two steps"])
-def test_nothing_is_erased_whose_file_is_called_otherwise_in_a_class_not_asked_for(run, tmp_path, videos, way):
+@pytest.mark.parametrize("way", ["new name", "another's name", "in two steps", "numbered anew", "not to be read"])
+def test_nothing_is_erased_whose_file_is_called_otherwise_in_a_class_not_asked_for(
+    run, tmp_path, videos, way, monkeypatch
+):
     run()
     names = ("Squat/v_Squat_g01_c01.avi", "Squat/v_Squat_g02_c01.avi")
-    (videos / names[0]).rename(videos / (names[1] if way == "another's name" else "Squat/renamed.avi"))
+    moved, why = videos / (names[1] if way == "another's name" else "Squat/moved.avi"), "is a video that"
+    if way == "numbered anew":
+        (videos / "Hop/v_Hop_g01_c01.avi").rename(moved)
+        (videos / "Hop/v_Hop_g02_c01.avi").rename(videos / "Hop/v_Hop_g01_c01.avi")
+    else:
+        (videos / names[0]).rename(moved)
     if way == "in two steps":
         run(classes="Hop,Lunge", prune=True)
-    before = everything(tmp_path / "cache")
-    with pytest.raises(UsageError, match=r"what the cache has of Squat/.*\.avi, which --classes or --list"):
-        run(classes="Hop,Lunge", prune=True, erase=True)
-    assert everything(tmp_path / "cache") == before
+    before = stored(tmp_path / "cache")
+    with monkeypatch.context() as patch:
+        if way == "not to be read":
+            why, hashed = "cannot be read, so it may be a video that", extracting.content_hash_once
+            patch.setattr(extracting, "content_hash_once", lambda p, s: refuse(p) if p == moved else hashed(p, s))
+        with pytest.raises(UsageError, match=rf"leave out Squat/.*\.avi, which {why} --erase would remove\. Nothing"):
+            run(classes="Hop,Lunge", prune=True, erase=True)
+    assert stored(tmp_path / "cache") == before
     run()
-    notes = run(classes="Hop,Lunge", prune=True, erase=True).notes
-    assert any(note.startswith("erased from disk: 1 earlier ") for note in notes)
+    run(classes="Hop,Lunge", prune=True, erase=True)
+    assert len(stored(tmp_path / "cache")) == len(before) - 2 * (way == "another's name")
+
+
+def refuse(path):
+    raise VideoError(f"{path} cannot be read")
 
 
 def test_another_part_of_a_file_is_not_in_the_way_of_erasing_one(run, tmp_path, videos):

@@ -1460,6 +1460,41 @@ def test_copies_share_their_columns_and_a_new_video_in_a_place_is_said_to_take_t
     assert not any("keep" in note for note in notes)
 
 
+def test_columns_that_were_corrected_under_another_name_stay_so_when_the_first_name_is_back(run, tmp_path, videos):
+    first = sorted(videos.glob("*/*"))[0]
+    name, other = str(first.relative_to(videos)), first.with_name("b.avi")
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(f"path,label,group,person\n{name},Hop,anna,anna\n")
+    run(manifest, root=videos)
+    first.rename(other)
+    manifest.write_text("path,label,group,person\nHop/b.avi,Hop,ben,ben\n")
+    run(manifest, root=videos)
+    other.rename(first)
+    seen = {c.clip_id: c for c in as_extracted(find_clips(videos), tmp_path / "cache", read=True)}[name]
+    run()
+    clip = Cache(tmp_path / "cache").clip(name)
+    assert (clip.group, clip.extra) == (seen.group, seen.extra) == ("ben", {"person": "ben"})
+
+
+def test_what_a_new_video_takes_from_an_earlier_one_is_said_and_nothing_else(run, tmp_path, videos):
+    place = "1 clip has other content than before, in the place"
+    path, manifest = videos / "Hop" / "x.avi", tmp_path / "m.csv"
+
+    def notes(header, row, number):
+        write_video(path, 7, width=80, height=64, codec="mpeg4", numbers=range(number, number + 7))
+        manifest.write_text(f"path,label{header}\nHop/x.avi,Hop{row}\n")
+        return run(manifest, root=videos).notes
+
+    path.write_bytes(b"broken")
+    manifest.write_text("path,label,group,person\nHop/x.avi,Hop,gg,\n")
+    run(manifest, root=videos)
+    assert "1 clip keeps group or columns of before: Hop/x.avi" in notes("", "", 100)  # the first that can be used
+    taken = f"{place}, and with group or columns, of the earlier video: Hop/x.avi"
+    assert f"{taken} (gg)" in notes("", "", 200)
+    assert f"{place} of the earlier video: Hop/x.avi" in notes(",group,room", ",new,gym", 300)
+    assert f"{taken} (gym)" in notes(",group", ",newer", 400)
+
+
 # --- what others tell of clips meanwhile ---
 
 

@@ -53,11 +53,11 @@ def test_what_would_not_be_read_again_is_not_written(monkeypatch):
         np.zeros((2, 0, 64, 3), np.uint8),
         [],
         [np.zeros((4, 4, 3), np.uint8), np.zeros((5, 4, 3), np.uint8)],
+        None,
     ],
 )
 def test_what_is_no_frames_is_refused_with_what_was_expected(frames):
-    expected = r"(uint8 \(T, height, width, 3\), RGB|one size)"
-    with pytest.raises(UsageError, match=rf"^frames of \w+ \(.*\): expected {expected}$"):
+    with pytest.raises(UsageError, match=r"^frames of .*: expected (uint8 \(T, height, width, 3\), RGB|one size)$"):
         encode_frames(frames)
     assert encode_frames(list(np.zeros((2, 8, 8, 3), np.uint8))) == encode_frames(np.zeros((2, 8, 8, 3), np.uint8))
 

@@ -863,7 +863,7 @@ def test_of_a_file_in_the_home_folder_the_table_is_a_manifest_too(run, long_vide
     assert (tmp_path / "u.csv").read_text() == (tmp_path / "t.csv").read_text()
     odd = tmp_path / "my \u00fcbung 100%25.avi"
     odd.touch()
-    for text in (odd.as_uri(), f"file://{odd}", f"file://localhost{odd}"):
+    for text in (odd.as_uri(), f"file://{odd}", f"FILE://Localhost{odd}"):
         assert find_source(text).name == str(odd)
 
 
