@@ -46,7 +46,7 @@ def moving_pictures(container: av.container.InputContainer) -> av.VideoStream:
 def as_stored(frame: av.VideoFrame, ratio: float, short_side: int) -> Image.Image:
     """Return a frame as `extract` keeps it: reduced if it is larger, upright, and through the same JPEG.
 
-    FFmpeg reduces it as it makes RGB of it. Other ways give other pixels, and other answers.
+    FFmpeg reduces it as it makes RGB of it. Other ways give other pixels, and may give another answer.
     """
     width = frame.width * ratio  # with square pixels
     scale = min(1.0, short_side / min(width, frame.height))
