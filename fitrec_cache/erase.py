@@ -78,13 +78,12 @@ def refuse_beside_others(folder: Path) -> None:
         )
 
 
-def refuse_most(cache: Cache, kept: Collection[str]) -> None:
+def refuse_most(cache: Cache, names: Collection[str]) -> None:
     """Raise UsageError if most contents of a cache have none of these names: erasing the wrong ones is for good.
 
     Clips that were taken out before do not count: whoever did that has seen their names. Earlier names of contents that
     stay do not count either. What has been renamed since the last extract does, as its content is not known yet.
     """
-    names = set(kept)
     clips = [clip for clip in cache.entries() if not clip.problem]
     used, here = newest(clips), {clip.video_sha256 for clip in clips if clip.clip_id in names}
     gone = sorted(clip.clip_id for content, clip in used.items() if content not in here)
@@ -96,9 +95,8 @@ def refuse_most(cache: Cache, kept: Collection[str]) -> None:
         )
 
 
-def going(cache: Cache, kept: Collection[str]) -> set[str]:
+def going(cache: Cache, names: Collection[str]) -> set[str]:
     """Return the contents that are stored and that no clip of these names has, so that they would be erased."""
-    names = set(kept)
     stay = {c.video_sha256 for c in cache.entries() if c.clip_id in names and c.problem != TAKEN_OUT}
     return {key for store in (*cache.frame_stores(), *cache.feature_stores()) for key in store} - stay
 

@@ -133,11 +133,10 @@ def extract(
         notes.add(_counted(found.clips), *found.notes)
     clips = found.clips
     models = _load_backbones(backbone, preset, precision, device, compile, cache)
-    here = [clip.clip_id for clip in (*clips, *found.passed_over)]
     opened = there or Cache(cache, create=True)  # made only now: a wrong call shall leave no empty folder
     if erase:
         refuse_links(opened)
-        refuse_most(opened, here)
+        refuse_most(opened, _names_of_all(found))
     if videos is None:
         frames, several = pick_frames(opened, samples=samples, frame_size=frame_size)
         notes.add(*several)
@@ -152,8 +151,8 @@ def extract(
     try:
         with Ahead(models, frames, known, workers=workers, clip_seconds=clip_seconds) as ahead:
             run.work(clips, ahead, progress=progress)
-        if erase:  # only now it is known what each file is
-            _refuse_renamed(found, going(opened, here))
+        if erase and found.passed_over:  # only now it is known what each file is
+            _refuse_renamed(found, going(opened, _names_of_all(found)))
         if videos is not None:
             run.see_to_others(prune=prune)
         run.write_indexes(at_end=True)
@@ -244,6 +243,11 @@ def _refuse_pruning(found: ClipList, videos: Path) -> None:
             f"--prune takes out what is not among VIDEOS, but no file that {videos} names is there: name another "
             "--root, or leave --prune out"
         )
+
+
+def _names_of_all(found: ClipList) -> set[str]:
+    """Return the names of the clips that are there, asked for or not."""
+    return {clip.clip_id for clip in (*found.clips, *found.passed_over)}
 
 
 def _refuse_renamed(found: ClipList, gone: Collection[str]) -> None:

@@ -115,6 +115,7 @@ def write_video(
     pts: Sequence[int] | None = None,
     options: Mapping[str, str] | None = None,
     numbers: Iterable[int] | None = None,
+    pixel: Fraction | None = None,
 ) -> Path:
     """Write frames 0..n_frames-1 to ``path`` (the ending picks the container) and return it.
 
@@ -126,6 +127,7 @@ def write_video(
         pts: Presentation time of each frame in ms, for a variable frame rate; not for .avi.
         options: Codec options, added to the defaults in CODEC_OPTIONS.
         numbers: The numbers to draw instead of 0, 1, 2, ...
+        pixel: How many times as wide as high a pixel is shown, as the header says; None: it does not say.
     """
     if pts is not None and (len(pts) != n_frames or path.suffix == ".avi"):
         raise ValueError(f"pts: expected {n_frames} times and a container other than .avi")
@@ -137,6 +139,8 @@ def write_video(
         base = Fraction(1, 1000) if pts is not None else 1 / Fraction(fps)
         if turns:
             stream.set_display_rotation(-rotation)  # PyAV counts counter-clockwise
+        if pixel is not None:
+            stream.codec_context.sample_aspect_ratio = pixel
         # np.rot90 turns counter-clockwise, the player turns clockwise.
         pictures = (np.rot90(frame_image(number, width, height), turns) for number in drawn)
         _encode(container, stream, pictures, range(n_frames) if pts is None else pts, base)

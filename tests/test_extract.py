@@ -348,12 +348,13 @@ def labels_in(cache):
     return {clip.clip_id: (clip.label, clip.group) for clip in distinct_clips(Cache(cache))[0]}
 
 
-def known_as_ann(run, tmp_path, videos):
+def known_as_ann(run, tmp_path, videos, day=""):
     """Extract one clip whose name says no group by a manifest that does; return its file and the manifest."""
     path = next(videos.rglob("*.avi"))
     path.rename(path := path.with_name("0.avi"))
     manifest = tmp_path / "m.csv"
-    manifest.write_text(f"path,label,group\n{path.relative_to(videos)},Hop,ann\n")
+    more = (",day", f",{day}") if day else ("", "")
+    manifest.write_text(f"path,label,group{more[0]}\n{path.relative_to(videos)},Hop,ann{more[1]}\n")
     run(manifest, root=videos)
     return path, manifest
 
@@ -585,11 +586,7 @@ def test_groups_that_a_manifest_leaves_empty_stay_so_without_videos(run, tmp_pat
 
 
 def test_a_group_that_was_corrected_stays_so_where_the_earlier_name_is_taken_out(run, tmp_path, videos):
-    path = next(videos.rglob("*.avi"))
-    path.rename(path := path.with_name("0.avi"))
-    manifest = tmp_path / "m.csv"
-    manifest.write_text(f"path,label,group,day\n{path.relative_to(videos)},Hop,ann,mon\n")
-    run(manifest, root=videos)
+    path, manifest = known_as_ann(run, tmp_path, videos, day="mon")
     path.rename(path := path.with_name("x.avi"))
     run()
     manifest.write_text(f"path,label,group,day\n{path.relative_to(videos)},Hop,bob,sun\n")

@@ -202,23 +202,14 @@ def test_rotated_video_obeys_the_short_side(tmp_path):
 
 
 def test_non_square_pixels_are_made_square(tmp_path):
-    path = tmp_path / "anamorphic.mp4"
-    with av.open(str(path), "w") as container:
-        stream = _video_stream(container, "libx264", 25, (64, 96))
-        stream.codec_context.sample_aspect_ratio = Fraction(2, 1)
-        _encode(container, stream, (frame_image(k, 64, 96) for k in range(21)), range(21))
-    clip = read(path)
+    clip = read(write_video(tmp_path / "anamorphic.mp4", 21, width=64, height=96, pixel=Fraction(2, 1)))
     assert clip.frames.shape[1:] == (96, 128, 3)
     assert numbers(clip) == eq1(21)
 
 
 @pytest.mark.parametrize("ratio", [Fraction(9, 1), Fraction(1, 9)])
 def test_pixels_of_a_shape_that_cannot_be_are_refused(tmp_path, ratio):
-    path = tmp_path / "v.mp4"
-    with av.open(str(path), "w") as container:
-        stream = _video_stream(container, "libx264", 25, (64, 96))
-        stream.codec_context.sample_aspect_ratio = ratio
-        _encode(container, stream, (frame_image(k, 64, 96) for k in range(21)), range(21))
+    path = write_video(tmp_path / "v.mp4", 21, width=64, height=96, pixel=ratio)
     with pytest.raises(VideoError, match=rf"a pixel is {float(ratio):.3g} times as wide as high"):
         read(path)
 
@@ -594,12 +585,8 @@ def test_frames_that_grow_on_the_way_cost_no_memory(tmp_path):
 def test_the_short_side_is_that_of_square_pixels(tmp_path, ratio, expected):
     """Coded 64 x 96: shown 128 x 96, or 32 x 96."""
     width = 64 if ratio > 1 else 144
-    path = tmp_path / "anamorphic.mp4"
-    with av.open(str(path), "w") as container:
-        stream = _video_stream(container, "libx264", 25, (width, 96 if ratio > 1 else 108))
-        stream.codec_context.sample_aspect_ratio = ratio
-        size = width, 96 if ratio > 1 else 108
-        _encode(container, stream, (frame_image(k, *size) for k in range(21)), range(21))
+    height = 96 if ratio > 1 else 108
+    path = write_video(tmp_path / "anamorphic.mp4", 21, width=width, height=height, pixel=ratio)
     clip = read(path, short_side=72)
     assert clip.frames.shape[1:3] == expected
     assert numbers(clip) == eq1(21)
