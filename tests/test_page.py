@@ -377,9 +377,8 @@ def test_both_tables_of_the_paper_stand_beside_ours(page, made):
 def test_averages_are_weighted_by_how_many_clips_a_class_has(page, tmp_path):
     """By hand: precision Hop 1/2, Lunge 2/2; recall 1/1 and 2/3; F1 2/3 and 4/5; one clip and three."""
     _, seen = page(write_run(tmp_path / "r", truth=[0, 1, 1, 1], guesses=[0, 0, 1, 1]))
-    weighted = ["87.5 %", "75.0 %", "76.7 %"]
-    assert seen.row("resnet50-lstm-attention resnet50")[6:10] == [*weighted, "73.3 %"]
-    assert seen.row("resnet50-lstm-attention", "ours, split group, 1 seed, resnet50")[4:7] == weighted
+    assert seen.row("resnet50-lstm-attention resnet50")[6:9] == ["87.5 %", "76.7 %", "73.3 %"]
+    assert seen.row("resnet50-lstm-attention", "ours, split group, 1 seed, resnet50")[4:7] == ["87.5 %", "75.0 %", "76.7 %"]
 
 
 def test_of_other_peoples_exercises_neither_paper_nor_top_five_is_told(page, tmp_path):
@@ -626,7 +625,7 @@ def test_every_fold_is_audited_not_only_the_one_that_is_shown(page, tmp_path, we
     _, seen = page(tmp_path / "r", cache=cache.folder)
     assert "Split kfold:2 leaks" in seen.words
     assert (
-        "1 of its 2 different divisions leak. The worst is seed 0, 02: split leaks: 6 of 6 test clips share"
+        "1 of its 2 different divisions leak. The worst is seed 0, fold 02: split leaks: 6 of 6 test clips share"
         in seen.words
     )
     assert "no leak was found" not in seen.words
@@ -988,6 +987,30 @@ def test_a_screen_reader_finds_its_way(page, trained, cache_folder):
     assert {*pointed, *labelled} <= set(ids)
 
 
+def test_a_screen_reader_has_a_name_for_each_place_of_two_models(page, tmp_path):
+    for rate in (1e-3, 1e-4):
+        training = {"learning_rate": rate, "device": "cpu"}
+        write_run(tmp_path / "m" / str(rate), truth=[0, 1, 2], guesses=[0, 1, 1], training=training)
+    _, seen = page(tmp_path / "m")
+    named = {a["id"]: a for _, a in seen.elements if "id" in a}
+    places = [a["aria-label"] for _, a in seen.elements if a.get("role") == "region"]
+    headings = [a["aria-labelledby"] for a in seen.all("section") if "aria-labelledby" in a]
+    places += [re.search(rf'id="{name}">(.*?)<', seen.source)[1] for name in headings]
+    assert len(places) == len(set(places)) > 10
+    assert set(headings) <= named.keys()
+    heads = re.findall(r"<th[ >].*?</th>", seen.source, flags=re.DOTALL)
+    heard = [re.sub(r'<[^>]*aria-hidden="true".*?</|<.*?>', "", head).strip() for head in heads]
+    assert all(heard)
+
+
+def test_dark_colours_are_for_screens_alone(page, made):
+    """On paper, which is white, a reader of dark pages had light letters."""
+    _, seen = page(made)
+    style = seen.source.partition("<style>")[2].partition("</style>")[0]
+    asked = re.findall(r"@media ([^{]*prefers-color-scheme[^{]*)\{", style)
+    assert [media.split()[0] for media in asked] == ["screen"]
+
+
 def test_many_classes_and_models_stay_bounded(page, tmp_path):
     rng, k = np.random.default_rng(0), 101
     labels = [f"Class{i}" for i in range(k)]
@@ -1058,15 +1081,28 @@ def test_hostile_names_do_nothing_in_a_browser(page, tmp_path):
 
 
 @needs_browser
-def test_on_a_phone_nothing_is_wider_than_the_screen(page, trained, cache_folder, tmp_path):
-    page(trained, cache=cache_folder)
+@pytest.mark.parametrize("long_names", [False, True], ids=["as usual", "folds and long names"])
+def test_on_a_phone_nothing_is_wider_than_the_screen(page, trained, cache_folder, tmp_path, long_names):
+    if long_names:
+        truth, labels = [0, 0, 1, 1, 2, 2], [f"{c}_exercise_with_a_name_that_no_line_of_a_phone_can_hold" for c in "abc"]
+        for fold in ("1", "2"):
+            test = [f"{fold}/{labels[t]}/{i}.mp4" for i, t in enumerate(truth)]
+            write_run(
+                tmp_path / "m" / fold, truth=truth, guesses=[0, 1, 1, 2, 2, 0], labels=labels, test=test, fold=fold,
+                backbone="a_network_with_a_name_of_more_than_fifty_letters_patch16_224", split="kfold:2",
+            )  # fmt: skip
+        page(tmp_path / "m")
+    else:
+        page(trained, cache=cache_folder)
     text = (tmp_path / "report.html").read_text()
     text = re.sub(r"<meta http-equiv.*?>", "", text)  # which forbids scripts, this test's too
-    probe = "<script>document.title = `${document.documentElement.scrollWidth} of ${innerWidth}`</script>"
+    widths = "[document.documentElement.scrollWidth, document.querySelector('.matrix tbody th').offsetWidth, innerWidth]"
+    probe = f"<script>document.title = {widths}</script>"
     (tmp_path / "probe.html").write_text(text.replace("</body>", f"{probe}</body>"))
     dom, _ = browse(tmp_path / "probe.html", tmp_path / "profile", "--window-size=390,800")
-    wide, screen = re.search(r"<title>(\d+) of (\d+)</title>", dom).groups()
-    assert int(wide) <= int(screen) <= 500
+    wide, name, screen = map(int, re.search(r"<title>(\d+),(\d+),(\d+)</title>", dom).groups())
+    assert wide <= screen <= 500
+    assert name < screen / 2  # the name of a row stays in sight: beside it there must be room for its cells
 
 
 @pytest.mark.parametrize(
@@ -1226,6 +1262,13 @@ def test_a_reliability_chart_draws_accuracy_over_confidence(monkeypatch):
     assert list(lines.values()) == [[[0, 0], [1, 1]], [[0.8, 0.3], [0.8, 0.7]], [[0.8, 0.6]]]
     assert "sure" in axes.get_xlabel()
     assert "right" in axes.get_ylabel()
+
+
+def test_a_dot_on_the_edge_of_a_reliability_chart_is_whole():
+    """Most dots of a good model lie at 100 %."""
+    svg = charts.reliability_svg([(0.9, 1.0, 0.5, 1.0, 0.5)])
+    assert re.search(r"<use [^>]*var\(--train\)", svg)
+    assert not re.search(r"<g clip-path[^>]*>\s*<use", svg)
 
 
 def test_curves_are_drawn_of_each_run_and_named_once(monkeypatch):

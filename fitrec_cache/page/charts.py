@@ -77,7 +77,7 @@ def reliability_svg(points: Sequence[tuple[float, float, float, float, float]]) 
     axes.plot([0, 1], [0, 1], ":", color=_FAINT, linewidth=1.4, label="as sure as right")
     for confidence, accuracy, low, high, share in points:
         axes.plot([confidence, confidence], [low, high], "-", color=_TRAIN, linewidth=1.4, alpha=0.8)
-        axes.plot([confidence], [accuracy], "o", color=_TRAIN, markersize=4 + 14 * share**0.5)
+        axes.plot([confidence], [accuracy], "o", color=_TRAIN, markersize=4 + 14 * share**0.5, clip_on=False)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
     axes.legend(frameon=False, fontsize=9, loc="upper left", labelcolor=_INK)
     for axis in (axes.xaxis, axes.yaxis):
