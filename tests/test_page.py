@@ -378,7 +378,8 @@ def test_averages_are_weighted_by_how_many_clips_a_class_has(page, tmp_path):
     """By hand: precision Hop 1/2, Lunge 2/2; recall 1/1 and 2/3; F1 2/3 and 4/5; one clip and three."""
     _, seen = page(write_run(tmp_path / "r", truth=[0, 1, 1, 1], guesses=[0, 0, 1, 1]))
     assert seen.row("resnet50-lstm-attention resnet50")[6:9] == ["87.5 %", "76.7 %", "73.3 %"]
-    assert seen.row("resnet50-lstm-attention", "ours, split group, 1 seed, resnet50")[4:7] == ["87.5 %", "75.0 %", "76.7 %"]
+    beside_the_paper = seen.row("resnet50-lstm-attention", "ours, split group, 1 seed, resnet50")
+    assert beside_the_paper[4:7] == ["87.5 %", "75.0 %", "76.7 %"]
 
 
 def test_of_other_peoples_exercises_neither_paper_nor_top_five_is_told(page, tmp_path):
@@ -1084,7 +1085,7 @@ def test_hostile_names_do_nothing_in_a_browser(page, tmp_path):
 @pytest.mark.parametrize("long_names", [False, True], ids=["as usual", "folds and long names"])
 def test_on_a_phone_nothing_is_wider_than_the_screen(page, trained, cache_folder, tmp_path, long_names):
     if long_names:
-        truth, labels = [0, 0, 1, 1, 2, 2], [f"{c}_exercise_with_a_name_that_no_line_of_a_phone_can_hold" for c in "abc"]
+        truth, labels = [0, 0, 1, 1, 2, 2], [f"{c}_exercise_with_a_name_that_no_phone_shows_in_a_line" for c in "abc"]
         for fold in ("1", "2"):
             test = [f"{fold}/{labels[t]}/{i}.mp4" for i, t in enumerate(truth)]
             write_run(
@@ -1096,8 +1097,8 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page, trained, cache_folder
         page(trained, cache=cache_folder)
     text = (tmp_path / "report.html").read_text()
     text = re.sub(r"<meta http-equiv.*?>", "", text)  # which forbids scripts, this test's too
-    widths = "[document.documentElement.scrollWidth, document.querySelector('.matrix tbody th').offsetWidth, innerWidth]"
-    probe = f"<script>document.title = {widths}</script>"
+    name = "document.querySelector('.matrix tbody th').offsetWidth"
+    probe = f"<script>document.title = [document.documentElement.scrollWidth, {name}, innerWidth]</script>"
     (tmp_path / "probe.html").write_text(text.replace("</body>", f"{probe}</body>"))
     dom, _ = browse(tmp_path / "probe.html", tmp_path / "profile", "--window-size=390,800")
     wide, name, screen = map(int, re.search(r"<title>(\d+),(\d+),(\d+)</title>", dom).groups())
