@@ -131,13 +131,12 @@ def remarks(fitted: Sequence[tuple[Calibration, Sequence[str]]]) -> list[str]:
             "head is far too sure, or its answers are worth no more than a guess" + _of_runs(len(hot), len(fitted))
         )
     if blind:
-        s = "s" * (max(blind) > 1)
         grouped = any(len(set(u)) < len(u) for u in unseeing)
-        what = f"group{s} of validation clips" if grouped else f"validation clip{s}"
+        what = "groups of validation clips" if grouped else "validation clips"
         told.append(
-            f'no answer is "unknown": {between(min(blind), max(blind))} {what} cannot tell a threshold that '
-            f"turns away {100 * rate:g}% of known clips, which takes {math.ceil(1 / rate - 1e-9) - 1}. A higher "
-            "--false-alarm-rate takes fewer, and `predict --unknown-below 0.6` none" + _of_runs(len(blind), len(fitted))
+            f'no clip will be answered "unknown": a threshold that rejects {100 * rate:g}% of known clips needs '
+            f"{math.ceil(1 / rate - 1e-9) - 1} {what}, and there are {between(min(blind), max(blind))}. A higher "
+            "--false-alarm-rate needs fewer, and `predict --unknown-below 0.6` none" + _of_runs(len(blind), len(fitted))
         )
     return told
 

@@ -73,7 +73,9 @@ CompileOption = Annotated[
 ]
 CachedPresetOption = Annotated[
     str | None,
-    typer.Option(help="Of the cached features: native, grid, paper or table1.", show_default="native, or the only one"),
+    typer.Option(
+        help="Preset of the cached features: native, grid, paper or table1.", show_default="native, or the only one"
+    ),
 ]
 MovedWeightsOption = Annotated[
     list[str], typer.Option(help="NAME=WEIGHTS, where weights are no longer where they were; repeatable.")
@@ -85,7 +87,7 @@ UnknownBelowOption = Annotated[
     ),
 ]
 ForceOption = Annotated[
-    bool, typer.Option("--force", help="Go on where weights or versions here differ from those of training.")
+    bool, typer.Option("--force", help="Go on even if weights or versions differ from those of training.")
 ]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Train again what is there; without it, runs of other settings are refused.")
@@ -270,7 +272,7 @@ def extract(
         bool,
         typer.Option(
             "--prune",
-            help="Take out clips that are not among VIDEOS, such as deleted ones; without --erase their data stays "
+            help="Remove clips that are not among VIDEOS, such as deleted ones; without --erase their data stays "
             "on disk.",
         ),
     ] = False,
@@ -278,7 +280,7 @@ def extract(
         bool,
         typer.Option(
             "--erase",
-            help="With --prune: remove from disk, for good, what is stored of clips that are taken out, now or before.",
+            help="With --prune: erase from disk, for good, what is stored of clips that are removed, now or earlier.",
         ),
     ] = False,
     as_json: JsonOption = False,
@@ -336,7 +338,7 @@ def learn(
     root: RootOption = None,
     group_by: GroupByOption = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Take out clips of an earlier call that are not among VIDEOS any more.")
+        bool, typer.Option("--prune", help="Remove clips of an earlier call that are no longer among VIDEOS.")
     ] = False,
     split: Annotated[
         str, typer.Option(help="auto, group, random, official1|2|3, list:TRAIN,TEST or manifest.")
@@ -414,7 +416,7 @@ def train_head(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Exactly this many; with keep=best, as in recipe paper, at most.", show_default="the recipe's"
+            help="Number of epochs; with keep=best, as in recipe paper, the highest.", show_default="the recipe's"
         ),
     ] = None,
     patience: Annotated[
@@ -426,7 +428,10 @@ def train_head(
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="Of Adam; with recipe native the highest, it falls to zero.", show_default="the recipe's"),
+        typer.Option(
+            help="Adam's learning rate; with recipe native the first and highest, which falls to zero.",
+            show_default="the recipe's",
+        ),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Clips per step.", show_default="the recipe's")] = None,
     settings: Annotated[

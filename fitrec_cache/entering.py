@@ -119,20 +119,20 @@ class Entering:
         """
         notes = []
         if n := len(self._failed):
-            still = "; nothing of them was erased" if erased else ""
+            still = "; nothing was erased for them" if erased else ""
             notes.append(
-                f"{plural(n, 'clip')} that failed now will still be trained on, with the features that there are, as "
-                f"the video that had that name before{still}: {_named(self._failed)}. To take them out, remove their "
-                "files, and rows of a manifest or list that name them, and give --prune"
+                f"{plural(n, 'clip')} failed this time, and training still uses what is cached of the earlier video of "
+                f"that name{still}: {_named(self._failed)}. To remove them, delete their files, and their rows in any "
+                "manifest or list, then run with --prune"
             )
         if n := len(self._kept):
-            many = plural(n, "clip keeps", "clips keep")
-            notes.append(f"{many} group or columns of before: {_named(self._kept)}")
+            many = plural(n, "clip keeps its", "clips keep their")
+            notes.append(f"{many} earlier group or columns: {_named(self._kept)}")
         for names, what in (
-            (self._joined, "group or columns of another one of the same content"),
-            (self._moved, "the video that another one had before"),
-            (self._replaced, "other content than before, in the place of the earlier video"),
-            (self._heirs, "other content than before, in the place, and with group or columns, of the earlier video"),
+            (self._joined, "the group or columns of another clip with the same content"),
+            (self._moved, "a video that was cached under another name before"),
+            (self._replaced, "new content: it replaces the earlier video of that name"),
+            (self._heirs, "new content: it replaces the earlier video of that name and inherits its group or columns"),
         ):
             if n := len(names):
                 notes.append(f"{plural(n, 'clip has', 'clips have')} {what}: {_named(names)}")

@@ -59,7 +59,7 @@ def erase_taken_out(folder: Path) -> list[str]:
             freed += less
             erased |= keys
     except StoreError as error:
-        raise type(error)(f"only a part was erased, the same command goes on with the rest: {error}") from error
+        raise type(error)(f"erasing stopped halfway; run the same command again to finish: {error}") from error
     for path in folder.glob("unfinished-*.json"):  # hints that hold names
         remove(path)
     left = _remove_half_written([folder, *(store.folder for store in stores)])
@@ -89,9 +89,9 @@ def refuse_most(cache: Cache, names: Collection[str]) -> None:
     gone = sorted(clip.clip_id for content, clip in used.items() if content not in here)
     if 2 * len(gone) > len(used):
         raise UsageError(
-            f"--erase would take out {len(gone)} of {len(used)} clips, by name, and remove for good what no other clip "
-            f"shares with them: {some(gone)}. Nothing was done. If that is meant, or files were renamed, run the same "
-            "with --prune alone first, then with both"
+            f"--erase would remove {len(gone)} of {len(used)} clips (compared by name), and for good what no other "
+            f"clip shares with them: {some(gone)}. Nothing was done. If you intend this, or if files were renamed, run "
+            "the same command with --prune alone first, then with both"
         )
 
 

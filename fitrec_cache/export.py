@@ -92,7 +92,9 @@ def export(*, run: Path, out: Path, backbone: Sequence[str] = (), force: bool = 
     backbones = [p.backbone for p in pipelines if p.backbone is not None]
     names = _file_names(backbones)
     if others := [name for name in (HEAD, *names) if (out / name).exists() and name not in earlier]:
-        raise UsageError(f"--out {out}: {others[0]} there is of no earlier export: choose a new folder, or move it")
+        raise UsageError(
+            f"--out {out}: it holds {others[0]}, which no earlier export wrote: choose another folder, or move it"
+        )
     samples = int(pipelines[0].frames["samples"])
     head = Heads(runs, dtype=torch.float32)
     with staged(out, str(out)) as here:
@@ -152,8 +154,8 @@ def _earlier_files(out: Path) -> list[str]:
         files = [described["head"]["file"], *(source["file"] for source in described["inputs"])]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"--out {out} holds something that is not an earlier export, or one that was killed: choose a new folder, "
-            "or remove it"
+            f"--out {out} is neither empty nor a whole earlier export (one that was killed is none): choose another "
+            "folder, or remove it"
         ) from error
     return [name for name in files if isinstance(name, str) and re.fullmatch(r"[^/]+\.onnx", name)]
 

@@ -163,18 +163,17 @@ class Extractor:
             self.notes.add(f"taken out, as not among these videos: {plural(len(gone), 'clip')}: {some(names)}")
         elif stale:
             self.notes.add(
-                f"{plural(len(stale), 'part')} of the same files not among these any more will still be trained on: "
-                f"{some(stale)}"
+                f"training will still use {plural(len(stale), 'part')} of these files no longer listed: {some(stale)}"
             )
         if not prune and (names := sorted({clip.clip_id for clip in gone}.difference(stale))):
             self.notes.add(
-                f"{plural(len(names), 'clip')} of the cache not among these videos will be trained on with them: "
-                f"{some(names)}. If they are not wanted any more, --prune takes all {len(gone)} out"
+                f"training will also use {plural(len(names), 'clip')} of the cache not among these videos: "
+                f"{some(names)}. If you no longer want them, --prune removes all {len(gone)}"
             )
         if kept := sorted(clip.clip_id for clip in others if clip.clip_id in there and not clip.problem):
             many = plural(len(kept), "clip of the cache was", "clips of the cache were")
-            but = "but for what its --classes leaves out"
-            self.notes.add(f"{many} not asked for now; train-head takes them too, {but}: {some(kept)}")
+            but = "except what its --classes leaves out"
+            self.notes.add(f"{many} not asked for this time; train-head uses them too, {but}: {some(kept)}")
 
     def tell_changes(self, *, erased: bool) -> None:
         """Note which files are used though something is odd, such as damage, and what is not as it was before.
@@ -367,12 +366,11 @@ def _new_features(cache: Cache, store: Store) -> list[str]:
 def _same_content(first: HeldClip, other: HeldClip, *, more: int) -> str:
     note = f"{other.clip_id} has the same content as {first.clip_id}" + f", and {more} more such clips" * bool(more)
     if other.group not in (None, first.group):
-        note += f", but is of group {other.group}, not {first.group}, which is taken for its group"
+        note += f", but its group is {other.group}, not {first.group}: {first.group} is used"
     if other.label == first.label:
         return note
     return (
-        f"{note}, but is of class {other.label}, not {first.label}: training takes it for {first.label}, remove the "
-        "wrong one"
+        f"{note}, but its class is {other.label}, not {first.label}: training uses {first.label}; remove the wrong one"
     )
 
 

@@ -197,7 +197,7 @@ def _figures(m: Metrics) -> str:
 def predict_text(p: Prediction) -> str:
     """Return the most probable classes of a video."""
     together = f" (mean of {p.heads} seeds)" if p.heads > 1 else ""
-    together += " (it was trained on this video, or one of this name: says nothing of new ones)" * p.trained_on
+    together += " (the head was trained on it, or on one of this name: this says nothing of new videos)" * p.trained_on
     lengths = p.median_lengths or 0
     return _lines(
         f"{plain_text(p.path)}: {p.reason}" if p.reason else f"{plain_text(p.path)}{together}",

@@ -183,8 +183,8 @@ def train_head(
     if final:
         on_sides = sum(map(len, heads[0].fold.split.sides))
         notes.add(
-            f"predict and watch answer by heads that learned from all {on_sides} clips; the figures are of heads that "
-            "left the test clips out"
+            f"predict and watch use heads trained on all {on_sides} clips; the figures are of heads trained without "
+            "the test clips"
         )
     notes.add(*remarks([(calibration_of(one.run), one.val_units) for one in scored]))
     pooled, (ensemble, together) = pool_folds(scored), average_runs(scored)
@@ -319,8 +319,8 @@ def _shared_values(rule: str, splits: Sequence[Split], data: Features) -> list[s
     if not any(val & train for val, train in sides):
         return []
     return [
-        f"validation clips are of a {column} that training has too: probabilities and 'unknown' are fitted to what is "
-        "known, and too sure of what is new"
+        f"validation clips are of a {column} that training has too: probabilities and the threshold for 'unknown' are "
+        f"fitted to what is known, so answers of another {column} are surer than they are right"
     ]
 
 

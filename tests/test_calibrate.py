@@ -104,7 +104,7 @@ def test_groups_are_counted_for_the_threshold_and_said():
     blind = calibrate(logits, truth, units=units, false_alarm_rate=0.05)
     assert blind.threshold == 0
     (said,) = remarks([(blind, units)])
-    assert said.startswith('no answer is "unknown": 10 groups of validation clips cannot tell')
+    assert "needs 19 groups of validation clips, and there are 10. A higher --false-alarm-rate needs fewer" in said
     found = calibrate(logits, truth, units=units, false_alarm_rate=0.14)  # 1/11 + 1/22: below the second clip
     assert found.threshold == pytest.approx(found.probabilities(logits)[1].max())
 
@@ -138,8 +138,8 @@ def test_what_few_clips_cannot_tell_is_left_and_said():
     found = calibrate(20 * np.eye(3), [0, 1, 2])
     assert found.threshold == 0.0
     (said,) = remarks([(found, alone(3))])
-    assert "3 validation clips cannot tell a threshold" in said
-    assert "of known clips, which takes 19." in said
+    assert "needs 19 validation clips, and there are 3." in said
+    assert said.startswith('no clip will be answered "unknown": a threshold that rejects 5% of known clips needs')
     assert remarks([(Calibration(temperature=1.3, threshold=0.2, false_alarm_rate=0.05), alone(40))]) == []
 
 
@@ -169,7 +169,7 @@ def test_what_several_runs_could_not_tell_is_said_once():
     first, second = remarks([(hot, alone(16)), (blind, alone(14)), (sound, alone(20)), (hot, alone(18))])
     assert first.startswith("on 16 to 18 validation clips no temperature")
     assert first.endswith(" (2 of 4 runs)")
-    assert second.startswith('no answer is "unknown": 14 validation clips cannot')
+    assert "needs 19 validation clips, and there are 14." in second
     assert second.endswith(" (1 of 4 runs)")
 
 

@@ -181,7 +181,7 @@ def test_most_of_a_cache_is_erased_only_after_it_was_pruned(run, tmp_path, video
         if path != kept:
             path.unlink()
     files = {p: p.read_bytes() for p in (tmp_path / "cache").rglob("*.h5")}
-    with pytest.raises(UsageError, match=r"--erase would take out 11 of 12 clips, .*: Hop/v_Hop_g02_c01.avi, .*alone"):
+    with pytest.raises(UsageError, match=r"--erase would remove 11 of 12 clips .*: Hop/v_Hop_g02_c01.avi, .*alone"):
         run(prune=True, erase=True)
     assert {p: p.read_bytes() for p in (tmp_path / "cache").rglob("*.h5")} == files
     run(prune=True)
@@ -249,7 +249,7 @@ def test_clips_that_were_renamed_twice_are_none_that_would_be_lost(run, tmp_path
     assert stored(tmp_path / "cache") == before
     for path in sorted(videos.glob("*/*.avi")):
         path.rename(path.with_name(path.name.removeprefix("twice-")))
-    with pytest.raises(UsageError, match=r"would take out 12 of 12 clips, by name, .* or files were renamed"):
+    with pytest.raises(UsageError, match=r"would remove 12 of 12 clips .* or if files were renamed"):
         run(prune=True, erase=True)
 
 
@@ -669,5 +669,5 @@ def test_half_of_the_clips_may_be_erased_and_not_one_more(cache_folder):
     cache = Cache(cache_folder)
     names = sorted(clip.clip_id for clip in cache.clips())
     refuse_most(cache, names[:6])
-    with pytest.raises(UsageError, match="--erase would take out 7 of 12 clips"):
+    with pytest.raises(UsageError, match="--erase would remove 7 of 12 clips"):
         refuse_most(cache, names[:5])

@@ -287,12 +287,12 @@ def test_an_earlier_export_is_replaced_and_nothing_else_is(run, tmp_path, quickl
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("notes")
-    with pytest.raises(UsageError, match="holds something that is not an earlier export"):
+    with pytest.raises(UsageError, match="is neither empty nor a whole earlier export"):
         export(run=run, out=out)
     with pytest.raises(UsageError, match=r"mine\.txt is a file: expected a new folder"):
         export(run=run, out=out / "mine.txt")
     (out / "recogniser.json").write_text("{}")
-    with pytest.raises(UsageError, match="holds something that is not an earlier export"):
+    with pytest.raises(UsageError, match="is neither empty nor a whole earlier export"):
         export(run=run, out=out)
     names = {"head": {"file": "head.onnx"}, "inputs": [{"file": "gone.onnx"}, {"file": None}, {"file": "../kept.onnx"}]}
     (out / "recogniser.json").write_text(json.dumps(names))
@@ -306,12 +306,12 @@ def test_an_earlier_export_is_replaced_and_nothing_else_is(run, tmp_path, quickl
 
 def test_networks_of_somebody_else_are_left_alone(run, tmp_path):
     (tmp_path / "yolo.onnx").write_text("theirs")
-    with pytest.raises(UsageError, match="holds something that is not an earlier export"):
+    with pytest.raises(UsageError, match="is neither empty nor a whole earlier export"):
         export(run=run, out=tmp_path)
     assert (tmp_path / "yolo.onnx").read_text() == "theirs"
     (tmp_path / "test_resnet.onnx").write_text("theirs too")
     (tmp_path / "recogniser.json").write_text(json.dumps({"head": {"file": "head.onnx"}, "inputs": []}))
-    with pytest.raises(UsageError, match=r"test_resnet\.onnx there is of no earlier export"):
+    with pytest.raises(UsageError, match=r"it holds test_resnet\.onnx, which no earlier export wrote"):
         export(run=run, out=tmp_path)
     assert (tmp_path / "test_resnet.onnx").read_text() == "theirs too"
 

@@ -161,7 +161,7 @@ def test_the_same_content_twice_is_decoded_once_and_named(run, videos, inline, t
     assert len(inline.decoded) == 4
     (note,) = (n for n in report.notes if "same content" in n)
     assert note.startswith(
-        "Squat/copy.avi has the same content as Hop/v_Hop_g01_c01.avi, but is of class Squat, not Hop"
+        "Squat/copy.avi has the same content as Hop/v_Hop_g01_c01.avi, but its class is Squat, not Hop"
     )
     found = everything(tmp_path / "cache")
     assert len(found) == 5
@@ -207,8 +207,8 @@ def test_of_one_content_in_two_classes_the_first_by_name_counts_in_whatever_orde
     )
     (note,) = (n for n in run().notes if "same content" in n)
     assert note == (
-        "Squat/copy.avi has the same content as Hop/v_Hop_g01_c01.avi, but is of class Squat, not Hop: training takes "
-        "it for Hop, remove the wrong one"
+        "Squat/copy.avi has the same content as Hop/v_Hop_g01_c01.avi, but its class is Squat, not Hop: training uses "
+        "Hop; remove the wrong one"
     )
     kept, _ = distinct_clips(Cache(tmp_path / "cache"))
     assert "Hop/v_Hop_g01_c01.avi" in [clip.clip_id for clip in kept]
@@ -248,7 +248,7 @@ def test_clips_whose_files_were_removed_are_told_and_can_be_taken_out(run, tmp_p
     def trained():
         return [clip.clip_id for clip in distinct_clips(Cache(tmp_path / "cache"))[0]]
 
-    told = "1 clip of the cache not among these videos will be trained on with them: Hop/v_Hop_g01_c01.avi. If"
+    told = "training will also use 1 clip of the cache not among these videos: Hop/v_Hop_g01_c01.avi. If"
     assert any(note.startswith(told) for note in run().notes)
     assert len(trained()) == 4
     report = run(prune=True)
@@ -321,15 +321,15 @@ def test_parts_that_a_table_no_longer_has_are_named(run, tmp_path, videos):
     table = tmp_path / "t.csv"
     rows = ["path,label,start,end", "Hop/v_Hop_g01_c01.avi,Hop,0,0.2", "Hop/v_Hop_g01_c01.avi,Squat,0.2,0.6"]
     table.write_text("\n".join(rows))
-    assert not any("of the same files" in note for note in run(table, root=videos).notes)
+    assert not any("of these files" in note for note in run(table, root=videos).notes)
     table.write_text("\n".join([*rows[:2], "Hop/v_Hop_g01_c01.avi,,0.2,0.6"]))
     notes = run(table, root=videos).notes
-    stale = "1 part of the same files not among these any more will still be trained on: Hop/v_Hop_g01_c01.avi#t="
+    stale = "training will still use 1 part of these files no longer listed: Hop/v_Hop_g01_c01.avi#t="
     assert any(note.startswith(stale) for note in notes)
-    assert any(note.startswith("4 clips of the cache not among these videos") for note in notes)
-    assert any(note.endswith("If they are not wanted any more, --prune takes all 5 out") for note in notes)
+    assert any(note.startswith("training will also use 4 clips of the cache not among these videos") for note in notes)
+    assert any(note.endswith("If you no longer want them, --prune removes all 5") for note in notes)
     run(prune=True)  # as the README says: all parts are forgotten
-    assert not any("of the same files" in note for note in run(table, root=videos).notes)
+    assert not any("of these files" in note for note in run(table, root=videos).notes)
     clips = {clip.clip_id for clip in distinct_clips(Cache(tmp_path / "cache"))[0]}
     assert len(clips) == 5
 
@@ -400,7 +400,7 @@ def test_a_folder_leaves_groups_and_columns_that_a_manifest_gave(run, tmp_path, 
     report = run()
     assert counts(report) == (5, 1, 4, 0)
     assert "no groups known" not in report.notes
-    assert f"4 clips keep group or columns of before: {', '.join(names[:3])} and 1 more" in report.notes
+    assert f"4 clips keep their earlier group or columns: {', '.join(names[:3])} and 1 more" in report.notes
     assert labels_in(tmp_path / "cache") == before | {"Hop/new.avi": ("Hop", None)}
     held = {clip.clip_id: clip.extra for clip in Cache(tmp_path / "cache").clips()}
     assert held == {name: {"day": "mon"} for name in names} | {"Hop/new.avi": {}}
@@ -433,18 +433,18 @@ def test_a_clip_that_was_renamed_or_moved_keeps_its_group_and_columns(run, tmp_p
     assert {name: clip.group for name, clip in held.items()} == expected
     assert {clip.extra.get("day") for name, clip in held.items() if name != "Squat/new.avi"} == {"mon"}
     assert any(n.startswith("1 new clip has no group") and n.endswith(": Squat/new.avi") for n in report.notes)
-    assert sum("keep group or columns of before" in note for note in run().notes) == 1  # by their names now
+    assert sum("keep their earlier group or columns" in note for note in run().notes) == 1  # by their names now
     assert {c.clip_id: c.group for c in distinct_clips(Cache(tmp_path / "cache"))[0]} == expected
 
 
 def test_a_video_that_takes_anothers_place_keeps_its_group_and_it_is_said(run, tmp_path, videos):
     path, manifest = known_as_ann(run, tmp_path, videos)
     write_video(path, 7, width=80, height=64, codec="mpeg4", numbers=range(900, 907))
-    place, name = "1 clip has other content than before, in the place", path.relative_to(videos)
-    assert f"{place}, and with group or columns, of the earlier video: {name} (ann)" in run().notes
+    place, name = "1 clip has new content: it replaces the earlier video of that name", path.relative_to(videos)
+    assert f"{place} and inherits its group or columns: {name} (ann)" in run().notes
     write_video(path, 8, width=80, height=64, codec="mpeg4", numbers=range(910, 918))
     # This one says the group itself.
-    assert f"{place} of the earlier video: {name}" in run(manifest, root=videos).notes
+    assert f"{place}: {name}" in run(manifest, root=videos).notes
 
 
 def test_renumbered_files_keep_the_groups_of_their_videos_not_those_of_their_names(run, tmp_path, videos):
@@ -464,7 +464,8 @@ def test_renumbered_files_keep_the_groups_of_their_videos_not_those_of_their_nam
         (folder / f"{i}.avi").rename(folder / f"{i - 1}.avi")
     report = run(prune=True)
     assert labels_in(tmp_path / "cache") == {f"Hop/{i}.avi": ("Hop", who or None) for i, who in enumerate(people[1:])}
-    assert "3 clips have the video that another one had before: Hop/0.avi, Hop/1.avi, Hop/2.avi" in report.notes
+    moved = "3 clips have a video that was cached under another name before"
+    assert f"{moved}: Hop/0.avi, Hop/1.avi, Hop/2.avi" in report.notes
     (folder / "0.avi").rename(folder / "x.avi")  # two change places
     (folder / "1.avi").rename(folder / "0.avi")
     (folder / "x.avi").rename(folder / "1.avi")
@@ -643,7 +644,7 @@ def test_copies_of_several_groups_are_told_and_one_without_is_of_the_others(run,
     manifest.write_text(f"path,label,group\nHop/0.avi,Hop,bob\n{name},Hop,ann\n")
     notes = run(manifest, root=videos).notes
     assert labels_in(tmp_path / "cache")["Hop/0.avi"] == ("Hop", "bob")
-    copies = f"{name} has the same content as Hop/0.avi, but is of group ann, not bob, which is taken for its group"
+    copies = f"{name} has the same content as Hop/0.avi, but its group is ann, not bob: bob is used"
     assert copies in notes
 
 
@@ -659,7 +660,7 @@ def test_of_a_run_that_is_interrupted_what_was_entered_is_told(run, tmp_path, vi
     told = []
     with pytest.raises(KeyboardInterrupt):
         run(tell=told.append)
-    heir = "1 clip has other content than before, in the place, and with group or columns, of the earlier video"
+    heir = "1 clip has new content: it replaces the earlier video of that name and inherits its group or columns"
     assert f"{heir}: {name} (ann)" in told
 
 
@@ -679,8 +680,8 @@ def test_a_copy_whose_name_says_no_group_is_of_the_group_that_the_others_name_sa
     (first.parent / "0.avi").write_bytes(first.read_bytes())  # by its name the first, which is the one that counts
     report = run()
     assert labels_in(tmp_path / "cache")["Hop/0.avi"] == ("Hop", "Hop_g01")
-    assert "1 clip has group or columns of another one of the same content: Hop/0.avi" in report.notes
-    assert not any("another one of the same content" in note for note in run().notes)
+    assert "1 clip has the group or columns of another clip with the same content: Hop/0.avi" in report.notes
+    assert not any("another clip with the same content" in note for note in run().notes)
     with (tmp_path / "m.csv").open("w") as file:  # a manifest means what it says
         file.write("path,label,group\nHop/0.avi,Hop,\n")
     run(tmp_path / "m.csv", root=videos)
@@ -693,12 +694,11 @@ def test_a_video_that_cannot_be_read_any_more_is_used_as_it_was_and_that_is_said
     path = sorted(videos.rglob("*.avi"))[0]
     name = str(path.relative_to(videos))
     path.write_bytes(b"")
-    for report, more in ((run(), ""), (run(prune=True, erase=True), "; nothing of them was erased")):
-        (note,) = (n for n in report.notes if "failed now" in n)
+    for report, more in ((run(), ""), (run(prune=True, erase=True), "; nothing was erased for them")):
+        (note,) = (n for n in report.notes if "failed this time" in n)
         assert note == (
-            f"1 clip that failed now will still be trained on, with the features that there are, as the video "
-            f"that had that name before{more}: {name}. "
-            "To take them out, remove their files, and rows of a manifest or list that name them, and give --prune"
+            f"1 clip failed this time, and training still uses what is cached of the earlier video of that name{more}: "
+            f"{name}. To remove them, delete their files, and their rows in any manifest or list, then run with --prune"
         )
     assert labels_in(tmp_path / "cache") == before
     path.unlink()
@@ -711,8 +711,8 @@ def test_of_a_failed_file_without_features_of_this_backbone_nothing_is_said_to_b
     next(videos.rglob("*.avi")).write_bytes(b"")
     report = run(backbone=["test_vit"])
     assert len(report.failed) == 1
-    assert not any("failed now" in note for note in report.notes)
-    assert any("failed now" in note for note in run().notes)
+    assert not any("failed this time" in note for note in report.notes)
+    assert any("failed this time" in note for note in run().notes)
 
 
 def test_a_clip_of_fewer_frames_than_are_sampled_is_told(run, videos):
@@ -733,7 +733,7 @@ def test_groups_stay_where_a_manifest_has_no_column_of_them(run, tmp_path, video
     assert {group for _, group in before.values()} == {"p0", "p1"}
     report = run(manifest, root=videos)
     assert labels_in(tmp_path / "cache") == before
-    assert f"4 clips keep group or columns of before: {', '.join(names[:3])} and 1 more" in report.notes
+    assert f"4 clips keep their earlier group or columns: {', '.join(names[:3])} and 1 more" in report.notes
     assert not any("groups known" in note or "--group-by" in note for note in report.notes)
     manifest.write_text("path,label,group\n" + "".join(f"{n},{n.split('/')[0]},\n" for n in names))
     assert "no groups known" in run(manifest, root=videos).notes  # which an empty column says
@@ -748,7 +748,7 @@ def test_columns_that_stay_do_not_hide_that_no_groups_are_known(run, tmp_path, v
     manifest.write_text("path,label,day\n" + "".join(f"{n},{n.split('/')[0]},mon\n" for n in names))
     run(manifest, root=videos)
     report = run()
-    assert any(note.startswith("4 clips keep group or columns") for note in report.notes)
+    assert any(note.startswith("4 clips keep their earlier group or columns") for note in report.notes)
     assert "no groups known" in report.notes
 
 
@@ -801,8 +801,8 @@ def test_a_failed_clip_that_was_removed_is_taken_out_too(run, tmp_path, videos):
 def test_clips_that_were_not_asked_for_are_not_taken_for_removed(run, tmp_path, videos):
     run()
     asked = run(classes="Squat")
-    told = "2 clips of the cache were not asked for now; train-head takes them too, but for what its --classes leaves "
-    told += "out: Hop/v_Hop_g01_c01.avi, Hop/"
+    told = "2 clips of the cache were not asked for this time; train-head uses them too, except what its --classes "
+    told += "leaves out: Hop/v_Hop_g01_c01.avi, Hop/"
     assert any(note.startswith(told) for note in asked.notes)
     assert not any("--prune" in note for note in asked.notes)
     (videos / "Squat/v_Squat_g01_c01.avi").unlink()
@@ -1453,7 +1453,7 @@ def test_copies_share_their_columns_and_a_new_video_in_a_place_is_said_to_take_t
     write_video(first, 7, width=80, height=64, codec="mpeg4", numbers=range(900, 907))
     (tmp_path / "o.csv").write_text(f"path,label\n{name},Hop\n")
     notes = run(tmp_path / "o.csv", root=videos).notes
-    assert any(f"with group or columns, of the earlier video: {name} (" in note for note in notes)
+    assert any(f"inherits its group or columns: {name} (" in note for note in notes)
     assert not any("keep" in note for note in notes)
 
 
@@ -1474,7 +1474,7 @@ def test_columns_that_were_corrected_under_another_name_stay_so_when_the_first_n
 
 
 def test_what_a_new_video_takes_from_an_earlier_one_is_said_and_nothing_else(run, tmp_path, videos):
-    place = "1 clip has other content than before, in the place"
+    place = "1 clip has new content: it replaces the earlier video of that name"
     path, manifest = videos / "Hop" / "x.avi", tmp_path / "m.csv"
 
     def notes(header, row, number):
@@ -1485,10 +1485,10 @@ def test_what_a_new_video_takes_from_an_earlier_one_is_said_and_nothing_else(run
     path.write_bytes(b"broken")
     manifest.write_text("path,label,group,person\nHop/x.avi,Hop,gg,\n")
     run(manifest, root=videos)
-    assert "1 clip keeps group or columns of before: Hop/x.avi" in notes("", "", 100)  # the first that can be used
-    taken = f"{place}, and with group or columns, of the earlier video: Hop/x.avi"
+    assert "1 clip keeps its earlier group or columns: Hop/x.avi" in notes("", "", 100)  # the first that can be used
+    taken = f"{place} and inherits its group or columns: Hop/x.avi"
     assert f"{taken} (gg)" in notes("", "", 200)
-    assert f"{place} of the earlier video: Hop/x.avi" in notes(",group,room", ",new,gym", 300)
+    assert f"{place}: Hop/x.avi" in notes(",group,room", ",new,gym", 300)
     assert f"{taken} (gym)" in notes(",group", ",newer", 400)
 
 

@@ -198,7 +198,7 @@ def test_after_videos_were_added_or_removed_another_recogniser_is_made_beside(le
     assert more.run.parent != tmp_path / report.run.parent.relative_to(out.parent)
     assert {p: p.read_bytes() for p in old} == old
     hops[0].unlink()
-    assert any("--prune takes all 1 out" in note for note in learn(tmp_path / "videos", **common).notes)
+    assert any("--prune removes all 1" in note for note in learn(tmp_path / "videos", **common).notes)
     less = learn(tmp_path / "videos", prune=True, **common)
     assert (less.n_learned, less.extracted.done) == (12, 0)
     assert less.run.parent not in (report.run.parent, more.run.parent)
@@ -231,7 +231,7 @@ def test_a_file_that_fails_now_is_not_said_to_be_useless_where_its_earlier_video
     again = learn(tmp_path / "videos", out=tmp_path / "out", backbone=backbones, **FAST)
     assert (len(again.extracted.failed), again.n_learned) == (1, report.n_learned)
     assert not any("cannot be used" in note for note in again.notes)
-    assert any("failed now will still be trained on" in note for note in again.notes)
+    assert any("training still uses what is cached" in note for note in again.notes)
 
 
 def test_what_a_further_backbone_needs_is_trained_and_nothing_again(learned, video_folder, weights, tmp_path, inline):

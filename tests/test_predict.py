@@ -128,7 +128,7 @@ def test_clips_that_the_head_has_seen_are_told(run, tmp_path, cache_folder, vide
     said = CliRunner().invoke(app, ["predict", "--run", str(run), "--device", "cpu", copy.name]).output
     assert (
         said.splitlines()[0]
-        == f"{copy.name} (it was trained on this video, or one of this name: says nothing of new ones)"
+        == f"{copy.name} (the head was trained on it, or on one of this name: this says nothing of new videos)"
     )
 
 

@@ -270,7 +270,7 @@ def test_the_final_head_learns_from_all_clips_and_changes_no_figure(tmp_path, fe
     common = {"features": features, "variant": "resnet50-lstm-attention", "epochs": 3}
     train_head(out=tmp_path / "tested", **common)
     report = train_head(out=tmp_path / "run", final=True, **common)
-    assert any("learned from all 60 clips" in note for note in report.notes)
+    assert any("heads trained on all 60 clips" in note for note in report.notes)
     assert same(weights_of(tmp_path / "tested"), weights_of(tmp_path / "run"))
     one, other = (metrics_of(tmp_path / n) for n in ("tested", "run"))
     assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
@@ -428,7 +428,7 @@ def test_what_is_known_of_a_split_is_told_before_training(tmp_path, features, mo
     report = train_head(out=tmp_path / "run", features=features, variant="mean", tell=events.append, **FAST)
     first = events.index("trained")
     assert any("near-duplicate" in note for note in events[:first])
-    assert any("cannot tell a threshold" in note for note in events[first:])
+    assert any("a threshold that rejects" in note for note in events[first:])
     assert [event for event in events if event != "trained"] == list(report.notes)
 
 
@@ -1071,7 +1071,7 @@ def test_classes_left_out_are_unknown(tmp_path):
     assert f"  unknown classes: {together['detected']:.1%} of 40 clips; AUROC" in train_text(seeds)
     strict = train_head(out=tmp_path / "strict", features=path, variant="mean", unknown=["Squat "], **FAST)
     assert (strict.runs[0].unknown["detected"], strict.runs[0].unknown["false_alarms"]) == (0, 0)
-    assert any("groups of validation clips cannot tell a threshold" in note for note in strict.notes)
+    assert any("needs 19 groups of validation clips" in note for note in strict.notes)
     with pytest.raises(UsageError, match=r"unknown class 'Sqat'.*Squat"):
         train_head(out=tmp_path / "x", features=path, variant="mean", unknown=["Sqat"])
 
