@@ -96,18 +96,21 @@ class Ahead:
         self.in_turns = any(m.on_cpu for m in models)
         n_cores = workers or cores()
         beside_decoders = workers is not None and not self.in_turns
-        self._preparers = max(1, n_cores // 2) if beside_decoders else n_cores
         self.distance = min(_MOST_CLIPS, (_CLIPS_IN_TURN if self.in_turns else _CLIPS_BESIDE) * n_cores)
+        self._stack = ExitStack()
+        self._hashing = self._threads("hash", 2)
+        self._preparing = self._threads("prepare", max(1, n_cores // 2) if beside_decoders else n_cores)
 
     def __enter__(self) -> Ahead:
-        with ExitStack() as stack:
-            self._hashing = stack.enter_context(_threads("hash", 2))
-            self._preparing = stack.enter_context(_threads("prepare", self._preparers))
-            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()  # the decoders first, so that no thread waits for them any more
+
+    def _threads(self, name: str, count: int) -> ThreadPoolExecutor:
+        pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._stack.callback(pool.shutdown, cancel_futures=True)
+        return pool
 
     def hashes(self, clips: Iterable[Clip]) -> Iterator[Task]:
         """Yield clips in order with their content's hash."""
@@ -180,12 +183,3 @@ class Ahead:
         finally:
             with self._lock:
                 self.busy[kind] += clock() - started
-
-
-@contextmanager
-def _threads(name: str, count: int) -> Iterator[ThreadPoolExecutor]:
-    pool = ThreadPoolExecutor(count, thread_name_prefix=name)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
