@@ -106,13 +106,8 @@ class Answer:
     unknown: bool
 
 
-@dataclass
-class _Pictures:
-    """Frames of answered videos, for the picture at ``path``."""
-
-    path: Path
-    frames: list[NDArray[np.uint8]] = field(default_factory=list)
-    predictions: list[Prediction] = field(default_factory=list)
+#: Answered videos for the picture, each with its frames.
+_Shown = list[tuple[Prediction, NDArray[np.uint8]]]
 
 
 @plain_arguments
@@ -178,7 +173,7 @@ def predict(
     if labelled:
         labels = {str(path): _folder_label(path, around, recogniser.labels) for path, around in files}
         _check_labels(labels.values(), recogniser.labels)
-    shown = None if picture is None else _Pictures(picture)
+    shown: _Shown | None = None if picture is None else []
     found: list[Prediction] = []
     full: list[Prediction] = []  # with all classes
     try:
@@ -192,8 +187,8 @@ def predict(
                     tell(found[-1])
     finally:  # also of what was answered until an interruption
         with ExitStack() as each:  # the table first; what one raises comes after the other
-            if shown is not None:
-                each.callback(_draw, shown)
+            if shown and picture is not None:  # else each video's reason says why there is nothing to draw
+                each.callback(_draw, shown, picture)
             if table is not None:
                 each.callback(_write_table, full, recogniser.labels, table)
     return found
@@ -366,7 +361,7 @@ def _described(items: object) -> str:
 
 
 def _answers(
-    paths: Sequence[Path], recogniser: Recogniser, pool: DecoderPool, shown: _Pictures | None, *, at_once: int
+    paths: Sequence[Path], recogniser: Recogniser, pool: DecoderPool, shown: _Shown | None, *, at_once: int
 ) -> Iterator[Prediction]:
     """Yield what the heads say of each video, of all classes; so many are decoded at once.
 
@@ -402,7 +397,7 @@ def _queued(path: Path, recogniser: Recogniser, pool: DecoderPool) -> Callable[[
     return wait
 
 
-def _one(path: Path, clips: _Decoded | str, recogniser: Recogniser, shown: _Pictures | None) -> Prediction:
+def _one(path: Path, clips: _Decoded | str, recogniser: Recogniser, shown: _Shown | None) -> Prediction:
     if isinstance(clips, str):
         return Prediction(path=str(path), reason=clips)
     try:
@@ -422,9 +417,8 @@ def _one(path: Path, clips: _Decoded | str, recogniser: Recogniser, shown: _Pict
         trained_on=trained_on,
         warnings=tuple(clip.ledger["warnings"]),
     )
-    if shown is not None and len(shown.predictions) < MOST_PICTURED:
-        shown.predictions.append(prediction)
-        shown.frames.append(decode_frames(clip.jpegs).permute(0, 2, 3, 1).numpy())
+    if shown is not None and len(shown) < MOST_PICTURED:
+        shown.append((prediction, decode_frames(clip.jpegs).permute(0, 2, 3, 1).numpy()))
     return prediction
 
 
@@ -436,11 +430,9 @@ def _is_of_training(path: Path, recogniser: Recogniser) -> bool:
     return bool(recogniser.contents) and short_content(content_hash_once(file, file_stamp(file))) in recogniser.contents
 
 
-def _draw(shown: _Pictures) -> None:
+def _draw(shown: _Shown, path: Path) -> None:
     from fitrec_cache.run_pictures import AttentionStrip, attention_png
 
-    if not shown.predictions:
-        return  # each video's reason says why there is nothing to draw
     strips = [
         AttentionStrip(
             title=f"{Path(p.path).name}: " + ("unknown" if p.unknown else f"{p.top[0][0]} {p.top[0][1]:.2f}"),
@@ -448,6 +440,6 @@ def _draw(shown: _Pictures) -> None:
             pts_seconds=np.array([t for t, _ in p.attention]),
             weights=np.array([w for _, w in p.attention]),
         )
-        for p, frames in zip(shown.predictions, shown.frames, strict=True)
+        for p, frames in shown
     ]
-    attention_png(strips, shown.path)
+    attention_png(strips, path)
