@@ -77,6 +77,11 @@ CachedPresetOption = Annotated[
         help="Preset of the cached features: native, grid, paper or table1.", show_default="native, or the only one"
     ),
 ]
+RunOption = Annotated[Path, typer.Option(help="Folder of train-head, whose seeds answer together, or of learn.")]
+RunsArgument = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")]
+PresetOption = Annotated[str, typer.Option(help="Backbone input: native, grid, paper or table1.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+EmbeddingDeviceOption = Annotated[str, typer.Option(help="Where frames are embedded: auto, cpu, cuda, cuda:N or mps.")]
 MovedWeightsOption = Annotated[
     list[str], typer.Option(help="NAME=WEIGHTS, where weights are no longer where they were; repeatable.")
 ]
@@ -237,7 +242,7 @@ def extract(
     cache: Annotated[Path, typer.Option("--cache", help="Cache folder, made if it is not there.")],
     backbone: Annotated[
         list[str], typer.Option(help="Any timm model, NAME or NAME=WEIGHTS (a file, hub or embedded); repeatable.")
-    ] = ["tf_efficientnet_lite0"],  # noqa: B006 - typer copies it
+    ] = ["tf_efficientnet_lite0"],
     preset: Annotated[
         str,
         typer.Option(
@@ -249,7 +254,7 @@ def extract(
     root: RootOption = None,
     lists: Annotated[
         list[Path], typer.Option("--list", help="UCF101-style list of the clips to take; repeatable.")
-    ] = [],  # noqa: B006
+    ] = [],
     group_by: GroupByOption = None,
     samples: Annotated[int | None, typer.Option(help="Frames per clip, T.", show_default="20")] = None,
     frame_size: Annotated[
@@ -258,7 +263,7 @@ def extract(
     precision: Annotated[
         str, typer.Option(help="auto (bf16 where it is faster, else fp16 on CUDA, fp32 elsewhere), fp32, bf16 or fp16.")
     ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: DeviceOption = "auto",
     compile: Annotated[
         bool,
         typer.Option(
@@ -326,14 +331,14 @@ def learn(
     out: Annotated[Path, typer.Option(help="Folder for the cache and the runs, with their reports.")],
     backbone: Annotated[
         list[str], typer.Option(help="Any timm model, NAME or NAME=WEIGHTS; repeatable: the best is chosen.")
-    ] = ["tf_efficientnet_lite0"],  # noqa: B006
-    preset: Annotated[str, typer.Option(help="Backbone input: native, grid, paper or table1.")] = "native",
+    ] = ["tf_efficientnet_lite0"],
+    preset: PresetOption = "native",
     variant: Annotated[
         list[str],
         typer.Option(
             help="Head to choose from; repeatable.", show_default="the LSTM head that goes with a backbone, and mean"
         ),
-    ] = [],  # noqa: B006
+    ] = [],
     classes: ClassesOption = None,
     root: RootOption = None,
     group_by: GroupByOption = None,
@@ -343,9 +348,9 @@ def learn(
     split: Annotated[
         str, typer.Option(help="auto, group, random, official1|2|3, list:TRAIN,TEST or manifest.")
     ] = "auto",
-    seed: Annotated[list[int], typer.Option(help="Seed of training; repeatable: they answer together.")] = [0, 1, 2],  # noqa: B006
+    seed: Annotated[list[int], typer.Option(help="Seed of training; repeatable: they answer together.")] = [0, 1, 2],
     epochs: Annotated[int | None, typer.Option(help="Exactly this many.", show_default="the recipe's")] = None,
-    device: Annotated[str, typer.Option(help="Where frames are embedded: auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: EmbeddingDeviceOption = "auto",
     compile: CompileOption = False,
     jobs: JobsOption = 1,
     as_json: JsonOption = False,
@@ -392,7 +397,7 @@ def train_head(
     cache: FeatureCacheOption = None,
     features: FeatureFileOption = None,
     variant: Annotated[str, typer.Option(help=", ".join(VARIANTS) + ".")] = "resnet50-lstm-attention",
-    backbone: CachedBackbonesOption = [],  # noqa: B006
+    backbone: CachedBackbonesOption = [],
     preset: CachedPresetOption = None,
     classes: ClassesOption = None,
     split: Annotated[
@@ -402,7 +407,7 @@ def train_head(
             "manifest, kfold:K, leave-one:COLUMN."
         ),
     ] = "auto",
-    seed: Annotated[list[int], typer.Option(help="Seed of split, initial values and batches; repeatable.")] = [0],  # noqa: B006
+    seed: Annotated[list[int], typer.Option(help="Seed of split, initial values and batches; repeatable.")] = [0],
     split_seed: Annotated[
         int | None,
         typer.Option(
@@ -436,10 +441,10 @@ def train_head(
     batch_size: Annotated[int | None, typer.Option(help="Clips per step.", show_default="the recipe's")] = None,
     settings: Annotated[
         list[str], typer.Option("--set", help="Another recipe setting, NAME=VALUE such as dropout=0.5; repeatable.")
-    ] = [],  # noqa: B006
+    ] = [],
     unknown: Annotated[
         list[str], typer.Option(help="Class that the head is not to know, to test the answer 'unknown' on; repeatable.")
-    ] = [],  # noqa: B006
+    ] = [],
     false_alarm_rate: Annotated[
         float, typer.Option(help="Share of known clips that may be answered 'unknown'.")
     ] = 0.05,
@@ -496,11 +501,11 @@ def sweep(
     cache: FeatureCacheOption = None,
     features: FeatureFileOption = None,
     variant: Annotated[str, typer.Option(help="A variant that learns from features.")] = "resnet50-lstm-attention",
-    backbone: CachedBackbonesOption = [],  # noqa: B006
+    backbone: CachedBackbonesOption = [],
     preset: CachedPresetOption = None,
     classes: ClassesOption = None,
-    split: Annotated[list[str], typer.Option(help="Split rule whose validation side counts; repeatable.")] = ["auto"],  # noqa: B006
-    seed: Annotated[list[int], typer.Option(help="Seed of the splits; repeatable.")] = [0],  # noqa: B006
+    split: Annotated[list[str], typer.Option(help="Split rule whose validation side counts; repeatable.")] = ["auto"],
+    seed: Annotated[list[int], typer.Option(help="Seed of the splits; repeatable.")] = [0],
     trials: Annotated[int, typer.Option(help="Tries in all, those of earlier calls included.")] = 60,
     finalists: Annotated[int, typer.Option(help="Best tries that are trained again with other seeds.")] = 5,
     epochs: Annotated[int, typer.Option(help="Epochs of every try; native has its own.")] = 40,
@@ -537,11 +542,8 @@ def predict(
         list[Path], typer.Argument(help="Video files, folders of them, or parts of files: FILE#t=START,END.")
     ],
     *,
-    run: Annotated[
-        Path,
-        typer.Option(help="Folder of train-head, whose seeds answer together, or of learn."),
-    ],
-    backbone: MovedWeightsOption = [],  # noqa: B006
+    run: RunOption,
+    backbone: MovedWeightsOption = [],
     picture: Annotated[Path | None, typer.Option(help="PNG of the sampled frames with their attention.")] = None,
     table: Annotated[Path | None, typer.Option(help="CSV of the answers, with the probability of each class.")] = None,
     labelled: Annotated[
@@ -552,7 +554,7 @@ def predict(
     ] = False,
     top: Annotated[int, typer.Option(help="Number of labels to show.")] = 5,
     unknown_below: UnknownBelowOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: DeviceOption = "auto",
     clip_seconds: Annotated[float, typer.Option(help="Seconds that decoding one video may take; tried twice.")] = 120.0,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -595,7 +597,7 @@ def watch(
         str, typer.Argument(help="Video file of any length, camera, camera:1, or an address such as rtsp://...")
     ],
     *,
-    run: Annotated[Path, typer.Option(help="Folder of train-head, whose seeds answer together, or of learn.")],
+    run: RunOption,
     seconds: Annotated[
         float | None, typer.Option(help="Length of a window.", show_default="that of the clips trained on")
     ] = None,
@@ -605,7 +607,7 @@ def watch(
     smooth: Annotated[
         int, typer.Option(help="Average each answer over so many windows, an odd number: fewer single odd answers.")
     ] = 1,
-    backbone: MovedWeightsOption = [],  # noqa: B006
+    backbone: MovedWeightsOption = [],
     unknown_below: UnknownBelowOption = None,
     table: Annotated[Path | None, typer.Option(help="CSV of the segments.")] = None,
     subtitles: Annotated[Path | None, typer.Option(help="The segments as .srt, for a video player.")] = None,
@@ -618,7 +620,7 @@ def watch(
             show_default="on for cameras, rtsp, rtmp, udp, srt, and http without an end",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: DeviceOption = "auto",
     force: ForceOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON a window, as it is answered.")] = False,
 ) -> None:
@@ -663,9 +665,9 @@ def watch(
 @app.command()
 def export(
     *,
-    run: Annotated[Path, typer.Option(help="Folder of train-head, whose seeds answer together, or of learn.")],
+    run: RunOption,
     out: Annotated[Path, typer.Option(help="Folder to write; an earlier export is replaced.")],
-    backbone: MovedWeightsOption = [],  # noqa: B006
+    backbone: MovedWeightsOption = [],
     force: Annotated[
         bool, typer.Option("--force", help="Go on where weights here differ from those of training.")
     ] = False,
@@ -706,7 +708,7 @@ def pack(
     backbone: Annotated[
         list[str],
         typer.Option(help="Cached features; several are put side by side.", show_default="the only one cached"),
-    ] = [],  # noqa: B006
+    ] = [],
     preset: CachedPresetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -751,8 +753,8 @@ def doctor(
     backbone: Annotated[
         str, typer.Option(help="Any timm model, NAME or NAME=WEIGHTS (a file, hub or embedded).")
     ] = "tf_efficientnet_lite0",
-    preset: Annotated[str, typer.Option(help="Backbone input: native, grid, paper or table1.")] = "native",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    preset: PresetOption = "native",
+    device: DeviceOption = "auto",
     cache: Annotated[
         Path | None, typer.Option("--cache", help="Cache folder to look into; it need not be there yet.")
     ] = None,
@@ -833,7 +835,7 @@ def audit(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
+    runs: RunsArgument,
     *,
     out: Annotated[Path | None, typer.Option(help="File to write, .md or .csv.")] = None,
     as_json: JsonOption = False,
@@ -850,7 +852,7 @@ def compare(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
+    runs: RunsArgument,
     *,
     out: Annotated[Path, typer.Option(help="HTML file to write; an earlier report is replaced.")],
     cache: Annotated[Path | None, typer.Option(help="Cache of these runs, for frames and audit.")] = None,
@@ -873,18 +875,18 @@ def reproduce(
     out: Annotated[Path, typer.Option(help="Folder for the cache, the runs, reproduce.json and report.html.")],
     backbone: Annotated[
         list[str], typer.Option(help="Three, NAME or NAME=WEIGHTS: for the ResNet50, EfficientNet and ViT model.")
-    ] = ["resnet50", "tf_efficientnet_b0", "vit_base_patch32_224"],  # noqa: B006
+    ] = ["resnet50", "tf_efficientnet_b0", "vit_base_patch32_224"],
     classes: ClassesOption = None,
     root: RootOption = None,
     split: Annotated[
         list[str], typer.Option(help="Split rule; repeatable. For UCF101 also official1, official2, official3.")
-    ] = ["random", "group"],  # noqa: B006
-    seed: Annotated[list[int], typer.Option(help="Seed; repeatable.")] = [0, 1, 2],  # noqa: B006
-    preset: Annotated[list[str], typer.Option(help="paper, native or grid; repeatable.")] = ["paper", "native"],  # noqa: B006
+    ] = ["random", "group"],
+    seed: Annotated[list[int], typer.Option(help="Seed; repeatable.")] = [0, 1, 2],
+    preset: Annotated[list[str], typer.Option(help="paper, native or grid; repeatable.")] = ["paper", "native"],
     frames: Annotated[bool, typer.Option("--frames", help="Train lrcn and convlstm too; slow without a GPU.")] = False,
     overwrite: OverwriteOption = False,
     epochs: Annotated[int | None, typer.Option(help="At most this many.", show_default="each recipe's")] = None,
-    device: Annotated[str, typer.Option(help="Where frames are embedded: auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: EmbeddingDeviceOption = "auto",
     compile: CompileOption = False,
     jobs: JobsOption = 1,
     as_json: JsonOption = False,
