@@ -317,7 +317,7 @@ def extract(
         progress=not as_json,
         tell=None if as_json else _note,
     )
-    _show(report, as_json, lambda: texts.extract_text(report, cache))
+    _show(report, as_json, lambda found: texts.extract_text(found, cache))
     if report.failed:
         raise typer.Exit(1)
 
@@ -380,7 +380,7 @@ def learn(
         progress=not as_json,
         tell=None if as_json else _note,
     )
-    _show(report, as_json, lambda: texts.learn_text(report))
+    _show(report, as_json, texts.learn_text)
     if report.extracted.failed:
         raise typer.Exit(1)
 
@@ -491,7 +491,7 @@ def train_head(
         progress=not as_json,
         tell=None if as_json else _note,
     )
-    _show(report, as_json, lambda: texts.train_text(report))
+    _show(report, as_json, texts.train_text)
 
 
 @app.command()
@@ -533,7 +533,7 @@ def sweep(
         progress=not as_json,
     )
 
-    _show(report, as_json, lambda: texts.sweep_text(report))
+    _show(report, as_json, texts.sweep_text)
 
 
 @app.command()
@@ -680,7 +680,7 @@ def export(
     from fitrec_cache.export import export as call
 
     report = call(run=run, out=out, backbone=backbone, force=force)
-    _show(report, as_json, lambda: texts.export_text(report))
+    _show(report, as_json, texts.export_text)
 
 
 @app.command()
@@ -697,7 +697,7 @@ def info(
     from fitrec_cache.info import info as call
 
     report = call(cache=cache, clips=clips)
-    _show(report, as_json, lambda: texts.info_text(report))
+    _show(report, as_json, texts.info_text)
 
 
 @app.command()
@@ -719,7 +719,7 @@ def pack(
     from fitrec_cache.pack import pack as call
 
     report = call(cache=cache, out=out, backbone=backbone, preset=preset)
-    _show(report, as_json, lambda: texts.pack_text(report))
+    _show(report, as_json, texts.pack_text)
 
 
 @app.command()
@@ -739,7 +739,7 @@ def check(
 
     report = call(cache=cache, repair=repair, recompute=recompute, seed=seed)
 
-    _show(report, as_json, lambda: texts.check_text(report))
+    _show(report, as_json, texts.check_text)
     if report.problems:
         raise typer.Exit(1)
 
@@ -767,7 +767,7 @@ def doctor(
     from fitrec_cache.doctor import doctor as call
 
     report = call(video, backbone=backbone, preset=preset, device=device, cache=cache)
-    _show(report, as_json, lambda: texts.doctor_text(report))
+    _show(report, as_json, texts.doctor_text)
     if report.problems:
         raise typer.Exit(1)
 
@@ -785,7 +785,7 @@ def params(
     from fitrec_cache.params import params as call
 
     report = call(classes=classes)
-    _show(report, as_json, report.render)
+    _show(report, as_json, type(report).render)
 
 
 @app.command()
@@ -825,7 +825,7 @@ def audit(
         manifest=manifest,
         progress=not as_json,
     )
-    _show(report, as_json, lambda: texts.audit_text(report))
+    _show(report, as_json, texts.audit_text)
     if manifest is not None and not as_json:
         words = shlex.join(["fitrec-cache", "extract", str(manifest), "--root", "VIDEOS", "--cache", str(cache)])
         _print(f"to train by these groups, look through them, then: {words} (and --backbone as before)")
@@ -847,7 +847,7 @@ def compare(
     from fitrec_cache.compare import compare as call
 
     report = call(runs, out=out)
-    _show(report, as_json, lambda: texts.compare_text(report))
+    _show(report, as_json, texts.compare_text)
 
 
 @app.command()
@@ -865,7 +865,7 @@ def report(
     from fitrec_cache.page import report as call
 
     found = call(runs, out=out, cache=cache, progress=not as_json)
-    _show(found, as_json, lambda: texts.page_text(found))
+    _show(found, as_json, texts.page_text)
 
 
 @app.command()
@@ -914,7 +914,7 @@ def reproduce(
         jobs=jobs,
         progress=not as_json,
     )
-    _show(report, as_json, lambda: texts.reproduce_text(report))
+    _show(report, as_json, texts.reproduce_text)
     if report.failed:
         raise typer.Exit(1)
 
@@ -932,5 +932,5 @@ def _note(text: str) -> None:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the end
 
 
-def _show(report: Any, as_json: bool, text: Callable[[], str]) -> None:
-    _print(json.dumps(report.to_dict(), indent=1, allow_nan=False) if as_json else text())
+def _show(report: Any, as_json: bool, text: Callable[[Any], str]) -> None:
+    _print(json.dumps(report.to_dict(), indent=1, allow_nan=False) if as_json else text(report))
