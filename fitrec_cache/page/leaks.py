@@ -14,7 +14,7 @@ from fitrec_cache.errors import StoreError
 from fitrec_cache.features import quick_look, stored_embeddings
 from fitrec_cache.leaks import Verdict, pairs_across, verdict
 from fitrec_cache.near_duplicates import NearDuplicates
-from fitrec_cache.page.pictures import Clip, Frames
+from fitrec_cache.page.pictures import Frames, Glimpse
 from fitrec_cache.page.records import Record
 from fitrec_cache.run_files import SIDES
 from fitrec_cache.spans import short_content
@@ -30,8 +30,8 @@ class Pair:
     """A training clip and a test clip that look like one recording."""
 
     similarity: float
-    train: Clip
-    test: Clip
+    train: Glimpse
+    test: Glimpse
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ class Chart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
+class Glimpse:
     """Some frames of one clip."""
 
     clip_id: str
@@ -60,12 +60,12 @@ class Frames:
         self._store, self._clips = _frame_store(cache, record), clips
         self.lost: set[str] = set()
 
-    def glimpse(self, clip_id: str) -> Clip | None:
+    def glimpse(self, clip_id: str) -> Glimpse | None:
         """Return a few frames spread over a clip; None if there are none."""
         steps = int(self._store.identity["samples"])
         spread = np.linspace(0, steps - 1, _GLIMPSE + 2).round().astype(int)[1:-1]
         pictures = self.strip(clip_id, sorted({int(i) for i in spread}), width=_GLIMPSE_WIDTH)
-        return Clip(clip_id=clip_id, frames=tuple(pictures)) if pictures else None
+        return Glimpse(clip_id=clip_id, frames=tuple(pictures)) if pictures else None
 
     def of_class(self, label: str, among: Sequence[str]) -> str:
         """Return the first of some clips that is of a class and has frames; empty if none is."""

@@ -11,7 +11,7 @@ from fitrec_cache.page.attention import Attention, attention
 from fitrec_cache.page.calibration import Confidence, calibration
 from fitrec_cache.page.charts import curve_svg
 from fitrec_cache.page.models import ClassRow, Model
-from fitrec_cache.page.pictures import Chart, Clip, Frames, data_uri
+from fitrec_cache.page.pictures import Chart, Frames, Glimpse, data_uri
 
 #: Bounds that keep the file small: classes in the matrix, confusions, clips of each.
 MOST_CLASSES, MOST_PAIRS, MOST_CLIPS = 60, 6, 2
@@ -42,8 +42,8 @@ class Confusion:
     guess: str
     times: int
     of: int
-    clips: tuple[Clip, ...]
-    example: Clip | None
+    clips: tuple[Glimpse, ...]
+    example: Glimpse | None
 
 
 @dataclass(frozen=True, kw_only=True)
