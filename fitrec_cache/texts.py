@@ -46,7 +46,7 @@ _MOST_ALIKE, _FIRST = 20, 5
 
 def _stages(stages: Mapping[str, float], bottleneck: str = "") -> str:
     parts = _seconds(stages)
-    bottleneck = bottleneck or max(stages, key=lambda k: stages[k], default="").replace("_", " ")
+    bottleneck = bottleneck or max(stages, key=lambda k: stages[k], default="")
     return f"time went to: {parts}. Bottleneck: {bottleneck}" if parts else ""
 
 
@@ -55,7 +55,7 @@ def _others(used: float | None, advice: str = "") -> str:
 
 
 def _seconds(spent: Mapping[str, float]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {s:.1f} s" for name, s in spent.items() if s >= 0.05)
+    return ", ".join(f"{name} {s:.1f} s" for name, s in spent.items() if s >= 0.05)
 
 
 def _notes(notes: Iterable[str]) -> list[str]:
@@ -109,9 +109,8 @@ def train_text(report: TrainReport) -> str:
                 f"{r.unknown['false_alarms']:.1%} of known test clips too; AUROC {r.unknown['auroc']:.3f}"
             )
     for p in report.pooled:
-        low, high = p["accuracy_ci95"]
         lines.append(
-            f"all {p['folds']} folds, seed {p['seed']}: accuracy {p['accuracy']:.1%} ({low:.1%} to {high:.1%}, "
+            f"all {p['folds']} folds, seed {p['seed']}: accuracy {p['accuracy']:.1%} ({span(p['accuracy_ci95'])}, "
             f"n = {p['n']}), macro F1 {p['f1_macro']:.1%}"
         )
     if len(report.accuracies) > 1:
