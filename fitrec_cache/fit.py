@@ -74,10 +74,6 @@ class Side:
     clips: NDArray[np.int64]
     normalisations: Normalisations = field(default_factory=dict)
 
-    def with_clips(self, clips: NDArray[np.int64]) -> Side:
-        """Return a side of these clips and others of the same arrays."""
-        return dataclasses.replace(self, clips=np.concatenate([self.clips, clips]))
-
 
 def fit(
     train: Side,
@@ -110,7 +106,7 @@ def fit(
             any time where the recipe keeps the last.
     """
     started = time.perf_counter()
-    recipe = find_precision(recipe.fitted_to(len(train.clips)), device, config.variant)
+    recipe = with_precision(recipe.fitted_to(len(train.clips)), device, config.variant)
     where = torch.device(device)
     with _training(config, where), _epochs(recipe.epochs, what, progress) as bar:
         torch.manual_seed(seed)
@@ -119,7 +115,8 @@ def fit(
     del loop  # and the features it holds
     head = judge
     if recipe.refit:
-        both, what = train.with_clips(val.clips), f"{what} refit".strip()
+        both = dataclasses.replace(train, clips=np.concatenate([train.clips, val.clips]))
+        what = f"{what} refit".strip()
         head = fit_again(both, recipe, best_epoch, config=config, seed=seed, device=where, what=what, progress=progress)
     return Fitted(
         head=head.cpu().eval(),
@@ -191,7 +188,7 @@ def _training(config: HeadConfig, device: torch.device) -> Iterator[None]:
         yield
 
 
-def find_precision(recipe: Recipe, device: torch.device | str, variant: str) -> Recipe:
+def with_precision(recipe: Recipe, device: torch.device | str, variant: str) -> Recipe:
     """Return the recipe with ``bf16`` or ``fp32`` in place of ``auto``: bf16 where this processor is faster in it.
 
     It is ``fp32`` wherever the setting means nothing: on other devices, and for ``mean``, which has hardly anything to

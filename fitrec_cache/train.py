@@ -19,7 +19,7 @@ from fitrec_cache.devices import check_jobs, cores, find_device
 from fitrec_cache.errors import StoreCorrupt, UsageError, unknown_name
 from fitrec_cache.features import Features
 from fitrec_cache.files import write_json
-from fitrec_cache.fit import find_precision
+from fitrec_cache.fit import with_precision
 from fitrec_cache.folds import make_folds, values_of
 from fitrec_cache.leaks import UNLOOKED, Verdict, verdict
 from fitrec_cache.loading import keep_apart, load_clips
@@ -284,7 +284,7 @@ def _settle(
     """Return the recipe with what was given, less what changes nothing here, and notes of that."""
     idle = wanted.idle(variant, attention)
     chosen = usual.change(**{name: value for name, value in given.items() if name not in idle})
-    chosen = find_precision(chosen, device, variant)
+    chosen = with_precision(chosen, device, variant)
     if chosen.precision != given.get("precision", "auto") == "bf16":
         idle["precision"] = f"for variant {variant} on {device}"
     changed = {name for name, value in given.items() if value != getattr(usual, name)}

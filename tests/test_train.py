@@ -24,7 +24,7 @@ from fitrec_cache.compare import compare
 from fitrec_cache.errors import DivergedError, FitrecError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.files import TEMPORARY
-from fitrec_cache.fit import Side, find_precision, fit
+from fitrec_cache.fit import Side, fit, with_precision
 from fitrec_cache.folds import Fold
 from fitrec_cache.head import Normalisation, build_head
 from fitrec_cache.pack import read_pack
@@ -228,7 +228,7 @@ def fit_once(features, variant, recipe, attention):
     targets = np.array([names.index(label) for label in data.labels])
     side = Side(values=data.values, targets=targets, clips=np.arange(len(targets)))
     config = recipe.head_config(variant, data.values.shape, n_classes=len(names), n_train=10_000, attention=attention)
-    fitted = fit(side, side, config=config, recipe=find_precision(recipe, "cpu", variant), seed=0)
+    fitted = fit(side, side, config=config, recipe=with_precision(recipe, "cpu", variant), seed=0)
     return fitted.head.state_dict()
 
 
