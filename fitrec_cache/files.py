@@ -150,13 +150,6 @@ def may_be_written(path: Path) -> bool:
     return age < _HERE_SECONDS and is_process(int(pid))
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove the unfinished folders in a folder that no writer is at any more: those of writers that were killed."""
-    for left in folder.glob(f"{TEMPORARY}*"):
-        if not may_be_written(left):
-            shutil.rmtree(left, ignore_errors=True)
-
-
 @contextlib.contextmanager
 def staged(folder: Path, what: str) -> Iterator[Path]:
     """Make a folder and, in it, one for unfinished files, which is gone in the end; what killed writers left goes too.
@@ -165,7 +158,9 @@ def staged(folder: Path, what: str) -> Iterator[Path]:
         StoreError: If either, or a file, cannot be written; ``what`` names it.
     """
     make_folder(folder)
-    remove_unfinished(folder)
+    for left in folder.glob(f"{TEMPORARY}*"):
+        if not may_be_written(left):
+            shutil.rmtree(left, ignore_errors=True)
     made = unfinished(folder / "folder")
     make_folder(made)
     try:
