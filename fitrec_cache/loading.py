@@ -39,19 +39,19 @@ def load_clips(
         UsageError: If they do not go together, the backbone is not cached, or there is no such class.
         StoreError: If the cache or file cannot be read.
     """
-    if (cache is None) == (features is None):
-        raise UsageError("give either --cache DIR or --features FILE")
-    if features is not None:
+    if cache is None and features is not None:
         if backbone or preset:
             raise UsageError("features are given: leave --backbone and --preset out, which choose from a cache")
         data = _as_given(features) if isinstance(features, Features) else read_pack(features)
         _check_fit(data, variant)
+    elif cache is None or features is not None:
+        raise UsageError("give either --cache DIR or --features FILE")
     elif VARIANTS[variant].takes_pixels:
         if backbone or preset:
             raise UsageError(f"variant {variant} learns from the frame store: leave --backbone and --preset out")
-        data = load_pixels(Cache(Path(str(cache))), progress=progress)
+        data = load_pixels(Cache(cache), progress=progress)
     else:
-        data = _load_backbones(Cache(Path(str(cache))), variant, backbone, preset, progress)
+        data = _load_backbones(Cache(cache), variant, backbone, preset, progress)
     return data if classes is None else _only_classes(data, classes, also=unknown)
 
 
