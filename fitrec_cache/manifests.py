@@ -153,18 +153,17 @@ def _overlaps(clips: Sequence[Clip]) -> list[tuple[Clip, Clip]]:
 
 def _odd_columns(extra: Iterable[str]) -> list[str]:
     """Return remarks on further columns that look like a misspelt one that counts, or like times."""
+    notes = []
     if times := [each for each in extra if each.casefold() in _TIMES]:
-        return [
+        notes.append(
             f"columns {', '.join(times)} are kept but not used: for clips that are parts of their files the columns "
-            "are start and end, in seconds",
-            *_odd_columns([each for each in extra if each not in times]),
-        ]
-    near = [(each, difflib.get_close_matches(each.casefold(), ("group", "split"), n=1)) for each in extra]
-    return [
-        f"column '{each}' is kept but not used: is it meant to be '{hit[0]}'?"
-        for each, hit in near
-        if hit and each != hit[0]
-    ]
+            "are start and end, in seconds"
+        )
+    for each in (each for each in extra if each not in times):
+        hit = difflib.get_close_matches(each.casefold(), ("group", "split"), n=1)
+        if hit and each != hit[0]:
+            notes.append(f"column '{each}' is kept but not used: is it meant to be '{hit[0]}'?")
+    return notes
 
 
 def _odd_sides(clips: Sequence[Clip]) -> list[str]:
@@ -285,7 +284,7 @@ def read_ucf_list(path: Path) -> list[str]:
         UsageError: If the file cannot be read.
         ManifestError: If a line has no class folder or the file names nothing.
     """
-    return [name for _, name in _list_lines(Path(path))]
+    return [name for _, name in _list_lines(path)]
 
 
 def _list_lines(path: Path) -> list[tuple[int, str]]:
