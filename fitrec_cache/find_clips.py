@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.class_folders import walk
 from fitrec_cache.clips import LONGEST_ID, UNKNOWN, Clip, group_number, one_spelling
 from fitrec_cache.errors import ManifestError, UsageError, unknown_name
@@ -68,6 +69,7 @@ class ClipList:
         return frozenset(clip.clip_id for clip in self.clips)
 
 
+@plain_arguments
 def find_clips(
     videos: Path,
     *,
@@ -99,12 +101,11 @@ def find_clips(
         ManifestError: If there is no video, or the manifest or list cannot be used as it is.
     """
     unread: list[str] = []
-    videos, root = Path(videos), None if root is None else Path(root)
     found, notes, has_groups = _read(videos, root, unread)
     _check_ids(found)
     everything = found
     if lists:
-        found, remarks = _listed(found, [Path(each) for each in lists])
+        found, remarks = _listed(found, lists)
         notes += remarks
     if classes is not None:
         wanted, remarks = choose_classes((clip.label for clip in found), classes)
