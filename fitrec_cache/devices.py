@@ -67,11 +67,7 @@ def is_slow(precision: str, device: str) -> bool:
         return False
     if precision == "bf16":
         return not computes_in_bf16(device)
-    return kind == "cpu" and _fp16_is_slow()
-
-
-def _fp16_is_slow() -> bool:
-    return not _has_fp16() or (_processor_has("avx512") and not _processor_has("amx_fp16"))
+    return kind == "cpu" and (not _has_fp16() or (_processor_has("avx512") and not _processor_has("amx_fp16")))
 
 
 def _processor_has(instructions: str) -> bool:
