@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,8 +64,8 @@ class Metrics:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain lists and numbers that ``json`` can write, under the attribute names."""
-        plain = {**vars(self), "accuracy_ci95": list(self.accuracy_ci95), "confusion": self.confusion.tolist()}
-        return {**plain, "per_class": [dict(row) for row in self.per_class]}
+        lists = {"accuracy_ci95": list(self.accuracy_ci95), "per_class": list(self.per_class)}
+        return vars(self) | lists | {"confusion": self.confusion.tolist()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Metrics:
@@ -242,8 +243,6 @@ def stratified_folds(labels: Sequence[str], groups: Sequence[str], folds: int, s
     Returns:
         The clips of each fold, ascending.
     """
-    import warnings
-
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")  # a class of few clips is spread as it can be
         state = seed % 2**32  # more bits than scikit-learn takes

@@ -50,7 +50,7 @@ class RunResult:
         figures = self.metrics.to_dict()
         apart = ("out", "metrics", "seconds", "calibration", "unknown")
         plain = {k: v for k, v in vars(self).items() if k not in apart}
-        left_out = ("n", "per_class", "confusion")
+        left_out = ("n", *_TABLES)
         return {
             **plain,
             "seconds": round(self.seconds, 3),
