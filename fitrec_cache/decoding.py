@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +95,6 @@ def decode_clip(job: DecodeJob) -> StoredClip:
     Raises:
         VideoError: If the clip cannot be used.
     """
-    from functools import partial
-
     from fitrec_cache.jpeg import encode_frames
     from fitrec_cache.sampling import frame_indices
     from fitrec_cache.video import read_frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,6 @@ class BackboneChoice:
 
 
 def _near(name: str) -> list[str]:
-    import difflib
-
     near = difflib.get_close_matches(name, timm.list_models(), n=4)
     return near or [EMBEDDED, "resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224"]
 

@@ -314,4 +314,4 @@ def save_png(figure: Figure, path: Path, *, dpi: int = _DPI, trim: Literal["tigh
     FigureCanvasAgg(figure)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=dpi, facecolor="white", bbox_inches=trim, pad_inches=0.15)
-    write_atomic(Path(path), data.getvalue())
+    write_atomic(path, data.getvalue())
