@@ -19,7 +19,7 @@ from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.features import clips_in, stored_embeddings
 from fitrec_cache.files import Plain, check_ending, write_json
 from fitrec_cache.folds import make_folds
-from fitrec_cache.leaks import SIDES, pairs_across, side_of, verdict
+from fitrec_cache.leaks import SIDE_NAMES, pairs_across, side_of, verdict
 from fitrec_cache.near_duplicates import (
     NearDuplicates,
     clusters,
@@ -135,7 +135,7 @@ def audit(
     found = find_near_duplicates(embeddings, labels=labels, groups=groups, threshold=threshold, progress=progress)
     folds = [_fold(fold.name, fold.split, groups, found) for fold in made]
     across = pairs_across(sides, found, len(clips))
-    side = [SIDES[k] for k in side_of(sides[0], len(clips))] if len(sides) == 1 else [""] * len(clips)
+    side = [SIDE_NAMES[k] for k in side_of(sides[0], len(clips))] if len(sides) == 1 else [""] * len(clips)
     cluster = clusters(len(clips), found.pairs, groups)
     sizes = np.bincount(cluster)
     files = [] if out is None else write_findings(out, opened, found, clips, side, across)
@@ -201,7 +201,7 @@ def _pick(cache: Cache, backbone: str | None, preset: str | None) -> Store:
 def _fold(name: str, split: Split, groups: Sequence[str | None], found: NearDuplicates) -> dict[str, Any]:
     said = verdict(split, groups, found)
     side = side_of(split, len(groups))
-    kinds = Counter("-".join(SIDES[s] for s in sorted(pair)) for pair in side[found.pairs].tolist() if min(pair))
+    kinds = Counter("-".join(SIDE_NAMES[s] for s in sorted(pair)) for pair in side[found.pairs].tolist() if min(pair))
     return {
         "fold": name,
         "n_train": len(split.train),

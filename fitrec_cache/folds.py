@@ -10,6 +10,7 @@ from typing import Any
 from fitrec_cache.clips import Clip, columns
 from fitrec_cache.errors import UsageError
 from fitrec_cache.metrics import stratified_folds
+from fitrec_cache.run_files import SIDES
 from fitrec_cache.spans import recordings
 from fitrec_cache.splits import Split, check_seed, hold_out, make_split
 from fitrec_cache.units import units_of
@@ -155,14 +156,12 @@ def _sides_by_column(
 def _by_manifest(clips: Mapping[str, Any], extra: Sequence[Mapping[str, str]], seed: int) -> Split:
     names = clips["clip_ids"]
     column = [e.get("split", "") for e in extra]
-    unknown = sorted(set(column) - {"train", "val", "test", ""})
+    unknown = sorted(set(column).difference(SIDES, {""}))
     if unknown or "test" not in column or "train" not in column:
         example = next((f", such as of {name}" for name, s in zip(names, column, strict=True) if s in unknown), "")
         raise UsageError(
             f"--split manifest reads the manifest's column split: got {unknown or sorted(set(column))}{example}; "
             "expected train, test and, if you like, val. Mend the manifest and extract it again"
         )
-    test, train, val = (
-        [c for c, s in zip(names, column, strict=True) if s == side] for side in ("test", "train", "val")
-    )
+    train, val, test = ([c for c, s in zip(names, column, strict=True) if s == side] for side in SIDES)
     return hold_out("manifest", test, train, val or None, **clips, seed=seed)

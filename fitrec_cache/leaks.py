@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.near_duplicates import NearDuplicates
+from fitrec_cache.run_files import SIDES
 from fitrec_cache.splits import Split, count_sharing
 
-SIDES = ("", "train", "val", "test")
+SIDE_NAMES = ("", *SIDES)
 """Names of the numbers that :func:`side_of` gives."""
 
 UNLOOKED = "near-duplicates not looked for: run audit"

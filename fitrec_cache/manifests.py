@@ -18,6 +18,7 @@ from fitrec_cache.clips import NO_COLUMNS, Clip, clip_of, named_group, one_spell
 from fitrec_cache.errors import ManifestError, UsageError
 from fitrec_cache.file_names import FileNames
 from fitrec_cache.files import as_given
+from fitrec_cache.run_files import SIDES
 from fitrec_cache.spans import Span, is_part, part_of, parted, seconds_of
 from fitrec_cache.wording import plural
 
@@ -168,7 +169,7 @@ def _odd_columns(extra: Iterable[str]) -> list[str]:
 
 def _odd_sides(clips: Sequence[Clip]) -> list[str]:
     """Return remarks on values of the column split that ``--split manifest`` will not take."""
-    odd = [clip for clip in clips if clip.extra.get("split", "") not in ("train", "val", "test", "")]
+    odd = [clip for clip in clips if clip.extra.get("split", "") not in (*SIDES, "")]
     if not odd:
         return []
     return [
