@@ -30,7 +30,7 @@ from fitrec_cache.run_files import (
     unfinished_in,
 )
 from fitrec_cache.variants import HeadConfig
-from fitrec_cache.wording import listed, plural, span
+from fitrec_cache.wording import bounds, listed, plural
 
 #: What a whole run folder holds.
 #: A run that was trained on all clips in the end has :data:`FINAL` too.
@@ -272,7 +272,7 @@ def _write_files(
     title = f"{metrics['variant']} on {metrics['backbone']}, split {metrics['split']}, seed {metrics['seed']}"
     curves_png(metrics["history"], folder / "curves.png", title=title, best_epoch=metrics["best_epoch"])
     confusion = np.array(metrics["confusion"], dtype=np.int64)
-    told = span(metrics["accuracy_ci95"])
+    told = bounds(metrics["accuracy_ci95"])
     figures = f"accuracy {metrics['accuracy']:.1%} ({told}), n = {metrics['n_test']}"
     confusion_png(confusion, metrics["labels"], folder / "confusion.png", title=f"{title}\n{figures}")
     write_json(folder / "run.json", {"run_version": RUN_VERSION, **run})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fitrec_cache.clips import plain_text
-from fitrec_cache.wording import MANY_CLASSES, lasting, listed, plural, size, span
+from fitrec_cache.wording import MANY_CLASSES, bounds, lasting, listed, plural, size
 
 if TYPE_CHECKING:
     from fitrec_cache.audit import AuditReport
@@ -110,7 +110,7 @@ def train_text(report: TrainReport) -> str:
             )
     for p in report.pooled:
         lines.append(
-            f"all {p['folds']} folds, seed {p['seed']}: accuracy {p['accuracy']:.1%} ({span(p['accuracy_ci95'])}, "
+            f"all {p['folds']} folds, seed {p['seed']}: accuracy {p['accuracy']:.1%} ({bounds(p['accuracy_ci95'])}, "
             f"n = {p['n']}), macro F1 {p['f1_macro']:.1%}"
         )
     if len(report.accuracies) > 1:
@@ -140,7 +140,7 @@ def learn_text(report: LearnReport) -> str:
     best, answers, first = report.chosen, report.answers, report.trained.runs[0]
     seeds = len(report.trained.runs)
     together = f" by {seeds} seeds together, as predict answers; one alone {best.accuracy:.1%} on average"
-    told = f"{span(answers['accuracy_ci95'])}, n = {first.n_test}"
+    told = f"{bounds(answers['accuracy_ci95'])}, n = {first.n_test}"
     leaks = "; probably too high, as the split leaks (see the notes)" * report.leaks
     return _lines(
         _reasons(report.extracted.failed),
@@ -187,7 +187,7 @@ def _mistakes(report: TrainReport) -> list[str]:
 
 
 def _figures(m: Metrics) -> str:
-    figures = [f"accuracy {m.accuracy:.1%} ({span(m.accuracy_ci95)}, n = {m.n}; guessing {m.guessing:.1%})"]
+    figures = [f"accuracy {m.accuracy:.1%} ({bounds(m.accuracy_ci95)}, n = {m.n}; guessing {m.guessing:.1%})"]
     if len(m.per_class) >= MANY_CLASSES:
         figures.append(f"top-5 {m.top5_accuracy:.1%}")
     return ", ".join([*figures, f"macro F1 {m.f1_macro:.1%}"])
@@ -361,7 +361,7 @@ def compare_text(report: CompareReport) -> str:
         spread = "" if m.sd is None else f", sd {m.sd:.1%} over {len(m.seeds)} seeds"
         beside = ", best: choose by this" * m.chosen + ", on other clips than the others" * m.apart
         validated = f"validation {m.val_accuracy:.1%}{beside}"
-        told = f"95 % {span(m.ci95)}, n = {m.n}; {validated}"
+        told = f"95 % {bounds(m.ci95)}, n = {m.n}; {validated}"
         lines.append(f"{m.accuracy:6.1%}{spread} ({told})  {m.name}, split {m.split} <- {m.folder}")
     lines += [pair.text for pair in report.pairs]
     return _lines(lines, tried(report) if report.pairs else "", f"written: {report.out}" if report.out else "")

@@ -83,7 +83,7 @@ def between(low: int, high: int) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def span(interval: tuple[float, float]) -> str:
+def bounds(interval: tuple[float, float]) -> str:
     """Return an interval in words, such as "19.5% to 54.3%", with the reason where it is all that can be."""
     low, high = interval
     return f"{low:.1%} to {high:.1%}" + ", as all is one group or clip" * ((low, high) == NO_BOUNDS)
