@@ -20,11 +20,7 @@ from fitrec_cache.features import clips_in, stored_embeddings
 from fitrec_cache.files import Plain, check_ending, write_json
 from fitrec_cache.folds import make_folds
 from fitrec_cache.leaks import SIDE_NAMES, pairs_across, side_of, verdict
-from fitrec_cache.near_duplicates import (
-    NearDuplicates,
-    clusters,
-    find_near_duplicates,
-)
+from fitrec_cache.near_duplicates import NearDuplicates, clusters, find_near_duplicates
 from fitrec_cache.splits import Split, known_groups
 from fitrec_cache.store import Store
 from fitrec_cache.wording import plural, some

@@ -175,10 +175,7 @@ def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]
         notes.append("models on different splits are not compared with each other")
     adjusted = [pair for pairs in together.values() for pair in _adjusted(pairs)]
     return CompareReport(
-        models=tuple(figures[i] for i in order),
-        pairs=tuple(adjusted),
-        tried=len(adjusted),
-        notes=tuple(notes),
+        models=tuple(figures[i] for i in order), pairs=tuple(adjusted), tried=len(adjusted), notes=tuple(notes)
     )
 
 

@@ -151,12 +151,7 @@ class Entering:
 
 def _as_found(clip: Clip, key: str, problem: str) -> HeldClip:
     return HeldClip(
-        clip_id=clip.clip_id,
-        video_sha256=key,
-        label=clip.label,
-        group=clip.group,
-        extra=clip.extra,
-        problem=problem,
+        clip_id=clip.clip_id, video_sha256=key, label=clip.label, group=clip.group, extra=clip.extra, problem=problem
     )
 
 

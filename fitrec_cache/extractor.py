@@ -60,14 +60,7 @@ class Extractor:
     """The state of one extraction: what is done, what is not committed yet, and what a person should know."""
 
     def __init__(
-        self,
-        cache: Cache,
-        frames: Store,
-        models: Sequence[Backbone],
-        notes: Notes,
-        found: ClipList,
-        *,
-        start: float,
+        self, cache: Cache, frames: Store, models: Sequence[Backbone], notes: Notes, found: ClipList, *, start: float
     ) -> None:
         self.cache, self.frames, self.models, self.notes, self.found = cache, frames, models, notes, found
         self.meanwhile = Meanwhile(cores())

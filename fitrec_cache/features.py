@@ -157,11 +157,7 @@ def as_ours(data: Features, where: str) -> Features:
 
 
 def quick_look(
-    embeddings: Callable[[], Embeddings],
-    labels: Sequence[str],
-    groups: Sequence[str | None],
-    *,
-    progress: bool = False,
+    embeddings: Callable[[], Embeddings], labels: Sequence[str], groups: Sequence[str | None], *, progress: bool = False
 ) -> NearDuplicates | None:
     """Return the pairs of clips that look like one recording; 1,332 clips of (20, 2048) take half a CPU-second.
 

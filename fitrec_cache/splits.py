@@ -132,12 +132,7 @@ _Rule = Callable[[_Clips, str, np.random.Generator], _Sides]
 
 
 def make_split(
-    rule: str,
-    *,
-    clip_ids: Sequence[str],
-    labels: Sequence[str],
-    groups: Sequence[str | None],
-    seed: int,
+    rule: str, *, clip_ids: Sequence[str], labels: Sequence[str], groups: Sequence[str | None], seed: int
 ) -> Split:
     """Divide clips into training, validation and test.
 

@@ -248,10 +248,7 @@ def predict_files_text(found: list[Prediction], picture: Path | None, table: Pat
 
     answered = sum(bool(p.top) for p in found)
     some = f" (the first {MOST_PICTURED} of {answered})" * (answered > MOST_PICTURED)
-    return _lines(
-        f"picture: {picture}{some}" if picture and answered else "",
-        f"table: {table}" if table else "",
-    )
+    return _lines(f"picture: {picture}{some}" if picture and answered else "", f"table: {table}" if table else "")
 
 
 def segment_text(segment: Segment) -> str:

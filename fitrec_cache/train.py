@@ -274,12 +274,7 @@ def _looked_up(job: Job, described: dict[str, Any], *, overwrite: bool) -> Job:
 
 
 def _settle(
-    usual: Recipe,
-    wanted: Recipe,
-    given: dict[str, Any],
-    variant: str,
-    attention: str | None,
-    device: torch.device,
+    usual: Recipe, wanted: Recipe, given: dict[str, Any], variant: str, attention: str | None, device: torch.device
 ) -> tuple[Recipe, list[str]]:
     """Return the recipe with what was given, less what changes nothing here, and notes of that."""
     idle = wanted.idle(variant, attention)

@@ -111,13 +111,7 @@ class Trainer:
                 add_final(job.folder, final)
             return done
         with timed(stages, "train"):
-            fitted = fit(
-                side_of(split.train),
-                side_of(split.val),
-                recipe=self.recipe,
-                what=what,
-                **common,
-            )
+            fitted = fit(side_of(split.train), side_of(split.val), recipe=self.recipe, what=what, **common)
             also = train_on_all(fitted.best_epoch) if job.final else None
         with timed(stages, "write"):
             return self._judge(job, fitted, also)
@@ -209,12 +203,7 @@ class Trainer:
         return {"contents": {name: [short_content(known[i]) for i in getattr(job.fold.split, name)] for name in SIDES}}
 
     def _result(
-        self,
-        job: Job,
-        fitted: Fitted,
-        calibration: Calibration,
-        outputs: dict[str, torch.Tensor],
-        units: Sequence[str],
+        self, job: Job, fitted: Fitted, calibration: Calibration, outputs: dict[str, torch.Tensor], units: Sequence[str]
     ) -> RunResult:
         split = job.fold.split
         truth, logits = outputs["test_targets"].numpy(), outputs["test_logits"].numpy()
