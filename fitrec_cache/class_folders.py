@@ -22,14 +22,14 @@ VIDEO_SUFFIXES = (
 _SIDES = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
-def walk(folder: Path, unread: list[str]) -> tuple[list[Clip], list[str]]:
-    """Return the videos below the class folders, and remarks about what was passed over."""
+def walk(folder: Path) -> tuple[list[Clip], list[str], list[str]]:
+    """Return the videos below the class folders, remarks about what was passed over, and what could not be read."""
     unreadable: list[OSError] = []
     names = sorted(files_below(folder, unreadable))
     videos = list(filter(is_video, names))
     others = [name for name in names if not is_video(name)]
     dead = [str(folder / name) for name in others if not _has_ending(name) and not is_there(folder / name)]
-    unread += [*(str(error.filename) for error in unreadable), *dead]
+    unread = [*(str(error.filename) for error in unreadable), *dead]
     inside, loose = [name for name in videos if "/" in name], [name for name in videos if "/" not in name]
     notes = [f"cannot read folder {plain_text(error.filename)}: {error.strerror}" for error in unreadable]
     notes += [f"{plain_text(link)} is a link that leads nowhere" for link in dead]
@@ -60,7 +60,7 @@ def walk(folder: Path, unread: list[str]) -> tuple[list[Clip], list[str]]:
             taken.add(shown)
         clip = clip_of(shown, folder, shown.split("/")[0])
         clips.append(clip if shown == name else replace(clip, file=name))
-    return clips, notes
+    return clips, notes, unread
 
 
 def _has_ending(name: str) -> bool:

@@ -100,8 +100,7 @@ def find_clips(
             folder, or ``group_by`` gives no clip a group.
         ManifestError: If there is no video, or the manifest or list cannot be used as it is.
     """
-    unread: list[str] = []
-    found, notes, has_groups = _read(videos, root, unread)
+    found, notes, unread, has_groups = _read(videos, root)
     _check_ids(found)
     everything = found
     if lists:
@@ -129,12 +128,12 @@ def find_clips(
     )
 
 
-def _read(videos: Path, root: Path | None, unread: list[str]) -> tuple[list[Clip], list[str], bool]:
-    """Return the clips of a folder, manifest or list in the order found, remarks, and whether it has a column group."""
+def _read(videos: Path, root: Path | None) -> tuple[list[Clip], list[str], list[str], bool]:
+    """Return the clips in the order found, remarks, what could not be read, and whether there is a column group."""
     if is_folder(videos):
         if root is not None:
             raise UsageError(f"--root {root} goes with a manifest or list, got the folder {videos}: leave it out")
-        return *walk(videos, unread), False
+        return *walk(videos), False
     if not is_there(videos):
         raise UsageError(f"no such file or folder: {videos}. Expected a folder of class folders, a .csv or a .txt list")
     base = videos.parent if root is None else root
@@ -149,7 +148,7 @@ def _read(videos: Path, root: Path | None, unread: list[str]) -> tuple[list[Clip
         raise UsageError(f"{videos} is neither: expected a folder of class folders, a .csv manifest or a .txt list")
     if not any(clip.path is not None and is_there(clip.path) for clip in found):
         notes.append(f"no file that {videos.name} names is there, looked for in {base}: --root names another folder")
-    return found, notes, has_groups
+    return found, notes, [], has_groups
 
 
 def _check_ids(clips: Iterable[Clip]) -> None:
