@@ -357,13 +357,12 @@ def _new_settings(cache: Cache, frames: Store) -> list[str]:
     """Say why videos are decoded again although the cache holds frames."""
     if len(frames):
         return []
-    notes = []
-    for other in cache.frame_stores():
-        if len(other):
-            changed = what_changed(other.identity, frames.identity)
-            many = plural(len(other), "clip has", "clips have")
-            notes.append(f"{many} frames made with other settings ({changed}); decoding again")
-    return notes
+    return [
+        f"{plural(len(other), 'clip has', 'clips have')} frames made with other settings "
+        f"({what_changed(other.identity, frames.identity)}); decoding again"
+        for other in cache.frame_stores()
+        if len(other)
+    ]
 
 
 def _too_small(frames: Store, models: Sequence[Backbone]) -> list[str]:
