@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fitrec_cache.arguments import plain_arguments
+from fitrec_cache.compare_tables import write_tables
 from fitrec_cache.files import Plain, check_ending
 from fitrec_cache.paired import exact_p, gains_by_unit, holm, interval_of_difference
 from fitrec_cache.run_files import find_runs, unfinished_in
@@ -148,8 +149,6 @@ def compare(runs: Sequence[Path], *, out: Path | None = None, families: Sequence
         check_ending(out, "--out", ".md", ".csv")
     report = replace(compare_runs(read_all(runs), families=families), out=None if out is None else str(out))
     if out is not None:
-        from fitrec_cache.compare_tables import write_tables
-
         write_tables(report, out)
     return report
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fitrec_cache.clips import plain_text
+from fitrec_cache.compare_tables import tried
+from fitrec_cache.timeline import clock
 from fitrec_cache.wording import MANY_CLASSES, bounds, lasting, listed, plural, size
 
 if TYPE_CHECKING:
@@ -253,8 +255,6 @@ def predict_files_text(found: list[Prediction], picture: Path | None, table: Pat
 
 def segment_text(segment: Segment) -> str:
     """Return what was done from when to when."""
-    from fitrec_cache.timeline import clock
-
     return f"{clock(segment.start)} to {clock(segment.end)}  {segment.text}"
 
 
@@ -271,8 +271,6 @@ def watch_text(report: WatchReport) -> str:
 
 def watch_notes(report: WatchReport) -> str:
     """Return what was not looked at, and why."""
-    from fitrec_cache.timeline import clock
-
     return _lines(
         f"stopped at {clock(report.segments[-1].end)}: what comes after it was not looked at"
         if report.stopped and report.segments
@@ -351,8 +349,6 @@ def audit_text(report: AuditReport) -> str:
 
 def compare_text(report: CompareReport) -> str:
     """Return each model's accuracy and which is better."""
-    from fitrec_cache.compare_tables import tried
-
     lines = _notes(report.notes)
     for m in report.models:
         spread = "" if m.sd is None else f", sd {m.sd:.1%} over {len(m.seeds)} seeds"
