@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.cache import Cache, HeldClip
-from fitrec_cache.files import make_folder, write_csv
+from fitrec_cache.files import make_folder, remove_unfinished, write_csv
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.store import Store
@@ -54,6 +54,7 @@ def write_findings(
         has no frames of a clip, or nothing lies across.
     """
     make_folder(out)
+    remove_unfinished(out)
     rows = (describe_pair(found, k, clips, side) for k in range(len(found.pairs)))
     write_csv(out / "pairs.csv", _HEADER, (row | {"similarity": f"{row['similarity']:.4f}"} for row in rows))
     files = [str(out / "audit.json"), str(out / "pairs.csv")]

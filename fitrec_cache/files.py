@@ -27,6 +27,9 @@ from fitrec_cache.errors import StoreError, UsageError, VideoError
 #: Unfinished files start with this; a reader never looks at them.
 TEMPORARY = ".tmp-"
 
+#: What :func:`unfinished` calls them: machine, process, a random number.
+_OURS = re.compile(re.escape(TEMPORARY) + r"[0-9a-f]{8}-\d+-[0-9a-f]{8}")
+
 #: How old an unfinished file may be and still have a writer: no write takes an hour. A process number is used again.
 _HERE_SECONDS = 3600
 _ELSEWHERE_SECONDS = 24 * 3600
@@ -150,6 +153,21 @@ def may_be_written(path: Path) -> bool:
     return age < _HERE_SECONDS and is_process(int(pid))
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove the unfinished files and folders in a folder that no writer is at any more: those of killed writers.
+
+    The folder may be anybody's, so only names as :func:`unfinished` gives them count.
+    """
+    with contextlib.suppress(OSError):  # what cannot be removed is in nobody's way
+        for left in folder.glob(f"{TEMPORARY}*"):
+            if not _OURS.fullmatch(left.name) or may_be_written(left):
+                continue
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def staged(folder: Path, what: str) -> Iterator[Path]:
     """Make a folder and, in it, one for unfinished files, which is gone in the end; what killed writers left goes too.
@@ -158,9 +176,7 @@ def staged(folder: Path, what: str) -> Iterator[Path]:
         StoreError: If either, or a file, cannot be written; ``what`` names it.
     """
     make_folder(folder)
-    for left in folder.glob(f"{TEMPORARY}*"):
-        if not may_be_written(left):
-            shutil.rmtree(left, ignore_errors=True)
+    remove_unfinished(folder)
     made = unfinished(folder / "folder")
     make_folder(made)
     try:
@@ -237,6 +253,8 @@ def check_ending(path: Path, option: str, *endings: str) -> None:
 def check_writable(path: Path, option: str, *, ending: str = "") -> None:
     """Find out before any work is done whether a file can be written; what is there stays as it is.
 
+    What killed writers left half-written beside it goes.
+
     Raises:
         UsageError: If it cannot, or its name does not end as it must; ``option`` is what asked for it, such as
             ``--picture``.
@@ -252,6 +270,7 @@ def check_writable(path: Path, option: str, *, ending: str = "") -> None:
         with trial.open("xb"):
             pass
         trial.unlink()
+        remove_unfinished(target.parent)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"{option} {path} cannot be written: {reason}. Choose another file") from error

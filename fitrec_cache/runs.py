@@ -17,7 +17,16 @@ from torch import Tensor, nn
 
 from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
-from fitrec_cache.files import TEMPORARY, canonical_json, make_folder, parse_json, staged, write_atomic, write_json
+from fitrec_cache.files import (
+    TEMPORARY,
+    canonical_json,
+    make_folder,
+    parse_json,
+    remove_unfinished,
+    staged,
+    write_atomic,
+    write_json,
+)
 from fitrec_cache.head import build_head
 from fitrec_cache.one_model import model_settings
 from fitrec_cache.outputs import OUTPUTS, read_outputs, read_strangers
@@ -105,6 +114,7 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> St
         final = wanted.pop("final")  # beside the tested head, which is the same with or without it
         changed = _differences(there, wanted)
         if not changed:
+            remove_unfinished(folder)
             if not _is_sound(folder, there):
                 return "damaged"
             return "tested" if final and not there.get("final") else "whole"

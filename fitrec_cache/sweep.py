@@ -13,7 +13,7 @@ from typing import Any
 
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.errors import DivergedError, FitrecError, StoreError, UsageError
-from fitrec_cache.files import Plain, make_folder, write_atomic, write_json
+from fitrec_cache.files import Plain, make_folder, remove_unfinished, write_atomic, write_json
 from fitrec_cache.paired import holm
 from fitrec_cache.problem import Problem, Right, accuracy
 from fitrec_cache.progress import progress_bar
@@ -189,6 +189,7 @@ def sweep(
     if (out / "run.json").exists() or (any(out.glob("*/run.json")) and not (out / "trials.log").exists()):
         raise UsageError(f"--out {out} holds trained heads: choose a folder of its own for the search")
     make_folder(out)
+    remove_unfinished(out)
     with _writing(out):
         study = _open_study(optuna, out, problem.name)
     native = get_recipe("native")  # as train-head has it: with few clips for more epochs than a try has

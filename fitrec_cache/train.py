@@ -18,7 +18,7 @@ from fitrec_cache.calibrate import FALSE_ALARM_RATE, remarks
 from fitrec_cache.devices import check_jobs, cores, find_device
 from fitrec_cache.errors import StoreCorrupt, UsageError, unknown_name
 from fitrec_cache.features import Features
-from fitrec_cache.files import write_json
+from fitrec_cache.files import remove_unfinished, write_json
 from fitrec_cache.fit import with_precision
 from fitrec_cache.folds import make_folds, values_of
 from fitrec_cache.leaks import UNLOOKED, Verdict, verdict
@@ -158,6 +158,7 @@ def train_head(
     stages = {"load": time.perf_counter() - started, "train": 0.0, "write": 0.0}
     folders = _folders(out, [(fold.name, s) for s, fold in folds])
     refuse_other_runs(out, folders)
+    remove_unfinished(out)
     heads = [Job(fold, s, folder, final) for (s, fold), folder in zip(folds, folders, strict=True)]
     heads = [_looked_up(job, trainer.describe(job), overwrite=overwrite) for job in heads]
     for job in heads:

@@ -256,7 +256,7 @@ def test_of_a_head_that_learned_from_features_in_bf16_it_is_said_that_answers_di
 def test_what_a_killed_export_left_is_removed(run, tmp_path, quickly):
     out = tmp_path / "out"
     out.mkdir()
-    left = out / ".tmp-0000-1-aa"
+    left = out / ".tmp-00000000-1-0000aaaa"
     left.mkdir()
     (left / "head.onnx").touch()
     os.utime(left, (0, 0))

@@ -217,6 +217,20 @@ def test_what_a_link_leads_to_is_written_and_the_link_stays(tmp_path, before):
     assert [p.name for p in target.parent.iterdir()] == ["x"]
 
 
+def test_what_killed_writers_left_beside_a_file_goes_but_nothing_of_others(tmp_path):
+    mine = files.unfinished(tmp_path / "x")
+    dead = [tmp_path / ".tmp-00000000-1-0000aaaa", tmp_path / ".tmp-00000000-1-0000bbbb"]
+    others = [tmp_path / ".tmp-of-another-program", tmp_path / ".tmp-folder"]
+    for path in (mine, dead[0], others[0]):
+        path.touch()
+    for folder in (dead[1], others[1]):
+        folder.mkdir()
+    for path in (*dead, *others):
+        os.utime(path, (0, 0))
+    files.check_writable(tmp_path / "report.html", "--out")
+    assert sorted(tmp_path.iterdir()) == sorted([mine, *others])
+
+
 def test_temporary_names_say_which_machine_and_process_writes(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(files, "sync_folder", lambda folder: None)

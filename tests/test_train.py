@@ -1262,18 +1262,32 @@ def test_a_run_made_of_other_data_is_not_kept(tmp_path, features):
 
 def test_what_an_interrupted_run_left_is_no_obstacle(tmp_path, features):
     settings = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1}
-    (tmp_path / "run" / ".tmp-1234").mkdir(parents=True)
-    (tmp_path / "run" / ".tmp-1234" / "head.safetensors").write_bytes(b"half")
+    left = tmp_path / "run" / ".tmp-00000000-1-0000aaaa"
+    left.mkdir(parents=True)
+    (left / "head.safetensors").write_bytes(b"half")
     (tmp_path / "run" / "metrics.json").write_text("{}")
-    os.utime(tmp_path / "run" / ".tmp-1234", (0, 0))
+    os.utime(left, (0, 0))
     train_head(**settings)
-    assert not (tmp_path / "run" / ".tmp-1234").exists()
+    assert not left.exists()
     (tmp_path / "run" / "head.safetensors").unlink()
     train_head(**settings)
     read_run(tmp_path / "run")
     (tmp_path / "run" / "metrics.json").write_text("{}")
     train_head(**settings)  # made again
     assert metrics_of(tmp_path / "run")["n_test"] > 0
+
+
+def test_what_a_call_left_that_was_killed_in_its_last_steps_goes(tmp_path, features):
+    settings = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1, "seed": [0, 1]}
+    train_head(**settings)
+    half = [tmp_path / "run" / name / ".tmp-00000000-1-0000aaaa" for name in ("", "seed-0", "seed-1")]
+    for left in half[:2]:
+        left.write_bytes(b"half")  # of answers.csv, run.json
+    half[2].mkdir()  # the run is whole
+    for left in half:
+        os.utime(left, (0, 0))
+    train_head(**settings)
+    assert [left for left in half if left.exists()] == []
 
 
 def test_runs_of_another_call_do_not_mix_with_this_ones(tmp_path, features):
