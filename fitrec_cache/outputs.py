@@ -15,6 +15,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from fitrec_cache.errors import StoreCorrupt
+from fitrec_cache.run_files import read_sealed
 
 #: In a run folder.
 OUTPUTS = "logits.safetensors"
@@ -56,9 +57,9 @@ def read_outputs(folder: Path, run: Mapping[str, Any], side: Literal["val", "tes
     Raises:
         StoreCorrupt: If the file is missing or damaged, or does not fit ``run.json``.
     """
-    with _opened(folder) as file:
+    with _opened(folder, run) as stored:
         clips, classes = len(run["split"][side]), len(run["labels"])
-        logits, targets, attention = (file.get_tensor(f"{side}_{n}") for n in ("logits", "targets", "attention"))
+        logits, targets, attention = (stored[f"{side}_{n}"] for n in ("logits", "targets", "attention"))
     shapes = f"logits {logits.shape}, targets {targets.shape} and attention {attention.shape}"
     if logits.shape != (clips, classes) or targets.shape != (clips,) or attention.shape[:-1] != (clips,):
         raise _damaged(folder, f"{shapes} of {clips} {side} clips of {classes} classes")
@@ -75,20 +76,19 @@ def read_strangers(folder: Path, run: Mapping[str, Any]) -> NDArray[np.float32]:
     Raises:
         StoreCorrupt: As for :func:`read_outputs`.
     """
-    with _opened(folder) as file:
+    with _opened(folder, run) as stored:
         shape = len(run["split"]["unknown"]), len(run["labels"])
-        logits: NDArray[np.float32] = file.get_tensor("unknown_logits")
+        logits: NDArray[np.float32] = stored["unknown_logits"]
     if logits.shape != shape or not np.isfinite(logits).all():
         raise _damaged(folder, f"logits {logits.shape} of {shape[0]} clips of {shape[1]} classes, or not finite")
     return logits
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[Any]:
-    """Open a run's file of outputs; what it, or ``run.json``, lacks is an error that says so."""
+def _opened(folder: Path, run: Mapping[str, Any]) -> Iterator[dict[str, NDArray[Any]]]:
+    """Read a run's file of outputs; what it, or ``run.json``, lacks is an error that says so."""
     try:
-        with safetensors.safe_open(folder / OUTPUTS, framework="numpy") as file:
-            yield file
+        yield safetensors.numpy.load(read_sealed(folder, OUTPUTS, run))
     except FileNotFoundError as error:
         what = f"{folder}/{OUTPUTS} is missing: copy the whole run folder, or train the head again"
         raise StoreCorrupt(what) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,9 @@ RUN_VERSION = 2
 
 SIDES = ("train", "val", "test")
 """Of a split, as ``run.json`` names them."""
+
+SUMS = "sums"
+"""In ``run.json``: of each file of weights and outputs, by its name, what :func:`sum_of` gives."""
 
 #: What JSON raises that lacks something, or has something else in its place.
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration)
@@ -105,6 +109,34 @@ def read_run_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise StoreCorrupt(f"{path} is damaged: expected a JSON object")
     return found
+
+
+def sum_of(data: bytes) -> str:
+    """Return what tells the bytes of a file of a run from all others: 32 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def read_sealed(folder: Path, name: str, run: Mapping[str, Any]) -> bytes:
+    """Read a file of weights or outputs of a run; of a run of before nothing says whether it is whole.
+
+    Args:
+        folder: The run folder.
+        name: The file.
+        run: What ``run.json`` holds.
+
+    Raises:
+        OSError: If it cannot be read.
+        StoreCorrupt: If it is not the one that ``run.json`` was written for.
+    """
+    data = (folder / name).read_bytes()
+    with refused_if_damaged(f"{SUMS!r} in {folder}/run.json"):
+        told = run.get(SUMS, {}).get(name)
+    if told not in (None, sum_of(data)):
+        raise StoreCorrupt(
+            f"{folder / name} is damaged or of another run: it is not the file that run.json was written for. Copy the "
+            "whole run folder again, or train the head again"
+        )
+    return data
 
 
 def contents_of(run: Mapping[str, Any]) -> dict[str, str]:

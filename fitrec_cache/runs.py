@@ -33,17 +33,21 @@ from fitrec_cache.outputs import OUTPUTS, read_outputs, read_strangers
 from fitrec_cache.run_files import (
     RUN_VERSION,
     SIDES,
+    SUMS,
     read_run_json,
     read_run_settings,
+    read_sealed,
     refused_if_damaged,
+    sum_of,
     unfinished_in,
 )
 from fitrec_cache.variants import HeadConfig
 from fitrec_cache.wording import bounds, listed, plural
 
-#: What a whole run folder holds.
+#: What a whole run folder holds; :data:`HEAD` is the weights of the tested head.
 #: A run that was trained on all clips in the end has :data:`FINAL` too.
-FILES = ("head.safetensors", OUTPUTS, "metrics.json", "curves.png", "confusion.png", "run.json")
+HEAD = "head.safetensors"
+FILES = (HEAD, OUTPUTS, "metrics.json", "curves.png", "confusion.png", "run.json")
 FINAL = "final.safetensors"
 
 #: What the test clips of all runs of one call were answered, beside the runs; of one run in its folder.
@@ -143,7 +147,7 @@ def _is_sound(folder: Path, run: Mapping[str, Any]) -> bool:
         if run["split"]["unknown"]:
             read_strangers(folder, run)
         if run.get("final"):  # else it was read just now
-            safetensors.torch.load_file(folder / "head.safetensors")
+            safetensors.torch.load(read_sealed(folder, HEAD, run))
     except (StoreCorrupt, safetensors.SafetensorError):
         return False
     return True
@@ -156,8 +160,9 @@ def add_final(folder: Path, head: nn.Module) -> None:
         StoreError: If the folder cannot be written.
     """
     run = read_run_json(folder / "run.json")
-    write_atomic(folder / FINAL, safetensors.torch.save(head.state_dict()))
-    write_json(folder / "run.json", run | {"final": True})
+    data = safetensors.torch.save(head.state_dict())
+    write_atomic(folder / FINAL, data)
+    write_json(folder / "run.json", run | {"final": True, SUMS: run.get(SUMS, {}) | {FINAL: sum_of(data)}})
 
 
 def keep_contents(folder: Path, contents: Mapping[str, Any]) -> None:
@@ -261,9 +266,12 @@ def write_run(
         StoreError: If the folder cannot be written.
     """
     with staged(folder, f"the run {folder}") as here:
-        _write_files(here, head, run, metrics, outputs)
-        if final is not None:
-            write_atomic(here / FINAL, safetensors.torch.save(final.state_dict()))
+        tensors = {HEAD: safetensors.torch.save(head.state_dict()), OUTPUTS: safetensors.torch.save(outputs)}
+        tensors |= {} if final is None else {FINAL: safetensors.torch.save(final.state_dict())}
+        for name, data in tensors.items():
+            write_atomic(here / name, data)
+        sums = {name: sum_of(data) for name, data in tensors.items()}
+        _write_figures(here, {**run, SUMS: sums}, metrics)
         tables = [out / ANSWERS, out / SUMMARY] if folder != out else []
         for path in (*tables, *(folder / name for name in ("run.json", FINAL, ANSWERS))):
             path.unlink(missing_ok=True)
@@ -271,13 +279,9 @@ def write_run(
             (here / name).replace(folder / name)
 
 
-def _write_files(
-    folder: Path, head: nn.Module, run: dict[str, Any], metrics: dict[str, Any], outputs: dict[str, Tensor]
-) -> None:
+def _write_figures(folder: Path, run: dict[str, Any], metrics: dict[str, Any]) -> None:
     from fitrec_cache.run_pictures import confusion_png, curves_png
 
-    write_atomic(folder / "head.safetensors", safetensors.torch.save(head.state_dict()))
-    write_atomic(folder / OUTPUTS, safetensors.torch.save(outputs))
     write_json(folder / "metrics.json", metrics)
     title = f"{metrics['variant']} on {metrics['backbone']}, split {metrics['split']}, seed {metrics['seed']}"
     curves_png(metrics["history"], folder / "curves.png", title=title, best_epoch=metrics["best_epoch"])
@@ -300,12 +304,12 @@ def read_run(folder: Path) -> Run:
         raise _no_run(folder)
     settings = read_run_settings(folder)
     with refused_if_damaged(folder, *_DAMAGE):
-        name = FINAL if settings.get("final") else "head.safetensors"
+        name = FINAL if settings.get("final") else HEAD
         config = HeadConfig.from_dict(settings["head"])
         labels = [str(label) for label in settings["labels"]]
         if len(labels) != config.n_classes:
             raise StoreCorrupt(f"{folder}/run.json names {len(labels)} labels for {config.n_classes} classes")
-        stored = safetensors.torch.load_file(folder / name)
+        stored = safetensors.torch.load(read_sealed(folder, name, settings))
         head = _with_weights(config, stored, folder / name)
         calibration = calibration_of(settings)
         return Run(folder=folder, settings=settings, head=head.eval(), labels=labels, calibration=calibration)
@@ -418,8 +422,7 @@ def _with_weights(config: HeadConfig, stored: Mapping[str, Tensor], path: Path) 
         )
     if not all(bool(torch.isfinite(v).all()) for v in stored.values()):
         raise StoreCorrupt(f"{path} holds values that are not finite. Train the head again")
-    # A copy, as the file is mapped, and may be replaced.
-    head.load_state_dict({name: v.to(torch.float32, copy=True) for name, v in stored.items()}, assign=True)
+    head.load_state_dict({name: v.to(torch.float32) for name, v in stored.items()}, assign=True)
     return head
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,13 @@ FRAME_SIZE = 64
 
 #: Settings that make an extraction small, and the same on every machine.
 SMALL = {"samples": SAMPLES, "frame_size": FRAME_SIZE, "precision": "fp32", "device": "cpu", "workers": 1}
+
+
+def unseal(run: Path) -> None:
+    """Take out of a run what tells altered files, so that a test may alter them, as in runs of before."""
+    settings = json.loads((run / "run.json").read_text())
+    del settings["sums"]
+    (run / "run.json").write_text(json.dumps(settings))
 
 
 class InlinePool:

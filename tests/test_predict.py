@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from conftest import SMALL, InlinePool
+from conftest import SMALL, InlinePool, unseal
 from hostile import odd_runs
 from make_video import write_video
 from test_train import toy
@@ -714,6 +714,7 @@ def test_a_calibration_that_is_none_is_damage(run, tmp_path, change):
 def test_a_head_with_values_that_are_not_finite_is_refused(run, tmp_path):
     other = shutil.copytree(run, tmp_path / "other")
     state = safetensors.torch.load_file(other / "head.safetensors")
+    unseal(other)
     state[min(state)].view(-1)[0] = float("nan")
     safetensors.torch.save_file(state, other / "head.safetensors")
     with pytest.raises(StoreCorrupt, match="not finite"):

@@ -368,6 +368,32 @@ def test_a_run_of_before_that_can_only_be_read_is_kept_all_the_same(tmp_path, fe
     assert "contents" not in json.loads((tmp_path / "run" / "run.json").read_text())
 
 
+@pytest.mark.parametrize("final", [False, True])
+def test_files_of_two_runs_that_were_copied_over_each_other_are_refused_and_made_again(tmp_path, features, final):
+    common = {"features": features, "variant": "mean", "epochs": 1, "split_seed": 0, "seed": [0, 1], "final": final}
+    train_head(out=tmp_path / "runs", **common)
+    first, second = tmp_path / "runs" / "seed-0", tmp_path / "runs" / "seed-1"
+    for name in ("head.safetensors", "logits.safetensors", *["final.safetensors"] * final):
+        whole = (first / name).read_bytes()
+        shutil.copy(second / name, first / name)
+        readers = {"logits.safetensors": compare, "head.safetensors": None if final else read_runs}
+        if (read := readers.get(name, read_runs)) is not None:
+            with pytest.raises(StoreCorrupt, match=f"{name} is damaged or of another run.*Copy the whole run folder"):
+                read([tmp_path / "runs"] if read is compare else tmp_path / "runs")
+        notes = train_head(out=tmp_path / "runs", **common).notes
+        assert f"1 of 2 runs had missing or damaged files, such as {first}: trained again" in notes
+        assert (first / name).read_bytes() == whole
+
+
+def test_a_final_head_that_is_added_later_is_told_from_others_too(tmp_path, features):
+    common = {"features": features, "variant": "mean", "epochs": 1, "split_seed": 0, "seed": [0, 1]}
+    train_head(out=tmp_path / "runs", **common)
+    train_head(out=tmp_path / "runs", **common, final=True)
+    shutil.copy(tmp_path / "runs" / "seed-1" / "final.safetensors", tmp_path / "runs" / "seed-0")
+    with pytest.raises(StoreCorrupt, match=r"final\.safetensors is damaged or of another run"):
+        read_runs(tmp_path / "runs")
+
+
 def test_a_damaged_run_is_made_again(tmp_path, features):
     common = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1}
     train_head(**common)
