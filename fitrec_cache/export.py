@@ -19,7 +19,7 @@ from fitrec_cache import __version__
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.backbone import Backbone, Preprocessing
 from fitrec_cache.errors import FitrecError, MismatchError, UsageError
-from fitrec_cache.files import TEMPORARY, Plain, parse_json, staged, write_json
+from fitrec_cache.files import TEMPORARY, Plain, parse_json, put_in_place, staged, write_json
 from fitrec_cache.paper import FRAME_SIDE
 from fitrec_cache.pipeline import Pipeline, open_pipelines, sources_of
 from fitrec_cache.runs import Run, read_runs
@@ -103,8 +103,7 @@ def export(*, run: Path, out: Path, backbone: Sequence[str] = (), force: bool = 
         write_json(here / DESCRIPTION, _describe(names, pipelines, runs))
         for old in (DESCRIPTION, *earlier):
             (out / old).unlink(missing_ok=True)
-        for name in (*names, HEAD, DESCRIPTION):
-            (here / name).replace(out / name)
+        put_in_place(here, out, [*names, HEAD, DESCRIPTION])
     return ExportReport(
         out=str(out),
         files={name: (out / name).stat().st_size for name in (*names, HEAD, DESCRIPTION)},

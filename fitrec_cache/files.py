@@ -187,6 +187,22 @@ def staged(folder: Path, what: str) -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
+def put_in_place(made: Path, folder: Path, names: Sequence[str]) -> None:
+    """Move files out of the folder that :func:`staged` made, in order: the last one says that all are there.
+
+    The bytes of all are on disk before any has its name, and the names are when this returns.
+
+    Raises:
+        OSError: If that fails.
+    """
+    for name in names:
+        with (made / name).open("rb") as file:
+            _flush_to_disk(file.fileno())
+    for name in names:
+        (made / name).replace(folder / name)
+    sync_folder(folder)
+
+
 def is_process(pid: int) -> bool:
     """Say whether there is a process of this number on this machine."""
     try:

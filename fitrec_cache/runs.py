@@ -22,6 +22,7 @@ from fitrec_cache.files import (
     canonical_json,
     make_folder,
     parse_json,
+    put_in_place,
     remove_unfinished,
     staged,
     write_atomic,
@@ -275,8 +276,7 @@ def write_run(
         tables = [out / ANSWERS, out / SUMMARY] if folder != out else []
         for path in (*tables, *(folder / name for name in ("run.json", FINAL, ANSWERS))):
             path.unlink(missing_ok=True)
-        for name in (*sorted(p.name for p in here.iterdir() if p.name != "run.json"), "run.json"):
-            (here / name).replace(folder / name)
+        put_in_place(here, folder, [*sorted(p.name for p in here.iterdir() if p.name != "run.json"), "run.json"])
 
 
 def _write_figures(folder: Path, run: dict[str, Any], metrics: dict[str, Any]) -> None:

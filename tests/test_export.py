@@ -264,6 +264,19 @@ def test_what_a_killed_export_left_is_removed(run, tmp_path, quickly):
     assert {p.name for p in out.iterdir()} == {"test_resnet.onnx", "head.onnx", "recogniser.json"}
 
 
+def test_what_is_reported_as_written_is_on_disk(run, tmp_path, quickly, monkeypatch):
+    flushed, fsync = set(), os.fsync
+
+    def noted(descriptor):
+        flushed.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    out = tmp_path / "out"
+    report = export(run=run, out=out)
+    assert [path.name for path in (out, *map(out.joinpath, report.files)) if path.stat().st_ino not in flushed] == []
+
+
 def test_several_backbones_are_several_files_in_the_order_of_the_head(tmp_path, video_folder, weights):
     names = ["test_vit", "test_resnet"]
     cache = tmp_path / "cache"
