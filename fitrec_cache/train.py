@@ -153,6 +153,7 @@ def train_head(
         data_sha256=data.digest,
         split_seed=split_seed,
         some_classes=classes is not None,
+        overwrite=overwrite,
         progress=progress,
     )
     stages = {"load": time.perf_counter() - started, "train": 0.0, "write": 0.0}

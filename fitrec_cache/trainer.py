@@ -24,7 +24,7 @@ from fitrec_cache.progress import progress_bar, timed
 from fitrec_cache.recipes import Recipe
 from fitrec_cache.results import RunResult
 from fitrec_cache.run_files import SIDES
-from fitrec_cache.runs import State, add_final, write_run
+from fitrec_cache.runs import State, add_final, check_out, write_run
 from fitrec_cache.spans import short_content
 from fitrec_cache.units import units_of_run, validation_units
 from fitrec_cache.variants import HeadConfig
@@ -58,6 +58,7 @@ class Trainer:
     data_sha256: str
     split_seed: int | None
     some_classes: bool
+    overwrite: bool
     progress: bool
     normalisations: Normalisations = field(default_factory=dict)
 
@@ -146,6 +147,8 @@ class Trainer:
         metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
         metrics |= {"labels": labels, "history": fitted.history}
         metrics.pop("out")
+        if not self.overwrite:  # another call, made otherwise, may have come to its end there meanwhile
+            check_out(job.folder, self.describe(job), overwrite=False)
         write_run(job.folder, head=fitted.head, final=final, run=run, metrics=metrics, outputs=outputs, out=self.out)
         return result
 

@@ -368,6 +368,24 @@ def test_a_run_of_before_that_can_only_be_read_is_kept_all_the_same(tmp_path, fe
     assert "contents" not in json.loads((tmp_path / "run" / "run.json").read_text())
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_that_another_call_made_otherwise_meanwhile_is_not_replaced(tmp_path, features, monkeypatch, overwrite):
+    common = {"out": tmp_path / "run", "features": features, "variant": "mean"}
+
+    def other_call_first(*args, **settings):
+        monkeypatch.setattr("fitrec_cache.trainer.fit", fit)
+        train_head(**common, epochs=1)
+        return fit(*args, **settings)
+
+    monkeypatch.setattr("fitrec_cache.trainer.fit", other_call_first)
+    if overwrite:
+        train_head(**common, epochs=2, overwrite=True)
+    else:
+        with pytest.raises(UsageError, match=r"holds a run already, made otherwise \(epochs\)"):
+            train_head(**common, epochs=2)
+    assert metrics_of(tmp_path / "run")["epochs"] == 1 + overwrite
+
+
 @pytest.mark.parametrize("final", [False, True])
 def test_files_of_two_runs_that_were_copied_over_each_other_are_refused_and_made_again(tmp_path, features, final):
     common = {"features": features, "variant": "mean", "epochs": 1, "split_seed": 0, "seed": [0, 1], "final": final}
