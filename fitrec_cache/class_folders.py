@@ -18,6 +18,9 @@ VIDEO_SUFFIXES = (
 # fmt: on
 """File name endings taken for videos, in lower case."""
 
+#: As which data sets such as Penn Action store the frames of a clip.
+_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+
 #: Folders of data sets that come divided.
 _SIDES = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
@@ -34,7 +37,7 @@ def walk(folder: Path) -> tuple[list[Clip], list[str], list[str]]:
     notes = [f"cannot read folder {plain_text(error.filename)}: {error.strerror}" for error in unreadable]
     notes += [f"{plain_text(link)} is a link that leads nowhere" for link in dead]
     if not inside:
-        raise ManifestError("; ".join([*notes, _nothing_found(folder, loose)]))
+        raise ManifestError("; ".join([*notes, _nothing_found(folder, loose, others)]))
     if others:
         shown = some(list(map(plain_text, others)))
         notes.append(f"skipped {files_that(len(others))} not {' '.join(VIDEO_SUFFIXES)}: {shown}")
@@ -77,11 +80,15 @@ def is_video(name: str) -> bool:
     return name.lower().endswith(VIDEO_SUFFIXES)
 
 
-def _nothing_found(folder: Path, loose: Sequence[str]) -> str:
+def _nothing_found(folder: Path, loose: Sequence[str], others: Sequence[str]) -> str:
     if loose:
         shown = some(list(map(plain_text, loose)))
         return (
             f"{folder} has no class folders, only files such as {shown}. Expected CLASS/FILE: put each video "
             f"into a folder named after its exercise, or give a .csv manifest with path and label"
         )
-    return f"no videos in {folder}. Expected class folders with files of type {' '.join(VIDEO_SUFFIXES)}"
+    nothing = f"no videos in {folder}. Expected class folders with files of type {' '.join(VIDEO_SUFFIXES)}"
+    if pictures := [name for name in others if name.lower().endswith(_PICTURE_SUFFIXES)]:
+        found = f"{plural(len(pictures), 'picture')} such as {plain_text(pictures[0])}"
+        return f"{nothing}. Found {found}: make a video of the frames of each clip first, with FFmpeg for example"
+    return nothing

@@ -25,12 +25,20 @@ from fitrec_cache.wording import plural
 #: Columns of a manifest that mean something here, in whatever capitals.
 _COLUMNS = ("path", "label", "group", "split", "start", "end")
 
-#: Names of columns that may be the times of an exercise in a longer file.
-_TIMES = frozenset(
-    f"{name}{ending}"
-    for name in ("start", "end", "stop", "begin")
-    for ending in ("", "s", "_time", "_seconds", "_s", "_sec")
-) | {"from", "to", "start_frame", "end_frame"}
+#: Names of columns that may be the times of an exercise in a longer file, whatever the data set calls them.
+_TIME = re.compile(
+    r"(?:(?:time|frame)[ _-]*|[tf][ _-])?(?:start|end|stop|begin)s?"
+    r"(?:[ _(-]*(?:times?|frames?|seconds?|secs?|s|ms)\)?)?|from|to",
+    re.IGNORECASE,
+)
+
+_LENGTHS = ("duration", "length")
+
+#: What to do about them.
+_AS_TIMES = (
+    "for clips that are parts of their files the columns are start and end, in seconds (a frame's number divided by "
+    "the frames per second)"
+)
 
 _INDEXED = re.compile(r"^(.*\.\w+)\s+\d+$")
 
@@ -113,7 +121,7 @@ def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
             f"path,label and optionally group, split, start and end, separated by commas, semicolons or tabs.{hints}"
         )
     told = [name for name in ("start", "end") if name in names]
-    others = [name for name in names if name.casefold() in _TIMES - set(told) | {"duration", "length"}]
+    others = [name for name in names if name not in told and (_is_time(name) or name.casefold() in _LENGTHS)]
     if len(told) == 1 and others:
         raise ManifestError(
             f"{path}: of the columns start and end only {told[0]}, but {', '.join(others)}. Expected both ends of a "
@@ -155,16 +163,17 @@ def _overlaps(clips: Sequence[Clip]) -> list[tuple[Clip, Clip]]:
 def _odd_columns(extra: Iterable[str]) -> list[str]:
     """Return remarks on further columns that look like a misspelt one that counts, or like times."""
     notes = []
-    if times := [each for each in extra if each.casefold() in _TIMES]:
-        notes.append(
-            f"columns {', '.join(times)} are kept but not used: for clips that are parts of their files the columns "
-            "are start and end, in seconds"
-        )
+    if times := list(filter(_is_time, extra)):
+        notes.append(f"columns {', '.join(times)} are kept but not used: {_AS_TIMES}")
     for each in (each for each in extra if each not in times):
         hit = difflib.get_close_matches(each.casefold(), ("group", "split"), n=1)
         if hit and each != hit[0]:
             notes.append(f"column '{each}' is kept but not used: is it meant to be '{hit[0]}'?")
     return notes
+
+
+def _is_time(name: str) -> bool:
+    return _TIME.fullmatch(name) is not None
 
 
 def _odd_sides(clips: Sequence[Clip]) -> list[str]:
@@ -242,9 +251,12 @@ def _without_duplicates(rows: Iterable[tuple[int, Clip]], path: Path) -> list[Cl
     found = []
     for line, clip in rows:
         if clip.clip_id in seen:
+            twice = f"{path}: lines {seen[clip.clip_id]} and {line} both give the clip '{clip.clip_id}'"
+            if times := list(filter(_is_time, clip.extra)):
+                raise ManifestError(f"{twice}. Columns {', '.join(times)} are not used: {_AS_TIMES}")
             raise ManifestError(
-                f"{path}: lines {seen[clip.clip_id]} and {line} both give the clip '{clip.clip_id}'. Expected each "
-                f"once: remove one, or use paths relative to a common folder so that the ids differ"
+                f"{twice}. Expected each once: remove one, or use paths relative to a common folder so that the ids "
+                "differ"
             )
         seen[clip.clip_id] = line
         found.append(clip)

@@ -185,6 +185,12 @@ def test_folder_without_videos_is_an_error(tmp_path, made):
         find_clips(tmp_path)
 
 
+def test_folders_of_frames_are_told_to_become_videos_first(tmp_path):
+    touch(tmp_path, "Squat/0001/000001.jpg", "Squat/0001/000002.JPG", "Squat/readme.md")
+    with pytest.raises(ManifestError, match=r"no videos in .*2 pictures such as Squat/0001/000001\.jpg: make a video"):
+        find_clips(tmp_path)
+
+
 def test_missing_and_unsupported_inputs(tmp_path):
     with pytest.raises(UsageError, match="no such file or folder"):
         find_clips(tmp_path / "nowhere")
@@ -379,9 +385,26 @@ def test_columns_of_times_by_other_names_are_said_to_be_of_no_use(tmp_path):
     notes = find_clips(rows).notes
     assert (
         "columns start_frame, Ends are kept but not used: for clips that are parts of their files the columns "
-        "are start and end, in seconds"
+        "are start and end, in seconds (a frame's number divided by the frames per second)"
     ) in notes
     assert any("is it meant to be 'group'?" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    "columns", ["time_start,time_end", "Start Frame,End Frame", "t-start,t-end", "start (s),end_ms"]
+)
+def test_a_file_in_several_rows_with_times_by_other_names_is_told_what_columns_count(tmp_path, columns):
+    rows = write(tmp_path / "m.csv", f"path,label,{columns}\na.avi,A,0,80\na.avi,B,100,180\n")
+    with pytest.raises(
+        ManifestError, match=r"lines 2 and 3 both give.*the columns are start and end, in seconds"
+    ) as told:
+        find_clips(rows)
+    assert all(each in str(told.value) for each in columns.split(","))
+
+
+def test_further_columns_that_are_no_times_are_not_taken_for_some(tmp_path):
+    rows = write(tmp_path / "m.csv", "path,label,trend,weekend,backend,tempo,total\na.avi,A,1,2,3,4,5\n")
+    assert not any("kept but not used" in note for note in find_clips(rows).notes)
 
 
 @pytest.mark.parametrize(
