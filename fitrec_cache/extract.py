@@ -146,11 +146,11 @@ def extract(
         frames = opened.frame_store(identity)
         notes.add(*_new_settings(opened, frames))
     notes.add(*_too_small(frames, models), *_slow(models))
-    run = Extractor(opened, frames, models, notes, found, start=time.perf_counter() - started)
+    run = Extractor(opened, frames, models, notes, found, started=started)
     workers = None if videos is None else min(workers or cores(), len(clips))
     try:
         with Ahead(models, frames, known, workers=workers, clip_seconds=clip_seconds) as ahead:
-            run.work(clips, ahead, progress=progress)
+            run.work(ahead, progress=progress)
         if erase and found.passed_over:  # only now it is known what each file is
             _refuse_renamed(found, going(opened, _names_of_all(found)))
         if videos is not None:
@@ -162,11 +162,11 @@ def extract(
                 notes.add(*erase_taken_out(cache))
     except (KeyboardInterrupt, FitrecError):  # what was finished until now is in the cache, and so in its history
         run.tell_changes(erased=False)
-        _note(cache, run.report(len(clips), time.perf_counter() - started), models)
+        _note(cache, run.report(), models)
         raise
     run.tell_changes(erased=erase)
     notes.add(*lost)
-    report = run.report(len(clips), time.perf_counter() - started)
+    report = run.report()
     _note(cache, report, models)
     return report
 

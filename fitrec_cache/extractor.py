@@ -60,11 +60,12 @@ class Extractor:
     """The state of one extraction: what is done, what is not committed yet, and what a person should know."""
 
     def __init__(
-        self, cache: Cache, frames: Store, models: Sequence[Backbone], notes: Notes, found: ClipList, *, start: float
+        self, cache: Cache, frames: Store, models: Sequence[Backbone], notes: Notes, found: ClipList, *, started: float
     ) -> None:
         self.cache, self.frames, self.models, self.notes, self.found = cache, frames, models, notes, found
+        self.started, self.stages = started, {"start": time.perf_counter() - started} | dict.fromkeys(_STAGES, 0.0)
         self.meanwhile = Meanwhile(cores())
-        self.asked: list[str] = []
+        self.asked = [clip.clip_id for clip in found.clips]
         self.begun = False
         self.stores = [cache.feature_store(feature_identity(frames.identity, m)) for m in models]
         self.entering = Entering(cache, found, self.stores)
@@ -77,19 +78,18 @@ class Extractor:
         self.done = self.reused = 0
         self.failed: list[FailedClip] = []
         self.odd: list[str] = []  # clips whose files were not quite as they should be, and how
-        self.stages = {"start": start} | dict.fromkeys(_STAGES, 0.0)
         self.beside: dict[str, float] = {}
 
     def _new_rows(self) -> _Rows:
         return _Rows(features=[{} for _ in self.models])
 
-    def work(self, clips: Sequence[Clip], ahead: Ahead, *, progress: bool) -> None:
+    def work(self, ahead: Ahead, *, progress: bool) -> None:
         """Take every clip from video to features; commit what is finished, also when interrupted."""
-        self.beside, self.asked = ahead.busy, [clip.clip_id for clip in clips]
-        bar = progress_bar(total=len(clips), unit="clip", what="extract", show=progress)
+        self.beside = ahead.busy
+        bar = progress_bar(total=len(self.asked), unit="clip", what="extract", show=progress)
         self.turns = Turns(
             self.cache.folder / CLAIMS,
-            clips,
+            self.found.clips,
             size=COMMIT_CLIPS,
             purpose="\n".join(s.folder.name for s in (self.frames, *self.stores)),
             refresh=self.refresh,
@@ -320,16 +320,16 @@ class Extractor:
         for store in (self.frames, *self.stores):
             store.refresh()
 
-    def report(self, n_clips: int, seconds: float) -> ExtractReport:
-        """Return what was done with ``n_clips`` clips in ``seconds`` of wall time."""
+    def report(self) -> ExtractReport:
+        """Return what was done until now."""
         return ExtractReport(
-            clips=n_clips,
+            clips=len(self.asked),
             done=self.done,
             reused=self.reused,
             failed=tuple(self.failed),
             backbones={m.name: m.dim for m in self.models},
             features={m.name: s.folder.name for m, s in zip(self.models, self.stores, strict=True)},
-            seconds=seconds,
+            seconds=time.perf_counter() - self.started,
             stages=self.stages,
             beside=self.beside,
             others=self.meanwhile.others(),
