@@ -39,6 +39,7 @@ class CheckReport(Plain):
         rows: Number of rows in sound parts, one a clip and store.
         problems: One ``{path, reason}`` for each file that is not what it should be.
         repaired: Number of files set aside or written again.
+        repairable: Number of files that ``repair`` would set aside or write again; 0 after it.
         recomputed: Number of embeddings made again.
         largest_distance: Largest cosine distance between a stored frame embedding and the same made again; None
             without ``recompute``.
@@ -49,6 +50,7 @@ class CheckReport(Plain):
     rows: int
     problems: tuple[dict[str, str], ...]
     repaired: int
+    repairable: int = 0
     recomputed: int = 0
     largest_distance: float | None = None
     notes: tuple[str, ...] = ()
@@ -79,6 +81,7 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
     problems: list[dict[str, str]] = _mend_marker(cache) if repair else []
     open_root(cache, create=False)
     damaged: list[Path] = []
+    rewritten: dict[Path, dict[str, Any]] = {}
     notes: list[str] = []
     parts = rows = 0
     repaired = len(problems)
@@ -86,9 +89,8 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
         identity, reason = _identity(folder, kind)
         if reason:
             problems.append({"path": str(folder / "identity.json"), "reason": reason})
-            if repair and identity is not None:
-                write_json(folder / "identity.json", identity)
-                repaired += 1
+            if identity is not None:
+                rewritten[folder / "identity.json"] = identity
             elif (folder / "identity.json").exists():
                 damaged.append(folder / "identity.json")
         for path in sorted(p for p in folder.iterdir() if p.name not in ("identity.json", "origin.json")):
@@ -103,7 +105,10 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
             if reason:
                 problems.append({"path": str(path), "reason": reason})
                 damaged += [path] * _is_readable(path)  # what cannot be read may be sound
+    repairable = len(rewritten) + len(damaged)
     if repair:
+        for path, identity in rewritten.items():
+            write_json(path, identity)
         for path in damaged:
             _set_aside(cache, path)
         if any(path.parent.name == "clips" and path.name.startswith("part-") for path in damaged):
@@ -112,7 +117,7 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
                 "groups that were corrected since, and clips that --prune took out are back. Run `extract` with all "
                 "your videos or your manifest again, and --prune"
             )
-        repaired += len(damaged)
+        repaired, repairable = repaired + repairable, 0
     sound = repaired == len(problems)  # else it may not even open
     opened = Cache(cache) if sound else None
     if opened is not None:
@@ -129,6 +134,7 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
         rows=rows,
         problems=tuple(problems),
         repaired=repaired,
+        repairable=repairable,
         recomputed=done,
         largest_distance=distance,
         notes=tuple(notes),

@@ -411,7 +411,7 @@ def check_text(report: CheckReport) -> str:
     lines.append(f"{read}, {plural(len(report.problems), 'problem')}")
     if report.repaired:
         lines.append(f"{report.repaired} files set aside or rebuilt: run `extract` again to redo their clips")
-    elif any("missing: " not in p["reason"] and "Nothing says" not in p["reason"] for p in report.problems):
+    elif report.repairable:
         lines.append("add --repair to set them aside")
     if report.largest_distance is not None:
         lines.append(f"{report.recomputed} made again: largest cosine distance {report.largest_distance:.2e}")

@@ -23,6 +23,7 @@ from fitrec_cache.files import digest, host_id
 from fitrec_cache.info import info
 from fitrec_cache.parts import read_part
 from fitrec_cache.store import Store
+from fitrec_cache.texts import check_text
 
 
 @pytest.fixture
@@ -233,6 +234,19 @@ def test_another_version_is_refused_by_repair_too(cache):
     with pytest.raises(StoreError, match="version 2, this program reads version 1"):
         check(cache=cache, repair=True)
     assert not (cache / "set-aside").exists()
+
+
+def test_repair_is_advised_where_it_would_do_something(cache):
+    flip(part(cache, "features"))
+    (part(cache, "frames").parent / "identity.json").write_text("{")
+    report = check(cache=cache)
+    assert (report.repairable, report.repaired) == (2, 0)
+    assert "add --repair" in check_text(report)
+    report = check(cache=cache, repair=True)
+    assert (report.repairable, report.repaired) == (0, 2)
+    left = check(cache=cache)  # the features are missing, which --repair cannot make
+    assert (len(left.problems), left.repairable) == (1, 0)
+    assert "add --repair" not in check_text(left)
 
 
 def test_an_identity_that_cannot_be_rebuilt_is_set_aside(cache, cache_folder, redo):
