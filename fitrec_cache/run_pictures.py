@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fitrec_cache.files import write_atomic
 
-TRAINING, VALIDATION, MARK, INK, FAINT = "#0072B2", "#D55E00", "#009E73", "#222222", "#8A8A8A"
+TRAINING, VALIDATION, MARK, INK, FAINT = "#0072B2", "#D55E00", "#009E73", "#222222", "#6E6E6E"
 """Okabe and Ito's palette, which stays apart for colour-blind readers, and two greys."""
 
 FONT = "DejaVu Sans"  # comes with matplotlib, so the pictures look the same everywhere
@@ -197,7 +197,7 @@ def _name_classes(axes: Axes, names: Sequence[str], size: float) -> None:
 
 def _write_counts(axes: Axes, confusion: NDArray[np.int64], share: NDArray[np.float64], size: float) -> None:
     for row, column in np.argwhere(confusion):
-        colour = "white" if share[row, column] > 0.55 else INK
+        colour = "white" if share[row, column] > 0.66 else INK
         axes.text(
             column, row, f"{confusion[row, column]}", ha="center", va="center_baseline", fontsize=size, color=colour
         )

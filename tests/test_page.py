@@ -42,6 +42,7 @@ from fitrec_cache.page.words import (
     attention_says,
     calibration_says,
     classes_say,
+    confusions_say,
     curves_say,
     duration,
     headline,
@@ -215,8 +216,10 @@ def test_the_figures_are_those_of_the_run(page, made):
     assert row[6] == "85.7 %"
     assert row[8] == "75.0 %"
     assert seen.row("Hop", "")[2] == "75 %"
-    assert "Squat is most often taken for Lunge" in seen.words
+    assert "Most frequent mistake, in 2 of 4 answers: Squat taken for Lunge" in seen.words
     assert "Squat taken for Lunge : 2 of 4 answers" in seen.words
+    assert "1 model, 1 training run. Accuracy" in seen.words  # of one alone, none was chosen
+    assert "chosen on validation" not in seen.words
     assert "1 min 5 s" in seen.words
     assert "group : 9 clips to train on, 3 for validation, 12 to test" in seen.words
 
@@ -224,7 +227,7 @@ def test_the_figures_are_those_of_the_run(page, made):
 def test_calibration_and_the_threshold_are_told(page, made):
     words = page(made)[1].words
     # By hand: logits 3, 0, 0 over 1.5 are e^2 / (e^2 + 2) = 78.7 % sure, 9 of 12 are right; undivided 90.9 %.
-    assert "Its confidence can be taken at its word, as far as these clips tell: off by 3.7 %" in words
+    assert "These clips do not show its confidence to be wrong: off by 3.7 %" in words
     # One bin of 12 clips: sqrt(2 / pi x 12 x 0.787 x 0.213) / 12
     assert "chance alone would make it some 9.4 % if all confidence were right" in words
     assert "Expected calibration error 3.7 %, before temperature scaling 15.9 %" in words
@@ -588,7 +591,7 @@ def test_a_leak_is_in_the_headings(page, tmp_path):
     note = "leaks: 1 of 2 test clips share a group with a training clip"
     _, seen = page(write_run(tmp_path / "r", truth=[0, 1], guesses=[0, 1], split="random", sharing=1))
     assert "Split random leaks: test clips have siblings or near-duplicates in training" in seen.words
-    assert f"(seed 0). {note}." in seen.words
+    assert f"(seed 0). {note} ." in seen.words
     assert note in seen.words
 
 
@@ -966,6 +969,19 @@ def test_hostile_names_are_text(page, tmp_path):
     assert "{{ 7 * 7 }}" in "".join(seen.text)
 
 
+def test_names_written_from_right_to_left_keep_what_follows_in_place(page, tmp_path):
+    """Else a browser shows "X, 98 % sure" as "98 ,X % sure" for an Arabic X."""
+    names = ("\u0633\u062d\u0628", "\u062f\u0641\u0639")
+    test = [f"{names[0]}/{i}.avi" for i in range(2)]
+    notes = [f"1 class has no validation clip: {names[1]}", "2 clips are short"]
+    run = write_run(tmp_path / "r", truth=[0, 0], guesses=[0, 1], labels=names, test=test, notes=notes)
+    _, seen = page(run)
+    inline = re.sub(r'<bdi dir="ltr">[^<]*</bdi>', "", seen.source)
+    assert inline != seen.source
+    lines = re.sub(r"<.*?>", "\n", re.sub(r"</?strong>", "", inline))
+    assert not re.findall(r"[\u0600-\u06ff][^\w\n]{0,3}\d", lines)
+
+
 def test_it_loads_nothing_and_is_small(page, trained, cache_folder):
     found, seen = page(trained, cache=cache_folder)
     assert_loads_nothing(seen)
@@ -1023,6 +1039,7 @@ def test_many_classes_and_models_stay_bounded(page, tmp_path):
     assert found.bytes < 3_000_000
     assert "2 further models are in the tables only" in seen.words
     assert "41 classes with the fewest errors are left out" in seen.words
+    assert seen.source.count('<table class="matrix" style="--k:60">') == 4  # by which it is as wide as paper
 
 
 def test_the_templates_are_in_the_package():
@@ -1097,12 +1114,18 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page, trained, cache_folder
         page(trained, cache=cache_folder)
     text = (tmp_path / "report.html").read_text()
     text = re.sub(r"<meta http-equiv.*?>", "", text)  # which forbids scripts, this test's too
-    name = "document.querySelector('.matrix tbody th').offsetWidth"
-    probe = f"<script>document.title = [document.documentElement.scrollWidth, {name}, innerWidth]</script>"
+    probe = """<script>
+      const names = document.querySelectorAll('.matrix thead th'), range = document.createRange();
+      const long = name => (range.selectNodeContents(name), range.getBoundingClientRect().height);
+      const beyond = [...names].filter(name => long(name) > name.offsetHeight).length;
+      const wide = [document.documentElement.scrollWidth, document.querySelector('.matrix tbody th').offsetWidth];
+      document.title = [...wide, innerWidth, beyond];
+    </script>"""
     (tmp_path / "probe.html").write_text(text.replace("</body>", f"{probe}</body>"))
     dom, _ = browse(tmp_path / "probe.html", tmp_path / "profile", "--window-size=390,800")
-    wide, name, screen = map(int, re.search(r"<title>(\d+),(\d+),(\d+)</title>", dom).groups())
+    wide, name, screen, beyond = map(int, re.search(r"<title>(\d+),(\d+),(\d+),(\d+)</title>", dom).groups())
     assert wide <= screen <= 500
+    assert beyond == 0  # no name of a column runs over what is above it
     assert name < screen / 2  # the name of a row stays in sight: beside it there must be room for its cells
 
 
@@ -1210,30 +1233,48 @@ def test_how_training_went_is_said(trained, validated, said):
 @pytest.mark.parametrize(
     ("recalls", "said"),
     [
-        ([0.5, 0.5], "All classes are recognised equally often: 50 %"),
-        ([0.9, 0.5, 0.0], "A is recognised best, C worst"),
-        ([0.9, 0.0, 0.0], "A is recognised best; 2 of 3 classes never are"),
-        ([1.0], "All classes are recognised equally often: 100 %"),
+        ([0.5, 0.5], "All classes that were tested are recognised equally often: 50 %"),
+        ([0.9, 0.5, 0.1], "A is recognised best, C worst"),
+        ([0.9, 0.5, 0.0], "A is recognised best, C never"),
+        ([0.9, 0.0, 0.0], "A is recognised best; 2 never are"),
+        ([1.0, 1.0, 0.0, 0.0], "2 of 4 classes are always recognised; 2 never are"),
+        ([1.0, 1.0, 0.9, 0.5], "2 of 4 classes are always recognised, D worst"),
+        ([0.9, 0.9, 0.5, 0.5], "2 of 4 classes are recognised best; 2 worst: 50 % each"),
+        ([1.0], "All classes that were tested are recognised equally often: 100 %"),
     ],
 )
 def test_the_best_and_the_worst_class_are_named(recalls, said):
-    rows = [SimpleNamespace(label=label, recall=recall) for label, recall in zip("ABC", recalls, strict=False)]
+    rows = [SimpleNamespace(label=label, recall=recall) for label, recall in zip("ABCD", recalls, strict=False)]
     assert classes_say(SimpleNamespace(classes=rows)).replace("\u00a0", " ") == said
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        ([3, 1], "Most frequent mistake, in 3 of 9 answers: Squat taken for Lunge"),
+        ([1, 1], "One of the most frequent mistakes, in 1 of 9 answers: Squat taken for Lunge"),
+        ([], "No clip was taken for another class"),
+    ],
+)
+def test_the_most_frequent_mistake_is_said_with_how_often_it_was_made(times, said):
+    """Of nine answers one was wrong, and the heading had it that Squat is most often taken for Lunge."""
+    found = [SimpleNamespace(true="Squat", guess="Lunge", times=n, of=9) for n in times]
+    assert confusions_say(SimpleNamespace(confusions=found)) == said
 
 
 @pytest.mark.parametrize(
     ("ece", "by_chance", "gap", "said"),
     [
-        (0.02, 0.0, 0.02, "Its confidence can be taken at its word, as far as these clips tell: off by 2.0 %"),
-        (0.15, 0.1, 0.15, "Its confidence can be taken at its word, as far as these clips tell: off by 15.0 %"),
+        (0.02, 0.0, 0.02, "These clips do not show its confidence to be wrong: off by 2.0 %"),
+        (0.15, 0.1, 0.15, "These clips do not show its confidence to be wrong: off by 15.0 %, by chance alone "),
         (0.15, 0.09, 0.1, "It is 10 points more sure than it is right, on average"),
         (0.15, 0.09, -0.1, "It is 10 points less sure than it is right, on average"),
         (0.15, 0.09, 0.01, "It is as sure as it is right overall, but off by 15.0 % from answer to answer"),
     ],
 )
 def test_how_far_confidence_can_be_trusted_is_said(ece, by_chance, gap, said):
-    found = calibration_says(SimpleNamespace(ece=ece, ece_expected=by_chance, gap=gap))
-    assert found.replace("\u00a0", " ") == said
+    found = calibration_says(SimpleNamespace(ece=ece, ece_expected=by_chance, gap=gap)).replace("\u00a0", " ")
+    assert found.removesuffix("some 10.0 %") == said
 
 
 @pytest.mark.parametrize(
@@ -1263,6 +1304,12 @@ def test_a_reliability_chart_draws_accuracy_over_confidence(monkeypatch):
     assert list(lines.values()) == [[[0, 0], [1, 1]], [[0.8, 0.3], [0.8, 0.7]], [[0.8, 0.6]]]
     assert "sure" in axes.get_xlabel()
     assert "right" in axes.get_ylabel()
+
+
+def test_no_line_of_a_reliability_chart_crosses_its_legend(monkeypatch):
+    axes, _ = drawn(monkeypatch, charts.reliability_svg, [(0.2, 0.9, 0.5, 1.0, 1.0)])
+    axes.figure.draw_without_rendering()
+    assert axes.get_legend().get_window_extent().y0 >= axes.get_window_extent().y1
 
 
 def test_a_dot_on_the_edge_of_a_reliability_chart_is_whole():
@@ -1361,8 +1408,30 @@ def test_classes_are_told_best_first_with_what_they_are_taken_for(page, made):
 
 def test_colour_is_the_share_of_the_true_class_and_right_answers_are_framed(page, made):
     cells = [(td["class"], td["style"]) for td in page(made)[1].all("td") if "style" in td]
-    hop, lunge = [("right deep", "--p:75"), ("", "--p:25")], [("right deep", "--p:100")]
+    hop, lunge = [("right", "--p:75"), ("", "--p:25")], [("right", "--p:100")]
     assert cells == [*hop, *lunge, ("", "--p:50"), ("right", "--p:50")]
+
+
+def contrast(one, other):
+    """Return how far two colours, three parts of 0 to 255 each, stand apart, as WCAG 2 has it."""
+    parts = np.array([one, other]) / 255
+    light = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+    return (light.max() + 0.05) / (light.min() + 0.05)
+
+
+def test_numbers_of_the_confusion_matrix_stand_out_from_every_depth_of_colour(page, made):
+    """White on the colour of 56 % had a contrast of 2.5."""
+    style = page(made)[1].source.partition("<style>")[2].partition("</style>")[0]
+    assert "var(--accent) calc(var(--p, 0) * var(--deepest) * 1%), var(--card)" in style
+    light = dict(re.findall(r"--(\w+): ([#.\w]+);", style.partition("@media")[0]))
+    dark = dict(re.findall(r"--(\w+): ([#.\w]+);", style.partition("dark) {")[2].partition("@media")[0]))
+    for colours in (light, dark):
+        accent, card, ink = (
+            np.array([*bytes.fromhex(h * 2 if len(h) == 3 else h)])
+            for h in (colours[name].removeprefix("#") for name in ("accent", "card", "ink"))
+        )
+        depths = float(colours["deepest"]) * np.linspace(0, 1, 101)
+        assert min(contrast(ink, depth * accent + (1 - depth) * card) for depth in depths) > 4.5
 
 
 def test_a_class_without_clips_that_others_are_taken_for_has_a_column():
@@ -1374,8 +1443,8 @@ def test_a_class_without_clips_that_others_are_taken_for_has_a_column():
 
 def test_answers_of_the_attention_are_marked_right_and_wrong(page, made):
     words = page(made)[1].words
-    assert words.count("✓ right Hop, 79 % sure") == 1  # logits 3, 0, 0 over 1.5
-    assert words.count("✗ wrong Hop, taken for Lunge , 79 % sure") == 1
+    assert words.count("✓ right Hop , 79 % sure") == 1  # logits 3, 0, 0 over 1.5
+    assert words.count("✗ wrong Hop , taken for Lunge , 79 % sure") == 1
     assert "✗ wrong Lunge" not in words
 
 

@@ -5,8 +5,10 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from PIL import Image
 
+from fitrec_cache import run_pictures
 from fitrec_cache.errors import StoreError
 from fitrec_cache.run_pictures import AttentionStrip, attention_png, confusion_png, curves_png
 
@@ -81,6 +83,25 @@ def test_confusion_of_any_size_shows_every_class(tmp_path, k):
     confusion_png(np.eye(k, dtype=np.int64) * 1234, names, tmp_path / "c.png", title="long title " * 30)
     height, width, _ = pixels(tmp_path / "c.png").shape
     assert 400 < min(height, width) <= max(height, width) < 3500
+
+
+def test_the_number_of_a_clip_stands_out_from_every_depth_of_colour(tmp_path, monkeypatch):
+    """White on the colour of 56 % had a contrast of 2.9."""
+    drawn = []
+    monkeypatch.setattr(run_pictures, "save_png", lambda figure, path, **_: drawn.append(figure))
+    for right in range(101):
+        confusion_png(np.array([[right, 100 - right], [0, 1]]), "ab", tmp_path / "c.png", title="")
+        axes = drawn[-1].axes[0]
+        number = next(text for text in axes.texts if text.get_position() == (0 if right else 1, 0))
+        colours = [to_rgb(number.get_color()), axes.images[0].to_rgba((right or 100) / 100)[:3]]
+        light = np.where((c := np.array(colours)) <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+        dim, bright = sorted(light @ [0.2126, 0.7152, 0.0722])
+        assert (bright + 0.05) / (dim + 0.05) > 3.9
+
+
+def test_faint_letters_can_be_read_on_white():
+    light = np.array(to_rgb(run_pictures.FAINT)[0])
+    assert 1.05 / (((light + 0.055) / 1.055) ** 2.4 + 0.05) > 4.5
 
 
 def test_the_lines_of_a_title_stay_lines(tmp_path, monkeypatch):

@@ -79,7 +79,8 @@ def reliability_svg(points: Sequence[tuple[float, float, float, float, float]]) 
         axes.plot([confidence, confidence], [low, high], "-", color=_TRAIN, linewidth=1.4, alpha=0.8)
         axes.plot([confidence], [accuracy], "o", color=_TRAIN, markersize=4 + 14 * share**0.5, clip_on=False)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
-    axes.legend(frameon=False, fontsize=9, loc="upper left", labelcolor=_INK)
+    above: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1.02), "borderaxespad": 0}  # no line crosses it
+    axes.legend(frameon=False, fontsize=9, labelcolor=_INK, **above)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     return _svg(figure)

@@ -107,20 +107,25 @@ def curves_say(view: ModelView) -> str:
 def classes_say(view: ModelView) -> str:
     """Say which classes are recognised best and worst."""
     rows = view.classes
-    if len(rows) < 2 or rows[0].recall == rows[-1].recall:
-        return f"All classes are recognised equally often: {percent(rows[0].recall, 0)}"
-    never = [row for row in rows if row.recall == 0]
-    if len(never) > 1:
-        return f"{rows[0].label} is recognised best; {len(never)} of {len(rows)} classes never are"
-    return f"{rows[0].label} is recognised best, {rows[-1].label} worst"
+    best, worst = ([row.label for row in rows if row.recall == end.recall] for end in (rows[0], rows[-1]))
+    if len(best) == len(rows):
+        return f"All classes that were tested are recognised equally often: {percent(rows[0].recall, 0)}"
+    first = f"{best[0]} is" if len(best) == 1 else f"{len(best)} of {len(rows)} classes are"
+    first += " always recognised" if rows[0].recall == 1 else " recognised best"
+    if len(worst) == 1:
+        return f"{first}, {worst[0]} {'never' if rows[-1].recall == 0 else 'worst'}"
+    said = "never are" if rows[-1].recall == 0 else f"worst: {percent(rows[-1].recall, 0)} each"
+    return f"{first}; {len(worst)} {said}"
 
 
 def confusions_say(view: ModelView) -> str:
     """Say which confusion is the most frequent."""
     if not view.confusions:
         return "No clip was taken for another class"
-    worst = view.confusions[0]
-    return f"{worst.true} is most often taken for {worst.guess}"
+    worst, *others = view.confusions
+    alone = all(c.times < worst.times for c in others)
+    which = "Most frequent mistake" if alone else "One of the most frequent mistakes"
+    return f"{which}, in {worst.times} of {worst.of} answers: {worst.true} taken for {worst.guess}"
 
 
 def attention_says(attention: Attention) -> str:
@@ -135,7 +140,8 @@ def attention_says(attention: Attention) -> str:
 def calibration_says(calibration: Confidence) -> str:
     """Say how far confidence can be trusted."""
     if calibration.ece <= max(_NEGLIGIBLE, _BY_CHANCE * calibration.ece_expected):
-        return f"Its confidence can be taken at its word, as far as these clips tell: off by {percent(calibration.ece)}"
+        chance = "" if calibration.ece <= _NEGLIGIBLE else f", by chance alone some {percent(calibration.ece_expected)}"
+        return f"These clips do not show its confidence to be wrong: off by {percent(calibration.ece)}{chance}"
     if abs(calibration.gap) < 0.02:
         return f"It is as sure as it is right overall, but off by {percent(calibration.ece)} from answer to answer"
     sure = "more" if calibration.gap > 0 else "less"
