@@ -234,12 +234,13 @@ def test_calibration_and_the_threshold_are_told(page, made):
     assert "The temperature (1.50) was fitted" in words
     assert "less than 33.0 % sure" in words
     assert "on test clips it happens to 7.5 %" in words
-    assert "Of 8 clips of exercises it was never shown, 62.5 % are answered “unknown” (AUROC 0.800)" in words
+    assert "Of 8 clips of exercises it was never shown, 62.5 % are answered “unknown” (AUROC 0.800: how often" in words
+    assert "Accuracies on this page are those of the most probable class, also where" in words
 
 
 def test_unknown_exercises_that_are_never_noticed_are_told(page, made):
     change(made / "metrics.json", "unknown", auroc=0.0, detected=0.0)
-    assert "never shown, 0.0 % are answered “unknown” (AUROC 0.000)" in page(made)[1].words
+    assert "never shown, 0.0 % are answered “unknown” (AUROC 0.000: how often a test" in page(made)[1].words
 
 
 def test_calibration_of_folds_is_that_of_all_their_clips(page, tmp_path):
@@ -268,6 +269,8 @@ def test_without_a_threshold_no_answer_is_said_to_be_unknown(page, made):
     words = page(made)[1].words
     assert "No answer is “unknown”" in words
     assert "less than 0.0 %" not in words
+    assert "answered “unknown”, as none is (AUROC" in words
+    assert "Accuracies on this page are" not in words
 
 
 def test_models_of_other_validation_clips_are_not_said_to_be_ranked(page, tmp_path):
@@ -468,6 +471,7 @@ def test_what_all_seeds_answer_together_is_told(page, tmp_path):
     _, seen = page(tmp_path / "many")
     row = seen.row("resnet50-lstm-attention resnet50")
     assert (row[1], row[6]) == ("58.3 ± 38.2 %", "50.0 %")
+    assert "mean ± standard deviation of 3 seeds; together 50.0 %" in seen.words
     write_run(tmp_path / "other", truth=[0, 1], guesses=[0, 1], variant="mean")
     _, seen = page(tmp_path / "many", tmp_path / "other")
     assert seen.row("mean resnet50")[6] == ""  # a single seed has nobody beside it
@@ -1217,16 +1221,21 @@ def test_a_duration_is_told_in_two_units_at_most(seconds, said):
 @pytest.mark.parametrize(
     ("trained", "validated", "said"),
     [
-        (0.9, 0.6, "It knows its training clips 30 points better than those it has not seen"),
-        (0.4, 0.35, "It has not learned its training clips: 40 % right at the end"),
-        (0.8, 0.7, "Training and validation stay together"),
-        (0.6, 0.9, "Training and validation stay together"),
+        (0.9, [0.6], "It knows its training clips 30 points better than those it has not seen"),
+        (0.9, [0.8, 0.4], "It knows its training clips 30 points better than those it has not seen"),
+        (0.4, [0.35], "It has not learned its training clips: 40 % right at the end"),
+        (0.4, [0.1], "It has not learned its training clips: 40 % right at the end"),
+        (0.8, [0.7], "Training and validation stay together"),
+        (0.6, [0.9], "Training and validation stay together"),
     ],
 )
 def test_how_training_went_is_said(trained, validated, said):
-    rows = [{"train_accuracy": 0.0, "val_accuracy": validated}, {"train_accuracy": trained, "val_accuracy": 0.0}]
-    record = SimpleNamespace(metrics={"history": rows}, best=rows[0])
-    found = curves_say(SimpleNamespace(model=SimpleNamespace(shown=record)))
+    """Of all runs that the chart shows, not of the one that did best."""
+    runs = []
+    for right in validated:
+        rows = [{"train_accuracy": 0.0, "val_accuracy": right}, {"train_accuracy": trained, "val_accuracy": 0.0}]
+        runs.append(SimpleNamespace(metrics={"history": rows}, best=rows[0]))
+    found = curves_say(SimpleNamespace(model=SimpleNamespace(runs=runs, shown=runs[0])))
     assert found.replace("\u00a0", " ") == said
 
 
