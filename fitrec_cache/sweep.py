@@ -18,6 +18,7 @@ from fitrec_cache.paired import holm
 from fitrec_cache.problem import Problem, Right, accuracy
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe, get_recipe
+from fitrec_cache.run_files import refused_if_damaged
 from fitrec_cache.splits import check_seeds
 from fitrec_cache.variants import ATTENTIONS, NORMALISATIONS, OPTIONAL, POOLINGS, PROJECTIONS, VARIANTS, get_variant
 
@@ -339,19 +340,20 @@ def _open_study(optuna: Any, out: Path, name: str) -> Any:
     finally:
         lock.release()
     backend = optuna.storages.journal.JournalFileBackend(journal, lock_obj=lock)
-    storage = optuna.storages.JournalStorage(backend)
-    others = [s.study_name for s in optuna.get_all_study_summaries(storage) if s.study_name != name]
-    if others:
-        raise UsageError(f"{out} holds a search for something else: choose another --out")
-    done = sum(s.n_trials for s in optuna.get_all_study_summaries(storage))
-    return optuna.create_study(
-        storage=storage,
-        study_name=name,
-        direction="maximize",
-        load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=done, n_startup_trials=15),  # goes on, does not begin again
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=10, n_warmup_steps=0),
-    )
+    with refused_if_damaged(journal, AssertionError, remedy="Choose another --out, or remove it to begin anew"):
+        storage = optuna.storages.JournalStorage(backend)
+        studies = optuna.get_all_study_summaries(storage)
+        if any(s.study_name != name for s in studies):
+            raise UsageError(f"{out} holds a search for something else: choose another --out")
+        return optuna.create_study(
+            storage=storage,
+            study_name=name,
+            direction="maximize",
+            load_if_exists=True,
+            # It goes on, does not begin again.
+            sampler=optuna.samplers.TPESampler(seed=sum(s.n_trials for s in studies), n_startup_trials=15),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=10, n_warmup_steps=0),
+        )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from fitrec_cache import problem as problem_module
 from fitrec_cache import sweep as module
 from fitrec_cache.cli import app
-from fitrec_cache.errors import DivergedError, FitrecError, StoreError, UsageError
+from fitrec_cache.errors import DivergedError, FitrecError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.problem import Problem, accuracy
 from fitrec_cache.recipes import get_recipe
 from fitrec_cache.sweep import sweep
@@ -403,3 +403,10 @@ def test_half_a_line_of_a_journal_is_cut_off(tmp_path, found, kept):
     (tmp_path / "trials.log").write_bytes(found)
     module._drop_half_line(tmp_path / "trials.log")
     assert (tmp_path / "trials.log").read_bytes() == kept
+
+
+@pytest.mark.parametrize("damaged", [b"garbage\n", b"\xf6\xff\n", b"[1]\n", b'{"op_code": 0}\n', b'{"op_code": "x"}\n'])
+def test_a_damaged_journal_is_named(tmp_path, damaged):
+    (tmp_path / "trials.log").write_bytes(damaged)
+    with pytest.raises(StoreCorrupt, match=r"trials\.log is damaged: .*\. Choose another --out, or remove it"):
+        module._open_study(module._optuna(), tmp_path, "name")
