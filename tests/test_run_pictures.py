@@ -219,3 +219,22 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch
 def test_no_window_system_is_touched():
     code = "import sys, fitrec_cache.run_pictures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_confusion_matrix_of_hundreds_of_classes_takes_little_memory_and_is_no_larger_than_one_of_200(tmp_path):
+    code = """if True:
+        import resource, sys
+        from pathlib import Path
+        import numpy as np
+        from fitrec_cache.run_pictures import confusion_png
+        for k in (2, 230):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            confusion_png(np.eye(k, dtype=np.int64), list(map(str, range(k))), Path(sys.argv[1]), title="t")
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"""
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "c.png")], check=True, capture_output=True, text=True
+    )
+    height, width, _ = pixels(tmp_path / "c.png").shape
+    assert 4000 < width < 4800
+    assert 4000 < height < 4800
+    assert int(told.stdout) < 400_000  # kB; the picture as floats takes 1,000,000
