@@ -951,6 +951,13 @@ def test_a_run_that_lacks_what_every_run_has_is_damage(tmp_path, made, lacking):
         report([made], out=tmp_path / "r.html")
 
 
+def test_an_empty_report_of_a_killed_call_is_replaced(tmp_path):
+    made = write_run(tmp_path / "r", truth=[0, 1, 2], guesses=[0, 1, 2])
+    (tmp_path / "report.html").touch()
+    report([made], out=tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_size
+
+
 def test_an_earlier_report_is_replaced_and_equal_runs_give_equal_bytes(tmp_path, made):
     report([made], out=tmp_path / "r.html")
     first = (tmp_path / "r.html").read_bytes()

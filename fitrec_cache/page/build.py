@@ -101,7 +101,8 @@ def report(
 def _check_out(out: Path) -> None:
     check_ending(out, "--out", ".html", ".htm")
     check_writable(out, "--out")
-    if out.exists() and GENERATOR.encode() not in out.read_bytes()[:2000]:
+    held = out.read_bytes()[:2000] if out.exists() else b""
+    if held and GENERATOR.encode() not in held:  # an empty one: a call was killed as it tried the name
         raise UsageError(f"--out {out} exists and is not a report: choose another name")
 
 
