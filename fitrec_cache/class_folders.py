@@ -21,12 +21,23 @@ VIDEO_SUFFIXES = (
 #: As which data sets such as Penn Action store the frames of a clip.
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
-#: Folders of data sets that come divided.
-_SIDES = {"train", "training", "val", "valid", "validation", "test", "testing"}
+#: Folders of data sets that come divided, and what the column ``split`` of a manifest would say: one for all clips.
+_SIDES = {
+    name: {"split": side}
+    for side, names in {
+        "train": ("train", "training"),
+        "val": ("val", "valid", "validation"),
+        "test": ("test", "testing"),
+    }.items()
+    for name in names
+}
 
 
 def walk(folder: Path) -> tuple[list[Clip], list[str], list[str]]:
-    """Return the videos below the class folders, remarks about what was passed over, and what could not be read."""
+    """Return the videos below the class folders, remarks about what was passed over, and what could not be read.
+
+    Where folders named as sides of a split hold the class folders, each clip has its side as column ``split``.
+    """
     unreadable: list[OSError] = []
     names = sorted(files_below(folder, unreadable))
     videos = list(filter(is_video, names))
@@ -43,10 +54,16 @@ def walk(folder: Path) -> tuple[list[Clip], list[str], list[str]]:
         notes.append(f"skipped {files_that(len(others))} not {' '.join(VIDEO_SUFFIXES)}: {shown}")
     if loose:
         notes.append(f"skipped {files_that(len(loose))} in no class folder: {some(list(map(plain_text, loose)))}")
-    if {name.split("/")[0].casefold() for name in inside} <= _SIDES and any(name.count("/") > 1 for name in inside):
+    divided = all(name.split("/")[0].casefold() in _SIDES for name in inside)
+    if divided and (direct := [name for name in inside if name.count("/") == 1]):
+        divided = False
         notes.append(
-            "the class folders are called as sides of a split: if the classes are the folders inside, give one side, "
-            "or a manifest with path, label and split"
+            "the class folders are called as sides of a split, and taken for classes as videos lie in them: "
+            f"{some(list(map(plain_text, direct)))}. If the classes are folders inside, move these there"
+        )
+    elif divided:
+        notes.append(
+            "folders named as sides of a split hold the class folders: --split manifest tests and validates by them"
         )
     if without := sorted(_top_folders(folder) - {name.split("/")[0] for name in inside}):
         which = plural(len(without), "class folder holds", "class folders hold")
@@ -61,7 +78,9 @@ def walk(folder: Path) -> tuple[list[Clip], list[str], list[str]]:
             continue
         if name in odd:
             taken.add(shown)
-        clip = clip_of(shown, folder, shown.split("/")[0])
+        side, *inner = shown.split("/")
+        clip = clip_of(shown, folder, inner[0] if divided else side)
+        clip = replace(clip, extra=_SIDES[side.casefold()]) if divided else clip
         clips.append(clip if shown == name else replace(clip, file=name))
     return clips, notes, unread
 

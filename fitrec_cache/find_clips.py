@@ -81,7 +81,8 @@ def find_clips(
     """Return the clips that a folder, a manifest or a list names.
 
     Args:
-        videos: A folder of class folders (the first folder below it is the label); a ``.csv`` manifest with the columns
+        videos: A folder of class folders (the first folder below it is the label; where that is ``train``, ``val`` or
+            ``test`` the second, and the first is the column ``split``); a ``.csv`` manifest with the columns
             ``path`` and ``label``, optionally ``group``, ``start`` and ``end`` (seconds) and any other, separated by
             commas, semicolons or tabs; or a ``.txt`` list with a ``Class/file.avi`` a line, as UCF101's, with or
             without a class number behind it.
@@ -313,7 +314,7 @@ def _remarks(clips: Sequence[Clip]) -> list[str]:
     files = {(clip.folder, clip.file): file_of(clip.clip_id) for clip in clips if clip.folder is not None}
     absent = [name for (folder, file), name in files.items() if not is_there(folder / file)]
     if absent:
-        notes.append(f"{files_that(len(absent))} missing, of {len(files)}: {some(absent)}")
+        notes.append(f"{files_that(len(absent))} missing, of {len(files):,}: {some(absent)}")
     groups = sorted({clip.group for clip in clips if clip.group is not None})
     without = sum(clip.group is None for clip in clips)
     if not groups:

@@ -163,11 +163,26 @@ def test_folders_that_link_to_each_other_are_no_circle(tmp_path):
     assert found == ["A/a.avi", "A/to_b/b.avi", "B/b.avi", "B/to_a/a.avi"]
 
 
-def test_sides_of_a_split_as_class_folders_are_told(tmp_path):
-    touch(tmp_path, "train/Hop/a.avi", "val/Squat/b.avi")
-    assert said(find_clips(tmp_path), "the class folders are called as sides of a split")
-    touch(tmp_path, "Squat/c.avi")
-    assert not said(find_clips(tmp_path), "sides of a split")
+def test_folders_named_as_sides_of_a_split_hold_the_class_folders(tmp_path):
+    touch(tmp_path, "train/Hop/a.avi", "Valid/Squat/anna/v_Squat_g07_c01.avi", "test/Hop/b.avi")
+    found = find_clips(tmp_path)
+    assert [(c.clip_id, c.label, c.group, dict(c.extra)) for c in found.clips] == [
+        ("Valid/Squat/anna/v_Squat_g07_c01.avi", "Squat", "Squat_g07", {"split": "val"}),
+        ("test/Hop/b.avi", "Hop", None, {"split": "test"}),
+        ("train/Hop/a.avi", "Hop", None, {"split": "train"}),
+    ]
+    assert said(found, "folders named as sides of a split hold the class folders")
+    grouped = find_clips(tmp_path, group_by="folder").clips
+    assert [clip.group for clip in grouped] == ["anna", None, None]
+
+
+@pytest.mark.parametrize(("one_more", "told"), [("train/c.avi", True), ("Squat/c.avi", False)])
+def test_folders_named_as_sides_are_classes_where_not_all_is_in_class_folders_inside(tmp_path, one_more, told):
+    touch(tmp_path, "train/Hop/a.avi", "val/Squat/b.avi", one_more)
+    found = find_clips(tmp_path)
+    assert {clip.label for clip in found.clips} == {"train", "val", one_more.split("/")[0]}
+    assert not any(clip.extra for clip in found.clips)
+    assert said(found, "called as sides of a split, and taken for classes as videos lie in them: train/c.avi") == told
 
 
 def test_names_that_are_no_text_are_shown_as_text(tmp_path):

@@ -719,7 +719,7 @@ def test_a_clip_of_fewer_frames_than_are_sampled_is_told(run, videos):
     write_video(videos / "Hop" / "short.avi", 3, width=80, height=64, codec="mpeg4", numbers=range(900, 903))
     (note,) = (n for n in run().notes if "so short" in n)
     assert note.startswith("1 clip is used though the file is not quite in order")
-    assert "so short that of 4 sampled frames 3 are different" in note
+    assert "so short that its 4 samples show only 3 frames" in note
 
 
 def test_groups_stay_where_a_manifest_has_no_column_of_them(run, tmp_path, videos):
@@ -1396,7 +1396,7 @@ def test_an_interruption_while_decoders_work_ends_at_once(tmp_path, video_folder
 
 
 def test_what_is_noticed_before_is_told_before_anything_is_decoded(run, videos, inline, monkeypatch, tmp_path):
-    """Who sees a misspelt manifest, or sides of a split taken for classes, need not wait for all clips to stop it."""
+    """Who sees a misspelt manifest, or folders taken for sides of a split, need not wait for all clips to stop it."""
     (tmp_path / "train").mkdir()
     sides = videos.rename(tmp_path / "train" / "train")
     shutil.copytree(sides, tmp_path / "train" / "test")
@@ -1405,7 +1405,7 @@ def test_what_is_noticed_before_is_told_before_anything_is_decoded(run, videos, 
     monkeypatch.setattr(decoding, "_work", lambda job: (events.append("decoded"), work(job))[1])
     report = run(tmp_path / "train", tell=events.append)
     first = events.index("decoded")
-    assert any("called as sides of a split" in note for note in events[:first])
+    assert any("named as sides of a split" in note for note in events[:first])
     assert [event for event in events if event != "decoded"] == list(report.notes)
     assert any("same content" in note for note in events[first:])
 
