@@ -114,7 +114,7 @@ def _k_sides(
     if (most := max(Counter(labels).values())) < k:
         raise UsageError(f"split 'kfold:{argument}': the largest class has {most} clips, expected no more folds")
     sides = stratified_folds([labels[i] for i in order], units, k, seed)
-    return [(f"{number:02d}", {clip_ids[order[i]] for i in side}) for number, side in enumerate(sides, start=1)]
+    return [(_number(n, k), {clip_ids[order[i]] for i in side}) for n, side in enumerate(sides, start=1)]
 
 
 def _number_of_folds(argument: str) -> int:
@@ -147,10 +147,16 @@ def _sides_by_column(
         raise UsageError(f"split 'leave-one:{column}': {without} no value, such as '{bare[0]}': give each one")
     if len(set(values)) < 2:
         raise UsageError(f"split 'leave-one:{column}': every clip has the value '{values[0]}', expected at least two")
+    tested = sorted(set(values))
     return [
-        (f"{k + 1:02d}-{value}", {c for c, v in zip(clip_ids, values, strict=True) if v == value})
-        for k, value in enumerate(sorted(set(values)))
+        (f"{_number(n, len(tested))}-{value}", {c for c, v in zip(clip_ids, values, strict=True) if v == value})
+        for n, value in enumerate(tested, start=1)
     ]
+
+
+def _number(fold: int, folds: int) -> str:
+    """Return the number of a fold, from 1, so that names are in its order: two digits, or as many as all need."""
+    return f"{fold:0{max(2, len(str(folds)))}d}"
 
 
 def _by_manifest(clips: Mapping[str, Any], extra: Sequence[Mapping[str, str]], seed: int) -> Split:

@@ -22,6 +22,7 @@ from fitrec_cache.errors import VideoError
 from fitrec_cache.files import file_stamp
 from fitrec_cache.keyframes import LONG_PACKETS, Stretch, presentation_order, stretches
 from fitrec_cache.spans import Span
+from fitrec_cache.wording import plural
 
 #: A clip of which less than this share of the frames its container holds can be decoded is failed, not guessed.
 MIN_DECODED_SHARE = 0.5
@@ -383,7 +384,7 @@ def _assemble(
         "repeated_samples": len(indices) - different,
     }
     if different < len(indices):
-        warnings.append(f"so short that of {len(indices)} sampled frames {different} are different")
+        warnings.append(f"so short that its {len(indices)} samples show only {plural(different, 'frame')}")
     last = wanted.since(times)[-1]
     if wanted.span is not None and last + 1 < wanted.span.end < math.inf:
         warnings.append(f"its part {wanted.span} (seconds) ends after the last frame, which is at {last:.2f} s")

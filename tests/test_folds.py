@@ -128,6 +128,14 @@ def test_leave_one_tests_each_value_of_a_column_once():
     assert [f.split.test.tolist() for f in by_group] == [f.split.test.tolist() for f in folds]
 
 
+def test_names_of_more_than_99_folds_are_in_their_order():
+    names = [f"{label}/{i}.mp4" for i in range(101) for label in "AB"]
+    given = {"clip_ids": names, "labels": [n[0] for n in names], "groups": [n[2:] for n in names], "seed": 0}
+    folds = [f.name for f in make_folds("leave-one:group", **given, extra=[{}] * len(names))]
+    assert folds == sorted(folds)
+    assert (folds[0], folds[-1]) == ("001-0.mp4", "101-99.mp4")
+
+
 def test_clips_belong_to_their_group_and_to_their_fold_where_a_column_is_left_out():
     names, groups = ["a", "b", "c", "d"], ["g", None, "g", None]
     by_group = units_of(names, groups)

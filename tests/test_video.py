@@ -295,7 +295,9 @@ def test_a_clip_shorter_than_the_samples_repeats_frames(tmp_path, n_frames):
     different = len(set(eq1(n_frames)))
     assert clip.ledger["repeated_samples"] == 20 - different
     told = [w for w in clip.ledger["warnings"] if "so short" in w]
-    assert told == [f"so short that of 20 sampled frames {different} are different"] * (n_frames < 20)
+    assert told == [f"so short that its 20 samples show only {different} frame{'s' * (different > 1)}"] * (
+        n_frames < 20
+    )
 
 
 def test_a_wrong_frame_count_in_the_header_is_recorded_and_not_believed(tmp_path):
