@@ -18,6 +18,7 @@ from fitrec_cache.clips import columns
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.features import clips_in, stored_embeddings
 from fitrec_cache.files import Plain, check_ending, write_json
+from fitrec_cache.find_clips import choose_classes
 from fitrec_cache.folds import make_folds
 from fitrec_cache.leaks import SIDE_NAMES, pairs_across, side_of, verdict
 from fitrec_cache.near_duplicates import NearDuplicates, clusters, find_near_duplicates
@@ -86,6 +87,7 @@ def audit(
     split: str = "auto",
     backbone: str | None = None,
     preset: str | None = None,
+    classes: str | None = None,
     seed: int = 0,
     threshold: float | None = None,
     out: Path | None = None,
@@ -99,6 +101,7 @@ def audit(
         split: A rule as for ``train-head``.
         backbone: Whose cached embeddings are compared; None for the ones that the most clips have.
         preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
+        classes: Look at some of the cached classes only: as for :func:`fitrec_cache.find_clips.find_clips`.
         seed: Seed of the rule.
         threshold: Least cosine of a near-duplicate; None to take it from the data, as
             :mod:`fitrec_cache.near_duplicates` says.
@@ -112,7 +115,8 @@ def audit(
         The findings.
 
     Raises:
-        UsageError: If the clips cannot be split so, the backbone is not cached, or a file is in the way.
+        UsageError: If the clips cannot be split so, the backbone is not cached, a class is unknown, or a file is in
+            the way.
         StoreError: If the cache cannot be read or a file cannot be written.
     """
     if manifest is not None:
@@ -124,6 +128,9 @@ def audit(
     opened = Cache(cache)
     store = _pick(opened, backbone, preset)
     clips, notes = clips_in(opened, [store], f"features of {store.identity['backbone']}")
+    if classes is not None:
+        wanted, remarks = choose_classes((c.label for c in clips), classes)
+        clips, notes = [c for c in clips if c.label in wanted], [*notes, *remarks]
     labels, groups = [c.label for c in clips], [c.group for c in clips]
     made = make_folds(split, **columns(clips), seed=seed)
     sides = [fold.split for fold in made]

@@ -800,6 +800,7 @@ def audit(
         str | None,
         typer.Option(help="Of them: native, grid, paper or table1.", show_default="native with --backbone"),
     ] = None,
+    classes: ClassesOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     threshold: Annotated[
         float | None, typer.Option(help="Least cosine of near-duplicates.", show_default="taken from the data")
@@ -819,6 +820,7 @@ def audit(
         split=split,
         backbone=backbone,
         preset=preset,
+        classes=classes,
         seed=seed,
         threshold=threshold,
         out=out,

@@ -173,7 +173,7 @@ def train_head(
     told, untrained = _fold_notes(heads, shared=split_seed is not None or len(seed) == 1)
     notes.add(*data.notes, *left_out, *told, *untrained, *verdicts)
     if cache is not None and any(said.near_duplicate for _, said in judged):
-        notes.add(_how_to_look(cache, split, data.groups))
+        notes.add(_how_to_look(cache, split, data.groups, classes))
     notes.add(*_shared_values(split, [job.fold.split for job in heads], data), *_there_notes(heads))
     notes.add(*_device_notes(where))
     fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))
@@ -321,13 +321,14 @@ def _shared_values(rule: str, splits: Sequence[Split], data: Features) -> list[s
     ]
 
 
-def _how_to_look(cache: Path, split: str, groups: Sequence[str | None]) -> str:
+def _how_to_look(cache: Path, split: str, groups: Sequence[str | None], classes: str | None) -> str:
     """Return what to call where near-duplicates are on both sides of a split."""
     words = ["fitrec-cache", "audit", "--cache", str(cache)]
     if None in groups:
         propose = shlex.join([*words, "--manifest", "groups.csv"])
         return f"`{propose}` proposes groups that keep near-duplicates on one side"
     words += [] if split == "auto" else ["--split", split]  # groups that are known count for more
+    words += [] if classes is None else ["--classes", classes]
     return f"`{shlex.join([*words, '--out', 'audit'])}` shows which clips look alike"
 
 

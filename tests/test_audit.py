@@ -113,6 +113,18 @@ def test_a_random_split_of_clips_without_groups_leaks_as_many_as_there_are(unkno
     assert fold["text"].endswith("; groups are unknown")
 
 
+def test_some_classes_are_looked_at_alone(known, data):
+    _, labels, _, _ = data
+    some = sorted(set(labels))[:2]
+    report = audit(cache=known, split="random", seed=3, classes=",".join(some))
+    assert report.clips == sum(label in some for label in labels) < len(labels)
+    ids = [f"{label}/{i:03d}.avi" for i, label in enumerate(labels) if label in some]
+    split = make_split("random", clip_ids=ids, labels=[n.split("/")[0] for n in ids], groups=[None] * len(ids), seed=3)
+    assert (report.folds[0]["n_train"], report.folds[0]["n_test"]) == (len(split.train), len(split.test))
+    with pytest.raises(UsageError, match="unknown class 'Nothing'"):
+        audit(cache=known, classes="Nothing")
+
+
 def test_groups_on_both_sides_are_counted_and_the_pairs_found_are_held_against_them(known, data):
     random = audit(cache=known, split="random", seed=3)
     fold = random.folds[0]

@@ -478,10 +478,12 @@ def test_what_is_known_of_a_split_is_told_before_training(tmp_path, features, mo
 
 def test_groups_are_proposed_only_where_some_are_unknown(tmp_path, features):
     cache = tmp_path / "my cache"
-    proposes = module._how_to_look(cache, "random", ["a", None])
+    proposes = module._how_to_look(cache, "random", ["a", None], None)
     assert proposes.startswith(f"`fitrec-cache audit --cache '{cache}' --manifest groups.csv` proposes groups")
-    shows = module._how_to_look(cache, "random", ["a", "b"])
-    assert shows.startswith(f"`fitrec-cache audit --cache '{cache}' --split random --out audit` shows which")
+    shows = module._how_to_look(cache, "random", ["a", "b"], "fitness35")
+    assert shows.startswith(
+        f"`fitrec-cache audit --cache '{cache}' --split random --classes fitness35 --out audit` shows which"
+    )
     with h5py.File(features, "r+") as file:
         file["features"][30:] = file["features"][:30]  # a copy of each clip, in another group
     notes = " ".join(train_head(out=tmp_path / "run", features=features, variant="mean", split="random", **FAST).notes)
