@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from fitrec_cache.arguments import plain_arguments
-from fitrec_cache.compare_tables import write_tables
-from fitrec_cache.files import Plain, check_ending
+from fitrec_cache.compare_tables import MARKS, write_tables
+from fitrec_cache.files import Plain, check_ending, refuse_others
 from fitrec_cache.paired import exact_p, gains_by_unit, holm, interval_of_difference
 from fitrec_cache.run_files import find_runs, unfinished_in
 from fitrec_cache.scored import Model, ScoredRun, gather_models, per_clip, read_all
@@ -142,11 +142,12 @@ def compare(runs: Sequence[Path], *, out: Path | None = None, families: Sequence
         Figures of each model and each pair.
 
     Raises:
-        UsageError: If there is no run, one that cannot be compared, or ``out`` has another ending.
+        UsageError: If there is no run, one that cannot be compared, or ``out`` has another ending or is another file.
         StoreCorrupt: If a run's files are damaged.
     """
     if out is not None:
         check_ending(out, "--out", ".md", ".csv")
+        refuse_others(out, "--out", MARKS[out.suffix.lower()], "a comparison")
     report = replace(compare_runs(read_all(runs), families=families), out=None if out is None else str(out))
     if out is not None:
         write_tables(report, out)

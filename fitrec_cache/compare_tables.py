@@ -31,6 +31,9 @@ _CSV = (
     "text",
 )
 
+#: By a file's ending, how it begins.
+MARKS = {".md": "| model | split | validation |", ".csv": ",".join(_CSV)}
+
 
 def write_tables(report: CompareReport, path: Path) -> None:
     """Write a comparison to ``.md`` or ``.csv``.
@@ -48,7 +51,7 @@ def write_tables(report: CompareReport, path: Path) -> None:
 def as_markdown(report: CompareReport) -> str:
     """Return the models as a table, the pairs as a table and as sentences, and the notes."""
     lines = [
-        "| model | split | validation | accuracy | sd over seeds | 95 % | n | groups | seeds |",
+        f"{MARKS['.md']} accuracy | sd over seeds | 95 % | n | groups | seeds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for m in report.models:

@@ -292,6 +292,28 @@ def check_writable(path: Path, option: str, *, ending: str = "") -> None:
         raise UsageError(f"{option} {path} cannot be written: {reason}. Choose another file") from error
 
 
+def refuse_others(path: Path, option: str, mark: str, what: str) -> None:
+    """Raise UsageError where a file is to be replaced that is somebody else's: its beginning lacks ``mark``.
+
+    An empty one may be: a call was killed as it tried the name.
+
+    Args:
+        path: The file.
+        option: What asked for it, such as ``--table``.
+        mark: What a file of this kind has in its first 2,000 bytes.
+        what: What such a file is, such as ``a report``.
+    """
+    if not path.is_file():
+        return
+    try:
+        with path.open("rb") as file:
+            held = file.read(2000)
+    except OSError as error:
+        raise UsageError(f"{option} {path} cannot be read: {error.strerror}. Choose another name") from error
+    if held and mark.encode() not in held:
+        raise UsageError(f"{option} {path} exists and is not {what}: choose another name")
+
+
 def files_below(folder: Path, unreadable: list[OSError]) -> Iterator[str]:
     """Yield the relative path of every file below a folder that is not hidden; links are followed, never in a circle.
 

@@ -21,7 +21,7 @@ from fitrec_cache.clips import file_id, one_spelling, plain_text
 from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash_once
 from fitrec_cache.devices import cores
 from fitrec_cache.errors import StoreCorrupt, UsageError, VideoError
-from fitrec_cache.files import check_writable, file_stamp, files_below, is_folder, is_there, write_csv
+from fitrec_cache.files import check_writable, file_stamp, files_below, is_folder, is_there, refuse_others, write_csv
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.pipeline import open_pipelines
@@ -154,8 +154,8 @@ def predict(
         One prediction a video, in order; a video that cannot be used has a reason instead of an answer.
 
     Raises:
-        UsageError: If there is no video (none of the files is there) or no run, the run cannot be used on videos, or no
-            folder is named after one of its classes though that was said.
+        UsageError: If there is no video (none of the files is there) or no run, the run cannot be used on videos, no
+            folder is named after one of its classes though that was said, or ``table`` is another file.
         MismatchError: If the pipeline would differ, naming each field, old -> new.
         StoreCorrupt: If the run is damaged.
         StoreError: If the table or picture cannot be written.
@@ -167,6 +167,8 @@ def predict(
     for option, path, ending in (("--picture", picture, ".png"), ("--table", table, ".csv")):
         if path is not None:
             check_writable(path, option, ending=ending)
+    if table is not None:
+        refuse_others(table, "--table", ",".join(COLUMNS), "a table of answers")
     files, unread = _files(videos)
     labels = {}
     recogniser = Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)

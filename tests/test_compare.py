@@ -319,11 +319,18 @@ def test_the_best_on_validation_is_named_not_the_best_on_test(tmp_path):
     assert best.endswith(f"mean on net, split group <- {tmp_path / 'b' / 'seed-0'}")
     compare([tmp_path], out=tmp_path / "t.md")
     assert "| mean on net | group | 75.0 (best) | 25.0 | one seed |" in (tmp_path / "t.md").read_text()
+    compare([tmp_path], out=tmp_path / "t.md")  # an earlier one is replaced
     compare([tmp_path], out=tmp_path / "T.MD")
     assert (tmp_path / "T.MD").read_text() == (tmp_path / "t.md").read_text()
     compare([tmp_path], out=tmp_path / "t.csv")
     rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
     assert [float(r["validation"]) for r in rows if r["a"] == "mean on net" and r["kind"] == "model"] == [0.75]
+    compare([tmp_path], out=tmp_path / "t.csv")
+    for name in ("mine.md", "mine.csv"):
+        (tmp_path / name).write_text("path,label\n")
+        with pytest.raises(UsageError, match=r"exists and is not a comparison"):
+            compare([tmp_path], out=tmp_path / name)
+        assert (tmp_path / name).read_text() == "path,label\n"
 
 
 def test_only_shared_seeds_and_the_same_split_rule_are_compared(tmp_path):

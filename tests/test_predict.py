@@ -457,6 +457,12 @@ def test_a_folder_stands_for_the_videos_below_it_and_answers_come_one_by_one(run
     assert rows[4]["problem"] == found[4].reason
     classes = [f"p_{label}" for label in read_run(run).labels]
     assert list(rows[0]) == ["path", "answer", "nearest", "probability", "problem", *classes]
+    predict([folder / "broken.mp4"], run=run, device="cpu", table=table)  # an earlier one is replaced
+    assert len(table.read_text().splitlines()) == 2
+    (tmp_path / "mine.csv").write_text("path,label\n")
+    with pytest.raises(UsageError, match=r"--table .*mine\.csv exists and is not a table of answers"):
+        predict([folder], run=run, device="cpu", table=tmp_path / "mine.csv")
+    assert (tmp_path / "mine.csv").read_text() == "path,label\n"
     (tmp_path / "none").mkdir()
     with pytest.raises(UsageError, match=r"no video in .*none: expected files of type \.avi"):
         predict([tmp_path / "none"], run=run, device="cpu")

@@ -12,8 +12,8 @@ from fitrec_cache import __version__, paper
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import Cache
 from fitrec_cache.compare import CompareReport, compare_runs
-from fitrec_cache.errors import FitrecError, UsageError
-from fitrec_cache.files import Plain, check_ending, check_writable, write_atomic
+from fitrec_cache.errors import FitrecError
+from fitrec_cache.files import Plain, check_ending, check_writable, refuse_others, write_atomic
 from fitrec_cache.history import Extraction, history
 from fitrec_cache.page import words
 from fitrec_cache.page.leaks import Auditor, Leaks
@@ -101,9 +101,7 @@ def report(
 def _check_out(out: Path) -> None:
     check_ending(out, "--out", ".html", ".htm")
     check_writable(out, "--out")
-    held = out.read_bytes()[:2000] if out.exists() else b""
-    if held and GENERATOR.encode() not in held:  # an empty one: a call was killed as it tried the name
-        raise UsageError(f"--out {out} exists and is not a report: choose another name")
+    refuse_others(out, "--out", GENERATOR, "a report")
 
 
 @dataclass(frozen=True, kw_only=True)
