@@ -93,7 +93,7 @@ def test_the_number_of_a_clip_stands_out_from_every_depth_of_colour(tmp_path, mo
         confusion_png(np.array([[right, 100 - right], [0, 1]]), "ab", tmp_path / "c.png", title="")
         axes = drawn[-1].axes[0]
         number = next(text for text in axes.texts if text.get_position() == (0 if right else 1, 0))
-        colours = [to_rgb(number.get_color()), axes.images[0].to_rgba((right or 100) / 100)[:3]]
+        colours = [to_rgb(number.get_color()), axes.collections[0].to_rgba((right or 100) / 100)[:3]]
         light = np.where((c := np.array(colours)) <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
         dim, bright = sorted(light @ [0.2126, 0.7152, 0.0722])
         assert (bright + 0.05) / (dim + 0.05) > 3.9
