@@ -147,7 +147,7 @@ class Trainer:
         metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
         metrics |= {"labels": labels, "history": fitted.history}
         metrics.pop("out")
-        if not self.overwrite:  # another call, made otherwise, may have come to its end there meanwhile
+        if not self.overwrite and (job.folder / "run.json").exists():  # another call may have come to its end meanwhile
             check_out(job.folder, self.describe(job), overwrite=False)
         write_run(job.folder, head=fitted.head, final=final, run=run, metrics=metrics, outputs=outputs, out=self.out)
         return result

@@ -386,6 +386,16 @@ def test_a_run_that_another_call_made_otherwise_meanwhile_is_not_replaced(tmp_pa
     assert metrics_of(tmp_path / "run")["epochs"] == 1 + overwrite
 
 
+def test_what_was_put_into_the_folder_meanwhile_does_not_cost_the_training(tmp_path, features, monkeypatch):
+    def looked_at_meanwhile(*args, **settings):
+        (tmp_path / "run" / ".DS_Store").touch()
+        return fit(*args, **settings)
+
+    monkeypatch.setattr("fitrec_cache.trainer.fit", looked_at_meanwhile)
+    train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
+    read_run(tmp_path / "run")
+
+
 @pytest.mark.parametrize("final", [False, True])
 def test_files_of_two_runs_that_were_copied_over_each_other_are_refused_and_made_again(tmp_path, features, final):
     common = {"features": features, "variant": "mean", "epochs": 1, "split_seed": 0, "seed": [0, 1], "final": final}
