@@ -158,10 +158,13 @@ def remove_unfinished(folder: Path) -> None:
 
     The folder may be anybody's, so only names as :func:`unfinished` gives them count.
     """
-    with contextlib.suppress(OSError):  # what cannot be removed is in nobody's way
-        for left in folder.glob(f"{TEMPORARY}*"):
-            if not _OURS.fullmatch(left.name) or may_be_written(left):
-                continue
+    found: list[Path] = []
+    with contextlib.suppress(OSError):  # the folder may not be one
+        found += folder.glob(f"{TEMPORARY}*")
+    for left in found:
+        if not _OURS.fullmatch(left.name) or may_be_written(left):
+            continue
+        with contextlib.suppress(OSError):  # what cannot be removed is in nobody's way
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
             else:

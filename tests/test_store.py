@@ -231,6 +231,23 @@ def test_what_killed_writers_left_beside_a_file_goes_but_nothing_of_others(tmp_p
     assert sorted(tmp_path.iterdir()) == sorted([mine, *others])
 
 
+def test_what_cannot_be_removed_keeps_nothing_else(tmp_path, monkeypatch):
+    dead = [tmp_path / f".tmp-00000000-1-0000000{i}" for i in range(4)]
+    for path in dead:
+        path.touch()
+        os.utime(path, (0, 0))
+    stays, unlink = next(tmp_path.iterdir()), pathlib.Path.unlink
+
+    def refused(path, **how):
+        if path == stays:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        unlink(path, **how)
+
+    monkeypatch.setattr(pathlib.Path, "unlink", refused)  # of others, in a folder as /tmp
+    files.remove_unfinished(tmp_path)
+    assert list(tmp_path.iterdir()) == [stays]
+
+
 def test_temporary_names_say_which_machine_and_process_writes(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(files, "sync_folder", lambda folder: None)
