@@ -164,12 +164,16 @@ def _odd_columns(extra: Iterable[str]) -> list[str]:
     """Return remarks on further columns that look like a misspelt one that counts, or like times."""
     notes = []
     if times := list(filter(_is_time, extra)):
-        notes.append(f"columns {', '.join(times)} are kept but not used: {_AS_TIMES}")
+        notes.append(f"{_columns_are(times)} kept but not used: {_AS_TIMES}")
     for each in (each for each in extra if each not in times):
         hit = difflib.get_close_matches(each.casefold(), ("group", "split"), n=1)
         if hit and each != hit[0]:
             notes.append(f"column '{each}' is kept but not used: is it meant to be '{hit[0]}'?")
     return notes
+
+
+def _columns_are(names: Sequence[str]) -> str:
+    return f"columns {', '.join(names)} are" if len(names) > 1 else f"column {names[0]} is"
 
 
 def _is_time(name: str) -> bool:
@@ -252,8 +256,8 @@ def _without_duplicates(rows: Iterable[tuple[int, Clip]], path: Path) -> list[Cl
     for line, clip in rows:
         if clip.clip_id in seen:
             twice = f"{path}: lines {seen[clip.clip_id]} and {line} both give the clip '{clip.clip_id}'"
-            if times := list(filter(_is_time, clip.extra)):
-                raise ManifestError(f"{twice}. Columns {', '.join(times)} are not used: {_AS_TIMES}")
+            if clip.span is None and (times := list(filter(_is_time, clip.extra))):
+                raise ManifestError(f"{twice}; {_columns_are(times)} not used: {_AS_TIMES}")
             raise ManifestError(
                 f"{twice}. Expected each once: remove one, or use paths relative to a common folder so that the ids "
                 "differ"

@@ -417,6 +417,20 @@ def test_a_file_in_several_rows_with_times_by_other_names_is_told_what_columns_c
     assert all(each in str(told.value) for each in columns.split(","))
 
 
+def test_a_part_that_is_named_twice_is_not_laid_to_further_columns(tmp_path):
+    rows = write(tmp_path / "m.csv", "path,label,start,end,start_frame\na.avi,A,0,2,0\na.avi,A,0,2,0\n")
+    with pytest.raises(ManifestError, match=r"both give the clip 'a\.avi#t=0,2'\. Expected each once: remove one"):
+        find_clips(rows)
+
+
+def test_one_column_of_times_is_told_as_one(tmp_path):
+    rows = write(tmp_path / "m.csv", "path,label,to\na.avi,A,9\n")
+    assert any(note.startswith("column to is kept but not used: for clips") for note in find_clips(rows).notes)
+    write(tmp_path / "m.csv", "path,label,to\na.avi,A,9\na.avi,A,9\n")
+    with pytest.raises(ManifestError, match=r"the clip 'a\.avi'; column to is not used: for clips"):
+        find_clips(rows)
+
+
 def test_further_columns_that_are_no_times_are_not_taken_for_some(tmp_path):
     rows = write(tmp_path / "m.csv", "path,label,trend,weekend,backend,tempo,total\na.avi,A,1,2,3,4,5\n")
     assert not any("kept but not used" in note for note in find_clips(rows).notes)
