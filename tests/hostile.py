@@ -135,7 +135,7 @@ def with_circular_heap(data: bytes) -> bytes:
 ODD = (None, True, -1, 0, 10**12, 1.5, "", "x" * 10_000, "../../x", [], [[]] * 3, {}, {"a": {"b": []}})
 
 #: What of run.json is read by ``predict``.
-READ = ("run_version", "head", "labels", "sources", "calibration")
+READ = ("run_version", "head", "labels", "sources", "calibration", "sums")
 
 
 def odd_runs(settings: dict[str, Any]) -> Iterator[str]:
