@@ -109,6 +109,7 @@ class Trainer:
             with timed(stages, "train"):
                 final = train_on_all(done.best_epoch)
             with timed(stages, "write"):
+                self._refuse_another(job)
                 add_final(job.folder, final)
             return done
         with timed(stages, "train"):
@@ -147,10 +148,14 @@ class Trainer:
         metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
         metrics |= {"labels": labels, "history": fitted.history}
         metrics.pop("out")
-        if not self.overwrite and (job.folder / "run.json").exists():  # another call may have come to its end meanwhile
-            check_out(job.folder, self.describe(job), overwrite=False)
+        self._refuse_another(job)
         write_run(job.folder, head=fitted.head, final=final, run=run, metrics=metrics, outputs=outputs, out=self.out)
         return result
+
+    def _refuse_another(self, job: Job) -> None:
+        """Raise UsageError if another call, made otherwise, came to its end there meanwhile."""
+        if not self.overwrite and (job.folder / "run.json").exists():
+            check_out(job.folder, self.describe(job), overwrite=False)
 
     def classes(self, job: Job) -> tuple[list[str], NDArray[np.int64]]:
         """Return the class names of the head, and the class number of each clip."""

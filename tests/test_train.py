@@ -24,7 +24,7 @@ from fitrec_cache.compare import compare
 from fitrec_cache.errors import DivergedError, FitrecError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.files import TEMPORARY
-from fitrec_cache.fit import Side, fit, with_precision
+from fitrec_cache.fit import Side, fit, fit_again, with_precision
 from fitrec_cache.folds import Fold
 from fitrec_cache.head import Normalisation, build_head
 from fitrec_cache.pack import read_pack
@@ -384,6 +384,20 @@ def test_a_run_that_another_call_made_otherwise_meanwhile_is_not_replaced(tmp_pa
         with pytest.raises(UsageError, match=r"holds a run already, made otherwise \(epochs\)"):
             train_head(**common, epochs=2)
     assert metrics_of(tmp_path / "run")["epochs"] == 1 + overwrite
+
+
+def test_a_final_head_is_not_added_to_a_run_that_another_call_made_otherwise_meanwhile(tmp_path, features, monkeypatch):
+    common = {"out": tmp_path / "run", "features": features, "variant": "mean"}
+    train_head(**common, epochs=2)
+
+    def other_call_first(*args, **settings):
+        train_head(**common, epochs=1, overwrite=True)
+        return fit_again(*args, **settings)
+
+    monkeypatch.setattr("fitrec_cache.trainer.fit_again", other_call_first)
+    with pytest.raises(UsageError, match=r"holds a run already, made otherwise \(epochs\)"):
+        train_head(**common, epochs=2, final=True)
+    assert not (tmp_path / "run" / "final.safetensors").exists()
 
 
 def test_what_was_put_into_the_folder_meanwhile_does_not_cost_the_training(tmp_path, features, monkeypatch):
