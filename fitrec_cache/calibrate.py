@@ -133,9 +133,10 @@ def remarks(fitted: Sequence[tuple[Calibration, Sequence[str]]]) -> list[str]:
     if blind:
         grouped = any(len(set(u)) < len(u) for u in unseeing)
         what = "groups of validation clips" if grouped else "validation clips"
+        there = f"there {'is' if max(blind) == 1 else 'are'} {between(min(blind), max(blind))}"
         told.append(
             f'no clip will be answered "unknown": a threshold that rejects {100 * rate:g}% of known clips needs '
-            f"{math.ceil(1 / rate - 1e-9) - 1} {what}, and there are {between(min(blind), max(blind))}. A higher "
+            f"{math.ceil(1 / rate - 1e-9) - 1} {what}, and {there}. A higher "
             "--false-alarm-rate needs fewer, and `predict --unknown-below 0.6` none" + _of_runs(len(blind), len(fitted))
         )
     return told

@@ -421,7 +421,7 @@ def train_head(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Number of epochs; with keep=best, as in recipe paper, the highest.", show_default="the recipe's"
+            help="Number of epochs; with keep=best, as in recipe paper, at most that.", show_default="the recipe's"
         ),
     ] = None,
     patience: Annotated[

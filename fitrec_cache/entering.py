@@ -122,8 +122,8 @@ class Entering:
             still = "; nothing was erased for them" if erased else ""
             notes.append(
                 f"{plural(n, 'clip')} failed this time, and training still uses what is cached of the earlier video of "
-                f"that name{still}: {_named(self._failed)}. To remove them, delete their files, and their rows in any "
-                "manifest or list, then run with --prune"
+                f"that name{still}: {_named(self._failed)}. To remove such a clip, delete its file, and its rows in "
+                "any manifest or list, then run with --prune"
             )
         if n := len(self._kept):
             many = plural(n, "clip keeps its", "clips keep their")

@@ -139,6 +139,8 @@ def test_what_few_clips_cannot_tell_is_left_and_said():
     assert found.threshold == 0.0
     (said,) = remarks([(found, alone(3))])
     assert "needs 19 validation clips, and there are 3." in said
+    (alike,) = remarks([(found, ["ann"] * 3)])
+    assert "needs 19 groups of validation clips, and there is 1." in alike
     assert said.startswith('no clip will be answered "unknown": a threshold that rejects 5% of known clips needs')
     assert remarks([(Calibration(temperature=1.3, threshold=0.2, false_alarm_rate=0.05), alone(40))]) == []
 

@@ -698,7 +698,8 @@ def test_a_video_that_cannot_be_read_any_more_is_used_as_it_was_and_that_is_said
         (note,) = (n for n in report.notes if "failed this time" in n)
         assert note == (
             f"1 clip failed this time, and training still uses what is cached of the earlier video of that name{more}: "
-            f"{name}. To remove them, delete their files, and their rows in any manifest or list, then run with --prune"
+            f"{name}. To remove such a clip, delete its file, and its rows in any manifest or list, then run with "
+            "--prune"
         )
     assert labels_in(tmp_path / "cache") == before
     path.unlink()
