@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
-from fitrec_cache.files import files_below, parse_json
+from fitrec_cache.files import files_below, parse_json, sum_of
 from fitrec_cache.sources import check_sources
 
 RUN_VERSION = 2
@@ -18,7 +17,7 @@ SIDES = ("train", "val", "test")
 """Of a split, as ``run.json`` names them."""
 
 SUMS = "sums"
-"""In ``run.json``: of each file of weights and outputs, by its name, what :func:`sum_of` gives."""
+"""In ``run.json``: of each file of weights and outputs, by its name, what :func:`~fitrec_cache.files.sum_of` gives."""
 
 #: What JSON raises that lacks something, or has something else in its place.
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration)
@@ -109,11 +108,6 @@ def read_run_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise StoreCorrupt(f"{path} is damaged: expected a JSON object")
     return found
-
-
-def sum_of(data: bytes) -> str:
-    """Return what tells the bytes of a file of a run from all others: 32 hexadecimal digits."""
-    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def read_sealed(folder: Path, name: str, run: Mapping[str, Any]) -> bytes:

@@ -25,6 +25,7 @@ from fitrec_cache.files import (
     put_in_place,
     remove_unfinished,
     staged,
+    sum_of,
     write_atomic,
     write_json,
 )
@@ -39,7 +40,6 @@ from fitrec_cache.run_files import (
     read_run_settings,
     read_sealed,
     refused_if_damaged,
-    sum_of,
     unfinished_in,
 )
 from fitrec_cache.variants import HeadConfig
