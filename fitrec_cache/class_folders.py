@@ -54,17 +54,8 @@ def walk(folder: Path) -> tuple[list[Clip], list[str], list[str]]:
         notes.append(f"skipped {files_that(len(others))} not {' '.join(VIDEO_SUFFIXES)}: {shown}")
     if loose:
         notes.append(f"skipped {files_that(len(loose))} in no class folder: {some(list(map(plain_text, loose)))}")
-    divided = all(name.split("/")[0].casefold() in _SIDES for name in inside)
-    if divided and (direct := [name for name in inside if name.count("/") == 1]):
-        divided = False
-        notes.append(
-            "the class folders are called as sides of a split, and taken for classes as videos lie in them: "
-            f"{some(list(map(plain_text, direct)))}. If the classes are folders inside, move these there"
-        )
-    elif divided:
-        notes.append(
-            "folders named as sides of a split hold the class folders: --split manifest tests and validates by them"
-        )
+    divided, remarks = _are_sides(inside)
+    notes += remarks
     if without := sorted(_top_folders(folder) - {name.split("/")[0] for name in inside}):
         which = plural(len(without), "class folder holds", "class folders hold")
         notes.append(f"{which} no video: {some(list(map(plain_text, without)))}")
@@ -83,6 +74,20 @@ def walk(folder: Path) -> tuple[list[Clip], list[str], list[str]]:
         clip = replace(clip, extra=_SIDES[side.casefold()]) if divided else clip
         clips.append(clip if shown == name else replace(clip, file=name))
     return clips, notes, unread
+
+
+def _are_sides(names: Sequence[str]) -> tuple[bool, list[str]]:
+    """Say whether the first folders are sides of a split that hold the class folders, and what to remark on that."""
+    if not all(name.split("/")[0].casefold() in _SIDES for name in names):
+        return False, []
+    if direct := [plain_text(name) for name in names if name.count("/") == 1]:
+        return False, [
+            "the class folders are called as sides of a split, and taken for classes as videos lie in them: "
+            f"{some(direct)}. If the classes are folders inside, move these there"
+        ]
+    return True, [
+        "folders named as sides of a split hold the class folders: --split manifest tests and validates by them"
+    ]
 
 
 def _has_ending(name: str) -> bool:

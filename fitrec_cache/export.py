@@ -19,7 +19,7 @@ from fitrec_cache import __version__
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.backbone import Backbone, Preprocessing
 from fitrec_cache.errors import FitrecError, MismatchError, UsageError
-from fitrec_cache.files import TEMPORARY, Plain, parse_json, put_in_place, staged, write_json
+from fitrec_cache.files import TEMPORARY, Plain, flush, parse_json, put_in_place, staged, write_json
 from fitrec_cache.paper import FRAME_SIDE
 from fitrec_cache.pipeline import Pipeline, open_pipelines, sources_of
 from fitrec_cache.runs import Run, read_runs
@@ -160,11 +160,13 @@ def _earlier_files(out: Path) -> list[str]:
 
 
 def _write(folder: Path, names: Sequence[str], backbones: Sequence[Backbone], head: Heads, samples: int) -> None:
-    """Write all networks, the backbones' under these names."""
+    """Write all networks, the backbones' under these names, to the disk."""
     for name, backbone in zip(names, backbones, strict=True):
         _to_onnx(backbone.network, _frames(backbone, 2), folder / name, "frames", ["embeddings"])
     clips = torch.from_numpy(np.stack([_clip(backbones, samples)] * 2))
     _to_onnx(head, clips, folder / HEAD, "clips", ["probabilities", "attention", "unknown"])
+    for name in (*names, HEAD):
+        flush(folder / name)
 
 
 def _to_onnx(module: nn.Module, example: Tensor, path: Path, takes: str, gives: Sequence[str]) -> None:

@@ -138,6 +138,16 @@ def _flush_to_disk(file: int) -> None:
     os.fsync(file)
 
 
+def flush(path: Path) -> None:
+    """Have the bytes of a file on disk that something else than :func:`write_atomic` wrote.
+
+    Raises:
+        OSError: If that fails.
+    """
+    with path.open("rb") as file:
+        _flush_to_disk(file.fileno())
+
+
 def unfinished(path: Path) -> Path:
     """Return a new name for what :func:`write_atomic` writes before it has the file's own."""
     return path.with_name(f"{TEMPORARY}{host_id()}-{os.getpid()}-{secrets.token_hex(4)}")
@@ -198,14 +208,11 @@ def staged(folder: Path, what: str) -> Iterator[Path]:
 def put_in_place(made: Path, folder: Path, names: Sequence[str]) -> None:
     """Move files out of the folder that :func:`staged` made, in order: the last one says that all are there.
 
-    The bytes of all are on disk before any has its name, and the names are when this returns.
+    Their bytes must be on disk already (:func:`write_atomic`, :func:`flush`); the names are when this returns.
 
     Raises:
         OSError: If that fails.
     """
-    for name in names:
-        with (made / name).open("rb") as file:
-            _flush_to_disk(file.fileno())
     for name in names:
         (made / name).replace(folder / name)
     sync_folder(folder)

@@ -23,7 +23,6 @@ from fitrec_cache.files import (
     make_folder,
     parse_json,
     put_in_place,
-    remove_unfinished,
     staged,
     sum_of,
     write_atomic,
@@ -119,7 +118,6 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> St
         final = wanted.pop("final")  # beside the tested head, which is the same with or without it
         changed = _differences(there, wanted)
         if not changed:
-            remove_unfinished(folder)
             if not _is_sound(folder, there):
                 return "damaged"
             return "tested" if final and not there.get("final") else "whole"

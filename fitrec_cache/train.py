@@ -159,7 +159,8 @@ def train_head(
     stages = {"load": time.perf_counter() - started, "train": 0.0, "write": 0.0}
     folders = _folders(out, [(fold.name, s) for s, fold in folds])
     refuse_other_runs(out, folders)
-    remove_unfinished(out)
+    for folder in {out, *folders}:
+        remove_unfinished(folder)
     heads = [Job(fold, s, folder, final) for (s, fold), folder in zip(folds, folders, strict=True)]
     heads = [_looked_up(job, trainer.describe(job), overwrite=overwrite) for job in heads]
     for job in heads:
