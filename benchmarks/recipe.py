@@ -18,8 +18,7 @@ from parts import list_rules
 
 from fitrec_cache.paired import holm
 from fitrec_cache.problem import Problem, Right, accuracy
-from fitrec_cache.recipes import get_recipe
-from fitrec_cache.train import read_settings
+from fitrec_cache.recipes import get_recipe, read_settings
 
 #: Name of the change, what is changed. ``attention`` is no setting of a recipe, so it is named apart.
 CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (

@@ -210,3 +210,39 @@ def get_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise unknown_name("recipe", name, RECIPES)
     return RECIPES[name]
+
+
+def given_settings(options: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """Return what was given: by options of their own, where None is nothing, and as ``NAME=VALUE``.
+
+    Raises:
+        UsageError: As for :func:`read_settings`, or if something is given both ways.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    further = read_settings(settings)
+    if twice := sorted(set(further) & set(given)):
+        raise UsageError(f"{twice[0]} is given twice, by its own option and by --set: give it once")
+    return given | further
+
+
+def read_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Turn ``NAME=VALUE`` texts into recipe settings of the right types.
+
+    Raises:
+        UsageError: If a text is not of that form, the name is unknown or the value has another type.
+    """
+    known = Recipe().to_dict()
+    found: dict[str, Any] = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set {text!r}: expected NAME=VALUE, such as dropout=0.5")
+        if name not in known:
+            raise unknown_name("recipe setting", name, known)
+        kind = type(known[name])
+        try:
+            found[name] = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
+        except (KeyError, ValueError) as error:
+            what = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+            raise UsageError(f"--set {text!r}: expected {what}") from error
+    return found

@@ -19,6 +19,7 @@ from conftest import SMALL
 
 from fitrec_cache import fit as fit_module
 from fitrec_cache import train as module
+from fitrec_cache import train_notes
 from fitrec_cache.calibrate import calibration_error
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import DivergedError, FitrecError, StoreCorrupt, StoreError, UsageError
@@ -118,7 +119,9 @@ def test_a_seed_gives_the_same_bits_and_another_seed_others(tmp_path, features, 
 def test_a_device_that_cannot_promise_the_same_bits_is_named(tmp_path, features):
     report = train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
     assert not any("same seed" in note for note in report.notes)
-    assert "trained on cuda:1: there the same seed may give other" in module._device_notes(torch.device("cuda:1"))[0]
+    assert (
+        "trained on cuda:1: there the same seed may give other" in train_notes.device_notes(torch.device("cuda:1"))[0]
+    )
     with pytest.raises(UsageError, match="expected auto, cpu, cuda, cuda:N or mps"):
         train_head(out=tmp_path / "other", features=features, variant="mean", device="meta")
     assert not (tmp_path / "other").exists()
@@ -1210,7 +1213,7 @@ def test_of_a_fold_only_what_is_wrong_is_told(tmp_path, fold):
     sides = {name: np.array([i]) for i, name in enumerate(("train", "val", "test"))}
     usual = "1 class has no test clip: C"
     split = Split(rule="r", notes=(usual,), sharing=1, untrained=("B",), **sides)
-    notes, untrained = module._fold_notes([Job(Fold(name=fold, split=split), 0, tmp_path, False)] * 2, shared=True)
+    notes, untrained = train_notes._fold_notes([Job(Fold(name=fold, split=split), 0, tmp_path, False)] * 2, shared=True)
     assert notes == ([] if fold else [usual])
     assert untrained == ["fold 01: " * bool(fold) + "1 class has no training clip: B"]
 

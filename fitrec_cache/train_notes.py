@@ -1,0 +1,147 @@
+"""What a training says beside its figures: of its splits before it begins, of its answers at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fitrec_cache.calibrate import remarks
+from fitrec_cache.features import Features
+from fitrec_cache.folds import values_of
+from fitrec_cache.leaks import UNLOOKED, Verdict, verdict
+from fitrec_cache.near_duplicates import NearDuplicates
+from fitrec_cache.runs import calibration_of
+from fitrec_cache.scored import ScoredRun
+from fitrec_cache.splits import Split, say_untrained
+from fitrec_cache.trainer import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What was found of the splits of one call.
+
+    Attributes:
+        leaks: Whether any leaks.
+        wrong: Those of the notes that cast doubt on the figures.
+        notes: All, in order.
+    """
+
+    leaks: bool
+    wrong: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def judge_splits(
+    jobs: Sequence[Job], data: Features, near: NearDuplicates | None, *, look: str | None, shared: bool
+) -> Judged:
+    """Say what is wrong with the splits of one call.
+
+    Args:
+        jobs: Its heads.
+        data: The clips that were split.
+        near: Near-duplicates among them; None if they were not looked for.
+        look: What shows near-duplicates, if there is anything.
+        shared: Whether all seeds have the same split.
+    """
+    judged = [(job, verdict(job.fold.split, data.groups, near)) for job in jobs]
+    leaks, verdicts = any(said.leaks for _, said in judged), _verdicts(judged, data.groups, near)
+    told, untrained = _fold_notes(jobs, shared=shared)
+    notes = [*told, *untrained, *verdicts]
+    if look is not None and any(said.near_duplicate for _, said in judged):
+        notes.append(look)
+    notes += _shared_values([job.fold.split for job in jobs], data)
+    return Judged(leaks=leaks, wrong=(*untrained, *(verdicts if leaks else ())), notes=tuple(notes))
+
+
+def _verdicts(
+    judged: Sequence[tuple[Job, Verdict]], groups: Sequence[str | None], near: NearDuplicates | None
+) -> list[str]:
+    """Return whether each split leaks, in one line; of many folds those that leak, and how many do not."""
+    if not judged[0][0].fold.name:
+        texts = [said.text for _, said in judged]
+        if len(set(texts)) == 1:  # as of lists, which have the same sides whatever the seed
+            return texts[:1]
+        return [f"seed {job.seed}: {said.text}" for job, said in judged]
+    lines = [f"fold {job.fold.name}, seed {job.seed}: {said.text}" for job, said in judged if said.leaks]
+    sound = len(judged) - len(lines)
+    missing = sum(group is None for group in groups)
+    unknown = f"; the group of {missing} of {len(groups)} clips is unknown" if missing else ""
+    unknown = "; groups are unknown" if missing == len(groups) else unknown
+    unlooked = f"; {UNLOOKED}" if near is None else ""
+    summary = f"no leak found in {sound} of {len(judged)} folds" if sound else f"all {len(judged)} folds leak"
+    return [*lines, f"{summary}{unknown}{unlooked}"]
+
+
+def _fold_notes(jobs: Sequence[Job], *, shared: bool) -> tuple[list[str], list[str]]:
+    """Return the notes of all splits, and which classes some cannot learn, each thing once.
+
+    Of many folds only the latter: each lacks some classes to test. Where all seeds share a split, none is named.
+    """
+    notes, untrained = [], []
+    for job in jobs:
+        name, split = job.fold.name, job.fold.split
+        prefix = f"fold {name}: " if name else "" if shared else f"seed {job.seed}: "
+        notes += [prefix + note for note in split.notes if not name]
+        untrained += [prefix + note for note in say_untrained(split.untrained)]
+    return list(dict.fromkeys(notes)), list(dict.fromkeys(untrained))
+
+
+def _shared_values(splits: Sequence[Split], data: Features) -> list[str]:
+    """Say if validation clips are of rooms, or whatever else is left out in turns, that training has too."""
+    kind, _, column = splits[0].rule.partition(":")
+    if kind != "leave-one":
+        return []
+    values = values_of(column, data.groups, data.extra)
+    sides = [({values[i] for i in split.val.tolist()}, {values[i] for i in split.train.tolist()}) for split in splits]
+    if not any(val & train for val, train in sides):
+        return []
+    return [
+        f"validation clips are of a {column} that training has too: probabilities and the threshold for 'unknown' are "
+        f"fitted to what is known, so answers of another {column} are surer than they are right"
+    ]
+
+
+def there_notes(jobs: Sequence[Job]) -> list[str]:
+    """Say how much was there already."""
+    notes = []
+    if kept := sum(job.there is not None for job in jobs):
+        notes.append(f"{kept} of {len(jobs)} runs were there already, made by the same settings: kept")
+    if damaged := [job.folder for job in jobs if job.state == "damaged"]:
+        notes.append(
+            f"{len(damaged)} of {len(jobs)} runs had missing or damaged files, such as {damaged[0]}: trained again"
+        )
+    return notes
+
+
+def device_notes(device: torch.device) -> list[str]:
+    """Say that a seed may not give the same bits there."""
+    if device.type == "cpu":
+        return []
+    return [f"trained on {device}: there the same seed may give other last bits; on the CPU it gives the same"]
+
+
+def final_note(clips: int) -> str:
+    """Say which heads answer where each was trained once more on all clips."""
+    return (
+        f"predict and watch use heads trained on all {clips} clips; the figures are of heads trained without "
+        "the test clips"
+    )
+
+
+def answer_notes(scored: Sequence[ScoredRun], pooled: Sequence[dict[str, Any]], ensemble: dict[str, Any]) -> list[str]:
+    """Say what "unknown" and the probabilities are worth, and what is not known of the seeds' answers together."""
+    notes = list(remarks([(calibration_of(one.run), one.val_units) for one in scored]))
+    if len(scored) > 1 and not pooled and not ensemble:
+        notes.append(
+            "the seeds test different clips, so what they answer together, as predict does, is not tested: another "
+            "--out with --split-seed 0 gives them the same"
+        )
+    if ensemble and ensemble["temperature"] is None:
+        notes.append(
+            "the seeds were validated on different clips, so what they answer together has no temperature of its own "
+            "and is rather too modest: another --out with --split-seed 0 gives them the same"
+        )
+    return notes
