@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -166,15 +166,7 @@ def learn(
             raise UsageError(f"{folder} is a file: expected a folder for --out")
     found = find_clips(videos, root=root, classes=classes, group_by=group_by)
     notes, cache = Notes(tell), out / "cache"
-    try:
-        first = _first_fold(split, found, cache)
-    except UsageError as error:
-        notes.add(*found.notes)  # they may say why
-        if tell is None and found.notes:
-            raise UsageError(f"{error}. Found: {'; '.join(found.notes)}") from error
-        raise
-    if first.name:
-        raise UsageError(f"split {split} tests by heads of several folds, none of which could be taken: give another")
+    _check_split(split, found, cache, notes)
 
     def once(text: str, of: str = "") -> None:
         text = f"{of}: {text}" if of and len(backbone) > 1 else text
@@ -195,22 +187,22 @@ def learn(
         progress=progress,
         tell=once,
     )
-    opened, unusable = Cache(cache), ""
+    opened = Cache(cache)
     stores = {name: pick_features(opened, store) for name, store in extracted.features.items()}
-    if failed := [each for each in extracted.failed if not _is_used(opened.clip(each.clip_id), stores.values())]:
-        unusable = f"{plural(len(failed), 'clip')} cannot be used, such as {failed[0].clip_id}: {failed[0].reason}"
+    if unusable := _say_unusable(extracted, opened, stores.values()):
         once(unusable)
     clips, _ = distinct_clips(opened)
     _check_alike(opened, clips, stores)
-    common: dict[str, Any] = {"cache": cache, "preset": preset, "classes": classes, "split": split, "seed": seed}
-    common |= {"split_seed": _SPLIT_SEED, "recipe": _RECIPE, "epochs": epochs, "jobs": jobs, "progress": progress}
     try:
-        runs, leaks = out / "runs" / _name_of(clips, classes, split, [sorted(seed), epochs]), False
+        runs = out / "runs" / _name_of(clips, classes, split, [sorted(seed), epochs])
     except UsageError as error:  # what is left cannot be split so
         if tell is None and unusable:  # notes are in a report that will not be
             raise UsageError(f"{error}. {unusable}") from error
         raise
+    common: dict[str, Any] = {"cache": cache, "preset": preset, "classes": classes, "split": split, "seed": seed}
+    common |= {"split_seed": _SPLIT_SEED, "recipe": _RECIPE, "epochs": epochs, "jobs": jobs, "progress": progress}
     models: dict[Path, dict[str, Any]] = {}
+    leaks = False
     for name, store in extracted.features.items():
         for head in variant or (_with_lstm(name), "mean"):
             model = common | {"out": runs / f"{head}-{store}", "variant": head, "backbone": [store]}
@@ -240,6 +232,19 @@ def learn(
     return made
 
 
+def _check_split(split: str, found: ClipList, cache: Path, notes: Notes) -> None:
+    """Raise UsageError if the clips cannot be divided so, with what was found of them, which may say why."""
+    try:
+        first = _first_fold(split, found, cache)
+    except UsageError as error:
+        notes.add(*found.notes)
+        if notes.tell is None and found.notes:
+            raise UsageError(f"{error}. Found: {'; '.join(found.notes)}") from error
+        raise
+    if first.name:
+        raise UsageError(f"split {split} tests by heads of several folds, none of which could be taken: give another")
+
+
 def _first_fold(split: str, found: ClipList, cache: Path) -> Fold:
     """Divide the clips as they will be in the cache; files are read, which takes long, only if nothing else helps."""
     try:
@@ -257,6 +262,14 @@ def _check(variant: Sequence[str], seed: Sequence[int], epochs: int | None, jobs
     check_seeds(seed)
     check_jobs(jobs, torch.device("cpu"))
     get_recipe(_RECIPE).change(epochs=epochs)
+
+
+def _say_unusable(extracted: ExtractReport, cache: Cache, stores: Collection[Store]) -> str:
+    """Say how many clips failed that no earlier video stands for; nothing if there are none."""
+    failed = [each for each in extracted.failed if not _is_used(cache.clip(each.clip_id), stores)]
+    if not failed:
+        return ""
+    return f"{plural(len(failed), 'clip')} cannot be used, such as {failed[0].clip_id}: {failed[0].reason}"
 
 
 def _is_used(held: HeldClip | None, stores: Iterable[Store]) -> bool:
