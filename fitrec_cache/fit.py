@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fitrec_cache.adamw import AdamW
 from fitrec_cache.devices import computes_in_bf16, in_full_float32, keep_to_cores, own_random_numbers, room_on
 from fitrec_cache.errors import DivergedError
 from fitrec_cache.head import MeanHead, Normalisation, NormalisedHead, build_head
@@ -297,9 +298,7 @@ class _Loop:
     def __init__(self, head: nn.Module, train: _Held, val: _Held | None, n_classes: int, recipe: Recipe) -> None:
         self.head, self.train, self.val, self.recipe = head, train, val, recipe
         trainable = [p for p in head.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(
-            trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-        )
+        self.optimiser = AdamW(trainable, weight_decay=recipe.weight_decay)
         self.weight = _class_weights(train.targets, n_classes, recipe.balance)
 
     def run(self, bar: Any) -> tuple[list[dict[str, float]], int]:
@@ -347,8 +346,7 @@ class _Loop:
     def _learn(self, epoch: int) -> tuple[float, float]:
         """Take every training clip once, in random order; return mean loss and accuracy on the way."""
         self.head.train()
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._learning_rate(epoch)
+        learning_rate = self._learning_rate(epoch)
         n = len(self.train.targets)
         device = self.train.targets.device
         loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
@@ -358,9 +356,8 @@ class _Loop:
             with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16, cache_enabled=False):  # kept, weights go stale
                 logits, _ = self.head(self._draw(_inputs(self.train.values[batch])))  # (B, K)
                 loss = self._loss(logits, targets)
-            self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            self.optimiser.step()
+            self.optimiser.step(learning_rate)
             loss_sum += loss.detach() * len(batch)
             correct += (logits.argmax(dim=1) == targets).sum()
         return float(loss_sum) / n, float(correct) / n

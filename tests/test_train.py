@@ -20,6 +20,7 @@ from conftest import SMALL
 from fitrec_cache import fit as fit_module
 from fitrec_cache import train as module
 from fitrec_cache import train_notes
+from fitrec_cache.adamw import AdamW
 from fitrec_cache.calibrate import calibration_error
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import DivergedError, FitrecError, StoreCorrupt, StoreError, UsageError
@@ -165,13 +166,13 @@ def test_of_epochs_that_are_equally_good_the_first_is_kept(tmp_path, features):
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_the_learning_rate_follows_torchs_schedule_by_epochs(features, monkeypatch, schedule):
-    rates, steps = [], torch.optim.AdamW.step
+    rates, steps = [], AdamW.step
 
-    def step(self, *args):
-        rates.append(self.param_groups[0]["lr"])
-        return steps(self, *args)
+    def step(self, learning_rate):
+        rates.append(learning_rate)
+        return steps(self, learning_rate)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    monkeypatch.setattr(AdamW, "step", step)
     recipe = get_recipe("native").change(epochs=7, batch_size=60, learning_rate=0.02, schedule=schedule, refit=False)
     fit_once(features, "mean", recipe, None)
     optimiser = torch.optim.SGD([torch.zeros(1)], lr=0.02)
