@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
+from scipy.linalg import eigh
 from torch import Tensor, nn
 
 from fitrec_cache.convolutional import ConvLSTMStack, FrameConvolutions, init_like_keras
@@ -249,9 +250,12 @@ def _principal(centred: Tensor, components: int) -> tuple[Tensor, Tensor]:
     if centred.shape[1] <= _MOST_EXACT:
         covariance = centred.T @ centred / len(centred)  # (d, d)
         _check_finite(covariance, centred)
-        # In float32 LAPACK may fail where few clips leave most directions without any variance.
-        variances, vectors = torch.linalg.eigh(covariance.double())  # ascending
-        return variances.flip(0)[:components].float(), vectors.flip(1)[:, :components].float()
+        # In float32 LAPACK may fail where few clips leave most directions without any variance. Unlike PyTorch's eigh,
+        # SciPy's finds no more directions than are wanted.
+        wanted = (len(covariance) - components, len(covariance) - 1)
+        found = eigh(covariance.double().numpy(), subset_by_index=wanted, overwrite_a=True, check_finite=False)
+        variances, vectors = map(torch.from_numpy, found)  # ascending
+        return variances.flip(0).float(), vectors.flip(1).float()
     _check_finite(centred.square().sum(), centred)
     few = min(components + _SPARE, *centred.shape)
     with torch.random.fork_rng(devices=[]):
