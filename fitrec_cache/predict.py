@@ -35,6 +35,9 @@ from fitrec_cache.wording import listed
 #: Videos in the picture, the first that are answered: nobody looks at more, and frames take memory.
 MOST_PICTURED = 20
 
+#: In the first line of a table; the ``answers.csv`` of a training has no problems.
+_COLUMNS = (*COLUMNS, "problem")
+
 #: A video decoded for each size that its frames are wanted at.
 _Decoded = dict[int, StoredClip]
 
@@ -168,7 +171,7 @@ def predict(
         if path is not None:
             check_writable(path, option, ending=ending)
     if table is not None:
-        refuse_others(table, "--table", ",".join(COLUMNS), "a table of answers")
+        refuse_others(table, "--table", ",".join(_COLUMNS), "a table of answers of `predict`")
     files, unread = _files(videos)
     labels = {}
     recogniser = Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)
@@ -251,7 +254,7 @@ def _write_table(found: Sequence[Prediction], labels: Sequence[str], path: Path)
             by_class = dict(p.top)
             row |= answer_cells(labels, [by_class[label] for label in labels], unknown=p.unknown)
         rows.append(row)
-    columns = ("path", *["label"] * any(p.label for p in found), *COLUMNS, "problem", *class_columns(labels))
+    columns = ("path", *["label"] * any(p.label for p in found), *_COLUMNS, *class_columns(labels))
     write_csv(path, columns, ({name: row[name] for name in columns if name in row} for row in rows))
 
 

@@ -459,10 +459,12 @@ def test_a_folder_stands_for_the_videos_below_it_and_answers_come_one_by_one(run
     assert list(rows[0]) == ["path", "answer", "nearest", "probability", "problem", *classes]
     predict([folder / "broken.mp4"], run=run, device="cpu", table=table)  # an earlier one is replaced
     assert len(table.read_text().splitlines()) == 2
-    (tmp_path / "mine.csv").write_text("path,label\n")
-    with pytest.raises(UsageError, match=r"--table .*mine\.csv exists and is not a table of answers"):
-        predict([folder], run=run, device="cpu", table=tmp_path / "mine.csv")
-    assert (tmp_path / "mine.csv").read_text() == "path,label\n"
+    trained = (run / "answers.csv").read_text()  # a table of answers, too, but of the training
+    for text in ("path,label\n", trained):
+        (tmp_path / "mine.csv").write_text(text)
+        with pytest.raises(UsageError, match=r"--table .*mine\.csv exists and is not a table of answers"):
+            predict([folder], run=run, device="cpu", table=tmp_path / "mine.csv")
+        assert (tmp_path / "mine.csv").read_text() == text
     (tmp_path / "none").mkdir()
     with pytest.raises(UsageError, match=r"no video in .*none: expected files of type \.avi"):
         predict([tmp_path / "none"], run=run, device="cpu")
