@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -234,7 +235,7 @@ def _check_labels(named: Collection[str], labels: Sequence[str]) -> None:
 
 def _folder_label(path: Path, around: int, labels: Sequence[str]) -> str:
     """Return the class that one of the nearest folders is named after, in any capitals; else the nearest folder."""
-    folders = [one_spelling(plain_text(name)) for name in reversed(path.absolute().parent.parts)][:around]
+    folders = [one_spelling(plain_text(name)) for name in reversed(_whole(path).parent.parts)][:around]
     by_name = {label.casefold(): label for label in labels} | {label: label for label in labels}
     return next((by_name[name] for each in folders for name in (each, each.casefold()) if name in by_name), folders[0])
 
@@ -429,10 +430,15 @@ def _one(path: Path, clips: _Decoded | str, recogniser: Recogniser, shown: _Show
 
 def _is_of_training(path: Path, recogniser: Recogniser) -> bool:
     file = path if is_there(path) else Path(file_of(str(path)))
-    names = Path(file_id(str(file.absolute()))).parts
+    names = Path(file_id(str(_whole(file)))).parts
     if {names[-1:], names[-2:]} & recogniser.trained_on:
         return True
     return bool(recogniser.contents) and short_content(content_hash_once(file, file_stamp(file))) in recogniser.contents
+
+
+def _whole(path: Path) -> Path:
+    """Return an absolute path without "..", which is no folder's name; links stay, as they have names of their own."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def _draw(shown: _Shown, path: Path) -> None:

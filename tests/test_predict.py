@@ -117,6 +117,11 @@ def test_clips_that_the_head_has_seen_are_told(run, tmp_path, cache_folder, vide
     alone.write_bytes((video_folder / learned).read_bytes() + b"\0")
     videos = [video_folder / learned, video_folder / split["val"][0], copy, video_folder / tested, alone]
     assert [p.trained_on for p in predict(videos, run=run, device="cpu")] == [True, True, True, False, False]
+    altered = tmp_path / "altered" / learned
+    (altered.parent / "sub").mkdir(parents=True)
+    altered.write_bytes(alone.read_bytes())
+    up = altered.parent / "sub" / ".." / altered.name  # as given from a folder in it
+    assert [p.trained_on for p in predict([altered, up], run=run, device="cpu")] == [True, True]
     everything = tmp_path / "final"
     train_head(out=everything, cache=cache_folder, backbone=["test_resnet"], variant="mean", epochs=1, final=True)
     assert [p.trained_on for p in predict(videos, run=everything, device="cpu")] == [True, True, True, True, False]
@@ -536,6 +541,9 @@ def test_labelled_videos_say_how_many_answers_are_right(run, tmp_path, cache_fol
     shutil.copy(videos[1], unknown / "2.avi")
     both = [tmp_path / labels[0] / "2026", deep]
     assert [p.label for p in predict(both, run=run, device="cpu", labelled=True)] == ["Biking", labels[0]]
+    (deep.parent / "sub").mkdir()
+    up = deep.parent / "sub" / ".." / "1.avi"  # as given from a folder in it
+    assert predict([up], run=run, device="cpu", labelled=True)[0].label == labels[0]
     (within := new / labels[0] / labels[1]).mkdir(parents=True, exist_ok=True)  # the nearest counts
     within = Path(shutil.copy(videos[1], within / "3.avi"))
     assert {p.path: p.label for p in predict([new], run=run, device="cpu", labelled=True)}[str(within)] == labels[1]
