@@ -210,7 +210,8 @@ class Stream:
 
         Args:
             windows: Which frames each takes; those that would reach into a gap, where for longer than a window no frame
-                comes, or beyond a seam, where the clock is set back or the picture changes its size, are left out.
+                comes, or beyond a seam, where the clock is set back or the picture changes its size or its turn, are
+                left out.
             short_sides: Largest short sides in pixels; each frame is kept once for each of them.
 
         Raises:
@@ -285,8 +286,7 @@ class Stream:
                 origin, seam = clock - before[0] - behind * period, True
             behind = 0
             if before is not None:
-                other = (frame.width, frame.height) != (before[1].width, before[1].height)
-                yield *before, clock - origin, seam or other
+                yield *before, clock - origin, seam or _shape(frame) != _shape(before[1])
             before = clock - origin, frame
         if before is not None:
             yield *before, before[0] + period, False
@@ -316,6 +316,11 @@ class Stream:
                 self._earliest = min(packet.pts, self._earliest)
             yield packet
             asked = time.monotonic()
+
+
+def _shape(frame: VideoFrame) -> tuple[int, int, int]:
+    """Return width and height of the coded picture, and how it is turned."""
+    return frame.width, frame.height, frame.rotation
 
 
 def _encode(frame: VideoFrame, converters: Mapping[int, Converter]) -> dict[int, bytes]:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -361,14 +362,21 @@ def test_times_of_a_file_that_is_cut_off_in_front_are_those_that_its_parts_go_by
         assert numbers(clip) == [read_number(frame) for frame in same.frames]
 
 
-def test_no_window_looks_across_a_change_of_the_pictures_size(long_video, tmp_path, monkeypatch):
-    read, larger = Stream._frames, write_video(tmp_path / "larger.avi", 60, **LOSSLESS | {"width": 160, "height": 96})
+@pytest.mark.parametrize(
+    ("name", "settings", "shape"),
+    [
+        ("larger.avi", LOSSLESS | {"width": 160, "height": 96}, (64, 107)),
+        ("turned.mp4", {"width": 64, "height": 80, "rotation": 90}, (80, 64)),  # 80 x 64 pixels, as before
+    ],
+)
+def test_no_window_looks_across_a_change_of_the_pictures_size(long_video, tmp_path, monkeypatch, name, settings, shape):
+    read, other_video = Stream._frames, write_video(tmp_path / name, 60, **settings)
 
     def frames(self):
         yield from read(self)
-        with Stream(find_source(str(larger))) as other:
-            for frame in read(other):
-                frame.pts += 60
+        with Stream(find_source(str(other_video))) as other:
+            for number, frame in enumerate(read(other), start=60):
+                frame.pts, frame.time_base = number, Fraction(1, 25)
                 yield frame
 
     monkeypatch.setattr(Stream, "_frames", frames)
@@ -376,7 +384,7 @@ def test_no_window_looks_across_a_change_of_the_pictures_size(long_video, tmp_pa
         found = list(stream.windows(windows(1.0, 0.5), [64]))
     assert [clip.start for clip in found] == pytest.approx([0, 0.5, 1, 1.5, 2.5, 3, 3.5])
     shapes = [tuple(decode_frames(clip.jpegs[64]).shape[2:]) for clip in found]
-    assert shapes == [(64, 80)] * 4 + [(64, 107)] * 3
+    assert shapes == [(64, 80)] * 4 + [shape] * 3
 
 
 def test_a_table_is_written_of_a_video_whose_name_is_no_text(tmp_path):
