@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.cache import Cache, HeldClip
-from fitrec_cache.files import make_folder, remove_unfinished, write_csv
+from fitrec_cache.files import make_folder, remove, remove_unfinished, write_csv
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.store import Store
@@ -59,7 +59,8 @@ def write_findings(
     write_csv(out / "pairs.csv", _HEADER, (row | {"similarity": f"{row['similarity']:.4f}"} for row in rows))
     files = [str(out / "audit.json"), str(out / "pairs.csv")]
     picture = out / "pairs.png"
-    picture.unlink(missing_ok=True)  # of an earlier audit
+    for earlier in (out / "audit.json", picture):  # of other pairs, beside which a call that ends here would leave it
+        remove(earlier)
     shown = across[:PICTURED].tolist()
     store = _frames(cache, [clips[i] for k in shown for i in found.pairs[k].tolist()])
     if shown and store is not None:

@@ -208,6 +208,17 @@ def test_the_folder_has_every_pair_as_a_table_and_a_picture(tmp_path, unknown, m
     assert not (tmp_path / "out" / "pairs.png").exists()  # nothing is left of the earlier audit
 
 
+def test_an_interrupted_audit_leaves_no_verdict_of_an_earlier_one(tmp_path, unknown, monkeypatch):
+    def interrupted(*args, **settings):
+        raise KeyboardInterrupt
+
+    audit(cache=unknown, split="random", out=tmp_path)
+    monkeypatch.setattr("fitrec_cache.pair_picture.pairs_png", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        audit(cache=unknown, split="random", out=tmp_path, seed=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["pairs.csv"]
+
+
 def test_without_frames_there_is_no_picture_and_it_says_so(tmp_path, data):
     values, labels, _, _ = data
     cache = make_cache(tmp_path / "c", values, labels, [None] * 120, frames=False)
