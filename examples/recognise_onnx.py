@@ -16,6 +16,7 @@ from pathlib import Path
 import av
 import numpy as np
 import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf
 from PIL import Image
 
 FILTERS = {"bilinear, antialiased": Image.Resampling.BILINEAR, "bicubic, antialiased": Image.Resampling.BICUBIC}
@@ -82,8 +83,11 @@ def run(path: Path, x: np.ndarray) -> list[np.ndarray]:
     """Run a network that takes one array. A program that answers often would keep the session."""
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    session = onnxruntime.InferenceSession(str(path))
-    return session.run(None, {session.get_inputs()[0].name: x})
+    try:
+        session = onnxruntime.InferenceSession(str(path))
+        return session.run(None, {session.get_inputs()[0].name: x})
+    except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf) as error:  # which have nothing else in common
+        raise ValueError(f"{path} is damaged or of another export: {' '.join(str(error).split())}") from error
 
 
 def recognise(folder: Path, video: Path) -> tuple[dict[str, float], bool]:

@@ -164,12 +164,19 @@ def test_the_example_says_in_a_line_what_is_wrong(tmp_path, exported, video_fold
     out, _ = exported
     shutil.copytree(out, tmp_path / "without")
     (tmp_path / "without" / "head.onnx").unlink()
+    shutil.copytree(out, tmp_path / "damaged")
+    os.truncate(tmp_path / "damaged" / "head.onnx", 2000)
+    shutil.copytree(out, tmp_path / "mixed")
+    about = json.loads((out / "recogniser.json").read_text())
+    (tmp_path / "mixed" / "recogniser.json").write_text(json.dumps(about | {"samples": 5}))
     write_audio_only(tmp_path / "sound.mp4")
     (tmp_path / "empty.mp4").touch()
     video = next(video_folder.rglob("*.avi"))
     for folder, path in [
         (tmp_path, video),
         (tmp_path / "without", video),
+        (tmp_path / "damaged", video),
+        (tmp_path / "mixed", video),
         (out, tmp_path / "none.mp4"),
         (out, tmp_path / "empty.mp4"),
         (out, tmp_path / "sound.mp4"),
