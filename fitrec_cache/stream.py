@@ -241,9 +241,11 @@ class Stream:
                 windows.restart(end)
                 growing.clear()
         if not complete:
+            gaps = end >= windows.seconds
+            what = "it has gaps or changes its picture: give other" if gaps else "give fewer"
             raise VideoError(
                 f"{self._shown} ends after {float(end):.1f} s, before a window of {float(windows.seconds):g} s "
-                "is full: give fewer --seconds, or use predict"
+                f"is full: {what} --seconds, or use predict"
             )
         self.rest = max(0.0, float(end) - stop)
         self.missing = max(0.0, self._lasts() - float(end))

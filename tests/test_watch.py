@@ -275,9 +275,11 @@ def test_a_name_with_a_colon_is_that_of_a_file(tmp_path, monkeypatch):
 def test_what_cannot_be_watched_is_told(run, long_video, tmp_path):
     text = tmp_path / "text.mp4"
     text.write_text("no video")
+    seldom = write_video(tmp_path / "seldom.mkv", 32, width=80, height=64, pts=[0, 20, *range(40, 60_000, 2000)])
     for source, reason, settings in (
         (text, "cannot be opened", {}),
         (long_video, r"ends after 2.4 s, before a window of 9 s is full: give fewer --seconds", {"seconds": 9}),
+        (seldom, r"ends after 58.\d s, before a window of 1 s is full: it has gaps or .*give other", {"seconds": 1}),
     ):
         with pytest.raises(VideoError, match=reason):
             look(source, run, **settings)
