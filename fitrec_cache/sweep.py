@@ -196,7 +196,7 @@ def sweep(
     native = get_recipe("native")  # as train-head has it: with few clips for more epochs than a try has
     others = range(1, 1 + _FINAL_SEEDS)
     start = accuracy(_judge(problem, native, None, range(1), "native", progress))
-    done = sum(t.state.is_finished() for t in study.trials)
+    done = sum(t.state.name in ("COMPLETE", "PRUNED") for t in study.trials)  # not those that Ctrl-C or an error ended
     with progress_bar(total=trials, unit="try", what="sweep", show=progress) as bar:
         bar.update(min(done, trials))
         for _ in range(done, trials):

@@ -180,6 +180,22 @@ def test_a_search_goes_on_where_it_was(tmp_path, features, monkeypatch):
         sweep(out=tmp_path / "sweep", features=features, **FAST | {"epochs": 4})
 
 
+def test_a_try_that_was_interrupted_is_none(tmp_path, features, monkeypatch):
+    judge, begun = Problem.judge, []
+
+    def interrupted(self, *a):
+        begun.append(a)
+        if len(begun) == 2:  # the first is the start
+            raise KeyboardInterrupt
+        return judge(self, *a)
+
+    monkeypatch.setattr(Problem, "judge", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 1})
+    report = sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 1})
+    assert report.tries == {"finished": 1, "given_up": 0}
+
+
 def test_a_search_on_other_sides_is_another_search(tmp_path, features):
     with h5py.File(features) as file:
         ids = sorted({i.decode() for i in file["clip_id"][()]})
