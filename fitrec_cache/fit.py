@@ -278,10 +278,20 @@ def _hold(side: Side, device: torch.device, normalise: nn.Module | None, *, aver
 
 @torch.inference_mode()
 def apply_head(head: nn.Module, values: NDArray[Any], clips: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Return logits ``(N, K)`` and attention ``(N, T)``, float32, of some clips of ``values (n, T, ...)``."""
+    """Return logits ``(N, K)`` and attention ``(N, T)``, float32, of some clips of ``values (n, T, ...)``.
+
+    Raises:
+        DivergedError: If a logit is not finite.
+    """
     with torch.autocast("cpu", enabled=False), in_full_float32(torch.device("cpu")):
         parts = [head(_inputs(torch.from_numpy(values[batch]))) for batch in _batches(clips, _EVALUATE)]
-    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+    logits, attention = (torch.cat(part) for part in zip(*parts, strict=True))
+    if bad := int((~torch.isfinite(logits)).any(dim=1).sum()):
+        raise DivergedError(
+            f"what the head answers {bad} of {len(logits)} clips are no numbers: the training diverged (choose a "
+            "smaller learning_rate), or their features are far larger than those it learned from"
+        )
+    return logits, attention
 
 
 def _batches(clips: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:

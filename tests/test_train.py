@@ -726,6 +726,15 @@ def test_a_loss_that_is_no_number_ends_training_with_the_best_so_far(tmp_path, f
         train_head(out=tmp_path / "native", **settings)
 
 
+def test_a_test_clip_that_gets_no_numbers_for_an_answer_is_told_in_words(tmp_path, features):
+    data = read_pack(features)
+    train_head(out=tmp_path / "run", features=data, variant="mean", epochs=1)
+    values = data.values.astype(np.float32) / 1000
+    values[data.clip_ids.index(run_of(tmp_path / "run")["split"]["test"][0])] = 5e37  # still a float32
+    with pytest.raises(DivergedError, match="what the head answers 1 of 12 clips are no numbers"):
+        train_head(out=tmp_path / "other", features=replace(data, values=values), variant="mean", epochs=1)
+
+
 def test_what_computed_the_features_changes_no_run(tmp_path, cache_folder):
     folder = tmp_path / "cache"
     shutil.copytree(cache_folder, folder)
