@@ -163,8 +163,8 @@ def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]
     shared = {i for some in alike for i in some}
     figures = [_figures(m, chosen=i in best, apart=len(models) > 1 and i not in shared) for i, m in enumerate(models)]
     order = sorted(range(len(models)), key=lambda i: (figures[i].split, -figures[i].accuracy))
-    family_of = {folder: number for number, family in enumerate(families) for folder in find_runs(family)}
-    places = [(m.split, m.sides, family_of.get(m.runs[0].folder)) for m in models]
+    family_of = {folder.resolve(): number for number, family in enumerate(families) for folder in find_runs(family)}
+    places = [(m.split, m.sides, family_of.get(m.runs[0].folder.resolve())) for m in models]
     together: dict[tuple[str, str, int | None], list[PairFigures]] = {}  # pairs on the same clips are tested together
     for i, j in combinations(order, 2):
         if places[i] == places[j]:

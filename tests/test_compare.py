@@ -87,7 +87,7 @@ def test_seeds_of_one_split_and_seeds_with_their_own_are_two_models(tmp_path):
     assert report.tried == 1  # they test the same clips
 
 
-def test_models_are_compared_and_adjusted_within_their_family_only(tmp_path):
+def test_models_are_compared_and_adjusted_within_their_family_only(tmp_path, monkeypatch):
     a, b = pattern(50, 30, 6, 14)
     runs = [
         write_run(tmp_path / name, right, variant=variant, learning_rate=rate)
@@ -107,6 +107,8 @@ def test_models_are_compared_and_adjusted_within_their_family_only(tmp_path):
     assert all(len(rates) == 1 for rates in named.values())
     by_names = {(p.a, p.b): p for p in all_pairs.pairs}
     assert all(by_names[p.a, p.b].p_holm > p.p_holm for p in report.pairs)
+    monkeypatch.chdir(tmp_path)
+    assert compare(runs, families=[[Path("a"), Path("b")], [Path("c"), Path("d")]]).pairs == report.pairs
 
 
 def test_a_clear_winner_beats_the_other_with_mcnemars_p(tmp_path):
