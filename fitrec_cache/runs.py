@@ -42,7 +42,7 @@ from fitrec_cache.run_files import (
     unfinished_in,
 )
 from fitrec_cache.variants import HeadConfig
-from fitrec_cache.wording import bounds, listed, plural
+from fitrec_cache.wording import bounds, head_name, listed, plural
 
 #: What a whole run folder holds; :data:`HEAD` is the weights of the tested head.
 #: A run that was trained on all clips in the end has :data:`FINAL` too.
@@ -281,7 +281,7 @@ def _write_figures(folder: Path, run: dict[str, Any], metrics: dict[str, Any]) -
     from fitrec_cache.run_pictures import confusion_png, curves_png
 
     write_json(folder / "metrics.json", metrics)
-    title = f"{metrics['variant']} on {metrics['backbone']}, split {metrics['split']}, seed {metrics['seed']}"
+    title = f"{head_name(metrics['variant'], metrics['backbone'])}, split {metrics['split']}, seed {metrics['seed']}"
     curves_png(metrics["history"], folder / "curves.png", title=title, best_epoch=metrics["best_epoch"])
     confusion = np.array(metrics["confusion"], dtype=np.int64)
     told = bounds(metrics["accuracy_ci95"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fitrec_cache.clips import plain_text
 from fitrec_cache.compare_tables import tried
 from fitrec_cache.timeline import clock
-from fitrec_cache.wording import MANY_CLASSES, bounds, lasting, listed, plural, size
+from fitrec_cache.wording import MANY_CLASSES, bounds, head_name, lasting, listed, plural, size
 
 if TYPE_CHECKING:
     from fitrec_cache.audit import AuditReport
@@ -102,7 +102,7 @@ def train_text(report: TrainReport) -> str:
     for r in report.runs:
         fold = f", fold {r.fold}" if r.fold else ""
         lines.append(
-            f"{r.variant} on {r.backbone}, split {r.split}{fold}, seed {r.seed}: {_figures(r.metrics)}; "
+            f"{head_name(r.variant, r.backbone)}, split {r.split}{fold}, seed {r.seed}: {_figures(r.metrics)}; "
             f"{r.epochs} epochs{f', no. {r.best_epoch} kept' * (r.best_epoch < r.epochs)}, {r.seconds:.1f} s -> {r.out}"
         )
         if "auroc" in r.unknown:

@@ -93,6 +93,9 @@ def test_clips_in_memory_are_trained_on_as_those_of_a_file(tmp_path, features):
     train_head(out=tmp_path / "memory", features=data, variant="mean", epochs=2)
     assert same(weights_of(tmp_path / "file"), weights_of(tmp_path / "memory"))
     assert run_of(tmp_path / "file") == run_of(tmp_path / "memory")
+    bare = train_head(out=tmp_path / "bare", features=replace(data, name=""), variant="mean", epochs=2)
+    assert train_text(bare).startswith("mean, split group, seed 0: accuracy")
+    assert compare([tmp_path / "bare"]).models[0].name == "mean"
     with pytest.raises(UsageError, match="leave --backbone and --preset out"):
         train_head(out=tmp_path / "both", features=data, variant="mean", backbone=["net"])
     with pytest.raises(UsageError, match=r"lrcn learns from frames .*: got values of shape \(60, 4, 6\)"):
