@@ -20,7 +20,6 @@ from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import (
     TEMPORARY,
     canonical_json,
-    make_folder,
     parse_json,
     put_in_place,
     staged,
@@ -102,7 +101,7 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> St
 
     Raises:
         UsageError: If the folder may not be written to.
-        StoreError: If it cannot be made.
+        StoreError: If a file in it cannot be read.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {folder} is a file: expected a new folder")
@@ -125,7 +124,6 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> St
             f"--out {folder} holds a run already, made otherwise ({', '.join(changed)}): choose another folder, remove "
             "this one, or add --overwrite (train-head, reproduce)"
         )
-    make_folder(folder)
     return "missing"
 
 

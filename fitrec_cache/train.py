@@ -18,7 +18,7 @@ from fitrec_cache.calibrate import FALSE_ALARM_RATE
 from fitrec_cache.devices import check_jobs, cores, find_device
 from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.features import Features
-from fitrec_cache.files import remove_unfinished, write_json
+from fitrec_cache.files import make_folder, remove_unfinished, write_json
 from fitrec_cache.fit import with_precision
 from fitrec_cache.folds import Fold, make_folds
 from fitrec_cache.loading import keep_apart, load_clips
@@ -208,6 +208,7 @@ def _heads(trainer: Trainer, folds: Sequence[tuple[int, Fold]], *, final: bool) 
     heads = [Job(fold, s, folder, final) for (s, fold), folder in zip(folds, folders, strict=True)]
     heads = [_looked_up(job, trainer.describe(job), overwrite=trainer.overwrite) for job in heads]
     for job in heads:
+        make_folder(job.folder)  # when none is refused: one without a run says that the call is not finished
         if job.there is not None:  # it is whole, or lacks its final head
             keep_contents(job.folder, trainer.contents(job))
     return heads

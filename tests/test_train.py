@@ -1567,6 +1567,14 @@ def test_convlstm_which_needs_all_frames_draws_none(tmp_path):
         train_head(out=tmp_path / "run", cache=tmp_path, variant="convlstm", settings=["draw=3"])
 
 
+def test_a_call_that_is_refused_leaves_the_seeds_that_are_there_to_answer(tmp_path, features):
+    usual = {"out": tmp_path / "runs", "features": features, "variant": "mean"}
+    train_head(**usual, seed=[0, 1], epochs=1)
+    with pytest.raises(UsageError, match=r"seed-0 holds a run already, made otherwise \(epochs\)"):
+        train_head(**usual, seed=[2, 0, 1], epochs=2)
+    assert len(read_runs(tmp_path / "runs")) == 2  # not: seed-2 is not finished
+
+
 def test_seeds_of_which_one_has_no_final_head_are_not_called_final(tmp_path, cache_folder):
     usual = {"out": tmp_path / "runs", "cache": cache_folder, "variant": "mean", "backbone": ["test_resnet"]}
     assert train_head(**usual, seed=[0, 1], epochs=1, final=True).final
