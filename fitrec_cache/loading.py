@@ -63,7 +63,9 @@ def _as_given(data: Features) -> Features:
         "groups": [None if group is None or group != group else str(group) for group in data.groups],  # NaN, of tables
     }
     same = all(isinstance(given := getattr(data, name), list) and given == each for name, each in told.items())
-    return as_ours(data if same else replace(data, **told), "in memory")
+    found = as_ours(data if same else replace(data, **told), "in memory")
+    order = np.argsort(found.clip_ids, kind="stable")  # results must not depend on the order of clips
+    return found.take(order) if (np.diff(order) < 0).any() else found
 
 
 def _check_fit(data: Features, variant: str) -> None:

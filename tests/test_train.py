@@ -93,6 +93,9 @@ def test_clips_in_memory_are_trained_on_as_those_of_a_file(tmp_path, features):
     train_head(out=tmp_path / "memory", features=data, variant="mean", epochs=2)
     assert same(weights_of(tmp_path / "file"), weights_of(tmp_path / "memory"))
     assert run_of(tmp_path / "file") == run_of(tmp_path / "memory")
+    train_head(out=tmp_path / "mixed", features=data.take(np.arange(60)[::-1]), variant="mean", epochs=2)
+    assert same(weights_of(tmp_path / "file"), weights_of(tmp_path / "mixed"))
+    assert run_of(tmp_path / "file") == run_of(tmp_path / "mixed")
     bare = train_head(out=tmp_path / "bare", features=replace(data, name=""), variant="mean", epochs=2)
     assert train_text(bare).startswith("mean, split group, seed 0: accuracy")
     assert compare([tmp_path / "bare"]).models[0].name == "mean"
