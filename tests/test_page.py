@@ -517,10 +517,14 @@ def test_models_that_differ_in_a_setting_are_told_apart_and_ranked_by_validation
     assert "learning rate 0.5" in models[1].name
 
 
-def test_models_of_more_classes_come_first_as_fewer_are_easier(tmp_path):
+def test_models_of_more_classes_come_first_as_fewer_are_easier(tmp_path, page):
     few = write_run(tmp_path / "few", truth=[0, 1], guesses=[0, 1], labels=("Hop", "Lunge"), val=(3, 3))
     many = write_run(tmp_path / "many", truth=[0, 1], guesses=[0, 1], val=(2, 3))
     assert [m.first.folder for m in gather(read_records([few, many]))] == [many, few]
+    words = page(few, many)[1].words
+    assert "the best validation accuracy of those with the most classes; no test clip chose it" in words
+    assert "Most classes first, then best validation." in words
+    assert "Best validation first." in page(many)[1].words
 
 
 def test_models_that_have_as_many_validation_clips_right_are_told_by_their_loss(tmp_path):
