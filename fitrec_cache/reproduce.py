@@ -28,6 +28,7 @@ from fitrec_cache.page import report
 from fitrec_cache.paper import TABLE_II
 from fitrec_cache.params import params
 from fitrec_cache.pretrained import BackboneChoice
+from fitrec_cache.recipes import get_recipe
 from fitrec_cache.results import TrainReport
 from fitrec_cache.root import MARKER
 from fitrec_cache.splits import check_seeds, short_rule
@@ -153,7 +154,7 @@ def reproduce(
         StoreError: If ``out`` cannot be written.
     """
     started = time.perf_counter()
-    _check(backbone, preset, split, seed, jobs)
+    _check(backbone, preset, split, seed, epochs, jobs)
     cache = out / "cache"
     found = find_clips(videos, root=root, classes=classes)
     clips = as_extracted(found, cache)
@@ -225,7 +226,12 @@ def reproduce(
 
 
 def _check(
-    backbone: Sequence[str], preset: Sequence[str], split: Sequence[str], seed: Sequence[int], jobs: int
+    backbone: Sequence[str],
+    preset: Sequence[str],
+    split: Sequence[str],
+    seed: Sequence[int],
+    epochs: int | None,
+    jobs: int,
 ) -> None:
     """Raise UsageError for what cannot be, before hours of work."""
     if len(backbone) != len(MODELS):
@@ -239,6 +245,7 @@ def _check(
     if "auto" in split or len(set(split)) < len(split):
         raise UsageError(f"splits {list(split)}: expected each once, and by its own name (auto is group or random)")
     check_seeds(seed)
+    get_recipe("paper").change(epochs=epochs)
     check_jobs(jobs, torch.device("cpu"))
 
 

@@ -225,6 +225,8 @@ def test_wrong_use_is_refused(tmp_path, video_folder):
         reproduce(video_folder, out=tmp_path / "x", backbone=["resnet50"])
     with pytest.raises(UsageError, match="presets paper, native, grid"):
         reproduce(video_folder, out=tmp_path / "x", preset=["table1"])
+    with pytest.raises(UsageError, match="epochs is 0: expected 1 or more"):
+        reproduce(video_folder, out=tmp_path / "x", epochs=0)
     for split, message in ((["grup"], "group"), (["kfold:one"], "whole number"), (["list:a.txt,b.txt"], "cannot read")):
         with pytest.raises(UsageError, match=message):
             reproduce(video_folder, out=tmp_path / "x", split=split)
