@@ -125,8 +125,10 @@ def as_ours(data: Features, where: str) -> Features:
             that float32 can hold.
     """
     values, times = np.asarray(data.values), np.asarray(data.pts_seconds)
-    if values.dtype.kind not in "fu" or values.ndim < 3:
-        raise UsageError(f"features {where}: got values of {values.dtype} {values.shape}, expected floats (N, T, d)")
+    frames = values.dtype == np.uint8 and values.ndim == 5
+    if not frames and (values.dtype.kind != "f" or values.ndim < 3):
+        got = f"got values of {values.dtype} {values.shape}"
+        raise UsageError(f"features {where}: {got}, expected floats (N, T, d), or uint8 frames (N, T, 64, 64, 3)")
     lengths = {"values": len(values), "pts_seconds": len(data.pts_seconds), "clip_ids": len(data.clip_ids)}
     lengths |= {"labels": len(data.labels), "groups": len(data.groups), "extra": len(data.extra)}
     lengths |= {"contents": len(data.contents)} if data.contents else {}

@@ -1556,6 +1556,8 @@ def test_features_that_a_caller_put_together_are_as_those_of_a_file(tmp_path, fe
         ({"labels": ["A"] * 59}, "'labels': 59.*expected one of each for every clip"),
         ({"clip_ids": ["a"] * 60}, "clip ids are repeated"),
         ({"values": np.full((60, 4, 6), np.nan, dtype=np.float32)}, "values that are not finite"),
+        ({"values": np.ones((60, 4, 6), dtype=np.uint8)}, r"values of uint8 \(60, 4, 6\), expected floats \(N, T, d\)"),
+        ({"values": np.ones((60, 4, 64, 64, 3), dtype=np.uint16)}, "values of uint16 .* or uint8 frames"),
         ({"contents": ["a" * 64] * 59 + [None]}, "contents hold None, expected texts: hashes of videos"),
         ({"values": np.zeros((60, 0, 6), dtype=np.float32)}, r"are empty: values of shape \(60, 0, 6\)"),
     ],
