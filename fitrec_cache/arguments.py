@@ -22,8 +22,8 @@ Returned = TypeVar("Returned")
 def plain_arguments(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
     """Let a function be called with what its annotations do not name, but is as clear.
 
-    For a ``Path`` a text does, with ``~`` for the home folder; where several are taken, a single one; and numbers may
-    be numpy's. A text is never taken for a sequence of letters.
+    For a ``Path`` a text does, with ``~`` for the home folder; where several are taken, a single one; and numbers and
+    truth values may be numpy's. A text is never taken for a sequence of letters.
 
     Raises:
         UsageError: From the function, for a value that cannot be meant.
@@ -70,6 +70,12 @@ def _whole(name: str, value: Any) -> int:
     raise UsageError(f"{name} is {value!r}: expected a whole number")
 
 
+def _flag(name: str, value: Any) -> bool:
+    if isinstance(value, int | np.bool_) and value in (0, 1):
+        return bool(value)
+    raise UsageError(f"{name} is {value!r}: expected True or False")  # a text such as "no" would count as True
+
+
 def _number(name: str, value: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
@@ -90,7 +96,13 @@ def _optional(kind: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
     return lambda name, value: None if value is None else kind(name, value)
 
 
-_SINGLE: dict[str, Callable[[str, Any], Any]] = {"str": _text, "Path": _path, "int": _whole, "float": _number}
+_SINGLE: dict[str, Callable[[str, Any], Any]] = {
+    "str": _text,
+    "Path": _path,
+    "int": _whole,
+    "float": _number,
+    "bool": _flag,
+}
 
 #: By annotation, as it is written.
 _KINDS = _SINGLE | {f"Sequence[{name}]": _several(kind) for name, kind in _SINGLE.items()}

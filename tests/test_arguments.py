@@ -50,6 +50,8 @@ def called(
         ({"samples": np.int64(4)}, {"samples": 4}),
         ({"rate": np.float32(0.5)}, {"rate": 0.5}),
         ({"rate": 1}, {"rate": 1}),
+        ({"final": np.True_}, {"final": True}),
+        ({"final": 1}, {"final": True}),
         ({"device": torch.device("cpu")}, {"device": "cpu"}),
     ],
 )
@@ -72,6 +74,8 @@ def test_what_is_as_clear_is_taken(given, taken, monkeypatch):
         ({"samples": "20"}, "samples is '20': expected a whole number"),
         ({"rate": "high"}, "rate is 'high': expected a number"),
         ({"rate": True}, "rate is True: expected a number"),
+        ({"final": "no"}, "final is 'no': expected True or False"),
+        ({"final": 2}, "final is 2: expected True or False"),
         ({"backbone": [3]}, "backbone is 3: expected a text"),
         ({"device": ["cpu"]}, r"device is \['cpu'\]: expected a text"),
         ({"device": None}, "device is None: expected a text"),
@@ -109,7 +113,7 @@ def test_a_call_in_texts_and_numpys_numbers_is_the_call_in_paths(tmp_path, video
     assert len(set(runs.values())) == 1
 
 
-KNOWN = {"bool", "bool | None", "Sequence[Sequence[Path]] | None", "CompareReport | None"}
+KNOWN = {"Sequence[Sequence[Path]] | None", "CompareReport | None"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
