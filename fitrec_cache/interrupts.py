@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
 from typing import TypeVar
 
+from fitrec_cache.errors import FitrecError
+
 Begun = TypeVar("Begun")
 
 
@@ -15,9 +17,18 @@ def begin_quietly(begin: Callable[[], Begun]) -> Begun:
     """Return ``begin()`` of a thread in which Ctrl-C and SIGHUP are blocked, as in all that it starts.
 
     A terminal sends them to all processes, and one that has yet to import what it needs would print where it was.
+
+    Raises:
+        FitrecError: If this process may start none.
     """
     with ThreadPoolExecutor(1, initializer=_block) as starter:
-        return starter.submit(begin).result()
+        try:
+            return starter.submit(begin).result()
+        except AssertionError as error:  # of multiprocessing itself, and none with python -O
+            raise FitrecError(
+                f"{error}. A worker of multiprocessing.Pool is one: call this in the main process, or in a worker of "
+                "concurrent.futures.ProcessPoolExecutor"
+            ) from error
 
 
 def _block() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import torch
 from test_train import same, toy, weights_of
 
+from fitrec_cache.decoding import DecoderPool
 from fitrec_cache.errors import FitrecError, UsageError
 from fitrec_cache.files import host_id, is_process
 from fitrec_cache.processes import map_in_processes
@@ -53,6 +55,14 @@ class Deadly:
 def test_processes_that_cannot_begin_are_an_error_with_advice():
     with pytest.raises(FitrecError, match=r"a process ended.*__main__"):
         map_in_processes(refuse, Deadly(), [0, 1], processes=2, threads=1)
+
+
+def test_a_worker_of_a_pool_that_may_start_none_is_told_so(monkeypatch):
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    with pytest.raises(FitrecError, match=r"not allowed to have children.*ProcessPoolExecutor"):
+        map_in_processes(refuse, None, [0, 1], processes=2, threads=1)
+    with pytest.raises(FitrecError, match=r"not allowed to have children.*ProcessPoolExecutor"):
+        DecoderPool(workers=1, clip_seconds=1)
 
 
 def test_what_goes_wrong_there_is_raised_here():
