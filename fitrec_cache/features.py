@@ -246,7 +246,7 @@ def cached_backbones(cache: Cache) -> list[str]:
     return sorted({str(store.identity["backbone"]) for store in cache.filled_features()})
 
 
-def only_backbone(cache: Cache) -> str:
+def _only_backbone(cache: Cache) -> str:
     """Return the name of the backbone that a cache has features of.
 
     Raises:
@@ -265,12 +265,13 @@ def only_backbone(cache: Cache) -> str:
 def load_cached(
     cache: Cache, backbones: Sequence[str], *, preset: str | None = None, progress: bool = False
 ) -> Features:
-    """Load the features of all held clips into memory, several backbones side by side.
+    """Load the features of all held clips into memory, several backbones side by side; of none the only one cached.
 
     Raises:
         StoreError: If no clip has features of every backbone, or a part is damaged.
         UsageError: If a backbone is not cached, not told apart or named twice, or they differ in T.
     """
+    backbones = backbones or [_only_backbone(cache)]
     stores = [pick_features(cache, b, preset=preset) for b in backbones]
     folders = [store.folder for store in stores]
     if repeated := [name for name, folder in zip(backbones, folders, strict=True) if folders.count(folder) > 1]:

@@ -15,7 +15,7 @@ from fitrec_cache import hdf5
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import Cache
 from fitrec_cache.errors import UsageError
-from fitrec_cache.features import Features, as_ours, load_cached, only_backbone
+from fitrec_cache.features import Features, as_ours, load_cached
 from fitrec_cache.files import Plain, canonical_json, check_writable, parse_json, write_atomic
 from fitrec_cache.parts import FORMAT_VERSION, check_texts, text_column, text_values
 
@@ -57,8 +57,7 @@ def pack(*, cache: Path, out: Path, backbone: Sequence[str] = (), preset: str | 
     if out.exists():
         raise UsageError(f"{out} exists: choose another --out, or remove it")
     check_writable(out, "--out")
-    opened = Cache(cache)
-    features = load_cached(opened, backbone or [only_backbone(opened)], preset=preset)
+    features = load_cached(Cache(cache), backbone, preset=preset)
     arrays = {
         "features": features.values,
         "clip_id": text_column(features.clip_ids),

@@ -11,6 +11,7 @@ from test_train import toy
 
 from fitrec_cache.cache import Cache
 from fitrec_cache.errors import StoreError, UsageError
+from fitrec_cache.features import load_cached
 from fitrec_cache.pack import pack, read_pack
 from fitrec_cache.pipeline import sources_of
 from fitrec_cache.runs import read_run
@@ -232,6 +233,7 @@ def test_files_that_are_not_hdf5_are_refused(tmp_path):
 def test_the_only_backbone_need_not_be_named(tmp_path, packed, cache_folder):
     pack(cache=cache_folder, out=tmp_path / "again.h5")
     assert (tmp_path / "again.h5").read_bytes() == packed.read_bytes()
+    assert load_cached(Cache(cache_folder), []).name == "test_resnet"
 
 
 @pytest.mark.parametrize("name", ["features", "label", "group", "clip_id", "pts_seconds", "extra"])
