@@ -81,7 +81,9 @@ def damaged(path: Path, why: object) -> StoreCorrupt:
 
 
 def unreadable(path: Path, error: OSError) -> StoreError:
-    """Return the error of a file of a cache that the system does not give."""
+    """Return the error of a file of a cache that the system does not give, or not any more."""
+    if isinstance(error, FileNotFoundError):
+        return damaged(path, error)
     return StoreError(f"{path} cannot be read: {error.strerror}. Nothing says that it is damaged: make it readable")
 
 
@@ -94,8 +96,6 @@ def read_keys(path: Path, kind: str, identity_sha256: str) -> Arrays:
     try:
         with path.open("rb"):
             pass
-    except FileNotFoundError as error:
-        raise damaged(path, error) from error
     except OSError as error:
         raise unreadable(path, error) from error
     try:
@@ -120,8 +120,6 @@ def read_part(path: Path, kind: str, identity_sha256: str | None = None) -> Arra
     """
     try:
         data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise damaged(path, error) from error
     except OSError as error:
         raise unreadable(path, error) from error
     if not PART.fullmatch(path.name) or not is_sealed(path.name, data):
