@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fitrec_cache.errors import StoreCorrupt, StoreError
 from fitrec_cache.files import digest, make_folder, parse_json, remove, sealed_name, write_atomic, write_json
@@ -95,7 +94,7 @@ class Store:
         numbered = zip(self._names, pairwise([0, *ends]), strict=True)
         rows = {name: places[start:end, 1] for name, (start, end) in numbered if start < end}
         for name, columns in self._columns({name: int(r[-1]) + 1 for name, r in rows.items()}):
-            yield name, _of_rows(columns, rows[name])
+            yield name, {text: column[rows[name]] for text, column in columns.items()}
 
     def all_texts(self) -> Iterator[tuple[str, Columns]]:
         """Yield the same with all rows, those too whose key a later part has again."""
@@ -356,10 +355,6 @@ def _moment(part: str) -> int:
 
 def _joined(texts: Sequence[bytes]) -> bytes:
     return b"\0".join(texts)  # a byte that no text holds
-
-
-def _of_rows(columns: Columns, rows: NDArray[np.int32]) -> Columns:
-    return {name: column[rows] for name, column in columns.items()}
 
 
 def _bytes(key: str) -> bytes:
