@@ -359,15 +359,9 @@ def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> 
         native = [s for s in fitting if s.identity["preprocessing"]["preset"] == "native"]
         fitting = native or fitting
     if len(fitting) > 1:
-        raise UsageError(
-            f"{len(fitting)} sets of features fit --backbone {backbone}: give one of {_told_apart(fitting)}"
-        )
+        told = [f"{s.folder.name} ({apart})" for s, apart in zip(fitting, _differing(fitting), strict=True)]
+        raise UsageError(f"{len(fitting)} sets of features fit --backbone {backbone}: give one of {'; '.join(told)}")
     return fitting[0]
-
-
-def _told_apart(stores: Sequence[Store]) -> str:
-    """Return the stores' names, each with the settings in which they differ."""
-    return "; ".join(f"{s.folder.name} ({text})" for s, text in zip(stores, _differing(stores), strict=True))
 
 
 def _differing(stores: Sequence[Store]) -> list[str]:
