@@ -47,11 +47,11 @@ class Features:
 
     values: NDArray[Any]
     pts_seconds: NDArray[np.float64]
-    clip_ids: list[str]
-    labels: list[str]
-    groups: list[str | None]
-    extra: list[Mapping[str, str]] = field(default_factory=list)
-    contents: list[str] = field(default_factory=list)
+    clip_ids: Sequence[str]
+    labels: Sequence[str]
+    groups: Sequence[str | None]
+    extra: Sequence[Mapping[str, str]] = field(default_factory=list)
+    contents: Sequence[str] = field(default_factory=list)
     sources: list[dict[str, Any]] = field(default_factory=list)
     name: str = ""
     notes: list[str] = field(default_factory=list)
