@@ -348,7 +348,7 @@ def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> 
         if not have:
             raise StoreError(f"{cache.folder} holds no features: run `fitrec-cache extract` with --backbone {backbone}")
         error = unknown_name("backbone", backbone, have)
-        raise UsageError(f"{error} Or add it: fitrec-cache extract --cache {cache.folder} --backbone {backbone}")
+        raise UsageError(f"{error}. Or add it: fitrec-cache extract --cache {cache.folder} --backbone {backbone}")
     if not fitting:
         have = sorted({s.identity["preprocessing"]["preset"] for s in named})
         raise UsageError(
