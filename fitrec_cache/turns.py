@@ -56,7 +56,7 @@ class Turns:
         self._waiting = [(_name(purpose, block), block) for block in blocks]
         self._left: dict[str, set[str]] = {}  # clips of our blocks that are not finished
         self._block_of: dict[str, str] = {}
-        self._owner = _this_process()
+        self._owner = f"{host_id()} {os.getpid()}"
         self._shown = time.monotonic()
 
     def more(self, waiting: Callable[[int], None] = lambda _: None) -> bool:
@@ -127,19 +127,15 @@ class Turns:
 
 
 def others_at_work(cache: Path) -> bool:
-    """Say whether another process, a living one as far as can be told, has claimed clips of a cache."""
-    return any(_is_claimed(path, _this_process()) for path in (cache / CLAIMS).glob("*"))
+    """Say whether somebody who lives, as far as can be told, has claimed clips of a cache: another thread, too."""
+    return any(_is_claimed(path, None) for path in (cache / CLAIMS).glob("*"))
 
 
-def _this_process() -> str:
-    return f"{host_id()} {os.getpid()}"
-
-
-def _is_claimed(path: Path, us: str) -> bool:
+def _is_claimed(path: Path, us: str | None) -> bool:
     return path.exists() and not _is_void(path, us)
 
 
-def _is_void(path: Path, us: str) -> bool:
+def _is_void(path: Path, us: str | None) -> bool:
     """Say whether there is a claim that nobody else stands for; one that is gone meanwhile is none."""
     try:
         owner = path.read_text(errors="replace")[:100]
