@@ -320,10 +320,12 @@ def pick_frames(cache: Cache, *, samples: int | None = None, frame_size: int | N
         s for s in stores if samples in (None, s.identity["samples"]) and frame_size in (None, s.identity["short_side"])
     ]
     if not fitting:
+        named = (("samples", samples), ("frame size", frame_size))
+        asked = " and ".join(f"{name} {value}" for name, value in named if value is not None)
         have = "; ".join(f"samples {s.identity['samples']}, frame size {s.identity['short_side']}" for s in stores)
         raise UsageError(
-            f"{cache.folder} holds no frames with samples {samples} and frame size {frame_size} (it holds: "
-            f"{have or 'none'}). Run `fitrec-cache extract VIDEOS --cache {cache.folder}` first"
+            f"{cache.folder} holds no frames{f' with {asked}' * bool(asked)} (it holds: {have or 'none'}). Run "
+            f"`fitrec-cache extract VIDEOS --cache {cache.folder}` first"
         )
     if len(fitting) == 1:
         return fitting[0], []

@@ -1213,8 +1213,8 @@ def test_wrong_use_is_refused_before_anything_is_decoded(run, tmp_path, inline, 
         run(tmp_path / "none", cache=tmp_path / "fresh")
     assert not (tmp_path / "fresh").exists()
     run(cache=tmp_path / "full")
-    with pytest.raises(UsageError, match="holds no frames with samples 9"):
-        run(None, cache=tmp_path / "full", samples=9)
+    with pytest.raises(UsageError, match=r"holds no frames with samples 9 \(it holds: samples 4, frame size"):
+        run(None, cache=tmp_path / "full", samples=9, frame_size=None)
     with pytest.raises(UsageError, match="give VIDEOS"):
         run(None, cache=tmp_path / "full", classes="Hop")
 
