@@ -155,8 +155,7 @@ def train_head(
     heads = _heads(trainer, folds, final=final)
     with timed(stages, "look for leaks"):
         near = data.near_duplicates(progress=progress)
-    shared = split_seed is not None or len(seed) == 1
-    found = judge_splits(heads, data, near, look=_how_to_look(cache, split, data.groups, classes), shared=shared)
+    found = judge_splits(heads, data, near, look=_how_to_look(cache, split, data.groups, classes))
     notes = Notes(tell)
     notes.add(*data.notes, *left_out, *found.notes, *there_notes(heads), *device_notes(where))
     fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))

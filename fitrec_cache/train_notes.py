@@ -34,9 +34,7 @@ class Judged:
     notes: tuple[str, ...]
 
 
-def judge_splits(
-    jobs: Sequence[Job], data: Features, near: NearDuplicates | None, *, look: str | None, shared: bool
-) -> Judged:
+def judge_splits(jobs: Sequence[Job], data: Features, near: NearDuplicates | None, *, look: str | None) -> Judged:
     """Say what is wrong with the splits of one call.
 
     Args:
@@ -44,11 +42,10 @@ def judge_splits(
         data: The clips that were split.
         near: Near-duplicates among them; None if they were not looked for.
         look: What shows near-duplicates, if there is anything.
-        shared: Whether all seeds have the same split.
     """
     judged = [(job, verdict(job.fold.split, data.groups, near)) for job in jobs]
     leaks, verdicts = any(said.leaks for _, said in judged), _verdicts(judged, data.groups, near)
-    told, untrained = _fold_notes(jobs, shared=shared)
+    told, untrained = _fold_notes(jobs)
     notes = [*told, *untrained, *verdicts]
     if look is not None and any(said.near_duplicate for _, said in judged):
         notes.append(look)
@@ -75,12 +72,14 @@ def _verdicts(
     return [*lines, f"{summary}{unknown}{unlooked}"]
 
 
-def _fold_notes(jobs: Sequence[Job], *, shared: bool) -> tuple[list[str], list[str]]:
+def _fold_notes(jobs: Sequence[Job]) -> tuple[list[str], list[str]]:
     """Return the notes of all splits, and which classes some cannot learn, each thing once.
 
-    Of many folds only the latter: each lacks some classes to test. Where all seeds share a split, none is named.
+    Of many folds only the latter: each lacks some classes to test. Where the same is to say of all seeds, as where they
+    share a split or its test side is a list, none is named.
     """
     notes, untrained = [], []
+    shared = len({(job.fold.split.notes, job.fold.split.untrained) for job in jobs}) == 1
     for job in jobs:
         name, split = job.fold.name, job.fold.split
         prefix = f"fold {name}: " if name else "" if shared else f"seed {job.seed}: "

@@ -1229,9 +1229,23 @@ def test_of_a_fold_only_what_is_wrong_is_told(tmp_path, fold):
     sides = {name: np.array([i]) for i, name in enumerate(("train", "val", "test"))}
     usual = "1 class has no test clip: C"
     split = Split(rule="r", notes=(usual,), sharing=1, untrained=("B",), **sides)
-    notes, untrained = train_notes._fold_notes([Job(Fold(name=fold, split=split), 0, tmp_path, False)] * 2, shared=True)
+    jobs = [Job(Fold(name=fold, split=split), seed, tmp_path, False) for seed in (0, 1)]
+    notes, untrained = train_notes._fold_notes(jobs)  # it is the same of both seeds
     assert notes == ([] if fold else [usual])
     assert untrained == ["fold 01: " * bool(fold) + "1 class has no training clip: B"]
+
+
+def test_what_is_to_say_of_one_seed_names_it_and_of_all_alike_none(tmp_path, features):
+    data = read_pack(features)
+    lists = replace(data, extra=[{"split": ("test" if i < 12 else "train") * (i > 5)} for i in range(60)])
+    report = train_head(out=tmp_path / "r", features=lists, variant="mean", split="manifest", seed=[0, 1], epochs=1)
+    assert [note for note in report.notes if "left out" in note] == ["left out: 6 of 60 clips are on no side"]
+    sides = {name: np.array([i]) for i, name in enumerate(("train", "val", "test"))}
+    jobs = [
+        Job(Fold(name="", split=Split(rule="r", notes=notes, **sides)), seed, tmp_path, False)
+        for seed, notes in enumerate((("a", "b"), ("a",)))
+    ]
+    assert train_notes._fold_notes(jobs)[0] == ["seed 0: a", "seed 0: b", "seed 1: a"]
 
 
 def test_the_precision_of_the_machine_is_kept_with_the_run(tmp_path, features, monkeypatch):
