@@ -160,7 +160,8 @@ def reproduce(
     clips = as_extracted(found, cache)
     _refuse_other_clips(cache, clips, out)
     for rule in split:  # now, not after hours of extraction
-        folds_of_clips(rule, clips, seed=seed[0])
+        for number in seed:  # with few groups some seeds leave a side empty
+            folds_of_clips(rule, clips, seed=number)
     extracted: dict[str, Any] = {}
     features: dict[tuple[str, str], str] = {}
     for name in preset:

@@ -131,6 +131,18 @@ def test_a_split_that_these_clips_cannot_have_is_told_before_anything_is_made(re
     assert not (tmp_path / "out").exists()
 
 
+def test_a_later_seed_by_which_a_side_is_empty_is_told_before_anything_is_made(video_folder, tmp_path, monkeypatch):
+    def divided(rule, clips, *, seed):
+        if seed == 2:
+            raise UsageError(f"split {rule!r} leaves no clips to val on")
+        return []
+
+    monkeypatch.setattr("fitrec_cache.reproduce.folds_of_clips", divided)
+    with pytest.raises(UsageError, match="leaves no clips to val on"):
+        reproduce(video_folder, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_parts_without_groups_can_be_split_by_their_files(reproduced, video_folder, tmp_path, monkeypatch):
     _, _, backbones = reproduced
     rows = [f"{p.relative_to(video_folder)}#t=0.1,{p.parent.name}," for p in sorted(video_folder.glob("*/*.avi"))]
