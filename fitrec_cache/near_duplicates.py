@@ -83,6 +83,7 @@ class NearDuplicates:
     strangers_found: float | None
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of what is too large no threshold can be taken
 def embed(blocks: Iterator[NDArray[Any]] | Sequence[NDArray[Any]]) -> Embeddings:
     """Reduce the features of clips to one vector each.
 
@@ -229,6 +230,8 @@ def _threshold(strangers: FloatArray, halves: FloatArray) -> float:
         found.append(float(1 - np.exp(middle - SIGMAS * spread)))
     if not found:
         raise AllAlikeError("no threshold can be taken from clips of one class with one frame each: give a --threshold")
+    if not np.isfinite(found).all():
+        raise AllAlikeError("features are too large to be compared: scale them")
     return max(found)
 
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fitrec_cache import near_duplicates
-from fitrec_cache.errors import UsageError
+from fitrec_cache.errors import AllAlikeError, UsageError
+from fitrec_cache.features import quick_look
 from fitrec_cache.near_duplicates import Embeddings, clusters, embed, find_near_duplicates
 
 
@@ -49,6 +50,16 @@ def test_vectors_have_length_one_however_large_the_values_are(scale):
     made, plain = embed([values * np.float32(scale)]), embed([values])
     np.testing.assert_allclose(made.vectors, plain.vectors, atol=1e-5)
     np.testing.assert_allclose(made.halves, plain.halves, atol=1e-5)
+
+
+def test_of_values_whose_sums_float32_does_not_hold_nothing_is_said():
+    """Not that no clip has a near-duplicate."""
+    values = np.random.default_rng(1).normal(size=(7, 5, 4)).astype(np.float32)
+    values[3] = 3e38
+    labels = list("AABBAAB")
+    with pytest.raises(AllAlikeError, match="too large to be compared"):
+        find_near_duplicates(embed([values]), labels=labels, groups=[None] * 7)
+    assert quick_look(lambda: embed([values]), labels, [None] * 7) is None
 
 
 def test_means_of_stored_values_are_not_rounded_as_these_are():
