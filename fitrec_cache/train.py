@@ -15,7 +15,7 @@ import torch
 from fitrec_cache.answers import write_answers
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.calibrate import FALSE_ALARM_RATE
-from fitrec_cache.devices import check_jobs, cores, find_device
+from fitrec_cache.devices import check_jobs, cores, find_device, keep_to_cores
 from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.features import Features
 from fitrec_cache.files import make_folder, remove_unfinished, write_json
@@ -128,6 +128,7 @@ def train_head(
     _check_rate(false_alarm_rate)
     where = torch.device(find_device(device))
     check_jobs(jobs, where)
+    keep_to_cores()  # before processes divide the threads between them
     started, meanwhile = time.perf_counter(), Meanwhile(min(torch.get_num_threads(), cores()))
     data = load_clips(cache, features, variant, backbone, preset, classes=classes, unknown=unknown, progress=progress)
     data, strangers = keep_apart(data, unknown)

@@ -148,6 +148,20 @@ def test_a_head_that_is_left_alone_has_all_threads(tmp_path):
     assert [run.seed for run in report.runs] == [1, 2, 3]
 
 
+def test_processes_divide_what_a_container_gives_not_what_the_machine_has(tmp_path, monkeypatch):
+    threads = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("fitrec_cache.devices.cores", lambda: 2)
+    torch.set_num_threads(8)
+    features = toy(tmp_path / "toy.h5")
+    try:
+        report = train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1, seed=[1, 2], jobs=2)
+    finally:
+        torch.set_num_threads(threads)
+    assert [json.loads((run.out / "run.json").read_text())["threads"] for run in report.runs] == [1, 1]
+
+
 @pytest.mark.parametrize(("jobs", "device", "message"), [(0, "cpu", "jobs is 0"), (2, "mps", "one after the other")])
 def test_jobs_that_cannot_be_are_refused(tmp_path, monkeypatch, jobs, device, message):
     monkeypatch.setattr("fitrec_cache.train.find_device", lambda name: name)
