@@ -28,7 +28,7 @@ class AdamW:
         self._parameters: list[Tensor] = list(parameters)
         self._means = [torch.zeros_like(p) for p in self._parameters]
         self._squares = [torch.zeros_like(p) for p in self._parameters]
-        self._steps = [torch.zeros((), device=p.device) for p in self._parameters]
+        self._steps = [torch.zeros((), dtype=torch.float32, device=p.device) for p in self._parameters]
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:

@@ -71,7 +71,7 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _flag(name: str, value: Any) -> bool:
-    if isinstance(value, int | np.bool_) and value in (0, 1):
+    if isinstance(value, int | np.integer | np.bool_) and value in (0, 1):
         return bool(value)
     raise UsageError(f"{name} is {value!r}: expected True or False")  # a text such as "no" would count as True
 

@@ -11,6 +11,7 @@ import math
 
 import torch
 from scipy.linalg import eigh
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from fitrec_cache.convolutional import ConvLSTMStack, FrameConvolutions, init_like_keras
@@ -253,7 +254,8 @@ def _principal(centred: Tensor, components: int) -> tuple[Tensor, Tensor]:
         # In float32 LAPACK may fail where few clips leave most directions without any variance. Unlike PyTorch's eigh,
         # SciPy's finds no more directions than are wanted.
         wanted = (len(covariance) - components, len(covariance) - 1)
-        found = eigh(covariance.double().numpy(), subset_by_index=wanted, overwrite_a=True, check_finite=False)
+        with threadpool_limits(torch.get_num_threads()):  # of which the last bits depend, as all others here do
+            found = eigh(covariance.double().numpy(), subset_by_index=wanted, overwrite_a=True, check_finite=False)
         variances, vectors = map(torch.from_numpy, found)  # ascending
         return variances.flip(0).float(), vectors.flip(1).float()
     _check_finite(centred.square().sum(), centred)

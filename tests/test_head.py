@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -542,3 +543,22 @@ def test_both_directions_meet_where_each_has_read_everything() -> None:
 def test_impossible_recipes_are_refused(wrong: dict[str, object], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         HeadConfig(**{"variant": "vit-lstm", "n_classes": 3, "input_dim": 6, **wrong})
+
+
+def test_principal_components_are_those_of_torchs_threads_whatever_scipy_would_take():
+    """Scipy brings threads of its own, as many as there are cores: another machine would give other bits."""
+    program = """
+import hashlib, torch
+from fitrec_cache.head import Normalisation
+torch.set_num_threads(1)
+torch.manual_seed(0)
+whiten = Normalisation("whiten", 1200, 512)
+whiten.fit(torch.randn(1500, 1200) * torch.linspace(1, 0.01, 1200))
+print(hashlib.sha256(whiten.scale.numpy().tobytes()).hexdigest())
+"""
+    found = set()
+    for threads in ("1", "2"):
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": threads}
+        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
+        found.add(done.stdout)
+    assert len(found) == 1
