@@ -294,29 +294,10 @@ def extract(
 
     Example: fitrec-cache extract UCF-101 --cache cache --backbone resnet50 --backbone tf_efficientnet_b0
     """
+    given = _given(locals())
     from fitrec_cache.extract import extract as run
 
-    report = run(
-        videos,
-        cache=cache,
-        backbone=backbone,
-        preset=preset,
-        classes=classes,
-        root=root,
-        lists=lists,
-        group_by=group_by,
-        samples=samples,
-        frame_size=frame_size,
-        precision=precision,
-        device=device,
-        compile=compile,
-        workers=workers,
-        clip_seconds=clip_seconds,
-        prune=prune,
-        erase=erase,
-        progress=not as_json,
-        tell=None if as_json else _note,
-    )
+    report = run(**given, progress=not as_json, tell=None if as_json else _note)
     _show(report, as_json, lambda found: texts.extract_text(found, cache))
     if report.failed:
         raise typer.Exit(1)
@@ -359,27 +340,10 @@ def learn(
 
     Example: fitrec-cache learn VIDEOS --out exercises
     """
+    given = _given(locals())
     from fitrec_cache.learn import learn as run
 
-    report = run(
-        videos,
-        out=out,
-        backbone=backbone,
-        preset=preset,
-        variant=variant,
-        classes=classes,
-        root=root,
-        group_by=group_by,
-        prune=prune,
-        split=split,
-        seed=seed,
-        epochs=epochs,
-        device=device,
-        compile=compile,
-        jobs=jobs,
-        progress=not as_json,
-        tell=None if as_json else _note,
-    )
+    report = run(**given, progress=not as_json, tell=None if as_json else _note)
     _show(report, as_json, texts.learn_text)
     if report.extracted.failed:
         raise typer.Exit(1)
@@ -462,35 +426,10 @@ def train_head(
 
     Example: fitrec-cache train-head --cache cache --variant mean --out runs/mean --seed 0 --seed 1
     """
+    given = _given(locals())
     from fitrec_cache.train import train_head as run
 
-    report = run(
-        out=out,
-        cache=cache,
-        features=features,
-        variant=variant,
-        backbone=backbone,
-        preset=preset,
-        classes=classes,
-        split=split,
-        seed=seed,
-        split_seed=split_seed,
-        attention=attention,
-        recipe=recipe,
-        epochs=epochs,
-        patience=patience,
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        settings=settings,
-        unknown=unknown,
-        false_alarm_rate=false_alarm_rate,
-        device=device,
-        final=final,
-        overwrite=overwrite,
-        jobs=jobs,
-        progress=not as_json,
-        tell=None if as_json else _note,
-    )
+    report = run(**given, progress=not as_json, tell=None if as_json else _note)
     _show(report, as_json, texts.train_text)
 
 
@@ -515,24 +454,10 @@ def sweep(
 
     Example: fitrec-cache sweep --cache cache --variant resnet50-lstm-attention --out sweep --trials 100
     """
+    given = _given(locals())
     from fitrec_cache.sweep import sweep as run
 
-    report = run(
-        out=out,
-        cache=cache,
-        features=features,
-        variant=variant,
-        backbone=backbone,
-        preset=preset,
-        classes=classes,
-        split=split,
-        seed=seed,
-        trials=trials,
-        finalists=finalists,
-        epochs=epochs,
-        progress=not as_json,
-    )
-
+    report = run(**given, progress=not as_json)
     _show(report, as_json, texts.sweep_text)
 
 
@@ -563,22 +488,13 @@ def predict(
 
     Example: fitrec-cache predict --run runs/mean squat.mp4 --picture squat.png
     """
+    given = _given(locals())
     from fitrec_cache.predict import predict as call
 
     found: list[Prediction] = []
     try:
         found = call(
-            videos,
-            run=run,
-            backbone=backbone,
-            picture=picture,
-            table=table,
-            labelled=labelled,
-            top=top,
-            unknown_below=unknown_below,
-            device=device,
-            clip_seconds=clip_seconds,
-            force=force,
+            **given,
             tell=found.append if as_json else lambda p: _print(texts.predict_text(p), flush=True),
         )
     finally:  # also what was answered before a table could not be written
@@ -628,6 +544,7 @@ def watch(
 
     Example: fitrec-cache watch training.mp4 --run runs/lstm --picture timeline.png
     """
+    given = _given(locals())
     from fitrec_cache.watch import watch as call
 
     def tell(moment: Moment, ended: Segment | None) -> None:
@@ -636,24 +553,7 @@ def watch(
         elif ended is not None:
             _print(texts.segment_text(ended), flush=True)
 
-    report = call(
-        source,
-        run=run,
-        seconds=seconds,
-        every=every,
-        smooth=smooth,
-        backbone=backbone,
-        unknown_below=unknown_below,
-        table=table,
-        subtitles=subtitles,
-        picture=picture,
-        format=format,
-        live=live,
-        device=device,
-        force=force,
-        progress=not as_json,
-        tell=tell,
-    )
+    report = call(**given, progress=not as_json, tell=tell)
     if not as_json:
         _print(texts.watch_text(report))
     elif notes := texts.watch_notes(report):  # what no line of a window says
@@ -813,20 +713,10 @@ def audit(
 
     Example: fitrec-cache audit --cache cache --split random --out audit
     """
+    given = _given(locals())
     from fitrec_cache.audit import audit as call
 
-    report = call(
-        cache=cache,
-        split=split,
-        backbone=backbone,
-        preset=preset,
-        classes=classes,
-        seed=seed,
-        threshold=threshold,
-        out=out,
-        manifest=manifest,
-        progress=not as_json,
-    )
+    report = call(**given, progress=not as_json)
     _show(report, as_json, texts.audit_text)
     if manifest is not None and not as_json:
         words = shlex.join(["fitrec-cache", "extract", str(manifest), "--root", "VIDEOS", "--cache", str(cache)])
@@ -897,25 +787,10 @@ def reproduce(
 
     Example: fitrec-cache reproduce UCF-101 --classes fitness35 --split random --split official1 --out reproduced
     """
+    given = _given(locals())
     from fitrec_cache.reproduce import reproduce as run
 
-    report = run(
-        videos,
-        out=out,
-        backbone=backbone,
-        classes=classes,
-        root=root,
-        split=split,
-        seed=seed,
-        preset=preset,
-        frames=frames,
-        overwrite=overwrite,
-        epochs=epochs,
-        device=device,
-        compile=compile,
-        jobs=jobs,
-        progress=not as_json,
-    )
+    report = run(**given, progress=not as_json)
     _show(report, as_json, texts.reproduce_text)
     if report.failed:
         raise typer.Exit(1)
@@ -936,3 +811,8 @@ def _note(text: str) -> None:
 
 def _show(report: Any, as_json: bool, text: Callable[[Any], str]) -> None:
     _print(json.dumps(report.to_dict(), indent=1, allow_nan=False) if as_json else text(report))
+
+
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return a command's arguments for its function, which has all of the same names and defaults."""
+    return {name: value for name, value in arguments.items() if name != "as_json"}
