@@ -163,7 +163,10 @@ class Backbone:
         self._forward: Callable[[Tensor], Tensor] = self.network
         with self._refused_if_foreign():
             blank = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-            self.dim = self.embed_prepared(self.prepare(blank)).shape[1]
+            (found,) = self.embed_prepared(self.prepare(blank))
+            if found.ndim != 1:
+                raise ValueError(f"it gives {'x'.join(map(str, found.shape))} values a frame, expected a vector")
+            self.dim = len(found)
         if compiled:
             self._forward = torch.compile(self.network, dynamic=False)
         self._compiled_for: set[int] = set()

@@ -110,6 +110,12 @@ def plain_text(name: str) -> str:
     return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) in {"Cc", "Cs"} else c for c in text)
 
 
+def is_plain(text: str) -> bool:
+    """Say whether every store, report and terminal can hold a text: no control characters, no stray bytes."""
+    printable = text.isascii() and text.isprintable()  # fast, of most
+    return printable or all(unicodedata.category(char) not in {"Cc", "Cs"} for char in text)
+
+
 def file_id(name: str) -> str:
     """Return by what name a file is known: as :func:`plain_text`, and letters with marks in one spelling.
 

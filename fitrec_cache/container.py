@@ -218,8 +218,10 @@ class Video:
             if isinstance(error, OSError | MemoryError):  # not the file's fault: the next try may do
                 raise VideoError(f"cannot be read to its end: {error.strerror}") from error
             self.cut_short = error.strerror or str(error)
-            # As at a sound end, so that what the decoder holds back comes out.
-            yield cast("av.Packet[VideoStream]", av.Packet())
+            # As at a sound end, so that what the decoder holds back comes out, with its times.
+            end = cast("av.Packet[VideoStream]", av.Packet())
+            end.time_base = fraction(stream.time_base)
+            yield end
 
 
 def _is(packet: av.Packet[VideoStream], note: Note) -> bool:

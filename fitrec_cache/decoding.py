@@ -170,6 +170,9 @@ class DecoderPool:
                 "that is read from standard input cannot start any, so put it into a file. Else allow more processes "
                 "(ulimit -u), open files (-n) or memory"
             ) from error
+        except BaseException:  # Ctrl-C, after which a notebook lives on
+            self.__exit__()
+            raise
 
     def __enter__(self) -> DecoderPool:
         return self

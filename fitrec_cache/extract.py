@@ -123,10 +123,12 @@ def extract(
     notes = Notes(tell)
     there: Cache | None = None
     known: dict[str, str] = {}
+    listed = ""
     if videos is None:
         there = Cache(cache)
         found, known = _held_clips(there, classes, root, lists)
     else:
+        listed = Cache(cache).newest_part if prune and is_there(cache / MARKER) else ""
         found = find_clips(videos, root=root, lists=lists, classes=classes, group_by=group_by)
         if prune:
             _refuse_pruning(found, videos)
@@ -151,10 +153,10 @@ def extract(
     try:
         with Ahead(models, frames, known, workers=workers, clip_seconds=clip_seconds) as ahead:
             run.work(ahead, progress=progress)
-        if erase and found.passed_over:  # only now it is known what each file is
-            _refuse_renamed(found, going(opened, _names_of_all(found)))
+        if erase:  # only now it is known what each file is
+            _refuse_renamed(found, run.unread, going(opened, _names_of_all(found)))
         if videos is not None:
-            run.see_to_others(prune=prune)
+            run.see_to_others(prune=listed if prune else None)
         run.write_indexes(at_end=True)
         lost = _lost_classes(clips, run.failed, opened)
         if erase:  # from here on what is open is out of date
@@ -250,8 +252,13 @@ def _names_of_all(found: ClipList) -> set[str]:
     return {clip.clip_id for clip in (*found.clips, *found.passed_over)}
 
 
-def _refuse_renamed(found: ClipList, gone: Collection[str]) -> None:
-    """Raise UsageError if what would be erased is, or may be, a file that is not asked for, under another name."""
+def _refuse_renamed(found: ClipList, unread: Sequence[str], gone: Collection[str]) -> None:
+    """Raise UsageError if what would be erased is, or may be, a file under another name, asked for or not."""
+    if gone and unread:
+        raise UsageError(
+            f"{unread[0]} cannot be read, so it may be a video that --erase would remove, under another name. Nothing "
+            "was taken out or erased. Make it readable, or move it out of VIDEOS"
+        )
     for clip in found.passed_over if gone else ():
         if clip.path is None or not clip.path.is_file():
             continue

@@ -77,6 +77,7 @@ class Extractor:
         self.rows = self._new_rows()
         self.done = self.reused = 0
         self.failed: list[FailedClip] = []
+        self.unread: list[str] = []  # files of which nobody knows what is in them
         self.odd: list[str] = []  # clips whose files were not quite as they should be, and how
         self.beside: dict[str, float] = {}
 
@@ -132,33 +133,34 @@ class Extractor:
                 told.setdefault((first.label, other.label, apart), []).append((first, other))
         self.notes.add(*(_same_content(*pairs[0], more=len(pairs) - 1) for pairs in told.values()))
 
-    def see_to_others(self, *, prune: bool) -> None:
+    def see_to_others(self, *, prune: str | None) -> None:
         """Say which clips of the cache were not asked for, as those whose files were removed; or take them out.
 
         Args:
-            prune: Whether to take out those whose files are not there.
+            prune: The latest ``since`` of the cache when files were listed: clips that were entered until then and
+                whose files are not there are taken out. None: none is.
         """
         (others, here), there = self.cache.others(self.asked), {clip.clip_id for clip in self.found.passed_over}
-        absent = [clip for clip in others if clip.clip_id not in there]
+        absent = [c for c in others if c.clip_id not in there and (prune is None or c.since <= prune)]
         # An earlier name of what is here is no clip of its own.
         gone = [clip for clip in absent if clip.video_sha256 not in here and not clip.problem]
-        if prune:
+        if prune is not None:
             self.cache.finish_all(but=there)
             self.rows.clips += [replace(clip, problem=TAKEN_OUT) for clip in absent]
             self.commit()
         self.entering.groups_known |= any(
-            clip.group is not None for clip in others if not prune or clip.clip_id in there
+            clip.group is not None for clip in others if prune is None or clip.clip_id in there
         )
         files = {file_of(key) for key in here}
         stale = sorted(c.clip_id for c in gone if is_part(c.video_sha256) and file_of(c.video_sha256) in files)
-        if gone and prune:
+        if gone and prune is not None:
             names = sorted(clip.clip_id for clip in gone)
             self.notes.add(f"taken out, as not among these videos: {plural(len(gone), 'clip')}: {some(names)}")
         elif stale:
             self.notes.add(
                 f"training will still use {plural(len(stale), 'part')} of these files no longer listed: {some(stale)}"
             )
-        if not prune and (names := sorted({clip.clip_id for clip in gone}.difference(stale))):
+        if prune is None and (names := sorted({clip.clip_id for clip in gone}.difference(stale))):
             self.notes.add(
                 f"training will also use {plural(len(names), 'clip')} of the cache not among these videos: "
                 f"{some(names)}. If that is not meant, --prune removes {plural(len(gone), 'clip')}"
@@ -253,8 +255,13 @@ class Extractor:
             if not problem:
                 del self.begun_with[task.key]
         elif not problem and self._todo(task.key):
-            problem = f"same content as {self.begun_with[task.key].clip_id}, which failed"
+            first = self.begun_with[task.key].clip_id
+            why = next(failed.reason for failed in self.failed if failed.clip_id == first)
+            problem = f"same content as {first}, which failed: {why}"
         if problem:
+            if not task.key and task.clip.path is not None and task.clip.path.is_file():
+                held = self.cache.clip(task.clip.clip_id)
+                self.unread += [] if held is not None and held.video_sha256 else [task.clip.clip_id]
             self.failed.append(FailedClip(clip_id=task.clip.clip_id, path=str(task.clip.path or ""), reason=problem))
         else:
             self.rows.done += worked

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.class_folders import walk
-from fitrec_cache.clips import LONGEST_ID, UNKNOWN, Clip, group_number, one_spelling
+from fitrec_cache.clips import LONGEST_ID, UNKNOWN, Clip, group_number, is_plain, one_spelling
 from fitrec_cache.errors import ManifestError, UsageError, unknown_name
 from fitrec_cache.files import is_file, is_folder, is_there
 from fitrec_cache.manifests import list_clips, manifest_clips, read_ucf_list, text_lines
@@ -156,7 +155,7 @@ def _check_ids(clips: Iterable[Clip]) -> None:
     """Refuse ids that a store or a report could not hold."""
     for clip in clips:
         for text in (clip.clip_id, clip.label, clip.group or ""):
-            if any(unicodedata.category(char) in {"Cc", "Cs"} for char in text):
+            if not is_plain(text):
                 raise ManifestError(f"control or undecodable characters in {text!r}: expected plain text, rename it")
         if len(clip.clip_id) > LONGEST_ID:
             raise ManifestError(

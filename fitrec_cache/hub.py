@@ -39,7 +39,7 @@ def hub_is_out_of_reach() -> str:
     Only the hub's name is looked up, and where a proxy does that, nothing is.
     """
     address = urlsplit(constants.ENDPOINT)
-    if constants.HF_HUB_OFFLINE or urllib.request.getproxies().get(address.scheme):
+    if constants.HF_HUB_OFFLINE or urllib.request.getproxies().keys() & {address.scheme, "all"}:
         return ""
     try:
         socket.getaddrinfo(address.hostname, address.port or address.scheme)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fitrec_cache.devices import first_line, own_random_numbers
@@ -136,6 +138,12 @@ def _from_hub(name: str) -> nn.Module:
         model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except _NOT_FETCHED as error:
         raise _no_hub(name, first_line(error)) from error
+    except (SafetensorError, UnpicklingError, EOFError) as error:
+        where = overlay["file"] if overlay else "what the hub's library keeps"
+        raise WeightsError(
+            f"the fetched weights of {name} cannot be read ({first_line(error)}): delete {where}, so that they are "
+            f"fetched again, or give a file: --backbone {name}=FILE"
+        ) from error
     return model
 
 

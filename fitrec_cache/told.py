@@ -72,9 +72,8 @@ class Told:
         return {file: clips[0] for file, clips in counting.items() if len({c.group for c in clips}) == 1}
 
     def _entries(self) -> Iterator[HeldClip]:
-        """Yield what was told; that a clip was taken out tells nothing, and later than the rest."""
-        all_entries = self._cache.all_entries()
-        return (clip for clip in all_entries if clip.since <= self._until and clip.problem != TAKEN_OUT)
+        """Yield what was told of videos; files that are none, such as empty ones, may share a content by chance."""
+        return (clip for clip in self._cache.all_entries() if clip.since <= self._until and not clip.problem)
 
 
 def columns_beside(found: ClipList, clip: Clip, known: HeldClip, before: HeldClip | None) -> dict[str, Any]:

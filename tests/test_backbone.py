@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
 import shutil
 import socket
 import socketserver
@@ -297,9 +298,10 @@ def test_without_a_way_to_the_hub_there_are_no_minutes_of_trying(monkeypatch, tm
     monkeypatch.setattr(pretrained.timm, "create_model", never)
     with pytest.raises(WeightsError, match=r"Name or service not known\).*--backbone test_resnet=FILE"):
         load("test_resnet")
-    monkeypatch.setattr(urllib.request, "getproxies", lambda: {"https": "http://proxy:3128"})
-    with pytest.raises(AssertionError, match="tried all the same"):  # a proxy may know the name
-        load("test_resnet")
+    for kind in ("https", "all"):
+        monkeypatch.setattr(urllib.request, "getproxies", lambda kind=kind: {kind: "http://proxy:3128"})
+        with pytest.raises(AssertionError, match="tried all the same"):  # a proxy may know the name
+            load("test_resnet")
 
 
 def test_what_the_hub_gave_before_needs_no_network(weights, monkeypatch, tmp_path):
@@ -317,6 +319,17 @@ def test_what_the_hub_gave_before_needs_no_network(weights, monkeypatch, tmp_pat
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
     assert load("test_resnet").weights_sha256 == load(f"test_resnet={file}").weights_sha256
     assert load("test_resnet").source == "hub"
+    cut = kept / "snapshots" / "0123abcd" / "model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:1000])  # as a copy that was interrupted
+    with pytest.raises(WeightsError, match=rf"weights of test_resnet cannot be read .*: delete {re.escape(str(cut))}"):
+        load("test_resnet")
+
+
+def test_a_network_that_gives_no_vector_is_refused(weights, monkeypatch):
+    """As some of timm's encoders, which give tokens."""
+    monkeypatch.setattr(module.Network, "forward", lambda self, x: torch.zeros(len(x), 3, 64))
+    with pytest.raises(UsageError, match=r"it gives 3x64 values a frame, expected a vector"):
+        load(weights("test_resnet"))
 
 
 def test_a_classifier_with_more_around_it_is_left_out_whole(tmp_path):

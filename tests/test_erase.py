@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from conftest import SMALL
 
-from fitrec_cache import erase, extractor, store
+from fitrec_cache import ahead, erase, extractor, store
 from fitrec_cache import extract as extracting
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
 from fitrec_cache.check import check
@@ -214,6 +214,38 @@ def test_nothing_is_erased_whose_file_is_called_otherwise_in_a_class_not_asked_f
     run()
     run(classes="Hop,Lunge", prune=True, erase=True)
     assert len(stored(tmp_path / "cache")) == len(before) - 2 * (way == "another's name")
+
+
+def test_nothing_is_erased_while_a_file_cannot_be_read_that_may_be_what_is_gone(run, tmp_path, videos, monkeypatch):
+    run()
+    moved = videos / "Hop/moved.avi"
+    (videos / "Hop/v_Hop_g01_c01.avi").rename(moved)
+    before = stored(tmp_path / "cache")
+    with monkeypatch.context() as patch:
+        hashed = ahead.content_hash
+        patch.setattr(ahead, "content_hash", lambda p: refuse(p) if p == moved else hashed(p))
+        with pytest.raises(UsageError, match=r"Hop/moved.avi cannot be read, so it may be .* Nothing was taken out"):
+            run(prune=True, erase=True)
+    assert stored(tmp_path / "cache") == before
+    run(prune=True, erase=True)
+    assert stored(tmp_path / "cache") == before
+
+
+def test_what_another_extract_added_meanwhile_is_not_taken_out(run, tmp_path, videos, monkeypatch):
+    run()
+    (videos / "Hop/v_Hop_g01_c01.avi").unlink()
+    work = extractor.Extractor.work
+
+    def beside(self, *args, **settings):
+        monkeypatch.undo()
+        (videos / "Hop/new.avi").write_bytes((videos / "Hop/v_Hop_g02_c01.avi").read_bytes() + b"\0")
+        run()
+        work(self, *args, **settings)
+
+    monkeypatch.setattr(extractor.Extractor, "work", beside)
+    notes = run(prune=True).notes
+    assert any(note.startswith("taken out, as not among these videos: 1 clip: Hop/v_Hop_g01_c01.avi") for note in notes)
+    assert "Hop/new.avi" in used(tmp_path / "cache")
 
 
 def refuse(path):

@@ -31,6 +31,11 @@ def test_of_several_names_the_latest_that_has_a_group_tells(cache):
     assert groups(Told(cache), "x", "y", "z", "") == ["bob", None, None, None]
 
 
+def test_files_that_failed_tell_nothing_of_others_with_the_same_bytes(cache):
+    enter(cache, "a.avi", "of an empty file", "ann", problem="no video")
+    assert groups(Told(cache), "of an empty file") == [None]
+
+
 def test_a_group_that_was_emptied_under_the_same_name_is_none(cache):
     enter(cache, "a.avi", "x", "ann")
     enter(cache, "a.avi", "x", None)
