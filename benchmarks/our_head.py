@@ -66,7 +66,8 @@ def main() -> None:
     )
     fitting._Loop = TimedLoop
     fitted = fit(train, val, config=config, recipe=recipe, seed=args.seed)
-    logits, _ = apply_head(fitted.head, arrays["test_x"], np.arange(len(arrays["test_y"])))
+    tested = np.arange(len(arrays["test_y"]))
+    logits, _ = apply_head(fitted.head, arrays["test_x"], tested, [f"{i}" for i in tested])
     digest = hashlib.sha256(b"".join(v.numpy().tobytes() for v in fitted.head.state_dict().values()))
     found = {
         "epoch_seconds": TimedLoop.seconds,

@@ -16,9 +16,18 @@ from pathlib import Path
 import av
 import numpy as np
 import onnxruntime
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from PIL import Image
 
+#: What the runtime says of a file that is damaged or of another export; they have nothing else in common.
+DAMAGED = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
 FILTERS = {"bilinear, antialiased": Image.Resampling.BILINEAR, "bicubic, antialiased": Image.Resampling.BICUBIC}
 
 
@@ -86,7 +95,7 @@ def run(path: Path, x: np.ndarray) -> list[np.ndarray]:
     try:
         session = onnxruntime.InferenceSession(str(path))
         return session.run(None, {session.get_inputs()[0].name: x})
-    except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf) as error:  # which have nothing else in common
+    except DAMAGED as error:
         raise ValueError(f"{path} is damaged or of another export: {' '.join(str(error).split())}") from error
 
 

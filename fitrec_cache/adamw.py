@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.adamw import adamw
 
 
@@ -16,7 +16,7 @@ class AdamW:
     (docs/performance.md).
 
     Args:
-        parameters: What is learned; each has a gradient at every step.
+        parameters: What is learned; one without a gradient stays as it is.
         weight_decay: Decoupled from the gradient, in [0, 10].
 
     Source:
@@ -25,21 +25,23 @@ class AdamW:
 
     def __init__(self, parameters: Iterable[nn.Parameter], *, weight_decay: float) -> None:
         self.weight_decay = weight_decay
-        self._parameters: list[Tensor] = list(parameters)
-        self._means = [torch.zeros_like(p) for p in self._parameters]
-        self._squares = [torch.zeros_like(p) for p in self._parameters]
-        self._steps = [torch.zeros((), dtype=torch.float32, device=p.device) for p in self._parameters]
+        self._states = [
+            (p, torch.zeros_like(p), torch.zeros_like(p), torch.zeros((), dtype=torch.float32, device=p.device))
+            for p in parameters
+        ]
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """Change the parameters by their gradients, which are gone afterwards."""
+        learned = [state for state in self._states if state[0].grad is not None]  # of one frame nothing is recurrent
+        parameters, means, squares, steps = (list(part) for part in zip(*learned, strict=True))
         adamw(
-            self._parameters,
-            [p.grad for p in self._parameters if p.grad is not None],
-            self._means,
-            self._squares,
+            parameters,
+            [p.grad for p in parameters],
+            means,
+            squares,
             [],
-            self._steps,
+            steps,
             fused=True,
             amsgrad=False,
             beta1=0.9,
@@ -49,5 +51,5 @@ class AdamW:
             eps=1e-8,
             maximize=False,
         )
-        for parameter in self._parameters:
+        for parameter in parameters:
             parameter.grad = None

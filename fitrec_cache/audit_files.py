@@ -55,12 +55,12 @@ def write_findings(
     """
     make_folder(out)
     remove_unfinished(out)
-    rows = (describe_pair(found, k, clips, side) for k in range(len(found.pairs)))
-    write_csv(out / "pairs.csv", _HEADER, (row | {"similarity": f"{row['similarity']:.4f}"} for row in rows))
-    files = [str(out / "audit.json"), str(out / "pairs.csv")]
     picture = out / "pairs.png"
     for earlier in (out / "audit.json", picture):  # of other pairs, beside which a call that ends here would leave it
         remove(earlier)
+    rows = (describe_pair(found, k, clips, side) for k in range(len(found.pairs)))
+    write_csv(out / "pairs.csv", _HEADER, (row | {"similarity": f"{row['similarity']:.4f}"} for row in rows))
+    files = [str(out / "audit.json"), str(out / "pairs.csv")]
     shown = across[:PICTURED].tolist()
     store = _frames(cache, [clips[i] for k in shown for i in found.pairs[k].tolist()])
     if shown and store is not None:

@@ -183,25 +183,38 @@ def calibration_error(probabilities: ArrayLike, targets: ArrayLike) -> tuple[flo
     return error, bins
 
 
-def expected_error(probabilities: ArrayLike) -> float:
-    """Return the calibration error that these answers would show if every probability were right.
+def expected_error(probabilities: ArrayLike, targets: ArrayLike, units: Sequence[str]) -> float:
+    """Return the calibration error that such answers would show by chance if every probability were right.
 
-    It is not zero: in each bin, how many are right scatters, the more the fewer clips there are.
+    It is not zero: in each bin, how many are right scatters, the more the fewer clips there are, and the more of these
+    are of one recording, which come out right or wrong together.
 
     Args:
         probabilities: Float ``(N, K)``, rows summing to 1.
+        targets: Class numbers, int ``(N,)``, which show how far clips of one unit come out alike.
+        units: What each clip belongs to, length N.
 
     Returns:
-        The mean distance of a normal variable from its mean, by the variance of each bin, in [0, 1].
+        The mean distance of a normal variable from its mean, by the variance of each bin, in [0, 1]. The variance is
+        that of independent clips times Kish's design effect over all bins, if that is above 1.
 
     Example:
         Two clips in one bin, each right with an even chance:
 
-        >>> round(expected_error([[0.5, 0.5], [0.5, 0.5]]), 3)
+        >>> round(expected_error([[0.5, 0.5], [0.5, 0.5]], [0, 1], ["a", "b"]), 3)
         0.282
+
+    Source:
+        Kish, Survey Sampling (1965), of the design effect.
     """
-    confidence = np.asarray(probabilities, dtype=np.float64).max(axis=1)
-    scatter = np.bincount(bin_numbers(confidence), confidence * (1 - confidence), BINS)  # (15,)
+    p = np.asarray(probabilities, dtype=np.float64)
+    confidence, right = p.max(axis=1), p.argmax(axis=1) == np.asarray(targets)
+    where = bin_numbers(confidence)
+    off = right - confidence
+    off -= (np.bincount(where, off, BINS) / np.maximum(np.bincount(where, minlength=BINS), 1))[where]
+    _, unit = np.unique(np.asarray(units), return_inverse=True)
+    alone, together = np.square(off).sum(), np.square(np.bincount(unit * BINS + where, off)).sum()
+    scatter = np.bincount(where, confidence * (1 - confidence), BINS) * max(1.0, together / (alone or 1.0))  # (15,)
     return float(np.sqrt(2 / np.pi * scatter).sum() / len(confidence))
 
 

@@ -39,7 +39,8 @@ class ModelFigures(Plain):
         accuracy: Over all tests of all seeds; where seeds test as many clips, the mean of ``accuracies``.
         sd: Standard deviation of ``accuracies``; None of one seed.
         val_accuracy: Mean over its runs of the accuracy on validation clips, by heads that never learned from them.
-        chosen: Whether that is the highest of those that were validated on the same clips, if there are
+        val_ci95: 95 % interval of that, as ``ci95``.
+        chosen: Whether the former is the highest of those that were validated on the same clips, if there are
             others: what to choose a model by, as what is chosen on test clips has seen them.
         apart: Whether others were compared, but none validated on the same clips.
         folder: The folder that its runs are in.
@@ -57,6 +58,7 @@ class ModelFigures(Plain):
     accuracy: float
     sd: float | None
     val_accuracy: float
+    val_ci95: tuple[float, float]
     chosen: bool
     apart: bool
     folder: str
@@ -221,6 +223,7 @@ def _figures(model: Model[ScoredRun], *, chosen: bool, apart: bool) -> ModelFigu
         accuracy=float(right.sum() / tested.sum()),
         sd=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
         val_accuracy=model.val_accuracy,
+        val_ci95=model.val_interval,
         chosen=chosen,
         apart=apart,
         folder=_folder([r.folder for r in model.runs]),

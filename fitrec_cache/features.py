@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest, parts_apart, pick_features
-from fitrec_cache.clips import NO_COLUMNS, columns, one_spelling
+from fitrec_cache.clips import NO_COLUMNS, columns, is_plain, one_spelling
 from fitrec_cache.errors import AllAlikeError, StoreError, UsageError
 from fitrec_cache.files import canonical_json
 from fitrec_cache.near_duplicates import Embeddings, NearDuplicates, embed, find_near_duplicates
+from fitrec_cache.paper import FRAME_SIDE
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.sampling import clip_length
 from fitrec_cache.sources import check_sources
@@ -53,7 +54,7 @@ class Features:
     extra: Sequence[Mapping[str, str]] = field(default_factory=list)
     contents: Sequence[str] = field(default_factory=list)
     sources: list[dict[str, Any]] = field(default_factory=list)
-    name: str = ""
+    name: str = "features"
     notes: list[str] = field(default_factory=list)
     _looked: list[NearDuplicates | None] = field(default_factory=list, init=False, repr=False)
 
@@ -112,6 +113,11 @@ class Features:
             contents=[self.contents[i] for i in clips] if self.contents else [],
         )
 
+    def by_id(self) -> Features:
+        """Return the clips sorted by their ids: the same object where they are."""
+        order = np.argsort(self.clip_ids, kind="stable")
+        return self.take(order) if (np.diff(order) < 0).any() else self
+
 
 def as_ours(data: Features, where: str) -> Features:
     """Return features that were made elsewhere with values and names as ours are; the same object where they are.
@@ -121,11 +127,11 @@ def as_ours(data: Features, where: str) -> Features:
         where: Where they are, for errors: ``in memory`` or ``in file NAME``.
 
     Raises:
-        UsageError: If there are none, something is not there for every clip, ids are repeated, or a value is no number
-            that float32 can hold.
+        UsageError: If there are none, something is not there for every clip, ids are repeated, names are no plain text,
+            or a value is no number that float32 can hold.
     """
     values, times = np.asarray(data.values), np.asarray(data.pts_seconds)
-    frames = values.dtype == np.uint8 and values.ndim == 5
+    frames = values.dtype == np.uint8 and values.shape[2:] == (FRAME_SIDE, FRAME_SIDE, 3)
     if not frames and (values.dtype.kind != "f" or values.ndim < 3):
         got = f"got values of {values.dtype} {values.shape}"
         raise UsageError(f"features {where}: {got}, expected floats (N, T, d), or uint8 frames (N, T, 64, 64, 3)")
@@ -146,6 +152,13 @@ def as_ours(data: Features, where: str) -> Features:
         raise UsageError(f"features {where}: {error}. Leave them out if they were made elsewhere") from error
     if repeated := len(data.clip_ids) - len(set(data.clip_ids)):
         raise UsageError(f"features {where}: {repeated} clip ids are repeated; each clip must have its own")
+    if bare := [name for name, label in zip(data.clip_ids, data.labels, strict=True) if not label.strip()]:
+        have = plural(len(bare), "clip has", "clips have")
+        raise UsageError(f"features {where}: {have} no label, such as {bare[0]}: leave them out")
+    if odd := [name for name in (*data.clip_ids, *data.labels, *data.groups) if name and not is_plain(name)]:
+        raise UsageError(f"features {where}: control or undecodable characters in {odd[0]!r}: rename it")
+    if odd := [value for each in data.extra for value in each.values() if not isinstance(value, str)]:
+        raise UsageError(f"features {where}: extra holds {odd[0]!r}, expected texts")
     if values.dtype.kind == "f" and values.dtype not in (np.float16, np.float32):
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite in it
             values = values.astype(np.float32)

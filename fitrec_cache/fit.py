@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.progress import progress_bar
 from fitrec_cache.recipes import Recipe
 from fitrec_cache.variants import HeadConfig
+from fitrec_cache.wording import some
 
 #: Features up to this size are made float32 once; larger ones batch by batch.
 _MOST_FLOATS = 250_000_000
@@ -277,8 +278,16 @@ def _hold(side: Side, device: torch.device, normalise: nn.Module | None, *, aver
 
 
 @torch.inference_mode()
-def apply_head(head: nn.Module, values: NDArray[Any], clips: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+def apply_head(
+    head: nn.Module, values: NDArray[Any], clips: NDArray[np.int64], names: Sequence[str]
+) -> tuple[Tensor, Tensor]:
     """Return logits ``(N, K)`` and attention ``(N, T)``, float32, of some clips of ``values (n, T, ...)``.
+
+    Args:
+        head: A trained head, in evaluation mode.
+        values: Features of n clips.
+        clips: Numbers of N of them.
+        names: Ids of these N.
 
     Raises:
         DivergedError: If a logit is not finite.
@@ -286,10 +295,10 @@ def apply_head(head: nn.Module, values: NDArray[Any], clips: NDArray[np.int64]) 
     with torch.autocast("cpu", enabled=False), in_full_float32(torch.device("cpu")):
         parts = [head(_inputs(torch.from_numpy(values[batch]))) for batch in _batches(clips, _EVALUATE)]
     logits, attention = (torch.cat(part) for part in zip(*parts, strict=True))
-    if bad := int((~torch.isfinite(logits)).any(dim=1).sum()):
+    if bad := [names[i] for i in np.flatnonzero(~torch.isfinite(logits).all(dim=1).numpy()).tolist()]:
         raise DivergedError(
-            f"what the head answers {bad} of {len(logits)} clips are no numbers: the training diverged (choose a "
-            "smaller learning_rate), or their features are far larger than those it learned from"
+            f"the head's answer to {len(bad)} of {len(logits)} clips is no number: to {some(bad)}. Their features are "
+            "far larger than those it learned from, or the training diverged (choose a smaller learning_rate)"
         )
     return logits, attention
 

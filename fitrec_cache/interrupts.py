@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,14 +22,13 @@ def begin_quietly(begin: Callable[[], Begun]) -> Begun:
     Raises:
         FitrecError: If this process may start none.
     """
+    if multiprocessing.current_process().daemon:
+        raise FitrecError(
+            "daemonic processes, such as workers of multiprocessing.Pool, are not allowed to have children: call this "
+            "in the main process, or in a worker of concurrent.futures.ProcessPoolExecutor"
+        )
     with ThreadPoolExecutor(1, initializer=_block) as starter:
-        try:
-            return starter.submit(begin).result()
-        except AssertionError as error:  # of multiprocessing itself, and none with python -O
-            raise FitrecError(
-                f"{error}. A worker of multiprocessing.Pool is one: call this in the main process, or in a worker of "
-                "concurrent.futures.ProcessPoolExecutor"
-            ) from error
+        return starter.submit(begin).result()
 
 
 def _block() -> None:

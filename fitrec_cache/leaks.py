@@ -64,7 +64,8 @@ def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | 
     unknown = sum(groups[i] is None for i in used)
     n = len(split.test)
     leaks = bool(share or near)
-    text = f"{'split leaks' if leaks else 'no leak found'}: "
+    looked = found is not None or unknown < len(used)
+    text = f"{'split leaks' if leaks else 'no leak found' if looked else 'not known whether the split leaks'}: "
     text += _in_words(n, share if unknown < len(used) else None, near, found)
     if 0 < unknown < len(used):
         text += f"; the group of {unknown} of {len(used)} clips is unknown"

@@ -23,6 +23,7 @@ from fitrec_cache.features import distinct_clips
 from fitrec_cache.files import Plain, digest, is_folder, is_there, write_json
 from fitrec_cache.find_clips import ClipList, choose_classes, find_clips
 from fitrec_cache.folds import Fold, folds_of_clips, make_folds
+from fitrec_cache.loading import refuse_answer
 from fitrec_cache.page import report
 from fitrec_cache.page.models import gather
 from fitrec_cache.page.records import read_records
@@ -165,6 +166,7 @@ def learn(
         if is_there(folder) and not is_folder(folder):
             raise UsageError(f"{folder} is a file: expected a folder for --out")
     found = find_clips(videos, root=root, classes=classes, group_by=group_by)
+    refuse_answer(clip.label for clip in found.clips)
     notes, cache = Notes(tell), out / "cache"
     _check_split(split, found, cache, notes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,14 +58,14 @@ def load_clips(
 def _as_given(data: Features) -> Features:
     """Return clips that a caller put together as a file would give them; errors are :func:`as_ours`'s."""
     told: dict[str, Any] = {
+        "name": data.name or "features",
         "clip_ids": [str(name) for name in data.clip_ids],
-        "labels": [str(label) for label in data.labels],
+        "labels": [str(label or "") if label == label else "" for label in data.labels],
         "groups": [None if group is None or group != group else str(group) for group in data.groups],  # NaN, of tables
     }
-    same = all(isinstance(given := getattr(data, name), list) and given == each for name, each in told.items())
+    same = all(isinstance(given := getattr(data, name), type(each)) and given == each for name, each in told.items())
     found = as_ours(data if same else replace(data, **told), "in memory")
-    order = np.argsort(found.clip_ids, kind="stable")  # results must not depend on the order of clips
-    return found.take(order) if (np.diff(order) < 0).any() else found
+    return found.by_id()  # results must not depend on the order of clips
 
 
 def _check_fit(data: Features, variant: str) -> None:
@@ -85,6 +85,15 @@ def _only_classes(data: Features, classes: str, *, also: Sequence[str] = ()) -> 
     return replace(some, notes=[*data.notes, *notes, *told])
 
 
+def refuse_answer(labels: Iterable[str]) -> None:
+    """Raise UsageError if a class has the name of the answer that no class is probable enough."""
+    if answers := [each for each in set(labels) if each.casefold() == UNKNOWN]:
+        raise UsageError(
+            f"class '{answers[0]}' could not be told from the answer that no class is probable enough: give it another "
+            f"name, such as other, or keep it apart by train-head --unknown {answers[0]}"
+        )
+
+
 def keep_apart(data: Features, unknown: Sequence[str]) -> tuple[Features, Features | None]:
     """Return the clips of known classes, and those of classes that are to be unknown.
 
@@ -95,11 +104,7 @@ def keep_apart(data: Features, unknown: Sequence[str]) -> tuple[Features, Featur
     for name in unknown:
         if name not in data.labels:
             raise unknown_name("class", name, sorted(set(data.labels)))
-    if answers := [each for each in set(data.labels) - set(unknown) if each.casefold() == UNKNOWN]:
-        raise UsageError(
-            f"class '{answers[0]}' could not be told from the answer that no class is probable enough: give it another "
-            f"name, such as other, or keep it apart with --unknown {answers[0]}"
-        )
+    refuse_answer(set(data.labels) - set(unknown))
     if not unknown:
         return data, None
     strange = np.isin(np.array(data.labels), list(unknown))

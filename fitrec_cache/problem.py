@@ -16,7 +16,7 @@ from fitrec_cache.features import Features
 from fitrec_cache.files import digest
 from fitrec_cache.fit import Normalisations, Side, apply_head, fit
 from fitrec_cache.folds import Fold, make_folds
-from fitrec_cache.loading import load_clips
+from fitrec_cache.loading import load_clips, refuse_answer
 from fitrec_cache.paired import count_right, exact_p
 from fitrec_cache.recipes import Recipe
 from fitrec_cache.units import units_of
@@ -96,6 +96,7 @@ class Problem:
     ) -> Problem:
         """Load the clips and divide them by each rule and seed; arguments as of :func:`fitrec_cache.sweep.sweep`."""
         data = load_clips(cache, features, variant, backbone, preset, classes=classes, progress=progress)
+        refuse_answer(data.labels)
         calls = [(rule, number) for rule in split for number in seed]
         folds = [(fold, number) for rule, number in calls for fold in make_folds(rule, **data.columns, seed=number)]
         splits = tuple(_sides(data, fold, number) for fold, number in folds)
@@ -150,7 +151,7 @@ class Problem:
                     attention=attention,
                 )
                 fitted = fit(train, val, config=config, recipe=recipe.change(refit=False), seed=number)
-                logits, _ = apply_head(fitted.judge, self.values, each.val)
+                logits, _ = apply_head(fitted.judge, self.values, each.val, each.val_ids)
                 found.append(logits.argmax(dim=1).numpy() == each.targets[each.val])
                 if report is not None:
                     report(accuracy(found), len(found))

@@ -23,7 +23,7 @@ from fitrec_cache.extract import as_extracted, extract
 from fitrec_cache.files import Plain, is_there, write_json
 from fitrec_cache.find_clips import find_clips
 from fitrec_cache.folds import folds_of_clips
-from fitrec_cache.loading import load_clips
+from fitrec_cache.loading import load_clips, refuse_answer
 from fitrec_cache.page import report
 from fitrec_cache.paper import TABLE_II
 from fitrec_cache.params import params
@@ -157,6 +157,7 @@ def reproduce(
     _check(backbone, preset, split, seed, epochs, jobs)
     cache = out / "cache"
     found = find_clips(videos, root=root, classes=classes)
+    refuse_answer(clip.label for clip in found.clips)
     clips = as_extracted(found, cache)
     _refuse_other_clips(cache, clips, out)
     for rule in split:  # now, not after hours of extraction

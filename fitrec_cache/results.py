@@ -175,7 +175,7 @@ def average_runs(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], Together | 
         "seeds": [r.seed for r in runs],
         **{k: v for k, v in figures.items() if k not in _TABLES},
         "ece": calibration_error(probabilities, truth)[0],
-        "ece_expected": expected_error(probabilities),
+        "ece_expected": expected_error(probabilities, truth, runs[0].units),
         "false_alarms": float(unknown.mean()),
         "temperature": together.mean.temperature if together.mean else None,
         "threshold": together.mean.threshold if together.mean else None,

@@ -41,7 +41,7 @@ from fitrec_cache.run_files import (
     unfinished_in,
 )
 from fitrec_cache.variants import HeadConfig
-from fitrec_cache.wording import bounds, head_name, listed, plural
+from fitrec_cache.wording import bounds, listed, plural
 
 #: What a whole run folder holds; :data:`HEAD` is the weights of the tested head.
 #: A run that was trained on all clips in the end has :data:`FINAL` too.
@@ -279,7 +279,7 @@ def _write_figures(folder: Path, run: dict[str, Any], metrics: dict[str, Any]) -
     from fitrec_cache.run_pictures import confusion_png, curves_png
 
     write_json(folder / "metrics.json", metrics)
-    title = f"{head_name(metrics['variant'], metrics['backbone'])}, split {metrics['split']}, seed {metrics['seed']}"
+    title = f"{metrics['variant']} on {metrics['backbone']}, split {metrics['split']}, seed {metrics['seed']}"
     curves_png(metrics["history"], folder / "curves.png", title=title, best_epoch=metrics["best_epoch"])
     confusion = np.array(metrics["confusion"], dtype=np.int64)
     told = bounds(metrics["accuracy_ci95"])
@@ -338,7 +338,7 @@ def read_runs(folder: Path) -> list[Run]:
     if unfinished := [path.name for path in unfinished_in(folder)]:
         raise UsageError(
             f"{folder}: not finished: {', '.join(unfinished)}, so not all seeds can answer. Run the same train-head "
-            "again, or name one of the runs in it"
+            "again, name one of the runs in it, or remove the folders of those that cannot be finished"
         )
     if seeds and (below := sorted(_models_in(folder))):
         raise UsageError(

@@ -21,7 +21,6 @@ from fitrec_cache.outputs import Outputs, read_outputs
 from fitrec_cache.paired import FloatArray, count_right
 from fitrec_cache.run_files import SIDES, find_runs, read_run_settings, refused_if_damaged
 from fitrec_cache.units import units_of_run, validation_units
-from fitrec_cache.wording import head_name
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,7 +139,7 @@ class Model(Generic[R]):
     @property
     def name(self) -> str:
         """Variant, backbone, and what tells it from others of these; no other model of its split has that name."""
-        return ", ".join(filter(None, [head_name(self.first.variant, self.first.backbone), self.apart]))
+        return ", ".join(filter(None, [f"{self.first.variant} on {self.first.backbone}", self.apart]))
 
     @property
     def split(self) -> str:
@@ -187,6 +186,12 @@ class Model(Generic[R]):
         Wilson's for the number of distinct clips, or where some are of one recording for how many those are worth.
         """
         right, tested, units = self.per_clip
+        return interval_by_unit(right, tested, list(units.values()))
+
+    @property
+    def val_interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy on validation clips, by the same rule."""
+        right, tested, units = count_right((r.run["split"]["val"], r.val_units, r.validated.right) for r in self.runs)
         return interval_by_unit(right, tested, list(units.values()))
 
 

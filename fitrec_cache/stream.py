@@ -219,7 +219,7 @@ class Stream:
         """
         converters = {side: Converter(self._stream, side) for side in short_sides}
         growing: dict[int, list[dict[int, bytes]]] = {}
-        complete, end, stop = 0, Fraction(0), 0.0
+        complete, apart, end, stop = 0, False, Fraction(0), 0.0
         period = 1 / nominal_rate(self._stream)
         longest = max(windows.seconds, _STILL_PERIODS * period)
         for shown, (begins, frame, end, seam) in enumerate(self._on_display()):
@@ -238,11 +238,11 @@ class Stream:
                     complete += 1
                     yield WindowClip(start=start, end=stop, jpegs=jpegs)
             if gap:  # no window looks across it
+                apart = True
                 windows.restart(end)
                 growing.clear()
         if not complete:
-            gaps = end >= windows.seconds
-            what = "it has gaps or changes its picture: give other" if gaps else "give fewer"
+            what = "it has gaps or changes its picture: give other" if apart else "give fewer"
             raise VideoError(
                 f"{self._shown} ends after {float(end):.1f} s, before a window of {float(windows.seconds):g} s "
                 f"is full: {what} --seconds, or use predict"

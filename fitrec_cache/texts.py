@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fitrec_cache.clips import plain_text
 from fitrec_cache.compare_tables import tried
 from fitrec_cache.timeline import clock
-from fitrec_cache.wording import MANY_CLASSES, bounds, head_name, lasting, listed, plural, size
+from fitrec_cache.wording import MANY_CLASSES, bounds, lasting, listed, plural, size
 
 if TYPE_CHECKING:
     from fitrec_cache.audit import AuditReport
@@ -102,7 +102,7 @@ def train_text(report: TrainReport) -> str:
     for r in report.runs:
         fold = f", fold {r.fold}" if r.fold else ""
         lines.append(
-            f"{head_name(r.variant, r.backbone)}, split {r.split}{fold}, seed {r.seed}: {_figures(r.metrics)}; "
+            f"{r.variant} on {r.backbone}, split {r.split}{fold}, seed {r.seed}: {_figures(r.metrics)}; "
             f"{r.epochs} epochs{f', no. {r.best_epoch} kept' * (r.best_epoch < r.epochs)}, {r.seconds:.1f} s -> {r.out}"
         )
         if "auroc" in r.unknown:
@@ -160,11 +160,8 @@ def learn_text(report: LearnReport) -> str:
 
 def _choice(best: ModelFigures, others: Sequence[ModelFigures], n: int) -> str:
     """Return which model was taken by n validation clips, and whether another is within chance of it."""
-    from fitrec_cache.metrics import wilson
-
     than = f"; others: {', '.join(f'{m.name} {m.val_accuracy:.1%}' for m in others)}" if others else ""
-    low, _ = wilson(best.val_accuracy, n)
-    close = any(m.val_accuracy >= low for m in others)
+    close = any(m.val_accuracy >= best.val_ci95[0] for m in others)
     return (
         f"taken: {best.name}, by {plural(n, 'validation clip')} (right, on average of its seeds: "
         f"{best.val_accuracy:.1%}{than}{'; so close that other clips might have chosen otherwise' * close})"
@@ -350,9 +347,12 @@ def audit_text(report: AuditReport) -> str:
 def compare_text(report: CompareReport) -> str:
     """Return each model's accuracy and which is better."""
     lines = _notes(report.notes)
+    best = Counter((m.split, m.val_accuracy) for m in report.models if m.chosen)
     for m in report.models:
+        ties = best[m.split, m.val_accuracy] > 1
+        choose = ", best, as others are: choose the simplest of these" if ties else ", best: choose by this"
         spread = "" if m.sd is None else f", sd {m.sd:.1%} over {len(m.seeds)} seeds"
-        beside = ", best: choose by this" * m.chosen + ", on other clips than the others" * m.apart
+        beside = choose * m.chosen + ", on other clips than the others" * m.apart
         validated = f"validation {m.val_accuracy:.1%}{beside}"
         told = f"95 % {bounds(m.ci95)}, n = {m.n}; {validated}"
         lines.append(f"{m.accuracy:6.1%}{spread} ({told})  {m.name}, split {m.split} <- {m.folder}")

@@ -156,7 +156,11 @@ def train_head(
     heads = _heads(trainer, folds, final=final)
     with timed(stages, "look for leaks"):
         near = data.near_duplicates(progress=progress)
-    found = judge_splits(heads, data, near, look=_how_to_look(cache, split, data.groups, classes))
+    features_of = [source["identity"]["backbone"] for source in data.sources if source["kind"] == "features"]
+    look = _how_to_look(
+        cache, split, data.groups, classes, backbone=backbone or features_of, preset=preset, seed=folds[0][0]
+    )
+    found = judge_splits(heads, data, near, look=look)
     notes = Notes(tell)
     notes.add(*data.notes, *left_out, *found.notes, *there_notes(heads), *device_notes(where))
     fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))
@@ -248,14 +252,26 @@ def _settle(
     return chosen, [f"{name} changes nothing {idle[name]}: left out" for name in given if name in idle.keys() & changed]
 
 
-def _how_to_look(cache: Path | None, split: str, groups: Sequence[str | None], classes: str | None) -> str | None:
-    """Return what to call where near-duplicates are on both sides of a split."""
+def _how_to_look(
+    cache: Path | None,
+    split: str,
+    groups: Sequence[str | None],
+    classes: str | None,
+    *,
+    backbone: Sequence[str] = (),
+    preset: str | None = None,
+    seed: int = 0,
+) -> str | None:
+    """Return what to call where near-duplicates are on both sides of a split; ``seed`` is the split's."""
     if cache is None:
         return None
     words = ["fitrec-cache", "audit", "--cache", str(cache)]
+    words += ["--backbone", *backbone] if len(backbone) == 1 else []  # else those of the most clips
+    words += [] if preset is None else ["--preset", preset]
     if None in groups:
         propose = shlex.join([*words, "--manifest", "groups.csv"])
         return f"`{propose}` proposes groups that keep near-duplicates on one side"
     words += [] if split == "auto" else ["--split", split]  # groups that are known count for more
     words += [] if classes is None else ["--classes", classes]
+    words += ["--seed", str(seed)] if seed else []
     return f"`{shlex.join([*words, '--out', 'audit'])}` shows which clips look alike"

@@ -65,6 +65,8 @@ def _verdicts(
     lines = [f"fold {job.fold.name}, seed {job.seed}: {said.text}" for job, said in judged if said.leaks]
     sound = len(judged) - len(lines)
     missing = sum(group is None for group in groups)
+    if near is None and missing == len(groups):
+        return [f"not known whether the {len(judged)} folds leak: groups are unknown, {UNLOOKED}"]
     unknown = f"; the group of {missing} of {len(groups)} clips is unknown" if missing else ""
     unknown = "; groups are unknown" if missing == len(groups) else unknown
     unlooked = f"; {UNLOOKED}" if near is None else ""

@@ -120,8 +120,12 @@ class Trainer:
 
     def _judge(self, job: Job, fitted: Fitted, final: nn.Module | None) -> RunResult:
         """Calibrate, test, write."""
+
+        def ids(clips: NDArray[np.int64]) -> list[str]:
+            return [data.clip_ids[i] for i in clips]
+
         data, split, (labels, targets) = self.data, job.fold.split, self.classes(job)
-        val_logits, val_attention = apply_head(fitted.judge, data.values, split.val)
+        val_logits, val_attention = apply_head(fitted.judge, data.values, split.val, ids(split.val))
         described = self.describe(job) | {"val_groups": [data.groups[i] for i in split.val]}
         calibration = calibrate(
             val_logits.numpy(),
@@ -129,7 +133,7 @@ class Trainer:
             units=validation_units(described),
             false_alarm_rate=self.false_alarm_rate,
         )
-        test_logits, test_attention = apply_head(fitted.head, data.values, split.test)
+        test_logits, test_attention = apply_head(fitted.head, data.values, split.test, ids(split.test))
         outputs = {
             "val_logits": val_logits,
             "val_attention": val_attention,
@@ -139,8 +143,9 @@ class Trainer:
             "test_targets": torch.from_numpy(targets[split.test]),
         }
         if self.strangers is not None:
-            everyone = np.arange(len(self.strangers.clip_ids))
-            outputs["unknown_logits"], _ = apply_head(fitted.head, self.strangers.values, everyone)
+            others = self.strangers
+            everyone = np.arange(len(others.clip_ids))
+            outputs["unknown_logits"], _ = apply_head(fitted.head, others.values, everyone, others.clip_ids)
         result = self._result(job, fitted, calibration, outputs, units_of_run(described))
         run = described | self.contents(job) | {"calibration": calibration.to_dict(), "versions": _versions()}
         run |= {"threads": torch.get_num_threads(), "clip_seconds": data.clip_seconds()}
@@ -239,7 +244,7 @@ class Trainer:
                 "temperature": calibration.temperature,
                 "ece": error,
                 "ece_uncalibrated": raw_error,
-                "ece_expected": expected_error(sure),
+                "ece_expected": expected_error(sure, truth, units),
                 "bins": bins,
             },
             unknown=_judge_unknown(calibration, sure, None if strange is None else strange.numpy()),

@@ -89,11 +89,6 @@ def bounds(interval: tuple[float, float]) -> str:
     return f"{low:.1%} to {high:.1%}" + ", as all is one group or clip" * ((low, high) == NO_BOUNDS)
 
 
-def head_name(variant: str, backbone: str) -> str:
-    """Return what a head is called: by its kind and its features, of which those made elsewhere may have no name."""
-    return f"{variant} on {backbone}" if backbone else variant
-
-
 def some(names: Sequence[str]) -> str:
     """Return the first three of some names, for a remark."""
     return listed(names, most=3)

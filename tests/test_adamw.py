@@ -28,6 +28,15 @@ def test_it_is_pytorchs_to_the_last_bit(weight_decay):
     assert all(p.grad is None for p in mine.parameters())
 
 
+def test_a_parameter_without_a_gradient_stays_as_it_is():
+    unused, used = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))
+    optimiser = AdamW([unused, used], weight_decay=0.5)
+    used.sum().backward()
+    optimiser.step(0.1)
+    assert torch.equal(unused, torch.ones(3))
+    assert torch.allclose(used, torch.full((2,), 1 - 0.1 * 0.5 - 0.1))  # decay, and a first step of the rate itself
+
+
 def test_a_training_loads_no_compiler():
     training = """
 import numpy as np

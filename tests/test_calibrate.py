@@ -116,7 +116,21 @@ def test_the_error_that_chance_alone_makes(n):
     p = Calibration().probabilities(logits)
     rng = np.random.default_rng(1)
     drawn = [(p.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1) for _ in range(400)]
-    assert expected_error(p) == pytest.approx(np.mean([calibration_error(p, d)[0] for d in drawn]), rel=0.1)
+    by_chance = np.mean([calibration_error(p, d)[0] for d in drawn])
+    assert expected_error(p, drawn[0], [f"{i}" for i in range(n)]) == pytest.approx(by_chance, rel=0.1)
+
+
+def test_clips_of_one_recording_are_off_together_by_chance():
+    """Groups of ten that come out right or wrong as one, against the error over many draws of them."""
+    logits, _ = draws(60, 1.0)
+    p = np.repeat(Calibration().probabilities(logits), 10, axis=0)
+    rng = np.random.default_rng(1)
+    once = p[::10].cumsum(axis=1)
+    drawn = [np.repeat((once > rng.random((60, 1))).argmax(axis=1), 10) for _ in range(400)]
+    by_chance = np.mean([calibration_error(p, d)[0] for d in drawn])
+    units = [f"{i // 10}" for i in range(600)]
+    assert np.mean([expected_error(p, d, units) for d in drawn]) == pytest.approx(by_chance, rel=0.1)
+    assert expected_error(p, drawn[0], [f"{i}" for i in range(600)]) < by_chance / 2
 
 
 def test_the_threshold_is_of_calibrated_probabilities():

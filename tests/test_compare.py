@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 from statistics import NormalDist
 
@@ -13,6 +14,7 @@ from scipy.stats import binomtest
 
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
+from fitrec_cache.metrics import wilson
 from fitrec_cache.recipes import get_recipe
 from fitrec_cache.run_files import find_runs
 from fitrec_cache.texts import compare_text
@@ -297,6 +299,18 @@ def test_validation_accuracy_is_the_mean_of_the_runs_whatever_their_sides(tmp_pa
     assert model.val_accuracy == pytest.approx((1 / 2 + 1 / 4) / 2)
 
 
+def test_the_interval_on_validation_clips_minds_their_groups(tmp_path):
+    val = [f"v{i}" for i in range(8)]
+    settings = {"val": val, "val_targets": [0] * 4 + [1] * 4}  # answers are all 0
+    write_run(tmp_path / "alone", [1], **settings)
+    write_run(tmp_path / "grouped", [1], variant="vit-lstm", val_groups=["a"] * 4 + ["b"] * 4, **settings)
+    found = {m.name: m.val_ci95 for m in compare([tmp_path]).models}
+    assert found["mean on net"] == pytest.approx(wilson(0.5, 8))
+    low, high = found["vit-lstm on net"]
+    assert low < 0.1
+    assert high > 0.9
+
+
 def test_runs_of_another_precision_are_another_model(tmp_path):
     for name in ("fp32", "bf16"):
         write_run(tmp_path / name, [1, 0], training={"learning_rate": 0.001, "precision": name})
@@ -321,6 +335,9 @@ def test_the_best_on_validation_is_named_not_the_best_on_test(tmp_path):
     assert best.endswith(f"mean on net, split group <- {tmp_path / 'b' / 'seed-0'}")
     compare([tmp_path], out=tmp_path / "t.md")
     assert "| mean on net | group | 75.0 (best) | 25.0 | one seed |" in (tmp_path / "t.md").read_text()
+    write_run(tmp_path / "d", [1, 0, 0, 0], variant="convlstm", val=val, val_targets=[0, 0, 0, 1])
+    assert compare_text(compare([tmp_path])).count("75.0%, best, as others are: choose the simplest of these)") == 2
+    shutil.rmtree(tmp_path / "d")
     compare([tmp_path], out=tmp_path / "t.md")  # an earlier one is replaced
     compare([tmp_path], out=tmp_path / "T.MD")
     assert (tmp_path / "T.MD").read_text() == (tmp_path / "t.md").read_text()

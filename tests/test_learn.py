@@ -18,6 +18,7 @@ from fitrec_cache.extract import extract
 from fitrec_cache.info import info
 from fitrec_cache.learn import learn
 from fitrec_cache.predict import predict
+from fitrec_cache.reproduce import reproduce
 from fitrec_cache.run_files import read_run_settings
 from fitrec_cache.runs import read_runs, time_of_last
 from fitrec_cache.texts import learn_text
@@ -171,7 +172,7 @@ def test_its_summary_says_what_it_is_worth_and_how_to_use_it(learned):
 def test_its_summary_says_where_so_few_validation_clips_hardly_choose(learned, other, close):
     report = learned[0]
     first, *rest = report.trained.runs
-    best = replace(report.chosen, val_accuracy=0.9)  # of 100 clips: Wilson's interval begins at 0.8256
+    best = replace(report.chosen, val_accuracy=0.9, val_ci95=(0.826, 0.945))
     models = (best, replace(report.models[0], name="another", val_accuracy=other))
     trained = replace(report.trained, runs=(replace(first, n_val=100), *rest))
     text = learn_text(replace(report, chosen=best, models=models, trained=trained))
@@ -381,6 +382,16 @@ def test_other_heads_and_classes_can_be_asked_for(video_folder, weights, tmp_pat
 def test_what_cannot_be_is_told_before_anything_is_made(video_folder, weights, tmp_path, settings, words):
     with pytest.raises(UsageError, match=words):
         learn(video_folder, out=tmp_path / "out", **{"backbone": [weights("test_resnet")], **FAST, **settings})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_class_that_is_called_as_no_answer_is_refused_before_anything_is_made(video_folder, weights, tmp_path):
+    shutil.copytree(video_folder, tmp_path / "videos")
+    (tmp_path / "videos" / "Hop").rename(tmp_path / "videos" / "Unknown")
+    with pytest.raises(UsageError, match="class 'Unknown' could not be told from the answer"):
+        learn(tmp_path / "videos", out=tmp_path / "out", backbone=[weights("test_resnet")], **FAST)
+    with pytest.raises(UsageError, match="class 'Unknown' could not be told from the answer"):
+        reproduce(tmp_path / "videos", out=tmp_path / "out", backbone=[weights("test_resnet")] * 3)
     assert not (tmp_path / "out").exists()
 
 

@@ -74,5 +74,5 @@ def test_a_head_of_few_clips_learns_classes_and_not_clips():
     config = recipe.head_config("mean", values.shape, n_classes=classes, n_train=len(train), attention=None)
     side = Side(values=values, targets=targets, clips=train)
     head = fit(side, replace(side, clips=test), config=config, recipe=recipe, seed=0).head
-    logits, _ = apply_head(head, values, test)
+    logits, _ = apply_head(head, values, test, [f"{i}" for i in test])
     assert (logits.argmax(dim=1).numpy() == targets[test]).mean() > 0.95

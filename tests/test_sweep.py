@@ -66,6 +66,9 @@ def test_some_classes_are_searched_on_and_named_in_the_command(tmp_path, feature
     more = ["--features", str(features), "--classes", CLASSES[1], "--out", str(tmp_path / "one")]
     refused = CliRunner().invoke(app, ["sweep", *more])
     assert "got one class" in str(refused.exception)
+    rest = toy(tmp_path / "rest.h5", labels=[("Hop", "Squat", "unknown")[i % 3] for i in range(60)])
+    with pytest.raises(UsageError, match="class 'unknown' could not be told from the answer"):
+        sweep(out=tmp_path / "other", features=rest, **FAST)
 
 
 def test_there_is_a_command_a_split_with_features_and_seeds(tmp_path, cache_folder):

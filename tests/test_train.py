@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -97,8 +98,7 @@ def test_clips_in_memory_are_trained_on_as_those_of_a_file(tmp_path, features):
     assert same(weights_of(tmp_path / "file"), weights_of(tmp_path / "mixed"))
     assert run_of(tmp_path / "file") == run_of(tmp_path / "mixed")
     bare = train_head(out=tmp_path / "bare", features=replace(data, name=""), variant="mean", epochs=2)
-    assert train_text(bare).startswith("mean, split group, seed 0: accuracy")
-    assert compare([tmp_path / "bare"]).models[0].name == "mean"
+    assert bare.runs[0].backbone == "features"
     with pytest.raises(UsageError, match="leave --backbone and --preset out"):
         train_head(out=tmp_path / "both", features=data, variant="mean", backbone=["net"])
     with pytest.raises(UsageError, match=r"lrcn learns from frames .*: got values of shape \(60, 4, 6\)"):
@@ -514,9 +514,11 @@ def test_groups_are_proposed_only_where_some_are_unknown(tmp_path, features):
     cache = tmp_path / "my cache"
     proposes = module._how_to_look(cache, "random", ["a", None], None)
     assert proposes.startswith(f"`fitrec-cache audit --cache '{cache}' --manifest groups.csv` proposes groups")
-    shows = module._how_to_look(cache, "random", ["a", "b"], "fitness35")
+    of = {"backbone": ["net"], "preset": "grid", "seed": 7}
+    shows = module._how_to_look(cache, "random", ["a", "b"], "fitness35", **of)
     assert shows.startswith(
-        f"`fitrec-cache audit --cache '{cache}' --split random --classes fitness35 --out audit` shows which"
+        f"`fitrec-cache audit --cache '{cache}' --backbone net --preset grid --split random --classes fitness35 "
+        "--seed 7 --out audit` shows which"
     )
     with h5py.File(features, "r+") as file:
         file["features"][30:] = file["features"][:30]  # a copy of each clip, in another group
@@ -736,8 +738,9 @@ def test_a_test_clip_that_gets_no_numbers_for_an_answer_is_told_in_words(tmp_pat
     data = read_pack(features)
     train_head(out=tmp_path / "run", features=data, variant="mean", epochs=1)
     values = data.values.astype(np.float32) / 1000
-    values[data.clip_ids.index(run_of(tmp_path / "run")["split"]["test"][0])] = 5e37  # still a float32
-    with pytest.raises(DivergedError, match="what the head answers 1 of 12 clips are no numbers"):
+    far_off = run_of(tmp_path / "run")["split"]["test"][0]
+    values[data.clip_ids.index(far_off)] = 5e37  # still a float32
+    with pytest.raises(DivergedError, match=f"answer to 1 of 12 clips is no number: to {re.escape(far_off)}. Their"):
         train_head(out=tmp_path / "other", features=replace(data, values=values), variant="mean", epochs=1)
 
 
@@ -760,6 +763,11 @@ def test_folds_say_that_near_duplicates_were_not_looked_for(tmp_path, features, 
     report = train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1, split="kfold:2")
     assert any(
         n.endswith("no leak found in 2 of 2 folds; near-duplicates not looked for: run audit") for n in report.notes
+    )
+    bare = replace(read_pack(features), groups=[None] * 60)
+    report = train_head(out=tmp_path / "bare", features=bare, variant="mean", epochs=1, split="kfold:2")
+    assert "not known whether the 2 folds leak: groups are unknown, near-duplicates not looked for: run audit" in (
+        report.notes
     )
 
 
@@ -1572,6 +1580,10 @@ def test_features_that_a_caller_put_together_are_as_those_of_a_file(tmp_path, fe
         ({"values": np.full((60, 4, 6), np.nan, dtype=np.float32)}, "values that are not finite"),
         ({"values": np.ones((60, 4, 6), dtype=np.uint8)}, r"values of uint8 \(60, 4, 6\), expected floats \(N, T, d\)"),
         ({"values": np.ones((60, 4, 64, 64, 3), dtype=np.uint16)}, "values of uint16 .* or uint8 frames"),
+        ({"values": np.ones((60, 4, 32, 32, 3), dtype=np.uint8)}, r"values of uint8 \(60, 4, 32, 32, 3\), expected"),
+        ({"labels": ["A"] * 58 + [None, float("nan")]}, "2 clips have no label, such as "),
+        ({"clip_ids": [f"{i}\udcff" for i in range(60)]}, r"undecodable characters in '0\\udcff': rename it"),
+        ({"extra": [{"person": i} for i in range(60)]}, "extra holds 0, expected texts"),
         ({"contents": ["a" * 64] * 59 + [None]}, "contents hold None, expected texts: hashes of videos"),
         ({"values": np.zeros((60, 0, 6), dtype=np.float32)}, r"are empty: values of shape \(60, 0, 6\)"),
     ],

@@ -362,6 +362,11 @@ def test_times_of_a_file_that_is_cut_off_in_front_are_those_that_its_parts_go_by
         part = Span(start=clip.start, end=clip.end)
         same = read_frames(path, sampler=lambda n: frame_indices(n, samples=4), short_side=64, span=part)
         assert numbers(clip) == [read_number(frame) for frame in same.frames]
+    with (
+        Stream(find_source(str(path))) as stream,
+        pytest.raises(VideoError, match=r"ends after 3.4 s, before a window of 3 s is full: give fewer --seconds"),
+    ):
+        list(stream.windows(windows(3, 3), [64]))
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def calibration(model: Model) -> Confidence:
     alt = f"Reliability diagram of {len(bins)} bins: confidence is on average {abs(gap):.1%} too {side}."
     return Confidence(
         ece=ece,
-        ece_expected=_mean_of_seeds(model, lambda folds: expected_error(_said(folds))),
+        ece_expected=_mean_of_seeds(model, _by_chance),
         ece_uncalibrated=plain,
         temperatures=(min(temperatures), max(temperatures)),
         gap=gap,
@@ -89,6 +89,12 @@ def _mean_of_seeds(model: Model, of_folds: Callable[[Sequence[Record]], float]) 
 def _said(folds: Sequence[Record], *, scaled: bool = True) -> NDArray[np.float64]:
     """Return the probabilities of the test clips of all folds of a seed, with or without temperatures."""
     return np.concatenate([r.probabilities if scaled else Calibration().probabilities(r.tested.logits) for r in folds])
+
+
+def _by_chance(folds: Sequence[Record]) -> float:
+    """Return that error by chance alone."""
+    units = [unit for record in folds for unit in record.units]
+    return expected_error(_said(folds), np.concatenate([r.tested.targets for r in folds]), units)
 
 
 def _error_of(folds: Sequence[Record], *, scaled: bool) -> float:
