@@ -87,7 +87,7 @@ def many(r: dict[str, Any]) -> list[tuple[str, ...]]:
             f"{r['clips_a_part']} a part, and a reader ({r['reads_while_writing']} reads)",
             f"{r['damaged']} damaged, missing or different; {r['reads_failed']} reads failed; at most "
             f"{worst} clips done twice a time",
-            "`test_turns.py`, `test_torture.py`",
+            "`test_claims.py`, `test_torture.py`",
         )
     ]
 

@@ -135,9 +135,10 @@ class Cache:
         return [clips for clips in same.values() if len(clips) > 1]
 
     def others(self, clips: Collection[str]) -> tuple[list[HeldClip], set[str]]:
-        """Return the clips that have none of these names, which are all held, but those that were taken out.
+        """Return the held clips that have none of these names, and the contents of those that have one.
 
-        If there may be any, also the hashes of the contents that clips of these names have.
+        Clips that were taken out do not count. All of these names are held. Where there are no other clips, contents
+        are not looked for: empty.
         """
         names = set(clips)
         others, contents = list[HeldClip](), set[str]()

@@ -7,7 +7,6 @@ import errno
 import io
 import json
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -685,7 +684,7 @@ def params(
     from fitrec_cache.params import params as call
 
     report = call(classes=classes)
-    _show(report, as_json, type(report).render)
+    _show(report, as_json, texts.params_text)
 
 
 @app.command()
@@ -717,10 +716,7 @@ def audit(
     from fitrec_cache.audit import audit as call
 
     report = call(**given, progress=not as_json)
-    _show(report, as_json, texts.audit_text)
-    if manifest is not None and not as_json:
-        words = shlex.join(["fitrec-cache", "extract", str(manifest), "--root", "VIDEOS", "--cache", str(cache)])
-        _print(f"to train by these groups, look through them, then: {words} (and --backbone as before)")
+    _show(report, as_json, lambda found: texts.audit_text(found, cache, manifest))
     if report.leaks:
         raise typer.Exit(1)
 

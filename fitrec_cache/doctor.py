@@ -20,6 +20,7 @@ from fitrec_cache import __version__, container, hdf5
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.backbone import best_precision, check_compiler, check_preset, library_versions, load_backbone
 from fitrec_cache.cache import Cache, newest
+from fitrec_cache.claims import CLAIMS
 from fitrec_cache.clips import plain_text
 from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip
 from fitrec_cache.devices import (
@@ -34,12 +35,12 @@ from fitrec_cache.devices import (
 )
 from fitrec_cache.errors import FitrecError, NoCacheError, UsageError, VideoError
 from fitrec_cache.extract import FRAME_SIZE, SAMPLES
+from fitrec_cache.extractor import COMMIT_CLIPS
 from fitrec_cache.files import Plain, is_file, is_folder, is_there
 from fitrec_cache.history import FOLDER
 from fitrec_cache.meanwhile import Meanwhile
 from fitrec_cache.memory import keep_freed_memory, memory_here
 from fitrec_cache.pretrained import EMBEDDED, BackboneChoice, weights_are_here
-from fitrec_cache.turns import CLAIMS
 from fitrec_cache.wording import plural
 
 #: What ``pip install '.[NAME]'`` adds, by what it is for.
@@ -47,9 +48,6 @@ OPTIONAL: Mapping[str, tuple[str, ...]] = {"export": ("onnx", "onnxruntime", "on
 
 #: Of a clip's frames on disk, in bytes, where no video tells: README, Limits.
 FRAME_BYTES = 300_000
-
-#: For fewer clips than this there is no room: what ``extract`` commits at a time.
-LEAST_ROOM = 32
 
 #: Clips that times are told for.
 MANY = 1000
@@ -363,7 +361,7 @@ def _check_room(folder: Path, free: int, clip_bytes: int, *, written: bool) -> N
     for place in (folder, *(folder / name for name in _PLACES)) if written else ():  # itself before what is in it
         if place.exists() and not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
             raise UsageError(f"nothing can be written into {place}: make it writable, or name another --cache")
-    if free < LEAST_ROOM * clip_bytes:
+    if free < COMMIT_CLIPS * clip_bytes:
         raise UsageError(
             f"there is room for {plural(free // clip_bytes, 'clip')} in {folder}: make room, or name another --cache"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from unicodedata import normalize
 
 from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.clips import Clip
@@ -52,8 +51,6 @@ class Entering:
             return None
         entry = _as_found(clip, key, problem)
         before = self.cache.clip(clip.clip_id)
-        if before is None and not clip.clip_id.isascii():  # by its name before names had one spelling
-            before = self.cache.clip(normalize("NFD", clip.clip_id))
         if problem and before is not None and not before.problem:
             if any(before.video_sha256 in store for store in self.stores):
                 self._failed.add(clip.clip_id)

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
+from fitrec_cache.claims import others_at_work
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import TEMPORARY, may_be_written, remove
 from fitrec_cache.jpeg_rows import joined, row_of
 from fitrec_cache.parts import Arrays, read_part
 from fitrec_cache.root import ASIDE, refuse_links_out
 from fitrec_cache.store import Store
-from fitrec_cache.turns import others_at_work
 from fitrec_cache.wording import plural, size, some
 
 

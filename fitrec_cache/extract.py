@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from unicodedata import normalize
 
 from fitrec_cache.ahead import Ahead
 from fitrec_cache.arguments import plain_arguments
@@ -187,7 +186,7 @@ def as_extracted(found: ClipList, cache: Path, *, read: bool = False) -> list[Cl
     if not is_there(cache / MARKER):  # there is none, or it is one that was just being made
         return list(found.clips)
     opened = Cache(cache)
-    told, held = Told(opened), {normalize("NFC", clip.clip_id): clip for clip in opened.entries()}
+    told, held = Told(opened), {clip.clip_id: clip for clip in opened.entries()}
 
     def as_in_cache(clip: Clip) -> Clip:
         known = before = held.get(clip.clip_id)

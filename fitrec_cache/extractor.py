@@ -16,6 +16,7 @@ import numpy as np
 from fitrec_cache.ahead import Ahead, Prepared, Task
 from fitrec_cache.backbone import Backbone
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip
+from fitrec_cache.claims import CLAIMS, Claims
 from fitrec_cache.clips import Clip
 from fitrec_cache.decoding import StoredClip
 from fitrec_cache.devices import cores
@@ -30,7 +31,6 @@ from fitrec_cache.parts import text_column
 from fitrec_cache.progress import Notes, progress_bar, timed
 from fitrec_cache.spans import file_of, is_part
 from fitrec_cache.store import Store
-from fitrec_cache.turns import CLAIMS, Turns
 from fitrec_cache.wording import plural, some
 
 #: A part is committed after this many clips or seconds, whichever comes first: what a kill can cost.
@@ -88,7 +88,7 @@ class Extractor:
         """Take every clip from video to features; commit what is finished, also when interrupted."""
         self.beside = ahead.busy
         bar = progress_bar(total=len(self.asked), unit="clip", what="extract", show=progress)
-        self.turns = Turns(
+        self.claims = Claims(
             self.cache.folder / CLAIMS,
             self.found.clips,
             size=COMMIT_CLIPS,
@@ -100,7 +100,7 @@ class Extractor:
                 while self._more(bar):
                     for task in self._tasks(ahead):
                         self._one(task)
-                        self.turns.finished(task.clip)
+                        self.claims.finished(task.clip)
                         bar.set_postfix_str(self._so_far(), refresh=False)
                         bar.update()
                         if self.rows.pending() >= COMMIT_CLIPS or time.monotonic() - self.rows.since > COMMIT_SECONDS:
@@ -112,7 +112,7 @@ class Extractor:
             try:
                 self.commit()
             finally:
-                self.turns.close()
+                self.claims.close()
         if ahead.decodes:
             self.cache.finish(self.asked)
 
@@ -184,7 +184,7 @@ class Extractor:
     def _more(self, bar: Any) -> bool:
         """Say whether clips are left; wait, and show it, while other processes have claimed all that are."""
         with timed(self.stages, "wait for others"):
-            left = self.turns.more(lambda n: _show_waiting(bar, f"{n} clips left to other processes, waiting"))
+            left = self.claims.more(lambda n: _show_waiting(bar, f"{n} clips left to other processes, waiting"))
         bar.set_postfix_str(self._so_far(), refresh=False)
         return left
 
@@ -194,7 +194,7 @@ class Extractor:
     def _tasks(self, ahead: Ahead) -> Iterator[Task]:
         """Yield tasks in order while later clips are made ready, or in turns with that."""
         queue: deque[Task] = deque()
-        hashes = ahead.hashes(self.turns)
+        hashes = ahead.hashes(self.claims)
         while True:
             with timed(self.stages, "wait for files"):
                 hashed = next(hashes, None)
@@ -215,7 +215,7 @@ class Extractor:
         while pending:
             with timed(self.stages, "wait for frames"):
                 pending = wait(pending, timeout=COMMIT_SECONDS).not_done
-            self.turns.alive()
+            self.claims.alive()
             if pending and self.rows.pending():  # one clip that takes long shall not hold up others
                 self.commit()
         return tasks
@@ -312,7 +312,7 @@ class Extractor:
                 self.cache.write_clips(rows.clips)
             self.done += rows.done
             self.rows = self._new_rows()  # what an interruption leaves in the old ones is written by the next commit
-            self.turns.committed()
+            self.claims.committed()
             self.write_indexes()
 
     def write_indexes(self, *, at_end: bool = False) -> None:

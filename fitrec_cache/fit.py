@@ -140,7 +140,7 @@ def fit_again(
     what: str = "",
     progress: bool = False,
 ) -> nn.Module:
-    """Train a fresh head on other clips as a head was trained before, without looking at any others.
+    """Train a fresh head for a given number of epochs, without a validation side, as on all clips in the end.
 
     Args:
         side: Clips to learn from.

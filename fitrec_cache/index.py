@@ -21,7 +21,7 @@ from fitrec_cache.files import is_sealed, sealed_name, write_atomic
 
 INDEX = re.compile(r"index-\d{20}-[0-9a-f]{32}\.h5")
 
-#: An index is written when this many parts are in none: each lists so many, so that writing one never costs more.
+#: An index is written when this many parts are in none. It lists only these, so its cost does not grow with the store.
 FEWEST_PARTS = 64
 
 #: At the end of a run these many do: who opens the store next reads one file instead of them.

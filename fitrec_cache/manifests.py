@@ -220,7 +220,7 @@ def _row_clip(row: Mapping[str | None, Any], names: FileNames, where: str) -> Cl
         raise ManifestError(f"{where}: empty label. Expected the label of a clip in every row")
     clip_id = PurePosixPath(normalize("NFC", written))
     if clip_id.is_absolute() or ".." in clip_id.parts:
-        clip_id = PurePosixPath(label) / clip_id.name
+        clip_id = PurePosixPath(one_spelling(label)) / clip_id.name
     if "split" in cells:
         cells["split"] = cells["split"].casefold()
     group = (cells.pop("group") or None) if "group" in cells else named_group(written)

@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Cores are in demand where less of them than this was idle; others held this program up where they had that many,
-#: and its threads less than this share of their time.
+#: Others held this program up where less than a tenth of all cores was idle, they used at least a quarter of a core,
+#: and this program's threads got less than nine tenths of their time.
 _IDLE, _OTHERS, _ENOUGH = 0.1, 0.25, 0.9
 
 _STAT = Path("/proc/stat")

@@ -22,21 +22,6 @@ from fitrec_cache.variants import VARIANTS, HeadConfig
 TABLE_SIDE = 64
 TABLE_CLASSES = 35
 
-#: Columns of the printed table: field of :class:`VariantParams` -> title.
-COLUMNS = {
-    "paper_total": "total",
-    "total": "ours",
-    "paper_trainable": "trainable",
-    "trainable": "ours",
-    "torch_total": "total",
-    "torch_trainable": "trainable",
-    "head_trainable": "head only",
-}
-
-LEGEND = (
-    "head only: the backbone is frozen, its pooled features go in, attention is the variant's own (Eq. 9 by default)."
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class TableRow:
@@ -143,15 +128,6 @@ class ParamsReport(Plain):
 
     classes: int
     variants: tuple[VariantParams, ...]
-
-    def render(self) -> str:
-        """Return a fixed-width table, with the notes below it."""
-        groups = f"{'':<28}{'Table I / Keras convention':^48}{'PyTorch convention':^24}{'trained here':>12}"
-        lines = [groups, f"{'variant':<28}" + "".join(f"{title:>12}" for title in COLUMNS.values())]
-        for row in self.variants:
-            values = (getattr(row, count) for count in COLUMNS)
-            lines.append(f"{row.name:<28}" + "".join(f"{_number(value):>12}" for value in values))
-        return "\n".join([*lines, "", LEGEND, *(f"{row.name}: {row.note}" for row in self.variants)])
 
 
 @plain_arguments
@@ -260,7 +236,3 @@ def _against_torch(biases: int, fixed: int, second_bias: int) -> str:
     ]
     listed = ", ".join(part for part in parts if part)
     return f"PyTorch: {listed}." if listed else ""
-
-
-def _number(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"

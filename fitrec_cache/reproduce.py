@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -283,7 +282,7 @@ def _refuse_other_clips(cache: Path, asked: Sequence[Clip], out: Path) -> None:
     if not is_there(cache / MARKER):
         return
     names = {clip.clip_id for clip in asked}
-    held = [normalize("NFC", clip.clip_id) for clip in Cache(cache).entries() if not clip.problem]
+    held = [clip.clip_id for clip in Cache(cache).entries() if not clip.problem]
     if others := [name for name in held if name not in names]:
         raise UsageError(
             f"--out {out} holds {len(held)} clips of an earlier call, of which this one, with {len(names)} clips, does "

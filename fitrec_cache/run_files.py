@@ -140,8 +140,7 @@ def contents_of(run: Mapping[str, Any]) -> dict[str, str]:
         run: What ``run.json`` holds.
 
     Returns:
-        What :func:`fitrec_cache.spans.short_content` makes of it; nothing of features that were made elsewhere, and of
-        runs of before 29 November 2026.
+        What :func:`fitrec_cache.spans.short_content` makes of it; nothing of features that were made elsewhere.
 
     Raises:
         StoreCorrupt: If it does not fit the split.

@@ -64,9 +64,6 @@ State = Literal["missing", "damaged", "tested", "whole"]
 #: The clips of a split, as ``run.json`` has them.
 _SIDES = (*SIDES, "unknown")
 
-#: What runs of before do not say.
-_SINCE = ("unknown_sha256",)
-
 _IN_WORDS = {
     "data_sha256": "the clips in the cache",
     "unknown_sha256": "the clips of classes kept apart",
@@ -162,19 +159,6 @@ def add_final(folder: Path, head: nn.Module) -> None:
     write_json(folder / "run.json", run | {"final": True, SUMS: run.get(SUMS, {}) | {FINAL: sum_of(data)}})
 
 
-def keep_contents(folder: Path, contents: Mapping[str, Any]) -> None:
-    """Write what the videos of a run are known by, if it is one of before that does not say.
-
-    Args:
-        folder: The run folder.
-        contents: A part of ``run.json``, as a training has it; empty of features whose videos nobody knows.
-    """
-    run = read_run_json(folder / "run.json")
-    if contents and "contents" not in run:
-        with suppress(StoreError):  # of a run that can only be read: it stays known by names
-            write_json(folder / "run.json", run | dict(contents))
-
-
 def _files(run: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of all files of a run."""
     return (*FILES, FINAL) if run.get("final") else FILES
@@ -240,8 +224,7 @@ def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
             return "--split-seed"
         return _IN_WORDS.get(key, key)
 
-    known = {k: v for k, v in wanted.items() if k in there or k not in _SINCE}
-    return [named(k, v, there.get(k)) for k, v in known.items() if plain(k, there.get(k)) != plain(k, v)]
+    return [named(k, v, there.get(k)) for k, v in wanted.items() if plain(k, there.get(k)) != plain(k, v)]
 
 
 def write_run(

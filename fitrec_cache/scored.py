@@ -240,6 +240,7 @@ def read_scored(folder: Path) -> ScoredRun:
         if not len(validated.targets) or not len(tested.targets):
             raise StoreCorrupt(f"{folder}/run.json names no clips to validate or to test on. Train the head again")
         found = ScoredRun(folder=folder, run=run, validated=validated, tested=tested)
+        # Read here, so that a damaged run.json is refused by its name, and not in the middle of a comparison.
         _ = (found.settings, found.seed, found.fold, found.labels, found.clips, found.units, found.val_units)
         _ = (found.n_clips, set(found.groups), set(run["split"]["val"]))
         return found

@@ -97,7 +97,7 @@ class Store:
             yield name, {text: column[rows[name]] for text, column in columns.items()}
 
     def all_texts(self) -> Iterator[tuple[str, Columns]]:
-        """Yield the same with all rows, those too whose key a later part has again."""
+        """Yield as :meth:`texts`, and also the rows whose key a later part has again."""
         return self._columns(dict.fromkeys(self._names, 0))
 
     def _columns(self, least: Mapping[str, int]) -> Iterator[tuple[str, Columns]]:

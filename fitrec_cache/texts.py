@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fitrec_cache.metrics import Metrics
     from fitrec_cache.pack import PackReport
     from fitrec_cache.page import PageReport
+    from fitrec_cache.params import ParamsReport
     from fitrec_cache.predict import Prediction
     from fitrec_cache.reproduce import ReproduceReport
     from fitrec_cache.results import TrainReport
@@ -314,8 +315,31 @@ def info_text(report: InfoReport) -> str:
     return _lines(lines)
 
 
-def audit_text(report: AuditReport) -> str:
-    """Return whether a split leaks, and what near-duplicates there are."""
+#: Counts of each row of the table of parameters, and their titles.
+_COUNTS = {
+    "paper_total": "total",
+    "total": "ours",
+    "paper_trainable": "trainable",
+    "trainable": "ours",
+    "torch_total": "total",
+    "torch_trainable": "trainable",
+    "head_trainable": "head only",
+}
+
+
+def params_text(report: ParamsReport) -> str:
+    """Return a fixed-width table, with the notes below it."""
+    groups = f"{'':<28}{'Table I / Keras convention':^48}{'PyTorch convention':^24}{'trained here':>12}"
+    lines = [groups, f"{'variant':<28}" + "".join(f"{title:>12}" for title in _COUNTS.values())]
+    for row in report.variants:
+        counts = ("-" if (count := getattr(row, name)) is None else f"{count:,}" for name in _COUNTS)
+        lines.append(f"{row.name:<28}" + "".join(f"{count:>12}" for count in counts))
+    legend = "the backbone is frozen, its pooled features go in, attention is the variant's own (Eq. 9 by default)."
+    return "\n".join([*lines, "", f"head only: {legend}", *(f"{row.name}: {row.note}" for row in report.variants)])
+
+
+def audit_text(report: AuditReport, cache: Path, manifest: Path | None) -> str:
+    """Return whether a split leaks, what near-duplicates there are, and what to do with a manifest that was written."""
     trust = "as chosen" if report.threshold_chosen else "taken from the data"
     if report.halves_found is not None:
         trust += f"; {report.halves_found:.0%} of the clips find their own other half at it"
@@ -341,6 +365,9 @@ def audit_text(report: AuditReport) -> str:
     for fold in report.folds:
         name = f" {fold['fold']}" if fold["fold"] else ""
         lines.append(f"{report.split}{name}, seed {report.seed}: {fold['text']}")
+    if manifest is not None:
+        words = shlex.join(["fitrec-cache", "extract", str(manifest), "--root", "VIDEOS", "--cache", str(cache)])
+        lines.append(f"to train by these groups, look through them, then: {words} (and --backbone as before)")
     return _lines(lines)
 
 

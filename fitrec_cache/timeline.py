@@ -208,7 +208,6 @@ class WatchFiles:
         table: CSV of the segments.
         subtitles: The segments as SubRip subtitles.
         picture: PNG of the probabilities over time.
-        video: The file that they are of, if it is one: then the table is a manifest that ``extract`` takes, too.
 
     Raises:
         UsageError: If a name has another ending, or a file cannot be written; or if a table of a file is there, which
@@ -218,7 +217,6 @@ class WatchFiles:
     table: Path | None = None
     subtitles: Path | None = None
     picture: Path | None = None
-    video: Path | None = None
 
     def __post_init__(self) -> None:
         for option, ending in (("table", ".csv"), ("subtitles", ".srt"), ("picture", ".png")):
@@ -235,12 +233,13 @@ class WatchFiles:
         """The files wanted."""
         return [path for path in (self.table, self.subtitles, self.picture) if path is not None]
 
-    def write(self, timeline: Timeline, *, title: str, offset: float = 0.0) -> None:
+    def write(self, timeline: Timeline, *, title: str, video: Path | None = None, offset: float = 0.0) -> None:
         """Write all of them; none where nothing was answered.
 
         Args:
             timeline: The answers, kept if there is to be a picture.
             title: Of the picture.
+            video: The file that they are of, if it is one: then the table is a manifest that ``extract`` takes, too.
             offset: Seconds that a player shows before the first frame.
 
         Raises:
@@ -251,15 +250,15 @@ class WatchFiles:
         with ExitStack() as each:  # what one raises comes after the others; the last named is written first
             if self.picture is not None:
                 each.callback(_write_picture, timeline, self.picture, title)
-            each.callback(self.write_texts, timeline, offset=offset)
+            each.callback(self.write_texts, timeline, video=video, offset=offset)
 
-    def write_texts(self, timeline: Timeline, *, offset: float = 0.0) -> None:
+    def write_texts(self, timeline: Timeline, *, video: Path | None = None, offset: float = 0.0) -> None:
         """Write table and subtitles; see :meth:`write`."""
         with ExitStack() as each:
             if self.subtitles is not None:
                 each.callback(write_subtitles, timeline.segments, self.subtitles, offset=offset)
             if self.table is not None:
-                each.callback(write_table, timeline.segments, self.table, video=self.video)
+                each.callback(write_table, timeline.segments, self.table, video=video)
 
 
 def _write_picture(timeline: Timeline, path: Path, title: str) -> None:

@@ -45,7 +45,7 @@ class Told:
         return None if named is not None and named.problem == TAKEN_OUT else named
 
     def _names(self, key: str) -> int:
-        """Return how many names a video and its parts had; by chance more of one in some 10 ** 14."""
+        """Return how many names a video and its parts had, by 64-bit hashes: by chance more, once in 10 ** 14."""
         first, last = (np.searchsorted(self._hashes, hash(file_of(key)), side) for side in ("left", "right"))
         return int(last - first) if key else 0
 

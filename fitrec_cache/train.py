@@ -27,7 +27,7 @@ from fitrec_cache.progress import Notes, timed
 from fitrec_cache.recipes import Recipe, get_recipe, given_settings
 from fitrec_cache.results import TrainReport, average_runs, pool_folds, read_result
 from fitrec_cache.run_files import read_run_json
-from fitrec_cache.runs import ANSWERS, SUMMARY, check_out, keep_contents, refuse_other_runs
+from fitrec_cache.runs import ANSWERS, SUMMARY, check_out, refuse_other_runs
 from fitrec_cache.scored import read_scored
 from fitrec_cache.splits import check_seed, check_seeds
 from fitrec_cache.together import keep_calibration
@@ -213,8 +213,6 @@ def _heads(trainer: Trainer, folds: Sequence[tuple[int, Fold]], *, final: bool) 
     heads = [_looked_up(job, trainer.describe(job), overwrite=trainer.overwrite) for job in heads]
     for job in heads:
         make_folder(job.folder)  # when none is refused: one without a run says that the call is not finished
-        if job.there is not None:  # it is whole, or lacks its final head
-            keep_contents(job.folder, trainer.contents(job))
     return heads
 
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -131,9 +131,7 @@ def watch(
         device=device,
         force=force,
     )
-    video = Path(watching.name)
-    if not watching.live and video.is_file():
-        files = replace(files, video=video)
+    video = path if not watching.live and (path := Path(watching.name)).is_file() else None
     timeline = Timeline(every=watching.every, keep=picture is not None)
     smoother = Smoother(smooth, every=watching.every, unknown_below=unknown_below)
     bar = progress_bar(total=None, unit="window", what="watch", show=progress)
@@ -151,7 +149,7 @@ def watch(
             ended = timeline.add(moment)
             if time.monotonic() - written > _SAVE_SECONDS:
                 with contextlib.suppress(StoreError):  # the last time it counts
-                    files.write_texts(timeline, offset=watching.offset)
+                    files.write_texts(timeline, video=video, offset=watching.offset)
                 written = time.monotonic()
             if tell is not None:
                 with bar.external_write_mode(file=sys.stdout):
@@ -178,7 +176,7 @@ def watch(
         for moment in (*ready, *smoother.rest()):
             timeline.add(moment)
         try:
-            files.write(timeline, title=without_password(source), offset=watching.offset)
+            files.write(timeline, title=without_password(source), video=video, offset=watching.offset)
         except StoreError as reason:  # what was answered is told all the same
             unwritten = str(reason)
     return WatchReport(

@@ -343,41 +343,6 @@ def test_to_add_final_heads_nothing_is_trained_or_written_again(tmp_path, featur
         read_runs(tmp_path / "run")
 
 
-@pytest.mark.parametrize("seeds", [[0], [0, 1]])
-def test_a_run_of_before_that_is_kept_notes_its_videos(tmp_path, features, seeds):
-    data = read_pack(features)
-    contents = [f"{i:064x}"[::-1] for i in range(len(data.clip_ids))]
-    common = {"out": tmp_path / "run", "variant": "mean", "epochs": 1, "seed": seeds}
-    train_head(features=data, **common)  # as by a version that did not note them
-    paths = sorted((tmp_path / "run").rglob("run.json"))
-    weights = {path: path.with_name("head.safetensors").stat().st_mtime_ns for path in paths}
-    assert len(paths) == len(seeds)
-    train_head(features=replace(data, contents=contents), **common)
-    for path in paths:
-        run = json.loads(path.read_text())
-        assert {v for side in run["contents"].values() for v in side} == {k[:16] for k in contents}
-        number = data.clip_ids.index(run["split"]["test"][0])
-        assert run["contents"]["test"][0] == contents[number][:16]
-    times = {path: path.stat().st_mtime_ns for path in paths}
-    for videos in ([], contents[::-1]):  # what it learned from stays, though other files have the same frames now
-        train_head(features=replace(data, contents=videos), **common)
-    assert {path: path.stat().st_mtime_ns for path in paths} == times
-    assert {path: path.with_name("head.safetensors").stat().st_mtime_ns for path in paths} == weights
-
-
-def test_a_run_of_before_that_can_only_be_read_is_kept_all_the_same(tmp_path, features, monkeypatch):
-    data, common = read_pack(features), {"out": tmp_path / "run", "variant": "mean", "epochs": 1}
-    train_head(features=data, **common)
-
-    def refuse(path, _):
-        raise StoreError(f"{path} cannot be written")
-
-    monkeypatch.setattr("fitrec_cache.runs.write_json", refuse)
-    known = replace(data, contents=[f"{i:064x}" for i in range(len(data.clip_ids))])
-    assert any("kept" in note for note in train_head(features=known, **common).notes)
-    assert "contents" not in json.loads((tmp_path / "run" / "run.json").read_text())
-
-
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_run_that_another_call_made_otherwise_meanwhile_is_not_replaced(tmp_path, features, monkeypatch, overwrite):
     common = {"out": tmp_path / "run", "features": features, "variant": "mean"}
@@ -1184,10 +1149,6 @@ def test_other_videos_of_a_class_that_is_kept_apart_make_another_run(tmp_path):
         file["features"][...] = np.where(strange[:, None, None], 1 - file["features"][()], file["features"][()])
     with pytest.raises(UsageError, match="the clips of classes kept apart"):
         train_head(features=path, **settings)
-    run = run_of(tmp_path / "run")
-    del run["unknown_sha256"]  # as of before
-    (tmp_path / "run" / "run.json").write_text(json.dumps(run))
-    assert any("kept" in note for note in train_head(features=path, **settings).notes)
 
 
 def test_settings_of_a_recipe_can_be_changed_and_nothing_else(tmp_path, features):

@@ -33,10 +33,10 @@ _UNSIGNED_SECONDS = 5.0
 _LOOK_SECONDS = 0.5
 
 
-class Turns:
+class Claims:
     """Clips in blocks, in random order: those that no other process has claimed.
 
-    ``while turns.more(): for clip in turns: ...`` gives every clip; who asks for more has finished what it was given,
+    ``while claims.more(): for clip in claims: ...`` gives every clip; who asks for more has finished what it was given,
     so that no two wait for each other.
 
     Args:
@@ -85,7 +85,7 @@ class Turns:
         self.alive()
 
     def alive(self) -> None:
-        """Show now and then that the owner of our claims lives, also of blocks that wait for their turn."""
+        """Show now and then that the owner of our claims lives, also of blocks that wait."""
         if time.monotonic() - self._shown < _SIGN_SECONDS:
             return
         self._shown = time.monotonic()
@@ -136,7 +136,10 @@ def _is_claimed(path: Path, us: str | None) -> bool:
 
 
 def _is_void(path: Path, us: str | None) -> bool:
-    """Say whether there is a claim that nobody else stands for; one that is gone meanwhile is none."""
+    """Say whether a claim keeps nobody away: its owner is dead, silent for too long, or ourselves.
+
+    One that is gone meanwhile is not void: there is nothing to remove.
+    """
     try:
         owner = path.read_text(errors="replace")[:100]
         age = time.time() - path.stat().st_mtime

@@ -7,19 +7,19 @@ import time
 
 import pytest
 
-from fitrec_cache import turns as module
+from fitrec_cache import claims as module
+from fitrec_cache.claims import Claims
 from fitrec_cache.clips import Clip
 from fitrec_cache.files import host_id
-from fitrec_cache.turns import Turns
 
 CLIPS = [Clip(clip_id=f"A/{n:02d}.avi", label="A") for n in range(24)]
 
 
 @pytest.fixture
-def turns(tmp_path):
+def claims(tmp_path):
     def make(clips=CLIPS, **settings):
         given = {"size": 4, "purpose": "x", "refresh": lambda: None, **settings}
-        return Turns(tmp_path / "claims", clips, **given)
+        return Claims(tmp_path / "claims", clips, **given)
 
     return make
 
@@ -28,8 +28,8 @@ def take(iterator, n):
     return [next(iterator).clip_id for _ in range(n)]
 
 
-def everything(turns):
-    return [clip.clip_id for clip in turns]
+def everything(claims):
+    return [clip.clip_id for clip in claims]
 
 
 def claim_all(folder, text, age=0.0):
@@ -38,8 +38,8 @@ def claim_all(folder, text, age=0.0):
         os.utime(path, (time.time() - age,) * 2)
 
 
-def test_every_clip_comes_once_in_whole_blocks(turns):
-    mine = turns()
+def test_every_clip_comes_once_in_whole_blocks(claims):
+    mine = claims()
     assert mine.more()
     got = everything(mine)
     assert not mine.more()
@@ -47,11 +47,11 @@ def test_every_clip_comes_once_in_whole_blocks(turns):
     assert all(got[i : i + 4] == sorted(got[i : i + 4]) for i in range(0, 24, 4))
 
 
-def test_a_block_of_another_living_process_is_waited_for(turns, tmp_path, monkeypatch):
-    theirs = take(iter(turns()), 3)
+def test_a_block_of_another_living_process_is_waited_for(claims, tmp_path, monkeypatch):
+    theirs = take(iter(claims()), 3)
     name = next(p for p in (tmp_path / "claims").iterdir())
     name.write_text(f"{host_id()} {os.getppid()}")  # of another process that lives
-    mine = turns()
+    mine = claims()
     assert mine.more()
     first = everything(mine)
     assert len(first) == 20
@@ -81,22 +81,22 @@ def test_a_block_of_another_living_process_is_waited_for(turns, tmp_path, monkey
         ("", 10, True),  # its owner was killed before that
     ],
 )
-def test_claims_of_the_dead_and_silent_are_void(turns, tmp_path, owner, age, void):
+def test_claims_of_the_dead_and_silent_are_void(claims, tmp_path, owner, age, void):
     if owner.endswith("DEAD"):
         child = subprocess.Popen([sys.executable, "-c", ""])
         child.wait()
         owner = owner.replace("DEAD", str(child.pid))
-    theirs = set(take(iter(turns(CLIPS[:8])), 1))
+    theirs = set(take(iter(claims(CLIPS[:8])), 1))
     claim_all(tmp_path / "claims", owner, age)
-    got = everything(turns(CLIPS[:8]))
+    got = everything(claims(CLIPS[:8]))
     assert len(got) == (8 if void else 4)
     assert (theirs <= set(got)) == void
     claims = {p.read_text() for p in (tmp_path / "claims").iterdir()}
     assert (owner in claims) != void
 
 
-def test_claims_are_given_back_when_their_clips_are_committed(turns, tmp_path):
-    mine = turns()
+def test_claims_are_given_back_when_their_clips_are_committed(claims, tmp_path):
+    mine = claims()
     iterator = iter(mine)
     block = [next(iterator) for _ in range(4)]
     next(iterator)
@@ -111,31 +111,31 @@ def test_claims_are_given_back_when_their_clips_are_committed(turns, tmp_path):
     assert list((tmp_path / "claims").iterdir()) == []
 
 
-def test_a_claim_that_went_to_another_is_not_given_back(turns, tmp_path):
-    mine = turns()
+def test_a_claim_that_went_to_another_is_not_given_back(claims, tmp_path):
+    mine = claims()
     take(iter(mine), 1)
     claim_all(tmp_path / "claims", f"{host_id()} 1")
     mine.close()
     assert len(list((tmp_path / "claims").iterdir())) == 1
 
 
-def test_a_claim_of_this_process_hinders_it_not(turns):
-    take(iter(turns()), 1)  # never closed, as after an error
-    assert len(everything(turns())) == 24
+def test_a_claim_of_this_process_hinders_it_not(claims):
+    take(iter(claims()), 1)  # never closed, as after an error
+    assert len(everything(claims())) == 24
 
 
-def test_claims_for_another_purpose_are_other_claims(turns, tmp_path):
-    take(iter(turns(CLIPS[:8], purpose="x")), 1)
+def test_claims_for_another_purpose_are_other_claims(claims, tmp_path):
+    take(iter(claims(CLIPS[:8], purpose="x")), 1)
     claim_all(tmp_path / "claims", "0123abcd 1", 10)
-    assert len(everything(turns(CLIPS[:8], purpose="y"))) == 8
-    assert len(everything(turns(CLIPS[:8], purpose="x"))) == 4
+    assert len(everything(claims(CLIPS[:8], purpose="y"))) == 8
+    assert len(everything(claims(CLIPS[:8], purpose="x"))) == 4
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.0, True), (3600.0, False)])
-def test_every_claim_shows_now_and_then_that_its_owner_lives(turns, tmp_path, monkeypatch, seconds, shown):
+def test_every_claim_shows_now_and_then_that_its_owner_lives(claims, tmp_path, monkeypatch, seconds, shown):
     """Also those of blocks that wait."""
     monkeypatch.setattr(module, "_SIGN_SECONDS", seconds)
-    mine = turns()
+    mine = claims()
     iterator = iter(mine)
     given = [next(iterator) for _ in range(9)]  # of three blocks
     for path in (tmp_path / "claims").iterdir():
@@ -146,9 +146,9 @@ def test_every_claim_shows_now_and_then_that_its_owner_lives(turns, tmp_path, mo
     assert (max(ages) < 100) is shown
 
 
-def test_where_claims_cannot_be_kept_the_work_goes_on(turns, tmp_path):
+def test_where_claims_cannot_be_kept_the_work_goes_on(claims, tmp_path):
     (tmp_path / "claims").write_text("a file in the way")
-    mine = turns()
+    mine = claims()
     assert mine.more()
     assert len(everything(mine)) == 24
     mine.finished(CLIPS[0])
@@ -156,8 +156,8 @@ def test_where_claims_cannot_be_kept_the_work_goes_on(turns, tmp_path):
     mine.close()
 
 
-def test_what_others_finished_is_looked_up_before_each_block(turns):
+def test_what_others_finished_is_looked_up_before_each_block(claims):
     order = []
-    for _ in turns(refresh=lambda: order.append("looked")):
+    for _ in claims(refresh=lambda: order.append("looked")):
         order.append("clip")
     assert order == ["looked", *["clip"] * 4] * 6
