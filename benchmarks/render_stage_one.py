@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results/stage_one.json"
 
 #: Precisions on a processor that was built for AMX, which its virtual machine hides.
-RESULTS_HIDDEN = RESULTS.parent / "hidden_amx/stage_one.json"
+RESULTS_HIDDEN = RESULTS.parent / "intel_fp32/stage_one.json"
 #: Precisions on the generation of AMD's processors before.
 RESULTS_ZEN4 = RESULTS.parent / "zen4/stage_one.json"
 #: Stage one on a GPU, if anybody measured it: benchmarks/gpu.py.

@@ -17,6 +17,7 @@ NOT_YET = "Not measured yet: `benchmarks/stage_two.py` has this part."
 #: Runs on two cores of other processors.
 OTHERS = {
     "AMD EPYC, Zen 4": RESULTS.with_name("zen4"),
+    "Xeon, AMX hidden": RESULTS.with_name("intel_fp32"),
     "Xeon with AMX": RESULTS.with_name("amx"),
     "AMD EPYC, AVX2 only": RESULTS.with_name("avx2"),
 }
