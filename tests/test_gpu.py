@@ -132,7 +132,8 @@ def test_a_head_learns_on_the_gpu_and_comes_back(variant, gpu, recipe, monkeypat
         there = fit(train, val, config=config, recipe=chosen, seed=0, device=gpu)
     assert Far.made
     assert set(in_tf32) == {gpu == MPS}  # Apple's has none
-    assert there.history == here.history
+    for mine, theirs in zip(there.history, here.history, strict=True):  # MKL's last bits depend on where memory lies
+        assert mine == pytest.approx(theirs, rel=1e-6)
     expected, found = here.head.state_dict(), there.head.state_dict()
     assert not any(isinstance(x, Far) for x in found.values())
     assert all(torch.equal(found[name], expected[name]) for name in expected)
