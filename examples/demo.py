@@ -18,6 +18,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
+#: By which a folder is known that this made, and may remove.
+MARKER = ".fitrec-demo"
+
 
 def command(*arguments: str | Path) -> None:
     """Show and run one ``fitrec-cache`` command; stop where it fails."""
@@ -32,9 +35,11 @@ def main() -> None:
     out: Path = parser.parse_args().out
     full = ROOT / out
     if full.exists():
-        if not (full / "cache" / "cache.json").is_file():
+        if not (full / MARKER).is_file():
             sys.exit(f"{full} exists and is not an earlier demo: choose another --out")
         shutil.rmtree(full)
+    full.mkdir(parents=True)
+    (full / MARKER).touch()
     started = time.perf_counter()
     samples, cache = Path("data/samples"), out / "cache"
     command("extract", samples, "--cache", cache, "--backbone", "tf_efficientnet_lite0")

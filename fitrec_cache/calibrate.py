@@ -27,6 +27,7 @@ _COLDEST, _HOTTEST = 0.1, 100.0
 _FLAT = 1e-9
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +197,8 @@ def expected_error(probabilities: ArrayLike, targets: ArrayLike, units: Sequence
 
     Returns:
         The mean distance of a normal variable from its mean, by the variance of each bin, in [0, 1]. The variance is
-        that of independent clips times Kish's design effect over all bins, if that is above 1.
+        that of independent clips times Kish's design effect, if that is above 1: over all bins with clips of several
+        units, and where there is none as if all clips of a unit came out alike.
 
     Example:
         Two clips in one bin, each right with an even chance:
@@ -210,12 +212,29 @@ def expected_error(probabilities: ArrayLike, targets: ArrayLike, units: Sequence
     p = np.asarray(probabilities, dtype=np.float64)
     confidence, right = p.max(axis=1), p.argmax(axis=1) == np.asarray(targets)
     where = bin_numbers(confidence)
-    off = right - confidence
-    off -= (np.bincount(where, off, BINS) / np.maximum(np.bincount(where, minlength=BINS), 1))[where]
     _, unit = np.unique(np.asarray(units), return_inverse=True)
-    alone, together = np.square(off).sum(), np.square(np.bincount(unit * BINS + where, off)).sum()
-    scatter = np.bincount(where, confidence * (1 - confidence), BINS) * max(1.0, together / (alone or 1.0))  # (15,)
-    return float(np.sqrt(2 / np.pi * scatter).sum() / len(confidence))
+    cells, cell = np.unique(unit * BINS + where, return_inverse=True)  # C pairs of unit and bin
+    scatter = np.bincount(where, confidence * (1 - confidence), BINS)  # (15,), of independent clips
+    effect = max(1.0, _design_effect(right - confidence, where, cell, cells % BINS))
+    return float(np.sqrt(2 / np.pi * effect * scatter).sum() / len(confidence))
+
+
+def _design_effect(off: FloatArray, where: IntArray, cell: IntArray, bin_of: IntArray) -> float:
+    """Return how many times as much sums over bins scatter as those of independent clips would.
+
+    ``off`` and the bin ``where`` it lies ``(N,)`` are of each clip, ``cell`` is the pair of unit and bin that it is in,
+    and ``bin_of (C,)`` the bin of each pair.
+    """
+    clips, units = np.bincount(where, minlength=BINS), np.bincount(bin_of, minlength=BINS)  # (15,) each
+    several = units > 1
+    if not several.any():
+        sizes = np.bincount(cell)
+        return float(np.square(sizes).sum() / sizes.sum())
+    off = off - (np.bincount(where, off, BINS) / np.maximum(clips, 1))[where]
+    alone = np.bincount(where, np.square(off), BINS)[several] * (clips / np.maximum(clips - 1, 1))[several]
+    unbiased = (units / np.maximum(units - 1, 1))[several]  # deviations from a mean of few are too small
+    together = np.bincount(bin_of, np.square(np.bincount(cell, off)), BINS)[several] * unbiased
+    return float(together.sum() / alone.sum()) if alone.sum() else 1.0
 
 
 def auroc(known: ArrayLike, unknown: ArrayLike) -> float:

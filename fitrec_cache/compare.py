@@ -39,9 +39,11 @@ class ModelFigures(Plain):
         accuracy: Over all tests of all seeds; where seeds test as many clips, the mean of ``accuracies``.
         sd: Standard deviation of ``accuracies``; None of one seed.
         val_accuracy: Mean over its runs of the accuracy on validation clips, by heads that never learned from them.
-        val_ci95: 95 % interval of that, as ``ci95``.
+        val_ci95: 95 % interval of the share of right answers on validation clips, as ``ci95``; those of all runs count
+            together, however many a run has.
         chosen: Whether the former is the highest of those that were validated on the same clips, if there are
             others: what to choose a model by, as what is chosen on test clips has seen them.
+        tied: Whether it is the highest of several.
         apart: Whether others were compared, but none validated on the same clips.
         folder: The folder that its runs are in.
         ci95: 95 % interval of the accuracy; see :func:`fitrec_cache.metrics.interval_by_unit`. Units are groups, under
@@ -60,6 +62,7 @@ class ModelFigures(Plain):
     val_accuracy: float
     val_ci95: tuple[float, float]
     chosen: bool
+    tied: bool
     apart: bool
     folder: str
     ci95: tuple[float, float]
@@ -161,9 +164,16 @@ def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]
     models, notes = gather_models(runs)
     notes += _unfinished(runs)
     alike = _alike_on_validation(models)
-    best = {i for some in alike for i in some if models[i].val_accuracy == max(models[j].val_accuracy for j in some)}
-    shared = {i for some in alike for i in some}
-    figures = [_figures(m, chosen=i in best, apart=len(models) > 1 and i not in shared) for i, m in enumerate(models)]
+    best = [[i for i in some if models[i].val_accuracy == max(models[j].val_accuracy for j in some)] for some in alike]
+    figures = [
+        _figures(
+            m,
+            chosen=any(number in some for some in best),
+            tied=any(number in some and len(some) > 1 for some in best),
+            apart=len(models) > 1 and not any(number in some for some in alike),
+        )
+        for number, m in enumerate(models)
+    ]
     order = sorted(range(len(models)), key=lambda i: (figures[i].split, -figures[i].accuracy))
     family_of = {folder.resolve(): number for number, family in enumerate(families) for folder in find_runs(family)}
     places = [(m.split, m.sides, family_of.get(m.runs[0].folder.resolve())) for m in models]
@@ -208,7 +218,7 @@ def _folder(folders: Sequence[Path]) -> str:
     return str(common.relative_to(here) if common.is_relative_to(here) else common)
 
 
-def _figures(model: Model[ScoredRun], *, chosen: bool, apart: bool) -> ModelFigures:
+def _figures(model: Model[ScoredRun], *, chosen: bool, tied: bool, apart: bool) -> ModelFigures:
     accuracies = [float(np.concatenate([r.right for r in runs]).mean()) for runs in model.by_seed.values()]
     right, tested, units = model.per_clip
     groups = {g for r in model.runs for g in r.groups}
@@ -225,6 +235,7 @@ def _figures(model: Model[ScoredRun], *, chosen: bool, apart: bool) -> ModelFigu
         val_accuracy=model.val_accuracy,
         val_ci95=model.val_interval,
         chosen=chosen,
+        tied=tied,
         apart=apart,
         folder=_folder([r.folder for r in model.runs]),
         ci95=model.interval,

@@ -170,7 +170,7 @@ class DecoderPool:
                 "that is read from standard input cannot start any, so put it into a file. Else allow more processes "
                 "(ulimit -u), open files (-n) or memory"
             ) from error
-        except BaseException:  # Ctrl-C, after which a notebook lives on
+        except BaseException:  # likewise
             self.__exit__()
             raise
 
@@ -197,8 +197,14 @@ class DecoderPool:
     def _new_pool(self) -> tuple[Any, Any]:
         """Return a pool whose workers start, and a future of the first that did."""
         # Not "fork": this process has threads (torch, HDF5) by now.
-        pool = ProcessPool(max_workers=self._workers, context=multiprocessing.get_context("spawn"), initializer=_begin)
-        return pool, begin_quietly(lambda: pool.schedule(_ready))
+        context = multiprocessing.get_context("spawn")
+        pool: Any = ProcessPool(max_workers=self._workers, context=context, initializer=_begin)
+        try:
+            return pool, begin_quietly(lambda: pool.schedule(_ready))
+        except BaseException:  # as Ctrl-C, after which a notebook lives on
+            pool.stop()
+            pool.join()
+            raise
 
     def _schedule(self, job: DecodeJob) -> tuple[Any, Any]:
         """Queue a job; return the pool and the future."""

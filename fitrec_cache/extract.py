@@ -20,7 +20,7 @@ from fitrec_cache.erase import erase_taken_out, going, refuse_beside_others, ref
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError, WeightsError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extractor import Extractor
-from fitrec_cache.files import file_stamp, is_there
+from fitrec_cache.files import file_stamp, is_there, may_be_there
 from fitrec_cache.find_clips import ClipList, find_clips, nearest
 from fitrec_cache.history import Extraction, note, now
 from fitrec_cache.identity import frame_identity, what_changed
@@ -152,7 +152,7 @@ def extract(
     try:
         with Ahead(models, frames, known, workers=workers, clip_seconds=clip_seconds) as ahead:
             run.work(ahead, progress=progress)
-        if erase:  # only now it is known what each file is
+        if erase and (run.unread or found.passed_over):  # only now it is known what each file is
             _refuse_renamed(found, run.unread, going(opened, _names_of_all(found)))
         if videos is not None:
             run.see_to_others(prune=listed if prune else None)
@@ -259,12 +259,12 @@ def _refuse_renamed(found: ClipList, unread: Sequence[str], gone: Collection[str
             "was taken out or erased. Make it readable, or move it out of VIDEOS"
         )
     for clip in found.passed_over if gone else ():
-        if clip.path is None or not clip.path.is_file():
+        if clip.path is None or not may_be_there(clip.path):
             continue
         content = _content(clip.path, clip.span)
         if content in gone:
             why = "is a video that --erase would remove"
-        elif not content and clip.path.stat().st_size:
+        elif not content:
             why = "cannot be read, so it may be a video that --erase would remove"
         else:
             continue

@@ -23,6 +23,7 @@ from fitrec_cache.devices import cores
 from fitrec_cache.entering import Entering
 from fitrec_cache.errors import StoreError, VideoError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
+from fitrec_cache.files import may_be_there
 from fitrec_cache.find_clips import ClipList
 from fitrec_cache.identity import feature_identity, what_changed
 from fitrec_cache.jpeg_rows import joined
@@ -259,9 +260,8 @@ class Extractor:
             why = next(failed.reason for failed in self.failed if failed.clip_id == first)
             problem = f"same content as {first}, which failed: {why}"
         if problem:
-            if not task.key and task.clip.path is not None and task.clip.path.is_file():
-                held = self.cache.clip(task.clip.clip_id)
-                self.unread += [] if held is not None and held.video_sha256 else [task.clip.clip_id]
+            if not task.key and task.clip.path is not None and may_be_there(task.clip.path):
+                self.unread.append(task.clip.clip_id)
             self.failed.append(FailedClip(clip_id=task.clip.clip_id, path=str(task.clip.path or ""), reason=problem))
         else:
             self.rows.done += worked

@@ -37,6 +37,15 @@ _ELSEWHERE_SECONDS = 24 * 3600
 #: As Path's own, which raise on names too long, in folders that may not be entered, and of users who are not there.
 is_there, is_folder, is_file, with_home = os.path.exists, os.path.isdir, os.path.isfile, os.path.expanduser
 
+
+def may_be_there(path: Path) -> bool:
+    """Say whether a name may be a file's: it is not known to be missing, or that of a folder."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+
+
 #: What file systems answer that cannot flush a folder.
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
 
@@ -103,7 +112,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that, whatever happens, the file is complete or not there.
 
     The bytes are on disk before the name is, and the name is on disk when this returns (fsync of file and folder).
-    Of a link, what it leads to is written.
+    Of a link, what it leads to is written. A file that was there keeps its permissions.
 
     Raises:
         StoreError: If the disk is full, read-only or gone; what was there before stays as it was.
@@ -115,6 +124,8 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             _flush_to_disk(file.fileno())
+        with contextlib.suppress(OSError):  # who may read it; a new file has what is usual
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
         temporary.replace(target)
         sync_folder(target.parent)
     except OSError as error:

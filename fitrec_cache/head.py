@@ -109,7 +109,7 @@ class SequenceHead(nn.Module):
     Args:
         inputs: Length d of a frame's vector.
         config: The head's settings; its variant has an LSTM.
-        embed: Claims what the head is given into ``(B, T, d)``; None where it is given that.
+        embed: Turns what the head is given into ``(B, T, d)``; None where it is given that.
     """
 
     def __init__(self, inputs: int, config: HeadConfig, embed: nn.Module | None = None) -> None:

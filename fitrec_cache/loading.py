@@ -60,12 +60,19 @@ def _as_given(data: Features) -> Features:
     told: dict[str, Any] = {
         "name": data.name or "features",
         "clip_ids": [str(name) for name in data.clip_ids],
-        "labels": [str(label or "") if label == label else "" for label in data.labels],
-        "groups": [None if group is None or group != group else str(group) for group in data.groups],  # NaN, of tables
+        "labels": [_as_text(label) or "" for label in data.labels],
+        "groups": [_as_text(group) for group in data.groups],
     }
     same = all(isinstance(given := getattr(data, name), type(each)) and given == each for name, each in told.items())
     found = as_ours(data if same else replace(data, **told), "in memory")
     return found.by_id()  # results must not depend on the order of clips
+
+
+def _as_text(value: object) -> str | None:
+    """Return a name, which may be a number; None where there is none, as NaN and NA of tables say."""
+    if value is None or type(value).__name__ == "NAType":  # pandas' NA is neither equal to itself nor not
+        return None
+    return None if isinstance(value, float | np.floating) and np.isnan(value) else str(value)
 
 
 def _check_fit(data: Features, variant: str) -> None:

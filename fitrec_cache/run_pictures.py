@@ -111,7 +111,7 @@ def confusion_png(confusion: NDArray[np.int64], class_names: Sequence[str], path
     width = int(10 * (side + 1.5))
     lines = [line for each in title.split("\n") for line in textwrap.wrap(drawable(each, longest=300), width)]
     axes.set_title("\n".join(lines), fontsize=12, color=INK, parse_math=False, fontfamily=FONT, pad=10, loc="left")
-    _name_classes(axes, [drawable(name, longest=28) for name in class_names], size=min(10.0, cell * 34))
+    _name_classes(axes, drawable_names(class_names, longest=28), size=min(10.0, cell * 34))
     if k <= 40:
         _write_counts(axes, confusion, share.filled(0), size=min(11.0, cell * 24))
     tall = min(1.0, 5 / side)
@@ -307,6 +307,12 @@ def drawable(text: str, longest: int = 90) -> str:
     drawn = "".join(char if ord(char) in _drawable() else "?" for char in " ".join(text.split()))
     keep = (longest - 1) // 2
     return drawn if len(drawn) <= longest else f"{drawn[:keep]}…{drawn[-keep:]}"
+
+
+def drawable_names(names: Sequence[str], longest: int) -> list[str]:
+    """Return names as :func:`drawable` gives them, numbered where some of them could not be told apart else."""
+    drawn = [drawable(name, longest=longest) for name in names]
+    return drawn if len(set(drawn)) == len(drawn) else [f"{i} {name}" for i, name in enumerate(drawn, start=1)]
 
 
 def save_png(figure: Figure, path: Path, *, dpi: int = _DPI, trim: Literal["tight"] | None = None) -> None:

@@ -190,7 +190,7 @@ class Model(Generic[R]):
 
     @property
     def val_interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy on validation clips, by the same rule."""
+        """95 % interval of the share of right answers on validation clips, of all runs together, by the same rule."""
         right, tested, units = count_right((r.run["split"]["val"], r.val_units, r.validated.right) for r in self.runs)
         return interval_by_unit(right, tested, list(units.values()))
 

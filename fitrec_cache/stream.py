@@ -41,6 +41,12 @@ SILENCE = (10.0, 30.0)
 #: Schemes of what comes at its own pace, whether it is read or not.
 _LIVE_SCHEMES = ("rtsp", "rtsps", "rtp", "rtmp", "rtmps", "udp", "tcp", "srt")
 
+#: Formats that have no times, for which FFmpeg makes up 25 frames a second: live, the time of arrival counts.
+_UNTIMED = ("mpjpeg", "mjpeg", "h264", "hevc", "m4v", "mpegvideo")
+
+#: A frame so much later than the one before may have a wrong time: the next one tells.
+_LEAP_SECONDS = 10
+
 #: A frame that stays for longer than this many of its usual periods, and than a window, is followed by a gap.
 _STILL_PERIODS = 10
 
@@ -115,15 +121,24 @@ def find_source(text: str, *, format: str | None = None) -> Source:
 def without_password(source: str) -> str:
     """Return an address without name, password and query, to be shown; a file's name as it is.
 
+    Of RTMP, whose paths are keys, and of paths with settings in them only the computer's name is left.
+
     Example:
         >>> without_password("rtsp://me:secret@camera.local/1?token=secret")
         'rtsp://camera.local/1'
+        >>> without_password("rtmp://camera.local/live/secret")
+        'rtmp://camera.local/...'
     """
     scheme, between, rest = source.partition("://")
     user, _, where = rest.rpartition("@")  # passwords may hold "/" and "@"
     if "?" in user:  # a "?" in the password or an "@" in the query: that cannot be told
         where = ""
-    return scheme + between + where.partition("?")[0] if between else source
+    if not between:
+        return source
+    shown = where.partition("?")[0]
+    host, slash, path = shown.partition("/")
+    secret = path and (scheme.lower().startswith("rtmp") or "=" in path)
+    return scheme + between + (f"{host}{slash}..." if secret else shown)
 
 
 class Stream:
@@ -175,7 +190,8 @@ class Stream:
     @property
     def endless(self) -> bool:
         """Whether it is an address that says neither how long nor how large it is, as of a live stream over HTTP."""
-        return self._remote and self.seconds is None and (self._container.size or 0) <= 0
+        listed = self._container.format.name in ("hls", "dash")  # their size is that of the list of segments
+        return self._remote and self.seconds is None and (listed or (self._container.size or 0) <= 0)
 
     @property
     def damaged(self) -> int:
@@ -273,8 +289,7 @@ class Stream:
         before: tuple[Fraction, VideoFrame] | None = None
         period = 1 / nominal_rate(self._stream)
         origin, late, behind = Fraction(0), Fraction(0), 0
-        for number, frame in enumerate(self._frames()):
-            clock = number * period if frame.pts is None else frame.pts * fraction(frame.time_base)
+        for clock, frame in self._timed():
             seam = False
             if before is None:
                 origin = self._zero(clock)
@@ -292,6 +307,30 @@ class Stream:
             before = clock - origin, frame
         if before is not None:
             yield *before, before[0] + period, False
+
+    def _timed(self) -> Iterator[tuple[Fraction, VideoFrame]]:
+        """Yield frames with their times as the stream has them; one alone far ahead of its neighbours is left out."""
+        period = 1 / nominal_rate(self._stream)
+        arrives = (self._source.live or self.endless) and self._container.format.name in _UNTIMED
+        before: Fraction | None = None
+        held: tuple[Fraction, VideoFrame] | None = None  # that may be one
+        for number, frame in enumerate(self._frames()):
+            clock = number * period if frame.pts is None else frame.pts * fraction(frame.time_base)
+            clock = Fraction(time.monotonic_ns(), 10**9) if arrives else clock
+            if held is not None:
+                if before is not None and before < clock < held[0]:
+                    self._late += 1
+                else:
+                    yield held
+                    before = held[0]
+                held = None
+            if before is not None and clock - before > _LEAP_SECONDS:
+                held = clock, frame
+            else:
+                yield clock, frame
+                before = clock
+        if held is not None:
+            yield held
 
     def _zero(self, first: Fraction) -> Fraction:
         """Return from when on time is counted: of a file as for its parts (:mod:`fitrec_cache.video`).

@@ -374,10 +374,8 @@ def audit_text(report: AuditReport, cache: Path, manifest: Path | None) -> str:
 def compare_text(report: CompareReport) -> str:
     """Return each model's accuracy and which is better."""
     lines = _notes(report.notes)
-    best = Counter((m.split, m.val_accuracy) for m in report.models if m.chosen)
     for m in report.models:
-        ties = best[m.split, m.val_accuracy] > 1
-        choose = ", best, as others are: choose the simplest of these" if ties else ", best: choose by this"
+        choose = ", best, as others are: choose the simplest of these" if m.tied else ", best: choose by this"
         spread = "" if m.sd is None else f", sd {m.sd:.1%} over {len(m.seeds)} seeds"
         beside = choose * m.chosen + ", on other clips than the others" * m.apart
         validated = f"validation {m.val_accuracy:.1%}{beside}"

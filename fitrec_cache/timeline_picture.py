@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fitrec_cache.run_pictures import FAINT, FONT, INK, MARK, drawable, save_png
+from fitrec_cache.run_pictures import FAINT, FONT, INK, MARK, drawable, drawable_names, save_png
 from fitrec_cache.timeline import Moment, Segment, clock
 
 _DPI = 110
@@ -39,7 +39,7 @@ def timeline_png(moments: Sequence[Moment], segments: Sequence[Segment], path: P
     edges, seen = _columns(moments, segments)
     chances = [None if m is None else dict(m.top) for m in seen]
     values = np.array([[np.nan if c is None else c.get(label, 0.0) for c in chances] for label in labels])
-    names = [drawable(label, longest=_LONGEST) for label in labels]
+    names = drawable_names(labels, longest=_LONGEST)
     if any(segment.label is None for segment in segments):
         names.append("unknown")
     figure = Figure(figsize=(_WIDTH, _ROW * len(names) + _MARGINS), layout="constrained")

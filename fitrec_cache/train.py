@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +158,7 @@ def train_head(
     with timed(stages, "look for leaks"):
         near = data.near_duplicates(progress=progress)
     features_of = [source["identity"]["backbone"] for source in data.sources if source["kind"] == "features"]
-    look = _how_to_look(
-        cache, split, data.groups, classes, backbone=backbone or features_of, preset=preset, seed=folds[0][0]
-    )
+    look = partial(_how_to_look, cache, split, data.groups, classes, backbone or features_of, preset, split_seed)
     found = judge_splits(heads, data, near, look=look)
     notes = Notes(tell)
     notes.add(*data.notes, *left_out, *found.notes, *there_notes(heads), *device_notes(where))
@@ -255,12 +254,12 @@ def _how_to_look(
     split: str,
     groups: Sequence[str | None],
     classes: str | None,
-    *,
-    backbone: Sequence[str] = (),
-    preset: str | None = None,
-    seed: int = 0,
+    backbone: Sequence[str],
+    preset: str | None,
+    split_seed: int | None,
+    seed: int,
 ) -> str | None:
-    """Return what to call where near-duplicates are on both sides of a split; ``seed`` is the split's."""
+    """Return what to call where near-duplicates are on both sides of the split of a seed."""
     if cache is None:
         return None
     words = ["fitrec-cache", "audit", "--cache", str(cache)]
@@ -271,5 +270,5 @@ def _how_to_look(
         return f"`{propose}` proposes groups that keep near-duplicates on one side"
     words += [] if split == "auto" else ["--split", split]  # groups that are known count for more
     words += [] if classes is None else ["--classes", classes]
-    words += ["--seed", str(seed)] if seed else []
+    words += ["--seed", str(number)] if (number := seed if split_seed is None else split_seed) else []
     return f"`{shlex.join([*words, '--out', 'audit'])}` shows which clips look alike"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,21 +34,23 @@ class Judged:
     notes: tuple[str, ...]
 
 
-def judge_splits(jobs: Sequence[Job], data: Features, near: NearDuplicates | None, *, look: str | None) -> Judged:
+def judge_splits(
+    jobs: Sequence[Job], data: Features, near: NearDuplicates | None, *, look: Callable[[int], str | None]
+) -> Judged:
     """Say what is wrong with the splits of one call.
 
     Args:
         jobs: Its heads.
         data: The clips that were split.
         near: Near-duplicates among them; None if they were not looked for.
-        look: What shows near-duplicates, if there is anything.
+        look: Says what shows the near-duplicates of a seed's split, if there is anything.
     """
     judged = [(job, verdict(job.fold.split, data.groups, near)) for job in jobs]
     leaks, verdicts = any(said.leaks for _, said in judged), _verdicts(judged, data.groups, near)
     told, untrained = _fold_notes(jobs)
     notes = [*told, *untrained, *verdicts]
-    if look is not None and any(said.near_duplicate for _, said in judged):
-        notes.append(look)
+    alike = [job.seed for job, said in judged if said.near_duplicate]
+    notes += filter(None, map(look, alike[:1]))
     notes += _shared_values([job.fold.split for job in jobs], data)
     return Judged(leaks=leaks, wrong=(*untrained, *(verdicts if leaks else ())), notes=tuple(notes))
 

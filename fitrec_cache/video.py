@@ -294,7 +294,7 @@ def _decode_stretch(
 
 
 class Converter:
-    """Claims frames of one stream into pictures, RGB: scaled down if larger than wanted, square pixels, upright.
+    """Turns frames of one stream into pictures, RGB: scaled down if larger than wanted, square pixels, upright.
 
     Args:
         stream: The stream, which knows the shape of its pixels.

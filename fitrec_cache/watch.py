@@ -179,6 +179,8 @@ def watch(
             files.write(timeline, title=without_password(source), video=video, offset=watching.offset)
         except StoreError as reason:  # what was answered is told all the same
             unwritten = str(reason)
+    if stopped and not timeline.windows:
+        raise KeyboardInterrupt
     return WatchReport(
         source=without_password(source),
         seconds=watching.seconds,

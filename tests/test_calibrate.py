@@ -133,6 +133,13 @@ def test_clips_of_one_recording_are_off_together_by_chance():
     assert expected_error(p, drawn[0], [f"{i}" for i in range(600)]) < by_chance / 2
 
 
+def test_of_one_recording_all_may_be_off_together_by_chance():
+    p, targets = np.tile([0.5, 0.5], (100, 1)), np.arange(100) % 2
+    alone = expected_error(p, targets, [f"{i}" for i in range(100)])
+    assert expected_error(p, targets, ["a"] * 100) == pytest.approx(10 * alone)  # as one clip: the root of 100
+    assert alone == pytest.approx(np.sqrt(2 / np.pi) * 0.5 / 10)
+
+
 def test_the_threshold_is_of_calibrated_probabilities():
     """5 % of 300 + 1: the 15th least sure, below which are 14."""
     logits, labels = draws(300, 3.0)

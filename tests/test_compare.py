@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from scipy.stats import binomtest
+from scipy.stats import t as student
+from test_metrics import wilson_closed_formula
 
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
 from fitrec_cache.metrics import wilson
 from fitrec_cache.recipes import get_recipe
+from fitrec_cache.results import average_runs, pool_folds
 from fitrec_cache.run_files import find_runs
+from fitrec_cache.scored import read_scored
 from fitrec_cache.texts import compare_text
 
 LABELS = ["Hop", "Lunge", "Squat"]
@@ -746,3 +750,35 @@ def test_so_few_differences_that_none_could_be_told_are_said(tmp_path):
     assert pair.claim.endswith("not distinguishable at n = 200: no clip has more right by one of them")
     by_names = {(p.a, p.b): p for p in compare([of["a"], of["b"], of["c"]]).pairs}
     assert by_names["a on net", "c on net"].claim.endswith("they differ in only 6 clips, too few to tell")  # 3 / 32
+
+
+def test_a_small_p_alone_is_no_victory_where_one_recording_is_most_of_the_clips(tmp_path):
+    """Six groups all speak for A, p = 2 / 2^6; but 60 of 105 clips are one of them: worth three groups, t of two."""
+    groups = ["big"] * 60 + [f"g{i}" for i in range(45)]
+    a, b = [1] * 65 + [0] * 40, [0] * 105
+    (pair,) = compare([write_run(tmp_path / n, r, variant=n, groups=groups) for n, r in (("x", a), ("y", b))]).pairs
+    assert pair.p_holm == pair.p == 2**-5
+    assert pair.ci95[0] < 0
+    assert "not distinguishable" in pair.claim
+
+
+def test_figures_of_folds_and_of_seeds_together_mind_recordings(tmp_path):
+    """50 recordings of two clips that come out alike, 30 right: they scatter as 49 clips; t of 49 degrees."""
+    right = np.repeat([1] * 30 + [0] * 20, 2)
+    n = 49 * (1.959964 / student.ppf(0.975, 49)) ** 2
+    expected = pytest.approx(wilson_closed_formula(0.6 * n, n), abs=1e-6)
+    more = {"calibration": {"temperature": 1.0, "threshold": 0.0, "false_alarm_rate": 0.0}}
+    folds = []
+    for k in (0, 1):
+        settings = {"fold": f"0{k}", "split": "kfold:2", "first": 50 * k}
+        folds.append(write_run(tmp_path / f"fold{k}", right[50 * k : 50 * k + 50], **settings, **more))
+    (pooled,) = pool_folds([read_scored(folder) for folder in folds])
+    assert pooled["accuracy_ci95"] == expected
+    seeds = [write_run(tmp_path / f"seed{s}", right, seed=s, val=[f"v{s}"], **more) for s in (0, 1)]
+    found, together = average_runs([read_scored(folder) for folder in seeds])
+    assert together.mean is None  # validated on different clips: the plain mean
+    assert found["accuracy_ci95"] == expected
+    sure = math.exp(2) / (math.exp(2) + 2)  # logits 2, 0, 0; one bin, and pairs scatter twice as far, less what 50 know
+    twice = 2 * (50 / 49) / (100 / 99)
+    by_chance = math.sqrt(2 / math.pi * twice * 100 * sure * (1 - sure)) / 100
+    assert found["ece_expected"] == pytest.approx(by_chance)

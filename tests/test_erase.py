@@ -231,6 +231,15 @@ def test_nothing_is_erased_while_a_file_cannot_be_read_that_may_be_what_is_gone(
     assert stored(tmp_path / "cache") == before
 
 
+def test_a_name_that_no_file_can_have_is_a_clip_that_failed_and_in_nobodys_way(run, tmp_path, videos):
+    rows = [f"{p.relative_to(videos)},{p.parent.name}" for p in sorted(videos.glob("*/*.avi"))]
+    (tmp_path / "m.csv").write_text("\n".join(["path,label", *rows[1:], f"Hop/{'a' * 300}.avi,Hop"]))
+    run()
+    report = run(tmp_path / "m.csv", root=videos, prune=True, erase=True)
+    assert len(report.failed) == 1
+    assert any(note.startswith("erased from disk: 1 clip, ") for note in report.notes)
+
+
 def test_what_another_extract_added_meanwhile_is_not_taken_out(run, tmp_path, videos, monkeypatch):
     run()
     (videos / "Hop/v_Hop_g01_c01.avi").unlink()

@@ -562,3 +562,26 @@ print(hashlib.sha256(whiten.scale.numpy().tobytes()).hexdigest())
         done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
         found.add(done.stdout)
     assert len(found) == 1
+
+
+def test_dense_and_convolutional_layers_start_as_keras_does() -> None:
+    """Glorot uniform by Keras' fans, biases zero but ConvLSTM's forget gate, whose recurrent kernel is orthogonal."""
+    torch.manual_seed(0)
+    for name in VARIANTS:
+        head = build_head(HeadConfig(variant=name, n_classes=40, input_dim=300))
+        cells = [module for module in head.modules() if isinstance(module, ConvLSTM2d)]
+        forget = {id(cell.input): cell.filters for cell in cells}
+        recurrent = {id(cell.recurrent) for cell in cells}
+        for layer in head.modules():
+            if not isinstance(layer, nn.Linear | nn.Conv2d):
+                continue
+            weight = layer.weight.detach()
+            if id(layer) in recurrent:
+                rows = weight.flatten(1)
+                torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)), atol=1e-5, rtol=0)
+                continue
+            limit = (6 / (weight[0].numel() + len(weight) * weight[0, 0].numel())) ** 0.5
+            assert 0.8 * limit < float(weight.abs().max()) <= limit * (1 + 1e-6), (name, layer)
+            f = forget.get(id(layer), 0)
+            assert layer.bias is not None
+            assert layer.bias.tolist() == ([0.0] * f + [1.0] * f + [0.0] * 2 * f if f else [0.0] * len(weight)), name

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import json
+import math
 import os
 import re
 import shlex
@@ -34,6 +35,7 @@ from fitrec_cache.metrics import wilson
 from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.page import build, charts, leaks, pictures, report, views
 from fitrec_cache.page.attention import Attention, attention
+from fitrec_cache.page.calibration import _by_chance
 from fitrec_cache.page.leaks import Auditor
 from fitrec_cache.page.models import gather
 from fitrec_cache.page.records import read_records
@@ -771,7 +773,7 @@ def test_the_command_is_what_differs_from_the_recipe(page, tmp_path):
     )  # fmt: skip
     command = (
         "fitrec-cache train-head --features FILE --variant resnet50-lstm-attention --classes 'A,B b' "
-        "--split kfold:3 --seed 0 --recipe native --set epochs=7 --set dropout=0.5 --device cuda:0 "
+        "--split kfold:3 --seed 0 --recipe native --set epochs=7 --set steps=1000 --set dropout=0.5 --device cuda:0 "
         "--attention additive --unknown Row --out RUNS/1-resnet50-lstm-attention"
     )
     assert command in page(tmp_path / "r")[1].words
@@ -1610,3 +1612,18 @@ def test_likeness_is_by_the_runs_own_embeddings_where_these_hold_all(monkeypatch
 def test_a_video_is_another_only_where_the_run_knew_one(then, same):
     clip = HeldClip(clip_id="c", group=None, label="A", video_sha256="a" * 64)
     assert leaks._is_as_then(clip, then) is same
+
+
+def test_chance_on_the_page_minds_recordings():
+    """Fifty recordings of two clips that come out alike, over two folds: twice the variance of single clips, nearly."""
+    sure = np.repeat([[0.8, 0.2]] * 30 + [[0.2, 0.8]] * 20, 2, axis=0)
+    folds = [
+        SimpleNamespace(
+            units=[f"g{i // 2}" for i in range(at, at + 50)],
+            probabilities=sure[at : at + 50],
+            tested=SimpleNamespace(targets=np.zeros(50, int)),
+        )
+        for at in (0, 50)
+    ]
+    twice = 2 * (50 / 49) / (100 / 99)
+    assert _by_chance(folds) == pytest.approx(math.sqrt(2 / math.pi * twice * 100 * 0.8 * 0.2) / 100)

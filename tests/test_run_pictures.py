@@ -10,7 +10,7 @@ from PIL import Image
 
 from fitrec_cache import run_pictures
 from fitrec_cache.errors import StoreError
-from fitrec_cache.run_pictures import AttentionStrip, attention_png, confusion_png, curves_png
+from fitrec_cache.run_pictures import AttentionStrip, attention_png, confusion_png, curves_png, drawable_names
 
 GREEN, ORANGE, BLUE = (0, 158, 115), (213, 94, 0), (0, 114, 178)
 
@@ -238,3 +238,10 @@ def test_a_confusion_matrix_of_hundreds_of_classes_takes_little_memory_and_is_no
     assert 4000 < width < 4800
     assert 4000 < height < 4800
     assert int(told.stdout) < 400_000  # kB; the picture as floats takes 1,000,000
+
+
+def test_names_that_look_the_same_in_a_picture_are_numbered():
+    """The font has no Chinese signs, and long names are shortened in the middle."""
+    assert drawable_names(["Squat", "Lunge"], longest=28) == ["Squat", "Lunge"]
+    assert drawable_names(["\u6df1\u8e72", "\u5f13\u6b65"], longest=28) == ["1 ??", "2 ??"]
+    assert len(set(drawable_names([f"{'a' * 30}{i}{'b' * 30}" for i in range(3)], longest=28))) == 3

@@ -204,6 +204,14 @@ def test_a_file_system_that_cannot_flush_folders_is_no_error(tmp_path, monkeypat
     assert (tmp_path / "x").read_bytes() == b"data"
 
 
+def test_who_may_read_a_file_stays_when_it_is_written_anew(tmp_path):
+    files.write_atomic(tmp_path / "x", b"before")
+    (tmp_path / "x").chmod(0o600)
+    files.write_atomic(tmp_path / "x", b"after")
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "x").read_bytes() == b"after"
+
+
 @pytest.mark.parametrize("before", [b"before", None])
 def test_what_a_link_leads_to_is_written_and_the_link_stays(tmp_path, before):
     (tmp_path / "elsewhere").mkdir()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -477,14 +478,15 @@ def test_what_is_known_of_a_split_is_told_before_training(tmp_path, features, mo
 
 def test_groups_are_proposed_only_where_some_are_unknown(tmp_path, features):
     cache = tmp_path / "my cache"
-    proposes = module._how_to_look(cache, "random", ["a", None], None)
+    proposes = module._how_to_look(cache, "random", ["a", None], None, ["a", "b"], None, None, 7)
     assert proposes.startswith(f"`fitrec-cache audit --cache '{cache}' --manifest groups.csv` proposes groups")
-    of = {"backbone": ["net"], "preset": "grid", "seed": 7}
-    shows = module._how_to_look(cache, "random", ["a", "b"], "fitness35", **of)
+    shows = module._how_to_look(cache, "random", ["a", "b"], "fitness35", ["net"], "grid", None, 7)
     assert shows.startswith(
         f"`fitrec-cache audit --cache '{cache}' --backbone net --preset grid --split random --classes fitness35 "
         "--seed 7 --out audit` shows which"
     )
+    shows = module._how_to_look(cache, "random", ["a", "b"], None, [], None, 0, 7)  # the split's seed counts
+    assert shows.startswith(f"`fitrec-cache audit --cache '{cache}' --split random --out audit` shows which")
     with h5py.File(features, "r+") as file:
         file["features"][30:] = file["features"][:30]  # a copy of each clip, in another group
     notes = " ".join(train_head(out=tmp_path / "run", features=features, variant="mean", split="random", **FAST).notes)
@@ -796,6 +798,13 @@ def test_a_final_head_added_later_is_the_one_made_at_once(tmp_path, features):
     train_head(out=tmp_path / "later", final=True, **common)
     once, later = ((tmp_path / name / "final.safetensors").read_bytes() for name in ("once", "later"))
     assert once == later
+    data, run = read_pack(features), run_of(tmp_path / "once")
+    rows = np.array([data.clip_ids.index(i) for side in ("train", "val", "test") for i in run["split"][side]])
+    targets = np.array([run["labels"].index(label) for label in data.labels])
+    everything = Side(values=data.values, targets=targets, clips=rows)
+    recipe = get_recipe("native").change(epochs=20, batch_size=12, refit=False)  # 60 steps by hand
+    by_hand = fit(everything, everything, config=HeadConfig.from_dict(run["head"]), recipe=recipe, seed=0)
+    assert same(safetensors.torch.load_file(tmp_path / "once" / "final.safetensors"), by_hand.head.state_dict())
 
 
 def test_where_a_final_head_cannot_be_written_the_run_stays_what_it_was(tmp_path, features, monkeypatch):
@@ -1529,6 +1538,8 @@ def test_features_that_a_caller_put_together_are_as_those_of_a_file(tmp_path, fe
     numbered = replace(data, groups=np.arange(60) // 6)  # 0 is a group, too
     train_head(out=tmp_path / "numbered", features=numbered, **settings)
     assert "without_group" not in run_of(tmp_path / "numbered")["split"]  # none has none
+    report = train_head(out=tmp_path / "classes", features=replace(data, labels=np.arange(60) % 3), **settings)
+    assert [row["label"] for row in report.runs[0].metrics.per_class] == ["0", "1", "2"]  # numbers are names, too
     bare = replace(data, groups=[""] * 60)  # as a file has unknown ones
     assert not any("share a group" in note for note in train_head(out=tmp_path / "x", features=bare, **settings).notes)
 
@@ -1573,3 +1584,88 @@ def test_seeds_of_which_one_has_no_final_head_are_not_called_final(tmp_path, cac
     later = train_head(**usual, seed=[0, 1, 2], epochs=1)
     assert [(run.out / "final.safetensors").exists() for run in later.runs] == [True, True, False]
     assert not later.final
+
+
+def test_a_head_of_more_clips_is_trained_for_as_many_epochs_as_were_kept(tmp_path):
+    """Not for as many as were looked at, nor for all that were allowed; at a constant rate epochs are all alike."""
+    path = toy(tmp_path / "toy.h5", noise=3.0)
+    settings = ["keep=best", "refit=true", "schedule=constant"]
+    common = {"variant": "resnet50-lstm-attention", "epochs": 40, "patience": 6, "learning_rate": 0.05, "final": True}
+    (made,) = train_head(out=tmp_path / "run", features=path, settings=settings, **common).runs
+    assert made.best_epoch < made.epochs
+    data, run = read_pack(path), run_of(tmp_path / "run")
+    targets = np.array([run["labels"].index(label) for label in data.labels])
+    given = {"epochs": made.best_epoch, "learning_rate": 0.05, "schedule": "constant", "refit": False}  # keep=last
+    for name, sides in (("head", ("train", "val")), ("final", ("train", "val", "test"))):
+        rows = np.array([data.clip_ids.index(i) for side in sides for i in run["split"][side]])
+        side = Side(values=data.values, targets=targets, clips=rows)
+        recipe = get_recipe("native").change(**given)
+        by_hand = fit(side, side, config=HeadConfig.from_dict(run["head"]), recipe=recipe, seed=0)
+        assert same(safetensors.torch.load_file(tmp_path / "run" / f"{name}.safetensors"), by_hand.head.state_dict())
+
+
+def test_chance_in_calibration_minds_recordings(tmp_path):
+    """Three copies of each video come out as one: Kish's design effect is 3, so chance errs sqrt(3) times as far."""
+    rng, n = np.random.default_rng(0), 40
+    labels = [CLASSES[k] for k in np.repeat(rng.integers(0, 3, n), 3)]  # without meaning, so that many are wrong
+    with h5py.File(tmp_path / "copies.h5", "w") as file:
+        file["features"] = np.repeat(rng.normal(size=(n, 4, 6)), 3, axis=0).astype(np.float16)
+        file["clip_id"] = np.array([f"{label}/{i}.avi".encode() for i, label in enumerate(labels)])
+        file["label"] = np.array([label.encode() for label in labels])
+        file["group"] = np.array([f"r{i // 3}".encode() for i in range(3 * n)])
+    settings = {"variant": "mean", "split": "group", "epochs": 2}
+    (run,) = train_head(out=tmp_path / "run", features=tmp_path / "copies.h5", **settings).runs
+    logits = safetensors.torch.load_file(tmp_path / "run" / "logits.safetensors")["test_logits"].double()
+    sure = (logits / run.calibration["temperature"]).softmax(dim=1).amax(dim=1).numpy()
+    where = np.minimum((15 * sure).astype(int), 14)
+    alone = sum(math.sqrt(2 / math.pi * (sure * (1 - sure))[where == b].sum()) for b in set(where.tolist())) / len(sure)
+    assert run.calibration["ece_expected"] == pytest.approx(3**0.5 * alone, rel=0.2)
+
+
+def test_after_a_refit_test_clips_and_strangers_are_answered_by_the_head_that_is_kept(tmp_path, features):
+    train_head(out=tmp_path / "run", features=features, variant="mean", unknown=["Squat"], epochs=3)
+    run, data = read_run(tmp_path / "run"), read_pack(features)
+    assert run.settings["training"]["refit"]
+    outputs = safetensors.torch.load_file(tmp_path / "run" / "logits.safetensors")
+    for side in ("test", "unknown"):
+        rows = [data.clip_ids.index(i) for i in run.settings["split"][side]]
+        with torch.inference_mode():
+            logits, _ = run.head(torch.from_numpy(data.values[rows]).float())
+        torch.testing.assert_close(outputs[f"{side}_logits"], logits)
+
+
+def test_features_too_many_to_be_float32_at_once_train_the_same_bits(features, monkeypatch):
+    recipe = get_recipe("paper").change(epochs=2)  # which normalises nothing
+    at_once = fit_once(features, "vit-lstm", recipe, None)
+    monkeypatch.setattr(fit_module, "_MOST_FLOATS", 1)
+    assert same(fit_once(features, "vit-lstm", recipe, None), at_once)
+
+
+def test_what_a_training_reports_as_written_is_on_disk(tmp_path, features, monkeypatch):
+    flushed, fsync = set(), os.fsync
+
+    def noted(descriptor):
+        flushed.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1, final=True)
+    written = [tmp_path / "run", *(tmp_path / "run").iterdir()]
+    assert {"head.safetensors", "final.safetensors", "run.json"} <= {path.name for path in written}
+    assert [path.name for path in written if path.stat().st_ino not in flushed] == []
+
+
+def test_what_the_history_says_is_the_mean_over_clips(features):
+    """So small a step changes no weight; 60 clips are batches of 32 and 28."""
+    data = read_pack(features)
+    targets = np.array([CLASSES.index(label) for label in data.labels])
+    side = Side(values=data.values, targets=targets, clips=np.arange(60))
+    recipe = get_recipe("paper").change(learning_rate=1e-30, epochs=1)
+    config = recipe.head_config("mean", data.values.shape, n_classes=3, n_train=60, attention=None)
+    fitted = fit(side, side, config=config, recipe=recipe, seed=0)
+    with torch.inference_mode():
+        logits, _ = fitted.head(torch.from_numpy(data.values).float())
+    truth, (entry,) = torch.from_numpy(targets), fitted.history
+    loss, right = float(F.cross_entropy(logits, truth)), float((logits.argmax(dim=1) == truth).float().mean())
+    assert [entry["train_loss"], entry["val_loss"]] == pytest.approx([loss, loss], rel=1e-5)
+    assert [entry["train_accuracy"], entry["val_accuracy"]] == pytest.approx([right, right])

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import functools
 import http.server
+import io
 import itertools
 import json
 import os
@@ -15,6 +16,7 @@ import time
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -219,6 +221,75 @@ def test_of_addresses_those_without_an_end_are_live(run, tmp_path, lasts, large,
                     assert found.live is expected
         finally:
             server.shutdown()
+
+
+class Untimed(http.server.BaseHTTPRequestHandler):
+    """A camera that sends ten pictures a second as they are, as many do."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
+        self.end_headers()
+        for number in range(16):
+            Image.fromarray(frame_image(number, 80, 64)).save(data := io.BytesIO(), "JPEG", quality=95)
+            jpeg = data.getvalue()
+            self.wfile.write(b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg))
+            self.wfile.write(jpeg + b"\r\n")
+            self.wfile.flush()
+            time.sleep(0.1)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_of_a_camera_that_tells_no_times_those_of_arrival_count():
+    """FFmpeg makes up 25 pictures a second: a window of 0.8 s would hold 20 of them."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Untimed) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            with Stream(find_source(f"http://127.0.0.1:{server.server_port}/video")) as stream:
+                assert stream.endless
+                found = [next(stream.windows(windows(0.8, 0.8), [64]))]
+        finally:
+            server.shutdown()
+    first, last = numbers(found[0])[0], numbers(found[0])[-1]
+    assert found[0].start == 0
+    assert 3 <= last - first <= 7  # samples at 0.16 and 0.64 of 0.8 s, some 0.5 s apart
+
+
+def test_one_time_far_ahead_moves_no_other(long_video, monkeypatch):
+    read = Stream._frames
+
+    def frames(self):
+        for number, frame in enumerate(read(self)):
+            frame.pts += (number == 20) * round(36_000 / frame.time_base)  # ten hours, as one damaged packet has
+            yield frame
+
+    monkeypatch.setattr(Stream, "_frames", frames)
+    with Stream(find_source(str(long_video))) as stream:
+        found = list(stream.windows(windows(0.8, 0.8), [64]))
+        assert stream.damaged == 1
+    assert [clip.end for clip in found] == pytest.approx([0.8, 1.6, 2.4])
+
+
+def test_a_live_list_of_segments_is_endless_whatever_its_size(long_video):
+    with Stream(find_source(str(long_video))) as stream:
+        whole = stream._container
+        for name, endless in (("hls", True), ("matroska,webm", False)):
+            stream._remote = True
+            stream._container = SimpleNamespace(format=SimpleNamespace(name=name), duration=None, size=512)
+            assert stream.endless is endless
+        stream._container = whole
+
+
+def test_stopped_before_the_first_answer_it_is_no_success(run, long_video, monkeypatch):
+    def stopped(self):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(module.Watch, "__iter__", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        module.watch(str(long_video), run=run)
 
 
 def test_a_network_that_is_silent_is_given_up(run, monkeypatch):
@@ -977,3 +1048,17 @@ def test_where_telling_an_answer_fails_the_table_has_all_that_were_given(run, lo
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert sum(int(row["windows"]) for row in rows) == 5  # the third is told when the fifth is there
     assert float(rows[-1]["end"]) == pytest.approx(4 * 0.2 + 0.4)
+
+
+def test_windows_that_were_asked_to_be_apart_are_neighbours(run, long_video):
+    """0.5 s each 0.7 s: nobody was to look at what is between, so it is no gap."""
+    settings, plain, smooth = {"run": run, "seconds": 0.5, "every": 0.7}, [], []
+    module.watch(str(long_video), tell=lambda m, _: plain.append(m), **settings)
+    highest = max(m.top[0][1] for m in plain[:2])
+    module.watch(str(long_video), smooth=3, unknown_below=highest, tell=lambda m, _: smooth.append(m), **settings)
+    for label, probability in smooth[0].top:  # the first has one neighbour
+        assert probability == pytest.approx(sum(dict(m.top)[label] for m in plain[:2]) / 2)
+    assert smooth[0].top[0][1] < highest
+    assert smooth[0].unknown  # by the average; one of the two windows alone is sure enough, so by votes it is not
+    report = module.watch(str(long_video), unknown_below=1.0, **settings)  # all "unknown": one segment
+    assert [(s.start, s.end, s.windows) for s in report.segments] == [(0, pytest.approx(1.9), 3)]

@@ -128,13 +128,19 @@ def _train(model: Model, number: int) -> str:
     return shlex.join([*words, "--out", f"RUNS/{number}-{record.variant}"])
 
 
+#: What is set to 0 where the former is given and this is not.
+_GO_WITH = {"epochs": "steps", "components": "clips_per_component"}
+
+
 def _changes(record: Record) -> list[str]:
     """Return the options for what was trained otherwise than the recipe says."""
     usual = RECIPES.get(str(record.run["recipe"]), Recipe()).to_dict()
     options: list[str] = []
-    for name, value in record.run["training"].items():
-        if name in usual and value != usual[name]:
-            options += ["--set", f"{name}={value}"]
+    training = record.run["training"]
+    changed = {name for name, value in training.items() if name in usual and value != usual[name]}
+    changed |= {other for name, other in _GO_WITH.items() if name in changed and training.get(other)}
+    for name in (name for name in training if name in changed):
+        options += ["--set", f"{name}={training[name]}"]
     device = str(record.run["training"]["device"])
     options += ["--device", device] * (device != "cpu")
     rate = record.run["false_alarm_rate"]
