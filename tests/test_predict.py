@@ -99,11 +99,28 @@ def test_a_prediction_is_what_the_head_says_of_the_cached_features(run, cache_fo
         expected = dict(zip(["Hop", "Lunge", "Squat"], exp / exp.sum(), strict=True))
         assert prediction.path == str(video)
         assert dict(prediction.top) == pytest.approx(expected, abs=1e-6)
-        assert prediction.unknown == (max(expected.values()) < calibration["threshold"])
         assert [p for _, p in prediction.top] == sorted((p for _, p in prediction.top), reverse=True)
         assert [t for t, _ in prediction.attention] == row["pts_seconds"].tolist()
         assert [w for _, w in prediction.attention] == pytest.approx(attention[0].tolist(), abs=1e-7)
         assert sum(w for _, w in prediction.attention) == pytest.approx(1, abs=1e-5)
+
+
+def with_threshold(run, folder, threshold):
+    """A copy of a run that answers "unknown" below another probability."""
+    shutil.copytree(run, folder)
+    settings = json.loads((folder / "run.json").read_text())
+    settings["calibration"]["threshold"] = threshold
+    (folder / "run.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_below_the_threshold_of_its_run_an_answer_is_unknown(run, tmp_path, video_folder):
+    videos = sorted(video_folder.rglob("*.avi"))[::4]
+    highest = [p.top[0][1] for p in predict(videos, run=run, device="cpu")]
+    middle = sorted(highest)[1]
+    found = predict(videos, run=with_threshold(run, tmp_path / "run", middle), device="cpu")
+    assert [p.unknown for p in found] == [h < middle for h in highest]
+    assert {p.unknown for p in found} == {True, False}
 
 
 def test_clips_that_the_head_has_seen_are_told(run, tmp_path, cache_folder, video_folder, monkeypatch):
@@ -163,8 +180,13 @@ def test_several_seeds_answer_together(tmp_path, cache_folder, video_folder):
     alone = [predict([video], run=out / f"seed-{s}", device="cpu")[0] for s in (0, 1, 2)]
     expected = {label: sum(dict(a.top)[label] for a in alone) / 3 for label in ("Hop", "Lunge", "Squat")}
     assert dict(together.top) == pytest.approx(expected)
-    assert together.unknown == (sum(a.unknown for a in alone) >= 2)
     assert (together.heads, alone[0].heads) == (3, 1)
+    for unsure in range(4):  # seeds with a threshold above what they say; of an "unknown" most have a say
+        votes = tmp_path / f"{unsure}-of-3"
+        for seed in range(3):
+            with_threshold(out / f"seed-{seed}", votes / f"seed-{seed}", float(seed < unsure))
+        (found,) = predict([video], run=votes, device="cpu")
+        assert found.unknown == (unsure >= 2)
     said = CliRunner().invoke(app, ["predict", "--run", str(out), "--device", "cpu", str(video)]).output
     assert "(mean of 3 seeds)" in said
 

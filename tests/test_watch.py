@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import socket
 import sys
 import threading
@@ -83,7 +84,14 @@ def look(source, run, **settings):
 
 def test_a_window_is_answered_as_its_piece_is_as_a_file(run, long_video, tmp_path, monkeypatch):
     monkeypatch.setattr(predicting, "DecoderPool", InlinePool)
+    shutil.copytree(run, tmp_path / "run")
+    settings = json.loads((tmp_path / "run" / "run.json").read_text())
+    middle = sorted(moment.top[0][1] for moment in look(long_video, run, seconds=0.8, every=0.4))[2]
+    settings["calibration"]["threshold"] = middle  # so that some are unknown
+    (tmp_path / "run" / "run.json").write_text(json.dumps(settings))
+    run = tmp_path / "run"
     found = look(long_video, run, seconds=0.8, every=0.4)  # 20 frames, 10 from one to the next
+    assert {moment.unknown for moment in found} == {True, False}
     assert [m.start for m in found] == pytest.approx([0.4 * k for k in range(5)])
     assert [m.end for m in found] == pytest.approx([0.4 * k + 0.8 for k in range(5)])
     for k, moment in enumerate(found):
