@@ -413,10 +413,11 @@ def _one(path: Path, clips: _Decoded | str, recogniser: Recogniser, shown: _Show
         return Prediction(path=str(path), reason=str(error))
     clip = clips[recogniser.short_sides[0]]
     seconds = clip_length(clip.pts_seconds)
+    times = [time - clip.ledger["starts_at_seconds"] for time in clip.pts_seconds]  # as a player has them
     prediction = Prediction(
         path=str(path),
         top=answer.top,
-        attention=tuple(zip(clip.pts_seconds, answer.weights, strict=True)),
+        attention=tuple(zip(times, answer.weights, strict=True)),
         unknown=answer.unknown,
         heads=len(recogniser.runs),
         median_lengths=seconds / recogniser.clip_seconds if recogniser.clip_seconds and seconds else None,

@@ -376,6 +376,7 @@ def _assemble(
         "frames_hidden": video.listing.n_hidden,
         "frames_corrupt": damage.corrupt,
         "packets_undecodable": damage.undecodable,
+        "starts_at_seconds": round(float(times[0] - wanted.since(times)[0]), 6),  # what its parts count from
         "duration_seconds": round(float(times[-1] - times[0]), 6),
         "variable_frame_rate": _is_variable(times),
         "rotation_degrees": seen.rotation % 360,

@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import safetensors.torch
@@ -32,6 +33,7 @@ from fitrec_cache.pipeline import Pipeline
 from fitrec_cache.pixels import load_pixels
 from fitrec_cache.predict import Prediction, predict
 from fitrec_cache.runs import read_run, read_runs
+from fitrec_cache.sampling import frame_indices
 from fitrec_cache.texts import labelled_text, predict_text
 from fitrec_cache.train import train_head
 
@@ -103,6 +105,18 @@ def test_a_prediction_is_what_the_head_says_of_the_cached_features(run, cache_fo
         assert [t for t, _ in prediction.attention] == row["pts_seconds"].tolist()
         assert [w for _, w in prediction.attention] == pytest.approx(attention[0].tolist(), abs=1e-7)
         assert sum(w for _, w in prediction.attention) == pytest.approx(1, abs=1e-5)
+
+
+def test_times_are_those_of_a_player(run, tmp_path):
+    """Of a camcorder's file the clock begins at some other time; frame i is shown at i / 25 s, also of a part."""
+    video = write_video(tmp_path / "a.mkv", 60, pts=[10_000 + 40 * i for i in range(60)])
+    for name, numbers in (("a.mkv", 60), ("a.mkv#t=0.4,2", 40)):
+        (found,) = predict([tmp_path / name], run=run, device="cpu")
+        first = 0 if numbers == 60 else 10
+        shown = [(first + i) / 25 for i in frame_indices(numbers, samples=len(found.attention)).tolist()]
+        assert [t for t, _ in found.attention] == pytest.approx(shown, abs=1e-3)
+    with av.open(str(video)) as container:
+        assert container.start_time > av.time_base  # so that this says something
 
 
 def with_threshold(run, folder, threshold):

@@ -10,6 +10,7 @@ import numpy as np
 
 from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.errors import StoreError
+from fitrec_cache.files import parse_json
 from fitrec_cache.jpeg import thumbnail
 from fitrec_cache.page.records import Record
 from fitrec_cache.store import Store
@@ -86,7 +87,8 @@ class Frames:
             return []
         try:
             encoded = self._store.jpegs(clip.video_sha256)
-            times = self._store.row(clip.video_sha256)["pts_seconds"]
+            row = self._store.row(clip.video_sha256)
+            times = row["pts_seconds"] - parse_json(bytes(row["ledger"])).get("starts_at_seconds", 0.0)  # as a player's
             wanted = (i for i in frames if i < len(encoded))
             return [_picture(encoded[i], float(times[i]), width) for i in wanted]
         except StoreError:
