@@ -190,8 +190,13 @@ class Stream:
     @property
     def endless(self) -> bool:
         """Whether it is an address that says neither how long nor how large it is, as of a live stream over HTTP."""
-        listed = self._container.format.name in ("hls", "dash")  # their size is that of the list of segments
-        return self._remote and self.seconds is None and (listed or (self._container.size or 0) <= 0)
+        sized = not self.in_segments and (self._container.size or 0) > 0  # that of segments is their list's
+        return self._remote and self.seconds is None and not sized
+
+    @property
+    def in_segments(self) -> bool:
+        """Whether seconds of it come at once, as by HLS and DASH."""
+        return self._container.format.name in ("hls", "dash")
 
     @property
     def damaged(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import sys
 import threading
@@ -31,6 +32,9 @@ _SAVE_SECONDS = 60.0
 
 #: Windows that wait to be answered, at most: of a live stream the oldest makes room.
 _WAITING = 2
+
+#: Where a stream comes in segments, those of one more so long, in seconds.
+_SEGMENT = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,6 +332,8 @@ class Watch:
                 if stream.seconds is not None:
                     self.expected = self._windows.within(stream.seconds)
                 self.live = self.live or (self._asked is None and stream.endless)
+                if stream.in_segments:
+                    self._waiting.maxsize += math.ceil(_SEGMENT / self.every)
                 try:
                     for numbered in enumerate(stream.windows(self._windows, self._recogniser.short_sides)):
                         self.offset, self.damaged = stream.offset, stream.damaged

@@ -166,6 +166,8 @@ def test_a_live_stream_loses_what_comes_too_fast_and_a_file_nothing(run, long_vi
     assert live[-1].start == everything[-1].start  # the newest is answered
     skipped = np.cumsum([m.skipped for m in live])
     assert [m.start for m in live] == pytest.approx([0.08 * (k + before) for k, before in enumerate(skipped)])
+    monkeypatch.setattr(Stream, "in_segments", True)  # seconds come at once, and then nothing for as long
+    assert [m.skipped for m in look(long_video, run, live=True, **settings)] == [0] * 26
 
 
 @pytest.mark.parametrize("pause", [60, 72_000])
