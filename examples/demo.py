@@ -36,7 +36,7 @@ def main() -> None:
     full = ROOT / out
     if full.exists():
         if not (full / MARKER).is_file():
-            sys.exit(f"{full} exists and is not an earlier demo: choose another --out")
+            sys.exit(f"{full} exists and has no {MARKER}, as a demo leaves: remove it, or choose another --out")
         shutil.rmtree(full)
     full.mkdir(parents=True)
     (full / MARKER).touch()

@@ -137,8 +137,9 @@ def remarks(fitted: Sequence[tuple[Calibration, Sequence[str]]]) -> list[str]:
         there = f"there {'is' if max(blind) == 1 else 'are'} {between(min(blind), max(blind))}"
         told.append(
             f'no clip will be answered "unknown": a threshold that rejects {100 * rate:g}% of known clips needs '
-            f"{math.ceil(1 / rate - 1e-9) - 1} {what}, and {there}. A higher "
-            "--false-alarm-rate needs fewer, and `predict --unknown-below 0.6` none" + _of_runs(len(blind), len(fitted))
+            f"{math.ceil(1 / rate - 1e-9) - 1} {what}, and {there}. A higher rate "
+            "(train-head --false-alarm-rate) needs fewer, and `predict --unknown-below 0.6` none"
+            + _of_runs(len(blind), len(fitted))
         )
     return told
 
@@ -197,8 +198,7 @@ def expected_error(probabilities: ArrayLike, targets: ArrayLike, units: Sequence
 
     Returns:
         The mean distance of a normal variable from its mean, by the variance of each bin, in [0, 1]. The variance is
-        that of independent clips times Kish's design effect, if that is above 1: over all bins with clips of several
-        units, and where there is none as if all clips of a unit came out alike.
+        that of independent clips times Kish's design effect, by how alike clips of one unit come out over all bins.
 
     Example:
         Two clips in one bin, each right with an even chance:
@@ -213,28 +213,43 @@ def expected_error(probabilities: ArrayLike, targets: ArrayLike, units: Sequence
     confidence, right = p.max(axis=1), p.argmax(axis=1) == np.asarray(targets)
     where = bin_numbers(confidence)
     _, unit = np.unique(np.asarray(units), return_inverse=True)
-    cells, cell = np.unique(unit * BINS + where, return_inverse=True)  # C pairs of unit and bin
-    scatter = np.bincount(where, confidence * (1 - confidence), BINS)  # (15,), of independent clips
-    effect = max(1.0, _design_effect(right - confidence, where, cell, cells % BINS))
-    return float(np.sqrt(2 / np.pi * effect * scatter).sum() / len(confidence))
+    cells, cell, sizes = np.unique(unit * BINS + where, return_inverse=True, return_counts=True)  # C pairs
+    worth = 1 + _correlation(right - confidence, where, cell, cells % BINS) * (
+        np.bincount(cells % BINS, np.square(sizes), BINS) / np.maximum(np.bincount(where, minlength=BINS), 1) - 1
+    )
+    scatter = np.bincount(where, confidence * (1 - confidence), BINS) * worth  # (15,)
+    return float(np.sqrt(2 / np.pi * scatter).sum() / len(confidence))
 
 
-def _design_effect(off: FloatArray, where: IntArray, cell: IntArray, bin_of: IntArray) -> float:
-    """Return how many times as much sums over bins scatter as those of independent clips would.
+def _correlation(off: FloatArray, where: IntArray, cell: IntArray, bin_of: IntArray) -> float:
+    """Return how alike clips of one unit in one bin come out, in [0, 1], from all bins with several units.
 
-    ``off`` and the bin ``where`` it lies ``(N,)`` are of each clip, ``cell`` is the pair of unit and bin that it is in,
-    and ``bin_of (C,)`` the bin of each pair.
+    Args:
+        off: Right or wrong less the confidence, of each clip ``(N,)``.
+        where: Its bin ``(N,)``.
+        cell: The pair of unit and bin that it is in, ``(N,)``.
+        bin_of: The bin of each pair, ``(C,)``.
+
+    Returns:
+        The intraclass correlation by the variances between and within pairs of a bin; 1 where it cannot be told.
+
+    Source:
+        Fisher, Statistical Methods for Research Workers (1925), chapter VII.
     """
     clips, units = np.bincount(where, minlength=BINS), np.bincount(bin_of, minlength=BINS)  # (15,) each
     several = units > 1
-    if not several.any():
-        sizes = np.bincount(cell)
-        return float(np.square(sizes).sum() / sizes.sum())
-    off = off - (np.bincount(where, off, BINS) / np.maximum(clips, 1))[where]
-    alone = np.bincount(where, np.square(off), BINS)[several] * (clips / np.maximum(clips - 1, 1))[several]
-    unbiased = (units / np.maximum(units - 1, 1))[several]  # deviations from a mean of few are too small
-    together = np.bincount(bin_of, np.square(np.bincount(cell, off)), BINS)[several] * unbiased
-    return float(together.sum() / alone.sum()) if alone.sum() else 1.0
+    sums, sizes = np.bincount(cell, off), np.bincount(cell)  # (C,) each
+    of_pairs = np.bincount(bin_of, np.square(sums) / sizes, BINS)  # (15,)
+    of_bins = np.square(np.bincount(where, off, BINS)) / np.maximum(clips, 1)
+    between = (of_pairs - of_bins)[several].sum()
+    within = (np.bincount(where, np.square(off), BINS) - of_pairs)[several].sum()
+    free, left = (units - 1)[several].sum(), (clips - units)[several].sum()
+    if not free or not left:
+        return 1.0
+    usual = (clips - np.bincount(bin_of, np.square(sizes), BINS) / np.maximum(clips, 1))[several].sum() / free
+    between, within = between / free, within / left
+    whole = between + (usual - 1) * within
+    return float(np.clip((between - within) / whole, 0, 1)) if whole > 0 else 1.0
 
 
 def auroc(known: ArrayLike, unknown: ArrayLike) -> float:

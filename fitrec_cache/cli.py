@@ -456,7 +456,7 @@ def sweep(
     given = _given(locals())
     from fitrec_cache.sweep import sweep as run
 
-    report = run(**given, progress=not as_json)
+    report = run(**given, progress=not as_json, tell=None if as_json else _note)
     _show(report, as_json, texts.sweep_text)
 
 
@@ -786,7 +786,7 @@ def reproduce(
     given = _given(locals())
     from fitrec_cache.reproduce import reproduce as run
 
-    report = run(**given, progress=not as_json)
+    report = run(**given, progress=not as_json, tell=None if as_json else _note)
     _show(report, as_json, texts.reproduce_text)
     if report.failed:
         raise typer.Exit(1)

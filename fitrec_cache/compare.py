@@ -126,7 +126,7 @@ class CompareReport(Plain):
     pairs: tuple[PairFigures, ...]
     tried: int
     notes: tuple[str, ...]
-    out: str | None = None
+    out: Path | None = None
 
 
 @plain_arguments
@@ -153,7 +153,7 @@ def compare(runs: Sequence[Path], *, out: Path | None = None, families: Sequence
     if out is not None:
         check_ending(out, "--out", ".md", ".csv")
         refuse_others(out, "--out", MARKS[out.suffix.lower()], "a comparison")
-    report = replace(compare_runs(read_all(runs), families=families), out=None if out is None else str(out))
+    report = replace(compare_runs(read_all(runs), families=families), out=out)
     if out is not None:
         write_tables(report, out)
     return report

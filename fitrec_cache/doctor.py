@@ -139,10 +139,10 @@ class DoctorReport(Plain):
     gpu_overlooked: str
     memory: int
     memory_free: int
-    disk: str
+    disk: Path
     disk_free: int
     clip_bytes: int
-    cache: str | None
+    cache: Path | None
     cache_clips: int | None
     backbone: str
     weights: str
@@ -228,10 +228,10 @@ def doctor(
         gpu_overlooked=overlooked_gpu(),
         memory=memory,
         memory_free=memory_free,
-        disk=str(folder),
+        disk=folder,
         disk_free=free,
         clip_bytes=clip_bytes,
-        cache=None if cache is None else str(cache),
+        cache=cache,
         cache_clips=held,
         backbone=choice.name if choice else backbone,
         weights=choice.weights if choice else "",

@@ -52,7 +52,7 @@ class ExportReport(Plain):
         notes: What a person should know.
     """
 
-    out: str
+    out: Path
     files: dict[str, int]
     heads: int
     difference: float
@@ -105,7 +105,7 @@ def export(*, run: Path, out: Path, backbone: Sequence[str] = (), force: bool = 
             (out / old).unlink(missing_ok=True)
         put_in_place(here, out, [*names, HEAD, DESCRIPTION])
     return ExportReport(
-        out=str(out),
+        out=out,
         files={name: (out / name).stat().st_size for name in (*names, HEAD, DESCRIPTION)},
         heads=len(runs),
         difference=difference,

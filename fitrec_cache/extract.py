@@ -197,6 +197,14 @@ def as_extracted(found: ClipList, cache: Path, *, read: bool = False) -> list[Cl
     return [as_in_cache(clip) for clip in found.clips]
 
 
+def refuse_without_features(made: ExtractReport, cache: Cache) -> None:
+    """Raise UsageError, with a reason, if some backbone has features of no clip."""
+    filled = {store.folder.name for store in cache.filled_features()}
+    if made.failed and (lost := [name for name, folder in made.features.items() if folder not in filled]):
+        first = made.failed[0]
+        raise UsageError(f"no clip can be used with {', '.join(lost)}, such as {first.clip_id}: {first.reason}")
+
+
 def _content(path: Path, part: Span | None) -> str:
     """Return what a clip's video is known by; empty if it cannot be read, which is told when it is extracted."""
     with suppress(VideoError):
@@ -256,7 +264,7 @@ def _refuse_renamed(found: ClipList, unread: Sequence[str], gone: Collection[str
     if gone and unread:
         raise UsageError(
             f"{unread[0]} cannot be read, so it may be a video that --erase would remove, under another name. Nothing "
-            "was taken out or erased. Make it readable, or move it out of VIDEOS"
+            "was taken out or erased. Make it readable, or delete it if nothing of it is to be kept"
         )
     for clip in found.passed_over if gone else ():
         if clip.path is None or not may_be_there(clip.path):
@@ -375,7 +383,7 @@ def _too_small(frames: Store, models: Sequence[Backbone]) -> list[str]:
     stored = frames.identity["short_side"]
     return [
         f"{m.name} wants {max(m.preprocessing.size)} px, frames are stored with a short side of at most {stored} px: "
-        f"enlarged. Give --frame-size {max(m.preprocessing.size)} to store larger frames"
+        f"enlarged. `extract VIDEOS --frame-size {max(m.preprocessing.size)}` stores larger frames"
         for m in models
         if m.preprocessing.first_size is None and max(m.preprocessing.size) > stored
     ]

@@ -20,7 +20,7 @@ from fitrec_cache.store import Store
 class InfoReport(Plain):
     """What a cache holds: clips, classes, every set of frames and features with its settings and size, and its past."""
 
-    cache: str
+    cache: Path
     format_version: int
     clips: int
     failed: int
@@ -58,7 +58,7 @@ def info(*, cache: Path, clips: bool = False) -> InfoReport:
         raise UsageError(f"{cache} holds no clips yet: run `fitrec-cache extract VIDEOS --cache {cache}`")
     frame_stores = opened.frame_stores()
     return InfoReport(
-        cache=str(cache),
+        cache=cache,
         format_version=FORMAT_VERSION,
         clips=len(good),
         failed=len(held) - usable - len(taken_out),

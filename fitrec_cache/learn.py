@@ -17,7 +17,7 @@ from fitrec_cache.clips import columns
 from fitrec_cache.compare import ModelFigures, compare_runs
 from fitrec_cache.devices import check_jobs
 from fitrec_cache.errors import UsageError, unknown_name
-from fitrec_cache.extract import as_extracted, extract
+from fitrec_cache.extract import as_extracted, extract, refuse_without_features
 from fitrec_cache.extract_report import ExtractReport
 from fitrec_cache.features import distinct_clips
 from fitrec_cache.files import Plain, digest, is_folder, is_there, write_json
@@ -32,7 +32,7 @@ from fitrec_cache.progress import Notes
 from fitrec_cache.recipes import get_recipe
 from fitrec_cache.results import TrainReport
 from fitrec_cache.runs import LEARNED, time_of_last
-from fitrec_cache.splits import check_seeds
+from fitrec_cache.splits import check_rule, check_seeds
 from fitrec_cache.store import Store
 from fitrec_cache.train import train_head
 from fitrec_cache.variants import VARIANTS
@@ -161,7 +161,7 @@ def learn(
         StoreError: If ``out`` cannot be written.
     """
     started = time.perf_counter()
-    _check(variant, seed, epochs, jobs)
+    _check(variant, split, seed, epochs, jobs)
     for folder in (out, out / "runs"):
         if is_there(folder) and not is_folder(folder):
             raise UsageError(f"{folder} is a file: expected a folder for --out")
@@ -190,13 +190,17 @@ def learn(
         tell=once,
     )
     opened = Cache(cache)
+    refuse_without_features(extracted, opened)
     stores = {name: pick_features(opened, store) for name, store in extracted.features.items()}
     if unusable := _say_unusable(extracted, opened, stores.values()):
         once(unusable)
     clips, _ = distinct_clips(opened)
+    if classes is not None:
+        wanted, _ = choose_classes([c.label for c in clips], classes)
+        clips = [c for c in clips if c.label in wanted]
     _check_alike(opened, clips, stores)
     try:
-        runs = out / "runs" / _name_of(clips, classes, split, [sorted(seed), epochs])
+        runs = out / "runs" / _name_of(clips, split, [sorted(seed), epochs])
     except UsageError as error:  # what is left cannot be split so
         if tell is None and unusable:  # notes are in a report that will not be
             raise UsageError(f"{error}. {unusable}") from error
@@ -225,7 +229,7 @@ def learn(
         models=compared.models,
         trained=result,
         extracted=extracted,
-        page=Path(page.out),
+        page=page.out,
         leaks=leaks,
         notes=tuple(notes.texts),
         seconds=time.perf_counter() - started,
@@ -255,12 +259,13 @@ def _first_fold(split: str, found: ClipList, cache: Path) -> Fold:
         return folds_of_clips(split, as_extracted(found, cache, read=True), seed=_SPLIT_SEED)[0]
 
 
-def _check(variant: Sequence[str], seed: Sequence[int], epochs: int | None, jobs: int) -> None:
+def _check(variant: Sequence[str], split: str, seed: Sequence[int], epochs: int | None, jobs: int) -> None:
     """Raise UsageError for what cannot be, before anything is decoded."""
     known = [name for name, head in VARIANTS.items() if not head.takes_pixels]
     for name in variant:
         if name not in known:
             raise unknown_name("variant on features", name, known)
+    check_rule(split)
     check_seeds(seed)
     check_jobs(jobs, torch.device("cpu"))
     get_recipe(_RECIPE).change(epochs=epochs)
@@ -296,15 +301,13 @@ def _check_alike(cache: Cache, clips: Sequence[HeldClip], stores: Mapping[str, S
         if len(keys) < len(every):
             raise UsageError(
                 f"{len(every) - len(keys)} clips of an earlier call have no features of {name}: give --prune to take "
-                f"out what is not among the videos, or first `extract --cache {cache.folder}` with --backbone {name}"
+                f"out what is not among the videos, or first `extract --cache {cache.folder}` with --backbone {name}, "
+                "and with --preset and --compile as here"
             )
 
 
-def _name_of(clips: Sequence[HeldClip], classes: str | None, split: str, settings: Sequence[Any]) -> str:
-    """Return a folder's name for the clips of some classes, as they are now, their split and some settings."""
-    if classes is not None:
-        wanted, _ = choose_classes([c.label for c in clips], classes)
-        clips = [c for c in clips if c.label in wanted]
+def _name_of(clips: Sequence[HeldClip], split: str, settings: Sequence[Any]) -> str:
+    """Return a folder's name for clips as they are now, their split and some settings."""
     told = [[c.clip_id, c.video_sha256, c.label, c.group, dict(c.extra)] for c in clips]
     (fold,) = make_folds(split, **columns(clips), seed=_SPLIT_SEED)
     sides = [side.tolist() for side in fold.split.sides]  # lists of the same name may have changed

@@ -72,7 +72,7 @@ def _as_text(value: object) -> str | None:
     """Return a name, which may be a number; None where there is none, as NaN and NA of tables say."""
     if value is None or type(value).__name__ == "NAType":  # pandas' NA is neither equal to itself nor not
         return None
-    return None if isinstance(value, float | np.floating) and np.isnan(value) else str(value)
+    return str(value) if value == value else None  # else NaN, NaT or the like
 
 
 def _check_fit(data: Features, variant: str) -> None:

@@ -127,7 +127,7 @@ def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
             f"{path}: of the columns start and end only {told[0]}, but {', '.join(others)}. Expected both ends of a "
             "clip in start and end, in seconds from the beginning of the file"
         )
-    if doubled := [name for name, count in Counter(names).items() if count > 1]:
+    if doubled := [name for name, count in Counter(filter(None, names)).items() if count > 1]:
         raise ManifestError(f"{path}: column {', '.join(doubled)} occurs more than once: expected each once")
     return names
 
@@ -231,7 +231,7 @@ def _row_clip(row: Mapping[str | None, Any], names: FileNames, where: str) -> Cl
         span=span,
         label=one_spelling(label),
         group=group and one_spelling(group),
-        extra={name: one_spelling(value) for name, value in cells.items()} or NO_COLUMNS,
+        extra={name: one_spelling(value) for name, value in cells.items() if name} or NO_COLUMNS,
     )
 
 

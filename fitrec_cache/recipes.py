@@ -239,6 +239,8 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"--set {text!r}: expected NAME=VALUE, such as dropout=0.5")
         if name not in known:
             raise unknown_name("recipe setting", name, known)
+        if name in found:
+            raise UsageError(f"--set {name} is given twice: give it once")
         kind = type(known[name])
         try:
             found[name] = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)

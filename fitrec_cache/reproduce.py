@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from fitrec_cache.clips import Clip
 from fitrec_cache.compare import compare
 from fitrec_cache.devices import check_jobs
 from fitrec_cache.errors import UsageError
-from fitrec_cache.extract import as_extracted, extract
+from fitrec_cache.extract import as_extracted, extract, refuse_without_features
 from fitrec_cache.files import Plain, is_there, write_json
 from fitrec_cache.find_clips import find_clips
 from fitrec_cache.folds import folds_of_clips
@@ -27,6 +27,7 @@ from fitrec_cache.page import report
 from fitrec_cache.paper import TABLE_II
 from fitrec_cache.params import params
 from fitrec_cache.pretrained import BackboneChoice
+from fitrec_cache.progress import Notes
 from fitrec_cache.recipes import get_recipe
 from fitrec_cache.results import TrainReport
 from fitrec_cache.root import MARKER
@@ -90,8 +91,8 @@ class ReproduceReport(Plain):
         seconds: Wall time of this call.
     """
 
-    out: str
-    page: str
+    out: Path
+    page: Path
     extract: dict[str, Any]
     table1: dict[str, Any]
     table2: tuple[Row, ...]
@@ -120,6 +121,7 @@ def reproduce(
     compile: bool = False,
     jobs: int = 1,
     progress: bool = False,
+    tell: Callable[[str], None] | None = None,
 ) -> ReproduceReport:
     """Do what the paper did, and what it should have done, on any videos.
 
@@ -144,6 +146,7 @@ def reproduce(
         compile: Compile the backbones first; see :func:`fitrec_cache.extract.extract`.
         jobs: Heads trained at the same time; see :func:`fitrec_cache.train.train_head`.
         progress: Show progress bars on standard error.
+        tell: Called with each note on the videos as soon as it is known.
 
     Returns:
         The tables.
@@ -162,10 +165,16 @@ def reproduce(
     for rule in split:  # now, not after hours of extraction
         for number in seed:  # with few groups some seeds leave a side empty
             folds_of_clips(rule, clips, seed=number)
+    said = Notes(tell)
+
+    def once(text: str) -> None:
+        if text not in said.texts:  # most are the same for every preset
+            said.add(text)
+
     extracted: dict[str, Any] = {}
     features: dict[tuple[str, str], str] = {}
     for name in preset:
-        made = extract(
+        done = extract(
             videos,
             cache=cache,
             backbone=backbone,
@@ -175,7 +184,10 @@ def reproduce(
             device=device,
             compile=compile,
             progress=progress,
-        ).to_dict()
+            tell=once,
+        )
+        refuse_without_features(done, Cache(cache))
+        made = done.to_dict()
         features |= {(name, of): made["backbones"][of]["features"] for of in made["backbones"]}
         extracted[name] = {k: made[k] for k in ("clips", "done", "reused", "failed", "seconds")}
     planned = list(_list_jobs(preset, split, backbone, frames=frames))
@@ -211,7 +223,7 @@ def reproduce(
     ]
     failed = {f["clip_id"]: f for made in extracted.values() for f in made["failed"]}
     result = ReproduceReport(
-        out=str(out),
+        out=out,
         page=page.out,
         extract=extracted,
         table1=params(classes=35).to_dict(),

@@ -353,6 +353,12 @@ def _resolve(rule: str, clips: _Clips) -> tuple[str, list[str]]:
     return "random", ["split by clip: no clip has a group, so test clips may resemble training clips"]
 
 
+def check_rule(rule: str) -> None:
+    """Raise UsageError if there is no such rule, whatever the clips are."""
+    if rule != "auto" and rule.partition(":")[0] not in {each.partition(":")[0] for each in FOLD_RULES}:
+        _find_rule(rule)
+
+
 def _find_rule(rule: str) -> _Rule:
     name, colon, _ = rule.partition(":")
     if name not in _RULES or bool(colon) != (name in _WITH_ARGUMENT):

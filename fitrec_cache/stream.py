@@ -224,7 +224,7 @@ class Stream:
     def _silent(self, seconds: float) -> VideoError:
         return VideoError(f"{self._shown} sent nothing for {seconds:g} s")
 
-    def windows(self, windows: Windows, short_sides: Sequence[int]) -> Iterator[WindowClip]:
+    def windows(self, windows: Windows, short_sides: Sequence[int], *, live: bool = False) -> Iterator[WindowClip]:
         """Yield each window once its last frame is known.
 
         Times are since the first frame, of a file that was cut off in front since the first packet.
@@ -234,6 +234,7 @@ class Stream:
                 comes, or beyond a seam, where the clock is set back or the picture changes its size or its turn, are
                 left out.
             short_sides: Largest short sides in pixels; each frame is kept once for each of them.
+            live: Whether it is taken as it comes: then of a stream that tells no times those of arrival count.
 
         Raises:
             VideoError: If reading fails, or the end comes before the first window's.
@@ -243,7 +244,7 @@ class Stream:
         complete, apart, end, stop = 0, False, Fraction(0), 0.0
         period = 1 / nominal_rate(self._stream)
         longest = max(windows.seconds, _STILL_PERIODS * period)
-        for shown, (begins, frame, end, seam) in enumerate(self._on_display()):
+        for shown, (begins, frame, end, seam) in enumerate(self._on_display(live)):
             if not shown:  # a file that was cut off in front has no frames at first
                 windows.restart(begins)
             gap = seam or end - begins > longest
@@ -285,7 +286,7 @@ class Stream:
         counted = stream.frames / rate if rate else Fraction(0)  # AVI: duration shrinks
         return float(max(stream.duration * fraction(stream.time_base), counted))
 
-    def _on_display(self) -> Iterator[tuple[Fraction, VideoFrame, Fraction, bool]]:
+    def _on_display(self, live: bool) -> Iterator[tuple[Fraction, VideoFrame, Fraction, bool]]:
         """Yield each frame with the times between which it is on display, and whether what follows is another picture.
 
         Times are since the first frame, or as :meth:`_zero` says. Frames that come with the time of an earlier one are
@@ -294,7 +295,7 @@ class Stream:
         before: tuple[Fraction, VideoFrame] | None = None
         period = 1 / nominal_rate(self._stream)
         origin, late, behind = Fraction(0), Fraction(0), 0
-        for clock, frame in self._timed():
+        for clock, frame in self._timed(live):
             seam = False
             if before is None:
                 origin = self._zero(clock)
@@ -313,10 +314,10 @@ class Stream:
         if before is not None:
             yield *before, before[0] + period, False
 
-    def _timed(self) -> Iterator[tuple[Fraction, VideoFrame]]:
+    def _timed(self, live: bool) -> Iterator[tuple[Fraction, VideoFrame]]:
         """Yield frames with their times as the stream has them; one alone far ahead of its neighbours is left out."""
         period = 1 / nominal_rate(self._stream)
-        arrives = (self._source.live or self.endless) and self._container.format.name in _UNTIMED
+        arrives = live and self._container.format.name in _UNTIMED
         before: Fraction | None = None
         held: tuple[Fraction, VideoFrame] | None = None  # that may be one
         for number, frame in enumerate(self._frames()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from fitrec_cache.errors import DivergedError, FitrecError, StoreError, UsageErr
 from fitrec_cache.files import Plain, make_folder, remove_unfinished, write_atomic, write_json
 from fitrec_cache.paired import holm
 from fitrec_cache.problem import Problem, Right, accuracy
-from fitrec_cache.progress import progress_bar
+from fitrec_cache.progress import Notes, progress_bar
 from fitrec_cache.recipes import Recipe, get_recipe
 from fitrec_cache.run_files import refused_if_damaged
 from fitrec_cache.splits import check_seeds
@@ -71,7 +71,7 @@ class SweepReport(Plain):
         seconds: Wall time of this call.
     """
 
-    out: str
+    out: Path
     variant: str
     backbone: str
     sources: tuple[tuple[str, ...], ...]
@@ -102,7 +102,7 @@ class SweepReport(Plain):
         for name, value in best.items():
             words += ["--set", f"{name}={value}"]
         return tuple(
-            shlex.join(["fitrec-cache", "train-head", *source, *words, "--out", str(Path(self.out) / f"trained-{i}")])
+            shlex.join(["fitrec-cache", "train-head", *source, *words, "--out", str(self.out / f"trained-{i}")])
             for i, source in enumerate(self.sources, start=1)
         )
 
@@ -136,6 +136,7 @@ def sweep(
     finalists: int = 5,
     epochs: int = 40,
     progress: bool = False,
+    tell: Callable[[str], None] | None = None,
 ) -> SweepReport:
     """Search for the recipe with the highest validation accuracy, averaged over splits and seeds.
 
@@ -158,6 +159,7 @@ def sweep(
         finalists: Number of best tries to train again.
         epochs: Epochs of every try; the recipe ``native`` that they are compared with has its own.
         progress: Show a progress bar on standard error.
+        tell: Called with each note of the report as soon as it is known.
 
     Returns:
         What was found.
@@ -187,6 +189,8 @@ def sweep(
         epochs=epochs,
         progress=progress,
     )
+    notes = Notes(tell)
+    notes.add(*problem.notes)
     if (out / "run.json").exists() or (any(out.glob("*/run.json")) and not (out / "trials.log").exists()):
         raise UsageError(f"--out {out} holds trained heads: choose a folder of its own for the search")
     make_folder(out)
@@ -216,7 +220,7 @@ def sweep(
     start_again = _judge(problem, native, None, others, "native again", progress)
     p_values = holm([problem.p_value(right, start_again) for _, right in ranked])
     report = SweepReport(
-        out=str(out),
+        out=out,
         variant=variant,
         backbone=problem.backbone,
         sources=tuple(_source(cache, features, backbone, preset, classes, rule, seed) for rule in split),
@@ -232,7 +236,7 @@ def sweep(
             for (t, right), p in zip(ranked, p_values, strict=True)
         ),
         space=dict(SPACE),
-        notes=problem.notes,
+        notes=tuple(notes.texts),
         seconds=time.perf_counter() - started,
     )
     write_json(out / "sweep.json", report.to_dict())

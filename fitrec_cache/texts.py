@@ -367,7 +367,10 @@ def audit_text(report: AuditReport, cache: Path, manifest: Path | None) -> str:
         lines.append(f"{report.split}{name}, seed {report.seed}: {fold['text']}")
     if manifest is not None:
         words = shlex.join(["fitrec-cache", "extract", str(manifest), "--root", "VIDEOS", "--cache", str(cache)])
-        lines.append(f"to train by these groups, look through them, then: {words} (and --backbone as before)")
+        lines.append(
+            f"to train by these groups, look through them, then: {words} (and --backbone, --preset and other options "
+            "as before)"
+        )
     return _lines(lines)
 
 
@@ -404,10 +407,9 @@ def reproduce_text(report: ReproduceReport) -> str:
 
 
 def sweep_text(report: SweepReport) -> str:
-    """Return what a search tried, what it found, and how to train by it."""
+    """Return what a search tried, what it found, and how to train by it; notes were told before."""
     best = report.finalists[0]
     return _lines(
-        _notes(report.notes),
         f"{report.tries['finished']} tries finished, {report.tries['given_up']} given up early, on the validation "
         f"sides of {plural(len(report.splits), 'split')} ({report.n_val} clips), in {report.seconds:.0f} s",
         f"validation accuracy in the search: {report.start:.1%} with --recipe native, {best['val_accuracy']:.1%} with "

@@ -335,7 +335,8 @@ class Watch:
                 if stream.in_segments:
                     self._waiting.maxsize += math.ceil(_SEGMENT / self.every)
                 try:
-                    for numbered in enumerate(stream.windows(self._windows, self._recogniser.short_sides)):
+                    found = stream.windows(self._windows, self._recogniser.short_sides, live=self.live)
+                    for numbered in enumerate(found):
                         self.offset, self.damaged = stream.offset, stream.damaged
                         self._put(numbered)
                         if self._stop.is_set():

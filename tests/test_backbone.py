@@ -544,3 +544,45 @@ def test_random_numbers_of_a_caller_stay(weights):
     before = torch.get_rng_state()
     load(weights("test_resnet"))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_weights_that_differ_in_statistics_only_are_others(weights, tmp_path):
+    """As after a network was adapted to other pictures: no parameter is another, and yet every feature is."""
+    text = weights("test_resnet")
+    state = safetensors.torch.load_file(text.partition("=")[2])
+    name = next(each for each in state if each.endswith("running_var"))
+    safetensors.torch.save_file(state | {name: 4 * state[name]}, tmp_path / "w.safetensors")
+    one, other = load(text), load(f"test_resnet={tmp_path / 'w.safetensors'}")
+    assert not np.array_equal(one.embed(frames()), other.embed(frames()))
+    assert one.identity() != other.identity()
+
+
+@pytest.mark.parametrize("preset", ["grid", "table1"])
+def test_the_same_weights_are_the_same_by_every_preset(weights, preset):
+    assert load(weights("test_resnet"), preset=preset).weights_sha256 == load(weights("test_resnet")).weights_sha256
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit"])
+def test_table1_preset_gives_what_timm_computes_of_64_pixels(weights, name):
+    """Pixels / 255, the whole last map, or the token that timm puts first."""
+    text, pictures = weights(name), frames(height=64, width=64)
+    plain = timm.create_model(name, num_classes=7)
+    plain.load_state_dict(safetensors.torch.load_file(text.partition("=")[2]))
+    if name == "test_vit":
+        plain.set_input_size(img_size=(64, 64))
+    with torch.inference_mode():
+        y = plain.eval().forward_features(pictures.float() / 255)
+    expected = (y[:, 0] if y.ndim == 3 else y.flatten(1)).numpy()
+    found = load(text, preset="table1").embed(pictures)
+    assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
+
+
+def test_cells_of_a_map_with_channels_last_are_in_reading_order():
+    """As Swin gives them: (T, h, w, C); the channels are a place's row and column."""
+    rows, columns = torch.meshgrid(torch.arange(6.0), torch.arange(9.0), indexing="ij")
+    model = torch.nn.Module()
+    model.num_features = 2
+    model.forward_features = lambda x: torch.stack([rows, columns], dim=2)[None]
+    row, column = GridMap(model)(torch.zeros(1, 3, 96, 144)).reshape(2, 3, 3)
+    assert row.tolist() == [[0.5] * 3, [2.5] * 3, [4.5] * 3]
+    assert column.tolist() == [[1, 4, 7]] * 3

@@ -104,7 +104,7 @@ def test_groups_are_counted_for_the_threshold_and_said():
     blind = calibrate(logits, truth, units=units, false_alarm_rate=0.05)
     assert blind.threshold == 0
     (said,) = remarks([(blind, units)])
-    assert "needs 19 groups of validation clips, and there are 10. A higher --false-alarm-rate needs fewer" in said
+    assert "needs 19 groups of validation clips, and there are 10. A higher rate (train-head --false" in said
     found = calibrate(logits, truth, units=units, false_alarm_rate=0.14)  # 1/11 + 1/22: below the second clip
     assert found.threshold == pytest.approx(found.probabilities(logits)[1].max())
 
@@ -138,6 +138,10 @@ def test_of_one_recording_all_may_be_off_together_by_chance():
     alone = expected_error(p, targets, [f"{i}" for i in range(100)])
     assert expected_error(p, targets, ["a"] * 100) == pytest.approx(10 * alone)  # as one clip: the root of 100
     assert alone == pytest.approx(np.sqrt(2 / np.pi) * 0.5 / 10)
+    more = np.vstack([p, [[0.9, 0.1]] * 2])  # two clips of others, in another bin, do not change that
+    assert expected_error(more, [*targets, 0, 1], [*["a"] * 100, "b", "c"]) > 9 * alone
+    uneven = expected_error(p, [0] * 99 + [1], ["a"] * 99 + ["b"])  # nearly as of one
+    assert uneven == pytest.approx(alone * np.sqrt((99**2 + 1) / 100))
 
 
 def test_the_threshold_is_of_calibrated_probabilities():

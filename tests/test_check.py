@@ -375,3 +375,14 @@ def test_of_all_that_was_made_again_the_largest_distance_is_told(tmp_path, cache
     monkeypatch.setattr(sys.modules["fitrec_cache.check"], "_distance", lambda *_: next(told))
     report = check(cache=shutil.copytree(cache_folder, tmp_path / "cache"), recompute=3)
     assert (report.recomputed, report.largest_distance) == (3, 0.3)
+
+
+def test_lost_frames_are_named_also_where_there_are_others_of_the_same_clips(cache, video_folder, weights, inline):
+    extract(video_folder, cache=cache, backbone=[weights("test_resnet")], **SMALL | {"samples": 3})
+    assert check(cache=cache).problems == ()
+    (store,) = (s for s in Cache(cache).frame_stores() if s.identity["samples"] == 3)
+    for path in store.part_paths():
+        path.unlink()
+    (problem,) = check(cache=cache).problems
+    assert problem["path"] == str(store.folder)
+    assert problem["reason"].startswith("missing: frames of 12 finished clips such as Hop/")

@@ -353,6 +353,14 @@ def test_of_columns_alike_but_for_capitals_the_exact_one_counts(tmp_path):
         assert {c.group for c in find_clips(rows, group_by=name).clips} == {group}
 
 
+def test_columns_without_a_name_are_left_out(tmp_path):
+    """Pandas writes the number of each row in front, under no name."""
+    touch(tmp_path, "Hop/1.avi")
+    (tmp_path / "m.csv").write_text(",path,label,person,\n0,Hop/1.avi,Hop,ann,\n")
+    (clip,) = find_clips(tmp_path / "m.csv").clips
+    assert dict(clip.extra) == {"person": "ann"}
+
+
 def test_an_empty_column_of_groups_is_none_to_go_by(tmp_path):
     rows = write(tmp_path / "m.csv", "path,label,group\na.avi,A,\nb.avi,B,\n")
     with pytest.raises(UsageError, match="--group-by group gives no clip a group"):

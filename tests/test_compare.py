@@ -778,7 +778,6 @@ def test_figures_of_folds_and_of_seeds_together_mind_recordings(tmp_path):
     found, together = average_runs([read_scored(folder) for folder in seeds])
     assert together.mean is None  # validated on different clips: the plain mean
     assert found["accuracy_ci95"] == expected
-    sure = math.exp(2) / (math.exp(2) + 2)  # logits 2, 0, 0; one bin, and pairs scatter twice as far, less what 50 know
-    twice = 2 * (50 / 49) / (100 / 99)
-    by_chance = math.sqrt(2 / math.pi * twice * 100 * sure * (1 - sure)) / 100
+    sure = math.exp(2) / (math.exp(2) + 2)  # logits 2, 0, 0; one bin, and pairs make its variance twice as large
+    by_chance = math.sqrt(2 / math.pi * 200 * sure * (1 - sure)) / 100
     assert found["ece_expected"] == pytest.approx(by_chance)

@@ -267,3 +267,23 @@ def test_a_pool_that_had_no_work_for_long_is_not_stuck(monkeypatch):
     with DecoderPool(workers=1, clip_seconds=1) as pool:
         pool._last_life = time.monotonic() - 3600
         assert pool._error(SimpleNamespace(active=True), Slow()) is None
+
+
+@pytest.mark.parametrize("how", ["written into", "replaced", "grown"])
+def test_other_bytes_are_hashed_anew_however_they_came(tmp_path, how):
+    """Into room that a copy took beforehand; by another file as old and as long; with its time set back."""
+    path, other = tmp_path / "v.avi", tmp_path / "other.avi"
+    for each, data in ((path, b"abc"), (other, b"xyz")):
+        each.write_bytes(data)
+        os.utime(each, ns=(10**18, 10**18))
+    before = content_hash_once(path, file_stamp(path))
+    if how == "written into":
+        with path.open("r+b") as file:
+            file.write(b"xyz")
+    elif how == "replaced":
+        other.replace(path)
+    else:
+        path.write_bytes(b"abcxyz")
+        os.utime(path, ns=(10**18, 10**18))
+    found = content_hash_once(path, file_stamp(path))
+    assert found == hashlib.sha256(path.read_bytes()).hexdigest() != before

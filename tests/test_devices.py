@@ -224,3 +224,17 @@ def test_a_processor_without_room_is_told():
         room_on(torch.device("cpu"), "training mean"),
     ):
         torch.empty(1 << 58, dtype=torch.uint8)
+
+
+def test_of_several_that_need_all_bits_the_last_that_leaves_takes_the_settings_back():
+    cudnn, gpu = torch.backends.cudnn, torch.device("cuda:0")
+    assert cudnn.allow_tf32
+    first, second = in_full_float32(gpu), in_full_float32(gpu)  # as of two threads
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    try:
+        assert not cudnn.allow_tf32
+    finally:
+        second.__exit__(None, None, None)
+    assert cudnn.allow_tf32

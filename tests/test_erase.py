@@ -556,9 +556,10 @@ def test_a_damaged_part_ends_it_and_nothing_else_is_lost(cache, kind):
     assert erase_taken_out(cache.folder) == []
 
 
-def test_frames_that_no_settings_belong_to_are_not_passed_over(cache):
+@pytest.mark.parametrize("kind", ["frames", "features"])
+def test_parts_that_no_settings_belong_to_are_not_passed_over(cache, kind):
     mixed(cache)
-    (next(cache.folder.glob("frames/*")) / "identity.json").unlink()
+    (next(cache.folder.glob(f"{kind}/*")) / "identity.json").unlink()
     before = everything(cache.folder)
     with pytest.raises(StoreCorrupt, match=r"has parts and no identity\.json: nothing was erased"):
         erase_taken_out(cache.folder)
@@ -713,3 +714,15 @@ def test_half_of_the_clips_may_be_erased_and_not_one_more(cache_folder):
     refuse_most(cache, names[:6])
     with pytest.raises(UsageError, match="--erase would remove 7 of 12 clips"):
         refuse_most(cache, names[:5])
+
+
+def test_nothing_is_erased_whose_file_is_back_in_a_class_not_asked_for(run, tmp_path, videos):
+    run()
+    path = videos / "Squat/v_Squat_g01_c01.avi"
+    path.rename(tmp_path / "away.avi")
+    run(prune=True)
+    (tmp_path / "away.avi").rename(path)
+    before = stored(tmp_path / "cache")
+    with pytest.raises(UsageError, match=r"leave out Squat/v_Squat_g01_c01\.avi, which is a video that --erase would"):
+        run(classes="Hop,Lunge", prune=True, erase=True)
+    assert stored(tmp_path / "cache") == before

@@ -1560,3 +1560,53 @@ def test_claims_are_given_back_where_a_disk_is_full(run, tmp_path, monkeypatch):
             run()
     assert list((tmp_path / "cache" / "claims").iterdir()) == []
     assert run().done == 4
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_not_kept_under_that_hash(run, videos, tmp_path, monkeypatch):
+    growing = videos / "Hop" / "v_Hop_g01_c01.avi"
+    whole, content_hash = growing.read_bytes(), ahead.content_hash
+
+    def copied_meanwhile(path):
+        found = content_hash(path)
+        if path == growing:
+            growing.write_bytes(whole + b"more")
+        return found
+
+    monkeypatch.setattr(ahead, "content_hash", copied_meanwhile)
+    report = run()
+    assert [f.clip_id for f in report.failed] == ["Hop/v_Hop_g01_c01.avi"]
+    assert "changed while it was read" in report.failed[0].reason
+    assert hashlib.sha256(whole).hexdigest() not in Cache(tmp_path / "cache").frame_stores()[0]
+
+
+def test_without_videos_a_clip_that_has_no_frames_of_these_settings_costs_itself_only(run, videos, tmp_path):
+    run()
+    write_video(videos / "Hop" / "later.mp4", 8, numbers=range(950, 958))
+    run(samples=2, classes="Hop")
+    report = run(None, backbone=("test_vit",))  # by the settings of the first
+    assert counts(report) == (5, 4, 0, 1)
+    assert [(f.clip_id, f.reason) for f in report.failed] == [
+        ("Hop/later.mp4", "its frames are not in the cache: give VIDEOS to decode it again")
+    ]
+    assert Cache(tmp_path / "cache").clip("Hop/later.mp4").problem == ""
+
+
+@pytest.mark.parametrize(("seconds", "parts"), [(0.0, 4), (3600.0, 1)])
+def test_what_is_finished_is_committed_after_some_time_however_few_clips_it_is(
+    run, tmp_path, monkeypatch, seconds, parts
+):
+    monkeypatch.setattr(extractor, "COMMIT_SECONDS", seconds)
+    assert run().done == 4
+    assert len(list((tmp_path / "cache" / "clips").glob("part-*"))) == parts
+
+
+def test_features_made_without_videos_have_the_times_of_the_frames(run, videos, tmp_path):
+    run()
+    shutil.rmtree(videos)
+    run(None, backbone=("test_vit",))
+    cache = Cache(tmp_path / "cache")
+    (store,) = (s for s in cache.feature_stores() if s.identity["backbone"] == "test_vit")
+    for number, clip in ((0, cache.clips()[0]), (9, cache.clips()[3])):  # as write_class_folders wrote them
+        n_frames = 6 + number % 5
+        times = store.row(clip.video_sha256)["pts_seconds"]
+        assert times == pytest.approx([i * n_frames // 5 / 25 for i in (1, 2, 3, 4)])

@@ -3,14 +3,16 @@ from __future__ import annotations
 import io
 import struct
 
+import av
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 from PIL.JpegImagePlugin import get_sampling
 
 from fitrec_cache import jpeg as module
 from fitrec_cache.errors import StoreCorrupt, UsageError, VideoError
+from fitrec_cache.identity import frame_identity
 from fitrec_cache.jpeg import codec_version, decode_frames, encode_frames, thumbnail
 from fitrec_cache.resizing import resize
 
@@ -109,3 +111,13 @@ def test_a_smaller_picture_beside_larger_ones_is_damage():
     larger, (smaller,) = encode_frames(pictures(2)), encode_frames(pictures(1, height=48))
     with pytest.raises(StoreCorrupt, match="a stored frame does not decode"):
         decode_frames([*larger, smaller])
+
+
+@pytest.mark.parametrize("library", ["libavcodec", "libavformat", "libswscale", "libjpeg_turbo"])
+def test_frames_by_another_version_of_a_library_are_kept_apart(monkeypatch, library):
+    before, version = frame_identity(samples=4, frame_size=64), features.version
+    if library == "libjpeg_turbo":
+        monkeypatch.setattr(features, "version", lambda name: "0.0.1" if name == library else version(name))
+    else:
+        monkeypatch.setitem(av.library_versions, library, (0, 0, 1))
+    assert frame_identity(samples=4, frame_size=64) != before

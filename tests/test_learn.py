@@ -372,6 +372,7 @@ def test_other_heads_and_classes_can_be_asked_for(video_folder, weights, tmp_pat
         ({"variant": ["men"]}, "Did you mean 'mean'"),
         ({"split": "kfold:3"}, "split kfold:3 tests by heads of several folds"),
         ({"split": "official1"}, "official"),
+        ({"split": "randon"}, "Did you mean 'random'"),
         ({"seed": [0, 0]}, "seed"),
         ({"jobs": 0}, "jobs is 0"),
         ({"epochs": 0}, "epochs is 0"),
@@ -383,6 +384,37 @@ def test_what_cannot_be_is_told_before_anything_is_made(video_folder, weights, t
     with pytest.raises(UsageError, match=words):
         learn(video_folder, out=tmp_path / "out", **{"backbone": [weights("test_resnet")], **FAST, **settings})
     assert not (tmp_path / "out").exists()
+
+
+def test_a_split_that_there_is_not_is_told_before_files_are_read_anew(learned, video_folder, monkeypatch):
+    _, out, backbones, _ = learned
+    monkeypatch.setattr("fitrec_cache.extract.content_hash_once", lambda *_: pytest.fail("read"))
+    with pytest.raises(UsageError, match="Did you mean 'random'"):
+        learn(video_folder, out=out, backbone=backbones, **FAST, split="randon")
+
+
+def test_where_no_clip_can_be_used_the_reason_is_told(tmp_path, weights, inline):
+    for label in ("Hop", "Squat"):
+        (tmp_path / "videos" / label).mkdir(parents=True)
+        for number in range(6):
+            (tmp_path / "videos" / label / f"v_{label}_g{number:02d}_c01.avi").write_text(f"{label}{number}")
+    three = [weights(name) for name in ("test_resnet", "test_efficientnet", "test_vit")]
+    for made in (
+        lambda: learn(tmp_path / "videos", out=tmp_path / "out", backbone=[weights("test_resnet")], **FAST),
+        lambda: reproduce(tmp_path / "videos", out=tmp_path / "more", backbone=three, split=["random"], seed=[0]),
+    ):
+        with pytest.raises(UsageError, match=r"no clip can be used with test_resnet.*, such as Hop/v_Hop_g00_c01.avi:"):
+            made()
+
+
+def test_some_classes_need_a_further_backbone_for_their_own_clips_only(
+    learned, video_folder, weights, tmp_path, inline
+):
+    _, out, backbones, _ = learned
+    shutil.copytree(out, tmp_path / "out")
+    both = [backbones[0], weights("test_vit")]
+    made = learn(video_folder, out=tmp_path / "out", backbone=both, classes="Hop,Squat", **FAST)
+    assert {m.name.split(" on ")[1].split(",")[0] for m in made.models} >= {"test_vit"}
 
 
 def test_a_class_that_is_called_as_no_answer_is_refused_before_anything_is_made(video_folder, weights, tmp_path):

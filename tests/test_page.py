@@ -1615,7 +1615,7 @@ def test_a_video_is_another_only_where_the_run_knew_one(then, same):
 
 
 def test_chance_on_the_page_minds_recordings():
-    """Fifty recordings of two clips that come out alike, over two folds: twice the variance of single clips, nearly."""
+    """Fifty recordings of two clips that come out alike, over two folds: twice the variance of single clips."""
     sure = np.repeat([[0.8, 0.2]] * 30 + [[0.2, 0.8]] * 20, 2, axis=0)
     folds = [
         SimpleNamespace(
@@ -1625,5 +1625,4 @@ def test_chance_on_the_page_minds_recordings():
         )
         for at in (0, 50)
     ]
-    twice = 2 * (50 / 49) / (100 / 99)
-    assert _by_chance(folds) == pytest.approx(math.sqrt(2 / math.pi * twice * 100 * 0.8 * 0.2) / 100)
+    assert _by_chance(folds) == pytest.approx(math.sqrt(2 / math.pi * 200 * 0.8 * 0.2) / 100)

@@ -204,11 +204,20 @@ def test_a_file_system_that_cannot_flush_folders_is_no_error(tmp_path, monkeypat
     assert (tmp_path / "x").read_bytes() == b"data"
 
 
-def test_who_may_read_a_file_stays_when_it_is_written_anew(tmp_path):
-    files.write_atomic(tmp_path / "x", b"before")
-    (tmp_path / "x").chmod(0o600)
-    files.write_atomic(tmp_path / "x", b"after")
-    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
+@pytest.mark.parametrize(
+    ("umask", "before", "after"), [(0o022, 0o600, 0o600), (0o022, 0o664, 0o644), (0o077, 0o644, 0o600)]
+)
+def test_a_file_that_is_written_anew_is_as_private_as_it_was(tmp_path, monkeypatch, umask, before, after):
+    (tmp_path / "x").write_bytes(b"before")
+    (tmp_path / "x").chmod(before)
+    seen, flush = [], files._flush_to_disk
+    monkeypatch.setattr(files, "_flush_to_disk", lambda file: (seen.append(os.fstat(file).st_mode), flush(file)))
+    usual = os.umask(umask)
+    try:
+        files.write_atomic(tmp_path / "x", b"after")
+    finally:
+        os.umask(usual)
+    assert [mode & 0o777 for mode in (seen[0], (tmp_path / "x").stat().st_mode)] == [after, after]  # while written, too
     assert (tmp_path / "x").read_bytes() == b"after"
 
 

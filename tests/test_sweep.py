@@ -54,7 +54,10 @@ def test_a_search_finds_settings_that_train_head_takes(tmp_path, features):
 
 def test_some_classes_are_searched_on_and_named_in_the_command(tmp_path, features):
     one, other = CLASSES[0].upper(), CLASSES[2]
-    report = sweep(out=tmp_path / "sweep", features=features, classes=f"{one},{other}", **FAST | {"trials": 1})
+    told: list[str] = []
+    settings = {"classes": f"{one},{other}", "tell": told.append}
+    report = sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 1}, **settings)
+    assert list(report.notes) == told
     assert "20 clips of other classes left out, as asked by --classes" in report.notes
     words = shlex.split(report.commands[0])
     assert words[words.index("--classes") + 1] == f"{one},{other}"
@@ -330,8 +333,9 @@ def reported(**more):
     """A report of a search whose best try has an attention."""
     best = {"settings": {"attention": "additive", "dropout": 0.5}, "val_accuracy": 0.9, "val_accuracy_again": 0.7}
     given = {
-        "out": "o", "variant": "vit-lstm", "backbone": "b", "sources": (("--features", "a b"), ("--features", "c")),
-        "splits": (), "n_val": 1, "n_distinct": 1, "tries": {}, "start": 0.9, "start_again": 0.6, "space": {},
+        "out": Path("o"), "variant": "vit-lstm", "backbone": "b", "splits": (),
+        "sources": (("--features", "a b"), ("--features", "c")),
+        "n_val": 1, "n_distinct": 1, "tries": {}, "start": 0.9, "start_again": 0.6, "space": {},
         "finalists": (best | {"p": 0.01}, best | {"val_accuracy_again": 0.5, "p": 1.0}), "notes": (), "seconds": 1.0,
     }  # fmt: skip
     return module.SweepReport(**given | more)

@@ -43,7 +43,7 @@ class PageReport(Plain):
         notes: What the comparison of the models remarks.
     """
 
-    out: str
+    out: Path
     bytes: int
     models: int
     runs: int
@@ -89,7 +89,7 @@ def report(
     data = render(context(models, seen, compared)).encode()
     write_atomic(out, data)
     return PageReport(
-        out=str(out),
+        out=out,
         bytes=len(data),
         models=len(models),
         runs=sum(len(m.runs) for m in models),

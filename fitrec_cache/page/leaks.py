@@ -12,6 +12,7 @@ import numpy as np
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
 from fitrec_cache.errors import StoreError
 from fitrec_cache.features import quick_look, stored_embeddings
+from fitrec_cache.files import canonical_json
 from fitrec_cache.leaks import Verdict, pairs_across, verdict
 from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.page.pictures import Frames, Glimpse
@@ -103,19 +104,20 @@ class Auditor:
             gone = sorted(set(names).difference(clip.clip_id for clip in clips))
             many = plural(len(gone), "clip of it is", "clips of it are")
             raise StoreError(f"{many} not in the cache, or another video by now, such as {gone[0]}")
-        found = self._look(records[0], clips)
+        kinds = {canonical_json([source["identity"] for source in each.sources]): each for each in reversed(records)}
+        looks = [self._look(each, clips) for each in reversed(kinds.values())]  # as each training looked by its own
         number = {name: i for i, name in enumerate(names)}
         groups = [clip.group for clip in clips]
         audits = [(record, _split(record, sides, number)) for sides, record in by_sides.items()]
-        judged = [(record, split, verdict(split, groups, found)) for record, split in audits]
-        record, split, said = max(judged, key=lambda j: max(j[2].share_group, j[2].near_duplicate))
+        judged = [(*each, verdict(each[1], groups, found), found) for each in audits for found in looks]
+        record, split, said, found = max(judged, key=lambda j: max(j[2].share_group, j[2].near_duplicate))
         across = [] if found is None else _across(found, split, len(clips))
         return Leaks(
             record=record,
             verdict=said,
-            n_splits=len(judged),
-            n_leaking=sum(v.leaks for _, _, v in judged),
-            looked=found is not None,
+            n_splits=len(audits),
+            n_leaking=len({id(split) for _, split, v, _ in judged if v.leaks}),
+            looked=None not in looks,
             n_pairs=len(across),
             pairs=tuple(_pairs(across, clips, frames)),
         )
