@@ -1183,8 +1183,9 @@ def test_the_first_finding_is_of_the_split_it_stands_for():
     assert results_say(models, [random]).startswith("These models were not tested on the same clips")
 
 
-def audited(monkeypatch, sides, pairs, frames=None):
-    """Audit splits of the clips a to d, whose groups nobody knows; ``pairs`` of them look alike."""
+def audited(monkeypatch, sides, pairs, frames=None, by=("sees", "sees")):
+    """Audit splits of the clips a to d, whose groups nobody knows; ``pairs`` look alike, by features that see it."""
+    by = by[: len(sides)]
     held = [HeldClip(clip_id=name, group=None, label="A", video_sha256=name) for name in "abcd"]
     found = NearDuplicates(
         threshold=0.9,
@@ -1194,10 +1195,17 @@ def audited(monkeypatch, sides, pairs, frames=None):
         halves_found=None,
         strangers_found=None,
     )
-    monkeypatch.setattr(Auditor, "_look", lambda *_: found)
+    none = replace(found, pairs=np.empty((0, 2), np.int64), similarity=np.empty(0))
+    seen = {"sees": found, "sees nothing": none}
+    monkeypatch.setattr(Auditor, "_look", lambda _, record, __: seen[record.sources[0]["identity"]])
     records = [
-        SimpleNamespace(split="random", contents={}, run={"split": {"train": [s[0]], "val": [s[1]], "test": [*s[2:]]}})
-        for s in sides
+        SimpleNamespace(
+            split="random",
+            contents={},
+            run={"split": {"train": [s[0]], "val": [s[1]], "test": [*s[2:]]}},
+            sources=[{"identity": name}],
+        )
+        for s, name in zip(sides, by, strict=True)
     ]
     cache = SimpleNamespace(clips=lambda: held)
     return records, Auditor(cache).audit(records, frames)
@@ -1208,6 +1216,13 @@ def test_the_split_is_shown_that_leaks_most_by_what_looks_alike(monkeypatch):
     records, found = audited(monkeypatch, ["abc", "abd"], [[0, 3]])
     assert found.record is records[1]
     assert (found.n_splits, found.n_leaking, found.n_pairs) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("by", [("sees nothing", "sees"), ("sees", "sees nothing")])
+def test_a_leak_that_the_features_of_one_model_show_is_found(monkeypatch, by):
+    """As that model's training found it."""
+    _, found = audited(monkeypatch, ["abcd", "abcd"], [[0, 3]], by=by)
+    assert (found.verdict.leaks, found.n_splits, found.n_leaking, found.n_pairs) == (True, 1, 1, 1)
 
 
 def test_of_a_pair_the_training_clip_is_called_so(monkeypatch):
