@@ -11,10 +11,14 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from hypothesis import settings
 from make_video import write_video
 
 from fitrec_cache import ahead, decoding, extract, meanwhile
 from fitrec_cache.cache import Cache
+
+settings.register_profile("patient", deadline=None)  # a machine may be busy
+settings.load_profile("patient")
 
 SAMPLES = 4
 FRAME_SIZE = 64

@@ -1539,7 +1539,7 @@ def test_what_repeats_a_run_by_hand(tmp_path):
 
 
 class Stored(dict):
-    """Frames by content, for a store: the number of a frame is twice its time."""
+    """Frames by content, for a store: the number of a frame is twice its time since the video began, at 10 s."""
 
     def __init__(self, **held):
         super().__init__(held)
@@ -1549,7 +1549,7 @@ class Stored(dict):
         return self[content]
 
     def row(self, content):
-        return {"pts_seconds": np.arange(20) / 2}
+        return {"pts_seconds": 10 + np.arange(20) / 2, "ledger": np.bytes_(b'{"starts_at_seconds": 10.0}')}
 
 
 def test_a_glimpse_is_spread_over_the_clip(monkeypatch):
