@@ -43,7 +43,7 @@ def pack(*, cache: Path, out: Path, backbone: Sequence[str] = (), preset: str | 
 
     Args:
         cache: Cache folder.
-        out: The file to write; it must not exist.
+        out: The file to write; it must not exist, or be empty.
         backbone: Backbone name; several are put side by side. Empty: the only one that is cached.
         preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
 
@@ -54,7 +54,7 @@ def pack(*, cache: Path, out: Path, backbone: Sequence[str] = (), preset: str | 
         UsageError: If ``out`` exists or the backbone is not cached.
         StoreError: If the cache cannot be read or the file cannot be written.
     """
-    if out.exists():
+    if out.exists() and not (out.is_file() and not out.stat().st_size):  # an empty one: killed as it tried the name
         raise UsageError(f"{out} exists: choose another --out, or remove it")
     check_writable(out, "--out")
     features = load_cached(Cache(cache), backbone, preset=preset)

@@ -145,6 +145,12 @@ def elsewhere(path, **changed):
     return path
 
 
+def test_an_empty_file_of_a_killed_call_is_replaced(tmp_path, cache_folder):
+    out = tmp_path / "p.h5"
+    out.touch()  # it was killed as it tried the name
+    assert pack(cache=cache_folder, out=out).clips == len(read_pack(out).clip_ids)
+
+
 def test_features_made_elsewhere_are_read_as_they_are(tmp_path):
     got = read_pack(elsewhere(tmp_path / "theirs.h5"))
     assert got.values.dtype == np.float32
