@@ -145,7 +145,7 @@ def audit(
     if out is not None and len(across) and not any(f.endswith(".png") for f in files):
         notes.append("no picture: the cache holds no frames of these clips")
     if manifest is not None:
-        files.append(write_manifest(manifest, clips, cluster))
+        files.append(str(manifest))
         notes += _about_proposal(groups, cluster)
     report = AuditReport(
         split=sides[0].rule,
@@ -170,6 +170,8 @@ def audit(
     )
     if out is not None:
         write_json(out / "audit.json", report.to_dict())
+    if manifest is not None:  # last: once it is there, the same command is refused
+        write_manifest(manifest, clips, cluster)
     return report
 
 

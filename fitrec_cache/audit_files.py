@@ -69,7 +69,7 @@ def write_findings(
     return files
 
 
-def write_manifest(path: Path, clips: Sequence[HeldClip], cluster: NDArray[np.int64]) -> str:
+def write_manifest(path: Path, clips: Sequence[HeldClip], cluster: NDArray[np.int64]) -> None:
     """Write the clips with their proposed groups; further columns of the manifest they came from are kept.
 
     A cluster keeps the name of its first clip that has a group; the others are named ``recording-00001`` and so on.
@@ -78,9 +78,6 @@ def write_manifest(path: Path, clips: Sequence[HeldClip], cluster: NDArray[np.in
         path: CSV file to write.
         clips: The N clips.
         cluster: Cluster number of each clip.
-
-    Returns:
-        The path as text.
     """
     names: dict[int, str] = {}
     for clip, number in zip(clips, cluster.tolist(), strict=True):
@@ -99,7 +96,6 @@ def write_manifest(path: Path, clips: Sequence[HeldClip], cluster: NDArray[np.in
     )
     make_folder(path.parent)
     write_csv(path, (*own, *extra), rows)
-    return str(path)
 
 
 def _frames(cache: Cache, clips: Sequence[HeldClip]) -> Store | None:

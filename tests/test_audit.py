@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,6 +207,18 @@ def test_the_folder_has_every_pair_as_a_table_and_a_picture(tmp_path, unknown, m
         assert (np.abs(pixels.astype(int) - grey).max(axis=2) < 4).sum() > 2000
     audit(cache=unknown, split="random", out=tmp_path / "out", threshold=1.0)
     assert not (tmp_path / "out" / "pairs.png").exists()  # nothing is left of the earlier audit
+
+
+def test_an_audit_that_cannot_write_its_verdict_can_be_made_again(tmp_path, unknown, monkeypatch):
+    wanted = {"cache": unknown, "split": "random", "out": tmp_path / "out", "manifest": tmp_path / "m.csv"}
+    with monkeypatch.context() as full:
+        full.setattr("fitrec_cache.audit.write_json", lambda *_: (tmp_path / "gone").unlink())
+        with pytest.raises(FileNotFoundError):
+            audit(**wanted)
+    assert (tmp_path / "out" / "pairs.csv").exists()
+    report = audit(**wanted)
+    assert report.files[-1] == str(tmp_path / "m.csv")
+    assert all(Path(path).exists() for path in report.files)
 
 
 def test_an_interrupted_audit_leaves_no_verdict_of_an_earlier_one(tmp_path, unknown, monkeypatch):
