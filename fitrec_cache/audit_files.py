@@ -95,6 +95,7 @@ def write_manifest(path: Path, clips: Sequence[HeldClip], cluster: NDArray[np.in
         for c, k in zip(clips, cluster.tolist(), strict=True)
     )
     make_folder(path.parent)
+    remove_unfinished(path.parent)
     write_csv(path, (*own, *extra), rows)
 
 

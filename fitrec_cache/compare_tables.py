@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fitrec_cache.files import make_folder, write_atomic, write_csv
+from fitrec_cache.files import make_folder, remove_unfinished, write_atomic, write_csv
 from fitrec_cache.wording import plural
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def write_tables(report: CompareReport, path: Path) -> None:
         StoreError: If the file cannot be written.
     """
     make_folder(path.parent)
+    remove_unfinished(path.parent)
     if path.suffix.lower() == ".md":
         write_atomic(path, as_markdown(report).encode())
     else:

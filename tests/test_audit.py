@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +220,14 @@ def test_an_audit_that_cannot_write_its_verdict_can_be_made_again(tmp_path, unkn
     report = audit(**wanted)
     assert report.files[-1] == str(tmp_path / "m.csv")
     assert all(Path(path).exists() for path in report.files)
+
+
+def test_what_a_killed_audit_left_beside_its_manifest_goes(tmp_path, unknown):
+    left = tmp_path / ".tmp-00000000-1-0000aaaa"
+    left.touch()
+    os.utime(left, (0, 0))
+    audit(cache=unknown, split="random", manifest=tmp_path / "m.csv")
+    assert not left.exists()
 
 
 def test_an_interrupted_audit_leaves_no_verdict_of_an_earlier_one(tmp_path, unknown, monkeypatch):

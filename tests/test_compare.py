@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 from statistics import NormalDist
@@ -354,6 +355,15 @@ def test_the_best_on_validation_is_named_not_the_best_on_test(tmp_path):
         with pytest.raises(UsageError, match=r"exists and is not a comparison"):
             compare([tmp_path], out=tmp_path / name)
         assert (tmp_path / name).read_text() == "path,label\n"
+
+
+def test_what_a_killed_comparison_left_beside_its_table_goes(tmp_path):
+    run = write_run(tmp_path / "runs" / "a", [1, 0, 0, 0])
+    left = tmp_path / ".tmp-00000000-1-0000aaaa"
+    left.touch()
+    os.utime(left, (0, 0))
+    compare([run], out=tmp_path / "t.md")
+    assert not left.exists()
 
 
 def test_only_shared_seeds_and_the_same_split_rule_are_compared(tmp_path):
