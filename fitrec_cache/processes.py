@@ -6,9 +6,11 @@ import multiprocessing
 import os
 import pickle
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -114,9 +116,17 @@ def _remove_left_behind() -> None:
 
 def _begin(common: str, threads: int) -> None:
     global _common
+    threading.Thread(target=_end_with, args=[multiprocessing.parent_process()], daemon=True).start()
     torch.set_num_threads(threads)
     with Path(common).open("rb") as file:
         _common = pickle.load(file)
+
+
+def _end_with(parent: BaseProcess | None) -> None:
+    """End this process with its parent: work that nobody waits for would meet that of the next call."""
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _call(work: Callable[[Any, Any], Any], item: Any) -> Any:

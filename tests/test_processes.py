@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -70,6 +71,47 @@ def test_what_goes_wrong_there_is_raised_here():
         map_in_processes(refuse, "nobody", [0, 1], processes=2, threads=1)
     with pytest.raises(FitrecError, match=r"a process ended with code -9: too little memory, or killed.*--jobs 1"):
         map_in_processes(die, None, [0, 1], processes=2, threads=1)
+
+
+_SLEEPING = """
+import os, sys, time
+from pathlib import Path
+from fitrec_cache.processes import map_in_processes
+
+def sleep(folder, item):
+    Path(folder, str(os.getpid())).touch()
+    time.sleep(60)
+
+if __name__ == "__main__":
+    map_in_processes(sleep, sys.argv[1], [0, 1], processes=2, threads=1)
+"""
+
+
+def test_processes_end_at_once_where_the_one_that_started_them_is_killed(tmp_path):
+    (tmp_path / "script.py").write_text(_SLEEPING)
+    (begun := tmp_path / "begun").mkdir()
+    with subprocess.Popen([sys.executable, tmp_path / "script.py", begun]) as parent:
+        try:
+            wait_until(lambda: len(list(begun.iterdir())) == 2, seconds=60)
+        finally:
+            parent.kill()
+    workers = [int(path.name) for path in begun.iterdir()]
+    wait_until(lambda: not any(map(_works, workers)), seconds=20)
+
+
+def _works(pid):
+    """Say whether a process is there and not a zombie: nobody may wait for one whose parent is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition, *, seconds):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_no_room_for_what_processes_are_given_is_an_error_with_advice(tmp_path, monkeypatch):
