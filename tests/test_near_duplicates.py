@@ -204,7 +204,7 @@ def test_too_many_pairs_are_refused(monkeypatch, rows):
         find_near_duplicates(embed([values]), labels=labels, groups=[None] * 120)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.data())
 def test_clusters_are_what_walking_the_graph_finds(data):
     n = data.draw(st.integers(1, 12))

@@ -75,7 +75,7 @@ def splittable(data, rule):
 
 
 @given(any_data(), st.integers(0, 99), st.sampled_from(["group", "random"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_sides_are_disjoint_exhaustive_and_never_empty(data, seed, rule):
     try:
         split = make_split(rule, **data, seed=seed)
@@ -92,7 +92,7 @@ def test_sides_are_disjoint_exhaustive_and_never_empty(data, seed, rule):
 
 
 @given(any_data(), st.integers(0, 99))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_group_is_on_two_sides(data, seed):
     try:
         split = make_split("group", **data, seed=seed)
@@ -104,7 +104,7 @@ def test_no_group_is_on_two_sides(data, seed):
 
 
 @given(st.dictionaries(st.tuples(st.sampled_from("ABC"), st.integers(1, 9)), st.integers(1, 5)), st.integers(0, 9))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_classes_with_three_groups_are_on_every_side(sizes, seed):
     n_groups = Counter(k for k, _ in sizes)
     if len(n_groups) < 2 or min(n_groups.values()) < 3:
@@ -115,7 +115,7 @@ def test_classes_with_three_groups_are_on_every_side(sizes, seed):
 
 
 @given(any_data(), st.integers(0, 99), st.randoms(), st.sampled_from(["group", "random"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_order_of_the_clips_does_not_matter(data, seed, random, rule):
     shuffled = list(range(len(data["clip_ids"])))
     random.shuffle(shuffled)
