@@ -112,7 +112,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that, whatever happens, the file is complete or not there.
 
     The bytes are on disk before the name is, and the name is on disk when this returns (fsync of file and folder).
-    Of a link, what it leads to is written. Nobody may read it who might not read what was there.
+    Of a link, what it leads to is written. A file that was there keeps its permissions, which hold meanwhile, too.
 
     Raises:
         StoreError: If the disk is full, read-only or gone; what was there before stays as it was.
@@ -121,7 +121,8 @@ def write_atomic(path: Path, data: bytes) -> None:
     temporary = unfinished(target)
     try:
         with temporary.open("wb") as file:
-            _make_as_private(file.fileno(), target)
+            with contextlib.suppress(OSError):  # there is none
+                os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
             file.write(data)
             file.flush()
             _flush_to_disk(file.fileno())
@@ -135,12 +136,6 @@ def write_atomic(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _make_as_private(file: int, path: Path) -> None:
-    """Take from a new file the permissions that the one that it is to replace does not give."""
-    with contextlib.suppress(OSError):  # there is none
-        os.fchmod(file, stat.S_IMODE(os.fstat(file).st_mode) & stat.S_IMODE(path.stat().st_mode))
 
 
 def _flush_to_disk(file: int) -> None:

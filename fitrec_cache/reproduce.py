@@ -189,7 +189,7 @@ def reproduce(
         refuse_without_features(done, Cache(cache))
         made = done.to_dict()
         features |= {(name, of): made["backbones"][of]["features"] for of in made["backbones"]}
-        extracted[name] = {k: made[k] for k in ("clips", "done", "reused", "failed", "seconds")}
+        extracted[name] = {k: made[k] for k in ("clips", "done", "reused", "failed", "seconds", "notes")}
     planned = list(_list_jobs(preset, split, backbone, frames=frames))
     trained: dict[_Job, TrainReport] = {}
     for each in dict.fromkeys((job.preset, job.features) for job in planned):  # loaded once, for all splits

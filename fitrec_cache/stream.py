@@ -28,7 +28,7 @@ from fitrec_cache.container import (
     video_stream,
 )
 from fitrec_cache.errors import UsageError, VideoError
-from fitrec_cache.files import is_folder, is_there, with_home
+from fitrec_cache.files import is_file, is_folder, is_there, with_home
 from fitrec_cache.jpeg import encode_frame
 from fitrec_cache.truncation import is_cut
 from fitrec_cache.video import Converter
@@ -317,7 +317,7 @@ class Stream:
     def _timed(self, live: bool) -> Iterator[tuple[Fraction, VideoFrame]]:
         """Yield frames with their times as the stream has them; one alone far ahead of its neighbours is left out."""
         period = 1 / nominal_rate(self._stream)
-        arrives = live and self._container.format.name in _UNTIMED
+        arrives = live and not is_file(self._source.name) and self._container.format.name in _UNTIMED
         before: Fraction | None = None
         held: tuple[Fraction, VideoFrame] | None = None  # that may be one
         for number, frame in enumerate(self._frames()):

@@ -364,6 +364,7 @@ def _assemble(
     warnings: list[str],
 ) -> DecodedClip:
     decoded, claimed, damage = len(seen.times), video.claimed, seen.damage
+    first = _first_time(video) if wanted.start is None else wanted.start
     different = len(set(indices.tolist()))
     shapes = {p.shape for p in seen.pictures.values()}
     if len(shapes) > 1:
@@ -376,7 +377,7 @@ def _assemble(
         "frames_hidden": video.listing.n_hidden,
         "frames_corrupt": damage.corrupt,
         "packets_undecodable": damage.undecodable,
-        "starts_at_seconds": round(float(times[0] - wanted.since(times)[0]), 6),  # what its parts count from
+        "starts_at_seconds": float(times[0]) if first is None else min(first, float(times[0])),  # its parts count so
         "duration_seconds": round(float(times[-1] - times[0]), 6),
         "variable_frame_rate": _is_variable(times),
         "rotation_degrees": seen.rotation % 360,

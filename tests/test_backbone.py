@@ -324,7 +324,10 @@ def test_what_the_hub_gave_before_needs_no_network(weights, monkeypatch, tmp_pat
     blob.write_bytes(link.read_bytes()[:1000])  # as a copy that was interrupted
     link.unlink()
     link.symlink_to(blob)  # which that library makes again as long as the blob is there
-    with pytest.raises(WeightsError, match=rf"were fetched before cannot be read .*: delete {re.escape(str(blob))},"):
+    with pytest.raises(WeightsError, match=rf"were fetched before cannot be read .*, delete {re.escape(str(blob))},"):
+        load("test_resnet")
+    blob.write_bytes(b"")
+    with pytest.raises(WeightsError, match=rf"were fetched before cannot be read .*, delete {re.escape(str(blob))},"):
         load("test_resnet")
 
 

@@ -1196,7 +1196,7 @@ def audited(monkeypatch, sides, pairs, frames=None, by=("sees", "sees")):
         strangers_found=None,
     )
     none = replace(found, pairs=np.empty((0, 2), np.int64), similarity=np.empty(0))
-    seen = {"sees": found, "sees nothing": none}
+    seen = {"sees": found, "sees nothing": none, "cannot tell": None}
     monkeypatch.setattr(Auditor, "_look", lambda _, record, __: seen[record.sources[0]["identity"]])
     records = [
         SimpleNamespace(
@@ -1223,6 +1223,15 @@ def test_a_leak_that_the_features_of_one_model_show_is_found(monkeypatch, by):
     """As that model's training found it."""
     _, found = audited(monkeypatch, ["abcd", "abcd"], [[0, 3]], by=by)
     assert (found.verdict.leaks, found.n_splits, found.n_leaking, found.n_pairs) == (True, 1, 1, 1)
+
+
+@pytest.mark.parametrize("by", [("cannot tell", "sees nothing"), ("sees nothing", "cannot tell")])
+def test_features_that_cannot_tell_do_not_undo_what_others_saw(monkeypatch, by):
+    _, found = audited(monkeypatch, ["abcd", "abcd"], [[0, 3]], by=by)
+    assert found.looked
+    assert found.verdict.text.startswith("no leak found: 0 of 2 test clips have a near-duplicate")
+    _, found = audited(monkeypatch, ["abcd"], [[0, 3]], by=("cannot tell",))
+    assert not found.looked
 
 
 def test_of_a_pair_the_training_clip_is_called_so(monkeypatch):

@@ -19,6 +19,7 @@ from conftest import SMALL, InlinePool, unseal
 from hostile import odd_runs
 from make_video import write_video
 from test_train import toy
+from test_video import remux
 from typer.testing import CliRunner
 
 from fitrec_cache import predict as module
@@ -115,6 +116,10 @@ def test_times_are_those_of_a_player(run, tmp_path):
         first = 0 if numbers == 60 else 10
         shown = [(first + i) / 25 for i in frame_indices(numbers, samples=len(found.attention)).tolist()]
         assert [t for t, _ in found.attention] == pytest.approx(shown, abs=1e-3)
+    cut = remux(video, tmp_path / "cut.mkv", keep=lambda number: number >= 5)  # nothing decodes until frame 12
+    whole, part = predict([cut, f"{cut}#t=0,3"], run=run, device="cpu")
+    assert [t for t, _ in whole.attention] == pytest.approx([t for t, _ in part.attention])
+    assert whole.attention[0][0] > 7 / 25
     with av.open(str(video)) as container:
         assert container.start_time > av.time_base  # so that this says something
 

@@ -205,9 +205,9 @@ def test_a_file_system_that_cannot_flush_folders_is_no_error(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("umask", "before", "after"), [(0o022, 0o600, 0o600), (0o022, 0o664, 0o644), (0o077, 0o644, 0o600)]
+    ("umask", "before", "after"), [(0o022, 0o600, 0o600), (0o022, 0o664, 0o664), (0o077, 0o644, 0o644)]
 )
-def test_a_file_that_is_written_anew_is_as_private_as_it_was(tmp_path, monkeypatch, umask, before, after):
+def test_a_file_that_is_written_anew_keeps_its_permissions(tmp_path, monkeypatch, umask, before, after):
     (tmp_path / "x").write_bytes(b"before")
     (tmp_path / "x").chmod(before)
     seen, flush = [], files._flush_to_disk

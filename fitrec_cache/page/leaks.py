@@ -104,8 +104,12 @@ class Auditor:
             gone = sorted(set(names).difference(clip.clip_id for clip in clips))
             many = plural(len(gone), "clip of it is", "clips of it are")
             raise StoreError(f"{many} not in the cache, or another video by now, such as {gone[0]}")
-        kinds = {canonical_json([source["identity"] for source in each.sources]): each for each in reversed(records)}
-        looks = [self._look(each, clips) for each in reversed(kinds.values())]  # as each training looked by its own
+        kinds: dict[str, Record] = {}
+        for each in records:
+            kinds.setdefault(canonical_json([source["identity"] for source in each.sources]), each)
+        seen = [self._look(each, clips) for each in kinds.values()]  # as each training looked by its own
+        looks: list[NearDuplicates | None] = [found for found in seen if found is not None]
+        looks = looks or [None]
         number = {name: i for i, name in enumerate(names)}
         groups = [clip.group for clip in clips]
         audits = [(record, _split(record, sides, number)) for sides, record in by_sides.items()]
@@ -117,7 +121,7 @@ class Auditor:
             verdict=said,
             n_splits=len(audits),
             n_leaking=len({id(split) for _, split, v, _ in judged if v.leaks}),
-            looked=None not in looks,
+            looked=looks != [None],
             n_pairs=len(across),
             pairs=tuple(_pairs(across, clips, frames)),
         )
