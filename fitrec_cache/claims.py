@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,9 @@ _SIGN_SECONDS = 30.0
 
 #: A claim without an owner: who made it was killed, or the disk was full, before its name was written.
 _UNSIGNED_SECONDS = 5.0
+
+#: What :func:`_name` gives.
+_NAME = re.compile(r"[0-9a-f]{16}")
 
 #: How often to look whether claims are void or given back.
 _LOOK_SECONDS = 0.5
@@ -100,10 +104,14 @@ class Claims:
             self._give_back(name)
 
     def close(self) -> None:
-        """Give back all claims."""
+        """Give back all claims, and remove those of others that are void."""
         for name in self._left:
             self._give_back(name)
         self._left = {}
+        for path in self._folder.glob("*"):  # those of the dead on clips that nobody may ask for so again
+            if _NAME.fullmatch(path.name) and _is_void(path, None):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _claim(self, name: str) -> bool:
         path = self._folder / name

@@ -20,8 +20,9 @@ from fitrec_cache.erase import erase_taken_out, going, refuse_beside_others, ref
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError, WeightsError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extractor import Extractor
-from fitrec_cache.files import file_stamp, is_there, may_be_there
+from fitrec_cache.files import file_stamp, is_there, may_be_there, remove_unfinished
 from fitrec_cache.find_clips import ClipList, find_clips, nearest
+from fitrec_cache.history import FOLDER as HISTORY
 from fitrec_cache.history import Extraction, note, now
 from fitrec_cache.identity import frame_identity, what_changed
 from fitrec_cache.memory import keep_freed_memory
@@ -135,6 +136,8 @@ def extract(
     clips = found.clips
     models = _load_backbones(backbone, preset, precision, device, compile, cache)
     opened = there or Cache(cache, create=True)  # made only now: a wrong call shall leave no empty folder
+    for folder in (cache, cache / HISTORY):
+        remove_unfinished(folder)  # in the stores `check` names it
     if erase:
         refuse_links(opened)
         refuse_most(opened, _names_of_all(found))

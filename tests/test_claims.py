@@ -111,6 +111,20 @@ def test_claims_are_given_back_when_their_clips_are_committed(claims, tmp_path):
     assert list((tmp_path / "claims").iterdir()) == []
 
 
+def test_void_claims_on_other_clips_go_too(claims, tmp_path):
+    take(iter(claims(CLIPS[:4])), 1)
+    claim_all(tmp_path / "claims", "0123abcd 1", 7200)  # of one that was killed, before videos were added
+    (tmp_path / "claims" / "notes.txt").write_text("mine")
+    theirs = claims(CLIPS[4:8])
+    take(iter(theirs), 1)
+    mine = claims(CLIPS[8:])
+    everything(mine)
+    mine.close()
+    assert len(list((tmp_path / "claims").iterdir())) == 2  # that and another's
+    theirs.close()
+    assert [path.name for path in (tmp_path / "claims").iterdir()] == ["notes.txt"]
+
+
 def test_a_claim_that_went_to_another_is_not_given_back(claims, tmp_path):
     mine = claims()
     take(iter(mine), 1)

@@ -1255,6 +1255,16 @@ if __name__ == "__main__":
 """
 
 
+def test_what_killed_calls_left_outside_the_stores_goes(tmp_path, cache_folder, video_folder, weights, inline):
+    cache = shutil.copytree(cache_folder, tmp_path / "cache")
+    left = [folder / ".tmp-00000000-1-0000aaaa" for folder in (cache, cache / "history")]
+    for path in left:
+        path.touch()
+        os.utime(path, (0, 0))
+    extract(video_folder, cache=cache, backbone=[weights("test_resnet")], **SMALL)
+    assert not any(path.exists() for path in left)
+
+
 def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path, video_folder, weights, cache_folder):
     """Five times SIGKILL to a process that commits after every clip; then one run to the end."""
     script = tmp_path / "killer.py"
