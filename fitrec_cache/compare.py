@@ -164,15 +164,15 @@ def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]
     models, notes = gather_models(runs)
     notes += _unfinished(runs)
     alike = _alike_on_validation(models)
-    best = [[i for i in some if models[i].val_accuracy == max(models[j].val_accuracy for j in some)] for some in alike]
+    shared = {i for some in alike for i in some}
+    best: dict[int, int] = {}  # those that are the highest of some, and of how many such
+    for numbers in alike:
+        highest = max(models[i].val_accuracy for i in numbers)
+        equal = [i for i in numbers if models[i].val_accuracy == highest]
+        best |= dict.fromkeys(equal, len(equal))
     figures = [
-        _figures(
-            m,
-            chosen=any(number in some for some in best),
-            tied=any(number in some and len(some) > 1 for some in best),
-            apart=len(models) > 1 and not any(number in some for some in alike),
-        )
-        for number, m in enumerate(models)
+        _figures(m, chosen=i in best, tied=best.get(i, 1) > 1, apart=len(models) > 1 and i not in shared)
+        for i, m in enumerate(models)
     ]
     order = sorted(range(len(models)), key=lambda i: (figures[i].split, -figures[i].accuracy))
     family_of = {folder.resolve(): number for number, family in enumerate(families) for folder in find_runs(family)}

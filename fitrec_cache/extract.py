@@ -123,12 +123,13 @@ def extract(
     notes = Notes(tell)
     there: Cache | None = None
     known: dict[str, str] = {}
-    listed = ""
+    listed: str | None = None
     if videos is None:
         there = Cache(cache)
         found, known = _held_clips(there, classes, root, lists)
     else:
-        listed = Cache(cache).newest_part if prune and is_there(cache / MARKER) else ""
+        if prune:  # what others enter from here on is not looked for among the files
+            listed = Cache(cache).newest_part if is_there(cache / MARKER) else ""
         found = find_clips(videos, root=root, lists=lists, classes=classes, group_by=group_by)
         if prune:
             _refuse_pruning(found, videos)
@@ -158,7 +159,7 @@ def extract(
         if erase and (run.unread or found.passed_over):  # only now it is known what each file is
             _refuse_renamed(found, run.unread, going(opened, _names_of_all(found)))
         if videos is not None:
-            run.see_to_others(prune=listed if prune else None)
+            run.see_to_others(prune=listed)
         run.write_indexes(at_end=True)
         lost = _lost_classes(clips, run.failed, opened)
         if erase:  # from here on what is open is out of date

@@ -172,8 +172,7 @@ def learn(
 
     def once(text: str, of: str = "") -> None:
         text = f"{of}: {text}" if of and len(backbone) > 1 else text
-        if text not in notes.texts:  # what is said of a split is said by every training on it
-            notes.add(text)
+        notes.add_new(text)  # what is said of a split is said by every training on it
 
     extracted = extract(
         videos,

@@ -91,10 +91,6 @@ def read_pack(path: Path) -> Features:
     except (hdf5.Unreadable, ValueError) as error:
         raise UsageError(f"features file {path}: {error}. docs/format.md says what it must hold") from error
     _check_rows(path, arrays)
-    order = np.argsort(columns["clip_id"], kind="stable")  # results must not depend on the order of rows
-    if (np.diff(order) < 0).any():  # else nothing is copied
-        arrays = {name: a[order] for name, a in arrays.items()}
-        columns = {name: [c[i] for i in order] for name, c in columns.items()}
     values = arrays["features"]
     n, t, _ = values.shape
     found = Features(
@@ -108,7 +104,8 @@ def read_pack(path: Path) -> Features:
         extra=[parse_json(text) for text in columns.get("extra", ["{}"] * n)],
         sources=sources,
         name=str(head.get("backbone", path.stem)),
-    )
+    ).by_id()  # results must not depend on the order of rows
+    del arrays, values  # in the order of the file
     if "sha256" in head and head["sha256"] != _sum(found):
         raise UsageError(
             f"features file {path} is damaged: what it holds is not what its attribute sha256 says. Copy it again; who "

@@ -28,6 +28,11 @@ class Notes:
             if self.tell is not None:
                 self.tell(text)
 
+    def add_new(self, text: str) -> None:
+        """Take a further note, unless it was taken before."""
+        if text not in self.texts:
+            self.add(text)
+
 
 class _Steady(ObjectWrapper):  # type: ignore[misc]
     """A stream that fails without a word, as one to a full disk: what is shown is no reason to stop the work."""

@@ -165,12 +165,7 @@ def reproduce(
     for rule in split:  # now, not after hours of extraction
         for number in seed:  # with few groups some seeds leave a side empty
             folds_of_clips(rule, clips, seed=number)
-    said = Notes(tell)
-
-    def once(text: str) -> None:
-        if text not in said.texts:  # most are the same for every preset
-            said.add(text)
-
+    said = Notes(tell)  # most are the same for every preset
     extracted: dict[str, Any] = {}
     features: dict[tuple[str, str], str] = {}
     for name in preset:
@@ -184,7 +179,7 @@ def reproduce(
             device=device,
             compile=compile,
             progress=progress,
-            tell=once,
+            tell=said.add_new,
         )
         refuse_without_features(done, Cache(cache))
         made = done.to_dict()

@@ -120,20 +120,17 @@ class Trainer:
 
     def _judge(self, job: Job, fitted: Fitted, final: nn.Module | None) -> RunResult:
         """Calibrate, test, write."""
-
-        def ids(clips: NDArray[np.int64]) -> list[str]:
-            return [data.clip_ids[i] for i in clips]
-
         data, split, (labels, targets) = self.data, job.fold.split, self.classes(job)
-        val_logits, val_attention = apply_head(fitted.judge, data.values, split.val, ids(split.val))
         described = self.describe(job) | {"val_groups": [data.groups[i] for i in split.val]}
+        ids = described["split"]
+        val_logits, val_attention = apply_head(fitted.judge, data.values, split.val, ids["val"])
         calibration = calibrate(
             val_logits.numpy(),
             targets[split.val],
             units=validation_units(described),
             false_alarm_rate=self.false_alarm_rate,
         )
-        test_logits, test_attention = apply_head(fitted.head, data.values, split.test, ids(split.test))
+        test_logits, test_attention = apply_head(fitted.head, data.values, split.test, ids["test"])
         outputs = {
             "val_logits": val_logits,
             "val_attention": val_attention,

@@ -113,7 +113,7 @@ class Auditor:
         number = {name: i for i, name in enumerate(names)}
         groups = [clip.group for clip in clips]
         audits = [(record, _split(record, sides, number)) for sides, record in by_sides.items()]
-        judged = [(*each, verdict(each[1], groups, found), found) for each in audits for found in looks]
+        judged = [(record, split, verdict(split, groups, found), found) for record, split in audits for found in looks]
         record, split, said, found = max(judged, key=lambda j: max(j[2].share_group, j[2].near_duplicate))
         across = [] if found is None else _across(found, split, len(clips))
         return Leaks(

@@ -139,9 +139,10 @@ def _changes(record: Record) -> list[str]:
     training = record.run["training"]
     changed = {name for name, value in training.items() if name in usual and value != usual[name]}
     changed |= {other for name, other in _GO_WITH.items() if name in changed and training.get(other)}
-    for name in (name for name in training if name in changed):
-        options += ["--set", f"{name}={training[name]}"]
-    device = str(record.run["training"]["device"])
+    for name, value in training.items():
+        if name in changed:
+            options += ["--set", f"{name}={value}"]
+    device = str(training["device"])
     options += ["--device", device] * (device != "cpu")
     rate = record.run["false_alarm_rate"]
     return options if rate == FALSE_ALARM_RATE else [*options, "--false-alarm-rate", str(rate)]
