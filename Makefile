@@ -22,6 +22,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python benchmarks/render.py --check
 
 # Two at a time, with one thread each: threads of several would wait for each other.
 pytest: setup
@@ -44,17 +45,17 @@ BENCH_UCF101 ?= $(wildcard ../shared/data/ucf101_samples)
 BENCH_CACHE ?= bench-work/cache
 BENCH_KERAS ?=
 BENCH_RESULTS ?= benchmarks/results
-STAGE_ONE = $(BIN)/python benchmarks/stage_one.py $(BENCH_VIDEOS) $(BENCH_WEIGHTS) --work bench-work $(BENCH_UCF101:%=--ucf101 %)
+STAGE_ONE = $(BIN)/python benchmarks/stage_one.py "$(BENCH_VIDEOS)" "$(BENCH_WEIGHTS)" --work bench-work $(if $(BENCH_UCF101),--ucf101 "$(BENCH_UCF101)")
 STAGE_TWO = $(BIN)/python benchmarks/stage_two.py
-STAGE_TWO_FROM = $(BENCH_VIDEOS) $(BENCH_WEIGHTS) --work bench-work $(if $(BENCH_KERAS),--keras-python $(BENCH_KERAS))
+STAGE_TWO_FROM = "$(BENCH_VIDEOS)" "$(BENCH_WEIGHTS)" --work bench-work $(if $(BENCH_KERAS),--keras-python "$(BENCH_KERAS)")
 
 # Of the backbones only one, not compiled.
 QUICK_PARTS = pipeline-tf_efficientnet_b0 frames length growth startup
 
 bench: setup
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	$(STAGE_ONE) --out $(BENCH_RESULTS)/stage_one.json
-	$(STAGE_TWO) $(BENCH_CACHE) $(STAGE_TWO_FROM) --out $(BENCH_RESULTS)/stage_two.json
+	$(STAGE_ONE) --out "$(BENCH_RESULTS)/stage_one.json"
+	$(STAGE_TWO) "$(BENCH_CACHE)" $(STAGE_TWO_FROM) --out "$(BENCH_RESULTS)/stage_two.json"
 	$(BIN)/python benchmarks/render_stage_one.py
 	$(BIN)/python benchmarks/render.py
 
@@ -65,7 +66,7 @@ bench-quick: setup
 
 # On a machine with a GPU.
 bench-gpu: setup
-	$(BIN)/python benchmarks/gpu.py $(BENCH_VIDEOS) $(BENCH_WEIGHTS) --work bench-work --out benchmarks/results/gpu.json
+	$(BIN)/python benchmarks/gpu.py "$(BENCH_VIDEOS)" "$(BENCH_WEIGHTS)" --work bench-work --out benchmarks/results/gpu.json
 	$(BIN)/python benchmarks/render.py
 
 torture: setup

@@ -8,7 +8,6 @@ epoch, from the first batch on.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from plain import load, read_clip, transform_for
 from torch.utils.data import DataLoader, Dataset
 
+from fitrec_cache.devices import cores
 from fitrec_cache.head import build_head
 from fitrec_cache.variants import HeadConfig
 
@@ -46,7 +46,7 @@ def main() -> None:
     with torch.no_grad():
         backbone(torch.zeros(20, 3, 224, 224))
     started = time.perf_counter()
-    for x, y in DataLoader(clips, batch_size=BATCH, shuffle=True, num_workers=os.cpu_count() or 1):
+    for x, y in DataLoader(clips, batch_size=BATCH, shuffle=True, num_workers=cores()):
         with torch.no_grad():
             features = backbone(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # (B, T, d)
         loss = F.cross_entropy(head(features)[0], y)

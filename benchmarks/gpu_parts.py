@@ -20,6 +20,7 @@ from parts import FRAME_SIZE, SAMPLES, clip_cosine, manifest, spread
 
 from fitrec_cache.backbone import Backbone, load_backbone
 from fitrec_cache.decoding import DecodeJob, decode_clip
+from fitrec_cache.devices import find_device
 from fitrec_cache.extract import extract
 from fitrec_cache.jpeg import decode_frames
 
@@ -34,12 +35,21 @@ MORE = (1, 2, 4, 8)
 
 
 @contextmanager
-def watched(found: dict[str, float]) -> Iterator[None]:
-    """Add what nvidia-smi says of the first GPU meanwhile, as means; nothing where it is not there or cannot say."""
-    if not shutil.which("nvidia-smi"):
+def watched(device: str, found: dict[str, float]) -> Iterator[None]:
+    """Add what nvidia-smi says of the GPU meanwhile, as means; nothing where it is not there or cannot say."""
+    device = find_device(device)
+    if not device.startswith("cuda") or not shutil.which("nvidia-smi"):
         yield
         return
-    command = ["nvidia-smi", "--id=0", f"--query-gpu={','.join(ASKED)}", "--format=csv,noheader,nounits", "-lms", "200"]
+    gpu = f"GPU-{torch.cuda.get_device_properties(device).uuid}"  # its numbers may be others than nvidia-smi's
+    command = [
+        "nvidia-smi",
+        f"--id={gpu}",
+        f"--query-gpu={','.join(ASKED)}",
+        "--format=csv,noheader,nounits",
+        "-lms",
+        "200",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as asked:
         try:
             yield
@@ -80,7 +90,7 @@ def one_way(text: str, compiled: bool, clips: Sequence[Path], args: argparse.Nam
         for way, videos in (("videos", listed), ("frames", None)):
             shutil.rmtree(cache / "features", ignore_errors=True)
             busy: dict[str, float] = {}
-            with watched(busy):
+            with watched(args.device, busy):
                 report = extract(videos, cache=cache, backbone=[text], device=args.device, compile=compiled)
             if report.done != len(clips):
                 raise SystemExit(f"{report}")

@@ -9,6 +9,7 @@ import math
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -23,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from fitrec_cache.decoding import DecodeJob, DecoderPool
+from fitrec_cache.devices import cores
 
 BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224")
 SAMPLES, FRAME_SIZE, RATE = 20, 288, 25
@@ -99,7 +101,7 @@ def write_parts(
 def decode_all(clips: Sequence[Path]) -> float:
     """Decode with nothing beside it, on all cores: what embedding leaves no room for. Return seconds a clip."""
     jobs = [DecodeJob(path=c, samples=SAMPLES, short_side=FRAME_SIZE) for c in clips]
-    workers = os.cpu_count() or 1
+    workers = cores()
     with DecoderPool(workers=workers, clip_seconds=120) as pool:
         for wait in [pool.submit(job) for job in jobs[: 2 * workers]]:  # until all processes have started
             wait()
@@ -143,14 +145,23 @@ def encode(pictures: Iterable[av.VideoFrame], target: Path, *, width: int, heigh
     return target
 
 
+def on_these_cores() -> dict[str, str]:
+    """Return an environment in which another program computes with as many threads as this one."""
+    return os.environ | {"OMP_NUM_THREADS": str(cores())}
+
+
 def machine() -> dict[str, Any]:
-    lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
-    cpu = next((value.strip() for name, _, value in lines if name.strip() == "model name"), "")
-    flags = next((value.split() for name, _, value in lines if name.strip() == "flags"), [])
+    """Say what this runs on, and which version of the program it is."""
+    lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()]
+    cpu = {name.strip(): value.strip() for name, _, value in lines}
+    flags = cpu.get("flags", "").split()
+    commit = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
     return {
-        "cores": os.cpu_count(),
-        "processor": cpu,
+        "cores": cores(),
+        "processor": cpu.get("model name", ""),
+        "generation": [int(cpu[name]) for name in ("cpu family", "model", "stepping") if name in cpu],
         "bf16_instructions": [flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags],
+        "commit": subprocess.run(commit, capture_output=True, text=True, check=False).stdout.strip(),
         "architecture": platform.machine(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "gpu": torch.cuda.is_available(),

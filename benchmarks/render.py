@@ -398,12 +398,13 @@ def features() -> str:
             f"{r['frames']}" + (f", {r['drawn']} drawn" if r["drawn"] < r["frames"] else ""),
             f"{r['values_a_frame']:,}",
             f"{r['val_accuracy']:.1%}" + ("" if _is_plain(r) else f" ({_points(r, start)} points)"),
+            f"{100 * r['spread_of_seeds']:.1f}",
         ]
         for r in result["rows"]
     ]
     n = ", ".join(str(n) for n in result["n_val"])
     head = ["variant", "features", "preset", "frames", "values a frame", f"validation accuracy (n = {n})"]
-    return table(head, rows)
+    return table([*head, f"points between its {result['seeds']} seeds"], rows)
 
 
 def _is_plain(row: dict[str, Any]) -> bool:

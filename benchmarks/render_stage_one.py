@@ -66,7 +66,8 @@ def _machine(m: dict[str, Any]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in m["versions"].items())
     gpu = "with a GPU" if m["gpu"] else "no GPU"
     bf16 = f" ({', '.join(m['bf16_instructions'])})" if m.get("bf16_instructions") else ""
-    name = f"{m['processor'] or m['architecture']}{bf16}"
+    generation = f" {'/'.join(map(str, m['generation']))}" if m.get("generation") else ""
+    name = f"{m['processor'] or m['architecture']}{generation}{bf16}"
     return f"{m['cores']} cores of {name}, {m['memory_gb']:.0f} GB, {gpu}; {versions}."
 
 
@@ -99,6 +100,20 @@ def stage_one_pipeline() -> str:
         ],
         rows,
     )
+
+
+def stage_one_compiling(path: Path = RESULTS_HIDDEN) -> str:
+    rows = [
+        [name, *(span(taken[which], 1) for which in ("first", "again"))]
+        for name, taken in load(path)["compiling"]["seconds"].items()
+    ]
+    return table(["seconds to compile, Xeon, AMX hidden", "the first time", "again"], rows)
+
+
+def stage_one_startup() -> str:
+    s = load()["startup"]
+    torch = "loads" if s["loads_torch"] else "does not load"
+    return f"`fitrec-cache --help` takes {span(s['help_seconds'])} s and {torch} PyTorch."
 
 
 def stage_one_precisions(path: Path = RESULTS) -> str:
@@ -279,6 +294,8 @@ BLOCKS = {
     "stage-one": stage_one,
     "machines": machines,
     "stage-one-pipeline": stage_one_pipeline,
+    "stage-one-compiling": stage_one_compiling,
+    "stage-one-startup": stage_one_startup,
     "stage-one-precisions": stage_one_precisions,
     "stage-one-precisions-zen4": lambda: stage_one_precisions(RESULTS_ZEN4),
     "stage-one-precisions-hidden": lambda: stage_one_precisions(RESULTS_HIDDEN),

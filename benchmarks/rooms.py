@@ -120,6 +120,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.reproduced is None:
         found = json.loads(args.out.read_text())
+        if "fold_of" not in found:
+            parser.error(f"{args.out} is of an earlier version and holds no answers: give REPRODUCED")
     elif args.split is None or args.backbone is None:
         parser.error("REPRODUCED goes with --split and --backbone")
     else:

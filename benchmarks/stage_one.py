@@ -2,8 +2,8 @@
 
     python benchmarks/stage_one.py VIDEOS WEIGHTS_DIR --work DIR --out benchmarks/results/stage_one.json [--part NAME]
 
-Parts: ``pipeline-BACKBONE``, ``precisions``, ``frames``, ``length``, ``growth``, ``startup``; each replaces its
-entry in the JSON, which says on which machine it was measured.
+Parts: ``pipeline-BACKBONE``, ``compiling``, ``precisions``, ``frames``, ``length``, ``growth``, ``startup``; each
+replaces its entry in the JSON, which says on which machine it was measured.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -15,6 +16,7 @@ from fractions import Fraction
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import av
@@ -31,6 +33,7 @@ from parts import (
     divide,
     encode,
     manifest,
+    on_these_cores,
     ratio,
     seconds,
     spread,
@@ -51,7 +54,7 @@ def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
     keep_freed_memory()
     clips = choose(args.videos, args.clips)
     text = f"{name}={args.weights / name}.safetensors"
-    best = load_backbone(text, compiled=not args.eager)
+    best = load_backbone(text, compiled=not args.eager, device="cpu")
     ready = [
         decode_frames(decode_clip(DecodeJob(path=c, samples=SAMPLES, short_side=FRAME_SIZE)).jpegs) for c in clips[:20]
     ]
@@ -59,7 +62,7 @@ def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
     best.compile_for(SAMPLES)
     taken = [seconds(lambda: best.embed_prepared(ready[0])) for _ in range(4)][1:]
     shares = divide(clips, args.repeats, statistics.median(taken))
-    eager = best if args.eager else load_backbone(text)
+    eager = best if args.eager else load_backbone(text, device="cpu")
     # What is no part of the limit is measured on fewer of these clips; on too few the first ones would count, which
     # wait for the decoders and find no memory kept. The plain way has had its first one before.
     step = len(shares[0]) // min(len(shares[0]), max(len(clips) // 10, 4))
@@ -76,16 +79,17 @@ def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
             cache = args.work / "cache-stage-one"
             shutil.rmtree(cache, ignore_errors=True)
             listed = manifest(some, args.work / "clips.csv")
-            report = extract(listed, cache=cache, backbone=[text], compile=key == "extract")
+            report = extract(listed, cache=cache, backbone=[text], compile=key == "extract", device="cpu")
             if report.done != len(some):
                 raise SystemExit(f"{report}")
             once = report.stages["start"] + report.stages["compile"]
             rows[key].append((report.seconds - once) / len(some))
             stages.append({"way": key, "seconds": report.seconds, "stages": report.stages, "beside": report.beside})
         command = [sys.executable, str(Path(__file__).with_name("plain.py")), name, str(args.weights), *map(str, part)]
-        rows["plain"].append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=on_these_cores())
+        rows["plain"].append(float(done.stdout))
         print({k: round(v[-1], 4) for k, v in rows.items()}, flush=True)
-    full = load_backbone(text, precision="fp32")
+    full = load_backbone(text, precision="fp32", device="cpu")
     exact = [full.embed_prepared(x).astype(np.float64) for x in ready]
     models = {"eager": eager} if args.eager else {"compiled": best, "eager": eager}
     per_clip = {k: spread(v) for k, v in rows.items()}
@@ -109,6 +113,24 @@ def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:
         found["extract_over_limit"] = ratio(rows["extract"], limit)
         found["plain_over_extract"] = ratio(rows["plain"], rows["extract"])
     return found
+
+
+def compiling(args: argparse.Namespace) -> dict[str, Any]:
+    """Take how long `extract --compile` compiles: where PyTorch has no compiled code of before, and once it has."""
+    listed = manifest(choose(args.videos, 1), args.work / "one.csv")
+    found: dict[str, dict[str, list[float]]] = {name: {"first": [], "again": []} for name in BACKBONES}
+    for _ in range(args.repeats):
+        for name in BACKBONES:
+            with TemporaryDirectory() as folder:
+                for taken in found[name].values():
+                    command = [sys.executable, "-m", "fitrec_cache", "extract", str(listed), "--device", "cpu"]
+                    command += ["--backbone", f"{name}={args.weights / name}.safetensors", "--compile", "--json"]
+                    command += ["--cache", str(Path(mkdtemp(dir=folder), "cache"))]
+                    kept = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(Path(folder, "compiled"))}
+                    done = subprocess.run(command, capture_output=True, text=True, check=True, env=kept)
+                    taken.append(json.loads(done.stdout)["stages"]["compile"])
+            print({k: round(v[-1], 1) for k, v in found[name].items()}, flush=True)
+    return {"seconds": {name: {k: spread(v) for k, v in rows.items()} for name, rows in found.items()}}
 
 
 def growth(args: argparse.Namespace) -> dict[str, Any]:
@@ -190,6 +212,7 @@ def startup(_: argparse.Namespace) -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     **{f"pipeline-{name}": partial(pipeline, name) for name in BACKBONES},
+    "compiling": compiling,
     "precisions": precisions,
     "frames": frames,
     "length": length,

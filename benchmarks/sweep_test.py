@@ -1,4 +1,4 @@
-"""Test the recipe that a sweep found, once, beside ``native``, by the same seeds on the same lists.
+"""Test the recipe that a sweep found beside ``native``, by the same seeds on the same lists.
 
     python benchmarks/sweep_test.py SWEEP CACHE --work DIR --split list:TRAIN,TEST --out benchmarks/results/sweep.json
 

@@ -240,6 +240,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.reproduced is None:
         found = json.loads(args.out.read_text())
+        if "answers" not in found:
+            parser.error(f"{args.out} is of an earlier version and holds no answers: give REPRODUCED")
         write_json(args.out, found | compared(read_answers(found["answers"]), found["groups"]))
         return
     if args.split is None:

@@ -28,6 +28,7 @@ from fitrec_cache.devices import (
     first_line,
     fuses_slowly,
     in_full_float32,
+    is_good_at_fp16,
     is_slow,
     keep_to_cores,
     room_on,
@@ -146,6 +147,7 @@ class Backbone:
         self.precision = precision
         self.compiled = compiled
         self._device = torch.device(device)
+        self._copies = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         self._dtype = PRECISIONS[precision]
         self._folded = False
         if not compiled:  # a compiler folds them itself, and rounds the biases
@@ -180,7 +182,7 @@ class Backbone:
             preset, size = self.preprocessing.preset, "x".join(map(str, self.preprocessing.size))
             raise UsageError(
                 f"{self.name} does not work with preset {preset} at {size} pixels ({first_line(error)}): choose "
-                "another preset or backbone"
+                "another preset or backbone" + ("" if self.on_cpu else ", or --device cpu")
             ) from error
 
     @property
@@ -229,10 +231,12 @@ class Backbone:
         if p.first_size is not None:
             frames = resize(frames, p.first_size, "bilinear")
         frames = resize(frames, p.size, p.interpolation).contiguous(memory_format=torch.channels_last)
-        if self._device.type != "cuda":  # on mps only the thread that embeds may use the device
+        if self._copies is None:  # on mps only the thread that embeds may use the device
             return frames
-        with self._room(len(frames)):
-            return frames.pin_memory().to(self._device, non_blocking=True)
+        with self._room(len(frames)), torch.cuda.stream(self._copies):
+            pinned = torch.empty_like(frames, pin_memory=True)
+            np.copyto(pinned.numpy(), frames.numpy())  # PyTorch's own would start threads for each that calls this
+            return pinned.to(self._device, non_blocking=True)
 
     def compile_for(self, samples: int) -> None:
         """Compile the network for clips of ``samples`` frames, unless it is not to be or has been: seconds, once.
@@ -291,12 +295,17 @@ class Backbone:
             VideoError: If an embedding is not finite in float16.
         """
         with self._room(len(x)), in_full_float32(self._device):
+            if self._copies is not None:  # what was sent has arrived, and stays until it was used
+                here = torch.cuda.current_stream(self._device)
+                here.wait_stream(self._copies)
+                x.record_stream(here)
             y = self._forward(x.to(self._device))  # (T, d)
             features: NDArray[np.float16] = y.float().cpu().numpy().astype(np.float16)
         if not np.isfinite(features).all():
             raise VideoError(
                 f"{self.name} gave embeddings that float16 cannot hold: its weights do not suit preset "
                 f"{self.preprocessing.preset} at {self.precision}"
+                + (", but may at --precision fp32" if self.precision != "fp32" else "")
             )
         return features
 
@@ -412,14 +421,14 @@ def check_preset(preset: str) -> None:
 
 
 def best_precision(precision: str, device: str) -> str:
-    """Return ``precision``; for ``auto`` bf16 where ``device`` is faster in it, else fp16 on CUDA, fp32 elsewhere."""
+    """Return ``precision``; for ``auto`` bf16 where ``device`` is faster in it, else fp16 if CUDA's is, else fp32."""
     if precision in PRECISIONS:
         return precision
     if precision != "auto":
         raise unknown_name("precision", precision, ["auto", *PRECISIONS])
     if computes_in_bf16(device):
         return "bf16"
-    return "fp16" if torch.device(device).type == "cuda" else "fp32"
+    return "fp16" if torch.device(device).type == "cuda" and is_good_at_fp16(device) else "fp32"
 
 
 def _preprocessing(model: nn.Module, preset: str) -> Preprocessing:

@@ -19,8 +19,19 @@ from fitrec_cache.errors import UsageError
 #: Others that torch knows are not tried by anyone here.
 EXPECTED = "auto, cpu, cuda, cuda:N or mps"
 
-#: What a GPU without room says: itself, or cuBLAS and cuDNN, which cannot even begin (``cublasCreate``).
-_FULL_GPU = ("out of memory", "STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
+#: What a GPU without room says: itself, or cuBLAS and cuDNN, which cannot even begin, or find no way to convolve that
+#: fits (``cublasCreate``, ``cudnnGetErrorString``, PyTorch's Conv_v8.cpp).
+_FULL_GPU = (
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+    "STATUS_NOT_INITIALIZED",
+    "unable to find an engine",
+)
+
+#: GPUs of compute capability 7.5 without matrix units, whose convolutions in fp16 are slow and may give no numbers
+#: (issues 58123 and 77955 of PyTorch).
+_WITHOUT_FP16 = re.compile(r"GTX 16\d\d|\bT(400|500|550|600|1000|1200|2000)\b")
 
 _ONE_AT_A_TIME = threading.RLock()
 
@@ -58,6 +69,11 @@ def fuses_slowly(precision: str, device: str) -> bool:
     (docs/performance.md).
     """
     return precision == "bf16" and device == "cpu" and not _processor_has("amx_tile")
+
+
+def is_good_at_fp16(device: str) -> bool:
+    """Say whether a CUDA device computes in fp16 fast and reliably."""
+    return not _WITHOUT_FP16.search(torch.cuda.get_device_name(device))
 
 
 def is_slow(precision: str, device: str) -> bool:
@@ -98,7 +114,8 @@ def find_device(name: str = "auto") -> str:
         UsageError: If it is another, not present, or one on which this torch cannot compute.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        usable = torch.cuda.is_available() and not _refusal(f"cuda:{torch.cuda.current_device()}")
+        name = "cuda" if usable else "mps" if torch.backends.mps.is_available() else "cpu"
     found = re.fullmatch(r"cpu|mps|cuda(?::(\d{1,3}))?", name, re.ASCII)
     if found is None:
         raise UsageError(f"unknown device {name[:80]!r}: expected {EXPECTED}")
@@ -108,20 +125,26 @@ def find_device(name: str = "auto") -> str:
         present = name == "cpu" or torch.backends.mps.is_available()
     if not present:
         raise UsageError(f"device {name!r} is not present on this machine; expected {EXPECTED}")
-    return _tried(f"cuda:{found[1] or torch.cuda.current_device()}") if name.startswith("cuda") else name
+    if not name.startswith("cuda"):
+        return name
+    device = f"cuda:{found[1] or torch.cuda.current_device()}"
+    if reason := _refusal(device):
+        raise UsageError(f"device {device!r} is there, but {reason}, or give --device cpu")
+    return device
 
 
-def _tried(device: str) -> str:
-    """Return a CUDA device after one addition on it: torch is built for some generations of GPUs only."""
+def _refusal(device: str) -> str:
+    """Return why one addition on a CUDA device fails, as torch is built for some generations only; empty if it works.
+
+    Raises:
+        UsageError: If it has no room.
+    """
     try:
         with room_on(torch.device(device), "anything"):
             (torch.ones(1, device=device) + 1).item()
     except RuntimeError as error:
-        raise UsageError(
-            f"device {device!r} is there, but torch {torch.__version__} cannot compute on it ({first_line(error)}): "
-            "install a torch for it, or give --device cpu"
-        ) from error
-    return device
+        return f"torch {torch.__version__} cannot compute on it ({first_line(error)}): install a torch for it"
+    return ""
 
 
 @contextmanager
@@ -147,6 +170,21 @@ def room_on(device: torch.device, what: str) -> Iterator[None]:
             f"{what} does not fit into the memory of {device} ({first_line(error)}): end what else uses it, or "
             f"{instead}"
         ) from error
+
+
+def seed_random_numbers(seed: int, device: torch.device) -> None:
+    """Seed torch's random numbers on the processor and on ``device``; ``torch.manual_seed`` would on all GPUs.
+
+    Args:
+        seed: 0 or more.
+        device: Where else numbers are drawn.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 @contextmanager
@@ -256,12 +294,14 @@ def gpu_of(device: str) -> tuple[str, int]:
 
 
 def overlooked_gpu() -> str:
-    """Return why torch sees no GPU although there are signs of one; empty if it sees one, or there are none."""
-    if torch.cuda.is_available() or not (_FIRST_GPU.exists() or shutil.which("nvidia-smi")):
+    """Return why torch does not use a GPU although there are signs of one; empty if it does, or there are none."""
+    if torch.cuda.is_available():
+        return _refusal(f"cuda:{torch.cuda.current_device()}")
+    if not (_FIRST_GPU.exists() or shutil.which("nvidia-smi")):
         return ""
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is made for processors only: install one for CUDA (pytorch.org says how)"
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
         return "the variable CUDA_VISIBLE_DEVICES hides it: unset it"
     return (
         f"torch {torch.__version__}, made for CUDA {torch.version.cuda}, cannot use it: see whether `nvidia-smi` shows "

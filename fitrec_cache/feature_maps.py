@@ -50,7 +50,10 @@ class GridMap(nn.Module):
             UsageError: If the backbone has no map.
         """
         y: Tensor = self.model.forward_features(x)  # type: ignore[operator]
-        return F.adaptive_avg_pool2d(self._map(y).float(), GRID).flatten(1)
+        cells = self._map(y).float()
+        if cells.device.type == "mps":  # which pools only maps that can be divided evenly
+            cells = cells.cpu()
+        return F.adaptive_avg_pool2d(cells, GRID).flatten(1)
 
     def _map(self, y: Tensor) -> Tensor:
         channels = int(self.model.num_features)  # type: ignore[arg-type]

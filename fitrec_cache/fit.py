@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fitrec_cache.adamw import AdamW
-from fitrec_cache.devices import computes_in_bf16, in_full_float32, keep_to_cores, own_random_numbers, room_on
+from fitrec_cache.devices import (
+    computes_in_bf16,
+    in_full_float32,
+    keep_to_cores,
+    own_random_numbers,
+    room_on,
+    seed_random_numbers,
+)
 from fitrec_cache.errors import DivergedError
 from fitrec_cache.head import MeanHead, Normalisation, NormalisedHead, build_head
 from fitrec_cache.memory import keep_freed_memory
@@ -111,7 +118,7 @@ def fit(
     recipe = with_precision(recipe.fitted_to(len(train.clips)), device, config.variant)
     where = torch.device(device)
     with _training(config, where), _epochs(recipe.epochs, what, progress) as bar:
-        torch.manual_seed(seed)
+        seed_random_numbers(seed, where)
         judge, loop = _begin(train, val, config, recipe, where)
         history, best_epoch = loop.run(bar)
     del loop  # and the features it holds
@@ -160,7 +167,7 @@ def fit_again(
     """
     where = torch.device(device)
     with _training(config, where), _epochs(epochs, what, progress) as bar:
-        torch.manual_seed(seed)
+        seed_random_numbers(seed, where)
         head, loop = _begin(side, None, config, recipe, where)
         loop.repeat(epochs, bar)
     return head.cpu().eval()

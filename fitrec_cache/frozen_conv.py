@@ -57,7 +57,9 @@ class FrozenConv(nn.Conv2d):
             _padding(n, k, s, d)
             for n, k, s, d in zip(x.shape[-2:], self.kernel_size, self.stride, self.dilation, strict=True)
         )
-        return self._convolve(x, (top, left))[:, :, rows:, columns:]
+        y = self._convolve(x, (top, left))[:, :, rows:, columns:]
+        # Apple's convolutions took such a view for a whole tensor (issue 180984 of PyTorch).
+        return y.contiguous(memory_format=torch.channels_last) if y.device.type == "mps" else y
 
     def _convolve(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
         weight, bias, more = self.weight, self.bias, (self.stride, padding, self.dilation, self.groups)

@@ -8,7 +8,7 @@ float64.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from unittest.mock import patch
 
 import torch
@@ -20,7 +20,28 @@ CUDA, MPS, CPU = torch.device("cuda:0"), torch.device("mps"), torch.device("cpu"
 
 _aten = torch.ops.aten
 _CROSSING = (_aten._to_copy.default, _aten.copy_.default)
+
+
+class Stream(torch.Stream):
+    """What waited for what, and for which tensors memory stays, in order."""
+
+    def __new__(cls, device=None) -> Stream:
+        stream = super().__new__(cls, stream_id=0, device_index=0, device_type=1)
+        stream.told = []
+        return stream
+
+    def wait_stream(self, other: Stream) -> None:
+        self.told.append(other)
+
+
+_CURRENT = Stream()
+
 _PRETENDED = {
+    "Stream": Stream,
+    "stream": lambda stream: nullcontext(),
+    "current_stream": lambda device=None: _CURRENT,
+    "device": lambda device: nullcontext(),
+    "get_device_name": lambda device=None: "made up",
     "_lazy_init": lambda: None,
     "is_available": lambda: True,
     "device_count": lambda: 1,
@@ -74,6 +95,8 @@ class Far(torch.Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             if func is torch.Tensor.numpy:
                 raise TypeError(f"can't convert {cls.gpu} device type tensor to numpy")
+            if func is torch.Tensor.record_stream:
+                return args[1].told.append(args[0])
             if func is torch.Tensor.cpu:
                 return _aten._to_copy(*args, device=CPU)
             if func is torch.Tensor.to and torch._C._nn._parse_to(*args[1:], **kwargs)[0] == CPU:
@@ -118,6 +141,8 @@ def _compute(func, args, kwargs):
     target = _target(name, kwargs.get("device"), takes_far, bool(tensors))
     if kwargs.get("device") is not None:
         kwargs = kwargs | {"device": CPU}
+    if kwargs.get("pin_memory"):
+        kwargs = kwargs | {"pin_memory": False}
     args, kwargs = tree_map(lambda x: x.near if isinstance(x, Far) else x, (args, kwargs))
     found = func(*args, **kwargs)
     if target == CPU:

@@ -7,7 +7,17 @@ import pytest
 import torch
 
 from fitrec_cache.backbone import best_precision, load_backbone
-from fitrec_cache.devices import cores, find_device, fuses_slowly, in_full_float32, is_slow, mkl_is_held_back, room_on
+from fitrec_cache.devices import (
+    cores,
+    find_device,
+    fuses_slowly,
+    in_full_float32,
+    is_slow,
+    mkl_is_held_back,
+    overlooked_gpu,
+    room_on,
+    seed_random_numbers,
+)
 from fitrec_cache.errors import UsageError
 
 
@@ -25,7 +35,7 @@ def gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    monkeypatch.setattr("fitrec_cache.devices._tried", lambda device: device)
+    monkeypatch.setattr("fitrec_cache.devices._refusal", lambda device: "")
 
 
 def test_a_device_that_is_not_present_is_refused(monkeypatch, gpus):
@@ -43,7 +53,7 @@ def test_a_gpu_always_has_its_number_as_threads_may_have_another_current_one(gpu
     assert find_device("cuda:0") == "cuda:0"
 
 
-def test_a_gpu_on_which_this_torch_cannot_compute_is_refused(monkeypatch):
+def test_a_gpu_on_which_this_torch_cannot_compute_is_refused_and_never_chosen(monkeypatch):
     def ones(*_, device):
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore of it")
 
@@ -52,7 +62,33 @@ def test_a_gpu_on_which_this_torch_cannot_compute_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch, "ones", ones)
     with pytest.raises(UsageError, match=r"'cuda:0' is there, but .*no kernel image .* the device\): .*--device cpu"):
-        find_device("auto")
+        find_device("cuda")
+    assert find_device("auto") == "cpu"
+    assert re.fullmatch(r"torch \S+ cannot compute on it \(CUDA error: no kernel .*\): install .*", overlooked_gpu())
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [("NVIDIA GeForce GTX 1660 Ti", "fp32"), ("Quadro T1000", "fp32"), ("Tesla T4", "fp16"), ("RTX 2080", "fp16")],
+)
+def test_fp16_is_not_chosen_where_convolutions_may_give_no_numbers(monkeypatch, name, precision):
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert best_precision("auto", "cuda:0") == precision
+
+
+def test_a_training_on_the_processor_seeds_no_gpu(monkeypatch):
+    def seeded(*_):
+        raise AssertionError
+
+    for name in ("manual_seed", "manual_seed_all"):
+        monkeypatch.setattr(torch.cuda, name, seeded)
+    with torch.random.fork_rng(devices=[]):
+        seed_random_numbers(7, torch.device("cpu"))
+        found = torch.rand(3)
+        torch.default_generator.manual_seed(7)
+        assert torch.equal(torch.rand(3), found)
 
 
 @pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")])
@@ -61,6 +97,7 @@ def test_a_gpu_that_only_emulates_bf16_computes_in_fp16(monkeypatch, capability,
     other = (9, 0) if capability < (8, 0) else (7, 5)
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability if device == "cuda:1" else other)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
     assert best_precision("auto", "cuda:1") == precision
     assert is_slow("bf16", "cuda:1") is (precision == "fp16")
     assert not is_slow("fp16", "cuda:1")
@@ -93,6 +130,9 @@ def test_mkl_is_held_back_where_avx512_has_bf16_and_no_fp16(monkeypatch, has, fp
         (RuntimeError, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         (RuntimeError, "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
         (RuntimeError, "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        (RuntimeError, "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        (RuntimeError, "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
+        (RuntimeError, "GET was unable to find an engine to execute this computation"),
     ],
 )
 def test_a_gpu_that_is_full_is_said_to_be(kind, words):

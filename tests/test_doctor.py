@@ -274,6 +274,8 @@ def test_a_gpu_that_torch_does_not_see_is_told(monkeypatch, tmp_path, weights, m
     if made_for is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
         assert overlooked_gpu() == "the variable CUDA_VISIBLE_DEVICES hides it: unset it"
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # as where jobs are given a GPU each
+        assert reason in overlooked_gpu()
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(shutil, "which", lambda name: None)
     (tmp_path / "nvidia0").touch()
@@ -281,6 +283,8 @@ def test_a_gpu_that_torch_does_not_see_is_told(monkeypatch, tmp_path, weights, m
     assert line(found, "GPU") == f"there seems to be one that is not used. {overlooked_gpu()}"
     assert found.problems == {}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr("fitrec_cache.devices._refusal", {"cuda:0": ""}.get)
     assert overlooked_gpu() == ""
 
 

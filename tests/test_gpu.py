@@ -84,6 +84,10 @@ def test_a_backbone_and_the_frames_go_to_the_gpu_and_features_come_back(
         assert isinstance(x, Far) == (gpu == CUDA)  # only the thread that embeds may use the other
         assert x.is_contiguous(memory_format=torch.channels_last)
         found = there.embed(frames)
+        if gpu == CUDA:  # it waits for what was sent before, whose memory stays until it was used
+            copies, sent = torch.cuda.current_stream().told[-2:]
+            assert copies is there._copies
+            assert isinstance(sent, Far)
     assert there.precision == chosen
     here = load_backbone(weights(name), precision=there.precision, device="cpu")
     assert there.identity() == here.identity()

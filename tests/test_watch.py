@@ -17,7 +17,6 @@ import time
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -290,14 +289,46 @@ def test_one_time_far_ahead_moves_no_other(long_video, monkeypatch):
     assert [clip.end for clip in found] == pytest.approx([0.8, 1.6, 2.4])
 
 
-def test_a_live_list_of_segments_is_endless_whatever_its_size(long_video):
-    with Stream(find_source(str(long_video))) as stream:
-        whole = stream._container
-        for name, endless in (("hls", True), ("matroska,webm", False)):
-            stream._remote = True
-            stream._container = SimpleNamespace(format=SimpleNamespace(name=name), duration=None, size=512)
-            assert stream.endless is endless
-        stream._container = whole
+class Segments(http.server.SimpleHTTPRequestHandler):
+    """Serves ``live.m3u8`` too: that of ``list.m3u8`` as it grows, two segments at first and the last at the end."""
+
+    asked = 0
+
+    def do_GET(self):
+        if self.path != "/live.m3u8":
+            super().do_GET()
+            return
+        lines = Path(self.directory, "list.m3u8").read_text().splitlines(keepends=True)
+        segments = [i for i, line in enumerate(lines) if line.startswith("#EXTINF")]
+        assert len(segments) == 3
+        data = "".join(lines if type(self).asked else lines[: segments[2]]).encode()
+        type(self).asked += 1
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(("name", "endless"), [("list", False), ("live", True)])
+def test_a_list_of_segments_is_watched_and_endless_while_it_grows(run, tmp_path, monkeypatch, name, endless):
+    whole = write_video(tmp_path / "whole.mp4", 60, width=80, height=64, codec="libx264", options={"g": "20"})
+    remux(whole, tmp_path / "list.m3u8", options={"hls_time": "0.8", "hls_list_size": "0"})
+    monkeypatch.setattr(Segments, "asked", 0)
+    handler = functools.partial(Segments, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            source = f"http://127.0.0.1:{server.server_port}/{name}.m3u8"
+            with Stream(find_source(source)) as stream:
+                assert (stream.endless, stream.in_segments) == (endless, True)
+                found = list(stream.windows(windows(0.8, 0.8), [64]))
+        finally:
+            server.shutdown()
+    assert [numbers(clip) for clip in found] == [[4 + k, 8 + k, 12 + k, 16 + k] for k in (0, 20, 40)]
+    assert Segments.asked == 2 * endless
 
 
 def test_stopped_before_the_first_answer_it_is_no_success(run, long_video, monkeypatch):
