@@ -11,6 +11,8 @@ import argparse
 import io
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -33,15 +35,24 @@ FILTERS = {"bilinear, antialiased": Image.Resampling.BILINEAR, "bicubic, antiali
 
 def sample_frames(video: Path, samples: int) -> tuple[list[av.VideoFrame], float]:
     """Return the frames i * n / (samples + 1), i = 1..samples, of the n that decode, and how wide a pixel is."""
-    with av.open(str(video)) as container:
-        n_frames = sum(1 for _ in container.decode(moving_pictures(container)))
+    name = str(video.absolute())  # else FFmpeg takes what is in front of a colon for a protocol
+    with av.open(name) as container:
+        n_frames = sum(1 for _ in sound_frames(container, moving_pictures(container)))
     if not n_frames:
         raise ValueError(f"{video}: no frame of it decodes")
     wanted = [i * n_frames // (samples + 1) for i in range(1, samples + 1)]
-    with av.open(str(video)) as container:
+    with av.open(name) as container:
         stream = moving_pictures(container)
-        frames = {i: frame for i, frame in enumerate(container.decode(stream)) if i in wanted}
+        frames = {i: frame for i, frame in enumerate(sound_frames(container, stream)) if i in wanted}
         return [frames[i] for i in wanted], float(stream.sample_aspect_ratio or 1)
+
+
+def sound_frames(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """Yield the frames that `extract` counts: those that decode and are not marked as damaged."""
+    stream.codec_context.thread_count = 1  # several conceal damage in other ways
+    for packet in container.demux(stream):
+        with suppress(av.InvalidDataError):
+            yield from (frame for frame in packet.decode() if not frame.is_corrupt)
 
 
 def moving_pictures(container: av.container.InputContainer) -> av.VideoStream:

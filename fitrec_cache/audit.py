@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.arguments import plain_arguments
-from fitrec_cache.audit_files import describe_pair, write_findings, write_manifest
+from fitrec_cache.audit_files import describe_pair, refuse_foreign, write_findings, write_manifest
 from fitrec_cache.cache import Cache, pick_features
 from fitrec_cache.clips import columns
 from fitrec_cache.errors import StoreError, UsageError
@@ -125,6 +125,8 @@ def audit(
             raise UsageError(f"--manifest {manifest} exists: choose another name, or remove it")
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file: expected a folder")
+    if out is not None:
+        refuse_foreign(out)
     opened = Cache(cache)
     store = _pick(opened, backbone, preset)
     clips, notes = clips_in(opened, [store], f"features of {store.identity['backbone']}")
@@ -155,7 +157,7 @@ def audit(
         leaks=any(f["leaks"] for f in folds),
         folds=tuple(folds),
         threshold=found.threshold,
-        threshold_chosen=found.chosen,
+        threshold_chosen=threshold is not None,
         halves_found=found.halves_found,
         strangers_found=found.strangers_found,
         pairs=len(found.pairs),
@@ -171,7 +173,7 @@ def audit(
     if out is not None:
         write_json(out / "audit.json", report.to_dict())
     if manifest is not None:  # last: once it is there, the same command is refused
-        write_manifest(manifest, clips, cluster)
+        write_manifest(manifest, clips, cluster, known=[c.group for c in opened.clips() if c.group is not None])
     return report
 
 
@@ -206,7 +208,7 @@ def _pick(cache: Cache, backbone: str | None, preset: str | None) -> Store:
 def _fold(name: str, split: Split, groups: Sequence[str | None], found: NearDuplicates) -> dict[str, Any]:
     said = verdict(split, groups, found)
     side = side_of(split, len(groups))
-    kinds = Counter("-".join(SIDE_NAMES[s] for s in sorted(pair)) for pair in side[found.pairs].tolist() if min(pair))
+    kinds = Counter("-".join(SIDE_NAMES[s] for s in sorted(pair)) for pair in side[found.pairs].tolist())
     return {
         "fold": name,
         "n_train": len(split.train),

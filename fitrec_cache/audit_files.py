@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.cache import Cache, HeldClip
-from fitrec_cache.files import make_folder, remove, remove_unfinished, write_csv
+from fitrec_cache.errors import UsageError
+from fitrec_cache.files import make_folder, refuse_others, remove, remove_unfinished, write_csv
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.store import Store
@@ -69,7 +71,16 @@ def write_findings(
     return files
 
 
-def write_manifest(path: Path, clips: Sequence[HeldClip], cluster: NDArray[np.int64]) -> None:
+def refuse_foreign(out: Path) -> None:
+    """Raise UsageError if a file that :func:`write_findings` would replace is no audit's."""
+    refuse_others(out / "audit.json", "--out", '"split"', "an audit's")
+    refuse_others(out / "pairs.csv", "--out", ",".join(_HEADER), "an audit's")
+    picture = out / "pairs.png"
+    if picture.exists() and not (out / "pairs.csv").exists():  # which is written first
+        raise UsageError(f"--out {picture} exists and is not an audit's: choose another name")
+
+
+def write_manifest(path: Path, clips: Sequence[HeldClip], cluster: NDArray[np.int64], *, known: Iterable[str]) -> None:
     """Write the clips with their proposed groups; further columns of the manifest they came from are kept.
 
     A cluster keeps the name of its first clip that has a group; the others are named ``recording-00001`` and so on.
@@ -78,25 +89,25 @@ def write_manifest(path: Path, clips: Sequence[HeldClip], cluster: NDArray[np.in
         path: CSV file to write.
         clips: The N clips.
         cluster: Cluster number of each clip.
+        known: Groups of these and of all other clips: names that mean something already.
     """
     names: dict[int, str] = {}
     for clip, number in zip(clips, cluster.tolist(), strict=True):
         if clip.group is not None:
             names.setdefault(number, clip.group)
-    taken = set(names.values())
-    fresh = (name for i in range(1, len(clips) + len(taken) + 1) if (name := f"recording-{i:05d}") not in taken)
+    taken = set(known)
+    fresh = (name for i in count(1) if (name := f"recording-{i:05d}") not in taken)
     for number in dict.fromkeys(cluster.tolist()):
         if number not in names:
             names[number] = next(fresh)
-    own = ("path", "label", "group")
-    extra = [name for name in dict.fromkeys(name for c in clips for name in c.extra) if name not in own]
+    extra = list(dict.fromkeys(name for c in clips for name in c.extra))
     rows = (
         {**{name: c.extra.get(name, "") for name in extra}, "path": c.clip_id, "label": c.label, "group": names[k]}
         for c, k in zip(clips, cluster.tolist(), strict=True)
     )
     make_folder(path.parent)
     remove_unfinished(path.parent)
-    write_csv(path, (*own, *extra), rows)
+    write_csv(path, ("path", "label", "group", *extra), rows)
 
 
 def _frames(cache: Cache, clips: Sequence[HeldClip]) -> Store | None:

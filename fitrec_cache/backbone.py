@@ -147,7 +147,8 @@ class Backbone:
         self.precision = precision
         self.compiled = compiled
         self._device = torch.device(device)
-        self._copies = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
+        gpu = self._device.type == "cuda"
+        self._copies = torch.cuda.Stream(self._device) if gpu else None  # type: ignore[no-untyped-call]
         self._dtype = PRECISIONS[precision]
         self._folded = False
         if not compiled:  # a compiler folds them itself, and rounds the biases

@@ -66,17 +66,15 @@ class NearDuplicates:
 
     Attributes:
         threshold: Least cosine of a pair, in ``[-1, 1]``.
-        chosen: Whether the caller chose the threshold.
         pairs: Clip numbers, int64 ``(M, 2)``, the smaller first in each; the most alike pair first.
         similarity: Cosine of each pair, float32 ``(M,)``.
-        halves_found: Share of clips whose two halves are that much alike: at most what is found of pairs, and 90 % by
-            construction where the halves set the threshold; None where T is 1.
+        halves_found: Share of clips whose two halves are that much alike: at most what is found of pairs, and 90 % or
+            a little more where the halves set the threshold; None where T is 1.
         strangers_found: Share of clips with such a pair of another class: found wrongly, unless one recording is in
             two classes. Those of one class that are found wrongly nobody can count. None where no clip has a stranger.
     """
 
     threshold: float
-    chosen: bool
     pairs: IntArray
     similarity: FloatArray
     halves_found: float | None
@@ -139,7 +137,6 @@ def find_near_duplicates(
         pairs, similarity = _pairs(embeddings.vectors, least, bar.update)
     return NearDuplicates(
         threshold=least,
-        chosen=threshold is not None,
         pairs=pairs,
         similarity=similarity,
         halves_found=float((embeddings.halves >= least).mean()) if len(embeddings.halves) else None,
@@ -222,7 +219,7 @@ def _threshold(strangers: FloatArray, halves: FloatArray) -> float:
     """Return the larger of the two yardsticks of the module text."""
     found = []
     if len(halves):
-        found.append(float(np.quantile(halves, HALVES_MISSED)))
+        found.append(float(np.quantile(halves, HALVES_MISSED, method="lower")))
     if len(strangers):
         distance = np.log(np.maximum(1 - strangers.astype(np.float64), _TINY))
         middle = np.median(distance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections import Counter
@@ -346,10 +347,11 @@ def audit_text(report: AuditReport, cache: Path, manifest: Path | None) -> str:
     if report.strangers_found is not None:
         trust += f", {report.strangers_found:.1%} a clip of another class"
     groups, lines = report.same_group, _notes(report.notes)
+    least = math.ceil(1e6 * report.threshold) / 1e6  # given as --threshold it finds no further pairs
     lines += [
         f"{report.clips} clips by {report.backbone}: {report.pairs} near-duplicate pairs, "
         f"{report.pairs_across_labels} of them of two classes",
-        f"near-duplicate: similarity {report.threshold:.3f} or more, {trust}",
+        f"near-duplicate: similarity {least:.6f} or more, {trust}",
     ]
     if groups["pairs"]:
         lines.append(f"{groups['found']} of {groups['pairs']} pairs of one group are near-duplicates")

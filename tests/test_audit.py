@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from fitrec_cache.near_duplicates import NearDuplicates, embed, find_near_duplic
 from fitrec_cache.pair_picture import pairs_png
 from fitrec_cache.parts import text_column
 from fitrec_cache.splits import Split, make_split
+from fitrec_cache.texts import audit_text
 
 
 def identity(backbone, t):
@@ -137,6 +140,32 @@ def test_groups_on_both_sides_are_counted_and_the_pairs_found_are_held_against_t
     assert not group.leaks
     assert group.folds[0]["text"].startswith("no leak found: 0 of ")
     assert group.folds[0]["pairs"]["train-test"] == 0
+
+
+def test_of_pairs_whose_groups_are_unknown_none_confirms_the_others(tmp_path, data):
+    values, labels, recording, _ = data
+    groups = [f"g{r}" if r % 2 else None for r in recording]
+    report = audit(cache=make_cache(tmp_path / "cache", values, labels, groups), split="random")
+    assert report.pairs == 120
+    assert report.same_group == {"pairs": 60, "found": 60, "recall": 1.0, "precision": 1.0}
+
+
+def test_groups_proposed_for_some_classes_are_no_groups_of_others(tmp_path, data):
+    values, labels, recording, _ = data
+    groups = [None] * 120
+    for number, classes in enumerate(("K0,K1", "K2,K3")):
+        cache = make_cache(tmp_path / f"cache-{number}", values, labels, groups)
+        audit(cache=cache, split="random", classes=classes, manifest=tmp_path / f"{number}.csv")
+        for clip in find_clips(tmp_path / f"{number}.csv", root=tmp_path).clips:
+            groups[int(clip.clip_id[-7:-4])] = clip.group
+    assert len({(group, recording[i]) for i, group in enumerate(groups)}) == len(set(groups)) == 40
+
+
+@pytest.mark.parametrize("found", [0.8871, 0.88715, 0.9999999])
+def test_the_threshold_that_is_printed_finds_no_more_than_the_one_that_was_used(known, monkeypatch, found):
+    report = dataclasses.replace(audit(cache=known, split="group"), threshold=found)
+    said = re.search(r"similarity (\S+) or more", audit_text(report, known, None))
+    assert found <= float(said[1]) < found + 2e-6
 
 
 def test_groups_that_a_proposal_would_join_are_told_and_too_few_as_well(tmp_path, data):
@@ -291,6 +320,15 @@ def test_what_is_in_the_way_is_refused_before_any_work(tmp_path, unknown):
         audit(cache=unknown, out=tmp_path / "there.csv")
 
 
+@pytest.mark.parametrize("name", ["pairs.csv", "pairs.png", "audit.json"])
+def test_files_of_others_are_not_replaced(tmp_path, unknown, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UsageError, match=rf"--out .*{name} exists and is not an audit's: choose another name"):
+        audit(cache=unknown, split="random", out=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
 # --- the line that train-head prints ---
 
 
@@ -335,7 +373,6 @@ def test_the_groups_of_clips_on_no_side_do_not_matter():
 def test_a_test_clip_that_is_like_several_in_training_counts_once():
     found = NearDuplicates(
         threshold=0.9876,
-        chosen=True,
         pairs=np.array([[0, 2], [1, 2], [2, 4]]),  # clip 4 is on no side
         similarity=np.ones(3, np.float32),
         halves_found=None,
@@ -352,7 +389,6 @@ def test_a_pair_counts_that_is_across_in_any_of_the_splits():
     pairs = np.array([[0, 1], [2, 3], [0, 2]])
     found = NearDuplicates(
         threshold=0.9,
-        chosen=True,
         pairs=pairs,
         similarity=np.ones(3, np.float32),
         halves_found=None,
@@ -394,7 +430,6 @@ def test_a_group_of_validation_and_test_is_on_both_sides():
     """Validation says when training stops, so it counts as training."""
     found = NearDuplicates(
         threshold=0.9,
-        chosen=True,
         pairs=np.empty((0, 2), dtype=np.int64),
         similarity=np.empty(0),
         halves_found=None,

@@ -202,6 +202,7 @@ def test_what_several_runs_could_not_tell_is_said_once():
 
 def test_without_a_false_alarm_rate_no_threshold_is_missed():
     assert remarks([(Calibration(temperature=1.3), alone(40))]) == []
+    assert remarks([(Calibration(temperature=99.5), alone(40))]) == []
 
 
 def test_a_head_that_is_never_right_is_as_good_as_a_guess():

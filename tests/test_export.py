@@ -228,6 +228,19 @@ def test_the_example_reduces_frames_to_the_same_bits(tmp_path, rotation, wide):
     np.testing.assert_array_equal(np.stack(by_the_example(video, 5, 60)), expected)
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_the_example_takes_the_frames_of_damaged_clips_that_extract_takes(tmp_path, codec):
+    video = write_video(tmp_path / "12:30.mkv", 60, codec=codec)
+    data, rng = bytearray(video.read_bytes()), np.random.default_rng(0)
+    for place in rng.integers(len(data) // 2, len(data) * 3 // 4, 12):
+        data[place] ^= 0xFF
+    video.write_bytes(data)
+    decoded = decode_clip(DecodeJob(path=video, samples=20, short_side=60))
+    assert decoded.ledger["packets_undecodable"] + decoded.ledger["frames_corrupt"] > 0
+    expected = decode_frames(decoded.jpegs).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(np.stack(by_the_example(video, 20, 60)), expected)
+
+
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 def test_the_example_shows_frames_as_a_player_does(tmp_path, rotation):
     video = write_video(tmp_path / "v.mp4", 25, rotation=rotation, width=128, height=96)

@@ -1189,7 +1189,6 @@ def audited(monkeypatch, sides, pairs, frames=None, by=("sees", "sees")):
     held = [HeldClip(clip_id=name, group=None, label="A", video_sha256=name) for name in "abcd"]
     found = NearDuplicates(
         threshold=0.9,
-        chosen=True,
         pairs=np.array(pairs),
         similarity=np.linspace(1, 0.9, len(pairs)),
         halves_found=None,

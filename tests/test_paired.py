@@ -95,6 +95,14 @@ def test_units_of_uneven_size_by_hand():
     assert -1 <= low < 0
 
 
+def test_one_more_differs_as_the_middle_one_of_those_that_do():
+    """Four units of five clips that gain 1, 1, 5 and 0: one more gains 1 of 20."""
+    gain, units = np.array([1.0, *[0] * 4, 1, *[0] * 4, *[1] * 5, *[0] * 5]), [*"aaaaabbbbbcccccddddd"]
+    low, _ = interval_of_difference(gain, np.ones(20), units)
+    reach = student.ppf(0.975, 3) * math.hypot(sem([0.2, 0.2, 1, 0]), 1 / 20)
+    assert low == pytest.approx(0.35 - reach)
+
+
 def test_units_that_are_worth_less_than_two_have_one_degree_of_freedom():
     """Units of 3 and 1 clips, tested 100 times each; one clip of the larger gains once: 1 / 400.
 
