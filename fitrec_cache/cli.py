@@ -476,7 +476,9 @@ def predict(
             "--labelled", help="Folders around videos are named after classes: say how many answers are right."
         ),
     ] = False,
-    top: Annotated[int, typer.Option(help="Number of labels to show.")] = 5,
+    top: Annotated[
+        int | None, typer.Option(help="Number of labels to show.", show_default="5; of several videos 1, in a line")
+    ] = None,
     unknown_below: UnknownBelowOption = None,
     device: DeviceOption = "auto",
     clip_seconds: Annotated[float, typer.Option(help="Seconds that decoding one video may take; tried twice.")] = 120.0,
@@ -487,14 +489,15 @@ def predict(
 
     Example: fitrec-cache predict --run runs/mean squat.mp4 --picture squat.png
     """
-    given = _given(locals())
+    given = _given(locals()) | {"top": 5 if top is None else top}
+    brief = top is None and (len(videos) > 1 or videos[0].is_dir())
     from fitrec_cache.predict import predict as call
 
     found: list[Prediction] = []
     try:
         found = call(
             **given,
-            tell=found.append if as_json else lambda p: _print(texts.predict_text(p), flush=True),
+            tell=found.append if as_json else lambda p: _print(texts.predict_text(p, brief=brief), flush=True),
         )
     finally:  # also what was answered before a table could not be written
         if as_json and found:

@@ -173,7 +173,13 @@ def _told(
     clips = sum(clip.video_sha256.encode() in gone for clip in taken_out)
     counts = [(clips, "clip"), (len(taken_out) - clips, "earlier name"), (len(set(erased) - gone), "earlier content")]
     what = [plural(n, thing) for n, thing in counts if n] or ["what was told of clips before"] * bool(freed)
-    return [f"erased from disk: {', '.join(what)}, {size(freed)} freed"] if what else []
+    if not what:
+        return []
+    return [
+        f"erased from disk: {', '.join(what)}, {size(freed)} freed",
+        "heads, reports, audits, exports and manifests made of these before still hold their names, or what was "
+        "learned from them: remove those folders too, and train again",
+    ]
 
 
 def _elsewhere(folder: Path, left: Sequence[Path]) -> list[str]:

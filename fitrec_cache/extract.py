@@ -131,8 +131,12 @@ def extract(
         if prune:  # what others enter from here on is not looked for among the files
             listed = Cache(cache).newest_part if is_there(cache / MARKER) else ""
         found = find_clips(videos, root=root, lists=lists, classes=classes, group_by=group_by)
+        if not any(clip.path and is_there(clip.path) for clip in found.clips):
+            raise UsageError(
+                f"no file that {videos} names is there, looked for in {root or videos.parent}: give --root"
+            )
         if prune:
-            _refuse_pruning(found, videos)
+            _refuse_pruning(found)
         notes.add(_counted(found.clips), *found.notes)
     clips = found.clips
     models = _load_backbones(backbone, preset, precision, device, compile, cache)
@@ -244,17 +248,12 @@ def _check_call(
         raise UsageError("--group-by takes groups from VIDEOS: give VIDEOS, or leave it out")
 
 
-def _refuse_pruning(found: ClipList, videos: Path) -> None:
+def _refuse_pruning(found: ClipList) -> None:
     """Raise UsageError where clips may only seem not to be among the videos."""
     if found.unread:
         raise UsageError(
             f"--prune takes out what is not among VIDEOS, but {found.unread[0]} cannot be read: clips may only seem to "
             "be missing. Make it readable, or leave --prune out"
-        )
-    if not any(clip.path and is_there(clip.path) for clip in found.clips):
-        raise UsageError(
-            f"--prune takes out what is not among VIDEOS, but no file that {videos} names is there: name another "
-            "--root, or leave --prune out"
         )
 
 

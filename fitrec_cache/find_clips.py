@@ -118,6 +118,8 @@ def find_clips(
         asked = {clip.clip_id for clip in ordered}
         passed_over = tuple(clip for clip in everything if clip.clip_id not in asked)
     notes += _remarks(ordered)
+    if group_by is None and is_folder(videos):
+        notes += _too_high(videos, ordered)
     return ClipList(
         clips=ordered,
         notes=tuple(notes),
@@ -294,6 +296,22 @@ def _hints(clips: Sequence[Clip]) -> list[str]:
     return [
         f"clips lie in folders such as '{'/'.join(min(inside))}' inside their class folders: if these are people or "
         f"recordings, --group-by {FOLDER} takes them as groups"
+    ]
+
+
+def _too_high(videos: Path, clips: Sequence[Clip]) -> list[str]:
+    """Say which class folders seem to hold folders of classes, as where one above them was given."""
+    inside: dict[str, set[str]] = {}
+    for clip in clips:
+        inside.setdefault(clip.label, set()).add("/".join(_folders_between(clip)[:1]))
+    deep = [label for label, folders in inside.items() if "" not in folders and len(folders) > 1]
+    if len(deep) == len(inside) > 1:
+        return []  # people or recordings, most likely, as is said
+    return [
+        f"class folder '{label}' holds {len(inside[label])} folders of videos, such as "
+        f"{listed(sorted(inside[label]), 3)}, and all of these count as '{label}': if they are the classes, give "
+        f"{videos / label}"
+        for label in deep
     ]
 
 

@@ -144,7 +144,10 @@ def _sides_by_column(
         )
     if bare := [c for c, v in zip(clip_ids, values, strict=True) if not v]:
         without = plural(len(bare), "clip has", "clips have")
-        raise UsageError(f"split 'leave-one:{column}': {without} no value, such as '{bare[0]}': give each one")
+        raise UsageError(
+            f"split 'leave-one:{column}': {without} no value, such as '{bare[0]}': give each one by a manifest. A row "
+            "whose file is missing gives nothing; `extract --prune` without such rows takes the clips out"
+        )
     if len(set(values)) < 2:
         raise UsageError(f"split 'leave-one:{column}': every clip has the value '{values[0]}', expected at least two")
     tested = sorted(set(values))

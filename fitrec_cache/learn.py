@@ -162,6 +162,11 @@ def learn(
     """
     started = time.perf_counter()
     _check(variant, split, seed, epochs, jobs)
+    if not is_there(videos) and is_folder(out / "cache"):
+        raise UsageError(
+            f"no such file or folder: {videos}. If you moved your videos, give the new place: what was computed of "
+            f"them is in {out} and is used again"
+        )
     for folder in (out, out / "runs"):
         if is_there(folder) and not is_folder(folder):
             raise UsageError(f"{folder} is a file: expected a folder for --out")

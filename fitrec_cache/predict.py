@@ -55,6 +55,7 @@ class Prediction:
         top: The most probable labels with their probabilities, best first.
         attention: Weight of each sampled frame in the clip's vector, with its time; weights sum to 1.
         unknown: Whether the highest probability is below the threshold: probably none of the classes.
+        may_be_unknown: Whether it could have been: whether the heads have thresholds above 0.
         heads: How many seeds answered together.
         median_lengths: How many times as long it is as the median clip of the training; None where that is not known.
         label: The class that a folder around it is named after, if that was asked for, else the name of its folder;
@@ -71,6 +72,7 @@ class Prediction:
     top: tuple[tuple[str, float], ...] = ()
     attention: tuple[tuple[float, float], ...] = field(default=(), repr=False)
     unknown: bool = False
+    may_be_unknown: bool = True
     heads: int = 1
     median_lengths: float | None = None
     label: str = ""
@@ -86,6 +88,7 @@ class Prediction:
             "top": [{"label": label, "probability": p} for label, p in self.top],
             "attention": [{"pts_seconds": t, "weight": w} for t, w in self.attention],
             "unknown": self.unknown,
+            "may_be_unknown": self.may_be_unknown,
             "heads": self.heads,
             "trained_on": self.trained_on,
             "median_lengths": self.median_lengths,
@@ -290,6 +293,7 @@ class Recogniser:
         samples: Frames of a clip, ``T``.
         short_sides: At what sizes, in pixels of the short side, frames must be given.
         labels: The classes.
+        may_be_unknown: Whether any clip could be answered "unknown".
         clip_seconds: Median length of the clips the head was trained on; None where that is not known.
         trained_on: Names of the files of these clips, with their folder where ids have one, as parts of a path.
         contents: What their files are known by (:func:`fitrec_cache.spans.short_content`), as far as the runs say.
@@ -310,6 +314,7 @@ class Recogniser:
         keep_freed_memory()  # every clip needs the same large blocks
         self.runs = read_runs(run)
         self._heads = Heads(self.runs, threshold=unknown_below)
+        self.may_be_unknown = self._heads.together.may_be_unknown
         self.trained_on = {Path(file_id(file_of(clip))).parts[-2:] for r in self.runs for clip in _trained_on(r)}
         self.contents = set[str]().union(*map(_contents, self.runs))
         self._pipelines = open_pipelines(self.runs[0], backbone, device=device, force=force)
@@ -419,6 +424,7 @@ def _one(path: Path, clips: _Decoded | str, recogniser: Recogniser, shown: _Show
         top=answer.top,
         attention=tuple(zip(times, answer.weights, strict=True)),
         unknown=answer.unknown,
+        may_be_unknown=recogniser.may_be_unknown,
         heads=len(recogniser.runs),
         median_lengths=seconds / recogniser.clip_seconds if recogniser.clip_seconds and seconds else None,
         trained_on=trained_on,
@@ -447,7 +453,8 @@ def _draw(shown: _Shown, path: Path) -> None:
 
     strips = [
         AttentionStrip(
-            title=f"{Path(p.path).name}: " + ("unknown" if p.unknown else f"{p.top[0][0]} {p.top[0][1]:.2f}"),
+            title=f"{'/'.join(Path(p.path).parts[-2:])}: "
+            + ("unknown" if p.unknown else f"{p.top[0][0]} {p.top[0][1]:.2f}"),
             frames=frames,
             pts_seconds=np.array([t for t, _ in p.attention]),
             weights=np.array([w for _, w in p.attention]),

@@ -410,5 +410,5 @@ def _no_run(folder: Path) -> UsageError:
     if inside := sorted({run.name for run in _runs_in(folder)} | _models_in(folder)):
         return UsageError(f"{folder} holds no run itself, but there are some in {listed(inside)}: name one of these")
     if (folder / "cache").is_dir():
-        return UsageError(f"{folder} holds no model yet: run the same `learn` again, it did not come to its end")
+        return UsageError(f"{folder} holds no model yet: `learn` has not come to its end, run the same again")
     return UsageError(f"no run at {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")

@@ -151,6 +151,10 @@ def learn_text(report: LearnReport) -> str:
         _choice(best, [m for m in report.models if m is not best], first.n_val),
         f"on test clips, which had no part in that: accuracy {answers['accuracy']:.1%} ({told}; guessing "
         f"{first.metrics.guessing:.1%}){together * (seeds > 1)}{leaks}",
+        "that is not shown to be better than guessing: do not rely on it; film more clips, of more people and in more "
+        "rooms"
+        if answers["accuracy_ci95"][0] <= first.metrics.guessing
+        else "",
         _mistakes(report.trained),
         f"since then it has learned from these too, {plural(report.n_learned, 'clip')} in all; done in "
         f"{lasting(report.seconds)}",
@@ -194,18 +198,29 @@ def _figures(m: Metrics) -> str:
     return ", ".join([*figures, f"macro F1 {m.f1_macro:.1%}"])
 
 
-def predict_text(p: Prediction) -> str:
-    """Return the most probable classes of a video."""
+#: Said once where no threshold was found, as with few clips.
+_NEVER_UNKNOWN = (
+    'no answer can be "unknown": whatever a video shows, it gets one of the classes trained on. --unknown-below 0.6 '
+    "answers so where none is more probable than that"
+)
+
+
+def predict_text(p: Prediction, *, brief: bool = False) -> str:
+    """Return the most probable classes of a video; ``brief``: only the first one, in a line."""
     together = f" (mean of {p.heads} seeds)" if p.heads > 1 else ""
     together += " (the head was trained on it, or on one of this name: this says nothing of new videos)" * p.trained_on
     lengths = p.median_lengths or 0
+    if brief and p.top:
+        label, probability = p.top[0]
+        answer = f"unknown (nearest {label} {probability:.1%})" if p.unknown else f"{label} {probability:.1%}"
+        together = f": {answer}{', wrong' * (p.right is False)}{together}"
     return _lines(
         f"{plain_text(p.path)}: {p.reason}" if p.reason else f"{plain_text(p.path)}{together}",
         [f"  {warning}" for warning in p.warnings],
         [f"  {lengths:.0f} times as long as the clips trained on: `watch` answers a file piece by piece"]
         * (lengths >= _LONG),
-        ["  unknown: no class is probable enough; the nearest are"] * p.unknown,
-        [f"  {probability:6.1%}  {label}" for label, probability in p.top],
+        ["  unknown: no class is probable enough; the nearest are"] * (p.unknown and not brief),
+        [f"  {probability:6.1%}  {label}" for label, probability in p.top if not brief],
     )
 
 
@@ -244,12 +259,16 @@ def labelled_text(found: list[Prediction]) -> str:
 
 
 def predict_files_text(found: list[Prediction], picture: Path | None, table: Path | None) -> str:
-    """Return which files have the answers too."""
+    """Return what the answers are not, and which files have them too."""
     from fitrec_cache.predict import MOST_PICTURED
 
     answered = sum(bool(p.top) for p in found)
     some = f" (the first {MOST_PICTURED} of {answered})" * (answered > MOST_PICTURED)
-    return _lines(f"picture: {picture}{some}" if picture and answered else "", f"table: {table}" if table else "")
+    return _lines(
+        _NEVER_UNKNOWN if answered and not all(p.may_be_unknown for p in found) else "",
+        f"picture: {picture}{some}" if picture and answered else "",
+        f"table: {table}" if table else "",
+    )
 
 
 def segment_text(segment: Segment) -> str:
@@ -264,6 +283,7 @@ def watch_text(report: WatchReport) -> str:
         [segment_text(s) for s in report.segments[-1:]],
         windows + (f"; {report.skipped} skipped, as they came faster than answers" if report.skipped else ""),
         watch_notes(report),
+        _NEVER_UNKNOWN if report.segments and not report.may_be_unknown else "",
         [f"written: {path}" for path in report.files],
     )
 

@@ -55,6 +55,7 @@ class WatchReport(Plain):
         files: Files written; none is named where one could not be.
         error: Why it could not be read on; empty at a normal end and after Ctrl-C.
         unwritten: Why a file could not be written; empty if all were.
+        may_be_unknown: Whether any window could be answered "unknown".
     """
 
     source: str
@@ -70,6 +71,7 @@ class WatchReport(Plain):
     files: tuple[str, ...]
     error: str
     unwritten: str
+    may_be_unknown: bool = True
 
 
 @plain_arguments
@@ -199,6 +201,7 @@ def watch(
         files=tuple(str(path) for path in files.paths if timeline.segments and not unwritten),
         error="" if failed is None else str(failed),
         unwritten=unwritten,
+        may_be_unknown=watching.may_be_unknown,
     )
 
 
@@ -227,6 +230,7 @@ class Watch:
     Attributes:
         seconds: Length of a window.
         every: Seconds from one to the next.
+        may_be_unknown: Whether any window could be answered "unknown".
         name: The source, as :func:`fitrec_cache.stream.find_source` found it.
         live: Whether windows may be skipped; of an address this is sure once it was opened.
         skipped: How many were.
@@ -263,6 +267,7 @@ class Watch:
         found = find_source(source, format=format)
         self.name = found.name
         self._recogniser = Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)
+        self.may_be_unknown = self._recogniser.may_be_unknown
         if seconds is None:
             seconds = self._recogniser.clip_seconds
         if seconds is None:

@@ -116,6 +116,23 @@ def test_a_manifest_none_of_whose_files_is_there_names_the_folder_and_root(tmp_p
     assert not said(find_clips(path), "--root")
 
 
+def test_a_class_folder_that_seems_to_hold_the_classes_is_told(tmp_path):
+    touch(tmp_path, "all/Squat/1.mp4", "all/Lunge/2.mp4", "new/3.mp4")
+    (note,) = (n for n in find_clips(tmp_path).notes if "holds" in n)
+    assert note == (
+        "class folder 'all' holds 2 folders of videos, such as Lunge, Squat, and all of these count as 'all': if they "
+        f"are the classes, give {tmp_path / 'all'}"
+    )
+    assert not said(find_clips(tmp_path, group_by="folder"), "holds 2 folders")
+    touch(tmp_path, "all/4.mp4")
+    assert not said(find_clips(tmp_path), "holds")
+
+
+def test_people_inside_every_class_folder_are_no_classes(tmp_path):
+    touch(tmp_path, *(f"{label}/{who}/1.mp4" for label in ("Squat", "Lunge") for who in ("anna", "ben")))
+    assert not said(find_clips(tmp_path), "holds")
+
+
 def test_folder_with_a_link_in_a_circle_ends(folder):
     (folder / "Squat" / "again").symlink_to(folder, target_is_directory=True)
     assert len(find_clips(folder).clips) == 4

@@ -180,6 +180,20 @@ def test_its_summary_says_where_so_few_validation_clips_hardly_choose(learned, o
     assert ("so close that other clips might have chosen otherwise)" in text) == close
 
 
+@pytest.mark.parametrize(("low", "told"), [(1 / 3, True), (0.34, False)])
+def test_what_is_not_shown_to_be_better_than_guessing_is_said_to_be(learned, low, told):
+    report = learned[0]
+    trained = replace(report.trained, ensemble=report.trained.ensemble | {"accuracy_ci95": (low, 0.9)})
+    assert trained.runs[0].metrics.guessing == 1 / 3
+    assert ("not shown to be better than guessing" in learn_text(replace(report, trained=trained))) == told
+
+
+def test_moved_videos_are_said_to_cost_nothing(learned, tmp_path):
+    _, out, backbones, _ = learned
+    with pytest.raises(UsageError, match=r"no such file or folder: .*If you moved your videos, give the new place"):
+        learn(tmp_path / "before", out=out, backbone=backbones, **FAST)
+
+
 def test_a_second_call_makes_nothing_again(learned, video_folder):
     report, out, backbones, _ = learned
     times = {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}

@@ -330,6 +330,7 @@ def test_bad_videos_have_a_reason_and_cost_themselves_only(run, tmp_path, video_
         "top": [],
         "attention": [],
         "unknown": False,
+        "may_be_unknown": True,
         "heads": 1,
         "trained_on": False,
         "median_lengths": None,
@@ -457,7 +458,7 @@ def test_the_picture_says_unknown_where_the_answer_does(run, tmp_path, video_fol
     (modest / "run.json").write_text(json.dumps(settings))
     video = sorted(video_folder.rglob("*.avi"))[0]
     predict([video], run=modest, device="cpu", picture=tmp_path / "p.png")
-    assert titles == [f"{video.name}: unknown"]
+    assert titles == [f"{video.parent.name}/{video.name}: unknown"]
 
 
 def test_the_picture_shows_each_video(run, tmp_path, video_folder):
@@ -634,6 +635,35 @@ def test_what_labelled_videos_were_taken_for_is_told():
     ]
 
 
+def test_of_several_videos_each_has_a_line(run, video_folder):
+    """And that no answer can be "unknown", as with so few clips, is said once."""
+    call = ["predict", "--run", str(run), "--device", "cpu", "--labelled"]
+    said = CliRunner().invoke(app, [*call, str(video_folder)]).output.splitlines()
+    found = predict([video_folder], run=run, device="cpu", labelled=True)
+    expected = [f"{p.path}: {p.top[0][0]} {p.top[0][1]:.1%}{', wrong' * (not p.right)}" for p in found]
+    assert len(found) == 12
+    for line, begins in zip(said, expected, strict=False):
+        assert line == begins or line.startswith(f"{begins} (the head was trained on it")
+    assert said[12].startswith("right: ")
+    assert [line for line in said if line.startswith('no answer can be "unknown"')] == said[-1:]
+    single = CliRunner().invoke(app, [*call[:-1], found[0].path]).output.splitlines()
+    assert single[1:3] == [f"  {p:6.1%}  {label}" for label, p in found[0].top[:2]]
+    several = CliRunner().invoke(app, [*call, "--top", "2", str(video_folder)]).output.splitlines()
+    assert several[1:3] == single[1:3]
+    above = CliRunner().invoke(app, [*call[:-1], "--unknown-below", "0.999999", found[0].path]).output
+    assert "no answer can be" not in above
+
+
+def test_unknown_and_wrong_stand_on_the_line_of_a_video():
+    def line(**more):
+        return predict_text(Prediction(path="a/b.mp4", top=(("Hop", 0.4), ("Row", 0.3)), **more), brief=True)
+
+    assert line() == "a/b.mp4: Hop 40.0%"
+    assert line(unknown=True) == "a/b.mp4: unknown (nearest Hop 40.0%)"
+    assert line(right=False, warnings=("odd",)) == "a/b.mp4: Hop 40.0%, wrong\n  odd"
+    assert predict_text(Prediction(path="a/b.mp4", reason="file is empty"), brief=True) == "a/b.mp4: file is empty"
+
+
 @pytest.mark.parametrize(
     "source", ["camera", "camera:1", "https://example.org/squat.mp4", "rtsp://me:secret@camera.local/1"]
 )
@@ -669,7 +699,7 @@ def test_the_picture_shows_the_first_videos_only(run, tmp_path, video_folder, mo
     monkeypatch.setattr("fitrec_cache.run_pictures.attention_png", lambda strips, _: drawn.extend(strips))
     call = ["predict", "--run", str(run), "--device", "cpu", "--picture", str(tmp_path / "p.png"), str(video_folder)]
     said = CliRunner().invoke(app, call).output
-    assert [s.title.split(":")[0] for s in drawn] == [f"v_Hop_g0{i}_c01.avi" for i in (1, 2, 3)]
+    assert [s.title.split(":")[0] for s in drawn] == [f"Hop/v_Hop_g0{i}_c01.avi" for i in (1, 2, 3)]
     assert f"picture: {tmp_path / 'p.png'} (the first 3 of 12)" in said
 
 

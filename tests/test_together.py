@@ -65,6 +65,26 @@ def test_the_mean_of_seeds_gets_the_temperature_and_threshold_that_a_search_find
     assert gap[0] < -0.05 < abs(gap[1]) + gap[0] / 5 < 0.05
 
 
+@pytest.mark.parametrize(
+    ("thresholds", "mean", "given", "expected"),
+    [
+        ((0, 0, 0), None, None, False),
+        ((0.1, 0, 0), None, None, False),  # most decide
+        ((0.1, 0.2, 0), None, None, True),
+        ((0.1, 0.2, 0), 0, None, False),
+        ((0, 0, 0), 0.1, None, True),
+        ((0, 0, 0), 0, 0.6, True),
+        ((0.1, 0.2, 0.3), 0.1, 0, False),
+    ],
+)
+def test_whether_any_answer_may_be_unknown(thresholds, mean, given, expected):
+    single = tuple(Calibration(threshold=t) for t in thresholds)
+    heads = Together(single=single, mean=None if mean is None else Calibration(threshold=mean), threshold=given)
+    assert heads.may_be_unknown is expected
+    _, unknown = heads([torch.zeros(1, 50)] * 3)  # each class has 2 %
+    assert bool(unknown) is expected
+
+
 def test_groups_that_one_seed_knows_count_for_the_threshold_of_all(tmp_path):
     """Runs of before do not know them: forty clips are ten recordings, which cannot tell 5 %."""
     folders, settings, _ = seeds(tmp_path, n=40, rates=(0.05, 0.05, 0.05))
