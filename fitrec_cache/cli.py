@@ -489,7 +489,7 @@ def predict(
 
     Example: fitrec-cache predict --run runs/mean squat.mp4 --picture squat.png
     """
-    given = _given(locals()) | {"top": 5 if top is None else top}
+    given = _given(locals())
     brief = top is None and (len(videos) > 1 or videos[0].is_dir())
     from fitrec_cache.predict import predict as call
 

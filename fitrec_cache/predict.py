@@ -126,7 +126,7 @@ def predict(
     picture: Path | None = None,
     table: Path | None = None,
     labelled: bool = False,
-    top: int = 5,
+    top: int | None = None,
     unknown_below: float | None = None,
     device: str = "auto",
     clip_seconds: float = 120.0,
@@ -149,7 +149,7 @@ def predict(
         table: CSV file to write of the answers and all probabilities.
         labelled: The nearest folder around a video that is named after a class says its class, none above the folder
             that was given: tell which answers are right.
-        top: Number of labels to return.
+        top: Number of labels to return; None for 5.
         unknown_below: Answer "unknown" where no class has this probability, in [0, 1]; None for the thresholds that
             were fitted on validation clips.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -169,6 +169,7 @@ def predict(
     """
     if not videos:
         raise UsageError("no video given: expected at least one file")
+    top = 5 if top is None else top
     if top < 1:
         raise UsageError(f"top is {top}: expected 1 or more")
     for option, path, ending in (("--picture", picture, ".png"), ("--table", table, ".csv")):

@@ -171,6 +171,7 @@ def test_the_others_print_one_json_value_with_their_keys(call_json, tmp_path, ca
     assert code == 1  # one is missing
     assert found[0].keys() == {
         "path",
+        "may_be_unknown",
         "top",
         "attention",
         "unknown",
@@ -474,6 +475,7 @@ def test_a_file_in_a_folder_that_takes_no_other_is_found_out_before(tmp_path, mo
 def test_what_steers_a_terminal_is_written_out(call, tmp_path):
     """Names that others gave: of a class, a column, a file; an end of a line stays one."""
     (tmp_path / "m.csv").write_text("path,label,gr\x1b[2Joup\nno.mp4,\u202eSquat\n")
+    (tmp_path / "no.mp4").touch()
     code, out, err = call("extract", tmp_path / "m.csv", "--cache", tmp_path / "cache", *SMALL)
     assert code == 1
     assert r"gr\x1b[2Joup" in out + err
