@@ -95,8 +95,9 @@ class _Wanted:
         return np.flatnonzero((since >= span.start) & (since < span.end))
 
     def since(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the seconds since the first packet's time."""
-        return times - (times[0] if self.start is None else self.start)
+        """Return the seconds since the first packet's time, or the first frame's if that packet has none."""
+        first = float(times[0])
+        return times - (first if self.start is None else min(self.start, first))
 
 
 @dataclass(frozen=True)
@@ -404,10 +405,17 @@ def _assemble(
 
 
 def _times(video: Video, times: Sequence[float | None]) -> tuple[NDArray[np.float64], list[str]]:
-    """Return the time of every frame; without time stamps, frame number / nominal rate, and a warning."""
-    if all(t is not None for t in times):
+    """Return the time of every frame; without time stamps, times by the nominal rate, and a warning."""
+    known = {number: time for number, time in enumerate(times) if time is not None}
+    if len(known) == len(times):
         return np.array(times, dtype=np.float64), []
-    return np.arange(len(times)) / video.rate, [f"no time stamps: times are frame number / {video.rate:g}"]
+    by_rate = np.arange(len(times)) / video.rate
+    if not known:
+        return by_rate, [f"no time stamps: times are frame number / {video.rate:g}"]
+    numbers = list(known)
+    late = np.interp(range(len(times)), numbers, np.array(list(known.values())) - by_rate[numbers])
+    without = plural(len(times) - len(known), "frame has", "frames have")
+    return by_rate + late, [f"{without} no time stamp: their times are by those of others"]
 
 
 def _is_variable(times: NDArray[np.float64]) -> bool:

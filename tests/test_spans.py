@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -215,6 +216,23 @@ def test_a_part_is_found_where_packets_have_no_times(tmp_path):
     path = write_video(tmp_path / "v.h264", 50)
     assert read(path, Span()).ledger["warnings"] == ["no time stamps: times are frame number / 25"]
     assert numbers(read(path, Span(1, 2))) == [30, 35, 40, 45]
+
+
+@pytest.mark.parametrize("without", [[0], [40], [99], range(1, 100), range(99)])
+def test_a_part_is_found_where_some_packets_have_no_times(tmp_path, without):
+    path = write_video(tmp_path / "v.ts", 100, b_frames=2)
+    whole, data = read(path, Span(1, 2)), bytearray(path.read_bytes())
+    headers = list(re.finditer(rb"\x00\x00\x01\xe0..[\x80-\x8f][\x80-\xff].", bytes(data), re.DOTALL))
+    for start in (headers[number].start() for number in without):
+        length = data[start + 8]
+        data[start + 7] &= 0x3F  # says that no time follows
+        data[start + 9 : start + 9 + length] = b"\xff" * length
+    path.write_bytes(data)
+    clip = read(path, Span(1, 2))
+    assert numbers(clip) == numbers(whole) == [30, 35, 40, 45]
+    assert clip.pts_seconds == pytest.approx(whole.pts_seconds)
+    many = "frame has" if len(without) == 1 else "frames have"
+    assert clip.ledger["warnings"] == [f"{len(without)} {many} no time stamp: their times are by those of others"]
 
 
 def test_decoders_take_the_part(tmp_path):
