@@ -408,7 +408,7 @@ def _times(video: Video, times: Sequence[float | None]) -> tuple[NDArray[np.floa
     """Return the time of every frame; without time stamps, times by the nominal rate, and a warning."""
     known = {number: time for number, time in enumerate(times) if time is not None}
     if len(known) == len(times):
-        return np.array(times, dtype=np.float64), []
+        return _in_order(np.array(times, dtype=np.float64)), []
     by_rate = np.arange(len(times)) / video.rate
     if not known:
         return by_rate, [f"no time stamps: times are frame number / {video.rate:g}"]
@@ -416,6 +416,15 @@ def _times(video: Video, times: Sequence[float | None]) -> tuple[NDArray[np.floa
     late = np.interp(range(len(times)), numbers, np.array(list(known.values())) - by_rate[numbers])
     without = plural(len(times) - len(known), "frame has", "frames have")
     return by_rate + late, [f"{without} no time stamp: their times are by those of others"]
+
+
+def _in_order(times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the times of frames as shown, where a container tells when packets are decoded (H.264 in AVI).
+
+    Times further away from their place than a decoder holds frames back are of damage, or of a clock that was set back.
+    """
+    order = np.argsort(times, kind="stable")
+    return times[order] if np.abs(order - np.arange(len(times))).max(initial=0) < SET_BACK else times
 
 
 def _is_variable(times: NDArray[np.float64]) -> bool:

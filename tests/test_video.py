@@ -32,7 +32,7 @@ from fitrec_cache.errors import VideoError
 from fitrec_cache.sampling import frame_indices
 from fitrec_cache.spans import Span
 from fitrec_cache.stream import Stream, find_source
-from fitrec_cache.video import Converter, _is_set_back, read_frames
+from fitrec_cache.video import Converter, _in_order, _is_set_back, read_frames
 
 UPRIGHT = ("red", "green", "blue", "yellow")
 
@@ -74,6 +74,7 @@ CASES = {
     "camcorder.mts": {"b_frames": 2},
     "stream.ts": {"codec": "mpeg2video"},
     "old.wmv": {"codec": "wmv2"},
+    "h264.avi": {"b_frames": 2},
     "mpeg4.avi": {"codec": "mpeg4"},
     "mpeg4-b.avi": {"codec": "mpeg4", "b_frames": 2},
     "one-key-frame.mp4": {"gop": 1000},
@@ -545,6 +546,11 @@ def test_parts_of_a_file_whose_clock_is_set_back_are_refused(tmp_path):
 )
 def test_a_clock_that_is_set_back_is_told_from_reordering_and_damage(times, again):
     assert _is_set_back(times) == again
+
+
+@pytest.mark.parametrize("times", [[*range(50), 9999, *range(51, 200)], [*range(50), *range(50)], []])
+def test_times_of_damage_and_of_a_clock_that_is_set_back_stay_with_their_frames(times):
+    assert _in_order(np.array(times, dtype=float)).tolist() == times
 
 
 @pytest.mark.parametrize(
