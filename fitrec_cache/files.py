@@ -405,11 +405,12 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+#: What a spreadsheet might compute, and a space, which those who read a table leave out.
+_FORMULA = re.compile(r"'*[\s=+\-@]")
 
 
 def _no_formula(value: Any) -> Any:
-    """Return a cell with an apostrophe in front if a spreadsheet might compute it; numbers stay."""
+    """Return a cell with an apostrophe in front where it would not be read as it is; numbers stay."""
     if not isinstance(value, str) or not _FORMULA.match(value) or _is_number(value):
         return value
     return f"'{value}"
@@ -432,8 +433,8 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Mapping[str, Any
     """Write rows, each a value by column, as CSV, whole or not at all; a column that a row lacks is left empty.
 
     Letters beyond ASCII are in UTF-8 behind a mark that says so, without which Excel takes them for others. A name that
-    begins as a formula does has an apostrophe in front, so that none is computed where somebody opens the table
-    (:func:`as_given` takes it off).
+    begins as a formula does, or with a space, has an apostrophe in front, so that none is computed where somebody opens
+    the table, and the space stays (:func:`as_given` takes it off).
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, header, lineterminator="\n")

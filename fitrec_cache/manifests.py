@@ -81,7 +81,7 @@ def list_clips(path: Path, base: Path) -> list[Clip]:
 
 
 def _as_given(row: Mapping[Any, Any]) -> dict[str | None, Any]:
-    return {name: as_given(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+    return {name: as_given(cell.strip()) if isinstance(cell, str) else cell for name, cell in row.items()}
 
 
 @contextmanager
@@ -205,7 +205,7 @@ def _row_clip(row: Mapping[str | None, Any], names: FileNames, where: str) -> Cl
     """
     if any(cell.strip() for cell in row.get(None, ())):
         raise ManifestError(f"{where}: more cells than columns. Put quotes around a value that contains a comma")
-    cells = {name: (value or "").strip() for name, value in row.items() if name is not None}
+    cells = {name: value or "" for name, value in row.items() if name is not None}
     written, label = cells.pop("path"), cells.pop("label")
     if not written:
         raise ManifestError(f"{where}: empty path. Expected the path of a clip in every row")
