@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 from make_video import read_number, write_video
-from test_video import eq1, read, remux
+from test_video import claiming, eq1, read, remux
 
 from fitrec_cache import container, video
 from fitrec_cache.container import Video
@@ -129,8 +129,26 @@ def test_a_cut_end_is_met(tmp_path, monkeypatch):
     path = tmp_path / "cut.mkv"
     path.write_bytes(whole_file.read_bytes()[: int(whole_file.stat().st_size * 0.9)])
     part, whole = both_ways(path, monkeypatch)
-    assert part.ledger["frames_decoded"] == whole.ledger["frames_decoded"] < N_FRAMES
+    assert part.ledger == whole.ledger
+    assert part.ledger["frames_decoded"] < N_FRAMES
     assert np.array_equal(part.frames, whole.frames)
+
+
+def test_damage_that_the_container_marks_leads_to_decoding_everything(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "v.ts", N_FRAMES)
+    data = bytearray(path.read_bytes())
+    places = [i for i in range(0, len(data), 188) if int.from_bytes(data[i + 1 : i + 3], "big") & 0x1FFF == 0x100]
+    data[places[len(places) * 5 // 12] + 1] |= 0x80  # transport_error_indicator
+    path.write_bytes(data)
+    part, whole = both_ways(path, monkeypatch)
+    assert part.ledger == whole.ledger
+    assert np.array_equal(part.frames, whole.frames)
+
+
+def test_a_header_that_claims_another_number_of_frames_leads_to_decoding_everything(tmp_path):
+    path = write_video(tmp_path / "v.avi", 120, codec="mpeg4")
+    assert read(path, samples=3).ledger["frames_verified"] < 120
+    assert read(claiming(path, 900), samples=3).ledger["frames_verified"] == 120
 
 
 def test_frames_lost_before_the_first_key_frame_are_not_counted(tmp_path, monkeypatch):

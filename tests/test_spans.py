@@ -110,6 +110,7 @@ def test_a_start_that_does_not_decode_moves_no_part(tmp_path):
     clip = read(path, Span(1, 2))
     assert clip.ledger["frames_decoded"] < 70
     assert numbers(clip) == [31, 36, 41, 46]  # of 26 to 50: the first packet is at 0.04 s
+    assert clip.ledger["starts_at_seconds"] == 0.04
     assert not any("ends after" in warning for warning in read(path, Span(1, 3.8)).ledger["warnings"])
     assert any("ends after" in warning for warning in read(path, Span(1, 4)).ledger["warnings"])
 
@@ -124,6 +125,12 @@ def damage(whole, path, frames):
             copy.is_keyframe, copy.stream = packet.is_keyframe, stream
             new.mux(copy)
     return path
+
+
+def test_packets_that_do_not_decode_are_told(tmp_path):
+    ledger = read(damage(write_video(tmp_path / "w.mkv", 48), tmp_path / "v.mkv", range(30, 36)), None).ledger
+    assert (ledger["frames_corrupt"], ledger["packets_undecodable"]) == (0, 6)
+    assert ledger["warnings"] == ["0 damaged frames left out, 6 packets did not decode"]
 
 
 @pytest.mark.parametrize("end", [150, 200, 250])
@@ -170,6 +177,21 @@ def test_interlaced_parts_are_judged_by_their_own_frames(tmp_path):
         read(damaged, Span(4, 6))
 
 
+def test_packets_of_interlaced_video_without_a_picture_are_no_second_fields_where_frames_are_counted(tmp_path):
+    options = {"flags": "+ildct+ilme"}
+    whole = write_video(tmp_path / "w.mp4", 100, codec="mpeg2video", gop=10, options=options)
+    assert read(whole, None).ledger["interlaced"]
+    with pytest.raises(VideoError, match="only 40 of 100 frames decode"):
+        read(damage(whole, tmp_path / "v.mp4", range(40, 100)), None)
+
+
+def test_packets_of_a_file_that_was_written_anew_are_read_anew(tmp_path):
+    path = tmp_path / "v.mkv"
+    for start in (0, 5000):
+        write_video(path, 100, pts=[start + 40 * i for i in range(100)])
+        assert numbers(read(path, Span(2, 4))) == [60, 70, 80, 90]
+
+
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
 def test_packets_are_read_once_for_all_parts_of_a_file(tmp_path, monkeypatch, ending):
     """An hour has some 100,000; after the first part each reads about those that it decodes."""
@@ -198,6 +220,20 @@ def test_times_of_parts_count_from_the_first_frame_whenever_it_is_shown(tmp_path
     clip = read(path, Span(1, 2))
     assert numbers(clip) == [30, 35, 40, 45]
     assert clip.pts_seconds.tolist() == [6.2, 6.4, 6.6, 6.8]
+
+
+def test_times_of_parts_count_from_the_earliest_packet_though_another_comes_first(tmp_path):
+    """Of frames that are shown before the key frame that comes first, none decodes."""
+    options = {"x264-params": "open-gop=1:bframes=3:b-adapt=0:keyint=8:min-keyint=8:scenecut=0"}
+    whole = write_video(tmp_path / "whole.mkv", 100, gop=8, b_frames=3, options=options)
+    with av.open(str(whole)) as opened:
+        packets = [p for p in opened.demux(video=0) if p.size]
+    start = next(i for i, p in enumerate(packets) if i and p.is_keyframe)
+    earliest = min(p.pts for p in packets[start:])
+    assert earliest < packets[start].pts
+    path = remux(whole, tmp_path / "v.mkv", keep=lambda number: number >= start)
+    first = round(float(earliest * packets[0].time_base) * RATE)
+    assert numbers(read(path, Span(1, 2))) == [first + RATE + k for k in (5, 10, 15, 20)]
 
 
 def test_a_part_that_the_video_ends_before_says_so(tmp_path):

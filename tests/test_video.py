@@ -27,7 +27,7 @@ from make_video import (
     write_with_cover_art,
 )
 
-from fitrec_cache import container
+from fitrec_cache import container, video
 from fitrec_cache.errors import VideoError
 from fitrec_cache.sampling import frame_indices
 from fitrec_cache.spans import Span
@@ -301,15 +301,19 @@ def test_a_clip_shorter_than_the_samples_repeats_frames(tmp_path, n_frames):
     )
 
 
-def test_a_wrong_frame_count_in_the_header_is_recorded_and_not_believed(tmp_path):
-    path = write_video(tmp_path / "v.avi", 30, codec="mpeg4")
+def claiming(path, n_frames):
+    """Let the header of an AVI file claim another number of frames."""
     data = bytearray(path.read_bytes())
     strh = data.index(b"strh") + 8
-    data[strh + 32 : strh + 36] = (900).to_bytes(4, "little")  # dwLength
+    data[strh + 32 : strh + 36] = n_frames.to_bytes(4, "little")  # dwLength
     avih = data.index(b"avih") + 8
-    data[avih + 16 : avih + 20] = (900).to_bytes(4, "little")  # dwTotalFrames
+    data[avih + 16 : avih + 20] = n_frames.to_bytes(4, "little")  # dwTotalFrames
     path.write_bytes(bytes(data))
-    clip = read(path)
+    return path
+
+
+def test_a_wrong_frame_count_in_the_header_is_recorded_and_not_believed(tmp_path):
+    clip = read(claiming(write_video(tmp_path / "v.avi", 30, codec="mpeg4"), 900))
     assert numbers(clip) == eq1(30)
     assert clip.ledger["frames_claimed"] == 900
     assert clip.ledger["frames_decoded"] == 30
@@ -322,6 +326,20 @@ def test_packets_lost_from_the_middle_give_the_frames_that_decode(tmp_path):
     left = [*range(24), *range(36, 48)]
     assert numbers(clip) == [left[i] for i in eq1(36)]
     assert clip.ledger["frames_decoded"] == 36
+
+
+def test_a_number_of_frames_that_differs_each_time_is_an_error(tmp_path, monkeypatch):
+    path = remux(write_video(tmp_path / "w.mkv", 48, gop=12), tmp_path / "v.mkv", keep=lambda k: k >= 5)
+    decode, left = video._decode, iter((36, 35))  # more packets than frames: decoded twice
+
+    def shorter_each_time(*given):
+        seen = decode(*given)
+        del seen.times[next(left) :]
+        return seen
+
+    monkeypatch.setattr(video, "_decode", shorter_each_time)
+    with pytest.raises(VideoError, match="decoding is not repeatable: 36 frames, then 35"):
+        read(path)
 
 
 @pytest.mark.parametrize("first", [200, 150, 100])
@@ -362,10 +380,13 @@ def failing_after_50(monkeypatch):
     return lambda error: monkeypatch.setattr(container, "_open", lambda path: Failing(real(path), error))
 
 
-def test_a_read_error_is_no_end_of_the_file(tmp_path, failing_after_50):
+@pytest.mark.parametrize(
+    "error", [av.error.OSError(5, "Input/output error"), av.error.MemoryError(12, "Cannot allocate memory")]
+)
+def test_a_read_error_is_no_end_of_the_file(tmp_path, failing_after_50, error):
     path = write_video(tmp_path / "v.mp4", 60)
-    failing_after_50(av.error.OSError(5, "Input/output error", str(path)))
-    with pytest.raises(VideoError, match=r"cannot be read to its end: Input/output error"):
+    failing_after_50(error)
+    with pytest.raises(VideoError, match=f"cannot be read to its end: {error.strerror}"):
         read(path)
 
 
@@ -539,6 +560,7 @@ def test_parts_of_a_file_whose_clock_is_set_back_are_refused(tmp_path):
         ([*range(200), *range(150, 260)], True),  # by little, and late
         ([*range(100)], False),
         ([*range(50), 9999, *range(50, 200)], False),  # one damaged time
+        ([*range(50), *[9999] * 3, *range(50, 200)], False),  # as many as may be
         ([*range(50), 9999, *range(50, 200), *range(100, 200)], True),
         ([i + (8 if i % 9 == 0 else -1) for i in range(200)], False),  # pictures between others come after them
         ([*range(5), *range(5)], False),  # not enough to tell
