@@ -86,6 +86,29 @@ def test_damage_stops_extract_with_the_remedy_instead_of_being_used(cache, redo,
         extract(None, cache=cache, backbone=[weights("test_vit")], device="cpu", precision="fp32")
 
 
+def test_a_part_that_cannot_be_read_is_named_and_stays(cache, monkeypatch):
+    path, opened = part(cache, "frames"), Path.open
+
+    def refused(self, *how, **more):
+        if self == path:
+            raise PermissionError(13, "Permission denied")
+        return opened(self, *how, **more)
+
+    monkeypatch.setattr(Path, "open", refused)
+    report = check(cache=cache, repair=True)
+    assert path.exists()
+    assert (len(report.problems), report.repaired) == (1, 0)
+    assert "Nothing says that it is damaged" in reasons(report)[0]
+
+
+def test_both_folders_are_flushed_where_a_part_is_set_aside(cache, monkeypatch):
+    flushed, path = [], part(cache, "frames")
+    path.write_bytes(b"")
+    monkeypatch.setattr(sys.modules["fitrec_cache.check"], "sync_folder", flushed.append)
+    check(cache=cache, repair=True)
+    assert flushed == [cache / "set-aside" / path.relative_to(cache).parent, path.parent]
+
+
 @pytest.mark.parametrize("kind", ["frames", "features"])
 def test_a_folder_that_is_missing_as_a_whole_is_named(cache, kind):
     shutil.rmtree(cache / kind)
@@ -309,6 +332,12 @@ def test_other_weights_where_the_old_ones_were_are_not_taken_for_drift(cache, we
     report = check(cache=cache, recompute=2)
     assert (report.recomputed, report.largest_distance) == (0, None)
     assert re.search(r"made again, as .*others: weights_sha256: [0-9a-f]{64} -> [0-9a-f]{64}$", report.notes[-1])
+
+
+def test_another_device_than_that_of_the_first_time_is_noted(cache):
+    (path,) = cache.glob("features/*/origin.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "cuda:0"}))
+    assert any("was made on cuda:0, made again on" in note for note in check(cache=cache, recompute=1).notes)
 
 
 def test_a_setting_that_only_the_stored_features_have_is_seen(cache):

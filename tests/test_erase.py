@@ -441,6 +441,17 @@ def test_an_index_that_is_written_late_goes_by_the_next_call(cache, monkeypatch)
     assert holding(cache.folder, b"Zebulon") == []
 
 
+def test_an_index_that_is_not_sound_goes_with_the_names_in_it(cache, monkeypatch):
+    monkeypatch.setattr(store, "FEWEST_AT_END", 1)
+    cache.write_clips([clip("A", "one", group="Zebulon")])
+    cache.write_index(at_end=True)
+    cache.write_clips([clip("A", "one", group="Xanthippe")])
+    (index,) = cache.folder.glob("clips/index-*")
+    index.write_bytes(index.read_bytes() + b"\0")
+    erase_taken_out(cache.folder)
+    assert holding(cache.folder, b"Zebulon") == []
+
+
 def mixed(cache):
     """Two clips that stay and one that goes, which has three entries."""
     for _ in range(2):

@@ -621,6 +621,24 @@ def test_what_others_wrote_before_our_own_part_is_seen(store):
     assert "b" in store
 
 
+def test_what_others_write_while_a_folder_is_listed_is_seen_the_next_time(store, monkeypatch):
+    store.write_part(features("a"))
+    again, listdir = Store(store.folder, "features", IDENTITY), os.listdir
+
+    def then_another(folder):
+        names = listdir(folder)
+        monkeypatch.undo()
+        time.sleep(0.02)  # clocks of file systems are coarse
+        store.write_part(features("c"))
+        return names
+
+    store.write_part(features("b"))
+    monkeypatch.setattr(os, "listdir", then_another)
+    again.refresh()
+    again.refresh()
+    assert list(again) == ["a", "b", "c"]
+
+
 def test_a_folder_whose_time_never_changes_is_listed_now_and_then(store, monkeypatch):
     store.write_part(features("a"))
     set_back(store.folder)
