@@ -170,8 +170,9 @@ def test_where_claims_cannot_be_kept_the_work_goes_on(claims, tmp_path):
     mine.close()
 
 
-def test_what_others_finished_is_looked_up_before_each_block(claims):
+def test_what_others_finished_is_looked_up_before_each_block_once_it_is_claimed(claims, tmp_path):
+    """Else another could finish it in between."""
     order = []
-    for _ in claims(refresh=lambda: order.append("looked")):
+    for _ in claims(refresh=lambda: order.append(len(list((tmp_path / "claims").iterdir())))):
         order.append("clip")
-    assert order == ["looked", *["clip"] * 4] * 6
+    assert order == [each for claimed in range(1, 7) for each in (claimed, *["clip"] * 4)]

@@ -378,6 +378,11 @@ def test_columns_without_a_name_are_left_out(tmp_path):
     assert dict(clip.extra) == {"person": "ann"}
 
 
+def test_quotes_behind_a_space_are_quotes(tmp_path):
+    (clip,) = find_clips(write(tmp_path / "m.csv", 'path, label\na.avi, "Squat, deep"\n')).clips
+    assert (clip.clip_id, clip.label) == ("a.avi", "Squat, deep")
+
+
 def test_an_empty_column_of_groups_is_none_to_go_by(tmp_path):
     rows = write(tmp_path / "m.csv", "path,label,group\na.avi,A,\nb.avi,B,\n")
     with pytest.raises(UsageError, match="--group-by group gives no clip a group"):

@@ -261,9 +261,32 @@ class Slow:
             raise TimeoutError
 
 
-def test_a_pool_that_had_no_work_for_long_is_not_stuck(monkeypatch):
-    idle = SimpleNamespace(schedule=lambda *_, **__: SimpleNamespace(result=lambda: True), stop=bool, join=bool)
-    monkeypatch.setattr(decoding, "ProcessPool", lambda **_: idle)
+@pytest.fixture
+def idle(monkeypatch):
+    """Pools without processes."""
+    pool = SimpleNamespace(schedule=lambda *_, **__: SimpleNamespace(result=lambda: True), stop=bool, join=bool)
+    monkeypatch.setattr(decoding, "ProcessPool", lambda **_: pool)
+
+
+@pytest.mark.usefixtures("idle")
+def test_a_pool_in_which_others_end_is_not_stuck(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(decoding, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    class Last(Slow):
+        def exception(self, timeout):
+            now[0] += 40  # seconds, in which another job ends
+            pool._note_end(object())
+            self.asked += 1
+            if self.asked < 9:
+                raise TimeoutError
+
+    with DecoderPool(workers=1, clip_seconds=1) as pool:
+        assert pool._error(SimpleNamespace(active=True), Last()) is None
+
+
+@pytest.mark.usefixtures("idle")
+def test_a_pool_that_had_no_work_for_long_is_not_stuck():
     with DecoderPool(workers=1, clip_seconds=1) as pool:
         pool._last_life = time.monotonic() - 3600
         assert pool._error(SimpleNamespace(active=True), Slow()) is None
