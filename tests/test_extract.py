@@ -24,6 +24,7 @@ from make_video import read_number, write_video
 from fitrec_cache import ahead, decoding, extractor
 from fitrec_cache.backbone import Backbone, Network, load_backbone
 from fitrec_cache.cache import TAKEN_OUT, Cache, newest, pick_frames
+from fitrec_cache.claims import Claims
 from fitrec_cache.entering import Entering
 from fitrec_cache.errors import StoreError, UsageError, WeightsError
 from fitrec_cache.extract import as_extracted, extract
@@ -36,6 +37,7 @@ from fitrec_cache.identity import what_changed
 from fitrec_cache.info import info
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pixels import load_pixels
+from fitrec_cache.store import Store
 from fitrec_cache.texts import extract_text, info_text
 from fitrec_cache.told import Told
 
@@ -268,6 +270,25 @@ def test_clips_whose_files_were_removed_are_told_and_can_be_taken_out(run, tmp_p
     with pytest.raises(UsageError, match=r"no file that .*misspelt.csv names is there, looked for in .*: give --root"):
         run(manifest, root=videos, prune=True)
     assert len(trained()) == 4
+
+
+def test_what_another_extract_adds_once_files_are_listed_is_not_taken_out(run, tmp_path, videos, monkeypatch):
+    run()
+    gone = videos / "Hop/v_Hop_g01_c01.avi"
+    data = gone.read_bytes()
+    gone.unlink()
+    with monkeypatch.context() as patch:
+
+        def then_another(*given, **how):
+            patch.undo()
+            found = find_clips(*given, **how)
+            (videos / "Hop/new.avi").write_bytes(data + b"\0")
+            run()
+            return found
+
+        patch.setattr("fitrec_cache.extract.find_clips", then_another)
+        run(prune=True)
+    assert {"Hop/new.avi", "Hop/v_Hop_g01_c01.avi"} & set(labels_in(tmp_path / "cache")) == {"Hop/new.avi"}
 
 
 def test_what_was_taken_out_is_said_where_nothing_is_left_to_train_on(run, tmp_path, videos):
@@ -774,6 +795,14 @@ def test_groups_that_are_asked_for_replace_those_of_before_and_leave_columns(run
     assert {(clips[n].group, clips[n].extra["day"]) for n in moved} == {("anna", "tue")}
     with pytest.raises(UsageError, match="--group-by takes groups from VIDEOS"):
         run(None, group_by="folder")
+
+
+def test_groups_of_clips_that_are_taken_out_are_none_that_others_have(run, tmp_path):
+    run()
+    (tmp_path / "other" / "Hop").mkdir(parents=True)
+    write_video(tmp_path / "other" / "Hop" / "a.mp4", 8, numbers=range(900, 908))
+    assert "no groups known" not in run(tmp_path / "other").notes
+    assert "no groups known" in run(tmp_path / "other", prune=True).notes
 
 
 def test_a_new_clip_without_a_group_is_told_where_others_have_one(run, tmp_path, videos):
@@ -1577,6 +1606,22 @@ def test_groups_that_a_manifest_gives_in_another_process_meanwhile_stay(run, tmp
     assert [clip.group for clip in Cache(tmp_path / "cache").clips()] == ["anna"] * 4
 
 
+def test_frames_are_written_first_then_features_then_entries_and_then_claims_are_given_back(run, monkeypatch):
+    events, write, give_back = [], Store.write_part, Claims._give_back
+    monkeypatch.setattr(Store, "write_part", lambda self, rows: events.append(self.kind) or write(self, rows))
+    monkeypatch.setattr(Claims, "_give_back", lambda *given: events.append("claim") or give_back(*given))
+    run()
+    assert events == ["frames", "features", "clips", "claim"]
+
+
+def test_claims_show_that_their_owner_lives_before_the_first_clip_is_finished(run, monkeypatch):
+    shown = []
+    monkeypatch.setattr(Claims, "finished", lambda *_: None)  # which shows it, too
+    monkeypatch.setattr(Claims, "alive", lambda _: shown.append(True))
+    run()
+    assert shown
+
+
 def test_claims_are_given_back_where_a_disk_is_full(run, tmp_path, monkeypatch):
     def full(*_, **__):
         raise StoreError("cannot write: No space left on device")
@@ -1616,6 +1661,13 @@ def test_without_videos_a_clip_that_has_no_frames_of_these_settings_costs_itself
         ("Hop/later.mp4", "its frames are not in the cache: give VIDEOS to decode it again")
     ]
     assert Cache(tmp_path / "cache").clip("Hop/later.mp4").problem == ""
+
+
+def test_without_videos_a_clip_that_has_features_needs_no_frames(run, tmp_path):
+    run(classes="Hop")
+    run(classes="Squat")
+    max((tmp_path / "cache").glob("frames/*/part-*")).unlink()
+    assert counts(run(None)) == (4, 0, 4, 0)
 
 
 @pytest.mark.parametrize(("seconds", "parts"), [(0.0, 4), (3600.0, 1)])
