@@ -106,17 +106,19 @@ def extract(
         StoreError: If the cache cannot be read or written; what was stored stays.
     """
     started = time.perf_counter()
-    _check_call(
-        videos,
-        backbone=backbone,
-        samples=samples,
-        frame_size=frame_size,
-        workers=workers,
-        clip_seconds=clip_seconds,
-        group_by=group_by,
-        prune=prune,
-        erase=erase,
-    )
+    if not backbone:
+        raise UsageError("no backbone named: give at least one, such as --backbone resnet50")
+    limits = (("samples", samples, MOST_SAMPLES), ("frame_size", frame_size, MOST_PIXELS), ("workers", workers, 1024))
+    for name, value, most in limits:
+        if value is not None and not is_count(value, most):
+            raise UsageError(f"{name} is {value}: expected 1 to {most}")
+    check_time_limit(clip_seconds)
+    if prune and videos is None:
+        raise UsageError("--prune takes out what is not among VIDEOS: give VIDEOS, or leave it out")
+    if erase and not prune:
+        raise UsageError("--erase removes from disk what --prune takes out: give --prune too, or leave it out")
+    if group_by is not None and videos is None:
+        raise UsageError("--group-by takes groups from VIDEOS: give VIDEOS, or leave it out")
     if erase:
         refuse_beside_others(cache)
     keep_freed_memory()
@@ -218,34 +220,6 @@ def _content(path: Path, part: Span | None) -> str:
     with suppress(VideoError):
         return f"{content_hash_once(path, file_stamp(path))}{part or ''}"
     return ""
-
-
-def _check_call(
-    videos: Path | None,
-    *,
-    backbone: Sequence[str],
-    samples: int | None,
-    frame_size: int | None,
-    workers: int | None,
-    clip_seconds: float,
-    group_by: str | None,
-    prune: bool,
-    erase: bool,
-) -> None:
-    """Raise UsageError for what is wrong with a call whatever lies on disk."""
-    if not backbone:
-        raise UsageError("no backbone named: give at least one, such as --backbone resnet50")
-    limits = (("samples", samples, MOST_SAMPLES), ("frame_size", frame_size, MOST_PIXELS), ("workers", workers, 1024))
-    for name, value, most in limits:
-        if value is not None and not is_count(value, most):
-            raise UsageError(f"{name} is {value}: expected 1 to {most}")
-    check_time_limit(clip_seconds)
-    if prune and videos is None:
-        raise UsageError("--prune takes out what is not among VIDEOS: give VIDEOS, or leave it out")
-    if erase and not prune:
-        raise UsageError("--erase removes from disk what --prune takes out: give --prune too, or leave it out")
-    if group_by is not None and videos is None:
-        raise UsageError("--group-by takes groups from VIDEOS: give VIDEOS, or leave it out")
 
 
 def _refuse_pruning(found: ClipList) -> None:

@@ -64,8 +64,14 @@ class Pipeline:
             _refuse_if_different("frames", self.frames, here, force=force)
         elif not pixels:
             identity = _as_anywhere(identity) | {"precision": "fp32"}
+        self.backbone: Backbone | None = None
+        if pixels:
+            return
+        name, command = identity["backbone"], "export" if exported else "predict"
         origin = source.get("origin", {})
-        self.backbone = None if pixels else _rebuild(identity, origin, given, device, force, exported)
+        self.backbone = rebuild_backbone(identity, origin, given=given.get(name), device=device, command=command)
+        then, now = backbone_identity(identity), self.backbone.identity()
+        _refuse_if_different(f"backbone {name}", then, _as_anywhere(now) if exported else now, force=force)
 
     def __call__(self, frames: Tensor) -> NDArray[Any]:
         """Return float16 ``(T, d)``, or uint8 ``(T, 64, 64, 3)``."""
@@ -78,7 +84,7 @@ def rebuild_backbone(
     *,
     given: str | None = None,
     device: str = "auto",
-    command: str = "predict",
+    command: str,
 ) -> Backbone:
     """Load the backbone that made features of an identity, from where its weights were or from ``given``.
 
@@ -97,23 +103,6 @@ def rebuild_backbone(
         if given:
             raise
         raise WeightsError(f"{error}. Say where they are now: `{command} --backbone {name}=FILE`") from error
-
-
-def _rebuild(
-    identity: Mapping[str, Any],
-    origin: Mapping[str, Any],
-    given: Mapping[str, str],
-    device: str,
-    force: bool,
-    exported: bool,
-) -> Backbone:
-    name, command = identity["backbone"], "export" if exported else "predict"
-    backbone = rebuild_backbone(identity, origin, given=given.get(name), device=device, command=command)
-    then, here = backbone_identity(identity), backbone.identity()
-    if exported:
-        here = _as_anywhere(here)
-    _refuse_if_different(f"backbone {name}", then, here, force=force)
-    return backbone
 
 
 def _as_anywhere(identity: Mapping[str, Any]) -> dict[str, Any]:

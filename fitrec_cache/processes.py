@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,15 +18,11 @@ import torch
 from pebble import ProcessExpired, ProcessPool
 
 from fitrec_cache.errors import FitrecError
-from fitrec_cache.files import host_id, is_process
 from fitrec_cache.interrupts import begin_quietly
 
 Common = TypeVar("Common")
 Item = TypeVar("Item")
 Found = TypeVar("Found")
-
-#: Begins the name of a file that all processes read; the number of the process that wrote it follows.
-_LAID_DOWN = f"fitrec-cache-{host_id()}-"
 
 #: What every call in a worker process is given first.
 _common: Any = None
@@ -93,8 +89,7 @@ def _laid_down(common: object) -> Iterator[str]:
     """Keep what all processes need in a file: sent along, each could start only when the last has imported torch."""
     with ExitStack() as stack:
         try:
-            _remove_left_behind()
-            file = stack.enter_context(tempfile.NamedTemporaryFile(prefix=f"{_LAID_DOWN}{os.getpid()}-"))
+            file = stack.enter_context(tempfile.TemporaryFile())  # it has no name, and so is gone with this process
             pickle.dump(common, file, protocol=5)
             file.flush()
         except OSError as error:
@@ -102,16 +97,7 @@ def _laid_down(common: object) -> Iterator[str]:
                 f"what the processes are given cannot be written to a temporary file: {error.strerror}. Make room, "
                 "name another folder (environment variable TMPDIR), or go on with --jobs 1"
             ) from error
-        yield file.name
-
-
-def _remove_left_behind() -> None:
-    """Remove the files of processes that were killed, which hold features."""
-    for left in Path(tempfile.gettempdir()).glob(f"{_LAID_DOWN}*"):
-        pid = left.name.removeprefix(_LAID_DOWN).split("-")[0]
-        if pid.isdigit() and not is_process(int(pid)):
-            with suppress(OSError):  # another user's
-                left.unlink()
+        yield f"/proc/{os.getpid()}/fd/{file.fileno()}"
 
 
 def _begin(common: str, threads: int) -> None:
