@@ -1546,6 +1546,15 @@ def test_what_repeats_a_run_by_hand(tmp_path):
     assert how.test_sha256 == hashlib.sha256(b"a.avi\nb.avi\n").hexdigest()
 
 
+def test_the_settings_of_a_head_are_its_own(tmp_path):
+    """With few clips a head has fewer components than its recipe allows."""
+    head = {"variant": "mean", "n_classes": 3, "attention": "none", "components": 42}
+    training = {"components": 512, "device": "cpu"}
+    write_run(tmp_path / "r", truth=[0], guesses=[0], head=head, training=training)
+    (model,) = gather(read_records([tmp_path / "r"]))
+    assert [value for name, value in how_to(model, 1).settings if name == "components"] == ["42"]
+
+
 class Stored(dict):
     """Frames by content, for a store: the number of a frame is twice its time since the video began, at 10 s."""
 

@@ -50,8 +50,8 @@ def how_to(model: Model, number: int) -> HowTo:
         **({"folds": ", ".join(model.folds)} if len(model.folds) > 1 else {}),
         "clips (training, validation, test)": ", ".join(str(len(record.run["split"][side])) for side in SIDES),
         **({"final head": "of all clips, for predict and watch"} if record.run.get("final") else {}),
-        **{k: v for k, v in record.run["head"].items() if k != "variant"},
         **record.run["training"],
+        **{k: v for k, v in record.run["head"].items() if k != "variant"},  # its own where the recipe has others
     }
     return HowTo(
         title=model.name,
