@@ -562,6 +562,22 @@ def test_a_split_that_leaks_is_never_the_headline(page, tmp_path):
     assert "recognises 50.0 % of 2 clips from groups it had not seen" in seen.words
 
 
+def test_nor_is_a_split_of_which_only_the_audit_finds_that_it_leaks(page, tmp_path, monkeypatch):
+    for split, guess in (("random", 1), ("group", 2)):
+        write_run(tmp_path / split, truth=[0, 1], guesses=[0, guess], split=split)
+    see, leaks_all = build._see, {"n_splits": 1, "n_leaking": 1, "looked": True, "n_pairs": 0, "pairs": ()}
+
+    def audited(models, *_):
+        seen, said = see(models, None, False), SimpleNamespace(leaks=True, text="split leaks: 2 of 2 test clips")
+        seen.audits["random"] = SimpleNamespace(record=models[0].first, verdict=said, **leaks_all)
+        return seen
+
+    monkeypatch.setattr(build, "_see", audited)
+    _, seen = page(tmp_path / "random", tmp_path / "group")
+    assert "recognises 50.0 % of 2 clips from groups it had not seen" in seen.words
+    assert re.findall(r'<h2 id="model\d-h">.*?, split (\w+)<', seen.source) == ["group", "random"]
+
+
 @pytest.mark.parametrize(("groups", "more"), [(["a", "b"], {}), ([None, None], {}), (["a", "b"], {"without_group": 1})])
 def test_recordings_are_said_to_be_apart_only_where_they_are_known(page, tmp_path, groups, more):
     split = {"rule": "kfold:2", "notes": [], "train": ["x"], "val": [], "test": ["p", "q"], "test_groups": groups}

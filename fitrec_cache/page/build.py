@@ -164,6 +164,8 @@ def context(models: Sequence[Model], seen: _Seen, compared: CompareReport) -> di
     splits = list(dict.fromkeys(m.split for m in models))
     sharing = {r.split for m in models for r in m.runs if r.sharing}
     leaky = [s for s in splits if s in sharing or (s in audits and audits[s].verdict.leaks)]
+    models = sorted(models, key=lambda m: m.split in leaky)  # some leaks only the audit finds
+    splits = list(dict.fromkeys(m.split for m in models))
     audited = [split for split, found in audits.items() if found.looked]
     lead = models[0]
     counts = lead.confusion.sum(axis=1)
@@ -178,7 +180,7 @@ def context(models: Sequence[Model], seen: _Seen, compared: CompareReport) -> di
         "models": models,
         "many_classes": max(len(m.first.labels) for m in models) >= MANY_CLASSES,
         "splits": {split: [m for m in models if m.split == split] for split in splits},
-        "views": seen.views,
+        "views": sorted(seen.views, key=lambda v: v.model.split in leaky),
         "pairs": compared.pairs,
         "compared_notes": compared.notes,
         "audits": audits,
