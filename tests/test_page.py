@@ -1495,6 +1495,12 @@ def test_numbers_of_the_confusion_matrix_stand_out_from_every_depth_of_colour(pa
         assert min(contrast(ink, depth * accent + (1 - depth) * card) for depth in depths) > 4.5
 
 
+def test_names_of_columns_lie_on_their_side_in_every_script(page, made):
+    """Turned letters that stand upright, as Chinese ones do in a column, would be upside down."""
+    turned = re.search(r"\.matrix thead th \{([^}]*rotate\(180deg\)[^}]*)\}", page(made)[1].source)[1]
+    assert "text-orientation: sideways;" in turned
+
+
 def test_a_class_without_clips_that_others_are_taken_for_has_a_column():
     confusion = np.array([[1, 0, 1], [0, 0, 0], [0, 0, 0]])
     found = views._matrix(SimpleNamespace(confusion=confusion, first=SimpleNamespace(labels=("a", "b", "c"))))
