@@ -701,6 +701,12 @@ def test_a_class_of_few_recordings_has_a_wide_interval(tmp_path):
     assert row.high > 0.99
 
 
+def test_an_interval_that_is_not_wilsons_is_not_called_so(page, tmp_path):
+    _, seen = page(write_run(tmp_path / "r", truth=[0, 1, 1], guesses=[0, 1, 1]))
+    assert seen.row("Hop", "")[3] == "0 % to 100 %"
+    assert seen.words.count(", and 0 to 100 % where all are of one, or there is one clip alone") == 2
+
+
 def test_features_of_a_compiled_backbone_are_made_so_again(tmp_path):
     frames = {"samples": 20, "short_side": 288}
     identity = {"backbone": "resnet50", "preprocessing": {"preset": "native"}, "precision": "bf16", "frames": frames}
