@@ -58,7 +58,8 @@ def timeline_png(moments: Sequence[Moment], segments: Sequence[Segment], path: P
     axes.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=9, fontfamily=FONT, parse_math=False)
     axes.set(xlim=(edges[0], edges[-1]), ylim=(len(names), 0))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 3, 6, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(max(0.0, seconds))[:-2]))
+    tenths = None if edges[-1] - edges[0] < 5 else -2  # between the marks of a short video there is less than a second
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(max(0.0, seconds))[:tenths]))
     axes.tick_params(labelsize=9, color=FAINT, length=0)
     axes.spines[:].set_visible(False)
     axes.set_title(drawable(title, longest=100), fontsize=11, color=INK, loc="left", parse_math=False)

@@ -899,6 +899,25 @@ def test_the_picture_shows_every_answer(tmp_path):
         timeline_png([], [], tmp_path / "none.png", title="")
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are drawn, instead of files."""
+    figures = []
+    monkeypatch.setattr("fitrec_cache.timeline_picture.save_png", lambda figure, *_, **__: figures.append(figure))
+    return figures
+
+
+@pytest.mark.parametrize(
+    ("length", "next_one"), [(2.4, "0:00:00.3"), (4.8, "0:00:00.6"), (5, "0:00:01"), (90, "0:00:20")]
+)
+def test_each_mark_of_the_picture_has_a_time_of_its_own(drawn, length, next_one):
+    timeline_png([moment(0, length, "A", 0.5)], [], "t.png", title="")
+    drawn[0].draw_without_rendering()
+    times = [label.get_text() for label in drawn[0].axes[0].get_xticklabels()]
+    assert len(times) == len(set(times)) > 3
+    assert times[1] == next_one
+
+
 def test_the_picture_shows_what_nobody_looked_at():
     moments = [moment(0, 4, "A", 0.5), moment(2, 6, "A", 0.5), moment(10, 14, "A", 0.5)]
     timeline = Timeline(every=2)
