@@ -1045,8 +1045,10 @@ def test_a_screen_reader_finds_its_way(page, trained, cache_folder):
 
 def test_a_screen_reader_has_a_name_for_each_place_of_two_models(page, tmp_path):
     for rate in (1e-3, 1e-4):
-        training = {"learning_rate": rate, "device": "cpu"}
-        write_run(tmp_path / "m" / str(rate), truth=[0, 1, 2], guesses=[0, 1, 1], training=training)
+        settings = {"training": {"learning_rate": rate, "device": "cpu"}, "split": "kfold:2"}
+        for fold in "12":
+            settings |= {"fold": fold, "test": [f"{fold}-{i}" for i in range(3)]}
+            write_run(tmp_path / "m" / f"{rate}-{fold}", truth=[0, 1, 2], guesses=[0, 1, 1], **settings)
     _, seen = page(tmp_path / "m")
     named = {a["id"]: a for _, a in seen.elements if "id" in a}
     places = [a["aria-label"] for _, a in seen.elements if a.get("role") == "region"]
