@@ -412,6 +412,13 @@ def test_of_other_peoples_exercises_neither_paper_nor_top_five_is_told(page, tmp
         assert ("Beside the paper" in page(own)[1].words) == told
 
 
+def test_of_few_classes_the_right_one_is_not_said_to_be_among_five(page, tmp_path):
+    few = write_run(tmp_path / "few", truth=[0], guesses=[0])
+    many = write_run(tmp_path / "many", truth=[0], guesses=[0], labels=[f"c{i}" for i in range(11)], split="random")
+    assert "among five answers" not in page(few, many)[1].words
+    assert "among five answers" in page(many, few)[1].words
+
+
 def test_every_percentage_of_table_two_is_a_whole_number_of_its_clips():
     for row in paper.TABLE_II:
         for rate in (row.accuracy, row.top5_accuracy, row.recall):

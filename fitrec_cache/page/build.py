@@ -178,6 +178,7 @@ def context(models: Sequence[Model], seen: _Seen, compared: CompareReport) -> di
         "split_finding": words.split_says(models, leaky, audited),
         "chance": float(counts.max() / counts.sum()),
         "models": models,
+        "lead_has_many": len(lead.first.labels) >= MANY_CLASSES,
         "many_classes": max(len(m.first.labels) for m in models) >= MANY_CLASSES,
         "splits": {split: [m for m in models if m.split == split] for split in splits},
         "views": sorted(seen.views, key=lambda v: v.model.split in leaky),
