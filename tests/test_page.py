@@ -49,6 +49,7 @@ from fitrec_cache.page.words import (
     curves_say,
     duration,
     headline,
+    percent,
     results_say,
     split_says,
 )
@@ -1284,6 +1285,18 @@ def test_of_too_many_classes_those_with_the_most_mistakes_are_shown(monkeypatch)
 )
 def test_a_duration_is_told_in_two_units_at_most(seconds, said):
     assert duration(seconds).replace("\u00a0", " ") == said
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        *[(0, "0 %"), (1e-17, "0 %"), (0.001, "0.1 %"), (0.005, "0.5 %"), (0.006, "1 %")],
+        *[(0.994, "99 %"), (0.995, "99.5 %"), (0.999, "99.9 %"), (wilson(1, 10)[1], "100 %"), (1, "100 %")],
+    ],
+)
+def test_few_mistakes_are_not_rounded_away(share, said):
+    """199 of 200 were "100 %", beside what the other one was taken for."""
+    assert percent(share, 0).replace("\u00a0", " ") == said
 
 
 @pytest.mark.parametrize(

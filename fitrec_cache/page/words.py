@@ -18,13 +18,16 @@ _SPACE = "\u00a0"  # keeps a number and its unit on one line
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Return a share as percent.
+    """Return a share as percent; what is nearly none or all has a digit, if that tells it from them.
 
     Example:
-        >>> percent(0.48235).replace("\u00a0", " ")
-        '48.2 %'
+        >>> [percent(share, 0).replace("\u00a0", " ") for share in (0.48235, 0.995, 1)]
+        ['48 %', '99.5 %', '100 %']
     """
-    return f"{100 * share:.{digits}f}{_SPACE}%"
+    rounded = f"{100 * share:.{digits}f}"
+    if rounded in ("0", "100"):
+        rounded = f"{100 * share:.1f}".removesuffix(".0")
+    return f"{rounded}{_SPACE}%"
 
 
 def spread(mean: float, deviation: float | None) -> str:
