@@ -278,7 +278,7 @@ def segment_text(segment: Segment) -> str:
 
 def watch_text(report: WatchReport) -> str:
     """Return the last segment, and how it was looked at."""
-    windows = f"{report.windows} windows of {report.seconds:g} s, one every {report.every:g} s"
+    windows = f"{plural(report.windows, 'window')} of {report.seconds:g} s, one every {report.every:g} s"
     return _lines(
         [segment_text(s) for s in report.segments[-1:]],
         windows + (f"; {report.skipped} skipped, as they came faster than answers" if report.skipped else ""),

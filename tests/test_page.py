@@ -1092,6 +1092,16 @@ def test_many_classes_and_models_stay_bounded(page, tmp_path):
     assert seen.source.count('<table class="matrix" style="--k:60">') == 4  # by which it is as wide as paper
 
 
+def test_one_that_is_left_out_is_told_as_one(page, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "MOST_MODELS", 1)
+    monkeypatch.setattr(views, "MOST_CLASSES", 2)
+    for variant in ("mean", "vit-lstm"):
+        write_run(tmp_path / variant, truth=[0, 1, 2], guesses=[0, 1, 1], variant=variant)
+    words = page(tmp_path)[1].words
+    assert "1 further model is in the tables only" in words
+    assert "1 class with the fewest errors is left out" in words
+
+
 def test_the_templates_are_in_the_package():
     folder = importlib.resources.files("fitrec_cache.page") / "templates"
     assert (folder / "page.html").is_file()
@@ -1440,10 +1450,10 @@ def test_what_curves_show_is_told_of_the_kept_epoch(page, made):
 
 def test_the_alternative_of_the_reliability_chart_says_which_way_it_is_off(page, made, tmp_path):
     (said,) = [img["alt"] for img in page(made)[1].all("img") if img["alt"].startswith("Reliability")]
-    assert said == "Reliability diagram of 1 bins: confidence is on average 3.7% too high."
+    assert said == "Reliability diagram of 1 bin: confidence is on average 3.7% too high."
     right = write_run(tmp_path / "right", truth=[0, 1, 2], guesses=[0, 1, 2])
     (said,) = [img["alt"] for img in page(right)[1].all("img") if img["alt"].startswith("Reliability")]
-    assert said == "Reliability diagram of 1 bins: confidence is on average 21.3% too low."
+    assert said == "Reliability diagram of 1 bin: confidence is on average 21.3% too low."
 
 
 def looked(folder, truth, logits, weights):

@@ -136,7 +136,8 @@ def _see(models: Sequence[Model], cache: Cache | None, progress: bool) -> _Seen:
             seen.views.append(view(model, frames))
             seen.missing.extend(_lost_frames(model, frames))
     if len(models) > MOST_MODELS:
-        seen.missing.append(f"{len(models) - MOST_MODELS} further models are in the tables only")
+        more = plural(len(models) - MOST_MODELS, "further model is", "further models are")
+        seen.missing.append(f"{more} in the tables only")
     return seen
 
 

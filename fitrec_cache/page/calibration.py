@@ -14,6 +14,7 @@ from fitrec_cache.page.charts import reliability_svg
 from fitrec_cache.page.models import Model
 from fitrec_cache.page.pictures import Chart, data_uri
 from fitrec_cache.page.records import Record
+from fitrec_cache.wording import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ def calibration(model: Model) -> Confidence:
     ece, plain = (_mean_of_seeds(model, partial(_error_of, scaled=scaled)) for scaled in (True, False))
     temperatures = [run.calibration.temperature for run in model.runs]
     side = "high" if gap > 0 else "low"
-    alt = f"Reliability diagram of {len(bins)} bins: confidence is on average {abs(gap):.1%} too {side}."
+    alt = f"Reliability diagram of {plural(len(bins), 'bin')}: confidence is on average {abs(gap):.1%} too {side}."
     return Confidence(
         ece=ece,
         ece_expected=_mean_of_seeds(model, _by_chance),
