@@ -599,6 +599,17 @@ def test_recordings_are_said_to_be_apart_only_where_they_are_known(page, tmp_pat
     assert ("Clips of one group are on one side only" in seen.words) == known
 
 
+@pytest.mark.parametrize(
+    ("group", "said"),
+    [("b", "No test clip shares a group with a training clip."), (None, "Whether groups are on both")],
+)
+def test_of_a_random_split_it_is_told_what_is_known_of_groups(page, tmp_path, group, said):
+    split = {"rule": "random", "notes": [], "train": ["x"], "val": [], "test": ["p", "q"], "test_groups": ["a", group]}
+    run = {"split": "random", "test": ["p", "q"], "split_document": split}
+    _, seen = page(write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 1], **run))
+    assert f", 2 to test (seed 0). {said}" in seen.words
+
+
 def test_what_a_killed_writer_left_is_no_run(tmp_path):
     run = write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 1])
     (run / ".tmp-123").mkdir()

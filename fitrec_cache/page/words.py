@@ -59,9 +59,13 @@ def headline(model: Model, leaky: Collection[str]) -> str:
 
 def grouped(model: Model) -> bool:
     """Whether the split's rule keeps recordings together, and knows them: without groups ``kfold`` divides clips."""
-    by_group = model.split.startswith(("group", "official", "leave-one", "kfold"))
+    return model.split.startswith(("group", "official", "leave-one", "kfold")) and knows_groups(model)
+
+
+def knows_groups(model: Model) -> bool:
+    """Whether the groups are known that tell if a test clip shares one with training."""
     splits = [record.run["split"] for record in model.runs]
-    return by_group and not any(None in split.get("test_groups", ()) or split.get("without_group") for split in splits)
+    return not any(None in split.get("test_groups", ()) or split.get("without_group") for split in splits)
 
 
 def split_notes(models: Sequence[Model]) -> list[str]:
