@@ -222,6 +222,8 @@ def test_the_figures_are_those_of_the_run(page, made):
     assert seen.row("Hop", "")[2] == "75 %"
     assert "Most frequent mistake, in 2 of 4 answers: Squat taken for Lunge" in seen.words
     assert "Squat taken for Lunge : 2 of 4 answers" in seen.words
+    assert "95 % interval 47 % to 91 %" in seen.words
+    assert "95 % interval is 47 % to 91 %" in seen.words
     assert "1 model, 1 training run. Accuracy" in seen.words  # of one alone, none was chosen
     assert "chosen on validation" not in seen.words
     assert "1 min 5 s" in seen.words
@@ -266,6 +268,14 @@ def test_calibration_of_folds_is_that_of_all_their_clips(page, tmp_path):
     assert "on test clips it happens to 10.0 %" in words
     assert "of 2 folds" in words
     assert "one fold" in words
+
+
+def test_clips_of_unknown_exercises_are_the_same_for_every_seed(page, tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / str(seed), truth=[0], guesses=[0], seed=seed)
+    words = page(tmp_path)[1].words
+    assert "Of 8 clips of exercises it was never shown" in words
+    assert "so that this happens to at most 5 % of clips of new recordings" in words
 
 
 def test_without_a_threshold_no_answer_is_said_to_be_unknown(page, made):
@@ -418,6 +428,15 @@ def test_of_few_classes_the_right_one_is_not_said_to_be_among_five(page, tmp_pat
     many = write_run(tmp_path / "many", truth=[0], guesses=[0], labels=[f"c{i}" for i in range(11)], split="random")
     assert "among five answers" not in page(few, many)[1].words
     assert "among five answers" in page(many, few)[1].words
+
+
+def test_top_five_and_validation_have_columns_of_their_own(page, tmp_path):
+    labels = [f"class {i:02}" for i in range(11)]  # equal scores rank in this order
+    _, seen = page(write_run(tmp_path / "r", truth=[0, 1, 9, 9], guesses=[0] * 4, labels=labels, val=(3, 4)))
+    row = seen.row("resnet50-lstm-attention resnet50")
+    assert (row[1], row[6], row[10]) == ("25.0 %", "50.0 %", "75.0 %")
+    assert "Top five 50.0 %" in seen.words
+    assert seen.row("resnet50-lstm-attention", "ours, split group, 1 seed, resnet50")[3] == "50.0 %"
 
 
 def test_every_percentage_of_table_two_is_a_whole_number_of_its_clips():
@@ -1450,6 +1469,32 @@ def test_a_chart_has_the_readers_colours_and_the_same_bytes_every_time():
     assert not re.findall("#[0-9a-f]{6}", made[0].split("</style>", 1)[1])
 
 
+@pytest.mark.parametrize(("part", "card"), [(0, "ffffff"), (1, "1a212a")], ids=["light", "dark"])
+def test_charts_stand_out_from_the_card_they_lie_on(part, card):
+    """``card`` is its colour in style.css."""
+    found = charts._STYLE.split("@media (prefers-color-scheme:dark)")[part]
+    for name, colour in re.findall(r"--(\w+):#(\w+);", found):
+        assert name == "grid" or contrast(*([*bytes.fromhex(c)] for c in (colour, card))) > 3
+
+
+def test_curves_are_of_every_run(tmp_path, monkeypatch):
+    for seed in (0, 1):
+        write_run(tmp_path / str(seed), truth=[0], guesses=[0], seed=seed)
+    asked = []
+    monkeypatch.setattr(views, "curve_svg", lambda runs, measure: asked.append((len(runs), measure)) or "")
+    (model,) = gather(read_records([tmp_path]))
+    views._curves(model)
+    assert asked == [(2, "loss"), (2, "accuracy")]
+    assert dict(how_to(model, 1).settings)["seeds"] == "0, 1"
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_that_a_head_learned_once_more_is_told(page, tmp_path, refit):
+    training = {"learning_rate": 1e-4, "device": "cpu", "refit": refit}
+    words = page(write_run(tmp_path / "r", truth=[0], guesses=[0], training=training))[1].words
+    assert ("then learned from training and validation clips together" in words) == refit
+
+
 def test_what_curves_show_is_told_of_the_kept_epoch(page, made):
     metrics = json.loads((made / "metrics.json").read_text())
     metrics["history"][1] |= {"val_accuracy": 0.75}
@@ -1499,6 +1544,27 @@ def test_of_many_frames_those_are_shown_that_span_the_clip(tmp_path):
     numbers = [step.number for step in found.strips[0].steps]
     assert (len(numbers), numbers[0], numbers[-1]) == (20, 1, 41)
     assert found.wrong is None
+
+
+def test_above_a_bar_of_attention_is_the_frame_of_that_clip(tmp_path):
+    looked(tmp_path / "r", [0, 1], [[1, 0, 0], [0, 2, 0]], [[0.1, 0.2, 0.3, 0.4]] * 2)
+    (record,) = read_records([tmp_path / "r"])
+    frames = SimpleNamespace(strip=lambda clip, picked, width: [(clip, i) for i in picked])
+    strips = attention(record, frames).strips
+    shown = [[step.picture for step in strip.steps] for strip in strips]
+    assert shown == [[(strip.clip_id, i) for i in range(4)] for strip in strips]
+
+
+def test_a_head_of_its_last_state_alone_has_no_attention_to_show(tmp_path):
+    found = looked(tmp_path / "r", [0, 1], [[1, 0, 0], [0, 2, 0]], [[0, 0, 0, 1]] * 2)
+    assert (found.even, found.strips) == (True, ())
+
+
+def test_the_weight_of_a_frame_is_told_beside_a_bar_relative_to_the_largest(page, made):
+    _, seen = page(made)
+    assert "frame 1 12.5 % frame 2 20.8 % frame 3 29.2 % frame 4 37.5 %" in seen.words
+    bars = [i["style"] for i in seen.all("i") if "style" in i]
+    assert bars[:4] == ["--v:33.3%", "--v:55.6%", "--v:77.8%", "--v:100.0%"]
 
 
 def test_classes_are_told_best_first_with_what_they_are_taken_for(page, made):
@@ -1618,6 +1684,30 @@ def test_what_repeats_a_run_by_hand(tmp_path):
     assert how.test_sha256 == hashlib.sha256(b"a.avi\nb.avi\n").hexdigest()
 
 
+def test_the_command_to_train_names_backbone_and_preset(tmp_path):
+    frames = {"samples": 20, "short_side": 64}
+    identity = {"backbone": "vit", "preprocessing": {"preset": "grid"}, "precision": "fp32", "frames": frames}
+    write_run(tmp_path / "r", truth=[0], guesses=[0], sources=[{"kind": "features", "identity": identity}])
+    (model,) = gather(read_records([tmp_path / "r"]))
+    how = how_to(model, 1)
+    assert "--variant resnet50-lstm-attention --backbone vit --preset grid --split group" in how.commands[1]
+    assert ("clips (training, validation, test)", "9, 3, 1") in how.settings
+
+
+def test_runs_on_frames_are_made_again_and_shown_by_the_frames_themselves(tmp_path):
+    frames = {"samples": 20, "short_side": 64}
+    sources = [{"kind": "pixels", "identity": frames}]
+    write_run(tmp_path / "r", truth=[0], guesses=[0], variant="lrcn", sources=sources)
+    (model,) = gather(read_records([tmp_path / "r"]))
+    extracting, training = how_to(model, 1).commands
+    assert extracting == "fitrec-cache extract VIDEOS --cache CACHE --samples 20 --frame-size 64"
+    assert training.startswith("fitrec-cache train-head --cache CACHE --variant lrcn --split group")
+    asked = []
+    cache = SimpleNamespace(frame_store=lambda identity: asked.append(identity) or ["a clip"])
+    pictures._frame_store(cache, model.first)
+    assert asked == [frames]
+
+
 def test_the_settings_of_a_head_are_its_own(tmp_path):
     """With few clips a head has fewer components than its recipe allows."""
     head = {"variant": "mean", "n_classes": 3, "attention": "none", "components": 42}
@@ -1695,6 +1785,19 @@ def test_the_reliability_chart_is_of_the_bins(made, monkeypatch):
     sure, (low, high) = np.exp(2) / (np.exp(2) + 2), binomtest(9, 12).proportion_ci(method="wilson")
     assert points == [pytest.approx((sure, 0.75, low, high, 1.0))]
     assert found.gap == pytest.approx(sure - 0.75)
+
+
+def test_bins_count_by_their_clips(made, monkeypatch):
+    """Of twelve clips one is sure at 1 / 3, the others at 78.7 %."""
+    tensors = safetensors.numpy.load_file(made / "logits.safetensors")
+    tensors["test_logits"][0] = 0
+    safetensors.numpy.save_file(tensors, made / "logits.safetensors")
+    points = []
+    monkeypatch.setattr("fitrec_cache.page.calibration.reliability_svg", lambda given: points.extend(given) or "")
+    (model,) = gather(read_records([made]))
+    sure = np.exp(2) / (np.exp(2) + 2)
+    assert views.calibration(model).gap == pytest.approx((11 * sure + 1 / 3 - 9) / 12)
+    assert [point[4] for point in points] == pytest.approx([1 / 12, 11 / 12])
 
 
 def test_likeness_is_by_the_runs_own_embeddings_where_these_hold_all(monkeypatch):
