@@ -29,6 +29,14 @@ def strip(steps=20, size=(24, 32), title="squat.mp4: Squat 0.83", weights=None):
     return AttentionStrip(title=title, frames=frames, pts_seconds=np.arange(steps) / 4, weights=weights)
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are drawn, instead of files."""
+    figures = []
+    monkeypatch.setattr(run_pictures, "save_png", lambda figure, *_, **__: figures.append(figure))
+    return figures
+
+
 def pixels(path):
     with Image.open(path) as image:
         assert image.format == "PNG"
@@ -49,6 +57,12 @@ def test_curves_show_both_sides_and_mark_the_best_epoch(tmp_path):
     early = pixels(tmp_path / "c.png")
     right_mark = [where(each, GREEN)[:, 1].max() for each in (early, late)]
     assert right_mark[0] < right_mark[1] - 300
+
+
+def test_curves_are_named_by_their_sides_and_panels_show_their_measures(drawn):
+    curves_png(epochs(2), "c.png", title="", best_epoch=1)
+    found = [{line.get_label(): [*line.get_ydata()] for line in axes.get_lines()} for axes in drawn[0].axes]
+    assert [(lines["training"], lines["validation"]) for lines in found] == [([2, 1], [3, 1.5]), ([0, 0.5], [0, 0.4])]
 
 
 @pytest.mark.parametrize("n", [1, 2, 300])
@@ -72,6 +86,15 @@ def test_confusion_colours_the_share_of_the_true_class(tmp_path):
     assert np.ptp(darkest[:, 0]) > 1.9 * side
 
 
+def test_confusion_has_true_classes_in_rows(drawn):
+    confusion_png(np.array([[1, 2], [3, 4]]), "ab", "c.png", title="")
+    axes = drawn[0].axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
+    assert {text.get_position(): text.get_text() for text in axes.texts} == {
+        (0, 0): "1", (1, 0): "2", (0, 1): "3", (1, 1): "4"
+    }  # fmt: skip
+
+
 def test_confusion_row_without_clips_is_grey(tmp_path):
     confusion_png(np.array([[3, 0, 1], [0, 0, 0], [0, 1, 3]]), list("ABC"), tmp_path / "c.png", title="t")
     assert len(where(pixels(tmp_path / "c.png"), (228, 228, 228))) > 10_000
@@ -85,12 +108,10 @@ def test_confusion_of_any_size_shows_every_class(tmp_path, k):
     assert 400 < min(height, width) <= max(height, width) < 3500
 
 
-def test_the_number_of_a_clip_stands_out_from_every_depth_of_colour(tmp_path, monkeypatch):
+def test_the_number_of_a_clip_stands_out_from_every_depth_of_colour(drawn):
     """White on the colour of 56 % had a contrast of 2.9."""
-    drawn = []
-    monkeypatch.setattr(run_pictures, "save_png", lambda figure, path, **_: drawn.append(figure))
     for right in range(101):
-        confusion_png(np.array([[right, 100 - right], [0, 1]]), "ab", tmp_path / "c.png", title="")
+        confusion_png(np.array([[right, 100 - right], [0, 1]]), "ab", "c.png", title="")
         axes = drawn[-1].axes[0]
         number = next(text for text in axes.texts if text.get_position() == (0 if right else 1, 0))
         colours = [to_rgb(number.get_color()), axes.collections[0].to_rgba((right or 100) / 100)[:3]]
@@ -142,6 +163,12 @@ def test_attention_bars_are_in_proportion(tmp_path):
     attention_png([strip(steps=5, weights=[0.05, 0.8, 0.05, 0.05, 0.05])], tmp_path / "steep.png")
     even, steep = (len(where(pixels(tmp_path / name), BLUE)) for name in ("even.png", "steep.png"))
     assert even > 8 * steep > 0
+
+
+def test_below_each_frame_are_its_time_and_its_attention(drawn):
+    attention_png([strip(steps=3, title="t", weights=[0.2, 0.6, 0.2])], "a.png")
+    said = [text.get_text() for text in drawn[0].axes[0].texts]
+    assert said[:7] == ["t", "0.00 s", "0.200", "0.25 s", "0.600", "0.50 s", "0.200"]
 
 
 @pytest.mark.parametrize("size", [(24, 32), (32, 18)])

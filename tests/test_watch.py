@@ -274,6 +274,19 @@ def test_of_a_live_camera_that_tells_no_times_those_of_arrival_count(monkeypatch
     assert kept == shown
 
 
+def test_frames_of_a_file_without_times_come_at_its_rate(long_video, monkeypatch):
+    read = Stream._frames
+
+    def untimed(self):
+        for frame in read(self):
+            frame.pts = None
+            yield frame
+
+    monkeypatch.setattr(Stream, "_frames", untimed)
+    with Stream(find_source(str(long_video))) as stream:
+        assert [clip.end for clip in stream.windows(windows(0.8, 0.8), [64])] == pytest.approx([0.8, 1.6, 2.4])
+
+
 def test_one_time_far_ahead_moves_no_other(long_video, monkeypatch):
     read = Stream._frames
 
@@ -918,6 +931,25 @@ def test_each_mark_of_the_picture_has_a_time_of_its_own(drawn, length, next_one)
     assert times[1] == next_one
 
 
+def test_the_picture_shades_each_class_by_its_probability_and_outlines_the_answers(drawn):
+    timeline = Timeline()
+    for start, label in ((0, "A"), (4, "B")):
+        timeline.add(moment(start, start + 4, label, 0.5))
+    timeline_png(timeline.moments, timeline.segments, "t.png", title="")
+    shades, *bars = drawn[0].axes[0].collections
+    assert np.reshape(shades.get_array(), (3, 2)).tolist() == [[0.5, 0], [0, 0.5], [0.1, 0.1]]  # A, B and Other
+    boxes = [bar.get_paths()[0].get_extents().extents for bar in bars]
+    assert np.allclose(boxes, [[0, 0.08, 4, 0.92], [4, 1.08, 8, 1.92]])
+
+
+def test_below_the_answers_the_picture_has_the_most_probable_of_the_other_classes(drawn):
+    answer = Moment(start=0, end=4, top=(("A", 0.5), ("B", 0.1), ("C", 0.4)), unknown=False, heads=1)
+    timeline = Timeline()
+    timeline.add(answer)
+    timeline_png([answer], timeline.segments, "t.png", title="")
+    assert [label.get_text() for label in drawn[0].axes[0].get_yticklabels()] == ["A", "C", "B"]
+
+
 def test_the_picture_shows_what_nobody_looked_at():
     moments = [moment(0, 4, "A", 0.5), moment(2, 6, "A", 0.5), moment(10, 14, "A", 0.5)]
     timeline = Timeline(every=2)
@@ -947,6 +979,15 @@ def test_the_command_writes_what_was_asked_for(run, long_video, tmp_path):
     assert [len(each["top"]) for each in told] == [3] * 5
     assert told[1]["start"] == 0.4
     assert "not answered" not in result.output
+
+
+def test_what_was_skipped_or_damaged_is_told(run, long_video, monkeypatch):
+    monkeypatch.setattr(Watch, "skipped", property(lambda _: 3, lambda *_: None), raising=False)
+    report = module.watch(str(long_video), run=run, seconds=0.8)
+    assert watch_text(replace(report, windows=1, damaged=7)).splitlines()[-2:] == [
+        "1 window of 0.8 s, one every 0.4 s; 3 skipped, as they came faster than answers",
+        "damaged or late frames and packets, left out: 7",
+    ]
 
 
 def test_the_end_that_no_window_reaches_is_told(run, long_video, monkeypatch):
