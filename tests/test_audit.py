@@ -118,6 +118,21 @@ def test_a_random_split_of_clips_without_groups_leaks_as_many_as_there_are(unkno
     assert fold["text"].endswith("; groups are unknown")
 
 
+def test_each_number_of_the_summary_has_its_place(known):
+    found = dataclasses.replace(
+        audit(cache=known, split="random"), notes=(), clips=20, pairs=6, pairs_across_labels=2, threshold=0.86,
+        halves_found=0.9, strangers_found=0.01, same_group={"pairs": 7, "found": 5}, clusters=3, clustered=9,
+        largest_cluster=4,
+    )  # fmt: skip
+    assert audit_text(found, Path("cache"), None).splitlines()[:4] == [
+        "20 clips by net: 6 near-duplicate pairs, 2 of them of two classes",
+        "near-duplicate: similarity 0.860000 or more, taken from the data; 90% of the clips find their own other half "
+        "at it, 1.0% a clip of another class",
+        "5 of 7 pairs of one group are near-duplicates",
+        "near-duplicates and groups make 3 clusters with 9 clips, the largest of 4",
+    ]
+
+
 def test_some_classes_are_looked_at_alone(known, data):
     _, labels, _, _ = data
     some = sorted(set(labels))[:2]

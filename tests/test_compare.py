@@ -337,7 +337,8 @@ def test_the_best_on_validation_is_named_not_the_best_on_test(tmp_path):
     assert "validation 100.0%, on other clips than the others)" in compare_text(report)
     lines = compare_text(report).splitlines()
     (best,) = (line for line in lines if "best: choose by this" in line)
-    assert "validation 75.0%, best" in best
+    low, high = next(m.ci95 for m in report.models if m.chosen)
+    assert best.startswith(f" 25.0% (95 % {low:.1%} to {high:.1%}, n = 4; validation 75.0%, best")
     assert best.endswith(f"mean on net, split group <- {tmp_path / 'b' / 'seed-0'}")
     compare([tmp_path], out=tmp_path / "t.md")
     assert "| mean on net | group | 75.0 (best) | 25.0 | one seed |" in (tmp_path / "t.md").read_text()

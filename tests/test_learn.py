@@ -177,6 +177,8 @@ def test_its_summary_says_where_so_few_validation_clips_hardly_choose(learned, o
     trained = replace(report.trained, runs=(replace(first, n_val=100), *rest))
     text = learn_text(replace(report, chosen=best, models=models, trained=trained))
     assert f"by 100 validation clips (right, on average of its seeds: 90.0%; others: another {other:.1%}" in text
+    low, high = report.answers["accuracy_ci95"]
+    assert f"{report.answers['accuracy']:.1%} ({low:.1%} to {high:.1%}, n = 3; guessing 33.3%) by 2 seeds" in text
     assert ("so close that other clips might have chosen otherwise)" in text) == close
 
 

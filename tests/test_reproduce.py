@@ -3,6 +3,8 @@ from __future__ import annotations
 import html
 import json
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from fitrec_cache.loading import load_clips
 from fitrec_cache.near_duplicates import find_near_duplicates
 from fitrec_cache.paper import TABLE_II
 from fitrec_cache.reproduce import MODELS, _Job, _refuse_other_clips, _row, reproduce
+from fitrec_cache.texts import reproduce_text
 
 NAMES = ("test_resnet", "test_efficientnet", "test_vit")
 SMALL = {"seed": [0], "split": ["random", "group"], "preset": ["paper", "native"], "epochs": 1, "device": "cpu"}
@@ -93,6 +96,16 @@ def test_the_gap_is_random_less_group(reproduced):
             if (r.preset, r.variant, r.backbone) == (preset, variant, backbone)
         }
         assert gap == pytest.approx(of["random"] - of["group"])
+
+
+def test_each_figure_of_the_summary_has_its_place(reproduced):
+    report = reproduced[0]
+    figures = {"figures": {"accuracy": 0.5, "accuracy_sd": 0.02}, "seeds": 2, "n": 60, "printed": 0.93}
+    row = SimpleNamespace(split="group", preset="native", variant="mean", backbone="net", **figures)
+    head, told, gap, *_ = reproduce_text(replace(report, notes=(), table2=(row,), gap={"a over b": 0.123})).splitlines()
+    assert head.split() == ["split", "preset", "model", "features", "accuracy", "sd", "n", "paper"]
+    assert told.split() == ["group", "native", "mean", "net", "50.0%", "2.0%", "60", "93.0%"]
+    assert gap == "a over b: +12.3 points"
 
 
 def test_a_second_call_makes_nothing_again(reproduced, video_folder, monkeypatch):

@@ -447,6 +447,25 @@ def test_what_was_taken_for_what_is_told_over_all_runs(tmp_path, features):
     assert "never right" not in said
 
 
+def test_what_folds_and_seeds_reach_together_is_told():
+    pooled = tuple(
+        {"folds": 4, "seed": seed, "accuracy": right, "accuracy_ci95": (0.4, 0.6), "n": 60, "f1_macro": 0.25}
+        for seed, right in enumerate((0.5, 0.7))
+    )
+    together = {"accuracy": 0.8, "f1_macro": 0.1, "ece": 0.11, "ece_expected": 0.2, "false_alarms": 0.3}
+    together |= {"detected": 0.9, "n_unknown": 8, "auroc": 0.75}
+    settings = {"final": False, "leaks": False, "wrong": (), "notes": (), "stages": {}}
+    report = TrainReport(runs=(), pooled=pooled, ensemble=together, **settings)
+    assert train_text(report).splitlines() == [
+        "all 4 folds, seed 0: accuracy 50.0% (40.0% to 60.0%, n = 60), macro F1 25.0%",
+        "all 4 folds, seed 1: accuracy 70.0% (40.0% to 60.0%, n = 60), macro F1 25.0%",
+        "mean of 2 seeds: accuracy 60.0%, standard deviation 14.1%",
+        "their mean probabilities, as predict answers: accuracy 80.0%, calibration error 11.0% (by chance alone some "
+        "20.0%), 30.0% of the test clips answered 'unknown'",
+        "  unknown classes: 90.0% of 8 clips; AUROC 0.750",
+    ]
+
+
 def test_the_mean_accuracy_of_seeds_that_test_more_or_fewer_clips_is_of_all_tests():
     pooled = ({"accuracy": 0.5, "n": 10}, {"accuracy": 1.0, "n": 30})
     report = TrainReport(runs=(), pooled=pooled, ensemble={}, final=False, leaks=False, wrong=(), notes=(), stages={})
