@@ -282,13 +282,15 @@ def _draw_frame(
     )
     axes.add_patch(Rectangle((left, top), sheet.cell, sheet.picture, fill=False, **edge))
     floor, full = bottom + sheet.bar, sheet.bar - 0.08
+    axes.text(left, floor + 0.15, f"{clip.pts_seconds[i]:.2f} s", fontsize=8, color=INK, fontfamily=FONT)
+    if np.ptp(clip.weights) < 1e-6:  # the head does not choose among frames
+        return
     largest = max(float(clip.weights.max()), 1e-12)
     tall = full * float(clip.weights[i]) / largest
     axes.add_patch(Rectangle((left, floor - full), sheet.cell, full, facecolor="#F1F1F1", edgecolor="none"))
     axes.add_patch(Rectangle((left, floor - tall), sheet.cell, tall, facecolor=colour, edgecolor="none"))
     alike = floor - full * float(clip.weights.mean()) / largest
     axes.plot([left, right], [alike, alike], color=INK, linewidth=0.8)
-    axes.text(left, floor + 0.15, f"{clip.pts_seconds[i]:.2f} s", fontsize=8, color=INK, fontfamily=FONT)
     weight: dict[str, Any] = {"weight": "bold", "color": colour} if highlight else {"color": FAINT}
     axes.text(right, floor + 0.15, f"{clip.weights[i]:.3f}", fontsize=8, ha="right", fontfamily=FONT, **weight)
 

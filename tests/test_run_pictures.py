@@ -171,6 +171,13 @@ def test_below_each_frame_are_its_time_and_its_attention(drawn):
     assert said[:7] == ["t", "0.00 s", "0.200", "0.25 s", "0.600", "0.50 s", "0.200"]
 
 
+def test_a_head_that_weighs_all_frames_alike_has_no_bars(drawn):
+    attention_png([strip(steps=3, title="t", weights=[1 / 3] * 3)], "a.png")
+    axes = drawn[0].axes[0]
+    assert [text.get_text() for text in axes.texts][:4] == ["t", "0.00 s", "0.25 s", "0.50 s"]
+    assert len(axes.patches) == 3  # the frames' edges
+
+
 @pytest.mark.parametrize("size", [(24, 32), (32, 18)])
 def test_attention_of_many_clips_fits_a_screen_in_reading_order(tmp_path, size):
     clips = [strip(size=size) for _ in range(20)]
