@@ -71,13 +71,17 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
 
     Raises:
         StoreError: If there is no cache, or it is of another format version.
-        UsageError: If ``recompute`` or ``seed`` is negative, or a folder to be repaired is a link out of the cache.
+        UsageError: If ``recompute`` or ``seed`` is negative, or what is to be repaired is a link out of the cache.
     """
     check_seed(seed)
     if recompute < 0:
         raise UsageError(f"recompute is {recompute}: expected 0 or more")
     if repair:
-        refuse_links_out(cache, (folder for folder, _ in _folders(cache)), "--repair would move files that are there")
+        folders = [folder for folder, _ in _folders(cache)]
+        refuse_links_out(cache, folders, "--repair would move files that are there")
+        aside = [cache / ASIDE, *(cache / ASIDE / folder.relative_to(cache) for folder in folders)]
+        written = [cache / MARKER, *(folder / "identity.json" for folder in folders), *aside]
+        refuse_links_out(cache, written, "--repair would write there")
     problems: list[dict[str, str]] = _mend_marker(cache) if repair else []
     open_root(cache, create=False)
     damaged: list[Path] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -58,15 +59,15 @@ def open_root(folder: Path, *, create: bool) -> None:
     write_marker(folder)
 
 
-def refuse_links_out(cache: Path, folders: Iterable[Path], doing: str) -> None:
-    """Raise UsageError if some folders of a cache are links that lead out of it: what is there is somebody else's.
+def refuse_links_out(cache: Path, paths: Iterable[Path], doing: str) -> None:
+    """Raise UsageError if files or folders of a cache are links that lead out of it: what is there is somebody else's.
 
-    ``doing`` is what would be done to their files, for the error.
+    ``doing`` is what would be done there, for the error.
     """
-    inside = cache.resolve()
-    for folder in folders:
-        if not folder.resolve().is_relative_to(inside):
-            raise UsageError(f"{folder} leads out of the cache, to {folder.resolve()}: {doing}. No file was touched")
+    inside = os.path.realpath(cache)  # Path.resolve raises on links in a circle
+    for path in paths:
+        if not Path(target := os.path.realpath(path)).is_relative_to(inside):
+            raise UsageError(f"{path} leads out of the cache, to {target}: {doing}. No file was touched")
 
 
 def write_marker(folder: Path) -> None:

@@ -720,6 +720,23 @@ def test_a_link_in_a_cache_does_not_let_repair_take_other_files(tmp_path, cache_
     assert (tmp_path / "private" / "thesis.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("inner", ["set-aside", "set-aside/features", "cache.json", "identity.json"])
+def test_links_in_a_cache_do_not_let_repair_write_elsewhere(tmp_path, cache_folder, inner):
+    cache = Path(shutil.copytree(cache_folder, tmp_path / "cache"))
+    (features,) = (cache / "features").iterdir()
+    (features / "login.pth").write_text("not of this cache")  # which would be set aside
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "thesis.txt").write_text("mine")
+    link = (features if inner == "identity.json" else cache) / inner
+    link.unlink(missing_ok=True)
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to({"cache.json": private / "new.json", "identity.json": private / "thesis.txt"}.get(inner, private))
+    with pytest.raises(UsageError, match=f"{inner}.* leads out of the cache, to .*--repair would write there"):
+        check(cache=cache, repair=True)
+    assert [(path.name, path.read_text()) for path in private.rglob("*")] == [("thesis.txt", "mine")]
+
+
 def test_half_of_the_clips_may_be_erased_and_not_one_more(cache_folder):
     cache = Cache(cache_folder)
     names = sorted(clip.clip_id for clip in cache.clips())
