@@ -13,6 +13,7 @@ from fitrec_cache.ahead import Ahead
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.backbone import Backbone, load_backbone
 from fitrec_cache.cache import Cache, HeldClip, newest, pick_frames
+from fitrec_cache.claims import CLAIMS
 from fitrec_cache.clips import Clip
 from fitrec_cache.decoding import check_time_limit, content_hash_once
 from fitrec_cache.devices import cores
@@ -28,7 +29,7 @@ from fitrec_cache.identity import frame_identity, what_changed
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.pretrained import EMBEDDED, BackboneChoice
 from fitrec_cache.progress import Notes, timed
-from fitrec_cache.root import MARKER
+from fitrec_cache.root import MARKER, refuse_links_out
 from fitrec_cache.sources import MOST_PIXELS, MOST_SAMPLES, is_count
 from fitrec_cache.spans import Span
 from fitrec_cache.store import Store
@@ -143,6 +144,7 @@ def extract(
     clips = found.clips
     models = _load_backbones(backbone, preset, precision, device, compile, cache)
     opened = there or Cache(cache, create=True)  # made only now: a wrong call shall leave no empty folder
+    refuse_links_out(cache, [cache / CLAIMS, cache / HISTORY], "extract would write and remove files there")
     for folder in (cache, cache / HISTORY):
         remove_unfinished(folder)  # in the stores `check` names it
     if erase:

@@ -1622,6 +1622,22 @@ def test_claims_show_that_their_owner_lives_before_the_first_clip_is_finished(ru
     assert shown
 
 
+@pytest.mark.parametrize("name", ["claims", "history"])
+def test_links_in_a_cache_do_not_let_extract_remove_other_files(run, tmp_path, inline, name):
+    """They may have the names of claims, or of half-written files."""
+    run()
+    private = tmp_path / "private"
+    private.mkdir()
+    for mine in ("0123456789abcdef", ".tmp-00000000-1-0000aaaa"):
+        (private / mine).write_text("mine")
+        os.utime(private / mine, (1e9, 1e9))
+    shutil.rmtree(tmp_path / "cache" / name)
+    (tmp_path / "cache" / name).symlink_to(private)
+    with pytest.raises(UsageError, match=f"{name} leads out of the cache, to .*private"):
+        run()
+    assert len(list(private.iterdir())) == 2
+
+
 def test_claims_are_given_back_where_a_disk_is_full(run, tmp_path, monkeypatch):
     def full(*_, **__):
         raise StoreError("cannot write: No space left on device")
