@@ -16,12 +16,12 @@ from pathlib import Path
 
 from fitrec_cache.clips import Clip
 from fitrec_cache.errors import StoreError
-from fitrec_cache.files import host_id, is_process, make_folder
+from fitrec_cache.files import host_id, is_process, make_folder, read_file
 
 #: Where claims are kept, inside the cache.
 CLAIMS = "claims"
 
-#: After this many seconds without a sign of life a claim is void; a clip may take two minutes.
+#: After this many seconds without a sign of life a claim is void, whoever's it is; a clip may take two minutes.
 _SILENT_SECONDS = 600.0  # and so is one from so far in the future, as from before a clock was set right
 
 #: How often to give one: thousands of claims may wait for a commit.
@@ -130,7 +130,7 @@ class Claims:
     def _give_back(self, name: str) -> None:
         path = self._folder / name
         with contextlib.suppress(OSError):
-            if path.read_text(errors="replace") == self._owner:
+            if read_file(path) == self._owner.encode():
                 path.unlink()
 
 
@@ -140,7 +140,7 @@ def others_at_work(cache: Path) -> bool:
 
 
 def _is_claimed(path: Path, us: str | None) -> bool:
-    return path.exists() and not _is_void(path, us)
+    return os.path.lexists(path) and not _is_void(path, us)
 
 
 def _is_void(path: Path, us: str | None) -> bool:
@@ -149,10 +149,13 @@ def _is_void(path: Path, us: str | None) -> bool:
     One that is gone meanwhile is not void: there is nothing to remove.
     """
     try:
-        owner = path.read_text(errors="replace")[:100]
-        age = time.time() - path.stat().st_mtime
+        age = time.time() - path.lstat().st_mtime
     except OSError:
         return False
+    try:
+        owner = read_file(path).decode(errors="replace")[:100]
+    except OSError:  # it may not be read, as another user's, or is no file: only the age tells
+        owner = "?"
     host, _, pid = owner.partition(" ")
     dead = host == host_id() and pid.isdigit() and not is_process(int(pid))
     silent = age >= (_SILENT_SECONDS if owner else _UNSIGNED_SECONDS) or age < -_SILENT_SECONDS

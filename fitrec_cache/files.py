@@ -108,6 +108,25 @@ def host_id() -> str:
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:8]
 
 
+@contextlib.contextmanager
+def opened_file(path: Path) -> Iterator[io.FileIO]:
+    """Open a file that others may have made: a pipe would keep us waiting for ever, and a device has no end.
+
+    Raises:
+        OSError: If it cannot be opened, or is no file.
+    """
+    with io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a file", str(path))
+        yield file
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a file that others may have made; raises as :func:`opened_file` does."""
+    with opened_file(path) as file:
+        return file.read()
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that, whatever happens, the file is complete or not there.
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from fitrec_cache import claims as module
-from fitrec_cache.claims import Claims
+from fitrec_cache.claims import Claims, others_at_work
 from fitrec_cache.clips import Clip
 from fitrec_cache.files import host_id
 
@@ -93,6 +93,31 @@ def test_claims_of_the_dead_and_silent_are_void(claims, tmp_path, owner, age, vo
     assert (theirs <= set(got)) == void
     claims = {p.read_text() for p in (tmp_path / "claims").iterdir()}
     assert (owner in claims) != void
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(lambda p: p.touch(0), marks=pytest.mark.skipif(os.geteuid() == 0, reason="root may read all")),
+        lambda p: p.mkdir(),
+        lambda p: p.symlink_to("nowhere"),
+        os.mkfifo,
+    ],
+    ids=["forbidden", "folder", "link", "pipe"],
+)
+def test_of_a_claim_that_may_not_be_read_the_age_tells(claims, tmp_path, made):
+    """As of one that another user made for himself alone."""
+    take(iter(claims(CLIPS[:4])), 1)
+    (path,) = (tmp_path / "claims").iterdir()
+    path.unlink()
+    made(path)
+    mine = claims(CLIPS[:4])
+    assert others_at_work(tmp_path)
+    assert everything(mine) == []
+    os.utime(path, (time.time() - 700,) * 2, follow_symlinks=False)
+    assert not others_at_work(tmp_path)
+    assert mine.more()
+    assert len(everything(mine)) == 4
 
 
 def test_claims_are_given_back_when_their_clips_are_committed(claims, tmp_path):
