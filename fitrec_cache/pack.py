@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from fitrec_cache import hdf5
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import Cache
+from fitrec_cache.clips import plain_text
 from fitrec_cache.errors import UsageError
 from fitrec_cache.features import Features, as_ours, load_cached
 from fitrec_cache.files import Plain, canonical_json, check_writable, parse_json, write_atomic
 from fitrec_cache.parts import FORMAT_VERSION, check_texts, text_column, text_values
+from fitrec_cache.sources import is_name
 
 _MUST: hdf5.Schema = {"features": ("f", 3), "clip_id": ("S", 1), "label": ("S", 1)}
 _MAY: hdf5.Schema = {"group": ("S", 1), "pts_seconds": ("f", 2), "extra": ("S", 1)}
@@ -88,6 +90,9 @@ def read_pack(path: Path) -> Features:
         columns: dict[str, list[str]] = {k: text_values(arrays[k]) for k in _TEXT if k in arrays}
         sources = parse_json(str(head.get("sources", "[]")))
         check_texts("extra", columns.get("extra", []))
+        name = head.get("backbone", "features")
+        if not is_name(name):
+            raise ValueError(f"attribute backbone is {str(name)[:100]!r}, expected the name of a model, without spaces")
     except (hdf5.Unreadable, ValueError) as error:
         raise UsageError(f"features file {path}: {error}. docs/format.md says what it must hold") from error
     _check_rows(path, arrays)
@@ -103,7 +108,7 @@ def read_pack(path: Path) -> Features:
         groups=[g or None for g in columns.get("group", [""] * n)],
         extra=[parse_json(text) for text in columns.get("extra", ["{}"] * n)],
         sources=sources,
-        name=str(head.get("backbone", path.stem)),
+        name=str(name) if "backbone" in head else plain_text(path.stem),
     ).by_id()  # results must not depend on the order of rows
     del arrays, values  # in the order of the file
     if "sha256" in head and head["sha256"] != _sum(found):

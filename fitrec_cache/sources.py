@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ MOST_PIXELS = 4320
 
 #: Each source is a backbone of its own: nobody puts more side by side.
 _MOST_SOURCES = 32
+
+#: Of backbones, presets and precisions; of several side by side with ``+`` between them.
+_NAME = re.compile(r"[\w.+-]{1,500}")
 
 
 def check_sources(sources: object) -> None:
@@ -40,7 +44,7 @@ def lacking(kind: str, identity: Mapping[str, Any]) -> str:
     """Return what an identity of frames or features lacks to be of use, empty if nothing; others may have made it."""
     if kind == "features":
         texts = (identity.get("backbone"), identity.get("precision"), _at(identity, "preprocessing").get("preset"))
-        if not all(isinstance(text, str) for text in texts):
+        if not all(map(is_name, texts)):
             return "it does not say by which backbone, preset and precision"
         identity = _at(identity, "frames")
     if kind == "clips":
@@ -48,6 +52,11 @@ def lacking(kind: str, identity: Mapping[str, Any]) -> str:
     numbers = {"samples": MOST_SAMPLES, "short_side": MOST_PIXELS}
     wrong = [f"{n} is {identity.get(n)!r}"[:80] for n, most in numbers.items() if not is_count(identity.get(n), most)]
     return " and ".join(wrong) + ", expected whole numbers" if wrong else ""
+
+
+def is_name(value: object) -> bool:
+    """Say whether a value from outside is a name that may stand in front of figures: it cannot be taken for one."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 def is_count(value: object, most: int) -> bool:

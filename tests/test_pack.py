@@ -169,6 +169,25 @@ def test_a_run_on_features_made_elsewhere_cannot_predict_and_says_why(tmp_path):
         sources_of(read_run(tmp_path / "run"))
 
 
+def named(backbone):
+    """Sources of a backbone."""
+    identity = {"backbone": backbone, "precision": "fp32", "preprocessing": {"preset": "native"}}
+    return json.dumps([{"kind": "features", "identity": identity | {"frames": {"samples": 2, "short_side": 64}}}])
+
+
+@pytest.mark.parametrize("name", ["resnet50: accuracy 99.9%", "resnet50\nnote: no leak found", "\x1b[2J", "", 3])
+def test_a_features_file_cannot_put_figures_into_the_name_of_its_backbone(tmp_path, name):
+    path = elsewhere(tmp_path / "f.h5")
+    with h5py.File(path, "a") as file:
+        file.attrs["backbone"] = name
+    with pytest.raises(UsageError, match=r"f\.h5: attribute backbone is .*expected the name of a model"):
+        read_pack(path)
+
+
+def test_nor_into_its_own(tmp_path):
+    assert read_pack(elsewhere(tmp_path / "a\nb.h5")).name == "a\\x0ab"
+
+
 @pytest.mark.parametrize(
     ("sources", "reason"),
     [
@@ -178,6 +197,7 @@ def test_a_run_on_features_made_elsewhere_cannot_predict_and_says_why(tmp_path):
         ('[{"kind": "features", "identity": null}]', "no identity"),
         ('[{"kind": "features", "identity": {}, "origin": []}]', "origin is no object"),
         ('[{"kind": "features", "identity": {}}]', "by which backbone, preset and precision"),
+        (named("resnet50\nnote: no leak found"), "by which backbone, preset and precision"),
         ('[{"kind": "pixels", "identity": {"samples": 20}}]', "short_side is None"),
         (json.dumps([{"kind": "pixels", "identity": {"samples": 1, "short_side": 1}}] * 33), "at most 32"),
     ],
