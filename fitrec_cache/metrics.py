@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,19 +66,6 @@ class Metrics:
         """Return the figures as plain lists and numbers that ``json`` can write, under the attribute names."""
         lists = {"accuracy_ci95": list(self.accuracy_ci95), "per_class": list(self.per_class)}
         return vars(self) | lists | {"confusion": self.confusion.tolist()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Metrics:
-        """Return the figures that :meth:`to_dict` wrote; other keys are left alone.
-
-        Raises:
-            KeyError: If one is missing.
-        """
-        plain = {name: values[name] for name in cls.__dataclass_fields__}
-        low, high = plain["accuracy_ci95"]
-        confusion = np.array(plain["confusion"], dtype=np.int64)
-        per_class = tuple(dict(row) for row in plain["per_class"])
-        return cls(**{**plain, "accuracy_ci95": (low, high), "confusion": confusion, "per_class": per_class})
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fitrec_cache.calibrate import auroc, calibration_error, expected_error
+from fitrec_cache.calibrate import Calibration, auroc, calibration_error, expected_error
 from fitrec_cache.metrics import Metrics, evaluate
 from fitrec_cache.outputs import read_strangers
-from fitrec_cache.run_files import read_run_json, refused_if_damaged
-from fitrec_cache.scored import ScoredRun
+from fitrec_cache.run_files import SIDES, read_run_json, refused_if_damaged
+from fitrec_cache.runs import calibration_of
+from fitrec_cache.scored import ScoredRun, read_scored
 from fitrec_cache.together import Together
 
 #: Tables that only ``metrics.json`` has.
@@ -120,12 +121,85 @@ class TrainReport:
 
 
 def read_result(folder: Path) -> RunResult:
-    """Return the result of a run that was there already."""
-    found = read_run_json(folder / "metrics.json")
-    names = [n for n in RunResult.__dataclass_fields__ if n not in ("out", "metrics")]
+    """Return the result of a run that was there already: figures of what its head said, which ``run.json`` seals.
+
+    Raises:
+        StoreCorrupt: If its files are damaged, missing or do not fit each other.
+    """
+    told = read_run_json(folder / "metrics.json")
     with refused_if_damaged(folder / "metrics.json"):
-        metrics = Metrics.from_dict(found)
-        return RunResult(out=folder, metrics=metrics, **{name: found[name] for name in names})
+        epochs, best_epoch, parameters = (int(told[name]) for name in ("epochs", "best_epoch", "parameters"))
+        seconds = float(told["seconds"])
+    scored = read_scored(folder)
+    run, tested = scored.run, scored.tested
+    with refused_if_damaged(folder / "run.json"):
+        n_train, n_val, n_test = (len(run["split"][side]) for side in SIDES)
+        strange = read_strangers(folder, run) if run["split"]["unknown"] else None
+        calibration, unknown = judge(calibration_of(run), tested.logits, tested.targets, scored.units, strange)
+        return RunResult(
+            out=folder,
+            variant=scored.variant,
+            backbone=scored.backbone,
+            recipe=str(run["recipe"]),
+            split=str(run["split"]["rule"]),
+            fold=scored.fold,
+            seed=scored.seed,
+            n_train=n_train,
+            n_val=n_val,
+            n_test=n_test,
+            epochs=epochs,
+            best_epoch=best_epoch,
+            parameters=parameters,
+            seconds=seconds,
+            metrics=figures_of([scored]),
+            calibration=calibration,
+            unknown=unknown,
+        )
+
+
+def judge(
+    calibration: Calibration,
+    logits: NDArray[np.float32],
+    truth: NDArray[np.int64],
+    units: Sequence[str],
+    strange: NDArray[np.float32] | None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return how right the probabilities of a head are, and how its threshold does.
+
+    Args:
+        calibration: Of the head.
+        logits: Of the N test clips, ``(N, K)``.
+        truth: Their classes, ``(N,)``.
+        units: What each is drawn with, length N.
+        strange: Logits ``(M, K)`` of clips of classes that were left out, if there are any.
+
+    Returns:
+        ``calibration`` and ``unknown`` of a :class:`RunResult`.
+    """
+    sure = calibration.probabilities(logits)
+    error, bins = calibration_error(sure, truth)
+    raw_error, _ = calibration_error(Calibration().probabilities(logits), truth)
+    surest = sure.max(axis=1)
+    unknown: dict[str, Any] = {
+        "threshold": calibration.threshold,
+        "false_alarm_rate": calibration.false_alarm_rate,
+        "false_alarms": float((surest < calibration.threshold).mean()),
+    }
+    if strange is not None:
+        theirs = calibration.probabilities(strange).max(axis=1)
+        unknown |= {
+            "n": len(theirs),
+            "auroc": auroc(surest, theirs),
+            "detected": float((theirs < calibration.threshold).mean()),
+        }
+    told = {
+        "temperature": calibration.temperature,
+        "ece": error,
+        "ece_uncalibrated": raw_error,
+        "ece_expected": expected_error(sure, truth, units),
+        "bins": bins,
+    }
+    return told, unknown
 
 
 def pool_folds(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], ...]:

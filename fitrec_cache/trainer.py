@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fitrec_cache import __version__
-from fitrec_cache.calibrate import Calibration, auroc, calibrate, calibration_error, expected_error
+from fitrec_cache.calibrate import Calibration, calibrate
 from fitrec_cache.features import Features
 from fitrec_cache.fit import Fitted, Normalisations, Side, apply_head, fit, fit_again
 from fitrec_cache.folds import Fold
@@ -22,7 +22,7 @@ from fitrec_cache.head import count_trainable
 from fitrec_cache.metrics import evaluate
 from fitrec_cache.progress import progress_bar, timed
 from fitrec_cache.recipes import Recipe
-from fitrec_cache.results import RunResult
+from fitrec_cache.results import RunResult, judge
 from fitrec_cache.run_files import SIDES
 from fitrec_cache.runs import State, add_final, check_out, write_run
 from fitrec_cache.spans import short_content
@@ -217,10 +217,8 @@ class Trainer:
     ) -> RunResult:
         split = job.fold.split
         truth, logits = outputs["test_targets"].numpy(), outputs["test_logits"].numpy()
-        sure = calibration.probabilities(logits)
-        error, bins = calibration_error(sure, truth)
-        raw_error, _ = calibration_error(Calibration().probabilities(logits), truth)
-        strange = outputs.get("unknown_logits")
+        strange = outputs["unknown_logits"].numpy() if "unknown_logits" in outputs else None
+        told, unknown = judge(calibration, logits, truth, units, strange)
         return RunResult(
             out=job.folder,
             variant=self.variant,
@@ -237,38 +235,14 @@ class Trainer:
             parameters=count_trainable(fitted.head),
             seconds=fitted.seconds,
             metrics=evaluate(logits, truth, self.classes(job)[0], units=units),
-            calibration={
-                "temperature": calibration.temperature,
-                "ece": error,
-                "ece_uncalibrated": raw_error,
-                "ece_expected": expected_error(sure, truth, units),
-                "bins": bins,
-            },
-            unknown=_judge_unknown(calibration, sure, None if strange is None else strange.numpy()),
+            calibration=told,
+            unknown=unknown,
         )
 
 
 def _run_one(trainer: Trainer, job: Job) -> RunResult:
     """Train one head in a process of its own."""
     return trainer.run(job, {})
-
-
-def _judge_unknown(calibration: Calibration, known: Any, strange: Any) -> dict[str, Any]:
-    """Return how the threshold does on test clips, and on clips of classes that were left out, if there are any."""
-    surest = known.max(axis=1)
-    found: dict[str, Any] = {
-        "threshold": calibration.threshold,
-        "false_alarm_rate": calibration.false_alarm_rate,
-        "false_alarms": float((surest < calibration.threshold).mean()),
-    }
-    if strange is not None:
-        theirs = calibration.probabilities(strange).max(axis=1)
-        found |= {
-            "n": len(theirs),
-            "auroc": auroc(surest, theirs),
-            "detected": float((theirs < calibration.threshold).mean()),
-        }
-    return found
 
 
 def _versions() -> dict[str, str]:

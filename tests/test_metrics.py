@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from fitrec_cache.metrics import Metrics, evaluate, interval_by_unit, wilson
+from fitrec_cache.metrics import evaluate, interval_by_unit, wilson
 
 NAMES = ["Curl", "Lunge", "Squat"]
 
@@ -205,9 +205,6 @@ def test_to_dict_survives_json_with_the_documented_keys():
     }  # fmt: skip
     assert figures["accuracy_ci95"] == pytest.approx(wilson_closed_formula(2, 3))
     assert isinstance(figures["accuracy_ci95"], list)
-    again = Metrics.from_dict(json.loads(json.dumps(figures | {"seconds": 1})))
-    assert again.accuracy_ci95 == tuple(figures["accuracy_ci95"])
-    assert again.to_dict() == figures
 
 
 @pytest.mark.parametrize(

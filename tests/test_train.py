@@ -412,6 +412,24 @@ def test_a_final_head_that_is_added_later_is_told_from_others_too(tmp_path, feat
         read_runs(tmp_path / "runs")
 
 
+def test_the_figures_of_a_run_that_is_there_are_those_of_its_answers(tmp_path, features):
+    """Nothing seals metrics.json: it may be another run's, or say anything."""
+    common = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1, "unknown": [CLASSES[2]]}
+    first = train_head(**common).runs[0]
+    forged = metrics_of(tmp_path / "run") | {"variant": "mean: accuracy 100%", "accuracy": 1.0, "accuracy_ci95": [1, 1]}
+    for part in ("calibration", "unknown"):
+        forged[part] = dict.fromkeys(forged[part], 0.99)
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(forged))
+    report = train_head(**common)
+    assert any("kept" in note for note in report.notes)
+    (again,) = report.runs
+    assert again.to_dict() == first.to_dict()
+    assert again.metrics.to_dict() == first.metrics.to_dict()
+    assert again.calibration == first.calibration
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(forged | {"epochs": "1\naccuracy 100%"}))
+    assert any("trained again" in note for note in train_head(**common).notes)
+
+
 def test_a_damaged_run_is_made_again(tmp_path, features):
     common = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1}
     train_head(**common)
