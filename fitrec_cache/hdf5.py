@@ -82,19 +82,25 @@ def decode(
 
 
 def _attribute(file: h5py.File, name: str) -> int | str:
+    if not _is_simple(file, name):
+        raise Unreadable(f"attribute {name} is neither a whole number nor text")
     value = file.attrs[name]
     if isinstance(value, np.integer):
         return int(value)
     if isinstance(value, str):
         return value
-    if isinstance(value, np.void | bytes):
-        return value.tobytes().decode() if isinstance(value, np.void) else value.decode()
-    raise Unreadable(f"attribute {name} is neither a whole number nor text")
+    return value.tobytes().decode() if isinstance(value, np.void) else bytes(value).decode()
 
 
 def _is_simple(file: h5py.File, name: str) -> bool:
-    """Say whether an attribute is a whole number or text; files made elsewhere may hold others, which are left."""
-    return isinstance(file.attrs[name], np.integer | str | bytes | np.void)
+    """Say whether an attribute is a whole number or text; files made elsewhere may hold others, which are left.
+
+    It is not read for that: thousands of texts may all be the same long one.
+    """
+    held = file.attrs.get_id(name)
+    of = held.dtype
+    opaque = of.kind == "V" and of.names is None and of.subdtype is None
+    return held.shape == () and (of.kind in "iuS" or opaque or h5py.check_string_dtype(of) is not None)
 
 
 def _dataset(file: h5py.File, name: str, kinds: str, axes: int, *, plain: bool) -> NDArray[Any]:

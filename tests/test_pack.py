@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from dataclasses import replace
 
 import h5py
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from test_train import toy
 
+from fitrec_cache import hdf5
 from fitrec_cache.cache import Cache
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.features import load_cached
@@ -167,6 +169,21 @@ def test_a_run_on_features_made_elsewhere_cannot_predict_and_says_why(tmp_path):
     train_head(out=tmp_path / "run", features=toy(tmp_path / "toy.h5"), variant="mean", epochs=1)
     with pytest.raises(UsageError, match="features made elsewhere"):
         sources_of(read_run(tmp_path / "run"))
+
+
+def test_attributes_of_many_texts_are_left_unread(tmp_path):
+    """In a file that wants to do harm, thousands of texts are the same one of megabytes."""
+    path = elsewhere(tmp_path / "f.h5")
+    with h5py.File(path, "a") as file:
+        file.attrs["history"] = ["x" * 10**6] * 20
+    tracemalloc.start()
+    try:
+        assert len(read_pack(path).clip_ids) == 5
+        assert tracemalloc.get_traced_memory()[1] < 2 * 10**6
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(hdf5.Unreadable, match=r"attribute .* is neither a whole number nor text"):
+        hdf5.decode(path, {})
 
 
 def named(backbone):
