@@ -16,7 +16,7 @@ import numpy as np
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.clips import NO_COLUMNS
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, unknown_name
-from fitrec_cache.files import canonical_json, digest, parse_json, write_atomic
+from fitrec_cache.files import canonical_json, digest, parse_json, read_file, write_atomic
 from fitrec_cache.index import Columns
 from fitrec_cache.parts import FORMAT_VERSION, SCHEMAS, text_column
 from fitrec_cache.root import open_root
@@ -303,7 +303,7 @@ def _entry(part: str, *texts: bytes) -> HeldClip:
 def _names(path: Path) -> set[str]:
     """Return the clips that :meth:`Cache.begin` noted; none of a file that is something else."""
     try:
-        return set(map(str, parse_json(path.read_bytes())["clips"]))
+        return set(map(str, parse_json(read_file(path))["clips"]))
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 

@@ -19,7 +19,9 @@ from fitrec_cache.files import (
     digest,
     make_folder,
     may_be_written,
+    opened_file,
     parse_json,
+    read_file,
     sync_folder,
     write_json,
 )
@@ -177,7 +179,7 @@ def _identity(folder: Path, kind: str) -> tuple[dict[str, Any] | None, str]:
         return None, ""  # all of it was set aside
     expected = digest(CLIPS_IDENTITY)[:16] if kind == "clips" else folder.name.rsplit("-", 1)[-1]
     try:
-        identity = parse_json((folder / "identity.json").read_bytes())
+        identity = parse_json(read_file(folder / "identity.json"))
         if isinstance(identity, dict) and digest(identity)[:16] == expected:
             reason = lacking(kind, identity)
             return None if reason else identity, reason
@@ -251,7 +253,7 @@ def _nameless(opened: Cache, entries: Sequence[HeldClip]) -> tuple[str, ...]:
 
 def _is_readable(path: Path) -> bool:
     try:
-        with path.open("rb"):
+        with opened_file(path):
             return True
     except OSError:
         return False

@@ -19,7 +19,7 @@ from fitrec_cache import __version__
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.backbone import Backbone, Preprocessing
 from fitrec_cache.errors import FitrecError, MismatchError, UsageError
-from fitrec_cache.files import TEMPORARY, Plain, flush, parse_json, put_in_place, staged, write_json
+from fitrec_cache.files import TEMPORARY, Plain, flush, parse_json, put_in_place, read_file, staged, write_json
 from fitrec_cache.paper import FRAME_SIDE
 from fitrec_cache.pipeline import Pipeline, open_pipelines, sources_of
 from fitrec_cache.runs import Run, read_runs
@@ -149,7 +149,7 @@ def _earlier_files(out: Path) -> list[str]:
     if not out.is_dir() or all(p.name.startswith(TEMPORARY) for p in out.iterdir()):
         return []
     try:
-        described = parse_json((out / DESCRIPTION).read_text(encoding="utf-8"))
+        described = parse_json(read_file(out / DESCRIPTION))
         files = [described["head"]["file"], *(source["file"] for source in described["inputs"])]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from fitrec_cache.files import opened_file
 from fitrec_cache.heaps import has_endless_heap
 
 #: What a dataset must be: allowed dtype kinds (numpy's letters) and number of axes.
@@ -136,7 +137,7 @@ def _refuse_endless(source: Path | bytes) -> None:
     if isinstance(source, bytes):
         endless = has_endless_heap(source)
     else:
-        with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with opened_file(source) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             endless = has_endless_heap(data)
     if endless:
         raise Unreadable("its list of free space goes in a circle")

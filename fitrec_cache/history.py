@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fitrec_cache.files import make_folder, parse_json, write_json
+from fitrec_cache.files import make_folder, parse_json, read_file, write_json
 
 FOLDER = "history"
 
@@ -75,7 +75,7 @@ def history(cache: Path) -> list[Extraction]:
     found = []
     for path in (cache / FOLDER).glob("[!.]*.json"):
         try:
-            found.append(Extraction.read(parse_json(path.read_bytes())))
+            found.append(Extraction.read(parse_json(read_file(path))))
         except (OSError, KeyError, TypeError, ValueError, OverflowError):
             continue
     return sorted(found, key=lambda e: e.ended)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache import hdf5
-from fitrec_cache.files import is_sealed, sealed_name, write_atomic
+from fitrec_cache.files import is_sealed, read_file, sealed_name, write_atomic
 
 INDEX = re.compile(r"index-\d{20}-[0-9a-f]{32}\.h5")
 
@@ -49,7 +49,7 @@ def parts_in(path: Path, head: Mapping[str, Any], columns: Iterable[str]) -> dic
 def index_problem(path: Path) -> str:
     """Return what is wrong with an index file; empty if nothing."""
     try:
-        sound = is_sealed(path.name, path.read_bytes())
+        sound = is_sealed(path.name, read_file(path))
     except FileNotFoundError:  # `extract --erase` removed it just now
         return ""
     except OSError as error:
@@ -58,7 +58,7 @@ def index_problem(path: Path) -> str:
 
 
 def _read(path: Path, head: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Columns]:
-    data = path.read_bytes()
+    data = read_file(path)
     if not is_sealed(path.name, data):
         raise ValueError("not the bytes that were written")
     attributes, arrays = hdf5.decode(data, {"part": ("S", 1), "end": ("i", 1)} | dict.fromkeys(columns, ("S", 1)))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fitrec_cache import hdf5
 from fitrec_cache.errors import StoreCorrupt, StoreError
-from fitrec_cache.files import canonical_json, digest, is_sealed, parse_json
+from fitrec_cache.files import canonical_json, digest, is_sealed, opened_file, parse_json, read_file
 
 #: Of the layout on disk.
 FORMAT_VERSION = 1
@@ -94,7 +94,7 @@ def read_keys(path: Path, kind: str, identity_sha256: str) -> Arrays:
         StoreCorrupt: If they cannot be read, or the part is not one of this store.
     """
     try:
-        with path.open("rb"):
+        with opened_file(path):
             pass
     except OSError as error:
         raise unreadable(path, error) from error
@@ -119,7 +119,7 @@ def read_part(path: Path, kind: str, identity_sha256: str | None = None) -> Arra
         StoreCorrupt: If it is missing, cut, altered, or not a part of this store.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as error:
         raise unreadable(path, error) from error
     if not PART.fullmatch(path.name) or not is_sealed(path.name, data):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
-from fitrec_cache.files import TEMPORARY, make_folder, parse_json, write_json
+from fitrec_cache.files import TEMPORARY, make_folder, parse_json, read_file, write_json
 from fitrec_cache.parts import FORMAT_VERSION, other_version
 
 #: File that makes a folder a cache.
@@ -27,7 +27,7 @@ def open_root(folder: Path, *, create: bool) -> None:
     marker = folder / MARKER
     if marker.is_file():
         try:
-            version = parse_json(marker.read_bytes())["format_version"]
+            version = parse_json(read_file(marker))["format_version"]
         except OSError as error:
             raise StoreError(f"{marker} cannot be read: {error.strerror}. Make it readable") from error
         except (ValueError, KeyError, TypeError) as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
-from fitrec_cache.files import files_below, parse_json, sum_of
+from fitrec_cache.files import files_below, parse_json, read_file, sum_of
 from fitrec_cache.sources import check_sources
 
 RUN_VERSION = 2
@@ -102,7 +102,7 @@ def read_run_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MOST_JSON_BYTES:
             raise StoreCorrupt(f"{path} is too large to be what it should be")
-        found = parse_json(path.read_bytes())
+        found = parse_json(read_file(path))
     except (OSError, ValueError) as error:
         raise StoreCorrupt(f"{path} cannot be read: {error}. Train the head again") from error
     if not isinstance(found, dict):
@@ -122,7 +122,7 @@ def read_sealed(folder: Path, name: str, run: Mapping[str, Any]) -> bytes:
         OSError: If it cannot be read.
         StoreCorrupt: If it is not the one that ``run.json`` was written for.
     """
-    data = (folder / name).read_bytes()
+    data = read_file(folder / name)
     with refused_if_damaged(f"{SUMS!r} in {folder}/run.json"):
         told = run.get(SUMS, {}).get(name)
     if told not in (None, sum_of(data)):

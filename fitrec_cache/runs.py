@@ -20,6 +20,7 @@ from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import (
     TEMPORARY,
     canonical_json,
+    opened_file,
     parse_json,
     put_in_place,
     staged,
@@ -128,7 +129,7 @@ def _is_sound(folder: Path, run: Mapping[str, Any]) -> bool:
     """Say whether all files of a run are there and can be read."""
     for name in _files(run):
         try:
-            with (folder / name).open("rb"):
+            with opened_file(folder / name):
                 pass
         except FileNotFoundError:
             return False

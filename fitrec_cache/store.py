@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fitrec_cache.errors import StoreCorrupt, StoreError
-from fitrec_cache.files import digest, make_folder, parse_json, remove, sealed_name, write_atomic, write_json
+from fitrec_cache.files import digest, make_folder, parse_json, read_file, remove, sealed_name, write_atomic, write_json
 from fitrec_cache.index import FEWEST_AT_END, FEWEST_PARTS, INDEX, Columns, parts_in, write_index
 from fitrec_cache.jpeg_rows import row_of
 from fitrec_cache.keymap import KeyMap
@@ -260,7 +260,7 @@ class Store:
     def origin(self) -> dict[str, Any]:
         """Return what :meth:`write_origin` kept; empty if there is nothing readable."""
         try:
-            found = parse_json((self.folder / "origin.json").read_bytes())
+            found = parse_json(read_file(self.folder / "origin.json"))
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
@@ -370,7 +370,7 @@ def read_identity(folder: Path) -> dict[str, Any]:
     """
     path = folder / "identity.json"
     try:
-        identity = parse_json(path.read_bytes())
+        identity = parse_json(read_file(path))
     except OSError as error:
         raise unreadable(path, error) from error
     except ValueError as error:

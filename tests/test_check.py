@@ -19,6 +19,7 @@ from fitrec_cache.cache import TAKEN_OUT, Cache
 from fitrec_cache.check import _distance, check
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
+from fitrec_cache.features import load_cached
 from fitrec_cache.files import digest, host_id
 from fitrec_cache.info import info
 from fitrec_cache.parts import read_part
@@ -87,14 +88,14 @@ def test_damage_stops_extract_with_the_remedy_instead_of_being_used(cache, redo,
 
 
 def test_a_part_that_cannot_be_read_is_named_and_stays(cache, monkeypatch):
-    path, opened = part(cache, "frames"), Path.open
+    path, opened = part(cache, "frames"), os.open
 
-    def refused(self, *how, **more):
-        if self == path:
+    def refused(asked, *how, **more):
+        if Path(asked) == path:
             raise PermissionError(13, "Permission denied")
-        return opened(self, *how, **more)
+        return opened(asked, *how, **more)
 
-    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.setattr(os, "open", refused)
     report = check(cache=cache, repair=True)
     assert path.exists()
     assert (len(report.problems), report.repaired) == (1, 0)
@@ -139,6 +140,36 @@ def test_foreign_files_are_named(cache):
     report = check(cache=cache, repair=True)
     assert len(report.problems) == report.repaired == 2
     assert check(cache=cache).problems == ()
+
+
+PLACES = {
+    "history/2026.json": "",
+    "unfinished-0.json": "",
+    "features/*/origin.json": "",
+    "clips/part-00000000000000000001-00000000000000000000000000000000.h5": "not a file",
+    "features/*/index-00000000000000000001-00000000000000000000000000000000.h5": "not a file",
+    "frames/*/identity.json": "not a file",
+}
+
+
+@pytest.mark.parametrize("made", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+@pytest.mark.parametrize("place", PLACES)
+def test_pipes_and_devices_in_a_cache_keep_nobody_waiting(cache, place, made):
+    folder, _, name = place.rpartition("/")
+    path = next(cache.parent.glob(f"cache/{folder}")) / name
+    path.unlink(missing_ok=True)
+    made(path)
+    if not PLACES[place]:
+        assert info(cache=cache).clips
+        assert load_cached(Cache(cache), []).clip_ids
+        assert check(cache=cache).problems == ()
+    else:
+        assert [name in p["path"] and "not a file" in p["reason"] for p in check(cache=cache).problems] == [True]
+        if name.startswith("index"):
+            assert info(cache=cache).clips  # without it
+        else:
+            with pytest.raises(StoreError, match="cannot be read: not a file"):
+                info(cache=cache)
 
 
 def test_half_written_files_are_problems_once_their_writer_is_gone(cache):

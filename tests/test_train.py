@@ -430,6 +430,16 @@ def test_the_figures_of_a_run_that_is_there_are_those_of_its_answers(tmp_path, f
     assert any("trained again" in note for note in train_head(**common).notes)
 
 
+@pytest.mark.parametrize("name", ["run.json", "metrics.json", "head.safetensors", "logits.safetensors"])
+def test_a_pipe_in_a_run_keeps_nobody_waiting(tmp_path, features, name):
+    common = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1}
+    train_head(**common)
+    (tmp_path / "run" / name).unlink()
+    os.mkfifo(tmp_path / "run" / name)
+    with pytest.raises(StoreError, match=f"{name} cannot be read.*not a file"):
+        train_head(**common)
+
+
 def test_a_damaged_run_is_made_again(tmp_path, features):
     common = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1}
     train_head(**common)
