@@ -176,7 +176,7 @@ def _to_onnx(module: nn.Module, example: Tensor, path: Path, takes: str, gives: 
         raise UsageError(f"{path.stem} has {n_bytes / 1e9:.1f} GB of weights, one ONNX file holds 2: train on another")
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PyTorch about its own code
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             module,
             (example,),
             input_names=[takes],
@@ -187,7 +187,9 @@ def _to_onnx(module: nn.Module, example: Tensor, path: Path, takes: str, gives: 
             external_data=False,
             verbose=False,
         )
-    program.save(str(path), external_data=False)  # type: ignore[union-attr]
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # stack traces, which name folders of whoever exports
+    program.save(str(path), external_data=False)
 
 
 def _frames(backbone: Backbone, count: int) -> Tensor:

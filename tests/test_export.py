@@ -22,6 +22,7 @@ from conftest import SMALL, InlinePool
 from make_video import MIRRORED, read_corners, read_number, with_matrix, write_audio_only, write_video
 from typer.testing import CliRunner
 
+import fitrec_cache
 from fitrec_cache import export as module
 from fitrec_cache import predict as predicting
 from fitrec_cache.cache import Cache
@@ -186,6 +187,14 @@ def test_the_example_says_in_a_line_what_is_wrong(tmp_path, exported, video_fold
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith("Error: ")
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_files_name_no_folder_of_this_computer(exported, tmp_path_factory):
+    """They are given away; PyTorch writes the stack trace of each operation into them."""
+    folders = [Path(fitrec_cache.__file__).parent, Path(torch.__file__).parents[1], tmp_path_factory.getbasetemp()]
+    for path in exported[0].iterdir():
+        held = path.read_bytes()
+        assert [str(folder) for folder in folders if str(folder).encode() in held] == []
 
 
 def test_the_description_says_how_to_use_the_files(exported, run, cache_folder):
