@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fitrec_cache.spans import Span
+from fitrec_cache.wording import is_plain
 
 #: The answer that no class is probable enough: no class of a head can be called so.
 UNKNOWN = "unknown"
@@ -99,10 +100,6 @@ def one_spelling(text: str) -> str:
     return sys.intern(unicodedata.normalize("NFC", text).strip() or text)
 
 
-#: Unicode's categories of control characters, and of bytes that are no text.
-_NO_TEXT = ("Cc", "Cs")
-
-
 def plain_text(name: str) -> str:
     r"""Return a file name that every store, report and terminal can hold: bytes that are no text become ``\xNN``.
 
@@ -111,13 +108,7 @@ def plain_text(name: str) -> str:
         A/tab\x09.avi
     """
     text = os.fsencode(name).decode(errors="backslashreplace")
-    return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) in _NO_TEXT else c for c in text)
-
-
-def is_plain(text: str) -> bool:
-    """Say whether every store, report and terminal can hold a text: no control characters, no stray bytes."""
-    printable = text.isascii() and text.isprintable()  # fast, of most
-    return printable or all(unicodedata.category(char) not in _NO_TEXT for char in text)
+    return "".join(c if is_plain(c) else f"\\x{ord(c):02x}" for c in text)
 
 
 def file_id(name: str) -> str:

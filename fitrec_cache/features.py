@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest, parts_apart, pick_features
-from fitrec_cache.clips import NO_COLUMNS, columns, is_plain, one_spelling
+from fitrec_cache.clips import NO_COLUMNS, columns, one_spelling
 from fitrec_cache.errors import AllAlikeError, StoreError, UsageError
 from fitrec_cache.files import canonical_json
 from fitrec_cache.near_duplicates import Embeddings, NearDuplicates, embed, find_near_duplicates
@@ -22,7 +22,7 @@ from fitrec_cache.progress import progress_bar
 from fitrec_cache.sampling import clip_length
 from fitrec_cache.sources import check_sources
 from fitrec_cache.store import Store
-from fitrec_cache.wording import plural
+from fitrec_cache.wording import is_plain, plural
 
 _COMPARED = 20_000  # more clips than this are not compared before a training
 _BLOCK = 512  # clips in memory at a time, about 40 MB each 1,000 values

@@ -12,12 +12,12 @@ from pathlib import Path, PurePosixPath
 
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.class_folders import walk
-from fitrec_cache.clips import LONGEST_ID, UNKNOWN, Clip, group_number, is_plain, one_spelling
+from fitrec_cache.clips import LONGEST_ID, UNKNOWN, Clip, group_number, one_spelling
 from fitrec_cache.errors import ManifestError, UsageError, unknown_name
 from fitrec_cache.files import is_file, is_folder, is_there
 from fitrec_cache.manifests import list_clips, manifest_clips, read_ucf_list, text_lines
 from fitrec_cache.spans import file_of, is_part
-from fitrec_cache.wording import files_that, listed, plural, some
+from fitrec_cache.wording import files_that, is_plain, listed, plural, some
 
 #: Of so many unknown classes the nearest known one is named.
 _MOST_HINTS = 10

@@ -10,6 +10,7 @@ from typing import Any
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
 from fitrec_cache.files import files_below, parse_json, read_file, sum_of
 from fitrec_cache.sources import check_sources
+from fitrec_cache.wording import is_plain
 
 RUN_VERSION = 2
 
@@ -90,7 +91,18 @@ def read_run_settings(folder: Path) -> dict[str, Any]:
         )
     with refused_if_damaged(folder / "run.json"):
         check_sources(run["sources"])
+        if odd := [name for name in _names(run) if not is_plain(name)]:
+            raise ValueError(f"control or undecodable characters in {odd[0][:100]!r}")
     return run
+
+
+def _names(run: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the texts of a ``run.json`` that are printed; of a rule what is text, as paths of lists need not be."""
+    split = run.get("split", {})
+    yield from map(str, (*run["labels"], *(run.get(name) for name in ("backbone", "recipe", "fold"))))
+    yield str(split.get("rule")).encode(errors="ignore").decode()
+    for name in (*SIDES, "test_groups", "unknown", "unknown_classes", "notes"):
+        yield from map(str, split.get(name, ()))
 
 
 def read_run_json(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 #: A message lists so many names; more are a wall.
@@ -17,6 +18,16 @@ NO_BOUNDS = (0.0, 1.0)
 #: Control characters, but for ends of lines and tabs, and those that turn the direction of writing.
 _STEERING = {n: f"\\x{n:02x}" for n in (*range(9), *range(11, 32), *range(127, 160))}
 _STEERING |= {n: f"\\u{n:04x}" for n in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+
+
+#: Unicode's categories of control characters, and of bytes that are no text.
+_NO_TEXT = ("Cc", "Cs")
+
+
+def is_plain(text: str) -> bool:
+    """Say whether every store, report and terminal can hold a text: no control characters, no stray bytes."""
+    printable = text.isascii() and text.isprintable()  # fast, of most
+    return printable or all(unicodedata.category(char) not in _NO_TEXT for char in text)
 
 
 def visible(text: str) -> str:

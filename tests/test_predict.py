@@ -35,6 +35,7 @@ from fitrec_cache.pixels import load_pixels
 from fitrec_cache.predict import Prediction, predict
 from fitrec_cache.runs import read_run, read_runs
 from fitrec_cache.sampling import frame_indices
+from fitrec_cache.scored import read_scored
 from fitrec_cache.texts import labelled_text, predict_text
 from fitrec_cache.train import train_head
 
@@ -786,6 +787,24 @@ def test_a_head_that_is_not_the_stored_one_is_refused_before_it_is_built(run, tm
     with pytest.raises(StoreCorrupt, match=r"is damaged|is not of the head that run\.json describes"):
         read_run(other)
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("odd", ["Hop\nnote: no leak found", "\x1b[2J", "\ud800"])
+@pytest.mark.parametrize("place", ["labels", "backbone", "fold", "notes"])
+def test_names_in_a_run_that_cannot_be_printed_are_damage(run, tmp_path, place, odd):
+    """They would forge lines in answers and subtitles, or end in a traceback."""
+    folder = shutil.copytree(run, tmp_path / "run")
+    settings = json.loads((folder / "run.json").read_text())
+    if place == "labels":
+        settings["labels"][0] = odd
+    elif place == "notes":
+        settings["split"]["notes"] = [odd]
+    else:
+        settings[place] = odd
+    (folder / "run.json").write_text(json.dumps(settings))
+    for read in (read_runs, read_scored):
+        with pytest.raises(StoreCorrupt, match="control or undecodable characters"):
+            read(folder)
 
 
 @pytest.mark.parametrize("change", [{"temperature": 0}, {"temperature": -1}, {"threshold": 2}, {"false_alarm_rate": 1}])
