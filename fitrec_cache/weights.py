@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import struct
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -15,6 +17,10 @@ from torch import Tensor, nn
 from fitrec_cache.errors import WeightsError
 from fitrec_cache.files import is_file
 
+#: What files of weights raise that are damaged, beside those that hold more than tensors.
+_OF_PYTHON = (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AssertionError, AttributeError)
+_DAMAGE = (*_OF_PYTHON, ArithmeticError, struct.error, zipfile.BadZipFile, safetensors.SafetensorError)
+
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict without running any code from the file."""
@@ -25,20 +31,33 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
+        _refuse_compressed(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"weights file {path} is not a plain state dict, and nothing else is loaded, as it could run code: "
             "expected .safetensors, or what torch.save(model.state_dict(), FILE) writes"
         ) from error
-    except (safetensors.SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except _DAMAGE as error:
         raise WeightsError(f"weights file {path} cannot be read: {error}") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
-    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
+    held = loaded.items() if isinstance(loaded, Mapping) else [(None, loaded)]
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in held):
         raise WeightsError(f"weights file {path} holds no state dict (names to tensors)")
-    return dict(loaded)
+    return dict(held)
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Refuse a file whose entries are packed: torch.save packs none, and they may be a thousand times as large."""
+    if not zipfile.is_zipfile(path):
+        return  # of torch before 1.6
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise WeightsError(
+                f"weights file {path} is compressed, as torch.save makes none: save it once more with it"
+            )
 
 
 def fit_weights(model: nn.Module, state: dict[str, Tensor], origin: str, *, classifier: tuple[str, ...]) -> None:

@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 import urllib.request
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,6 +34,7 @@ from fitrec_cache.feature_maps import GridMap
 from fitrec_cache.frozen_conv import FrozenConv
 from fitrec_cache.pretrained import BackboneChoice
 from fitrec_cache.rounding import ROUNDING
+from fitrec_cache.weights import read_weights
 
 SHARED_WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"
 
@@ -214,6 +217,41 @@ def test_pickled_code_is_refused_and_not_run(tmp_path):
     with pytest.raises(WeightsError, match="not a plain state dict"):
         load(f"test_resnet={tmp_path / 'bomb.pth'}")
     assert not (tmp_path / "exploded").exists()
+
+
+def test_compressed_weights_are_refused(tmp_path):
+    """A few kilobytes could hold gigabytes of zeros."""
+    torch.save({"a": torch.zeros(1000)}, tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "packed.pth", "w") as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name), compress_type=zipfile.ZIP_DEFLATED)
+    assert read_weights(tmp_path / "plain.pth").keys() == {"a"}
+    with pytest.raises(WeightsError, match=r"packed\.pth is compressed"):
+        read_weights(tmp_path / "packed.pth")
+
+
+def test_weights_without_names_are_refused(tmp_path):
+    torch.save({1: torch.zeros(3)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="holds no state dict"):
+        read_weights(tmp_path / "w.pth")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of torch, of a pickle that it does not know
+def test_damaged_weights_are_refused_whatever_they_raise(tmp_path):
+    torch.save({"a": torch.zeros(3), "b": torch.ones(2, 2)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    torch.save({"a": torch.zeros(3), "b": torch.ones(2, 2)}, tmp_path / "new.pth")
+    rng = np.random.default_rng(0)
+    path = tmp_path / "damaged.pth"
+    for whole in ((tmp_path / name).read_bytes() for name in ("old.pth", "new.pth")):
+        for _ in range(400):
+            data = bytearray(whole)
+            for place in rng.integers(0, len(data), rng.integers(1, 4)):
+                data[place] = rng.integers(0, 256)
+            path.write_bytes(data)
+            with suppress(WeightsError):  # nothing else comes out, and what is still read is tensors
+                assert {(type(name), type(value)) for name, value in read_weights(path).items()} <= {
+                    (str, torch.Tensor)
+                }
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
