@@ -97,8 +97,14 @@ def _table(path: Path) -> Iterator[csv.DictReader[str]]:
             yield reader
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{path} is not a CSV file in UTF-8: {error}. Save it as CSV, UTF-8") from error
+    except UnicodeDecodeError as error:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        number = next((n for n, line in enumerate(lines, start=1) if "\ufffd" in line), 1)
+        raise ManifestError(
+            f"{path} is not in UTF-8, see line {number}: save it as 'CSV UTF-8', which spreadsheets offer beside CSV"
+        ) from error
+    except csv.Error as error:
+        raise ManifestError(f"{path} is not a CSV file: {error}. Save it as CSV, UTF-8") from error
 
 
 def _delimiter(header: str) -> str:

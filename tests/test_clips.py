@@ -548,8 +548,8 @@ def test_a_backslash_is_what_windows_has_between_folders_unless_a_file_is_called
 
 
 def test_manifest_in_another_encoding(tmp_path):
-    (tmp_path / "m.csv").write_bytes("path,label\nä.avi,Ü\n".encode("latin-1"))
-    with pytest.raises(ManifestError, match="UTF-8"):
+    (tmp_path / "m.csv").write_bytes("path,label\na.avi,Squat\nä.avi,Ü\n".encode("latin-1"))
+    with pytest.raises(ManifestError, match=r"m\.csv is not in UTF-8, see line 3: save it as 'CSV UTF-8'"):
         find_clips(tmp_path / "m.csv")
 
 
