@@ -200,8 +200,8 @@ def _figures(m: Metrics) -> str:
 
 #: Said once where no threshold was found, as with few clips.
 _NEVER_UNKNOWN = (
-    'no answer can be "unknown": whatever a video shows, it gets one of the classes trained on. --unknown-below 0.6 '
-    "answers so where none is more probable than that"
+    'this model never answers "unknown": whatever a video shows, it gets one of the classes trained on (with '
+    "--unknown-below 0.6 it does where no class is that probable)"
 )
 
 

@@ -646,13 +646,13 @@ def test_of_several_videos_each_has_a_line(run, video_folder):
     for line, begins in zip(said, expected, strict=False):
         assert line == begins or line.startswith(f"{begins} (the head was trained on it")
     assert said[12].startswith("right: ")
-    assert [line for line in said if line.startswith('no answer can be "unknown"')] == said[-1:]
+    assert [line for line in said if line.startswith('this model never answers "unknown"')] == said[-1:]
     single = CliRunner().invoke(app, [*call[:-1], found[0].path]).output.splitlines()
     assert single[1:3] == [f"  {p:6.1%}  {label}" for label, p in found[0].top[:2]]
     several = CliRunner().invoke(app, [*call, "--top", "2", str(video_folder)]).output.splitlines()
     assert several[1:3] == single[1:3]
     above = CliRunner().invoke(app, [*call[:-1], "--unknown-below", "0.999999", found[0].path]).output
-    assert "no answer can be" not in above
+    assert "never answers" not in above
 
 
 def test_unknown_and_wrong_stand_on_the_line_of_a_video():
