@@ -74,7 +74,7 @@ class Extractor:
             notes.add(*_new_features(cache, store))
             with suppress(StoreError):  # of a cache that can only be read
                 store.write_origin(store.origin() | {"weights": model.origin()["weights"]})  # they may have moved
-        self.on_their_way: set[str] = set()  # contents
+        self.begun_with: dict[str, Clip] = {}  # by content: clips on their way, and those that failed
         self.rows = self._new_rows()
         self.done = self.reused = 0
         self.failed: list[FailedClip] = []
@@ -100,7 +100,7 @@ class Extractor:
             with bar:
                 while self._more(bar):
                     for task in self._tasks(ahead):
-                        self._one(task, ahead)
+                        self._one(task)
                         self.claims.finished(task.clip)
                         bar.set_postfix_str(self._so_far(), refresh=False)
                         bar.update()
@@ -228,7 +228,7 @@ class Extractor:
             return task
         todo = self._todo(key)
         has_frames = key in self.frames or key in self.rows.frames
-        if key in self.on_their_way or (has_frames and not todo):
+        if key in self.begun_with or (has_frames and not todo):
             return task
         if not has_frames and not ahead.decodes:
             problem = "its frames are not in the cache: give VIDEOS to decode it again" if todo else ""
@@ -236,28 +236,29 @@ class Extractor:
         if not has_frames:
             with timed(self.stages, "start"):
                 ahead.start_decoders()
-        self.on_their_way.add(key)
+        self.begun_with[key] = task.clip
         return replace(task, coming=ahead.submit(task, todo))
 
     def _todo(self, key: str) -> list[int]:
         """Return the numbers of the backbones that have not seen a clip."""
         return [i for i, s in enumerate(self.stores) if key not in s and key not in self.rows.features[i]]
 
-    def _one(self, task: Task, ahead: Ahead) -> None:
-        if task.coming is None and not task.problem and self._todo(task.key):
-            # a copy before it failed, which may be that file's fault: it changed, or a drive did not answer
-            task = self._begun(task, ahead)
-            self._all_ready([task])
+    def _one(self, task: Task) -> None:
         problem, worked = task.problem, False
         if task.coming is not None:
             prepared = task.coming.result()
-            self.on_their_way.remove(task.key)
             if isinstance(prepared, str):
                 problem = prepared
             else:
                 problem, worked = self._embed(task.key, prepared)
                 warnings = prepared.decoded.ledger["warnings"] if prepared.decoded and not problem else []
                 self.odd += [f"{task.clip.clip_id} ({'; '.join(warnings)})"] if warnings else []
+            if not problem:
+                del self.begun_with[task.key]
+        elif not problem and self._todo(task.key):
+            first = self.begun_with[task.key].clip_id
+            why = next(failed.reason for failed in self.failed if failed.clip_id == first)
+            problem = f"same content as {first}, which failed: {why}"
         if problem:
             if not task.key and task.clip.path is not None and may_be_there(task.clip.path):
                 self.unread.append(task.clip.clip_id)
