@@ -54,7 +54,7 @@ def ensure_cache(args: argparse.Namespace) -> None:
     if args.cache.exists() and len(Cache(args.cache).clips()) >= len(clips):
         return
     texts = [f"{n}={args.weights / n}.safetensors" for n in ([QUICK[1]] if args.quick else BACKBONES)]
-    extract(videos, cache=args.cache, backbone=texts, compile=not args.quick)
+    extract(videos, cache=args.cache, backbone=texts, compile=not args.quick, device="cpu")
 
 
 def run_json(command: Sequence[object]) -> dict[str, Any]:

@@ -134,9 +134,11 @@ def extract(
         if prune:  # what others enter from here on is not looked for among the files
             listed = Cache(cache).newest_part if is_there(cache / MARKER) else ""
         found = find_clips(videos, root=root, lists=lists, classes=classes, group_by=group_by)
-        if not any(clip.path and is_there(clip.path) for clip in found.clips):
+        if not any(clip.path and is_there(clip.path) for clip in (*found.clips, *found.passed_over)):
+            missing = found.clips[0].path or found.clips[0].clip_id
             raise UsageError(
-                f"no file that {videos} names is there, looked for in {root or videos.parent}: give --root"
+                f"no file that {videos} names is there, such as {missing}: give {'another' if root else 'a'} --root, or "
+                "right paths"
             )
         if prune:
             _refuse_pruning(found)

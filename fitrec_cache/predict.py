@@ -315,13 +315,13 @@ class Recogniser:
         keep_freed_memory()  # every clip needs the same large blocks
         self.runs = read_runs(run)
         self._heads = Heads(self.runs, threshold=unknown_below)
-        self.may_be_unknown = self._heads.together.may_be_unknown
         self.trained_on = {Path(file_id(file_of(clip))).parts[-2:] for r in self.runs for clip in _trained_on(r)}
         self.contents = set[str]().union(*map(_contents, self.runs))
         self._pipelines = open_pipelines(self.runs[0], backbone, device=device, force=force)
         self.samples: int = self._pipelines[0].frames["samples"]
         self.short_sides: list[int] = list(dict.fromkeys(p.frames["short_side"] for p in self._pipelines))
         self.labels = self.runs[0].labels
+        self.may_be_unknown = self._heads.together.may_be_unknown(len(self.labels))
         length = self.runs[0].settings.get("clip_seconds")
         self.clip_seconds = float(length) if isinstance(length, (int, float)) and 0 < length < 1e6 else None
 

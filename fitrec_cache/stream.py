@@ -320,8 +320,9 @@ class Stream:
         arrives = live and not is_file(self._source.name) and self._container.format.name in _UNTIMED
         before: Fraction | None = None
         held: tuple[Fraction, VideoFrame] | None = None  # that may be one
-        for number, frame in enumerate(self._frames()):
-            clock = number * period if frame.pts is None else frame.pts * fraction(frame.time_base)
+        clock = -period
+        for frame in self._frames():
+            clock = clock + period if frame.pts is None else frame.pts * fraction(frame.time_base)
             clock = Fraction(time.monotonic_ns(), 10**9) if arrives else clock
             if held is not None:
                 if before is not None and before < clock < held[0]:

@@ -367,7 +367,8 @@ def audit_text(report: AuditReport, cache: Path, manifest: Path | None) -> str:
     if report.strangers_found is not None:
         trust += f", {report.strangers_found:.1%} a clip of another class"
     groups, lines = report.same_group, _notes(report.notes)
-    least = math.ceil(1e6 * report.threshold) / 1e6  # given as --threshold it finds no further pairs
+    given = report.threshold_chosen
+    least = report.threshold if given else math.ceil(1e6 * report.threshold) / 1e6  # which finds no further pairs
     lines += [
         f"{report.clips} clips by {report.backbone}: {report.pairs} near-duplicate pairs, "
         f"{report.pairs_across_labels} of them of two classes",

@@ -73,14 +73,13 @@ class Together:
         mean = calibrate(said, outputs[0].targets, units=units, false_alarm_rate=rates.pop())
         return replace(apart, mean=mean)
 
-    @property
-    def may_be_unknown(self) -> bool:
-        """Whether any clip could be answered "unknown"."""
+    def may_be_unknown(self, n_classes: int) -> bool:
+        """Say whether any clip could be answered "unknown": the most probable of K classes has 1 / K at least."""
         if self.threshold is not None:
-            return self.threshold > 0
+            return self.threshold * n_classes > 1
         if self.mean is not None:
-            return self.mean.threshold > 0
-        return 2 * sum(c.threshold > 0 for c in self.single) > len(self.single)
+            return self.mean.threshold * n_classes > 1
+        return 2 * sum(c.threshold * n_classes > 1 for c in self.single) > len(self.single)
 
     def _log_single(self, logits: Sequence[Tensor]) -> list[Tensor]:
         return [(x / c.temperature).log_softmax(dim=1) for x, c in zip(logits, self.single, strict=True)]

@@ -415,7 +415,7 @@ def _times(video: Video, times: Sequence[float | None]) -> tuple[NDArray[np.floa
     numbers = list(known)
     late = np.interp(range(len(times)), numbers, np.array(list(known.values())) - by_rate[numbers])
     without = plural(len(times) - len(known), "frame has", "frames have")
-    return by_rate + late, [f"{without} no time stamp: their times are by those of others"]
+    return _in_order(by_rate + late), [f"{without} no time stamp: their times are by those of others"]
 
 
 def _in_order(times: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -593,17 +593,19 @@ def test_a_split_that_leaks_is_never_the_headline(page, tmp_path):
 def test_nor_is_a_split_of_which_only_the_audit_finds_that_it_leaks(page, tmp_path, monkeypatch):
     for split, guess in (("random", 1), ("group", 2)):
         write_run(tmp_path / split, truth=[0, 1], guesses=[0, guess], split=split)
-    see, leaks_all = build._see, {"n_splits": 1, "n_leaking": 1, "looked": True, "n_pairs": 0, "pairs": ()}
+    leaks_all = {"n_splits": 1, "n_leaking": 1, "looked": True, "n_pairs": 0, "pairs": ()}
+    said = SimpleNamespace(leaks=True, text="split leaks: 2 of 2 test clips")
 
     def audited(models, *_):
-        seen, said = see(models, None, False), SimpleNamespace(leaks=True, text="split leaks: 2 of 2 test clips")
-        seen.audits["random"] = SimpleNamespace(record=models[0].first, verdict=said, **leaks_all)
-        return seen
+        return {"random": SimpleNamespace(record=models[0].first, verdict=said, **leaks_all)}
 
-    monkeypatch.setattr(build, "_see", audited)
+    monkeypatch.setattr(build, "_audits", audited)
     _, seen = page(tmp_path / "random", tmp_path / "group")
     assert "recognises 50.0 % of 2 clips from groups it had not seen" in seen.words
-    assert re.findall(r'<h2 id="model\d-h">.*?, split (\w+)<', seen.source) == ["group", "random"]
+    headings = r'<h2 id="model\d-h">.*?, split (\w+)<'
+    assert re.findall(headings, seen.source) == ["group", "random"]
+    monkeypatch.setattr(build, "MOST_MODELS", 1)
+    assert re.findall(headings, page(tmp_path / "random", tmp_path / "group")[1].source) == ["group"]
 
 
 @pytest.mark.parametrize(("groups", "more"), [(["a", "b"], {}), ([None, None], {}), (["a", "b"], {"without_group": 1})])
@@ -620,7 +622,7 @@ def test_recordings_are_said_to_be_apart_only_where_they_are_known(page, tmp_pat
 
 @pytest.mark.parametrize(
     ("group", "said"),
-    [("b", "No test clip shares a group with a training clip."), (None, "Whether groups are on both")],
+    [("b", "No test clip is known to share a group with a training clip."), (None, "Whether groups are on both")],
 )
 def test_of_a_random_split_it_is_told_what_is_known_of_groups(page, tmp_path, group, said):
     split = {"rule": "random", "notes": [], "train": ["x"], "val": [], "test": ["p", "q"], "test_groups": ["a", group]}
@@ -1754,17 +1756,19 @@ def test_the_most_alike_pairs_are_shown_whose_frames_are_there(monkeypatch):
 
 
 def test_every_split_is_audited_also_of_models_that_are_not_shown_in_full(monkeypatch):
-    auditor = SimpleNamespace(frames=lambda _: None, audit=lambda runs, _: runs)
+    sound = SimpleNamespace(leaks=False)
+    auditor = SimpleNamespace(frames=lambda _: None, audit=lambda runs, _: SimpleNamespace(runs=runs, verdict=sound))
     for name, value in (("MOST_MODELS", 1), ("Auditor", lambda *_, **__: auditor), ("history", lambda _: ())):
         monkeypatch.setattr(build, name, value)
     monkeypatch.setattr(build, "view", lambda model, _: model.name)
     models = [
-        SimpleNamespace(name=name, split=split, shown=None, runs=[name])
+        SimpleNamespace(name=name, split=split, shown=None, runs=[SimpleNamespace(name=name, split=split, sharing=0)])
         for name, split in (("a", "group"), ("b", "group"), ("c", "random"))
     ]
     seen = build._see(models, SimpleNamespace(folder=None), False)
     assert seen.views == ["a"]
-    assert seen.audits == {"group": ["a", "b"], "random": ["c"]}
+    audited = {rule: [run.name for run in found.runs] for rule, found in seen.audits.items()}
+    assert audited == {"group": ["a", "b"], "random": ["c"]}
     assert seen.missing == ["2 further models are in the tables only"]
 
 

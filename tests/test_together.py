@@ -80,7 +80,8 @@ def test_the_mean_of_seeds_gets_the_temperature_and_threshold_that_a_search_find
 def test_whether_any_answer_may_be_unknown(thresholds, mean, given, expected):
     single = tuple(Calibration(threshold=t) for t in thresholds)
     heads = Together(single=single, mean=None if mean is None else Calibration(threshold=mean), threshold=given)
-    assert heads.may_be_unknown is expected
+    assert heads.may_be_unknown(50) is expected
+    assert not heads.may_be_unknown(1)
     _, unknown = heads([torch.zeros(1, 50)] * 3)  # each class has 2 %
     assert bool(unknown) is expected
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,26 +119,46 @@ def _see(models: Sequence[Model], cache: Cache | None, progress: bool) -> _Seen:
     if cache is None:
         seen.missing.append("No frames and no audit of the split by likeness: no cache was given (--cache DIR)")
     auditor = None if cache is None else Auditor(cache, progress=progress)
-    audited: set[str] = set()
-    for model in models:
-        in_full, rule = len(seen.views) < MOST_MODELS, model.split
-        if not in_full and rule in audited:
-            continue
-        frames = None
-        if auditor is not None:
-            with _or_missing(f"No frames of {model.name}", seen):
-                frames = auditor.frames(model.shown)
-        if rule not in audited and auditor is not None:
-            audited.add(rule)
-            with _or_missing(f"No audit of split {rule} by likeness", seen):
-                seen.audits[rule] = auditor.audit([r for m in models if m.split == rule for r in m.runs], frames)
-        if in_full:
-            seen.views.append(view(model, frames))
-            seen.missing.extend(_lost_frames(model, frames))
+    seen.audits.update(_audits(models, auditor, seen))
+    for model in _sound_first(models, seen.audits)[:MOST_MODELS]:
+        frames = _frames(model, auditor, seen)
+        seen.views.append(view(model, frames))
+        seen.missing.extend(_lost_frames(model, frames))
     if len(models) > MOST_MODELS:
         more = plural(len(models) - MOST_MODELS, "further model is", "further models are")
         seen.missing.append(f"{more} in the tables only")
     return seen
+
+
+def _audits(models: Sequence[Model], auditor: Auditor | None, seen: _Seen) -> dict[str, Leaks]:
+    """Return what an audit says of each split, and add what cannot be looked at to what is missing."""
+    found: dict[str, Leaks] = {}
+    for rule in dict.fromkeys(m.split for m in models):
+        if auditor is not None:
+            those = [m for m in models if m.split == rule]
+            frames = _frames(those[0], auditor, seen)
+            with _or_missing(f"No audit of split {rule} by likeness", seen):
+                found[rule] = auditor.audit([r for m in those for r in m.runs], frames)
+    return found
+
+
+def _frames(model: Model, auditor: Auditor | None, seen: _Seen) -> Frames | None:
+    if auditor is not None:
+        with _or_missing(f"No frames of {model.name}", seen):
+            return auditor.frames(model.shown)
+    return None
+
+
+def _leaky(models: Sequence[Model], audits: Mapping[str, Leaks]) -> list[str]:
+    """Return the splits that leak, by what their runs know of groups or by their audit."""
+    sharing = {r.split for m in models for r in m.runs if r.sharing}
+    splits = dict.fromkeys(m.split for m in models)
+    return [s for s in splits if s in sharing or (s in audits and audits[s].verdict.leaks)]
+
+
+def _sound_first(models: Sequence[Model], audits: Mapping[str, Leaks]) -> list[Model]:
+    leaky = _leaky(models, audits)
+    return sorted(models, key=lambda m: m.split in leaky)
 
 
 @contextmanager
@@ -147,7 +167,8 @@ def _or_missing(what: str, seen: _Seen) -> Iterator[None]:
     try:
         yield
     except FitrecError as error:
-        seen.missing.append(f"{what}: {error}")
+        if (said := f"{what}: {error}") not in seen.missing:
+            seen.missing.append(said)
 
 
 def _lost_frames(model: Model, frames: Frames | None) -> list[str]:
@@ -162,10 +183,7 @@ def _lost_frames(model: Model, frames: Frames | None) -> list[str]:
 def context(models: Sequence[Model], seen: _Seen, compared: CompareReport) -> dict[str, Any]:
     """Return everything the template names."""
     audits = seen.audits
-    splits = list(dict.fromkeys(m.split for m in models))
-    sharing = {r.split for m in models for r in m.runs if r.sharing}
-    leaky = [s for s in splits if s in sharing or (s in audits and audits[s].verdict.leaks)]
-    models = sorted(models, key=lambda m: m.split in leaky)  # some leaks only the audit finds
+    models, leaky = _sound_first(models, audits), _leaky(models, audits)
     splits = list(dict.fromkeys(m.split for m in models))
     audited = [split for split, found in audits.items() if found.looked]
     lead = models[0]
@@ -182,7 +200,7 @@ def context(models: Sequence[Model], seen: _Seen, compared: CompareReport) -> di
         "lead_has_many": len(lead.first.labels) >= MANY_CLASSES,
         "many_classes": max(len(m.first.labels) for m in models) >= MANY_CLASSES,
         "splits": {split: [m for m in models if m.split == split] for split in splits},
-        "views": sorted(seen.views, key=lambda v: v.model.split in leaky),
+        "views": seen.views,
         "pairs": compared.pairs,
         "compared_notes": compared.notes,
         "audits": audits,
