@@ -137,8 +137,7 @@ def extract(
         if not any(clip.path and is_there(clip.path) for clip in (*found.clips, *found.passed_over)):
             missing = found.clips[0].path or found.clips[0].clip_id
             raise UsageError(
-                f"no file that {videos} names is there, such as {missing}: give {'another' if root else 'a'} --root, or "
-                "right paths"
+                f"no file that {videos} names is there, such as {missing}: give the --root of its paths, or right ones"
             )
         if prune:
             _refuse_pruning(found)

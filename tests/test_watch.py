@@ -274,12 +274,13 @@ def test_of_a_live_camera_that_tells_no_times_those_of_arrival_count(monkeypatch
     assert kept == shown
 
 
-def test_frames_of_a_file_without_times_come_at_its_rate(long_video, monkeypatch):
+@pytest.mark.parametrize("timed", [(), (0, 20, 40)])  # of a clock that does not begin at 0
+def test_frames_of_a_file_without_times_come_at_its_rate(long_video, monkeypatch, timed):
     read = Stream._frames
 
     def untimed(self):
-        for frame in read(self):
-            frame.pts = None
+        for number, frame in enumerate(read(self)):
+            frame.pts = frame.pts + round(10 / frame.time_base) if number in timed else None
             yield frame
 
     monkeypatch.setattr(Stream, "_frames", untimed)
