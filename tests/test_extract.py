@@ -267,9 +267,7 @@ def test_clips_whose_files_were_removed_are_told_and_can_be_taken_out(run, tmp_p
         run(None, prune=True, samples=None, frame_size=None)
     manifest = tmp_path / "misspelt.csv"
     manifest.write_text("path,label\nHop/v_Hop_g01_c01.MP4,Hop\n")
-    with pytest.raises(
-        UsageError, match=r"no file that .*misspelt.csv names is there, such as .*MP4: give the --root"
-    ):
+    with pytest.raises(UsageError, match=r"no file that .*misspelt.csv names is there, such as .*MP4: give the --root"):
         run(manifest, root=videos, prune=True)
     assert len(trained()) == 4
 
