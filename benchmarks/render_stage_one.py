@@ -115,7 +115,7 @@ def stage_one_compiling(path: Path = RESULTS_HIDDEN) -> str:
 def stage_one_startup() -> str:
     s = load()["startup"]
     torch = "loads" if s["loads_torch"] else "does not load"
-    return f"`fitrec-cache --help` takes {span(s['help_seconds'])} s and {torch} PyTorch."
+    return f"The program's `--help` takes {span(s['help_seconds'])} s and {torch} PyTorch."
 
 
 def stage_one_precisions(path: Path = RESULTS) -> str:

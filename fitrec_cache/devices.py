@@ -19,19 +19,12 @@ from fitrec_cache.errors import UsageError
 #: Others that torch knows are not tried by anyone here.
 EXPECTED = "auto, cpu, cuda, cuda:N or mps"
 
-#: What a GPU without room says: itself, or cuBLAS and cuDNN, which cannot even begin, or find no way to convolve that
-#: fits (``cublasCreate``, ``cudnnGetErrorString``, PyTorch's Conv_v8.cpp).
-_FULL_GPU = (
-    "out of memory",
-    "STATUS_ALLOC_FAILED",
-    "ALLOCATION_FAILED",
-    "STATUS_NOT_INITIALIZED",
-    "unable to find an engine",
-)
+#: What a GPU without room says: itself, or cuBLAS and cuDNN, which cannot even begin (``cublasCreate``).
+_FULL_GPU = ("out of memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
 
 #: GPUs of compute capability 7.5 without matrix units, whose convolutions in fp16 are slow and may give no numbers
 #: (issues 58123 and 77955 of PyTorch).
-_WITHOUT_FP16 = re.compile(r"GTX 16\d\d|\bT(400|500|550|600|1000|1200|2000)\b")
+_WITHOUT_FP16 = re.compile(r"GTX 16\d\d|\bMX[45]50\b|\bT(400|500|550|600|1000|1200|2000)\b")
 
 _ONE_AT_A_TIME = threading.RLock()
 
@@ -72,7 +65,7 @@ def fuses_slowly(precision: str, device: str) -> bool:
 
 
 def is_good_at_fp16(device: str) -> bool:
-    """Say whether a CUDA device computes in fp16 fast and reliably."""
+    """Say whether convolutions of a CUDA device can be relied on in fp16."""
     return not _WITHOUT_FP16.search(torch.cuda.get_device_name(device))
 
 
@@ -114,7 +107,7 @@ def find_device(name: str = "auto") -> str:
         UsageError: If it is another, not present, or one on which this torch cannot compute.
     """
     if name == "auto":
-        usable = torch.cuda.is_available() and not _refusal(f"cuda:{torch.cuda.current_device()}")
+        usable = torch.cuda.is_available() and not _refusal("cuda")
         name = "cuda" if usable else "mps" if torch.backends.mps.is_available() else "cpu"
     found = re.fullmatch(r"cpu|mps|cuda(?::(\d{1,3}))?", name, re.ASCII)
     if found is None:
@@ -296,16 +289,20 @@ def gpu_of(device: str) -> tuple[str, int]:
 def overlooked_gpu() -> str:
     """Return why torch does not use a GPU although there are signs of one; empty if it does, or there are none."""
     if torch.cuda.is_available():
-        return _refusal(f"cuda:{torch.cuda.current_device()}")
+        with suppress(UsageError):  # of one that has no room
+            return _refusal("cuda")
+        return ""
     if not (_FIRST_GPU.exists() or shutil.which("nvidia-smi")):
         return ""
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is made for processors only: install one for CUDA (pytorch.org says how)"
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shown is not None and shown.strip() in ("", "-1"):
         return "the variable CUDA_VISIBLE_DEVICES hides it: unset it"
     return (
         f"torch {torch.__version__}, made for CUDA {torch.version.cuda}, cannot use it: see whether `nvidia-smi` shows "
         "it, and update its driver"
+        + (f"; or the variable CUDA_VISIBLE_DEVICES ({shown}) names none that is here" if shown else "")
     )
 
 

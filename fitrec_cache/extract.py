@@ -16,7 +16,7 @@ from fitrec_cache.cache import Cache, HeldClip, newest, pick_frames
 from fitrec_cache.claims import CLAIMS
 from fitrec_cache.clips import Clip
 from fitrec_cache.decoding import check_time_limit, content_hash_once
-from fitrec_cache.devices import cores
+from fitrec_cache.devices import cores, overlooked_gpu
 from fitrec_cache.erase import erase_taken_out, going, refuse_beside_others, refuse_links, refuse_most
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError, WeightsError
 from fitrec_cache.extract_report import ExtractReport, FailedClip
@@ -159,7 +159,7 @@ def extract(
         identity = frame_identity(samples=samples or SAMPLES, frame_size=frame_size or FRAME_SIZE)
         frames = opened.frame_store(identity)
         notes.add(*_new_settings(opened, frames))
-    notes.add(*_too_small(frames, models), *_slow(models))
+    notes.add(*_too_small(frames, models), *_slow(models), *_unused_gpu(device, models))
     run = Extractor(opened, frames, models, notes, found, started=started)
     workers = None if videos is None else min(workers or cores(), len(clips))
     try:
@@ -367,6 +367,11 @@ def _too_small(frames: Store, models: Sequence[Backbone]) -> list[str]:
         for m in models
         if m.preprocessing.first_size is None and max(m.preprocessing.size) > stored
     ]
+
+
+def _unused_gpu(device: str, models: Sequence[Backbone]) -> list[str]:
+    why = overlooked_gpu() if device == "auto" and models[0].on_cpu else ""
+    return [f"there seems to be a GPU that is not used: {why}"] * bool(why)
 
 
 def _slow(models: Sequence[Backbone]) -> list[str]:

@@ -155,7 +155,7 @@ def as_ours(data: Features, where: str) -> Features:
     if bare := [name for name, label in zip(data.clip_ids, data.labels, strict=True) if not label.strip()]:
         have = plural(len(bare), "clip has", "clips have")
         raise UsageError(f"features {where}: {have} no label, such as {bare[0]}: leave them out")
-    if odd := [name for name in (*data.clip_ids, *data.labels, *data.groups) if name and not is_plain(name)]:
+    if odd := [name for name in (*data.clip_ids, *data.labels, *data.groups, data.name) if name and not is_plain(name)]:
         raise UsageError(f"features {where}: control or undecodable characters in {odd[0]!r}: rename it")
     if odd := [value for each in data.extra for value in each.values() if not isinstance(value, str)]:
         raise UsageError(f"features {where}: extra holds {odd[0]!r}, expected texts")

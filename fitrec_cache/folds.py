@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fitrec_cache.clips import Clip, columns
+from fitrec_cache.clips import Clip, columns, plain_text
 from fitrec_cache.errors import UsageError
 from fitrec_cache.metrics import stratified_folds
 from fitrec_cache.run_files import SIDES
@@ -152,7 +152,10 @@ def _sides_by_column(
         raise UsageError(f"split 'leave-one:{column}': every clip has the value '{values[0]}', expected at least two")
     tested = sorted(set(values))
     return [
-        (f"{_number(n, len(tested))}-{value}", {c for c, v in zip(clip_ids, values, strict=True) if v == value})
+        (
+            f"{_number(n, len(tested))}-{plain_text(value)}",
+            {c for c, v in zip(clip_ids, values, strict=True) if v == value},
+        )
         for n, value in enumerate(tested, start=1)
     ]
 

@@ -92,7 +92,7 @@ def read_pack(path: Path) -> Features:
         check_texts("extra", columns.get("extra", []))
         name = head.get("backbone", "features")
         if not is_name(name):
-            raise ValueError(f"attribute backbone is {str(name)[:100]!r}, expected the name of a model, without spaces")
+            raise ValueError(f"attribute backbone is {str(name)[:100]!r}, expected a model's name without any of ,;%()")
     except (hdf5.Unreadable, ValueError) as error:
         raise UsageError(f"features file {path}: {error}. docs/format.md says what it must hold") from error
     _check_rows(path, arrays)

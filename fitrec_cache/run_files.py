@@ -97,10 +97,11 @@ def read_run_settings(folder: Path) -> dict[str, Any]:
 
 
 def _names(run: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the texts of a ``run.json`` that are printed; of a rule what is text, as paths of lists need not be."""
-    split = run.get("split", {})
+    """Yield the texts of a ``run.json`` that are printed; paths of lists are written out where they are."""
+    split, rule = run.get("split", {}), str(run.get("split", {}).get("rule"))
     yield from map(str, (*run["labels"], *(run.get(name) for name in ("backbone", "recipe", "fold"))))
-    yield str(split.get("rule")).encode(errors="ignore").decode()
+    yield from map(str, (*run["head"].values(), *run["training"], *run["training"].values()))
+    yield "" if rule.startswith("list:") else rule
     for name in (*SIDES, "test_groups", "unknown", "unknown_classes", "notes"):
         yield from map(str, split.get(name, ()))
 

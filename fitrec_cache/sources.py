@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from fitrec_cache.wording import is_plain
+
 #: Larger settings than these are taken for mistakes, so that no file can ask for more memory than there is.
 MOST_SAMPLES = 1000
 MOST_PIXELS = 4320
@@ -13,8 +15,8 @@ MOST_PIXELS = 4320
 #: Each source is a backbone of its own: nobody puts more side by side.
 _MOST_SOURCES = 32
 
-#: Of backbones, presets and precisions; of several side by side with ``+`` between them.
-_NAME = re.compile(r"[\w.+-]{1,500}")
+#: Of backbones, presets and precisions, of several with ``+`` between them: nothing that could be taken for figures.
+_NAME = re.compile(r"[^,;%()\n\r]{1,4000}")
 
 
 def check_sources(sources: object) -> None:
@@ -56,7 +58,7 @@ def lacking(kind: str, identity: Mapping[str, Any]) -> str:
 
 def is_name(value: object) -> bool:
     """Say whether a value from outside is a name that may stand in front of figures: it cannot be taken for one."""
-    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+    return isinstance(value, str) and is_plain(value) and _NAME.fullmatch(value) is not None
 
 
 def is_count(value: object, most: int) -> bool:

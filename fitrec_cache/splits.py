@@ -24,7 +24,7 @@ from unicodedata import normalize
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.clips import group_number
+from fitrec_cache.clips import group_number, plain_text
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.files import digest, with_home
 from fitrec_cache.manifests import listed_names
@@ -214,7 +214,7 @@ def _divide(rule: str, clips: _Clips, sides: _Sides, rng: np.random.Generator) -
     return Split(
         rule=rule,
         **{name: np.array(sorted(clips.order[i] for i in part), dtype=np.int64) for name, part in parts.items()},
-        notes=(*sides.notes, *_remarks(clips, parts)),
+        notes=tuple(map(plain_text, (*sides.notes, *_remarks(clips, parts)))),
         sharing=count_sharing(parts["test"], parts["train"] | parts["val"], clips.groups),
         untrained=tuple(sorted(set().union(*labels.values()) - labels["train"])),
     )
@@ -300,7 +300,7 @@ def short_rule(rule: str) -> str:
     name, colon, argument = rule.partition(":")
     if name != "list" or not colon:
         return rule
-    return "list:" + ",".join(Path(path).name for path in argument.split(","))
+    return "list:" + ",".join(plain_text(Path(path).name) for path in argument.split(","))
 
 
 def sides_digest(split: Mapping[str, Any]) -> str:

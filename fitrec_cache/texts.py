@@ -104,7 +104,7 @@ def train_text(report: TrainReport) -> str:
     for r in report.runs:
         fold = f", fold {r.fold}" if r.fold else ""
         lines.append(
-            f"{r.variant} on {r.backbone}, split {r.split}{fold}, seed {r.seed}: {_figures(r.metrics)}; "
+            f"{r.variant} on {r.backbone}, split {plain_text(r.split)}{fold}, seed {r.seed}: {_figures(r.metrics)}; "
             f"{r.epochs} epochs{f', no. {r.best_epoch} kept' * (r.best_epoch < r.epochs)}, {r.seconds:.1f} s -> {r.out}"
         )
         if "auroc" in r.unknown:

@@ -56,7 +56,8 @@ def _refuse_compressed(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise WeightsError(
-                f"weights file {path} is compressed, as torch.save makes none: save it once more with it"
+                f"weights file {path} is compressed, as torch.save makes none (is it TorchScript?): write it with "
+                "torch.save(model.state_dict(), FILE)"
             )
 
 

@@ -7,6 +7,7 @@ float64.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from unittest.mock import patch
@@ -34,12 +35,26 @@ class Stream(torch.Stream):
         self.told.append(other)
 
 
-_CURRENT = Stream()
+class _OfThread(threading.local):
+    stream = Stream()
+
+
+_THREAD = _OfThread()
+
+
+@contextmanager
+def _on(stream: Stream) -> Iterator[None]:
+    before, _THREAD.stream = _THREAD.stream, stream
+    try:
+        yield
+    finally:
+        _THREAD.stream = before
+
 
 _PRETENDED = {
     "Stream": Stream,
-    "stream": lambda stream: nullcontext(),
-    "current_stream": lambda device=None: _CURRENT,
+    "stream": _on,
+    "current_stream": lambda device=None: _THREAD.stream,
     "device": lambda device: nullcontext(),
     "get_device_name": lambda device=None: "made up",
     "_lazy_init": lambda: None,
@@ -55,13 +70,14 @@ _PRETENDED = {
 
 
 class Far(torch.Tensor):
-    """A tensor on the GPU; ``near`` has its values.
+    """A tensor on the GPU; ``near`` has its values, ``stream`` is that on which it was made.
 
     Autograd's engine starts a thread for each real device, so to learn C++ must take these for the processor's, and
     only Python sees the GPU. Autocast asks C++, so to embed in bf16 C++ must see the GPU as well: ``seen_by_all``.
     """
 
     near: torch.Tensor
+    stream: Stream
     made = 0  # how many there were, to be sure that it was used
     gpu = CUDA
     seen_by_all = True
@@ -78,7 +94,7 @@ class Far(torch.Tensor):
                 )
             else:
                 far = torch.Tensor._make_subclass(cls, near.clone() if near.is_inference() else near.detach())
-        far.near = near
+        far.near, far.stream = near, _THREAD.stream
         Far.made += 1
         return far
 

@@ -284,7 +284,7 @@ def test_a_gpu_that_torch_does_not_see_is_told(monkeypatch, tmp_path, weights, m
     assert found.problems == {}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr("fitrec_cache.devices._refusal", {"cuda:0": ""}.get)
+    monkeypatch.setattr("fitrec_cache.devices._refusal", {"cuda": ""}.get)
     assert overlooked_gpu() == ""
 
 

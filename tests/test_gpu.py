@@ -88,6 +88,7 @@ def test_a_backbone_and_the_frames_go_to_the_gpu_and_features_come_back(
             copies, sent = torch.cuda.current_stream().told[-2:]
             assert copies is there._copies
             assert isinstance(sent, Far)
+            assert sent.stream is copies is not torch.cuda.current_stream()
     assert there.precision == chosen
     here = load_backbone(weights(name), precision=there.precision, device="cpu")
     assert there.identity() == here.identity()

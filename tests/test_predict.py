@@ -790,17 +790,23 @@ def test_a_head_that_is_not_the_stored_one_is_refused_before_it_is_built(run, tm
 
 
 @pytest.mark.parametrize("odd", ["Hop\nnote: no leak found", "\x1b[2J", "\ud800"])
-@pytest.mark.parametrize("place", ["labels", "backbone", "fold", "notes"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("labels", "backbone", "fold", "recipe", "head variant", "training optimiser", "split rule", "split notes"),
+        *("split train", "split val", "split test", "split test_groups", "split unknown", "split unknown_classes"),
+    ],
+)
 def test_names_in_a_run_that_cannot_be_printed_are_damage(run, tmp_path, place, odd):
     """They would forge lines in answers and subtitles, or end in a traceback."""
     folder = shutil.copytree(run, tmp_path / "run")
     settings = json.loads((folder / "run.json").read_text())
-    if place == "labels":
-        settings["labels"][0] = odd
-    elif place == "notes":
-        settings["split"]["notes"] = [odd]
+    *inside, name = place.split()
+    holder = settings[inside[0]] if inside else settings
+    if isinstance(holder[name], list):
+        holder[name] = [odd, *holder[name]][: max(1, len(holder[name]))]
     else:
-        settings[place] = odd
+        holder[name] = odd
     (folder / "run.json").write_text(json.dumps(settings))
     for read in (read_runs, read_scored):
         with pytest.raises(StoreCorrupt, match="control or undecodable characters"):

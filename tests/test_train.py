@@ -997,6 +997,19 @@ def test_one_room_left_out_says_nothing_of_others(tmp_path, features):
     assert report.pooled[0]["accuracy_ci95"][0] > 0  # ten rooms do
 
 
+def test_folds_and_lists_of_any_name_are_trained_and_read_again(tmp_path, features):
+    """A cell of a spreadsheet may hold a line break, a line of a list a tab."""
+    data = read_pack(features)
+    data = replace(data, extra=[{"room": f"the {i % 3}.\nroom"} for i in range(len(data.labels))])
+    for split in ("leave-one:room", f"list:{tmp_path / 'a'},{tmp_path / 'b'}"):
+        for name in ("a", "b"):
+            some = data.clip_ids[:40] if name == "a" else data.clip_ids[40:]
+            (tmp_path / name).write_text("".join(f"{clip}\n" for clip in some) + "no\tclip.avi\n")
+        report = train_head(out=tmp_path / split[:4], features=data, variant="mean", split=split, epochs=1)
+        assert "\n" not in "".join(run.fold for run in report.runs)
+        assert train_head(out=tmp_path / split[:4], features=data, variant="mean", split=split, epochs=1).accuracies
+
+
 def test_bars_say_which_of_how_many_heads_is_trained(tmp_path, features, capsys):
     train_head(out=tmp_path / "one", features=features, variant="mean", epochs=1, progress=True)
     assert " of " not in capsys.readouterr().err
