@@ -155,6 +155,7 @@ def attention_png(clips: Sequence[AttentionStrip], path: Path) -> None:
         _draw_strip(axes, clip, sheet, column * block, sum(rows[:row]))
     axes.set(xlim=(0, width), ylim=(height, 0))  # one unit is one inch
     key = "Bar: attention, full = largest weight of the clip. Line: the weight if all frames counted the same."
+    key = "All frames count the same." if all(_is_even(clip) for clip in clips) else key
     axes.text(_Sheet.margin, height - 0.15, key, fontsize=8, color=FAINT, fontfamily=FONT)
     save_png(figure, path, dpi=_DPI if columns == 1 else _DPI_MANY)
 
@@ -252,6 +253,11 @@ def _check_strip(clip: AttentionStrip) -> None:
         raise ValueError(f"a weight is {clip.weights.min()}: expected none below 0")
 
 
+def _is_even(clip: AttentionStrip) -> bool:
+    """Say whether a head counts all frames of a clip alike, as the baseline ``mean`` does."""
+    return bool(np.ptp(clip.weights) < 1e-6)
+
+
 def _draw_strip(axes: Axes, clip: AttentionStrip, sheet: _Sheet, left: float, top: float) -> None:
     left += sheet.margin
     title = drawable(clip.title, longest=int(7.5 * sheet.width))
@@ -283,7 +289,7 @@ def _draw_frame(
     axes.add_patch(Rectangle((left, top), sheet.cell, sheet.picture, fill=False, **edge))
     floor, full = bottom + sheet.bar, sheet.bar - 0.08
     axes.text(left, floor + 0.15, f"{clip.pts_seconds[i]:.2f} s", fontsize=8, color=INK, fontfamily=FONT)
-    if np.ptp(clip.weights) < 1e-6:  # the head does not choose among frames
+    if _is_even(clip):
         return
     largest = max(float(clip.weights.max()), 1e-12)
     tall = full * float(clip.weights[i]) / largest
