@@ -181,7 +181,7 @@ def test_packets_of_interlaced_video_without_a_picture_are_no_second_fields_wher
     options = {"flags": "+ildct+ilme"}
     whole = write_video(tmp_path / "w.mp4", 100, codec="mpeg2video", gop=10, options=options)
     assert read(whole, None).ledger["interlaced"]
-    with pytest.raises(VideoError, match="only 40 of 100 frames decode"):
+    with pytest.raises(VideoError, match=r"only 40 of (99|100) frames decode"):
         read(damage(whole, tmp_path / "v.mp4", range(40, 100)), None)
 
 
