@@ -123,8 +123,6 @@ def audit(
         check_ending(manifest, "--manifest", ".csv")
         if manifest.exists():
             raise UsageError(f"--manifest {manifest} exists: choose another name, or remove it")
-    if out is not None and out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file: expected a folder")
     if out is not None:
         refuse_foreign(out)
     opened = Cache(cache)

@@ -72,7 +72,9 @@ def write_findings(
 
 
 def refuse_foreign(out: Path) -> None:
-    """Raise UsageError if a file that :func:`write_findings` would replace is no audit's."""
+    """Raise UsageError if ``out`` is a file, or one that :func:`write_findings` would replace there is no audit's."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file: expected a folder")
     refuse_others(out / "audit.json", "--out", '"split"', "an audit's")
     refuse_others(out / "pairs.csv", "--out", ",".join(_HEADER), "an audit's")
     picture = out / "pairs.png"

@@ -98,7 +98,8 @@ def read_run_settings(folder: Path) -> dict[str, Any]:
 
 def _names(run: Mapping[str, Any]) -> Iterator[str]:
     """Yield the texts of a ``run.json`` that are printed; paths of lists are written out where they are."""
-    split, rule = run.get("split", {}), str(run.get("split", {}).get("rule"))
+    split = run.get("split", {})
+    rule = str(split.get("rule"))
     yield from map(str, (*run["labels"], *(run.get(name) for name in ("backbone", "recipe", "fold"))))
     yield from map(str, (*run["head"].values(), *run["training"], *run["training"].values()))
     yield "" if rule.startswith("list:") else rule

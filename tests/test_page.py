@@ -1765,16 +1765,18 @@ def test_the_most_alike_pairs_are_shown_whose_frames_are_there(monkeypatch):
 
 def test_every_split_is_audited_also_of_models_that_are_not_shown_in_full(monkeypatch):
     sound = SimpleNamespace(leaks=False)
-    auditor = SimpleNamespace(frames=lambda _: None, audit=lambda runs, _: SimpleNamespace(runs=runs, verdict=sound))
+    asked = []
+    auditor = SimpleNamespace(frames=asked.append, audit=lambda runs, _: SimpleNamespace(runs=runs, verdict=sound))
     for name, value in (("MOST_MODELS", 1), ("Auditor", lambda *_, **__: auditor), ("history", lambda _: ())):
         monkeypatch.setattr(build, name, value)
     monkeypatch.setattr(build, "view", lambda model, _: model.name)
     models = [
-        SimpleNamespace(name=name, split=split, shown=None, runs=[SimpleNamespace(name=name, split=split, sharing=0)])
+        SimpleNamespace(name=name, split=split, shown=name, runs=[SimpleNamespace(name=name, split=split, sharing=0)])
         for name, split in (("a", "group"), ("b", "group"), ("c", "random"))
     ]
     seen = build._see(models, SimpleNamespace(folder=None), False)
     assert seen.views == ["a"]
+    assert asked == ["a", "c"]  # once each: frames know which of them were lost
     audited = {rule: [run.name for run in found.runs] for rule, found in seen.audits.items()}
     assert audited == {"group": ["a", "b"], "random": ["c"]}
     assert seen.missing == ["2 further models are in the tables only"]

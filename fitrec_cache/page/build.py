@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +106,13 @@ def _check_out(out: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
-    """What was found: models in full, audits by split rule, what is missing, and what was extracted."""
+    """What was found: models in full, audits by split rule, what is missing, what was extracted, frames by model."""
 
     views: list[ModelView]
     audits: dict[str, Leaks]
     missing: list[str]
     history: Sequence[Extraction] = ()
+    frames: dict[int, Frames | None] = field(default_factory=dict)
 
 
 def _see(models: Sequence[Model], cache: Cache | None, progress: bool) -> _Seen:
@@ -143,10 +144,12 @@ def _audits(models: Sequence[Model], auditor: Auditor | None, seen: _Seen) -> di
 
 
 def _frames(model: Model, auditor: Auditor | None, seen: _Seen) -> Frames | None:
-    if auditor is not None:
+    """Return the frames of a model, the same at each call: they know which of them were lost."""
+    if auditor is not None and id(model) not in seen.frames:
+        seen.frames[id(model)] = None
         with _or_missing(f"No frames of {model.name}", seen):
-            return auditor.frames(model.shown)
-    return None
+            seen.frames[id(model)] = auditor.frames(model.shown)
+    return seen.frames.get(id(model))
 
 
 def _leaky(models: Sequence[Model], audits: Mapping[str, Leaks]) -> list[str]:
@@ -167,8 +170,7 @@ def _or_missing(what: str, seen: _Seen) -> Iterator[None]:
     try:
         yield
     except FitrecError as error:
-        if (said := f"{what}: {error}") not in seen.missing:
-            seen.missing.append(said)
+        seen.missing.append(f"{what}: {error}")
 
 
 def _lost_frames(model: Model, frames: Frames | None) -> list[str]:
