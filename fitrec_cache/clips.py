@@ -14,6 +14,9 @@ from typing import Any
 from fitrec_cache.spans import Span
 from fitrec_cache.wording import is_plain
 
+#: What a split divides clips into.
+SIDES = ("train", "val", "test")
+
 #: The answer that no class is probable enough: no class of a head can be called so.
 UNKNOWN = "unknown"
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fitrec_cache.clips import Clip, columns, plain_text
+from fitrec_cache.clips import SIDES, Clip, columns, plain_text
 from fitrec_cache.errors import UsageError
 from fitrec_cache.metrics import stratified_folds
-from fitrec_cache.run_files import SIDES
 from fitrec_cache.spans import recordings
 from fitrec_cache.splits import Split, check_seed, hold_out, make_split
 from fitrec_cache.units import units_of

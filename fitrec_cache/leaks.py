@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fitrec_cache.clips import SIDES
 from fitrec_cache.near_duplicates import NearDuplicates
-from fitrec_cache.run_files import SIDES
 from fitrec_cache.splits import Split, count_sharing
 
 SIDE_NAMES = ("", *SIDES)

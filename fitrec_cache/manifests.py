@@ -14,11 +14,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from unicodedata import normalize
 
-from fitrec_cache.clips import NO_COLUMNS, Clip, clip_of, named_group, one_spelling
+from fitrec_cache.clips import NO_COLUMNS, SIDES, Clip, clip_of, named_group, one_spelling
 from fitrec_cache.errors import ManifestError, UsageError
 from fitrec_cache.file_names import FileNames
 from fitrec_cache.files import as_given
-from fitrec_cache.run_files import SIDES
 from fitrec_cache.spans import Span, is_part, part_of, parted, seconds_of
 from fitrec_cache.wording import plural
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fitrec_cache.answers import COLUMNS, answer_cells, class_columns
 from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.class_folders import VIDEO_SUFFIXES, is_video
-from fitrec_cache.clips import file_id, one_spelling, plain_text
+from fitrec_cache.clips import SIDES, file_id, one_spelling, plain_text
 from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash_once
 from fitrec_cache.devices import cores
 from fitrec_cache.errors import StoreCorrupt, UsageError, VideoError
@@ -26,7 +26,7 @@ from fitrec_cache.files import check_writable, file_stamp, files_below, is_folde
 from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.pipeline import open_pipelines
-from fitrec_cache.run_files import SIDES, contents_of
+from fitrec_cache.run_files import contents_of
 from fitrec_cache.runs import Run, read_runs
 from fitrec_cache.sampling import clip_length
 from fitrec_cache.spans import file_of, parted, short_content

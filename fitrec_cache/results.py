@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from fitrec_cache.calibrate import Calibration, auroc, calibration_error, expected_error
+from fitrec_cache.clips import SIDES
 from fitrec_cache.metrics import Metrics, evaluate
 from fitrec_cache.outputs import read_strangers
-from fitrec_cache.run_files import SIDES, read_run_json, refused_if_damaged
+from fitrec_cache.run_files import read_run_json, refused_if_damaged
 from fitrec_cache.runs import calibration_of
 from fitrec_cache.scored import ScoredRun, read_scored
 from fitrec_cache.together import Together

@@ -7,15 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fitrec_cache.clips import SIDES
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
 from fitrec_cache.files import files_below, parse_json, read_file, sum_of
 from fitrec_cache.sources import check_sources
 from fitrec_cache.wording import is_plain
 
 RUN_VERSION = 2
-
-SIDES = ("train", "val", "test")
-"""Of a split, as ``run.json`` names them."""
 
 SUMS = "sums"
 """In ``run.json``: of each file of weights and outputs, by its name, what :func:`~fitrec_cache.files.sum_of` gives."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fitrec_cache.calibrate import Calibration
+from fitrec_cache.clips import SIDES
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.files import (
     TEMPORARY,
@@ -33,7 +34,6 @@ from fitrec_cache.one_model import model_settings
 from fitrec_cache.outputs import OUTPUTS, read_outputs, read_strangers
 from fitrec_cache.run_files import (
     RUN_VERSION,
-    SIDES,
     SUMS,
     read_run_json,
     read_run_settings,

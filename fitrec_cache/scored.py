@@ -13,13 +13,14 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fitrec_cache.clips import SIDES
 from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.files import canonical_json
 from fitrec_cache.metrics import interval_by_unit
 from fitrec_cache.one_model import differences, incomplete, model_settings
 from fitrec_cache.outputs import Outputs, read_outputs
 from fitrec_cache.paired import FloatArray, count_right
-from fitrec_cache.run_files import SIDES, find_runs, read_run_settings, refused_if_damaged
+from fitrec_cache.run_files import find_runs, read_run_settings, refused_if_damaged
 from fitrec_cache.units import units_of_run, validation_units
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from fitrec_cache import __version__
 from fitrec_cache.calibrate import Calibration, calibrate
+from fitrec_cache.clips import SIDES
 from fitrec_cache.features import Features
 from fitrec_cache.fit import Fitted, Normalisations, Side, apply_head, fit, fit_again
 from fitrec_cache.folds import Fold
@@ -23,7 +24,6 @@ from fitrec_cache.metrics import evaluate
 from fitrec_cache.progress import progress_bar, timed
 from fitrec_cache.recipes import Recipe
 from fitrec_cache.results import RunResult, judge
-from fitrec_cache.run_files import SIDES
 from fitrec_cache.runs import State, add_final, check_out, write_run
 from fitrec_cache.spans import short_content
 from fitrec_cache.units import units_of_run, validation_units

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
+from fitrec_cache.clips import SIDES
 from fitrec_cache.errors import StoreError
 from fitrec_cache.features import quick_look, stored_embeddings
 from fitrec_cache.files import canonical_json
@@ -17,7 +18,6 @@ from fitrec_cache.leaks import Verdict, pairs_across, verdict
 from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.page.pictures import Frames, Glimpse
 from fitrec_cache.page.records import Record
-from fitrec_cache.run_files import SIDES
 from fitrec_cache.spans import short_content
 from fitrec_cache.splits import Split
 from fitrec_cache.store import Store

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.calibrate import Calibration
-from fitrec_cache.run_files import SIDES, contents_of, find_runs, read_run_json, refused_if_damaged
+from fitrec_cache.clips import SIDES
+from fitrec_cache.run_files import contents_of, find_runs, read_run_json, refused_if_damaged
 from fitrec_cache.runs import calibration_of
 from fitrec_cache.scored import ScoredRun, read_scored
 from fitrec_cache.splits import say_untrained
