@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from parts import list_rules, on_lists
 
-from fitrec_cache.files import write_json
-from fitrec_cache.loading import load_clips
-from fitrec_cache.manifests import listed_names
+from fitrec_cache.common.files import write_json
+from fitrec_cache.dataset.manifests import listed_names
 from fitrec_cache.train import train_head
+from fitrec_cache.training.loading import load_clips
 
 #: Clips a class at most; None: all.
 AMOUNTS = (5, 10, 20, 40, None)

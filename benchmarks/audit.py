@@ -20,11 +20,11 @@ import numpy as np
 from parts import BACKBONES, list_rules, machine
 
 from fitrec_cache.audit import audit
+from fitrec_cache.auditing.leaks import verdict
+from fitrec_cache.auditing.near_duplicates import embed, find_near_duplicates
 from fitrec_cache.cache import Cache
+from fitrec_cache.dataset.splits import make_split
 from fitrec_cache.features import Features, load_cached
-from fitrec_cache.leaks import verdict
-from fitrec_cache.near_duplicates import embed, find_near_duplicates
-from fitrec_cache.splits import make_split
 
 KEPT = ("backbone", "clips", "threshold", "halves_found", "strangers_found", "pairs", "pairs_across_labels")
 KEPT += ("same_group", "clusters", "clustered", "largest_cluster")

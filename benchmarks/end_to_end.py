@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from plain import load, read_clip, transform_for
 from torch.utils.data import DataLoader, Dataset
 
-from fitrec_cache.devices import cores
-from fitrec_cache.head import build_head
-from fitrec_cache.variants import HeadConfig
+from fitrec_cache.common.devices import cores
+from fitrec_cache.heads.head import build_head
+from fitrec_cache.settings.variants import HeadConfig
 
 NAME, BATCH = "resnet50", 8
 

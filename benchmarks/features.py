@@ -21,8 +21,8 @@ from parts import list_rules
 from stage_two_parts import ON_FEATURES
 
 from fitrec_cache.cache import Cache
-from fitrec_cache.problem import Problem, Right, accuracy
-from fitrec_cache.recipes import get_recipe
+from fitrec_cache.settings.recipes import get_recipe
+from fitrec_cache.training.problem import Problem, Right, accuracy
 
 #: Frames drawn from clips that have more.
 DRAWN = 20

@@ -21,10 +21,10 @@ import torch
 from parts import machine
 from torch import nn
 
-from fitrec_cache.backbone import _REST, _preprocessing
-from fitrec_cache.files import write_json
-from fitrec_cache.folding import fold_norms
-from fitrec_cache.pretrained import build_empty
+from fitrec_cache.backbones.backbone import _REST, _preprocessing
+from fitrec_cache.backbones.folding import fold_norms
+from fitrec_cache.backbones.pretrained import build_empty
+from fitrec_cache.common.files import write_json
 
 MOST_WEIGHTS, MOST_PIXELS = 30_000_000, 260
 SAME = 1e-3

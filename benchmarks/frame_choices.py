@@ -30,7 +30,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fitrec_cache.jpeg import decode_frames
+from fitrec_cache.video.jpeg import decode_frames
 
 BACKBONES = ("vit_tiny_patch16_224", "tf_efficientnet_b0", "resnet50")
 

@@ -17,9 +17,9 @@ import zstandard
 from parts import FRAME_SIZE, SAMPLES, choose, encode, seconds, spread
 from PIL import Image
 
-from fitrec_cache import video
-from fitrec_cache.jpeg import decode_frames
-from fitrec_cache.sampling import frame_indices
+from fitrec_cache.video import video
+from fitrec_cache.video.jpeg import decode_frames
+from fitrec_cache.video.sampling import frame_indices
 
 SMALL = 224
 

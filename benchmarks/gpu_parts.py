@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from parts import FRAME_SIZE, SAMPLES, clip_cosine, manifest, spread
 
-from fitrec_cache.backbone import Backbone, load_backbone
-from fitrec_cache.decoding import DecodeJob, decode_clip
-from fitrec_cache.devices import find_device
+from fitrec_cache.backbones.backbone import Backbone, load_backbone
+from fitrec_cache.common.devices import find_device
 from fitrec_cache.extract import extract
-from fitrec_cache.jpeg import decode_frames
+from fitrec_cache.video.decoding import DecodeJob, decode_clip
+from fitrec_cache.video.jpeg import decode_frames
 
 #: What nvidia-smi is asked, five times a second.
 ASKED = {"utilization.gpu": "busy_percent", "memory.used": "memory_mb", "power.draw": "watts"}

@@ -31,8 +31,8 @@ class Decoder:
     """Gives every clip the same tiny frames."""
 
     def __init__(self, *, workers, clip_seconds):
-        from fitrec_cache.decoding import StoredClip
-        from fitrec_cache.jpeg import encode_frames
+        from fitrec_cache.video.decoding import StoredClip
+        from fitrec_cache.video.jpeg import encode_frames
 
         jpegs = encode_frames(np.zeros((SAMPLES, 16, 16, 3), dtype=np.uint8))
         times = [float(t) for t in range(SAMPLES)]
@@ -76,8 +76,9 @@ def main() -> None:
     n, folder = int(sys.argv[1]), Path(sys.argv[2])
     if not (folder / "videos").exists():
         write_clips(folder / "videos", n)
-    from fitrec_cache import ahead, extract
+    from fitrec_cache import extract
     from fitrec_cache.cache import Cache
+    from fitrec_cache.extraction import ahead
 
     ahead.DecoderPool = Decoder
     extract.load_backbone = lambda *_, **__: Model()

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from parts import list_rules, machine, on_lists
 from stage_two_parts import ON_FEATURES
 
-from fitrec_cache.files import write_json
-from fitrec_cache.loading import load_clips
-from fitrec_cache.results import RunResult
-from fitrec_cache.scored import read_scored
+from fitrec_cache.common.files import write_json
+from fitrec_cache.runs.results import RunResult
+from fitrec_cache.runs.scored import read_scored
 from fitrec_cache.train import train_head
+from fitrec_cache.training.loading import load_clips
 
 SEEDS = (0, 1, 2)
 PRECISIONS = ("fp32", "bf16")

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fitrec_cache.metrics import interval_by_unit
-from fitrec_cache.paired import interval_of_difference
+from fitrec_cache.evaluation.metrics import interval_by_unit
+from fitrec_cache.evaluation.paired import interval_of_difference
 
 DRAWS, RESAMPLES = 250, 2000
 SIZES = {

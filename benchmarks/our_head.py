@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fitrec_cache import fit as fitting
-from fitrec_cache.fit import Side, apply_head, fit
-from fitrec_cache.recipes import get_recipe
+from fitrec_cache.settings.recipes import get_recipe
+from fitrec_cache.training import fit as fitting
+from fitrec_cache.training.fit import Side, apply_head, fit
 
 
 class TimedLoop(fitting._Loop):

@@ -23,8 +23,8 @@ import timm
 import torch
 from numpy.typing import NDArray
 
-from fitrec_cache.decoding import DecodeJob, DecoderPool
-from fitrec_cache.devices import cores
+from fitrec_cache.common.devices import cores
+from fitrec_cache.video.decoding import DecodeJob, DecoderPool
 
 BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224")
 SAMPLES, FRAME_SIZE, RATE = 20, 288, 25

@@ -16,9 +16,9 @@ from typing import Any
 
 from parts import list_rules
 
-from fitrec_cache.paired import holm
-from fitrec_cache.problem import Problem, Right, accuracy
-from fitrec_cache.recipes import get_recipe, read_settings
+from fitrec_cache.evaluation.paired import holm
+from fitrec_cache.settings.recipes import get_recipe, read_settings
+from fitrec_cache.training.problem import Problem, Right, accuracy
 
 #: Name of the change, what is changed. ``attention`` is no setting of a recipe, so it is named apart.
 CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (

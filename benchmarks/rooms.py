@@ -25,14 +25,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from yardstick import YARDSTICK
 
-from fitrec_cache.files import write_json
-from fitrec_cache.folds import make_folds
-from fitrec_cache.loading import load_clips
-from fitrec_cache.metrics import interval_by_unit
-from fitrec_cache.outputs import read_outputs
-from fitrec_cache.paired import exact_p, holm, interval_of_difference
-from fitrec_cache.run_files import read_run_json
-from fitrec_cache.units import units_of
+from fitrec_cache.common.files import write_json
+from fitrec_cache.dataset.folds import make_folds
+from fitrec_cache.evaluation.metrics import interval_by_unit
+from fitrec_cache.evaluation.paired import exact_p, holm, interval_of_difference
+from fitrec_cache.evaluation.units import units_of
+from fitrec_cache.runs.outputs import read_outputs
+from fitrec_cache.runs.run_files import read_run_json
+from fitrec_cache.training.loading import load_clips
 
 #: Inverse strength of regularisation: among those that yardstick.py chooses on validation, 0.01 to 10, in the middle.
 STRENGTH = 0.1

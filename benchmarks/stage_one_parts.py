@@ -40,13 +40,13 @@ from parts import (
 )
 from precisions import precisions
 
-from fitrec_cache import video
-from fitrec_cache.backbone import load_backbone
-from fitrec_cache.decoding import DecodeJob, decode_clip
+from fitrec_cache.backbones.backbone import load_backbone
+from fitrec_cache.common.memory import keep_freed_memory
 from fitrec_cache.extract import extract
-from fitrec_cache.jpeg import decode_frames
-from fitrec_cache.memory import keep_freed_memory
-from fitrec_cache.sampling import frame_indices
+from fitrec_cache.video import video
+from fitrec_cache.video.decoding import DecodeJob, decode_clip
+from fitrec_cache.video.jpeg import decode_frames
+from fitrec_cache.video.sampling import frame_indices
 
 
 def pipeline(name: str, args: argparse.Namespace) -> dict[str, Any]:

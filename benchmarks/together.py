@@ -18,13 +18,13 @@ import torch
 from parts import list_rules, on_lists
 from stage_two_parts import ON_FEATURES
 
-from fitrec_cache.calibrate import calibration_error
-from fitrec_cache.files import write_json
-from fitrec_cache.loading import load_clips
-from fitrec_cache.outputs import read_outputs
-from fitrec_cache.run_files import read_run_json
-from fitrec_cache.together import Together
+from fitrec_cache.common.files import write_json
+from fitrec_cache.evaluation.calibrate import calibration_error
+from fitrec_cache.runs.outputs import read_outputs
+from fitrec_cache.runs.run_files import read_run_json
+from fitrec_cache.runs.together import Together
 from fitrec_cache.train import train_head
+from fitrec_cache.training.loading import load_clips
 
 SEEDS = (0, 1, 2)
 

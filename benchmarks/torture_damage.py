@@ -44,7 +44,7 @@ def foreign(part: Path, cache: Path, rng: random.Random) -> Path:
 
 
 def half_written(part: Path, cache: Path, rng: random.Random) -> Path:
-    from fitrec_cache.files import host_id
+    from fitrec_cache.common.files import host_id
 
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
@@ -101,7 +101,7 @@ def _one(job: Job, videos: Path, reference: Any, kind: str, hurt: Damage, rng: r
 
 
 def _keys(part: Path, kind: str) -> set[str]:
-    from fitrec_cache.parts import read_part, text_values
+    from fitrec_cache.storage.parts import read_part, text_values
 
     keys = text_values(read_part(part, kind)["key"])
     return {hashlib.sha256(os.fsencode(k)).hexdigest() for k in keys} if kind == "clips" else set(keys)

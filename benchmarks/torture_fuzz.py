@@ -66,7 +66,7 @@ MUTATIONS: tuple[Mutation, ...] = (truncation, bit_flips, header_edit, splice)
 
 def fuzz(job: Job, before: dict[str, Any]) -> dict[str, Any]:
     """Decode mutations until ``job.mutations`` are counted."""
-    from fitrec_cache.decoding import DecoderPool
+    from fitrec_cache.video.decoding import DecoderPool
 
     sources = _sources(job)
     outcomes = {name: Counter(counts) for name, counts in before.get("outcomes", {}).items()}
@@ -108,7 +108,7 @@ def fuzz(job: Job, before: dict[str, Any]) -> dict[str, Any]:
 
 
 def _decode(job: Job, pool: Any, sources: dict[str, bytes], numbers: range) -> Any:
-    from fitrec_cache.decoding import DecodeJob
+    from fitrec_cache.video.decoding import DecodeJob
 
     folder = job.work / "fuzz"
     shutil.rmtree(folder, ignore_errors=True)

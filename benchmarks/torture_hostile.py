@@ -131,7 +131,7 @@ def _parts(job: Job, folder: Path) -> Iterator[Case]:
     import numpy as np
     from hostile import HOSTILE, with_circular_heap
 
-    from fitrec_cache.files import digest
+    from fitrec_cache.common.files import digest
 
     for build in HOSTILE:
         cache, features = _cache(job, folder)

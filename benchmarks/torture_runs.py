@@ -153,10 +153,10 @@ def command(arguments: list[object]) -> int:
 
 def _watch(path: Path, commit: int, hook: Callable[[str], None] | None) -> None:
     """Log each step of this process with one write, which a SIGKILL cannot undo."""
-    from fitrec_cache import extractor
-    from fitrec_cache.backbone import Backbone
-    from fitrec_cache.parts import text_values
-    from fitrec_cache.store import Store
+    from fitrec_cache.backbones.backbone import Backbone
+    from fitrec_cache.extraction import extractor
+    from fitrec_cache.storage.parts import text_values
+    from fitrec_cache.storage.store import Store
 
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     write_part, embed = Store.write_part, Backbone.embed_prepared

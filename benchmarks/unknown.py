@@ -17,12 +17,12 @@ import numpy as np
 from scipy.special import entr, logsumexp, softmax
 
 from fitrec_cache.cache import Cache
-from fitrec_cache.calibrate import auroc
-from fitrec_cache.files import write_json
-from fitrec_cache.loading import load_clips
-from fitrec_cache.outputs import read_outputs, read_strangers
-from fitrec_cache.run_files import read_run_json
+from fitrec_cache.common.files import write_json
+from fitrec_cache.evaluation.calibrate import auroc
+from fitrec_cache.runs.outputs import read_outputs, read_strangers
+from fitrec_cache.runs.run_files import read_run_json
 from fitrec_cache.train import train_head
+from fitrec_cache.training.loading import load_clips
 
 
 def scores(cache: Path, backbone: str, folders: list[Path]) -> dict[str, float]:

@@ -28,15 +28,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fitrec_cache.calibrate import calibrate, calibration_error
-from fitrec_cache.files import write_json
-from fitrec_cache.folds import make_folds
-from fitrec_cache.loading import load_clips
-from fitrec_cache.outputs import Outputs, read_outputs
-from fitrec_cache.paired import exact_p, holm, interval_of_difference
-from fitrec_cache.run_files import read_run_json
-from fitrec_cache.splits import short_rule
-from fitrec_cache.units import units_of
+from fitrec_cache.common.files import write_json
+from fitrec_cache.dataset.folds import make_folds
+from fitrec_cache.dataset.splits import short_rule
+from fitrec_cache.evaluation.calibrate import calibrate, calibration_error
+from fitrec_cache.evaluation.paired import exact_p, holm, interval_of_difference
+from fitrec_cache.evaluation.units import units_of
+from fitrec_cache.runs.outputs import Outputs, read_outputs
+from fitrec_cache.runs.run_files import read_run_json
+from fitrec_cache.training.loading import load_clips
 
 YARDSTICK = "logistic regression"
 

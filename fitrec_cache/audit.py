@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.arguments import plain_arguments
-from fitrec_cache.audit_files import describe_pair, refuse_foreign, write_findings, write_manifest
+from fitrec_cache.auditing.audit_files import describe_pair, refuse_foreign, write_findings, write_manifest
+from fitrec_cache.auditing.leaks import SIDE_NAMES, pairs_across, side_of, verdict
+from fitrec_cache.auditing.near_duplicates import NearDuplicates, clusters, find_near_duplicates
 from fitrec_cache.cache import Cache, pick_features
-from fitrec_cache.clips import columns
+from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.files import Plain, check_ending, write_json
+from fitrec_cache.dataset.clips import columns
+from fitrec_cache.dataset.find_clips import choose_classes
+from fitrec_cache.dataset.folds import make_folds
+from fitrec_cache.dataset.splits import Split, known_groups
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.features import clips_in, stored_embeddings
-from fitrec_cache.files import Plain, check_ending, write_json
-from fitrec_cache.find_clips import choose_classes
-from fitrec_cache.folds import make_folds
-from fitrec_cache.leaks import SIDE_NAMES, pairs_across, side_of, verdict
-from fitrec_cache.near_duplicates import NearDuplicates, clusters, find_near_duplicates
-from fitrec_cache.splits import Split, known_groups
-from fitrec_cache.store import Store
+from fitrec_cache.storage.store import Store
 from fitrec_cache.wording import plural, some
 
 _LISTED = 20  # pairs in the report; pairs.csv has all
@@ -45,7 +45,7 @@ class AuditReport(Plain):
         threshold: Least cosine of a near-duplicate.
         threshold_chosen: Whether the caller chose it.
         halves_found: Share of clips whose own two halves are near-duplicates; see
-            :class:`fitrec_cache.near_duplicates.NearDuplicates`.
+            :class:`fitrec_cache.auditing.near_duplicates.NearDuplicates`.
         strangers_found: Share of clips with a near-duplicate of another class.
         pairs: Number of near-duplicate pairs, whatever the sides.
         pairs_across_labels: Those of two classes: mislabelled, or the same room and person.
@@ -101,10 +101,10 @@ def audit(
         split: A rule as for ``train-head``.
         backbone: Whose cached embeddings are compared; None for the ones that the most clips have.
         preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
-        classes: Look at some of the cached classes only: as for :func:`fitrec_cache.find_clips.find_clips`.
+        classes: Look at some of the cached classes only: as for :func:`fitrec_cache.dataset.find_clips.find_clips`.
         seed: Seed of the rule.
         threshold: Least cosine of a near-duplicate; None to take it from the data, as
-            :mod:`fitrec_cache.near_duplicates` says.
+            :mod:`fitrec_cache.auditing.near_duplicates` says.
         out: Folder for ``audit.json``, ``pairs.csv`` (every near-duplicate pair) and ``pairs.png`` (the most alike
             pairs between training and test); files of an earlier audit are replaced.
         manifest: CSV file to write, which must not exist: the clips with the groups that are proposed. Near-duplicates

@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from fitrec_cache.arguments import plain_arguments
-from fitrec_cache.clips import NO_COLUMNS
+from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.files import canonical_json, digest, parse_json, read_file, write_atomic
+from fitrec_cache.dataset.clips import NO_COLUMNS
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, unknown_name
-from fitrec_cache.files import canonical_json, digest, parse_json, read_file, write_atomic
-from fitrec_cache.index import Columns
-from fitrec_cache.parts import FORMAT_VERSION, SCHEMAS, text_column
-from fitrec_cache.root import open_root
-from fitrec_cache.sources import lacking
-from fitrec_cache.spans import file_of, is_part, recordings
-from fitrec_cache.store import Store, read_identity
-from fitrec_cache.variants import plain_name
+from fitrec_cache.settings.variants import plain_name
+from fitrec_cache.storage.index import Columns
+from fitrec_cache.storage.parts import FORMAT_VERSION, SCHEMAS, text_column
+from fitrec_cache.storage.root import open_root
+from fitrec_cache.storage.sources import lacking
+from fitrec_cache.storage.store import Store, read_identity
+from fitrec_cache.video.spans import file_of, is_part, recordings
 from fitrec_cache.wording import plural
 
 #: The problem of a clip that somebody took out: nothing is wrong with it.
@@ -72,8 +72,9 @@ class Cache:
     def clips(self) -> list[HeldClip]:
         """Return the clips known, sorted by name; the latest entry of each holds.
 
-        Those without a group have that of their file's parts, if it has any, by :func:`fitrec_cache.spans.recordings`:
-        a file is known by its content, so that copies, links and other ways to write its path are one recording.
+        Those without a group have that of their file's parts, if it has any
+        (:func:`fitrec_cache.video.spans.recordings`): a file is known by its content, so that copies,
+        links and other ways to write its path are one recording.
         """
         entries = self.entries()
         if not any(is_part(clip.video_sha256) for clip in entries):
@@ -96,7 +97,7 @@ class Cache:
         return self._clips.newest
 
     def rows(self) -> Iterator[tuple[bytes, ...]]:
-        """Yield the entry that counts of each clip as it is stored; see :meth:`fitrec_cache.store.Store.rows_of`."""
+        """Yield the entry that counts of each clip, by :meth:`fitrec_cache.storage.store.Store.rows_of`."""
         return (row for _, columns in self._clips.texts() for row in self._clips.rows_of(columns))
 
     def _entries(self) -> Iterator[HeldClip]:
@@ -204,7 +205,7 @@ class Cache:
         ]
 
     def write_index(self, *, at_end: bool = False) -> None:
-        """Index the entries of clips, if many parts are not; see :meth:`fitrec_cache.store.Store.write_index`."""
+        """Index the entries of clips by :meth:`fitrec_cache.storage.store.Store.write_index`, if many parts are not."""
         self._clips.write_index(at_end=at_end)
 
     def frame_store(self, identity: Mapping[str, Any]) -> Store:

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import CLIPS_IDENTITY, Cache, HeldClip
-from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
-from fitrec_cache.files import (
+from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.files import (
     TEMPORARY,
     Plain,
     digest,
@@ -25,11 +24,12 @@ from fitrec_cache.files import (
     sync_folder,
     write_json,
 )
-from fitrec_cache.index import INDEX, index_problem
-from fitrec_cache.parts import identity_of_part, read_part
-from fitrec_cache.root import ASIDE, MARKER, open_root, refuse_links_out, write_marker
-from fitrec_cache.sources import lacking
-from fitrec_cache.splits import check_seed
+from fitrec_cache.dataset.splits import check_seed
+from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
+from fitrec_cache.storage.index import INDEX, index_problem
+from fitrec_cache.storage.parts import identity_of_part, read_part
+from fitrec_cache.storage.root import ASIDE, MARKER, open_root, refuse_links_out, write_marker
+from fitrec_cache.storage.sources import lacking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,9 +279,9 @@ def _recompute(opened: Cache, count: int, seed: int, notes: list[str]) -> tuple[
 
     A backbone that cannot be had, or is not the same any more, is noted.
     """
-    from fitrec_cache.identity import backbone_identity, what_changed
-    from fitrec_cache.jpeg import decode_frames
+    from fitrec_cache.extraction.identity import backbone_identity, what_changed
     from fitrec_cache.pipeline import rebuild_backbone
+    from fitrec_cache.video.jpeg import decode_frames
 
     rng = np.random.default_rng(seed)
     done, largest = 0, None

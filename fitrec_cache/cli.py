@@ -17,12 +17,12 @@ import typer
 
 from fitrec_cache import __version__, texts
 from fitrec_cache.errors import FitrecError, UsageError
-from fitrec_cache.variants import VARIANTS
+from fitrec_cache.settings.variants import VARIANTS
 from fitrec_cache.wording import visible
 
 if TYPE_CHECKING:
+    from fitrec_cache.live.timeline import Moment, Segment
     from fitrec_cache.predict import Prediction
-    from fitrec_cache.timeline import Moment, Segment
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -797,7 +797,7 @@ def reproduce(
 
 def _note(text: str) -> None:
     """Print a note above bars that are shown."""
-    from fitrec_cache.progress import print_above
+    from fitrec_cache.common.progress import print_above
 
     try:
         print_above(visible(f"note: {text}"))

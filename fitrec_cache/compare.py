@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from fitrec_cache.arguments import plain_arguments
+from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.files import Plain, check_ending, refuse_others
 from fitrec_cache.compare_tables import MARKS, write_tables
-from fitrec_cache.files import Plain, check_ending, refuse_others
-from fitrec_cache.paired import exact_p, gains_by_unit, holm, interval_of_difference
-from fitrec_cache.run_files import find_runs, unfinished_in
-from fitrec_cache.scored import Model, ScoredRun, gather_models, per_clip, read_all
-from fitrec_cache.units import alone_unit, is_by_fold
+from fitrec_cache.evaluation.paired import exact_p, gains_by_unit, holm, interval_of_difference
+from fitrec_cache.evaluation.units import alone_unit, is_by_fold
+from fitrec_cache.runs.run_files import find_runs, unfinished_in
+from fitrec_cache.runs.scored import Model, ScoredRun, gather_models, per_clip, read_all
 from fitrec_cache.wording import plural, some
 
 LEVEL = 0.05
@@ -46,8 +46,8 @@ class ModelFigures(Plain):
         tied: Whether it is the highest of several.
         apart: Whether others were compared, but none validated on the same clips.
         folder: The folder that its runs are in.
-        ci95: 95 % interval of the accuracy; see :func:`fitrec_cache.metrics.interval_by_unit`. Units are groups, under
-            ``leave-one`` folds, and clips where groups are unknown.
+        ci95: 95 % interval of the accuracy; see :func:`fitrec_cache.evaluation.metrics.interval_by_unit`. Units are
+            groups, under ``leave-one`` folds, and clips where groups are unknown.
     """
 
     name: str
@@ -80,13 +80,13 @@ class PairFigures(Plain):
         folds: Number of folds of each seed.
         seeds: Seeds that both have, with the same test clips.
         difference: Accuracy of ``a`` less that of ``b`` over these, in ``[0, 1]``.
-        ci95: Of the difference; see :func:`fitrec_cache.paired.interval_of_difference`.
+        ci95: Of the difference; see :func:`fitrec_cache.evaluation.paired.interval_of_difference`.
         only_a: Clips that ``a`` has right more often than ``b`` (over the seeds).
         only_b: The other way round.
         by: What was taken together: ``fold``, ``group``, or ``clip``.
         differing: In how many of these one model has more right than the other.
         p: Exact McNemar test over all seeds, clips taken together as ``by`` says;
-            :func:`fitrec_cache.paired.exact_p`.
+            :func:`fitrec_cache.evaluation.paired.exact_p`.
         p_holm: ``p`` adjusted for all pairs compared on the same sides (of one family).
         claim: The result in words.
         text: The same with what it rests on.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fitrec_cache.files import make_folder, remove_unfinished, write_atomic, write_csv
+from fitrec_cache.common.files import make_folder, remove_unfinished, write_atomic, write_csv
 from fitrec_cache.wording import plural
 
 if TYPE_CHECKING:

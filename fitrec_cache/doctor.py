@@ -16,14 +16,18 @@ from pathlib import Path
 import torch
 import torchvision
 
-from fitrec_cache import __version__, container, hdf5
-from fitrec_cache.arguments import plain_arguments
-from fitrec_cache.backbone import best_precision, check_compiler, check_preset, library_versions, load_backbone
+from fitrec_cache import __version__
+from fitrec_cache.backbones.backbone import (
+    best_precision,
+    check_compiler,
+    check_preset,
+    library_versions,
+    load_backbone,
+)
+from fitrec_cache.backbones.pretrained import EMBEDDED, BackboneChoice, weights_are_here
 from fitrec_cache.cache import Cache, newest
-from fitrec_cache.claims import CLAIMS
-from fitrec_cache.clips import plain_text
-from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip
-from fitrec_cache.devices import (
+from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.devices import (
     computes_in_bf16,
     cores,
     find_device,
@@ -33,14 +37,18 @@ from fitrec_cache.devices import (
     overlooked_gpu,
     processor_name,
 )
+from fitrec_cache.common.files import Plain, is_file, is_folder, is_there
+from fitrec_cache.common.meanwhile import Meanwhile
+from fitrec_cache.common.memory import keep_freed_memory, memory_here
+from fitrec_cache.dataset.clips import plain_text
 from fitrec_cache.errors import FitrecError, NoCacheError, UsageError, VideoError
 from fitrec_cache.extract import FRAME_SIZE, SAMPLES
-from fitrec_cache.extractor import COMMIT_CLIPS
-from fitrec_cache.files import Plain, is_file, is_folder, is_there
-from fitrec_cache.history import FOLDER
-from fitrec_cache.meanwhile import Meanwhile
-from fitrec_cache.memory import keep_freed_memory, memory_here
-from fitrec_cache.pretrained import EMBEDDED, BackboneChoice, weights_are_here
+from fitrec_cache.extraction.claims import CLAIMS
+from fitrec_cache.extraction.extractor import COMMIT_CLIPS
+from fitrec_cache.extraction.history import FOLDER
+from fitrec_cache.storage import hdf5
+from fitrec_cache.video import container
+from fitrec_cache.video.decoding import DecodeJob, DecoderPool, StoredClip
 from fitrec_cache.wording import plural
 
 #: What ``pip install '.[NAME]'`` adds, by what it is for.
@@ -168,11 +176,11 @@ def doctor(
 
     Nothing is fetched and nothing written. A made-up clip of 20 frames is embedded in the precision that ``extract``
     would take, if the weights are on this machine; a video is decoded in a process of its own, as there. From then on
-    this process keeps the memory that it frees (:mod:`fitrec_cache.memory`).
+    this process keeps the memory that it frees (:mod:`fitrec_cache.common.memory`).
 
     Args:
         video: A video file to decode; None: none is.
-        backbone: ``NAME`` or ``NAME=WEIGHTS``; see :func:`fitrec_cache.backbone.load_backbone`.
+        backbone: ``NAME`` or ``NAME=WEIGHTS``; see :func:`fitrec_cache.backbones.backbone.load_backbone`.
         preset: ``native``, ``grid``, ``paper`` or ``table1``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         cache: Cache folder to look into; it need not be there yet.

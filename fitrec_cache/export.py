@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fitrec_cache import __version__
-from fitrec_cache.arguments import plain_arguments
-from fitrec_cache.backbone import Backbone, Preprocessing
+from fitrec_cache.backbones.backbone import Backbone, Preprocessing
+from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.files import TEMPORARY, Plain, flush, parse_json, put_in_place, read_file, staged, write_json
 from fitrec_cache.errors import FitrecError, MismatchError, UsageError
-from fitrec_cache.files import TEMPORARY, Plain, flush, parse_json, put_in_place, read_file, staged, write_json
-from fitrec_cache.paper import FRAME_SIDE
 from fitrec_cache.pipeline import Pipeline, open_pipelines, sources_of
-from fitrec_cache.runs import Run, read_runs
-from fitrec_cache.together import Heads
-from fitrec_cache.variants import PIXELS
+from fitrec_cache.runs.runs import Run, read_runs
+from fitrec_cache.runs.together import Heads
+from fitrec_cache.settings.paper import FRAME_SIDE
+from fitrec_cache.settings.variants import PIXELS
 
 #: Names of the files; each backbone's is its own name.
 HEAD, DESCRIPTION = "head.onnx", "recogniser.json"

@@ -9,32 +9,32 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from fitrec_cache.ahead import Ahead
-from fitrec_cache.arguments import plain_arguments
-from fitrec_cache.backbone import Backbone, load_backbone
+from fitrec_cache.backbones.backbone import Backbone, load_backbone
+from fitrec_cache.backbones.pretrained import EMBEDDED, BackboneChoice
 from fitrec_cache.cache import Cache, HeldClip, newest, pick_frames
-from fitrec_cache.claims import CLAIMS
-from fitrec_cache.clips import Clip
-from fitrec_cache.decoding import check_time_limit, content_hash_once
-from fitrec_cache.devices import cores, overlooked_gpu
-from fitrec_cache.erase import erase_taken_out, going, refuse_beside_others, refuse_links, refuse_most
+from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.devices import cores, overlooked_gpu
+from fitrec_cache.common.files import file_stamp, is_there, may_be_there, remove_unfinished
+from fitrec_cache.common.memory import keep_freed_memory
+from fitrec_cache.common.progress import Notes, timed
+from fitrec_cache.dataset.clips import Clip
+from fitrec_cache.dataset.find_clips import ClipList, find_clips, nearest
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError, WeightsError
-from fitrec_cache.extract_report import ExtractReport, FailedClip
-from fitrec_cache.extractor import Extractor
-from fitrec_cache.files import file_stamp, is_there, may_be_there, remove_unfinished
-from fitrec_cache.find_clips import ClipList, find_clips, nearest
-from fitrec_cache.history import FOLDER as HISTORY
-from fitrec_cache.history import Extraction, note, now
-from fitrec_cache.identity import frame_identity, what_changed
-from fitrec_cache.memory import keep_freed_memory
-from fitrec_cache.pretrained import EMBEDDED, BackboneChoice
-from fitrec_cache.progress import Notes, timed
-from fitrec_cache.root import MARKER, refuse_links_out
-from fitrec_cache.sources import MOST_PIXELS, MOST_SAMPLES, is_count
-from fitrec_cache.spans import Span
-from fitrec_cache.store import Store
-from fitrec_cache.told import Told, columns_beside
-from fitrec_cache.variants import plain_name
+from fitrec_cache.extraction.ahead import Ahead
+from fitrec_cache.extraction.claims import CLAIMS
+from fitrec_cache.extraction.erase import erase_taken_out, going, refuse_beside_others, refuse_links, refuse_most
+from fitrec_cache.extraction.extract_report import ExtractReport, FailedClip
+from fitrec_cache.extraction.extractor import Extractor
+from fitrec_cache.extraction.history import FOLDER as HISTORY
+from fitrec_cache.extraction.history import Extraction, note, now
+from fitrec_cache.extraction.identity import frame_identity, what_changed
+from fitrec_cache.extraction.told import Told, columns_beside
+from fitrec_cache.settings.variants import plain_name
+from fitrec_cache.storage.root import MARKER, refuse_links_out
+from fitrec_cache.storage.sources import MOST_PIXELS, MOST_SAMPLES, is_count
+from fitrec_cache.storage.store import Store
+from fitrec_cache.video.decoding import check_time_limit, content_hash_once
+from fitrec_cache.video.spans import Span
 from fitrec_cache.wording import between, listed, plural
 
 #: Classes that the first note names.
@@ -72,13 +72,14 @@ def extract(
 
     Each clip is decoded once for all backbones, in a process of its own, and its T sampled frames are kept, so that
     another backbone needs no video. Each frame is embedded once. From then on this process keeps the memory that it
-    frees (:mod:`fitrec_cache.memory`).
+    frees (:mod:`fitrec_cache.common.memory`).
 
     Args:
         videos: A folder of class folders, a CSV manifest (``path,label``, optional ``group,split,start,end``), or a
             UCF101-style list. None: the clips that the cache holds; the videos may be gone.
         cache: Cache folder, made if it is not there.
-        backbone: ``NAME`` or ``NAME=WEIGHTS`` for each backbone; see :func:`fitrec_cache.backbone.load_backbone`.
+        backbone: ``NAME`` or ``NAME=WEIGHTS`` for each backbone, as
+            :func:`fitrec_cache.backbones.backbone.load_backbone` takes it.
         preset: ``native``, ``grid``, ``paper`` or ``table1``.
         classes: ``fitness35``, names separated by commas, or a file with one name a line; None for all.
         root: Folder that the paths of a manifest or list are relative to; None for the folder it is in.
@@ -95,7 +96,8 @@ def extract(
         prune: Clips of the cache that are not among ``videos`` count no longer, until they are extracted again; what is
             stored of them stays.
         erase: With ``prune``: what is stored of clips that are taken out, now or before, is removed from disk; see
-            :func:`fitrec_cache.erase.erase_taken_out`. Refused where this call would take out most of a cache.
+            :func:`fitrec_cache.extraction.erase.erase_taken_out`. Refused where this call would take out most of a
+            cache.
         progress: Show a progress bar on standard error.
         tell: Called with each note of the report as soon as it is known, most of them before anything is decoded.
 

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.arguments import plain_arguments
+from fitrec_cache.auditing.near_duplicates import Embeddings, NearDuplicates, embed, find_near_duplicates
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest, parts_apart, pick_features
-from fitrec_cache.clips import NO_COLUMNS, columns, one_spelling
+from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.files import canonical_json
+from fitrec_cache.common.progress import progress_bar
+from fitrec_cache.dataset.clips import NO_COLUMNS, columns, one_spelling
 from fitrec_cache.errors import AllAlikeError, StoreError, UsageError
-from fitrec_cache.files import canonical_json
-from fitrec_cache.near_duplicates import Embeddings, NearDuplicates, embed, find_near_duplicates
-from fitrec_cache.paper import FRAME_SIDE
-from fitrec_cache.progress import progress_bar
-from fitrec_cache.sampling import clip_length
-from fitrec_cache.sources import check_sources
-from fitrec_cache.store import Store
+from fitrec_cache.settings.paper import FRAME_SIDE
+from fitrec_cache.storage.sources import check_sources
+from fitrec_cache.storage.store import Store
+from fitrec_cache.video.sampling import clip_length
 from fitrec_cache.wording import is_plain, plural
 
 _COMPARED = 20_000  # more clips than this are not compared before a training
@@ -73,7 +73,7 @@ class Features:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """What the clips are split by, a list each, as :func:`fitrec_cache.folds.make_folds` takes them."""
+        """What the clips are split by, a list each, as :func:`fitrec_cache.dataset.folds.make_folds` takes them."""
         return {"clip_ids": self.clip_ids, "labels": self.labels, "groups": self.groups, "extra": self.extra}
 
     @cached_property

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
+from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.files import Plain, parse_json
 from fitrec_cache.errors import UsageError
-from fitrec_cache.files import Plain, parse_json
-from fitrec_cache.history import Extraction, history
-from fitrec_cache.parts import FORMAT_VERSION, text_values
-from fitrec_cache.store import Store
+from fitrec_cache.extraction.history import Extraction, history
+from fitrec_cache.storage.parts import FORMAT_VERSION, text_values
+from fitrec_cache.storage.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,31 +11,31 @@ from typing import Any
 
 import torch
 
-from fitrec_cache.arguments import plain_arguments
+from fitrec_cache.backbones.pretrained import EMBEDDED
 from fitrec_cache.cache import Cache, HeldClip, pick_features
-from fitrec_cache.clips import columns
+from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.devices import check_jobs
+from fitrec_cache.common.files import Plain, digest, is_folder, is_there, write_json
+from fitrec_cache.common.progress import Notes
 from fitrec_cache.compare import ModelFigures, compare_runs
-from fitrec_cache.devices import check_jobs
+from fitrec_cache.dataset.clips import columns
+from fitrec_cache.dataset.find_clips import ClipList, choose_classes, find_clips
+from fitrec_cache.dataset.folds import Fold, folds_of_clips, make_folds
+from fitrec_cache.dataset.splits import check_rule, check_seeds
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.extract import as_extracted, extract, refuse_without_features
-from fitrec_cache.extract_report import ExtractReport
+from fitrec_cache.extraction.extract_report import ExtractReport
 from fitrec_cache.features import distinct_clips
-from fitrec_cache.files import Plain, digest, is_folder, is_there, write_json
-from fitrec_cache.find_clips import ClipList, choose_classes, find_clips
-from fitrec_cache.folds import Fold, folds_of_clips, make_folds
-from fitrec_cache.loading import refuse_answer
 from fitrec_cache.page import report
 from fitrec_cache.page.models import gather
 from fitrec_cache.page.records import read_records
-from fitrec_cache.pretrained import EMBEDDED
-from fitrec_cache.progress import Notes
-from fitrec_cache.recipes import get_recipe
-from fitrec_cache.results import TrainReport
-from fitrec_cache.runs import LEARNED, time_of_last
-from fitrec_cache.splits import check_rule, check_seeds
-from fitrec_cache.store import Store
+from fitrec_cache.runs.results import TrainReport
+from fitrec_cache.runs.runs import LEARNED, time_of_last
+from fitrec_cache.settings.recipes import get_recipe
+from fitrec_cache.settings.variants import VARIANTS
+from fitrec_cache.storage.store import Store
 from fitrec_cache.train import train_head
-from fitrec_cache.variants import VARIANTS
+from fitrec_cache.training.loading import refuse_answer
 from fitrec_cache.wording import plural
 
 #: All heads share one split, so that what their seeds answer together is tested, and they are chosen on the same clips.
@@ -134,17 +134,17 @@ def learn(
 
     Args:
         videos: A folder of class folders, a CSV manifest, or a UCF101-style list; see
-            :func:`fitrec_cache.find_clips.find_clips`.
+            :func:`fitrec_cache.dataset.find_clips.find_clips`.
         out: Folder for the cache and the runs.
         backbone: ``NAME`` or ``NAME=WEIGHTS``, one or several to choose from; see
-            :func:`fitrec_cache.backbone.load_backbone`.
+            :func:`fitrec_cache.backbones.backbone.load_backbone`.
         preset: ``native``, ``grid``, ``paper`` or ``table1``.
         variant: Heads to choose from. Empty: the one with an LSTM that goes with a backbone, and ``mean``.
         classes: ``fitness35``, names separated by commas, or a file of names; None for all.
         root: Folder that a manifest's or list's paths are relative to.
         group_by: The manifest's column that says a clip's group, or ``folder``.
         prune: Take out clips of an earlier call that are not among ``videos``, as those that were deleted.
-        split: A rule of :func:`fitrec_cache.folds.make_folds` that makes one test side.
+        split: A rule of :func:`fitrec_cache.dataset.folds.make_folds` that makes one test side.
         seed: Seeds of initial values and order of batches; they answer together.
         epochs: Exactly this many; None for the recipe's.
         device: Where frames are embedded; heads are trained on the CPU, where a seed gives the same bits.

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache import hdf5
-from fitrec_cache.arguments import plain_arguments
 from fitrec_cache.cache import Cache
-from fitrec_cache.clips import plain_text
+from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.files import Plain, canonical_json, check_writable, parse_json, write_atomic
+from fitrec_cache.dataset.clips import plain_text
 from fitrec_cache.errors import UsageError
 from fitrec_cache.features import Features, as_ours, load_cached
-from fitrec_cache.files import Plain, canonical_json, check_writable, parse_json, write_atomic
-from fitrec_cache.parts import FORMAT_VERSION, check_texts, text_column, text_values
-from fitrec_cache.sources import is_name
+from fitrec_cache.storage import hdf5
+from fitrec_cache.storage.parts import FORMAT_VERSION, check_texts, text_column, text_values
+from fitrec_cache.storage.sources import is_name
 
 _MUST: hdf5.Schema = {"features": ("f", 3), "clip_id": ("S", 1), "label": ("S", 1)}
 _MAY: hdf5.Schema = {"group": ("S", 1), "pts_seconds": ("f", 2), "extra": ("S", 1)}

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from fitrec_cache.arguments import plain_arguments
+from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.files import Plain
 from fitrec_cache.errors import UsageError
-from fitrec_cache.files import Plain
-from fitrec_cache.head import build_head, count_trainable
-from fitrec_cache.variants import VARIANTS, HeadConfig
+from fitrec_cache.heads.head import build_head, count_trainable
+from fitrec_cache.settings.variants import VARIANTS, HeadConfig
 
 #: Frame side in pixels and classes of Table I, as its totals prove (the paper's text says 224).
 TABLE_SIDE = 64
@@ -180,7 +180,7 @@ def _count(row: TableRow, classes: int) -> VariantParams:
 
 def _backbone(name: str) -> tuple[nn.Module, int, int]:
     """Return a timm model as Table I used it, the length of its flattened last map and that of its pooled vector."""
-    from fitrec_cache.pretrained import build_empty  # timm takes a second to import
+    from fitrec_cache.backbones.pretrained import build_empty  # timm takes a second to import
 
     is_vit = name.startswith("vit_")
     model: Any = build_empty(name, img_size=TABLE_SIDE if is_vit else None)

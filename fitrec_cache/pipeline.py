@@ -8,12 +8,12 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fitrec_cache.backbone import Backbone, load_backbone
+from fitrec_cache.backbones.backbone import Backbone, load_backbone
 from fitrec_cache.errors import MismatchError, UsageError, WeightsError, unknown_name
-from fitrec_cache.identity import backbone_identity, frame_identity, what_changed
-from fitrec_cache.pixels import to_pixels
-from fitrec_cache.runs import Run
-from fitrec_cache.variants import VARIANTS, HeadConfig, plain_name
+from fitrec_cache.extraction.identity import backbone_identity, frame_identity, what_changed
+from fitrec_cache.runs.runs import Run
+from fitrec_cache.settings.variants import VARIANTS, HeadConfig, plain_name
+from fitrec_cache.training.pixels import to_pixels
 
 #: Fields of an identity that say how the same network was made fast, which is another matter where it runs elsewhere.
 _HOW_FAST = ("rounding", "folded", "compiled")

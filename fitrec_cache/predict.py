@@ -15,22 +15,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fitrec_cache.answers import COLUMNS, answer_cells, class_columns
-from fitrec_cache.arguments import plain_arguments
-from fitrec_cache.class_folders import VIDEO_SUFFIXES, is_video
-from fitrec_cache.clips import SIDES, file_id, one_spelling, plain_text
-from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash_once
-from fitrec_cache.devices import cores
+from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.devices import cores
+from fitrec_cache.common.files import (
+    check_writable,
+    file_stamp,
+    files_below,
+    is_folder,
+    is_there,
+    refuse_others,
+    write_csv,
+)
+from fitrec_cache.common.memory import keep_freed_memory
+from fitrec_cache.dataset.class_folders import VIDEO_SUFFIXES, is_video
+from fitrec_cache.dataset.clips import SIDES, file_id, one_spelling, plain_text
 from fitrec_cache.errors import StoreCorrupt, UsageError, VideoError
-from fitrec_cache.files import check_writable, file_stamp, files_below, is_folder, is_there, refuse_others, write_csv
-from fitrec_cache.jpeg import decode_frames
-from fitrec_cache.memory import keep_freed_memory
 from fitrec_cache.pipeline import open_pipelines
-from fitrec_cache.run_files import contents_of
-from fitrec_cache.runs import Run, read_runs
-from fitrec_cache.sampling import clip_length
-from fitrec_cache.spans import file_of, parted, short_content
-from fitrec_cache.together import Heads
+from fitrec_cache.runs.answers import COLUMNS, answer_cells, class_columns
+from fitrec_cache.runs.run_files import contents_of
+from fitrec_cache.runs.runs import Run, read_runs
+from fitrec_cache.runs.together import Heads
+from fitrec_cache.video.decoding import DecodeJob, DecoderPool, StoredClip, content_hash_once
+from fitrec_cache.video.jpeg import decode_frames
+from fitrec_cache.video.sampling import clip_length
+from fitrec_cache.video.spans import file_of, parted, short_content
 from fitrec_cache.wording import listed
 
 #: Videos in the picture, the first that are answered: nobody looks at more, and frames take memory.
@@ -143,7 +151,7 @@ def predict(
             of it, unless the file itself is called so.
         run: Run folder that ``train-head`` made, or the folder of ``learn``: then the model that it took last. Several
             seeds answer together, by the mean of their probabilities and attention
-            (:class:`fitrec_cache.together.Together`). Of folds, name one.
+            (:class:`fitrec_cache.runs.together.Together`). Of folds, name one.
         backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
         picture: PNG file that shows the sampled frames with their attention, of :data:`MOST_PICTURED` videos at most.
         table: CSV file to write of the answers and all probabilities.
@@ -280,7 +288,7 @@ def _contents(run: Run) -> set[str]:
 class Recogniser:
     """A trained head, or several seeds of one, with the pipeline before it.
 
-    From then on this process keeps the memory that it frees (:mod:`fitrec_cache.memory`).
+    From then on this process keeps the memory that it frees (:mod:`fitrec_cache.common.memory`).
 
     Args:
         run: As for :func:`predict`, and so are the others; the same errors are raised.
@@ -297,7 +305,8 @@ class Recogniser:
         may_be_unknown: Whether any clip could be answered "unknown".
         clip_seconds: Median length of the clips the head was trained on; None where that is not known.
         trained_on: Names of the files of these clips, with their folder where ids have one, as parts of a path.
-        contents: What their files are known by (:func:`fitrec_cache.spans.short_content`), as far as the runs say.
+        contents: What their files are known by (:func:`fitrec_cache.video.spans.short_content`), as far as the runs
+            say.
     """
 
     @plain_arguments
@@ -329,7 +338,8 @@ class Recogniser:
         """Return what the heads say of one clip.
 
         Args:
-            jpegs: By short side: its T frames, as the frame store keeps them (:func:`fitrec_cache.jpeg.encode_frames`).
+            jpegs: By short side: its T frames, as the frame store keeps them
+                (:func:`fitrec_cache.video.jpeg.encode_frames`).
 
         Raises:
             UsageError: If frames of a size are missing, or they are not T JPEG files of one size, or larger.
@@ -450,7 +460,7 @@ def _whole(path: Path) -> Path:
 
 
 def _draw(shown: _Shown, path: Path) -> None:
-    from fitrec_cache.run_pictures import AttentionStrip, attention_png
+    from fitrec_cache.runs.run_pictures import AttentionStrip, attention_png
 
     strips = [
         AttentionStrip(

@@ -12,28 +12,28 @@ from typing import Any
 import numpy as np
 import torch
 
-from fitrec_cache.arguments import plain_arguments
+from fitrec_cache.backbones.pretrained import BackboneChoice
 from fitrec_cache.cache import Cache
-from fitrec_cache.clips import Clip
+from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.devices import check_jobs
+from fitrec_cache.common.files import Plain, is_there, write_json
+from fitrec_cache.common.progress import Notes
 from fitrec_cache.compare import compare
-from fitrec_cache.devices import check_jobs
+from fitrec_cache.dataset.clips import Clip
+from fitrec_cache.dataset.find_clips import find_clips
+from fitrec_cache.dataset.folds import folds_of_clips
+from fitrec_cache.dataset.splits import check_seeds, short_rule
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import as_extracted, extract, refuse_without_features
-from fitrec_cache.files import Plain, is_there, write_json
-from fitrec_cache.find_clips import find_clips
-from fitrec_cache.folds import folds_of_clips
-from fitrec_cache.loading import load_clips, refuse_answer
 from fitrec_cache.page import report
-from fitrec_cache.paper import TABLE_II
 from fitrec_cache.params import params
-from fitrec_cache.pretrained import BackboneChoice
-from fitrec_cache.progress import Notes
-from fitrec_cache.recipes import get_recipe
-from fitrec_cache.results import TrainReport
-from fitrec_cache.root import MARKER
-from fitrec_cache.splits import check_seeds, short_rule
+from fitrec_cache.runs.results import TrainReport
+from fitrec_cache.settings.paper import TABLE_II
+from fitrec_cache.settings.recipes import get_recipe
+from fitrec_cache.settings.variants import VARIANTS
+from fitrec_cache.storage.root import MARKER
 from fitrec_cache.train import train_head
-from fitrec_cache.variants import VARIANTS
+from fitrec_cache.training.loading import load_clips, refuse_answer
 
 #: The backbones of the paper's models, in the order of :data:`MODELS`.
 BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_base_patch32_224")
@@ -136,7 +136,7 @@ def reproduce(
         backbone: Three backbones, as ``NAME`` or ``NAME=WEIGHTS``: for ResNet50's, EfficientNet's and ViT's model.
         classes: ``fitness35``, names separated by commas, or a file of names; None for all.
         root: Folder that a manifest's or list's paths are relative to.
-        split: Rules of :func:`fitrec_cache.folds.make_folds`; for UCF101 also ``official1`` to ``official3``.
+        split: Rules of :func:`fitrec_cache.dataset.folds.make_folds`; for UCF101 also ``official1`` to ``official3``.
         seed: Seeds of split and training.
         preset: Some of ``paper``, ``native`` and ``grid``.
         frames: Train ``lrcn`` and ``convlstm`` too, which learn from 64x64 frames; slow without a GPU.

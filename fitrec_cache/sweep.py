@@ -11,16 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fitrec_cache.arguments import plain_arguments
+from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.files import Plain, make_folder, remove_unfinished, write_atomic, write_json
+from fitrec_cache.common.progress import Notes, progress_bar
+from fitrec_cache.dataset.splits import check_seeds
 from fitrec_cache.errors import DivergedError, FitrecError, StoreError, UsageError
-from fitrec_cache.files import Plain, make_folder, remove_unfinished, write_atomic, write_json
-from fitrec_cache.paired import holm
-from fitrec_cache.problem import Problem, Right, accuracy
-from fitrec_cache.progress import Notes, progress_bar
-from fitrec_cache.recipes import Recipe, get_recipe
-from fitrec_cache.run_files import refused_if_damaged
-from fitrec_cache.splits import check_seeds
-from fitrec_cache.variants import ATTENTIONS, NORMALISATIONS, OPTIONAL, POOLINGS, PROJECTIONS, VARIANTS, get_variant
+from fitrec_cache.evaluation.paired import holm
+from fitrec_cache.runs.run_files import refused_if_damaged
+from fitrec_cache.settings.recipes import Recipe, get_recipe
+from fitrec_cache.settings.variants import (
+    ATTENTIONS,
+    NORMALISATIONS,
+    OPTIONAL,
+    POOLINGS,
+    PROJECTIONS,
+    VARIANTS,
+    get_variant,
+)
+from fitrec_cache.training.problem import Problem, Right, accuracy
 
 #: Numbers are ranges ``(low, high, logarithmic)``, lists are choices. Where a variant has no place for a setting, the
 #: setting is not searched.
@@ -149,11 +157,11 @@ def sweep(
         out: Folder of the search; ``sweep.json`` there is the result.
         cache: Cache folder that ``extract`` made; this or ``features``.
         features: One HDF5 file of features.
-        variant: A key of :data:`fitrec_cache.variants.VARIANTS` that learns from features.
+        variant: A key of :data:`fitrec_cache.settings.variants.VARIANTS` that learns from features.
         backbone: Which cached features; several are put side by side. Empty: the variant's own.
         preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
-        classes: Some of the cached classes only: as for :func:`fitrec_cache.find_clips.find_clips`.
-        split: Rules of :func:`fitrec_cache.folds.make_folds`; their validation sides count.
+        classes: Some of the cached classes only: as for :func:`fitrec_cache.dataset.find_clips.find_clips`.
+        split: Rules of :func:`fitrec_cache.dataset.folds.make_folds`; their validation sides count.
         seed: Seeds of the splits.
         trials: Number of tries in all, those of earlier calls included.
         finalists: Number of best tries to train again.

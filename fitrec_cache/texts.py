@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fitrec_cache.clips import plain_text
 from fitrec_cache.compare_tables import tried
-from fitrec_cache.timeline import clock
+from fitrec_cache.dataset.clips import plain_text
+from fitrec_cache.live.timeline import clock
 from fitrec_cache.wording import MANY_CLASSES, bounds, lasting, listed, plural, size
 
 if TYPE_CHECKING:
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from fitrec_cache.check import CheckReport
     from fitrec_cache.compare import CompareReport, ModelFigures
     from fitrec_cache.doctor import DoctorReport
+    from fitrec_cache.evaluation.metrics import Metrics
     from fitrec_cache.export import ExportReport
-    from fitrec_cache.extract_report import ExtractReport, FailedClip
+    from fitrec_cache.extraction.extract_report import ExtractReport, FailedClip
     from fitrec_cache.info import InfoReport
     from fitrec_cache.learn import LearnReport
-    from fitrec_cache.metrics import Metrics
+    from fitrec_cache.live.timeline import Segment
     from fitrec_cache.pack import PackReport
     from fitrec_cache.page import PageReport
     from fitrec_cache.params import ParamsReport
     from fitrec_cache.predict import Prediction
     from fitrec_cache.reproduce import ReproduceReport
-    from fitrec_cache.results import TrainReport
+    from fitrec_cache.runs.results import TrainReport
     from fitrec_cache.sweep import SweepReport
-    from fitrec_cache.timeline import Segment
     from fitrec_cache.watch import WatchReport
 
 #: A video so many times as long as the median clip of the training rather shows several exercises.
@@ -226,7 +226,7 @@ def predict_text(p: Prediction, *, brief: bool = False) -> str:
 
 def labelled_text(found: list[Prediction]) -> str:
     """Return how many answers are right, of videos that the head was not trained on, and what was taken for what."""
-    from fitrec_cache.metrics import wilson
+    from fitrec_cache.evaluation.metrics import wilson
 
     judged = [p for p in found if p.right is not None and not p.trained_on]
     named = [p for p in judged if not p.unknown]

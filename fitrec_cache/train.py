@@ -13,28 +13,28 @@ from typing import Any
 
 import torch
 
-from fitrec_cache.answers import write_answers
-from fitrec_cache.arguments import plain_arguments
-from fitrec_cache.calibrate import FALSE_ALARM_RATE
-from fitrec_cache.devices import check_jobs, cores, find_device, keep_to_cores
+from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.devices import check_jobs, cores, find_device, keep_to_cores
+from fitrec_cache.common.files import make_folder, remove_unfinished, write_json
+from fitrec_cache.common.meanwhile import Meanwhile
+from fitrec_cache.common.progress import Notes, timed
+from fitrec_cache.dataset.folds import Fold, make_folds
+from fitrec_cache.dataset.splits import check_seed, check_seeds
 from fitrec_cache.errors import StoreCorrupt, UsageError
+from fitrec_cache.evaluation.calibrate import FALSE_ALARM_RATE
 from fitrec_cache.features import Features
-from fitrec_cache.files import make_folder, remove_unfinished, write_json
-from fitrec_cache.fit import with_precision
-from fitrec_cache.folds import Fold, make_folds
-from fitrec_cache.loading import keep_apart, load_clips
-from fitrec_cache.meanwhile import Meanwhile
-from fitrec_cache.progress import Notes, timed
-from fitrec_cache.recipes import Recipe, get_recipe, given_settings
-from fitrec_cache.results import TrainReport, average_runs, pool_folds, read_result
-from fitrec_cache.run_files import read_run_json
-from fitrec_cache.runs import ANSWERS, SUMMARY, check_out, refuse_other_runs
-from fitrec_cache.scored import read_scored
-from fitrec_cache.splits import check_seed, check_seeds
-from fitrec_cache.together import keep_calibration
-from fitrec_cache.train_notes import answer_notes, device_notes, final_note, judge_splits, there_notes
-from fitrec_cache.trainer import Job, Trainer
-from fitrec_cache.variants import get_variant
+from fitrec_cache.runs.answers import write_answers
+from fitrec_cache.runs.results import TrainReport, average_runs, pool_folds, read_result
+from fitrec_cache.runs.run_files import read_run_json
+from fitrec_cache.runs.runs import ANSWERS, SUMMARY, check_out, refuse_other_runs
+from fitrec_cache.runs.scored import read_scored
+from fitrec_cache.runs.together import keep_calibration
+from fitrec_cache.settings.recipes import Recipe, get_recipe, given_settings
+from fitrec_cache.settings.variants import get_variant
+from fitrec_cache.training.fit import with_precision
+from fitrec_cache.training.loading import keep_apart, load_clips
+from fitrec_cache.training.train_notes import answer_notes, device_notes, final_note, judge_splits, there_notes
+from fitrec_cache.training.trainer import Job, Trainer
 
 
 @plain_arguments
@@ -73,17 +73,17 @@ def train_head(
     tests that head. The test side is looked at only after all of this. A call that was interrupted goes on
     where it was: runs that are whole and were made by the same settings are kept. ``answers.csv`` in ``out`` has what
     every test clip was answered, by every run. From then on this process keeps the memory that it frees
-    (:mod:`fitrec_cache.memory`).
+    (:mod:`fitrec_cache.common.memory`).
 
     Args:
         out: Run folder; with several seeds or folds it holds one run folder each.
         cache: Cache folder that ``extract`` made; this or ``features``.
         features: One HDF5 file of features, from ``pack`` or made elsewhere; or clips in memory, as
-            :func:`fitrec_cache.loading.load_clips` gives them for several calls on the same.
-        variant: A key of :data:`fitrec_cache.variants.VARIANTS`.
+            :func:`fitrec_cache.training.loading.load_clips` gives them for several calls on the same.
+        variant: A key of :data:`fitrec_cache.settings.variants.VARIANTS`.
         backbone: Which cached features; several are put side by side. Empty: the variant's own.
         preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
-        classes: Learn some of the cached classes only: as for :func:`fitrec_cache.find_clips.find_clips`.
+        classes: Learn some of the cached classes only: as for :func:`fitrec_cache.dataset.find_clips.find_clips`.
         split: ``auto`` (``group`` where any are known), ``group``, ``random``, ``official1`` to ``official3``,
             ``list:TRAIN,TEST``, ``manifest`` (its column ``split``), or with every clip tested once ``kfold:K`` and
             ``leave-one:COLUMN``.
@@ -91,7 +91,7 @@ def train_head(
         split_seed: Seed of the split of all runs, in place of each run's own: they then test the same clips, so that
             what they answer together is tested too.
         attention: ``additive`` (Eq. 9), ``dot`` or ``none``; None for the variant's own.
-        recipe: ``paper`` or ``native``; see :data:`fitrec_cache.recipes.RECIPES`.
+        recipe: ``paper`` or ``native``; see :data:`fitrec_cache.settings.recipes.RECIPES`.
         epochs: At most this many; None for the recipe's.
         patience: Stop after this many epochs without a lower validation loss; None for the recipe's.
         learning_rate: Of Adam; None for the recipe's.
@@ -224,7 +224,7 @@ def _folders(out: Path, jobs: Sequence[tuple[str, int]]) -> list[Path]:
 
 
 def _looked_up(job: Job, described: dict[str, Any], *, overwrite: bool) -> Job:
-    """Return the job with what is there of it; see :func:`fitrec_cache.runs.check_out`, here figures count, too."""
+    """Return the job with what is there of it, as :func:`fitrec_cache.runs.runs.check_out` finds, and its figures."""
     state = check_out(job.folder, described, overwrite=overwrite)
     try:
         there = read_result(job.folder) if state in ("tested", "whole") else None

@@ -15,13 +15,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from fitrec_cache.arguments import plain_arguments
+from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.files import Plain
+from fitrec_cache.common.progress import progress_bar
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError
-from fitrec_cache.files import Plain
+from fitrec_cache.live.timeline import Moment, Segment, Smoother, Timeline, WatchFiles, clock
+from fitrec_cache.live.windows import Windows
 from fitrec_cache.predict import Recogniser
-from fitrec_cache.progress import progress_bar
-from fitrec_cache.timeline import Moment, Segment, Smoother, Timeline, WatchFiles, clock
-from fitrec_cache.windows import Windows
 from fitrec_cache.wording import visible
 
 #: Limits of a window's length and of the time to the next, in seconds.
@@ -101,7 +101,8 @@ def watch(
         run: Run folder that ``train-head`` made.
         seconds: Length of a window.
         every: Seconds from one window's beginning to the next.
-        smooth: Average each answer over so many windows, an odd number; see :class:`fitrec_cache.timeline.Smoother`.
+        smooth: Average each answer over so many windows, an odd number; see
+            :class:`fitrec_cache.live.timeline.Smoother`.
         backbone: ``NAME=WEIGHTS``.
         unknown_below: As for :func:`fitrec_cache.predict.predict`.
         table: CSV to write of the segments; of a file it is a manifest for ``extract``, too, to be corrected.
@@ -122,7 +123,7 @@ def watch(
         VideoError: If nothing could be answered: the source cannot be opened or read, or ends before the first window.
         MismatchError: If the pipeline would differ, naming each field, old -> new.
     """
-    from fitrec_cache.stream import without_password
+    from fitrec_cache.live.stream import without_password
 
     files = WatchFiles(table=table, subtitles=subtitles, picture=picture)
     watching = Watch(
@@ -221,7 +222,7 @@ class Watch:
         unknown_below: Answer "unknown" where no class has this probability; None for the thresholds of the run.
         seconds: Length of a window. None: the median length of the clips that the head was trained on.
         every: Seconds from one window's beginning to the next; None for half of ``seconds``.
-        format: FFmpeg's input format for a device; see :func:`fitrec_cache.stream.find_source`.
+        format: FFmpeg's input format for a device; see :func:`fitrec_cache.live.stream.find_source`.
         live: Whether to skip what comes too fast; None: for cameras, addresses that send at their own pace, and those
             that say neither how long nor how large they are.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -231,7 +232,7 @@ class Watch:
         seconds: Length of a window.
         every: Seconds from one to the next.
         may_be_unknown: Whether any window could be answered "unknown".
-        name: The source, as :func:`fitrec_cache.stream.find_source` found it.
+        name: The source, as :func:`fitrec_cache.live.stream.find_source` found it.
         live: Whether windows may be skipped; of an address this is sure once it was opened.
         skipped: How many were.
         rest: Seconds at the end, after the last window, that are in none.
@@ -262,7 +263,7 @@ class Watch:
         device: str = "auto",
         force: bool = False,
     ) -> None:
-        from fitrec_cache.stream import find_source
+        from fitrec_cache.live.stream import find_source
 
         found = find_source(source, format=format)
         self.name = found.name
@@ -330,7 +331,7 @@ class Watch:
 
     def _read(self, source: Any) -> None:
         """Put windows into the queue, then None, or the error that ended it."""
-        from fitrec_cache.stream import Stream
+        from fitrec_cache.live.stream import Stream
 
         try:
             with Stream(source) as stream:

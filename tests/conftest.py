@@ -14,8 +14,11 @@ import torch
 from hypothesis import settings
 from make_video import write_video
 
-from fitrec_cache import ahead, decoding, extract, meanwhile
+from fitrec_cache import extract
 from fitrec_cache.cache import Cache
+from fitrec_cache.common import meanwhile
+from fitrec_cache.extraction import ahead
+from fitrec_cache.video import decoding
 
 settings.register_profile("patient", deadline=None)  # a machine may be busy
 settings.load_profile("patient")

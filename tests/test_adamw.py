@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_imports import loaded
 
-from fitrec_cache.adamw import AdamW
+from fitrec_cache.training.adamw import AdamW
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.05])
@@ -40,8 +40,8 @@ def test_a_parameter_without_a_gradient_stays_as_it_is():
 def test_a_training_loads_no_compiler():
     training = """
 import numpy as np
-from fitrec_cache.fit import Side, fit
-from fitrec_cache.recipes import get_recipe
+from fitrec_cache.training.fit import Side, fit
+from fitrec_cache.settings.recipes import get_recipe
 values, targets = np.zeros((6, 2, 4), np.float32), np.arange(6) % 2
 sides = [Side(values=values, targets=targets, clips=np.arange(i, i + 3)) for i in (0, 3)]
 recipe = get_recipe("paper").change(epochs=1)

@@ -10,7 +10,7 @@ import torch
 from test_cli import COMMANDS
 from test_train import toy
 
-from fitrec_cache.arguments import _KINDS, plain_arguments
+from fitrec_cache.common.arguments import _KINDS, plain_arguments
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.features import load_cached

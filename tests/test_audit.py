@@ -16,18 +16,18 @@ from test_near_duplicates import recordings
 from typer.testing import CliRunner
 
 from fitrec_cache.audit import _fold, audit
+from fitrec_cache.auditing.leaks import pairs_across, verdict
+from fitrec_cache.auditing.near_duplicates import NearDuplicates, embed, find_near_duplicates
+from fitrec_cache.auditing.pair_picture import pairs_png
 from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.cli import app
+from fitrec_cache.dataset.find_clips import find_clips
+from fitrec_cache.dataset.splits import Split, make_split
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.features import Features, load_cached
-from fitrec_cache.find_clips import find_clips
-from fitrec_cache.jpeg import encode_frames
-from fitrec_cache.leaks import pairs_across, verdict
-from fitrec_cache.near_duplicates import NearDuplicates, embed, find_near_duplicates
-from fitrec_cache.pair_picture import pairs_png
-from fitrec_cache.parts import text_column
-from fitrec_cache.splits import Split, make_split
+from fitrec_cache.storage.parts import text_column
 from fitrec_cache.texts import audit_text
+from fitrec_cache.video.jpeg import encode_frames
 
 
 def identity(backbone, t):
@@ -228,7 +228,8 @@ def test_a_proposed_group_keeps_known_names_and_columns(tmp_path):
 def test_the_folder_has_every_pair_as_a_table_and_a_picture(tmp_path, unknown, monkeypatch):
     shown = []
     monkeypatch.setattr(
-        "fitrec_cache.pair_picture.pairs_png", lambda pairs, *a, **k: shown.append(pairs) or pairs_png(pairs, *a, **k)
+        "fitrec_cache.auditing.pair_picture.pairs_png",
+        lambda pairs, *a, **k: shown.append(pairs) or pairs_png(pairs, *a, **k),
     )
     report = audit(cache=unknown, split="random", out=tmp_path / "out")
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"audit.json", "pairs.csv", "pairs.png"}
@@ -279,7 +280,7 @@ def test_an_interrupted_audit_leaves_no_verdict_of_an_earlier_one(tmp_path, unkn
         raise KeyboardInterrupt
 
     audit(cache=unknown, split="random", out=tmp_path)
-    monkeypatch.setattr("fitrec_cache.pair_picture.pairs_png", interrupted)
+    monkeypatch.setattr("fitrec_cache.auditing.pair_picture.pairs_png", interrupted)
     with pytest.raises(KeyboardInterrupt):
         audit(cache=unknown, split="random", out=tmp_path, seed=1)
     assert [p.name for p in tmp_path.iterdir()] == ["pairs.csv"]
@@ -422,7 +423,7 @@ def test_features_in_memory_give_the_same_pairs_as_the_cache(known, monkeypatch)
 
 
 def test_clips_that_all_look_alike_do_not_stop_a_training(known, monkeypatch):
-    monkeypatch.setattr("fitrec_cache.near_duplicates.MOST_PAIRS", 10)
+    monkeypatch.setattr("fitrec_cache.auditing.near_duplicates.MOST_PAIRS", 10)
     assert load_cached(Cache(known), ["net"]).near_duplicates() is None
 
 
@@ -437,8 +438,8 @@ def test_frames_can_be_looked_through_too():
 
 
 def test_the_verdict_loads_nothing_heavy():
-    heavy = ("matplotlib", "av", "timm", "fitrec_cache.pair_picture")
-    assert loaded("import fitrec_cache.leaks, fitrec_cache.audit", *heavy) == set()
+    heavy = ("matplotlib", "av", "timm", "fitrec_cache.auditing.pair_picture")
+    assert loaded("import fitrec_cache.auditing.leaks, fitrec_cache.audit", *heavy) == set()
 
 
 def test_a_group_of_validation_and_test_is_on_both_sides():

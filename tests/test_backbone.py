@@ -26,15 +26,15 @@ from sklearn.datasets import load_sample_image
 from timm.layers.conv2d_same import Conv2dSame
 from torch._dynamo.exc import BackendCompilerFailed
 
-from fitrec_cache import backbone as module
-from fitrec_cache import pretrained
-from fitrec_cache.backbone import _preprocessing, load_backbone
+from fitrec_cache.backbones import backbone as module
+from fitrec_cache.backbones import pretrained
+from fitrec_cache.backbones.backbone import _preprocessing, load_backbone
+from fitrec_cache.backbones.feature_maps import GridMap
+from fitrec_cache.backbones.frozen_conv import FrozenConv
+from fitrec_cache.backbones.pretrained import BackboneChoice
+from fitrec_cache.backbones.rounding import ROUNDING
+from fitrec_cache.backbones.weights import read_weights
 from fitrec_cache.errors import FitrecError, UsageError, WeightsError
-from fitrec_cache.feature_maps import GridMap
-from fitrec_cache.frozen_conv import FrozenConv
-from fitrec_cache.pretrained import BackboneChoice
-from fitrec_cache.rounding import ROUNDING
-from fitrec_cache.weights import read_weights
 
 SHARED_WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"
 

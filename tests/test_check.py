@@ -17,13 +17,13 @@ from test_extract import everything
 
 from fitrec_cache.cache import TAKEN_OUT, Cache
 from fitrec_cache.check import _distance, check
+from fitrec_cache.common.files import digest, host_id
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.features import load_cached
-from fitrec_cache.files import digest, host_id
 from fitrec_cache.info import info
-from fitrec_cache.parts import read_part
-from fitrec_cache.store import Store
+from fitrec_cache.storage.parts import read_part
+from fitrec_cache.storage.store import Store
 from fitrec_cache.texts import check_text
 
 
@@ -394,7 +394,7 @@ def test_recompute_is_left_out_where_damage_is_left(cache):
 
 
 def test_recompute_gives_the_cosine_distance(cache, monkeypatch):
-    from fitrec_cache.backbone import Backbone
+    from fitrec_cache.backbones.backbone import Backbone
 
     embed = Backbone.embed
     monkeypatch.setattr(Backbone, "embed", lambda self, frames: -embed(self, frames))

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from fitrec_cache import claims as module
-from fitrec_cache.claims import Claims, others_at_work
-from fitrec_cache.clips import Clip
-from fitrec_cache.files import host_id
+from fitrec_cache.common.files import host_id
+from fitrec_cache.dataset.clips import Clip
+from fitrec_cache.extraction import claims as module
+from fitrec_cache.extraction.claims import Claims, others_at_work
 
 CLIPS = [Clip(clip_id=f"A/{n:02d}.avi", label="A") for n in range(24)]
 

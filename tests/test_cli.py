@@ -15,11 +15,12 @@ from conftest import InlinePool
 from make_video import write_video
 from test_train import toy
 
-from fitrec_cache import ahead, cli
+from fitrec_cache import cli
 from fitrec_cache import predict as predict_module
 from fitrec_cache.cache import Cache
+from fitrec_cache.common.files import check_writable, write_atomic
 from fitrec_cache.errors import StoreError, UsageError
-from fitrec_cache.files import check_writable, write_atomic
+from fitrec_cache.extraction import ahead
 from fitrec_cache.wording import visible
 
 COMMANDS = {

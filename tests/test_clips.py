@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from fitrec_cache.clips import Clip, group_number
+from fitrec_cache.common.files import as_given, write_csv
+from fitrec_cache.dataset.clips import Clip, group_number
+from fitrec_cache.dataset.find_clips import FITNESS35, find_clips
+from fitrec_cache.dataset.manifests import read_ucf_list
 from fitrec_cache.errors import ManifestError, UsageError
-from fitrec_cache.files import as_given, write_csv
-from fitrec_cache.find_clips import FITNESS35, find_clips
-from fitrec_cache.manifests import read_ucf_list
 
 SHARED = Path(__file__).parents[2] / "shared"
 

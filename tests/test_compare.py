@@ -17,11 +17,11 @@ from test_metrics import wilson_closed_formula
 
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
-from fitrec_cache.metrics import wilson
-from fitrec_cache.recipes import get_recipe
-from fitrec_cache.results import average_runs, pool_folds
-from fitrec_cache.run_files import find_runs
-from fitrec_cache.scored import read_scored
+from fitrec_cache.evaluation.metrics import wilson
+from fitrec_cache.runs.results import average_runs, pool_folds
+from fitrec_cache.runs.run_files import find_runs
+from fitrec_cache.runs.scored import read_scored
+from fitrec_cache.settings.recipes import get_recipe
 from fitrec_cache.texts import compare_text
 
 LABELS = ["Hop", "Lunge", "Squat"]

@@ -16,11 +16,11 @@ from types import SimpleNamespace
 import pytest
 from make_video import read_number, write_video
 
-from fitrec_cache import decoding
-from fitrec_cache.decoding import DecodeJob, DecoderPool, StoredClip, content_hash, content_hash_once, decode_clip
+from fitrec_cache.common.files import file_stamp
 from fitrec_cache.errors import UsageError, VideoError
-from fitrec_cache.files import file_stamp
-from fitrec_cache.jpeg import decode_frames
+from fitrec_cache.video import decoding
+from fitrec_cache.video.decoding import DecodeJob, DecoderPool, StoredClip, content_hash, content_hash_once, decode_clip
+from fitrec_cache.video.jpeg import decode_frames
 
 
 class KillsItsReader(type(Path())):
@@ -179,7 +179,7 @@ def test_a_pool_that_is_renewed_while_it_is_closed_is_stopped_too(monkeypatch):
 
 INTERRUPTED = """
 import pathlib, signal, time
-from fitrec_cache.decoding import DecoderPool
+from fitrec_cache.video.decoding import DecoderPool
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored

@@ -7,8 +7,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from fitrec_cache.backbone import best_precision, load_backbone
-from fitrec_cache.devices import (
+from fitrec_cache.backbones.backbone import best_precision, load_backbone
+from fitrec_cache.common.devices import (
     cores,
     find_device,
     fuses_slowly,
@@ -36,7 +36,7 @@ def gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    monkeypatch.setattr("fitrec_cache.devices._refusal", lambda device: "")
+    monkeypatch.setattr("fitrec_cache.common.devices._refusal", lambda device: "")
 
 
 def test_a_device_that_is_not_present_is_refused(monkeypatch, gpus):
@@ -123,7 +123,9 @@ def test_a_gpu_that_only_emulates_bf16_computes_in_fp16(monkeypatch, capability,
 
 @pytest.mark.parametrize("matrix_instructions", [True, False])
 def test_fused_attention_is_slow_in_bf16_without_matrix_instructions_alone(monkeypatch, matrix_instructions):
-    monkeypatch.setattr("fitrec_cache.devices._processor_has", lambda name: matrix_instructions and name == "amx_tile")
+    monkeypatch.setattr(
+        "fitrec_cache.common.devices._processor_has", lambda name: matrix_instructions and name == "amx_tile"
+    )
     assert fuses_slowly("bf16", "cpu") is not matrix_instructions
     assert not any(fuses_slowly(*of) for of in (("fp32", "cpu"), ("fp16", "cpu"), ("bf16", "cuda:0"), ("bf16", "mps")))
 
@@ -134,8 +136,8 @@ def test_fused_attention_is_slow_in_bf16_without_matrix_instructions_alone(monke
 )
 def test_mkl_is_held_back_where_avx512_has_bf16_and_no_fp16(monkeypatch, has, fp16, held_back):
     """As AMD's processors since Zen 4; not Intel's with matrix instructions, not those with AVX2 only."""
-    monkeypatch.setattr("fitrec_cache.devices._processor_has", lambda name: name in has)
-    monkeypatch.setattr("fitrec_cache.devices._has_fp16", lambda: fp16)
+    monkeypatch.setattr("fitrec_cache.common.devices._processor_has", lambda name: name in has)
+    monkeypatch.setattr("fitrec_cache.common.devices._has_fp16", lambda: fp16)
     assert mkl_is_held_back() is held_back
 
 
@@ -220,7 +222,7 @@ def test_threads_are_no_more_than_a_container_has_cores_for_unless_chosen(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if chosen:
         monkeypatch.setenv("OMP_NUM_THREADS", chosen)
-    monkeypatch.setattr("fitrec_cache.devices.cores", lambda: of_container)
+    monkeypatch.setattr("fitrec_cache.common.devices.cores", lambda: of_container)
     monkeypatch.setattr("os.cpu_count", lambda: of_machine)
     used = torch.get_num_threads()
     try:
@@ -256,7 +258,7 @@ def test_cores_are_those_this_process_may_use():
 def test_a_processor_computes_in_what_it_is_fast_in(monkeypatch, has, bf16_is_fast, fp16_is_fast):
     for name in ("avx512", "avx512_bf16", "amx_tile", "amx_fp16"):
         monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda name=name: name in has.split(), raising=False)
-    monkeypatch.setattr("fitrec_cache.devices._has_fp16", lambda: "fp16" in has.split())
+    monkeypatch.setattr("fitrec_cache.common.devices._has_fp16", lambda: "fp16" in has.split())
     assert best_precision("auto", "cpu") == ("bf16" if bf16_is_fast else "fp32")
     assert is_slow("bf16", "cpu") is not bf16_is_fast
     assert is_slow("fp16", "cpu") is not fp16_is_fast

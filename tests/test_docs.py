@@ -12,7 +12,7 @@ import pytest
 import typer.main
 
 from fitrec_cache.cli import app
-from fitrec_cache.paired import exact_p
+from fitrec_cache.evaluation.paired import exact_p
 from fitrec_cache.train import train_head
 
 ROOT = Path(__file__).parents[1]

@@ -16,15 +16,17 @@ from conftest import SMALL, InlinePool
 from made_up_gpu import Far, made_up_gpu
 from make_video import write_audio_only, write_video
 
-from fitrec_cache import backbone as backbone_module
-from fitrec_cache import cli, devices, memory, pretrained
+from fitrec_cache import cli
 from fitrec_cache import doctor as module
-from fitrec_cache.backbone import Backbone, check_compiler, load_backbone
-from fitrec_cache.devices import overlooked_gpu
+from fitrec_cache.backbones import backbone as backbone_module
+from fitrec_cache.backbones import pretrained
+from fitrec_cache.backbones.backbone import Backbone, check_compiler, load_backbone
+from fitrec_cache.common import devices, memory
+from fitrec_cache.common.devices import overlooked_gpu
+from fitrec_cache.common.memory import memory_here
 from fitrec_cache.doctor import OPTIONAL, Trial, _clips_in, doctor, estimate
 from fitrec_cache.errors import FitrecError, UsageError
 from fitrec_cache.extract import extract
-from fitrec_cache.memory import memory_here
 from fitrec_cache.texts import doctor_text
 from fitrec_cache.wording import lasting
 
@@ -284,7 +286,7 @@ def test_a_gpu_that_torch_does_not_see_is_told(monkeypatch, tmp_path, weights, m
     assert found.problems == {}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr("fitrec_cache.devices._refusal", {"cuda": ""}.get)
+    monkeypatch.setattr("fitrec_cache.common.devices._refusal", {"cuda": ""}.get)
     assert overlooked_gpu() == ""
 
 
@@ -490,7 +492,7 @@ def test_the_command_prints_a_line_each_and_exits_with_1_where_something_is_miss
 
 
 def test_a_video_is_decoded_in_a_process_of_its_own(monkeypatch, tmp_path, weights):
-    from fitrec_cache.decoding import DecoderPool
+    from fitrec_cache.video.decoding import DecoderPool
 
     made = []
 

@@ -18,15 +18,16 @@ import numpy as np
 import pytest
 from conftest import SMALL
 
-from fitrec_cache import ahead, erase, extractor, store
 from fitrec_cache import extract as extracting
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
 from fitrec_cache.check import check
-from fitrec_cache.erase import erase_taken_out, refuse_most
+from fitrec_cache.common.files import host_id
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, VideoError
 from fitrec_cache.extract import extract
-from fitrec_cache.files import host_id
-from fitrec_cache.parts import SCHEMAS, read_part, text_column
+from fitrec_cache.extraction import ahead, erase, extractor
+from fitrec_cache.extraction.erase import erase_taken_out, refuse_most
+from fitrec_cache.storage import store
+from fitrec_cache.storage.parts import SCHEMAS, read_part, text_column
 from fitrec_cache.wording import size
 
 FRAMES = {"samples": 2, "short_side": 64}
@@ -622,7 +623,7 @@ def test_where_a_part_cannot_be_removed_the_reason_is_told(cache, monkeypatch):
 def test_who_had_a_name_before_that_another_video_has_now_is_erased_too(
     run, tmp_path, videos, monkeypatch, clips_a_part
 ):
-    monkeypatch.setattr("fitrec_cache.extractor.COMMIT_CLIPS", clips_a_part)
+    monkeypatch.setattr("fitrec_cache.extraction.extractor.COMMIT_CLIPS", clips_a_part)
     first, second, *_ = sorted(videos.rglob("*.avi"))
     manifest, cache = tmp_path / "m.csv", tmp_path / "cache"
     rows = [f"{path.relative_to(videos)},{path.parent.name}" for path in sorted(videos.rglob("*.avi"))]
@@ -645,7 +646,7 @@ def test_who_had_a_name_before_that_another_video_has_now_is_erased_too(
 def test_who_was_replaced_under_the_same_name_is_erased_from_indexes_too(
     run, tmp_path, videos, monkeypatch, clips_a_part
 ):
-    monkeypatch.setattr("fitrec_cache.extractor.COMMIT_CLIPS", clips_a_part)
+    monkeypatch.setattr("fitrec_cache.extraction.extractor.COMMIT_CLIPS", clips_a_part)
     paths = sorted(videos.rglob("*.avi"))
     manifest, cache = tmp_path / "m.csv", tmp_path / "cache"
     for person in ("Anna Ashby", "Berta Bell"):

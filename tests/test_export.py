@@ -27,17 +27,17 @@ from fitrec_cache import export as module
 from fitrec_cache import predict as predicting
 from fitrec_cache.cache import Cache
 from fitrec_cache.cli import app
-from fitrec_cache.decoding import DecodeJob, decode_clip
 from fitrec_cache.errors import FitrecError, MismatchError, StoreError, UsageError, WeightsError
 from fitrec_cache.export import export
 from fitrec_cache.extract import extract
-from fitrec_cache.jpeg import decode_frames
 from fitrec_cache.pipeline import Pipeline
 from fitrec_cache.predict import predict
-from fitrec_cache.runs import read_runs
+from fitrec_cache.runs.runs import read_runs
+from fitrec_cache.runs.together import Heads
 from fitrec_cache.texts import export_text
-from fitrec_cache.together import Heads
 from fitrec_cache.train import train_head
+from fitrec_cache.video.decoding import DecodeJob, decode_clip
+from fitrec_cache.video.jpeg import decode_frames
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "recognise_onnx.py"
 
@@ -429,7 +429,7 @@ def test_at_the_command_line(run, tmp_path, quickly):
 @pytest.mark.parametrize("how", [{}, {"precision": "bf16", "rounding": "some way", "compiled": "by some compiler"}])
 def test_how_a_network_was_made_fast_is_no_matter_elsewhere(run, how, monkeypatch):
     """Here it is: `predict` refuses features that are not quite those of training."""
-    monkeypatch.setattr("fitrec_cache.backbone.check_compiler", lambda device: None)
+    monkeypatch.setattr("fitrec_cache.backbones.backbone.check_compiler", lambda device: None)
     source = read_runs(run)[0].settings["sources"][0]
     identity = {k: v for k, v in source["identity"].items() if k != "folded"} | how
     assert identity != source["identity"]

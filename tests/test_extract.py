@@ -21,25 +21,26 @@ import torch
 from conftest import SMALL
 from make_video import read_number, write_video
 
-from fitrec_cache import ahead, decoding, extractor
-from fitrec_cache.backbone import Backbone, Network, load_backbone
+from fitrec_cache.backbones.backbone import Backbone, Network, load_backbone
 from fitrec_cache.cache import TAKEN_OUT, Cache, newest, pick_frames
-from fitrec_cache.claims import Claims
-from fitrec_cache.entering import Entering
+from fitrec_cache.dataset.find_clips import find_clips
 from fitrec_cache.errors import StoreError, UsageError, WeightsError
 from fitrec_cache.extract import as_extracted, extract
-from fitrec_cache.extract_report import ExtractReport, FailedClip
-from fitrec_cache.extractor import Extractor
+from fitrec_cache.extraction import ahead, extractor
+from fitrec_cache.extraction.claims import Claims
+from fitrec_cache.extraction.entering import Entering
+from fitrec_cache.extraction.extract_report import ExtractReport, FailedClip
+from fitrec_cache.extraction.extractor import Extractor
+from fitrec_cache.extraction.history import history
+from fitrec_cache.extraction.identity import what_changed
+from fitrec_cache.extraction.told import Told
 from fitrec_cache.features import distinct_clips, load_cached
-from fitrec_cache.find_clips import find_clips
-from fitrec_cache.history import history
-from fitrec_cache.identity import what_changed
 from fitrec_cache.info import info
-from fitrec_cache.jpeg import decode_frames
-from fitrec_cache.pixels import load_pixels
-from fitrec_cache.store import Store
+from fitrec_cache.storage.store import Store
 from fitrec_cache.texts import extract_text, info_text
-from fitrec_cache.told import Told
+from fitrec_cache.training.pixels import load_pixels
+from fitrec_cache.video import decoding
+from fitrec_cache.video.jpeg import decode_frames
 
 
 @pytest.fixture
@@ -155,7 +156,9 @@ def test_a_renamed_clip_is_not_decoded_again(run, videos, inline, tmp_path):
 
 @pytest.mark.parametrize("on_their_way", [1, 64])
 def test_the_same_content_twice_is_decoded_once_and_named(run, videos, inline, tmp_path, monkeypatch, on_their_way):
-    monkeypatch.setattr("fitrec_cache.ahead._MOST_CLIPS", on_their_way)  # with 1 the first is ready, not yet committed
+    monkeypatch.setattr(
+        "fitrec_cache.extraction.ahead._MOST_CLIPS", on_their_way
+    )  # with 1 the first is ready, not yet committed
     shutil.copy(videos / "Hop" / "v_Hop_g01_c01.avi", videos / "Squat" / "copy.avi")
     report = run()
     assert report.clips == 5
@@ -203,7 +206,7 @@ def test_of_one_content_in_two_classes_the_first_by_name_counts_in_whatever_orde
     run, videos, tmp_path, monkeypatch, backwards
 ):
     shutil.copy(videos / "Hop" / "v_Hop_g01_c01.avi", videos / "Squat" / "copy.avi")
-    monkeypatch.setattr("fitrec_cache.extractor.COMMIT_CLIPS", 1)
+    monkeypatch.setattr("fitrec_cache.extraction.extractor.COMMIT_CLIPS", 1)
     monkeypatch.setattr(
         random.SystemRandom, "shuffle", lambda _, blocks: blocks.sort(key=lambda b: b[0].clip_id, reverse=backwards)
     )
@@ -503,7 +506,7 @@ def test_files_numbered_upwards_keep_their_groups_also_where_that_is_interrupted
     run, tmp_path, videos, monkeypatch, stop
 ):
     """One by one each takes the name of one that is not entered anew yet."""
-    monkeypatch.setattr("fitrec_cache.extractor.COMMIT_CLIPS", 1)
+    monkeypatch.setattr("fitrec_cache.extraction.extractor.COMMIT_CLIPS", 1)
     monkeypatch.setattr("random.SystemRandom.shuffle", lambda self, blocks: None)
     folder = videos / "Hop"
     for path in list(videos.rglob("*.avi")):
@@ -866,7 +869,9 @@ def test_a_cache_that_can_only_be_read_serves_where_all_is_done(run, tmp_path, v
 
     monkeypatch.setattr(Path, "unlink", refuse)
     assert counts(run()) == (4, 0, 4, 0)
-    monkeypatch.setattr("fitrec_cache.store.write_atomic", lambda *_: (_ for _ in ()).throw(StoreError("read-only")))
+    monkeypatch.setattr(
+        "fitrec_cache.storage.store.write_atomic", lambda *_: (_ for _ in ()).throw(StoreError("read-only"))
+    )
     moved = shutil.copy(weights("test_resnet").partition("=")[2], tmp_path / "moved.safetensors")
     again = extract(videos, cache=tmp_path / "cache", backbone=[f"test_resnet={moved}"], **SMALL)
     assert counts(again) == (4, 0, 4, 0)
@@ -891,7 +896,7 @@ def test_a_wrong_call_leaves_no_empty_cache(run, tmp_path):
 
 
 def test_a_precision_that_costs_time_is_told(run, monkeypatch):
-    monkeypatch.setattr("fitrec_cache.devices.computes_in_bf16", lambda _: False)
+    monkeypatch.setattr("fitrec_cache.common.devices.computes_in_bf16", lambda _: False)
     (note,) = (note for note in run(precision="bf16").notes if "instructions" in note)
     assert note == "bf16 takes longer than fp32 on this device, which has no fast instructions for it"
     assert not any("instructions" in note for note in run(precision="fp32").notes)
@@ -918,7 +923,7 @@ def test_without_a_hub_the_file_by_which_the_cache_has_features_is_named(run, tm
     def no_hub(name):
         raise WeightsError(f"no weights of {name}")
 
-    monkeypatch.setattr("fitrec_cache.pretrained._from_hub", no_hub)
+    monkeypatch.setattr("fitrec_cache.backbones.pretrained._from_hub", no_hub)
     wanted = {"cache": tmp_path / "cache", "backbone": ["test_resnet"], **SMALL}
     with pytest.raises(WeightsError, match=r"no weights of test_resnet$"):
         extract(**wanted | {"cache": tmp_path / "none"}, videos=tmp_path)
@@ -940,7 +945,7 @@ def test_an_extraction_that_computes_nothing_leaves_what_it_says_of_the_computat
     run()
     (path,) = (tmp_path / "cache").glob("features/*/origin.json")
     before = json.loads(path.read_text())
-    monkeypatch.setattr("fitrec_cache.backbone.timm.__version__", "9.9.9")
+    monkeypatch.setattr("fitrec_cache.backbones.backbone.timm.__version__", "9.9.9")
     assert run().done == 0
     assert json.loads(path.read_text()) == before
     path.write_text(json.dumps(before | {"weights": "where they were"}))
@@ -962,7 +967,7 @@ def test_frames_that_are_left_out_or_chosen_among_several_are_told(run, videos, 
 
 def test_of_frames_by_several_decoders_the_latest_of_the_fullest_are_taken_and_told(run, tmp_path, monkeypatch):
     for version in "123":
-        monkeypatch.setattr("fitrec_cache.container.decoder_version", lambda v=version: v)
+        monkeypatch.setattr("fitrec_cache.video.container.decoder_version", lambda v=version: v)
         run()
         chosen, notes = pick_frames(Cache(tmp_path / "cache"))
         assert chosen.identity["decoder"] == version
@@ -1119,7 +1124,7 @@ def test_later_parts_of_a_file_are_of_the_group_that_earlier_ones_have(run, tmp_
 def test_order_of_clips_and_commits_change_no_bit(run, videos, tmp_path, monkeypatch):
     run()
     names = sorted(str(p.relative_to(videos)) for p in videos.rglob("*.avi"))
-    monkeypatch.setattr("fitrec_cache.extractor.COMMIT_CLIPS", 1)
+    monkeypatch.setattr("fitrec_cache.extraction.extractor.COMMIT_CLIPS", 1)
     for name in reversed(names):
         manifest = tmp_path / "one.csv"
         manifest.write_text(f"path,label\n{name},{name.split('/')[0]}\n")
@@ -1179,7 +1184,7 @@ def test_a_history_that_cannot_be_written_fails_no_extraction(run, tmp_path, inl
 
 
 def test_what_was_finished_before_an_error_is_in_the_history(run, tmp_path, monkeypatch, inline):
-    monkeypatch.setattr("fitrec_cache.extractor.COMMIT_CLIPS", 1)
+    monkeypatch.setattr("fitrec_cache.extraction.extractor.COMMIT_CLIPS", 1)
     write, written = Cache.write_clips, []
 
     def full(self, clips):
@@ -1268,7 +1273,8 @@ def killed(wait, *job):
     return os.waitpid(child, 0)[1]
 
 if __name__ == "__main__":
-    from fitrec_cache import extract, extractor
+    from fitrec_cache import extract
+    from fitrec_cache.extraction import extractor
     videos, cache, backbone, settings, kills = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
     settings, rng, done = eval(settings), random.Random(0), 0
     for _ in range(int(kills)):
@@ -1626,7 +1632,7 @@ def test_claims_are_given_back_where_a_disk_is_full(run, tmp_path, monkeypatch):
         raise StoreError("cannot write: No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fitrec_cache.store.Store.write_part", full)
+        patch.setattr("fitrec_cache.storage.store.Store.write_part", full)
         with pytest.raises(StoreError, match="No space left"):
             run()
     assert list((tmp_path / "cache" / "claims").iterdir()) == []

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fitrec_cache.backbone import _REST, load_backbone
-from fitrec_cache.folding import FOLDING, fold_norms
+from fitrec_cache.backbones.backbone import _REST, load_backbone
+from fitrec_cache.backbones.folding import FOLDING, fold_norms
 
 
 def shuffled(model):
@@ -130,7 +130,7 @@ def used_in_a_list(m, x):
     ],
 )
 def test_only_where_nothing_else_sees_what_is_between(monkeypatch, wiring, folded):
-    monkeypatch.setattr("fitrec_cache.folding._MOST_MOVED", math.inf)  # by watching, not by what comes out
+    monkeypatch.setattr("fitrec_cache.backbones.folding._MOST_MOVED", math.inf)  # by watching, not by what comes out
     before, after, found = outputs(Wired(wiring), (2, 3, 5, 5))
     assert found == folded
     torch.testing.assert_close(after, before)
@@ -204,7 +204,7 @@ def test_each_preset_gives_the_same_features_nearly(tmp_path, monkeypatch, prese
     save_file(shuffled(timm.create_model("test_efficientnet", num_classes=7)).state_dict(), tmp_path / "w.safetensors")
     text, frames = f"test_efficientnet={tmp_path / 'w.safetensors'}", torch.randint(0, 256, (2, 3, 48, 64)).byte()
     folded = load_backbone(text, preset=preset, precision="fp32")
-    monkeypatch.setattr("fitrec_cache.backbone.fold_norms", lambda *_: 0)
+    monkeypatch.setattr("fitrec_cache.backbones.backbone.fold_norms", lambda *_: 0)
     as_it_was = load_backbone(text, preset=preset, precision="fp32")
     assert set(folded.identity()) == {*as_it_was.identity(), "folded"}
     torch.testing.assert_close(*(torch.from_numpy(m.embed(frames)) for m in (folded, as_it_was)), rtol=2e-3, atol=2e-3)

@@ -5,9 +5,9 @@ import torch
 from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
-from fitrec_cache import frozen_conv
-from fitrec_cache.devices import computes_in_bf16
-from fitrec_cache.frozen_conv import FrozenConv
+from fitrec_cache.backbones import frozen_conv
+from fitrec_cache.backbones.frozen_conv import FrozenConv
+from fitrec_cache.common.devices import computes_in_bf16
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 12), (13, 7), (1, 2), (2, 30)])

@@ -11,15 +11,15 @@ from conftest import SMALL
 from made_up_gpu import CUDA, MPS, Far, made_up_gpu, on_this_thread
 from safetensors.torch import load_file
 
-from fitrec_cache.backbone import Backbone, load_backbone
+from fitrec_cache.backbones.backbone import Backbone, load_backbone
 from fitrec_cache.cache import Cache
 from fitrec_cache.extract import extract
 from fitrec_cache.features import load_cached
-from fitrec_cache.fit import Side, _Loop, fit
 from fitrec_cache.predict import predict
-from fitrec_cache.recipes import get_recipe
+from fitrec_cache.settings.recipes import get_recipe
+from fitrec_cache.settings.variants import VARIANTS
 from fitrec_cache.train import train_head
-from fitrec_cache.variants import VARIANTS
+from fitrec_cache.training.fit import Side, _Loop, fit
 
 pytestmark = pytest.mark.skipif(
     not hasattr(torch._C, "_ensureCUDADeviceGuardSet"), reason="this torch cannot do without a real GPU"
@@ -72,8 +72,10 @@ def test_apples_has_no_float64():
 def test_a_backbone_and_the_frames_go_to_the_gpu_and_features_come_back(
     weights, monkeypatch, name, gpu, precision, chosen
 ):
-    monkeypatch.setattr("fitrec_cache.backbone.fuses_slowly", lambda *_: False)  # which a GPU never does
-    monkeypatch.setattr("fitrec_cache.frozen_conv._adds_wide_bias", lambda _: False)  # nor this: one rounding more
+    monkeypatch.setattr("fitrec_cache.backbones.backbone.fuses_slowly", lambda *_: False)  # which a GPU never does
+    monkeypatch.setattr(
+        "fitrec_cache.backbones.frozen_conv._adds_wide_bias", lambda _: False
+    )  # nor this: one rounding more
     frames = torch.randint(0, 256, (4, 3, 64, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with made_up_gpu(gpu):
         there = load_backbone(weights(name), precision=precision)

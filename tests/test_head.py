@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fitrec_cache.convolutional import ConvLSTM2d, FrameConvolutions
 from fitrec_cache.errors import DivergedError, UsageError
-from fitrec_cache.head import (
+from fitrec_cache.heads.convolutional import ConvLSTM2d, FrameConvolutions
+from fitrec_cache.heads.head import (
     AdditiveAttention,
     FrameDropout,
     Normalisation,
@@ -25,8 +25,8 @@ from fitrec_cache.head import (
     count_trainable,
     dot_weights,
 )
-from fitrec_cache.recurrence import KerasLSTM
-from fitrec_cache.variants import ATTENTIONS, VARIANTS, HeadConfig
+from fitrec_cache.heads.recurrence import KerasLSTM
+from fitrec_cache.settings.variants import ATTENTIONS, VARIANTS, HeadConfig
 
 Array = NDArray[np.float64]
 
@@ -335,13 +335,13 @@ def test_wrong_input_is_refused(name: str, x: torch.Tensor, message: str) -> Non
 
 
 def test_stage_two_does_not_touch_video_or_backbones() -> None:
-    code = "import sys, fitrec_cache.head; print(sorted({'av', 'timm', 'h5py'} & set(sys.modules)))"
+    code = "import sys, fitrec_cache.heads.head; print(sorted({'av', 'timm', 'h5py'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_settings_do_not_need_torch() -> None:
-    code = "import sys, fitrec_cache.variants; print('torch' in sys.modules)"
+    code = "import sys, fitrec_cache.settings.variants; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -549,7 +549,7 @@ def test_principal_components_are_those_of_torchs_threads_whatever_scipy_would_t
     """Scipy brings threads of its own, as many as there are cores: another machine would give other bits."""
     program = """
 import hashlib, torch
-from fitrec_cache.head import Normalisation
+from fitrec_cache.heads.head import Normalisation
 torch.set_num_threads(1)
 torch.manual_seed(0)
 whiten = Normalisation("whiten", 1200, 512)

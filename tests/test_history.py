@@ -6,7 +6,7 @@ import pytest
 from conftest import SMALL
 
 from fitrec_cache.extract import extract
-from fitrec_cache.history import FOLDER, history
+from fitrec_cache.extraction.history import FOLDER, history
 from fitrec_cache.info import info
 from fitrec_cache.texts import info_text
 

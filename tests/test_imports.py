@@ -23,15 +23,15 @@ def test_the_probe_sees_what_is_loaded():
     assert loaded("import json.decoder, av", "json", "av", "timm") == {"json", "av"}
 
 
-@pytest.mark.parametrize("module", ["train", "head", "cache", "pack", "pixels", "runs"])
+@pytest.mark.parametrize("module", ["train", "heads.head", "cache", "pack", "training.pixels", "runs.runs"])
 def test_stage_two_cannot_touch_video(module):
-    heavy = ("av", "timm", "pebble", "fitrec_cache.video", "fitrec_cache.backbone", "fitrec_cache.extract")
-    heavy += ("fitrec_cache.extractor", "fitrec_cache.identity")
+    heavy = ("av", "timm", "pebble", "fitrec_cache.video.video", "fitrec_cache.backbones", "fitrec_cache.extract")
+    heavy += ("fitrec_cache.extraction",)
     assert loaded(f"import fitrec_cache.{module}", *heavy) == set()
 
 
 def test_the_command_line_starts_without_heavy_libraries():
-    heavy = ("torch", "h5py", "av", "timm", "numpy", "matplotlib", "sklearn", "fitrec_cache.extractor")
+    heavy = ("torch", "h5py", "av", "timm", "numpy", "matplotlib", "sklearn", "fitrec_cache.extraction")
     assert loaded("import fitrec_cache.cli", *heavy) == set()
     asking = "import fitrec_cache.cli\nsys.argv = ['x', 'extract', '--help']\n"
     asking += "try: fitrec_cache.cli.main()\nexcept SystemExit: pass"
@@ -39,26 +39,31 @@ def test_the_command_line_starts_without_heavy_libraries():
 
 
 def test_what_predict_and_watch_need_loads_no_scikit_learn():
-    assert loaded("import fitrec_cache.runs, fitrec_cache.splits", "sklearn", "matplotlib") == set()
+    assert loaded("import fitrec_cache.runs.runs, fitrec_cache.dataset.splits", "sklearn", "matplotlib") == set()
 
 
 def test_decoder_processes_load_no_torch():
-    needed = "import fitrec_cache.decoding, fitrec_cache.jpeg, fitrec_cache.video"
+    needed = "import fitrec_cache.video.decoding, fitrec_cache.video.jpeg, fitrec_cache.video.video"
     assert loaded(needed, "torch", "timm", "h5py") == set()
 
 
 def lines_of_the_drawing():
-    """Return on which line of the drawing in docs/design.md each module stands."""
+    """Return the modules of each package in the drawing of docs/design.md, and the line of each package and module."""
     text = (PACKAGE.parent / "docs" / "design.md").read_text().split("## Modules")[1].split("```")[1]
-    known = {path.stem if path.parent == PACKAGE else path.parent.name for path in PACKAGE.glob("**/*.py")}
-    lines: dict[str, int] = {}  # remarks behind the modules may name others: the first place counts
-    for number, line in enumerate(text.splitlines()):
-        lines = {word: number for word in line.split() if word in known} | lines
-    return lines
+    drawn: dict[str, set[str]] = {}
+    lines: dict[str, int] = {}
+    for number, line in enumerate(text.replace("standard library only", "").strip().splitlines()):
+        first, *others = line.split()
+        if first.endswith("/"):
+            drawn[first[:-1]] = set(others)
+            lines[first[:-1]] = number
+        else:
+            lines |= dict.fromkeys([first, *others], number)
+    return drawn, lines
 
 
 def imported(path):
-    """Return the modules of the package that a file imports, those inside functions too."""
+    """Return the modules of the package that a file imports, those inside functions too: packages by their name."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "fitrec_cache":
@@ -69,14 +74,13 @@ def imported(path):
 
 
 def test_imports_go_up_the_drawing_of_modules():
-    lines = lines_of_the_drawing()
-    files = {path: path.stem if path.parent == PACKAGE else path.parent.name for path in PACKAGE.glob("**/*.py")}
-    assert set(files.values()) - {"fitrec_cache", "__init__", "__main__"} <= lines.keys()
+    drawn, lines = lines_of_the_drawing()
+    modules = [path for path in PACKAGE.glob("**/*.py") if not path.stem.startswith("__")]
+    there = {path.parent.name: {p.stem for p in modules if p.parent == path.parent} for path in modules}
+    assert {name: there[name] for name in drawn} == drawn
+    assert there["fitrec_cache"] | drawn.keys() == lines.keys()
+    above = {path: path.stem if path.parent == PACKAGE else path.parent.name for path in modules}
     wrong = [
-        f"{name} -> {other}"
-        for path, name in files.items()
-        if not name.startswith("__")
-        for other in imported(path)
-        if lines[other] > lines[name]
+        f"{path} -> {other}" for path, name in above.items() for other in imported(path) if lines[other] > lines[name]
     ]
     assert wrong == []

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from conftest import SMALL
 
-from fitrec_cache import index, store
 from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.check import check
 from fitrec_cache.errors import StoreCorrupt, StoreError
 from fitrec_cache.extract import extract
-from fitrec_cache.parts import text_column
-from fitrec_cache.store import Store
+from fitrec_cache.storage import index, store
+from fitrec_cache.storage.parts import text_column
+from fitrec_cache.storage.store import Store
 
 IDENTITY = {"what": "a test"}
 
@@ -163,7 +163,7 @@ def test_at_the_end_of_a_run_fewer_parts_are_indexed(tmp_path, reads, monkeypatc
 def test_an_extraction_leaves_its_stores_indexed(tmp_path, inline, video_folder, weights, monkeypatch):
     monkeypatch.setattr(store, "FEWEST_PARTS", 64)
     monkeypatch.setattr(store, "FEWEST_AT_END", 2)
-    monkeypatch.setattr("fitrec_cache.extractor.COMMIT_CLIPS", 2)
+    monkeypatch.setattr("fitrec_cache.extraction.extractor.COMMIT_CLIPS", 2)
     extract(video_folder, cache=tmp_path / "c", backbone=[weights("test_resnet")], **SMALL)
     for folder in ("clips", "frames/*", "features/*"):
         assert len(list(tmp_path.glob(f"c/{folder}/part-*"))) > 2

@@ -10,11 +10,11 @@ import torch
 from PIL import Image, features
 from PIL.JpegImagePlugin import get_sampling
 
-from fitrec_cache import jpeg as module
 from fitrec_cache.errors import StoreCorrupt, UsageError, VideoError
-from fitrec_cache.identity import frame_identity
-from fitrec_cache.jpeg import codec_version, decode_frames, encode_frames, thumbnail
-from fitrec_cache.resizing import resize
+from fitrec_cache.extraction.identity import frame_identity
+from fitrec_cache.video import jpeg as module
+from fitrec_cache.video.jpeg import codec_version, decode_frames, encode_frames, thumbnail
+from fitrec_cache.video.resizing import resize
 
 
 def pictures(t=3, height=54, width=96):

@@ -10,9 +10,9 @@ import pytest
 from make_video import read_number, write_video
 from test_video import claiming, eq1, read, remux
 
-from fitrec_cache import container, video
-from fitrec_cache.container import Video
-from fitrec_cache.keyframes import Note, packet_reader, presentation_order, stretches
+from fitrec_cache.video import container, video
+from fitrec_cache.video.container import Video
+from fitrec_cache.video.keyframes import Note, packet_reader, presentation_order, stretches
 
 N_FRAMES = 240
 SAMPLES = 4  # 48 frames apart

@@ -9,8 +9,8 @@ import tracemalloc
 
 import pytest
 
-from fitrec_cache import keymap
-from fitrec_cache.keymap import KeyMap
+from fitrec_cache.storage import keymap
+from fitrec_cache.storage.keymap import KeyMap
 
 
 def test_it_gives_what_a_dict_gives(monkeypatch):

@@ -19,8 +19,8 @@ from fitrec_cache.info import info
 from fitrec_cache.learn import learn
 from fitrec_cache.predict import predict
 from fitrec_cache.reproduce import reproduce
-from fitrec_cache.run_files import read_run_settings
-from fitrec_cache.runs import read_runs, time_of_last
+from fitrec_cache.runs.run_files import read_run_settings
+from fitrec_cache.runs.runs import read_runs, time_of_last
 from fitrec_cache.texts import learn_text
 
 FAST = {"seed": [0, 1], "epochs": 2, "device": "cpu"}

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from test_train import toy
 
-from fitrec_cache import meanwhile as module
-from fitrec_cache.meanwhile import Meanwhile, _Times, _times
+from fitrec_cache.common import meanwhile as module
+from fitrec_cache.common.meanwhile import Meanwhile, _Times, _times
 from fitrec_cache.texts import train_text
 from fitrec_cache.train import train_head
 

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from fitrec_cache.memory import keep_freed_memory
+from fitrec_cache.common.memory import keep_freed_memory
 
 #: Take and free a large block twice; print how many pages the second time had to fetch from the system.
 SCRIPT = """
 import resource, sys
-from fitrec_cache.memory import keep_freed_memory
+from fitrec_cache.common.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 bytearray(50_000_000)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from fitrec_cache.metrics import evaluate, interval_by_unit, wilson
+from fitrec_cache.evaluation.metrics import evaluate, interval_by_unit, wilson
 
 NAMES = ["Curl", "Lunge", "Squat"]
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fitrec_cache import near_duplicates
+from fitrec_cache.auditing import near_duplicates
+from fitrec_cache.auditing.near_duplicates import Embeddings, clusters, embed, find_near_duplicates
 from fitrec_cache.errors import AllAlikeError, UsageError
 from fitrec_cache.features import quick_look
-from fitrec_cache.near_duplicates import Embeddings, clusters, embed, find_near_duplicates
 
 
 def recordings(n_recordings=40, clips_each=3, *, t=6, d=64, wobble=0.05, seed=0):

@@ -24,16 +24,14 @@ from scipy.stats import binomtest, sem
 from scipy.stats import t as student
 from typer.testing import CliRunner
 
-from fitrec_cache import paper
+from fitrec_cache.auditing.near_duplicates import NearDuplicates
 from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.cli import app
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, UsageError
+from fitrec_cache.evaluation.metrics import wilson
 from fitrec_cache.extract import extract
-from fitrec_cache.history import history
-from fitrec_cache.jpeg import encode_frames
-from fitrec_cache.metrics import wilson
-from fitrec_cache.near_duplicates import NearDuplicates
+from fitrec_cache.extraction.history import history
 from fitrec_cache.page import build, charts, leaks, pictures, report, views
 from fitrec_cache.page.attention import Attention, attention
 from fitrec_cache.page.calibration import _by_chance
@@ -53,9 +51,11 @@ from fitrec_cache.page.words import (
     results_say,
     split_says,
 )
-from fitrec_cache.recipes import RECIPES
-from fitrec_cache.scored import gather_models, read_all
+from fitrec_cache.runs.scored import gather_models, read_all
+from fitrec_cache.settings import paper
+from fitrec_cache.settings.recipes import RECIPES
 from fitrec_cache.train import train_head
+from fitrec_cache.video.jpeg import encode_frames
 
 HOSTILE = '<script>console.error("owned")</script><img src=http://127.0.0.1/x onerror=alert(1)>'
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import sem
 from scipy.stats import t as student
 
-from fitrec_cache.metrics import wilson
-from fitrec_cache.paired import count_right, exact_p, holm, interval_of_difference
+from fitrec_cache.evaluation.metrics import wilson
+from fitrec_cache.evaluation.paired import count_right, exact_p, holm, interval_of_difference
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 5))

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fitrec_cache.pixels import to_pixels
+from fitrec_cache.training.pixels import to_pixels
 
 
 def test_pixels_lie_as_rows_and_columns():

@@ -25,19 +25,19 @@ from typer.testing import CliRunner
 from fitrec_cache import predict as module
 from fitrec_cache.cache import Cache
 from fitrec_cache.cli import app
-from fitrec_cache.decoding import DecodeJob, decode_clip
-from fitrec_cache.devices import own_random_numbers
+from fitrec_cache.common.devices import own_random_numbers
 from fitrec_cache.errors import FitrecError, MismatchError, StoreCorrupt, StoreError, UsageError, VideoError
 from fitrec_cache.extract import extract
-from fitrec_cache.jpeg import decode_frames, encode_frames
 from fitrec_cache.pipeline import Pipeline
-from fitrec_cache.pixels import load_pixels
 from fitrec_cache.predict import Prediction, predict
-from fitrec_cache.runs import read_run, read_runs
-from fitrec_cache.sampling import frame_indices
-from fitrec_cache.scored import read_scored
+from fitrec_cache.runs.runs import read_run, read_runs
+from fitrec_cache.runs.scored import read_scored
 from fitrec_cache.texts import labelled_text, predict_text
 from fitrec_cache.train import train_head
+from fitrec_cache.training.pixels import load_pixels
+from fitrec_cache.video.decoding import DecodeJob, decode_clip
+from fitrec_cache.video.jpeg import decode_frames, encode_frames
+from fitrec_cache.video.sampling import frame_indices
 
 
 @pytest.fixture(autouse=True)
@@ -451,7 +451,7 @@ def test_a_name_that_is_no_text_is_shown_as_text(run, tmp_path, video_folder):
 def test_the_picture_says_unknown_where_the_answer_does(run, tmp_path, video_folder, monkeypatch):
     titles = []
     monkeypatch.setattr(
-        "fitrec_cache.run_pictures.attention_png", lambda strips, _: titles.extend(s.title for s in strips)
+        "fitrec_cache.runs.run_pictures.attention_png", lambda strips, _: titles.extend(s.title for s in strips)
     )
     modest = shutil.copytree(run, tmp_path / "modest")
     settings = json.loads((modest / "run.json").read_text())
@@ -687,7 +687,7 @@ def test_a_picture_that_fails_costs_no_table(run, tmp_path, video_folder, monkey
     def full(*_):
         raise StoreError("cannot write p.png: No space left on device")
 
-    monkeypatch.setattr("fitrec_cache.run_pictures.attention_png", full)
+    monkeypatch.setattr("fitrec_cache.runs.run_pictures.attention_png", full)
     video, table = next(video_folder.rglob("*.avi")), tmp_path / "t.csv"
     with pytest.raises(StoreError, match="No space left"):
         predict([video], run=run, device="cpu", picture=tmp_path / "p.png", table=table)
@@ -697,7 +697,7 @@ def test_a_picture_that_fails_costs_no_table(run, tmp_path, video_folder, monkey
 def test_the_picture_shows_the_first_videos_only(run, tmp_path, video_folder, monkeypatch):
     monkeypatch.setattr(module, "MOST_PICTURED", 3)
     drawn = []
-    monkeypatch.setattr("fitrec_cache.run_pictures.attention_png", lambda strips, _: drawn.extend(strips))
+    monkeypatch.setattr("fitrec_cache.runs.run_pictures.attention_png", lambda strips, _: drawn.extend(strips))
     call = ["predict", "--run", str(run), "--device", "cpu", "--picture", str(tmp_path / "p.png"), str(video_folder)]
     said = CliRunner().invoke(app, call).output
     assert [s.title.split(":")[0] for s in drawn] == [f"Hop/v_Hop_g0{i}_c01.avi" for i in (1, 2, 3)]

@@ -14,11 +14,11 @@ import pytest
 import torch
 from test_train import same, toy, weights_of
 
-from fitrec_cache.decoding import DecoderPool
+from fitrec_cache.common.files import is_process
+from fitrec_cache.common.processes import map_in_processes
 from fitrec_cache.errors import FitrecError, UsageError
-from fitrec_cache.files import is_process
-from fitrec_cache.processes import map_in_processes
 from fitrec_cache.train import train_head
+from fitrec_cache.video.decoding import DecoderPool
 
 
 def slow_first(common, item):
@@ -76,7 +76,7 @@ def test_what_goes_wrong_there_is_raised_here():
 _SLEEPING = """
 import os, sys, time
 from pathlib import Path
-from fitrec_cache.processes import map_in_processes
+from fitrec_cache.common.processes import map_in_processes
 
 def sleep(folder, item):
     Path(folder, str(os.getpid())).touch()
@@ -122,7 +122,7 @@ def test_no_room_for_what_processes_are_given_is_an_error_with_advice(tmp_path, 
 
 INTERRUPTED = """
 import pathlib, signal, time
-from fitrec_cache.processes import map_in_processes
+from fitrec_cache.common.processes import map_in_processes
 
 class Slow:
     def __reduce__(self):
@@ -194,7 +194,7 @@ def test_processes_divide_what_a_container_gives_not_what_the_machine_has(tmp_pa
     threads = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    monkeypatch.setattr("fitrec_cache.devices.cores", lambda: 2)
+    monkeypatch.setattr("fitrec_cache.common.devices.cores", lambda: 2)
     torch.set_num_threads(8)
     features = toy(tmp_path / "toy.h5")
     try:

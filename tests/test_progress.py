@@ -5,15 +5,15 @@ import re
 import subprocess
 import sys
 
-from fitrec_cache.extractor import _show_waiting
-from fitrec_cache.progress import print_above, progress_bar
+from fitrec_cache.common.progress import print_above, progress_bar
+from fitrec_cache.extraction.extractor import _show_waiting
 
 
 def test_a_bar_makes_nothing_that_a_killed_process_leaves_behind():
     """A lock between processes is a semaphore of the system, which Python starts a process to watch over."""
     program = (
         "from multiprocessing import resource_tracker, set_start_method\n"
-        "from fitrec_cache.progress import print_above, progress_bar\n"
+        "from fitrec_cache.common.progress import print_above, progress_bar\n"
         "set_start_method('spawn')\n"  # as in processes that `--jobs` starts
         "for show in (False, True):\n"
         "    with progress_bar(total=1, unit='clip', what='', show=show) as bar: bar.update(), print_above('note')\n"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from fitrec_cache.errors import UsageError
-from fitrec_cache.fit import Side, apply_head, fit
-from fitrec_cache.recipes import RECIPES, Recipe, get_recipe
+from fitrec_cache.settings.recipes import RECIPES, Recipe, get_recipe
+from fitrec_cache.training.fit import Side, apply_head, fit
 
 
 def written(value):

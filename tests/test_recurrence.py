@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fitrec_cache import recurrence
-from fitrec_cache.recurrence import KerasLSTM
+from fitrec_cache.heads import recurrence
+from fitrec_cache.heads.recurrence import KerasLSTM
 
 
 @pytest.fixture(autouse=True)

@@ -9,14 +9,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from fitrec_cache.auditing.near_duplicates import find_near_duplicates
 from fitrec_cache.cache import Cache, pick_features
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
-from fitrec_cache.loading import load_clips
-from fitrec_cache.near_duplicates import find_near_duplicates
-from fitrec_cache.paper import TABLE_II
 from fitrec_cache.reproduce import MODELS, _Job, _refuse_other_clips, _row, reproduce
+from fitrec_cache.settings.paper import TABLE_II
 from fitrec_cache.texts import reproduce_text
+from fitrec_cache.training.loading import load_clips
 
 NAMES = ("test_resnet", "test_efficientnet", "test_vit")
 SMALL = {"seed": [0], "split": ["random", "group"], "preset": ["paper", "native"], "epochs": 1, "device": "cpu"}

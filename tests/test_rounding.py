@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fitrec_cache.rounding import round_filters
+from fitrec_cache.backbones.rounding import round_filters
 
 
 def to_bf16(x: np.float32) -> np.float32:

@@ -8,9 +8,9 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from fitrec_cache import run_pictures
 from fitrec_cache.errors import StoreError
-from fitrec_cache.run_pictures import AttentionStrip, attention_png, confusion_png, curves_png, drawable_names
+from fitrec_cache.runs import run_pictures
+from fitrec_cache.runs.run_pictures import AttentionStrip, attention_png, confusion_png, curves_png, drawable_names
 
 GREEN, ORANGE, BLUE = (0, 158, 115), (213, 94, 0), (0, 114, 178)
 
@@ -243,7 +243,7 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fitrec_cache.files.os.fsync", fail)
+    monkeypatch.setattr("fitrec_cache.common.files.os.fsync", fail)
     with pytest.raises(StoreError, match="No space left on device"):
         curves_png(epochs(3), path, title="t", best_epoch=1)
     assert path.read_bytes() == before
@@ -251,7 +251,7 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch
 
 
 def test_no_window_system_is_touched():
-    code = "import sys, fitrec_cache.run_pictures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, fitrec_cache.runs.run_pictures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -260,7 +260,7 @@ def test_a_confusion_matrix_of_hundreds_of_classes_takes_little_memory_and_is_no
         import resource, sys
         from pathlib import Path
         import numpy as np
-        from fitrec_cache.run_pictures import confusion_png
+        from fitrec_cache.runs.run_pictures import confusion_png
         for k in (2, 230):
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             confusion_png(np.eye(k, dtype=np.int64), list(map(str, range(k))), Path(sys.argv[1]), title="t")

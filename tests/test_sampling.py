@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fitrec_cache.sampling import frame_indices
+from fitrec_cache.video.sampling import frame_indices
 
 
 @pytest.mark.parametrize(

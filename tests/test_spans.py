@@ -9,17 +9,17 @@ from make_video import read_number, write_video
 from test_video import cut, remux
 
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, parts_apart
-from fitrec_cache.clips import columns
-from fitrec_cache.container import Video
-from fitrec_cache.decoding import DecodeJob, decode_clip
+from fitrec_cache.dataset.clips import columns
+from fitrec_cache.dataset.find_clips import find_clips
+from fitrec_cache.dataset.folds import make_folds
+from fitrec_cache.dataset.splits import make_split
 from fitrec_cache.errors import ManifestError, VideoError
 from fitrec_cache.features import clips_in
-from fitrec_cache.find_clips import find_clips
-from fitrec_cache.folds import make_folds
-from fitrec_cache.sampling import frame_indices
-from fitrec_cache.spans import Span, file_of, parted, seconds_of
-from fitrec_cache.splits import make_split
-from fitrec_cache.video import read_frames
+from fitrec_cache.video.container import Video
+from fitrec_cache.video.decoding import DecodeJob, decode_clip
+from fitrec_cache.video.sampling import frame_indices
+from fitrec_cache.video.spans import Span, file_of, parted, seconds_of
+from fitrec_cache.video.video import read_frames
 
 RATE = 25
 

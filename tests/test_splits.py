@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fitrec_cache import clips, find_clips, manifests
+from fitrec_cache.auditing.leaks import verdict
+from fitrec_cache.dataset import clips, find_clips, manifests
+from fitrec_cache.dataset.splits import make_split, short_rule, sides_digest
 from fitrec_cache.errors import UsageError
-from fitrec_cache.leaks import verdict
-from fitrec_cache.splits import make_split, short_rule, sides_digest
 
 UCF = Path(__file__).parents[2] / "shared/data/ucfTrainTestlist"
 

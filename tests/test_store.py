@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from hostile import HOSTILE, with_circular_heap
 
-from fitrec_cache import files, hdf5
 from fitrec_cache.cache import Cache
+from fitrec_cache.common import files
+from fitrec_cache.common.files import digest, is_sealed, sealed_name
 from fitrec_cache.errors import StoreCorrupt, StoreError
-from fitrec_cache.files import digest, is_sealed, sealed_name
-from fitrec_cache.parts import SCHEMAS, read_part, text_column, text_values
-from fitrec_cache.root import open_root
-from fitrec_cache.store import Store
+from fitrec_cache.storage import hdf5
+from fitrec_cache.storage.parts import SCHEMAS, read_part, text_column, text_values
+from fitrec_cache.storage.root import open_root
+from fitrec_cache.storage.store import Store
 
 IDENTITY = {"what": "a test", "backbone": "none"}
 
@@ -272,7 +273,7 @@ def test_temporary_names_say_which_machine_and_process_writes(tmp_path, monkeypa
     files.write_atomic(tmp_path / "x", b"data")
     assert seen[0].startswith(f".tmp-{files.host_id()}-{os.getpid()}-")
     assert len(files.host_id()) == 8
-    command = [sys.executable, "-c", "from fitrec_cache.files import host_id; print(host_id())"]
+    command = [sys.executable, "-c", "from fitrec_cache.common.files import host_id; print(host_id())"]
     other = subprocess.run(command, capture_output=True, text=True, check=True)
     assert other.stdout.strip() == files.host_id()
 
@@ -370,7 +371,7 @@ def test_a_first_run_that_was_killed_before_its_marker_does_not_block_the_next(t
 def test_what_is_written_last_counts_also_after_the_clock_was_set_back(tmp_path, monkeypatch, again):
     store, now = Store(tmp_path / "store", "clips", IDENTITY), time.time_ns()
     store.write_part(clips("a", label="Squat"))
-    monkeypatch.setattr("fitrec_cache.store.time.time_ns", lambda: now - 5 * 10**9)
+    monkeypatch.setattr("fitrec_cache.storage.store.time.time_ns", lambda: now - 5 * 10**9)
     store = Store(store.folder, "clips", IDENTITY) if again else store
     store.write_part(clips("a", label="Lunge"))
     assert text_values(Store(store.folder, "clips", IDENTITY).rows(["a"], ("label",))["label"]) == ["Lunge"]
@@ -553,8 +554,8 @@ def test_a_real_file_size_limit_gives_a_store_error(store):
 import numpy as np, resource, signal
 from pathlib import Path
 from fitrec_cache.errors import StoreError
-from fitrec_cache.parts import text_column
-from fitrec_cache.store import Store
+from fitrec_cache.storage.parts import text_column
+from fitrec_cache.storage.store import Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 store = Store(Path({str(store.folder)!r}), "features", {IDENTITY!r})
@@ -645,6 +646,6 @@ def test_a_folder_whose_time_never_changes_is_listed_now_and_then(store, monkeyp
     store.refresh()
     Store(store.folder, "features", IDENTITY).write_part(features("b"))
     set_back(store.folder)
-    monkeypatch.setattr("fitrec_cache.store._LONGEST_TRUST", 0.0)
+    monkeypatch.setattr("fitrec_cache.storage.store._LONGEST_TRUST", 0.0)
     store.refresh()
     assert "b" in store

@@ -14,15 +14,15 @@ import pytest
 from test_train import CLASSES, toy
 from typer.testing import CliRunner
 
-from fitrec_cache import problem as problem_module
 from fitrec_cache import sweep as module
 from fitrec_cache.cli import app
 from fitrec_cache.errors import DivergedError, FitrecError, StoreCorrupt, StoreError, UsageError
-from fitrec_cache.problem import Problem, accuracy
-from fitrec_cache.recipes import get_recipe
+from fitrec_cache.settings.recipes import get_recipe
 from fitrec_cache.sweep import sweep
 from fitrec_cache.texts import sweep_text
 from fitrec_cache.train import train_head
+from fitrec_cache.training import problem as problem_module
+from fitrec_cache.training.problem import Problem, accuracy
 
 FAST = {"variant": "mean", "epochs": 3, "trials": 4, "finalists": 2, "split": ["group"], "seed": [0, 1]}
 

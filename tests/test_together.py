@@ -7,10 +7,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from fitrec_cache.calibrate import Calibration
 from fitrec_cache.errors import StoreCorrupt
-from fitrec_cache.scored import ScoredRun
-from fitrec_cache.together import Together, keep_calibration
+from fitrec_cache.evaluation.calibrate import Calibration
+from fitrec_cache.runs.scored import ScoredRun
+from fitrec_cache.runs.together import Together, keep_calibration
 
 LABELS = ["Hop", "Lunge", "Squat", "Twist"]
 

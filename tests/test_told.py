@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip
-from fitrec_cache.clips import Clip
-from fitrec_cache.told import Told, group_beside
+from fitrec_cache.dataset.clips import Clip
+from fitrec_cache.extraction.told import Told, group_beside
 
 
 @pytest.fixture

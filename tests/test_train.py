@@ -19,27 +19,27 @@ import torch
 import torch.nn.functional as F
 from conftest import SMALL
 
-from fitrec_cache import fit as fit_module
 from fitrec_cache import train as module
-from fitrec_cache import train_notes
-from fitrec_cache.adamw import AdamW
-from fitrec_cache.calibrate import calibration_error
+from fitrec_cache.common.files import TEMPORARY
 from fitrec_cache.compare import compare
+from fitrec_cache.dataset.folds import Fold
+from fitrec_cache.dataset.splits import Split
 from fitrec_cache.errors import DivergedError, FitrecError, StoreCorrupt, StoreError, UsageError
+from fitrec_cache.evaluation.calibrate import calibration_error
 from fitrec_cache.extract import extract
-from fitrec_cache.files import TEMPORARY
-from fitrec_cache.fit import Side, fit, fit_again, with_precision
-from fitrec_cache.folds import Fold
-from fitrec_cache.head import Normalisation, build_head
+from fitrec_cache.heads.head import Normalisation, build_head
 from fitrec_cache.pack import read_pack
-from fitrec_cache.recipes import Recipe, get_recipe
-from fitrec_cache.results import TrainReport
-from fitrec_cache.runs import read_run, read_runs
-from fitrec_cache.splits import Split
+from fitrec_cache.runs.results import TrainReport
+from fitrec_cache.runs.runs import read_run, read_runs
+from fitrec_cache.settings.recipes import Recipe, get_recipe
+from fitrec_cache.settings.variants import HeadConfig
 from fitrec_cache.texts import train_text
 from fitrec_cache.train import train_head
-from fitrec_cache.trainer import Job, Trainer
-from fitrec_cache.variants import HeadConfig
+from fitrec_cache.training import fit as fit_module
+from fitrec_cache.training import train_notes
+from fitrec_cache.training.adamw import AdamW
+from fitrec_cache.training.fit import Side, fit, fit_again, with_precision
+from fitrec_cache.training.trainer import Job, Trainer
 
 CLASSES = ("Hop", "Lunge", "Squat")
 FAST = {"epochs": 40, "patience": 40, "learning_rate": 0.05}
@@ -331,7 +331,7 @@ def test_to_add_final_heads_nothing_is_trained_or_written_again(tmp_path, featur
     files = [p for p in (tmp_path / "run").glob("seed-*/*") if p.name != "run.json"]
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
     with monkeypatch.context() as patch:
-        patch.setattr("fitrec_cache.trainer.fit", lambda *_, **__: pytest.fail("trained again"))
+        patch.setattr("fitrec_cache.training.trainer.fit", lambda *_, **__: pytest.fail("trained again"))
         report = train_head(**common, final=True)
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files} == before
     assert "2 of 2 runs were there already, made by the same settings: kept" in report.notes
@@ -349,11 +349,11 @@ def test_a_run_that_another_call_made_otherwise_meanwhile_is_not_replaced(tmp_pa
     common = {"out": tmp_path / "run", "features": features, "variant": "mean"}
 
     def other_call_first(*args, **settings):
-        monkeypatch.setattr("fitrec_cache.trainer.fit", fit)
+        monkeypatch.setattr("fitrec_cache.training.trainer.fit", fit)
         train_head(**common, epochs=1)
         return fit(*args, **settings)
 
-    monkeypatch.setattr("fitrec_cache.trainer.fit", other_call_first)
+    monkeypatch.setattr("fitrec_cache.training.trainer.fit", other_call_first)
     if overwrite:
         train_head(**common, epochs=2, overwrite=True)
     else:
@@ -370,7 +370,7 @@ def test_a_final_head_is_not_added_to_a_run_that_another_call_made_otherwise_mea
         train_head(**common, epochs=1, overwrite=True)
         return fit_again(*args, **settings)
 
-    monkeypatch.setattr("fitrec_cache.trainer.fit_again", other_call_first)
+    monkeypatch.setattr("fitrec_cache.training.trainer.fit_again", other_call_first)
     with pytest.raises(UsageError, match=r"holds a run already, made otherwise \(epochs\)"):
         train_head(**common, epochs=2, final=True)
     assert not (tmp_path / "run" / "final.safetensors").exists()
@@ -381,7 +381,7 @@ def test_what_was_put_into_the_folder_meanwhile_does_not_cost_the_training(tmp_p
         (tmp_path / "run" / ".DS_Store").touch()
         return fit(*args, **settings)
 
-    monkeypatch.setattr("fitrec_cache.trainer.fit", looked_at_meanwhile)
+    monkeypatch.setattr("fitrec_cache.training.trainer.fit", looked_at_meanwhile)
     train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
     read_run(tmp_path / "run")
 
@@ -733,7 +733,7 @@ def test_the_only_cached_backbone_serves_where_none_is_named(tmp_path, cache_fol
 
 
 def test_a_loss_that_is_no_number_ends_training_with_the_best_so_far(tmp_path, features, monkeypatch):
-    from fitrec_cache.fit import _Loop
+    from fitrec_cache.training.fit import _Loop
 
     losses = iter([0.9, 0.5, float("nan"), 0.1])
     monkeypatch.setattr(_Loop, "_look", lambda self: (next(losses), 0.0))
@@ -861,7 +861,7 @@ def test_where_a_final_head_cannot_be_written_the_run_stays_what_it_was(tmp_path
     def fails(path, data):
         raise StoreError("no room")
 
-    monkeypatch.setattr("fitrec_cache.runs.write_atomic", fails)
+    monkeypatch.setattr("fitrec_cache.runs.runs.write_atomic", fails)
     with pytest.raises(StoreError, match="no room"):
         train_head(final=True, **common)
     assert not run_of(tmp_path / "run").get("final")
@@ -901,7 +901,7 @@ def test_damaged_runs_are_refused(tmp_path, features):
 
 
 def test_a_run_that_cannot_be_replaced_stays(tmp_path, features, monkeypatch):
-    from fitrec_cache import run_pictures
+    from fitrec_cache.runs import run_pictures
 
     train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
     before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
@@ -1288,7 +1288,7 @@ def test_what_is_to_say_of_one_seed_names_it_and_of_all_alike_none(tmp_path, fea
 
 def test_the_precision_of_the_machine_is_kept_with_the_run(tmp_path, features, monkeypatch):
     for found, name in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr("fitrec_cache.fit.computes_in_bf16", lambda _, found=found: found)
+        monkeypatch.setattr("fitrec_cache.training.fit.computes_in_bf16", lambda _, found=found: found)
         train_head(out=tmp_path / name, features=features, epochs=1)
         assert run_of(tmp_path / name)["training"]["precision"] == name
     made = train_head(out=tmp_path / "mean", features=features, epochs=1, variant="mean", settings=["precision=bf16"])
@@ -1329,7 +1329,7 @@ def test_what_is_fitted_to_the_same_clips_is_fitted_once(tmp_path, features, mon
 
 
 def test_no_more_normalisations_are_kept_than_there_is_room_for(monkeypatch):
-    monkeypatch.setattr("fitrec_cache.fit._MOST_KEPT", 2 * (8 + 8 * 4))  # a shift and a basis each
+    monkeypatch.setattr("fitrec_cache.training.fit._MOST_KEPT", 2 * (8 + 8 * 4))  # a shift and a basis each
     values = np.random.default_rng(0).normal(size=(30, 4, 8)).astype(np.float32)
     recipe = get_recipe("native").change(components=4, epochs=1, refit=False)
     config = recipe.head_config("mean", values.shape, n_classes=2, n_train=20, attention=None)
@@ -1511,7 +1511,7 @@ def test_a_class_without_training_clips_can_be_balanced_too(tmp_path, features):
 
 def test_a_balanced_loss_is_each_clips_own_smoothed_one_times_the_weight_of_its_class(monkeypatch):
     """Also of a class without clips, which smoothing must not favour, and in batches of any size."""
-    from fitrec_cache import fit as module
+    from fitrec_cache.training import fit as module
 
     n_classes, smoothing = 4, 0.2
     targets = torch.tensor([0] * 6 + [1] * 2 + [2])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fitrec_cache.truncation import is_cut
+from fitrec_cache.video.truncation import is_cut
 
 
 def box(name, content=b""):

@@ -27,12 +27,12 @@ from make_video import (
     write_with_cover_art,
 )
 
-from fitrec_cache import container, video
 from fitrec_cache.errors import VideoError
-from fitrec_cache.sampling import frame_indices
-from fitrec_cache.spans import Span
-from fitrec_cache.stream import Stream, find_source
-from fitrec_cache.video import Converter, _in_order, _is_set_back, read_frames
+from fitrec_cache.live.stream import Stream, find_source
+from fitrec_cache.video import container, video
+from fitrec_cache.video.sampling import frame_indices
+from fitrec_cache.video.spans import Span
+from fitrec_cache.video.video import Converter, _in_order, _is_set_back, read_frames
 
 UPRIGHT = ("red", "green", "blue", "yellow")
 

@@ -30,26 +30,35 @@ from test_video import remux
 from typer.testing import CliRunner
 
 from fitrec_cache import predict as predicting
-from fitrec_cache import stream as streaming
 from fitrec_cache import watch as module
 from fitrec_cache.cache import Cache
 from fitrec_cache.cli import app
+from fitrec_cache.common.progress import progress_bar
+from fitrec_cache.dataset.find_clips import find_clips
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError
 from fitrec_cache.extract import extract
-from fitrec_cache.find_clips import find_clips
-from fitrec_cache.jpeg import decode_frames
+from fitrec_cache.live import stream as streaming
+from fitrec_cache.live.stream import Stream, find_source, without_password
+from fitrec_cache.live.timeline import (
+    Moment,
+    Segment,
+    Smoother,
+    Timeline,
+    WatchFiles,
+    clock,
+    write_subtitles,
+    write_table,
+)
+from fitrec_cache.live.timeline_picture import _columns, timeline_png
+from fitrec_cache.live.windows import Windows
 from fitrec_cache.predict import predict
-from fitrec_cache.progress import progress_bar
-from fitrec_cache.sampling import frame_indices
-from fitrec_cache.spans import Span
-from fitrec_cache.stream import Stream, find_source, without_password
 from fitrec_cache.texts import watch_text
-from fitrec_cache.timeline import Moment, Segment, Smoother, Timeline, WatchFiles, clock, write_subtitles, write_table
-from fitrec_cache.timeline_picture import _columns, timeline_png
 from fitrec_cache.train import train_head
-from fitrec_cache.video import read_frames
+from fitrec_cache.video.jpeg import decode_frames
+from fitrec_cache.video.sampling import frame_indices
+from fitrec_cache.video.spans import Span
+from fitrec_cache.video.video import read_frames
 from fitrec_cache.watch import Watch, watch
-from fitrec_cache.windows import Windows
 
 LOSSLESS = {"codec": "ffv1", "width": 80, "height": 64, "fps": 25}
 
@@ -573,7 +582,7 @@ def test_a_disk_that_is_away_for_a_while_ends_no_watch(run, long_video, tmp_path
             raise StoreError("the drive is away")
         return write_table(*given, **named)
 
-    monkeypatch.setattr("fitrec_cache.timeline.write_table", fails_once)
+    monkeypatch.setattr("fitrec_cache.live.timeline.write_table", fails_once)
     monkeypatch.setattr(module, "_SAVE_SECONDS", 0.0)
     assert module.watch(str(long_video), run=run, seconds=0.8, table=tmp_path / "t.csv").windows == 5
     assert failed
@@ -656,7 +665,7 @@ def test_what_a_picture_fails_of_loses_no_table(tmp_path, monkeypatch):
     timeline = Timeline()
     timeline.add(moment(0, 4, "Squat", 0.6))
     files = WatchFiles(table=tmp_path / "t.csv", subtitles=tmp_path / "t.srt", picture=tmp_path / "t.png")
-    monkeypatch.setitem(sys.modules, "fitrec_cache.timeline_picture", None)
+    monkeypatch.setitem(sys.modules, "fitrec_cache.live.timeline_picture", None)
     with pytest.raises(ImportError):
         files.write(timeline, title="")
     assert (tmp_path / "t.csv").exists()
@@ -828,7 +837,7 @@ def test_what_was_answered_is_told_although_a_file_cannot_be_written(run, long_v
     def full(*_, **__):
         raise StoreError("cannot write t.csv: No space left on device")
 
-    monkeypatch.setattr("fitrec_cache.timeline.write_table", full)
+    monkeypatch.setattr("fitrec_cache.live.timeline.write_table", full)
     report = module.watch(str(long_video), run=run, seconds=0.8, table=tmp_path / "t.csv")
     assert (report.windows, report.error, report.files) == (5, "", ())
     assert report.unwritten == "cannot write t.csv: No space left on device"
@@ -918,7 +927,7 @@ def test_the_picture_shows_every_answer(tmp_path):
 def drawn(monkeypatch):
     """The figures that are drawn, instead of files."""
     figures = []
-    monkeypatch.setattr("fitrec_cache.timeline_picture.save_png", lambda figure, *_, **__: figures.append(figure))
+    monkeypatch.setattr("fitrec_cache.live.timeline_picture.save_png", lambda figure, *_, **__: figures.append(figure))
     return figures
 
 

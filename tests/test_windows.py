@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fitrec_cache.sampling import frame_indices
-from fitrec_cache.windows import Windows
+from fitrec_cache.live.windows import Windows
+from fitrec_cache.video.sampling import frame_indices
 
 
 def taken(windows, times, end):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.outputs import Outputs
 from fitrec_cache.page.pictures import Frames, Picture
 from fitrec_cache.page.records import Record
-from fitrec_cache.run_pictures import stand_out
+from fitrec_cache.runs.outputs import Outputs
+from fitrec_cache.runs.run_pictures import stand_out
 
 #: Frames of a clip that are shown at most, and their width in pixels.
 MOST_FRAMES, _WIDTH = 20, 112

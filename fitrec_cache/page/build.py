@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fitrec_cache import __version__, paper
-from fitrec_cache.arguments import plain_arguments
+from fitrec_cache import __version__
 from fitrec_cache.cache import Cache
+from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.files import Plain, check_ending, check_writable, refuse_others, write_atomic
 from fitrec_cache.compare import CompareReport, compare_runs
 from fitrec_cache.errors import FitrecError
-from fitrec_cache.files import Plain, check_ending, check_writable, refuse_others, write_atomic
-from fitrec_cache.history import Extraction, history
+from fitrec_cache.extraction.history import Extraction, history
 from fitrec_cache.page import words
 from fitrec_cache.page.leaks import Auditor, Leaks
 from fitrec_cache.page.models import Model, gather
@@ -24,6 +24,7 @@ from fitrec_cache.page.render import GENERATOR, render
 from fitrec_cache.page.repeat import how_to
 from fitrec_cache.page.views import ModelView, view
 from fitrec_cache.params import params
+from fitrec_cache.settings import paper
 from fitrec_cache.wording import MANY_CLASSES, plural
 
 #: Models shown in full; the tables have all.

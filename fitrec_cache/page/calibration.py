@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.calibrate import BINS, Calibration, bin_numbers, calibration_error, expected_error
+from fitrec_cache.evaluation.calibrate import BINS, Calibration, bin_numbers, calibration_error, expected_error
 from fitrec_cache.page.charts import reliability_svg
 from fitrec_cache.page.models import Model
 from fitrec_cache.page.pictures import Chart, data_uri

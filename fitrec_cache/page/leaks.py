@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
+from fitrec_cache.auditing.leaks import Verdict, pairs_across, verdict
+from fitrec_cache.auditing.near_duplicates import NearDuplicates
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
-from fitrec_cache.clips import SIDES
+from fitrec_cache.common.files import canonical_json
+from fitrec_cache.dataset.clips import SIDES
+from fitrec_cache.dataset.splits import Split
 from fitrec_cache.errors import StoreError
 from fitrec_cache.features import quick_look, stored_embeddings
-from fitrec_cache.files import canonical_json
-from fitrec_cache.leaks import Verdict, pairs_across, verdict
-from fitrec_cache.near_duplicates import NearDuplicates
 from fitrec_cache.page.pictures import Frames, Glimpse
 from fitrec_cache.page.records import Record
-from fitrec_cache.spans import short_content
-from fitrec_cache.splits import Split
-from fitrec_cache.store import Store
+from fitrec_cache.storage.store import Store
+from fitrec_cache.video.spans import short_content
 from fitrec_cache.wording import plural
 
 MOST_PAIRS = 4

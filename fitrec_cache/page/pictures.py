@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from fitrec_cache.cache import Cache, HeldClip
+from fitrec_cache.common.files import parse_json
 from fitrec_cache.errors import StoreError
-from fitrec_cache.files import parse_json
-from fitrec_cache.jpeg import thumbnail
 from fitrec_cache.page.records import Record
-from fitrec_cache.store import Store
+from fitrec_cache.storage.store import Store
+from fitrec_cache.video.jpeg import thumbnail
 
 #: Frames of a clip at a glance, and their width in pixels.
 _GLIMPSE, _GLIMPSE_WIDTH = 4, 168

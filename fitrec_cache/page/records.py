@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.calibrate import Calibration
-from fitrec_cache.clips import SIDES
-from fitrec_cache.run_files import contents_of, find_runs, read_run_json, refused_if_damaged
-from fitrec_cache.runs import calibration_of
-from fitrec_cache.scored import ScoredRun, read_scored
-from fitrec_cache.splits import say_untrained
+from fitrec_cache.dataset.clips import SIDES
+from fitrec_cache.dataset.splits import say_untrained
+from fitrec_cache.evaluation.calibrate import Calibration
+from fitrec_cache.runs.run_files import contents_of, find_runs, read_run_json, refused_if_damaged
+from fitrec_cache.runs.runs import calibration_of
+from fitrec_cache.runs.scored import ScoredRun, read_scored
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,7 +43,7 @@ class Record(ScoredRun):
 
     @property
     def contents(self) -> Mapping[str, str]:
-        """What the videos of its clips were known by; see :func:`fitrec_cache.run_files.contents_of`. Not kept."""
+        """What the videos of its clips were known by; see :func:`fitrec_cache.runs.run_files.contents_of`. Not kept."""
         return contents_of(self.run)
 
     @property

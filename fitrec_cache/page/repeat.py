@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fitrec_cache.cache import features_folder
-from fitrec_cache.calibrate import FALSE_ALARM_RATE
-from fitrec_cache.clips import SIDES
-from fitrec_cache.files import digest
+from fitrec_cache.common.files import digest
+from fitrec_cache.dataset.clips import SIDES
+from fitrec_cache.evaluation.calibrate import FALSE_ALARM_RATE
 from fitrec_cache.page.models import Model
 from fitrec_cache.page.records import Record
-from fitrec_cache.recipes import RECIPES, Recipe
+from fitrec_cache.settings.recipes import RECIPES, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

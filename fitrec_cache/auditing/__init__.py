@@ -1,0 +1,1 @@
+"""Whether the two sides of a split share recordings or near-duplicates."""

@@ -1,0 +1,115 @@
+"""The leaks of one split, in numbers and in the line that every training prints.
+
+Training means here all that a head may have learned from: the recipe ``native`` ends with training and validation clips
+together, and under ``paper`` validation chooses the epoch. So clips of both count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitrec_cache.auditing.near_duplicates import NearDuplicates
+from fitrec_cache.dataset.clips import SIDES
+from fitrec_cache.dataset.splits import Split, count_sharing
+
+SIDE_NAMES = ("", *SIDES)
+"""Names of the numbers that :func:`side_of` gives."""
+
+UNLOOKED = "near-duplicates not looked for: run audit"
+"""What a line says that knows of groups only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether a split leaks, in numbers and in one line.
+
+    Attributes:
+        leaks: Whether a test clip shares a group with a training clip, or has a near-duplicate there.
+        n_test: Number of test clips.
+        share_group: Test clips that have a clip of their own group in training.
+        near_duplicate: Test clips that have a near-duplicate in training.
+        text: The verdict in words.
+    """
+
+    leaks: bool
+    n_test: int
+    share_group: int
+    near_duplicate: int
+    text: str
+
+
+def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | None) -> Verdict:
+    """Say in one line whether a split leaks.
+
+    Args:
+        split: A split of N clips.
+        groups: Recording each clip was cut from, length N, None where unknown.
+        found: The near-duplicates among the N clips; None if they were not looked for.
+
+    Returns:
+        The verdict: training and validation clips against test clips.
+
+    Example:
+        >>> sides = {name: np.array([i]) for i, name in enumerate(("train", "val", "test"))}
+        >>> verdict(Split(rule="random", notes=(), **sides), ["a", "b", "a"], None).text
+        'split leaks: 1 of 1 test clips share a group with training; near-duplicates not looked for: run audit'
+    """
+    share = count_sharing(split.test, [*split.train, *split.val], groups)
+    near = len(set(_test_clips(split, found.pairs, len(groups)).tolist())) if found else 0
+    used = [i for side in split.sides for i in side.tolist()]
+    unknown = sum(groups[i] is None for i in used)
+    n = len(split.test)
+    leaks = bool(share or near)
+    looked = found is not None or unknown < len(used)
+    text = f"{'split leaks' if leaks else 'no leak found' if looked else 'not known whether the split leaks'}: "
+    text += _in_words(n, share if unknown < len(used) else None, near, found)
+    if 0 < unknown < len(used):
+        text += f"; the group of {unknown} of {len(used)} clips is unknown"
+    return Verdict(leaks=leaks, n_test=n, share_group=share, near_duplicate=near, text=text)
+
+
+def _in_words(n: int, share: int | None, near: int, found: NearDuplicates | None) -> str:
+    alike = f"(similarity {found.threshold:.3f} or more)" if found else ""
+    if share is None:
+        return (
+            f"{near} of {n} test clips have a near-duplicate in training {alike}; groups are unknown"
+            if found
+            else f"groups are unknown, {UNLOOKED}"
+        )
+    told = f"{share} of {n} test clips share a group with training"
+    return f"{told}, {near} have a near-duplicate there {alike}" if found else f"{told}; {UNLOOKED}"
+
+
+def side_of(split: Split, n_clips: int) -> NDArray[np.int64]:
+    """Return the side of each clip: 0 none, 1 training, 2 validation, 3 test."""
+    side = np.zeros(n_clips, dtype=np.int64)
+    for number, clips in enumerate(split.sides, start=1):
+        side[clips] = number
+    return side
+
+
+def _test_clips(split: Split, pairs: NDArray[np.int64], n_clips: int) -> NDArray[np.int64]:
+    """Return, of each pair of a clip that may be learned from and a test clip, the latter."""
+    side = side_of(split, n_clips)[pairs]  # (M, 2)
+    across = _across(side)
+    tested: NDArray[np.int64] = pairs[across][side[across] == 3]
+    return tested
+
+
+def _across(side: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Say of pairs of sides ``(M, 2)`` which are of training or validation, and test."""
+    low, high = side.min(axis=1), side.max(axis=1)
+    found: NDArray[np.bool_] = ((low == 1) | (low == 2)) & (high == 3)
+    return found
+
+
+def pairs_across(splits: Sequence[Split], found: NearDuplicates, n_clips: int) -> NDArray[np.int64]:
+    """Return which pairs have one clip in training or validation and one in test, in any of the splits."""
+    hit = np.zeros(len(found.pairs), dtype=bool)
+    for split in splits:
+        hit |= _across(side_of(split, n_clips)[found.pairs])
+    return np.flatnonzero(hit)

@@ -1,0 +1,1 @@
+"""Frozen pretrained networks: from frames to features."""

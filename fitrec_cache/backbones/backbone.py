@@ -1,0 +1,464 @@
+"""Frozen backbones with their own preprocessing: frames of a clip to embeddings."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sysconfig
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from timm.data.config import resolve_model_data_config
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.norm_act import BatchNormAct2d
+from torch import Tensor, nn
+from torch._dynamo import config as dynamo
+from torch._inductor import config as inductor
+
+from fitrec_cache.backbones.feature_maps import GridMap, LastMap
+from fitrec_cache.backbones.folding import FOLDING, fold_norms
+from fitrec_cache.backbones.frozen_conv import FrozenConv
+from fitrec_cache.backbones.pretrained import BackboneChoice, load_model
+from fitrec_cache.backbones.rounding import ROUNDING, round_filters
+from fitrec_cache.backbones.weights import weights_digest
+from fitrec_cache.common.devices import (
+    computes_in_bf16,
+    find_device,
+    first_line,
+    fuses_slowly,
+    in_full_float32,
+    is_good_at_fp16,
+    is_slow,
+    keep_to_cores,
+    room_on,
+)
+from fitrec_cache.errors import UsageError, VideoError, unknown_name
+from fitrec_cache.settings.paper import FRAME_SIDE
+from fitrec_cache.video.resizing import resize
+
+PRESETS = ("native", "grid", "paper", "table1")
+
+#: Part of the identity of features from a compiled network.
+COMPILER = "inductor, weights folded in"
+
+#: What of a normalisation is left when a convolution has taken it over.
+_REST: dict[type, Callable[[Any], nn.Module]] = {
+    nn.BatchNorm2d: lambda _: nn.Identity(),
+    BatchNormAct2d: lambda norm: nn.Sequential(norm.drop, norm.act),
+}
+
+#: More networks than one process compiles.
+_MANY = 1_000_000
+
+#: Pixels of an input up to which attention may keep the matrix of all pairs of places: beyond, it takes gigabytes.
+_MOST_PAIRED = 400 * 400
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How a stored frame becomes a backbone's input. Every field changes features, so all are part of their identity.
+
+    Attributes:
+        preset: One of :data:`PRESETS`.
+        first_size: Height and width in pixels of a first, lossy resize; None for none.
+        size: Height and width of the backbone's input in pixels. The whole frame is resized to it, without cropping.
+        interpolation: ``bilinear`` or ``bicubic``, antialiased.
+        mean: Subtracted from pixels in [0, 1], per channel.
+        std: Divides after that, per channel.
+        output: ``pooled``: the backbone's own pooled vector; ``grid3``: its last feature map, averaged in 3 x 3 cells;
+            ``flattened``: that map as it is.
+    """
+
+    preset: str
+    first_size: tuple[int, int] | None
+    size: tuple[int, int]
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    output: str
+
+
+class Network(nn.Module):
+    """A frozen model with the scaling of pixels before it: uint8 frames ``(T, 3, h, w)`` to ``(T, d)``.
+
+    Args:
+        model: timm's.
+        preprocessing: Says by what pixels are scaled.
+        dtype: What profits from it is computed in this, the rest in fp32.
+    """
+
+    def __init__(self, model: nn.Module, preprocessing: Preprocessing, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model = model.to(memory_format=torch.channels_last)
+        self.dtype = dtype
+        width = preprocessing.size[1]  # a value a column of one row of pixels, as they lie in memory
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).repeat(width))  # (3 w,)
+        self.register_buffer("std", torch.tensor(preprocessing.std).repeat(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(T, d)`` of uint8 frames ``(T, 3, h, w)``, channels last in memory."""
+        rows = x.permute(0, 2, 3, 1).flatten(2)  # (T, h, 3 w): long rows are computed many values at a time
+        rows = rows.float().div_(255).sub_(self.get_buffer("mean")).div_(self.get_buffer("std"))
+        x = rows.view(*rows.shape[:2], -1, 3).permute(0, 3, 1, 2)  # channels last in memory
+        # Everything in bf16 would be a little faster, and costs EfficientNet-B0 its cosine of 0.999 to fp32.
+        with torch.autocast(x.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32):
+            y: Tensor = self.model(x)
+        return y
+
+
+class Backbone:
+    """A frozen network that turns the frames of a clip into embeddings; made by :func:`load_backbone`.
+
+    Attributes:
+        name: timm's name.
+        source: Where the weights came from: ``hub``, ``embedded`` or a path.
+        weights_sha256: Over the names, shapes and values of all tensors, so a file and the hub give the same.
+        preprocessing: What is done to a frame first.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        compiled: Whether the network is compiled for the shape of a clip before its first use.
+        network: What embeds prepared frames, as it is before it is compiled.
+        dim: Length ``d`` of one embedding.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        name: str,
+        source: str,
+        preprocessing: Preprocessing,
+        precision: str,
+        device: str,
+        compiled: bool = False,
+    ) -> None:
+        self.name = name
+        self.source = source
+        self.weights_sha256 = weights_digest(model)
+        self.preprocessing = preprocessing
+        self.precision = precision
+        self.compiled = compiled
+        self._device = torch.device(device)
+        gpu = self._device.type == "cuda"
+        self._copies = torch.cuda.Stream(self._device) if gpu else None  # type: ignore[no-untyped-call]
+        self._dtype = PRECISIONS[precision]
+        self._folded = False
+        if not compiled:  # a compiler folds them itself, and rounds the biases
+            frame = torch.rand(1, 3, *preprocessing.size, generator=torch.Generator().manual_seed(0))
+            with self._refused_if_foreign():
+                self._folded = fold_norms(model, frame, _REST) > 0
+        _freeze_convolutions(model)
+        _hold_weights(model, self._dtype, biases=compiled)
+        exact = any(isinstance(m, FrozenConv) and m.has_wide_bias for m in model.modules())
+        self._rounding = f"{ROUNDING}, whose biases stay exact" if exact else ROUNDING
+        if fuses_slowly(precision, device) and preprocessing.size[0] * preprocessing.size[1] <= _MOST_PAIRED:
+            _attend_by_products(model)
+        with room_on(self._device, name):
+            self.network = Network(model, preprocessing, self._dtype).eval().to(self._device)
+        self._forward: Callable[[Tensor], Tensor] = self.network
+        with self._refused_if_foreign():
+            blank = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+            (found,) = self.embed_prepared(self.prepare(blank))
+            if found.ndim != 1:
+                raise ValueError(f"it gives {'x'.join(map(str, found.shape))} values a frame, expected a vector")
+            self.dim = len(found)
+        if compiled:
+            self._forward = torch.compile(self.network, dynamic=False)
+        self._compiled_for: set[int] = set()
+
+    @contextmanager
+    def _refused_if_foreign(self) -> Iterator[None]:
+        """Make a refusal of what a network raises that other sizes or maps are foreign to."""
+        try:
+            yield
+        except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            preset, size = self.preprocessing.preset, "x".join(map(str, self.preprocessing.size))
+            raise UsageError(
+                f"{self.name} does not work with preset {preset} at {size} pixels ({first_line(error)}): choose "
+                "another preset or backbone" + ("" if self.on_cpu else ", or --device cpu")
+            ) from error
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it computes on the processor, and so needs the cores that decoders use."""
+        return self._device.type == "cpu"
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether its device takes longer in its precision than in fp32."""
+        return is_slow(self.precision, str(self._device))
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything about this backbone that could change an embedding, as plain JSON values."""
+        preprocessing = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.preprocessing).items()}
+        identity = {
+            "backbone": self.name,
+            "weights_sha256": self.weights_sha256,
+            "preprocessing": preprocessing,
+            "precision": self.precision,
+        }
+        if self._dtype is not torch.float32:
+            identity["rounding"] = self._rounding
+        if self._folded:
+            identity["folded"] = FOLDING
+        return identity | ({"compiled": COMPILER} if self.compiled else {})
+
+    def origin(self) -> dict[str, Any]:
+        """Return where the weights came from and what computed with them; no part of the identity."""
+        source = self.source if self.source in ("hub", "embedded") else str(Path(self.source).resolve())
+        return {"weights": source, "device": str(self._device), **library_versions()}
+
+    def prepare(self, frames: Tensor) -> Tensor:
+        """Resize the frames of one clip to the backbone's input and begin to send them to its device.
+
+        This may be called from another thread while a clip is embedded.
+
+        Args:
+            frames: uint8 ``(T, 3, H, W)``, RGB.
+
+        Returns:
+            uint8 ``(T, 3, h, w)``, on a CUDA device if that is it, channels last in memory: another layout would be
+            compiled anew.
+        """
+        p = self.preprocessing
+        if p.first_size is not None:
+            frames = resize(frames, p.first_size, "bilinear")
+        frames = resize(frames, p.size, p.interpolation).contiguous(memory_format=torch.channels_last)
+        if self._copies is None:  # on mps only the thread that embeds may use the device
+            return frames
+        with self._room(len(frames)), torch.cuda.stream(self._copies):
+            pinned = torch.empty_like(frames, pin_memory=True)
+            np.copyto(pinned.numpy(), frames.numpy())  # PyTorch's own would start threads for each that calls this
+            return pinned.to(self._device, non_blocking=True)
+
+    def compile_for(self, samples: int) -> None:
+        """Compile the network for clips of ``samples`` frames, unless it is not to be or has been: seconds, once.
+
+        Raises:
+            UsageError: If it cannot be compiled.
+        """
+        if not self.compiled or samples in self._compiled_for:
+            return
+        blank = self.prepare(torch.zeros(samples, 3, 32, 32, dtype=torch.uint8))
+        try:
+            # Among the options of torch.compile its front end does not see freezing. Each network is then compiled by
+            # itself; after a number of them, PyTorch would leave the others as they are.
+            with (
+                inductor.patch(freezing=True),
+                dynamo.patch(cache_size_limit=_MANY, accumulated_cache_size_limit=_MANY),
+            ):
+                self.embed_prepared(blank)
+        except RuntimeError as error:
+            # the compiler's own error only says that there is one
+            reason = first_line(getattr(error, "inner_exception", None) or error)
+            raise UsageError(f"{self.name} cannot be compiled here ({reason}): leave --compile out") from error
+        self._compiled_for.add(samples)
+
+    def embed(self, frames: Tensor) -> NDArray[np.float16]:
+        """Embed the frames of one clip: :meth:`prepare`, :meth:`compile_for`, :meth:`embed_prepared`.
+
+        Args:
+            frames: uint8 ``(T, 3, H, W)``, RGB.
+
+        Returns:
+            float16 ``(T, d)``.
+
+        Raises:
+            VideoError: If an embedding is not finite in float16.
+        """
+        self.compile_for(len(frames))
+        return self.embed_prepared(self.prepare(frames))
+
+    def _room(self, samples: int) -> AbstractContextManager[None]:
+        return room_on(self._device, f"{self.name} on clips of {samples} frames")
+
+    @torch.inference_mode()
+    def embed_prepared(self, x: Tensor) -> NDArray[np.float16]:
+        """Embed one clip that :meth:`prepare` gave.
+
+        A batch is always exactly one clip, so that an embedding cannot depend on what else was in the batch.
+
+        Args:
+            x: uint8 ``(T, 3, h, w)``.
+
+        Returns:
+            float16 ``(T, d)``.
+
+        Raises:
+            VideoError: If an embedding is not finite in float16.
+        """
+        with self._room(len(x)), in_full_float32(self._device):
+            if self._copies is not None:  # what was sent has arrived, and stays until it was used
+                here = torch.cuda.current_stream(self._device)
+                here.wait_stream(self._copies)
+                x.record_stream(here)
+            y = self._forward(x.to(self._device))  # (T, d)
+            features: NDArray[np.float16] = y.float().cpu().numpy().astype(np.float16)
+        if not np.isfinite(features).all():
+            raise VideoError(
+                f"{self.name} gave embeddings that float16 cannot hold: its weights do not suit preset "
+                f"{self.preprocessing.preset} at {self.precision}"
+                + (", but may at --precision fp32" if self.precision != "fp32" else "")
+            )
+        return features
+
+
+def _hold_weights(model: nn.Module, dtype: torch.dtype, *, biases: bool) -> None:
+    """Round the weights of convolutions and matrix products once, which autocast would do worse for every clip.
+
+    ``biases``: those of convolutions too.
+    """
+    if dtype is torch.float32:
+        return
+    for module in model.modules():
+        if type(module) in (FrozenConv, nn.Conv2d):
+            module.weight.data = round_filters(module.weight, dtype)  # type: ignore[arg-type]
+        # What a linear layer sees is mostly centred: nothing to cancel.
+        if type(module) in (nn.Conv2d, nn.Linear) or (biases and type(module) is FrozenConv):
+            module.to(dtype)
+
+
+def _attend_by_products(model: nn.Module) -> None:
+    """Let timm's attention multiply, take the softmax and multiply, in place of PyTorch's fused way."""
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False  # type: ignore[assignment]
+
+
+def _freeze_convolutions(model: nn.Module) -> None:
+    for name, module in list(model.named_modules()):
+        same = type(module) is Conv2dSame
+        if same or (type(module) is nn.Conv2d and module.padding_mode == "zeros" and isinstance(module.padding, tuple)):
+            model.set_submodule(name, FrozenConv.like(module, same=same))
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that compute, by name."""
+    return {"torch": str(torch.__version__), "timm": timm.__version__}
+
+
+def check_compiler(device: str) -> None:
+    """Raise UsageError unless code can be compiled: a compiler is there, with Python's header files.
+
+    For the processor it is one of C++. Triton, which makes the code for a CUDA device, calls it through a piece of C.
+    For Apple's GPU nothing is looked at.
+    """
+    if device == "mps":
+        return
+    language, variable, *usual = ("C++", "CXX", "g++", "clang++") if device == "cpu" else ("C", "CC", "gcc", "clang")
+    if not any(map(shutil.which, filter(None, (os.environ.get(variable), *usual)))):
+        raise UsageError(
+            f"--compile needs a {language} compiler, and neither {variable} nor {usual[0]} is one here: install "
+            f"{usual[0]}, or leave it out"
+        )
+    folders = [sysconfig.get_path("include"), sysconfig.get_path("include", "posix_prefix")]
+    if not any(Path(folder, "Python.h").exists() for folder in folders):
+        raise UsageError(
+            f"--compile needs Python's header files, and {folders[0]} has no Python.h: install them (python3-dev or "
+            "python3-devel of your system), or leave it out"
+        )
+
+
+def load_backbone(
+    text: str, *, preset: str = "native", precision: str = "auto", device: str = "auto", compiled: bool = False
+) -> Backbone:
+    """Load a frozen backbone with its weights.
+
+    Args:
+        text: ``NAME``, ``NAME=FILE``, ``NAME=hub`` or ``NAME=embedded``; any timm model.
+        preset: ``native``: the backbone's own resolution, mean and standard deviation. ``grid``: the same, and of the
+            last feature map the mean of each of 3 x 3 cells, side by side: nine times as long. ``paper``: frames
+            reduced to 64x64, enlarged again to the backbone's resolution, pixels / 255 (Eq. 2). ``table1``: 64x64
+            straight into the backbone, last feature map flattened.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``auto``: bf16 where the device is faster in it, else fp16 on
+            a CUDA device and fp32 elsewhere.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        compiled: Compile the network before its first use: faster, other last bits.
+
+    Returns:
+        The backbone, in evaluation mode, on the device.
+
+    Raises:
+        UsageError: For unknown names.
+        WeightsError: If the weights cannot be had or do not fit.
+    """
+    check_preset(preset)
+    device = find_device(device)
+    keep_to_cores()
+    if compiled:
+        check_compiler(device)
+    precision = best_precision(precision, device)
+    choice = BackboneChoice.parse(text)
+    model = load_model(choice)
+    preprocessing = _preprocessing(model, preset)
+    if preset == "table1":
+        _shrink_input(model)
+        model = LastMap(model)
+    if preset == "grid":
+        model = GridMap(model)
+    return Backbone(
+        model.eval().requires_grad_(False),
+        name=choice.name,
+        source=choice.weights,
+        preprocessing=preprocessing,
+        precision=precision,
+        device=device,
+        compiled=compiled,
+    )
+
+
+def check_preset(preset: str) -> None:
+    """Raise UsageError unless there is a preset of this name."""
+    if preset not in PRESETS:
+        raise unknown_name("preset", preset, PRESETS)
+
+
+def best_precision(precision: str, device: str) -> str:
+    """Return ``precision``; for ``auto`` bf16 where ``device`` is faster in it, else fp16 if CUDA's is, else fp32."""
+    if precision in PRECISIONS:
+        return precision
+    if precision != "auto":
+        raise unknown_name("precision", precision, ["auto", *PRECISIONS])
+    if computes_in_bf16(device):
+        return "bf16"
+    return "fp16" if torch.device(device).type == "cuda" and is_good_at_fp16(device) else "fp32"
+
+
+def _preprocessing(model: nn.Module, preset: str) -> Preprocessing:
+    own = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+    size = (int(own["input_size"][1]), int(own["input_size"][2]))
+    small = (FRAME_SIDE, FRAME_SIDE)
+    if preset in ("native", "grid"):
+        return Preprocessing(
+            preset=preset,
+            first_size=None,
+            size=size,
+            interpolation="bilinear" if own["interpolation"] == "bilinear" else "bicubic",
+            mean=tuple(own["mean"]),
+            std=tuple(own["std"]),
+            output="grid3" if preset == "grid" else "pooled",
+        )
+    paper = preset == "paper"
+    return Preprocessing(
+        preset=preset,
+        first_size=small if paper else None,
+        size=size if paper else small,
+        interpolation="bilinear",
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        output="pooled" if paper else "flattened",
+    )
+
+
+def _shrink_input(model: nn.Module) -> None:
+    """Let a model whose position embedding has a fixed size take 64x64 pixels."""
+    if hasattr(model, "set_input_size"):
+        model.set_input_size(img_size=(FRAME_SIDE, FRAME_SIDE))  # type: ignore[operator]

@@ -1,0 +1,1 @@
+"""What every part uses and that knows none of them: files, progress, processes, devices."""

@@ -1,0 +1,110 @@
+"""What people write in Python for an argument, made what a function takes: a text for a path, one thing for several."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from fitrec_cache.common.files import with_home
+from fitrec_cache.errors import UsageError
+
+Arguments = ParamSpec("Arguments")
+Returned = TypeVar("Returned")
+
+
+def plain_arguments(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
+    """Let a function be called with what its annotations do not name, but is as clear.
+
+    For a ``Path`` a text does, with ``~`` for the home folder; where several are taken, a single one; and numbers and
+    truth values may be numpy's. A text is never taken for a sequence of letters.
+
+    Raises:
+        UsageError: From the function, for a value that cannot be meant.
+    """
+    kinds = {name: _KINDS[kind] for name, kind in function.__annotations__.items() if kind in _KINDS}
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
+        bound = signature.bind(*args, **kwargs)
+        for name, value in bound.arguments.items():
+            if name in kinds:
+                bound.arguments[name] = kinds[name](name, value)
+        return function(*bound.args, **bound.kwargs)
+
+    return call
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, str | os.PathLike):
+        return str(value)
+    if type(value).__module__ == "torch":  # a device
+        return str(value)
+    raise UsageError(f"{name} is {value!r}: expected a text")
+
+
+def _path(name: str, value: Any) -> Path:
+    if not isinstance(value, str | os.PathLike):
+        raise UsageError(f"{name} is {value!r}: expected a path")
+    text = os.fspath(value)
+    return Path(with_home(text) if text == "~" or text.startswith("~/") else text)
+
+
+def _path_or_features(name: str, value: Any) -> Any:
+    return _path(name, value) if isinstance(value, str | os.PathLike) else value
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise UsageError(f"{name} is {value!r}: expected a whole number")
+
+
+def _flag(name: str, value: Any) -> bool:
+    if isinstance(value, int | np.integer | np.bool_) and value in (0, 1):
+        return bool(value)
+    raise UsageError(f"{name} is {value!r}: expected True or False")  # a text such as "no" would count as True
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    if isinstance(value, np.number):
+        return float(value)
+    raise UsageError(f"{name} is {value!r}: expected a number")
+
+
+def _several(kind: Callable[[str, Any], Any]) -> Callable[[str, Any], list[Any]]:
+    def convert(name: str, value: Any) -> list[Any]:
+        one = isinstance(value, str | os.PathLike) or not isinstance(value, Iterable)
+        return [kind(name, each) for each in ([value] if one else value)]
+
+    return convert
+
+
+def _optional(kind: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    return lambda name, value: None if value is None else kind(name, value)
+
+
+_SINGLE: dict[str, Callable[[str, Any], Any]] = {
+    "str": _text,
+    "Path": _path,
+    "int": _whole,
+    "float": _number,
+    "bool": _flag,
+}
+
+#: By annotation, as it is written.
+_KINDS = _SINGLE | {f"Sequence[{name}]": _several(kind) for name, kind in _SINGLE.items()}
+_KINDS |= {f"{name} | None": _optional(kind) for name, kind in _KINDS.items()}
+_KINDS |= {"Path | Features | None": _path_or_features}

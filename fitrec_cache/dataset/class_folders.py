@@ -1,0 +1,118 @@
+"""Videos in class folders, however deep, and remarks on what else is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from fitrec_cache.common.files import files_below, is_folder, is_there
+from fitrec_cache.dataset.clips import LONGEST_ID, Clip, clip_of, file_id, plain_text
+from fitrec_cache.errors import ManifestError
+from fitrec_cache.wording import files_that, plural, some
+
+# fmt: off
+VIDEO_SUFFIXES = (
+    ".avi", ".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".wmv",
+)
+# fmt: on
+"""File name endings taken for videos, in lower case."""
+
+#: As which data sets such as Penn Action store the frames of a clip.
+_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+
+#: Folders of data sets that come divided, and what the column ``split`` of a manifest would say: one for all clips.
+_SIDES = {
+    name: {"split": side}
+    for side, names in {
+        "train": ("train", "training"),
+        "val": ("val", "valid", "validation"),
+        "test": ("test", "testing"),
+    }.items()
+    for name in names
+}
+
+
+def walk(folder: Path) -> tuple[list[Clip], list[str], list[str]]:
+    """Return the videos below the class folders, remarks about what was passed over, and what could not be read.
+
+    Where folders named as sides of a split hold the class folders, each clip has its side as column ``split``.
+    """
+    unreadable: list[OSError] = []
+    names = sorted(files_below(folder, unreadable))
+    videos = list(filter(is_video, names))
+    others = [name for name in names if not is_video(name)]
+    dead = [str(folder / name) for name in others if not _has_ending(name) and not is_there(folder / name)]
+    unread = [*(str(error.filename) for error in unreadable), *dead]
+    inside, loose = [name for name in videos if "/" in name], [name for name in videos if "/" not in name]
+    notes = [f"cannot read folder {plain_text(error.filename)}: {error.strerror}" for error in unreadable]
+    notes += [f"{plain_text(link)} is a link that leads nowhere" for link in dead]
+    if not inside:
+        raise ManifestError("; ".join([*notes, _nothing_found(folder, loose, others)]))
+    if others:
+        shown = some(list(map(plain_text, others)))
+        notes.append(f"skipped {files_that(len(others))} not {' '.join(VIDEO_SUFFIXES)}: {shown}")
+    if loose:
+        notes.append(f"skipped {files_that(len(loose))} in no class folder: {some(list(map(plain_text, loose)))}")
+    divided, remarks = _are_sides(inside)
+    notes += remarks
+    if without := sorted(_top_folders(folder) - {name.split("/")[0] for name in inside}):
+        which = plural(len(without), "class folder holds", "class folders hold")
+        notes.append(f"{which} no video: {some(list(map(plain_text, without)))}")
+    odd = {name: shown for name in inside if (shown := file_id(name)) != name}
+    taken = set(inside) if odd else set()
+    clips = []
+    for name in inside:
+        shown = odd.get(name, name)
+        if len(shown) > LONGEST_ID or (name in odd and shown in taken):
+            notes.append(f"skipped {shown[:60]}..: its name is too long or is that of another; rename it")
+            continue
+        if name in odd:
+            taken.add(shown)
+        side, *inner = shown.split("/")
+        clip = clip_of(shown, folder, inner[0] if divided else side)
+        clip = replace(clip, extra=_SIDES[side.casefold()]) if divided else clip
+        clips.append(clip if shown == name else replace(clip, file=name))
+    return clips, notes, unread
+
+
+def _are_sides(names: Sequence[str]) -> tuple[bool, list[str]]:
+    """Say whether the first folders are sides of a split that hold the class folders, and what to remark on that."""
+    if not all(name.split("/")[0].casefold() in _SIDES for name in names):
+        return False, []
+    if direct := [plain_text(name) for name in names if name.count("/") == 1]:
+        return False, [
+            "the class folders are called as sides of a split, and taken for classes as videos lie in them: "
+            f"{some(direct)}. If the classes are folders inside, move these there"
+        ]
+    return True, [
+        "folders named as sides of a split hold the class folders: --split manifest tests and validates by them"
+    ]
+
+
+def _has_ending(name: str) -> bool:
+    """Say whether a name ends as a file's: that of a folder may hold a number such as 1.5."""
+    return PurePosixPath(name).suffix[1:2].isalpha()
+
+
+def _top_folders(folder: Path) -> set[str]:
+    return {each.name for each in folder.iterdir() if is_folder(each) and each.name[0] != "."}
+
+
+def is_video(name: str) -> bool:
+    """Say whether a file's name ends as that of a video."""
+    return name.lower().endswith(VIDEO_SUFFIXES)
+
+
+def _nothing_found(folder: Path, loose: Sequence[str], others: Sequence[str]) -> str:
+    if loose:
+        shown = some(list(map(plain_text, loose)))
+        return (
+            f"{folder} has no class folders, only files such as {shown}. Expected CLASS/FILE: put each video "
+            f"into a folder named after its exercise, or give a .csv manifest with path and label"
+        )
+    nothing = f"no videos in {folder}. Expected class folders with files of type {' '.join(VIDEO_SUFFIXES)}"
+    if pictures := [name for name in others if name.lower().endswith(_PICTURE_SUFFIXES)]:
+        found = f"{plural(len(pictures), 'picture')} such as {plain_text(pictures[0])}"
+        return f"{nothing}. Found {found}: make a video of the frames of each clip first, with FFmpeg for example"
+    return nothing

@@ -1,0 +1,52 @@
+"""Files as the disk names them, where a table has the same letters otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from fitrec_cache.common.files import is_there
+from fitrec_cache.dataset.clips import file_id
+
+
+class FileNames:
+    """The names in and below a folder; each folder is read once, and only where it is needed.
+
+    Args:
+        base: The folder.
+    """
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self._read: dict[PurePosixPath, Mapping[str, str]] = {}
+
+    def find(self, name: str) -> str | None:
+        r"""Return a path as the disk has it, of which a table has the id (:func:`~fitrec_cache.dataset.clips.file_id`).
+
+        Args:
+            name: Relative to the folder, or absolute: letters with marks in whatever spelling, and ``\xNN`` for bytes
+                that are no text.
+
+        Returns:
+            The path; the same where all of it can be written in one way only, whether the file is there or not. None if
+            there is no such file.
+        """
+        if (name.isascii() and "\\" not in name) or is_there(self.base / name):
+            return str(PurePosixPath(name))
+        place = PurePosixPath()
+        for part in PurePosixPath(name).parts:
+            found = part if part in ("/", "..") else self._names(place).get(file_id(part))
+            if found is None:
+                return None
+            place /= found
+        return str(place)
+
+    def _names(self, place: PurePosixPath) -> Mapping[str, str]:
+        """Return the names in a folder, by id; none of one that is not there or may not be read."""
+        if place not in self._read:
+            try:
+                entries = sorted(entry.name for entry in Path(self.base, place).iterdir())
+            except OSError:
+                entries = []
+            self._read[place] = {file_id(entry): entry for entry in entries}
+        return self._read[place]

@@ -1,0 +1,330 @@
+"""Clips and names that a CSV manifest or a UCF101-style list gives, line by line."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+from unicodedata import normalize
+
+from fitrec_cache.common.files import as_given
+from fitrec_cache.dataset.clips import NO_COLUMNS, SIDES, Clip, clip_of, named_group, one_spelling
+from fitrec_cache.dataset.file_names import FileNames
+from fitrec_cache.errors import ManifestError, UsageError
+from fitrec_cache.video.spans import Span, is_part, part_of, parted, seconds_of
+from fitrec_cache.wording import plural
+
+#: Columns of a manifest that mean something here, in whatever capitals.
+_COLUMNS = ("path", "label", "group", "split", "start", "end")
+
+#: Names of columns that may be the times of an exercise in a longer file, whatever the data set calls them.
+_TIME = re.compile(
+    r"(?:(?:time|frame)[ _-]*|[tf][ _-])?(?:start|end|stop|begin)s?"
+    r"(?:[ _(-]*(?:times?|frames?|seconds?|secs?|s|ms)\)?)?|from|to",
+    re.IGNORECASE,
+)
+
+_LENGTHS = ("duration", "length")
+
+#: What to do about them.
+_AS_TIMES = (
+    "for clips that are parts of their files the columns are start and end, in seconds (a frame's number divided by "
+    "the frames per second)"
+)
+
+_INDEXED = re.compile(r"^(.*\.\w+)\s+\d+$")
+
+
+def manifest_clips(path: Path, base: Path) -> tuple[list[Clip], list[str], bool]:
+    """Return the clips of a CSV manifest, in its order, remarks on its columns, and whether there is one of groups.
+
+    Args:
+        path: A table with the columns ``path`` and ``label``, separated by commas, semicolons or tabs. With ``start``
+            and ``end``, or ``#t=START,END`` behind a path, a clip is that part of its file; such a
+            part without a label is left out.
+        base: Folder that its paths are relative to.
+
+    Raises:
+        UsageError: If the file cannot be read.
+        ManifestError: If it is no such table, names nothing, a clip twice, or a time that is none.
+    """
+    with _table(path) as reader:
+        has_groups = "group" in (reader.fieldnames or ())
+        names = FileNames(base)
+        filled = (_as_given(row) for row in reader if not _is_empty(row))
+        rows = [(reader.line_num, _row_clip(row, names, f"{path}, line {reader.line_num}")) for row in filled]
+    found = _without_duplicates(((line, clip) for line, clip in rows if clip is not None), path)
+    unnamed = len(rows) - len(found)
+    notes = [f"{plural(unnamed, 'part')} without a label left out"] if unnamed else []
+    return found, [*notes, *_parts(found), *_odd_columns(found[0].extra), *_odd_sides(found)], has_groups
+
+
+def list_clips(path: Path, base: Path) -> list[Clip]:
+    """Return the clips of a UCF101-style list, in its order; ``base`` and errors as :func:`manifest_clips`."""
+    lines = _list_lines(path)
+    if parts := [name for _, name in lines if is_part(name)]:
+        raise ManifestError(
+            f"{path} names a part of a file, '{parts[0]}': expected whole files. Parts go in a manifest"
+        )
+    names = FileNames(base)
+    rows = ((line, clip_of(name, base, name.split("/")[0])) for line, name in lines)
+    found = _without_duplicates(rows, path)
+    return [replace(clip, file=names.find(clip.file) or clip.file) for clip in found]
+
+
+def _as_given(row: Mapping[Any, Any]) -> dict[str | None, Any]:
+    return {name: as_given(cell.strip()) if isinstance(cell, str) else cell for name, cell in row.items()}
+
+
+@contextmanager
+def _table(path: Path) -> Iterator[csv.DictReader[str]]:
+    """Open a CSV manifest, its columns named as they are known here."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            between = _delimiter(file.readline())
+            file.seek(0)
+            reader = csv.DictReader(file, skipinitialspace=True, strict=True, delimiter=between)
+            columns = _columns(reader.fieldnames, path)
+            reader.fieldnames = columns
+            yield reader
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        number = next((n for n, line in enumerate(lines, start=1) if "\ufffd" in line), 1)
+        raise ManifestError(
+            f"{path} is not in UTF-8, see line {number}: save it as 'CSV UTF-8', which spreadsheets offer beside CSV"
+        ) from error
+    except csv.Error as error:
+        raise ManifestError(f"{path} is not a CSV file: {error}. Save it as CSV, UTF-8") from error
+
+
+def _delimiter(header: str) -> str:
+    """Return what separates the columns: spreadsheets of many countries write semicolons, others tabs."""
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    return max(",;\t", key=unquoted.count)
+
+
+def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
+    """Return the column names, or say which are missing or doubled."""
+    plain = [as_given(name.strip()) for name in header or ()]
+    while plain and not plain[-1]:  # spreadsheets write empty columns after the last
+        plain.pop()
+    names = [name.casefold() if name.casefold() in _COLUMNS else name for name in plain]
+    if missing := [name for name in ("path", "label") if name not in names]:
+        near = [(difflib.get_close_matches(each, names, n=1), each) for each in missing]
+        hints = "".join(f" Is '{got[0]}' meant to be '{each}'?" for got, each in near if got)
+        raise ManifestError(
+            f"{path}: no column {' and '.join(missing)}. Got {', '.join(names) or 'no header'}; expected the columns "
+            f"path,label and optionally group, split, start and end, separated by commas, semicolons or tabs.{hints}"
+        )
+    told = [name for name in ("start", "end") if name in names]
+    others = [name for name in names if name not in told and (_is_time(name) or name.casefold() in _LENGTHS)]
+    if len(told) == 1 and others:
+        raise ManifestError(
+            f"{path}: of the columns start and end only {told[0]}, but {', '.join(others)}. Expected both ends of a "
+            "clip in start and end, in seconds from the beginning of the file"
+        )
+    if doubled := [name for name, count in Counter(filter(None, names)).items() if count > 1]:
+        raise ManifestError(f"{path}: column {', '.join(doubled)} occurs more than once: expected each once")
+    return names
+
+
+def _parts(clips: Sequence[Clip]) -> list[str]:
+    """Say how many clips are parts of files, if any, and which lie over clips of another class."""
+    files = [clip.file for clip in clips if clip.span is not None]
+    if not files:
+        return []
+    parts = plural(len(files), "clip is a part", "clips are parts")
+    notes = [f"{parts} of {plural(len(set(files)), 'file')}"]
+    if over := _overlaps(clips):
+        count, (clip, other) = plural(len(over), "part overlaps", "parts overlap"), over[0]
+        notes.append(f"{count} one of the same file and of another class, such as {clip.clip_id} and {other.clip_id}")
+    return notes
+
+
+def _overlaps(clips: Sequence[Clip]) -> list[tuple[Clip, Clip]]:
+    """Return the clips that begin before an earlier one of another class in the same file ends, each with that one."""
+    found = []
+    latest: dict[str, dict[str, tuple[float, Clip]]] = {}  # by file and class: the clip that ends last
+    for span, clip in sorted(((clip.span or Span(), clip) for clip in clips), key=lambda pair: pair[0].start):
+        before = latest.setdefault(posixpath.normpath(clip.file), {})
+        others = [each for label, each in before.items() if label != clip.label]
+        end, other = max(others, key=lambda each: each[0], default=(0.0, clip))
+        if span.start < end:
+            found.append((clip, other))
+        if span.end >= before.get(clip.label, (0.0, clip))[0]:
+            before[clip.label] = span.end, clip
+    return found
+
+
+def _odd_columns(extra: Iterable[str]) -> list[str]:
+    """Return remarks on further columns that look like a misspelt one that counts, or like times."""
+    notes = []
+    if times := list(filter(_is_time, extra)):
+        notes.append(f"{_columns_are(times)} kept but not used: {_AS_TIMES}")
+    for each in (each for each in extra if each not in times):
+        hit = difflib.get_close_matches(each.casefold(), ("group", "split"), n=1)
+        if hit and each != hit[0]:
+            notes.append(f"column '{each}' is kept but not used: is it meant to be '{hit[0]}'?")
+    return notes
+
+
+def _columns_are(names: Sequence[str]) -> str:
+    return f"columns {', '.join(names)} are" if len(names) > 1 else f"column {names[0]} is"
+
+
+def _is_time(name: str) -> bool:
+    return _TIME.fullmatch(name) is not None
+
+
+def _odd_sides(clips: Sequence[Clip]) -> list[str]:
+    """Return remarks on values of the column split that ``--split manifest`` will not take."""
+    odd = [clip for clip in clips if clip.extra.get("split", "") not in (*SIDES, "")]
+    if not odd:
+        return []
+    return [
+        f"column split: {len(odd)} clips have a value that is none of train, val and test, such as "
+        f"'{odd[0].extra['split']}' of {odd[0].clip_id}: --split manifest will refuse them"
+    ]
+
+
+def _is_empty(row: Mapping[str | None, Any]) -> bool:
+    """Say whether there is nothing in a row, as in those that spreadsheets write after the last."""
+    beyond = row.get(None, ())
+    cells = [*(cell for name, cell in row.items() if name is not None), *beyond]
+    return not any(cell and cell.strip() for cell in cells)
+
+
+def _row_clip(row: Mapping[str | None, Any], names: FileNames, where: str) -> Clip | None:
+    """Return the clip of a manifest row; a row shorter than the header has empty cells.
+
+    None of a part without a label, as ``watch`` writes where nothing was recognised.
+    """
+    if any(cell.strip() for cell in row.get(None, ())):
+        raise ManifestError(f"{where}: more cells than columns. Put quotes around a value that contains a comma")
+    cells = {name: value or "" for name, value in row.items() if name is not None}
+    written, label = cells.pop("path"), cells.pop("label")
+    if not written:
+        raise ManifestError(f"{where}: empty path. Expected the path of a clip in every row")
+    written, span = _timed(written, cells, where)
+    file = names.find(written)
+    if file is None and "\\" in written:  # as Windows writes paths
+        written = written.replace("\\", "/")
+        file = names.find(written)
+    if not label and span is not None:
+        return None
+    if not label:
+        raise ManifestError(f"{where}: empty label. Expected the label of a clip in every row")
+    clip_id = PurePosixPath(normalize("NFC", written))
+    if clip_id.is_absolute() or ".." in clip_id.parts:
+        clip_id = PurePosixPath(one_spelling(label)) / clip_id.name
+    if "split" in cells:
+        cells["split"] = cells["split"].casefold()
+    group = (cells.pop("group") or None) if "group" in cells else named_group(written)
+    return Clip(
+        clip_id=f"{clip_id}{span or ''}",
+        file=file or str(PurePosixPath(written)),
+        folder=names.base,
+        span=span,
+        label=one_spelling(label),
+        group=group and one_spelling(group),
+        extra={name: one_spelling(value) for name, value in cells.items() if name} or NO_COLUMNS,
+    )
+
+
+def _timed(written: str, cells: dict[str, str], where: str) -> tuple[str, Span | None]:
+    """Return a row's file, and which part of it is meant; the times leave ``cells``."""
+    columns = {name: cells.pop(name) for name in ("start", "end") if name in cells}
+    times = {name: text for name, text in columns.items() if text}
+    try:
+        file, span = parted(written)
+        if span is not None and times:
+            raise ValueError(f"got times behind the path, {span}, and in a column: expected one of both")
+        if times:
+            span = part_of(**{name: seconds_of(text) for name, text in times.items()})
+    except ValueError as error:
+        raise ManifestError(f"{where}: {error}") from error
+    return file, span
+
+
+def _without_duplicates(rows: Iterable[tuple[int, Clip]], path: Path) -> list[Clip]:
+    seen: dict[str, int] = {}
+    found = []
+    for line, clip in rows:
+        if clip.clip_id in seen:
+            twice = f"{path}: lines {seen[clip.clip_id]} and {line} both give the clip '{clip.clip_id}'"
+            if clip.span is None and (times := list(filter(_is_time, clip.extra))):
+                raise ManifestError(f"{twice}; {_columns_are(times)} not used: {_AS_TIMES}")
+            raise ManifestError(
+                f"{twice}. Expected each once: remove one, or use paths relative to a common folder so that the ids "
+                "differ"
+            )
+        seen[clip.clip_id] = line
+        found.append(clip)
+    if not found:
+        raise ManifestError(
+            f"{path} has a header but no rows with a label: expected one row a clip, and a label in some"
+        )
+    return found
+
+
+def listed_names(path: Path) -> list[tuple[int, str]]:
+    """Return line number and name of each line of a list, whatever form the names have; else as :func:`read_ucf_list`.
+
+    Raises:
+        UsageError: If the file cannot be read.
+        ManifestError: If it is not text or names nothing.
+    """
+    lines = [(number, _INDEXED.sub(r"\1", line).replace("\\", "/")) for number, line in text_lines(path)]
+    lines = [(number, normalize("NFC", name)) for number, name in lines]
+    if not lines:
+        raise ManifestError(f"{path} names no clip: expected a CLASS/FILE a line")
+    for number, name in lines:
+        if not PurePosixPath(name).name:
+            raise ManifestError(f"{path}, line {number}: got '{name}', expected CLASS/FILE, such as Squat/v_1.avi")
+    return lines
+
+
+def read_ucf_list(path: Path) -> list[str]:
+    """Return the clip ids that a UCF101-style list names.
+
+    Args:
+        path: A text file with a ``Class/file.avi`` a line, with or without a class number behind it.
+
+    Returns:
+        The ids in the order of the file, repetitions included.
+
+    Raises:
+        UsageError: If the file cannot be read.
+        ManifestError: If a line has no class folder or the file names nothing.
+    """
+    return [name for _, name in _list_lines(path)]
+
+
+def _list_lines(path: Path) -> list[tuple[int, str]]:
+    """Return line number and clip id of each line of a UCF101-style list."""
+    lines = listed_names(path)
+    for number, name in lines:
+        parts = PurePosixPath(name).parts
+        if len(parts) < 2 or parts[0] == "/" or ".." in parts:
+            raise ManifestError(f"{path}, line {number}: got '{name}', expected CLASS/FILE, such as Squat/v_1.avi")
+    return [(number, str(PurePosixPath(name))) for number, name in lines]
+
+
+def text_lines(path: Path) -> list[tuple[int, str]]:
+    """Return line number and text of each line that is not blank."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}. Expected a text file with one name a line") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path} is not text in UTF-8: {error}") from error
+    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]

@@ -1,0 +1,1 @@
+"""Numbers about answers: accuracy with its interval, paired tests, calibration."""

@@ -1,0 +1,148 @@
+"""Statistics of two models on the same clips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from fitrec_cache.evaluation.metrics import wilson
+
+FloatArray = NDArray[np.float64]
+
+
+def exact_p(gain: FloatArray, units: Sequence[str]) -> float:
+    """Return the two-sided p-value of the exact McNemar test, generalised to several seeds and to clips of one group.
+
+    If neither model were better, a unit's gain could as well have come out the other way round: its sign is tossed.
+
+    Args:
+        gain: By how many runs more the first model has each clip right, whole numbers, shape ``(N,)``: over several
+            runs their sum, not their mean.
+        units: What each clip belongs to, length N: its group, or its own id.
+
+    Raises:
+        ValueError: If a gain is no whole number.
+
+    Returns:
+        The probability of a total gain as far from zero or farther, over all ways to toss the signs of units, computed
+        exactly; 1 where no unit gains. With one run and each clip a unit of its own this is McNemar's test.
+
+    Example:
+        One clip that only the first has right, eight that only the second has:
+
+        >>> exact_p(np.array([1.0] + [-1.0] * 8), [str(i) for i in range(9)])
+        0.0390625
+
+    Source:
+        McNemar, Psychometrika 12 (1947), 153-157, with the exact distribution; Fisher's randomisation test for paired
+        differences, The Design of Experiments (1935), section 21.
+    """
+    gain = np.asarray(gain, dtype=np.float64)
+    if (gain != np.rint(gain)).any():
+        odd = float(gain[gain != np.rint(gain)][0])
+        raise ValueError(f"a gain is {odd:g}: expected whole numbers, how many runs more have a clip right")
+    sums = np.abs(gains_by_unit(gain, units))
+    sums = np.sort(sums[sums > 0])
+    chance = np.ones(1)  # of each total from -reach to reach
+    for size in sums:
+        wider = np.zeros(len(chance) + 2 * size)
+        wider[: len(chance)] += chance / 2
+        wider[2 * size :] += chance / 2
+        chance = wider
+    reach, total = int(sums.sum()), abs(round(float(gain.sum())))
+    return float(min(1.0, chance[: reach - total + 1].sum() * 2)) if total else 1.0
+
+
+def gains_by_unit(gain: FloatArray, units: Sequence[str]) -> NDArray[np.int64]:
+    """Return the gain of each unit, whole numbers ``(U,)``, of those of its clips; as for :func:`exact_p`."""
+    _, unit = np.unique(np.asarray(units), return_inverse=True)
+    return np.rint(np.bincount(unit, gain)).astype(np.int64)
+
+
+def count_right(
+    tests: Iterable[tuple[Sequence[str], Sequence[str], NDArray[np.bool_]]],
+) -> tuple[FloatArray, FloatArray, dict[str, str]]:
+    """Return how often each clip was recognised and tested over several runs.
+
+    Args:
+        tests: For each run its test clips, the unit of each, and whether each was recognised, bool ``(N,)``.
+
+    Returns:
+        The two counts, shape ``(M,)`` for M different clips, and what each belongs to, by clip in the same order.
+    """
+    tests = list(tests)
+    units: dict[str, str] = {}
+    for clips, belongs, _ in tests:
+        units |= zip(clips, belongs, strict=True)
+    row = {clip: i for i, clip in enumerate(units)}
+    right, tested = np.zeros(len(row)), np.zeros(len(row))
+    for clips, _, recognised in tests:
+        places = [row[clip] for clip in clips]
+        right[places] += recognised
+        tested[places] += 1
+    return right, tested, units
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for having tried them all.
+
+    Args:
+        p_values: Of M tests, each in ``[0, 1]``.
+
+    Returns:
+        The adjusted values in the same order: below 0.05 in all where the chance of one false alarm is below 0.05.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+
+    Source:
+        Holm, Scandinavian Journal of Statistics 6 (1979), 65-70.
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def interval_of_difference(gain: FloatArray, tested: FloatArray, units: Sequence[str]) -> tuple[float, float]:
+    """Return the 95 % interval of the difference between two accuracies on the same clips.
+
+    Args:
+        gain: By how many runs more the first model has each clip right, shape ``(N,)``.
+        tested: In how many runs each clip was tested, shape ``(N,)``, at least 1.
+        units: What each clip belongs to, length N: clips of one unit are not independent.
+
+    Returns:
+        ``(low, high)`` around ``sum(gain) / sum(tested)``, within -1 and 1: Student's t times the standard error by
+        units, as if one more differed, as the median of those that do, half of it either way. A unit pulls the
+        difference towards itself, a large one more, for which its residual is enlarged; and units of uneven size tell
+        the scatter as well as fewer of one size would. Where the models differ alike in every
+        unit, such as nowhere, nothing scatters: Wilson's for that share of so many units. One unit says nothing of
+        others: ``(-1, 1)``.
+
+    Source:
+        Bell and McCaffrey, Survey Methodology 28 (2002), 169-181 (their bias-reduced linearisation, of a mean), Agresti
+        and Min, Statistics in Medicine 24 (2005), 729-740 (half a unit more in each way two models can differ), and
+        Kish's effective number of units, Survey Sampling (1965).
+    """
+    _, unit = np.unique(np.asarray(units), return_inverse=True)
+    weight, gains = np.bincount(unit, tested), np.bincount(unit, gain)  # (U,)
+    part = weight / weight.sum()
+    difference = float(gains.sum() / weight.sum())
+    if len(part) == 1:
+        return -1.0, 1.0
+    worth = 1 / float(np.square(part).sum())
+    if np.ptp(gains / weight) == 0:
+        low, high = wilson(abs(difference), worth)
+        return (-high, high) if difference == 0 else (low, high) if difference > 0 else (-high, -low)
+    off = part * (gains / weight - difference)  # by how much each unit moves the difference
+    one_more = float(np.median(np.abs(gains[gains != 0]))) / float(weight.sum())  # where few differ, more may
+    error = math.sqrt(float(np.sum(np.square(off) / (1 - part))) + one_more**2)
+    reach = float(student.ppf(0.975, max(worth - 1, 1))) * error
+    return max(-1.0, difference - reach), min(1.0, difference + reach)

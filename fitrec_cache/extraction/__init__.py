@@ -1,0 +1,1 @@
+"""From clips to what is committed of them: who does which, under which identity."""

@@ -1,0 +1,185 @@
+"""What is done for a clip before its turn to be embedded: hash, decode, resize, beside the embedding of others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fitrec_cache.backbones.backbone import Backbone
+from fitrec_cache.common.devices import cores
+from fitrec_cache.common.files import file_stamp
+from fitrec_cache.dataset.clips import Clip
+from fitrec_cache.errors import VideoError
+from fitrec_cache.storage.store import Store
+from fitrec_cache.video.decoding import DecodeJob, DecoderPool, StoredClip, content_hash, content_hash_once
+from fitrec_cache.video.jpeg import decode_frames
+
+#: Clips on their way for each core: in turns enough that waiting for the last of them hardly counts.
+_CLIPS_IN_TURN, _CLIPS_BESIDE = 8, 2
+
+#: On their way at most: some 3 MB each for every backbone.
+_MOST_CLIPS = 64
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A clip ready to be embedded.
+
+    Attributes:
+        decoded: What the frame store is to keep; None if it holds the clip already.
+        pts_seconds: T times.
+        inputs: Input of each backbone that needs the clip, by the backbone's number.
+    """
+
+    decoded: StoredClip | None
+    pts_seconds: Sequence[float]
+    inputs: Mapping[int, Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A clip on its way.
+
+    Attributes:
+        clip: The clip.
+        key: Sha256 of the file, of a part with its times behind; empty if it cannot be read.
+        problem: Why it cannot be used; empty if it can.
+        stamp: That of the file before it was read.
+        coming: The clip made ready, or why it cannot be; None where nothing is to be done, or not yet known to be.
+    """
+
+    clip: Clip
+    key: str
+    problem: str = ""
+    stamp: tuple[int, int, int] | None = None
+    coming: Future[Prepared | str] | None = None
+
+
+class Ahead:
+    """Helper threads and decoder processes of one extraction; use as a context manager.
+
+    Args:
+        models: The backbones.
+        frames: The frame store, for clips that it holds.
+        known: The contents' hashes, by clip id, of clips without a file.
+        workers: Decoder processes. None: nothing is decoded.
+        clip_seconds: Time limit for decoding one clip.
+
+    Attributes:
+        busy: Seconds of work by kind, summed over threads and processes.
+        in_turns: Whether to embed and to make ready in turns: where both want the same cores. The threads of a network
+            wait for each other, so that one held up by a decoder holds up all; beside a GPU nothing is held up.
+        distance: How many clips may be on their way at once.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Backbone],
+        frames: Store,
+        known: Mapping[str, str],
+        *,
+        workers: int | None,
+        clip_seconds: float,
+    ) -> None:
+        self._models, self._frames, self._known = models, frames, known
+        self._workers, self._clip_seconds = workers, clip_seconds
+        self._pool: DecoderPool | None = None
+        self._lock = threading.Lock()
+        self.busy = {"hash": 0.0, "decode": 0.0, "prepare": 0.0}
+        self.in_turns = any(m.on_cpu for m in models)
+        n_cores = workers or cores()
+        beside_decoders = workers is not None and not self.in_turns
+        self.distance = min(_MOST_CLIPS, (_CLIPS_IN_TURN if self.in_turns else _CLIPS_BESIDE) * n_cores)
+        self._stack = ExitStack()
+        self._hashing = self._threads("hash", 2)
+        self._preparing = self._threads("prepare", max(1, n_cores // 2) if beside_decoders else n_cores)
+
+    def __enter__(self) -> Ahead:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()  # the decoders first, so that no thread waits for them any more
+
+    def _threads(self, name: str, count: int) -> ThreadPoolExecutor:
+        pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._stack.callback(pool.shutdown, cancel_futures=True)
+        return pool
+
+    def hashes(self, clips: Iterable[Clip]) -> Iterator[Task]:
+        """Yield clips in order with their content's hash."""
+        queue: deque[Future[Task]] = deque()
+        for clip in clips:
+            queue.append(self._hashing.submit(self._hash, clip))
+            if len(queue) > 2 * self.distance:
+                yield queue.popleft().result()
+        while queue:
+            yield queue.popleft().result()
+
+    def _hash(self, clip: Clip) -> Task:
+        path = clip.path
+        if path is None:
+            return Task(clip, self._known[clip.clip_id])
+        try:
+            with self._timed("hash", time.perf_counter):
+                stamp = file_stamp(path)
+                if clip.span is None:
+                    return Task(clip, content_hash(path), stamp=stamp)
+                return Task(clip, f"{content_hash_once(path, stamp)}{clip.span}", stamp=stamp)
+        except VideoError as error:
+            return Task(clip, "", problem=str(error))
+
+    @property
+    def decodes(self) -> bool:
+        """Whether clips may be decoded."""
+        return self._workers is not None
+
+    def start_decoders(self) -> None:
+        """Start the decoder processes, unless they run already."""
+        if self._pool is None and self._workers is not None:
+            pool = DecoderPool(workers=self._workers, clip_seconds=self._clip_seconds)
+            self._pool = self._stack.enter_context(pool)
+
+    def submit(self, task: Task, todo: Sequence[int]) -> Future[Prepared | str]:
+        """Begin to make a clip ready for the backbones ``todo``; gives the reason if it cannot be.
+
+        Its frames come from the frame store if that holds them, else from its video, by decoders that were started.
+        """
+        path, identity = task.clip.path, self._frames.identity
+        wait = None
+        if task.key not in self._frames and self._pool is not None and path is not None:
+            samples, short_side = identity["samples"], identity["short_side"]
+            job = DecodeJob(path=path, samples=samples, short_side=short_side, span=task.clip.span)
+            wait = self._pool.submit(job)
+        return self._preparing.submit(self._prepare, task, todo, wait)
+
+    def _prepare(self, task: Task, todo: Sequence[int], wait: Callable[[], StoredClip | str] | None) -> Prepared | str:
+        key, path = task.key, task.clip.path
+        decoded = None if wait is None else wait()
+        if decoded is not None and path is not None and file_stamp(path) != task.stamp:
+            return "its file changed while it was read, as one does that is still being copied: extract it again"
+        if isinstance(decoded, str):
+            return decoded
+        with self._lock:
+            self.busy["decode"] += 0.0 if decoded is None else decoded.seconds
+        with self._timed("prepare", time.thread_time):
+            jpegs = self._frames.jpegs(key) if decoded is None else decoded.jpegs
+            times = self._frames.row(key)["pts_seconds"].tolist() if decoded is None else decoded.pts_seconds
+            pictures = decode_frames(jpegs) if todo else None
+            inputs = {} if pictures is None else {i: self._models[i].prepare(pictures) for i in todo}
+        return Prepared(decoded, times, inputs)
+
+    @contextmanager
+    def _timed(self, kind: str, clock: Callable[[], float]) -> Iterator[None]:
+        started = clock()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.busy[kind] += clock() - started

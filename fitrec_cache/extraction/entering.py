@@ -1,0 +1,157 @@
+"""What a cache is to know of each clip from now on: what it was told of that video before stays, which is said."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from fitrec_cache.cache import Cache, HeldClip
+from fitrec_cache.dataset.clips import Clip
+from fitrec_cache.dataset.find_clips import ClipList
+from fitrec_cache.extraction.told import Told, columns_beside
+from fitrec_cache.storage.store import Store
+from fitrec_cache.video.spans import is_part
+from fitrec_cache.wording import plural, some
+
+
+class Entering:
+    """Makes the entries of clips, and collects what is to be said of them.
+
+    A video is known by its content: group and columns go with it, whatever its file is called. Only content that is new
+    to the cache takes them from the clip whose name, and place, it takes.
+
+    Args:
+        cache: The cache.
+        found: The clips asked for.
+        stores: The features that are asked for.
+    """
+
+    def __init__(self, cache: Cache, found: ClipList, stores: Sequence[Store]) -> None:
+        self.cache, self.found, self.stores = cache, found, stores
+        self._told = Told(cache)
+        self.groups_known = False
+        self._kept: set[str] = set()
+        self._joined: set[str] = set()
+        self._failed: set[str] = set()
+        self._moved: set[str] = set()
+        self._replaced: set[str] = set()
+        self._heirs: set[str] = set()
+        self._relabelled: set[str] = set()
+        self._without_group: set[str] = set()
+
+    def entry(self, clip: Clip, key: str, problem: str) -> HeldClip | None:
+        """Return what is to be written of a clip; None where the cache has that.
+
+        Args:
+            clip: The clip as it was found.
+            key: What its content is known by; empty if it could not be read.
+            problem: Why it cannot be used, empty if it can.
+        """
+        if self.holds(clip, key, problem):
+            return None
+        entry = _as_found(clip, key, problem)
+        before = self.cache.clip(clip.clip_id)
+        if problem and before is not None and not before.problem:
+            if any(before.video_sha256 in store for store in self.stores):
+                self._failed.add(clip.clip_id)
+            return None  # what is stored of it stays usable
+        if known := self._told.of(key, before):
+            meant = replace(entry, **columns_beside(self.found, clip, known, before))
+            if meant != entry and (known is not before or known.video_sha256 == key or known.problem):
+                self._kept.add(clip.clip_id)
+            entry = meant
+            self.groups_known |= entry.group is not None
+            if self.cache.holds(entry):
+                return None
+        if known is None:
+            if entry.group is None and not problem and not is_part(key):  # parts have their file's
+                self._without_group.add(clip.clip_id)
+        elif before is not None and not before.problem:
+            if before.label != entry.label:
+                self._relabelled.add(f"{clip.clip_id} ({before.label} -> {entry.label})")
+            if before.video_sha256 != key:
+                self._other_video(entry, clip, known=known is not before)
+        return entry
+
+    def holds(self, clip: Clip, key: str, problem: str) -> bool:
+        """Say whether the cache has a clip as it was found, so that nothing is to be written."""
+        self.groups_known |= clip.group is not None
+        return self.cache.holds(_as_found(clip, key, problem))
+
+    def _other_video(self, entry: HeldClip, clip: Clip, *, known: bool) -> None:
+        """Take note of a clip that has another video than before, known to the cache or not."""
+        if known:
+            self._moved.add(clip.clip_id)
+            return
+        taken = [entry.group] if entry.group != clip.group else []
+        taken += [value for name, value in entry.extra.items() if name not in clip.extra]
+        if any(taken):
+            self._heirs.add(f"{clip.clip_id} ({', '.join(filter(None, taken))})")
+        else:
+            self._replaced.add(clip.clip_id)
+
+    def of_one_content(self, asked: Sequence[HeldClip], held: Sequence[HeldClip]) -> HeldClip:
+        """Return the clip that is to count of one content, with what the others of that content tell, if it has none.
+
+        Args:
+            asked: The clips of this content that were asked for, first the one that is to count. What a manifest says
+                of them counts alone.
+            held: All that the cache has of this content.
+        """
+        first = asked[0]
+        group, extra = first.group, first.extra
+        for clip in sorted(asked if self.found.has_groups else held, key=lambda clip: clip.since, reverse=True):
+            group = group or clip.group
+            extra = {**clip.extra, **extra}
+        meant = replace(first, group=group, extra=extra)
+        if meant != first:
+            self._joined.add(first.clip_id)
+        return meant
+
+    def notes(self, *, erased: bool) -> list[str]:
+        """Say what became of groups, columns and earlier videos, and whose class is another.
+
+        Args:
+            erased: Whether what is taken out was erased.
+        """
+        notes = []
+        if n := len(self._failed):
+            still = "; nothing was erased for them" if erased else ""
+            notes.append(
+                f"{plural(n, 'clip')} failed this time, and training still uses what is cached of the earlier video of "
+                f"that name{still}: {_named(self._failed)}. To remove such a clip, delete its file, and its rows in "
+                "any manifest or list, then run with --prune"
+            )
+        if n := len(self._kept):
+            many = plural(n, "clip keeps its", "clips keep their")
+            notes.append(f"{many} earlier group or columns: {_named(self._kept)}")
+        for names, what in (
+            (self._joined, "the group or columns of another clip with the same content"),
+            (self._moved, "a video that was cached under another name before"),
+            (self._replaced, "new content: it replaces the earlier video of that name"),
+            (self._heirs, "new content: it replaces the earlier video of that name and inherits its group or columns"),
+        ):
+            if n := len(names):
+                notes.append(f"{plural(n, 'clip has', 'clips have')} {what}: {_named(names)}")
+        if not self.groups_known:
+            notes += self.found.about_groups
+        elif not self.found.has_groups and (n := len(self._without_group)):
+            notes.append(
+                f"{plural(n, 'new clip has', 'new clips have')} no group, as others have, so each counts as one of its "
+                f"own: --group-by, or a manifest's column group, gives them one: {_named(self._without_group)}"
+            )
+        if n := len(self._relabelled):
+            many = plural(n, "clip is", "clips are")
+            notes.append(f"{many} of another class than before: {_named(self._relabelled)}")
+        return notes
+
+
+def _as_found(clip: Clip, key: str, problem: str) -> HeldClip:
+    return HeldClip(
+        clip_id=clip.clip_id, video_sha256=key, label=clip.label, group=clip.group, extra=clip.extra, problem=problem
+    )
+
+
+def _named(clips: Collection[str]) -> str:
+    """Return the first by name."""
+    return some(sorted(clips))

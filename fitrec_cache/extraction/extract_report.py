@@ -1,0 +1,70 @@
+"""What an extraction did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fitrec_cache.common.files import Plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedClip:
+    """A clip that could not be used, and why."""
+
+    clip_id: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractReport(Plain):
+    """What :func:`fitrec_cache.extract.extract` did.
+
+    Attributes:
+        clips: Number of clips asked for.
+        done: Clips finished by this call, frames and all features.
+        reused: Clips that needed nothing.
+        failed: Clips that could not be used.
+        backbones: Embedding length by backbone name.
+        features: The feature store's folder name by backbone name; ``train-head --backbone`` takes it too.
+        seconds: Wall time.
+        stages: Seconds of wall time by what the main thread did; together all of ``seconds`` but moments.
+        beside: Seconds of work that threads and decoder processes did meanwhile: of reading files, and of processor
+            time.
+        others: How many cores other programs used meanwhile, where that held this one up; see
+            :class:`fitrec_cache.common.meanwhile.Meanwhile`.
+        notes: What a person should know, such as duplicates.
+    """
+
+    clips: int
+    done: int
+    reused: int
+    failed: tuple[FailedClip, ...]
+    backbones: dict[str, int]
+    features: dict[str, str]
+    seconds: float
+    stages: dict[str, float]
+    beside: dict[str, float]
+    others: float | None
+    notes: tuple[str, ...]
+
+    @property
+    def bottleneck(self) -> str:
+        """What took longest: a stage of the main thread, or what it waited for."""
+        longest = max(self.stages, key=lambda k: self.stages[k])
+        if longest == "wait for frames":
+            return max(("decode", "prepare"), key=lambda k: self.beside[k])
+        return "hash" if longest == "wait for files" else longest
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        found = super().to_dict()
+        features = found.pop("features")
+        return found | {
+            "backbones": {name: {"dim": dim, "features": features[name]} for name, dim in self.backbones.items()},
+            "seconds": round(self.seconds, 3),
+            "stages": {name: round(s, 3) for name, s in self.stages.items()},
+            "beside": {name: round(s, 3) for name, s in self.beside.items()},
+            "bottleneck": self.bottleneck,
+        }

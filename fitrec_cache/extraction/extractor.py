@@ -1,0 +1,394 @@
+"""Clips on their way through stage one: their frames come, are embedded, and are committed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import wait
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from fitrec_cache.backbones.backbone import Backbone
+from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip
+from fitrec_cache.common.devices import cores
+from fitrec_cache.common.files import may_be_there
+from fitrec_cache.common.meanwhile import Meanwhile
+from fitrec_cache.common.progress import Notes, progress_bar, timed
+from fitrec_cache.dataset.clips import Clip
+from fitrec_cache.dataset.find_clips import ClipList
+from fitrec_cache.errors import StoreError, VideoError
+from fitrec_cache.extraction.ahead import Ahead, Prepared, Task
+from fitrec_cache.extraction.claims import CLAIMS, Claims
+from fitrec_cache.extraction.entering import Entering
+from fitrec_cache.extraction.extract_report import ExtractReport, FailedClip
+from fitrec_cache.extraction.identity import feature_identity, what_changed
+from fitrec_cache.storage.jpeg_rows import joined
+from fitrec_cache.storage.parts import text_column
+from fitrec_cache.storage.store import Store
+from fitrec_cache.video.decoding import StoredClip
+from fitrec_cache.video.spans import file_of, is_part
+from fitrec_cache.wording import plural, some
+
+#: A part is committed after this many clips or seconds, whichever comes first: what a kill can cost.
+COMMIT_CLIPS = 32
+COMMIT_SECONDS = 30.0
+
+_STAGES = ("compile", "wait for files", "wait for frames", "wait for others", "embed", "write")
+
+
+@dataclass
+class _Rows:
+    """Finished clips that are not committed yet."""
+
+    since: float = field(default_factory=time.monotonic)
+    seen: list[tuple[Clip, str, str]] = field(default_factory=list)  # clips that may have to be entered: key, problem
+    clips: list[HeldClip] = field(default_factory=list)
+    frames: dict[str, StoredClip] = field(default_factory=dict)
+    features: list[dict[str, tuple[Any, Any]]] = field(default_factory=list)
+    done: int = 0
+
+    def pending(self) -> int:
+        """Return how many clips a commit would write."""
+        return max(len(self.seen), len(self.clips), len(self.frames), *map(len, self.features))
+
+
+class Extractor:
+    """The state of one extraction: what is done, what is not committed yet, and what a person should know."""
+
+    def __init__(
+        self, cache: Cache, frames: Store, models: Sequence[Backbone], notes: Notes, found: ClipList, *, started: float
+    ) -> None:
+        self.cache, self.frames, self.models, self.notes, self.found = cache, frames, models, notes, found
+        self.started, self.stages = started, {"start": time.perf_counter() - started} | dict.fromkeys(_STAGES, 0.0)
+        self.meanwhile = Meanwhile(cores())
+        self.asked = [clip.clip_id for clip in found.clips]
+        self.begun = False
+        self.stores = [cache.feature_store(feature_identity(frames.identity, m)) for m in models]
+        self.entering = Entering(cache, found, self.stores)
+        for store, model in zip(self.stores, models, strict=True):
+            notes.add(*_new_features(cache, store))
+            with suppress(StoreError):  # of a cache that can only be read
+                store.write_origin(store.origin() | {"weights": model.origin()["weights"]})  # they may have moved
+        self.begun_with: dict[str, Clip] = {}  # by content: clips on their way, and those that failed
+        self.rows = self._new_rows()
+        self.done = self.reused = 0
+        self.failed: list[FailedClip] = []
+        self.unread: list[str] = []  # files of which nobody knows what is in them
+        self.odd: list[str] = []  # clips whose files were not quite as they should be, and how
+        self.beside: dict[str, float] = {}
+
+    def _new_rows(self) -> _Rows:
+        return _Rows(features=[{} for _ in self.models])
+
+    def work(self, ahead: Ahead, *, progress: bool) -> None:
+        """Take every clip from video to features; commit what is finished, also when interrupted."""
+        self.beside = ahead.busy
+        bar = progress_bar(total=len(self.asked), unit="clip", what="extract", show=progress)
+        self.claims = Claims(
+            self.cache.folder / CLAIMS,
+            self.found.clips,
+            size=COMMIT_CLIPS,
+            purpose="\n".join(s.folder.name for s in (self.frames, *self.stores)),
+            refresh=self.refresh,
+        )
+        try:
+            with bar:
+                while self._more(bar):
+                    for task in self._tasks(ahead):
+                        self._one(task)
+                        self.claims.finished(task.clip)
+                        bar.set_postfix_str(self._so_far(), refresh=False)
+                        bar.update()
+                        if self.rows.pending() >= COMMIT_CLIPS or time.monotonic() - self.rows.since > COMMIT_SECONDS:
+                            self.commit()
+                    self.commit()
+            if ahead.decodes:  # else nothing is told of clips
+                self._settle_names()
+        finally:
+            try:
+                self.commit()
+            finally:
+                self.claims.close()
+        if ahead.decodes:
+            self.cache.finish(self.asked)
+
+    def _settle_names(self) -> None:
+        """Of several clips of one content, let the first by name be written last, which is the one that counts."""
+        same = self.cache.same_content()
+        asked = set(self.asked) if same else set()
+        told: dict[tuple[str, str, bool], list[tuple[HeldClip, HeldClip]]] = {}
+        for held in same:
+            clips = sorted((clip for clip in held if clip.clip_id in asked), key=lambda clip: clip.clip_id)
+            if not clips:
+                continue
+            first = self.entering.of_one_content(clips, held)
+            if first != clips[0] or first.since < max(clip.since for clip in held):
+                self.rows.clips.append(first)
+            for other in clips[1:]:
+                apart = other.group not in (None, first.group)
+                told.setdefault((first.label, other.label, apart), []).append((first, other))
+        self.notes.add(*(_same_content(*pairs[0], more=len(pairs) - 1) for pairs in told.values()))
+
+    def see_to_others(self, *, prune: str | None) -> None:
+        """Say which clips of the cache were not asked for, as those whose files were removed; or take them out.
+
+        Args:
+            prune: The latest ``since`` of the cache when files were listed: clips that were entered until then and
+                whose files are not there are taken out. None: none is.
+        """
+        (others, here), there = self.cache.others(self.asked), {clip.clip_id for clip in self.found.passed_over}
+        absent = [c for c in others if c.clip_id not in there and (prune is None or c.since <= prune)]
+        # An earlier name of what is here is no clip of its own.
+        gone = [clip for clip in absent if clip.video_sha256 not in here and not clip.problem]
+        if prune is not None:
+            self.cache.finish_all(but=there)
+            self.rows.clips += [replace(clip, problem=TAKEN_OUT) for clip in absent]
+            self.commit()
+        self.entering.groups_known |= any(
+            clip.group is not None for clip in others if prune is None or clip.clip_id in there
+        )
+        files = {file_of(key) for key in here}
+        stale = sorted(c.clip_id for c in gone if is_part(c.video_sha256) and file_of(c.video_sha256) in files)
+        if gone and prune is not None:
+            names = sorted(clip.clip_id for clip in gone)
+            self.notes.add(f"taken out, as not among these videos: {plural(len(gone), 'clip')}: {some(names)}")
+        elif stale:
+            self.notes.add(
+                f"training will still use {plural(len(stale), 'part')} of these files no longer listed: {some(stale)}"
+            )
+        if prune is None and (names := sorted({clip.clip_id for clip in gone}.difference(stale))):
+            self.notes.add(
+                f"training will also use {plural(len(names), 'clip')} of the cache not among these videos: "
+                f"{some(names)}. If that is not meant, --prune removes {plural(len(gone), 'clip')}"
+            )
+        if kept := sorted(clip.clip_id for clip in others if clip.clip_id in there and not clip.problem):
+            many = plural(len(kept), "clip of the cache was", "clips of the cache were")
+            but = "except what its --classes leaves out"
+            self.notes.add(f"{many} not asked for this time; train-head uses them too, {but}: {some(kept)}")
+
+    def tell_changes(self, *, erased: bool) -> None:
+        """Note which files are used though something is odd, such as damage, and what is not as it was before.
+
+        Args:
+            erased: Whether what is taken out was erased.
+        """
+        if self.odd:
+            many = plural(len(self.odd), "clip is", "clips are")
+            self.notes.add(f"{many} used though the file is not quite in order: {some(self.odd)}")
+        self.notes.add(*self.entering.notes(erased=erased))
+
+    def _more(self, bar: Any) -> bool:
+        """Say whether clips are left; wait, and show it, while other processes have claimed all that are."""
+        with timed(self.stages, "wait for others"):
+            left = self.claims.more(lambda n: _show_waiting(bar, f"{n} clips left to other processes, waiting"))
+        bar.set_postfix_str(self._so_far(), refresh=False)
+        return left
+
+    def _so_far(self) -> str:
+        return f"{len(self.failed)} failed" if self.failed else ""
+
+    def _tasks(self, ahead: Ahead) -> Iterator[Task]:
+        """Yield tasks in order while later clips are made ready, or in turns with that."""
+        queue: deque[Task] = deque()
+        hashes = ahead.hashes(self.claims)
+        while True:
+            with timed(self.stages, "wait for files"):
+                hashed = next(hashes, None)
+            if hashed is None:
+                break
+            queue.append(self._begun(hashed, ahead))
+            if len(queue) > ahead.distance and ahead.in_turns:
+                yield from self._all_ready(queue)
+                queue.clear()
+            elif len(queue) > ahead.distance:
+                yield from self._all_ready([queue.popleft()])
+        for tasks in [queue] if ahead.in_turns else [[task] for task in queue]:
+            yield from self._all_ready(tasks)
+
+    def _all_ready(self, tasks: Iterable[Task]) -> Iterable[Task]:
+        """Return tasks once all of them are ready to be embedded; what is finished meanwhile is committed in time."""
+        pending = {task.coming for task in tasks if task.coming is not None}
+        while pending:
+            with timed(self.stages, "wait for frames"):
+                pending = wait(pending, timeout=COMMIT_SECONDS).not_done
+            self.claims.alive()
+            if pending and self.rows.pending():  # one clip that takes long shall not hold up others
+                self.commit()
+        return tasks
+
+    def _begun(self, task: Task, ahead: Ahead) -> Task:
+        """Return a task with what is to be done of it under way, if it can be."""
+        key = task.key
+        if task.problem:
+            return task
+        todo = self._todo(key)
+        has_frames = key in self.frames or key in self.rows.frames
+        if key in self.begun_with or (has_frames and not todo):
+            return task
+        if not has_frames and not ahead.decodes:
+            problem = "its frames are not in the cache: give VIDEOS to decode it again" if todo else ""
+            return replace(task, problem=problem)
+        if not has_frames:
+            with timed(self.stages, "start"):
+                ahead.start_decoders()
+        self.begun_with[key] = task.clip
+        return replace(task, coming=ahead.submit(task, todo))
+
+    def _todo(self, key: str) -> list[int]:
+        """Return the numbers of the backbones that have not seen a clip."""
+        return [i for i, s in enumerate(self.stores) if key not in s and key not in self.rows.features[i]]
+
+    def _one(self, task: Task) -> None:
+        problem, worked = task.problem, False
+        if task.coming is not None:
+            prepared = task.coming.result()
+            if isinstance(prepared, str):
+                problem = prepared
+            else:
+                problem, worked = self._embed(task.key, prepared)
+                warnings = prepared.decoded.ledger["warnings"] if prepared.decoded and not problem else []
+                self.odd += [f"{task.clip.clip_id} ({'; '.join(warnings)})"] if warnings else []
+            if not problem:
+                del self.begun_with[task.key]
+        elif not problem and self._todo(task.key):
+            first = self.begun_with[task.key].clip_id
+            why = next(failed.reason for failed in self.failed if failed.clip_id == first)
+            problem = f"same content as {first}, which failed: {why}"
+        if problem:
+            if not task.key and task.clip.path is not None and may_be_there(task.clip.path):
+                self.unread.append(task.clip.clip_id)
+            self.failed.append(FailedClip(clip_id=task.clip.clip_id, path=str(task.clip.path or ""), reason=problem))
+        else:
+            self.rows.done += worked
+            self.reused += not worked
+        found = task.clip, task.key, problem
+        if task.clip.path is not None and not self.entering.holds(*found):  # of what the cache gave nothing is new
+            self.rows.seen.append(found)
+
+    def _embed(self, key: str, prepared: Prepared) -> tuple[str, bool]:
+        """Embed one clip with every backbone that has not seen it; return why not, and whether there was any work."""
+        worked = prepared.decoded is not None and key not in self.frames
+        if worked and prepared.decoded is not None:
+            self.rows.frames[key] = prepared.decoded
+        for i in self._todo(key):
+            model, x = self.models[i], prepared.inputs[i]
+            with timed(self.stages, "compile"):
+                model.compile_for(len(x))
+            try:
+                with timed(self.stages, "embed"):
+                    self.rows.features[i][key] = (model.embed_prepared(x), np.asarray(prepared.pts_seconds))
+            except VideoError as error:
+                return str(error), worked
+            worked = True
+        return "", worked
+
+    def commit(self) -> None:
+        """Write finished clips: frames, then features, then the clips themselves. Done means committed."""
+        rows = self.rows
+        with timed(self.stages, "write"):
+            if rows.frames:
+                if not self.begun:  # until the end of the run what is here may be a part only
+                    self.cache.begin(self.asked)
+                    self.begun = True
+                self.frames.write_part(_frame_arrays(rows.frames))
+                rows.frames = {}
+            for i, (store, model) in enumerate(zip(self.stores, self.models, strict=True)):
+                if rows.features[i]:
+                    store.write_part(_feature_arrays(rows.features[i]))
+                    rows.features[i] = {}
+                    store.write_origin(model.origin())
+            if rows.seen:
+                self.cache.refresh()  # others may have told more of these clips meanwhile
+            while rows.seen:
+                if entry := self.entering.entry(*rows.seen[0]):
+                    rows.clips.append(entry)
+                del rows.seen[0]
+            if rows.clips:
+                self.cache.write_clips(rows.clips)
+            self.done += rows.done
+            self.rows = self._new_rows()  # what an interruption leaves in the old ones is written by the next commit
+            self.claims.committed()
+            self.write_indexes()
+
+    def write_indexes(self, *, at_end: bool = False) -> None:
+        """Index what was committed; see :meth:`fitrec_cache.storage.store.Store.write_index`."""
+        for write in [each.write_index for each in (self.frames, *self.stores)] + [self.cache.write_index]:
+            with suppress(StoreError):  # of a cache that can only be read; nothing needs them
+                write(at_end=at_end)
+
+    def refresh(self) -> None:
+        """Take in what others committed meanwhile: it need not be done here."""
+        self.cache.refresh()
+        for store in (self.frames, *self.stores):
+            store.refresh()
+
+    def report(self) -> ExtractReport:
+        """Return what was done until now."""
+        return ExtractReport(
+            clips=len(self.asked),
+            done=self.done,
+            reused=self.reused,
+            failed=tuple(self.failed),
+            backbones={m.name: m.dim for m in self.models},
+            features={m.name: s.folder.name for m, s in zip(self.models, self.stores, strict=True)},
+            seconds=time.perf_counter() - self.started,
+            stages=self.stages,
+            beside=self.beside,
+            others=self.meanwhile.others(),
+            notes=tuple(self.notes.texts),
+        )
+
+
+def _show_waiting(bar: Any, text: str) -> None:
+    if getattr(bar, "postfix", None) != text:  # once in a log; a bar that is not shown has none
+        bar.set_postfix_str(text)
+
+
+def _new_features(cache: Cache, store: Store) -> list[str]:
+    """Say why clips are embedded again although the cache holds features of this backbone and preset."""
+    if len(store):
+        return []
+    new = store.identity
+    return [
+        f"{plural(len(other), 'clip has', 'clips have')} features of {new['backbone']} made with other settings "
+        f"({what_changed(other.identity, new)}): they stay, embedding again beside them"
+        for other in cache.filled_features()
+        if other.identity["backbone"] == new["backbone"]
+        and other.identity["preprocessing"]["preset"] == new["preprocessing"]["preset"]
+    ]
+
+
+def _same_content(first: HeldClip, other: HeldClip, *, more: int) -> str:
+    note = f"{other.clip_id} has the same content as {first.clip_id}" + f", and {more} more such clips" * bool(more)
+    if other.group not in (None, first.group):
+        note += f", but its group is {other.group}, not {first.group}: {first.group} is used"
+    if other.label == first.label:
+        return note
+    return (
+        f"{note}, but its class is {other.label}, not {first.label}: training uses {first.label}; remove the wrong one"
+    )
+
+
+def _frame_arrays(clips: dict[str, StoredClip]) -> dict[str, Any]:
+    jpeg_bytes, jpeg_end = joined([c.jpegs for c in clips.values()])
+    return {
+        "key": text_column(clips),
+        "jpeg_bytes": jpeg_bytes,
+        "jpeg_end": jpeg_end,
+        "frame_index": np.array([c.frame_index for c in clips.values()], dtype=np.int64),
+        "pts_seconds": np.array([c.pts_seconds for c in clips.values()], dtype=np.float64),
+        "ledger": text_column(json.dumps(c.ledger, sort_keys=True) for c in clips.values()),
+    }
+
+
+def _feature_arrays(clips: dict[str, tuple[Any, Any]]) -> dict[str, Any]:
+    return {
+        "key": text_column(clips),
+        "features": np.stack([features for features, _ in clips.values()]),
+        "pts_seconds": np.stack([times for _, times in clips.values()]),
+    }

@@ -1,0 +1,81 @@
+"""What each extraction did and how long it took, kept beside what it made; for people, nothing depends on it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fitrec_cache.common.files import make_folder, parse_json, read_file, write_json
+
+FOLDER = "history"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """One call of ``extract`` that had something to do, whether or not it came to its end.
+
+    Attributes:
+        ended: When, in UTC, ISO 8601.
+        backbones: Names, each with its preset and precision.
+        device: Where frames were embedded.
+        done: Clips it finished.
+        seconds: Wall time.
+        stages: Seconds of wall time by what the main thread did.
+        bottleneck: What took longest.
+    """
+
+    ended: str
+    backbones: tuple[str, ...]
+    device: str
+    done: int
+    seconds: float
+    stages: Mapping[str, float]
+    bottleneck: str
+
+    @classmethod
+    def read(cls, entry: Any) -> Extraction:
+        """Return what :func:`note` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: If it is something else.
+        """
+        return cls(
+            ended=datetime.fromisoformat(entry["ended"]).isoformat(),
+            backbones=tuple(map(str, entry["backbones"])),
+            device=str(entry["device"]),
+            done=int(entry["done"]),
+            seconds=float(entry["seconds"]),
+            stages={str(k): float(v) for k, v in dict(entry["stages"]).items()},
+            bottleneck=str(entry["bottleneck"]),
+        )
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def note(cache: Path, done: Extraction) -> None:
+    """Keep what an extraction did.
+
+    Raises:
+        StoreError: If it cannot be written.
+    """
+    make_folder(cache / FOLDER)
+    name = f"{done.ended.replace(':', '').replace('+0000', 'Z')}-{secrets.token_hex(4)}.json"
+    write_json(cache / FOLDER / name, asdict(done))
+
+
+def history(cache: Path) -> list[Extraction]:
+    """Return the extractions of a cache, the earliest first; files that are something else are passed over."""
+    found = []
+    for path in (cache / FOLDER).glob("[!.]*.json"):
+        try:
+            found.append(Extraction.read(parse_json(read_file(path))))
+        except (OSError, KeyError, TypeError, ValueError, OverflowError):
+            continue
+    return sorted(found, key=lambda e: e.ended)

@@ -1,0 +1,1 @@
+"""The networks that are trained: from features to logits and attention."""

@@ -1,0 +1,372 @@
+"""The trainable heads: features or small frames of a clip in, class logits and one weight per frame out.
+
+Every head maps ``(B, T, ...)`` to ``(logits (B, K), attention (B, T))``. Initial values are Keras' (Glorot uniform
+kernels, orthogonal recurrent kernels, biases zero but one for the forget gate), since the paper's models were Keras'.
+Nothing here seeds: call :func:`torch.manual_seed` before :func:`build_head` for the same initial values.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from scipy.linalg import eigh
+from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
+
+from fitrec_cache.errors import DivergedError, UsageError
+from fitrec_cache.heads.convolutional import ConvLSTMStack, FrameConvolutions, init_like_keras
+from fitrec_cache.heads.recurrence import KerasLSTM
+from fitrec_cache.settings.variants import VARIANTS, HeadConfig
+
+#: Vectors up to this long have their principal components computed exactly; directions that a projection has to spare.
+_MOST_EXACT, _SPARE = 4096, 32
+
+#: A value that varies by no more than this share of its mean varies by rounding.
+_ROUNDING = 1e-5
+
+
+class AdditiveAttention(nn.Module):
+    """The weight of each state by Eq. 9: ``A = softmax(W_a ReLU(W_h H + b_h) + b_a)`` over time.
+
+    ``W_h`` is square, as the paper gives no other width; ``b_a`` moves all scores alike, so softmax cancels it.
+
+    Args:
+        units: Length u of a state; there are ``u^2 + 2 u + 1`` parameters.
+
+    Source:
+        Eq. 9 of Nishat et al., arXiv 2509.02511.
+    """
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.hidden = _dense(units, units)
+        self.score = _dense(units, 1)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Return the weights ``(B, T)`` of states ``(B, T, u)``; each row sums to 1."""
+        scores: Tensor = self.score(torch.relu(self.hidden(states)))  # (B, T, 1)
+        return scores.squeeze(-1).softmax(dim=-1)  # (B, T)
+
+
+def dot_weights(states: Tensor) -> Tensor:
+    """Return each state's weight under dot-product self-attention without parameters, averaged over time.
+
+    Keras' ``Attention()([H, H])`` (unscaled) followed by averaging over time is ``mean_t softmax(H H^T)_t H``, so a
+    state's weight is the mean of its column over the T queries.
+
+    Args:
+        states: ``(B, T, u)`` float.
+
+    Returns:
+        ``(B, T)``, each row summing to 1.
+    """
+    scores = states @ states.transpose(1, 2)  # (B, T, T): queries x states
+    return scores.softmax(dim=-1).mean(dim=1)  # (B, T)
+
+
+def last_weights(states: Tensor) -> Tensor:
+    """Return weights ``(B, T)`` for states ``(B, T, u)`` that keep the last state and drop the others."""
+    weights = states.new_zeros(states.shape[:2])  # (B, T)
+    weights[:, -1] = 1
+    return weights
+
+
+class FrameDropout(nn.Module):
+    """Dropout of the same feature values in all frames of a clip, so that time cannot give back what was dropped.
+
+    Source:
+        Gal and Ghahramani, "A theoretically grounded application of dropout in recurrent neural networks", 2016.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x (B, T, d)``, in training with a share of its columns set to 0 and the others enlarged."""
+        if not self.training or not self.share:
+            return x
+        keep = x.new_full((x.shape[0], 1, x.shape[2]), 1 - self.share)  # (B, 1, d)
+        return x * torch.bernoulli(keep) / (1 - self.share)
+
+
+def add_differences(x: Tensor) -> Tensor:
+    """Return ``(B, T, 2 d)``: each frame's vector and its change from the frame before, 0 for the first."""
+    change = torch.diff(x, dim=1, prepend=x[:, :1])  # (B, T, d)
+    return torch.cat([x, change], dim=2)  # (B, T, 2 d)
+
+
+class SequenceHead(nn.Module):
+    """LSTM over the frames' vectors, pooling over time, dense layers.
+
+    With additive attention the pooled vector is by default the paper's: the weighted states ``A_t H_t`` go through
+    global *average* pooling, ``(1/T) sum_t A_t H_t``. As the weights sum to 1 already, this 1/T makes the vector T
+    times smaller than a weighted mean. The dense layer could undo it, so the models are the same; training is slower
+    at first. ``pooling="sum"`` leaves the factor out. The other two ways of attention have none: Keras' dot attention
+    is averaged once, ``none`` takes the last state (of both directions, where there are two).
+
+    Args:
+        inputs: Length d of a frame's vector.
+        config: The head's settings; its variant has an LSTM.
+        embed: Turns what the head is given into ``(B, T, d)``; None where it is given that.
+    """
+
+    def __init__(self, inputs: int, config: HeadConfig, embed: nn.Module | None = None) -> None:
+        super().__init__()
+        variant = VARIANTS[config.variant]
+        self.inputs = inputs
+        self.config = config
+        self.embed = embed
+        self.drop_inputs = FrameDropout(config.input_dropout)
+        seen = inputs * (2 if config.differences else 1)
+        self.lstm = KerasLSTM(seen, variant.lstm_units, bidirectional=config.bidirectional)
+        units = variant.lstm_units * (2 if config.bidirectional else 1)
+        self.attend = AdditiveAttention(units) if config.attention == "additive" else None
+        pooled = units + (inputs if config.skip_mean else 0)
+        self.drop = nn.Dropout(config.dropout)
+        self.classify = _classifier(pooled, variant.dense_units, config.n_classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits ``(B, K)`` and weights ``(B, T)`` for features ``(B, T, d)`` or frames ``(B, T, 64, 64, 3)``.
+
+        Raises:
+            ValueError: If ``x`` has another shape or type.
+        """
+        vectors = _checked_features(x, self.inputs) if self.embed is None else self.embed(x)  # (B, T, d)
+        vectors = self.drop_inputs(vectors)
+        states = self.lstm.states(add_differences(vectors) if self.config.differences else vectors)  # (B, T, u)
+        pooled, weights = self._pool(states)  # (B, u), (B, T)
+        if self.config.skip_mean:
+            pooled = torch.cat([pooled, vectors.mean(dim=1)], dim=1)  # (B, u + d)
+        return self.classify(self.drop(pooled)), weights  # (B, K), (B, T)
+
+    def _pool(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        if self.attend is not None:
+            weights = self.attend(states)  # (B, T)
+            pooled = _weighted_sum(weights, states)  # (B, u)
+            return (pooled / states.shape[1] if self.config.pooling == "average" else pooled), weights
+        if self.config.attention == "dot":
+            weights = dot_weights(states)  # (B, T)
+            return _weighted_sum(weights, states), weights
+        if self.config.bidirectional:  # the backward LSTM has read everything at the first frame
+            forward, backward = states.chunk(2, dim=2)
+            return torch.cat([forward[:, -1], backward[:, 0]], dim=1), last_weights(states)
+        return states[:, -1], last_weights(states)
+
+
+class MeanHead(nn.Module):
+    """The baseline: the mean over time and one dense layer; it cannot know in which order frames came."""
+
+    def __init__(self, inputs: int, config: HeadConfig) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.drop = nn.Dropout(config.input_dropout)
+        self.classify = _dense(inputs, config.n_classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits ``(B, K)`` and weights ``(B, T)``, all ``1/T``, for features ``(B, T, d)``."""
+        features = _checked_features(x, self.inputs)
+        return self.classify(self.drop(features.mean(dim=1))), _equal_weights(features)  # (B, K), (B, T)
+
+
+class Normalisation(nn.Module):
+    """``(x - shift) scale``, by components or by value: fitted once on the training clips, never trained.
+
+    Args:
+        kind: ``standard``, ``pca`` or ``whiten``.
+        inputs: Length d of a frame's vector.
+        components: Length p of the result; for ``standard`` it is d.
+    """
+
+    def __init__(self, kind: str, inputs: int, components: int) -> None:
+        super().__init__()
+        self.kind = kind
+        self.inputs = inputs
+        self.outputs = inputs if kind == "standard" else components
+        self.register_buffer("shift", torch.zeros(inputs))
+        shape = (inputs,) if kind == "standard" else (inputs, components)
+        self.register_buffer("scale", torch.ones(shape))
+
+    def fit(self, frames: Tensor) -> None:
+        """Fit to training frames ``(N, d)``, float32, which are centred in place: they may be half of all memory.
+
+        Principal components are signed so that the largest entry of each is positive. ``pca`` divides all of them by
+        one number, the root of their mean variance; ``whiten`` each by its own standard deviation.
+        """
+        shift = frames.mean(dim=0)  # (d,)
+        centred = frames.sub_(shift)
+        if self.kind == "standard":
+            variances = centred.square().mean(dim=0)  # (d,)
+            _check_finite(variances, centred)
+            deviations = variances.sqrt()
+            least = 1e-3 * float(deviations.max().clamp(min=1e-12))
+            scale = (1 / deviations.clamp(min=least)).masked_fill(deviations <= _ROUNDING * shift.abs(), 0)
+        else:
+            variances, basis = _principal(centred, self.outputs)  # (p,), (d, p)
+            basis = basis * basis.gather(0, basis.abs().argmax(dim=0, keepdim=True)).sign()
+            spread = variances if self.kind == "whiten" else variances.mean().expand_as(variances)
+            scale = basis / _deviations(spread, variances[0])  # (d, p)
+        self.load_state_dict({"shift": shift, "scale": scale})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(B, T, p)`` for features ``(B, T, d)``."""
+        shift, scale = self.get_buffer("shift"), self.get_buffer("scale")
+        centred = _checked_features(x, self.inputs) - shift
+        return centred * scale if self.kind == "standard" else centred @ scale
+
+
+def _deviations(variances: Tensor, highest: Tensor) -> Tensor:
+    """Return the roots; infinite, so that it has no effect, where nothing varied in training but rounding."""
+    floor = 1e-6 * float(highest.clamp(min=1e-12))
+    return torch.where(variances > floor, variances.sqrt(), math.inf)
+
+
+def _check_finite(found: Tensor, centred: Tensor) -> None:
+    if not bool(torch.isfinite(found).all()):
+        raise DivergedError(
+            f"features up to {float(centred.abs().max()):.3g} are too large to be normalised: scale them, or leave "
+            "them as they are (setting normalise: none)"
+        )
+
+
+def _principal(centred: Tensor, components: int) -> tuple[Tensor, Tensor]:
+    """Return variances ``(p,)``, highest first, and directions ``(d, p)`` of centred vectors ``(N, d)``.
+
+    Long vectors (a grid of cells) go through a randomised projection, which finds the leading components to many
+    digits in a fraction of the time.
+
+    Source:
+        Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM Review 53(2), 2011.
+
+    Raises:
+        DivergedError: If the variances are not finite.
+        UsageError: If more directions are wanted than there are vectors.
+    """
+    if components > len(centred):
+        raise UsageError(
+            f"components is {components}, but of so long features {len(centred)} vectors are looked at, and there are "
+            "no more directions: choose fewer"
+        )
+    if centred.shape[1] <= _MOST_EXACT:
+        covariance = centred.T @ centred / len(centred)  # (d, d)
+        _check_finite(covariance, centred)
+        # In float32 LAPACK may fail where few clips leave most directions without any variance. Unlike PyTorch's eigh,
+        # SciPy's finds no more directions than are wanted.
+        wanted = (len(covariance) - components, len(covariance) - 1)
+        with threadpool_limits(torch.get_num_threads()):  # of which the last bits depend, as all others here do
+            found = eigh(covariance.double().numpy(), subset_by_index=wanted, overwrite_a=True, check_finite=False)
+        variances, vectors = map(torch.from_numpy, found)  # ascending
+        return variances.flip(0).float(), vectors.flip(1).float()
+    _check_finite(centred.square().sum(), centred)
+    few = min(components + _SPARE, *centred.shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs too, from which a training draws
+        _, values, vectors = torch.svd_lowrank(centred, q=few, niter=4)  # descending
+    return (values.square() / len(centred))[:components], vectors[:, :components]
+
+
+class NormalisedHead(nn.Module):
+    """A head behind a :class:`Normalisation`, so that a stored head takes features as they are cached."""
+
+    def __init__(self, normalise: Normalisation, head: nn.Module) -> None:
+        super().__init__()
+        self.normalise = normalise
+        self.head = head
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits ``(B, K)`` and weights ``(B, T)`` for features ``(B, T, d)``."""
+        found: tuple[Tensor, Tensor] = self.head(self.normalise(x))
+        return found
+
+
+class ConvLSTMHead(nn.Module):
+    """Table I's baseline: ConvLSTM layers, all T frames' last states in one long vector, one dense layer.
+
+    Each frame has its own rows of the dense kernel, so there are no weights to report: they are given as ``1/T``.
+    """
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        self.frames = config.frames
+        self.stack = ConvLSTMStack()
+        self.classify = _dense(config.frames * self.stack.dim, config.n_classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits ``(B, K)`` and weights ``(B, T)``, all ``1/T``, for frames ``(B, T, 64, 64, 3)``.
+
+        Raises:
+            ValueError: If ``x`` has another shape, type or number of frames.
+        """
+        if x.dim() == 5 and x.shape[1] != self.frames:
+            raise ValueError(f"clips of {x.shape[1]} frames: expected {self.frames}, the number this head was made for")
+        states = self.stack(x)  # (B, T, 144)
+        return self.classify(states.flatten(1)), _equal_weights(states)  # (B, K), (B, T)
+
+
+def build_head(config: HeadConfig) -> nn.Module:
+    """Build the head that ``config`` describes, on the CPU in float32, with fresh initial values.
+
+    Args:
+        config: The checked settings.
+
+    Returns:
+        A module whose call takes ``x`` and returns ``(logits (B, K), attention (B, T))``. ``x`` is ``(B, T, d)``
+        float32, or for pixel variants ``(B, T, 64, 64, 3)``, uint8 in 0 to 255 or float in 0 to 1. ``attention`` holds
+        what attention gives each frame, rows summing to 1; what the recipe puts beside the
+        pooled states (the mean of the features) is not in it.
+
+    Example:
+        >>> head = build_head(HeadConfig(variant="mean", input_dim=3, n_classes=2))
+        >>> logits, attention = head(torch.ones(1, 4, 3))
+        >>> logits.shape, attention.tolist()
+        (torch.Size([1, 2]), [[0.25, 0.25, 0.25, 0.25]])
+    """
+    if config.normalise != "none":
+        normalise = Normalisation(config.normalise, config.input_dim, config.components)
+        return NormalisedHead(normalise, _build_plain(config, normalise.outputs))
+    return _build_plain(config, config.input_dim)
+
+
+def _build_plain(config: HeadConfig, inputs: int) -> nn.Module:
+    if config.variant == "mean":
+        return MeanHead(inputs, config)
+    if config.variant == "convlstm":
+        return ConvLSTMHead(config)
+    if config.variant == "lrcn":
+        return SequenceHead(FrameConvolutions.dim, config, FrameConvolutions())
+    return SequenceHead(inputs, config)
+
+
+def count_trainable(module: nn.Module) -> int:
+    """Return how many numbers of ``module`` an optimiser may change."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def _dense(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    init_like_keras(layer)
+    return layer
+
+
+def _classifier(inputs: int, hidden: int, n_classes: int) -> nn.Sequential:
+    if not hidden:
+        return nn.Sequential(_dense(inputs, n_classes))
+    return nn.Sequential(_dense(inputs, hidden), nn.ReLU(), _dense(hidden, n_classes))
+
+
+def _checked_features(x: Tensor, inputs: int) -> Tensor:
+    if x.dim() != 3 or x.shape[2] != inputs or x.shape[1] < 1:
+        raise ValueError(f"features of shape {tuple(x.shape)}: expected (B, T, {inputs}) with T at least 1")
+    if not x.is_floating_point():
+        raise ValueError(f"features of type {x.dtype}: expected floating point; convert them with .float()")
+    return x
+
+
+def _weighted_sum(weights: Tensor, states: Tensor) -> Tensor:
+    return torch.einsum("bt,btu->bu", weights, states)  # (B, u)
+
+
+def _equal_weights(states: Tensor) -> Tensor:
+    frames = states.shape[1]
+    return states.new_full((states.shape[0], frames), 1 / frames)  # (B, T)

@@ -1,0 +1,308 @@
+"""What is done when: the answers of windows become segments, as a table, subtitles and text."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fitrec_cache.common.files import check_writable, write_atomic, write_csv
+from fitrec_cache.dataset.clips import plain_text
+from fitrec_cache.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """What is answered for one window.
+
+    Attributes:
+        start: Beginning of the window, in seconds since the first frame of the stream.
+        end: Its end.
+        top: All labels with their probabilities, best first.
+        unknown: Whether the highest probability is below the threshold; of averaged answers by the run's own
+            thresholds, whether most are.
+        heads: How many seeds answered together.
+        skipped: Windows before this one that nobody looked at, as they came faster than they were answered.
+    """
+
+    start: float
+    end: float
+    top: tuple[tuple[str, float], ...]
+    unknown: bool
+    heads: int
+    skipped: int = 0
+
+    @property
+    def middle(self) -> float:
+        """The time it speaks for, in seconds since the first frame of the stream."""
+        return (self.start + self.end) / 2
+
+    @property
+    def label(self) -> str | None:
+        """The answer; None for "unknown"."""
+        return None if self.unknown else self.top[0][0]
+
+    @property
+    def text(self) -> str:
+        """The answer in words."""
+        return _text(self.label, self.top[0][1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as plain JSON values."""
+        labels = [{"label": label, "probability": p} for label, p in self.top]
+        return {**vars(self), "top": labels}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A stretch of time with one answer.
+
+    Attributes:
+        start: Seconds since the first frame of the stream.
+        end: The same.
+        label: The answer; None for "unknown".
+        probability: Highest probability, averaged over the windows.
+        windows: Number of windows.
+    """
+
+    start: float
+    end: float
+    label: str | None
+    probability: float
+    windows: int = 1
+
+    @property
+    def text(self) -> str:
+        """The answer in words."""
+        return _text(self.label, self.probability)
+
+
+def _text(label: str | None, probability: float) -> str:
+    # beside "unknown" it would be the probability of a class that it is not
+    return "unknown" if label is None else f"{label} {probability:.0%}"
+
+
+class Smoother:
+    """Averages each answer over its neighbours: it, and as many before as after it.
+
+    Probabilities are averaged; "unknown" is the answer if most of them say so, or no average is high enough. At the
+    ends of a stretch without a gap there are fewer neighbours, and none beyond. Answers come half as many windows
+    later.
+
+    Args:
+        windows: How many are averaged, an odd number.
+        every: Seconds from one window's beginning to the next where none is left out.
+        unknown_below: Least average of an answer; None: they vote.
+    """
+
+    def __init__(self, windows: int, *, every: float, unknown_below: float | None = None) -> None:
+        if windows < 1 or windows % 2 == 0:
+            raise UsageError(f"smooth is {windows}: expected an odd number of windows, such as 3; 1 averages nothing")
+        self._half, self._every, self._least = windows // 2, every, unknown_below
+        self._near: deque[Moment] = deque(maxlen=windows)
+        self._waiting = 0  # the last ones of these that were not given yet
+
+    def add(self, moment: Moment) -> list[Moment]:
+        """Take in the next answer; return those that have all their neighbours now, in order."""
+        given = []
+        if self._near and is_gap(self._near[-1], moment, self._every):
+            given = self.rest()
+            self._near.clear()
+        self._near.append(moment)
+        self._waiting += 1
+        if self._waiting > self._half:
+            given.append(self._average(self._near, self._near[-1 - self._half]))
+            self._waiting -= 1
+        return given
+
+    def rest(self) -> list[Moment]:
+        """Return the answers that were held back, where no more will come."""
+        held = list(self._near)
+        places = range(len(held) - self._waiting, len(held))
+        self._waiting = 0
+        return [self._average(held[max(0, at - self._half) :], held[at]) for at in places]
+
+    def _average(self, near: Collection[Moment], moment: Moment) -> Moment:
+        chances: dict[str, float] = dict.fromkeys((label for label, _ in moment.top), 0.0)
+        for each in near:
+            for label, probability in each.top:
+                chances[label] += probability / len(near)
+        top = tuple(sorted(chances.items(), key=lambda pair: -pair[1]))
+        most = 2 * sum(each.unknown for each in near) > len(near)
+        return replace(moment, top=top, unknown=most if self._least is None else top[0][1] < self._least)
+
+
+def is_gap(before: Moment, moment: Moment, every: float) -> bool:
+    """Say whether nobody looked at what lies between two answers, where others would be if none were left out."""
+    return moment.start > before.end and moment.start - before.start > 1.001 * every
+
+
+class Timeline:
+    """Puts the answers of windows together.
+
+    A window speaks for the time around its middle, up to half way to the middles of its neighbours; the first one from
+    its beginning on, the last one to its end. Where windows were left out, so that nobody looked at what is
+    between two: one segment ends there, and another begins after it, also where both have the same answer.
+
+    Args:
+        every: Seconds from one window's beginning to the next where none is left out.
+        keep: Whether ``moments`` are kept, which only a picture needs: a stream may go on for days.
+
+    Attributes:
+        windows: Number of answers.
+        moments: The answers.
+        segments: So far, in order; the last one may grow.
+    """
+
+    def __init__(self, *, every: float = 0.0, keep: bool = True) -> None:
+        self._every, self._keep = every, keep
+        self._last: Moment | None = None
+        self.windows = 0
+        self.moments: list[Moment] = []
+        self.segments: list[Segment] = []
+
+    def add(self, moment: Moment) -> Segment | None:
+        """Take in the next answer; return the segment before it, if this one begins another."""
+        before, self._last = self._last or moment, moment
+        self.windows += 1
+        if self._keep:
+            self.moments.append(moment)
+        probability, border = moment.top[0][1], (before.middle + moment.middle) / 2
+        new = Segment(start=moment.start, end=moment.end, label=moment.label, probability=probability)
+        if not self.segments:
+            self.segments.append(new)
+            return None
+        last = self.segments[-1]
+        if is_gap(before, moment, self._every):
+            self.segments.append(new)
+            return last
+        if last.label == new.label:
+            mean = (last.probability * last.windows + probability) / (last.windows + 1)
+            self.segments[-1] = replace(last, end=moment.end, probability=mean, windows=last.windows + 1)
+            return None
+        self.segments[-1] = replace(last, end=border)
+        self.segments.append(replace(new, start=border))
+        return self.segments[-2]
+
+
+def clock(seconds: float) -> str:
+    """Return a time as hours, minutes and seconds.
+
+    Example:
+        >>> clock(75.25), clock(3600)
+        ('0:01:15.2', '1:00:00.0')
+    """
+    tenths = round(seconds * 10)
+    return f"{tenths // 36000}:{tenths // 600 % 60:02d}:{tenths // 10 % 60:02d}.{tenths % 10}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchFiles:
+    """Files to write of a timeline; None for those that are not wanted.
+
+    Attributes:
+        table: CSV of the segments.
+        subtitles: The segments as SubRip subtitles.
+        picture: PNG of the probabilities over time.
+
+    Raises:
+        UsageError: If a name has another ending, or a file cannot be written; or if a table of a file is there, which
+            may hold corrections.
+    """
+
+    table: Path | None = None
+    subtitles: Path | None = None
+    picture: Path | None = None
+
+    def __post_init__(self) -> None:
+        for option, ending in (("table", ".csv"), ("subtitles", ".srt"), ("picture", ".png")):
+            path: Path | None = getattr(self, option)
+            if path is not None:
+                check_writable(path, f"--{option}", ending=ending)
+        if self.table is not None and self.table.exists() and self.table.stat().st_size:
+            raise UsageError(
+                f"--table {self.table} exists, and may hold corrections: choose another name, or remove it"
+            )
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files wanted."""
+        return [path for path in (self.table, self.subtitles, self.picture) if path is not None]
+
+    def write(self, timeline: Timeline, *, title: str, video: Path | None = None, offset: float = 0.0) -> None:
+        """Write all of them; none where nothing was answered.
+
+        Args:
+            timeline: The answers, kept if there is to be a picture.
+            title: Of the picture.
+            video: The file that they are of, if it is one: then the table is a manifest that ``extract`` takes, too.
+            offset: Seconds that a player shows before the first frame.
+
+        Raises:
+            StoreError: If one cannot be written; the others are.
+        """
+        if not timeline.segments:
+            return
+        with ExitStack() as each:  # what one raises comes after the others; the last named is written first
+            if self.picture is not None:
+                each.callback(_write_picture, timeline, self.picture, title)
+            each.callback(self.write_texts, timeline, video=video, offset=offset)
+
+    def write_texts(self, timeline: Timeline, *, video: Path | None = None, offset: float = 0.0) -> None:
+        """Write table and subtitles; see :meth:`write`."""
+        with ExitStack() as each:
+            if self.subtitles is not None:
+                each.callback(write_subtitles, timeline.segments, self.subtitles, offset=offset)
+            if self.table is not None:
+                each.callback(write_table, timeline.segments, self.table, video=video)
+
+
+def _write_picture(timeline: Timeline, path: Path, title: str) -> None:
+    from fitrec_cache.live.timeline_picture import timeline_png  # matplotlib is slow to load
+
+    timeline_png(timeline.moments, timeline.segments, path, title=title)
+
+
+def write_table(segments: Sequence[Segment], path: Path, *, video: Path | None = None) -> None:
+    """Write segments as CSV: ``start,end,label,probability,windows``; the label of "unknown" is empty.
+
+    With a video the first column is its ``path`` from the table's folder.
+
+    Raises:
+        StoreError: If the file cannot be written.
+    """
+    place = {} if video is None else {"path": plain_text(os.path.relpath(video.resolve(), path.parent.resolve()))}
+    rows = (
+        {
+            **place,
+            "start": f"{s.start:.3f}",
+            "end": f"{s.end:.3f}",
+            "label": s.label or "",
+            "probability": f"{s.probability:.4f}",
+            "windows": s.windows,
+        }
+        for s in segments
+    )
+    write_csv(path, (*place, "start", "end", "label", "probability", "windows"), rows)
+
+
+def write_subtitles(segments: Sequence[Segment], path: Path, *, offset: float = 0.0) -> None:
+    """Write segments as SubRip subtitles, which players show over the video; ``offset`` is added to their times.
+
+    Raises:
+        StoreError: If the file cannot be written.
+    """
+    blocks = [
+        f"{number}\n{_subrip(s.start + offset)} --> {_subrip(s.end + offset)}\n{s.text}\n"
+        for number, s in enumerate(segments, start=1)
+    ]
+    write_atomic(path, "\n".join(blocks).encode())
+
+
+def _subrip(seconds: float) -> str:
+    ms = round(1000 * round(seconds, 3))  # as tables have it, where a half may go the other way
+    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d},{ms % 1000:03d}"

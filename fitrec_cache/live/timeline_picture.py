@@ -1,0 +1,92 @@
+"""A picture of what was recognised when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from fitrec_cache.live.timeline import Moment, Segment, clock
+from fitrec_cache.runs.run_pictures import FAINT, FONT, INK, MARK, drawable, drawable_names, save_png
+
+_DPI = 110
+_ROW, _WIDTH, _MARGINS = 0.28, 11.0, 1.5  # inches
+_MOST_ROWS = 16
+_UNSEEN = "#ECECEC"
+_LONGEST = 32  # characters of a label
+
+
+def timeline_png(moments: Sequence[Moment], segments: Sequence[Segment], path: Path, *, title: str) -> None:
+    """Draw the probability of each class over time, one row a class, with the answers outlined.
+
+    Args:
+        moments: Answers of the windows in order, at least one.
+        segments: What they were put together to.
+        path: PNG file to write; one that exists is replaced as a whole.
+        title: Line above the rows.
+
+    Raises:
+        ValueError: If there is no answer.
+        StoreError: If the file cannot be written.
+    """
+    if not moments:
+        raise ValueError("no answers: expected at least one window")
+    labels = _rows(moments, segments)
+    edges, seen = _columns(moments, segments)
+    chances = [None if m is None else dict(m.top) for m in seen]
+    values = np.array([[np.nan if c is None else c.get(label, 0.0) for c in chances] for label in labels])
+    names = drawable_names(labels, longest=_LONGEST)
+    if any(segment.label is None for segment in segments):
+        names.append("unknown")
+    figure = Figure(figsize=(_WIDTH, _ROW * len(names) + _MARGINS), layout="constrained")
+    axes = figure.add_subplot(facecolor=_UNSEEN)
+    shades = axes.pcolormesh(edges, np.arange(len(labels) + 1), values, cmap="Blues", vmin=0, vmax=1, edgecolors="none")
+    for segment in segments:
+        row = labels.index(segment.label) if segment.label in labels else len(labels)
+        colour = FAINT if segment.label is None else MARK
+        axes.broken_barh(
+            [(segment.start, segment.end - segment.start)],
+            (row + 0.08, 0.84),
+            facecolors="#D2D2D2" if segment.label is None else "none",
+            edgecolors=colour,
+            linewidth=1.8,
+        )
+    axes.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=9, fontfamily=FONT, parse_math=False)
+    axes.set(xlim=(edges[0], edges[-1]), ylim=(len(names), 0))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 3, 6, 10]))
+    tenths = None if edges[-1] - edges[0] < 5 else -2  # between the marks of a short video there is less than a second
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(max(0.0, seconds))[:tenths]))
+    axes.tick_params(labelsize=9, color=FAINT, length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(drawable(title, longest=100), fontsize=11, color=INK, loc="left", parse_math=False)
+    bar = figure.colorbar(shades, ax=axes, pad=0.01, aspect=12, format="{x:.0%}")
+    bar.set_label("probability; outlined: the answer", fontsize=8, color=INK)
+    bar.ax.tick_params(labelsize=8)
+    save_png(figure, path, dpi=_DPI)
+
+
+def _columns(moments: Sequence[Moment], segments: Sequence[Segment]) -> tuple[list[float], list[Moment | None]]:
+    """Return the edges of columns in seconds and the answer of each: None for what nobody looked at."""
+    unseen = {(a.end, b.start) for a, b in pairwise(segments) if b.start > a.end}
+    edges: list[float] = [moments[0].start]
+    seen: list[Moment | None] = []
+    for a, b in pairwise(moments):
+        gap = (a.end, b.start) in unseen
+        edges += [a.end, b.start] if gap else [(a.middle + b.middle) / 2]
+        seen += [a, None] if gap else [a]
+    return [*edges, moments[-1].end], [*seen, moments[-1]]
+
+
+def _rows(moments: Sequence[Moment], segments: Sequence[Segment]) -> list[str]:
+    """Return the classes to show: those answered by first answer, then the most probable of the others."""
+    answered = list(dict.fromkeys(s.label for s in segments if s.label is not None))
+    highest: dict[str, float] = {}
+    for moment in moments:
+        for label, probability in moment.top:
+            highest[label] = max(highest.get(label, 0.0), probability)
+    others = sorted(highest.keys() - set(answered), key=lambda label: -highest[label])
+    return [*answered, *others][: max(_MOST_ROWS, len(answered))]

@@ -1,0 +1,71 @@
+"""Which frames of a stream the windows over it take: arithmetic on times, without input or output."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+
+@dataclass(kw_only=True)
+class Windows:
+    """Overlapping windows of one length, begun one after the other at a steady pace.
+
+    Window ``k`` covers the ``seconds`` from ``k * every`` after the start of the stream. Its samples are taken as those
+    of a clip (:func:`fitrec_cache.video.sampling.frame_indices`), by time: sample ``i = 1 .. T`` is the frame on
+    display at ``i * seconds / (T + 1)`` after the window's beginning. Where frames come at a steady rate and a window
+    holds a whole number of them, these are the frames that the same piece would give as a clip of its own.
+
+    Attributes:
+        seconds: Length of a window, above 0.
+        every: Time from one beginning to the next, above 0.
+        samples: Frames of a window, ``T``.
+    """
+
+    seconds: Fraction
+    every: Fraction
+    samples: int
+    _first: int = field(default=0, init=False)  # the earliest window with samples to come
+    _taken: Counter[int] = field(default_factory=Counter, init=False)  # samples of a window that were due before
+
+    def due(self, before: Fraction) -> dict[int, int]:
+        """Return how many samples of each window come before a time and were not due at an earlier call.
+
+        Args:
+            before: Seconds since the start of the stream, never less than at the call before.
+
+        Returns:
+            Number of samples by window, ascending; windows without any are left out.
+        """
+        found: dict[int, int] = {}
+        number = self._first
+        while number * self.every < before:
+            count = self._samples_before(before - number * self.every)
+            if new := count - self._taken[number]:
+                found[number] = new
+                self._taken[number] = count
+            number += 1
+        while self._taken[self._first] == self.samples:
+            del self._taken[self._first]
+            self._first += 1
+        return found
+
+    def _samples_before(self, time: Fraction) -> int:
+        """Return how many samples of a window are earlier than ``time`` after its beginning."""
+        whole = math.ceil(time * (self.samples + 1) / self.seconds)  # a sample at this very time is not earlier
+        return min(self.samples, max(0, whole - 1))
+
+    def restart(self, time: Fraction) -> None:
+        """Forget the windows that are begun and those before a time: what they were to show is not there."""
+        self._first = math.ceil(time / self.every)
+        self._taken.clear()
+
+    def within(self, seconds: float) -> int:
+        """Return how many windows have all their samples within so many seconds from the start of the stream."""
+        last = self.seconds * self.samples / (self.samples + 1)
+        return max(0, math.ceil((Fraction(seconds) - last) / self.every))
+
+    def span(self, number: int) -> tuple[float, float]:
+        """Return beginning and end of a window, in seconds since the start of the stream."""
+        return float(number * self.every), float(number * self.every + self.seconds)

@@ -1,0 +1,67 @@
+"""What heads answer, clip by clip, as tables for spreadsheets and other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fitrec_cache.common.files import write_csv
+from fitrec_cache.runs.outputs import read_strangers
+from fitrec_cache.runs.runs import calibration_of
+from fitrec_cache.runs.scored import ScoredRun
+
+#: The answer, empty for "unknown"; the most probable class; its probability.
+COLUMNS = ("answer", "nearest", "probability")
+
+
+def class_columns(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the columns of probabilities, one a class."""
+    return tuple(f"p_{label}" for label in labels)
+
+
+def answer_cells(labels: Sequence[str], probabilities: Sequence[float], *, unknown: bool) -> dict[str, str]:
+    """Return what one row says.
+
+    Args:
+        labels: K class names.
+        probabilities: Of the classes, in their order.
+        unknown: Whether none is probable enough.
+
+    Returns:
+        Cells of :data:`COLUMNS` and :func:`class_columns`; probabilities with four decimals.
+    """
+    nearest, highest = max(zip(labels, probabilities, strict=True), key=lambda pair: pair[1])
+    row = {"answer": "" if unknown else nearest, "nearest": nearest, "probability": f"{highest:.4f}"}
+    return row | dict(zip(class_columns(labels), (f"{p:.4f}" for p in probabilities), strict=True))
+
+
+def write_answers(runs: Sequence[ScoredRun], path: Path, strangers: Sequence[tuple[str, str | None, str]] = ()) -> None:
+    """Write what tested heads said of their test clips, and of clips of classes kept apart, a row a clip and run.
+
+    Args:
+        runs: The runs of one call.
+        strangers: Clip id, group and class of each clip that was kept apart, in the order of the runs.
+        path: CSV file with the columns ``fold``, ``seed``, ``clip_id``, ``group``, ``label`` (the clip's class),
+            :data:`COLUMNS` and a probability for each class, empty where a fold does not know the class.
+
+    Raises:
+        StoreCorrupt: If a run is damaged.
+        StoreError: If the file cannot be written.
+    """
+    labels = sorted({label for run in runs for label in run.labels})
+    names = ("fold", "seed", "clip_id", "group", "label", *COLUMNS, *class_columns(labels))
+    write_csv(path, names, (row for run in runs for row in _rows(run, strangers)))
+
+
+def _rows(run: ScoredRun, strangers: Sequence[tuple[str, str | None, str]]) -> Iterator[dict[str, Any]]:
+    calibration, labels = calibration_of(run.run), run.labels
+    truth = [labels[target] for target in run.tested.targets.tolist()]
+    tested = list(zip(run.clips, run.groups, truth, strict=True))
+    sides = [(run.tested.logits, tested)]
+    sides += [(read_strangers(run.folder, run.run), list(strangers))] if strangers else []
+    for logits, clips in sides:
+        probabilities = calibration.probabilities(logits).tolist()
+        for (clip, group, label), row in zip(clips, probabilities, strict=True):
+            known = {"fold": run.fold, "seed": run.seed, "clip_id": clip, "group": group, "label": label}
+            yield known | answer_cells(labels, row, unknown=max(row) < calibration.threshold)

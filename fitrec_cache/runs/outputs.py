@@ -1,0 +1,100 @@
+"""What a run's head said of the clips of a side, as ``logits.safetensors`` holds it; loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from fitrec_cache.errors import StoreCorrupt
+from fitrec_cache.runs.run_files import read_sealed
+
+#: In a run folder.
+OUTPUTS = "logits.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outputs:
+    """What a head said of the N clips of one side, in the order of ``run.json``.
+
+    Attributes:
+        logits: float32 ``(N, K)``, finite.
+        targets: Class numbers, int64 ``(N,)``, in ``[0, K)``.
+        attention: float32 ``(N, T)``, finite; rows sum to 1.
+    """
+
+    logits: NDArray[np.float32]
+    targets: NDArray[np.int64]
+    attention: NDArray[np.float32]
+
+    @cached_property
+    def guesses(self) -> NDArray[np.int64]:
+        """The most probable class of each clip, ``(N,)``; of equal logits the first."""
+        return np.asarray(self.logits.argmax(axis=1), dtype=np.int64)
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each clip is recognised, ``(N,)``."""
+        return np.asarray(self.guesses == self.targets)
+
+
+def read_outputs(folder: Path, run: Mapping[str, Any], side: Literal["val", "test"]) -> Outputs:
+    """Read what the head of a run said of its validation or test clips.
+
+    Args:
+        folder: The run folder.
+        run: What its ``run.json`` holds.
+        side: Which clips.
+
+    Raises:
+        StoreCorrupt: If the file is missing or damaged, or does not fit ``run.json``.
+    """
+    with _opened(folder, run) as stored:
+        clips, classes = len(run["split"][side]), len(run["labels"])
+        logits, targets, attention = (stored[f"{side}_{n}"] for n in ("logits", "targets", "attention"))
+    shapes = f"logits {logits.shape}, targets {targets.shape} and attention {attention.shape}"
+    if logits.shape != (clips, classes) or targets.shape != (clips,) or attention.shape[:-1] != (clips,):
+        raise _damaged(folder, f"{shapes} of {clips} {side} clips of {classes} classes")
+    if not (np.isfinite(logits).all() and np.isfinite(attention).all()):
+        raise _damaged(folder, "numbers that are not finite")
+    if targets.dtype.kind not in "iu" or not ((targets >= 0) & (targets < classes)).all():
+        raise _damaged(folder, f"targets that are none of 0 to {classes - 1}")
+    return Outputs(logits=logits, targets=targets.astype(np.int64), attention=attention)
+
+
+def read_strangers(folder: Path, run: Mapping[str, Any]) -> NDArray[np.float32]:
+    """Read the logits ``(M, K)`` of the clips of classes that a run kept from all sides.
+
+    Raises:
+        StoreCorrupt: As for :func:`read_outputs`.
+    """
+    with _opened(folder, run) as stored:
+        shape = len(run["split"]["unknown"]), len(run["labels"])
+        logits: NDArray[np.float32] = stored["unknown_logits"]
+    if logits.shape != shape or not np.isfinite(logits).all():
+        raise _damaged(folder, f"logits {logits.shape} of {shape[0]} clips of {shape[1]} classes, or not finite")
+    return logits
+
+
+@contextmanager
+def _opened(folder: Path, run: Mapping[str, Any]) -> Iterator[dict[str, NDArray[Any]]]:
+    """Read a run's file of outputs; what it, or ``run.json``, lacks is an error that says so."""
+    try:
+        yield safetensors.numpy.load(read_sealed(folder, OUTPUTS, run))
+    except FileNotFoundError as error:
+        what = f"{folder}/{OUTPUTS} is missing: copy the whole run folder, or train the head again"
+        raise StoreCorrupt(what) from error
+    except (KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
+        raise _damaged(folder, f"{type(error).__name__} {error}") from error
+
+
+def _damaged(folder: Path, what: str) -> StoreCorrupt:
+    return StoreCorrupt(f"{folder}/{OUTPUTS} is damaged or does not fit run.json: {what}. Train the head again")

@@ -1,0 +1,265 @@
+"""What training gave: figures of single runs, of all folds together, and of several seeds' mean probabilities."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fitrec_cache.dataset.clips import SIDES
+from fitrec_cache.evaluation.calibrate import Calibration, auroc, calibration_error, expected_error
+from fitrec_cache.evaluation.metrics import Metrics, evaluate
+from fitrec_cache.runs.outputs import read_strangers
+from fitrec_cache.runs.run_files import read_run_json, refused_if_damaged
+from fitrec_cache.runs.runs import calibration_of
+from fitrec_cache.runs.scored import ScoredRun, read_scored
+from fitrec_cache.runs.together import Together
+
+#: Tables that only ``metrics.json`` has.
+_TABLES = ("per_class", "confusion")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """One trained head: where it is, how it was made, and its figures on the test side."""
+
+    out: Path
+    variant: str
+    backbone: str
+    recipe: str
+    split: str
+    fold: str
+    seed: int
+    n_train: int
+    n_val: int
+    n_test: int
+    epochs: int
+    best_epoch: int
+    parameters: int
+    seconds: float
+    metrics: Metrics
+    calibration: dict[str, Any] = field(repr=False)
+    unknown: dict[str, Any] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as plain JSON values, without the per-class tables (they are in ``metrics.json``)."""
+        figures = self.metrics.to_dict()
+        apart = ("out", "metrics", "seconds", "calibration", "unknown")
+        plain = {k: v for k, v in vars(self).items() if k not in apart}
+        left_out = ("n", *_TABLES)
+        return {
+            **plain,
+            "seconds": round(self.seconds, 3),
+            "out": str(self.out),
+            **{k: v for k, v in figures.items() if k not in left_out},
+            "calibration": {k: v for k, v in self.calibration.items() if k != "bins"},
+            "unknown": self.unknown,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainReport:
+    """What :func:`train_head` did.
+
+    Attributes:
+        runs: One a seed, or one a seed and fold.
+        pooled: Where a rule makes several folds: figures over all test clips of all folds, one entry a seed.
+        ensemble: Where all runs test the same clips: figures of their mean probabilities; else empty.
+        final: Whether each seed has a head that learned from all clips, which answers new videos.
+        leaks: Whether some split leaks.
+        wrong: The notes on that, if there is a leak, and on classes that cannot be learned.
+        notes: What a person should know.
+        stages: Seconds spent.
+        others: How many cores other programs used meanwhile, where that held this one up; see
+            :class:`fitrec_cache.common.meanwhile.Meanwhile`.
+    """
+
+    runs: tuple[RunResult, ...]
+    pooled: tuple[dict[str, Any], ...]
+    ensemble: dict[str, Any]
+    final: bool
+    leaks: bool
+    wrong: tuple[str, ...]
+    notes: tuple[str, ...]
+    stages: dict[str, float]
+    others: float | None = None
+
+    @property
+    def accuracies(self) -> list[float]:
+        """The accuracy of each seed; over all folds where there are several."""
+        return [p["accuracy"] for p in self.pooled] or [r.metrics.accuracy for r in self.runs]
+
+    def answered(self) -> Counter[tuple[str, str]]:
+        """Return how often test clips of a class were taken for a class, in all runs: by (true, answered)."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for run in self.runs:
+            labels = [row["label"] for row in run.metrics.per_class]
+            for i, j in np.argwhere(run.metrics.confusion).tolist():
+                counts[labels[i], labels[j]] += int(run.metrics.confusion[i, j])
+        return counts
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        accuracies = self.accuracies
+        tested = [p["n"] for p in self.pooled] or [r.n_test for r in self.runs]
+        return {
+            "runs": [r.to_dict() for r in self.runs],
+            "pooled": list(self.pooled),
+            "ensemble": self.ensemble,
+            "accuracy_mean": float(np.average(accuracies, weights=tested)),  # of all tests, as compare says
+            "accuracy_std": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
+            "leaks": self.leaks,
+            "notes": list(self.notes),
+            "stages": {name: round(s, 3) for name, s in self.stages.items()},
+            "others": self.others,
+        }
+
+
+def read_result(folder: Path) -> RunResult:
+    """Return the result of a run that was there already: figures of what its head said, which ``run.json`` seals.
+
+    Raises:
+        StoreCorrupt: If its files are damaged, missing or do not fit each other.
+    """
+    told = read_run_json(folder / "metrics.json")
+    with refused_if_damaged(folder / "metrics.json"):
+        epochs, best_epoch, parameters = (int(told[name]) for name in ("epochs", "best_epoch", "parameters"))
+        seconds = float(told["seconds"])
+    scored = read_scored(folder)
+    run, tested = scored.run, scored.tested
+    with refused_if_damaged(folder / "run.json"):
+        n_train, n_val, n_test = (len(run["split"][side]) for side in SIDES)
+        strange = read_strangers(folder, run) if run["split"]["unknown"] else None
+        calibration, unknown = judge(calibration_of(run), tested.logits, tested.targets, scored.units, strange)
+        return RunResult(
+            out=folder,
+            variant=scored.variant,
+            backbone=scored.backbone,
+            recipe=str(run["recipe"]),
+            split=str(run["split"]["rule"]),
+            fold=scored.fold,
+            seed=scored.seed,
+            n_train=n_train,
+            n_val=n_val,
+            n_test=n_test,
+            epochs=epochs,
+            best_epoch=best_epoch,
+            parameters=parameters,
+            seconds=seconds,
+            metrics=figures_of([scored]),
+            calibration=calibration,
+            unknown=unknown,
+        )
+
+
+def judge(
+    calibration: Calibration,
+    logits: NDArray[np.float32],
+    truth: NDArray[np.int64],
+    units: Sequence[str],
+    strange: NDArray[np.float32] | None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return how right the probabilities of a head are, and how its threshold does.
+
+    Args:
+        calibration: Of the head.
+        logits: Of the N test clips, ``(N, K)``.
+        truth: Their classes, ``(N,)``.
+        units: What each is drawn with, length N.
+        strange: Logits ``(M, K)`` of clips of classes that were left out, if there are any.
+
+    Returns:
+        ``calibration`` and ``unknown`` of a :class:`RunResult`.
+    """
+    sure = calibration.probabilities(logits)
+    error, bins = calibration_error(sure, truth)
+    raw_error, _ = calibration_error(Calibration().probabilities(logits), truth)
+    surest = sure.max(axis=1)
+    unknown: dict[str, Any] = {
+        "threshold": calibration.threshold,
+        "false_alarm_rate": calibration.false_alarm_rate,
+        "false_alarms": float((surest < calibration.threshold).mean()),
+    }
+    if strange is not None:
+        theirs = calibration.probabilities(strange).max(axis=1)
+        unknown |= {
+            "n": len(theirs),
+            "auroc": auroc(surest, theirs),
+            "detected": float((theirs < calibration.threshold).mean()),
+        }
+    told = {
+        "temperature": calibration.temperature,
+        "ece": error,
+        "ece_uncalibrated": raw_error,
+        "ece_expected": expected_error(sure, truth, units),
+        "bins": bins,
+    }
+    return told, unknown
+
+
+def pool_folds(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], ...]:
+    """Return for each seed of a call the figures over the test clips of all its folds; nothing where there is one."""
+    if not any(r.fold for r in runs):
+        return ()
+    pooled = []
+    for seed in dict.fromkeys(r.seed for r in runs):
+        mine = [r for r in runs if r.seed == seed]
+        figures = figures_of(mine).to_dict()
+        pooled.append({"seed": seed, "folds": len(mine), **{k: v for k, v in figures.items() if k not in _TABLES}})
+    return tuple(pooled)
+
+
+def figures_of(runs: Sequence[ScoredRun]) -> Metrics:
+    """Return the figures over the test clips of some runs, such as the folds of one seed."""
+    units = [unit for run in runs for unit in run.units]
+    logits, truth = (np.concatenate([getattr(run.tested, name) for run in runs]) for name in ("logits", "targets"))
+    return evaluate(logits, truth, runs[0].labels, units=units)
+
+
+def average_runs(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], Together | None]:
+    """Return the figures of what all runs answer together, as ``predict`` does, if all of them test the same clips.
+
+    Beside those of :class:`fitrec_cache.evaluation.metrics.Metrics` the calibration error ``ece`` of these answers,
+    and what it would be if their probabilities were right (``ece_expected``);
+    ``false_alarms``, the share of test clips that are answered "unknown"; where all runs have the same validation
+    clips, the ``temperature`` and ``threshold`` that the mean of their probabilities has of its own, else None; and
+    where classes were kept apart, of how many clips of theirs (``n_unknown``) what share is answered "unknown"
+    (``detected``), with the ``auroc``.
+
+    Returns:
+        The figures and how the runs answer together; nothing and None where they do not.
+    """
+    if len(runs) < 2 or any(r.fold or r.clips != runs[0].clips for r in runs):
+        return {}, None
+    together = Together.of([r.folder for r in runs], [r.run for r in runs])
+    probabilities, unknown = _answers(together, [r.tested.logits for r in runs])
+    truth = runs[0].tested.targets
+    figures = evaluate(probabilities, truth, runs[0].labels, units=runs[0].units).to_dict()
+    strange: dict[str, Any] = {}
+    if runs[0].run["split"].get("unknown"):
+        theirs, turned_away = _answers(together, [read_strangers(r.folder, r.run) for r in runs])
+        strange = {"n_unknown": len(theirs), "detected": float(turned_away.mean())}
+        strange["auroc"] = auroc(probabilities.max(axis=1), theirs.max(axis=1))
+    found = {
+        "seeds": [r.seed for r in runs],
+        **{k: v for k, v in figures.items() if k not in _TABLES},
+        "ece": calibration_error(probabilities, truth)[0],
+        "ece_expected": expected_error(probabilities, truth, runs[0].units),
+        "false_alarms": float(unknown.mean()),
+        "temperature": together.mean.temperature if together.mean else None,
+        "threshold": together.mean.threshold if together.mean else None,
+        **strange,
+    }
+    return found, together
+
+
+def _answers(together: Together, logits: Sequence[NDArray[np.float32]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return what several heads answer together: probabilities, and which clips are of no class."""
+    probabilities, unknown = together([torch.from_numpy(each).double() for each in logits])
+    return probabilities.numpy(), unknown.numpy()

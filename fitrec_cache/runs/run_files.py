@@ -1,0 +1,164 @@
+"""Run folders as files: where they are and their JSON; loads neither torch nor numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fitrec_cache.common.files import files_below, parse_json, read_file, sum_of
+from fitrec_cache.dataset.clips import SIDES
+from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
+from fitrec_cache.storage.sources import check_sources
+from fitrec_cache.wording import is_plain
+
+RUN_VERSION = 2
+
+SUMS = "sums"
+"""In ``run.json``: by the name of each file of weights and outputs, its :func:`~fitrec_cache.common.files.sum_of`."""
+
+#: What JSON raises that lacks something, or has something else in its place.
+_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration)
+
+#: A run.json larger than this is not one of ours: 100,000 clip ids of 100 bytes are 10 MB.
+_MOST_JSON_BYTES = 200_000_000
+
+
+@contextmanager
+def refused_if_damaged(what: object, *more: type[Exception], remedy: str = "Train the head again") -> Iterator[None]:
+    """Make a refusal of what files raise inside ``with`` that lack something, or have something else in its place.
+
+    Args:
+        what: The file or folder.
+        more: What else is raised by such.
+        remedy: What to do.
+
+    Raises:
+        StoreCorrupt: In place of it.
+    """
+    expected: tuple[type[Exception], ...] = (*_DAMAGE, *more)
+    try:
+        yield
+    except expected as error:
+        raise StoreCorrupt(f"{what} is damaged: {type(error).__name__} {error}. {remedy}") from error
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """Return the run folders in and below a folder, by name; hidden ones, as what a killed writer left, are none."""
+    names = (Path(name) for name in files_below(folder, []))
+    return sorted(folder / name.parent for name in names if name.name == "run.json")
+
+
+def unfinished_in(folder: Path) -> list[Path]:
+    """Return the folders of seeds and folds of a call, by name, that have no run yet: it did not come to its end."""
+    names = (path for path in sorted(folder.glob("*seed-*")) if path.name.startswith(("seed-", "fold-")))
+    return [path for path in names if path.is_dir() and not (path / "run.json").exists()]
+
+
+def find_runs(paths: Sequence[Path]) -> list[Path]:
+    """Return the run folders in and below each of some folders, each once, in the order given.
+
+    Raises:
+        UsageError: If none is named, or one holds none.
+    """
+    if not paths:
+        raise UsageError("no run named: expected at least one folder made by `fitrec-cache train-head --out`")
+    found: dict[Path, Path] = {}
+    for path in paths:
+        inside = run_folders(path)
+        if not inside:
+            raise UsageError(f"no run in {path}: expected a folder made by `fitrec-cache train-head --out {path}`")
+        for folder in inside:
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
+def read_run_settings(folder: Path) -> dict[str, Any]:
+    """Read the ``run.json`` of a run folder.
+
+    Raises:
+        StoreCorrupt: If it is missing or damaged.
+        FitrecError: If it was written by another version.
+    """
+    run = read_run_json(folder / "run.json")
+    if run.get("run_version") != RUN_VERSION:
+        raise FitrecError(
+            f"{folder}/run.json has version {run.get('run_version')}, this program reads {RUN_VERSION}: use the "
+            "program version that wrote it, or train again"
+        )
+    with refused_if_damaged(folder / "run.json"):
+        check_sources(run["sources"])
+        if odd := [name for name in _names(run) if not is_plain(name)]:
+            raise ValueError(f"control or undecodable characters in {odd[0][:100]!r}")
+    return run
+
+
+def _names(run: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the texts of a ``run.json`` that are printed; paths of lists are written out where they are."""
+    split = run.get("split", {})
+    rule = str(split.get("rule"))
+    yield from map(str, (*run["labels"], *(run.get(name) for name in ("backbone", "recipe", "fold"))))
+    yield from map(str, (*run["head"].values(), *run["training"], *run["training"].values()))
+    yield "" if rule.startswith("list:") else rule
+    for name in (*SIDES, "test_groups", "unknown", "unknown_classes", "notes"):
+        yield from map(str, split.get(name, ()))
+
+
+def read_run_json(path: Path) -> dict[str, Any]:
+    """Read one of the JSON files of a run folder.
+
+    Raises:
+        StoreCorrupt: If it is missing, damaged or no JSON object.
+    """
+    try:
+        if path.stat().st_size > _MOST_JSON_BYTES:
+            raise StoreCorrupt(f"{path} is too large to be what it should be")
+        found = parse_json(read_file(path))
+    except (OSError, ValueError) as error:
+        raise StoreCorrupt(f"{path} cannot be read: {error}. Train the head again") from error
+    if not isinstance(found, dict):
+        raise StoreCorrupt(f"{path} is damaged: expected a JSON object")
+    return found
+
+
+def read_sealed(folder: Path, name: str, run: Mapping[str, Any]) -> bytes:
+    """Read a file of weights or outputs of a run; of a run of before nothing says whether it is whole.
+
+    Args:
+        folder: The run folder.
+        name: The file.
+        run: What ``run.json`` holds.
+
+    Raises:
+        OSError: If it cannot be read.
+        StoreCorrupt: If it is not the one that ``run.json`` was written for.
+    """
+    data = read_file(folder / name)
+    with refused_if_damaged(f"{SUMS!r} in {folder}/run.json"):
+        told = run.get(SUMS, {}).get(name)
+    if told not in (None, sum_of(data)):
+        raise StoreCorrupt(
+            f"{folder / name} is damaged or of another run: it is not the file that run.json was written for. Copy the "
+            "whole run folder again, or train the head again"
+        )
+    return data
+
+
+def contents_of(run: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the video of each clip was known by when a head learned, by the clip's id.
+
+    Args:
+        run: What ``run.json`` holds.
+
+    Returns:
+        What :func:`fitrec_cache.video.spans.short_content` makes of it; nothing of features that were made elsewhere.
+
+    Raises:
+        StoreCorrupt: If it does not fit the split.
+    """
+    with refused_if_damaged("'contents' in run.json"):
+        told: Mapping[str, list[str]] = run.get("contents") or {}
+        split = run["split"] if told else {}
+        pairs = (zip(split[side], told[side], strict=True) for side in SIDES if told)
+        return {str(clip): str(content) for side in pairs for clip, content in side}

@@ -1,0 +1,415 @@
+"""Run folders: one trained head with everything needed to judge it, repeat it and use it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from fitrec_cache.common.files import (
+    TEMPORARY,
+    canonical_json,
+    opened_file,
+    parse_json,
+    put_in_place,
+    staged,
+    sum_of,
+    write_atomic,
+    write_json,
+)
+from fitrec_cache.dataset.clips import SIDES
+from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
+from fitrec_cache.evaluation.calibrate import Calibration
+from fitrec_cache.heads.head import build_head
+from fitrec_cache.runs.one_model import model_settings
+from fitrec_cache.runs.outputs import OUTPUTS, read_outputs, read_strangers
+from fitrec_cache.runs.run_files import (
+    RUN_VERSION,
+    SUMS,
+    read_run_json,
+    read_run_settings,
+    read_sealed,
+    refused_if_damaged,
+    unfinished_in,
+)
+from fitrec_cache.settings.variants import HeadConfig
+from fitrec_cache.wording import bounds, listed, plural
+
+#: What a whole run folder holds; :data:`HEAD` is the weights of the tested head.
+#: A run that was trained on all clips in the end has :data:`FINAL` too.
+HEAD = "head.safetensors"
+FILES = (HEAD, OUTPUTS, "metrics.json", "curves.png", "confusion.png", "run.json")
+FINAL = "final.safetensors"
+
+#: What the test clips of all runs of one call were answered, beside the runs; of one run in its folder.
+ANSWERS = "answers.csv"
+
+#: The figures of several runs of one call, beside them.
+SUMMARY = "summary.json"
+
+#: What ``learn`` found, beside the models of one call.
+LEARNED = "learn.json"
+
+#: How much of a run is there: none of it; all, but a file is gone or damaged; all but the final head; all.
+State = Literal["missing", "damaged", "tested", "whole"]
+
+#: The clips of a split, as ``run.json`` has them.
+_SIDES = (*SIDES, "unknown")
+
+_IN_WORDS = {
+    "data_sha256": "the clips in the cache",
+    "unknown_sha256": "the clips of classes kept apart",
+    "split": "which clips are on which side",
+}
+
+#: What weights and settings of a damaged or hostile run folder raise, beside what its JSON does.
+_DAMAGE = (RuntimeError, OSError, ArithmeticError, UsageError, safetensors.SafetensorError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run folder, opened: its settings and its head in evaluation mode, the final one where there is one."""
+
+    folder: Path
+    settings: dict[str, Any]
+    head: nn.Module
+    labels: list[str]
+    calibration: Calibration
+
+
+def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> State:
+    """Say whether a run made by the same settings is there already; refuse a folder that holds anything else.
+
+    Args:
+        folder: Where the run is to go.
+        described: Everything that decides the run, as ``run.json`` will have it.
+        overwrite: Replace what is there, if it is a run.
+
+    Returns:
+        How much of the run is there.
+
+    Raises:
+        UsageError: If the folder may not be written to.
+        StoreError: If a file in it cannot be read.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--out {folder} is a file: expected a new folder")
+    there_already = (folder / "run.json").exists()
+    if not there_already and _holds_something_else(folder):
+        raise UsageError(f"--out {folder} holds something that is not a run: choose a new folder")
+    if there_already and not overwrite:
+        try:
+            there = read_run_json(folder / "run.json")
+        except StoreCorrupt as error:
+            raise StoreCorrupt(f"{error} with --overwrite, or remove {folder}") from error
+        wanted = {"run_version": RUN_VERSION, **parse_json(canonical_json(described))}
+        final = wanted.pop("final")  # beside the tested head, which is the same with or without it
+        changed = _differences(there, wanted)
+        if not changed:
+            if not _is_sound(folder, there):
+                return "damaged"
+            return "tested" if final and not there.get("final") else "whole"
+        raise UsageError(
+            f"--out {folder} holds a run already, made otherwise ({', '.join(changed)}): choose another folder, remove "
+            "this one, or add --overwrite (train-head, reproduce)"
+        )
+    return "missing"
+
+
+def _is_sound(folder: Path, run: Mapping[str, Any]) -> bool:
+    """Say whether all files of a run are there and can be read."""
+    for name in _files(run):
+        try:
+            with opened_file(folder / name):
+                pass
+        except FileNotFoundError:
+            return False
+        except OSError as error:  # nothing says that it is damaged
+            raise StoreError(f"{folder / name} cannot be read: {error.strerror}") from error
+    try:
+        read_run(folder)
+        for side in ("val", "test"):
+            read_outputs(folder, run, side)
+        if run["split"]["unknown"]:
+            read_strangers(folder, run)
+        if run.get("final"):  # else it was read just now
+            safetensors.torch.load(read_sealed(folder, HEAD, run))
+    except (StoreCorrupt, safetensors.SafetensorError):
+        return False
+    return True
+
+
+def add_final(folder: Path, head: nn.Module) -> None:
+    """Write the final head of a run that is there; its tested head and all figures stay as they are.
+
+    Raises:
+        StoreError: If the folder cannot be written.
+    """
+    run = read_run_json(folder / "run.json")
+    data = safetensors.torch.save(head.state_dict())
+    write_atomic(folder / FINAL, data)
+    write_json(folder / "run.json", run | {"final": True, SUMS: run.get(SUMS, {}) | {FINAL: sum_of(data)}})
+
+
+def _files(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of all files of a run."""
+    return (*FILES, FINAL) if run.get("final") else FILES
+
+
+def refuse_other_runs(out: Path, folders: Sequence[Path]) -> None:
+    """Refuse a folder with runs of another call, which would be taken for some of this one's.
+
+    Raises:
+        UsageError: If ``out`` or a folder in it holds a run that is not among ``folders``.
+    """
+    others = [p for p in (out, *_runs_in(out)) if p not in folders and (p / "run.json").exists()]
+    if others and out not in others:
+        raise UsageError(
+            f"--out {out}: {others[-1]} holds a run of an earlier call, which this one would not replace: choose "
+            "another folder, or, if only the seeds differ, give those of then too (what is there is kept)"
+        )
+    if others:
+        raise UsageError(f"--out {out} is itself the run of one seed or fold: choose another folder for several")
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """Return the run folders in a folder; hidden ones, as what a killed writer left, are none."""
+    return sorted(p.parent for p in folder.glob("*/run.json") if not p.parent.name.startswith("."))
+
+
+def _models_in(folder: Path) -> set[str]:
+    """Return the names of the folders in a folder that hold runs themselves."""
+    found = [path.parent for path in folder.glob("*/*/run.json")]
+    return {run.parent.name for run in found if not run.name.startswith(".")}
+
+
+def _holds_something_else(folder: Path) -> bool:
+    """Say whether there is a file that no run has; what an interrupted run left behind does not count."""
+    inside = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
+    return any(str(p) not in (*FILES, FINAL, ANSWERS) and not p.parts[0].startswith(TEMPORARY) for p in inside)
+
+
+def _identities(sources: Any) -> Any:
+    """Return a run's ``sources`` without what changes no value: where weights were, and versions."""
+    if not isinstance(sources, list):
+        return sources
+    return [{k: v for k, v in s.items() if k != "origin"} if isinstance(s, dict) else s for s in sources]
+
+
+def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Return the settings in which a stored run and a wanted one differ, by name.
+
+    A split is the clips on its sides: where the lists that named them lie does not matter. Nor does what computed
+    features of one identity.
+    """
+
+    def plain(key: str, value: Any) -> Any:
+        if key == "split" and isinstance(value, dict):
+            return {k: v for k, v in value.items() if k not in ("rule", "notes")}
+        return _identities(value) if key == "sources" else value
+
+    def named(key: str, value: Any, other: Any) -> str:
+        if key in ("head", "training") and isinstance(other, dict):
+            return ", ".join(k for k in value if other.get(k) != value[k]) or key
+        alike = key == "split" and isinstance(other, dict) and all(other.get(k) == value[k] for k in _SIDES)
+        if alike and other.get("seed") != value.get("seed"):
+            return "--split-seed"
+        return _IN_WORDS.get(key, key)
+
+    return [named(k, v, there.get(k)) for k, v in wanted.items() if plain(k, there.get(k)) != plain(k, v)]
+
+
+def write_run(
+    folder: Path,
+    *,
+    head: nn.Module,
+    final: nn.Module | None,
+    run: dict[str, Any],
+    metrics: dict[str, Any],
+    outputs: dict[str, Tensor],
+    out: Path,
+) -> None:
+    """Write head, settings, figures, outputs and pictures; a run that is replaced stays until the new one is whole.
+
+    ``run.json`` comes last, so a folder with one is complete. What the folder ``out`` of the call has of several runs
+    goes: it is of those of before, and is written again when all are whole.
+
+    Raises:
+        StoreError: If the folder cannot be written.
+    """
+    with staged(folder, f"the run {folder}") as here:
+        tensors = {HEAD: safetensors.torch.save(head.state_dict()), OUTPUTS: safetensors.torch.save(outputs)}
+        tensors |= {} if final is None else {FINAL: safetensors.torch.save(final.state_dict())}
+        for name, data in tensors.items():
+            write_atomic(here / name, data)
+        sums = {name: sum_of(data) for name, data in tensors.items()}
+        _write_figures(here, {**run, SUMS: sums}, metrics)
+        tables = [out / ANSWERS, out / SUMMARY] if folder != out else []
+        for path in (*tables, *(folder / name for name in ("run.json", FINAL, ANSWERS))):
+            path.unlink(missing_ok=True)
+        put_in_place(here, folder, [*sorted(p.name for p in here.iterdir() if p.name != "run.json"), "run.json"])
+
+
+def _write_figures(folder: Path, run: dict[str, Any], metrics: dict[str, Any]) -> None:
+    from fitrec_cache.runs.run_pictures import confusion_png, curves_png
+
+    write_json(folder / "metrics.json", metrics)
+    title = f"{metrics['variant']} on {metrics['backbone']}, split {metrics['split']}, seed {metrics['seed']}"
+    curves_png(metrics["history"], folder / "curves.png", title=title, best_epoch=metrics["best_epoch"])
+    confusion = np.array(metrics["confusion"], dtype=np.int64)
+    told = bounds(metrics["accuracy_ci95"])
+    figures = f"accuracy {metrics['accuracy']:.1%} ({told}), n = {metrics['n_test']}"
+    confusion_png(confusion, metrics["labels"], folder / "confusion.png", title=f"{title}\n{figures}")
+    write_json(folder / "run.json", {"run_version": RUN_VERSION, **run})
+
+
+def read_run(folder: Path) -> Run:
+    """Open a run folder.
+
+    Raises:
+        UsageError: If it is none.
+        FitrecError: If it was written by another version.
+        StoreCorrupt: If its files are damaged or do not belong together.
+    """
+    if not (folder / "run.json").is_file():
+        raise _no_run(folder)
+    settings = read_run_settings(folder)
+    with refused_if_damaged(folder, *_DAMAGE):
+        name = FINAL if settings.get("final") else HEAD
+        config = HeadConfig.from_dict(settings["head"])
+        labels = [str(label) for label in settings["labels"]]
+        if len(labels) != config.n_classes:
+            raise StoreCorrupt(f"{folder}/run.json names {len(labels)} labels for {config.n_classes} classes")
+        stored = safetensors.torch.load(read_sealed(folder, name, settings))
+        head = _with_weights(config, stored, folder / name)
+        calibration = calibration_of(settings)
+        return Run(folder=folder, settings=settings, head=head.eval(), labels=labels, calibration=calibration)
+
+
+def calibration_of(settings: Mapping[str, Any]) -> Calibration:
+    """Return the calibration that ``run.json`` holds.
+
+    Raises:
+        KeyError: If it has none.
+        ValueError: If it is out of range.
+    """
+    return Calibration(**{k: float(v) for k, v in settings["calibration"].items()})
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """Open the runs of a folder that answer together: all seeds of one split, or the one run that there is.
+
+    Of a folder that ``learn`` made, or of one of its calls there, the model that it took; of several calls the latest.
+
+    Raises:
+        UsageError: If there is no run, or they are no seeds of one call: as folds, each of which left out other clips.
+        FitrecError: If one was written by another version.
+        StoreCorrupt: If files are damaged or do not belong together.
+    """
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file: give the run folder {folder.parent}")
+    folder = _taken(folder)
+    seeds = _runs_in(folder)
+    if unfinished := [path.name for path in unfinished_in(folder)]:
+        raise UsageError(
+            f"{folder}: not finished: {', '.join(unfinished)}, so not all seeds can answer. Run the same train-head "
+            "again, name one of the runs in it, or remove the folders of those that cannot be finished"
+        )
+    if seeds and (below := sorted(_models_in(folder))):
+        raise UsageError(
+            f"{folder} holds runs of several models, {listed([run.name for run in seeds] + below, most=5)}: name one"
+        )
+    if (folder / "run.json").is_file() or not seeds:
+        return [read_run(folder)]
+    if folds := {str(fold) for run in seeds if (fold := read_run_settings(run).get("fold"))}:
+        raise UsageError(
+            f"{folder} holds {plural(len(folds), 'fold')}, each of which left clips out: name one of them, or train on "
+            "one split"
+        )
+    runs = [read_run(seed) for seed in seeds]
+    if len({bool(run.settings.get("final")) for run in runs}) > 1:
+        raise UsageError(
+            f"{folder}: not all seeds have their final head yet: run the same train-head --final, or learn, again"
+        )
+    if apart := _apart(runs):
+        raise UsageError(
+            f"{folder} holds runs of different {', '.join(apart)}: expected seeds of one call. Name one of them"
+        )
+    if len({run.settings.get("seed") for run in runs}) < len(runs):
+        raise UsageError(f"{folder} holds two runs of one seed: expected seeds of one call. Name one of them")
+    return runs
+
+
+def _taken(folder: Path) -> Path:
+    """Return the folder of the model that ``learn`` took, if it made this folder; else this folder."""
+    taken = dict(map(_read_learned, _learned_in(folder)))
+    return taken[max(taken)] if taken else folder
+
+
+def time_of_last(folder: Path) -> float:
+    """Return the time, in seconds since 1970, of what ``learn`` makes now: the latest, also if the clock was set back.
+
+    Args:
+        folder: That of ``learn``.
+    """
+    times = [time.time()]
+    for path in _learned_in(folder):
+        with suppress(StoreCorrupt):  # it may be the one that is made anew
+            times.append(_read_learned(path)[0] + 1)
+    return max(times)
+
+
+def _learned_in(folder: Path) -> list[Path]:
+    told = (folder / LEARNED, *folder.glob(f"*/{LEARNED}"), *folder.glob(f"runs/*/{LEARNED}"))
+    return [path for path in told if path.is_file()]
+
+
+def _read_learned(path: Path) -> tuple[float, Path]:
+    """Return when ``learn`` came to its end, and the folder of the model that it took."""
+    with refused_if_damaged(path, remedy="Run the same `learn` again, or name the run folder itself"):
+        found = read_run_json(path)
+        return float(found.get("ended", 0)), path.parent / Path(found["run"]).name
+
+
+def _apart(runs: Sequence[Run]) -> list[str]:
+    """Return the settings by which runs are not one model."""
+    with refused_if_damaged(f"a run in {runs[0].folder.parent}", *_DAMAGE):
+        models = [model_settings(run.settings) for run in runs]
+    changed = [name.rstrip(":") for name in models[0] if any(each.get(name) != models[0][name] for each in models)]
+    return ["labels"] * any(run.labels != runs[0].labels for run in runs) + changed
+
+
+def _with_weights(config: HeadConfig, stored: Mapping[str, Tensor], path: Path) -> nn.Module:
+    """Return a head with these weights, or refuse them before anything of a size that ``run.json`` names is made."""
+    with torch.device("meta"):
+        head = build_head(config)
+    expected = {name: tuple(v.shape) for name, v in head.state_dict().items()}
+    got = {name: tuple(v.shape) for name, v in stored.items()}
+    wrong = sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name))
+    if wrong:
+        raise StoreCorrupt(
+            f"{path} is not of the head that run.json describes: {wrong[0]} has shape "
+            f"{got.get(wrong[0])}, expected {expected.get(wrong[0])}. Train the head again"
+        )
+    if not all(bool(torch.isfinite(v).all()) for v in stored.values()):
+        raise StoreCorrupt(f"{path} holds values that are not finite. Train the head again")
+    head.load_state_dict({name: v.to(torch.float32) for name, v in stored.items()}, assign=True)
+    return head
+
+
+def _no_run(folder: Path) -> UsageError:
+    """Return what to say of a folder that is no run."""
+    if inside := sorted({run.name for run in _runs_in(folder)} | _models_in(folder)):
+        return UsageError(f"{folder} holds no run itself, but there are some in {listed(inside)}: name one of these")
+    if (folder / "cache").is_dir():
+        return UsageError(f"{folder} holds no model yet: `learn` has not come to its end, run the same again")
+    return UsageError(f"no run at {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")

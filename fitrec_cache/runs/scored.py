@@ -1,0 +1,280 @@
+"""Run folders as what a comparison needs: what each run's head answered, and which runs are one model."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitrec_cache.common.files import canonical_json
+from fitrec_cache.dataset.clips import SIDES
+from fitrec_cache.errors import StoreCorrupt, UsageError
+from fitrec_cache.evaluation.metrics import interval_by_unit
+from fitrec_cache.evaluation.paired import FloatArray, count_right
+from fitrec_cache.evaluation.units import units_of_run, validation_units
+from fitrec_cache.runs.one_model import differences, incomplete, model_settings
+from fitrec_cache.runs.outputs import Outputs, read_outputs
+from fitrec_cache.runs.run_files import find_runs, read_run_settings, refused_if_damaged
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoredRun:
+    """One run folder: its settings, and what its head answered.
+
+    Attributes:
+        folder: Where it is.
+        run: What ``run.json`` holds.
+        validated: Of its validation clips, by the head that never learned from one.
+        tested: Of its N test clips.
+    """
+
+    folder: Path
+    run: Mapping[str, Any]
+    validated: Outputs
+    tested: Outputs
+
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """What decides the model; see :func:`fitrec_cache.runs.one_model.model_settings`."""
+        return model_settings(self.run)
+
+    @property
+    def variant(self) -> str:
+        """Name of its kind of head."""
+        return self.settings["variant"]
+
+    @property
+    def backbone(self) -> str:
+        """Names of its backbones, joined by ``+``."""
+        return self.settings["backbone"]
+
+    @property
+    def split(self) -> str:
+        """The rule of its split; of lists their names, wherever they lie."""
+        return self.settings["split"]
+
+    @property
+    def seed(self) -> int:
+        """Seed of split, initial values and batches."""
+        return int(self.run["seed"])
+
+    @property
+    def fold(self) -> str:
+        """Which part of a split with several; empty if there is one."""
+        return str(self.run["fold"])
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The K class names."""
+        return tuple(str(label) for label in self.run["labels"])
+
+    @cached_property
+    def clips(self) -> tuple[str, ...]:
+        """Ids of the test clips."""
+        return tuple(str(clip) for clip in self.run["split"]["test"])
+
+    @property
+    def groups(self) -> list[str | None]:
+        """The groups of the test clips, None where unknown."""
+        return list(self.run["split"]["test_groups"])
+
+    @cached_property
+    def units(self) -> list[str]:
+        """What each test clip is drawn with; see :func:`fitrec_cache.evaluation.units.units_of`."""
+        return units_of_run(self.run)
+
+    @cached_property
+    def val_units(self) -> list[str]:
+        """What each validation clip belongs to; see :func:`fitrec_cache.evaluation.units.validation_units`."""
+        return validation_units(self.run)
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each test clip is recognised, ``(N,)``."""
+        return self.tested.right
+
+    @property
+    def val_share(self) -> Fraction:
+        """Share of its validation clips that the head has right that never learned from one."""
+        right = self.validated.right
+        return Fraction(int(right.sum()), len(right))
+
+    @property
+    def n_clips(self) -> int:
+        """Clips on all three sides."""
+        return sum(len(self.run["split"].get(name, ())) for name in SIDES)
+
+
+def per_clip(runs: Sequence[ScoredRun]) -> tuple[FloatArray, FloatArray, dict[str, str]]:
+    """Return how often each distinct test clip was recognised and tested, ``(M,)``, and the unit of each."""
+    return count_right((run.clips, run.units, run.right) for run in runs)
+
+
+R = TypeVar("R", bound=ScoredRun)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model(Generic[R]):
+    """Runs that differ only in seed or fold.
+
+    Attributes:
+        runs: One a seed and fold, at least one.
+        apart: What tells it from others of its variant, backbone and split, in words; empty if these do.
+    """
+
+    runs: Sequence[R]
+    apart: str = ""
+
+    @property
+    def first(self) -> R:
+        """A run that speaks for what all share."""
+        return self.runs[0]
+
+    @property
+    def name(self) -> str:
+        """Variant, backbone, and what tells it from others of these; no other model of its split has that name."""
+        return ", ".join(filter(None, [f"{self.first.variant} on {self.first.backbone}", self.apart]))
+
+    @property
+    def split(self) -> str:
+        """The rule of its split."""
+        return self.first.split
+
+    @property
+    def sides(self) -> str:
+        """What tells splits by lists of the same name apart."""
+        return self.first.settings["sides"]
+
+    @cached_property
+    def by_seed(self) -> dict[int, list[R]]:
+        """The folds of each seed, seeds ascending."""
+        seeds: dict[int, list[R]] = defaultdict(list)
+        for run in self.runs:
+            seeds[run.seed].append(run)
+        return dict(sorted(seeds.items()))
+
+    @property
+    def folds(self) -> list[str]:
+        """Names of the folds; one empty name if there are none."""
+        return sorted({run.fold for run in self.runs})
+
+    @property
+    def val_accuracy(self) -> float:
+        """Mean of its runs' accuracies on validation clips; models that have as many right have the same to the bit."""
+        return float(sum(run.val_share for run in self.runs) / len(self.runs))
+
+    @cached_property
+    def validated_on(self) -> frozenset[tuple[str, frozenset[str]]]:
+        """The validation clips of each fold, of all seeds: models with the same can be told apart by these."""
+        return frozenset((run.fold, frozenset(run.run["split"]["val"])) for run in self.runs)
+
+    @cached_property
+    def per_clip(self) -> tuple[FloatArray, FloatArray, dict[str, str]]:
+        """How often each of its M distinct test clips was recognised and tested, ``(M,)``, and the unit of each."""
+        return per_clip(self.runs)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy; seeds add no clips.
+
+        Wilson's for the number of distinct clips, or where some are of one recording for how many those are worth.
+        """
+        right, tested, units = self.per_clip
+        return interval_by_unit(right, tested, list(units.values()))
+
+    @property
+    def val_interval(self) -> tuple[float, float]:
+        """95 % interval of the share of right answers on validation clips, of all runs together, by the same rule."""
+        right, tested, units = count_right((r.run["split"]["val"], r.val_units, r.validated.right) for r in self.runs)
+        return interval_by_unit(right, tested, list(units.values()))
+
+
+def read_all(folders: Sequence[Path]) -> list[ScoredRun]:
+    """Read run folders, and all in folders that hold some at any depth.
+
+    Raises:
+        UsageError: If a folder holds no run.
+        StoreCorrupt: If a run's files are damaged.
+    """
+    return [read_scored(folder) for folder in find_runs(folders)]
+
+
+def gather_models(runs: Sequence[R]) -> tuple[list[Model[R]], list[str]]:
+    """Sort runs by model; seeds that lack folds of another are left out.
+
+    Returns:
+        The models in the order found, and remarks.
+
+    Raises:
+        UsageError: If two runs are the same model, seed and fold, or a clip has two classes.
+    """
+    _check_classes(runs)
+    groups: dict[str, list[R]] = {}
+    for run in runs:
+        groups.setdefault(canonical_json(run.settings), []).append(run)
+    apart = differences([group[0].settings for group in groups.values()])
+    models, notes = [], []
+    for text, group in zip(apart, groups.values(), strict=True):
+        model, remarks = _whole_seeds(Model(runs=group, apart=text))
+        models.append(model)
+        notes += remarks
+    return models, notes
+
+
+def read_scored(folder: Path) -> ScoredRun:
+    """Read a run's settings and what its head answered.
+
+    Raises:
+        StoreCorrupt: If its files are damaged, missing or do not fit each other.
+        FitrecError: If it was written by another version.
+    """
+    run = read_run_settings(folder)
+    with refused_if_damaged(folder / "run.json"):
+        validated, tested = read_outputs(folder, run, "val"), read_outputs(folder, run, "test")
+        if not len(validated.targets) or not len(tested.targets):
+            raise StoreCorrupt(f"{folder}/run.json names no clips to validate or to test on. Train the head again")
+        found = ScoredRun(folder=folder, run=run, validated=validated, tested=tested)
+        # Read here, so that a damaged run.json is refused by its name, and not in the middle of a comparison.
+        _ = (found.settings, found.seed, found.fold, found.labels, found.clips, found.units, found.val_units)
+        _ = (found.n_clips, set(found.groups), set(run["split"]["val"]))
+        return found
+
+
+def _whole_seeds(model: Model[R]) -> tuple[Model[R], list[str]]:
+    """Return the model with the seeds that have the most folds, the same ones, and notes of what is missing."""
+    name, runs = model.name, model.runs
+    if twice := [key for key, n in Counter((r.seed, r.fold) for r in runs).items() if n > 1]:
+        same = [str(r.folder) for r in runs if (r.seed, r.fold) == twice[0]]
+        raise UsageError(
+            f"{same[0]} and {same[1]} are runs of the same model, seed and fold ({name}, seed {twice[0][0]}): "
+            "name one of them"
+        )
+    notes = []
+    if left_out := incomplete([(r.seed, r.fold) for r in runs]):
+        folds = len({r.fold for r in runs})
+        notes.append(f"{name}: seed {', '.join(map(str, left_out))} lacks some of the {folds} folds: left out")
+    kept = [r for r in runs if r.seed not in left_out]
+    tested = len({clip for r in kept for clip in r.clips})
+    if kept[0].fold and tested < kept[0].n_clips:
+        notes.append(f"{name}: folds are missing, {tested} of {kept[0].n_clips} clips were tested")
+    return replace(model, runs=kept), notes
+
+
+def _check_classes(runs: Sequence[ScoredRun]) -> None:
+    known: dict[str, tuple[str, Path]] = {}
+    for run in runs:
+        for clip, target in zip(run.clips, run.tested.targets.tolist(), strict=True):
+            label = run.labels[target]
+            before, where = known.setdefault(clip, (label, run.folder))
+            if before != label:
+                raise UsageError(
+                    f"clip {clip} is of class {before} in {where} and of class {label} in {run.folder}: runs on data "
+                    "with other labels cannot be compared"
+                )

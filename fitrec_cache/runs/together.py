@@ -1,0 +1,172 @@
+"""What the heads of several seeds answer together: the mean of their probabilities, calibrated where that can be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fitrec_cache.common.files import write_json
+from fitrec_cache.evaluation.calibrate import Calibration, calibrate
+from fitrec_cache.evaluation.units import validation_units
+from fitrec_cache.runs.outputs import read_outputs
+from fitrec_cache.runs.run_files import refused_if_damaged
+from fitrec_cache.runs.runs import Run, calibration_of
+from fitrec_cache.runs.scored import ScoredRun
+
+#: In ``run.json``: how the mean of this and other seeds is calibrated, and of which seeds.
+KEPT = "together"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Together:
+    """How the answers of several heads, or of one, become a single answer.
+
+    Attributes:
+        single: The calibration of each head.
+        mean: The calibration of the mean of their calibrated probabilities; None for one head, and where heads were
+            validated on different clips, as then each such clip was one to learn from for another.
+        threshold: "Unknown" is instead what gets no class this probability, in [0, 1].
+    """
+
+    single: tuple[Calibration, ...]
+    mean: Calibration | None = None
+    threshold: float | None = None
+
+    @classmethod
+    def of(
+        cls, folders: Sequence[Path], settings: Sequence[Mapping[str, Any]], *, threshold: float | None = None
+    ) -> Together:
+        """Return how the heads of these runs answer: as was found when they were trained, else it is fitted here.
+
+        It is fitted on their validation clips.
+
+        Args:
+            folders: Run folders of one model.
+            settings: What the ``run.json`` of each holds.
+            threshold: As above.
+
+        Raises:
+            StoreCorrupt: If outputs that are needed are damaged or missing.
+
+        Source:
+            Rahaman and Thiery, "Uncertainty quantification and deep ensembles", NeurIPS 2021: a mean of calibrated
+            probabilities is not calibrated, but too modest, so it wants a temperature of its own.
+        """
+        single = tuple(calibration_of(s) for s in settings)
+        apart = cls(single=single, threshold=threshold)
+        if (kept := _kept(folders, settings)) is not None:
+            return replace(apart, mean=kept)
+        clips = [split.get("val") if isinstance(split := s.get("split"), dict) else None for s in settings]
+        rates = {c.false_alarm_rate for c in single}
+        if len(single) == 1 or not clips[0] or any(c != clips[0] for c in clips) or len(rates) > 1:
+            return apart
+        outputs = [read_outputs(folder, s, "val") for folder, s in zip(folders, settings, strict=True)]
+        said = _log_mean(apart._log_single([torch.from_numpy(o.logits).double() for o in outputs]))
+        with refused_if_damaged(f"'val_groups' in {folders[0]}/run.json"):
+            units = validation_units(next((s for s in settings if s.get("val_groups")), settings[0]))
+        mean = calibrate(said, outputs[0].targets, units=units, false_alarm_rate=rates.pop())
+        return replace(apart, mean=mean)
+
+    def may_be_unknown(self, n_classes: int) -> bool:
+        """Say whether any clip could be answered "unknown": the most probable of K classes has 1 / K at least."""
+        if self.threshold is not None:
+            return self.threshold * n_classes > 1
+        if self.mean is not None:
+            return self.mean.threshold * n_classes > 1
+        return 2 * sum(c.threshold * n_classes > 1 for c in self.single) > len(self.single)
+
+    def _log_single(self, logits: Sequence[Tensor]) -> list[Tensor]:
+        return [(x / c.temperature).log_softmax(dim=1) for x, c in zip(logits, self.single, strict=True)]
+
+    def __call__(self, logits: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return probabilities ``(B, K)``, and whether a clip is of none of the classes ``(B,)``.
+
+        It is where the highest probability is below the threshold; where there is none, if most heads say so, each by
+        its own.
+
+        Args:
+            logits: Of each head, ``(B, K)``; computed in their dtype.
+        """
+        logs = self._log_single(logits)
+        single = [x.exp() for x in logs]
+        if self.mean is None:
+            probabilities = torch.stack(single).mean(dim=0)
+        else:
+            probabilities = (_log_mean(logs) / self.mean.temperature).softmax(dim=1)
+        threshold = self.mean.threshold if self.threshold is None and self.mean is not None else self.threshold
+        if threshold is not None:
+            return probabilities, probabilities.amax(dim=1) < threshold
+        unknown = [(p.amax(dim=1) < c.threshold).float() for p, c in zip(single, self.single, strict=True)]
+        return probabilities, torch.stack(unknown).mean(dim=0) > 0.5
+
+
+def _log_mean(logs: Sequence[Tensor]) -> Tensor:
+    """Return the logarithm of the mean of probabilities that are given by theirs, each ``(B, K)``.
+
+    Never -inf for finite logits, however improbable a class is.
+    """
+    return torch.stack(list(logs)).logsumexp(dim=0) - math.log(len(logs))
+
+
+def _kept(folders: Sequence[Path], settings: Sequence[Mapping[str, Any]]) -> Calibration | None:
+    """Return the calibration of the mean that all these runs hold, if it is of just these seeds."""
+    kept = settings[0].get(KEPT)
+    if len(settings) == 1 or kept is None or any(s.get(KEPT) != kept for s in settings):
+        return None
+    with refused_if_damaged(f"{KEPT!r} in {folders[0]}/run.json"):
+        return calibration_of(kept) if kept["seeds"] == sorted(s["seed"] for s in settings) else None
+
+
+def keep_calibration(runs: Sequence[ScoredRun], together: Together) -> None:
+    """Write the calibration of the mean to the ``run.json`` of each run, so that they answer the same ever after.
+
+    Args:
+        runs: Runs of one model.
+        together: How they answer.
+
+    Raises:
+        StoreError: If it cannot be written.
+    """
+    if together.mean is None:
+        return
+    kept = {"seeds": sorted(run.seed for run in runs), "calibration": together.mean.to_dict()}
+    for run in runs:
+        if run.run.get(KEPT) != kept:
+            write_json(run.folder / "run.json", {**run.run, KEPT: kept})
+
+
+class Heads(nn.Module):
+    """The heads of several seeds as one, which answers as :class:`Together` says.
+
+    Args:
+        runs: Seeds of one call, as :func:`fitrec_cache.runs.runs.read_runs` gives them.
+        dtype: What probabilities are computed in; thresholds were fitted in float64.
+        threshold: "Unknown" is instead what the answer gives no class this probability, in [0, 1].
+
+    Raises:
+        StoreCorrupt: If outputs that are needed are damaged or missing.
+    """
+
+    def __init__(
+        self, runs: Sequence[Run], *, dtype: torch.dtype = torch.float64, threshold: float | None = None
+    ) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(run.head for run in runs).eval()
+        self.together = Together.of([r.folder for r in runs], [r.settings for r in runs], threshold=threshold)
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return probabilities ``(B, K)``, attention ``(B, T)`` and whether a clip is of none of the classes ``(B,)``.
+
+        Args:
+            x: float32 ``(B, T, d)``, or uint8 ``(B, T, 64, 64, 3)``.
+        """
+        logits, attention = zip(*(head(x) for head in self.heads), strict=True)  # (B, K), (B, T) of each
+        probabilities, unknown = self.together([each.to(self.dtype) for each in logits])
+        return probabilities, torch.stack(attention).mean(dim=0), unknown

@@ -1,0 +1,234 @@
+"""The models that can be trained, by name, and the settings of one; standard library only, so ``--help`` may use it.
+
+:mod:`fitrec_cache.heads.head` builds them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from fitrec_cache.common.files import Plain
+from fitrec_cache.errors import UsageError, unknown_name
+
+#: ``Variant.backbone`` of the variants that learn from the 64x64 frame store instead of features.
+PIXELS = "pixels64"
+
+#: Ways to turn the T states into one vector: Eq. 9, dot product without parameters, last state only.
+ATTENTIONS = ("additive", "dot", "none")
+
+#: What is done to features before the head sees them, fitted on the training clips: nothing; mean 0 and variance 1 for
+#: each of the d values; the leading principal components, as they are or each scaled to variance 1.
+NORMALISATIONS = ("none", "standard", "pca", "whiten")
+
+#: Those that keep a number of ``components``.
+PROJECTIONS = ("pca", "whiten")
+
+#: How weighted states become one vector: the paper's global average of A_t H_t, or their sum (a weighted mean).
+POOLINGS = ("average", "sum")
+
+
+#: Settings of heads on features, and of those with an LSTM; the last layer of the others has no dropout of its own.
+OF_FEATURES = ("normalise", "components", "input_dropout")
+OF_SEQUENCES = ("differences", "bidirectional", "pooling", "skip_mean", "dropout")
+OPTIONAL = frozenset((*OF_FEATURES, *OF_SEQUENCES))
+
+#: How model cards write the name of one of timm's own models.
+_ON_THE_HUB = re.compile(r"^(hf[-_]hub:)?(timm/)?")
+
+
+def plain_name(text: str) -> str:
+    """Return the name of a backbone, or ``NAME=WEIGHTS``, as timm has it.
+
+    Example:
+        >>> plain_name("hf-hub:timm/resnet18.a1_in1k"), plain_name("resnet50=x.pth")
+        ('resnet18.a1_in1k', 'resnet50=x.pth')
+    """
+    return _ON_THE_HUB.sub("", text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One of the models that can be trained.
+
+    Args:
+        name: What ``--variant`` takes.
+        backbone: Default backbone as timm names it, or :data:`PIXELS`.
+        lstm_units: Width of the LSTM's state; 0 without an LSTM.
+        attention: Default way of pooling over time, one of :data:`ATTENTIONS`.
+        dense_units: Width of the hidden dense layer with ReLU; 0 without one.
+        paper_row: The paper's name of the model; empty if it has none.
+    """
+
+    name: str
+    backbone: str
+    lstm_units: int = 0
+    attention: str = "none"
+    dense_units: int = 0
+    paper_row: str = ""
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether the head learns from frames ``(B, T, 64, 64, 3)`` instead of features ``(B, T, d)``."""
+        return self.backbone == PIXELS
+
+    @property
+    def settings(self) -> frozenset[str]:
+        """Names of the head's settings, of :data:`OPTIONAL`, that it has a place for."""
+        of_features = () if self.takes_pixels else OF_FEATURES
+        return frozenset((*of_features, *(OF_SEQUENCES if self.lstm_units else ())))
+
+
+#: All variants by name. Widths are those that Table I's totals prove (of EfficientNet all but 2,560 parameters); LRCN's
+#: are not the paper's, which gives none.
+VARIANTS: Mapping[str, Variant] = MappingProxyType(
+    {
+        variant.name: variant
+        for variant in (
+            Variant(
+                name="resnet50-lstm-attention",
+                backbone="resnet50",
+                lstm_units=128,
+                attention="additive",
+                paper_row="ResNet50+LSTM",
+            ),
+            Variant(
+                name="efficientnet-lstm-attention",
+                backbone="tf_efficientnet_b0",
+                lstm_units=256,
+                attention="additive",
+                dense_units=128,
+                paper_row="EfficientNet+LSTM",
+            ),
+            Variant(name="vit-lstm", backbone="vit_base_patch32_224", lstm_units=64, paper_row="ViT+LSTM"),
+            Variant(name="lrcn", backbone=PIXELS, lstm_units=64, attention="additive", paper_row="LRCN"),
+            Variant(name="convlstm", backbone=PIXELS, paper_row="ConvLSTM"),
+            Variant(name="mean", backbone="tf_efficientnet_lite0"),
+        )
+    }
+)
+
+
+def get_variant(name: str) -> Variant:
+    """Return a variant by name.
+
+    Raises:
+        UsageError: If there is none of that name.
+    """
+    if name not in VARIANTS:
+        raise unknown_name("variant", str(name), VARIANTS)
+    return VARIANTS[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig(Plain):
+    """Everything that decides a head's shape; checked when made.
+
+    Args:
+        variant: A key of :data:`VARIANTS`.
+        n_classes: Number of classes K, at least 2.
+        input_dim: Length d of a frame's feature vector, at least 1; not used by pixel variants.
+        attention: One of :data:`ATTENTIONS`; None takes the variant's own and is replaced by it, so that a stored
+            config keeps its meaning. Variants without an LSTM (``mean``, ``convlstm``) have only ``none``.
+        frames: Frames a clip T, at least 1; only ``convlstm`` is bound to it, its dense layer sees all frames.
+        normalise: One of :data:`NORMALISATIONS`; heads on features only.
+        components: Principal components kept, ``p`` of ``(T, p)``, for ``pca`` and ``whiten``.
+        differences: Put each frame's change from the frame before beside it, so that ``d`` becomes ``2 d``.
+        bidirectional: A second LSTM runs backwards in time.
+        pooling: One of :data:`POOLINGS`; only additive attention knows the difference.
+        skip_mean: Put the mean of the features over time beside the pooled states.
+        input_dropout: Share of feature values dropped in training, the same ones in all frames of a clip; in [0, 1).
+        dropout: Share dropped of what the dense layers see; in [0, 1).
+
+    The last eight are off by default: the paper has none of them.
+
+    Raises:
+        UsageError: If a value is not one of the above.
+    """
+
+    variant: str
+    n_classes: int
+    input_dim: int = 0
+    attention: str | None = None
+    frames: int = 20
+    normalise: str = "none"
+    components: int = 0
+    differences: bool = False
+    bidirectional: bool = False
+    pooling: str = "average"
+    skip_mean: bool = False
+    input_dropout: float = 0.0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        variant = get_variant(self.variant)
+        object.__setattr__(self, "attention", _checked_attention(variant, self.attention))
+        _check_at_least("n_classes", self.n_classes, 2)
+        _check_at_least("frames", self.frames, 1)
+        _check_at_least("input_dim", self.input_dim, 0 if variant.takes_pixels else 1)
+        self._check_recipe(variant)
+
+    def _check_recipe(self, variant: Variant) -> None:
+        for name, known in (("normalise", NORMALISATIONS), ("pooling", POOLINGS)):
+            if getattr(self, name) not in known:
+                raise unknown_name(name, str(getattr(self, name)), known)
+        if self.normalise != "none" and variant.takes_pixels:
+            raise UsageError(
+                f"normalise '{self.normalise}' is for features: variant '{variant.name}' learns from frames"
+            )
+        projected = self.normalise in PROJECTIONS
+        _check_at_least("components", self.components, 0)
+        if projected and not self.components:
+            raise UsageError(f"normalise '{self.normalise}' needs components: set it to 1 or more, such as 512")
+        if projected and self.components > self.input_dim:
+            raise UsageError(f"components {self.components}: features have only {self.input_dim} values a frame")
+        for name in ("differences", "bidirectional", "skip_mean"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{name} {getattr(self, name)!r}: expected true or false; correct the head's settings")
+        for name in ("input_dropout", "dropout"):
+            if not isinstance(getattr(self, name), int | float) or not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)!r}: expected a share of at least 0 and below 1")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> HeadConfig:
+        """Return the config that ``values`` spell.
+
+        Args:
+            values: Field names and values; ``variant`` and ``n_classes`` must be there.
+
+        Returns:
+            The checked config.
+
+        Raises:
+            UsageError: If a key is unknown (the nearest valid one is named) or missing, or a value is wrong.
+        """
+        fields = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in fields:
+                raise unknown_name("head setting", str(key), fields)
+        missing = [key for key in ("variant", "n_classes") if key not in values]
+        if missing:
+            raise UsageError(f"head settings lack {', '.join(missing)}: got only {sorted(values)}; add them")
+        return cls(**values)
+
+
+def _checked_attention(variant: Variant, attention: str | None) -> str:
+    if attention is None:
+        return variant.attention
+    if attention not in ATTENTIONS:
+        raise unknown_name("attention", str(attention), ATTENTIONS)
+    if attention != "none" and not variant.lstm_units:
+        raise UsageError(
+            f"attention '{attention}' with variant '{variant.name}': it has no LSTM states to attend to; "
+            "expected 'none', or choose a variant with an LSTM"
+        )
+    return attention
+
+
+def _check_at_least(name: str, got: object, least: int) -> None:
+    if not isinstance(got, int) or isinstance(got, bool) or got < least:
+        raise UsageError(f"{name} {got!r}: expected a whole number of at least {least}; correct the head's settings")

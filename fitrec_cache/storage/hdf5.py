@@ -1,0 +1,153 @@
+"""Arrays to HDF5 bytes and back, trusting nothing that is read; the only home of h5py."""
+
+from __future__ import annotations
+
+import io
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from fitrec_cache.common.files import opened_file
+from fitrec_cache.storage.heaps import has_endless_heap
+
+#: What a dataset must be: allowed dtype kinds (numpy's letters) and number of axes.
+Schema = Mapping[str, tuple[str, int]]
+
+#: Deflate cannot do better than this, so more promised data per stored byte is a trick.
+_MOST_COMPRESSION = 1100
+
+#: Of one text of variable length, in bytes.
+_LONGEST_TEXT = 4096
+
+
+class Unreadable(Exception):
+    """A file that is not HDF5, or not as its schema says; whoever knows the file's name turns it into a message."""
+
+
+def library_version() -> str:
+    """Return the version of h5py, and of the HDF5 in it."""
+    return f"{h5py.__version__} with HDF5 {h5py.version.hdf5_version}"
+
+
+def encode(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, int | str]) -> bytes:
+    """Return an HDF5 file as bytes: plain, contiguous datasets and root attributes.
+
+    It is made in memory, so that the disk sees one plain write and a full disk is a plain ``OSError``.
+
+    Args:
+        arrays: Datasets; numbers or fixed-length bytes, no objects.
+        attributes: Whole numbers, or text, which is kept as UTF-8 bytes (opaque, so that its length is free).
+    """
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array)
+        for name, value in attributes.items():
+            file.attrs[name] = np.void(value.encode()) if isinstance(value, str) else value
+    return buffer.getvalue()
+
+
+def decode(
+    source: Path | bytes, schema: Schema, *, optional: Schema | None = None, plain: bool = True
+) -> tuple[dict[str, int | str], dict[str, NDArray[Any]]]:
+    """Read the datasets of a schema and all root attributes.
+
+    Args:
+        source: A file, or the bytes of one.
+        schema: Datasets that must be there.
+        optional: Datasets that may be there.
+        plain: Refuse compression and chunks, as in files that :func:`encode` made.
+
+    Returns:
+        Attributes and arrays by name.
+
+    Raises:
+        Unreadable: With the reason, whatever is wrong; no more memory is taken than the file's size warrants.
+    """
+    try:
+        _refuse_endless(source)
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source
+        with h5py.File(opened, "r", **({} if isinstance(source, bytes) else {"locking": False})) as file:
+            attributes = {name: _attribute(file, name) for name in file.attrs if plain or _is_simple(file, name)}
+            wanted = dict(schema) | {k: v for k, v in (optional or {}).items() if _link_type(file, k) is not None}
+            return attributes, {name: _dataset(file, name, *wanted[name], plain=plain) for name in wanted}
+    except FileNotFoundError as error:
+        raise Unreadable("file not found") from error
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError) as error:
+        raise Unreadable(f"not readable as HDF5 ({error})") from error
+
+
+def _attribute(file: h5py.File, name: str) -> int | str:
+    if not _is_simple(file, name):
+        raise Unreadable(f"attribute {name} is neither a whole number nor text")
+    value = file.attrs[name]
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, str):
+        return value
+    return value.tobytes().decode() if isinstance(value, np.void) else bytes(value).decode()
+
+
+def _is_simple(file: h5py.File, name: str) -> bool:
+    """Say whether an attribute is a whole number or text; files made elsewhere may hold others, which are left.
+
+    It is not read for that: thousands of texts may all be the same long one.
+    """
+    held = file.attrs.get_id(name)
+    of = held.dtype
+    opaque = of.kind == "V" and of.names is None and of.subdtype is None
+    return held.shape == () and (of.kind in "iuS" or opaque or h5py.check_string_dtype(of) is not None)
+
+
+def _dataset(file: h5py.File, name: str, kinds: str, axes: int, *, plain: bool) -> NDArray[Any]:
+    """Read one dataset after refusing tricks: links, external or virtual storage, promised but absent data."""
+    link = _link_type(file, name)
+    if link is None:
+        raise Unreadable(f"dataset {name} is missing")
+    dataset = file[name] if link == h5py.h5l.TYPE_HARD else None  # another would open what it points to, a pipe even
+    if not isinstance(dataset, h5py.Dataset):
+        raise Unreadable(f"{name} is not a dataset of this file")
+    if dataset.external is not None or dataset.is_virtual:  # first: to ask for a shape may open those files
+        raise Unreadable(f"{name} is stored in other files")
+    text = h5py.check_string_dtype(dataset.dtype) is not None and "S" in kinds
+    if (dataset.dtype.kind not in kinds and not text) or dataset.ndim != axes:
+        raise Unreadable(
+            f"{name} has dtype {dataset.dtype} and {dataset.ndim} axes, expected kind {kinds}, {axes} axes"
+        )
+    stored = dataset.id.get_storage_size()
+    if plain and (dataset.chunks is not None or dataset.dtype.kind == "O" or stored != dataset.nbytes):
+        raise Unreadable(f"{name} is not stored plainly and completely")
+    if dataset.nbytes > _MOST_COMPRESSION * stored:
+        raise Unreadable(f"{name} promises {dataset.nbytes} bytes and holds {stored}")
+    return _texts(name, dataset) if dataset.dtype.kind == "O" else np.asarray(dataset[()])
+
+
+def _link_type(file: h5py.File, name: str) -> int | None:
+    """Return h5py's number for the type of a link, without following it; None if there is none of this name."""
+    links = file.id.links
+    return int(links.get_info(name.encode()).type) if links.exists(name.encode()) else None
+
+
+def _refuse_endless(source: Path | bytes) -> None:
+    if isinstance(source, bytes):
+        endless = has_endless_heap(source)
+    else:
+        with opened_file(source) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            endless = has_endless_heap(data)
+    if endless:
+        raise Unreadable("its list of free space goes in a circle")
+
+
+def _texts(name: str, dataset: h5py.Dataset) -> NDArray[np.bytes_]:
+    """Read strings of variable length, some at a time: many entries may point to the same long one."""
+    texts: list[bytes] = []
+    for start in range(0, len(dataset), 64):
+        texts += dataset[start : start + 64].tolist()
+        if max(map(len, texts[start:])) > _LONGEST_TEXT:
+            raise Unreadable(f"{name} holds a text of more than {_LONGEST_TEXT} bytes")
+    return np.array(texts, dtype="S") if texts else np.empty(0, dtype="S1")

@@ -1,0 +1,76 @@
+"""What makes a folder a cache: the file ``cache.json`` in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from fitrec_cache.common.files import TEMPORARY, make_folder, parse_json, read_file, write_json
+from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
+from fitrec_cache.storage.parts import FORMAT_VERSION, other_version
+
+#: File that makes a folder a cache.
+MARKER = "cache.json"
+
+#: Where ``check --repair`` moves what it finds, inside the cache; it never deletes anything.
+ASIDE = "set-aside"
+
+
+def open_root(folder: Path, *, create: bool) -> None:
+    """Check that a folder is a cache of this format version, or make it one.
+
+    Raises:
+        NoCacheError: If it is missing, or something else than a cache.
+        StoreError: If it is of another version, or cannot be read or written.
+    """
+    marker = folder / MARKER
+    if marker.is_file():
+        try:
+            version = parse_json(read_file(marker))["format_version"]
+        except OSError as error:
+            raise StoreError(f"{marker} cannot be read: {error.strerror}. Make it readable") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreCorrupt(
+                f"{marker} is damaged: expected a JSON object with format_version. Run `fitrec-cache "
+                "check --cache DIR --repair`"
+            ) from error
+        if version != FORMAT_VERSION:
+            raise other_version(folder, version)
+        return
+    if not create:
+        lost = "; its cache.json is lost: `fitrec-cache check --cache DIR --repair` writes it again"
+        inside = f". There is one in {folder / 'cache'}" * (folder / "cache" / MARKER).is_file()
+        raise NoCacheError(
+            f"no cache at {folder}: expected a folder made by `fitrec-cache extract VIDEOS --cache DIR`"
+            + lost * (folder / "clips").is_dir()
+            + inside
+        )
+    # An unfinished file is what a first run leaves that was killed before it wrote the marker.
+    if folder.exists() and not (folder.is_dir() and all(p.name.startswith(TEMPORARY) for p in folder.iterdir())):
+        if marker.is_file():  # another process made it just now
+            open_root(folder, create=create)
+            return
+        raise NoCacheError(
+            f"{folder} exists and is not a cache (no cache.json): choose a new or empty folder; if it was one, "
+            "`fitrec-cache check --cache DIR --repair` makes it one again"
+        )
+    make_folder(folder)
+    write_marker(folder)
+
+
+def refuse_links_out(cache: Path, paths: Iterable[Path], doing: str) -> None:
+    """Raise UsageError if files or folders of a cache are links that lead out of it: what is there is somebody else's.
+
+    ``doing`` is what would be done there, for the error.
+    """
+    inside = os.path.realpath(cache)  # Path.resolve raises on links in a circle
+    for path in paths:
+        if not Path(target := os.path.realpath(path)).is_relative_to(inside):
+            raise UsageError(f"{path} leads out of the cache, to {target}: {doing}. No file was touched")
+
+
+def write_marker(folder: Path) -> None:
+    """Make a folder a cache of this format version."""
+    what = "features and frames cached by fitrec-cache"
+    write_json(folder / MARKER, {"format_version": FORMAT_VERSION, "what": what})

@@ -1,0 +1,202 @@
+"""What a search for a recipe has to solve: to have the validation clips of some splits right, and no test clip seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitrec_cache.common.files import digest
+from fitrec_cache.dataset.folds import Fold, make_folds
+from fitrec_cache.errors import UsageError
+from fitrec_cache.evaluation.paired import count_right, exact_p
+from fitrec_cache.evaluation.units import units_of
+from fitrec_cache.features import Features
+from fitrec_cache.settings.recipes import Recipe
+from fitrec_cache.training.fit import Normalisations, Side, apply_head, fit
+from fitrec_cache.training.loading import load_clips, refuse_answer
+
+Right = list[NDArray[np.bool_]]
+"""Which clips of a validation side a trained head has right, for each seed and split: those of the first seed first."""
+
+
+def accuracy(right: Right) -> float:
+    """Return the validation accuracy, averaged over splits and seeds."""
+    return float(np.mean([each.mean() for each in right]))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sides:
+    """What a search may see of one split: all but its test side.
+
+    Attributes:
+        name: Rule, fold and seed of the split.
+        n_classes: Number of classes K.
+        targets: Class number of every clip, int64 ``(N,)``.
+        train: Numbers of the training clips, int64.
+        val: Numbers of the validation clips, int64.
+        train_ids: Ids of the training clips.
+        val_ids: Ids of the validation clips.
+    """
+
+    name: str
+    n_classes: int
+    targets: NDArray[np.int64]
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+    train_ids: tuple[str, ...]
+    val_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    """The clips, the splits, and how good a recipe is on their validation sides.
+
+    Attributes:
+        variant: A key of :data:`fitrec_cache.settings.variants.VARIANTS` that learns from features.
+        epochs: Epochs of every try.
+        backbone: Names of the features.
+        values: Features of all clips, ``(N, T, d)``.
+        data_sha256: Of all that training takes of the clips.
+        splits: What may be seen of each split.
+        units: The group that each validation clip belongs to and is tested with, or itself.
+        notes: What was left out, and that clips tested by one split are looked at in another, if some are.
+        normalisations: Fitted by the tries so far, for those to come.
+    """
+
+    variant: str
+    epochs: int
+    backbone: str
+    values: NDArray[Any]
+    data_sha256: str
+    splits: tuple[Sides, ...]
+    units: dict[str, str]
+    notes: tuple[str, ...]
+    normalisations: Normalisations = field(default_factory=dict)
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        variant: str,
+        split: Sequence[str],
+        seed: Sequence[int],
+        epochs: int,
+        cache: Path | None = None,
+        features: Path | None = None,
+        backbone: Sequence[str] = (),
+        preset: str | None = None,
+        classes: str | None = None,
+        progress: bool = False,
+    ) -> Problem:
+        """Load the clips and divide them by each rule and seed; arguments as of :func:`fitrec_cache.sweep.sweep`."""
+        data = load_clips(cache, features, variant, backbone, preset, classes=classes, progress=progress)
+        refuse_answer(data.labels)
+        calls = [(rule, number) for rule in split for number in seed]
+        folds = [(fold, number) for rule, number in calls for fold in make_folds(rule, **data.columns, seed=number)]
+        splits = tuple(_sides(data, fold, number) for fold, number in folds)
+        names = [each.name for each in splits]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise UsageError(f"split {min(twice)} is asked for twice: expected each once (auto is group or random)")
+        units = dict(zip(data.clip_ids, units_of(data.clip_ids, data.groups), strict=True))
+        return cls(
+            variant=variant,
+            epochs=epochs,
+            backbone=data.name,
+            values=data.values,
+            data_sha256=data.digest,
+            splits=splits,
+            units={clip: units[clip] for each in splits for clip in each.val_ids},
+            notes=(*data.notes, *_overlap(fold for fold, _ in folds)),
+        )
+
+    @property
+    def name(self) -> str:
+        """Everything that must be the same for tries to be comparable."""
+        clips = digest([[each.train_ids, each.val_ids] for each in self.splits])
+        names = [each.name for each in self.splits]
+        return json.dumps([self.variant, self.backbone, names, self.epochs, self.data_sha256, clips])
+
+    def judge(
+        self,
+        recipe: Recipe,
+        attention: str | None,
+        seeds: Sequence[int],
+        report: Callable[[float, int], None] | None = None,
+    ) -> Right:
+        """Train by a recipe, for each seed on each split, and return which validation clips come out right.
+
+        ``report`` is called after each training with the accuracy so far and the number of trainings.
+
+        Raises:
+            DivergedError: If a training diverges.
+        """
+        found: Right = []
+        for number in seeds:
+            for each in self.splits:
+                train, val = (
+                    Side(values=self.values, targets=each.targets, clips=c, normalisations=self.normalisations)
+                    for c in (each.train, each.val)
+                )
+                config = recipe.head_config(
+                    self.variant,
+                    self.values.shape,
+                    n_classes=each.n_classes,
+                    n_train=len(each.train),
+                    attention=attention,
+                )
+                fitted = fit(train, val, config=config, recipe=recipe.change(refit=False), seed=number)
+                logits, _ = apply_head(fitted.judge, self.values, each.val, each.val_ids)
+                found.append(logits.argmax(dim=1).numpy() == each.targets[each.val])
+                if report is not None:
+                    report(accuracy(found), len(found))
+        return found
+
+    def p_value(self, ours: Right, theirs: Right) -> float:
+        """Return the p-value of the exact paired test of two recipes that were judged with the same number of seeds.
+
+        A clip of several splits counts as one, and clips of one group together.
+        """
+        judged = [each.val_ids for each in self.splits]
+        judged *= len(ours) // len(judged)
+        (mine, _, units), (other, _, _) = (
+            count_right(
+                (clips, [self.units[clip] for clip in clips], right) for clips, right in zip(judged, side, strict=True)
+            )
+            for side in (ours, theirs)
+        )
+        return exact_p(mine - other, list(units.values()))
+
+
+def _sides(data: Features, fold: Fold, seed: int) -> Sides:
+    split = fold.split
+    names, targets = split.classes(data.labels)
+    return Sides(
+        name=" ".join(part for part in (split.rule, fold.name, f"seed {seed}") if part),
+        n_classes=len(names),
+        targets=targets,
+        train=split.train,
+        val=split.val,
+        train_ids=tuple(data.clip_ids[i] for i in split.train),
+        val_ids=tuple(data.clip_ids[i] for i in split.val),
+    )
+
+
+def _overlap(folds: Iterable[Fold]) -> list[str]:
+    """Say how many clips one split tests and another has in training or validation."""
+    seen: set[int] = set()
+    tested: set[int] = set()
+    for fold in folds:
+        seen.update(fold.split.train.tolist(), fold.split.val.tolist())
+        tested.update(fold.split.test.tolist())
+    if not (both := len(seen & tested)):
+        return []
+    return [
+        f"{both} of {len(tested)} clips that one of these splits tests are in training or validation of another: for "
+        "a test that the search has not touched, give one split, or keep clips out of all"
+    ]

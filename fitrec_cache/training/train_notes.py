@@ -1,0 +1,150 @@
+"""What a training says beside its figures: of its splits before it begins, of its answers at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fitrec_cache.auditing.leaks import UNLOOKED, Verdict, verdict
+from fitrec_cache.auditing.near_duplicates import NearDuplicates
+from fitrec_cache.dataset.folds import values_of
+from fitrec_cache.dataset.splits import Split, say_untrained
+from fitrec_cache.evaluation.calibrate import remarks
+from fitrec_cache.features import Features
+from fitrec_cache.runs.runs import calibration_of
+from fitrec_cache.runs.scored import ScoredRun
+from fitrec_cache.training.trainer import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What was found of the splits of one call.
+
+    Attributes:
+        leaks: Whether any leaks.
+        wrong: Those of the notes that cast doubt on the figures.
+        notes: All, in order.
+    """
+
+    leaks: bool
+    wrong: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def judge_splits(
+    jobs: Sequence[Job], data: Features, near: NearDuplicates | None, *, look: Callable[[int], str | None]
+) -> Judged:
+    """Say what is wrong with the splits of one call.
+
+    Args:
+        jobs: Its heads.
+        data: The clips that were split.
+        near: Near-duplicates among them; None if they were not looked for.
+        look: Says what shows the near-duplicates of a seed's split, if there is anything.
+    """
+    judged = [(job, verdict(job.fold.split, data.groups, near)) for job in jobs]
+    leaks, verdicts = any(said.leaks for _, said in judged), _verdicts(judged, data.groups, near)
+    told, untrained = _fold_notes(jobs)
+    notes = [*told, *untrained, *verdicts]
+    alike = [job.seed for job, said in judged if said.near_duplicate]
+    notes += filter(None, map(look, alike[:1]))
+    notes += _shared_values([job.fold.split for job in jobs], data)
+    return Judged(leaks=leaks, wrong=(*untrained, *(verdicts if leaks else ())), notes=tuple(notes))
+
+
+def _verdicts(
+    judged: Sequence[tuple[Job, Verdict]], groups: Sequence[str | None], near: NearDuplicates | None
+) -> list[str]:
+    """Return whether each split leaks, in one line; of many folds those that leak, and how many do not."""
+    if not judged[0][0].fold.name:
+        texts = [said.text for _, said in judged]
+        if len(set(texts)) == 1:  # as of lists, which have the same sides whatever the seed
+            return texts[:1]
+        return [f"seed {job.seed}: {said.text}" for job, said in judged]
+    lines = [f"fold {job.fold.name}, seed {job.seed}: {said.text}" for job, said in judged if said.leaks]
+    sound = len(judged) - len(lines)
+    missing = sum(group is None for group in groups)
+    if near is None and missing == len(groups):
+        return [f"not known whether the {len(judged)} folds leak: groups are unknown, {UNLOOKED}"]
+    unknown = f"; the group of {missing} of {len(groups)} clips is unknown" if missing else ""
+    unknown = "; groups are unknown" if missing == len(groups) else unknown
+    unlooked = f"; {UNLOOKED}" if near is None else ""
+    summary = f"no leak found in {sound} of {len(judged)} folds" if sound else f"all {len(judged)} folds leak"
+    return [*lines, f"{summary}{unknown}{unlooked}"]
+
+
+def _fold_notes(jobs: Sequence[Job]) -> tuple[list[str], list[str]]:
+    """Return the notes of all splits, and which classes some cannot learn, each thing once.
+
+    Of many folds only the latter: each lacks some classes to test. Where the same is to say of all seeds, as where they
+    share a split or its test side is a list, none is named.
+    """
+    notes, untrained = [], []
+    shared = len({(job.fold.split.notes, job.fold.split.untrained) for job in jobs}) == 1
+    for job in jobs:
+        name, split = job.fold.name, job.fold.split
+        prefix = f"fold {name}: " if name else "" if shared else f"seed {job.seed}: "
+        notes += [prefix + note for note in split.notes if not name]
+        untrained += [prefix + note for note in say_untrained(split.untrained)]
+    return list(dict.fromkeys(notes)), list(dict.fromkeys(untrained))
+
+
+def _shared_values(splits: Sequence[Split], data: Features) -> list[str]:
+    """Say if validation clips are of rooms, or whatever else is left out in turns, that training has too."""
+    kind, _, column = splits[0].rule.partition(":")
+    if kind != "leave-one":
+        return []
+    values = values_of(column, data.groups, data.extra)
+    sides = [({values[i] for i in split.val.tolist()}, {values[i] for i in split.train.tolist()}) for split in splits]
+    if not any(val & train for val, train in sides):
+        return []
+    return [
+        f"validation clips are of a {column} that training has too: probabilities and the threshold for 'unknown' are "
+        f"fitted to what is known, so answers of another {column} are surer than they are right"
+    ]
+
+
+def there_notes(jobs: Sequence[Job]) -> list[str]:
+    """Say how much was there already."""
+    notes = []
+    if kept := sum(job.there is not None for job in jobs):
+        notes.append(f"{kept} of {len(jobs)} runs were there already, made by the same settings: kept")
+    if damaged := [job.folder for job in jobs if job.state == "damaged"]:
+        notes.append(
+            f"{len(damaged)} of {len(jobs)} runs had missing or damaged files, such as {damaged[0]}: trained again"
+        )
+    return notes
+
+
+def device_notes(device: torch.device) -> list[str]:
+    """Say that a seed may not give the same bits there."""
+    if device.type == "cpu":
+        return []
+    return [f"trained on {device}: there the same seed may give other last bits; on the CPU it gives the same"]
+
+
+def final_note(clips: int) -> str:
+    """Say which heads answer where each was trained once more on all clips."""
+    return (
+        f"predict and watch use heads trained on all {clips} clips; the figures are of heads trained without "
+        "the test clips"
+    )
+
+
+def answer_notes(scored: Sequence[ScoredRun], pooled: Sequence[dict[str, Any]], ensemble: dict[str, Any]) -> list[str]:
+    """Say what "unknown" and the probabilities are worth, and what is not known of the seeds' answers together."""
+    notes = list(remarks([(calibration_of(one.run), one.val_units) for one in scored]))
+    if len(scored) > 1 and not pooled and not ensemble:
+        notes.append(
+            "the seeds test different clips, so what they answer together, as predict does, is not tested: another "
+            "--out with --split-seed 0 gives them the same"
+        )
+    if ensemble and ensemble["temperature"] is None:
+        notes.append(
+            "the seeds were validated on different clips, so what they answer together has no temperature of its own "
+            "and is rather too modest: another --out with --split-seed 0 gives them the same"
+        )
+    return notes

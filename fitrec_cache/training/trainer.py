@@ -1,0 +1,254 @@
+"""Train, calibrate, test and write the heads of one call, in this process or in several."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fitrec_cache import __version__
+from fitrec_cache.common.progress import progress_bar, timed
+from fitrec_cache.dataset.clips import SIDES
+from fitrec_cache.dataset.folds import Fold
+from fitrec_cache.evaluation.calibrate import Calibration, calibrate
+from fitrec_cache.evaluation.metrics import evaluate
+from fitrec_cache.evaluation.units import units_of_run, validation_units
+from fitrec_cache.features import Features
+from fitrec_cache.heads.head import count_trainable
+from fitrec_cache.runs.results import RunResult, judge
+from fitrec_cache.runs.runs import State, add_final, check_out, write_run
+from fitrec_cache.settings.recipes import Recipe
+from fitrec_cache.settings.variants import HeadConfig
+from fitrec_cache.training.fit import Fitted, Normalisations, Side, apply_head, fit, fit_again
+from fitrec_cache.video.spans import short_content
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One head to train: which clips are on which side, where it goes, whether a final one with it, what is there."""
+
+    fold: Fold
+    seed: int
+    folder: Path
+    final: bool
+    state: State = "missing"
+    there: RunResult | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """What all runs of one call have in common."""
+
+    out: Path
+    data: Features
+    strangers: Features | None
+    variant: str
+    attention: str | None
+    recipe: Recipe
+    recipe_name: str
+    false_alarm_rate: float
+    device: torch.device
+    data_sha256: str
+    split_seed: int | None
+    some_classes: bool
+    overwrite: bool
+    progress: bool
+    normalisations: Normalisations = field(default_factory=dict)
+
+    def run_all(self, jobs: Sequence[Job], at_once: int, stages: dict[str, float]) -> list[RunResult]:
+        """Train all of them, several at the same time if so wished; see ``jobs`` of :func:`train_head`."""
+        processes = min(len(jobs), at_once)
+        if processes < 2:
+            places = [f"({i} of {len(jobs)})" if len(jobs) > 1 else "" for i in range(1, len(jobs) + 1)]
+            return [self.run(job, stages, place) for job, place in zip(jobs, places, strict=True)]
+        from fitrec_cache.common.processes import map_in_processes  # only here is pebble needed
+
+        alike = replace(self, data=replace(self.data), progress=False)  # without what was found for the verdict
+        beside = jobs[:-1] if len(jobs) % processes == 1 else jobs  # one alone at the end has all cores
+        bar = progress_bar(total=len(beside), unit="head", what=self.variant, show=self.progress)
+        with timed(stages, "train"), bar:
+            found = map_in_processes(
+                _run_one,
+                alike,
+                beside,
+                processes=processes,
+                threads=max(1, torch.get_num_threads() // processes),
+                advance=bar.update,
+            )
+        return [*found, *(self.run(job, stages) for job in jobs[len(beside) :])]
+
+    def run(self, job: Job, stages: dict[str, float], place: str = "") -> RunResult:
+        """Train, calibrate, test, write; of a run that was tested before only train the final head.
+
+        ``place`` is shown with the bar: which of how many it is.
+        """
+        data, split, (_, targets) = self.data, job.fold.split, self.classes(job)
+        what = " ".join(part for part in (self.variant, f"seed {job.seed}", job.fold.name, place) if part)
+        common: dict[str, Any] = {
+            "config": self.config(job),
+            "seed": job.seed,
+            "device": self.device,
+            "progress": self.progress,
+        }
+
+        def side_of(clips: NDArray[np.int64]) -> Side:
+            return Side(values=data.values, targets=targets, clips=clips, normalisations=self.normalisations)
+
+        def train_on_all(epochs: int) -> nn.Module:
+            recipe = self.recipe.fitted_to(len(split.train))
+            return fit_again(side_of(np.concatenate(split.sides)), recipe, epochs, what=f"{what} final", **common)
+
+        if (done := job.there) is not None:
+            with timed(stages, "train"):
+                final = train_on_all(done.best_epoch)
+            with timed(stages, "write"):
+                self._refuse_another(job)
+                add_final(job.folder, final)
+            return done
+        with timed(stages, "train"):
+            fitted = fit(side_of(split.train), side_of(split.val), recipe=self.recipe, what=what, **common)
+            also = train_on_all(fitted.best_epoch) if job.final else None
+        with timed(stages, "write"):
+            return self._judge(job, fitted, also)
+
+    def _judge(self, job: Job, fitted: Fitted, final: nn.Module | None) -> RunResult:
+        """Calibrate, test, write."""
+        data, split, (labels, targets) = self.data, job.fold.split, self.classes(job)
+        described = self.describe(job) | {"val_groups": [data.groups[i] for i in split.val]}
+        ids = described["split"]
+        val_logits, val_attention = apply_head(fitted.judge, data.values, split.val, ids["val"])
+        calibration = calibrate(
+            val_logits.numpy(),
+            targets[split.val],
+            units=validation_units(described),
+            false_alarm_rate=self.false_alarm_rate,
+        )
+        test_logits, test_attention = apply_head(fitted.head, data.values, split.test, ids["test"])
+        outputs = {
+            "val_logits": val_logits,
+            "val_attention": val_attention,
+            "val_targets": torch.from_numpy(targets[split.val]),
+            "test_logits": test_logits,
+            "test_attention": test_attention,
+            "test_targets": torch.from_numpy(targets[split.test]),
+        }
+        if self.strangers is not None:
+            others = self.strangers
+            everyone = np.arange(len(others.clip_ids))
+            outputs["unknown_logits"], _ = apply_head(fitted.head, others.values, everyone, others.clip_ids)
+        result = self._result(job, fitted, calibration, outputs, units_of_run(described))
+        run = described | self.contents(job) | {"calibration": calibration.to_dict(), "versions": _versions()}
+        run |= {"threads": torch.get_num_threads(), "clip_seconds": data.clip_seconds()}
+        run |= {"some_classes": sorted(set(data.labels))} if self.some_classes else {}
+        metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
+        metrics |= {"labels": labels, "history": fitted.history}
+        metrics.pop("out")
+        self._refuse_another(job)
+        write_run(job.folder, head=fitted.head, final=final, run=run, metrics=metrics, outputs=outputs, out=self.out)
+        return result
+
+    def _refuse_another(self, job: Job) -> None:
+        """Raise UsageError if another call, made otherwise, came to its end there meanwhile."""
+        if not self.overwrite and (job.folder / "run.json").exists():
+            check_out(job.folder, self.describe(job), overwrite=False)
+
+    def classes(self, job: Job) -> tuple[list[str], NDArray[np.int64]]:
+        """Return the class names of the head, and the class number of each clip."""
+        return job.fold.split.classes(self.data.labels)
+
+    def config(self, job: Job) -> HeadConfig:
+        """Return the head of this job."""
+        return self.recipe.head_config(
+            self.variant,
+            self.data.values.shape,
+            n_classes=len(self.classes(job)[0]),
+            n_train=len(job.fold.split.train),
+            attention=self.attention,
+        )
+
+    def describe(self, job: Job) -> dict[str, Any]:
+        """Return everything that decides the run, as it is written to ``run.json``."""
+        data, split = self.data, job.fold.split
+        sides = {name: [data.clip_ids[i] for i in getattr(split, name)] for name in SIDES}
+        alone = sum(data.groups[i] is None for side in split.sides for i in side.tolist())
+        training = self.recipe.to_dict() | {"optimiser": "AdamW", "loss": "cross-entropy", "device": str(self.device)}
+        return {
+            "head": self.config(job).to_dict(),
+            "labels": self.classes(job)[0],
+            "recipe": self.recipe_name,
+            "training": training,
+            "false_alarm_rate": self.false_alarm_rate,
+            "final": job.final,
+            "seed": job.seed,
+            "fold": job.fold.name,
+            "split": {
+                "rule": split.rule,
+                **({} if self.split_seed is None else {"seed": self.split_seed}),
+                **({"without_group": alone} if split.rule == "group" and alone else {}),
+                "notes": list(split.notes),
+                "sharing": split.sharing,
+                "untrained": list(split.untrained),
+                **sides,
+                "test_groups": [data.groups[i] for i in split.test],
+                "unknown": [] if self.strangers is None else self.strangers.clip_ids,
+                "unknown_classes": [] if self.strangers is None else sorted(set(self.strangers.labels)),
+            },
+            "data_sha256": self.data_sha256,
+            **({} if self.strangers is None else {"unknown_sha256": self.strangers.digest}),
+            "sources": data.sources,
+            "backbone": data.name,
+        }
+
+    def contents(self, job: Job) -> dict[str, dict[str, list[str]]]:
+        """Return what the videos of each side are known by, as ``run.json`` has it; empty where nobody knows."""
+        if not (known := self.data.contents):
+            return {}
+        return {"contents": {name: [short_content(known[i]) for i in getattr(job.fold.split, name)] for name in SIDES}}
+
+    def _result(
+        self, job: Job, fitted: Fitted, calibration: Calibration, outputs: dict[str, torch.Tensor], units: Sequence[str]
+    ) -> RunResult:
+        split = job.fold.split
+        truth, logits = outputs["test_targets"].numpy(), outputs["test_logits"].numpy()
+        strange = outputs["unknown_logits"].numpy() if "unknown_logits" in outputs else None
+        told, unknown = judge(calibration, logits, truth, units, strange)
+        return RunResult(
+            out=job.folder,
+            variant=self.variant,
+            backbone=self.data.name,
+            recipe=self.recipe_name,
+            split=split.rule,
+            fold=job.fold.name,
+            seed=job.seed,
+            n_train=len(split.train),
+            n_val=len(split.val),
+            n_test=len(split.test),
+            epochs=len(fitted.history),
+            best_epoch=fitted.best_epoch,
+            parameters=count_trainable(fitted.head),
+            seconds=fitted.seconds,
+            metrics=evaluate(logits, truth, self.classes(job)[0], units=units),
+            calibration=told,
+            unknown=unknown,
+        )
+
+
+def _run_one(trainer: Trainer, job: Job) -> RunResult:
+    """Train one head in a process of its own."""
+    return trainer.run(job, {})
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "fitrec-cache": __version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

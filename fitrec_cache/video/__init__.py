@@ -1,0 +1,1 @@
+"""From a video file to its sampled frames, in processes that may crash."""

@@ -1,0 +1,270 @@
+"""Decode clips in processes of their own, so that a decoder that crashes or hangs costs one clip."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import TimeoutError
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from fitrec_cache.common.files import opened_video
+from fitrec_cache.common.interrupts import begin_quietly
+from fitrec_cache.errors import FitrecError, UsageError, VideoError
+from fitrec_cache.video.spans import Span
+
+#: How often a job is tried whose pool broke before it ran.
+_TRIES = 3
+
+#: In which a worker starts, even on a machine that is very busy.
+_START_SECONDS = 60.0
+
+_hashing = threading.Lock()
+
+#: By how much decoders give way to what else computes.
+NICENESS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredClip:
+    """What the frame store keeps of one clip: T JPEG files, their numbers and times, and the decode ledger.
+
+    ``seconds`` is not kept: the processor time that it took.
+    """
+
+    jpegs: list[bytes]
+    frame_index: list[int]
+    pts_seconds: list[float]
+    ledger: dict[str, Any]
+    seconds: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeJob:
+    """One clip to decode: its file, the number of samples ``T``, the largest short side in pixels, and which part."""
+
+    path: Path
+    samples: int
+    short_side: int
+    span: Span | None = None
+
+
+def content_hash(path: Path) -> str:
+    """Return the sha256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        VideoError: If the file cannot be read.
+    """
+    with opened_video(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash_once(path: Path, stamp: tuple[int, int, int] | None) -> str:
+    """Return :func:`content_hash` of a file of which several clips are parts, read once until its ``stamp`` changes.
+
+    No thread reads it beside another. Errors are the same.
+    """
+    with _hashing:
+        return _hash_once(path, stamp)
+
+
+@cache
+def _hash_once(path: Path, _stamp: tuple[int, int, int] | None) -> str:
+    return content_hash(path)
+
+
+def check_time_limit(clip_seconds: float) -> None:
+    """Raise :class:`UsageError` unless this is a time limit, in seconds, that can end a decoder that hangs."""
+    if not (math.isfinite(clip_seconds) and clip_seconds > 0):
+        raise UsageError(f"clip_seconds is {clip_seconds}: expected a positive number of seconds")
+
+
+def decode_clip(job: DecodeJob) -> StoredClip:
+    """Decode, sample and encode one clip in this process.
+
+    Raises:
+        VideoError: If the clip cannot be used.
+    """
+    from fitrec_cache.video.jpeg import encode_frames
+    from fitrec_cache.video.sampling import frame_indices
+    from fitrec_cache.video.video import read_frames
+
+    started = time.thread_time()
+    sampler = partial(frame_indices, samples=job.samples)
+    clip = read_frames(job.path, sampler=sampler, short_side=job.short_side, span=job.span)
+    return StoredClip(
+        jpegs=encode_frames(clip.frames),
+        frame_index=clip.frame_index.tolist(),
+        pts_seconds=clip.pts_seconds.tolist(),
+        ledger=clip.ledger,
+        seconds=time.thread_time() - started,
+    )
+
+
+def _begin() -> None:
+    import fitrec_cache.video.jpeg
+    import fitrec_cache.video.video  # noqa: F401 - before the first clip, whose time is limited
+
+    # Embedding's threads wait for each other: one that a decoder holds up holds up all.
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+
+
+def _work(job: DecodeJob) -> StoredClip | str:
+    # A reason travels better between processes than an exception with its chain of causes.
+    try:
+        return decode_clip(job)
+    except VideoError as error:
+        return str(error)
+
+
+def _ready() -> bool:
+    return True
+
+
+def _is_pools_fault(error: BaseException | None) -> bool:
+    """Say whether a job ended for want of a working pool: it broke, or the worker gave up waiting for its lock.
+
+    A worker that gives up exits by itself, with a positive code; a crash is a signal, which is a negative one.
+    """
+    return isinstance(error, BrokenProcessPool) or (isinstance(error, ProcessExpired) and error.exitcode > 0)
+
+
+class DecoderPool:
+    """Worker processes that decode clips; use as a context manager.
+
+    Args:
+        workers: Number of processes, at least 1.
+        clip_seconds: Time limit for one clip, in seconds; a decoder that hangs is killed after it, and tried once more.
+
+    Raises:
+        FitrecError: If the workers cannot start.
+    """
+
+    def __init__(self, *, workers: int, clip_seconds: float) -> None:
+        check_time_limit(clip_seconds)
+        self._clip_seconds = clip_seconds
+        self._workers = workers
+        self._closed = False
+        self._last_life = time.monotonic()
+        self._renewing = threading.Lock()
+        self._open: set[Any] = set()
+        self._pool: Any = None
+        try:
+            self._pool, ready = self._new_pool()
+            ready.result()
+        except (ProcessExpired, RuntimeError, OSError) as error:
+            self.__exit__()
+            raise FitrecError(
+                "decoder processes cannot start. In a script, call this under `if __name__ == '__main__':`; a script "
+                "that is read from standard input cannot start any, so put it into a file. Else allow more processes "
+                "(ulimit -u), open files (-n) or memory"
+            ) from error
+        except BaseException:  # likewise
+            self.__exit__()
+            raise
+
+    def __enter__(self) -> DecoderPool:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._closed = True
+        with self._renewing:  # else a pool that is being made would stay
+            if self._pool is not None:
+                self._pool.stop()
+                self._pool.join()
+        for future in tuple(self._open):
+            future.cancel()  # whoever waits for it need not wait any more
+
+    def submit(self, job: DecodeJob) -> Callable[[], StoredClip | str]:
+        """Queue a clip; call what is returned to wait for its frames, or for the reason why there are none.
+
+        The caller bounds memory by having only a few clips queued at a time.
+        """
+        pool, future = self._schedule(job)
+        return lambda: self._outcome(pool, future, job)
+
+    def _new_pool(self) -> tuple[Any, Any]:
+        """Return a pool whose workers start, and a future of the first that did."""
+        # Not "fork": this process has threads (torch, HDF5) by now.
+        context = multiprocessing.get_context("spawn")
+        pool: Any = ProcessPool(max_workers=self._workers, context=context, initializer=_begin)
+        try:
+            return pool, begin_quietly(lambda: pool.schedule(_ready))
+        except BaseException:  # as Ctrl-C, after which a notebook lives on
+            pool.stop()
+            pool.join()
+            raise
+
+    def _schedule(self, job: DecodeJob) -> tuple[Any, Any]:
+        """Queue a job; return the pool and the future."""
+        for _ in range(_TRIES):
+            pool = self._pool
+            try:
+                future = pool.schedule(_work, args=[job], timeout=self._clip_seconds)
+            except RuntimeError:
+                self._renew(pool)
+            else:
+                self._open.add(future)
+                future.add_done_callback(self._note_end)
+                return pool, future
+        raise FitrecError("decoder processes are killed from outside again and again; start again when that ends")
+
+    def _renew(self, broken: Any) -> None:
+        """Replace a pool that gave up, as pebble's do when a worker without work is killed from outside."""
+        with self._renewing:
+            if self._pool is broken and not self._closed:
+                broken.stop()
+                broken.join()
+                self._pool, _ = self._new_pool()
+
+    def _note_end(self, future: Any) -> None:
+        self._open.discard(future)
+        self._last_life = time.monotonic()
+
+    def _error(self, pool: Any, future: Any) -> BaseException | None:
+        """Wait for the end of a job; a pool that broke or is stuck counts as broken, as its futures may never end.
+
+        A worker that is killed while it holds its pool's lock leaves the others waiting for ever. As every job ends
+        within its time limit, a pool in which none did for longer is stuck.
+        """
+        since = time.monotonic()
+        while True:
+            try:
+                error: BaseException | None = future.exception(timeout=1)
+                return error
+            except TimeoutError:
+                silent = time.monotonic() - max(self._last_life, since)
+                if not pool.active or silent > self._clip_seconds + _START_SECONDS:
+                    return BrokenProcessPool("the pool lost the job")
+
+    def _outcome(self, pool: Any, future: Any, job: DecodeJob) -> StoredClip | str:
+        error, late, faults = self._error(pool, future), 0, 0
+        while not self._closed:
+            if isinstance(error, TimeoutError) and not late:
+                late += 1  # time also passes while a laptop sleeps or a network drive is away
+            elif _is_pools_fault(error) and faults < _TRIES:
+                faults += 1
+                self._renew(pool)
+            else:
+                break
+            pool, future = self._schedule(job)
+            error = self._error(pool, future)
+        if isinstance(error, TimeoutError):
+            return f"decoder did not finish within {self._clip_seconds:g} s, twice, and was stopped"
+        if isinstance(error, ProcessExpired):
+            return f"decoder crashed (exit code {error.exitcode})"
+        if error is not None:  # a decoder that raises what it should not costs one clip, too
+            return f"decoder failed: {type(error).__name__}: {error}"
+        result: StoredClip | str = future.result()
+        return result
