@@ -219,3 +219,6 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "growth": growth,
     "startup": startup,
 }
+
+#: Run only if named: on some processors it takes longer than any other part.
+IF_NAMED = ("compiling",)
