@@ -7,9 +7,13 @@ import json
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
+
+from fitrec_cache import extract
 
 GROWTH = Path(__file__).parents[1] / "benchmarks/growth.py"
 GPU = GROWTH.with_name("gpu.py")
@@ -25,7 +29,9 @@ def test_growth_extracts_all_then_reuses_all(tmp_path):
     assert found[0]["bytes"] <= found[1]["bytes"] < 1.1 * found[0]["bytes"]
 
 
-def test_the_benchmark_of_a_gpu_goes_all_its_ways_without_one(tmp_path, video_folder, weights):
+@pytest.fixture
+def asked(tmp_path, video_folder, weights):
+    """A folder with what a benchmark is given: ``videos`` with their list, and the ``weights`` of ``test_resnet``."""
     name, _, file = weights("test_resnet").partition("=")
     (tmp_path / "weights").mkdir()
     shutil.copy(file, tmp_path / f"weights/{name}.safetensors")
@@ -33,11 +39,42 @@ def test_the_benchmark_of_a_gpu_goes_all_its_ways_without_one(tmp_path, video_fo
     shutil.copytree(video_folder, videos)
     rows = [f"{path.relative_to(videos)},{path.parent.name}" for path in sorted(videos.glob("*/*.avi"))]
     (videos / "clips.csv").write_text("\n".join(["path,label", *rows]))
-    command = [sys.executable, str(GPU), str(videos), str(tmp_path / "weights"), "--work", str(tmp_path / "work")]
-    command += ["--out", str(tmp_path / "gpu.json"), "--device", "cpu", "--clips", "4", "--repeats", "1"]
-    command += ["--backbone", name, "--processes", "1", "--eager"]
+    return tmp_path
+
+
+@pytest.fixture
+def stage_one(monkeypatch):
+    """The module of the parts of stage one; zstandard and OpenCV need not be there."""
+    monkeypatch.syspath_prepend(GROWTH.parent)
+    monkeypatch.setitem(sys.modules, "zstandard", ModuleType("zstandard"))
+    module = importlib.import_module("stage_one_parts")
+    monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=lambda *_, **__: SimpleNamespace(stdout="9.0")))
+    return module
+
+
+def test_a_pipeline_loads_a_network_once_for_all_its_runs(asked, monkeypatch, stage_one):
+    loaded, load = [], stage_one.load_backbone
+    monkeypatch.setattr(stage_one, "load_backbone", lambda text, **how: loaded.append(how) or load(text, **how))
+    monkeypatch.setattr(extract, "load_backbone", None)  # what the pipeline puts there is taken out again
+    folders = {name: asked / name for name in ("videos", "weights", "work")}
+    folders["work"].mkdir()
+    found = stage_one.pipeline("test_resnet", Namespace(**folders, clips=4, repeats=2, eager=True))
+    assert [how for how in loaded if how.get("precision") != "fp32"] == [{"compiled": False, "device": "cpu"}]
+    assert [run["way"] for run in found["runs"]] == ["extract_eager"] * 2
+    assert found["cosine_to_fp32_min"].keys() == {"eager"}
+    assert found["cosine_to_fp32_min"]["eager"] > 0.99
+
+
+def test_what_compiling_takes_is_measured_only_if_it_is_named(stage_one):
+    assert {"compiling"} == set(stage_one.IF_NAMED) <= stage_one.PARTS.keys()
+
+
+def test_the_benchmark_of_a_gpu_goes_all_its_ways_without_one(asked):
+    command = [sys.executable, str(GPU), str(asked / "videos"), str(asked / "weights"), "--work", str(asked / "work")]
+    command += ["--out", str(asked / "gpu.json"), "--device", "cpu", "--clips", "4", "--repeats", "1"]
+    command += ["--backbone", "test_resnet", "--processes", "1", "--eager"]
     subprocess.run(command, capture_output=True, check=True)
-    found = json.loads((tmp_path / "gpu.json").read_text())["backbones"][name]
+    found = json.loads((asked / "gpu.json").read_text())["backbones"]["test_resnet"]
     assert [(run["way"], run["done"]) for run in found["eager"]["runs"]] == [("videos", 4), ("frames", 4)]
     assert found["eager"]["cosine_to_processor_fp32_min"] > 0.99
     assert found["processes"].keys() == {"1"}
