@@ -30,7 +30,7 @@ BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224")
 SAMPLES, FRAME_SIZE, RATE = 20, 288, 25
 
 #: Seconds that a network may take for the clips of one repeat.
-A_REPEAT = 40
+A_REPEAT = 25
 
 
 def list_rules(lists: Path) -> dict[str, str]:
