@@ -178,22 +178,25 @@ def test_a_pool_that_is_renewed_while_it_is_closed_is_stopped_too(monkeypatch):
 
 
 INTERRUPTED = """
-import pathlib, signal, time
+import signal
 from fitrec_cache.video.decoding import DecoderPool
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
-    try:
-        DecoderPool(workers=2, clip_seconds=60)
-    except KeyboardInterrupt:
-        print("interrupted")
-else:  # a decoder that is starting
-    pathlib.Path("begun").touch()
-    time.sleep(60)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
+try:
+    DecoderPool(workers=2, clip_seconds=60)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+SLOW_TO_START = """
+import pathlib, time
+pathlib.Path("begun").touch()
+time.sleep(60)
 """
 
 
 def test_decoders_that_are_starting_leave_quietly_at_an_interruption(tmp_path):
+    (tmp_path / "av.py").write_text(SLOW_TO_START)  # which only decoders import
     (tmp_path / "script.py").write_text(INTERRUPTED)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     command = [sys.executable, "script.py"]

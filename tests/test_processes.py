@@ -54,7 +54,7 @@ class Deadly:
 
 
 def test_processes_that_cannot_begin_are_an_error_with_advice():
-    with pytest.raises(FitrecError, match=r"a process ended.*__main__"):
+    with pytest.raises(FitrecError, match=r"a process ended.*--jobs 1"):
         map_in_processes(refuse, Deadly(), [0, 1], processes=2, threads=1)
 
 
@@ -74,21 +74,26 @@ def test_what_goes_wrong_there_is_raised_here():
 
 
 _SLEEPING = """
-import os, sys, time
+import os, time
 from pathlib import Path
-from fitrec_cache.common.processes import map_in_processes
 
 def sleep(folder, item):
     Path(folder, str(os.getpid())).touch()
     time.sleep(60)
+"""
 
-if __name__ == "__main__":
-    map_in_processes(sleep, sys.argv[1], [0, 1], processes=2, threads=1)
+_WITHOUT_GUARD = """
+import sys
+from fitrec_cache.common.processes import map_in_processes
+from sleeping import sleep
+
+map_in_processes(sleep, sys.argv[1], [0, 1], processes=2, threads=1)
 """
 
 
 def test_processes_end_at_once_where_the_one_that_started_them_is_killed(tmp_path):
-    (tmp_path / "script.py").write_text(_SLEEPING)
+    (tmp_path / "sleeping.py").write_text(_SLEEPING)
+    (tmp_path / "script.py").write_text(_WITHOUT_GUARD)
     (begun := tmp_path / "begun").mkdir()
     with subprocess.Popen([sys.executable, tmp_path / "script.py", begun]) as parent:
         try:
@@ -120,9 +125,8 @@ def test_no_room_for_what_processes_are_given_is_an_error_with_advice(tmp_path, 
         map_in_processes(refuse, None, [0, 1], processes=2, threads=1)
 
 
-INTERRUPTED = """
-import pathlib, signal, time
-from fitrec_cache.common.processes import map_in_processes
+SLOW = """
+import pathlib, time
 
 class Slow:
     def __reduce__(self):
@@ -134,17 +138,23 @@ def begin():
 
 def work(common, item):
     return item
+"""
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
-    try:
-        map_in_processes(work, Slow(), [0, 1], processes=2, threads=1)
-    except KeyboardInterrupt:
-        print("interrupted")
+INTERRUPTED = """
+import signal
+from fitrec_cache.common.processes import map_in_processes
+from slow import Slow, work
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
+try:
+    map_in_processes(work, Slow(), [0, 1], processes=2, threads=1)
+except KeyboardInterrupt:
+    print("interrupted")
 """
 
 
 def test_processes_that_are_starting_leave_quietly_at_an_interruption(tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
     (tmp_path / "script.py").write_text(INTERRUPTED)
     begun = tmp_path / "begun"
     command = [sys.executable, "script.py"]

@@ -18,6 +18,7 @@ import torch
 from pebble import ProcessExpired, ProcessPool
 
 from fitrec_cache.common.interrupts import begin_quietly
+from fitrec_cache.common.spawning import WorkerContext
 from fitrec_cache.errors import FitrecError
 
 Common = TypeVar("Common")
@@ -40,7 +41,7 @@ def map_in_processes(
     """Return ``work(common, item)`` of each item, in order; what ``work`` raises is raised here.
 
     Args:
-        work: A function of a module, as it must be found by other processes.
+        work: A function of a module, as it must be found by other processes; one of the script that runs is not.
         common: What all items need; each process reads it once from a temporary file.
         items: Sent one at a time.
         processes: At most this many at once.
@@ -52,10 +53,9 @@ def map_in_processes(
     """
     with _laid_down(common) as path:
         others = set(multiprocessing.active_children())
-        # Not "fork": this process has threads (torch, HDF5) by now.
         pool: Any = ProcessPool(
             max_workers=min(processes, len(items)),
-            context=multiprocessing.get_context("spawn"),
+            context=WorkerContext(),
             initializer=_begin,
             initargs=[path, threads],
         )
@@ -69,8 +69,7 @@ def map_in_processes(
             code = getattr(error, "exitcode", None)  # a pool that could not begin has none
             raise FitrecError(
                 f"a process ended{f' with code {code}' * (code is not None)}: too little memory, or killed. What "
-                "was finished before is kept; go on with --jobs 1. In a script, call this under "
-                "`if __name__ == '__main__':`"
+                "was finished before is kept; go on with --jobs 1"
             ) from error
         finally:
             if len(found) < len(items):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import multiprocessing
 import os
 import threading
 import time
@@ -20,6 +19,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from fitrec_cache.common.files import opened_video
 from fitrec_cache.common.interrupts import begin_quietly
+from fitrec_cache.common.spawning import WorkerContext
 from fitrec_cache.errors import FitrecError, UsageError, VideoError
 from fitrec_cache.video.spans import Span
 
@@ -166,9 +166,7 @@ class DecoderPool:
         except (ProcessExpired, RuntimeError, OSError) as error:
             self.__exit__()
             raise FitrecError(
-                "decoder processes cannot start. In a script, call this under `if __name__ == '__main__':`; a script "
-                "that is read from standard input cannot start any, so put it into a file. Else allow more processes "
-                "(ulimit -u), open files (-n) or memory"
+                "decoder processes cannot start: allow more processes (ulimit -u), open files (-n) or memory"
             ) from error
         except BaseException:  # likewise
             self.__exit__()
@@ -196,9 +194,7 @@ class DecoderPool:
 
     def _new_pool(self) -> tuple[Any, Any]:
         """Return a pool whose workers start, and a future of the first that did."""
-        # Not "fork": this process has threads (torch, HDF5) by now.
-        context = multiprocessing.get_context("spawn")
-        pool: Any = ProcessPool(max_workers=self._workers, context=context, initializer=_begin)
+        pool: Any = ProcessPool(max_workers=self._workers, context=WorkerContext(), initializer=_begin)
         try:
             return pool, begin_quietly(lambda: pool.schedule(_ready))
         except BaseException:  # as Ctrl-C, after which a notebook lives on
