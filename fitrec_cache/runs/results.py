@@ -132,30 +132,43 @@ def read_result(folder: Path) -> RunResult:
         epochs, best_epoch, parameters = (int(told[name]) for name in ("epochs", "best_epoch", "parameters"))
         seconds = float(told["seconds"])
     scored = read_scored(folder)
-    run, tested = scored.run, scored.tested
     with refused_if_damaged(folder / "run.json"):
-        n_train, n_val, n_test = (len(run["split"][side]) for side in SIDES)
-        strange = read_strangers(folder, run) if run["split"]["unknown"] else None
-        calibration, unknown = judge(calibration_of(run), tested.logits, tested.targets, scored.units, strange)
-        return RunResult(
-            out=folder,
-            variant=scored.variant,
-            backbone=scored.backbone,
-            recipe=str(run["recipe"]),
-            split=str(run["split"]["rule"]),
-            fold=scored.fold,
-            seed=scored.seed,
-            n_train=n_train,
-            n_val=n_val,
-            n_test=n_test,
-            epochs=epochs,
-            best_epoch=best_epoch,
-            parameters=parameters,
-            seconds=seconds,
-            metrics=figures_of([scored]),
-            calibration=calibration,
-            unknown=unknown,
-        )
+        strange = read_strangers(folder, scored.run) if scored.run["split"]["unknown"] else None
+        return result_of(scored, strange, epochs=epochs, best_epoch=best_epoch, parameters=parameters, seconds=seconds)
+
+
+def result_of(
+    scored: ScoredRun,
+    strange: NDArray[np.float32] | None,
+    *,
+    epochs: int,
+    best_epoch: int,
+    parameters: int,
+    seconds: float,
+) -> RunResult:
+    """Return the result of a run by what its head said; ``strange`` as for :func:`judge`."""
+    run, tested = scored.run, scored.tested
+    n_train, n_val, n_test = (len(run["split"][side]) for side in SIDES)
+    calibration, unknown = judge(calibration_of(run), tested.logits, tested.targets, scored.units, strange)
+    return RunResult(
+        out=scored.folder,
+        variant=scored.variant,
+        backbone=scored.backbone,
+        recipe=str(run["recipe"]),
+        split=str(run["split"]["rule"]),
+        fold=scored.fold,
+        seed=scored.seed,
+        n_train=n_train,
+        n_val=n_val,
+        n_test=n_test,
+        epochs=epochs,
+        best_epoch=best_epoch,
+        parameters=parameters,
+        seconds=seconds,
+        metrics=figures_of([scored]),
+        calibration=calibration,
+        unknown=unknown,
+    )
 
 
 def judge(

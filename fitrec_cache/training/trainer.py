@@ -17,13 +17,14 @@ from fitrec_cache import __version__
 from fitrec_cache.common.progress import progress_bar, timed
 from fitrec_cache.dataset.clips import SIDES
 from fitrec_cache.dataset.folds import Fold
-from fitrec_cache.evaluation.calibrate import Calibration, calibrate
-from fitrec_cache.evaluation.metrics import evaluate
-from fitrec_cache.evaluation.units import units_of_run, validation_units
+from fitrec_cache.evaluation.calibrate import calibrate
+from fitrec_cache.evaluation.units import validation_units
 from fitrec_cache.features import Features
 from fitrec_cache.heads.head import count_trainable
-from fitrec_cache.runs.results import RunResult, judge
+from fitrec_cache.runs.outputs import Outputs
+from fitrec_cache.runs.results import RunResult, result_of
 from fitrec_cache.runs.runs import State, add_final, check_out, write_run
+from fitrec_cache.runs.scored import ScoredRun
 from fitrec_cache.settings.recipes import Recipe
 from fitrec_cache.settings.variants import HeadConfig
 from fitrec_cache.training.fit import Fitted, Normalisations, Side, apply_head, fit, fit_again
@@ -122,29 +123,35 @@ class Trainer:
         """Calibrate, test, write."""
         data, split, (labels, targets) = self.data, job.fold.split, self.classes(job)
         described = self.describe(job) | {"val_groups": [data.groups[i] for i in split.val]}
-        ids = described["split"]
-        val_logits, val_attention = apply_head(fitted.judge, data.values, split.val, ids["val"])
+
+        def said_by(head: nn.Module, side: str) -> Outputs:
+            clips = getattr(split, side)
+            logits, attention = apply_head(head, data.values, clips, described["split"][side])
+            return Outputs(logits=logits.numpy(), targets=targets[clips], attention=attention.numpy())
+
+        validated, tested, strange = said_by(fitted.judge, "val"), said_by(fitted.head, "test"), None
+        units = validation_units(described)
         calibration = calibrate(
-            val_logits.numpy(),
-            targets[split.val],
-            units=validation_units(described),
-            false_alarm_rate=self.false_alarm_rate,
+            validated.logits, validated.targets, units=units, false_alarm_rate=self.false_alarm_rate
         )
-        test_logits, test_attention = apply_head(fitted.head, data.values, split.test, ids["test"])
         outputs = {
-            "val_logits": val_logits,
-            "val_attention": val_attention,
-            "val_targets": torch.from_numpy(targets[split.val]),
-            "test_logits": test_logits,
-            "test_attention": test_attention,
-            "test_targets": torch.from_numpy(targets[split.test]),
+            f"{side}_{name}": torch.from_numpy(getattr(said, name))
+            for side, said in (("val", validated), ("test", tested))
+            for name in ("logits", "targets", "attention")
         }
-        if self.strangers is not None:
-            others = self.strangers
+        if (others := self.strangers) is not None:
             everyone = np.arange(len(others.clip_ids))
             outputs["unknown_logits"], _ = apply_head(fitted.head, others.values, everyone, others.clip_ids)
-        result = self._result(job, fitted, calibration, outputs, units_of_run(described))
+            strange = outputs["unknown_logits"].numpy()
         run = described | self.contents(job) | {"calibration": calibration.to_dict(), "versions": _versions()}
+        result = result_of(
+            ScoredRun(folder=job.folder, run=run, validated=validated, tested=tested),
+            strange,
+            epochs=len(fitted.history),
+            best_epoch=fitted.best_epoch,
+            parameters=count_trainable(fitted.head),
+            seconds=fitted.seconds,
+        )
         run |= {"threads": torch.get_num_threads(), "clip_seconds": data.clip_seconds()}
         run |= {"some_classes": sorted(set(data.labels))} if self.some_classes else {}
         metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
@@ -211,33 +218,6 @@ class Trainer:
         if not (known := self.data.contents):
             return {}
         return {"contents": {name: [short_content(known[i]) for i in getattr(job.fold.split, name)] for name in SIDES}}
-
-    def _result(
-        self, job: Job, fitted: Fitted, calibration: Calibration, outputs: dict[str, torch.Tensor], units: Sequence[str]
-    ) -> RunResult:
-        split = job.fold.split
-        truth, logits = outputs["test_targets"].numpy(), outputs["test_logits"].numpy()
-        strange = outputs["unknown_logits"].numpy() if "unknown_logits" in outputs else None
-        told, unknown = judge(calibration, logits, truth, units, strange)
-        return RunResult(
-            out=job.folder,
-            variant=self.variant,
-            backbone=self.data.name,
-            recipe=self.recipe_name,
-            split=split.rule,
-            fold=job.fold.name,
-            seed=job.seed,
-            n_train=len(split.train),
-            n_val=len(split.val),
-            n_test=len(split.test),
-            epochs=len(fitted.history),
-            best_epoch=fitted.best_epoch,
-            parameters=count_trainable(fitted.head),
-            seconds=fitted.seconds,
-            metrics=evaluate(logits, truth, self.classes(job)[0], units=units),
-            calibration=told,
-            unknown=unknown,
-        )
 
 
 def _run_one(trainer: Trainer, job: Job) -> RunResult:
