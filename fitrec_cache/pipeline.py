@@ -91,7 +91,7 @@ def rebuild_backbone(
     ``command`` is what takes ``--backbone NAME=FILE`` where they are not there any more.
     """
     name = identity["backbone"]
-    weights = origin.get("weights") if isinstance(origin, Mapping) else None
+    weights = origin.get("weights")
     if not given and not isinstance(weights, str):
         raise WeightsError(f"it is not known where the weights of {name} are: give `{command} --backbone {name}=FILE`")
     text = given or f"{name}={weights}"

@@ -273,10 +273,8 @@ def _write_table(found: Sequence[Prediction], labels: Sequence[str], path: Path)
 
 def _trained_on(run: Run) -> list[str]:
     """Return the ids of the clips that the head that answers has seen, to learn or to be chosen."""
-    split = run.settings.get("split")
     names = SIDES if run.settings.get("final") else SIDES[:2]
-    sides = [split.get(name) for name in names] if isinstance(split, dict) else []
-    return [str(clip) for side in sides if isinstance(side, list) for clip in side]
+    return [str(clip) for name in names for clip in run.settings.get("split", {}).get(name, ())]
 
 
 def _contents(run: Run) -> set[str]:

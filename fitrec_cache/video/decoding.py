@@ -116,8 +116,7 @@ def _begin() -> None:
     import fitrec_cache.video.video  # noqa: F401 - before the first clip, whose time is limited
 
     # Embedding's threads wait for each other: one that a decoder holds up holds up all.
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
+    os.nice(NICENESS)
 
 
 def _work(job: DecodeJob) -> StoredClip | str:
