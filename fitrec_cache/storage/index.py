@@ -10,6 +10,7 @@ import contextlib
 import re
 import time
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,17 @@ def parts_in(path: Path, head: Mapping[str, Any], columns: Iterable[str]) -> dic
         For each part that the index lists these columns; nothing where it is gone or not sound.
     """
     with contextlib.suppress(OSError, hdf5.Unreadable, ValueError):
-        return _read(path, head, columns)
+        data = read_file(path)
+        if not is_sealed(path.name, data):
+            return {}
+        attributes, arrays = hdf5.decode(data, {"part": ("S", 1), "end": ("i", 1)} | dict.fromkeys(columns, ("S", 1)))
+        if {k: attributes.get(k) for k in head} != dict(head):  # of another store
+            return {}
+        ends = arrays["end"].tolist()
+        return {
+            part.decode(): {c: arrays[c][start:end] for c in columns}
+            for part, (start, end) in zip(arrays["part"].tolist(), pairwise([0, *ends]), strict=True)
+        }
     return {}
 
 
@@ -55,21 +66,6 @@ def index_problem(path: Path) -> str:
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return "" if sound else "damaged: its bytes are not those that were written"
-
-
-def _read(path: Path, head: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Columns]:
-    data = read_file(path)
-    if not is_sealed(path.name, data):
-        raise ValueError("not the bytes that were written")
-    attributes, arrays = hdf5.decode(data, {"part": ("S", 1), "end": ("i", 1)} | dict.fromkeys(columns, ("S", 1)))
-    if {k: attributes.get(k) for k in head} != dict(head):
-        raise ValueError("of another store")
-    ends = arrays["end"].tolist()
-    starts = [0, *ends[:-1]]
-    return {
-        part.decode(): {c: arrays[c][start:end] for c in columns}
-        for part, start, end in zip(arrays["part"].tolist(), starts, ends, strict=True)
-    }
 
 
 def write_index(folder: Path, parts: Mapping[str, Columns], head: Mapping[str, Any]) -> str:
