@@ -141,8 +141,11 @@ def extract(
             raise UsageError(
                 f"no file that {videos} names is there, such as {missing}: give the --root of its paths, or right ones"
             )
-        if prune:
-            _refuse_pruning(found)
+        if prune and found.unread:
+            raise UsageError(
+                f"--prune takes out what is not among VIDEOS, but {found.unread[0]} cannot be read: clips may only "
+                "seem to be missing. Make it readable, or leave --prune out"
+            )
         notes.add(_counted(found.clips), *found.notes)
     clips = found.clips
     models = _load_backbones(backbone, preset, precision, device, compile, cache)
@@ -225,15 +228,6 @@ def _content(path: Path, part: Span | None) -> str:
     with suppress(VideoError):
         return f"{content_hash_once(path, file_stamp(path))}{part or ''}"
     return ""
-
-
-def _refuse_pruning(found: ClipList) -> None:
-    """Raise UsageError where clips may only seem not to be among the videos."""
-    if found.unread:
-        raise UsageError(
-            f"--prune takes out what is not among VIDEOS, but {found.unread[0]} cannot be read: clips may only seem to "
-            "be missing. Make it readable, or leave --prune out"
-        )
 
 
 def _names_of_all(found: ClipList) -> set[str]:

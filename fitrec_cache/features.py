@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -201,7 +201,8 @@ def stored_embeddings(store: Store, clips: Sequence[HeldClip], *, progress: bool
     """
     keys, order = by_part(store, clips)
     with progress_bar(total=len(keys), unit="clip", what="load", show=progress) as bar:
-        made = embed(_blocks(store, keys, bar.update))
+        parts = (keys[i : i + _BLOCK] for i in range(0, len(keys), _BLOCK))
+        made = embed(store.rows(part, ("features",), bar.update)["features"] for part in parts)
     return Embeddings(vectors=made.vectors[order], halves=made.halves[order] if len(made.halves) else made.halves)
 
 
@@ -211,11 +212,6 @@ def by_part(store: Store, clips: Sequence[HeldClip]) -> tuple[list[str], list[in
     keys = [key for key in store if key in wanted]
     place = {key: i for i, key in enumerate(keys)}
     return keys, [place[clip.video_sha256] for clip in clips]
-
-
-def _blocks(store: Store, keys: Sequence[str], advance: Callable[[int], object]) -> Iterator[NDArray[Any]]:
-    for i in range(0, len(keys), _BLOCK):
-        yield store.rows(keys[i : i + _BLOCK], ("features",), advance)["features"]
 
 
 def distinct_clips(cache: Cache) -> tuple[list[HeldClip], list[str]]:

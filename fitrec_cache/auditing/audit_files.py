@@ -64,7 +64,8 @@ def write_findings(
     write_csv(out / "pairs.csv", _HEADER, (row | {"similarity": f"{row['similarity']:.4f}"} for row in rows))
     files = [str(out / "audit.json"), str(out / "pairs.csv")]
     shown = across[:PICTURED].tolist()
-    store = _frames(cache, [clips[i] for k in shown for i in found.pairs[k].tolist()])
+    keys = {clips[i].video_sha256 for k in shown for i in found.pairs[k].tolist()}
+    store = next((s for s in cache.frame_stores() if all(key in s for key in keys)), None)
     if shown and store is not None:
         _draw(store, found, shown, clips, side, picture, n_across=len(across))
         files.append(str(picture))
@@ -110,11 +111,6 @@ def write_manifest(path: Path, clips: Sequence[HeldClip], cluster: NDArray[np.in
     make_folder(path.parent)
     remove_unfinished(path.parent)
     write_csv(path, ("path", "label", "group", *extra), rows)
-
-
-def _frames(cache: Cache, clips: Sequence[HeldClip]) -> Store | None:
-    """Return a store that holds the frames of all these clips."""
-    return next((s for s in cache.frame_stores() if all(c.video_sha256 in s for c in clips)), None)
 
 
 def _draw(

@@ -56,7 +56,8 @@ def walk(folder: Path) -> tuple[list[Clip], list[str], list[str]]:
         notes.append(f"skipped {files_that(len(loose))} in no class folder: {some(list(map(plain_text, loose)))}")
     divided, remarks = _are_sides(inside)
     notes += remarks
-    if without := sorted(_top_folders(folder) - {name.split("/")[0] for name in inside}):
+    top_folders = {each.name for each in folder.iterdir() if is_folder(each) and each.name[0] != "."}
+    if without := sorted(top_folders - {name.split("/")[0] for name in inside}):
         which = plural(len(without), "class folder holds", "class folders hold")
         notes.append(f"{which} no video: {some(list(map(plain_text, without)))}")
     odd = {name: shown for name in inside if (shown := file_id(name)) != name}
@@ -93,10 +94,6 @@ def _are_sides(names: Sequence[str]) -> tuple[bool, list[str]]:
 def _has_ending(name: str) -> bool:
     """Say whether a name ends as a file's: that of a folder may hold a number such as 1.5."""
     return PurePosixPath(name).suffix[1:2].isalpha()
-
-
-def _top_folders(folder: Path) -> set[str]:
-    return {each.name for each in folder.iterdir() if is_folder(each) and each.name[0] != "."}
 
 
 def is_video(name: str) -> bool:

@@ -104,9 +104,10 @@ class _Clips:
             raise ValueError(f"clip id '{Counter(clip_ids).most_common(1)[0][0]}' occurs twice: expected each once")
         order = sorted(range(len(clip_ids)), key=lambda i: clip_ids[i])
         ids, known = [clip_ids[i] for i in order], [groups[i] for i in order]
-        clips = cls(ids=ids, labels=[str(labels[i]) for i in order], groups=known, order=order)
-        _check_classes(clips)
-        return clips
+        if len(names := sorted(set(map(str, labels)))) < 2:
+            got = f"one class, '{names[0]}'" if names else "no clips"
+            raise UsageError(f"got {got}: expected clips of at least two classes to tell apart")
+        return cls(ids=ids, labels=[str(labels[i]) for i in order], groups=known, order=order)
 
     @property
     def units(self) -> list[str]:
@@ -479,13 +480,6 @@ def _index(key: Callable[[str], str], files: Sequence[str]) -> dict[str, str]:
 
 
 # --- checks and remarks ---
-
-
-def _check_classes(clips: _Clips) -> None:
-    names = sorted(set(clips.labels))
-    if len(names) < 2:
-        got = f"one class, '{names[0]}'" if names else "no clips"
-        raise UsageError(f"got {got}: expected clips of at least two classes to tell apart")
 
 
 def _check_sides(rule: str, parts: dict[str, set[int]]) -> None:

@@ -102,7 +102,9 @@ class Video:
     """
 
     def __init__(self, path: Path, *, listing: Listing | None = None) -> None:
-        _check_file(path)
+        with opened_video(path) as file:
+            if not file.read(1):
+                raise VideoError("file is empty (0 bytes)")
         self.path = path
         try:
             self._container = _open(path)
@@ -249,12 +251,6 @@ def _open(path: Path) -> av.container.InputContainer:
     # absolute: in front of a colon libav takes the name of a file for a protocol
     opened: av.container.InputContainer = av.open(str(path.absolute()), options=ONE_FILE, **FORGIVING)
     return opened
-
-
-def _check_file(path: Path) -> None:
-    with opened_video(path) as file:
-        if not file.read(1):
-            raise VideoError("file is empty (0 bytes)")
 
 
 def video_stream(container: av.container.InputContainer) -> VideoStream:
