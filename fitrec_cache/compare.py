@@ -17,7 +17,7 @@ from fitrec_cache.compare_tables import MARKS, write_tables
 from fitrec_cache.evaluation.paired import exact_p, gains_by_unit, holm, interval_of_difference
 from fitrec_cache.evaluation.units import alone_unit, is_by_fold
 from fitrec_cache.runs.run_files import find_runs, unfinished_in
-from fitrec_cache.runs.scored import Model, ScoredRun, gather_models, per_clip, read_all
+from fitrec_cache.runs.scored import Model, ScoredRun, gather_models, per_clip, read_scored
 from fitrec_cache.wording import plural, some
 
 LEVEL = 0.05
@@ -153,7 +153,8 @@ def compare(runs: Sequence[Path], *, out: Path | None = None, families: Sequence
     if out is not None:
         check_ending(out, "--out", ".md", ".csv")
         refuse_others(out, "--out", MARKS[out.suffix.lower()], "a comparison")
-    report = replace(compare_runs(read_all(runs), families=families), out=out)
+    scored = [read_scored(folder) for folder in find_runs(runs)]
+    report = replace(compare_runs(scored, families=families), out=out)
     if out is not None:
         write_tables(report, out)
     return report

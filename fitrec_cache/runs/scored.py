@@ -21,7 +21,7 @@ from fitrec_cache.evaluation.paired import FloatArray, count_right
 from fitrec_cache.evaluation.units import units_of_run, validation_units
 from fitrec_cache.runs.one_model import differences, incomplete, model_settings
 from fitrec_cache.runs.outputs import Outputs, read_outputs
-from fitrec_cache.runs.run_files import find_runs, read_run_settings, refused_if_damaged
+from fitrec_cache.runs.run_files import read_run_settings, refused_if_damaged
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -194,16 +194,6 @@ class Model(Generic[R]):
         """95 % interval of the share of right answers on validation clips, of all runs together, by the same rule."""
         right, tested, units = count_right((r.run["split"]["val"], r.val_units, r.validated.right) for r in self.runs)
         return interval_by_unit(right, tested, list(units.values()))
-
-
-def read_all(folders: Sequence[Path]) -> list[ScoredRun]:
-    """Read run folders, and all in folders that hold some at any depth.
-
-    Raises:
-        UsageError: If a folder holds no run.
-        StoreCorrupt: If a run's files are damaged.
-    """
-    return [read_scored(folder) for folder in find_runs(folders)]
 
 
 def gather_models(runs: Sequence[R]) -> tuple[list[Model[R]], list[str]]:
