@@ -126,7 +126,8 @@ def train_head(
     check_seeds(seed)
     if split_seed is not None:
         check_seed(split_seed)
-    _check_rate(false_alarm_rate)
+    if not 0 <= false_alarm_rate < 1:
+        raise UsageError(f"false_alarm_rate is {false_alarm_rate}: expected a share of at least 0 and below 1")
     where = torch.device(find_device(device))
     check_jobs(jobs, where)
     keep_to_cores()  # before processes divide the threads between them
@@ -188,11 +189,6 @@ def train_head(
     if len(runs) > 1:
         write_json(out / SUMMARY, report.to_dict())
     return report
-
-
-def _check_rate(false_alarm_rate: float) -> None:
-    if not 0 <= false_alarm_rate < 1:
-        raise UsageError(f"false_alarm_rate is {false_alarm_rate}: expected a share of at least 0 and below 1")
 
 
 def _folds(data: Features, split: str, seeds: Sequence[int], split_seed: int | None) -> list[tuple[int, Fold]]:

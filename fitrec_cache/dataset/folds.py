@@ -88,17 +88,13 @@ def make_folds(
     else:
         folds = [Fold(name="", split=make_split(rule, **clips, seed=seed))]
     for fold in folds:
-        _check_trained(rule, {labels[i] for i in fold.split.train.tolist()})
+        trained = {labels[i] for i in fold.split.train.tolist()}
+        if len(trained) < 2:
+            raise UsageError(
+                f"split '{rule}' trains on one class, {', '.join(trained)}: expected at least two to tell apart. Give "
+                "training clips of another class too"
+            )
     return folds
-
-
-def _check_trained(rule: str, trained: set[str]) -> None:
-    """Refuse a split by whose training clips nothing can be told apart."""
-    if len(trained) < 2:
-        raise UsageError(
-            f"split '{rule}' trains on one class, {', '.join(trained)}: expected at least two to tell apart. Give "
-            "training clips of another class too"
-        )
 
 
 def _k_sides(

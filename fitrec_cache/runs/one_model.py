@@ -23,7 +23,10 @@ def model_settings(run: Mapping[str, Any]) -> dict[str, str]:
     sources = run["sources"]
     chosen = {
         "recipe": run["recipe"],
-        "preset": "+".join(_preset(source) for source in sources),
+        "preset": "+".join(
+            "none" if source["kind"] == "pixels" else str(source["identity"]["preprocessing"]["preset"])
+            for source in sources
+        ),
         "variant": run["head"]["variant"],
         "backbone": run["backbone"],
         "split": short_rule(str(run["split"]["rule"])),
@@ -38,10 +41,6 @@ def model_settings(run: Mapping[str, Any]) -> dict[str, str]:
     }
     training = {k: v for k, v in run["training"].items() if k not in ("device", *chosen)}
     return {k: str(v) for k, v in {**chosen, **training}.items()}
-
-
-def _preset(source: Mapping[str, Any]) -> str:
-    return "none" if source["kind"] == "pixels" else str(source["identity"]["preprocessing"]["preset"])
 
 
 def differences(models: Sequence[Mapping[str, str]]) -> list[str]:
@@ -62,7 +61,8 @@ def differences(models: Sequence[Mapping[str, str]]) -> list[str]:
 
 def _by_settings(mine: Mapping[str, str], alike: Sequence[Mapping[str, str]]) -> str:
     """Say in which settings a model differs from those of one variant, backbone and split, itself among them."""
-    differing = [k for k in _readable(alike) if len({s.get(k) for s in alike}) > 1]
+    readable = [k for k in dict.fromkeys(k for s in alike for k in s) if k not in (*_PLACE, *_NUMBERED)]
+    differing = [k for k in readable if len({s.get(k) for s in alike}) > 1]
     telling = [k for k in differing if not all(_is_usual(k, s) for s in alike)]
     shown = telling if _count(alike, telling) == _count(alike, differing) else differing
     return _joined(f"{k.replace('_', ' ')} {mine.get(k, 'not set')}" for k in shown)
@@ -97,7 +97,7 @@ def incomplete(runs: Sequence[tuple[int, str]]) -> list[int]:
 
 def _is_usual(name: str, settings: Mapping[str, str]) -> bool:
     """Say whether a setting is what the model's recipe and variant bring along, or follows from the machine."""
-    usual = {**RECIPES.get(settings["recipe"], Recipe()).to_dict()}
+    usual = RECIPES.get(settings["recipe"], Recipe()).to_dict()
     if variant := VARIANTS.get(settings["variant"]):
         usual["attention"] = variant.attention
     return name == "precision" or (name in usual and settings.get(name) == str(usual[name]))
@@ -105,10 +105,6 @@ def _is_usual(name: str, settings: Mapping[str, str]) -> bool:
 
 def _place(settings: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(settings[k] for k in _PLACE)
-
-
-def _readable(models: Sequence[Mapping[str, str]]) -> list[str]:
-    return [k for k in dict.fromkeys(k for s in models for k in s) if k not in (*_PLACE, *_NUMBERED)]
 
 
 def _joined(texts: Iterable[str]) -> str:

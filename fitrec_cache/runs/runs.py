@@ -127,7 +127,7 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> St
 
 def _is_sound(folder: Path, run: Mapping[str, Any]) -> bool:
     """Say whether all files of a run are there and can be read."""
-    for name in _files(run):
+    for name in (*FILES, FINAL) if run.get("final") else FILES:
         try:
             with opened_file(folder / name):
                 pass
@@ -158,11 +158,6 @@ def add_final(folder: Path, head: nn.Module) -> None:
     data = safetensors.torch.save(head.state_dict())
     write_atomic(folder / FINAL, data)
     write_json(folder / "run.json", run | {"final": True, SUMS: run.get(SUMS, {}) | {FINAL: sum_of(data)}})
-
-
-def _files(run: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of all files of a run."""
-    return (*FILES, FINAL) if run.get("final") else FILES
 
 
 def refuse_other_runs(out: Path, folders: Sequence[Path]) -> None:
