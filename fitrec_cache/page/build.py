@@ -80,7 +80,9 @@ def report(
         StoreCorrupt: If a run folder is damaged.
         StoreError: If the file cannot be written.
     """
-    _check_out(out)
+    check_ending(out, "--out", ".html", ".htm")
+    check_writable(out, "--out")
+    refuse_others(out, "--out", GENERATOR, "a report")
     opened = None if cache is None else Cache(cache)
     records = read_records(runs)
     models = gather(records)
@@ -97,12 +99,6 @@ def report(
         missing=tuple(seen.missing),
         notes=tuple(compared.notes),
     )
-
-
-def _check_out(out: Path) -> None:
-    check_ending(out, "--out", ".html", ".htm")
-    check_writable(out, "--out")
-    refuse_others(out, "--out", GENERATOR, "a report")
 
 
 @dataclass(frozen=True, kw_only=True)

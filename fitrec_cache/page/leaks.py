@@ -93,7 +93,7 @@ class Auditor:
         """Audit the splits that runs of one rule used, with ``frames`` to show pairs by, if there are any."""
         by_sides: dict[tuple[tuple[str, ...], ...], Record] = {}
         for each in records:
-            by_sides.setdefault(tuple(_sides(each)), each)
+            by_sides.setdefault(tuple(tuple(map(str, each.run["split"][side])) for side in SIDES), each)
         names = sorted({name for sides in by_sides for side in sides for name in side})
         known = [self._known.get(name) for name in names]
         then: list[Mapping[str, str]] = []
@@ -147,11 +147,6 @@ def _is_as_then(clip: HeldClip, contents: Mapping[str, str]) -> bool:
     """Say whether a clip's video is the one that a run knew by this name, if it knew any."""
     then = contents.get(clip.clip_id)
     return then is None or then == short_content(clip.video_sha256)
-
-
-def _sides(record: Record) -> list[tuple[str, ...]]:
-    """Return the clips of training, validation and test."""
-    return [tuple(str(c) for c in record.run["split"][name]) for name in SIDES]
 
 
 def _split(record: Record, sides: Sequence[Sequence[str]], number: Mapping[str, int]) -> Split:

@@ -112,17 +112,14 @@ class Model(scored.Model[Record]):
             counts = self.confusion[k]
             if not counts.sum():
                 continue
-            recall, n = float(counts[k] / counts.sum()), self._distinct(k)
+            recall = float(counts[k] / counts.sum())
+            n = len({r.clips[i] for r in self.runs for i in np.flatnonzero(r.tested.targets == k).tolist()})
             low, high = self.interval_of(truth, k)
             wrong = counts.copy()
             wrong[k] = 0
             taken = labels[int(wrong.argmax())] if wrong.any() else ""
             rows.append(ClassRow(label=label, n=n, recall=recall, low=low, high=high, taken_for=taken))
         return sorted(rows, key=lambda row: (-row.recall, row.label))
-
-    def _distinct(self, k: int) -> int:
-        """Return the number of test clips of a class, each once."""
-        return len({r.clips[i] for r in self.runs for i in np.flatnonzero(r.tested.targets == k).tolist()})
 
     def worst_pairs(self, most: int) -> list[tuple[int, int, int]]:
         """Return up to ``most`` confusions as (true class, predicted class, times), most frequent first."""

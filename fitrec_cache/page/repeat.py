@@ -41,6 +41,7 @@ class HowTo:
 def how_to(model: Model, number: int) -> HowTo:
     """Return how to repeat a model's runs, in a folder of the model's number."""
     record = model.first
+    threads = ", ".join(sorted({str(each.run["threads"]) for each in model.runs}))
     names = "".join(f"{clip}\n" for clip in sorted(record.clips))
     settings = {
         "split": record.rule,
@@ -57,7 +58,7 @@ def how_to(model: Model, number: int) -> HowTo:
         title=model.name,
         commands=(*_extract(record.sources), _train(model, number)),
         settings=tuple((k.replace("_", " "), _text(v)) for k, v in settings.items()),
-        versions=(*((k, str(v)) for k, v in record.run["versions"].items()), ("threads", _threads(model))),
+        versions=(*((k, str(v)) for k, v in record.run["versions"].items()), ("threads", threads)),
         sources=tuple(_source(s) for s in record.sources),
         test_sha256=hashlib.sha256(names.encode()).hexdigest(),
     )
@@ -89,11 +90,6 @@ def _extract(sources: list[Mapping[str, Any]]) -> list[str]:
         words += ["--samples", str(frames["samples"]), "--frame-size", str(frames["short_side"])]
         lines.append(shlex.join(words))
     return lines
-
-
-def _threads(model: Model) -> str:
-    """Return with how many threads the runs were trained."""
-    return ", ".join(sorted({str(record.run["threads"]) for record in model.runs}))
 
 
 def _train(model: Model, number: int) -> str:
