@@ -1,18 +1,4 @@
-"""Everything this package raises on purpose.
-
-::
-
-    FitrecError            a problem was found (exit code 1)
-    ├── UsageError         wrong use: the call itself must change (exit code 2)
-    │   ├── ManifestError  the list of clips cannot be used as it is
-    │   ├── WeightsError   weights that are missing or do not fit the backbone
-    │   ├── DivergedError  a training comes to no numbers
-    │   ├── AllAlikeError  near-duplicates cannot be told from other clips
-    │   └── NoCacheError   a folder that is no cache (a StoreError too)
-    ├── VideoError         one clip cannot be used; the others go on
-    ├── StoreError         the cache cannot be read or written
-    │   └── StoreCorrupt   a stored file is damaged
-    └── MismatchError      two things that must be the same differ
+"""Everything this package raises on purpose; a :class:`UsageError` ends with exit code 2, any other error with 1.
 
 Messages say what was got, what was expected and what to do.
 """
