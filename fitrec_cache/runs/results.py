@@ -146,10 +146,19 @@ def result_of(
     parameters: int,
     seconds: float,
 ) -> RunResult:
-    """Return the result of a run by what its head said; ``strange`` as for :func:`judge`."""
-    run, tested = scored.run, scored.tested
+    """Return the result of a run by what its head said.
+
+    Args:
+        scored: The run.
+        strange: Logits ``(M, K)`` of clips of classes that were left out, if there are any.
+        epochs: This and the others as :class:`RunResult` has them.
+        best_epoch: The epoch that was kept.
+        parameters: How many were trained.
+        seconds: Wall time of the training.
+    """
+    run = scored.run
     n_train, n_val, n_test = (len(run["split"][side]) for side in SIDES)
-    calibration, unknown = judge(calibration_of(run), tested.logits, tested.targets, scored.units, strange)
+    calibration, unknown = _judge(scored, strange)
     return RunResult(
         out=scored.folder,
         variant=scored.variant,
@@ -171,25 +180,9 @@ def result_of(
     )
 
 
-def judge(
-    calibration: Calibration,
-    logits: NDArray[np.float32],
-    truth: NDArray[np.int64],
-    units: Sequence[str],
-    strange: NDArray[np.float32] | None,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return how right the probabilities of a head are, and how its threshold does.
-
-    Args:
-        calibration: Of the head.
-        logits: Of the N test clips, ``(N, K)``.
-        truth: Their classes, ``(N,)``.
-        units: What each is drawn with, length N.
-        strange: Logits ``(M, K)`` of clips of classes that were left out, if there are any.
-
-    Returns:
-        ``calibration`` and ``unknown`` of a :class:`RunResult`.
-    """
+def _judge(scored: ScoredRun, strange: NDArray[np.float32] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return how right the probabilities of a head are, and how its threshold does."""
+    calibration, logits, truth = calibration_of(scored.run), scored.tested.logits, scored.tested.targets
     sure = calibration.probabilities(logits)
     error, bins = calibration_error(sure, truth)
     raw_error, _ = calibration_error(Calibration().probabilities(logits), truth)
@@ -210,7 +203,7 @@ def judge(
         "temperature": calibration.temperature,
         "ece": error,
         "ece_uncalibrated": raw_error,
-        "ece_expected": expected_error(sure, truth, units),
+        "ece_expected": expected_error(sure, truth, scored.units),
         "bins": bins,
     }
     return told, unknown
