@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -190,7 +190,11 @@ def predict(
     recogniser = Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)
     if labelled:
         labels = {str(path): _folder_label(path, around, recogniser.labels) for path, around in files}
-        _check_labels(labels.values(), recogniser.labels)
+        if set(labels.values()).isdisjoint(recogniser.labels):
+            raise UsageError(
+                "no video lies in a folder named after a class of this head: got "
+                f"{listed(sorted(set(labels.values())))}, expected folders such as {recogniser.labels[0]}"
+            )
     shown: _Shown | None = None if picture is None else []
     found: list[Prediction] = []
     full: list[Prediction] = []  # with all classes
@@ -235,14 +239,6 @@ def _files(videos: Sequence[Path]) -> tuple[list[tuple[Path, int]], list[Predict
         names = [plain_text(str(path)) for path, _ in found]
         raise UsageError(f"no such file: {listed(names)}. Expected videos, or folders of them")
     return found, unread
-
-
-def _check_labels(named: Collection[str], labels: Sequence[str]) -> None:
-    if not set(named) & set(labels):
-        raise UsageError(
-            f"no video lies in a folder named after a class of this head: got {listed(sorted(set(named)))}, expected "
-            f"folders such as {labels[0]}"
-        )
 
 
 def _folder_label(path: Path, around: int, labels: Sequence[str]) -> str:
