@@ -27,6 +27,8 @@ WHOLE = {
 }
 WHOLE["mp4, a box that nobody knows"] = MP4 + box("xyzw", bytes(7)) + box("mdat", bytes(10))
 ENDLESS = {
+    "riff": b"RIFF" + b"\xff" * 4 + b"AVI LIST" + bytes(10),
+    "riff, in several chunks": WHOLE["riff"] + b"RIFF" + b"\xff" * 4 + b"AVIX" + bytes(10),
     "mp4": MP4 + bytes(4) + b"mdat" + bytes(10),
     "QuickTime": box("wide") + bytes(4) + b"mdat" + bytes(10),
     "mkv": MKV + b"\xff" + bytes(10),

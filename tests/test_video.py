@@ -444,6 +444,23 @@ def test_a_truncated_file_gives_true_frames_and_says_so(tmp_path, name):
     assert not any(w.startswith("cut short") for w in read(whole).ledger["warnings"])
 
 
+@pytest.mark.parametrize("ending", ["avi", "matroska"])
+def test_a_file_that_was_written_to_a_pipe_is_whole(tmp_path, ending):
+    """As ``ffmpeg -f avi - > v.avi`` does: nobody could go back to its header to say how long it is."""
+    whole, written = write_video(tmp_path / "whole.avi", 60, codec="mpeg4"), bytearray()
+    pipe = SimpleNamespace(write=lambda data: written.extend(data) or len(data))
+    with av.open(str(whole)) as old, av.open(pipe, "w", format=ending) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(old.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                new.mux(packet)
+    (tmp_path / "v.avi").write_bytes(written)
+    clip = read(tmp_path / "v.avi")
+    assert numbers(clip) == eq1(60)
+    assert not any("cut short" in warning for warning in clip.ledger["warnings"])
+
+
 @pytest.mark.parametrize("name", ["cut.avi", "cut.mp4", "cut.mkv", "cut.webm"])
 def test_less_than_half_of_what_the_header_claims_is_a_failure(tmp_path, name):
     codec = {".avi": "mpeg4", ".webm": "libvpx-vp9"}.get(Path(name).suffix, "libx264")

@@ -7,6 +7,9 @@ from typing import BinaryIO
 
 _EBML, _SEGMENT = bytes.fromhex("1A45DFA3"), bytes.fromhex("18538067")
 
+#: In place of the size of a RIFF chunk that is not known, as FFmpeg has it.
+_NO_SIZE = b"\xff" * 4
+
 #: MP4 files begin with ``ftyp``; QuickTime files, of which many are older than that, with any of these.
 _FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
 _BOXES = _FIRST_BOXES | {b"moof"}
@@ -34,6 +37,8 @@ def is_cut(path: Path) -> bool:
 def _last_riff_end(file: BinaryIO, size: int) -> int:
     """Return where the last outermost chunk of an AVI file ends; from 1 GB on there are several.
 
+    One that was written to a pipe, where nobody could go back, says of no size; then it is where that begins.
+
     Source:
         Matrox, OpenDML AVI File Format Extensions 1.02 (1996).
     """
@@ -41,7 +46,7 @@ def _last_riff_end(file: BinaryIO, size: int) -> int:
     while end + 8 <= size:
         file.seek(end)
         head = file.read(8)
-        if head[:4] != b"RIFF":
+        if head[:4] != b"RIFF" or head[4:] == _NO_SIZE:
             break
         end += 8 + int.from_bytes(head[4:], "little")
     return end
