@@ -245,6 +245,13 @@ def test_seeds_of_a_call_that_did_not_come_to_its_end_are_told(tmp_path):
     assert note == f"{tmp_path / 'a'} is not finished: seed-2 missing. Run the same train-head again"
 
 
+def test_folds_of_a_call_that_did_not_come_to_its_end_are_told(tmp_path):
+    write_run(tmp_path / "a" / "fold-01-seed-0", [1, 0], fold="01", split="kfold:2")
+    (tmp_path / "a" / "fold-02-seed-0").mkdir()
+    (note,) = (note for note in compare([tmp_path]).notes if "finished" in note)
+    assert note == f"{tmp_path / 'a'} is not finished: fold-02-seed-0 missing. Run the same train-head again"
+
+
 def test_several_pairs_are_adjusted_for_their_number(tmp_path):
     rng = np.random.default_rng(0)
     rights = {"a": rng.random(200) < 0.9, "b": rng.random(200) < 0.8, "c": rng.random(200) < 0.3}
@@ -267,6 +274,9 @@ def test_different_test_clips_are_not_compared_and_it_says_so(tmp_path):
         "vit-lstm on net and mean on net have different test clips in 1 run (seed 0: 10 and 10, 6 in common): "
         "not compared on these",
     )
+    write_run(tmp_path / "more", [1] * 10, variant="vit-lstm", seed=2)
+    (note,) = compare([tmp_path / "a", tmp_path / "more", tmp_path / "b"]).notes  # that nothing is shared is told once
+    assert note.endswith("(seed 0: 10 and 10, 6 in common): not compared on these")
     write_run(tmp_path / "c", [1] * 10, seed=1, variant="lrcn")
     notes = compare([tmp_path / "a", tmp_path / "c"]).notes
     assert notes == ("vit-lstm on net and lrcn on net share no run of the same seed and fold: not compared",)
@@ -303,6 +313,7 @@ def test_validation_accuracy_is_the_mean_of_the_runs_whatever_their_sides(tmp_pa
     write_run(tmp_path / "b", [1], seed=1, val=list("wxyz"), val_targets=[0, 1, 1, 1])
     (model,) = compare([tmp_path]).models
     assert model.val_accuracy == pytest.approx((1 / 2 + 1 / 4) / 2)
+    assert not model.apart  # from none
 
 
 def test_the_interval_on_validation_clips_minds_their_groups(tmp_path):
@@ -669,6 +680,42 @@ def test_tables_are_written(tmp_path):
         ("model", "x2 on net", 0.56),
         ("pair", "x1 on net", 0.24),
     ]
+
+
+def test_tables_hold_the_figures_of_the_report(tmp_path):
+    """By clip, over two seeds, one has 2, 2, 0 and -1 right more; by seed they have 3 and 2 of 4, and 2 and 0."""
+    for seed, (a, b) in enumerate((([1, 1, 1, 0], [0, 0, 1, 1]), ([1, 1, 0, 0], [0, 0, 0, 0]))):
+        write_run(tmp_path / "r" / f"a{seed}", a, variant="vit-lstm", seed=seed)
+        write_run(tmp_path / "r" / f"b{seed}", b, seed=seed, val_targets=[1])  # its validation clip is wrong
+    report = compare([tmp_path / "r"], out=tmp_path / "t.md")
+    best, other, pair = *report.models, *report.pairs
+    first, second, between = (f"{100 * one.ci95[0]:.1f} to {100 * one.ci95[1]:.1f}" for one in (best, other, pair))
+    lines = (tmp_path / "t.md").read_text().splitlines()
+    assert f"| vit-lstm on net | group | 100.0 (best) | 62.5 | 17.7 | {first} | 4 | 2 | 2 |" in lines
+    assert f"| mean on net | group | 0.0 | 25.0 | 35.4 | {second} | 4 | 2 | 2 |" in lines
+    assert f"| vit-lstm on net | mean on net | 37.5 | {between} | 2 | 1 | 1 | 1 |" in lines
+    compare([tmp_path / "r"], out=tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    named = ("n", "seeds", "validation", "value", "sd", "low", "high", "only_a", "only_b", "p")
+    expected = [
+        [4, 2, 1, 0.625, 0.25 / 2**0.5, *best.ci95, None, None, None],
+        [4, 2, 0, 0.25, 0.5 / 2**0.5, *other.ci95, None, None, None],
+        [4, 2, None, 0.375, None, *pair.ci95, 2, 1, 1],
+    ]
+    for row, numbers in zip(rows, expected, strict=True):
+        assert [float(row[name]) if row[name] else None for name in named] == pytest.approx(numbers)
+
+
+def test_sentences_say_of_how_many_folds_and_seeds_they_are(tmp_path):
+    for seed in (0, 1):
+        for fold in ("01", "02"):
+            same = {"seed": seed, "fold": fold, "split": "kfold:2", "first": 4 * int(fold)}
+            write_run(tmp_path / f"a-{fold}-{seed}", [1, 1, 1, 0], variant="vit-lstm", **same)
+            write_run(tmp_path / f"b-{fold}-{seed}", [1, 1, 0, 0], **same)
+    (pair,) = compare([tmp_path]).pairs
+    assert (pair.folds, pair.seeds, pair.n) == (2, (0, 1), 8)
+    assert "are not distinguishable at n = 8 in 2 folds, 2 seeds: " in pair.text
 
 
 def test_wrong_use_is_refused(tmp_path):

@@ -57,6 +57,22 @@ def test_clips_without_a_side_and_classes_without_training_are_told():
     assert numbers.tolist() == [0] * 6 + [1] * 6 + [2] * 6 + [-1] * 6
 
 
+@pytest.mark.parametrize(
+    ("side", "notes", "untrained"),
+    [
+        ("train", ("class C has one clip: it stays in training",), ()),
+        ("val", ("1 class has no test clip: C",), ("C",)),
+        ("test", (), ("C",)),
+    ],
+)
+def test_of_a_class_of_one_clip_it_is_told_where_that_is(side, notes, untrained):
+    sides = ["train", "train", "train", "val", "test", "test"]
+    names = [*NAMES, "C/0.mp4"]
+    given = {"clip_ids": names, "labels": [n[0] for n in names], "groups": [None] * 13, "seed": 0}
+    (fold,) = make_folds("manifest", **given, extra=[{"split": s} for s in [*sides, *sides, side]])
+    assert (fold.split.notes, fold.split.untrained) == (notes, untrained)
+
+
 @pytest.mark.parametrize("val", ["val", "train"])
 def test_a_split_that_trains_on_one_class_is_refused(val):
     column = ["test" if n[0] == "B" else val if n[2] == "1" else "train" for n in NAMES]
