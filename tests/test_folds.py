@@ -193,6 +193,13 @@ def test_any_seed_is_taken_and_gives_its_own_folds():
     assert len({tuple(each) for each in tested}) > 1
 
 
+def test_the_seed_chooses_the_validation_clips_of_folds():
+    room = {"extra": [{"room": "x" if n[2] in "01" else "y"} for n in NAMES]}
+    first = [make_folds("leave-one:room", **clips(**room) | {"seed": seed})[0].split for seed in range(5)]
+    assert len({tuple(split.test.tolist()) for split in first}) == 1
+    assert len({tuple(split.val.tolist()) for split in first}) > 1
+
+
 def test_wrong_rules_are_refused():
     for rule, reason in (
         ("kfold:1", "at least 2"),
@@ -208,6 +215,8 @@ def test_wrong_rules_are_refused():
             make_folds(rule, **clips())
     with pytest.raises(UsageError, match="of 2 groups"):
         make_folds("kfold:3", **clips(groups=[n[0] for n in NAMES]))
+    with pytest.raises(UsageError, match="of 3 groups: expected no more folds than groups"):  # one clip is by itself
+        make_folds("kfold:4", **clips(groups=[None, *(n[0] for n in NAMES[1:])]))
     with pytest.raises(UsageError, match="1 clip has no value"):
         make_folds("leave-one:room", **clips(extra=[{}] + [{"room": str(i)} for i in range(11)]))
     with pytest.raises(UsageError, match="expected at least two"):

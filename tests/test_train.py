@@ -748,6 +748,27 @@ def test_a_loss_that_is_no_number_ends_training_with_the_best_so_far(tmp_path, f
         train_head(out=tmp_path / "native", **settings)
 
 
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_training_loss_that_is_no_number_ends_training_too(features, monkeypatch, loss):
+    data, recipe = read_pack(features), get_recipe("paper").change(epochs=3)
+    targets = np.array([CLASSES.index(label) for label in data.labels])
+    side = Side(values=data.values, targets=targets, clips=np.arange(60))
+    config = recipe.head_config("mean", data.values.shape, n_classes=3, n_train=60, attention=None)
+    monkeypatch.setattr(fit_module._Loop, "_learn", lambda _, epoch: (loss if epoch == 3 else 0.5, 0.0))
+    assert len(fit(side, side, config=config, recipe=recipe, seed=0).history) == 2
+    fit_again(side, recipe, 2, config=config, seed=0)
+    with pytest.raises(DivergedError, match="training diverged"):  # there is no side that says which epoch to keep
+        fit_again(side, recipe, 3, config=config, seed=0)
+
+
+def test_one_class_without_a_number_is_no_answer():
+    def head(x):
+        return torch.tensor([[1.0, 0.0], [math.inf, 0.0], [0.0, 1.0]]), torch.full((3, 4), 0.25)
+
+    with pytest.raises(DivergedError, match="answer to 1 of 3 clips is no number: to b"):
+        fit_module.apply_head(head, np.zeros((9, 4, 6)), np.array([8, 2, 5]), ["a", "b", "c"])
+
+
 def test_a_test_clip_that_gets_no_numbers_for_an_answer_is_told_in_words(tmp_path, features):
     data = read_pack(features)
     train_head(out=tmp_path / "run", features=data, variant="mean", epochs=1)
@@ -1662,6 +1683,55 @@ def test_a_head_of_more_clips_is_trained_for_as_many_epochs_as_were_kept(tmp_pat
         recipe = get_recipe("native").change(**given)
         by_hand = fit(side, side, config=HeadConfig.from_dict(run["head"]), recipe=recipe, seed=0)
         assert same(safetensors.torch.load_file(tmp_path / "run" / f"{name}.safetensors"), by_hand.head.state_dict())
+
+
+def test_every_seed_has_heads_of_its_own_on_more_clips_too(features):
+    """A head that learns again begins as one of that seed does, and takes batches in the same order."""
+    data, recipe = read_pack(features), get_recipe("native").change(epochs=2, refit=False)
+    targets = np.array([CLASSES.index(label) for label in data.labels])
+    side = Side(values=data.values, targets=targets, clips=np.arange(60))
+    given = {"config": recipe.head_config("mean", data.values.shape, n_classes=3, n_train=60, attention=None)}
+    heads = [fit_again(side, recipe, 2, seed=seed, **given).state_dict() for seed in (0, 1)]
+    once = [fit(side, side, recipe=recipe, seed=seed, **given).head.state_dict() for seed in (0, 1)]
+    assert [same(*pair) for pair in zip(heads, once, strict=True)] == [True, True]
+    assert not same(*heads)
+
+
+def test_components_are_of_the_training_clips_alone(tmp_path):
+    """A component needs 1.5 of them: 36 of 60 allow for 24."""
+    path = toy(tmp_path / "toy.h5", d=64)
+    for final in (False, True):
+        train_head(out=tmp_path / "run", features=path, variant="mean", epochs=1, final=final)
+        assert run_of(tmp_path / "run")["head"]["components"] == 24
+
+
+def test_the_threshold_for_unknown_minds_recordings(tmp_path, features):
+    """Of two groups of six validation clips 1 / 3 is the least that can be told, of 12 clips it would be 1 / 13."""
+    data = read_pack(features)
+    group_of = dict(zip(data.clip_ids, data.groups, strict=True))
+    for rate, blind in ((0.3, True), (0.35, False)):
+        out, settings = tmp_path / f"{rate}", {"features": data, "variant": "mean", "epochs": 1}
+        report = train_head(out=out, false_alarm_rate=rate, **settings)
+        run = run_of(out)
+        assert run["val_groups"] == [group_of[clip] for clip in run["split"]["val"]]
+        assert len(set(run["val_groups"])) == 2
+        assert (run["calibration"]["threshold"] == 0) is blind
+        assert any("needs 3 groups of validation clips, and there are 2." in note for note in report.notes) is blind
+
+
+def test_a_split_by_groups_says_of_how_many_clips_none_is_known(tmp_path, features):
+    data = read_pack(features)
+    train_head(out=tmp_path / "all", features=data, variant="mean", epochs=1)
+    run = run_of(tmp_path / "all")
+    assert "without_group" not in run["split"]
+    alone = {run["split"]["train"][0], run["split"]["val"][0]}
+    groups = [None if clip in alone else group for clip, group in zip(data.clip_ids, data.groups, strict=True)]
+    found = {}
+    for split in ("group", "random"):
+        settings = {"features": replace(data, groups=groups), "variant": "mean", "epochs": 1, "split": split}
+        train_head(out=tmp_path / split, **settings)
+        found[split] = run_of(tmp_path / split)["split"].get("without_group")
+    assert found == {"group": 2, "random": None}
 
 
 def test_chance_in_calibration_minds_recordings(tmp_path):
