@@ -124,6 +124,11 @@ def test_a_seed_gives_the_same_bits_and_another_seed_others(tmp_path, features, 
     assert not same(weights_of(tmp_path / "a"), weights_of(tmp_path / "c"))
 
 
+def test_seeds_of_one_split_begin_each_with_its_own_values(tmp_path, features):
+    train_head(out=tmp_path, features=features, variant="mean", seed=[0, 1], split_seed=0, epochs=1)
+    assert not same(*(weights_of(tmp_path / f"seed-{seed}") for seed in (0, 1)))
+
+
 def test_a_device_that_cannot_promise_the_same_bits_is_named(tmp_path, features):
     report = train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
     assert not any("same seed" in note for note in report.notes)
