@@ -331,7 +331,25 @@ def test_the_interval_on_validation_clips_minds_their_groups(tmp_path):
 def test_runs_of_another_precision_are_another_model(tmp_path):
     for name in ("fp32", "bf16"):
         write_run(tmp_path / name, [1, 0], training={"learning_rate": 0.001, "precision": name})
-    assert len(compare([tmp_path]).models) == 2
+    assert {m.name for m in compare([tmp_path]).models} == {
+        "mean on net, precision bf16",
+        "mean on net, precision fp32",
+    }
+    write_run(tmp_path / "faster", [1, 0], training={"learning_rate": 0.002, "precision": "bf16"})
+    assert {m.name for m in compare([tmp_path]).models} == {
+        "mean on net, learning rate 0.001, precision bf16",
+        "mean on net, learning rate 0.001, precision fp32",
+        "mean on net, learning rate 0.002, precision bf16",
+    }
+    names = {m.name for m in compare([tmp_path / "fp32", tmp_path / "faster"]).models}  # the machine's own choice
+    assert names == {"mean on net, learning rate 0.001", "mean on net, learning rate 0.002"}
+
+
+def test_seeds_are_in_their_order_and_not_in_that_of_their_folders(tmp_path):
+    for seed, right in ((2, [1, 1, 1, 1]), (10, [1, 0, 0, 0])):
+        write_run(tmp_path / f"seed-{seed}", right, seed=seed)
+    (model,) = compare([tmp_path]).models
+    assert (model.seeds, model.accuracies) == ((2, 10), (1.0, 0.25))
 
 
 def test_the_best_on_validation_is_named_not_the_best_on_test(tmp_path):
