@@ -401,10 +401,12 @@ def test_directions_of_few_clips_are_found_in_float64() -> None:
     assert float((products - torch.eye(100)).abs().max()) < 2e-7
 
 
-@pytest.mark.parametrize("kind", ["standard", "pca", "whiten"])
-def test_features_too_large_to_be_normalised_are_refused(kind) -> None:
-    with pytest.raises(DivergedError, match=r"features up to .*e\+25 are too large to be normalised"):
-        Normalisation(kind, 6, 3).fit(frames_of(40, 6) * 1e25)
+@pytest.mark.parametrize(
+    ("kind", "inputs"), [("standard", 6), ("pca", 6), ("whiten", 6), ("pca", 5000), ("whiten", 5000)]
+)
+def test_features_too_large_to_be_normalised_are_refused(kind, inputs) -> None:
+    with pytest.raises(DivergedError, match=r"features up to .*e\+2\d are too large to be normalised"):
+        Normalisation(kind, inputs, 3).fit(frames_of(40, inputs) * 1e25)
 
 
 def test_more_components_than_vectors_are_refused_in_words() -> None:
@@ -504,6 +506,19 @@ def test_each_dropout_has_an_effect_while_a_head_learns(where: str) -> None:
     x = torch.randn(4, 5, 6)
     assert not torch.equal(head(x)[0], head(x)[0])
     assert torch.equal(*(head.eval()(x)[0] for _ in range(2)))
+
+
+def test_the_dropout_of_a_mean_is_of_its_values_and_only_while_it_learns() -> None:
+    torch.manual_seed(0)
+    head = build_head(HeadConfig(variant="mean", input_dim=400, n_classes=2, input_dropout=0.25))
+    with torch.no_grad():  # so that the logits count what is left, each 4 / 3 times as large
+        head.classify.weight.copy_(torch.tensor([[1.0], [0.0]]).expand(2, 400))
+        head.classify.bias.zero_()
+    left = head.train()(torch.ones(50, 3, 400))[0][:, 0].detach() * 3 / 4
+    assert left.numpy() == pytest.approx(left.round().numpy(), abs=1e-2)
+    assert float(left.mean()) == pytest.approx(300, abs=5)
+    assert float(left.std()) == pytest.approx((400 * 0.25 * 0.75) ** 0.5, rel=0.4)
+    assert head.eval()(torch.ones(1, 3, 400))[0].tolist() == [[400, 0]]
 
 
 def test_sum_pooling_is_the_papers_without_its_share_of_time() -> None:
