@@ -144,6 +144,16 @@ def test_of_one_recording_all_may_be_off_together_by_chance():
     assert uneven == pytest.approx(alone * np.sqrt((99**2 + 1) / 100))
 
 
+def test_how_alike_clips_of_one_recording_are_by_hand():
+    """Three pairs of clips at 1/2, of which two right, two wrong, and one either way: 1/2 off each time.
+
+    Between pairs (1/2 + 1/2 + 0) / 2 degrees, within (6/4 - 1) / 3: alike by (1/2 - 1/6) / (1/2 + 1/6) = 1/2. So the
+    variance is that of six clips, 6/4, times 1 + 1/2.
+    """
+    found = expected_error(np.full((6, 2), 0.5), [0, 0, 1, 1, 0, 1], list("aabbcc"))
+    assert found == pytest.approx(np.sqrt(2 / np.pi * 6 / 4 * 1.5) / 6)
+
+
 def test_the_threshold_is_of_calibrated_probabilities():
     """5 % of 300 + 1: the 15th least sure, below which are 14."""
     logits, labels = draws(300, 3.0)
