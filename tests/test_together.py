@@ -71,6 +71,8 @@ def test_the_mean_of_seeds_gets_the_temperature_and_threshold_that_a_search_find
         ((0, 0, 0), None, None, False),
         ((0.1, 0, 0), None, None, False),  # most decide
         ((0.1, 0.2, 0), None, None, True),
+        ((0.1, 0), None, None, False),  # half are not most
+        ((0.1,), None, None, True),
         ((0.1, 0.2, 0), 0, None, False),
         ((0, 0, 0), 0.1, None, True),
         ((0, 0, 0), 0, 0.6, True),
@@ -82,7 +84,7 @@ def test_whether_any_answer_may_be_unknown(thresholds, mean, given, expected):
     heads = Together(single=single, mean=None if mean is None else Calibration(threshold=mean), threshold=given)
     assert heads.may_be_unknown(50) is expected
     assert not heads.may_be_unknown(1)
-    _, unknown = heads([torch.zeros(1, 50)] * 3)  # each class has 2 %
+    _, unknown = heads([torch.zeros(1, 50)] * len(thresholds))  # each class has 2 %
     assert bool(unknown) is expected
 
 

@@ -1724,6 +1724,16 @@ def test_the_threshold_for_unknown_minds_recordings(tmp_path, features):
         assert any("needs 3 groups of validation clips, and there are 2." in note for note in report.notes) is blind
 
 
+def test_a_run_knows_each_video_by_its_content(tmp_path, features):
+    data = read_pack(features)
+    contents = [f"{number:064x}"[::-1] for number in range(60)]  # which differ in front
+    train_head(out=tmp_path / "run", features=replace(data, contents=contents), variant="mean", epochs=1)
+    run, known = run_of(tmp_path / "run"), dict(zip(data.clip_ids, contents, strict=True))
+    for side in ("train", "val", "test"):
+        pairs = zip(run["contents"][side], run["split"][side], strict=True)
+        assert all(known[clip].startswith(content) and len(content) >= 16 for content, clip in pairs)
+
+
 def test_a_split_by_groups_says_of_how_many_clips_none_is_known(tmp_path, features):
     data = read_pack(features)
     train_head(out=tmp_path / "all", features=data, variant="mean", epochs=1)
