@@ -127,6 +127,18 @@ def test_what_is_judged_is_what_training_saw_last(features, monkeypatch):
     assert 0 < accuracy(right) < 1
 
 
+def test_each_training_of_a_search_has_its_seed_and_never_sees_validation_clips(features, monkeypatch):
+    problem = Problem.load(variant="mean", features=features, split=["group", "random"], seed=[0], epochs=1)
+    asked, reported, fit = [], [], problem_module.fit
+    monkeypatch.setattr(problem_module, "fit", lambda *sides, **k: asked.append((sides, k)) or fit(*sides, **k))
+    recipe = get_recipe("native").change(epochs=1)
+    right = problem.judge(recipe, None, [3, 5], lambda value, step: reported.append((value, step)))
+    assert [(k["seed"], k["recipe"].refit) for _, k in asked] == [(3, False), (3, False), (5, False), (5, False)]
+    for ((train, val), _), each in zip(asked, [*problem.splits] * 2, strict=True):
+        assert (train.clips.tolist(), val.clips.tolist()) == (each.train.tolist(), each.val.tolist())
+    assert reported == [(accuracy(right[:n]), n) for n in (1, 2, 3, 4)]
+
+
 @pytest.mark.parametrize(("p", "within"), [(0.05, True), (0.049, False)])
 def test_what_the_test_says_is_told(tmp_path, features, p, within):
     report = sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 1})
@@ -301,6 +313,32 @@ def test_native_is_judged_by_the_seeds_of_the_finalists(tmp_path, features, monk
     report = sweep(out=tmp_path / "sweep", features=features, **FAST | {"variant": "vit-lstm", "trials": 2})
     assert asked == [[0], [1, 2, 3]]
     assert (report.start_again, report.beaten) == (native, native == 0.0)
+
+
+def test_the_best_of_the_search_are_ranked_by_their_other_seeds(tmp_path, features, monkeypatch):
+    """Here a higher rate is better in the search, and worse with other seeds."""
+    found = {}
+
+    def judged(self, recipe, attention, seeds, report=None):
+        share = (np.log10(recipe.learning_rate) + 4) / 2  # of 1e-4 to 1e-2
+        again = list(seeds) == [1, 2, 3]
+        right = [np.arange(12) < 12 * (1 - share if again else share) for _ in seeds for _ in self.splits]
+        found[recipe.learning_rate, again] = accuracy(right)
+        return right
+
+    monkeypatch.setattr(Problem, "judge", judged)
+    report = sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 6, "finalists": 3})
+    native = get_recipe("native").learning_rate
+    assert (report.start, report.start_again) == (found[native, False], found[native, True])
+    searched = [value for (rate, again), value in found.items() if not again and rate != native]
+    assert sorted(f["val_accuracy"] for f in report.finalists) == sorted(searched)[-3:]
+    assert len(searched) == 6
+    for finalist in report.finalists:
+        rate = finalist["settings"]["learning_rate"]
+        assert finalist["val_accuracy"] == found[rate, False]
+        assert finalist["val_accuracy_again"] == found[rate, True]
+    ranked = [f["val_accuracy_again"] for f in report.finalists]
+    assert ranked == sorted(ranked, reverse=True)
 
 
 def test_a_sequence_head_is_searched_with_its_own_settings(tmp_path, features):
