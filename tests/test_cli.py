@@ -140,7 +140,9 @@ def test_extract_json_has_its_keys_and_the_exit_code_says_if_clips_failed(call_j
     code, found = call_json(*arguments)
     assert code == 1
     path = str(tmp_path / "videos" / "Hop" / "bad.mp4")
-    assert found["failed"] == [{"clip_id": "Hop/bad.mp4", "path": path, "reason": "file is empty (0 bytes)"}]
+    assert found["failed"] == [
+        {"clip_id": "Hop/bad.mp4", "path": path, "reason": "file is empty (0 bytes): copy or download it again"}
+    ]
     assert (found["done"], found["reused"]) == (0, 1)
 
 
@@ -149,7 +151,7 @@ def test_extract_text_names_failures(call, tmp_path, weights):
     (tmp_path / "videos" / "Hop" / "bad.mp4").touch()
     code, out, _ = call("extract", tmp_path / "videos", "--cache", tmp_path / "c", "--backbone", weights("test_resnet"))
     assert code == 1
-    assert "failed: Hop/bad.mp4: file is empty (0 bytes)" in out
+    assert "failed: Hop/bad.mp4: file is empty (0 bytes): copy or download it again" in out
     assert "1 clips: 0 done, 0 reused, 1 failed" in out
 
 

@@ -143,7 +143,7 @@ def test_what_is_odd_about_a_video_is_told(tmp_path, weights):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("text.mp4", "no video by its content"),
+        ("text.mp4", "a text, not a video"),
         ("sound.mp4", "no video stream"),
     ],
 )

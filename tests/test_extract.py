@@ -983,8 +983,8 @@ def test_bad_clips_cost_themselves_only_and_are_named_with_the_reason(run, video
     report = run()
     assert counts(report) == (7, 4, 0, 3)
     failed = {f.clip_id: f for f in report.failed}
-    assert failed["Hop/empty.mp4"].reason == "file is empty (0 bytes)"
-    assert failed["Hop/text.avi"].reason.startswith("cannot be decoded")
+    assert failed["Hop/empty.mp4"].reason == "file is empty (0 bytes): copy or download it again"
+    assert failed["Hop/text.avi"].reason.startswith("a text, not a video")
     assert failed["Squat/also-text.avi"].reason.startswith("same content as Hop/text.avi, which failed: ")
     assert failed["Hop/empty.mp4"].path == str(videos / "Hop" / "empty.mp4")
     problems = {c.clip_id: c.problem for c in Cache(tmp_path / "cache").clips() if c.problem}

@@ -324,7 +324,7 @@ def test_bad_videos_have_a_reason_and_cost_themselves_only(run, tmp_path, video_
     (tmp_path / "empty.mp4").touch()
     good = next(video_folder.rglob("*.avi"))
     found = predict([tmp_path / "gone.mp4", tmp_path / "empty.mp4", good], run=run, device="cpu")
-    assert [p.reason for p in found] == ["file not found", "file is empty (0 bytes)", ""]
+    assert [p.reason for p in found] == ["file not found", "file is empty (0 bytes): copy or download it again", ""]
     assert [bool(p.top) for p in found] == [False, False, True]
     assert found[0].to_dict() == {
         "path": str(tmp_path / "gone.mp4"),
@@ -468,7 +468,7 @@ def test_the_picture_shows_each_video(run, tmp_path, video_folder):
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
     (tmp_path / "empty.mp4").touch()
     found = predict([tmp_path / "empty.mp4"], run=run, device="cpu", picture=tmp_path / "q.png")
-    assert found[0].reason == "file is empty (0 bytes)"
+    assert found[0].reason == "file is empty (0 bytes): copy or download it again"
     (tmp_path / "folder.png").mkdir()
     refused = dict.fromkeys(("none/q.png", "folder.png", "q" * 300 + ".png"), "cannot be written")
     for name, message in (refused | {"p.gif": r"expected a name that ends in \.png"}).items():

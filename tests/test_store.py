@@ -395,7 +395,7 @@ def test_a_hostile_part_is_refused_quickly(store, tmp_path, build):
 def decode_apart(path, schema, source="p"):
     """Decode a file in a process of its own, which prints why it is refused: the library might never end."""
     script = (
-        f"from pathlib import Path; from fitrec_cache import hdf5; p = Path({str(path)!r})\n"
+        f"from pathlib import Path; from fitrec_cache.storage import hdf5; p = Path({str(path)!r})\n"
         f"try: hdf5.decode({source}, {schema!r})\nexcept hdf5.Unreadable as error: print(error)"
     )
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)

@@ -1110,9 +1110,14 @@ def test_what_was_seen_in_a_file_can_be_corrected_and_trained_on(run, tmp_path, 
 
 
 def test_a_file_that_was_not_written_to_its_end_is_said_to_be_so(run, long_video, tmp_path):
-    (tmp_path / "cut.mp4").write_bytes(b"no video" * 100)
-    with pytest.raises(VideoError, match=r"cannot be opened: .*: no video by its content, of a kind that is not read"):
+    (tmp_path / "cut.mp4").write_bytes(write_video(tmp_path / "whole.mp4", 20).read_bytes()[:1000])
+    with pytest.raises(
+        VideoError, match=r"cut\.mp4 cannot be opened: cut off, as the file ends before its header says"
+    ):
         module.watch(str(tmp_path / "cut.mp4"), run=run, seconds=0.4)
+    (tmp_path / "noise.mp4").write_bytes(bytes(range(256)) * 9)
+    with pytest.raises(VideoError, match=r"cannot be opened: .*: no video by its content, of a kind that is not read"):
+        module.watch(str(tmp_path / "noise.mp4"), run=run, seconds=0.4)
 
 
 def test_it_gives_its_answers_once_and_inside(run, long_video):

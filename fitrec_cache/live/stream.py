@@ -31,6 +31,7 @@ from fitrec_cache.video.container import (
     video_stream,
 )
 from fitrec_cache.video.jpeg import encode_frame
+from fitrec_cache.video.no_video import why_no_video
 from fitrec_cache.video.truncation import is_cut
 from fitrec_cache.video.video import Converter
 
@@ -214,10 +215,13 @@ class Stream:
             return self._silent(SILENCE[what == "read on"])
         reason = getattr(error, "strerror", None) or str(error)
         hint = ": is there a camera, and may this program use it?" if self._source.format else ""
+        path = Path(self._source.name)
+        if self._local and what == "opened" and path.is_file() and (why := why_no_video(path)):
+            return VideoError(f"{self._shown} cannot be opened: {why}")
         if self._local and isinstance(error, (av.error.InvalidDataError, av.error.ArgumentError)):
             if what == "opened":
                 hint = f": {NO_VIDEO}"
-            elif not Path(self._source.name).is_file():
+            elif not path.is_file():
                 hint = ": of what comes through a pipe, an MP4 file needs its index in front (-movflags faststart)"
         return VideoError(f"{self._shown} cannot be {what}: {reason}{hint}")
 

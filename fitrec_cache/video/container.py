@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 from fitrec_cache.common.files import opened_video
 from fitrec_cache.errors import VideoError
 from fitrec_cache.video.keyframes import Note, packet_reader
+from fitrec_cache.video.no_video import EMPTY, why_no_video
 from fitrec_cache.video.truncation import is_cut
 
 #: Options of PyAV: a title in another encoding must not fail a video. From 19 on it never does, and there is no option.
@@ -104,12 +105,16 @@ class Video:
     def __init__(self, path: Path, *, listing: Listing | None = None) -> None:
         with opened_video(path) as file:
             if not file.read(1):
-                raise VideoError("file is empty (0 bytes)")
+                raise VideoError(EMPTY)
         self.path = path
         try:
             self._container = _open(path)
-        except (av.InvalidDataError, av.error.ArgumentError) as error:
-            raise VideoError(f"cannot be decoded: {NO_VIDEO} ({error.strerror})") from error
+        except av.FFmpegError as error:
+            if why := why_no_video(path):
+                raise VideoError(why) from error
+            if isinstance(error, (av.InvalidDataError, av.error.ArgumentError)):
+                raise VideoError(f"cannot be decoded: {NO_VIDEO} ({error.strerror})") from error
+            raise
         try:
             self.stream = video_stream(self._container)
             self.description = _describe(self._container, self.stream)
@@ -259,10 +264,11 @@ def video_stream(container: av.container.InputContainer) -> VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & art]
     if not streams:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "none"
-        raise VideoError(f"no video stream (streams found: {kinds})")
+        only = ": it is sound only, so give the video that it belongs to" * (kinds == "audio")
+        raise VideoError(f"no video stream (streams found: {kinds}){only}")
     stream = streams[0]
     if stream.codec_context is None:
-        raise VideoError("no decoder for its video codec")
+        raise VideoError("no decoder for its video codec: convert it to MP4 with H.264, such as with HandBrake")
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > LARGEST:
         raise VideoError(f"frames of {width} x {height} pixels are too large: expected 8192 x 8192 at most")

@@ -21,6 +21,7 @@ from fitrec_cache.common.files import file_stamp
 from fitrec_cache.errors import VideoError
 from fitrec_cache.video.container import SET_BACK, Damage, Video, listing_of, sound_frames
 from fitrec_cache.video.keyframes import LONG_PACKETS, Stretch, presentation_order, stretches
+from fitrec_cache.video.no_video import is_encrypted
 from fitrec_cache.video.spans import Span
 from fitrec_cache.wording import plural
 
@@ -145,7 +146,7 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int, span: Span | N
                 seen = _decode(video, indices, short_side)
         n_frames = len(seen.times)
         if n_frames == 0:
-            raise VideoError(f"no frame decodes: the container holds {video.n_packets} packets, 0 gave a picture")
+            raise VideoError(_no_frame(video))
         times, warnings = _times(video, seen.times)
         if span is None or promised is None or _are_fields(video, seen):
             _check_whole(video, seen)
@@ -199,6 +200,14 @@ def _is_set_back(known: Sequence[int]) -> bool:
     return False
 
 
+def _no_frame(video: Video) -> str:
+    """Say that no packet gave a picture, and what to do."""
+    told = f"no frame decodes: the container holds {plural(video.n_packets, 'packet')}, 0 gave a picture"
+    if is_encrypted(video.path):
+        return f"{told}, as its pictures are encrypted: give a copy without copy protection"
+    return f"{told}{f' ({video.cut_short})' * bool(video.cut_short)}: copy or download it again"
+
+
 def _are_fields(video: Video, seen: _Pass) -> bool:
     """Say whether each packet is one field of two, as of camcorders."""
     found = len(seen.times) + seen.damage.corrupt + seen.damage.undecodable
@@ -213,7 +222,7 @@ def _check_whole(video: Video, seen: _Pass) -> None:
     if decoded < MIN_DECODED_SHARE * expected:
         raise VideoError(
             f"only {decoded} of {expected} frames decode, at least {MIN_DECODED_SHARE:.0%} are needed"
-            + (f" ({video.cut_short})" if video.cut_short else "")
+            + (f" ({video.cut_short}): copy or download it again" if video.cut_short else "")
         )
 
 
