@@ -46,7 +46,10 @@ from fitrec_cache.extract import FRAME_SIZE, SAMPLES
 from fitrec_cache.extraction.claims import CLAIMS
 from fitrec_cache.extraction.extractor import COMMIT_CLIPS
 from fitrec_cache.extraction.history import FOLDER
+from fitrec_cache.settings.recipes import get_recipe
+from fitrec_cache.settings.variants import heads_for
 from fitrec_cache.storage import hdf5
+from fitrec_cache.training.training_time import training_seconds, usual_sides
 from fitrec_cache.video import container
 from fitrec_cache.video.decoding import DecodeJob, DecoderPool, StoredClip
 from fitrec_cache.wording import plural
@@ -59,6 +62,9 @@ FRAME_BYTES = 300_000
 
 #: Clips that times are told for.
 MANY = 1000
+
+#: Classes of these clips, and with how many seeds ``learn`` trains each head.
+_CLASSES, _SEEDS = 10, 3
 
 #: Folders that ``extract`` writes into, below a cache.
 _PLACES = ("clips", "frames", "features", CLAIMS, FOLDER)
@@ -128,7 +134,8 @@ class DoctorReport(Plain):
         lacking: Packages that are not installed, of each of :data:`OPTIONAL`.
         trial: None if no clip was embedded.
         video: None without a video, or if it cannot be used.
-        estimate: Seconds that :data:`MANY` such clips take, to ``embed`` and to ``decode`` on all cores.
+        estimate: Seconds that :data:`MANY` such clips take, to ``embed`` and to ``decode`` on all cores, and to
+            ``train`` on them, as ``learn`` does, of ten classes.
         problems: What keeps ``extract`` from working with these arguments, or damage in the cache, by what it
             concerns, each with what to do: ``device``, ``weights``, ``backbone``, ``video``, ``cache``, ``disk``.
     """
@@ -248,13 +255,18 @@ def doctor(
         lacking={name: tuple(p for p in packages if find_spec(p) is None) for name, packages in OPTIONAL.items()},
         trial=trial,
         video=decoded,
-        estimate=estimate(trial.seconds if trial else None, decoded.seconds if decoded else None, cores()),
+        estimate=estimate(
+            trial.seconds if trial else None,
+            decoded.seconds if decoded else None,
+            cores(),
+            _train(choice.name, trial.dim) if choice and trial else None,
+        ),
         problems=problems,
     )
 
 
-def estimate(embed: float | None, decode: float | None, n_cores: int) -> dict[str, float]:
-    """Return how many seconds :data:`MANY` clips take, to ``embed`` and to ``decode``, of what is known.
+def estimate(embed: float | None, decode: float | None, n_cores: int, train: float | None = None) -> dict[str, float]:
+    """Return how many seconds :data:`MANY` clips take, to ``embed``, ``decode`` and ``train`` on, of what is known.
 
     A clip's decoding takes one core, so several are decoded at a time; its embedding takes all of them.
 
@@ -262,13 +274,15 @@ def estimate(embed: float | None, decode: float | None, n_cores: int) -> dict[st
         embed: Seconds to embed one clip; None: unknown.
         decode: Seconds to decode one clip by one core; None: unknown.
         n_cores: Cores to decode by.
+        train: Seconds to train on all of them; None: unknown.
 
     Example:
         >>> estimate(0.14, 0.06, 2)
         {'embed': 140.0, 'decode': 30.0}
     """
     each = {"embed": embed, "decode": None if decode is None else decode / n_cores}
-    return {name: round(MANY * seconds, 3) for name, seconds in each.items() if seconds is not None}
+    found = {name: round(MANY * seconds, 3) for name, seconds in each.items() if seconds is not None}
+    return found if train is None else found | {"train": round(train, 3)}
 
 
 @contextmanager
@@ -317,6 +331,18 @@ def _embed(backbone: str, preset: str, device: str) -> Trial:
     except RuntimeError as error:  # torch's own, as of a driver that does not suit it
         raise UsageError(f"{backbone} cannot compute on {device} ({first_line(error)}): try --device cpu") from error
     return Trial(seconds=statistics.median(spent), dim=model.dim, others=meanwhile.others())
+
+
+def _train(backbone: str, dim: int) -> float:
+    """Return about how many seconds ``learn`` trains on :data:`MANY` clips."""
+    return training_seconds(
+        [(variant, dim) for variant in heads_for(backbone)],
+        sides=usual_sides(MANY),
+        n_classes=_CLASSES,
+        frames=SAMPLES,
+        seeds=_SEEDS,
+        recipe=get_recipe("native"),
+    )
 
 
 def _decode(path: Path) -> Decoded:

@@ -23,7 +23,7 @@ from fitrec_cache.dataset.find_clips import ClipList, choose_classes, find_clips
 from fitrec_cache.dataset.folds import Fold, folds_of_clips, make_folds
 from fitrec_cache.dataset.splits import check_rule, check_seeds
 from fitrec_cache.errors import UsageError, unknown_name
-from fitrec_cache.extract import as_extracted, extract, refuse_without_features
+from fitrec_cache.extract import SAMPLES, as_extracted, extract, refuse_without_features
 from fitrec_cache.extraction.extract_report import ExtractReport
 from fitrec_cache.features import distinct_clips
 from fitrec_cache.page import report
@@ -32,25 +32,17 @@ from fitrec_cache.page.records import read_records
 from fitrec_cache.runs.results import TrainReport
 from fitrec_cache.runs.runs import LEARNED, time_of_last
 from fitrec_cache.settings.recipes import get_recipe
-from fitrec_cache.settings.variants import VARIANTS
+from fitrec_cache.settings.variants import VARIANTS, heads_for
 from fitrec_cache.storage.store import Store
 from fitrec_cache.train import train_head
 from fitrec_cache.training.loading import refuse_answer
-from fitrec_cache.wording import plural
+from fitrec_cache.training.training_time import training_seconds
+from fitrec_cache.wording import plural, roughly
 
 #: All heads share one split, so that what their seeds answer together is tested, and they are chosen on the same clips.
 _SPLIT_SEED = 0
 
 _RECIPE = "native"
-
-#: Which head with an LSTM goes with a backbone, by how the backbone's name begins; any other has the first.
-_WITH_LSTM = {
-    "": "resnet50-lstm-attention",
-    "efficientnet": "efficientnet-lstm-attention",
-    "tf_efficientnet": "efficientnet-lstm-attention",
-    "vit_": "vit-lstm",
-    "deit": "vit-lstm",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,13 +200,16 @@ def learn(
         raise
     common: dict[str, Any] = {"cache": cache, "preset": preset, "classes": classes, "split": split, "seed": seed}
     common |= {"split_seed": _SPLIT_SEED, "recipe": _RECIPE, "epochs": epochs, "jobs": jobs, "progress": progress}
+    heads = [(name, store, head) for name, store in extracted.features.items() for head in variant or heads_for(name)]
+    new = [(head, extracted.backbones[name]) for name, store, head in heads if not is_there(runs / f"{head}-{store}")]
+    if new and tell is not None:
+        tell(_how_long(new, clips, split, len(seed), epochs))
     models: dict[Path, dict[str, Any]] = {}
     leaks = False
-    for name, store in extracted.features.items():
-        for head in variant or (_with_lstm(name), "mean"):
-            model = common | {"out": runs / f"{head}-{store}", "variant": head, "backbone": [store]}
-            leaks |= train_head(**model, tell=partial(once, of=name)).leaks
-            models[model["out"]] = model
+    for name, store, head in heads:
+        model = common | {"out": runs / f"{head}-{store}", "variant": head, "backbone": [store]}
+        leaks |= train_head(**model, tell=partial(once, of=name)).leaks
+        models[model["out"]] = model
     records = read_records(list(models))
     compared, lead = compare_runs(records), gather(records)[0]  # as the page has them
     run = next(folder for folder in models if lead.first.folder.is_relative_to(folder))
@@ -285,10 +280,6 @@ def _is_used(held: HeldClip | None, stores: Iterable[Store]) -> bool:
     return held is not None and not held.problem and any(held.video_sha256 in store for store in stores)
 
 
-def _with_lstm(backbone: str) -> str:
-    return next(head for begins, head in reversed(_WITH_LSTM.items()) if backbone.startswith(begins))
-
-
 def _clips_of(cache: Cache, classes: str | None) -> list[HeldClip]:
     """Return the distinct clips of some classes, or of all."""
     clips, _ = distinct_clips(cache)
@@ -314,6 +305,23 @@ def _check_alike(cache: Cache, clips: Sequence[HeldClip], stores: Mapping[str, S
                 f"out what is not among the videos, or first `extract --cache {cache.folder}` with --backbone {name}, "
                 "and with --preset and --compile as here"
             )
+
+
+def _how_long(
+    heads: Sequence[tuple[str, int]], clips: Sequence[HeldClip], split: str, seeds: int, epochs: int | None
+) -> str:
+    """Say about how long it takes to train heads, of which variant and length of features are given."""
+    (fold,) = make_folds(split, **columns(clips), seed=_SPLIT_SEED)
+    train, val, test = map(len, fold.split.sides)
+    seconds = training_seconds(
+        heads,
+        sides=(train, val, test),
+        n_classes=len({clip.label for clip in clips}),
+        frames=SAMPLES,
+        seeds=seeds,
+        recipe=get_recipe(_RECIPE).change(epochs=epochs),
+    )
+    return f"training takes {roughly(seconds)}: {plural(len(heads), 'model')}, each with {plural(seeds, 'seed')}"
 
 
 def _name_of(clips: Sequence[HeldClip], split: str, settings: Sequence[Any]) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fitrec_cache.compare_tables import tried
 from fitrec_cache.dataset.clips import plain_text
 from fitrec_cache.live.timeline import clock
-from fitrec_cache.wording import MANY_CLASSES, bounds, lasting, listed, plural, size
+from fitrec_cache.wording import MANY_CLASSES, bounds, lasting, listed, plural, roughly, size
 
 if TYPE_CHECKING:
     from fitrec_cache.audit import AuditReport
@@ -571,10 +571,11 @@ def _estimate(report: DoctorReport) -> str:
     from fitrec_cache.doctor import MANY
 
     what = {"embed": "embedding", "decode": "decoding"}
-    parts = [f"{lasting(seconds)} of {what[name]}" for name, seconds in report.estimate.items()]
+    parts = [f"{lasting(seconds)} of {what[name]}" for name, seconds in report.estimate.items() if name in what]
     where = "on these cores" if report.device in ("", "cpu") else f"on {report.device} and these cores"
     where += " beside the other programs" * bool(report.trial and report.trial.others)
-    return f"{MANY:,} such clips take about {' and '.join(parts)} {where}" if parts else ""
+    then = f"; then `learn` trains for {roughly(report.estimate['train'])}" if "train" in report.estimate else ""
+    return f"{MANY:,} such clips take about {' and '.join(parts)} {where}{then}" if parts else ""
 
 
 def _rounded(n: int) -> int:

@@ -89,6 +89,20 @@ def lasting(seconds: float) -> str:
     return plural(seconds / 3600, "hour") if seconds < 48 * 3600 else plural(seconds / 86400, "day")
 
 
+def roughly(seconds: float) -> str:
+    """Return a time of which no more than the first digit is known, in words.
+
+    Example:
+        >>> roughly(40), roughly(140), roughly(760), roughly(9000), roughly(432_000)
+        ('less than a minute', 'about 2 minutes', 'about 10 minutes', 'about 2 hours', 'about 5 days')
+    """
+    if seconds < 60:
+        return "less than a minute"
+    hours = seconds / 3600
+    unit, length = ("minute", 60) if hours < 1 else ("hour", 3600) if hours < 48 else ("day", 86400)
+    return f"about {plural(float(f'{seconds / length:.1g}'), unit)}"
+
+
 def between(low: int, high: int) -> str:
     """Return a range of whole numbers, such as "16 to 18", or the one number."""
     return f"{low}" if low == high else f"{low} to {high}"

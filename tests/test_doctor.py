@@ -38,6 +38,7 @@ def quick(monkeypatch):
     """Decode in this process; a made-up clip is small."""
     monkeypatch.setattr(module, "DecoderPool", InlinePool)
     monkeypatch.setattr(module, "FRAME_SIZE", 64)
+    monkeypatch.setattr(module, "training_seconds", lambda heads, **_: 100.0 * len(heads))
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_where_all_is_well_nothing_is_missing(sound, weights):
     assert (sound.trial.dim, sound.device, sound.video, sound.cache) == (96, "cpu", None, None)
     assert sound.versions["torch"] == torch.__version__
     assert sound.versions["PyAV"].count(".") >= 4
-    assert list(sound.estimate) == ["embed"]
+    assert list(sound.estimate) == ["embed", "train"]
 
 
 def test_a_clip_is_embedded_as_extract_would(monkeypatch, weights):
@@ -97,11 +98,13 @@ def test_a_clip_is_embedded_as_extract_would(monkeypatch, weights):
         found = doctor(backbone=weights("test_resnet"), device="cpu")
         assert seen == [(precision, (20, 3, 64, 113), torch.uint8)] * 4
         assert (found.trial.seconds, found.precision, found.bf16_is_fast) == (3.0, precision, fast)
-        assert found.estimate == {"embed": 3000.0}
+        assert found.estimate == {"embed": 3000.0, "train": 200.0}
         seen.clear()
     assert "fast with 16-bit numbers (bf16), which are used" in line(found, "processor")
     assert line(found, "trial") == "test_resnet took 3 s to embed a made-up clip on cpu, in bf16"
-    assert line(found, "time") == "1,000 such clips take about 50 minutes of embedding on these cores"
+    assert line(found, "time") == (
+        "1,000 such clips take about 50 minutes of embedding on these cores; then `learn` trains for about 3 minutes"
+    )
 
 
 def test_other_programs_that_hold_it_up_are_told(sound):
@@ -109,7 +112,8 @@ def test_other_programs_that_hold_it_up_are_told(sound):
     assert line(found, "trial").endswith(
         "other programs used 1.3 cores meanwhile, which held this up: alone it is faster"
     )
-    assert line(found, "time").endswith(" on these cores beside the other programs")
+    assert line(found, "time").startswith("1,000 such clips take about ")
+    assert " on these cores beside the other programs; then `learn`" in line(found, "time")
 
 
 def test_a_video_is_decoded_as_extract_would(monkeypatch, tmp_path, weights):
@@ -123,6 +127,17 @@ def test_a_video_is_decoded_as_extract_would(monkeypatch, tmp_path, weights):
     assert line(found, "video").startswith(f"{video}: h264, 128x96, 33 frames, decoded in 0.0")
     assert found.clip_bytes == v.bytes + 20 * 96 * 2
     assert 20 * 500 < v.bytes < 20 * 128 * 96
+
+
+def test_training_is_timed_for_the_heads_of_learn_and_features_as_long_as_these(monkeypatch, weights):
+    asked = []
+    monkeypatch.setattr(module, "training_seconds", lambda heads, **settings: asked.append((heads, settings)) or 1.0)
+    doctor(backbone=weights("test_vit"), device="cpu")
+    ((heads, settings),) = asked
+    assert [variant for variant, _ in heads] == ["resnet50-lstm-attention", "mean"]
+    assert {dim for _, dim in heads} == {64}
+    assert settings["sides"] == (640, 160, 200)
+    assert (settings["n_classes"], settings["frames"], settings["seeds"]) == (10, 20, 3)
 
 
 def test_a_long_video_is_decoded_once(monkeypatch, tmp_path, weights):
@@ -258,7 +273,7 @@ def test_a_gpu_is_named_and_tried(monkeypatch, weights):
         assert Far.made
         beside = doctor(backbone=weights("test_resnet"), device="cpu")
     assert line(found, "GPU") == "Some GPU with 85.00 GB, used as cuda:0, computing in bf16"
-    assert line(found, "time").endswith("on cuda:0 and these cores")
+    assert "on cuda:0 and these cores; then" in line(found, "time")
     assert "--compile needs a C compiler, and neither CC nor gcc is one here" in line(found, "compiler")
     assert found.trial.dim == 96
     assert line(beside, "GPU") == "there is one, and it is not used: `--device auto` would take it"
@@ -441,6 +456,7 @@ def test_times_are_told_as_worked_out_by_hand(sound):
     assert estimate(0.1, 0.6, 8) == {"embed": 100.0, "decode": 75.0}
     assert estimate(None, 0.6, 1) == {"decode": 600.0}
     assert estimate(None, None, 2) == {}
+    assert estimate(0.1, None, 8, 60.0) == {"embed": 100.0, "train": 60.0}
     found = SimpleNamespace(**vars(sound) | {"estimate": estimate(0.12, 0.06, 2)})
     assert line(found, "time") == (
         "1,000 such clips take about 2 minutes of embedding and 30 s of decoding on these cores"

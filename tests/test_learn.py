@@ -21,6 +21,7 @@ from fitrec_cache.predict import predict
 from fitrec_cache.reproduce import reproduce
 from fitrec_cache.runs.run_files import read_run_settings
 from fitrec_cache.runs.runs import read_runs, time_of_last
+from fitrec_cache.settings.variants import heads_for
 from fitrec_cache.texts import learn_text
 
 FAST = {"seed": [0, 1], "epochs": 2, "device": "cpu"}
@@ -65,6 +66,13 @@ def test_the_model_with_most_validation_clips_right_is_taken_and_learns_from_all
     told = json.loads((all_runs / "learn.json").read_text())
     assert abs(time.time() - told.pop("ended")) < 600
     assert told == json.loads(json.dumps(report.to_dict()))
+
+
+def test_about_how_long_it_trains_is_told_before_and_kept_nowhere(learned):
+    report, _, _, told = learned
+    (said,) = (note for note in told if note.startswith("training takes "))
+    assert said == "training takes less than a minute: 4 models, each with 2 seeds"
+    assert said not in report.notes
 
 
 def test_what_is_taken_answers_videos(learned, video_folder, inline):
@@ -159,7 +167,7 @@ def test_its_summary_says_what_it_is_worth_and_how_to_use_it(learned):
     assert report.answers["accuracy"] == report.trained.ensemble["accuracy"]
     assert "since then it has learned from these too, 12 clips in all" in text
     assert f"use it: fitrec-cache predict --run '{report.out}' VIDEO" in text
-    assert list(report.notes) == told
+    assert list(report.notes) == [note for note in told if not note.startswith("training takes ")]
     assert len(told) == len(set(told))
     assert not any("were there already" in note for note in told)
     assert not report.leaks
@@ -202,6 +210,21 @@ def test_a_second_call_makes_nothing_again(learned, video_folder):
     again = learn(video_folder, out=out, backbone=backbones, **FAST)
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == times
     assert (again.run, again.chosen, again.extracted.done) == (report.run, report.chosen, 0)
+
+
+def test_how_long_it_trains_is_by_its_own_clips_heads_and_settings(learned, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "training_seconds", lambda heads, **settings: asked.append((heads, settings)) or 700.0)
+    _, out, _, _ = learned
+    clips = Cache(out / "cache").clips()
+    heads = [("mean", 96), ("vit-lstm", 64)]
+    said = module._how_long(heads, clips, "group", 3, 7)
+    assert said == "training takes about 10 minutes: 2 models, each with 3 seeds"
+    ((got, settings),) = asked
+    assert got == heads
+    assert sum(settings["sides"]) == len(clips) == 12
+    assert (settings["n_classes"], settings["frames"], settings["seeds"]) == (3, 20, 3)
+    assert (settings["recipe"].epochs, settings["recipe"].steps) == (7, 0)
 
 
 def test_after_videos_were_added_or_removed_another_recogniser_is_made_beside(learned, video_folder, tmp_path, inline):
@@ -455,7 +478,7 @@ def test_a_class_that_is_called_as_no_answer_is_refused_before_anything_is_made(
     ],
 )
 def test_which_head_goes_with_a_backbone(backbone, head):
-    assert module._with_lstm(backbone) == head
+    assert heads_for(backbone) == (head, "mean")
 
 
 def test_groups_that_a_cache_has_are_known_to_its_split(learned, video_folder, tmp_path, inline):

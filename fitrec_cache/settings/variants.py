@@ -37,6 +37,15 @@ OF_FEATURES = ("normalise", "components", "input_dropout")
 OF_SEQUENCES = ("differences", "bidirectional", "pooling", "skip_mean", "dropout")
 OPTIONAL = frozenset((*OF_FEATURES, *OF_SEQUENCES))
 
+#: Which head with an LSTM goes with a backbone, by how the backbone's name begins; any other has the first.
+_WITH_LSTM = {
+    "": "resnet50-lstm-attention",
+    "efficientnet": "efficientnet-lstm-attention",
+    "tf_efficientnet": "efficientnet-lstm-attention",
+    "vit_": "vit-lstm",
+    "deit": "vit-lstm",
+}
+
 #: How model cards write the name of one of timm's own models.
 _ON_THE_HUB = re.compile(r"^(hf[-_]hub:)?(timm/)?")
 
@@ -49,6 +58,11 @@ def plain_name(text: str) -> str:
         ('resnet18.a1_in1k', 'resnet50=x.pth')
     """
     return _ON_THE_HUB.sub("", text)
+
+
+def heads_for(backbone: str) -> tuple[str, str]:
+    """Return the variants to choose from where none is asked for: the one with an LSTM that goes with it, and mean."""
+    return next(head for begins, head in reversed(_WITH_LSTM.items()) if backbone.startswith(begins)), "mean"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,9 @@ _MOST_KEPT = 50_000_000
 
 #: Clips at once where nothing is learned, and vectors at once where they are gathered.
 _EVALUATE, _VECTORS = 64, 8192
+
+#: Steps that are timed, after one to warm up.
+_TIMED = 5
 
 #: States of a :class:`~fitrec_cache.heads.head.Normalisation`, by its kind and length and the clips fitted to.
 Normalisations = dict[tuple[str, int, bytes], dict[str, Tensor]]
@@ -171,6 +175,32 @@ def fit_again(
         head, loop = _begin(side, None, config, recipe, where)
         loop.repeat(epochs, bar)
     return head.cpu().eval()
+
+
+def step_seconds(
+    config: HeadConfig, recipe: Recipe, n_clips: int, *, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return how long a step of a training on the CPU takes, in seconds: the median of a few, on made-up features.
+
+    Args:
+        config: The head, one on features.
+        recipe: The training.
+        n_clips: Clips to learn from; a step takes no more of them than a batch.
+        clock: Returns the time in seconds.
+    """
+    where, n = torch.device("cpu"), min(n_clips, recipe.batch_size)
+    values = np.random.default_rng(0).standard_normal((n, config.frames, config.input_dim), dtype=np.float32)
+    side = Side(values=values, targets=np.arange(n) % config.n_classes, clips=np.arange(n))
+    config = dataclasses.replace(config, components=min(config.components, n * config.frames))
+    spent = []
+    with _training(config, where):
+        seed_random_numbers(0, where)
+        _, loop = _begin(side, None, config, with_precision(recipe, where, config.variant), where)
+        for _ in range(1 + _TIMED):
+            started = clock()
+            loop.learn(1)
+            spent.append(clock() - started)
+    return statistics.median(spent[1:])
 
 
 def _epochs(total: int, what: str, show: bool) -> Any:
@@ -332,7 +362,7 @@ class _Loop:
         history: list[dict[str, float]] = []
         best_loss, best_epoch, best = float("inf"), 0, _copy_state(self.head)
         for epoch in range(1, self.recipe.epochs + 1):
-            train_loss, train_accuracy = self._learn(epoch)
+            train_loss, train_accuracy = self.learn(epoch)
             val_loss, val_accuracy = self._look()
             if not math.isfinite(train_loss + val_loss):
                 if self.recipe.keep == "last":  # of a schedule that was not gone through to its end
@@ -357,7 +387,7 @@ class _Loop:
     def repeat(self, epochs: int, bar: Any) -> None:
         """Train for the first ``epochs`` epochs of the schedule, without looking at anything."""
         for epoch in range(1, epochs + 1):
-            loss, _ = self._learn(epoch)
+            loss, _ = self.learn(epoch)
             if not math.isfinite(loss):
                 raise self._diverged()
             bar.set_postfix_str("", refresh=False)
@@ -369,7 +399,7 @@ class _Loop:
             "choose a smaller one"
         )
 
-    def _learn(self, epoch: int) -> tuple[float, float]:
+    def learn(self, epoch: int) -> tuple[float, float]:
         """Take every training clip once, in random order; return mean loss and accuracy on the way."""
         self.head.train()
         learning_rate = self._learning_rate(epoch)
