@@ -37,12 +37,15 @@ from fitrec_cache.storage.store import Store
 from fitrec_cache.train import train_head
 from fitrec_cache.training.loading import refuse_answer
 from fitrec_cache.training.training_time import training_seconds
-from fitrec_cache.wording import plural, roughly
+from fitrec_cache.wording import listed, plural, roughly
 
 #: All heads share one split, so that what their seeds answer together is tested, and they are chosen on the same clips.
 _SPLIT_SEED = 0
 
 _RECIPE = "native"
+
+#: Clips that failed for one reason, of which each is named.
+_MOST_ALIKE = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,15 +191,16 @@ def learn(
     opened = Cache(cache)
     refuse_without_features(extracted, opened)
     stores = {name: pick_features(opened, store) for name, store in extracted.features.items()}
-    if unusable := _say_unusable(extracted, opened, stores.values()):
-        once(unusable)
+    unusable = _say_unusable(extracted, opened, stores.values())
+    for text in unusable:
+        once(text)
     try:
         clips = _clips_of(opened, classes)
         _check_alike(opened, clips, stores)
         runs = out / "runs" / _name_of(clips, split, [sorted(seed), epochs])
     except UsageError as error:  # what is left is too little
         if tell is None and unusable:  # notes are in a report that will not be
-            raise UsageError(f"{error}. {unusable}") from error
+            raise UsageError(f"{error}. {'. '.join(unusable)}") from error
         raise
     common: dict[str, Any] = {"cache": cache, "preset": preset, "classes": classes, "split": split, "seed": seed}
     common |= {"split_seed": _SPLIT_SEED, "recipe": _RECIPE, "epochs": epochs, "jobs": jobs, "progress": progress}
@@ -267,12 +271,16 @@ def _check(variant: Sequence[str], split: str, seed: Sequence[int], epochs: int 
     get_recipe(_RECIPE).change(epochs=epochs)
 
 
-def _say_unusable(extracted: ExtractReport, cache: Cache, stores: Collection[Store]) -> str:
-    """Say how many clips failed that no earlier video stands for; nothing if there are none."""
-    failed = [each for each in extracted.failed if not _is_used(cache.clip(each.clip_id), stores)]
-    if not failed:
-        return ""
-    return f"{plural(len(failed), 'clip')} cannot be used, such as {failed[0].clip_id}: {failed[0].reason}"
+def _say_unusable(extracted: ExtractReport, cache: Cache, stores: Collection[Store]) -> list[str]:
+    """Say which clips failed that no earlier video stands for, each reason once."""
+    by_reason: dict[str, list[str]] = {}
+    for each in extracted.failed:
+        if not _is_used(cache.clip(each.clip_id), stores):
+            by_reason.setdefault(each.reason, []).append(each.clip_id)
+    return [
+        f"{plural(len(names), 'clip')} cannot be used ({listed(names, _MOST_ALIKE)}): {reason}"
+        for reason, names in by_reason.items()
+    ]
 
 
 def _is_used(held: HeldClip | None, stores: Iterable[Store]) -> bool:

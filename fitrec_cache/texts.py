@@ -146,8 +146,11 @@ def learn_text(report: LearnReport) -> str:
     together = f" by {seeds} seeds together, as predict answers; one alone {best.accuracy:.1%} on average"
     told = f"{bounds(answers['accuracy_ci95'])}, n = {first.n_test}"
     leaks = "; probably too high, as the split leaks (see the notes)" * report.leaks
+    untold = [f for f in report.extracted.failed if not any(note.endswith(f": {f.reason}") for note in report.notes)]
+    told_before = len(report.extracted.failed) - len(untold)
     return _lines(
-        _reasons(report.extracted.failed),
+        _reasons(untold),
+        f"left out: {plural(told_before, 'clip')} that cannot be used (see the notes)" if told_before else "",
         _choice(best, [m for m in report.models if m is not best], first.n_val),
         f"on test clips, which had no part in that: accuracy {answers['accuracy']:.1%} ({told}; guessing "
         f"{first.metrics.guessing:.1%}){together * (seeds > 1)}{leaks}",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from dataclasses import replace
@@ -355,12 +356,17 @@ def test_what_failed_and_what_leaks_is_told(learned, video_folder, weights, tmp_
     told = []
     report = learn(tmp_path / "videos", **common, tell=told.append)
     failed = next(note for note in told if "cannot be used" in note)
-    assert failed.startswith("1 clip cannot be used, such as Hop/v_Hop_g01_c01.avi: ")
+    assert failed.startswith("1 clip cannot be used (Hop/v_Hop_g01_c01.avi): a text, not a video")
     verdicts = [note for note in told if "leak" in note and "audit" not in note]
     assert {note.split(":")[0] for note in verdicts} == {"test_resnet", "test_vit"}
     assert any("split leaks" in note for note in verdicts)
     assert report.leaks
     assert "probably too high, as the split leaks" in learn_text(report)
+    assert "left out: 1 clip that cannot be used (see the notes)\n" in learn_text(report)
+    assert "a text, not a video" not in learn_text(report)  # which was told before training
+    untold = replace(report, notes=())  # as of a clip whose earlier video is used
+    assert learn_text(untold).startswith("failed: Hop/v_Hop_g01_c01.avi: a text, not a video")
+    assert "left out" not in learn_text(untold)
     proposal = f"audit --cache {tmp_path / 'out' / 'cache'} --manifest groups.csv"
     assert all(proposal in note for note in told if "groups.csv" in note)
 
@@ -385,8 +391,9 @@ def test_where_no_training_can_begin_the_error_says_which_clips_failed(video_fol
     for path in sorted((tmp_path / "videos" / "Squat").iterdir()):
         path.write_bytes(path.name.encode())
     told, common = [], {"out": tmp_path / "out", "backbone": [weights("test_resnet")], **FAST}
-    failed = "4 clips cannot be used, such as Squat/v_Squat_g01_c01.avi: "
-    with pytest.raises(UsageError, match=rf"got one class, 'Hop'.*{failed}"):
+    names = ", ".join(f"Squat/v_Squat_g0{group}_c01.avi" for group in (1, 2, 3, 4))
+    failed = f"4 clips cannot be used ({names}): a text, not a video"
+    with pytest.raises(UsageError, match=rf"got one class, 'Hop'.*{re.escape(failed)}"):
         learn(tmp_path / "videos", **common)
     with pytest.raises(UsageError, match=r"got one class, 'Hop'.*apart$"):
         learn(tmp_path / "videos", **common, tell=told.append)
