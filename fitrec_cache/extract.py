@@ -276,7 +276,8 @@ def _about_classes(clips: Sequence[Clip], cache: Cache) -> list[str]:
         if label in few:
             few[label].add(clip_id)
     notes = [
-        f"class {label} has {'one clip' if len(ids) == 1 else 'two clips'}, and a split has three sides"
+        f"class {label} has {'one clip: film two' if len(ids) == 1 else 'two clips: film one'} more, as training, "
+        "choosing and testing each need one"
         for label, ids in few.items()
         if len(ids) < 3
     ]

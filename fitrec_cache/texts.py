@@ -44,6 +44,9 @@ _MOST_CONFUSED = 5
 #: And of training, in one line.
 _MOST_MISTAKEN = 3
 
+#: What the mean of all classes' F1 is called.
+_MACRO = "all classes alike (macro F1)"
+
 #: Clips that failed for one reason, of which each has a line; of more, these first ones.
 _MOST_ALIKE, _FIRST = 20, 5
 
@@ -114,8 +117,8 @@ def train_text(report: TrainReport) -> str:
             )
     for p in report.pooled:
         lines.append(
-            f"all {p['folds']} folds, seed {p['seed']}: accuracy {p['accuracy']:.1%} ({bounds(p['accuracy_ci95'])}, "
-            f"n = {p['n']}), macro F1 {p['f1_macro']:.1%}"
+            f"all {p['folds']} folds, seed {p['seed']}: accuracy {p['accuracy']:.1%} of {p['n']} clips (likely "
+            f"{bounds(p['accuracy_ci95'])}), {_MACRO} {p['f1_macro']:.1%}"
         )
     if len(report.accuracies) > 1:
         figures = report.to_dict()
@@ -127,9 +130,9 @@ def train_text(report: TrainReport) -> str:
         e = report.ensemble
         as_predict = "" if report.final else ", as predict answers"
         lines.append(
-            f"their mean probabilities{as_predict}: accuracy {e['accuracy']:.1%}, calibration error "
-            f"{e['ece']:.1%} (by chance alone some {e['ece_expected']:.1%}), {e['false_alarms']:.1%} of the test clips "
-            "answered 'unknown'"
+            f"all seeds together{as_predict}: accuracy {e['accuracy']:.1%}, probabilities off by {e['ece']:.1%} "
+            f"(calibration error; by chance alone some {e['ece_expected']:.1%}), {e['false_alarms']:.1%} of the test "
+            "clips answered 'unknown'"
         )
         if "detected" in e:
             lines.append(f"  unknown classes: {e['detected']:.1%} of {e['n_unknown']} clips; AUROC {e['auroc']:.3f}")
@@ -144,7 +147,7 @@ def learn_text(report: LearnReport) -> str:
     best, answers, first = report.chosen, report.answers, report.trained.runs[0]
     seeds = len(report.trained.runs)
     together = f" by {seeds} seeds together, as predict answers; one alone {best.accuracy:.1%} on average"
-    told = f"{bounds(answers['accuracy_ci95'])}, n = {first.n_test}"
+    told = f"of {plural(first.n_test, 'clip')} (likely {bounds(answers['accuracy_ci95'])}"
     leaks = "; probably too high, as the split leaks (see the notes)" * report.leaks
     untold = [f for f in report.extracted.failed if not any(note.endswith(f": {f.reason}") for note in report.notes)]
     told_before = len(report.extracted.failed) - len(untold)
@@ -152,7 +155,7 @@ def learn_text(report: LearnReport) -> str:
         _reasons(untold),
         f"left out: {plural(told_before, 'clip')} that cannot be used (see the notes)" if told_before else "",
         _choice(best, [m for m in report.models if m is not best], first.n_val),
-        f"on test clips, which had no part in that: accuracy {answers['accuracy']:.1%} ({told}; guessing "
+        f"on test clips, which had no part in that: accuracy {answers['accuracy']:.1%} {told}; guessing "
         f"{first.metrics.guessing:.1%}){together * (seeds > 1)}{leaks}",
         "that is not shown to be better than guessing: do not rely on it; film more clips, of more people and in more "
         "rooms"
@@ -195,10 +198,11 @@ def _mistakes(report: TrainReport) -> list[str]:
 
 
 def _figures(m: Metrics) -> str:
-    figures = [f"accuracy {m.accuracy:.1%} ({bounds(m.accuracy_ci95)}, n = {m.n}; guessing {m.guessing:.1%})"]
+    likely = f"likely {bounds(m.accuracy_ci95)}; guessing {m.guessing:.1%}"
+    figures = [f"accuracy {m.accuracy:.1%} of {m.n} clips ({likely})"]
     if len(m.per_class) >= MANY_CLASSES:
         figures.append(f"top-5 {m.top5_accuracy:.1%}")
-    return ", ".join([*figures, f"macro F1 {m.f1_macro:.1%}"])
+    return ", ".join([*figures, f"{_MACRO} {m.f1_macro:.1%}"])
 
 
 #: Said once where no threshold was found, as with few clips.

@@ -104,7 +104,7 @@ def test_groups_are_counted_for_the_threshold_and_said():
     blind = calibrate(logits, truth, units=units, false_alarm_rate=0.05)
     assert blind.threshold == 0
     (said,) = remarks([(blind, units)])
-    assert "needs 19 groups of validation clips, and there are 10. A higher rate (train-head --false" in said
+    assert "needs 19 groups of validation clips, and there are 10. Film more" in said
     found = calibrate(logits, truth, units=units, false_alarm_rate=0.14)  # 1/11 + 1/22: below the second clip
     assert found.threshold == pytest.approx(found.probabilities(logits)[1].max())
 
@@ -176,7 +176,8 @@ def test_what_few_clips_cannot_tell_is_left_and_said():
     assert "needs 19 validation clips, and there are 3." in said
     (alike,) = remarks([(found, ["ann"] * 3)])
     assert "needs 19 groups of validation clips, and there is 1." in alike
-    assert said.startswith('no clip will be answered "unknown": a threshold that rejects 5% of known clips needs')
+    assert said.startswith('no video will be answered "unknown", whatever it shows: rejecting only 5% of known clips')
+    assert "Film more, give `predict --unknown-below 0.6`, or a higher train-head --false-alarm-rate" in said
     assert remarks([(Calibration(temperature=1.3, threshold=0.2, false_alarm_rate=0.05), alone(40))]) == []
 
 
@@ -204,7 +205,7 @@ def test_what_several_runs_could_not_tell_is_said_once():
     hot, blind = Calibration(temperature=100, threshold=0.2, false_alarm_rate=0.05), Calibration(false_alarm_rate=0.05)
     sound = Calibration(temperature=1.3, threshold=0.2, false_alarm_rate=0.05)
     first, second = remarks([(hot, alone(16)), (blind, alone(14)), (sound, alone(20)), (hot, alone(18))])
-    assert first.startswith("on 16 to 18 validation clips no temperature")
+    assert first.startswith("do not rely on probabilities: by 16 to 18 validation clips the head is far too sure")
     assert first.endswith(" (2 of 4 runs)")
     assert "needs 19 validation clips, and there are 14." in second
     assert second.endswith(" (1 of 4 runs)")
@@ -227,7 +228,7 @@ def test_a_head_that_is_never_right_is_as_good_as_a_guess():
     wrong = calibrate(20 * np.eye(3), [1, 2, 0])  # the hotter the better
     assert wrong.temperature == 100
     assert wrong.probabilities(20 * np.eye(3)) == pytest.approx(1 / 3, abs=0.05)
-    assert "worth no more than a guess" in remarks([(wrong, alone(3))])[0]
+    assert "or no better than a guess" in remarks([(wrong, alone(3))])[0]
 
 
 @pytest.mark.parametrize("scale", [0.3, 9.0, 11.0, 60.0])

@@ -310,13 +310,14 @@ def test_what_is_said_of_classes_minds_those_of_the_cache(run, tmp_path, videos)
     )
     first = run(tmp_path / "more.csv", root=videos, cache=tmp_path / "new")
     assert [n for n in first.notes if n.startswith("class ")] == [
-        f"class {name} has one clip, and a split has three sides" for name in ("Hop", "Sqat")
+        f"class {name} has one clip: film two more, as training, choosing and testing each need one"
+        for name in ("Hop", "Sqat")
     ]
     assert "no groups known; parts of one file count as one" in first.notes
     run()
     later = run(tmp_path / "more.csv", root=videos)
     told = [
-        "class Sqat has one clip, and a split has three sides",
+        "class Sqat has one clip: film two more, as training, choosing and testing each need one",
         "class 'Sqat' is new to the cache: did you mean 'Squat'?",
     ]
     assert [n for n in later.notes if n.startswith("class ")] == told
@@ -331,10 +332,10 @@ def test_clips_of_a_class_are_counted_with_those_of_the_cache(run, videos):
     def told():
         return [note for note in run().notes if note.startswith("class Hop")]
 
-    assert told() == ["class Hop has one clip, and a split has three sides"]
+    assert told() == ["class Hop has one clip: film two more, as training, choosing and testing each need one"]
     hops[0].rename(videos.parent / hops[0].name)  # it stays in the cache
     (videos.parent / hops[1].name).rename(hops[1])
-    assert told() == ["class Hop has two clips, and a split has three sides"]
+    assert told() == ["class Hop has two clips: film one more, as training, choosing and testing each need one"]
     hops[1].rename(videos.parent / hops[1].name)
     (videos / "Hop" / "third.avi").write_bytes((videos.parent / hops[1].name).read_bytes() + b"\0")
     assert told() == []

@@ -162,7 +162,7 @@ def test_test_clips_choose_nothing(learned, video_folder, tmp_path):
 def test_its_summary_says_what_it_is_worth_and_how_to_use_it(learned):
     report, out, _, told = learned
     text = learn_text(report)
-    assert f"on test clips, which had no part in that: accuracy {report.answers['accuracy']:.1%} (" in text
+    assert f"on test clips, which had no part in that: accuracy {report.answers['accuracy']:.1%} of 3 clips (" in text
     alone = f"one alone {report.chosen.accuracy:.1%} on average"
     assert f"by 2 seeds together, as predict answers; {alone}" in text
     assert report.answers["accuracy"] == report.trained.ensemble["accuracy"]
@@ -187,7 +187,8 @@ def test_its_summary_says_where_so_few_validation_clips_hardly_choose(learned, o
     text = learn_text(replace(report, chosen=best, models=models, trained=trained))
     assert f"by 100 validation clips (right, on average of its seeds: 90.0%; others: another {other:.1%}" in text
     low, high = report.answers["accuracy_ci95"]
-    assert f"{report.answers['accuracy']:.1%} ({low:.1%} to {high:.1%}, n = 3; guessing 33.3%) by 2 seeds" in text
+    told = f"{report.answers['accuracy']:.1%} of 3 clips (likely {low:.1%} to {high:.1%}; guessing 33.3%) by 2 seeds"
+    assert told in text
     assert ("so close that other clips might have chosen otherwise)" in text) == close
 
 

@@ -672,7 +672,7 @@ def test_the_split_that_was_used_is_audited(page, tmp_path, weights, inline):
     write_run(tmp_path / "r", truth=truth, guesses=truth, split_document=split, sources=sources, test=test)
     _, seen = page(tmp_path / "r", cache=cache.folder)
     assert "Split group leaks: test clips have siblings or near-duplicates in training" in seen.words
-    assert "split leaks: 6 of 6 test clips share a group with training" in seen.words
+    assert "split leaks (accuracy probably too high): 6 of 6 test clips share a group with training" in seen.words
 
 
 def test_every_fold_is_audited_not_only_the_one_that_is_shown(page, tmp_path, weights, inline):
@@ -694,8 +694,8 @@ def test_every_fold_is_audited_not_only_the_one_that_is_shown(page, tmp_path, we
     _, seen = page(tmp_path / "r", cache=cache.folder)
     assert "Split kfold:2 leaks" in seen.words
     assert (
-        "1 of its 2 different divisions leak. The worst is seed 0, fold 02: split leaks: 6 of 6 test clips share"
-        in seen.words
+        "1 of its 2 different divisions leak. The worst is seed 0, fold 02: split leaks (accuracy "
+        "probably too high): 6 of 6 test clips share" in seen.words
     )
     assert "no leak was found" not in seen.words
 
@@ -1301,7 +1301,7 @@ def test_a_leak_that_the_features_of_one_model_show_is_found(monkeypatch, by):
 def test_features_that_cannot_tell_do_not_undo_what_others_saw(monkeypatch, by):
     _, found = audited(monkeypatch, ["abcd", "abcd"], [[0, 3]], by=by)
     assert found.looked
-    assert found.verdict.text.startswith("no leak found: 0 of 2 test clips have a near-duplicate")
+    assert found.verdict.text.startswith("no leak found (fair test): 0 of 2 test clips have a near-copy")
     _, found = audited(monkeypatch, ["abcd"], [[0, 3]], by=("cannot tell",))
     assert not found.looked
 

@@ -19,7 +19,7 @@ from fitrec_cache.dataset.splits import Split, count_sharing
 SIDE_NAMES = ("", *SIDES)
 """Names of the numbers that :func:`side_of` gives."""
 
-UNLOOKED = "near-duplicates not looked for: run audit"
+UNLOOKED = "near-copies not looked for: run audit"
 """What a line says that knows of groups only."""
 
 
@@ -55,8 +55,8 @@ def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | 
 
     Example:
         >>> sides = {name: np.array([i]) for i, name in enumerate(("train", "val", "test"))}
-        >>> verdict(Split(rule="random", notes=(), **sides), ["a", "b", "a"], None).text
-        'split leaks: 1 of 1 test clips share a group with training; near-duplicates not looked for: run audit'
+        >>> verdict(Split(rule="random", notes=(), **sides), ["a", "b", "a"], None).text[:67]
+        'split leaks (accuracy probably too high): 1 of 1 test clips share a'
     """
     share = count_sharing(split.test, [*split.train, *split.val], groups)
     near = len(set(_test_clips(split, found.pairs, len(groups)).tolist())) if found else 0
@@ -65,7 +65,8 @@ def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | 
     n = len(split.test)
     leaks = bool(share or near)
     looked = found is not None or unknown < len(used)
-    text = f"{'split leaks' if leaks else 'no leak found' if looked else 'not known whether the split leaks'}: "
+    said = "no leak found (fair test)" if looked else "not known whether the split leaks"
+    text = f"{'split leaks (accuracy probably too high)' if leaks else said}: "
     text += _in_words(n, share if unknown < len(used) else None, near, found)
     if 0 < unknown < len(used):
         text += f"; the group of {unknown} of {len(used)} clips is unknown"
@@ -73,15 +74,15 @@ def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | 
 
 
 def _in_words(n: int, share: int | None, near: int, found: NearDuplicates | None) -> str:
-    alike = f"(similarity {found.threshold:.3f} or more)" if found else ""
+    alike = f"(similarity from {found.threshold:.3f})" if found else ""
     if share is None:
         return (
-            f"{near} of {n} test clips have a near-duplicate in training {alike}; groups are unknown"
+            f"{near} of {n} test clips have a near-copy in training {alike}; groups are unknown"
             if found
             else f"groups are unknown, {UNLOOKED}"
         )
     told = f"{share} of {n} test clips share a group with training"
-    return f"{told}, {near} have a near-duplicate there {alike}" if found else f"{told}; {UNLOOKED}"
+    return f"{told}, {near} have a near-copy there {alike}" if found else f"{told}; {UNLOOKED}"
 
 
 def side_of(split: Split, n_clips: int) -> NDArray[np.int64]:

@@ -128,17 +128,18 @@ def remarks(fitted: Sequence[tuple[Calibration, Sequence[str]]]) -> list[str]:
     told = []
     if hot:
         told.append(
-            f"on {between(min(hot), max(hot))} validation clips no temperature up to {_HOTTEST:g} is high enough: the "
-            "head is far too sure, or its answers are worth no more than a guess" + _of_runs(len(hot), len(fitted))
+            f"do not rely on probabilities: by {between(min(hot), max(hot))} validation clips the head is far too "
+            f"sure, or no better than a guess (no temperature up to {_HOTTEST:g} is enough)"
+            + _of_runs(len(hot), len(fitted))
         )
     if blind:
         grouped = any(len(set(u)) < len(u) for u in unseeing)
         what = "groups of validation clips" if grouped else "validation clips"
         there = f"there {'is' if max(blind) == 1 else 'are'} {between(min(blind), max(blind))}"
         told.append(
-            f'no clip will be answered "unknown": a threshold that rejects {100 * rate:g}% of known clips needs '
-            f"{math.ceil(1 / rate - 1e-9) - 1} {what}, and {there}. A higher rate "
-            "(train-head --false-alarm-rate) needs fewer, and `predict --unknown-below 0.6` none"
+            'no video will be answered "unknown", whatever it shows: rejecting only '
+            f"{100 * rate:g}% of known clips needs {math.ceil(1 / rate - 1e-9) - 1} {what}, and {there}. Film more, "
+            "give `predict --unknown-below 0.6`, or a higher train-head --false-alarm-rate"
             + _of_runs(len(blind), len(fitted))
         )
     return told
