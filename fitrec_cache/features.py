@@ -25,6 +25,7 @@ from fitrec_cache.video.sampling import clip_length
 from fitrec_cache.wording import is_plain, plural
 
 _COMPARED = 20_000  # more clips than this are not compared before a training
+_NOT_GIVEN: Any = None
 _BLOCK = 512  # clips in memory at a time, about 40 MB each 1,000 values
 
 
@@ -35,10 +36,10 @@ class Features:
     Attributes:
         values: float16 ``(N, T, d)`` (float32 of files made elsewhere), or uint8 ``(N, T, 64, 64, 3)`` for heads that
             learn from frames.
-        pts_seconds: float64 ``(N, T)``.
         clip_ids: N names, all different.
         labels: N class names.
-        groups: N groups; None where unknown.
+        pts_seconds: float64 ``(N, T)``; not a number where unknown, as by default.
+        groups: N groups; None where unknown, as by default.
         extra: Further columns of the manifest, per clip; none of any by default.
         contents: What each clip's video is known by, as the cache does; empty where that is not known.
         sources: What made the values, one entry a backbone; empty for features made elsewhere.
@@ -47,10 +48,10 @@ class Features:
     """
 
     values: NDArray[Any]
-    pts_seconds: NDArray[np.float64]
     clip_ids: Sequence[str]
     labels: Sequence[str]
-    groups: Sequence[str | None]
+    pts_seconds: NDArray[np.float64] = _NOT_GIVEN
+    groups: Sequence[str | None] = _NOT_GIVEN
     extra: Sequence[Mapping[str, str]] = field(default_factory=list)
     contents: Sequence[str] = field(default_factory=list)
     sources: list[dict[str, Any]] = field(default_factory=list)
@@ -60,6 +61,10 @@ class Features:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "extra", self.extra or [NO_COLUMNS] * len(self.clip_ids))
+        if self.pts_seconds is _NOT_GIVEN:
+            object.__setattr__(self, "pts_seconds", np.full(np.shape(self.values)[:2], np.nan))
+        if self.groups is _NOT_GIVEN:
+            object.__setattr__(self, "groups", [None] * len(self.clip_ids))
 
     def __repr__(self) -> str:
         """Return what it is in a line, however many clips there are."""

@@ -39,7 +39,7 @@ from fitrec_cache.video.decoding import DecodeJob, DecoderPool, StoredClip, cont
 from fitrec_cache.video.jpeg import decode_frames
 from fitrec_cache.video.sampling import clip_length
 from fitrec_cache.video.spans import file_of, parted, short_content
-from fitrec_cache.wording import listed
+from fitrec_cache.wording import listed, plural
 
 #: Videos in the picture, the first that are answered: nobody looks at more, and frames take memory.
 MOST_PICTURED = 20
@@ -49,6 +49,9 @@ _COLUMNS = (*COLUMNS, "problem")
 
 #: A video decoded for each size that its frames are wanted at.
 _Decoded = dict[int, StoredClip]
+
+#: What a JPEG file in memory may be.
+_BYTES = (bytes, bytearray, memoryview)
 
 #: What ``watch`` takes and is no file; of an address that became a path one slash is left.
 _STREAM = re.compile(r"camera(:\d+)?$|(?i:[a-z][a-z0-9+.-]+:/)")
@@ -93,7 +96,7 @@ class Prediction:
         """Return the prediction as plain JSON values."""
         found: dict[str, Any] = {
             "path": self.path,
-            "top": [{"label": label, "probability": p} for label, p in self.top],
+            "top": _named(self.top),
             "attention": [{"pts_seconds": t, "weight": w} for t, w in self.attention],
             "unknown": self.unknown,
             "may_be_unknown": self.may_be_unknown,
@@ -119,6 +122,14 @@ class Answer:
     top: tuple[tuple[str, float], ...]
     weights: tuple[float, ...]
     unknown: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as plain JSON values."""
+        return {**vars(self), "top": _named(self.top), "weights": list(self.weights)}
+
+
+def _named(top: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+    return [{"label": label, "probability": p} for label, p in top]
 
 
 #: Answered videos for the picture, each with its frames.
@@ -185,7 +196,7 @@ def predict(
             check_writable(path, option, ending=ending)
     if table is not None:
         refuse_others(table, "--table", ",".join(_COLUMNS), "a table of answers of `predict`")
-    files, unread = _files(videos)
+    files, unreadable = _files(videos)
     labels = {}
     recogniser = Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)
     if labelled:
@@ -202,6 +213,7 @@ def predict(
         at_once = max(1, min(cores(), len(files)))
         with DecoderPool(workers=at_once, clip_seconds=clip_seconds) as pool:
             paths = [path for path, _ in files]
+            unread = [_failed(e.filename, f"folder cannot be read: {e.strerror}", recogniser) for e in unreadable]
             for prediction in chain(unread, _answers(paths, recogniser, pool, shown, at_once=at_once)):
                 full.append(_labelled(prediction, labels.get(prediction.path, ""), recogniser.labels))
                 found.append(replace(full[-1], top=full[-1].top[:top]))
@@ -216,29 +228,28 @@ def predict(
     return found
 
 
-def _files(videos: Sequence[Path]) -> tuple[list[tuple[Path, int]], list[Prediction]]:
-    """Return the files, for a folder all videos below it that are not hidden; and the folders that cannot be read.
+def _files(videos: Sequence[Path]) -> tuple[list[tuple[Path, int]], list[OSError]]:
+    """Return the files, for a folder all videos below it that are not hidden; and why folders cannot be read.
 
     With each goes how many folders around it may say its class: up to the one that was given, of a file alone two.
     """
     found: list[tuple[Path, int]] = []
-    unread = []
+    unreadable: list[OSError] = []
     for path in videos:
         if not is_folder(path):
             if _STREAM.match(str(path)) and not is_there(path):
                 raise UsageError("cameras and addresses are for `fitrec-cache watch`: expected video files or folders")
             found.append((path, 2))
             continue
-        unreadable: list[OSError] = []
+        before = len(unreadable)
         below = sorted(filter(is_video, files_below(path, unreadable)))
-        if not below and not unreadable:
+        if not below and len(unreadable) == before:
             raise UsageError(f"no video in {path}: expected files of type {' '.join(VIDEO_SUFFIXES)}")
         found += [(path / name, name.count("/") + 1) for name in below]
-        unread += [Prediction(path=e.filename, reason=f"folder cannot be read: {e.strerror}") for e in unreadable]
-    if not unread and not any(is_there(path) or is_there(Path(file_of(str(path)))) for path, _ in found):
+    if not unreadable and not any(is_there(path) or is_there(Path(file_of(str(path)))) for path, _ in found):
         names = [plain_text(str(path)) for path, _ in found]
         raise UsageError(f"no such file: {listed(names)}. Expected videos, or folders of them")
-    return found, unread
+    return found, unreadable
 
 
 def _folder_label(path: Path, around: int, labels: Sequence[str]) -> str:
@@ -282,7 +293,9 @@ def _contents(run: Run) -> set[str]:
 class Recogniser:
     """A trained head, or several seeds of one, with the pipeline before it.
 
-    From then on this process keeps the memory that it frees (:mod:`fitrec_cache.common.memory`).
+    From then on this process keeps the memory that it frees (:mod:`fitrec_cache.common.memory`). It may be called from
+    several threads. A server that forks makes it in each worker: PyTorch's threads do not survive a fork, and a network
+    that ran before would wait for them for ever.
 
     Args:
         run: As for :func:`predict`, and so are the others; the same errors are raised.
@@ -328,6 +341,11 @@ class Recogniser:
         length = self.runs[0].settings.get("clip_seconds")
         self.clip_seconds = float(length) if isinstance(length, (int, float)) and 0 < length < 1e6 else None
 
+    def __repr__(self) -> str:
+        """Return what it is in a line."""
+        heads, sides = plural(len(self.runs), "head"), self.short_sides
+        return f"Recogniser({len(self.labels)} classes, {heads}, samples={self.samples}, short_sides={sides})"
+
     def __call__(self, jpegs: Mapping[int, Sequence[bytes]]) -> Answer:
         """Return what the heads say of one clip.
 
@@ -338,11 +356,16 @@ class Recogniser:
         Raises:
             UsageError: If frames of a size are missing, or they are not T JPEG files of one size, or larger.
         """
-        given = jpegs if isinstance(jpegs, Mapping) else {}
+        if not isinstance(jpegs, Mapping) or not set(self.short_sides) <= jpegs.keys():
+            got = f"short sides {list(jpegs)}" if isinstance(jpegs, Mapping) else f"a {type(jpegs).__name__}"
+            raise UsageError(
+                f"frames of one clip: got {got}, expected {self.samples} JPEG files for each of the short sides "
+                f"{self.short_sides}, in a dict"
+            )
         frames = {}
         for side in self.short_sides:
-            items = given.get(side)
-            files = [each for each in items if isinstance(each, bytes)] if isinstance(items, Sequence) else []
+            items = jpegs[side]
+            files = [bytes(each) for each in items if isinstance(each, _BYTES)] if isinstance(items, Sequence) else []
             if len(files) != self.samples or len(files) != len(items or ()):
                 raise UsageError(
                     f"frames of one clip: got {_described(items)} of a short side of {side} pixels, expected "
@@ -413,14 +436,19 @@ def _queued(path: Path, recogniser: Recogniser, pool: DecoderPool) -> Callable[[
     return wait
 
 
+def _failed(path: object, reason: str, recogniser: Recogniser) -> Prediction:
+    heads, may_be_unknown = len(recogniser.runs), recogniser.may_be_unknown
+    return Prediction(path=str(path), reason=reason, heads=heads, may_be_unknown=may_be_unknown)
+
+
 def _one(path: Path, clips: _Decoded | str, recogniser: Recogniser, shown: _Shown | None) -> Prediction:
     if isinstance(clips, str):
-        return Prediction(path=str(path), reason=clips)
+        return _failed(path, clips, recogniser)
     try:
         answer = recogniser({side: clip.jpegs for side, clip in clips.items()})
         trained_on = _is_of_training(path, recogniser)
     except VideoError as error:  # its embeddings are too large for the type they were trained in, or the file is gone
-        return Prediction(path=str(path), reason=str(error))
+        return _failed(path, str(error), recogniser)
     clip = clips[recogniser.short_sides[0]]
     seconds = clip_length(clip.pts_seconds)
     times = [time - clip.ledger["starts_at_seconds"] for time in clip.pts_seconds]  # as a player has them

@@ -80,6 +80,8 @@ def test_what_is_as_clear_is_taken(given, taken, monkeypatch):
         ({"device": ["cpu"]}, r"device is \['cpu'\]: expected a text"),
         ({"device": None}, "device is None: expected a text"),
         ({"runs": None}, "runs is None: expected a path"),
+        ({"runs": {"a": 1}}, r"runs is {'a': 1}: expected a list"),
+        ({"seed": "1" * 99}, r"seed is '1{12}\.\.\.1{13}': expected a whole number"),
     ],
 )
 def test_what_cannot_be_meant_is_told(given, words):
@@ -88,8 +90,25 @@ def test_what_cannot_be_meant_is_told(given, words):
 
 
 def test_a_name_that_there_is_not_is_pythons_own_error():
-    with pytest.raises(TypeError, match="unexpected keyword argument 'vidoes'"):
+    with pytest.raises(TypeError, match=r"^\w+\(\) got an unexpected keyword argument 'vidoes'$"):
         called(vidoes="a")
+
+
+def test_what_needs_its_name_is_told_so():
+    @plain_arguments
+    def info(*, cache: int) -> None:
+        raise NotImplementedError
+
+    @plain_arguments
+    def predict(videos: int, *, run: int) -> None:
+        raise NotImplementedError
+
+    with pytest.raises(TypeError, match=r"info\(\) too many positional arguments: each needs its name$"):
+        info(1)
+    with pytest.raises(TypeError, match=r"predict\(\) too many.*: all but videos need their names$"):
+        predict(1, 2)
+    with pytest.raises(TypeError, match=r"predict\(\) missing a required.* argument: 'run'$"):
+        predict(1)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

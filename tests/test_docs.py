@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer.main
 
 from fitrec_cache.cli import app
 from fitrec_cache.evaluation.paired import exact_p
+from fitrec_cache.predict import predict
 from fitrec_cache.train import train_head
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +53,7 @@ def test_a_command_that_is_shown_parses(line):
 
 
 def test_calls_in_python_that_are_shown_fit_their_functions():
-    block, _ = shown(ROOT / "docs" / "guide.md", "python")
+    block, *_ = shown(ROOT / "docs" / "guide.md", "python")
     tree = ast.parse(block)
     names: dict = {}
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -65,7 +68,7 @@ def test_calls_in_python_that_are_shown_fit_their_functions():
 
 
 def test_ones_own_classifier_works_as_shown(cache_folder, tmp_path, monkeypatch, capsys):
-    _, block = shown(ROOT / "docs" / "guide.md", "python")
+    _, block, *_ = shown(ROOT / "docs" / "guide.md", "python")
     settings = {"cache": cache_folder, "variant": "mean", "backbone": "test_resnet", "epochs": 3, "split": "random"}
     train_head(out=tmp_path / "run", **settings)
     for shown_name, here in (('"cache"', cache_folder), ('"runs/resnet50"', tmp_path / "run")):
@@ -77,6 +80,31 @@ def test_ones_own_classifier_works_as_shown(cache_folder, tmp_path, monkeypatch,
     assert figures == f"{names['figures'].accuracy} {names['figures'].accuracy_ci95}"
     assert list(names["head"].clips) == [names["clips"].clip_ids[i] for i in names["test"]]
     assert difference.startswith(str(exact_p(names["gain"], names["head"].units)))
+
+
+def test_a_server_answers_as_shown(cache_folder, video_folder, tmp_path, capsys):
+    _, _, block, _ = shown(ROOT / "docs" / "guide.md", "python")
+    train_head(cache=cache_folder, variant="mean", backbone="test_resnet", epochs=3, out=tmp_path / "run")
+    video = next(video_folder.rglob("*.avi"))
+    for shown_name, here in (('"runs/resnet50"', tmp_path / "run"), ('"new-clip.mp4"', video)):
+        assert shown_name in block
+        block = block.replace(shown_name, repr(str(here)))
+    exec(compile(block, "guide.md", "exec"), {})
+    (wanted,) = predict([video], run=tmp_path / "run")
+    found = ast.literal_eval(capsys.readouterr().out)
+    assert found["top"] == wanted.to_dict()["top"]
+
+
+def test_features_made_elsewhere_train_as_shown(tmp_path, monkeypatch):
+    *_, block = shown(ROOT / "docs" / "guide.md", "python")
+    monkeypatch.chdir(tmp_path)
+    np.save("values.npy", np.random.default_rng(0).random((40, 3, 5), np.float32))
+    for what, each in (("names", "clip {}"), ("labels", "AB"), ("people", "person {}")):
+        lines = [each[i % 2] if what == "labels" else each.format(i // 4 if what == "people" else i) for i in range(40)]
+        Path(f"{what}.txt").write_text("\n".join(lines))
+    exec(compile(block, "guide.md", "exec"), {})
+    run = json.loads(Path("runs/mine/run.json").read_text())
+    assert {side: len(run["split"][side]) for side in ("train", "val", "test")} == {"train": 24, "val": 8, "test": 8}
 
 
 def anchors(page):

@@ -59,5 +59,14 @@ def test_some_clips_keep_what_belongs_to_them():
     assert features(extra=[]).take(np.array([1])).extra == [{}]
 
 
+@pytest.mark.parametrize("given", [{}, {"pts_seconds": None, "groups": None}])
+def test_groups_and_times_need_not_be_known(given):
+    known = {"values": np.zeros((3, 4, 2), np.float16), "clip_ids": ["a", "b", "c"], "labels": ["A", "A", "B"]}
+    clips = Features(**known, **given)
+    assert clips.groups == [None] * 3
+    assert clips.pts_seconds.shape == (3, 4)
+    assert np.isnan(clips.pts_seconds).all()
+
+
 def test_it_shows_itself_in_a_line():
     assert repr(features(name="net")) == "Features('net', 3 clips of 2 classes, values float16 (3, 4, 2))"

@@ -391,7 +391,19 @@ def test_frames_in_memory_that_are_no_clip_are_refused(run):
     (side,) = recogniser.short_sides
     frames = encode_frames(np.zeros((recogniser.samples, 48, side, 3), np.uint8))
     assert len(recogniser({side: frames}).top) == len(recogniser.labels)
-    for given in ({side: frames[1:]}, {side + 1: frames}, {}, frames, {side: [None] * recogniser.samples}):
+    for given, got in (
+        (frames, "a list"),
+        ({side + 1: frames}, rf"short sides \[{side + 1}\]"),
+        ({}, r"short sides \[\]"),
+    ):
+        wanted = rf"got {got}, expected {recogniser.samples} JPEG files for each of the short sides \[{side}\]"
+        with pytest.raises(UsageError, match=wanted):
+            recogniser(given)
+    as_views = {side: [*map(memoryview, frames[:2]), *map(bytearray, frames[2:])]}
+    assert recogniser(as_views | {side + 1: []}) == recogniser({side: frames})
+    with pytest.raises(UsageError, match="frames of one clip: it is no JPEG file"):
+        recogniser({side: [*frames[1:], b"\x89PNG\r\n"]})
+    for given in ({side: frames[1:]}, {side: [None] * recogniser.samples}):
         with pytest.raises(UsageError, match=f"expected {recogniser.samples} JPEG files"):
             recogniser(given)
     for items, got in (
@@ -410,6 +422,25 @@ def test_frames_in_memory_that_are_no_clip_are_refused(run):
     large = encode_frames(np.zeros((recogniser.samples, side + 2, side + 1, 3), np.uint8))
     with pytest.raises(UsageError, match=f"expected a short side of at most {side}"):
         recogniser({side: large})
+
+
+def test_an_answer_is_plain_json_and_a_recogniser_a_line(run):
+    recogniser = module.Recogniser(run, device="cpu")
+    (side,), n = recogniser.short_sides, len(recogniser.labels)
+    told = f"Recogniser({n} classes, 1 head, samples={recogniser.samples}, short_sides=[{side}])"
+    assert repr(recogniser) == told
+    answer = recogniser({side: encode_frames(np.zeros((recogniser.samples, 48, side, 3), np.uint8))})
+    found = json.loads(json.dumps(answer.to_dict()))
+    assert found.keys() == {"top", "weights", "unknown"}
+    assert [(each["label"], each["probability"]) for each in found["top"]] == list(answer.top)
+    assert found["weights"] == list(answer.weights)
+
+
+def test_a_video_without_an_answer_says_of_the_model_what_others_do(run, video_folder, tmp_path):
+    good = next(video_folder.rglob("*.avi"))
+    found = predict([tmp_path / "gone.avi", good], run=run, device="cpu")
+    assert [bool(each.reason) for each in found] == [True, False]
+    assert {(each.heads, each.may_be_unknown) for each in found} == {(1, False)}
 
 
 def test_a_backbone_that_the_run_does_not_use_is_refused(run, tmp_path, cache_folder, video_folder):

@@ -47,9 +47,7 @@ if __name__ == "__main__":
 
 def test_workers_import_nothing_of_the_script_and_processes_of_others_do(tmp_path):
     (tmp_path / "script.py").write_text(SEEN)
-    (tmp_path / "seeing.py").write_text(
-        "import sys\ndef names(queue):\n    queue.put('torch' in sys.modules)\n"
-    )
+    (tmp_path / "seeing.py").write_text("import sys\ndef names(queue):\n    queue.put('torch' in sys.modules)\n")
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.stdout, done.stderr) == ("False\nTrue\n", "")
 

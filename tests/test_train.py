@@ -27,6 +27,7 @@ from fitrec_cache.dataset.splits import Split
 from fitrec_cache.errors import DivergedError, FitrecError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.evaluation.calibrate import calibration_error
 from fitrec_cache.extract import extract
+from fitrec_cache.features import Features
 from fitrec_cache.heads.head import Normalisation, build_head
 from fitrec_cache.pack import read_pack
 from fitrec_cache.runs.results import TrainReport
@@ -98,6 +99,9 @@ def test_clips_in_memory_are_trained_on_as_those_of_a_file(tmp_path, features):
     train_head(out=tmp_path / "mixed", features=data.take(np.arange(60)[::-1]), variant="mean", epochs=2)
     assert same(weights_of(tmp_path / "file"), weights_of(tmp_path / "mixed"))
     assert run_of(tmp_path / "file") == run_of(tmp_path / "mixed")
+    told = {"values": data.values, "clip_ids": data.clip_ids, "labels": data.labels}
+    least = train_head(out=tmp_path / "least", features=Features(**told), variant="mean", epochs=2)
+    assert (least.runs[0].n_test, least.runs[0].backbone) == (12, "features")
     bare = train_head(out=tmp_path / "bare", features=replace(data, name=""), variant="mean", epochs=2)
     assert bare.runs[0].backbone == "features"
     with pytest.raises(UsageError, match="leave --backbone and --preset out"):
@@ -1643,12 +1647,23 @@ def test_features_that_a_caller_put_together_are_as_those_of_a_file(tmp_path, fe
         ({"clip_ids": [f"{i}\udcff" for i in range(60)]}, r"undecodable characters in '0\\udcff': rename it"),
         ({"extra": [{"person": i} for i in range(60)]}, "extra holds 0, expected texts"),
         ({"contents": ["a" * 64] * 59 + [None]}, "contents hold None, expected texts: hashes of videos"),
+        ({"values": None}, "values is None, expected one of each for every clip"),
+        ({"clip_ids": None}, "clip_ids is None"),
+        ({"labels": None}, "labels is None"),
         ({"values": np.zeros((60, 0, 6), dtype=np.float32)}, r"are empty: values of shape \(60, 0, 6\)"),
     ],
 )
 def test_features_in_memory_that_do_not_fit_are_refused(tmp_path, features, changes, words):
     with pytest.raises(UsageError, match=f"features in memory.*{words}"):
         train_head(out=tmp_path / "x", features=replace(read_pack(features), **changes), variant="mean")
+
+
+@pytest.mark.parametrize("given", [np.zeros((4, 2, 3)), [[0.0] * 9] * 9])
+def test_what_is_no_features_is_told_by_its_type(tmp_path, given):
+    with pytest.raises(
+        UsageError, match=rf"^features is a {type(given).__name__}: expected a file, or a features.Features$"
+    ):
+        train_head(out=tmp_path / "x", features=given, variant="mean")
 
 
 def test_convlstm_which_needs_all_frames_draws_none(tmp_path):

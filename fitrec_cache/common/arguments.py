@@ -6,8 +6,9 @@ import functools
 import inspect
 import operator
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -27,13 +28,20 @@ def plain_arguments(function: Callable[Arguments, Returned]) -> Callable[Argumen
 
     Raises:
         UsageError: From the function, for a value that cannot be meant.
+        TypeError: From the function, for an argument that it does not take, or one that is missing.
     """
     kinds = {name: _KINDS[kind] for name, kind in function.__annotations__.items() if kind in _KINDS}
     signature = inspect.signature(function)
+    places = [each.name for each in signature.parameters.values() if each.kind is each.POSITIONAL_OR_KEYWORD]
 
     @functools.wraps(function)
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
-        bound = signature.bind(*args, **kwargs)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            named = f": all but {' and '.join(places)} need their names" if places else ": each needs its name"
+            hint = named if len(args) > len(places) else ""
+            raise TypeError(f"{function.__qualname__}() {error}{hint}") from None
         for name, value in bound.arguments.items():
             if name in kinds:
                 bound.arguments[name] = kinds[name](name, value)
@@ -47,12 +55,12 @@ def _text(name: str, value: Any) -> str:
         return str(value)
     if type(value).__module__ == "torch":  # a device
         return str(value)
-    raise UsageError(f"{name} is {value!r}: expected a text")
+    raise UsageError(f"{name} is {shown(value)}: expected a text")
 
 
 def _path(name: str, value: Any) -> Path:
     if not isinstance(value, str | os.PathLike):
-        raise UsageError(f"{name} is {value!r}: expected a path")
+        raise UsageError(f"{name} is {shown(value)}: expected a path")
     text = os.fspath(value)
     return Path(with_home(text) if text == "~" or text.startswith("~/") else text)
 
@@ -67,13 +75,13 @@ def _whole(name: str, value: Any) -> int:
             return operator.index(value)
     except TypeError:
         pass
-    raise UsageError(f"{name} is {value!r}: expected a whole number")
+    raise UsageError(f"{name} is {shown(value)}: expected a whole number")
 
 
 def _flag(name: str, value: Any) -> bool:
     if isinstance(value, int | np.integer | np.bool_) and value in (0, 1):
         return bool(value)
-    raise UsageError(f"{name} is {value!r}: expected True or False")  # a text such as "no" would count as True
+    raise UsageError(f"{name} is {shown(value)}: expected True or False")  # a text such as "no" would count as True
 
 
 def _number(name: str, value: Any) -> float:
@@ -81,11 +89,13 @@ def _number(name: str, value: Any) -> float:
         return value
     if isinstance(value, np.number):
         return float(value)
-    raise UsageError(f"{name} is {value!r}: expected a number")
+    raise UsageError(f"{name} is {shown(value)}: expected a number")
 
 
 def _several(kind: Callable[[str, Any], Any]) -> Callable[[str, Any], list[Any]]:
     def convert(name: str, value: Any) -> list[Any]:
+        if isinstance(value, Mapping):
+            raise UsageError(f"{name} is {shown(value)}: expected a list")
         one = isinstance(value, str | os.PathLike) or not isinstance(value, Iterable)
         return [kind(name, each) for each in ([value] if one else value)]
 

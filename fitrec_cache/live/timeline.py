@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fitrec_cache.common.files import check_writable, write_atomic, write_csv
+from fitrec_cache.common.files import Plain, check_writable, write_atomic, write_csv
 from fitrec_cache.dataset.clips import plain_text
 from fitrec_cache.errors import UsageError
 
@@ -58,7 +58,7 @@ class Moment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Segment:
+class Segment(Plain):
     """A stretch of time with one answer.
 
     Attributes:

@@ -42,6 +42,8 @@ def load_clips(
     if cache is None and features is not None:
         if backbone or preset:
             raise UsageError("features are given: leave --backbone and --preset out, which choose from a cache")
+        if not isinstance(features, Path | Features):
+            raise UsageError(f"features is a {type(features).__name__}: expected a file, or a features.Features")
         data = _as_given(features) if isinstance(features, Features) else read_pack(features)
         _check_fit(data, variant)
     elif cache is None or features is not None:
@@ -57,6 +59,8 @@ def load_clips(
 
 def _as_given(data: Features) -> Features:
     """Return clips that a caller put together as a file would give them; errors are :func:`as_ours`'s."""
+    if missing := [name for name in ("values", "clip_ids", "labels") if getattr(data, name) is None]:
+        raise UsageError(f"features in memory: {missing[0]} is None, expected one of each for every clip")
     told: dict[str, Any] = {
         "name": data.name or "features",
         "clip_ids": [str(name) for name in data.clip_ids],

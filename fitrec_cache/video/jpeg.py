@@ -91,6 +91,8 @@ def decode_frames(data: Sequence[bytes]) -> torch.Tensor:
 
 def _size(data: bytes) -> tuple[int, int]:
     """Return height and width in pixels; raises ValueError unless it is a JPEG of a sensible size."""
+    if not data.startswith(b"\xff\xd8"):
+        raise ValueError("it is no JPEG file")
     height, width, *_ = simplejpeg.decode_jpeg_header(data)
     if height * width > MOST_AREA:
         raise ValueError(f"it is {width} x {height} pixels large")
