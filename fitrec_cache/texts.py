@@ -44,9 +44,6 @@ _MOST_CONFUSED = 5
 #: And of training, in one line.
 _MOST_MISTAKEN = 3
 
-#: What the mean of all classes' F1 is called.
-_MACRO = "all classes alike (macro F1)"
-
 #: Clips that failed for one reason, of which each has a line; of more, these first ones.
 _MOST_ALIKE, _FIRST = 20, 5
 
@@ -118,7 +115,7 @@ def train_text(report: TrainReport) -> str:
     for p in report.pooled:
         lines.append(
             f"all {p['folds']} folds, seed {p['seed']}: accuracy {p['accuracy']:.1%} of {p['n']} clips (likely "
-            f"{bounds(p['accuracy_ci95'])}), {_MACRO} {p['f1_macro']:.1%}"
+            f"{bounds(p['accuracy_ci95'])}), macro F1 {p['f1_macro']:.1%}"
         )
     if len(report.accuracies) > 1:
         figures = report.to_dict()
@@ -149,7 +146,7 @@ def learn_text(report: LearnReport) -> str:
     together = f" by {seeds} seeds together, as predict answers; one alone {best.accuracy:.1%} on average"
     told = f"of {plural(first.n_test, 'clip')} (likely {bounds(answers['accuracy_ci95'])}"
     leaks = "; probably too high, as the split leaks (see the notes)" * report.leaks
-    untold = [f for f in report.extracted.failed if not any(note.endswith(f": {f.reason}") for note in report.notes)]
+    untold = [f for f in report.extracted.failed if not any(f.clip_id in note for note in report.notes)]
     told_before = len(report.extracted.failed) - len(untold)
     return _lines(
         _reasons(untold),
@@ -202,7 +199,7 @@ def _figures(m: Metrics) -> str:
     figures = [f"accuracy {m.accuracy:.1%} of {m.n} clips ({likely})"]
     if len(m.per_class) >= MANY_CLASSES:
         figures.append(f"top-5 {m.top5_accuracy:.1%}")
-    return ", ".join([*figures, f"{_MACRO} {m.f1_macro:.1%}"])
+    return ", ".join([*figures, f"macro F1 {m.f1_macro:.1%}"])
 
 
 #: Said once where no threshold was found, as with few clips.

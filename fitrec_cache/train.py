@@ -263,7 +263,7 @@ def _how_to_look(
     words += [] if preset is None else ["--preset", preset]
     if None in groups:
         propose = shlex.join([*words, "--manifest", "groups.csv"])
-        return f"`{propose}` proposes groups that keep near-copies on one side"
+        return f"`{propose}` proposes groups that keep near-duplicates on one side"
     words += [] if split == "auto" else ["--split", split]  # groups that are known count for more
     words += [] if classes is None else ["--classes", classes]
     words += ["--seed", str(number)] if (number := seed if split_seed is None else split_seed) else []

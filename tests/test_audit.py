@@ -115,7 +115,7 @@ def test_a_random_split_of_clips_without_groups_leaks_as_many_as_there_are(unkno
     assert (report.pairs, report.pairs_across_labels, report.clips) == (120, 0, 120)
     assert (report.clusters, report.clustered, report.largest_cluster) == (40, 120, 3)
     assert sum(fold["pairs"].values()) <= 120
-    told = f"{LEAKS}: {expected} of {len(split.test)} test clips have a near-copy in training (similarity from 0."
+    told = f"{LEAKS}: {expected} of {len(split.test)} test clips have a near-duplicate in training (similarity from 0."
     assert fold["text"].startswith(told)
     assert fold["text"].endswith("; groups are unknown")
 
@@ -155,7 +155,7 @@ def test_groups_on_both_sides_are_counted_and_the_pairs_found_are_held_against_t
     assert random.same_group == {"pairs": 120, "found": 120, "recall": 1.0, "precision": 1.0}
     group = audit(cache=known, split="group", seed=3)
     assert not group.leaks
-    assert group.folds[0]["text"].startswith("no leak found (fair test): 0 of ")
+    assert group.folds[0]["text"].startswith("no leak found: 0 of ")
     assert group.folds[0]["pairs"]["train-test"] == 0
 
 
@@ -362,7 +362,7 @@ def test_the_verdict_counts_test_clips_near_training_or_validation():
     apart = verdict(sides(range(20), [20, 21], range(22, 40)), groups, found)
     assert (apart.leaks, apart.share_group, apart.near_duplicate, apart.n_test) == (False, 0, 0, 18)
     assert apart.text.startswith(
-        "no leak found (fair test): 0 of 18 test clips share a group with training, 0 have a near-copy"
+        "no leak found: 0 of 18 test clips share a group with training, 0 have a near-duplicate"
     )
     val = verdict(sides(range(20), [20, 22], [21, 23, *range(24, 40)]), groups, found)  # val and test share two
     assert (val.leaks, val.share_group, val.near_duplicate) == (True, 2, 2)
@@ -372,21 +372,22 @@ def test_the_verdict_counts_test_clips_near_training_or_validation():
     assert (both.leaks, both.share_group, both.near_duplicate) == (True, 1, 1)
     only_groups = verdict(sides([0], [], [1, 4]), groups, None)
     assert (only_groups.leaks, only_groups.share_group) == (True, 1)
-    told = f"{LEAKS}: 1 of 2 test clips share a group with training; near-copies not looked for: run audit"
+    told = f"{LEAKS}: 1 of 2 test clips share a group with training; near-duplicates not looked for: run audit"
     assert only_groups.text == told
     part = verdict(sides([0], [], [1, 4]), [*groups[:4], None, *groups[5:]], None)
     assert part.text == f"{told}; the group of 1 of 3 clips is unknown"
     neither = verdict(sides([0], [], [1, 4]), [None] * 40, None)
     assert (
-        neither.text == "not known whether the split leaks: groups are unknown, near-copies not looked for: run audit"
+        neither.text
+        == "not known whether the split leaks: groups are unknown, near-duplicates not looked for: run audit"
     )
 
 
 def test_the_groups_of_clips_on_no_side_do_not_matter():
-    told = f"{LEAKS}: 1 of 2 test clips share a group with training; near-copies not looked for: run audit"
+    told = f"{LEAKS}: 1 of 2 test clips share a group with training; near-duplicates not looked for: run audit"
     assert verdict(sides([0], [], [1, 2]), ["a", "a", "b", None], None).text == told
     unknown = verdict(sides([0], [], [1, 2]), [None, None, None, "a"], None)
-    assert unknown.text.startswith("not known whether the split leaks: groups are unknown, near-copies not looked")
+    assert unknown.text.startswith("not known whether the split leaks: groups are unknown, near-duplicates not looked")
 
 
 def test_a_test_clip_that_is_like_several_in_training_counts_once():
@@ -400,7 +401,7 @@ def test_a_test_clip_that_is_like_several_in_training_counts_once():
     told = verdict(sides([0], [1], [2, 3]), list("abcde"), found)
     assert (told.leaks, told.near_duplicate) == (True, 1)
     assert told.text.endswith(
-        "0 of 2 test clips share a group with training, 1 have a near-copy there (similarity from 0.988)"
+        "0 of 2 test clips share a group with training, 1 have a near-duplicate there (similarity from 0.988)"
     )
 
 

@@ -81,7 +81,7 @@ def test_only_what_is_wrong_with_a_split_is_noted(reproduced):
     splits = [json.loads(path.read_text())["split"] for path in out.glob("runs/**/run.json")]
     assert {(split["sharing"], *split["untrained"]) for split in splits} == {(0,)}
     # What looks alike to networks with made-up weights depends on the version of PyTorch.
-    assert not [note for note in report.notes if "near-copy" not in note]
+    assert not [note for note in report.notes if "near-duplicate" not in note]
 
 
 def test_the_gap_is_random_less_group(reproduced):

@@ -494,8 +494,8 @@ def test_what_folds_and_seeds_reach_together_is_told():
     settings = {"final": False, "leaks": False, "wrong": (), "notes": (), "stages": {}}
     report = TrainReport(runs=(), pooled=pooled, ensemble=together, **settings)
     assert train_text(report).splitlines() == [
-        "all 4 folds, seed 0: accuracy 50.0% of 60 clips (likely 40.0% to 60.0%), all classes alike (macro F1) 25.0%",
-        "all 4 folds, seed 1: accuracy 70.0% of 60 clips (likely 40.0% to 60.0%), all classes alike (macro F1) 25.0%",
+        "all 4 folds, seed 0: accuracy 50.0% of 60 clips (likely 40.0% to 60.0%), macro F1 25.0%",
+        "all 4 folds, seed 1: accuracy 70.0% of 60 clips (likely 40.0% to 60.0%), macro F1 25.0%",
         "mean of 2 seeds: accuracy 60.0%, standard deviation 14.1%",
         "all seeds together, as predict answers: accuracy 80.0%, probabilities off by 11.0% (calibration error; by "
         "chance alone some 20.0%), 30.0% of the test clips answered 'unknown'",
@@ -527,7 +527,7 @@ def test_what_is_known_of_a_split_is_told_before_training(tmp_path, features, mo
     monkeypatch.setattr(Trainer, "run_all", lambda *args: (events.append("trained"), run_all(*args))[1])
     report = train_head(out=tmp_path / "run", features=features, variant="mean", tell=events.append, **FAST)
     first = events.index("trained")
-    assert any("near-copy" in note for note in events[:first])
+    assert any("near-duplicate" in note for note in events[:first])
     assert any("rejecting only 5% of known clips" in note for note in events[first:])
     assert [event for event in events if event != "trained"] == list(report.notes)
 
@@ -546,7 +546,7 @@ def test_groups_are_proposed_only_where_some_are_unknown(tmp_path, features):
     with h5py.File(features, "r+") as file:
         file["features"][30:] = file["features"][:30]  # a copy of each clip, in another group
     notes = " ".join(train_head(out=tmp_path / "run", features=features, variant="mean", split="random", **FAST).notes)
-    assert "have a near-copy" in notes
+    assert "have a near-duplicate" in notes
     assert "audit" not in notes  # there is no cache to look into
 
 
@@ -805,10 +805,12 @@ def test_what_computed_the_features_changes_no_run(tmp_path, cache_folder):
 def test_folds_say_that_near_duplicates_were_not_looked_for(tmp_path, features, monkeypatch):
     monkeypatch.setattr("fitrec_cache.features._COMPARED", 1)
     report = train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1, split="kfold:2")
-    assert any(n.endswith("no leak found in 2 of 2 folds; near-copies not looked for: run audit") for n in report.notes)
+    assert any(
+        n.endswith("no leak found in 2 of 2 folds; near-duplicates not looked for: run audit") for n in report.notes
+    )
     bare = replace(read_pack(features), groups=[None] * 60)
     report = train_head(out=tmp_path / "bare", features=bare, variant="mean", epochs=1, split="kfold:2")
-    assert "not known whether the 2 folds leak: groups are unknown, near-copies not looked for: run audit" in (
+    assert "not known whether the 2 folds leak: groups are unknown, near-duplicates not looked for: run audit" in (
         report.notes
     )
 

@@ -19,7 +19,7 @@ from fitrec_cache.dataset.splits import Split, count_sharing
 SIDE_NAMES = ("", *SIDES)
 """Names of the numbers that :func:`side_of` gives."""
 
-UNLOOKED = "near-copies not looked for: run audit"
+UNLOOKED = "near-duplicates not looked for: run audit"
 """What a line says that knows of groups only."""
 
 
@@ -65,7 +65,7 @@ def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | 
     n = len(split.test)
     leaks = bool(share or near)
     looked = found is not None or unknown < len(used)
-    said = "no leak found (fair test)" if looked else "not known whether the split leaks"
+    said = "no leak found" if looked else "not known whether the split leaks"
     text = f"{'split leaks (accuracy probably too high)' if leaks else said}: "
     text += _in_words(n, share if unknown < len(used) else None, near, found)
     if 0 < unknown < len(used):
@@ -77,12 +77,12 @@ def _in_words(n: int, share: int | None, near: int, found: NearDuplicates | None
     alike = f"(similarity from {found.threshold:.3f})" if found else ""
     if share is None:
         return (
-            f"{near} of {n} test clips have a near-copy in training {alike}; groups are unknown"
+            f"{near} of {n} test clips have a near-duplicate in training {alike}; groups are unknown"
             if found
             else f"groups are unknown, {UNLOOKED}"
         )
     told = f"{share} of {n} test clips share a group with training"
-    return f"{told}, {near} have a near-copy there {alike}" if found else f"{told}; {UNLOOKED}"
+    return f"{told}, {near} have a near-duplicate there {alike}" if found else f"{told}; {UNLOOKED}"
 
 
 def side_of(split: Split, n_clips: int) -> NDArray[np.int64]:
