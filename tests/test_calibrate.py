@@ -214,9 +214,9 @@ def test_what_several_runs_could_not_tell_is_said_once():
 def test_where_groups_of_one_run_are_known_it_is_groups_that_are_too_few():
     blind = Calibration(false_alarm_rate=0.05)
     (said,) = remarks([(blind, alone(14)), (blind, ["ann"] * 7 + ["bo"] * 7)])
-    assert "needs 19 groups of validation clips, and there are 2 to 14. A higher" in said
+    assert "needs 19 groups of validation clips, and there are 2 to 14. Film more" in said
     (said,) = remarks([(blind, alone(14)), (blind, ["ann"] * 7)])
-    assert "and there are 1 to 14. A higher" in said
+    assert "and there are 1 to 14. Film more" in said
 
 
 def test_without_a_false_alarm_rate_no_threshold_is_missed():
