@@ -4,6 +4,7 @@ import multiprocessing
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -62,6 +63,7 @@ def test_a_start_in_another_thread_at_the_same_time_is_told_of_the_script(monkey
         other.start()
         other.join()
 
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__file__="script.py", __spec__=None))
     monkeypatch.setattr(spawning.SpawnProcess, "_Popen", staticmethod(ask))
     spawning._Worker._Popen(None)
     told["later"] = multiprocessing.spawn.get_preparation_data("later")

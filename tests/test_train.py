@@ -763,7 +763,7 @@ def test_a_training_loss_that_is_no_number_ends_training_too(features, monkeypat
     targets = np.array([CLASSES.index(label) for label in data.labels])
     side = Side(values=data.values, targets=targets, clips=np.arange(60))
     config = recipe.head_config("mean", data.values.shape, n_classes=3, n_train=60, attention=None)
-    monkeypatch.setattr(fit_module._Loop, "_learn", lambda _, epoch: (loss if epoch == 3 else 0.5, 0.0))
+    monkeypatch.setattr(fit_module._Loop, "learn", lambda _, epoch: (loss if epoch == 3 else 0.5, 0.0))
     assert len(fit(side, side, config=config, recipe=recipe, seed=0).history) == 2
     fit_again(side, recipe, 2, config=config, seed=0)
     with pytest.raises(DivergedError, match="training diverged"):  # there is no side that says which epoch to keep
