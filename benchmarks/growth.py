@@ -78,9 +78,9 @@ def main() -> None:
         write_clips(folder / "videos", n)
     from fitrec_cache import extract
     from fitrec_cache.cache import Cache
-    from fitrec_cache.extraction import ahead
+    from fitrec_cache.extraction import prefetch
 
-    ahead.DecoderPool = Decoder
+    prefetch.DecoderPool = Decoder
     extract.load_backbone = lambda *_, **__: Model()
     before = kilobytes("self", "VmHWM")
     report = extract.extract(folder / "videos", cache=folder / "cache", samples=SAMPLES, frame_size=16)

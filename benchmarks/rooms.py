@@ -27,9 +27,9 @@ from yardstick import YARDSTICK
 
 from fitrec_cache.common.files import write_json
 from fitrec_cache.dataset.folds import make_folds
+from fitrec_cache.dataset.units import units_of
 from fitrec_cache.evaluation.metrics import interval_by_unit
 from fitrec_cache.evaluation.paired import exact_p, holm, interval_of_difference
-from fitrec_cache.evaluation.units import units_of
 from fitrec_cache.runs.outputs import read_outputs
 from fitrec_cache.runs.run_files import read_run_json
 from fitrec_cache.training.loading import load_clips

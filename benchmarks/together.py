@@ -19,10 +19,10 @@ from parts import list_rules, on_lists
 from stage_two_parts import ON_FEATURES
 
 from fitrec_cache.common.files import write_json
-from fitrec_cache.evaluation.calibrate import calibration_error
+from fitrec_cache.evaluation.calibration import calibration_error
+from fitrec_cache.runs.ensemble import Ensemble
 from fitrec_cache.runs.outputs import read_outputs
 from fitrec_cache.runs.run_files import read_run_json
-from fitrec_cache.runs.together import Together
 from fitrec_cache.train import train_head
 from fitrec_cache.training.loading import load_clips
 
@@ -44,12 +44,12 @@ def answered(folders: list[Path]) -> dict[str, dict[str, float]]:
     settings = [read_run_json(folder / "run.json") for folder in folders]
     outputs = [read_outputs(folder, run, "test") for folder, run in zip(folders, settings, strict=True)]
     logits, targets = [torch.from_numpy(o.logits).double() for o in outputs], outputs[0].targets
-    own = Together.of(folders, settings)
+    own = Ensemble.of(folders, settings)
     ways = {"mean": replace(own, mean=None), "own temperature": own}
     found = {name: sureness(*(x.numpy() for x in way(logits)), targets) for name, way in ways.items()}
     single = []
     for one, calibration in zip(logits, own.single, strict=True):
-        said, unknown = Together(single=(calibration,))([one])
+        said, unknown = Ensemble(single=(calibration,))([one])
         single.append(sureness(said.numpy(), unknown.numpy(), targets))
     return {"single": {k: float(np.mean([s[k] for s in single])) for k in single[0]}, **found}
 

@@ -18,7 +18,7 @@ from scipy.special import entr, logsumexp, softmax
 
 from fitrec_cache.cache import Cache
 from fitrec_cache.common.files import write_json
-from fitrec_cache.evaluation.calibrate import auroc
+from fitrec_cache.evaluation.calibration import auroc
 from fitrec_cache.runs.outputs import read_outputs, read_strangers
 from fitrec_cache.runs.run_files import read_run_json
 from fitrec_cache.train import train_head

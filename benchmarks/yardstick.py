@@ -31,9 +31,9 @@ from sklearn.preprocessing import StandardScaler
 from fitrec_cache.common.files import write_json
 from fitrec_cache.dataset.folds import make_folds
 from fitrec_cache.dataset.splits import short_rule
-from fitrec_cache.evaluation.calibrate import calibrate, calibration_error
+from fitrec_cache.dataset.units import units_of
+from fitrec_cache.evaluation.calibration import calibrate, calibration_error
 from fitrec_cache.evaluation.paired import exact_p, holm, interval_of_difference
-from fitrec_cache.evaluation.units import units_of
 from fitrec_cache.runs.outputs import Outputs, read_outputs
 from fitrec_cache.runs.run_files import read_run_json
 from fitrec_cache.training.loading import load_clips

@@ -753,7 +753,7 @@ def report(
 
     Example: fitrec-cache report runs/resnet50 runs/mean --out report.html --cache cache
     """
-    from fitrec_cache.page import report as call
+    from fitrec_cache.report import report as call
 
     found = call(runs, out=out, cache=cache, progress=not as_json)
     _show(found, as_json, texts.page_text)

@@ -14,8 +14,8 @@ import numpy as np
 from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.files import Plain, check_ending, refuse_others
 from fitrec_cache.compare_tables import MARKS, write_tables
+from fitrec_cache.dataset.units import alone_unit, is_by_fold
 from fitrec_cache.evaluation.paired import exact_p, gains_by_unit, holm, interval_of_difference
-from fitrec_cache.evaluation.units import alone_unit, is_by_fold
 from fitrec_cache.runs.run_files import find_runs, unfinished_in
 from fitrec_cache.runs.scored import Model, ScoredRun, gather_models, per_clip, read_scored
 from fitrec_cache.wording import plural, some

@@ -27,6 +27,7 @@ from fitrec_cache.backbones.backbone import (
 from fitrec_cache.backbones.pretrained import EMBEDDED, BackboneChoice, weights_are_here
 from fitrec_cache.cache import Cache, newest
 from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.cpu_contention import CpuContention
 from fitrec_cache.common.devices import (
     computes_in_bf16,
     cores,
@@ -38,7 +39,6 @@ from fitrec_cache.common.devices import (
     processor_name,
 )
 from fitrec_cache.common.files import Plain, is_file, is_folder, is_there
-from fitrec_cache.common.meanwhile import Meanwhile
 from fitrec_cache.common.memory import keep_freed_memory, memory_here
 from fitrec_cache.dataset.clips import plain_text
 from fitrec_cache.errors import FitrecError, NoCacheError, UsageError, VideoError
@@ -321,7 +321,7 @@ def _embed(backbone: str, preset: str, device: str) -> Trial:
     """Embed a made-up clip as large as stored ones may be: once to warm up, then several times."""
     model = load_backbone(backbone, preset=preset, device=device)
     clip = torch.randint(0, 256, (SAMPLES, 3, FRAME_SIZE, FRAME_SIZE * 16 // 9), dtype=torch.uint8)
-    spent, meanwhile = [], Meanwhile(cores())
+    spent, contention = [], CpuContention(cores())
     try:
         model.embed(clip)
         for _ in range(_TRIES):
@@ -330,7 +330,7 @@ def _embed(backbone: str, preset: str, device: str) -> Trial:
             spent.append(time.perf_counter() - started)
     except RuntimeError as error:  # torch's own, as of a driver that does not suit it
         raise UsageError(f"{backbone} cannot compute on {device} ({first_line(error)}): try --device cpu") from error
-    return Trial(seconds=statistics.median(spent), dim=model.dim, others=meanwhile.others())
+    return Trial(seconds=statistics.median(spent), dim=model.dim, others=contention.others())
 
 
 def _train(backbone: str, dim: int) -> float:

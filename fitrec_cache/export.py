@@ -21,8 +21,8 @@ from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.files import TEMPORARY, Plain, flush, parse_json, put_in_place, read_file, staged, write_json
 from fitrec_cache.errors import FitrecError, MismatchError, UsageError
 from fitrec_cache.pipeline import Pipeline, open_pipelines, sources_of
-from fitrec_cache.runs.runs import Run, read_runs
-from fitrec_cache.runs.together import Heads
+from fitrec_cache.runs.ensemble import HeadEnsemble
+from fitrec_cache.runs.run import Run, read_runs
 from fitrec_cache.settings.paper import FRAME_SIDE
 from fitrec_cache.settings.variants import PIXELS
 
@@ -96,7 +96,7 @@ def export(*, run: Path, out: Path, backbone: Sequence[str] = (), force: bool = 
             f"--out {out}: it holds {others[0]}, which no earlier export wrote: choose another folder, or move it"
         )
     samples = int(pipelines[0].frames["samples"])
-    head = Heads(runs, dtype=torch.float32)
+    head = HeadEnsemble(runs, dtype=torch.float32)
     with staged(out, str(out)) as here:
         _write(here, names, backbones, head, samples)
         difference = _compare(here, names, backbones, head, samples)
@@ -159,7 +159,7 @@ def _earlier_files(out: Path) -> list[str]:
     return [name for name in files if isinstance(name, str) and re.fullmatch(r"[^/]+\.onnx", name)]
 
 
-def _write(folder: Path, names: Sequence[str], backbones: Sequence[Backbone], head: Heads, samples: int) -> None:
+def _write(folder: Path, names: Sequence[str], backbones: Sequence[Backbone], head: HeadEnsemble, samples: int) -> None:
     """Write all networks, the backbones' under these names, to the disk."""
     for name, backbone in zip(names, backbones, strict=True):
         _to_onnx(backbone.network, _frames(backbone, 2), folder / name, "frames", ["embeddings"])
@@ -206,7 +206,9 @@ def _clip(backbones: Sequence[Backbone], samples: int) -> NDArray[Any]:
     return np.concatenate(parts, axis=1)
 
 
-def _compare(folder: Path, names: Sequence[str], backbones: Sequence[Backbone], head: Heads, samples: int) -> float:
+def _compare(
+    folder: Path, names: Sequence[str], backbones: Sequence[Backbone], head: HeadEnsemble, samples: int
+) -> float:
     """Let ONNX Runtime answer a made-up clip; return how far its probabilities are from PyTorch's."""
     clip = _clip(backbones, samples)
     with torch.inference_mode():

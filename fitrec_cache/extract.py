@@ -20,7 +20,6 @@ from fitrec_cache.common.progress import Notes, timed
 from fitrec_cache.dataset.clips import Clip
 from fitrec_cache.dataset.find_clips import ClipList, find_clips, nearest
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError, WeightsError
-from fitrec_cache.extraction.ahead import Ahead
 from fitrec_cache.extraction.claims import CLAIMS
 from fitrec_cache.extraction.erase import erase_taken_out, going, refuse_beside_others, refuse_links, refuse_most
 from fitrec_cache.extraction.extract_report import ExtractReport, FailedClip
@@ -28,7 +27,8 @@ from fitrec_cache.extraction.extractor import Extractor
 from fitrec_cache.extraction.history import FOLDER as HISTORY
 from fitrec_cache.extraction.history import Extraction, note, now
 from fitrec_cache.extraction.identity import frame_identity, what_changed
-from fitrec_cache.extraction.told import Told, columns_beside
+from fitrec_cache.extraction.known_videos import KnownVideos, columns_beside
+from fitrec_cache.extraction.prefetch import Prefetcher
 from fitrec_cache.settings.variants import plain_name
 from fitrec_cache.storage.root import MARKER, refuse_links_out
 from fitrec_cache.storage.sources import MOST_PIXELS, MOST_SAMPLES, is_count
@@ -168,8 +168,8 @@ def extract(
     run = Extractor(opened, frames, models, notes, found, started=started)
     workers = None if videos is None else min(workers or cores(), len(clips))
     try:
-        with Ahead(models, frames, known, workers=workers, clip_seconds=clip_seconds) as ahead:
-            run.work(ahead, progress=progress)
+        with Prefetcher(models, frames, known, workers=workers, clip_seconds=clip_seconds) as prefetcher:
+            run.work(prefetcher, progress=progress)
         if erase and (run.unread or found.passed_over):  # only now it is known what each file is
             _refuse_renamed(found, run.unread, going(opened, _names_of_all(found)))
         if videos is not None:
@@ -204,7 +204,7 @@ def as_extracted(found: ClipList, cache: Path, *, read: bool = False) -> list[Cl
     if not is_there(cache / MARKER):  # there is none, or it is one that was just being made
         return list(found.clips)
     opened = Cache(cache)
-    told, held = Told(opened), {clip.clip_id: clip for clip in opened.entries()}
+    told, held = KnownVideos(opened), {clip.clip_id: clip for clip in opened.entries()}
 
     def as_in_cache(clip: Clip) -> Clip:
         known = before = held.get(clip.clip_id)

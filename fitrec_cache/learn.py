@@ -26,11 +26,11 @@ from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.extract import SAMPLES, as_extracted, extract, refuse_without_features
 from fitrec_cache.extraction.extract_report import ExtractReport
 from fitrec_cache.features import distinct_clips
-from fitrec_cache.page import report
-from fitrec_cache.page.models import gather
-from fitrec_cache.page.records import read_records
+from fitrec_cache.report import report
+from fitrec_cache.report.models import gather
+from fitrec_cache.report.records import read_records
 from fitrec_cache.runs.results import TrainReport
-from fitrec_cache.runs.runs import LEARNED, time_of_last
+from fitrec_cache.runs.run import LEARNED, time_of_last
 from fitrec_cache.settings.recipes import get_recipe
 from fitrec_cache.settings.variants import VARIANTS, heads_for
 from fitrec_cache.storage.store import Store

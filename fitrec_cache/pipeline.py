@@ -11,7 +11,7 @@ from torch import Tensor
 from fitrec_cache.backbones.backbone import Backbone, load_backbone
 from fitrec_cache.errors import MismatchError, UsageError, WeightsError, unknown_name
 from fitrec_cache.extraction.identity import backbone_identity, frame_identity, what_changed
-from fitrec_cache.runs.runs import Run
+from fitrec_cache.runs.run import Run
 from fitrec_cache.settings.variants import VARIANTS, HeadConfig, plain_name
 from fitrec_cache.training.pixels import to_pixels
 

@@ -32,9 +32,9 @@ from fitrec_cache.dataset.clips import SIDES, file_id, one_spelling, plain_text
 from fitrec_cache.errors import StoreCorrupt, UsageError, VideoError
 from fitrec_cache.pipeline import open_pipelines
 from fitrec_cache.runs.answers import COLUMNS, answer_cells, class_columns
+from fitrec_cache.runs.ensemble import HeadEnsemble
+from fitrec_cache.runs.run import Run, read_runs
 from fitrec_cache.runs.run_files import contents_of
-from fitrec_cache.runs.runs import Run, read_runs
-from fitrec_cache.runs.together import Heads
 from fitrec_cache.video.decoding import DecodeJob, DecoderPool, StoredClip, content_hash_once
 from fitrec_cache.video.jpeg import decode_frames
 from fitrec_cache.video.sampling import clip_length
@@ -162,7 +162,7 @@ def predict(
             of it, unless the file itself is called so.
         run: Run folder that ``train-head`` made, or the folder of ``learn``: then the model that it took last. Several
             seeds answer together, by the mean of their probabilities and attention
-            (:class:`fitrec_cache.runs.together.Together`). Of folds, name one.
+            (:class:`fitrec_cache.runs.ensemble.Ensemble`). Of folds, name one.
         backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
         picture: PNG file that shows the sampled frames with their attention, of :data:`MOST_PICTURED` videos at most.
         table: CSV file to write of the answers and all probabilities.
@@ -330,14 +330,14 @@ class Recogniser:
             raise UsageError(f"unknown_below is {unknown_below}: expected a probability, 0 to 1")
         keep_freed_memory()  # every clip needs the same large blocks
         self.runs = read_runs(run)
-        self._heads = Heads(self.runs, threshold=unknown_below)
+        self._heads = HeadEnsemble(self.runs, threshold=unknown_below)
         self.trained_on = {Path(file_id(file_of(clip))).parts[-2:] for r in self.runs for clip in _trained_on(r)}
         self.contents = set[str]().union(*map(_contents, self.runs))
         self._pipelines = open_pipelines(self.runs[0], backbone, device=device, force=force)
         self.samples: int = self._pipelines[0].frames["samples"]
         self.short_sides: list[int] = list(dict.fromkeys(p.frames["short_side"] for p in self._pipelines))
         self.labels = self.runs[0].labels
-        self.may_be_unknown = self._heads.together.may_be_unknown(len(self.labels))
+        self.may_be_unknown = self._heads.ensemble.may_be_unknown(len(self.labels))
         length = self.runs[0].settings.get("clip_seconds")
         self.clip_seconds = float(length) if isinstance(length, (int, float)) and 0 < length < 1e6 else None
 

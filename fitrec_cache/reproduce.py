@@ -25,8 +25,8 @@ from fitrec_cache.dataset.folds import folds_of_clips
 from fitrec_cache.dataset.splits import check_seeds, short_rule
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import as_extracted, extract, refuse_without_features
-from fitrec_cache.page import report
 from fitrec_cache.params import params
+from fitrec_cache.report import report
 from fitrec_cache.runs.results import TrainReport
 from fitrec_cache.settings.paper import TABLE_II
 from fitrec_cache.settings.recipes import get_recipe

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from fitrec_cache.learn import LearnReport
     from fitrec_cache.live.timeline import Segment
     from fitrec_cache.pack import PackReport
-    from fitrec_cache.page import PageReport
     from fitrec_cache.params import ParamsReport
     from fitrec_cache.predict import Prediction
+    from fitrec_cache.report import PageReport
     from fitrec_cache.reproduce import ReproduceReport
     from fitrec_cache.runs.results import TrainReport
     from fitrec_cache.sweep import SweepReport

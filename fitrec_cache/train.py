@@ -14,21 +14,21 @@ from typing import Any
 import torch
 
 from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.cpu_contention import CpuContention
 from fitrec_cache.common.devices import check_jobs, cores, find_device, keep_to_cores
 from fitrec_cache.common.files import make_folder, remove_unfinished, write_json
-from fitrec_cache.common.meanwhile import Meanwhile
 from fitrec_cache.common.progress import Notes, timed
 from fitrec_cache.dataset.folds import Fold, make_folds
 from fitrec_cache.dataset.splits import check_seed, check_seeds
 from fitrec_cache.errors import StoreCorrupt, UsageError
-from fitrec_cache.evaluation.calibrate import FALSE_ALARM_RATE
+from fitrec_cache.evaluation.calibration import FALSE_ALARM_RATE
 from fitrec_cache.features import Features
 from fitrec_cache.runs.answers import write_answers
+from fitrec_cache.runs.ensemble import keep_calibration
 from fitrec_cache.runs.results import TrainReport, average_runs, pool_folds, read_result
+from fitrec_cache.runs.run import ANSWERS, SUMMARY, check_out, refuse_other_runs
 from fitrec_cache.runs.run_files import read_run_json
-from fitrec_cache.runs.runs import ANSWERS, SUMMARY, check_out, refuse_other_runs
 from fitrec_cache.runs.scored import read_scored
-from fitrec_cache.runs.together import keep_calibration
 from fitrec_cache.settings.recipes import Recipe, get_recipe, given_settings
 from fitrec_cache.settings.variants import get_variant
 from fitrec_cache.training.fit import with_precision
@@ -131,7 +131,7 @@ def train_head(
     where = torch.device(find_device(device))
     check_jobs(jobs, where)
     keep_to_cores()  # before processes divide the threads between them
-    started, meanwhile = time.perf_counter(), Meanwhile(min(torch.get_num_threads(), cores()))
+    started, contention = time.perf_counter(), CpuContention(min(torch.get_num_threads(), cores()))
     data = load_clips(cache, features, variant, backbone, preset, classes=classes, unknown=unknown, progress=progress)
     data, strangers = keep_apart(data, unknown)
     folds = _folds(data, split, seed, split_seed)
@@ -169,22 +169,22 @@ def train_head(
         scored = [read_scored(job.folder) for job in heads]
         columns = [] if strangers is None else [strangers.clip_ids, strangers.groups, strangers.labels]
         write_answers(scored, out / ANSWERS, list(zip(*columns, strict=True)))
-    pooled, (ensemble, together) = pool_folds(scored), average_runs(scored)
-    if together is not None:
-        keep_calibration(scored, together)
+    pooled, (averaged, ensemble) = pool_folds(scored), average_runs(scored)
+    if ensemble is not None:
+        keep_calibration(scored, ensemble)
     if final:
         notes.add(final_note(sum(map(len, folds[0][1].split.sides))))
-    notes.add(*answer_notes(scored, pooled, ensemble))
+    notes.add(*answer_notes(scored, pooled, averaged))
     report = TrainReport(
         runs=tuple(runs),
         pooled=pooled,
-        ensemble=ensemble,
+        ensemble=averaged,
         final=all(r.run.get("final") for r in scored),
         leaks=found.leaks,
         wrong=found.wrong,
         notes=tuple(notes.texts),
         stages=stages,
-        others=meanwhile.others(),
+        others=contention.others(),
     )
     if len(runs) > 1:
         write_json(out / SUMMARY, report.to_dict())
@@ -220,7 +220,7 @@ def _folders(out: Path, jobs: Sequence[tuple[str, int]]) -> list[Path]:
 
 
 def _looked_up(job: Job, described: dict[str, Any], *, overwrite: bool) -> Job:
-    """Return the job with what is there of it, as :func:`fitrec_cache.runs.runs.check_out` finds, and its figures."""
+    """Return the job with what is there of it, as :func:`fitrec_cache.runs.run.check_out` finds, and its figures."""
     state = check_out(job.folder, described, overwrite=overwrite)
     try:
         there = read_result(job.folder) if state in ("tested", "whole") else None

@@ -16,8 +16,8 @@ from make_video import write_video
 
 from fitrec_cache import extract
 from fitrec_cache.cache import Cache
-from fitrec_cache.common import meanwhile
-from fitrec_cache.extraction import ahead
+from fitrec_cache.common import cpu_contention
+from fitrec_cache.extraction import prefetch
 from fitrec_cache.video import decoding
 
 settings.register_profile("patient", deadline=None)  # a machine may be busy
@@ -60,14 +60,14 @@ class InlinePool:
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
     """What reports say must not depend on what else this machine does."""
-    monkeypatch.setattr(meanwhile, "_STAT", Path("/nowhere"))
+    monkeypatch.setattr(cpu_contention, "_STAT", Path("/nowhere"))
 
 
 @pytest.fixture
 def inline(monkeypatch):
     """Decode in this process; gives the list of files that were decoded by the latest extraction."""
     InlinePool.decoded = []
-    monkeypatch.setattr(ahead, "DecoderPool", InlinePool)
+    monkeypatch.setattr(prefetch, "DecoderPool", InlinePool)
     return InlinePool
 
 

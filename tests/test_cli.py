@@ -20,7 +20,7 @@ from fitrec_cache import predict as predict_module
 from fitrec_cache.cache import Cache
 from fitrec_cache.common.files import check_writable, write_atomic
 from fitrec_cache.errors import StoreError, UsageError
-from fitrec_cache.extraction import ahead
+from fitrec_cache.extraction import prefetch
 from fitrec_cache.wording import visible
 
 COMMANDS = {
@@ -47,7 +47,7 @@ SMALL = ["--samples", "4", "--frame-size", "64", "--precision", "fp32", "--devic
 @pytest.fixture
 def call(monkeypatch, capsys):
     """``call(*arguments)`` runs the command in this process: (exit code, standard output, standard error)."""
-    monkeypatch.setattr(ahead, "DecoderPool", InlinePool)
+    monkeypatch.setattr(prefetch, "DecoderPool", InlinePool)
     monkeypatch.setattr(predict_module, "DecoderPool", InlinePool)
 
     def run(*arguments):

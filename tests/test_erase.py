@@ -24,7 +24,7 @@ from fitrec_cache.check import check
 from fitrec_cache.common.files import host_id
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, VideoError
 from fitrec_cache.extract import extract
-from fitrec_cache.extraction import ahead, erase, extractor
+from fitrec_cache.extraction import erase, extractor, prefetch
 from fitrec_cache.extraction.erase import erase_taken_out, refuse_most
 from fitrec_cache.storage import store
 from fitrec_cache.storage.parts import SCHEMAS, read_part, text_column
@@ -224,8 +224,8 @@ def test_nothing_is_erased_while_a_file_cannot_be_read_that_may_be_what_is_gone(
     (videos / "Hop/v_Hop_g01_c01.avi").rename(moved)
     before = stored(tmp_path / "cache")
     with monkeypatch.context() as patch:
-        hashed = ahead.content_hash
-        patch.setattr(ahead, "content_hash", lambda p: refuse(p) if p == moved else hashed(p))
+        hashed = prefetch.content_hash
+        patch.setattr(prefetch, "content_hash", lambda p: refuse(p) if p == moved else hashed(p))
         with pytest.raises(UsageError, match=r"Hop/moved.avi cannot be read, so it may be .* Nothing was taken out"):
             run(prune=True, erase=True)
     assert stored(tmp_path / "cache") == before

@@ -32,8 +32,8 @@ from fitrec_cache.export import export
 from fitrec_cache.extract import extract
 from fitrec_cache.pipeline import Pipeline
 from fitrec_cache.predict import predict
-from fitrec_cache.runs.runs import read_runs
-from fitrec_cache.runs.together import Heads
+from fitrec_cache.runs.ensemble import HeadEnsemble
+from fitrec_cache.runs.run import read_runs
 from fitrec_cache.texts import export_text
 from fitrec_cache.train import train_head
 from fitrec_cache.video.decoding import DecodeJob, decode_clip
@@ -109,7 +109,7 @@ def test_an_exported_head_has_the_temperature_and_threshold_of_the_mean(tmp_path
     report = train_head(out=tmp_path / "runs", features=tmp_path / "clips.h5", false_alarm_rate=0.4, **settings)
     x = torch.from_numpy(clips).float()
     module._to_onnx(
-        Heads(read_runs(tmp_path / "runs"), dtype=torch.float32),
+        HeadEnsemble(read_runs(tmp_path / "runs"), dtype=torch.float32),
         x[:2],
         tmp_path / "head.onnx",
         "clips",

@@ -26,14 +26,14 @@ from fitrec_cache.cache import TAKEN_OUT, Cache, newest, pick_frames
 from fitrec_cache.dataset.find_clips import find_clips
 from fitrec_cache.errors import StoreError, UsageError, WeightsError
 from fitrec_cache.extract import as_extracted, extract
-from fitrec_cache.extraction import ahead, extractor
+from fitrec_cache.extraction import extractor, prefetch
 from fitrec_cache.extraction.claims import Claims
-from fitrec_cache.extraction.entering import Entering
+from fitrec_cache.extraction.entries import EntryBuilder
 from fitrec_cache.extraction.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extraction.extractor import Extractor
 from fitrec_cache.extraction.history import history
 from fitrec_cache.extraction.identity import what_changed
-from fitrec_cache.extraction.told import Told
+from fitrec_cache.extraction.known_videos import KnownVideos
 from fitrec_cache.features import distinct_clips, load_cached
 from fitrec_cache.info import info
 from fitrec_cache.storage.store import Store
@@ -157,7 +157,7 @@ def test_a_renamed_clip_is_not_decoded_again(run, videos, inline, tmp_path):
 @pytest.mark.parametrize("on_their_way", [1, 64])
 def test_the_same_content_twice_is_decoded_once_and_named(run, videos, inline, tmp_path, monkeypatch, on_their_way):
     monkeypatch.setattr(
-        "fitrec_cache.extraction.ahead._MOST_CLIPS", on_their_way
+        "fitrec_cache.extraction.prefetch._MOST_CLIPS", on_their_way
     )  # with 1 the first is ready, not yet committed
     shutil.copy(videos / "Hop" / "v_Hop_g01_c01.avi", videos / "Squat" / "copy.avi")
     report = run()
@@ -234,12 +234,12 @@ def test_a_clip_that_was_moved_back_counts_again(run, videos, tmp_path):
 def test_no_more_decoders_start_than_there_are_clips(run, monkeypatch):
     asked = []
 
-    class Noted(ahead.Ahead):
+    class Noted(prefetch.Prefetcher):
         def __init__(self, *given, workers, **settings):
             asked.append(workers)
             super().__init__(*given, workers=workers, **settings)
 
-    monkeypatch.setattr("fitrec_cache.extract.Ahead", Noted)
+    monkeypatch.setattr("fitrec_cache.extract.Prefetcher", Noted)
     run(workers=200)
     assert asked == [4]
 
@@ -521,17 +521,17 @@ def test_files_numbered_upwards_keep_their_groups_also_where_that_is_interrupted
         (folder / f"{i}.avi").rename(folder / f"{i + 1}.avi")
     write_video(folder / "0.avi", 7, width=80, height=64, codec="mpeg4", numbers=range(900, 907))
     if stop is not None:
-        entry, left = Entering.entry, iter(range(stop))
+        entry, left = EntryBuilder.entry, iter(range(stop))
 
         def stopped(*given):
             if next(left, None) is None:
                 raise KeyboardInterrupt
             return entry(*given)
 
-        monkeypatch.setattr(Entering, "entry", stopped)
+        monkeypatch.setattr(EntryBuilder, "entry", stopped)
         with pytest.raises(KeyboardInterrupt):
             run()
-        monkeypatch.setattr(Entering, "entry", entry)
+        monkeypatch.setattr(EntryBuilder, "entry", entry)
     run()
     groups = {name: group for name, (_, group) in labels_in(tmp_path / "cache").items()}
     assert groups == {"Hop/0.avi": "p0"} | {f"Hop/{i + 1}.avi": f"p{i}" for i in range(6)}
@@ -651,7 +651,7 @@ def test_what_another_process_was_told_meanwhile_counts(run, tmp_path, videos):
     path.rename(path := path.with_name("x.avi"))
     manifest.write_text(f"path,label,group\n{path.relative_to(videos)},Hop,ann\n")
     run(manifest, root=videos)
-    told = Told(Cache(cache))
+    told = KnownVideos(Cache(cache))
     manifest.write_text(f"path,label,group\n{path.relative_to(videos)},Hop,bob\n")
     run(manifest, root=videos)
     clip = Cache(cache).clip(str(path.relative_to(videos)))
@@ -1354,7 +1354,7 @@ def test_the_report_says_where_the_time_went(run, monkeypatch):
 @pytest.mark.parametrize(("on_cpu", "order"), [(True, "mmeemmee"), (False, "mmmemeee")])
 def test_where_cores_are_shared_clips_are_made_ready_and_embedded_in_turns(run, monkeypatch, on_cpu, order):
     events, busy, held_up = [], [], []
-    submit, prepare, embed = ahead.Ahead.submit, ahead.Ahead._prepare, Backbone.embed_prepared
+    submit, prepare, embed = prefetch.Prefetcher.submit, prefetch.Prefetcher._prepare, Backbone.embed_prepared
 
     def note_submit(self, *given):
         events.append("m")
@@ -1373,11 +1373,11 @@ def test_where_cores_are_shared_clips_are_made_ready_and_embedded_in_turns(run, 
             held_up.extend(busy)
         return embed(self, x)
 
-    monkeypatch.setattr(ahead.Ahead, "submit", note_submit)
-    monkeypatch.setattr(ahead.Ahead, "_prepare", note_prepare)
+    monkeypatch.setattr(prefetch.Prefetcher, "submit", note_submit)
+    monkeypatch.setattr(prefetch.Prefetcher, "_prepare", note_prepare)
     monkeypatch.setattr(Backbone, "embed_prepared", note_embed)
     monkeypatch.setattr(Backbone, "on_cpu", on_cpu)
-    monkeypatch.setattr(ahead, "_CLIPS_IN_TURN", 1)
+    monkeypatch.setattr(prefetch, "_CLIPS_IN_TURN", 1)
     assert run().done == 4
     assert "".join(events) == order
     assert not (on_cpu and held_up)
@@ -1386,7 +1386,7 @@ def test_where_cores_are_shared_clips_are_made_ready_and_embedded_in_turns(run, 
 @pytest.mark.parametrize("on_cpu", [True, False])
 def test_a_clip_that_takes_long_holds_up_none_that_is_finished(run, monkeypatch, tmp_path, on_cpu):
     monkeypatch.setattr(Backbone, "on_cpu", on_cpu)
-    prepare, held = ahead.Ahead._prepare, []
+    prepare, held = prefetch.Prefetcher._prepare, []
     cache = tmp_path / "cache"
 
     def wait_for_others(self, hashed, todo, decoded):
@@ -1397,8 +1397,8 @@ def test_a_clip_that_takes_long_holds_up_none_that_is_finished(run, monkeypatch,
             held.extend(Cache(cache).clips())
         return prepare(self, hashed, todo, decoded)
 
-    monkeypatch.setattr(ahead.Ahead, "_prepare", wait_for_others)
-    monkeypatch.setattr(ahead, "_CLIPS_IN_TURN", 1)
+    monkeypatch.setattr(prefetch.Prefetcher, "_prepare", wait_for_others)
+    monkeypatch.setattr(prefetch, "_CLIPS_IN_TURN", 1)
     monkeypatch.setattr(extractor, "wait", lambda coming, timeout=20.0: wait(coming, timeout=min(timeout, 0.05)))
     assert counts(run()) == (4, 4, 0, 0)
     assert len(held) == (2 if on_cpu else 3)  # in turns two clips are made ready at once
@@ -1642,7 +1642,7 @@ def test_claims_are_given_back_where_a_disk_is_full(run, tmp_path, monkeypatch):
 
 def test_a_file_that_changes_while_it_is_hashed_is_not_kept_under_that_hash(run, videos, tmp_path, monkeypatch):
     growing = videos / "Hop" / "v_Hop_g01_c01.avi"
-    whole, content_hash = growing.read_bytes(), ahead.content_hash
+    whole, content_hash = growing.read_bytes(), prefetch.content_hash
 
     def copied_meanwhile(path):
         found = content_hash(path)
@@ -1650,7 +1650,7 @@ def test_a_file_that_changes_while_it_is_hashed_is_not_kept_under_that_hash(run,
             growing.write_bytes(whole + b"more")
         return found
 
-    monkeypatch.setattr(ahead, "content_hash", copied_meanwhile)
+    monkeypatch.setattr(prefetch, "content_hash", copied_meanwhile)
     report = run()
     assert [f.clip_id for f in report.failed] == ["Hop/v_Hop_g01_c01.avi"]
     assert "changed while it was read" in report.failed[0].reason

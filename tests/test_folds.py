@@ -8,8 +8,8 @@ import pytest
 from fitrec_cache.dataset.clips import Clip
 from fitrec_cache.dataset.folds import folds_of_clips, make_folds
 from fitrec_cache.dataset.splits import check_seeds
+from fitrec_cache.dataset.units import units_of
 from fitrec_cache.errors import UsageError
-from fitrec_cache.evaluation.units import units_of
 from fitrec_cache.video.spans import Span
 
 NAMES = [f"{label}/{i}.mp4" for label in "AB" for i in range(6)]

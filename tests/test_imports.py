@@ -23,7 +23,7 @@ def test_the_probe_sees_what_is_loaded():
     assert loaded("import json.decoder, av", "json", "av", "timm") == {"json", "av"}
 
 
-@pytest.mark.parametrize("module", ["train", "heads.head", "cache", "pack", "training.pixels", "runs.runs"])
+@pytest.mark.parametrize("module", ["train", "heads.head", "cache", "pack", "training.pixels", "runs.run"])
 def test_stage_two_cannot_touch_video(module):
     heavy = ("av", "timm", "pebble", "fitrec_cache.video.video", "fitrec_cache.backbones", "fitrec_cache.extract")
     heavy += ("fitrec_cache.extraction",)
@@ -39,7 +39,7 @@ def test_the_command_line_starts_without_heavy_libraries():
 
 
 def test_what_predict_and_watch_need_loads_no_scikit_learn():
-    assert loaded("import fitrec_cache.runs.runs, fitrec_cache.dataset.splits", "sklearn", "matplotlib") == set()
+    assert loaded("import fitrec_cache.runs.run, fitrec_cache.dataset.splits", "sklearn", "matplotlib") == set()
 
 
 def test_decoder_processes_load_no_torch():

@@ -15,7 +15,7 @@ from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.features import load_cached
 from fitrec_cache.pack import pack, read_pack
 from fitrec_cache.pipeline import sources_of
-from fitrec_cache.runs.runs import read_run
+from fitrec_cache.runs.run import read_run
 from fitrec_cache.storage import hdf5
 from fitrec_cache.texts import pack_text
 from fitrec_cache.train import train_head

@@ -30,7 +30,7 @@ from fitrec_cache.errors import FitrecError, MismatchError, StoreCorrupt, StoreE
 from fitrec_cache.extract import extract
 from fitrec_cache.pipeline import Pipeline
 from fitrec_cache.predict import Prediction, predict
-from fitrec_cache.runs.runs import read_run, read_runs
+from fitrec_cache.runs.run import read_run, read_runs
 from fitrec_cache.runs.scored import read_scored
 from fitrec_cache.texts import labelled_text, predict_text
 from fitrec_cache.train import train_head

@@ -25,13 +25,13 @@ from fitrec_cache.compare import compare
 from fitrec_cache.dataset.folds import Fold
 from fitrec_cache.dataset.splits import Split
 from fitrec_cache.errors import DivergedError, FitrecError, StoreCorrupt, StoreError, UsageError
-from fitrec_cache.evaluation.calibrate import calibration_error
+from fitrec_cache.evaluation.calibration import calibration_error
 from fitrec_cache.extract import extract
 from fitrec_cache.features import Features
 from fitrec_cache.heads.head import Normalisation, build_head
 from fitrec_cache.pack import read_pack
 from fitrec_cache.runs.results import TrainReport
-from fitrec_cache.runs.runs import read_run, read_runs
+from fitrec_cache.runs.run import read_run, read_runs
 from fitrec_cache.settings.recipes import Recipe, get_recipe
 from fitrec_cache.settings.variants import HeadConfig
 from fitrec_cache.texts import train_text
@@ -891,7 +891,7 @@ def test_where_a_final_head_cannot_be_written_the_run_stays_what_it_was(tmp_path
     def fails(path, data):
         raise StoreError("no room")
 
-    monkeypatch.setattr("fitrec_cache.runs.runs.write_atomic", fails)
+    monkeypatch.setattr("fitrec_cache.runs.run.write_atomic", fails)
     with pytest.raises(StoreError, match="no room"):
         train_head(final=True, **common)
     assert not run_of(tmp_path / "run").get("final")

@@ -9,9 +9,9 @@ from typing import Any
 
 from fitrec_cache.dataset.clips import SIDES, Clip, columns, plain_text
 from fitrec_cache.dataset.splits import Split, check_seed, hold_out, make_split
+from fitrec_cache.dataset.units import units_of
 from fitrec_cache.errors import UsageError
 from fitrec_cache.evaluation.metrics import stratified_folds
-from fitrec_cache.evaluation.units import units_of
 from fitrec_cache.video.spans import recordings
 from fitrec_cache.wording import plural
 

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from fitrec_cache.common.files import digest, with_home
 from fitrec_cache.dataset.clips import group_number, plain_text
 from fitrec_cache.dataset.manifests import listed_names
+from fitrec_cache.dataset.units import units_of
 from fitrec_cache.errors import UsageError, unknown_name
-from fitrec_cache.evaluation.units import units_of
 from fitrec_cache.video.spans import file_of, is_part
 from fitrec_cache.wording import plural, some
 

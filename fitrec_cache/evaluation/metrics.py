@@ -104,7 +104,7 @@ def interval_by_unit(
     Args:
         right: How often each clip was recognised, shape ``(N,)``.
         tested: How often it was tested, shape ``(N,)``, at least 1.
-        units: What each clip belongs to, length N; see :func:`fitrec_cache.evaluation.units.units_of`.
+        units: What each clip belongs to, length N; see :func:`fitrec_cache.dataset.units.units_of`.
 
     Returns:
         ``(low, high)``: Wilson's for the number of independent clips that would scatter as these do, at most as many as

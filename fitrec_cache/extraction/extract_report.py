@@ -33,7 +33,7 @@ class ExtractReport(Plain):
         beside: Seconds of work that threads and decoder processes did meanwhile: of reading files, and of processor
             time.
         others: How many cores other programs used meanwhile, where that held this one up; see
-            :class:`fitrec_cache.common.meanwhile.Meanwhile`.
+            :class:`fitrec_cache.common.cpu_contention.CpuContention`.
         notes: What a person should know, such as duplicates.
     """
 

@@ -15,18 +15,18 @@ import numpy as np
 
 from fitrec_cache.backbones.backbone import Backbone
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip
+from fitrec_cache.common.cpu_contention import CpuContention
 from fitrec_cache.common.devices import cores
 from fitrec_cache.common.files import may_be_there
-from fitrec_cache.common.meanwhile import Meanwhile
 from fitrec_cache.common.progress import Notes, progress_bar, timed
 from fitrec_cache.dataset.clips import Clip
 from fitrec_cache.dataset.find_clips import ClipList
 from fitrec_cache.errors import StoreError, VideoError
-from fitrec_cache.extraction.ahead import Ahead, Prepared, Task
 from fitrec_cache.extraction.claims import CLAIMS, Claims
-from fitrec_cache.extraction.entering import Entering
+from fitrec_cache.extraction.entries import EntryBuilder
 from fitrec_cache.extraction.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extraction.identity import feature_identity, what_changed
+from fitrec_cache.extraction.prefetch import Prefetcher, Prepared, Task
 from fitrec_cache.storage.jpeg_rows import joined
 from fitrec_cache.storage.parts import text_column
 from fitrec_cache.storage.store import Store
@@ -65,11 +65,11 @@ class Extractor:
     ) -> None:
         self.cache, self.frames, self.models, self.notes, self.found = cache, frames, models, notes, found
         self.started, self.stages = started, {"start": time.perf_counter() - started} | dict.fromkeys(_STAGES, 0.0)
-        self.meanwhile = Meanwhile(cores())
+        self._contention = CpuContention(cores())
         self.asked = [clip.clip_id for clip in found.clips]
         self.begun = False
         self.stores = [cache.feature_store(feature_identity(frames.identity, m)) for m in models]
-        self.entering = Entering(cache, found, self.stores)
+        self.entering = EntryBuilder(cache, found, self.stores)
         for store, model in zip(self.stores, models, strict=True):
             notes.add(*_new_features(cache, store))
             with suppress(StoreError):  # of a cache that can only be read
@@ -85,9 +85,9 @@ class Extractor:
     def _new_rows(self) -> _Rows:
         return _Rows(features=[{} for _ in self.models])
 
-    def work(self, ahead: Ahead, *, progress: bool) -> None:
+    def work(self, prefetcher: Prefetcher, *, progress: bool) -> None:
         """Take every clip from video to features; commit what is finished, also when interrupted."""
-        self.beside = ahead.busy
+        self.beside = prefetcher.busy
         bar = progress_bar(total=len(self.asked), unit="clip", what="extract", show=progress)
         self.claims = Claims(
             self.cache.folder / CLAIMS,
@@ -99,7 +99,7 @@ class Extractor:
         try:
             with bar:
                 while self._more(bar):
-                    for task in self._tasks(ahead):
+                    for task in self._tasks(prefetcher):
                         self._one(task)
                         self.claims.finished(task.clip)
                         bar.set_postfix_str(self._so_far(), refresh=False)
@@ -107,14 +107,14 @@ class Extractor:
                         if self.rows.pending() >= COMMIT_CLIPS or time.monotonic() - self.rows.since > COMMIT_SECONDS:
                             self.commit()
                     self.commit()
-            if ahead.decodes:  # else nothing is told of clips
+            if prefetcher.decodes:  # else nothing is told of clips
                 self._settle_names()
         finally:
             try:
                 self.commit()
             finally:
                 self.claims.close()
-        if ahead.decodes:
+        if prefetcher.decodes:
             self.cache.finish(self.asked)
 
     def _settle_names(self) -> None:
@@ -192,22 +192,22 @@ class Extractor:
     def _so_far(self) -> str:
         return f"{len(self.failed)} failed" if self.failed else ""
 
-    def _tasks(self, ahead: Ahead) -> Iterator[Task]:
+    def _tasks(self, prefetcher: Prefetcher) -> Iterator[Task]:
         """Yield tasks in order while later clips are made ready, or in turns with that."""
         queue: deque[Task] = deque()
-        hashes = ahead.hashes(self.claims)
+        hashes = prefetcher.hashes(self.claims)
         while True:
             with timed(self.stages, "wait for files"):
                 hashed = next(hashes, None)
             if hashed is None:
                 break
-            queue.append(self._begun(hashed, ahead))
-            if len(queue) > ahead.distance and ahead.in_turns:
+            queue.append(self._begun(hashed, prefetcher))
+            if len(queue) > prefetcher.distance and prefetcher.in_turns:
                 yield from self._all_ready(queue)
                 queue.clear()
-            elif len(queue) > ahead.distance:
+            elif len(queue) > prefetcher.distance:
                 yield from self._all_ready([queue.popleft()])
-        for tasks in [queue] if ahead.in_turns else [[task] for task in queue]:
+        for tasks in [queue] if prefetcher.in_turns else [[task] for task in queue]:
             yield from self._all_ready(tasks)
 
     def _all_ready(self, tasks: Iterable[Task]) -> Iterable[Task]:
@@ -221,7 +221,7 @@ class Extractor:
                 self.commit()
         return tasks
 
-    def _begun(self, task: Task, ahead: Ahead) -> Task:
+    def _begun(self, task: Task, prefetcher: Prefetcher) -> Task:
         """Return a task with what is to be done of it under way, if it can be."""
         key = task.key
         if task.problem:
@@ -230,14 +230,14 @@ class Extractor:
         has_frames = key in self.frames or key in self.rows.frames
         if key in self.begun_with or (has_frames and not todo):
             return task
-        if not has_frames and not ahead.decodes:
+        if not has_frames and not prefetcher.decodes:
             problem = "its frames are not in the cache: give VIDEOS to decode it again" if todo else ""
             return replace(task, problem=problem)
         if not has_frames:
             with timed(self.stages, "start"):
-                ahead.start_decoders()
+                prefetcher.start_decoders()
         self.begun_with[key] = task.clip
-        return replace(task, coming=ahead.submit(task, todo))
+        return replace(task, coming=prefetcher.submit(task, todo))
 
     def _todo(self, key: str) -> list[int]:
         """Return the numbers of the backbones that have not seen a clip."""
@@ -339,7 +339,7 @@ class Extractor:
             seconds=time.perf_counter() - self.started,
             stages=self.stages,
             beside=self.beside,
-            others=self.meanwhile.others(),
+            others=self._contention.others(),
             notes=tuple(self.notes.texts),
         )
 

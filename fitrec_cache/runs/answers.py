@@ -8,7 +8,7 @@ from typing import Any
 
 from fitrec_cache.common.files import write_csv
 from fitrec_cache.runs.outputs import read_strangers
-from fitrec_cache.runs.runs import calibration_of
+from fitrec_cache.runs.run import calibration_of
 from fitrec_cache.runs.scored import ScoredRun
 
 #: The answer, empty for "unknown"; the most probable class; its probability.

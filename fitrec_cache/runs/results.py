@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from fitrec_cache.dataset.clips import SIDES
-from fitrec_cache.evaluation.calibrate import Calibration, auroc, calibration_error, expected_error
+from fitrec_cache.evaluation.calibration import Calibration, auroc, calibration_error, expected_error
 from fitrec_cache.evaluation.metrics import Metrics, evaluate
+from fitrec_cache.runs.ensemble import Ensemble
 from fitrec_cache.runs.outputs import read_strangers
+from fitrec_cache.runs.run import calibration_of
 from fitrec_cache.runs.run_files import read_run_json, refused_if_damaged
-from fitrec_cache.runs.runs import calibration_of
 from fitrec_cache.runs.scored import ScoredRun, read_scored
-from fitrec_cache.runs.together import Together
 
 #: Tables that only ``metrics.json`` has.
 _TABLES = ("per_class", "confusion")
@@ -77,7 +77,7 @@ class TrainReport:
         notes: What a person should know.
         stages: Seconds spent.
         others: How many cores other programs used meanwhile, where that held this one up; see
-            :class:`fitrec_cache.common.meanwhile.Meanwhile`.
+            :class:`fitrec_cache.common.cpu_contention.CpuContention`.
     """
 
     runs: tuple[RunResult, ...]
@@ -228,7 +228,7 @@ def figures_of(runs: Sequence[ScoredRun]) -> Metrics:
     return evaluate(logits, truth, runs[0].labels, units=units)
 
 
-def average_runs(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], Together | None]:
+def average_runs(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], Ensemble | None]:
     """Return the figures of what all runs answer together, as ``predict`` does, if all of them test the same clips.
 
     Beside those of :class:`fitrec_cache.evaluation.metrics.Metrics` the calibration error ``ece`` of these answers,
@@ -243,13 +243,13 @@ def average_runs(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], Together | 
     """
     if len(runs) < 2 or any(r.fold or r.clips != runs[0].clips for r in runs):
         return {}, None
-    together = Together.of([r.folder for r in runs], [r.run for r in runs])
-    probabilities, unknown = _answers(together, [r.tested.logits for r in runs])
+    ensemble = Ensemble.of([r.folder for r in runs], [r.run for r in runs])
+    probabilities, unknown = _answers(ensemble, [r.tested.logits for r in runs])
     truth = runs[0].tested.targets
     figures = evaluate(probabilities, truth, runs[0].labels, units=runs[0].units).to_dict()
     strange: dict[str, Any] = {}
     if runs[0].run["split"].get("unknown"):
-        theirs, turned_away = _answers(together, [read_strangers(r.folder, r.run) for r in runs])
+        theirs, turned_away = _answers(ensemble, [read_strangers(r.folder, r.run) for r in runs])
         strange = {"n_unknown": len(theirs), "detected": float(turned_away.mean())}
         strange["auroc"] = auroc(probabilities.max(axis=1), theirs.max(axis=1))
     found = {
@@ -258,14 +258,14 @@ def average_runs(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], Together | 
         "ece": calibration_error(probabilities, truth)[0],
         "ece_expected": expected_error(probabilities, truth, runs[0].units),
         "false_alarms": float(unknown.mean()),
-        "temperature": together.mean.temperature if together.mean else None,
-        "threshold": together.mean.threshold if together.mean else None,
+        "temperature": ensemble.mean.temperature if ensemble.mean else None,
+        "threshold": ensemble.mean.threshold if ensemble.mean else None,
         **strange,
     }
-    return found, together
+    return found, ensemble
 
 
-def _answers(together: Together, logits: Sequence[NDArray[np.float32]]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _answers(ensemble: Ensemble, logits: Sequence[NDArray[np.float32]]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return what several heads answer together: probabilities, and which clips are of no class."""
-    probabilities, unknown = together([torch.from_numpy(each).double() for each in logits])
+    probabilities, unknown = ensemble([torch.from_numpy(each).double() for each in logits])
     return probabilities.numpy(), unknown.numpy()

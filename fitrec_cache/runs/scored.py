@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from fitrec_cache.common.files import canonical_json
 from fitrec_cache.dataset.clips import SIDES
+from fitrec_cache.dataset.units import units_of_run, validation_units
 from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.evaluation.metrics import interval_by_unit
 from fitrec_cache.evaluation.paired import FloatArray, count_right
-from fitrec_cache.evaluation.units import units_of_run, validation_units
-from fitrec_cache.runs.one_model import differences, incomplete, model_settings
+from fitrec_cache.runs.models import differences, incomplete, model_settings
 from fitrec_cache.runs.outputs import Outputs, read_outputs
 from fitrec_cache.runs.run_files import read_run_settings, refused_if_damaged
 
@@ -42,7 +42,7 @@ class ScoredRun:
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """What decides the model; see :func:`fitrec_cache.runs.one_model.model_settings`."""
+        """What decides the model; see :func:`fitrec_cache.runs.models.model_settings`."""
         return model_settings(self.run)
 
     @property
@@ -87,12 +87,12 @@ class ScoredRun:
 
     @cached_property
     def units(self) -> list[str]:
-        """What each test clip is drawn with; see :func:`fitrec_cache.evaluation.units.units_of`."""
+        """What each test clip is drawn with; see :func:`fitrec_cache.dataset.units.units_of`."""
         return units_of_run(self.run)
 
     @cached_property
     def val_units(self) -> list[str]:
-        """What each validation clip belongs to; see :func:`fitrec_cache.evaluation.units.validation_units`."""
+        """What each validation clip belongs to; see :func:`fitrec_cache.dataset.units.validation_units`."""
         return validation_units(self.run)
 
     @property

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.common.files import opened_file
-from fitrec_cache.storage.heaps import has_endless_heap
+from fitrec_cache.storage.hdf5_heaps import has_endless_heap
 
 #: What a dataset must be: allowed dtype kinds (numpy's letters) and number of axes.
 Schema = Mapping[str, tuple[str, int]]

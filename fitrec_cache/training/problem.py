@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from fitrec_cache.common.files import digest
 from fitrec_cache.dataset.folds import Fold, make_folds
+from fitrec_cache.dataset.units import units_of
 from fitrec_cache.errors import UsageError
 from fitrec_cache.evaluation.paired import count_right, exact_p
-from fitrec_cache.evaluation.units import units_of
 from fitrec_cache.features import Features
 from fitrec_cache.settings.recipes import Recipe
 from fitrec_cache.training.fit import Normalisations, Side, apply_head, fit

@@ -12,9 +12,9 @@ from fitrec_cache.auditing.leaks import UNLOOKED, Verdict, verdict
 from fitrec_cache.auditing.near_duplicates import NearDuplicates
 from fitrec_cache.dataset.folds import values_of
 from fitrec_cache.dataset.splits import Split, say_untrained
-from fitrec_cache.evaluation.calibrate import remarks
+from fitrec_cache.evaluation.calibration import remarks
 from fitrec_cache.features import Features
-from fitrec_cache.runs.runs import calibration_of
+from fitrec_cache.runs.run import calibration_of
 from fitrec_cache.runs.scored import ScoredRun
 from fitrec_cache.training.trainer import Job
 

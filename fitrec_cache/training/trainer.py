@@ -17,13 +17,13 @@ from fitrec_cache import __version__
 from fitrec_cache.common.progress import progress_bar, timed
 from fitrec_cache.dataset.clips import SIDES
 from fitrec_cache.dataset.folds import Fold
-from fitrec_cache.evaluation.calibrate import calibrate
-from fitrec_cache.evaluation.units import validation_units
+from fitrec_cache.dataset.units import validation_units
+from fitrec_cache.evaluation.calibration import calibrate
 from fitrec_cache.features import Features
 from fitrec_cache.heads.head import count_trainable
 from fitrec_cache.runs.outputs import Outputs
 from fitrec_cache.runs.results import RunResult, result_of
-from fitrec_cache.runs.runs import State, add_final, check_out, write_run
+from fitrec_cache.runs.run import State, add_final, check_out, write_run
 from fitrec_cache.runs.scored import ScoredRun
 from fitrec_cache.settings.recipes import Recipe
 from fitrec_cache.settings.variants import HeadConfig

@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from fitrec_cache.page import words
+from fitrec_cache.report import words
 from fitrec_cache.wording import count, plural
 
 #: In the head of every page; tells a report from other files.
@@ -24,7 +24,7 @@ def render(context: Mapping[str, Any]) -> str:
         The HTML file's text.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fitrec_cache.page"),
+        loader=jinja2.PackageLoader("fitrec_cache.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

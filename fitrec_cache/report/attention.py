@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.page.pictures import Frames, Picture
-from fitrec_cache.page.records import Record
+from fitrec_cache.report.pictures import Frames, Picture
+from fitrec_cache.report.records import Record
 from fitrec_cache.runs.outputs import Outputs
 from fitrec_cache.runs.run_pictures import stand_out
 

@@ -32,14 +32,14 @@ from fitrec_cache.errors import NoCacheError, StoreCorrupt, UsageError
 from fitrec_cache.evaluation.metrics import wilson
 from fitrec_cache.extract import extract
 from fitrec_cache.extraction.history import history
-from fitrec_cache.page import build, charts, leaks, pictures, report, views
-from fitrec_cache.page.attention import Attention, attention
-from fitrec_cache.page.calibration import _by_chance
-from fitrec_cache.page.leaks import Auditor
-from fitrec_cache.page.models import gather
-from fitrec_cache.page.records import read_records
-from fitrec_cache.page.repeat import how_to
-from fitrec_cache.page.words import (
+from fitrec_cache.report import build, charts, leaks, pictures, report, views
+from fitrec_cache.report.attention import Attention, attention
+from fitrec_cache.report.calibration import _by_chance
+from fitrec_cache.report.leaks import Auditor
+from fitrec_cache.report.models import gather
+from fitrec_cache.report.records import read_records
+from fitrec_cache.report.repeat import how_to
+from fitrec_cache.report.words import (
     attention_says,
     calibration_says,
     classes_say,
@@ -485,13 +485,13 @@ def test_how_sure_all_seeds_are_together_is_told(page, tmp_path, cache_folder):
     e = report.ensemble
     ece, threshold, share = (f"{e[name]:.1%}".replace("%", " %") for name in ("ece", "threshold", "false_alarms"))
     assert seen.row("mean test_resnet")[6] == f"{e['accuracy']:.1%}".replace("%", " %")
-    assert f"Together the 2 seeds, which is how predict answers, are off by {ece}" in seen.words
+    assert f"Ensemble the 2 seeds, which is how predict answers, are off by {ece}" in seen.words
     assert f"({e['temperature']:.2f}) on their mean" in seen.words
     assert f"less than {threshold} sure is then given as “unknown”: {share} of the test clips" in seen.words
     train_head(out=tmp_path / "one", split_seed=0, false_alarm_rate=0.5, final=True, **settings)
-    assert f"Together the 2 seeds are off by {ece}" in page(tmp_path / "one")[1].words  # predict has other heads
+    assert f"Ensemble the 2 seeds are off by {ece}" in page(tmp_path / "one")[1].words  # predict has other heads
     train_head(out=tmp_path / "apart", **settings)
-    assert "Together the 2 seeds" not in page(tmp_path / "apart")[1].words
+    assert "Ensemble the 2 seeds" not in page(tmp_path / "apart")[1].words
 
 
 def test_what_all_seeds_answer_together_is_told(page, tmp_path):
@@ -505,7 +505,7 @@ def test_what_all_seeds_answer_together_is_told(page, tmp_path):
     _, seen = page(tmp_path / "many", tmp_path / "other")
     assert seen.row("mean resnet50")[6] == ""  # a single seed has nobody beside it
     _, seen = page(tmp_path / "other")
-    assert "Together" not in seen.words
+    assert "Ensemble" not in seen.words
 
 
 def test_extractions_of_the_cache_are_told(page, made, cache_folder):
@@ -1133,7 +1133,7 @@ def test_one_that_is_left_out_is_told_as_one(page, tmp_path, monkeypatch):
 
 
 def test_the_templates_are_in_the_package():
-    folder = importlib.resources.files("fitrec_cache.page") / "templates"
+    folder = importlib.resources.files("fitrec_cache.report") / "templates"
     assert (folder / "page.html").is_file()
     assert (folder / "style.css").is_file()
 
@@ -1791,7 +1791,7 @@ def test_a_confusion_is_shown_by_its_clips_and_one_of_the_other_class(made):
 
 def test_the_reliability_chart_is_of_the_bins(made, monkeypatch):
     points = []
-    monkeypatch.setattr("fitrec_cache.page.calibration.reliability_svg", lambda given: points.extend(given) or "")
+    monkeypatch.setattr("fitrec_cache.report.calibration.reliability_svg", lambda given: points.extend(given) or "")
     (model,) = gather(read_records([made]))
     found = views.calibration(model)
     sure, (low, high) = np.exp(2) / (np.exp(2) + 2), binomtest(9, 12).proportion_ci(method="wilson")
@@ -1805,7 +1805,7 @@ def test_bins_count_by_their_clips(made, monkeypatch):
     tensors["test_logits"][0] = 0
     safetensors.numpy.save_file(tensors, made / "logits.safetensors")
     points = []
-    monkeypatch.setattr("fitrec_cache.page.calibration.reliability_svg", lambda given: points.extend(given) or "")
+    monkeypatch.setattr("fitrec_cache.report.calibration.reliability_svg", lambda given: points.extend(given) or "")
     (model,) = gather(read_records([made]))
     sure = np.exp(2) / (np.exp(2) + 2)
     assert views.calibration(model).gap == pytest.approx((11 * sure + 1 / 3 - 9) / 12)

@@ -15,15 +15,15 @@ from fitrec_cache.common.files import Plain, check_ending, check_writable, refus
 from fitrec_cache.compare import CompareReport, compare_runs
 from fitrec_cache.errors import FitrecError
 from fitrec_cache.extraction.history import Extraction, history
-from fitrec_cache.page import words
-from fitrec_cache.page.leaks import Auditor, Leaks
-from fitrec_cache.page.models import Model, gather
-from fitrec_cache.page.pictures import Frames
-from fitrec_cache.page.records import Record, read_records
-from fitrec_cache.page.render import GENERATOR, render
-from fitrec_cache.page.repeat import how_to
-from fitrec_cache.page.views import ModelView, view
 from fitrec_cache.params import params
+from fitrec_cache.report import words
+from fitrec_cache.report.leaks import Auditor, Leaks
+from fitrec_cache.report.models import Model, gather
+from fitrec_cache.report.pictures import Frames
+from fitrec_cache.report.records import Record, read_records
+from fitrec_cache.report.render import GENERATOR, render
+from fitrec_cache.report.repeat import how_to
+from fitrec_cache.report.views import ModelView, view
 from fitrec_cache.settings import paper
 from fitrec_cache.wording import MANY_CLASSES, plural
 

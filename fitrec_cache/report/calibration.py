@@ -9,11 +9,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.evaluation.calibrate import BINS, Calibration, bin_numbers, calibration_error, expected_error
-from fitrec_cache.page.charts import reliability_svg
-from fitrec_cache.page.models import Model
-from fitrec_cache.page.pictures import Chart, data_uri
-from fitrec_cache.page.records import Record
+from fitrec_cache.evaluation.calibration import BINS, Calibration, bin_numbers, calibration_error, expected_error
+from fitrec_cache.report.charts import reliability_svg
+from fitrec_cache.report.models import Model
+from fitrec_cache.report.pictures import Chart, data_uri
+from fitrec_cache.report.records import Record
 from fitrec_cache.wording import plural
 
 

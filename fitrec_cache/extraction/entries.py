@@ -8,13 +8,13 @@ from dataclasses import replace
 from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.dataset.clips import Clip
 from fitrec_cache.dataset.find_clips import ClipList
-from fitrec_cache.extraction.told import Told, columns_beside
+from fitrec_cache.extraction.known_videos import KnownVideos, columns_beside
 from fitrec_cache.storage.store import Store
 from fitrec_cache.video.spans import is_part
 from fitrec_cache.wording import plural, some
 
 
-class Entering:
+class EntryBuilder:
     """Makes the entries of clips, and collects what is to be said of them.
 
     A video is known by its content: group and columns go with it, whatever its file is called. Only content that is new
@@ -28,7 +28,7 @@ class Entering:
 
     def __init__(self, cache: Cache, found: ClipList, stores: Sequence[Store]) -> None:
         self.cache, self.found, self.stores = cache, found, stores
-        self._told = Told(cache)
+        self._told = KnownVideos(cache)
         self.groups_known = False
         self._kept: set[str] = set()
         self._joined: set[str] = set()

@@ -11,7 +11,7 @@ import numpy as np
 from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.common.files import parse_json
 from fitrec_cache.errors import StoreError
-from fitrec_cache.page.records import Record
+from fitrec_cache.report.records import Record
 from fitrec_cache.storage.store import Store
 from fitrec_cache.video.jpeg import thumbnail
 

@@ -28,9 +28,9 @@ from fitrec_cache.common.files import (
 )
 from fitrec_cache.dataset.clips import SIDES
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
-from fitrec_cache.evaluation.calibrate import Calibration
+from fitrec_cache.evaluation.calibration import Calibration
 from fitrec_cache.heads.head import build_head
-from fitrec_cache.runs.one_model import model_settings
+from fitrec_cache.runs.models import model_settings
 from fitrec_cache.runs.outputs import OUTPUTS, read_outputs, read_strangers
 from fitrec_cache.runs.run_files import (
     RUN_VERSION,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from fitrec_cache.compare import PairFigures
-from fitrec_cache.page.attention import Attention
-from fitrec_cache.page.calibration import Confidence
-from fitrec_cache.page.models import Model
-from fitrec_cache.page.views import ModelView
+from fitrec_cache.report.attention import Attention
+from fitrec_cache.report.calibration import Confidence
+from fitrec_cache.report.models import Model
+from fitrec_cache.report.views import ModelView
 from fitrec_cache.wording import plural
 
 #: A calibration error of up to so many times what chance makes it, or up to so much, is no sign of wrong confidence.

@@ -16,7 +16,7 @@ from fitrec_cache.dataset.find_clips import ClipList
 from fitrec_cache.video.spans import file_of
 
 
-class Told:
+class KnownVideos:
     """The entries that a cache holds when this is made, earlier ones too, as another may have their names by now.
 
     They are read when the first content is asked for, and again when the first is found; until then 16 bytes are kept

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fitrec_cache.page.attention import Attention, attention
-from fitrec_cache.page.calibration import Confidence, calibration
-from fitrec_cache.page.charts import curve_svg
-from fitrec_cache.page.models import ClassRow, Model
-from fitrec_cache.page.pictures import Chart, Frames, Glimpse, data_uri
+from fitrec_cache.report.attention import Attention, attention
+from fitrec_cache.report.calibration import Confidence, calibration
+from fitrec_cache.report.charts import curve_svg
+from fitrec_cache.report.models import ClassRow, Model
+from fitrec_cache.report.pictures import Chart, Frames, Glimpse, data_uri
 
 #: Bounds that keep the file small: classes in the matrix, confusions, clips of each.
 MOST_CLASSES, MOST_PAIRS, MOST_CLIPS = 60, 6, 2

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fitrec_cache.evaluation.calibrate import (
+from fitrec_cache.evaluation.calibration import (
     Calibration,
     auroc,
     bin_numbers,

@@ -4,7 +4,7 @@ import pytest
 
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip
 from fitrec_cache.dataset.clips import Clip
-from fitrec_cache.extraction.told import Told, group_beside
+from fitrec_cache.extraction.known_videos import KnownVideos, group_beside
 
 
 @pytest.fixture
@@ -28,18 +28,18 @@ def test_of_several_names_the_latest_that_has_a_group_tells(cache):
     enter(cache, "b.avi", "x", "bob")
     enter(cache, "copy.avi", "x", None)
     enter(cache, "none.avi", "y", None)
-    assert groups(Told(cache), "x", "y", "z", "") == ["bob", None, None, None]
+    assert groups(KnownVideos(cache), "x", "y", "z", "") == ["bob", None, None, None]
 
 
 def test_files_that_failed_tell_nothing_of_others_with_the_same_bytes(cache):
     enter(cache, "a.avi", "of an empty file", "ann", problem="no video")
-    assert groups(Told(cache), "of an empty file") == [None]
+    assert groups(KnownVideos(cache), "of an empty file") == [None]
 
 
 def test_a_group_that_was_emptied_under_the_same_name_is_none(cache):
     enter(cache, "a.avi", "x", "ann")
     enter(cache, "a.avi", "x", None)
-    assert groups(Told(cache), "x") == [None]
+    assert groups(KnownVideos(cache), "x") == [None]
 
 
 def test_what_a_name_had_before_it_was_another_videos_is_told(cache):
@@ -47,38 +47,38 @@ def test_what_a_name_had_before_it_was_another_videos_is_told(cache):
     enter(cache, "b.avi", "y", "bob")
     enter(cache, "a.avi", "y", "bob")
     enter(cache, "b.avi", "y", "bob", problem=TAKEN_OUT)
-    assert groups(Told(cache), "x", "y") == ["ann", "bob"]
+    assert groups(KnownVideos(cache), "x", "y") == ["ann", "bob"]
 
 
 def test_what_came_since_is_not_what_it_began_with(cache):
     enter(cache, "a.avi", "x", "ann")
     enter(cache, "c.avi", "x", "cid")
-    told = Told(cache)
+    told = KnownVideos(cache)
     enter(cache, "b.avi", "x", "bob")
     assert groups(told, "x") == ["cid"]
     named = cache.clip("b.avi")
     assert told.of("x", named) is named  # another process knows better
-    assert groups(Told(cache), "x") == ["bob"]
+    assert groups(KnownVideos(cache), "x") == ["bob"]
 
 
 def test_a_new_part_is_of_its_files_group_if_that_has_one(cache):
     enter(cache, "s.avi#t=0,1", "x#t=0,1", "ann")
-    assert groups(Told(cache), "x#t=1,2", "x") == ["ann", "ann"]
+    assert groups(KnownVideos(cache), "x#t=1,2", "x") == ["ann", "ann"]
     enter(cache, "s.avi#t=1,2", "x#t=1,2", "bob")
-    assert groups(Told(cache), "x#t=2,3", "x#t=0,1", "x#t=1,2") == [None, "ann", "bob"]
+    assert groups(KnownVideos(cache), "x#t=2,3", "x#t=0,1", "x#t=1,2") == [None, "ann", "bob"]
     enter(cache, "s.avi#t=0,1", "x#t=0,1", "ann", problem=TAKEN_OUT)
-    assert groups(Told(cache), "x#t=2,3") == ["bob"]
+    assert groups(KnownVideos(cache), "x#t=2,3") == ["bob"]
     enter(cache, "s.avi#t=1,2", "x#t=1,2", "bob", problem=TAKEN_OUT)
-    assert groups(Told(cache), "x#t=2,3") == [None]
+    assert groups(KnownVideos(cache), "x#t=2,3") == [None]
 
 
 def test_new_content_takes_the_place_of_its_name_unless_that_was_taken_out(cache):
     enter(cache, "a.avi", "x", "ann")
     named = cache.clip("a.avi")
-    assert Told(cache).of("new", named) is named
+    assert KnownVideos(cache).of("new", named) is named
     enter(cache, "a.avi", "x", "ann", problem=TAKEN_OUT)
-    assert Told(cache).of("new", cache.clip("a.avi")) is None
-    assert Told(cache).of("x", cache.clip("a.avi")).group == "ann"
+    assert KnownVideos(cache).of("new", cache.clip("a.avi")) is None
+    assert KnownVideos(cache).of("x", cache.clip("a.avi")).group == "ann"
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from test_train import toy
 
-from fitrec_cache.common import meanwhile as module
-from fitrec_cache.common.meanwhile import Meanwhile, _Times, _times
+from fitrec_cache.common import cpu_contention as module
+from fitrec_cache.common.cpu_contention import CpuContention, _Times, _times
 from fitrec_cache.texts import train_text
 from fitrec_cache.train import train_head
 
@@ -16,7 +16,7 @@ def others(monkeypatch, *, seconds, cores, idle, ours, threads=2):
         _Times(clock=5.0 + seconds, all=100.0 + seconds * cores, idle=60.0 + idle, ours=1.0 + ours),
     ]
     monkeypatch.setattr(module, "_times", lambda: looks.pop(0))
-    return Meanwhile(threads).others()
+    return CpuContention(threads).others()
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_one_thread_that_had_a_core_was_not_held_up(monkeypatch):
 def test_where_nothing_is_known_nothing_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "_STAT", tmp_path / "none")
     assert _times() is None
-    assert Meanwhile(2).others() is None
+    assert CpuContention(2).others() is None
 
 
 def test_times_are_read_in_seconds(monkeypatch, tmp_path):
@@ -56,7 +56,7 @@ def test_times_are_read_in_seconds(monkeypatch, tmp_path):
 
 
 def test_what_train_head_prints_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(Meanwhile, "others", lambda self: 0.94)
+    monkeypatch.setattr(CpuContention, "others", lambda self: 0.94)
     report = train_head(out=tmp_path / "run", features=toy(tmp_path / "toy.h5"), variant="mean", epochs=1)
     assert report.to_dict()["others"] == 0.94
     said = "other programs used 0.9 cores meanwhile, which held this up"

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from fitrec_cache.common.files import write_json
-from fitrec_cache.evaluation.calibrate import Calibration, calibrate
-from fitrec_cache.evaluation.units import validation_units
+from fitrec_cache.dataset.units import validation_units
+from fitrec_cache.evaluation.calibration import Calibration, calibrate
 from fitrec_cache.runs.outputs import read_outputs
+from fitrec_cache.runs.run import Run, calibration_of
 from fitrec_cache.runs.run_files import refused_if_damaged
-from fitrec_cache.runs.runs import Run, calibration_of
 from fitrec_cache.runs.scored import ScoredRun
 
 #: In ``run.json``: how the mean of this and other seeds is calibrated, and of which seeds.
@@ -24,7 +24,7 @@ KEPT = "together"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Together:
+class Ensemble:
     """How the answers of several heads, or of one, become a single answer.
 
     Attributes:
@@ -41,7 +41,7 @@ class Together:
     @classmethod
     def of(
         cls, folders: Sequence[Path], settings: Sequence[Mapping[str, Any]], *, threshold: float | None = None
-    ) -> Together:
+    ) -> Ensemble:
         """Return how the heads of these runs answer: as was found when they were trained, else it is fitted here.
 
         It is fitted on their validation clips.
@@ -123,29 +123,29 @@ def _kept(folders: Sequence[Path], settings: Sequence[Mapping[str, Any]]) -> Cal
         return calibration_of(kept) if kept["seeds"] == sorted(s["seed"] for s in settings) else None
 
 
-def keep_calibration(runs: Sequence[ScoredRun], together: Together) -> None:
+def keep_calibration(runs: Sequence[ScoredRun], ensemble: Ensemble) -> None:
     """Write the calibration of the mean to the ``run.json`` of each run, so that they answer the same ever after.
 
     Args:
         runs: Runs of one model.
-        together: How they answer.
+        ensemble: How they answer.
 
     Raises:
         StoreError: If it cannot be written.
     """
-    if together.mean is None:
+    if ensemble.mean is None:
         return
-    kept = {"seeds": sorted(run.seed for run in runs), "calibration": together.mean.to_dict()}
+    kept = {"seeds": sorted(run.seed for run in runs), "calibration": ensemble.mean.to_dict()}
     for run in runs:
         if run.run.get(KEPT) != kept:
             write_json(run.folder / "run.json", {**run.run, KEPT: kept})
 
 
-class Heads(nn.Module):
-    """The heads of several seeds as one, which answers as :class:`Together` says.
+class HeadEnsemble(nn.Module):
+    """The heads of several seeds as one, which answers as :class:`Ensemble` says.
 
     Args:
-        runs: Seeds of one call, as :func:`fitrec_cache.runs.runs.read_runs` gives them.
+        runs: Seeds of one call, as :func:`fitrec_cache.runs.run.read_runs` gives them.
         dtype: What probabilities are computed in; thresholds were fitted in float64.
         threshold: "Unknown" is instead what the answer gives no class this probability, in [0, 1].
 
@@ -158,7 +158,7 @@ class Heads(nn.Module):
     ) -> None:
         super().__init__()
         self.heads = nn.ModuleList(run.head for run in runs).eval()
-        self.together = Together.of([r.folder for r in runs], [r.settings for r in runs], threshold=threshold)
+        self.ensemble = Ensemble.of([r.folder for r in runs], [r.settings for r in runs], threshold=threshold)
         self.dtype = dtype
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -168,5 +168,5 @@ class Heads(nn.Module):
             x: float32 ``(B, T, d)``, or uint8 ``(B, T, 64, 64, 3)``.
         """
         logits, attention = zip(*(head(x) for head in self.heads), strict=True)  # (B, K), (B, T) of each
-        probabilities, unknown = self.together([each.to(self.dtype) for each in logits])
+        probabilities, unknown = self.ensemble([each.to(self.dtype) for each in logits])
         return probabilities, torch.stack(attention).mean(dim=0), unknown

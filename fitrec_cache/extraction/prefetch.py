@@ -62,7 +62,7 @@ class Task:
     coming: Future[Prepared | str] | None = None
 
 
-class Ahead:
+class Prefetcher:
     """Helper threads and decoder processes of one extraction; use as a context manager.
 
     Args:
@@ -101,7 +101,7 @@ class Ahead:
         self._hashing = self._threads("hash", 2)
         self._preparing = self._threads("prepare", max(1, n_cores // 2) if beside_decoders else n_cores)
 
-    def __enter__(self) -> Ahead:
+    def __enter__(self) -> Prefetcher:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -24,7 +24,7 @@ class _Times:
     ours: float
 
 
-class Meanwhile:
+class CpuContention:
     """What the machine's processors did since this was made. Known on Linux only.
 
     Args:

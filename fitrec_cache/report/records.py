@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from fitrec_cache.dataset.clips import SIDES
 from fitrec_cache.dataset.splits import say_untrained
-from fitrec_cache.evaluation.calibrate import Calibration
+from fitrec_cache.evaluation.calibration import Calibration
+from fitrec_cache.runs.run import calibration_of
 from fitrec_cache.runs.run_files import contents_of, find_runs, read_run_json, refused_if_damaged
-from fitrec_cache.runs.runs import calibration_of
 from fitrec_cache.runs.scored import ScoredRun, read_scored
 
 

@@ -1,5 +1,5 @@
 """One HTML file about trained runs that opens anywhere, without network."""
 
-from fitrec_cache.page.build import PageReport, report
+from fitrec_cache.report.build import PageReport, report
 
 __all__ = ["PageReport", "report"]

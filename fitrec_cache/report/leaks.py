@@ -17,8 +17,8 @@ from fitrec_cache.dataset.clips import SIDES
 from fitrec_cache.dataset.splits import Split
 from fitrec_cache.errors import StoreError
 from fitrec_cache.features import quick_look, stored_embeddings
-from fitrec_cache.page.pictures import Frames, Glimpse
-from fitrec_cache.page.records import Record
+from fitrec_cache.report.pictures import Frames, Glimpse
+from fitrec_cache.report.records import Record
 from fitrec_cache.storage.store import Store
 from fitrec_cache.video.spans import short_content
 from fitrec_cache.wording import plural

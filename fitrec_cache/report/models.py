@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fitrec_cache.dataset.units import is_by_fold
 from fitrec_cache.evaluation.metrics import Metrics, interval_by_unit
 from fitrec_cache.evaluation.paired import count_right
-from fitrec_cache.evaluation.units import is_by_fold
-from fitrec_cache.page.records import Record
+from fitrec_cache.report.records import Record
 from fitrec_cache.runs import scored
 from fitrec_cache.runs.results import average_runs, figures_of
 
@@ -50,7 +50,7 @@ class Model(scored.Model[Record]):
 
     @property
     def unit(self) -> str:
-        """What test clips are drawn with; see :func:`fitrec_cache.evaluation.units.units_of`."""
+        """What test clips are drawn with; see :func:`fitrec_cache.dataset.units.units_of`."""
         return "fold" if is_by_fold(self.first.split) else "group"
 
     @property

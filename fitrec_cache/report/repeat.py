@@ -12,9 +12,9 @@ from typing import Any
 from fitrec_cache.cache import features_folder
 from fitrec_cache.common.files import digest
 from fitrec_cache.dataset.clips import SIDES
-from fitrec_cache.evaluation.calibrate import FALSE_ALARM_RATE
-from fitrec_cache.page.models import Model
-from fitrec_cache.page.records import Record
+from fitrec_cache.evaluation.calibration import FALSE_ALARM_RATE
+from fitrec_cache.report.models import Model
+from fitrec_cache.report.records import Record
 from fitrec_cache.settings.recipes import RECIPES, Recipe
 
 
