@@ -1,4 +1,4 @@
-"""The parts of stage_one.py, apart from it: decoder processes import the script that starts them."""
+"""The parts of stage_one.py, each a function."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
-#: Section: module that has a function of its name. Imported late, as decoder processes import this file again.
+#: Section: module that has a function of its name.
 SECTIONS = {
     "kill": "torture_kill",
     "stop": "torture_stop",

@@ -25,7 +25,7 @@ from fitrec_cache.video.sampling import clip_length
 from fitrec_cache.wording import is_plain, plural
 
 _COMPARED = 20_000  # more clips than this are not compared before a training
-_NOT_GIVEN: Any = None
+_UNKNOWN: Any = None
 _BLOCK = 512  # clips in memory at a time, about 40 MB each 1,000 values
 
 
@@ -50,8 +50,8 @@ class Features:
     values: NDArray[Any]
     clip_ids: Sequence[str]
     labels: Sequence[str]
-    pts_seconds: NDArray[np.float64] = _NOT_GIVEN
-    groups: Sequence[str | None] = _NOT_GIVEN
+    pts_seconds: NDArray[np.float64] = _UNKNOWN
+    groups: Sequence[str | None] = _UNKNOWN
     extra: Sequence[Mapping[str, str]] = field(default_factory=list)
     contents: Sequence[str] = field(default_factory=list)
     sources: list[dict[str, Any]] = field(default_factory=list)
@@ -61,9 +61,9 @@ class Features:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "extra", self.extra or [NO_COLUMNS] * len(self.clip_ids))
-        if self.pts_seconds is _NOT_GIVEN:
+        if self.pts_seconds is _UNKNOWN:
             object.__setattr__(self, "pts_seconds", np.full(np.shape(self.values)[:2], np.nan))
-        if self.groups is _NOT_GIVEN:
+        if self.groups is _UNKNOWN:
             object.__setattr__(self, "groups", [None] * len(self.clip_ids))
 
     def __repr__(self) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from fitrec_cache.dataset.folds import Fold, folds_of_clips, make_folds
 from fitrec_cache.dataset.splits import check_rule, check_seeds
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.extract import SAMPLES, as_extracted, extract, refuse_without_features
-from fitrec_cache.extraction.extract_report import ExtractReport
+from fitrec_cache.extraction.extract_report import ExtractReport, FailedClip
 from fitrec_cache.features import distinct_clips
 from fitrec_cache.report import report
 from fitrec_cache.report.models import gather
@@ -36,7 +37,7 @@ from fitrec_cache.settings.variants import VARIANTS, heads_for
 from fitrec_cache.storage.store import Store
 from fitrec_cache.train import train_head
 from fitrec_cache.training.loading import refuse_answer
-from fitrec_cache.training.training_time import training_seconds
+from fitrec_cache.training.training_time import training_seconds, usual_sides
 from fitrec_cache.wording import listed, plural, roughly
 
 #: All heads share one split, so that what their seeds answer together is tested, and they are chosen on the same clips.
@@ -44,8 +45,8 @@ _SPLIT_SEED = 0
 
 _RECIPE = "native"
 
-#: Clips that failed for one reason, of which each is named.
-_MOST_ALIKE = 20
+#: So many reasons why clips cannot be used are told.
+_MOST_REASONS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,7 @@ class LearnReport(Plain):
         models: The figures of all models, the best on test clips first.
         trained: Its training: ``ensemble`` has what several seeds answer together on test clips.
         extracted: What became of the videos.
+        left_out: Ids of clips that cannot be used. Of others that failed an earlier video is used.
         page: The HTML report, beside the models.
         leaks: Whether some test clips look like training clips, by any of the backbones, or share their group.
         notes: What a person should know.
@@ -75,6 +77,7 @@ class LearnReport(Plain):
     models: tuple[ModelFigures, ...]
     trained: TrainReport
     extracted: ExtractReport
+    left_out: tuple[str, ...]
     page: Path
     leaks: bool
     notes: tuple[str, ...]
@@ -146,7 +149,8 @@ def learn(
         compile: Compile the backbones first; see :func:`fitrec_cache.extract.extract`.
         jobs: Heads trained at the same time; see :func:`fitrec_cache.train.train_head`.
         progress: Show progress bars on standard error.
-        tell: Called with each note of the report as soon as it is known.
+        tell: Called with each note of the report as soon as it is known, and before training with about how long that
+            takes, unless all models are there.
 
     Returns:
         Which model was taken, and what it is worth.
@@ -191,7 +195,8 @@ def learn(
     opened = Cache(cache)
     refuse_without_features(extracted, opened)
     stores = {name: pick_features(opened, store) for name, store in extracted.features.items()}
-    unusable = _say_unusable(extracted, opened, stores.values())
+    left_out = [f for f in extracted.failed if not _is_used(opened.clip(f.clip_id), stores.values())]
+    unusable = _say_unusable(left_out, cache)
     for text in unusable:
         once(text)
     try:
@@ -207,7 +212,7 @@ def learn(
     heads = [(name, store, head) for name, store in extracted.features.items() for head in variant or heads_for(name)]
     new = [(head, extracted.backbones[name]) for name, store, head in heads if not is_there(runs / f"{head}-{store}")]
     if new and tell is not None:
-        tell(_how_long(new, clips, split, len(seed), epochs))
+        tell(_how_long(new, clips, len(seed), epochs) + ", less with --jobs" * (jobs > 1))
     models: dict[Path, dict[str, Any]] = {}
     leaks = False
     for name, store, head in heads:
@@ -229,6 +234,7 @@ def learn(
         models=compared.models,
         trained=result,
         extracted=extracted,
+        left_out=tuple(each.clip_id for each in left_out),
         page=page.out,
         leaks=leaks,
         notes=tuple(notes.texts),
@@ -271,16 +277,20 @@ def _check(variant: Sequence[str], split: str, seed: Sequence[int], epochs: int 
     get_recipe(_RECIPE).change(epochs=epochs)
 
 
-def _say_unusable(extracted: ExtractReport, cache: Cache, stores: Collection[Store]) -> list[str]:
-    """Say which clips failed that no earlier video stands for, each reason once."""
+def _say_unusable(failed: Sequence[FailedClip], cache: Path) -> list[str]:
+    """Say which clips cannot be used, each reason once."""
     by_reason: dict[str, list[str]] = {}
-    for each in extracted.failed:
-        if not _is_used(cache.clip(each.clip_id), stores):
-            by_reason.setdefault(each.reason, []).append(each.clip_id)
-    return [
-        f"{plural(len(names), 'clip')} cannot be used ({listed(names, _MOST_ALIKE)}): {reason}"
+    for each in failed:
+        by_reason.setdefault(each.reason, []).append(each.clip_id)
+    told = [
+        f"{plural(len(names), 'clip')} cannot be used ({listed(names, 5)}): {reason}"
         for reason, names in by_reason.items()
     ]
+    if len(told) > _MOST_REASONS:
+        further = sum(map(len, list(by_reason.values())[_MOST_REASONS:]))
+        shows_all = shlex.join(["fitrec-cache", "info", "--cache", str(cache), "--clips"])
+        told[_MOST_REASONS:] = [f"{plural(further, 'clip')} cannot be used for other reasons: `{shows_all}` names all"]
+    return told
 
 
 def _is_used(held: HeldClip | None, stores: Iterable[Store]) -> bool:
@@ -315,15 +325,11 @@ def _check_alike(cache: Cache, clips: Sequence[HeldClip], stores: Mapping[str, S
             )
 
 
-def _how_long(
-    heads: Sequence[tuple[str, int]], clips: Sequence[HeldClip], split: str, seeds: int, epochs: int | None
-) -> str:
+def _how_long(heads: Sequence[tuple[str, int]], clips: Sequence[HeldClip], seeds: int, epochs: int | None) -> str:
     """Say about how long it takes to train heads, of which variant and length of features are given."""
-    (fold,) = make_folds(split, **columns(clips), seed=_SPLIT_SEED)
-    train, val, test = map(len, fold.split.sides)
     seconds = training_seconds(
         heads,
-        sides=(train, val, test),
+        sides=usual_sides(len(clips)),
         n_classes=len({clip.label for clip in clips}),
         frames=SAMPLES,
         seeds=seeds,

@@ -146,11 +146,10 @@ def learn_text(report: LearnReport) -> str:
     together = f" by {seeds} seeds together, as predict answers; one alone {best.accuracy:.1%} on average"
     told = f"of {plural(first.n_test, 'clip')} (likely {bounds(answers['accuracy_ci95'])}"
     leaks = "; probably too high, as the split leaks (see the notes)" * report.leaks
-    untold = [f for f in report.extracted.failed if not any(f.clip_id in note for note in report.notes)]
-    told_before = len(report.extracted.failed) - len(untold)
+    left_out = set(report.left_out)
     return _lines(
-        _reasons(untold),
-        f"left out: {plural(told_before, 'clip')} that cannot be used (see the notes)" if told_before else "",
+        _reasons([f for f in report.extracted.failed if f.clip_id not in left_out]),
+        f"left out: {plural(len(left_out), 'clip')} that cannot be used (see the notes)" if left_out else "",
         _choice(best, [m for m in report.models if m is not best], first.n_val),
         f"on test clips, which had no part in that: accuracy {answers['accuracy']:.1%} {told}; guessing "
         f"{first.metrics.guessing:.1%}){together * (seeds > 1)}{leaks}",

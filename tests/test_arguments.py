@@ -14,6 +14,7 @@ from fitrec_cache.common.arguments import _KINDS, plain_arguments
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.features import load_cached
+from fitrec_cache.predict import Recogniser
 from fitrec_cache.train import train_head
 
 
@@ -107,6 +108,8 @@ def test_what_needs_its_name_is_told_so():
         info(1)
     with pytest.raises(TypeError, match=r"predict\(\) too many.*: all but videos need their names$"):
         predict(1, 2)
+    with pytest.raises(TypeError, match=r"Recogniser.__init__\(\) too many.*: all but run need their names$"):
+        Recogniser("a", "b")
     with pytest.raises(TypeError, match=r"predict\(\) missing a required.* argument: 'run'$"):
         predict(1)
 

@@ -115,7 +115,7 @@ def test_a_random_split_of_clips_without_groups_leaks_as_many_as_there_are(unkno
     assert (report.pairs, report.pairs_across_labels, report.clips) == (120, 0, 120)
     assert (report.clusters, report.clustered, report.largest_cluster) == (40, 120, 3)
     assert sum(fold["pairs"].values()) <= 120
-    told = f"{LEAKS}: {expected} of {len(split.test)} test clips have a near-duplicate in training (similarity from 0."
+    told = f"{LEAKS}: {expected} of {len(split.test)} test clips have a near-duplicate in training (similarity 0."
     assert fold["text"].startswith(told)
     assert fold["text"].endswith("; groups are unknown")
 
@@ -401,7 +401,7 @@ def test_a_test_clip_that_is_like_several_in_training_counts_once():
     told = verdict(sides([0], [1], [2, 3]), list("abcde"), found)
     assert (told.leaks, told.near_duplicate) == (True, 1)
     assert told.text.endswith(
-        "0 of 2 test clips share a group with training, 1 have a near-duplicate there (similarity from 0.988)"
+        "0 of 2 test clips share a group with training, 1 have a near-duplicate there (similarity 0.988 or more)"
     )
 
 

@@ -39,7 +39,7 @@ COMMANDS = {
     "params": "params",
     "audit": "audit",
     "compare": "compare",
-    "report": "page",
+    "report": "report",
 }
 SMALL = ["--samples", "4", "--frame-size", "64", "--precision", "fp32", "--device", "cpu", "--workers", "1"]
 

@@ -36,7 +36,7 @@ def judged(splits, *, groups=tuple("abcde"), near=ALIKE, folds=False, rule="r", 
 def verdict(near, *, share=0):
     told = f"{share} of 1 test clips share a group with training, {near} have a near-duplicate there"
     leaks = "split leaks (accuracy probably too high)"
-    return f"{leaks if near or share else 'no leak found'}: {told} (similarity from 0.900)"
+    return f"{leaks if near or share else 'no leak found'}: {told} (similarity 0.900 or more)"
 
 
 def test_the_first_seed_whose_clips_look_alike_is_to_be_looked_at():
@@ -66,7 +66,7 @@ def test_a_class_that_cannot_be_learned_is_wrong_and_a_sound_verdict_is_not():
             NONE_KNOWN,
             ALIKE,
             "split leaks (accuracy probably too high): 1 of 1 test clips have a near-duplicate in training "
-            "(similarity from 0.900); groups are unknown",
+            "(similarity 0.900 or more); groups are unknown",
             "; groups are unknown",
         ),
         (

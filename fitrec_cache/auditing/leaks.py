@@ -74,7 +74,7 @@ def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | 
 
 
 def _in_words(n: int, share: int | None, near: int, found: NearDuplicates | None) -> str:
-    alike = f"(similarity from {found.threshold:.3f})" if found else ""
+    alike = f"(similarity {found.threshold:.3f} or more)" if found else ""
     if share is None:
         return (
             f"{near} of {n} test clips have a near-duplicate in training {alike}; groups are unknown"

@@ -39,7 +39,8 @@ def plain_arguments(function: Callable[Arguments, Returned]) -> Callable[Argumen
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
-            named = f": all but {' and '.join(places)} need their names" if places else ": each needs its name"
+            free = [name for name in places if name != "self"]
+            named = f": all but {' and '.join(free)} need their names" if free else ": each needs its name"
             hint = named if len(args) > len(places) else ""
             raise TypeError(f"{function.__qualname__}() {error}{hint}") from None
         for name, value in bound.arguments.items():

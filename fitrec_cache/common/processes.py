@@ -69,7 +69,8 @@ def map_in_processes(
             code = getattr(error, "exitcode", None)  # a pool that could not begin has none
             raise FitrecError(
                 f"a process ended{f' with code {code}' * (code is not None)}: too little memory, or killed. What "
-                "was finished before is kept; go on with --jobs 1"
+                "was finished before is kept; go on with --jobs 1, also where clips in memory are of a class of the "
+                "script that runs"
             ) from error
         finally:
             if len(found) < len(items):

@@ -182,6 +182,8 @@ def step_seconds(
 ) -> float:
     """Return how long a step of a training on the CPU takes, in seconds: the median of a few, on made-up features.
 
+    Features are normalised, or reduced to their principal components, once in a training: that is not in it.
+
     Args:
         config: The head, one on features.
         recipe: The training.
@@ -189,9 +191,11 @@ def step_seconds(
         clock: Returns the time in seconds.
     """
     where, n = torch.device("cpu"), min(n_clips, recipe.batch_size)
+    config = dataclasses.replace(
+        config, input_dim=config.components or config.input_dim, normalise="none", components=0
+    )
     values = np.random.default_rng(0).standard_normal((n, config.frames, config.input_dim), dtype=np.float32)
     side = Side(values=values, targets=np.arange(n) % config.n_classes, clips=np.arange(n))
-    config = dataclasses.replace(config, components=min(config.components, n * config.frames))
     spent = []
     with _training(config, where):
         seed_random_numbers(0, where)

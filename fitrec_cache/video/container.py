@@ -1,4 +1,4 @@
-"""An opened video file: its picture stream and its packets. PyAV lives here, in ``video`` and in ``stream``."""
+"""An opened video file: its picture stream and its packets. PyAV lives here, in ``video`` and in ``live/stream``."""
 
 from __future__ import annotations
 
@@ -268,7 +268,9 @@ def video_stream(container: av.container.InputContainer) -> VideoStream:
         raise VideoError(f"no video stream (streams found: {kinds}){only}")
     stream = streams[0]
     if stream.codec_context is None:
-        raise VideoError("no decoder for its video codec: convert it to MP4 with H.264, such as with HandBrake")
+        raise VideoError(
+            "no decoder for its video codec: convert it to MP4 (H.264) with the camera's or recorder's own program"
+        )
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > LARGEST:
         raise VideoError(f"frames of {width} x {height} pixels are too large: expected 8192 x 8192 at most")

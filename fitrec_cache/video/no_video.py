@@ -27,12 +27,10 @@ EMPTY = f"file is empty (0 bytes): {_AGAIN}"
 _KINDS = {
     rb"\xff\xd8\xff": f"a picture (JPEG), not a video: {_INSTEAD}",
     rb"\x89PNG\r\n\x1a\n": f"a picture (PNG), not a video: {_INSTEAD}",
-    rb"GIF8[79]a": f"a picture (GIF), not a video: {_INSTEAD}",
     rb"BM....\0\0\0\0": f"a picture (BMP), not a video: {_INSTEAD}",
     rb"II\*\0|MM\0\*": f"a picture (TIFF), not a video: {_INSTEAD}",
     rb"RIFF....WEBP": f"a picture (WebP), not a video: {_INSTEAD}",
     rb"....ftyp(hei[cx]|mif1)": f"a picture (HEIC), not a video: {_INSTEAD}",
-    rb"....ftypavif": f"a picture (AVIF), not a video: {_INSTEAD}",
     rb"RIFF....WAVE": "sound only (WAV), no pictures: give the video that it belongs to",
     rb"ID3[\x02-\x04]": "sound only (MP3), no pictures: give the video that it belongs to",
     rb"fLaC": "sound only (FLAC), no pictures: give the video that it belongs to",
