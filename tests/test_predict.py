@@ -331,7 +331,7 @@ def test_bad_videos_have_a_reason_and_cost_themselves_only(run, tmp_path, video_
         "top": [],
         "attention": [],
         "unknown": False,
-        "may_be_unknown": True,
+        "may_be_unknown": False,
         "heads": 1,
         "trained_on": False,
         "median_lengths": None,

@@ -485,13 +485,13 @@ def test_how_sure_all_seeds_are_together_is_told(page, tmp_path, cache_folder):
     e = report.ensemble
     ece, threshold, share = (f"{e[name]:.1%}".replace("%", " %") for name in ("ece", "threshold", "false_alarms"))
     assert seen.row("mean test_resnet")[6] == f"{e['accuracy']:.1%}".replace("%", " %")
-    assert f"Ensemble the 2 seeds, which is how predict answers, are off by {ece}" in seen.words
+    assert f"Together the 2 seeds, which is how predict answers, are off by {ece}" in seen.words
     assert f"({e['temperature']:.2f}) on their mean" in seen.words
     assert f"less than {threshold} sure is then given as “unknown”: {share} of the test clips" in seen.words
     train_head(out=tmp_path / "one", split_seed=0, false_alarm_rate=0.5, final=True, **settings)
-    assert f"Ensemble the 2 seeds are off by {ece}" in page(tmp_path / "one")[1].words  # predict has other heads
+    assert f"Together the 2 seeds are off by {ece}" in page(tmp_path / "one")[1].words  # predict has other heads
     train_head(out=tmp_path / "apart", **settings)
-    assert "Ensemble the 2 seeds" not in page(tmp_path / "apart")[1].words
+    assert "Together the 2 seeds" not in page(tmp_path / "apart")[1].words
 
 
 def test_what_all_seeds_answer_together_is_told(page, tmp_path):
@@ -505,7 +505,7 @@ def test_what_all_seeds_answer_together_is_told(page, tmp_path):
     _, seen = page(tmp_path / "many", tmp_path / "other")
     assert seen.row("mean resnet50")[6] == ""  # a single seed has nobody beside it
     _, seen = page(tmp_path / "other")
-    assert "Ensemble" not in seen.words
+    assert "Together" not in seen.words
 
 
 def test_extractions_of_the_cache_are_told(page, made, cache_folder):
