@@ -53,7 +53,7 @@ FeatureFileOption = Annotated[
 CachedBackbonesOption = Annotated[
     list[str],
     typer.Option(
-        help="Cached features to use; several are put side by side.",
+        help="Cached features to use; several are concatenated.",
         show_default="the variant's own, or what is cached",
     ),
 ]
@@ -67,7 +67,8 @@ GroupByOption = Annotated[
 CompileOption = Annotated[
     bool,
     typer.Option(
-        "--compile", help="Compile backbones first, 5 to 30 s each, then faster; for a few hundred clips or more."
+        "--compile",
+        help="Compile backbones first (5 to 30 s each), then embed faster; for a few hundred clips or more.",
     ),
 ]
 CachedPresetOption = Annotated[
@@ -76,13 +77,15 @@ CachedPresetOption = Annotated[
         help="Preset of the cached features: native, grid, paper or table1.", show_default="native, or the only one"
     ),
 ]
-RunOption = Annotated[Path, typer.Option(help="Folder of train-head, whose seeds answer together, or of learn.")]
+RunOption = Annotated[
+    Path, typer.Option(help="Folder written by train-head (all its seeds answer together) or by learn.")
+]
 RunsArgument = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")]
 PresetOption = Annotated[str, typer.Option(help="Backbone input: native, grid, paper or table1.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 EmbeddingDeviceOption = Annotated[str, typer.Option(help="Where frames are embedded: auto, cpu, cuda, cuda:N or mps.")]
 MovedWeightsOption = Annotated[
-    list[str], typer.Option(help="NAME=WEIGHTS, where weights are no longer where they were; repeatable.")
+    list[str], typer.Option(help="NAME=WEIGHTS, for weights that have been moved; repeatable.")
 ]
 UnknownBelowOption = Annotated[
     float | None,
@@ -94,7 +97,11 @@ ForceOption = Annotated[
     bool, typer.Option("--force", help="Go on even if weights or versions differ from those of training.")
 ]
 OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Train again what is there; without it, runs of other settings are refused.")
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Train existing runs again; without it, a folder with runs of other settings is refused.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output and nothing else.")]
 JobsOption = Annotated[
@@ -200,8 +207,8 @@ def _unwritten(error: OSError) -> NoReturn:
 
 def _interrupted() -> NoReturn:
     goes_on = sys.argv[1:2] in (["extract"], ["train-head"], ["learn"], ["sweep"], ["reproduce"])
-    begins = "trains all again" if "--overwrite" in sys.argv else "goes on from there"
-    what = f": what was stored stays, and the same command {begins}" if goes_on else ""
+    begins = "trains everything again" if "--overwrite" in sys.argv else "continues from there"
+    what = f": what was stored is kept, and the same command {begins}" if goes_on else ""
     with contextlib.suppress(OSError):  # of a terminal that is gone
         print(f"Interrupted{what}.", file=sys.stderr)
     sys.exit(_CTRL_C)
@@ -267,11 +274,13 @@ def extract(
         bool,
         typer.Option(
             "--compile",
-            help="Compile backbones first, 5 to 30 s each, then faster; stored as a separate set of features.",
+            help="Compile backbones first (5 to 30 s each), then embed faster; stored as a separate set of features.",
         ),
     ] = False,
-    workers: Annotated[int | None, typer.Option(help="Decoder processes.", show_default="one a core")] = None,
-    clip_seconds: Annotated[float, typer.Option(help="Seconds that decoding one clip may take; tried twice.")] = 120.0,
+    workers: Annotated[int | None, typer.Option(help="Decoder processes.", show_default="one per core")] = None,
+    clip_seconds: Annotated[
+        float, typer.Option(help="Time limit for decoding one clip, in seconds; tried twice.")
+    ] = 120.0,
     prune: Annotated[
         bool,
         typer.Option(
@@ -284,7 +293,7 @@ def extract(
         bool,
         typer.Option(
             "--erase",
-            help="With --prune: erase from disk, for good, what is stored of clips that are removed, now or earlier.",
+            help="With --prune: permanently erase from disk the data of clips removed now or earlier.",
         ),
     ] = False,
     as_json: JsonOption = False,
@@ -406,7 +415,7 @@ def train_head(
         list[str], typer.Option("--set", help="Another recipe setting, NAME=VALUE such as dropout=0.5; repeatable.")
     ] = [],
     unknown: Annotated[
-        list[str], typer.Option(help="Class that the head is not to know, to test the answer 'unknown' on; repeatable.")
+        list[str], typer.Option(help="Class to withhold from the head, for testing the answer 'unknown'; repeatable.")
     ] = [],
     false_alarm_rate: Annotated[
         float, typer.Option(help="Share of known clips that may be answered 'unknown'.")
@@ -421,7 +430,7 @@ def train_head(
     jobs: JobsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Train only the head on cached features; one run a seed.
+    """Train only the head on cached features; one run per seed.
 
     Example: fitrec-cache train-head --cache cache --variant mean --out runs/mean --seed 0 --seed 1
     """
@@ -435,7 +444,7 @@ def train_head(
 @app.command()
 def sweep(
     *,
-    out: Annotated[Path, typer.Option(help="Folder of the search; it goes on where it was.")],
+    out: Annotated[Path, typer.Option(help="Folder of the search; an earlier search in it is resumed.")],
     cache: FeatureCacheOption = None,
     features: FeatureFileOption = None,
     variant: Annotated[str, typer.Option(help="A variant that learns from features.")] = "resnet50-lstm-attention",
@@ -444,9 +453,9 @@ def sweep(
     classes: ClassesOption = None,
     split: Annotated[list[str], typer.Option(help="Split rule whose validation side counts; repeatable.")] = ["auto"],
     seed: Annotated[list[int], typer.Option(help="Seed of the splits; repeatable.")] = [0],
-    trials: Annotated[int, typer.Option(help="Tries in all, those of earlier calls included.")] = 60,
-    finalists: Annotated[int, typer.Option(help="Best tries that are trained again with other seeds.")] = 5,
-    epochs: Annotated[int, typer.Option(help="Epochs of every try; native has its own.")] = 40,
+    trials: Annotated[int, typer.Option(help="Total number of trials, including those of earlier calls.")] = 60,
+    finalists: Annotated[int, typer.Option(help="How many of the best trials to train again with other seeds.")] = 5,
+    epochs: Annotated[int, typer.Option(help="Epochs per trial; native has its own.")] = 40,
     as_json: JsonOption = False,
 ) -> None:
     """Search for a recipe on validation sides only.
@@ -481,7 +490,9 @@ def predict(
     ] = None,
     unknown_below: UnknownBelowOption = None,
     device: DeviceOption = "auto",
-    clip_seconds: Annotated[float, typer.Option(help="Seconds that decoding one video may take; tried twice.")] = 120.0,
+    clip_seconds: Annotated[
+        float, typer.Option(help="Time limit for decoding one video, in seconds; tried twice.")
+    ] = 120.0,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -523,7 +534,7 @@ def watch(
         float | None, typer.Option(help="Seconds from one window to the next.", show_default="half of --seconds")
     ] = None,
     smooth: Annotated[
-        int, typer.Option(help="Average each answer over so many windows, an odd number: fewer single odd answers.")
+        int, typer.Option(help="Average each answer over this many windows (an odd number): fewer stray answers.")
     ] = 1,
     backbone: MovedWeightsOption = [],
     unknown_below: UnknownBelowOption = None,
@@ -534,13 +545,15 @@ def watch(
     live: Annotated[
         bool | None,
         typer.Option(
-            help="Skip windows that there is no time for; --no-live answers all.",
+            help="Skip windows when answers cannot keep up; --no-live answers all.",
             show_default="on for cameras, rtsp, rtmp, udp, srt, and http without an end",
         ),
     ] = None,
     device: DeviceOption = "auto",
     force: ForceOption = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON a window, as it is answered.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON per window, as soon as it is answered.")
+    ] = False,
 ) -> None:
     """Recognise what is done when, in a long video or live; Ctrl-C ends it and keeps what was answered.
 
@@ -609,7 +622,7 @@ def pack(
     out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
     backbone: Annotated[
         list[str],
-        typer.Option(help="Cached features; several are put side by side.", show_default="the only one cached"),
+        typer.Option(help="Cached features; several are concatenated.", show_default="the only one cached"),
     ] = [],
     preset: CachedPresetOption = None,
     as_json: JsonOption = False,
@@ -649,7 +662,8 @@ def check(
 @app.command()
 def doctor(
     video: Annotated[
-        Path | None, typer.Argument(help="Video file of yours to decode, to see that it can be and how long it takes.")
+        Path | None,
+        typer.Argument(help="One of your video files, to test whether it can be decoded and how long that takes."),
     ] = None,
     *,
     backbone: Annotated[
@@ -696,16 +710,19 @@ def audit(
     cache: CacheOption,
     split: Annotated[str, typer.Option(help="A rule as for train-head.")] = "auto",
     backbone: Annotated[
-        str | None, typer.Option(help="Cached embeddings to compare.", show_default="those of the most clips")
+        str | None, typer.Option(help="Cached embeddings to compare.", show_default="those that cover the most clips")
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Of them: native, grid, paper or table1.", show_default="native with --backbone"),
+        typer.Option(help="Their preset: native, grid, paper or table1.", show_default="native with --backbone"),
     ] = None,
     classes: ClassesOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     threshold: Annotated[
-        float | None, typer.Option(help="Least cosine of near-duplicates.", show_default="taken from the data")
+        float | None,
+        typer.Option(
+            help="Lowest cosine similarity that counts as a near-duplicate.", show_default="taken from the data"
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the pairs: a table and a picture.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="CSV to write: the clips with proposed groups.")] = None,

@@ -91,7 +91,7 @@ def extract(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         compile: Compile the backbones first: some 5 to 30 s each, then faster (docs/performance.md). Other last bits,
             so these features are kept apart. Needs a C++ compiler.
-        workers: Decoder processes; None for one a core.
+        workers: Decoder processes; None for one per core.
         clip_seconds: Time limit for decoding one clip, in seconds; it is tried twice.
         prune: Clips of the cache that are not among ``videos`` count no longer, until they are extracted again; what is
             stored of them stays.

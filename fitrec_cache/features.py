@@ -279,7 +279,7 @@ def _only_backbone(cache: Cache) -> str:
 def load_cached(
     cache: Cache, backbones: Sequence[str], *, preset: str | None = None, progress: bool = False
 ) -> Features:
-    """Load the features of all held clips into memory, several backbones side by side; of none the only one cached.
+    """Load the features of all held clips into memory, several backbones concatenated; of none the only one cached.
 
     Raises:
         StoreError: If no clip has features of every backbone, or a part is damaged.
@@ -296,7 +296,7 @@ def load_cached(
         loaded = [store.rows(keys, ("features", "pts_seconds"), bar.update) for store in stores]
     values = [each["features"] for each in loaded]
     if len(lengths := {each.shape[1] for each in values}) > 1:
-        raise UsageError(f"features with different numbers of frames cannot be put side by side: T = {sorted(lengths)}")
+        raise UsageError(f"features with different numbers of frames cannot be concatenated: T = {sorted(lengths)}")
     return Features.of_clips(
         clips,
         values=values[0] if len(values) == 1 else np.concatenate(values, axis=2),

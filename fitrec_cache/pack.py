@@ -46,7 +46,7 @@ def pack(*, cache: Path, out: Path, backbone: Sequence[str] = (), preset: str | 
     Args:
         cache: Cache folder.
         out: The file to write; it must not exist, or be empty.
-        backbone: Backbone name; several are put side by side. Empty: the only one that is cached.
+        backbone: Backbone name; several are concatenated. Empty: the only one that is cached.
         preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
 
     Returns:

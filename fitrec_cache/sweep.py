@@ -51,7 +51,7 @@ SPACE: Mapping[str, Any] = {
     "differences": [False, True],
 }
 
-#: The best tries are trained again with this many further seeds before one is chosen: the best of many tries is
+#: The best trials are trained again with this many further seeds before one is chosen: the best of many trials is
 #: partly luck.
 _FINAL_SEEDS = 3
 
@@ -65,13 +65,13 @@ class SweepReport(Plain):
         variant: The head.
         backbone: The features.
         sources: For each split rule the options that give ``train-head`` these features, this split and the seeds.
-        splits: Rule and seed of each split that every try is trained on.
-        n_val: Validation clips of all splits together, each counted once a split.
+        splits: Rule and seed of each split that every trial is trained on.
+        n_val: Validation clips of all splits together, each counted once per split.
         n_distinct: How many different clips these are.
-        tries: Number of tries that were finished, and of those given up early.
-        start: Validation accuracy of the recipe ``native``, with the seed of the tries.
+        tries: Number of trials that were finished, and of those given up early.
+        start: Validation accuracy of the recipe ``native``, with the seed of the trials.
         start_again: The same with the seeds of the finalists, so that they can be compared.
-        finalists: The best tries, best first: ``settings``, ``val_accuracy`` in the search, ``val_accuracy_again``
+        finalists: The best trials, best first: ``settings``, ``val_accuracy`` in the search, ``val_accuracy_again``
             with other seeds, and ``p`` of an exact paired test of these against ``native`` by groups, adjusted for the
             number of finalists. The search chose by the same clips, so that ``p`` is too small rather than too large.
         space: What was searched.
@@ -148,24 +148,24 @@ def sweep(
 ) -> SweepReport:
     """Search for the recipe with the highest validation accuracy, averaged over splits and seeds.
 
-    The tree-structured Parzen estimator proposes settings; a try is given up where, after some of the splits, its best
-    accuracy so far is below the median of what other tries had after as many. The best tries are trained again with
-    other seeds, and the best of those is the answer. No split's test side is looked at for that split; where several
-    splits overlap, a note says so. A call that was interrupted goes on where it was.
+    The tree-structured Parzen estimator proposes settings; a trial is given up where, after some of the splits, its
+    best accuracy so far is below the median of what other trials had after as many. The best trials are trained again
+    with other seeds, and the best of those is the answer. No split's test side is looked at for that split; where
+    several splits overlap, a note says so. A call that was interrupted is resumed.
 
     Args:
         out: Folder of the search; ``sweep.json`` there is the result.
         cache: Cache folder that ``extract`` made; this or ``features``.
         features: One HDF5 file of features.
         variant: A key of :data:`fitrec_cache.settings.variants.VARIANTS` that learns from features.
-        backbone: Which cached features; several are put side by side. Empty: the variant's own.
+        backbone: Which cached features; several are concatenated. Empty: the variant's own.
         preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
         classes: Some of the cached classes only: as for :func:`fitrec_cache.dataset.find_clips.find_clips`.
         split: Rules of :func:`fitrec_cache.dataset.folds.make_folds`; their validation sides count.
         seed: Seeds of the splits.
-        trials: Number of tries in all, those of earlier calls included.
-        finalists: Number of best tries to train again.
-        epochs: Epochs of every try; the recipe ``native`` that they are compared with has its own.
+        trials: Total number of trials, including those of earlier calls.
+        finalists: How many of the best trials to train again with other seeds.
+        epochs: Epochs per trial; the recipe ``native`` that they are compared with has its own.
         progress: Show a progress bar on standard error.
         tell: Called with each note of the report as soon as it is known.
 
@@ -205,11 +205,11 @@ def sweep(
     remove_unfinished(out)
     with _writing(out):
         study = _open_study(optuna, out, problem.name)
-    native = get_recipe("native")  # as train-head has it: with few clips for more epochs than a try has
+    native = get_recipe("native")  # as train-head has it: with few clips for more epochs than a trial has
     others = range(1, 1 + _FINAL_SEEDS)
     start = accuracy(_judge(problem, native, None, range(1), "native", progress))
     done = sum(t.state.name in ("COMPLETE", "PRUNED") for t in study.trials)  # not those that Ctrl-C or an error ended
-    with progress_bar(total=trials, unit="try", what="sweep", show=progress) as bar:
+    with progress_bar(total=trials, unit="trial", what="sweep", show=progress) as bar:
         bar.update(min(done, trials))
         for _ in range(done, trials):
             with _writing(out):
@@ -218,13 +218,13 @@ def sweep(
             bar.update()
     complete = [t for t in study.trials if t.state.name == "COMPLETE"]
     if not complete:
-        raise UsageError("no try was finished: give more --trials")
+        raise UsageError("no trial was finished: give more --trials")
     different = {json.dumps(t.params, sort_keys=True): t for t in sorted(complete, key=lambda t: t.value)}
     best = sorted(different.values(), key=lambda t: -t.value)[:finalists]
     again = [(t, _judge_again(problem, t.params, others, f"finalist {i}", progress)) for i, t in enumerate(best, 1)]
     ranked = sorted([(t, right) for t, right in again if right], key=lambda pair: -accuracy(pair[1]))
     if not ranked:
-        raise UsageError("the best tries diverged with other seeds: give more --trials")
+        raise UsageError("the best trials diverged with other seeds: give more --trials")
     start_again = _judge(problem, native, None, others, "native again", progress)
     p_values = holm([problem.p_value(right, start_again) for _, right in ranked])
     report = SweepReport(
@@ -252,14 +252,14 @@ def sweep(
 
 
 def _recipe(problem: Problem, params: Mapping[str, Any]) -> tuple[Recipe, str | None]:
-    """Return the recipe and way of attention that a try's parameters spell."""
+    """Return the recipe and way of attention that a trial's parameters spell."""
     settings = _settings(problem, params)
     attention = settings.pop("attention", None)
     return get_recipe("native").change(**settings), attention
 
 
 def _settings(problem: Problem, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a try's parameters as settings of a recipe."""
+    """Return a trial's parameters as settings of a recipe."""
     return {**params, "epochs": problem.epochs, "draw": round(params["draw"] * problem.values.shape[1])}
 
 
@@ -311,7 +311,7 @@ def _judge(
 def _judge_again(
     problem: Problem, params: Mapping[str, Any], seeds: Sequence[int], what: str, progress: bool
 ) -> Right | None:
-    """Return what a try's recipe has right with other seeds, or None if a training diverges."""
+    """Return what a trial's recipe has right with other seeds, or None if a training diverges."""
     try:
         return _judge(problem, *_recipe(problem, params), seeds, what, progress)
     except DivergedError:
@@ -343,7 +343,7 @@ def _optuna() -> Any:
 
 
 def _open_study(optuna: Any, out: Path, name: str) -> Any:
-    """Open the search in ``out``, or begin it; its journal is plain text, one JSON object a line."""
+    """Open the search in ``out``, or begin it; its journal is plain text, one JSON object per line."""
     journal = str((out / "trials.log").resolve())  # optuna's lock is a link, which leads nowhere by a relative name
     lock = optuna.storages.journal.JournalFileOpenLock(journal)  # not all file systems have links
     lock.acquire()
@@ -373,7 +373,7 @@ def _writing(out: Path) -> Iterator[None]:
     """Say in words that the journal cannot be written."""
     try:
         yield
-    except (OSError, AssertionError) as error:  # optuna asserts that it could write the end of a try
+    except (OSError, AssertionError) as error:  # optuna asserts that it could write the end of a trial
         reason = error if isinstance(error, OSError) else error.__context__
         if not isinstance(reason, OSError):
             raise

@@ -81,7 +81,7 @@ def train_head(
         features: One HDF5 file of features, from ``pack`` or made elsewhere; or clips in memory, as
             :func:`fitrec_cache.training.loading.load_clips` gives them for several calls on the same.
         variant: A key of :data:`fitrec_cache.settings.variants.VARIANTS`.
-        backbone: Which cached features; several are put side by side. Empty: the variant's own.
+        backbone: Which cached features; several are concatenated. Empty: the variant's own.
         preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
         classes: Learn some of the cached classes only: as for :func:`fitrec_cache.dataset.find_clips.find_clips`.
         split: ``auto`` (``group`` where any are known), ``group``, ``random``, ``official1`` to ``official3``,

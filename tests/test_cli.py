@@ -425,11 +425,11 @@ def test_interruption_exits_with_130(call, monkeypatch, tmp_path):
 
 
 def test_after_an_interruption_the_message_says_what_the_same_command_does(monkeypatch, capsys):
-    for words, says in ((["--out", "x"], "goes on from there"), (["--overwrite"], "trains all again")):
+    for words, says in ((["--out", "x"], "continues from there"), (["--overwrite"], "trains everything again")):
         monkeypatch.setattr("sys.argv", ["fitrec-cache", "train-head", *words])
         with pytest.raises(SystemExit):
             cli._interrupted()
-        assert capsys.readouterr().err == f"Interrupted: what was stored stays, and the same command {says}.\n"
+        assert capsys.readouterr().err == f"Interrupted: what was stored is kept, and the same command {says}.\n"
 
 
 def test_the_installed_command_works_in_a_process_of_its_own(tmp_path, video_folder, weights, cache_folder):

@@ -59,14 +59,14 @@ class Problem:
 
     Attributes:
         variant: A key of :data:`fitrec_cache.settings.variants.VARIANTS` that learns from features.
-        epochs: Epochs of every try.
+        epochs: Epochs per trial.
         backbone: Names of the features.
         values: Features of all clips, ``(N, T, d)``.
         data_sha256: Of all that training takes of the clips.
         splits: What may be seen of each split.
         units: The group that each validation clip belongs to and is tested with, or itself.
         notes: What was left out, and that clips tested by one split are looked at in another, if some are.
-        normalisations: Fitted by the tries so far, for those to come.
+        normalisations: Fitted by the trials so far, for those to come.
     """
 
     variant: str
@@ -117,7 +117,7 @@ class Problem:
 
     @property
     def name(self) -> str:
-        """Everything that must be the same for tries to be comparable."""
+        """Everything that must be the same for trials to be comparable."""
         clips = digest([[each.train_ids, each.val_ids] for each in self.splits])
         names = [each.name for each in self.splits]
         return json.dumps([self.variant, self.backbone, names, self.epochs, self.data_sha256, clips])
