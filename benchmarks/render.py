@@ -300,7 +300,7 @@ def amount() -> str:
             shown.append(f"{statistics.mean(by_list):.1%} ({min(by_list):.1%} to {max(by_list):.1%})")
         cells.append(shown)
     variants = [f"`{variant}`" for variant in dict.fromkeys(r["variant"] for r in rows)]
-    return table(["clips a class at most", "clips in all, mean of the lists", *variants], cells)
+    return table(["clips per class at most", "clips in all, mean of the lists", *variants], cells)
 
 
 def unknown() -> list[str]:
@@ -403,7 +403,7 @@ def features() -> str:
         for r in result["rows"]
     ]
     n = ", ".join(str(n) for n in result["n_val"])
-    head = ["variant", "features", "preset", "frames", "values a frame", f"validation accuracy (n = {n})"]
+    head = ["variant", "features", "preset", "frames", "values per frame", f"validation accuracy (n = {n})"]
     return table([*head, f"points between its {result['seeds']} seeds"], rows)
 
 
@@ -428,9 +428,9 @@ def sweep() -> str:
     ]
     sizes = {row["split"]: row["n"] for row in r["test"]}
     lines = [
-        f"`{r['variant']}` on {r['backbone']}: {r['tries']['finished']} tries finished and {r['tries']['given_up']} "
+        f"`{r['variant']}` on {r['backbone']}: {r['tries']['finished']} trials finished and {r['tries']['given_up']} "
         f"given up early, in {r['seconds'] / 60:.0f} minutes on one core. Validation accuracy (n = {r['n_val']} over "
-        f"the lists): `native` {r['start']:.1%}, the best try {best['val_accuracy']:.1%}; with three other seeds "
+        f"the lists): `native` {r['start']:.1%}, the best trial {best['val_accuracy']:.1%}; with three other seeds "
         f"{r['start_again']:.1%} and {best['val_accuracy_again']:.1%}.",
         "",
         f"Found: {settings}.",

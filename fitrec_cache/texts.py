@@ -55,7 +55,9 @@ def _stages(stages: Mapping[str, float], bottleneck: str = "") -> str:
 
 
 def _others(used: float | None, advice: str = "") -> str:
-    return "" if used is None else f"other programs used {used:.1f} cores meanwhile, which held this up{advice}"
+    return (
+        "" if used is None else f"other programs used {used:.1f} cores at the same time, which slowed this down{advice}"
+    )
 
 
 def _seconds(spent: Mapping[str, float]) -> str:
@@ -105,7 +107,8 @@ def train_text(report: TrainReport) -> str:
         fold = f", fold {r.fold}" if r.fold else ""
         lines.append(
             f"{r.variant} on {r.backbone}, split {plain_text(r.split)}{fold}, seed {r.seed}: {_figures(r.metrics)}; "
-            f"{r.epochs} epochs{f', no. {r.best_epoch} kept' * (r.best_epoch < r.epochs)}, {r.seconds:.1f} s -> {r.out}"
+            f"{r.epochs} epochs{f', epoch {r.best_epoch} kept' * (r.best_epoch < r.epochs)}, {r.seconds:.1f} s "
+            f"-> {r.out}"
         )
         if "auroc" in r.unknown:
             lines.append(
@@ -114,8 +117,8 @@ def train_text(report: TrainReport) -> str:
             )
     for p in report.pooled:
         lines.append(
-            f"all {p['folds']} folds, seed {p['seed']}: accuracy {p['accuracy']:.1%} of {p['n']} clips (likely "
-            f"{bounds(p['accuracy_ci95'])}), macro F1 {p['f1_macro']:.1%}"
+            f"all {p['folds']} folds, seed {p['seed']}: accuracy {p['accuracy']:.1%} of {p['n']} clips (95 % "
+            f"interval {bounds(p['accuracy_ci95'])}), macro F1 {p['f1_macro']:.1%}"
         )
     if len(report.accuracies) > 1:
         figures = report.to_dict()
@@ -144,7 +147,7 @@ def learn_text(report: LearnReport) -> str:
     best, answers, first = report.chosen, report.answers, report.trained.runs[0]
     seeds = len(report.trained.runs)
     together = f" by {seeds} seeds together, as predict answers; one alone {best.accuracy:.1%} on average"
-    told = f"of {plural(first.n_test, 'clip')} (likely {bounds(answers['accuracy_ci95'])}"
+    told = f"of {plural(first.n_test, 'clip')} (95 % interval {bounds(answers['accuracy_ci95'])}"
     leaks = "; probably too high, as the split leaks (see the notes)" * report.leaks
     left_out = set(report.left_out)
     return _lines(
@@ -194,8 +197,8 @@ def _mistakes(report: TrainReport) -> list[str]:
 
 
 def _figures(m: Metrics) -> str:
-    likely = f"likely {bounds(m.accuracy_ci95)}; guessing {m.guessing:.1%}"
-    figures = [f"accuracy {m.accuracy:.1%} of {m.n} clips ({likely})"]
+    interval = f"95 % interval {bounds(m.accuracy_ci95)}; guessing {m.guessing:.1%}"
+    figures = [f"accuracy {m.accuracy:.1%} of {m.n} clips ({interval})"]
     if len(m.per_class) >= MANY_CLASSES:
         figures.append(f"top-5 {m.top5_accuracy:.1%}")
     return ", ".join([*figures, f"macro F1 {m.f1_macro:.1%}"])
@@ -211,7 +214,8 @@ _NEVER_UNKNOWN = (
 def predict_text(p: Prediction, *, brief: bool = False) -> str:
     """Return the most probable classes of a video; ``brief``: only the first one, in a line."""
     together = f" (mean of {p.heads} seeds)" if p.heads > 1 else ""
-    together += " (the head was trained on it, or on one of this name: this says nothing of new videos)" * p.trained_on
+    known = " (the head was trained on this video, or on one of the same name: this says nothing about new videos)"
+    together += known * p.trained_on
     lengths = p.median_lengths or 0
     if brief and p.top:
         label, probability = p.top[0]
@@ -252,8 +256,8 @@ def labelled_text(found: list[Prediction]) -> str:
         if len(named) < len(judged)
         else [],
         [
-            f"  left out, as videos of the training, or named like them: {seen}, {known} of them right; if they are "
-            "others, give their files or folders other names"
+            f"  left out, as they are training videos or named like them: {seen}, {known} of them right; if they are "
+            "different videos, rename their files or folders"
         ]
         if seen
         else [],
@@ -297,7 +301,7 @@ def watch_notes(report: WatchReport) -> str:
         f"stopped at {clock(report.segments[-1].end)}: what comes after it was not looked at"
         if report.stopped and report.segments
         else "",
-        f"between windows {report.every - report.seconds:.3g} s each were not looked at"
+        f"{report.every - report.seconds:.3g} s between each two windows were not looked at"
         if report.every > report.seconds
         else "",
         f"the last {report.rest:.1f} s are in no window: not answered" if report.rest >= 0.05 else "",
@@ -366,15 +370,15 @@ def audit_text(report: AuditReport, cache: Path, manifest: Path | None) -> str:
     """Return whether a split leaks, what near-duplicates there are, and what to do with a manifest that was written."""
     trust = "as chosen" if report.threshold_chosen else "taken from the data"
     if report.halves_found is not None:
-        trust += f"; {report.halves_found:.0%} of the clips find their own other half at it"
+        trust += f"; {report.halves_found:.0%} of the clips match their own other half at this threshold"
     if report.strangers_found is not None:
-        trust += f", {report.strangers_found:.1%} a clip of another class"
+        trust += f", {report.strangers_found:.1%} match a clip of another class"
     groups, lines = report.same_group, _notes(report.notes)
     given = report.threshold_chosen
     least = report.threshold if given else math.ceil(1e6 * report.threshold) / 1e6  # which finds no further pairs
     lines += [
         f"{report.clips} clips by {report.backbone}: {report.pairs} near-duplicate pairs, "
-        f"{report.pairs_across_labels} of them of two classes",
+        f"{report.pairs_across_labels} of them between two classes",
         f"near-duplicate: similarity {least:.6f} or more, {trust}",
     ]
     if groups["pairs"]:
@@ -404,9 +408,9 @@ def compare_text(report: CompareReport) -> str:
     """Return each model's accuracy and which is better."""
     lines = _notes(report.notes)
     for m in report.models:
-        choose = ", best, as others are: choose the simplest of these" if m.tied else ", best: choose by this"
+        choose = ", tied for best: choose the simplest of these" if m.tied else ", best: choose by this"
         spread = "" if m.sd is None else f", sd {m.sd:.1%} over {len(m.seeds)} seeds"
-        beside = choose * m.chosen + ", on other clips than the others" * m.apart
+        beside = choose * m.chosen + ", on different clips from the others" * m.apart
         validated = f"validation {m.val_accuracy:.1%}{beside}"
         told = f"95 % {bounds(m.ci95)}, n = {m.n}; {validated}"
         lines.append(f"{m.accuracy:6.1%}{spread} ({told})  {m.name}, split {m.split} <- {m.folder}")
@@ -436,14 +440,15 @@ def sweep_text(report: SweepReport) -> str:
     """Return what a search tried, what it found, and how to train by it; notes were told before."""
     best = report.finalists[0]
     return _lines(
-        f"{report.tries['finished']} tries finished, {report.tries['given_up']} given up early, on the validation "
+        f"{report.tries['finished']} trials finished, {report.tries['given_up']} given up early, on the validation "
         f"sides of {plural(len(report.splits), 'split')} ({report.n_val} clips), in {report.seconds:.0f} s",
         f"validation accuracy in the search: {report.start:.1%} with --recipe native, {best['val_accuracy']:.1%} with "
-        f"the try that was chosen of {report.tries['finished']}; with other seeds {report.start_again:.1%} and "
+        f"the trial that was chosen of {report.tries['finished']}; with other seeds {report.start_again:.1%} and "
         f"{best['val_accuracy_again']:.1%}, the highest of {plural(len(report.finalists), 'finalist')}",
         _told_from_native(report),
-        [] if report.beaten else "no try did better than --recipe native with other seeds: keep it",
-        "so --recipe native may as well be kept; to train by the try:" * (report.beaten and report.within_chance),
+        [] if report.beaten else "no trial did better than --recipe native with other seeds: keep it",
+        "so --recipe native may as well be kept; to train with the recipe found:"
+        * (report.beaten and report.within_chance),
         report.commands if report.beaten else [],
     )
 
@@ -451,10 +456,10 @@ def sweep_text(report: SweepReport) -> str:
 def _told_from_native(report: SweepReport) -> str:
     p = f"exact paired test by groups, p = {report.finalists[0]['p']:.2g}, {report.n_distinct} different clips"
     if report.within_chance:
-        return f"this difference is not told from chance ({p})"
+        return f"this difference cannot be told from chance ({p})"
     if not report.beaten:
-        return f"native's lead is told from chance ({p})"
-    return f"this difference is told from chance ({p}), but the search chose by these clips: test it once on others"
+        return f"native's lead can be told from chance ({p})"
+    return f"this difference can be told from chance ({p}), but the search chose by these clips: test it once on others"
 
 
 def check_text(report: CheckReport) -> str:
@@ -467,7 +472,7 @@ def check_text(report: CheckReport) -> str:
     elif report.repairable:
         lines.append("add --repair to set them aside")
     if report.largest_distance is not None:
-        lines.append(f"{report.recomputed} made again: largest cosine distance {report.largest_distance:.2e}")
+        lines.append(f"{report.recomputed} recomputed: largest cosine distance {report.largest_distance:.2e}")
     return _lines(lines)
 
 
@@ -531,7 +536,7 @@ def _cache(report: DoctorReport) -> str:
 
 def _weights(report: DoctorReport) -> str:
     if report.weights_here is None:
-        return f"{report.backbone}: cannot be had, see below"
+        return f"{report.backbone}: not available, see below"
     where = {"embedded": "installed with this program", "hub": "on this machine, fetched from the hub before"}
     if not report.weights_here:
         return f"{report.backbone}: not on this machine yet; `extract` fetches them from the hub"

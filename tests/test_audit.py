@@ -127,9 +127,9 @@ def test_each_number_of_the_summary_has_its_place(known):
         largest_cluster=4,
     )  # fmt: skip
     assert audit_text(found, Path("cache"), None).splitlines()[:4] == [
-        "20 clips by net: 6 near-duplicate pairs, 2 of them of two classes",
-        "near-duplicate: similarity 0.860000 or more, taken from the data; 90% of the clips find their own other half "
-        "at it, 1.0% a clip of another class",
+        "20 clips by net: 6 near-duplicate pairs, 2 of them between two classes",
+        "near-duplicate: similarity 0.860000 or more, taken from the data; 90% of the clips match their own other "
+        "half at this threshold, 1.0% match a clip of another class",
         "5 of 7 pairs of one group are near-duplicates",
         "near-duplicates and groups make 3 clusters with 9 clips, the largest of 4",
     ]

@@ -363,7 +363,7 @@ def test_the_best_on_validation_is_named_not_the_best_on_test(tmp_path):
     assert found["mean on net"] == (0.25, 0.75, True)
     assert found["lrcn on net"] == (0.25, 1.0, False)
     assert {m.name: m.apart for m in report.models} == dict.fromkeys(found, False) | {"lrcn on net": True}
-    assert "validation 100.0%, on other clips than the others)" in compare_text(report)
+    assert "validation 100.0%, on different clips from the others)" in compare_text(report)
     lines = compare_text(report).splitlines()
     (best,) = (line for line in lines if "best: choose by this" in line)
     low, high = next(m.ci95 for m in report.models if m.chosen)
@@ -372,7 +372,7 @@ def test_the_best_on_validation_is_named_not_the_best_on_test(tmp_path):
     compare([tmp_path], out=tmp_path / "t.md")
     assert "| mean on net | group | 75.0 (best) | 25.0 | one seed |" in (tmp_path / "t.md").read_text()
     write_run(tmp_path / "d", [1, 0, 0, 0], variant="convlstm", val=val, val_targets=[0, 0, 0, 1])
-    assert compare_text(compare([tmp_path])).count("75.0%, best, as others are: choose the simplest of these)") == 2
+    assert compare_text(compare([tmp_path])).count("75.0%, tied for best: choose the simplest of these)") == 2
     shutil.rmtree(tmp_path / "d")
     compare([tmp_path], out=tmp_path / "t.md")  # an earlier one is replaced
     compare([tmp_path], out=tmp_path / "T.MD")

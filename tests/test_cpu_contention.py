@@ -59,7 +59,7 @@ def test_what_train_head_prints_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(CpuContention, "others", lambda self: 0.94)
     report = train_head(out=tmp_path / "run", features=toy(tmp_path / "toy.h5"), variant="mean", epochs=1)
     assert report.to_dict()["others"] == 0.94
-    said = "other programs used 0.9 cores meanwhile, which held this up"
+    said = "other programs used 0.9 cores at the same time, which slowed this down"
     for name in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     assert train_text(report).splitlines()[-1].startswith(f"{said}: beside them OMP_WAIT_POLICY=passive is faster")

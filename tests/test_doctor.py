@@ -110,7 +110,7 @@ def test_a_clip_is_embedded_as_extract_would(monkeypatch, weights):
 def test_other_programs_that_hold_it_up_are_told(sound):
     found = SimpleNamespace(**vars(sound) | {"trial": Trial(seconds=2.0, dim=96, others=1.34)})
     assert line(found, "trial").endswith(
-        "other programs used 1.3 cores meanwhile, which held this up: alone it is faster"
+        "other programs used 1.3 cores at the same time, which slowed this down: alone it is faster"
     )
     assert line(found, "time").startswith("1,000 such clips take about ")
     assert " on these cores beside the other programs; then `learn`" in line(found, "time")
@@ -196,7 +196,7 @@ def test_weights_in_a_file_that_is_not_there_are_a_problem_and_the_rest_is_told(
     found = doctor(video, backbone=f"test_resnet={tmp_path / 'gone.safetensors'}", device="cpu")
     assert found.problems.keys() == {"weights"}
     assert "gone.safetensors not found" in last(found)
-    assert line(found, "weights") == "test_resnet: cannot be had, see below"
+    assert line(found, "weights") == "test_resnet: not available, see below"
     assert line(found, "trial") == "left out: see below"
     assert (found.trial, found.video.frames, list(found.estimate)) == (None, 9, ["decode"])
 
@@ -211,7 +211,7 @@ def test_weights_of_another_backbone_are_a_problem(weights):
 def test_a_backbone_that_nobody_knows_is_a_problem():
     found = doctor(backbone="resnt50", device="cpu")
     assert "Did you mean 'resnet50'" in found.problems["weights"]
-    assert line(found, "weights") == "resnt50: cannot be had, see below"
+    assert line(found, "weights") == "resnt50: not available, see below"
 
 
 def test_weights_of_the_hub_without_network_are_a_problem_unless_they_are_here(no_network, weights, tmp_path):

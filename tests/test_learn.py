@@ -189,7 +189,8 @@ def test_its_summary_says_where_so_few_validation_clips_hardly_choose(learned, o
     text = learn_text(replace(report, chosen=best, models=models, trained=trained))
     assert f"by 100 validation clips (right, on average of its seeds: 90.0%; others: another {other:.1%}" in text
     low, high = report.answers["accuracy_ci95"]
-    told = f"{report.answers['accuracy']:.1%} of 3 clips (likely {low:.1%} to {high:.1%}; guessing 33.3%) by 2 seeds"
+    interval = f"95 % interval {low:.1%} to {high:.1%}; guessing 33.3%"
+    told = f"{report.answers['accuracy']:.1%} of 3 clips ({interval}) by 2 seeds"
     assert told in text
     assert ("so close that other clips might have chosen otherwise)" in text) == close
 

@@ -170,7 +170,8 @@ def test_clips_that_the_head_has_seen_are_told(run, tmp_path, cache_folder, vide
     said = CliRunner().invoke(app, ["predict", "--run", str(run), "--device", "cpu", copy.name]).output
     assert (
         said.splitlines()[0]
-        == f"{copy.name} (the head was trained on it, or on one of this name: this says nothing of new videos)"
+        == f"{copy.name} (the head was trained on this video, or on one of the same name: this says nothing "
+        "about new videos)"
     )
 
 
@@ -661,8 +662,8 @@ def test_what_labelled_videos_were_taken_for_is_told():
         "right: 1 of 3 labelled videos: 33.3% (6.1% to 79.2% if clips are independent)",
         "  Hop taken for Clap: 2",
         "  1 of these were answered unknown, and the nearest class counted; of the other 2, 1 are right",
-        "  left out, as videos of the training, or named like them: 2, 1 of them right; if they are others, give their "
-        "files or folders other names",
+        "  left out, as they are training videos or named like them: 2, 1 of them right; if they are different videos, "
+        "rename their files or folders",
         "  left out, of classes that the head does not know: Row",
     ]
 
@@ -675,7 +676,7 @@ def test_of_several_videos_each_has_a_line(run, video_folder):
     expected = [f"{p.path}: {p.top[0][0]} {p.top[0][1]:.1%}{', wrong' * (not p.right)}" for p in found]
     assert len(found) == 12
     for line, begins in zip(said, expected, strict=False):
-        assert line == begins or line.startswith(f"{begins} (the head was trained on it")
+        assert line == begins or line.startswith(f"{begins} (the head was trained on this video")
     assert said[12].startswith("right: ")
     assert [line for line in said if line.startswith('this model never answers "unknown"')] == said[-1:]
     single = CliRunner().invoke(app, [*call[:-1], found[0].path]).output.splitlines()

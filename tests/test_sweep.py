@@ -144,14 +144,16 @@ def test_what_the_test_says_is_told(tmp_path, features, p, within):
     report = sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 1})
     changed = replace(report, start_again=0.0, finalists=({**report.finalists[0], "val_accuracy_again": 0.5, "p": p},))
     assert changed.within_chance is within
-    assert ("this difference is not told from chance" in sweep_text(changed)) is within
-    assert ("may as well be kept; to train by the try:" in sweep_text(changed)) is within
-    first = f"{report.start:.1%} with --recipe native, {report.finalists[0]['val_accuracy']:.1%} with the try that was"
+    assert ("this difference cannot be told from chance" in sweep_text(changed)) is within
+    assert ("may as well be kept; to train with the recipe found:" in sweep_text(changed)) is within
+    first = (
+        f"{report.start:.1%} with --recipe native, {report.finalists[0]['val_accuracy']:.1%} with the trial that was"
+    )
     assert f"search: {first} chosen of 1; with other seeds 0.0% and 50.0%, the highest" in sweep_text(changed)
     assert all(command in sweep_text(changed) for command in changed.commands)
     assert ("test it once on others" in sweep_text(changed)) is not within
     worse = replace(changed, start_again=0.9)
-    assert ("native's lead is told from chance" in sweep_text(worse)) is not within
+    assert ("native's lead can be told from chance" in sweep_text(worse)) is not within
     assert "test it once on others" not in sweep_text(worse)
 
 

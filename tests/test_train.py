@@ -494,8 +494,8 @@ def test_what_folds_and_seeds_reach_together_is_told():
     settings = {"final": False, "leaks": False, "wrong": (), "notes": (), "stages": {}}
     report = TrainReport(runs=(), pooled=pooled, ensemble=together, **settings)
     assert train_text(report).splitlines() == [
-        "all 4 folds, seed 0: accuracy 50.0% of 60 clips (likely 40.0% to 60.0%), macro F1 25.0%",
-        "all 4 folds, seed 1: accuracy 70.0% of 60 clips (likely 40.0% to 60.0%), macro F1 25.0%",
+        "all 4 folds, seed 0: accuracy 50.0% of 60 clips (95 % interval 40.0% to 60.0%), macro F1 25.0%",
+        "all 4 folds, seed 1: accuracy 70.0% of 60 clips (95 % interval 40.0% to 60.0%), macro F1 25.0%",
         "mean of 2 seeds: accuracy 60.0%, standard deviation 14.1%",
         "all seeds together, as predict answers: accuracy 80.0%, probabilities off by 11.0% (calibration error; by "
         "chance alone some 20.0%), 30.0% of the test clips answered 'unknown'",
@@ -659,7 +659,7 @@ def test_the_text_says_what_guessing_gives_and_top_5_of_many_classes_only(tmp_pa
     truth = safetensors.torch.load_file(tmp_path / "run" / "logits.safetensors")["test_targets"]
     most = torch.bincount(truth).max().item() / len(truth)
     said = train_text(report)
-    assert re.search(rf"accuracy [0-9.]+% of {len(truth)} clips \(likely .*; guessing {most:.1%}\), ", said)
+    assert re.search(rf"accuracy [0-9.]+% of {len(truth)} clips \(95 % interval .*; guessing {most:.1%}\), ", said)
     assert ("top-5" in said) == (classes == 11)
 
 
@@ -1020,8 +1020,8 @@ def test_folds_are_pooled_over_all_clips(tmp_path):
 def test_one_room_left_out_says_nothing_of_others(tmp_path, features):
     report = train_head(out=tmp_path / "run", features=features, variant="mean", split="leave-one:group", epochs=1)
     assert {run.metrics.accuracy_ci95 for run in report.runs} == {(0.0, 1.0)}
-    likely = "likely 0.0% to 100.0%, as all is one group or clip; guessing"
-    told = f"accuracy {report.runs[0].metrics.accuracy:.1%} of 6 clips ({likely}"
+    interval = "95 % interval 0.0% to 100.0%, as all is one group or clip; guessing"
+    told = f"accuracy {report.runs[0].metrics.accuracy:.1%} of 6 clips ({interval}"
     assert told in train_text(report)
     assert report.pooled[0]["accuracy_ci95"][0] > 0  # ten rooms do
 

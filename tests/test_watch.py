@@ -1020,7 +1020,7 @@ def test_the_end_that_no_window_reaches_is_told(run, long_video, monkeypatch):
 
 def test_what_lies_between_windows_is_told(run, long_video):
     result = call(long_video, "--run", run, "--seconds", 0.5, "--every", 0.7)
-    assert "between windows 0.2 s each were not looked at" in result.output
+    assert "0.2 s between each two windows were not looked at" in result.output
     assert "between windows" not in call(long_video, "--run", run, "--seconds", 0.5, "--every", 0.5).output
 
 
