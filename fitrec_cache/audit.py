@@ -185,7 +185,7 @@ def _about_proposal(groups: Sequence[str | None], cluster: NDArray[np.int64]) ->
     if joined:
         notes.append(
             f"the groups proposed join {plural(sum(map(len, joined)), 'group')} that you gave into {len(joined)}, such "
-            f"as {some(joined[0])}: look at the pairs (--out) first, and keep yours if these are no copies"
+            f"as {some(joined[0])}: look at the pairs (--out) first, and keep yours if these are not copies"
         )
     if len(known) < 3:
         notes.append(f"the groups proposed are {len(known)}, too few to train, validate and test by")

@@ -109,8 +109,8 @@ class Cache:
                 yield from (_entry(part, *row) for row in zip(*(columns[c].tolist() for c in _COLUMNS), strict=True))
         except (TypeError, ValueError) as error:  # parts are checked when they are read
             raise StoreCorrupt(
-                f"{self.folder}/clips: an index holds entries that are none ({error}). Delete the index-*.h5 files "
-                "there: they are made again from the parts"
+                f"{self.folder}/clips: an index holds invalid entries ({error}). Delete the index-*.h5 files "
+                "there: they are rebuilt from the parts"
             ) from error
 
     def classes(self) -> Counter[str]:
@@ -198,8 +198,8 @@ class Cache:
         asked = map(_names, sorted(self.folder.glob("unfinished-*.json")))
         held = {clip.clip_id for clip in clips}
         return [
-            f"an extract of {len(names)} clips has not come to its end, {len(missing)} of them are not here: run it "
-            "again, or, if they are not wanted any more, `extract --prune`"
+            f"an extract of {len(names)} clips did not finish, and {len(missing)} of them are not in the cache: run it "
+            "again, or, if you no longer want them, `extract --prune`"
             for names in asked
             if (missing := names - held)
         ]

@@ -38,7 +38,7 @@ class CheckReport(Plain):
 
     Attributes:
         parts: Number of committed parts looked at.
-        rows: Number of rows in sound parts, one a clip and store.
+        rows: Number of rows in sound parts, one per clip and store.
         problems: One ``{path, reason}`` for each file that is not what it should be.
         repaired: Number of files set aside or written again.
         repairable: Number of files that ``repair`` would set aside or write again; 0 after it.
@@ -119,9 +119,9 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
             _set_aside(cache, path)
         if any(path.parent.name == "clips" and path.name.startswith("part-") for path in damaged):
             notes.append(
-                "a part with entries of clips is lost: what was said of them before counts again, such as classes and "
-                "groups that were corrected since, and clips that --prune took out are back. Run `extract` with all "
-                "your videos or your manifest again, and --prune"
+                "a part with clip entries is lost, so earlier entries apply again: later corrections, such as of "
+                "classes and groups, are undone, and clips that --prune took out are back. Run `extract` with all your "
+                "videos or your manifest again, and --prune"
             )
         repaired, repairable = repaired + repairable, 0
     sound = repaired == len(problems)  # else it may not even open
@@ -134,7 +134,7 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
     if recompute and opened is not None:
         done, distance = _recompute(opened, recompute, seed, notes)
     elif recompute:
-        notes.append("nothing was made again, as damage is left: --repair first")
+        notes.append("nothing was recomputed, as damage remains: --repair first")
     return CheckReport(
         parts=parts,
         rows=rows,
@@ -295,14 +295,14 @@ def _recompute(opened: Cache, count: int, seed: int, notes: list[str]) -> tuple[
         try:
             backbone = rebuild_backbone(store.identity, store.origin(), command=command)
         except UsageError as error:
-            notes.append(f"{store.folder.name} was not made again: {error}")
+            notes.append(f"{store.folder.name} was not recomputed: {error}")
             continue
         if changed := what_changed(backbone_identity(store.identity), backbone.identity()):
-            notes.append(f"{store.folder.name} was not made again, as weights or versions are others: {changed}")
+            notes.append(f"{store.folder.name} was not recomputed, as weights or versions differ: {changed}")
             continue
         here, there = backbone.origin()["device"], store.origin().get("device")
         if here != there:
-            notes.append(f"{store.folder.name} was made on {there}, made again on {here}: last bits may differ")
+            notes.append(f"{store.folder.name} was made on {there}, recomputed on {here}: last bits may differ")
         for key in (keys[i] for i in chosen):
             distance = _distance(store.row(key)["features"], backbone.embed(decode_frames(frames.jpegs(key))))
             largest = distance if largest is None else max(largest, distance)

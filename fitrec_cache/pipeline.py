@@ -112,8 +112,8 @@ def _as_anywhere(identity: Mapping[str, Any]) -> dict[str, Any]:
 def _refuse_if_different(what: str, then: Mapping[str, Any], here: Mapping[str, Any], *, force: bool) -> None:
     if not force and (changed := what_changed(then, here)):
         raise MismatchError(
-            f"the head was trained on other features ({what}): {changed}. Use the versions and weights of then, "
-            "extract and train again, or accept the difference with --force"
+            f"the head was trained on other features ({what}): {changed}. Use the versions and weights of that "
+            "training, extract and train again, or accept the difference with --force"
         )
 
 
@@ -148,6 +148,6 @@ def _check_fit(run: Run, pipelines: Sequence[Pipeline]) -> None:
     fits = len(pipelines) == 1 and not dims if pixels else len(dims) == len(pipelines) and sum(dims) == takes.input_dim
     if not fits or len(lengths) != 1 or (takes.variant == "convlstm" and lengths != [takes.frames]):
         raise MismatchError(
-            f"{run.folder}/run.json names sources with {sum(dims) or 'pixels'} values a frame and T = {lengths}; its "
+            f"{run.folder}/run.json names sources with {sum(dims) or 'pixels'} values per frame and T = {lengths}; its "
             f"head takes {'pixels' if pixels else takes.input_dim} and T = {takes.frames}. Train the head again"
         )

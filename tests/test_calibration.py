@@ -205,7 +205,7 @@ def test_what_several_runs_could_not_tell_is_said_once():
     hot, blind = Calibration(temperature=100, threshold=0.2, false_alarm_rate=0.05), Calibration(false_alarm_rate=0.05)
     sound = Calibration(temperature=1.3, threshold=0.2, false_alarm_rate=0.05)
     first, second = remarks([(hot, alone(16)), (blind, alone(14)), (sound, alone(20)), (hot, alone(18))])
-    assert first.startswith("do not rely on probabilities: by 16 to 18 validation clips the head is far too sure")
+    assert first.startswith("do not rely on probabilities: by 16 to 18 validation clips the head is far overconfident")
     assert first.endswith(" (2 of 4 runs)")
     assert "needs 19 validation clips, and there are 14." in second
     assert second.endswith(" (1 of 4 runs)")

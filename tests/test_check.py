@@ -362,13 +362,13 @@ def test_other_weights_where_the_old_ones_were_are_not_taken_for_drift(cache, we
     path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": other}))
     report = check(cache=cache, recompute=2)
     assert (report.recomputed, report.largest_distance) == (0, None)
-    assert re.search(r"made again, as .*others: weights_sha256: [0-9a-f]{64} -> [0-9a-f]{64}$", report.notes[-1])
+    assert re.search(r"recomputed, as .*differ: weights_sha256: [0-9a-f]{64} -> [0-9a-f]{64}$", report.notes[-1])
 
 
 def test_another_device_than_that_of_the_first_time_is_noted(cache):
     (path,) = cache.glob("features/*/origin.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "cuda:0"}))
-    assert any("was made on cuda:0, made again on" in note for note in check(cache=cache, recompute=1).notes)
+    assert any("was made on cuda:0, recomputed on" in note for note in check(cache=cache, recompute=1).notes)
 
 
 def test_a_setting_that_only_the_stored_features_have_is_seen(cache):
@@ -380,9 +380,7 @@ def test_a_setting_that_only_the_stored_features_have_is_seen(cache):
     shutil.rmtree(plain.folder)
     report = check(cache=cache, recompute=2)
     assert (report.recomputed, report.largest_distance) == (0, None)
-    assert report.notes[-1].endswith(
-        "was not made again, as weights or versions are others: rounding: some way -> None"
-    )
+    assert report.notes[-1].endswith("was not recomputed, as weights or versions differ: rounding: some way -> None")
 
 
 def test_recompute_is_left_out_where_damage_is_left(cache):
@@ -390,7 +388,7 @@ def test_recompute_is_left_out_where_damage_is_left(cache):
     part.write_bytes(part.read_bytes()[:-9])
     report = check(cache=cache, recompute=2)
     assert len(report.problems) == 1
-    assert report.notes == ("nothing was made again, as damage is left: --repair first",)
+    assert report.notes == ("nothing was recomputed, as damage remains: --repair first",)
 
 
 def test_recompute_gives_the_cosine_distance(cache, monkeypatch):

@@ -247,7 +247,7 @@ WRONG = [
     (2, "train-head --features {toy} --out {tmp}/r --variant vit-lstm --attention dott", "unknown attention 'dott'"),
     (2, "train-head --features {toy} --out {tmp}/r --variant mean --attention dot", "no LSTM states"),
     (2, "train-head --features {one_class} --out {tmp}/r --variant mean", "one class, 'Hop'"),
-    (2, "train-head --features {toy} --out {tmp}/taken --variant mean", "holds a run already"),
+    (2, "train-head --features {toy} --out {tmp}/taken --variant mean", "already holds a run made with other settings"),
     (2, "train-head --features {tmp}/none.h5 --out {tmp}/r", "not found"),
     (2, "train-head --out {tmp}/r", "either --cache DIR or --features FILE"),
     (2, "train-head --cache {cache} --out {tmp}/r --variant mean --backbone resnet50", "unknown backbone 'resnet50'"),

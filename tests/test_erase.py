@@ -411,7 +411,7 @@ def test_what_was_told_of_clips_that_stay_before_goes(cache):
     cache.write_clips([clip("C", "two", group="Yrsa"), clip("B", "one", group="Xanthippe")])
     entries, before = cache.entries(), stored(cache.folder)
     told, _ = erase_taken_out(cache.folder)
-    assert told.startswith("erased from disk: what was told of clips before, ")
+    assert told.startswith("erased from disk: earlier entries of clips, ")
     assert holding(cache.folder, b"Zebulon") == []
     assert Cache(cache.folder).entries() == entries
     assert sorted(Cache(cache.folder).all_entries(), key=lambda each: each.clip_id) == entries

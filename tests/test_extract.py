@@ -1162,7 +1162,7 @@ def test_what_was_finished_before_an_interruption_is_kept(run, tmp_path, monkeyp
     interrupt(run, monkeypatch, finished=finished)
     assert len(everything(tmp_path / "cache")) == finished
     assert [entry.done for entry in history(tmp_path / "cache")] == [finished] * (finished > 0)
-    told = f"an extract of 4 clips has not come to its end, {4 - finished} of them are not here: run it again, or"
+    told = f"an extract of 4 clips did not finish, and {4 - finished} of them are not in the cache: run it again, or"
     (note,) = info(cache=tmp_path / "cache").notes
     assert note.startswith(told)
     if finished:
@@ -1204,7 +1204,7 @@ def test_another_extract_that_ends_does_not_hide_one_that_was_stopped(run, tmp_p
     interrupt(run, monkeypatch, finished=0)
     assert counts(run(classes="Hop")) == (2, 2, 0, 0)
     (told,) = info(cache=tmp_path / "cache").notes
-    assert told.startswith("an extract of 4 clips has not come to its end, 2 of them are not here")
+    assert told.startswith("an extract of 4 clips did not finish, and 2 of them are not in the cache")
     assert counts(run(classes="Squat")) == (2, 2, 0, 0)
     assert info(cache=tmp_path / "cache").notes == ()  # all of them are here by now
 

@@ -410,7 +410,7 @@ def test_features_too_large_to_be_normalised_are_refused(kind, inputs) -> None:
 
 
 def test_more_components_than_vectors_are_refused_in_words() -> None:
-    with pytest.raises(UsageError, match="components is 50, but of so long features 40 vectors are looked at"):
+    with pytest.raises(UsageError, match="components is 50, but for features this long only 40 vectors are used"):
         Normalisation("pca", 5000, 50).fit(frames_of(40, 5000))
 
 

@@ -105,7 +105,7 @@ def test_no_interval_leaves_0_to_1():
 
 @pytest.mark.parametrize(("share", "n"), [(-0.1, 4), (1.1, 4), (math.nan, 4), (0.5, 0)])
 def test_wilson_refuses_what_is_no_share(share, n):
-    with pytest.raises(ValueError, match="expected 0 to 1 of more than 0"):
+    with pytest.raises(ValueError, match="expected a share from 0 to 1, and more than 0 clips"):
         wilson(share, n)
 
 

@@ -236,7 +236,9 @@ def test_models_made_otherwise_are_trained_again_when_asked_for(reproduced, vide
     copy = tmp_path / "out"
     shutil.copytree(out, copy)
     settings = SMALL | {"preset": ["native"], "split": ["group"], "epochs": 2}
-    with pytest.raises(UsageError, match=r"made otherwise \(epochs\): choose another folder.*or add --overwrite"):
+    with pytest.raises(
+        UsageError, match=r"made with other settings \(epochs\): choose another folder.*or add --overwrite"
+    ):
         reproduce(video_folder, out=copy, backbone=backbones, **settings)
     reproduce(video_folder, out=copy, backbone=backbones, overwrite=True, **settings)
     metrics = json.loads(next((copy / "runs" / "native" / "group").glob("mean-*/metrics.json")).read_text())

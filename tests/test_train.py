@@ -366,7 +366,7 @@ def test_a_run_that_another_call_made_otherwise_meanwhile_is_not_replaced(tmp_pa
     if overwrite:
         train_head(**common, epochs=2, overwrite=True)
     else:
-        with pytest.raises(UsageError, match=r"holds a run already, made otherwise \(epochs\)"):
+        with pytest.raises(UsageError, match=r"already holds a run made with other settings \(epochs\)"):
             train_head(**common, epochs=2)
     assert metrics_of(tmp_path / "run")["epochs"] == 1 + overwrite
 
@@ -380,7 +380,7 @@ def test_a_final_head_is_not_added_to_a_run_that_another_call_made_otherwise_mea
         return fit_again(*args, **settings)
 
     monkeypatch.setattr("fitrec_cache.training.trainer.fit_again", other_call_first)
-    with pytest.raises(UsageError, match=r"holds a run already, made otherwise \(epochs\)"):
+    with pytest.raises(UsageError, match=r"already holds a run made with other settings \(epochs\)"):
         train_head(**common, epochs=2, final=True)
     assert not (tmp_path / "run" / "final.safetensors").exists()
 
@@ -795,7 +795,7 @@ def test_what_computed_the_features_changes_no_run(tmp_path, cache_folder):
     train_head(out=tmp_path / "run", seed=[0], **settings)
     (origin,) = folder.glob("features/*/origin.json")
     origin.write_text(json.dumps(json.loads(origin.read_text()) | {"torch": "9.9"}))
-    train_head(out=tmp_path / "run", seed=[0], **settings)  # not refused as made otherwise
+    train_head(out=tmp_path / "run", seed=[0], **settings)  # not refused as made with other settings
     for seed in (0, 1):  # one before, one after: seeds of one model
         shutil.copytree(tmp_path / "run", tmp_path / "both" / f"seed-{seed}")
     train_head(out=tmp_path / "both" / "seed-1", seed=[1], overwrite=True, **settings)
@@ -856,7 +856,7 @@ def test_wrong_use_is_refused(tmp_path, features, cache_folder):
 def test_a_run_is_not_overwritten_unless_asked(tmp_path, features):
     train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
     before = (tmp_path / "run" / "run.json").read_bytes()
-    with pytest.raises(UsageError, match=r"holds a run already.*--overwrite"):
+    with pytest.raises(UsageError, match=r"already holds a run.*--overwrite"):
         train_head(out=tmp_path / "run", features=features, variant="mean", epochs=2)
     assert (tmp_path / "run" / "run.json").read_bytes() == before
     train_head(out=tmp_path / "run", features=features, variant="mean", epochs=2, overwrite=True)
@@ -1000,7 +1000,7 @@ def test_an_interrupted_call_goes_on_with_the_runs_that_are_missing(tmp_path, fe
         for x in (whole, report.to_dict())
     ]
     assert untimed[0] == untimed[1]
-    with pytest.raises(UsageError, match=r"made otherwise \(epochs\)"):
+    with pytest.raises(UsageError, match=r"made with other settings \(epochs\)"):
         train_head(out=tmp_path / "run", **settings | {"epochs": 3})
 
 
@@ -1430,7 +1430,7 @@ def test_a_run_made_of_other_data_is_not_kept(tmp_path, features):
     train_head(**settings)
     with h5py.File(features, "r+") as file:
         file["features"][0, 0, 0] += 1
-    with pytest.raises(UsageError, match=r"made otherwise \(the clips in the cache\)"):
+    with pytest.raises(UsageError, match=r"made with other settings \(the clips in the cache\)"):
         train_head(**settings)
 
 
@@ -1485,9 +1485,9 @@ def test_the_same_sides_by_a_split_seed_are_another_run_and_it_is_named(tmp_path
     """Seeds that are added to it would have the split of that seed, and be another model."""
     settings = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1, "seed": [0]}
     train_head(**settings)
-    with pytest.raises(UsageError, match=r"made otherwise \(--split-seed\): choose"):
+    with pytest.raises(UsageError, match=r"made with other settings \(--split-seed\): choose"):
         train_head(**settings, split_seed=0)
-    with pytest.raises(UsageError, match=r"made otherwise \(which clips are on which side\): choose"):
+    with pytest.raises(UsageError, match=r"made with other settings \(which clips are on which side\): choose"):
         train_head(**settings, split_seed=1)
 
 
@@ -1676,7 +1676,7 @@ def test_convlstm_which_needs_all_frames_draws_none(tmp_path):
 def test_a_call_that_is_refused_leaves_the_seeds_that_are_there_to_answer(tmp_path, features):
     usual = {"out": tmp_path / "runs", "features": features, "variant": "mean"}
     train_head(**usual, seed=[0, 1], epochs=1)
-    with pytest.raises(UsageError, match=r"seed-0 holds a run already, made otherwise \(epochs\)"):
+    with pytest.raises(UsageError, match=r"seed-0 already holds a run made with other settings \(epochs\)"):
         train_head(**usual, seed=[2, 0, 1], epochs=2)
     assert len(read_runs(tmp_path / "runs")) == 2  # not: seed-2 is not finished
 

@@ -485,7 +485,7 @@ def test_mp4_without_its_index_fails(tmp_path):
             "a text, not a video: put the video in its place",
         ),
         ("zeros.avi", bytes(5000), "nothing but zeros where a video begins"),
-        ("noise.avi", bytes(range(256)) * 20, "cannot be decoded: no video by its content, of a kind"),
+        ("noise.avi", bytes(range(256)) * 20, "cannot be decoded: not a video by its content, of an unsupported kind"),
         ("one-byte.mkv", b"\x1a", "cannot be decoded"),
     ],
 )

@@ -168,7 +168,7 @@ def _by_manifest(clips: Mapping[str, Any], extra: Sequence[Mapping[str, str]], s
         example = next((f", such as of {name}" for name, s in zip(names, column, strict=True) if s in unknown), "")
         raise UsageError(
             f"--split manifest reads the manifest's column split: got {unknown or sorted(set(column))}{example}; "
-            "expected train, test and, if you like, val. Mend the manifest and extract it again"
+            "expected train, test, optionally val. Correct the manifest and extract it again"
         )
     train, val, test = ([c for c, s in zip(names, column, strict=True) if s == side] for side in SIDES)
     return hold_out("manifest", test, train, val or None, **clips, seed=seed)

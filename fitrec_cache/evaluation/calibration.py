@@ -128,8 +128,8 @@ def remarks(fitted: Sequence[tuple[Calibration, Sequence[str]]]) -> list[str]:
     told = []
     if hot:
         told.append(
-            f"do not rely on probabilities: by {between(min(hot), max(hot))} validation clips the head is far too "
-            f"sure, or no better than a guess (no temperature up to {_HOTTEST:g} is enough)"
+            f"do not rely on probabilities: by {between(min(hot), max(hot))} validation clips the head is far "
+            f"overconfident, or no better than a guess (no temperature up to {_HOTTEST:g} is enough)"
             + _of_runs(len(hot), len(fitted))
         )
     if blind:

@@ -90,7 +90,7 @@ def wilson(share: float, n: float) -> tuple[float, float]:
         Wilson, Journal of the American Statistical Association 22 (1927), 209-212.
     """
     if not (0 <= share <= 1 and n > 0):
-        raise ValueError(f"got a share of {share} of {n} clips, expected 0 to 1 of more than 0")
+        raise ValueError(f"got a share of {share} of {n} clips: expected a share from 0 to 1, and more than 0 clips")
     centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -186,7 +186,7 @@ def _checked(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the two arrays, or say what does not fit."""
     if scores.ndim != 2 or scores.shape[1] != n_classes or not n_classes:
-        raise ValueError(f"logits have shape {scores.shape}: expected (N, {n_classes}), one column a class name")
+        raise ValueError(f"logits have shape {scores.shape}: expected (N, {n_classes}), one column per class name")
     if truth.shape != scores.shape[:1] or not len(truth):
         raise ValueError(f"labels have shape {truth.shape}: expected ({scores.shape[0]},) and at least one clip")
     if not np.isfinite(scores).all():

@@ -124,7 +124,7 @@ def _erase(store: Store, parts: Sequence[Path], kept: Collection[tuple[bytes, ..
     no earlier one counts again.
     """
     is_clips = store.kind == "clips"
-    for index, rows in store.indexes():  # they are made again from the parts
+    for index, rows in store.indexes():  # they are rebuilt from the parts
         if not rows or not rows.issubset(kept):
             remove(index)
     freed, erased = 0, set[bytes]()
@@ -172,7 +172,7 @@ def _told(
     gone = {clip.video_sha256.encode() for clip in taken_out}.difference(contents)
     clips = sum(clip.video_sha256.encode() in gone for clip in taken_out)
     counts = [(clips, "clip"), (len(taken_out) - clips, "earlier name"), (len(set(erased) - gone), "earlier content")]
-    what = [plural(n, thing) for n, thing in counts if n] or ["what was told of clips before"] * bool(freed)
+    what = [plural(n, thing) for n, thing in counts if n] or ["earlier entries of clips"] * bool(freed)
     if not what:
         return []
     return [

@@ -245,8 +245,8 @@ def _principal(centred: Tensor, components: int) -> tuple[Tensor, Tensor]:
     """
     if components > len(centred):
         raise UsageError(
-            f"components is {components}, but of so long features {len(centred)} vectors are looked at, and there are "
-            "no more directions: choose fewer"
+            f"components is {components}, but for features this long only {len(centred)} vectors are used, which "
+            "give no more directions: choose fewer"
         )
     if centred.shape[1] <= _MOST_EXACT:
         covariance = centred.T @ centred / len(centred)  # (d, d)

@@ -119,8 +119,8 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> St
                 return "damaged"
             return "tested" if final and not there.get("final") else "whole"
         raise UsageError(
-            f"--out {folder} holds a run already, made otherwise ({', '.join(changed)}): choose another folder, remove "
-            "this one, or add --overwrite (train-head, reproduce)"
+            f"--out {folder} already holds a run made with other settings ({', '.join(changed)}): choose another "
+            "folder, remove this one, or add --overwrite (train-head, reproduce)"
         )
     return "missing"
 
@@ -170,7 +170,7 @@ def refuse_other_runs(out: Path, folders: Sequence[Path]) -> None:
     if others and out not in others:
         raise UsageError(
             f"--out {out}: {others[-1]} holds a run of an earlier call, which this one would not replace: choose "
-            "another folder, or, if only the seeds differ, give those of then too (what is there is kept)"
+            "another folder, or, if only the seeds differ, give the earlier ones too (what is there is kept)"
         )
     if others:
         raise UsageError(f"--out {out} is itself the run of one seed or fold: choose another folder for several")
@@ -406,5 +406,5 @@ def _no_run(folder: Path) -> UsageError:
     if inside := sorted({run.name for run in _runs_in(folder)} | _models_in(folder)):
         return UsageError(f"{folder} holds no run itself, but there are some in {listed(inside)}: name one of these")
     if (folder / "cache").is_dir():
-        return UsageError(f"{folder} holds no model yet: `learn` has not come to its end, run the same again")
+        return UsageError(f"{folder} holds no model yet, as `learn` did not finish: run the same command again")
     return UsageError(f"no run at {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")

@@ -123,7 +123,7 @@ def _dataset(file: h5py.File, name: str, kinds: str, axes: int, *, plain: bool) 
     if plain and (dataset.chunks is not None or dataset.dtype.kind == "O" or stored != dataset.nbytes):
         raise Unreadable(f"{name} is not stored plainly and completely")
     if dataset.nbytes > _MOST_COMPRESSION * stored:
-        raise Unreadable(f"{name} promises {dataset.nbytes} bytes and holds {stored}")
+        raise Unreadable(f"{name} claims {dataset.nbytes} bytes and holds {stored}")
     return _texts(name, dataset) if dataset.dtype.kind == "O" else np.asarray(dataset[()])
 
 
@@ -140,7 +140,7 @@ def _refuse_endless(source: Path | bytes) -> None:
         with opened_file(source) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             endless = has_endless_heap(data)
     if endless:
-        raise Unreadable("its list of free space goes in a circle")
+        raise Unreadable("its list of free space is circular")
 
 
 def _texts(name: str, dataset: h5py.Dataset) -> NDArray[np.bytes_]:

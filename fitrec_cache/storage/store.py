@@ -348,7 +348,7 @@ class Store:
         if max(rows) >= len(arrays["key"]) or text_values(arrays["key"][rows]) != keys:
             raise StoreCorrupt(
                 f"{self.folder}: an index says that {part} holds {keys[0]} where it does not. Delete the index-*.h5 "
-                "files there: they are made again from the parts"
+                "files there: they are rebuilt from the parts"
             )
 
     def _place(self, key: str) -> tuple[str, int]:

@@ -103,7 +103,7 @@ def _shared_values(splits: Sequence[Split], data: Features) -> list[str]:
         return []
     return [
         f"validation clips are of a {column} that training has too: probabilities and the threshold for 'unknown' are "
-        f"fitted to what is known, so answers of another {column} are surer than they are right"
+        f"fitted to what is known, so answers for another {column} are overconfident"
     ]
 
 
@@ -145,6 +145,6 @@ def answer_notes(scored: Sequence[ScoredRun], pooled: Sequence[dict[str, Any]], 
     if ensemble and ensemble["temperature"] is None:
         notes.append(
             "the seeds were validated on different clips, so what they answer together has no temperature of its own "
-            "and is rather too modest: another --out with --split-seed 0 gives them the same"
+            "and is rather underconfident: another --out with --split-seed 0 gives them the same"
         )
     return notes

@@ -36,7 +36,7 @@ ONE_FILE = {
 KEPT_BYTES = 64_000_000
 
 #: Why a file is refused that opens as none of these.
-NO_VIDEO = "no video by its content, of a kind that is not read, or not written to its end"
+NO_VIDEO = "not a video by its content, of an unsupported kind, or not completely written"
 
 #: Pixels of a frame that is decoded; a header that says otherwise wants memory.
 LARGEST = 8192 * 8192
