@@ -165,7 +165,7 @@ def stage_one_frames() -> str:
     ]
     head = [
         "kept as",
-        "bytes a clip",
+        "bytes per clip",
         "times the video",
         "ms to read",
         "of it to check",
@@ -182,7 +182,7 @@ def stage_one_larger() -> str:
     if f["ucf101"]:
         rows.append(("UCF101's own files", f["ucf101"]))
     return table(
-        ["videos", "n", "kB a video", "kB of frames", "kB lossless", "ms to decode", "ms to read", "times faster"],
+        ["videos", "n", "kB per video", "kB of frames", "kB lossless", "ms to decode", "ms to read", "times faster"],
         [
             [
                 name,
@@ -220,7 +220,7 @@ def stage_one_growth() -> str:
                 f"{r['bytes'] / r['clips'] / 1e3:.2f}",
             ]
         )
-    head = ["clips", "run", "ms a clip", "start, s", "open, s", "MB above imports", "files a clip", "kB a clip"]
+    head = ["clips", "run", "ms per clip", "start, s", "open, s", "MB above imports", "files per clip", "kB per clip"]
     return table(head, rows)
 
 
@@ -277,7 +277,7 @@ def draw() -> None:
         rates = [1 / pipelines(result)[n]["seconds_per_clip"][key]["median"] for n in names]
         left.bar([i + 0.27 * offset for i in range(len(names))], rates, 0.25, label=label)
     left.set_xticks([i + 0.27 for i in range(len(names))], [n.split("_patch")[0] for n in names], fontsize=8)
-    left.set(title="Clips a second", ylabel="clips/s")
+    left.set(title="Clips per second", ylabel="clips/s")
     left.legend(fontsize=8)
     rows = result["length"]["rows"]
     for key, label in (("seconds_all_decoded", "all decoded"), ("seconds", "extract")):
@@ -287,7 +287,8 @@ def draw() -> None:
     for worked, label in ((True, "first run"), (False, "run that reuses all")):
         some = [r for r in result["growth"]["rows"] if (r["done"] > 0) == worked]
         right.plot([r["clips"] for r in some], [_own_ms(r) for r in some], "o-", label=label)
-    right.set(title="Own cost a clip, start apart", xlabel="clips", ylabel="ms a clip", xscale="log", ylim=(0, None))
+    right.set(title="Own cost per clip, start apart", xlabel="clips", ylabel="ms per clip")
+    right.set(xscale="log", ylim=(0, None))
     right.legend(fontsize=8)
     figure.savefig(PICTURE, dpi=80, metadata={"Software": None})
 

@@ -64,7 +64,7 @@ def stage_two_keras() -> str:
     ]
     n = k["clips"]
     accuracy = f"test accuracy, {k['seeds']} seeds, mean ± sd"
-    text = table(["", "seconds an epoch", "first epoch", "times as fast as Keras", accuracy], rows)
+    text = table(["", "seconds per epoch", "first epoch", "times as fast as Keras", accuracy], rows)
     return (
         f"{text}\n\n{n['train']} training, {n['val']} validation and {n['test']} test clips, split {k['split']}; "
         f"{k['epochs']} epochs at a learning rate of {k['learning_rate']:g}; tensorflow {k['versions']['tensorflow']}, "
@@ -93,7 +93,7 @@ def stage_two_variants() -> str:
     lines = [table(head, rows), ""]
     for r in load().get("pixels", {"rows": []})["rows"]:
         lines.append(
-            f"- `{r['variant']}`, on frames: {r['epoch_seconds']:.0f} s an epoch of {r['clips']} clips "
+            f"- `{r['variant']}`, on frames: {r['epoch_seconds']:.0f} s per epoch of {r['clips']} clips "
             f"(training and validation), and {r['load_seconds']:.0f} s once to read the frames."
         )
     return "\n".join(lines)
@@ -156,7 +156,7 @@ def stage_two_end_to_end() -> str:
     ]
     ours = f"{e['extract_seconds_per_clip']:.2f}, once", f"{e['our_epoch_seconds']:.2f}", f"{all_ways.ours / 3600:.2f}"
     text = table(
-        ["", "seconds a clip", "seconds an epoch", f"hours, {e['epochs']} epochs"],
+        ["", "seconds per clip", "seconds per epoch", f"hours, {e['epochs']} epochs"],
         [*rows, ["`extract` once, `train-head`", *ours]],
     )
     n = e["measured_clips"]

@@ -372,7 +372,7 @@ def test_what_the_hub_gave_before_needs_no_network(weights, monkeypatch, tmp_pat
 def test_a_network_that_gives_no_vector_is_refused(weights, monkeypatch):
     """As some of timm's encoders, which give tokens."""
     monkeypatch.setattr(module.Network, "forward", lambda self, x: torch.zeros(len(x), 3, 64))
-    with pytest.raises(UsageError, match=r"it gives 3x64 values a frame, expected a vector"):
+    with pytest.raises(UsageError, match=r"it gives 3x64 values per frame, expected a vector"):
         load(weights("test_resnet"))
 
 

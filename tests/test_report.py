@@ -1658,7 +1658,7 @@ def test_of_several_seeds_times_add_up_and_pictures_are_of_the_best_on_validatio
     assert "Expected calibration error 50.0 %" in seen.words
     assert "threads 1, 2 " in seen.words
     change(tmp_path / "1" / "run.json", "calibration", temperature=2.0)
-    assert "The temperatures (1.50 to 2.00, one a run) were fitted" in page(tmp_path)[1].words
+    assert "The temperatures (1.50 to 2.00, one per run) were fitted" in page(tmp_path)[1].words
 
 
 def test_what_repeats_a_run_by_hand(tmp_path):

@@ -48,7 +48,7 @@ def pairs_png(pairs: Sequence[tuple[PicturedClip, PicturedClip, float]], path: P
     """
     counts = {len(clip.frames) for left, right, _ in pairs for clip in (left, right)}
     if len(counts) != 1 or not min(counts):
-        raise ValueError(f"pairs show {sorted(counts)} frames a clip: expected at least one pair, all with as many")
+        raise ValueError(f"pairs show {sorted(counts)} frames per clip: expected at least one pair, all with as many")
     half = counts.pop() * (_CELL + _GAP) - _GAP
     heights = [max(_tall(left), _tall(right)) + _HEAD + _FOOT for left, right, _ in pairs]
     width, height = 2 * (_MARGIN + half) + _MIDDLE, sum(heights) + 0.45

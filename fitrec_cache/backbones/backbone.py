@@ -168,7 +168,7 @@ class Backbone:
             blank = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
             (found,) = self.embed_prepared(self.prepare(blank))
             if found.ndim != 1:
-                raise ValueError(f"it gives {'x'.join(map(str, found.shape))} values a frame, expected a vector")
+                raise ValueError(f"it gives {'x'.join(map(str, found.shape))} values per frame, expected a vector")
             self.dim = len(found)
         if compiled:
             self._forward = torch.compile(self.network, dynamic=False)

@@ -221,12 +221,12 @@ def _class_names(classes: str, known: Collection[str]) -> list[str]:
         lines = [line for _, line in text_lines(path)]
         names = [n if one_spelling(n).casefold() in known else re.sub(r"^\d+\s+", "", n) for n in lines]
     elif path.suffix.lower() == ".txt":
-        raise UsageError(f"no such file: {path}. Expected a text file with one class name a line")
+        raise UsageError(f"no such file: {path}. Expected a text file with one class name per line")
     else:
         names = [name.strip() for name in classes.split(",") if name.strip()]
     if not names:
         raise UsageError(
-            f"no class name in '{classes}': expected fitness35, NAME,NAME,.. or a file with one name a line"
+            f"no class name in '{classes}': expected fitness35, NAME,NAME,.. or a file with one name per line"
         )
     return [one_spelling(name) for name in names]
 

@@ -271,7 +271,7 @@ def _without_duplicates(rows: Iterable[tuple[int, Clip]], path: Path) -> list[Cl
         found.append(clip)
     if not found:
         raise ManifestError(
-            f"{path} has a header but no rows with a label: expected one row a clip, and a label in some"
+            f"{path} has a header but no rows with a label: expected one row per clip, and a label in some"
         )
     return found
 
@@ -286,7 +286,7 @@ def listed_names(path: Path) -> list[tuple[int, str]]:
     lines = [(number, _INDEXED.sub(r"\1", line).replace("\\", "/")) for number, line in text_lines(path)]
     lines = [(number, normalize("NFC", name)) for number, name in lines]
     if not lines:
-        raise ManifestError(f"{path} names no clip: expected a CLASS/FILE a line")
+        raise ManifestError(f"{path} names no clip: expected one CLASS/FILE per line")
     for number, name in lines:
         if not PurePosixPath(name).name:
             raise ManifestError(f"{path}, line {number}: got '{name}', expected CLASS/FILE, such as Squat/v_1.avi")
@@ -324,7 +324,9 @@ def text_lines(path: Path) -> list[tuple[int, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}. Expected a text file with one name a line") from error
+        raise UsageError(
+            f"cannot read {path}: {error.strerror}. Expected a text file with one name per line"
+        ) from error
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path} is not text in UTF-8: {error}") from error
     return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]

@@ -96,7 +96,9 @@ def confusion_png(confusion: NDArray[np.int64], class_names: Sequence[str], path
     """
     k = len(class_names)
     if confusion.shape != (k, k) or not k:
-        raise ValueError(f"confusion has shape {confusion.shape}: expected ({k}, {k}), one row and column a class name")
+        raise ValueError(
+            f"confusion has shape {confusion.shape}: expected ({k}, {k}), one row and column per class name"
+        )
     cell = 0.62 if k <= 8 else 0.42 if k <= 20 else 0.3 if k <= 40 else 0.17  # inches
     side = max(2.6, k * cell)
     figure = Figure(figsize=(side, side))  # the picture is trimmed to what is drawn, also outside of this square
@@ -248,7 +250,7 @@ def _check_strip(clip: AttentionStrip) -> None:
         raise ValueError(f"frames are {clip.frames.dtype} {clip.frames.shape}: expected uint8 (T, h, w, 3)")
     for name, values in (("pts_seconds", clip.pts_seconds), ("weights", clip.weights)):
         if values.shape != (steps,) or not np.isfinite(values).all():
-            raise ValueError(f"{name} has shape {values.shape}: expected ({steps},) finite numbers, one a frame")
+            raise ValueError(f"{name} has shape {values.shape}: expected ({steps},) finite numbers, one per frame")
     if clip.weights.min() < 0:
         raise ValueError(f"a weight is {clip.weights.min()}: expected none below 0")
 

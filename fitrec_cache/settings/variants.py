@@ -199,7 +199,7 @@ class HeadConfig(Plain):
         if projected and not self.components:
             raise UsageError(f"normalise '{self.normalise}' needs components: set it to 1 or more, such as 512")
         if projected and self.components > self.input_dim:
-            raise UsageError(f"components {self.components}: features have only {self.input_dim} values a frame")
+            raise UsageError(f"components {self.components}: features have only {self.input_dim} values per frame")
         for name in ("differences", "bidirectional", "skip_mean"):
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(f"{name} {getattr(self, name)!r}: expected true or false; correct the head's settings")
