@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("cache", type=Path)
     parser.add_argument("lists", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--denser", type=Path, help="a cache with 40 frames a clip")
+    parser.add_argument("--denser", type=Path, help="a cache with 40 frames per clip")
     parser.add_argument("--seeds", type=int, default=2)
     args = parser.parse_args()
     rules = list(list_rules(args.lists).values())

@@ -1214,7 +1214,7 @@ def test_a_stopped_extract_whose_clips_were_removed_is_forgotten_by_prune(run, t
     (videos / "Hop/v_Hop_g01_c01.avi").unlink()
     assert counts(run()) == (3, 3, 0, 0)
     (told,) = info(cache=tmp_path / "cache").notes
-    assert "1 of them are not here" in told
+    assert "1 of them are not in the cache" in told
     assert "`extract --prune`" in told
     run(prune=True)
     assert info(cache=tmp_path / "cache").notes == ()

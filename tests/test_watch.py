@@ -1021,7 +1021,7 @@ def test_the_end_that_no_window_reaches_is_told(run, long_video, monkeypatch):
 def test_what_lies_between_windows_is_told(run, long_video):
     result = call(long_video, "--run", run, "--seconds", 0.5, "--every", 0.7)
     assert "0.2 s between each two windows were not looked at" in result.output
-    assert "between windows" not in call(long_video, "--run", run, "--seconds", 0.5, "--every", 0.5).output
+    assert "between each two windows" not in call(long_video, "--run", run, "--seconds", 0.5, "--every", 0.5).output
 
 
 def test_a_folder_is_no_video(run, tmp_path):
