@@ -1,4 +1,4 @@
-"""``python -m fitrec_cache`` is the command ``fitrec-cache``."""
+"""``python -m fitrec_cache`` runs the command ``fitrec-cache``."""
 
 from fitrec_cache.cli import main
 

@@ -1,4 +1,4 @@
-"""Does a split leak? Groups on both sides, and near-duplicates across sides, found from cached embeddings."""
+"""Does a split leak? Finds groups on both sides, and near-duplicates across sides, from cached embeddings."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from fitrec_cache.features import clips_in, stored_embeddings
 from fitrec_cache.storage.store import Store
 from fitrec_cache.wording import plural, some
 
-_LISTED = 20  # pairs in the report; pairs.csv has all
+_LISTED = 20  # number of pairs in the report; pairs.csv contains all
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditReport(Plain):
-    """What :func:`audit` found.
+    """The result of :func:`audit`.
 
     Attributes:
         split: The rule that was audited.
         seed: Its seed.
-        backbone: Whose embeddings were compared.
+        backbone: The backbone whose embeddings were compared.
         clips: Number of clips.
         leaks: Whether any of the splits leaks.
-        folds: One entry a split that the rule makes: ``fold``, ``n_train``, ``n_val``, ``n_test``, ``leaks``,
+        folds: One entry per split that the rule makes: ``fold``, ``n_train``, ``n_val``, ``n_test``, ``leaks``,
             ``share_group`` (test clips), ``groups_on_both_sides``, ``near_duplicate`` (test clips), ``pairs``
             (near-duplicate pairs by sides) and ``text``.
         threshold: Least cosine of a near-duplicate.
@@ -47,16 +47,16 @@ class AuditReport(Plain):
         halves_found: Share of clips whose own two halves are near-duplicates; see
             :class:`fitrec_cache.auditing.near_duplicates.NearDuplicates`.
         strangers_found: Share of clips with a near-duplicate of another class.
-        pairs: Number of near-duplicate pairs, whatever the sides.
-        pairs_across_labels: Those of two classes: mislabelled, or the same room and person.
-        same_group: How the pairs stand to the groups that are known: ``pairs`` of one group, ``found`` of these,
-            ``recall``, and ``precision``, the share of the pairs found that are of one group.
-        clusters: Number of clusters of two clips or more that near-duplicates and groups make.
-        clustered: Clips in them.
-        largest_cluster: Clips in the largest.
-        examples: The most alike pairs between training and test, at most 20.
-        files: What was written.
-        notes: What a person should know.
+        pairs: Number of near-duplicate pairs, regardless of sides.
+        pairs_across_labels: Number of pairs with two classes: mislabelled, or the same room and person.
+        same_group: Comparison with the known groups: number of ``pairs`` within a group, how many of these were
+            ``found``, ``recall``, and ``precision``, the share of the pairs found that are within a group.
+        clusters: Number of clusters of two or more clips, formed by near-duplicates and groups.
+        clustered: Number of clips in these clusters.
+        largest_cluster: Number of clips in the largest one.
+        examples: The most similar pairs between training and test, at most 20.
+        files: The files that were written.
+        notes: Notes for the user.
     """
 
     split: str
@@ -94,29 +94,29 @@ def audit(
     manifest: Path | None = None,
     progress: bool = False,
 ) -> AuditReport:
-    """Say whether a split leaks from training into test.
+    """Find out whether a split leaks from training into test.
 
     Args:
         cache: Cache folder.
         split: A rule as for ``train-head``.
-        backbone: Whose cached embeddings are compared; None for the ones that the most clips have.
-        preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
-        classes: Look at some of the cached classes only: as for :func:`fitrec_cache.dataset.find_clips.find_clips`.
+        backbone: The backbone whose cached embeddings are compared; None for the one with the most clips.
+        preset: ``native``, ``grid``, ``paper`` or ``table1``, if the cache has several.
+        classes: Use only some of the cached classes; see :func:`fitrec_cache.dataset.find_clips.find_clips`.
         seed: Seed of the rule.
-        threshold: Least cosine of a near-duplicate; None to take it from the data, as
-            :mod:`fitrec_cache.auditing.near_duplicates` says.
-        out: Folder for ``audit.json``, ``pairs.csv`` (every near-duplicate pair) and ``pairs.png`` (the most alike
+        threshold: Least cosine of a near-duplicate; None to derive it from the data as described in
+            :mod:`fitrec_cache.auditing.near_duplicates`.
+        out: Folder for ``audit.json``, ``pairs.csv`` (every near-duplicate pair) and ``pairs.png`` (the most similar
             pairs between training and test); files of an earlier audit are replaced.
-        manifest: CSV file to write, which must not exist: the clips with the groups that are proposed. Near-duplicates
-            and clips of one known group get one group.
+        manifest: CSV file to write, which must not exist: the clips with proposed groups. Near-duplicates, and clips
+            of one known group, get the same group.
         progress: Show progress bars on standard error.
 
     Returns:
         The findings.
 
     Raises:
-        UsageError: If the clips cannot be split so, the backbone is not cached, a class is unknown, or a file is in
-            the way.
+        UsageError: If the clips cannot be split in this way, the backbone is not cached, a class is unknown, or an
+            existing file would have to be replaced.
         StoreError: If the cache cannot be read or a file cannot be written.
     """
     if manifest is not None:
@@ -170,13 +170,13 @@ def audit(
     )
     if out is not None:
         write_json(out / "audit.json", report.to_dict())
-    if manifest is not None:  # last: once it is there, the same command is refused
+    if manifest is not None:  # written last, because once it exists the same command is refused
         write_manifest(manifest, clips, cluster, known=[c.group for c in opened.clips() if c.group is not None])
     return report
 
 
 def _about_proposal(groups: Sequence[str | None], cluster: NDArray[np.int64]) -> list[str]:
-    """Say where the groups proposed undo what is known, or are too few."""
+    """Return notes if the proposed groups merge known ones, or are too few."""
     known: dict[int, set[str]] = {}
     for number, group in zip(cluster.tolist(), groups, strict=True):
         known.setdefault(number, set()).update([] if group is None else [group])

@@ -1,4 +1,4 @@
-"""A cache folder: which clips it holds, their frames, and their features by backbone."""
+"""A cache folder: the clips it holds, their frames, and their features by backbone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fitrec_cache.storage.store import Store, read_identity
 from fitrec_cache.video.spans import file_of, is_part, recordings
 from fitrec_cache.wording import plural
 
-#: The problem of a clip that somebody took out: nothing is wrong with it.
+#: The ``problem`` of a clip that was taken out on purpose.
 TAKEN_OUT = "taken out by --prune"
 
 _COLUMNS = tuple(SCHEMAS["clips"])
@@ -36,10 +36,10 @@ CLIPS_IDENTITY = {"format_version": FORMAT_VERSION, "what": "clips"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldClip:
-    """A clip that the cache knows.
+    """An entry of a clip in the cache.
 
-    ``problem`` is empty, or why it is not used: how its last extraction failed, or :data:`TAKEN_OUT`; ``since`` grows
-    with the time of its entry.
+    ``problem`` is empty, or says why the clip is not used: why its last extraction failed, or :data:`TAKEN_OUT`.
+    ``since`` increases with the time of the entry.
     """
 
     clip_id: str
@@ -52,11 +52,11 @@ class HeldClip:
 
 
 class Cache:
-    """A cache folder, opened or made.
+    """An opened cache folder.
 
     Args:
-        folder: Where it is.
-        create: Make it if it is not there.
+        folder: The folder.
+        create: Create the cache if it does not exist.
 
     Raises:
         StoreError: If it is missing, not a cache, of another format version, or damaged.
@@ -67,14 +67,14 @@ class Cache:
         open_root(folder, create=create)
         self.folder = folder
         self._clips = Store(folder / "clips", "clips", CLIPS_IDENTITY)
-        self._opened: dict[Path, Store] = {}  # to open one takes long, to look again does not
+        self._opened: dict[Path, Store] = {}  # kept, because opening a store is slow and refreshing it is fast
 
     def clips(self) -> list[HeldClip]:
-        """Return the clips known, sorted by name; the latest entry of each holds.
+        """Return the latest entry of each clip, sorted by name.
 
-        Those without a group have that of their file's parts, if it has any
-        (:func:`fitrec_cache.video.spans.recordings`): a file is known by its content, so that copies,
-        links and other ways to write its path are one recording.
+        A clip without a group gets the group of other clips from its file, if the file has parts
+        (:func:`fitrec_cache.video.spans.recordings`). Files are identified by their content, so that copies, links and
+        different paths count as one recording.
         """
         entries = self.entries()
         if not any(is_part(clip.video_sha256) for clip in entries):
@@ -84,11 +84,11 @@ class Cache:
         return [replace(clip, group=clip.group or of_file.get(file_of(clip.video_sha256))) for clip in entries]
 
     def entries(self) -> list[HeldClip]:
-        """Return the clips known, sorted by name, with the groups that were told."""
+        """Return the latest entry of each clip, sorted by name, with the groups as they were given."""
         return sorted(self._entries(), key=lambda clip: clip.clip_id)
 
     def all_entries(self) -> Iterator[HeldClip]:
-        """Yield every entry that is stored, earlier ones of a name too, in no certain order."""
+        """Yield every stored entry, including earlier ones of the same name, in no particular order."""
         return self._read(self._clips.all_texts())
 
     @property
@@ -97,7 +97,7 @@ class Cache:
         return self._clips.newest
 
     def rows(self) -> Iterator[tuple[bytes, ...]]:
-        """Yield the entry that counts of each clip, by :meth:`fitrec_cache.storage.store.Store.rows_of`."""
+        """Yield the valid entry of each clip as a row of :meth:`fitrec_cache.storage.store.Store.rows_of`."""
         return (row for _, columns in self._clips.texts() for row in self._clips.rows_of(columns))
 
     def _entries(self) -> Iterator[HeldClip]:
@@ -107,28 +107,28 @@ class Cache:
         try:
             for part, columns in parts:
                 yield from (_entry(part, *row) for row in zip(*(columns[c].tolist() for c in _COLUMNS), strict=True))
-        except (TypeError, ValueError) as error:  # parts are checked when they are read
+        except (TypeError, ValueError) as error:  # only an index can cause this: parts are checked when read
             raise StoreCorrupt(
                 f"{self.folder}/clips: an index holds invalid entries ({error}). Delete the index-*.h5 files "
                 "there: they are rebuilt from the parts"
             ) from error
 
     def classes(self) -> Counter[str]:
-        """Return how many usable clips each class has."""
+        """Return the number of usable clips of each class."""
         return Counter(clip.label for clip in self._entries() if not clip.problem)
 
     def clip(self, clip_id: str) -> HeldClip | None:
-        """Return the latest entry of a clip; None of one that is not known."""
+        """Return the latest entry of a clip; None if there is none."""
         if clip_id not in self._clips:
             return None
         row = self._clips.row(clip_id)
         return _entry(self._clips.part_of(clip_id), *(bytes(row[name]) for name in _COLUMNS))
 
     def same_content(self) -> list[list[HeldClip]]:
-        """Return the usable clips whose videos are the same to the byte, those of one content together."""
+        """Return groups of usable clips whose videos have identical bytes."""
         usable = (hash(c.video_sha256) for c in self._entries() if not c.problem)
         values, counts = np.unique(np.fromiter(usable, dtype=np.int64), return_counts=True)
-        repeated = set(values[counts > 1].tolist())  # most often none: no table of all contents is kept for them
+        repeated = set(values[counts > 1].tolist())  # usually empty; avoids a table of all contents
         same: dict[str, list[HeldClip]] = {}
         for clip in self._entries() if repeated else ():
             if not clip.problem and hash(clip.video_sha256) in repeated:
@@ -136,10 +136,10 @@ class Cache:
         return [clips for clips in same.values() if len(clips) > 1]
 
     def others(self, clips: Collection[str]) -> tuple[list[HeldClip], set[str]]:
-        """Return the held clips that have none of these names, and the contents of those that have one.
+        """Return the clips that have none of these names, and the contents of those that have one.
 
-        Clips that were taken out do not count. All of these names are held. Where there are no other clips, contents
-        are not looked for: empty.
+        Clips that were taken out are not returned. All of these names must be in the cache. If there are no other
+        clips, the contents are not determined: the set is empty.
         """
         names = set(clips)
         others, contents = list[HeldClip](), set[str]()
@@ -153,20 +153,20 @@ class Cache:
         return others, contents
 
     def write_clips(self, clips: Sequence[HeldClip]) -> None:
-        """Commit clips as one part."""
+        """Commit entries of clips as one part."""
         columns = zip(_COLUMNS, zip(*map(_texts, clips), strict=True), strict=True)
         self._clips.write_part({name: text_column(values) for name, values in columns})
 
     def holds(self, clip: HeldClip) -> bool:
-        """Say whether the latest entry of a clip is this one; sooner told than by :meth:`clip`, which reads a file."""
+        """Say whether this is the latest entry of a clip; faster than :meth:`clip`, which reads a file."""
         return self._clips.holds(_texts(clip))
 
     def refresh(self) -> None:
-        """Take in entries of clips that others committed since the last look."""
+        """Register entries of clips that other processes have committed."""
         self._clips.refresh()
 
     def begin(self, clips: Collection[str]) -> None:
-        """Note that clips of these names are on their way, until :meth:`finish`.
+        """Record that clips with these names are being extracted, until :meth:`finish`.
 
         Raises:
             StoreError: If it cannot be written.
@@ -175,12 +175,12 @@ class Cache:
             write_atomic(path, canonical_json({"clips": sorted(clips)}).encode())
 
     def finish(self, clips: Collection[str]) -> None:
-        """Take back what :meth:`begin` noted of the same clips; a hint that cannot be removed hurts nobody."""
+        """Remove the record that :meth:`begin` made for the same clips; failing to remove it does no harm."""
         with contextlib.suppress(OSError):
             self._unfinished(clips).unlink()
 
     def finish_all(self, *, but: Collection[str]) -> None:
-        """Take back what :meth:`begin` noted of any clips but these: if they never came here, they are not wanted."""
+        """Remove all records of :meth:`begin` except those with a clip in ``but``: the missing clips are not wanted."""
         for path in self.folder.glob("unfinished-*.json"):
             if _names(path).isdisjoint(but):
                 with contextlib.suppress(OSError):
@@ -190,10 +190,10 @@ class Cache:
         return self.folder / f"unfinished-{digest(sorted(clips))[:16]}.json"
 
     def notes(self, clips: Sequence[HeldClip]) -> list[str]:
-        """Say which extractions of videos have clips that never came here: they were stopped, or still run.
+        """Return notes on extractions with clips that are not in the cache: they were stopped, or are still running.
 
         Args:
-            clips: Those of :meth:`clips`.
+            clips: The clips that :meth:`clips` returns.
         """
         asked = map(_names, sorted(self.folder.glob("unfinished-*.json")))
         held = {clip.clip_id for clip in clips}
@@ -205,7 +205,7 @@ class Cache:
         ]
 
     def write_index(self, *, at_end: bool = False) -> None:
-        """Index the entries of clips by :meth:`fitrec_cache.storage.store.Store.write_index`, if many parts are not."""
+        """Write an index of clips' entries if many parts are in none; see :class:`fitrec_cache.storage.store.Store`."""
         self._clips.write_index(at_end=at_end)
 
     def frame_store(self, identity: Mapping[str, Any]) -> Store:
@@ -225,11 +225,11 @@ class Cache:
         return self._stores("features")
 
     def filled_features(self) -> list[Store]:
-        """Return the feature stores that hold something."""
+        """Return the feature stores that are not empty."""
         return [store for store in self.feature_stores() if len(store)]
 
     def stores(self) -> list[Store]:
-        """Return all stores: of frames, of features, and that of the clips' entries."""
+        """Return all stores: of frames, of features, and of the clips' entries."""
         return [*self.frame_stores(), *self.feature_stores(), self._clips]
 
     def _stores(self, kind: str) -> list[Store]:
@@ -243,7 +243,7 @@ class Cache:
         return found
 
     def _open(self, folder: Path, kind: str, identity: Mapping[str, Any]) -> Store:
-        """Return a store; one that is open already only takes in what was committed since."""
+        """Return a store; one that is already open is refreshed."""
         if folder not in self._opened:
             self._opened[folder] = Store(folder, kind, identity)
         self._opened[folder].refresh()
@@ -251,10 +251,10 @@ class Cache:
 
 
 def newest(clips: Iterable[HeldClip]) -> dict[str, HeldClip]:
-    """Return the usable clip that counts of each content, by its hash: the one whose name and class came last.
+    """Return the clip to use for each content, by the content's hash: the usable clip with the latest entry.
 
     Args:
-        clips: In the order of their names.
+        clips: Clips in the order of their names.
     """
     found: dict[str, HeldClip] = {}
     for clip in sorted((c for c in clips if not c.problem), key=lambda c: c.since, reverse=True):
@@ -263,7 +263,7 @@ def newest(clips: Iterable[HeldClip]) -> dict[str, HeldClip]:
 
 
 def parts_apart(clips: Iterable[HeldClip]) -> list[str]:
-    """Say of which files parts are of several groups, if any: they may be on both sides of a split."""
+    """Return a note if parts of one file are in several groups, because they may be on both sides of a split."""
     groups: dict[str, dict[str, HeldClip]] = {}
     for clip in clips:
         if clip.group is not None:
@@ -276,7 +276,7 @@ def parts_apart(clips: Iterable[HeldClip]) -> list[str]:
 
 
 def features_folder(identity: Mapping[str, Any]) -> str:
-    """Return the name of the folder of features of an identity, by which ``--backbone`` takes them too."""
+    """Return the folder name of features with this identity; ``--backbone`` accepts it too."""
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", identity["backbone"])
     return f"{name}-{identity['preprocessing']['preset']}-{digest(identity)[:16]}"
 
@@ -288,7 +288,7 @@ def _texts(clip: HeldClip) -> tuple[str, ...]:
 
 
 def _entry(part: str, *texts: bytes) -> HeldClip:
-    """Return the entry that a row of ``_COLUMNS`` is."""
+    """Return the entry for a row of ``_COLUMNS``."""
     clip_id, video, label, group, extra, problem = (text.decode() for text in texts)
     return HeldClip(
         clip_id=clip_id,
@@ -302,7 +302,7 @@ def _entry(part: str, *texts: bytes) -> HeldClip:
 
 
 def _names(path: Path) -> set[str]:
-    """Return the clips that :meth:`Cache.begin` noted; none of a file that is something else."""
+    """Return the clip names in a record of :meth:`Cache.begin`; empty if the file is something else."""
     try:
         return set(map(str, parse_json(read_file(path))["clips"]))
     except (OSError, ValueError, KeyError, TypeError):
@@ -310,12 +310,12 @@ def _names(path: Path) -> set[str]:
 
 
 def pick_frames(cache: Cache, *, samples: int | None = None, frame_size: int | None = None) -> tuple[Store, list[str]]:
-    """Return the frame store to read when no video is at hand, and what to say if several fit what was asked.
+    """Return the frame store to use without videos, and a note if several match the request.
 
-    It is the fullest; of equally full ones, as after another version of the decoder made all again, the latest.
+    It is the one with the most clips; if equal, as after re-extraction with another decoder version, the latest.
 
     Raises:
-        UsageError: If none fits.
+        UsageError: If none matches.
     """
     stores = [s for s in cache.frame_stores() if len(s)]
     fitting = [
@@ -337,10 +337,10 @@ def pick_frames(cache: Cache, *, samples: int | None = None, frame_size: int | N
 
 
 def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> Store:
-    """Return the feature store of a backbone, by its timm name or its folder's name.
+    """Return the feature store of a backbone, given by its timm name or the store's folder name.
 
     Raises:
-        UsageError: If this one is not there, or there are several and nothing to tell them apart.
+        UsageError: If there is none of this name, or there are several and the request is ambiguous.
         StoreError: If there are no features at all.
     """
     stores = cache.filled_features()
@@ -369,7 +369,7 @@ def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> 
 
 
 def _differing(stores: Sequence[Store]) -> list[str]:
-    """Return of each store the settings in which they differ."""
+    """Return, for each store, the settings in which they differ."""
     identities = [flat(s.identity) for s in stores]
     names = dict.fromkeys(k for identity in identities for k in identity)
     differing = [k for k in names if len({str(i.get(k)) for i in identities}) > 1]
@@ -377,7 +377,7 @@ def _differing(stores: Sequence[Store]) -> list[str]:
 
 
 def flat(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an identity without nesting: ``frames.samples`` for the entry ``samples`` of ``frames``."""
+    """Return an identity without nesting: ``frames.samples`` is the entry ``samples`` of ``frames``."""
     found: dict[str, Any] = {}
     for name, value in identity.items():
         inner = flat(value) if isinstance(value, Mapping) else {"": value}

@@ -34,18 +34,18 @@ from fitrec_cache.storage.sources import lacking
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport(Plain):
-    """What :func:`check` found.
+    """The result of :func:`check`.
 
     Attributes:
-        parts: Number of committed parts looked at.
+        parts: Number of committed parts checked.
         rows: Number of rows in sound parts, one per clip and store.
-        problems: One ``{path, reason}`` for each file that is not what it should be.
-        repaired: Number of files set aside or written again.
-        repairable: Number of files that ``repair`` would set aside or write again; 0 after it.
-        recomputed: Number of embeddings made again.
-        largest_distance: Largest cosine distance between a stored frame embedding and the same made again; None
-            without ``recompute``.
-        notes: What is no damage and yet worth knowing.
+        problems: One ``{path, reason}`` for each faulty file.
+        repaired: Number of files set aside or rewritten.
+        repairable: Number of files that ``repair`` would set aside or rewrite; 0 after a repair.
+        recomputed: Number of embeddings that were recomputed.
+        largest_distance: Largest cosine distance between a stored and a recomputed frame embedding; None without
+            ``recompute``.
+        notes: Notes on anything else worth knowing that is not damage.
     """
 
     parts: int
@@ -65,15 +65,15 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
     Args:
         cache: Cache folder.
         repair: Move damaged files to ``set-aside`` in the cache, so that ``extract`` redoes exactly their clips.
-        recompute: Also embed the frames of this many random clips again, for every backbone.
-        seed: Chooses those clips.
+        recompute: Also recompute the embeddings of this many random clips, for every backbone.
+        seed: Seed of the choice of these clips.
 
     Returns:
-        What was found; a cache without problems has an empty ``problems``.
+        The findings; ``problems`` is empty if there are none.
 
     Raises:
-        StoreError: If there is no cache, or it is of another format version.
-        UsageError: If ``recompute`` or ``seed`` is negative, or what is to be repaired is a link out of the cache.
+        StoreError: If there is no cache, or it has another format version.
+        UsageError: If ``recompute`` or ``seed`` is negative, or something to be repaired is a link out of the cache.
     """
     check_seed(seed)
     if recompute < 0:
@@ -105,12 +105,12 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
                 continue
             parts += path.name.startswith("part-")
             reason, n = _verify(path, kind, identity)
-            if not os.path.lexists(path):  # erased meanwhile; what is missing is named below
+            if not os.path.lexists(path):  # erased meanwhile; anything missing is reported below
                 continue
             rows += n
             if reason:
                 problems.append({"path": str(path), "reason": reason})
-                damaged += [path] * _is_readable(path)  # what cannot be read may be sound
+                damaged += [path] * _is_readable(path)  # an unreadable file may be sound
     repairable = len(rewritten) + len(damaged)
     if repair:
         for path, identity in rewritten.items():
@@ -124,7 +124,7 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
                 "videos or your manifest again, and --prune"
             )
         repaired, repairable = repaired + repairable, 0
-    sound = repaired == len(problems)  # else it may not even open
+    sound = repaired == len(problems)  # otherwise the cache may not even open
     opened = Cache(cache) if sound else None
     if opened is not None:
         entries = opened.entries()
@@ -148,7 +148,7 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
 
 
 def _mend_marker(cache: Path) -> list[dict[str, str]]:
-    """Write a lost or damaged ``cache.json`` again; each part says itself of which format version it is."""
+    """Rewrite a lost or damaged ``cache.json``; the format version is also stored in each part."""
     try:
         open_root(cache, create=False)
     except (StoreCorrupt, NoCacheError) as error:
@@ -173,10 +173,10 @@ def _folders(cache: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _identity(folder: Path, kind: str) -> tuple[dict[str, Any] | None, str]:
-    """Return a folder's identity, from a sound part if its own file is damaged, and what is wrong with the file."""
+    """Return a folder's identity (from a sound part if its own file is damaged), and what is wrong with that file."""
     reason = ""
     if not (folder / "identity.json").exists() and not any(folder.glob("part-*")):
-        return None, ""  # all of it was set aside
+        return None, ""  # everything was set aside
     expected = digest(CLIPS_IDENTITY)[:16] if kind == "clips" else folder.name.rsplit("-", 1)[-1]
     try:
         identity = parse_json(read_file(folder / "identity.json"))
@@ -213,9 +213,9 @@ def _verify(path: Path, kind: str, identity: dict[str, Any] | None) -> tuple[str
 
 
 def _missing(opened: Cache, entries: Sequence[HeldClip]) -> list[dict[str, str]]:
-    """Name what a lost or set-aside part has left behind: clips that were finished and of which something is not here.
+    """Return what is missing after a part was lost or set aside: finished clips without some of their data.
 
-    A clip is entered last, after its frames and features, and features never come without frames.
+    This can be told because a clip's entry is written after its frames and features, and features never without frames.
     """
     frames, features = opened.frame_stores(), opened.feature_stores()
     finished = {c.video_sha256: c.clip_id for c in entries if not c.problem}
@@ -223,7 +223,7 @@ def _missing(opened: Cache, entries: Sequence[HeldClip]) -> list[dict[str, str]]
         (opened.folder / kind, f"{kind} of", [k for k in finished if not any(k in s for s in stores)])
         for kind, stores in (("frames", frames), ("features", features))
     ]
-    nowhere = {k for folder, _, keys in lost if folder.name == "frames" for k in keys}  # said already
+    nowhere = {k for folder, _, keys in lost if folder.name == "frames" for k in keys}  # reported already
     own_frames: dict[Path, dict[str, None]] = {}
     for store in features:
         own = opened.frame_store(store.identity["frames"])
@@ -275,9 +275,9 @@ def _set_aside(cache: Path, path: Path) -> None:
 
 
 def _recompute(opened: Cache, count: int, seed: int, notes: list[str]) -> tuple[int, float | None]:
-    """Embed random clips again from stored frames; return how many sets of embeddings, and the largest cosine distance.
+    """Recompute embeddings of random clips from stored frames; return their number and the largest cosine distance.
 
-    A backbone that cannot be had, or is not the same any more, is noted.
+    Backbones that cannot be loaded, or have changed, are noted.
     """
     from fitrec_cache.extraction.identity import backbone_identity, what_changed
     from fitrec_cache.pipeline import rebuild_backbone
@@ -287,7 +287,7 @@ def _recompute(opened: Cache, count: int, seed: int, notes: list[str]) -> tuple[
     done, largest = 0, None
     for store in opened.feature_stores():
         frames = opened.frame_store(store.identity["frames"])
-        keys = [k for k in store if k in frames]  # a fixed order for the seed
+        keys = [k for k in store if k in frames]  # in a fixed order, so that the seed determines the choice
         chosen = rng.choice(len(keys), size=min(count, len(keys)), replace=False).tolist() if keys else []
         if not chosen:
             continue

@@ -1,4 +1,4 @@
-"""Which of several models is better, and whether the test clips suffice to say so."""
+"""Decide which of several models is better, and whether there are enough test clips to say so."""
 
 from __future__ import annotations
 
@@ -21,33 +21,32 @@ from fitrec_cache.runs.scored import Model, ScoredRun, gather_models, per_clip, 
 from fitrec_cache.wording import plural, some
 
 LEVEL = 0.05
-"""Chance of calling any pair of one split different if all are equally good."""
+"""Probability of calling any pair of one split different although all models are equally good."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFigures(Plain):
-    """What one model is worth on its test clips.
+    """The metrics of one model on its test clips.
 
     Attributes:
         name: Variant, backbone, and settings in which the compared models differ.
         split: Split rule.
         seeds: Its seeds.
         folds: Number of folds of each seed.
-        n: Number of test clips, different ones.
-        n_groups: Number of groups these are of; None where not every group is known.
+        n: Number of distinct test clips.
+        n_groups: Number of groups of these clips; None unless every group is known.
         accuracies: Accuracy of each seed, over all its folds.
-        accuracy: Over all tests of all seeds; where seeds test as many clips, the mean of ``accuracies``.
-        sd: Standard deviation of ``accuracies``; None of one seed.
-        val_accuracy: Mean over its runs of the accuracy on validation clips, by heads that never learned from them.
-        val_ci95: 95 % interval of the share of right answers on validation clips, as ``ci95``; those of all runs count
-            together, however many a run has.
-        chosen: Whether the former is the highest of those that were validated on the same clips, if there are
-            others: what to choose a model by, as what is chosen on test clips has seen them.
-        tied: Whether it is the highest of several.
-        apart: Whether others were compared, but none validated on the same clips.
-        folder: The folder that its runs are in.
+        accuracy: Accuracy over all tests of all seeds; the mean of ``accuracies`` if seeds test equally many clips.
+        sd: Standard deviation of ``accuracies``; None for one seed.
+        val_accuracy: Mean over its runs of the accuracy on validation clips, by heads that were not trained on them.
+        val_ci95: 95 % interval of the accuracy on the validation clips of all runs together, computed as ``ci95``.
+        chosen: Whether ``val_accuracy`` is the highest of all models that were validated on the same clips, if there
+            are others. Models should be chosen by this: a choice by test clips would make these clips part of training.
+        tied: Whether other models have the same highest value.
+        apart: Whether other models were compared, but none was validated on the same clips.
+        folder: The folder that contains its runs.
         ci95: 95 % interval of the accuracy; see :func:`fitrec_cache.evaluation.metrics.interval_by_unit`. Units are
-            groups, under ``leave-one`` folds, and clips where groups are unknown.
+            groups, or folds under ``leave-one``, or clips if their groups are unknown.
     """
 
     name: str
@@ -73,23 +72,23 @@ class PairFigures(Plain):
     """Two models on the same test clips.
 
     Attributes:
-        a: The better one's name, by the shared runs.
-        b: The other's.
+        a: Name of the better model, judged by the shared runs.
+        b: Name of the other one.
         split: Split rule of both.
-        n: Test clips that both were tested on; 0 if they share none.
+        n: Number of test clips on which both were tested; 0 if there are none.
         folds: Number of folds of each seed.
         seeds: Seeds that both have, with the same test clips.
-        difference: Accuracy of ``a`` less that of ``b`` over these, in ``[0, 1]``.
-        ci95: Of the difference; see :func:`fitrec_cache.evaluation.paired.interval_of_difference`.
-        only_a: Clips that ``a`` has right more often than ``b`` (over the seeds).
-        only_b: The other way round.
-        by: What was taken together: ``fold``, ``group``, or ``clip``.
-        differing: In how many of these one model has more right than the other.
-        p: Exact McNemar test over all seeds, clips taken together as ``by`` says;
+        difference: Accuracy of ``a`` minus that of ``b`` on these clips, in ``[0, 1]``.
+        ci95: 95 % interval of the difference; see :func:`fitrec_cache.evaluation.paired.interval_of_difference`.
+        only_a: Number of clips that ``a`` recognises more often than ``b`` (over the seeds).
+        only_b: Number of clips that ``b`` recognises more often than ``a``.
+        by: The statistical unit: ``fold``, ``group``, or ``clip``.
+        differing: Number of units in which one model has more correct answers than the other.
+        p: P-value of the exact McNemar test over all seeds, with these units;
             :func:`fitrec_cache.evaluation.paired.exact_p`.
-        p_holm: ``p`` adjusted for all pairs compared on the same sides (of one family).
+        p_holm: ``p`` adjusted for all pairs compared on the same sides (in one family).
         claim: The result in words.
-        text: The same with what it rests on.
+        text: The result in words, with the numbers behind it.
     """
 
     a: str
@@ -112,13 +111,13 @@ class PairFigures(Plain):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareReport(Plain):
-    """What :func:`compare` found.
+    """The result of :func:`compare`.
 
     Attributes:
-        models: One entry a model, the best first within each split rule.
-        pairs: One entry a pair of models with the same split rule and the same test clips.
+        models: One entry per model, the best first within each split rule.
+        pairs: One entry per pair of models with the same split rule and the same test clips.
         tried: Number of pairs compared; p-values are adjusted for the number on the same sides.
-        notes: What a person should know, such as pairs that could not be compared.
+        notes: Notes for the user, such as on pairs that could not be compared.
         out: The file written, if any.
     """
 
@@ -134,20 +133,20 @@ def compare(runs: Sequence[Path], *, out: Path | None = None, families: Sequence
     """Compare models by their test clips.
 
     Runs that differ only in seed or fold are one model. Two models are compared on the runs of the same seed and fold
-    whose test clips are the same. One model is said to beat the other if the adjusted p-value is below 0.05 and the
-    interval of the difference does not hold zero; both take clips of one group together, under ``leave-one`` those of
-    one fold, as they are not independent.
+    with the same test clips. One model is said to beat the other if the adjusted p-value is below 0.05 and the interval
+    of the difference does not contain zero. Both treat the clips of one group (of one fold under ``leave-one``) as a
+    unit, because they are not independent.
 
     Args:
-        runs: Run folders, or folders that hold some.
-        out: File to write, ``.md`` or ``.csv``; one that exists is replaced.
-        families: Some of the runs each: only models of one family are compared, and p-values are adjusted within it.
+        runs: Run folders, or folders that contain run folders.
+        out: File to write, ``.md`` or ``.csv``; an existing comparison is replaced.
+        families: Subsets of the runs: only models of one family are compared, and p-values are adjusted within it.
 
     Returns:
-        Figures of each model and each pair.
+        The metrics of each model and the comparison of each pair.
 
     Raises:
-        UsageError: If there is no run, one that cannot be compared, or ``out`` has another ending or is another file.
+        UsageError: If there is no run, a run cannot be compared, or ``out`` has another ending or is another file.
         StoreCorrupt: If a run's files are damaged.
     """
     if out is not None:
@@ -161,12 +160,12 @@ def compare(runs: Sequence[Path], *, out: Path | None = None, families: Sequence
 
 
 def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]] = ()) -> CompareReport:
-    """Compare models by runs that were read; see :func:`compare`."""
+    """Compare models by runs that have been read; see :func:`compare`."""
     models, notes = gather_models(runs)
     notes += _unfinished(runs)
     alike = _alike_on_validation(models)
     shared = {i for some in alike for i in some}
-    best: dict[int, int] = {}  # those that are the highest of some, and of how many such
+    best: dict[int, int] = {}  # best model of a set validated on the same clips -> number of models that tie for it
     for numbers in alike:
         highest = max(models[i].val_accuracy for i in numbers)
         equal = [i for i in numbers if models[i].val_accuracy == highest]
@@ -178,7 +177,7 @@ def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]
     order = sorted(range(len(models)), key=lambda i: (figures[i].split, -figures[i].accuracy))
     family_of = {folder.resolve(): number for number, family in enumerate(families) for folder in find_runs(family)}
     places = [(m.split, m.sides, family_of.get(m.runs[0].folder.resolve())) for m in models]
-    together: dict[tuple[str, str, int | None], list[PairFigures]] = {}  # pairs on the same clips are tested together
+    together: dict[tuple[str, str, int | None], list[PairFigures]] = {}  # pairs whose p-values are adjusted together
     for i, j in combinations(order, 2):
         if places[i] == places[j]:
             pair, remarks = _pair(models[i], models[j])
@@ -193,7 +192,7 @@ def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]
 
 
 def _unfinished(runs: Sequence[ScoredRun]) -> list[str]:
-    """Say of which calls some seeds or folds are no runs yet, so that what is there is not taken for all."""
+    """Return notes on calls with seeds or folds that have no run yet, so that they are not taken for complete."""
     calls = sorted({run.folder.parent for run in runs if run.folder.name.startswith(("seed-", "fold-"))})
     return [
         f"{call} is not finished: {some([path.name for path in missing])} missing. Run the same train-head again"
@@ -203,7 +202,7 @@ def _unfinished(runs: Sequence[ScoredRun]) -> list[str]:
 
 
 def _alike_on_validation(models: Sequence[Model[ScoredRun]]) -> list[list[int]]:
-    """Return the numbers of the models that were validated on the same clips as others."""
+    """Return sets of models (by number) that were validated on the same clips, if there are at least two."""
     alike: dict[Any, list[int]] = {}
     for number, model in enumerate(models):
         alike.setdefault(model.validated_on, []).append(number)
@@ -211,7 +210,10 @@ def _alike_on_validation(models: Sequence[Model[ScoredRun]]) -> list[list[int]]:
 
 
 def _folder(folders: Sequence[Path]) -> str:
-    """Return the folder that all runs of a model are in, from where we are if it is below; of several the names."""
+    """Return the folder that contains all runs of a model, relative to the working directory if it is below it.
+
+    If the runs have no common folder, their names are returned.
+    """
     common = Path(os.path.commonpath([folder.absolute() for folder in folders]))
     if len(folders) > 1 and common == Path(common.anchor):
         return some([str(folder) for folder in folders])
@@ -265,7 +267,7 @@ def _pair(first: Model[ScoredRun], second: Model[ScoredRun]) -> tuple[PairFigure
     right_a, tested, units = per_clip([ours[key] for key in same])
     right_b, _, units_b = per_clip([theirs[key] for key in same])
     place = {clip: i for i, clip in enumerate(units_b)}
-    # One of them may have been trained before groups were known.
+    # One of the models may have been trained before groups were known.
     units = {clip: units_b[clip] if unit == alone_unit(clip) else unit for clip, unit in units.items()}
     if n := sum(alone_unit(clip) != units_b[clip] != unit for clip, unit in units.items()):
         notes.append(f"{what} name other groups of {n} test clips: those of {first.name} are taken")
@@ -295,10 +297,10 @@ def _pair(first: Model[ScoredRun], second: Model[ScoredRun]) -> tuple[PairFigure
 
 
 def _adjusted(pairs: Sequence[PairFigures]) -> list[PairFigures]:
-    """Return pairs on the same sides with p-values for having tried them all, and the results in words."""
+    """Return pairs on the same sides with p-values adjusted for multiple tests, and the results in words."""
     found, p_values = [], [pair.p for pair in pairs]
     for pair, p_holm in zip(pairs, holm(p_values), strict=True):
-        left = sum(p >= pair.p for p in p_values)  # by how much Holm multiplies it
+        left = sum(p >= pair.p for p in p_values)  # the factor of Holm's adjustment
         found.append(_in_words(pair, p_holm, least=left * 2.0 ** (1 - pair.differing)))
     return found
 
@@ -306,7 +308,7 @@ def _adjusted(pairs: Sequence[PairFigures]) -> list[PairFigures]:
 def _in_words(pair: PairFigures, p_holm: float, *, least: float) -> PairFigures:
     """Return the pair with its adjusted p-value and the result in words.
 
-    ``least``: the p-value if all units that differ spoke for the same model.
+    ``least``: the p-value if all units that differ were in favour of the same model.
     """
     low, high = pair.ci95
     points, span = f"{100 * pair.difference:.1f} points", f"95 % {100 * low:.1f} to {100 * high:.1f}"

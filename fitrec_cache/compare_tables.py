@@ -31,7 +31,7 @@ _CSV = (
     "text",
 )
 
-#: By a file's ending, how it begins.
+#: The beginning of a comparison file, by the file's ending.
 MARKS = {".md": "| model | split | validation |", ".csv": ",".join(_CSV)}
 
 

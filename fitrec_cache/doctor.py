@@ -1,4 +1,4 @@
-"""Whether it works here, what is missing, and how long it will take."""
+"""Check whether everything works here, what is missing, and how long things will take."""
 
 from __future__ import annotations
 
@@ -54,36 +54,37 @@ from fitrec_cache.video import container
 from fitrec_cache.video.decoding import DecodeJob, DecoderPool, StoredClip
 from fitrec_cache.wording import plural
 
-#: What ``pip install '.[NAME]'`` adds, by what it is for.
+#: The packages that ``pip install '.[NAME]'`` adds, by NAME.
 OPTIONAL: Mapping[str, tuple[str, ...]] = {"export": ("onnx", "onnxruntime", "onnxscript"), "sweep": ("optuna",)}
 
-#: Of a clip's frames on disk, in bytes, where no video tells: README, Limits.
+#: Assumed size of a clip's frames on disk, in bytes, if no video is given: README, Limits.
 FRAME_BYTES = 300_000
 
-#: Clips that times are told for.
+#: The number of clips for which times are estimated.
 MANY = 1000
 
-#: Classes of these clips, and with how many seeds ``learn`` trains each head.
+#: The assumed number of classes of these clips, and the number of seeds with which ``learn`` trains each head.
 _CLASSES, _SEEDS = 10, 3
 
-#: Folders that ``extract`` writes into, below a cache.
+#: The folders in a cache into which ``extract`` writes.
 _PLACES = ("clips", "frames", "features", CLAIMS, FOLDER)
 
-#: A made-up clip is embedded so often, once it is warm.
+#: How often the random clip is embedded after the warm-up.
 _TRIES = 3
 
-#: A time limit as that of ``extract``; what takes less than the second is decoded again, to be timed warm.
+#: The time limit of ``extract``, in seconds; a video that takes less than the second value is decoded again, to time it
+#: without start-up costs.
 _CLIP_SECONDS, _QUICK_SECONDS = 120.0, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial(Plain):
-    """A made-up clip that was embedded.
+    """The result of embedding a random clip.
 
     Attributes:
-        seconds: The median.
+        seconds: The median time.
         dim: Length ``d`` of one embedding.
-        others: How many cores other programs used meanwhile; None if they held up nothing, or nothing is known.
+        others: How many cores other programs used meanwhile; None if that slowed nothing down, or nothing is known.
     """
 
     seconds: float
@@ -93,7 +94,7 @@ class Trial(Plain):
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded(Plain):
-    """A video that was decoded: what it is, processor seconds, bytes of its sampled frames, what was odd about it."""
+    """The result of decoding a video: its properties, processor seconds, bytes of its sampled frames, and warnings."""
 
     path: str
     codec: str
@@ -107,37 +108,37 @@ class Decoded(Plain):
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorReport(Plain):
-    """What :func:`doctor` found.
+    """The result of :func:`doctor`.
 
     Attributes:
-        versions: Of this program, Python and the libraries, by name.
-        processor: What it calls itself.
-        cores: How many cores this process may use, of ``cores_there``.
-        threads: How many threads torch takes.
-        bf16_is_fast: Whether the processor computes in bf16 faster than in fp32.
-        device: Where is computed; empty if the device asked for is not there.
-        precision: What is computed in there.
-        gpu: Name of the GPU that the device is; empty if it is none.
-        gpu_bytes: Its memory; 0 if unknown.
+        versions: Versions of this program, Python and the libraries, by name.
+        processor: Name of the processor.
+        cores: Number of cores that this process may use, out of ``cores_there``.
+        threads: Number of threads that torch uses.
+        bf16_is_fast: Whether the processor is faster in bf16 than in fp32.
+        device: The device to compute on; empty if the requested one does not exist.
+        precision: The precision used there.
+        gpu: Name of the GPU if the device is one; else empty.
+        gpu_bytes: Its memory in bytes; 0 if unknown.
         gpu_seen: Whether torch sees a GPU, used or not.
         gpu_overlooked: Why torch sees no GPU although there seems to be one.
-        memory: Bytes there are, of which ``memory_free`` are free; 0 if that is not known.
-        disk: Folder whose disk was looked at.
-        disk_free: Bytes free there.
-        clip_bytes: What a clip takes on disk, frames and, after a trial, features.
-        cache: The cache asked for; None without.
-        cache_clips: How many clips it holds; None if it cannot be opened or is not there yet.
-        backbone: Name of the backbone; as it was given if there is none of it.
+        memory: Total memory in bytes, of which ``memory_free`` are free; 0 if unknown.
+        disk: Folder whose disk was checked.
+        disk_free: Free bytes on that disk.
+        clip_bytes: Size of a clip on disk: its frames and, after a trial, its features.
+        cache: The given cache; None if none was given.
+        cache_clips: Number of clips in the cache; None if it cannot be opened or does not exist yet.
+        backbone: Name of the backbone; as given if there is no such backbone.
         weights: ``hub``, ``embedded`` or a path.
-        weights_here: Whether they are on this machine or can be fetched; None if they cannot be had.
-        compiler: Why ``--compile`` cannot work; empty if it can, or is compiled for Apple's GPU.
-        lacking: Packages that are not installed, of each of :data:`OPTIONAL`.
-        trial: None if no clip was embedded.
-        video: None without a video, or if it cannot be used.
-        estimate: Seconds that :data:`MANY` such clips take, to ``embed`` and to ``decode`` on all cores, and to
-            ``train`` on them, as ``learn`` does, of ten classes.
-        problems: What keeps ``extract`` from working with these arguments, or damage in the cache, by what it
-            concerns, each with what to do: ``device``, ``weights``, ``backbone``, ``video``, ``cache``, ``disk``.
+        weights_here: True if they are on this machine, False if they can be downloaded; None if neither.
+        compiler: Why ``--compile`` cannot work; empty if it can, or if it would compile for Apple's GPU.
+        lacking: Packages that are not installed, for each of :data:`OPTIONAL`.
+        trial: The trial; None if no clip was embedded.
+        video: The decoded video; None if none was given or it cannot be used.
+        estimate: Seconds for :data:`MANY` such clips: to ``embed`` them, to ``decode`` them on all cores, and to
+            ``train`` on them, as ``learn`` does, with ten classes.
+        problems: What prevents ``extract`` from working with these arguments, or damage in the cache, each with what to
+            do; by subject: ``device``, ``weights``, ``backbone``, ``video``, ``cache``, ``disk``.
     """
 
     versions: dict[str, str]
@@ -179,24 +180,24 @@ def doctor(
     device: str = "auto",
     cache: Path | None = None,
 ) -> DoctorReport:
-    """Look whether ``extract`` can work here, what is missing, and how long it will take.
+    """Check whether ``extract`` can work here, what is missing, and how long it will take.
 
-    Nothing is fetched and nothing written. A made-up clip of 20 frames is embedded in the precision that ``extract``
-    would take, if the weights are on this machine; a video is decoded in a process of its own, as there. From then on
-    this process keeps the memory that it frees (:mod:`fitrec_cache.common.memory`).
+    Nothing is downloaded or written. If the weights are on this machine, a random clip of 20 frames is embedded in the
+    precision that ``extract`` would use; a video is decoded in a separate process, as in ``extract``. After this call
+    the process keeps freed memory for reuse (:mod:`fitrec_cache.common.memory`).
 
     Args:
-        video: A video file to decode; None: none is.
+        video: A video file to decode; None for none.
         backbone: ``NAME`` or ``NAME=WEIGHTS``; see :func:`fitrec_cache.backbones.backbone.load_backbone`.
         preset: ``native``, ``grid``, ``paper`` or ``table1``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        cache: Cache folder to look into; it need not be there yet.
+        cache: Cache folder to check; it need not exist yet.
 
     Returns:
-        What was found. What does not work is in its ``problems``, and nothing of that is raised.
+        The findings. Anything that does not work is reported in ``problems`` and not raised.
 
     Raises:
-        UsageError: If ``video`` is no file.
+        UsageError: If ``video`` is not a file.
     """
     if video is not None and not is_file(video):
         what = "is a folder" if is_folder(video) else "is no file" if is_there(video) else "cannot be found"
@@ -266,15 +267,15 @@ def doctor(
 
 
 def estimate(embed: float | None, decode: float | None, n_cores: int, train: float | None = None) -> dict[str, float]:
-    """Return how many seconds :data:`MANY` clips take, to ``embed``, ``decode`` and ``train`` on, of what is known.
+    """Return the seconds to ``embed``, ``decode`` and ``train`` on :data:`MANY` clips, as far as they are known.
 
-    A clip's decoding takes one core, so several are decoded at a time; its embedding takes all of them.
+    Decoding a clip takes one core, so several are decoded in parallel; embedding a clip takes all cores.
 
     Args:
         embed: Seconds to embed one clip; None: unknown.
-        decode: Seconds to decode one clip by one core; None: unknown.
-        n_cores: Cores to decode by.
-        train: Seconds to train on all of them; None: unknown.
+        decode: Seconds to decode one clip on one core; None: unknown.
+        n_cores: Number of cores for decoding.
+        train: Seconds to train on all clips; None: unknown.
 
     Example:
         >>> estimate(0.14, 0.06, 2)
@@ -287,7 +288,7 @@ def estimate(embed: float | None, decode: float | None, n_cores: int, train: flo
 
 @contextmanager
 def _noted(problems: dict[str, str], what: str) -> Iterator[None]:
-    """Note what goes wrong, so that the rest is looked at too."""
+    """Record errors as problems, so that the remaining checks still run."""
     try:
         yield
     except FitrecError as error:
@@ -318,7 +319,7 @@ def _compiler_problem(device: str) -> str:
 
 
 def _embed(backbone: str, preset: str, device: str) -> Trial:
-    """Embed a made-up clip as large as stored ones may be: once to warm up, then several times."""
+    """Embed a random clip as large as stored ones can be: once to warm up, then several times."""
     model = load_backbone(backbone, preset=preset, device=device)
     clip = torch.randint(0, 256, (SAMPLES, 3, FRAME_SIZE, FRAME_SIZE * 16 // 9), dtype=torch.uint8)
     spent, contention = [], CpuContention(cores())
@@ -328,13 +329,13 @@ def _embed(backbone: str, preset: str, device: str) -> Trial:
             started = time.perf_counter()
             model.embed(clip)
             spent.append(time.perf_counter() - started)
-    except RuntimeError as error:  # torch's own, as of a driver that does not suit it
+    except RuntimeError as error:  # raised by torch, for example because of an unsuitable driver
         raise UsageError(f"{backbone} cannot compute on {device} ({first_line(error)}): try --device cpu") from error
     return Trial(seconds=statistics.median(spent), dim=model.dim, others=contention.others())
 
 
 def _train(backbone: str, dim: int) -> float:
-    """Return about how many seconds ``learn`` trains on :data:`MANY` clips."""
+    """Return the approximate number of seconds for which ``learn`` trains on :data:`MANY` clips."""
     return training_seconds(
         [(variant, dim) for variant in heads_for(backbone)],
         sides=usual_sides(MANY),
@@ -346,7 +347,7 @@ def _train(backbone: str, dim: int) -> float:
 
 
 def _decode(path: Path) -> Decoded:
-    """Decode a video in a process of its own; what is short again, as the first of a process takes longer."""
+    """Decode a video in a worker process; a short one twice, as the first decode in a process takes longer."""
     job = DecodeJob(path=path, samples=SAMPLES, short_side=FRAME_SIZE)
     with DecoderPool(workers=1, clip_seconds=_CLIP_SECONDS) as pool:
         clip = pool.submit(job)()
@@ -369,20 +370,20 @@ def _decode(path: Path) -> Decoded:
 
 
 def _clips_in(folder: Path) -> int | None:
-    """Return how many clips a cache holds; None if ``extract`` has yet to make it."""
+    """Return the number of clips in a cache; None if it does not exist yet."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     try:
         cache = Cache(folder)
     except NoCacheError as error:
         raise UsageError(f"{error}; for a new cache name a new or an empty folder") from error
-    cache.frame_stores()  # each is opened
+    cache.frame_stores()  # opens each store, which detects damage
     cache.feature_stores()
     return len(newest(cache.entries()))
 
 
 def _nearest(folder: Path) -> Path:
-    """Return a folder, or the nearest one around it that is there."""
+    """Return a folder, or the nearest existing folder around it."""
     whole = folder.absolute()
     for place in (whole, *whole.parents):
         with suppress(OSError):  # a name that is too long, or in a folder that may not be entered
@@ -392,7 +393,7 @@ def _nearest(folder: Path) -> Path:
 
 
 def _check_room(folder: Path, free: int, clip_bytes: int, *, written: bool) -> None:
-    for place in (folder, *(folder / name for name in _PLACES)) if written else ():  # itself before what is in it
+    for place in (folder, *(folder / name for name in _PLACES)) if written else ():  # first the folder itself
         if place.exists() and not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
             raise UsageError(f"nothing can be written into {place}: make it writable, or name another --cache")
     if free < COMMIT_CLIPS * clip_bytes:

@@ -1,6 +1,7 @@
-"""Everything this package raises on purpose; a :class:`UsageError` ends with exit code 2, any other error with 1.
+"""All exceptions that this package raises on purpose.
 
-Messages say what was got, what was expected and what to do.
+A :class:`UsageError` ends the command line with exit code 2, any other error with 1. Messages say what was given, what
+was expected and what to do.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ class FitrecError(Exception):
 
 
 class UsageError(FitrecError):
-    """Wrong use: unknown names, missing folders, options that contradict each other; exit code 2."""
+    """Wrong use, such as unknown names, missing folders or contradictory options; exit code 2."""
 
 
 class ManifestError(UsageError):
@@ -24,19 +25,19 @@ class ManifestError(UsageError):
 
 
 class WeightsError(UsageError):
-    """Weights that are missing, cannot be fetched or do not fit the backbone."""
+    """Weights that are missing, cannot be downloaded or do not fit the backbone."""
 
 
 class DivergedError(UsageError):
-    """A training of which no number is left: its recipe is no good for these features."""
+    """Training diverged: the loss is not a number. The recipe does not suit these features."""
 
 
 class AllAlikeError(UsageError):
-    """Clips by whose likeness near-duplicates cannot be told."""
+    """Near-duplicates cannot be identified: no threshold can be derived from the clips, or nearly all look alike."""
 
 
 class VideoError(FitrecError):
-    """A clip from which frames cannot be had."""
+    """A clip from which no frames can be obtained."""
 
 
 class StoreError(FitrecError):
@@ -44,33 +45,33 @@ class StoreError(FitrecError):
 
 
 class NoCacheError(UsageError, StoreError):
-    """A folder that is not a cache, or not there."""
+    """A folder that does not exist or is not a cache."""
 
 
 class StoreCorrupt(StoreError):
-    """A stored file whose content is not what was written.
+    """A stored file whose content differs from what was written.
 
     Attributes:
-        reason: What is wrong with the file, without its name and what to do, where only that is said.
+        reason: What is wrong with the file, without its name or advice, for messages that need only that.
     """
 
     reason: str = ""
 
 
 class MismatchError(FitrecError):
-    """Two pipelines that must be identical differ; the message names each differing field, old -> new."""
+    """Two pipelines that must be identical differ; the message names each differing field as old -> new."""
 
 
 def unknown_name(kind: str, got: str, valid: Iterable[str]) -> UsageError:
-    """Return the error for an unknown name, with the nearest valid one.
+    """Return the error for an unknown name, with a suggestion of the nearest valid one.
 
     Args:
-        kind: What is named, such as ``variant``.
-        got: The name that is not known.
-        valid: All names that are.
+        kind: The kind of name, such as ``variant``.
+        got: The unknown name.
+        valid: All valid names.
 
     Returns:
-        The error, to be raised by the caller.
+        The error, for the caller to raise.
 
     Example:
         >>> print(unknown_name("preset", "papr", ["native", "paper"]))

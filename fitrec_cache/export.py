@@ -1,4 +1,4 @@
-"""A trained head and the networks before it as ONNX files, for phones, browsers and other programs."""
+"""Export a trained head and its backbones as ONNX files, for phones, browsers and other programs."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from fitrec_cache.runs.run import Run, read_runs
 from fitrec_cache.settings.paper import FRAME_SIDE
 from fitrec_cache.settings.variants import PIXELS
 
-#: Names of the files; each backbone's is its own name.
+#: Names of the files; a backbone's file has the backbone's name.
 HEAD, DESCRIPTION = "head.onnx", "recogniser.json"
 
-#: Of ``recogniser.json``.
+#: Version of ``recogniser.json``.
 EXPORT_VERSION = 1
 
 #: Probabilities of the exported networks may differ by this much from those computed here.
 TOLERANCE = 1e-3
 
-_MOST_BYTES = 2**31 - 2**20  # what one ONNX file can hold, less its graph
+_MOST_BYTES = 2**31 - 2**20  # the greatest size of weights in one ONNX file, with room for its graph
 _OPSET = 18
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportReport(Plain):
-    """What :func:`export` wrote.
+    """The result of :func:`export`.
 
     Attributes:
         out: The folder.
-        files: Bytes by file name.
-        heads: How many seeds answer together.
-        difference: Largest difference of a probability between ONNX Runtime and PyTorch, on made-up frames.
+        files: Size in bytes, by file name.
+        heads: Number of seeds that answer together.
+        difference: Largest difference of a probability between ONNX Runtime and PyTorch, on random frames.
         seconds: Wall time.
-        notes: What a person should know.
+        notes: Notes for the user.
     """
 
     out: Path
@@ -62,27 +62,28 @@ class ExportReport(Plain):
 
 @plain_arguments
 def export(*, run: Path, out: Path, backbone: Sequence[str] = (), force: bool = False) -> ExportReport:
-    """Write a trained head, and what is in front of it, as ONNX files that need neither this program nor PyTorch.
+    """Write a trained head and its backbones as ONNX files that need neither this program nor PyTorch.
 
-    There is one file a backbone, from frames to embeddings, and one of the head, from embeddings to probabilities: so a
-    live program embeds each frame once, whatever windows it looks at. Several seeds are one head, which answers as
-    ``predict`` does. ``recogniser.json`` beside them says how frames are chosen and resized (docs/export.md).
+    There is one file per backbone, from frames to embeddings, and one for the head, from embeddings to probabilities.
+    So a live program embeds each frame only once, whatever windows it uses. Several seeds become one head, which
+    answers as ``predict`` does. ``recogniser.json`` beside the files says how frames are sampled and resized
+    (docs/export.md).
 
     Args:
-        run: Run folder that ``train-head`` made, as for :func:`fitrec_cache.predict.predict`.
-        out: Folder to write: a new one, or an earlier export, whose files (those its description names) are replaced.
-        backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
-        force: Go on where weights here differ from those the head was trained with.
+        run: Run folder made by ``train-head``, as for :func:`fitrec_cache.predict.predict`.
+        out: Output folder: a new one, or an earlier export, whose files (those named in its description) are replaced.
+        backbone: ``NAME=WEIGHTS`` if the weights have moved since extraction.
+        force: Continue although the weights here differ from those the head was trained with.
 
     Returns:
-        What was written, and how far it is from what PyTorch computes.
+        The files, and how far their probabilities are from PyTorch's.
 
     Raises:
-        UsageError: If there is no run, or ``out`` holds other files and no earlier export, or one of a name
+        UsageError: If there is no run, or ``out`` contains other files and no earlier export, or a file with a name
             that is to be written.
-        MismatchError: If weights differ, or the files do not compute what PyTorch does.
+        MismatchError: If weights differ, or the files do not compute the same as PyTorch.
         StoreError: If the folder cannot be written.
-        FitrecError: If a package that is needed is not installed.
+        FitrecError: If a required package is not installed.
     """
     started = time.perf_counter()
     _check_packages()
@@ -115,7 +116,7 @@ def export(*, run: Path, out: Path, backbone: Sequence[str] = (), force: bool = 
 
 
 def _rounded(run: Run) -> list[str]:
-    """Say where ``predict`` computes features otherwise than the files do."""
+    """Return a note if ``predict`` computes features in another precision than the files."""
     identities = [source["identity"] for source in sources_of(run)]
     found = sorted({str(each["precision"]) for each in identities if each.get("precision", "fp32") != "fp32"})
     return [
@@ -134,7 +135,7 @@ def _check_packages() -> None:
 
 
 def _file_names(backbones: Sequence[Backbone]) -> list[str]:
-    """Return the names of the backbones' files, in the order in which the head wants them."""
+    """Return the names of the backbones' files, in the order in which the head expects them."""
     names: list[str] = []
     for backbone in backbones:
         name = f"{backbone.name}.onnx"
@@ -143,7 +144,7 @@ def _file_names(backbones: Sequence[Backbone]) -> list[str]:
 
 
 def _earlier_files(out: Path) -> list[str]:
-    """Return the names of an earlier export's networks; refuse a folder that holds files but no such export."""
+    """Return the network files of an earlier export; refuse a folder with files that is not a complete export."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file: expected a new folder")
     if not out.is_dir() or all(p.name.startswith(TEMPORARY) for p in out.iterdir()):
@@ -160,7 +161,7 @@ def _earlier_files(out: Path) -> list[str]:
 
 
 def _write(folder: Path, names: Sequence[str], backbones: Sequence[Backbone], head: HeadEnsemble, samples: int) -> None:
-    """Write all networks, the backbones' under these names, to the disk."""
+    """Write all networks to disk, the backbones under these names."""
     for name, backbone in zip(names, backbones, strict=True):
         _to_onnx(backbone.network, _frames(backbone, 2), folder / name, "frames", ["embeddings"])
     clips = torch.from_numpy(np.stack([_clip(backbones, samples)] * 2))
@@ -170,12 +171,12 @@ def _write(folder: Path, names: Sequence[str], backbones: Sequence[Backbone], he
 
 
 def _to_onnx(module: nn.Module, example: Tensor, path: Path, takes: str, gives: Sequence[str]) -> None:
-    """Write a module that takes one tensor, of any number of rows."""
+    """Write a module that takes one tensor with any number of rows."""
     n_bytes = sum(t.nbytes for t in (*module.parameters(), *module.buffers()))
     if n_bytes > _MOST_BYTES:
         raise UsageError(f"{path.stem} has {n_bytes / 1e9:.1f} GB of weights, one ONNX file holds 2: train on another")
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of PyTorch about its own code
+        warnings.simplefilter("ignore")  # PyTorch's warnings about its own code
         program: Any = torch.onnx.export(
             module,
             (example,),
@@ -188,18 +189,18 @@ def _to_onnx(module: nn.Module, example: Tensor, path: Path, takes: str, gives: 
             verbose=False,
         )
     for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()  # stack traces, which name folders of whoever exports
+        node.metadata_props.clear()  # removes stack traces, which contain folder names of this machine
     program.save(str(path), external_data=False)
 
 
 def _frames(backbone: Backbone, count: int) -> Tensor:
-    """Return made-up prepared frames, uint8 ``(count, 3, h, w)``."""
+    """Return random prepared frames, uint8 ``(count, 3, h, w)``."""
     size = backbone.preprocessing.size
     return torch.from_numpy(np.random.default_rng(count).integers(0, 256, (count, 3, *size), dtype=np.uint8))
 
 
 def _clip(backbones: Sequence[Backbone], samples: int) -> NDArray[Any]:
-    """Return what the head takes of one made-up clip: float32 ``(T, d)``, or uint8 ``(T, 64, 64, 3)``."""
+    """Return the head's input for one random clip: float32 ``(T, d)``, or uint8 ``(T, 64, 64, 3)``."""
     if not backbones:
         return np.random.default_rng(samples).integers(0, 256, (samples, FRAME_SIDE, FRAME_SIDE, 3), dtype=np.uint8)
     parts = [b.embed_prepared(_frames(b, samples)).astype(np.float32) for b in backbones]
@@ -209,7 +210,7 @@ def _clip(backbones: Sequence[Backbone], samples: int) -> NDArray[Any]:
 def _compare(
     folder: Path, names: Sequence[str], backbones: Sequence[Backbone], head: HeadEnsemble, samples: int
 ) -> float:
-    """Let ONNX Runtime answer a made-up clip; return how far its probabilities are from PyTorch's."""
+    """Return the largest difference between the probabilities of ONNX Runtime and PyTorch on a random clip."""
     clip = _clip(backbones, samples)
     with torch.inference_mode():
         expected = head(torch.from_numpy(clip)[None])[0].numpy()
@@ -233,7 +234,7 @@ def _run(path: Path, x: NDArray[Any]) -> list[Any]:
 
 
 def _describe(names: Sequence[str], pipelines: Sequence[Pipeline], runs: Sequence[Run]) -> dict[str, Any]:
-    """Return what a program must know to use the files."""
+    """Return the description that a program needs to use the files."""
     files, inputs, frames = iter(names), [], pipelines[0].frames
     for pipeline in pipelines:
         stored = {name: pipeline.frames[name] for name in ("short_side", "geometry", "codec")}

@@ -1,4 +1,4 @@
-"""Stage one: decode each clip once, embed its frames once with every backbone named, keep both."""
+"""Stage one: decode each clip once, embed its frames once with every given backbone, and store both."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from fitrec_cache.video.decoding import check_time_limit, content_hash_once
 from fitrec_cache.video.spans import Span
 from fitrec_cache.wording import between, listed, plural
 
-#: Classes that the first note names.
+#: The number of classes that the first note names.
 _MOST_CLASSES = 10
 
-#: Short side in pixels; sources up to this are kept at their own size. Measured: docs/design.md.
+#: Short side of stored frames in pixels; smaller sources keep their own size. Measurements: docs/design.md.
 FRAME_SIZE = 288
 SAMPLES = 20
 
@@ -68,45 +68,44 @@ def extract(
     progress: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> ExtractReport:
-    """Turn videos into cached features; what is done already is reused, and a run that stopped goes on.
+    """Turn videos into cached features; existing results are reused, and an interrupted run is resumed.
 
-    Each clip is decoded once for all backbones, in a process of its own, and its T sampled frames are kept, so that
-    another backbone needs no video. Each frame is embedded once. From then on this process keeps the memory that it
-    frees (:mod:`fitrec_cache.common.memory`).
+    Each clip is decoded once for all backbones, in a separate process, and its T sampled frames are stored, so that
+    another backbone needs no video. Each frame is embedded once. After this call the process keeps freed memory for
+    reuse (:mod:`fitrec_cache.common.memory`).
 
     Args:
         videos: A folder of class folders, a CSV manifest (``path,label``, optional ``group,split,start,end``), or a
-            UCF101-style list. None: the clips that the cache holds; the videos may be gone.
-        cache: Cache folder, made if it is not there.
-        backbone: ``NAME`` or ``NAME=WEIGHTS`` for each backbone, as
-            :func:`fitrec_cache.backbones.backbone.load_backbone` takes it.
+            UCF101-style list. None: the clips in the cache, whose videos need not exist any more.
+        cache: Cache folder; created if it does not exist.
+        backbone: ``NAME`` or ``NAME=WEIGHTS`` for each backbone; see
+            :func:`fitrec_cache.backbones.backbone.load_backbone`.
         preset: ``native``, ``grid``, ``paper`` or ``table1``.
-        classes: ``fitness35``, names separated by commas, or a file with one name a line; None for all.
+        classes: ``fitness35``, names separated by commas, or a file with one name per line; None for all.
         root: Folder that the paths of a manifest or list are relative to; None for the folder it is in.
-        lists: UCF101-style lists; only clips named in one of them are taken.
-        group_by: The manifest's column that says a clip's group, or ``folder``: the folders inside class folders do.
-        samples: Frames per clip, ``T``; None for 20, or with no videos for what the cache holds.
-        frame_size: Short side of stored frames in pixels; None for 288, or with no videos for what the cache holds.
+        lists: UCF101-style lists; only clips named in one of them are used.
+        group_by: The manifest column with a clip's group, or ``folder``: the group is the folders inside class folders.
+        samples: Frames per clip, ``T``; None for 20, or without videos for the value in the cache.
+        frame_size: Short side of stored frames in pixels; None for 288, or without videos for the value in the cache.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        compile: Compile the backbones first: some 5 to 30 s each, then faster (docs/performance.md). Other last bits,
-            so these features are kept apart. Needs a C++ compiler.
-        workers: Decoder processes; None for one per core.
-        clip_seconds: Time limit for decoding one clip, in seconds; it is tried twice.
-        prune: Clips of the cache that are not among ``videos`` count no longer, until they are extracted again; what is
-            stored of them stays.
-        erase: With ``prune``: what is stored of clips that are taken out, now or before, is removed from disk; see
-            :func:`fitrec_cache.extraction.erase.erase_taken_out`. Refused where this call would take out most of a
-            cache.
+        compile: Compile the backbones first, which takes some 5 to 30 s each; embedding is then faster
+            (docs/performance.md). The last bits differ, so these features are stored separately. Needs a C++ compiler.
+        workers: Number of decoder processes; None for one per core.
+        clip_seconds: Time limit for decoding one clip, in seconds; a clip is tried twice.
+        prune: Take out clips of the cache that are not among ``videos``: they are not used until they are extracted
+            again, but their stored data are kept.
+        erase: With ``prune``: also remove from disk the data of all clips that are or were taken out; see
+            :func:`fitrec_cache.extraction.erase.erase_taken_out`. Refused if this call would take out most of a cache.
         progress: Show a progress bar on standard error.
         tell: Called with each note of the report as soon as it is known, most of them before anything is decoded.
 
     Returns:
-        What was done, reused and failed.
+        A report on the clips that were done, reused and failed.
 
     Raises:
         UsageError: For wrong arguments, before anything is decoded.
-        StoreError: If the cache cannot be read or written; what was stored stays.
+        StoreError: If the cache cannot be read or written; stored data are kept.
     """
     started = time.perf_counter()
     if not backbone:
@@ -133,7 +132,7 @@ def extract(
         there = Cache(cache)
         found, known = _held_clips(there, classes, root, lists)
     else:
-        if prune:  # what others enter from here on is not looked for among the files
+        if prune:  # clips that other processes enter after this point are not taken out
             listed = Cache(cache).newest_part if is_there(cache / MARKER) else ""
         found = find_clips(videos, root=root, lists=lists, classes=classes, group_by=group_by)
         if not any(clip.path and is_there(clip.path) for clip in (*found.clips, *found.passed_over)):
@@ -149,10 +148,10 @@ def extract(
         notes.add(_counted(found.clips), *found.notes)
     clips = found.clips
     models = _load_backbones(backbone, preset, precision, device, compile, cache)
-    opened = there or Cache(cache, create=True)  # made only now: a wrong call shall leave no empty folder
+    opened = there or Cache(cache, create=True)  # created only now, so that a wrong call leaves no empty folder
     refuse_links_out(cache, [cache / CLAIMS, cache / HISTORY], "extract would write and remove files there")
     for folder in (cache, cache / HISTORY):
-        remove_unfinished(folder)  # in the stores `check` names it
+        remove_unfinished(folder)  # unfinished files in the stores are reported by `check`
     if erase:
         refuse_links(opened)
         refuse_most(opened, _names_of_all(found))
@@ -170,16 +169,16 @@ def extract(
     try:
         with Prefetcher(models, frames, known, workers=workers, clip_seconds=clip_seconds) as prefetcher:
             run.work(prefetcher, progress=progress)
-        if erase and (run.unread or found.passed_over):  # only now it is known what each file is
+        if erase and (run.unread or found.passed_over):  # only now the content of each file is known
             _refuse_renamed(found, run.unread, going(opened, _names_of_all(found)))
         if videos is not None:
             run.see_to_others(prune=listed)
         run.write_indexes(at_end=True)
         lost = _lost_classes(clips, run.failed, opened)
-        if erase:  # from here on what is open is out of date
+        if erase:  # from here on the opened stores are outdated
             with timed(run.stages, "write"):
                 notes.add(*erase_taken_out(cache))
-    except (KeyboardInterrupt, FitrecError):  # what was finished until now is in the cache, and so in its history
+    except (KeyboardInterrupt, FitrecError):  # what was finished so far is in the cache, so it goes into its history
         run.tell_changes(erased=False)
         _note(cache, run.report(), models)
         raise
@@ -191,17 +190,17 @@ def extract(
 
 
 def as_extracted(found: ClipList, cache: Path, *, read: bool = False) -> list[Clip]:
-    """Return clips as they will be in a cache, which may be there: with the groups and columns that they have in it.
+    """Return clips with the groups and columns that they will have in a cache; the cache need not exist.
 
     Args:
         found: The clips.
         cache: The cache folder.
-        read: Read the files, as those that were renamed are known by their content; else they are known by name.
+        read: Whether to read the files, which recognises renamed files by their content; otherwise names are used.
 
     Raises:
-        StoreError: If it is no cache, or damaged.
+        StoreError: If it is not a cache, or is damaged.
     """
-    if not is_there(cache / MARKER):  # there is none, or it is one that was just being made
+    if not is_there(cache / MARKER):  # no cache, or one that was just being created
         return list(found.clips)
     opened = Cache(cache)
     told, held = KnownVideos(opened), {clip.clip_id: clip for clip in opened.entries()}
@@ -216,7 +215,7 @@ def as_extracted(found: ClipList, cache: Path, *, read: bool = False) -> list[Cl
 
 
 def refuse_without_features(made: ExtractReport, cache: Cache) -> None:
-    """Raise UsageError, with a reason, if some backbone has features of no clip."""
+    """Raise UsageError, with a reason, if a backbone has no features of any clip."""
     filled = {store.folder.name for store in cache.filled_features()}
     if made.failed and (lost := [name for name, folder in made.features.items() if folder not in filled]):
         first = made.failed[0]
@@ -224,19 +223,19 @@ def refuse_without_features(made: ExtractReport, cache: Cache) -> None:
 
 
 def _content(path: Path, part: Span | None) -> str:
-    """Return what a clip's video is known by; empty if it cannot be read, which is told when it is extracted."""
+    """Return the content identifier of a clip's video; empty if it cannot be read (`extract` reports that later)."""
     with suppress(VideoError):
         return f"{content_hash_once(path, file_stamp(path))}{part or ''}"
     return ""
 
 
 def _names_of_all(found: ClipList) -> set[str]:
-    """Return the names of the clips that are there, asked for or not."""
+    """Return the names of all clips that exist, whether or not they are asked for."""
     return {clip.clip_id for clip in (*found.clips, *found.passed_over)}
 
 
 def _refuse_renamed(found: ClipList, unread: Sequence[str], gone: Collection[str]) -> None:
-    """Raise UsageError if what would be erased is, or may be, a file under another name, asked for or not."""
+    """Raise UsageError if something to be erased is, or may be, a file that exists under another name."""
     if gone and unread:
         raise UsageError(
             f"{unread[0]} cannot be read, so it may be a video that --erase would remove, under another name. Nothing "
@@ -259,7 +258,7 @@ def _refuse_renamed(found: ClipList, unread: Sequence[str], gone: Collection[str
 
 
 def _counted(clips: Sequence[Clip]) -> str:
-    """Say how many clips there are to be, and how many of each class."""
+    """Return the note on how many clips there are, in total and per class."""
     of_class = Counter(clip.label for clip in clips)
     each = between(min(of_class.values()), max(of_class.values()))
     named = f": {listed(sorted(of_class), most=_MOST_CLASSES)}"
@@ -267,12 +266,12 @@ def _counted(clips: Sequence[Clip]) -> str:
 
 
 def _about_classes(clips: Sequence[Clip], cache: Cache) -> list[str]:
-    """Say which classes have too few clips, with those of the cache, and which may be misspelt ones of the cache."""
+    """Return notes on classes with too few clips (including those in the cache), and on possibly misspelt classes."""
     asked, held = Counter(clip.label for clip in clips), cache.classes()
     few: dict[str, set[str]] = {label: set() for label, n in sorted(asked.items()) if max(n, held[label]) < 3}
     named = [(clip.label, clip.clip_id) for clip in clips]
     named += [(clip.label, clip.clip_id) for clip in (cache.entries() if few else ()) if not clip.problem]
-    for label, clip_id in named:  # some are both
+    for label, clip_id in named:  # a clip may be both asked for and in the cache
         if label in few:
             few[label].add(clip_id)
     notes = [
@@ -288,7 +287,7 @@ def _about_classes(clips: Sequence[Clip], cache: Cache) -> list[str]:
 
 
 def _note(cache: Path, report: ExtractReport, models: Sequence[Backbone]) -> None:
-    """Keep what was done, if anything was: for people, so nothing fails where it cannot be kept."""
+    """Log the extraction if anything was done; the log is for people only, so a failure to write it is ignored."""
     if not report.done:
         return
     done = Extraction(
@@ -307,10 +306,10 @@ def _note(cache: Path, report: ExtractReport, models: Sequence[Backbone]) -> Non
 def _held_clips(
     cache: Cache, classes: str | None, root: Path | None, lists: Sequence[Path]
 ) -> tuple[ClipList, dict[str, str]]:
-    """Return the usable clips of a cache, and their contents' hashes by clip id."""
+    """Return the usable clips of a cache, and their content hashes by clip id."""
     if classes or root or lists:
         raise UsageError("--classes, --root and --list choose among videos: give VIDEOS, or leave them out")
-    held = sorted(newest(cache.entries()).values(), key=lambda c: c.clip_id)  # earlier names stay as they are
+    held = sorted(newest(cache.entries()).values(), key=lambda c: c.clip_id)  # earlier names are left unchanged
     if not held:
         raise UsageError(f"{cache.folder} holds no clips yet: give VIDEOS")
     clips = (Clip(clip_id=c.clip_id, label=c.label, group=c.group, extra=c.extra) for c in held)
@@ -337,15 +336,15 @@ def _load_backbones(
 
 
 def _file_of(name: str, cache: Path) -> str | None:
-    """Return the file of weights by which a cache has features of a backbone; None if there is none."""
-    with suppress(StoreError):  # there is no cache, or it is damaged
+    """Return the weights file with which a cache's features of a backbone were made; None if there is none."""
+    with suppress(StoreError):  # no cache, or a damaged one
         stores = [s for s in Cache(cache).feature_stores() if s.identity["backbone"] == name]
         return next((file for s in stores if Path(file := str(s.origin().get("weights"))).is_file()), None)
     return None
 
 
 def _new_settings(cache: Cache, frames: Store) -> list[str]:
-    """Say why videos are decoded again although the cache holds frames."""
+    """Return notes on why videos are decoded again although the cache has frames."""
     if len(frames):
         return []
     return [
@@ -372,15 +371,15 @@ def _unused_gpu(device: str, models: Sequence[Backbone]) -> list[str]:
 
 
 def _slow(models: Sequence[Backbone]) -> list[str]:
-    """Say where a precision that was asked for costs time instead of saving it."""
+    """Return notes on requested precisions that are slower than fp32 on this device."""
     slow = sorted({m.precision for m in models if m.is_slow})
     return [f"{each} takes longer than fp32 on this device, which has no fast instructions for it" for each in slow]
 
 
 def _lost_classes(clips: Sequence[Clip], failed: Sequence[FailedClip], cache: Cache) -> list[str]:
-    """Name the classes none of whose clips can be used, which a count of failed clips would hide.
+    """Return notes on classes without any usable clip, which the number of failed clips alone would not show.
 
-    A clip that failed now is used on as it was if the cache had it before.
+    A clip that failed now but was in the cache before is still used as it was.
     """
     names = {f.clip_id for f in failed}
     bad = {c.clip_id for c in clips if c.clip_id in names and not _is_used_as(c.label, cache.clip(c.clip_id))}

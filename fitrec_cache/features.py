@@ -1,4 +1,4 @@
-"""Features of clips in memory, with what is known of the clips, and how a cache gives them."""
+"""Features of clips in memory, with metadata of the clips, and loading them from a cache."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from fitrec_cache.storage.store import Store
 from fitrec_cache.video.sampling import clip_length
 from fitrec_cache.wording import is_plain, plural
 
-_COMPARED = 20_000  # more clips than this are not compared before a training
+_COMPARED = 20_000  # the greatest number of clips that are searched for near-duplicates before a training
 _UNKNOWN: Any = None
-_BLOCK = 512  # clips in memory at a time, about 40 MB each 1,000 values
+_BLOCK = 512  # clips in memory at a time: about 40 MB per 1,000 values of d
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Features:
-    """Features of N clips in memory, with what is known of the clips.
+    """Features of N clips in memory, with metadata of the clips.
 
     Attributes:
-        values: float16 ``(N, T, d)`` (float32 of files made elsewhere), or uint8 ``(N, T, 64, 64, 3)`` for heads that
-            learn from frames.
+        values: float16 ``(N, T, d)`` (or float32 if made elsewhere), or uint8 ``(N, T, 64, 64, 3)`` for heads that are
+            trained on frames.
         clip_ids: N names, all different.
         labels: N class names.
-        pts_seconds: float64 ``(N, T)``; not a number where unknown, as by default.
-        groups: N groups; None where unknown, as by default.
-        extra: Further columns of the manifest, per clip; none of any by default.
-        contents: What each clip's video is known by, as the cache does; empty where that is not known.
-        sources: What made the values, one entry a backbone; empty for features made elsewhere.
+        pts_seconds: float64 ``(N, T)``; NaN where unknown (default: all).
+        groups: N groups; None where unknown (default: all).
+        extra: Further manifest columns of each clip; empty by default.
+        contents: Content identifier of each clip's video, as in the cache; empty if unknown.
+        sources: How the values were made, one entry per backbone; empty for features made elsewhere.
         name: Backbone names joined by ``+``.
-        notes: What a person should know.
+        notes: Notes for the user.
     """
 
     values: NDArray[Any]
@@ -67,26 +67,26 @@ class Features:
             object.__setattr__(self, "groups", [None] * len(self.clip_ids))
 
     def __repr__(self) -> str:
-        """Return what it is in a line, however many clips there are."""
+        """Return a description in one line, regardless of the number of clips."""
         what = f"{len(self.clip_ids)} clips of {len(set(self.labels))} classes"
         return f"Features({self.name!r}, {what}, values {self.values.dtype} {self.values.shape})"
 
     @classmethod
     def of_clips(cls, clips: Sequence[HeldClip], **more: Any) -> Features:
-        """Return the values of clips that a cache holds; ``more`` is what a clip does not know of itself."""
+        """Return features of a cache's clips; ``more`` has the values and other fields that are not part of a clip."""
         return cls(**columns(clips), contents=[clip.video_sha256 for clip in clips], **more)
 
     @property
     def columns(self) -> dict[str, Any]:
-        """What the clips are split by, a list each, as :func:`fitrec_cache.dataset.folds.make_folds` takes them."""
+        """The columns by which clips are split, one list each, for :func:`fitrec_cache.dataset.folds.make_folds`."""
         return {"clip_ids": self.clip_ids, "labels": self.labels, "groups": self.groups, "extra": self.extra}
 
     @cached_property
     def digest(self) -> str:
-        """Sha256 of values, ids, labels and groups: with a split's sides, all of the data that decides a training.
+        """Sha256 of values, ids, labels and groups; with a split's sides, this covers all data that affect a training.
 
-        The shape of the values is not in it: the head's settings have it. It is of the values as they are when this is
-        first asked for.
+        The shape of the values is not included, because the head's settings contain it. The digest is computed from the
+        values as they are on first access.
         """
         found = hashlib.sha256(canonical_json([self.clip_ids, self.labels, self.groups]).encode())
         found.update(str(self.values.dtype).encode())
@@ -94,19 +94,19 @@ class Features:
         return found.hexdigest()
 
     def near_duplicates(self, *, progress: bool = False) -> NearDuplicates | None:
-        """See :func:`quick_look`; of the values as they are when this is first asked for."""
+        """Return the result of :func:`quick_look`, computed from the values as they are on the first call."""
         if not self._looked:
             found = quick_look(lambda: embed([self.values]), self.labels, self.groups, progress=progress)
             self._looked.append(found)
         return self._looked[0]
 
     def clip_seconds(self) -> float | None:
-        """Return the median length of the clips, by the times of their frames; None where these do not tell."""
+        """Return the median length of the clips, from the times of their frames; None if these are unknown."""
         known = [length for times in self.pts_seconds.tolist() if (length := clip_length(times)) is not None]
         return round(float(np.median(known)), 2) if known else None
 
     def take(self, clips: NDArray[np.int64]) -> Features:
-        """Return some of the clips, by number."""
+        """Return the clips with these numbers."""
         return replace(
             self,
             values=self.values[clips],
@@ -119,21 +119,21 @@ class Features:
         )
 
     def by_id(self) -> Features:
-        """Return the clips sorted by their ids: the same object where they are."""
+        """Return the clips sorted by their ids; the same object if they are sorted already."""
         order = np.argsort(self.clip_ids, kind="stable")
         return self.take(order) if (np.diff(order) < 0).any() else self
 
 
 def as_ours(data: Features, where: str) -> Features:
-    """Return features that were made elsewhere with values and names as ours are; the same object where they are.
+    """Validate features made elsewhere and normalise their values and names; unchanged ones are the same object.
 
     Args:
-        data: Features of which nothing was checked, not even types.
-        where: Where they are, for errors: ``in memory`` or ``in file NAME``.
+        data: Features of which nothing has been checked, not even types.
+        where: Where they are, for error messages: ``in memory`` or ``in file NAME``.
 
     Raises:
-        UsageError: If there are none, something is not there for every clip, ids are repeated, names are no plain text,
-            or a value is no number that float32 can hold.
+        UsageError: If there are none, something is missing for a clip, ids are repeated, names are not plain text, or a
+            value is not a number that float32 can represent.
     """
     values, times = np.asarray(data.values), np.asarray(data.pts_seconds)
     frames = values.dtype == np.uint8 and values.shape[2:] == (FRAME_SIDE, FRAME_SIDE, 3)
@@ -165,9 +165,9 @@ def as_ours(data: Features, where: str) -> Features:
     if odd := [value for each in data.extra for value in each.values() if not isinstance(value, str)]:
         raise UsageError(f"features {where}: extra holds {odd[0]!r}, expected texts")
     if values.dtype.kind == "f" and values.dtype not in (np.float16, np.float32):
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite in it
+        with np.errstate(over="ignore"):  # values too large for float32 become infinite, and are refused below
             values = values.astype(np.float32)
-    blocks = np.array_split(values, -(-len(values) // _BLOCK))  # not all again in memory
+    blocks = np.array_split(values, -(-len(values) // _BLOCK))  # in blocks, to save memory
     if values.dtype.kind == "f" and not all(np.isfinite(block).all() for block in blocks):
         raise UsageError(f"features {where} hold values that are not finite")
     labels = [one_spelling(label) for label in data.labels]
@@ -182,22 +182,22 @@ def quick_look(
     """Return the pairs of clips that look like one recording; 1,332 clips of (20, 2048) take half a CPU-second.
 
     Returns:
-        The pairs. None of more than 20,000 clips, where it would take longer than a person wants to wait for a
-        training, and of clips that nearly all look alike.
+        The pairs. None for more than 20,000 clips, which would delay a training for too long, and if nearly all clips
+        look alike.
     """
     if len(labels) > _COMPARED:
         return None
     try:
         return find_near_duplicates(embeddings(), labels=labels, groups=groups, progress=progress)
-    except AllAlikeError:  # too many pairs, or no yardstick: `audit`, which the verdict then names, says what to do
+    except AllAlikeError:  # too many pairs, or no threshold; the verdict then refers to `audit`, which says what to do
         return None
 
 
 def stored_embeddings(store: Store, clips: Sequence[HeldClip], *, progress: bool = False) -> Embeddings:
-    """Reduce stored features to one vector a clip, block by block in the order they lie on disk.
+    """Reduce stored features to one vector per clip, block by block in the order on disk.
 
     Args:
-        store: A feature store that holds all of them.
+        store: A feature store that holds all of the clips.
         clips: N clips.
         progress: Show a progress bar on standard error.
 
@@ -212,7 +212,7 @@ def stored_embeddings(store: Store, clips: Sequence[HeldClip], *, progress: bool
 
 
 def by_part(store: Store, clips: Sequence[HeldClip]) -> tuple[list[str], list[int]]:
-    """Return the keys of clips in the order in which a store's parts hold them, and the place of each clip in that."""
+    """Return the keys of clips in the order of a store's parts, and the position of each clip in that order."""
     wanted = {clip.video_sha256 for clip in clips}
     keys = [key for key in store if key in wanted]
     place = {key: i for i, key in enumerate(keys)}
@@ -220,9 +220,9 @@ def by_part(store: Store, clips: Sequence[HeldClip]) -> tuple[list[str], list[in
 
 
 def distinct_clips(cache: Cache) -> tuple[list[HeldClip], list[str]]:
-    """Return the usable clips, each content once, and notes on what was left out or is still to come.
+    """Return the usable clips, each content once, and notes on clips that were left out or are not extracted yet.
 
-    The same video under two names would be on two sides of a split; the name and label given last count.
+    The same video under two names could be on two sides of a split; the latest name and label are used.
     """
     clips = cache.clips()
     latest, notes = newest(clips), cache.notes(clips)
@@ -239,7 +239,7 @@ def distinct_clips(cache: Cache) -> tuple[list[HeldClip], list[str]]:
 
 
 def clips_in(cache: Cache, stores: Sequence[Store], what: str) -> tuple[list[HeldClip], list[str]]:
-    """Return the distinct clips that all of some stores hold, and notes; ``what`` is what the others lack, in words.
+    """Return the distinct clips that all of these stores hold, and notes; ``what`` names what the other clips lack.
 
     Raises:
         StoreError: If there is none.
@@ -256,12 +256,12 @@ def clips_in(cache: Cache, stores: Sequence[Store], what: str) -> tuple[list[Hel
 
 
 def cached_backbones(cache: Cache) -> list[str]:
-    """Return the names of the backbones that a cache has features of, sorted."""
+    """Return the names of the backbones with features in a cache, sorted."""
     return sorted({str(store.identity["backbone"]) for store in cache.filled_features()})
 
 
 def _only_backbone(cache: Cache) -> str:
-    """Return the name of the backbone that a cache has features of.
+    """Return the name of the only backbone with features in a cache.
 
     Raises:
         UsageError: If there are several.
@@ -279,7 +279,9 @@ def _only_backbone(cache: Cache) -> str:
 def load_cached(
     cache: Cache, backbones: Sequence[str], *, preset: str | None = None, progress: bool = False
 ) -> Features:
-    """Load the features of all held clips into memory, several backbones concatenated; of none the only one cached.
+    """Load the features of all clips of a cache into memory; those of several backbones are concatenated.
+
+    If no backbone is given, the only one in the cache is used.
 
     Raises:
         StoreError: If no clip has features of every backbone, or a part is damaged.

@@ -1,4 +1,4 @@
-"""What a cache holds."""
+"""Describe the content of a cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fitrec_cache.storage.store import Store
 
 @dataclass(frozen=True, kw_only=True)
 class InfoReport(Plain):
-    """What a cache holds: clips, classes, every set of frames and features with its settings and size, and its past."""
+    """The content of a cache: clips, classes, all sets of frames and features with settings and size, its history."""
 
     cache: Path
     format_version: int
@@ -40,20 +40,20 @@ def info(*, cache: Path, clips: bool = False) -> InfoReport:
 
     Args:
         cache: Cache folder.
-        clips: Also list every clip with what was found while decoding it.
+        clips: Also list every clip, with what was found while decoding it.
 
     Returns:
         The description.
 
     Raises:
         StoreError: If there is no cache, or it cannot be read.
-        UsageError: If clips are to be listed and there are none.
+        UsageError: If ``clips`` is set and there are none.
     """
     opened = Cache(cache)
     held = opened.clips()
     counting = newest(held)
     usable, good = sum(not c.problem for c in held), list(counting.values())
-    taken_out = [c for c in held if c.problem == TAKEN_OUT]  # some are earlier names of what is used
+    taken_out = [c for c in held if c.problem == TAKEN_OUT]  # some are earlier names of clips that are used
     if clips and not held:
         raise UsageError(f"{cache} holds no clips yet: run `fitrec-cache extract VIDEOS --cache {cache}`")
     frame_stores = opened.frame_stores()
@@ -76,7 +76,7 @@ def info(*, cache: Path, clips: bool = False) -> InfoReport:
 def _describe(store: Store) -> dict[str, Any]:
     parts = store.part_paths()
     settings = {k: v for k, v in store.identity.items() if k not in ("format_version", "frames")}
-    if "frames" in store.identity:  # of features: how many frames they are of may be all that tells two sets apart
+    if "frames" in store.identity:  # features: two sets may differ only in their number of frames
         settings["samples"] = store.identity["frames"]["samples"]
     size = sum(p.stat().st_size for p in parts)
     return {"folder": store.folder.name, "clips": len(store), "parts": len(parts), "bytes": size, "settings": settings}

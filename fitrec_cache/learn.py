@@ -1,4 +1,4 @@
-"""From sorted videos to a recogniser in one call: features, heads, which to take, a last training, the report."""
+"""From sorted videos to a recogniser in one call: features, heads, choice of a model, final training, and report."""
 
 from __future__ import annotations
 
@@ -40,32 +40,32 @@ from fitrec_cache.training.loading import refuse_answer
 from fitrec_cache.training.training_time import training_seconds, usual_sides
 from fitrec_cache.wording import listed, plural, roughly
 
-#: All heads share one split, so that what their seeds answer together is tested, and they are chosen on the same clips.
+#: All heads share one split, so that they are compared on the same clips and the joint answer of their seeds is tested.
 _SPLIT_SEED = 0
 
 _RECIPE = "native"
 
-#: So many reasons why clips cannot be used are told.
+#: The greatest number of reasons for not using clips that are told.
 _MOST_REASONS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearnReport(Plain):
-    """What :func:`learn` made.
+    """The result of :func:`learn`.
 
     Attributes:
-        out: Its folder.
-        run: Folder of the model to use: what ``predict --run`` and ``watch --run`` take.
-        variant: That model's head.
+        out: The folder given to ``learn``.
+        run: Folder of the chosen model, for ``predict --run`` and ``watch --run``.
+        variant: The variant of the chosen model.
         backbone: Its features.
-        chosen: Its figures on validation and test clips, averaged over its seeds.
-        models: The figures of all models, the best on test clips first.
-        trained: Its training: ``ensemble`` has what several seeds answer together on test clips.
-        extracted: What became of the videos.
-        left_out: Ids of clips that cannot be used. Of others that failed an earlier video is used.
+        chosen: Its metrics on validation and test clips, averaged over its seeds.
+        models: The metrics of all models, the best on test clips first.
+        trained: The report of its training: ``ensemble`` has the joint answers of several seeds on test clips.
+        extracted: The report of the extraction.
+        left_out: Ids of clips that cannot be used. Of others that failed, an earlier video is used.
         page: The HTML report, beside the models.
         leaks: Whether some test clips look like training clips, by any of the backbones, or share their group.
-        notes: What a person should know.
+        notes: Notes for the user.
         seconds: Wall time of this call.
     """
 
@@ -85,12 +85,12 @@ class LearnReport(Plain):
 
     @property
     def answers(self) -> dict[str, Any]:
-        """What the model answers on the test clips, as ``predict`` does: ``accuracy``, ``accuracy_ci95`` and more."""
+        """The metrics of the answers on test clips, as ``predict`` gives them: ``accuracy``, ``accuracy_ci95``, ..."""
         return self.trained.ensemble or self.trained.runs[0].metrics.to_dict()
 
     @property
     def n_learned(self) -> int:
-        """Number of clips that the heads that ``predict`` uses have learned from: all that are on a side."""
+        """Number of clips on which the heads used by ``predict`` were trained: all clips on any side."""
         first = self.trained.runs[0]
         return first.n_train + first.n_val + first.n_test
 
@@ -120,15 +120,16 @@ def learn(
     progress: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> LearnReport:
-    """Make a recogniser of sorted videos: all that ``extract``, ``train-head``, ``compare`` and ``report`` do, in turn.
+    """Make a recogniser from sorted videos: runs ``extract``, ``train-head``, ``compare`` and ``report`` in turn.
 
-    On each backbone's features a head with an LSTM and the baseline ``mean`` are trained with several seeds, all on
-    the same split. The model that has most validation clips right, of equal ones that of the lowest validation loss, is
-    taken, tested by clips that it was neither trained nor chosen on, and trained once more on all clips.
+    On each backbone's features, a head with an LSTM and the baseline ``mean`` are trained with several seeds, all on
+    the same split. The model with the most correct validation clips is chosen (if equal, the one with the lowest
+    validation loss), tested on clips that were used neither for training nor for choosing, and finally trained on all
+    clips.
 
-    A call that was interrupted goes on where it was. After videos were added or settings changed, the same call makes
-    another recogniser beside the earlier one: each set of clips, split and settings has a folder of its own in
-    ``out/runs``, with ``learn.json`` and ``report.html``.
+    An interrupted call is resumed. If videos were added or settings changed, the same call makes a new recogniser
+    beside the earlier one: each set of clips, split and settings has its own folder in ``out/runs``, with
+    ``learn.json`` and ``report.html``.
 
     Args:
         videos: A folder of class folders, a CSV manifest, or a UCF101-style list; see
@@ -137,26 +138,26 @@ def learn(
         backbone: ``NAME`` or ``NAME=WEIGHTS``, one or several to choose from; see
             :func:`fitrec_cache.backbones.backbone.load_backbone`.
         preset: ``native``, ``grid``, ``paper`` or ``table1``.
-        variant: Heads to choose from. Empty: the one with an LSTM that goes with a backbone, and ``mean``.
+        variant: Variants to choose from. Empty: the one with an LSTM that matches the backbone, and ``mean``.
         classes: ``fitness35``, names separated by commas, or a file of names; None for all.
         root: Folder that a manifest's or list's paths are relative to.
-        group_by: The manifest's column that says a clip's group, or ``folder``.
-        prune: Take out clips of an earlier call that are not among ``videos``, as those that were deleted.
-        split: A rule of :func:`fitrec_cache.dataset.folds.make_folds` that makes one test side.
-        seed: Seeds of initial values and order of batches; they answer together.
-        epochs: Exactly this many; None for the recipe's.
-        device: Where frames are embedded; heads are trained on the CPU, where a seed gives the same bits.
+        group_by: The manifest column with a clip's group, or ``folder``.
+        prune: Take out clips of an earlier call that are not among ``videos``, such as deleted ones.
+        split: A rule of :func:`fitrec_cache.dataset.folds.make_folds` that makes a single split.
+        seed: Seeds of the initial weights and the batch order; the heads of all seeds answer together.
+        epochs: Exact number of epochs; None for the recipe's.
+        device: Device on which frames are embedded; heads are trained on the CPU, where a seed gives the same bits.
         compile: Compile the backbones first; see :func:`fitrec_cache.extract.extract`.
-        jobs: Heads trained at the same time; see :func:`fitrec_cache.train.train_head`.
+        jobs: Number of heads to train in parallel; see :func:`fitrec_cache.train.train_head`.
         progress: Show progress bars on standard error.
         tell: Called with each note of the report as soon as it is known, and before training with about how long that
             takes, unless all models are there.
 
     Returns:
-        Which model was taken, and what it is worth.
+        The chosen model and its metrics.
 
     Raises:
-        UsageError: For wrong arguments, or clips that cannot be split so, before anything is decoded.
+        UsageError: For wrong arguments, or clips that cannot be split in this way, before anything is decoded.
         StoreError: If ``out`` cannot be written.
     """
     started = time.perf_counter()
@@ -176,7 +177,7 @@ def learn(
 
     def once(text: str, of: str = "") -> None:
         text = f"{of}: {text}" if of and len(backbone) > 1 else text
-        notes.add_new(text)  # what is said of a split is said by every training on it
+        notes.add_new(text)  # every training on a split repeats the notes about it
 
     extracted = extract(
         videos,
@@ -203,8 +204,8 @@ def learn(
         clips = _clips_of(opened, classes)
         _check_alike(opened, clips, stores)
         runs = out / "runs" / _name_of(clips, split, [sorted(seed), epochs])
-    except UsageError as error:  # what is left is too little
-        if tell is None and unusable:  # notes are in a report that will not be
+    except UsageError as error:  # too few clips are left
+        if tell is None and unusable:  # the notes would be in the report, which will not exist
             raise UsageError(f"{error}. {'. '.join(unusable)}") from error
         raise
     common: dict[str, Any] = {"cache": cache, "preset": preset, "classes": classes, "split": split, "seed": seed}
@@ -220,10 +221,10 @@ def learn(
         leaks |= train_head(**model, tell=partial(once, of=name)).leaks
         models[model["out"]] = model
     records = read_records(list(models))
-    compared, lead = compare_runs(records), gather(records)[0]  # as the page has them
+    compared, lead = compare_runs(records), gather(records)[0]  # as on the page
     run = next(folder for folder in models if lead.first.folder.is_relative_to(folder))
     best = next(m for m in compared.models if m.name == lead.name)
-    result = train_head(**models[run], final=True)  # all notes were told
+    result = train_head(**models[run], final=True)  # without tell: all notes have been passed on already
     page = report(list(models), out=runs / "report.html", cache=cache, compared=compared, progress=progress)
     made = LearnReport(
         out=out,
@@ -245,7 +246,7 @@ def learn(
 
 
 def _check_split(split: str, found: ClipList, cache: Path, notes: Notes) -> None:
-    """Raise UsageError if the clips cannot be divided so, with what was found of them, which may say why."""
+    """Raise UsageError if the clips cannot be split in this way, together with the notes on them, which may say why."""
     try:
         first = _first_fold(split, found, cache)
     except UsageError as error:
@@ -258,7 +259,7 @@ def _check_split(split: str, found: ClipList, cache: Path, notes: Notes) -> None
 
 
 def _first_fold(split: str, found: ClipList, cache: Path) -> Fold:
-    """Divide the clips as they will be in the cache; files are read, which takes long, only if nothing else helps."""
+    """Split the clips as they will be in the cache; files are read, which is slow, only if it fails otherwise."""
     try:
         return folds_of_clips(split, as_extracted(found, cache), seed=_SPLIT_SEED)[0]
     except UsageError:
@@ -266,7 +267,7 @@ def _first_fold(split: str, found: ClipList, cache: Path) -> Fold:
 
 
 def _check(variant: Sequence[str], split: str, seed: Sequence[int], epochs: int | None, jobs: int) -> None:
-    """Raise UsageError for what cannot be, before anything is decoded."""
+    """Raise UsageError for invalid arguments before anything is decoded."""
     known = [name for name, head in VARIANTS.items() if not head.takes_pixels]
     for name in variant:
         if name not in known:
@@ -278,7 +279,7 @@ def _check(variant: Sequence[str], split: str, seed: Sequence[int], epochs: int 
 
 
 def _say_unusable(failed: Sequence[FailedClip], cache: Path) -> list[str]:
-    """Say which clips cannot be used, each reason once."""
+    """Return notes on clips that cannot be used, one per reason."""
     by_reason: dict[str, list[str]] = {}
     for each in failed:
         by_reason.setdefault(each.reason, []).append(each.clip_id)
@@ -294,7 +295,7 @@ def _say_unusable(failed: Sequence[FailedClip], cache: Path) -> list[str]:
 
 
 def _is_used(held: HeldClip | None, stores: Iterable[Store]) -> bool:
-    """Say whether a clip that failed now is used all the same, as its earlier video, which extract says."""
+    """Say whether a clip that failed now is used nevertheless, with its earlier video; `extract` reports that."""
     return held is not None and not held.problem and any(held.video_sha256 in store for store in stores)
 
 
@@ -308,10 +309,10 @@ def _clips_of(cache: Cache, classes: str | None) -> list[HeldClip]:
 
 
 def _check_alike(cache: Cache, clips: Sequence[HeldClip], stores: Mapping[str, Store]) -> None:
-    """Refuse backbones that know different clips, as after an earlier call with other videos and other backbones.
+    """Check that all backbones have features of the same clips; an earlier call may have used other videos.
 
     Raises:
-        UsageError: If one lacks some: models could not be compared on the same clips.
+        UsageError: If one lacks some clips, because then models could not be compared on the same clips.
     """
     contents = [clip.video_sha256 for clip in clips]
     known = {name: {key for key in contents if key in held} for name, held in stores.items()}
@@ -326,7 +327,7 @@ def _check_alike(cache: Cache, clips: Sequence[HeldClip], stores: Mapping[str, S
 
 
 def _how_long(heads: Sequence[tuple[str, int]], clips: Sequence[HeldClip], seeds: int, epochs: int | None) -> str:
-    """Say about how long it takes to train heads, of which variant and length of features are given."""
+    """Return a note with the approximate training time; heads are given as variant and length of features."""
     seconds = training_seconds(
         heads,
         sides=usual_sides(len(clips)),
@@ -339,7 +340,7 @@ def _how_long(heads: Sequence[tuple[str, int]], clips: Sequence[HeldClip], seeds
 
 
 def _name_of(clips: Sequence[HeldClip], split: str, settings: Sequence[Any]) -> str:
-    """Return a folder's name for clips as they are now, their split and some settings."""
+    """Return a folder name that depends on the clips as they are now, their split and the given settings."""
     told = [[c.clip_id, c.video_sha256, c.label, c.group, dict(c.extra)] for c in clips]
     (fold,) = make_folds(split, **columns(clips), seed=_SPLIT_SEED)
     sides = [side.tolist() for side in fold.split.sides]  # lists of the same name may have changed

@@ -1,4 +1,4 @@
-"""One HDF5 file of features for sharing, or made elsewhere; its layout is in docs/format.md."""
+"""One HDF5 file of features, for sharing or made elsewhere; docs/format.md specifies its layout."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TEXT = ("clip_id", "label", "group", "extra")
 
 @dataclass(frozen=True, kw_only=True)
 class PackReport(Plain):
-    """What :func:`pack` wrote: the file, N clips, T frames, d values, size in bytes, and which clips it lacks."""
+    """The result of :func:`pack`: the file, N clips, T frames, d values, size in bytes, and notes on missing clips."""
 
     out: Path
     clips: int
@@ -41,22 +41,22 @@ class PackReport(Plain):
 
 @plain_arguments
 def pack(*, cache: Path, out: Path, backbone: Sequence[str] = (), preset: str | None = None) -> PackReport:
-    """Write the features of all held clips to one HDF5 file that ``train-head --features`` reads.
+    """Write the features of all clips in a cache to one HDF5 file that ``train-head --features`` reads.
 
     Args:
         cache: Cache folder.
-        out: The file to write; it must not exist, or be empty.
-        backbone: Backbone name; several are concatenated. Empty: the only one that is cached.
-        preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
+        out: The file to write; it must not exist, or must be empty.
+        backbone: Backbone names; features of several are concatenated. Empty: the only backbone in the cache.
+        preset: ``native``, ``grid``, ``paper`` or ``table1``, if the cache has several.
 
     Returns:
-        What was written.
+        A description of the file.
 
     Raises:
         UsageError: If ``out`` exists or the backbone is not cached.
         StoreError: If the cache cannot be read or the file cannot be written.
     """
-    if out.exists() and not (out.is_file() and not out.stat().st_size):  # an empty one: killed as it tried the name
+    if out.exists() and not (out.is_file() and not out.stat().st_size):  # a kill may have left an empty file
         raise UsageError(f"{out} exists: choose another --out, or remove it")
     check_writable(out, "--out")
     features = load_cached(Cache(cache), backbone, preset=preset)
@@ -81,7 +81,7 @@ def read_pack(path: Path) -> Features:
     """Read a file that :func:`pack` wrote, or one made elsewhere in the same layout.
 
     Raises:
-        UsageError: If the file is missing, or not as docs/format.md says.
+        UsageError: If the file is missing, or does not follow docs/format.md.
     """
     if not path.is_file():
         raise UsageError(f"features file {path} not found: expected an HDF5 file as docs/format.md describes")
@@ -110,7 +110,7 @@ def read_pack(path: Path) -> Features:
         sources=sources,
         name=str(name) if "backbone" in head else plain_text(path.stem),
     ).by_id()  # results must not depend on the order of rows
-    del arrays, values  # in the order of the file
+    del arrays, values  # free the copies in the order of the file
     if "sha256" in head and head["sha256"] != _sum(found):
         raise UsageError(
             f"features file {path} is damaged: what it holds is not what its attribute sha256 says. Copy it again; who "
@@ -120,7 +120,7 @@ def read_pack(path: Path) -> Features:
 
 
 def _sum(features: Features) -> str:
-    """Return the sha256 of all that a packed file holds of its clips, in the order of their ids."""
+    """Return the sha256 of everything that a packed file contains about its clips, in the order of their ids."""
     told = [features.clip_ids, features.labels, features.groups, [dict(columns) for columns in features.extra]]
     found = hashlib.sha256(canonical_json([told, str(features.values.dtype), features.values.shape]).encode())
     for values in (features.values, features.pts_seconds):
@@ -132,5 +132,5 @@ def _check_rows(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     lengths = {name: len(a) for name, a in arrays.items()}
     if len(set(lengths.values())) != 1:
         raise UsageError(f"features file {path}: datasets have different numbers of rows: {lengths}")
-    if not arrays["features"].size:  # before arrays of another size are made
+    if not arrays["features"].size:  # checked before other arrays are allocated
         raise UsageError(f"features in file {path} are empty: got shape {arrays['features'].shape}, expected (N, T, d)")

@@ -1,7 +1,7 @@
 """The paper's Table I beside the parameter counts of the models that this package builds.
 
-Nothing but the paper's own figures is written down here: our counts are taken from built modules (on the meta device,
-so nothing is computed or allocated). Keras counts differ from PyTorch's in four known ways, see :class:`TableRow`.
+Only the paper's own numbers are written down here: ours are counted in built modules (on the meta device, so nothing is
+computed or allocated). Keras' counts differ from PyTorch's in four known ways, see :class:`TableRow`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from fitrec_cache.errors import UsageError
 from fitrec_cache.heads.head import build_head, count_trainable
 from fitrec_cache.settings.variants import VARIANTS, HeadConfig
 
-#: Frame side in pixels and classes of Table I, as its totals prove (the paper's text says 224).
+#: Frame side in pixels and number of classes of Table I, as implied by its totals (the paper's text says 224 pixels).
 TABLE_SIDE = 64
 TABLE_CLASSES = 35
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableRow:
-    """What Table I says of one model, and what the model must have been to have those counts.
+    """A row of Table I, and the properties that the model must have had to give these counts.
 
     Keras' models differ from timm's: its ResNet50 has a bias in each convolution, its EfficientNetB0 counts the
     normalisation of its input (a mean and a variance per channel, one counter); it counts batch-norm statistics as
@@ -33,13 +33,13 @@ class TableRow:
 
     Args:
         variant: The variant that follows this row.
-        total: The paper's total; None where Table I has no such row.
+        total: The paper's total; None if Table I has no such row.
         trainable: The paper's trainable part.
-        attention: The attention that the count proves.
+        attention: The attention implied by the count.
         fine_tuned: Whether the backbone was trained as well.
         conv_biases: Whether Keras' backbone has convolution biases that timm's lacks.
         input_constants: Whether Keras' backbone counts the normalisation of its input.
-        why: What our model had to be to give the count.
+        why: The properties that our model needs to give the count.
     """
 
     variant: str
@@ -94,15 +94,15 @@ class VariantParams:
     Args:
         name: The variant.
         paper_row: The paper's name of the model.
-        paper_total: Table I's total; None where the table has no such row.
+        paper_total: Table I's total; None if the table has no such row.
         paper_trainable: Table I's trainable part.
-        total: Ours in Keras' convention, of the model that Table I describes.
-        trainable: The same, trainable; with the backbone where the paper trained it.
-        torch_total: The same model in PyTorch's convention (all parameters, no buffers).
-        torch_trainable: The same, trainable.
-        head_trainable: What this program trains: the variant's head, with its own attention, on the pooled features
-            of its default backbone, which stays frozen.
-        note: Where the differences come from.
+        total: Our count in Keras' convention, for the model that Table I describes.
+        trainable: The trainable part of it; includes the backbone if the paper trained it.
+        torch_total: Our count for the same model in PyTorch's convention (all parameters, no buffers).
+        torch_trainable: The trainable part of it.
+        head_trainable: The part that this program trains: the variant's head, with its own attention, on the pooled
+            features of its default backbone, which stays frozen.
+        note: The causes of the differences.
     """
 
     name: str
@@ -122,8 +122,8 @@ class ParamsReport(Plain):
     """The counts of all rows.
 
     Args:
-        classes: Number of classes that ours were counted for; the paper's are always for 35.
-        variants: One entry a row, Table I's first.
+        classes: Number of classes for our counts; the paper's are always for 35.
+        variants: One entry per row, Table I's first.
     """
 
     classes: int
@@ -132,10 +132,10 @@ class ParamsReport(Plain):
 
 @plain_arguments
 def params(*, classes: int = TABLE_CLASSES) -> ParamsReport:
-    """Count the parameters of the paper's models as built here, beside the paper's Table I.
+    """Count the parameters of the paper's models as built here, for comparison with Table I.
 
     Args:
-        classes: Number of classes K to count for, at least 2; the table's is 35.
+        classes: Number of classes K, at least 2; Table I has 35.
 
     Returns:
         One entry for each row of Table I, and one for ``lrcn``, which that table lacks.
@@ -179,7 +179,7 @@ def _count(row: TableRow, classes: int) -> VariantParams:
 
 
 def _backbone(name: str) -> tuple[nn.Module, int, int]:
-    """Return a timm model as Table I used it, the length of its flattened last map and that of its pooled vector."""
+    """Return a timm model as used in Table I, and the lengths of its flattened last map and of its pooled vector."""
     from fitrec_cache.backbones.pretrained import build_empty  # timm takes a second to import
 
     is_vit = name.startswith("vit_")
@@ -192,14 +192,15 @@ def _backbone(name: str) -> tuple[nn.Module, int, int]:
 
 
 def keras_extra(backbone: nn.Module, row: TableRow) -> tuple[int, int]:
-    """Return how many parameters Keras counts that PyTorch's backbone has not.
+    """Return how many parameters Keras counts that PyTorch's backbone does not have.
 
     Args:
         backbone: The timm model.
-        row: Says which of Keras' peculiarities this backbone has.
+        row: The row that says which of Keras' peculiarities this backbone has.
 
     Returns:
-        Trainable ones (convolution biases) and untrainable ones (batch-norm statistics, input normalisation).
+        The number of trainable ones (convolution biases), and of untrainable ones (batch-norm statistics, input
+        normalisation).
     """
     convolutions = [module for module in backbone.modules() if isinstance(module, nn.Conv2d)]
     biases = sum(layer.out_channels for layer in convolutions if layer.bias is None) if row.conv_biases else 0

@@ -1,4 +1,4 @@
-"""What was in front of a head in training, from stored frames on: the same again, or not at all."""
+"""Rebuild the steps from stored frames to the head's input exactly as in training; refuse if they would differ."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fitrec_cache.runs.run import Run
 from fitrec_cache.settings.variants import VARIANTS, HeadConfig, plain_name
 from fitrec_cache.training.pixels import to_pixels
 
-#: Fields of an identity that say how the same network was made fast, which is another matter where it runs elsewhere.
+#: Fields of an identity that describe how the network was made fast; irrelevant for an exported one, run elsewhere.
 _HOW_FAST = ("rounding", "folded", "compiled")
 
 
 def sources_of(run: Run) -> list[dict[str, Any]]:
-    """Return what made the features of a run, one entry a backbone.
+    """Return how the features of a run were made, one entry per backbone.
 
     Raises:
         UsageError: If that is not known.
@@ -35,23 +35,23 @@ def sources_of(run: Run) -> list[dict[str, Any]]:
 
 
 class Pipeline:
-    """From stored frames to one part of the head's input, as it was for training.
+    """Turns stored frames into one part of the head's input, exactly as for training.
 
     Args:
-        source: What made that part, of ``sources`` in ``run.json``.
-        given: ``NAME=WEIGHTS`` by backbone name, where weights are no longer where they were.
+        source: The entry of ``sources`` in ``run.json`` that describes this part.
+        given: ``NAME=WEIGHTS`` by backbone name, for weights that have moved.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        force: Go on where something here differs.
-        exported: The network shall run elsewhere, on frames that others decode: it is in fp32 and not compiled,
-            whatever the features were made with.
+        force: Continue although something differs here.
+        exported: Whether the network will run elsewhere, on frames decoded by other programs; it is then in fp32 and
+            not compiled, whatever the features were made with.
 
     Attributes:
         frames: Identity of the stored frames.
-        backbone: None where the head sees small frames.
+        backbone: The backbone; None if the head takes small frames directly.
 
     Raises:
-        MismatchError: If the pipeline would differ, naming each field, old -> new.
-        WeightsError: If the weights cannot be had.
+        MismatchError: If the pipeline would differ; it names each differing field, old -> new.
+        WeightsError: If the weights cannot be loaded.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Pipeline:
         _refuse_if_different(f"backbone {name}", then, _as_anywhere(now) if exported else now, force=force)
 
     def __call__(self, frames: Tensor) -> NDArray[Any]:
-        """Return float16 ``(T, d)``, or uint8 ``(T, 64, 64, 3)``."""
+        """Return the input of the head: float16 ``(T, d)``, or uint8 ``(T, 64, 64, 3)``."""
         return to_pixels(frames) if self.backbone is None else self.backbone.embed(frames)
 
 
@@ -86,9 +86,9 @@ def rebuild_backbone(
     device: str = "auto",
     command: str,
 ) -> Backbone:
-    """Load the backbone that made features of an identity, from where its weights were or from ``given``.
+    """Load the backbone that made features with this identity, from its recorded weights or from ``given``.
 
-    ``command`` is what takes ``--backbone NAME=FILE`` where they are not there any more.
+    ``command`` is the command that accepts ``--backbone NAME=FILE``, named in the error if the weights have moved.
     """
     name = identity["backbone"]
     weights = origin.get("weights")
@@ -120,11 +120,11 @@ def _refuse_if_different(what: str, then: Mapping[str, Any], here: Mapping[str, 
 def open_pipelines(
     run: Run, backbone: Sequence[str], *, device: str, force: bool, exported: bool = False
 ) -> list[Pipeline]:
-    """Rebuild all that was in front of a run's head; the arguments are those of :class:`Pipeline`.
+    """Rebuild the pipelines of all parts of a run's input; the arguments are those of :class:`Pipeline`.
 
     Raises:
-        UsageError: If it is not known what that was, or a backbone is given that was not there.
-        MismatchError: If it would differ, or does not fit the head.
+        UsageError: If it is not known how the features were made, or a given backbone was not used.
+        MismatchError: If a pipeline would differ, or does not fit the head.
     """
     given = {plain_name(b).partition("=")[0]: b for b in backbone}
     if len(given) < len(backbone):
@@ -140,7 +140,7 @@ def open_pipelines(
 
 
 def _check_fit(run: Run, pipelines: Sequence[Pipeline]) -> None:
-    """Refuse sources that cannot be put side by side, or whose values the head does not take."""
+    """Raise MismatchError if the sources cannot be combined, or the head does not accept their values."""
     takes, backbones = HeadConfig.from_dict(run.settings["head"]), [p.backbone for p in pipelines]
     dims = [b.dim for b in backbones if b is not None]
     lengths = sorted({p.frames["samples"] for p in pipelines})

@@ -1,4 +1,4 @@
-"""Recognise exercises in videos with a trained head, through the identical pipeline or not at all."""
+"""Recognise exercises in videos with a trained head, through exactly the pipeline of training, or refuse."""
 
 from __future__ import annotations
 
@@ -41,41 +41,41 @@ from fitrec_cache.video.sampling import clip_length
 from fitrec_cache.video.spans import file_of, parted, short_content
 from fitrec_cache.wording import listed, plural
 
-#: Videos in the picture, the first that are answered: nobody looks at more, and frames take memory.
+#: The greatest number of videos in the picture (the first ones answered), as their frames take memory.
 MOST_PICTURED = 20
 
-#: In the first line of a table; the ``answers.csv`` of a training has no problems.
+#: Columns in the first line of a table; the ``answers.csv`` of a training lacks ``problem``.
 _COLUMNS = (*COLUMNS, "problem")
 
-#: A video decoded for each size that its frames are wanted at.
+#: A decoded video, by short side of the frames.
 _Decoded = dict[int, StoredClip]
 
-#: What a JPEG file in memory may be.
+#: Accepted types of a JPEG file in memory.
 _BYTES = (bytes, bytearray, memoryview)
 
-#: What ``watch`` takes and is no file; of an address that became a path one slash is left.
+#: Sources for ``watch`` that are not files; a URL that was converted to a path has lost one slash.
 _STREAM = re.compile(r"camera(:\d+)?$|(?i:[a-z][a-z0-9+.-]+:/)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a head says of one video.
+    """The answer for one video.
 
     Attributes:
         path: The video.
         top: The most probable labels with their probabilities, best first.
         attention: Weight of each sampled frame in the clip's vector, with its time; weights sum to 1.
         unknown: Whether the highest probability is below the threshold: probably none of the classes.
-        may_be_unknown: Whether it could have been: whether the heads have thresholds above 0.
-        heads: How many seeds answered together.
-        median_lengths: How many times as long it is as the median clip of the training; None where that is not known.
-        label: The class that a folder around it is named after, if that was asked for, else the name of its folder;
-            empty where it was not asked for.
-        right: Whether the most probable class is ``label``; None if that was not asked for or cannot be told: there is
-            no answer, or the head does not know the class.
-        trained_on: Whether the file is one that a head was trained or validated on, by its bytes, or named as one,
-            with its folder where ids have one: then the answer says nothing of how well new videos are recognised.
-        warnings: What is odd about the file, as for ``extract``: damage, or a part that goes on after its end.
+        may_be_unknown: Whether "unknown" was possible: whether the thresholds are high enough.
+        heads: Number of seeds that answered together.
+        median_lengths: The video's length divided by the median length of the training clips; None if unknown.
+        label: With ``labelled``: the class after which a folder around the video is named, or else the name of its
+            folder. Otherwise empty.
+        right: Whether the most probable class is ``label``; None if not asked for or not known, because there is no
+            answer or the head does not know the class.
+        trained_on: Whether a head was trained or validated on this file, judged by its bytes or by its name (including
+            the folder if ids have one): then the answer does not show how well new videos are recognised.
+        warnings: What is wrong with the file, as in ``extract``: damage, or a part that ends after the file.
         reason: Why there is no answer; empty if there is one.
     """
 
@@ -111,7 +111,7 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What the heads say of one clip.
+    """The answer of the heads for one clip.
 
     Attributes:
         top: All labels with their probabilities, best first.
@@ -158,31 +158,33 @@ def predict(
     Probabilities are calibrated by the run's temperature.
 
     Args:
-        videos: Video files, or folders: all videos below them. ``#t=START,END`` behind a file means that part
-            of it, unless the file itself is called so.
-        run: Run folder that ``train-head`` made, or the folder of ``learn``: then the model that it took last. Several
+        videos: Video files, or folders, for all videos below them. ``#t=START,END`` after a file name means that part
+            of the file, unless a file has this name.
+        run: Run folder made by ``train-head``, or the folder of ``learn``: then the model that it chose last. Several
             seeds answer together, by the mean of their probabilities and attention
-            (:class:`fitrec_cache.runs.ensemble.Ensemble`). Of folds, name one.
-        backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
-        picture: PNG file that shows the sampled frames with their attention, of :data:`MOST_PICTURED` videos at most.
-        table: CSV file to write of the answers and all probabilities.
-        labelled: The nearest folder around a video that is named after a class says its class, none above the folder
-            that was given: tell which answers are right.
+            (:class:`fitrec_cache.runs.ensemble.Ensemble`). If there are folds, name one.
+        backbone: ``NAME=WEIGHTS`` if the weights have moved since extraction.
+        picture: PNG file to write, with the sampled frames and their attention, of at most :data:`MOST_PICTURED`
+            videos.
+        table: CSV file to write, with the answers and all probabilities.
+        labelled: Report which answers are right: a video's class is given by the nearest folder around it that is named
+            after a class, no higher than the folder in ``videos``.
         top: Number of labels to return; None for 5.
-        unknown_below: Answer "unknown" where no class has this probability, in [0, 1]; None for the thresholds that
-            were fitted on validation clips.
+        unknown_below: Answer "unknown" if no class has this probability, in [0, 1]; None for the thresholds that were
+            fitted on validation clips.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        clip_seconds: Time limit for decoding one video, in seconds; it is tried twice.
-        force: Go on where the pipeline here differs from the one the head was trained with.
-        tell: Called with each prediction as it is made: as many in a row as there are cores, which are decoded at once.
+        clip_seconds: Time limit for decoding one video, in seconds; a video is tried twice.
+        force: Continue although the pipeline here differs from the one the head was trained with.
+        tell: Called with each prediction as it is made; predictions come in batches of one video per core, which are
+            decoded at the same time.
 
     Returns:
-        One prediction a video, in order; a video that cannot be used has a reason instead of an answer.
+        One prediction per video, in order; a video that cannot be used has a reason instead of an answer.
 
     Raises:
-        UsageError: If there is no video (none of the files is there) or no run, the run cannot be used on videos, no
-            folder is named after one of its classes though that was said, or ``table`` is another file.
-        MismatchError: If the pipeline would differ, naming each field, old -> new.
+        UsageError: If there is no video (none of the files exists) or no run, the run cannot be used on videos, no
+            folder is named after a class although ``labelled`` is set, or ``table`` is a file of another kind.
+        MismatchError: If the pipeline would differ; it names each field, old -> new.
         StoreCorrupt: If the run is damaged.
         StoreError: If the table or picture cannot be written.
     """
@@ -208,7 +210,7 @@ def predict(
             )
     shown: _Shown | None = None if picture is None else []
     found: list[Prediction] = []
-    full: list[Prediction] = []  # with all classes
+    full: list[Prediction] = []  # the same with all classes
     try:
         at_once = max(1, min(cores(), len(files)))
         with DecoderPool(workers=at_once, clip_seconds=clip_seconds) as pool:
@@ -219,9 +221,9 @@ def predict(
                 found.append(replace(full[-1], top=full[-1].top[:top]))
                 if tell is not None:
                     tell(found[-1])
-    finally:  # also of what was answered until an interruption
-        with ExitStack() as each:  # the table first; what one raises comes after the other
-            if shown and picture is not None:  # else each video's reason says why there is nothing to draw
+    finally:  # after an interruption, write what was answered so far
+        with ExitStack() as each:  # runs in reverse order, the table first; if one fails, the other still runs
+            if shown and picture is not None:  # otherwise each video's reason says why there is nothing to draw
                 each.callback(_draw, shown, picture)
             if table is not None:
                 each.callback(_write_table, full, recogniser.labels, table)
@@ -229,9 +231,10 @@ def predict(
 
 
 def _files(videos: Sequence[Path]) -> tuple[list[tuple[Path, int]], list[OSError]]:
-    """Return the files, for a folder all videos below it that are not hidden; and why folders cannot be read.
+    """Return the files (for a folder, all videos below it that are not hidden) and the errors of unreadable folders.
 
-    With each goes how many folders around it may say its class: up to the one that was given, of a file alone two.
+    Each file comes with the number of folders around it that may name its class: those up to the folder that was given;
+    two for a single file.
     """
     found: list[tuple[Path, int]] = []
     unreadable: list[OSError] = []
@@ -253,20 +256,20 @@ def _files(videos: Sequence[Path]) -> tuple[list[tuple[Path, int]], list[OSError
 
 
 def _folder_label(path: Path, around: int, labels: Sequence[str]) -> str:
-    """Return the class that one of the nearest folders is named after, in any capitals; else the nearest folder."""
+    """Return the class after which one of the nearest folders is named, ignoring case; else the nearest folder."""
     folders = [one_spelling(plain_text(name)) for name in reversed(_whole(path).parent.parts)][:around]
     by_name = {label.casefold(): label for label in labels} | {label: label for label in labels}
     return next((by_name[name] for each in folders for name in (each, each.casefold()) if name in by_name), folders[0])
 
 
 def _labelled(prediction: Prediction, label: str, labels: Sequence[str]) -> Prediction:
-    """Return the prediction with the class that its folder is named after, and whether it is right."""
+    """Return the prediction with the class that its folder is named after, and whether the answer is right."""
     right = prediction.top[0][0] == label if prediction.top and label in labels else None
     return replace(prediction, label=label, right=right)
 
 
 def _write_table(found: Sequence[Prediction], labels: Sequence[str], path: Path) -> None:
-    """Write answers as CSV, a row a video; the answer "unknown" is empty, and so is all of one that cannot be used."""
+    """Write answers as CSV, one row per video; "unknown" is an empty answer, and a failed video has empty cells."""
     rows = []
     for p in found:
         row = {"path": plain_text(p.path), "label": p.label, "problem": p.reason}
@@ -279,13 +282,13 @@ def _write_table(found: Sequence[Prediction], labels: Sequence[str], path: Path)
 
 
 def _trained_on(run: Run) -> list[str]:
-    """Return the ids of the clips that the head that answers has seen, to learn or to be chosen."""
+    """Return the ids of the clips on which the head that answers was trained or validated."""
     names = SIDES if run.settings.get("final") else SIDES[:2]
     return [str(clip) for name in names for clip in run.settings.get("split", {}).get(name, ())]
 
 
 def _contents(run: Run) -> set[str]:
-    """Return what the files of these clips are known by, as far as the run says."""
+    """Return the content identifiers of these clips' files, as far as the run contains them."""
     told = contents_of(run.settings)
     return {file_of(told[clip]) for clip in _trained_on(run) if clip in told}
 
@@ -293,27 +296,27 @@ def _contents(run: Run) -> set[str]:
 class Recogniser:
     """A trained head, or several seeds of one, with the pipeline before it.
 
-    From then on this process keeps the memory that it frees (:mod:`fitrec_cache.common.memory`). It may be called from
-    several threads. A server that forks makes it in each worker: PyTorch's threads do not survive a fork, and a network
-    that ran before would wait for them for ever.
+    Creating one makes this process keep freed memory for reuse (:mod:`fitrec_cache.common.memory`). It may be called
+    from several threads. A server that forks must create it in each worker: PyTorch's threads do not survive a fork,
+    and a network that ran before the fork would wait for them forever.
 
     Args:
-        run: As for :func:`predict`, and so are the others; the same errors are raised.
+        run: This and the others as for :func:`predict`; the same errors are raised.
         backbone: ``NAME=WEIGHTS``.
         unknown_below: Least probability of an answer.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        force: Go on where the pipeline here differs.
+        force: Continue although the pipeline here differs.
 
     Attributes:
         runs: The heads.
-        samples: Frames of a clip, ``T``.
-        short_sides: At what sizes, in pixels of the short side, frames must be given.
+        samples: Number of frames per clip, ``T``.
+        short_sides: The sizes in which frames must be given, in pixels of the short side.
         labels: The classes.
         may_be_unknown: Whether any clip could be answered "unknown".
-        clip_seconds: Median length of the clips the head was trained on; None where that is not known.
-        trained_on: Names of the files of these clips, with their folder where ids have one, as parts of a path.
-        contents: What their files are known by (:func:`fitrec_cache.video.spans.short_content`), as far as the runs
-            say.
+        clip_seconds: Median length of the clips the head was trained on; None if unknown.
+        trained_on: File names of these clips, with their folder if ids have one, as parts of a path.
+        contents: Content identifiers of these files (:func:`fitrec_cache.video.spans.short_content`), as far as the
+            runs contain them.
     """
 
     @plain_arguments
@@ -342,19 +345,19 @@ class Recogniser:
         self.clip_seconds = float(length) if isinstance(length, (int, float)) and 0 < length < 1e6 else None
 
     def __repr__(self) -> str:
-        """Return what it is in a line."""
+        """Return a description in one line."""
         heads, sides = plural(len(self.runs), "head"), self.short_sides
         return f"Recogniser({len(self.labels)} classes, {heads}, samples={self.samples}, short_sides={sides})"
 
     def __call__(self, jpegs: Mapping[int, Sequence[bytes]]) -> Answer:
-        """Return what the heads say of one clip.
+        """Return the answer of the heads for one clip.
 
         Args:
-            jpegs: By short side: its T frames, as the frame store keeps them
+            jpegs: For each short side, the clip's T frames as JPEG files
                 (:func:`fitrec_cache.video.jpeg.encode_frames`).
 
         Raises:
-            UsageError: If frames of a size are missing, or they are not T JPEG files of one size, or larger.
+            UsageError: If frames of a size are missing, or they are not T JPEG files of one size, or are too large.
         """
         if not isinstance(jpegs, Mapping) or not set(self.short_sides) <= jpegs.keys():
             got = f"short sides {list(jpegs)}" if isinstance(jpegs, Mapping) else f"a {type(jpegs).__name__}"
@@ -392,7 +395,7 @@ class Recogniser:
 
 
 def _described(items: object) -> str:
-    """Say of what is to be files in memory how many there are, and of which type."""
+    """Describe a value that should be files in memory: how many items, and of which types."""
     if not isinstance(items, Sequence):
         return "none" if items is None else f"a {type(items).__name__}"
     kinds = sorted({type(each).__name__ for each in items})
@@ -402,9 +405,9 @@ def _described(items: object) -> str:
 def _answers(
     paths: Sequence[Path], recogniser: Recogniser, pool: DecoderPool, shown: _Shown | None, *, at_once: int
 ) -> Iterator[Prediction]:
-    """Yield what the heads say of each video, of all classes; so many are decoded at once.
+    """Yield the answer for each video, with all classes; ``at_once`` videos are decoded at the same time.
 
-    Decoding and embedding take turns, as a decoder beside the threads of a network holds all of them up.
+    Decoding and embedding take turns, because a decoder that runs beside the threads of a network slows all of them.
     """
     for start in range(0, len(paths), at_once):
         some = paths[start : start + at_once]
@@ -414,7 +417,7 @@ def _answers(
 
 
 def _queued(path: Path, recogniser: Recogniser, pool: DecoderPool) -> Callable[[], _Decoded | str]:
-    """Have a video decoded; call what is returned to wait for it, or for the reason why it cannot be."""
+    """Start decoding a video; call the returned function to wait for it, or for the reason why that failed."""
     try:
         file, span = (str(path), None) if is_there(path) else parted(str(path))
     except ValueError as error:
@@ -447,11 +450,11 @@ def _one(path: Path, clips: _Decoded | str, recogniser: Recogniser, shown: _Show
     try:
         answer = recogniser({side: clip.jpegs for side, clip in clips.items()})
         trained_on = _is_of_training(path, recogniser)
-    except VideoError as error:  # its embeddings are too large for the type they were trained in, or the file is gone
+    except VideoError as error:  # its embeddings are too large for float16, or the file is gone
         return _failed(path, str(error), recogniser)
     clip = clips[recogniser.short_sides[0]]
     seconds = clip_length(clip.pts_seconds)
-    times = [time - clip.ledger["starts_at_seconds"] for time in clip.pts_seconds]  # as a player has them
+    times = [time - clip.ledger["starts_at_seconds"] for time in clip.pts_seconds]  # as in a player
     prediction = Prediction(
         path=str(path),
         top=answer.top,
@@ -477,7 +480,7 @@ def _is_of_training(path: Path, recogniser: Recogniser) -> bool:
 
 
 def _whole(path: Path) -> Path:
-    """Return an absolute path without "..", which is no folder's name; links stay, as they have names of their own."""
+    """Return an absolute path without ".."; links are kept, because they have names of their own."""
     return Path(os.path.normpath(path.absolute()))
 
 

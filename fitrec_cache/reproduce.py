@@ -1,4 +1,4 @@
-"""The paper in one call: every preset, variant, split and seed, Tables I and II beside ours, and the report."""
+"""Reproduce the paper in one call: all presets, variants, splits and seeds, both tables beside ours, a report."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from fitrec_cache.training.loading import load_clips, refuse_answer
 #: The backbones of the paper's models, in the order of :data:`MODELS`.
 BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_base_patch32_224")
 
-#: Each backbone's model.
+#: The model of each backbone.
 MODELS = ("resnet50-lstm-attention", "efficientnet-lstm-attention", "vit-lstm")
 
-#: What is done to frames, and the recipe that goes with it.
+#: The presets for frames, and the recipe used with each.
 PRESETS = {"paper": "paper", "native": "native", "grid": "native"}
 
 
@@ -50,16 +50,16 @@ class Row:
     """One model under one preset and split, over all seeds.
 
     Attributes:
-        preset: What was done to frames: ``paper``, ``native`` or ``grid``.
-        split: The rule; of lists, their names.
+        preset: Preset for frames: ``paper``, ``native`` or ``grid``.
+        split: The split rule; for lists, their names.
         variant: The head.
         backbone: Its features.
-        seeds: How many heads were trained (on each fold).
-        n: Test clips of one seed, over all its folds.
+        seeds: Number of heads trained (per fold).
+        n: Number of test clips of one seed, over all its folds.
         figures: Mean over seeds of ``accuracy``, ``top5_accuracy``, ``precision_weighted``, ``recall_weighted``,
-            ``f1_weighted``, ``f1_macro``; of several seeds ``accuracy_sd``, the standard deviation over them.
-        printed: The accuracy the paper prints for this variant; None where it has none.
-        seconds: To train one head.
+            ``f1_weighted``, ``f1_macro``; with several seeds also ``accuracy_sd``, the standard deviation over them.
+        printed: The accuracy printed in the paper for this variant; None if there is none.
+        seconds: Time to train one head.
     """
 
     preset: str
@@ -75,19 +75,19 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceReport(Plain):
-    """What :func:`reproduce` made.
+    """The result of :func:`reproduce`.
 
     Attributes:
-        out: Its folder.
+        out: The output folder.
         page: The HTML report.
-        extract: Clips done, reused and failed, and seconds, of each preset in this call.
+        extract: Number of clips done, reused and failed, and seconds, for each preset in this call.
         table1: The paper's Table I beside our counts.
-        table2: One row a preset, split and variant.
-        gap: For each preset and variant, the mean accuracy of ``random`` less that of ``group``, which has the same
-            sizes and seeds; empty where one of them is not asked for.
-        comparisons: In words, each pair of models of one preset and split.
+        table2: One row per preset, split and variant.
+        gap: For each preset and variant, the mean accuracy with ``random`` minus that with ``group``, which has the
+            same sizes and seeds; empty unless both are asked for.
+        comparisons: Comparisons in words, for each pair of models with the same preset and split.
         failed: Clips that could not be used.
-        notes: What a person should know.
+        notes: Notes for the user.
         seconds: Wall time of this call.
     """
 
@@ -123,28 +123,28 @@ def reproduce(
     progress: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> ReproduceReport:
-    """Do what the paper did, and what it should have done, on any videos.
+    """Repeat the paper's experiments, and those that it should have included, on any videos.
 
-    Features are made by the paper's preprocessing (``paper``: 64x64 pixels, enlarged, / 255) and by each backbone's own
-    (``native``), or by that with where things are in the picture kept (``grid``: nine times the values). Heads on the
-    first are trained by the recipe ``paper``, on the others by ``native``; beside each is the baseline ``mean``. A
-    call that was interrupted goes on where it was.
+    Features are made with the paper's preprocessing (``paper``: 64x64 pixels, enlarged, / 255), with each backbone's
+    own (``native``), or with the latter keeping positions in the picture (``grid``: nine times the values). Heads on
+    ``paper`` features are trained with the recipe ``paper``, on the others with ``native``; each is accompanied by the
+    baseline ``mean``. An interrupted call is resumed.
 
     Args:
         videos: Folder of class folders, UCF101-style list or manifest.
         out: Folder for the cache, the runs, ``reproduce.json`` and ``report.html``.
-        backbone: Three backbones, as ``NAME`` or ``NAME=WEIGHTS``: for ResNet50's, EfficientNet's and ViT's model.
+        backbone: Three backbones, as ``NAME`` or ``NAME=WEIGHTS``: for the models on ResNet50, EfficientNet and ViT.
         classes: ``fitness35``, names separated by commas, or a file of names; None for all.
         root: Folder that a manifest's or list's paths are relative to.
         split: Rules of :func:`fitrec_cache.dataset.folds.make_folds`; for UCF101 also ``official1`` to ``official3``.
         seed: Seeds of split and training.
         preset: Some of ``paper``, ``native`` and ``grid``.
-        frames: Train ``lrcn`` and ``convlstm`` too, which learn from 64x64 frames; slow without a GPU.
-        overwrite: Train again what is there, as after other videos or another number of epochs.
-        epochs: At most this many; None for each recipe's.
-        device: Where frames are embedded; heads are trained on the CPU, where a seed gives the same bits.
+        frames: Also train ``lrcn`` and ``convlstm``, which take 64x64 frames; slow without a GPU.
+        overwrite: Train existing heads again, for example with other videos or another number of epochs.
+        epochs: The greatest number of epochs; None for each recipe's.
+        device: Device on which frames are embedded; heads are trained on the CPU, where a seed gives the same bits.
         compile: Compile the backbones first; see :func:`fitrec_cache.extract.extract`.
-        jobs: Heads trained at the same time; see :func:`fitrec_cache.train.train_head`.
+        jobs: Number of heads to train in parallel; see :func:`fitrec_cache.train.train_head`.
         progress: Show progress bars on standard error.
         tell: Called with each note on the videos as soon as it is known.
 
@@ -162,10 +162,10 @@ def reproduce(
     refuse_answer(clip.label for clip in found.clips)
     clips = as_extracted(found, cache)
     _refuse_other_clips(cache, clips, out)
-    for rule in split:  # now, not after hours of extraction
-        for number in seed:  # with few groups some seeds leave a side empty
+    for rule in split:  # check the splits now, not after hours of extraction
+        for number in seed:  # with few groups, some seeds leave a side empty
             folds_of_clips(rule, clips, seed=number)
-    said = Notes(tell)  # most are the same for every preset
+    said = Notes(tell)  # collected, because most notes are the same for every preset
     extracted: dict[str, Any] = {}
     features: dict[tuple[str, str], str] = {}
     for name in preset:
@@ -187,7 +187,7 @@ def reproduce(
         extracted[name] = {k: made[k] for k in ("clips", "done", "reused", "failed", "seconds", "notes")}
     planned = list(_list_jobs(preset, split, backbone, frames=frames))
     trained: dict[_Job, TrainReport] = {}
-    for each in dict.fromkeys((job.preset, job.features) for job in planned):  # loaded once, for all splits
+    for each in dict.fromkeys((job.preset, job.features) for job in planned):  # load features once for all splits
         store = features.get(each)
         ones = [job for job in planned if (job.preset, job.features) == each]
         named, kind = ([store], each[0]) if store else ([], None)
@@ -205,7 +205,7 @@ def reproduce(
                 jobs=jobs,
                 progress=progress,
             )
-        del data  # before the next are loaded
+        del data  # free memory before the next features are loaded
     families: dict[tuple[str, str], list[Path]] = {}
     for job in planned:
         families.setdefault((job.split, job.preset), []).append(out / "runs" / job.folder)
@@ -241,7 +241,7 @@ def _check(
     epochs: int | None,
     jobs: int,
 ) -> None:
-    """Raise UsageError for what cannot be, before hours of work."""
+    """Raise UsageError for invalid arguments, before hours of work."""
     if len(backbone) != len(MODELS):
         raise UsageError(f"{len(backbone)} backbones: expected three, for {', '.join(MODELS)}")
     unknown = [p for p in preset if p not in PRESETS]
@@ -259,7 +259,7 @@ def _check(
 
 @dataclass(frozen=True)
 class _Job:
-    """One model to train under one preset and split; ``features`` is a backbone's name, or ``frames``."""
+    """One model to train with one preset and split; ``features`` is a backbone's name, or ``frames``."""
 
     preset: str
     split: str
@@ -272,20 +272,20 @@ class _Job:
 
 
 def _list_jobs(preset: Sequence[str], split: Sequence[str], backbone: Sequence[str], *, frames: bool) -> Iterator[_Job]:
-    """Yield what is to be trained: each model and the baseline on each backbone's features."""
+    """Yield the models to train: for each backbone's features, its model and the baseline."""
     names = [BackboneChoice.parse(text).name for text in backbone]
     for rule in split:
         for kind in preset:
             for model, name in zip(MODELS, names, strict=True):
                 for variant in (model, "mean"):
                     yield _Job(kind, rule, variant, name)
-        if frames:  # these see 64x64 pixels whatever the preset, and are the paper's
+        if frames:  # these take 64x64 pixels regardless of the preset, and belong to the paper
             for variant in (name for name, v in VARIANTS.items() if v.takes_pixels):
                 yield _Job("paper", rule, variant, "frames")
 
 
 def _refuse_other_clips(cache: Path, asked: Sequence[Clip], out: Path) -> None:
-    """Refuse a cache with clips of another call, which heads would be trained on too."""
+    """Raise UsageError if a cache holds clips of another call, because heads would be trained on them too."""
     if not is_there(cache / MARKER):
         return
     names = {clip.clip_id for clip in asked}
@@ -299,7 +299,7 @@ def _refuse_other_clips(cache: Path, asked: Sequence[Clip], out: Path) -> None:
 
 
 def _left_aside(out: Path, made: Sequence[Path]) -> list[str]:
-    """Say which runs of earlier calls are not in the tables of this one."""
+    """Return a note on runs of earlier calls that are not in the tables of this one."""
     others = [p for p in sorted((out / "runs").glob("*/*/*")) if p.is_dir() and p not in made]
     if not others:
         return []
@@ -330,7 +330,10 @@ def _row(job: _Job, trained: dict[str, Any]) -> Row:
 
 
 def _gap(rows: Sequence[Row]) -> dict[str, float]:
-    """Return by how much a random split flatters each model; other splits have other sizes and test clips."""
+    """Return how much higher each model's accuracy is with the split ``random`` than with ``group``.
+
+    Other splits are not compared, because their sizes and test clips differ.
+    """
     accuracy = {(r.split, r.preset, r.variant, r.backbone): r.figures["accuracy"] for r in rows}
     return {
         f"{preset}: {variant} on {backbone}, random less group": value - accuracy["group", preset, variant, backbone]
@@ -340,6 +343,6 @@ def _gap(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def _plain(text: str) -> str:
-    """Return a folder name for any text; of a long one its end, and a sum that keeps it apart from others."""
+    """Return a folder name for any text; for a long text its end, with a hash that keeps it unique."""
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in text)
     return name if len(name) <= 60 else f"{hashlib.sha256(text.encode()).hexdigest()[:8]}-{name[-50:]}"

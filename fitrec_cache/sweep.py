@@ -1,4 +1,4 @@
-"""Search for a recipe on one's own cache. Only validation sides are looked at; the only home of optuna."""
+"""Search for a recipe on one's own cache, using validation sides only; the only module that imports optuna."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from fitrec_cache.settings.variants import (
 )
 from fitrec_cache.training.problem import Problem, Right, accuracy
 
-#: Numbers are ranges ``(low, high, logarithmic)``, lists are choices. Where a variant has no place for a setting, the
-#: setting is not searched.
+#: Tuples are ranges ``(low, high, logarithmic)``, lists are choices. Settings that a variant does not have are not
+#: searched.
 SPACE: Mapping[str, Any] = {
     "learning_rate": (1e-4, 1e-2, True),
     "weight_decay": (1e-3, 1.0, True),
@@ -51,31 +51,31 @@ SPACE: Mapping[str, Any] = {
     "differences": [False, True],
 }
 
-#: The best trials are trained again with this many further seeds before one is chosen: the best of many trials is
-#: partly luck.
+#: The best trials are trained again with this many further seeds before one is chosen, because the best of many trials
+#: is partly due to luck.
 _FINAL_SEEDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepReport(Plain):
-    """What :func:`sweep` found; every accuracy is on validation sides.
+    """The result of :func:`sweep`; every accuracy is on validation sides.
 
     Attributes:
-        out: Its folder; ``trials.log`` there is what it resumes from.
+        out: Folder of the search; a search is resumed from ``trials.log`` in it.
         variant: The head.
         backbone: The features.
-        sources: For each split rule the options that give ``train-head`` these features, this split and the seeds.
-        splits: Rule and seed of each split that every trial is trained on.
-        n_val: Validation clips of all splits together, each counted once per split.
-        n_distinct: How many different clips these are.
+        sources: For each split rule, the options of ``train-head`` for these features, this split and the seeds.
+        splits: Rule and seed of each split on which every trial is trained.
+        n_val: Number of validation clips of all splits together; a clip counts once per split.
+        n_distinct: Number of distinct clips among them.
         tries: Number of trials that were finished, and of those given up early.
         start: Validation accuracy of the recipe ``native``, with the seed of the trials.
-        start_again: The same with the seeds of the finalists, so that they can be compared.
+        start_again: The same with the seeds of the finalists, for comparison with them.
         finalists: The best trials, best first: ``settings``, ``val_accuracy`` in the search, ``val_accuracy_again``
-            with other seeds, and ``p`` of an exact paired test of these against ``native`` by groups, adjusted for the
-            number of finalists. The search chose by the same clips, so that ``p`` is too small rather than too large.
-        space: What was searched.
-        notes: What a reader of the result must know.
+            with other seeds, and ``p`` of an exact paired test of the latter against ``native`` by groups, adjusted for
+            the number of finalists. As the search used the same clips, ``p`` is too small rather than too large.
+        space: The settings that were searched.
+        notes: Notes that a reader of the result must know.
         seconds: Wall time of this call.
     """
 
@@ -96,13 +96,13 @@ class SweepReport(Plain):
 
     @property
     def beaten(self) -> bool:
-        """Whether the best finalist did better than ``native`` with the same seeds."""
+        """Whether the best finalist was better than ``native`` with the same seeds."""
         best: float = self.finalists[0]["val_accuracy_again"]
         return best > self.start_again
 
     @property
     def commands(self) -> tuple[str, ...]:
-        """For each split rule the call of ``train-head`` with the recipe that was found: the same sides as here."""
+        """For each split rule, the ``train-head`` command with the recipe that was found, on the same sides as here."""
         best = dict(self.finalists[0]["settings"])
         attention = best.pop("attention", None)
         words = ["--variant", self.variant, "--recipe", "native"]
@@ -116,7 +116,7 @@ class SweepReport(Plain):
 
     @property
     def within_chance(self) -> bool:
-        """Whether the best finalist cannot be told from ``native`` on these clips, at the usual 5 %."""
+        """Whether the best finalist cannot be distinguished from ``native`` on these clips, at the usual 5 %."""
         return bool(self.finalists[0]["p"] >= 0.05)
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,29 +148,29 @@ def sweep(
 ) -> SweepReport:
     """Search for the recipe with the highest validation accuracy, averaged over splits and seeds.
 
-    The tree-structured Parzen estimator proposes settings; a trial is given up where, after some of the splits, its
-    best accuracy so far is below the median of what other trials had after as many. The best trials are trained again
-    with other seeds, and the best of those is the answer. No split's test side is looked at for that split; where
-    several splits overlap, a note says so. A call that was interrupted is resumed.
+    The tree-structured Parzen estimator proposes settings. A trial is given up if, after some of the splits, its best
+    accuracy so far is below the median of other trials after the same number of splits. The best trials are trained
+    again with other seeds, and the best of those is the answer. No split's test side is used for that split; if several
+    splits overlap, a note says so. An interrupted call is resumed.
 
     Args:
-        out: Folder of the search; ``sweep.json`` there is the result.
-        cache: Cache folder that ``extract`` made; this or ``features``.
+        out: Folder of the search; ``sweep.json`` in it is the result.
+        cache: Cache folder made by ``extract``; give this or ``features``.
         features: One HDF5 file of features.
-        variant: A key of :data:`fitrec_cache.settings.variants.VARIANTS` that learns from features.
-        backbone: Which cached features; several are concatenated. Empty: the variant's own.
-        preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
-        classes: Some of the cached classes only: as for :func:`fitrec_cache.dataset.find_clips.find_clips`.
-        split: Rules of :func:`fitrec_cache.dataset.folds.make_folds`; their validation sides count.
+        variant: A key of :data:`fitrec_cache.settings.variants.VARIANTS` that is trained on features.
+        backbone: Backbones whose cached features are used; those of several are concatenated. Empty: the variant's own.
+        preset: ``native``, ``grid``, ``paper`` or ``table1``, if the cache has several.
+        classes: Use only some of the cached classes; see :func:`fitrec_cache.dataset.find_clips.find_clips`.
+        split: Rules of :func:`fitrec_cache.dataset.folds.make_folds`; their validation sides are used.
         seed: Seeds of the splits.
         trials: Total number of trials, including those of earlier calls.
-        finalists: How many of the best trials to train again with other seeds.
-        epochs: Epochs per trial; the recipe ``native`` that they are compared with has its own.
+        finalists: Number of best trials to train again.
+        epochs: Epochs of every trial; the recipe ``native``, with which they are compared, has its own.
         progress: Show a progress bar on standard error.
         tell: Called with each note of the report as soon as it is known.
 
     Returns:
-        What was found.
+        The result of the search.
 
     Raises:
         UsageError: For wrong arguments.
@@ -205,10 +205,10 @@ def sweep(
     remove_unfinished(out)
     with _writing(out):
         study = _open_study(optuna, out, problem.name)
-    native = get_recipe("native")  # as train-head has it: with few clips for more epochs than a trial has
+    native = get_recipe("native")  # as in train-head: with few clips it has more epochs than a trial
     others = range(1, 1 + _FINAL_SEEDS)
     start = accuracy(_judge(problem, native, None, range(1), "native", progress))
-    done = sum(t.state.name in ("COMPLETE", "PRUNED") for t in study.trials)  # not those that Ctrl-C or an error ended
+    done = sum(t.state.name in ("COMPLETE", "PRUNED") for t in study.trials)  # not those ended by Ctrl-C or an error
     with progress_bar(total=trials, unit="trial", what="sweep", show=progress) as bar:
         bar.update(min(done, trials))
         for _ in range(done, trials):
@@ -252,7 +252,7 @@ def sweep(
 
 
 def _recipe(problem: Problem, params: Mapping[str, Any]) -> tuple[Recipe, str | None]:
-    """Return the recipe and way of attention that a trial's parameters spell."""
+    """Return the recipe and the kind of attention that a trial's parameters describe."""
     settings = _settings(problem, params)
     attention = settings.pop("attention", None)
     return get_recipe("native").change(**settings), attention
@@ -302,7 +302,7 @@ def _suggest(trial: Any, variant: str) -> dict[str, Any]:
 def _judge(
     problem: Problem, recipe: Recipe, attention: str | None, seeds: Sequence[int], what: str, progress: bool
 ) -> Right:
-    """Return what a recipe has right, with a bar of the trainings."""
+    """Return which validation clips a recipe recognises, with a progress bar of the trainings."""
     total = len(problem.splits) * len(seeds)
     with progress_bar(total=total, unit="training", what=what, show=progress) as bar:
         return problem.judge(recipe, attention, seeds, lambda *_: bar.update())
@@ -311,7 +311,7 @@ def _judge(
 def _judge_again(
     problem: Problem, params: Mapping[str, Any], seeds: Sequence[int], what: str, progress: bool
 ) -> Right | None:
-    """Return what a trial's recipe has right with other seeds, or None if a training diverges."""
+    """Return which validation clips a trial's recipe recognises with other seeds; None if a training diverges."""
     try:
         return _judge(problem, *_recipe(problem, params), seeds, what, progress)
     except DivergedError:
@@ -343,9 +343,9 @@ def _optuna() -> Any:
 
 
 def _open_study(optuna: Any, out: Path, name: str) -> Any:
-    """Open the search in ``out``, or begin it; its journal is plain text, one JSON object per line."""
-    journal = str((out / "trials.log").resolve())  # optuna's lock is a link, which leads nowhere by a relative name
-    lock = optuna.storages.journal.JournalFileOpenLock(journal)  # not all file systems have links
+    """Open the search in ``out``, or begin one; its journal is plain text, one JSON object per line."""
+    journal = str((out / "trials.log").resolve())  # absolute: optuna's lock link would break with a relative path
+    lock = optuna.storages.journal.JournalFileOpenLock(journal)  # not the link-based one: some file systems lack links
     lock.acquire()
     try:
         _drop_half_line(Path(journal))
@@ -362,7 +362,7 @@ def _open_study(optuna: Any, out: Path, name: str) -> Any:
             study_name=name,
             direction="maximize",
             load_if_exists=True,
-            # It goes on, does not begin again.
+            # A resumed search continues with a new seed instead of repeating its proposals.
             sampler=optuna.samplers.TPESampler(seed=sum(s.n_trials for s in studies), n_startup_trials=15),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=10, n_warmup_steps=0),
         )
@@ -370,7 +370,7 @@ def _open_study(optuna: Any, out: Path, name: str) -> Any:
 
 @contextmanager
 def _writing(out: Path) -> Iterator[None]:
-    """Say in words that the journal cannot be written."""
+    """Turn errors in writing the journal into a StoreError."""
     try:
         yield
     except (OSError, AssertionError) as error:  # optuna asserts that it could write the end of a trial
@@ -383,7 +383,7 @@ def _writing(out: Path) -> Iterator[None]:
 
 
 def _drop_half_line(journal: Path) -> None:
-    """Cut off what a full disk or a kill left of the last line: optuna would go on behind it."""
+    """Remove an incomplete last line, left by a full disk or a kill; optuna would append to it."""
     data = journal.read_bytes() if journal.is_file() else b""
     if not data.endswith(b"\n"):
         write_atomic(journal, data[: data.rfind(b"\n") + 1])

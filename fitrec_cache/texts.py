@@ -1,4 +1,4 @@
-"""What each command prints: its report as lines for a terminal."""
+"""The text that each command prints: its report as lines for a terminal."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
     from fitrec_cache.sweep import SweepReport
     from fitrec_cache.watch import WatchReport
 
-#: A video so many times as long as the median clip of the training rather shows several exercises.
+#: A video at least this many times as long as the median training clip probably shows several exercises.
 _LONG = 4
 
-#: Pairs of classes that are told of labelled videos.
+#: The greatest number of confused pairs of classes shown for labelled videos.
 _MOST_CONFUSED = 5
 
-#: And of training, in one line.
+#: The greatest number of confused pairs of classes shown after training, in one line.
 _MOST_MISTAKEN = 3
 
-#: Clips that failed for one reason, of which each has a line; of more, these first ones.
+#: Up to this many clips that failed for the same reason have a line each; if there are more, only the first ones.
 _MOST_ALIKE, _FIRST = 20, 5
 
 
@@ -73,7 +73,7 @@ def _lines(*groups: Any) -> str:
 
 
 def extract_text(report: ExtractReport, cache: Path) -> str:
-    """Return what an extraction did, and where its time went; notes were told before."""
+    """Return what an extraction did and how long each stage took; notes were printed before."""
     reasons = _reasons(report.failed)
     dims = ", ".join(f"{name} ({dim})" for name, dim in report.backbones.items())
     return _lines(
@@ -88,7 +88,7 @@ def extract_text(report: ExtractReport, cache: Path) -> str:
 
 
 def _reasons(failed: Sequence[FailedClip]) -> list[str]:
-    """Return why clips failed, a line each; of many with one reason the first, and how many more there are."""
+    """Return why clips failed, one line each; if many have the same reason, the first ones and the number of others."""
     by_reason: dict[str, list[str]] = {}
     for f in failed:
         by_reason.setdefault(f.reason, []).append(f.clip_id)
@@ -101,7 +101,7 @@ def _reasons(failed: Sequence[FailedClip]) -> list[str]:
 
 
 def train_text(report: TrainReport) -> str:
-    """Return the figures of trained heads, and of all seeds or folds together; notes were told before."""
+    """Return the metrics of trained heads, and of all seeds or folds together; notes were printed before."""
     lines = []
     for r in report.runs:
         fold = f", fold {r.fold}" if r.fold else ""
@@ -143,7 +143,7 @@ def train_text(report: TrainReport) -> str:
 
 
 def learn_text(report: LearnReport) -> str:
-    """Return which model was taken, what it is worth, and how to use it; notes were told before."""
+    """Return which model was chosen, its metrics, and how to use it; notes were printed before."""
     best, answers, first = report.chosen, report.answers, report.trained.runs[0]
     seeds = len(report.trained.runs)
     together = f" by {seeds} seeds together, as predict answers; one alone {best.accuracy:.1%} on average"
@@ -170,7 +170,7 @@ def learn_text(report: LearnReport) -> str:
 
 
 def _choice(best: ModelFigures, others: Sequence[ModelFigures], n: int) -> str:
-    """Return which model was taken by n validation clips, and whether another is within chance of it."""
+    """Return which model was chosen on n validation clips, and whether others are within chance of it."""
     than = f"; others: {', '.join(f'{m.name} {m.val_accuracy:.1%}' for m in others)}" if others else ""
     close = any(m.val_accuracy >= best.val_ci95[0] for m in others)
     return (
@@ -180,7 +180,7 @@ def _choice(best: ModelFigures, others: Sequence[ModelFigures], n: int) -> str:
 
 
 def _mistakes(report: TrainReport) -> list[str]:
-    """Return which classes were most often taken for which, and which were never right; of all tests."""
+    """Return the classes that were confused most often, and those never recognised, over all tests."""
     answered = report.answered()
     each = f", by {len(report.runs)} seeds one by one" if report.ensemble else ""
     tested: Counter[str] = Counter()
@@ -204,7 +204,7 @@ def _figures(m: Metrics) -> str:
     return ", ".join([*figures, f"macro F1 {m.f1_macro:.1%}"])
 
 
-#: Said once where no threshold was found, as with few clips.
+#: Printed once if there is no threshold for "unknown", as with few clips.
 _NEVER_UNKNOWN = (
     'this model never answers "unknown": whatever a video shows, it gets one of the classes trained on (with '
     "--unknown-below 0.6 it does where no class is that probable)"
@@ -212,7 +212,7 @@ _NEVER_UNKNOWN = (
 
 
 def predict_text(p: Prediction, *, brief: bool = False) -> str:
-    """Return the most probable classes of a video; ``brief``: only the first one, in a line."""
+    """Return the most probable classes of a video; ``brief``: only the first one, in one line."""
     together = f" (mean of {p.heads} seeds)" if p.heads > 1 else ""
     known = " (the head was trained on this video, or on one of the same name: this says nothing about new videos)"
     together += known * p.trained_on
@@ -232,7 +232,7 @@ def predict_text(p: Prediction, *, brief: bool = False) -> str:
 
 
 def labelled_text(found: list[Prediction]) -> str:
-    """Return how many answers are right, of videos that the head was not trained on, and what was taken for what."""
+    """Return how many answers are right, for videos that the head was not trained on, and what was confused."""
     from fitrec_cache.evaluation.metrics import wilson
 
     judged = [p for p in found if p.right is not None and not p.trained_on]
@@ -266,7 +266,7 @@ def labelled_text(found: list[Prediction]) -> str:
 
 
 def predict_files_text(found: list[Prediction], picture: Path | None, table: Path | None) -> str:
-    """Return what the answers are not, and which files have them too."""
+    """Return the limits of the answers, and the files to which they were written."""
     from fitrec_cache.predict import MOST_PICTURED
 
     answered = sum(bool(p.top) for p in found)
@@ -279,12 +279,12 @@ def predict_files_text(found: list[Prediction], picture: Path | None, table: Pat
 
 
 def segment_text(segment: Segment) -> str:
-    """Return what was done from when to when."""
+    """Return a segment in words: from when to when, and what was recognised."""
     return f"{clock(segment.start)} to {clock(segment.end)}  {segment.text}"
 
 
 def watch_text(report: WatchReport) -> str:
-    """Return the last segment, and how it was looked at."""
+    """Return the last segment, and how the video was examined."""
     windows = f"{plural(report.windows, 'window')} of {report.seconds:g} s, one every {report.every:g} s"
     return _lines(
         [segment_text(s) for s in report.segments[-1:]],
@@ -296,7 +296,7 @@ def watch_text(report: WatchReport) -> str:
 
 
 def watch_notes(report: WatchReport) -> str:
-    """Return what was not looked at, and why."""
+    """Return which parts were not examined, and why."""
     return _lines(
         f"stopped at {clock(report.segments[-1].end)}: what comes after it was not looked at"
         if report.stopped and report.segments
@@ -311,7 +311,7 @@ def watch_notes(report: WatchReport) -> str:
 
 
 def info_text(report: InfoReport) -> str:
-    """Return what a cache holds."""
+    """Return the description of a cache."""
     clips, classes = plural(report.clips, "clip"), plural(len(report.classes), "class", "classes")
     gone = f", {report.taken_out} taken out" * bool(report.taken_out)
     lines = [
@@ -367,7 +367,7 @@ def params_text(report: ParamsReport) -> str:
 
 
 def audit_text(report: AuditReport, cache: Path, manifest: Path | None) -> str:
-    """Return whether a split leaks, what near-duplicates there are, and what to do with a manifest that was written."""
+    """Return whether a split leaks, which near-duplicates there are, and how to use the manifest if one was written."""
     trust = "as chosen" if report.threshold_chosen else "taken from the data"
     if report.halves_found is not None:
         trust += f"; {report.halves_found:.0%} of the clips match their own other half at this threshold"
@@ -375,7 +375,7 @@ def audit_text(report: AuditReport, cache: Path, manifest: Path | None) -> str:
         trust += f", {report.strangers_found:.1%} match a clip of another class"
     groups, lines = report.same_group, _notes(report.notes)
     given = report.threshold_chosen
-    least = report.threshold if given else math.ceil(1e6 * report.threshold) / 1e6  # which finds no further pairs
+    least = report.threshold if given else math.ceil(1e6 * report.threshold) / 1e6  # rounded up: adds no pairs
     lines += [
         f"{report.clips} clips by {report.backbone}: {report.pairs} near-duplicate pairs, "
         f"{report.pairs_across_labels} of them between two classes",
@@ -419,7 +419,7 @@ def compare_text(report: CompareReport) -> str:
 
 
 def reproduce_text(report: ReproduceReport) -> str:
-    """Return the paper's table as found."""
+    """Return the paper's table with our results."""
     wide = max([22, *(len(r.split) for r in report.table2)]) + 2
     head = f"{'split':<{wide}}{'preset':<8}{'model':<29}{'features':<22}{'accuracy':>10}{'sd':>7}{'n':>7}{'paper':>8}"
     lines = _notes(report.notes)
@@ -437,7 +437,7 @@ def reproduce_text(report: ReproduceReport) -> str:
 
 
 def sweep_text(report: SweepReport) -> str:
-    """Return what a search tried, what it found, and how to train by it; notes were told before."""
+    """Return what a search tried and found, and how to train with the result; notes were printed before."""
     best = report.finalists[0]
     return _lines(
         f"{report.tries['finished']} trials finished, {report.tries['given_up']} given up early, on the validation "
@@ -463,7 +463,7 @@ def _told_from_native(report: SweepReport) -> str:
 
 
 def check_text(report: CheckReport) -> str:
-    """Return what is wrong with a cache, and what was done about it."""
+    """Return the problems of a cache, and what was done about them."""
     lines = [f"{p['path']}: {p['reason']}" for p in report.problems] + _notes(report.notes)
     read = f"{plural(report.parts, 'part')} with {plural(report.rows, 'row')} read"
     lines.append(f"{read}, {plural(len(report.problems), 'problem')}")
@@ -477,7 +477,7 @@ def check_text(report: CheckReport) -> str:
 
 
 def doctor_text(report: DoctorReport) -> str:
-    """Return whether it works here: a line for each thing that was looked at, then what is missing."""
+    """Return whether everything works here: one line per item checked, then what is missing."""
     lines = {
         "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
         "processor": _processor(report),
@@ -587,25 +587,25 @@ def _estimate(report: DoctorReport) -> str:
 
 
 def _rounded(n: int) -> int:
-    """Return a number of which only the first two digits are known."""
+    """Return a number rounded to two digits, as no more are known."""
     return int(float(f"{n:.1e}"))
 
 
 def pack_text(report: PackReport) -> str:
-    """Return what a packed file holds."""
+    """Return the description of a packed file."""
     shape = f"{report.clips} clips x {report.frames} frames x {report.dim}"
     return _lines(_notes(report.notes), f"{report.out}: {shape}, {size(report.bytes)}")
 
 
 def page_text(found: PageReport) -> str:
-    """Return where the HTML report is, and what it lacks."""
+    """Return where the HTML report is, and what is missing from it."""
     what = f"{plural(found.models, 'model')}, {plural(found.runs, 'run')}, {size(found.bytes)}"
     notes = _notes(found.notes) + [f"not shown: {m}" for m in found.missing]
     return _lines(notes, f"{found.out}: {what}")
 
 
 def export_text(report: ExportReport) -> str:
-    """Return what was exported, and how far it is from what PyTorch computes."""
+    """Return what was exported, and how much it differs from PyTorch's results."""
     seeds = f" of {report.heads} seeds together" if report.heads > 1 else ""
     return _lines(
         [f"{report.out}/{name}: {size(n)}" for name, n in report.files.items()],

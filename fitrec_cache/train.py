@@ -1,4 +1,4 @@
-"""Stage two: train a head on cached features. Nothing here knows video: neither PyAV nor timm is loaded."""
+"""Stage two: train heads on cached features. It needs no video: neither PyAV nor timm is loaded."""
 
 from __future__ import annotations
 
@@ -68,56 +68,55 @@ def train_head(
 ) -> TrainReport:
     """Train one head per seed (and fold) on cached features, and test each once.
 
-    The validation side says which epoch to keep; temperature and the threshold for "unknown" are fitted there too.
-    The recipe ``native`` then trains once more on training and validation clips together, for that many epochs, and
-    tests that head. The test side is looked at only after all of this. A call that was interrupted goes on
-    where it was: runs that are whole and were made by the same settings are kept. ``answers.csv`` in ``out`` has what
-    every test clip was answered, by every run. From then on this process keeps the memory that it frees
-    (:mod:`fitrec_cache.common.memory`).
+    The validation side determines which epoch to keep; temperature and the threshold for "unknown" are fitted on it
+    too. The recipe ``native`` then trains a new head on training and validation clips together, for that many epochs,
+    and tests that head. The test side is not used until all of this is done. An interrupted call is resumed: complete
+    runs made with the same settings are kept. ``answers.csv`` in ``out`` has the answer of every run for every test
+    clip. After this call the process keeps freed memory for reuse (:mod:`fitrec_cache.common.memory`).
 
     Args:
-        out: Run folder; with several seeds or folds it holds one run folder each.
-        cache: Cache folder that ``extract`` made; this or ``features``.
+        out: Run folder; with several seeds or folds it contains one run folder for each.
+        cache: Cache folder made by ``extract``; give this or ``features``.
         features: One HDF5 file of features, from ``pack`` or made elsewhere; or clips in memory, as
-            :func:`fitrec_cache.training.loading.load_clips` gives them for several calls on the same.
+            :func:`fitrec_cache.training.loading.load_clips` returns them, for several calls on the same clips.
         variant: A key of :data:`fitrec_cache.settings.variants.VARIANTS`.
-        backbone: Which cached features; several are concatenated. Empty: the variant's own.
-        preset: ``native``, ``grid``, ``paper`` or ``table1``, where the cache holds several.
-        classes: Learn some of the cached classes only: as for :func:`fitrec_cache.dataset.find_clips.find_clips`.
-        split: ``auto`` (``group`` where any are known), ``group``, ``random``, ``official1`` to ``official3``,
-            ``list:TRAIN,TEST``, ``manifest`` (its column ``split``), or with every clip tested once ``kfold:K`` and
+        backbone: Backbones whose cached features are used; those of several are concatenated. Empty: the variant's own.
+        preset: ``native``, ``grid``, ``paper`` or ``table1``, if the cache has several.
+        classes: Use only some of the cached classes; see :func:`fitrec_cache.dataset.find_clips.find_clips`.
+        split: ``auto`` (``group`` if any groups are known), ``group``, ``random``, ``official1`` to ``official3``,
+            ``list:TRAIN,TEST``, ``manifest`` (its column ``split``), or, with every clip tested once, ``kfold:K`` and
             ``leave-one:COLUMN``.
-        seed: Seeds of split, initial values and order of batches; one run each.
-        split_seed: Seed of the split of all runs, in place of each run's own: they then test the same clips, so that
-            what they answer together is tested too.
+        seed: Seeds of the split, the initial weights and the batch order; one run for each.
+        split_seed: One seed for the split of all runs instead of each run's own: all runs then test the same clips, so
+            that their joint answer is tested too.
         attention: ``additive`` (Eq. 9), ``dot`` or ``none``; None for the variant's own.
         recipe: ``paper`` or ``native``; see :data:`fitrec_cache.settings.recipes.RECIPES`.
-        epochs: At most this many; None for the recipe's.
+        epochs: The greatest number of epochs; None for the recipe's.
         patience: Stop after this many epochs without a lower validation loss; None for the recipe's.
-        learning_rate: Of Adam; None for the recipe's.
+        learning_rate: Learning rate of Adam; None for the recipe's.
         batch_size: Clips per step; None for the recipe's.
         settings: Further recipe settings as ``NAME=VALUE``, such as ``dropout=0.5``.
-        unknown: Classes that are kept from all sides, to see how many of their clips are answered "unknown".
-        false_alarm_rate: Share of clips of new recordings that the threshold for "unknown" may turn away, in [0, 1).
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``: where the head is trained. On the CPU a seed gives
-            the same bits every time; for another device a note says that it may not.
-        final: Train once more on the clips of all sides, for as many epochs. ``predict`` and ``watch``
-            answer by that head; all figures are of the one that was tested, as no clip is left to test this one on.
-        overwrite: Replace a run that is there.
-        jobs: Heads of several seeds or folds to train at the same time, in processes that divide the threads
-            between them; one that is left alone at the end has all. It pays where there are many cores and training is
-            long (docs/performance.md). A seed's last bits are those of its number of threads, which ``run.json`` has.
+        unknown: Classes that are held out from all sides, to measure how many of their clips are answered "unknown".
+        false_alarm_rate: Share of clips of new recordings that the threshold for "unknown" may reject, in [0, 1).
+        device: Device to train on: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. On the CPU a seed gives the same
+            bits every time; on other devices it may not, and a note says so.
+        final: Train a final head on the clips of all sides, for the same number of epochs. ``predict`` and ``watch``
+            use that head; all metrics belong to the tested head, because no clips are left to test the final one.
+        overwrite: Replace an existing run.
+        jobs: Number of heads (seeds or folds) to train in parallel, in processes that divide the threads among them; a
+            single head left at the end gets all threads. Useful with many cores and long training
+            (docs/performance.md). The last bits of a result depend on the number of threads, stored in ``run.json``.
         progress: Show a progress bar on standard error.
         tell: Called with each note of the report as soon as it is known, most of them before anything is trained.
 
     Returns:
-        One result a seed and fold.
+        One result per seed and fold.
 
     Raises:
-        UsageError: For wrong arguments, or data that cannot be split so.
+        UsageError: For wrong arguments, or data that cannot be split in this way.
         StoreError: If the cache cannot be read or a run cannot be written.
     """
-    get_variant(variant)  # there is one of that name
+    get_variant(variant)  # raises if there is none of this name
     options = {"epochs": epochs, "patience": patience, "learning_rate": learning_rate, "batch_size": batch_size}
     usual, given = get_recipe(recipe), given_settings(options, settings)
     wanted = usual.change(**given)
@@ -130,7 +129,7 @@ def train_head(
         raise UsageError(f"false_alarm_rate is {false_alarm_rate}: expected a share of at least 0 and below 1")
     where = torch.device(find_device(device))
     check_jobs(jobs, where)
-    keep_to_cores()  # before processes divide the threads between them
+    keep_to_cores()  # before processes divide the threads among them
     started, contention = time.perf_counter(), CpuContention(min(torch.get_num_threads(), cores()))
     data = load_clips(cache, features, variant, backbone, preset, classes=classes, unknown=unknown, progress=progress)
     data, strangers = keep_apart(data, unknown)
@@ -192,14 +191,14 @@ def train_head(
 
 
 def _folds(data: Features, split: str, seeds: Sequence[int], split_seed: int | None) -> list[tuple[int, Fold]]:
-    """Return the folds of each seed, each with it."""
+    """Return pairs of seed and fold, for all folds of each seed."""
     split_seeds = seeds if split_seed is None else [split_seed]
-    made = {s: make_folds(split, **data.columns, seed=s) for s in split_seeds}  # of many folds it takes seconds
+    made = {s: make_folds(split, **data.columns, seed=s) for s in split_seeds}  # once: many folds take seconds
     return [(s, fold) for s in seeds for fold in made[s if split_seed is None else split_seed]]
 
 
 def _heads(trainer: Trainer, folds: Sequence[tuple[int, Fold]], *, final: bool) -> list[Job]:
-    """Return the heads to train, each with what is there of it, and remove what killed calls left unfinished."""
+    """Return the heads to train, each with its existing state, and remove unfinished files of killed calls."""
     folders = _folders(trainer.out, [(fold.name, s) for s, fold in folds])
     refuse_other_runs(trainer.out, folders)
     for folder in {trainer.out, *folders}:
@@ -207,7 +206,7 @@ def _heads(trainer: Trainer, folds: Sequence[tuple[int, Fold]], *, final: bool) 
     heads = [Job(fold, s, folder, final) for (s, fold), folder in zip(folds, folders, strict=True)]
     heads = [_looked_up(job, trainer.describe(job), overwrite=trainer.overwrite) for job in heads]
     for job in heads:
-        make_folder(job.folder)  # when none is refused: one without a run says that the call is not finished
+        make_folder(job.folder)  # only if none was refused; a folder without a run marks the call as unfinished
     return heads
 
 
@@ -220,13 +219,13 @@ def _folders(out: Path, jobs: Sequence[tuple[str, int]]) -> list[Path]:
 
 
 def _looked_up(job: Job, described: dict[str, Any], *, overwrite: bool) -> Job:
-    """Return the job with what is there of it, as :func:`fitrec_cache.runs.run.check_out` finds, and its figures."""
+    """Return the job with its folder's state (:func:`fitrec_cache.runs.run.check_out`) and any existing result."""
     state = check_out(job.folder, described, overwrite=overwrite)
     try:
         there = read_result(job.folder) if state in ("tested", "whole") else None
     except StoreCorrupt:
         state, there = "damaged", None
-    if state == "damaged":  # a final head that it had is made again too
+    if state == "damaged":  # if it had a final head, that is trained again too
         had = bool(read_run_json(job.folder / "run.json").get("final"))
         return replace(job, state=state, final=job.final or had)
     return replace(job, state=state, there=there)
@@ -235,7 +234,7 @@ def _looked_up(job: Job, described: dict[str, Any], *, overwrite: bool) -> Job:
 def _settle(
     usual: Recipe, wanted: Recipe, given: dict[str, Any], variant: str, attention: str | None, device: torch.device
 ) -> tuple[Recipe, list[str]]:
-    """Return the recipe with what was given, less what changes nothing here, and notes of that."""
+    """Return the recipe with the given settings, except those that have no effect here, and notes on these."""
     idle = wanted.idle(variant, attention)
     chosen = usual.change(**{name: value for name, value in given.items() if name not in idle})
     chosen = with_precision(chosen, device, variant)
@@ -255,16 +254,16 @@ def _how_to_look(
     split_seed: int | None,
     seed: int,
 ) -> str | None:
-    """Return what to call where near-duplicates are on both sides of the split of a seed."""
+    """Return a command that shows near-duplicates between the sides of a seed's split; None without a cache."""
     if cache is None:
         return None
     words = ["fitrec-cache", "audit", "--cache", str(cache)]
-    words += ["--backbone", *backbone] if len(backbone) == 1 else []  # else those of the most clips
+    words += ["--backbone", *backbone] if len(backbone) == 1 else []  # otherwise audit takes the most complete ones
     words += [] if preset is None else ["--preset", preset]
     if None in groups:
         propose = shlex.join([*words, "--manifest", "groups.csv"])
         return f"`{propose}` proposes groups that keep near-duplicates on one side"
-    words += [] if split == "auto" else ["--split", split]  # groups that are known count for more
+    words += [] if split == "auto" else ["--split", split]  # all groups are known here, so none need be proposed
     words += [] if classes is None else ["--classes", classes]
     words += ["--seed", str(number)] if (number := seed if split_seed is None else split_seed) else []
     return f"`{shlex.join([*words, '--out', 'audit'])}` shows which clips look alike"

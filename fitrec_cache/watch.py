@@ -1,4 +1,4 @@
-"""Recognise what is done while a video goes on, window after window: a long file, a camera, a network stream."""
+"""Recognise what happens while a video plays, window by window: a long file, a camera, a network stream."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ from fitrec_cache.live.windows import Windows
 from fitrec_cache.predict import Recogniser
 from fitrec_cache.wording import visible
 
-#: Limits of a window's length and of the time to the next, in seconds.
+#: Limits of a window's length and of the time between windows, in seconds.
 _SHORTEST, _LONGEST = 0.05, 3600.0
 
-#: Table and subtitles are written once in so many seconds, too, against a loss of power.
+#: Table and subtitles are also written at this interval, in seconds, in case of a power failure.
 _SAVE_SECONDS = 60.0
 
-#: Windows that wait to be answered, at most: of a live stream the oldest makes room.
+#: The greatest number of windows that wait to be answered; with a live stream, the oldest is then dropped.
 _WAITING = 2
 
-#: Where a stream comes in segments, those of one more so long, in seconds.
+#: If a stream comes in segments, the windows of a segment of this length, in seconds, may wait in addition.
 _SEGMENT = 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class WatchReport(Plain):
-    """What :func:`watch` saw.
+    """The result of :func:`watch`.
 
     Attributes:
-        source: What was watched; of an address without name, password and query.
+        source: The source; a URL without user name, password and query.
         seconds: Length of a window.
-        every: Seconds from one to the next.
+        every: Seconds between the beginnings of consecutive windows.
         windows: Number of windows answered.
-        skipped: Number of windows that came faster than they were answered.
-        rest: Seconds at the end of a file, after the last window, that are in none.
+        skipped: Number of windows left out because they arrived faster than they were answered.
+        rest: Seconds at the end of a file, after the last window, that no window covers.
         missing: Seconds by which a file ends before its header says.
-        damaged: Packets and frames that did not decode, or came with the time of an earlier one.
+        damaged: Number of packets and frames that did not decode, or had the time of an earlier frame.
         stopped: Whether Ctrl-C ended it before the end of a file.
-        segments: What was done when.
-        files: Files written; none is named where one could not be.
-        error: Why it could not be read on; empty at a normal end and after Ctrl-C.
-        unwritten: Why a file could not be written; empty if all were.
+        segments: The segments: what was recognised at which time.
+        files: The files written; empty if one could not be written.
+        error: Why reading failed; empty at a normal end and after Ctrl-C.
+        unwritten: Why a file could not be written; empty if all were written.
         may_be_unknown: Whether any window could be answered "unknown".
     """
 
@@ -94,34 +94,35 @@ def watch(
     progress: bool = False,
     tell: Callable[[Moment, Segment | None], None] | None = None,
 ) -> WatchReport:
-    """Recognise what is done when, until the video ends or Ctrl-C ends it; what was answered is kept either way.
+    """Recognise what happens at which time, until the video or Ctrl-C ends it; the answers are kept in both cases.
 
     Args:
-        source: As for :class:`Watch`, and so are the arguments that are not named here.
-        run: Run folder that ``train-head`` made.
+        source: See :class:`Watch`, also for the other arguments.
+        run: Run folder made by ``train-head``.
         seconds: Length of a window.
-        every: Seconds from one window's beginning to the next.
-        smooth: Average each answer over so many windows, an odd number; see
+        every: Seconds between the beginnings of consecutive windows.
+        smooth: Average each answer over this many windows, an odd number; see
             :class:`fitrec_cache.live.timeline.Smoother`.
         backbone: ``NAME=WEIGHTS``.
         unknown_below: As for :func:`fitrec_cache.predict.predict`.
-        table: CSV to write of the segments; of a file it is a manifest for ``extract``, too, to be corrected.
-        subtitles: The segments as ``.srt``.
-        picture: PNG of the probabilities over time.
+        table: CSV file for the segments; if the source is a file, it is also a manifest for ``extract``, to be
+            corrected.
+        subtitles: File for the segments as ``.srt`` subtitles.
+        picture: PNG file for the probabilities over time.
         format: FFmpeg's input format for a device.
-        live: Whether to skip what comes too fast.
+        live: Whether to skip windows that arrive too fast.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        force: Go on where the pipeline here differs.
+        force: Continue although the pipeline here differs.
         progress: Show a progress bar with the latest answer on standard error.
-        tell: Called with each answer as it is given, and with the segment before it if it ends one.
+        tell: Called with each answer, and with the preceding segment if the answer ends it.
 
     Returns:
-        The segments, and how many windows there were.
+        The segments, and the number of windows.
 
     Raises:
         UsageError: For wrong arguments, before anything is read.
         VideoError: If nothing could be answered: the source cannot be opened or read, or ends before the first window.
-        MismatchError: If the pipeline would differ, naming each field, old -> new.
+        MismatchError: If the pipeline would differ; it names each field, old -> new.
     """
     from fitrec_cache.live.stream import without_password
 
@@ -142,7 +143,7 @@ def watch(
     timeline = Timeline(every=watching.every, keep=picture is not None)
     smoother = Smoother(smooth, every=watching.every, unknown_below=unknown_below)
     bar = progress_bar(total=None, unit="window", what="watch", show=progress)
-    ready: deque[Moment] = deque()  # answers that are next
+    ready: deque[Moment] = deque()  # answers to be passed on next
     failed: VideoError | None = None
     unwritten = ""
     stopped = False
@@ -155,7 +156,7 @@ def watch(
             moment = ready.popleft()
             ended = timeline.add(moment)
             if time.monotonic() - written > _SAVE_SECONDS:
-                with contextlib.suppress(StoreError):  # the last time it counts
+                with contextlib.suppress(StoreError):  # reported only when writing at the end fails
                     files.write_texts(timeline, video=video, offset=watching.offset)
                 written = time.monotonic()
             if tell is not None:
@@ -170,21 +171,21 @@ def watch(
             try:
                 for answer in watching:
                     take(smoother.add(answer))
-            except KeyboardInterrupt:  # the way to end a live stream
+            except KeyboardInterrupt:  # the usual way to end a live stream
                 stopped = True
-            except VideoError as reason:  # the way in which many a network stream ends
+            except VideoError as reason:  # many network streams end like this
                 failed = reason
             take(smoother.rest())
             if failed is not None and not timeline.windows:
                 raise failed
     except KeyboardInterrupt:
-        pass  # once more, while the last answers were told
+        pass  # a second Ctrl-C, while the last answers were passed on
     finally:
         for moment in (*ready, *smoother.rest()):
             timeline.add(moment)
         try:
             files.write(timeline, title=without_password(source), video=video, offset=watching.offset)
-        except StoreError as reason:  # what was answered is told all the same
+        except StoreError as reason:  # the answers are reported nevertheless
             unwritten = str(reason)
     if stopped and not timeline.windows:
         raise KeyboardInterrupt
@@ -207,45 +208,46 @@ def watch(
 
 
 class Watch:
-    """A trained head that looks at a video as it goes on; iterate over it once, in a ``with`` block.
+    """Applies a trained head to a video while it plays; iterate over it once, in a ``with`` block.
 
-    Every window is answered as :func:`fitrec_cache.predict.predict` answers the same piece as a file of its own: with
-    frames sampled by the same rule, through the same JPEG, backbone and head. Frames are read in a thread of their own.
-    Any thread may end it by :meth:`stop`.
-    A file waits until it is answered; of a live stream, windows that come faster than they are answered are skipped, so
-    that answers are about now.
+    Every window gets the answer that :func:`fitrec_cache.predict.predict` would give for the same part as a separate
+    file: frames are sampled by the same rule and pass through the same JPEG, backbone and head. Frames are read in a
+    separate thread. Any thread may end it with :meth:`stop`.
+
+    Reading a file waits for the answers. With a live stream, windows that arrive faster than they are answered are
+    skipped, so that answers are up to date.
 
     Args:
-        source: A video file of any length, ``camera``, ``camera:N``, or an address such as ``rtsp://...``.
-        run: Run folder that ``train-head`` made; its seeds answer together.
-        backbone: ``NAME=WEIGHTS`` where weights are no longer where they were at extraction.
-        unknown_below: Answer "unknown" where no class has this probability; None for the thresholds of the run.
+        source: A video file of any length, ``camera``, ``camera:N``, or a URL such as ``rtsp://...``.
+        run: Run folder made by ``train-head``; its seeds answer together.
+        backbone: ``NAME=WEIGHTS`` if the weights have moved since extraction.
+        unknown_below: Answer "unknown" if no class has this probability; None for the thresholds of the run.
         seconds: Length of a window. None: the median length of the clips that the head was trained on.
-        every: Seconds from one window's beginning to the next; None for half of ``seconds``.
+        every: Seconds between the beginnings of consecutive windows; None for half of ``seconds``.
         format: FFmpeg's input format for a device; see :func:`fitrec_cache.live.stream.find_source`.
-        live: Whether to skip what comes too fast; None: for cameras, addresses that send at their own pace, and those
-            that say neither how long nor how large they are.
+        live: Whether to skip windows that arrive too fast; None: only for cameras, URLs that send at their own pace,
+            and those that state neither a length nor a size.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        force: Go on where the pipeline here differs from the one the head was trained with.
+        force: Continue although the pipeline here differs from the one the head was trained with.
 
     Attributes:
         seconds: Length of a window.
-        every: Seconds from one to the next.
+        every: Seconds between the beginnings of consecutive windows.
         may_be_unknown: Whether any window could be answered "unknown".
-        name: The source, as :func:`fitrec_cache.live.stream.find_source` found it.
-        live: Whether windows may be skipped; of an address this is sure once it was opened.
-        skipped: How many were.
-        rest: Seconds at the end, after the last window, that are in none.
+        name: The source, as found by :func:`fitrec_cache.live.stream.find_source`.
+        live: Whether windows may be skipped; for a URL this is final only after it was opened.
+        skipped: Number of windows skipped.
+        rest: Seconds at the end, after the last window, that no window covers.
         missing: Seconds by which a file ends before its header says.
-        damaged: Packets and frames so far that did not decode, or came with the time of an earlier one.
-        offset: Seconds of a file before its first frame, in which there is only sound.
-        expected: How many windows there will be, as the header of a file lets expect; None until that is known, and of
-            what has no end.
+        damaged: Number of packets and frames so far that did not decode, or had the time of an earlier frame.
+        offset: Seconds of a file before its first frame, with sound only.
+        expected: Number of windows to expect according to a file's header; None until it is known, and for endless
+            sources.
 
     Raises:
         UsageError: For wrong arguments, or if the length of the training clips is not known.
         VideoError: If the source cannot be opened or read, or ends before the first window does.
-        MismatchError: If the pipeline would differ, naming each field, old -> new.
+        MismatchError: If the pipeline would differ; it names each field, old -> new.
     """
 
     @plain_arguments
@@ -285,7 +287,7 @@ class Watch:
         self.expected: int | None = None
         self._waiting: queue.Queue[Any] = queue.Queue(_WAITING)
         self._stop, self._done = threading.Event(), False
-        self._reader = threading.Thread(target=self._read, args=[found], daemon=True)  # a camera may never answer
+        self._reader = threading.Thread(target=self._read, args=[found], daemon=True)  # a camera may block forever
 
     def __enter__(self) -> Watch:
         if self._reader.ident is not None:
@@ -294,7 +296,7 @@ class Watch:
         return self
 
     def stop(self) -> None:
-        """End the answers, within half a second, also where the source is silent; any thread may ask for it."""
+        """End the iteration within half a second, even if the source is silent; may be called from any thread."""
         self._stop.set()
 
     def __exit__(self, *exc: object) -> None:
@@ -322,7 +324,7 @@ class Watch:
             )
 
     def _next(self) -> Any:
-        while not self._stop.is_set():  # a wait without end could not be interrupted on every system
+        while not self._stop.is_set():  # on some systems an endless wait could not be interrupted
             with contextlib.suppress(queue.Empty):
                 return self._waiting.get(timeout=0.5)
             if not self._reader.is_alive() and self._waiting.empty():
@@ -330,7 +332,7 @@ class Watch:
         return None
 
     def _read(self, source: Any) -> None:
-        """Put windows into the queue, then None, or the error that ended it."""
+        """Put windows into the queue, then None, or the error that ended reading."""
         from fitrec_cache.live.stream import Stream
 
         try:
@@ -361,13 +363,13 @@ class Watch:
                 return
             except queue.Full:
                 if droppable:
-                    with contextlib.suppress(queue.Empty):  # taken just now
+                    with contextlib.suppress(queue.Empty):  # it has just been taken
                         self._waiting.get_nowait()
                         self.skipped += 1
 
 
 def _number(name: str, value: float) -> Fraction:
-    """Return a number of seconds as it is written: 0.1 is a tenth."""
+    """Return a number of seconds as an exact decimal fraction: 0.1 is a tenth."""
     if not _SHORTEST <= value <= _LONGEST:
         raise UsageError(f"{name} is {value}: expected {_SHORTEST} to {_LONGEST:g} seconds")
     return Fraction(str(value))

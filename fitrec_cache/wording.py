@@ -1,37 +1,37 @@
-"""Numbers, names and intervals in words; standard library only."""
+"""Numbers, names and intervals in words; uses the standard library only."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
 
-#: A message lists so many names; more are a wall.
+#: The greatest number of names that a message lists.
 _MOST_NAMES = 30
 
-#: From this many classes on top-5 accuracy is told: of fewer, five are half or more.
+#: Top-5 accuracy is reported only from this number of classes on; with fewer, five are half of them or more.
 MANY_CLASSES = 11
 
-#: The interval of a rate that only one unit tells: nothing is known of others.
+#: The interval of a rate that is known from a single unit, which says nothing about others.
 NO_BOUNDS = (0.0, 1.0)
 
 
-#: Control characters, but for ends of lines and tabs, and those that turn the direction of writing.
+#: Control characters, except line ends and tabs, and characters that change the direction of writing.
 _STEERING = {n: f"\\x{n:02x}" for n in (*range(9), *range(11, 32), *range(127, 160))}
 _STEERING |= {n: f"\\u{n:04x}" for n in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
-#: Unicode's categories of control characters, and of bytes that are no text.
+#: Unicode's categories of control characters, and of surrogates, which stand for undecodable bytes.
 _NO_TEXT = ("Cc", "Cs")
 
 
 def is_plain(text: str) -> bool:
-    """Say whether every store, report and terminal can hold a text: no control characters, no stray bytes."""
-    printable = text.isascii() and text.isprintable()  # fast, of most
+    """Say whether every store, report and terminal can hold a text: no control characters, no undecodable bytes."""
+    printable = text.isascii() and text.isprintable()  # a fast path for most texts
     return printable or all(unicodedata.category(char) not in _NO_TEXT for char in text)
 
 
 def visible(text: str) -> str:
-    r"""Return a text in which what steers a terminal is written out: names that others gave may hold it.
+    r"""Return a text with terminal control characters escaped, because names from outside may contain them.
 
     Example:
         >>> print(visible("Squat\x1b[2J"))
@@ -41,12 +41,12 @@ def visible(text: str) -> str:
 
 
 def count(n: float) -> str:
-    """Return a number of things, with commas; fractions only where there are any."""
+    """Return a number of things with thousands separators; a fraction is shown only if there is one."""
     return f"{n:,.0f}" if abs(n - round(n)) < 0.05 else f"{n:,.1f}"
 
 
 def plural(n: float, thing: str, things: str = "") -> str:
-    """Return a number with its noun.
+    """Return a number with its noun, in singular or plural.
 
     Example:
         >>> plural(1, "clip"), plural(1200, "clip"), plural(2, "class", "classes")
@@ -56,7 +56,7 @@ def plural(n: float, thing: str, things: str = "") -> str:
 
 
 def size(n_bytes: float) -> str:
-    """Return a number of bytes in the unit that suits it.
+    """Return a number of bytes in a suitable unit.
 
     Example:
         >>> size(999), size(3_400_000)
@@ -70,13 +70,13 @@ def size(n_bytes: float) -> str:
 
 
 def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:
-    """Return names separated by commas; of more than ``most`` the first, and how many more there are."""
+    """Return names separated by commas; if there are more than ``most``, the first ones and the number of others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def lasting(seconds: float) -> str:
-    """Return a time that is only roughly known, in words.
+    """Return an approximate time in words.
 
     Example:
         >>> lasting(0.0432), lasting(7.44), lasting(80.3), lasting(140), lasting(9000), lasting(432_000)
@@ -90,7 +90,7 @@ def lasting(seconds: float) -> str:
 
 
 def roughly(seconds: float) -> str:
-    """Return a time of which no more than the first digit is known, in words.
+    """Return a time in words, rounded to one digit.
 
     Example:
         >>> roughly(40), roughly(140), roughly(760), roughly(9000), roughly(432_000)
@@ -104,21 +104,21 @@ def roughly(seconds: float) -> str:
 
 
 def between(low: int, high: int) -> str:
-    """Return a range of whole numbers, such as "16 to 18", or the one number."""
+    """Return a range of whole numbers, such as "16 to 18", or a single number if both are equal."""
     return f"{low}" if low == high else f"{low} to {high}"
 
 
 def bounds(interval: tuple[float, float]) -> str:
-    """Return an interval in words, such as "19.5% to 54.3%", with the reason where it is all that can be."""
+    """Return an interval in words, such as "19.5% to 54.3%", with the reason if it is the widest possible."""
     low, high = interval
     return f"{low:.1%} to {high:.1%}" + ", as all is one group or clip" * ((low, high) == NO_BOUNDS)
 
 
 def some(names: Sequence[str]) -> str:
-    """Return the first three of some names, for a remark."""
+    """Return the first three names, for a note."""
     return listed(names, most=3)
 
 
 def files_that(count: int) -> str:
-    """Return "2 files that are", for a remark."""
+    """Return "2 files that are", for a note."""
     return plural(count, "file that is", "files that are")

@@ -1,1 +1,1 @@
-"""Whether the two sides of a split share recordings or near-duplicates."""
+"""Audits of splits: whether two sides share recordings or near-duplicates."""

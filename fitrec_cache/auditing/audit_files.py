@@ -1,4 +1,4 @@
-"""What an audit leaves on disk: the pairs as a table and a picture, and the proposed groups as a manifest."""
+"""The output files of an audit: the pairs as a table and a picture, and the proposed groups as a manifest."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from fitrec_cache.storage.store import Store
 from fitrec_cache.video.jpeg import decode_frames
 
 PICTURED = 12
-"""Pairs in the picture, the most alike."""
+"""Number of pairs in the picture, the most similar ones."""
 
 _HEADER = ("similarity", *(f"{what}_{name}" for name in "ab" for what in ("clip", "label", "group", "side")))
 
 
 def describe_pair(found: NearDuplicates, k: int, clips: Sequence[HeldClip], side: Sequence[str]) -> dict[str, Any]:
-    """Return the pair number ``k`` as plain values: similarity, and clip id, label, group and side of both clips."""
+    """Return pair number ``k`` as plain values: the similarity, and clip id, label, group and side of both clips."""
     described: dict[str, Any] = {"similarity": float(found.similarity[k])}
     for name, i in zip("ab", found.pairs[k].tolist(), strict=True):
         clip = clips[i]
@@ -41,24 +41,24 @@ def write_findings(
     side: Sequence[str],
     across: NDArray[np.int64],
 ) -> list[str]:
-    """Write ``pairs.csv`` with every pair, and ``pairs.png`` with the most alike pairs that lie across.
+    """Write ``pairs.csv`` with every pair, and ``pairs.png`` with the most similar pairs between training and test.
 
     Args:
-        out: Folder, made if it is not there.
-        cache: Where the frames are.
+        out: Output folder; created if it does not exist.
+        cache: The cache with the frames.
         found: The pairs.
         clips: The N clips.
         side: Side of each clip, or empty.
         across: Numbers of the pairs between training and test.
 
     Returns:
-        The files of the audit: these and ``audit.json``, which the caller writes. The picture is left out if the cache
-        has no frames of a clip, or nothing lies across.
+        The files of the audit: these and ``audit.json``, which the caller writes. There is no picture if the cache
+        lacks frames of a clip, or no pair is between training and test.
     """
     make_folder(out)
     remove_unfinished(out)
     picture = out / "pairs.png"
-    for earlier in (out / "audit.json", picture):  # of other pairs, beside which a call that ends here would leave it
+    for earlier in (out / "audit.json", picture):  # files of an earlier audit must not stay beside the new pairs
         remove(earlier)
     rows = (describe_pair(found, k, clips, side) for k in range(len(found.pairs)))
     write_csv(out / "pairs.csv", _HEADER, (row | {"similarity": f"{row['similarity']:.4f}"} for row in rows))
@@ -73,18 +73,18 @@ def write_findings(
 
 
 def refuse_foreign(out: Path) -> None:
-    """Raise UsageError if ``out`` is a file, or one that :func:`write_findings` would replace there is no audit's."""
+    """Raise UsageError if ``out`` is a file, or contains a file of the same name that is not from an audit."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file: expected a folder")
     refuse_others(out / "audit.json", "--out", '"split"', "an audit's")
     refuse_others(out / "pairs.csv", "--out", ",".join(_HEADER), "an audit's")
     picture = out / "pairs.png"
-    if picture.exists() and not (out / "pairs.csv").exists():  # which is written first
+    if picture.exists() and not (out / "pairs.csv").exists():  # an audit writes pairs.csv first
         raise UsageError(f"--out {picture} exists and is not an audit's: choose another name")
 
 
 def write_manifest(path: Path, clips: Sequence[HeldClip], cluster: NDArray[np.int64], *, known: Iterable[str]) -> None:
-    """Write the clips with their proposed groups; further columns of the manifest they came from are kept.
+    """Write the clips with their proposed groups; further columns of their original manifest are kept.
 
     A cluster keeps the name of its first clip that has a group; the others are named ``recording-00001`` and so on.
 
@@ -92,7 +92,7 @@ def write_manifest(path: Path, clips: Sequence[HeldClip], cluster: NDArray[np.in
         path: CSV file to write.
         clips: The N clips.
         cluster: Cluster number of each clip.
-        known: Groups of these and of all other clips: names that mean something already.
+        known: Groups of these and of all other clips: names that are already in use.
     """
     names: dict[int, str] = {}
     for clip, number in zip(clips, cluster.tolist(), strict=True):
@@ -139,6 +139,6 @@ def _draw(
         title += f", the most alike {len(shown)}"
     drawn = []
     for k in shown:
-        first, second = sorted(found.pairs[k].tolist(), key=lambda i: side[i] == "test")  # on the right
+        first, second = sorted(found.pairs[k].tolist(), key=lambda i: side[i] == "test")  # the test clip on the right
         drawn.append((pictured(first), pictured(second), float(found.similarity[k])))
     pairs_png(drawn, path, title=title)

@@ -1,7 +1,7 @@
-"""The leaks of one split, in numbers and in the line that every training prints.
+"""The leaks of one split, as numbers and as the line that every training prints.
 
-Training means here all that a head may have learned from: the recipe ``native`` ends with training and validation clips
-together, and under ``paper`` validation chooses the epoch. So clips of both count.
+"Training" here includes validation: the recipe ``native`` finally trains on training and validation clips together, and
+with ``paper`` validation chooses the epoch.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from fitrec_cache.dataset.clips import SIDES
 from fitrec_cache.dataset.splits import Split, count_sharing
 
 SIDE_NAMES = ("", *SIDES)
-"""Names of the numbers that :func:`side_of` gives."""
+"""The names of the side numbers that :func:`side_of` returns."""
 
 UNLOOKED = "near-duplicates not looked for: run audit"
-"""What a line says that knows of groups only."""
+"""Part of a verdict that is based on groups only."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether a split leaks, in numbers and in one line.
+    """Whether a split leaks, as numbers and as one line of text.
 
     Attributes:
         leaks: Whether a test clip shares a group with a training clip, or has a near-duplicate there.
         n_test: Number of test clips.
-        share_group: Test clips that have a clip of their own group in training.
-        near_duplicate: Test clips that have a near-duplicate in training.
+        share_group: Number of test clips whose group also has clips in training.
+        near_duplicate: Number of test clips that have a near-duplicate in training.
         text: The verdict in words.
     """
 
@@ -43,7 +43,7 @@ class Verdict:
 
 
 def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | None) -> Verdict:
-    """Say in one line whether a split leaks.
+    """Return whether a split leaks.
 
     Args:
         split: A split of N clips.
@@ -94,7 +94,7 @@ def side_of(split: Split, n_clips: int) -> NDArray[np.int64]:
 
 
 def _test_clips(split: Split, pairs: NDArray[np.int64], n_clips: int) -> NDArray[np.int64]:
-    """Return, of each pair of a clip that may be learned from and a test clip, the latter."""
+    """Return the test clip of each pair between training (or validation) and test."""
     side = side_of(split, n_clips)[pairs]  # (M, 2)
     across = _across(side)
     tested: NDArray[np.int64] = pairs[across][side[across] == 3]
@@ -102,14 +102,14 @@ def _test_clips(split: Split, pairs: NDArray[np.int64], n_clips: int) -> NDArray
 
 
 def _across(side: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Say of pairs of sides ``(M, 2)`` which are of training or validation, and test."""
+    """Say for each pair of sides ``(M, 2)`` whether it is between training (or validation) and test."""
     low, high = side.min(axis=1), side.max(axis=1)
     found: NDArray[np.bool_] = ((low == 1) | (low == 2)) & (high == 3)
     return found
 
 
 def pairs_across(splits: Sequence[Split], found: NearDuplicates, n_clips: int) -> NDArray[np.int64]:
-    """Return which pairs have one clip in training or validation and one in test, in any of the splits."""
+    """Return the numbers of the pairs between training (or validation) and test in any of the splits."""
     hit = np.zeros(len(found.pairs), dtype=bool)
     for split in splits:
         hit |= _across(side_of(split, n_clips)[found.pairs])

@@ -1,18 +1,18 @@
-"""Clips that look like one recording, found from cached embeddings alone.
+"""Find clips that look like one recording, from cached embeddings alone.
 
-What is compared: the mean embedding of a clip over its T frames, minus the mean over all clips, by cosine.
+Clips are compared by the cosine of their mean embeddings over T frames, minus the mean over all clips.
 
-What counts as near: two yardsticks are taken from the data themselves, and a pair must pass both.
+A pair counts as near-duplicate if it passes two criteria, both derived from the data:
 
-1. *Strangers.* The nearest neighbour of a clip among clips of other classes, which should not be the same recording.
-   The log distances (1 - cosine) to nearest strangers are summed up by median and median absolute deviation, which
-   withstand a minority of outliers; near is more than 2.5 robust standard deviations below the median.
-2. *Halves.* The first half of a clip against its second half: one recording for certain. Near is at least as alike as
-   nine clips in ten are to themselves in this way.
+1. *Strangers.* The nearest neighbour of a clip among clips of other classes should not be from the same recording. The
+   log distances (1 - cosine) to the nearest strangers are summarised by median and median absolute deviation, which
+   tolerate a minority of outliers. A pair must be more than 2.5 robust standard deviations below the median.
+2. *Halves.* The first and the second half of a clip are certainly one recording. A pair must be at least as similar as
+   the two halves of a clip are in nine clips out of ten.
 
-The first keeps apart what merely happens in similar rooms. The second matters where classes or clips are so far apart
-that everything else looks close. Neither needs groups, and both tell how often the threshold errs: the share of clips
-that find their own other half, and the share that finds a stranger.
+The first criterion separates clips that merely come from similar rooms. The second matters if classes or clips are so
+different that everything else looks close. Neither needs groups, and both estimate how often the threshold is wrong: by
+the share of clips that find their own other half, and the share that find a stranger.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ from fitrec_cache.common.progress import progress_bar
 from fitrec_cache.errors import AllAlikeError, UsageError
 
 SIGMAS = 2.5
-"""How many robust standard deviations nearer than a nearest stranger: what Leys et al., Journal of Experimental Social
-Psychology 49 (2013), 764-766, advise for outliers by median absolute deviation."""
+"""A pair must be this many robust standard deviations closer than nearest strangers usually are: the value recommended
+by Leys et al., Journal of Experimental Social Psychology 49 (2013), 764-766, for outliers by median absolute
+deviation."""
 
 HALVES_MISSED = 0.1
-"""Share of clips whose halves may be less alike than the threshold."""
+"""Share of clips whose two halves may be less similar than the threshold."""
 
 MOST_PAIRS = 2_000_000
-"""More pairs than this are not listed."""
+"""The greatest number of pairs that are listed."""
 
-_CELLS = 2**25  # of the similarity matrix at a time: 128 MiB
-_MAD_TO_SD = 1.4826  # of a normal distribution
+_CELLS = 2**25  # cells of the similarity matrix that are computed at a time: 128 MiB
+_MAD_TO_SD = 1.4826  # for a normal distribution
 _TINY = 1e-6
 
 FloatArray = NDArray[np.float32]
@@ -49,11 +50,11 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Embeddings:
-    """One vector a clip, comparable by dot product.
+    """One vector per clip, comparable by dot product.
 
     Attributes:
         vectors: float32 ``(N, d)``, each of length 1 (0 for a clip that is exactly the mean of all).
-        halves: How alike the two halves of each clip are, cosine, float32 ``(N,)``; empty where T is 1.
+        halves: Cosine similarity of the two halves of each clip, float32 ``(N,)``; empty if T is 1.
     """
 
     vectors: FloatArray
@@ -66,12 +67,13 @@ class NearDuplicates:
 
     Attributes:
         threshold: Least cosine of a pair, in ``[-1, 1]``.
-        pairs: Clip numbers, int64 ``(M, 2)``, the smaller first in each; the most alike pair first.
+        pairs: Clip numbers, int64 ``(M, 2)``, the smaller one first in each; the most similar pair first.
         similarity: Cosine of each pair, float32 ``(M,)``.
-        halves_found: Share of clips whose two halves are that much alike: at most what is found of pairs, and 90 % or
-            a little more where the halves set the threshold; None where T is 1.
-        strangers_found: Share of clips with such a pair of another class: found wrongly, unless one recording is in
-            two classes. Those of one class that are found wrongly nobody can count. None where no clip has a stranger.
+        halves_found: Share of clips whose two halves reach the threshold: an upper bound for the share of true pairs
+            that are found, and 90 % or slightly more if the halves determine the threshold; None if T is 1.
+        strangers_found: Share of clips that form such a pair with a clip of another class: false alarms, unless one
+            recording occurs in two classes. False alarms within a class cannot be counted. None if no clip has a
+            stranger.
     """
 
     threshold: float
@@ -81,13 +83,13 @@ class NearDuplicates:
     strangers_found: float | None
 
 
-@np.errstate(over="ignore", invalid="ignore")  # of what is too large no threshold can be taken
+@np.errstate(over="ignore", invalid="ignore")  # too large values are refused later, when the threshold is computed
 def embed(blocks: Iterator[NDArray[Any]] | Sequence[NDArray[Any]]) -> Embeddings:
     """Reduce the features of clips to one vector each.
 
     Args:
         blocks: Features in the order of the clips, ``(n, T, d)`` each, or frames ``(n, T, h, w, 3)``; only two vectors
-            a clip are kept.
+            per clip are kept.
 
     Returns:
         The vectors of all N clips.
@@ -115,17 +117,17 @@ def find_near_duplicates(
     Time grows with N squared times d (1,332 clips of 2048 values: 0.2 CPU-seconds), memory with N times d.
 
     Args:
-        embeddings: Of N clips.
+        embeddings: The embeddings of N clips.
         labels: Class of each clip, length N.
         groups: Recording each clip was cut from, length N, None where unknown.
-        threshold: Least cosine of a pair, in ``(-1, 1]``; None to take it from the data as the module says.
+        threshold: Least cosine of a pair, in ``(-1, 1]``; None to derive it from the data (see the module docstring).
         progress: Show a progress bar on standard error.
 
     Returns:
-        The pairs, and how far the threshold can be trusted.
+        The pairs, and estimates of how reliable the threshold is.
 
     Raises:
-        AllAlikeError: If no threshold can be taken from the data, or too many pairs have it to be listed.
+        AllAlikeError: If no threshold can be derived from the data, or too many pairs reach it.
         UsageError: If the threshold is out of range.
     """
     if threshold is not None and not -1 < threshold <= 1:
@@ -145,7 +147,7 @@ def find_near_duplicates(
 
 
 def clusters(n_clips: int, pairs: IntArray, groups: Sequence[str | None]) -> IntArray:
-    """Return which clips belong together: joined by near-duplicates, or by a group that is known.
+    """Return which clips belong together, connected by near-duplicates or by known groups.
 
     Args:
         n_clips: Number of clips, N.
@@ -153,7 +155,7 @@ def clusters(n_clips: int, pairs: IntArray, groups: Sequence[str | None]) -> Int
         groups: Recording each clip was cut from, length N, None where unknown.
 
     Returns:
-        Cluster number of each clip, int64 ``(N,)``, from 0 in the order of first clips.
+        Cluster number of each clip, int64 ``(N,)``, from 0 in the order of each cluster's first clip.
 
     Example:
         >>> clusters(5, np.array([[0, 3]]), [None, "a", "b", "a", None]).tolist()
@@ -169,7 +171,7 @@ def clusters(n_clips: int, pairs: IntArray, groups: Sequence[str | None]) -> Int
 
 
 def _half_means(block: NDArray[Any]) -> tuple[int, FloatArray]:
-    """Return T and the means of each clip's first and second half, ``(n, 2, d)``; of frames, small pictures."""
+    """Return T and the means of each clip's first and second half, ``(n, 2, d)``; frames are reduced in size first."""
     if block.ndim == 5:
         n, t, h, w, c = block.shape
         block = block.reshape(n, t, h // 4, 4, w // 4, 4, c).mean(axis=(3, 5), dtype=np.float32).reshape(n, t, -1)
@@ -185,13 +187,13 @@ def _half_means(block: NDArray[Any]) -> tuple[int, FloatArray]:
 
 def _unit(x: FloatArray) -> FloatArray:
     largest = np.maximum(np.abs(x).max(axis=-1, keepdims=True), _TINY)
-    scaled: FloatArray = np.divide(x, largest)  # squares of more could be inf
+    scaled: FloatArray = np.divide(x, largest)  # otherwise squares could be infinite
     np.divide(scaled, np.maximum(np.linalg.norm(scaled, axis=-1, keepdims=True), _TINY), out=scaled)
     return scaled
 
 
 def _codes(names: Sequence[str | None]) -> IntArray:
-    """Return a number for each name, -1 for none."""
+    """Return a number for each name, -1 for None."""
     numbers = {name: i for i, name in enumerate(dict.fromkeys(n for n in names if n is not None))}
     return np.array([-1 if name is None else numbers[name] for name in names], dtype=np.int64)
 
@@ -204,7 +206,7 @@ def _rows(n_clips: int) -> Iterator[tuple[int, int]]:
 def _nearest_strangers(
     vectors: FloatArray, label: IntArray, group: IntArray, advance: Callable[[int], object]
 ) -> FloatArray:
-    """Return the cosine to the nearest stranger, of each clip that has one."""
+    """Return the cosine to the nearest stranger, for each clip that has one."""
     nearest = np.empty(len(vectors), dtype=np.float32)
     for start, stop in _rows(len(vectors)):
         similarity = vectors[start:stop] @ vectors.T  # (rows, N)
@@ -216,7 +218,7 @@ def _nearest_strangers(
 
 
 def _threshold(strangers: FloatArray, halves: FloatArray) -> float:
-    """Return the larger of the two yardsticks of the module text."""
+    """Return the stricter of the two thresholds described in the module docstring."""
     found = []
     if len(halves):
         found.append(float(np.quantile(halves, HALVES_MISSED, method="lower")))
@@ -233,7 +235,7 @@ def _threshold(strangers: FloatArray, halves: FloatArray) -> float:
 
 
 def _pairs(vectors: FloatArray, least: float, advance: Callable[[int], object]) -> tuple[IntArray, FloatArray]:
-    """Return all pairs from ``least`` on and their cosines, the most alike first."""
+    """Return all pairs with a cosine of at least ``least``, and their cosines, the most similar first."""
     n, total = len(vectors), 0
     pairs, similarities = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
     for start, stop in _rows(n):

@@ -1,4 +1,4 @@
-"""A picture of pairs of clips, side by side."""
+"""A picture of pairs of clips, the two clips of a pair side by side."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Frozen pretrained networks: from frames to features."""
+"""Frozen pretrained networks, which turn frames into features."""

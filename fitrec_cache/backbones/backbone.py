@@ -1,4 +1,4 @@
-"""Frozen backbones with their own preprocessing: frames of a clip to embeddings."""
+"""Frozen backbones with their own preprocessing: they turn the frames of a clip into embeddings."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ from fitrec_cache.video.resizing import resize
 
 PRESETS = ("native", "grid", "paper", "table1")
 
-#: Part of the identity of features from a compiled network.
+#: Value in the identity of features from a compiled network.
 COMPILER = "inductor, weights folded in"
 
-#: What of a normalisation is left when a convolution has taken it over.
+#: By class of normalisation: the module that remains when a convolution has absorbed the normalisation.
 _REST: dict[type, Callable[[Any], nn.Module]] = {
     nn.BatchNorm2d: lambda _: nn.Identity(),
     BatchNormAct2d: lambda norm: nn.Sequential(norm.drop, norm.act),
 }
 
-#: More networks than one process compiles.
+#: A cache limit that is larger than the number of networks that any process compiles.
 _MANY = 1_000_000
 
-#: Pixels of an input up to which attention may keep the matrix of all pairs of places: beyond, it takes gigabytes.
+#: Up to this many input pixels, attention may store the matrix of all pairs of positions; beyond, it takes gigabytes.
 _MOST_PAIRED = 400 * 400
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -65,7 +65,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How a stored frame becomes a backbone's input. Every field changes features, so all are part of their identity.
+    """How a stored frame is turned into a backbone's input; every field affects features, so all are in the identity.
 
     Attributes:
         preset: One of :data:`PRESETS`.
@@ -73,7 +73,7 @@ class Preprocessing:
         size: Height and width of the backbone's input in pixels. The whole frame is resized to it, without cropping.
         interpolation: ``bilinear`` or ``bicubic``, antialiased.
         mean: Subtracted from pixels in [0, 1], per channel.
-        std: Divides after that, per channel.
+        std: The divisor after that, per channel.
         output: ``pooled``: the backbone's own pooled vector; ``grid3``: its last feature map, averaged in 3 x 3 cells;
             ``flattened``: that map as it is.
     """
@@ -91,25 +91,25 @@ class Network(nn.Module):
     """A frozen model with the scaling of pixels before it: uint8 frames ``(T, 3, h, w)`` to ``(T, d)``.
 
     Args:
-        model: timm's.
-        preprocessing: Says by what pixels are scaled.
-        dtype: What profits from it is computed in this, the rest in fp32.
+        model: The model from timm.
+        preprocessing: Gives the mean and standard deviation for scaling pixels.
+        dtype: Type for the operations that benefit from it (autocast); the rest is computed in fp32.
     """
 
     def __init__(self, model: nn.Module, preprocessing: Preprocessing, dtype: torch.dtype) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
         self.dtype = dtype
-        width = preprocessing.size[1]  # a value a column of one row of pixels, as they lie in memory
+        width = preprocessing.size[1]  # one value per number in a row of pixels, in memory order
         self.register_buffer("mean", torch.tensor(preprocessing.mean).repeat(width))  # (3 w,)
         self.register_buffer("std", torch.tensor(preprocessing.std).repeat(width))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(T, d)`` of uint8 frames ``(T, 3, h, w)``, channels last in memory."""
-        rows = x.permute(0, 2, 3, 1).flatten(2)  # (T, h, 3 w): long rows are computed many values at a time
+        rows = x.permute(0, 2, 3, 1).flatten(2)  # (T, h, 3 w): long rows can be vectorised
         rows = rows.float().div_(255).sub_(self.get_buffer("mean")).div_(self.get_buffer("std"))
         x = rows.view(*rows.shape[:2], -1, 3).permute(0, 3, 1, 2)  # channels last in memory
-        # Everything in bf16 would be a little faster, and costs EfficientNet-B0 its cosine of 0.999 to fp32.
+        # Everything in bf16 would be a little faster, but EfficientNet-B0's cosine to fp32 would fall below 0.999.
         with torch.autocast(x.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32):
             y: Tensor = self.model(x)
         return y
@@ -121,11 +121,11 @@ class Backbone:
     Attributes:
         name: timm's name.
         source: Where the weights came from: ``hub``, ``embedded`` or a path.
-        weights_sha256: Over the names, shapes and values of all tensors, so a file and the hub give the same.
-        preprocessing: What is done to a frame first.
+        weights_sha256: Digest of the names, shapes and values of all tensors; equal for a file and the hub's copy.
+        preprocessing: The preprocessing of frames.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         compiled: Whether the network is compiled for the shape of a clip before its first use.
-        network: What embeds prepared frames, as it is before it is compiled.
+        network: The network that embeds prepared frames, not compiled.
         dim: Length ``d`` of one embedding.
     """
 
@@ -151,7 +151,7 @@ class Backbone:
         self._copies = torch.cuda.Stream(self._device) if gpu else None  # type: ignore[no-untyped-call]
         self._dtype = PRECISIONS[precision]
         self._folded = False
-        if not compiled:  # a compiler folds them itself, and rounds the biases
+        if not compiled:  # a compiler folds normalisations itself, and rounds the biases
             frame = torch.rand(1, 3, *preprocessing.size, generator=torch.Generator().manual_seed(0))
             with self._refused_if_foreign():
                 self._folded = fold_norms(model, frame, _REST) > 0
@@ -176,7 +176,7 @@ class Backbone:
 
     @contextmanager
     def _refused_if_foreign(self) -> Iterator[None]:
-        """Make a refusal of what a network raises that other sizes or maps are foreign to."""
+        """Turn the exceptions of a network that does not support a size or feature map into a UsageError."""
         try:
             yield
         except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
@@ -188,16 +188,16 @@ class Backbone:
 
     @property
     def on_cpu(self) -> bool:
-        """Whether it computes on the processor, and so needs the cores that decoders use."""
+        """Whether it computes on the processor, and so uses the same cores as decoders."""
         return self._device.type == "cpu"
 
     @property
     def is_slow(self) -> bool:
-        """Whether its device takes longer in its precision than in fp32."""
+        """Whether its device is slower in its precision than in fp32."""
         return is_slow(self.precision, str(self._device))
 
     def identity(self) -> dict[str, Any]:
-        """Return everything about this backbone that could change an embedding, as plain JSON values."""
+        """Return every property of this backbone that could change an embedding, as plain JSON values."""
         preprocessing = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.preprocessing).items()}
         identity = {
             "backbone": self.name,
@@ -212,21 +212,21 @@ class Backbone:
         return identity | ({"compiled": COMPILER} if self.compiled else {})
 
     def origin(self) -> dict[str, Any]:
-        """Return where the weights came from and what computed with them; no part of the identity."""
+        """Return where the weights came from and which libraries and device compute; not part of the identity."""
         source = self.source if self.source in ("hub", "embedded") else str(Path(self.source).resolve())
         return {"weights": source, "device": str(self._device), **library_versions()}
 
     def prepare(self, frames: Tensor) -> Tensor:
-        """Resize the frames of one clip to the backbone's input and begin to send them to its device.
+        """Resize the frames of one clip to the backbone's input, and start sending them to its device.
 
-        This may be called from another thread while a clip is embedded.
+        This may be called from another thread while a clip is being embedded.
 
         Args:
             frames: uint8 ``(T, 3, H, W)``, RGB.
 
         Returns:
-            uint8 ``(T, 3, h, w)``, on a CUDA device if that is it, channels last in memory: another layout would be
-            compiled anew.
+            uint8 ``(T, 3, h, w)``, on the device if that is a CUDA device, channels last in memory: another layout
+            would be compiled again.
         """
         p = self.preprocessing
         if p.first_size is not None:
@@ -236,11 +236,11 @@ class Backbone:
             return frames
         with self._room(len(frames)), torch.cuda.stream(self._copies):
             pinned = torch.empty_like(frames, pin_memory=True)
-            np.copyto(pinned.numpy(), frames.numpy())  # PyTorch's own would start threads for each that calls this
+            np.copyto(pinned.numpy(), frames.numpy())  # PyTorch's copy would start threads for each calling thread
             return pinned.to(self._device, non_blocking=True)
 
     def compile_for(self, samples: int) -> None:
-        """Compile the network for clips of ``samples`` frames, unless it is not to be or has been: seconds, once.
+        """Compile the network for clips of ``samples`` frames, if requested and not yet done; takes seconds, once.
 
         Raises:
             UsageError: If it cannot be compiled.
@@ -249,15 +249,15 @@ class Backbone:
             return
         blank = self.prepare(torch.zeros(samples, 3, 32, 32, dtype=torch.uint8))
         try:
-            # Among the options of torch.compile its front end does not see freezing. Each network is then compiled by
-            # itself; after a number of them, PyTorch would leave the others as they are.
+            # Given as an option of torch.compile, freezing would not reach its front end, so it is set globally. Each
+            # network is then compiled separately; beyond the default limits PyTorch would not compile further ones.
             with (
                 inductor.patch(freezing=True),
                 dynamo.patch(cache_size_limit=_MANY, accumulated_cache_size_limit=_MANY),
             ):
                 self.embed_prepared(blank)
         except RuntimeError as error:
-            # the compiler's own error only says that there is one
+            # the compiler's own error only says that there was an error
             reason = first_line(getattr(error, "inner_exception", None) or error)
             raise UsageError(f"{self.name} cannot be compiled here ({reason}): leave --compile out") from error
         self._compiled_for.add(samples)
@@ -282,9 +282,9 @@ class Backbone:
 
     @torch.inference_mode()
     def embed_prepared(self, x: Tensor) -> NDArray[np.float16]:
-        """Embed one clip that :meth:`prepare` gave.
+        """Embed one clip prepared by :meth:`prepare`.
 
-        A batch is always exactly one clip, so that an embedding cannot depend on what else was in the batch.
+        A batch is always exactly one clip, so that an embedding cannot depend on other clips in the batch.
 
         Args:
             x: uint8 ``(T, 3, h, w)``.
@@ -296,7 +296,7 @@ class Backbone:
             VideoError: If an embedding is not finite in float16.
         """
         with self._room(len(x)), in_full_float32(self._device):
-            if self._copies is not None:  # what was sent has arrived, and stays until it was used
+            if self._copies is not None:  # wait for the copy, and keep its memory until it has been used
                 here = torch.cuda.current_stream(self._device)
                 here.wait_stream(self._copies)
                 x.record_stream(here)
@@ -312,22 +312,22 @@ class Backbone:
 
 
 def _hold_weights(model: nn.Module, dtype: torch.dtype, *, biases: bool) -> None:
-    """Round the weights of convolutions and matrix products once, which autocast would do worse for every clip.
+    """Round the weights of convolutions and matrix products once; autocast would do it less well, and for every clip.
 
-    ``biases``: those of convolutions too.
+    ``biases``: whether to round the biases of convolutions too.
     """
     if dtype is torch.float32:
         return
     for module in model.modules():
         if type(module) in (FrozenConv, nn.Conv2d):
             module.weight.data = round_filters(module.weight, dtype)  # type: ignore[arg-type]
-        # What a linear layer sees is mostly centred: nothing to cancel.
+        # The inputs of linear layers are mostly centred, so there is no accumulated error to cancel.
         if type(module) in (nn.Conv2d, nn.Linear) or (biases and type(module) is FrozenConv):
             module.to(dtype)
 
 
 def _attend_by_products(model: nn.Module) -> None:
-    """Let timm's attention multiply, take the softmax and multiply, in place of PyTorch's fused way."""
+    """Make timm's attention use separate matrix products and softmax instead of PyTorch's fused attention."""
     for module in model.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = False  # type: ignore[assignment]
@@ -341,15 +341,15 @@ def _freeze_convolutions(model: nn.Module) -> None:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that compute, by name."""
+    """Return the versions of the libraries that compute embeddings, by name."""
     return {"torch": str(torch.__version__), "timm": timm.__version__}
 
 
 def check_compiler(device: str) -> None:
-    """Raise UsageError unless code can be compiled: a compiler is there, with Python's header files.
+    """Raise UsageError unless code can be compiled: there must be a compiler and Python's header files.
 
-    For the processor it is one of C++. Triton, which makes the code for a CUDA device, calls it through a piece of C.
-    For Apple's GPU nothing is looked at.
+    For the processor a C++ compiler is needed, for a CUDA device a C compiler: Triton, which generates the code, calls
+    it through a small C module. For Apple's GPU nothing is checked.
     """
     if device == "mps":
         return
@@ -374,21 +374,21 @@ def load_backbone(
 
     Args:
         text: ``NAME``, ``NAME=FILE``, ``NAME=hub`` or ``NAME=embedded``; any timm model.
-        preset: ``native``: the backbone's own resolution, mean and standard deviation. ``grid``: the same, and of the
-            last feature map the mean of each of 3 x 3 cells, side by side: nine times as long. ``paper``: frames
-            reduced to 64x64, enlarged again to the backbone's resolution, pixels / 255 (Eq. 2). ``table1``: 64x64
-            straight into the backbone, last feature map flattened.
-        precision: ``fp32``, ``bf16``, ``fp16`` or ``auto``: bf16 where the device is faster in it, else fp16 on
+        preset: ``native``: the backbone's own resolution, mean and standard deviation. ``grid``: the same, but the
+            output is the last feature map averaged in each of 3 x 3 cells, concatenated: nine times as long.
+            ``paper``: frames reduced to 64x64, enlarged again to the backbone's resolution, pixels / 255 (Eq. 2).
+            ``table1``: 64x64 directly into the backbone, last feature map flattened.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``auto``: bf16 if the device is faster in it, else fp16 on
             a CUDA device and fp32 elsewhere.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        compiled: Compile the network before its first use: faster, other last bits.
+        compiled: Compile the network before its first use: faster, but with different last bits.
 
     Returns:
         The backbone, in evaluation mode, on the device.
 
     Raises:
         UsageError: For unknown names.
-        WeightsError: If the weights cannot be had or do not fit.
+        WeightsError: If the weights cannot be loaded or do not fit.
     """
     check_preset(preset)
     device = find_device(device)
@@ -416,13 +416,16 @@ def load_backbone(
 
 
 def check_preset(preset: str) -> None:
-    """Raise UsageError unless there is a preset of this name."""
+    """Raise UsageError unless a preset with this name exists."""
     if preset not in PRESETS:
         raise unknown_name("preset", preset, PRESETS)
 
 
 def best_precision(precision: str, device: str) -> str:
-    """Return ``precision``; for ``auto`` bf16 where ``device`` is faster in it, else fp16 if CUDA's is, else fp32."""
+    """Return ``precision``; ``auto`` becomes bf16 if ``device`` is faster in it, else fp16 on CUDA, else fp32.
+
+    fp16 is used only on CUDA devices that compute it reliably.
+    """
     if precision in PRECISIONS:
         return precision
     if precision != "auto":
@@ -459,6 +462,6 @@ def _preprocessing(model: nn.Module, preset: str) -> Preprocessing:
 
 
 def _shrink_input(model: nn.Module) -> None:
-    """Let a model whose position embedding has a fixed size take 64x64 pixels."""
+    """Make a model whose position embedding has a fixed size accept 64x64 pixels."""
     if hasattr(model, "set_input_size"):
         model.set_input_size(img_size=(FRAME_SIDE, FRAME_SIDE))  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""What is taken of a backbone's last feature map where its own pooled vector is not wanted."""
+"""Outputs taken from a backbone's last feature map instead of its own pooled vector."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fitrec_cache.errors import UsageError
 
-#: Cells of a grid, down and across.
+#: Number of cells of a grid in each direction.
 GRID = 3
 
 
@@ -33,9 +33,9 @@ class LastMap(nn.Module):
 
 
 class GridMap(nn.Module):
-    """The last feature map averaged over each cell of a 3 x 3 grid, so that it stays known where things are.
+    """The last feature map averaged over each cell of a 3 x 3 grid, which keeps information about positions.
 
-    A map of 7 x 7 gives cells of 3 x 3 that overlap by one. Of a transformer, tokens that stand for no place (the class
+    A map of 7 x 7 gives cells of 3 x 3 that overlap by one. Of a transformer, tokens without a position (the class
     token) are left out.
     """
 
@@ -51,7 +51,7 @@ class GridMap(nn.Module):
         """
         y: Tensor = self.model.forward_features(x)  # type: ignore[operator]
         cells = self._map(y).float()
-        if cells.device.type == "mps":  # which pools only maps that can be divided evenly
+        if cells.device.type == "mps":  # it can pool only maps whose size is divisible by the grid's
             cells = cells.cpu()
         return F.adaptive_avg_pool2d(cells, GRID).flatten(1)
 
@@ -64,7 +64,7 @@ class GridMap(nn.Module):
         grid = getattr(getattr(self.model, "patch_embed", None), "grid_size", None)
         if y.ndim == 3 and grid is not None:
             height, width = grid
-            tokens = y[:, -height * width :]  # (T, h w, C): those without a place come first
+            tokens = y[:, -height * width :]  # (T, h w, C): tokens without a position come first
             return tokens.transpose(1, 2).reshape(len(y), -1, height, width)
         raise UsageError(
             f"{type(self.model).__name__} gives no feature map (its last features are {tuple(y.shape)}): leave "

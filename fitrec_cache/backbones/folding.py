@@ -1,4 +1,4 @@
-"""Fold batch normalisations into the convolutions before them: what they did is then done by the weights."""
+"""Fold batch normalisations into the convolutions before them: the weights then do the normalisation's work."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 
-#: Part of the identity of features from a network with such convolutions.
+#: Value in the identity of features from a network with such convolutions.
 FOLDING = "batch normalisations into the convolutions before them"
 
-#: What a function returns that only asks what a tensor is like.
+#: Return types of functions that only describe a tensor.
 _DESCRIPTIONS = (int, str, torch.Size, torch.dtype, torch.device, torch.layout)
 
-#: A frame's features may move by so much of their length; rounding moved those of three real networks by a millionth.
+#: The greatest accepted change of a frame's features, relative to their norm; rounding changed those of three real
+#: networks by a millionth.
 _MOST_MOVED = 1e-3
 
 
 def fold_norms(model: nn.Module, frame: Tensor, rest: Mapping[type, Callable[[Any], nn.Module]]) -> int:
-    """Let convolutions do what the batch normalisations behind them do, where nothing else takes what is between.
+    """Fold batch normalisations into the preceding convolutions where nothing else uses the value in between.
 
-    A frozen normalisation multiplies each channel by a number and adds one, which the convolution's own weights and
-    bias can do at no cost. Which convolution stands before it is seen by watching the model compute. What is not seen
-    (code that is not Python's, hooks) shows in what comes out afterwards: then the model stays as it was.
+    A frozen normalisation multiplies each channel by a number and adds a number, which the convolution's own weights
+    and bias can do at no cost. The preceding convolution is found by tracing the model on one input. Dependencies that
+    the trace cannot see (code outside Python, hooks) change the output; in that case the model is restored.
 
     Args:
-        model: In evaluation mode, float32; changed in place.
-        frame: What it takes, with values that are not all alike.
-        rest: By class of normalisation, what else such a module does, as its activation.
+        model: A model in evaluation mode, float32; changed in place.
+        frame: An input for it, with values that differ.
+        rest: By class of normalisation, a function that returns what else such a module does, such as its activation.
 
     Returns:
-        How many were folded.
+        The number of normalisations that were folded.
     """
     named = _plainly_named(model)
     norms = {id(m.running_mean): (name, m) for name, m in named if type(m) in rest}
@@ -61,26 +62,26 @@ def fold_norms(model: nn.Module, frame: Tensor, rest: Mapping[type, Callable[[An
 
 
 def _plainly_named(model: nn.Module) -> list[tuple[str, Any]]:
-    """Return its modules with their names, but those that have two: they cannot be replaced in one place."""
+    """Return a model's modules with their names, except those with two names, which cannot be replaced in one place."""
     named = list(model.named_modules(remove_duplicate=False))
     names = Counter(id(module) for _, module in named)
     return [(name, module) for name, module in named if names[id(module)] == 1]
 
 
 class _Dataflow(TorchFunctionMode):
-    """Watches a model compute: what comes out of which convolution, and what takes it."""
+    """Traces a model: records the output of each convolution and which functions use it."""
 
     def __init__(self) -> None:
         super().__init__()
         self._uses: Counter[int] = Counter()
         self._weight_of: dict[int, int] = {}
         self._norms: list[tuple[int, int]] = []
-        self._alive: list[Tensor] = []  # what convolutions gave, so that no later tensor has the id of one
+        self._alive: list[Tensor] = []  # outputs of convolutions, kept so that their ids are not reused
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call the function, and note which tensors it took."""
+        """Call the function, and record which tensors it used."""
         given = kwargs or {}
         out = func(*args, **given)
         if isinstance(out, _DESCRIPTIONS):
@@ -95,7 +96,7 @@ class _Dataflow(TorchFunctionMode):
         return out
 
     def pairs(self) -> Iterator[tuple[int, int]]:
-        """Yield the ``id`` of a kernel and of a running mean, where what is between them goes nowhere else."""
+        """Yield the ``id`` of a kernel and of a running mean, if the value between them is used nowhere else."""
         for between, mean in self._norms:
             weight = self._weight_of[between]
             if self._uses[between] == self._uses[weight] == self._uses[mean] == 1:

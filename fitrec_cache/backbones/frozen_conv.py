@@ -1,4 +1,4 @@
-"""Convolutions of frozen networks: padded as TensorFlow does without a copy, and narrow without rounding the bias."""
+"""Convolutions of frozen networks: TensorFlow's padding without a copy, and narrow types without rounding the bias."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 
 class FrozenConv(nn.Conv2d):
-    """A convolution with the weights of another, which may be narrow while the bias stays float32.
+    """A convolution with the weights of another one; weights may have a narrow type while the bias stays float32.
 
-    A rounded bias moves a whole channel the same way everywhere, and errors that are alike add up behind it. oneDNN
-    adds a float32 bias before it rounds, at no cost; elsewhere it is added afterwards.
+    A rounded bias shifts a whole channel the same way at every position, and such equal errors add up in later layers.
+    oneDNN adds a float32 bias before it rounds, at no cost; elsewhere the bias is added afterwards.
 
-    *Same padding*: so that ``ceil(n / stride)`` outputs fit, one more zero behind than before. Output i begins at
-    ``i s - p`` with ``p`` zeros before. PyTorch pads both sides alike; where TensorFlow does not, padding both by
-    ``p + s`` gives the same outputs and one more before them, which is dropped. Copying the input into a larger one
-    costs more: a compiler fuses it with the activation before, and then computes that value by value.
+    *Same padding* fits ``ceil(n / stride)`` outputs, with one more zero after the input than before it if the number is
+    odd. With ``p`` zeros before, output i begins at ``i s - p``. PyTorch pads both sides equally; where TensorFlow does
+    not, padding both by ``p + s`` gives the same outputs and one more before them, which is dropped. Copying the input
+    into a larger tensor costs more: a compiler fuses the copy with the activation before it, and then computes that
+    value by value.
 
     Source:
         TensorFlow, "Notes on padding", `tf.nn`: ``SAME`` padding.
@@ -29,7 +30,7 @@ class FrozenConv(nn.Conv2d):
 
     @classmethod
     def like(cls, conv: nn.Conv2d, *, same: bool) -> FrozenConv:
-        """Return a convolution with the parameters of another; ``same``: padded so, by whatever means the other is."""
+        """Return a convolution with the parameters of another; ``same``: it uses "same" padding."""
         frozen = cls(
             conv.in_channels,
             conv.out_channels,
@@ -46,11 +47,11 @@ class FrozenConv(nn.Conv2d):
 
     @property
     def has_wide_bias(self) -> bool:
-        """Whether the weights are narrow and the bias is not."""
+        """Whether the bias has another type than the (narrower) weights."""
         return self.bias is not None and self.bias.dtype is not self.weight.dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``(N, O, H', W')`` in the type of the weights for ``(N, C, H, W)``."""
+        """Return ``(N, O, H', W')`` for ``(N, C, H, W)``, in the type of the weights."""
         if not self.same:
             return self._convolve(x, self.padding)  # type: ignore[arg-type]
         (top, rows), (left, columns) = (
@@ -58,7 +59,7 @@ class FrozenConv(nn.Conv2d):
             for n, k, s, d in zip(x.shape[-2:], self.kernel_size, self.stride, self.dilation, strict=True)
         )
         y = self._convolve(x, (top, left))[:, :, rows:, columns:]
-        # Apple's convolutions took such a view for a whole tensor (issue 180984 of PyTorch).
+        # Apple's convolutions misread such a view as a whole tensor (PyTorch issue 180984).
         return y.contiguous(memory_format=torch.channels_last) if y.device.type == "mps" else y
 
     def _convolve(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
@@ -70,27 +71,27 @@ class FrozenConv(nn.Conv2d):
             x = x.contiguous(memory_format=torch.channels_last)
             y: Tensor = torch.mkldnn_convolution(x, weight, bias, padding, self.stride, self.dilation, self.groups)
             return y
-        return F.conv2d(x, weight, None, *more).add_(bias[:, None, None])  # in float32, rounded once more
+        return F.conv2d(x, weight, None, *more).add_(bias[:, None, None])  # added in float32, then rounded again
 
 
 @cache
 def _adds_wide_bias(dtype: torch.dtype) -> bool:
-    """Say whether this processor's library convolves in a narrow type with a bias in float32."""
+    """Say whether this processor's library can convolve in a narrow type with a float32 bias."""
     bias, channels = torch.full((4,), 0.3), torch.ones(1, 4, 1, 1, dtype=dtype)
     near = bias.to(dtype)
-    kernels = near[:, None, None, None]  # of a depthwise convolution; the other takes a quarter of four channels
+    kernels = near[:, None, None, None]  # for a depthwise convolution; the other one adds a quarter of four channels
     try:
         found = [
             torch.mkldnn_convolution(channels, -kernels, bias, (0, 0), (1, 1), (1, 1), 4),
             torch.mkldnn_convolution(channels / 4, -kernels.repeat(1, 4, 1, 1), bias, (0, 0), (1, 1), (1, 1), 1),
         ]
-    except RuntimeError:  # a processor, or a build of PyTorch, without it
+    except RuntimeError:  # not supported by this processor or build of PyTorch
         return False
-    # What is left is what rounding takes from the bias: nothing, had it been rounded.
+    # The output is the rounding error of the bias; it would be zero if the library had rounded the bias.
     return all(torch.equal(y.flatten(), (bias - near.float()).to(dtype)) for y in found)
 
 
 def _padding(n: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """Return zeros on either side, and how many outputs at the beginning are to be dropped."""
+    """Return the number of zeros on either side, and the number of outputs to drop at the beginning."""
     total = max((math.ceil(n / stride) - 1) * stride + dilation * (kernel - 1) + 1 - n, 0)
     return (total // 2 + stride, 1) if total % 2 else (total // 2, 0)

@@ -1,6 +1,6 @@
-"""The model hub, asked before timm asks it: what is on this machine already, and whether there is a way to it at all.
+"""Check the model hub before timm uses it: which files are already on this machine, and whether the hub is reachable.
 
-Its library tries for most of a minute before it gives up, also where the weights lie in its own cache.
+The hub's own library retries for most of a minute before it gives up, even if the weights are in its cache.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from urllib.parse import urlsplit
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 
-#: What the library that it fetches by (requests, or httpx, whose errors are no OSError) raises without a connection.
+#: The exceptions that the hub's HTTP library (requests, or httpx, whose errors are not OSErrors) raises without a
+#: connection.
 NETWORK_ERRORS: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, OSError)
 
 
 def cached_file(repository: str, name: str) -> str | None:
-    """Return the path of a file of the hub that was fetched before, or None.
+    """Return the path of a file of the hub that was downloaded before, or None.
 
     Args:
-        repository: Such as ``timm/resnet50.a1_in1k``; a revision may follow after ``@``.
+        repository: Such as ``timm/resnet50.a1_in1k``, optionally followed by ``@`` and a revision.
         name: The file in it.
     """
     repository, _, revision = repository.partition("@")
@@ -29,14 +30,14 @@ def cached_file(repository: str, name: str) -> str | None:
 
 
 def why_nothing_is_fetched() -> str:
-    """As :func:`hub_is_out_of_reach`, also where the hub's library was told to stay offline."""
+    """Like :func:`hub_is_out_of_reach`, but also if the hub's library was told to stay offline."""
     return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else hub_is_out_of_reach()
 
 
 def hub_is_out_of_reach() -> str:
-    """Return why nothing can be fetched, in a few words; empty if it may be possible.
+    """Return in a few words why nothing can be downloaded; empty if it may be possible.
 
-    Only the hub's name is looked up, and where a proxy does that, nothing is.
+    Only the hub's host name is resolved; if a proxy does that, nothing is checked.
     """
     address = urlsplit(constants.ENDPOINT)
     if constants.HF_HUB_OFFLINE or urllib.request.getproxies().keys() & {address.scheme, "all"}:

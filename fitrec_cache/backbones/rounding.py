@@ -1,27 +1,28 @@
-"""Round weights to a narrower type so that what is lost in one is made up for in the next."""
+"""Round weights to a narrower type so that the error of each is compensated by the next."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-#: Part of the identity of features in narrow types.
+#: Value in the identity of features in narrow types.
 ROUNDING = "errors carried along each filter of convolutions"
 
 
 def round_filters(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Round a kernel to ``dtype``, carrying each weight's error on to the next weight of the same filter.
+    """Round a kernel to ``dtype``, carrying each weight's error over to the next weight of the same filter.
 
-    What a filter multiplies is much alike from tap to tap, and mostly positive behind an activation, so the *sum* of
-    its errors is what shows in its output. Rounded one by one, n weights leave a sum that grows with the root of n;
-    rounded so, it stays below one rounding step. Nothing is computed differently afterwards.
+    The inputs of a filter are similar from tap to tap, and mostly positive after an activation, so the *sum* of its
+    errors determines the error of its output. If n weights are rounded independently, the sum grows with the root of n;
+    with this method it stays below one rounding step. The computation itself does not change.
 
     Args:
-        weight: ``(O, ...)`` float, a filter a row: of a convolution ``(O, I, h, w)``, of a matrix product ``(O, I)``.
+        weight: ``(O, ...)`` float, one filter per row: ``(O, I, h, w)`` for a convolution, ``(O, I)`` for a matrix
+            product.
         dtype: A floating type.
 
     Returns:
-        The same shape in ``dtype``. A weight moves by at most about one rounding step of its filter's largest.
+        The same shape in ``dtype``. A weight changes by at most about one rounding step of its filter's largest weight.
 
     Source:
         Error diffusion: Floyd and Steinberg, "An adaptive algorithm for spatial greyscale", 1976, in one dimension.
@@ -33,5 +34,5 @@ def round_filters(weight: Tensor, dtype: torch.dtype) -> Tensor:
         carried += tap
         kept.copy_(carried)
         carried -= kept
-        carried[kept.isinf()] = 0  # a weight beyond the type's range costs itself only
+        carried[kept.isinf()] = 0  # a weight beyond the type's range must not affect the next ones
     return rounded.t().reshape(weight.shape)

@@ -1,4 +1,4 @@
-"""Weight files: read without running code, fitted strictly, told apart by their content."""
+"""Weight files: read without running code from them, loaded strictly, identified by their content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fitrec_cache.common.files import is_file
 from fitrec_cache.errors import WeightsError
 
-#: What files of weights raise that are damaged, beside those that hold more than tensors.
+#: The exceptions caused by damaged weight files, besides the one for files that hold more than tensors.
 _OF_PYTHON = (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AssertionError, AttributeError)
 _DAMAGE = (*_OF_PYTHON, ArithmeticError, struct.error, zipfile.BadZipFile, safetensors.SafetensorError)
 
@@ -50,9 +50,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _refuse_compressed(path: Path) -> None:
-    """Refuse a file whose entries are packed: torch.save packs none, and they may be a thousand times as large."""
+    """Refuse a file with compressed entries: torch.save writes none, and they could expand a thousandfold."""
     if not zipfile.is_zipfile(path):
-        return  # of torch before 1.6
+        return  # written by torch before 1.6
     with zipfile.ZipFile(path) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise WeightsError(
@@ -62,16 +62,16 @@ def _refuse_compressed(path: Path) -> None:
 
 
 def fit_weights(model: nn.Module, state: dict[str, Tensor], origin: str, *, classifier: tuple[str, ...]) -> None:
-    """Load weights strictly into a model without classifier; theirs may be there or not, of any size.
+    """Load weights strictly into a model without classifier; the weights may contain a classifier of any size.
 
     Args:
-        model: Takes the weights.
-        state: Names to tensors.
-        origin: What to call them in an error.
+        model: The model to load them into.
+        state: Tensors by name.
+        origin: What to call the weights in an error.
         classifier: Names of the modules that are left out.
 
     Raises:
-        WeightsError: If a tensor is missing, not known or of another shape.
+        WeightsError: If a tensor is missing, unknown or of another shape.
     """
     own = model.state_dict()
     left_out = tuple(f"{_whole_head(name, own)}." for name in classifier)
@@ -93,13 +93,13 @@ def fit_weights(model: nn.Module, state: dict[str, Tensor], origin: str, *, clas
 
 
 def _whole_head(classifier: str, own: Collection[str]) -> str:
-    """Return the module around a classifier, such as ``head`` of ``head.linear``, if a model has nothing else in it."""
+    """Return the module around a classifier (``head`` for ``head.linear``) if the model has nothing else in it."""
     around = classifier.rpartition(".")[0]
     return around if around and not any(k.startswith(f"{around}.") for k in own) else classifier
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Return the sha256 over all tensors of a model: name, shape and float32 bytes, in the order of their names."""
+    """Return the sha256 of all tensors of a model: name, shape and float32 bytes, in the order of their names."""
     sha = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if not name.endswith("num_batches_tracked"):

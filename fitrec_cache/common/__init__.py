@@ -1,1 +1,1 @@
-"""What every part uses and that knows none of them: files, progress, processes, devices."""
+"""Helpers that are independent of the rest: files, progress, processes, devices."""

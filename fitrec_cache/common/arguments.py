@@ -1,4 +1,4 @@
-"""What people write in Python for an argument, made what a function takes: a text for a path, one thing for several."""
+"""Accept obvious equivalents of an argument's type: a string for a path, a single value where a list is expected."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Returned = TypeVar("Returned")
 
 
 def plain_arguments(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
-    """Let a function be called with what its annotations do not name, but is as clear.
+    """Decorator that accepts obvious equivalents of a function's annotated types.
 
-    For a ``Path`` a text does, with ``~`` for the home folder; where several are taken, a single one; and numbers and
-    truth values may be numpy's. A text is never taken for a sequence of letters.
+    A string is accepted for a ``Path``, with ``~`` for the home folder; a single value where a sequence is expected;
+    numpy's numbers and booleans for Python's. A string is never treated as a sequence of characters.
 
     Raises:
-        UsageError: From the function, for a value that cannot be meant.
-        TypeError: From the function, for an argument that it does not take, or one that is missing.
+        UsageError: When the decorated function is called with a value that cannot be converted.
+        TypeError: When it is called with an argument that it does not take, or without one that it requires.
     """
     kinds = {name: _KINDS[kind] for name, kind in function.__annotations__.items() if kind in _KINDS}
     signature = inspect.signature(function)
@@ -115,7 +115,7 @@ _SINGLE: dict[str, Callable[[str, Any], Any]] = {
     "bool": _flag,
 }
 
-#: By annotation, as it is written.
+#: The converter of each annotation, by the annotation's text.
 _KINDS = _SINGLE | {f"Sequence[{name}]": _several(kind) for name, kind in _SINGLE.items()}
 _KINDS |= {f"{name} | None": _optional(kind) for name, kind in _KINDS.items()}
 _KINDS |= {"Path | Features | None": _path_or_features}

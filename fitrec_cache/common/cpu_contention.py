@@ -1,4 +1,4 @@
-"""Whether other programs held up this one."""
+"""Detect whether other programs slowed this one down."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Others held this program up where less than a tenth of all cores was idle, they used at least a quarter of a core,
-#: and this program's threads got less than nine tenths of their time.
+#: Other programs slowed this one down if less than a tenth of the cores' time was idle, the others used at least a
+#: quarter of a core, and this program's threads got less than nine tenths of the time that they could have used.
 _IDLE, _OTHERS, _ENOUGH = 0.1, 0.25, 0.9
 
 _STAT = Path("/proc/stat")
@@ -16,7 +16,7 @@ _STAT = Path("/proc/stat")
 
 @dataclass(frozen=True)
 class _Times:
-    """Seconds: of the clock, and since the machine started of all cores, of those idle, and of this program's work."""
+    """Clock time and, since the machine started, the total, idle and own processor time, in seconds."""
 
     clock: float
     all: float
@@ -25,20 +25,20 @@ class _Times:
 
 
 class CpuContention:
-    """What the machine's processors did since this was made. Known on Linux only.
+    """Measures how the machine's cores were used since this object was created. Linux only.
 
     Args:
-        threads: How many of this program compute at the same time.
+        threads: How many of this program's threads compute at the same time.
     """
 
     def __init__(self, threads: int) -> None:
         self._threads, self._began = threads, _times()
 
     def others(self) -> float | None:
-        """Return how many cores other programs used, and other machines on the same host; None if they held up nothing.
+        """Return how many cores other programs, or other machines on the same host, used; None if that did no harm.
 
-        So it is where cores were idle as well, where this program had the time of all its threads, and where nothing is
-        known. Processes that this one started count as its own once they have ended.
+        None is returned if cores were idle as well, if this program's threads got all their time, or if nothing is
+        known. Child processes of this program count as its own once they have ended.
         """
         began, now = self._began, _times()
         if began is None or now is None or now.all <= began.all:

@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Devices to compute on: which there are, how they compute in each precision, and how many cores may be used."""
 
 from __future__ import annotations
 
@@ -16,28 +16,30 @@ import torch
 
 from fitrec_cache.errors import UsageError
 
-#: Others that torch knows are not tried by anyone here.
+#: torch knows other devices too, but this package has not been tried on them.
 EXPECTED = "auto, cpu, cuda, cuda:N or mps"
 
-#: What a GPU without room says: itself, or cuBLAS and cuDNN, which cannot even begin (``cublasCreate``).
+#: Parts of the error messages of a GPU that is out of memory: from CUDA itself, or from cuBLAS and cuDNN, which then
+#: fail even to initialise (``cublasCreate``).
 _FULL_GPU = ("out of memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
 
-#: GPUs of compute capability 7.5 without matrix units, whose convolutions in fp16 are slow and may give no numbers
-#: (issues 58123 and 77955 of PyTorch).
+#: GPUs of compute capability 7.5 without matrix units: their convolutions in fp16 are slow and may give NaN
+#: (PyTorch issues 58123 and 77955).
 _WITHOUT_FP16 = re.compile(r"GTX 16\d\d|\bMX[45]50\b|\bT(400|500|550|600|1000|1200|2000)\b")
 
 _ONE_AT_A_TIME = threading.RLock()
 
-#: What the driver of an NVIDIA GPU makes for the first one.
+#: The device file that NVIDIA's driver creates for the first GPU.
 _FIRST_GPU = Path("/dev/nvidia0")
 
 
 def computes_in_bf16(device: str) -> bool:
-    """Say whether ``device``, such as ``cpu``, computes products of bfloat16 faster than of float32.
+    """Say whether ``device``, such as ``cpu``, multiplies matrices faster in bfloat16 than in float32.
 
-    A processor does in matrix instructions (AMX), or in those of AVX-512 unless it was built for AMX, as Intel's are
-    since Sapphire Rapids: where a virtual machine hides AMX from such a one, bf16 is half as fast as fp32
-    (docs/performance.md). What tells those is AVX512-FP16, which came with AMX.
+    A processor does so if it has matrix instructions (AMX), or bf16 instructions in AVX-512 and was not designed for
+    AMX, as Intel's are since Sapphire Rapids: where a virtual machine hides AMX from such a processor, bf16 is half as
+    fast as fp32 (docs/performance.md). Those processors are recognised by AVX512-FP16, which was introduced together
+    with AMX.
     """
     if torch.device(device).type == "cuda":  # torch.cuda.is_bf16_supported asks the current GPU, whichever is meant
         return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
@@ -49,28 +51,28 @@ def computes_in_bf16(device: str) -> bool:
 def mkl_is_held_back() -> bool:
     """Say whether MKL, which multiplies PyTorch's float32 matrices, leaves half of the processor unused.
 
-    It gives AMD's AVX2 only, where oneDNN, which computes PyTorch's LSTM, gives them their AVX-512
+    On AMD's processors MKL uses only AVX2, whereas oneDNN, which computes PyTorch's LSTM, uses their AVX-512
     (docs/performance.md).
     """
     return _has_bf16_alone()
 
 
 def fuses_slowly(precision: str, device: str) -> bool:
-    """Say whether PyTorch's fused attention takes longer on ``device`` than its products one by one.
+    """Say whether PyTorch's fused attention is slower on ``device`` than the separate matrix products.
 
-    It does in bf16 on a processor without matrix instructions, where it multiplies no faster than in fp32
+    It is slower in bf16 on a processor without matrix instructions, where it multiplies no faster than in fp32
     (docs/performance.md).
     """
     return precision == "bf16" and device == "cpu" and not _processor_has("amx_tile")
 
 
 def is_good_at_fp16(device: str) -> bool:
-    """Say whether convolutions of a CUDA device can be relied on in fp16."""
+    """Say whether a CUDA device computes convolutions in fp16 reliably."""
     return not _WITHOUT_FP16.search(torch.cuda.get_device_name(device))
 
 
 def is_slow(precision: str, device: str) -> bool:
-    """Say whether ``device``, a processor or a CUDA device, takes longer in this precision than in fp32."""
+    """Say whether ``device``, a processor or a CUDA device, is slower in this precision than in fp32."""
     kind = torch.device(device).type
     if precision == "fp32" or kind not in ("cpu", "cuda"):
         return False
@@ -85,7 +87,7 @@ def _processor_has(instructions: str) -> bool:
 
 
 def _has_bf16_alone() -> bool:
-    """Say whether it has AVX-512 for bf16 and not for fp16, as AMD's since Zen 4 (and Intel's Cooper Lake)."""
+    """Say whether the processor has AVX-512 for bf16 but not for fp16: AMD since Zen 4, and Intel's Cooper Lake."""
     return _processor_has("avx512_bf16") and not _has_fp16()
 
 
@@ -101,10 +103,10 @@ def find_device(name: str = "auto") -> str:
         name: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Returns:
-        Of CUDA devices always ``cuda:N``: which one ``cuda`` is differs between threads.
+        The device; a CUDA device always as ``cuda:N``, since ``cuda`` may mean another one in another thread.
 
     Raises:
-        UsageError: If it is another, not present, or one on which this torch cannot compute.
+        UsageError: If the name is none of these, or the device is not present, or this torch cannot compute on it.
     """
     if name == "auto":
         usable = torch.cuda.is_available() and not _refusal("cuda")
@@ -127,10 +129,12 @@ def find_device(name: str = "auto") -> str:
 
 
 def _refusal(device: str) -> str:
-    """Return why one addition on a CUDA device fails, as torch is built for some generations only; empty if it works.
+    """Return why a trial addition on a CUDA device fails; empty if it works.
+
+    A build of torch supports only some generations of GPUs.
 
     Raises:
-        UsageError: If it has no room.
+        UsageError: If the device is out of memory.
     """
     try:
         with room_on(torch.device(device), "anything"):
@@ -142,11 +146,11 @@ def _refusal(device: str) -> str:
 
 @contextmanager
 def room_on(device: torch.device, what: str) -> Iterator[None]:
-    """Turn what torch raises for want of memory into a refusal that says what did not fit.
+    """Turn torch's out-of-memory errors into a UsageError that says what did not fit.
 
     Args:
-        device: Where it is computed.
-        what: What is, such as ``resnet50 on clips of 20 frames``.
+        device: Where the computation runs.
+        what: What is computed, such as ``resnet50 on clips of 20 frames``.
 
     Raises:
         UsageError: In place of torch's own error.
@@ -154,7 +158,7 @@ def room_on(device: torch.device, what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # Not by type: a GPU's context, pinned memory or a library's workspace fails without the error of its own.
+        # By message, not by type: a GPU's context, pinned memory or a library's workspace raises a plain RuntimeError.
         on_gpu, on_processor = any(words in str(error) for words in _FULL_GPU), "can't allocate memory" in str(error)
         if not on_gpu and not on_processor:
             raise
@@ -166,11 +170,11 @@ def room_on(device: torch.device, what: str) -> Iterator[None]:
 
 
 def seed_random_numbers(seed: int, device: torch.device) -> None:
-    """Seed torch's random numbers on the processor and on ``device``; ``torch.manual_seed`` would on all GPUs.
+    """Seed torch's random numbers on the processor and on ``device`` (``torch.manual_seed`` would seed all GPUs).
 
     Args:
         seed: 0 or more.
-        device: Where else numbers are drawn.
+        device: The second device on which numbers are drawn.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
@@ -182,12 +186,13 @@ def seed_random_numbers(seed: int, device: torch.device) -> None:
 
 @contextmanager
 def own_random_numbers(device: torch.device | None = None) -> Iterator[None]:
-    """Leave torch's random numbers, which belong to the caller, as they are; one thread at a time.
+    """Restore torch's random number generators, which belong to the caller, on exit; one thread at a time.
 
-    Others that draw too would change what each is given, and wait: one that loads a network, for the end of a training.
+    Other threads that draw random numbers would change the ones drawn here, so they wait: a thread that loads a
+    network, for instance, waits for the end of a training.
 
     Args:
-        device: Where else than on the processor numbers are drawn.
+        device: A device besides the processor on which numbers are drawn.
     """
     gpus = [device] if device is not None and device.type == "cuda" else []
     with _ONE_AT_A_TIME, torch.random.fork_rng(gpus):
@@ -196,10 +201,10 @@ def own_random_numbers(device: torch.device | None = None) -> Iterator[None]:
 
 @contextmanager
 def in_full_float32(device: torch.device) -> Iterator[None]:
-    """Let float32 keep all bits: on a CUDA device convolutions by default are rounded to TF32's 10.
+    """Compute float32 products with all bits: on a CUDA device convolutions are rounded to TF32's 10 bits by default.
 
-    On the processor a caller may have asked for fewer, by ``torch.set_float32_matmul_precision``. The settings are the
-    whole process's: the first thread that comes makes them, the last that leaves takes them back.
+    On the processor a caller may have lowered the precision with ``torch.set_float32_matmul_precision``. These settings
+    apply to the whole process: the first thread that enters makes them, the last one that leaves restores them.
     """
     if device.type not in ("cuda", "cpu"):
         yield
@@ -212,7 +217,7 @@ def in_full_float32(device: torch.device) -> Iterator[None]:
 
 
 class _Full:
-    """Counts who needs full float32."""
+    """Counts the threads that need full float32."""
 
     def __init__(self) -> None:
         self._lock, self._inside = threading.Lock(), 0
@@ -235,7 +240,7 @@ _FULL = _Full()
 
 
 def _newer_settings() -> list[Any]:
-    """Return where torch since 2.9 has a second way to set how products are computed, which goes before the first."""
+    """Return the objects that hold torch's second set of precision settings (since 2.9), which overrides the first."""
     cudnn = torch.backends.cudnn
     places = [getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None), torch.backends.cuda.matmul, *_processors_own()]
     return [each for each in places if hasattr(each, "fp32_precision")]
@@ -246,19 +251,22 @@ def _processors_own() -> list[Any]:
 
 
 def _products_are_exact() -> bool:
-    """Say whether float32 on the processor keeps all bits, as it does unless a caller wished otherwise."""
-    with suppress(RuntimeError):  # asked in one way, where it was set in another
+    """Say whether float32 products on the processor keep all bits, as they do unless a caller changed a setting."""
+    with suppress(RuntimeError):  # raised if it was set through the other interface
         newer = {getattr(each, "fp32_precision", "none") for each in _processors_own()}
         return torch.get_float32_matmul_precision() == "highest" and newer <= {"none", "ieee"}
     return False
 
 
 def _set_full() -> Callable[[], None]:
-    """Set it in both ways, as what reads the first raises where they differ; return what takes it back."""
+    """Set full precision through both interfaces; return the function that restores the earlier settings.
+
+    Both are set because reading the first raises where the two differ.
+    """
     cudnn, newer = torch.backends.cudnn, _newer_settings()
     before = [each.fp32_precision for each in newer]
     convolutions = products = None
-    with suppress(RuntimeError):  # it cannot be asked where only the second way was used
+    with suppress(RuntimeError):  # raised where only the second interface was used
         convolutions = cudnn.allow_tf32
     with suppress(RuntimeError):
         products = torch.get_float32_matmul_precision()
@@ -279,7 +287,7 @@ def _set_full() -> Callable[[], None]:
 
 
 def gpu_of(device: str) -> tuple[str, int]:
-    """Return the name of the GPU that a device is, and its memory in bytes, 0 if unknown; no name of a processor."""
+    """Return a GPU's name and its memory in bytes (0 if unknown); the name is empty if the device is a processor."""
     if not device.startswith("cuda"):
         return ("Apple's", 0) if device == "mps" else ("", 0)
     found = torch.cuda.get_device_properties(device)
@@ -287,9 +295,9 @@ def gpu_of(device: str) -> tuple[str, int]:
 
 
 def overlooked_gpu() -> str:
-    """Return why torch does not use a GPU although there are signs of one; empty if it does, or there are none."""
+    """Return why torch does not use a GPU that seems to be present; empty if torch uses it or there is none."""
     if torch.cuda.is_available():
-        with suppress(UsageError):  # of one that has no room
+        with suppress(UsageError):  # the GPU is out of memory
             return _refusal("cuda")
         return ""
     if not (_FIRST_GPU.exists() or shutil.which("nvidia-smi")):
@@ -307,7 +315,7 @@ def overlooked_gpu() -> str:
 
 
 def processor_name() -> str:
-    """Return what the processor calls itself, or the kind it is of."""
+    """Return the processor's model name, or its architecture if the name is unknown."""
     with suppress(OSError):
         named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
         if named:
@@ -318,7 +326,8 @@ def processor_name() -> str:
 def cores() -> int:
     """Return how many cores this process may use.
 
-    Fewer than there are where it is bound to some, or in a container whose time is limited (as by ``docker --cpus``).
+    Fewer than the machine has if the process is bound to some of them, or runs in a container whose processor time is
+    limited (as by ``docker --cpus``).
     """
     from joblib import cpu_count
 
@@ -326,10 +335,10 @@ def cores() -> int:
 
 
 def keep_to_cores() -> None:
-    """Let PyTorch compute by no more threads than there are cores for: they wait for each other, and each for a core.
+    """Limit PyTorch's threads to the cores that this process may use: more would wait for each other.
 
-    It takes as many as the machine has, whatever time a container may have of them. What somebody chose stays: a seed's
-    last bits depend on it.
+    PyTorch takes as many as the machine has, even in a container with less processor time. A number that the user chose
+    is kept, because the last bits of a result depend on it.
     """
     chosen = "OMP_NUM_THREADS" in os.environ or torch.get_num_threads() > (os.cpu_count() or 1)
     if not chosen and torch.get_num_threads() > cores():
@@ -337,7 +346,7 @@ def keep_to_cores() -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error of torch, which may go on for pages, or say nothing."""
+    """Return the first line of a torch error, whose message may be pages long, or empty: then the type's name."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 

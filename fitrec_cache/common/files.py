@@ -1,4 +1,4 @@
-"""Files: written whole or not at all (JSON and CSV too), opened, and whether their writer still lives."""
+"""Files: writing them atomically (also JSON and CSV), opening them safely, and detecting those of killed writers."""
 
 from __future__ import annotations
 
@@ -24,39 +24,40 @@ from typing import Any
 
 from fitrec_cache.errors import StoreError, UsageError, VideoError
 
-#: Unfinished files start with this; a reader never looks at them.
+#: The names of unfinished files start with this; readers ignore them.
 TEMPORARY = ".tmp-"
 
-#: What :func:`unfinished` calls them: machine, process, a random number.
+#: The names that :func:`unfinished` gives: machine, process, a random number.
 _OURS = re.compile(re.escape(TEMPORARY) + r"[0-9a-f]{8}-\d+-[0-9a-f]{8}")
 
-#: How old an unfinished file may be and still have a writer: no write takes an hour. A process number is used again.
+#: The greatest age at which an unfinished file may still have a writer: no write takes an hour. Age is checked as well
+#: as the process number, because the system reuses these numbers.
 _HERE_SECONDS = 3600
 _ELSEWHERE_SECONDS = 24 * 3600
 
-#: As Path's own, which raise on names too long, in folders that may not be entered, and of users who are not there.
+#: Used instead of Path's methods, which raise if a name is too long, a folder may not be entered or a user is unknown.
 is_there, is_folder, is_file, with_home = os.path.exists, os.path.isdir, os.path.isfile, os.path.expanduser
 
 
 def may_be_there(path: Path) -> bool:
-    """Say whether a name may be a file's: it is not known to be missing, or that of a folder."""
+    """Say whether a path may be a regular file; True also if that cannot be found out, as without permission."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
         return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
-#: What file systems answer that cannot flush a folder.
+#: The errors of file systems that cannot flush a folder.
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
 
 
 def sealed_name(kind: str, nanoseconds: int, data: bytes) -> str:
-    """Return the name of a file in a store, by which is told when it was written and whether it is whole."""
+    """Return a stored file's name: its kind, the time of writing and a checksum to verify the content."""
     return f"{kind}-{nanoseconds:020d}{_seal(data)}"
 
 
 def is_sealed(name: str, data: bytes) -> bool:
-    """Say whether a file of a name that :func:`sealed_name` gave holds the bytes that it was given for."""
+    """Say whether the bytes of a file match the checksum in its name, as given by :func:`sealed_name`."""
     return name.endswith(_seal(data))
 
 
@@ -65,20 +66,20 @@ def _seal(data: bytes) -> str:
 
 
 def sum_of(data: bytes) -> str:
-    """Return what tells a file's bytes from all others: the first 32 hexadecimal digits of their sha256."""
+    """Return a checksum: the first 32 hexadecimal digits of the sha256 of these bytes."""
     return hashlib.sha256(data).hexdigest()[:32]
 
 
 @contextlib.contextmanager
 def opened_video(path: Path) -> Iterator[io.BufferedReader]:
-    """Open a file that is taken for a video.
+    """Open a file that is expected to be a video.
 
     Raises:
-        VideoError: If it cannot be opened, or read inside ``with``.
+        VideoError: If it cannot be opened, or cannot be read inside ``with``.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise VideoError("not a file")  # to open a named pipe would wait for ever
+            raise VideoError("not a file")  # opening a named pipe would block forever
         with path.open("rb") as file:
             yield file
     except FileNotFoundError as error:
@@ -90,7 +91,10 @@ def opened_video(path: Path) -> Iterator[io.BufferedReader]:
 
 
 def file_stamp(path: Path) -> tuple[int, int, int] | None:
-    """Return what is another when a file was written to or replaced; None if it cannot be had."""
+    """Return a file's size, modification time and inode, which change when it is written or replaced.
+
+    None if they cannot be read.
+    """
     try:
         found = path.stat()
     except (OSError, ValueError):
@@ -100,7 +104,7 @@ def file_stamp(path: Path) -> tuple[int, int, int] | None:
 
 @cache
 def host_id() -> str:
-    """Return 8 hexadecimal digits: equal for two processes only if each can see the other by its process number."""
+    """Return 8 hexadecimal digits, equal for two processes only if they can see each other's process numbers."""
     parts = [os.uname().nodename]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
@@ -110,10 +114,10 @@ def host_id() -> str:
 
 @contextlib.contextmanager
 def opened_file(path: Path) -> Iterator[io.FileIO]:
-    """Open a file that others may have made: a pipe would keep us waiting for ever, and a device has no end.
+    """Open a file that others may have created, without blocking on a pipe or reading a device that has no end.
 
     Raises:
-        OSError: If it cannot be opened, or is no file.
+        OSError: If it cannot be opened, or is not a regular file.
     """
     with io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -122,25 +126,26 @@ def opened_file(path: Path) -> Iterator[io.FileIO]:
 
 
 def read_file(path: Path) -> bytes:
-    """Return the bytes of a file that others may have made; raises as :func:`opened_file` does."""
+    """Return the bytes of a file that others may have created; raises the errors of :func:`opened_file`."""
     with opened_file(path) as file:
         return file.read()
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that, whatever happens, the file is complete or not there.
+    """Write ``data`` to ``path`` atomically: whatever happens, the file is either complete or not changed at all.
 
-    The bytes are on disk before the name is, and the name is on disk when this returns (fsync of file and folder).
-    Of a link, what it leads to is written. A file that was there keeps its permissions, which hold meanwhile, too.
+    The bytes are on disk before the file gets its name, and the name is on disk when this returns (fsync of file and
+    folder). If ``path`` is a link, the file it points to is written. A file that is replaced keeps its permissions, and
+    the temporary file has them too.
 
     Raises:
-        StoreError: If the disk is full, read-only or gone; what was there before stays as it was.
+        StoreError: If the disk is full, read-only or gone; the previous file is then unchanged.
     """
     target = Path(os.path.realpath(path))  # Path.resolve raises on links in a circle
     temporary = unfinished(target)
     try:
         with temporary.open("wb") as file:
-            with contextlib.suppress(OSError):  # there is none
+            with contextlib.suppress(OSError):  # there is no previous file
                 os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
             file.write(data)
             file.flush()
@@ -158,18 +163,18 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def _flush_to_disk(file: int) -> None:
-    """As os.fsync, which on a Mac leaves bytes in the memory of the drive."""
+    """Like os.fsync, but effective on a Mac too, where os.fsync leaves bytes in the drive's own memory."""
     if sys.platform == "darwin":
         import fcntl
 
-        with contextlib.suppress(OSError):  # network drives may not know it
+        with contextlib.suppress(OSError):  # network drives may not support it
             fcntl.fcntl(file, fcntl.F_FULLFSYNC)
             return
     os.fsync(file)
 
 
 def flush(path: Path) -> None:
-    """Have the bytes of a file on disk that something else than :func:`write_atomic` wrote.
+    """Flush a file to disk that was not written by :func:`write_atomic`.
 
     Raises:
         OSError: If that fails.
@@ -179,19 +184,20 @@ def flush(path: Path) -> None:
 
 
 def unfinished(path: Path) -> Path:
-    """Return a new name for what :func:`write_atomic` writes before it has the file's own."""
+    """Return a new temporary name beside ``path``, used by :func:`write_atomic` until the file is complete."""
     return path.with_name(f"{TEMPORARY}{host_id()}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def may_be_written(path: Path) -> bool:
     """Say whether an unfinished file may still have a writer.
 
-    A process number tells only on the same machine, so elsewhere the age decides, with a day for clocks that differ.
+    A process number can be checked only on its own machine; for files of other machines the age decides, with a margin
+    of a day because clocks differ.
     """
     try:
-        age = abs(time.time() - path.stat().st_mtime)  # or it is of before a clock was set right
+        age = abs(time.time() - path.stat().st_mtime)  # in the future if the clock was set back since
     except OSError:
-        return True  # gone by now: its writer has finished
+        return True  # already gone: its writer has finished
     host, pid, _ = (*path.name.removeprefix(TEMPORARY).split("-"), "", "")[:3]
     if host != host_id() or not pid.isdigit():
         return age < _ELSEWHERE_SECONDS
@@ -199,17 +205,17 @@ def may_be_written(path: Path) -> bool:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove the unfinished files and folders in a folder that no writer is at any more: those of killed writers.
+    """Remove from a folder the unfinished files and folders of killed writers.
 
-    The folder may be anybody's, so only names as :func:`unfinished` gives them count.
+    The folder may belong to anybody, so only names of the form that :func:`unfinished` gives are removed.
     """
     found: list[Path] = []
-    with contextlib.suppress(OSError):  # the folder may not be one
+    with contextlib.suppress(OSError):  # it may not be a folder
         found += folder.glob(f"{TEMPORARY}*")
     for left in found:
         if not _OURS.fullmatch(left.name) or may_be_written(left):
             continue
-        with contextlib.suppress(OSError):  # what cannot be removed is in nobody's way
+        with contextlib.suppress(OSError):  # a file that cannot be removed does no harm
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
             else:
@@ -218,10 +224,12 @@ def remove_unfinished(folder: Path) -> None:
 
 @contextlib.contextmanager
 def staged(folder: Path, what: str) -> Iterator[Path]:
-    """Make a folder and, in it, one for unfinished files, which is gone in the end; what killed writers left goes too.
+    """Create a folder and a temporary folder in it for unfinished files, which is removed on exit.
+
+    What killed writers left in the folder is removed too.
 
     Raises:
-        StoreError: If either, or a file, cannot be written; ``what`` names it.
+        StoreError: If a folder or a file in it cannot be written; ``what`` names what was to be written.
     """
     make_folder(folder)
     remove_unfinished(folder)
@@ -236,9 +244,9 @@ def staged(folder: Path, what: str) -> Iterator[Path]:
 
 
 def put_in_place(made: Path, folder: Path, names: Sequence[str]) -> None:
-    """Move files out of the folder that :func:`staged` made, in order: the last one says that all are there.
+    """Move files out of the temporary folder of :func:`staged`, in order: the last one marks the set as complete.
 
-    Their bytes must be on disk already (:func:`write_atomic`, :func:`flush`); the names are when this returns.
+    Their bytes must be on disk already (:func:`write_atomic`, :func:`flush`); the names are on disk when this returns.
 
     Raises:
         OSError: If that fails.
@@ -249,7 +257,7 @@ def put_in_place(made: Path, folder: Path, names: Sequence[str]) -> None:
 
 
 def is_process(pid: int) -> bool:
-    """Say whether there is a process of this number on this machine."""
+    """Say whether a process with this number exists on this machine."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -260,7 +268,7 @@ def is_process(pid: int) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's names to disk, where its file system can do that.
+    """Flush the names in a folder to disk, if the file system supports that.
 
     Raises:
         OSError: If that fails.
@@ -276,7 +284,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, if it is there; when this returns its name is gone from disk.
+    """Remove a file if it exists; when this returns, its name is gone from disk.
 
     Raises:
         StoreError: If it cannot be removed.
@@ -291,7 +299,7 @@ def remove(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its parents; when this returns their names are on disk.
+    """Create a folder and its parents; when this returns, their names are on disk.
 
     Raises:
         StoreError: If it cannot be created.
@@ -306,28 +314,31 @@ def make_folder(folder: Path) -> None:
 
 
 def check_ending(path: Path, option: str, *endings: str) -> None:
-    """Raise UsageError unless a file's name ends as it must, in any capitals; ``option`` is what asked for it."""
+    """Raise UsageError unless a file's name has one of these endings, in any case.
+
+    ``option`` is the option that named the file.
+    """
     if path.suffix.lower() not in endings:
         raise UsageError(f"{option} {path}: expected a name that ends in {' or '.join(endings)}")
 
 
 def check_writable(path: Path, option: str, *, ending: str = "") -> None:
-    """Find out before any work is done whether a file can be written; what is there stays as it is.
+    """Check before any work is done whether a file can be written; an existing file is left unchanged.
 
-    What killed writers left half-written beside it goes.
+    Half-written files of killed writers beside it are removed.
 
     Raises:
-        UsageError: If it cannot, or its name does not end as it must; ``option`` is what asked for it, such as
-            ``--picture``.
+        UsageError: If it cannot be written, or its name does not have the required ending; ``option`` is the option
+            that named it, such as ``--picture``.
     """
     if ending:
         check_ending(path, option, ending)
     try:
-        there, target = path.exists(), Path(os.path.realpath(path))  # of a link what it leads to
+        there, target = path.exists(), Path(os.path.realpath(path))  # if it is a link, what it points to
         if there:
             with path.open("ab"):
                 pass
-        trial = unfinished(target) if there else target  # the folder must take another file for a while
+        trial = unfinished(target) if there else target  # the folder must allow a temporary file beside the target
         with trial.open("xb"):
             pass
         trial.unlink()
@@ -338,15 +349,15 @@ def check_writable(path: Path, option: str, *, ending: str = "") -> None:
 
 
 def refuse_others(path: Path, option: str, mark: str, what: str) -> None:
-    """Raise UsageError where a file is to be replaced that is somebody else's: its beginning lacks ``mark``.
+    """Raise UsageError if a file that would be replaced is not of the expected kind: its beginning lacks ``mark``.
 
-    An empty one may be: a call was killed as it tried the name.
+    An empty file may be replaced: a call may have been killed while it checked the name.
 
     Args:
         path: The file.
-        option: What asked for it, such as ``--table``.
-        mark: What a file of this kind has in its first 2,000 bytes.
-        what: What such a file is, such as ``a report``.
+        option: The option that named it, such as ``--table``.
+        mark: Text that every file of this kind has in its first 2,000 bytes.
+        what: What such a file is called, such as ``a report``.
     """
     if not path.is_file():
         return
@@ -360,11 +371,11 @@ def refuse_others(path: Path, option: str, mark: str, what: str) -> None:
 
 
 def files_below(folder: Path, unreadable: list[OSError]) -> Iterator[str]:
-    """Yield the relative path of every file below a folder that is not hidden; links are followed, never in a circle.
+    """Yield the relative path of every file below a folder that is not hidden; links are followed, without cycles.
 
-    Why a folder could not be looked into is added to ``unreadable``.
+    The errors of folders that could not be read are added to ``unreadable``.
     """
-    trails: dict[Path, set[Path]] = {}  # by folder: through which others it was reached
+    trails: dict[Path, set[Path]] = {}  # by folder: the folders through which it was reached
     for where, folders, files in os.walk(folder, onerror=unreadable.append, followlinks=True):
         here = Path(where).resolve()
         above = {here, *here.parents} | trails.pop(Path(where), set())
@@ -376,10 +387,10 @@ def files_below(folder: Path, unreadable: list[OSError]) -> Iterator[str]:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text that others wrote.
+    """Return the value of a JSON text that comes from outside.
 
     Raises:
-        ValueError: If it is not JSON, nested too deeply, or holds a number that is not finite.
+        ValueError: If it is not JSON, is nested too deeply, or holds a number that is not finite.
     """
     try:
         return json.loads(text, parse_constant=_finite, parse_float=_finite)
@@ -395,12 +406,12 @@ def _finite(text: str) -> float:
 
 
 def canonical_json(value: Any) -> str:
-    """Return one spelling for equal values: sorted keys, no spaces, ASCII."""
+    """Return the same text for equal values: sorted keys, no spaces, ASCII."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest(value: Any) -> str:
-    """Return the sha256 of a plain JSON value, in hexadecimal: equal settings, equal digest."""
+    """Return the sha256 of a plain JSON value in hexadecimal; equal settings have equal digests."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
@@ -409,7 +420,7 @@ class Plain:
     """A dataclass of plain values, paths and other dataclasses."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as plain JSON values."""
+        """Return all fields as plain JSON values."""
         return dict(json.loads(json.dumps(vars(self), default=_plain, allow_nan=False)))
 
 
@@ -420,16 +431,16 @@ def _plain(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as readable JSON, whole or not at all."""
+    """Write ``value`` as readable JSON, atomically."""
     write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
-#: What a spreadsheet might compute, and a space, which those who read a table leave out.
+#: The beginning of a cell that a spreadsheet might compute, or of one with a leading space, which readers would strip.
 _FORMULA = re.compile(r"'*[\s=+\-@]")
 
 
 def _no_formula(value: Any) -> Any:
-    """Return a cell with an apostrophe in front where it would not be read as it is; numbers stay."""
+    """Return a cell with an apostrophe in front if a spreadsheet would not read it literally; numbers are kept."""
     if not isinstance(value, str) or not _FORMULA.match(value) or _is_number(value):
         return value
     return f"'{value}"
@@ -444,16 +455,16 @@ def _is_number(text: str) -> bool:
 
 
 def as_given(cell: str) -> str:
-    """Return a cell of a table as it was before :func:`write_csv` wrote it."""
+    """Undo what :func:`write_csv` did to a cell: return its original text."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell[1:]) else cell
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows, each a value by column, as CSV, whole or not at all; a column that a row lacks is left empty.
+    """Write rows as CSV, atomically; each row maps columns to values, and a missing column is left empty.
 
-    Letters beyond ASCII are in UTF-8 behind a mark that says so, without which Excel takes them for others. A name that
-    begins as a formula does, or with a space, has an apostrophe in front, so that none is computed where somebody opens
-    the table, and the space stays (:func:`as_given` takes it off).
+    Text beyond ASCII is written as UTF-8 with a byte-order mark, without which Excel misreads it. A cell that begins
+    like a formula, or with a space, gets an apostrophe in front, so that no spreadsheet computes it and the space is
+    kept (:func:`as_given` removes the apostrophe).
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, header, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Ctrl-C while processes start: the one in front hears it, and stops them."""
+"""Start processes so that Ctrl-C reaches only this process, which then stops them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ Begun = TypeVar("Begun")
 
 
 def begin_quietly(begin: Callable[[], Begun]) -> Begun:
-    """Return ``begin()`` of a thread in which Ctrl-C and SIGHUP are blocked, as in all that it starts.
+    """Return ``begin()``, run in a thread that blocks Ctrl-C and SIGHUP; processes started there inherit this.
 
-    A terminal sends them to all processes, and one that has yet to import what it needs would print where it was.
+    A terminal sends these signals to all processes, and one that is still importing its modules would print a
+    traceback.
 
     Raises:
-        FitrecError: If this process may start none.
+        FitrecError: If this process may not start others.
     """
     if multiprocessing.current_process().daemon:
         raise FitrecError(
@@ -32,5 +33,5 @@ def begin_quietly(begin: Callable[[], Begun]) -> Begun:
 
 
 def _block() -> None:
-    resource_tracker.ensure_running()  # it begins by letting Ctrl-C through
+    resource_tracker.ensure_running()  # starting it unblocks Ctrl-C, so it must run before the signals are blocked
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})

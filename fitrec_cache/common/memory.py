@@ -1,4 +1,4 @@
-"""How much memory there is; and keep what was freed, instead of asking the system for it again a moment later."""
+"""How much memory the machine has, and an allocator setting that keeps freed memory for reuse."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LARGEST = 2**31 - 1
 
 _MEMINFO = Path("/proc/meminfo")
 
-#: Where a container says how much it may take, in bytes: the second and the first version of control groups.
+#: The files with a container's memory limit in bytes: of control groups version 2 and version 1.
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -22,8 +22,8 @@ def memory_here() -> tuple[int, int]:
     """Return how much memory there is and how much of it is free, in bytes.
 
     Returns:
-        Two zeros where the system does not say. In a container with a limit that, and zero: what of it others there
-            use, and what of that could be given back, is not looked at.
+        Two zeros where the system does not say. In a container with a memory limit: that limit, and zero, because what
+        other programs use there, and what of that could be freed, is not examined.
     """
     try:
         found = dict(re.findall(r"^(\w+): +(\d+) kB$", _MEMINFO.read_text(), re.MULTILINE))
@@ -38,16 +38,18 @@ def memory_here() -> tuple[int, int]:
 
 
 def keep_freed_memory() -> bool:
-    """Let this process's allocator keep what is freed, for the rest of its life.
+    """Make this process's memory allocator keep freed memory, for the rest of the process's life.
 
-    Every clip needs the same large blocks. glibc maps each anew and unmaps it when it is freed, so the kernel fills
-    the same pages with zeros for every layer of every clip. What the process holds stays at its peak.
+    Every clip needs the same large blocks. By default glibc maps each block anew and unmaps it when it is freed, so the
+    kernel fills the same pages with zeros for every layer of every clip. With this setting the process's memory stays
+    at its peak.
 
     Returns:
-        True if it was done; False where the C library is not glibc, which then keeps its own ways.
+        True if it was set; False if the C library is not glibc and its behaviour is unchanged.
 
     Source:
-        mallopt(3): without ``M_MMAP_MAX`` nothing is mapped singly, below ``M_TRIM_THRESHOLD`` nothing is given back.
+        mallopt(3): with ``M_MMAP_MAX`` 0 no block is mapped separately; below ``M_TRIM_THRESHOLD`` nothing is given
+            back.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

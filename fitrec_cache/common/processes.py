@@ -1,4 +1,4 @@
-"""The same work on many items, in processes of their own that divide the cores between them."""
+"""Apply one function to many items in worker processes that divide the cores between them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Common = TypeVar("Common")
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
-#: What every call in a worker process is given first.
+#: In a worker process: the first argument of every call.
 _common: Any = None
 
 
@@ -38,18 +38,18 @@ def map_in_processes(
     threads: int,
     advance: Callable[[], object] = lambda: None,
 ) -> list[Found]:
-    """Return ``work(common, item)`` of each item, in order; what ``work`` raises is raised here.
+    """Return ``work(common, item)`` for each item, in order; exceptions raised by ``work`` are raised here.
 
     Args:
-        work: A function of a module, as it must be found by other processes; one of the script that runs is not.
-        common: What all items need; each process reads it once from a temporary file.
-        items: Sent one at a time.
-        processes: At most this many at once.
-        threads: Of torch in each process.
+        work: A function that the worker processes can import: one of a module, not of the running script.
+        common: The data that all items need; each process reads it once from a temporary file.
+        items: The items, sent one at a time.
+        processes: The largest number of processes at the same time.
+        threads: Number of torch threads in each process.
         advance: Called after each item.
 
     Raises:
-        FitrecError: If a process cannot start or is killed, or there is no room for the file.
+        FitrecError: If a process cannot start or is killed, or the disk has no room for the file.
     """
     with _laid_down(common) as path:
         others = set(multiprocessing.active_children())
@@ -66,7 +66,7 @@ def map_in_processes(
                 found.append(future.result())
                 advance()
         except (ProcessExpired, BrokenProcessPool) as error:
-            code = getattr(error, "exitcode", None)  # a pool that could not begin has none
+            code = getattr(error, "exitcode", None)  # a pool that could not start has none
             raise FitrecError(
                 f"a process ended{f' with code {code}' * (code is not None)}: too little memory, or killed. What "
                 "was finished before is kept; go on with --jobs 1, also where clips in memory are of a class of the "
@@ -76,7 +76,7 @@ def map_in_processes(
             if len(found) < len(items):
                 pool.stop()
                 mine = set(multiprocessing.active_children()) - others
-                for process in mine:  # at once: the pool ends one after another
+                for process in mine:  # all at once: the pool would end them one after another
                     process.terminate()
             else:  # processes that end by themselves clean up after themselves
                 pool.close()
@@ -86,10 +86,13 @@ def map_in_processes(
 
 @contextmanager
 def _laid_down(common: object) -> Iterator[str]:
-    """Keep what all processes need in a file: sent along, each could start only when the last has imported torch."""
+    """Keep the common data in a file that each worker process reads.
+
+    If it were sent to the processes, each could start only after the previous one had imported torch.
+    """
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(tempfile.TemporaryFile())  # it has no name, and so is gone with this process
+            file = stack.enter_context(tempfile.TemporaryFile())  # nameless, so it disappears with this process
             pickle.dump(common, file, protocol=5)
             file.flush()
         except OSError as error:
@@ -109,7 +112,7 @@ def _begin(common: str, threads: int) -> None:
 
 
 def _end_with(parent: BaseProcess | None) -> None:
-    """End this process with its parent: work that nobody waits for would meet that of the next call."""
+    """End this process when its parent ends: otherwise abandoned work would compete with that of the next call."""
     if parent is not None:
         parent.join()
         os._exit(1)

@@ -1,4 +1,4 @@
-"""What long work shows: notes at once, a bar (on a terminal; a line now and then in a log), where its time went."""
+"""Reporting of long work: notes as they arise, a progress bar (occasional lines in a log), and time spent by stage."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from tqdm.utils import ObjectWrapper
 
 @dataclass
 class Notes:
-    """What a person should know, in order; each is told as soon as it is known, if anybody listens."""
+    """Notes for the user, in order; each is passed on to ``tell``, if given, as soon as it is added."""
 
     tell: Callable[[str], None] | None = None
     texts: list[str] = field(default_factory=list)
 
     def add(self, *texts: str) -> None:
-        """Take further notes."""
+        """Add notes."""
         for text in texts:
             self.texts.append(text)
             if self.tell is not None:
                 self.tell(text)
 
     def add_new(self, text: str) -> None:
-        """Take a further note, unless it was taken before."""
+        """Add a note unless it was added before."""
         if text not in self.texts:
             self.add(text)
 
 
 class _Steady(ObjectWrapper):  # type: ignore[misc]
-    """A stream that fails without a word, as one to a full disk: what is shown is no reason to stop the work."""
+    """A stream that ignores write errors, such as a full disk: failing to show progress must not stop the work."""
 
-    def __eq__(self, other: object) -> bool:  # by which tqdm knows that what is printed goes to the same terminal
+    def __eq__(self, other: object) -> bool:  # tqdm compares streams to see whether prints go to the same terminal
         return bool(self._wrapped == getattr(other, "_wrapped", other))
 
     __hash__ = None  # type: ignore[assignment]
@@ -52,9 +52,9 @@ class _Steady(ObjectWrapper):  # type: ignore[misc]
 
 
 class _Bar(tqdm):  # type: ignore[misc]
-    """A bar of this process alone.
+    """A progress bar with a lock of this process only.
 
-    tqdm's own share a lock between processes, and a process that is killed leaves its semaphore behind.
+    tqdm's own lock is shared between processes, and a killed process leaves its semaphore behind.
     """
 
 
@@ -62,11 +62,11 @@ _Bar.set_lock(threading.RLock())
 
 
 def progress_bar(*, total: int | None, unit: str, what: str, show: bool, note: str | None = None) -> Any:
-    """Return a tqdm bar on standard error: clips a second, time left if ``total`` is known; silent unless ``show``.
+    """Return a tqdm bar on standard error with items per second and, if ``total`` is known, the time left.
 
-    ``note`` stands behind it until it is replaced.
+    It is silent unless ``show``. ``note`` is shown at its end until it is replaced.
     """
-    shown = sys.stderr  # None if it was closed before the start
+    shown = sys.stderr  # None if it was closed before the program started
     interval = 0.2 if shown is not None and shown.isatty() else 15.0
     return _Bar(
         file=_Steady(shown),
@@ -75,14 +75,14 @@ def progress_bar(*, total: int | None, unit: str, what: str, show: bool, note: s
         desc=what,
         disable=not show or shown is None,
         mininterval=interval,
-        maxinterval=max(10.0, 2 * interval),  # tqdm's own thread prints after so many seconds: well after the other
+        maxinterval=max(10.0, 2 * interval),  # after this many seconds tqdm's own thread prints: well after mininterval
         smoothing=0.05,
         postfix=note,
     )
 
 
 def print_above(text: str) -> None:
-    """Print a line on standard output, if there is one, above bars that are shown.
+    """Print a line on standard output, if it is open, above any progress bars.
 
     Raises:
         OSError: If it cannot be written.

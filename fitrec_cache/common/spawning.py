@@ -1,7 +1,8 @@
-"""New processes that begin with nothing of this one: the script that starts them is not run in them again.
+"""Start worker processes without running the caller's script in them again.
 
-Python's own way imports it in each, with all that it imports, such as torch, and so needs ``if __name__ ==
-"__main__":`` there. Workers of this program are told what to do by modules, and need no script.
+Python's own "spawn" imports the main script in each new process, with everything that the script imports, such as
+torch, and therefore requires ``if __name__ == "__main__":`` there. This package's workers need only its modules, not
+the script.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ _preparation = spawn.get_preparation_data
 
 @wraps(_preparation)
 def _without_script(name: str) -> dict[str, Any]:
-    """Stand in for what Python asks at each start: other programs' processes, also of other threads, get all."""
+    """Replace the function that Python calls at each start, so that this package's workers start without the script.
+
+    Processes that other code starts, also in other threads, are prepared as usual.
+    """
     told = _preparation(name)
     if getattr(_this_thread, "starts_a_worker", False):
         for key in ("init_main_from_name", "init_main_from_path"):
@@ -40,9 +44,9 @@ class _Worker(SpawnProcess):
 
 
 class WorkerContext(SpawnContext):
-    """A context of :mod:`multiprocessing` in which processes start as said above; functions in the script are unknown.
+    """A :mod:`multiprocessing` context whose processes do not import the main script or know its functions.
 
-    Not "fork": a process that has threads (torch, HDF5) must not.
+    It is not based on "fork": a process with threads (torch, HDF5) must not fork.
     """
 
     Process = _Worker

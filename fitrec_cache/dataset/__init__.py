@@ -1,1 +1,1 @@
-"""What is to be recognised: clips in folders, tables and lists, and how they are split."""
+"""The clips to be recognised: finding them in folders, tables and lists, and splitting them."""

@@ -1,4 +1,4 @@
-"""Videos in class folders, however deep, and remarks on what else is there."""
+"""Find the videos in class folders, at any depth, and report what else is there."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ VIDEO_SUFFIXES = (
     ".avi", ".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".wmv",
 )
 # fmt: on
-"""File name endings taken for videos, in lower case."""
+"""Endings of files that are treated as videos, in lower case."""
 
-#: As which data sets such as Penn Action store the frames of a clip.
+#: Endings of the single frames in which data sets such as Penn Action store a clip.
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
-#: Folders of data sets that come divided, and what the column ``split`` of a manifest would say: one for all clips.
+#: Folder names of data sets that come with a split, and the columns that a manifest would have for them. One shared
+#: dict per side serves all its clips.
 _SIDES = {
     name: {"split": side}
     for side, names in {
@@ -34,9 +35,10 @@ _SIDES = {
 
 
 def walk(folder: Path) -> tuple[list[Clip], list[str], list[str]]:
-    """Return the videos below the class folders, remarks about what was passed over, and what could not be read.
+    """Return the videos below the class folders, notes about what was skipped, and what could not be read.
 
-    Where folders named as sides of a split hold the class folders, each clip has its side as column ``split``.
+    If the class folders are inside folders named like the sides of a split, each clip gets its side as the column
+    ``split``.
     """
     unreadable: list[OSError] = []
     names = sorted(files_below(folder, unreadable))
@@ -78,7 +80,7 @@ def walk(folder: Path) -> tuple[list[Clip], list[str], list[str]]:
 
 
 def _are_sides(names: Sequence[str]) -> tuple[bool, list[str]]:
-    """Say whether the first folders are sides of a split that hold the class folders, and what to remark on that."""
+    """Say whether the top folders are sides of a split that contain the class folders; return notes on that, too."""
     if not all(name.split("/")[0].casefold() in _SIDES for name in names):
         return False, []
     if direct := [plain_text(name) for name in names if name.count("/") == 1]:
@@ -92,12 +94,12 @@ def _are_sides(names: Sequence[str]) -> tuple[bool, list[str]]:
 
 
 def _has_ending(name: str) -> bool:
-    """Say whether a name ends as a file's: that of a folder may hold a number such as 1.5."""
+    """Say whether a name has a file's ending; the part after a dot in a folder's name may be a number, as in 1.5."""
     return PurePosixPath(name).suffix[1:2].isalpha()
 
 
 def is_video(name: str) -> bool:
-    """Say whether a file's name ends as that of a video."""
+    """Say whether a file's name has the ending of a video."""
     return name.lower().endswith(VIDEO_SUFFIXES)
 
 

@@ -14,16 +14,16 @@ from typing import Any
 from fitrec_cache.video.spans import Span
 from fitrec_cache.wording import is_plain
 
-#: What a split divides clips into.
+#: The sides of a split.
 SIDES = ("train", "val", "test")
 
-#: The answer that no class is probable enough: no class of a head can be called so.
+#: The answer if no class is probable enough; no class of a head may have this name.
 UNKNOWN = "unknown"
 
-#: Of clips without further columns, all the same one.
+#: The shared ``extra`` of all clips without further columns.
 NO_COLUMNS: Mapping[str, str] = {}
 
-#: Characters of a name in stores and reports.
+#: The greatest length of a clip id, in characters.
 LONGEST_ID = 1000
 
 _GROUPED = re.compile(r"^(?:v_)?(?P<class>.+)_g(?P<g>\d+)(?:_.*)?$")
@@ -34,13 +34,13 @@ class Clip:
     """One video, or a part of one, with what is known about it.
 
     Attributes:
-        clip_id: Name of the clip in every store and report, ``Class/file.ext``, separated by ``/``; of a part with its
-            times behind, ``session.mp4#t=12.5,20``.
+        clip_id: Name of the clip in every store and report, ``Class/file.ext``, separated by ``/``; for a part of a
+            file, followed by its times: ``session.mp4#t=12.5,20``.
         file: Path of the video below ``folder``, or absolute.
-        folder: None where only the clip's cached frames are left. The file need not exist.
+        folder: The folder; None if only the clip's cached frames are left. The file need not exist.
         label: Name of the exercise.
-        span: Which part of the video; None: all of it.
-        group: Clips of one group were cut from one recording; None where that is not known.
+        span: The part of the video; None: all of it.
+        group: Clips of one group were cut from one recording; None if that is not known.
         extra: All other columns of a manifest, as text.
     """
 
@@ -54,17 +54,17 @@ class Clip:
 
     @property
     def path(self) -> Path | None:
-        """Where the video is; made when it is asked for, as a path kept for each clip would be most of its size."""
+        """Path of the video; computed on demand, because storing it would take most of a clip's memory."""
         return None if self.folder is None else self.folder / self.file
 
 
 def clip_of(clip_id: str, base: Path, label: str) -> Clip:
-    """Return the clip of a relative path, its group read off the file name."""
+    """Return the clip for a relative path, with the group that its file name gives."""
     return Clip(clip_id=clip_id, file=clip_id, folder=base, label=one_spelling(label), group=named_group(clip_id))
 
 
 def columns(clips: Sequence[Any]) -> dict[str, Any]:
-    """Return what clips, found or held, are split by, a list each: ``clip_ids``, ``labels``, ``groups``, ``extra``."""
+    """Return the columns by which clips are split, one list each: ``clip_ids``, ``labels``, ``groups``, ``extra``."""
     return {
         "clip_ids": [c.clip_id for c in clips],
         "labels": [c.label for c in clips],
@@ -74,21 +74,21 @@ def columns(clips: Sequence[Any]) -> dict[str, Any]:
 
 
 def named_group(name: str) -> str | None:
-    """Return the group that a file's name says, as UCF101's ``v_Squat_g07_c01.avi``: ``Squat_g07``; else None."""
+    """Return the group in a file's name, such as ``Squat_g07`` for UCF101's ``v_Squat_g07_c01.avi``; else None."""
     found = _GROUPED.match(PurePosixPath(name).stem)
     # UCF101 writes two digits; others may write g1 and g01 for one recording.
     return one_spelling(f"{found['class']}_g{found['g'].lstrip('0').zfill(2)}") if found else None
 
 
 def group_number(group: str) -> int | None:
-    """Return the number in a group's name, by which UCF101's official splits go.
+    """Return the number in a group's name, on which UCF101's official splits are based.
 
     Args:
         group: Name of a group.
 
     Returns:
-        The number of a name that ends in ``_g`` and a number or is one, else None: of other names, such as those that
-        ``audit`` proposes, a number at the end means nothing.
+        The number, if the name is a number or ends in ``_g`` and a number; else None, because a number at the end of
+        other names, such as those that ``audit`` proposes, has no meaning.
 
     Example:
         >>> group_number("BenchPress_g07"), group_number("12"), group_number("kitchen")
@@ -99,12 +99,12 @@ def group_number(group: str) -> int | None:
 
 
 def one_spelling(text: str) -> str:
-    """Return the name of a class or group as it is kept: no spaces around it, letters with marks in one spelling."""
+    """Normalise the name of a class or group: no surrounding spaces, and accented letters in one Unicode form (NFC)."""
     return sys.intern(unicodedata.normalize("NFC", text).strip() or text)
 
 
 def plain_text(name: str) -> str:
-    r"""Return a file name that every store, report and terminal can hold: bytes that are no text become ``\xNN``.
+    r"""Return a file name that every store, report and terminal can hold: undecodable bytes become ``\xNN``.
 
     Example:
         >>> print(plain_text("A/tab\t.avi"))
@@ -115,8 +115,8 @@ def plain_text(name: str) -> str:
 
 
 def file_id(name: str) -> str:
-    """Return by what name a file is known: as :func:`plain_text`, and letters with marks in one spelling.
+    """Return the name under which a file is known: like :func:`plain_text`, with accented letters in one Unicode form.
 
-    A Mac may write them in two characters, others in one.
+    A Mac may write such letters as two characters, other systems as one.
     """
     return unicodedata.normalize("NFC", plain_text(name))

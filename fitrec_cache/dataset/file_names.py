@@ -1,4 +1,4 @@
-"""Files as the disk names them, where a table has the same letters otherwise."""
+"""Find files whose names a table spells differently from the disk (Unicode forms, escaped bytes)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fitrec_cache.dataset.clips import file_id
 
 
 class FileNames:
-    """The names in and below a folder; each folder is read once, and only where it is needed.
+    """Looks up names in and below a folder; each folder is read once, and only when needed.
 
     Args:
         base: The folder.
@@ -21,15 +21,15 @@ class FileNames:
         self._read: dict[PurePosixPath, Mapping[str, str]] = {}
 
     def find(self, name: str) -> str | None:
-        r"""Return a path as the disk has it, of which a table has the id (:func:`~fitrec_cache.dataset.clips.file_id`).
+        r"""Return the path on disk whose id (:func:`~fitrec_cache.dataset.clips.file_id`) matches that of a name.
 
         Args:
-            name: Relative to the folder, or absolute: letters with marks in whatever spelling, and ``\xNN`` for bytes
-                that are no text.
+            name: Relative to the folder, or absolute; accented letters may have any Unicode form, and ``\xNN`` stands
+                for undecodable bytes.
 
         Returns:
-            The path; the same where all of it can be written in one way only, whether the file is there or not. None if
-            there is no such file.
+            The path. A name with only one possible spelling is returned as it is, whether or not the file exists. None
+            if there is no such file.
         """
         if (name.isascii() and "\\" not in name) or is_there(self.base / name):
             return str(PurePosixPath(name))
@@ -42,7 +42,7 @@ class FileNames:
         return str(place)
 
     def _names(self, place: PurePosixPath) -> Mapping[str, str]:
-        """Return the names in a folder, by id; none of one that is not there or may not be read."""
+        """Return the names in a folder, by id; empty if it does not exist or may not be read."""
         if place not in self._read:
             try:
                 entries = sorted(entry.name for entry in Path(self.base, place).iterdir())

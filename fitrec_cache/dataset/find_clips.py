@@ -1,4 +1,4 @@
-"""What is to be recognised: a folder of class folders, a list or a manifest becomes clips with labels."""
+"""Turn a folder of class folders, a list or a manifest into clips with labels."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from fitrec_cache.errors import ManifestError, UsageError, unknown_name
 from fitrec_cache.video.spans import file_of, is_part
 from fitrec_cache.wording import files_that, is_plain, listed, plural, some
 
-#: Of so many unknown classes the nearest known one is named.
+#: For at most this many unknown classes, the nearest known class is suggested.
 _MOST_HINTS = 10
 
-#: Groups are the folders between class folder and file.
+#: Value of ``group_by``: a clip's group is given by the folders between its class folder and its file.
 FOLDER = "folder"
 
-#: Names of a manifest's columns that may say which clips were filmed together.
+#: Names of manifest columns that may tell which clips were filmed together.
 _OF_GROUPS = frozenset(
     ("person", "subject", "participant", "performer", "actor", "athlete", "user", "patient", "session", "recording")
 )
@@ -44,15 +44,15 @@ FITNESS35 = (
 
 @dataclass(frozen=True, kw_only=True)
 class ClipList:
-    """Clips in the order of their ids, and what a user should know about them.
+    """Clips sorted by their ids, and notes on them for the user.
 
     Attributes:
         clips: The clips, sorted by ``clip_id``, no id twice, at least one.
-        notes: Remarks in plain words, such as what was skipped and whether groups are known.
-        passed_over: Clips that are there and were not asked for.
-        unread: Folders that could not be looked into, and links that lead nowhere: clips may be missing.
-        about_groups: That no groups are known, and what may tell them.
-        has_groups: Whether it said their groups, or ``group_by`` did: then these are meant as they are.
+        notes: Notes in plain words, such as what was skipped and whether groups are known.
+        passed_over: Clips that exist but were not asked for.
+        unread: Folders that could not be read, and broken links; clips may be missing because of these.
+        about_groups: Notes that no groups are known, and where they might be found.
+        has_groups: Whether groups were given explicitly, by a manifest or by ``group_by``.
     """
 
     clips: tuple[Clip, ...]
@@ -80,24 +80,24 @@ def find_clips(
     """Return the clips that a folder, a manifest or a list names.
 
     Args:
-        videos: A folder of class folders (the first folder below it is the label; where that is ``train``, ``val`` or
-            ``test`` the second, and the first is the column ``split``); a ``.csv`` manifest with the columns
-            ``path`` and ``label``, optionally ``group``, ``start`` and ``end`` (seconds) and any other, separated by
-            commas, semicolons or tabs; or a ``.txt`` list with a ``Class/file.avi`` a line, as UCF101's, with or
-            without a class number behind it.
-        root: Folder to which the paths of a manifest or list are relative; the folder it lies in if None.
+        videos: A folder of class folders (the first folder below it is the label; if that is ``train``, ``val`` or
+            ``test``, the second is the label and the first is the column ``split``); a ``.csv`` manifest with the
+            columns ``path`` and ``label``, optionally ``group``, ``start`` and ``end`` (seconds) and any other,
+            separated by commas, semicolons or tabs; or a ``.txt`` list with one ``Class/file.avi`` per line, like
+            UCF101's, optionally followed by a class number.
+        root: Folder to which the paths of a manifest or list are relative; if None, the folder that contains it.
         lists: UCF101-style lists; only clips that one of them names are kept (file name endings may differ).
-        classes: None for all, ``fitness35``, names separated by commas, or a text file with one name a line, as
-            UCF101's ``classInd.txt``. Upper and lower case are the same.
-        group_by: What a clip's group is: a manifest's column of this name, or with ``folder`` the folders between class
-            folder and file; None for the column ``group``, or what UCF101-style file names say.
+        classes: None for all, ``fitness35``, names separated by commas, or a text file with one name per line, like
+            UCF101's ``classInd.txt``. Case is ignored.
+        group_by: Where a clip's group comes from: the manifest column of this name, or with ``folder`` the folders
+            between class folder and file; None for the column ``group``, or else UCF101-style file names.
 
     Returns:
-        The clips and the remarks. A listed file that does not exist is a clip like any other, and a remark.
+        The clips and the notes. A listed file that does not exist is a clip like any other; a note says so.
 
     Raises:
-        UsageError: If ``videos`` or a list is missing or of another kind, a class is unknown, ``root`` is given with a
-            folder, or ``group_by`` gives no clip a group.
+        UsageError: If ``videos`` or a list is missing or is of another kind, a class is unknown, ``root`` is given with
+            a folder, or ``group_by`` gives no clip a group.
         ManifestError: If there is no video, or the manifest or list cannot be used as it is.
     """
     found, notes, unread, has_groups = _read(videos, root)
@@ -131,7 +131,7 @@ def find_clips(
 
 
 def _read(videos: Path, root: Path | None) -> tuple[list[Clip], list[str], list[str], bool]:
-    """Return the clips in the order found, remarks, what could not be read, and whether there is a column group."""
+    """Return the clips in the order found, notes, what could not be read, and whether there is a column ``group``."""
     if is_folder(videos):
         if root is not None:
             raise UsageError(f"--root {root} goes with a manifest or list, got the folder {videos}: leave it out")
@@ -154,7 +154,7 @@ def _read(videos: Path, root: Path | None) -> tuple[list[Clip], list[str], list[
 
 
 def _check_ids(clips: Iterable[Clip]) -> None:
-    """Refuse ids that a store or a report could not hold."""
+    """Raise ManifestError for ids that a store or a report could not hold."""
     for clip in clips:
         for text in (clip.clip_id, clip.label, clip.group or ""):
             if not is_plain(text):
@@ -166,7 +166,7 @@ def _check_ids(clips: Iterable[Clip]) -> None:
 
 
 def _listed(clips: Sequence[Clip], lists: Sequence[Path]) -> tuple[list[Clip], list[str]]:
-    """Return the clips that a list names, whatever the ending of the file name is."""
+    """Return the clips that a list names, ignoring the endings of file names."""
     wanted = {_bare(name) for path in lists for name in read_ucf_list(path)}
     kept = [clip for clip in clips if not wanted.isdisjoint(_names(clip.clip_id))]
     where = ", ".join(str(path) for path in lists)
@@ -180,7 +180,7 @@ def _listed(clips: Sequence[Clip], lists: Sequence[Path]) -> tuple[list[Clip], l
 
 
 def _names(clip_id: str) -> set[str]:
-    """Return by which names a list may mean a clip: its own, and of a part that of the file."""
+    """Return the names by which a list may refer to a clip: its own, and for a part also that of its file."""
     return {_bare(clip_id), _bare(file_of(clip_id))}
 
 
@@ -189,14 +189,14 @@ def _bare(name: str) -> str:
 
 
 def choose_classes(labels: Iterable[str], classes: str) -> tuple[list[str], list[str]]:
-    """Return the labels that are asked for, and remarks.
+    """Return the labels that are asked for, and notes.
 
     Args:
-        labels: Those that there are.
+        labels: The existing labels.
         classes: As for :func:`find_clips`.
 
     Raises:
-        UsageError: If there is none of a class asked for; of ``fitness35`` some may be missing.
+        UsageError: If a class asked for has no clips; with ``fitness35`` some classes may be missing.
     """
     there = sorted(set(labels))
     known = {label.casefold() for label in there}
@@ -210,9 +210,9 @@ def choose_classes(labels: Iterable[str], classes: str) -> tuple[list[str], list
 
 
 def _class_names(classes: str, known: Collection[str]) -> list[str]:
-    """Return the names that ``classes`` stands for; ``known``: classes in small letters.
+    """Return the class names that ``classes`` stands for; ``known`` has the existing classes in lower case.
 
-    A number before a name of a file is left out, as UCF101's ``classInd.txt`` has them, unless it belongs to the name.
+    A number before a name in a file, as in UCF101's ``classInd.txt``, is removed unless it belongs to the name.
     """
     if classes == "fitness35":
         return list(FITNESS35)
@@ -232,7 +232,7 @@ def _class_names(classes: str, known: Collection[str]) -> list[str]:
 
 
 def nearest(name: str, labels: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """Return the class that a name is most like, in any capitals; None if it is like none (difflib's ``cutoff``)."""
+    """Return the class most similar to a name, ignoring case; None if none is similar enough (difflib's ``cutoff``)."""
     known = {label.casefold(): label for label in labels}
     near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=cutoff)
     return known[near[0]] if near else None
@@ -249,7 +249,7 @@ def _unknown_classes(missing: Sequence[str], labels: Sequence[str]) -> UsageErro
 
 
 def _grouped(clips: Sequence[Clip], by: str, *, has_groups: bool) -> list[Clip]:
-    """Return the clips with the groups that a column or their folders say; they may have those of a column group."""
+    """Return the clips with groups from a column or from their folders; ``has_groups``: there is a column ``group``."""
     columns = {name for clip in clips for name in clip.extra}
     if column := next((name for name in [by, *sorted(columns)] if name in columns and _alike(name, by)), None):
         groups = [clip.extra.get(column, "") for clip in clips]
@@ -272,14 +272,14 @@ def _alike(name: str, other: str) -> bool:
 
 
 def _folders_between(clip: Clip) -> tuple[str, ...]:
-    """Return the names of the folders between a clip's class folder and its file, as its id has them."""
+    """Return the names of the folders between a clip's class folder and its file, as in its id."""
     folders = PurePosixPath(clip.clip_id).parts[:-1]
     of_class = [place for place, name in enumerate(folders) if _alike(one_spelling(name), clip.label)]
     return folders[of_class[-1] + 1 :] if of_class else ()
 
 
 def _about_groups(clips: Sequence[Clip]) -> list[str]:
-    """Say that no clip has a group, if so, and what may tell groups."""
+    """Return notes that no clip has a group, and where groups might be found; empty if any clip has one."""
     if any(clip.group is not None for clip in clips):
         return []
     parts = "; parts of one file count as one" if any(clip.span for clip in clips) else ""
@@ -300,13 +300,13 @@ def _hints(clips: Sequence[Clip]) -> list[str]:
 
 
 def _too_high(videos: Path, clips: Sequence[Clip]) -> list[str]:
-    """Say which class folders seem to hold folders of classes, as where one above them was given."""
+    """Return notes on class folders that seem to contain class folders, as if a folder too high up had been given."""
     inside: dict[str, set[str]] = {}
     for clip in clips:
         inside.setdefault(clip.label, set()).add("/".join(_folders_between(clip)[:1]))
     deep = [label for label, folders in inside.items() if "" not in folders and len(folders) > 1]
     if len(deep) == len(inside) > 1:
-        return []  # people or recordings, most likely, as is said
+        return []  # these are probably people or recordings; another note says so
     return [
         f"class folder '{label}' holds {len(inside[label])} folders of videos, such as "
         f"{listed(sorted(inside[label]), 3)}, and all of these count as '{label}': if they are the classes, give "
@@ -316,7 +316,7 @@ def _too_high(videos: Path, clips: Sequence[Clip]) -> list[str]:
 
 
 def _remarks(clips: Sequence[Clip]) -> list[str]:
-    """Return what a user should know before spending time on these clips."""
+    """Return notes that a user should read before spending time on these clips."""
     notes: list[str] = []
     alike: dict[str, list[str]] = {}
     for label in sorted({clip.label for clip in clips}):
@@ -341,7 +341,7 @@ def _remarks(clips: Sequence[Clip]) -> list[str]:
 
 
 def _shared_numbers(clips: Sequence[Clip]) -> list[str]:
-    """Warn of groups that go by a number and stand for several classes: UCF101 numbers them within each class."""
+    """Return a warning if groups are numbers that span several classes: UCF101 numbers groups within each class."""
     classes: dict[str, set[str]] = {}
     for clip in clips:
         named = clip.group is not None and clip.group.casefold().startswith(f"{clip.label}_g".casefold())

@@ -1,4 +1,4 @@
-"""Rules that test every clip once: ``kfold:K`` and ``leave-one:COLUMN``, and the single-split rules as one fold."""
+"""Split rules with folds, ``kfold:K`` and ``leave-one:COLUMN``; rules that make a single split give one fold."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from fitrec_cache.wording import plural
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """One of the splits that a rule makes. ``name`` is empty where the rule makes only one."""
+    """One of the splits that a rule makes; ``name`` is empty if the rule makes only one."""
 
     name: str
     split: Split
 
 
 def folds_of_clips(rule: str, clips: Sequence[Clip], *, seed: int) -> list[Fold]:
-    """Divide clips that no cache knows yet as :func:`make_folds` does, parts of one file in one group.
+    """Split clips that are in no cache yet as :func:`make_folds` does, with the parts of a file in one group.
 
     Args:
         rule: The rule.
@@ -33,7 +33,7 @@ def folds_of_clips(rule: str, clips: Sequence[Clip], *, seed: int) -> list[Fold]
         seed: Seed of the rule.
 
     Raises:
-        UsageError: If the rule is unknown or does not fit the clips.
+        UsageError: If the rule is unknown or cannot be applied to the clips.
     """
     names = [f"{clip.file}{clip.span or ''}" for clip in clips]
     of_file = recordings(names, [clip.group for clip in clips], names)
@@ -49,23 +49,24 @@ def make_folds(
     extra: Sequence[Mapping[str, str]],
     seed: int,
 ) -> list[Fold]:
-    """Divide clips by any rule.
+    """Split clips by any rule.
 
     Args:
-        rule: ``kfold:K`` (K test sides of about the same size, stratified by class, no group on two sides where groups
-            are known), ``leave-one:COLUMN`` (each value of a manifest's column, or of ``group``, is the test side
+        rule: ``kfold:K`` (K test sides of about the same size, stratified by class; a known group is never on two
+            sides), ``leave-one:COLUMN`` (each value of a manifest's column, or of ``group``, is the test side
             once), ``manifest`` (its column ``split``), or a rule of :func:`fitrec_cache.dataset.splits.make_split`.
         clip_ids: Name of each clip, length N, no name twice.
         labels: Class of each clip, length N.
         groups: Recording each clip was cut from, length N, None where unknown.
         extra: Further manifest columns of each clip, length N.
-        seed: The same seed and clips give the same folds, in whatever order the clips come.
+        seed: Seed of the rule. The same seed and clips give the same folds, in whatever order the clips are given.
 
     Returns:
-        The folds. In each, validation is carved from what does not test, as by ``group`` or ``random``.
+        The folds. In each, validation clips are taken from the clips that are not tested, as by ``group`` or
+        ``random``.
 
     Raises:
-        UsageError: If the rule is unknown or does not fit the clips.
+        UsageError: If the rule is unknown or cannot be applied to the clips.
 
     Source:
         ``kfold`` is scikit-learn's ``StratifiedGroupKFold``.
@@ -119,7 +120,7 @@ def _number_of_folds(argument: str) -> int:
 
 
 def values_of(column: str, groups: Sequence[str | None], extra: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return each clip's value of a manifest's column, or its group by the name ``group``; empty where it has none."""
+    """Return each clip's value in a manifest column (``group``: its group); empty if it has none."""
     return [g or "" for g in groups] if column == "group" else [e.get(column, "") for e in extra]
 
 
@@ -156,7 +157,7 @@ def _sides_by_column(
 
 
 def _number(fold: int, folds: int) -> str:
-    """Return the number of a fold, from 1, so that names are in its order: two digits, or as many as all need."""
+    """Return the number of a fold, from 1, zero-padded so that names sort in its order: at least two digits."""
     return f"{fold:0{max(2, len(str(folds)))}d}"
 
 

@@ -1,4 +1,4 @@
-"""Clips and names that a CSV manifest or a UCF101-style list gives, line by line."""
+"""Read clips and names from a CSV manifest or a UCF101-style list."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from fitrec_cache.errors import ManifestError, UsageError
 from fitrec_cache.video.spans import Span, is_part, part_of, parted, seconds_of
 from fitrec_cache.wording import plural
 
-#: Columns of a manifest that mean something here, in whatever capitals.
+#: Columns of a manifest that have a meaning, in any case.
 _COLUMNS = ("path", "label", "group", "split", "start", "end")
 
-#: Names of columns that may be the times of an exercise in a longer file, whatever the data set calls them.
+#: Names that data sets give to columns with the times of an exercise in a longer file.
 _TIME = re.compile(
     r"(?:(?:time|frame)[ _-]*|[tf][ _-])?(?:start|end|stop|begin)s?"
     r"(?:[ _(-]*(?:times?|frames?|seconds?|secs?|s|ms)\)?)?|from|to",
@@ -33,7 +33,7 @@ _TIME = re.compile(
 
 _LENGTHS = ("duration", "length")
 
-#: What to do about them.
+#: The advice on such columns.
 _AS_TIMES = (
     "for clips that are parts of their files the columns are start and end, in seconds (a frame's number divided by "
     "the frames per second)"
@@ -43,17 +43,17 @@ _INDEXED = re.compile(r"^(.*\.\w+)\s+\d+$")
 
 
 def manifest_clips(path: Path, base: Path) -> tuple[list[Clip], list[str], bool]:
-    """Return the clips of a CSV manifest, in its order, remarks on its columns, and whether there is one of groups.
+    """Return the clips of a CSV manifest, in its order, notes on its columns, and whether it has a group column.
 
     Args:
         path: A table with the columns ``path`` and ``label``, separated by commas, semicolons or tabs. With ``start``
-            and ``end``, or ``#t=START,END`` behind a path, a clip is that part of its file; such a
-            part without a label is left out.
+            and ``end``, or ``#t=START,END`` after a path, a clip is that part of its file; such a part is left out if
+            it has no label.
         base: Folder that its paths are relative to.
 
     Raises:
         UsageError: If the file cannot be read.
-        ManifestError: If it is no such table, names nothing, a clip twice, or a time that is none.
+        ManifestError: If it is not such a table, names no clip or one clip twice, or has an invalid time.
     """
     with _table(path) as reader:
         has_groups = "group" in (reader.fieldnames or ())
@@ -67,7 +67,7 @@ def manifest_clips(path: Path, base: Path) -> tuple[list[Clip], list[str], bool]
 
 
 def list_clips(path: Path, base: Path) -> list[Clip]:
-    """Return the clips of a UCF101-style list, in its order; ``base`` and errors as :func:`manifest_clips`."""
+    """Return the clips of a UCF101-style list, in its order; ``base`` and errors as in :func:`manifest_clips`."""
     lines = _list_lines(path)
     if parts := [name for _, name in lines if is_part(name)]:
         raise ManifestError(
@@ -85,7 +85,7 @@ def _as_given(row: Mapping[Any, Any]) -> dict[str | None, Any]:
 
 @contextmanager
 def _table(path: Path) -> Iterator[csv.DictReader[str]]:
-    """Open a CSV manifest, its columns named as they are known here."""
+    """Open a CSV manifest, with its known columns in lower case."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             between = _delimiter(file.readline())
@@ -107,15 +107,15 @@ def _table(path: Path) -> Iterator[csv.DictReader[str]]:
 
 
 def _delimiter(header: str) -> str:
-    """Return what separates the columns: spreadsheets of many countries write semicolons, others tabs."""
+    """Return the separator of the columns: in many countries spreadsheets write semicolons, others write tabs."""
     unquoted = re.sub(r'"[^"]*"', "", header)
     return max(",;\t", key=unquoted.count)
 
 
 def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
-    """Return the column names, or say which are missing or doubled."""
+    """Return the column names; raise ManifestError if some are missing or occur twice."""
     plain = [as_given(name.strip()) for name in header or ()]
-    while plain and not plain[-1]:  # spreadsheets write empty columns after the last
+    while plain and not plain[-1]:  # spreadsheets append empty columns
         plain.pop()
     names = [name.casefold() if name.casefold() in _COLUMNS else name for name in plain]
     if missing := [name for name in ("path", "label") if name not in names]:
@@ -138,7 +138,7 @@ def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
 
 
 def _parts(clips: Sequence[Clip]) -> list[str]:
-    """Say how many clips are parts of files, if any, and which lie over clips of another class."""
+    """Return notes on how many clips are parts of files, and on parts that overlap clips of another class."""
     files = [clip.file for clip in clips if clip.span is not None]
     if not files:
         return []
@@ -151,7 +151,7 @@ def _parts(clips: Sequence[Clip]) -> list[str]:
 
 
 def _overlaps(clips: Sequence[Clip]) -> list[tuple[Clip, Clip]]:
-    """Return the clips that begin before an earlier one of another class in the same file ends, each with that one."""
+    """Return pairs of clips of different classes that overlap in the same file: the later clip and the earlier one."""
     found = []
     latest: dict[str, dict[str, tuple[float, Clip]]] = {}  # by file and class: the clip that ends last
     for span, clip in sorted(((clip.span or Span(), clip) for clip in clips), key=lambda pair: pair[0].start):
@@ -166,7 +166,7 @@ def _overlaps(clips: Sequence[Clip]) -> list[tuple[Clip, Clip]]:
 
 
 def _odd_columns(extra: Iterable[str]) -> list[str]:
-    """Return remarks on further columns that look like a misspelt one that counts, or like times."""
+    """Return notes on further columns that look like misspelt known ones, or like times."""
     notes = []
     if times := list(filter(_is_time, extra)):
         notes.append(f"{_columns_are(times)} kept but not used: {_AS_TIMES}")
@@ -186,7 +186,7 @@ def _is_time(name: str) -> bool:
 
 
 def _odd_sides(clips: Sequence[Clip]) -> list[str]:
-    """Return remarks on values of the column split that ``--split manifest`` will not take."""
+    """Return notes on values of the column ``split`` that ``--split manifest`` will refuse."""
     odd = [clip for clip in clips if clip.extra.get("split", "") not in (*SIDES, "")]
     if not odd:
         return []
@@ -197,7 +197,7 @@ def _odd_sides(clips: Sequence[Clip]) -> list[str]:
 
 
 def _is_empty(row: Mapping[str | None, Any]) -> bool:
-    """Say whether there is nothing in a row, as in those that spreadsheets write after the last."""
+    """Say whether a row is empty, as those that spreadsheets append."""
     beyond = row.get(None, ())
     cells = [*(cell for name, cell in row.items() if name is not None), *beyond]
     return not any(cell and cell.strip() for cell in cells)
@@ -206,7 +206,7 @@ def _is_empty(row: Mapping[str | None, Any]) -> bool:
 def _row_clip(row: Mapping[str | None, Any], names: FileNames, where: str) -> Clip | None:
     """Return the clip of a manifest row; a row shorter than the header has empty cells.
 
-    None of a part without a label, as ``watch`` writes where nothing was recognised.
+    None for a part without a label; ``watch`` writes such rows where nothing was recognised.
     """
     if any(cell.strip() for cell in row.get(None, ())):
         raise ManifestError(f"{where}: more cells than columns. Put quotes around a value that contains a comma")
@@ -216,7 +216,7 @@ def _row_clip(row: Mapping[str | None, Any], names: FileNames, where: str) -> Cl
         raise ManifestError(f"{where}: empty path. Expected the path of a clip in every row")
     written, span = _timed(written, cells, where)
     file = names.find(written)
-    if file is None and "\\" in written:  # as Windows writes paths
+    if file is None and "\\" in written:  # a Windows path
         written = written.replace("\\", "/")
         file = names.find(written)
     if not label and span is not None:
@@ -241,7 +241,7 @@ def _row_clip(row: Mapping[str | None, Any], names: FileNames, where: str) -> Cl
 
 
 def _timed(written: str, cells: dict[str, str], where: str) -> tuple[str, Span | None]:
-    """Return a row's file, and which part of it is meant; the times leave ``cells``."""
+    """Return a row's file and the part of it that is meant; the times are removed from ``cells``."""
     columns = {name: cells.pop(name) for name in ("start", "end") if name in cells}
     times = {name: text for name, text in columns.items() if text}
     try:
@@ -277,11 +277,11 @@ def _without_duplicates(rows: Iterable[tuple[int, Clip]], path: Path) -> list[Cl
 
 
 def listed_names(path: Path) -> list[tuple[int, str]]:
-    """Return line number and name of each line of a list, whatever form the names have; else as :func:`read_ucf_list`.
+    """Return line number and name of each line of a list, in any form of names; otherwise like :func:`read_ucf_list`.
 
     Raises:
         UsageError: If the file cannot be read.
-        ManifestError: If it is not text or names nothing.
+        ManifestError: If it is not text or contains no names.
     """
     lines = [(number, _INDEXED.sub(r"\1", line).replace("\\", "/")) for number, line in text_lines(path)]
     lines = [(number, normalize("NFC", name)) for number, name in lines]
@@ -297,14 +297,14 @@ def read_ucf_list(path: Path) -> list[str]:
     """Return the clip ids that a UCF101-style list names.
 
     Args:
-        path: A text file with a ``Class/file.avi`` a line, with or without a class number behind it.
+        path: A text file with one ``Class/file.avi`` per line, optionally followed by a class number.
 
     Returns:
         The ids in the order of the file, repetitions included.
 
     Raises:
         UsageError: If the file cannot be read.
-        ManifestError: If a line has no class folder or the file names nothing.
+        ManifestError: If a line has no class folder or the file contains no names.
     """
     return [name for _, name in _list_lines(path)]
 

@@ -1,15 +1,16 @@
-"""Which clips train, which stop the training and which test: rules that say what they keep apart.
+"""Split clips into training, validation and test by rules; each rule states what it keeps apart.
 
-How the rule ``group`` chooses (the test side first, then the validation side out of what is left):
+How the rule ``group`` chooses (first the test side, then the validation side from the rest):
 
 1. The groups are shuffled by the seed.
-2. The classes are served from the fewest groups up: one that has no clip on the side yet gives it the first of its
-   groups, in shuffled order, that brings the side closer to 20 % of each class; if none does, the one that takes it
-   the least away from that.
-3. Every other group, in shuffled order, joins the side if that brings it closer to 20 % of each class.
+2. The classes are visited in order of their number of groups, fewest first. If a class has no clip on the side yet, the
+   first of its groups, in shuffled order, that brings the side closer to 20 % of each class is moved there; if no group
+   does, the one that increases the distance least.
+3. Every other group, in shuffled order, is moved to the side if that brings it closer to 20 % of each class.
 
-A group never leaves if a class would then have none in training; with three groups or more, none for validation
-either. Closeness is the sum over classes of (clips on the side - 20 % of the clips) squared, over 20 % of the clips.
+A group is never moved if that would leave a class without a group for training or, if the class has three groups or
+more, for validation. The distance is the sum over classes of (clips on the side - 20 % of the clips) squared, divided
+by 20 % of the clips.
 """
 
 from __future__ import annotations
@@ -33,27 +34,27 @@ from fitrec_cache.video.spans import file_of, is_part
 from fitrec_cache.wording import plural, some
 
 SHARE = 0.2
-"""Share of the clips that test, and of the others that validate: the paper's 80/20 then 80/20."""
+"""Share of the clips used for testing, and of the rest for validation: the paper's 80/20, then 80/20."""
 
 IntArray = NDArray[np.int64]
 
 
 def say_untrained(classes: Sequence[str]) -> list[str]:
-    """Return in words that classes cannot be learned; nothing if there are none."""
+    """Return, in words, that these classes cannot be learned; empty if there are none."""
     return [f"{_have(classes)} no training clip: {', '.join(classes)}"] if classes else []
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """Clip numbers on three sides, ascending and disjoint; they index the sequences given to :func:`make_split`.
+    """The clip numbers of each side, ascending and disjoint; they index the sequences given to :func:`make_split`.
 
     Attributes:
-        rule: The rule that made it; for ``auto``, the one that it stood for.
+        rule: The rule that made it; instead of ``auto``, the rule that it chose.
         train: Clips to train on, int64.
-        val: Clips by which training stops, int64.
-        test: Clips that are only looked at when all is done, int64.
-        notes: What a reader of the results must know, beside the following.
-        sharing: How many test clips are of a group that training or validation has clips of.
+        val: Clips that decide when training stops, int64.
+        test: Clips that are not used until all training is done, int64.
+        notes: What a reader of the results must know, besides the following.
+        sharing: Number of test clips whose group also has clips in training or validation.
         untrained: Classes on some side that have no training clip, sorted.
     """
 
@@ -71,7 +72,7 @@ class Split:
         return self.train, self.val, self.test
 
     def classes(self, labels: Sequence[str]) -> tuple[list[str], IntArray]:
-        """Return the K classes that some side holds, sorted, and the number of each clip's class; -1 is none of them.
+        """Return the K classes that occur on any side, sorted, and the class number of each clip; -1 if none of them.
 
         Args:
             labels: Class of each clip, length N.
@@ -83,9 +84,9 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class _Clips:
-    """The clips in the order of their ids, so that no rule depends on the order they came in.
+    """The clips sorted by their ids, so that no rule depends on the order in which they were given.
 
-    ``order`` has the number that the caller knows each by.
+    ``order`` has the caller's number of each clip.
     """
 
     ids: list[str]
@@ -95,7 +96,7 @@ class _Clips:
 
     @classmethod
     def of(cls, clip_ids: Sequence[str], labels: Sequence[str], groups: Sequence[str | None]) -> _Clips:
-        """Return clips by what a caller has of them; errors are those of :func:`make_split`."""
+        """Return clips from the caller's sequences; raises the errors of :func:`make_split`."""
         if not len(clip_ids) == len(labels) == len(groups):
             raise ValueError(
                 f"got {len(clip_ids)} clip ids, {len(labels)} labels, {len(groups)} groups: expected as many"
@@ -111,15 +112,15 @@ class _Clips:
 
     @property
     def units(self) -> list[str]:
-        """What stays together: the clips of a group; one whose group is not known by itself."""
+        """The unit of each clip, which stays together: its group, or the clip itself if its group is unknown."""
         return units_of(self.ids, self.groups)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Sides:
-    """What a rule decides: the test clips, the others in use, and what must stay together in validation.
+    """The decision of a rule: the test clips, the other clips in use, and the units to keep together in validation.
 
-    ``val`` are those of the others that validate, where the rule says which.
+    ``val`` are those of the other clips that are for validation, if the rule decides that too.
     """
 
     test: set[int]
@@ -135,24 +136,24 @@ _Rule = Callable[[_Clips, str, np.random.Generator], _Sides]
 def make_split(
     rule: str, *, clip_ids: Sequence[str], labels: Sequence[str], groups: Sequence[str | None], seed: int
 ) -> Split:
-    """Divide clips into training, validation and test.
+    """Split clips into training, validation and test.
 
     Args:
-        rule: ``group`` (no group on two sides, about 80/20 and then 80/20 of each class; clips whose group is not known
-            stand for themselves), ``random`` (the same by clip), ``official1``, ``official2``, ``official3`` (UCF101:
-            groups 1-7, 8-14 or 15-21 test), ``list:TRAIN,TEST`` (two UCF101-style files) or ``auto`` (``group`` if any
-            is known, else ``random``). Where a rule only fixes the test side, validation is carved from the rest as by
-            ``group`` or ``random``.
+        rule: ``group`` (no group on two sides, about 80/20 and then 80/20 of each class; a clip of unknown group
+            counts as a group of its own), ``random`` (the same by clip), ``official1``, ``official2``, ``official3``
+            (UCF101: groups 1-7, 8-14 or 15-21 are tested), ``list:TRAIN,TEST`` (two UCF101-style files) or ``auto``
+            (``group`` if any group is known, else ``random``). If a rule only fixes the test side, validation clips
+            are taken from the rest as by ``group`` or ``random``.
         clip_ids: Name of each clip, length N, no name twice.
         labels: Class of each clip, length N.
         groups: Recording each clip was cut from, length N, None where unknown.
-        seed: The same seed and clips give the same split, in whatever order the clips come.
+        seed: Seed of the rule. The same seed and clips give the same split, in whatever order the clips are given.
 
     Returns:
-        The three sides. They hold every clip, except that ``list:`` leaves out clips that no list names.
+        The three sides. They contain every clip, except that ``list:`` leaves out clips that no list names.
 
     Raises:
-        UsageError: If the rule is unknown or needs groups or numbers that are not there, if there are fewer than two
+        UsageError: If the rule is unknown or needs groups or numbers that are missing, if there are fewer than two
             classes, if a side would be empty, or if the seed is negative.
         ValueError: If the sequences differ in length or a name occurs twice.
 
@@ -184,14 +185,14 @@ def hold_out(
     """Return the split that tests some clips and trains on others.
 
     Args:
-        rule: What it is called.
-        test: Ids, of ``clip_ids``, of the clips to test.
-        train: Ids of others, to train on; clips on no side are left out, with a note.
-        val: Ids of others, to validate on; None: they are carved from ``train``, as ``group`` or ``random`` would.
-        clip_ids: These and all others are those of :func:`make_split`.
+        rule: Name of the rule.
+        test: Ids, among ``clip_ids``, of the clips to test.
+        train: Ids of other clips, to train on; clips on no side are left out, with a note.
+        val: Ids of other clips, to validate on; None: they are taken from ``train``, as by ``group`` or ``random``.
+        clip_ids: This and the following as in :func:`make_split`.
         labels: Class of each clip.
         groups: Recording of each clip.
-        seed: Of the choice of validation clips.
+        seed: Seed of the choice of validation clips.
 
     Raises:
         UsageError: If there are fewer than two classes, or a side would be empty.
@@ -207,7 +208,7 @@ def hold_out(
 
 
 def _divide(rule: str, clips: _Clips, sides: _Sides, rng: np.random.Generator) -> Split:
-    """Carve validation from what does not test, unless it is given; return the split in the order of the caller."""
+    """Return the split in the caller's numbering, after choosing validation clips from the rest if none are given."""
     val = _carve(clips.labels, sides.units, sides.rest, rng, spare=1) if sides.val is None else sides.val
     parts = {"train": sides.rest - val, "val": val, "test": sides.test}
     _check_sides(rule, parts)
@@ -222,13 +223,13 @@ def _divide(rule: str, clips: _Clips, sides: _Sides, rng: np.random.Generator) -
 
 
 def check_seed(seed: int) -> None:
-    """Raise UsageError unless numpy and PyTorch both take the seed."""
+    """Raise UsageError unless both numpy and PyTorch accept the seed."""
     if not 0 <= seed < 2**63:
         raise UsageError(f"seed {seed}: expected 0 to 2^63 - 1")
 
 
 def check_seeds(seed: Sequence[int]) -> None:
-    """Raise UsageError unless there are seeds, each once, none negative or of more than 63 bits."""
+    """Raise UsageError unless there is at least one seed, each occurs once, and each is from 0 to 2^63 - 1."""
     if not seed or len(set(seed)) != len(seed):
         raise UsageError(f"seeds {list(seed)}: expected at least one, and each once")
     for each in seed:
@@ -236,17 +237,17 @@ def check_seeds(seed: Sequence[int]) -> None:
 
 
 def known_groups(side: Iterable[int], groups: Sequence[str | None]) -> set[str]:
-    """Return the groups of the clips of one side, as far as they are known."""
+    """Return the known groups of the clips of one side."""
     return {group for i in side if (group := groups[i]) is not None}
 
 
 def count_sharing(test: Iterable[int], trained: Iterable[int], groups: Sequence[str | None]) -> int:
-    """Return how many test clips are of a group that training has clips of."""
+    """Return how many test clips belong to a group that also has clips in training."""
     known = known_groups(trained, groups)
     return sum(groups[i] in known for i in test)
 
 
-# --- rules: each takes the clips, what stands behind the colon and the random numbers ---
+# --- rules: each takes the clips, the argument after the colon, and the random number generator ---
 
 
 def _by_group(clips: _Clips, _argument: str, rng: np.random.Generator) -> _Sides:
@@ -269,7 +270,7 @@ def _test_from_all(clips: _Clips, units: Sequence[str], rng: np.random.Generator
 
 
 def _official(first: int) -> _Rule:
-    """Return the rule that tests on the seven groups from ``first`` on, as UCF101's authors do."""
+    """Return the rule that tests on the seven groups from ``first`` on, as in UCF101's official splits."""
 
     def rule(clips: _Clips, _argument: str, _rng: np.random.Generator) -> _Sides:
         if bare := [name for name, group in zip(clips.ids, clips.groups, strict=True) if group is None]:
@@ -293,11 +294,11 @@ def _two_lists(argument: str) -> list[Path]:
     paths = argument.split(",")
     if len(paths) != 2 or not all(paths):
         raise UsageError(f"split 'list:{argument}': expected list:TRAIN,TEST with the paths of two files")
-    return [Path(with_home(path)) for path in paths]  # shells leave a ~ that is not in front
+    return [Path(with_home(path)) for path in paths]  # shells expand ~ only at the beginning
 
 
 def short_rule(rule: str) -> str:
-    """Return a rule without the folders of its lists, to be shown."""
+    """Return a rule for display, without the folders of its lists."""
     name, colon, argument = rule.partition(":")
     if name != "list" or not colon:
         return rule
@@ -305,7 +306,9 @@ def short_rule(rule: str) -> str:
 
 
 def sides_digest(split: Mapping[str, Any]) -> str:
-    """Return what tells splits by lists or a manifest apart, wherever these lie: a sum of a run's sides; else nothing.
+    """Return a digest of a run's sides if its rule reads them from lists or a manifest; otherwise an empty text.
+
+    It distinguishes splits by different lists of the same name.
 
     Args:
         split: The entry ``split`` of a run: ``rule``, and the clips of ``train``, ``val`` and ``test``.
@@ -317,7 +320,7 @@ def sides_digest(split: Mapping[str, Any]) -> str:
 
 
 def _by_lists(clips: _Clips, argument: str, _rng: np.random.Generator) -> _Sides:
-    """Take both sides from two lists of names."""
+    """Take training and test from two lists of names."""
     names = [[name for _, name in listed_names(path)] for path in _two_lists(argument)]
     (rest, lost_train), (test, lost_test) = _match(names, clips)
     if both := sorted(clips.ids[i] for i in rest & test):
@@ -341,12 +344,12 @@ _RULES: dict[str, _Rule] = {
 }
 _WITH_ARGUMENT = {"list": "list:TRAIN,TEST"}
 
-#: Rules of :mod:`fitrec_cache.dataset.folds`, named beside these where a rule is chosen.
+#: Rules of :mod:`fitrec_cache.dataset.folds`, listed along with these in messages.
 FOLD_RULES = ("kfold:K", "leave-one:COLUMN", "manifest")
 
 
 def _resolve(rule: str, clips: _Clips) -> tuple[str, list[str]]:
-    """Return the rule that ``auto`` stands for, any other as it is."""
+    """Return the rule that ``auto`` stands for; any other rule is returned unchanged."""
     if rule != "auto":
         return rule, []
     if any(clips.groups):
@@ -355,7 +358,7 @@ def _resolve(rule: str, clips: _Clips) -> tuple[str, list[str]]:
 
 
 def check_rule(rule: str) -> None:
-    """Raise UsageError if there is no such rule, whatever the clips are."""
+    """Raise UsageError if there is no such rule, regardless of the clips."""
     if rule != "auto" and rule.partition(":")[0] not in {each.partition(":")[0] for each in FOLD_RULES}:
         _find_rule(rule)
 
@@ -373,14 +376,14 @@ def _find_rule(rule: str) -> _Rule:
 def _carve(
     labels: Sequence[str], units: Sequence[Hashable], pool: Iterable[int], rng: np.random.Generator, *, spare: int
 ) -> set[int]:
-    """Return about 20 % of each class of the pool, whole units only.
+    """Choose about 20 % of each class of the pool, in whole units.
 
     Args:
         labels: Class of each clip.
-        units: What each clip belongs to and is moved with.
+        units: The unit of each clip; a unit moves as a whole.
         pool: Clips to choose from.
         rng: Source of the order in which units are tried.
-        spare: Units that a class with more than ``spare`` of them keeps in the pool; any other class keeps one.
+        spare: Number of units that a class with more than ``spare`` units keeps in the pool; any other class keeps one.
 
     Returns:
         The chosen clips.
@@ -397,7 +400,7 @@ def _carve(
 
 
 def _choose(counts: IntArray, order: IntArray, spare: int) -> set[int]:
-    """Return the rows of ``counts`` (units x classes) that make up the side; the module text has the rule."""
+    """Return the rows of ``counts`` (units x classes) that form the side, by the rule in the module docstring."""
     target = SHARE * counts.sum(axis=0)  # (K,)
     left = (counts > 0).sum(axis=0)  # (K,) units still in the pool
     keep = np.where(left > spare, spare, 1)
@@ -405,7 +408,7 @@ def _choose(counts: IntArray, order: IntArray, spare: int) -> set[int]:
     chosen: set[int] = set()
 
     def gain(g: IntArray | int) -> NDArray[np.float64]:
-        """Return how much closer to the target each of these units brings the side."""
+        """Return how much closer each of these units would bring the side to the target."""
         away = have - target
         return np.asarray(((away**2 - (away + counts[g]) ** 2) / target).sum(axis=-1))
 
@@ -433,14 +436,14 @@ def _choose(counts: IntArray, order: IntArray, spare: int) -> set[int]:
 
 
 def _match(lists: Sequence[Sequence[str]], clips: _Clips) -> list[tuple[set[int], list[str]]]:
-    """Return for each list the clips that its names mean, and the names that mean none.
+    """Return, for each list, the clips that its names refer to, and the names that refer to none.
 
-    A name is looked up as it is, or as the file that clips are parts of, then by class folder and file without ending,
-    then by file without ending; the last two only count where they fit a single file, and the last where no other name
-    of the lists is such a file.
+    A name is looked up as it is (also as the file of clips that are parts), then by class folder and file name without
+    ending, then by file name without ending alone. The last two apply only if they fit a single file, and the last only
+    if no other name in the lists has the same file name.
     """
     by_name: dict[str, set[int]] = {}
-    ids = [normalize("NFC", clip_id) for clip_id in clips.ids]  # as names are read; caches of before may have others
+    ids = [normalize("NFC", clip_id) for clip_id in clips.ids]  # like the names; older caches may differ
     for i, clip_id in enumerate(ids):
         for name in {clip_id, file_of(clip_id)}:
             by_name.setdefault(name, set()).add(i)
@@ -457,7 +460,7 @@ def _match(lists: Sequence[Sequence[str]], clips: _Clips) -> list[tuple[set[int]
         if not hits and stems[_stem(name)] == 1 and (file := by_stem.get(_stem(name))) is not None:
             hits = by_name[file]
             if PurePosixPath(name).parent.name.casefold() in classes - {clips.labels[i].casefold() for i in hits}:
-                return set()  # the file of this name in another class
+                return set()  # the name refers to another class, where a file has the same name
         return hits
 
     looked_up = [{name: meant(name) for name in names} for names in others]
@@ -474,12 +477,12 @@ def _tail(name: str) -> str:
 
 
 def _index(key: Callable[[str], str], files: Sequence[str]) -> dict[str, str]:
-    """Return the file of each key, without the keys that several files share."""
+    """Return the file of each key, omitting keys that several files share."""
     shared = Counter(map(key, files))
     return {key(file): file for file in files if shared[key(file)] == 1}
 
 
-# --- checks and remarks ---
+# --- checks and notes ---
 
 
 def _check_sides(rule: str, parts: dict[str, set[int]]) -> None:
@@ -497,7 +500,7 @@ def _have(classes: Sequence[str]) -> str:
 
 
 def _remarks(clips: _Clips, parts: dict[str, set[int]]) -> list[str]:
-    """Return what else a reader of the results must know."""
+    """Return other notes that a reader of the results must know."""
     sizes, used = Counter(clips.labels), set().union(*parts.values())
     trained, tested = ({clips.labels[i] for i in parts[side]} for side in ("train", "test"))
     known = {clips.labels[i] for i in used}

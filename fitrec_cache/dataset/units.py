@@ -1,4 +1,4 @@
-"""What clips belong to: those of one recording are not independent, and are drawn, kept and counted together."""
+"""Statistical units: clips of one recording are not independent; they are resampled, held out and counted together."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Any
 
 
 def units_of(clips: Sequence[str], groups: Sequence[str | None], *, rule: str = "", fold: str = "") -> list[str]:
-    """Return what each clip belongs to and is drawn with.
+    """Return the statistical unit of each clip.
 
     Args:
         clips: Ids of the test clips of one run.
         groups: Their groups, None where unknown.
-        rule: Split rule of the run. Under ``leave-one:COLUMN`` all of a fold's clips belong together: the column was
-            left out because its clips are not independent, and other values of it are what the figures speak of.
+        rule: Split rule of the run. Under ``leave-one:COLUMN`` all clips of a fold form one unit: the column was left
+            out because clips with the same value are not independent, and the results are meant for other values.
         fold: Name of the run's fold.
 
     Returns:
-        The name of each clip's unit: the fold under that rule, else its group, or itself where that is unknown.
+        The name of each clip's unit: under that rule the fold, otherwise the clip's group, or the clip itself if its
+        group is unknown.
     """
     if is_by_fold(rule) and fold:
         return [f"fold {fold}"] * len(clips)
@@ -25,22 +26,22 @@ def units_of(clips: Sequence[str], groups: Sequence[str | None], *, rule: str = 
 
 
 def units_of_run(run: Mapping[str, Any]) -> list[str]:
-    """Return the unit of each test clip of a run, by what its ``run.json`` holds."""
+    """Return the unit of each test clip of a run, from the content of its ``run.json``."""
     split = run["split"]
     return units_of(split["test"], split["test_groups"], rule=str(split["rule"]), fold=str(run["fold"]))
 
 
 def validation_units(run: Mapping[str, Any]) -> list[str]:
-    """Return the unit of each validation clip, by what ``run.json`` holds; older ones do not know their groups."""
+    """Return the unit of each validation clip, from the content of ``run.json``; older ones lack the groups."""
     clips = run["split"]["val"]
     return units_of(clips, run.get("val_groups") or [None] * len(clips))
 
 
 def is_by_fold(rule: str) -> bool:
-    """Say whether a split rule makes units of folds."""
+    """Say whether a split rule makes each fold a unit."""
     return rule.startswith("leave-one:")
 
 
 def alone_unit(clip: str) -> str:
-    """Return the unit of a clip that nothing is known to belong with."""
+    """Return the unit of a clip whose group is unknown."""
     return f"clip {clip}"

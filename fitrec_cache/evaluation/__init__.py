@@ -1,1 +1,1 @@
-"""Numbers about answers: accuracy with its interval, paired tests, calibration."""
+"""Evaluation of answers: accuracy with its interval, paired tests, calibration."""

@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say, and when to answer "unknown". Fitted on validation clips only."""
+"""Calibrate probabilities, and choose the threshold below which the answer is "unknown"; on validation clips only."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from scipy.stats import mannwhitneyu
 from fitrec_cache.common.files import Plain
 from fitrec_cache.wording import between
 
-#: Bins of equal width between 0 and 1, as in the paper that made the figure common.
+#: Number of bins of equal width between 0 and 1, as in the paper that made this diagram common.
 BINS = 15
 
-#: Share of clips of known classes that the threshold for "unknown" turns away, if nothing else is said.
+#: Default share of clips of known classes that the threshold for "unknown" may reject.
 FALSE_ALARM_RATE = 0.05
 
-#: Temperatures that are tried; the hottest makes nearly all answers even.
+#: The range of temperatures that are tried; the highest makes nearly all probabilities equal.
 _COLDEST, _HOTTEST = 0.1, 100.0
 _FLAT = 1e-9
 
@@ -32,12 +32,12 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration(Plain):
-    """What makes probabilities of logits.
+    """How logits are turned into probabilities and an answer.
 
     Attributes:
-        temperature: Divides the logits; above 1 where the head is too sure of itself.
-        threshold: Below this highest probability the answer is "unknown"; in [0, 1]. 0: nothing is.
-        false_alarm_rate: Share of clips of known classes that the threshold may turn away.
+        temperature: The logits are divided by it; above 1 if the head is overconfident.
+        threshold: The answer is "unknown" if the highest probability is below it; in [0, 1]. 0: never.
+        false_alarm_rate: Share of clips of known classes that the threshold may reject.
     """
 
     temperature: float = 1.0
@@ -45,7 +45,7 @@ class Calibration(Plain):
     false_alarm_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the ranges; files of others may hold anything.
+        """Check the ranges, because the values may come from a file of any origin.
 
         Raises:
             ValueError: If a value is out of range.
@@ -70,22 +70,26 @@ def calibrate(
     Args:
         logits: Float ``(N, K)``, N at least 1.
         targets: Class numbers, int ``(N,)``.
-        units: What each clip belongs to, length N: clips of one recording are alike. None: each counts for itself.
+        units: The statistical unit of each clip, length N, because clips of one recording resemble each other. None:
+            each clip is a unit.
         false_alarm_rate: Share of clips of known classes that may be answered "unknown", in [0, 1).
 
     Returns:
-        The temperature from 0.1 to 100 that makes the cross-entropy lowest, and the threshold for that share. Where all
-        N are right, any lower temperature would be better still: then half a clip more is counted, which is answered as
-        the others are on average and is of any class alike. Of N validation clips and one more of the same kind, each
-        is as likely to be the k-th least sure of all, so the k-th least sure of N has a new one below it with
-        probability k / (N + 1): k is the largest that keeps this within the share, and where that is 0 no answer is
-        "unknown" (see :func:`remarks`). Of G units and a clip of one more unit the same holds of units: each has the
-        weight 1 / (G + 1), shared by its clips.
+        The temperature between 0.1 and 100 with the lowest cross-entropy, and the threshold for that share.
+
+        If all N clips are answered correctly, the cross-entropy would keep falling with the temperature. Half a clip is
+        then added, whose output is the average of the others' and whose class may be any with equal probability.
+
+        The threshold: among N validation clips and a new clip of the same kind, each is equally likely to be the k-th
+        least confident. So the new clip is below the k-th least confident of the N with probability k / (N + 1). The
+        largest k is used for which this is within the share; if that is 0, no answer is "unknown" (see
+        :func:`remarks`). The same holds for units: of G units and a clip of a new unit, each unit has the weight
+        1 / (G + 1), which its clips share.
 
     Source:
         Guo et al., "On calibration of modern neural networks", ICML 2017 (temperature scaling). Hendrycks and Gimpel,
         ICLR 2017 (highest probability as a sign of the unknown). Lee, Barber and Willett, "Distribution-free inference
-        with hierarchical data", 2023 (the threshold where clips are of units).
+        with hierarchical data", 2023 (the threshold with units).
     """
     scores, truth = np.asarray(logits, dtype=np.float64), np.asarray(targets)
     rows = np.arange(len(truth))
@@ -103,23 +107,23 @@ def calibrate(
 
 
 def _threshold(surest: FloatArray, units: Sequence[str] | None, rate: float) -> float:
-    """Return the highest of some probabilities ``(N,)`` that a new clip is below at most at this rate, or 0."""
+    """Return the highest of the probabilities ``(N,)`` that a new clip is below at no more than this rate, or 0."""
     names = np.arange(len(surest)) if units is None else np.asarray(units)
     _, unit, sizes = np.unique(names, return_inverse=True, return_counts=True)
-    alone = 1 / (len(sizes) + 1)  # the weight of a unit, and of the new one
+    alone = 1 / (len(sizes) + 1)  # the weight of each unit, including the new one
     order = np.argsort(surest, kind="stable")
     weights = alone / sizes[unit[order]]
-    below = alone + weights.cumsum() - weights  # how likely a new clip is below each, least sure first
+    below = alone + weights.cumsum() - weights  # probability that a new clip is below each; least confident first
     within = below <= rate + 1e-9
     return float(surest[order][within].max()) if within.any() else 0.0
 
 
 def remarks(fitted: Sequence[tuple[Calibration, Sequence[str]]]) -> list[str]:
-    """Return what validation clips could not tell, each thing once.
+    """Return notes on what could not be determined from the validation clips, each note once.
 
     Args:
-        fitted: The calibration of each run of one call, of one rate of false alarms, and the units of the validation
-            clips that it was fitted on.
+        fitted: For each run of one call, its calibration and the units of the validation clips on which it was fitted;
+            all with the same false alarm rate.
     """
     rate = fitted[0][0].false_alarm_rate
     hot = [len(units) for found, units in fitted if found.temperature == _HOTTEST]
@@ -150,19 +154,19 @@ def _of_runs(n: int, runs: int) -> str:
 
 
 def bin_numbers(confidence: ArrayLike) -> NDArray[np.int64]:
-    """Return the bin, from 0 to 14, of each highest probability ``(N,)``; it ranges from its number / 15 on."""
+    """Return the bin, 0 to 14, of each highest probability ``(N,)``; bin b begins at b / 15."""
     return np.minimum((np.asarray(confidence) * BINS).astype(np.int64), BINS - 1)
 
 
 def calibration_error(probabilities: ArrayLike, targets: ArrayLike) -> tuple[float, list[dict[str, Any]]]:
-    """Compare how sure the answers are with how often they are right.
+    """Compare the confidence of the answers with their accuracy.
 
     Args:
         probabilities: Float ``(N, K)``, rows summing to 1.
         targets: Class numbers, int ``(N,)``.
 
     Returns:
-        The expected calibration error in [0, 1], and one dict a bin of highest probability that holds a clip: ``low``,
+        The expected calibration error in [0, 1], and one dict per non-empty bin of the highest probability: ``low``,
         ``high``, ``n``, mean ``confidence``, ``accuracy``.
 
     Example:
@@ -187,19 +191,19 @@ def calibration_error(probabilities: ArrayLike, targets: ArrayLike) -> tuple[flo
 
 
 def expected_error(probabilities: ArrayLike, targets: ArrayLike, units: Sequence[str]) -> float:
-    """Return the calibration error that such answers would show by chance if every probability were right.
+    """Return the calibration error that these answers would show by chance if every probability were right.
 
-    It is not zero: in each bin, how many are right scatters, the more the fewer clips there are, and the more of these
-    are of one recording, which come out right or wrong together.
+    It is not zero: the number of correct answers in each bin varies randomly. It varies more the fewer clips there are,
+    and the more of them come from one recording, because these tend to be right or wrong together.
 
     Args:
         probabilities: Float ``(N, K)``, rows summing to 1.
-        targets: Class numbers, int ``(N,)``, which show how far clips of one unit come out alike.
-        units: What each clip belongs to, length N.
+        targets: Class numbers, int ``(N,)``; used to estimate the correlation within units.
+        units: The statistical unit of each clip, length N.
 
     Returns:
-        The mean distance of a normal variable from its mean, by the variance of each bin, in [0, 1]. The variance is
-        that of independent clips times Kish's design effect, by how alike clips of one unit come out over all bins.
+        The mean absolute deviation of a normal variable with the variance of each bin, summed over bins, in [0, 1]. The
+        variance is that of independent clips times Kish's design effect, for the correlation of clips of one unit.
 
     Example:
         Two clips in one bin, each right with an even chance:
@@ -208,7 +212,7 @@ def expected_error(probabilities: ArrayLike, targets: ArrayLike, units: Sequence
         0.282
 
     Source:
-        Kish, Survey Sampling (1965), of the design effect.
+        Kish, Survey Sampling (1965), for the design effect.
     """
     p = np.asarray(probabilities, dtype=np.float64)
     confidence, right = p.max(axis=1), p.argmax(axis=1) == np.asarray(targets)
@@ -223,16 +227,17 @@ def expected_error(probabilities: ArrayLike, targets: ArrayLike, units: Sequence
 
 
 def _correlation(off: FloatArray, where: IntArray, cell: IntArray, bin_of: IntArray) -> float:
-    """Return how alike clips of one unit in one bin come out, in [0, 1], from all bins with several units.
+    """Return the correlation of clips of one unit in one bin, in [0, 1], estimated from all bins with several units.
 
     Args:
-        off: Right or wrong less the confidence, of each clip ``(N,)``.
-        where: Its bin ``(N,)``.
-        cell: The pair of unit and bin that it is in, ``(N,)``.
+        off: Correctness (0 or 1) minus confidence of each clip, ``(N,)``.
+        where: The bin of each clip, ``(N,)``.
+        cell: The number of the clip's (unit, bin) pair, ``(N,)``.
         bin_of: The bin of each pair, ``(C,)``.
 
     Returns:
-        The intraclass correlation by the variances between and within pairs of a bin; 1 where it cannot be told.
+        The intraclass correlation, from the variances between and within the pairs of a bin; 1 if it cannot be
+        estimated.
 
     Source:
         Fisher, Statistical Methods for Research Workers (1925), chapter VII.
@@ -254,7 +259,7 @@ def _correlation(off: FloatArray, where: IntArray, cell: IntArray, bin_of: IntAr
 
 
 def auroc(known: ArrayLike, unknown: ArrayLike) -> float:
-    """Return how well a score tells known from unknown: the share of pairs in which the known one is higher.
+    """Return how well a score separates known from unknown: the share of pairs in which the known clip scores higher.
 
     Args:
         known: Scores of clips of known classes, at least one.

@@ -1,4 +1,4 @@
-"""What a trained head is worth: figures on arrays, each with the number of clips behind it."""
+"""Metrics of a trained head, computed from arrays, each with the number of clips behind it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _Z = 1.959963984540054
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Metrics:
-    """Figures of one test set; every rate is in ``[0, 1]``.
+    """Metrics of one test set; every rate is in ``[0, 1]``.
 
-    Averages run over the classes that occur in the test set: ``_macro`` gives each of them the same weight,
-    ``_weighted`` its number of test clips. A predicted class that no test clip has still costs recall.
+    Averages are over the classes that occur in the test set: ``_macro`` gives each of them the same weight,
+    ``_weighted`` its number of test clips. Predicting a class that no test clip has still lowers the recall.
 
     Attributes:
         n: Number of test clips.
         accuracy: Share of clips whose most probable class is the right one.
-        accuracy_ci95: 95 % interval of the accuracy, ``(low, high)``: Wilson's; where clips share a recording, for the
-            number of independent clips that they are worth, see :func:`interval_by_unit`.
+        accuracy_ci95: 95 % interval of the accuracy, ``(low, high)``: Wilson's; if clips share a recording, for their
+            effective number of independent clips, see :func:`interval_by_unit`.
         top5_accuracy: Share of clips with the right class among the ``min(5, K)`` most probable; 1.0 where K <= 5.
         precision_weighted: Precision weighted by class support.
         recall_weighted: Recall weighted by class support; equals the accuracy.
@@ -39,7 +39,7 @@ class Metrics:
         precision_macro: Unweighted mean precision.
         recall_macro: Unweighted mean recall.
         f1_macro: Unweighted mean F1.
-        per_class: One dict a class in label order: ``label``, ``n``, ``precision``, ``recall``, ``f1``. A figure whose
+        per_class: One dict per class in label order: ``label``, ``n``, ``precision``, ``recall``, ``f1``. A value whose
             denominator is zero is 0.
         confusion: Clip counts, shape ``(K, K)``, int64; row = true class, column = predicted class.
     """
@@ -59,17 +59,17 @@ class Metrics:
 
     @property
     def guessing(self) -> float:
-        """The accuracy of always naming the class that most of the test clips have."""
+        """The accuracy of always answering the most frequent class of the test clips."""
         return float(self.confusion.sum(axis=1).max() / self.n)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as plain lists and numbers that ``json`` can write, under the attribute names."""
+        """Return the metrics as plain lists and numbers that ``json`` can write, under the attribute names."""
         lists = {"accuracy_ci95": list(self.accuracy_ci95), "per_class": list(self.per_class)}
         return vars(self) | lists | {"confusion": self.confusion.tolist()}
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:
-    """Return the 95 % Wilson interval of a share that need not be of whole clips, such as a mean over seeds.
+    """Return the 95 % Wilson interval of a share, which may be a fraction of clips, such as a mean over seeds.
 
     Args:
         share: In ``[0, 1]``.
@@ -99,20 +99,24 @@ def wilson(share: float, n: float) -> tuple[float, float]:
 def interval_by_unit(
     right: NDArray[np.float64], tested: NDArray[np.float64], units: Sequence[str]
 ) -> tuple[float, float]:
-    """Return the 95 % interval of an accuracy where clips of one recording are not independent.
+    """Return the 95 % interval of an accuracy when clips of one recording are not independent.
 
     Args:
         right: How often each clip was recognised, shape ``(N,)``.
         tested: How often it was tested, shape ``(N,)``, at least 1.
-        units: What each clip belongs to, length N; see :func:`fitrec_cache.dataset.units.units_of`.
+        units: The statistical unit of each clip, length N; see :func:`fitrec_cache.dataset.units.units_of`.
 
     Returns:
-        ``(low, high)``: Wilson's for the number of independent clips that would scatter as these do, at most as many as
-        there are. A unit pulls the accuracy towards itself, a large one more, for which its residual is enlarged. That
-        scatter is itself known from few units only, fewer still where some are far larger than others, which Student's
-        t minds: for its degrees of freedom units count as many as units of one size would be worth.
-        Where all is right or all wrong nothing scatters: Wilson's for so many units, as where every clip is a unit of
-        its own. One unit says nothing of others: ``(0, 1)``.
+        ``(low, high)``: Wilson's interval for the effective number of clips, that is, the number of independent clips
+        whose accuracy would have the same variance; at most N.
+
+        Each unit pulls the accuracy towards itself, a large unit more so; its residual is enlarged to correct for that.
+        The variance itself is estimated from few units, effectively even fewer if some are far larger than others.
+        Student's t accounts for this: its degrees of freedom follow from the effective number of units.
+
+        If all answers are right or all are wrong, there is no variance to estimate: Wilson's interval for the effective
+        number of units, as also if every clip is a unit of its own. A single unit says nothing about others:
+        ``(0, 1)``.
 
     Source:
         Korn and Graubard, Survey Methodology 24 (1998), 193-201, with Wilson's interval for Clopper and Pearson's, Bell
@@ -135,19 +139,19 @@ def interval_by_unit(
 def evaluate(
     logits: ArrayLike, labels: ArrayLike, class_names: Sequence[str], *, units: Sequence[str] | None = None
 ) -> Metrics:
-    """Compare what a head says with what is true.
+    """Compare the outputs of a head with the true classes.
 
-    Equal logits rank in label order, so that accuracy and top-5 accuracy follow one rule.
+    Equal logits are ranked in label order, for accuracy and top-5 accuracy alike.
 
     Args:
         logits: Scores or probabilities, shape ``(N, K)``, float, higher = more likely.
         labels: True class numbers, shape ``(N,)``, integers in ``[0, K)``.
         class_names: The K class names in label order.
-        units: What each clip belongs to, length N: clips of one recording are not independent, and the interval of the
-            accuracy minds that. None: each clip counts for itself.
+        units: The statistical unit of each clip, length N, because clips of one recording are not independent; the
+            interval of the accuracy takes this into account. None: each clip is a unit.
 
     Returns:
-        The figures.
+        The metrics.
 
     Raises:
         ValueError: If shapes disagree, there is no clip, a logit is not finite or a label is out of range.
@@ -159,7 +163,7 @@ def evaluate(
     """
     scores, truth = _checked(np.asarray(logits, dtype=np.float64), np.asarray(labels), len(class_names))
     ranked = np.argsort(-scores, axis=1, kind="stable")  # (N, K), best first
-    hits = ranked == truth[:, None]  # (N, K), one True a row
+    hits = ranked == truth[:, None]  # (N, K), one True per row
     guesses, correct, n = ranked[:, 0], int(hits[:, 0].sum()), len(truth)
     belongs = [str(i) for i in range(n)] if units is None else units
     if len(belongs) != n:
@@ -184,7 +188,7 @@ def evaluate(
 def _checked(
     scores: NDArray[np.float64], truth: NDArray[Any], n_classes: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the two arrays, or say what does not fit."""
+    """Return the two arrays after checking them; raise ValueError with what is wrong."""
     if scores.ndim != 2 or scores.shape[1] != n_classes or not n_classes:
         raise ValueError(f"logits have shape {scores.shape}: expected (N, {n_classes}), one column per class name")
     if truth.shape != scores.shape[:1] or not len(truth):
@@ -200,7 +204,7 @@ def _checked(
 
 
 def _averages(truth: NDArray[np.int64], guesses: NDArray[np.int64], kind: str) -> tuple[float, float, float]:
-    """Return precision, recall and F1 averaged over the classes that occur in the truth."""
+    """Return precision, recall and F1, averaged over the classes that occur among the true ones."""
     present = np.unique(truth)
     figures = precision_recall_fscore_support(truth, guesses, labels=present, average=kind, zero_division=0)
     return float(figures[0]), float(figures[1]), float(figures[2])
@@ -209,7 +213,7 @@ def _averages(truth: NDArray[np.int64], guesses: NDArray[np.int64], kind: str) -
 def _per_class(
     truth: NDArray[np.int64], guesses: NDArray[np.int64], class_names: Sequence[str]
 ) -> tuple[dict[str, Any], ...]:
-    """Return one row of figures for every class, also those without a test clip."""
+    """Return one row of metrics per class, including classes without a test clip."""
     columns = precision_recall_fscore_support(truth, guesses, labels=range(len(class_names)), zero_division=0)
     rows = zip(class_names, *(column.tolist() for column in columns), strict=True)
     return tuple(
@@ -219,19 +223,19 @@ def _per_class(
 
 
 def stratified_folds(labels: Sequence[str], groups: Sequence[str], folds: int, seed: int) -> list[NDArray[np.int64]]:
-    """Divide clips into folds of about the same size and mix of classes, no group in two.
+    """Divide clips into folds of about the same size and mix of classes, with no group in two folds.
 
     Args:
         labels: Class of each clip, length N.
-        groups: What each clip stays together with, length N.
+        groups: Group of each clip, length N; a group stays together.
         folds: Number of folds, at least 2.
-        seed: Of the order in which groups are placed.
+        seed: Seed of the order in which groups are placed.
 
     Returns:
         The clips of each fold, ascending.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class")  # a class of few clips is spread as it can be
+        warnings.filterwarnings("ignore", "The least populated class")  # small classes are spread as well as possible
         state = seed % 2**32  # more bits than scikit-learn takes
         divide = StratifiedGroupKFold(folds, shuffle=True, random_state=state).split(labels, labels, groups)
         return [np.sort(test).astype(np.int64) for _, test in divide]

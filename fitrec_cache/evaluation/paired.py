@@ -1,4 +1,4 @@
-"""Statistics of two models on the same clips."""
+"""Statistics for comparing two models on the same clips."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ FloatArray = NDArray[np.float64]
 def exact_p(gain: FloatArray, units: Sequence[str]) -> float:
     """Return the two-sided p-value of the exact McNemar test, generalised to several seeds and to clips of one group.
 
-    If neither model were better, a unit's gain could as well have come out the other way round: its sign is tossed.
+    If neither model were better, each unit's gain could equally well have had the opposite sign; so signs are flipped.
 
     Args:
-        gain: By how many runs more the first model has each clip right, whole numbers, shape ``(N,)``: over several
-            runs their sum, not their mean.
-        units: What each clip belongs to, length N: its group, or its own id.
+        gain: In how many more runs the first model recognises each clip, whole numbers, shape ``(N,)``: the sum over
+            several runs, not the mean.
+        units: The statistical unit of each clip, length N: its group, or its own id.
 
     Raises:
-        ValueError: If a gain is no whole number.
+        ValueError: If a gain is not a whole number.
 
     Returns:
-        The probability of a total gain as far from zero or farther, over all ways to toss the signs of units, computed
-        exactly; 1 where no unit gains. With one run and each clip a unit of its own this is McNemar's test.
+        The probability, over all combinations of flipped signs of units, of a total gain at least as far from zero,
+        computed exactly; 1 if no unit has a gain. With one run and each clip a unit of its own this is McNemar's test.
 
     Example:
-        One clip that only the first has right, eight that only the second has:
+        One clip that only the first model recognises, eight that only the second does:
 
         >>> exact_p(np.array([1.0] + [-1.0] * 8), [str(i) for i in range(9)])
         0.0390625
@@ -47,7 +47,7 @@ def exact_p(gain: FloatArray, units: Sequence[str]) -> float:
         raise ValueError(f"a gain is {odd:g}: expected whole numbers, how many runs more have a clip right")
     sums = np.abs(gains_by_unit(gain, units))
     sums = np.sort(sums[sums > 0])
-    chance = np.ones(1)  # of each total from -reach to reach
+    chance = np.ones(1)  # probability of each total from -reach to reach
     for size in sums:
         wider = np.zeros(len(chance) + 2 * size)
         wider[: len(chance)] += chance / 2
@@ -58,7 +58,7 @@ def exact_p(gain: FloatArray, units: Sequence[str]) -> float:
 
 
 def gains_by_unit(gain: FloatArray, units: Sequence[str]) -> NDArray[np.int64]:
-    """Return the gain of each unit, whole numbers ``(U,)``, of those of its clips; as for :func:`exact_p`."""
+    """Return the gain of each unit, summed over its clips, whole numbers ``(U,)``; arguments as for :func:`exact_p`."""
     _, unit = np.unique(np.asarray(units), return_inverse=True)
     return np.rint(np.bincount(unit, gain)).astype(np.int64)
 
@@ -66,13 +66,13 @@ def gains_by_unit(gain: FloatArray, units: Sequence[str]) -> NDArray[np.int64]:
 def count_right(
     tests: Iterable[tuple[Sequence[str], Sequence[str], NDArray[np.bool_]]],
 ) -> tuple[FloatArray, FloatArray, dict[str, str]]:
-    """Return how often each clip was recognised and tested over several runs.
+    """Return how often each clip was recognised, and tested, over several runs.
 
     Args:
         tests: For each run its test clips, the unit of each, and whether each was recognised, bool ``(N,)``.
 
     Returns:
-        The two counts, shape ``(M,)`` for M different clips, and what each belongs to, by clip in the same order.
+        The two counts, shape ``(M,)`` for M different clips, and the unit of each clip, in the same order.
     """
     tests = list(tests)
     units: dict[str, str] = {}
@@ -88,13 +88,14 @@ def count_right(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for having tried them all.
+    """Return p-values adjusted for multiple tests.
 
     Args:
-        p_values: Of M tests, each in ``[0, 1]``.
+        p_values: The p-values of M tests, each in ``[0, 1]``.
 
     Returns:
-        The adjusted values in the same order: below 0.05 in all where the chance of one false alarm is below 0.05.
+        The adjusted values in the same order. If those below 0.05 are called significant, the probability of even one
+        false alarm among all tests is below 0.05.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])
@@ -114,22 +115,27 @@ def interval_of_difference(gain: FloatArray, tested: FloatArray, units: Sequence
     """Return the 95 % interval of the difference between two accuracies on the same clips.
 
     Args:
-        gain: By how many runs more the first model has each clip right, shape ``(N,)``.
+        gain: In how many more runs the first model recognises each clip, shape ``(N,)``.
         tested: In how many runs each clip was tested, shape ``(N,)``, at least 1.
-        units: What each clip belongs to, length N: clips of one unit are not independent.
+        units: The statistical unit of each clip, length N: clips of one unit are not independent.
 
     Returns:
-        ``(low, high)`` around ``sum(gain) / sum(tested)``, within -1 and 1: Student's t times the standard error by
-        units, as if one more differed, as the median of those that do, half of it either way. A unit pulls the
-        difference towards itself, a large one more, for which its residual is enlarged; and units of uneven size tell
-        the scatter as well as fewer of one size would. Where the models differ alike in every
-        unit, such as nowhere, nothing scatters: Wilson's for that share of so many units. One unit says nothing of
-        others: ``(-1, 1)``.
+        ``(low, high)`` around ``sum(gain) / sum(tested)``, within -1 and 1: Student's t times the standard error over
+        units. The standard error is computed as if one more unit differed, by the median of the units that do, half of
+        it in favour of each model.
+
+        Each unit pulls the difference towards itself, a large unit more so; its residual is enlarged to correct for
+        that. Units of uneven size determine the variance only as well as fewer units of equal size would; the degrees
+        of freedom account for this.
+
+        If the models differ by the same share in every unit, for example not at all, there is no variance to estimate:
+        Wilson's interval for that share and the effective number of units. A single unit says nothing about others:
+        ``(-1, 1)``.
 
     Source:
         Bell and McCaffrey, Survey Methodology 28 (2002), 169-181 (their bias-reduced linearisation, of a mean), Agresti
-        and Min, Statistics in Medicine 24 (2005), 729-740 (half a unit more in each way two models can differ), and
-        Kish's effective number of units, Survey Sampling (1965).
+        and Min, Statistics in Medicine 24 (2005), 729-740 (adding half a unit to each way in which two models can
+        differ), and Kish's effective number of units, Survey Sampling (1965).
     """
     _, unit = np.unique(np.asarray(units), return_inverse=True)
     weight, gains = np.bincount(unit, tested), np.bincount(unit, gain)  # (U,)
@@ -141,8 +147,8 @@ def interval_of_difference(gain: FloatArray, tested: FloatArray, units: Sequence
     if np.ptp(gains / weight) == 0:
         low, high = wilson(abs(difference), worth)
         return (-high, high) if difference == 0 else (low, high) if difference > 0 else (-high, -low)
-    off = part * (gains / weight - difference)  # by how much each unit moves the difference
-    one_more = float(np.median(np.abs(gains[gains != 0]))) / float(weight.sum())  # where few differ, more may
+    off = part * (gains / weight - difference)  # how much each unit moves the difference
+    one_more = float(np.median(np.abs(gains[gains != 0]))) / float(weight.sum())  # the additional unit that differs
     error = math.sqrt(float(np.sum(np.square(off) / (1 - part))) + one_more**2)
     reach = float(student.ppf(0.975, max(worth - 1, 1))) * error
     return max(-1.0, difference - reach), min(1.0, difference + reach)

@@ -1,1 +1,1 @@
-"""From clips to what is committed of them: who does which, under which identity."""
+"""The machinery of `extract`: sharing clips among processes, decoding ahead, embedding, and committing results."""

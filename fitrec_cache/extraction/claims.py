@@ -1,6 +1,6 @@
-"""In which order a process takes clips, so that several that share a cache rarely do the same ones.
+"""The order in which a process takes clips, so that several processes on one cache rarely do the same ones.
 
-Nothing here is needed for safety: a claim is a hint. Without claims, or with wrong ones, clips are done twice.
+Safety does not depend on claims; they are hints. Without them, or with wrong ones, clips are merely done twice.
 """
 
 from __future__ import annotations
@@ -18,37 +18,38 @@ from fitrec_cache.common.files import host_id, is_process, make_folder, read_fil
 from fitrec_cache.dataset.clips import Clip
 from fitrec_cache.errors import StoreError
 
-#: Where claims are kept, inside the cache.
+#: The folder of the claims, inside the cache.
 CLAIMS = "claims"
 
-#: After this many seconds without a sign of life a claim is void, whoever's it is; a clip may take two minutes.
-_SILENT_SECONDS = 600.0  # and so is one from so far in the future, as from before a clock was set right
+#: After this many seconds without a sign of life a claim is void, whoever owns it; a clip may take two minutes.
+_SILENT_SECONDS = 600.0  # also void: a claim this far in the future, as after a clock was corrected
 
-#: How often to give one: thousands of claims may wait for a commit.
+#: Seconds between signs of life; not less, because thousands of claims may be waiting for a commit.
 _SIGN_SECONDS = 30.0
 
-#: A claim without an owner: who made it was killed, or the disk was full, before its name was written.
+#: After this many seconds a claim without an owner is void: its creator was killed, or the disk was full, before the
+#: owner was written.
 _UNSIGNED_SECONDS = 5.0
 
-#: What :func:`_name` gives.
+#: The names that :func:`_name` gives.
 _NAME = re.compile(r"[0-9a-f]{16}")
 
-#: How often to look whether claims are void or given back.
+#: Seconds between checks whether claims have become void or were released.
 _LOOK_SECONDS = 0.5
 
 
 class Claims:
-    """Clips in blocks, in random order: those that no other process has claimed.
+    """Yields clips in blocks, in random order, leaving out blocks that another process has claimed.
 
-    ``while claims.more(): for clip in claims: ...`` gives every clip; who asks for more has finished what it was given,
-    so that no two wait for each other.
+    ``while claims.more(): for clip in claims: ...`` yields every clip. A process must finish the clips that it was
+    given before it asks for more, so that no two processes wait for each other.
 
     Args:
-        folder: Where claims are kept, one small file a block; shared by all who work on the cache.
-        clips: All clips, in an order that is the same for all who share the work.
-        size: Clips in a block.
-        purpose: Blocks for another purpose, such as other backbones, are other blocks.
-        refresh: Called before a block, so that what others finished meanwhile is known.
+        folder: The folder of the claims, one small file per block; shared by all processes that work on the cache.
+        clips: All clips, in the same order in all processes that share the work.
+        size: Number of clips in a block.
+        purpose: Distinguishes blocks of the same clips for different work, such as other backbones.
+        refresh: Called before each block, to take into account what other processes have finished.
     """
 
     def __init__(
@@ -58,16 +59,18 @@ class Claims:
         blocks = [clips[i : i + size] for i in range(0, len(clips), size)]
         random.SystemRandom().shuffle(blocks)
         self._waiting = [(_name(purpose, block), block) for block in blocks]
-        self._left: dict[str, set[str]] = {}  # clips of our blocks that are not finished
+        self._left: dict[str, set[str]] = {}  # by claimed block: its unfinished clips
         self._block_of: dict[str, str] = {}
         self._owner = f"{host_id()} {os.getpid()}"
         self._shown = time.monotonic()
 
     def more(self, waiting: Callable[[int], None] = lambda _: None) -> bool:
-        """Say whether there are blocks left; wait until one can be had, which others may have finished by then.
+        """Say whether any blocks are left; wait until one of them can be claimed.
+
+        Other processes may have finished its clips by then.
 
         Args:
-            waiting: Called with the number of clips left before each wait.
+            waiting: Called before each wait with the number of clips left.
         """
         while self._waiting and all(_is_claimed(self._folder / name, self._owner) for name, _ in self._waiting):
             waiting(sum(len(block) for _, block in self._waiting))
@@ -75,7 +78,7 @@ class Claims:
         return bool(self._waiting)
 
     def __iter__(self) -> Iterator[Clip]:
-        """Yield the clips of blocks that can be had now, claiming each block when it begins."""
+        """Yield the clips of all blocks that are free, claiming each block when it begins."""
         while (number := next((i for i, (name, _) in enumerate(self._waiting) if self._claim(name)), None)) is not None:
             name, block = self._waiting.pop(number)
             self._left[name] = {clip.clip_id for clip in block}
@@ -84,12 +87,12 @@ class Claims:
             yield from block
 
     def finished(self, clip: Clip) -> None:
-        """Take note that a clip needs nothing more but a commit."""
+        """Record that a clip only needs to be committed."""
         self._left.get(self._block_of.pop(clip.clip_id, ""), set()).discard(clip.clip_id)
         self.alive()
 
     def alive(self) -> None:
-        """Show now and then that the owner of our claims lives, also of blocks that wait."""
+        """Renew all claims of this process now and then, to show that their owner lives."""
         if time.monotonic() - self._shown < _SIGN_SECONDS:
             return
         self._shown = time.monotonic()
@@ -98,17 +101,17 @@ class Claims:
                 os.utime(self._folder / name)
 
     def committed(self) -> None:
-        """Give back the claims of blocks that are finished."""
+        """Release the claims of blocks that are finished."""
         for name in [name for name, left in self._left.items() if not left]:
             del self._left[name]
             self._give_back(name)
 
     def close(self) -> None:
-        """Give back all claims, and remove those of others that are void."""
+        """Release all claims of this process, and remove void claims of others."""
         for name in self._left:
             self._give_back(name)
         self._left = {}
-        for path in self._folder.glob("*"):  # those of the dead on clips that nobody may ask for so again
+        for path in self._folder.glob("*"):  # void claims on blocks that nobody may ask for again
             if _NAME.fullmatch(path.name) and _is_void(path, None):
                 with contextlib.suppress(OSError):
                     path.unlink()
@@ -124,7 +127,7 @@ class Claims:
         except FileExistsError:
             return False
         except (OSError, StoreError):
-            return True  # no claims here: as if alone
+            return True  # claims cannot be written here: work as if alone
         return True
 
     def _give_back(self, name: str) -> None:
@@ -135,7 +138,7 @@ class Claims:
 
 
 def others_at_work(cache: Path) -> bool:
-    """Say whether somebody who lives, as far as can be told, has claimed clips of a cache: another thread, too."""
+    """Say whether any claim on clips of a cache is valid, as far as can be told; other threads' claims count too."""
     return any(_is_claimed(path, None) for path in (cache / CLAIMS).glob("*"))
 
 
@@ -144,9 +147,9 @@ def _is_claimed(path: Path, us: str | None) -> bool:
 
 
 def _is_void(path: Path, us: str | None) -> bool:
-    """Say whether a claim keeps nobody away: its owner is dead, silent for too long, or ourselves.
+    """Say whether a claim can be ignored: its owner is dead, silent for too long, or this process.
 
-    One that is gone meanwhile is not void: there is nothing to remove.
+    A claim that no longer exists is not void: there is nothing to remove.
     """
     try:
         age = time.time() - path.lstat().st_mtime
@@ -154,7 +157,7 @@ def _is_void(path: Path, us: str | None) -> bool:
         return False
     try:
         owner = read_file(path).decode(errors="replace")[:100]
-    except OSError:  # it may not be read, as another user's, or is no file: only the age tells
+    except OSError:  # unreadable, such as another user's, or not a file: only its age can be used
         owner = "?"
     host, _, pid = owner.partition(" ")
     dead = host == host_id() and pid.isdigit() and not is_process(int(pid))

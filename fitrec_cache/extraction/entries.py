@@ -1,4 +1,4 @@
-"""What a cache is to know of each clip from now on: what it was told of that video before stays, which is said."""
+"""Build the cache entry of each clip: what was known of the video before is kept, and changes are reported as notes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from fitrec_cache.wording import plural, some
 
 
 class EntryBuilder:
-    """Makes the entries of clips, and collects what is to be said of them.
+    """Builds the entries of clips, and collects the notes about changes.
 
-    A video is known by its content: group and columns go with it, whatever its file is called. Only content that is new
-    to the cache takes them from the clip whose name, and place, it takes.
+    A video is recognised by its content: its group and manifest columns stay with it, whatever its file is called. Only
+    content that is new to the cache takes them from the earlier clip of the same name, which it replaces.
 
     Args:
         cache: The cache.
         found: The clips asked for.
-        stores: The features that are asked for.
+        stores: The feature stores asked for.
     """
 
     def __init__(self, cache: Cache, found: ClipList, stores: Sequence[Store]) -> None:
@@ -40,12 +40,12 @@ class EntryBuilder:
         self._without_group: set[str] = set()
 
     def entry(self, clip: Clip, key: str, problem: str) -> HeldClip | None:
-        """Return what is to be written of a clip; None where the cache has that.
+        """Return the entry to be written for a clip; None if nothing has to be written.
 
         Args:
             clip: The clip as it was found.
-            key: What its content is known by; empty if it could not be read.
-            problem: Why it cannot be used, empty if it can.
+            key: The identifier of its content; empty if it could not be read.
+            problem: Why it cannot be used; empty if it can.
         """
         if self.holds(clip, key, problem):
             return None
@@ -54,7 +54,7 @@ class EntryBuilder:
         if problem and before is not None and not before.problem:
             if any(before.video_sha256 in store for store in self.stores):
                 self._failed.add(clip.clip_id)
-            return None  # what is stored of it stays usable
+            return None  # what is stored for it remains usable
         if known := self._told.of(key, before):
             meant = replace(entry, **columns_beside(self.found, clip, known, before))
             if meant != entry and (known is not before or known.video_sha256 == key or known.problem):
@@ -64,7 +64,7 @@ class EntryBuilder:
             if self.cache.holds(entry):
                 return None
         if known is None:
-            if entry.group is None and not problem and not is_part(key):  # parts have their file's
+            if entry.group is None and not problem and not is_part(key):  # parts are grouped by their file
                 self._without_group.add(clip.clip_id)
         elif before is not None and not before.problem:
             if before.label != entry.label:
@@ -74,12 +74,12 @@ class EntryBuilder:
         return entry
 
     def holds(self, clip: Clip, key: str, problem: str) -> bool:
-        """Say whether the cache has a clip as it was found, so that nothing is to be written."""
+        """Say whether the cache already has a clip exactly as it was found, so that nothing has to be written."""
         self.groups_known |= clip.group is not None
         return self.cache.holds(_as_found(clip, key, problem))
 
     def _other_video(self, entry: HeldClip, clip: Clip, *, known: bool) -> None:
-        """Take note of a clip that has another video than before, known to the cache or not."""
+        """Note that a clip has a different video than before; ``known`` says whether the cache knew that video."""
         if known:
             self._moved.add(clip.clip_id)
             return
@@ -91,12 +91,12 @@ class EntryBuilder:
             self._replaced.add(clip.clip_id)
 
     def of_one_content(self, asked: Sequence[HeldClip], held: Sequence[HeldClip]) -> HeldClip:
-        """Return the clip that is to count of one content, with what the others of that content tell, if it has none.
+        """Return the entry of the clip that is used for one content, completed from other clips with the same content.
 
         Args:
-            asked: The clips of this content that were asked for, first the one that is to count. What a manifest says
-                of them counts alone.
-            held: All that the cache has of this content.
+            asked: The clips with this content that were asked for; the first is the one to use. If groups were given
+                explicitly, only these clips are used to complete it.
+            held: All clips with this content in the cache.
         """
         first = asked[0]
         group, extra = first.group, first.extra
@@ -109,10 +109,10 @@ class EntryBuilder:
         return meant
 
     def notes(self, *, erased: bool) -> list[str]:
-        """Say what became of groups, columns and earlier videos, and whose class is another.
+        """Return notes on what happened to groups, columns and earlier videos, and on changed classes.
 
         Args:
-            erased: Whether what is taken out was erased.
+            erased: Whether clips that were taken out were erased.
         """
         notes = []
         if n := len(self._failed):
@@ -153,5 +153,5 @@ def _as_found(clip: Clip, key: str, problem: str) -> HeldClip:
 
 
 def _named(clips: Collection[str]) -> str:
-    """Return the first by name."""
+    """Return the first few names, sorted."""
     return some(sorted(clips))

@@ -1,4 +1,4 @@
-"""Clips that are taken out, off the disk. Parts never change: others, without these rows, take their places."""
+"""Erase clips that were taken out from disk. Parts never change: new parts without these rows replace them."""
 
 from __future__ import annotations
 
@@ -20,47 +20,49 @@ from fitrec_cache.wording import plural, size, some
 
 
 def erase_taken_out(folder: Path) -> list[str]:
-    """Remove from disk what a cache stores of clips that are taken out, and of contents that no clip has any more.
+    """Remove from disk what a cache stores for clips that were taken out, and for contents that no clip has any more.
 
-    What goes are rows of frames and features whose content no held clip has, failed ones too, and all entries of clips
-    but the latest of each that is not :data:`fitrec_cache.cache.TAKEN_OUT`: earlier ones may name other people. A part
-    with such rows is removed once one of its other rows is on disk: a kill loses nothing, and the next call goes on.
-    One part is in memory at a time.
+    Removed are rows of frames and features whose content no remaining clip has (a clip that failed counts as
+    remaining), and all entries of clips except the latest of each clip that is not
+    :data:`fitrec_cache.cache.TAKEN_OUT`: earlier entries may name other people. A part with such rows is removed only
+    after its remaining rows are on disk in a new part, so a kill loses nothing, and the next call finishes the work.
+    One part at a time is in memory.
 
     Args:
-        folder: The cache folder. Whoever has the cache open must open it again.
+        folder: The cache folder. A cache that is open must be opened again afterwards.
 
     Returns:
-        Notes: what was erased, and where more of it may lie; none where there is neither.
+        Notes on what was erased, and on where more of it may be; empty if there is neither.
 
     Raises:
-        UsageError: If another extract works on the cache, or a folder of it is a link out of it; nothing is erased.
-        StoreCorrupt: If a part with such rows is damaged; what was erased by then is gone, all else stays.
+        UsageError: If another extract works on the cache, or one of its folders is a link out of it; nothing is erased.
+        StoreCorrupt: If a part with such rows is damaged; what was erased before stays erased, the rest is unchanged.
         StoreError: If a file cannot be written or removed; likewise.
     """
     opened = Cache(folder)
     stores = opened.stores()
     refuse_links(opened)
     _refuse_unnamed(folder, stores)
-    # Listed before the entries are read: another process enters a clip after its frames, and its claim tells till then.
+    # List parts before reading entries: another process writes a clip's entry after its frames, and until then its
+    # claim is visible.
     listed = [(store, store.part_paths()) for store in stores]
     refuse_beside_others(folder)
     latest = Cache(folder)
     entries = latest.entries()
     held = [clip for clip in entries if clip.problem != TAKEN_OUT]
     taken_out = [clip for clip in entries if clip.problem == TAKEN_OUT]
-    contents = {clip.video_sha256.encode() for clip in held if clip.video_sha256}  # a file that failed may have none
+    contents = {clip.video_sha256.encode() for clip in held if clip.video_sha256}  # empty for an unreadable file
     entered = {row for row in latest.rows() if row[-1] != TAKEN_OUT.encode()}
     stored = {(content,) for content in contents}
     freed, erased = 0, set[bytes]()
     try:
-        for store, parts in listed:  # the entries last: until then they tell what is to be erased
+        for store, parts in listed:  # the store of entries comes last: they determine what is to be erased
             less, keys = _erase(store, parts, entered if store.kind == "clips" else stored)
             freed += less
             erased |= keys
     except StoreError as error:
         raise type(error)(f"erasing stopped halfway; run the same command again to finish: {error}") from error
-    for path in folder.glob("unfinished-*.json"):  # hints that hold names
+    for path in folder.glob("unfinished-*.json"):  # hints, which contain names
         remove(path)
     left = _remove_half_written([folder, *(store.folder for store in stores)])
     if taken_out or erased or freed:
@@ -70,7 +72,7 @@ def erase_taken_out(folder: Path) -> list[str]:
 
 
 def refuse_beside_others(folder: Path) -> None:
-    """Raise UsageError if another extract works on a cache: it may be using what would be erased."""
+    """Raise UsageError if another extract works on a cache, because it may be using what would be erased."""
     if others_at_work(folder):
         raise UsageError(
             f"another extract works on {folder} and may be using what --erase removes: nothing was erased. Run the "
@@ -79,10 +81,11 @@ def refuse_beside_others(folder: Path) -> None:
 
 
 def refuse_most(cache: Cache, names: Collection[str]) -> None:
-    """Raise UsageError if most contents of a cache have none of these names: erasing the wrong ones is for good.
+    """Raise UsageError if most contents of a cache have none of these names: erasing by mistake cannot be undone.
 
-    Clips that were taken out before do not count: whoever did that has seen their names. Earlier names of contents that
-    stay do not count either. What has been renamed since the last extract does, as its content is not known yet.
+    Clips that were taken out before do not count, because their names were reported then. Earlier names of contents
+    that stay do not count either. Files renamed since the last extract do count, because their content is not known
+    yet.
     """
     clips = [clip for clip in cache.entries() if not clip.problem]
     used, here = newest(clips), {clip.video_sha256 for clip in clips if clip.clip_id in names}
@@ -96,18 +99,18 @@ def refuse_most(cache: Cache, names: Collection[str]) -> None:
 
 
 def going(cache: Cache, names: Collection[str]) -> set[str]:
-    """Return the contents that are stored and that no clip of these names has, so that they would be erased."""
+    """Return the stored contents that would be erased: those that no clip with one of these names has."""
     stay = {c.video_sha256 for c in cache.entries() if c.clip_id in names and c.problem != TAKEN_OUT}
     return {key for store in (*cache.frame_stores(), *cache.feature_stores()) for key in store} - stay
 
 
 def refuse_links(cache: Cache) -> None:
-    """Raise UsageError if a folder of a cache is a link out of it: rows there, which it does not know, would go."""
+    """Raise UsageError if a folder of a cache is a link out of it: rows unknown to this cache would be erased there."""
     refuse_links_out(cache.folder, (store.folder for store in cache.stores()), "--erase would remove what is there")
 
 
 def _refuse_unnamed(folder: Path, stores: Sequence[Store]) -> None:
-    """Refuse a folder of parts that is none of the stores, as its frames would stay."""
+    """Raise StoreCorrupt if a folder of parts belongs to none of the stores, because its frames would not be erased."""
     known = {store.folder for store in stores}
     for path in (*folder.glob("frames/*/part-*.h5"), *folder.glob("features/*/part-*.h5")):
         if path.parent not in known:
@@ -118,13 +121,16 @@ def _refuse_unnamed(folder: Path, stores: Sequence[Store]) -> None:
 
 
 def _erase(store: Store, parts: Sequence[Path], kept: Collection[tuple[bytes, ...]]) -> tuple[int, set[bytes]]:
-    """Remove all rows but those that are kept; return bytes freed, and of frames and features the contents removed.
+    """Remove all rows except those in ``kept``.
 
-    The earliest parts come first: of a clip the entry that takes it out comes last, so that whatever is left meanwhile
-    no earlier one counts again.
+    The earliest parts come first. The entry that takes a clip out is therefore removed last, so that no earlier entry
+    of the clip becomes valid in the meantime.
+
+    Returns:
+        The number of bytes freed, and the contents removed (for stores of frames and features).
     """
     is_clips = store.kind == "clips"
-    for index, rows in store.indexes():  # they are rebuilt from the parts
+    for index, rows in store.indexes():  # indexes can be rebuilt from the parts
         if not rows or not rows.issubset(kept):
             remove(index)
     freed, erased = 0, set[bytes]()
@@ -143,7 +149,7 @@ def _erase(store: Store, parts: Sequence[Path], kept: Collection[tuple[bytes, ..
 
 
 def _of_rows(part: Path, arrays: Arrays, rows: NDArray[np.int64]) -> Arrays:
-    """Return some rows of a part."""
+    """Return the selected rows of a part."""
     chosen = {name: array[rows] for name, array in arrays.items() if name != "jpeg_bytes"}
     if "jpeg_bytes" in arrays and len(rows):
         data, ends = arrays["jpeg_bytes"], arrays["jpeg_end"]
@@ -155,7 +161,7 @@ def _of_rows(part: Path, arrays: Arrays, rows: NDArray[np.int64]) -> Arrays:
 
 
 def _remove_half_written(folders: Sequence[Path]) -> list[Path]:
-    """Remove what dead writers left, of which nothing was reported done; return what may still have a writer."""
+    """Remove unfinished files of dead writers, which nobody was told were done; return those that may have a writer."""
     left = []
     for path in [path for folder in folders for path in sorted(folder.glob(f"{TEMPORARY}*")) if path.is_file()]:
         if may_be_written(path):
@@ -168,7 +174,7 @@ def _remove_half_written(folders: Sequence[Path]) -> list[Path]:
 def _told(
     taken_out: Sequence[HeldClip], contents: Collection[bytes], erased: Collection[bytes], freed: int
 ) -> list[str]:
-    """Say what was erased: clips, names that held clips had before, and contents of which there was no name left."""
+    """Return notes on what was erased: clips, earlier names of remaining clips, and contents without a name."""
     gone = {clip.video_sha256.encode() for clip in taken_out}.difference(contents)
     clips = sum(clip.video_sha256.encode() in gone for clip in taken_out)
     counts = [(clips, "clip"), (len(taken_out) - clips, "earlier name"), (len(set(erased) - gone), "earlier content")]
@@ -183,7 +189,7 @@ def _told(
 
 
 def _elsewhere(folder: Path, left: Sequence[Path]) -> list[str]:
-    """Say where more may lie that is not looked into."""
+    """Return notes on places that are not searched but may hold more of the erased clips."""
     notes = []
     if any(path.is_file() for path in (folder / ASIDE).rglob("*")):
         notes.append(f"{folder / ASIDE} holds damaged files that may show erased clips: delete it yourself")

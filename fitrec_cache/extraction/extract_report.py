@@ -1,4 +1,4 @@
-"""What an extraction did."""
+"""The report of an extraction."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class FailedClip:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractReport(Plain):
-    """What :func:`fitrec_cache.extract.extract` did.
+    """The result of :func:`fitrec_cache.extract.extract`.
 
     Attributes:
         clips: Number of clips asked for.
-        done: Clips finished by this call, frames and all features.
-        reused: Clips that needed nothing.
+        done: Clips finished by this call, with frames and all features.
+        reused: Clips for which nothing had to be done.
         failed: Clips that could not be used.
         backbones: Embedding length by backbone name.
-        features: The feature store's folder name by backbone name; ``train-head --backbone`` takes it too.
+        features: The feature store's folder name by backbone name; ``train-head --backbone`` accepts it too.
         seconds: Wall time.
-        stages: Seconds of wall time by what the main thread did; together all of ``seconds`` but moments.
-        beside: Seconds of work that threads and decoder processes did meanwhile: of reading files, and of processor
-            time.
-        others: How many cores other programs used meanwhile, where that held this one up; see
+        stages: Seconds of wall time by what the main thread did; they sum to almost all of ``seconds``.
+        beside: Seconds of work that threads and decoder processes did at the same time: wall time for reading files,
+            processor time for the rest.
+        others: How many cores other programs used, if that slowed this one down; see
             :class:`fitrec_cache.common.cpu_contention.CpuContention`.
-        notes: What a person should know, such as duplicates.
+        notes: Notes for the user, such as duplicates.
     """
 
     clips: int
@@ -51,7 +51,7 @@ class ExtractReport(Plain):
 
     @property
     def bottleneck(self) -> str:
-        """What took longest: a stage of the main thread, or what it waited for."""
+        """What took longest: a stage of the main thread, or the work that it waited for."""
         longest = max(self.stages, key=lambda k: self.stages[k])
         if longest == "wait for frames":
             return max(("decode", "prepare"), key=lambda k: self.beside[k])

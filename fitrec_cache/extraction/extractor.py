@@ -1,4 +1,4 @@
-"""Clips on their way through stage one: their frames come, are embedded, and are committed."""
+"""The main loop of `extract`: receive decoded frames, embed them, commit the results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from fitrec_cache.video.decoding import StoredClip
 from fitrec_cache.video.spans import file_of, is_part
 from fitrec_cache.wording import plural, some
 
-#: A part is committed after this many clips or seconds, whichever comes first: what a kill can cost.
+#: A part is committed after this many clips or seconds, whichever comes first; a kill can cost this much work.
 COMMIT_CLIPS = 32
 COMMIT_SECONDS = 30.0
 
@@ -43,10 +43,10 @@ _STAGES = ("compile", "wait for files", "wait for frames", "wait for others", "e
 
 @dataclass
 class _Rows:
-    """Finished clips that are not committed yet."""
+    """Finished clips that have not been committed yet."""
 
     since: float = field(default_factory=time.monotonic)
-    seen: list[tuple[Clip, str, str]] = field(default_factory=list)  # clips that may have to be entered: key, problem
+    seen: list[tuple[Clip, str, str]] = field(default_factory=list)  # (clip, key, problem): may need an entry
     clips: list[HeldClip] = field(default_factory=list)
     frames: dict[str, StoredClip] = field(default_factory=dict)
     features: list[dict[str, tuple[Any, Any]]] = field(default_factory=list)
@@ -58,7 +58,7 @@ class _Rows:
 
 
 class Extractor:
-    """The state of one extraction: what is done, what is not committed yet, and what a person should know."""
+    """The state of one extraction: what is done, what is not committed yet, and notes for the user."""
 
     def __init__(
         self, cache: Cache, frames: Store, models: Sequence[Backbone], notes: Notes, found: ClipList, *, started: float
@@ -72,21 +72,21 @@ class Extractor:
         self.entering = EntryBuilder(cache, found, self.stores)
         for store, model in zip(self.stores, models, strict=True):
             notes.add(*_new_features(cache, store))
-            with suppress(StoreError):  # of a cache that can only be read
+            with suppress(StoreError):  # the cache may be read-only
                 store.write_origin(store.origin() | {"weights": model.origin()["weights"]})  # they may have moved
-        self.begun_with: dict[str, Clip] = {}  # by content: clips on their way, and those that failed
+        self.begun_with: dict[str, Clip] = {}  # by content: clips in preparation, and those that failed
         self.rows = self._new_rows()
         self.done = self.reused = 0
         self.failed: list[FailedClip] = []
-        self.unread: list[str] = []  # files of which nobody knows what is in them
-        self.odd: list[str] = []  # clips whose files were not quite as they should be, and how
+        self.unread: list[str] = []  # clips whose files may exist but could not be read
+        self.odd: list[str] = []  # clips with slightly faulty files, and what was wrong
         self.beside: dict[str, float] = {}
 
     def _new_rows(self) -> _Rows:
         return _Rows(features=[{} for _ in self.models])
 
     def work(self, prefetcher: Prefetcher, *, progress: bool) -> None:
-        """Take every clip from video to features; commit what is finished, also when interrupted."""
+        """Process every clip from video to features; commit what is finished, even when interrupted."""
         self.beside = prefetcher.busy
         bar = progress_bar(total=len(self.asked), unit="clip", what="extract", show=progress)
         self.claims = Claims(
@@ -107,7 +107,7 @@ class Extractor:
                         if self.rows.pending() >= COMMIT_CLIPS or time.monotonic() - self.rows.since > COMMIT_SECONDS:
                             self.commit()
                     self.commit()
-            if prefetcher.decodes:  # else nothing is told of clips
+            if prefetcher.decodes:  # otherwise no entries are written
                 self._settle_names()
         finally:
             try:
@@ -118,7 +118,7 @@ class Extractor:
             self.cache.finish(self.asked)
 
     def _settle_names(self) -> None:
-        """Of several clips of one content, let the first by name be written last, which is the one that counts."""
+        """Of several clips with one content, write the first by name last: the latest entry is the one that is used."""
         same = self.cache.same_content()
         asked = set(self.asked) if same else set()
         told: dict[tuple[str, str, bool], list[tuple[HeldClip, HeldClip]]] = {}
@@ -135,15 +135,15 @@ class Extractor:
         self.notes.add(*(_same_content(*pairs[0], more=len(pairs) - 1) for pairs in told.values()))
 
     def see_to_others(self, *, prune: str | None) -> None:
-        """Say which clips of the cache were not asked for, as those whose files were removed; or take them out.
+        """Add notes on clips of the cache that were not asked for, such as removed files, or take such clips out.
 
         Args:
-            prune: The latest ``since`` of the cache when files were listed: clips that were entered until then and
-                whose files are not there are taken out. None: none is.
+            prune: The latest ``since`` in the cache when files were listed: clips that were entered until then and
+                whose files are missing are taken out. None: no clip is taken out.
         """
         (others, here), there = self.cache.others(self.asked), {clip.clip_id for clip in self.found.passed_over}
         absent = [c for c in others if c.clip_id not in there and (prune is None or c.since <= prune)]
-        # An earlier name of what is here is no clip of its own.
+        # An earlier name of a content that is present does not count as a clip of its own.
         gone = [clip for clip in absent if clip.video_sha256 not in here and not clip.problem]
         if prune is not None:
             self.cache.finish_all(but=there)
@@ -172,10 +172,10 @@ class Extractor:
             self.notes.add(f"{many} not asked for this time; train-head uses them too, {but}: {some(kept)}")
 
     def tell_changes(self, *, erased: bool) -> None:
-        """Note which files are used though something is odd, such as damage, and what is not as it was before.
+        """Add notes on files that are used although something is wrong with them, and on changes since the last call.
 
         Args:
-            erased: Whether what is taken out was erased.
+            erased: Whether clips that were taken out were erased.
         """
         if self.odd:
             many = plural(len(self.odd), "clip is", "clips are")
@@ -183,7 +183,7 @@ class Extractor:
         self.notes.add(*self.entering.notes(erased=erased))
 
     def _more(self, bar: Any) -> bool:
-        """Say whether clips are left; wait, and show it, while other processes have claimed all that are."""
+        """Say whether clips are left; while other processes have claimed all of them, wait and show that."""
         with timed(self.stages, "wait for others"):
             left = self.claims.more(lambda n: _show_waiting(bar, f"{n} clips left to other processes, waiting"))
         bar.set_postfix_str(self._so_far(), refresh=False)
@@ -193,7 +193,7 @@ class Extractor:
         return f"{len(self.failed)} failed" if self.failed else ""
 
     def _tasks(self, prefetcher: Prefetcher) -> Iterator[Task]:
-        """Yield tasks in order while later clips are made ready, or in turns with that."""
+        """Yield tasks in order, while later clips are being prepared or in turns with preparing."""
         queue: deque[Task] = deque()
         hashes = prefetcher.hashes(self.claims)
         while True:
@@ -211,18 +211,18 @@ class Extractor:
             yield from self._all_ready(tasks)
 
     def _all_ready(self, tasks: Iterable[Task]) -> Iterable[Task]:
-        """Return tasks once all of them are ready to be embedded; what is finished meanwhile is committed in time."""
+        """Return the tasks once all of them are prepared; finished clips are committed in time meanwhile."""
         pending = {task.coming for task in tasks if task.coming is not None}
         while pending:
             with timed(self.stages, "wait for frames"):
                 pending = wait(pending, timeout=COMMIT_SECONDS).not_done
             self.claims.alive()
-            if pending and self.rows.pending():  # one clip that takes long shall not hold up others
+            if pending and self.rows.pending():  # a slow clip must not delay the commit of others
                 self.commit()
         return tasks
 
     def _begun(self, task: Task, prefetcher: Prefetcher) -> Task:
-        """Return a task with what is to be done of it under way, if it can be."""
+        """Return the task after starting its preparation, if it needs any."""
         key = task.key
         if task.problem:
             return task
@@ -240,7 +240,7 @@ class Extractor:
         return replace(task, coming=prefetcher.submit(task, todo))
 
     def _todo(self, key: str) -> list[int]:
-        """Return the numbers of the backbones that have not seen a clip."""
+        """Return the numbers of the backbones that have not embedded a clip yet."""
         return [i for i, s in enumerate(self.stores) if key not in s and key not in self.rows.features[i]]
 
     def _one(self, task: Task) -> None:
@@ -267,11 +267,15 @@ class Extractor:
             self.rows.done += worked
             self.reused += not worked
         found = task.clip, task.key, problem
-        if task.clip.path is not None and not self.entering.holds(*found):  # of what the cache gave nothing is new
+        if task.clip.path is not None and not self.entering.holds(*found):  # a clip from the cache itself is not new
             self.rows.seen.append(found)
 
     def _embed(self, key: str, prepared: Prepared) -> tuple[str, bool]:
-        """Embed one clip with every backbone that has not seen it; return why not, and whether there was any work."""
+        """Embed one clip with every backbone that has not embedded it yet.
+
+        Returns:
+            Why that failed (empty if it did not), and whether there was anything to do.
+        """
         worked = prepared.decoded is not None and key not in self.frames
         if worked and prepared.decoded is not None:
             self.rows.frames[key] = prepared.decoded
@@ -288,11 +292,11 @@ class Extractor:
         return "", worked
 
     def commit(self) -> None:
-        """Write finished clips: frames, then features, then the clips themselves. Done means committed."""
+        """Write finished clips: frames, then features, then the clips' entries. Only committed clips count as done."""
         rows = self.rows
         with timed(self.stages, "write"):
             if rows.frames:
-                if not self.begun:  # until the end of the run what is here may be a part only
+                if not self.begun:  # mark the cache: until the end of this run it may be incomplete
                     self.cache.begin(self.asked)
                     self.begun = True
                 self.frames.write_part(_frame_arrays(rows.frames))
@@ -303,7 +307,7 @@ class Extractor:
                     rows.features[i] = {}
                     store.write_origin(model.origin())
             if rows.seen:
-                self.cache.refresh()  # others may have told more of these clips meanwhile
+                self.cache.refresh()  # other processes may have written entries of these clips meanwhile
             while rows.seen:
                 if entry := self.entering.entry(*rows.seen[0]):
                     rows.clips.append(entry)
@@ -311,24 +315,24 @@ class Extractor:
             if rows.clips:
                 self.cache.write_clips(rows.clips)
             self.done += rows.done
-            self.rows = self._new_rows()  # what an interruption leaves in the old ones is written by the next commit
+            self.rows = self._new_rows()  # rows that an interruption leaves in the old ones go into the next commit
             self.claims.committed()
             self.write_indexes()
 
     def write_indexes(self, *, at_end: bool = False) -> None:
-        """Index what was committed; see :meth:`fitrec_cache.storage.store.Store.write_index`."""
+        """Write indexes of what was committed; see :meth:`fitrec_cache.storage.store.Store.write_index`."""
         for write in [each.write_index for each in (self.frames, *self.stores)] + [self.cache.write_index]:
-            with suppress(StoreError):  # of a cache that can only be read; nothing needs them
+            with suppress(StoreError):  # the cache may be read-only; indexes are optional
                 write(at_end=at_end)
 
     def refresh(self) -> None:
-        """Take in what others committed meanwhile: it need not be done here."""
+        """Take into account what other processes have committed, so that it is not done again here."""
         self.cache.refresh()
         for store in (self.frames, *self.stores):
             store.refresh()
 
     def report(self) -> ExtractReport:
-        """Return what was done until now."""
+        """Return the report of what has been done so far."""
         return ExtractReport(
             clips=len(self.asked),
             done=self.done,
@@ -345,12 +349,12 @@ class Extractor:
 
 
 def _show_waiting(bar: Any, text: str) -> None:
-    if getattr(bar, "postfix", None) != text:  # once in a log; a bar that is not shown has none
+    if getattr(bar, "postfix", None) != text:  # write it once to a log; a hidden bar has no postfix
         bar.set_postfix_str(text)
 
 
 def _new_features(cache: Cache, store: Store) -> list[str]:
-    """Say why clips are embedded again although the cache holds features of this backbone and preset."""
+    """Return notes on why clips are embedded again although the cache has features of this backbone and preset."""
     if len(store):
         return []
     new = store.identity

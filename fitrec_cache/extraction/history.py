@@ -1,4 +1,4 @@
-"""What each extraction did and how long it took, kept beside what it made; for people, nothing depends on it."""
+"""A log of extractions (what each did and how long it took) in the cache; for people only, nothing depends on it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ FOLDER = "history"
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction:
-    """One call of ``extract`` that had something to do, whether or not it came to its end.
+    """One call of ``extract`` that had something to do, whether or not it finished.
 
     Attributes:
-        ended: When, in UTC, ISO 8601.
-        backbones: Names, each with its preset and precision.
-        device: Where frames were embedded.
-        done: Clips it finished.
+        ended: When it ended, in UTC, ISO 8601.
+        backbones: The backbones, each with its preset and precision.
+        device: The device on which frames were embedded.
+        done: Number of clips that it finished.
         seconds: Wall time.
         stages: Seconds of wall time by what the main thread did.
         bottleneck: What took longest.
@@ -38,7 +38,7 @@ class Extraction:
 
     @classmethod
     def read(cls, entry: Any) -> Extraction:
-        """Return what :func:`note` wrote.
+        """Return the entry that :func:`note` wrote.
 
         Raises:
             KeyError, TypeError, ValueError: If it is something else.
@@ -55,12 +55,12 @@ class Extraction:
 
 
 def now() -> str:
-    """Return the time in UTC, to the second."""
+    """Return the current time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def note(cache: Path, done: Extraction) -> None:
-    """Keep what an extraction did.
+    """Add an extraction to the log.
 
     Raises:
         StoreError: If it cannot be written.
@@ -71,7 +71,7 @@ def note(cache: Path, done: Extraction) -> None:
 
 
 def history(cache: Path) -> list[Extraction]:
-    """Return the extractions of a cache, the earliest first; files that are something else are passed over."""
+    """Return the logged extractions of a cache, earliest first; files that are something else are ignored."""
     found = []
     for path in (cache / FOLDER).glob("[!.]*.json"):
         try:

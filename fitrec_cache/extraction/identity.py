@@ -1,4 +1,7 @@
-"""Everything that decides what a stored frame or embedding is, and nothing else: what is kept apart by it."""
+"""Identities: every setting that can change a stored frame or embedding, and nothing else.
+
+Data with different identities are stored separately.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def frame_identity(*, samples: int, frame_size: int) -> dict[str, Any]:
-    """Return everything that decides what a stored frame looks like, as plain JSON values."""
+    """Return every setting that can change a stored frame, as plain JSON values."""
     from fitrec_cache.video.container import decoder_version
 
     return {
@@ -29,12 +32,12 @@ def frame_identity(*, samples: int, frame_size: int) -> dict[str, Any]:
 
 
 def feature_identity(frames: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
-    """Return everything that decides the value of a stored embedding, as plain JSON values."""
+    """Return every setting that can change a stored embedding, as plain JSON values."""
     return {"format_version": FORMAT_VERSION, "frames": frames, "dtype": "float16", **backbone.identity()}
 
 
 def backbone_identity(features: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an identity of features says of its backbone, as ``Backbone.identity`` does."""
+    """Return the part of a feature identity that describes the backbone, as ``Backbone.identity`` gives it."""
     return {k: v for k, v in features.items() if k not in ("format_version", "frames", "dtype")}
 
 
@@ -47,4 +50,4 @@ def what_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 def _short(value: object) -> str:
     text = str(value)
-    return text if len(text) <= 300 else f"{text[:300]}..."  # a file of any origin may say it
+    return text if len(text) <= 300 else f"{text[:300]}..."  # the value may come from a file of any origin

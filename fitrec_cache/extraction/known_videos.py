@@ -1,4 +1,7 @@
-"""What a cache was ever told of each video, by its content: files may be renamed, numbered anew, and cut into parts."""
+"""Look up what a cache already knows about a video (group, manifest columns) by its content.
+
+Thus renaming, renumbering or cutting a file into parts loses nothing.
+"""
 
 from __future__ import annotations
 
@@ -17,25 +20,26 @@ from fitrec_cache.video.spans import file_of
 
 
 class KnownVideos:
-    """The entries that a cache holds when this is made, earlier ones too, as another may have their names by now.
+    """All entries that the cache held when this object was created, including earlier ones whose name has been reused.
 
-    They are read when the first content is asked for, and again when the first is found; until then 16 bytes are kept
-    of each, as most often all is new, or has its old name.
+    They are read when the first content is looked up, and again when the first is found. In between only 16 bytes are
+    kept per entry, because usually every content is new or has its old name.
     """
 
     def __init__(self, cache: Cache) -> None:
         self._cache, self._until = cache, cache.newest_part
 
     def of(self, key: str, named: HeldClip | None) -> HeldClip | None:
-        """Return the entry that tells what is known of a video.
+        """Return the entry with what is known about a video.
 
         Args:
-            key: What its content is known by; empty if nobody knows.
-            named: The entry of its name, if there is one; it may have come since, from another process.
+            key: The identifier of its content; empty if unknown.
+            named: The current entry of the clip's name, if there is one; another process may have just added it.
 
         Returns:
-            Of the entries of this content the latest with a group, else the latest. Of new content that of its file, if
-            parts of it have one group; else ``named``, whose place it takes, unless that was taken out.
+            Among the entries with this content, the latest that has a group, or else the latest. If the content is new:
+            an entry of its file, if the parts of the file have one group; otherwise ``named``, which it replaces,
+            unless that clip was taken out.
         """
         names = self._names(key)
         if named is not None and named.video_sha256 == key and (names == 1 or named.since > self._until):
@@ -45,13 +49,13 @@ class KnownVideos:
         return None if named is not None and named.problem == TAKEN_OUT else named
 
     def _names(self, key: str) -> int:
-        """Return how many names a video and its parts had, by 64-bit hashes: by chance more, once in 10 ** 14."""
+        """Return how many names a video and its parts have had; 64-bit hashes make it too high once in 10 ** 14."""
         first, last = (np.searchsorted(self._hashes, hash(file_of(key)), side) for side in ("left", "right"))
         return int(last - first) if key else 0
 
     @cached_property
     def _hashes(self) -> NDArray[np.int64]:
-        """Hashes of the files' contents, sorted, each once for every name that it had."""
+        """Hashes of the files' contents, sorted; each occurs once for every name that the content had."""
         pairs = ((hash(file_of(each.video_sha256)), hash(each.clip_id)) for each in self._entries())
         found: NDArray[np.int64] = np.fromiter(chain.from_iterable(pairs), dtype=np.int64).reshape(-1, 2)
         return np.unique(found, axis=0)[:, 0] if len(found) else found[:, 0]
@@ -63,7 +67,10 @@ class KnownVideos:
 
     @cached_property
     def _by_file(self) -> dict[str, HeldClip]:
-        """An entry with the group of each file that has one, by the clips of it that count, else by earlier ones."""
+        """For each file whose parts have exactly one group, an entry with that group.
+
+        Only the valid entries of the file's clips are considered; earlier entries only if there are no valid ones.
+        """
         told: dict[str, list[HeldClip]] = {}
         for clip in self._by_content.values():
             if clip.group is not None:
@@ -72,20 +79,21 @@ class KnownVideos:
         return {file: clips[0] for file, clips in counting.items() if len({c.group for c in clips}) == 1}
 
     def _entries(self) -> Iterator[HeldClip]:
-        """Yield what was told of videos; files that are none, such as empty ones, may share a content by chance."""
+        """Yield the entries of usable videos; unusable files, such as empty ones, may share a content by chance."""
         return (clip for clip in self._cache.all_entries() if clip.since <= self._until and not clip.problem)
 
 
 def columns_beside(found: ClipList, clip: Clip, known: HeldClip, before: HeldClip | None) -> dict[str, Any]:
-    """Return ``group`` and ``extra`` of a clip of which a cache knows more.
+    """Return ``group`` and ``extra`` of a clip, completed by what the cache knows about its video.
 
-    What a manifest gave stays until another gives that column, or group, anew.
+    A value given by a manifest is kept until another manifest gives that column, or the groups, again.
 
     Args:
         found: The clips asked for.
         clip: One of them.
-        known: The entry that tells what is known of its video.
-        before: The entry of its name. If ``known`` is a copy that is asked for too, its own columns count more.
+        known: The entry with what is known about its video.
+        before: The entry of its name. If ``known`` is a copy of the same video that is asked for too, the columns of
+            this entry take precedence over those of ``known``.
     """
     copies = before is not None and before.video_sha256 == known.video_sha256 and known.clip_id in found.names
     own = before.extra if before is not None and copies and before.problem != TAKEN_OUT else {}
@@ -96,9 +104,9 @@ def columns_beside(found: ClipList, clip: Clip, known: HeldClip, before: HeldCli
 
 
 def group_beside(clip: Clip, known: HeldClip) -> str | None:
-    """Return the group of a clip of which a cache knows more: what was told counts, not what a file's name says.
+    """Return the group of a clip: the group that the cache knows takes precedence over one read from the file's name.
 
-    Only where the group that is known was read off a name itself, that of a new name counts.
+    The exception is a known group that was itself read from a file's name: then the group in the new name is used.
     """
     if known.group == named_group(file_of(known.clip_id)):
         return clip.group or known.group

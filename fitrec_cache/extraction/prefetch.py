@@ -1,4 +1,4 @@
-"""What is done for a clip before its turn to be embedded: hash, decode, resize, beside the embedding of others."""
+"""Prepare clips ahead of embedding: hash the file, decode and resize, while other clips are being embedded."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from fitrec_cache.storage.store import Store
 from fitrec_cache.video.decoding import DecodeJob, DecoderPool, StoredClip, content_hash, content_hash_once
 from fitrec_cache.video.jpeg import decode_frames
 
-#: Clips on their way for each core: in turns enough that waiting for the last of them hardly counts.
+#: Clips in preparation per core. If preparing and embedding take turns, there are enough that waiting for the last clip
+#: of a turn hardly matters.
 _CLIPS_IN_TURN, _CLIPS_BESIDE = 8, 2
 
-#: On their way at most: some 3 MB each for every backbone.
+#: The greatest number of clips in preparation; each takes some 3 MB per backbone.
 _MOST_CLIPS = 64
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A clip ready to be embedded.
+    """A clip that is ready to be embedded.
 
     Attributes:
-        decoded: What the frame store is to keep; None if it holds the clip already.
-        pts_seconds: T times.
-        inputs: Input of each backbone that needs the clip, by the backbone's number.
+        decoded: The decoded clip, for the frame store; None if the store already holds it.
+        pts_seconds: The times of the T frames.
+        inputs: The input of each backbone that has yet to embed the clip, by the backbone's number.
     """
 
     decoded: StoredClip | None
@@ -45,14 +46,15 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Task:
-    """A clip on its way.
+    """A clip in preparation.
 
     Attributes:
         clip: The clip.
-        key: Sha256 of the file, of a part with its times behind; empty if it cannot be read.
-        problem: Why it cannot be used; empty if it can.
-        stamp: That of the file before it was read.
-        coming: The clip made ready, or why it cannot be; None where nothing is to be done, or not yet known to be.
+        key: The sha256 of the file, followed by the times if the clip is a part of it; empty if it cannot be read.
+        problem: Why the clip cannot be used; empty if it can.
+        stamp: The file's stamp (size, time, inode) before it was read.
+        coming: The prepared clip, or why it cannot be prepared; None if nothing needs to be done, or that is not known
+            yet.
     """
 
     clip: Clip
@@ -67,16 +69,16 @@ class Prefetcher:
 
     Args:
         models: The backbones.
-        frames: The frame store, for clips that it holds.
-        known: The contents' hashes, by clip id, of clips without a file.
-        workers: Decoder processes. None: nothing is decoded.
+        frames: The frame store, from which clips that it holds are read.
+        known: The content hash, by clip id, of clips without a file.
+        workers: Number of decoder processes. None: nothing is decoded.
         clip_seconds: Time limit for decoding one clip.
 
     Attributes:
         busy: Seconds of work by kind, summed over threads and processes.
-        in_turns: Whether to embed and to make ready in turns: where both want the same cores. The threads of a network
-            wait for each other, so that one held up by a decoder holds up all; beside a GPU nothing is held up.
-        distance: How many clips may be on their way at once.
+        in_turns: Whether preparing and embedding take turns, as they do if both use the same cores: the threads of a
+            network wait for each other, so a decoder that slows one of them slows all. With a GPU both run at once.
+        distance: How many clips may be in preparation at once.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class Prefetcher:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._stack.close()  # the decoders first, so that no thread waits for them any more
+        self._stack.close()  # closes the decoders first, so that no thread waits for them
 
     def _threads(self, name: str, count: int) -> ThreadPoolExecutor:
         pool = ThreadPoolExecutor(count, thread_name_prefix=name)
@@ -113,7 +115,7 @@ class Prefetcher:
         return pool
 
     def hashes(self, clips: Iterable[Clip]) -> Iterator[Task]:
-        """Yield clips in order with their content's hash."""
+        """Yield clips in order, with the hash of their content."""
         queue: deque[Future[Task]] = deque()
         for clip in clips:
             queue.append(self._hashing.submit(self._hash, clip))
@@ -141,15 +143,15 @@ class Prefetcher:
         return self._workers is not None
 
     def start_decoders(self) -> None:
-        """Start the decoder processes, unless they run already."""
+        """Start the decoder processes, unless they are already running."""
         if self._pool is None and self._workers is not None:
             pool = DecoderPool(workers=self._workers, clip_seconds=self._clip_seconds)
             self._pool = self._stack.enter_context(pool)
 
     def submit(self, task: Task, todo: Sequence[int]) -> Future[Prepared | str]:
-        """Begin to make a clip ready for the backbones ``todo``; gives the reason if it cannot be.
+        """Start preparing a clip for the backbones ``todo``; the result is the reason, as text, if that fails.
 
-        Its frames come from the frame store if that holds them, else from its video, by decoders that were started.
+        Its frames come from the frame store, or else are decoded from its video; the decoders must have been started.
         """
         path, identity = task.clip.path, self._frames.identity
         wait = None

@@ -1,6 +1,6 @@
-"""The parts of the two heads that learn from pixels: convolutions per frame (LRCN) and ConvLSTM; private to ``head``.
+"""Parts of the two heads that are trained on pixels: convolutions per frame (LRCN) and ConvLSTM; used only by ``head``.
 
-Both take the 64x64 frame store as it is and fold time into the batch wherever frames do not depend on each other.
+Both take frames of 64x64 pixels and fold time into the batch wherever frames do not depend on each other.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from fitrec_cache.settings.paper import FRAME_SIDE
 
-#: (filters, pooling) of LRCN's convolutions. The paper gives none: these are of the tutorial that its ConvLSTM is of
-#: (Bleed AI, "Human Activity Recognition using TensorFlow (CNN + LSTM)", 2021), without its dropout.
+#: (filters, pooling) of LRCN's convolutions. The paper does not give them; these are from the tutorial from which its
+#: ConvLSTM comes (Bleed AI, "Human Activity Recognition using TensorFlow (CNN + LSTM)", 2021), without its dropout.
 LRCN_LAYERS = ((16, 4), (32, 4), (64, 2), (64, 2))
 
-#: Filters of the ConvLSTM baseline, as Table I's total proves them, and as that tutorial has them (with dropout).
+#: Filters of the ConvLSTM baseline; the total in Table I implies them, and the tutorial has the same (with dropout).
 CONVLSTM_FILTERS = (4, 8, 14, 16)
 
 
@@ -31,7 +31,7 @@ def frames_to_planes(frames: Tensor) -> Tensor:
         ``(B * T, 3, 64, 64)`` in 0 to 1; float32 for uint8 frames, else the type given.
 
     Raises:
-        ValueError: If the shape or the type is another.
+        ValueError: If the shape or the type is different.
     """
     if frames.dim() != 5 or tuple(frames.shape[2:]) != (FRAME_SIDE, FRAME_SIDE, 3):
         raise ValueError(
@@ -47,7 +47,7 @@ def frames_to_planes(frames: Tensor) -> Tensor:
 
 
 def init_like_keras(layer: nn.Linear | nn.Conv2d) -> None:
-    """Give a layer Keras' initial values: Glorot uniform kernel, bias zero."""
+    """Initialise a layer as Keras does: Glorot uniform kernel, bias zero."""
     nn.init.xavier_uniform_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -57,8 +57,8 @@ class FrameConvolutions(nn.Module):
     """Embeds each frame by four convolutions, 3x3, "same", ReLU, each followed by max pooling.
 
     Source:
-        The arrangement (a network per frame, then an LSTM) is LRCN: Donahue et al., CVPR 2015; :data:`LRCN_LAYERS` says
-        where the widths are from.
+        The architecture (a network per frame, then an LSTM) is LRCN: Donahue et al., CVPR 2015; for the widths see
+        :data:`LRCN_LAYERS`.
     """
 
     #: Length of the vector that each frame becomes.
@@ -85,9 +85,9 @@ class FrameConvolutions(nn.Module):
 class ConvLSTM2d(nn.Module):
     """Keras' ConvLSTM2D, returning sequences: 3x3, input convolution "valid", recurrent one "same", one bias.
 
-    Gates are sigmoid (Keras 3's default; Keras 2 had a hard one) and cell and output tanh, stacked as input, forget,
-    candidate, output. With ``f`` filters on ``c`` channels it has ``4 f (9 (c + f) + 1)`` parameters. Initial values
-    are Keras': Glorot uniform kernel, orthogonal recurrent kernel, bias zero but one for the forget gate.
+    Gates are sigmoid (Keras 3's default; Keras 2 had a hard sigmoid), cell and output are tanh; they are stacked as
+    input, forget, candidate, output. With ``f`` filters on ``c`` channels it has ``4 f (9 (c + f) + 1)`` parameters.
+    Initial values are Keras': Glorot uniform kernel, orthogonal recurrent kernel, bias 0, except 1 for the forget gate.
 
     Args:
         channels: Channels of the input, at least 1.
@@ -109,7 +109,7 @@ class ConvLSTM2d(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Run over time: ``(B, T, c, H, W)`` float to the states ``(B, T, f, H - 2, W - 2)``."""
-        folded = self.input(maps.flatten(0, 1))  # (B*T, 4f, H-2, W-2): all frames at once, only the states must wait
+        folded = self.input(maps.flatten(0, 1))  # (B*T, 4f, H-2, W-2): all frames at once; only states are sequential
         drives = folded.view(*maps.shape[:2], *folded.shape[1:]).unbind(1)  # T of (B, 4f, H-2, W-2)
         states: list[Tensor] = []
         cell: Tensor | None = None
@@ -125,7 +125,7 @@ class ConvLSTM2d(nn.Module):
 class ConvLSTMStack(nn.Module):
     """ConvLSTM layers, each followed by max pooling of 2x2 in space with Keras' "same" padding (odd sizes round up)."""
 
-    #: Length of what each frame becomes: 64 px -> 62, 31 -> 29, 15 -> 13, 7 -> 5, 3; so 3 x 3 x 16.
+    #: Length of each frame's vector. The side shrinks 64 px -> 62, 31 -> 29, 15 -> 13, 7 -> 5, 3; so 3 x 3 x 16.
     dim = 3 * 3 * CONVLSTM_FILTERS[-1]
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
-"""The trainable heads: features or small frames of a clip in, class logits and one weight per frame out.
+"""The trainable heads: they map features or small frames of a clip to class logits and one weight per frame.
 
 Every head maps ``(B, T, ...)`` to ``(logits (B, K), attention (B, T))``. Initial values are Keras' (Glorot uniform
-kernels, orthogonal recurrent kernels, biases zero but one for the forget gate), since the paper's models were Keras'.
-Nothing here seeds: call :func:`torch.manual_seed` before :func:`build_head` for the same initial values.
+kernels, orthogonal recurrent kernels, biases 0, except 1 for the forget gate), because the paper used Keras. Nothing
+here sets a seed: call :func:`torch.manual_seed` before :func:`build_head` for reproducible initial values.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from fitrec_cache.heads.convolutional import ConvLSTMStack, FrameConvolutions, i
 from fitrec_cache.heads.recurrence import KerasLSTM
 from fitrec_cache.settings.variants import VARIANTS, HeadConfig
 
-#: Vectors up to this long have their principal components computed exactly; directions that a projection has to spare.
+#: Principal components of vectors up to this length are computed exactly; number of spare directions in a projection.
 _MOST_EXACT, _SPARE = 4096, 32
 
-#: A value that varies by no more than this share of its mean varies by rounding.
+#: A value whose standard deviation is at most this share of its mean varies only by rounding.
 _ROUNDING = 1e-5
 
 
 class AdditiveAttention(nn.Module):
     """The weight of each state by Eq. 9: ``A = softmax(W_a ReLU(W_h H + b_h) + b_a)`` over time.
 
-    ``W_h`` is square, as the paper gives no other width; ``b_a`` moves all scores alike, so softmax cancels it.
+    ``W_h`` is square, because the paper gives no other width; ``b_a`` shifts all scores equally, so softmax cancels it.
 
     Args:
         units: Length u of a state; there are ``u^2 + 2 u + 1`` parameters.
@@ -73,7 +73,7 @@ def last_weights(states: Tensor) -> Tensor:
 
 
 class FrameDropout(nn.Module):
-    """Dropout of the same feature values in all frames of a clip, so that time cannot give back what was dropped.
+    """Dropout of the same features in all frames of a clip, so that other frames cannot supply what was dropped.
 
     Source:
         Gal and Ghahramani, "A theoretically grounded application of dropout in recurrent neural networks", 2016.
@@ -84,7 +84,7 @@ class FrameDropout(nn.Module):
         self.share = share
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x (B, T, d)``, in training with a share of its columns set to 0 and the others enlarged."""
+        """Return ``x (B, T, d)``; in training, a share of its columns is set to 0 and the others are scaled up."""
         if not self.training or not self.share:
             return x
         keep = x.new_full((x.shape[0], 1, x.shape[2]), 1 - self.share)  # (B, 1, d)
@@ -101,15 +101,15 @@ class SequenceHead(nn.Module):
     """LSTM over the frames' vectors, pooling over time, dense layers.
 
     With additive attention the pooled vector is by default the paper's: the weighted states ``A_t H_t`` go through
-    global *average* pooling, ``(1/T) sum_t A_t H_t``. As the weights sum to 1 already, this 1/T makes the vector T
-    times smaller than a weighted mean. The dense layer could undo it, so the models are the same; training is slower
-    at first. ``pooling="sum"`` leaves the factor out. The other two ways of attention have none: Keras' dot attention
-    is averaged once, ``none`` takes the last state (of both directions, where there are two).
+    global *average* pooling, ``(1/T) sum_t A_t H_t``. As the weights already sum to 1, this 1/T makes the vector T
+    times smaller than a weighted mean. The dense layer can undo this, so the models are equivalent, but training is
+    slower at first. ``pooling="sum"`` omits the factor. The other two kinds of attention do not have it: Keras' dot
+    attention is averaged once, ``none`` takes the last state (of both directions, if there are two).
 
     Args:
         inputs: Length d of a frame's vector.
-        config: The head's settings; its variant has an LSTM.
-        embed: Turns what the head is given into ``(B, T, d)``; None where it is given that.
+        config: The head's settings; its variant must have an LSTM.
+        embed: Turns the head's input into ``(B, T, d)``; None if the input already has that form.
     """
 
     def __init__(self, inputs: int, config: HeadConfig, embed: nn.Module | None = None) -> None:
@@ -149,14 +149,14 @@ class SequenceHead(nn.Module):
         if self.config.attention == "dot":
             weights = dot_weights(states)  # (B, T)
             return _weighted_sum(weights, states), weights
-        if self.config.bidirectional:  # the backward LSTM has read everything at the first frame
+        if self.config.bidirectional:  # the backward LSTM has read all frames when it reaches the first
             forward, backward = states.chunk(2, dim=2)
             return torch.cat([forward[:, -1], backward[:, 0]], dim=1), last_weights(states)
         return states[:, -1], last_weights(states)
 
 
 class MeanHead(nn.Module):
-    """The baseline: the mean over time and one dense layer; it cannot know in which order frames came."""
+    """The baseline: the mean over time and one dense layer; it does not use the order of frames."""
 
     def __init__(self, inputs: int, config: HeadConfig) -> None:
         super().__init__()
@@ -171,12 +171,12 @@ class MeanHead(nn.Module):
 
 
 class Normalisation(nn.Module):
-    """``(x - shift) scale``, by components or by value: fitted once on the training clips, never trained.
+    """``(x - shift) scale``, by component or by feature; fitted once on the training clips, never trained.
 
     Args:
         kind: ``standard``, ``pca`` or ``whiten``.
         inputs: Length d of a frame's vector.
-        components: Length p of the result; for ``standard`` it is d.
+        components: Length p of the result; ignored for ``standard``, where it is d.
     """
 
     def __init__(self, kind: str, inputs: int, components: int) -> None:
@@ -189,10 +189,11 @@ class Normalisation(nn.Module):
         self.register_buffer("scale", torch.ones(shape))
 
     def fit(self, frames: Tensor) -> None:
-        """Fit to training frames ``(N, d)``, float32, which are centred in place: they may be half of all memory.
+        """Fit to training frames ``(N, d)``, float32; they are centred in place, as they may take half of all memory.
 
-        Principal components are signed so that the largest entry of each is positive. ``pca`` divides all of them by
-        one number, the root of their mean variance; ``whiten`` each by its own standard deviation.
+        The sign of each principal component is chosen so that its largest entry is positive. ``pca`` divides all
+        components by one number, the root of their mean variance; ``whiten`` divides each by its own standard
+        deviation.
         """
         shift = frames.mean(dim=0)  # (d,)
         centred = frames.sub_(shift)
@@ -217,7 +218,7 @@ class Normalisation(nn.Module):
 
 
 def _deviations(variances: Tensor, highest: Tensor) -> Tensor:
-    """Return the roots; infinite, so that it has no effect, where nothing varied in training but rounding."""
+    """Return the standard deviations; infinite (so without effect) where nothing but rounding varied in training."""
     floor = 1e-6 * float(highest.clamp(min=1e-12))
     return torch.where(variances > floor, variances.sqrt(), math.inf)
 
@@ -233,7 +234,7 @@ def _check_finite(found: Tensor, centred: Tensor) -> None:
 def _principal(centred: Tensor, components: int) -> tuple[Tensor, Tensor]:
     """Return variances ``(p,)``, highest first, and directions ``(d, p)`` of centred vectors ``(N, d)``.
 
-    Long vectors (a grid of cells) go through a randomised projection, which finds the leading components to many
+    For long vectors (a grid of cells) a randomised projection is used, which finds the leading components to many
     digits in a fraction of the time.
 
     Source:
@@ -241,7 +242,7 @@ def _principal(centred: Tensor, components: int) -> tuple[Tensor, Tensor]:
 
     Raises:
         DivergedError: If the variances are not finite.
-        UsageError: If more directions are wanted than there are vectors.
+        UsageError: If more directions are requested than there are vectors.
     """
     if components > len(centred):
         raise UsageError(
@@ -251,23 +252,23 @@ def _principal(centred: Tensor, components: int) -> tuple[Tensor, Tensor]:
     if centred.shape[1] <= _MOST_EXACT:
         covariance = centred.T @ centred / len(centred)  # (d, d)
         _check_finite(covariance, centred)
-        # In float32 LAPACK may fail where few clips leave most directions without any variance. Unlike PyTorch's eigh,
-        # SciPy's finds no more directions than are wanted.
+        # Computed in float64: in float32 LAPACK may fail if, with few clips, most directions have no variance. Unlike
+        # PyTorch's eigh, SciPy's computes only the requested directions.
         wanted = (len(covariance) - components, len(covariance) - 1)
-        with threadpool_limits(torch.get_num_threads()):  # of which the last bits depend, as all others here do
+        with threadpool_limits(torch.get_num_threads()):  # like PyTorch's, the last bits depend on the thread count
             found = eigh(covariance.double().numpy(), subset_by_index=wanted, overwrite_a=True, check_finite=False)
         variances, vectors = map(torch.from_numpy, found)  # ascending
         return variances.flip(0).float(), vectors.flip(1).float()
     _check_finite(centred.square().sum(), centred)
     few = min(components + _SPARE, *centred.shape)
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs too, from which a training draws
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would also reseed GPUs, which a training may use
         _, values, vectors = torch.svd_lowrank(centred, q=few, niter=4)  # descending
     return (values.square() / len(centred))[:components], vectors[:, :components]
 
 
 class NormalisedHead(nn.Module):
-    """A head behind a :class:`Normalisation`, so that a stored head takes features as they are cached."""
+    """A head preceded by its :class:`Normalisation`, so that a stored head takes features as they are cached."""
 
     def __init__(self, normalise: Normalisation, head: nn.Module) -> None:
         super().__init__()
@@ -281,9 +282,9 @@ class NormalisedHead(nn.Module):
 
 
 class ConvLSTMHead(nn.Module):
-    """Table I's baseline: ConvLSTM layers, all T frames' last states in one long vector, one dense layer.
+    """Table I's baseline: ConvLSTM layers, the last layer's states of all T frames in one vector, one dense layer.
 
-    Each frame has its own rows of the dense kernel, so there are no weights to report: they are given as ``1/T``.
+    Each frame has its own rows in the dense kernel, so there are no attention weights; ``1/T`` is reported.
     """
 
     def __init__(self, config: HeadConfig) -> None:
@@ -305,16 +306,16 @@ class ConvLSTMHead(nn.Module):
 
 
 def build_head(config: HeadConfig) -> nn.Module:
-    """Build the head that ``config`` describes, on the CPU in float32, with fresh initial values.
+    """Build the head that ``config`` describes, on the CPU in float32, with new initial values.
 
     Args:
-        config: The checked settings.
+        config: The validated settings.
 
     Returns:
         A module whose call takes ``x`` and returns ``(logits (B, K), attention (B, T))``. ``x`` is ``(B, T, d)``
-        float32, or for pixel variants ``(B, T, 64, 64, 3)``, uint8 in 0 to 255 or float in 0 to 1. ``attention`` holds
-        what attention gives each frame, rows summing to 1; what the recipe puts beside the
-        pooled states (the mean of the features) is not in it.
+        float32, or for pixel variants ``(B, T, 64, 64, 3)``, uint8 in 0 to 255 or float in 0 to 1. ``attention`` has
+        the attention weight of each frame, rows summing to 1; it does not include what the recipe concatenates to the
+        pooled states (the mean of the features).
 
     Example:
         >>> head = build_head(HeadConfig(variant="mean", input_dim=3, n_classes=2))
@@ -339,7 +340,7 @@ def _build_plain(config: HeadConfig, inputs: int) -> nn.Module:
 
 
 def count_trainable(module: nn.Module) -> int:
-    """Return how many numbers of ``module`` an optimiser may change."""
+    """Return the number of trainable parameters of ``module``."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 

@@ -12,8 +12,8 @@ from fitrec_cache.common.devices import mkl_is_held_back
 class KerasLSTM(nn.LSTM):
     """PyTorch's LSTM with Keras' parameters: ``4 (i u + u^2 + u)`` trainable ones for ``u`` units on ``i`` inputs.
 
-    PyTorch adds two bias vectors where one does all they can do: the second is held at zero and not trained, which
-    changes nothing that the layer can compute.
+    PyTorch has two bias vectors, which are only ever added; here the second is fixed at zero and not trained, which
+    does not restrict what the layer can compute.
     """
 
     def __init__(self, inputs: int, units: int, *, bidirectional: bool = False) -> None:
@@ -31,10 +31,10 @@ class KerasLSTM(nn.LSTM):
         return [self.get_parameter(f"{name}_{way}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
 
     def states(self, x: Tensor) -> Tensor:
-        """Return the states ``(B, T, u)`` for ``x (B, T, d)``, of both directions side by side where there are two.
+        """Return the states ``(B, T, u)`` for ``x (B, T, d)``; two directions are concatenated.
 
-        In training on the CPU, inputs that are much wider than the state take a shorter way to the same result, up to
-        rounding. Where it wins was measured (docs/performance.md).
+        In training on the CPU, a faster method with the same result up to rounding is used for inputs that are much
+        wider than the state. When it is faster was measured (docs/performance.md).
         """
         learns = torch.is_grad_enabled() and not x.requires_grad and x.device.type == "cpu"
         wins = self.input_size >= 16 * self.hidden_size and (torch.is_autocast_enabled("cpu") or not mkl_is_held_back())
@@ -44,11 +44,11 @@ class KerasLSTM(nn.LSTM):
         return torch.cat([self._states_of_wide(x, way) for way in self.ways], dim=2)
 
     def _states_of_wide(self, x: Tensor, way: str) -> Tensor:
-        """Return the states ``(B, T, u)`` of one direction, with the input's product taken out of the LSTM.
+        """Return the states ``(B, T, u)`` of one direction, with the input projection computed outside the LSTM.
 
-        On the CPU an LSTM also computes the gradient of its input. That is a third of all multiplications where the
-        input is wide, and nothing in front of it is to be learned. So the LSTM is given the product, and the identity
-        as kernel.
+        On the CPU an LSTM also computes the gradient of its input. For wide inputs that is a third of all
+        multiplications, although nothing before it is trained. So the LSTM is given the projected input, and the
+        identity as its kernel.
         """
         kernel, recurrent, *biases = self._parameters_of(way)
         backwards = way.endswith("reverse")

@@ -1,1 +1,1 @@
-"""Recognising as a video plays: streams, windows over them, and the timeline of answers."""
+"""Recognition while a video plays: streams, windows over them, and the timeline of answers."""

@@ -1,4 +1,4 @@
-"""Read a video from front to back while it comes: a file of any length, a camera, a stream from the network."""
+"""Read a video from beginning to end while it arrives: a file of any length, a camera, or a network stream."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ from fitrec_cache.video.no_video import why_no_video
 from fitrec_cache.video.truncation import is_cut
 from fitrec_cache.video.video import Converter
 
-#: A network that is silent for longer, in seconds, is given up: before it answers, and later, where segments of live
-#: streams may be longer than 10 s.
+#: The longest time, in seconds, that a network source may be silent: before it answers, and later. The second is longer
+#: because the segments of live streams may be longer than 10 s.
 SILENCE = (10.0, 30.0)
 
-#: Schemes of what comes at its own pace, whether it is read or not.
+#: URL schemes of live sources, which send at their own pace whether they are read or not.
 _LIVE_SCHEMES = ("rtsp", "rtsps", "rtp", "rtmp", "rtmps", "udp", "tcp", "srt")
 
-#: Formats that have no times, for which FFmpeg makes up 25 frames a second: live, the time of arrival counts.
+#: Formats without time stamps, for which FFmpeg assumes 25 frames per second; for live sources, arrival times are used.
 _UNTIMED = ("mpjpeg", "mjpeg", "h264", "hevc", "m4v", "mpegvideo")
 
-#: A frame so much later than the one before may have a wrong time: the next one tells.
+#: A frame that is this much later than the one before may have a wrong time; the next frame decides.
 _LEAP_SECONDS = 10
 
-#: A frame that stays for longer than this many of its usual periods, and than a window, is followed by a gap.
+#: A frame that is displayed for longer than this many frame periods, and longer than a window, is followed by a gap.
 _STILL_PERIODS = 10
 
 _CAMERA = re.compile(r"camera(?::(\d+))?")
@@ -57,13 +57,13 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Source:
-    """What to open.
+    """A source to open.
 
     Attributes:
-        name: A file, a device or an address, as FFmpeg takes it.
-        format: FFmpeg's name of the input format; None where the content says it.
-        live: Whether it comes at its own pace, so that what is not looked at in time is lost.
-        options: FFmpeg's options.
+        name: A file, a device or an address, in FFmpeg's notation.
+        format: FFmpeg's name of the input format; None to detect it from the content.
+        live: Whether it sends at its own pace, so that frames not read in time are lost.
+        options: Options for FFmpeg.
     """
 
     name: str
@@ -79,7 +79,7 @@ class WindowClip:
     Attributes:
         start: Seconds since the beginning of the stream (:meth:`Stream.windows`).
         end: The same.
-        jpegs: By short side in pixels: T encoded frames.
+        jpegs: T encoded frames, by short side in pixels.
     """
 
     start: float
@@ -88,24 +88,24 @@ class WindowClip:
 
 
 def find_source(text: str, *, format: str | None = None) -> Source:
-    """Return what a user means: a file, ``camera`` or ``camera:N``, or an address such as ``rtsp://...``.
+    """Return the source that a user's text refers to: a file, ``camera``, ``camera:N``, or a URL such as ``rtsp://...``.
 
     Args:
-        text: As given.
-        format: FFmpeg's input format for a device, such as ``x11grab``; then ``text`` goes to FFmpeg as it is.
+        text: The text as given.
+        format: FFmpeg's input format for a device, such as ``x11grab``; then ``text`` is passed to FFmpeg unchanged.
 
     Raises:
-        UsageError: If there is no such file, or cameras go by other names on this system.
+        UsageError: If there is no such file, or cameras have other names on this system.
     """
     if format is not None:
         return Source(text, format, live=True)
     text = with_home(text) if text.startswith("~/") else text
     if text.lower().startswith("file://"):
         text = re.sub(r"(?i)^localhost(?=/)", "", text[7:])
-        text = text if is_there(text) else unquote(text)  # as file managers write them
+        text = text if is_there(text) else unquote(text)  # file managers percent-encode such URLs
     if camera := _CAMERA.fullmatch(text):
         number = camera[1] or "0"
-        if sys.platform == "darwin":  # the default rate is one that many cameras refuse
+        if sys.platform == "darwin":  # many cameras refuse the default rate
             return Source(number, "avfoundation", live=True, options=(("framerate", "30"),))
         if sys.platform == "linux":
             return Source(f"/dev/video{number}", "v4l2", live=True)
@@ -120,9 +120,9 @@ def find_source(text: str, *, format: str | None = None) -> Source:
 
 
 def without_password(source: str) -> str:
-    """Return an address without name, password and query, to be shown; a file's name as it is.
+    """Return an address for display, without user name, password and query; a file's name is returned unchanged.
 
-    Of RTMP, whose paths are keys, and of paths with settings in them only the computer's name is left.
+    For RTMP, whose paths are secret keys, and for paths that contain settings, only the host name is kept.
 
     Example:
         >>> without_password("rtsp://me:secret@camera.local/1?token=secret")
@@ -131,8 +131,8 @@ def without_password(source: str) -> str:
         'rtmp://camera.local/...'
     """
     scheme, between, rest = source.partition("://")
-    user, _, where = rest.rpartition("@")  # passwords may hold "/" and "@"
-    if "?" in user:  # a "?" in the password or an "@" in the query: that cannot be told
+    user, _, where = rest.rpartition("@")  # passwords may contain "/" and "@"
+    if "?" in user:  # a "?" in the password or an "@" in the query: these cannot be told apart
         where = ""
     if not between:
         return source
@@ -146,15 +146,15 @@ class Stream:
     """An opened source; use as a context manager.
 
     Args:
-        source: What :func:`find_source` returned.
+        source: The source that :func:`find_source` returned.
 
     Attributes:
-        rest: Seconds at the end that no window reached, once all windows were taken.
-        missing: Seconds by which a file ends before its header says, then; 0 where it does not say.
-        offset: Seconds of a file before the first frame, where its sound begins earlier; once that was read.
+        rest: Seconds at the end that no window covers; known after all windows have been read.
+        missing: Seconds by which a file ends before its header says; known then, too; 0 if it does not say.
+        offset: Seconds of a file before its first frame, if the sound begins earlier; known after the first frame.
 
     Raises:
-        VideoError: If it cannot be opened or has no moving pictures.
+        VideoError: If it cannot be opened or has no video stream.
     """
 
     def __init__(self, source: Source) -> None:
@@ -165,7 +165,7 @@ class Stream:
         self._remote = bool(_SCHEME.match(source.name))
         self._local = not self._remote and source.format is None
         silence = SILENCE if self._remote else None
-        # absolute: in front of a colon libav takes the name of a file for a protocol
+        # an absolute path, because libav takes the part of a file name before a colon for a protocol
         name = str(Path(source.name).absolute()) if self._local else source.name
         try:
             self._container = av.open(
@@ -185,23 +185,23 @@ class Stream:
 
     @property
     def seconds(self) -> float | None:
-        """How long it is, as its header says; None of what has no end or does not say."""
+        """Its length in seconds according to its header; None if it is endless or does not say."""
         return None if self._container.duration is None else self._container.duration / av.time_base
 
     @property
     def endless(self) -> bool:
-        """Whether it is an address that says neither how long nor how large it is, as of a live stream over HTTP."""
-        sized = not self.in_segments and (self._container.size or 0) > 0  # that of segments is their list's
+        """Whether it is a URL that states neither a length nor a size, such as a live stream over HTTP."""
+        sized = not self.in_segments and (self._container.size or 0) > 0  # with segments it is the playlist's size
         return self._remote and self.seconds is None and not sized
 
     @property
     def in_segments(self) -> bool:
-        """Whether seconds of it come at once, as by HLS and DASH."""
+        """Whether it arrives in segments of several seconds, as with HLS and DASH."""
         return self._container.format.name in ("hls", "dash")
 
     @property
     def damaged(self) -> int:
-        """Packets and frames so far that did not decode, or came with the time of an earlier one."""
+        """Number of packets and frames so far that did not decode, or had the time of an earlier frame."""
         return self._damage.undecodable + self._damage.corrupt + self._late
 
     def __enter__(self) -> Stream:
@@ -229,19 +229,19 @@ class Stream:
         return VideoError(f"{self._shown} sent nothing for {seconds:g} s")
 
     def windows(self, windows: Windows, short_sides: Sequence[int], *, live: bool = False) -> Iterator[WindowClip]:
-        """Yield each window once its last frame is known.
+        """Yield each window as soon as its last frame is known.
 
-        Times are since the first frame, of a file that was cut off in front since the first packet.
+        Times are counted from the first frame; for a file whose beginning was cut off, from the first packet.
 
         Args:
-            windows: Which frames each takes; those that would reach into a gap, where for longer than a window no frame
-                comes, or beyond a seam, where the clock is set back or the picture changes its size or its turn, are
-                left out.
-            short_sides: Largest short sides in pixels; each frame is kept once for each of them.
-            live: Whether it is taken as it comes: then of a stream that tells no times those of arrival count.
+            windows: Determines the frames of each window. Left out are windows that reach into a gap (longer than a
+                window without a frame) or beyond a seam (the clock is set back, or the picture's size or rotation
+                changes).
+            short_sides: Largest short sides in pixels; each frame is encoded once for each of them.
+            live: Whether the source is read as it arrives; if it has no time stamps, arrival times are then used.
 
         Raises:
-            VideoError: If reading fails, or the end comes before the first window's.
+            VideoError: If reading fails, or the source ends before the end of the first window.
         """
         converters = {side: Converter(self._stream, side) for side in short_sides}
         growing: dict[int, list[dict[int, bytes]]] = {}
@@ -249,7 +249,7 @@ class Stream:
         period = 1 / nominal_rate(self._stream)
         longest = max(windows.seconds, _STILL_PERIODS * period)
         for shown, (begins, frame, end, seam) in enumerate(self._on_display(live)):
-            if not shown:  # a file that was cut off in front has no frames at first
+            if not shown:  # a file whose beginning was cut off has no frames at first
                 windows.restart(begins)
             gap = seam or end - begins > longest
             due = windows.due(begins + period if gap else end)
@@ -263,7 +263,7 @@ class Stream:
                     jpegs = {side: [each[side] for each in frames] for side in short_sides}
                     complete += 1
                     yield WindowClip(start=start, end=stop, jpegs=jpegs)
-            if gap:  # no window looks across it
+            if gap:  # no window may span it
                 apart = True
                 windows.restart(end)
                 growing.clear()
@@ -277,9 +277,9 @@ class Stream:
         self.missing = max(0.0, self._lasts() - float(end))
 
     def _lasts(self) -> float:
-        """Return how many seconds of pictures the header of a file claims whose end is cut off; else 0.
+        """Return the seconds of video that the header of a truncated file claims; 0 for any other source.
 
-        Of a whole file the sound may last longer, the last picture stay, or an edit list hide some.
+        In a complete file the sound may last longer, the last picture may stay, or an edit list may hide some frames.
         """
         path, stream = Path(self._source.name), self._stream
         if self._remote or not path.is_file() or not is_cut(path):  # a pipe must not be opened again
@@ -291,10 +291,10 @@ class Stream:
         return float(max(stream.duration * fraction(stream.time_base), counted))
 
     def _on_display(self, live: bool) -> Iterator[tuple[Fraction, VideoFrame, Fraction, bool]]:
-        """Yield each frame with the times between which it is on display, and whether what follows is another picture.
+        """Yield each frame with the start and end of its display, and whether a seam follows it.
 
-        Times are since the first frame, or as :meth:`_zero` says. Frames that come with the time of an earlier one are
-        left out; where all do, the clock was set back, as between recordings in one file, and time goes on from there.
+        Times are counted from :meth:`_zero`. Frames with the time of an earlier one are left out. If all following
+        frames are such, the clock was set back, as between recordings in one file, and time continues from there.
         """
         before: tuple[Fraction, VideoFrame] | None = None
         period = 1 / nominal_rate(self._stream)
@@ -319,11 +319,11 @@ class Stream:
             yield *before, before[0] + period, False
 
     def _timed(self, live: bool) -> Iterator[tuple[Fraction, VideoFrame]]:
-        """Yield frames with their times as the stream has them; one alone far ahead of its neighbours is left out."""
+        """Yield frames with the stream's times; a single frame far ahead of its neighbours is left out."""
         period = 1 / nominal_rate(self._stream)
         arrives = live and not is_file(self._source.name) and self._container.format.name in _UNTIMED
         before: Fraction | None = None
-        held: tuple[Fraction, VideoFrame] | None = None  # that may be one
+        held: tuple[Fraction, VideoFrame] | None = None  # a frame that may be too far ahead
         clock = -period
         for frame in self._frames():
             clock = clock + period if frame.pts is None else frame.pts * fraction(frame.time_base)
@@ -344,9 +344,9 @@ class Stream:
             yield held
 
     def _zero(self, first: Fraction) -> Fraction:
-        """Return from when on time is counted: of a file as for its parts (:mod:`fitrec_cache.video.video`).
+        """Return the time from which times are counted; in a file as for its parts (:mod:`fitrec_cache.video.video`).
 
-        That is the first packet's time, of which there is no frame where a file was cut off in front.
+        That is the first packet's time, which may have no frame if the beginning of a file was cut off.
         """
         if self._remote or self._source.format is not None or not math.isfinite(self._earliest):
             return first
@@ -361,7 +361,7 @@ class Stream:
     def _packets(self) -> Iterator[av.Packet[VideoStream]]:
         asked = time.monotonic()
         for packet in self._container.demux(self._stream):
-            # Some protocols take silence for the end, which is a packet without content.
+            # Some protocols treat silence as the end of the stream, which arrives as an empty packet.
             if self._remote and not packet.size and time.monotonic() - asked > 0.9 * SILENCE[1]:
                 raise self._silent(SILENCE[1])
             if packet.size and not packet.is_discard and packet.pts is not None:
@@ -371,7 +371,7 @@ class Stream:
 
 
 def _shape(frame: VideoFrame) -> tuple[int, int, int]:
-    """Return width and height of the coded picture, and how it is turned."""
+    """Return width and height of the coded picture, and its rotation."""
     return frame.width, frame.height, frame.rotation
 
 

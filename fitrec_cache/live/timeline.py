@@ -1,4 +1,4 @@
-"""What is done when: the answers of windows become segments, as a table, subtitles and text."""
+"""The timeline: the answers of windows are merged into segments and written as a table, subtitles and text."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from fitrec_cache.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """What is answered for one window.
+    """The answer for one window.
 
     Attributes:
         start: Beginning of the window, in seconds since the first frame of the stream.
         end: Its end.
         top: All labels with their probabilities, best first.
-        unknown: Whether the highest probability is below the threshold; of averaged answers by the run's own
-            thresholds, whether most are.
-        heads: How many seeds answered together.
-        skipped: Windows before this one that nobody looked at, as they came faster than they were answered.
+        unknown: Whether the highest probability is below the threshold; for averaged answers with the run's own
+            thresholds, whether that holds for most of them.
+        heads: Number of seeds that answered together.
+        skipped: Number of windows left out before this one because they arrived faster than they were answered.
     """
 
     start: float
@@ -38,7 +38,7 @@ class Moment:
 
     @property
     def middle(self) -> float:
-        """The time it speaks for, in seconds since the first frame of the stream."""
+        """The middle of the window, in seconds since the first frame of the stream."""
         return (self.start + self.end) / 2
 
     @property
@@ -82,21 +82,21 @@ class Segment(Plain):
 
 
 def _text(label: str | None, probability: float) -> str:
-    # beside "unknown" it would be the probability of a class that it is not
+    # "unknown" gets no number: it would be the probability of a class that was rejected
     return "unknown" if label is None else f"{label} {probability:.0%}"
 
 
 class Smoother:
-    """Averages each answer over its neighbours: it, and as many before as after it.
+    """Averages each answer with its neighbours, equally many before and after it.
 
-    Probabilities are averaged; "unknown" is the answer if most of them say so, or no average is high enough. At the
-    ends of a stretch without a gap there are fewer neighbours, and none beyond. Answers come half as many windows
-    later.
+    Probabilities are averaged. The result is "unknown" if most of the answers are, or, with ``unknown_below``, if no
+    average reaches it. At the ends of a stretch without gaps there are fewer neighbours. Each answer is delayed by half
+    the number of windows.
 
     Args:
-        windows: How many are averaged, an odd number.
-        every: Seconds from one window's beginning to the next where none is left out.
-        unknown_below: Least average of an answer; None: they vote.
+        windows: Number of answers to average, odd.
+        every: Seconds between the beginnings of consecutive windows if none is left out.
+        unknown_below: Least average probability of an answer; None: the answers vote on "unknown".
     """
 
     def __init__(self, windows: int, *, every: float, unknown_below: float | None = None) -> None:
@@ -104,10 +104,10 @@ class Smoother:
             raise UsageError(f"smooth is {windows}: expected an odd number of windows, such as 3; 1 averages nothing")
         self._half, self._every, self._least = windows // 2, every, unknown_below
         self._near: deque[Moment] = deque(maxlen=windows)
-        self._waiting = 0  # the last ones of these that were not given yet
+        self._waiting = 0  # how many of the last of these have not been returned yet
 
     def add(self, moment: Moment) -> list[Moment]:
-        """Take in the next answer; return those that have all their neighbours now, in order."""
+        """Add the next answer; return the answers that now have all their neighbours, in order."""
         given = []
         if self._near and is_gap(self._near[-1], moment, self._every):
             given = self.rest()
@@ -120,7 +120,7 @@ class Smoother:
         return given
 
     def rest(self) -> list[Moment]:
-        """Return the answers that were held back, where no more will come."""
+        """Return the answers that were held back, when no more will follow."""
         held = list(self._near)
         places = range(len(held) - self._waiting, len(held))
         self._waiting = 0
@@ -137,25 +137,25 @@ class Smoother:
 
 
 def is_gap(before: Moment, moment: Moment, every: float) -> bool:
-    """Say whether nobody looked at what lies between two answers, where others would be if none were left out."""
+    """Say whether there is an unexamined gap between two answers, because windows between them were left out."""
     return moment.start > before.end and moment.start - before.start > 1.001 * every
 
 
 class Timeline:
-    """Puts the answers of windows together.
+    """Merges the answers of windows into segments.
 
-    A window speaks for the time around its middle, up to half way to the middles of its neighbours; the first one from
-    its beginning on, the last one to its end. Where windows were left out, so that nobody looked at what is
-    between two: one segment ends there, and another begins after it, also where both have the same answer.
+    A window's answer applies to the time around its middle, up to half way to the middles of its neighbours; the first
+    one from its beginning on, the last one up to its end. If windows were left out and there is a gap between two, one
+    segment ends and another begins there, even if both have the same answer.
 
     Args:
-        every: Seconds from one window's beginning to the next where none is left out.
-        keep: Whether ``moments`` are kept, which only a picture needs: a stream may go on for days.
+        every: Seconds between the beginnings of consecutive windows if none is left out.
+        keep: Whether to keep ``moments``, which only a picture needs: a stream may last for days.
 
     Attributes:
         windows: Number of answers.
         moments: The answers.
-        segments: So far, in order; the last one may grow.
+        segments: The segments so far, in order; the last one may still grow.
     """
 
     def __init__(self, *, every: float = 0.0, keep: bool = True) -> None:
@@ -166,7 +166,7 @@ class Timeline:
         self.segments: list[Segment] = []
 
     def add(self, moment: Moment) -> Segment | None:
-        """Take in the next answer; return the segment before it, if this one begins another."""
+        """Add the next answer; if it begins a new segment, return the previous segment."""
         before, self._last = self._last or moment, moment
         self.windows += 1
         if self._keep:
@@ -202,7 +202,7 @@ def clock(seconds: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class WatchFiles:
-    """Files to write of a timeline; None for those that are not wanted.
+    """The files to write for a timeline; None for those that are not wanted.
 
     Attributes:
         table: CSV of the segments.
@@ -210,8 +210,8 @@ class WatchFiles:
         picture: PNG of the probabilities over time.
 
     Raises:
-        UsageError: If a name has another ending, or a file cannot be written; or if a table of a file is there, which
-            may hold corrections.
+        UsageError: If a name has another ending, a file cannot be written, or the table already exists, as it may
+            contain corrections.
     """
 
     table: Path | None = None
@@ -234,20 +234,20 @@ class WatchFiles:
         return [path for path in (self.table, self.subtitles, self.picture) if path is not None]
 
     def write(self, timeline: Timeline, *, title: str, video: Path | None = None, offset: float = 0.0) -> None:
-        """Write all of them; none where nothing was answered.
+        """Write all files; none if there are no answers.
 
         Args:
-            timeline: The answers, kept if there is to be a picture.
-            title: Of the picture.
-            video: The file that they are of, if it is one: then the table is a manifest that ``extract`` takes, too.
+            timeline: The answers; ``moments`` must have been kept if a picture is wanted.
+            title: Title of the picture.
+            video: The file that was watched, if it was a file: the table is then also a manifest for ``extract``.
             offset: Seconds that a player shows before the first frame.
 
         Raises:
-            StoreError: If one cannot be written; the others are.
+            StoreError: If a file cannot be written; the others are written nevertheless.
         """
         if not timeline.segments:
             return
-        with ExitStack() as each:  # what one raises comes after the others; the last named is written first
+        with ExitStack() as each:  # if one fails, the others still run; they run in reverse order
             if self.picture is not None:
                 each.callback(_write_picture, timeline, self.picture, title)
             each.callback(self.write_texts, timeline, video=video, offset=offset)
@@ -270,7 +270,7 @@ def _write_picture(timeline: Timeline, path: Path, title: str) -> None:
 def write_table(segments: Sequence[Segment], path: Path, *, video: Path | None = None) -> None:
     """Write segments as CSV: ``start,end,label,probability,windows``; the label of "unknown" is empty.
 
-    With a video the first column is its ``path`` from the table's folder.
+    With a video, the first column is its ``path`` relative to the table's folder.
 
     Raises:
         StoreError: If the file cannot be written.
@@ -304,5 +304,5 @@ def write_subtitles(segments: Sequence[Segment], path: Path, *, offset: float = 
 
 
 def _subrip(seconds: float) -> str:
-    ms = round(1000 * round(seconds, 3))  # as tables have it, where a half may go the other way
+    ms = round(1000 * round(seconds, 3))  # rounded as in tables, since halves may round differently otherwise
     return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d},{ms % 1000:03d}"

@@ -1,4 +1,4 @@
-"""A picture of what was recognised when."""
+"""A picture of the timeline: what was recognised at which time."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _DPI = 110
 _ROW, _WIDTH, _MARGINS = 0.28, 11.0, 1.5  # inches
 _MOST_ROWS = 16
 _UNSEEN = "#ECECEC"
-_LONGEST = 32  # characters of a label
+_LONGEST = 32  # greatest number of characters of a label
 
 
 def timeline_png(moments: Sequence[Moment], segments: Sequence[Segment], path: Path, *, title: str) -> None:
-    """Draw the probability of each class over time, one row a class, with the answers outlined.
+    """Draw the probability of each class over time, one row per class, with the answers outlined.
 
     Args:
         moments: Answers of the windows in order, at least one.
-        segments: What they were put together to.
+        segments: The segments into which they were merged.
         path: PNG file to write; one that exists is replaced as a whole.
         title: Line above the rows.
 
@@ -58,7 +58,7 @@ def timeline_png(moments: Sequence[Moment], segments: Sequence[Segment], path: P
     axes.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=9, fontfamily=FONT, parse_math=False)
     axes.set(xlim=(edges[0], edges[-1]), ylim=(len(names), 0))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 3, 6, 10]))
-    tenths = None if edges[-1] - edges[0] < 5 else -2  # between the marks of a short video there is less than a second
+    tenths = None if edges[-1] - edges[0] < 5 else -2  # the axis marks of a short video are less than a second apart
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(max(0.0, seconds))[:tenths]))
     axes.tick_params(labelsize=9, color=FAINT, length=0)
     axes.spines[:].set_visible(False)
@@ -70,7 +70,7 @@ def timeline_png(moments: Sequence[Moment], segments: Sequence[Segment], path: P
 
 
 def _columns(moments: Sequence[Moment], segments: Sequence[Segment]) -> tuple[list[float], list[Moment | None]]:
-    """Return the edges of columns in seconds and the answer of each: None for what nobody looked at."""
+    """Return the edges of columns in seconds and the answer in each column; None in a gap."""
     unseen = {(a.end, b.start) for a, b in pairwise(segments) if b.start > a.end}
     edges: list[float] = [moments[0].start]
     seen: list[Moment | None] = []
@@ -82,7 +82,7 @@ def _columns(moments: Sequence[Moment], segments: Sequence[Segment]) -> tuple[li
 
 
 def _rows(moments: Sequence[Moment], segments: Sequence[Segment]) -> list[str]:
-    """Return the classes to show: those answered by first answer, then the most probable of the others."""
+    """Return the classes to show: first those that were answered, in order of time, then the most probable others."""
     answered = list(dict.fromkeys(s.label for s in segments if s.label is not None))
     highest: dict[str, float] = {}
     for moment in moments:

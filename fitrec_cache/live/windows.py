@@ -1,4 +1,4 @@
-"""Which frames of a stream the windows over it take: arithmetic on times, without input or output."""
+"""Determine which frames of a stream belong to which window: arithmetic on times, without input or output."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from fractions import Fraction
 
 @dataclass(kw_only=True)
 class Windows:
-    """Overlapping windows of one length, begun one after the other at a steady pace.
+    """Overlapping windows of equal length that begin at regular intervals.
 
-    Window ``k`` covers the ``seconds`` from ``k * every`` after the start of the stream. Its samples are taken as those
-    of a clip (:func:`fitrec_cache.video.sampling.frame_indices`), by time: sample ``i = 1 .. T`` is the frame on
-    display at ``i * seconds / (T + 1)`` after the window's beginning. Where frames come at a steady rate and a window
-    holds a whole number of them, these are the frames that the same piece would give as a clip of its own.
+    Window ``k`` covers ``seconds`` from ``k * every`` after the start of the stream. Its samples are chosen like those
+    of a clip (:func:`fitrec_cache.video.sampling.frame_indices`), but by time: sample ``i = 1 .. T`` is the frame on
+    display at ``i * seconds / (T + 1)`` after the window's beginning. If frames come at a constant rate and a window
+    contains a whole number of them, these are the same frames as if that part were a clip of its own.
 
     Attributes:
         seconds: Length of a window, above 0.
-        every: Time from one beginning to the next, above 0.
-        samples: Frames of a window, ``T``.
+        every: Time between the beginnings of consecutive windows, above 0.
+        samples: Number of frames sampled per window, ``T``.
     """
 
     seconds: Fraction
     every: Fraction
     samples: int
     _first: int = field(default=0, init=False)  # the earliest window with samples to come
-    _taken: Counter[int] = field(default_factory=Counter, init=False)  # samples of a window that were due before
+    _taken: Counter[int] = field(default_factory=Counter, init=False)  # by window: samples already due before
 
     def due(self, before: Fraction) -> dict[int, int]:
-        """Return how many samples of each window come before a time and were not due at an earlier call.
+        """Return how many samples of each window lie before a time and were not due in an earlier call.
 
         Args:
-            before: Seconds since the start of the stream, never less than at the call before.
+            before: Seconds since the start of the stream, never less than in the previous call.
 
         Returns:
             Number of samples by window, ascending; windows without any are left out.
@@ -52,17 +52,17 @@ class Windows:
         return found
 
     def _samples_before(self, time: Fraction) -> int:
-        """Return how many samples of a window are earlier than ``time`` after its beginning."""
+        """Return how many samples of a window lie before ``time``, counted from its beginning."""
         whole = math.ceil(time * (self.samples + 1) / self.seconds)  # a sample at this very time is not earlier
         return min(self.samples, max(0, whole - 1))
 
     def restart(self, time: Fraction) -> None:
-        """Forget the windows that are begun and those before a time: what they were to show is not there."""
+        """Discard the windows that have begun and those that begin before a time, because their frames are missing."""
         self._first = math.ceil(time / self.every)
         self._taken.clear()
 
     def within(self, seconds: float) -> int:
-        """Return how many windows have all their samples within so many seconds from the start of the stream."""
+        """Return how many windows have all their samples within this many seconds from the start of the stream."""
         last = self.seconds * self.samples / (self.samples + 1)
         return max(0, math.ceil((Fraction(seconds) - last) / self.every))
 

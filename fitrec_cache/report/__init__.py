@@ -1,4 +1,4 @@
-"""One HTML file about trained runs that opens anywhere, without network."""
+"""The report: one HTML file about trained runs that opens anywhere, without network."""
 
 from fitrec_cache.report.build import PageReport, report
 

@@ -1,4 +1,4 @@
-"""What the attention of a head looked at, where its answer is right and where it is wrong."""
+"""The frames to which a head attends, for right and for wrong answers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fitrec_cache.report.records import Record
 from fitrec_cache.runs.outputs import Outputs
 from fitrec_cache.runs.run_pictures import stand_out
 
-#: Frames of a clip that are shown at most, and their width in pixels.
+#: The greatest number of frames shown per clip, and their width in pixels.
 MOST_FRAMES, _WIDTH = 20, 112
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One frame under attention: its weight, that relative to the clip's largest, and whether it stands out."""
+    """One frame with its attention: the weight, also relative to the clip's largest, and whether it stands out."""
 
     picture: Picture | None
     number: int
@@ -29,7 +29,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Strip:
-    """A clip with the attention of its frames."""
+    """A clip with the attention on its frames."""
 
     clip_id: str
     true: str
@@ -45,7 +45,7 @@ class Strip:
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:
-    """Clips with their attention; ``right`` and ``wrong`` are effective numbers of frames, None without clips."""
+    """Clips with their attention; ``right`` and ``wrong`` are effective numbers of frames, None without such clips."""
 
     frames: int
     right: float | None
@@ -55,7 +55,7 @@ class Attention:
 
 
 def attention(record: Record, frames: Frames | None) -> Attention:
-    """Return the attention of a run on its surest right and wrong clips."""
+    """Return the attention of a run on its most confident right and wrong answers."""
     answers, right = record.tested, record.right
     sure = record.probabilities.max(axis=1)  # (n,)
     weights = answers.attention.astype(np.float64)  # (n, T)
@@ -73,7 +73,7 @@ def attention(record: Record, frames: Frames | None) -> Attention:
 
 
 def _surest(answers: Outputs, sure: NDArray[np.float64], among: NDArray[np.bool_]) -> list[int]:
-    """Return up to three clips with the surest answers, of different true classes."""
+    """Return up to three clips with the most confident answers, each of a different true class."""
     chosen: dict[int, int] = {}
     for i in np.argsort(-sure, kind="stable").tolist():
         if among[i]:

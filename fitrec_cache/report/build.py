@@ -1,4 +1,4 @@
-"""From run folders to one HTML file."""
+"""Build one HTML file from run folders."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from fitrec_cache.report.views import ModelView, view
 from fitrec_cache.settings import paper
 from fitrec_cache.wording import MANY_CLASSES, plural
 
-#: Models shown in full; the tables have all.
+#: The number of models shown in full; the tables contain all.
 MOST_MODELS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageReport(Plain):
-    """What :func:`report` wrote.
+    """The result of :func:`report`.
 
     Attributes:
         out: The file.
@@ -41,7 +41,7 @@ class PageReport(Plain):
         models: Number of models, each with all its seeds and folds.
         runs: Number of run folders.
         missing: What the page could not show, and why.
-        notes: What the comparison of the models remarks.
+        notes: The notes of the comparison of the models.
     """
 
     out: Path
@@ -61,15 +61,16 @@ def report(
     compared: CompareReport | None = None,
     progress: bool = False,
 ) -> PageReport:
-    """Write one HTML file about trained runs; it loads nothing and opens without network.
+    """Write one HTML file about trained runs; it loads nothing else and opens without network.
 
     Runs that differ only in seed and fold are one model. Models are ranked by validation, never by test.
 
     Args:
-        runs: Run folders, or folders that hold some.
-        out: HTML file to write; an earlier report is replaced, any other file is not.
-        cache: The cache the heads were trained on, for the frames and the audit; without it the page says so.
-        compared: The comparison of these runs to show; None: all that can be compared are.
+        runs: Run folders, or folders that contain run folders.
+        out: HTML file to write; an earlier report is replaced, any other file is refused.
+        cache: The cache the heads were trained on, for frames and the audit; if None, the page says that they are
+            missing.
+        compared: The comparison of these runs to show; None: all comparable models are compared.
         progress: Show progress bars on standard error.
 
     Returns:
@@ -103,7 +104,7 @@ def report(
 
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
-    """What was found: models in full, audits by split rule, what is missing, what was extracted, frames by model."""
+    """What the page is built from: models shown in full, audits by split rule, missing items, extractions, frames."""
 
     views: list[ModelView]
     audits: dict[str, Leaks]
@@ -129,7 +130,7 @@ def _see(models: Sequence[Model], cache: Cache | None, progress: bool) -> _Seen:
 
 
 def _audits(models: Sequence[Model], auditor: Auditor | None, seen: _Seen) -> dict[str, Leaks]:
-    """Return what an audit says of each split, and add what cannot be looked at to what is missing."""
+    """Return the audit of each split; splits that cannot be audited are added to the missing items."""
     found: dict[str, Leaks] = {}
     for rule in dict.fromkeys(m.split for m in models):
         if auditor is not None:
@@ -141,7 +142,7 @@ def _audits(models: Sequence[Model], auditor: Auditor | None, seen: _Seen) -> di
 
 
 def _frames(model: Model, auditor: Auditor | None, seen: _Seen) -> Frames | None:
-    """Return the frames of a model, the same at each call: they know which of them were lost."""
+    """Return the frames of a model; always the same object, because it records which frames were lost."""
     if auditor is not None and id(model) not in seen.frames:
         seen.frames[id(model)] = None
         with _or_missing(f"No frames of {model.name}", seen):
@@ -150,7 +151,7 @@ def _frames(model: Model, auditor: Auditor | None, seen: _Seen) -> Frames | None
 
 
 def _leaky(models: Sequence[Model], audits: Mapping[str, Leaks]) -> list[str]:
-    """Return the splits that leak, by what their runs know of groups or by their audit."""
+    """Return the splits that leak, according to their runs' groups or to their audit."""
     sharing = {r.split for m in models for r in m.runs if r.sharing}
     splits = dict.fromkeys(m.split for m in models)
     return [s for s in splits if s in sharing or (s in audits and audits[s].verdict.leaks)]
@@ -163,7 +164,7 @@ def _sound_first(models: Sequence[Model], audits: Mapping[str, Leaks]) -> list[M
 
 @contextmanager
 def _or_missing(what: str, seen: _Seen) -> Iterator[None]:
-    """Go on without what cannot be shown, and say why."""
+    """Continue if something cannot be shown, and record why."""
     try:
         yield
     except FitrecError as error:
@@ -180,7 +181,7 @@ def _lost_frames(model: Model, frames: Frames | None) -> list[str]:
 
 
 def context(models: Sequence[Model], seen: _Seen, compared: CompareReport) -> dict[str, Any]:
-    """Return everything the template names."""
+    """Return all variables of the template."""
     audits = seen.audits
     models, leaky = _sound_first(models, audits), _leaky(models, audits)
     splits = list(dict.fromkeys(m.split for m in models))

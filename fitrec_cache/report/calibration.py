@@ -1,4 +1,4 @@
-"""How sure a head is, against how often it is right."""
+"""How confident a head is compared with how often it is right."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from fitrec_cache.wording import plural
 
 @dataclass(frozen=True, kw_only=True)
 class Unknown:
-    """When the answer is "unknown", over all runs; shares in [0, 1], None where it was not tested.
+    """Figures about the answer "unknown" over all runs; shares in [0, 1], None if not tested.
 
     Attributes:
-        thresholds: Lowest and highest of the runs; 0 of a run that gives no such answer.
-        false_alarm_rate: Share of clips of new recordings that may be turned away.
-        false_alarms: Share of test clips of known classes that were.
-        n: Clips of classes that no run was taught.
-        detected: Share of them answered so.
-        auroc: How well the highest probability tells them from known ones.
+        thresholds: Lowest and highest threshold of the runs; 0 for a run that never answers "unknown".
+        false_alarm_rate: Share of clips of new recordings that may be rejected.
+        false_alarms: Share of test clips of known classes that were rejected.
+        n: Number of clips of held-out classes.
+        detected: Share of these that were answered "unknown".
+        auroc: How well the highest probability separates them from clips of known classes.
     """
 
     thresholds: tuple[float, float]
@@ -40,11 +40,11 @@ class Unknown:
 
 @dataclass(frozen=True, kw_only=True)
 class Confidence:
-    """How far confidence can be trusted, over all runs: of each seed its folds together, then the mean over seeds.
+    """How reliable confidence is, over all runs: computed per seed over its folds, then averaged over seeds.
 
     A bin has ``low``, ``high``, ``n``, ``confidence``, ``accuracy`` and its 95 % interval, ``least`` to ``most``.
-    ``temperatures`` are the lowest and the highest of the runs; ``ece_expected`` is what the error would be if all
-    confidence were right.
+    ``temperatures`` are the lowest and the highest of the runs; ``ece_expected`` is the error that would be expected by
+    chance if all confidence were right.
     """
 
     ece: float
@@ -58,7 +58,7 @@ class Confidence:
 
 
 def calibration(model: Model) -> Confidence:
-    """Return how far a model's confidence can be trusted."""
+    """Return how reliable a model's confidence is."""
     targets = np.concatenate([record.tested.targets for record in model.runs])
     _, bins = calibration_error(np.concatenate([record.probabilities for record in model.runs]), targets)
     numbers = [bin_numbers(record.probabilities.max(axis=1)) for record in model.runs]
@@ -93,7 +93,7 @@ def _said(folds: Sequence[Record], *, scaled: bool = True) -> NDArray[np.float64
 
 
 def _by_chance(folds: Sequence[Record]) -> float:
-    """Return that error by chance alone."""
+    """Return the calibration error to be expected by chance over these clips."""
     units = [unit for record in folds for unit in record.units]
     return expected_error(_said(folds), np.concatenate([r.tested.targets for r in folds]), units)
 
@@ -104,13 +104,13 @@ def _error_of(folds: Sequence[Record], *, scaled: bool) -> float:
 
 
 def _unknown(model: Model) -> Unknown:
-    """Return what is known of the answer "unknown"."""
+    """Return the figures about the answer "unknown"."""
     figures = [run.metrics["unknown"] for run in model.runs]
     thresholds = [run.calibration.threshold for run in model.runs]
     tested = all("auroc" in each for each in figures)
 
     def mean(name: str) -> float:
-        """Each test clip counts the same, however many a fold has."""
+        """Average over runs, weighted by their number of test clips."""
         return float(np.average([each[name] for each in figures], weights=[len(run.clips) for run in model.runs]))
 
     return Unknown(

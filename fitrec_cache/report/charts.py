@@ -1,4 +1,4 @@
-"""Charts of the page: matplotlib draws, a style sheet inside the SVG gives light and dark readers their own colours."""
+"""Charts of the page: drawn by matplotlib; a style sheet in the SVG sets the colours for light and dark mode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-#: Name of a role -> (what matplotlib draws with, for light paper, for dark). Okabe and Ito's hues.
+#: Role -> (colour that matplotlib draws with, colour in light mode, colour in dark mode). Okabe and Ito's palette.
 _ROLES = {
     "ink": ("#222222", "#222b36", "#e6ebf1"),
     "faint": ("#8a8a8a", "#6b7683", "#94a1b0"),
@@ -37,7 +37,7 @@ def curve_svg(histories: Sequence[tuple[History, int]], measure: str) -> str:
     """Draw one measure over the epochs of all runs of a model.
 
     Args:
-        histories: The epochs of each run (``epoch``, ``train_loss``, ...) and the epoch that was kept.
+        histories: For each run, its epochs (``epoch``, ``train_loss``, ...) and the epoch that was kept.
         measure: ``loss`` or ``accuracy``.
 
     Returns:
@@ -64,14 +64,14 @@ def curve_svg(histories: Sequence[tuple[History, int]], measure: str) -> str:
 
 
 def reliability_svg(points: Sequence[tuple[float, float, float, float, float]]) -> str:
-    """Draw how often answers are right against how sure they are.
+    """Draw the accuracy of answers against their confidence.
 
     Args:
         points: For each bin with clips: confidence, accuracy, its interval's low and high end, all in ``[0, 1]``, and
             the bin's share of all clips.
 
     Returns:
-        SVG, 4 x 3 inches; on the diagonal, confidence is right.
+        SVG, 4 x 3 inches; on the diagonal, confidence equals accuracy.
     """
     figure, axes = _axes("how sure it is (confidence)", "how often it is right")
     axes.plot([0, 1], [0, 1], ":", color=_FAINT, linewidth=1.4, label="as sure as right")
@@ -104,7 +104,7 @@ def _axes(x: str, y: str) -> tuple[Figure, Axes]:
 
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
-    # Text stays text: smaller, and drawn in the reader's own font. Equal input gives equal bytes.
+    # Text is kept as text, which is smaller and uses the reader's own font. The fixed salt makes output reproducible.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fitrec-cache"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = re.sub(r"<\?xml.*?(?=<svg)", "", buffer.getvalue(), count=1, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""What the audit says of the splits that the runs really used, with the most alike pairs as pictures."""
+"""Audit the splits that the runs really used, and show the most similar pairs as pictures."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Leaks:
-    """The audit of all splits that runs of one rule used: of its seeds and folds.
+    """The audit of all splits (seeds and folds) that runs with one split rule used.
 
     Attributes:
-        record: The run whose split leaks most; the first where none does.
-        verdict: On that one, in numbers and in one line.
-        n_splits: How many different splits there are.
-        n_leaking: How many of them leak.
-        looked: Whether clips that look alike were looked for.
-        n_pairs: Near-duplicate pairs between training and test of that run's split.
-        pairs: The most alike of them whose frames are at hand.
+        record: The run whose split leaks most; the first run if none leaks.
+        verdict: The verdict on that split, as numbers and as one line of text.
+        n_splits: Number of different splits.
+        n_leaking: Number of splits that leak.
+        looked: Whether near-duplicates were searched for.
+        n_pairs: Number of near-duplicate pairs between training and test in that run's split.
+        pairs: The most similar of these pairs for which frames are available.
     """
 
     record: Record
@@ -59,9 +59,9 @@ class Leaks:
 
 
 class Auditor:
-    """Shows what one cache has of runs, and audits their splits by it; the same clips are looked through once.
+    """Provides the frames of runs from one cache, and audits their splits; each set of clips is searched only once.
 
-    What the cache has not raises :class:`fitrec_cache.errors.FitrecError`.
+    Raises :class:`fitrec_cache.errors.FitrecError` for anything that the cache does not hold.
     """
 
     def __init__(self, cache: Cache, *, progress: bool = False) -> None:
@@ -70,7 +70,7 @@ class Auditor:
 
     @cached_property
     def _known(self) -> dict[str, HeldClip]:
-        """The clips that the cache has, earlier names of them too, by what is known of them now; none taken out."""
+        """The clips of the cache by current and earlier names, with their current group; none that was taken out."""
         clips = self._cache.clips()
         used = newest(clips)
         return {
@@ -90,7 +90,7 @@ class Auditor:
         return Frames(self._cache, clips, record)
 
     def audit(self, records: Sequence[Record], frames: Frames | None) -> Leaks:
-        """Audit the splits that runs of one rule used, with ``frames`` to show pairs by, if there are any."""
+        """Audit the splits of runs with one split rule; ``frames``, if given, are used to show pairs."""
         by_sides: dict[tuple[tuple[str, ...], ...], Record] = {}
         for each in records:
             by_sides.setdefault(tuple(tuple(map(str, each.run["split"][side])) for side in SIDES), each)
@@ -98,7 +98,7 @@ class Auditor:
         known = [self._known.get(name) for name in names]
         then: list[Mapping[str, str]] = []
         for contents in (each.contents for each in records):
-            then += [contents] if contents not in then else []  # most often all runs of a rule knew the same
+            then += [contents] if contents not in then else []  # usually the same for all runs of a rule
         clips = [c for c in known if c is not None and all(_is_as_then(c, contents) for contents in then)]
         if len(clips) < len(names):
             gone = sorted(set(names).difference(clip.clip_id for clip in clips))
@@ -107,7 +107,7 @@ class Auditor:
         kinds: dict[str, Record] = {}
         for each in records:
             kinds.setdefault(canonical_json([source["identity"] for source in each.sources]), each)
-        seen = [self._look(each, clips) for each in kinds.values()]  # as each training looked by its own
+        seen = [self._look(each, clips) for each in kinds.values()]  # each training searched with its own features
         looks: list[NearDuplicates | None] = [found for found in seen if found is not None]
         looks = looks or [None]
         number = {name: i for i, name in enumerate(names)}
@@ -127,7 +127,7 @@ class Auditor:
         )
 
     def _look(self, record: Record, clips: Sequence[HeldClip]) -> NearDuplicates | None:
-        """Compare all clips by the run's own embeddings if these are there, else by any that the cache has of them."""
+        """Search all clips for near-duplicates, by the run's own embeddings if the cache has them, else by others."""
         own = [source["identity"] for source in record.sources]
         stores = sorted(self._stores, key=lambda s: s.identity not in own)
         store = next((s for s in stores if all(clip.video_sha256 in s for clip in clips)), None)
@@ -144,7 +144,7 @@ class Auditor:
 
 
 def _is_as_then(clip: HeldClip, contents: Mapping[str, str]) -> bool:
-    """Say whether a clip's video is the one that a run knew by this name, if it knew any."""
+    """Say whether a clip's video is the one that the run used under this name, if the run recorded it."""
     then = contents.get(clip.clip_id)
     return then is None or then == short_content(clip.video_sha256)
 
@@ -155,7 +155,7 @@ def _split(record: Record, sides: Sequence[Sequence[str]], number: Mapping[str, 
 
 
 def _across(found: NearDuplicates, split: Split, n_clips: int) -> list[tuple[float, int, int]]:
-    """Return the pairs of a training or validation clip and a test clip, as (similarity, one, other), likest first."""
+    """Return pairs between training (or validation) and test as (similarity, one, other), the most similar first."""
     tested = set(split.test.tolist())
     rows = pairs_across([split], found, n_clips)
     pairs = zip(found.similarity[rows].tolist(), found.pairs[rows].tolist(), strict=True)

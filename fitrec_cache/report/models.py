@@ -1,4 +1,4 @@
-"""Runs that differ only in seed and fold, taken together."""
+"""Models of the page: runs that differ only in seed and fold, taken together."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ClassRow:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Model(scored.Model[Record]):
-    """All runs of one model on one split rule, with what the page says of them."""
+    """All runs of one model with one split rule, with the figures that the page shows."""
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
@@ -45,26 +45,26 @@ class Model(scored.Model[Record]):
 
     @cached_property
     def n_distinct(self) -> int:
-        """Test clips, each counted once however many runs were tested on it."""
+        """Number of distinct test clips over all runs."""
         return len(self.per_clip[2])
 
     @property
     def unit(self) -> str:
-        """What test clips are drawn with; see :func:`fitrec_cache.dataset.units.units_of`."""
+        """The kind of statistical unit of test clips; see :func:`fitrec_cache.dataset.units.units_of`."""
         return "fold" if is_by_fold(self.first.split) else "group"
 
     @property
     def times_tested(self) -> float:
-        """How many runs tested a clip, on average."""
+        """In how many runs a clip was tested, on average."""
         return float(self.per_clip[1].mean())
 
     @cached_property
     def rates(self) -> dict[int, Metrics]:
-        """Figures of each seed."""
+        """Metrics of each seed."""
         return {seed: figures_of(records) for seed, records in self.by_seed.items()}
 
     def mean(self, name: str) -> float:
-        """Return the mean of a figure over the seeds, each as much as it tests clips."""
+        """Return the mean of a metric over the seeds, weighted by their number of test clips."""
         rates = self.rates.values()
         return float(np.average([getattr(r, name) for r in rates], weights=[r.n for r in rates]))
 
@@ -75,20 +75,20 @@ class Model(scored.Model[Record]):
 
     @cached_property
     def ensemble(self) -> dict[str, Any]:
-        """What all seeds answer together, as ``train-head`` tells it; nothing where they do not, or there is one."""
+        """Metrics of the joint answer of all seeds, as in ``train-head``; empty if there is none."""
         return average_runs(self.runs)[0]
 
     @cached_property
     def n_units(self) -> int:
-        """How many recordings the test clips are of, under ``leave-one`` how many folds; unknown ones count singly."""
+        """Number of recordings of the test clips (folds under ``leave-one``); clips of unknown group count singly."""
         return len(set(self.per_clip[2].values()))
 
     def interval_of(self, kinds: Sequence[NDArray[np.int64]], kind: int) -> tuple[float, float]:
-        """Return the 95 % interval of how often the answers of one kind are right.
+        """Return the 95 % interval of the accuracy of the answers of one kind.
 
         Args:
             kinds: A number for each test clip of each run, such as its class.
-            kind: Which of them is meant; some clip is of it.
+            kind: The kind of interest; at least one clip must have it.
         """
         tests = [_tested(r, np.flatnonzero(k == kind)) for r, k in zip(self.runs, kinds, strict=True)]
         right, tested, units = count_right(tests)
@@ -96,16 +96,16 @@ class Model(scored.Model[Record]):
 
     @property
     def val_loss(self) -> float:
-        """Mean validation loss at the kept epochs; it ranks models of one validation accuracy."""
+        """Mean validation loss at the kept epochs; it ranks models with equal validation accuracy."""
         return float(np.mean([record.best["val_loss"] for record in self.runs]))
 
     @property
     def shown(self) -> Record:
-        """The run with the lowest validation loss, whose pictures are shown."""
+        """The run with the lowest validation loss; its pictures are shown."""
         return min(self.runs, key=lambda record: record.best["val_loss"])
 
     def classes(self) -> list[ClassRow]:
-        """Return how each class fared, best first; classes without a test clip are left out."""
+        """Return the results of each class, best first; classes without a test clip are left out."""
         labels, rows = self.first.labels, []
         truth = [record.tested.targets for record in self.runs]
         for k, label in enumerate(labels):
@@ -132,16 +132,17 @@ class Model(scored.Model[Record]):
 
 
 def _tested(record: Record, rows: NDArray[np.int64]) -> tuple[list[str], list[str], NDArray[np.bool_]]:
-    """Return some of the test clips of a run: ids, units, and whether each was recognised."""
+    """Return selected test clips of a run: ids, units, and whether each was recognised."""
     return [record.clips[i] for i in rows], [record.units[i] for i in rows], record.right[rows]
 
 
 def gather(records: Sequence[Record]) -> list[Model]:
-    """Put together the runs that differ only in seed and fold, as ``compare`` does.
+    """Group the runs that differ only in seed and fold, as ``compare`` does.
 
     Returns:
-        Models by split rule in the order given, but those with groups on both sides after the others; within one by
-        number of classes, as fewer are easier, then by mean validation accuracy, best first.
+        Models by split rule in the order given, except that rules with groups on both sides come last. Within a rule,
+        models with more classes come first, because fewer classes are easier; then by mean validation accuracy, best
+        first.
     """
     leaky = {record.split for record in records if record.sharing}
     splits = sorted(dict.fromkeys(record.split for record in records), key=lambda split: split in leaky)

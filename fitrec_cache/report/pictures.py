@@ -1,4 +1,4 @@
-"""Frames and charts as data URIs: the page loads nothing from anywhere."""
+"""Frames and charts as data URIs, so that the page loads nothing from anywhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fitrec_cache.report.records import Record
 from fitrec_cache.storage.store import Store
 from fitrec_cache.video.jpeg import thumbnail
 
-#: Frames of a clip at a glance, and their width in pixels.
+#: The number of frames in a glimpse of a clip, and their width in pixels.
 _GLIMPSE, _GLIMPSE_WIDTH = 4, 168
 
 
@@ -31,7 +31,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """An SVG as a data URI, and what it shows in words."""
+    """An SVG as a data URI, and a description of it in words."""
 
     uri: str
     alt: str
@@ -39,7 +39,7 @@ class Chart:
 
 @dataclass(frozen=True, kw_only=True)
 class Glimpse:
-    """Some frames of one clip."""
+    """A few frames of one clip."""
 
     clip_id: str
     frames: tuple[Picture, ...]
@@ -51,7 +51,7 @@ class Frames:
     Args:
         cache: The cache, opened.
         clips: Its clips, by their ids.
-        record: The run; its ``sources`` say which frame store.
+        record: The run; its ``sources`` identify the frame store.
 
     Raises:
         StoreError: If the cache holds no such frames.
@@ -69,12 +69,12 @@ class Frames:
         return Glimpse(clip_id=clip_id, frames=tuple(pictures)) if pictures else None
 
     def of_class(self, label: str, among: Sequence[str]) -> str:
-        """Return the first of some clips that is of a class and has frames; empty if none is."""
+        """Return the first of these clips that has this class and stored frames; empty if there is none."""
         clips = (self._clips[clip_id] for clip_id in among if clip_id in self._clips)
         return next((c.clip_id for c in clips if c.label == label and c.video_sha256 in self._store), "")
 
     def strip(self, clip_id: str, frames: Sequence[int], *, width: int) -> list[Picture]:
-        """Return chosen frames of a clip; none if the cache does not hold them or they are damaged.
+        """Return selected frames of a clip; empty if the cache does not hold them or they are damaged.
 
         Args:
             clip_id: The clip.
@@ -88,7 +88,7 @@ class Frames:
         try:
             encoded = self._store.jpegs(clip.video_sha256)
             row = self._store.row(clip.video_sha256)
-            times = row["pts_seconds"] - parse_json(bytes(row["ledger"])).get("starts_at_seconds", 0.0)  # as a player's
+            times = row["pts_seconds"] - parse_json(bytes(row["ledger"])).get("starts_at_seconds", 0.0)  # as in players
             wanted = (i for i in frames if i < len(encoded))
             return [_picture(encoded[i], float(times[i]), width) for i in wanted]
         except StoreError:
@@ -112,6 +112,6 @@ def _frame_store(cache: Cache, record: Record) -> Store:
 
 
 def data_uri(data: bytes | str, kind: str) -> str:
-    """Return bytes as a ``data:`` address."""
+    """Return data as a ``data:`` URI."""
     raw = data.encode() if isinstance(data, str) else data
     return f"data:{kind};base64,{base64.b64encode(raw).decode()}"

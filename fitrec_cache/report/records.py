@@ -1,4 +1,4 @@
-"""Run folders as the page needs them: figures and settings, no weights."""
+"""Run folders as the page needs them: metrics and settings, no weights."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from fitrec_cache.runs.scored import ScoredRun, read_scored
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Record(ScoredRun):
-    """One run folder with its figures.
+    """One run folder with its metrics.
 
     Attributes:
-        metrics: ``metrics.json``, for what only it has: the course of training, seconds, parameters, and how the answer
-            "unknown" did.
+        metrics: The content of ``metrics.json``, used for what only it has: training history, seconds, parameters, and
+            the figures about the answer "unknown".
     """
 
     metrics: Mapping[str, Any]
 
     @property
     def rule(self) -> str:
-        """The rule of the split as it was given."""
+        """The split rule as it was given."""
         return str(self.run["split"]["rule"])
 
     @property
     def sources(self) -> list[Mapping[str, Any]]:
-        """What its features, or frames, were made of and how; none of those that were made elsewhere."""
+        """How its features, or frames, were made; empty for features that were made elsewhere."""
         sources: list[Mapping[str, Any]] = self.run["sources"]
         return sources
 
     @property
     def contents(self) -> Mapping[str, str]:
-        """What the videos of its clips were known by; see :func:`fitrec_cache.runs.run_files.contents_of`. Not kept."""
+        """Content identifiers of its clips' videos; see :func:`fitrec_cache.runs.run_files.contents_of`. Not cached."""
         return contents_of(self.run)
 
     @property
@@ -54,7 +54,7 @@ class Record(ScoredRun):
 
     @cached_property
     def calibration(self) -> Calibration:
-        """What makes probabilities of its logits, and "unknown" of some."""
+        """How its logits are turned into probabilities and answers."""
         return calibration_of(self.run)
 
     @cached_property
@@ -64,12 +64,12 @@ class Record(ScoredRun):
 
     @property
     def sharing(self) -> int:
-        """How many test clips are of a group that training or validation has clips of."""
+        """Number of test clips whose group also has clips in training or validation."""
         return int(self.run["split"]["sharing"])
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What there is to know of its split; of folds only what is wrong: each lacks some classes to test."""
+        """Notes on its split; for folds only problems, as each fold necessarily lacks some classes in testing."""
         split = self.run["split"]
         notes = [str(note) for note in split["notes"] if not self.fold]
         notes += say_untrained([str(label) for label in split["untrained"]])
@@ -82,12 +82,12 @@ def read_records(paths: Sequence[Path]) -> list[Record]:
     """Read run folders, and all run folders below folders that hold several.
 
     Returns:
-        Each run once, in the order given, those of one folder by name.
+        Each run once, in the order given; those of one folder sorted by name.
 
     Raises:
-        UsageError: If there is none at a path.
+        UsageError: If a path contains no run.
         StoreCorrupt: If a file is damaged.
-        FitrecError: If a run is of another version.
+        FitrecError: If a run was written by another program version.
     """
     return [_record(folder) for folder in find_runs(paths)]
 
@@ -103,7 +103,7 @@ def _record(folder: Path) -> Record:
 
 
 def _check(record: Record) -> None:
-    """Touch every figure that the page cannot do without, so that a damaged folder is named."""
+    """Evaluate every value that the page requires, so that a damaged folder is reported by its name."""
     m, run = record.metrics, record.run
     for name in ("seconds", "parameters"):
         float(m[name])
@@ -115,7 +115,7 @@ def _check(record: Record) -> None:
     _ = (run["training"].items(), run["versions"].items())
     for name in ("temperature", "threshold", "false_alarm_rate"):
         float(run["calibration"][name])
-    _ = (run["threads"], float(run["false_alarm_rate"]), record.calibration)  # raises where a value is out of range
+    _ = (run["threads"], float(run["false_alarm_rate"]), record.calibration)  # raises if a value is out of range
     tested = ("n", "detected", "auroc") if "auroc" in m["unknown"] else ()
     for name in ("false_alarms", *tested):
         float(m["unknown"][name])

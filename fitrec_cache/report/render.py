@@ -1,4 +1,4 @@
-"""The one place that knows the template library."""
+"""Render the page's template; the only module that imports the template library."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import jinja2
 from fitrec_cache.report import words
 from fitrec_cache.wording import count, plural
 
-#: In the head of every page; tells a report from other files.
+#: In the head of every page, to distinguish a report from other files.
 GENERATOR = '<meta name="generator" content="fitrec-cache'
 
 
 def render(context: Mapping[str, Any]) -> str:
-    """Fill the page's template; whatever is put in is escaped.
+    """Fill the page's template; all inserted values are escaped.
 
     Args:
-        context: Everything the template names; a name that is missing is an error.
+        context: All variables of the template; a missing one is an error.
 
     Returns:
         The HTML file's text.

@@ -1,4 +1,4 @@
-"""What is needed to make the runs again: commands, versions and identities."""
+"""What is needed to repeat the runs: commands, versions and identities."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class HowTo:
 
     Attributes:
         commands: Shell lines; CACHE, VIDEOS and RUNS stand for folders.
-        settings: Name and value of everything that was set, in order.
-        versions: Of the program and the libraries.
-        sources: Name of each feature set, where its weights came from, its identity as JSON.
-        test_sha256: Of the test clips' names, sorted, one a line, first seed and fold.
+        settings: Name and value of every setting, in order.
+        versions: Versions of the program and the libraries.
+        sources: For each feature set, its name, where its weights came from, and its identity as JSON.
+        test_sha256: The sha256 of the test clips' names in the first seed and fold, sorted, one per line.
     """
 
     title: str
@@ -39,7 +39,7 @@ class HowTo:
 
 
 def how_to(model: Model, number: int) -> HowTo:
-    """Return how to repeat a model's runs, in a folder of the model's number."""
+    """Return how to repeat a model's runs; ``number`` of the model names the output folder."""
     record = model.first
     threads = ", ".join(sorted({str(each.run["threads"]) for each in model.runs}))
     names = "".join(f"{clip}\n" for clip in sorted(record.clips))
@@ -52,7 +52,7 @@ def how_to(model: Model, number: int) -> HowTo:
         "clips (training, validation, test)": ", ".join(str(len(record.run["split"][side])) for side in SIDES),
         **({"final head": "of all clips, for predict and watch"} if record.run.get("final") else {}),
         **record.run["training"],
-        **{k: v for k, v in record.run["head"].items() if k != "variant"},  # its own where the recipe has others
+        **{k: v for k, v in record.run["head"].items() if k != "variant"},  # override the recipe's values of that name
     }
     return HowTo(
         title=model.name,
@@ -99,7 +99,7 @@ def _train(model: Model, number: int) -> str:
     features = [s["identity"] for s in record.sources if s["kind"] != "pixels"]
     presets = {identity["preprocessing"]["preset"] for identity in features}
     if len(presets) > 1 or len({identity["backbone"] for identity in features}) < len(features):
-        names, presets = [features_folder(identity) for identity in features], set()  # names alone would not tell
+        names, presets = [features_folder(identity) for identity in features], set()  # names would be ambiguous
     else:
         names = [identity["backbone"] for identity in features]
     for name in names:
@@ -108,7 +108,7 @@ def _train(model: Model, number: int) -> str:
         words += ["--preset", preset]
     if some := record.run.get("some_classes"):
         names = [str(name) for name in some]
-        listed = ",".join(names)  # a name with a comma can only stand in a file
+        listed = ",".join(names)  # a name with a comma can only be given in a file
         words += ["--classes", "FILE-OF-THESE-CLASSES" if any("," in name for name in names) else listed]
     words += ["--split", record.rule]
     for seed in model.by_seed:
@@ -124,12 +124,12 @@ def _train(model: Model, number: int) -> str:
     return shlex.join([*words, "--out", f"RUNS/{number}-{record.variant}"])
 
 
-#: What is set to 0 where the former is given and this is not.
+#: Setting -> another setting, which becomes 0 if the first is given and the other is not.
 _GO_WITH = {"epochs": "steps", "components": "clips_per_component"}
 
 
 def _changes(record: Record) -> list[str]:
-    """Return the options for what was trained otherwise than the recipe says."""
+    """Return the options for settings that differ from the recipe."""
     usual = RECIPES.get(str(record.run["recipe"]), Recipe()).to_dict()
     options: list[str] = []
     training = record.run["training"]

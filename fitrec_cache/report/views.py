@@ -1,4 +1,4 @@
-"""What the page shows of one model: charts, matrix, worst confusions and attention, ready for the template."""
+"""What the page shows about one model: charts, matrix, frequent confusions and attention, ready for the template."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from fitrec_cache.report.charts import curve_svg
 from fitrec_cache.report.models import ClassRow, Model
 from fitrec_cache.report.pictures import Chart, Frames, Glimpse, data_uri
 
-#: Bounds that keep the file small: classes in the matrix, confusions, clips of each.
+#: Limits that keep the file small: classes in the matrix, confusions, clips per confusion.
 MOST_CLASSES, MOST_PAIRS, MOST_CLIPS = 60, 6, 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One field of the confusion matrix: clips, and their share of the true class in whole percent."""
+    """One field of the confusion matrix: number of clips, and their share of the true class in whole percent."""
 
     count: int
     share: int
@@ -27,7 +27,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """Rows of a confusion matrix; ``left_out`` counts classes without room."""
+    """Rows of a confusion matrix; ``left_out`` is the number of classes that did not fit."""
 
     labels: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
@@ -48,7 +48,7 @@ class Confusion:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelView:
-    """Everything the page shows of a model."""
+    """Everything the page shows about a model."""
 
     model: Model
     curves: tuple[Chart, ...]
@@ -60,7 +60,7 @@ class ModelView:
 
 
 def view(model: Model, frames: Frames | None) -> ModelView:
-    """Return what is shown of a model, with frames if there are any."""
+    """Return what the page shows about a model, with frames if available."""
     return ModelView(
         model=model,
         curves=_curves(model),
@@ -123,7 +123,7 @@ def _confusions(model: Model, frames: Frames | None) -> Iterable[Confusion]:
 
 
 def _taken_for(model: Model, true: int, guess: int) -> list[str]:
-    """Return the test clips of one class that a run took for another, each once."""
+    """Return the distinct test clips of one class that a run answered as another."""
     found: dict[str, None] = {}
     for record in model.runs:
         hits = (record.tested.targets == true) & (record.tested.guesses == guess)

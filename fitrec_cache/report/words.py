@@ -11,14 +11,15 @@ from fitrec_cache.report.models import Model
 from fitrec_cache.report.views import ModelView
 from fitrec_cache.wording import plural
 
-#: A calibration error of up to so many times what chance makes it, or up to so much, is no sign of wrong confidence.
+#: A calibration error is no sign of wrong confidence if it is at most this many times the error expected by chance, or
+#: at most this large.
 _BY_CHANCE, _NEGLIGIBLE = 1.5, 0.02
 
 _SPACE = "\u00a0"  # keeps a number and its unit on one line
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Return a share as percent; what is nearly none or all has a digit, if that tells it from them.
+    """Return a share as a percentage; one that would be rounded to 0 or 100 gets a decimal, if that distinguishes it.
 
     Example:
         >>> [percent(share, 0).replace("\u00a0", " ") for share in (0.48235, 0.995, 1)]
@@ -36,7 +37,7 @@ def spread(mean: float, deviation: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time for a reader.
+    """Return a time in readable form.
 
     Example:
         >>> duration(4.21).replace("\u00a0", " "), duration(200).replace("\u00a0", " ")
@@ -50,7 +51,7 @@ def duration(seconds: float) -> str:
 
 
 def headline(model: Model, leaky: Collection[str]) -> str:
-    """Say what the model chosen on validation reached."""
+    """Return the accuracy of the model that was chosen on validation, as a sentence."""
     clips = f"{percent(model.mean('accuracy'))} of {plural(model.n_distinct, 'clip')}"
     unseen = grouped(model) and model.split not in leaky
     seen = "from groups it had not seen" if unseen else "it was not trained on"
@@ -58,23 +59,23 @@ def headline(model: Model, leaky: Collection[str]) -> str:
 
 
 def grouped(model: Model) -> bool:
-    """Whether the split's rule keeps recordings together, and knows them: without groups ``kfold`` divides clips."""
+    """Say whether the split's rule keeps groups together and all groups are known (otherwise it splits by clip)."""
     return model.split.startswith(("group", "official", "leave-one", "kfold")) and knows_groups(model)
 
 
 def knows_groups(model: Model) -> bool:
-    """Whether the groups are known that tell if a test clip shares one with training."""
+    """Say whether all groups are known that are needed to see whether a test clip shares one with training."""
     splits = [record.run["split"] for record in model.runs]
     return not any(None in split.get("test_groups", ()) or split.get("without_group") for split in splits)
 
 
 def split_notes(models: Sequence[Model]) -> list[str]:
-    """Return what there is to know of the splits of some models, each thing once."""
+    """Return the notes on the splits of several models, each note once."""
     return list(dict.fromkeys(note for model in models for record in model.runs for note in record.notes))
 
 
 def results_say(models: Sequence[Model], pairs: Sequence[PairFigures]) -> str:
-    """Say whether the model that is best on validation is told from the next one that was compared with it."""
+    """Say whether the best model on validation differs from the next one that it was compared with."""
     lead, *others = [m for m in models if m.split == models[0].split]
     for other in others:
         for pair in pairs:
@@ -87,7 +88,7 @@ def results_say(models: Sequence[Model], pairs: Sequence[PairFigures]) -> str:
 
 
 def split_says(models: Sequence[Model], leaky: Sequence[str], audited: Collection[str]) -> str:
-    """Say which splits leak, as far as was looked."""
+    """Say which splits leak, as far as was examined."""
     if leaky:
         verb = "leaks" if len(leaky) == 1 else "leak"
         which = " and ".join(filter(None, [", ".join(leaky[:-1]), leaky[-1]]))
@@ -136,7 +137,7 @@ def confusions_say(view: ModelView) -> str:
 
 
 def attention_says(attention: Attention) -> str:
-    """Say how far the attention chooses."""
+    """Say how selective the attention is."""
     if attention.even:
         return "This model does not choose among frames"
     sides = (("right", attention.right), ("wrong", attention.wrong))
@@ -145,7 +146,7 @@ def attention_says(attention: Attention) -> str:
 
 
 def calibration_says(calibration: Confidence) -> str:
-    """Say how far confidence can be trusted."""
+    """Say how reliable confidence is."""
     if calibration.ece <= max(_NEGLIGIBLE, _BY_CHANCE * calibration.ece_expected):
         chance = "" if calibration.ece <= _NEGLIGIBLE else f", by chance alone some {percent(calibration.ece_expected)}"
         return f"These clips do not show its confidence to be wrong: off by {percent(calibration.ece)}{chance}"

@@ -1,1 +1,1 @@
-"""What a run folder holds, and reading it again."""
+"""Run folders: what they contain, and how they are read again."""

@@ -1,4 +1,4 @@
-"""What heads answer, clip by clip, as tables for spreadsheets and other programs."""
+"""The answers of heads, clip by clip, as tables for spreadsheets and other programs."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ COLUMNS = ("answer", "nearest", "probability")
 
 
 def class_columns(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the columns of probabilities, one a class."""
+    """Return the column names of the probabilities, one per class."""
     return tuple(f"p_{label}" for label in labels)
 
 
 def answer_cells(labels: Sequence[str], probabilities: Sequence[float], *, unknown: bool) -> dict[str, str]:
-    """Return what one row says.
+    """Return the cells of one row.
 
     Args:
         labels: K class names.
-        probabilities: Of the classes, in their order.
-        unknown: Whether none is probable enough.
+        probabilities: The probability of each class, in the same order.
+        unknown: Whether no class is probable enough.
 
     Returns:
-        Cells of :data:`COLUMNS` and :func:`class_columns`; probabilities with four decimals.
+        The cells of :data:`COLUMNS` and :func:`class_columns`; probabilities with four decimals.
     """
     nearest, highest = max(zip(labels, probabilities, strict=True), key=lambda pair: pair[1])
     row = {"answer": "" if unknown else nearest, "nearest": nearest, "probability": f"{highest:.4f}"}
@@ -37,13 +37,13 @@ def answer_cells(labels: Sequence[str], probabilities: Sequence[float], *, unkno
 
 
 def write_answers(runs: Sequence[ScoredRun], path: Path, strangers: Sequence[tuple[str, str | None, str]] = ()) -> None:
-    """Write what tested heads said of their test clips, and of clips of classes kept apart, a row a clip and run.
+    """Write what tested heads answered, one row per run and clip: for test clips and for clips of held-out classes.
 
     Args:
         runs: The runs of one call.
-        strangers: Clip id, group and class of each clip that was kept apart, in the order of the runs.
+        strangers: Clip id, group and class of each clip of a held-out class, in the order of the runs.
         path: CSV file with the columns ``fold``, ``seed``, ``clip_id``, ``group``, ``label`` (the clip's class),
-            :data:`COLUMNS` and a probability for each class, empty where a fold does not know the class.
+            :data:`COLUMNS` and one probability per class, empty if the fold's head does not know the class.
 
     Raises:
         StoreCorrupt: If a run is damaged.

@@ -1,4 +1,4 @@
-"""What the heads of several seeds answer together: the mean of their probabilities, calibrated where that can be."""
+"""How the outputs of one or several heads become a single answer: calibration and the threshold for "unknown"."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from fitrec_cache.runs.run import Run, calibration_of
 from fitrec_cache.runs.run_files import refused_if_damaged
 from fitrec_cache.runs.scored import ScoredRun
 
-#: In ``run.json``: how the mean of this and other seeds is calibrated, and of which seeds.
+#: Key in ``run.json``: the calibration of the mean over this and other seeds, and the list of those seeds.
 KEPT = "together"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
-    """How the answers of several heads, or of one, become a single answer.
+    """How the outputs of several heads, or of one, become a single answer.
 
     Attributes:
         single: The calibration of each head.
-        mean: The calibration of the mean of their calibrated probabilities; None for one head, and where heads were
-            validated on different clips, as then each such clip was one to learn from for another.
-        threshold: "Unknown" is instead what gets no class this probability, in [0, 1].
+        mean: The calibration of the mean of their calibrated probabilities. None for a single head, and for heads with
+            different validation clips, because then a clip that validates one head may have trained another.
+        threshold: If given, it replaces the fitted thresholds: a clip is "unknown" if no class has this probability,
+            in [0, 1].
     """
 
     single: tuple[Calibration, ...]
@@ -42,21 +43,22 @@ class Ensemble:
     def of(
         cls, folders: Sequence[Path], settings: Sequence[Mapping[str, Any]], *, threshold: float | None = None
     ) -> Ensemble:
-        """Return how the heads of these runs answer: as was found when they were trained, else it is fitted here.
+        """Return how the heads of these runs answer together.
 
-        It is fitted on their validation clips.
+        The calibration of the mean is the one stored after training; if there is none, it is fitted here, on the
+        validation clips.
 
         Args:
             folders: Run folders of one model.
-            settings: What the ``run.json`` of each holds.
-            threshold: As above.
+            settings: The content of the ``run.json`` of each.
+            threshold: As in the class description.
 
         Raises:
-            StoreCorrupt: If outputs that are needed are damaged or missing.
+            StoreCorrupt: If required outputs are damaged or missing.
 
         Source:
             Rahaman and Thiery, "Uncertainty quantification and deep ensembles", NeurIPS 2021: a mean of calibrated
-            probabilities is not calibrated, but too modest, so it wants a temperature of its own.
+            probabilities is not calibrated but underconfident, so it needs a temperature of its own.
         """
         single = tuple(calibration_of(s) for s in settings)
         apart = cls(single=single, threshold=threshold)
@@ -74,7 +76,7 @@ class Ensemble:
         return replace(apart, mean=mean)
 
     def may_be_unknown(self, n_classes: int) -> bool:
-        """Say whether any clip could be answered "unknown": the most probable of K classes has 1 / K at least."""
+        """Say whether any clip can be answered "unknown"; the most probable of K classes always has at least 1 / K."""
         if self.threshold is not None:
             return self.threshold * n_classes > 1
         if self.mean is not None:
@@ -85,13 +87,13 @@ class Ensemble:
         return [(x / c.temperature).log_softmax(dim=1) for x, c in zip(logits, self.single, strict=True)]
 
     def __call__(self, logits: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return probabilities ``(B, K)``, and whether a clip is of none of the classes ``(B,)``.
+        """Return probabilities ``(B, K)``, and whether each clip is "unknown" ``(B,)``.
 
-        It is where the highest probability is below the threshold; where there is none, if most heads say so, each by
-        its own.
+        A clip is "unknown" if its highest probability is below the threshold. If there is no common threshold, the
+        majority of heads decides, each by its own threshold.
 
         Args:
-            logits: Of each head, ``(B, K)``; computed in their dtype.
+            logits: The logits of each head, ``(B, K)``; the computation uses their dtype.
         """
         logs = self._log_single(logits)
         single = [x.exp() for x in logs]
@@ -107,7 +109,7 @@ class Ensemble:
 
 
 def _log_mean(logs: Sequence[Tensor]) -> Tensor:
-    """Return the logarithm of the mean of probabilities that are given by theirs, each ``(B, K)``.
+    """Return the logarithm of the mean of probabilities that are given as logarithms, each ``(B, K)``.
 
     Never -inf for finite logits, however improbable a class is.
     """
@@ -115,7 +117,7 @@ def _log_mean(logs: Sequence[Tensor]) -> Tensor:
 
 
 def _kept(folders: Sequence[Path], settings: Sequence[Mapping[str, Any]]) -> Calibration | None:
-    """Return the calibration of the mean that all these runs hold, if it is of just these seeds."""
+    """Return the calibration of the mean that all these runs store, if it was fitted for exactly these seeds."""
     kept = settings[0].get(KEPT)
     if len(settings) == 1 or kept is None or any(s.get(KEPT) != kept for s in settings):
         return None
@@ -124,7 +126,7 @@ def _kept(folders: Sequence[Path], settings: Sequence[Mapping[str, Any]]) -> Cal
 
 
 def keep_calibration(runs: Sequence[ScoredRun], ensemble: Ensemble) -> None:
-    """Write the calibration of the mean to the ``run.json`` of each run, so that they answer the same ever after.
+    """Store the calibration of the mean in the ``run.json`` of each run, so that their joint answer does not change.
 
     Args:
         runs: Runs of one model.
@@ -142,15 +144,15 @@ def keep_calibration(runs: Sequence[ScoredRun], ensemble: Ensemble) -> None:
 
 
 class HeadEnsemble(nn.Module):
-    """The heads of several seeds as one, which answers as :class:`Ensemble` says.
+    """An ensemble of the heads of several seeds, as one module; it answers as :class:`Ensemble` describes.
 
     Args:
-        runs: Seeds of one call, as :func:`fitrec_cache.runs.run.read_runs` gives them.
-        dtype: What probabilities are computed in; thresholds were fitted in float64.
-        threshold: "Unknown" is instead what the answer gives no class this probability, in [0, 1].
+        runs: Seeds of one call, as :func:`fitrec_cache.runs.run.read_runs` returns them.
+        dtype: The dtype in which probabilities are computed; thresholds were fitted in float64.
+        threshold: If given, a clip is "unknown" if no class has this probability, in [0, 1].
 
     Raises:
-        StoreCorrupt: If outputs that are needed are damaged or missing.
+        StoreCorrupt: If required outputs are damaged or missing.
     """
 
     def __init__(
@@ -162,7 +164,7 @@ class HeadEnsemble(nn.Module):
         self.dtype = dtype
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return probabilities ``(B, K)``, attention ``(B, T)`` and whether a clip is of none of the classes ``(B,)``.
+        """Return probabilities ``(B, K)``, attention ``(B, T)`` and whether each clip is "unknown" ``(B,)``.
 
         Args:
             x: float32 ``(B, T, d)``, or uint8 ``(B, T, 64, 64, 3)``.

@@ -1,4 +1,4 @@
-"""Which runs are one model: those that differ only in seed and fold; and what tells models of one name apart."""
+"""Which runs belong to one model (they differ only in seed and fold), and how models of the same name differ."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from fitrec_cache.dataset.splits import short_rule, sides_digest
 from fitrec_cache.settings.recipes import RECIPES, Recipe
 from fitrec_cache.settings.variants import VARIANTS
 
-#: What models are compared within; it is said beside their names.
+#: Models are compared only with others that agree in these settings, which are shown beside their names.
 _PLACE = ("variant", "backbone", "split")
 
-#: Settings whose values say nothing to a reader: other weights give other features, other clips other data, other
-#: lists of the same name other sides.
+#: Settings whose values a reader cannot make sense of, so they are shown as numbers: ``features`` differ with the
+#: weights, ``data`` with the clips, ``sides`` with lists of the same name.
 _NUMBERED = ("features", "data", "sides")
 
 
 def model_settings(run: Mapping[str, Any]) -> dict[str, str]:
-    """Return, flat and as text, everything in a ``run.json`` that decides a model but seed and fold."""
+    """Return all settings in a ``run.json`` that define a model, that is all but seed and fold; flat and as text."""
     sources = run["sources"]
     chosen = {
         "recipe": run["recipe"],
@@ -44,14 +44,15 @@ def model_settings(run: Mapping[str, Any]) -> dict[str, str]:
 
 
 def differences(models: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return for each model what tells it from the others of its variant, backbone and split, in words.
+    """Return, for each model, what distinguishes it from others of its variant, backbone and split, in words.
 
     Args:
-        models: The settings of each, as :func:`model_settings` gives them, in any order.
+        models: The settings of each model, as :func:`model_settings` returns them, in any order.
 
     Returns:
-        Settings with their values, empty where the name tells enough. What is each recipe's own is left out where the
-        rest tells them apart. What has long values is numbered, one number for one value among all models of a split.
+        Settings with their values; empty if the name is enough. Settings that merely follow from the recipe are left
+        out if the rest distinguishes the models. Long values are numbered; equal values have the same number in all
+        models of a split.
     """
     told = [_by_settings(mine, [s for s in models if _place(s) == _place(mine)]) for mine in models]
     for key in _NUMBERED:
@@ -60,7 +61,7 @@ def differences(models: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _by_settings(mine: Mapping[str, str], alike: Sequence[Mapping[str, str]]) -> str:
-    """Say in which settings a model differs from those of one variant, backbone and split, itself among them."""
+    """Return in which settings a model differs from those of the same variant, backbone and split (itself included)."""
     readable = [k for k in dict.fromkeys(k for s in alike for k in s) if k not in (*_PLACE, *_NUMBERED)]
     differing = [k for k in readable if len({s.get(k) for s in alike}) > 1]
     telling = [k for k in differing if not all(_is_usual(k, s) for s in alike)]
@@ -69,12 +70,12 @@ def _by_settings(mine: Mapping[str, str], alike: Sequence[Mapping[str, str]]) ->
 
 
 def _count(models: Sequence[Mapping[str, str]], names: Sequence[str]) -> int:
-    """Return how many models are told apart by these settings."""
+    """Return how many models these settings distinguish."""
     return len({tuple(s.get(name) for name in names) for s in models})
 
 
 def _numbered(models: Sequence[Mapping[str, str]], told: Sequence[str], key: str) -> list[str]:
-    """Return what is told of each model, with the number of its value where others of that name have another."""
+    """Return each model's text; the number of its value is added where models of that name have different values."""
     names = [(*_place(s), text) for s, text in zip(models, told, strict=True)]
     found = []
     for mine, name, text in zip(models, names, told, strict=True):
@@ -87,7 +88,7 @@ def _numbered(models: Sequence[Mapping[str, str]], told: Sequence[str], key: str
 
 
 def incomplete(runs: Sequence[tuple[int, str]]) -> list[int]:
-    """Return the seeds of a model that lack folds which another seed has; runs are given as seed and fold."""
+    """Return the seeds of a model that lack folds which another seed has; runs are given as (seed, fold)."""
     folds: dict[int, set[str]] = {}
     for seed, fold in runs:
         folds.setdefault(seed, set()).add(fold)
@@ -96,7 +97,7 @@ def incomplete(runs: Sequence[tuple[int, str]]) -> list[int]:
 
 
 def _is_usual(name: str, settings: Mapping[str, str]) -> bool:
-    """Say whether a setting is what the model's recipe and variant bring along, or follows from the machine."""
+    """Say whether a setting has the value that the model's recipe and variant imply, or depends on the machine only."""
     usual = RECIPES.get(settings["recipe"], Recipe()).to_dict()
     if variant := VARIANTS.get(settings["variant"]):
         usual["attention"] = variant.attention

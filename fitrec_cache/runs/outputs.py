@@ -1,4 +1,4 @@
-"""What a run's head said of the clips of a side, as ``logits.safetensors`` holds it; loads no torch."""
+"""The outputs of a run's head for its validation and test clips, stored in ``logits.safetensors``; loads no torch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from fitrec_cache.errors import StoreCorrupt
 from fitrec_cache.runs.run_files import read_sealed
 
-#: In a run folder.
+#: Name of the file in a run folder.
 OUTPUTS = "logits.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outputs:
-    """What a head said of the N clips of one side, in the order of ``run.json``.
+    """A head's outputs for the N clips of one side, in the order of ``run.json``.
 
     Attributes:
         logits: float32 ``(N, K)``, finite.
@@ -37,25 +37,25 @@ class Outputs:
 
     @cached_property
     def guesses(self) -> NDArray[np.int64]:
-        """The most probable class of each clip, ``(N,)``; of equal logits the first."""
+        """The most probable class of each clip, ``(N,)``; of equal logits, the first."""
         return np.asarray(self.logits.argmax(axis=1), dtype=np.int64)
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Whether each clip is recognised, ``(N,)``."""
+        """Whether each clip is recognised correctly, ``(N,)``."""
         return np.asarray(self.guesses == self.targets)
 
 
 def read_outputs(folder: Path, run: Mapping[str, Any], side: Literal["val", "test"]) -> Outputs:
-    """Read what the head of a run said of its validation or test clips.
+    """Read the outputs of a run's head for its validation or test clips.
 
     Args:
         folder: The run folder.
-        run: What its ``run.json`` holds.
+        run: The content of its ``run.json``.
         side: Which clips.
 
     Raises:
-        StoreCorrupt: If the file is missing or damaged, or does not fit ``run.json``.
+        StoreCorrupt: If the file is missing or damaged, or does not match ``run.json``.
     """
     with _opened(folder, run) as stored:
         clips, classes = len(run["split"][side]), len(run["labels"])
@@ -71,10 +71,10 @@ def read_outputs(folder: Path, run: Mapping[str, Any], side: Literal["val", "tes
 
 
 def read_strangers(folder: Path, run: Mapping[str, Any]) -> NDArray[np.float32]:
-    """Read the logits ``(M, K)`` of the clips of classes that a run kept from all sides.
+    """Read the logits ``(M, K)`` of the clips of held-out classes, which the run keeps from all sides.
 
     Raises:
-        StoreCorrupt: As for :func:`read_outputs`.
+        StoreCorrupt: As in :func:`read_outputs`.
     """
     with _opened(folder, run) as stored:
         shape = len(run["split"]["unknown"]), len(run["labels"])
@@ -86,7 +86,7 @@ def read_strangers(folder: Path, run: Mapping[str, Any]) -> NDArray[np.float32]:
 
 @contextmanager
 def _opened(folder: Path, run: Mapping[str, Any]) -> Iterator[dict[str, NDArray[Any]]]:
-    """Read a run's file of outputs; what it, or ``run.json``, lacks is an error that says so."""
+    """Read a run's outputs file; anything missing in it or in ``run.json`` is reported as an error."""
     try:
         yield safetensors.numpy.load(read_sealed(folder, OUTPUTS, run))
     except FileNotFoundError as error:

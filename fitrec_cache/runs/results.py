@@ -1,4 +1,4 @@
-"""What training gave: figures of single runs, of all folds together, and of several seeds' mean probabilities."""
+"""Results of training: metrics of single runs, of all folds together, and of the mean probabilities of seeds."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from fitrec_cache.runs.run import calibration_of
 from fitrec_cache.runs.run_files import read_run_json, refused_if_damaged
 from fitrec_cache.runs.scored import ScoredRun, read_scored
 
-#: Tables that only ``metrics.json`` has.
+#: Tables that are written to ``metrics.json`` only.
 _TABLES = ("per_class", "confusion")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """One trained head: where it is, how it was made, and its figures on the test side."""
+    """One trained head: its folder, its settings and its metrics on the test side."""
 
     out: Path
     variant: str
@@ -65,18 +65,18 @@ class RunResult:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainReport:
-    """What :func:`train_head` did.
+    """The result of :func:`train_head`.
 
     Attributes:
-        runs: One a seed, or one a seed and fold.
-        pooled: Where a rule makes several folds: figures over all test clips of all folds, one entry a seed.
-        ensemble: Where all runs test the same clips: figures of their mean probabilities; else empty.
-        final: Whether each seed has a head that learned from all clips, which answers new videos.
-        leaks: Whether some split leaks.
-        wrong: The notes on that, if there is a leak, and on classes that cannot be learned.
-        notes: What a person should know.
-        stages: Seconds spent.
-        others: How many cores other programs used meanwhile, where that held this one up; see
+        runs: One per seed, or one per seed and fold.
+        pooled: If the split has several folds: metrics over the test clips of all folds, one entry per seed.
+        ensemble: If all runs have the same test clips: metrics of their mean probabilities; otherwise empty.
+        final: Whether each seed has a final head, which was trained on all clips and is used for new videos.
+        leaks: Whether any split leaks.
+        wrong: The notes on leaks, if there are any, and on classes that cannot be learned.
+        notes: Notes for the user.
+        stages: Seconds spent, by stage.
+        others: How many cores other programs used, if that slowed this one down; see
             :class:`fitrec_cache.common.cpu_contention.CpuContention`.
     """
 
@@ -92,11 +92,11 @@ class TrainReport:
 
     @property
     def accuracies(self) -> list[float]:
-        """The accuracy of each seed; over all folds where there are several."""
+        """The accuracy of each seed, over all folds if there are several."""
         return [p["accuracy"] for p in self.pooled] or [r.metrics.accuracy for r in self.runs]
 
     def answered(self) -> Counter[tuple[str, str]]:
-        """Return how often test clips of a class were taken for a class, in all runs: by (true, answered)."""
+        """Return how often a test clip of one class was answered as another, in all runs, by (true, answered) class."""
         counts: Counter[tuple[str, str]] = Counter()
         for run in self.runs:
             labels = [row["label"] for row in run.metrics.per_class]
@@ -112,7 +112,7 @@ class TrainReport:
             "runs": [r.to_dict() for r in self.runs],
             "pooled": list(self.pooled),
             "ensemble": self.ensemble,
-            "accuracy_mean": float(np.average(accuracies, weights=tested)),  # of all tests, as compare says
+            "accuracy_mean": float(np.average(accuracies, weights=tested)),  # over all tests, as in `compare`
             "accuracy_std": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
             "leaks": self.leaks,
             "notes": list(self.notes),
@@ -122,10 +122,12 @@ class TrainReport:
 
 
 def read_result(folder: Path) -> RunResult:
-    """Return the result of a run that was there already: figures of what its head said, which ``run.json`` seals.
+    """Return the result of an existing run, computed from the stored outputs of its head.
+
+    ``run.json`` holds the checksum of these outputs, so damage is noticed.
 
     Raises:
-        StoreCorrupt: If its files are damaged, missing or do not fit each other.
+        StoreCorrupt: If its files are damaged or missing, or do not match each other.
     """
     told = read_run_json(folder / "metrics.json")
     with refused_if_damaged(folder / "metrics.json"):
@@ -146,14 +148,14 @@ def result_of(
     parameters: int,
     seconds: float,
 ) -> RunResult:
-    """Return the result of a run by what its head said.
+    """Return the result of a run, computed from the outputs of its head.
 
     Args:
         scored: The run.
-        strange: Logits ``(M, K)`` of clips of classes that were left out, if there are any.
-        epochs: This and the others as :class:`RunResult` has them.
-        best_epoch: The epoch that was kept.
-        parameters: How many were trained.
+        strange: Logits ``(M, K)`` of the clips of held-out classes, if there are any.
+        epochs: Number of epochs that were trained.
+        best_epoch: The epoch whose weights were kept.
+        parameters: Number of trained parameters.
         seconds: Wall time of the training.
     """
     run = scored.run
@@ -181,7 +183,7 @@ def result_of(
 
 
 def _judge(scored: ScoredRun, strange: NDArray[np.float32] | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return how right the probabilities of a head are, and how its threshold does."""
+    """Return the calibration figures of a head, and the figures of its threshold for "unknown"."""
     calibration, logits, truth = calibration_of(scored.run), scored.tested.logits, scored.tested.targets
     sure = calibration.probabilities(logits)
     error, bins = calibration_error(sure, truth)
@@ -210,7 +212,7 @@ def _judge(scored: ScoredRun, strange: NDArray[np.float32] | None) -> tuple[dict
 
 
 def pool_folds(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], ...]:
-    """Return for each seed of a call the figures over the test clips of all its folds; nothing where there is one."""
+    """Return, for each seed, the metrics over the test clips of all its folds; empty if the split has no folds."""
     if not any(r.fold for r in runs):
         return ()
     pooled = []
@@ -222,24 +224,23 @@ def pool_folds(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], ...]:
 
 
 def figures_of(runs: Sequence[ScoredRun]) -> Metrics:
-    """Return the figures over the test clips of some runs, such as the folds of one seed."""
+    """Return the metrics over the test clips of several runs, such as the folds of one seed."""
     units = [unit for run in runs for unit in run.units]
     logits, truth = (np.concatenate([getattr(run.tested, name) for run in runs]) for name in ("logits", "targets"))
     return evaluate(logits, truth, runs[0].labels, units=units)
 
 
 def average_runs(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], Ensemble | None]:
-    """Return the figures of what all runs answer together, as ``predict`` does, if all of them test the same clips.
+    """Return the metrics of the joint answer of all runs, as ``predict`` gives it, if they have the same test clips.
 
-    Beside those of :class:`fitrec_cache.evaluation.metrics.Metrics` the calibration error ``ece`` of these answers,
-    and what it would be if their probabilities were right (``ece_expected``);
-    ``false_alarms``, the share of test clips that are answered "unknown"; where all runs have the same validation
-    clips, the ``temperature`` and ``threshold`` that the mean of their probabilities has of its own, else None; and
-    where classes were kept apart, of how many clips of theirs (``n_unknown``) what share is answered "unknown"
-    (``detected``), with the ``auroc``.
+    Besides those of :class:`fitrec_cache.evaluation.metrics.Metrics`, they contain the calibration error ``ece`` of
+    these answers, and its expected value if the probabilities were right (``ece_expected``); ``false_alarms``, the
+    share of test clips that are answered "unknown"; ``temperature`` and ``threshold`` of the mean of the probabilities,
+    or None unless all runs have the same validation clips; and, if classes were held out, the number of their clips
+    (``n_unknown``), the share of these that is answered "unknown" (``detected``) and the ``auroc``.
 
     Returns:
-        The figures and how the runs answer together; nothing and None where they do not.
+        The metrics, and how the runs answer together; an empty dict and None if the runs cannot be combined.
     """
     if len(runs) < 2 or any(r.fold or r.clips != runs[0].clips for r in runs):
         return {}, None
@@ -266,6 +267,6 @@ def average_runs(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], Ensemble | 
 
 
 def _answers(ensemble: Ensemble, logits: Sequence[NDArray[np.float32]]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return what several heads answer together: probabilities, and which clips are of no class."""
+    """Return the joint answer of several heads: probabilities, and which clips are "unknown"."""
     probabilities, unknown = ensemble([torch.from_numpy(each).double() for each in logits])
     return probabilities.numpy(), unknown.numpy()

@@ -44,25 +44,25 @@ from fitrec_cache.runs.run_files import (
 from fitrec_cache.settings.variants import HeadConfig
 from fitrec_cache.wording import bounds, listed, plural
 
-#: What a whole run folder holds; :data:`HEAD` is the weights of the tested head.
-#: A run that was trained on all clips in the end has :data:`FINAL` too.
+#: The files of a complete run folder; :data:`HEAD` has the weights of the tested head.
+#: A run with a final head, trained on all clips, has :data:`FINAL` too.
 HEAD = "head.safetensors"
 FILES = (HEAD, OUTPUTS, "metrics.json", "curves.png", "confusion.png", "run.json")
 FINAL = "final.safetensors"
 
-#: What the test clips of all runs of one call were answered, beside the runs; of one run in its folder.
+#: The answers for the test clips of all runs of one call, beside the runs; for a single run, in its folder.
 ANSWERS = "answers.csv"
 
-#: The figures of several runs of one call, beside them.
+#: The metrics of several runs of one call, beside them.
 SUMMARY = "summary.json"
 
-#: What ``learn`` found, beside the models of one call.
+#: The result of ``learn``, beside the models of one call.
 LEARNED = "learn.json"
 
-#: How much of a run is there: none of it; all, but a file is gone or damaged; all but the final head; all.
+#: The state of a run folder: no run; a file is missing or damaged; all but the final head; everything.
 State = Literal["missing", "damaged", "tested", "whole"]
 
-#: The clips of a split, as ``run.json`` has them.
+#: The keys in ``run.json`` of a split's clips.
 _SIDES = (*SIDES, "unknown")
 
 _IN_WORDS = {
@@ -71,13 +71,13 @@ _IN_WORDS = {
     "split": "which clips are on which side",
 }
 
-#: What weights and settings of a damaged or hostile run folder raise, beside what its JSON does.
+#: The exceptions that weights and settings of a damaged or hostile run folder cause, besides those of its JSON.
 _DAMAGE = (RuntimeError, OSError, ArithmeticError, UsageError, safetensors.SafetensorError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run folder, opened: its settings and its head in evaluation mode, the final one where there is one."""
+    """An opened run folder: its settings and its head in evaluation mode (the final head if there is one)."""
 
     folder: Path
     settings: dict[str, Any]
@@ -87,15 +87,15 @@ class Run:
 
 
 def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> State:
-    """Say whether a run made by the same settings is there already; refuse a folder that holds anything else.
+    """Say whether a folder already holds a run with the same settings; refuse a folder that holds anything else.
 
     Args:
-        folder: Where the run is to go.
-        described: Everything that decides the run, as ``run.json`` will have it.
-        overwrite: Replace what is there, if it is a run.
+        folder: The folder for the run.
+        described: All settings that define the run, as they will be in ``run.json``.
+        overwrite: Whether an existing run may be replaced.
 
     Returns:
-        How much of the run is there.
+        The state of the run in the folder.
 
     Raises:
         UsageError: If the folder may not be written to.
@@ -112,7 +112,7 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> St
         except StoreCorrupt as error:
             raise StoreCorrupt(f"{error} with --overwrite, or remove {folder}") from error
         wanted = {"run_version": RUN_VERSION, **parse_json(canonical_json(described))}
-        final = wanted.pop("final")  # beside the tested head, which is the same with or without it
+        final = wanted.pop("final")  # the tested head is the same with or without a final one
         changed = _differences(there, wanted)
         if not changed:
             if not _is_sound(folder, there):
@@ -126,14 +126,14 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> St
 
 
 def _is_sound(folder: Path, run: Mapping[str, Any]) -> bool:
-    """Say whether all files of a run are there and can be read."""
+    """Say whether all files of a run exist and can be read."""
     for name in (*FILES, FINAL) if run.get("final") else FILES:
         try:
             with opened_file(folder / name):
                 pass
         except FileNotFoundError:
             return False
-        except OSError as error:  # nothing says that it is damaged
+        except OSError as error:  # unreadable does not mean damaged
             raise StoreError(f"{folder / name} cannot be read: {error.strerror}") from error
     try:
         read_run(folder)
@@ -141,7 +141,7 @@ def _is_sound(folder: Path, run: Mapping[str, Any]) -> bool:
             read_outputs(folder, run, side)
         if run["split"]["unknown"]:
             read_strangers(folder, run)
-        if run.get("final"):  # else it was read just now
+        if run.get("final"):  # otherwise read_run has just read it
             safetensors.torch.load(read_sealed(folder, HEAD, run))
     except (StoreCorrupt, safetensors.SafetensorError):
         return False
@@ -149,7 +149,7 @@ def _is_sound(folder: Path, run: Mapping[str, Any]) -> bool:
 
 
 def add_final(folder: Path, head: nn.Module) -> None:
-    """Write the final head of a run that is there; its tested head and all figures stay as they are.
+    """Add the final head to an existing run; its tested head and all metrics are left unchanged.
 
     Raises:
         StoreError: If the folder cannot be written.
@@ -161,7 +161,7 @@ def add_final(folder: Path, head: nn.Module) -> None:
 
 
 def refuse_other_runs(out: Path, folders: Sequence[Path]) -> None:
-    """Refuse a folder with runs of another call, which would be taken for some of this one's.
+    """Refuse a folder that holds runs of another call, which would be mistaken for runs of this one.
 
     Raises:
         UsageError: If ``out`` or a folder in it holds a run that is not among ``folders``.
@@ -177,34 +177,34 @@ def refuse_other_runs(out: Path, folders: Sequence[Path]) -> None:
 
 
 def _runs_in(folder: Path) -> list[Path]:
-    """Return the run folders in a folder; hidden ones, as what a killed writer left, are none."""
+    """Return the run folders directly in a folder; hidden ones, such as those of killed writers, are ignored."""
     return sorted(p.parent for p in folder.glob("*/run.json") if not p.parent.name.startswith("."))
 
 
 def _models_in(folder: Path) -> set[str]:
-    """Return the names of the folders in a folder that hold runs themselves."""
+    """Return the names of the subfolders that contain run folders."""
     found = [path.parent for path in folder.glob("*/*/run.json")]
     return {run.parent.name for run in found if not run.name.startswith(".")}
 
 
 def _holds_something_else(folder: Path) -> bool:
-    """Say whether there is a file that no run has; what an interrupted run left behind does not count."""
+    """Say whether a folder contains a file that does not belong to a run; remains of an interrupted run are ignored."""
     inside = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
     return any(str(p) not in (*FILES, FINAL, ANSWERS) and not p.parts[0].startswith(TEMPORARY) for p in inside)
 
 
 def _identities(sources: Any) -> Any:
-    """Return a run's ``sources`` without what changes no value: where weights were, and versions."""
+    """Return a run's ``sources`` without what does not affect values: where the weights were, and versions."""
     if not isinstance(sources, list):
         return sources
     return [{k: v for k, v in s.items() if k != "origin"} if isinstance(s, dict) else s for s in sources]
 
 
 def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """Return the settings in which a stored run and a wanted one differ, by name.
+    """Return the names of the settings in which a stored run and the requested one differ.
 
-    A split is the clips on its sides: where the lists that named them lie does not matter. Nor does what computed
-    features of one identity.
+    Splits are compared by the clips on their sides; where the lists that named the clips are stored does not matter.
+    Nor does the origin of features that have the same identity.
     """
 
     def plain(key: str, value: Any) -> Any:
@@ -233,10 +233,10 @@ def write_run(
     outputs: dict[str, Tensor],
     out: Path,
 ) -> None:
-    """Write head, settings, figures, outputs and pictures; a run that is replaced stays until the new one is whole.
+    """Write head, settings, metrics, outputs and pictures; an existing run stays until the new one is complete.
 
-    ``run.json`` comes last, so a folder with one is complete. What the folder ``out`` of the call has of several runs
-    goes: it is of those of before, and is written again when all are whole.
+    ``run.json`` is written last, so a folder that has one is complete. Tables over several runs in the call's folder
+    ``out`` are removed: they describe the previous runs, and are written again when all runs are complete.
 
     Raises:
         StoreError: If the folder cannot be written.
@@ -271,8 +271,8 @@ def read_run(folder: Path) -> Run:
     """Open a run folder.
 
     Raises:
-        UsageError: If it is none.
-        FitrecError: If it was written by another version.
+        UsageError: If it is not a run folder.
+        FitrecError: If it was written by another program version.
         StoreCorrupt: If its files are damaged or do not belong together.
     """
     if not (folder / "run.json").is_file():
@@ -291,7 +291,7 @@ def read_run(folder: Path) -> Run:
 
 
 def calibration_of(settings: Mapping[str, Any]) -> Calibration:
-    """Return the calibration that ``run.json`` holds.
+    """Return the calibration stored in ``run.json``.
 
     Raises:
         KeyError: If it has none.
@@ -301,13 +301,15 @@ def calibration_of(settings: Mapping[str, Any]) -> Calibration:
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """Open the runs of a folder that answer together: all seeds of one split, or the one run that there is.
+    """Open the runs of a folder that answer together: all seeds of one split, or a single run.
 
-    Of a folder that ``learn`` made, or of one of its calls there, the model that it took; of several calls the latest.
+    For a folder made by ``learn``, or the folder of one of its calls, these are the runs of the model that ``learn``
+    chose; if there were several calls, of the latest.
 
     Raises:
-        UsageError: If there is no run, or they are no seeds of one call: as folds, each of which left out other clips.
-        FitrecError: If one was written by another version.
+        UsageError: If there is no run, or the runs are not seeds of one call: folds, for example, each leave out other
+            clips.
+        FitrecError: If one was written by another program version.
         StoreCorrupt: If files are damaged or do not belong together.
     """
     if folder.is_file():
@@ -345,20 +347,22 @@ def read_runs(folder: Path) -> list[Run]:
 
 
 def _taken(folder: Path) -> Path:
-    """Return the folder of the model that ``learn`` took, if it made this folder; else this folder."""
+    """Return the folder of the model that ``learn`` chose, if ``learn`` made this folder; else the folder itself."""
     taken = dict(map(_read_learned, _learned_in(folder)))
     return taken[max(taken)] if taken else folder
 
 
 def time_of_last(folder: Path) -> float:
-    """Return the time, in seconds since 1970, of what ``learn`` makes now: the latest, also if the clock was set back.
+    """Return the time of this call of ``learn`` in seconds since 1970; always later than those of earlier calls.
+
+    This holds even if the clock was set back.
 
     Args:
-        folder: That of ``learn``.
+        folder: The folder of ``learn``.
     """
     times = [time.time()]
     for path in _learned_in(folder):
-        with suppress(StoreCorrupt):  # it may be the one that is made anew
+        with suppress(StoreCorrupt):  # it may be the one that is about to be replaced
             times.append(_read_learned(path)[0] + 1)
     return max(times)
 
@@ -369,14 +373,14 @@ def _learned_in(folder: Path) -> list[Path]:
 
 
 def _read_learned(path: Path) -> tuple[float, Path]:
-    """Return when ``learn`` came to its end, and the folder of the model that it took."""
+    """Return when ``learn`` finished, and the folder of the model that it chose."""
     with refused_if_damaged(path, remedy="Run the same `learn` again, or name the run folder itself"):
         found = read_run_json(path)
         return float(found.get("ended", 0)), path.parent / Path(found["run"]).name
 
 
 def _apart(runs: Sequence[Run]) -> list[str]:
-    """Return the settings by which runs are not one model."""
+    """Return the settings that differ between runs and make them different models."""
     with refused_if_damaged(f"a run in {runs[0].folder.parent}", *_DAMAGE):
         models = [model_settings(run.settings) for run in runs]
     changed = [name.rstrip(":") for name in models[0] if any(each.get(name) != models[0][name] for each in models)]
@@ -384,7 +388,7 @@ def _apart(runs: Sequence[Run]) -> list[str]:
 
 
 def _with_weights(config: HeadConfig, stored: Mapping[str, Tensor], path: Path) -> nn.Module:
-    """Return a head with these weights, or refuse them before anything of a size that ``run.json`` names is made."""
+    """Return a head with these weights; wrong shapes are refused before memory for the head is allocated."""
     with torch.device("meta"):
         head = build_head(config)
     expected = {name: tuple(v.shape) for name, v in head.state_dict().items()}
@@ -402,7 +406,7 @@ def _with_weights(config: HeadConfig, stored: Mapping[str, Tensor], path: Path) 
 
 
 def _no_run(folder: Path) -> UsageError:
-    """Return what to say of a folder that is no run."""
+    """Return the error for a folder that is not a run."""
     if inside := sorted({run.name for run in _runs_in(folder)} | _models_in(folder)):
         return UsageError(f"{folder} holds no run itself, but there are some in {listed(inside)}: name one of these")
     if (folder / "cache").is_dir():

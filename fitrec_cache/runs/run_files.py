@@ -1,4 +1,4 @@
-"""Run folders as files: where they are and their JSON; loads neither torch nor numpy."""
+"""Run folders as files: finding them and reading their JSON; loads neither torch nor numpy."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from fitrec_cache.wording import is_plain
 RUN_VERSION = 2
 
 SUMS = "sums"
-"""In ``run.json``: by the name of each file of weights and outputs, its :func:`~fitrec_cache.common.files.sum_of`."""
+"""Key in ``run.json``: the checksum of each file of weights or outputs; :func:`~fitrec_cache.common.files.sum_of`."""
 
-#: What JSON raises that lacks something, or has something else in its place.
+#: The exceptions raised when JSON lacks something, or holds a value of the wrong kind.
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration)
 
-#: A run.json larger than this is not one of ours: 100,000 clip ids of 100 bytes are 10 MB.
+#: A run.json larger than this was not written by this package: 100,000 clip ids of 100 bytes are 10 MB.
 _MOST_JSON_BYTES = 200_000_000
 
 
 @contextmanager
 def refused_if_damaged(what: object, *more: type[Exception], remedy: str = "Train the head again") -> Iterator[None]:
-    """Make a refusal of what files raise inside ``with`` that lack something, or have something else in its place.
+    """Turn exceptions caused by incomplete or malformed files, raised inside ``with``, into a StoreCorrupt error.
 
     Args:
         what: The file or folder.
-        more: What else is raised by such.
-        remedy: What to do.
+        more: Further exception types that such files cause.
+        remedy: What the user should do.
 
     Raises:
-        StoreCorrupt: In place of it.
+        StoreCorrupt: In place of the original exception.
     """
     expected: tuple[type[Exception], ...] = (*_DAMAGE, *more)
     try:
@@ -45,22 +45,22 @@ def refused_if_damaged(what: object, *more: type[Exception], remedy: str = "Trai
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """Return the run folders in and below a folder, by name; hidden ones, as what a killed writer left, are none."""
+    """Return the run folders in and below a folder, by name; hidden ones (left by killed writers) are ignored."""
     names = (Path(name) for name in files_below(folder, []))
     return sorted(folder / name.parent for name in names if name.name == "run.json")
 
 
 def unfinished_in(folder: Path) -> list[Path]:
-    """Return the folders of seeds and folds of a call, by name, that have no run yet: it did not come to its end."""
+    """Return the folders, by name, of the seeds and folds of a call that have no run yet because it did not finish."""
     names = (path for path in sorted(folder.glob("*seed-*")) if path.name.startswith(("seed-", "fold-")))
     return [path for path in names if path.is_dir() and not (path / "run.json").exists()]
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
-    """Return the run folders in and below each of some folders, each once, in the order given.
+    """Return the run folders in and below several folders, each once, in the order given.
 
     Raises:
-        UsageError: If none is named, or one holds none.
+        UsageError: If no folder is given, or one contains no run.
     """
     if not paths:
         raise UsageError("no run named: expected at least one folder made by `fitrec-cache train-head --out`")
@@ -79,7 +79,7 @@ def read_run_settings(folder: Path) -> dict[str, Any]:
 
     Raises:
         StoreCorrupt: If it is missing or damaged.
-        FitrecError: If it was written by another version.
+        FitrecError: If it was written by another program version.
     """
     run = read_run_json(folder / "run.json")
     if run.get("run_version") != RUN_VERSION:
@@ -95,7 +95,7 @@ def read_run_settings(folder: Path) -> dict[str, Any]:
 
 
 def _names(run: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the texts of a ``run.json`` that are printed; paths of lists are written out where they are."""
+    """Yield the texts of a ``run.json`` that are printed, except the rule of a split by lists, which contains paths."""
     split = run.get("split", {})
     rule = str(split.get("rule"))
     yield from map(str, (*run["labels"], *(run.get(name) for name in ("backbone", "recipe", "fold"))))
@@ -109,7 +109,7 @@ def read_run_json(path: Path) -> dict[str, Any]:
     """Read one of the JSON files of a run folder.
 
     Raises:
-        StoreCorrupt: If it is missing, damaged or no JSON object.
+        StoreCorrupt: If it is missing, damaged or not a JSON object.
     """
     try:
         if path.stat().st_size > _MOST_JSON_BYTES:
@@ -123,16 +123,16 @@ def read_run_json(path: Path) -> dict[str, Any]:
 
 
 def read_sealed(folder: Path, name: str, run: Mapping[str, Any]) -> bytes:
-    """Read a file of weights or outputs of a run; of a run of before nothing says whether it is whole.
+    """Read a file of weights or outputs of a run, after checking its checksum; runs of earlier versions have none.
 
     Args:
         folder: The run folder.
         name: The file.
-        run: What ``run.json`` holds.
+        run: The content of ``run.json``.
 
     Raises:
         OSError: If it cannot be read.
-        StoreCorrupt: If it is not the one that ``run.json`` was written for.
+        StoreCorrupt: If it is not the file that ``run.json`` was written for.
     """
     data = read_file(folder / name)
     with refused_if_damaged(f"{SUMS!r} in {folder}/run.json"):
@@ -146,16 +146,17 @@ def read_sealed(folder: Path, name: str, run: Mapping[str, Any]) -> bytes:
 
 
 def contents_of(run: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the video of each clip was known by when a head learned, by the clip's id.
+    """Return, by clip id, the content identifier of each video that a head was trained, validated or tested on.
 
     Args:
-        run: What ``run.json`` holds.
+        run: The content of ``run.json``.
 
     Returns:
-        What :func:`fitrec_cache.video.spans.short_content` makes of it; nothing of features that were made elsewhere.
+        The identifiers as :func:`fitrec_cache.video.spans.short_content` gives them; empty for features that were made
+        elsewhere.
 
     Raises:
-        StoreCorrupt: If it does not fit the split.
+        StoreCorrupt: If they do not match the split.
     """
     with refused_if_damaged("'contents' in run.json"):
         told: Mapping[str, list[str]] = run.get("contents") or {}

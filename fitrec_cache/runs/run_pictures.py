@@ -1,4 +1,4 @@
-"""Pictures of a run: training curves, confusion matrix and what the attention looked at."""
+"""Pictures of a run: training curves, confusion matrix, and the attention on each frame."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from numpy.typing import NDArray
 from fitrec_cache.common.files import write_atomic
 
 TRAINING, VALIDATION, MARK, INK, FAINT = "#0072B2", "#D55E00", "#009E73", "#222222", "#6E6E6E"
-"""Okabe and Ito's palette, which stays apart for colour-blind readers, and two greys."""
+"""Okabe and Ito's palette, which colour-blind readers can distinguish, and two greys."""
 
 FONT = "DejaVu Sans"  # comes with matplotlib, so the pictures look the same everywhere
 _DPI, _DPI_MANY = 130, 90
-_LONGEST_SIDE = 4500  # pixels of a confusion matrix: of a square, which would grow with the square of the classes
+_LONGEST_SIDE = 4500  # pixels; limits the confusion matrix, whose area grows with the square of the number of classes
 _PER_ROW = 10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionStrip:
-    """The sampled frames of one clip and how much each counted.
+    """The sampled frames of one clip and the weight of each.
 
     Attributes:
         title: Line above the frames, such as ``squat.mp4: Squat 0.83``.
@@ -52,7 +52,7 @@ def curves_png(history: Sequence[Mapping[str, float]], path: Path, *, title: str
     """Draw loss and accuracy over the epochs, training beside validation.
 
     Args:
-        history: One mapping an epoch with ``epoch`` (from 1 or 0 on), ``train_loss``, ``val_loss`` (not negative) and
+        history: One mapping per epoch with ``epoch`` (from 1 or 0 on), ``train_loss``, ``val_loss`` (not negative) and
             ``train_accuracy``, ``val_accuracy`` in ``[0, 1]``; at least one.
         path: PNG file to write; one that exists is replaced as a whole.
         title: Line above both panels.
@@ -79,10 +79,11 @@ def curves_png(history: Sequence[Mapping[str, float]], path: Path, *, title: str
 
 
 def confusion_png(confusion: NDArray[np.int64], class_names: Sequence[str], path: Path, *, title: str) -> None:
-    """Draw a confusion matrix: colour is the share of the true class, numbers are clips.
+    """Draw a confusion matrix: the colour shows the share of the true class, the numbers count clips.
 
-    Above 40 classes numbers are left out, and colours grow with the root of the share, so that a single clip shows.
-    Above 200 cells are smaller, so that the picture is not larger. A class without test clips has a grey row.
+    With more than 40 classes the numbers are left out, and colours follow the square root of the share, so that a
+    single clip is visible. With more than 200 the cells shrink, so that the picture does not grow. A class without test
+    clips has a grey row.
 
     Args:
         confusion: Clip counts, shape ``(K, K)``, integers; row = true class, column = predicted class.
@@ -108,7 +109,7 @@ def confusion_png(confusion: NDArray[np.int64], class_names: Sequence[str], path
     axes.set_facecolor("#E4E4E4")
     edges = np.arange(k + 1) - 0.5
     norm = PowerNorm(1 if k <= 40 else 0.5, vmin=0, vmax=1)
-    image = axes.pcolormesh(edges, edges, share, cmap="Blues", norm=norm)  # imshow takes 40 bytes a pixel
+    image = axes.pcolormesh(edges, edges, share, cmap="Blues", norm=norm)  # imshow takes 40 bytes per pixel
     axes.invert_yaxis()
     width = int(10 * (side + 1.5))
     lines = [line for each in title.split("\n") for line in textwrap.wrap(drawable(each, longest=300), width)]
@@ -126,18 +127,18 @@ def confusion_png(confusion: NDArray[np.int64], class_names: Sequence[str], path
 
 
 def attention_png(clips: Sequence[AttentionStrip], path: Path) -> None:
-    """Draw the sampled frames of each clip in order with their times and a bar for the attention of each.
+    """Draw the sampled frames of each clip in order, with their times and a bar for the attention on each.
 
-    A full bar is the largest weight of the clip, and the line across the bars is what every frame would get if all
-    counted the same; frames well above it (the top three at most) are outlined. Many clips stand in several columns, so
-    that the picture is about as wide as it is tall, and smaller.
+    A full bar is the largest weight of the clip, and the line across the bars is the weight of each frame if all
+    counted the same; frames well above it (three at most) are outlined. Many clips are arranged in several columns and
+    drawn smaller, so that the picture is about as wide as it is tall.
 
     Args:
-        clips: What to draw, one block a clip, row by row; at least one.
+        clips: The clips to draw, one block per clip, row by row; at least one.
         path: PNG file to write; one that exists is replaced as a whole.
 
     Raises:
-        ValueError: If there is no clip or its arrays do not fit each other.
+        ValueError: If there is no clip or a clip's arrays do not match each other.
         StoreError: If the file cannot be written.
     """
     if not clips:
@@ -215,7 +216,7 @@ def _write_counts(axes: Axes, confusion: NDArray[np.int64], share: NDArray[np.fl
 
 @dataclass(frozen=True, kw_only=True)
 class _Sheet:
-    """Sizes of one clip's block, in inches."""
+    """The sizes of one clip's block, in inches."""
 
     picture: float
     rows: int
@@ -256,7 +257,7 @@ def _check_strip(clip: AttentionStrip) -> None:
 
 
 def _is_even(clip: AttentionStrip) -> bool:
-    """Say whether a head counts all frames of a clip alike, as the baseline ``mean`` does."""
+    """Say whether a head weights all frames of a clip equally, as the baseline ``mean`` does."""
     return bool(np.ptp(clip.weights) < 1e-6)
 
 
@@ -271,7 +272,7 @@ def _draw_strip(axes: Axes, clip: AttentionStrip, sheet: _Sheet, left: float, to
 
 
 def stand_out(weights: NDArray[np.float64]) -> set[int]:
-    """Return up to three frames whose weight is well above an equal share."""
+    """Return the numbers of up to three frames whose weight is well above an equal share."""
     best = np.argsort(-weights, kind="stable")[:3]
     return {int(i) for i in best if weights[i] > 1.1 * weights.mean()}
 
@@ -308,25 +309,25 @@ def _draw_frame(
 
 @cache
 def _drawable() -> frozenset[int]:
-    """Return the code points that the font has."""
+    """Return the code points that the font contains."""
     return frozenset(font_manager.get_font(font_manager.findfont(FONT)).get_charmap())
 
 
 def drawable(text: str, longest: int = 90) -> str:
-    """Return text the font can draw, shortened in the middle; any other character becomes a question mark."""
+    """Return text that the font can draw, shortened in the middle; other characters become question marks."""
     drawn = "".join(char if ord(char) in _drawable() else "?" for char in " ".join(text.split()))
     keep = (longest - 1) // 2
     return drawn if len(drawn) <= longest else f"{drawn[:keep]}…{drawn[-keep:]}"
 
 
 def drawable_names(names: Sequence[str], longest: int) -> list[str]:
-    """Return names as :func:`drawable` gives them, numbered where some of them could not be told apart else."""
+    """Return names as :func:`drawable` gives them, numbered if some would otherwise look the same."""
     drawn = [drawable(name, longest=longest) for name in names]
     return drawn if len(set(drawn)) == len(drawn) else [f"{i} {name}" for i, name in enumerate(drawn, start=1)]
 
 
 def save_png(figure: Figure, path: Path, *, dpi: int = _DPI, trim: Literal["tight"] | None = None) -> None:
-    """Write a picture as PNG, whole or not at all.
+    """Write a picture as PNG, atomically.
 
     Raises:
         StoreError: If the file cannot be written.

@@ -1,4 +1,4 @@
-"""Run folders as what a comparison needs: what each run's head answered, and which runs are one model."""
+"""Runs prepared for comparison: the answers of each run's head, and the grouping of runs into models."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from fitrec_cache.runs.run_files import read_run_settings, refused_if_damaged
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoredRun:
-    """One run folder: its settings, and what its head answered.
+    """One run folder: its settings and the outputs of its head.
 
     Attributes:
-        folder: Where it is.
-        run: What ``run.json`` holds.
-        validated: Of its validation clips, by the head that never learned from one.
-        tested: Of its N test clips.
+        folder: The run folder.
+        run: The content of its ``run.json``.
+        validated: The outputs for its validation clips, by the tested head, which was never trained on them.
+        tested: The outputs for its N test clips.
     """
 
     folder: Path
@@ -42,32 +42,32 @@ class ScoredRun:
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """What decides the model; see :func:`fitrec_cache.runs.models.model_settings`."""
+        """The settings that define the model; see :func:`fitrec_cache.runs.models.model_settings`."""
         return model_settings(self.run)
 
     @property
     def variant(self) -> str:
-        """Name of its kind of head."""
+        """Name of the head's variant."""
         return self.settings["variant"]
 
     @property
     def backbone(self) -> str:
-        """Names of its backbones, joined by ``+``."""
+        """Names of the backbones, joined by ``+``."""
         return self.settings["backbone"]
 
     @property
     def split(self) -> str:
-        """The rule of its split; of lists their names, wherever they lie."""
+        """The split's rule; for lists of clips their names, without folders."""
         return self.settings["split"]
 
     @property
     def seed(self) -> int:
-        """Seed of split, initial values and batches."""
+        """The seed of the split, the initial weights and the batches."""
         return int(self.run["seed"])
 
     @property
     def fold(self) -> str:
-        """Which part of a split with several; empty if there is one."""
+        """The fold's name if the split has several; otherwise empty."""
         return str(self.run["fold"])
 
     @cached_property
@@ -87,33 +87,33 @@ class ScoredRun:
 
     @cached_property
     def units(self) -> list[str]:
-        """What each test clip is drawn with; see :func:`fitrec_cache.dataset.units.units_of`."""
+        """The statistical unit of each test clip; see :func:`fitrec_cache.dataset.units.units_of`."""
         return units_of_run(self.run)
 
     @cached_property
     def val_units(self) -> list[str]:
-        """What each validation clip belongs to; see :func:`fitrec_cache.dataset.units.validation_units`."""
+        """The statistical unit of each validation clip; see :func:`fitrec_cache.dataset.units.validation_units`."""
         return validation_units(self.run)
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Whether each test clip is recognised, ``(N,)``."""
+        """Whether each test clip is recognised correctly, ``(N,)``."""
         return self.tested.right
 
     @property
     def val_share(self) -> Fraction:
-        """Share of its validation clips that the head has right that never learned from one."""
+        """The share of validation clips that the tested head, which was not trained on them, answers correctly."""
         right = self.validated.right
         return Fraction(int(right.sum()), len(right))
 
     @property
     def n_clips(self) -> int:
-        """Clips on all three sides."""
+        """Number of clips on all three sides."""
         return sum(len(self.run["split"].get(name, ())) for name in SIDES)
 
 
 def per_clip(runs: Sequence[ScoredRun]) -> tuple[FloatArray, FloatArray, dict[str, str]]:
-    """Return how often each distinct test clip was recognised and tested, ``(M,)``, and the unit of each."""
+    """Return how often each distinct test clip was recognised, and tested, ``(M,)``, and the unit of each."""
     return count_right((run.clips, run.units, run.right) for run in runs)
 
 
@@ -125,8 +125,9 @@ class Model(Generic[R]):
     """Runs that differ only in seed or fold.
 
     Attributes:
-        runs: One a seed and fold, at least one.
-        apart: What tells it from others of its variant, backbone and split, in words; empty if these do.
+        runs: One per seed and fold, at least one.
+        apart: The settings that distinguish it from other models of its variant, backbone and split, in words; may be
+            empty.
     """
 
     runs: Sequence[R]
@@ -134,27 +135,27 @@ class Model(Generic[R]):
 
     @property
     def first(self) -> R:
-        """A run that speaks for what all share."""
+        """A run to read the common settings from."""
         return self.runs[0]
 
     @property
     def name(self) -> str:
-        """Variant, backbone, and what tells it from others of these; no other model of its split has that name."""
+        """Variant, backbone and distinguishing settings; unique among the models of its split."""
         return ", ".join(filter(None, [f"{self.first.variant} on {self.first.backbone}", self.apart]))
 
     @property
     def split(self) -> str:
-        """The rule of its split."""
+        """The split's rule."""
         return self.first.split
 
     @property
     def sides(self) -> str:
-        """What tells splits by lists of the same name apart."""
+        """A digest that distinguishes splits by lists of the same name."""
         return self.first.settings["sides"]
 
     @cached_property
     def by_seed(self) -> dict[int, list[R]]:
-        """The folds of each seed, seeds ascending."""
+        """The folds of each seed, with seeds ascending."""
         seeds: dict[int, list[R]] = defaultdict(list)
         for run in self.runs:
             seeds[run.seed].append(run)
@@ -162,48 +163,49 @@ class Model(Generic[R]):
 
     @property
     def folds(self) -> list[str]:
-        """Names of the folds; one empty name if there are none."""
+        """Names of the folds; a single empty name if there are none."""
         return sorted({run.fold for run in self.runs})
 
     @property
     def val_accuracy(self) -> float:
-        """Mean of its runs' accuracies on validation clips; models that have as many right have the same to the bit."""
+        """Mean validation accuracy of its runs; bit-identical for models with the same number of correct answers."""
         return float(sum(run.val_share for run in self.runs) / len(self.runs))
 
     @cached_property
     def validated_on(self) -> frozenset[tuple[str, frozenset[str]]]:
-        """The validation clips of each fold, of all seeds: models with the same can be told apart by these."""
+        """The validation clips of each fold, over all seeds; models can be compared on them only if they are equal."""
         return frozenset((run.fold, frozenset(run.run["split"]["val"])) for run in self.runs)
 
     @cached_property
     def per_clip(self) -> tuple[FloatArray, FloatArray, dict[str, str]]:
-        """How often each of its M distinct test clips was recognised and tested, ``(M,)``, and the unit of each."""
+        """How often each of its M distinct test clips was recognised, and tested, ``(M,)``, and the unit of each."""
         return per_clip(self.runs)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy; seeds add no clips.
+        """95 % interval of the accuracy; further seeds do not count as further clips.
 
-        Wilson's for the number of distinct clips, or where some are of one recording for how many those are worth.
+        Wilson's interval for the number of distinct clips, or for their effective number if some come from one
+        recording.
         """
         right, tested, units = self.per_clip
         return interval_by_unit(right, tested, list(units.values()))
 
     @property
     def val_interval(self) -> tuple[float, float]:
-        """95 % interval of the share of right answers on validation clips, of all runs together, by the same rule."""
+        """95 % interval of the accuracy on validation clips over all runs, computed in the same way."""
         right, tested, units = count_right((r.run["split"]["val"], r.val_units, r.validated.right) for r in self.runs)
         return interval_by_unit(right, tested, list(units.values()))
 
 
 def gather_models(runs: Sequence[R]) -> tuple[list[Model[R]], list[str]]:
-    """Sort runs by model; seeds that lack folds of another are left out.
+    """Group runs by model; seeds that lack folds of another seed are left out.
 
     Returns:
-        The models in the order found, and remarks.
+        The models in the order found, and notes.
 
     Raises:
-        UsageError: If two runs are the same model, seed and fold, or a clip has two classes.
+        UsageError: If two runs have the same model, seed and fold, or a clip has two classes.
     """
     _check_classes(runs)
     groups: dict[str, list[R]] = {}
@@ -219,11 +221,11 @@ def gather_models(runs: Sequence[R]) -> tuple[list[Model[R]], list[str]]:
 
 
 def read_scored(folder: Path) -> ScoredRun:
-    """Read a run's settings and what its head answered.
+    """Read a run's settings and the outputs of its head.
 
     Raises:
-        StoreCorrupt: If its files are damaged, missing or do not fit each other.
-        FitrecError: If it was written by another version.
+        StoreCorrupt: If its files are damaged or missing, or do not match each other.
+        FitrecError: If it was written by another program version.
     """
     run = read_run_settings(folder)
     with refused_if_damaged(folder / "run.json"):
@@ -231,14 +233,14 @@ def read_scored(folder: Path) -> ScoredRun:
         if not len(validated.targets) or not len(tested.targets):
             raise StoreCorrupt(f"{folder}/run.json names no clips to validate or to test on. Train the head again")
         found = ScoredRun(folder=folder, run=run, validated=validated, tested=tested)
-        # Read here, so that a damaged run.json is refused by its name, and not in the middle of a comparison.
+        # Evaluate these now, so that a damaged run.json is reported by its name, and not in the middle of a comparison.
         _ = (found.settings, found.seed, found.fold, found.labels, found.clips, found.units, found.val_units)
         _ = (found.n_clips, set(found.groups), set(run["split"]["val"]))
         return found
 
 
 def _whole_seeds(model: Model[R]) -> tuple[Model[R], list[str]]:
-    """Return the model with the seeds that have the most folds, the same ones, and notes of what is missing."""
+    """Return the model with only those seeds that have the most folds, and notes on what is missing."""
     name, runs = model.name, model.runs
     if twice := [key for key, n in Counter((r.seed, r.fold) for r in runs).items() if n > 1]:
         same = [str(r.folder) for r in runs if (r.seed, r.fold) == twice[0]]

@@ -1,1 +1,1 @@
-"""What can be trained and how, by name: variants, recipes, and what the paper says."""
+"""What can be trained and how, by name: variants, recipes, and the paper's settings and results."""

@@ -1,4 +1,4 @@
-"""What the paper says, and prints of its results: Nishat, Deb and Ahmed, arXiv 2509.02511; Table I is in ``params``."""
+"""The paper's settings and printed results: Nishat, Deb and Ahmed, arXiv 2509.02511; Table I is in ``params``."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from dataclasses import dataclass
 CITATION = "Nishat, Deb and Ahmed, arXiv 2509.02511"
 ADDRESS = "https://arxiv.org/abs/2509.02511"
 
-#: Height and width in pixels of the frames that the paper keeps (section III-B).
+#: Height and width in pixels of the frames in the paper (section III-B).
 FRAME_SIDE = 64
 
-#: How many classes of UCF101 it takes.
+#: Number of UCF101 classes in the paper.
 CLASSES = 35
 
-#: Test clips of Table II: the only number (below 1,352) of which all its percentages are whole clips. It is no fifth of
-#: 35 classes of UCF101, whose 35 smallest have 3,923 clips: 16 % of 4,225, as a validation side has (section IV-A).
+#: Number of test clips behind Table II: the only number (below 1,352) for which all its percentages are whole clips. It
+#: cannot be a fifth of 35 classes of UCF101, whose 35 smallest have 3,923 clips; it is 16 % of 4,225, the share of a
+#: validation side (section IV-A).
 TEST_CLIPS = 676
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaperResult:
-    """A row of Table II; rates in ``[0, 1]`` as printed, one run on 35 UCF101 classes.
+    """A row of Table II; rates in ``[0, 1]`` as printed, from one run on 35 UCF101 classes.
 
-    Precision, recall and F1 are weighted by class support, as recall = accuracy in every row shows.
+    Precision, recall and F1 are weighted by class support; recall = accuracy in every row shows this.
     """
 
     variant: str

@@ -1,4 +1,4 @@
-"""How heads are trained: every setting of a training, and named sets of them; standard library only."""
+"""Recipes: all settings of a training, and named sets of them; uses the standard library only."""
 
 from __future__ import annotations
 
@@ -23,39 +23,42 @@ from fitrec_cache.settings.variants import (
 
 SCHEDULES = ("constant", "cosine")
 
-#: In what a head multiplies in training: ``auto`` is ``bf16`` where the processor is faster in it, else ``fp32``.
+#: Types for matrix products in training: ``auto`` is ``bf16`` if the processor is faster in it, else ``fp32``.
 PRECISIONS = ("auto", "fp32", "bf16")
 
-#: Which epoch's weights are kept: the one with the lowest validation loss, or the last.
+#: Which epoch's weights are kept: those of the lowest validation loss, or of the last epoch.
 KEEPS = ("best", "last")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Plain):
-    """Everything that decides how a head learns, and the parts of its shape that belong to the recipe.
+    """All settings that determine how a head is trained, and those parts of its shape that belong to the recipe.
 
     Attributes:
-        learning_rate: Of Adam; with ``cosine`` the highest.
+        learning_rate: Learning rate of Adam; with ``cosine`` the highest one.
         schedule: ``constant``, or ``cosine``: falls to zero over ``epochs``.
-        epochs: At most this many.
-        patience: Stop after this many epochs without a lower validation loss; nothing to ``keep="last"``.
+        epochs: The greatest number of epochs.
+        patience: Stop after this many epochs without a lower validation loss; no effect with ``keep="last"``.
         keep: ``best``: keep the weights of the epoch with the lowest validation loss. ``last``: train to the end.
-        refit: Afterwards train a new head on training and validation clips together, for as many epochs as were kept,
-            and use that one. What validation clips decide (epochs, temperature, threshold) comes from the first.
-        steps: At least this many steps are allowed in all: with few clips, ``epochs`` and ``patience`` grow alike.
-            Epochs that are given by hand (:meth:`change`) stay as given.
+        refit: Afterwards train a new head on training and validation clips together, for the number of epochs that was
+            kept, and use that head. What is determined on validation clips (epochs, temperature, threshold) comes from
+            the first head.
+        steps: At least this many steps are allowed in total: with few clips, ``epochs`` and ``patience`` grow by the
+            same factor. Epochs that are given explicitly (:meth:`change`) are not changed.
         batch_size: Clips per step.
-        weight_decay: Decoupled from the gradient (AdamW); 0 is plain Adam.
-        label_smoothing: Share of the target spread over all classes, in [0, 1).
-        balance: Power of a class's rarity in its weight in the loss: 0 none, 1 every class counts the same.
-        precision: Of the products in training on the CPU (``torch.autocast``), one of :data:`PRECISIONS`. Weights are
-            float32 always, and so is all that is computed without learning.
-        draw: Frames drawn from each clip at random, in order, for a training step; 0 takes all. Testing takes all.
+        weight_decay: Weight decay, decoupled from the gradient (AdamW); 0 is plain Adam.
+        label_smoothing: Share of the target that is spread over all classes, in [0, 1).
+        balance: Exponent with which a class's rarity weights it in the loss: 0 no weighting, 1 every class counts the
+            same.
+        precision: Type for matrix products in training on the CPU (``torch.autocast``), one of :data:`PRECISIONS`.
+            Weights are always float32, and so is everything that is computed outside training.
+        draw: Number of frames drawn at random from each clip, in order, for a training step; 0 takes all. Testing takes
+            all.
         normalise, components, differences, bidirectional, pooling, skip_mean, input_dropout, dropout: See
-            :class:`~fitrec_cache.settings.variants.HeadConfig`. ``components`` is a highest number here: fewer are
-            kept where there are no more.
-        clips_per_component: Training clips for each component at least; 0 for any. Frames of a clip are alike: with
-            many components of few clips, the last ones tell single clips apart.
+            :class:`~fitrec_cache.settings.variants.HeadConfig`. ``components`` is an upper limit here: fewer are kept
+            if there are no more.
+        clips_per_component: Least number of training clips per component; 0 for no limit. The frames of a clip are
+            similar: with many components from few clips, the last components merely distinguish single clips.
     """
 
     learning_rate: float = 1e-4
@@ -108,10 +111,10 @@ class Recipe(Plain):
                 raise UsageError(f"{name} is {getattr(self, name)}: expected a number of {what}")
 
     def change(self, **values: Any) -> Recipe:
-        """Return the recipe with some settings changed; those given as None stay.
+        """Return the recipe with some settings changed; None leaves a setting unchanged.
 
-        A number of epochs or components that is given is one, however few the clips: see ``steps`` and
-        ``clips_per_component``.
+        A given number of epochs or components is used as it is, regardless of the number of clips: ``steps`` or
+        ``clips_per_component`` is then set to 0 unless given too.
 
         Raises:
             UsageError: If a name is unknown (the nearest valid one is named) or a value is out of range.
@@ -128,11 +131,11 @@ class Recipe(Plain):
         return dataclasses.replace(self, **given)
 
     def idle(self, variant: str, attention: str | None) -> dict[str, str]:
-        """Return the settings that change nothing, whatever the clips are, each with the reason.
+        """Return the settings that have no effect with this variant and attention, each with the reason.
 
         Args:
             variant: A key of :data:`~fitrec_cache.settings.variants.VARIANTS`.
-            attention: One of the ways of attention; None for the variant's own.
+            attention: One of :data:`~fitrec_cache.settings.variants.ATTENTIONS`; None for the variant's own.
         """
         head = VARIANTS[variant]
         found: dict[str, str] = {}
@@ -147,7 +150,7 @@ class Recipe(Plain):
         return found | dict.fromkeys(OPTIONAL - head.settings, f"for variant {variant}")
 
     def fitted_to(self, n_clips: int) -> Recipe:
-        """Return the recipe with as many epochs as ``steps`` asks for on this many training clips."""
+        """Return the recipe with as many epochs as ``steps`` requires for this number of training clips."""
         here = self.epochs * math.ceil(n_clips / self.batch_size)
         longer = max(1.0, self.steps / here)
         return dataclasses.replace(
@@ -157,14 +160,14 @@ class Recipe(Plain):
     def head_config(
         self, variant: str, shape: Sequence[int], *, n_classes: int, n_train: int, attention: str | None
     ) -> HeadConfig:
-        """Return the head that this recipe gives a variant; what a variant has no place for is left at its default.
+        """Return the head configuration for a variant; settings that the variant does not have are left out.
 
         Args:
             variant: A key of :data:`~fitrec_cache.settings.variants.VARIANTS`.
-            shape: Of what all clips are to it: features ``(N, T, d)``, or frames ``(N, T, H, W, 3)``.
+            shape: Shape of the data of all clips: features ``(N, T, d)``, or frames ``(N, T, H, W, 3)``.
             n_classes: Number of classes K.
-            n_train: Training clips; see ``clips_per_component``.
-            attention: One of the ways of attention; None for the variant's own.
+            n_train: Number of training clips; see ``clips_per_component``.
+            attention: One of :data:`~fitrec_cache.settings.variants.ATTENTIONS`; None for the variant's own.
 
         Raises:
             UsageError: If the variant or a setting is unknown.
@@ -182,8 +185,8 @@ class Recipe(Plain):
         )
 
 
-#: ``paper``: Adam at 1e-4, batches of 32, as the paper has it. ``native``: what did best on validation; see
-#: docs/results.md for the search.
+#: ``paper``: Adam at 1e-4, batches of 32, as in the paper. ``native``: the recipe that was best on validation clips;
+#: docs/results.md describes the search.
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "paper": Recipe(),
@@ -221,10 +224,10 @@ def get_recipe(name: str) -> Recipe:
 
 
 def given_settings(options: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """Return what was given: by options of their own, where None is nothing, and as ``NAME=VALUE``.
+    """Return the settings that were given, by their own options (None: not given) or as ``NAME=VALUE``.
 
     Raises:
-        UsageError: As for :func:`read_settings`, or if something is given both ways.
+        UsageError: As for :func:`read_settings`, or if a setting is given in both ways.
     """
     given = {name: value for name, value in options.items() if value is not None}
     further = read_settings(settings)

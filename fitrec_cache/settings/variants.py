@@ -1,6 +1,6 @@
-"""The models that can be trained, by name, and the settings of one; standard library only, so ``--help`` may use it.
+"""The models that can be trained, by name, and the settings of a model; :mod:`fitrec_cache.heads.head` builds them.
 
-:mod:`fitrec_cache.heads.head` builds them.
+Uses the standard library only, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from typing import Any
 from fitrec_cache.common.files import Plain
 from fitrec_cache.errors import UsageError, unknown_name
 
-#: ``Variant.backbone`` of the variants that learn from the 64x64 frame store instead of features.
+#: ``Variant.backbone`` of the variants that are trained on frames of 64x64 pixels instead of features.
 PIXELS = "pixels64"
 
 #: Ways to turn the T states into one vector: Eq. 9, dot product without parameters, last state only.
 ATTENTIONS = ("additive", "dot", "none")
 
-#: What is done to features before the head sees them, fitted on the training clips: nothing; mean 0 and variance 1 for
-#: each of the d values; the leading principal components, as they are or each scaled to variance 1.
+#: Normalisation of features before the head, fitted on the training clips: none; mean 0 and variance 1 for each of the
+#: d values; the leading principal components, with a common scale or each scaled to variance 1.
 NORMALISATIONS = ("none", "standard", "pca", "whiten")
 
-#: Those that keep a number of ``components``.
+#: The normalisations that use ``components``.
 PROJECTIONS = ("pca", "whiten")
 
 #: How weighted states become one vector: the paper's global average of A_t H_t, or their sum (a weighted mean).
 POOLINGS = ("average", "sum")
 
 
-#: Settings of heads on features, and of those with an LSTM; the last layer of the others has no dropout of its own.
+#: Settings of heads on features, and of heads with an LSTM; heads without an LSTM have no ``dropout``.
 OF_FEATURES = ("normalise", "components", "input_dropout")
 OF_SEQUENCES = ("differences", "bidirectional", "pooling", "skip_mean", "dropout")
 OPTIONAL = frozenset((*OF_FEATURES, *OF_SEQUENCES))
 
-#: Which head with an LSTM goes with a backbone, by how the backbone's name begins; any other has the first.
+#: The default head with an LSTM, by the beginning of the backbone's name; the first entry is for all other backbones.
 _WITH_LSTM = {
     "": "resnet50-lstm-attention",
     "efficientnet": "efficientnet-lstm-attention",
@@ -46,12 +46,12 @@ _WITH_LSTM = {
     "deit": "vit-lstm",
 }
 
-#: How model cards write the name of one of timm's own models.
+#: The prefix of timm's models in model cards.
 _ON_THE_HUB = re.compile(r"^(hf[-_]hub:)?(timm/)?")
 
 
 def plain_name(text: str) -> str:
-    """Return the name of a backbone, or ``NAME=WEIGHTS``, as timm has it.
+    """Return the name of a backbone, or ``NAME=WEIGHTS``, without the prefix of model cards, as timm expects it.
 
     Example:
         >>> plain_name("hf-hub:timm/resnet18.a1_in1k"), plain_name("resnet50=x.pth")
@@ -61,7 +61,7 @@ def plain_name(text: str) -> str:
 
 
 def heads_for(backbone: str) -> tuple[str, str]:
-    """Return the variants to choose from where none is asked for: the one with an LSTM that goes with it, and mean."""
+    """Return the default variants to choose from for a backbone: the matching one with an LSTM, and ``mean``."""
     return next(head for begins, head in reversed(_WITH_LSTM.items()) if backbone.startswith(begins)), "mean"
 
 
@@ -70,7 +70,7 @@ class Variant:
     """One of the models that can be trained.
 
     Args:
-        name: What ``--variant`` takes.
+        name: The value of ``--variant``.
         backbone: Default backbone as timm names it, or :data:`PIXELS`.
         lstm_units: Width of the LSTM's state; 0 without an LSTM.
         attention: Default way of pooling over time, one of :data:`ATTENTIONS`.
@@ -87,18 +87,18 @@ class Variant:
 
     @property
     def takes_pixels(self) -> bool:
-        """Whether the head learns from frames ``(B, T, 64, 64, 3)`` instead of features ``(B, T, d)``."""
+        """Whether the head takes frames ``(B, T, 64, 64, 3)`` instead of features ``(B, T, d)``."""
         return self.backbone == PIXELS
 
     @property
     def settings(self) -> frozenset[str]:
-        """Names of the head's settings, of :data:`OPTIONAL`, that it has a place for."""
+        """Names of the settings in :data:`OPTIONAL` that the head has."""
         of_features = () if self.takes_pixels else OF_FEATURES
         return frozenset((*of_features, *(OF_SEQUENCES if self.lstm_units else ())))
 
 
-#: All variants by name. Widths are those that Table I's totals prove (of EfficientNet all but 2,560 parameters); LRCN's
-#: are not the paper's, which gives none.
+#: All variants by name. Widths are those implied by the totals in Table I (for EfficientNet all but 2,560 parameters);
+#: LRCN's are not from the paper, which does not give them.
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
         variant.name: variant
@@ -140,23 +140,25 @@ def get_variant(name: str) -> Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig(Plain):
-    """Everything that decides a head's shape; checked when made.
+    """All settings that determine a head's shape; validated on creation.
 
     Args:
         variant: A key of :data:`VARIANTS`.
         n_classes: Number of classes K, at least 2.
         input_dim: Length d of a frame's feature vector, at least 1; not used by pixel variants.
-        attention: One of :data:`ATTENTIONS`; None takes the variant's own and is replaced by it, so that a stored
-            config keeps its meaning. Variants without an LSTM (``mean``, ``convlstm``) have only ``none``.
-        frames: Frames a clip T, at least 1; only ``convlstm`` is bound to it, its dense layer sees all frames.
+        attention: One of :data:`ATTENTIONS`; None is replaced by the variant's own, so that a stored config keeps its
+            meaning. Variants without an LSTM (``mean``, ``convlstm``) have only ``none``.
+        frames: Number of frames per clip, T, at least 1; only ``convlstm`` depends on it, because its dense layer takes
+            all frames.
         normalise: One of :data:`NORMALISATIONS`; heads on features only.
-        components: Principal components kept, ``p`` of ``(T, p)``, for ``pca`` and ``whiten``.
-        differences: Put each frame's change from the frame before beside it, so that ``d`` becomes ``2 d``.
-        bidirectional: A second LSTM runs backwards in time.
-        pooling: One of :data:`POOLINGS`; only additive attention knows the difference.
-        skip_mean: Put the mean of the features over time beside the pooled states.
-        input_dropout: Share of feature values dropped in training, the same ones in all frames of a clip; in [0, 1).
-        dropout: Share dropped of what the dense layers see; in [0, 1).
+        components: Number of principal components kept, ``p`` of ``(T, p)``, for ``pca`` and ``whiten``.
+        differences: Concatenate each frame's vector with its change from the frame before, so that ``d`` becomes ``2
+            d``.
+        bidirectional: Add a second LSTM that runs backwards in time.
+        pooling: One of :data:`POOLINGS`; affects additive attention only.
+        skip_mean: Concatenate the mean of the features over time to the pooled states.
+        input_dropout: Share of features dropped in training, the same ones in all frames of a clip; in [0, 1).
+        dropout: Share of the dense layers' input that is dropped in training; in [0, 1).
 
     The last eight are off by default: the paper has none of them.
 
@@ -209,13 +211,13 @@ class HeadConfig(Plain):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> HeadConfig:
-        """Return the config that ``values`` spell.
+        """Return the config with these values.
 
         Args:
-            values: Field names and values; ``variant`` and ``n_classes`` must be there.
+            values: Field names and values; ``variant`` and ``n_classes`` are required.
 
         Returns:
-            The checked config.
+            The validated config.
 
         Raises:
             UsageError: If a key is unknown (the nearest valid one is named) or missing, or a value is wrong.

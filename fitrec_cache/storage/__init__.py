@@ -1,1 +1,1 @@
-"""How arrays lie on disk: HDF5 files in immutable parts, and an index of them."""
+"""How arrays are stored on disk: HDF5 files that never change ("parts"), and indexes of them."""

@@ -1,4 +1,4 @@
-"""Arrays to HDF5 bytes and back, trusting nothing that is read; the only home of h5py."""
+"""Convert arrays to HDF5 bytes and back, without trusting what is read; the only module that imports h5py."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from numpy.typing import NDArray
 from fitrec_cache.common.files import opened_file
 from fitrec_cache.storage.hdf5_heaps import has_endless_heap
 
-#: What a dataset must be: allowed dtype kinds (numpy's letters) and number of axes.
+#: The requirements of each dataset: allowed dtype kinds (numpy's letters) and number of axes.
 Schema = Mapping[str, tuple[str, int]]
 
-#: Deflate cannot do better than this, so more promised data per stored byte is a trick.
+#: The greatest compression that deflate can achieve; a file that promises more data per stored byte is malicious.
 _MOST_COMPRESSION = 1100
 
-#: Of one text of variable length, in bytes.
+#: The greatest length of one text of variable length, in bytes.
 _LONGEST_TEXT = 4096
 
 
 class Unreadable(Exception):
-    """A file that is not HDF5, or not as its schema says; whoever knows the file's name turns it into a message."""
+    """A file that is not HDF5 or does not match its schema; callers who know the file's name make it a message."""
 
 
 def library_version() -> str:
-    """Return the version of h5py, and of the HDF5 in it."""
+    """Return the version of h5py and of the HDF5 library in it."""
     return f"{h5py.__version__} with HDF5 {h5py.version.hdf5_version}"
 
 
 def encode(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, int | str]) -> bytes:
     """Return an HDF5 file as bytes: plain, contiguous datasets and root attributes.
 
-    It is made in memory, so that the disk sees one plain write and a full disk is a plain ``OSError``.
+    It is built in memory, so that the file is written in one go and a full disk raises an ordinary ``OSError``.
 
     Args:
         arrays: Datasets; numbers or fixed-length bytes, no objects.
-        attributes: Whole numbers, or text, which is kept as UTF-8 bytes (opaque, so that its length is free).
+        attributes: Whole numbers, or text, which is stored as UTF-8 bytes (opaque, so that its length is not limited).
     """
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
@@ -59,15 +59,15 @@ def decode(
 
     Args:
         source: A file, or the bytes of one.
-        schema: Datasets that must be there.
-        optional: Datasets that may be there.
-        plain: Refuse compression and chunks, as in files that :func:`encode` made.
+        schema: Datasets that must be present.
+        optional: Datasets that may be present.
+        plain: Refuse compression and chunks, which files made by :func:`encode` do not have.
 
     Returns:
         Attributes and arrays by name.
 
     Raises:
-        Unreadable: With the reason, whatever is wrong; no more memory is taken than the file's size warrants.
+        Unreadable: For any problem, with the reason; memory use is limited in proportion to the file's size.
     """
     try:
         _refuse_endless(source)
@@ -94,9 +94,9 @@ def _attribute(file: h5py.File, name: str) -> int | str:
 
 
 def _is_simple(file: h5py.File, name: str) -> bool:
-    """Say whether an attribute is a whole number or text; files made elsewhere may hold others, which are left.
+    """Say whether an attribute is a whole number or text; others, as in files made elsewhere, are ignored.
 
-    It is not read for that: thousands of texts may all be the same long one.
+    The attribute is not read for that: thousands of texts may all refer to the same long one.
     """
     held = file.attrs.get_id(name)
     of = held.dtype
@@ -105,14 +105,14 @@ def _is_simple(file: h5py.File, name: str) -> bool:
 
 
 def _dataset(file: h5py.File, name: str, kinds: str, axes: int, *, plain: bool) -> NDArray[Any]:
-    """Read one dataset after refusing tricks: links, external or virtual storage, promised but absent data."""
+    """Read one dataset, after refusing malicious ones: links, external or virtual storage, data that is not there."""
     link = _link_type(file, name)
     if link is None:
         raise Unreadable(f"dataset {name} is missing")
-    dataset = file[name] if link == h5py.h5l.TYPE_HARD else None  # another would open what it points to, a pipe even
+    dataset = file[name] if link == h5py.h5l.TYPE_HARD else None  # any other link would open its target, even a pipe
     if not isinstance(dataset, h5py.Dataset):
         raise Unreadable(f"{name} is not a dataset of this file")
-    if dataset.external is not None or dataset.is_virtual:  # first: to ask for a shape may open those files
+    if dataset.external is not None or dataset.is_virtual:  # check first: reading the shape may open those files
         raise Unreadable(f"{name} is stored in other files")
     text = h5py.check_string_dtype(dataset.dtype) is not None and "S" in kinds
     if (dataset.dtype.kind not in kinds and not text) or dataset.ndim != axes:
@@ -128,7 +128,7 @@ def _dataset(file: h5py.File, name: str, kinds: str, axes: int, *, plain: bool) 
 
 
 def _link_type(file: h5py.File, name: str) -> int | None:
-    """Return h5py's number for the type of a link, without following it; None if there is none of this name."""
+    """Return h5py's number for the type of a link, without following it; None if there is no link of this name."""
     links = file.id.links
     return int(links.get_info(name.encode()).type) if links.exists(name.encode()) else None
 
@@ -144,7 +144,7 @@ def _refuse_endless(source: Path | bytes) -> None:
 
 
 def _texts(name: str, dataset: h5py.Dataset) -> NDArray[np.bytes_]:
-    """Read strings of variable length, some at a time: many entries may point to the same long one."""
+    """Read strings of variable length in small batches, because many entries may point to the same long one."""
     texts: list[bytes] = []
     for start in range(0, len(dataset), 64):
         texts += dataset[start : start + 64].tolist()

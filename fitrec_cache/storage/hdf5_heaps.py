@@ -1,7 +1,7 @@
-"""A trick that makes the HDF5 library loop for ever: a heap of names whose list of free blocks goes in a circle.
+"""Detect HDF5 files that make the library loop forever: a name heap whose free-block list is circular.
 
 Source: the HDF5 file format specification, "Disk Format: Level 1D - Local Heaps" and "Level 2A1 - Data Object Header
-Prefix"; that the library (2.0) does not end was found by flipping bits.
+Prefix". That the library (2.0) loops was found by flipping bits.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ Buffer = bytes | mmap.mmap
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _CONTINUATION, _SYMBOL_TABLE = 0x10, 0x11
 
-#: A root group with more messages than this is not followed message by message: all of the file is searched.
+#: If the root group has more messages than this, they are not followed; the whole file is searched for heaps instead.
 _MOST_MESSAGES = 10_000
 
-#: Where a list of free blocks ends.
+#: The value that marks the end of a list of free blocks.
 _END = 1
 
 
 def has_endless_heap(data: Buffer) -> bool:
     """Say whether opening the root group of this HDF5 file would never end.
 
-    Only what the root group names is looked at where it is of the old plain layout, which is quick for a large file;
-    in any other file every heap is looked at.
+    If the root group has the old plain layout, only the heaps it names are checked, which is quick for a large file;
+    otherwise every heap in the file is checked.
     """
     base = _base(data)
     try:
         heaps = _root_heaps(data)
-    except (struct.error, OverflowError, IndexError):  # it points outside of the file
+    except (struct.error, OverflowError, IndexError):  # an address outside the file
         heaps = None
     return any(_is_endless(data, base, at) for at in (_all_heaps(data) if heaps is None else heaps))
 
 
 def _base(data: Buffer) -> int:
-    """Return where the library takes a file to begin: at its start, or at 512, 1024, 2048, ..."""
+    """Return the offset at which the library takes the file to begin: 0, or 512, 1024, 2048, ..."""
     at = 0
     while at < len(data):
         if data[at : at + len(_SIGNATURE)] == _SIGNATURE:
@@ -47,7 +47,7 @@ def _base(data: Buffer) -> int:
 
 
 def _root_heaps(data: Buffer) -> set[int] | None:
-    """Return where the root group says that its heap is, each time it does; None for another layout."""
+    """Return all addresses that the root group gives for its heap; None if it has another layout."""
     if data[:9] != _SIGNATURE + b"\0" or data[13:15] != b"\x08\x08":
         return None
     (header,), (cached,) = struct.unpack_from("<Q", data, 64), struct.unpack_from("<Q", data, 88)
@@ -55,7 +55,7 @@ def _root_heaps(data: Buffer) -> set[int] | None:
         return None
     heaps, messages = {cached}, 0
     chunks = [(header + 16, *struct.unpack_from("<I", data, header + 8))]
-    for start, length in chunks:  # which grow on the way
+    for start, length in chunks:  # the list grows during the loop
         at = start
         while at + 8 <= min(start + length, len(data)):
             kind, size = struct.unpack_from("<HH", data, at)
@@ -89,5 +89,5 @@ def _is_endless(data: Buffer, base: int, at: int) -> bool:
             seen.add(free)
             (free,) = struct.unpack_from("<Q", data, base + place + free)
     except (struct.error, OverflowError, IndexError):
-        return False  # it leaves the file, which the library notices
+        return False  # the list leads outside the file, which the library detects
     return False

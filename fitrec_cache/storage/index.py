@@ -1,7 +1,7 @@
-"""Indexes of a store's parts, so that opening a store with thousands of them reads a few files.
+"""Indexes of a store's parts, so that opening a store with thousands of parts reads only a few files.
 
-They are derived: what an index says of a part cannot change, for a part's name carries its sha256. Where none is sound,
-the parts themselves are read. Layout: docs/format.md.
+Indexes are derived data. What an index says about a part cannot become outdated, because a part's name carries its
+sha256. Parts without a sound index are read themselves. Layout: docs/format.md.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from fitrec_cache.storage import hdf5
 
 INDEX = re.compile(r"index-\d{20}-[0-9a-f]{32}\.h5")
 
-#: An index is written when this many parts are in none. It lists only these, so its cost does not grow with the store.
+#: An index is written when this many parts are in no index yet. It lists only those, so its cost does not grow with the
+#: store.
 FEWEST_PARTS = 64
 
-#: At the end of a run these many do: who opens the store next reads one file instead of them.
+#: At the end of a run, this many are enough: the next one to open the store then reads one file instead of them all.
 FEWEST_AT_END = 8
 
 Columns = dict[str, NDArray[np.bytes_]]
@@ -36,18 +37,18 @@ def parts_in(path: Path, head: Mapping[str, Any], columns: Iterable[str]) -> dic
 
     Args:
         path: The index.
-        head: Attributes that an index of this store has.
-        columns: Text columns that are wanted.
+        head: The attributes that an index of this store must have.
+        columns: The text columns to read.
 
     Returns:
-        For each part that the index lists these columns; nothing where it is gone or not sound.
+        The columns of each part that the index lists; empty if the index is gone or not sound.
     """
     with contextlib.suppress(OSError, hdf5.Unreadable, ValueError):
         data = read_file(path)
         if not is_sealed(path.name, data):
             return {}
         attributes, arrays = hdf5.decode(data, {"part": ("S", 1), "end": ("i", 1)} | dict.fromkeys(columns, ("S", 1)))
-        if {k: attributes.get(k) for k in head} != dict(head):  # of another store
+        if {k: attributes.get(k) for k in head} != dict(head):  # an index of another store
             return {}
         ends = arrays["end"].tolist()
         return {
@@ -61,7 +62,7 @@ def index_problem(path: Path) -> str:
     """Return what is wrong with an index file; empty if nothing."""
     try:
         sound = is_sealed(path.name, read_file(path))
-    except FileNotFoundError:  # `extract --erase` removed it just now
+    except FileNotFoundError:  # `extract --erase` has just removed it
         return ""
     except OSError as error:
         return f"cannot be read ({error.strerror})"
@@ -69,7 +70,7 @@ def index_problem(path: Path) -> str:
 
 
 def write_index(folder: Path, parts: Mapping[str, Columns], head: Mapping[str, Any]) -> str:
-    """Write an index of parts; return its name.
+    """Write an index of parts and return its name.
 
     Raises:
         StoreError: If it cannot be written.

@@ -1,4 +1,4 @@
-"""One immutable part of a store: an HDF5 file whose name holds the sha256 of its bytes (docs/format.md)."""
+"""One part of a store: an HDF5 file that never changes; its name holds the sha256 of its bytes (docs/format.md)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fitrec_cache.common.files import canonical_json, digest, is_sealed, opened_
 from fitrec_cache.errors import StoreCorrupt, StoreError
 from fitrec_cache.storage import hdf5
 
-#: Of the layout on disk.
+#: Version of the layout on disk.
 FORMAT_VERSION = 1
 
-#: Name of a part: when it was written, in nanoseconds, and the beginning of its sha256.
+#: The name of a part: the time it was written, in nanoseconds, and the beginning of its sha256.
 PART = re.compile(r"part-\d{20}-[0-9a-f]{32}\.h5")
 
-#: Datasets of a part by kind of store: dtype kinds and number of axes. All but ``jpeg_bytes`` have one row a clip.
+#: Datasets of a part by kind of store: dtype kinds and number of axes. All but ``jpeg_bytes`` have one row per clip.
 SCHEMAS: dict[str, dict[str, tuple[str, int]]] = {
     "clips": dict.fromkeys(("key", "video_sha256", "label", "group", "extra", "problem"), ("S", 1)),
     "frames": {
@@ -42,7 +42,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def text_column(values: Iterable[str]) -> NDArray[np.bytes_]:
-    """Return strings as fixed-length UTF-8, the only text these files hold."""
+    """Return strings as fixed-length UTF-8, the only form of text in these files."""
     encoded = [v.encode() for v in values]
     return np.array(encoded, dtype=f"S{max(1, *map(len, encoded))}" if encoded else "S1")
 
@@ -53,10 +53,10 @@ def text_values(column: NDArray[Any]) -> list[str]:
 
 
 def part_bytes(arrays: Arrays, kind: str, identity: Mapping[str, Any]) -> bytes:
-    """Return a part as the bytes of a file.
+    """Return the bytes of a part's file.
 
     Raises:
-        ValueError: If these are not the datasets of this kind of store.
+        ValueError: If the arrays are not the datasets of this kind of store.
     """
     if arrays.keys() != SCHEMAS[kind].keys():
         raise ValueError(f"a part of {kind} holds {sorted(SCHEMAS[kind])}, got {sorted(arrays)}")
@@ -65,7 +65,7 @@ def part_bytes(arrays: Arrays, kind: str, identity: Mapping[str, Any]) -> bytes:
 
 
 def damaged(path: Path, why: object) -> StoreCorrupt:
-    """Return the error of a file of a cache that is not what was written, or was removed since it was listed."""
+    """Return the error for a file of a cache whose content is not what was written, or that was removed meanwhile."""
     if not os.path.lexists(path):
         return StoreCorrupt(
             f"{path} is not there any more: `extract --prune --erase` may just have put what is kept of it into "
@@ -81,17 +81,17 @@ def damaged(path: Path, why: object) -> StoreCorrupt:
 
 
 def unreadable(path: Path, error: OSError) -> StoreError:
-    """Return the error of a file of a cache that the system does not give, or not any more."""
+    """Return the error for a file of a cache that the system cannot read or that no longer exists."""
     if isinstance(error, FileNotFoundError):
         return damaged(path, error)
     return StoreError(f"{path} cannot be read: {error.strerror}. Nothing says that it is damaged: make it readable")
 
 
 def read_keys(path: Path, kind: str, identity_sha256: str) -> Arrays:
-    """Return a part's keys without reading the rest; the rest is verified when it is read.
+    """Return a part's keys without reading the rest, which is verified only when it is read.
 
     Raises:
-        StoreCorrupt: If they cannot be read, or the part is not one of this store.
+        StoreCorrupt: If they cannot be read, or the part does not belong to this store.
     """
     try:
         with opened_file(path):
@@ -108,15 +108,15 @@ def read_keys(path: Path, kind: str, identity_sha256: str) -> Arrays:
 
 
 def read_part(path: Path, kind: str, identity_sha256: str | None = None) -> Arrays:
-    """Read one part whole, after checking its bytes against the sha256 in its name.
+    """Read all of one part, after checking its bytes against the sha256 in its name.
 
     Args:
         path: The part.
         kind: The kind of store that it belongs to.
-        identity_sha256: If given, the identity that it must have.
+        identity_sha256: If given, the sha256 of the identity that it must have.
 
     Raises:
-        StoreCorrupt: If it is missing, cut, altered, or not a part of this store.
+        StoreCorrupt: If it is missing, truncated, altered, or not a part of this store.
     """
     try:
         data = read_file(path)
@@ -138,7 +138,7 @@ def read_part(path: Path, kind: str, identity_sha256: str | None = None) -> Arra
 
 
 def check_texts(name: str, texts: list[str]) -> None:
-    """Raise ValueError unless a text column that holds JSON objects does: in ``extra``, of texts."""
+    """Raise ValueError if a column that must hold JSON objects does not; the values in ``extra`` must be texts."""
     if name not in _JSON_COLUMNS:
         return
     for text in texts:
@@ -148,7 +148,7 @@ def check_texts(name: str, texts: list[str]) -> None:
 
 
 def identity_of_part(path: Path, kind: str) -> dict[str, Any]:
-    """Return the identity that a sound part carries; raises :class:`StoreCorrupt` if the part is damaged."""
+    """Return the identity stored in a part; raises :class:`StoreCorrupt` if the part is damaged."""
     read_part(path, kind)
     try:
         head, _ = hdf5.decode(path, {})
@@ -167,7 +167,7 @@ def _check_head(head: Mapping[str, Any], path: Path, kind: str, identity_sha256:
 
 
 def other_version(path: Path, version: object) -> StoreError:
-    """Return the error of what another version of the format wrote."""
+    """Return the error for a file or folder that was written with another version of the format."""
     return StoreError(
         f"{path} has cache format version {version}, this program reads version {FORMAT_VERSION}. Use the program "
         "version that wrote it, or another --cache folder"

@@ -1,4 +1,4 @@
-"""What makes a folder a cache: the file ``cache.json`` in it."""
+"""The file ``cache.json``, which marks a folder as a cache."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fitrec_cache.common.files import TEMPORARY, make_folder, parse_json, read_f
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.storage.parts import FORMAT_VERSION, other_version
 
-#: File that makes a folder a cache.
+#: The file that marks a folder as a cache.
 MARKER = "cache.json"
 
-#: Where ``check --repair`` moves what it finds, inside the cache; it never deletes anything.
+#: Folder in the cache to which ``check --repair`` moves damaged files; it never deletes anything.
 ASIDE = "set-aside"
 
 
@@ -21,8 +21,8 @@ def open_root(folder: Path, *, create: bool) -> None:
     """Check that a folder is a cache of this format version, or make it one.
 
     Raises:
-        NoCacheError: If it is missing, or something else than a cache.
-        StoreError: If it is of another version, or cannot be read or written.
+        NoCacheError: If it is missing or is not a cache.
+        StoreError: If it has another version, or cannot be read or written.
     """
     marker = folder / MARKER
     if marker.is_file():
@@ -46,9 +46,9 @@ def open_root(folder: Path, *, create: bool) -> None:
             + lost * (folder / "clips").is_dir()
             + inside
         )
-    # An unfinished file is what a first run leaves that was killed before it wrote the marker.
+    # A first run that was killed before it wrote the marker leaves only unfinished files.
     if folder.exists() and not (folder.is_dir() and all(p.name.startswith(TEMPORARY) for p in folder.iterdir())):
-        if marker.is_file():  # another process made it just now
+        if marker.is_file():  # another process has just made it
             open_root(folder, create=create)
             return
         raise NoCacheError(
@@ -60,9 +60,9 @@ def open_root(folder: Path, *, create: bool) -> None:
 
 
 def refuse_links_out(cache: Path, paths: Iterable[Path], doing: str) -> None:
-    """Raise UsageError if files or folders of a cache are links that lead out of it: what is there is somebody else's.
+    """Raise UsageError if files or folders of a cache are links to places outside it, which may belong to others.
 
-    ``doing`` is what would be done there, for the error.
+    ``doing`` says, for the error, what would be done there.
     """
     inside = os.path.realpath(cache)  # Path.resolve raises on links in a circle
     for path in paths:
@@ -71,6 +71,6 @@ def refuse_links_out(cache: Path, paths: Iterable[Path], doing: str) -> None:
 
 
 def write_marker(folder: Path) -> None:
-    """Make a folder a cache of this format version."""
+    """Mark a folder as a cache of this format version."""
     what = "features and frames cached by fitrec-cache"
     write_json(folder / MARKER, {"format_version": FORMAT_VERSION, "what": what})

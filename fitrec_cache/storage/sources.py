@@ -1,4 +1,4 @@
-"""What made frames and features, as JSON tells it that others may have written; standard library only."""
+"""Checks of the JSON that describes how frames and features were made; it may come from outside. Loads no library."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 
 from fitrec_cache.wording import is_plain
 
-#: Larger settings than these are taken for mistakes, so that no file can ask for more memory than there is.
+#: Upper limits of settings: larger values are treated as mistakes, so that no file can demand excessive memory.
 MOST_SAMPLES = 1000
 MOST_PIXELS = 4320
 
-#: Each source is a backbone of its own: nobody puts more side by side.
+#: The greatest number of sources. Each is a separate backbone, and nobody combines more than this.
 _MOST_SOURCES = 32
 
-#: Of backbones, presets and precisions, of several with ``+`` between them: nothing that could be taken for figures.
+#: Names of backbones, presets and precisions, or several joined by ``+``; nothing that could be mistaken for numbers.
 _NAME = re.compile(r"[^,;%()\n\r]{1,4000}")
 
 
 def check_sources(sources: object) -> None:
-    """Check the ``sources`` of features or of a run: one entry a backbone; none of what was made elsewhere.
+    """Check the ``sources`` of features or of a run: one entry per backbone; empty for features made elsewhere.
 
     Raises:
-        ValueError: If they do not say what made the features.
+        ValueError: If they do not say how the features were made.
     """
     if not isinstance(sources, list) or len(sources) > _MOST_SOURCES:
         raise ValueError(f"sources: expected a list of at most {_MOST_SOURCES}")
@@ -43,7 +43,7 @@ def _reason(kind: str, source: Mapping[str, Any]) -> str:
 
 
 def lacking(kind: str, identity: Mapping[str, Any]) -> str:
-    """Return what an identity of frames or features lacks to be of use, empty if nothing; others may have made it."""
+    """Return what an identity of frames or features lacks to be usable; empty if nothing. It may come from outside."""
     if kind == "features":
         texts = (identity.get("backbone"), identity.get("precision"), _at(identity, "preprocessing").get("preset"))
         if not all(map(is_name, texts)):
@@ -57,7 +57,7 @@ def lacking(kind: str, identity: Mapping[str, Any]) -> str:
 
 
 def is_name(value: object) -> bool:
-    """Say whether a value from outside is a name that may stand in front of figures: it cannot be taken for one."""
+    """Say whether a value from outside is a name that can be shown before numbers without being mistaken for one."""
     return isinstance(value, str) and is_plain(value) and _NAME.fullmatch(value) is not None
 
 

@@ -1,4 +1,4 @@
-"""Arrays in immutable HDF5 parts, committed by rename. The layout is a public contract: docs/format.md."""
+"""Stores: arrays in HDF5 parts that never change, committed by renaming. docs/format.md specifies the layout."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ from fitrec_cache.storage.parts import (
     unreadable,
 )
 
-#: A folder whose time has not changed is believed to be unchanged for so many seconds: clocks of file systems are
-#: coarse, and on some a folder's time never changes.
+#: For this many seconds, a folder with an unchanged modification time is assumed to be unchanged. Not for longer,
+#: because file systems have coarse clocks, and on some a folder's time never changes.
 _LONGEST_TRUST = 2.0
 
-#: Parts that are kept once read, of which some rows are asked for one by one.
+#: Number of recently read parts kept in memory, for callers that ask for one row after another.
 _MOST_READ = 3
 
 
@@ -63,17 +63,17 @@ class Store:
         self.identity = dict(identity)
         self._digest = digest(identity)
         self._text_columns = tuple(SCHEMAS["clips"]) if kind == "clips" else ("key",)
-        self._parts: dict[str, int] = {}  # by name their numbers, in the order in which they were seen
-        self._names: list[str] = []  # by number
-        #: The part that was committed last of those seen; empty if there is none.
+        self._parts: dict[str, int] = {}  # name -> number of each part, in the order in which they were seen
+        self._names: list[str] = []  # number -> name
+        #: Of the parts seen so far, the one committed last; empty if there is none.
         self.newest = ""
         self._where = KeyMap()
-        self._rows = KeyMap()  # of clips: where each row lies, by all of its texts
-        self._changed = 0  # time of the folder when we last looked, or last changed it ourselves
+        self._rows = KeyMap()  # for a store of clips: the place of each row, by all of its texts
+        self._changed = 0  # modification time of the folder when this store last listed it or changed it
         self._looked = 0.0
         self._indexes: set[str] = set()
-        self._unlisted: dict[str, Columns] = {}  # the columns, for the next index, of parts that are in none
-        self._read: dict[str, Arrays] = {}  # the parts read last
+        self._unlisted: dict[str, Columns] = {}  # the columns of parts that are in no index yet, for the next one
+        self._read: dict[str, Arrays] = {}  # recently read parts
         self.refresh()
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ class Store:
         return isinstance(key, str) and self._where.find(_bytes(key)) is not None
 
     def holds(self, texts: Sequence[str]) -> bool:
-        """Say of a store of clips whether the row that counts of a key has exactly these texts, the key first."""
+        """Say whether the valid row of a clip has exactly these texts, the key first; for a store of clips only."""
         place = self._rows.find(_joined([text.encode() for text in texts]))
         return place is not None and place == self._where.find(texts[0].encode())
 
@@ -94,9 +94,9 @@ class Store:
             yield from text_values(by_part[name])
 
     def texts(self) -> Iterator[tuple[str, Columns]]:
-        """Yield for each part its name and its keys, of clips all text columns, in no certain order.
+        """Yield each part's name and keys (for a store of clips: all text columns), in no particular order.
 
-        Rows whose key a later part has again are left out. Names of parts grow with time.
+        Rows whose key occurs again in a later part are left out. Names of parts are in the order of time.
         """
         places = self._where.places()
         ends = np.searchsorted(places[:, 0], np.arange(len(self._names)), side="right").tolist()
@@ -106,11 +106,11 @@ class Store:
             yield name, {text: column[rows[name]] for text, column in columns.items()}
 
     def all_texts(self) -> Iterator[tuple[str, Columns]]:
-        """Yield as :meth:`texts`, and also the rows whose key a later part has again."""
+        """Like :meth:`texts`, but including rows whose key occurs again in a later part."""
         return self._columns(dict.fromkeys(self._names, 0))
 
     def _columns(self, least: Mapping[str, int]) -> Iterator[tuple[str, Columns]]:
-        """Yield the text columns of parts, of an index if they have at least so many rows there, else read."""
+        """Yield the text columns of each part, from an index that has enough of its rows or else from the part."""
         left = dict(least)
         for index in sorted(self._indexes):
             for name, columns in parts_in(self.folder / index, self._index_head(), self._text_columns).items():
@@ -127,7 +127,7 @@ class Store:
         return sorted(p for p in self.folder.iterdir() if PART.fullmatch(p.name))
 
     def refresh(self) -> None:
-        """Take in parts that were committed since the last look, by this process or by others."""
+        """Register parts that were committed since the last look, by this process or by others."""
         changed, looked = self._time_of_folder(), time.monotonic()
         if changed == self._changed and looked - self._looked < _LONGEST_TRUST:
             return
@@ -139,7 +139,7 @@ class Store:
             self._indexes.add(index)
             for name, columns in parts_in(self.folder / index, self._index_head(), self._text_columns).items():
                 if name in names and name not in self._parts:
-                    with contextlib.suppress(UnicodeDecodeError):  # of an index that is no good
+                    with contextlib.suppress(UnicodeDecodeError):  # raised by a bad index
                         self._take(name, columns)
                 self._unlisted.pop(name, None)
         for name in sorted(n for n in names - self._parts.keys() if PART.fullmatch(n)):
@@ -155,14 +155,14 @@ class Store:
             return 0
 
     def _take(self, part: str, columns: Columns) -> None:
-        text_values(columns["key"])  # raises where one is no text
+        text_values(columns["key"])  # raises UnicodeDecodeError if a key is not text
         self._parts[part] = number = len(self._names)
         self._names.append(part)
         is_newest = part > self.newest
         for row, texts in enumerate(self.rows_of(columns)):
             key = texts[0]
             if not is_newest and (place := self._where.find(key)) and self._names[place[0]] > part:
-                continue  # what was committed last counts, whatever was seen first
+                continue  # the row committed last is valid, regardless of which was seen first
             self._where.put(key, (number, row))
             if self.kind == "clips":
                 self._rows.put(_joined(texts), (number, row))
@@ -177,80 +177,80 @@ class Store:
         return head | {"identity_sha256": self._digest, "columns": " ".join(self._text_columns)}
 
     def write_index(self, *, at_end: bool = False) -> None:
-        """Write an index of parts if many are in none; whoever opens the store next reads that instead.
+        """Write an index if many parts are in none, so that the next one to open the store can read it instead of them.
 
         Args:
-            at_end: No more parts are to come soon: fewer of them are many.
+            at_end: Whether no more parts are expected soon; then fewer parts are enough.
 
         Raises:
             StoreError: If it cannot be written.
         """
         least = FEWEST_AT_END if at_end else FEWEST_PARTS
         if len(self._unlisted) >= least:
-            self.refresh()  # another process may have written it
+            self.refresh()  # another process may have written an index
         if len(self._unlisted) >= least:
             self._indexes.add(write_index(self.folder, self._unlisted, self._index_head()))
             self._unlisted = {}
 
     def write_part(self, arrays: Arrays) -> Path:
-        """Commit rows as one new part; when this returns they are on disk and complete.
+        """Commit rows as one new part; when this returns, they are on disk and complete.
 
         Args:
-            arrays: The datasets of this kind of store, one row a clip.
+            arrays: The datasets of this kind of store, one row per clip.
 
         Returns:
             The part's path. Its name carries the sha256 of the whole file.
 
         Raises:
-            StoreError: If it cannot be written; nothing stored before is touched.
-            ValueError: If these are not the datasets of this kind of store.
+            StoreError: If it cannot be written; earlier parts are not touched.
+            ValueError: If the arrays are not the datasets of this kind of store.
         """
         make_folder(self.folder)
         if not (self.folder / "identity.json").exists():
             write_json(self.folder / "identity.json", self.identity)
         data = part_bytes(arrays, self.kind, self.identity)
         last = _moment(self.newest) if self.newest else 0
-        now = max(time.time_ns(), last + 1)  # also where a clock was set back: what is written last counts
+        now = max(time.time_ns(), last + 1)  # even if the clock was set back, the part written last must sort last
         path = self.folder / sealed_name("part", now, data)
         by_us_alone = self._time_of_folder() == self._changed
         write_atomic(path, data)
-        if by_us_alone:  # then it need not be listed: thousands of names take longer than all else
+        if by_us_alone:  # then the folder need not be listed again: with thousands of names that takes longest
             self._changed = self._time_of_folder()
         self._unlisted[path.name] = {name: arrays[name] for name in self._text_columns}
         self._take(path.name, self._unlisted[path.name])
         return path
 
     def keys_in(self, part: Path) -> set[bytes]:
-        """Return all keys of a part, those too that a later part has again; they are not verified.
+        """Return all keys of a part, including those that occur again in a later part; they are not verified.
 
         Raises:
-            StoreCorrupt: If it is damaged so that they cannot be read.
+            StoreCorrupt: If the part is so damaged that they cannot be read.
         """
         return set(read_keys(part, self.kind, self._digest)["key"].tolist())
 
     def indexes(self) -> Iterator[tuple[Path, set[tuple[bytes, ...]]]]:
-        """Yield each index with the rows that it holds (:meth:`rows_of`); of one that is not sound none."""
+        """Yield each index with the rows that it holds (:meth:`rows_of`); no rows if the index is not sound."""
         for path in sorted(p for p in self.folder.glob("index-*.h5") if INDEX.fullmatch(p.name)):
             parts = parts_in(path, self._index_head(), self._text_columns).values()
             yield path, {row for columns in parts for row in self.rows_of(columns)}
 
     def rows_of(self, columns: Columns) -> Iterator[tuple[bytes, ...]]:
-        """Yield the texts of each row: of clips all that an entry says, else the key alone."""
+        """Yield the texts of each row: for a store of clips all texts of an entry, otherwise only the key."""
         return zip(*(columns[name].tolist() for name in self._text_columns), strict=True)
 
     def replace_part(self, part: Path, arrays: Arrays) -> Path | None:
-        """Commit rows in the place of a part, and remove it once they are on disk; this store must be opened again.
+        """Commit rows in place of a part and remove it once they are on disk; this store must then be opened again.
 
         Args:
             part: The part.
-            arrays: Some of its rows, as :meth:`write_part` takes them; none: it is only removed.
+            arrays: Some of its rows, as in :meth:`write_part`; if none, the part is only removed.
 
         Returns:
-            The new part, None if there is none. It has the time of the old one: other parts hold rows of the same keys
-            that are later, or earlier, than these.
+            The new part, or None. It keeps the time of the old one, so that its rows keep their order relative to rows
+            with the same keys in other parts.
 
         Raises:
-            StoreError: If the one cannot be written or the other not be removed; nothing is lost.
+            StoreError: If the new part cannot be written or the old one cannot be removed; nothing is lost.
         """
         new = None
         if len(arrays["key"]):
@@ -262,12 +262,12 @@ class Store:
         return new
 
     def write_origin(self, origin: Mapping[str, Any]) -> None:
-        """Keep, beside the parts, what helps to make the same again but changes no array; the latest is kept."""
+        """Store, beside the parts, what helps to reproduce them but does not affect any array; the latest is kept."""
         if len(self) and self.origin() != origin:
             write_json(self.folder / "origin.json", dict(origin))
 
     def origin(self) -> dict[str, Any]:
-        """Return what :meth:`write_origin` kept; empty if there is nothing readable."""
+        """Return what :meth:`write_origin` stored; empty if it is missing or unreadable."""
         try:
             found = parse_json(read_file(self.folder / "origin.json"))
         except (OSError, ValueError):
@@ -275,7 +275,7 @@ class Store:
         return found if isinstance(found, dict) else {}
 
     def row(self, key: str) -> Arrays:
-        """Return the datasets of one clip, each without its first axis; the part is verified before it is used.
+        """Return one clip's row of each dataset (without ``jpeg_bytes``); its part is verified first.
 
         Raises:
             StoreError: If the key is not stored.
@@ -289,7 +289,7 @@ class Store:
         return self._place(key)[0]
 
     def jpegs(self, key: str) -> list[bytes]:
-        """Return the T encoded frames of one clip of a frame store; raises as :meth:`row` does."""
+        """Return the T encoded frames of one clip from a store of frames; raises the errors of :meth:`row`."""
         row, arrays = self._row_and_part(key)
         ends = arrays["jpeg_end"]
         if ends.shape[1] != self.identity.get("samples", ends.shape[1]):
@@ -302,9 +302,9 @@ class Store:
     def rows(
         self, keys: Sequence[str], names: Sequence[str], advance: Callable[[int], object] = lambda _: None
     ) -> Arrays:
-        """Return chosen datasets of many clips, stacked in the order of ``keys``; each part is read once.
+        """Return selected datasets of many clips, stacked in the order of ``keys``; each part is read once.
 
-        ``advance`` is told how many rows were read, part after part.
+        ``advance`` is called after each part with the number of rows read from it.
 
         Raises:
             StoreError: If a key is not stored.
@@ -335,8 +335,8 @@ class Store:
     def _row_and_part(self, key: str) -> tuple[int, Arrays]:
         name, row = self._place(key)
         path = self.folder / name
-        # Neighbouring clips are neighbours on disk, but those that came later lie between earlier ones by name.
-        read = self._read  # threads may ask for different parts
+        # Neighbouring clips are usually in the same part, but clips added later fall between earlier ones by name.
+        read = self._read  # a local reference, because other threads may replace self._read
         if name not in read:
             read = dict(list(read.items())[1 - _MOST_READ :]) | {name: read_part(path, self.kind, self._digest)}
             self._read = read
@@ -344,7 +344,7 @@ class Store:
         return row, read[name]
 
     def _check_keys(self, part: str, arrays: Arrays, rows: list[int], keys: list[str]) -> None:
-        """Refuse an index that says of a part what it does not hold."""
+        """Refuse an index that lists rows which the part does not hold."""
         if max(rows) >= len(arrays["key"]) or text_values(arrays["key"][rows]) != keys:
             raise StoreCorrupt(
                 f"{self.folder}: an index says that {part} holds {keys[0]} where it does not. Delete the index-*.h5 "
@@ -363,11 +363,11 @@ def _moment(part: str) -> int:
 
 
 def _joined(texts: Sequence[bytes]) -> bytes:
-    return b"\0".join(texts)  # a byte that no text holds
+    return b"\0".join(texts)  # a byte that occurs in no text
 
 
 def _bytes(key: str) -> bytes:
-    return key.encode(errors="surrogatepass")  # of a name that is no text: not here, as nothing of it can be
+    return key.encode(errors="surrogatepass")  # a name that is not valid text is never stored, so it is not found
 
 
 def read_identity(folder: Path) -> dict[str, Any]:
@@ -375,7 +375,7 @@ def read_identity(folder: Path) -> dict[str, Any]:
 
     Raises:
         StoreError: If its ``identity.json`` cannot be read.
-        StoreCorrupt: If that is damaged, or of another folder.
+        StoreCorrupt: If it is damaged or belongs to another folder.
     """
     path = folder / "identity.json"
     try:

@@ -1,1 +1,1 @@
-"""From features to a trained head: data in memory, the loop, seeds and folds."""
+"""From features to trained heads: loading the data into memory, the training loop, seeds and folds."""

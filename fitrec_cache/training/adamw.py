@@ -1,4 +1,4 @@
-"""AdamW by PyTorch's own update, without the class around it, which loads the whole compiler when it is first used."""
+"""AdamW with PyTorch's own update function, but without its optimizer class, which would load the whole compiler."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class AdamW:
     (docs/performance.md).
 
     Args:
-        parameters: What is learned; one without a gradient stays as it is.
+        parameters: The parameters to train; one without a gradient is left unchanged.
         weight_decay: Decoupled from the gradient, in [0, 10].
 
     Source:
@@ -32,8 +32,8 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
-        """Change the parameters by their gradients, which are gone afterwards."""
-        learned = [state for state in self._states if state[0].grad is not None]  # of one frame nothing is recurrent
+        """Update the parameters by their gradients, then delete the gradients."""
+        learned = [state for state in self._states if state[0].grad is not None]  # recurrent weights: none if T = 1
         parameters, means, squares, steps = (list(part) for part in zip(*learned, strict=True))
         adamw(
             parameters,

@@ -1,4 +1,4 @@
-"""The training loop: features in memory, one head, an eye on validation. A head that is tested saw no test clip."""
+"""The training loop for one head on features in memory, with validation. The tested head never sees a test clip."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ from fitrec_cache.settings.variants import HeadConfig
 from fitrec_cache.training.adamw import AdamW
 from fitrec_cache.wording import some
 
-#: Features up to this size are made float32 once; larger ones batch by batch.
+#: Features with at most this many numbers are converted to float32 once; larger ones batch by batch.
 _MOST_FLOATS = 250_000_000
 
-#: Numbers in all normalisations that are kept for heads that learn from the same clips.
+#: The greatest number of values in all normalisations that are kept for reuse by heads trained on the same clips.
 _MOST_KEPT = 50_000_000
 
-#: Clips at once where nothing is learned, and vectors at once where they are gathered.
+#: Batch size in clips when not training, and in vectors when collecting them.
 _EVALUATE, _VECTORS = 64, 8192
 
-#: Steps that are timed, after one to warm up.
+#: Number of steps that are timed, after one warm-up step.
 _TIMED = 5
 
-#: States of a :class:`~fitrec_cache.heads.head.Normalisation`, by its kind and length and the clips fitted to.
+#: States of fitted :class:`~fitrec_cache.heads.head.Normalisation` modules, by kind, output length and clips.
 Normalisations = dict[tuple[str, int, bytes], dict[str, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """A trained head, on the CPU, and how it got there.
+    """A trained head, on the CPU, and its training history.
 
     Attributes:
-        head: To be used and tested.
-        judge: The head that never learned from a validation clip; the same as ``head`` unless the recipe refits.
-        history: The judge's, one dict an epoch: ``epoch``, ``train_loss``, ``val_loss``, ``train_accuracy``,
+        head: The head to be tested and used.
+        judge: The head that was not trained on validation clips; the same as ``head`` unless the recipe refits.
+        history: The judge's history, one dict per epoch: ``epoch``, ``train_loss``, ``val_loss``, ``train_accuracy``,
             ``val_accuracy``.
         best_epoch: The epoch whose weights were kept, from 1.
         seconds: Wall time of the training.
@@ -72,14 +72,14 @@ class Fitted:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Side:
-    """Clips of one side, by their numbers in arrays that all sides share: copied only while a head is trained on them.
+    """The clips of one side, as indices into arrays shared by all sides; copied only while a head is trained on them.
 
     Attributes:
-        values: Of all clips: features ``(n, T, d)``, float16 or float32, or frames uint8 ``(n, T, 64, 64, 3)``.
+        values: All clips: features ``(n, T, d)``, float16 or float32, or frames uint8 ``(n, T, 64, 64, 3)``.
         targets: Class numbers of all clips, int64 ``(n,)``.
-        clips: Numbers of the N clips of this side, int64 ``(N,)``.
-        normalisations: What was fitted to clips of these arrays, by kind, length and clips. Sides of the same arrays
-            may share it: then several seeds of one split fit but once.
+        clips: Indices of the N clips of this side, int64 ``(N,)``.
+        normalisations: Normalisations fitted to clips of these arrays, by kind, length and clips. Sides of the same
+            arrays may share this dict: then the seeds of one split need only one fit.
     """
 
     values: NDArray[Any]
@@ -99,24 +99,24 @@ def fit(
     what: str = "",
     progress: bool = False,
 ) -> Fitted:
-    """Train a head, watched by the validation side; then, if the recipe says so, one on both sides together.
+    """Train a head with validation; then, if the recipe refits, train a new one on both sides together.
 
     Args:
-        train: Clips to learn from.
-        val: Clips that say which epoch to keep, of the same arrays.
+        train: The training clips.
+        val: The validation clips, which determine the epoch to keep; in the same arrays.
         config: The head.
-        recipe: The training.
-        seed: Of initial values, order of batches and dropout. On the CPU the same seed gives the same bits.
-        device: Where it is trained.
+        recipe: The training settings.
+        seed: Seed of initial weights, batch order and dropout. On the CPU the same seed gives the same bits.
+        device: The device to train on.
         what: Label of the progress bar.
-        progress: Show it on standard error.
+        progress: Show the progress bar on standard error.
 
     Returns:
         The head and its history.
 
     Raises:
-        DivergedError: If the loss stops being a number and there is no epoch to keep: before the first is over, or at
-            any time where the recipe keeps the last.
+        DivergedError: If the loss becomes NaN or infinite and there is no epoch to keep: in the first epoch, or in any
+            epoch if the recipe keeps the last one.
     """
     started = time.perf_counter()
     recipe = with_precision(recipe.fitted_to(len(train.clips)), device, config.variant)
@@ -125,7 +125,7 @@ def fit(
         seed_random_numbers(seed, where)
         judge, loop = _begin(train, val, config, recipe, where)
         history, best_epoch = loop.run(bar)
-    del loop  # and the features it holds
+    del loop  # frees the features that it holds
     head = judge
     if recipe.refit:
         both = dataclasses.replace(train, clips=np.concatenate([train.clips, val.clips]))
@@ -151,23 +151,23 @@ def fit_again(
     what: str = "",
     progress: bool = False,
 ) -> nn.Module:
-    """Train a fresh head for a given number of epochs, without a validation side, as on all clips in the end.
+    """Train a new head for a given number of epochs without validation, such as the final head on all clips.
 
     Args:
-        side: Clips to learn from.
-        recipe: As the head of before was trained, with its precision; see :class:`Fitted`.
-        epochs: For how many epochs.
-        config: The head; and so are the others as for :func:`fit`.
-        seed: Of initial values, order of batches and dropout.
-        device: Where it is trained.
+        side: The training clips.
+        recipe: The settings with which the previous head was trained, including its precision; see :class:`Fitted`.
+        epochs: Number of epochs.
+        config: The head.
+        seed: Seed of initial weights, batch order and dropout.
+        device: The device to train on.
         what: Label of the progress bar.
-        progress: Show it.
+        progress: Show the progress bar on standard error.
 
     Returns:
         The head, on the CPU, in evaluation mode.
 
     Raises:
-        DivergedError: If the loss stops being a number.
+        DivergedError: If the loss becomes NaN or infinite.
     """
     where = torch.device(device)
     with _training(config, where), _epochs(epochs, what, progress) as bar:
@@ -180,14 +180,14 @@ def fit_again(
 def step_seconds(
     config: HeadConfig, recipe: Recipe, n_clips: int, *, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Return how long a step of a training on the CPU takes, in seconds: the median of a few, on made-up features.
+    """Return how long one training step takes on the CPU, in seconds: the median of a few on random features.
 
     Features are normalised, or reduced to their principal components, once in a training: that is not in it.
 
     Args:
-        config: The head, one on features.
-        recipe: The training.
-        n_clips: Clips to learn from; a step takes no more of them than a batch.
+        config: The head; it must take features.
+        recipe: The training settings.
+        n_clips: Number of training clips; a step uses at most a batch of them.
         clock: Returns the time in seconds.
     """
     where, n = torch.device("cpu"), min(n_clips, recipe.batch_size)
@@ -208,15 +208,16 @@ def step_seconds(
 
 
 def _epochs(total: int, what: str, show: bool) -> Any:
-    """Return the bar of a training, which is there before features are made ready."""
+    """Return the progress bar of a training; it is shown before the features are prepared."""
     return progress_bar(total=total, unit="epoch", what=what, show=show, note="getting ready")
 
 
 @contextlib.contextmanager
 def _training(config: HeadConfig, device: torch.device) -> Iterator[None]:
-    """Say in words if the device lacks room; a caller's random numbers stay.
+    """Context for training: report lack of memory in plain words, and isolate the caller's random numbers and settings.
 
-    Nor has any effect that gradients are off, products of fewer bits (on a GPU TF32), or, on the processor, autocast.
+    Inside, gradients are on, float32 products keep all bits (no TF32 on a GPU), and autocast on the processor is off,
+    whatever the caller has set.
     """
     keep_freed_memory()  # every step needs the same large blocks
     keep_to_cores()
@@ -232,15 +233,15 @@ def _training(config: HeadConfig, device: torch.device) -> Iterator[None]:
 
 
 def with_precision(recipe: Recipe, device: torch.device | str, variant: str) -> Recipe:
-    """Return the recipe with ``bf16`` or ``fp32`` in place of ``auto``: bf16 where this processor is faster in it.
+    """Return the recipe with ``auto`` replaced by ``bf16``, if this processor is faster in it, or else by ``fp32``.
 
-    It is ``fp32`` wherever the setting means nothing: on other devices, and for ``mean``, which has hardly anything to
-    multiply.
+    The result is ``fp32`` wherever the setting has no effect: on other devices, and for ``mean``, which has hardly
+    anything to multiply.
 
     Args:
-        recipe: Any.
-        device: Where the head learns.
-        variant: The head.
+        recipe: Any recipe.
+        device: The device to train on.
+        variant: The head's variant.
     """
     where = str(device)
     usable = where == "cpu" and variant != "mean"
@@ -251,7 +252,7 @@ def with_precision(recipe: Recipe, device: torch.device | str, variant: str) -> 
 def _begin(
     train: Side, val: Side | None, config: HeadConfig, recipe: Recipe, device: torch.device
 ) -> tuple[nn.Module, _Loop]:
-    """Return a fresh head and the loop that trains it, on features that are normalised once."""
+    """Return a new head and the loop that trains it, on features that are normalised once."""
     head = build_head(config)
     learner: nn.Module = head
     normalise: nn.Module | None = None
@@ -266,7 +267,7 @@ def _begin(
 
 
 def _fit_normalisation(normalise: Normalisation, side: Side) -> None:
-    """Fit it to the clips of a side, or take what was fitted to them before."""
+    """Fit a normalisation to the clips of a side, or reuse an earlier fit to the same clips."""
     known, key = side.normalisations, (normalise.kind, normalise.outputs, side.clips.tobytes())
     if key not in known:
         normalise.fit(_some_vectors(side))
@@ -277,11 +278,11 @@ def _fit_normalisation(normalise: Normalisation, side: Side) -> None:
 
 
 def _some_vectors(side: Side) -> Tensor:
-    """Return vectors ``(M, d)`` of all clips, float32: all frames, or every third, seventh, ... where they are many."""
+    """Return frame vectors ``(M, d)`` of all clips, float32: every frame, or every n-th if there are too many."""
     steps = side.values.shape[1]
     n_vectors = len(side.clips) * steps
     step = math.ceil(n_vectors * side.values[0, 0].size / _MOST_FLOATS)
-    while math.gcd(step, steps) > 1:  # it would see the same places of each clip only
+    while math.gcd(step, steps) > 1:  # otherwise it would pick the same positions in every clip
         step += 1
     places = np.arange(0, n_vectors, step)
     vectors = torch.empty(len(places), *side.values.shape[2:])
@@ -293,7 +294,7 @@ def _some_vectors(side: Side) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class _Held:
-    """What a head learns from or is judged on: values ``(N, T, ...)`` and class numbers ``(N,)``."""
+    """The clips on which a head is trained or validated: values ``(N, T, ...)`` and class numbers ``(N,)``."""
 
     values: Tensor
     targets: Tensor
@@ -301,9 +302,9 @@ class _Held:
 
 @torch.no_grad()
 def _hold(side: Side, device: torch.device, normalise: nn.Module | None, *, average: bool) -> _Held:
-    """Return the clips of a side in memory, as the head sees them: normalised once, averaged where it averages.
+    """Return the clips of a side in memory as the head takes them: normalised once, and averaged if it averages.
 
-    The mean of all frames is always the same: then it is each clip's only frame, ``(N, 1, d)``.
+    A head that always averages all frames gets the mean as each clip's only frame, ``(N, 1, d)``.
     """
     targets = torch.from_numpy(side.targets[side.clips])
     if normalise is None and not average:
@@ -322,13 +323,13 @@ def _hold(side: Side, device: torch.device, normalise: nn.Module | None, *, aver
 def apply_head(
     head: nn.Module, values: NDArray[Any], clips: NDArray[np.int64], names: Sequence[str]
 ) -> tuple[Tensor, Tensor]:
-    """Return logits ``(N, K)`` and attention ``(N, T)``, float32, of some clips of ``values (n, T, ...)``.
+    """Return logits ``(N, K)`` and attention ``(N, T)``, float32, for selected clips of ``values (n, T, ...)``.
 
     Args:
         head: A trained head, in evaluation mode.
         values: Features of n clips.
-        clips: Numbers of N of them.
-        names: Ids of these N.
+        clips: Indices of N of them.
+        names: Ids of these N clips.
 
     Raises:
         DivergedError: If a logit is not finite.
@@ -353,7 +354,7 @@ def _inputs(values: Tensor) -> Tensor:
 
 
 class _Loop:
-    """One training: epochs over the training side, and a look at the validation side after each, if there is one."""
+    """One training run: epochs over the training side, each followed by a validation if there is a validation side."""
 
     def __init__(self, head: nn.Module, train: _Held, val: _Held | None, n_classes: int, recipe: Recipe) -> None:
         self.head, self.train, self.val, self.recipe = head, train, val, recipe
@@ -362,14 +363,14 @@ class _Loop:
         self.weight = _class_weights(train.targets, n_classes, recipe.balance)
 
     def run(self, bar: Any) -> tuple[list[dict[str, float]], int]:
-        """Train, and load the weights of the epoch to keep into the head; return the history and that epoch."""
+        """Train, and restore the weights of the epoch to keep; return the history and that epoch."""
         history: list[dict[str, float]] = []
         best_loss, best_epoch, best = float("inf"), 0, _copy_state(self.head)
         for epoch in range(1, self.recipe.epochs + 1):
             train_loss, train_accuracy = self.learn(epoch)
             val_loss, val_accuracy = self._look()
             if not math.isfinite(train_loss + val_loss):
-                if self.recipe.keep == "last":  # of a schedule that was not gone through to its end
+                if self.recipe.keep == "last":  # its schedule must be completed
                     raise self._diverged()
                 break
             entry = {"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss}
@@ -389,7 +390,7 @@ class _Loop:
         return history, best_epoch
 
     def repeat(self, epochs: int, bar: Any) -> None:
-        """Train for the first ``epochs`` epochs of the schedule, without looking at anything."""
+        """Train for the first ``epochs`` epochs of the schedule, without validation."""
         for epoch in range(1, epochs + 1):
             loss, _ = self.learn(epoch)
             if not math.isfinite(loss):
@@ -404,7 +405,7 @@ class _Loop:
         )
 
     def learn(self, epoch: int) -> tuple[float, float]:
-        """Take every training clip once, in random order; return mean loss and accuracy on the way."""
+        """Train on every clip once, in random order; return the mean loss and the accuracy during the epoch."""
         self.head.train()
         learning_rate = self._learning_rate(epoch)
         n = len(self.train.targets)
@@ -413,7 +414,7 @@ class _Loop:
         for batch in torch.split(torch.randperm(n).to(device), self.recipe.batch_size):
             targets = self.train.targets[batch]  # (B,)
             in_bf16 = self.recipe.precision == "bf16"
-            with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16, cache_enabled=False):  # kept, weights go stale
+            with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16, cache_enabled=False):  # a cache would go stale
                 logits, _ = self.head(self._draw(_inputs(self.train.values[batch])))  # (B, K)
                 loss = self._loss(logits, targets)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -423,10 +424,10 @@ class _Loop:
         return float(loss_sum) / n, float(correct) / n
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean loss of a batch, each clip weighed by its own class.
+        """Return the mean loss of a batch, with each clip weighted by its own class.
 
-        PyTorch's own weights would also weigh the classes that smoothing spreads a target over, rare ones most, and
-        count for nothing within a batch of one class.
+        PyTorch's own class weights would also weight the classes over which label smoothing spreads a target, rare ones
+        most, and would have no effect in a batch of a single class.
         """
         smoothing = self.recipe.label_smoothing
         if self.weight is None:
@@ -440,7 +441,7 @@ class _Loop:
         return self.recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / self.recipe.epochs))
 
     def _draw(self, x: Tensor) -> Tensor:
-        """Return ``draw`` frames of each clip, chosen at random, in order: ``(B, T, ...)`` -> ``(B, draw, ...)``."""
+        """Return ``draw`` random frames of each clip, in order: ``(B, T, ...)`` -> ``(B, draw, ...)``."""
         if not 0 < self.recipe.draw < x.shape[1]:
             return x
         chosen = torch.rand(x.shape[:2]).argsort(dim=1)[:, : self.recipe.draw].sort(dim=1).values  # (B, draw)
@@ -457,7 +458,7 @@ class _Loop:
 
 
 def _class_weights(targets: Tensor, n_classes: int, power: float) -> Tensor | None:
-    """Return each class's weight in the loss, 1 on average over the clips; None where all are alike."""
+    """Return the weight of each class in the loss, 1 on average over the clips; None if all are equal."""
     if not power:
         return None
     counts = torch.bincount(targets, minlength=n_classes).clamp(min=1).float()  # (K,)

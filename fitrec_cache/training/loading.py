@@ -1,4 +1,4 @@
-"""What a head is trained on, whole in memory: cached features, a file of features, or small frames."""
+"""Load the training data into memory: cached features, a file of features, or small frames."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def load_clips(
     unknown: Sequence[str] = (),
     progress: bool,
 ) -> Features:
-    """Load what a variant learns from; the arguments are those of :func:`fitrec_cache.train.train_head`.
+    """Load the data that a variant is trained on; the arguments are those of :func:`fitrec_cache.train.train_head`.
 
-    Where only some ``classes`` are asked for, the clips of those that are to be ``unknown`` come with them.
+    If only some ``classes`` are asked for, the clips of the ``unknown`` classes are loaded with them.
 
     Raises:
-        UsageError: If they do not go together, the backbone is not cached, or there is no such class.
+        UsageError: If the arguments contradict each other, the backbone is not cached, or a class does not exist.
         StoreError: If the cache or file cannot be read.
     """
     if cache is None and features is not None:
@@ -58,7 +58,7 @@ def load_clips(
 
 
 def _as_given(data: Features) -> Features:
-    """Return clips that a caller put together as a file would give them; errors are :func:`as_ours`'s."""
+    """Normalise clips that a caller built in memory to what a file would give; raises the errors of :func:`as_ours`."""
     if missing := [name for name in ("values", "clip_ids", "labels") if getattr(data, name) is None]:
         raise UsageError(f"features in memory: {missing[0]} is None, expected one of each for every clip")
     told: dict[str, Any] = {
@@ -69,18 +69,18 @@ def _as_given(data: Features) -> Features:
     }
     same = all(isinstance(given := getattr(data, name), type(each)) and given == each for name, each in told.items())
     found = as_ours(data if same else replace(data, **told), "in memory")
-    return found.by_id()  # results must not depend on the order of clips
+    return found.by_id()  # sorted, because results must not depend on the order of clips
 
 
 def _as_text(value: object) -> str | None:
-    """Return a name, which may be a number; None where there is none, as NaN and NA of tables say."""
-    if value is None or type(value).__name__ == "NAType":  # pandas' NA is neither equal to itself nor not
+    """Return a name, which may be a number, as text; None for missing values, such as NaN or NA in tables."""
+    if value is None or type(value).__name__ == "NAType":  # pandas' NA == NA is neither True nor False
         return None
-    return str(value) if value == value else None  # else NaN, NaT or the like
+    return str(value) if value == value else None  # NaN, NaT and the like differ from themselves
 
 
 def _check_fit(data: Features, variant: str) -> None:
-    """Refuse clips that a variant cannot learn from."""
+    """Raise UsageError for clips that a variant cannot be trained on."""
     pixels = VARIANTS[variant].takes_pixels
     if data.values.ndim != (5 if pixels else 3):
         wanted = "frames (N, T, 64, 64, 3), which --cache DIR has" if pixels else "features (N, T, d)"
@@ -88,7 +88,7 @@ def _check_fit(data: Features, variant: str) -> None:
 
 
 def _only_classes(data: Features, classes: str, *, also: Sequence[str] = ()) -> Features:
-    """Return the clips of some classes, and of others that are to be unknown; errors are :func:`choose_classes`'s."""
+    """Return the clips of some classes, and of those in ``also``; raises the errors of :func:`choose_classes`."""
     wanted, notes = choose_classes(data.labels, classes)
     some = data.take(np.flatnonzero(np.isin(np.array(data.labels), [*wanted, *map(one_spelling, also)])))
     left = len(data.clip_ids) - len(some.clip_ids)
@@ -97,7 +97,7 @@ def _only_classes(data: Features, classes: str, *, also: Sequence[str] = ()) -> 
 
 
 def refuse_answer(labels: Iterable[str]) -> None:
-    """Raise UsageError if a class has the name of the answer that no class is probable enough."""
+    """Raise UsageError if a class is named like the answer "unknown"."""
     if answers := [each for each in set(labels) if each.casefold() == UNKNOWN]:
         raise UsageError(
             f"class '{answers[0]}' could not be told from the answer that no class is probable enough: give it another "
@@ -106,10 +106,10 @@ def refuse_answer(labels: Iterable[str]) -> None:
 
 
 def keep_apart(data: Features, unknown: Sequence[str]) -> tuple[Features, Features | None]:
-    """Return the clips of known classes, and those of classes that are to be unknown.
+    """Split the clips into those of known classes and those of held-out classes, which are to be "unknown".
 
     Raises:
-        UsageError: If there is no such class, or a known one is called as that answer.
+        UsageError: If a class does not exist, or a known class is named like the answer "unknown".
     """
     unknown = [one_spelling(name) for name in unknown]
     for name in unknown:
@@ -123,7 +123,7 @@ def keep_apart(data: Features, unknown: Sequence[str]) -> tuple[Features, Featur
 
 
 def _load_backbones(cache: Cache, variant: str, wanted: Sequence[str], preset: str | None, progress: bool) -> Features:
-    """Load what was asked for; if nothing was, the variant's own backbone, or the only one that is cached."""
+    """Load the requested features; by default those of the variant's own backbone, or of the only one cached."""
     default = VARIANTS[variant].backbone
     cached = cached_backbones(cache)
     if wanted or default in cached or not cached:

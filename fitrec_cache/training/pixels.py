@@ -1,4 +1,4 @@
-"""The small frames that LRCN and ConvLSTM learn from."""
+"""The small frames on which LRCN and ConvLSTM are trained."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def to_pixels(frames: Tensor) -> NDArray[np.uint8]:
 
 
 def load_pixels(cache: Cache, *, progress: bool = False) -> Features:
-    """Load all held clips as frames of 64x64 pixels, from the frame store.
+    """Load all clips of a cache as frames of 64x64 pixels, from the frame store.
 
     Returns:
-        Values uint8 ``(N, T, 64, 64, 3)``: 246 kB a clip at T = 20.
+        Values uint8 ``(N, T, 64, 64, 3)``: 246 kB per clip at T = 20.
 
     Raises:
         UsageError: If the cache holds no frames.

@@ -1,4 +1,4 @@
-"""What a search for a recipe has to solve: to have the validation clips of some splits right, and no test clip seen."""
+"""The objective of a recipe search: validation accuracy over some splits and seeds, without looking at test clips."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fitrec_cache.training.fit import Normalisations, Side, apply_head, fit
 from fitrec_cache.training.loading import load_clips, refuse_answer
 
 Right = list[NDArray[np.bool_]]
-"""Which clips of a validation side a trained head has right, for each seed and split: those of the first seed first."""
+"""Which validation clips a trained head recognises, for each seed and split; ordered by seed, then by split."""
 
 
 def accuracy(right: Right) -> float:
@@ -32,7 +32,7 @@ def accuracy(right: Right) -> float:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sides:
-    """What a search may see of one split: all but its test side.
+    """The part of one split that a search may see: everything but its test side.
 
     Attributes:
         name: Rule, fold and seed of the split.
@@ -55,18 +55,19 @@ class Sides:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
-    """The clips, the splits, and how good a recipe is on their validation sides.
+    """The clips and splits of a search, and the evaluation of recipes on their validation sides.
 
     Attributes:
-        variant: A key of :data:`fitrec_cache.settings.variants.VARIANTS` that learns from features.
-        epochs: Epochs per trial.
+        variant: A key of :data:`fitrec_cache.settings.variants.VARIANTS` that is trained on features.
+        epochs: Number of epochs of every trial.
         backbone: Names of the features.
         values: Features of all clips, ``(N, T, d)``.
-        data_sha256: Of all that training takes of the clips.
-        splits: What may be seen of each split.
-        units: The group that each validation clip belongs to and is tested with, or itself.
-        notes: What was left out, and that clips tested by one split are looked at in another, if some are.
-        normalisations: Fitted by the trials so far, for those to come.
+        data_sha256: A digest of everything that training uses of the clips.
+        splits: The visible part of each split.
+        units: The statistical unit of each validation clip: its group, or the clip itself.
+        notes: Notes on what was left out, and on clips that one split tests and another uses for training or
+            validation.
+        normalisations: Normalisations fitted in earlier trials, for reuse.
     """
 
     variant: str
@@ -94,7 +95,7 @@ class Problem:
         classes: str | None = None,
         progress: bool = False,
     ) -> Problem:
-        """Load the clips and divide them by each rule and seed; arguments as of :func:`fitrec_cache.sweep.sweep`."""
+        """Load the clips and split them by each rule and seed; arguments as in :func:`fitrec_cache.sweep.sweep`."""
         data = load_clips(cache, features, variant, backbone, preset, classes=classes, progress=progress)
         refuse_answer(data.labels)
         calls = [(rule, number) for rule in split for number in seed]
@@ -117,7 +118,7 @@ class Problem:
 
     @property
     def name(self) -> str:
-        """Everything that must be the same for trials to be comparable."""
+        """All settings that must be equal for trials to be comparable."""
         clips = digest([[each.train_ids, each.val_ids] for each in self.splits])
         names = [each.name for each in self.splits]
         return json.dumps([self.variant, self.backbone, names, self.epochs, self.data_sha256, clips])
@@ -129,9 +130,9 @@ class Problem:
         seeds: Sequence[int],
         report: Callable[[float, int], None] | None = None,
     ) -> Right:
-        """Train by a recipe, for each seed on each split, and return which validation clips come out right.
+        """Train with a recipe, for each seed on each split, and return which validation clips are recognised.
 
-        ``report`` is called after each training with the accuracy so far and the number of trainings.
+        ``report`` is called after each training with the accuracy so far and the number of trainings done.
 
         Raises:
             DivergedError: If a training diverges.
@@ -158,9 +159,9 @@ class Problem:
         return found
 
     def p_value(self, ours: Right, theirs: Right) -> float:
-        """Return the p-value of the exact paired test of two recipes that were judged with the same number of seeds.
+        """Return the p-value of the exact paired test between two recipes, judged with the same number of seeds.
 
-        A clip of several splits counts as one, and clips of one group together.
+        A clip that occurs in several splits counts once, and clips of one group are counted together.
         """
         judged = [each.val_ids for each in self.splits]
         judged *= len(ours) // len(judged)
@@ -188,7 +189,7 @@ def _sides(data: Features, fold: Fold, seed: int) -> Sides:
 
 
 def _overlap(folds: Iterable[Fold]) -> list[str]:
-    """Say how many clips one split tests and another has in training or validation."""
+    """Return a note on clips that one split tests and another has in training or validation."""
     seen: set[int] = set()
     tested: set[int] = set()
     for fold in folds:

@@ -1,4 +1,4 @@
-"""What a training says beside its figures: of its splits before it begins, of its answers at its end."""
+"""The notes of a training: about its splits, before it begins, and about the answers of its heads, at the end."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from fitrec_cache.training.trainer import Job
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """What was found of the splits of one call.
+    """The findings about the splits of one call.
 
     Attributes:
-        leaks: Whether any leaks.
-        wrong: Those of the notes that cast doubt on the figures.
-        notes: All, in order.
+        leaks: Whether any split leaks.
+        wrong: The notes that cast doubt on the results.
+        notes: All notes, in order.
     """
 
     leaks: bool
@@ -37,13 +37,13 @@ class Judged:
 def judge_splits(
     jobs: Sequence[Job], data: Features, near: NearDuplicates | None, *, look: Callable[[int], str | None]
 ) -> Judged:
-    """Say what is wrong with the splits of one call.
+    """Return what is wrong with the splits of one call.
 
     Args:
-        jobs: Its heads.
+        jobs: The heads of the call.
         data: The clips that were split.
         near: Near-duplicates among them; None if they were not looked for.
-        look: Says what shows the near-duplicates of a seed's split, if there is anything.
+        look: Returns, for a seed, how to view the near-duplicates of its split; None if it cannot say.
     """
     judged = [(job, verdict(job.fold.split, data.groups, near)) for job in jobs]
     leaks, verdicts = any(said.leaks for _, said in judged), _verdicts(judged, data.groups, near)
@@ -58,10 +58,10 @@ def judge_splits(
 def _verdicts(
     judged: Sequence[tuple[Job, Verdict]], groups: Sequence[str | None], near: NearDuplicates | None
 ) -> list[str]:
-    """Return whether each split leaks, in one line; of many folds those that leak, and how many do not."""
+    """Return one line on whether each split leaks; for folds, one per leaking fold and a summary of the others."""
     if not judged[0][0].fold.name:
         texts = [said.text for _, said in judged]
-        if len(set(texts)) == 1:  # as of lists, which have the same sides whatever the seed
+        if len(set(texts)) == 1:  # as with lists, whose sides do not depend on the seed
             return texts[:1]
         return [f"seed {job.seed}: {said.text}" for job, said in judged]
     lines = [f"fold {job.fold.name}, seed {job.seed}: {said.text}" for job, said in judged if said.leaks]
@@ -77,10 +77,10 @@ def _verdicts(
 
 
 def _fold_notes(jobs: Sequence[Job]) -> tuple[list[str], list[str]]:
-    """Return the notes of all splits, and which classes some cannot learn, each thing once.
+    """Return the notes of all splits, and notes on classes that cannot be learned, each note once.
 
-    Of many folds only the latter: each lacks some classes to test. Where the same is to say of all seeds, as where they
-    share a split or its test side is a list, none is named.
+    For folds only the latter, as each fold necessarily lacks some classes in testing. Seeds are named only if their
+    splits differ.
     """
     notes, untrained = [], []
     shared = len({(job.fold.split.notes, job.fold.split.untrained) for job in jobs}) == 1
@@ -93,7 +93,7 @@ def _fold_notes(jobs: Sequence[Job]) -> tuple[list[str], list[str]]:
 
 
 def _shared_values(splits: Sequence[Split], data: Features) -> list[str]:
-    """Say if validation clips are of rooms, or whatever else is left out in turns, that training has too."""
+    """Return a note if validation shares values (such as rooms) with training in a column that is left out in turn."""
     kind, _, column = splits[0].rule.partition(":")
     if kind != "leave-one":
         return []
@@ -108,7 +108,7 @@ def _shared_values(splits: Sequence[Split], data: Features) -> list[str]:
 
 
 def there_notes(jobs: Sequence[Job]) -> list[str]:
-    """Say how much was there already."""
+    """Return notes on runs that existed already."""
     notes = []
     if kept := sum(job.there is not None for job in jobs):
         notes.append(f"{kept} of {len(jobs)} runs were there already, made by the same settings: kept")
@@ -120,14 +120,14 @@ def there_notes(jobs: Sequence[Job]) -> list[str]:
 
 
 def device_notes(device: torch.device) -> list[str]:
-    """Say that a seed may not give the same bits there."""
+    """Return a note if the same seed may not give the same bits on this device."""
     if device.type == "cpu":
         return []
     return [f"trained on {device}: there the same seed may give other last bits; on the CPU it gives the same"]
 
 
 def final_note(clips: int) -> str:
-    """Say which heads answer where each was trained once more on all clips."""
+    """Return the note that new videos are answered by heads trained on all clips."""
     return (
         f"predict and watch use heads trained on all {clips} clips; the figures are of heads trained without "
         "the test clips"
@@ -135,7 +135,7 @@ def final_note(clips: int) -> str:
 
 
 def answer_notes(scored: Sequence[ScoredRun], pooled: Sequence[dict[str, Any]], ensemble: dict[str, Any]) -> list[str]:
-    """Say what "unknown" and the probabilities are worth, and what is not known of the seeds' answers together."""
+    """Return notes on how good "unknown" and the probabilities are, and on what is unknown about the joint answer."""
     notes = list(remarks([(calibration_of(one.run), one.val_units) for one in scored]))
     if len(scored) > 1 and not pooled and not ensemble:
         notes.append(

@@ -33,7 +33,7 @@ from fitrec_cache.video.spans import short_content
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One head to train: which clips are on which side, where it goes, whether a final one with it, what is there."""
+    """One head to train: its fold, seed and folder, whether to train a final head too, and any existing run."""
 
     fold: Fold
     seed: int
@@ -45,7 +45,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """What all runs of one call have in common."""
+    """Trains the heads of one call; holds the settings that all its runs share."""
 
     out: Path
     data: Features
@@ -64,15 +64,15 @@ class Trainer:
     normalisations: Normalisations = field(default_factory=dict)
 
     def run_all(self, jobs: Sequence[Job], at_once: int, stages: dict[str, float]) -> list[RunResult]:
-        """Train all of them, several at the same time if so wished; see ``jobs`` of :func:`train_head`."""
+        """Train all heads, up to ``at_once`` of them in parallel processes; see ``jobs`` of :func:`train_head`."""
         processes = min(len(jobs), at_once)
         if processes < 2:
             places = [f"({i} of {len(jobs)})" if len(jobs) > 1 else "" for i in range(1, len(jobs) + 1)]
             return [self.run(job, stages, place) for job, place in zip(jobs, places, strict=True)]
-        from fitrec_cache.common.processes import map_in_processes  # only here is pebble needed
+        from fitrec_cache.common.processes import map_in_processes  # imported here because only this needs pebble
 
-        alike = replace(self, data=replace(self.data), progress=False)  # without what was found for the verdict
-        beside = jobs[:-1] if len(jobs) % processes == 1 else jobs  # one alone at the end has all cores
+        alike = replace(self, data=replace(self.data), progress=False)  # without the near-duplicates found before
+        beside = jobs[:-1] if len(jobs) % processes == 1 else jobs  # a job left over runs here, with all cores
         bar = progress_bar(total=len(beside), unit="head", what=self.variant, show=self.progress)
         with timed(stages, "train"), bar:
             found = map_in_processes(
@@ -86,9 +86,9 @@ class Trainer:
         return [*found, *(self.run(job, stages) for job in jobs[len(beside) :])]
 
     def run(self, job: Job, stages: dict[str, float], place: str = "") -> RunResult:
-        """Train, calibrate, test, write; of a run that was tested before only train the final head.
+        """Train, calibrate, test and write one head; if the run exists and lacks only the final head, train just that.
 
-        ``place`` is shown with the bar: which of how many it is.
+        ``place`` is shown in the progress bar: the number of this head among all.
         """
         data, split, (_, targets) = self.data, job.fold.split, self.classes(job)
         what = " ".join(part for part in (self.variant, f"seed {job.seed}", job.fold.name, place) if part)
@@ -120,7 +120,7 @@ class Trainer:
             return self._judge(job, fitted, also)
 
     def _judge(self, job: Job, fitted: Fitted, final: nn.Module | None) -> RunResult:
-        """Calibrate, test, write."""
+        """Calibrate, test and write a head."""
         data, split, (labels, targets) = self.data, job.fold.split, self.classes(job)
         described = self.describe(job) | {"val_groups": [data.groups[i] for i in split.val]}
 
@@ -162,7 +162,7 @@ class Trainer:
         return result
 
     def _refuse_another(self, job: Job) -> None:
-        """Raise UsageError if another call, made otherwise, came to its end there meanwhile."""
+        """Raise UsageError if another call with different settings has finished a run in this folder meanwhile."""
         if not self.overwrite and (job.folder / "run.json").exists():
             check_out(job.folder, self.describe(job), overwrite=False)
 
@@ -171,7 +171,7 @@ class Trainer:
         return job.fold.split.classes(self.data.labels)
 
     def config(self, job: Job) -> HeadConfig:
-        """Return the head of this job."""
+        """Return the configuration of this job's head."""
         return self.recipe.head_config(
             self.variant,
             self.data.values.shape,
@@ -181,7 +181,7 @@ class Trainer:
         )
 
     def describe(self, job: Job) -> dict[str, Any]:
-        """Return everything that decides the run, as it is written to ``run.json``."""
+        """Return all settings that define the run, as they are written to ``run.json``."""
         data, split = self.data, job.fold.split
         sides = {name: [data.clip_ids[i] for i in getattr(split, name)] for name in SIDES}
         alone = sum(data.groups[i] is None for side in split.sides for i in side.tolist())
@@ -214,14 +214,14 @@ class Trainer:
         }
 
     def contents(self, job: Job) -> dict[str, dict[str, list[str]]]:
-        """Return what the videos of each side are known by, as ``run.json`` has it; empty where nobody knows."""
+        """Return the content identifiers of the videos of each side, as in ``run.json``; empty if they are unknown."""
         if not (known := self.data.contents):
             return {}
         return {"contents": {name: [short_content(known[i]) for i in getattr(job.fold.split, name)] for name in SIDES}}
 
 
 def _run_one(trainer: Trainer, job: Job) -> RunResult:
-    """Train one head in a process of its own."""
+    """Train one head in a worker process."""
     return trainer.run(job, {})
 
 

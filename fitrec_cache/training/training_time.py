@@ -1,4 +1,4 @@
-"""About how long training takes, from a few steps of each head on made-up features."""
+"""Estimate the training time from a few steps of each head on random features."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def training_seconds(
     seeds: int,
     recipe: Recipe,
 ) -> float:
-    """Return about how many seconds it takes to train some heads, one after the other, and the slowest again on all.
+    """Estimate the seconds to train several heads in sequence, and the slowest one again on all clips.
 
-    Without what is done beside steps, such as looking at validation clips: rather too little.
+    Work outside the steps, such as validation, is not included, so the estimate is rather low.
 
     Args:
-        heads: Variant and length of its features, of each head.
-        sides: Clips for training, validation and testing.
+        heads: Variant and feature length of each head.
+        sides: Number of clips for training, validation and testing.
         n_classes: Number of classes.
-        frames: Frames a clip.
+        frames: Frames per clip.
         seeds: How often each head is trained.
-        recipe: The training.
+        recipe: The training settings.
     """
     n_train, n_val, _ = sides
     fitted, n_all = recipe.fitted_to(n_train), sum(sides)
@@ -43,7 +43,7 @@ def training_seconds(
 
 
 def usual_sides(n: int) -> tuple[int, int, int]:
-    """Return how many of n clips are for training, validation and testing, about.
+    """Return the approximate number of n clips that are used for training, validation and testing.
 
     Example:
         >>> usual_sides(1000)

@@ -1,1 +1,1 @@
-"""From a video file to its sampled frames, in processes that may crash."""
+"""From a video file to its sampled frames; decoding runs in processes that may crash."""

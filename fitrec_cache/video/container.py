@@ -1,4 +1,4 @@
-"""An opened video file: its picture stream and its packets. PyAV lives here, in ``video`` and in ``live/stream``."""
+"""An opened video file: its video stream and its packets. Only this, ``video`` and ``live.stream`` import PyAV."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ from fitrec_cache.video.keyframes import Note, packet_reader
 from fitrec_cache.video.no_video import EMPTY, why_no_video
 from fitrec_cache.video.truncation import is_cut
 
-#: Options of PyAV: a title in another encoding must not fail a video. From 19 on it never does, and there is no option.
+#: Options of PyAV that keep metadata in a wrong encoding from failing a video. Since version 19 it never does, and the
+#: option no longer exists.
 FORGIVING: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
-#: What FFmpeg may take a file for, and read: a playlist or a description of a stream would have it open other files, or
-#: the network, and the file's hash would not be that of what is seen.
+#: The formats and protocols that FFmpeg may use. Not allowed are playlists and stream descriptions: they would make it
+#: open other files or the network, and the file's hash would not identify the pictures.
 ONE_FILE = {
     "format_whitelist": "apng,asf,av1,avi,avs2,cavsvideo,dhav,dirac,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,m4v,"
     "matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,nsv,nut,obu,ogg,rm,swf,vc1,vvc,webm,wtv,yuv4mpegpipe",
     "protocol_whitelist": "file",
 }
 
-#: Packets of a file up to this size, in bytes, are kept in memory between counting and decoding.
+#: The packets of files up to this size, in bytes, are kept in memory between counting and decoding.
 KEPT_BYTES = 64_000_000
 
-#: Why a file is refused that opens as none of these.
+#: The reason given for refusing a file that opens as none of these.
 NO_VIDEO = "not a video by its content, of an unsupported kind, or not completely written"
 
-#: Pixels of a frame that is decoded; a header that says otherwise wants memory.
+#: The greatest number of pixels in a frame; a header that claims more would make the decoder allocate too much memory.
 LARGEST = 8192 * 8192
 
 #: Transfer characteristics by their number: ITU-T H.273, table 3.
@@ -46,30 +47,32 @@ _HIGH_RANGE = {16: "PQ", 18: "HLG"}
 
 
 def decoder_version() -> str:
-    """Return the versions of the libraries that decide what a decoded frame looks like."""
+    """Return the versions of the libraries that determine the pixels of a decoded frame."""
     parts = ("libavcodec", "libavformat", "libswscale")
     return ", ".join(f"{p} {'.'.join(map(str, av.library_versions[p]))}" for p in parts)
 
 
 def library_version() -> str:
-    """Return the version of PyAV, and of the FFmpeg in it."""
+    """Return the version of PyAV and of the FFmpeg in it."""
     codecs = ".".join(map(str, av.library_versions["libavcodec"]))
     return f"{av.__version__} with FFmpeg {av.ffmpeg_version_info} (libavcodec {codecs})"
 
 
-#: Frames in a row with times before those that were there: more than a decoder holds back, so the clock was set back.
+#: If this many frames in a row have earlier times than a frame before them, the clock was set back: it is more than a
+#: decoder holds back to reorder frames.
 SET_BACK = 17
 
 
 @dataclass
 class Listing:
-    """What the packets of a file say that have content, in decoding order.
+    """The non-empty packets of a file, in decoding order.
 
     Attributes:
-        pts: When each is to be shown, in the stream's units; None if the container does not say.
-        n_hidden: Further ones that only others need: an edit list hides what was in front of a cut.
-        cut_short: Why reading ended, or the file ends, early; empty if neither does.
-        notes: Of all of them; None while they are in memory and nobody asked.
+        pts: Presentation time of each packet, in the stream's units; None if the container does not say.
+        n_hidden: Number of further packets that are only needed to decode others: an edit list hides what precedes a
+            cut.
+        cut_short: Why reading ended early, or the file is truncated; empty if neither.
+        notes: Notes on all packets; None as long as the packets are in memory and no notes were needed.
     """
 
     pts: list[int | None]
@@ -83,23 +86,23 @@ class Video:
 
     Args:
         path: The file.
-        listing: What its packets say, if they were read before.
+        listing: The listing of its packets, if they were read before.
 
     Attributes:
         path: The file.
-        stream: Its first stream of moving pictures.
+        stream: Its first video stream.
         description: Container, codec and geometry, for the ledger.
-        listing: What its packets say.
-        claimed: Frames that the header claims, without hidden ones; 0 if it does not say.
-        lasts: Seconds that the container claims to last; 0 if it does not say.
-        time_base: Seconds in a unit of its packets' times.
-        rate: Nominal frames a second.
-        high_range: ``PQ`` or ``HLG`` where brightness is coded for screens of high dynamic range, else empty.
-        cut_short: Why reading ended, or the file ends, early; empty if neither does.
+        listing: The listing of its packets.
+        claimed: Number of frames that the header claims, without hidden ones; 0 if it does not say.
+        lasts: Duration that the container claims, in seconds; 0 if it does not say.
+        time_base: The unit of its packets' times, in seconds.
+        rate: Nominal number of frames per second.
+        high_range: ``PQ`` or ``HLG`` if brightness is coded for high dynamic range, else empty.
+        cut_short: Why reading ended early, or the file is truncated; empty if neither.
 
     Raises:
-        VideoError: If the file is missing, unreadable, empty, not a video, or has no picture stream.
-        av.FFmpegError: If libav gives up for another reason.
+        VideoError: If the file is missing, unreadable, empty, not a video, or has no video stream.
+        av.FFmpegError: If libav fails for another reason.
     """
 
     def __init__(self, path: Path, *, listing: Listing | None = None) -> None:
@@ -161,7 +164,7 @@ class Video:
         return listing
 
     def _note(self, packet: av.Packet[VideoStream]) -> list[Note]:
-        """Return what is known of a packet; nothing for a codec that is always decoded whole."""
+        """Return a note on a packet; empty for a codec whose videos are always decoded completely."""
         if self._reads is None:
             return []
         clean, parameters = self._reads(bytes(packet))
@@ -169,22 +172,22 @@ class Video:
         return [Note(packet.pts, clean and packet.is_keyframe, usable, parameters, packet.dts, packet.size)]
 
     def notes(self) -> list[Note]:
-        """Return what is known of each packet with content; nothing for a codec that is always decoded whole."""
+        """Return a note on each non-empty packet; empty for a codec whose videos are always decoded completely."""
         if self.listing.notes is None:
             self.listing.notes = [note for packet in self._with_content for note in self._note(packet)]
         return self.listing.notes
 
     @property
     def n_packets(self) -> int:
-        """How many packets have content and are to be shown."""
+        """Number of non-empty packets that are to be shown."""
         return len(self.listing.pts)
 
     def seconds(self, pts: int) -> float:
-        """Return the seconds of a time in the stream's units, rounded once."""
+        """Return a time given in the stream's units in seconds, with a single rounding."""
         return pts * self.time_base.numerator / self.time_base.denominator
 
     def packets(self) -> Iterator[av.Packet[VideoStream]]:
-        """Yield all packets in decoding order, the empty one that ends a whole stream included."""
+        """Yield all packets in decoding order, including the empty one at the end of a complete stream."""
         if self._kept is not None:
             yield from self._kept
             return
@@ -196,9 +199,9 @@ class Video:
         return [packet for packet in self._kept or () if packet.size]
 
     def packets_between(self, start: int, stop: int) -> Iterator[av.Packet[VideoStream]]:
-        """Yield packets with content by their numbers; fewer where the container does not lead to them.
+        """Yield non-empty packets by their numbers; fewer if seeking in the container does not find them.
 
-        What is not in memory is not read from the beginning, so that its cost does not grow with the file.
+        If they are not in memory, the file is not read from the beginning, so the cost does not grow with the file.
         """
         if self._kept is not None:
             yield from self._with_content[start:stop]
@@ -222,10 +225,10 @@ class Video:
         try:
             yield from container.demux(stream)
         except av.FFmpegError as error:
-            if isinstance(error, OSError | MemoryError):  # not the file's fault: the next try may do
+            if isinstance(error, OSError | MemoryError):  # not the file's fault: the next attempt may succeed
                 raise VideoError(f"cannot be read to its end: {error.strerror}") from error
             self.cut_short = error.strerror or str(error)
-            # As at a sound end, so that what the decoder holds back comes out, with its times.
+            # An empty packet, as at a regular end, makes the decoder output the frames it holds back, with their times.
             end = cast("av.Packet[VideoStream]", av.Packet())
             end.time_base = fraction(stream.time_base)
             yield end
@@ -237,15 +240,15 @@ def _is(packet: av.Packet[VideoStream], note: Note) -> bool:
 
 @lru_cache(maxsize=1)
 def listing_of(path: Path, _stamp: tuple[int, int, int] | None) -> Listing:
-    """Return what the packets of a file say, which is read once for parts of it that come one after the other.
+    """Return the listing of a file's packets; cached, so that consecutive parts of one file read it only once.
 
     Args:
         path: The file.
-        _stamp: Another one where it was written to meanwhile.
+        _stamp: Changes when the file is written to, so that the cache is not used then.
 
     Raises:
-        VideoError: As of :class:`Video`.
-        av.FFmpegError: If libav gives up for another reason.
+        VideoError: As in :class:`Video`.
+        av.FFmpegError: If libav fails for another reason.
     """
     with Video(path) as video:
         video.notes()
@@ -253,13 +256,13 @@ def listing_of(path: Path, _stamp: tuple[int, int, int] | None) -> Listing:
 
 
 def _open(path: Path) -> av.container.InputContainer:
-    # absolute: in front of a colon libav takes the name of a file for a protocol
+    # an absolute path, because libav takes the part of a file name before a colon for a protocol
     opened: av.container.InputContainer = av.open(str(path.absolute()), options=ONE_FILE, **FORGIVING)
     return opened
 
 
 def video_stream(container: av.container.InputContainer) -> VideoStream:
-    """Return the first stream of moving pictures; cover art is not one."""
+    """Return the first video stream; cover art does not count."""
     art = av.stream.Disposition.attached_pic
     streams = [s for s in container.streams.video if not s.disposition & art]
     if not streams:
@@ -274,30 +277,30 @@ def video_stream(container: av.container.InputContainer) -> VideoStream:
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > LARGEST:
         raise VideoError(f"frames of {width} x {height} pixels are too large: expected 8192 x 8192 at most")
-    stream.codec_context.options = {"max_pixels": str(LARGEST)}  # if they grow on the way
-    # Clips are decoded side by side in processes of their own: one thread each, and the same answer always.
+    stream.codec_context.options = {"max_pixels": str(LARGEST)}  # frames may become larger during the video
+    # One thread per decoder: clips are decoded in parallel by several processes, and results are reproducible.
     stream.codec_context.thread_count = 1
     return stream
 
 
 def nominal_rate(stream: VideoStream) -> Fraction:
-    """Return the frames a second that a stream claims, 25 if it does not say."""
+    """Return the frames per second that a stream claims, or 25 if it does not say."""
     return fraction(stream.average_rate) or fraction(stream.base_rate) or Fraction(25)
 
 
 def fraction(rational: Any) -> Fraction:
-    """Return what PyAV gives as a fraction, which since version 19 is a type of its own; 0 for None and n/0."""
+    """Return a fraction from PyAV, which since version 19 has its own type, as a Fraction; 0 for None and n/0."""
     known = rational is not None and rational.denominator
     return Fraction(rational.numerator, rational.denominator) if known else Fraction(0)
 
 
 @dataclass
 class Damage:
-    """What did not decode.
+    """Counts of what could not be decoded.
 
     Attributes:
         undecodable: Number of packets.
-        corrupt: Number of frames that the decoder had to invent.
+        corrupt: Number of frames that the decoder had to make up.
     """
 
     undecodable: int = 0
@@ -307,7 +310,7 @@ class Damage:
 def sound_frames(
     context: VideoCodecContext, packets: Iterable[av.Packet[VideoStream]], damage: Damage
 ) -> Iterator[VideoFrame]:
-    """Yield what decodes, in presentation order; what does not is counted in ``damage``."""
+    """Yield the frames that decode, in presentation order; the others are counted in ``damage``."""
     for packet in packets:
         try:
             frames = context.decode(packet)

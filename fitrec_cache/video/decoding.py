@@ -1,4 +1,4 @@
-"""Decode clips in processes of their own, so that a decoder that crashes or hangs costs one clip."""
+"""Decode clips in worker processes, so that a decoder that crashes or hangs costs only one clip."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from fitrec_cache.common.spawning import WorkerContext
 from fitrec_cache.errors import FitrecError, UsageError, VideoError
 from fitrec_cache.video.spans import Span
 
-#: How often a job is tried whose pool broke before it ran.
+#: How many times a job is tried again if its pool breaks before it has run.
 _TRIES = 3
 
-#: In which a worker starts, even on a machine that is very busy.
+#: The time in which a worker starts even on a very busy machine.
 _START_SECONDS = 60.0
 
 _hashing = threading.Lock()
 
-#: By how much decoders give way to what else computes.
+#: The niceness of decoder processes, which lowers their priority.
 NICENESS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredClip:
-    """What the frame store keeps of one clip: T JPEG files, their numbers and times, and the decode ledger.
+    """The content of the frame store for one clip: T JPEG files, their frame numbers and times, and the decode ledger.
 
-    ``seconds`` is not kept: the processor time that it took.
+    ``seconds``, the processor time that decoding took, is not stored.
     """
 
     jpegs: list[bytes]
@@ -51,7 +51,7 @@ class StoredClip:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeJob:
-    """One clip to decode: its file, the number of samples ``T``, the largest short side in pixels, and which part."""
+    """One clip to decode: its file, the number of samples ``T``, the largest short side in pixels, and the part."""
 
     path: Path
     samples: int
@@ -70,9 +70,9 @@ def content_hash(path: Path) -> str:
 
 
 def content_hash_once(path: Path, stamp: tuple[int, int, int] | None) -> str:
-    """Return :func:`content_hash` of a file of which several clips are parts, read once until its ``stamp`` changes.
+    """Return :func:`content_hash` of a file that contains several clips; it is read only once until ``stamp`` changes.
 
-    No thread reads it beside another. Errors are the same.
+    One thread at a time reads a file. Errors are those of :func:`content_hash`.
     """
     with _hashing:
         return _hash_once(path, stamp)
@@ -84,7 +84,7 @@ def _hash_once(path: Path, _stamp: tuple[int, int, int] | None) -> str:
 
 
 def check_time_limit(clip_seconds: float) -> None:
-    """Raise :class:`UsageError` unless this is a time limit, in seconds, that can end a decoder that hangs."""
+    """Raise :class:`UsageError` unless this is a time limit, in seconds, that can end a hanging decoder."""
     if not (math.isfinite(clip_seconds) and clip_seconds > 0):
         raise UsageError(f"clip_seconds is {clip_seconds}: expected a positive number of seconds")
 
@@ -115,12 +115,12 @@ def _begin() -> None:
     import fitrec_cache.video.jpeg
     import fitrec_cache.video.video  # noqa: F401 - before the first clip, whose time is limited
 
-    # Embedding's threads wait for each other: one that a decoder holds up holds up all.
+    # The threads that embed wait for each other, so a decoder that slows one of them slows all.
     os.nice(NICENESS)
 
 
 def _work(job: DecodeJob) -> StoredClip | str:
-    # A reason travels better between processes than an exception with its chain of causes.
+    # A text is easier to pass between processes than an exception with its chain of causes.
     try:
         return decode_clip(job)
     except VideoError as error:
@@ -132,9 +132,9 @@ def _ready() -> bool:
 
 
 def _is_pools_fault(error: BaseException | None) -> bool:
-    """Say whether a job ended for want of a working pool: it broke, or the worker gave up waiting for its lock.
+    """Say whether a job failed because of its pool: the pool broke, or the worker gave up waiting for the pool's lock.
 
-    A worker that gives up exits by itself, with a positive code; a crash is a signal, which is a negative one.
+    A worker that gives up exits by itself, with a positive code; a crash is a signal, with a negative code.
     """
     return isinstance(error, BrokenProcessPool) or (isinstance(error, ProcessExpired) and error.exitcode > 0)
 
@@ -144,7 +144,8 @@ class DecoderPool:
 
     Args:
         workers: Number of processes, at least 1.
-        clip_seconds: Time limit for one clip, in seconds; a decoder that hangs is killed after it, and tried once more.
+        clip_seconds: Time limit for one clip, in seconds; a decoder that exceeds it is killed, and the clip is tried
+            once more.
 
     Raises:
         FitrecError: If the workers cannot start.
@@ -167,7 +168,7 @@ class DecoderPool:
             raise FitrecError(
                 "decoder processes cannot start: allow more processes (ulimit -u), open files (-n) or memory"
             ) from error
-        except BaseException:  # likewise
+        except BaseException:  # clean up in this case, too
             self.__exit__()
             raise
 
@@ -176,33 +177,33 @@ class DecoderPool:
 
     def __exit__(self, *exc: object) -> None:
         self._closed = True
-        with self._renewing:  # else a pool that is being made would stay
+        with self._renewing:  # otherwise a pool that is just being created would be left behind
             if self._pool is not None:
                 self._pool.stop()
                 self._pool.join()
         for future in tuple(self._open):
-            future.cancel()  # whoever waits for it need not wait any more
+            future.cancel()  # releases those who wait for it
 
     def submit(self, job: DecodeJob) -> Callable[[], StoredClip | str]:
-        """Queue a clip; call what is returned to wait for its frames, or for the reason why there are none.
+        """Queue a clip; call the returned function to wait for its frames, or for the reason why there are none.
 
-        The caller bounds memory by having only a few clips queued at a time.
+        The caller limits memory use by queueing only a few clips at a time.
         """
         pool, future = self._schedule(job)
         return lambda: self._outcome(pool, future, job)
 
     def _new_pool(self) -> tuple[Any, Any]:
-        """Return a pool whose workers start, and a future of the first that did."""
+        """Return a new pool, and a future that is done when its first worker has started."""
         pool: Any = ProcessPool(max_workers=self._workers, context=WorkerContext(), initializer=_begin)
         try:
             return pool, begin_quietly(lambda: pool.schedule(_ready))
-        except BaseException:  # as Ctrl-C, after which a notebook lives on
+        except BaseException:  # such as Ctrl-C, after which a notebook's process continues
             pool.stop()
             pool.join()
             raise
 
     def _schedule(self, job: DecodeJob) -> tuple[Any, Any]:
-        """Queue a job; return the pool and the future."""
+        """Queue a job; return its pool and its future."""
         for _ in range(_TRIES):
             pool = self._pool
             try:
@@ -216,7 +217,7 @@ class DecoderPool:
         raise FitrecError("decoder processes are killed from outside again and again; start again when that ends")
 
     def _renew(self, broken: Any) -> None:
-        """Replace a pool that gave up, as pebble's do when a worker without work is killed from outside."""
+        """Replace a pool that broke, as pebble's pools do when an idle worker is killed from outside."""
         with self._renewing:
             if self._pool is broken and not self._closed:
                 broken.stop()
@@ -228,10 +229,10 @@ class DecoderPool:
         self._last_life = time.monotonic()
 
     def _error(self, pool: Any, future: Any) -> BaseException | None:
-        """Wait for the end of a job; a pool that broke or is stuck counts as broken, as its futures may never end.
+        """Wait for the end of a job and return its error; a stuck pool counts as broken: its futures may never end.
 
-        A worker that is killed while it holds its pool's lock leaves the others waiting for ever. As every job ends
-        within its time limit, a pool in which none did for longer is stuck.
+        A worker that is killed while it holds the pool's lock leaves the others waiting forever. Every job ends within
+        its time limit, so a pool in which none has ended for longer than that is stuck.
         """
         since = time.monotonic()
         while True:
@@ -259,7 +260,7 @@ class DecoderPool:
             return f"decoder did not finish within {self._clip_seconds:g} s, twice, and was stopped"
         if isinstance(error, ProcessExpired):
             return f"decoder crashed (exit code {error.exitcode})"
-        if error is not None:  # a decoder that raises what it should not costs one clip, too
+        if error is not None:  # an unexpected exception in a decoder costs one clip, too
             return f"decoder failed: {type(error).__name__}: {error}"
         result: StoredClip | str = future.result()
         return result

@@ -1,4 +1,4 @@
-"""How frames are kept: one JPEG each. Encoding loads no torch, so decoder processes stay small."""
+"""Encode and decode stored frames, one JPEG per frame. Encoding loads no torch, so decoder processes stay small."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 #: Chosen by ``benchmarks/frame_choices.py``, see docs/design.md.
 QUALITY = 90
 
-#: Pixels of a frame that is kept, 8K at most; a file that says otherwise wants memory.
+#: The greatest number of pixels in a stored frame (8K); a file that claims more would take too much memory.
 MOST_AREA = 7680 * 4320
 
 
 def codec_version() -> str:
-    """Return what decides the bits of an encoded frame: part of a frame's identity."""
+    """Return everything that determines the bits of an encoded frame; it is part of the frame's identity."""
     return f"jpeg quality {QUALITY} 4:2:0, libjpeg-turbo {features.version('libjpeg_turbo')}"
 
 
@@ -32,8 +32,8 @@ def encode_frames(frames: NDArray[np.uint8]) -> list[bytes]:
     """Encode frames ``(T, H, W, 3)`` uint8 RGB as T JPEG files.
 
     Raises:
-        UsageError: If they are none.
-        VideoError: If they are larger than any that :func:`decode_frames` would take.
+        UsageError: If they are not such frames.
+        VideoError: If they are larger than :func:`decode_frames` accepts.
     """
     try:
         array = np.asarray(frames)
@@ -48,7 +48,7 @@ def encode_frame(frame: NDArray[np.uint8]) -> bytes:
     """Encode one frame ``(H, W, 3)`` uint8 RGB as a JPEG file.
 
     Raises:
-        VideoError: If it is larger than any frame that :func:`decode_frames` would take.
+        VideoError: If it is larger than :func:`decode_frames` accepts.
     """
     height, width, _ = frame.shape
     if height * width > MOST_AREA:
@@ -82,7 +82,7 @@ def decode_frames(data: Sequence[bytes]) -> torch.Tensor:
                 frames[number] = frames[earlier]
             elif _size(item) != (height, width):
                 raise ValueError(f"it is {_size(item)} pixels large, the first is {(height, width)}")
-            else:  # the same library and the same bits as Pillow gives, in half the time
+            else:  # the same library and the same bits as with Pillow, in half the time
                 simplejpeg.decode_jpeg(item, colorspace="RGB", buffer=frames[number])
     except ValueError as error:
         raise StoreCorrupt(f"a stored frame does not decode: {error}") from error
@@ -90,7 +90,7 @@ def decode_frames(data: Sequence[bytes]) -> torch.Tensor:
 
 
 def _size(data: bytes) -> tuple[int, int]:
-    """Return height and width in pixels; raises ValueError unless it is a JPEG of a sensible size."""
+    """Return height and width in pixels; raise ValueError unless it is a JPEG of a sensible size."""
     if not data.startswith(b"\xff\xd8"):
         raise ValueError("it is no JPEG file")
     height, width, *_ = simplejpeg.decode_jpeg_header(data)
@@ -100,7 +100,7 @@ def _size(data: bytes) -> tuple[int, int]:
 
 
 def thumbnail(data: bytes, *, width: int) -> tuple[bytes, int, int]:
-    """Return one stored frame again as a small JPEG, with its width and height in pixels; never enlarged.
+    """Return a stored frame as a small JPEG, with its width and height in pixels; it is never enlarged.
 
     Raises:
         StoreCorrupt: If the frame does not decode.

@@ -1,7 +1,7 @@
-"""Which packets of a long video must be decoded for the frames that are wanted: arithmetic, without decoding.
+"""Determine which packets of a long video must be decoded to get the wanted frames, without decoding anything.
 
-Decoding may begin only where nothing after it refers to anything before it. What a container calls a key frame is
-not always such a place (H.264 recovery points are not), so the packet itself is read.
+Decoding may begin only at a packet after which nothing refers to anything before it. What a container calls a key frame
+is not always such a place (H.264 recovery points are not), so the packet itself is examined.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-#: A clip of fewer packets is decoded whole: every frame of it is then known to decode.
+#: A clip with fewer packets is decoded completely, which also shows that every frame decodes.
 LONG_PACKETS = 1000
 
-#: Where more than this share of the packets is needed, all are decoded.
+#: If more than this share of the packets is needed, all are decoded.
 MOST_SHARE = 0.5
 
 _H264_IDR, _H264_PARAMETERS = {5}, {7, 8}
@@ -23,15 +23,15 @@ _VOP_START = b"\x00\x00\x01\xb6"
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What must be known of one packet, in decoding order.
+    """The facts about one packet that planning needs.
 
     Attributes:
         pts: Presentation time in the stream's units; None if the container gives none.
-        clean: Decoding may begin here: frames that are shown after this one need nothing from before it.
+        clean: Whether decoding may begin here: frames shown after this one need nothing from before it.
         usable: False if the container marks it as damaged or as not to be shown.
         parameters: Parameter sets inside the packet; all clean starts of a stream must carry the same.
-        dts: When it is decoded, in the stream's units, by which containers find it.
-        size: Bytes.
+        dts: Decoding time in the stream's units, by which containers find the packet.
+        size: Size in bytes.
     """
 
     pts: int | None
@@ -44,7 +44,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Packets ``[start, stop)`` in decoding order, and the times of the frames that they must give, in order."""
+    """Packets ``[start, stop)`` in decoding order, and the times of the frames that they must yield, in order."""
 
     start: int
     stop: int
@@ -53,17 +53,17 @@ class Stretch:
 
 
 def packet_reader(codec: str, extradata: bytes | None) -> Callable[[bytes], tuple[bool, tuple[bytes, ...]]] | None:
-    """Return a function that says of a packet's bytes whether it is a clean start, and its parameter sets.
+    """Return a function that takes a packet's bytes and returns whether it is a clean start, and its parameter sets.
 
     Args:
         codec: FFmpeg's name of the codec.
-        extradata: The decoder's configuration as the container holds it.
+        extradata: The decoder's configuration as stored in the container.
 
     Returns:
-        None for a codec that is not known here: its videos are decoded whole.
+        The function; None for an unsupported codec, whose videos are decoded completely.
 
     Source:
-        Types of units: Rec. ITU-T H.264 table 7-1 and H.265 table 7-1. VP8: RFC 6386, 9.1. VP9 bitstream
+        Unit types: Rec. ITU-T H.264 table 7-1 and H.265 table 7-1. VP8: RFC 6386, 9.1. VP9 bitstream
         specification, 6.2. MPEG-4 Visual: ISO/IEC 14496-2, 6.2.5.
     """
     if codec == "h264":
@@ -77,7 +77,7 @@ def packet_reader(codec: str, extradata: bytes | None) -> Callable[[bytes], tupl
 def _nal_reader(
     extradata: bytes | None, size_at: int, kind_of: Callable[[int], int], clean: set[int], parameters: set[int]
 ) -> Callable[[bytes], tuple[bool, tuple[bytes, ...]]]:
-    # A configuration record begins with 1 and says how long the lengths are; otherwise units follow start codes.
+    # A configuration record begins with 1 and gives the size of length fields; without one, units follow start codes.
     lengths = (extradata[size_at] & 3) + 1 if extradata and extradata[0] == 1 and len(extradata) > size_at else 0
 
     def read(data: bytes) -> tuple[bool, tuple[bytes, ...]]:
@@ -119,7 +119,7 @@ def _is_vp9_key(data: bytes) -> bool:
     if not data or data[0] >> 6 != 2:
         return False
     profile = (data[0] >> 5 & 1) | (data[0] >> 4 & 1) << 1
-    below = 2 if profile == 3 else 3  # profile 3 has one reserved bit more
+    below = 2 if profile == 3 else 3  # profile 3 has one more reserved bit
     shows_existing, inter = data[0] >> below & 1, data[0] >> (below - 1) & 1
     return not shows_existing and not inter
 
@@ -133,8 +133,8 @@ def presentation_order(notes: Sequence[Note]) -> list[int] | None:
     """Return the times of all frames in the order in which they are shown, if they can be known without decoding.
 
     Returns:
-        None unless each packet has a time of its own, the first is a clean start and shown first, none is damaged or
-        hidden, and all clean starts carry the same parameter sets.
+        The times; None unless each packet has its own time, the first packet is a clean start and shown first, none is
+        damaged or hidden, and all clean starts carry the same parameter sets.
     """
     times = [n.pts for n in notes if n.pts is not None and n.usable]
     if not notes or len(times) != len(notes) or len(set(times)) != len(times):
@@ -147,14 +147,14 @@ def presentation_order(notes: Sequence[Note]) -> list[int] | None:
 
 
 def stretches(notes: Sequence[Note], wanted: Sequence[int]) -> list[Stretch] | None:
-    """Return what to decode for the frames shown at the times ``wanted``.
+    """Return the packets to decode for the frames shown at the times ``wanted``.
 
-    The first packet is always decoded (decoders learn from it who encoded the video), and all from the last clean
-    start to the end (where a file is cut, it is cut there).
+    The first packet is always decoded (from it decoders learn which encoder made the video), and so is everything from
+    the last clean start to the end (a truncated file is damaged there).
 
     Args:
-        notes: All packets in decoding order, of which :func:`presentation_order` knows the order.
-        wanted: Times of the wanted frames, each that of a packet.
+        notes: Notes on all packets in decoding order; :func:`presentation_order` must have returned their order.
+        wanted: Times of the wanted frames, each the time of a packet.
 
     Returns:
         Stretches that do not overlap, in order; None if they are more than :data:`MOST_SHARE` of all packets.
@@ -165,7 +165,7 @@ def stretches(notes: Sequence[Note], wanted: Sequence[int]) -> list[Stretch] | N
     spans = {0: 1, starts[-1]: len(notes)}
     for position in sorted(at[time] for time in wanted):
         nearest = bisect_right(starts, position) - 1
-        # Shown before its clean start, a frame may refer to what comes before that start.
+        # A frame that is shown before its clean start may refer to packets before that start.
         while nearest and times[position] < times[starts[nearest]]:
             nearest -= 1
         start = starts[nearest]

@@ -1,4 +1,4 @@
-"""What a file is that cannot be read as a video, by its first bytes, and what to do about it, in plain words."""
+"""Explain in plain words why a file cannot be read as a video, from its first bytes, and what to do about it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import BinaryIO
 
 from fitrec_cache.video.truncation import is_cut
 
-#: So many first bytes are looked at.
+#: Number of bytes examined at the beginning of a file.
 _HEAD = 4096
 
-#: A file's index up to this size, in bytes, is looked through.
+#: The greatest size, in bytes, of an index that is searched.
 _MOST_INDEX = 64_000_000
 
 _AGAIN = "copy or download it again"
 _INSTEAD = "put the video in its place, or remove it"
 
-#: Why a file is refused that holds nothing.
+#: The reason given for refusing an empty file.
 EMPTY = f"file is empty (0 bytes): {_AGAIN}"
 
-#: How files of other kinds begin, as patterns: WHATWG's MIME Sniffing Standard, and for AppleDouble RFC 1740.
+#: Patterns for the beginnings of other kinds of files: WHATWG's MIME Sniffing Standard, and RFC 1740 for AppleDouble.
 _KINDS = {
     rb"\xff\xd8\xff": f"a picture (JPEG), not a video: {_INSTEAD}",
     rb"\x89PNG\r\n\x1a\n": f"a picture (PNG), not a video: {_INSTEAD}",
@@ -48,14 +48,14 @@ _KINDS = {
 
 _BEGINNINGS = {re.compile(begins, re.DOTALL): what for begins, what in _KINDS.items()}
 
-#: Boxes that MP4 and QuickTime files begin with where the index comes last.
+#: The first boxes of MP4 and QuickTime files whose index comes last.
 _FIRST = (b"ftyp", b"wide", b"mdat")
 
 _NO_TEXT = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 
 def why_no_video(path: Path) -> str:
-    """Say what a file is that does not open as a video, and what to do; empty if that cannot be told.
+    """Say what kind of file this is if it does not open as a video, and what to do; empty if that is not known.
 
     Args:
         path: A file.
@@ -93,20 +93,20 @@ def is_encrypted(path: Path) -> bool:
 
 
 def _is_text(head: bytes) -> bool:
-    """Say whether bytes are the beginning of a text in UTF-8; a letter may be cut at their end."""
+    """Say whether bytes are the beginning of a UTF-8 text; the last character may be incomplete."""
     with suppress(UnicodeDecodeError):
         return bool(codecs.getincrementaldecoder("utf-8")().decode(head)) and not _NO_TEXT.search(head)
     return False
 
 
 def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Yield name, start and length of the outermost boxes of an MP4 file, as far as their lengths lead."""
+    """Yield name, start and length of the outermost boxes of an MP4 file, as far as their lengths are valid."""
     start, size = 0, file.seek(0, 2)
     while start + 8 <= size:
         file.seek(start)
         head = file.read(16)
         length = int.from_bytes(head[:4], "big")
-        if length == 1:  # it is in the eight bytes behind the name
+        if length == 1:  # the length is in the eight bytes after the name
             length = int.from_bytes(head[8:16], "big")
         length = size - start if length < 8 else length
         yield head[4:8], start, length

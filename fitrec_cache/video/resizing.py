@@ -1,4 +1,4 @@
-"""One way of resizing frames, for backbones and for the heads that learn from small frames."""
+"""The one function that resizes frames, for backbones and for the heads that are trained on small frames."""
 
 from __future__ import annotations
 

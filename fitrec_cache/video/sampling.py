@@ -1,4 +1,4 @@
-"""Which frames of a clip are looked at: index arithmetic without input or output."""
+"""Choose which frames of a clip are used: index arithmetic without input or output."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 
 
 def frame_indices(n_frames: int, *, samples: int = 20) -> NDArray[np.int64]:
-    """Return the numbers of the frames that stand for a clip.
+    """Return the numbers of the frames that represent a clip.
 
     ``samples`` inner points divide the clip into ``samples + 1`` equal spans, and the frame at each point is taken:
-    frame ``floor(i * n_frames / (samples + 1))`` for ``i = 1 .. samples``. The first and the last moment, where
-    nothing may have begun yet or all is over, are passed over. A clip with fewer frames than points repeats some.
+    frame ``floor(i * n_frames / (samples + 1))`` for ``i = 1 .. samples``. The very beginning and end are left out,
+    where the exercise may not have begun or may be over. If a clip has fewer frames than points, some are repeated.
 
     Args:
-        n_frames: How many frames of the clip decode, which may differ from what its header says; at least 1.
-        samples: How many indices are wanted, the ``T`` of ``(T, d)``; at least 1.
+        n_frames: Number of frames of the clip that decode, which may differ from its header; at least 1.
+        samples: Number of indices, the ``T`` of ``(T, d)``; at least 1.
 
     Returns:
-        Frame numbers that never decrease, shape ``(samples,)``, int64, each in ``[0, n_frames)``.
+        Non-decreasing frame numbers, shape ``(samples,)``, int64, each in ``[0, n_frames)``.
 
     Raises:
         ValueError: If ``n_frames`` or ``samples`` is not a whole number of at least 1.
@@ -43,9 +43,9 @@ def frame_indices(n_frames: int, *, samples: int = 20) -> NDArray[np.int64]:
 
 
 def clip_length(pts_seconds: Sequence[float]) -> float | None:
-    """Return how long a clip is, in seconds, by the times of its T frames; None where these do not tell.
+    """Return the length of a clip in seconds, derived from the times of its T frames; None if that is impossible.
 
-    They lie at 1 to T of T + 1 equal parts of the clip, so from first to last they span T - 1 of them.
+    The frames lie at 1 to T of T + 1 equal parts of the clip, so from first to last they span T - 1 of these parts.
 
     Example:
         >>> clip_length([1.0, 2.0, 3.0])

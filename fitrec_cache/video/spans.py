@@ -1,4 +1,4 @@
-"""Parts of a video: from when to when, and how that is written."""
+"""Parts of a video: their start and end, and their notation."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:[.,]\d+)?)", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part of a video: its frames at ``[start, end)``, in seconds from the first on, rounded to milliseconds.
+    """A part of a video: the frames at ``[start, end)``, in seconds after the first frame, rounded to milliseconds.
 
-    As text it is the fragment of an address, as ``#t=12.5,20``, or ``#t=12.5`` for all from then on.
+    As text it is a URI fragment such as ``#t=12.5,20``, or ``#t=12.5`` for everything from that time on.
 
     Raises:
-        ValueError: If there is nothing between ``start`` and ``end``.
+        ValueError: If ``end`` is not after ``start``.
 
     Source:
         W3C Media Fragments URI 1.0, 4.2.1.
@@ -44,11 +44,11 @@ def seconds_of(text: str) -> float:
     """Return a time in seconds, to the millisecond.
 
     Args:
-        text: Seconds, or minutes and seconds, or hours, minutes and seconds, between colons. Spreadsheets of many
-            countries write a comma for the point.
+        text: Seconds, or minutes and seconds, or hours, minutes and seconds, separated by colons. The decimal point may
+            be a comma, as spreadsheets of many countries write it.
 
     Raises:
-        ValueError: If it is no such time.
+        ValueError: If it is not such a time.
 
     Example:
         >>> seconds_of("12.5"), seconds_of("1:02:03,5")
@@ -62,10 +62,10 @@ def seconds_of(text: str) -> float:
 
 
 def parted(name: str) -> tuple[str, Span | None]:
-    """Return the name of a clip's file, and which part of it the clip is; None of all of it.
+    """Split a clip's name into the name of its file and the part of the file; None for the whole file.
 
     Raises:
-        ValueError: If a time is none, nothing lies between start and end, or there is no file before them.
+        ValueError: If a time is invalid, the end is not after the start, or there is no file name before them.
 
     Example:
         >>> parted("Squat/1.mp4#t=12.5,20")
@@ -81,12 +81,12 @@ def parted(name: str) -> tuple[str, Span | None]:
 
 
 def part_of(start: float = 0.0, end: float = math.inf) -> Span | None:
-    """Return a part of a video, None if it is all of it; errors are those of :class:`Span`."""
+    """Return a part of a video, or None if it is the whole video; raises the errors of :class:`Span`."""
     return None if (start, end) == (0.0, math.inf) else Span(start, end)
 
 
 def file_of(name: str) -> str:
-    """Return the name of a clip's file, whatever the times behind it are.
+    """Return the name of a clip's file, without the times after it.
 
     Example:
         >>> file_of("Squat/1.mp4#t=12.5,20")
@@ -96,7 +96,7 @@ def file_of(name: str) -> str:
 
 
 def short_content(key: str) -> str:
-    """Return the first 16 digits of the hash that a clip's content is known by, and its part.
+    """Return a short content identifier: the first 16 digits of the file's hash, followed by the part.
 
     Example:
         >>> short_content("0123456789abcdef" * 4 + "#t=2,5")
@@ -107,18 +107,18 @@ def short_content(key: str) -> str:
 
 
 def is_part(name: str) -> bool:
-    """Say whether a clip's name has times behind that of its file."""
+    """Say whether a clip's name has times after the name of its file."""
     return file_of(name) != name
 
 
 def recordings(keys: Sequence[str], groups: Sequence[str | None], names: Sequence[str]) -> dict[str, str]:
-    """Return the group of each file that has parts: the first that one of its clips has, else the file's name.
+    """Return the group of each file that has parts: the first group that one of its clips has, or else the file's name.
 
-    Training on one part of a recording and testing on another would be the leak that groups are for.
+    Training on one part of a recording and testing on another would be the very leak that groups prevent.
 
     Args:
-        keys: Of each clip, what its file is known by, with the part behind if it is one.
-        groups: The groups that are told, None where none is.
+        keys: For each clip, an identifier of its file, followed by the part if it is one.
+        groups: The known groups, None where unknown.
         names: Ids of the clips.
     """
     files = {file_of(key) for key in keys if is_part(key)}

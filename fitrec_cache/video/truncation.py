@@ -1,4 +1,4 @@
-"""Whether a file is shorter than its own container structure says; decoders end such files without a word."""
+"""Detect files that are shorter than their own container structure says; decoders end such files silently."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import BinaryIO
 
 _EBML, _SEGMENT = bytes.fromhex("1A45DFA3"), bytes.fromhex("18538067")
 
-#: In place of the size of a RIFF chunk that is not known, as FFmpeg has it.
+#: Written by FFmpeg as the size of a RIFF chunk whose size is unknown.
 _NO_SIZE = b"\xff" * 4
 
-#: MP4 files begin with ``ftyp``; QuickTime files, of which many are older than that, with any of these.
+#: MP4 files begin with ``ftyp``; QuickTime files, many of them older than that box, with any of these.
 _FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
 _BOXES = _FIRST_BOXES | {b"moof"}
 
@@ -22,7 +22,7 @@ def is_cut(path: Path) -> bool:
         path: A readable file.
 
     Returns:
-        True if a chunk, box or element of the outermost level reaches beyond the end of the file.
+        True if a chunk, box or element of the outermost level extends beyond the end of the file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -35,9 +35,9 @@ def is_cut(path: Path) -> bool:
 
 
 def _last_riff_end(file: BinaryIO, size: int) -> int:
-    """Return where the last outermost chunk of an AVI file ends; from 1 GB on there are several.
+    """Return where the last outermost chunk of an AVI file ends; files of 1 GB and more have several.
 
-    One that was written to a pipe, where nobody could go back, says of no size; then it is where that begins.
+    A chunk written to a pipe, where the size could not be filled in later, has no size; then its start is returned.
 
     Source:
         Matrox, OpenDML AVI File Format Extensions 1.02 (1996).
@@ -53,7 +53,7 @@ def _last_riff_end(file: BinaryIO, size: int) -> int:
 
 
 def _segment_end(file: BinaryIO) -> int:
-    """Return where the segment of a Matroska file ends; 0 if it does not say, as one written while it was recorded.
+    """Return where the segment of a Matroska file ends; 0 if its size is unknown, as in a live recording.
 
     Source:
         RFC 8794 (EBML), sections 4 to 6; RFC 9559 (Matroska), section 5.1.
@@ -67,7 +67,7 @@ def _segment_end(file: BinaryIO) -> int:
 
 
 def _vint(file: BinaryIO) -> int:
-    """Read a number of variable length: 1 to 8 bytes, as many as its first has leading zeros, and one; 0: unknown."""
+    """Read a number of 1 to 8 bytes: the leading zero bits of the first byte count the others. 0 means unknown."""
     first = int.from_bytes(file.read(1), "big")
     more = 8 - first.bit_length()
     if more > 7:
@@ -78,7 +78,7 @@ def _vint(file: BinaryIO) -> int:
 
 
 def _last_box_end(file: BinaryIO, size: int) -> int:
-    """Return where the last outermost box of an MP4 or QuickTime file ends; what is no box ends the walk.
+    """Return where the last outermost box of an MP4 or QuickTime file ends; the walk ends at anything else.
 
     Source:
         ISO/IEC 14496-12, 4.2; Apple's QuickTime File Format Specification, on atoms.
@@ -88,7 +88,7 @@ def _last_box_end(file: BinaryIO, size: int) -> int:
         file.seek(end)
         head = file.read(16)
         length = int.from_bytes(head[:4], "big")
-        if length == 1:  # the size is in the eight bytes behind the name
+        if length == 1:  # the size is in the eight bytes after the name
             length = int.from_bytes(head[8:16], "big")
         if length < 8:  # 0: to the end of the file
             return size

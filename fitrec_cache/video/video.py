@@ -1,4 +1,4 @@
-"""Decode sampled frames of one video."""
+"""Decode the sampled frames of one video."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from fitrec_cache.video.no_video import is_encrypted
 from fitrec_cache.video.spans import Span
 from fitrec_cache.wording import plural
 
-#: A clip of which less than this share of the frames its container holds can be decoded is failed, not guessed.
+#: If less than this share of the frames in a clip's container can be decoded, the clip fails.
 MIN_DECODED_SHARE = 0.5
 
-#: Packets in a row whose times may be damaged.
+#: The greatest number of packets whose times may be damaged.
 _FAR_AHEAD = 3
 
-#: Pixels are as wide as high, or in some formats up to three times either way; much more is a damaged header.
+#: The greatest aspect ratio of a pixel. Most are square, some up to three times as wide or as high; a much larger ratio
+#: means that the header is damaged.
 MOST_STRETCHED = 8
 
 Sampler = Callable[[int], NDArray[np.int64]]
@@ -39,13 +40,13 @@ Sampler = Callable[[int], NDArray[np.int64]]
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedClip:
-    """Sampled frames of one clip and what was learned while decoding it.
+    """Sampled frames of one clip, and what was found while decoding it.
 
     Attributes:
         frames: uint8 ``(T, H, W, 3)``, RGB, upright, square pixels.
         frame_index: int64 ``(T,)``, non-decreasing positions among the frames that decode.
         pts_seconds: float64 ``(T,)``, presentation times as the container gives them.
-        ledger: What was found: container, codec, frames claimed and decoded, rotation, warnings.
+        ledger: The findings: container, codec, frames claimed and decoded, rotation, warnings.
     """
 
     frames: NDArray[np.uint8]
@@ -56,7 +57,7 @@ class DecodedClip:
 
 @dataclass
 class _Pass:
-    """What decoding a stream showed. ``verified``: frames that did decode; None: all of ``times``."""
+    """The result of decoding a stream. ``verified``: number of frames that did decode; None: all of ``times``."""
 
     pictures: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     times: list[float | None] = field(default_factory=list)
@@ -74,14 +75,14 @@ class _Pass:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Which frames are wanted, once it is known when each is shown; ``start``: when the first packet's is, if known."""
+    """Chooses the wanted frames, given the times of all. ``start``: time of the first packet, if known."""
 
     sampler: Sampler
     span: Span | None
     start: float | None
 
     def among(self, times: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return the numbers of the wanted frames, of which ``times`` has a second for each."""
+        """Return the numbers of the wanted frames; ``times`` has the time of each frame in seconds."""
         if self.span is None:
             return self.sampler(len(times))
         inside = self.inside(times, self.span)
@@ -91,19 +92,19 @@ class _Wanted:
         return inside[self.sampler(inside.size)]
 
     def inside(self, times: NDArray[np.float64], span: Span) -> NDArray[np.int64]:
-        """Return the numbers of the frames in a part."""
-        since = np.round(self.since(times), 3)  # as the part's times are
+        """Return the numbers of the frames in a part of the video."""
+        since = np.round(self.since(times), 3)  # rounded like the part's times
         return np.flatnonzero((since >= span.start) & (since < span.end))
 
     def since(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the seconds since the first packet's time, or the first frame's if that packet has none."""
+        """Return seconds since the time of the first packet, or of the first frame if no packet has a time."""
         first = float(times[0])
         return times - (first if self.start is None else min(self.start, first))
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Times of all frames in order, in the stream's units; what to decode; the number of each wanted time."""
+    """The times of all frames in order, in the stream's units; what to decode; the frame number of each wanted time."""
 
     times: list[int]
     parts: list[Stretch]
@@ -113,25 +114,26 @@ class _Plan:
 def read_frames(path: Path, *, sampler: Sampler, short_side: int, span: Span | None = None) -> DecodedClip:
     """Decode a video once and return the frames that ``sampler`` chooses.
 
-    Which frames are wanted depends on how many really decode, and that is known only at the end. The packets are
-    counted first, without decoding; the frames wanted under that count are kept in one sequential decode; only if the
-    number that decoded turns out different is the video decoded again.
+    Which frames are wanted depends on how many really decode, which is known only at the end. So the packets are first
+    counted without decoding, and one sequential decode keeps the frames that this count predicts; only if a different
+    number decodes is the video decoded again.
 
-    Of a long video (:data:`fitrec_cache.video.keyframes.LONG_PACKETS`) only what the wanted frames need is decoded,
-    where its packets allow that with the same result; ``frames_verified`` in the ledger is then less than
-    ``frames_decoded``. Anything unexpected on the way, and all of it is decoded.
+    In a long video (:data:`fitrec_cache.video.keyframes.LONG_PACKETS`) only what the wanted frames need is decoded,
+    provided that its packets guarantee the same result; ``frames_verified`` in the ledger is then less than
+    ``frames_decoded``. If anything unexpected happens, the whole video is decoded.
 
     Args:
         path: A video file.
-        sampler: Maps the number of frames that decode, at least 1, to the wanted frame numbers; of a part, of its own.
+        sampler: Maps the number of frames that decode, at least 1, to the wanted frame numbers; for a part, the frames
+            of the part.
         short_side: The shorter side of returned frames in pixels is at most this; frames are never enlarged.
-        span: Of which part the frames are; None: of all.
+        span: The part of the video to sample; None: all of it.
 
     Returns:
         The sampled frames, upright and with square pixels.
 
     Raises:
-        VideoError: If the file is missing, unreadable, not a video, has no picture stream, too little of it decodes, or
+        VideoError: If the file is missing, unreadable or not a video, has no video stream, too little of it decodes, or
             no frame is in the part.
     """
     try:
@@ -141,7 +143,7 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int, span: Span | N
             indices = _expected(video, wanted, promised)
             plan = _plan(video, indices)
             seen = _decode(video, indices, short_side) if plan is None else _decode_needed(video, plan, short_side)
-        if seen is None:  # not as the packets promised
+        if seen is None:  # decoding did not yield what the packets promised
             with _open(path, span) as video:
                 seen = _decode(video, indices, short_side)
         n_frames = len(seen.times)
@@ -168,7 +170,7 @@ def _open(path: Path, span: Span | None) -> Video:
 
 
 def _promised(video: Video) -> NDArray[np.float64] | None:
-    """Return when each frame is shown, in seconds, if every packet gives one; None if the packets do not say."""
+    """Return the time of each frame in seconds, assuming that every packet yields one; None if packets lack times."""
     known = [pts for pts in video.listing.pts if pts is not None]
     if _is_set_back(known):
         raise VideoError(
@@ -180,14 +182,15 @@ def _promised(video: Video) -> NDArray[np.float64] | None:
 
 
 def _first_time(video: Video) -> float | None:
-    """Return from when on the times of parts count, in seconds: the earliest that a packet says, if any does."""
+    """Return the time from which parts are counted, in seconds: the earliest of any packet; None if none has a time."""
     return min((video.seconds(pts) for pts in video.listing.pts if pts is not None), default=None)
 
 
 def _is_set_back(known: Sequence[int]) -> bool:
-    """Say whether times, in decoding order, begin again; where each packet is a field, there are two a frame.
+    """Say whether times, in decoding order, start again from an earlier time.
 
-    A few packets with times far ahead, as damage makes them, are not what the others are behind.
+    If each packet is a field, there are two per frame. A few packets with times far ahead, as damage produces them, do
+    not count as the times that the others fall behind.
     """
     latest, behind, enough = -math.inf, 0, 2 * SET_BACK
     for number, time in enumerate(known, start=1):
@@ -201,7 +204,7 @@ def _is_set_back(known: Sequence[int]) -> bool:
 
 
 def _no_frame(video: Video) -> str:
-    """Say that no packet gave a picture, and what to do."""
+    """Return the error text if no packet yielded a picture, with what to do."""
     told = f"no frame decodes: the container holds {plural(video.n_packets, 'packet')}, 0 gave a picture"
     if is_encrypted(video.path):
         return f"{told}, as its pictures are encrypted: give a copy without copy protection"
@@ -209,7 +212,7 @@ def _no_frame(video: Video) -> str:
 
 
 def _are_fields(video: Video, seen: _Pass) -> bool:
-    """Say whether each packet is one field of two, as of camcorders."""
+    """Say whether each packet is one of two fields of a frame, as in camcorders' files."""
     found = len(seen.times) + seen.damage.corrupt + seen.damage.undecodable
     return seen.interlaced and not video.claimed and found <= -(-video.n_packets // 2)
 
@@ -230,7 +233,7 @@ def _check_part(
     video: Video, wanted: _Wanted, span: Span, times: NDArray[np.float64], promised: NDArray[np.float64]
 ) -> None:
     decoded, expected = (len(wanted.inside(known, span)) for known in (times, promised))
-    if video.cut_short:  # frames behind the last packet that is there
+    if video.cut_short:  # add the frames after the last packet in the file
         there = float(wanted.since(promised)[-1]) + 1 / video.rate
         expected += max(0, round((min(span.end, video.lasts) - max(span.start, there)) * video.rate))
     if decoded < MIN_DECODED_SHARE * expected:
@@ -238,7 +241,7 @@ def _check_part(
 
 
 def _expected(video: Video, wanted: _Wanted, promised: NDArray[np.float64] | None) -> NDArray[np.int64]:
-    """Return the numbers of the wanted frames if every packet gives one; none of a part that cannot be found so."""
+    """Return the numbers of the wanted frames if every packet yields one; empty for a part without known times."""
     if wanted.span is None:
         return wanted.sampler(max(video.n_packets, 1))
     return np.array([], dtype=np.int64) if promised is None else wanted.among(promised)
@@ -260,7 +263,7 @@ def _decode(video: Video, indices: NDArray[np.int64], short_side: int) -> _Pass:
 
 
 def _plan(video: Video, indices: NDArray[np.int64]) -> _Plan | None:
-    """Return what the frames with these numbers need; None where all must be decoded to be sure of the same frames."""
+    """Return a plan for the frames with these numbers; None if only a complete decode surely gives the same frames."""
     if video.n_packets < LONG_PACKETS or video.cut_short:
         return None
     notes = video.notes()
@@ -270,7 +273,7 @@ def _plan(video: Video, indices: NDArray[np.int64]) -> _Plan | None:
 
 
 def _decode_needed(video: Video, plan: _Plan, short_side: int) -> _Pass | None:
-    """Decode a plan's stretches; None if one of them gives anything but the frames it must."""
+    """Decode a plan's stretches; None if one of them yields anything but the expected frames."""
     seen = _Pass(times=[video.seconds(t) for t in plan.times], verified=0)
     converter = Converter(video.stream, short_side)
     if all(_decode_stretch(video, stretch, seen, plan.numbers, converter) for stretch in plan.parts):
@@ -281,7 +284,7 @@ def _decode_needed(video: Video, plan: _Plan, short_side: int) -> _Pass | None:
 def _decode_stretch(
     video: Video, stretch: Stretch, seen: _Pass, numbers: Mapping[int, int], converter: Converter
 ) -> bool:
-    """Decode one stretch and keep its wanted frames; say whether it gave exactly the frames it must."""
+    """Decode one stretch and keep its wanted frames; say whether it yielded exactly the expected frames."""
     context = video.stream.codec_context
     expected = iter(stretch.expected)
     context.flush_buffers()
@@ -289,7 +292,7 @@ def _decode_stretch(
     try:
         for frame in chain.from_iterable(map(context.decode, chain(packets, [None]))):
             if frame.pts is not None and frame.pts < stretch.first_pts:
-                continue  # shown before the start: not wanted, and what it refers to was left out
+                continue  # shown before the start: not wanted, and the packets it refers to were left out
             if frame.pts is None or frame.pts != next(expected, None) or frame.is_corrupt:
                 return False
             if not seen.verified:
@@ -307,19 +310,19 @@ class Converter:
     """Turns frames of one stream into pictures, RGB: scaled down if larger than wanted, square pixels, upright.
 
     Args:
-        stream: The stream, which knows the shape of its pixels.
+        stream: The stream, which gives the aspect ratio of its pixels.
         short_side: The shorter side of a picture in pixels is at most this.
     """
 
     def __init__(self, stream: VideoStream, short_side: int) -> None:
         self._stream, self._short_side = stream, short_side
-        self._scaler = VideoReformatter()  # one for all frames: to make one takes longer than to use it
+        self._scaler = VideoReformatter()  # shared by all frames: creating one takes longer than using it
 
     def picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """Return one frame as a picture ``(H, W, 3)``.
 
         Raises:
-            VideoError: If the shape of its pixels cannot be, or the picture is turned by other than quarters.
+            VideoError: If the aspect ratio of its pixels is impossible, or the rotation is no multiple of 90 degrees.
         """
         ratio = self._stream.sample_aspect_ratio or 1
         if not 1 / MOST_STRETCHED <= ratio <= MOST_STRETCHED:
@@ -327,7 +330,7 @@ class Converter:
         width = frame.width * float(ratio)
         scale = min(1.0, self._short_side / min(width, frame.height))
         size = max(1, round(width * scale)), max(1, round(frame.height * scale))
-        # One thread, as there is a decoder for every core; the same bits as with several.
+        # One thread, because there is a decoder for every core; several would give the same bits.
         coded: NDArray[Any] = self._scaler.reformat(
             frame, width=size[0], height=size[1], format="rgb24", interpolation="BICUBIC", threads=1
         ).to_ndarray()
@@ -335,22 +338,22 @@ class Converter:
 
 
 def _display_matrix(frame: VideoFrame) -> NDArray[np.int32]:
-    """Return what a player does to the coded picture: ``[[a, b], [c, d]]``, signs and zeros.
+    """Return the transformation that a player applies to the coded picture: ``[[a, b], [c, d]]``, signs and zeros.
 
-    A point ``(x, y)``, y downwards, is shown at ``(a x + c y, b x + d y)``. Front cameras write mirrored pictures, so
-    an angle alone does not tell.
+    A point ``(x, y)``, y downwards, is shown at ``(a x + c y, b x + d y)``. An angle is not enough, because front
+    cameras write mirrored pictures.
 
     Source:
         ISO/IEC 14496-12, 8.3.2, the matrix of a track header.
 
     Raises:
-        VideoError: If it is not a turn by quarters, mirrored or not.
+        VideoError: If it is not a rotation by a multiple of 90 degrees, mirrored or not.
     """
     data: Any = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return np.eye(2, dtype=np.int32)
     matrix = np.frombuffer(bytes(data), dtype=np.int32).reshape(3, 3)[:2, :2].astype(np.int64)
-    if not matrix.any():  # of a writer that left it out
+    if not matrix.any():  # the writer left it empty
         return np.eye(2, dtype=np.int32)
     signs = np.where(np.abs(matrix) > np.abs(matrix).max() / 1000, np.sign(matrix), 0)
     if not any(np.array_equal(np.abs(signs), turn) for turn in (np.eye(2), 1 - np.eye(2))):
@@ -359,7 +362,7 @@ def _display_matrix(frame: VideoFrame) -> NDArray[np.int32]:
 
 
 def _as_shown(picture: NDArray[Any], matrix: NDArray[np.int32]) -> NDArray[Any]:
-    """Turn and mirror a picture ``(H, W, 3)`` as ``matrix`` (:func:`_display_matrix`) says."""
+    """Rotate and mirror a picture ``(H, W, 3)`` by ``matrix`` (:func:`_display_matrix`)."""
     if not matrix[0, 0]:
         picture, matrix = picture.transpose(1, 0, 2), matrix[::-1]  # x and y change places
     return picture[:: int(matrix[1, 1]), :: int(matrix[0, 0])]
@@ -387,7 +390,7 @@ def _assemble(
         "frames_hidden": video.listing.n_hidden,
         "frames_corrupt": damage.corrupt,
         "packets_undecodable": damage.undecodable,
-        "starts_at_seconds": float(times[0]) if first is None else min(first, float(times[0])),  # its parts count so
+        "starts_at_seconds": float(times[0]) if first is None else min(first, float(times[0])),  # zero of parts' times
         "duration_seconds": round(float(times[-1] - times[0]), 6),
         "variable_frame_rate": _is_variable(times),
         "rotation_degrees": seen.rotation % 360,
@@ -414,7 +417,7 @@ def _assemble(
 
 
 def _times(video: Video, times: Sequence[float | None]) -> tuple[NDArray[np.float64], list[str]]:
-    """Return the time of every frame; without time stamps, times by the nominal rate, and a warning."""
+    """Return the time of every frame; missing times are derived from the nominal rate, with a warning."""
     known = {number: time for number, time in enumerate(times) if time is not None}
     if len(known) == len(times):
         return _in_order(np.array(times, dtype=np.float64)), []
@@ -428,9 +431,10 @@ def _times(video: Video, times: Sequence[float | None]) -> tuple[NDArray[np.floa
 
 
 def _in_order(times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the times of frames as shown, where a container tells when packets are decoded (H.264 in AVI).
+    """Return the times of frames in the order shown, for containers that store decoding times (H.264 in AVI).
 
-    Times further away from their place than a decoder holds frames back are of damage, or of a clock that was set back.
+    If times are further out of place than a decoder holds frames back, they are damaged or a clock was set back; then
+    they are returned unchanged.
     """
     order = np.argsort(times, kind="stable")
     return times[order] if np.abs(order - np.arange(len(times))).max(initial=0) < SET_BACK else times
