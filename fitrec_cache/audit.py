@@ -50,7 +50,7 @@ class AuditReport(Plain):
         pairs: Number of near-duplicate pairs, regardless of sides.
         pairs_across_labels: Number of pairs with two classes: mislabelled, or the same room and person.
         same_group: Comparison with the known groups: number of ``pairs`` within a group, how many of these were
-            ``found``, ``recall``, and ``precision``, the share of the pairs found that are within a group.
+            ``found``, ``recall``, and ``precision``, the share within a group of the found pairs of known groups.
         clusters: Number of clusters of two or more clips, formed by near-duplicates and groups.
         clustered: Number of clips in these clusters.
         largest_cluster: Number of clips in the largest one.

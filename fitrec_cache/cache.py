@@ -72,7 +72,7 @@ class Cache:
     def clips(self) -> list[HeldClip]:
         """Return the latest entry of each clip, sorted by name.
 
-        A clip without a group gets the group of other clips from its file, if the file has parts
+        If a file has parts, its clips without a group get the file's group
         (:func:`fitrec_cache.video.spans.recordings`). Files are identified by their content, so that copies, links and
         different paths count as one recording.
         """

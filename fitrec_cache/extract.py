@@ -84,7 +84,7 @@ def extract(
         classes: ``fitness35``, names separated by commas, or a file with one name per line; None for all.
         root: Folder that the paths of a manifest or list are relative to; None for the folder it is in.
         lists: UCF101-style lists; only clips named in one of them are used.
-        group_by: The manifest column with a clip's group, or ``folder``: the group is the folders inside class folders.
+        group_by: The manifest column with a clip's group, or ``folder``: the folders inside class folders are groups.
         samples: Frames per clip, ``T``; None for 20, or without videos for the value in the cache.
         frame_size: Short side of stored frames in pixels; None for 288, or without videos for the value in the cache.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.

@@ -125,7 +125,7 @@ class Features:
 
 
 def as_ours(data: Features, where: str) -> Features:
-    """Validate features made elsewhere and normalise their values and names; unchanged ones are the same object.
+    """Check features made elsewhere and normalise their values and names; the same object if nothing changes.
 
     Args:
         data: Features of which nothing has been checked, not even types.
@@ -285,7 +285,7 @@ def load_cached(
 
     Raises:
         StoreError: If no clip has features of every backbone, or a part is damaged.
-        UsageError: If a backbone is not cached, not told apart or named twice, or they differ in T.
+        UsageError: If a backbone is not cached, ambiguous or named twice, or they differ in T.
     """
     backbones = backbones or [_only_backbone(cache)]
     stores = [pick_features(cache, b, preset=preset) for b in backbones]

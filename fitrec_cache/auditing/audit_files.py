@@ -73,7 +73,7 @@ def write_findings(
 
 
 def refuse_foreign(out: Path) -> None:
-    """Raise UsageError if ``out`` is a file, or contains a file of the same name that is not from an audit."""
+    """Raise UsageError if ``out`` is a file, or holds a file that an audit would replace and that is not from one."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file: expected a folder")
     refuse_others(out / "audit.json", "--out", '"split"', "an audit's")

@@ -7,8 +7,8 @@ A pair counts as near-duplicate if it passes two criteria, both derived from the
 1. *Strangers.* The nearest neighbour of a clip among clips of other classes should not be from the same recording. The
    log distances (1 - cosine) to the nearest strangers are summarised by median and median absolute deviation, which
    tolerate a minority of outliers. A pair must be more than 2.5 robust standard deviations below the median.
-2. *Halves.* The first and the second half of a clip are certainly one recording. A pair must be at least as similar as
-   the two halves of a clip are in nine clips out of ten.
+2. *Halves.* The first and the second half of a clip are certainly one recording. A pair must reach the similarity that
+   the two halves reach in nine clips out of ten.
 
 The first criterion separates clips that merely come from similar rooms. The second matters if classes or clips are so
 different that everything else looks close. Neither needs groups, and both estimate how often the threshold is wrong: by

@@ -249,7 +249,7 @@ class Backbone:
             return
         blank = self.prepare(torch.zeros(samples, 3, 32, 32, dtype=torch.uint8))
         try:
-            # Given as an option of torch.compile, freezing would not reach its front end, so it is set globally. Each
+            # Given as an option of torch.compile, freezing would not reach its front end, so it is patched here. Each
             # network is then compiled separately; beyond the default limits PyTorch would not compile further ones.
             with (
                 inductor.patch(freezing=True),

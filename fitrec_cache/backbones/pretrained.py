@@ -142,7 +142,7 @@ def _from_hub(name: str) -> nn.Module:
     except _NO_WEIGHTS as error:
         if overlay is None and not isinstance(error, _DAMAGED):
             raise _no_hub(name, first_line(error)) from error
-        where = Path(overlay["file"]).resolve() if overlay else "what the hub's library keeps of them"  # follow links
+        where = Path(overlay["file"]).resolve() if overlay else "what the hub's library keeps of them"  # it keeps links
         raise WeightsError(
             f"the weights of {name} that were fetched before cannot be read ({first_line(error)}). If they are "
             f"damaged, delete {where}, so that they are fetched again, or give a file: --backbone {name}=FILE"

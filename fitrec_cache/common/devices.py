@@ -188,8 +188,8 @@ def seed_random_numbers(seed: int, device: torch.device) -> None:
 def own_random_numbers(device: torch.device | None = None) -> Iterator[None]:
     """Restore torch's random number generators, which belong to the caller, on exit; one thread at a time.
 
-    Other threads that draw random numbers would change the ones drawn here, so they wait: a thread that loads a
-    network, for instance, waits for the end of a training.
+    Other threads that draw random numbers would change the ones drawn here, so those that use this function wait: a
+    thread that loads a network, for instance, waits for the end of a training.
 
     Args:
         device: A device besides the processor on which numbers are drawn.

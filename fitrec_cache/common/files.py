@@ -314,7 +314,7 @@ def make_folder(folder: Path) -> None:
 
 
 def check_ending(path: Path, option: str, *endings: str) -> None:
-    """Raise UsageError unless a file's name has one of these endings, in any case.
+    """Raise UsageError unless a file's name has one of these endings, in upper or lower case.
 
     ``option`` is the option that named the file.
     """

@@ -52,7 +52,8 @@ class ClipList:
         passed_over: Clips that exist but were not asked for.
         unread: Folders that could not be read, and broken links; clips may be missing because of these.
         about_groups: Notes that no groups are known, and where they might be found.
-        has_groups: Whether groups were given explicitly, by a manifest or by ``group_by``.
+        has_groups: Whether groups were given explicitly, by a manifest or by ``group_by``: then they are used as given,
+            also for clips without one.
     """
 
     clips: tuple[Clip, ...]

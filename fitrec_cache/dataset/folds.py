@@ -1,4 +1,4 @@
-"""Split rules with folds, ``kfold:K`` and ``leave-one:COLUMN``; rules that make a single split give one fold."""
+"""Split rules that test every clip once, ``kfold:K`` and ``leave-one:COLUMN``; any other rule gives one fold."""
 
 from __future__ import annotations
 

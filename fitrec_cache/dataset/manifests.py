@@ -21,7 +21,7 @@ from fitrec_cache.errors import ManifestError, UsageError
 from fitrec_cache.video.spans import Span, is_part, part_of, parted, seconds_of
 from fitrec_cache.wording import plural
 
-#: Columns of a manifest that have a meaning, in any case.
+#: Columns of a manifest that have a meaning, in upper or lower case.
 _COLUMNS = ("path", "label", "group", "split", "start", "end")
 
 #: Names that data sets give to columns with the times of an exercise in a longer file.
@@ -151,7 +151,7 @@ def _parts(clips: Sequence[Clip]) -> list[str]:
 
 
 def _overlaps(clips: Sequence[Clip]) -> list[tuple[Clip, Clip]]:
-    """Return pairs of clips of different classes that overlap in the same file: the later clip and the earlier one."""
+    """Return each clip that begins before an earlier one of another class in the same file ends, with that one."""
     found = []
     latest: dict[str, dict[str, tuple[float, Clip]]] = {}  # by file and class: the clip that ends last
     for span, clip in sorted(((clip.span or Span(), clip) for clip in clips), key=lambda pair: pair[0].start):

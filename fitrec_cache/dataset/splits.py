@@ -308,7 +308,7 @@ def short_rule(rule: str) -> str:
 def sides_digest(split: Mapping[str, Any]) -> str:
     """Return a digest of a run's sides if its rule reads them from lists or a manifest; otherwise an empty text.
 
-    It distinguishes splits by different lists of the same name.
+    It tells such splits apart by their clips, wherever the lists or the manifest are.
 
     Args:
         split: The entry ``split`` of a run: ``rule``, and the clips of ``train``, ``val`` and ``test``.

@@ -39,7 +39,7 @@ _LOOK_SECONDS = 0.5
 
 
 class Claims:
-    """Yields clips in blocks, in random order, leaving out blocks that another process has claimed.
+    """Yields clips in blocks, in random order, leaving out blocks as long as another process claims them.
 
     ``while claims.more(): for clip in claims: ...`` yields every clip. A process must finish the clips that it was
     given before it asks for more, so that no two processes wait for each other.

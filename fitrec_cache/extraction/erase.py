@@ -161,7 +161,7 @@ def _of_rows(part: Path, arrays: Arrays, rows: NDArray[np.int64]) -> Arrays:
 
 
 def _remove_half_written(folders: Sequence[Path]) -> list[Path]:
-    """Remove unfinished files of dead writers, which nobody was told were done; return those that may have a writer."""
+    """Remove unfinished files of dead writers, never reported as done; return those that may still have a writer."""
     left = []
     for path in [path for folder in folders for path in sorted(folder.glob(f"{TEMPORARY}*")) if path.is_file()]:
         if may_be_written(path):

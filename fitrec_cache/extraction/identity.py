@@ -1,4 +1,4 @@
-"""Identities: every setting that can change a stored frame or embedding, and nothing else.
+"""Identities: everything that can change a stored frame or embedding, and nothing else.
 
 Data with different identities are stored separately.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def frame_identity(*, samples: int, frame_size: int) -> dict[str, Any]:
-    """Return every setting that can change a stored frame, as plain JSON values."""
+    """Return everything that can change a stored frame, as plain JSON values."""
     from fitrec_cache.video.container import decoder_version
 
     return {
@@ -32,7 +32,7 @@ def frame_identity(*, samples: int, frame_size: int) -> dict[str, Any]:
 
 
 def feature_identity(frames: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
-    """Return every setting that can change a stored embedding, as plain JSON values."""
+    """Return everything that can change a stored embedding, as plain JSON values."""
     return {"format_version": FORMAT_VERSION, "frames": frames, "dtype": "float16", **backbone.identity()}
 
 

@@ -88,7 +88,7 @@ class WindowClip:
 
 
 def find_source(text: str, *, format: str | None = None) -> Source:
-    """Return the source that a user's text refers to: a file, ``camera``, ``camera:N``, or a URL such as ``rtsp://...``.
+    """Return the source that a user's text means: a file, ``camera``, ``camera:N``, or a URL such as ``rtsp://...``.
 
     Args:
         text: The text as given.
@@ -201,7 +201,7 @@ class Stream:
 
     @property
     def damaged(self) -> int:
-        """Number of packets and frames so far that did not decode, or had the time of an earlier frame."""
+        """Number of packets and frames so far that did not decode, or were left out because of an impossible time."""
         return self._damage.undecodable + self._damage.corrupt + self._late
 
     def __enter__(self) -> Stream:
@@ -293,8 +293,8 @@ class Stream:
     def _on_display(self, live: bool) -> Iterator[tuple[Fraction, VideoFrame, Fraction, bool]]:
         """Yield each frame with the start and end of its display, and whether a seam follows it.
 
-        Times are counted from :meth:`_zero`. Frames with the time of an earlier one are left out. If all following
-        frames are such, the clock was set back, as between recordings in one file, and time continues from there.
+        Times are counted from :meth:`_zero`. Frames with the time of an earlier one are left out. If SET_BACK of these
+        follow each other, the clock was set back, as between recordings in one file, and time continues from there.
         """
         before: tuple[Fraction, VideoFrame] | None = None
         period = 1 / nominal_rate(self._stream)

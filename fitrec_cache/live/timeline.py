@@ -89,9 +89,9 @@ def _text(label: str | None, probability: float) -> str:
 class Smoother:
     """Averages each answer with its neighbours, equally many before and after it.
 
-    Probabilities are averaged. The result is "unknown" if most of the answers are, or, with ``unknown_below``, if no
-    average reaches it. At the ends of a stretch without gaps there are fewer neighbours. Each answer is delayed by half
-    the number of windows.
+    Probabilities are averaged. Without ``unknown_below`` the result is "unknown" if most of the answers are; with it,
+    if no average reaches it. At the ends of a stretch without gaps there are fewer neighbours. Each answer is delayed
+    by half the number of windows.
 
     Args:
         windows: Number of answers to average, odd.

@@ -18,7 +18,7 @@ from fitrec_cache.storage.hdf5_heaps import has_endless_heap
 #: The requirements of each dataset: allowed dtype kinds (numpy's letters) and number of axes.
 Schema = Mapping[str, tuple[str, int]]
 
-#: The greatest compression that deflate can achieve; a file that promises more data per stored byte is malicious.
+#: Deflate never compresses more than this; a file that promises more data per stored byte is refused as malicious.
 _MOST_COMPRESSION = 1100
 
 #: The greatest length of one text of variable length, in bytes.
@@ -41,7 +41,8 @@ def encode(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, int | st
 
     Args:
         arrays: Datasets; numbers or fixed-length bytes, no objects.
-        attributes: Whole numbers, or text, which is stored as UTF-8 bytes (opaque, so that its length is not limited).
+        attributes: Whole numbers, or text, which is stored as UTF-8 bytes (opaque; HDF5 allows less than
+            64 KiB).
     """
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
@@ -94,7 +95,7 @@ def _attribute(file: h5py.File, name: str) -> int | str:
 
 
 def _is_simple(file: h5py.File, name: str) -> bool:
-    """Say whether an attribute is a whole number or text; others, as in files made elsewhere, are ignored.
+    """Say whether an attribute is a whole number or text; files made elsewhere may have others, which are ignored.
 
     The attribute is not read for that: thousands of texts may all refer to the same long one.
     """

@@ -47,7 +47,7 @@ def _base(data: Buffer) -> int:
 
 
 def _root_heaps(data: Buffer) -> set[int] | None:
-    """Return all addresses that the root group gives for its heap; None if it has another layout."""
+    """Return all addresses that the root group gives for its heap; None for another layout or too many messages."""
     if data[:9] != _SIGNATURE + b"\0" or data[13:15] != b"\x08\x08":
         return None
     (header,), (cached,) = struct.unpack_from("<Q", data, 64), struct.unpack_from("<Q", data, 88)

@@ -41,7 +41,7 @@ def parts_in(path: Path, head: Mapping[str, Any], columns: Iterable[str]) -> dic
         columns: The text columns to read.
 
     Returns:
-        The columns of each part that the index lists; empty if the index is gone or not sound.
+        The columns of each part that the index lists; empty if the index is gone, not sound, or of another store.
     """
     with contextlib.suppress(OSError, hdf5.Unreadable, ValueError):
         data = read_file(path)

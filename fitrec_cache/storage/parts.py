@@ -91,7 +91,8 @@ def read_keys(path: Path, kind: str, identity_sha256: str) -> Arrays:
     """Return a part's keys without reading the rest, which is verified only when it is read.
 
     Raises:
-        StoreCorrupt: If they cannot be read, or the part does not belong to this store.
+        StoreCorrupt: If the part is missing or damaged, or does not belong to this store.
+        StoreError: If the system cannot read the file, or it has another format version.
     """
     try:
         with opened_file(path):
@@ -117,6 +118,7 @@ def read_part(path: Path, kind: str, identity_sha256: str | None = None) -> Arra
 
     Raises:
         StoreCorrupt: If it is missing, truncated, altered, or not a part of this store.
+        StoreError: If the system cannot read the file, or it has another format version.
     """
     try:
         data = read_file(path)

@@ -1,4 +1,7 @@
-"""Checks of the JSON that describes how frames and features were made; it may come from outside. Loads no library."""
+"""Checks of the JSON that describes how frames and features were made; it may come from outside.
+
+Uses the standard library only.
+"""
 
 from __future__ import annotations
 

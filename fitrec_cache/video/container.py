@@ -1,4 +1,4 @@
-"""An opened video file: its video stream and its packets. Only this, ``video`` and ``live.stream`` import PyAV."""
+"""An opened video file: its video stream and its packets. Only this, ``video.video`` and ``live.stream`` use PyAV."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from fitrec_cache.video.keyframes import Note, packet_reader
 from fitrec_cache.video.no_video import EMPTY, why_no_video
 from fitrec_cache.video.truncation import is_cut
 
-#: Options of PyAV that keep metadata in a wrong encoding from failing a video. Since version 19 it never does, and the
-#: option no longer exists.
+#: Options of PyAV that keep metadata in a wrong encoding from failing a video. Since version 19 such metadata never
+#: does, and the option no longer exists.
 FORGIVING: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
 #: The formats and protocols that FFmpeg may use. Not allowed are playlists and stream descriptions: they would make it
@@ -71,7 +71,7 @@ class Listing:
         pts: Presentation time of each packet, in the stream's units; None if the container does not say.
         n_hidden: Number of further packets that are only needed to decode others: an edit list hides what precedes a
             cut.
-        cut_short: Why reading ended early, or the file is truncated; empty if neither.
+        cut_short: Why reading ended early, or that the file is truncated; empty if neither.
         notes: Notes on all packets; None as long as the packets are in memory and no notes were needed.
     """
 
@@ -98,7 +98,7 @@ class Video:
         time_base: The unit of its packets' times, in seconds.
         rate: Nominal number of frames per second.
         high_range: ``PQ`` or ``HLG`` if brightness is coded for high dynamic range, else empty.
-        cut_short: Why reading ended early, or the file is truncated; empty if neither.
+        cut_short: Why reading ended early, or that the file is truncated; empty if neither.
 
     Raises:
         VideoError: If the file is missing, unreadable, empty, not a video, or has no video stream.

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-#: A clip with fewer packets is decoded completely, which also shows that every frame decodes.
+#: A clip with fewer packets is decoded completely, which also shows whether every frame decodes.
 LONG_PACKETS = 1000
 
 #: If more than this share of the packets is needed, all are decoded.

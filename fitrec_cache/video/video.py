@@ -75,7 +75,7 @@ class _Pass:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Chooses the wanted frames, given the times of all. ``start``: time of the first packet, if known."""
+    """Chooses the wanted frames, given the times of all. ``start``: the earliest time of a packet, if known."""
 
     sampler: Sampler
     span: Span | None
@@ -97,7 +97,7 @@ class _Wanted:
         return np.flatnonzero((since >= span.start) & (since < span.end))
 
     def since(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return seconds since the time of the first packet, or of the first frame if no packet has a time."""
+        """Return seconds since ``start`` (if known) or the first frame, whichever is earlier."""
         first = float(times[0])
         return times - (first if self.start is None else min(self.start, first))
 
