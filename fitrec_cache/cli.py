@@ -109,7 +109,7 @@ JobsOption = Annotated[
 ]
 
 
-#: Of a name that was given: a folder on the way that may not be entered, a name too long, a disk that is gone.
+#: Errors caused by a given path, such as a folder that may not be entered, a name that is too long, or a lost disk.
 _OF_THE_NAME = frozenset(
     getattr(errno, name) for name in ("EACCES", "EPERM", "ENAMETOOLONG", "ELOOP", "EIO", "EROFS", "ESTALE")
 )
@@ -122,9 +122,9 @@ def main() -> NoReturn:
         sys.exit(2)
     _open_closed()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that a terminal cannot show shall cost nobody the work
+        if isinstance(stream, io.TextIOWrapper):  # so that a name that a terminal cannot show does not abort the work
             stream.reconfigure(errors="backslashreplace")
-    # The polite stop of a scheduler or `kill`, or a terminal that goes, is a Ctrl-C: what is finished is committed.
+    # SIGTERM (from a scheduler or `kill`) and a closed terminal act like Ctrl-C: finished work is committed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
         signal.signal(signal.SIGHUP, _hung_up)
@@ -136,7 +136,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         _interrupted()
     except SystemExit as end:
-        if end.code == _CTRL_C:  # typer's way
+        if end.code == _CTRL_C:  # how typer reports Ctrl-C
             _interrupted()
         _flush()
         raise
@@ -153,7 +153,7 @@ def main() -> NoReturn:
         print(f"Error: {what}: take fewer clips (--classes) or backbones, or --jobs 1", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        if "temporary directory" in str(error):  # Python's own words
+        if "temporary directory" in str(error):  # Python's own message
             print("Error: no folder for temporary files can be written: set TMPDIR to one", file=sys.stderr)
             sys.exit(1)
         if error.filename is None or error.errno not in _OF_THE_NAME:
@@ -164,18 +164,18 @@ def main() -> NoReturn:
 
 
 def _open_closed() -> None:
-    """Open what is closed of standard input, output and error: the next files opened would be taken for them."""
+    """Open any closed one of standard input, output and error; otherwise the next files opened would take its place."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # processes that are started have it too
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # child processes inherit it
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 def _print(*texts: str, sep: str = " ", end: str = "\n", flush: bool = False) -> None:
-    """As print, on standard output; where that cannot be written the program ends with the reason."""
+    """Print texts on standard output; if that cannot be written, exit with the reason."""
     try:
         print(*map(visible, texts), sep=sep, end=end, flush=flush)
     except BrokenPipeError:
@@ -185,7 +185,7 @@ def _print(*texts: str, sep: str = " ", end: str = "\n", flush: bool = False) ->
 
 
 def _flush() -> None:
-    """Write out what was printed, or say that it cannot be."""
+    """Flush standard output; if that cannot be written, exit with the reason."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -201,7 +201,7 @@ def _lost(error: OSError) -> str:
 
 def _unwritten(error: OSError) -> NoReturn:
     print(f"Error: {_lost(error)}", file=sys.stderr)
-    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - else Python tries again at its end
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - otherwise Python tries again at exit
     sys.exit(1)
 
 
@@ -209,13 +209,13 @@ def _interrupted() -> NoReturn:
     goes_on = sys.argv[1:2] in (["extract"], ["train-head"], ["learn"], ["sweep"], ["reproduce"])
     begins = "trains everything again" if "--overwrite" in sys.argv else "continues from there"
     what = f": what was stored is kept, and the same command {begins}" if goes_on else ""
-    with contextlib.suppress(OSError):  # of a terminal that is gone
+    with contextlib.suppress(OSError):  # the terminal may be gone
         print(f"Interrupted{what}.", file=sys.stderr)
     sys.exit(_CTRL_C)
 
 
 def _hung_up(*_: object) -> NoReturn:
-    """Interrupt once: shell and system may both say that the terminal is gone, while finished work is committed."""
+    """Interrupt only once, although shell and system may both signal: finished work must still be committed."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -510,7 +510,7 @@ def predict(
             **given,
             tell=found.append if as_json else lambda p: _print(texts.predict_text(p, brief=brief), flush=True),
         )
-    finally:  # also what was answered before a table could not be written
+    finally:  # also if a table could not be written: the answers so far are printed
         if as_json and found:
             _print(json.dumps([p.to_dict() for p in found], indent=1, allow_nan=False))
     if not as_json:
@@ -571,7 +571,7 @@ def watch(
     report = call(**given, progress=not as_json, tell=tell)
     if not as_json:
         _print(texts.watch_text(report))
-    elif notes := texts.watch_notes(report):  # what no line of a window says
+    elif notes := texts.watch_notes(report):  # not contained in the lines of the windows
         print(visible(notes), file=sys.stderr)
     if failed := "; ".join(filter(None, [report.error, report.unwritten])):
         raise FitrecError(failed)
@@ -813,16 +813,16 @@ def reproduce(
 
 
 def _note(text: str) -> None:
-    """Print a note above bars that are shown."""
+    """Print a note above any progress bars."""
     from fitrec_cache.common.progress import print_above
 
     try:
         print_above(visible(f"note: {text}"))
-    except OSError as error:  # nobody reads on, or the disk is full that it goes to: no reason to stop the work
+    except OSError as error:  # the pipe is closed or the disk is full: no reason to stop the work
         if not isinstance(error, BrokenPipeError):
             with contextlib.suppress(OSError):
                 print(f"note: {_lost(error)}", file=sys.stderr)
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the end
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - open until exit
 
 
 def _show(report: Any, as_json: bool, text: Callable[[Any], str]) -> None:
@@ -830,5 +830,5 @@ def _show(report: Any, as_json: bool, text: Callable[[Any], str]) -> None:
 
 
 def _given(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return a command's arguments for its function, which has all of the same names and defaults."""
+    """Return a command's arguments for its library function, which has parameters of the same names and defaults."""
     return {name: value for name, value in arguments.items() if name != "as_json"}

@@ -21,7 +21,7 @@ from fitrec_cache.runs.scored import Model, ScoredRun, gather_models, per_clip, 
 from fitrec_cache.wording import plural, some
 
 LEVEL = 0.05
-"""Probability of calling any pair of one split different although all models are equally good."""
+"""Greatest probability of calling any pair of one split different although all models are equally good."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ class WeightsError(UsageError):
 
 
 class DivergedError(UsageError):
-    """Training diverged: the loss is not a number. The recipe does not suit these features."""
+    """A loss, an answer or a normalisation is not finite: the recipe does not suit these features."""
 
 
 class AllAlikeError(UsageError):

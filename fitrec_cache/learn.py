@@ -62,7 +62,7 @@ class LearnReport(Plain):
         models: The metrics of all models, the best on test clips first.
         trained: The report of its training: ``ensemble`` has the joint answers of several seeds on test clips.
         extracted: The report of the extraction.
-        left_out: Ids of clips that cannot be used. Of others that failed, an earlier video is used.
+        left_out: Ids of clips that cannot be used. For other clips that failed, an earlier video is used.
         page: The HTML report, beside the models.
         leaks: Whether some test clips look like training clips, by any of the backbones, or share their group.
         notes: Notes for the user.
@@ -204,7 +204,7 @@ def learn(
         clips = _clips_of(opened, classes)
         _check_alike(opened, clips, stores)
         runs = out / "runs" / _name_of(clips, split, [sorted(seed), epochs])
-    except UsageError as error:  # too few clips are left
+    except UsageError as error:  # for example, too few clips are left
         if tell is None and unusable:  # the notes would be in the report, which will not exist
             raise UsageError(f"{error}. {'. '.join(unusable)}") from error
         raise

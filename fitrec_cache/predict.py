@@ -221,7 +221,7 @@ def predict(
                 found.append(replace(full[-1], top=full[-1].top[:top]))
                 if tell is not None:
                     tell(found[-1])
-    finally:  # after an interruption, write what was answered so far
+    finally:  # also after an interruption: what was answered so far is written
         with ExitStack() as each:  # runs in reverse order, the table first; if one fails, the other still runs
             if shown and picture is not None:  # otherwise each video's reason says why there is nothing to draw
                 each.callback(_draw, shown, picture)
@@ -301,7 +301,7 @@ class Recogniser:
     and a network that ran before the fork would wait for them forever.
 
     Args:
-        run: This and the others as for :func:`predict`; the same errors are raised.
+        run: As for :func:`predict`, like the other arguments; the same errors are raised.
         backbone: ``NAME=WEIGHTS``.
         unknown_below: Least probability of an answer.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.

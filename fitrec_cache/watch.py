@@ -225,8 +225,8 @@ class Watch:
         seconds: Length of a window. None: the median length of the clips that the head was trained on.
         every: Seconds between the beginnings of consecutive windows; None for half of ``seconds``.
         format: FFmpeg's input format for a device; see :func:`fitrec_cache.live.stream.find_source`.
-        live: Whether to skip windows that arrive too fast; None: only for cameras, URLs that send at their own pace,
-            and those that state neither a length nor a size.
+        live: Whether to skip windows that arrive too fast; None: only for cameras and other devices, URLs that send at
+            their own pace, and those that state neither a length nor a size.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         force: Continue although the pipeline here differs from the one the head was trained with.
 

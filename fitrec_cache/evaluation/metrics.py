@@ -236,6 +236,6 @@ def stratified_folds(labels: Sequence[str], groups: Sequence[str], folds: int, s
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")  # small classes are spread as well as possible
-        state = seed % 2**32  # more bits than scikit-learn takes
+        state = seed % 2**32  # scikit-learn takes only 32 bits
         divide = StratifiedGroupKFold(folds, shuffle=True, random_state=state).split(labels, labels, groups)
         return [np.sort(test).astype(np.int64) for _, test in divide]

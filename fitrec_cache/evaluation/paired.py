@@ -95,7 +95,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Returns:
         The adjusted values in the same order. If those below 0.05 are called significant, the probability of even one
-        false alarm among all tests is below 0.05.
+        false alarm among all tests is at most 0.05.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])
@@ -148,7 +148,7 @@ def interval_of_difference(gain: FloatArray, tested: FloatArray, units: Sequence
         low, high = wilson(abs(difference), worth)
         return (-high, high) if difference == 0 else (low, high) if difference > 0 else (-high, -low)
     off = part * (gains / weight - difference)  # how much each unit moves the difference
-    one_more = float(np.median(np.abs(gains[gains != 0]))) / float(weight.sum())  # the additional unit that differs
+    one_more = float(np.median(np.abs(gains[gains != 0]))) / float(weight.sum())  # where few differ, more may
     error = math.sqrt(float(np.sum(np.square(off) / (1 - part))) + one_more**2)
     reach = float(student.ppf(0.975, max(worth - 1, 1))) * error
     return max(-1.0, difference - reach), min(1.0, difference + reach)

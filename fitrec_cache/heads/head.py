@@ -255,7 +255,7 @@ def _principal(centred: Tensor, components: int) -> tuple[Tensor, Tensor]:
         # Computed in float64: in float32 LAPACK may fail if, with few clips, most directions have no variance. Unlike
         # PyTorch's eigh, SciPy's computes only the requested directions.
         wanted = (len(covariance) - components, len(covariance) - 1)
-        with threadpool_limits(torch.get_num_threads()):  # like PyTorch's, the last bits depend on the thread count
+        with threadpool_limits(torch.get_num_threads()):  # the last bits depend on this number, as PyTorch's do
             found = eigh(covariance.double().numpy(), subset_by_index=wanted, overwrite_a=True, check_finite=False)
         variances, vectors = map(torch.from_numpy, found)  # ascending
         return variances.flip(0).float(), vectors.flip(1).float()

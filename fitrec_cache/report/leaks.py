@@ -28,7 +28,7 @@ MOST_PAIRS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A training clip and a test clip that look like one recording."""
+    """A training (or validation) clip and a test clip that look like one recording."""
 
     similarity: float
     train: Glimpse
@@ -45,8 +45,8 @@ class Leaks:
         n_splits: Number of different splits.
         n_leaking: Number of splits that leak.
         looked: Whether near-duplicates were searched for.
-        n_pairs: Number of near-duplicate pairs between training and test in that run's split.
-        pairs: The most similar of these pairs for which frames are available.
+        n_pairs: Number of near-duplicate pairs between training (or validation) and test in that run's split.
+        pairs: The most similar of these pairs, at most four, without those whose frames are not available.
     """
 
     record: Record

@@ -69,7 +69,7 @@ class Record(ScoredRun):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes on its split; for folds only problems, as each fold necessarily lacks some classes in testing."""
+        """Notes on its split; for folds only problems, because a fold usually lacks some classes in testing."""
         split = self.run["split"]
         notes = [str(note) for note in split["notes"] if not self.fold]
         notes += say_untrained([str(label) for label in split["untrained"]])

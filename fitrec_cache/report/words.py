@@ -59,7 +59,7 @@ def headline(model: Model, leaky: Collection[str]) -> str:
 
 
 def grouped(model: Model) -> bool:
-    """Say whether the split's rule keeps groups together and all groups are known (otherwise it splits by clip)."""
+    """Say whether the split's rule keeps groups together and all are known (otherwise ``kfold`` divides by clip)."""
     return model.split.startswith(("group", "official", "leave-one", "kfold")) and knows_groups(model)
 
 

@@ -10,7 +10,7 @@ from fitrec_cache.dataset.splits import short_rule, sides_digest
 from fitrec_cache.settings.recipes import RECIPES, Recipe
 from fitrec_cache.settings.variants import VARIANTS
 
-#: Models are compared only with others that agree in these settings, which are shown beside their names.
+#: A model is distinguished only from others that agree in these settings, which are shown in or beside its name.
 _PLACE = ("variant", "backbone", "split")
 
 #: Settings whose values a reader cannot make sense of, so they are shown as numbers: ``features`` differ with the

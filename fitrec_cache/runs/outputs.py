@@ -1,4 +1,4 @@
-"""The outputs of a run's head for its validation and test clips, stored in ``logits.safetensors``; loads no torch."""
+"""The outputs of a run's heads for validation and test clips, stored in ``logits.safetensors``; loads no torch."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ class Outputs:
 
 def read_outputs(folder: Path, run: Mapping[str, Any], side: Literal["val", "test"]) -> Outputs:
     """Read the outputs of a run's head for its validation or test clips.
+
+    If the recipe refits, these are two heads: validation clips were answered by the one that was not trained on them.
 
     Args:
         folder: The run folder.

@@ -65,7 +65,7 @@ class RunResult:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainReport:
-    """The result of :func:`train_head`.
+    """The result of :func:`fitrec_cache.train.train_head`.
 
     Attributes:
         runs: One per seed, or one per seed and fold.
@@ -96,7 +96,7 @@ class TrainReport:
         return [p["accuracy"] for p in self.pooled] or [r.metrics.accuracy for r in self.runs]
 
     def answered(self) -> Counter[tuple[str, str]]:
-        """Return how often a test clip of one class was answered as another, in all runs, by (true, answered) class."""
+        """Return how often test clips of each class got each answer, over all runs, by (true, answered) class."""
         counts: Counter[tuple[str, str]] = Counter()
         for run in self.runs:
             labels = [row["label"] for row in run.metrics.per_class]

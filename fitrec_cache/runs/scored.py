@@ -31,7 +31,8 @@ class ScoredRun:
     Attributes:
         folder: The run folder.
         run: The content of its ``run.json``.
-        validated: The outputs for its validation clips, by the tested head, which was never trained on them.
+        validated: The outputs for its validation clips, by the head that was never trained on them: the tested one,
+            unless the recipe refits.
         tested: The outputs for its N test clips.
     """
 
@@ -62,7 +63,7 @@ class ScoredRun:
 
     @property
     def seed(self) -> int:
-        """The seed of the split, the initial weights and the batches."""
+        """The seed of the initial weights and the batches, and of the split unless that has a seed of its own."""
         return int(self.run["seed"])
 
     @property
@@ -102,7 +103,7 @@ class ScoredRun:
 
     @property
     def val_share(self) -> Fraction:
-        """The share of validation clips that the tested head, which was not trained on them, answers correctly."""
+        """The share of validation clips answered correctly by the head that was never trained on them."""
         right = self.validated.right
         return Fraction(int(right.sum()), len(right))
 

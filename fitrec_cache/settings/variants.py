@@ -152,8 +152,7 @@ class HeadConfig(Plain):
             all frames.
         normalise: One of :data:`NORMALISATIONS`; heads on features only.
         components: Number of principal components kept, ``p`` of ``(T, p)``, for ``pca`` and ``whiten``.
-        differences: Concatenate each frame's vector with its change from the frame before, so that ``d`` becomes ``2
-            d``.
+        differences: Concatenate each frame's vector with its change from the frame before; ``d`` becomes ``2 d``.
         bidirectional: Add a second LSTM that runs backwards in time.
         pooling: One of :data:`POOLINGS`; affects additive attention only.
         skip_mean: Concatenate the mean of the features over time to the pooled states.

@@ -33,7 +33,7 @@ class AdamW:
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """Update the parameters by their gradients, then delete the gradients."""
-        learned = [state for state in self._states if state[0].grad is not None]  # recurrent weights: none if T = 1
+        learned = [state for state in self._states if state[0].grad is not None]  # T = 1: recurrent weights have none
         parameters, means, squares, steps = (list(part) for part in zip(*learned, strict=True))
         adamw(
             parameters,

@@ -116,7 +116,8 @@ def fit(
 
     Raises:
         DivergedError: If the loss becomes NaN or infinite and there is no epoch to keep: in the first epoch, or in any
-            epoch if the recipe keeps the last one.
+            epoch if the recipe keeps the last one. Also if it does so while refitting, or if features are too large to
+            be normalised.
     """
     started = time.perf_counter()
     recipe = with_precision(recipe.fitted_to(len(train.clips)), device, config.variant)

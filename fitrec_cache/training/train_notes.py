@@ -79,8 +79,8 @@ def _verdicts(
 def _fold_notes(jobs: Sequence[Job]) -> tuple[list[str], list[str]]:
     """Return the notes of all splits, and notes on classes that cannot be learned, each note once.
 
-    For folds only the latter, as each fold necessarily lacks some classes in testing. Seeds are named only if their
-    splits differ.
+    For folds only the latter, because a fold usually lacks some classes in testing. Seeds are named only if their notes
+    differ.
     """
     notes, untrained = [], []
     shared = len({(job.fold.split.notes, job.fold.split.untrained) for job in jobs}) == 1
@@ -93,7 +93,7 @@ def _fold_notes(jobs: Sequence[Job]) -> tuple[list[str], list[str]]:
 
 
 def _shared_values(splits: Sequence[Split], data: Features) -> list[str]:
-    """Return a note if validation shares values (such as rooms) with training in a column that is left out in turn."""
+    """Return a note if validation shares values with training in a column whose values are left out in turn (rooms)."""
     kind, _, column = splits[0].rule.partition(":")
     if kind != "leave-one":
         return []

@@ -64,7 +64,7 @@ class Trainer:
     normalisations: Normalisations = field(default_factory=dict)
 
     def run_all(self, jobs: Sequence[Job], at_once: int, stages: dict[str, float]) -> list[RunResult]:
-        """Train all heads, up to ``at_once`` of them in parallel processes; see ``jobs`` of :func:`train_head`."""
+        """Train all heads, up to ``at_once`` of them in parallel processes; see ``jobs`` of ``train_head``."""
         processes = min(len(jobs), at_once)
         if processes < 2:
             places = [f"({i} of {len(jobs)})" if len(jobs) > 1 else "" for i in range(1, len(jobs) + 1)]
