@@ -344,7 +344,7 @@ def _optuna() -> Any:
 
 def _open_study(optuna: Any, out: Path, name: str) -> Any:
     """Open the search in ``out``, or begin one; its journal is plain text, one JSON object per line."""
-    journal = str((out / "trials.log").resolve())  # absolute: optuna's lock link would break with a relative path
+    journal = str(out / "trials.log")
     lock = optuna.storages.journal.JournalFileOpenLock(journal)  # not the link-based one: some file systems lack links
     lock.acquire()
     try:
