@@ -548,11 +548,13 @@ def test_a_song_with_cover_art_is_not_a_video(tmp_path):
 
 
 def test_encrypted_pictures_are_said_to_be(tmp_path):
-    """As of a film that was bought; no frame of it decodes, and so of one that is damaged throughout."""
+    """As of a film that was bought: hardly a frame of it decodes, by chance, and none of one damaged throughout."""
     key = {"encryption_key": "76a6c65c5ea762046bd749a2e632ccbb", "encryption_kid": "a7e61c373e219033c21091fa607bf3b8"}
     whole = write_video(tmp_path / "whole.mp4", 40)
     locked = remux(whole, tmp_path / "locked.mp4", options={"encryption_scheme": "cenc-aes-ctr", **key})
-    with pytest.raises(VideoError, match=r"40 packets, 0 gave a picture, as its pictures are encrypted: give a copy"):
+    with pytest.raises(
+        VideoError, match=r"^(no|only \d of 40) frames? decode.*, as its pictures are encrypted: give a copy"
+    ):
         read(locked)
     data = bytearray(whole.read_bytes())
     start = data.index(b"mdat") + 4

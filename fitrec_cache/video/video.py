@@ -148,7 +148,8 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int, span: Span | N
                 seen = _decode(video, indices, short_side)
         n_frames = len(seen.times)
         if n_frames == 0:
-            raise VideoError(_no_frame(video))
+            packets = plural(video.n_packets, "packet")
+            raise VideoError(f"no frame decodes: the container holds {packets}, 0 gave a picture{_why(video)}")
         times, warnings = _times(video, seen.times)
         if span is None or promised is None or _are_fields(video, seen):
             _check_whole(video, seen)
@@ -203,12 +204,11 @@ def _is_set_back(known: Sequence[int]) -> bool:
     return False
 
 
-def _no_frame(video: Video) -> str:
-    """Return the error text if no packet yielded a picture, with what to do."""
-    told = f"no frame decodes: the container holds {plural(video.n_packets, 'packet')}, 0 gave a picture"
+def _why(video: Video) -> str:
+    """Return why too few pictures of a file decode, as far as it can be told, and what to do."""
     if is_encrypted(video.path):
-        return f"{told}, as its pictures are encrypted: give a copy without copy protection"
-    return f"{told}{f' ({video.cut_short})' * bool(video.cut_short)}: copy or download it again"
+        return ", as its pictures are encrypted: give a copy without copy protection"
+    return f"{f' ({video.cut_short})' * bool(video.cut_short)}: copy or download it again"
 
 
 def _are_fields(video: Video, seen: _Pass) -> bool:
@@ -224,8 +224,7 @@ def _check_whole(video: Video, seen: _Pass) -> None:
     expected = max(packets, (video.claimed or round(video.lasts * video.rate)) if video.cut_short else 0)
     if decoded < MIN_DECODED_SHARE * expected:
         raise VideoError(
-            f"only {decoded} of {expected} frames decode, at least {MIN_DECODED_SHARE:.0%} are needed"
-            + (f" ({video.cut_short}): copy or download it again" if video.cut_short else "")
+            f"only {decoded} of {expected} frames decode, at least {MIN_DECODED_SHARE:.0%} are needed{_why(video)}"
         )
 
 
