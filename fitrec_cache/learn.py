@@ -25,7 +25,7 @@ from fitrec_cache.dataset.folds import Fold, folds_of_clips, make_folds
 from fitrec_cache.dataset.splits import check_rule, check_seeds
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.extract import SAMPLES, as_extracted, extract, refuse_without_features
-from fitrec_cache.extraction.extract_report import ExtractReport, FailedClip
+from fitrec_cache.extraction.extract_report import ExtractReport, FailedClip, by_reason
 from fitrec_cache.features import distinct_clips
 from fitrec_cache.report import report
 from fitrec_cache.report.models import gather
@@ -280,15 +280,10 @@ def _check(variant: Sequence[str], split: str, seed: Sequence[int], epochs: int 
 
 def _say_unusable(failed: Sequence[FailedClip], cache: Path) -> list[str]:
     """Return notes on clips that cannot be used, one per reason."""
-    by_reason: dict[str, list[str]] = {}
-    for each in failed:
-        by_reason.setdefault(each.reason, []).append(each.clip_id)
-    told = [
-        f"{plural(len(names), 'clip')} cannot be used ({listed(names, 5)}): {reason}"
-        for reason, names in by_reason.items()
-    ]
+    alike = by_reason(failed)
+    told = [f"{plural(len(ids), 'clip')} cannot be used ({listed(ids, 5)}): {reason}" for reason, ids in alike.items()]
     if len(told) > _MOST_REASONS:
-        further = sum(map(len, list(by_reason.values())[_MOST_REASONS:]))
+        further = sum(map(len, list(alike.values())[_MOST_REASONS:]))
         shows_all = shlex.join(["fitrec-cache", "info", "--cache", str(cache), "--clips"])
         told[_MOST_REASONS:] = [f"{plural(further, 'clip')} cannot be used for other reasons: `{shows_all}` names all"]
     return told

@@ -89,11 +89,10 @@ def extract_text(report: ExtractReport, cache: Path) -> str:
 
 def _reasons(failed: Sequence[FailedClip]) -> list[str]:
     """Return why clips failed, one line each; if many have the same reason, the first ones and the number of others."""
-    by_reason: dict[str, list[str]] = {}
-    for f in failed:
-        by_reason.setdefault(f.reason, []).append(f.clip_id)
+    from fitrec_cache.extraction.extract_report import by_reason
+
     lines = []
-    for reason, names in by_reason.items():
+    for reason, names in by_reason(failed).items():
         shown = names if len(names) <= _MOST_ALIKE else names[:_FIRST]
         lines += [f"failed: {name}: {reason}" for name in shown]
         lines += [f"failed: {len(names) - len(shown)} more: {reason}"] if len(shown) < len(names) else []

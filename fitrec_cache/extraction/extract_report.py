@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,14 @@ class FailedClip:
     clip_id: str
     path: str
     reason: str
+
+
+def by_reason(failed: Iterable[FailedClip]) -> dict[str, list[str]]:
+    """Return the ids of clips that failed for each reason, in the order given."""
+    found: dict[str, list[str]] = {}
+    for each in failed:
+        found.setdefault(each.reason, []).append(each.clip_id)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
