@@ -26,9 +26,9 @@ class TimedLoop(fitting._Loop):
 
     seconds: list[float] = []  # noqa: RUF012 - one training a process
 
-    def _learn(self, epoch: int) -> tuple[float, float]:
+    def learn(self, epoch: int) -> tuple[float, float]:
         self.started = time.perf_counter()
-        return super()._learn(epoch)
+        return super().learn(epoch)
 
     def _look(self) -> tuple[float, float]:
         found = super()._look()

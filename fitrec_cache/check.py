@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,51 +79,15 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
     if recompute < 0:
         raise UsageError(f"recompute is {recompute}: expected 0 or more")
     if repair:
-        folders = [folder for folder, _ in _folders(cache)]
-        refuse_links_out(cache, folders, "--repair would move files that are there")
-        aside = [cache / ASIDE, *(cache / ASIDE / folder.relative_to(cache) for folder in folders)]
-        written = [cache / MARKER, *(folder / "identity.json" for folder in folders), *aside]
-        refuse_links_out(cache, written, "--repair would write there")
-    problems: list[dict[str, str]] = _mend_marker(cache) if repair else []
+        _refuse_links(cache)
+    mended = _mend_marker(cache) if repair else []
     open_root(cache, create=False)
-    damaged: list[Path] = []
-    rewritten: dict[Path, dict[str, Any]] = {}
-    notes: list[str] = []
-    parts = rows = 0
-    repaired = len(problems)
-    for folder, kind in _folders(cache):
-        identity, reason = _identity(folder, kind)
-        if reason:
-            problems.append({"path": str(folder / "identity.json"), "reason": reason})
-            if identity is not None:
-                rewritten[folder / "identity.json"] = identity
-            elif (folder / "identity.json").exists():
-                damaged.append(folder / "identity.json")
-        for path in sorted(p for p in folder.iterdir() if p.name not in ("identity.json", "origin.json")):
-            if path.is_dir():
-                notes.append(f"{path} is a folder, which no part of a cache is: left alone")
-                continue
-            parts += path.name.startswith("part-")
-            reason, n = _verify(path, kind, identity)
-            if not os.path.lexists(path):  # erased meanwhile; anything missing is reported below
-                continue
-            rows += n
-            if reason:
-                problems.append({"path": str(path), "reason": reason})
-                damaged += [path] * _is_readable(path)  # an unreadable file may be sound
-    repairable = len(rewritten) + len(damaged)
+    found = _scan(cache)
+    repaired, repairable = len(mended), len(found.rewritten) + len(found.damaged)
     if repair:
-        for path, identity in rewritten.items():
-            write_json(path, identity)
-        for path in damaged:
-            _set_aside(cache, path)
-        if any(path.parent.name == "clips" and path.name.startswith("part-") for path in damaged):
-            notes.append(
-                "a part with clip entries is lost, so earlier entries apply again: later corrections, such as of "
-                "classes and groups, are undone, and clips that --prune took out are back. Run `extract` with all your "
-                "videos or your manifest again, and --prune"
-            )
+        _repair(cache, found)
         repaired, repairable = repaired + repairable, 0
+    problems, notes = mended + found.problems, found.notes
     sound = repaired == len(problems)  # otherwise the cache may not even open
     opened = Cache(cache) if sound else None
     if opened is not None:
@@ -136,8 +100,8 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
     elif recompute:
         notes.append("nothing was recomputed, as damage remains: --repair first")
     return CheckReport(
-        parts=parts,
-        rows=rows,
+        parts=found.parts,
+        rows=found.rows,
         problems=tuple(problems),
         repaired=repaired,
         repairable=repairable,
@@ -145,6 +109,67 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
         largest_distance=distance,
         notes=tuple(notes),
     )
+
+
+@dataclass(kw_only=True)
+class _Scan:
+    """What the files of a cache hold: problems, files to set aside, and identities to write anew."""
+
+    parts: int = 0
+    rows: int = 0
+    problems: list[dict[str, str]] = field(default_factory=list)
+    damaged: list[Path] = field(default_factory=list)
+    rewritten: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def _refuse_links(cache: Path) -> None:
+    """Raise UsageError if something that a repair would move or write is a link out of the cache."""
+    folders = [folder for folder, _ in _folders(cache)]
+    refuse_links_out(cache, folders, "--repair would move files that are there")
+    aside = [cache / ASIDE, *(cache / ASIDE / folder.relative_to(cache) for folder in folders)]
+    written = [cache / MARKER, *(folder / "identity.json" for folder in folders), *aside]
+    refuse_links_out(cache, written, "--repair would write there")
+
+
+def _scan(cache: Path) -> _Scan:
+    """Verify the files of all stores."""
+    found = _Scan()
+    for folder, kind in _folders(cache):
+        identity, reason = _identity(folder, kind)
+        if reason:
+            found.problems.append({"path": str(folder / "identity.json"), "reason": reason})
+            if identity is not None:
+                found.rewritten[folder / "identity.json"] = identity
+            elif (folder / "identity.json").exists():
+                found.damaged.append(folder / "identity.json")
+        for path in sorted(p for p in folder.iterdir() if p.name not in ("identity.json", "origin.json")):
+            if path.is_dir():
+                found.notes.append(f"{path} is a folder, which no part of a cache is: left alone")
+                continue
+            found.parts += path.name.startswith("part-")
+            reason, n = _verify(path, kind, identity)
+            if not os.path.lexists(path):  # erased meanwhile; anything missing is reported later
+                continue
+            found.rows += n
+            if reason:
+                found.problems.append({"path": str(path), "reason": reason})
+                found.damaged += [path] * _is_readable(path)  # an unreadable file may be sound
+    return found
+
+
+def _repair(cache: Path, found: _Scan) -> None:
+    """Write identities anew and set damaged files aside."""
+    for path, identity in found.rewritten.items():
+        write_json(path, identity)
+    for path in found.damaged:
+        _set_aside(cache, path)
+    if any(path.parent.name == "clips" and path.name.startswith("part-") for path in found.damaged):
+        found.notes.append(
+            "a part with clip entries is lost, so earlier entries apply again: later corrections, such as of "
+            "classes and groups, are undone, and clips that --prune removed are back. Run `extract` with all your "
+            "videos or your manifest again, and --prune"
+        )
 
 
 def _mend_marker(cache: Path) -> list[dict[str, str]]:

@@ -29,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Decode once, embed once, then train exercise-recognition heads in seconds to minutes.",
+    help="Train a model on your own exercise videos, and recognise exercises in new ones. Start with doctor and learn.",
 )
 
 #: Exit code of a program that Ctrl-C ended, by the shells' convention.
@@ -298,7 +298,7 @@ def extract(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Decode each clip once, embed its frames once with every backbone, keep both.
+    """Turn videos into cached frames and features; only new clips are processed.
 
     Example: fitrec-cache extract UCF-101 --cache cache --backbone resnet50 --backbone tf_efficientnet_b0
     """
@@ -332,7 +332,12 @@ def learn(
     root: RootOption = None,
     group_by: GroupByOption = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove clips of an earlier call that are no longer among VIDEOS.")
+        bool,
+        typer.Option(
+            "--prune",
+            help="Remove clips of an earlier call that are no longer among VIDEOS; their data stays on disk (see "
+            "extract --erase).",
+        ),
     ] = False,
     split: Annotated[
         str, typer.Option(help="auto, group, random, official1|2|3, list:TRAIN,TEST or manifest.")
@@ -344,7 +349,7 @@ def learn(
     jobs: JobsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a recogniser in one call: extract, train two kinds of heads, take the better one, train it on all, report.
+    """Make a recogniser in one call: extract, train two kinds of heads, choose one, train it on all clips, report.
 
     Example: fitrec-cache learn VIDEOS --out exercises
     """
@@ -592,9 +597,10 @@ def export(
 
     Example: fitrec-cache export --run runs/lstm --out recogniser
     """
+    given = _given(locals())
     from fitrec_cache.export import export as call
 
-    report = call(run=run, out=out, backbone=backbone, force=force)
+    report = call(**given)
     _show(report, as_json, texts.export_text)
 
 
@@ -602,16 +608,17 @@ def export(
 def info(
     *,
     cache: CacheOption,
-    clips: Annotated[bool, typer.Option("--clips", help="List every clip with its decode ledger.")] = False,
+    clips: Annotated[bool, typer.Option("--clips", help="List every clip, with what decoding found.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a cache holds.
 
     Example: fitrec-cache info --cache cache
     """
+    given = _given(locals())
     from fitrec_cache.info import info as call
 
-    report = call(cache=cache, clips=clips)
+    report = call(**given)
     _show(report, as_json, texts.info_text)
 
 
@@ -631,9 +638,10 @@ def pack(
 
     Example: fitrec-cache pack --cache cache --backbone resnet50 --out resnet50.h5
     """
+    given = _given(locals())
     from fitrec_cache.pack import pack as call
 
-    report = call(cache=cache, out=out, backbone=backbone, preset=preset)
+    report = call(**given)
     _show(report, as_json, texts.pack_text)
 
 
@@ -650,10 +658,10 @@ def check(
 
     Example: fitrec-cache check --cache cache --repair
     """
+    given = _given(locals())
     from fitrec_cache.check import check as call
 
-    report = call(cache=cache, repair=repair, recompute=recompute, seed=seed)
-
+    report = call(**given)
     _show(report, as_json, texts.check_text)
     if report.problems:
         raise typer.Exit(1)
@@ -680,9 +688,10 @@ def doctor(
 
     Example: fitrec-cache doctor squat.mp4
     """
+    given = _given(locals())
     from fitrec_cache.doctor import doctor as call
 
-    report = call(video, backbone=backbone, preset=preset, device=device, cache=cache)
+    report = call(**given)
     _show(report, as_json, texts.doctor_text)
     if report.problems:
         raise typer.Exit(1)
@@ -698,9 +707,10 @@ def params(
 
     Example: fitrec-cache params
     """
+    given = _given(locals())
     from fitrec_cache.params import params as call
 
-    report = call(classes=classes)
+    report = call(**given)
     _show(report, as_json, texts.params_text)
 
 
@@ -752,9 +762,10 @@ def compare(
 
     Example: fitrec-cache compare runs/mean runs/resnet50
     """
+    given = _given(locals())
     from fitrec_cache.compare import compare as call
 
-    report = call(runs, out=out)
+    report = call(**given)
     _show(report, as_json, texts.compare_text)
 
 
@@ -770,9 +781,10 @@ def report(
 
     Example: fitrec-cache report runs/resnet50 runs/mean --out report.html --cache cache
     """
+    given = _given(locals())
     from fitrec_cache.report import report as call
 
-    found = call(runs, out=out, cache=cache, progress=not as_json)
+    found = call(**given, progress=not as_json)
     _show(found, as_json, texts.page_text)
 
 
@@ -793,7 +805,12 @@ def reproduce(
     preset: Annotated[list[str], typer.Option(help="paper, native or grid; repeatable.")] = ["paper", "native"],
     frames: Annotated[bool, typer.Option("--frames", help="Train lrcn and convlstm too; slow without a GPU.")] = False,
     overwrite: OverwriteOption = False,
-    epochs: Annotated[int | None, typer.Option(help="At most this many.", show_default="each recipe's")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of epochs; with keep=best, as in preset paper, at most that.", show_default="each recipe's"
+        ),
+    ] = None,
     device: EmbeddingDeviceOption = "auto",
     compile: CompileOption = False,
     jobs: JobsOption = 1,

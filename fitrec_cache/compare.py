@@ -16,7 +16,7 @@ from fitrec_cache.common.files import Plain, check_ending, refuse_others
 from fitrec_cache.compare_tables import MARKS, write_tables
 from fitrec_cache.dataset.units import alone_unit, is_by_fold
 from fitrec_cache.evaluation.paired import exact_p, gains_by_unit, holm, interval_of_difference
-from fitrec_cache.runs.run_files import find_runs, unfinished_in
+from fitrec_cache.runs.run_files import find_runs, is_run_folder_name, unfinished_in
 from fitrec_cache.runs.scored import Model, ScoredRun, gather_models, per_clip, read_scored
 from fitrec_cache.wording import plural, some
 
@@ -193,7 +193,7 @@ def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]
 
 def _unfinished(runs: Sequence[ScoredRun]) -> list[str]:
     """Return notes on calls with seeds or folds that have no run yet, so that they are not taken for complete."""
-    calls = sorted({run.folder.parent for run in runs if run.folder.name.startswith(("seed-", "fold-"))})
+    calls = sorted({run.folder.parent for run in runs if is_run_folder_name(run.folder.name)})
     return [
         f"{call} is not finished: {some([path.name for path in missing])} missing. Run the same train-head again"
         for call in calls

@@ -226,7 +226,7 @@ def doctor(
     clip_bytes = (decoded.bytes if decoded else FRAME_BYTES) + (2 * SAMPLES * trial.dim if trial else 0)
     with _noted(problems, "disk"):
         free = shutil.disk_usage(folder).free
-        _check_room(folder, free, clip_bytes, written=cache is not None)
+        _check_room(folder, free, clip_bytes, cache)
     gpu, gpu_bytes = gpu_of(found)
     memory, memory_free = memory_here()
     return DoctorReport(
@@ -392,8 +392,10 @@ def _nearest(folder: Path) -> Path:
     return whole
 
 
-def _check_room(folder: Path, free: int, clip_bytes: int, *, written: bool) -> None:
-    for place in (folder, *(folder / name for name in _PLACES)) if written else ():  # first the folder itself
+def _check_room(folder: Path, free: int, clip_bytes: int, cache: Path | None) -> None:
+    """Raise UsageError if clips cannot be written; ``folder`` is the cache, or the nearest existing one around it."""
+    inside = () if cache is None or folder != cache.absolute() else (folder / name for name in _PLACES)
+    for place in () if cache is None else (folder, *inside):  # first the folder itself
         if place.exists() and not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
             raise UsageError(f"nothing can be written into {place}: make it writable, or name another --cache")
     if free < COMMIT_CLIPS * clip_bytes:

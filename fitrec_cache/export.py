@@ -250,9 +250,9 @@ def _describe(names: Sequence[str], pipelines: Sequence[Pipeline], runs: Sequenc
         "labels": runs[0].labels,
         "samples": frames["samples"],
         "sampling": frames["sampling"],
-        "clip_seconds": runs[0].settings.get("clip_seconds"),
+        "clip_seconds": runs[0].run_json.get("clip_seconds"),
         "inputs": inputs,
-        "head": {"file": HEAD, "variant": runs[0].settings["head"]["variant"], "seeds": len(runs)},
+        "head": {"file": HEAD, "variant": runs[0].run_json["head"]["variant"], "seeds": len(runs)},
         "versions": {"fitrec-cache": __version__, "torch": str(torch.__version__)},
     }
 

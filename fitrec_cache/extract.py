@@ -90,7 +90,8 @@ def extract(
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         compile: Compile the backbones first, which takes some 5 to 30 s each; embedding is then faster
-            (docs/performance.md). The last bits differ, so these features are stored separately. Needs a C++ compiler.
+            (docs/performance.md). The last bits differ, so these features are stored separately. Needs a compiler
+            (C++, or C on CUDA) and Python's headers.
         workers: Number of decoder processes; None for one per core.
         clip_seconds: Time limit for decoding one clip, in seconds; a clip is tried twice.
         prune: Take out clips of the cache that are not among ``videos``: they are not used until they are extracted
@@ -115,36 +116,22 @@ def extract(
         if value is not None and not is_count(value, most):
             raise UsageError(f"{name} is {value}: expected 1 to {most}")
     check_time_limit(clip_seconds)
-    if prune and videos is None:
-        raise UsageError("--prune takes out what is not among VIDEOS: give VIDEOS, or leave it out")
-    if erase and not prune:
-        raise UsageError("--erase removes from disk what --prune takes out: give --prune too, or leave it out")
-    if group_by is not None and videos is None:
-        raise UsageError("--group-by takes groups from VIDEOS: give VIDEOS, or leave it out")
+    _refuse_useless(videos, group_by, prune=prune, erase=erase)
     if erase:
         refuse_beside_others(cache)
     keep_freed_memory()
     notes = Notes(tell)
     there: Cache | None = None
     known: dict[str, str] = {}
-    listed: str | None = None
+    last_part: str | None = None
     if videos is None:
         there = Cache(cache)
         found, known = _held_clips(there, classes, root, lists)
     else:
         if prune:  # clips that other processes enter after this point are not taken out
-            listed = Cache(cache).newest_part if is_there(cache / MARKER) else ""
+            last_part = Cache(cache).newest_part if is_there(cache / MARKER) else ""
         found = find_clips(videos, root=root, lists=lists, classes=classes, group_by=group_by)
-        if not any(clip.path and is_there(clip.path) for clip in (*found.clips, *found.passed_over)):
-            missing = found.clips[0].path or found.clips[0].clip_id
-            raise UsageError(
-                f"no file that {videos} names is there, such as {missing}: give the --root of its paths, or right ones"
-            )
-        if prune and found.unread:
-            raise UsageError(
-                f"--prune takes out what is not among VIDEOS, but {found.unread[0]} cannot be read: clips may only "
-                "seem to be missing. Make it readable, or leave --prune out"
-            )
+        _refuse_missing(found, videos, prune=prune)
         notes.add(_counted(found.clips), *found.notes)
     clips = found.clips
     models = _load_backbones(backbone, preset, precision, device, compile, cache)
@@ -172,7 +159,7 @@ def extract(
         if erase and (run.unread or found.passed_over):  # only now the content of each file is known
             _refuse_renamed(found, run.unread, going(opened, _names_of_all(found)))
         if videos is not None:
-            run.see_to_others(prune=listed)
+            run.see_to_others(prune=last_part)
         run.write_indexes(at_end=True)
         lost = _lost_classes(clips, run.failed, opened)
         if erase:  # from here on the opened stores are outdated
@@ -189,13 +176,38 @@ def extract(
     return report
 
 
-def as_extracted(found: ClipList, cache: Path, *, read: bool = False) -> list[Clip]:
+def _refuse_useless(videos: Path | None, group_by: str | None, *, prune: bool, erase: bool) -> None:
+    """Raise UsageError for options that have no effect without another."""
+    if prune and videos is None:
+        raise UsageError("--prune removes what is not among VIDEOS: give VIDEOS, or leave it out")
+    if erase and not prune:
+        raise UsageError("--erase erases from disk what --prune removes: give --prune too, or leave it out")
+    if group_by is not None and videos is None:
+        raise UsageError("--group-by takes groups from VIDEOS: give VIDEOS, or leave it out")
+
+
+def _refuse_missing(found: ClipList, videos: Path, *, prune: bool) -> None:
+    """Raise UsageError if no video exists, or if clips that may exist would be removed."""
+    if not any(clip.path and is_there(clip.path) for clip in (*found.clips, *found.passed_over)):
+        missing = found.clips[0].path or found.clips[0].clip_id
+        raise UsageError(
+            f"no file that {videos} names is there, such as {missing}: give the --root of its paths, or right ones"
+        )
+    if prune and found.unread:
+        raise UsageError(
+            f"--prune removes what is not among VIDEOS, but {found.unread[0]} cannot be read: clips may only seem to "
+            "be missing. Make it readable, or leave --prune out"
+        )
+
+
+def as_extracted(found: ClipList, cache: Path, *, read: bool = False, others: bool = False) -> list[Clip]:
     """Return clips with the groups and columns that they will have in a cache; the cache need not exist.
 
     Args:
         found: The clips.
         cache: The cache folder.
         read: Whether to read the files, which recognises renamed files by their content; otherwise names are used.
+        others: Whether to add the usable clips of the cache that are not among them.
 
     Raises:
         StoreError: If it is not a cache, or is damaged.
@@ -204,14 +216,20 @@ def as_extracted(found: ClipList, cache: Path, *, read: bool = False) -> list[Cl
         return list(found.clips)
     opened = Cache(cache)
     told, held = KnownVideos(opened), {clip.clip_id: clip for clip in opened.entries()}
+    contents = set()
 
     def as_in_cache(clip: Clip) -> Clip:
         known = before = held.get(clip.clip_id)
         if read and clip.path is not None:
-            known = told.of(_content(clip.path, clip.span), before)
+            contents.add(content := _content(clip.path, clip.span))
+            known = told.of(content, before)
         return clip if known is None else replace(clip, **columns_beside(found, clip, known, before))
 
-    return [as_in_cache(clip) for clip in found.clips]
+    clips = [as_in_cache(clip) for clip in found.clips]
+    for e in opened.clips() if others else ():
+        if not (e.problem or e.clip_id in found.names or e.video_sha256 in contents):
+            clips.append(Clip(clip_id=e.clip_id, label=e.label, file=e.clip_id, group=e.group, extra=e.extra))
+    return clips
 
 
 def refuse_without_features(made: ExtractReport, cache: Cache) -> None:
@@ -239,7 +257,7 @@ def _refuse_renamed(found: ClipList, unread: Sequence[str], gone: Collection[str
     if gone and unread:
         raise UsageError(
             f"{unread[0]} cannot be read, so it may be a video that --erase would remove, under another name. Nothing "
-            "was taken out or erased. Make it readable, or delete it if nothing of it is to be kept"
+            "was removed or erased. Make it readable, or delete it if nothing of it is to be kept"
         )
     for clip in found.passed_over if gone else ():
         if clip.path is None or not may_be_there(clip.path):
@@ -252,7 +270,7 @@ def _refuse_renamed(found: ClipList, unread: Sequence[str], gone: Collection[str
         else:
             continue
         raise UsageError(
-            f"--classes or --list leave out {clip.clip_id}, which {why}. Nothing was taken out or erased. Extract it "
+            f"--classes or --list leave out {clip.clip_id}, which {why}. Nothing was removed or erased. Extract it "
             "first, or move it out of VIDEOS"
         )
 

@@ -128,7 +128,7 @@ def as_ours(data: Features, where: str) -> Features:
     """Check features made elsewhere and normalise their values and names; the same object if nothing changes.
 
     Args:
-        data: Features of which nothing has been checked, not even types.
+        data: Features whose ids, labels and groups are texts; nothing else has been checked.
         where: Where they are, for error messages: ``in memory`` or ``in file NAME``.
 
     Raises:
@@ -248,7 +248,7 @@ def clips_in(cache: Cache, stores: Sequence[Store], what: str) -> tuple[list[Hel
     clips = [c for c in held if all(c.video_sha256 in s for s in stores)]
     if not clips:
         gone = sum(c.problem == TAKEN_OUT for c in cache.entries())
-        back = f"; {gone} were taken out, which extract with their VIDEOS brings back" if gone else ""
+        back = f"; {gone} were removed; extract with their VIDEOS brings them back" if gone else ""
         raise StoreError(f"no clip in {cache.folder} has {what}: run extract first{back}")
     if left_out := len(held) - len(clips):
         notes.append(f"{plural(left_out, 'clip has', 'clips have')} no {what}: left out")

@@ -173,7 +173,7 @@ def learn(
     found = find_clips(videos, root=root, classes=classes, group_by=group_by)
     refuse_answer(clip.label for clip in found.clips)
     notes, cache = Notes(tell), out / "cache"
-    _check_split(split, found, cache, notes)
+    _check_split(split, found, cache, notes, alone=prune)
 
     def once(text: str, of: str = "") -> None:
         text = f"{of}: {text}" if of and len(backbone) > 1 else text
@@ -208,23 +208,34 @@ def learn(
         if tell is None and unusable:  # the notes would be in the report, which will not exist
             raise UsageError(f"{error}. {'. '.join(unusable)}") from error
         raise
-    common: dict[str, Any] = {"cache": cache, "preset": preset, "classes": classes, "split": split, "seed": seed}
-    common |= {"split_seed": _SPLIT_SEED, "recipe": _RECIPE, "epochs": epochs, "jobs": jobs, "progress": progress}
+    train = partial(
+        train_head,
+        cache=cache,
+        preset=preset,
+        classes=classes,
+        split=split,
+        seed=seed,
+        split_seed=_SPLIT_SEED,
+        recipe=_RECIPE,
+        epochs=epochs,
+        jobs=jobs,
+        progress=progress,
+    )
     heads = [(name, store, head) for name, store in extracted.features.items() for head in variant or heads_for(name)]
     new = [(head, extracted.backbones[name]) for name, store, head in heads if not is_there(runs / f"{head}-{store}")]
     if new and tell is not None:
         tell(_how_long(new, clips, len(seed), epochs) + ", less with --jobs" * (jobs > 1))
-    models: dict[Path, dict[str, Any]] = {}
+    models: dict[Path, Callable[..., TrainReport]] = {}
     leaks = False
     for name, store, head in heads:
-        model = common | {"out": runs / f"{head}-{store}", "variant": head, "backbone": [store]}
-        leaks |= train_head(**model, tell=partial(once, of=name)).leaks
-        models[model["out"]] = model
+        folder = runs / f"{head}-{store}"
+        models[folder] = partial(train, out=folder, variant=head, backbone=[store])
+        leaks |= models[folder](tell=partial(once, of=name)).leaks
     records = read_records(list(models))
     compared, lead = compare_runs(records), gather(records)[0]  # as on the page
     run = next(folder for folder in models if lead.first.folder.is_relative_to(folder))
     best = next(m for m in compared.models if m.name == lead.name)
-    result = train_head(**models[run], final=True)  # without tell: all notes have been passed on already
+    result = models[run](final=True)  # without tell: all notes have been passed on already
     page = report(list(models), out=runs / "report.html", cache=cache, compared=compared, progress=progress)
     made = LearnReport(
         out=out,
@@ -245,10 +256,10 @@ def learn(
     return made
 
 
-def _check_split(split: str, found: ClipList, cache: Path, notes: Notes) -> None:
+def _check_split(split: str, found: ClipList, cache: Path, notes: Notes, *, alone: bool) -> None:
     """Raise UsageError if the clips cannot be split in this way, together with the notes on them, which may say why."""
     try:
-        first = _first_fold(split, found, cache)
+        first = _first_fold(split, found, cache, alone=alone)
     except UsageError as error:
         notes.add(*found.notes)
         if notes.tell is None and found.notes:
@@ -258,12 +269,16 @@ def _check_split(split: str, found: ClipList, cache: Path, notes: Notes) -> None
         raise UsageError(f"split {split} tests by heads of several folds, none of which could be taken: give another")
 
 
-def _first_fold(split: str, found: ClipList, cache: Path) -> Fold:
-    """Split the clips as they will be in the cache; files are read, which is slow, only if it fails otherwise."""
+def _first_fold(split: str, found: ClipList, cache: Path, *, alone: bool) -> Fold:
+    """Split the clips as they will be in the cache, with those of earlier calls unless they are ``alone``.
+
+    Files are read, which is slow, only if it fails without.
+    """
     try:
         return folds_of_clips(split, as_extracted(found, cache), seed=_SPLIT_SEED)[0]
     except UsageError:
-        return folds_of_clips(split, as_extracted(found, cache, read=True), seed=_SPLIT_SEED)[0]
+        clips = as_extracted(found, cache, read=True, others=not alone)
+        return folds_of_clips(split, clips, seed=_SPLIT_SEED)[0]
 
 
 def _check(variant: Sequence[str], split: str, seed: Sequence[int], epochs: int | None, jobs: int) -> None:
@@ -315,9 +330,9 @@ def _check_alike(cache: Cache, clips: Sequence[HeldClip], stores: Mapping[str, S
     for name, keys in known.items():
         if len(keys) < len(every):
             raise UsageError(
-                f"{len(every) - len(keys)} clips of an earlier call have no features of {name}: give --prune to take "
-                f"out what is not among the videos, or first `extract --cache {cache.folder}` with --backbone {name}, "
-                "and with --preset and --compile as here"
+                f"{plural(len(every) - len(keys), 'clip has', 'clips have')} no features of {name}, from an earlier "
+                "call: give --prune to remove what is not among the videos, or first "
+                f"`extract --cache {cache.folder}` with --backbone {name}, and with --preset and --compile as here"
             )
 
 

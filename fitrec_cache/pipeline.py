@@ -25,7 +25,7 @@ def sources_of(run: Run) -> list[dict[str, Any]]:
     Raises:
         UsageError: If that is not known.
     """
-    sources: list[dict[str, Any]] = run.settings["sources"]
+    sources: list[dict[str, Any]] = run.run_json["sources"]
     if not sources:
         raise UsageError(
             f"{run.folder} was trained on features made elsewhere: how to make them from a video is not known. "
@@ -141,7 +141,7 @@ def open_pipelines(
 
 def _check_fit(run: Run, pipelines: Sequence[Pipeline]) -> None:
     """Raise MismatchError if the sources cannot be combined, or the head does not accept their values."""
-    takes, backbones = HeadConfig.from_dict(run.settings["head"]), [p.backbone for p in pipelines]
+    takes, backbones = HeadConfig.from_dict(run.run_json["head"]), [p.backbone for p in pipelines]
     dims = [b.dim for b in backbones if b is not None]
     lengths = sorted({p.frames["samples"] for p in pipelines})
     pixels = VARIANTS[takes.variant].takes_pixels

@@ -78,7 +78,7 @@ def extract_text(report: ExtractReport, cache: Path) -> str:
     dims = ", ".join(f"{name} ({dim})" for name, dim in report.backbones.items())
     return _lines(
         reasons,
-        f"{report.clips} clips: {report.done} done, {report.reused} reused, {len(report.failed)} failed, "
+        f"{plural(report.clips, 'clip')}: {report.done} done, {report.reused} reused, {len(report.failed)} failed, "
         f"in {report.seconds:.1f} s",
         f"features of {dims} in {cache}",
         _stages(report.stages, report.bottleneck),
@@ -106,8 +106,8 @@ def train_text(report: TrainReport) -> str:
         fold = f", fold {r.fold}" if r.fold else ""
         lines.append(
             f"{r.variant} on {r.backbone}, split {plain_text(r.split)}{fold}, seed {r.seed}: {_figures(r.metrics)}; "
-            f"{r.epochs} epochs{f', epoch {r.best_epoch} kept' * (r.best_epoch < r.epochs)}, {r.seconds:.1f} s "
-            f"-> {r.out}"
+            f"{plural(r.epochs, 'epoch')}{f', epoch {r.best_epoch} kept' * (r.best_epoch < r.epochs)}, "
+            f"{r.seconds:.1f} s -> {r.out}"
         )
         if "auroc" in r.unknown:
             lines.append(
@@ -160,7 +160,7 @@ def learn_text(report: LearnReport) -> str:
         if answers["accuracy_ci95"][0] <= first.metrics.guessing
         else "",
         _mistakes(report.trained),
-        f"since then it has learned from these too, {plural(report.n_learned, 'clip')} in all; done in "
+        f"then it was trained again on {plural(report.n_learned, 'clip')}, these included; done in "
         f"{lasting(report.seconds)}",
         f"report: {report.page}",
         f"use it: {shlex.join(['fitrec-cache', 'predict', '--run', str(report.out), 'VIDEO'])}",
@@ -173,8 +173,8 @@ def _choice(best: ModelFigures, others: Sequence[ModelFigures], n: int) -> str:
     than = f"; others: {', '.join(f'{m.name} {m.val_accuracy:.1%}' for m in others)}" if others else ""
     close = any(m.val_accuracy >= best.val_ci95[0] for m in others)
     return (
-        f"taken: {best.name}, by {plural(n, 'validation clip')} (right, on average of its seeds: "
-        f"{best.val_accuracy:.1%}{than}{'; so close that other clips might have chosen otherwise' * close})"
+        f"chosen: {best.name}, on {plural(n, 'validation clip')} (accuracy, mean of its seeds: "
+        f"{best.val_accuracy:.1%}{than}{'; so close that other clips might have led to another choice' * close})"
     )
 
 
@@ -205,8 +205,8 @@ def _figures(m: Metrics) -> str:
 
 #: Printed once if there is no threshold for "unknown", as with few clips.
 _NEVER_UNKNOWN = (
-    'this model never answers "unknown": whatever a video shows, it gets one of the classes trained on (with '
-    "--unknown-below 0.6 it does where no class is that probable)"
+    'this model never answers "unknown": it names one of its classes whatever a video shows (--unknown-below P makes '
+    'it answer "unknown" where no class has a probability of P)'
 )
 
 
@@ -297,22 +297,22 @@ def watch_text(report: WatchReport) -> str:
 def watch_notes(report: WatchReport) -> str:
     """Return which parts were not examined, and why."""
     return _lines(
-        f"stopped at {clock(report.segments[-1].end)}: what comes after it was not looked at"
+        f"stopped at {clock(report.segments[-1].end)}: what comes after it was not examined"
         if report.stopped and report.segments
         else "",
-        f"{report.every - report.seconds:.3g} s between each two windows were not looked at"
+        f"{report.every - report.seconds:.3g} s between consecutive windows were not examined"
         if report.every > report.seconds
         else "",
         f"the last {report.rest:.1f} s are in no window: not answered" if report.rest >= 0.05 else "",
         f"{report.source} ends {report.missing:.1f} s before its header says" if report.missing >= 1 else "",
-        f"damaged or late frames and packets, left out: {report.damaged}" if report.damaged else "",
+        f"damaged or misplaced frames and packets, left out: {report.damaged}" if report.damaged else "",
     )
 
 
 def info_text(report: InfoReport) -> str:
     """Return the description of a cache."""
     clips, classes = plural(report.clips, "clip"), plural(len(report.classes), "class", "classes")
-    gone = f", {report.taken_out} taken out" * bool(report.taken_out)
+    gone = f", {report.taken_out} removed" * bool(report.taken_out)
     lines = [
         f"{report.cache}: format {report.format_version}, {clips} in {classes}, {plural(report.groups, 'group')}, "
         f"{report.failed} failed{gone}"
@@ -320,8 +320,8 @@ def info_text(report: InfoReport) -> str:
     for frames in report.frames:
         s = frames["settings"]
         lines.append(
-            f"frames    {frames['folder']}: {frames['clips']} clips, {s['samples']} frames each, short side at most "
-            f"{s['short_side']} px, {size(frames['bytes'])} in {plural(frames['parts'], 'part')}"
+            f"frames    {frames['folder']}: {plural(frames['clips'], 'clip')}, {s['samples']} frames each, short side "
+            f"at most {s['short_side']} px, {size(frames['bytes'])} in {plural(frames['parts'], 'part')}"
         )
     for features in report.features:
         s = features["settings"]
@@ -376,7 +376,7 @@ def audit_text(report: AuditReport, cache: Path, manifest: Path | None) -> str:
     given = report.threshold_chosen
     least = report.threshold if given else math.ceil(1e6 * report.threshold) / 1e6  # rounded up: adds no pairs
     lines += [
-        f"{report.clips} clips by {report.backbone}: {report.pairs} near-duplicate pairs, "
+        f"{plural(report.clips, 'clip')} by {report.backbone}: {plural(report.pairs, 'near-duplicate pair')}, "
         f"{report.pairs_across_labels} of them between two classes",
         f"near-duplicate: similarity {least:.6f} or more, {trust}",
     ]
@@ -455,10 +455,13 @@ def sweep_text(report: SweepReport) -> str:
 def _told_from_native(report: SweepReport) -> str:
     p = f"exact paired test by groups, p = {report.finalists[0]['p']:.2g}, {report.n_distinct} different clips"
     if report.within_chance:
-        return f"this difference cannot be told from chance ({p})"
+        return f"this difference may be due to chance ({p})"
     if not report.beaten:
-        return f"native's lead can be told from chance ({p})"
-    return f"this difference can be told from chance ({p}), but the search chose by these clips: test it once on others"
+        return f"native's lead is more than chance would explain ({p})"
+    return (
+        f"this difference is more than chance would explain ({p}), but the search chose by these clips: test it once "
+        "on others"
+    )
 
 
 def check_text(report: CheckReport) -> str:
@@ -467,7 +470,7 @@ def check_text(report: CheckReport) -> str:
     read = f"{plural(report.parts, 'part')} with {plural(report.rows, 'row')} read"
     lines.append(f"{read}, {plural(len(report.problems), 'problem')}")
     if report.repaired:
-        lines.append(f"{report.repaired} files set aside or rebuilt: run `extract` again to redo their clips")
+        lines.append(f"{plural(report.repaired, 'file')} set aside or rebuilt: run `extract` again to redo their clips")
     elif report.repairable:
         lines.append("add --repair to set them aside")
     if report.largest_distance is not None:
@@ -592,7 +595,7 @@ def _rounded(n: int) -> int:
 
 def pack_text(report: PackReport) -> str:
     """Return the description of a packed file."""
-    shape = f"{report.clips} clips x {report.frames} frames x {report.dim}"
+    shape = f"{plural(report.clips, 'clip')} x {plural(report.frames, 'frame')} x {report.dim}"
     return _lines(_notes(report.notes), f"{report.out}: {shape}, {size(report.bytes)}")
 
 

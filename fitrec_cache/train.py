@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ import torch
 from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.cpu_contention import CpuContention
 from fitrec_cache.common.devices import check_jobs, cores, find_device, keep_to_cores
-from fitrec_cache.common.files import make_folder, remove_unfinished, write_json
+from fitrec_cache.common.files import make_folder, refuse_others, remove_unfinished, write_json
 from fitrec_cache.common.progress import Notes, timed
 from fitrec_cache.dataset.folds import Fold, make_folds
 from fitrec_cache.dataset.splits import check_seed, check_seeds
@@ -27,7 +26,7 @@ from fitrec_cache.runs.answers import write_answers
 from fitrec_cache.runs.ensemble import keep_calibration
 from fitrec_cache.runs.results import TrainReport, average_runs, pool_folds, read_result
 from fitrec_cache.runs.run import ANSWERS, SUMMARY, check_out, refuse_other_runs
-from fitrec_cache.runs.run_files import read_run_json
+from fitrec_cache.runs.run_files import read_run_json, run_folder_name
 from fitrec_cache.runs.scored import read_scored
 from fitrec_cache.settings.recipes import Recipe, get_recipe, given_settings
 from fitrec_cache.settings.variants import get_variant
@@ -68,9 +67,9 @@ def train_head(
 ) -> TrainReport:
     """Train one head per seed (and fold) on cached features, and test each once.
 
-    The validation side determines which epoch to keep; temperature and the threshold for "unknown" are fitted on it
-    too. The recipe ``native`` then trains a new head on training and validation clips together, for that many epochs,
-    and tests that head. The test side is not used until all of this is done. An interrupted call is resumed: complete
+    Temperature and the threshold for "unknown" are fitted on the validation side; the recipe ``paper`` also takes from
+    it the epoch to keep. The recipe ``native`` then trains a new head on training and validation clips together, and
+    tests that head. The test side is not used until all of this is done. An interrupted call is resumed: complete
     runs made with the same settings are kept. ``answers.csv`` in ``out`` has the answer of every run for every test
     clip. After this call the process keeps freed memory for reuse (:mod:`fitrec_cache.common.memory`).
 
@@ -158,7 +157,16 @@ def train_head(
     with timed(stages, "look for leaks"):
         near = data.near_duplicates(progress=progress)
     features_of = [source["identity"]["backbone"] for source in data.sources if source["kind"] == "features"]
-    look = partial(_how_to_look, cache, split, data.groups, classes, backbone or features_of, preset, split_seed)
+    look = partial(
+        _how_to_look,
+        cache=cache,
+        split=split,
+        groups=data.groups,
+        classes=classes,
+        backbone=backbone or features_of,
+        preset=preset,
+        split_seed=split_seed,
+    )
     found = judge_splits(heads, data, near, look=look)
     notes = Notes(tell)
     notes.add(*data.notes, *left_out, *found.notes, *there_notes(heads), *device_notes(where))
@@ -178,7 +186,7 @@ def train_head(
         runs=tuple(runs),
         pooled=pooled,
         ensemble=averaged,
-        final=all(r.run.get("final") for r in scored),
+        final=all(r.run_json.get("final") for r in scored),
         leaks=found.leaks,
         wrong=found.wrong,
         notes=tuple(notes.texts),
@@ -201,6 +209,9 @@ def _heads(trainer: Trainer, folds: Sequence[tuple[int, Fold]], *, final: bool) 
     """Return the heads to train, each with its existing state, and remove unfinished files of killed calls."""
     folders = _folders(trainer.out, [(fold.name, s) for s, fold in folds])
     refuse_other_runs(trainer.out, folders)
+    refuse_others(trainer.out / ANSWERS, "--out", "fold,seed,clip_id", "answers of `train-head`")
+    if len(folders) > 1:
+        refuse_others(trainer.out / SUMMARY, "--out", '"runs"', "a summary of `train-head`")
     for folder in {trainer.out, *folders}:
         remove_unfinished(folder)
     heads = [Job(fold, s, folder, final) for (s, fold), folder in zip(folds, folders, strict=True)]
@@ -214,8 +225,7 @@ def _folders(out: Path, jobs: Sequence[tuple[str, int]]) -> list[Path]:
     """Return each job's folder: ``out`` itself for one, ``out/seed-N`` or ``out/fold-F-seed-N`` for several."""
     if len(jobs) == 1:
         return [out]
-    slugs = [f"fold-{re.sub(r'[^A-Za-z0-9_.-]+', '_', fold)[:60]}-" if fold else "" for fold, _ in jobs]
-    return [out / f"{slug}seed-{seed}" for slug, (_, seed) in zip(slugs, jobs, strict=True)]
+    return [out / run_folder_name(fold, seed) for fold, seed in jobs]
 
 
 def _looked_up(job: Job, described: dict[str, Any], *, overwrite: bool) -> Job:
@@ -245,6 +255,8 @@ def _settle(
 
 
 def _how_to_look(
+    seed: int,
+    *,
     cache: Path | None,
     split: str,
     groups: Sequence[str | None],
@@ -252,7 +264,6 @@ def _how_to_look(
     backbone: Sequence[str],
     preset: str | None,
     split_seed: int | None,
-    seed: int,
 ) -> str | None:
     """Return a command that shows near-duplicates between the sides of a seed's split; None without a cache."""
     if cache is None:

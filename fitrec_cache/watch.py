@@ -21,7 +21,7 @@ from fitrec_cache.common.progress import progress_bar
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError
 from fitrec_cache.live.timeline import Moment, Segment, Smoother, Timeline, WatchFiles, clock
 from fitrec_cache.live.windows import Windows
-from fitrec_cache.predict import Recogniser
+from fitrec_cache.recogniser import Recogniser
 from fitrec_cache.wording import visible
 
 #: Limits of a window's length and of the time between windows, in seconds.
@@ -49,7 +49,7 @@ class WatchReport(Plain):
         skipped: Number of windows left out because they arrived faster than they were answered.
         rest: Seconds at the end of a file, after the last window, that no window covers.
         missing: Seconds by which a file ends before its header says.
-        damaged: Number of packets and frames that did not decode, or had the time of an earlier frame.
+        damaged: Number of packets and frames that did not decode, or had an impossible time.
         stopped: Whether Ctrl-C ended it before the end of a file.
         segments: The segments: what was recognised at which time.
         files: The files written; empty if one could not be written.
@@ -239,7 +239,7 @@ class Watch:
         skipped: Number of windows skipped.
         rest: Seconds at the end, after the last window, that no window covers.
         missing: Seconds by which a file ends before its header says.
-        damaged: Number of packets and frames so far that did not decode, or had the time of an earlier frame.
+        damaged: Number of packets and frames so far that did not decode, or had an impossible time.
         offset: Seconds of a file before its first frame, with sound only.
         expected: Number of windows to expect according to a file's header; None until it is known, and for endless
             sources.

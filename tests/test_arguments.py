@@ -14,7 +14,7 @@ from fitrec_cache.common.arguments import _KINDS, plain_arguments
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.features import load_cached
-from fitrec_cache.predict import Recogniser
+from fitrec_cache.recogniser import Recogniser
 from fitrec_cache.train import train_head
 
 
@@ -118,6 +118,8 @@ def test_what_needs_its_name_is_told_so():
 def test_every_command_takes_its_arguments_so(name):
     function = getattr(importlib.import_module(f"fitrec_cache.{COMMANDS[name]}"), name)
     assert function.__wrapped__.__name__ == name
+    with pytest.raises(TypeError, match=rf"{name}\(\) too many positional arguments"):
+        function(*[None] * 40)
 
 
 def test_a_call_in_texts_and_numpys_numbers_is_the_call_in_paths(tmp_path, video_folder, weights, cache_folder, inline):

@@ -167,6 +167,12 @@ def test_of_pairs_whose_groups_are_unknown_none_confirms_the_others(tmp_path, da
     assert report.same_group == {"pairs": 60, "found": 60, "recall": 1.0, "precision": 1.0}
 
 
+@pytest.mark.parametrize(("split", "code"), [("random", 1), ("group", 0)])
+def test_the_exit_code_says_whether_a_split_leaks(known, split, code):
+    said = CliRunner().invoke(app, ["audit", "--cache", str(known), "--split", split, "--seed", "3", "--json"])
+    assert (said.exit_code, json.loads(said.stdout)["leaks"]) == (code, bool(code))
+
+
 def test_groups_proposed_for_some_classes_are_no_groups_of_others(tmp_path, data):
     values, labels, recording, _ = data
     groups = [None] * 120

@@ -581,6 +581,15 @@ def test_products_keep_all_bits_whatever_a_caller_set(weights):
     assert np.array_equal(found, exact)
 
 
+def test_a_caller_in_autocast_gets_the_same_backbone(weights):
+    """Whether normalisations can be folded is decided by how little that changes: in float32."""
+    alone = load(weights("test_resnet"), precision="fp32")
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = load(weights("test_resnet"), precision="fp32")
+    assert "folded" in alone.identity()
+    assert inside.identity() == alone.identity()
+
+
 def test_random_numbers_of_a_caller_stay(weights):
     before = torch.get_rng_state()
     load(weights("test_resnet"))

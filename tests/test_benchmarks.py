@@ -11,12 +11,14 @@ from argparse import Namespace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 
 from fitrec_cache import extract
 
 GROWTH = Path(__file__).parents[1] / "benchmarks/growth.py"
 GPU = GROWTH.with_name("gpu.py")
+OUR_HEAD = GROWTH.with_name("our_head.py")
 
 
 def test_growth_extracts_all_then_reuses_all(tmp_path):
@@ -93,3 +95,14 @@ def test_repeats_take_all_clips_and_no_more_than_time_allows(monkeypatch, second
     parts = importlib.import_module("parts")
     monkeypatch.delitem(sys.modules, "parts")
     assert parts.divide(list(range(7)), 3, seconds) == expected
+
+
+def test_each_epoch_of_our_head_is_timed(tmp_path):
+    """It hooks into the training loop by names, which once had changed."""
+    arrays = {f"{side}_x": np.ones((8, 3, 2048), np.float32) for side in ("train", "val", "test")}
+    classes = {f"{side}_y": np.arange(8) % 2 for side in ("train", "val", "test")}
+    np.savez(tmp_path / "arrays.npz", **arrays, **classes, classes=2)
+    command = [sys.executable, str(OUR_HEAD), str(tmp_path / "arrays.npz"), "--epochs", "3"]
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert len(told["epoch_seconds"]) == 3
+    assert 0 < sum(told["epoch_seconds"]) <= told["seconds"]

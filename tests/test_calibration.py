@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -169,6 +171,15 @@ def test_a_share_that_is_met_exactly_counts():
     assert found.threshold == pytest.approx(1 / (1 + np.exp(-logits[28, 0] / found.temperature)))
 
 
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 18])
+def test_the_rate_that_is_advised_is_the_lowest_that_sets_a_threshold(n):
+    logits, truth = np.tile([[2.0, 0.0]], (n, 1)), np.zeros(n, int)
+    (said,) = remarks([(calibrate(logits, truth), alone(n))])
+    rate = float(re.search(r"--false-alarm-rate ([\d.]+)` or higher", said)[1])
+    assert calibrate(logits, truth, false_alarm_rate=rate).threshold > 0
+    assert calibrate(logits, truth, false_alarm_rate=rate - 0.01).threshold == 0
+
+
 def test_what_few_clips_cannot_tell_is_left_and_said():
     found = calibrate(20 * np.eye(3), [0, 1, 2])
     assert found.threshold == 0.0
@@ -177,7 +188,10 @@ def test_what_few_clips_cannot_tell_is_left_and_said():
     (alike,) = remarks([(found, ["ann"] * 3)])
     assert "needs 19 groups of validation clips, and there is 1." in alike
     assert said.startswith('no video will be answered "unknown", whatever it shows: rejecting only 5% of known clips')
-    assert "Film more, give `predict --unknown-below 0.6`, or a higher train-head --false-alarm-rate" in said
+    assert (
+        "Film more, train with `train-head --false-alarm-rate 0.25` or higher, or give `predict --unknown-below P`"
+        in said
+    )
     assert remarks([(Calibration(temperature=1.3, threshold=0.2, false_alarm_rate=0.05), alone(40))]) == []
 
 

@@ -232,7 +232,7 @@ def test_a_lost_part_with_entries_is_said_to_take_changes_with_it(cache):
     latest.write_bytes(latest.read_bytes()[:-1])
     report = check(cache=cache, repair=True)
     assert Cache(cache).entries()[0] == gone
-    assert "clips that --prune took out are back. Run `extract` with all your videos" in " ".join(report.notes)
+    assert "clips that --prune removed are back. Run `extract` with all your videos" in " ".join(report.notes)
     (frames, *_) = cache.glob("frames/*/part-*")
     frames.write_bytes(b"")
     assert "are back" not in " ".join(check(cache=cache, repair=True).notes)

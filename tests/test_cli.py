@@ -106,14 +106,16 @@ def test_a_folder_on_the_way_that_may_not_be_entered_is_told(call, monkeypatch):
         ("info", "--cache"),
         ("check", "--cache"),
         ("train-head", "--out", "run", "--features"),
-        ("predict", "video.mp4", "--run"),
-        ("compare", "other"),
+        ("predict", "video.avi", "--run"),
+        ("compare",),
     ],
 )
-def test_a_name_that_no_file_can_have_is_told(call, words):
+def test_a_name_that_no_file_can_have_is_told(call, words, video_folder):
+    words = [str(next(video_folder.rglob("*.avi"))) if word == "video.avi" else word for word in words]
     code, _, said = call(*words, "a" * 300)
     assert code in (1, 2)
     assert said.startswith("Error: ")
+    assert "a" * 50 in said
     assert "Traceback" not in said
 
 
@@ -152,7 +154,7 @@ def test_extract_text_names_failures(call, tmp_path, weights):
     code, out, _ = call("extract", tmp_path / "videos", "--cache", tmp_path / "c", "--backbone", weights("test_resnet"))
     assert code == 1
     assert "failed: Hop/bad.mp4: file is empty (0 bytes): copy or download it again" in out
-    assert "1 clips: 0 done, 0 reused, 1 failed" in out
+    assert "1 clip: 0 done, 0 reused, 1 failed" in out
 
 
 RUN_KEYS = {
@@ -261,7 +263,7 @@ WRONG = [
     (1, "check --cache {old}", "format version 0"),
     (2, "check --cache {cache} --recompute -1", "recompute is -1"),
     (2, "pack --cache {cache} --backbone test_resnet --out {toy}", "exists"),
-    (2, "params --classes 1", "1"),
+    (2, "params --classes 1", "classes 1: expected at least 2"),
 ]
 
 
@@ -273,6 +275,14 @@ def test_wrong_use_gives_one_clear_error_and_the_right_exit_code(call, places, c
     assert reason in err
     assert "Traceback" not in err
     assert all(line.startswith("note: ") for line in out.splitlines())  # what was found before
+
+
+@pytest.mark.parametrize("failed", [(), ("Hop/a.mp4",)])
+@pytest.mark.parametrize("name", ["learn", "reproduce"])
+def test_the_exit_code_says_if_a_clip_failed(call_json, monkeypatch, tmp_path, name, failed):
+    made = SimpleNamespace(failed=failed, extracted=SimpleNamespace(failed=failed), to_dict=dict)
+    monkeypatch.setattr(f"fitrec_cache.{name}.{name}", lambda *_, **__: made)
+    assert call_json(name, tmp_path, "--out", tmp_path / "out") == (int(bool(failed)), {})
 
 
 def test_a_reader_that_goes_does_not_stop_the_work(tmp_path, places):

@@ -489,9 +489,7 @@ def test_capitals_of_columns_and_sides_do_not_matter(tmp_path):
         ("b.avi", "B", "g2", "test"),
         ("c.avi", "B", "g3", "tset"),
     ]
-    assert said(
-        found, "column split: 1 clips have a value that is none of train, val and test, such as 'tset' of c.avi"
-    )
+    assert said(found, "column split: 1 clip has a value that is none of train, val and test, such as 'tset' of c.avi")
     with pytest.raises(ManifestError, match=r"column path occurs more than once"):
         find_clips(write(tmp_path / "n.csv", "path,Path,label\na.avi,b.avi,A\n"))
 
@@ -619,7 +617,7 @@ def test_lists_restrict_a_folder_whatever_the_file_type(folder, tmp_path):
     second = write(tmp_path / "2.txt", "Lunge/a.mkv\n")
     found = find_clips(folder, lists=[first, second])
     assert ids(found) == ["Lunge/a.mkv", "Squat/v_Squat_g01_c01.avi"]
-    assert said(found, "1 clips named in")
+    assert said(found, "1 clip named in")
     with pytest.raises(ManifestError, match="no clip is in"):
         find_clips(folder, lists=[write(tmp_path / "3.txt", "Plank/a.mkv\n")])
 

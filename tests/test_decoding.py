@@ -163,14 +163,16 @@ def test_a_pool_that_is_renewed_while_it_is_closed_is_stopped_too(monkeypatch):
             self.stopped = True
 
         def join(self):
+            joining.set()
             time.sleep(0.3)
 
     made: list[Pool] = []
+    joining = threading.Event()
     monkeypatch.setattr(decoding, "ProcessPool", lambda **_: Pool())
     pool = DecoderPool(workers=1, clip_seconds=1)
     renewing = threading.Thread(target=pool._renew, args=[made[0]])
     renewing.start()
-    time.sleep(0.1)
+    assert joining.wait(60)
     pool.__exit__()
     renewing.join()
     assert len(made) == 2

@@ -23,14 +23,24 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 
 def shown(page, language):
-    """Return the blocks of a page in a language; of none where nothing is said."""
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    """Return the blocks of a page in a language; of none where nothing is said. They may be indented."""
+    blocks, inside = [], None
+    for line in page.read_text().splitlines():
+        if inside is None and line.strip().startswith("```"):
+            inside = line.strip()[3:], []
+        elif inside is not None and line.strip() == "```":
+            blocks += ["\n".join(inside[1]) + "\n"] if inside[0] == language else []
+            inside = None
+        elif inside is not None:
+            inside[1].append(line)
+    assert inside is None
+    return blocks
 
 
 def commands():
     for page in PAGES:
         text = page.read_text()
-        lines = [line.removeprefix("$ ") for block in shown(page, "") for line in block.splitlines()]
+        lines = [line.strip().removeprefix("$ ") for block in shown(page, "") for line in block.splitlines()]
         lines += re.findall(r"`(fitrec-cache [^`]*)`", text)
         for line in dict.fromkeys(lines):
             if line.startswith("fitrec-cache ") and "..." not in line:
@@ -39,6 +49,12 @@ def commands():
 
 def test_commands_are_found():
     assert len(list(commands())) > 20
+    for page in PAGES:
+        found = {param.id for param in commands()}
+        for line in page.read_text().splitlines():
+            command = line.strip().removeprefix("$ ")
+            if command.startswith("fitrec-cache ") and "..." not in command:
+                assert f"{page.name}: {command[13:60]}" in found
 
 
 @pytest.mark.parametrize("line", list(commands()))

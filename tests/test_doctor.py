@@ -386,6 +386,11 @@ def test_a_folder_that_cannot_be_written_is_a_problem(monkeypatch, tmp_path, wei
     assert doctor(backbone=weights("test_resnet"), device="cpu").problems == {}  # extract would write elsewhere
 
 
+def test_what_lies_beside_a_cache_that_is_still_to_be_made_is_no_problem(tmp_path, weights):
+    (tmp_path / "frames").write_text("of the user's own, and not in the cache")
+    assert doctor(backbone=weights("test_resnet"), device="cpu", cache=tmp_path / "cache").problems == {}
+
+
 @pytest.mark.parametrize("name", ["frames", "history"])
 def test_a_file_where_extract_needs_a_folder_is_a_problem(tmp_path, cache_folder, weights, name):
     shutil.copytree(cache_folder, tmp_path / "cache")

@@ -188,7 +188,7 @@ def test_what_was_found_when_the_heads_were_trained_is_kept(tmp_path):
         (folder / "run.json").write_text(json.dumps(one))
     fitted = Ensemble.of(folders, settings)
     runs = zip(folders, settings, strict=True)
-    keep_calibration([ScoredRun(folder=f, run=one, validated=None, tested=None) for f, one in runs], fitted)
+    keep_calibration([ScoredRun(folder=f, run_json=one, validated=None, tested=None) for f, one in runs], fitted)
     held = [json.loads((folder / "run.json").read_text()) for folder in folders]
     for one in held:
         assert one["together"]["calibration"] == fitted.mean.to_dict()

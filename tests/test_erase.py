@@ -226,7 +226,7 @@ def test_nothing_is_erased_while_a_file_cannot_be_read_that_may_be_what_is_gone(
     with monkeypatch.context() as patch:
         hashed = prefetch.content_hash
         patch.setattr(prefetch, "content_hash", lambda p: refuse(p) if p == moved else hashed(p))
-        with pytest.raises(UsageError, match=r"Hop/moved.avi cannot be read, so it may be .* Nothing was taken out"):
+        with pytest.raises(UsageError, match=r"Hop/moved.avi cannot be read, so it may be .* Nothing was removed"):
             run(prune=True, erase=True)
     assert stored(tmp_path / "cache") == before
     run(prune=True, erase=True)
@@ -255,7 +255,7 @@ def test_what_another_extract_added_meanwhile_is_not_taken_out(run, tmp_path, vi
 
     monkeypatch.setattr(extractor.Extractor, "work", beside)
     notes = run(prune=True).notes
-    assert any(note.startswith("taken out, as not among these videos: 1 clip: Hop/v_Hop_g01_c01.avi") for note in notes)
+    assert any(note.startswith("removed, as not among these videos: 1 clip: Hop/v_Hop_g01_c01.avi") for note in notes)
     assert "Hop/new.avi" in used(tmp_path / "cache")
 
 

@@ -430,7 +430,7 @@ def test_at_the_command_line(run, tmp_path, quickly):
 def test_how_a_network_was_made_fast_is_no_matter_elsewhere(run, how, monkeypatch):
     """Here it is: `predict` refuses features that are not quite those of training."""
     monkeypatch.setattr("fitrec_cache.backbones.backbone.check_compiler", lambda device: None)
-    source = read_runs(run)[0].settings["sources"][0]
+    source = read_runs(run)[0].run_json["sources"][0]
     identity = {k: v for k, v in source["identity"].items() if k != "folded"} | how
     assert identity != source["identity"]
     elsewhere = Pipeline(source | {"identity": identity}, {}, device="cpu", force=False, exported=True)

@@ -7,7 +7,7 @@ import pytest
 
 from fitrec_cache.dataset.clips import Clip
 from fitrec_cache.dataset.folds import folds_of_clips, make_folds
-from fitrec_cache.dataset.splits import check_seeds
+from fitrec_cache.dataset.splits import check_rule, check_seeds
 from fitrec_cache.dataset.units import units_of
 from fitrec_cache.errors import UsageError
 from fitrec_cache.video.spans import Span
@@ -78,6 +78,14 @@ def test_a_split_that_trains_on_one_class_is_refused(val):
     column = ["test" if n[0] == "B" else val if n[2] == "1" else "train" for n in NAMES]
     with pytest.raises(UsageError, match=r"split 'manifest' trains on one class, A: expected at least two"):
         make_folds("manifest", **clips(extra=[{"split": s} for s in column]))
+
+
+def test_the_split_of_a_manifest_takes_no_column():
+    """Someone who knows leave-one:COLUMN may try it."""
+    for check in (check_rule, lambda rule: make_folds(rule, **clips(extra=[{"split": "train"}] * len(NAMES)))):
+        with pytest.raises(UsageError, match=r"unknown split 'manifest:room'"):
+            check("manifest:room")
+    check_rule("manifest")
 
 
 def test_every_fold_must_train_two_classes():

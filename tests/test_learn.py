@@ -71,6 +71,29 @@ def test_the_model_with_most_validation_clips_right_is_taken_and_learns_from_all
     assert told == json.loads(json.dumps(report.to_dict()))
 
 
+def test_all_of_it_needs_no_network_and_its_files_are_private_under_a_umask(
+    video_folder, weights, tmp_path, inline, monkeypatch
+):
+    """As README and guide promise."""
+
+    def refuse(*_):
+        raise AssertionError("the network is used")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    monkeypatch.setattr("fitrec_cache.predict.DecoderPool", inline)
+    out, before = tmp_path / "out", os.umask(0o077)
+    try:
+        learn(video_folder, out=out, backbone=[weights("test_resnet")], seed=[0], epochs=1, device="cpu")
+        files = {"table": out / "t.csv", "picture": out / "t.png"}
+        assert predict([next(video_folder.rglob("*.avi"))], run=out, device="cpu", **files)[0].top
+    finally:
+        os.umask(before)
+    made = list(out.rglob("*"))
+    assert len(made) > 20
+    assert [path for path in made if path.lstat().st_mode & 0o077] == []
+
+
 def test_about_how_long_it_trains_is_told_before_and_kept_nowhere(learned):
     report, _, _, told = learned
     (said,) = (note for note in told if note.startswith("training takes "))
@@ -168,7 +191,7 @@ def test_its_summary_says_what_it_is_worth_and_how_to_use_it(learned):
     alone = f"one alone {report.chosen.accuracy:.1%} on average"
     assert f"by 2 seeds together, as predict answers; {alone}" in text
     assert report.answers["accuracy"] == report.trained.ensemble["accuracy"]
-    assert "since then it has learned from these too, 12 clips in all" in text
+    assert "then it was trained again on 12 clips, these included" in text
     assert f"use it: fitrec-cache predict --run '{report.out}' VIDEO" in text
     assert list(report.notes) == [note for note in told if not note.startswith("training takes ")]
     assert len(told) == len(set(told))
@@ -187,12 +210,12 @@ def test_its_summary_says_where_so_few_validation_clips_hardly_choose(learned, o
     models = (best, replace(report.models[0], name="another", val_accuracy=other))
     trained = replace(report.trained, runs=(replace(first, n_val=100), *rest))
     text = learn_text(replace(report, chosen=best, models=models, trained=trained))
-    assert f"by 100 validation clips (right, on average of its seeds: 90.0%; others: another {other:.1%}" in text
+    assert f"on 100 validation clips (accuracy, mean of its seeds: 90.0%; others: another {other:.1%}" in text
     low, high = report.answers["accuracy_ci95"]
     interval = f"95 % interval {low:.1%} to {high:.1%}; guessing 33.3%"
     told = f"{report.answers['accuracy']:.1%} of 3 clips ({interval}) by 2 seeds"
     assert told in text
-    assert ("so close that other clips might have chosen otherwise)" in text) == close
+    assert ("so close that other clips might have led to another choice)" in text) == close
 
 
 @pytest.mark.parametrize(("low", "told"), [(1 / 3, True), (0.34, False)])
@@ -271,6 +294,22 @@ def test_files_renamed_all_at_once_are_split_by_the_groups_that_they_had(learned
     assert not sides[2] & (sides[0] | sides[1])
 
 
+def test_further_clips_may_be_of_one_class_where_those_of_earlier_calls_are_used_too(
+    learned, video_folder, tmp_path, inline
+):
+    report, out, backbones, _ = learned
+    shutil.copytree(out, tmp_path / "out")
+    shutil.copytree(video_folder / "Squat", tmp_path / "videos" / "Squat")
+    for path in (tmp_path / "videos" / "Squat").iterdir():
+        path.rename(path.with_name(path.name.replace("_c01", "_c07")))
+    common = {"out": tmp_path / "out", "backbone": backbones, **FAST}
+    again = learn(tmp_path / "videos", **common)
+    assert (again.extracted.done, again.n_learned) == (0, report.n_learned)
+    with pytest.raises(UsageError, match="got one class, 'Squat'"):
+        learn(tmp_path / "videos", **common, prune=True)
+    assert len(Cache(tmp_path / "out" / "cache").clips()) > 12  # refused before anything was removed
+
+
 def test_a_file_that_fails_now_is_not_said_to_be_useless_where_its_earlier_video_is_used(
     learned, video_folder, tmp_path, inline
 ):
@@ -301,7 +340,7 @@ def test_backbones_that_know_different_clips_are_not_compared(learned, video_fol
     shutil.rmtree(tmp_path / "videos" / "Hop")
     common = {"out": tmp_path / "out", "backbone": [backbones[0], weights("test_efficientnet")], **FAST}
     with pytest.raises(
-        UsageError, match="4 clips of an earlier call have no features of test_efficientnet: give --prune"
+        UsageError, match="4 clips have no features of test_efficientnet, from an earlier call: give --prune"
     ):
         learn(tmp_path / "videos", **common)
     report = learn(tmp_path / "videos", prune=True, **common)
@@ -368,8 +407,9 @@ def test_what_failed_and_what_leaks_is_told(learned, video_folder, weights, tmp_
     assert "probably too high, as the split leaks" in learn_text(report)
     assert "left out: 1 clip that cannot be used (see the notes)\n" in learn_text(report)
     assert "a text, not a video" not in learn_text(report)  # which was told before training
-    proposal = f"audit --cache {tmp_path / 'out' / 'cache'} --manifest groups.csv"
-    assert all(proposal in note for note in told if "groups.csv" in note)
+    advice = [note for note in told if "shows which clips look alike" in note]
+    assert advice
+    assert all(f"`fitrec-cache audit --cache {tmp_path / 'out' / 'cache'} --backbone" in note for note in advice)
 
 
 def test_a_clip_whose_earlier_video_is_used_is_not_left_out(learned, video_folder, tmp_path, inline):

@@ -8,6 +8,7 @@ import resource
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -18,7 +19,7 @@ import torch
 from conftest import SMALL, InlinePool, unseal
 from hostile import odd_runs
 from make_video import write_video
-from test_train import toy
+from test_train import medium_precision, toy
 from test_video import remux
 from typer.testing import CliRunner
 
@@ -30,6 +31,7 @@ from fitrec_cache.errors import FitrecError, MismatchError, StoreCorrupt, StoreE
 from fitrec_cache.extract import extract
 from fitrec_cache.pipeline import Pipeline
 from fitrec_cache.predict import Prediction, predict
+from fitrec_cache.recogniser import Recogniser
 from fitrec_cache.runs.run import read_run, read_runs
 from fitrec_cache.runs.scored import read_scored
 from fitrec_cache.texts import labelled_text, predict_text
@@ -70,7 +72,7 @@ def held(cache_folder, path):
 
 
 def test_live_features_are_the_cached_ones_bit_for_bit(run, cache_folder, video_folder):
-    source = read_run(run).settings["sources"][0]
+    source = read_run(run).run_json["sources"][0]
     pipeline = Pipeline(source, {}, device="cpu", force=False)
     for path in sorted(video_folder.rglob("*.avi")):
         job = DecodeJob(path=path, samples=pipeline.frames["samples"], short_side=pipeline.frames["short_side"])
@@ -98,7 +100,7 @@ def test_a_prediction_is_what_the_head_says_of_the_cached_features(run, cache_fo
         row = held(cache_folder, video)
         with torch.inference_mode():
             logits, attention = opened.head(torch.from_numpy(row["features"])[None].float())
-        calibration = opened.settings["calibration"]
+        calibration = opened.run_json["calibration"]
         exp = np.exp(logits[0].double().numpy() / calibration["temperature"])
         expected = dict(zip(["Hop", "Lunge", "Squat"], exp / exp.sum(), strict=True))
         assert prediction.path == str(video)
@@ -144,7 +146,7 @@ def test_below_the_threshold_of_its_run_an_answer_is_unknown(run, tmp_path, vide
 
 
 def test_clips_that_the_head_has_seen_are_told(run, tmp_path, cache_folder, video_folder, monkeypatch):
-    split = read_run(run).settings["split"]
+    split = read_run(run).run_json["split"]
     learned, tested = split["train"][0], split["test"][0]
     copy = tmp_path / "elsewhere" / learned
     copy.parent.mkdir(parents=True)
@@ -176,7 +178,7 @@ def test_clips_that_the_head_has_seen_are_told(run, tmp_path, cache_folder, vide
 
 
 def test_a_video_that_was_renamed_is_known_as_one_of_the_training_by_its_bytes(run, tmp_path, video_folder):
-    split = read_run(run).settings["split"]
+    split = read_run(run).run_json["split"]
     seen = [shutil.copy(video_folder / split["train"][0], tmp_path / "phone_1.avi")]
     seen.append(shutil.copy(video_folder / split["val"][0], tmp_path / "odd#t=1.avi#t=0,1"))
     new = [shutil.copy(video_folder / split["test"][0], tmp_path / "phone_2.avi"), tmp_path / "phone_3.avi"]
@@ -292,7 +294,7 @@ def test_seeds_whose_sides_give_other_numbers_of_components_answer_together(tmp_
         assert run["head"]["components"] == components
         run["training"]["components"] = 512  # what was asked for
         (folder / "run.json").write_text(json.dumps(run))
-    assert [r.settings["seed"] for r in read_runs(out)] == [0, 1]
+    assert [r.run_json["seed"] for r in read_runs(out)] == [0, 1]
 
 
 @pytest.mark.parametrize("variant", ["lrcn", "convlstm", "mean"])
@@ -346,7 +348,7 @@ def test_a_part_of_a_video_is_answered_by_its_own_frames(run, tmp_path, video_fo
     video = tmp_path / "Squat" / "long.mp4"
     write_video(video, 60, width=64, height=64)  # 25 frames a second
     shutil.copy(video, odd := tmp_path / "odd#t=1.mp4#t=1,2")
-    samples = read_run(run).settings["sources"][0]["identity"]["frames"]["samples"]
+    samples = read_run(run).run_json["sources"][0]["identity"]["frames"]["samples"]
     asked = [video, Path(f"{video}#t=0.4,2"), odd, Path(f"{video}#t=2,1")]
     asked += [Path("#t=1,2"), tmp_path / ("x" * 300)]
     whole, part, named, bad, none, long = predict(asked, run=run, device="cpu")
@@ -382,13 +384,43 @@ def test_a_video_whose_embeddings_are_no_numbers_costs_itself_only(run, video_fo
 def test_memory_that_was_freed_is_kept_for_the_next_video(run, video_folder, monkeypatch):
     """By `predict` and `watch`, which both make a recogniser; test_memory says what that does."""
     calls = []
-    monkeypatch.setattr(module, "keep_freed_memory", lambda: calls.append(1))
+    monkeypatch.setattr("fitrec_cache.recogniser.keep_freed_memory", lambda: calls.append(1))
     predict([next(video_folder.rglob("*.avi"))], run=run, device="cpu")
     assert calls == [1]
 
 
+def test_several_threads_may_ask_one_recogniser(run):
+    recogniser = Recogniser(run, device="cpu")
+    (side,) = recogniser.short_sides
+    rng = np.random.default_rng(0)
+    clips = [encode_frames(rng.integers(0, 256, (recogniser.samples, 48, side, 3), np.uint8)) for _ in range(6)]
+    alone = [recogniser({side: frames}) for frames in clips]
+    assert len({answer.top[0][1] for answer in alone}) == 6
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda frames: recogniser({side: frames}), clips * 5)) == alone * 5
+
+
+@pytest.mark.parametrize("set_by_caller", [lambda: torch.autocast("cpu", torch.bfloat16), medium_precision])
+def test_what_a_caller_set_of_torch_changes_no_answer(run, set_by_caller):
+    recogniser = Recogniser(run, device="cpu")
+    (side,) = recogniser.short_sides
+    noise = np.random.default_rng(0).integers(0, 256, (recogniser.samples, 48, side, 3), np.uint8)
+    frames = {side: encode_frames(noise)}
+    alone = recogniser(frames)
+    with set_by_caller():
+        assert recogniser(frames) == alone
+        assert Recogniser(run, device="cpu")(frames) == alone
+
+
+def test_a_folder_that_cannot_be_read_is_told_so_also_where_labels_are_asked_for(run, monkeypatch):
+    error = PermissionError(13, "Permission denied", "videos")
+    monkeypatch.setattr(module, "_files", lambda _: ([], [error]))
+    (found,) = predict(["videos"], run=run, device="cpu", labelled=True)
+    assert (found.path, found.reason) == ("videos", "folder cannot be read: Permission denied")
+
+
 def test_frames_in_memory_that_are_no_clip_are_refused(run):
-    recogniser = module.Recogniser(run, device="cpu")
+    recogniser = Recogniser(run, device="cpu")
     (side,) = recogniser.short_sides
     frames = encode_frames(np.zeros((recogniser.samples, 48, side, 3), np.uint8))
     assert len(recogniser({side: frames}).top) == len(recogniser.labels)
@@ -426,7 +458,7 @@ def test_frames_in_memory_that_are_no_clip_are_refused(run):
 
 
 def test_an_answer_is_plain_json_and_a_recogniser_a_line(run):
-    recogniser = module.Recogniser(run, device="cpu")
+    recogniser = Recogniser(run, device="cpu")
     (side,), n = recogniser.short_sides, len(recogniser.labels)
     told = f"Recogniser({n} classes, 1 head, samples={recogniser.samples}, short_sides=[{side}])"
     assert repr(recogniser) == told
@@ -745,6 +777,19 @@ def test_an_interruption_keeps_what_was_answered(run, tmp_path, video_folder):
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 2
 
 
+def test_an_interruption_before_the_first_answer_leaves_an_earlier_table(run, tmp_path, video_folder, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+        yield
+
+    predict([video_folder], run=run, device="cpu", table=tmp_path / "t.csv")
+    before = (tmp_path / "t.csv").read_text()
+    monkeypatch.setattr(module, "_answers", stop)
+    with pytest.raises(KeyboardInterrupt):
+        predict([video_folder], run=run, device="cpu", table=tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text() == before
+
+
 def test_another_decoder_is_refused_by_name_and_can_be_forced(run, tmp_path, video_folder):
     def older(source):
         source["identity"]["frames"]["decoder"] = "libavcodec 1.2.3"
@@ -893,7 +938,7 @@ def test_a_clip_of_the_training_is_known_whichever_way_its_name_is_spelled(run, 
 def test_what_any_of_several_seeds_was_trained_on_is_told(tmp_path, cache_folder, video_folder):
     settings = {"cache": cache_folder, "backbone": ["test_resnet"], "variant": "mean", "seed": [0, 1], "epochs": 1}
     train_head(out=tmp_path / "runs", **settings)
-    tested = [set(each.settings["split"]["test"]) for each in read_runs(tmp_path / "runs")]
+    tested = [set(each.run_json["split"]["test"]) for each in read_runs(tmp_path / "runs")]
     assert tested[0] != tested[1]
     names = sorted(str(path.relative_to(video_folder)) for path in video_folder.rglob("*.avi"))
     found = predict([video_folder / name for name in names], run=tmp_path / "runs", device="cpu")
@@ -913,5 +958,5 @@ def test_backbones_whose_frames_were_stored_in_two_sizes_each_see_their_own(tmp_
         x = np.concatenate([stores[name].row(key)["features"] for name in backbones], axis=1)
         with torch.inference_mode():
             logits = opened.head(torch.from_numpy(x)[None].float())[0][0].double()
-        said = (logits / opened.settings["calibration"]["temperature"]).softmax(0).tolist()
+        said = (logits / opened.run_json["calibration"]["temperature"]).softmax(0).tolist()
         assert dict(found.top) == pytest.approx(dict(zip(opened.labels, said, strict=True)), abs=1e-6)

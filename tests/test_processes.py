@@ -21,9 +21,14 @@ from fitrec_cache.train import train_head
 from fitrec_cache.video.decoding import DecoderPool
 
 
-def slow_first(common, item):
-    time.sleep(0.5 if item == 0 else 0)
-    return common + item, os.getpid(), torch.get_num_threads()
+def waits_for_the_other(folder, item):
+    """The first item waits until another process has begun one."""
+    (folder / f"{os.getpid()}").touch()
+    for _ in range(6000 if item == 0 else 0):
+        if len(list(folder.iterdir())) > 1:
+            break
+        time.sleep(0.01)
+    return 10 + item, os.getpid(), torch.get_num_threads()
 
 
 def refuse(common, item):
@@ -36,14 +41,27 @@ def die(common, item):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_answers_come_in_order_from_processes_with_their_threads():
-    done = []
-    found = map_in_processes(slow_first, 10, [0, 1, 2], processes=2, threads=3, advance=lambda: done.append(1))
+def test_answers_come_in_order_from_processes_with_their_threads(tmp_path):
+    done, items = [], [0, 1, 2]
+    found = map_in_processes(
+        waits_for_the_other, tmp_path, items, processes=2, threads=3, advance=lambda: done.append(1)
+    )
     assert [value for value, _, _ in found] == [10, 11, 12]
     assert len({process for _, process, _ in found}) == 2
     assert os.getpid() not in {process for _, process, _ in found}
     assert {threads for _, _, threads in found} == {3}
     assert len(done) == 3
+
+
+def test_processes_that_other_code_started_meanwhile_go_on():
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    with pytest.raises(UsageError, match="cannot do 1"):
+        map_in_processes(refuse, "it", [0, 1], processes=2, threads=1, advance=other.start)
+    try:
+        assert other.is_alive()
+    finally:
+        other.kill()
+        other.join()
 
 
 class Deadly:

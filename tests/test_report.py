@@ -595,10 +595,10 @@ def test_nor_is_a_split_of_which_only_the_audit_finds_that_it_leaks(page, tmp_pa
     leaks_all = {"n_splits": 1, "n_leaking": 1, "looked": True, "n_pairs": 0, "pairs": ()}
     said = SimpleNamespace(leaks=True, text="split leaks: 2 of 2 test clips")
 
-    def audited(models, *_):
+    def audited(_, models):
         return {"random": SimpleNamespace(record=models[0].first, verdict=said, **leaks_all)}
 
-    monkeypatch.setattr(build, "_audits", audited)
+    monkeypatch.setattr(build._Seen, "_audits", audited)
     _, seen = page(tmp_path / "random", tmp_path / "group")
     assert "recognises 50.0 % of 2 clips from groups it had not seen" in seen.words
     headings = r'<h2 id="model\d-h">.*?, split (\w+)<'
@@ -1231,7 +1231,7 @@ def test_how_far_attention_chooses_is_said_in_frames(right, wrong, said):
 
 
 def model(split="group", groups=("a", "b"), name="m"):
-    run = SimpleNamespace(run={"split": {"test_groups": list(groups)}})
+    run = SimpleNamespace(run_json={"split": {"test_groups": list(groups)}})
     return SimpleNamespace(name=name, split=split, n_distinct=4, runs=[run], mean=lambda _: 0.5)
 
 
@@ -1274,7 +1274,7 @@ def audited(monkeypatch, sides, pairs, frames=None, by=("sees", "sees")):
         SimpleNamespace(
             split="random",
             contents={},
-            run={"split": {"train": [s[0]], "val": [s[1]], "test": [*s[2:]]}},
+            run_json={"split": {"train": [s[0]], "val": [s[1]], "test": [*s[2:]]}},
             sources=[{"identity": name}],
         )
         for s, name in zip(sides, by, strict=True)
@@ -1772,7 +1772,7 @@ def test_every_split_is_audited_also_of_models_that_are_not_shown_in_full(monkey
         SimpleNamespace(name=name, split=split, shown=name, runs=[SimpleNamespace(name=name, split=split, sharing=0)])
         for name, split in (("a", "group"), ("b", "group"), ("c", "random"))
     ]
-    seen = build._see(models, SimpleNamespace(folder=None), False)
+    seen = build._Seen(models, SimpleNamespace(folder=None), progress=False)
     assert seen.views == ["a"]
     assert asked == ["a", "c"]  # once each: frames know which of them were lost
     audited = {rule: [run.name for run in found.runs] for rule, found in seen.audits.items()}

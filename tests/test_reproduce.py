@@ -58,13 +58,13 @@ def test_every_model_is_there_under_every_preset_and_split(reproduced):
     assert json.loads((out / "reproduce.json").read_text())["table2"][0]["variant"] == MODELS[0]
 
 
-def test_the_page_says_of_each_pair_what_the_summary_says(reproduced):
+def test_the_page_says_of_the_first_pairs_what_the_summary_says(reproduced):
     """Within a preset and split, so 15 pairs each of four times six models: p-values depend on how many there are."""
     report, out, _ = reproduced
     page = html.unescape((out / "report.html").read_text())
     assert len(report.comparisons) == 4 * 15
     assert "60 pairs compared clip by clip" in page
-    assert all(text in page for text in report.comparisons[:6])
+    assert [text in page for text in report.comparisons] == [True] * 6 + [False] * 54  # the first ones in words
 
 
 def test_what_the_paper_prints_stands_beside_it(reproduced):

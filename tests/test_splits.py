@@ -334,7 +334,7 @@ def test_names_without_a_clip_are_counted_in_both_lists(tmp_path):
 
 def test_a_clip_in_both_lists_is_refused(tmp_path):
     data = even(2, 6, 1)
-    with pytest.raises(UsageError, match=r"1 clips are in both lists, such as 'K0/v_K0_g01_c01\.avi'"):
+    with pytest.raises(UsageError, match=r"1 clip is in both lists, such as 'K0/v_K0_g01_c01\.avi'"):
         make_split(
             by_lists(tmp_path, data["clip_ids"][:9], [*data["clip_ids"][9:], data["clip_ids"][0]]), **data, seed=0
         )

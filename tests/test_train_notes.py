@@ -106,7 +106,7 @@ def test_rooms_that_one_fold_has_in_training_and_validation_are_told(rule, rooms
 
 def answered(**calibration):
     fitted = {"temperature": 1.3, "threshold": 0.2, "false_alarm_rate": 0.05} | calibration
-    return SimpleNamespace(run={"calibration": fitted}, val_units=[f"clip {i}" for i in range(14)])
+    return SimpleNamespace(run_json={"calibration": fitted}, val_units=[f"clip {i}" for i in range(14)])
 
 
 def test_what_the_answers_of_any_seed_are_worth_is_told():

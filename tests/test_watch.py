@@ -908,7 +908,23 @@ def test_subtitles_and_table_say_the_same_millisecond(tmp_path):
     assert "00:00:03,003 --> 00:00:04,005" in (tmp_path / "t.srt").read_text()
 
 
-def test_the_picture_shows_every_answer(tmp_path):
+@pytest.mark.parametrize("text", ["1\n00:00:00,000 --> 00:00:02,000\nNow squat!\n", "notes\n"])
+def test_subtitles_of_others_are_not_replaced_and_its_own_are(tmp_path, text):
+    path = tmp_path / "training.srt"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"training\.srt exists, and has other subtitles"):
+        WatchFiles(subtitles=path)
+    assert path.read_text() == text
+    for answer in ([moment(0, 2, "Squat", 0.5)], [moment(0, 2, "Squat", 0.1, unknown=True)]):
+        timeline = Timeline()
+        timeline.add(answer[0])
+        write_subtitles(timeline.segments, path)
+        WatchFiles(subtitles=path)
+    path.write_text("")
+    WatchFiles(subtitles=path)
+
+
+def test_answers_of_unknown_have_a_row_of_their_own(tmp_path):
     timeline = Timeline()
     for k in range(40):
         timeline.add(moment(k, k + 2, f"Class $_{k % 20}$", 0.5, unknown=k == 3))
@@ -977,11 +993,13 @@ def call(*words):
 
 def test_the_command_writes_what_was_asked_for(run, long_video, tmp_path):
     files = [tmp_path / "t.csv", tmp_path / "t.srt", tmp_path / "t.png"]
+    files[2].write_text("of before")  # is replaced
     options = ("--table", files[0], "--subtitles", files[1], "--picture", files[2])
     result = call(long_video, "--run", run, "--seconds", 0.8, *options)
     assert result.exit_code == 0, result.output
     assert "5 windows of 0.8 s, one every 0.4 s" in result.output
     assert all(path.stat().st_size for path in files)
+    assert not files[2].read_bytes().startswith(b"of before")
     rows = list(csv.DictReader(files[0].read_text().splitlines()))
     assert sum(int(row["windows"]) for row in rows) == 5
     assert (float(rows[0]["start"]), float(rows[-1]["end"])) == (0, pytest.approx(2.4))
@@ -997,7 +1015,7 @@ def test_what_was_skipped_or_damaged_is_told(run, long_video, monkeypatch):
     report = module.watch(str(long_video), run=run, seconds=0.8)
     assert watch_text(replace(report, windows=1, damaged=7, may_be_unknown=True)).splitlines()[-2:] == [
         "1 window of 0.8 s, one every 0.4 s; 3 skipped, as they came faster than answers",
-        "damaged or late frames and packets, left out: 7",
+        "damaged or misplaced frames and packets, left out: 7",
     ]
 
 
@@ -1020,8 +1038,8 @@ def test_the_end_that_no_window_reaches_is_told(run, long_video, monkeypatch):
 
 def test_what_lies_between_windows_is_told(run, long_video):
     result = call(long_video, "--run", run, "--seconds", 0.5, "--every", 0.7)
-    assert "0.2 s between each two windows were not looked at" in result.output
-    assert "between each two windows" not in call(long_video, "--run", run, "--seconds", 0.5, "--every", 0.5).output
+    assert "0.2 s between consecutive windows were not examined" in result.output
+    assert "between consecutive windows" not in call(long_video, "--run", run, "--seconds", 0.5, "--every", 0.5).output
 
 
 def test_a_folder_is_no_video(run, tmp_path):
@@ -1042,7 +1060,7 @@ def test_ctrl_c_ends_it_and_keeps_what_was_answered(run, long_video, tmp_path, m
     result = call(long_video, "--run", run, "--seconds", 0.4, "--table", tmp_path / "t.csv")
     assert result.exit_code == 0, result.output
     assert "2 windows of 0.4 s" in result.output
-    assert "stopped at 0:00:00.6: what comes after it was not looked at" in result.output  # 0.2 s apart
+    assert "stopped at 0:00:00.6: what comes after it was not examined" in result.output  # 0.2 s apart
     assert (tmp_path / "t.csv").exists()
     answered.clear()
     assert "stopped at" not in call(long_video, "--run", run, "--seconds", 0.4, "--live").output
@@ -1146,6 +1164,7 @@ def test_another_thread_ends_it_while_the_source_is_silent(run, long_video, tmp_
     with Watch(tmp_path / "pipe", run=run, seconds=0.8, every=0.8) as watching:
         threading.Timer(2, watching.stop).start()
         assert len(list(watching)) <= 3
+    assert writer.is_alive()  # so it was stop() that ended the answers, not the end of the pipe
     silent.set()
     writer.join()
 

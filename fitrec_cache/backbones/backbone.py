@@ -153,7 +153,8 @@ class Backbone:
         self._folded = False
         if not compiled:  # a compiler folds normalisations itself, and rounds the biases
             frame = torch.rand(1, 3, *preprocessing.size, generator=torch.Generator().manual_seed(0))
-            with self._refused_if_foreign():
+            cpu = torch.device("cpu")  # what the caller has set must not decide whether rounding is small enough
+            with self._refused_if_foreign(), torch.autocast("cpu", enabled=False), in_full_float32(cpu):
                 self._folded = fold_norms(model, frame, _REST) > 0
         _freeze_convolutions(model)
         _hold_weights(model, self._dtype, biases=compiled)

@@ -52,10 +52,10 @@ def map_in_processes(
         FitrecError: If a process cannot start or is killed, or the disk has no room for the file.
     """
     with _laid_down(common) as path:
-        others = set(multiprocessing.active_children())
+        context = WorkerContext()
         pool: Any = ProcessPool(
             max_workers=min(processes, len(items)),
-            context=WorkerContext(),
+            context=context,
             initializer=_begin,
             initargs=[path, threads],
         )
@@ -75,9 +75,9 @@ def map_in_processes(
         finally:
             if len(found) < len(items):
                 pool.stop()
-                mine = set(multiprocessing.active_children()) - others
-                for process in mine:  # all at once: the pool would end them one after another
-                    process.terminate()
+                for process in list(context.started):  # all at once: the pool would end them one after another
+                    if process.is_alive():
+                        process.terminate()
             else:  # processes that end by themselves clean up after themselves
                 pool.close()
             pool.join()

@@ -8,6 +8,7 @@ the script.
 from __future__ import annotations
 
 import threading
+import weakref
 from functools import wraps
 from multiprocessing import spawn
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -47,6 +48,17 @@ class WorkerContext(SpawnContext):
     """A :mod:`multiprocessing` context whose processes do not import the main script or know its functions.
 
     It is not based on "fork": a process with threads (torch, HDF5) must not fork.
+
+    Attributes:
+        started: The processes that were started through this context and are still referred to.
     """
 
-    Process = _Worker
+    def __init__(self) -> None:
+        super().__init__()
+        self.started = weakref.WeakSet[SpawnProcess]()
+
+    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]
+        """Return a new process, not yet started."""
+        process = _Worker(*args, **kwargs)
+        self.started.add(process)
+        return process

@@ -177,7 +177,8 @@ def _listed(clips: Sequence[Clip], lists: Sequence[Path]) -> tuple[list[Clip], l
             f"{len(wanted) - 1} more"
         )
     unknown = sorted(wanted.difference(*(_names(clip.clip_id) for clip in kept)))
-    return kept, [f"{len(unknown)} clips named in {where} do not exist: {some(unknown)}"] if unknown else []
+    lost = f"{plural(len(unknown), 'clip')} named in {where} cannot be found: {some(unknown)}"
+    return kept, [lost] if unknown else []
 
 
 def _names(clip_id: str) -> set[str]:

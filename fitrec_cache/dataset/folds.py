@@ -74,7 +74,7 @@ def make_folds(
     check_seed(seed)
     clips: dict[str, Any] = {"clip_ids": clip_ids, "labels": labels, "groups": groups}
     kind, _, argument = rule.partition(":")
-    if kind == "manifest":
+    if rule == "manifest":
         folds = [Fold(name="", split=_by_manifest(clips, extra, seed))]
     elif kind in ("kfold", "leave-one"):
         sides = (

@@ -191,8 +191,8 @@ def _odd_sides(clips: Sequence[Clip]) -> list[str]:
     if not odd:
         return []
     return [
-        f"column split: {len(odd)} clips have a value that is none of train, val and test, such as "
-        f"'{odd[0].extra['split']}' of {odd[0].clip_id}: --split manifest will refuse them"
+        f"column split: {plural(len(odd), 'clip has', 'clips have')} a value that is none of train, val and test, such "
+        f"as '{odd[0].extra['split']}' of {odd[0].clip_id}: --split manifest will refuse them"
     ]
 
 

@@ -51,7 +51,8 @@ class Split:
     Attributes:
         rule: The rule that made it; instead of ``auto``, the rule that it chose.
         train: Clips to train on, int64.
-        val: Clips that decide when training stops, int64.
+        val: Clips on which the temperature and the threshold for "unknown" are fitted, by which models are chosen and,
+            with ``keep=best``, the epoch, int64.
         test: Clips that are not used until all training is done, int64.
         notes: What a reader of the results must know, besides the following.
         sharing: Number of test clips whose group also has clips in training or validation.
@@ -324,7 +325,9 @@ def _by_lists(clips: _Clips, argument: str, _rng: np.random.Generator) -> _Sides
     names = [[name for _, name in listed_names(path)] for path in _two_lists(argument)]
     (rest, lost_train), (test, lost_test) = _match(names, clips)
     if both := sorted(clips.ids[i] for i in rest & test):
-        raise UsageError(f"{len(both)} clips are in both lists, such as '{both[0]}': expected each in one")
+        raise UsageError(
+            f"{plural(len(both), 'clip is', 'clips are')} in both lists, such as '{both[0]}': expected each in one"
+        )
     notes = []
     if left := len(clips.ids) - len(rest) - len(test):
         notes.append(f"left out: {left} of {len(clips.ids)} clips are in neither list")
@@ -359,7 +362,8 @@ def _resolve(rule: str, clips: _Clips) -> tuple[str, list[str]]:
 
 def check_rule(rule: str) -> None:
     """Raise UsageError if there is no such rule, regardless of the clips."""
-    if rule != "auto" and rule.partition(":")[0] not in {each.partition(":")[0] for each in FOLD_RULES}:
+    with_argument = {each.partition(":")[0] for each in FOLD_RULES if ":" in each}
+    if rule not in ("auto", "manifest") and rule.partition(":")[0] not in with_argument:
         _find_rule(rule)
 
 

@@ -139,12 +139,13 @@ def remarks(fitted: Sequence[tuple[Calibration, Sequence[str]]]) -> list[str]:
     if blind:
         grouped = any(len(set(u)) < len(u) for u in unseeing)
         what = "groups of validation clips" if grouped else "validation clips"
+        least = math.ceil(100 / (min(blind) + 1)) / 100  # a threshold can be set at this rate in each run
         there = f"there {'is' if max(blind) == 1 else 'are'} {between(min(blind), max(blind))}"
         told.append(
             'no video will be answered "unknown", whatever it shows: rejecting only '
             f"{100 * rate:g}% of known clips needs {math.ceil(1 / rate - 1e-9) - 1} {what}, and {there}. Film more, "
-            "give `predict --unknown-below 0.6`, or a higher train-head --false-alarm-rate"
-            + _of_runs(len(blind), len(fitted))
+            f"train with `train-head --false-alarm-rate {least:g}` or higher, or give `predict --unknown-below P`, "
+            "with P chosen from the probabilities in answers.csv" + _of_runs(len(blind), len(fitted))
         )
     return told
 

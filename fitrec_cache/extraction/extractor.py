@@ -139,7 +139,7 @@ class Extractor:
 
         Args:
             prune: The latest ``since`` in the cache when files were listed: clips that were entered until then and
-                whose files are missing are taken out. None: no clip is taken out.
+                that VIDEOS does not name are taken out. None: no clip is taken out.
         """
         (others, here), there = self.cache.others(self.asked), {clip.clip_id for clip in self.found.passed_over}
         absent = [c for c in others if c.clip_id not in there and (prune is None or c.since <= prune)]
@@ -156,7 +156,7 @@ class Extractor:
         stale = sorted(c.clip_id for c in gone if is_part(c.video_sha256) and file_of(c.video_sha256) in files)
         if gone and prune is not None:
             names = sorted(clip.clip_id for clip in gone)
-            self.notes.add(f"taken out, as not among these videos: {plural(len(gone), 'clip')}: {some(names)}")
+            self.notes.add(f"removed, as not among these videos: {plural(len(gone), 'clip')}: {some(names)}")
         elif stale:
             self.notes.add(
                 f"training will still use {plural(len(stale), 'part')} of these files no longer listed: {some(stale)}"

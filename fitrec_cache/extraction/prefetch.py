@@ -164,7 +164,9 @@ class Prefetcher:
     def _prepare(self, task: Task, todo: Sequence[int], wait: Callable[[], StoredClip | str] | None) -> Prepared | str:
         key, path = task.key, task.clip.path
         decoded = None if wait is None else wait()
-        if decoded is not None and path is not None and file_stamp(path) != task.stamp:
+        now = task.stamp if decoded is None or path is None else file_stamp(path)
+        gone = now is None and isinstance(decoded, str)  # then the decoder knows the reason
+        if now != task.stamp and not gone:
             return "its file changed while it was read, as one does that is still being copied: extract it again"
         if isinstance(decoded, str):
             return decoded

@@ -160,7 +160,7 @@ class Stream:
     def __init__(self, source: Source) -> None:
         self.rest = self.missing = self.offset = 0.0
         self._earliest: float = math.inf  # time of a packet, in the stream's units
-        self._damage, self._late = Damage(), 0
+        self._damage, self._misplaced = Damage(), 0
         self._source, self._shown = source, without_password(source.name)
         self._remote = bool(_SCHEME.match(source.name))
         self._local = not self._remote and source.format is None
@@ -202,7 +202,7 @@ class Stream:
     @property
     def damaged(self) -> int:
         """Number of packets and frames so far that did not decode, or were left out because of an impossible time."""
-        return self._damage.undecodable + self._damage.corrupt + self._late
+        return self._damage.undecodable + self._damage.corrupt + self._misplaced
 
     def __enter__(self) -> Stream:
         return self
@@ -308,7 +308,7 @@ class Stream:
             elif clock - origin <= before[0]:
                 behind, late = (behind + 1 if clock > late else 1), clock
                 if behind < SET_BACK:
-                    self._late += 1
+                    self._misplaced += 1
                     continue
                 origin, seam = clock - before[0] - behind * period, True
             behind = 0
@@ -330,7 +330,7 @@ class Stream:
             clock = Fraction(time.monotonic_ns(), 10**9) if arrives else clock
             if held is not None:
                 if before is not None and before < clock < held[0]:
-                    self._late += 1
+                    self._misplaced += 1
                 else:
                     yield held
                     before = held[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
@@ -211,7 +212,7 @@ class WatchFiles:
 
     Raises:
         UsageError: If a name has another ending, a file cannot be written, or the table already exists, as it may
-            contain corrections.
+            contain corrections, or the subtitles exist and are not of ``watch``.
     """
 
     table: Path | None = None
@@ -226,6 +227,11 @@ class WatchFiles:
         if self.table is not None and self.table.exists() and self.table.stat().st_size:
             raise UsageError(
                 f"--table {self.table} exists, and may hold corrections: choose another name, or remove it"
+            )
+
+        if self.subtitles is not None and not _may_be_ours(self.subtitles):
+            raise UsageError(
+                f"--subtitles {self.subtitles} exists, and has other subtitles than `watch` writes: choose another name"
             )
 
     @property
@@ -301,6 +307,19 @@ def write_subtitles(segments: Sequence[Segment], path: Path, *, offset: float = 
         for number, s in enumerate(segments, start=1)
     ]
     write_atomic(path, "\n".join(blocks).encode())
+
+
+#: The text of a subtitle that `watch` writes.
+_OURS = re.compile(r"unknown|.+ \d+%")
+
+
+def _may_be_ours(path: Path) -> bool:
+    """Say whether a file does not exist, is empty, or its first subtitle is such as :func:`write_subtitles` writes."""
+    if not path.is_file():
+        return True
+    with path.open(encoding="utf-8", errors="replace") as file:
+        head = [file.readline(10_000).rstrip("\n") for _ in range(4)]
+    return not any(head) or (head[0] == "1" and _OURS.fullmatch(head[2]) is not None and not head[3])
 
 
 def _subrip(seconds: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def report(
     models = gather(records)
     if compared is None:
         compared = compare_runs(records)
-    seen = _see(models, opened, progress)
+    seen = _Seen(models, opened, progress=progress)
     data = render(context(models, seen, compared)).encode()
     write_atomic(out, data)
     return PageReport(
@@ -102,52 +102,52 @@ def report(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Seen:
-    """What the page is built from: models shown in full, audits by split rule, missing items, extractions, frames."""
+    """What the page is built from: models shown in full, audits by split rule, what is missing, earlier extractions."""
 
-    views: list[ModelView]
-    audits: dict[str, Leaks]
-    missing: list[str]
-    history: Sequence[Extraction] = ()
-    frames: dict[int, Frames | None] = field(default_factory=dict)
+    def __init__(self, models: Sequence[Model], cache: Cache | None, *, progress: bool) -> None:
+        self._auditor = None if cache is None else Auditor(cache, progress=progress)
+        self._frames_of: dict[int, Frames | None] = {}
+        self.history: Sequence[Extraction] = history(cache.folder) if cache else ()
+        self.views: list[ModelView] = []
+        self.missing: list[str] = []
+        if cache is None:
+            self.missing.append("No frames and no audit of the split by likeness: no cache was given (--cache DIR)")
+        self.audits = self._audits(models)
+        for model in _sound_first(models, self.audits)[:MOST_MODELS]:
+            frames = self._frames(model)
+            self.views.append(view(model, frames))
+            self.missing.extend(_lost_frames(model, frames))
+        if len(models) > MOST_MODELS:
+            more = plural(len(models) - MOST_MODELS, "further model is", "further models are")
+            self.missing.append(f"{more} in the tables only")
 
+    def _audits(self, models: Sequence[Model]) -> dict[str, Leaks]:
+        """Return the audit of each split; splits that cannot be audited are added to the missing items."""
+        found: dict[str, Leaks] = {}
+        for rule in dict.fromkeys(m.split for m in models):
+            if self._auditor is not None:
+                those = [m for m in models if m.split == rule]
+                frames = self._frames(those[0])
+                with self._or_missing(f"No audit of split {rule} by likeness"):
+                    found[rule] = self._auditor.audit([r for m in those for r in m.runs], frames)
+        return found
 
-def _see(models: Sequence[Model], cache: Cache | None, progress: bool) -> _Seen:
-    seen = _Seen(views=[], audits={}, missing=[], history=history(cache.folder) if cache else ())
-    if cache is None:
-        seen.missing.append("No frames and no audit of the split by likeness: no cache was given (--cache DIR)")
-    auditor = None if cache is None else Auditor(cache, progress=progress)
-    seen.audits.update(_audits(models, auditor, seen))
-    for model in _sound_first(models, seen.audits)[:MOST_MODELS]:
-        frames = _frames(model, auditor, seen)
-        seen.views.append(view(model, frames))
-        seen.missing.extend(_lost_frames(model, frames))
-    if len(models) > MOST_MODELS:
-        more = plural(len(models) - MOST_MODELS, "further model is", "further models are")
-        seen.missing.append(f"{more} in the tables only")
-    return seen
+    def _frames(self, model: Model) -> Frames | None:
+        """Return the frames of a model; always the same object, because it records which frames were lost."""
+        if self._auditor is not None and id(model) not in self._frames_of:
+            self._frames_of[id(model)] = None
+            with self._or_missing(f"No frames of {model.name}"):
+                self._frames_of[id(model)] = self._auditor.frames(model.shown)
+        return self._frames_of.get(id(model))
 
-
-def _audits(models: Sequence[Model], auditor: Auditor | None, seen: _Seen) -> dict[str, Leaks]:
-    """Return the audit of each split; splits that cannot be audited are added to the missing items."""
-    found: dict[str, Leaks] = {}
-    for rule in dict.fromkeys(m.split for m in models):
-        if auditor is not None:
-            those = [m for m in models if m.split == rule]
-            frames = _frames(those[0], auditor, seen)
-            with _or_missing(f"No audit of split {rule} by likeness", seen):
-                found[rule] = auditor.audit([r for m in those for r in m.runs], frames)
-    return found
-
-
-def _frames(model: Model, auditor: Auditor | None, seen: _Seen) -> Frames | None:
-    """Return the frames of a model; always the same object, because it records which frames were lost."""
-    if auditor is not None and id(model) not in seen.frames:
-        seen.frames[id(model)] = None
-        with _or_missing(f"No frames of {model.name}", seen):
-            seen.frames[id(model)] = auditor.frames(model.shown)
-    return seen.frames.get(id(model))
+    @contextmanager
+    def _or_missing(self, what: str) -> Iterator[None]:
+        """Continue if something cannot be shown, and record why."""
+        try:
+            yield
+        except FitrecError as error:
+            self.missing.append(f"{what}: {error}")
 
 
 def _leaky(models: Sequence[Model], audits: Mapping[str, Leaks]) -> list[str]:
@@ -160,15 +160,6 @@ def _leaky(models: Sequence[Model], audits: Mapping[str, Leaks]) -> list[str]:
 def _sound_first(models: Sequence[Model], audits: Mapping[str, Leaks]) -> list[Model]:
     leaky = _leaky(models, audits)
     return sorted(models, key=lambda m: m.split in leaky)
-
-
-@contextmanager
-def _or_missing(what: str, seen: _Seen) -> Iterator[None]:
-    """Continue if something cannot be shown, and record why."""
-    try:
-        yield
-    except FitrecError as error:
-        seen.missing.append(f"{what}: {error}")
 
 
 def _lost_frames(model: Model, frames: Frames | None) -> list[str]:
@@ -221,8 +212,8 @@ def context(models: Sequence[Model], seen: _Seen, compared: CompareReport) -> di
 
 def _is_like_the_papers(run: Record) -> bool:
     """Say whether a run has the paper's recipe, preprocessing or number of classes."""
-    papers = not {"paper", "table1"}.isdisjoint(run.settings["preset"].split("+"))
-    return papers or run.run["recipe"] == "paper" or len(run.labels) == paper.CLASSES
+    papers = not {"paper", "table1"}.isdisjoint(run.model_settings["preset"].split("+"))
+    return papers or run.run_json["recipe"] == "paper" or len(run.labels) == paper.CLASSES
 
 
 def _head_sizes(models: Sequence[Model]) -> dict[str, list[int]]:

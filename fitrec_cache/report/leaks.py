@@ -93,7 +93,7 @@ class Auditor:
         """Audit the splits of runs with one split rule; ``frames``, if given, are used to show pairs."""
         by_sides: dict[tuple[tuple[str, ...], ...], Record] = {}
         for each in records:
-            by_sides.setdefault(tuple(tuple(map(str, each.run["split"][side])) for side in SIDES), each)
+            by_sides.setdefault(tuple(tuple(map(str, each.run_json["split"][side])) for side in SIDES), each)
         names = sorted({name for sides in by_sides for side in sides for name in side})
         known = [self._known.get(name) for name in names]
         then: list[Mapping[str, str]] = []

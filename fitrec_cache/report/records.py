@@ -33,18 +33,18 @@ class Record(ScoredRun):
     @property
     def rule(self) -> str:
         """The split rule as it was given."""
-        return str(self.run["split"]["rule"])
+        return str(self.run_json["split"]["rule"])
 
     @property
     def sources(self) -> list[Mapping[str, Any]]:
         """How its features, or frames, were made; empty for features that were made elsewhere."""
-        sources: list[Mapping[str, Any]] = self.run["sources"]
+        sources: list[Mapping[str, Any]] = self.run_json["sources"]
         return sources
 
     @property
     def contents(self) -> Mapping[str, str]:
         """Content identifiers of its clips' videos; see :func:`fitrec_cache.runs.run_files.contents_of`. Not cached."""
-        return contents_of(self.run)
+        return contents_of(self.run_json)
 
     @property
     def best(self) -> Mapping[str, float]:
@@ -55,7 +55,7 @@ class Record(ScoredRun):
     @cached_property
     def calibration(self) -> Calibration:
         """How its logits are turned into probabilities and answers."""
-        return calibration_of(self.run)
+        return calibration_of(self.run_json)
 
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:
@@ -65,12 +65,12 @@ class Record(ScoredRun):
     @property
     def sharing(self) -> int:
         """Number of test clips whose group also has clips in training or validation."""
-        return int(self.run["split"]["sharing"])
+        return int(self.run_json["split"]["sharing"])
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Notes on its split; for folds only problems, because a fold usually lacks some classes in testing."""
-        split = self.run["split"]
+        split = self.run_json["split"]
         notes = [str(note) for note in split["notes"] if not self.fold]
         notes += say_untrained([str(label) for label in split["untrained"]])
         if self.sharing:
@@ -96,7 +96,7 @@ def _record(folder: Path) -> Record:
     scored, metrics = read_scored(folder), read_run_json(folder / "metrics.json")
     with refused_if_damaged(folder):
         record = Record(
-            folder=folder, run=scored.run, validated=scored.validated, tested=scored.tested, metrics=metrics
+            folder=folder, run_json=scored.run_json, validated=scored.validated, tested=scored.tested, metrics=metrics
         )
         _check(record)
         return record
@@ -104,7 +104,7 @@ def _record(folder: Path) -> Record:
 
 def _check(record: Record) -> None:
     """Evaluate every value that the page requires, so that a damaged folder is reported by its name."""
-    m, run = record.metrics, record.run
+    m, run = record.metrics, record.run_json
     for name in ("seconds", "parameters"):
         float(m[name])
     for row in m["history"]:

@@ -41,24 +41,26 @@ class HowTo:
 def how_to(model: Model, number: int) -> HowTo:
     """Return how to repeat a model's runs; ``number`` of the model names the output folder."""
     record = model.first
-    threads = ", ".join(sorted({str(each.run["threads"]) for each in model.runs}))
+    threads = ", ".join(sorted({str(each.run_json["threads"]) for each in model.runs}))
     names = "".join(f"{clip}\n" for clip in sorted(record.clips))
     settings = {
         "split": record.rule,
         "seeds": ", ".join(map(str, model.by_seed)),
-        **({"split seed": record.run["split"]["seed"]} if "seed" in record.run["split"] else {}),
-        "recipe": str(record.run["recipe"]),
+        **({"split seed": record.run_json["split"]["seed"]} if "seed" in record.run_json["split"] else {}),
+        "recipe": str(record.run_json["recipe"]),
         **({"folds": ", ".join(model.folds)} if len(model.folds) > 1 else {}),
-        "clips (training, validation, test)": ", ".join(str(len(record.run["split"][side])) for side in SIDES),
-        **({"final head": "of all clips, for predict and watch"} if record.run.get("final") else {}),
-        **record.run["training"],
-        **{k: v for k, v in record.run["head"].items() if k != "variant"},  # override the recipe's values of that name
+        "clips (training, validation, test)": ", ".join(str(len(record.run_json["split"][side])) for side in SIDES),
+        **({"final head": "of all clips, for predict and watch"} if record.run_json.get("final") else {}),
+        **record.run_json["training"],
+        **{
+            k: v for k, v in record.run_json["head"].items() if k != "variant"
+        },  # override the recipe's values of that name
     }
     return HowTo(
         title=model.name,
         commands=(*_extract(record.sources), _train(model, number)),
         settings=tuple((k.replace("_", " "), _text(v)) for k, v in settings.items()),
-        versions=(*((k, str(v)) for k, v in record.run["versions"].items()), ("threads", threads)),
+        versions=(*((k, str(v)) for k, v in record.run_json["versions"].items()), ("threads", threads)),
         sources=tuple(_source(s) for s in record.sources),
         test_sha256=hashlib.sha256(names.encode()).hexdigest(),
     )
@@ -106,21 +108,21 @@ def _train(model: Model, number: int) -> str:
         words += ["--backbone", name]
     for preset in presets:
         words += ["--preset", preset]
-    if some := record.run.get("some_classes"):
+    if some := record.run_json.get("some_classes"):
         names = [str(name) for name in some]
         listed = ",".join(names)  # a name with a comma can only be given in a file
         words += ["--classes", "FILE-OF-THESE-CLASSES" if any("," in name for name in names) else listed]
     words += ["--split", record.rule]
     for seed in model.by_seed:
         words += ["--seed", str(seed)]
-    if "seed" in record.run["split"]:
-        words += ["--split-seed", str(record.run["split"]["seed"])]
-    words += ["--recipe", str(record.run["recipe"]), *_changes(record)]
-    if attention := record.run["head"].get("attention"):
+    if "seed" in record.run_json["split"]:
+        words += ["--split-seed", str(record.run_json["split"]["seed"])]
+    words += ["--recipe", str(record.run_json["recipe"]), *_changes(record)]
+    if attention := record.run_json["head"].get("attention"):
         words += ["--attention", str(attention)]
-    for label in record.run["split"]["unknown_classes"]:
+    for label in record.run_json["split"]["unknown_classes"]:
         words += ["--unknown", label]
-    words += ["--final"] * bool(record.run.get("final"))
+    words += ["--final"] * bool(record.run_json.get("final"))
     return shlex.join([*words, "--out", f"RUNS/{number}-{record.variant}"])
 
 
@@ -130,9 +132,9 @@ _GO_WITH = {"epochs": "steps", "components": "clips_per_component"}
 
 def _changes(record: Record) -> list[str]:
     """Return the options for settings that differ from the recipe."""
-    usual = RECIPES.get(str(record.run["recipe"]), Recipe()).to_dict()
+    usual = RECIPES.get(str(record.run_json["recipe"]), Recipe()).to_dict()
     options: list[str] = []
-    training = record.run["training"]
+    training = record.run_json["training"]
     changed = {name for name, value in training.items() if name in usual and value != usual[name]}
     changed |= {other for name, other in _GO_WITH.items() if name in changed and training.get(other)}
     for name, value in training.items():
@@ -140,5 +142,5 @@ def _changes(record: Record) -> list[str]:
             options += ["--set", f"{name}={value}"]
     device = str(training["device"])
     options += ["--device", device] * (device != "cpu")
-    rate = record.run["false_alarm_rate"]
+    rate = record.run_json["false_alarm_rate"]
     return options if rate == FALSE_ALARM_RATE else [*options, "--false-alarm-rate", str(rate)]

@@ -110,7 +110,7 @@ def _confusions(model: Model, frames: Frames | None) -> Iterable[Confusion]:
         if frames is not None:
             ids = _taken_for(model, i, j)
             clips = [clip for name in ids[: 3 * MOST_CLIPS] if (clip := frames.glimpse(name))][:MOST_CLIPS]
-            trained = frames.of_class(labels[j], model.shown.run["split"]["train"])
+            trained = frames.of_class(labels[j], model.shown.run_json["split"]["train"])
             example = frames.glimpse(trained) if trained else None
         yield Confusion(
             true=labels[i],

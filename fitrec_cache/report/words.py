@@ -65,7 +65,7 @@ def grouped(model: Model) -> bool:
 
 def knows_groups(model: Model) -> bool:
     """Say whether all groups are known that are needed to see whether a test clip shares one with training."""
-    splits = [record.run["split"] for record in model.runs]
+    splits = [record.run_json["split"] for record in model.runs]
     return not any(None in split.get("test_groups", ()) or split.get("without_group") for split in splits)
 
 

@@ -55,11 +55,11 @@ def write_answers(runs: Sequence[ScoredRun], path: Path, strangers: Sequence[tup
 
 
 def _rows(run: ScoredRun, strangers: Sequence[tuple[str, str | None, str]]) -> Iterator[dict[str, Any]]:
-    calibration, labels = calibration_of(run.run), run.labels
+    calibration, labels = calibration_of(run.run_json), run.labels
     truth = [labels[target] for target in run.tested.targets.tolist()]
     tested = list(zip(run.clips, run.groups, truth, strict=True))
     sides = [(run.tested.logits, tested)]
-    sides += [(read_strangers(run.folder, run.run), list(strangers))] if strangers else []
+    sides += [(read_strangers(run.folder, run.run_json), list(strangers))] if strangers else []
     for logits, clips in sides:
         probabilities = calibration.probabilities(logits).tolist()
         for (clip, group, label), row in zip(clips, probabilities, strict=True):

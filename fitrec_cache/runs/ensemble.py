@@ -139,8 +139,8 @@ def keep_calibration(runs: Sequence[ScoredRun], ensemble: Ensemble) -> None:
         return
     kept = {"seeds": sorted(run.seed for run in runs), "calibration": ensemble.mean.to_dict()}
     for run in runs:
-        if run.run.get(KEPT) != kept:
-            write_json(run.folder / "run.json", {**run.run, KEPT: kept})
+        if run.run_json.get(KEPT) != kept:
+            write_json(run.folder / "run.json", {**run.run_json, KEPT: kept})
 
 
 class HeadEnsemble(nn.Module):
@@ -160,7 +160,7 @@ class HeadEnsemble(nn.Module):
     ) -> None:
         super().__init__()
         self.heads = nn.ModuleList(run.head for run in runs).eval()
-        self.ensemble = Ensemble.of([r.folder for r in runs], [r.settings for r in runs], threshold=threshold)
+        self.ensemble = Ensemble.of([r.folder for r in runs], [r.run_json for r in runs], threshold=threshold)
         self.dtype = dtype
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

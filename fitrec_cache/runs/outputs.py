@@ -20,6 +20,9 @@ from fitrec_cache.runs.run_files import read_sealed
 #: Name of the file in a run folder.
 OUTPUTS = "logits.safetensors"
 
+#: The arrays stored for each side, as attributes of :class:`Outputs`.
+_NAMES = ("logits", "targets", "attention")
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outputs:
@@ -46,6 +49,12 @@ class Outputs:
         return np.asarray(self.guesses == self.targets)
 
 
+def to_bytes(validated: Outputs, tested: Outputs, strange: NDArray[np.float32] | None) -> bytes:
+    """Return the bytes of ``logits.safetensors``; ``strange`` are the logits ``(M, K)`` of clips of unknown classes."""
+    held = {f"{side}_{n}": getattr(said, n) for side, said in (("val", validated), ("test", tested)) for n in _NAMES}
+    return safetensors.numpy.save(held if strange is None else held | {"unknown_logits": strange})
+
+
 def read_outputs(folder: Path, run: Mapping[str, Any], side: Literal["val", "test"]) -> Outputs:
     """Read the outputs of a run's head for its validation or test clips.
 
@@ -61,7 +70,7 @@ def read_outputs(folder: Path, run: Mapping[str, Any], side: Literal["val", "tes
     """
     with _opened(folder, run) as stored:
         clips, classes = len(run["split"][side]), len(run["labels"])
-        logits, targets, attention = (stored[f"{side}_{n}"] for n in ("logits", "targets", "attention"))
+        logits, targets, attention = (stored[f"{side}_{n}"] for n in _NAMES)
     shapes = f"logits {logits.shape}, targets {targets.shape} and attention {attention.shape}"
     if logits.shape != (clips, classes) or targets.shape != (clips,) or attention.shape[:-1] != (clips,):
         raise _damaged(folder, f"{shapes} of {clips} {side} clips of {classes} classes")
@@ -91,10 +100,7 @@ def _opened(folder: Path, run: Mapping[str, Any]) -> Iterator[dict[str, NDArray[
     """Read a run's outputs file; anything missing in it or in ``run.json`` is reported as an error."""
     try:
         yield safetensors.numpy.load(read_sealed(folder, OUTPUTS, run))
-    except FileNotFoundError as error:
-        what = f"{folder}/{OUTPUTS} is missing: copy the whole run folder, or train the head again"
-        raise StoreCorrupt(what) from error
-    except (KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
+    except (KeyError, TypeError, safetensors.SafetensorError) as error:
         raise _damaged(folder, f"{type(error).__name__} {error}") from error
 
 

@@ -135,7 +135,7 @@ def read_result(folder: Path) -> RunResult:
         seconds = float(told["seconds"])
     scored = read_scored(folder)
     with refused_if_damaged(folder / "run.json"):
-        strange = read_strangers(folder, scored.run) if scored.run["split"]["unknown"] else None
+        strange = read_strangers(folder, scored.run_json) if scored.run_json["split"]["unknown"] else None
         return result_of(scored, strange, epochs=epochs, best_epoch=best_epoch, parameters=parameters, seconds=seconds)
 
 
@@ -158,7 +158,7 @@ def result_of(
         parameters: Number of trained parameters.
         seconds: Wall time of the training.
     """
-    run = scored.run
+    run = scored.run_json
     n_train, n_val, n_test = (len(run["split"][side]) for side in SIDES)
     calibration, unknown = _judge(scored, strange)
     return RunResult(
@@ -184,7 +184,7 @@ def result_of(
 
 def _judge(scored: ScoredRun, strange: NDArray[np.float32] | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the calibration figures of a head, and the figures of its threshold for "unknown"."""
-    calibration, logits, truth = calibration_of(scored.run), scored.tested.logits, scored.tested.targets
+    calibration, logits, truth = calibration_of(scored.run_json), scored.tested.logits, scored.tested.targets
     sure = calibration.probabilities(logits)
     error, bins = calibration_error(sure, truth)
     raw_error, _ = calibration_error(Calibration().probabilities(logits), truth)
@@ -244,13 +244,13 @@ def average_runs(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], Ensemble | 
     """
     if len(runs) < 2 or any(r.fold or r.clips != runs[0].clips for r in runs):
         return {}, None
-    ensemble = Ensemble.of([r.folder for r in runs], [r.run for r in runs])
+    ensemble = Ensemble.of([r.folder for r in runs], [r.run_json for r in runs])
     probabilities, unknown = _answers(ensemble, [r.tested.logits for r in runs])
     truth = runs[0].tested.targets
     figures = evaluate(probabilities, truth, runs[0].labels, units=runs[0].units).to_dict()
     strange: dict[str, Any] = {}
-    if runs[0].run["split"].get("unknown"):
-        theirs, turned_away = _answers(ensemble, [read_strangers(r.folder, r.run) for r in runs])
+    if runs[0].run_json["split"].get("unknown"):
+        theirs, turned_away = _answers(ensemble, [read_strangers(r.folder, r.run_json) for r in runs])
         strange = {"n_unknown": len(theirs), "detected": float(turned_away.mean())}
         strange["auroc"] = auroc(probabilities.max(axis=1), theirs.max(axis=1))
     found = {

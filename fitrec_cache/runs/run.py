@@ -72,15 +72,15 @@ _IN_WORDS = {
 }
 
 #: The exceptions that weights and settings of a damaged or hostile run folder cause, besides those of its JSON.
-_DAMAGE = (RuntimeError, OSError, ArithmeticError, UsageError, safetensors.SafetensorError)
+_DAMAGE = (RuntimeError, ArithmeticError, UsageError, safetensors.SafetensorError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """An opened run folder: its settings and its head in evaluation mode (the final head if there is one)."""
+    """An opened run folder: the content of its ``run.json``, and its (final) head in evaluation mode."""
 
     folder: Path
-    settings: dict[str, Any]
+    run_json: dict[str, Any]
     head: nn.Module
     labels: list[str]
     calibration: Calibration
@@ -110,7 +110,7 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> St
         try:
             there = read_run_json(folder / "run.json")
         except StoreCorrupt as error:
-            raise StoreCorrupt(f"{error} with --overwrite, or remove {folder}") from error
+            raise StoreCorrupt(f"{error}. Add --overwrite to train, or remove {folder}") from error
         wanted = {"run_version": RUN_VERSION, **parse_json(canonical_json(described))}
         final = wanted.pop("final")  # the tested head is the same with or without a final one
         changed = _differences(there, wanted)
@@ -230,7 +230,7 @@ def write_run(
     final: nn.Module | None,
     run: dict[str, Any],
     metrics: dict[str, Any],
-    outputs: dict[str, Tensor],
+    outputs: bytes,
     out: Path,
 ) -> None:
     """Write head, settings, metrics, outputs and pictures; an existing run stays until the new one is complete.
@@ -242,7 +242,7 @@ def write_run(
         StoreError: If the folder cannot be written.
     """
     with staged(folder, f"the run {folder}") as here:
-        tensors = {HEAD: safetensors.torch.save(head.state_dict()), OUTPUTS: safetensors.torch.save(outputs)}
+        tensors = {HEAD: safetensors.torch.save(head.state_dict()), OUTPUTS: outputs}
         tensors |= {} if final is None else {FINAL: safetensors.torch.save(final.state_dict())}
         for name, data in tensors.items():
             write_atomic(here / name, data)
@@ -287,7 +287,7 @@ def read_run(folder: Path) -> Run:
         stored = safetensors.torch.load(read_sealed(folder, name, settings))
         head = _with_weights(config, stored, folder / name)
         calibration = calibration_of(settings)
-        return Run(folder=folder, settings=settings, head=head.eval(), labels=labels, calibration=calibration)
+        return Run(folder=folder, run_json=settings, head=head.eval(), labels=labels, calibration=calibration)
 
 
 def calibration_of(settings: Mapping[str, Any]) -> Calibration:
@@ -333,7 +333,7 @@ def read_runs(folder: Path) -> list[Run]:
             "one split"
         )
     runs = [read_run(seed) for seed in seeds]
-    if len({bool(run.settings.get("final")) for run in runs}) > 1:
+    if len({bool(run.run_json.get("final")) for run in runs}) > 1:
         raise UsageError(
             f"{folder}: not all seeds have their final head yet: run the same train-head --final, or learn, again"
         )
@@ -341,7 +341,7 @@ def read_runs(folder: Path) -> list[Run]:
         raise UsageError(
             f"{folder} holds runs of different {', '.join(apart)}: expected seeds of one call. Name one of them"
         )
-    if len({run.settings.get("seed") for run in runs}) < len(runs):
+    if len({run.run_json.get("seed") for run in runs}) < len(runs):
         raise UsageError(f"{folder} holds two runs of one seed: expected seeds of one call. Name one of them")
     return runs
 
@@ -382,7 +382,7 @@ def _read_learned(path: Path) -> tuple[float, Path]:
 def _apart(runs: Sequence[Run]) -> list[str]:
     """Return the settings that differ between runs and make them different models."""
     with refused_if_damaged(f"a run in {runs[0].folder.parent}", *_DAMAGE):
-        models = [model_settings(run.settings) for run in runs]
+        models = [model_settings(run.run_json) for run in runs]
     changed = [name.rstrip(":") for name in models[0] if any(each.get(name) != models[0][name] for each in models)]
     return ["labels"] * any(run.labels != runs[0].labels for run in runs) + changed
 

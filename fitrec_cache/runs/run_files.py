@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 from fitrec_cache.common.files import files_below, parse_json, read_file, sum_of
 from fitrec_cache.dataset.clips import SIDES
-from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
+from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.storage.sources import check_sources
 from fitrec_cache.wording import is_plain
 
@@ -50,10 +52,21 @@ def run_folders(folder: Path) -> list[Path]:
     return sorted(folder / name.parent for name in names if name.name == "run.json")
 
 
+def run_folder_name(fold: str, seed: int) -> str:
+    """Return the name of the folder of one of several runs of a call: ``seed-N`` or ``fold-F-seed-N``."""
+    slug = re.sub(r"[^A-Za-z0-9_.-]+", "_", fold)[:60]
+    return f"fold-{slug}-seed-{seed}" if fold else f"seed-{seed}"
+
+
+def is_run_folder_name(name: str) -> bool:
+    """Say whether a folder of this name may be one that :func:`run_folder_name` named."""
+    return name.startswith(("seed-", "fold-")) and "seed-" in name
+
+
 def unfinished_in(folder: Path) -> list[Path]:
     """Return the folders, by name, of the seeds and folds of a call that have no run yet because it did not finish."""
-    names = (path for path in sorted(folder.glob("*seed-*")) if path.name.startswith(("seed-", "fold-")))
-    return [path for path in names if path.is_dir() and not (path / "run.json").exists()]
+    folders = (path for path in sorted(folder.glob("*")) if is_run_folder_name(path.name) and path.is_dir())
+    return [path for path in folders if not (path / "run.json").exists()]
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
@@ -110,16 +123,13 @@ def read_run_json(path: Path) -> dict[str, Any]:
 
     Raises:
         StoreCorrupt: If it is missing, damaged or not a JSON object.
+        StoreError: If the system cannot read it.
     """
-    try:
-        if path.stat().st_size > _MOST_JSON_BYTES:
-            raise StoreCorrupt(f"{path} is too large to be what it should be")
-        found = parse_json(read_file(path))
-    except (OSError, ValueError) as error:
-        raise StoreCorrupt(f"{path} cannot be read: {error}. Train the head again") from error
-    if not isinstance(found, dict):
-        raise StoreCorrupt(f"{path} is damaged: expected a JSON object")
-    return found
+    with refused_if_damaged(path):
+        found = parse_json(_bytes_of(path, most=_MOST_JSON_BYTES))
+        if not isinstance(found, dict):
+            raise ValueError("it has no JSON object")
+        return found
 
 
 def read_sealed(folder: Path, name: str, run: Mapping[str, Any]) -> bytes:
@@ -131,10 +141,10 @@ def read_sealed(folder: Path, name: str, run: Mapping[str, Any]) -> bytes:
         run: The content of ``run.json``.
 
     Raises:
-        OSError: If it cannot be read.
-        StoreCorrupt: If it is not the file that ``run.json`` was written for.
+        StoreCorrupt: If it is missing, or not the file that ``run.json`` was written for.
+        StoreError: If the system cannot read it.
     """
-    data = read_file(folder / name)
+    data = _bytes_of(folder / name)
     with refused_if_damaged(f"{SUMS!r} in {folder}/run.json"):
         told = run.get(SUMS, {}).get(name)
     if told not in (None, sum_of(data)):
@@ -143,6 +153,18 @@ def read_sealed(folder: Path, name: str, run: Mapping[str, Any]) -> bytes:
             "whole run folder again, or train the head again"
         )
     return data
+
+
+def _bytes_of(path: Path, most: float = math.inf) -> bytes:
+    """Return the bytes of a file of a run; one that the system cannot read is not taken for damaged."""
+    try:
+        if path.stat().st_size > most:
+            raise ValueError("it is too large")
+        return read_file(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreCorrupt(f"{path} is missing: copy the whole run folder again, or train the head again") from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}. Make it readable") from error
 
 
 def contents_of(run: Mapping[str, Any]) -> dict[str, str]:

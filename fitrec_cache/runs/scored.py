@@ -30,71 +30,71 @@ class ScoredRun:
 
     Attributes:
         folder: The run folder.
-        run: The content of its ``run.json``.
+        run_json: The content of its ``run.json``.
         validated: The outputs for its validation clips, by the head that was never trained on them: the tested one,
             unless the recipe refits.
         tested: The outputs for its N test clips.
     """
 
     folder: Path
-    run: Mapping[str, Any]
+    run_json: Mapping[str, Any]
     validated: Outputs
     tested: Outputs
 
     @cached_property
-    def settings(self) -> dict[str, str]:
+    def model_settings(self) -> dict[str, str]:
         """The settings that define the model; see :func:`fitrec_cache.runs.models.model_settings`."""
-        return model_settings(self.run)
+        return model_settings(self.run_json)
 
     @property
     def variant(self) -> str:
         """Name of the head's variant."""
-        return self.settings["variant"]
+        return self.model_settings["variant"]
 
     @property
     def backbone(self) -> str:
         """Names of the backbones, joined by ``+``."""
-        return self.settings["backbone"]
+        return self.model_settings["backbone"]
 
     @property
     def split(self) -> str:
         """The split's rule; for lists of clips their names, without folders."""
-        return self.settings["split"]
+        return self.model_settings["split"]
 
     @property
     def seed(self) -> int:
         """The seed of the initial weights and the batches, and of the split unless that has a seed of its own."""
-        return int(self.run["seed"])
+        return int(self.run_json["seed"])
 
     @property
     def fold(self) -> str:
         """The fold's name if the split has several; otherwise empty."""
-        return str(self.run["fold"])
+        return str(self.run_json["fold"])
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """The K class names."""
-        return tuple(str(label) for label in self.run["labels"])
+        return tuple(str(label) for label in self.run_json["labels"])
 
     @cached_property
     def clips(self) -> tuple[str, ...]:
         """Ids of the test clips."""
-        return tuple(str(clip) for clip in self.run["split"]["test"])
+        return tuple(str(clip) for clip in self.run_json["split"]["test"])
 
     @property
     def groups(self) -> list[str | None]:
         """The groups of the test clips, None where unknown."""
-        return list(self.run["split"]["test_groups"])
+        return list(self.run_json["split"]["test_groups"])
 
     @cached_property
     def units(self) -> list[str]:
         """The statistical unit of each test clip; see :func:`fitrec_cache.dataset.units.units_of`."""
-        return units_of_run(self.run)
+        return units_of_run(self.run_json)
 
     @cached_property
     def val_units(self) -> list[str]:
         """The statistical unit of each validation clip; see :func:`fitrec_cache.dataset.units.validation_units`."""
-        return validation_units(self.run)
+        return validation_units(self.run_json)
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -110,7 +110,7 @@ class ScoredRun:
     @property
     def n_clips(self) -> int:
         """Number of clips on all three sides."""
-        return sum(len(self.run["split"].get(name, ())) for name in SIDES)
+        return sum(len(self.run_json["split"].get(name, ())) for name in SIDES)
 
 
 def per_clip(runs: Sequence[ScoredRun]) -> tuple[FloatArray, FloatArray, dict[str, str]]:
@@ -152,7 +152,7 @@ class Model(Generic[R]):
     @property
     def sides(self) -> str:
         """A digest that distinguishes splits by lists of the same name."""
-        return self.first.settings["sides"]
+        return self.first.model_settings["sides"]
 
     @cached_property
     def by_seed(self) -> dict[int, list[R]]:
@@ -175,7 +175,7 @@ class Model(Generic[R]):
     @cached_property
     def validated_on(self) -> frozenset[tuple[str, frozenset[str]]]:
         """The validation clips of each fold, over all seeds; models can be compared on them only if they are equal."""
-        return frozenset((run.fold, frozenset(run.run["split"]["val"])) for run in self.runs)
+        return frozenset((run.fold, frozenset(run.run_json["split"]["val"])) for run in self.runs)
 
     @cached_property
     def per_clip(self) -> tuple[FloatArray, FloatArray, dict[str, str]]:
@@ -195,7 +195,9 @@ class Model(Generic[R]):
     @property
     def val_interval(self) -> tuple[float, float]:
         """95 % interval of the accuracy on validation clips over all runs, computed in the same way."""
-        right, tested, units = count_right((r.run["split"]["val"], r.val_units, r.validated.right) for r in self.runs)
+        right, tested, units = count_right(
+            (r.run_json["split"]["val"], r.val_units, r.validated.right) for r in self.runs
+        )
         return interval_by_unit(right, tested, list(units.values()))
 
 
@@ -211,8 +213,8 @@ def gather_models(runs: Sequence[R]) -> tuple[list[Model[R]], list[str]]:
     _check_classes(runs)
     groups: dict[str, list[R]] = {}
     for run in runs:
-        groups.setdefault(canonical_json(run.settings), []).append(run)
-    apart = differences([group[0].settings for group in groups.values()])
+        groups.setdefault(canonical_json(run.model_settings), []).append(run)
+    apart = differences([group[0].model_settings for group in groups.values()])
     models, notes = [], []
     for text, group in zip(apart, groups.values(), strict=True):
         model, remarks = _whole_seeds(Model(runs=group, apart=text))
@@ -233,9 +235,9 @@ def read_scored(folder: Path) -> ScoredRun:
         validated, tested = read_outputs(folder, run, "val"), read_outputs(folder, run, "test")
         if not len(validated.targets) or not len(tested.targets):
             raise StoreCorrupt(f"{folder}/run.json names no clips to validate or to test on. Train the head again")
-        found = ScoredRun(folder=folder, run=run, validated=validated, tested=tested)
+        found = ScoredRun(folder=folder, run_json=run, validated=validated, tested=tested)
         # Evaluate these now, so that a damaged run.json is reported by its name, and not in the middle of a comparison.
-        _ = (found.settings, found.seed, found.fold, found.labels, found.clips, found.units, found.val_units)
+        _ = (found.model_settings, found.seed, found.fold, found.labels, found.clips, found.units, found.val_units)
         _ = (found.n_clips, set(found.groups), set(run["split"]["val"]))
         return found
 

@@ -103,7 +103,7 @@ def fit(
 
     Args:
         train: The training clips.
-        val: The validation clips, which determine the epoch to keep; in the same arrays.
+        val: The validation clips, which with ``keep=best`` determine the epoch to keep; in the same arrays.
         config: The head.
         recipe: The training settings.
         seed: Seed of initial weights, batch order and dropout. On the CPU the same seed gives the same bits.

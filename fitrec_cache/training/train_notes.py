@@ -136,7 +136,7 @@ def final_note(clips: int) -> str:
 
 def answer_notes(scored: Sequence[ScoredRun], pooled: Sequence[dict[str, Any]], ensemble: dict[str, Any]) -> list[str]:
     """Return notes on how good "unknown" and the probabilities are, and on what is unknown about the joint answer."""
-    notes = list(remarks([(calibration_of(one.run), one.val_units) for one in scored]))
+    notes = list(remarks([(calibration_of(one.run_json), one.val_units) for one in scored]))
     if len(scored) > 1 and not pooled and not ensemble:
         notes.append(
             "the seeds test different clips, so what they answer together, as predict does, is not tested: another "

@@ -21,7 +21,7 @@ from fitrec_cache.dataset.units import validation_units
 from fitrec_cache.evaluation.calibration import calibrate
 from fitrec_cache.features import Features
 from fitrec_cache.heads.head import count_trainable
-from fitrec_cache.runs.outputs import Outputs
+from fitrec_cache.runs.outputs import Outputs, to_bytes
 from fitrec_cache.runs.results import RunResult, result_of
 from fitrec_cache.runs.run import State, add_final, check_out, write_run
 from fitrec_cache.runs.scored import ScoredRun
@@ -134,18 +134,12 @@ class Trainer:
         calibration = calibrate(
             validated.logits, validated.targets, units=units, false_alarm_rate=self.false_alarm_rate
         )
-        outputs = {
-            f"{side}_{name}": torch.from_numpy(getattr(said, name))
-            for side, said in (("val", validated), ("test", tested))
-            for name in ("logits", "targets", "attention")
-        }
         if (others := self.strangers) is not None:
             everyone = np.arange(len(others.clip_ids))
-            outputs["unknown_logits"], _ = apply_head(fitted.head, others.values, everyone, others.clip_ids)
-            strange = outputs["unknown_logits"].numpy()
+            strange = apply_head(fitted.head, others.values, everyone, others.clip_ids)[0].numpy()
         run = described | self.contents(job) | {"calibration": calibration.to_dict(), "versions": _versions()}
         result = result_of(
-            ScoredRun(folder=job.folder, run=run, validated=validated, tested=tested),
+            ScoredRun(folder=job.folder, run_json=run, validated=validated, tested=tested),
             strange,
             epochs=len(fitted.history),
             best_epoch=fitted.best_epoch,
@@ -158,6 +152,7 @@ class Trainer:
         metrics |= {"labels": labels, "history": fitted.history}
         metrics.pop("out")
         self._refuse_another(job)
+        outputs = to_bytes(validated, tested, strange)
         write_run(job.folder, head=fitted.head, final=final, run=run, metrics=metrics, outputs=outputs, out=self.out)
         return result
 

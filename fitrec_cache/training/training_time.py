@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from fitrec_cache.dataset.splits import SHARE
 from fitrec_cache.settings.recipes import Recipe
 from fitrec_cache.training.fit import step_seconds
 
@@ -49,7 +50,9 @@ def usual_sides(n: int) -> tuple[int, int, int]:
         >>> usual_sides(1000)
         (640, 160, 200)
     """
-    return n - n // 5 - (n - n // 5) // 5, (n - n // 5) // 5, n // 5
+    test = round(SHARE * n)
+    val = round(SHARE * (n - test))
+    return n - test - val, val, test
 
 
 def _batches(n: int, recipe: Recipe) -> int:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
-from fitrec_cache.video.truncation import is_cut
+from fitrec_cache.video.truncation import FIRST_BOXES, boxes, is_cut
 
 #: Number of bytes examined at the beginning of a file.
 _HEAD = 4096
@@ -48,9 +46,6 @@ _KINDS = {
 
 _BEGINNINGS = {re.compile(begins, re.DOTALL): what for begins, what in _KINDS.items()}
 
-#: The first boxes of MP4 and QuickTime files whose index comes last.
-_FIRST = (b"ftyp", b"wide", b"mdat")
-
 _NO_TEXT = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 
@@ -71,7 +66,7 @@ def why_no_video(path: Path) -> str:
             return f"a text, not a video: {_INSTEAD}"
         if is_cut(path):
             return f"cut off, as the file ends before its header says: {_AGAIN}"
-        if head[4:8] in _FIRST and all(name != b"moov" for name, _, _ in _boxes(file)):
+        if head[4:8] in FIRST_BOXES and all(name != b"moov" for name, _, _ in boxes(file)):
             return (
                 "not written to its end, as its index (moov) is missing: copy it again, or see if the camera plays it"
             )
@@ -85,7 +80,7 @@ def is_encrypted(path: Path) -> bool:
         ISO/IEC 14496-12, 8.12: a sample entry ``encv`` in the box ``stsd``.
     """
     with suppress(OSError), path.open("rb") as file:
-        for name, start, length in _boxes(file):
+        for name, start, length in boxes(file):
             if name == b"moov" and length <= _MOST_INDEX:
                 file.seek(start)
                 return re.search(rb"stsd.{12}encv", file.read(length), re.DOTALL) is not None
@@ -97,17 +92,3 @@ def _is_text(head: bytes) -> bool:
     with suppress(UnicodeDecodeError):
         return bool(codecs.getincrementaldecoder("utf-8")().decode(head)) and not _NO_TEXT.search(head)
     return False
-
-
-def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Yield name, start and length of the outermost boxes of an MP4 file, as far as their lengths are valid."""
-    start, size = 0, file.seek(0, 2)
-    while start + 8 <= size:
-        file.seek(start)
-        head = file.read(16)
-        length = int.from_bytes(head[:4], "big")
-        if length == 1:  # the length is in the eight bytes after the name
-            length = int.from_bytes(head[8:16], "big")
-        length = size - start if length < 8 else length
-        yield head[4:8], start, length
-        start += length

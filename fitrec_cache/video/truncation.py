@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,8 +12,8 @@ _EBML, _SEGMENT = bytes.fromhex("1A45DFA3"), bytes.fromhex("18538067")
 _NO_SIZE = b"\xff" * 4
 
 #: MP4 files begin with ``ftyp``; QuickTime files, many of them older than that box, with any of these.
-_FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
-_BOXES = _FIRST_BOXES | {b"moof"}
+FIRST_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
+_BOXES = FIRST_BOXES | {b"moof"}
 
 
 def is_cut(path: Path) -> bool:
@@ -31,7 +32,7 @@ def is_cut(path: Path) -> bool:
             return _last_riff_end(file, size) > size
         if head[:4] == _EBML:
             return _segment_end(file) > size
-        return head[4:8] in _FIRST_BOXES and _last_box_end(file, size) > size
+        return head[4:8] in FIRST_BOXES and _last_box_end(file, size) > size
 
 
 def _last_riff_end(file: BinaryIO, size: int) -> int:
@@ -78,21 +79,28 @@ def _vint(file: BinaryIO) -> int:
 
 
 def _last_box_end(file: BinaryIO, size: int) -> int:
-    """Return where the last outermost box of an MP4 or QuickTime file ends; the walk ends at anything else.
+    """Return where the last outermost box of an MP4 or QuickTime file ends; the walk ends at anything else."""
+    end = 0
+    for name, start, length in boxes(file):
+        end = start + length
+        if end > size and name not in _BOXES:  # something was appended, such as a tag
+            return size
+    return end
+
+
+def boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start and length of the outermost boxes of an MP4 or QuickTime file; the last may be cut off.
 
     Source:
         ISO/IEC 14496-12, 4.2; Apple's QuickTime File Format Specification, on atoms.
     """
-    end = 0
-    while end + 8 <= size:
-        file.seek(end)
+    start, size = 0, file.seek(0, 2)
+    while start + 8 <= size:
+        file.seek(start)
         head = file.read(16)
         length = int.from_bytes(head[:4], "big")
-        if length == 1:  # the size is in the eight bytes after the name
+        if length == 1:  # the length is in the eight bytes after the name
             length = int.from_bytes(head[8:16], "big")
-        if length < 8:  # 0: to the end of the file
-            return size
-        if end + length > size and head[4:8] not in _BOXES:  # something was appended, such as a tag
-            return size
-        end += length
-    return end
+        length = size - start if length < 8 else length  # 0: to the end of the file
+        yield head[4:8], start, length
+        start += length

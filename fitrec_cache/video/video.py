@@ -175,8 +175,8 @@ def _promised(video: Video) -> NDArray[np.float64] | None:
     known = [pts for pts in video.listing.pts if pts is not None]
     if _is_set_back(known):
         raise VideoError(
-            "its clock is set back on the way, as where recordings were joined, so that times do not tell its parts: "
-            "cut it there, into files of their own"
+            "its time stamps jump back part-way, as where recordings were joined, so parts cannot be found by time: "
+            "cut the file there and list the pieces"
         )
     known.sort()
     return np.array([video.seconds(pts) for pts in known]) if known and len(known) == video.n_packets else None

@@ -1,0 +1,173 @@
+"""A trained head with the pipeline before it, kept loaded: what `predict` and `watch` ask for each clip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fitrec_cache.common.arguments import plain_arguments
+from fitrec_cache.common.devices import in_full_float32
+from fitrec_cache.common.memory import keep_freed_memory
+from fitrec_cache.dataset.clips import SIDES, file_id
+from fitrec_cache.errors import StoreCorrupt, UsageError
+from fitrec_cache.pipeline import open_pipelines
+from fitrec_cache.runs.ensemble import HeadEnsemble
+from fitrec_cache.runs.run import Run, read_runs
+from fitrec_cache.runs.run_files import contents_of
+from fitrec_cache.video.jpeg import decode_frames
+from fitrec_cache.video.spans import file_of
+from fitrec_cache.wording import plural
+
+#: Accepted types of a JPEG file in memory.
+_BYTES = (bytes, bytearray, memoryview)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The answer of the heads for one clip.
+
+    Attributes:
+        top: All labels with their probabilities, best first.
+        weights: Weight of each of its frames in the clip's vector; they sum to 1.
+        unknown: Whether the highest probability is below the threshold: probably none of the classes.
+    """
+
+    top: tuple[tuple[str, float], ...]
+    weights: tuple[float, ...]
+    unknown: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as plain JSON values."""
+        return {**vars(self), "top": named(self.top), "weights": list(self.weights)}
+
+
+def named(top: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+    """Return labels with their probabilities as plain JSON values."""
+    return [{"label": label, "probability": p} for label, p in top]
+
+
+class Recogniser:
+    """A trained head, or several seeds of one, with the pipeline before it.
+
+    Creating one makes this process keep freed memory for reuse (:mod:`fitrec_cache.common.memory`). It may be called
+    from several threads. A server that forks must create it in each worker: PyTorch's threads do not survive a fork,
+    and a network that ran before the fork would wait for them forever.
+
+    Args:
+        run: As for :func:`fitrec_cache.predict.predict`, like the other arguments; the same errors are raised.
+        backbone: ``NAME=WEIGHTS``.
+        unknown_below: Least probability of an answer.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        force: Continue although the pipeline here differs.
+
+    Attributes:
+        runs: The heads.
+        samples: Number of frames per clip, ``T``.
+        short_sides: The sizes in which frames must be given, in pixels of the short side.
+        labels: The classes.
+        may_be_unknown: Whether any clip could be answered "unknown".
+        clip_seconds: Median length of the clips the head was trained on; None if unknown.
+        trained_on: File names of these clips, with their folder if ids have one, as parts of a path.
+        contents: Content identifiers of these files (:func:`fitrec_cache.video.spans.short_content`), as far as the
+            runs contain them.
+    """
+
+    @plain_arguments
+    def __init__(
+        self,
+        run: Path,
+        *,
+        backbone: Sequence[str] = (),
+        unknown_below: float | None = None,
+        device: str = "auto",
+        force: bool = False,
+    ) -> None:
+        if unknown_below is not None and not 0 <= unknown_below <= 1:
+            raise UsageError(f"unknown_below is {unknown_below}: expected a probability, 0 to 1")
+        keep_freed_memory()  # every clip needs the same large blocks
+        self.runs = read_runs(run)
+        self._heads = HeadEnsemble(self.runs, threshold=unknown_below)
+        self.trained_on = {Path(file_id(file_of(clip))).parts[-2:] for r in self.runs for clip in _trained_on(r)}
+        self.contents = set[str]().union(*map(_contents, self.runs))
+        self._pipelines = open_pipelines(self.runs[0], backbone, device=device, force=force)
+        self.samples: int = self._pipelines[0].frames["samples"]
+        self.short_sides: list[int] = list(dict.fromkeys(p.frames["short_side"] for p in self._pipelines))
+        self.labels = self.runs[0].labels
+        self.may_be_unknown = self._heads.ensemble.may_be_unknown(len(self.labels))
+        length = self.runs[0].run_json.get("clip_seconds")
+        self.clip_seconds = float(length) if isinstance(length, (int, float)) and 0 < length < 1e6 else None
+
+    def __repr__(self) -> str:
+        """Return a description in one line."""
+        heads, sides = plural(len(self.runs), "head"), self.short_sides
+        return f"Recogniser({len(self.labels)} classes, {heads}, samples={self.samples}, short_sides={sides})"
+
+    def __call__(self, jpegs: Mapping[int, Sequence[bytes]]) -> Answer:
+        """Return the answer of the heads for one clip.
+
+        Args:
+            jpegs: For each short side, the clip's T frames as JPEG files
+                (:func:`fitrec_cache.video.jpeg.encode_frames`).
+
+        Raises:
+            UsageError: If frames of a size are missing, or they are not T JPEG files of one size, or are too large.
+        """
+        if not isinstance(jpegs, Mapping) or not set(self.short_sides) <= jpegs.keys():
+            got = f"short sides {list(jpegs)}" if isinstance(jpegs, Mapping) else f"a {type(jpegs).__name__}"
+            raise UsageError(
+                f"frames of one clip: got {got}, expected {self.samples} JPEG files for each of the short sides "
+                f"{self.short_sides}, in a dict"
+            )
+        frames = {}
+        for side in self.short_sides:
+            items = jpegs[side]
+            files = [bytes(each) for each in items if isinstance(each, _BYTES)] if isinstance(items, Sequence) else []
+            if len(files) != self.samples or len(files) != len(items or ()):
+                raise UsageError(
+                    f"frames of one clip: got {_described(items)} of a short side of {side} pixels, expected "
+                    f"{self.samples} JPEG files (bytes), by their short side"
+                )
+            try:
+                decoded = frames[side] = decode_frames(files)
+            except StoreCorrupt as error:
+                raise UsageError(f"frames of one clip: {error.__cause__}. Expected JPEG files of one size") from error
+            if min(decoded.shape[-2:]) > side:
+                size = " x ".join(map(str, decoded.shape[-2:]))
+                raise UsageError(f"frames of {size} pixels: expected a short side of at most {side}")
+        parts = [pipeline(frames[pipeline.frames["short_side"]]) for pipeline in self._pipelines]
+        values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        x = torch.from_numpy(values)[None]  # (1, T, ...)
+        x = x if x.dtype == torch.uint8 else x.float()
+        cpu = torch.device("cpu")  # as in training, whatever the caller has set
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False), in_full_float32(cpu):
+            (probabilities,), (attention,), (unknown,) = self._heads(x)  # (K,), (T,), ()
+        best = probabilities.topk(len(self.labels))
+        named = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return Answer(
+            top=tuple((self.labels[i], p) for i, p in named), weights=tuple(attention.tolist()), unknown=bool(unknown)
+        )
+
+
+def _described(items: object) -> str:
+    """Describe a value that should be files in memory: how many items, and of which types."""
+    if not isinstance(items, Sequence):
+        return "none" if items is None else f"a {type(items).__name__}"
+    kinds = sorted({type(each).__name__ for each in items})
+    return f"{len(items)} ({', '.join(kinds)})" if items else "none"
+
+
+def _trained_on(run: Run) -> list[str]:
+    """Return the ids of the clips on which the head that answers was trained or validated."""
+    names = SIDES if run.run_json.get("final") else SIDES[:2]
+    return [str(clip) for name in names for clip in run.run_json.get("split", {}).get(name, ())]
+
+
+def _contents(run: Run) -> set[str]:
+    """Return the content identifiers of these clips' files, as far as the run contains them."""
+    told = contents_of(run.run_json)
+    return {file_of(told[clip]) for clip in _trained_on(run) if clip in told}
