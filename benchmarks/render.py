@@ -77,8 +77,22 @@ def reproduced() -> str:
         by_list = [row["figures"]["accuracy"] for row in of_model]
         known = f"{statistics.mean(by_list):.1%} ({min(by_list):.1%} to {max(by_list):.1%})"
         rows.append([*model, known, f"{rooms[model]:.1%}"])
+    rows += default_backbone()
     titles = (f"known rooms and people, n = {n:,}", f"rooms never seen, n = {_result('rooms')['n']:,}")
     return table(["features", "variant", *titles], rows)
+
+
+def default_backbone() -> list[list[str]]:
+    """The same of the backbone that is installed with the program; empty cells for what was not measured."""
+    result = _result("default_backbone")
+    rows = []
+    for variant in dict.fromkeys(row["variant"] for row in result["rows"]):
+        by_split = {row["split"]: row["accuracy"] for row in result["rows"] if row["variant"] == variant}
+        by_list = [accuracy for split, accuracy in by_split.items() if split.startswith("list")]
+        known = f"{statistics.mean(by_list):.1%} ({min(by_list):.1%} to {max(by_list):.1%})"
+        rooms = f"{by_split['rooms']:.1%}" if "rooms" in by_split else ""
+        rows.append([f"{result['backbone']} (default)", variant, known, rooms])
+    return rows
 
 
 def reproduced_all() -> str:
