@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -28,6 +29,21 @@ FRAME_SIZE = 64
 
 #: Settings that make an extraction small, and the same on every machine.
 SMALL = {"samples": SAMPLES, "frame_size": FRAME_SIZE, "precision": "fp32", "device": "cpu", "workers": 1}
+
+
+@contextlib.contextmanager
+def more_memory_at_most(kilobytes):
+    """Assert that inside ``with`` this process takes at most so much more memory than it has now."""
+    with contextlib.suppress(OSError):  # the kernel forgets the peak of earlier tests, if it can
+        Path("/proc/self/clear_refs").write_text("5")
+    before = _peak_kilobytes()
+    yield
+    assert _peak_kilobytes() - before < kilobytes
+
+
+def _peak_kilobytes():
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
 
 
 def unseal(run: Path) -> None:
