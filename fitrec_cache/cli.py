@@ -90,7 +90,7 @@ MovedWeightsOption = Annotated[
 UnknownBelowOption = Annotated[
     float | None,
     typer.Option(
-        help="Answer 'unknown' where no class has this probability.", show_default="fitted on validation clips"
+        help="Answer 'unknown' where no class reaches this probability.", show_default="fitted on validation clips"
     ),
 ]
 ForceOption = Annotated[

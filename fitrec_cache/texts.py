@@ -206,7 +206,7 @@ def _figures(m: Metrics) -> str:
 #: Printed once if there is no threshold for "unknown", as with few clips.
 _NEVER_UNKNOWN = (
     'this model never answers "unknown": it names one of its classes whatever a video shows (--unknown-below P makes '
-    'it answer "unknown" where no class has a probability of P)'
+    'it answer "unknown" where no class reaches the probability P)'
 )
 
 

@@ -908,7 +908,14 @@ def test_subtitles_and_table_say_the_same_millisecond(tmp_path):
     assert "00:00:03,003 --> 00:00:04,005" in (tmp_path / "t.srt").read_text()
 
 
-@pytest.mark.parametrize("text", ["1\n00:00:00,000 --> 00:00:02,000\nNow squat!\n", "notes\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1\n00:00:00,000 --> 00:00:02,000\nNow squat!\n",
+        "1\n00:00:00,000 --> 00:00:02,000\nSquat 87%\n\n2\n00:00:02,000 --> 00:00:03,000\nby hand\n",
+        "\n\n\n\nnotes\n",
+    ],
+)
 def test_subtitles_of_others_are_not_replaced_and_its_own_are(tmp_path, text):
     path = tmp_path / "training.srt"
     path.write_text(text)

@@ -309,17 +309,13 @@ def write_subtitles(segments: Sequence[Segment], path: Path, *, offset: float = 
     write_atomic(path, "\n".join(blocks).encode())
 
 
-#: The text of a subtitle that `watch` writes.
-_OURS = re.compile(r"unknown|.+ \d+%")
+#: Subtitles that `watch` writes, or none.
+_OURS = re.compile(rb"(\d+\n\S+ --> \S+\n(unknown|.+ \d+%)\n\n?)*")
 
 
 def _may_be_ours(path: Path) -> bool:
-    """Say whether a file does not exist, is empty, or its first subtitle is such as :func:`write_subtitles` writes."""
-    if not path.is_file():
-        return True
-    with path.open(encoding="utf-8", errors="replace") as file:
-        head = [file.readline(10_000).rstrip("\n") for _ in range(4)]
-    return not any(head) or (head[0] == "1" and _OURS.fullmatch(head[2]) is not None and not head[3])
+    """Say whether a file does not exist, or holds nothing but what :func:`write_subtitles` writes."""
+    return not path.is_file() or _OURS.fullmatch(path.read_bytes()) is not None
 
 
 def _subrip(seconds: float) -> str:
