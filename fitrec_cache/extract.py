@@ -94,10 +94,10 @@ def extract(
             (C++, or C on CUDA) and Python's headers.
         workers: Number of decoder processes; None for one per core.
         clip_seconds: Time limit for decoding one clip, in seconds; a clip is tried twice.
-        prune: Take out clips of the cache that are not among ``videos``: they are not used until they are extracted
+        prune: Remove clips of the cache that are not among ``videos``: they are not used until they are extracted
             again, but their stored data are kept.
-        erase: With ``prune``: also remove from disk the data of all clips that are or were taken out; see
-            :func:`fitrec_cache.extraction.erase.erase_taken_out`. Refused if this call would take out most of a cache.
+        erase: With ``prune``: also erase from disk the data of all clips that are or were removed; see
+            :func:`fitrec_cache.extraction.erase.erase_taken_out`. Refused if this call would remove most of a cache.
         progress: Show a progress bar on standard error.
         tell: Called with each note of the report as soon as it is known, most of them before anything is decoded.
 
@@ -200,14 +200,16 @@ def _refuse_missing(found: ClipList, videos: Path, *, prune: bool) -> None:
         )
 
 
-def as_extracted(found: ClipList, cache: Path, *, read: bool = False, others: bool = False) -> list[Clip]:
+def as_extracted(
+    found: ClipList, cache: Path, *, read: bool = False, others: Collection[str] | None = ()
+) -> list[Clip]:
     """Return clips with the groups and columns that they will have in a cache; the cache need not exist.
 
     Args:
         found: The clips.
         cache: The cache folder.
         read: Whether to read the files, which recognises renamed files by their content; otherwise names are used.
-        others: Whether to add the usable clips of the cache that are not among them.
+        others: Classes whose usable clips in the cache are added, where they are not among these; None: all.
 
     Raises:
         StoreError: If it is not a cache, or is damaged.
@@ -226,8 +228,9 @@ def as_extracted(found: ClipList, cache: Path, *, read: bool = False, others: bo
         return clip if known is None else replace(clip, **columns_beside(found, clip, known, before))
 
     clips = [as_in_cache(clip) for clip in found.clips]
-    for e in opened.clips() if others else ():
-        if not (e.problem or e.clip_id in found.names or e.video_sha256 in contents):
+    for e in opened.clips():
+        wanted = others is None or e.label in others
+        if wanted and not (e.problem or e.clip_id in found.names or e.video_sha256 in contents):
             clips.append(Clip(clip_id=e.clip_id, label=e.label, file=e.clip_id, group=e.group, extra=e.extra))
     return clips
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -173,7 +173,7 @@ def learn(
     found = find_clips(videos, root=root, classes=classes, group_by=group_by)
     refuse_answer(clip.label for clip in found.clips)
     notes, cache = Notes(tell), out / "cache"
-    _check_split(split, found, cache, notes, alone=prune)
+    _check_split(split, found, cache, notes, others=() if prune else _labels(found, classes))
 
     def once(text: str, of: str = "") -> None:
         text = f"{of}: {text}" if of and len(backbone) > 1 else text
@@ -256,10 +256,15 @@ def learn(
     return made
 
 
-def _check_split(split: str, found: ClipList, cache: Path, notes: Notes, *, alone: bool) -> None:
+def _labels(found: ClipList, classes: str | None) -> set[str] | None:
+    """Return the classes that were chosen and found; None for all, also those that only earlier calls had."""
+    return None if classes is None else {clip.label for clip in found.clips}
+
+
+def _check_split(split: str, found: ClipList, cache: Path, notes: Notes, *, others: Collection[str] | None) -> None:
     """Raise UsageError if the clips cannot be split in this way, together with the notes on them, which may say why."""
     try:
-        first = _first_fold(split, found, cache, alone=alone)
+        first = _first_fold(split, found, cache, others)
     except UsageError as error:
         notes.add(*found.notes)
         if notes.tell is None and found.notes:
@@ -269,15 +274,15 @@ def _check_split(split: str, found: ClipList, cache: Path, notes: Notes, *, alon
         raise UsageError(f"split {split} tests by heads of several folds, none of which could be taken: give another")
 
 
-def _first_fold(split: str, found: ClipList, cache: Path, *, alone: bool) -> Fold:
-    """Split the clips as they will be in the cache, with those of earlier calls unless they are ``alone``.
+def _first_fold(split: str, found: ClipList, cache: Path, others: Collection[str] | None) -> Fold:
+    """Split the clips as they will be in the cache; with files read, which is slow, only if it fails otherwise.
 
-    Files are read, which is slow, only if it fails without.
+    Then clips of earlier calls count, too, if they are of classes in ``others``; None: of all.
     """
     try:
         return folds_of_clips(split, as_extracted(found, cache), seed=_SPLIT_SEED)[0]
     except UsageError:
-        clips = as_extracted(found, cache, read=True, others=not alone)
+        clips = as_extracted(found, cache, read=True, others=others)
         return folds_of_clips(split, clips, seed=_SPLIT_SEED)[0]
 
 

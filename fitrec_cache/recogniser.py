@@ -147,9 +147,9 @@ class Recogniser:
         with torch.inference_mode(), torch.autocast("cpu", enabled=False), in_full_float32(cpu):
             (probabilities,), (attention,), (unknown,) = self._heads(x)  # (K,), (T,), ()
         best = probabilities.topk(len(self.labels))
-        named = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return Answer(
-            top=tuple((self.labels[i], p) for i, p in named), weights=tuple(attention.tolist()), unknown=bool(unknown)
+            top=tuple((self.labels[i], p) for i, p in pairs), weights=tuple(attention.tolist()), unknown=bool(unknown)
         )
 
 

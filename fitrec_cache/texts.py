@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fitrec_cache.compare_tables import tried
 from fitrec_cache.dataset.clips import plain_text
 from fitrec_cache.live.timeline import clock
-from fitrec_cache.wording import MANY_CLASSES, bounds, lasting, listed, plural, roughly, size
+from fitrec_cache.wording import MANY_CLASSES, bounds, count, lasting, listed, plural, roughly, size
 
 if TYPE_CHECKING:
     from fitrec_cache.audit import AuditReport
@@ -78,7 +78,8 @@ def extract_text(report: ExtractReport, cache: Path) -> str:
     dims = ", ".join(f"{name} ({dim})" for name, dim in report.backbones.items())
     return _lines(
         reasons,
-        f"{plural(report.clips, 'clip')}: {report.done} done, {report.reused} reused, {len(report.failed)} failed, "
+        f"{plural(report.clips, 'clip')}: {count(report.done)} done, {count(report.reused)} reused, "
+        f"{count(len(report.failed))} failed, "
         f"in {report.seconds:.1f} s",
         f"features of {dims} in {cache}",
         _stages(report.stages, report.bottleneck),
@@ -337,7 +338,9 @@ def info_text(report: InfoReport) -> str:
     lines += [f"  {label}: {n}" for label, n in report.classes.items()] if not report.clip_list else []
     for clip in report.clip_list:
         ledger = clip["ledger"]
-        what = clip["problem"] or ", ".join(f"{k} {v}" for k, v in ledger.items() if v not in (0, False, []))
+        what = clip["problem"].replace("taken out", "removed") or ", ".join(
+            f"{k} {v}" for k, v in ledger.items() if v not in (0, False, [])
+        )
         lines.append(f"{clip['clip_id']}: {what}")
     return _lines(lines)
 
@@ -377,7 +380,7 @@ def audit_text(report: AuditReport, cache: Path, manifest: Path | None) -> str:
     least = report.threshold if given else math.ceil(1e6 * report.threshold) / 1e6  # rounded up: adds no pairs
     lines += [
         f"{plural(report.clips, 'clip')} by {report.backbone}: {plural(report.pairs, 'near-duplicate pair')}, "
-        f"{report.pairs_across_labels} of them between two classes",
+        f"{count(report.pairs_across_labels)} of them between two classes",
         f"near-duplicate: similarity {least:.6f} or more, {trust}",
     ]
     if groups["pairs"]:

@@ -209,7 +209,8 @@ def _heads(trainer: Trainer, folds: Sequence[tuple[int, Fold]], *, final: bool) 
     """Return the heads to train, each with its existing state, and remove unfinished files of killed calls."""
     folders = _folders(trainer.out, [(fold.name, s) for s, fold in folds])
     refuse_other_runs(trainer.out, folders)
-    refuse_others(trainer.out / ANSWERS, "--out", "fold,seed,clip_id", "answers of `train-head`")
+    for folder in {trainer.out, *folders}:
+        refuse_others(folder / ANSWERS, "--out", "clip_id", "answers of `train-head`")
     if len(folders) > 1:
         refuse_others(trainer.out / SUMMARY, "--out", '"runs"', "a summary of `train-head`")
     for folder in {trainer.out, *folders}:

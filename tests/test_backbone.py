@@ -583,9 +583,9 @@ def test_products_keep_all_bits_whatever_a_caller_set(weights):
 
 def test_a_caller_in_autocast_gets_the_same_backbone(weights):
     """Whether normalisations can be folded is decided by how little that changes: in float32."""
-    alone = load(weights("test_resnet"), precision="fp32")
+    alone = load(weights("test_efficientnet"), precision="fp32")
     with torch.autocast("cpu", torch.bfloat16):
-        inside = load(weights("test_resnet"), precision="fp32")
+        inside = load(weights("test_efficientnet"), precision="fp32")
     assert "folded" in alone.identity()
     assert inside.identity() == alone.identity()
 

@@ -171,13 +171,16 @@ def test_a_share_that_is_met_exactly_counts():
     assert found.threshold == pytest.approx(1 / (1 + np.exp(-logits[28, 0] / found.temperature)))
 
 
-@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 18])
-def test_the_rate_that_is_advised_is_the_lowest_that_sets_a_threshold(n):
+@pytest.mark.parametrize(
+    ("n", "step"), [(1, 0.01), (2, 0.01), (7, 0.01), (8, 0.01), (9, 0.01), (18, 0.001), (150, 1e-4)]
+)
+def test_the_rate_that_is_advised_is_the_lowest_that_sets_a_threshold(n, step):
     logits, truth = np.tile([[2.0, 0.0]], (n, 1)), np.zeros(n, int)
-    (said,) = remarks([(calibrate(logits, truth), alone(n))])
+    blind = calibrate(logits, truth, false_alarm_rate=0.004)
+    (said,) = remarks([(blind, alone(n + 1)), (blind, alone(n))])
     rate = float(re.search(r"--false-alarm-rate ([\d.]+)` or higher", said)[1])
     assert calibrate(logits, truth, false_alarm_rate=rate).threshold > 0
-    assert calibrate(logits, truth, false_alarm_rate=rate - 0.01).threshold == 0
+    assert calibrate(logits, truth, false_alarm_rate=rate - step).threshold == 0
 
 
 def test_what_few_clips_cannot_tell_is_left_and_said():

@@ -75,7 +75,7 @@ def map_in_processes(
         finally:
             if len(found) < len(items):
                 pool.stop()
-                for process in list(context.started):  # all at once: the pool would end them one after another
+                for process in list(context.processes):  # all at once: the pool would end them one after another
                     if process.is_alive():
                         process.terminate()
             else:  # processes that end by themselves clean up after themselves

@@ -50,15 +50,15 @@ class WorkerContext(SpawnContext):
     It is not based on "fork": a process with threads (torch, HDF5) must not fork.
 
     Attributes:
-        started: The processes that were started through this context and are still referred to.
+        processes: The processes made by this context, as far as they are still referred to.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.started = weakref.WeakSet[SpawnProcess]()
+        self.processes = weakref.WeakSet[SpawnProcess]()
 
     def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]
         """Return a new process, not yet started."""
         process = _Worker(*args, **kwargs)
-        self.started.add(process)
+        self.processes.add(process)
         return process

@@ -142,7 +142,7 @@ def _sides_by_column(
         without = plural(len(bare), "clip has", "clips have")
         raise UsageError(
             f"split 'leave-one:{column}': {without} no value, such as '{bare[0]}': give each one by a manifest. A row "
-            "whose file is missing gives nothing; `extract --prune` without such rows takes the clips out"
+            "whose file is missing gives nothing; `extract --prune` without such rows removes the clips"
         )
     if len(set(values)) < 2:
         raise UsageError(f"split 'leave-one:{column}': every clip has the value '{values[0]}', expected at least two")

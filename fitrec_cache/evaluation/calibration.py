@@ -139,7 +139,9 @@ def remarks(fitted: Sequence[tuple[Calibration, Sequence[str]]]) -> list[str]:
     if blind:
         grouped = any(len(set(u)) < len(u) for u in unseeing)
         what = "groups of validation clips" if grouped else "validation clips"
-        least = math.ceil(100 / (min(blind) + 1)) / 100  # a threshold can be set at this rate in each run
+        exact = 1 / (min(blind) + 1)  # a threshold can be set at this rate in each run
+        tenth = 10.0 ** (math.floor(math.log10(exact)) - 1)
+        least = math.ceil(exact / tenth - 1e-9) * tenth  # two digits
         there = f"there {'is' if max(blind) == 1 else 'are'} {between(min(blind), max(blind))}"
         told.append(
             'no video will be answered "unknown", whatever it shows: rejecting only '

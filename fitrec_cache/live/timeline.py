@@ -315,7 +315,10 @@ _OURS = re.compile(rb"(\d+\n\S+ --> \S+\n(unknown|.+ \d+%)\n\n?)*")
 
 def _may_be_ours(path: Path) -> bool:
     """Say whether a file does not exist, or holds nothing but what :func:`write_subtitles` writes."""
-    return not path.is_file() or _OURS.fullmatch(path.read_bytes()) is not None
+    try:
+        return not path.is_file() or _OURS.fullmatch(path.read_bytes()) is not None
+    except OSError:  # it can be written, but not read
+        return False
 
 
 def _subrip(seconds: float) -> str:

@@ -362,7 +362,7 @@ def time_of_last(folder: Path) -> float:
     """
     times = [time.time()]
     for path in _learned_in(folder):
-        with suppress(StoreCorrupt):  # it may be the one that is about to be replaced
+        with suppress(StoreError):  # it may be the one that is about to be replaced
             times.append(_read_learned(path)[0] + 1)
     return max(times)
 
@@ -374,8 +374,9 @@ def _learned_in(folder: Path) -> list[Path]:
 
 def _read_learned(path: Path) -> tuple[float, Path]:
     """Return when ``learn`` finished, and the folder of the model that it chose."""
-    with refused_if_damaged(path, remedy="Run the same `learn` again, or name the run folder itself"):
-        found = read_run_json(path)
+    remedy = "Run the same `learn` again, or name the run folder itself"
+    with refused_if_damaged(path, remedy=remedy):
+        found = read_run_json(path, remedy=remedy)
         return float(found.get("ended", 0)), path.parent / Path(found["run"]).name
 
 

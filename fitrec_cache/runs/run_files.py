@@ -23,12 +23,14 @@ SUMS = "sums"
 #: The exceptions raised when JSON lacks something, or holds a value of the wrong kind.
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration)
 
+_TRAIN_AGAIN = "Train the head again"
+
 #: A run.json larger than this was not written by this package: 100,000 clip ids of 100 bytes are 10 MB.
 _MOST_JSON_BYTES = 200_000_000
 
 
 @contextmanager
-def refused_if_damaged(what: object, *more: type[Exception], remedy: str = "Train the head again") -> Iterator[None]:
+def refused_if_damaged(what: object, *more: type[Exception], remedy: str = _TRAIN_AGAIN) -> Iterator[None]:
     """Turn exceptions caused by incomplete or malformed files, raised inside ``with``, into a StoreCorrupt error.
 
     Args:
@@ -118,14 +120,18 @@ def _names(run: Mapping[str, Any]) -> Iterator[str]:
         yield from map(str, split.get(name, ()))
 
 
-def read_run_json(path: Path) -> dict[str, Any]:
-    """Read one of the JSON files of a run folder.
+def read_run_json(path: Path, *, remedy: str = _TRAIN_AGAIN) -> dict[str, Any]:
+    """Read one of the JSON files of a run folder, or of ``learn``.
+
+    Args:
+        path: The file.
+        remedy: What the user should do if it is damaged.
 
     Raises:
         StoreCorrupt: If it is missing, damaged or not a JSON object.
         StoreError: If the system cannot read it.
     """
-    with refused_if_damaged(path):
+    with refused_if_damaged(path, remedy=remedy):
         found = parse_json(_bytes_of(path, most=_MOST_JSON_BYTES))
         if not isinstance(found, dict):
             raise ValueError("it has no JSON object")
@@ -164,7 +170,8 @@ def _bytes_of(path: Path, most: float = math.inf) -> bytes:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreCorrupt(f"{path} is missing: copy the whole run folder again, or train the head again") from error
     except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}. Make it readable") from error
+        advice = "Make it readable" if isinstance(error, PermissionError) else "Copy the whole run folder again"
+        raise StoreError(f"{path} cannot be read: {error.strerror}. {advice}") from error
 
 
 def contents_of(run: Mapping[str, Any]) -> dict[str, str]:
