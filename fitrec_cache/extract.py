@@ -228,7 +228,7 @@ def as_extracted(
         return clip if known is None else replace(clip, **columns_beside(found, clip, known, before))
 
     clips = [as_in_cache(clip) for clip in found.clips]
-    for e in opened.clips():
+    for e in opened.clips() if others is None or others else ():
         wanted = others is None or e.label in others
         if wanted and not (e.problem or e.clip_id in found.names or e.video_sha256 in contents):
             clips.append(Clip(clip_id=e.clip_id, label=e.label, file=e.clip_id, group=e.group, extra=e.extra))
