@@ -326,10 +326,11 @@ def sound_frames(
 
 def _describe(container: av.container.InputContainer, stream: VideoStream) -> dict[str, Any]:
     context = stream.codec_context
+    kind = context.format  # None if no picture decoded; PyAV 17's own pix_fmt crashes then
     return {
         "container": container.format.name,
         "codec": context.name,
-        "pixel_format": context.pix_fmt or "unknown",
+        "pixel_format": kind.name if kind else "unknown",
         "width": context.width,
         "height": context.height,
         "video_streams": len(container.streams.video),
