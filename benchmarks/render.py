@@ -75,11 +75,14 @@ def reproduced() -> str:
     rows = []
     for model, of_model in _by_model(found).items():
         by_list = [row["figures"]["accuracy"] for row in of_model]
-        known = f"{statistics.mean(by_list):.1%} ({min(by_list):.1%} to {max(by_list):.1%})"
-        rows.append([*model, known, f"{rooms[model]:.1%}"])
+        rows.append([*model, _over_lists(by_list), f"{rooms[model]:.1%}"])
     rows += default_backbone()
     titles = (f"known rooms and people, n = {n:,}", f"rooms never seen, n = {_result('rooms')['n']:,}")
     return table(["features", "variant", *titles], rows)
+
+
+def _over_lists(accuracies: Sequence[float]) -> str:
+    return f"{statistics.mean(accuracies):.1%} ({min(accuracies):.1%} to {max(accuracies):.1%})"
 
 
 def default_backbone() -> list[list[str]]:
@@ -89,9 +92,8 @@ def default_backbone() -> list[list[str]]:
     for variant in dict.fromkeys(row["variant"] for row in result["rows"]):
         by_split = {row["split"]: row["accuracy"] for row in result["rows"] if row["variant"] == variant}
         by_list = [accuracy for split, accuracy in by_split.items() if split.startswith("list")]
-        known = f"{statistics.mean(by_list):.1%} ({min(by_list):.1%} to {max(by_list):.1%})"
         rooms = f"{by_split['rooms']:.1%}" if "rooms" in by_split else ""
-        rows.append([f"{result['backbone']} (default)", variant, known, rooms])
+        rows.append([f"{result['backbone']} (default)", variant, _over_lists(by_list), rooms])
     return rows
 
 
