@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from parts import BACKBONES, seconds, spread
 
 from fitrec_cache.backbones.backbone import best_precision, load_backbone
-from fitrec_cache.common.devices import fuses_slowly
 from fitrec_cache.common.memory import keep_freed_memory
+from fitrec_cache.common.precision import fuses_slowly
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SIDE, FRAMES = 1024, 4  # where a precision is emulated, larger ones take minutes

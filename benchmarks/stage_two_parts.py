@@ -18,7 +18,8 @@ from parts import BACKBONES, choose, manifest, on_these_cores, ratio, seconds, s
 from process_memory import kilobytes
 
 from fitrec_cache.cache import Cache
-from fitrec_cache.common.devices import computes_in_bf16, cores
+from fitrec_cache.common.devices import cores
+from fitrec_cache.common.precision import computes_in_bf16
 from fitrec_cache.dataset.folds import make_folds
 from fitrec_cache.extract import extract
 from fitrec_cache.features import Features, load_cached

@@ -29,7 +29,6 @@ from fitrec_cache.cache import Cache, newest
 from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.cpu_contention import CpuContention
 from fitrec_cache.common.devices import (
-    computes_in_bf16,
     cores,
     find_device,
     first_line,
@@ -40,6 +39,7 @@ from fitrec_cache.common.devices import (
 )
 from fitrec_cache.common.files import Plain, is_file, is_folder, is_there
 from fitrec_cache.common.memory import keep_freed_memory, memory_here
+from fitrec_cache.common.precision import computes_in_bf16
 from fitrec_cache.dataset.clips import plain_text
 from fitrec_cache.errors import FitrecError, NoCacheError, UsageError, VideoError
 from fitrec_cache.extract import FRAME_SIZE, SAMPLES

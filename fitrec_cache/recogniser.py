@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from fitrec_cache.common.arguments import plain_arguments
-from fitrec_cache.common.devices import in_full_float32
 from fitrec_cache.common.memory import keep_freed_memory
+from fitrec_cache.common.precision import in_full_float32
 from fitrec_cache.dataset.clips import SIDES, file_id
 from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.pipeline import open_pipelines
@@ -143,8 +143,7 @@ class Recogniser:
         values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         x = torch.from_numpy(values)[None]  # (1, T, ...)
         x = x if x.dtype == torch.uint8 else x.float()
-        cpu = torch.device("cpu")  # as in training, whatever the caller has set
-        with torch.inference_mode(), torch.autocast("cpu", enabled=False), in_full_float32(cpu):
+        with torch.inference_mode(), in_full_float32(torch.device("cpu")):
             (probabilities,), (attention,), (unknown,) = self._heads(x)  # (K,), (T,), ()
         best = probabilities.topk(len(self.labels))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -890,7 +890,7 @@ def test_a_wrong_call_leaves_no_empty_cache(run, tmp_path):
 
 
 def test_a_precision_that_costs_time_is_told(run, monkeypatch):
-    monkeypatch.setattr("fitrec_cache.common.devices.computes_in_bf16", lambda _: False)
+    monkeypatch.setattr("fitrec_cache.common.precision.computes_in_bf16", lambda _: False)
     (note,) = (note for note in run(precision="bf16").notes if "instructions" in note)
     assert note == "bf16 takes longer than fp32 on this device, which has no fast instructions for it"
     assert not any("instructions" in note for note in run(precision="fp32").notes)

@@ -7,7 +7,7 @@ from torch import nn
 
 from fitrec_cache.backbones import frozen_conv
 from fitrec_cache.backbones.frozen_conv import FrozenConv
-from fitrec_cache.common.devices import computes_in_bf16
+from fitrec_cache.common.precision import computes_in_bf16
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 12), (13, 7), (1, 2), (2, 30)])

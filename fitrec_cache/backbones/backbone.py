@@ -28,17 +28,8 @@ from fitrec_cache.backbones.frozen_conv import FrozenConv
 from fitrec_cache.backbones.pretrained import BackboneChoice, load_model
 from fitrec_cache.backbones.rounding import ROUNDING, round_filters
 from fitrec_cache.backbones.weights import weights_digest
-from fitrec_cache.common.devices import (
-    computes_in_bf16,
-    find_device,
-    first_line,
-    fuses_slowly,
-    in_full_float32,
-    is_good_at_fp16,
-    is_slow,
-    keep_to_cores,
-    room_on,
-)
+from fitrec_cache.common.devices import find_device, first_line, keep_to_cores, room_on
+from fitrec_cache.common.precision import computes_in_bf16, fuses_slowly, in_full_float32, is_good_at_fp16, is_slow
 from fitrec_cache.errors import UsageError, VideoError, unknown_name
 from fitrec_cache.settings.paper import FRAME_SIDE
 from fitrec_cache.video.resizing import resize
@@ -154,7 +145,7 @@ class Backbone:
         if not compiled:  # a compiler folds normalisations itself, and rounds the biases
             frame = torch.rand(1, 3, *preprocessing.size, generator=torch.Generator().manual_seed(0))
             cpu = torch.device("cpu")  # what the caller has set must not decide whether rounding is small enough
-            with self._refused_if_foreign(), torch.autocast("cpu", enabled=False), in_full_float32(cpu):
+            with self._refused_if_foreign(), in_full_float32(cpu):
                 self._folded = fold_norms(model, frame, _REST) > 0
         _freeze_convolutions(model)
         _hold_weights(model, self._dtype, biases=compiled)

@@ -1,4 +1,4 @@
-"""Devices to compute on: which there are, how they compute in each precision, and how many cores may be used."""
+"""Devices to compute on: which there are, their memory and random numbers, and how many cores may be used."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import platform
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,77 +22,10 @@ EXPECTED = "auto, cpu, cuda, cuda:N or mps"
 #: fail even to initialise (``cublasCreate``).
 _FULL_GPU = ("out of memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
 
-#: GPUs of compute capability 7.5 without matrix units: their convolutions in fp16 are slow and may give NaN
-#: (PyTorch issues 58123 and 77955).
-_WITHOUT_FP16 = re.compile(r"GTX 16\d\d|\bMX[45]50\b|\bT(400|500|550|600|1000|1200|2000)\b")
-
 _ONE_AT_A_TIME = threading.RLock()
 
 #: The device file that NVIDIA's driver creates for the first GPU.
 _FIRST_GPU = Path("/dev/nvidia0")
-
-
-def computes_in_bf16(device: str) -> bool:
-    """Say whether ``device``, such as ``cpu``, multiplies matrices faster in bfloat16 than in float32.
-
-    A processor does so if it has matrix instructions (AMX), or bf16 instructions in AVX-512 and was not designed for
-    AMX, as Intel's are since Sapphire Rapids: where a virtual machine hides AMX from such a processor, bf16 is half as
-    fast as fp32 (docs/performance.md). Those processors are recognised by AVX512-FP16, which was introduced together
-    with AMX.
-    """
-    if torch.device(device).type == "cuda":  # torch.cuda.is_bf16_supported asks the current GPU, whichever is meant
-        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
-    if device != "cpu":
-        return False
-    return _processor_has("amx_tile") or _has_bf16_alone()
-
-
-def mkl_is_held_back() -> bool:
-    """Say whether MKL, which multiplies PyTorch's float32 matrices, leaves half of the processor unused.
-
-    On AMD's processors MKL uses only AVX2, whereas oneDNN, which computes PyTorch's LSTM, uses their AVX-512
-    (docs/performance.md).
-    """
-    return _has_bf16_alone()
-
-
-def fuses_slowly(precision: str, device: str) -> bool:
-    """Say whether PyTorch's fused attention is slower on ``device`` than the separate matrix products.
-
-    It is slower in bf16 on a processor without matrix instructions, where it multiplies no faster than in fp32
-    (docs/performance.md).
-    """
-    return precision == "bf16" and device == "cpu" and not _processor_has("amx_tile")
-
-
-def is_good_at_fp16(device: str) -> bool:
-    """Say whether a CUDA device computes convolutions in fp16 reliably."""
-    return not _WITHOUT_FP16.search(torch.cuda.get_device_name(device))
-
-
-def is_slow(precision: str, device: str) -> bool:
-    """Say whether ``device``, a processor or a CUDA device, is slower in this precision than in fp32."""
-    kind = torch.device(device).type
-    if precision == "fp32" or kind not in ("cpu", "cuda"):
-        return False
-    if precision == "bf16":
-        return not computes_in_bf16(device)
-    return kind == "cpu" and (not _has_fp16() or (_processor_has("avx512") and not _processor_has("amx_fp16")))
-
-
-def _processor_has(instructions: str) -> bool:
-    found = getattr(torch.cpu, f"_is_{instructions}_supported", None)
-    return found is not None and bool(found())
-
-
-def _has_bf16_alone() -> bool:
-    """Say whether the processor has AVX-512 for bf16 but not for fp16: AMD since Zen 4, and Intel's Cooper Lake."""
-    return _processor_has("avx512_bf16") and not _has_fp16()
-
-
-def _has_fp16() -> bool:
-    found = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", None)
-    return found is not None and bool(found())
 
 
 def find_device(name: str = "auto") -> str:
@@ -197,93 +129,6 @@ def own_random_numbers(device: torch.device | None = None) -> Iterator[None]:
     gpus = [device] if device is not None and device.type == "cuda" else []
     with _ONE_AT_A_TIME, torch.random.fork_rng(gpus):
         yield
-
-
-@contextmanager
-def in_full_float32(device: torch.device) -> Iterator[None]:
-    """Compute float32 products with all bits: on a CUDA device convolutions are rounded to TF32's 10 bits by default.
-
-    On the processor a caller may have lowered the precision with ``torch.set_float32_matmul_precision``. These settings
-    apply to the whole process: the first thread that enters makes them, the last one that leaves restores them.
-    """
-    if device.type not in ("cuda", "cpu"):
-        yield
-        return
-    _FULL.enter(device)
-    try:
-        yield
-    finally:
-        _FULL.leave()
-
-
-class _Full:
-    """Counts the threads that need full float32."""
-
-    def __init__(self) -> None:
-        self._lock, self._inside = threading.Lock(), 0
-        self._back: list[Callable[[], None]] = []
-
-    def enter(self, device: torch.device) -> None:
-        with self._lock:
-            self._inside += 1
-            if device.type == "cuda" or not _products_are_exact():
-                self._back.append(_set_full())
-
-    def leave(self) -> None:
-        with self._lock:
-            self._inside -= 1
-            while self._back and not self._inside:
-                self._back.pop()()
-
-
-_FULL = _Full()
-
-
-def _newer_settings() -> list[Any]:
-    """Return the objects that hold torch's second set of precision settings (since 2.9), which overrides the first."""
-    cudnn = torch.backends.cudnn
-    places = [getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None), torch.backends.cuda.matmul, *_processors_own()]
-    return [each for each in places if hasattr(each, "fp32_precision")]
-
-
-def _processors_own() -> list[Any]:
-    return [getattr(torch.backends.mkldnn, name, None) for name in ("matmul", "conv", "rnn")]
-
-
-def _products_are_exact() -> bool:
-    """Say whether float32 products on the processor keep all bits, as they do unless a caller changed a setting."""
-    with suppress(RuntimeError):  # raised if it was set through the other interface
-        newer = {getattr(each, "fp32_precision", "none") for each in _processors_own()}
-        return torch.get_float32_matmul_precision() == "highest" and newer <= {"none", "ieee"}
-    return False
-
-
-def _set_full() -> Callable[[], None]:
-    """Set full precision through both interfaces; return the function that restores the earlier settings.
-
-    Both are set because reading the first raises where the two differ.
-    """
-    cudnn, newer = torch.backends.cudnn, _newer_settings()
-    before = [each.fp32_precision for each in newer]
-    convolutions = products = None
-    with suppress(RuntimeError):  # raised where only the second interface was used
-        convolutions = cudnn.allow_tf32
-    with suppress(RuntimeError):
-        products = torch.get_float32_matmul_precision()
-
-    def back() -> None:
-        if convolutions is not None:
-            cudnn.allow_tf32 = convolutions
-        if products is not None:
-            torch.set_float32_matmul_precision(products)
-        for each, value in zip(newer, before, strict=True):
-            each.fp32_precision = value
-
-    cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
-    for each in newer:
-        each.fp32_precision = "ieee"
-    return back
 
 
 def gpu_of(device: str) -> tuple[str, int]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fitrec_cache.common.devices import mkl_is_held_back
+from fitrec_cache.common.precision import mkl_is_held_back
 
 
 class KerasLSTM(nn.LSTM):

@@ -17,15 +17,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fitrec_cache.common.devices import (
-    computes_in_bf16,
-    in_full_float32,
-    keep_to_cores,
-    own_random_numbers,
-    room_on,
-    seed_random_numbers,
-)
+from fitrec_cache.common.devices import keep_to_cores, own_random_numbers, room_on, seed_random_numbers
 from fitrec_cache.common.memory import keep_freed_memory
+from fitrec_cache.common.precision import computes_in_bf16, in_full_float32
 from fitrec_cache.common.progress import progress_bar
 from fitrec_cache.errors import DivergedError
 from fitrec_cache.heads.head import MeanHead, Normalisation, NormalisedHead, build_head
@@ -217,8 +211,7 @@ def _epochs(total: int, what: str, show: bool) -> Any:
 def _training(config: HeadConfig, device: torch.device) -> Iterator[None]:
     """Context for training: report lack of memory in plain words, and isolate the caller's random numbers and settings.
 
-    Inside, gradients are on, float32 products keep all bits (no TF32 on a GPU), and autocast on the processor is off,
-    whatever the caller has set.
+    Inside, gradients are on and float32 products keep all bits, whatever the caller has set.
     """
     keep_freed_memory()  # every step needs the same large blocks
     keep_to_cores()
@@ -227,7 +220,6 @@ def _training(config: HeadConfig, device: torch.device) -> Iterator[None]:
         room_on(device, f"training {config.variant}"),
         torch.inference_mode(False),
         torch.enable_grad(),
-        torch.autocast("cpu", enabled=False),
         in_full_float32(device),
     ):
         yield
@@ -335,7 +327,7 @@ def apply_head(
     Raises:
         DivergedError: If a logit is not finite.
     """
-    with torch.autocast("cpu", enabled=False), in_full_float32(torch.device("cpu")):
+    with in_full_float32(torch.device("cpu")):
         parts = [head(_inputs(torch.from_numpy(values[batch]))) for batch in _batches(clips, _EVALUATE)]
     logits, attention = (torch.cat(part) for part in zip(*parts, strict=True))
     if bad := [names[i] for i in np.flatnonzero(~torch.isfinite(logits).all(dim=1).numpy()).tolist()]:
