@@ -90,34 +90,35 @@ class Trainer:
 
         ``place`` is shown in the progress bar: the number of this head among all.
         """
-        data, split, (_, targets) = self.data, job.fold.split, self.classes(job)
         what = " ".join(part for part in (self.variant, f"seed {job.seed}", job.fold.name, place) if part)
-        common: dict[str, Any] = {
-            "config": self.config(job),
-            "seed": job.seed,
-            "device": self.device,
-            "progress": self.progress,
-        }
-
-        def side_of(clips: NDArray[np.int64]) -> Side:
-            return Side(values=data.values, targets=targets, clips=clips, normalisations=self.normalisations)
-
-        def train_on_all(epochs: int) -> nn.Module:
-            recipe = self.recipe.fitted_to(len(split.train))
-            return fit_again(side_of(np.concatenate(split.sides)), recipe, epochs, what=f"{what} final", **common)
-
         if (done := job.there) is not None:
             with timed(stages, "train"):
-                final = train_on_all(done.best_epoch)
+                final = self._fit_final(job, done.best_epoch, what)
             with timed(stages, "write"):
                 self._refuse_another(job)
                 add_final(job.folder, final)
             return done
         with timed(stages, "train"):
-            fitted = fit(side_of(split.train), side_of(split.val), recipe=self.recipe, what=what, **common)
-            also = train_on_all(fitted.best_epoch) if job.final else None
+            split = job.fold.split
+            train, val = self._side(job, split.train), self._side(job, split.val)
+            fitted = fit(train, val, recipe=self.recipe, what=what, **self._common(job))
+            also = self._fit_final(job, fitted.best_epoch, what) if job.final else None
         with timed(stages, "write"):
             return self._judge(job, fitted, also)
+
+    def _fit_final(self, job: Job, epochs: int, what: str) -> nn.Module:
+        """Train a head on the clips of all sides, for as many epochs as the tested one."""
+        everything = self._side(job, np.concatenate(job.fold.split.sides))
+        recipe = self.recipe.fitted_to(len(job.fold.split.train))
+        return fit_again(everything, recipe, epochs, what=f"{what} final", **self._common(job))
+
+    def _side(self, job: Job, clips: NDArray[np.int64]) -> Side:
+        _, targets = self.classes(job)
+        return Side(values=self.data.values, targets=targets, clips=clips, normalisations=self.normalisations)
+
+    def _common(self, job: Job) -> dict[str, Any]:
+        """Return what every training of this job's heads needs."""
+        return {"config": self.config(job), "seed": job.seed, "device": self.device, "progress": self.progress}
 
     def _judge(self, job: Job, fitted: Fitted, final: nn.Module | None) -> RunResult:
         """Calibrate, test and write a head."""
