@@ -16,6 +16,7 @@ from fitrec_cache.common.files import (
     TEMPORARY,
     Plain,
     digest,
+    is_clutter,
     make_folder,
     may_be_written,
     opened_file,
@@ -143,7 +144,8 @@ def _scan(cache: Path) -> _Scan:
                 found.rewritten[folder / "identity.json"] = identity
             elif (folder / "identity.json").exists():
                 found.damaged.append(folder / "identity.json")
-        for path in sorted(p for p in folder.iterdir() if p.name not in ("identity.json", "origin.json")):
+        inside = [p for p in folder.iterdir() if p.name not in ("identity.json", "origin.json")]
+        for path in sorted(p for p in inside if not is_clutter(p.name)):
             if path.is_dir():
                 found.notes.append(f"{path} is a folder, which no part of a cache is: left alone")
                 continue

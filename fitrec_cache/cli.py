@@ -18,7 +18,7 @@ import typer
 from fitrec_cache import __version__, texts
 from fitrec_cache.errors import FitrecError, UsageError
 from fitrec_cache.settings.variants import VARIANTS
-from fitrec_cache.wording import visible
+from fitrec_cache.wording import NEEDS_LINUX, visible
 
 if TYPE_CHECKING:
     from fitrec_cache.live.timeline import Moment, Segment
@@ -118,7 +118,7 @@ _OF_THE_NAME = frozenset(
 def main() -> NoReturn:
     """Run the command line; errors become ``Error: ...`` and an exit code: 1 a problem, 2 wrong use, 130 Ctrl-C."""
     if os.name == "nt":
-        print("Error: fitrec-cache needs Linux; on Windows run it in WSL", file=sys.stderr)
+        print(f"Error: {NEEDS_LINUX}", file=sys.stderr)
         sys.exit(2)
     _open_closed()
     for stream in (sys.stdout, sys.stderr):

@@ -37,7 +37,7 @@ from fitrec_cache.common.devices import (
     overlooked_gpu,
     processor_name,
 )
-from fitrec_cache.common.files import Plain, is_file, is_folder, is_there
+from fitrec_cache.common.files import Plain, holds_nothing, is_file, is_folder, is_there
 from fitrec_cache.common.memory import keep_freed_memory, memory_here
 from fitrec_cache.common.precision import computes_in_bf16
 from fitrec_cache.dataset.clips import plain_text
@@ -371,7 +371,7 @@ def _decode(path: Path) -> Decoded:
 
 def _clips_in(folder: Path) -> int | None:
     """Return the number of clips in a cache; None if it does not exist yet."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and holds_nothing(folder)):
         return None
     try:
         cache = Cache(folder)

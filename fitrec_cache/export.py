@@ -18,7 +18,16 @@ from torch import Tensor, nn
 from fitrec_cache import __version__
 from fitrec_cache.backbones.backbone import Backbone, Preprocessing
 from fitrec_cache.common.arguments import plain_arguments
-from fitrec_cache.common.files import TEMPORARY, Plain, flush, parse_json, put_in_place, read_file, staged, write_json
+from fitrec_cache.common.files import (
+    Plain,
+    flush,
+    holds_nothing,
+    parse_json,
+    put_in_place,
+    read_file,
+    staged,
+    write_json,
+)
 from fitrec_cache.errors import FitrecError, MismatchError, UsageError
 from fitrec_cache.pipeline import Pipeline, open_pipelines, sources_of
 from fitrec_cache.runs.ensemble import HeadEnsemble
@@ -147,7 +156,7 @@ def _earlier_files(out: Path) -> list[str]:
     """Return the network files of an earlier export; refuse a folder with files that is not a complete export."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file: expected a new folder")
-    if not out.is_dir() or all(p.name.startswith(TEMPORARY) for p in out.iterdir()):
+    if not out.is_dir() or holds_nothing(out):
         return []
     try:
         described = parse_json(read_file(out / DESCRIPTION))

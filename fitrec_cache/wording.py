@@ -5,6 +5,9 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
+#: What is said on Windows.
+NEEDS_LINUX = "fitrec-cache needs Linux; on Windows run it in WSL"
+
 #: The greatest number of names that a message lists.
 _MOST_NAMES = 30
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from test_cli import COMMANDS
 from test_train import toy
 
 from fitrec_cache.common.arguments import _KINDS, plain_arguments
-from fitrec_cache.errors import UsageError
+from fitrec_cache.errors import FitrecError, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.features import load_cached
 from fitrec_cache.recogniser import Recogniser
@@ -146,3 +147,9 @@ def test_every_kind_of_argument_is_known(name):
     kinds = {kind for each, kind in function.__annotations__.items() if each != "return"}
     kinds = {kind for kind in kinds if not kind.startswith("Callable")}
     assert kinds <= _KINDS.keys() | KNOWN | {kind.removesuffix(" | None") for kind in KNOWN}
+
+
+def test_on_windows_every_call_is_refused(monkeypatch):
+    monkeypatch.setattr("fitrec_cache.common.arguments.sys", SimpleNamespace(platform="win32"))
+    with pytest.raises(FitrecError, match=r"^fitrec-cache needs Linux; on Windows run it in WSL$"):
+        extract("videos", cache="cache", backbone="resnet50")

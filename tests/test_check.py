@@ -444,3 +444,12 @@ def test_lost_frames_are_named_also_where_there_are_others_of_the_same_clips(cac
     (problem,) = check(cache=cache).problems
     assert problem["path"] == str(store.folder)
     assert problem["reason"].startswith("missing: frames of 12 finished clips such as Hop/")
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "._part-1.h5", "desktop.ini"])
+def test_what_a_file_manager_left_is_no_damage(cache, name):
+    for kind in ("clips", "frames", "features"):
+        for folder in (cache / kind, *(cache / kind).glob("*/")):
+            (folder / name).write_text("icons")
+    assert check(cache=cache, repair=True).problems == ()
+    assert len(list(cache.rglob(name))) > 3

@@ -201,3 +201,11 @@ def test_what_others_finished_is_looked_up_before_each_block_once_it_is_claimed(
     for _ in claims(refresh=lambda: order.append(len(list((tmp_path / "claims").iterdir())))):
         order.append("clip")
     assert order == [each for claimed in range(1, 7) for each in (claimed, *["clip"] * 4)]
+
+
+def test_what_a_file_manager_left_beside_the_claims_is_no_process_at_work(claims, tmp_path):
+    take(iter(claims(CLIPS[:4])), 1)
+    for path in (tmp_path / "claims").iterdir():
+        path.unlink()
+    (tmp_path / "claims" / ".DS_Store").touch()
+    assert not others_at_work(tmp_path)

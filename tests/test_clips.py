@@ -545,6 +545,22 @@ def test_a_backslash_is_what_windows_has_between_folders_unless_a_file_is_called
     ]
 
 
+@pytest.mark.parametrize("path", ["C:\\Users\\me\\Squat\\a.mp4", "c:/Users/me/Squat/a.mp4"])
+@pytest.mark.parametrize("as_list", [False, True])
+def test_a_path_with_the_letter_of_a_windows_drive_is_refused_and_where_it_is_in_wsl_told(tmp_path, path, as_list):
+    given = write(
+        tmp_path / ("l.txt" if as_list else "m.csv"), f"{path}\n" if as_list else f"path,label\n{path},Squat\n"
+    )
+    with pytest.raises(ManifestError, match=r"line \d.* is a path of Windows\. In WSL, .:\\ is the folder /mnt/c"):
+        read_ucf_list(given) if as_list else find_clips(given)
+
+
+def test_a_file_called_as_a_windows_path_is_taken(tmp_path):
+    touch(tmp_path, "C:/a.avi")
+    (clip,) = find_clips(write(tmp_path / "m.csv", "path,label\nC:/a.avi,Squat\n")).clips
+    assert clip.path.exists()
+
+
 def test_manifest_in_another_encoding(tmp_path):
     (tmp_path / "m.csv").write_bytes("path,label\na.avi,Squat\nä.avi,Ü\n".encode("latin-1"))
     with pytest.raises(ManifestError, match=r"m\.csv is not in UTF-8, see line 3: save it as 'CSV UTF-8'"):

@@ -12,6 +12,7 @@ from fitrec_cache.common.devices import (
     cores,
     find_device,
     overlooked_gpu,
+    own_random_numbers,
     room_on,
     seed_random_numbers,
 )
@@ -155,3 +156,12 @@ def test_a_processor_without_room_is_told():
         room_on(torch.device("cpu"), "training mean"),
     ):
         torch.empty(1 << 58, dtype=torch.uint8)
+
+
+def test_the_random_numbers_of_apples_gpu_are_the_callers_again_afterwards(monkeypatch):
+    state = ["callers"]
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: state[0])
+    monkeypatch.setattr(torch.mps, "set_rng_state", lambda to: state.__setitem__(0, to))
+    with own_random_numbers(torch.device("mps")):
+        state[0] = "ours"
+    assert state == ["callers"]

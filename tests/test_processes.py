@@ -14,6 +14,7 @@ import pytest
 import torch
 from test_train import same, toy, weights_of
 
+from fitrec_cache.common import processes
 from fitrec_cache.common.files import is_process
 from fitrec_cache.common.processes import map_in_processes
 from fitrec_cache.errors import FitrecError, UsageError
@@ -29,6 +30,10 @@ def waits_for_the_other(folder, item):
             break
         time.sleep(0.01)
     return 10 + item, os.getpid(), torch.get_num_threads()
+
+
+def both(common, item):
+    return common + item
 
 
 def refuse(common, item):
@@ -260,3 +265,12 @@ def test_a_process_that_ended_is_none():
     with subprocess.Popen(["true"]) as child:
         assert is_process(child.pid)  # not waited for yet
     assert not is_process(child.pid)
+
+
+def test_without_proc_what_the_processes_share_is_in_a_file_with_a_name(monkeypatch, tmp_path):
+    """As on macOS. The file is gone afterwards."""
+    monkeypatch.setattr(processes, "_PROC", tmp_path / "none")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = map_in_processes(both, 40, [1, 2], processes=2, threads=1)
+    assert found == [41, 42]
+    assert list(tmp_path.iterdir()) == []

@@ -18,7 +18,7 @@ from hostile import HOSTILE, with_circular_heap
 
 from fitrec_cache.cache import Cache
 from fitrec_cache.common import files
-from fitrec_cache.common.files import digest, is_sealed, sealed_name
+from fitrec_cache.common.files import digest, holds_nothing, is_sealed, sealed_name
 from fitrec_cache.errors import StoreCorrupt, StoreError
 from fitrec_cache.storage import hdf5
 from fitrec_cache.storage.parts import SCHEMAS, read_part, text_column, text_values
@@ -351,6 +351,14 @@ def test_a_name_tells_whether_its_file_is_whole():
     assert not is_sealed(name, b"date")
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "._videos", "desktop.ini", "Thumbs.db", ".directory"])
+def test_a_folder_that_was_only_looked_at_in_a_file_manager_is_an_empty_one(tmp_path, name):
+    (tmp_path / name).write_text("icons")
+    assert holds_nothing(tmp_path)
+    open_root(tmp_path, create=True)
+    open_root(tmp_path, create=False)
+
+
 def test_a_folder_that_is_no_cache_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(StoreError, match="exists and is not a cache"):
@@ -649,3 +657,25 @@ def test_a_folder_whose_time_never_changes_is_listed_now_and_then(store, monkeyp
     monkeypatch.setattr("fitrec_cache.storage.store._LONGEST_TRUST", 0.0)
     store.refresh()
     assert "b" in store
+
+
+def test_processes_of_two_macs_of_one_name_are_told_apart(monkeypatch):
+    """There /proc does not tell which machine this is."""
+    monkeypatch.setattr(pathlib.Path, "read_text", lambda self: (_ for _ in ()).throw(FileNotFoundError()))
+    found = []
+    for node in (1, 2, 1):
+        monkeypatch.setattr(files.uuid, "getnode", lambda node=node: node)
+        found.append(files.host_id.__wrapped__())
+    assert found[0] == found[2] != found[1]
+
+
+@pytest.mark.parametrize("reason", [errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF])
+def test_a_drive_that_cannot_flush_a_folder_is_used_all_the_same(monkeypatch, tmp_path, reason):
+    def refuse(descriptor):
+        raise OSError(reason, "no")
+
+    monkeypatch.setattr(files, "_flush_to_disk", refuse)
+    files.sync_folder(tmp_path)
+    monkeypatch.setattr(files, "_NO_FOLDER_SYNC", ())
+    with pytest.raises(OSError, match="no"):
+        files.sync_folder(tmp_path)

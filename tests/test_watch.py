@@ -398,10 +398,10 @@ def test_sources(monkeypatch, tmp_path):
     assert find_source("camera:2").name == "/dev/video2"
     monkeypatch.setattr(streaming.sys, "platform", "darwin")
     assert find_source("camera:1").format == "avfoundation"
-    monkeypatch.setattr(streaming.sys, "platform", "win32")
-    with pytest.raises(UsageError, match="--format dshow"):
+    monkeypatch.setattr(streaming.sys, "platform", "freebsd14")
+    with pytest.raises(UsageError, match="give --format and FFmpeg"):
         find_source("camera")
-    assert find_source("video=Cam", format="dshow") == streaming.Source("video=Cam", "dshow", live=True)
+    assert find_source("video=Cam", format="v4l2") == streaming.Source("video=Cam", "v4l2", live=True)
     assert find_source("rtsp://host/1").live
     assert find_source("RTSP://host/1").live
     assert not find_source("https://host/a.mp4").live

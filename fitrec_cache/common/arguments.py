@@ -6,6 +6,7 @@ import functools
 import inspect
 import operator
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from reprlib import repr as shown
@@ -14,7 +15,8 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from fitrec_cache.common.files import with_home
-from fitrec_cache.errors import UsageError
+from fitrec_cache.errors import FitrecError, UsageError
+from fitrec_cache.wording import NEEDS_LINUX
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
@@ -27,7 +29,8 @@ def plain_arguments(function: Callable[Arguments, Returned]) -> Callable[Argumen
     numpy's numbers and booleans for Python's. A string is never treated as a sequence of characters.
 
     Raises:
-        UsageError: When the decorated function is called with a value that cannot be converted.
+        FitrecError: When the decorated function is called on Windows.
+        UsageError: When it is called with a value that cannot be converted.
         TypeError: When it is called with an argument that it does not take, or without one that it requires.
     """
     kinds = {name: _KINDS[kind] for name, kind in function.__annotations__.items() if kind in _KINDS}
@@ -36,6 +39,8 @@ def plain_arguments(function: Callable[Arguments, Returned]) -> Callable[Argumen
 
     @functools.wraps(function)
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
+        if sys.platform == "win32":
+            raise FitrecError(NEEDS_LINUX)
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:

@@ -126,9 +126,14 @@ def own_random_numbers(device: torch.device | None = None) -> Iterator[None]:
     Args:
         device: A device besides the processor on which numbers are drawn.
     """
-    gpus = [device] if device is not None and device.type == "cuda" else []
-    with _ONE_AT_A_TIME, torch.random.fork_rng(gpus):
-        yield
+    kind = "cpu" if device is None else device.type
+    with _ONE_AT_A_TIME, torch.random.fork_rng([device] if kind == "cuda" else []):
+        before = torch.mps.get_rng_state() if kind == "mps" else None  # fork_rng does not know this device
+        try:
+            yield
+        finally:
+            if before is not None:
+                torch.mps.set_rng_state(before)
 
 
 def gpu_of(device: str) -> tuple[str, int]:

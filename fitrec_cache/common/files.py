@@ -16,6 +16,7 @@ import shutil
 import stat
 import sys
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -47,8 +48,21 @@ def may_be_there(path: Path) -> bool:
         return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
-#: The errors of file systems that cannot flush a folder.
-_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
+#: The errors of file systems that cannot flush a folder; the last one is of network drives and of shared folders.
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF)
+
+#: Files that Windows' and KDE's file managers write into the folders that they show; macOS' begin with a dot.
+_OF_FILE_MANAGERS = ("desktop.ini", "thumbs.db", ".directory")
+
+
+def is_clutter(name: str) -> bool:
+    """Say whether a file's name is one that file managers use in the folders that they show, such as ``.DS_Store``."""
+    return name == ".DS_Store" or name.startswith("._") or name.casefold() in _OF_FILE_MANAGERS
+
+
+def holds_nothing(folder: Path) -> bool:
+    """Say whether a folder has no files but those of killed writers and of file managers."""
+    return all(each.name.startswith(TEMPORARY) or is_clutter(each.name) for each in folder.iterdir())
 
 
 def sealed_name(kind: str, nanoseconds: int, data: bytes) -> str:
@@ -106,9 +120,11 @@ def file_stamp(path: Path) -> tuple[int, int, int] | None:
 def host_id() -> str:
     """Return 8 hexadecimal digits, equal for two processes only if they can see each other's process numbers."""
     parts = [os.uname().nodename]
-    with contextlib.suppress(OSError):
+    try:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
         parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))  # containers of one machine
+    except OSError:  # macOS, where two machines may have one name
+        parts.append(str(uuid.getnode()))
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:8]
 
 
@@ -179,7 +195,7 @@ def flush(path: Path) -> None:
     Raises:
         OSError: If that fails.
     """
-    with path.open("rb") as file:
+    with path.open("r+b") as file:  # some network drives flush only what was opened for writing
         _flush_to_disk(file.fileno())
 
 

@@ -25,6 +25,9 @@ Common = TypeVar("Common")
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
+#: Where Linux shows the open files of a process.
+_PROC = Path("/proc/self/fd")
+
 #: In a worker process: the first argument of every call.
 _common: Any = None
 
@@ -92,7 +95,9 @@ def _laid_down(common: object) -> Iterator[str]:
     """
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(tempfile.TemporaryFile())  # nameless, so it disappears with this process
+            # Where there is /proc it has no other name, so it disappears with this process even if that is killed.
+            make = tempfile.TemporaryFile if _PROC.is_dir() else tempfile.NamedTemporaryFile
+            file = stack.enter_context(make())
             pickle.dump(common, file, protocol=5)
             file.flush()
         except OSError as error:
@@ -100,7 +105,7 @@ def _laid_down(common: object) -> Iterator[str]:
                 f"what the processes are given cannot be written to a temporary file: {error.strerror}. Make room, "
                 "name another folder (environment variable TMPDIR), or go on with --jobs 1"
             ) from error
-        yield f"/proc/{os.getpid()}/fd/{file.fileno()}"
+        yield f"/proc/{os.getpid()}/fd/{file.fileno()}" if _PROC.is_dir() else file.name
 
 
 def _begin(common: str, threads: int) -> None:

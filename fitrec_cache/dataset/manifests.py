@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from unicodedata import normalize
 
-from fitrec_cache.common.files import as_given
+from fitrec_cache.common.files import as_given, is_there
 from fitrec_cache.dataset.clips import NO_COLUMNS, SIDES, Clip, clip_of, named_group, one_spelling
 from fitrec_cache.dataset.file_names import FileNames
 from fitrec_cache.errors import ManifestError, UsageError
@@ -219,6 +219,7 @@ def _row_clip(row: Mapping[str | None, Any], names: FileNames, where: str) -> Cl
     if file is None and "\\" in written:  # a Windows path
         written = written.replace("\\", "/")
         file = names.find(written)
+    _refuse_drive(written, names.base, where)
     if not label and span is not None:
         return None
     if not label:
@@ -238,6 +239,14 @@ def _row_clip(row: Mapping[str | None, Any], names: FileNames, where: str) -> Cl
         group=group and one_spelling(group),
         extra={name: one_spelling(value) for name, value in cells.items() if name} or NO_COLUMNS,
     )
+
+
+def _refuse_drive(written: str, base: Path, where: str) -> None:
+    """Raise ManifestError if a path begins with the letter of a Windows drive, unless there is such a file here."""
+    if (drive := re.match(r"([A-Za-z]):[/\\]", written)) and not is_there(base / written):
+        raise ManifestError(
+            f"{where}: '{written}' is a path of Windows. In WSL, {drive[1]}:\\ is the folder /mnt/{drive[1].lower()}"
+        )
 
 
 def _timed(written: str, cells: dict[str, str], where: str) -> tuple[str, Span | None]:
@@ -314,6 +323,7 @@ def _list_lines(path: Path) -> list[tuple[int, str]]:
     lines = listed_names(path)
     for number, name in lines:
         parts = PurePosixPath(name).parts
+        _refuse_drive(name, path.parent, f"{path}, line {number}")
         if len(parts) < 2 or parts[0] == "/" or ".." in parts:
             raise ManifestError(f"{path}, line {number}: got '{name}', expected CLASS/FILE, such as Squat/v_1.avi")
     return [(number, str(PurePosixPath(name))) for number, name in lines]

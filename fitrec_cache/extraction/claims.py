@@ -139,7 +139,7 @@ class Claims:
 
 def others_at_work(cache: Path) -> bool:
     """Say whether any claim on clips of a cache is valid, as far as can be told; other threads' claims count too."""
-    return any(_is_claimed(path, None) for path in (cache / CLAIMS).glob("*"))
+    return any(_NAME.fullmatch(path.name) and _is_claimed(path, None) for path in (cache / CLAIMS).glob("*"))
 
 
 def _is_claimed(path: Path, us: str | None) -> bool:

@@ -109,7 +109,7 @@ def find_source(text: str, *, format: str | None = None) -> Source:
             return Source(number, "avfoundation", live=True, options=(("framerate", "30"),))
         if sys.platform == "linux":
             return Source(f"/dev/video{number}", "v4l2", live=True)
-        raise UsageError(f"{text}: cameras have names on this system: --format dshow 'video=NAME OF THE CAMERA'")
+        raise UsageError(f"{text}: cameras have numbers on Linux and macOS only: give --format and FFmpeg's name")
     if scheme := _SCHEME.match(text):
         return Source(text, live=scheme[1].lower() in _LIVE_SCHEMES)
     if is_folder(text):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fitrec_cache.common.files import (
     TEMPORARY,
     canonical_json,
+    is_clutter,
     opened_file,
     parse_json,
     put_in_place,
@@ -189,7 +190,7 @@ def _models_in(folder: Path) -> set[str]:
 
 def _holds_something_else(folder: Path) -> bool:
     """Say whether a folder contains a file that does not belong to a run; remains of an interrupted run are ignored."""
-    inside = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
+    inside = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and not is_clutter(p.name)]
     return any(str(p) not in (*FILES, FINAL, ANSWERS) and not p.parts[0].startswith(TEMPORARY) for p in inside)
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from fitrec_cache.common.files import TEMPORARY, make_folder, parse_json, read_file, write_json
+from fitrec_cache.common.files import holds_nothing, make_folder, parse_json, read_file, write_json
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.storage.parts import FORMAT_VERSION, other_version
 
@@ -47,7 +47,7 @@ def open_root(folder: Path, *, create: bool) -> None:
             + inside
         )
     # A first run that was killed before it wrote the marker leaves only unfinished files.
-    if folder.exists() and not (folder.is_dir() and all(p.name.startswith(TEMPORARY) for p in folder.iterdir())):
+    if folder.exists() and not (folder.is_dir() and holds_nothing(folder)):
         if marker.is_file():  # another process has just made it
             open_root(folder, create=create)
             return
