@@ -21,7 +21,7 @@ from fitrec_cache.training import fit as fitting
 from fitrec_cache.training.fit import Side, apply_head, fit
 
 
-class TimedLoop(fitting._Loop):
+class TimedLoop(fitting.Loop):
     """An epoch is all training clips once and all validation clips after them, as Keras counts it."""
 
     seconds: list[float] = []  # noqa: RUF012 - one training a process
@@ -64,7 +64,7 @@ def main() -> None:
         n_train=len(train.clips),
         attention=None,
     )
-    fitting._Loop = TimedLoop
+    fitting.Loop = TimedLoop
     fitted = fit(train, val, config=config, recipe=recipe, seed=args.seed)
     tested = np.arange(len(arrays["test_y"]))
     logits, _ = apply_head(fitted.head, arrays["test_x"], tested, [f"{i}" for i in tested])

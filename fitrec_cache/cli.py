@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from fitrec_cache import __version__, texts
+from fitrec_cache.common.files import is_folder
 from fitrec_cache.errors import FitrecError, UsageError
 from fitrec_cache.settings.variants import VARIANTS
 from fitrec_cache.wording import NEEDS_LINUX, visible
@@ -506,7 +507,7 @@ def predict(
     Example: fitrec-cache predict --run runs/mean squat.mp4 --picture squat.png
     """
     given = _given(locals())
-    brief = top is None and (len(videos) > 1 or videos[0].is_dir())
+    brief = top is None and (len(videos) > 1 or is_folder(videos[0]))
     from fitrec_cache.predict import predict as call
 
     found: list[Prediction] = []

@@ -51,7 +51,7 @@ from fitrec_cache.settings.variants import heads_for
 from fitrec_cache.storage import hdf5
 from fitrec_cache.training.training_time import training_seconds, usual_sides
 from fitrec_cache.video import container
-from fitrec_cache.video.decoding import DecodeJob, DecoderPool, StoredClip
+from fitrec_cache.video.decoding import CLIP_SECONDS, DecodeJob, DecoderPool, StoredClip
 from fitrec_cache.wording import plural
 
 #: The packages that ``pip install '.[NAME]'`` adds, by NAME.
@@ -72,9 +72,8 @@ _PLACES = ("clips", "frames", "features", CLAIMS, FOLDER)
 #: How often the random clip is embedded after the warm-up.
 _TRIES = 3
 
-#: The time limit of ``extract``, in seconds; a video that takes less than the second value is decoded again, to time it
-#: without start-up costs.
-_CLIP_SECONDS, _QUICK_SECONDS = 120.0, 2.0
+#: A video that takes less than this to decode, in seconds, is decoded again, to time it without start-up costs.
+_QUICK_SECONDS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -349,7 +348,7 @@ def _train(backbone: str, dim: int) -> float:
 def _decode(path: Path) -> Decoded:
     """Decode a video in a worker process; a short one twice, as the first decode in a process takes longer."""
     job = DecodeJob(path=path, samples=SAMPLES, short_side=FRAME_SIZE)
-    with DecoderPool(workers=1, clip_seconds=_CLIP_SECONDS) as pool:
+    with DecoderPool(workers=1, clip_seconds=CLIP_SECONDS) as pool:
         clip = pool.submit(job)()
         if isinstance(clip, StoredClip) and clip.seconds < _QUICK_SECONDS:
             clip = pool.submit(job)()

@@ -33,7 +33,7 @@ from fitrec_cache.settings.variants import plain_name
 from fitrec_cache.storage.root import MARKER, refuse_links_out
 from fitrec_cache.storage.sources import MOST_PIXELS, MOST_SAMPLES, is_count
 from fitrec_cache.storage.store import Store
-from fitrec_cache.video.decoding import check_time_limit, content_hash_once
+from fitrec_cache.video.decoding import CLIP_SECONDS, check_time_limit, content_hash_once
 from fitrec_cache.video.spans import Span
 from fitrec_cache.wording import between, listed, plural
 
@@ -62,7 +62,7 @@ def extract(
     device: str = "auto",
     compile: bool = False,
     workers: int | None = None,
-    clip_seconds: float = 120.0,
+    clip_seconds: float = CLIP_SECONDS,
     prune: bool = False,
     erase: bool = False,
     progress: bool = False,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from fitrec_cache.backbones.pretrained import EMBEDDED
 from fitrec_cache.cache import Cache, HeldClip, pick_features
@@ -30,15 +27,15 @@ from fitrec_cache.features import distinct_clips
 from fitrec_cache.report import report
 from fitrec_cache.report.models import gather
 from fitrec_cache.report.records import read_records
+from fitrec_cache.runs.learned import LEARNED, time_of_last
 from fitrec_cache.runs.results import TrainReport
-from fitrec_cache.runs.run import LEARNED, time_of_last
 from fitrec_cache.settings.recipes import get_recipe
 from fitrec_cache.settings.variants import VARIANTS, heads_for
 from fitrec_cache.storage.store import Store
 from fitrec_cache.train import train_head
 from fitrec_cache.training.loading import refuse_answer
 from fitrec_cache.training.training_time import training_seconds, usual_sides
-from fitrec_cache.wording import listed, plural, roughly
+from fitrec_cache.wording import command, listed, plural, roughly
 
 #: All heads share one split, so that they are compared on the same clips and the joint answer of their seeds is tested.
 _SPLIT_SEED = 0
@@ -294,7 +291,7 @@ def _check(variant: Sequence[str], split: str, seed: Sequence[int], epochs: int 
             raise unknown_name("variant on features", name, known)
     check_rule(split)
     check_seeds(seed)
-    check_jobs(jobs, torch.device("cpu"))
+    check_jobs(jobs)
     get_recipe(_RECIPE).change(epochs=epochs)
 
 
@@ -304,7 +301,7 @@ def _say_unusable(failed: Sequence[FailedClip], cache: Path) -> list[str]:
     told = [f"{plural(len(ids), 'clip')} cannot be used ({listed(ids, 5)}): {reason}" for reason, ids in alike.items()]
     if len(told) > _MOST_REASONS:
         further = sum(map(len, list(alike.values())[_MOST_REASONS:]))
-        shows_all = shlex.join(["fitrec-cache", "info", "--cache", str(cache), "--clips"])
+        shows_all = command("info", cache=cache, clips=True)
         told[_MOST_REASONS:] = [f"{plural(further, 'clip')} cannot be used for other reasons: `{shows_all}` names all"]
     return told
 

@@ -16,11 +16,8 @@ from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.files import Plain
 from fitrec_cache.errors import UsageError
 from fitrec_cache.heads.head import build_head, count_trainable
+from fitrec_cache.settings.paper import CLASSES, FRAME_SIDE
 from fitrec_cache.settings.variants import VARIANTS, HeadConfig
-
-#: Frame side in pixels and number of classes of Table I, as implied by its totals (the paper's text says 224 pixels).
-TABLE_SIDE = 64
-TABLE_CLASSES = 35
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +128,7 @@ class ParamsReport(Plain):
 
 
 @plain_arguments
-def params(*, classes: int = TABLE_CLASSES) -> ParamsReport:
+def params(*, classes: int = CLASSES) -> ParamsReport:
     """Count the parameters of the paper's models as built here, for comparison with Table I.
 
     Args:
@@ -147,7 +144,7 @@ def params(*, classes: int = TABLE_CLASSES) -> ParamsReport:
         Table I of Nishat et al., arXiv 2509.02511; ``TableRow.why`` says which model each total implies.
     """
     if classes < 2:
-        raise UsageError(f"classes {classes}: expected at least 2; Table I has {TABLE_CLASSES}")
+        raise UsageError(f"classes {classes}: expected at least 2; Table I has {CLASSES}")
     with torch.device("meta"):
         return ParamsReport(classes=classes, variants=tuple(_count(row, classes) for row in TABLE))
 
@@ -183,9 +180,9 @@ def _backbone(name: str) -> tuple[nn.Module, int, int]:
     from fitrec_cache.backbones.pretrained import build_empty  # timm takes a second to import
 
     is_vit = name.startswith("vit_")
-    model: Any = build_empty(name, img_size=TABLE_SIDE if is_vit else None)
+    model: Any = build_empty(name, img_size=FRAME_SIDE if is_vit else None)
     model.eval()
-    frame = torch.empty(1, 3, TABLE_SIDE, TABLE_SIDE)  # (1, 3, 64, 64)
+    frame = torch.empty(1, 3, FRAME_SIDE, FRAME_SIDE)  # (1, 3, 64, 64)
     pooled = model(frame).shape[1]  # (1, d)
     flat = pooled if is_vit else model.forward_features(frame).flatten(1).shape[1]  # (1, 2 * 2 * d)
     return model, flat, pooled
@@ -217,8 +214,8 @@ def _numel(module: nn.Module) -> int:
 def _against_paper(counts: VariantParams, classes: int) -> str:
     if counts.paper_total is None or counts.paper_trainable is None:
         return ""
-    if classes != TABLE_CLASSES:
-        return f"Counted for {classes} classes, the table for {TABLE_CLASSES}."
+    if classes != CLASSES:
+        return f"Counted for {classes} classes, the table for {CLASSES}."
     short, short_trainable = counts.paper_total - counts.total, counts.paper_trainable - counts.trainable
     if not short and not short_trainable:
         return "Equals the table."

@@ -13,6 +13,7 @@ from fitrec_cache.errors import MismatchError, UsageError, WeightsError, unknown
 from fitrec_cache.extraction.identity import backbone_identity, frame_identity, what_changed
 from fitrec_cache.runs.run import Run
 from fitrec_cache.settings.variants import VARIANTS, HeadConfig, plain_name
+from fitrec_cache.storage.sources import frames_of
 from fitrec_cache.training.pixels import to_pixels
 
 #: Fields of an identity that describe how the network was made fast; irrelevant for an exported one, run elsewhere.
@@ -58,7 +59,7 @@ class Pipeline:
         self, source: Mapping[str, Any], given: Mapping[str, str], *, device: str, force: bool, exported: bool = False
     ) -> None:
         pixels, identity = source["kind"] == "pixels", source["identity"]
-        self.frames: dict[str, Any] = identity if pixels else identity["frames"]
+        self.frames = frames_of(source)
         if not exported:
             here = frame_identity(samples=self.frames["samples"], frame_size=self.frames["short_side"])
             _refuse_if_different("frames", self.frames, here, force=force)
@@ -144,9 +145,10 @@ def _check_fit(run: Run, pipelines: Sequence[Pipeline]) -> None:
     takes, backbones = HeadConfig.from_dict(run.run_json["head"]), [p.backbone for p in pipelines]
     dims = [b.dim for b in backbones if b is not None]
     lengths = sorted({p.frames["samples"] for p in pipelines})
-    pixels = VARIANTS[takes.variant].takes_pixels
+    variant = VARIANTS[takes.variant]
+    pixels = variant.takes_pixels
     fits = len(pipelines) == 1 and not dims if pixels else len(dims) == len(pipelines) and sum(dims) == takes.input_dim
-    if not fits or len(lengths) != 1 or (takes.variant == "convlstm" and lengths != [takes.frames]):
+    if not fits or len(lengths) != 1 or (variant.needs_all_frames and lengths != [takes.frames]):
         raise MismatchError(
             f"{run.folder}/run.json names sources with {sum(dims) or 'pixels'} values per frame and T = {lengths}; its "
             f"head takes {'pixels' if pixels else takes.input_dim} and T = {takes.frames}. Train the head again"

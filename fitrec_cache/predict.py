@@ -30,8 +30,8 @@ from fitrec_cache.dataset.clips import file_id, one_spelling, plain_text
 from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.recogniser import Recogniser, named
 from fitrec_cache.runs.answers import COLUMNS, answer_cells, class_columns
-from fitrec_cache.video.decoding import DecodeJob, DecoderPool, StoredClip, content_hash_once
-from fitrec_cache.video.jpeg import decode_frames
+from fitrec_cache.video.decoding import CLIP_SECONDS, DecodeJob, DecoderPool, StoredClip, content_hash_once
+from fitrec_cache.video.jpeg import decode_pictures
 from fitrec_cache.video.sampling import clip_length
 from fitrec_cache.video.spans import file_of, parted, short_content
 from fitrec_cache.wording import listed
@@ -117,7 +117,7 @@ def predict(
     top: int | None = None,
     unknown_below: float | None = None,
     device: str = "auto",
-    clip_seconds: float = 120.0,
+    clip_seconds: float = CLIP_SECONDS,
     force: bool = False,
     tell: Callable[[Prediction], None] | None = None,
 ) -> list[Prediction]:
@@ -315,7 +315,7 @@ def _one(path: Path, clips: _Decoded | str, recogniser: Recogniser, shown: _Show
         warnings=tuple(clip.ledger["warnings"]),
     )
     if shown is not None and len(shown) < MOST_PICTURED:
-        shown.append((prediction, decode_frames(clip.jpegs).permute(0, 2, 3, 1).numpy()))
+        shown.append((prediction, decode_pictures(clip.jpegs)))
     return prediction
 
 
@@ -333,7 +333,7 @@ def _whole(path: Path) -> Path:
 
 
 def _draw(shown: _Shown, path: Path) -> None:
-    from fitrec_cache.runs.run_pictures import AttentionStrip, attention_png
+    from fitrec_cache.runs.attention_picture import AttentionStrip, attention_png
 
     strips = [
         AttentionStrip(

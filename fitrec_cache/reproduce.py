@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from fitrec_cache.backbones.pretrained import BackboneChoice
 from fitrec_cache.cache import Cache
@@ -35,14 +34,14 @@ from fitrec_cache.storage.root import MARKER
 from fitrec_cache.train import train_head
 from fitrec_cache.training.loading import load_clips, refuse_answer
 
-#: The backbones of the paper's models, in the order of :data:`MODELS`.
-BACKBONES = ("resnet50", "tf_efficientnet_b0", "vit_base_patch32_224")
-
-#: The model of each backbone.
+#: The paper's models that learn from features.
 MODELS = ("resnet50-lstm-attention", "efficientnet-lstm-attention", "vit-lstm")
 
+#: The backbone of each.
+BACKBONES = tuple(VARIANTS[name].backbone for name in MODELS)
+
 #: The presets for frames, and the recipe used with each.
-PRESETS = {"paper": "paper", "native": "native", "grid": "native"}
+RECIPE_OF = {"paper": "paper", "native": "native", "grid": "native"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +182,7 @@ def reproduce(
         )
         refuse_without_features(done, Cache(cache))
         made = done.to_dict()
-        features |= {(name, of): made["backbones"][of]["features"] for of in made["backbones"]}
+        features |= {(name, of): store for of, store in done.features.items()}
         extracted[name] = {k: made[k] for k in ("clips", "done", "reused", "failed", "seconds", "notes")}
     planned = list(_list_jobs(preset, split, backbone, frames=frames))
     trained: dict[_Job, TrainReport] = {}
@@ -199,7 +198,7 @@ def reproduce(
                 variant=job.variant,
                 split=job.split,
                 seed=seed,
-                recipe=PRESETS[job.preset],
+                recipe=RECIPE_OF[job.preset],
                 epochs=epochs,
                 overwrite=overwrite,
                 jobs=jobs,
@@ -221,7 +220,7 @@ def reproduce(
         out=out,
         page=page.out,
         extract=extracted,
-        table1=params(classes=35).to_dict(),
+        table1=params().to_dict(),
         table2=rows,
         gap=_gap(rows),
         comparisons=tuple(pair.text for pair in compared.pairs),
@@ -244,17 +243,17 @@ def _check(
     """Raise UsageError for invalid arguments, before hours of work."""
     if len(backbone) != len(MODELS):
         raise UsageError(f"{len(backbone)} backbones: expected three, for {', '.join(MODELS)}")
-    unknown = [p for p in preset if p not in PRESETS]
+    unknown = [p for p in preset if p not in RECIPE_OF]
     if unknown or not preset or not split:
         got = f"presets {unknown or list(preset)} and splits {list(split)}"
-        raise UsageError(f"{got}: expected at least one of each, presets {', '.join(PRESETS)}")
+        raise UsageError(f"{got}: expected at least one of each, presets {', '.join(RECIPE_OF)}")
     if len(set(preset)) < len(preset):
         raise UsageError(f"presets {list(preset)}: expected each once")
     if "auto" in split or len(set(split)) < len(split):
         raise UsageError(f"splits {list(split)}: expected each once, and by its own name (auto is group or random)")
     check_seeds(seed)
     get_recipe("paper").change(epochs=epochs)
-    check_jobs(jobs, torch.device("cpu"))
+    check_jobs(jobs)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from fitrec_cache.settings.variants import (
     get_variant,
 )
 from fitrec_cache.training.problem import Problem, Right, accuracy
+from fitrec_cache.wording import command, options
 
 #: Tuples are ranges ``(low, high, logarithmic)``, lists are choices. Settings that a variant does not have are not
 #: searched.
@@ -105,12 +105,10 @@ class SweepReport(Plain):
         """For each split rule, the ``train-head`` command with the recipe that was found, on the same sides as here."""
         best = dict(self.finalists[0]["settings"])
         attention = best.pop("attention", None)
-        words = ["--variant", self.variant, "--recipe", "native"]
-        words += ["--attention", attention] * (attention is not None)
-        for name, value in best.items():
-            words += ["--set", f"{name}={value}"]
+        changes = [f"{name}={value}" for name, value in best.items()]
+        found = options(variant=self.variant, recipe="native", attention=attention, set=changes)
         return tuple(
-            shlex.join(["fitrec-cache", "train-head", *source, *words, "--out", str(self.out / f"trained-{i}")])
+            command("train-head", *source, *found, out=self.out / f"trained-{i}")
             for i, source in enumerate(self.sources, start=1)
         )
 
@@ -227,11 +225,12 @@ def sweep(
         raise UsageError("the best trials diverged with other seeds: give more --trials")
     start_again = _judge(problem, native, None, others, "native again", progress)
     p_values = holm([problem.p_value(right, start_again) for _, right in ranked])
+    source = {"cache": cache, "features": features, "backbone": list(backbone), "preset": preset, "classes": classes}
     report = SweepReport(
         out=out,
         variant=variant,
         backbone=problem.backbone,
-        sources=tuple(_source(cache, features, backbone, preset, classes, rule, seed) for rule in split),
+        sources=tuple(tuple(options(**source, split=rule, seed=list(seed))) for rule in split),
         splits=tuple(each.name for each in problem.splits),
         n_val=sum(len(each.val) for each in problem.splits),
         n_distinct=len(problem.units),
@@ -316,21 +315,6 @@ def _judge_again(
         return _judge(problem, *_recipe(problem, params), seeds, what, progress)
     except DivergedError:
         return None
-
-
-def _source(
-    cache: Path | None,
-    features: Path | None,
-    backbone: Sequence[str],
-    preset: str | None,
-    classes: str | None,
-    rule: str,
-    seed: Sequence[int],
-) -> tuple[str, ...]:
-    given: list[tuple[str, object]] = [("--cache", cache), ("--features", features)]
-    given += [("--backbone", name) for name in backbone]
-    given += [("--preset", preset), ("--classes", classes), ("--split", rule), *(("--seed", number) for number in seed)]
-    return tuple(word for name, value in given if value is not None for word in (name, str(value)))
 
 
 def _optuna() -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fitrec_cache.compare_tables import tried
 from fitrec_cache.dataset.clips import plain_text
 from fitrec_cache.live.timeline import clock
-from fitrec_cache.wording import MANY_CLASSES, bounds, count, lasting, listed, plural, roughly, size
+from fitrec_cache.wording import MANY_CLASSES, bounds, command, count, lasting, listed, plural, roughly, size
 
 if TYPE_CHECKING:
     from fitrec_cache.audit import AuditReport
@@ -164,8 +163,8 @@ def learn_text(report: LearnReport) -> str:
         f"then it was trained again on {plural(report.n_learned, 'clip')}, these included; done in "
         f"{lasting(report.seconds)}",
         f"report: {report.page}",
-        f"use it: {shlex.join(['fitrec-cache', 'predict', '--run', str(report.out), 'VIDEO'])}",
-        f"        {shlex.join(['fitrec-cache', 'watch', '--run', str(report.out), 'LONG-VIDEO'])}",
+        f"use it: {command('predict', 'VIDEO', run=report.out)}",
+        f"        {command('watch', 'LONG-VIDEO', run=report.out)}",
     )
 
 
@@ -398,7 +397,7 @@ def audit_text(report: AuditReport, cache: Path, manifest: Path | None) -> str:
         name = f" {fold['fold']}" if fold["fold"] else ""
         lines.append(f"{report.split}{name}, seed {report.seed}: {fold['text']}")
     if manifest is not None:
-        words = shlex.join(["fitrec-cache", "extract", str(manifest), "--root", "VIDEOS", "--cache", str(cache)])
+        words = command("extract", str(manifest), root="VIDEOS", cache=cache)
         lines.append(
             f"to train by these groups, look through them, then: {words} (and --backbone, --preset and other options "
             "as before)"

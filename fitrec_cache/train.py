@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -34,6 +33,7 @@ from fitrec_cache.training.fit import with_precision
 from fitrec_cache.training.loading import keep_apart, load_clips
 from fitrec_cache.training.train_notes import answer_notes, device_notes, final_note, judge_splits, there_notes
 from fitrec_cache.training.trainer import Job, Trainer
+from fitrec_cache.wording import command, options
 
 
 @plain_arguments
@@ -115,19 +115,19 @@ def train_head(
         UsageError: For wrong arguments, or data that cannot be split in this way.
         StoreError: If the cache cannot be read or a run cannot be written.
     """
-    get_variant(variant)  # raises if there is none of this name
+    head = get_variant(variant)
     options = {"epochs": epochs, "patience": patience, "learning_rate": learning_rate, "batch_size": batch_size}
     usual, given = get_recipe(recipe), given_settings(options, settings)
     wanted = usual.change(**given)
-    if variant == "convlstm" and wanted.draw:
-        raise UsageError(f"draw is {wanted.draw}, but convlstm needs all frames of a clip: leave it at 0")
+    if head.needs_all_frames and wanted.draw:
+        raise UsageError(f"draw is {wanted.draw}, but {variant} needs all frames of a clip: leave it at 0")
     check_seeds(seed)
     if split_seed is not None:
         check_seed(split_seed)
     if not 0 <= false_alarm_rate < 1:
         raise UsageError(f"false_alarm_rate is {false_alarm_rate}: expected a share of at least 0 and below 1")
     where = torch.device(find_device(device))
-    check_jobs(jobs, where)
+    check_jobs(jobs, str(where))
     keep_to_cores()  # before processes divide the threads among them
     started, contention = time.perf_counter(), CpuContention(min(torch.get_num_threads(), cores()))
     data = load_clips(cache, features, variant, backbone, preset, classes=classes, unknown=unknown, progress=progress)
@@ -269,13 +269,11 @@ def _how_to_look(
     """Return a command that shows near-duplicates between the sides of a seed's split; None without a cache."""
     if cache is None:
         return None
-    words = ["fitrec-cache", "audit", "--cache", str(cache)]
-    words += ["--backbone", *backbone] if len(backbone) == 1 else []  # otherwise audit takes the most complete ones
-    words += [] if preset is None else ["--preset", preset]
+    one = backbone if len(backbone) == 1 else None  # otherwise audit takes the most complete features
+    source = options(cache=cache, backbone=one, preset=preset)
     if None in groups:
-        propose = shlex.join([*words, "--manifest", "groups.csv"])
-        return f"`{propose}` proposes groups that keep near-duplicates on one side"
-    words += [] if split == "auto" else ["--split", split]  # all groups are known here, so none need be proposed
-    words += [] if classes is None else ["--classes", classes]
-    words += ["--seed", str(number)] if (number := seed if split_seed is None else split_seed) else []
-    return f"`{shlex.join([*words, '--out', 'audit'])}` shows which clips look alike"
+        proposal = command("audit", *source, manifest="groups.csv")
+        return f"`{proposal}` proposes groups that keep near-duplicates on one side"
+    rule, number = None if split == "auto" else split, seed if split_seed is None else split_seed
+    shown = command("audit", *source, split=rule, classes=classes, seed=number or None, out="audit")
+    return f"`{shown}` shows which clips look alike"

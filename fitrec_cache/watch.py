@@ -19,7 +19,8 @@ from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.files import Plain
 from fitrec_cache.common.progress import progress_bar
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError
-from fitrec_cache.live.timeline import Moment, Segment, Smoother, Timeline, WatchFiles, clock
+from fitrec_cache.live.timeline import Moment, Segment, Smoother, Timeline, clock
+from fitrec_cache.live.timeline_files import WatchFiles
 from fitrec_cache.live.windows import Windows
 from fitrec_cache.recogniser import Recogniser
 from fitrec_cache.wording import visible

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
 from collections.abc import Sequence
 
@@ -25,6 +26,28 @@ _STEERING |= {n: f"\\u{n:04x}" for n in (0x061C, 0x200E, 0x200F, *range(0x202A, 
 
 #: Unicode's categories of control characters, and of surrogates, which stand for undecodable bytes.
 _NO_TEXT = ("Cc", "Cs")
+
+
+def options(**given: object) -> list[str]:
+    """Return options of a command as words.
+
+    None and False leave an option out, True gives its name alone, and a list repeats it for each value.
+
+    Example:
+        >>> options(cache="c", seed=[0, 1], frame_size=None, final=True)
+        ['--cache', 'c', '--seed', '0', '--seed', '1', '--final']
+    """
+    words = []
+    for name, value in given.items():
+        for each in value if isinstance(value, list | tuple) else [value]:
+            if each is not None and each is not False:
+                words += [f"--{name.replace('_', '-')}", *([] if each is True else [str(each)])]
+    return words
+
+
+def command(*words: str, **given: object) -> str:
+    """Return a command of this program with its options (:func:`options`), quoted for a shell."""
+    return shlex.join(["fitrec-cache", *words, *options(**given)])
 
 
 def is_plain(text: str) -> bool:

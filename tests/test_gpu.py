@@ -19,7 +19,8 @@ from fitrec_cache.predict import predict
 from fitrec_cache.settings.recipes import get_recipe
 from fitrec_cache.settings.variants import VARIANTS
 from fitrec_cache.train import train_head
-from fitrec_cache.training.fit import Side, _Loop, fit
+from fitrec_cache.training.fit import Side, fit
+from fitrec_cache.training.loop import Loop
 
 pytestmark = pytest.mark.skipif(
     not hasattr(torch._C, "_ensureCUDADeviceGuardSet"), reason="this torch cannot do without a real GPU"
@@ -120,7 +121,7 @@ def test_features_made_on_a_gpu_are_the_same_set(tmp_path, video_folder, weights
 @pytest.mark.parametrize(("gpu", "recipe"), [(CUDA, "native"), (CUDA, "paper"), (MPS, "native")])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_head_learns_on_the_gpu_and_comes_back(variant, gpu, recipe, monkeypatch):
-    cudnn, loss = torch.backends.cudnn, _Loop._loss
+    cudnn, loss = torch.backends.cudnn, Loop._loss
     rng = np.random.default_rng(0)
     targets = np.arange(24) % 3
     if VARIANTS[variant].takes_pixels:
@@ -134,7 +135,7 @@ def test_a_head_learns_on_the_gpu_and_comes_back(variant, gpu, recipe, monkeypat
     train, val = (Side(values=values, targets=targets, clips=clips) for clips in np.split(np.arange(24), [16]))
     here = fit(train, val, config=config, recipe=chosen, seed=0)
     in_tf32 = []
-    monkeypatch.setattr(_Loop, "_loss", lambda *given: (in_tf32.append(cudnn.allow_tf32), loss(*given))[1])
+    monkeypatch.setattr(Loop, "_loss", lambda *given: (in_tf32.append(cudnn.allow_tf32), loss(*given))[1])
     with made_up_gpu(gpu, learns=True):
         there = fit(train, val, config=config, recipe=chosen, seed=0, device=gpu)
     assert Far.made

@@ -22,7 +22,8 @@ from fitrec_cache.info import info
 from fitrec_cache.learn import learn
 from fitrec_cache.predict import predict
 from fitrec_cache.reproduce import reproduce
-from fitrec_cache.runs.run import read_runs, time_of_last
+from fitrec_cache.runs.learned import time_of_last
+from fitrec_cache.runs.run import read_runs
 from fitrec_cache.runs.run_files import read_run_settings
 from fitrec_cache.settings.variants import heads_for
 from fitrec_cache.texts import learn_text

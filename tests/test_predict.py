@@ -514,7 +514,7 @@ def test_a_name_that_is_no_text_is_shown_as_text(run, tmp_path, video_folder):
 def test_the_picture_says_unknown_where_the_answer_does(run, tmp_path, video_folder, monkeypatch):
     titles = []
     monkeypatch.setattr(
-        "fitrec_cache.runs.run_pictures.attention_png", lambda strips, _: titles.extend(s.title for s in strips)
+        "fitrec_cache.runs.attention_picture.attention_png", lambda strips, _: titles.extend(s.title for s in strips)
     )
     modest = shutil.copytree(run, tmp_path / "modest")
     settings = json.loads((modest / "run.json").read_text())
@@ -750,7 +750,7 @@ def test_a_picture_that_fails_costs_no_table(run, tmp_path, video_folder, monkey
     def full(*_):
         raise StoreError("cannot write p.png: No space left on device")
 
-    monkeypatch.setattr("fitrec_cache.runs.run_pictures.attention_png", full)
+    monkeypatch.setattr("fitrec_cache.runs.attention_picture.attention_png", full)
     video, table = next(video_folder.rglob("*.avi")), tmp_path / "t.csv"
     with pytest.raises(StoreError, match="No space left"):
         predict([video], run=run, device="cpu", picture=tmp_path / "p.png", table=table)
@@ -760,7 +760,7 @@ def test_a_picture_that_fails_costs_no_table(run, tmp_path, video_folder, monkey
 def test_the_picture_shows_the_first_videos_only(run, tmp_path, video_folder, monkeypatch):
     monkeypatch.setattr(module, "MOST_PICTURED", 3)
     drawn = []
-    monkeypatch.setattr("fitrec_cache.runs.run_pictures.attention_png", lambda strips, _: drawn.extend(strips))
+    monkeypatch.setattr("fitrec_cache.runs.attention_picture.attention_png", lambda strips, _: drawn.extend(strips))
     call = ["predict", "--run", str(run), "--device", "cpu", "--picture", str(tmp_path / "p.png"), str(video_folder)]
     said = CliRunner().invoke(app, call).output
     assert [s.title.split(":")[0] for s in drawn] == [f"Hop/v_Hop_g0{i}_c01.avi" for i in (1, 2, 3)]

@@ -8,9 +8,11 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from fitrec_cache.common.png import FAINT, drawable_names
 from fitrec_cache.errors import StoreError
-from fitrec_cache.runs import run_pictures
-from fitrec_cache.runs.run_pictures import AttentionStrip, attention_png, confusion_png, curves_png, drawable_names
+from fitrec_cache.runs import attention_picture, run_pictures
+from fitrec_cache.runs.attention_picture import AttentionStrip, attention_png
+from fitrec_cache.runs.run_pictures import confusion_png, curves_png
 
 GREEN, ORANGE, BLUE = (0, 158, 115), (213, 94, 0), (0, 114, 178)
 
@@ -33,7 +35,8 @@ def strip(steps=20, size=(24, 32), title="squat.mp4: Squat 0.83", weights=None):
 def drawn(monkeypatch):
     """The figures that are drawn, instead of files."""
     figures = []
-    monkeypatch.setattr(run_pictures, "save_png", lambda figure, *_, **__: figures.append(figure))
+    for module in (run_pictures, attention_picture):
+        monkeypatch.setattr(module, "save_png", lambda figure, *_, **__: figures.append(figure))
     return figures
 
 
@@ -121,7 +124,7 @@ def test_the_number_of_a_clip_stands_out_from_every_depth_of_colour(drawn):
 
 
 def test_faint_letters_can_be_read_on_white():
-    light = np.array(to_rgb(run_pictures.FAINT)[0])
+    light = np.array(to_rgb(FAINT)[0])
     assert 1.05 / (((light + 0.055) / 1.055) ** 2.4 + 0.05) > 4.5
 
 

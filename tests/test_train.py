@@ -778,10 +778,10 @@ def test_where_none_is_named_a_variant_takes_its_own_backbone_if_that_is_cached(
 
 
 def test_a_loss_that_is_no_number_ends_training_with_the_best_so_far(tmp_path, features, monkeypatch):
-    from fitrec_cache.training.fit import _Loop
+    from fitrec_cache.training.loop import Loop
 
     losses = iter([0.9, 0.5, float("nan"), 0.1])
-    monkeypatch.setattr(_Loop, "_look", lambda self: (next(losses), 0.0))
+    monkeypatch.setattr(Loop, "_look", lambda self: (next(losses), 0.0))
     settings = {"features": features, "variant": "mean", "epochs": 4}
     report = train_head(out=tmp_path / "run", recipe="paper", **settings)
     assert (report.runs[0].epochs, report.runs[0].best_epoch) == (2, 2)
@@ -799,7 +799,7 @@ def test_a_training_loss_that_is_no_number_ends_training_too(features, monkeypat
     targets = np.array([CLASSES.index(label) for label in data.labels])
     side = Side(values=data.values, targets=targets, clips=np.arange(60))
     config = recipe.head_config("mean", data.values.shape, n_classes=3, n_train=60, attention=None)
-    monkeypatch.setattr(fit_module._Loop, "learn", lambda _, epoch: (loss if epoch == 3 else 0.5, 0.0))
+    monkeypatch.setattr(fit_module.Loop, "learn", lambda _, epoch: (loss if epoch == 3 else 0.5, 0.0))
     assert len(fit(side, side, config=config, recipe=recipe, seed=0).history) == 2
     fit_again(side, recipe, 2, config=config, seed=0)
     with pytest.raises(DivergedError, match="training diverged"):  # there is no side that says which epoch to keep
@@ -1462,7 +1462,7 @@ def test_frames_that_are_drawn_stay_in_order_and_differ_from_clip_to_clip():
     loop = SimpleNamespace(recipe=SimpleNamespace(draw=5))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        drawn = fit_module._Loop._draw(loop, frames).squeeze(2)  # (200, 5)
+        drawn = fit_module.Loop._draw(loop, frames).squeeze(2)  # (200, 5)
     assert drawn.shape == (200, 5)
     assert (drawn.diff(dim=1) > 0).all()
     counts = torch.bincount(drawn.flatten().long(), minlength=12)
@@ -1602,9 +1602,9 @@ def test_a_balanced_loss_is_each_clips_own_smoothed_one_times_the_weight_of_its_
     n_classes, smoothing = 4, 0.2
     targets = torch.tensor([0] * 6 + [1] * 2 + [2])
     logits = torch.randn(9, n_classes, generator=torch.Generator().manual_seed(0))
-    side = module._Held(values=logits[:, None], targets=targets)
+    side = module.Held(values=logits[:, None], targets=targets)
     recipe = get_recipe("paper").change(balance=1.0, label_smoothing=smoothing)
-    loop = module._Loop(torch.nn.Linear(1, 1), side, None, n_classes, recipe)
+    loop = module.Loop(torch.nn.Linear(1, 1), side, None, n_classes, recipe)
     logs = logits.log_softmax(dim=1)
     expected = []
     for row, k in zip(logs.tolist(), targets.tolist(), strict=True):

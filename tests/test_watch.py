@@ -44,11 +44,9 @@ from fitrec_cache.live.timeline import (
     Segment,
     Smoother,
     Timeline,
-    WatchFiles,
     clock,
-    write_subtitles,
-    write_table,
 )
+from fitrec_cache.live.timeline_files import WatchFiles, write_subtitles, write_table
 from fitrec_cache.live.timeline_picture import _columns, timeline_png
 from fitrec_cache.live.windows import Windows
 from fitrec_cache.predict import predict
@@ -582,7 +580,7 @@ def test_a_disk_that_is_away_for_a_while_ends_no_watch(run, long_video, tmp_path
             raise StoreError("the drive is away")
         return write_table(*given, **named)
 
-    monkeypatch.setattr("fitrec_cache.live.timeline.write_table", fails_once)
+    monkeypatch.setattr("fitrec_cache.live.timeline_files.write_table", fails_once)
     monkeypatch.setattr(module, "_SAVE_SECONDS", 0.0)
     assert module.watch(str(long_video), run=run, seconds=0.8, table=tmp_path / "t.csv").windows == 5
     assert failed
@@ -837,7 +835,7 @@ def test_what_was_answered_is_told_although_a_file_cannot_be_written(run, long_v
     def full(*_, **__):
         raise StoreError("cannot write t.csv: No space left on device")
 
-    monkeypatch.setattr("fitrec_cache.live.timeline.write_table", full)
+    monkeypatch.setattr("fitrec_cache.live.timeline_files.write_table", full)
     report = module.watch(str(long_video), run=run, seconds=0.8, table=tmp_path / "t.csv")
     assert (report.windows, report.error, report.files) == (5, "", ())
     assert report.unwritten == "cannot write t.csv: No space left on device"

@@ -15,7 +15,7 @@ from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.common.files import make_folder, refuse_others, remove, remove_unfinished, write_csv
 from fitrec_cache.errors import UsageError
 from fitrec_cache.storage.store import Store
-from fitrec_cache.video.jpeg import decode_frames
+from fitrec_cache.video.jpeg import decode_pictures
 
 PICTURED = 12
 """Number of pairs in the picture, the most similar ones."""
@@ -128,7 +128,7 @@ def _draw(
     def pictured(i: int) -> PicturedClip:
         clip = clips[i]
         group = f"group {clip.group}" if clip.group else "group unknown"
-        frames = decode_frames(store.jpegs(clip.video_sha256)).permute(0, 2, 3, 1).numpy()  # (T, h, w, 3)
+        frames = decode_pictures(store.jpegs(clip.video_sha256))  # (T, h, w, 3)
         ends_and_middle = frames[[0, len(frames) // 2, len(frames) - 1]]
         return PicturedClip(
             title=clip.clip_id, caption=f"{clip.label}, {group}, {side[i]}".rstrip(", "), frames=ends_and_middle

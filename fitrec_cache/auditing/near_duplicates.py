@@ -136,13 +136,14 @@ def find_near_duplicates(
     with progress_bar(total=2 * len(label), unit="clip", what="look for near-duplicates", show=progress) as bar:
         strangers = _nearest_strangers(embeddings.vectors, label, group, bar.update)
         least = _threshold(strangers, embeddings.halves) if threshold is None else threshold
-        pairs, similarity = _pairs(embeddings.vectors, least, bar.update)
+        enough = min(least, 1 - _TINY)  # in float32 the cosine of a copy is not always 1
+        pairs, similarity = _pairs(embeddings.vectors, enough, bar.update)
     return NearDuplicates(
         threshold=least,
         pairs=pairs,
         similarity=similarity,
-        halves_found=float((embeddings.halves >= least).mean()) if len(embeddings.halves) else None,
-        strangers_found=float((strangers >= least).sum() / len(label)) if len(strangers) else None,
+        halves_found=float((embeddings.halves >= enough).mean()) if len(embeddings.halves) else None,
+        strangers_found=float((strangers >= enough).sum() / len(label)) if len(strangers) else None,
     )
 
 
@@ -240,7 +241,7 @@ def _pairs(vectors: FloatArray, least: float, advance: Callable[[int], object]) 
     pairs, similarities = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
     for start, stop in _rows(n):
         similarity = vectors[start:stop] @ vectors[start:].T  # (rows, N - start)
-        row, column = np.nonzero(similarity >= min(least, 1 - _TINY))
+        row, column = np.nonzero(similarity >= least)
         later = column > row
         row, column = row[later], column[later]
         total += len(row)

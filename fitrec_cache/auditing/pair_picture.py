@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from fitrec_cache.runs.run_pictures import FAINT, FONT, INK, TRAINING, VALIDATION, drawable, save_png
+from fitrec_cache.common.png import FAINT, FONT, INK, TRAINING, VALIDATION, drawable, save_png
 
 _DPI = 110
 _CELL, _GAP, _MARGIN, _MIDDLE, _HEAD, _FOOT = 1.5, 0.05, 0.15, 0.95, 0.5, 0.18  # inches

@@ -200,9 +200,9 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def check_jobs(jobs: int, device: torch.device) -> None:
+def check_jobs(jobs: int, device: str = "cpu") -> None:
     """Raise UsageError unless this many heads can be trained at the same time on the device."""
     if jobs < 1:
         raise UsageError(f"jobs is {jobs}: expected 1 or more heads at the same time")
-    if device.type != "cpu" and jobs > 1:
+    if device != "cpu" and jobs > 1:
         raise UsageError(f"jobs is {jobs}, but on {device} heads are trained one after the other: leave jobs out")

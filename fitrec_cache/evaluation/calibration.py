@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,16 @@ class Calibration(Plain):
     temperature: float = 1.0
     threshold: float = 0.0
     false_alarm_rate: float = 0.0
+
+    @classmethod
+    def of(cls, run_json: Mapping[str, Any]) -> Calibration:
+        """Return the calibration that ``run.json`` holds.
+
+        Raises:
+            KeyError: If it has none.
+            ValueError: If it is out of range.
+        """
+        return cls(**{name: float(value) for name, value in run_json["calibration"].items()})
 
     def __post_init__(self) -> None:
         """Check the ranges, because the values may come from a file of any origin.

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from fitrec_cache.common.png import FAINT, FONT, INK, MARK, drawable, drawable_names, save_png
 from fitrec_cache.live.timeline import Moment, Segment, clock
-from fitrec_cache.runs.run_pictures import FAINT, FONT, INK, MARK, drawable, drawable_names, save_png
 
 _DPI = 110
 _ROW, _WIDTH, _MARGINS = 0.28, 11.0, 1.5  # inches

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fitrec_cache.evaluation.attention import is_even, stand_out
 from fitrec_cache.report.pictures import Frames, Picture
 from fitrec_cache.report.records import Record
 from fitrec_cache.runs.outputs import Outputs
-from fitrec_cache.runs.run_pictures import stand_out
 
 #: The greatest number of frames shown per clip, and their width in pixels.
 MOST_FRAMES, _WIDTH = 20, 112
@@ -60,7 +60,7 @@ def attention(record: Record, frames: Frames | None) -> Attention:
     sure = record.probabilities.max(axis=1)  # (n,)
     weights = answers.attention.astype(np.float64)  # (n, T)
     effective = np.exp(-(weights * np.log(np.maximum(weights, 1e-12))).sum(axis=1))  # (n,)
-    even = bool((np.ptp(weights, axis=1) < 1e-6).all() or (effective < 1 + 1e-6).all())
+    even = is_even(weights) or bool((effective < 1 + 1e-6).all())
     sides = [] if even else [right, ~right]
     chosen = [i for side in sides for i in _surest(answers, sure, side)]
     return Attention(

@@ -37,11 +37,8 @@ class Model(scored.Model[Record]):
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
         """Clip counts over all runs, ``(K, K)``; row = true class."""
-        k = len(self.first.labels)
-        counts = np.zeros((k, k), dtype=np.int64)
-        for run in self.runs:
-            np.add.at(counts, (run.tested.targets, run.tested.guesses), 1)
-        return counts
+        total: NDArray[np.int64] = np.sum([each.confusion for each in self.rates.values()], axis=0)
+        return total
 
     @cached_property
     def n_distinct(self) -> int:

@@ -12,6 +12,7 @@ from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.common.files import parse_json
 from fitrec_cache.errors import StoreError
 from fitrec_cache.report.records import Record
+from fitrec_cache.storage.sources import frames_of
 from fitrec_cache.storage.store import Store
 from fitrec_cache.video.jpeg import thumbnail
 
@@ -105,7 +106,7 @@ def _frame_store(cache: Cache, record: Record) -> Store:
     if not record.sources:
         raise StoreError(f"{record.folder.name} was trained on features made elsewhere")
     source = record.sources[0]
-    store = cache.frame_store(source["identity"] if source["kind"] == "pixels" else source["identity"]["frames"])
+    store = cache.frame_store(frames_of(source))
     if not len(store):
         raise StoreError(f"{cache.folder} does not hold the frames that {record.folder.name} was trained on")
     return store

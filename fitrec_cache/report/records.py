@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from fitrec_cache.dataset.clips import SIDES
 from fitrec_cache.dataset.splits import say_untrained
 from fitrec_cache.evaluation.calibration import Calibration
-from fitrec_cache.runs.run import calibration_of
 from fitrec_cache.runs.run_files import contents_of, find_runs, read_run_json, refused_if_damaged
 from fitrec_cache.runs.scored import ScoredRun, read_scored
 
@@ -55,7 +54,7 @@ class Record(ScoredRun):
     @cached_property
     def calibration(self) -> Calibration:
         """How its logits are turned into probabilities and answers."""
-        return calibration_of(self.run_json)
+        return Calibration.of(self.run_json)
 
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:

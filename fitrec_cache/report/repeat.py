@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,9 @@ from fitrec_cache.dataset.clips import SIDES
 from fitrec_cache.evaluation.calibration import FALSE_ALARM_RATE
 from fitrec_cache.report.models import Model
 from fitrec_cache.report.records import Record
-from fitrec_cache.settings.recipes import RECIPES, Recipe
+from fitrec_cache.settings.recipes import GOES_WITH, RECIPES, Recipe
+from fitrec_cache.storage.sources import frames_of
+from fitrec_cache.wording import command, options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,66 +82,61 @@ def _extract(sources: list[Mapping[str, Any]]) -> list[str]:
     """Return one extract command for each feature set."""
     lines = []
     for source in sources:
-        identity, pixels = source["identity"], source["kind"] == "pixels"
-        frames = identity if pixels else identity["frames"]
-        words = ["fitrec-cache", "extract", "VIDEOS", "--cache", "CACHE"]
-        if not pixels:
+        identity, frames = source["identity"], frames_of(source)
+        given: dict[str, Any] = {"cache": "CACHE"}
+        if source["kind"] != "pixels":
             weights = source.get("origin", {}).get("weights")
-            words += ["--backbone", identity["backbone"] + (f"={weights}" if weights else "")]
-            words += ["--preset", identity["preprocessing"]["preset"], "--precision", identity["precision"]]
-            words += ["--compile"] * ("compiled" in identity)
-        words += ["--samples", str(frames["samples"]), "--frame-size", str(frames["short_side"])]
-        lines.append(shlex.join(words))
+            given |= {
+                "backbone": identity["backbone"] + (f"={weights}" if weights else ""),
+                "preset": identity["preprocessing"]["preset"],
+                "precision": identity["precision"],
+                "compile": "compiled" in identity,
+            }
+        lines.append(command("extract", "VIDEOS", **given, samples=frames["samples"], frame_size=frames["short_side"]))
     return lines
 
 
 def _train(model: Model, number: int) -> str:
     record = model.first
-    words = ["fitrec-cache", "train-head", *(["--cache", "CACHE"] if record.sources else ["--features", "FILE"])]
-    words += ["--variant", record.variant]
+    run_json, split = record.run_json, record.run_json["split"]
     features = [s["identity"] for s in record.sources if s["kind"] != "pixels"]
     presets = {identity["preprocessing"]["preset"] for identity in features}
     if len(presets) > 1 or len({identity["backbone"] for identity in features}) < len(features):
         names, presets = [features_folder(identity) for identity in features], set()  # names would be ambiguous
     else:
         names = [identity["backbone"] for identity in features]
-    for name in names:
-        words += ["--backbone", name]
-    for preset in presets:
-        words += ["--preset", preset]
-    if some := record.run_json.get("some_classes"):
-        names = [str(name) for name in some]
-        listed = ",".join(names)  # a name with a comma can only be given in a file
-        words += ["--classes", "FILE-OF-THESE-CLASSES" if any("," in name for name in names) else listed]
-    words += ["--split", record.rule]
-    for seed in model.by_seed:
-        words += ["--seed", str(seed)]
-    if "seed" in record.run_json["split"]:
-        words += ["--split-seed", str(record.run_json["split"]["seed"])]
-    words += ["--recipe", str(record.run_json["recipe"]), *_changes(record)]
-    if attention := record.run_json["head"].get("attention"):
-        words += ["--attention", str(attention)]
-    for label in record.run_json["split"]["unknown_classes"]:
-        words += ["--unknown", label]
-    words += ["--final"] * bool(record.run_json.get("final"))
-    return shlex.join([*words, "--out", f"RUNS/{number}-{record.variant}"])
-
-
-#: Setting -> another setting, which becomes 0 if the first is given and the other is not.
-_GO_WITH = {"epochs": "steps", "components": "clips_per_component"}
+    classes = [str(name) for name in run_json.get("some_classes", ())]
+    # A name with a comma can only be given in a file.
+    listed = "FILE-OF-THESE-CLASSES" if any("," in name for name in classes) else ",".join(classes)
+    words = options(
+        **({"cache": "CACHE"} if record.sources else {"features": "FILE"}),
+        variant=record.variant,
+        backbone=names,
+        preset=list(presets),
+        classes=listed or None,
+        split=record.rule,
+        seed=list(model.by_seed),
+        split_seed=split.get("seed"),
+        recipe=run_json["recipe"],
+    )
+    more = options(
+        attention=run_json["head"].get("attention") or None,
+        unknown=split["unknown_classes"],
+        final=bool(run_json.get("final")),
+        out=f"RUNS/{number}-{record.variant}",
+    )
+    return command("train-head", *words, *_changes(record), *more)
 
 
 def _changes(record: Record) -> list[str]:
     """Return the options for settings that differ from the recipe."""
     usual = RECIPES.get(str(record.run_json["recipe"]), Recipe()).to_dict()
-    options: list[str] = []
     training = record.run_json["training"]
     changed = {name for name, value in training.items() if name in usual and value != usual[name]}
-    changed |= {other for name, other in _GO_WITH.items() if name in changed and training.get(other)}
-    for name, value in training.items():
-        if name in changed:
-            options += ["--set", f"{name}={value}"]
-    device = str(training["device"])
-    options += ["--device", device] * (device != "cpu")
-    rate = record.run_json["false_alarm_rate"]
-    return options if rate == FALSE_ALARM_RATE else [*options, "--false-alarm-rate", str(rate)]
+    changed |= {other for name, other in GOES_WITH.items() if name in changed and training.get(other)}
+    device, rate = str(training["device"]), record.run_json["false_alarm_rate"]
+    return options(
+        set=[f"{name}={value}" for name, value in training.items() if name in changed],
+        device=None if device == "cpu" else device,
+        false_alarm_rate=None if rate == FALSE_ALARM_RATE else rate,
+    )

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fitrec_cache.common.files import write_csv
+from fitrec_cache.evaluation.calibration import Calibration
 from fitrec_cache.runs.outputs import read_strangers
-from fitrec_cache.runs.run import calibration_of
 from fitrec_cache.runs.scored import ScoredRun
 
 #: The answer, empty for "unknown"; the most probable class; its probability.
@@ -55,7 +55,7 @@ def write_answers(runs: Sequence[ScoredRun], path: Path, strangers: Sequence[tup
 
 
 def _rows(run: ScoredRun, strangers: Sequence[tuple[str, str | None, str]]) -> Iterator[dict[str, Any]]:
-    calibration, labels = calibration_of(run.run_json), run.labels
+    calibration, labels = Calibration.of(run.run_json), run.labels
     truth = [labels[target] for target in run.tested.targets.tolist()]
     tested = list(zip(run.clips, run.groups, truth, strict=True))
     sides = [(run.tested.logits, tested)]

@@ -15,7 +15,7 @@ from fitrec_cache.common.files import write_json
 from fitrec_cache.dataset.units import validation_units
 from fitrec_cache.evaluation.calibration import Calibration, calibrate
 from fitrec_cache.runs.outputs import read_outputs
-from fitrec_cache.runs.run import Run, calibration_of
+from fitrec_cache.runs.run import Run
 from fitrec_cache.runs.run_files import refused_if_damaged
 from fitrec_cache.runs.scored import ScoredRun
 
@@ -60,7 +60,7 @@ class Ensemble:
             Rahaman and Thiery, "Uncertainty quantification and deep ensembles", NeurIPS 2021: a mean of calibrated
             probabilities is not calibrated but underconfident, so it needs a temperature of its own.
         """
-        single = tuple(calibration_of(s) for s in settings)
+        single = tuple(Calibration.of(s) for s in settings)
         apart = cls(single=single, threshold=threshold)
         if (kept := _kept(folders, settings)) is not None:
             return replace(apart, mean=kept)
@@ -77,11 +77,13 @@ class Ensemble:
 
     def may_be_unknown(self, n_classes: int) -> bool:
         """Say whether any clip can be answered "unknown"; the most probable of K classes always has at least 1 / K."""
-        if self.threshold is not None:
-            return self.threshold * n_classes > 1
-        if self.mean is not None:
-            return self.mean.threshold * n_classes > 1
-        return 2 * sum(c.threshold * n_classes > 1 for c in self.single) > len(self.single)
+        thresholds = [c.threshold for c in self.single] if self._common is None else [self._common]
+        return 2 * sum(threshold * n_classes > 1 for threshold in thresholds) > len(thresholds)
+
+    @property
+    def _common(self) -> float | None:
+        """The threshold of all heads together; None if each has its own."""
+        return self.mean.threshold if self.threshold is None and self.mean is not None else self.threshold
 
     def _log_single(self, logits: Sequence[Tensor]) -> list[Tensor]:
         return [(x / c.temperature).log_softmax(dim=1) for x, c in zip(logits, self.single, strict=True)]
@@ -101,9 +103,8 @@ class Ensemble:
             probabilities = torch.stack(single).mean(dim=0)
         else:
             probabilities = (_log_mean(logs) / self.mean.temperature).softmax(dim=1)
-        threshold = self.mean.threshold if self.threshold is None and self.mean is not None else self.threshold
-        if threshold is not None:
-            return probabilities, probabilities.amax(dim=1) < threshold
+        if self._common is not None:
+            return probabilities, probabilities.amax(dim=1) < self._common
         unknown = [(p.amax(dim=1) < c.threshold).float() for p, c in zip(single, self.single, strict=True)]
         return probabilities, torch.stack(unknown).mean(dim=0) > 0.5
 
@@ -122,7 +123,7 @@ def _kept(folders: Sequence[Path], settings: Sequence[Mapping[str, Any]]) -> Cal
     if len(settings) == 1 or kept is None or any(s.get(KEPT) != kept for s in settings):
         return None
     with refused_if_damaged(f"{KEPT!r} in {folders[0]}/run.json"):
-        return calibration_of(kept) if kept["seeds"] == sorted(s["seed"] for s in settings) else None
+        return Calibration.of(kept) if kept["seeds"] == sorted(s["seed"] for s in settings) else None
 
 
 def keep_calibration(runs: Sequence[ScoredRun], ensemble: Ensemble) -> None:

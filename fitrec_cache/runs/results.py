@@ -17,7 +17,6 @@ from fitrec_cache.evaluation.calibration import Calibration, auroc, calibration_
 from fitrec_cache.evaluation.metrics import Metrics, evaluate
 from fitrec_cache.runs.ensemble import Ensemble
 from fitrec_cache.runs.outputs import read_strangers
-from fitrec_cache.runs.run import calibration_of
 from fitrec_cache.runs.run_files import read_run_json, refused_if_damaged
 from fitrec_cache.runs.scored import ScoredRun, read_scored
 
@@ -184,7 +183,7 @@ def result_of(
 
 def _judge(scored: ScoredRun, strange: NDArray[np.float32] | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the calibration figures of a head, and the figures of its threshold for "unknown"."""
-    calibration, logits, truth = calibration_of(scored.run_json), scored.tested.logits, scored.tested.targets
+    calibration, logits, truth = Calibration.of(scored.run_json), scored.tested.logits, scored.tested.targets
     sure = calibration.probabilities(logits)
     error, bins = calibration_error(sure, truth)
     raw_error, _ = calibration_error(Calibration().probabilities(logits), truth)

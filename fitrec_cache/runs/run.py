@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +29,7 @@ from fitrec_cache.dataset.clips import SIDES
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.evaluation.calibration import Calibration
 from fitrec_cache.heads.head import build_head
+from fitrec_cache.runs.learned import chosen_by_learn
 from fitrec_cache.runs.models import model_settings
 from fitrec_cache.runs.outputs import OUTPUTS, read_outputs, read_strangers
 from fitrec_cache.runs.run_files import (
@@ -56,9 +55,6 @@ ANSWERS = "answers.csv"
 
 #: The metrics of several runs of one call, beside them.
 SUMMARY = "summary.json"
-
-#: The result of ``learn``, beside the models of one call.
-LEARNED = "learn.json"
 
 #: The state of a run folder: no run; a file is missing or damaged; all but the final head; everything.
 State = Literal["missing", "damaged", "tested", "whole"]
@@ -287,18 +283,8 @@ def read_run(folder: Path) -> Run:
             raise StoreCorrupt(f"{folder}/run.json names {len(labels)} labels for {config.n_classes} classes")
         stored = safetensors.torch.load(read_sealed(folder, name, settings))
         head = _with_weights(config, stored, folder / name)
-        calibration = calibration_of(settings)
+        calibration = Calibration.of(settings)
         return Run(folder=folder, run_json=settings, head=head.eval(), labels=labels, calibration=calibration)
-
-
-def calibration_of(settings: Mapping[str, Any]) -> Calibration:
-    """Return the calibration stored in ``run.json``.
-
-    Raises:
-        KeyError: If it has none.
-        ValueError: If it is out of range.
-    """
-    return Calibration(**{k: float(v) for k, v in settings["calibration"].items()})
 
 
 def read_runs(folder: Path) -> list[Run]:
@@ -315,7 +301,7 @@ def read_runs(folder: Path) -> list[Run]:
     """
     if folder.is_file():
         raise UsageError(f"{folder} is a file: give the run folder {folder.parent}")
-    folder = _taken(folder)
+    folder = chosen_by_learn(folder)
     seeds = _runs_in(folder)
     if unfinished := [path.name for path in unfinished_in(folder)]:
         raise UsageError(
@@ -345,40 +331,6 @@ def read_runs(folder: Path) -> list[Run]:
     if len({run.run_json.get("seed") for run in runs}) < len(runs):
         raise UsageError(f"{folder} holds two runs of one seed: expected seeds of one call. Name one of them")
     return runs
-
-
-def _taken(folder: Path) -> Path:
-    """Return the folder of the model that ``learn`` chose, if ``learn`` made this folder; else the folder itself."""
-    taken = dict(map(_read_learned, _learned_in(folder)))
-    return taken[max(taken)] if taken else folder
-
-
-def time_of_last(folder: Path) -> float:
-    """Return the time of this call of ``learn`` in seconds since 1970; always later than those of earlier calls.
-
-    This holds even if the clock was set back.
-
-    Args:
-        folder: The folder of ``learn``.
-    """
-    times = [time.time()]
-    for path in _learned_in(folder):
-        with suppress(StoreError):  # it may be the one that is about to be replaced
-            times.append(_read_learned(path)[0] + 1)
-    return max(times)
-
-
-def _learned_in(folder: Path) -> list[Path]:
-    told = (folder / LEARNED, *folder.glob(f"*/{LEARNED}"), *folder.glob(f"runs/*/{LEARNED}"))
-    return [path for path in told if path.is_file()]
-
-
-def _read_learned(path: Path) -> tuple[float, Path]:
-    """Return when ``learn`` finished, and the folder of the model that it chose."""
-    remedy = "Run the same `learn` again, or name the run folder itself"
-    with refused_if_damaged(path, remedy=remedy):
-        found = read_run_json(path, remedy=remedy)
-        return float(found.get("ended", 0)), path.parent / Path(found["run"]).name
 
 
 def _apart(runs: Sequence[Run]) -> list[str]:

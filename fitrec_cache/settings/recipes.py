@@ -29,6 +29,9 @@ PRECISIONS = ("auto", "fp32", "bf16")
 #: Which epoch's weights are kept: those of the lowest validation loss, or of the last epoch.
 KEEPS = ("best", "last")
 
+#: Setting -> another setting, which becomes 0 if the first is given and the other is not.
+GOES_WITH = MappingProxyType({"epochs": "steps", "components": "clips_per_component"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Plain):
@@ -124,10 +127,9 @@ class Recipe(Plain):
             if key not in fields:
                 raise unknown_name("recipe setting", key, fields)
         given = {k: v for k, v in values.items() if v is not None}
-        if "epochs" in given:
-            given.setdefault("steps", 0)
-        if "components" in given:
-            given.setdefault("clips_per_component", 0.0)
+        for name, other in GOES_WITH.items():
+            if name in given:
+                given.setdefault(other, type(getattr(self, other))(0))
         return dataclasses.replace(self, **given)
 
     def idle(self, variant: str, attention: str | None) -> dict[str, str]:

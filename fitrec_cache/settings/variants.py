@@ -76,6 +76,7 @@ class Variant:
         attention: Default way of pooling over time, one of :data:`ATTENTIONS`.
         dense_units: Width of the hidden dense layer with ReLU; 0 without one.
         paper_row: The paper's name of the model; empty if it has none.
+        needs_all_frames: Whether it accepts only as many frames as in training.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Variant:
     attention: str = "none"
     dense_units: int = 0
     paper_row: str = ""
+    needs_all_frames: bool = False
 
     @property
     def takes_pixels(self) -> bool:
@@ -120,7 +122,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
             ),
             Variant(name="vit-lstm", backbone="vit_base_patch32_224", lstm_units=64, paper_row="ViT+LSTM"),
             Variant(name="lrcn", backbone=PIXELS, lstm_units=64, attention="additive", paper_row="LRCN"),
-            Variant(name="convlstm", backbone=PIXELS, paper_row="ConvLSTM"),
+            Variant(name="convlstm", backbone=PIXELS, paper_row="ConvLSTM", needs_all_frames=True),
             Variant(name="mean", backbone="tf_efficientnet_lite0"),
         )
     }

@@ -45,6 +45,12 @@ def _reason(kind: str, source: Mapping[str, Any]) -> str:
     return lacking("frames" if kind == "pixels" else "features", source["identity"])
 
 
+def frames_of(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the identity of the frames from which the features of a source were made, or its small frames."""
+    identity: dict[str, Any] = source["identity"]
+    return identity if source["kind"] == "pixels" else identity["frames"]
+
+
 def lacking(kind: str, identity: Mapping[str, Any]) -> str:
     """Return what an identity of frames or features lacks to be usable; empty if nothing. It may come from outside."""
     if kind == "features":

@@ -1,4 +1,4 @@
-"""The training loop for one head on features in memory, with validation. The tested head never sees a test clip."""
+"""Train one head on features in memory, with validation. The tested head never sees a test clip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -25,7 +24,7 @@ from fitrec_cache.errors import DivergedError
 from fitrec_cache.heads.head import MeanHead, Normalisation, NormalisedHead, build_head
 from fitrec_cache.settings.recipes import Recipe
 from fitrec_cache.settings.variants import HeadConfig
-from fitrec_cache.training.adamw import AdamW
+from fitrec_cache.training.loop import EVALUATE, Held, Loop, as_inputs, copy_state
 from fitrec_cache.wording import some
 
 #: Features with at most this many numbers are converted to float32 once; larger ones batch by batch.
@@ -34,8 +33,8 @@ _MOST_FLOATS = 250_000_000
 #: The greatest number of values in all normalisations that are kept for reuse by heads trained on the same clips.
 _MOST_KEPT = 50_000_000
 
-#: Batch size in clips when not training, and in vectors when collecting them.
-_EVALUATE, _VECTORS = 64, 8192
+#: Batch size in vectors when collecting them.
+_VECTORS = 8192
 
 #: Number of steps that are timed, after one warm-up step.
 _TIMED = 5
@@ -244,7 +243,7 @@ def with_precision(recipe: Recipe, device: torch.device | str, variant: str) -> 
 
 def _begin(
     train: Side, val: Side | None, config: HeadConfig, recipe: Recipe, device: torch.device
-) -> tuple[nn.Module, _Loop]:
+) -> tuple[nn.Module, Loop]:
     """Return a new head and the loop that trains it, on features that are normalised once."""
     head = build_head(config)
     learner: nn.Module = head
@@ -256,7 +255,7 @@ def _begin(
     learner.to(device)
     learned = _hold(train, device, normalise, average=average)
     judged = None if val is None else _hold(val, device, normalise, average=average)
-    return head, _Loop(learner, learned, judged, config.n_classes, recipe)
+    return head, Loop(learner, learned, judged, config.n_classes, recipe)
 
 
 def _fit_normalisation(normalise: Normalisation, side: Side) -> None:
@@ -264,7 +263,7 @@ def _fit_normalisation(normalise: Normalisation, side: Side) -> None:
     known, key = side.normalisations, (normalise.kind, normalise.outputs, side.clips.tobytes())
     if key not in known:
         normalise.fit(_some_vectors(side))
-        known[key] = _copy_state(normalise)
+        known[key] = copy_state(normalise)
         while len(known) > 1 and sum(v.numel() for state in known.values() for v in state.values()) > _MOST_KEPT:
             known.pop(next(iter(known)))  # the oldest
     normalise.load_state_dict(known[key])
@@ -285,16 +284,8 @@ def _some_vectors(side: Side) -> Tensor:
     return vectors
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Held:
-    """The clips on which a head is trained or validated: values ``(N, T, ...)`` and class numbers ``(N,)``."""
-
-    values: Tensor
-    targets: Tensor
-
-
 @torch.no_grad()
-def _hold(side: Side, device: torch.device, normalise: nn.Module | None, *, average: bool) -> _Held:
+def _hold(side: Side, device: torch.device, normalise: nn.Module | None, *, average: bool) -> Held:
     """Return the clips of a side in memory as the head takes them: normalised once, and averaged if it averages.
 
     A head that always averages all frames gets the mean as each clip's only frame, ``(N, 1, d)``.
@@ -302,14 +293,14 @@ def _hold(side: Side, device: torch.device, normalise: nn.Module | None, *, aver
     targets = torch.from_numpy(side.targets[side.clips])
     if normalise is None and not average:
         values = torch.from_numpy(side.values[side.clips])
-        values = _inputs(values) if values.numel() <= _MOST_FLOATS else values
-        return _Held(values=values.to(device), targets=targets.to(device))
+        values = as_inputs(values) if values.numel() <= _MOST_FLOATS else values
+        return Held(values=values.to(device), targets=targets.to(device))
     parts = []
-    for batch in _batches(side.clips, _EVALUATE):
+    for batch in _batches(side.clips, EVALUATE):
         values = torch.from_numpy(side.values[batch]).float()
         values = values if normalise is None else normalise(values)
         parts.append(values.mean(dim=1, keepdim=True) if average else values)
-    return _Held(values=torch.cat(parts).to(device), targets=targets.to(device))
+    return Held(values=torch.cat(parts).to(device), targets=targets.to(device))
 
 
 @torch.inference_mode()
@@ -328,7 +319,7 @@ def apply_head(
         DivergedError: If a logit is not finite.
     """
     with in_full_float32(torch.device("cpu")):
-        parts = [head(_inputs(torch.from_numpy(values[batch]))) for batch in _batches(clips, _EVALUATE)]
+        parts = [head(as_inputs(torch.from_numpy(values[batch]))) for batch in _batches(clips, EVALUATE)]
     logits, attention = (torch.cat(part) for part in zip(*parts, strict=True))
     if bad := [names[i] for i in np.flatnonzero(~torch.isfinite(logits).all(dim=1).numpy()).tolist()]:
         raise DivergedError(
@@ -340,124 +331,3 @@ def apply_head(
 
 def _batches(clips: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
     return [clips[i : i + size] for i in range(0, len(clips), size)]
-
-
-def _inputs(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.uint8 else values.float()
-
-
-class _Loop:
-    """One training run: epochs over the training side, each followed by a validation if there is a validation side."""
-
-    def __init__(self, head: nn.Module, train: _Held, val: _Held | None, n_classes: int, recipe: Recipe) -> None:
-        self.head, self.train, self.val, self.recipe = head, train, val, recipe
-        trainable = [p for p in head.parameters() if p.requires_grad]
-        self.optimiser = AdamW(trainable, weight_decay=recipe.weight_decay)
-        self.weight = _class_weights(train.targets, n_classes, recipe.balance)
-
-    def run(self, bar: Any) -> tuple[list[dict[str, float]], int]:
-        """Train, and restore the weights of the epoch to keep; return the history and that epoch."""
-        history: list[dict[str, float]] = []
-        best_loss, best_epoch, best = float("inf"), 0, _copy_state(self.head)
-        for epoch in range(1, self.recipe.epochs + 1):
-            train_loss, train_accuracy = self.learn(epoch)
-            val_loss, val_accuracy = self._look()
-            if not math.isfinite(train_loss + val_loss):
-                if self.recipe.keep == "last":  # its schedule must be completed
-                    raise self._diverged()
-                break
-            entry = {"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss}
-            history.append(entry | {"train_accuracy": train_accuracy, "val_accuracy": val_accuracy})
-            bar.set_postfix(val_loss=f"{val_loss:.3f}", val_acc=f"{val_accuracy:.3f}", refresh=False)
-            bar.update()
-            if self.recipe.keep == "last":
-                best_epoch = epoch
-            elif val_loss < best_loss:
-                best_loss, best_epoch, best = val_loss, epoch, _copy_state(self.head)
-            elif epoch - best_epoch >= self.recipe.patience:
-                break
-        if best_epoch == 0:
-            raise self._diverged()
-        if self.recipe.keep != "last":
-            self.head.load_state_dict(best)
-        return history, best_epoch
-
-    def repeat(self, epochs: int, bar: Any) -> None:
-        """Train for the first ``epochs`` epochs of the schedule, without validation."""
-        for epoch in range(1, epochs + 1):
-            loss, _ = self.learn(epoch)
-            if not math.isfinite(loss):
-                raise self._diverged()
-            bar.set_postfix_str("", refresh=False)
-            bar.update()
-
-    def _diverged(self) -> DivergedError:
-        return DivergedError(
-            f"training diverged: the loss was not a number (learning_rate {self.recipe.learning_rate}); "
-            "choose a smaller one"
-        )
-
-    def learn(self, epoch: int) -> tuple[float, float]:
-        """Train on every clip once, in random order; return the mean loss and the accuracy during the epoch."""
-        self.head.train()
-        learning_rate = self._learning_rate(epoch)
-        n = len(self.train.targets)
-        device = self.train.targets.device
-        loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
-        for batch in torch.split(torch.randperm(n).to(device), self.recipe.batch_size):
-            targets = self.train.targets[batch]  # (B,)
-            in_bf16 = self.recipe.precision == "bf16"
-            with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16, cache_enabled=False):  # a cache would go stale
-                logits, _ = self.head(self._draw(_inputs(self.train.values[batch])))  # (B, K)
-                loss = self._loss(logits, targets)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimiser.step(learning_rate)
-            loss_sum += loss.detach() * len(batch)
-            correct += (logits.argmax(dim=1) == targets).sum()
-        return float(loss_sum) / n, float(correct) / n
-
-    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean loss of a batch, with each clip weighted by its own class.
-
-        PyTorch's own class weights would also weight the classes over which label smoothing spreads a target, rare ones
-        most, and would have no effect in a batch of a single class.
-        """
-        smoothing = self.recipe.label_smoothing
-        if self.weight is None:
-            return F.cross_entropy(logits, targets, label_smoothing=smoothing)
-        losses = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")  # (B,)
-        return (losses * self.weight[targets]).mean()
-
-    def _learning_rate(self, epoch: int) -> float:
-        if self.recipe.schedule == "constant":
-            return self.recipe.learning_rate
-        return self.recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / self.recipe.epochs))
-
-    def _draw(self, x: Tensor) -> Tensor:
-        """Return ``draw`` random frames of each clip, in order: ``(B, T, ...)`` -> ``(B, draw, ...)``."""
-        if not 0 < self.recipe.draw < x.shape[1]:
-            return x
-        chosen = torch.rand(x.shape[:2]).argsort(dim=1)[:, : self.recipe.draw].sort(dim=1).values  # (B, draw)
-        return x[torch.arange(len(x))[:, None], chosen.to(x.device)]
-
-    @torch.inference_mode()
-    def _look(self) -> tuple[float, float]:
-        assert self.val is not None
-        self.head.eval()
-        logits = torch.cat([self.head(_inputs(v))[0] for v in torch.split(self.val.values, _EVALUATE)])  # (N, K)
-        targets = self.val.targets
-        loss = F.cross_entropy(logits, targets)
-        return float(loss), float((logits.argmax(dim=1) == targets).float().mean())
-
-
-def _class_weights(targets: Tensor, n_classes: int, power: float) -> Tensor | None:
-    """Return the weight of each class in the loss, 1 on average over the clips; None if all are equal."""
-    if not power:
-        return None
-    counts = torch.bincount(targets, minlength=n_classes).clamp(min=1).float()  # (K,)
-    weights = counts**-power
-    return weights / weights[targets].mean()
-
-
-def _copy_state(head: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in head.state_dict().items()}

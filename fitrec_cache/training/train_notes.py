@@ -12,9 +12,8 @@ from fitrec_cache.auditing.leaks import UNLOOKED, Verdict, verdict
 from fitrec_cache.auditing.near_duplicates import NearDuplicates
 from fitrec_cache.dataset.folds import values_of
 from fitrec_cache.dataset.splits import Split, say_untrained
-from fitrec_cache.evaluation.calibration import remarks
+from fitrec_cache.evaluation.calibration import Calibration, remarks
 from fitrec_cache.features import Features
-from fitrec_cache.runs.run import calibration_of
 from fitrec_cache.runs.scored import ScoredRun
 from fitrec_cache.training.trainer import Job
 
@@ -136,7 +135,7 @@ def final_note(clips: int) -> str:
 
 def answer_notes(scored: Sequence[ScoredRun], pooled: Sequence[dict[str, Any]], ensemble: dict[str, Any]) -> list[str]:
     """Return notes on how good "unknown" and the probabilities are, and on what is unknown about the joint answer."""
-    notes = list(remarks([(calibration_of(one.run_json), one.val_units) for one in scored]))
+    notes = list(remarks([(Calibration.of(one.run_json), one.val_units) for one in scored]))
     if len(scored) > 1 and not pooled and not ensemble:
         notes.append(
             "the seeds test different clips, so what they answer together, as predict does, is not tested: another "

@@ -83,6 +83,10 @@ def _hash_once(path: Path, _stamp: tuple[int, int, int] | None) -> str:
     return content_hash(path)
 
 
+#: Usual time limit for decoding one clip, in seconds.
+CLIP_SECONDS = 120.0
+
+
 def check_time_limit(clip_seconds: float) -> None:
     """Raise :class:`UsageError` unless this is a time limit, in seconds, that can end a hanging decoder."""
     if not (math.isfinite(clip_seconds) and clip_seconds > 0):
