@@ -131,9 +131,6 @@ def main() -> NoReturn:
         signal.signal(signal.SIGHUP, _hung_up)
     try:
         app()
-    except FitrecError as error:
-        print(f"Error: {visible(str(error))}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         _interrupted()
     except SystemExit as end:
@@ -144,24 +141,28 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
-    except RuntimeError as error:
-        if "can't start new thread" not in str(error):
+    except (FitrecError, RuntimeError, MemoryError, OSError) as error:
+        if (said := _in_words(error)) is None:
             raise
-        print("Error: no further thread can be started: allow more processes (ulimit -u), or memory", file=sys.stderr)
-        sys.exit(1)
-    except MemoryError as error:
-        what = f"too little memory{f' ({error})' if str(error) else ''}"
-        print(f"Error: {what}: take fewer clips (--classes) or backbones, or --jobs 1", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        if "temporary directory" in str(error):  # Python's own message
-            print("Error: no folder for temporary files can be written: set TMPDIR to one", file=sys.stderr)
-            sys.exit(1)
-        if error.filename is None or error.errno not in _OF_THE_NAME:
-            raise
-        print(f"Error: {error.filename} cannot be reached: {error.strerror}", file=sys.stderr)
-        sys.exit(1)
+        print(f"Error: {visible(said)}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
     sys.exit(0)
+
+
+def _in_words(error: Exception) -> str | None:
+    """Return what to tell a user about an error; None if it is an error of this program, whose traceback is needed."""
+    if isinstance(error, FitrecError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        what = f"too little memory{f' ({error})' if str(error) else ''}"
+        return f"{what}: take fewer clips (--classes) or backbones, or --jobs 1"
+    if "can't start new thread" in str(error):  # a RuntimeError of Python's
+        return "no further thread can be started: allow more processes (ulimit -u), or memory"
+    if "temporary directory" in str(error):  # an OSError of Python's
+        return "no folder for temporary files can be written: set TMPDIR to one"
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_THE_NAME:
+        return f"{error.filename} cannot be reached: {error.strerror}"
+    return None
 
 
 def _open_closed() -> None:

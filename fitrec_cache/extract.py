@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from fitrec_cache.backbones.backbone import Backbone, load_backbone
@@ -14,27 +13,33 @@ from fitrec_cache.backbones.pretrained import EMBEDDED, BackboneChoice
 from fitrec_cache.cache import Cache, HeldClip, newest, pick_frames
 from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.devices import cores, overlooked_gpu
-from fitrec_cache.common.files import file_stamp, is_there, may_be_there, remove_unfinished
+from fitrec_cache.common.files import is_there, remove_unfinished
 from fitrec_cache.common.memory import keep_freed_memory
 from fitrec_cache.common.progress import Notes, timed
 from fitrec_cache.dataset.clips import Clip
 from fitrec_cache.dataset.find_clips import ClipList, find_clips, nearest
-from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError, WeightsError
+from fitrec_cache.errors import FitrecError, StoreError, UsageError, WeightsError
 from fitrec_cache.extraction.claims import CLAIMS
-from fitrec_cache.extraction.erase import erase_taken_out, going, refuse_beside_others, refuse_links, refuse_most
+from fitrec_cache.extraction.erase import (
+    erase_taken_out,
+    going,
+    names_of_all,
+    refuse_beside_others,
+    refuse_links,
+    refuse_most,
+    refuse_renamed,
+)
 from fitrec_cache.extraction.extract_report import ExtractReport, FailedClip
 from fitrec_cache.extraction.extractor import Extractor
 from fitrec_cache.extraction.history import FOLDER as HISTORY
 from fitrec_cache.extraction.history import Extraction, note, now
 from fitrec_cache.extraction.identity import frame_identity, what_changed
-from fitrec_cache.extraction.known_videos import KnownVideos, columns_beside
 from fitrec_cache.extraction.prefetch import Prefetcher
 from fitrec_cache.settings.variants import plain_name
 from fitrec_cache.storage.root import MARKER, refuse_links_out
 from fitrec_cache.storage.sources import MOST_PIXELS, MOST_SAMPLES, is_count
 from fitrec_cache.storage.store import Store
-from fitrec_cache.video.decoding import CLIP_SECONDS, check_time_limit, content_hash_once
-from fitrec_cache.video.spans import Span
+from fitrec_cache.video.decoding import CLIP_SECONDS, check_time_limit
 from fitrec_cache.wording import between, listed, plural
 
 #: The number of classes that the first note names.
@@ -141,7 +146,7 @@ def extract(
         remove_unfinished(folder)  # unfinished files in the stores are reported by `check`
     if erase:
         refuse_links(opened)
-        refuse_most(opened, _names_of_all(found))
+        refuse_most(opened, names_of_all(found))
     if videos is None:
         frames, several = pick_frames(opened, samples=samples, frame_size=frame_size)
         notes.add(*several)
@@ -157,7 +162,7 @@ def extract(
         with Prefetcher(models, frames, known, workers=workers, clip_seconds=clip_seconds) as prefetcher:
             run.work(prefetcher, progress=progress)
         if erase and (run.unread or found.passed_over):  # only now the content of each file is known
-            _refuse_renamed(found, run.unread, going(opened, _names_of_all(found)))
+            refuse_renamed(found, run.unread, going(opened, names_of_all(found)))
         if videos is not None:
             run.see_to_others(prune=last_part)
         run.write_indexes(at_end=True)
@@ -197,84 +202,6 @@ def _refuse_missing(found: ClipList, videos: Path, *, prune: bool) -> None:
         raise UsageError(
             f"--prune removes what is not among VIDEOS, but {found.unread[0]} cannot be read: clips may only seem to "
             "be missing. Make it readable, or leave --prune out"
-        )
-
-
-def as_extracted(
-    found: ClipList, cache: Path, *, read: bool = False, others: Collection[str] | None = ()
-) -> list[Clip]:
-    """Return clips with the groups and columns that they will have in a cache; the cache need not exist.
-
-    Args:
-        found: The clips.
-        cache: The cache folder.
-        read: Whether to read the files, which recognises renamed files by their content; otherwise names are used.
-        others: Classes whose usable clips in the cache are added, where they are not among these; None: all.
-
-    Raises:
-        StoreError: If it is not a cache, or is damaged.
-    """
-    if not is_there(cache / MARKER):  # no cache, or one that was just being created
-        return list(found.clips)
-    opened = Cache(cache)
-    told, held = KnownVideos(opened), {clip.clip_id: clip for clip in opened.entries()}
-    contents = set()
-
-    def as_in_cache(clip: Clip) -> Clip:
-        known = before = held.get(clip.clip_id)
-        if read and clip.path is not None:
-            contents.add(content := _content(clip.path, clip.span))
-            known = told.of(content, before)
-        return clip if known is None else replace(clip, **columns_beside(found, clip, known, before))
-
-    clips = [as_in_cache(clip) for clip in found.clips]
-    for e in opened.clips() if others is None or others else ():
-        wanted = others is None or e.label in others
-        if wanted and not (e.problem or e.clip_id in found.names or e.video_sha256 in contents):
-            clips.append(Clip(clip_id=e.clip_id, label=e.label, file=e.clip_id, group=e.group, extra=e.extra))
-    return clips
-
-
-def refuse_without_features(made: ExtractReport, cache: Cache) -> None:
-    """Raise UsageError, with a reason, if a backbone has no features of any clip."""
-    filled = {store.folder.name for store in cache.filled_features()}
-    if made.failed and (lost := [name for name, folder in made.features.items() if folder not in filled]):
-        first = made.failed[0]
-        raise UsageError(f"no clip can be used with {', '.join(lost)}, such as {first.clip_id}: {first.reason}")
-
-
-def _content(path: Path, part: Span | None) -> str:
-    """Return the content identifier of a clip's video; empty if it cannot be read (`extract` reports that later)."""
-    with suppress(VideoError):
-        return f"{content_hash_once(path, file_stamp(path))}{part or ''}"
-    return ""
-
-
-def _names_of_all(found: ClipList) -> set[str]:
-    """Return the names of all clips that exist, whether or not they are asked for."""
-    return {clip.clip_id for clip in (*found.clips, *found.passed_over)}
-
-
-def _refuse_renamed(found: ClipList, unread: Sequence[str], gone: Collection[str]) -> None:
-    """Raise UsageError if something to be erased is, or may be, a file that exists under another name."""
-    if gone and unread:
-        raise UsageError(
-            f"{unread[0]} cannot be read, so it may be a video that --erase would remove, under another name. Nothing "
-            "was removed or erased. Make it readable, or delete it if nothing of it is to be kept"
-        )
-    for clip in found.passed_over if gone else ():
-        if clip.path is None or not may_be_there(clip.path):
-            continue
-        content = _content(clip.path, clip.span)
-        if content in gone:
-            why = "is a video that --erase would remove"
-        elif not content:
-            why = "cannot be read, so it may be a video that --erase would remove"
-        else:
-            continue
-        raise UsageError(
-            f"--classes or --list leave out {clip.clip_id}, which {why}. Nothing was removed or erased. Extract it "
-            "first, or move it out of VIDEOS"
         )
 
 

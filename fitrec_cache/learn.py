@@ -21,8 +21,9 @@ from fitrec_cache.dataset.find_clips import ClipList, choose_classes, find_clips
 from fitrec_cache.dataset.folds import Fold, folds_of_clips, make_folds
 from fitrec_cache.dataset.splits import check_rule, check_seeds
 from fitrec_cache.errors import UsageError, unknown_name
-from fitrec_cache.extract import SAMPLES, as_extracted, extract, refuse_without_features
-from fitrec_cache.extraction.extract_report import ExtractReport, FailedClip, by_reason
+from fitrec_cache.extract import SAMPLES, extract
+from fitrec_cache.extraction.extract_report import ExtractReport, FailedClip, by_reason, refuse_without_features
+from fitrec_cache.extraction.preview import as_extracted
 from fitrec_cache.features import distinct_clips
 from fitrec_cache.report import report
 from fitrec_cache.report.models import gather

@@ -30,7 +30,8 @@ from fitrec_cache.dataset.clips import file_id, one_spelling, plain_text
 from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.recogniser import Recogniser, named
 from fitrec_cache.runs.answers import COLUMNS, answer_cells, class_columns
-from fitrec_cache.video.decoding import CLIP_SECONDS, DecodeJob, DecoderPool, StoredClip, content_hash_once
+from fitrec_cache.video.contents import content_hash_once
+from fitrec_cache.video.decoding import CLIP_SECONDS, DecodeJob, DecoderPool, StoredClip
 from fitrec_cache.video.jpeg import decode_pictures
 from fitrec_cache.video.sampling import clip_length
 from fitrec_cache.video.spans import file_of, parted, short_content

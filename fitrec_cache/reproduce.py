@@ -23,7 +23,9 @@ from fitrec_cache.dataset.find_clips import find_clips
 from fitrec_cache.dataset.folds import folds_of_clips
 from fitrec_cache.dataset.splits import check_seeds, short_rule
 from fitrec_cache.errors import UsageError
-from fitrec_cache.extract import as_extracted, extract, refuse_without_features
+from fitrec_cache.extract import extract
+from fitrec_cache.extraction.extract_report import refuse_without_features
+from fitrec_cache.extraction.preview import as_extracted
 from fitrec_cache.params import params
 from fitrec_cache.report import report
 from fitrec_cache.runs.results import TrainReport

@@ -19,7 +19,8 @@ from make_video import read_number, write_video
 from fitrec_cache.common.files import file_stamp
 from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.video import decoding
-from fitrec_cache.video.decoding import DecodeJob, DecoderPool, StoredClip, content_hash, content_hash_once, decode_clip
+from fitrec_cache.video.contents import content_hash, content_hash_once
+from fitrec_cache.video.decoding import DecodeJob, DecoderPool, StoredClip, decode_clip
 from fitrec_cache.video.jpeg import decode_frames
 
 

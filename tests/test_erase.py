@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from conftest import SMALL
 
-from fitrec_cache import extract as extracting
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
 from fitrec_cache.check import check
 from fitrec_cache.common.files import host_id
@@ -28,6 +27,7 @@ from fitrec_cache.extraction import erase, extractor, prefetch
 from fitrec_cache.extraction.erase import erase_taken_out, refuse_most
 from fitrec_cache.storage import store
 from fitrec_cache.storage.parts import SCHEMAS, read_part, text_column
+from fitrec_cache.video import contents
 from fitrec_cache.wording import size
 
 FRAMES = {"samples": 2, "short_side": 64}
@@ -208,8 +208,8 @@ def test_nothing_is_erased_whose_file_is_called_otherwise_in_a_class_not_asked_f
     before = stored(tmp_path / "cache")
     with monkeypatch.context() as patch:
         if way == "not to be read":
-            why, hashed = "cannot be read, so it may be a video that", extracting.content_hash_once
-            patch.setattr(extracting, "content_hash_once", lambda p, s: refuse(p) if p == moved else hashed(p, s))
+            why, hashed = "cannot be read, so it may be a video that", contents.content_hash_once
+            patch.setattr(contents, "content_hash_once", lambda p, s: refuse(p) if p == moved else hashed(p, s))
         with pytest.raises(UsageError, match=rf"leave out Squat/.*\.avi, which {why} --erase would remove\. Nothing"):
             run(classes="Hop,Lunge", prune=True, erase=True)
     assert stored(tmp_path / "cache") == before

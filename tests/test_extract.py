@@ -25,7 +25,7 @@ from fitrec_cache.backbones.backbone import Backbone, Network, load_backbone
 from fitrec_cache.cache import TAKEN_OUT, Cache, newest, pick_frames
 from fitrec_cache.dataset.find_clips import find_clips
 from fitrec_cache.errors import StoreError, UsageError, WeightsError
-from fitrec_cache.extract import as_extracted, extract
+from fitrec_cache.extract import extract
 from fitrec_cache.extraction import extractor, prefetch
 from fitrec_cache.extraction.claims import Claims
 from fitrec_cache.extraction.entries import EntryBuilder
@@ -34,12 +34,13 @@ from fitrec_cache.extraction.extractor import Extractor
 from fitrec_cache.extraction.history import history
 from fitrec_cache.extraction.identity import what_changed
 from fitrec_cache.extraction.known_videos import KnownVideos
+from fitrec_cache.extraction.preview import as_extracted
 from fitrec_cache.features import distinct_clips, load_cached
 from fitrec_cache.info import info
 from fitrec_cache.storage.store import Store
 from fitrec_cache.texts import extract_text, info_text
 from fitrec_cache.training.pixels import load_pixels
-from fitrec_cache.video import decoding
+from fitrec_cache.video import contents, decoding
 from fitrec_cache.video.jpeg import decode_frames
 
 
@@ -1093,8 +1094,8 @@ def test_clips_that_are_parts_of_a_file_are_extracted_apart_and_read_once(run, t
         )
     rows = "one.mp4,Squat,0,2\none.mp4,Hop,2,4\ntwo.mp4,Squat,0,1\ntwo.mp4,Squat,1,\ntwo.mp4,Hop,9,10\n"
     (tmp_path / "m.csv").write_text(f"path,label,start,end\n{rows}")
-    hashed, real = [], decoding.content_hash
-    monkeypatch.setattr(decoding, "content_hash", lambda path: hashed.append(path.name) or real(path))
+    hashed, real = [], contents.content_hash
+    monkeypatch.setattr(contents, "content_hash", lambda path: hashed.append(path.name) or real(path))
     report = run(tmp_path / "m.csv")
     assert sorted(hashed) == ["one.mp4", "two.mp4"]
     assert counts(report) == (5, 4, 0, 1)

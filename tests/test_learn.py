@@ -510,7 +510,7 @@ def test_what_cannot_be_is_told_before_anything_is_made(video_folder, weights, t
 
 def test_a_split_that_there_is_not_is_told_before_files_are_read_anew(learned, video_folder, monkeypatch):
     _, out, backbones, _ = learned
-    monkeypatch.setattr("fitrec_cache.extract.content_hash_once", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("fitrec_cache.video.contents.content_hash_once", lambda *_: pytest.fail("read"))
     with pytest.raises(UsageError, match="Did you mean 'random'"):
         learn(video_folder, out=out, backbone=backbones, **FAST, split="randon")
 

@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fitrec_cache.errors import StoreError, UsageError, VideoError
+from fitrec_cache.errors import StoreError, UsageError
 
 #: The names of unfinished files start with this; readers ignore them.
 TEMPORARY = ".tmp-"
@@ -82,26 +82,6 @@ def _seal(data: bytes) -> str:
 def sum_of(data: bytes) -> str:
     """Return a checksum: the first 32 hexadecimal digits of the sha256 of these bytes."""
     return hashlib.sha256(data).hexdigest()[:32]
-
-
-@contextlib.contextmanager
-def opened_video(path: Path) -> Iterator[io.BufferedReader]:
-    """Open a file that is expected to be a video.
-
-    Raises:
-        VideoError: If it cannot be opened, or cannot be read inside ``with``.
-    """
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise VideoError("not a file")  # opening a named pipe would block forever
-        with path.open("rb") as file:
-            yield file
-    except FileNotFoundError as error:
-        raise VideoError("file not found") from error
-    except OSError as error:
-        raise VideoError(f"cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise VideoError(f"not a path: {error}") from error
 
 
 def file_stamp(path: Path) -> tuple[int, int, int] | None:

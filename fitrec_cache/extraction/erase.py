@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
-from fitrec_cache.common.files import TEMPORARY, may_be_written, remove
+from fitrec_cache.common.files import TEMPORARY, may_be_there, may_be_written, remove
+from fitrec_cache.dataset.find_clips import ClipList
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.extraction.claims import others_at_work
 from fitrec_cache.storage.jpeg_rows import joined, row_of
 from fitrec_cache.storage.parts import Arrays, read_part
 from fitrec_cache.storage.root import ASIDE, refuse_links_out
 from fitrec_cache.storage.store import Store
+from fitrec_cache.video.contents import content_of
 from fitrec_cache.wording import plural, size, some
 
 
@@ -199,3 +201,31 @@ def _elsewhere(folder: Path, left: Sequence[Path]) -> list[str]:
             f"{some([str(path) for path in left])}. Run the same command again tomorrow"
         )
     return notes
+
+
+def names_of_all(found: ClipList) -> set[str]:
+    """Return the names of all clips that exist, whether or not they are asked for."""
+    return {clip.clip_id for clip in (*found.clips, *found.passed_over)}
+
+
+def refuse_renamed(found: ClipList, unread: Sequence[str], gone: Collection[str]) -> None:
+    """Raise UsageError if something to be erased is, or may be, a file that exists under another name."""
+    if gone and unread:
+        raise UsageError(
+            f"{unread[0]} cannot be read, so it may be a video that --erase would remove, under another name. Nothing "
+            "was removed or erased. Make it readable, or delete it if nothing of it is to be kept"
+        )
+    for clip in found.passed_over if gone else ():
+        if clip.path is None or not may_be_there(clip.path):
+            continue
+        content = content_of(clip.path, clip.span)
+        if content in gone:
+            why = "is a video that --erase would remove"
+        elif not content:
+            why = "cannot be read, so it may be a video that --erase would remove"
+        else:
+            continue
+        raise UsageError(
+            f"--classes or --list leave out {clip.clip_id}, which {why}. Nothing was removed or erased. Extract it "
+            "first, or move it out of VIDEOS"
+        )

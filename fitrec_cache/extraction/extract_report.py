@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from fitrec_cache.cache import Cache
 from fitrec_cache.common.files import Plain
+from fitrec_cache.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,3 +79,11 @@ class ExtractReport(Plain):
             "beside": {name: round(s, 3) for name, s in self.beside.items()},
             "bottleneck": self.bottleneck,
         }
+
+
+def refuse_without_features(made: ExtractReport, cache: Cache) -> None:
+    """Raise UsageError, with a reason, if a backbone has no features of any clip."""
+    filled = {store.folder.name for store in cache.filled_features()}
+    if made.failed and (lost := [name for name, folder in made.features.items() if folder not in filled]):
+        first = made.failed[0]
+        raise UsageError(f"no clip can be used with {', '.join(lost)}, such as {first.clip_id}: {first.reason}")

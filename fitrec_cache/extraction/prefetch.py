@@ -18,7 +18,8 @@ from fitrec_cache.common.files import file_stamp
 from fitrec_cache.dataset.clips import Clip
 from fitrec_cache.errors import VideoError
 from fitrec_cache.storage.store import Store
-from fitrec_cache.video.decoding import DecodeJob, DecoderPool, StoredClip, content_hash, content_hash_once
+from fitrec_cache.video.contents import content_hash, content_hash_once
+from fitrec_cache.video.decoding import DecodeJob, DecoderPool, StoredClip
 from fitrec_cache.video.jpeg import decode_frames
 
 #: Clips in preparation per core. If preparing and embedding take turns, there are enough that waiting for the last clip

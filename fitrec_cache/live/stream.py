@@ -212,7 +212,7 @@ class Stream:
 
     def _failed(self, what: str, error: Exception) -> VideoError:
         if isinstance(error, av.error.ExitError):  # PyAV's time limit
-            return self._silent(SILENCE[what == "read on"])
+            return self._silent(SILENCE[1 if what == "read on" else 0])
         reason = getattr(error, "strerror", None) or str(error)
         hint = ": is there a camera, and may this program use it?" if self._source.format else ""
         path = Path(self._source.name)

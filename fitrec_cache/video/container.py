@@ -15,8 +15,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from fitrec_cache.common.files import opened_video
 from fitrec_cache.errors import VideoError
+from fitrec_cache.video.contents import opened_video
 from fitrec_cache.video.keyframes import Note, packet_reader
 from fitrec_cache.video.no_video import EMPTY, why_no_video
 from fitrec_cache.video.truncation import is_cut

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import threading
@@ -11,13 +10,12 @@ from collections.abc import Callable
 from concurrent.futures import TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from fitrec_cache.common.files import opened_video
 from fitrec_cache.common.interrupts import begin_quietly
 from fitrec_cache.common.spawning import WorkerContext
 from fitrec_cache.errors import FitrecError, UsageError, VideoError
@@ -28,8 +26,6 @@ _TRIES = 3
 
 #: The time in which a worker starts even on a very busy machine.
 _START_SECONDS = 60.0
-
-_hashing = threading.Lock()
 
 #: The niceness of decoder processes, which lowers their priority.
 NICENESS = 5
@@ -57,30 +53,6 @@ class DecodeJob:
     samples: int
     short_side: int
     span: Span | None = None
-
-
-def content_hash(path: Path) -> str:
-    """Return the sha256 of a file's bytes, in hexadecimal.
-
-    Raises:
-        VideoError: If the file cannot be read.
-    """
-    with opened_video(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def content_hash_once(path: Path, stamp: tuple[int, int, int] | None) -> str:
-    """Return :func:`content_hash` of a file that contains several clips; it is read only once until ``stamp`` changes.
-
-    One thread at a time reads a file. Errors are those of :func:`content_hash`.
-    """
-    with _hashing:
-        return _hash_once(path, stamp)
-
-
-@cache
-def _hash_once(path: Path, _stamp: tuple[int, int, int] | None) -> str:
-    return content_hash(path)
 
 
 #: Usual time limit for decoding one clip, in seconds.
