@@ -70,14 +70,15 @@ def _accuracy(row: dict[str, Any]) -> str:
 def reproduced() -> str:
     """For the README: a row a model of preset ``native``, in rooms that training knew and in others."""
     found = [row for row in _rows() if row["preset"] == "native" and _split_name(row["split"]).startswith("list")]
-    rooms = {(row["backbone"], row["variant"]): row["accuracy"] for row in _result("rooms")["rows"]}
+    rooms = {(row["backbone"], row["variant"]): row for row in _result("rooms")["rows"]}
     n = sum({row["split"]: row["n"] for row in found}.values())
     rows = []
     for model, of_model in _by_model(found).items():
         by_list = [row["figures"]["accuracy"] for row in of_model]
-        rows.append([*model, _over_lists(by_list), f"{rooms[model]:.1%}"])
+        told = rooms[model]
+        rows.append([*model, _over_lists(by_list), "{:.1%} ({:.1%} to {:.1%})".format(told["accuracy"], *told["ci95"])])
     rows += default_backbone()
-    titles = (f"known rooms and people, n = {n:,}", f"rooms never seen, n = {_result('rooms')['n']:,}")
+    titles = (f"rooms mostly known, n = {n:,}", f"rooms never seen, n = {_result('rooms')['n']:,}")
     return table(["features", "variant", *titles], rows)
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+
+from fitrec_cache.wording import between
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results/stage_one.json"
@@ -15,6 +18,8 @@ RESULTS_HIDDEN = RESULTS.parent / "intel_fp32/stage_one.json"
 RESULTS_ZEN4 = RESULTS.parent / "zen4/stage_one.json"
 #: Stage one on a GPU, if anybody measured it: benchmarks/gpu.py.
 RESULTS_GPU = RESULTS.with_name("gpu.json")
+#: What the demo printed.
+DEMO = RESULTS.with_name("demo.txt")
 PICTURE = ROOT / "docs/performance.png"
 
 
@@ -35,9 +40,9 @@ def pipelines(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def stage_one() -> str:
-    """For the README: clips a second, and how far from the limit and from the plain way."""
-    rows = []
-    for name, p in pipelines(load()).items():
+    """For the README: clips a second, how far from the limit and from the plain way, and the default backbone's."""
+    rows, found = [], pipelines(load())
+    for name, p in found.items():
         rate = {k: 1 / v["median"] for k, v in p["seconds_per_clip"].items()}
         rows.append(
             [
@@ -49,7 +54,24 @@ def stage_one() -> str:
             ]
         )
     head = ["backbone", "plain way, clips/s", "`extract`", "`extract --compile`", "time over the hardware's limit"]
-    return table(head, rows)
+    repeats = len(p["seconds_per_clip"]["plain"]["all"])
+    sizes = (between(min(ns := [p[k] for p in found.values()]), max(ns)) for k in _CLIPS)
+    text = "Medians of {} repeats, of {} real clips each with `--compile`, {} without and {} by the plain way."
+    return f"{table(head, rows)}\n\n{text.format(repeats, *sizes)} {_default_backbone()}"
+
+
+#: How many clips a repeat takes: with ``--compile``, without, and by the plain way.
+_CLIPS = ("clips_a_repeat", "clips_not_compiled", "clips_a_part")
+
+
+def _default_backbone() -> str:
+    """Say how fast the demo extracted."""
+    said = re.compile(r"extract .*--backbone (\S+)\n(?:note: .*\n)*.*?(\d+) done.* in ([\d.]+) s")
+    backbone, n, seconds = said.findall(DEMO.read_text())[0]
+    return (
+        f"With the default backbone, {backbone}, the demo above extracted its {n} drawn clips in {seconds} s on two "
+        f"cores of an Intel Xeon, {int(n) / float(seconds):.1f} a second."
+    )
 
 
 def machines() -> str:

@@ -69,7 +69,7 @@ CompileOption = Annotated[
     bool,
     typer.Option(
         "--compile",
-        help="Compile backbones first (5 to 30 s each), then embed faster; for a few hundred clips or more.",
+        help="Compile backbones first (5 to 30 s each), then usually embed faster; for a few hundred clips or more.",
     ),
 ]
 CachedPresetOption = Annotated[
@@ -276,7 +276,7 @@ def extract(
         bool,
         typer.Option(
             "--compile",
-            help="Compile backbones first (5 to 30 s each), then embed faster; stored as a separate set of features.",
+            help="Compile backbones first (5 to 30 s each), then usually embed faster; a separate set of features.",
         ),
     ] = False,
     workers: Annotated[int | None, typer.Option(help="Decoder processes.", show_default="one per core")] = None,
