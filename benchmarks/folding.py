@@ -2,9 +2,9 @@
 
     python benchmarks/folding.py --out benchmarks/results/folding.json [--of 2 --part 0]
 
-All networks that have batch normalisations and are not too large, with made-up weights and normalisations that are
+All networks that have batch normalisations and are not too large, with synthetic weights and normalisations that are
 none of them the identity, on one frame, in float32. Where features differ by more than a thousandth of their length,
-which networks of made-up weights may make of rounding alone, it is done again in float64. ``--of N --part I`` takes
+which networks of synthetic weights may make of rounding alone, it is done again in float64. ``--of N --part I`` takes
 every Nth network from the Ith on. 459 networks took some 25 CPU-minutes.
 """
 
@@ -63,7 +63,7 @@ def compare(name: str, dtype: torch.dtype) -> dict[str, Any]:
     with torch.inference_mode():
         moved = float((model(frame) - before).norm() / before.norm())
     found = {"name": name, "norms": there, "folded": folded, "left": len(norms(model))}
-    return found | {"moved": moved if math.isfinite(moved) else None}  # made-up weights may overflow
+    return found | {"moved": moved if math.isfinite(moved) else None}  # synthetic weights may overflow
 
 
 def main() -> None:

@@ -229,14 +229,14 @@ def rooms() -> str:
 
 
 def calibration() -> str:
-    """Say how far stated probabilities are from the truth, and what the threshold for "unknown" turns away wrongly."""
+    """Say how far stated probabilities are from the truth, and what the threshold for "unknown" rejects wrongly."""
     names = ("ece_uncalibrated", "ece", "false_alarms")
     rows = (r for r in _result("yardstick")["rows"] if "ece" in r and r["preset"] == "native")
     cells = [
         [*model, *(f"{statistics.mean(r[name] for r in rows):.1%}" for name in names)]
         for model, rows in _by_model(rows).items()
     ]
-    head = ["features", "model", "calibration error, before", "after", "known test clips turned away"]
+    head = ["features", "model", "calibration error, before", "after", "known test clips rejected as unknown"]
     return "\n".join([table(head, cells), *unknown()])
 
 
@@ -261,13 +261,13 @@ def together() -> str:
     head = [
         "features",
         "model",
-        *(f"{w}: sure, right, error" for w in ("single seeds", "their mean", "with temperature")),
+        *(f"{w}: confidence, accuracy, calibration error" for w in ("single seeds", "their mean", "with temperature")),
     ]
     nearer = sum(r["own temperature"]["ece"] < r["mean"]["ece"] for r in rows)
     temperatures = [r["temperature"] for r in rows]
     return "\n".join(
         [
-            table([*head, "turned away"], cells),
+            table([*head, "rejected as unknown"], cells),
             "",
             f"Means over the three lists (n = {_sizes(rows, 'n')} test, {_sizes(rows, 'n_val')} validation clips). "
             f"Temperatures {min(temperatures):.2f} to {max(temperatures):.2f}; in {nearer} of {len(rows)} cases the "

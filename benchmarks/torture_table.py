@@ -52,7 +52,7 @@ def stop(r: dict[str, Any]) -> list[tuple[str, ...]]:
     for key, what in (
         ("disk_full", "disk full"),
         ("file_size_limit", "file size limit"),
-        ("read_only", "turned read-only"),
+        ("read_only", "file system becomes read-only"),
     ):
         case = r[key]
         if "not_tried" in case:

@@ -561,7 +561,7 @@ def _optional(name: str, lacking: Sequence[str]) -> str:
 
 def _trial(report: DoctorReport) -> str:
     if report.trial is not None:
-        took = f"{report.backbone} took {lasting(report.trial.seconds)} to embed a made-up clip on {report.device}"
+        took = f"{report.backbone} took {lasting(report.trial.seconds)} to embed a synthetic clip on {report.device}"
         others = _others(report.trial.others, ": alone it is faster")
         return "; ".join(filter(None, [f"{took}, in {report.precision}", others]))
     if report.weights_here is False:
@@ -613,7 +613,7 @@ def export_text(report: ExportReport) -> str:
     seeds = f" of {report.heads} seeds together" if report.heads > 1 else ""
     return _lines(
         [f"{report.out}/{name}: {size(n)}" for name, n in report.files.items()],
-        f"probabilities{seeds} differ from PyTorch's by at most {report.difference:.1e} on made-up frames; "
+        f"probabilities{seeds} differ from PyTorch's by at most {report.difference:.1e} on synthetic frames; "
         f"{report.seconds:.1f} s. docs/export.md says how to use them",
         _notes(report.notes),
     )

@@ -101,7 +101,7 @@ def test_a_clip_is_embedded_as_extract_would(monkeypatch, weights):
         assert found.estimate == {"embed": 3000.0, "train": 200.0}
         seen.clear()
     assert "fast with 16-bit numbers (bf16), which are used" in line(found, "processor")
-    assert line(found, "trial") == "test_resnet took 3 s to embed a made-up clip on cpu, in bf16"
+    assert line(found, "trial") == "test_resnet took 3 s to embed a synthetic clip on cpu, in bf16"
     assert line(found, "time") == (
         "1,000 such clips take about 50 minutes of embedding on these cores; then `learn` trains for about 3 minutes"
     )

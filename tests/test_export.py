@@ -421,7 +421,7 @@ def test_at_the_command_line(run, tmp_path, quickly):
     assert said.exit_code == 0, said.output
     assert re.search(rf"{out}/head\.onnx: \d+\.\d kB", said.output)
     assert re.search(
-        r"probabilities of 2 seeds together differ from PyTorch's by at most \d\.\de-\d\d on made-up frames",
+        r"probabilities of 2 seeds together differ from PyTorch's by at most \d\.\de-\d\d on synthetic frames",
         said.output,
     )
 
