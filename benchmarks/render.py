@@ -334,11 +334,32 @@ def unknown() -> list[str]:
     ]
 
 
+#: Lines of the demo that are shown at once: commands, how many clips, how many are right, the first answer, the end.
+_KEY_LINES = re.compile(r"\$ |.*\d done, |.*: accuracy |Done in ")
+
+
 def demo() -> str:
-    """The demo's commands and what they print, without those of the baseline `mean`."""
-    *commands, done = (ROOT / "benchmarks/results/demo.txt").read_text().strip().split("\n\n")
-    shown = [text for text in commands if "--variant mean" not in text]
-    return "\n".join(["```", "\n\n".join([*shown, done]), "```"])
+    """The lines of the demo that matter most, then, folded, all that it prints."""
+    log = (ROOT / "benchmarks/results/demo.txt").read_text().strip()
+    shown = []
+    for text in log.split("\n\n"):
+        if "--variant mean" not in text:
+            answers = [line for line in text.splitlines() if re.match(r" +[\d.]+%", line)]
+            kept = [line for line in text.splitlines() if _KEY_LINES.match(line) or line in answers[:1]]
+            shown.append("\n".join(kept))
+    return "\n".join(["```", "\n\n".join(shown), "```", "", *_folded("All that it prints", ["```", log, "```"])])
+
+
+def _folded(title: str, lines: Iterable[str]) -> list[str]:
+    """Return lines that a page shows only when asked to."""
+    return ["<details>", f"<summary>{title}</summary>", "", *lines, "", "</details>"]
+
+
+def learn() -> str:
+    """The end of what `learn` printed, on the first ten clips by name of BicepsCurl, PushUp and Squat."""
+    command, *lines = (ROOT / "benchmarks/results/learn.txt").read_text().splitlines()
+    chosen = next(number for number, line in enumerate(lines) if line.startswith("chosen: "))
+    return "\n".join(["```", command, "...", *lines[chosen:], "```"])
 
 
 def audit() -> str:
@@ -470,6 +491,7 @@ def torture() -> str:
 
 BLOCKS = {
     "demo": demo,
+    "learn": learn,
     "reproduced": reproduced,
     "reproduced-all": reproduced_all,
     "gap": gap,
@@ -489,7 +511,7 @@ BLOCKS = {
     **render_stage_one.BLOCKS,
     **render_stage_two.BLOCKS,
 }
-DOCUMENTS = ("README.md", "docs/results.md", "docs/performance.md", "docs/reliability.md")
+DOCUMENTS = ("README.md", "docs/guide.md", "docs/results.md", "docs/performance.md", "docs/reliability.md")
 
 
 def main() -> None:

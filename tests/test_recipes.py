@@ -11,6 +11,7 @@ import pytest
 
 from fitrec_cache.errors import UsageError
 from fitrec_cache.settings.recipes import RECIPES, Recipe, get_recipe
+from fitrec_cache.settings.variants import VARIANTS
 from fitrec_cache.training.fit import Side, apply_head, fit
 
 
@@ -19,13 +20,30 @@ def written(value):
     return value if isinstance(value, str) else json.dumps(value).removesuffix(".0")
 
 
-def test_the_page_of_settings_has_every_one_with_what_the_recipes_make_of_it():
+def rows_of_the_page(heading):
+    """Return the cells of a section's table in docs/settings.md, without its head."""
     page = Path(__file__).parents[1] / "docs" / "settings.md"
+    section = page.read_text().split(f"{heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_page_of_settings_has_every_variant_as_it_is():
     rows = [
-        [cell.strip() for cell in line.split("|")[1:4]]
-        for line in page.read_text().splitlines()
-        if line.startswith("| `")
+        [
+            f"`{v.name}`",
+            "frames of 64x64 pixels" if v.takes_pixels else f"features of `{v.backbone}`",
+            str(v.lstm_units or "-"),
+            v.attention,
+            str(v.dense_units or "-"),
+        ]
+        for v in VARIANTS.values()
     ]
+    assert rows_of_the_page("## Variants") == rows
+
+
+def test_the_page_of_settings_has_every_one_with_what_the_recipes_make_of_it():
+    rows = [row[:3] for row in rows_of_the_page("# Settings of a training")]
     recipes = [RECIPES["native"], RECIPES["paper"]]
     fields = [field.name for field in dataclasses.fields(Recipe)]
     assert rows == [[f"`{name}`", *(written(getattr(r, name)) for r in recipes)] for name in fields]
