@@ -462,7 +462,9 @@ def sweep(
     seed: Annotated[list[int], typer.Option(help="Seed of the splits; repeatable.")] = [0],
     trials: Annotated[int, typer.Option(help="Total number of trials, including those of earlier calls.")] = 60,
     finalists: Annotated[int, typer.Option(help="How many of the best trials to train again with other seeds.")] = 5,
-    epochs: Annotated[int, typer.Option(help="Epochs per trial; native has its own.")] = 40,
+    epochs: Annotated[
+        int, typer.Option(help="Epochs per trial; the recipe native, compared with them, keeps its own number.")
+    ] = 40,
     as_json: JsonOption = False,
 ) -> None:
     """Search for a recipe on validation sides only.
@@ -493,7 +495,7 @@ def predict(
         ),
     ] = False,
     top: Annotated[
-        int | None, typer.Option(help="Number of labels to show.", show_default="5; of several videos 1, in a line")
+        int | None, typer.Option(help="Number of labels to show.", show_default="5 for one video, 1 for several")
     ] = None,
     unknown_below: UnknownBelowOption = None,
     device: DeviceOption = "auto",
@@ -653,7 +655,7 @@ def check(
     cache: CacheOption,
     repair: Annotated[bool, typer.Option("--repair", help="Set damaged files aside (never deleted).")] = False,
     recompute: Annotated[int, typer.Option(help="Embed this many random clips again and compare.")] = 0,
-    seed: Annotated[int, typer.Option(help="Chooses those clips.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed for choosing the clips of --recompute.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Verify every file of a cache by its checksum.
@@ -726,7 +728,10 @@ def audit(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Their preset: native, grid, paper or table1.", show_default="native with --backbone"),
+        typer.Option(
+            help="Preset of the cached embeddings: native, grid, paper or table1.",
+            show_default="native with --backbone",
+        ),
     ] = None,
     classes: ClassesOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
@@ -810,7 +815,8 @@ def reproduce(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Number of epochs; with keep=best, as in preset paper, at most that.", show_default="each recipe's"
+            help="Number of epochs; a maximum with recipe paper, which goes with preset paper and --frames.",
+            show_default="each recipe's",
         ),
     ] = None,
     device: EmbeddingDeviceOption = "auto",
@@ -829,6 +835,29 @@ def reproduce(
     _show(report, as_json, texts.reproduce_text)
     if report.failed:
         raise typer.Exit(1)
+
+
+#: The commands under the headings of ``--help``, those that one needs first above.
+_COMMANDS = {
+    "The whole job": ("doctor", "learn", "predict", "watch", "report", "export"),
+    "Step by step": ("extract", "train-head", "compare", "audit", "sweep"),
+    "The cache": ("info", "check", "pack"),
+    "The paper": ("params", "reproduce"),
+}
+
+
+def _sort_commands() -> None:
+    """Give each command its place and, where rich is installed, its heading."""
+    places = [(name, heading) for heading, names in _COMMANDS.items() for name in names]
+    names = [name for name, _ in places]
+    for command in app.registered_commands:
+        assert command.callback is not None
+        command.name = command.name or command.callback.__name__
+        command.rich_help_panel = dict(places)[command.name]
+    app.registered_commands.sort(key=lambda command: names.index(str(command.name)))
+
+
+_sort_commands()
 
 
 def _note(text: str) -> None:

@@ -142,7 +142,7 @@ def reproduce(
         preset: Some of ``paper``, ``native`` and ``grid``.
         frames: Also train ``lrcn`` and ``convlstm``, which take 64x64 frames; slow without a GPU.
         overwrite: Train existing heads again, for example with other videos or another number of epochs.
-        epochs: The greatest number of epochs; None for each recipe's.
+        epochs: Number of epochs, with recipe ``paper`` the greatest; None for each recipe's.
         device: Device on which frames are embedded; heads are trained on the CPU, where a seed gives the same bits.
         compile: Compile the backbones first; see :func:`fitrec_cache.extract.extract`.
         jobs: Number of heads to train in parallel; see :func:`fitrec_cache.train.train_head`.

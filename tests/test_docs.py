@@ -68,6 +68,12 @@ def test_a_command_that_is_shown_parses(line):
     assert not context.args
 
 
+def test_the_table_of_commands_has_all_in_the_order_of_help():
+    cells = re.findall(r"^\| (`[a-z`, -]+`) \|", (ROOT / "README.md").read_text().split("| command |")[1], flags=re.M)
+    listed = [name for cell in cells for name in re.findall(r"`([a-z-]+)`", cell)]
+    assert listed == list(typer.main.get_command(app).commands)
+
+
 def test_calls_in_python_that_are_shown_fit_their_functions():
     block, *_ = shown(ROOT / "docs" / "guide.md", "python")
     tree = ast.parse(block)
