@@ -42,7 +42,7 @@ def frame_variants() -> str:
             percent([r["accuracy"] for r in runs]),
             f"{statistics.mean(r['f1_macro'] for r in runs):.1%}",
             str(runs[0]["n_test"]),
-            f"{statistics.mean(r['seconds'] for r in runs):.0f}",
+            f"{statistics.mean(r['seconds'] for r in runs):,.0f}",
         ]
         for (variant, split), runs in found.items()
     ]
@@ -110,13 +110,13 @@ def reproduced_all() -> str:
             _accuracy(row),
             f"{row['figures']['top5_accuracy']:.1%}",
             f"{row['figures']['f1_macro']:.1%}",
-            str(row["n"]),
+            f"{row['n']:,}",
             "" if row["seconds"] is None else f"{row['seconds']:.0f}",
         ]
         for row in _rows()
     ]
     names = ("split", "preset", "features", "variant", "seeds", "accuracy, mean ± sd", "top-5", "macro F1", "n", "s")
-    return table(list(names), rows)
+    return "\n".join(_folded(f"All {len(rows)} rows", [table(list(names), rows)]))
 
 
 def gap() -> str:
@@ -177,7 +177,8 @@ def _pairs(pairs: Iterable[dict[str, Any]]) -> str:
         ]
         for pair in pairs
     ]
-    return table(["features", "difference", "seeds", "points", "95 %", "p", "p, Holm"], cells)
+    lines = [table(["features", "difference", "seeds", "points", "95 %", "p", "p, Holm"], cells)]
+    return "\n".join(_folded(f"All {len(cells)} comparisons", lines))
 
 
 def overlap(counts: dict[str, Any]) -> list[str]:

@@ -145,7 +145,7 @@ def stage_one_precisions(path: Path = RESULTS) -> str:
     rows = []
     for what, taken in p["seconds"].items():
         medians = {name: taken[name]["median"] for name in taken}
-        name = f"product of two matrices {p['side']} x {p['side']}" if what == "product" else what
+        name = f"product of two matrices {p['side']:,} x {p['side']:,}" if what == "product" else what
         cells = [f"{span(row, 3)}" for row in taken.values()]
         rows.append([name, *cells, *(f"{medians[k] / medians['fp32']:.2f}" for k in ("bf16", "fp16"))])
     head = ["seconds", "fp32", "bf16", "fp16", "bf16 / fp32", "fp16 / fp32"]
@@ -161,8 +161,8 @@ def stage_one_length() -> str:
     rows = [
         [
             f"{r['seconds_of_video']} s",
-            str(r["frames"]),
-            str(r["frames_decoded_for_it"]),
+            f"{r['frames']:,}",
+            f"{r['frames_decoded_for_it']:,}",
             f"{r['seconds']['median']:.2f}",
             f"{r['seconds_all_decoded']['median']:.2f}",
         ]
@@ -176,7 +176,7 @@ def stage_one_frames() -> str:
     rows = [
         [
             name,
-            f"{w['bytes_median'] / 1e3:.0f} kB",
+            f"{w['bytes_median'] / 1e3:,.0f} kB",
             f"{w['bytes_median'] / f['video']['bytes_median']:.1f}",
             f"{w['seconds_median'] * 1e3:.1f}",
             f"{w['check_seconds_median'] * 1e3:.1f}",
@@ -294,24 +294,30 @@ def draw() -> None:
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
     names = list(pipelines(result))
     for offset, (key, label) in enumerate(
-        (("plain", "plain way"), ("extract_eager", "extract"), ("extract", "--compile"))
+        (("plain", "plain way"), ("extract_eager", "extract"), ("extract", "extract --compile"))
     ):
         rates = [1 / pipelines(result)[n]["seconds_per_clip"][key]["median"] for n in names]
         left.bar([i + 0.27 * offset for i in range(len(names))], rates, 0.25, label=label)
     left.set_xticks([i + 0.27 for i in range(len(names))], [n.split("_patch")[0] for n in names], fontsize=8)
-    left.set(title="Clips per second", ylabel="clips/s")
+    measured = pipelines(result)[names[0]]
+    machine = f"{measured['machine']['cores']} cores of {measured['machine']['processor']}"
+    left.set(title=f"Clips per second ({measured['clips']} clips, {machine})", ylabel="clips/s")
     left.legend(fontsize=8)
     rows = result["length"]["rows"]
-    for key, label in (("seconds_all_decoded", "all decoded"), ("seconds", "extract")):
+    for key, label in (("seconds_all_decoded", "decode everything"), ("seconds", "extract")):
         middle.plot([r["seconds_of_video"] for r in rows], [r[key]["median"] for r in rows], "o-", label=label)
-    middle.set(title="Decoding one video", xlabel="seconds of video", ylabel="seconds", xscale="log", yscale="log")
+    middle.set(
+        title="Time to decode one video", xlabel="seconds of video", ylabel="seconds", xscale="log", yscale="log"
+    )
     middle.legend(fontsize=8)
-    for worked, label in ((True, "first run"), (False, "run that reuses all")):
+    for worked, label in ((True, "first run"), (False, "repeat run (nothing new)")):
         some = [r for r in result["growth"]["rows"] if (r["done"] > 0) == worked]
         right.plot([r["clips"] for r in some], [_own_ms(r) for r in some], "o-", label=label)
-    right.set(title="Own cost per clip, start apart", xlabel="clips", ylabel="ms per clip")
+    right.set(title="Overhead per clip, without start-up", xlabel="clips", ylabel="ms per clip")
     right.set(xscale="log", ylim=(0, None))
     right.legend(fontsize=8)
+    for axes in (left, middle, right):
+        axes.title.set_fontsize(10)
     figure.savefig(PICTURE, dpi=80, metadata={"Software": None})
 
 

@@ -95,7 +95,7 @@ def stage_two_variants() -> str:
     lines = [table(head, rows), ""]
     for r in load().get("pixels", {"rows": []})["rows"]:
         lines.append(
-            f"- `{r['variant']}`, on frames: {r['epoch_seconds']:.0f} s per epoch of {r['clips']} clips "
+            f"- `{r['variant']}`, on frames: {r['epoch_seconds']:.0f} s per epoch of {r['clips']:,} clips "
             f"(training and validation), and {r['load_seconds']:.0f} s once to read the frames."
         )
     return "\n".join(lines)

@@ -27,6 +27,11 @@ def _minutes(result: dict[str, Any]) -> int:
     return round(sum(result[name]["seconds"] for name in ROWS if name in result) / 60)
 
 
+def _no(n: int, one: str, many: str | None = None) -> str:
+    """Return how many there are, in words if there are none."""
+    return f"no {one}" if n == 0 else f"{n:,} {one if n == 1 else many or f'{one}s'}"
+
+
 def kill(r: dict[str, Any]) -> list[tuple[str, ...]]:
     bad = r["caches_that_did_not_open"] + r["promised_rows_missing"] + r["damaged_parts"]
     main, decoder, inside = (
@@ -38,10 +43,10 @@ def kill(r: dict[str, Any]) -> list[tuple[str, ...]]:
             f"{r['kills']} kills at random moments of `extract` ({main} of the main process, {decoder} of a decoder; "
             f"{inside} inside a commit), {r['clips_a_part']} clips a part, {r['caches_finished']} caches of "
             f"{r['clips_a_cache']} clips finished",
-            f"{bad} times a cache did not open, a clip reported done was missing or a part damaged; "
-            f"{r['caches_that_differ']} caches differ from an undisturbed run in any bit; at most "
-            f"{r['most_clips_lost']} embedded clips lost by a kill; {r['decoder_processes_left_behind']} decoder "
-            "processes left behind",
+            f"{_no(bad, 'time')} that a cache did not open, a clip reported done was missing or a part damaged; "
+            f"{_no(r['caches_that_differ'], 'cache')} different from an undisturbed run in any bit; at most "
+            f"{r['most_clips_lost']} embedded clips lost by a kill; "
+            f"{_no(r['decoder_processes_left_behind'], 'decoder process', 'decoder processes')} left behind",
             "`test_extract.py`, `test_torture.py`",
         )
     ]
@@ -61,12 +66,13 @@ def stop(r: dict[str, Any]) -> list[tuple[str, ...]]:
         lost = case["missing"] + case["damaged"] + case["unopened"]
         same = "same bits after going on" if case["finished_afterwards"] and not case["differs"] else "DIFFERS"
         says = "the reason" if case["says_why"] else "NO reason"
-        came = f"exit code {case['exit_code']} with {says}; {lost} lost or damaged; {same}"
+        came = f"exit code {case['exit_code']} with {says}; {lost or 'nothing'} lost or damaged; {same}"
         rows.append((what, "during `extract`", came, "`test_store.py`"))
     c = r["ctrl_c"]
     came = (
-        f"exit code {', '.join(c['exit_codes'])}; {c['embedded_clips_not_stored']} finished clips not stored; "
-        f"{c['missing'] + c['damaged'] + c['unopened']} lost or damaged; "
+        f"exit code {', '.join(c['exit_codes'])}; "
+        f"{_no(c['embedded_clips_not_stored'], 'finished clip')} left unstored; "
+        f"{c['missing'] + c['damaged'] + c['unopened'] or 'nothing'} lost or damaged; "
         f"{'DIFFERS' if c['differs'] else 'same bits after going on'}"
     )
     return [*rows, ("Ctrl-C", f"{c['interruptions']} at random moments", came, "`test_extract.py`, `test_cli.py`")]
@@ -85,8 +91,8 @@ def many(r: dict[str, Any]) -> list[tuple[str, ...]]:
             "Many at once",
             f"{len(r['rounds'])} times {r['processes']} `extract` on one cache of {r['clips']} clips, "
             f"{r['clips_a_part']} a part, and a reader ({r['reads_while_writing']} reads)",
-            f"{r['damaged']} damaged, missing or different; {r['reads_failed']} reads failed; at most "
-            f"{worst} clips done twice a time",
+            f"{r['damaged'] or 'nothing'} damaged, missing or different; {_no(r['reads_failed'], 'read')} failed; "
+            f"{_no(worst, 'clip')} done twice{' in one of these, at most' * bool(worst)}",
             "`test_claims.py`, `test_torture.py`",
         )
     ]
@@ -97,11 +103,11 @@ def fuzz(r: dict[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             "Broken files",
-            f"{r['mutations']} mutations (truncated, bits flipped, headers edited, spliced) of real clips: "
+            f"{r['mutations']:,} mutations (truncated, bits flipped, headers edited, spliced) of real clips: "
             f"{', '.join(r['outcomes'])}",
-            f"{r['done']} done, {r['failed_with_reason']} failed with a reason; {r['crashes_contained']} crashes and "
-            f"{r['hangs_contained']} hangs contained; main process {main[0]} MB after the first 100, {main[-1]} MB at "
-            f"the end; decoders at most {max(decoders)} MB",
+            f"{r['done']:,} done, {r['failed_with_reason']:,} failed with a reason; "
+            f"{_no(r['crashes_contained'], 'crash', 'crashes')}, {_no(r['hangs_contained'], 'hang')}; "
+            f"main process {main[0]} MB after the first 100, {main[-1]} MB at the end; decoders at most {max(decoders)} MB",
             "`test_video.py`, `test_decoding.py`, `test_torture.py`",
         )
     ]
@@ -118,8 +124,8 @@ def hostile(r: dict[str, Any]) -> list[tuple[str, ...]]:
         x = r[key]
         other = x["tried"] - x.get("refused", 0) - x.get("harmless", 0)
         came = (
-            f"{x.get('refused', 0)} refused with a clear error, {x.get('harmless', 0)} harmless, {other} otherwise "
-            f"(traceback, hang, crash); at most {x['slowest_s']} s and {x['peak_mb']} MB"
+            f"{x.get('refused', 0)} refused with a clear error, {x.get('harmless', 0)} harmless, "
+            f"{other or 'none'} otherwise (traceback, hang, crash); at most {x['slowest_s']} s and {x['peak_mb']} MB"
         )
         rows.append(
             (
