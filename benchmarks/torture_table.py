@@ -43,7 +43,7 @@ def kill(r: dict[str, Any]) -> list[tuple[str, ...]]:
             f"{r['kills']} kills at random moments of `extract` ({main} of the main process, {decoder} of a decoder; "
             f"{inside} inside a commit), {r['clips_a_part']} clips a part, {r['caches_finished']} caches of "
             f"{r['clips_a_cache']} clips finished",
-            f"{_no(bad, 'time')} that a cache did not open, a clip reported done was missing or a part damaged; "
+            f"{bad or 'nothing'} unopened, missing although reported done, or damaged; "
             f"{_no(r['caches_that_differ'], 'cache')} different from an undisturbed run in any bit; at most "
             f"{r['most_clips_lost']} embedded clips lost by a kill; "
             f"{_no(r['decoder_processes_left_behind'], 'decoder process', 'decoder processes')} left behind",
@@ -107,7 +107,8 @@ def fuzz(r: dict[str, Any]) -> list[tuple[str, ...]]:
             f"{', '.join(r['outcomes'])}",
             f"{r['done']:,} done, {r['failed_with_reason']:,} failed with a reason; "
             f"{_no(r['crashes_contained'], 'crash', 'crashes')}, {_no(r['hangs_contained'], 'hang')}; "
-            f"main process {main[0]} MB after the first 100, {main[-1]} MB at the end; decoders at most {max(decoders)} MB",
+            f"main process {main[0]} MB after the first 100, {main[-1]} MB at the end; decoders at most "
+            f"{max(decoders)} MB",
             "`test_video.py`, `test_decoding.py`, `test_torture.py`",
         )
     ]
