@@ -15,7 +15,7 @@ from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.files import Plain, check_ending, refuse_others
 from fitrec_cache.compare_tables import MARKS, write_tables
 from fitrec_cache.dataset.units import alone_unit, is_by_fold
-from fitrec_cache.evaluation.paired import exact_p, gains_by_unit, holm, interval_of_difference
+from fitrec_cache.evaluation.paired import exact_p, gains_by_unit, holm, interval_of_difference, widened_for_folds
 from fitrec_cache.runs.run_files import find_runs, is_run_folder_name, unfinished_in
 from fitrec_cache.runs.scored import Model, ScoredRun, gather_models, per_clip, read_scored
 from fitrec_cache.wording import plural, some
@@ -79,7 +79,8 @@ class PairFigures(Plain):
         folds: Number of folds of each seed.
         seeds: Seeds that both have, with the same test clips.
         difference: Accuracy of ``a`` minus that of ``b`` on these clips, in ``[0, 1]``.
-        ci95: 95 % interval of the difference; see :func:`fitrec_cache.evaluation.paired.interval_of_difference`.
+        ci95: 95 % interval of the difference; see :func:`fitrec_cache.evaluation.paired.interval_of_difference`, and
+            for several folds :func:`fitrec_cache.evaluation.paired.widened_for_folds`.
         only_a: Number of clips that ``a`` recognises more often than ``b`` (over the seeds).
         only_b: Number of clips that ``b`` recognises more often than ``a``.
         by: The statistical unit: ``fold``, ``group``, or ``clip``.
@@ -264,7 +265,8 @@ def _pair(first: Model[ScoredRun], second: Model[ScoredRun]) -> tuple[PairFigure
         notes.append(f"{what}: {plural(alone, 'run')} without a counterpart of the same seed and fold: left out")
     if not same:
         return None, notes[:1] if differing else [f"{what} share no run of the same seed and fold: not compared"]
-    right_a, tested, units = per_clip([ours[key] for key in same])
+    shared = [ours[key] for key in same]
+    right_a, tested, units = per_clip(shared)
     right_b, _, units_b = per_clip([theirs[key] for key in same])
     place = {clip: i for i, clip in enumerate(units_b)}
     # One of the models may have been trained before groups were known.
@@ -275,15 +277,23 @@ def _pair(first: Model[ScoredRun], second: Model[ScoredRun]) -> tuple[PairFigure
     if gain.sum() < 0:
         first, second, gain = second, first, -gain
     only_a, only_b = int((gain > 0).sum()), int((gain < 0).sum())
+    difference, folds = float(gain.sum() / tested.sum()), len({fold for _, fold in same})
+    interval = widened_for_folds(
+        interval_of_difference(gain, tested, list(units.values())),
+        difference,
+        folds=folds,
+        tested=float(np.mean([len(run.clips) for run in shared])),
+        trained=max(1.0, float(np.mean([run.n_clips - len(run.clips) for run in shared]))),
+    )
     pair = PairFigures(
         a=first.name,
         b=second.name,
         split=first.split,
         n=len(units),
-        folds=len({fold for _, fold in same}),
+        folds=folds,
         seeds=tuple(sorted({seed for seed, _ in same})),
-        difference=float(gain.sum() / tested.sum()),
-        ci95=interval_of_difference(gain, tested, list(units.values())),
+        difference=difference,
+        ci95=interval,
         only_a=only_a,
         only_b=only_b,
         by="fold" if is_by_fold(first.split) else "group" if len(set(units.values())) < len(units) else "clip",

@@ -147,7 +147,10 @@ def learn_text(report: LearnReport) -> str:
     seeds = len(report.trained.runs)
     together = f" by {seeds} seeds together, as predict answers; one alone {best.accuracy:.1%} on average"
     told = f"of {plural(first.n_test, 'clip')} (95 % interval {bounds(answers['accuracy_ci95'])}"
-    leaks = "; probably too high, as the split leaks (see the notes)" * report.leaks
+    leaks = (
+        "; probably too high: some test clips share a group with training or look like clips there (see the notes)"
+        * report.leaks
+    )
     left_out = set(report.left_out)
     return _lines(
         _reasons([f for f in report.extracted.failed if f.clip_id not in left_out]),

@@ -389,6 +389,23 @@ def test_the_verdict_counts_test_clips_near_training_or_validation():
     )
 
 
+def test_where_all_groups_are_known_and_apart_clips_that_look_alike_are_to_be_seen_first():
+    """Two clips of one class may look alike without being of one recording."""
+    values, labels, _ = recordings(20, 2)
+    found = find_near_duplicates(embed([values]), labels=labels, groups=[None] * 40)
+    split = sides([*range(20), 20], [], [21, *range(22, 40)])
+    alone = [f"g{i}" for i in range(40)]
+    one = "1 of 19 test clips"
+    assert verdict(split, alone, found).text.startswith(
+        "split may leak (see the pairs: accuracy may be too high): 0 of"
+    )
+    assert verdict(split, [*alone[:39], None], found).text.startswith(f"{LEAKS}: 0 of 19")
+    assert verdict(split, [None] * 40, found).text.startswith(f"{LEAKS}: {one} have a near-duplicate in training")
+    sound = verdict(sides(range(20), [], range(20, 40)), [None] * 40, found)
+    assert sound.text.startswith("no near-duplicate found: 0 of 20 test clips have a near-duplicate in training")
+    assert sound.text.endswith("; groups are unknown")
+
+
 def test_the_groups_of_clips_on_no_side_do_not_matter():
     told = f"{LEAKS}: 1 of 2 test clips share a group with training; near-duplicates not looked for: run audit"
     assert verdict(sides([0], [], [1, 2]), ["a", "a", "b", None], None).text == told

@@ -417,7 +417,7 @@ def test_what_failed_and_what_leaks_is_told(learned, video_folder, weights, tmp_
     assert {note.split(":")[0] for note in verdicts} == {"test_resnet", "test_vit"}
     assert any("split leaks" in note for note in verdicts)
     assert report.leaks
-    assert "probably too high, as the split leaks" in learn_text(report)
+    assert "probably too high: some test clips share a group with training or look like" in learn_text(report)
     assert "left out: 1 clip that cannot be used (see the notes)\n" in learn_text(report)
     assert "a text, not a video" not in learn_text(report)  # which was told before training
     advice = [note for note in told if "shows which clips look alike" in note]

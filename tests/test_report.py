@@ -1301,7 +1301,7 @@ def test_a_leak_that_the_features_of_one_model_show_is_found(monkeypatch, by):
 def test_features_that_cannot_tell_do_not_undo_what_others_saw(monkeypatch, by):
     _, found = audited(monkeypatch, ["abcd", "abcd"], [[0, 3]], by=by)
     assert found.looked
-    assert found.verdict.text.startswith("no leak found: 0 of 2 test clips have a near-duplicate")
+    assert found.verdict.text.startswith("no near-duplicate found: 0 of 2 test clips have a near-duplicate")
     _, found = audited(monkeypatch, ["abcd"], [[0, 3]], by=("cannot tell",))
     assert not found.looked
 
