@@ -1761,6 +1761,18 @@ def test_a_head_of_more_clips_is_trained_for_as_many_epochs_as_were_kept(tmp_pat
         assert same(safetensors.torch.load_file(tmp_path / "run" / f"{name}.safetensors"), by_hand.head.state_dict())
 
 
+def test_a_final_head_added_later_is_trained_for_as_many_epochs_as_were_kept(tmp_path, features, monkeypatch):
+    """So small a step changes no weight, so that the first of four epochs is kept; 60 clips are two steps an epoch."""
+    common = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 20, "patience": 3}
+    common |= {"learning_rate": 1e-30, "settings": ["keep=best", "refit=false"]}
+    (run,) = train_head(**common).runs
+    assert (run.best_epoch, run.epochs) == (1, 4)
+    rates, step = [], AdamW.step
+    monkeypatch.setattr(AdamW, "step", lambda self, rate: rates.append(rate) or step(self, rate))
+    train_head(**common, final=True)
+    assert len(rates) == 2
+
+
 def test_every_seed_has_heads_of_its_own_on_more_clips_too(features):
     """A head that learns again begins as one of that seed does, and takes batches in the same order."""
     data, recipe = read_pack(features), get_recipe("native").change(epochs=2, refit=False)
