@@ -1897,3 +1897,27 @@ def test_what_the_history_says_is_the_mean_over_clips(features):
     loss, right = float(F.cross_entropy(logits, truth)), float((logits.argmax(dim=1) == truth).float().mean())
     assert [entry["train_loss"], entry["val_loss"]] == pytest.approx([loss, loss], rel=1e-5)
     assert [entry["train_accuracy"], entry["val_accuracy"]] == pytest.approx([right, right])
+
+
+def test_a_training_is_pytorchs_own_on_shuffled_batches_with_smoothed_targets_and_decay(features):
+    data = read_pack(features)
+    targets = np.array([CLASSES.index(label) for label in data.labels])
+    side = Side(values=data.values, targets=targets, clips=np.arange(60))
+    recipe = get_recipe("paper").change(learning_rate=0.05, epochs=3, batch_size=25, keep="last")
+    recipe = recipe.change(weight_decay=0.5, label_smoothing=0.2)
+    config = recipe.head_config("mean", data.values.shape, n_classes=3, n_train=60, attention=None)
+    fitted = fit(side, side, config=config, recipe=recipe, seed=1)
+    values, truth = torch.from_numpy(data.values).float(), torch.from_numpy(targets)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        head = build_head(config)
+        optimiser = torch.optim.AdamW(head.parameters(), lr=0.05, weight_decay=0.5)
+        for batch in [batch for _ in range(3) for batch in torch.randperm(60).split(25)]:
+            optimiser.zero_grad()
+            F.cross_entropy(head(values[batch])[0], truth[batch], label_smoothing=0.2).backward()
+            optimiser.step()
+    for name, value in head.state_dict().items():
+        torch.testing.assert_close(fitted.head.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+    with torch.inference_mode():
+        loss = F.cross_entropy(head.eval()(values)[0], truth)  # on validation clips nothing is smoothed
+    assert fitted.history[-1]["val_loss"] == pytest.approx(float(loss), rel=1e-4)
