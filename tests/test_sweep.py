@@ -219,6 +219,23 @@ def test_a_try_that_was_interrupted_is_none(tmp_path, features, monkeypatch):
     assert report.tries == {"finished": 1, "given_up": 0}
 
 
+def test_tries_that_were_given_up_are_not_made_up_for_when_a_search_goes_on(tmp_path, features, monkeypatch):
+    begun = []
+
+    def judged(self, recipe, attention, seeds, report=None):
+        if list(seeds) == [0] and recipe != get_recipe("native"):
+            begun.append(recipe)
+            if len(begun) < 3:
+                raise DivergedError("training diverged")
+        return [np.ones(len(each.val), dtype=bool) for _ in seeds for each in self.splits]
+
+    monkeypatch.setattr(Problem, "judge", judged)
+    for _ in range(2):
+        report = sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 3})
+        assert report.tries == {"finished": 1, "given_up": 2}
+    assert len(begun) == 3
+
+
 def test_a_search_on_other_sides_is_another_search(tmp_path, features):
     with h5py.File(features) as file:
         ids = sorted({i.decode() for i in file["clip_id"][()]})
