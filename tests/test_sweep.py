@@ -251,6 +251,18 @@ def test_a_search_on_other_sides_is_another_search(tmp_path, features):
     assert name(set(ids[1::5])) != first  # the same names of files
 
 
+def test_a_search_for_another_head_or_on_other_features_is_another_search(features):
+    def name(**other):
+        asked = {"variant": "mean", "split": ["group"], "seed": [0], "epochs": 1}
+        return Problem.load(features=features, **asked | other).name
+
+    first = name()
+    assert name() == first
+    with h5py.File(features, "r+") as file:
+        file["features"][0, 0, 0] += 1
+    assert len({first, name(), name(variant="vit-lstm"), name(epochs=2), name(seed=[1])}) == 5
+
+
 def test_clips_tested_by_one_split_and_seen_in_another_are_told(tmp_path, features):
     report = sweep(out=tmp_path / "two", features=features, **FAST | {"trials": 1})
     data = read_pack(features)
