@@ -17,6 +17,7 @@ from fitrec_cache import sweep as module
 from fitrec_cache.cli import app
 from fitrec_cache.dataset.splits import make_split
 from fitrec_cache.errors import DivergedError, FitrecError, StoreCorrupt, StoreError, UsageError
+from fitrec_cache.evaluation.paired import holm
 from fitrec_cache.pack import read_pack
 from fitrec_cache.settings.recipes import get_recipe
 from fitrec_cache.sweep import sweep
@@ -366,6 +367,7 @@ def test_the_best_of_the_search_are_ranked_by_their_other_seeds(tmp_path, featur
         return right
 
     monkeypatch.setattr(Problem, "judge", judged)
+    monkeypatch.setattr(Problem, "p_value", lambda _, ours, theirs: abs(accuracy(ours) - accuracy(theirs)))
     report = sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 6, "finalists": 3})
     native = get_recipe("native").learning_rate
     assert (report.start, report.start_again) == (found[native, False], found[native, True])
@@ -378,6 +380,7 @@ def test_the_best_of_the_search_are_ranked_by_their_other_seeds(tmp_path, featur
         assert finalist["val_accuracy_again"] == found[rate, True]
     ranked = [f["val_accuracy_again"] for f in report.finalists]
     assert ranked == sorted(ranked, reverse=True)
+    assert [f["p"] for f in report.finalists] == holm([abs(value - report.start_again) for value in ranked])
 
 
 def test_a_sequence_head_is_searched_with_its_own_settings(tmp_path, features):
