@@ -1850,6 +1850,21 @@ def test_chance_in_calibration_minds_recordings(tmp_path):
     assert run.calibration["ece_expected"] == pytest.approx(3**0.5 * alone)
 
 
+def test_errors_of_confidence_are_told_with_and_without_the_temperature(tmp_path):
+    path = toy(tmp_path / "toy.h5", noise=3.0)
+    (run,) = train_head(out=tmp_path / "run", features=path, variant="mean", epochs=5).runs
+    outputs, told = safetensors.torch.load_file(tmp_path / "run" / "logits.safetensors"), run.calibration
+    errors = []
+    for temperature in (told["temperature"], 1):
+        sure, answer = (outputs["test_logits"].double() / temperature).softmax(dim=1).max(dim=1)
+        off, where = sure - (answer == outputs["test_targets"]).double(), (15 * sure).floor()
+        errors.append(sum(abs(float(off[where == b].sum())) for b in where.unique()) / len(off))
+    assert [told["ece"], told["ece_uncalibrated"]] == pytest.approx(errors)
+    assert abs(errors[0] - errors[1]) > 0.01
+    of_bins = sum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in told["bins"])
+    assert of_bins / run.n_test == pytest.approx(errors[0])
+
+
 def test_after_a_refit_test_clips_and_strangers_are_answered_by_the_head_that_is_kept(tmp_path, features):
     train_head(out=tmp_path / "run", features=features, variant="mean", unknown=["Squat"], epochs=3)
     run, data = read_run(tmp_path / "run"), read_pack(features)
