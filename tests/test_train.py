@@ -1288,6 +1288,19 @@ def test_classes_left_out_are_unknown(tmp_path):
         train_head(out=tmp_path / "x", features=path, variant="mean", unknown=["Sqat"])
 
 
+def test_clips_of_classes_left_out_are_judged_by_calibrated_probabilities(tmp_path):
+    settings = {"variant": "mean", "unknown": ["Squat"], "epochs": 5, "false_alarm_rate": 0.5}
+    (run,) = train_head(out=tmp_path / "run", features=toy(tmp_path / "toy.h5", noise=3.0), **settings).runs
+    outputs, temperature = safetensors.torch.load_file(run.out / "logits.safetensors"), run.calibration["temperature"]
+    sides = (outputs[f"{side}_logits"].double() / temperature for side in ("test", "unknown"))
+    known, strange = (logits.softmax(dim=1).amax(dim=1) for logits in sides)
+    shares = {"false_alarms": known < run.unknown["threshold"], "detected": strange < run.unknown["threshold"]}
+    shares["auroc"] = known[:, None] > strange  # no two are equal
+    expected = {name: float(found.double().mean()) for name, found in shares.items()}
+    assert {name: run.unknown[name] for name in expected} == pytest.approx(expected)
+    assert all(0 < share < 1 for share in expected.values())
+
+
 def test_other_videos_of_a_class_that_is_kept_apart_make_another_run(tmp_path):
     settings = {"out": tmp_path / "run", "variant": "mean", "epochs": 1, "unknown": ["Squat"]}
     path = toy(tmp_path / "toy.h5")
