@@ -68,6 +68,14 @@ def test_curves_are_named_by_their_sides_and_panels_show_their_measures(drawn):
     assert [(lines["training"], lines["validation"]) for lines in found] == [([2, 1], [3, 1.5]), ([0, 0.5], [0, 0.4])]
 
 
+def test_the_kept_epoch_is_marked_where_it_lies(drawn):
+    curves_png(epochs(4), "c.png", title="", best_epoch=2)
+    for axes, value in zip(drawn[0].axes, (3 / 2, 0.8 - 0.8 / 2), strict=True):
+        places = {line.get_label(): ([*line.get_xdata()], [*line.get_ydata()]) for line in axes.get_lines()}
+        assert places["kept epoch (2)"] == ([2], [value])
+        assert ([2, 2], [0, 1]) in places.values()  # from the bottom to the top
+
+
 @pytest.mark.parametrize("n", [1, 2, 300])
 def test_curves_of_any_length(tmp_path, n):
     curves_png(epochs(n), tmp_path / "c.png", title="$x_1$ 深蹲 " * 30, best_epoch=n)  # no warning: they are errors
@@ -135,6 +143,14 @@ def test_the_lines_of_a_title_stay_lines(tmp_path, monkeypatch):
     assert drawn == ["mean on net\naccuracy 50 %"]
 
 
+@pytest.mark.parametrize(("k", "numbers", "depth"), [(40, 40, 0.01), (41, 0, 0.1)])
+def test_of_many_classes_a_single_clip_of_a_hundred_is_seen_by_its_colour(drawn, k, numbers, depth):
+    confusion_png(np.eye(k, dtype=np.int64), [f"{i}" for i in range(k)], "c.png", title="")
+    axes = drawn[0].axes[0]
+    assert len(axes.texts) == numbers
+    assert float(axes.collections[0].norm(0.01)) == pytest.approx(depth)
+
+
 def test_confusion_must_fit_its_names(tmp_path):
     with pytest.raises(ValueError, match=r"expected \(3, 3\)"):
         confusion_png(np.eye(2, dtype=np.int64), list("ABC"), tmp_path / "c.png", title="t")
@@ -166,6 +182,21 @@ def test_attention_bars_are_in_proportion(tmp_path):
     attention_png([strip(steps=5, weights=[0.05, 0.8, 0.05, 0.05, 0.05])], tmp_path / "steep.png")
     even, steep = (len(where(pixels(tmp_path / name), BLUE)) for name in ("even.png", "steep.png"))
     assert even > 8 * steep > 0
+
+
+def test_a_line_across_the_bars_is_where_all_would_count_the_same(drawn):
+    weights = [0.4, 0.3, 0.1, 0.1, 0.1]
+    attention_png([strip(steps=5, weights=weights)], "a.png")
+    axes = drawn[0].axes[0]
+    for weight, full, bar, line in zip(weights, axes.patches[1::3], axes.patches[2::3], axes.get_lines(), strict=True):
+        floor, tall = full.get_y() + full.get_height(), full.get_height()  # downwards
+        assert bar.get_height() / tall == pytest.approx(weight / 0.4)
+        assert (floor - np.array(line.get_ydata())) / tall == pytest.approx([0.2 / 0.4] * 2)
+
+
+def test_three_frames_at_most_stand_out():
+    assert run_pictures.stand_out(np.array([0.17, 0.065, 0.2, 0.065, 0.19, 0.065, 0.18, 0.065])) == {2, 4, 6}
+    assert run_pictures.stand_out(np.array([0.25, 0.22, 0.53])) == {2}
 
 
 def test_below_each_frame_are_its_time_and_its_attention(drawn):
