@@ -198,7 +198,7 @@ def test_what_was_found_when_the_heads_were_trained_is_kept(tmp_path):
     assert Ensemble.of(folders, held).mean == Calibration(temperature=0.5, threshold=0.25, false_alarm_rate=0.1)
     assert Ensemble.of(folders[:1], held[:1]).mean is None
     assert Ensemble.of(folders, held, threshold=0.6).threshold == 0.6  # which is asked for, and counts
-    for odd in ({"seeds": [0, 1]}, {"calibration": {}}):  # of other seeds; made again by another call
+    for odd in ({"seeds": [0, 1]}, {"seeds": [0, 1, 3]}, {"calibration": {}}):  # other seeds; another call
         others = [
             one | {"together": one["together"] | odd} if i < 1 or "seeds" in odd else one for i, one in enumerate(held)
         ]
