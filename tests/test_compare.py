@@ -237,6 +237,13 @@ def test_folds_that_are_missing_are_told(tmp_path, rule):
     )
 
 
+def test_where_all_folds_are_there_none_is_said_to_be_missing(tmp_path):
+    for fold, first, val in (("01", 0, ["c0002", "c0003"]), ("02", 2, ["c0000", "c0001"])):
+        write_run(tmp_path / fold, [1, 0], fold=fold, split="kfold:2", first=first, val=val)
+    report = compare([tmp_path])
+    assert (report.models[0].n, report.notes) == (4, ())
+
+
 def test_seeds_of_a_call_that_did_not_come_to_its_end_are_told(tmp_path):
     for seed in (0, 1):
         write_run(tmp_path / "a" / f"seed-{seed}", [1, 0, 1], seed=seed)
