@@ -883,6 +883,8 @@ def test_wrong_use_is_refused(tmp_path, features, cache_folder):
     )
     refused("epochs is 0", features=features, epochs=0)
     refused("learning_rate is 0", features=features, learning_rate=0)
+    for rate in (-0.1, 1):
+        refused(f"false_alarm_rate is {rate}: expected a share", features=features, false_alarm_rate=rate)
     refused("seeds", features=features, seed=[1, 1])
     refused("one class", features=toy(tmp_path / "one.h5", labels=["Hop"] * 60))
     with pytest.raises(StoreError, match="no cache at"):
