@@ -200,7 +200,7 @@ def test_its_summary_says_what_it_is_worth_and_how_to_use_it(learned):
     assert f"on test clips, which had no part in that: accuracy {report.answers['accuracy']:.1%} of 3 clips (" in text
     alone = f"one alone {report.chosen.accuracy:.1%} on average"
     assert f"by 2 seeds together, as predict answers; {alone}" in text
-    assert report.answers["accuracy"] == report.trained.ensemble["accuracy"]
+    assert report.answers == report.trained.ensemble
     assert "then it was trained again on 12 clips, these included" in text
     assert f"use it: fitrec-cache predict --run '{report.out}' VIDEO" in text
     assert list(report.notes) == [note for note in told if not note.startswith("training takes ")]
