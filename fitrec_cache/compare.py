@@ -15,9 +15,9 @@ from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.files import Plain, check_ending, refuse_others
 from fitrec_cache.compare_tables import MARKS, write_tables
 from fitrec_cache.dataset.units import alone_unit, is_by_fold
-from fitrec_cache.evaluation.paired import exact_p, gains_by_unit, holm, interval_of_difference, widened_for_folds
+from fitrec_cache.evaluation.paired import exact_p, gains_by_unit, holm, interval_of_difference
 from fitrec_cache.runs.run_files import find_runs, is_run_folder_name, unfinished_in
-from fitrec_cache.runs.scored import Model, ScoredRun, gather_models, per_clip, read_scored
+from fitrec_cache.runs.scored import Model, ScoredRun, gather_models, per_clip, read_scored, widened
 from fitrec_cache.wording import plural, some
 
 LEVEL = 0.05
@@ -277,23 +277,17 @@ def _pair(first: Model[ScoredRun], second: Model[ScoredRun]) -> tuple[PairFigure
     if gain.sum() < 0:
         first, second, gain = second, first, -gain
     only_a, only_b = int((gain > 0).sum()), int((gain < 0).sum())
-    difference, folds = float(gain.sum() / tested.sum()), len({fold for _, fold in same})
-    interval = widened_for_folds(
-        interval_of_difference(gain, tested, list(units.values())),
-        difference,
-        folds=folds,
-        tested=float(np.mean([len(run.clips) for run in shared])),
-        trained=max(1.0, float(np.mean([run.n_clips - len(run.clips) for run in shared]))),
-    )
+    difference = float(gain.sum() / tested.sum())
+    interval = interval_of_difference(gain, tested, list(units.values()))
     pair = PairFigures(
         a=first.name,
         b=second.name,
         split=first.split,
         n=len(units),
-        folds=folds,
+        folds=len({fold for _, fold in same}),
         seeds=tuple(sorted({seed for seed, _ in same})),
         difference=difference,
-        ci95=interval,
+        ci95=widened(interval, difference, shared),
         only_a=only_a,
         only_b=only_b,
         by="fold" if is_by_fold(first.split) else "group" if len(set(units.values())) < len(units) else "clip",

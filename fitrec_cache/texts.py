@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fitrec_cache.compare_tables import tried
 from fitrec_cache.dataset.clips import plain_text
 from fitrec_cache.live.timeline import clock
-from fitrec_cache.wording import MANY_CLASSES, bounds, command, count, lasting, listed, plural, roughly, size
+from fitrec_cache.wording import MANY_CLASSES, bounds, command, count, lasting, listed, options, plural, roughly, size
 
 if TYPE_CHECKING:
     from fitrec_cache.audit import AuditReport
@@ -166,8 +166,8 @@ def learn_text(report: LearnReport) -> str:
         f"then it was trained again on {plural(report.n_learned, 'clip')}, these included; done in "
         f"{lasting(report.seconds)}",
         f"report: {report.page}",
-        f"use it: {command('predict', 'VIDEO', run=report.out)}",
-        f"        {command('watch', 'LONG-VIDEO', run=report.out)}",
+        f"use it: {command('predict', *options(run=report.out), 'VIDEO')}",
+        f"        {command('watch', *options(run=report.out), 'LONG-VIDEO')}",
     )
 
 

@@ -155,22 +155,23 @@ def interval_of_difference(gain: FloatArray, tested: FloatArray, units: Sequence
 
 
 def widened_for_folds(
-    interval: tuple[float, float], difference: float, *, folds: int, tested: float, trained: float
+    interval: tuple[float, float], middle: float, *, folds: int, tested: float, trained: float, least: float = -1.0
 ) -> tuple[float, float]:
-    """Return the interval of a difference that was measured on several folds, with room for the chance of training.
+    """Return the interval of a rate that was measured on several folds, with room for the chance of training.
 
     The clips of a fold share a head, and the heads of all folds share most training clips, so that more differs between
     repetitions of the whole experiment than the test clips show.
 
     Args:
-        interval: As :func:`interval_of_difference` gives it, over the test clips of all folds.
-        difference: The difference, which lies within.
+        interval: The interval over the test clips of all folds, as :func:`interval_of_difference` gives it.
+        middle: The measured difference or accuracy, which lies within.
         folds: Number of folds, J; with one the interval stays as it is.
         tested: Mean number of test clips of a fold.
         trained: Mean number of clips that its head learned from.
+        least: The smallest possible value: -1 of a difference, 0 of an accuracy.
 
     Returns:
-        The interval, each half ``sqrt(1 + J tested / trained)`` times as long, within -1 and 1.
+        The interval, each half ``sqrt(1 + J tested / trained)`` times as long, within ``least`` and 1.
 
     Example:
         Five folds, each trained on four fifths:
@@ -186,5 +187,5 @@ def widened_for_folds(
     if folds == 1:
         return interval
     factor = math.sqrt(1 + folds * tested / trained)
-    low, high = (difference + factor * (end - difference) for end in interval)
-    return max(-1.0, low), min(1.0, high)
+    low, high = (middle + factor * (end - middle) for end in interval)
+    return max(least, low), min(1.0, high)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from fitrec_cache.evaluation.metrics import Metrics, evaluate
 from fitrec_cache.runs.ensemble import Ensemble
 from fitrec_cache.runs.outputs import read_strangers
 from fitrec_cache.runs.run_files import read_run_json, refused_if_damaged
-from fitrec_cache.runs.scored import ScoredRun, read_scored
+from fitrec_cache.runs.scored import ScoredRun, accuracy_widened, read_scored
 
 #: Tables that are written to ``metrics.json`` only.
 _TABLES = ("per_class", "confusion")
@@ -226,7 +226,8 @@ def figures_of(runs: Sequence[ScoredRun]) -> Metrics:
     """Return the metrics over the test clips of several runs, such as the folds of one seed."""
     units = [unit for run in runs for unit in run.units]
     logits, truth = (np.concatenate([getattr(run.tested, name) for run in runs]) for name in ("logits", "targets"))
-    return evaluate(logits, truth, runs[0].labels, units=units)
+    figures = evaluate(logits, truth, runs[0].labels, units=units)
+    return replace(figures, accuracy_ci95=accuracy_widened(figures.accuracy_ci95, figures.accuracy, runs))
 
 
 def average_runs(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], Ensemble | None]:

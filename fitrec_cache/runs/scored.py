@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from fitrec_cache.common.files import canonical_json
 from fitrec_cache.dataset.clips import SIDES
-from fitrec_cache.dataset.units import units_of_run, validation_units
+from fitrec_cache.dataset.units import is_by_fold, units_of_run, validation_units
 from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.evaluation.metrics import interval_by_unit
-from fitrec_cache.evaluation.paired import FloatArray, count_right
+from fitrec_cache.evaluation.paired import FloatArray, count_right, widened_for_folds
 from fitrec_cache.runs.models import differences, incomplete, model_settings
 from fitrec_cache.runs.outputs import Outputs, read_outputs
 from fitrec_cache.runs.run_files import read_run_settings, refused_if_damaged
@@ -118,6 +118,21 @@ def per_clip(runs: Sequence[ScoredRun]) -> tuple[FloatArray, FloatArray, dict[st
     return count_right((run.clips, run.units, run.right) for run in runs)
 
 
+def widened(
+    interval: tuple[float, float], middle: float, runs: Sequence[ScoredRun], *, least: float = -1.0
+) -> tuple[float, float]:
+    """Return an interval over the test clips of all runs, widened if these are folds; see :func:`widened_for_folds`."""
+    tested = float(np.mean([len(run.clips) for run in runs]))
+    trained = max(1.0, float(np.mean([run.n_clips for run in runs])) - tested)
+    folds = len({run.fold for run in runs})
+    return widened_for_folds(interval, middle, folds=folds, tested=tested, trained=trained, least=least)
+
+
+def accuracy_widened(interval: tuple[float, float], accuracy: float, runs: Sequence[ScoredRun]) -> tuple[float, float]:
+    """Return :func:`widened` of an accuracy; as it is under ``leave-one``, whose units are folds with their heads."""
+    return interval if is_by_fold(runs[0].split) else widened(interval, accuracy, runs, least=0.0)
+
+
 R = TypeVar("R", bound=ScoredRun)
 
 
@@ -187,10 +202,11 @@ class Model(Generic[R]):
         """95 % interval of the accuracy; further seeds do not count as further clips.
 
         Wilson's interval for the number of distinct clips, or for their effective number if some come from one
-        recording.
+        recording; of several folds :func:`accuracy_widened`.
         """
         right, tested, units = self.per_clip
-        return interval_by_unit(right, tested, list(units.values()))
+        interval = interval_by_unit(right, tested, list(units.values()))
+        return accuracy_widened(interval, float(right.sum() / tested.sum()), self.runs)
 
     @property
     def val_interval(self) -> tuple[float, float]:
