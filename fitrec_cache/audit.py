@@ -125,6 +125,8 @@ def audit(
             raise UsageError(f"--manifest {manifest} exists: choose another name, or remove it")
     if out is not None:
         refuse_foreign(out)
+        if manifest is not None and manifest.resolve() == (out / "pairs.csv").resolve():
+            raise UsageError(f"--manifest {manifest} is where --out writes the pairs: choose another name")
     opened = Cache(cache)
     store = _pick(opened, backbone, preset)
     clips, notes = clips_in(opened, [store], f"features of {store.identity['backbone']}")

@@ -181,6 +181,8 @@ def predict(
     shown: _Shown | None = None if picture is None else []
     found: list[Prediction] = []
     full: list[Prediction] = []  # the same with all classes
+    # Of an interrupted call, what was answered so far is written, but not in the place of an earlier table or picture.
+    earlier = {path for path in (table, picture) if path is not None and path.exists() and path.stat().st_size}
     try:
         at_once = max(1, min(cores(), len(files)))
         with DecoderPool(workers=at_once, clip_seconds=clip_seconds) as pool:
@@ -191,11 +193,14 @@ def predict(
                 found.append(replace(full[-1], top=full[-1].top[:top]))
                 if tell is not None:
                     tell(found[-1])
-    finally:  # also after an interruption: what was answered so far is written
+        earlier.clear()
+    finally:
         with ExitStack() as each:  # runs in reverse order, the table first; if one fails, the other still runs
-            if shown and picture is not None:  # otherwise each video's reason says why there is nothing to draw
+            if (
+                shown and picture is not None and picture not in earlier
+            ):  # otherwise each video's reason says why there is nothing to draw
                 each.callback(_draw, shown, picture)
-            if table is not None and full:  # an earlier table stays if nothing was answered
+            if full and table is not None and table not in earlier:
                 each.callback(_write_table, full, recogniser.labels, table)
     return found
 

@@ -15,7 +15,7 @@ from fitrec_cache.backbones.pretrained import BackboneChoice
 from fitrec_cache.cache import Cache
 from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.devices import check_jobs
-from fitrec_cache.common.files import Plain, is_there, write_json
+from fitrec_cache.common.files import Plain, is_there, refuse_others, write_json
 from fitrec_cache.common.progress import Notes
 from fitrec_cache.compare import compare
 from fitrec_cache.dataset.clips import Clip
@@ -28,6 +28,7 @@ from fitrec_cache.extraction.extract_report import refuse_without_features
 from fitrec_cache.extraction.preview import as_extracted
 from fitrec_cache.params import params
 from fitrec_cache.report import report
+from fitrec_cache.report.render import GENERATOR
 from fitrec_cache.runs.results import TrainReport
 from fitrec_cache.settings.paper import TABLE_II
 from fitrec_cache.settings.recipes import get_recipe
@@ -157,6 +158,8 @@ def reproduce(
         StoreError: If ``out`` cannot be written.
     """
     started = time.perf_counter()
+    refuse_others(out / "reproduce.json", "--out", '"page"', "a result of `reproduce`")
+    refuse_others(out / "report.html", "--out", GENERATOR, "a report")
     _check(backbone, preset, split, seed, epochs, jobs)
     cache = out / "cache"
     found = find_clips(videos, root=root, classes=classes)

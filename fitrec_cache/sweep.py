@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from fitrec_cache.common.arguments import plain_arguments
-from fitrec_cache.common.files import Plain, make_folder, remove_unfinished, write_atomic, write_json
+from fitrec_cache.common.files import (
+    Plain,
+    is_there,
+    make_folder,
+    read_file,
+    refuse_others,
+    remove_unfinished,
+    write_atomic,
+    write_json,
+)
 from fitrec_cache.common.progress import Notes, progress_bar
 from fitrec_cache.dataset.splits import check_seeds
 from fitrec_cache.errors import DivergedError, FitrecError, StoreError, UsageError
@@ -54,6 +63,9 @@ SPACE: Mapping[str, Any] = {
 #: The best trials are trained again with this many further seeds before one is chosen, because the best of many trials
 #: is partly due to luck.
 _FINAL_SEEDS = 3
+
+#: How each line of optuna's journal begins.
+_JOURNAL = b'{"op_code"'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +211,8 @@ def sweep(
     notes.add(*problem.notes)
     if (out / "run.json").exists() or (any(out.glob("*/run.json")) and not (out / "trials.log").exists()):
         raise UsageError(f"--out {out} holds trained heads: choose a folder of its own for the search")
+    refuse_others(out / "sweep.json", "--out", '"variant"', "a result of `sweep`")
+    _refuse_foreign_journal(out / "trials.log")
     make_folder(out)
     remove_unfinished(out)
     with _writing(out):
@@ -364,6 +378,13 @@ def _writing(out: Path) -> Iterator[None]:
         raise StoreError(
             f"cannot write {out / 'trials.log'}: {reason.strerror}. Make room, then run the same command again"
         ) from error
+
+
+def _refuse_foreign_journal(journal: Path) -> None:
+    """Raise UsageError if the file that would be appended to is not one of optuna's, or the beginning of one."""
+    held = read_file(journal)[: len(_JOURNAL)] if is_there(journal) else b""
+    if not _JOURNAL.startswith(held):
+        raise UsageError(f"--out: {journal} exists and is not of a search: choose another folder")
 
 
 def _drop_half_line(journal: Path) -> None:

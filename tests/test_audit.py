@@ -275,6 +275,12 @@ def test_an_audit_that_cannot_write_its_verdict_can_be_made_again(tmp_path, unkn
     assert all(Path(path).exists() for path in report.files)
 
 
+def test_a_manifest_in_the_place_of_the_pairs_is_refused(tmp_path, unknown):
+    with pytest.raises(UsageError, match=r"where --out writes the pairs"):
+        audit(cache=unknown, out=tmp_path / "a", manifest=tmp_path / "b" / ".." / "a" / "pairs.csv")
+    assert not (tmp_path / "a").exists()
+
+
 def test_what_a_killed_audit_left_beside_its_manifest_goes(tmp_path, unknown):
     left = tmp_path / ".tmp-00000000-1-0000aaaa"
     left.touch()

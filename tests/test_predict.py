@@ -776,6 +776,21 @@ def test_an_interruption_keeps_what_was_answered(run, tmp_path, video_folder):
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 2
 
 
+def test_an_interruption_leaves_an_earlier_table_and_picture_whole(run, tmp_path, video_folder):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    written = {"table": tmp_path / "t.csv", "picture": tmp_path / "p.png"}
+    predict([video_folder], run=run, device="cpu", **written)
+    before = [path.read_bytes() for path in written.values()]
+    with pytest.raises(KeyboardInterrupt):
+        predict([video_folder], run=run, device="cpu", **written, tell=stop)
+    assert [path.read_bytes() for path in written.values()] == before
+    (first, *_) = video_folder.rglob("*.avi")
+    predict([first], run=run, device="cpu", **written)
+    assert len(written["table"].read_text().splitlines()) == 2
+
+
 def test_an_interruption_before_the_first_answer_leaves_an_earlier_table(run, tmp_path, video_folder, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt

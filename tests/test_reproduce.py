@@ -245,6 +245,15 @@ def test_models_made_otherwise_are_trained_again_when_asked_for(reproduced, vide
     assert len(metrics["history"]) == 2
 
 
+@pytest.mark.parametrize("name", ["reproduce.json", "report.html"])
+def test_files_of_the_users_are_refused_before_any_work(tmp_path, video_folder, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UsageError, match=rf"{name} exists and is not a re"):
+        reproduce(video_folder, out=tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir() if path.is_file()] == ["mine"]
+    assert not (tmp_path / "cache").exists()
+
+
 def test_wrong_use_is_refused(tmp_path, video_folder):
     with pytest.raises(UsageError, match="no such file or folder"):
         reproduce(tmp_path / "none", out=tmp_path / "x")

@@ -19,7 +19,7 @@ from hostile import HOSTILE, with_circular_heap
 from fitrec_cache.cache import Cache
 from fitrec_cache.common import files
 from fitrec_cache.common.files import digest, holds_nothing, is_sealed, sealed_name
-from fitrec_cache.errors import StoreCorrupt, StoreError
+from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.storage import hdf5
 from fitrec_cache.storage.parts import SCHEMAS, read_part, text_column, text_values
 from fitrec_cache.storage.root import open_root
@@ -679,3 +679,10 @@ def test_a_drive_that_cannot_flush_a_folder_is_used_all_the_same(monkeypatch, tm
     monkeypatch.setattr(files, "_NO_FOLDER_SYNC", ())
     with pytest.raises(OSError, match="no"):
         files.sync_folder(tmp_path)
+
+
+@pytest.mark.parametrize("check", [files.check_writable, lambda *given: files.refuse_others(*given, "mark", "a table")])
+def test_a_pipe_in_the_place_of_a_file_to_write_is_refused_at_once(tmp_path, check):
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(UsageError, match=r"--table .*t\.csv exists and is not a file"):
+        check(tmp_path / "t.csv", "--table")

@@ -501,6 +501,22 @@ def test_a_try_is_given_up_before_its_last_split_only(steps, given_up):
         assert module._objective(optuna, problem)(trial) == 0.5
 
 
+@pytest.mark.parametrize("name", ["trials.log", "sweep.json"])
+@pytest.mark.parametrize("mine", [b"one line only", b'{"mine": 1}\n'])
+def test_a_search_touches_no_file_of_the_users(tmp_path, features, name, mine):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_bytes(mine)
+    with pytest.raises(UsageError, match=rf"{name} exists and is not"):
+        sweep(features=features, variant="mean", out=tmp_path / "out", trials=1, finalists=1, epochs=1)
+    assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [mine]
+
+
+@pytest.mark.parametrize("begun", [b"", b"{", b'{"op_code', b'{"op_code":0,"wor'])
+def test_a_journal_that_was_begun_is_one(tmp_path, begun):
+    (tmp_path / "trials.log").write_bytes(begun)
+    module._refuse_foreign_journal(tmp_path / "trials.log")
+
+
 @pytest.mark.parametrize(
     ("found", "kept"), [(b'{"a": 1}\n{"b"', b'{"a": 1}\n'), (b"{}\n{}\n", b"{}\n{}\n"), (b"{", b"")]
 )

@@ -905,6 +905,16 @@ def test_a_run_is_not_overwritten_unless_asked(tmp_path, features):
         train_head(out=tmp_path / "home", features=features, variant="mean", overwrite=True)
 
 
+@pytest.mark.parametrize("name", ["metrics.json", "curves.png", "head.safetensors", "final.safetensors"])
+def test_a_file_of_the_users_that_is_named_like_one_of_a_run_is_no_remains_of_one(tmp_path, features, name):
+    """The first file of a run to come into place is confusion.png."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("precious")
+    with pytest.raises(UsageError, match="something that is not a run"):
+        train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
+    assert (tmp_path / "run" / name).read_text() == "precious"
+
+
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])
 def test_a_table_or_summary_of_the_users_own_is_not_replaced(tmp_path, features, seeds):
     common = {"out": tmp_path / "run", "features": features, "variant": "mean", "epochs": 1, "seed": seeds}
@@ -1508,7 +1518,7 @@ def test_what_an_interrupted_run_left_is_no_obstacle(tmp_path, features):
     left = tmp_path / "run" / ".tmp-00000000-1-0000aaaa"
     left.mkdir(parents=True)
     (left / "head.safetensors").write_bytes(b"half")
-    (tmp_path / "run" / "metrics.json").write_text("{}")
+    (tmp_path / "run" / "confusion.png").write_bytes(b"first")
     os.utime(left, (0, 0))
     train_head(**settings)
     assert not left.exists()

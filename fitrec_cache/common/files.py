@@ -329,6 +329,7 @@ def check_writable(path: Path, option: str, *, ending: str = "") -> None:
     """
     if ending:
         check_ending(path, option, ending)
+    _refuse_no_file(path, option)
     try:
         there, target = path.exists(), Path(os.path.realpath(path))  # if it is a link, what it points to
         if there:
@@ -344,6 +345,12 @@ def check_writable(path: Path, option: str, *, ending: str = "") -> None:
         raise UsageError(f"{option} {path} cannot be written: {reason}. Choose another file") from error
 
 
+def _refuse_no_file(path: Path, option: str) -> None:
+    """Raise UsageError if a path exists and is no regular file: opening a pipe, for example, would wait forever."""
+    if is_there(path) and not path.is_file():
+        raise UsageError(f"{option} {path} exists and is not a file: choose another name")
+
+
 def refuse_others(path: Path, option: str, mark: str, what: str) -> None:
     """Raise UsageError if a file that would be replaced is not of the expected kind: its beginning lacks ``mark``.
 
@@ -355,7 +362,8 @@ def refuse_others(path: Path, option: str, mark: str, what: str) -> None:
         mark: Text that every file of this kind has in its first 2,000 bytes.
         what: What such a file is called, such as ``a report``.
     """
-    if not path.is_file():
+    _refuse_no_file(path, option)
+    if not path.exists():
         return
     try:
         with path.open("rb") as file:

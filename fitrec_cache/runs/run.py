@@ -185,9 +185,11 @@ def _models_in(folder: Path) -> set[str]:
 
 
 def _holds_something_else(folder: Path) -> bool:
-    """Say whether a folder contains a file that does not belong to a run; remains of an interrupted run are ignored."""
+    """Say whether a folder contains files that are not of a run, or not of one that was interrupted."""
     inside = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and not is_clutter(p.name)]
-    return any(str(p) not in (*FILES, FINAL, ANSWERS) and not p.parts[0].startswith(TEMPORARY) for p in inside)
+    names = {str(p) for p in inside if not p.parts[0].startswith(TEMPORARY)}
+    begun = min(FILES) in names or not names & {*FILES, FINAL}  # files of a run are put in place in order of name
+    return not begun or not names <= {*FILES, FINAL, ANSWERS}
 
 
 def _identities(sources: Any) -> Any:
