@@ -291,6 +291,9 @@ def watch_text(report: WatchReport) -> str:
     return _lines(
         [segment_text(s) for s in report.segments[-1:]],
         windows + (f"; {report.skipped} skipped, as they came faster than answers" if report.skipped else ""),
+        f"an answer took {report.answer_seconds:.2g} s: about as much is needed between windows (--every) to skip none"
+        if report.skipped and report.answer_seconds > report.every
+        else "",
         watch_notes(report),
         _NEVER_UNKNOWN if report.segments and not report.may_be_unknown else "",
         [f"written: {path}" for path in report.files],
@@ -307,6 +310,8 @@ def watch_notes(report: WatchReport) -> str:
         if report.every > report.seconds
         else "",
         f"the last {report.rest:.1f} s are in no window: not answered" if report.rest >= 0.05 else "",
+        f"{report.source} grew meanwhile: repeat this when it is whole" if report.grew else "",
+        f"{plural(report.torn, 'window')} at gaps or where the picture changes: not answered" if report.torn else "",
         f"{report.source} ends {report.missing:.1f} s before its header says" if report.missing >= 1 else "",
         f"damaged or misplaced frames and packets, left out: {report.damaged}" if report.damaged else "",
     )

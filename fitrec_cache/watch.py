@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import queue
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.files import Plain
 from fitrec_cache.common.progress import progress_bar
-from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError
+from fitrec_cache.errors import StoreError, VideoError
 from fitrec_cache.live.timeline import Moment, Segment, Smoother, Timeline, clock
 from fitrec_cache.live.timeline_files import WatchFiles
-from fitrec_cache.live.windows import Windows
-from fitrec_cache.recogniser import Recogniser
+from fitrec_cache.watcher import Watch
 from fitrec_cache.wording import visible
-
-#: Limits of a window's length and of the time between windows, in seconds.
-_SHORTEST, _LONGEST = 0.05, 3600.0
 
 #: Table and subtitles are also written at this interval, in seconds, in case of a power failure.
 _SAVE_SECONDS = 60.0
-
-#: The greatest number of windows that wait to be answered; with a live stream, the oldest is then dropped.
-_WAITING = 2
-
-#: If a stream comes in segments, the windows of a segment of this length, in seconds, may wait in addition.
-_SEGMENT = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +42,9 @@ class WatchReport(Plain):
         error: Why reading failed; empty at a normal end and after Ctrl-C.
         unwritten: Why a file could not be written; empty if all were written.
         may_be_unknown: Whether any window could be answered "unknown".
+        answer_seconds: Mean time that an answer took.
+        torn: Number of windows that reached into a gap or across a change of the picture: not answered.
+        grew: Whether a file grew while it was read: what was added late may not have been read.
     """
 
     source: str
@@ -73,6 +61,9 @@ class WatchReport(Plain):
     error: str
     unwritten: str
     may_be_unknown: bool = True
+    answer_seconds: float = 0.0
+    torn: int = 0
+    grew: bool = False
 
 
 @plain_arguments
@@ -161,7 +152,8 @@ def watch(
                     files.write_texts(timeline, video=video, offset=watching.offset)
                 written = time.monotonic()
             if tell is not None:
-                with bar.external_write_mode(file=sys.stdout):
+                # Only where a segment ends is anything likely to be printed, and then the bar, too, is printed again.
+                with contextlib.nullcontext() if ended is None else bar.external_write_mode(file=sys.stdout):
                     tell(moment, ended)
             bar.total = watching.expected
             bar.set_postfix_str(visible(f"{clock(moment.end)} {moment.text}"), refresh=False)
@@ -205,172 +197,7 @@ def watch(
         error="" if failed is None else str(failed),
         unwritten=unwritten,
         may_be_unknown=watching.may_be_unknown,
+        answer_seconds=watching.answering / max(1, timeline.windows),
+        torn=watching.torn,
+        grew=watching.grew,
     )
-
-
-class Watch:
-    """Applies a trained head to a video while it plays; iterate over it once, in a ``with`` block.
-
-    Every window gets the answer that :func:`fitrec_cache.predict.predict` would give for the same part as a separate
-    file: frames are sampled by the same rule and pass through the same JPEG, backbone and head. Frames are read in a
-    separate thread. Any thread may end it with :meth:`stop`.
-
-    Reading a file waits for the answers. With a live stream, windows that arrive faster than they are answered are
-    skipped, so that answers are up to date.
-
-    Args:
-        source: A video file of any length, ``camera``, ``camera:N``, or a URL such as ``rtsp://...``.
-        run: Run folder made by ``train-head``; its seeds answer together.
-        backbone: ``NAME=WEIGHTS`` if the weights have moved since extraction.
-        unknown_below: Answer "unknown" if no class has this probability; None for the thresholds of the run.
-        seconds: Length of a window. None: the median length of the clips that the head was trained on.
-        every: Seconds between the beginnings of consecutive windows; None for half of ``seconds``.
-        format: FFmpeg's input format for a device; see :func:`fitrec_cache.live.stream.find_source`.
-        live: Whether to skip windows that arrive too fast; None: only for cameras and other devices, URLs that send at
-            their own pace, and those that state neither a length nor a size.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        force: Continue although the pipeline here differs from the one the head was trained with.
-
-    Attributes:
-        seconds: Length of a window.
-        every: Seconds between the beginnings of consecutive windows.
-        may_be_unknown: Whether any window could be answered "unknown".
-        name: The source, as found by :func:`fitrec_cache.live.stream.find_source`.
-        live: Whether windows may be skipped; for a URL this is final only after it was opened.
-        skipped: Number of windows skipped.
-        rest: Seconds at the end, after the last window, that no window covers.
-        missing: Seconds by which a file ends before its header says.
-        damaged: Number of packets and frames so far that did not decode, or had an impossible time.
-        offset: Seconds of a file before its first frame, with sound only.
-        expected: Number of windows to expect according to a file's header; None until it is known, and for endless
-            sources.
-
-    Raises:
-        UsageError: For wrong arguments, or if the length of the training clips is not known.
-        VideoError: If the source cannot be opened or read, or ends before the first window does.
-        MismatchError: If the pipeline would differ; it names each field, old -> new.
-    """
-
-    @plain_arguments
-    def __init__(
-        self,
-        source: str,
-        *,
-        run: Path,
-        backbone: Sequence[str] = (),
-        unknown_below: float | None = None,
-        seconds: float | None = None,
-        every: float | None = None,
-        format: str | None = None,
-        live: bool | None = None,
-        device: str = "auto",
-        force: bool = False,
-    ) -> None:
-        from fitrec_cache.live.stream import find_source
-
-        found = find_source(source, format=format)
-        self.name = found.name
-        self._recogniser = Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)
-        self.may_be_unknown = self._recogniser.may_be_unknown
-        if seconds is None:
-            seconds = self._recogniser.clip_seconds
-        if seconds is None:
-            raise UsageError(f"{run} does not say how long its training clips were: give --seconds for a window")
-        length = _number("seconds", seconds)
-        pace = length / 2 if every is None else _number("every", every)
-        self._windows = Windows(seconds=length, every=pace, samples=self._recogniser.samples)
-        self.seconds, self.every = float(length), float(pace)
-        self._asked = live
-        self.live = found.live if live is None else live
-        self.skipped = 0
-        self.rest = self.missing = self.offset = 0.0
-        self.damaged = 0
-        self.expected: int | None = None
-        self._waiting: queue.Queue[Any] = queue.Queue(_WAITING)
-        self._stop, self._done = threading.Event(), False
-        self._reader = threading.Thread(target=self._read, args=[found], daemon=True)  # a camera may block forever
-
-    def __enter__(self) -> Watch:
-        if self._reader.ident is not None:
-            raise UsageError("a Watch is entered twice: make one for each time")
-        self._reader.start()
-        return self
-
-    def stop(self) -> None:
-        """End the iteration within half a second, even if the source is silent; may be called from any thread."""
-        self._stop.set()
-
-    def __exit__(self, *exc: object) -> None:
-        self.stop()
-        self._reader.join(timeout=1)
-
-    def __iter__(self) -> Iterator[Moment]:
-        """Yield the answer to each window."""
-        if self._reader.ident is None or self._done:
-            raise UsageError("a Watch gives its answers once, inside `with Watch(...) as watching:`")
-        self._done, expected = True, 0
-        while (item := self._next()) is not None:
-            if isinstance(item, FitrecError):
-                raise item
-            number, clip = item
-            answer = self._recogniser(clip.jpegs)
-            skipped, expected = number - expected, number + 1
-            yield Moment(
-                start=clip.start,
-                end=clip.end,
-                top=answer.top,
-                unknown=answer.unknown,
-                heads=len(self._recogniser.runs),
-                skipped=skipped,
-            )
-
-    def _next(self) -> Any:
-        while not self._stop.is_set():  # on some systems an endless wait could not be interrupted
-            with contextlib.suppress(queue.Empty):
-                return self._waiting.get(timeout=0.5)
-            if not self._reader.is_alive() and self._waiting.empty():
-                raise FitrecError("reading ended without a reason: the lines above say more")
-        return None
-
-    def _read(self, source: Any) -> None:
-        """Put windows into the queue, then None, or the error that ended reading."""
-        from fitrec_cache.live.stream import Stream
-
-        try:
-            with Stream(source) as stream:
-                if stream.seconds is not None:
-                    self.expected = self._windows.within(stream.seconds)
-                self.live = self.live or (self._asked is None and stream.endless)
-                if stream.in_segments:
-                    self._waiting.maxsize += math.ceil(_SEGMENT / self.every)
-                try:
-                    found = stream.windows(self._windows, self._recogniser.short_sides, live=self.live)
-                    for numbered in enumerate(found):
-                        self.offset, self.damaged = stream.offset, stream.damaged
-                        self._put(numbered)
-                        if self._stop.is_set():
-                            return
-                finally:
-                    self.rest, self.missing, self.damaged = stream.rest, stream.missing, stream.damaged
-            self._put(None)
-        except FitrecError as error:
-            self._put(error)
-
-    def _put(self, item: Any) -> None:
-        droppable = self.live and item is not None and not isinstance(item, FitrecError)
-        while not self._stop.is_set():
-            try:
-                self._waiting.put(item, timeout=0 if droppable else 0.2)
-                return
-            except queue.Full:
-                if droppable:
-                    with contextlib.suppress(queue.Empty):  # it has just been taken
-                        self._waiting.get_nowait()
-                        self.skipped += 1
-
-
-def _number(name: str, value: float) -> Fraction:
-    """Return a number of seconds as an exact decimal fraction: 0.1 is a tenth."""
-    if not _SHORTEST <= value <= _LONGEST:
-        raise UsageError(f"{name} is {value}: expected {_SHORTEST} to {_LONGEST:g} seconds")
-    return Fraction(str(value))

@@ -105,7 +105,7 @@ def test_ones_own_classifier_works_as_shown(cache_folder, tmp_path, monkeypatch,
 
 
 def test_a_server_answers_as_shown(cache_folder, video_folder, tmp_path, capsys):
-    _, _, block, _ = shown(ROOT / "docs" / "guide.md", "python")
+    _, _, block, *_ = shown(ROOT / "docs" / "guide.md", "python")
     train_head(cache=cache_folder, variant="mean", backbone="test_resnet", epochs=3, out=tmp_path / "run")
     video = next(video_folder.rglob("*.avi"))
     for shown_name, here in (('"runs/resnet50"', tmp_path / "run"), ('"new-clip.mp4"', video)):
@@ -115,6 +115,21 @@ def test_a_server_answers_as_shown(cache_folder, video_folder, tmp_path, capsys)
     (wanted,) = predict([video], run=tmp_path / "run")
     found = ast.literal_eval(capsys.readouterr().out)
     assert found["top"] == wanted.to_dict()["top"]
+
+
+def test_a_program_with_its_own_camera_works_as_shown(cache_folder, tmp_path, capsys):
+    _, _, _, block, _ = shown(ROOT / "docs" / "guide.md", "python")
+    train_head(cache=cache_folder, variant="mean", backbone="test_resnet", epochs=3, out=tmp_path / "run")
+    assert '"runs/lstm"' in block
+    pictures = ((k / 25, np.full((48, 64, 3), k, np.uint8)) for k in range(100))
+    exec(
+        compile(block.replace('"runs/lstm"', repr(str(tmp_path / "run"))), "guide.md", "exec"),
+        {"camera": lambda: pictures},
+    )
+    answers = [line.split() for line in capsys.readouterr().out.splitlines()]
+    half = json.loads((tmp_path / "run" / "run.json").read_text())["clip_seconds"] / 2
+    assert [float(start) for start, _, _ in answers] == pytest.approx([half * k for k in range(len(answers))])
+    assert len(answers) > 9
 
 
 def test_features_made_elsewhere_train_as_shown(tmp_path, monkeypatch):

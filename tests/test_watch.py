@@ -17,6 +17,7 @@ import time
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -31,6 +32,7 @@ from typer.testing import CliRunner
 
 from fitrec_cache import predict as predicting
 from fitrec_cache import watch as module
+from fitrec_cache import watcher
 from fitrec_cache.cache import Cache
 from fitrec_cache.cli import app
 from fitrec_cache.common.progress import progress_bar
@@ -56,7 +58,8 @@ from fitrec_cache.video.jpeg import decode_frames
 from fitrec_cache.video.sampling import frame_indices
 from fitrec_cache.video.spans import Span
 from fitrec_cache.video.video import read_frames
-from fitrec_cache.watch import Watch, watch
+from fitrec_cache.watch import watch
+from fitrec_cache.watcher import FrameWatch, Watch
 
 LOSSLESS = {"codec": "ffv1", "width": 80, "height": 64, "fps": 25}
 
@@ -75,7 +78,7 @@ def long_video(tmp_path_factory):
 
 
 def windows(seconds, every, samples=4):
-    return Windows(seconds=module._number("seconds", seconds), every=module._number("every", every), samples=samples)
+    return Windows(seconds=watcher._number("seconds", seconds), every=watcher._number("every", every), samples=samples)
 
 
 def numbers(clip, side=64):
@@ -163,13 +166,13 @@ def test_without_times_the_length_must_be_given(run, tmp_path, long_video):
 
 
 def test_a_live_stream_loses_what_comes_too_fast_and_a_file_nothing(run, long_video, monkeypatch):
-    answer = module.Recogniser.__call__
+    answer = watcher.Recogniser.__call__
 
     def slow(self, *args, **settings):
         time.sleep(0.1)
         return answer(self, *args, **settings)
 
-    monkeypatch.setattr(module.Recogniser, "__call__", slow)
+    monkeypatch.setattr(watcher.Recogniser, "__call__", slow)
     settings = {"seconds": 0.4, "every": 0.08}
     everything = look(long_video, run, **settings)
     assert [m.skipped for m in everything] == [0] * 26
@@ -720,7 +723,7 @@ def test_windows_that_are_skipped_steadily_are_averaged_all_the_same():
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, VideoError("gone")])
 def test_however_it_ends_no_answer_is_held_back(run, long_video, tmp_path, monkeypatch, ending):
-    real, seen = module.Recogniser.__call__, []
+    real, seen = watcher.Recogniser.__call__, []
 
     def answer(self, *args, **settings):
         seen.append(real(self, *args, **settings))
@@ -728,7 +731,7 @@ def test_however_it_ends_no_answer_is_held_back(run, long_video, tmp_path, monke
             raise ending
         return seen[-1]
 
-    monkeypatch.setattr(module.Recogniser, "__call__", answer)
+    monkeypatch.setattr(watcher.Recogniser, "__call__", answer)
     settings = {"run": run, "seconds": 0.4, "every": 0.2, "table": tmp_path / "t.csv"}
     told, segments = [], []
 
@@ -1053,7 +1056,7 @@ def test_a_folder_is_no_video(run, tmp_path):
 
 
 def test_ctrl_c_ends_it_and_keeps_what_was_answered(run, long_video, tmp_path, monkeypatch):
-    answer, answered = module.Recogniser.__call__, []
+    answer, answered = watcher.Recogniser.__call__, []
 
     def interrupted(self, *args, **settings):
         if len(answered) == 2:
@@ -1061,7 +1064,7 @@ def test_ctrl_c_ends_it_and_keeps_what_was_answered(run, long_video, tmp_path, m
         answered.append(answer(self, *args, **settings))
         return answered[-1]
 
-    monkeypatch.setattr(module.Recogniser, "__call__", interrupted)
+    monkeypatch.setattr(watcher.Recogniser, "__call__", interrupted)
     result = call(long_video, "--run", run, "--seconds", 0.4, "--table", tmp_path / "t.csv")
     assert result.exit_code == 0, result.output
     assert "2 windows of 0.4 s" in result.output
@@ -1211,3 +1214,107 @@ def test_windows_that_were_asked_to_be_apart_are_neighbours(run, long_video):
     assert smooth[0].unknown  # by the average; one of the two windows alone is sure enough, so by votes it is not
     report = module.watch(str(long_video), unknown_below=1.0, **settings)  # all "unknown": one segment
     assert [(s.start, s.end, s.windows) for s in report.segments] == [(0, pytest.approx(1.9), 3)]
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """The numbers of the frames in each window that is answered."""
+    found, answer = [], watcher.Recogniser.__call__
+
+    def answered(self, jpegs):
+        found.append(numbers(SimpleNamespace(jpegs=jpegs), self.short_sides[0]))
+        return answer(self, jpegs)
+
+    monkeypatch.setattr(watcher.Recogniser, "__call__", answered)
+    return found
+
+
+def push(live, numbers, *, at=0.0, size=(160, 128)):
+    return [m for n in numbers for m in live.add(frame_image(n, *size), at + n / 25)]
+
+
+@pytest.mark.parametrize("origin", [0.0, 1_700_000_000.0])
+def test_frames_given_one_by_one_are_answered_as_those_of_a_file(run, long_video, taken, origin):
+    expected = look(long_video, run, seconds=0.8, every=0.4)
+    of_file = taken.copy()
+    taken.clear()
+    live = FrameWatch(run, seconds=0.8, every=0.4)
+    assert (live.seconds, live.every, live.labels) == (0.8, 0.4, ["Hop", "Lunge", "Squat"])
+    found = push(live, range(61), at=origin)
+    assert taken == of_file
+    assert [m.start for m in found] == pytest.approx([m.start for m in expected])
+    assert [m.end for m in found] == pytest.approx([m.end for m in expected])
+    for one, other in zip(found, expected, strict=True):  # colours differ a little: the file's are not RGB
+        assert dict(one.top) == pytest.approx(dict(other.top), abs=0.02)
+        assert 0 < one.delay < 60
+    assert found[0].to_dict().keys() == {"label", "start", "end", "top", "unknown", "heads", "skipped", "delay"}
+
+
+@pytest.mark.parametrize("broken_by", ["a gap", "another size"])
+def test_no_window_spans_what_breaks_frames_given_one_by_one(run, taken, broken_by):
+    live = FrameWatch(run, seconds=0.8, every=0.4)
+    first = push(live, range(30))
+    gap, size = (10.0, (160, 128)) if broken_by == "a gap" else (0.0, (320, 256))
+    second = push(live, range(30, 60), at=gap, size=size)
+    assert [m.start for m in first] == pytest.approx([0, 0.4])
+    assert [m.start for m in second] == pytest.approx([gap + 1.2, gap + 1.6])  # full with the samples at 2.24 s
+    assert [min(numbers) >= 30 for numbers in taken] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("picture", "got"),
+    [
+        (np.zeros((4, 4), np.uint8), r"uint8 \(4, 4\)"),
+        (np.zeros((4, 4, 4), np.uint8), r"uint8 \(4, 4, 4\)"),
+        (np.zeros((4, 4, 3)), r"float64 \(4, 4, 3\)"),
+        ([[0]], "list"),
+    ],
+)
+def test_what_is_no_picture_or_not_later_is_refused_and_costs_nothing(run, picture, got):
+    live = FrameWatch(run, seconds=0.4)
+    push(live, range(5))
+    with pytest.raises(UsageError, match=rf"picture is {got}: expected an array uint8 \(H, W, 3\), RGB"):
+        live.add(picture, 0.2)
+    for seconds in (0.16, 0.1, float("nan")):
+        with pytest.raises(UsageError, match="expected a later time"):
+            live.add(frame_image(5, 160, 128), seconds)
+    assert push(live, range(5, 14))
+
+
+def test_a_file_that_grows_while_it_is_watched_is_told(run, long_video, tmp_path):
+    growing = shutil.copy(long_video, tmp_path / "growing.avi")
+
+    def add(*_):
+        with Path(growing).open("ab") as file:
+            file.write(bytes(1000))
+
+    report = module.watch(str(growing), run=run, seconds=0.8, tell=add)
+    assert report.grew
+    assert "growing.avi grew meanwhile: repeat this when it is whole" in watch_text(report)
+    assert not module.watch(str(long_video), run=run, seconds=0.8).grew
+
+
+def test_windows_at_a_pause_are_counted(run, tmp_path):
+    times = [40 * k + (60_000 if k >= 30 else 0) for k in range(60)]
+    report = module.watch(
+        str(write_video(tmp_path / "p.mkv", 60, width=80, height=64, pts=times)), run=run, seconds=0.8
+    )
+    assert report.torn == 1  # of those that begin at 0, 0.4 and 0.8 s the last is not full at 1.2 s
+    assert "1 window at gaps or where the picture changes: not answered" in watch_text(report)
+
+
+def test_what_is_too_slow_for_a_live_stream_is_told_in_seconds(run, long_video):
+    report = module.watch(str(long_video), run=run, seconds=0.8)
+    assert 0 < report.answer_seconds < 60
+    told = watch_text(replace(report, skipped=3, answer_seconds=1.23))
+    assert "an answer took 1.2 s: about as much is needed between windows (--every) to skip none" in told
+    assert "an answer took" not in watch_text(report)
+
+
+def test_standard_input_has_a_name():
+    assert find_source("-").name == "/dev/stdin"
+
+
+def test_in_a_log_progress_is_not_printed_for_each_window(run, long_video, capsys):
+    module.watch(str(long_video), run=run, seconds=0.4, every=0.1, progress=True, tell=lambda *_: None)
+    assert len(re.findall(r"window", capsys.readouterr().err)) <= 4

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -18,6 +19,7 @@ from av.video.stream import VideoStream
 
 from fitrec_cache.common.files import is_file, is_folder, is_there, with_home
 from fitrec_cache.errors import UsageError, VideoError
+from fitrec_cache.live.assembly import Assembly, WindowClip
 from fitrec_cache.live.windows import Windows
 from fitrec_cache.video.container import (
     FORGIVING,
@@ -72,23 +74,8 @@ class Source:
     options: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class WindowClip:
-    """The sampled frames of one window.
-
-    Attributes:
-        start: Seconds since the beginning of the stream (:meth:`Stream.windows`).
-        end: The same.
-        jpegs: T encoded frames, by short side in pixels.
-    """
-
-    start: float
-    end: float
-    jpegs: dict[int, list[bytes]]
-
-
 def find_source(text: str, *, format: str | None = None) -> Source:
-    """Return the source that a user's text means: a file, ``camera``, ``camera:N``, or a URL such as ``rtsp://...``.
+    """Return the source of a text: a file, ``-`` (standard input), ``camera``, ``camera:N``, or a URL (``rtsp://...``).
 
     Args:
         text: The text as given.
@@ -99,7 +86,7 @@ def find_source(text: str, *, format: str | None = None) -> Source:
     """
     if format is not None:
         return Source(text, format, live=True)
-    text = with_home(text) if text.startswith("~/") else text
+    text = "/dev/stdin" if text == "-" else with_home(text) if text.startswith("~/") else text
     if text.lower().startswith("file://"):
         text = re.sub(r"(?i)^localhost(?=/)", "", text[7:])
         text = text if is_there(text) else unquote(text)  # file managers percent-encode such URLs
@@ -152,6 +139,8 @@ class Stream:
         rest: Seconds at the end that no window covers; known after all windows have been read.
         missing: Seconds by which a file ends before its header says; known then, too; 0 if it does not say.
         offset: Seconds of a file before its first frame, if the sound begins earlier; known after the first frame.
+        torn: Number of windows so far that reach into a gap or beyond a seam.
+        grew: Whether a file is larger at the end than when it was opened.
 
     Raises:
         VideoError: If it cannot be opened or has no video stream.
@@ -159,6 +148,7 @@ class Stream:
 
     def __init__(self, source: Source) -> None:
         self.rest = self.missing = self.offset = 0.0
+        self.torn, self.grew = 0, False
         self._earliest: float = math.inf  # time of a packet, in the stream's units
         self._damage, self._misplaced = Damage(), 0
         self._source, self._shown = source, without_password(source.name)
@@ -167,6 +157,7 @@ class Stream:
         silence = SILENCE if self._remote else None
         # an absolute path, because libav takes the part of a file name before a colon for a protocol
         name = str(Path(source.name).absolute()) if self._local else source.name
+        self._size = _size(source.name) if self._local else 0
         try:
             self._container = av.open(
                 name,
@@ -244,36 +235,26 @@ class Stream:
             VideoError: If reading fails, or the source ends before the end of the first window.
         """
         converters = {side: Converter(self._stream, side) for side in short_sides}
-        growing: dict[int, list[dict[int, bytes]]] = {}
-        complete, apart, end, stop = 0, False, Fraction(0), 0.0
+        assembly, apart, end = Assembly(windows, short_sides), False, Fraction(0)
         period = 1 / nominal_rate(self._stream)
         longest = max(windows.seconds, _STILL_PERIODS * period)
         for shown, (begins, frame, end, seam) in enumerate(self._on_display(live)):
             if not shown:  # a file whose beginning was cut off has no frames at first
-                windows.restart(begins)
+                assembly.restart(begins)
             gap = seam or end - begins > longest
-            due = windows.due(begins + period if gap else end)
-            kept = _encode(frame, converters) if due else {}
-            for number, count in due.items():
-                samples = growing.setdefault(number, [])
-                samples += [kept] * count
-                if len(samples) == windows.samples:
-                    start, stop = windows.span(number)
-                    frames = growing.pop(number)
-                    jpegs = {side: [each[side] for each in frames] for side in short_sides}
-                    complete += 1
-                    yield WindowClip(start=start, end=stop, jpegs=jpegs)
+            yield from assembly.add(begins + period if gap else end, partial(_encode, frame, converters))
             if gap:  # no window may span it
                 apart = True
-                windows.restart(end)
-                growing.clear()
-        if not complete:
+                assembly.restart(end)
+                self.torn = assembly.torn
+        if not assembly.complete:
             what = "it has gaps or changes its picture: give other" if apart else "give fewer"
             raise VideoError(
                 f"{self._shown} ends after {float(end):.1f} s, before a window of {float(windows.seconds):g} s "
                 f"is full: {what} --seconds, or use predict"
             )
-        self.rest = max(0.0, float(end) - stop)
+        self.rest = max(0.0, float(end) - assembly.stop)
+        self.grew = self._local and self._size < _size(self._source.name)
         self.missing = max(0.0, self._lasts() - float(end))
 
     def _lasts(self) -> float:
@@ -368,6 +349,11 @@ class Stream:
                 self._earliest = min(packet.pts, self._earliest)
             yield packet
             asked = time.monotonic()
+
+
+def _size(name: str) -> int:
+    """Return the size of a file in bytes; 0 if it is no file, such as a pipe."""
+    return Path(name).stat().st_size if is_file(Path(name)) else 0
 
 
 def _shape(frame: VideoFrame) -> tuple[int, int, int]:

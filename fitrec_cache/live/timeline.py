@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fitrec_cache.common.files import Plain
@@ -23,6 +23,7 @@ class Moment:
             thresholds, whether that holds for most of them.
         heads: Number of seeds that answered together.
         skipped: Number of windows left out before this one because they arrived faster than they were answered.
+        delay: Seconds from the window's last frame to the answer.
     """
 
     start: float
@@ -31,6 +32,7 @@ class Moment:
     unknown: bool
     heads: int
     skipped: int = 0
+    delay: float = field(default=0.0, compare=False)
 
     @property
     def middle(self) -> float:
@@ -48,9 +50,9 @@ class Moment:
         return _text(self.label, self.top[0][1])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the answer as plain JSON values."""
+        """Return the answer as plain JSON values, with its ``label``."""
         labels = [{"label": label, "probability": p} for label, p in self.top]
-        return {**vars(self), "top": labels}
+        return {"label": self.label, **vars(self), "top": labels, "delay": round(self.delay, 3)}
 
 
 @dataclass(frozen=True, kw_only=True)

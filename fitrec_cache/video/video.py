@@ -309,11 +309,11 @@ class Converter:
     """Turns frames of one stream into pictures, RGB: scaled down if larger than wanted, square pixels, upright.
 
     Args:
-        stream: The stream, which gives the aspect ratio of its pixels.
+        stream: The stream, which gives the aspect ratio of its pixels; None: they are square.
         short_side: The shorter side of a picture in pixels is at most this.
     """
 
-    def __init__(self, stream: VideoStream, short_side: int) -> None:
+    def __init__(self, stream: VideoStream | None, short_side: int) -> None:
         self._stream, self._short_side = stream, short_side
         self._scaler = VideoReformatter()  # shared by all frames: creating one takes longer than using it
 
@@ -323,7 +323,7 @@ class Converter:
         Raises:
             VideoError: If the aspect ratio of its pixels is impossible, or the rotation is no multiple of 90 degrees.
         """
-        ratio = self._stream.sample_aspect_ratio or 1
+        ratio = (self._stream and self._stream.sample_aspect_ratio) or 1
         if not 1 / MOST_STRETCHED <= ratio <= MOST_STRETCHED:
             raise VideoError(f"its header says that a pixel is {float(ratio):.3g} times as wide as high")
         width = frame.width * float(ratio)
@@ -334,6 +334,11 @@ class Converter:
             frame, width=size[0], height=size[1], format="rgb24", interpolation="BICUBIC", threads=1
         ).to_ndarray()
         return np.ascontiguousarray(_as_shown(coded, _display_matrix(frame)))
+
+
+def rgb_frame(picture: NDArray[np.uint8]) -> VideoFrame:
+    """Return a picture ``(H, W, 3)``, RGB, as a frame for a :class:`Converter`."""
+    return VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
 
 
 def _display_matrix(frame: VideoFrame) -> NDArray[np.int32]:
