@@ -78,7 +78,8 @@ def reproduced() -> str:
         told = rooms[model]
         rows.append([*model, _over_lists(by_list), "{:.1%} ({:.1%} to {:.1%})".format(told["accuracy"], *told["ci95"])])
     rows += default_backbone()
-    titles = (f"rooms mostly known, n = {n:,}", f"rooms never seen, n = {_result('rooms')['n']:,}")
+    known, new = f"rooms mostly known, n = {n:,}", f"rooms never seen, n = {_result('rooms')['n']:,}"
+    titles = (f"{known} (lowest to highest list)", f"{new} (95 % interval)")
     return table(["features", "variant", *titles], rows)
 
 
@@ -347,7 +348,7 @@ def demo() -> str:
         if "--variant mean" not in text:
             answers = [line for line in text.splitlines() if re.match(r" +[\d.]+%", line)]
             kept = [line for line in text.splitlines() if _KEY_LINES.match(line) or line in answers[:1]]
-            shown.append("\n".join(kept))
+            shown.append("\n".join(line.removesuffix(" In ./demo:") for line in kept))
     return "\n".join(["```", "\n\n".join(shown), "```", "", *_folded("All that it prints", ["```", log, "```"])])
 
 
@@ -495,7 +496,7 @@ def folds() -> str:
     found = _result("folds")
 
     def span(name: str) -> str:
-        return between(*(f"{100 * pick(c[name] for c in found):.0f} %" for pick in (min, max)))
+        return between(*(f"{100 * pick(c[name] for c in found):.1f} %" for pick in (min, max)))
 
     head = ["two equally good recipes", "as `compare` computes it", "without the correction"]
     rows = [
@@ -504,7 +505,8 @@ def folds() -> str:
     ]
     draws = between(*(f"{pick(c['draws'] for c in found)}" for pick in (min, max)))
     alone = f"On the first fold alone, one was called better in {span('claims_on_one_fold')}."
-    return table(head, rows) + f"\n\n{len(found)} cases of {draws} data sets. {alone}"
+    told = f"{len(found)} cases of {draws} data sets each, so that a share may be off by 2 to 5 points. {alone}"
+    return "\n\n".join([table(head, rows), told])
 
 
 BLOCKS = {

@@ -43,7 +43,7 @@ def kill(r: dict[str, Any]) -> list[tuple[str, ...]]:
             f"{r['kills']} kills at random moments of `extract` ({main} of the main process, {decoder} of a decoder; "
             f"{inside} inside a commit), {r['clips_a_part']} clips a part, {r['caches_finished']} caches of "
             f"{r['clips_a_cache']} clips finished",
-            f"{bad or 'nothing'} unopened, missing although reported done, or damaged; "
+            f"{bad or 'nothing'} unreadable, missing although reported done, or damaged; "
             f"{_no(r['caches_that_differ'], 'cache')} different from an undisturbed run in any bit; at most "
             f"{r['most_clips_lost']} embedded clips lost by a kill; "
             f"{_no(r['decoder_processes_left_behind'], 'decoder process', 'decoder processes')} left behind",
@@ -71,7 +71,7 @@ def stop(r: dict[str, Any]) -> list[tuple[str, ...]]:
     c = r["ctrl_c"]
     came = (
         f"exit code {', '.join(c['exit_codes'])}; "
-        f"{_no(c['embedded_clips_not_stored'], 'finished clip')} left unstored; "
+        f"{_no(c['embedded_clips_not_stored'], 'finished clip')} missing from the store; "
         f"{c['missing'] + c['damaged'] + c['unopened'] or 'nothing'} lost or damaged; "
         f"{'DIFFERS' if c['differs'] else 'same bits after going on'}"
     )

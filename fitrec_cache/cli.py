@@ -156,9 +156,9 @@ def _in_words(error: Exception) -> str | None:
     if isinstance(error, MemoryError):
         what = f"too little memory{f' ({error})' if str(error) else ''}"
         return f"{what}: take fewer clips (--classes) or backbones, or --jobs 1"
-    if "can't start new thread" in str(error):  # a RuntimeError of Python's
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return "no further thread can be started: allow more processes (ulimit -u), or memory"
-    if "temporary directory" in str(error):  # an OSError of Python's
+    if isinstance(error, OSError) and "temporary directory" in str(error):  # Python's own message
         return "no folder for temporary files can be written: set TMPDIR to one"
     if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_THE_NAME:
         return f"{error.filename} cannot be reached: {error.strerror}"
@@ -532,7 +532,10 @@ def predict(
 @app.command()
 def watch(
     source: Annotated[
-        str, typer.Argument(help="Video file of any length, camera, camera:1, or an address such as rtsp://...")
+        str,
+        typer.Argument(
+            help="Video file of any length, - (standard input), camera, camera:1, or an address such as rtsp://..."
+        ),
     ],
     *,
     run: RunOption,

@@ -46,7 +46,8 @@ class ModelFigures(Plain):
         apart: Whether other models were compared, but none was validated on the same clips.
         folder: The folder that contains its runs.
         ci95: 95 % interval of the accuracy; see :func:`fitrec_cache.evaluation.metrics.interval_by_unit`. Units are
-            groups, or folds under ``leave-one``, or clips if their groups are unknown.
+            groups, or folds under ``leave-one``, or clips if their groups are unknown. Over several test sides it is
+            longer (:func:`fitrec_cache.runs.scored.accuracy_widened`).
     """
 
     name: str
@@ -80,7 +81,7 @@ class PairFigures(Plain):
         seeds: Seeds that both have, with the same test clips.
         difference: Accuracy of ``a`` minus that of ``b`` on these clips, in ``[0, 1]``.
         ci95: 95 % interval of the difference; see :func:`fitrec_cache.evaluation.paired.interval_of_difference`, and
-            for several folds :func:`fitrec_cache.evaluation.paired.widened_for_folds`.
+            over several test sides :func:`fitrec_cache.runs.scored.widened`.
         only_a: Number of clips that ``a`` recognises more often than ``b`` (over the seeds).
         only_b: Number of clips that ``b`` recognises more often than ``a``.
         by: The statistical unit: ``fold``, ``group``, or ``clip``.

@@ -196,9 +196,8 @@ def predict(
         earlier.clear()
     finally:
         with ExitStack() as each:  # runs in reverse order, the table first; if one fails, the other still runs
-            if (
-                shown and picture is not None and picture not in earlier
-            ):  # otherwise each video's reason says why there is nothing to draw
+            # Without answers each video's reason says why there is nothing to draw.
+            if shown and picture is not None and picture not in earlier:
                 each.callback(_draw, shown, picture)
             if full and table is not None and table not in earlier:
                 each.callback(_write_table, full, recogniser.labels, table)

@@ -116,8 +116,8 @@ def train_head(
         StoreError: If the cache cannot be read or a run cannot be written.
     """
     head = get_variant(variant)
-    options = {"epochs": epochs, "patience": patience, "learning_rate": learning_rate, "batch_size": batch_size}
-    usual, given = get_recipe(recipe), given_settings(options, settings)
+    short = {"epochs": epochs, "patience": patience, "learning_rate": learning_rate, "batch_size": batch_size}
+    usual, given = get_recipe(recipe), given_settings(short, settings)
     wanted = usual.change(**given)
     if head.needs_all_frames and wanted.draw:
         raise UsageError(f"draw is {wanted.draw}, but {variant} needs all frames of a clip: leave it at 0")

@@ -32,6 +32,15 @@ _WAITING = 2
 #: If a stream comes in segments, the windows of a segment of this length, in seconds, may wait in addition.
 _SEGMENT = 12
 
+#: A time given as a float may be this much too late; a frame on display at a sample's very time is that sample.
+_LATE = Fraction(1, 10**6)
+
+#: A frame given that is displayed for longer than this many steps, and longer than a window, is followed by a gap.
+_STILL_STEPS = 10
+
+#: The largest side of a picture; JPEG has none larger.
+_MOST_SIDE = 65_500
+
 
 class Watch:
     """Applies a trained head to a video while it plays; iterate over it once, in a ``with`` block.
@@ -44,7 +53,7 @@ class Watch:
     skipped, so that answers are up to date.
 
     Args:
-        source: A video file of any length, ``camera``, ``camera:N``, or a URL such as ``rtsp://...``.
+        source: A video file of any length, ``-`` (standard input), ``camera``, ``camera:N``, or a URL (``rtsp://...``).
         run: Run folder made by ``train-head``; its seeds answer together.
         backbone: ``NAME=WEIGHTS`` if the weights have moved since extraction.
         unknown_below: Answer "unknown" if no class has this probability; None for the thresholds of the run.
@@ -137,9 +146,10 @@ class Watch:
                 raise item
             number, clip = item
             started = time.monotonic()
-            yield _moment(self._recogniser, clip, skipped=number - expected)
+            moment = _moment(self._recogniser, clip, skipped=number - expected)
             self.answering += time.monotonic() - started
             expected = number + 1
+            yield moment
 
     def _next(self) -> Any:
         while not self._stop.is_set():  # on some systems an endless wait could not be interrupted
@@ -163,7 +173,7 @@ class Watch:
                 try:
                     found = stream.windows(self._windows, self._recogniser.short_sides, live=self.live)
                     for numbered in enumerate(found):
-                        self.offset, self.damaged = stream.offset, stream.damaged
+                        self.offset, self.damaged, self.torn = stream.offset, stream.damaged, stream.torn
                         self._put(numbered)
                         if self._stop.is_set():
                             return
@@ -230,37 +240,42 @@ class FrameWatch:
         self._as_frame = rgb_frame
         self._first: Fraction | None = None
         self._before: tuple[Fraction, NDArray[np.uint8]] | None = None
+        self._step = Fraction(0)  # between the two frames before
 
     def add(self, picture: NDArray[np.uint8], seconds: float) -> list[Moment]:
         """Add the next frame; return the answers to the windows that are complete now, mostly none.
 
         Args:
             picture: uint8 RGB ``(H, W, 3)``; it is reduced to the frames' size. It must not change afterwards.
-            seconds: Its time on any clock, later than that of the frame before. A gap of more than a window begins the
-                windows anew, as does a picture of another size.
+            seconds: Its time on any clock, later than that of the frame before. Windows begin anew after a gap of more
+                than a window and ten times the step before, and where the size of the picture changes.
 
         Returns:
             Their times are counted from the first frame. Each takes as long as :class:`Recogniser` does.
 
         Raises:
             UsageError: If it is no such picture, or its time is not later.
+            VideoError: If it is too large.
         """
         if not _is_picture(picture):
             got = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
-            raise UsageError(f"picture is {got}: expected an array uint8 (H, W, 3), RGB")
-        before = self._before
-        now = Fraction(str(float(seconds))) if math.isfinite(seconds) else None  # 0.1 is a tenth
-        if now is None or (before is not None and now <= before[0]):
+            raise UsageError(f"picture is {got}: expected an array uint8 (H, W, 3), RGB, no side above {_MOST_SIDE}")
+        now, before = _time(seconds), self._before
+        if before is not None and now <= before[0]:
             raise UsageError(f"seconds is {seconds}: expected a later time than that of the frame before")
         self._before = now, picture
         if before is None or self._first is None:
             self._first = now
             return []
-        until = now - self._first
-        if now - before[0] > self._windows.seconds or picture.shape != before[1].shape:
+        step, until = now - before[0], now - self._first - _LATE
+        gap = self._step and step > max(self._windows.seconds, _STILL_STEPS * self._step)
+        shown = before[0] + self._step - self._first - _LATE if gap else until
+        clips = self._assembly.add(shown, partial(self._encode, before[1]))
+        found = [_moment(self._recogniser, clip) for clip in clips]
+        if gap or picture.shape != before[1].shape:
             self._assembly.restart(until)
-            return []
-        return [_moment(self._recogniser, clip) for clip in self._assembly.add(until, partial(self._encode, before[1]))]
+        self._step = step if not gap else self._step
+        return found
 
     def _encode(self, picture: NDArray[np.uint8]) -> dict[int, bytes]:
         from fitrec_cache.video.jpeg import encode_frame
@@ -272,7 +287,14 @@ class FrameWatch:
 def _is_picture(value: object) -> bool:
     if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.ndim != 3:
         return False
-    return bool(value.shape[2] == 3 and min(value.shape) > 0)
+    return bool(value.shape[2] == 3 and 0 < min(value.shape) <= max(value.shape) <= _MOST_SIDE)
+
+
+def _time(seconds: Any) -> Fraction:
+    try:
+        return Fraction(seconds)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(f"seconds is {seconds!r}: expected a time, a number") from error
 
 
 def _windows(recogniser: Recogniser, run: Path, seconds: float | None, every: float | None) -> Windows:

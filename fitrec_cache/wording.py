@@ -137,7 +137,7 @@ def between(low: int, high: int) -> str:
 def bounds(interval: tuple[float, float]) -> str:
     """Return an interval in words, such as "19.5% to 54.3%", with the reason if it is the widest possible."""
     low, high = interval
-    return f"{low:.1%} to {high:.1%}" + ", as all is one group or clip" * ((low, high) == NO_BOUNDS)
+    return f"{low:.1%} to {high:.1%}" + ", as there are too few groups or clips" * ((low, high) == NO_BOUNDS)
 
 
 def some(names: Sequence[str]) -> str:

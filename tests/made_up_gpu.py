@@ -198,6 +198,8 @@ def made_up_gpu(gpu: torch.device = CUDA, *, learns: bool = False) -> Iterator[N
     with ExitStack() as undo:
         if gpu == MPS:
             undo.enter_context(patch.object(torch.backends.mps, "is_available", lambda: True))
+            undo.enter_context(patch.object(torch.mps, "get_rng_state", torch.get_rng_state))
+            undo.enter_context(patch.object(torch.mps, "set_rng_state", lambda state: None))
             undo.enter_context(_AskForCuda())
         for name, pretended in _PRETENDED.items():
             if gpu == CUDA or name != "is_available":

@@ -149,7 +149,9 @@ def test_every_kind_of_argument_is_known(name):
     assert kinds <= _KINDS.keys() | KNOWN | {kind.removesuffix(" | None") for kind in KNOWN}
 
 
-def test_on_windows_every_call_is_refused(monkeypatch):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_on_windows_every_call_is_refused(monkeypatch, name):
+    function = getattr(importlib.import_module(f"fitrec_cache.{COMMANDS[name]}"), name)
     monkeypatch.setattr("fitrec_cache.common.arguments.sys", SimpleNamespace(platform="win32"))
     with pytest.raises(FitrecError, match=r"^fitrec-cache needs Linux; on Windows run it in WSL$"):
-        extract("videos", cache="cache", backbone="resnet50")
+        function()

@@ -18,10 +18,11 @@ from test_metrics import wilson_closed_formula
 
 from fitrec_cache.compare import compare
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
-from fitrec_cache.evaluation.metrics import wilson
+from fitrec_cache.evaluation.metrics import interval_by_unit, wilson
+from fitrec_cache.evaluation.paired import interval_of_difference
 from fitrec_cache.runs.results import average_runs, pool_folds
 from fitrec_cache.runs.run_files import find_runs
-from fitrec_cache.runs.scored import read_scored
+from fitrec_cache.runs.scored import per_clip, read_scored
 from fitrec_cache.settings.recipes import get_recipe
 from fitrec_cache.texts import compare_text
 
@@ -759,6 +760,24 @@ def test_over_folds_the_interval_is_wider_as_their_heads_share_training_clips(tm
     assert np.subtract(folds.ci95, 7 / 24) == pytest.approx(3**0.5 * np.subtract(ones.ci95, 7 / 24))
     assert ones.claim.startswith("vit-lstm on net beats mean on net by 29.2 points")
     assert folds.claim.startswith("vit-lstm on net and mean on net are not distinguishable")
+
+
+@pytest.mark.parametrize(("seeds", "counted"), [(1, 1), (2, 2), (3, 2)])
+def test_seeds_with_a_split_of_their_own_count_as_folds(tmp_path, seeds, counted):
+    """As many as it takes to test every clip once: of two halves, two."""
+    for seed in range(seeds):
+        where = {"seed": seed, "first": 6 * seed, "val": [f"v{i}" for i in range(12)]}
+        write_run(tmp_path / f"a{seed}", [1, 0] * 6, variant="vit-lstm", **where)
+        write_run(tmp_path / f"b{seed}", [0, 0] * 6, **where)
+    report = compare([tmp_path])
+    (pair,), (better, _) = report.pairs, report.models
+    right, tested, units = per_clip([read_scored(tmp_path / f"a{seed}") for seed in range(seeds)])
+    wider = (1 + counted) ** 0.5 if counted > 1 else 1
+    for found, plain in (
+        (pair.ci95, interval_of_difference(right, tested, list(units.values()))),
+        (better.ci95, interval_by_unit(right, tested, list(units.values()))),
+    ):
+        assert np.subtract(found, 0.5) == pytest.approx(wider * np.subtract(plain, 0.5))
 
 
 def test_wrong_use_is_refused(tmp_path):

@@ -32,10 +32,6 @@ def waits_for_the_other(folder, item):
     return 10 + item, os.getpid(), torch.get_num_threads()
 
 
-def both(common, item):
-    return common + item
-
-
 def refuse(common, item):
     if item == 1:
         raise UsageError(f"{common} cannot do {item}")
@@ -271,6 +267,6 @@ def test_without_proc_what_the_processes_share_is_in_a_file_with_a_name(monkeypa
     """As on macOS. The file is gone afterwards."""
     monkeypatch.setattr(processes, "_PROC", tmp_path / "none")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    found = map_in_processes(both, 40, [1, 2], processes=2, threads=1)
-    assert found == [41, 42]
+    found = map_in_processes(files_in, tmp_path, [1, 2], processes=2, threads=1)
+    assert list(map(len, found)) == [1, 1]
     assert list(tmp_path.iterdir()) == []

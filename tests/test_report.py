@@ -248,6 +248,16 @@ def test_unknown_exercises_that_are_never_noticed_are_told(page, made):
     assert "never shown, 0.0 % are answered “unknown” (AUROC 0.000: how often a test" in page(made)[1].words
 
 
+def test_over_folds_the_interval_of_a_class_is_that_of_all_clips_where_there_is_no_other(tmp_path):
+    for fold in "12":
+        test = [f"Hop/{fold}{i}.avi" for i in range(6)]
+        write_run(tmp_path / fold, truth=[0] * 6, guesses=[0, 0, 0, 1, 0, 2], test=test, split="kfold:2", fold=fold)
+    (model,) = gather(read_records([tmp_path]))
+    assert model.interval_of([run.tested.targets for run in model.runs], 0) == model.interval
+    (row,) = model.classes()
+    assert (row.low, row.high) == model.interval
+
+
 def test_calibration_of_folds_is_that_of_all_their_clips(page, tmp_path):
     """A fold of one wrong clip and one of nine right ones: 9 of 10 are right, at 78.7 %."""
     for name, n, guess in (("A", 1, 1), ("B", 9, 0)):
@@ -593,7 +603,7 @@ def test_nor_is_a_split_of_which_only_the_audit_finds_that_it_leaks(page, tmp_pa
     for split, guess in (("random", 1), ("group", 2)):
         write_run(tmp_path / split, truth=[0, 1], guesses=[0, guess], split=split)
     leaks_all = {"n_splits": 1, "n_leaking": 1, "looked": True, "n_pairs": 0, "pairs": ()}
-    said = SimpleNamespace(leaks=True, text="split leaks: 2 of 2 test clips")
+    said = SimpleNamespace(leaks=True, sure=True, text="split leaks: 2 of 2 test clips")
 
     def audited(_, models):
         return {"random": SimpleNamespace(record=models[0].first, verdict=said, **leaks_all)}
@@ -946,7 +956,7 @@ def test_wrong_use_and_damage_are_named(tmp_path, made):
     with pytest.raises(UsageError, match="is not a report"):
         report([made], out=tmp_path / "thesis.html")
     (tmp_path / "folder.html").mkdir()
-    with pytest.raises(UsageError, match=r"folder\.html cannot be written: Is a directory"):
+    with pytest.raises(UsageError, match=r"folder\.html exists and is not a file"):
         report([made], out=tmp_path / "folder.html")
     assert (tmp_path / "thesis.html").read_text() == "<h1>mine</h1>"
     (made / "metrics.json").write_text("{}")
@@ -1411,14 +1421,16 @@ def test_how_far_confidence_can_be_trusted_is_said(ece, by_chance, gap, said):
     ("splits", "leaky", "audited", "said"),
     [
         (["a"], ["a"], ["a"], "Split a leaks: test clips have siblings or near-duplicates in training"),
+        (["d"], ["d"], ["d"], "Split d may leak: test clips have siblings or near-duplicates in training"),
         (["a", "b", "c"], ["a", "b", "c"], [], "Split a, b and c leak: test clips have siblings or near-duplicates"),
+        (["a", "d"], ["a", "d"], [], "Split a and d may leak: test clips have siblings or near-duplicates"),
         (["group", "random"], [], ["group", "random"], "No leak was found"),
         (["group", "kfold:2"], [], ["group"], "No group is on both sides of a split; whether other clips look alike"),
         (["group", "random"], [], ["group"], "Whether every split is free of leaks was not looked at"),
     ],
 )
 def test_what_is_known_of_leaks_is_said(splits, leaky, audited, said):
-    assert split_says([model(split=name) for name in splits], leaky, audited).startswith(said)
+    assert split_says([model(split=name) for name in splits], leaky, "abc", audited).startswith(said)
 
 
 def drawn(monkeypatch, draw, *args):
@@ -1762,7 +1774,7 @@ def test_the_most_alike_pairs_are_shown_whose_frames_are_there(monkeypatch):
 
 
 def test_every_split_is_audited_also_of_models_that_are_not_shown_in_full(monkeypatch):
-    sound = SimpleNamespace(leaks=False)
+    sound = SimpleNamespace(leaks=False, sure=False)
     asked = []
     auditor = SimpleNamespace(frames=asked.append, audit=lambda runs, _: SimpleNamespace(runs=runs, verdict=sound))
     for name, value in (("MOST_MODELS", 1), ("Auditor", lambda *_, **__: auditor), ("history", lambda _: ())):

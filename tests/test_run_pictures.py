@@ -10,6 +10,7 @@ from PIL import Image
 
 from fitrec_cache.common.png import FAINT, drawable_names
 from fitrec_cache.errors import StoreError
+from fitrec_cache.evaluation.attention import stand_out
 from fitrec_cache.runs import attention_picture, run_pictures
 from fitrec_cache.runs.attention_picture import AttentionStrip, attention_png
 from fitrec_cache.runs.run_pictures import confusion_png, curves_png
@@ -195,8 +196,8 @@ def test_a_line_across_the_bars_is_where_all_would_count_the_same(drawn):
 
 
 def test_three_frames_at_most_stand_out():
-    assert run_pictures.stand_out(np.array([0.17, 0.065, 0.2, 0.065, 0.19, 0.065, 0.18, 0.065])) == {2, 4, 6}
-    assert run_pictures.stand_out(np.array([0.25, 0.22, 0.53])) == {2}
+    assert stand_out(np.array([0.17, 0.065, 0.2, 0.065, 0.19, 0.065, 0.18, 0.065])) == {2, 4, 6}
+    assert stand_out(np.array([0.25, 0.22, 0.53])) == {2}
 
 
 def test_below_each_frame_are_its_time_and_its_attention(drawn):

@@ -22,6 +22,8 @@ SIDE_NAMES = ("", *SIDES)
 UNLOOKED = "near-duplicates not looked for: run audit"
 """Part of a verdict that is based on groups only."""
 
+_MAY = "split may leak (see the pairs: accuracy may be too high)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -29,6 +31,7 @@ class Verdict:
 
     Attributes:
         leaks: Whether a test clip shares a group with a training clip, or has a near-duplicate there.
+        sure: Whether that is more than near-duplicates where all groups are known and kept apart, which may be none.
         n_test: Number of test clips.
         share_group: Number of test clips whose group also has clips in training.
         near_duplicate: Number of test clips that have a near-duplicate in training.
@@ -36,6 +39,7 @@ class Verdict:
     """
 
     leaks: bool
+    sure: bool
     n_test: int
     share_group: int
     near_duplicate: int
@@ -63,22 +67,21 @@ def verdict(split: Split, groups: Sequence[str | None], found: NearDuplicates | 
     used = [i for side in split.sides for i in side.tolist()]
     unknown = sum(groups[i] is None for i in used)
     n = len(split.test)
-    leaks = bool(share or near)
-    text = f"{_in_short(share, near, known=len(used) - unknown, used=len(used), looked=found is not None)}: "
+    leaks, sure = bool(share or near), bool(share or unknown)  # of one class, clips of two recordings may look alike
+    known = len(used) - unknown
+    text = f"{_in_short(leaks=leaks, sure=sure, known=known, used=len(used), looked=found is not None)}: "
     text += _in_words(n, share if unknown < len(used) else None, near, found)
     if 0 < unknown < len(used):
         text += f"; the group of {unknown} of {len(used)} clips is unknown"
-    return Verdict(leaks=leaks, n_test=n, share_group=share, near_duplicate=near, text=text)
+    return Verdict(leaks=leaks, sure=leaks and sure, n_test=n, share_group=share, near_duplicate=near, text=text)
 
 
-def _in_short(share: int, near: int, *, known: int, used: int, looked: bool) -> str:
-    if near and not share and known == used:  # clips of one class may look alike without being of one recording
-        return "split may leak (see the pairs: accuracy may be too high)"
-    if share or near:
-        return "split leaks (accuracy probably too high)"
-    if not known:  # clips of one recording may look less alike than near-duplicates
-        return "no near-duplicate found" if looked else "not known whether the split leaks"
-    return "no leak found"
+def _in_short(*, leaks: bool, sure: bool, known: int, used: int, looked: bool) -> str:
+    if leaks:
+        return "split leaks (accuracy probably too high)" if sure else _MAY
+    if known < used and not looked:
+        return "not known whether the split leaks"
+    return "no leak found" if known else "no near-duplicate found"  # clips of one recording may look less alike
 
 
 def _in_words(n: int, share: int | None, near: int, found: NearDuplicates | None) -> str:

@@ -62,7 +62,8 @@ def is_clutter(name: str) -> bool:
 
 def holds_nothing(folder: Path) -> bool:
     """Say whether a folder has no files but those of killed writers and of file managers."""
-    return all(each.name.startswith(TEMPORARY) or is_clutter(each.name) for each in folder.iterdir())
+    inside = folder.iterdir()
+    return all(each.name.startswith(TEMPORARY) or (is_clutter(each.name) and is_file(each)) for each in inside)
 
 
 def sealed_name(kind: str, nanoseconds: int, data: bytes) -> str:

@@ -167,7 +167,7 @@ def widened_for_folds(
         middle: The measured difference or accuracy, which lies within.
         folds: Number of folds, J; with one the interval stays as it is.
         tested: Mean number of test clips of a fold.
-        trained: Mean number of clips that its head learned from.
+        trained: Mean number of the other clips, which are for training and validation.
         least: The smallest possible value: -1 of a difference, 0 of an accuracy.
 
     Returns:

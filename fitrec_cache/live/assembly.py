@@ -52,8 +52,12 @@ class Assembly:
             until: Seconds since the start of the stream.
             encode: Returns the frame as a JPEG file for each short side; called only if a window needs the frame.
         """
-        due = self._windows.due(until)
-        kept = encode() if due else {}
+        due, known, kept = self._windows.due(until), time.monotonic(), None
+        try:
+            kept = encode() if due else {}
+        finally:
+            if kept is None:  # the windows lack this frame
+                self.restart(until)
         for number, count in due.items():
             samples = self._growing.setdefault(number, [])
             samples += [kept] * count
@@ -62,7 +66,7 @@ class Assembly:
                 frames = self._growing.pop(number)
                 self.complete += 1
                 jpegs = {side: [each[side] for each in frames] for side in self._short_sides}
-                yield WindowClip(start=start, end=self.stop, jpegs=jpegs, ready=time.monotonic())
+                yield WindowClip(start=start, end=self.stop, jpegs=jpegs, ready=known)
 
     def restart(self, at: Fraction) -> None:
         """Discard windows that reach back before a time: because of a gap, for instance, which none may span."""

@@ -150,11 +150,16 @@ class _Seen:
             self.missing.append(f"{what}: {error}")
 
 
+def _surely(models: Sequence[Model], audits: Mapping[str, Leaks]) -> set[str]:
+    """Return the splits of which it is sure enough that they leak."""
+    sharing = {run.split for model in models for run in model.runs if run.sharing}
+    return sharing | {split for split, found in audits.items() if found.verdict.sure}
+
+
 def _leaky(models: Sequence[Model], audits: Mapping[str, Leaks]) -> list[str]:
     """Return the splits that leak, according to their runs' groups or to their audit."""
-    sharing = {r.split for m in models for r in m.runs if r.sharing}
-    splits = dict.fromkeys(m.split for m in models)
-    return [s for s in splits if s in sharing or (s in audits and audits[s].verdict.leaks)]
+    sure, splits = _surely(models, audits), dict.fromkeys(m.split for m in models)
+    return [s for s in splits if s in sure or (s in audits and audits[s].verdict.leaks)]
 
 
 def _sound_first(models: Sequence[Model], audits: Mapping[str, Leaks]) -> list[Model]:
@@ -185,7 +190,7 @@ def context(models: Sequence[Model], seen: _Seen, compared: CompareReport) -> di
         "title": words.headline(lead, leaky),
         "lead": lead,
         "results_finding": words.results_say(models, compared.pairs),
-        "split_finding": words.split_says(models, leaky, audited),
+        "split_finding": words.split_says(models, leaky, _surely(models, audits), audited),
         "chance": float(counts.max() / counts.sum()),
         "models": models,
         "lead_has_many": len(lead.first.labels) >= MANY_CLASSES,

@@ -89,7 +89,8 @@ class Model(scored.Model[Record]):
         """
         tests = [_tested(r, np.flatnonzero(k == kind)) for r, k in zip(self.runs, kinds, strict=True)]
         right, tested, units = count_right(tests)
-        return interval_by_unit(right, tested, list(units.values()))
+        interval = interval_by_unit(right, tested, list(units.values()))
+        return scored.accuracy_widened(interval, float(right.sum() / tested.sum()), self.runs)
 
     @property
     def val_loss(self) -> float:

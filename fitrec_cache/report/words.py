@@ -87,10 +87,10 @@ def results_say(models: Sequence[Model], pairs: Sequence[PairFigures]) -> str:
     return f"With {clips}, the accuracy’s 95 % interval is {percent(low, 0)} to {percent(high, 0)}"
 
 
-def split_says(models: Sequence[Model], leaky: Sequence[str], audited: Collection[str]) -> str:
-    """Say which splits leak, as far as was examined."""
+def split_says(models: Sequence[Model], leaky: Sequence[str], sure: Collection[str], audited: Collection[str]) -> str:
+    """Say which splits leak, as far as was examined; those that are not in ``sure`` may."""
     if leaky:
-        verb = "leaks" if len(leaky) == 1 else "leak"
+        verb = ("leaks" if len(leaky) == 1 else "leak") if set(leaky) <= set(sure) else "may leak"
         which = " and ".join(filter(None, [", ".join(leaky[:-1]), leaky[-1]]))
         return f"Split {which} {verb}: test clips have siblings or near-duplicates in training"
     if all(m.split in audited for m in models):

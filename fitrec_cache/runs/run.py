@@ -187,9 +187,9 @@ def _models_in(folder: Path) -> set[str]:
 def _holds_something_else(folder: Path) -> bool:
     """Say whether a folder contains files that are not of a run, or not of one that was interrupted."""
     inside = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and not is_clutter(p.name)]
-    names = {str(p) for p in inside if not p.parts[0].startswith(TEMPORARY)}
-    begun = min(FILES) in names or not names & {*FILES, FINAL}  # files of a run are put in place in order of name
-    return not begun or not names <= {*FILES, FINAL, ANSWERS}
+    names = {str(p) for p in inside if not p.parts[0].startswith(TEMPORARY)} - {ANSWERS}
+    orders = [sorted({*FILES, *final} - {"run.json"}) for final in ((), (FINAL,))]  # in which they are put in place
+    return not any(names == set(order[: len(names)]) for order in orders)
 
 
 def _identities(sources: Any) -> Any:

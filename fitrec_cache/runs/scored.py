@@ -121,11 +121,14 @@ def per_clip(runs: Sequence[ScoredRun]) -> tuple[FloatArray, FloatArray, dict[st
 def widened(
     interval: tuple[float, float], middle: float, runs: Sequence[ScoredRun], *, least: float = -1.0
 ) -> tuple[float, float]:
-    """Return an interval over the test clips of all runs, widened if these are folds; see :func:`widened_for_folds`."""
+    """Return an interval over the test clips of all runs, widened if these are folds; see :func:`widened_for_folds`.
+
+    Seeds that each have a split of their own count as folds, as many as it takes to test every clip once.
+    """
     tested = float(np.mean([len(run.clips) for run in runs]))
-    trained = max(1.0, float(np.mean([run.n_clips for run in runs])) - tested)
-    folds = len({run.fold for run in runs})
-    return widened_for_folds(interval, middle, folds=folds, tested=tested, trained=trained, least=least)
+    n = float(np.mean([run.n_clips for run in runs]))
+    folds = min(len({frozenset(run.clips) for run in runs}), max(1, round(n / tested)))
+    return widened_for_folds(interval, middle, folds=folds, tested=tested, trained=max(1.0, n - tested), least=least)
 
 
 def accuracy_widened(interval: tuple[float, float], accuracy: float, runs: Sequence[ScoredRun]) -> tuple[float, float]:
@@ -214,7 +217,8 @@ class Model(Generic[R]):
         right, tested, units = count_right(
             (r.run_json["split"]["val"], r.val_units, r.validated.right) for r in self.runs
         )
-        return interval_by_unit(right, tested, list(units.values()))
+        interval = interval_by_unit(right, tested, list(units.values()))
+        return accuracy_widened(interval, float(right.sum() / tested.sum()), self.runs)
 
 
 def gather_models(runs: Sequence[R]) -> tuple[list[Model[R]], list[str]]:

@@ -71,7 +71,10 @@ def _verdicts(
     unknown = f"; the group of {missing} of {len(groups)} clips is unknown" if missing else ""
     unknown = "; groups are unknown" if missing == len(groups) else unknown
     unlooked = f"; {UNLOOKED}" if near is None else ""
-    summary = f"no leak found in {sound} of {len(judged)} folds" if sound else f"all {len(judged)} folds leak"
+    nothing = "near-duplicate" if missing == len(groups) else "leak"
+    summary = (
+        f"no {nothing} found in {sound} of {len(judged)} folds" if sound else f"all {len(judged)} folds (may) leak"
+    )
     return [*lines, f"{summary}{unknown}{unlooked}"]
 
 

@@ -27,6 +27,9 @@ _TRIES = 3
 #: The time in which a worker starts even on a very busy machine.
 _START_SECONDS = 60.0
 
+#: Usual time limit for decoding one clip, in seconds.
+CLIP_SECONDS = 120.0
+
 #: The niceness of decoder processes, which lowers their priority.
 NICENESS = 5
 
@@ -53,10 +56,6 @@ class DecodeJob:
     samples: int
     short_side: int
     span: Span | None = None
-
-
-#: Usual time limit for decoding one clip, in seconds.
-CLIP_SECONDS = 120.0
 
 
 def check_time_limit(clip_seconds: float) -> None:
