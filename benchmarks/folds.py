@@ -1,11 +1,12 @@
-"""How often `compare` calls one of two equally good recipes better, over the folds of one data set.
+"""How often `compare` calls one of two equally good recipes better, over several test sides of one data set.
 
     python benchmarks/folds.py
 
 Simulated: two kinds of features of the same clips, which tell the classes and the recordings apart equally well. A
 ridge classifier stands for the head, so that thousands can be fitted. Each data set is drawn anew, so any claim is
-wrong. With the interval of `compare`, with that over the test clips alone, and on the first fold alone; also how often
-the interval of an accuracy holds the mean accuracy of the heads on further recordings. Results: results/folds.json.
+wrong. The test sides are folds, or those of seeds that each have a split of their own. With the interval of `compare`,
+with that over the test clips alone, and on the first test side alone; also how often the interval of an accuracy holds
+the mean accuracy of the heads on further recordings. Results: results/folds.json.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from fitrec_cache.evaluation.paired import exact_p, interval_of_difference, wide
 RESULT = Path(__file__).parent / "results" / "folds.json"
 DIMS, RIDGE, FURTHER = 20, 20.0, 40
 
-#: Classes, recordings of each, clips of each, folds, and data sets drawn.
-CASES = (
+#: Classes, recordings of each, clips of each, folds (or seeds), and data sets drawn.
+FOLDS = (
     (5, 6, 2, 5, 400),
     (5, 12, 5, 5, 400),
     (5, 6, 10, 5, 400),
@@ -30,6 +31,13 @@ CASES = (
     (8, 40, 1, 5, 300),
     (10, 12, 10, 5, 200),
     (5, 12, 5, 10, 200),
+)
+SEEDS = (
+    (5, 12, 5, 3, 400),
+    (5, 12, 5, 5, 400),
+    (5, 12, 5, 10, 200),
+    (8, 40, 1, 3, 300),
+    (8, 40, 1, 5, 300),
 )
 
 
@@ -58,46 +66,59 @@ def claims(gain, units, interval):
     return exact_p(gain, units) < 0.05 and not interval[0] <= 0 <= interval[1]
 
 
-def one_case(rng, n_classes, recordings, clips, folds, draws):
+def test_sides(labels, groups, sides, number, *, own_splits):
+    """Return the test clips of each fold, or of each seed's own split, which tests a fifth of the clips."""
+    if own_splits:
+        return [stratified_folds(labels, groups, 5, 1000 * number + seed)[0] for seed in range(sides)]
+    return stratified_folds(labels, groups, sides, number)
+
+
+def one_case(rng, n_classes, recordings, clips, sides, draws, *, own_splits):
     means = rng.normal(size=(n_classes, DIMS)) * 0.3
-    names = ("claims", "claims_as_one_test", "claims_on_one_fold", "accuracy_held", "accuracy_held_as_one_test")
+    names = ("claims", "claims_as_one_test", "claims_on_one_side", "accuracy_held", "accuracy_held_as_one_test")
     counted = dict.fromkeys(names, 0)
-    truths = []
     for number in range(draws):
         kinds, y, units = draw(rng, means, recordings, clips)
         further, further_y, _ = draw(rng, means, FURTHER, 1)
-        right, on_further = np.zeros((2, len(y))), []
-        parts = stratified_folds([str(k) for k in y], units, folds, number)
+        right, tests, on_further = np.zeros((2, len(y))), np.zeros(len(y)), []
+        parts = test_sides([str(k) for k in y], units, sides, number, own_splits=own_splits)
         for part in parts:
             rest = np.setdiff1d(np.arange(len(y)), part)
+            tests[part] += 1
             for i, x in enumerate(kinds):
                 head = Ridge(x[rest], y[rest], n_classes)
-                right[i, part] = head.right(x[part], y[part])
+                right[i, part] += head.right(x[part], y[part])
                 on_further += [head.right(further[i], further_y).mean()] * (i == 0)
-        gain, once = right[0] - right[1], np.ones(len(y))
-        narrow = interval_of_difference(gain, once, units)
-        tested = len(y) / folds
-        sizes = {"folds": folds, "tested": tested, "trained": len(y) - tested}
-        wide = widened_for_folds(narrow, gain.mean(), **sizes)
-        one, one_units = gain[parts[0]], [units[i] for i in parts[0]]
-        alone = interval_of_difference(one, np.ones(len(one)), one_units)
-        as_one = interval_by_unit(right[0], once, units)
-        low, high = widened_for_folds(as_one, right[0].mean(), **sizes, least=0.0)
-        truths.append(np.mean(on_further))
+        seen = np.flatnonzero(tests)
+        first, gain, tests, units = right[0, seen], (right[0] - right[1])[seen], tests[seen], [units[i] for i in seen]
+        tested = float(np.mean([len(part) for part in parts]))
+        sizes = {"folds": min(len(parts), round(len(y) / tested)), "tested": tested, "trained": len(y) - tested}
+        narrow = interval_of_difference(gain, tests, units)
+        wide = widened_for_folds(narrow, gain.sum() / tests.sum(), **sizes)
         counted["claims"] += claims(gain, units, wide)
         counted["claims_as_one_test"] += claims(gain, units, narrow)
-        counted["claims_on_one_fold"] += claims(one, one_units, alone)
-        counted["accuracy_held"] += int(low <= truths[-1] <= high)
-        counted["accuracy_held_as_one_test"] += int(as_one[0] <= truths[-1] <= as_one[1])
-    shares = {name: float(count / draws) for name, count in counted.items()}
-    case = {"classes": n_classes, "recordings": recordings, "clips": clips, "folds": folds, "draws": draws}
-    return case | shares | {"accuracy": float(np.mean(truths))}
+        counted["claims_on_one_side"] += claims_on(parts[0], kinds, y, [f"{r}" for r in np.arange(len(y)) // clips])
+        as_one = interval_by_unit(first, tests, units)
+        low, high = widened_for_folds(as_one, first.sum() / tests.sum(), **sizes, least=0.0)
+        truth = np.mean(on_further)
+        counted["accuracy_held"] += int(low <= truth <= high)
+        counted["accuracy_held_as_one_test"] += int(as_one[0] <= truth <= as_one[1])
+    case = {"classes": n_classes, "recordings": recordings, "clips": clips, "test_sides": sides, "draws": draws}
+    return case | {"own_splits": own_splits} | {name: float(count / draws) for name, count in counted.items()}
+
+
+def claims_on(part, kinds, y, units):
+    """Say whether one of two kinds of features would be called better on a single test side."""
+    rest = np.setdiff1d(np.arange(len(y)), part)
+    one, other = (Ridge(x[rest], y[rest], y.max() + 1).right(x[part], y[part]) for x in kinds)
+    gain, alone = one.astype(float) - other, [units[i] for i in part]
+    return claims(gain, alone, interval_of_difference(gain, np.ones(len(part)), alone))
 
 
 def main() -> None:
     rng, found = np.random.default_rng(0), []
-    for case in CASES:
-        found.append(one_case(rng, *case))
+    for case, own_splits in [*((case, False) for case in FOLDS), *((case, True) for case in SEEDS)]:
+        found.append(one_case(rng, *case, own_splits=own_splits))
         print(found[-1], flush=True)
     RESULT.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -495,16 +495,20 @@ def folds() -> str:
     """Put claims about equally good recipes, and how often intervals hold the accuracy, beside those of one test."""
     found = _result("folds")
 
-    def span(name: str) -> str:
-        return between(*(f"{100 * pick(c[name] for c in found):.1f} %" for pick in (min, max)))
+    def span(name: str, cases: Sequence[dict[str, Any]]) -> str:
+        return between(*(f"{100 * pick(c[name] for c in cases):.1f} %" for pick in (min, max)))
 
-    head = ["two equally good recipes", "as `compare` computes it", "without the correction"]
-    rows = [
-        ["one is called better (5 % promised)", span("claims"), span("claims_as_one_test")],
-        ["the interval holds the accuracy (95 % promised)", span("accuracy_held"), span("accuracy_held_as_one_test")],
-    ]
+    head = ["two equally good recipes, on", "as `compare` computes it", "without the correction"]
+    rows = []
+    for of, own_splits in (("`kfold`", False), ("seeds with splits of their own", True)):
+        cases = [case for case in found if case["own_splits"] is own_splits]
+        pairs = (
+            ("one is called better (5 % promised)", "claims"),
+            ("the interval holds the accuracy (95 % promised)", "accuracy_held"),
+        )
+        rows += [[f"{of}: {what}", span(name, cases), span(f"{name}_as_one_test", cases)] for what, name in pairs]
     draws = between(*(f"{pick(c['draws'] for c in found)}" for pick in (min, max)))
-    alone = f"On the first fold alone, one was called better in {span('claims_on_one_fold')}."
+    alone = f"On the first test side alone, one was called better in {span('claims_on_one_side', found)}."
     told = f"{len(found)} cases of {draws} data sets each, so that a share may be off by 2 to 5 points. {alone}"
     return "\n\n".join([table(head, rows), told])
 

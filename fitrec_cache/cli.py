@@ -543,7 +543,7 @@ def watch(
         float | None, typer.Option(help="Length of a window.", show_default="that of the clips trained on")
     ] = None,
     every: Annotated[
-        float | None, typer.Option(help="Seconds from one window to the next.", show_default="half of --seconds")
+        float | None, typer.Option(help="Seconds from one window to the next.", show_default="about half of --seconds")
     ] = None,
     smooth: Annotated[
         int, typer.Option(help="Average each answer over this many windows (an odd number): fewer stray answers.")

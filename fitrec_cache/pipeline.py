@@ -74,6 +74,14 @@ class Pipeline:
         then, now = backbone_identity(identity), self.backbone.identity()
         _refuse_if_different(f"backbone {name}", then, _as_anywhere(now) if exported else now, force=force)
 
+    @property
+    def embeds_each_alone(self) -> bool:
+        """Whether a frame's values are the same whatever other frames are given with it, and how many.
+
+        A compiled network is made for one number of frames, and a GPU's library may compute another one differently.
+        """
+        return self.backbone is None or self.backbone.embeds_each_alone
+
     def __call__(self, frames: Tensor) -> NDArray[Any]:
         """Return the input of the head: float16 ``(T, d)``, or uint8 ``(T, 64, 64, 3)``."""
         return to_pixels(frames) if self.backbone is None else self.backbone.embed(frames)

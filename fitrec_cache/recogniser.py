@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.memory import keep_freed_memory
@@ -22,6 +23,9 @@ from fitrec_cache.runs.run_files import contents_of
 from fitrec_cache.video.jpeg import decode_frames
 from fitrec_cache.video.spans import file_of
 from fitrec_cache.wording import plural
+
+#: By pipeline and JPEG file: the values of a frame.
+Seen = dict[tuple[int, bytes], NDArray[Any]]
 
 #: Accepted types of a JPEG file in memory.
 _BYTES = (bytes, bytearray, memoryview)
@@ -95,6 +99,7 @@ class Recogniser:
         self.trained_on = {Path(file_id(file_of(clip))).parts[-2:] for r in self.runs for clip in _trained_on(r)}
         self.contents = set[str]().union(*map(_contents, self.runs))
         self._pipelines = open_pipelines(self.runs[0], backbone, device=device, force=force)
+        self._may_reuse = all(pipeline.embeds_each_alone for pipeline in self._pipelines)
         self.samples: int = self._pipelines[0].frames["samples"]
         self.short_sides: list[int] = list(dict.fromkeys(p.frames["short_side"] for p in self._pipelines))
         self.labels = self.runs[0].labels
@@ -107,12 +112,15 @@ class Recogniser:
         heads, sides = plural(len(self.runs), "head"), self.short_sides
         return f"Recogniser({len(self.labels)} classes, {heads}, samples={self.samples}, short_sides={sides})"
 
-    def __call__(self, jpegs: Mapping[int, Sequence[bytes]]) -> Answer:
+    def __call__(self, jpegs: Mapping[int, Sequence[bytes]], *, seen: Seen | None = None) -> Answer:
         """Return the answer of the heads for one clip.
 
         Args:
             jpegs: For each short side, the clip's T frames as JPEG files
                 (:func:`fitrec_cache.video.jpeg.encode_frames`).
+            seen: Features of the frames of the clip before, which are used again for the same frames, and replaced by
+                those of this clip; at first an empty dict. On a processor only, where a frame's features do not depend
+                on the others that are embedded with it (docs/design.md).
 
         Raises:
             UsageError: If frames of a size are missing, or they are not T JPEG files of one size, or are too large.
@@ -123,23 +131,8 @@ class Recogniser:
                 f"frames of one clip: got {got}, expected {self.samples} JPEG files for each of the short sides "
                 f"{self.short_sides}, in a dict"
             )
-        frames = {}
-        for side in self.short_sides:
-            items = jpegs[side]
-            files = [bytes(each) for each in items if isinstance(each, _BYTES)] if isinstance(items, Sequence) else []
-            if len(files) != self.samples or len(files) != len(items or ()):
-                raise UsageError(
-                    f"frames of one clip: got {_described(items)} of a short side of {side} pixels, expected "
-                    f"{self.samples} JPEG files (bytes), by their short side"
-                )
-            try:
-                decoded = frames[side] = decode_frames(files)
-            except StoreCorrupt as error:
-                raise UsageError(f"frames of one clip: {error.__cause__}. Expected JPEG files of one size") from error
-            if min(decoded.shape[-2:]) > side:
-                size = " x ".join(map(str, decoded.shape[-2:]))
-                raise UsageError(f"frames of {size} pixels: expected a short side of at most {side}")
-        parts = [pipeline(frames[pipeline.frames["short_side"]]) for pipeline in self._pipelines]
+        files = {side: self._files(jpegs[side], side) for side in self.short_sides}
+        parts = self._embed(files) if seen is None or not self._may_reuse else self._embed_new(files, seen)
         values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         x = torch.from_numpy(values)[None]  # (1, T, ...)
         x = x if x.dtype == torch.uint8 else x.float()
@@ -150,6 +143,47 @@ class Recogniser:
         return Answer(
             top=tuple((self.labels[i], p) for i, p in pairs), weights=tuple(attention.tolist()), unknown=bool(unknown)
         )
+
+    def _embed(self, files: Mapping[int, list[bytes]]) -> list[NDArray[Any]]:
+        """Return the values of each pipeline, ``(T, ...)``."""
+        frames = {side: _decoded(items, side) for side, items in files.items()}
+        return [pipeline(frames[pipeline.frames["short_side"]]) for pipeline in self._pipelines]
+
+    def _embed_new(self, files: Mapping[int, list[bytes]], seen: Seen) -> list[NDArray[Any]]:
+        """Return the same, computing only what is not in ``seen``, which then holds the frames of this clip."""
+        kept: Seen = {}
+        parts = []
+        for number, pipeline in enumerate(self._pipelines):
+            side = pipeline.frames["short_side"]
+            kept |= {(number, file): seen[number, file] for file in files[side] if (number, file) in seen}
+            if new := [file for file in dict.fromkeys(files[side]) if (number, file) not in kept]:
+                kept |= {(number, file): row for file, row in zip(new, pipeline(_decoded(new, side)), strict=True)}
+            parts.append(np.stack([kept[number, file] for file in files[side]]))
+        seen.clear()
+        seen.update(kept)
+        return parts
+
+    def _files(self, items: Any, side: int) -> list[bytes]:
+        """Return the frames of one size; raise UsageError if they are not T files."""
+        files = [bytes(each) for each in items if isinstance(each, _BYTES)] if isinstance(items, Sequence) else []
+        if len(files) != self.samples or len(files) != len(items or ()):
+            raise UsageError(
+                f"frames of one clip: got {_described(items)} of a short side of {side} pixels, expected "
+                f"{self.samples} JPEG files (bytes), by their short side"
+            )
+        return files
+
+
+def _decoded(files: Sequence[bytes], side: int) -> torch.Tensor:
+    """Return frames uint8 ``(T, 3, H, W)``; raise UsageError if they do not decode or are too large."""
+    try:
+        decoded = decode_frames(files)
+    except StoreCorrupt as error:
+        raise UsageError(f"frames of one clip: {error.__cause__}. Expected JPEG files of one size") from error
+    if min(decoded.shape[-2:]) > side:
+        size = " x ".join(map(str, decoded.shape[-2:]))
+        raise UsageError(f"frames of {size} pixels: expected a short side of at most {side}")
+    return decoded
 
 
 def _described(items: object) -> str:

@@ -21,7 +21,7 @@ from fitrec_cache.errors import FitrecError, UsageError
 from fitrec_cache.live.assembly import Assembly, WindowClip
 from fitrec_cache.live.timeline import Moment
 from fitrec_cache.live.windows import Windows
-from fitrec_cache.recogniser import Recogniser
+from fitrec_cache.recogniser import Recogniser, Seen
 
 #: Limits of a window's length and of the time between windows, in seconds.
 _SHORTEST, _LONGEST = 0.05, 3600.0
@@ -58,7 +58,8 @@ class Watch:
         backbone: ``NAME=WEIGHTS`` if the weights have moved since extraction.
         unknown_below: Answer "unknown" if no class has this probability; None for the thresholds of the run.
         seconds: Length of a window. None: the median length of the clips that the head was trained on.
-        every: Seconds between the beginnings of consecutive windows; None for half of ``seconds``.
+        every: Seconds between the beginnings of consecutive windows. None: about half of ``seconds``, such that half of
+            a window's frames are those of the window before, which are embedded only once.
         format: FFmpeg's input format for a device; see :func:`fitrec_cache.live.stream.find_source`.
         live: Whether to skip windows that arrive too fast; None: only for cameras and other devices, URLs that send at
             their own pace, and those that state neither a length nor a size.
@@ -141,12 +142,13 @@ class Watch:
         if self._reader.ident is None or self._done:
             raise UsageError("a Watch gives its answers once, inside `with Watch(...) as watching:`")
         self._done, expected = True, 0
+        seen: Seen = {}
         while (item := self._next()) is not None:
             if isinstance(item, FitrecError):
                 raise item
             number, clip = item
             started = time.monotonic()
-            moment = _moment(self._recogniser, clip, skipped=number - expected)
+            moment = _moment(self._recogniser, clip, seen, skipped=number - expected)
             self.answering += time.monotonic() - started
             expected = number + 1
             yield moment
@@ -241,6 +243,7 @@ class FrameWatch:
         self._first: Fraction | None = None
         self._before: tuple[Fraction, NDArray[np.uint8]] | None = None
         self._step = Fraction(0)  # between the two frames before
+        self._seen: Seen = {}
 
     def add(self, picture: NDArray[np.uint8], seconds: float) -> list[Moment]:
         """Add the next frame; return the answers to the windows that are complete now, mostly none.
@@ -271,7 +274,7 @@ class FrameWatch:
         gap = self._step and step > max(self._windows.seconds, _STILL_STEPS * self._step)
         shown = before[0] + self._step - self._first - _LATE if gap else until
         clips = self._assembly.add(shown, partial(self._encode, before[1]))
-        found = [_moment(self._recogniser, clip) for clip in clips]
+        found = [_moment(self._recogniser, clip, self._seen) for clip in clips]
         if gap or picture.shape != before[1].shape:
             self._assembly.restart(until)
         self._step = step if not gap else self._step
@@ -303,12 +306,13 @@ def _windows(recogniser: Recogniser, run: Path, seconds: float | None, every: fl
     if seconds is None:
         raise UsageError(f"{run} does not say how long its training clips were: give --seconds for a window")
     length = _number("seconds", seconds)
-    pace = length / 2 if every is None else _number("every", every)
-    return Windows(seconds=length, every=pace, samples=recogniser.samples)
+    samples = recogniser.samples
+    pace = length * max(1, samples // 2) / (samples + 1) if every is None else _number("every", every)
+    return Windows(seconds=length, every=pace, samples=samples)
 
 
-def _moment(recogniser: Recogniser, clip: WindowClip, *, skipped: int = 0) -> Moment:
-    answer = recogniser(clip.jpegs)
+def _moment(recogniser: Recogniser, clip: WindowClip, seen: Seen, *, skipped: int = 0) -> Moment:
+    answer = recogniser(clip.jpegs, seen=seen)
     return Moment(
         start=clip.start,
         end=clip.end,

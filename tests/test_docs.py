@@ -127,8 +127,8 @@ def test_a_program_with_its_own_camera_works_as_shown(cache_folder, tmp_path, ca
         {"camera": lambda: pictures},
     )
     answers = [line.split() for line in capsys.readouterr().out.splitlines()]
-    half = json.loads((tmp_path / "run" / "run.json").read_text())["clip_seconds"] / 2
-    assert [float(start) for start, _, _ in answers] == pytest.approx([half * k for k in range(len(answers))])
+    step = json.loads((tmp_path / "run" / "run.json").read_text())["clip_seconds"] * 2 / 5  # T = 4
+    assert [float(start) for start, _, _ in answers] == pytest.approx([step * k for k in range(len(answers))])
     assert len(answers) > 9
 
 

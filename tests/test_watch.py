@@ -51,6 +51,7 @@ from fitrec_cache.live.timeline import (
 from fitrec_cache.live.timeline_files import WatchFiles, write_subtitles, write_table
 from fitrec_cache.live.timeline_picture import _columns, timeline_png
 from fitrec_cache.live.windows import Windows
+from fitrec_cache.pipeline import Pipeline
 from fitrec_cache.predict import predict
 from fitrec_cache.texts import watch_text
 from fitrec_cache.train import train_head
@@ -110,6 +111,26 @@ def test_a_window_is_answered_as_its_piece_is_as_a_file(run, long_video, tmp_pat
         assert moment.unknown == expected.unknown
 
 
+def test_frames_of_two_windows_are_embedded_once(run, long_video, monkeypatch):
+    """Of T = 4 samples, two are those of the window before, which began 2/5 of a window earlier."""
+    embed, embedded = Pipeline.__call__, []
+
+    def counted(self, frames):
+        embedded.append(len(frames))
+        return embed(self, frames)
+
+    monkeypatch.setattr(Pipeline, "__call__", counted)
+    found = look(long_video, run, seconds=1.0)
+    assert [m.start for m in found] == pytest.approx([0.4 * k for k in range(4)])
+    assert embedded == [4, 2, 2, 2]
+    embedded.clear()
+    monkeypatch.setattr(Pipeline, "embeds_each_alone", False)  # as on a GPU
+    again = look(long_video, run, seconds=1.0)
+    assert embedded == [4, 4, 4, 4]
+    for one, other in zip(found, again, strict=True):
+        assert dict(one.top) == pytest.approx(dict(other.top), abs=1e-4)
+
+
 def test_below_which_probability_a_window_is_unknown_can_be_said(run, long_video):
     found = look(long_video, run, seconds=0.8, every=0.4)
     middle = sorted(moment.top[0][1] for moment in found)[2]
@@ -150,7 +171,7 @@ def test_the_length_of_a_window_is_that_of_the_clips_trained_on(run, long_video,
     assert 6 / 25 <= json.loads((run / "run.json").read_text())["clip_seconds"] <= 11 / 25
     with Watch(str(long_video), run=run) as watching:
         assert watching.seconds == json.loads((run / "run.json").read_text())["clip_seconds"]
-        assert watching.every == pytest.approx(watching.seconds / 2)
+        assert watching.every == pytest.approx(watching.seconds * 2 / 5)  # T = 4: a window's samples are fifths apart
 
 
 def test_without_times_the_length_must_be_given(run, tmp_path, long_video):
@@ -161,7 +182,7 @@ def test_without_times_the_length_must_be_given(run, tmp_path, long_video):
     (tmp_path / "run" / "run.json").write_text(json.dumps(settings | {"clip_seconds": None}))
     with pytest.raises(UsageError, match="does not say how long its training clips were: give --seconds"):
         Watch(str(long_video), run=tmp_path / "run")
-    with Watch(str(long_video), run=tmp_path / "run", seconds=0.8) as watching:
+    with Watch(str(long_video), run=tmp_path / "run", seconds=0.8, every=0.4) as watching:
         assert watching.seconds == 0.8
 
 
@@ -199,7 +220,7 @@ def test_a_pause_in_the_times_is_not_looked_at(tmp_path, run, pause):
         [30 + k for k in (4, 8, 12, 16)],
         [30 + k for k in (14, 18, 22, 26)],
     ]
-    segments = module.watch(str(video), run=run, seconds=0.8).segments
+    segments = module.watch(str(video), run=run, seconds=0.8, every=0.4).segments
     assert segments[-1].start >= pause
     assert max(s.end for s in segments if s.start < 2) <= 1.2
 
@@ -242,7 +263,7 @@ def test_of_addresses_those_without_an_end_are_live(run, tmp_path, lasts, large,
         try:
             source = f"http://127.0.0.1:{server.server_port}/v.mkv"
             for asked, expected in ((None, live), (not live, not live)):
-                with module.Watch(source, run=run, seconds=0.8, live=asked) as found:
+                with module.Watch(source, run=run, seconds=0.8, every=0.4, live=asked) as found:
                     next(iter(found))
                     assert found.live is expected
         finally:
@@ -585,7 +606,7 @@ def test_a_disk_that_is_away_for_a_while_ends_no_watch(run, long_video, tmp_path
 
     monkeypatch.setattr("fitrec_cache.live.timeline_files.write_table", fails_once)
     monkeypatch.setattr(module, "_SAVE_SECONDS", 0.0)
-    assert module.watch(str(long_video), run=run, seconds=0.8, table=tmp_path / "t.csv").windows == 5
+    assert module.watch(str(long_video), run=run, seconds=0.8, every=0.4, table=tmp_path / "t.csv").windows == 5
     assert failed
     assert (tmp_path / "t.csv").exists()
 
@@ -595,8 +616,8 @@ def test_a_file_that_ends_early_is_said_to(run, tmp_path, ending):
     whole = write_video(tmp_path / f"whole{ending}", 100, **LOSSLESS)
     cut = tmp_path / f"cut{ending}"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    assert module.watch(str(whole), run=run, seconds=0.8).missing == pytest.approx(0, abs=0.05)
-    report = module.watch(str(cut), run=run, seconds=0.8)
+    assert module.watch(str(whole), run=run, seconds=0.8, every=0.4).missing == pytest.approx(0, abs=0.05)
+    report = module.watch(str(cut), run=run, seconds=0.8, every=0.4)
     assert report.segments
     assert report.missing == pytest.approx(2, abs=0.4)
     assert f"ends {report.missing:.1f} s before its header says" in watch_text(report)
@@ -620,7 +641,7 @@ def test_of_a_whole_file_nothing_is_missing_where_the_sound_lasts_longer(tmp_pat
 
 def test_subtitles_are_for_the_file_where_the_sound_begins_first(run, tmp_path):
     video = with_sound(tmp_path / "v.mkv", seconds=4, first=50)
-    report = module.watch(str(video), run=run, seconds=0.8, subtitles=tmp_path / "v.srt")
+    report = module.watch(str(video), run=run, seconds=0.8, every=0.4, subtitles=tmp_path / "v.srt")
     assert report.segments[0].start == 0
     assert (tmp_path / "v.srt").read_text().startswith("1\n00:00:02,0")
 
@@ -635,7 +656,7 @@ def test_what_was_answered_before_an_error_is_shown_and_written(run, long_video,
             yield frame
 
     monkeypatch.setattr(Stream, "_frames", frames)
-    result = call(long_video, "--run", run, "--seconds", 0.8, "--table", tmp_path / "t.csv")
+    result = call(long_video, "--run", run, "--seconds", 0.8, "--every", 0.4, "--table", tmp_path / "t.csv")
     assert isinstance(result.exception, FitrecError)
     assert str(result.exception) == "the network is gone"
     assert "0:00:00.0 to " in result.output
@@ -839,7 +860,7 @@ def test_what_was_answered_is_told_although_a_file_cannot_be_written(run, long_v
         raise StoreError("cannot write t.csv: No space left on device")
 
     monkeypatch.setattr("fitrec_cache.live.timeline_files.write_table", full)
-    report = module.watch(str(long_video), run=run, seconds=0.8, table=tmp_path / "t.csv")
+    report = module.watch(str(long_video), run=run, seconds=0.8, every=0.4, table=tmp_path / "t.csv")
     assert (report.windows, report.error, report.files) == (5, "", ())
     assert report.unwritten == "cannot write t.csv: No space left on device"
     assert report.segments
@@ -1003,7 +1024,7 @@ def test_the_command_writes_what_was_asked_for(run, long_video, tmp_path):
     files = [tmp_path / "t.csv", tmp_path / "t.srt", tmp_path / "t.png"]
     files[2].write_text("of before")  # is replaced
     options = ("--table", files[0], "--subtitles", files[1], "--picture", files[2])
-    result = call(long_video, "--run", run, "--seconds", 0.8, *options)
+    result = call(long_video, "--run", run, "--seconds", 0.8, "--every", 0.4, *options)
     assert result.exit_code == 0, result.output
     assert "5 windows of 0.8 s, one every 0.4 s" in result.output
     assert all(path.stat().st_size for path in files)
@@ -1011,7 +1032,7 @@ def test_the_command_writes_what_was_asked_for(run, long_video, tmp_path):
     rows = list(csv.DictReader(files[0].read_text().splitlines()))
     assert sum(int(row["windows"]) for row in rows) == 5
     assert (float(rows[0]["start"]), float(rows[-1]["end"])) == (0, pytest.approx(2.4))
-    lines = call(long_video, "--run", run, "--seconds", 0.8, "--json").output.splitlines()
+    lines = call(long_video, "--run", run, "--seconds", 0.8, "--every", 0.4, "--json").output.splitlines()
     told = [json.loads(line) for line in lines]
     assert [len(each["top"]) for each in told] == [3] * 5
     assert told[1]["start"] == 0.4
@@ -1020,7 +1041,7 @@ def test_the_command_writes_what_was_asked_for(run, long_video, tmp_path):
 
 def test_what_was_skipped_or_damaged_is_told(run, long_video, monkeypatch):
     monkeypatch.setattr(Watch, "skipped", property(lambda _: 3, lambda *_: None), raising=False)
-    report = module.watch(str(long_video), run=run, seconds=0.8)
+    report = module.watch(str(long_video), run=run, seconds=0.8, every=0.4)
     assert watch_text(replace(report, windows=1, damaged=7, may_be_unknown=True)).splitlines()[-2:] == [
         "1 window of 0.8 s, one every 0.4 s; 3 skipped, as they came faster than answers",
         "damaged or misplaced frames and packets, left out: 7",
@@ -1089,9 +1110,9 @@ def test_files_that_cannot_be_written_are_told_before(run, long_video, tmp_path)
 
 def test_of_a_file_in_the_home_folder_the_table_is_a_manifest_too(run, long_video, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(long_video.parent))
-    module.watch(f"~/{long_video.name}", run=run, seconds=0.8, table=tmp_path / "t.csv")
+    module.watch(f"~/{long_video.name}", run=run, seconds=0.8, every=0.4, table=tmp_path / "t.csv")
     assert (tmp_path / "t.csv").read_text().startswith("path,start,end,label")
-    module.watch(f"file://{long_video}", run=run, seconds=0.8, table=tmp_path / "u.csv")
+    module.watch(f"file://{long_video}", run=run, seconds=0.8, every=0.4, table=tmp_path / "u.csv")
     assert (tmp_path / "u.csv").read_text() == (tmp_path / "t.csv").read_text()
     odd = tmp_path / "my \u00fcbung 100%25.avi"
     odd.touch()
@@ -1147,7 +1168,7 @@ def test_a_file_that_was_not_written_to_its_end_is_said_to_be_so(run, long_video
 
 
 def test_it_gives_its_answers_once_and_inside(run, long_video):
-    watching = Watch(long_video, run=run, seconds=0.8)  # a Path does as well
+    watching = Watch(long_video, run=run, seconds=0.8, every=0.4)  # a Path does as well
     with pytest.raises(UsageError, match="answers once, inside `with Watch"):
         list(watching)
     with watching:
@@ -1178,7 +1199,7 @@ def test_another_thread_ends_it_while_the_source_is_silent(run, long_video, tmp_
 
 
 def test_a_watch_of_a_file_that_is_stopped_ends_without_an_error(run, long_video):
-    with Watch(long_video, run=run, seconds=0.8) as watching:
+    with Watch(long_video, run=run, seconds=0.8, every=0.4) as watching:
         answers = 0
         for _ in watching:
             answers += 1
@@ -1221,9 +1242,9 @@ def taken(monkeypatch):
     """The numbers of the frames in each window that is answered."""
     found, answer = [], watcher.Recogniser.__call__
 
-    def answered(self, jpegs):
+    def answered(self, jpegs, **more):
         found.append(numbers(SimpleNamespace(jpegs=jpegs), self.short_sides[0]))
-        return answer(self, jpegs)
+        return answer(self, jpegs, **more)
 
     monkeypatch.setattr(watcher.Recogniser, "__call__", answered)
     return found
@@ -1263,7 +1284,7 @@ def test_slow_frames_are_no_gaps(run, taken):
 
 def test_before_a_gap_the_last_frame_counts_for_a_step(run, taken):
     """At 5 a second, the samples of a window of 0.8 s are at 0.16, 0.32, 0.48 and 0.64 s."""
-    live = FrameWatch(run, seconds=0.8)
+    live = FrameWatch(run, seconds=0.8, every=0.4)
     assert push(live, range(4), rate=5) == []
     (moment,) = live.add(frame_image(9, 160, 128), 100.0)
     assert (moment.start, taken) == (0, [[0, 1, 2, 3]])
@@ -1286,7 +1307,9 @@ def test_a_window_without_one_of_its_frames_is_not_answered(run, taken, monkeypa
 def test_the_delay_counts_from_a_windows_last_frame(run, monkeypatch):
     """A frame a second completes four windows, which are answered one after the other."""
     answer = watcher.Recogniser.__call__
-    monkeypatch.setattr(watcher.Recogniser, "__call__", lambda *given: (time.sleep(0.1), answer(*given))[1])
+    monkeypatch.setattr(
+        watcher.Recogniser, "__call__", lambda *given, **more: (time.sleep(0.1), answer(*given, **more))[1]
+    )
     found = push(FrameWatch(run, seconds=1.0, every=0.25), range(3), rate=1)
     delays = [m.delay for m in found[1:4]]  # the first one was complete before
     assert [later - earlier > 0.09 for earlier, later in itertools.pairwise(delays)] == [True, True]
@@ -1314,7 +1337,7 @@ def test_no_window_spans_what_breaks_frames_given_one_by_one(run, taken, broken_
     ],
 )
 def test_what_is_no_picture_or_not_later_is_refused_and_costs_nothing(run, taken, picture, got):
-    live = FrameWatch(run, seconds=0.4)
+    live = FrameWatch(run, seconds=0.4, every=0.4)
     push(live, range(5))
     with pytest.raises(UsageError, match=rf"picture is {got}: expected an array uint8 \(H, W, 3\), RGB, no side above"):
         live.add(picture, 0.2)
@@ -1332,23 +1355,23 @@ def test_a_file_that_grows_while_it_is_watched_is_told(run, long_video, tmp_path
         with Path(growing).open("ab") as file:
             file.write(bytes(1000))
 
-    report = module.watch(str(growing), run=run, seconds=0.8, tell=add)
+    report = module.watch(str(growing), run=run, seconds=0.8, every=0.4, tell=add)
     assert report.grew
     assert "growing.avi grew meanwhile: repeat this when it is whole" in watch_text(report)
-    assert not module.watch(str(long_video), run=run, seconds=0.8).grew
+    assert not module.watch(str(long_video), run=run, seconds=0.8, every=0.4).grew
 
 
 def test_windows_at_a_pause_are_counted(run, tmp_path):
     times = [40 * k + (60_000 if k >= 30 else 0) for k in range(60)]
     report = module.watch(
-        str(write_video(tmp_path / "p.mkv", 60, width=80, height=64, pts=times)), run=run, seconds=0.8
+        str(write_video(tmp_path / "p.mkv", 60, width=80, height=64, pts=times)), run=run, seconds=0.8, every=0.4
     )
     assert report.torn == 1  # of those that begin at 0, 0.4 and 0.8 s the last is not full at 1.2 s
     assert "1 window at gaps or where the picture changes: not answered" in watch_text(report)
 
 
 def test_what_is_too_slow_for_a_live_stream_is_told_in_seconds(run, long_video):
-    report = module.watch(str(long_video), run=run, seconds=0.8, tell=lambda *_: time.sleep(0.5))
+    report = module.watch(str(long_video), run=run, seconds=0.8, every=0.4, tell=lambda *_: time.sleep(0.5))
     assert 0 < report.answer_seconds < 0.5  # without what the caller does with the answer
     told = watch_text(replace(report, skipped=3, answer_seconds=1.23))
     assert "an answer took 1.2 s: about as much is needed between windows (--every) to skip none" in told

@@ -184,6 +184,11 @@ class Backbone:
         return self._device.type == "cpu"
 
     @property
+    def embeds_each_alone(self) -> bool:
+        """Whether an embedding does not depend on how many frames are embedded with it."""
+        return self._device.type == "cpu" and not self.compiled
+
+    @property
     def is_slow(self) -> bool:
         """Whether its device is slower in its precision than in fp32."""
         return is_slow(self.precision, str(self._device))
