@@ -46,8 +46,9 @@ class Watch:
     """Applies a trained head to a video while it plays; iterate over it once, in a ``with`` block.
 
     Every window gets the answer that :func:`fitrec_cache.predict.predict` would give for the same part as a separate
-    file: frames are sampled by the same rule and pass through the same JPEG, backbone and head. Frames are read in a
-    separate thread. Any thread may end it with :meth:`stop`.
+    file: frames are sampled by the same rule and pass through the same JPEG, backbone and head. (On a processor up to
+    rounding: a frame that two windows share is embedded once.) Frames are read in a separate thread. Any thread may end
+    it with :meth:`stop`.
 
     Reading a file waits for the answers. With a live stream, windows that arrive faster than they are answered are
     skipped, so that answers are up to date.
@@ -277,7 +278,8 @@ class FrameWatch:
         found = [_moment(self._recogniser, clip, self._seen) for clip in clips]
         if gap or picture.shape != before[1].shape:
             self._assembly.restart(until)
-        self._step = step if not gap else self._step
+        if not gap:
+            self._step = step
         return found
 
     def _encode(self, picture: NDArray[np.uint8]) -> dict[int, bytes]:
