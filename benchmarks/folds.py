@@ -12,6 +12,7 @@ the mean accuracy of the heads on further recordings. Results: results/folds.jso
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -82,22 +83,26 @@ def one_case(rng, n_classes, recordings, clips, sides, draws, *, own_splits):
         further, further_y, _ = draw(rng, means, FURTHER, 1)
         right, tests, on_further = np.zeros((2, len(y))), np.zeros(len(y)), []
         parts = test_sides([str(k) for k in y], units, sides, number, own_splits=own_splits)
-        for part in parts:
+        for side, part in enumerate(parts):
             rest = np.setdiff1d(np.arange(len(y)), part)
             tests[part] += 1
             for i, x in enumerate(kinds):
                 head = Ridge(x[rest], y[rest], n_classes)
                 right[i, part] += head.right(x[part], y[part])
                 on_further += [head.right(further[i], further_y).mean()] * (i == 0)
+            if not side:
+                alone, alone_units = (right[0] - right[1])[part], [units[i] for i in part]
         seen = np.flatnonzero(tests)
         first, gain, tests, units = right[0, seen], (right[0] - right[1])[seen], tests[seen], [units[i] for i in seen]
         tested = float(np.mean([len(part) for part in parts]))
-        sizes = {"folds": min(len(parts), round(len(y) / tested)), "tested": tested, "trained": len(y) - tested}
+        sizes = {"folds": min(len(parts), math.ceil(len(y) / tested)), "tested": tested, "trained": len(y) - tested}
         narrow = interval_of_difference(gain, tests, units)
         wide = widened_for_folds(narrow, gain.sum() / tests.sum(), **sizes)
         counted["claims"] += claims(gain, units, wide)
         counted["claims_as_one_test"] += claims(gain, units, narrow)
-        counted["claims_on_one_side"] += claims_on(parts[0], kinds, y, [f"{r}" for r in np.arange(len(y)) // clips])
+        counted["claims_on_one_side"] += claims(
+            alone, alone_units, interval_of_difference(alone, np.ones(len(alone)), alone_units)
+        )
         as_one = interval_by_unit(first, tests, units)
         low, high = widened_for_folds(as_one, first.sum() / tests.sum(), **sizes, least=0.0)
         truth = np.mean(on_further)
@@ -105,14 +110,6 @@ def one_case(rng, n_classes, recordings, clips, sides, draws, *, own_splits):
         counted["accuracy_held_as_one_test"] += int(as_one[0] <= truth <= as_one[1])
     case = {"classes": n_classes, "recordings": recordings, "clips": clips, "test_sides": sides, "draws": draws}
     return case | {"own_splits": own_splits} | {name: float(count / draws) for name, count in counted.items()}
-
-
-def claims_on(part, kinds, y, units):
-    """Say whether one of two kinds of features would be called better on a single test side."""
-    rest = np.setdiff1d(np.arange(len(y)), part)
-    one, other = (Ridge(x[rest], y[rest], y.max() + 1).right(x[part], y[part]) for x in kinds)
-    gain, alone = one.astype(float) - other, [units[i] for i in part]
-    return claims(gain, alone, interval_of_difference(gain, np.ones(len(part)), alone))
 
 
 def main() -> None:

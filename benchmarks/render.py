@@ -518,11 +518,13 @@ def watching() -> str:
     found = _result("watch")
     others, shared = found["other_labels"], f"{found['seconds_shared']:.2f} s"
     spread = f"{found['ratio_least']:.2f} to {found['ratio_most']:.2f} in {found['repeats']} repeats"
+    heads = f"{found['heads']} heads {found['variant']}"
+    machine = f"{found['machine']['cores']} cores of an {found['machine']['processor'].replace('(R)', '')}"
+    how = f"{found['backbone']}, {found['precision']}, {heads}, {machine}"
     return (
-        f"`watch` answers a window of 20 frames in {shared} with the default backbone and an LSTM head of three seeds "
-        "on two cores of an Intel Xeon in fp32: windows share frames, which are embedded once. With all of them "
-        f"embedded for each it takes {found['ratio']:.2f} times as long ({spread} of {found['windows']} windows; "
-        f"{'every' if not others else f'all but {others}'} answer named the same class)."
+        f"`watch` answers a window of {found['samples']} frames in {shared} ({how}): windows share frames, which are "
+        f"embedded once. With all of them embedded for each it takes {found['ratio']:.2f} times as long ({spread} of "
+        f"{found['windows']} windows; {'every' if not others else f'all but {others}'} answer named the same class)."
     )
 
 

@@ -16,9 +16,23 @@ from pathlib import Path
 from parts import machine
 
 from fitrec_cache.pipeline import Pipeline
+from fitrec_cache.recogniser import Recogniser
 from fitrec_cache.watcher import Watch
 
 RESULT = Path(__file__).parent / "results" / "watch.json"
+
+
+def what(run: Path) -> dict[str, object]:
+    """Return what answers: backbone and precision, variant, number of heads, frames of a window."""
+    recogniser = Recogniser(run, device="cpu")
+    settings = recogniser.runs[0].run_json
+    return {
+        "backbone": settings["backbone"],
+        "precision": settings["sources"][0]["identity"]["precision"],
+        "variant": settings["head"]["variant"],
+        "heads": len(recogniser.runs),
+        "samples": recogniser.samples,
+    }
 
 
 def answering(video: Path, run: Path, *, reuse: bool) -> tuple[float, list[str]]:
@@ -44,6 +58,7 @@ def main() -> None:
     pairs = [[answering(args.video, args.run, reuse=reuse) for reuse in (True, False)] for _ in range(args.repeats)]
     ratios = [anew[0] / shared[0] for shared, anew in pairs]
     found = {
+        **what(args.run),
         "windows": len(pairs[0][0][1]),
         "repeats": args.repeats,
         "seconds_shared": statistics.median(shared[0] for shared, _ in pairs),

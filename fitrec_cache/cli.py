@@ -748,7 +748,7 @@ def audit(
     manifest: Annotated[Path | None, typer.Option(help="CSV to write: the clips with proposed groups.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say whether a split leaks: groups and near-duplicates on both sides. Exit code 1 if it does.
+    """Say whether a split leaks: groups and near-duplicates on both sides. Exit code 1 if it does or may.
 
     Example: fitrec-cache audit --cache cache --split random --out audit
     """

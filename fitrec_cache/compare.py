@@ -39,7 +39,7 @@ class ModelFigures(Plain):
         accuracy: Accuracy over all tests of all seeds; the mean of ``accuracies`` if seeds test equally many clips.
         sd: Standard deviation of ``accuracies``; None for one seed.
         val_accuracy: Mean over its runs of the accuracy on validation clips, by heads that were not trained on them.
-        val_ci95: 95 % interval of the accuracy on the validation clips of all runs together, computed as ``ci95``.
+        val_ci95: 95 % interval of the accuracy on the validation clips of all runs, computed as ``ci95`` of one split.
         chosen: Whether ``val_accuracy`` is the highest of all models that were validated on the same clips, if there
             are others. Models should be chosen by this: a choice by test clips would make these clips part of training.
         tied: Whether other models have the same highest value.

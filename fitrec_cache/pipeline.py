@@ -76,10 +76,7 @@ class Pipeline:
 
     @property
     def embeds_each_alone(self) -> bool:
-        """Whether a frame's values are the same whatever other frames are given with it, and how many.
-
-        A compiled network is made for one number of frames, and a GPU's library may compute another one differently.
-        """
+        """Whether a frame's values hardly depend on how many frames are given with it."""
         return self.backbone is None or self.backbone.embeds_each_alone
 
     def __call__(self, frames: Tensor) -> NDArray[Any]:

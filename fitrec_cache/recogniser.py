@@ -118,9 +118,9 @@ class Recogniser:
         Args:
             jpegs: For each short side, the clip's T frames as JPEG files
                 (:func:`fitrec_cache.video.jpeg.encode_frames`).
-            seen: Features of the frames of the clip before, which are used again for the same frames, and replaced by
-                those of this clip; at first an empty dict. On a processor only, where a frame's features do not depend
-                on the others that are embedded with it (docs/design.md).
+            seen: Features of the frames of the clip before, of the same size, which are used again for the same frames,
+                and replaced by those of this clip; at first an empty dict. On a processor only, where a frame's
+                features hardly depend on how many are embedded together (docs/design.md).
 
         Raises:
             UsageError: If frames of a size are missing, or they are not T JPEG files of one size, or are too large.
@@ -152,12 +152,15 @@ class Recogniser:
     def _embed_new(self, files: Mapping[int, list[bytes]], seen: Seen) -> list[NDArray[Any]]:
         """Return the same, computing only what is not in ``seen``, which then holds the frames of this clip."""
         kept: Seen = {}
-        parts = []
+        parts: list[NDArray[Any]] = []
+        decoded: dict[int, torch.Tensor] = {}  # of frames that are new to all pipelines of their size
         for number, pipeline in enumerate(self._pipelines):
             side = pipeline.frames["short_side"]
             kept |= {(number, file): seen[number, file] for file in files[side] if (number, file) in seen}
             if new := [file for file in dict.fromkeys(files[side]) if (number, file) not in kept]:
-                kept |= {(number, file): row for file, row in zip(new, pipeline(_decoded(new, side)), strict=True)}
+                if side not in decoded:
+                    decoded[side] = _decoded(new, side)
+                kept |= {(number, file): row for file, row in zip(new, pipeline(decoded[side]), strict=True)}
             parts.append(np.stack([kept[number, file] for file in files[side]]))
         seen.clear()
         seen.update(kept)

@@ -272,15 +272,15 @@ class FrameWatch:
             self._first = now
             return []
         step, until = now - before[0], now - self._first - _LATE
-        gap = self._step and step > max(self._windows.seconds, _STILL_STEPS * self._step)
+        gap = step > max(self._windows.seconds, _STILL_STEPS * self._step)
         shown = before[0] + self._step - self._first - _LATE if gap else until
-        clips = self._assembly.add(shown, partial(self._encode, before[1]))
-        found = [_moment(self._recogniser, clip, self._seen) for clip in clips]
-        if gap or picture.shape != before[1].shape:
-            self._assembly.restart(until)
-        if not gap:
-            self._step = step
-        return found
+        self._step = step
+        try:
+            clips = self._assembly.add(shown, partial(self._encode, before[1]))
+        finally:
+            if gap or picture.shape != before[1].shape:
+                self._assembly.restart(until)
+        return [_moment(self._recogniser, clip, self._seen) for clip in clips]
 
     def _encode(self, picture: NDArray[np.uint8]) -> dict[int, bytes]:
         from fitrec_cache.video.jpeg import encode_frame
@@ -297,7 +297,7 @@ def _is_picture(value: object) -> bool:
 
 def _time(seconds: Any) -> Fraction:
     try:
-        return Fraction(seconds)
+        return Fraction(float(seconds + 0))  # a text is no number
     except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"seconds is {seconds!r}: expected a time, a number") from error
 
@@ -309,7 +309,8 @@ def _windows(recogniser: Recogniser, run: Path, seconds: float | None, every: fl
         raise UsageError(f"{run} does not say how long its training clips were: give --seconds for a window")
     length = _number("seconds", seconds)
     samples = recogniser.samples
-    pace = length * max(1, samples // 2) / (samples + 1) if every is None else _number("every", every)
+    # A multiple of the time between two samples: then windows have frames in common.
+    pace = length * ((samples + 1) // 2) / (samples + 1) if every is None else _number("every", every)
     return Windows(seconds=length, every=pace, samples=samples)
 
 

@@ -636,3 +636,12 @@ def test_cells_of_a_map_with_channels_last_are_in_reading_order():
     row, column = GridMap(model)(torch.zeros(1, 3, 96, 144)).reshape(2, 3, 3)
     assert row.tolist() == [[0.5] * 3, [2.5] * 3, [4.5] * 3]
     assert column.tolist() == [[1, 4, 7]] * 3
+
+
+def test_frames_are_used_again_on_a_processor_without_a_compiler_only(weights):
+    backbone = load_backbone(weights("test_resnet"), device="cpu")
+    assert backbone.embeds_each_alone
+    backbone.compiled = True
+    assert not backbone.embeds_each_alone
+    backbone.compiled, backbone._device = False, torch.device("cuda:0")
+    assert not backbone.embeds_each_alone

@@ -144,13 +144,13 @@ def test_of_several_that_need_all_bits_the_last_that_leaves_takes_the_settings_b
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0", "mps"])
-@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize("kind", ["cpu", "cuda", "mps"])
 def test_in_full_float32_a_callers_autocast_has_no_effect(device, kind):
     """Nor has that of the processor where a GPU computes: features are prepared on the processor."""
     torch.set_autocast_enabled(kind, True)
     try:
         with in_full_float32(torch.device(device)):
-            assert torch.is_autocast_enabled(kind) is (kind == "cuda" and device != "cuda:0")
+            assert torch.is_autocast_enabled(kind) is (kind not in ("cpu", torch.device(device).type))
         assert torch.is_autocast_enabled(kind)
     finally:
         torch.set_autocast_enabled(kind, False)

@@ -1423,7 +1423,7 @@ def test_how_far_confidence_can_be_trusted_is_said(ece, by_chance, gap, said):
         (["a"], ["a"], ["a"], "Split a leaks: test clips have siblings or near-duplicates in training"),
         (["d"], ["d"], ["d"], "Split d may leak: test clips have siblings or near-duplicates in training"),
         (["a", "b", "c"], ["a", "b", "c"], [], "Split a, b and c leak: test clips have siblings or near-duplicates"),
-        (["a", "d"], ["a", "d"], [], "Split a and d may leak: test clips have siblings or near-duplicates"),
+        (["a", "d"], ["a", "d"], [], "Split a leaks, d may leak: test clips have siblings or near-duplicates"),
         (["group", "random"], [], ["group", "random"], "No leak was found"),
         (["group", "kfold:2"], [], ["group"], "No group is on both sides of a split; whether other clips look alike"),
         (["group", "random"], [], ["group"], "Whether every split is free of leaks was not looked at"),

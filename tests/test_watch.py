@@ -124,11 +124,32 @@ def test_frames_of_two_windows_are_embedded_once(run, long_video, monkeypatch):
     assert [m.start for m in found] == pytest.approx([0.4 * k for k in range(4)])
     assert embedded == [4, 2, 2, 2]
     embedded.clear()
+    seen: dict = {}
+    recogniser = watcher.Recogniser(run)
+    with Stream(find_source(str(long_video))) as stream:
+        for clip in stream.windows(windows(1.0, 0.4), recogniser.short_sides):
+            recogniser(clip.jpegs, seen=seen)
+            assert len(seen) == 4  # those of the frames before go
+    embedded.clear()
     monkeypatch.setattr(Pipeline, "embeds_each_alone", False)  # as on a GPU
     again = look(long_video, run, seconds=1.0)
     assert embedded == [4, 4, 4, 4]
     for one, other in zip(found, again, strict=True):
         assert dict(one.top) == pytest.approx(dict(other.top), abs=1e-4)
+
+
+def test_frames_are_embedded_once_for_each_of_two_backbones(
+    long_video, cache_folder, video_folder, weights, tmp_path, inline
+):
+    backbones = ["test_resnet", "test_efficientnet"]
+    shutil.copytree(cache_folder, tmp_path / "cache")
+    extract(video_folder, cache=tmp_path / "cache", backbone=[weights(name) for name in backbones], **SMALL)
+    train_head(out=tmp_path / "two", cache=tmp_path / "cache", variant="mean", backbone=backbones, epochs=3)
+    both, seen = watcher.Recogniser(tmp_path / "two"), {}
+    with Stream(find_source(str(long_video))) as stream:
+        for clip in stream.windows(windows(1.0, 0.4), both.short_sides):
+            again, anew = both(clip.jpegs, seen=seen), both(clip.jpegs)
+            assert dict(again.top) == pytest.approx(dict(anew.top), abs=1e-4)
 
 
 def test_below_which_probability_a_window_is_unknown_can_be_said(run, long_video):
@@ -1275,11 +1296,12 @@ def test_frames_given_one_by_one_are_answered_as_those_of_a_file(run, tmp_path, 
     assert found[0].to_dict().keys() == {"label", "start", "end", "top", "unknown", "heads", "skipped", "delay"}
 
 
-def test_slow_frames_are_no_gaps(run, taken):
-    """One a second, for windows of 0.8 s."""
-    assert [m.start for m in push(FrameWatch(run, seconds=0.8, every=0.8), range(6), rate=1)] == pytest.approx(
-        [0.8 * k for k in range(6)]
-    )
+def test_slow_frames_are_no_gaps_from_the_second_on(run, taken):
+    """One a second, for windows of 0.8 s; at first more, as a program does that finds answers too slow."""
+    live = FrameWatch(run, seconds=0.8, every=0.8)
+    assert push(live, range(10), rate=100) == []
+    assert [m.start for m in push(live, range(1, 7), rate=1)] == pytest.approx([1.6 + 0.8 * k for k in range(5)])
+    assert push(FrameWatch(run, seconds=0.8, every=0.8), range(3), rate=0.02) != []
 
 
 def test_before_a_gap_the_last_frame_counts_for_a_step(run, taken):

@@ -185,7 +185,10 @@ class Backbone:
 
     @property
     def embeds_each_alone(self) -> bool:
-        """Whether an embedding does not depend on how many frames are embedded with it."""
+        """Whether an embedding hardly depends on how many frames are embedded with it (docs/design.md).
+
+        A compiled network is made for one number of frames, and a GPU's library may compute another one differently.
+        """
         return self._device.type == "cpu" and not self.compiled
 
     @property

@@ -86,16 +86,13 @@ def in_full_float32(device: torch.device) -> Iterator[None]:
     ``torch.set_float32_matmul_precision``. That setting applies to the whole process, as does TF32: the first thread
     that enters changes them, the last one that leaves restores them.
     """
-    with torch.autocast("cpu", enabled=False):  # what is computed for a GPU is prepared on the processor
-        if device.type not in ("cuda", "cpu"):
+    _FULL.enter(device)
+    try:
+        # What a GPU computes with is prepared on the processor.
+        with torch.autocast("cpu", enabled=False), torch.autocast(device.type, enabled=False):
             yield
-            return
-        _FULL.enter(device)
-        try:
-            with torch.autocast(device.type, enabled=False):
-                yield
-        finally:
-            _FULL.leave()
+    finally:
+        _FULL.leave()
 
 
 class _Full:

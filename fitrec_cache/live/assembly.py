@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -45,8 +45,8 @@ class Assembly:
         self._growing: dict[int, list[dict[int, bytes]]] = {}
         self.complete, self.stop, self.torn = 0, 0.0, 0
 
-    def add(self, until: Fraction, encode: Callable[[], dict[int, bytes]]) -> Iterator[WindowClip]:
-        """Add the frame that is on display up to a time; yield the windows that it completes.
+    def add(self, until: Fraction, encode: Callable[[], dict[int, bytes]]) -> list[WindowClip]:
+        """Add the frame that is on display up to a time; return the windows that it completes.
 
         Args:
             until: Seconds since the start of the stream.
@@ -58,15 +58,17 @@ class Assembly:
         finally:
             if kept is None:  # the windows lack this frame
                 self.restart(until)
+        complete = []
         for number, count in due.items():
             samples = self._growing.setdefault(number, [])
             samples += [kept] * count
             if len(samples) == self._windows.samples:
                 start, self.stop = self._windows.span(number)
                 frames = self._growing.pop(number)
-                self.complete += 1
                 jpegs = {side: [each[side] for each in frames] for side in self._short_sides}
-                yield WindowClip(start=start, end=self.stop, jpegs=jpegs, ready=known)
+                complete.append(WindowClip(start=start, end=self.stop, jpegs=jpegs, ready=known))
+        self.complete += len(complete)
+        return complete
 
     def restart(self, at: Fraction) -> None:
         """Discard windows that reach back before a time: because of a gap, for instance, which none may span."""

@@ -202,6 +202,7 @@ def context(models: Sequence[Model], seen: _Seen, compared: CompareReport) -> di
         "audits": audits,
         "audited": audited,
         "leaky": leaky,
+        "sure": _surely(models, audits),
         "missing": seen.missing,
         "paper": paper if beside else None,
         "ours": {row.variant: [m for m in models if m.first.variant == row.variant] for row in paper.TABLE_II},

@@ -87,12 +87,17 @@ def results_say(models: Sequence[Model], pairs: Sequence[PairFigures]) -> str:
     return f"With {clips}, the accuracy’s 95 % interval is {percent(low, 0)} to {percent(high, 0)}"
 
 
+def _together(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
 def split_says(models: Sequence[Model], leaky: Sequence[str], sure: Collection[str], audited: Collection[str]) -> str:
     """Say which splits leak, as far as was examined; those that are not in ``sure`` may."""
     if leaky:
-        verb = ("leaks" if len(leaky) == 1 else "leak") if set(leaky) <= set(sure) else "may leak"
-        which = " and ".join(filter(None, [", ".join(leaky[:-1]), leaky[-1]]))
-        return f"Split {which} {verb}: test clips have siblings or near-duplicates in training"
+        surely, maybe = [s for s in leaky if s in sure], [s for s in leaky if s not in sure]
+        told = [f"{_together(surely)} {'leaks' if len(surely) == 1 else 'leak'}"] if surely else []
+        told += [f"{_together(maybe)} may leak"] if maybe else []
+        return f"Split {', '.join(told)}: test clips have siblings or near-duplicates in training"
     if all(m.split in audited for m in models):
         return "No leak was found"
     if all(grouped(m) for m in models):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -127,7 +128,9 @@ def widened(
     """
     tested = float(np.mean([len(run.clips) for run in runs]))
     n = float(np.mean([run.n_clips for run in runs]))
-    folds = min(len({frozenset(run.clips) for run in runs}), max(1, round(n / tested)))
+    sides = len({frozenset(run.clips) for run in runs})
+    splits = len({(run.fold, run.run_json["split"].get("seed", run.seed)) for run in runs})  # clips may have been added
+    folds = min(sides, splits, math.ceil(n / tested))
     return widened_for_folds(interval, middle, folds=folds, tested=tested, trained=max(1.0, n - tested), least=least)
 
 
@@ -213,12 +216,11 @@ class Model(Generic[R]):
 
     @property
     def val_interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy on validation clips over all runs, computed in the same way."""
+        """95 % interval of the accuracy on validation clips over all runs, as if they were those of one split."""
         right, tested, units = count_right(
             (r.run_json["split"]["val"], r.val_units, r.validated.right) for r in self.runs
         )
-        interval = interval_by_unit(right, tested, list(units.values()))
-        return accuracy_widened(interval, float(right.sum() / tested.sum()), self.runs)
+        return interval_by_unit(right, tested, list(units.values()))
 
 
 def gather_models(runs: Sequence[R]) -> tuple[list[Model[R]], list[str]]:
