@@ -287,7 +287,7 @@ def segment_text(segment: Segment) -> str:
 
 def watch_text(report: WatchReport) -> str:
     """Return the last segment, and how the video was examined."""
-    windows = f"{plural(report.windows, 'window')} of {report.seconds:g} s, one every {report.every:g} s"
+    windows = f"{plural(report.windows, 'window')} of {report.seconds:.3g} s, one every {report.every:.3g} s"
     return _lines(
         [segment_text(s) for s in report.segments[-1:]],
         windows + (f"; {report.skipped} skipped, as they came faster than answers" if report.skipped else ""),
