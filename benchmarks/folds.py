@@ -12,7 +12,6 @@ the mean accuracy of the heads on further recordings. Results: results/folds.jso
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +94,7 @@ def one_case(rng, n_classes, recordings, clips, sides, draws, *, own_splits):
         seen = np.flatnonzero(tests)
         first, gain, tests, units = right[0, seen], (right[0] - right[1])[seen], tests[seen], [units[i] for i in seen]
         tested = float(np.mean([len(part) for part in parts]))
-        sizes = {"folds": min(len(parts), math.ceil(len(y) / tested)), "tested": tested, "trained": len(y) - tested}
+        sizes = {"folds": len(parts), "tested": tested, "trained": len(y) - tested}
         narrow = interval_of_difference(gain, tests, units)
         wide = widened_for_folds(narrow, gain.sum() / tests.sum(), **sizes)
         counted["claims"] += claims(gain, units, wide)

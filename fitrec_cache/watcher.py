@@ -35,9 +35,6 @@ _SEGMENT = 12
 #: A time given as a float may be this much too late; a frame on display at a sample's very time is that sample.
 _LATE = Fraction(1, 10**6)
 
-#: A frame given that is displayed for longer than this many steps, and longer than a window, is followed by a gap.
-_STILL_STEPS = 10
-
 #: The largest side of a picture; JPEG has none larger.
 _MOST_SIDE = 65_500
 
@@ -272,7 +269,7 @@ class FrameWatch:
             self._first = now
             return []
         step, until = now - before[0], now - self._first - _LATE
-        gap = step > max(self._windows.seconds, _STILL_STEPS * self._step)
+        gap = self._windows.is_gap(step, self._step)
         shown = before[0] + self._step - self._first - _LATE if gap else until
         self._step = step
         try:

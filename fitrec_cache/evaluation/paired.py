@@ -165,7 +165,8 @@ def widened_for_folds(
     Args:
         interval: The interval over the test clips of all folds, as :func:`interval_of_difference` gives it.
         middle: The measured difference or accuracy, which lies within.
-        folds: Number of folds, J; with one the interval stays as it is.
+        folds: Number of folds, J; with one the interval stays as it is. More than it takes to test every clip once, as
+            of several seeds, count as so many.
         tested: Mean number of test clips of a fold.
         trained: Mean number of the other clips, which are for training and validation.
         least: The smallest possible value: -1 of a difference, 0 of an accuracy.
@@ -186,6 +187,7 @@ def widened_for_folds(
     """
     if folds == 1:
         return interval
-    factor = math.sqrt(1 + folds * tested / trained)
+    whole = math.ceil((tested + trained) / tested - 1e-9)  # folds that test every clip once
+    factor = math.sqrt(1 + min(folds, whole) * tested / trained)
     low, high = (middle + factor * (end - middle) for end in interval)
     return max(least, low), min(1.0, high)

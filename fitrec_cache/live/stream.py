@@ -50,9 +50,6 @@ _UNTIMED = ("mpjpeg", "mjpeg", "h264", "hevc", "m4v", "mpegvideo")
 #: A frame that is this much later than the one before may have a wrong time; the next frame decides.
 _LEAP_SECONDS = 10
 
-#: A frame that is displayed for longer than this many frame periods, and longer than a window, is followed by a gap.
-_STILL_PERIODS = 10
-
 _CAMERA = re.compile(r"camera(?::(\d+))?")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 
@@ -237,11 +234,10 @@ class Stream:
         converters = {side: Converter(self._stream, side) for side in short_sides}
         assembly, apart, end = Assembly(windows, short_sides), False, Fraction(0)
         period = 1 / nominal_rate(self._stream)
-        longest = max(windows.seconds, _STILL_PERIODS * period)
         for shown, (begins, frame, end, seam) in enumerate(self._on_display(live)):
             if not shown:  # a file whose beginning was cut off has no frames at first
                 assembly.restart(begins)
-            gap = seam or end - begins > longest
+            gap = seam or windows.is_gap(end - begins, period)
             yield from assembly.add(begins + period if gap else end, partial(_encode, frame, converters))
             if gap:  # no window may span it
                 apart = True

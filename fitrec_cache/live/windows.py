@@ -7,6 +7,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+#: A frame that is displayed for longer than this many times the usual, and longer than a window, is followed by a gap.
+_STILL = 10
+
 
 @dataclass(kw_only=True)
 class Windows:
@@ -60,6 +63,10 @@ class Windows:
         """Discard the windows that have begun and those that begin before a time, because their frames are missing."""
         self._first = math.ceil(time / self.every)
         self._taken.clear()
+
+    def is_gap(self, shown: Fraction, usual: Fraction) -> bool:
+        """Say whether a frame is on display for so long, compared with others, that no window may span it; seconds."""
+        return shown > max(self.seconds, _STILL * usual)
 
     def within(self, seconds: float) -> int:
         """Return how many windows have all their samples within this many seconds from the start of the stream."""

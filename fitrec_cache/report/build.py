@@ -179,7 +179,7 @@ def _lost_frames(model: Model, frames: Frames | None) -> list[str]:
 def context(models: Sequence[Model], seen: _Seen, compared: CompareReport) -> dict[str, Any]:
     """Return all variables of the template."""
     audits = seen.audits
-    models, leaky = _sound_first(models, audits), _leaky(models, audits)
+    models, leaky, sure = _sound_first(models, audits), _leaky(models, audits), _surely(models, audits)
     splits = list(dict.fromkeys(m.split for m in models))
     audited = [split for split, found in audits.items() if found.looked]
     lead = models[0]
@@ -190,7 +190,7 @@ def context(models: Sequence[Model], seen: _Seen, compared: CompareReport) -> di
         "title": words.headline(lead, leaky),
         "lead": lead,
         "results_finding": words.results_say(models, compared.pairs),
-        "split_finding": words.split_says(models, leaky, _surely(models, audits), audited),
+        "split_finding": words.split_says(models, leaky, sure, audited),
         "chance": float(counts.max() / counts.sum()),
         "models": models,
         "lead_has_many": len(lead.first.labels) >= MANY_CLASSES,
@@ -202,7 +202,7 @@ def context(models: Sequence[Model], seen: _Seen, compared: CompareReport) -> di
         "audits": audits,
         "audited": audited,
         "leaky": leaky,
-        "sure": _surely(models, audits),
+        "sure": sure,
         "missing": seen.missing,
         "paper": paper if beside else None,
         "ours": {row.variant: [m for m in models if m.first.variant == row.variant] for row in paper.TABLE_II},

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.dataset.units import is_by_fold
-from fitrec_cache.evaluation.metrics import Metrics, interval_by_unit
+from fitrec_cache.evaluation.metrics import Metrics
 from fitrec_cache.evaluation.paired import count_right
 from fitrec_cache.report.records import Record
 from fitrec_cache.runs import scored
@@ -88,9 +88,7 @@ class Model(scored.Model[Record]):
             kind: The kind of interest; at least one clip must have it.
         """
         tests = [_tested(r, np.flatnonzero(k == kind)) for r, k in zip(self.runs, kinds, strict=True)]
-        right, tested, units = count_right(tests)
-        interval = interval_by_unit(right, tested, list(units.values()))
-        return scored.accuracy_widened(interval, float(right.sum() / tested.sum()), self.runs)
+        return scored.interval_over(self.runs, count_right(tests))
 
     @property
     def val_loss(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -130,13 +129,24 @@ def widened(
     n = float(np.mean([run.n_clips for run in runs]))
     sides = len({frozenset(run.clips) for run in runs})
     splits = len({(run.fold, run.run_json["split"].get("seed", run.seed)) for run in runs})  # clips may have been added
-    folds = min(sides, splits, math.ceil(n / tested))
-    return widened_for_folds(interval, middle, folds=folds, tested=tested, trained=max(1.0, n - tested), least=least)
+    return widened_for_folds(
+        interval, middle, folds=min(sides, splits), tested=tested, trained=max(1.0, n - tested), least=least
+    )
 
 
 def accuracy_widened(interval: tuple[float, float], accuracy: float, runs: Sequence[ScoredRun]) -> tuple[float, float]:
     """Return :func:`widened` of an accuracy; as it is under ``leave-one``, whose units are folds with their heads."""
     return interval if is_by_fold(runs[0].split) else widened(interval, accuracy, runs, least=0.0)
+
+
+def interval_over(
+    runs: Sequence[ScoredRun], counted: tuple[FloatArray, FloatArray, Mapping[str, str]]
+) -> tuple[float, float]:
+    """Return the 95 % interval of an accuracy over runs, of clips counted as by :func:`per_clip`."""
+    right, tested, units = counted
+    return accuracy_widened(
+        interval_by_unit(right, tested, list(units.values())), float(right.sum() / tested.sum()), runs
+    )
 
 
 R = TypeVar("R", bound=ScoredRun)
@@ -210,9 +220,7 @@ class Model(Generic[R]):
         Wilson's interval for the number of distinct clips, or for their effective number if some come from one
         recording; of several folds :func:`accuracy_widened`.
         """
-        right, tested, units = self.per_clip
-        interval = interval_by_unit(right, tested, list(units.values()))
-        return accuracy_widened(interval, float(right.sum() / tested.sum()), self.runs)
+        return interval_over(self.runs, self.per_clip)
 
     @property
     def val_interval(self) -> tuple[float, float]:
