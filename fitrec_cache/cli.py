@@ -561,6 +561,9 @@ def watch(
             show_default="on for cameras, rtsp, rtmp, udp, srt, and http without an end",
         ),
     ] = None,
+    reconnect: Annotated[
+        bool, typer.Option("--reconnect", help="Open a camera or live stream again when it ends or fails.")
+    ] = False,
     device: DeviceOption = "auto",
     force: ForceOption = False,
     as_json: Annotated[
@@ -580,7 +583,7 @@ def watch(
         elif ended is not None:
             _print(texts.segment_text(ended), flush=True)
 
-    report = call(**given, progress=not as_json, tell=tell)
+    report = call(**given, progress=not as_json, tell=tell, lost=_opens_again)
     if not as_json:
         _print(texts.watch_text(report))
     elif notes := texts.watch_notes(report):  # not contained in the lines of the windows
@@ -861,6 +864,14 @@ def _sort_commands() -> None:
 
 
 _sort_commands()
+
+
+def _opens_again(reason: str) -> None:
+    """Say on standard error, above the progress bar, why a source is opened again."""
+    from fitrec_cache.common.progress import print_above
+
+    with contextlib.suppress(OSError):
+        print_above(visible(f"{reason}: opening it again"), file=sys.stderr)
 
 
 def _note(text: str) -> None:

@@ -45,6 +45,7 @@ class WatchReport(Plain):
         answer_seconds: Mean time that an answer took.
         torn: Number of windows that reached into a gap or across a change of the picture: not answered.
         grew: Whether a file grew while it was read: what was added late may not have been read.
+        reconnected: Number of times that it was opened again.
     """
 
     source: str
@@ -64,6 +65,7 @@ class WatchReport(Plain):
     answer_seconds: float = 0.0
     torn: int = 0
     grew: bool = False
+    reconnected: int = 0
 
 
 @plain_arguments
@@ -81,10 +83,12 @@ def watch(
     picture: Path | None = None,
     format: str | None = None,
     live: bool | None = None,
+    reconnect: bool = False,
     device: str = "auto",
     force: bool = False,
     progress: bool = False,
     tell: Callable[[Moment, Segment | None], None] | None = None,
+    lost: Callable[[str], None] | None = None,
 ) -> WatchReport:
     """Recognise what happens at which time, until the video or Ctrl-C ends it; the answers are kept in both cases.
 
@@ -103,10 +107,12 @@ def watch(
         picture: PNG file for the probabilities over time.
         format: FFmpeg's input format for a device.
         live: Whether to skip windows that arrive too fast.
+        reconnect: Open a camera or live stream again whenever it ends or fails, until Ctrl-C.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         force: Continue although the pipeline here differs.
         progress: Show a progress bar with the latest answer on standard error.
         tell: Called with each answer, and with the preceding segment if the answer ends it.
+        lost: Called in the reading thread, with the reason, when the source is to be opened again.
 
     Returns:
         The segments, and the number of windows.
@@ -128,6 +134,8 @@ def watch(
         every=every,
         format=format,
         live=live,
+        reconnect=reconnect,
+        lost=lost,
         device=device,
         force=force,
     )
@@ -200,4 +208,5 @@ def watch(
         answer_seconds=watching.answering / max(1, timeline.windows),
         torn=watching.torn,
         grew=watching.grew,
+        reconnected=watching.reconnected,
     )

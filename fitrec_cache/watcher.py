@@ -7,7 +7,8 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.common.arguments import plain_arguments
-from fitrec_cache.errors import FitrecError, UsageError
+from fitrec_cache.errors import FitrecError, UsageError, VideoError
 from fitrec_cache.live.assembly import Assembly, WindowClip
+from fitrec_cache.live.continued import Continued
 from fitrec_cache.live.timeline import Moment
 from fitrec_cache.live.windows import Windows
 from fitrec_cache.recogniser import Recogniser, Seen
@@ -31,6 +33,9 @@ _WAITING = 2
 
 #: If a stream comes in segments, the windows of a segment of this length, in seconds, may wait in addition.
 _SEGMENT = 12
+
+#: Seconds before a lost source is opened again: at first, and at most, doubling each time in between.
+_PAUSES = (1.0, 30.0)
 
 #: A time given as a float may be this much too late; a frame on display at a sample's very time is that sample.
 _LATE = Fraction(1, 10**6)
@@ -61,6 +66,9 @@ class Watch:
         format: FFmpeg's input format for a device; see :func:`fitrec_cache.live.stream.find_source`.
         live: Whether to skip windows that arrive too fast; None: only for cameras and other devices, URLs that send at
             their own pace, and those that state neither a length nor a size.
+        reconnect: Open a camera or live stream again whenever it ends or fails, until :meth:`stop`. The first time it
+            must succeed.
+        lost: Called in the reading thread, with the reason, when it is to be opened again.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         force: Continue although the pipeline here differs from the one the head was trained with.
 
@@ -77,6 +85,7 @@ class Watch:
         rest: Seconds at the end, after the last window, that no window covers.
         missing: Seconds by which a file ends before its header says.
         damaged: Number of packets and frames so far that did not decode, or had an impossible time.
+        reconnected: Number of times so far that it was opened again.
         offset: Seconds of a file before its first frame, with sound only.
         expected: Number of windows to expect according to a file's header; None until it is known, and for endless
             sources.
@@ -99,12 +108,16 @@ class Watch:
         every: float | None = None,
         format: str | None = None,
         live: bool | None = None,
+        reconnect: bool = False,
+        lost: Callable[[str], None] | None = None,
         device: str = "auto",
         force: bool = False,
     ) -> None:
         from fitrec_cache.live.stream import find_source
 
         found = find_source(source, format=format)
+        if reconnect and found.local:
+            raise UsageError(f"{source} is a file, which is read once: reconnect is for cameras and live streams")
         self.name = found.name
         self._recogniser = Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)
         self.may_be_unknown = self._recogniser.may_be_unknown
@@ -112,7 +125,10 @@ class Watch:
         self.seconds, self.every = float(self._windows.seconds), float(self._windows.every)
         self._asked = live
         self.live = found.live if live is None else live
-        self.skipped = self.torn = 0
+        self._reconnect, self._lost = reconnect, lost
+        self._continued, self._read_windows = Continued(self.every), 0
+        self._opened = False
+        self.reconnected = self.skipped = self.torn = 0
         self.answering, self.grew = 0.0, False
         self.rest = self.missing = self.offset = 0.0
         self.damaged = 0
@@ -161,28 +177,59 @@ class Watch:
 
     def _read(self, source: Any) -> None:
         """Put windows into the queue, then None, or the error that ended reading."""
-        from fitrec_cache.live.stream import Stream
-
         try:
-            with Stream(source) as stream:
-                if stream.seconds is not None:
-                    self.expected = self._windows.within(stream.seconds)
-                self.live = self.live or (self._asked is None and stream.endless)
-                if stream.in_segments:
-                    self._waiting.maxsize += math.ceil(_SEGMENT / self.every)
-                try:
-                    found = stream.windows(self._windows, self._recogniser.short_sides, live=self.live)
-                    for numbered in enumerate(found):
-                        self.offset, self.damaged, self.torn = stream.offset, stream.damaged, stream.torn
-                        self._put(numbered)
-                        if self._stop.is_set():
-                            return
-                finally:
-                    self.rest, self.missing, self.damaged = stream.rest, stream.missing, stream.damaged
-                    self.torn, self.grew = stream.torn, stream.grew
+            if self._reconnect:
+                self._read_again_and_again(source)
+            else:
+                self._read_once(source)
             self._put(None)
         except FitrecError as error:
             self._put(error)
+
+    def _read_again_and_again(self, source: Any) -> None:
+        """Read a source until :meth:`stop`, opening it again whenever it ends or fails."""
+        pause, before = _PAUSES[0], 0
+        while not self._stop.is_set():
+            try:
+                self._read_once(source)
+                reason = f"{source.shown} ended"
+            except VideoError as error:
+                if not self._opened:
+                    raise
+                reason = str(error)
+            pause = _PAUSES[0] if self._read_windows > before else min(2 * pause, _PAUSES[1])
+            before = self._read_windows
+            if self._lost is not None and not self._stop.is_set():
+                self._lost(reason)
+            self._stop.wait(pause)
+
+    def _read_once(self, source: Any) -> None:
+        """Put the windows into the queue that come until a source ends."""
+        from fitrec_cache.live.stream import Stream
+
+        damaged, torn = self.damaged, self.torn  # of earlier connections
+        with Stream(source) as stream:
+            if self._reconnect and not (source.live or stream.endless):
+                raise UsageError(f"{source.shown} has an end: reconnect is for cameras and live streams")
+            self.reconnected += self._opened
+            self._opened = True
+            self._continued.lost()
+            windows = replace(self._windows)  # a fresh copy, as it counts
+            if stream.seconds is not None and not self._reconnect:
+                self.expected = windows.within(stream.seconds)
+            self.live = self.live or (self._asked is None and stream.endless)
+            if stream.in_segments:
+                self._waiting.maxsize = _WAITING + math.ceil(_SEGMENT / self.every)
+            try:
+                for clip in stream.windows(windows, self._recogniser.short_sides, live=self.live):
+                    self.offset, self.damaged, self.torn = stream.offset, damaged + stream.damaged, torn + stream.torn
+                    self._put((self._read_windows, self._continued.place(clip)))
+                    self._read_windows += 1
+                    if self._stop.is_set():
+                        return
+            finally:
+                self.rest, self.missing = stream.rest, stream.missing
+                self.damaged, self.torn, self.grew = damaged + stream.damaged, torn + stream.torn, stream.grew
 
     def _put(self, item: Any) -> None:
         droppable = self.live and item is not None and not isinstance(item, FitrecError)

@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+import types
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -1392,9 +1393,18 @@ def test_windows_at_a_pause_are_counted(run, tmp_path):
     assert "1 window at gaps or where the picture changes: not answered" in watch_text(report)
 
 
-def test_what_is_too_slow_for_a_live_stream_is_told_in_seconds(run, long_video):
-    report = module.watch(str(long_video), run=run, seconds=0.8, every=0.4, tell=lambda *_: time.sleep(0.5))
-    assert 0 < report.answer_seconds < 0.5  # without what the caller does with the answer
+def test_what_is_too_slow_for_a_live_stream_is_told_in_seconds(run, long_video, monkeypatch):
+    answer, now = watcher.Recogniser.__call__, [0.0]
+
+    def pass_time(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr(watcher, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(
+        watcher.Recogniser, "__call__", lambda *given, **more: (pass_time(0.25), answer(*given, **more))[1]
+    )
+    report = module.watch(str(long_video), run=run, seconds=0.8, every=0.4, tell=lambda *_: pass_time(10))
+    assert report.answer_seconds == pytest.approx(0.25)  # without what the caller does with the answer
     told = watch_text(replace(report, skipped=3, answer_seconds=1.23))
     assert "an answer took 1.2 s: about as much is needed between windows (--every) to skip none" in told
     assert "an answer took" not in watch_text(report)
@@ -1407,3 +1417,101 @@ def test_standard_input_has_a_name():
 def test_in_a_log_progress_is_not_printed_for_each_window(run, long_video, capsys):
     module.watch(str(long_video), run=run, seconds=0.4, every=0.1, progress=True, tell=lambda *_: None)
     assert 1 <= capsys.readouterr().err.count("window/s") < 10  # of 21 windows
+
+
+@contextlib.contextmanager
+def broadcasts(*videos):
+    """A server that sends one video after the other, one for each connection; yield its address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+
+        def send():
+            for video in videos:
+                connection, _ = server.accept()
+                with connection:
+                    connection.sendall(video.read_bytes())
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        sender.join()
+
+
+def test_a_lost_stream_is_opened_again_and_its_times_go_on(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(watcher, "_PAUSES", (0.5, 1.0))
+    video, short = (write_video(tmp_path / f"{n}.ts", n, width=80, height=64) for n in (60, 5))
+    reasons = []
+    with broadcasts(video, short, video) as source:
+        settings = {"seconds": 0.8, "every": 0.8, "live": False, "reconnect": True, "lost": reasons.append}
+        with Watch(source, run=run, **settings) as watching:
+            found = list(itertools.islice(watching, 6))
+            assert watching.reconnected == 2
+    assert [m.skipped for m in found] == [0] * 6
+    assert [m.start for m in found[:3]] == pytest.approx([0.0, 0.8, 1.6])
+    assert [m.start - found[3].start for m in found[3:]] == pytest.approx([0.0, 0.8, 1.6])
+    # Both pauses, the second twice as long, lie between; the file arrives at once, so at least a step is left out.
+    assert 2.4 + 0.8 <= found[3].start < 30
+    assert reasons[0] == f"{source} ended"
+    assert reasons[1].startswith(f"{source} ends after 0.2 s")
+
+
+def test_each_pause_before_a_stream_is_opened_again_is_longer_up_to_a_limit_until_one_succeeds(run, monkeypatch):
+    results = iter([1, 0, 0, 0, 1, 0, 1])
+    watching = Watch("tcp://127.0.0.1:9", run=run, seconds=0.8, reconnect=True)
+    pauses = []
+
+    def read(source):
+        watching._opened = True
+        watching._read_windows += next(results)
+        raise VideoError("lost")
+
+    def wait(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 7:
+            watching.stop()
+
+    monkeypatch.setattr(watcher, "_PAUSES", (1.0, 5.0))
+    monkeypatch.setattr(watching, "_read_once", read)
+    monkeypatch.setattr(watching._stop, "wait", wait)
+    watching._read_again_and_again(find_source("tcp://127.0.0.1:9"))
+    assert pauses == [1, 2, 4, 5, 1, 2, 1]
+
+
+def test_what_was_never_there_or_has_an_end_is_not_opened_again(run, long_video, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free = server.getsockname()[1]
+    with pytest.raises(VideoError, match="cannot be opened"):
+        look(f"tcp://127.0.0.1:{free}", run, seconds=0.8, reconnect=True)
+    with pytest.raises(UsageError, match="is a file, which is read once: reconnect is for cameras and live streams"):
+        look(long_video, run, seconds=0.8, reconnect=True)
+    write_video(tmp_path / "v.mkv", 60, width=80, height=64)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            with pytest.raises(UsageError, match=r"v\.mkv has an end: reconnect is for"):
+                look(f"http://127.0.0.1:{server.server_port}/v.mkv", run, seconds=0.8, reconnect=True)
+        finally:
+            server.shutdown()
+
+
+def test_lost_connections_are_told_and_end_a_segment(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(watcher, "_PAUSES", (0.5, 1.0))
+    video = write_video(tmp_path / "60.ts", 60, width=80, height=64)
+    answers = Watch.__iter__
+
+    def six(watching):
+        yield from itertools.islice(answers(watching), 6)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Watch, "__iter__", six)
+    with broadcasts(video, video) as source:
+        options = ["--seconds", "0.8", "--every", "0.8", "--no-live", "--reconnect", "--table", str(tmp_path / "t.csv")]
+        result = call(source, "--run", str(run), *options)
+    assert result.exit_code == 0
+    assert "opened again: 1 time; what came until then was not examined" in result.stdout
+    assert f"{source} ended: opening it again" in result.stderr
+    with (tmp_path / "t.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    away = [float(b["start"]) - float(a["end"]) for a, b in itertools.pairwise(rows)]
+    assert max(away) >= 0.799

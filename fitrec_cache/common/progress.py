@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 from tqdm.utils import ObjectWrapper
@@ -81,15 +81,16 @@ def progress_bar(*, total: int | None, unit: str, what: str, show: bool, note: s
     )
 
 
-def print_above(text: str) -> None:
-    """Print a line on standard output, if it is open, above any progress bars.
+def print_above(text: str, *, file: TextIO | None = None) -> None:
+    """Print a line above any progress bars, on standard output unless ``file`` is given; nothing if that is closed.
 
     Raises:
         OSError: If it cannot be written.
     """
-    if sys.stdout is not None:
-        _Bar.write(text, file=sys.stdout)
-        sys.stdout.flush()
+    file = file or sys.stdout
+    if file is not None:
+        _Bar.write(text, file=file)
+        file.flush()
 
 
 @contextmanager

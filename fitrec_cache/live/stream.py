@@ -70,6 +70,21 @@ class Source:
     live: bool = False
     options: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def shown(self) -> str:
+        """Its name for display."""
+        return without_password(self.name)
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is a URL."""
+        return bool(_SCHEME.match(self.name))
+
+    @property
+    def local(self) -> bool:
+        """Whether it is a file or pipe."""
+        return not self.remote and self.format is None
+
 
 def find_source(text: str, *, format: str | None = None) -> Source:
     """Return the source of a text: a file, ``-`` (standard input), ``camera``, ``camera:N``, or a URL (``rtsp://...``).
@@ -148,9 +163,7 @@ class Stream:
         self.torn, self.grew = 0, False
         self._earliest: float = math.inf  # time of a packet, in the stream's units
         self._damage, self._misplaced = Damage(), 0
-        self._source, self._shown = source, without_password(source.name)
-        self._remote = bool(_SCHEME.match(source.name))
-        self._local = not self._remote and source.format is None
+        self._source, self._shown, self._remote, self._local = source, source.shown, source.remote, source.local
         silence = SILENCE if self._remote else None
         # an absolute path, because libav takes the part of a file name before a colon for a protocol
         name = str(Path(source.name).absolute()) if self._local else source.name
