@@ -69,6 +69,10 @@ class Cache:
         self._clips = Store(folder / "clips", "clips", CLIPS_IDENTITY)
         self._opened: dict[Path, Store] = {}  # kept, because opening a store is slow and refreshing it is fast
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how another process opens the cache again: open files and tables are not sent."""
+        return type(self), (self.folder,)
+
     def clips(self) -> list[HeldClip]:
         """Return the latest entry of each clip, sorted by name.
 
@@ -85,6 +89,7 @@ class Cache:
 
     def entries(self) -> list[HeldClip]:
         """Return the latest entry of each clip, sorted by name, with the groups as they were given."""
+        self.refresh()
         return sorted(self._entries(), key=lambda clip: clip.clip_id)
 
     def all_entries(self) -> Iterator[HeldClip]:
@@ -162,7 +167,7 @@ class Cache:
         return self._clips.holds(_texts(clip))
 
     def refresh(self) -> None:
-        """Register entries of clips that other processes have committed."""
+        """Register what was committed or erased since, also by other processes."""
         self._clips.refresh()
 
     def begin(self, clips: Collection[str]) -> None:

@@ -29,11 +29,11 @@ from fitrec_cache.common.files import (
     write_json,
 )
 from fitrec_cache.errors import FitrecError, MismatchError, UsageError
-from fitrec_cache.pipeline import Pipeline, open_pipelines, sources_of
+from fitrec_cache.pipeline import Pipeline, open_pipelines
 from fitrec_cache.runs.ensemble import HeadEnsemble
 from fitrec_cache.runs.run import Run, read_runs
 from fitrec_cache.settings.paper import FRAME_SIDE
-from fitrec_cache.settings.variants import PIXELS
+from fitrec_cache.settings.variants import PIXELS, VARIANTS, HeadConfig
 
 #: Names of the files; a backbone's file has the backbone's name.
 HEAD, DESCRIPTION = "head.onnx", "recogniser.json"
@@ -76,7 +76,7 @@ def export(*, run: Path, out: Path, backbone: Sequence[str] = (), force: bool = 
     There is one file per backbone, from frames to embeddings, and one for the head, from embeddings to probabilities.
     So a live program embeds each frame only once, whatever windows it uses. Several seeds become one head, which
     answers as ``predict`` does. ``recogniser.json`` beside the files says how frames are sampled and resized
-    (docs/export.md).
+    (docs/export.md). Of a head that was trained on features made elsewhere, only the head is written.
 
     Args:
         run: Run folder made by ``train-head``, as for :func:`fitrec_cache.predict.predict`.
@@ -98,18 +98,20 @@ def export(*, run: Path, out: Path, backbone: Sequence[str] = (), force: bool = 
     _check_packages()
     earlier = _earlier_files(out)
     runs = read_runs(run)
-    pipelines = open_pipelines(runs[0], backbone, device="cpu", force=force, exported=True)
+    # Of features made elsewhere, all that is known is what the head takes.
+    from_video = runs[0].run_json["sources"] or backbone
+    pipelines = open_pipelines(runs[0], backbone, device="cpu", force=force, exported=True) if from_video else []
     backbones = [p.backbone for p in pipelines if p.backbone is not None]
     names = _file_names(backbones)
     if others := [name for name in (HEAD, *names) if (out / name).exists() and name not in earlier]:
         raise UsageError(
             f"--out {out}: it holds {others[0]}, which no earlier export wrote: choose another folder, or move it"
         )
-    samples = int(pipelines[0].frames["samples"])
     head = HeadEnsemble(runs, dtype=torch.float32)
+    clip = _clip(backbones, HeadConfig.from_dict(runs[0].run_json["head"]))
     with staged(out, str(out)) as here:
-        _write(here, names, backbones, head, samples)
-        difference = _compare(here, names, backbones, head, samples)
+        _write(here, names, backbones, head, clip)
+        difference = _compare(here, names, backbones, head, clip)
         write_json(here / DESCRIPTION, _describe(names, pipelines, runs))
         for old in (DESCRIPTION, *earlier):
             (out / old).unlink(missing_ok=True)
@@ -126,7 +128,7 @@ def export(*, run: Path, out: Path, backbone: Sequence[str] = (), force: bool = 
 
 def _rounded(run: Run) -> list[str]:
     """Return a note if ``predict`` computes features in another precision than the files."""
-    identities = [source["identity"] for source in sources_of(run)]
+    identities = [source["identity"] for source in run.run_json["sources"]]
     found = sorted({str(each["precision"]) for each in identities if each.get("precision", "fp32") != "fp32"})
     return [
         f"the head learned from features in {' and '.join(found)}, which `predict` uses too; these files compute in "
@@ -169,12 +171,15 @@ def _earlier_files(out: Path) -> list[str]:
     return [name for name in files if isinstance(name, str) and re.fullmatch(r"[^/]+\.onnx", name)]
 
 
-def _write(folder: Path, names: Sequence[str], backbones: Sequence[Backbone], head: HeadEnsemble, samples: int) -> None:
+def _write(
+    folder: Path, names: Sequence[str], backbones: Sequence[Backbone], head: HeadEnsemble, clip: NDArray[Any]
+) -> None:
     """Write all networks to disk, the backbones under these names."""
     for name, backbone in zip(names, backbones, strict=True):
         _to_onnx(backbone.network, _frames(backbone, 2), folder / name, "frames", ["embeddings"])
-    clips = torch.from_numpy(np.stack([_clip(backbones, samples)] * 2))
-    _to_onnx(head, clips, folder / HEAD, "clips", ["probabilities", "attention", "unknown"])
+    _to_onnx(
+        head, torch.from_numpy(np.stack([clip] * 2)), folder / HEAD, "clips", ["probabilities", "attention", "unknown"]
+    )
     for name in (*names, HEAD):
         flush(folder / name)
 
@@ -208,23 +213,25 @@ def _frames(backbone: Backbone, count: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(count).integers(0, 256, (count, 3, *size), dtype=np.uint8))
 
 
-def _clip(backbones: Sequence[Backbone], samples: int) -> NDArray[Any]:
+def _clip(backbones: Sequence[Backbone], head: HeadConfig) -> NDArray[Any]:
     """Return the head's input for one random clip: float32 ``(T, d)``, or uint8 ``(T, 64, 64, 3)``."""
-    if not backbones:
-        return np.random.default_rng(samples).integers(0, 256, (samples, FRAME_SIDE, FRAME_SIDE, 3), dtype=np.uint8)
-    parts = [b.embed_prepared(_frames(b, samples)).astype(np.float32) for b in backbones]
-    return np.concatenate(parts, axis=1)
+    if backbones:
+        parts = [b.embed_prepared(_frames(b, head.frames)).astype(np.float32) for b in backbones]
+        return np.concatenate(parts, axis=1)
+    random = np.random.default_rng(head.frames)
+    if VARIANTS[head.variant].takes_pixels:
+        return random.integers(0, 256, (head.frames, FRAME_SIDE, FRAME_SIDE, 3), dtype=np.uint8)
+    return random.standard_normal((head.frames, head.input_dim)).astype(np.float32)
 
 
 def _compare(
-    folder: Path, names: Sequence[str], backbones: Sequence[Backbone], head: HeadEnsemble, samples: int
+    folder: Path, names: Sequence[str], backbones: Sequence[Backbone], head: HeadEnsemble, clip: NDArray[Any]
 ) -> float:
     """Return the largest difference between the probabilities of ONNX Runtime and PyTorch on a random clip."""
-    clip = _clip(backbones, samples)
     with torch.inference_mode():
         expected = head(torch.from_numpy(clip)[None])[0].numpy()
     if backbones:
-        parts = [_run(folder / n, _frames(b, samples).numpy())[0] for n, b in zip(names, backbones, strict=True)]
+        parts = [_run(folder / n, _frames(b, len(clip)).numpy())[0] for n, b in zip(names, backbones, strict=True)]
         clip = np.concatenate(parts, axis=1)
     difference = float(np.abs(_run(folder / HEAD, clip[None])[0] - expected).max())
     if not difference <= TOLERANCE:
@@ -244,7 +251,7 @@ def _run(path: Path, x: NDArray[Any]) -> list[Any]:
 
 def _describe(names: Sequence[str], pipelines: Sequence[Pipeline], runs: Sequence[Run]) -> dict[str, Any]:
     """Return the description that a program needs to use the files."""
-    files, inputs, frames = iter(names), [], pipelines[0].frames
+    files, inputs = iter(names), []
     for pipeline in pipelines:
         stored = {name: pipeline.frames[name] for name in ("short_side", "geometry", "codec")}
         source: dict[str, Any] = {"file": None, "name": PIXELS, "stored_as": stored}
@@ -257,8 +264,8 @@ def _describe(names: Sequence[str], pipelines: Sequence[Pipeline], runs: Sequenc
     return {
         "export_version": EXPORT_VERSION,
         "labels": runs[0].labels,
-        "samples": frames["samples"],
-        "sampling": frames["sampling"],
+        "samples": runs[0].run_json["head"]["frames"],
+        "sampling": pipelines[0].frames["sampling"] if pipelines else None,
         "clip_seconds": runs[0].run_json.get("clip_seconds"),
         "inputs": inputs,
         "head": {"file": HEAD, "variant": runs[0].run_json["head"]["variant"], "seeds": len(runs)},

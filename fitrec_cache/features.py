@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,8 +33,8 @@ class Features:
     """Features of N clips in memory, with metadata of the clips.
 
     Attributes:
-        values: float16 ``(N, T, d)`` (or float32 if made elsewhere), or uint8 ``(N, T, 64, 64, 3)`` for heads that are
-            trained on frames.
+        values: float16 ``(N, T, d)`` (or float32 if made elsewhere, also as a tensor), or uint8 ``(N, T, 64, 64, 3)``
+            for heads that are trained on frames.
         clip_ids: N names, all different.
         labels: N class names.
         pts_seconds: float64 ``(N, T)``; NaN where unknown (default: all).
@@ -57,9 +56,11 @@ class Features:
     sources: list[dict[str, Any]] = field(default_factory=list)
     name: str = "features"
     notes: list[str] = field(default_factory=list)
-    _looked: list[NearDuplicates | None] = field(default_factory=list, init=False, repr=False)
+    #: What :meth:`near_duplicates` found, by the digest of what was searched.
+    _looked: dict[str, NearDuplicates | None] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "values", _as_array(self.values))
         object.__setattr__(self, "extra", self.extra or [NO_COLUMNS] * len(self.clip_ids))
         if self.pts_seconds is _UNKNOWN:
             object.__setattr__(self, "pts_seconds", np.full(np.shape(self.values)[:2], np.nan))
@@ -81,12 +82,10 @@ class Features:
         """The columns by which clips are split, one list each, for :func:`fitrec_cache.dataset.folds.make_folds`."""
         return {"clip_ids": self.clip_ids, "labels": self.labels, "groups": self.groups, "extra": self.extra}
 
-    @cached_property
     def digest(self) -> str:
-        """Sha256 of values, ids, labels and groups; with a split's sides, this covers all data that affect a training.
+        """Return the sha256 of values, ids, labels and groups as they are now: all data that affect a training.
 
-        The shape of the values is not included, because the head's settings contain it. The digest is computed from the
-        values as they are on first access.
+        Sides of a split, and the shape of the values, are not included: the run's settings contain them.
         """
         found = hashlib.sha256(canonical_json([self.clip_ids, self.labels, self.groups]).encode())
         found.update(str(self.values.dtype).encode())
@@ -94,11 +93,12 @@ class Features:
         return found.hexdigest()
 
     def near_duplicates(self, *, progress: bool = False) -> NearDuplicates | None:
-        """Return the result of :func:`quick_look`, computed from the values as they are on the first call."""
-        if not self._looked:
+        """Return the result of :func:`quick_look`, computed anew only if something has changed since the last call."""
+        if (key := self.digest()) not in self._looked:
+            self._looked.clear()
             found = quick_look(lambda: embed([self.values]), self.labels, self.groups, progress=progress)
-            self._looked.append(found)
-        return self._looked[0]
+            self._looked[key] = found
+        return self._looked[key]
 
     def clip_seconds(self) -> float | None:
         """Return the median length of the clips, from the times of their frames; None if these are unknown."""
@@ -124,6 +124,23 @@ class Features:
         return self.take(order) if (np.diff(order) < 0).any() else self
 
 
+def _as_array(values: Any) -> Any:
+    """Return values as an array, also those of a tensor; None as it is.
+
+    Raises:
+        UsageError: If they are not of one shape.
+    """
+    if values is None:
+        return None
+    if hasattr(values, "detach"):  # a tensor
+        values = values.detach().cpu()
+        values = values.float() if str(values.dtype) == "torch.bfloat16" else values  # NumPy has no bfloat16
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise UsageError("features: values of several shapes: expected (N, T, d), the same T for every clip") from error
+
+
 def as_ours(data: Features, where: str) -> Features:
     """Check features made elsewhere and normalise their values and names; the same object if nothing changes.
 
@@ -139,7 +156,8 @@ def as_ours(data: Features, where: str) -> Features:
     frames = values.dtype == np.uint8 and values.shape[2:] == (FRAME_SIDE, FRAME_SIDE, 3)
     if not frames and (values.dtype.kind != "f" or values.ndim < 3):
         got = f"got values of {values.dtype} {values.shape}"
-        raise UsageError(f"features {where}: {got}, expected floats (N, T, d), or uint8 frames (N, T, 64, 64, 3)")
+        hint = ". For one vector per clip give values[:, None]" * (values.ndim == 2)
+        raise UsageError(f"features {where}: {got}, expected floats (N, T, d), or uint8 frames (N, T, 64, 64, 3){hint}")
     lengths = {"values": len(values), "pts_seconds": len(data.pts_seconds), "clip_ids": len(data.clip_ids)}
     lengths |= {"labels": len(data.labels), "groups": len(data.groups), "extra": len(data.extra)}
     lengths |= {"contents": len(data.contents)} if data.contents else {}

@@ -146,7 +146,7 @@ def train_head(
         recipe_name=recipe,
         false_alarm_rate=false_alarm_rate,
         device=where,
-        data_sha256=data.digest,
+        data_sha256=data.digest(),
         split_seed=split_seed,
         some_classes=classes is not None,
         overwrite=overwrite,

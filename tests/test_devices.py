@@ -165,3 +165,19 @@ def test_the_random_numbers_of_apples_gpu_are_the_callers_again_afterwards(monke
     with own_random_numbers(torch.device("mps")):
         state[0] = "ours"
     assert state == ["callers"]
+
+
+@pytest.mark.parametrize("change", ["dtype", "device"])
+def test_other_defaults_of_torch_are_told(change):
+    back = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64 if change == "dtype" else back)
+        torch.set_default_device("meta" if change == "device" else None)
+        with pytest.raises(
+            UsageError, match=r"by default, expected torch.float32 on cpu: undo torch.set_default_dtype"
+        ):
+            find_device("cpu")
+    finally:
+        torch.set_default_dtype(back)
+        torch.set_default_device(None)
+    assert find_device("cpu") == "cpu"

@@ -16,6 +16,7 @@ import typer.main
 from fitrec_cache.cli import app
 from fitrec_cache.evaluation.paired import exact_p
 from fitrec_cache.predict import predict
+from fitrec_cache.runs.scored import read_scored
 from fitrec_cache.train import train_head
 
 ROOT = Path(__file__).parents[1]
@@ -100,6 +101,7 @@ def test_ones_own_classifier_works_as_shown(cache_folder, tmp_path, monkeypatch,
     exec(compile(block.replace("resnet50", "test_resnet"), "guide.md", "exec"), names)
     figures, difference = capsys.readouterr().out.splitlines()
     assert figures == f"{names['figures'].accuracy} {names['figures'].accuracy_ci95}"
+    assert sorted(names["train"] + names["test"]) == list(range(len(names["y"])))
     assert list(names["head"].clips) == [names["clips"].clip_ids[i] for i in names["test"]]
     assert difference.startswith(str(exact_p(names["gain"], names["head"].units)))
 
@@ -118,7 +120,7 @@ def test_a_server_answers_as_shown(cache_folder, video_folder, tmp_path, capsys)
 
 
 def test_a_program_with_its_own_camera_works_as_shown(cache_folder, tmp_path, capsys):
-    _, _, _, block, _ = shown(ROOT / "docs" / "guide.md", "python")
+    _, _, _, block, *_ = shown(ROOT / "docs" / "guide.md", "python")
     train_head(cache=cache_folder, variant="mean", backbone="test_resnet", epochs=3, out=tmp_path / "run")
     assert '"runs/lstm"' in block
     pictures = ((k / 25, np.full((48, 64, 3), k, np.uint8)) for k in range(100))
@@ -133,7 +135,7 @@ def test_a_program_with_its_own_camera_works_as_shown(cache_folder, tmp_path, ca
 
 
 def test_features_made_elsewhere_train_as_shown(tmp_path, monkeypatch):
-    *_, block = shown(ROOT / "docs" / "guide.md", "python")
+    *_, block, answering = shown(ROOT / "docs" / "guide.md", "python")
     monkeypatch.chdir(tmp_path)
     np.save("values.npy", np.random.default_rng(0).random((40, 3, 5), np.float32))
     for what, each in (("names", "clip {}"), ("labels", "AB"), ("people", "person {}")):
@@ -142,6 +144,11 @@ def test_features_made_elsewhere_train_as_shown(tmp_path, monkeypatch):
     exec(compile(block, "guide.md", "exec"), {})
     run = json.loads(Path("runs/mine/run.json").read_text())
     assert {side: len(run["split"][side]) for side in ("train", "val", "test")} == {"train": 24, "val": 8, "test": 8}
+    names: dict = {}
+    exec(compile(answering, "guide.md", "exec"), names)
+    scored = read_scored(Path("runs/mine"))
+    rows = [int(clip.removeprefix("clip ")) for clip in scored.clips]
+    assert (names["probabilities"][rows].argmax(dim=1).numpy() == scored.tested.logits.argmax(axis=1)).all()
 
 
 def anchors(page):

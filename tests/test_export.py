@@ -30,6 +30,7 @@ from fitrec_cache.cli import app
 from fitrec_cache.errors import FitrecError, MismatchError, StoreError, UsageError, WeightsError
 from fitrec_cache.export import export
 from fitrec_cache.extract import extract
+from fitrec_cache.features import Features
 from fitrec_cache.pipeline import Pipeline
 from fitrec_cache.predict import predict
 from fitrec_cache.runs.ensemble import HeadEnsemble
@@ -437,3 +438,18 @@ def test_how_a_network_was_made_fast_is_no_matter_elsewhere(run, how, monkeypatc
     assert elsewhere.backbone.identity()["precision"] == "fp32"
     with pytest.raises(MismatchError, match="the head was trained on other features"):
         Pipeline(source | {"identity": identity | {"precision": "fp32"}}, {}, device="cpu", force=False)
+
+
+def test_of_features_made_elsewhere_the_head_is_exported_alone(tmp_path):
+    values = np.random.default_rng(0).standard_normal((40, 3, 5)).astype(np.float32)
+    clips = Features(values=values, clip_ids=[f"{i:02d}" for i in range(40)], labels=["A", "B"] * 20)
+    train_head(features=clips, variant="vit-lstm", epochs=1, out=tmp_path / "run")
+    report = export(run=tmp_path / "run", out=tmp_path / "out")
+    assert set(report.files) == {"head.onnx", "recogniser.json"}
+    with torch.inference_mode():
+        expected, *_ = HeadEnsemble(read_runs(tmp_path / "run"))(torch.from_numpy(values))
+    np.testing.assert_allclose(answer(tmp_path / "out" / "head.onnx", values)["probabilities"], expected, atol=1e-5)
+    told = json.loads((tmp_path / "out" / "recogniser.json").read_text())
+    assert (told["inputs"], told["sampling"], told["samples"]) == ([], None, 3)
+    with pytest.raises(UsageError, match="trained on features made elsewhere"):
+        export(run=tmp_path / "run", out=tmp_path / "out", backbone=["net=w.safetensors"])

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import pickle
 import random
 import re
 import shutil
@@ -1704,3 +1705,19 @@ def test_features_made_without_videos_have_the_times_of_the_frames(run, videos, 
         n_frames = 6 + number % 5
         times = store.row(clip.video_sha256)["pts_seconds"]
         assert times == pytest.approx([i * n_frames // 5 / 25 for i in (1, 2, 3, 4)])
+
+
+def test_an_open_cache_sees_what_came_and_what_was_erased(run, tmp_path, videos):
+    def names(clips):
+        return [clip.clip_id for clip in clips]
+
+    run()
+    opened = Cache(tmp_path / "cache")
+    first, *others = before = names(opened.clips())
+    shutil.copy(videos / others[0], videos / "Squat" / "another.avi")
+    (videos / first).unlink()
+    run(prune=True, erase=True)
+    fresh = Cache(tmp_path / "cache")
+    assert names(opened.clips()) == names(fresh.clips()) == sorted([*others, "Squat/another.avi"])
+    assert load_cached(opened, []).clip_ids == load_cached(fresh, []).clip_ids != before
+    assert names(pickle.loads(pickle.dumps(opened)).clips()) == names(fresh.clips())

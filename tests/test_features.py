@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from fitrec_cache.errors import UsageError
 from fitrec_cache.features import Features
 
 
@@ -29,11 +31,11 @@ def features(**changed):
     ],
 )
 def test_the_digest_tells_apart_all_that_decides_a_training(changed):
-    assert features(**changed).digest != features().digest
+    assert features(**changed).digest() != features().digest()
 
 
 def test_the_digest_minds_nothing_else():
-    assert features(extra=[], pts_seconds=np.ones((3, 4)), name="other", notes=["x"]).digest == features().digest
+    assert features(extra=[], pts_seconds=np.ones((3, 4)), name="other", notes=["x"]).digest() == features().digest()
 
 
 def test_the_length_of_clips_by_hand():
@@ -70,3 +72,16 @@ def test_groups_and_times_need_not_be_known(given):
 
 def test_it_shows_itself_in_a_line():
     assert repr(features(name="net")) == "Features('net', 3 clips of 2 classes, values float16 (3, 4, 2))"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_tensor_is_as_good_as_an_array(dtype):
+    values = torch.arange(24, dtype=dtype).reshape(3, 4, 2).requires_grad_()
+    found = features(values=values).values
+    assert isinstance(found, np.ndarray)
+    assert found.tolist() == np.arange(24).reshape(3, 4, 2).tolist()
+
+
+def test_clips_of_several_lengths_are_refused():
+    with pytest.raises(UsageError, match=r"values of several shapes: expected \(N, T, d\), the same T"):
+        features(values=[[[0.0, 1.0]] * 4, [[0.0, 1.0]] * 3, [[0.0, 1.0]] * 4])

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+import pickle
 import subprocess
 import sys
 import time
@@ -132,6 +133,21 @@ def test_refresh_takes_in_what_another_writer_committed(store):
     assert "a" not in store
     store.refresh()
     assert list(store) == ["a"]
+
+
+def test_what_was_removed_by_another_process_is_gone_after_refresh(store):
+    store.write_part(features("a"))
+    store.write_part(features("b")).unlink()
+    assert "b" in store
+    store.refresh()
+    assert list(store) == ["a"]
+    assert store.row("a")["features"].shape == features("a")["features"][0].shape
+
+
+def test_a_store_sent_to_another_process_is_opened_there(store):
+    store.write_part(features("a"))
+    sent = pickle.loads(pickle.dumps(store))
+    assert (list(sent), sent.kind, sent.identity) == (["a"], store.kind, store.identity)
 
 
 def test_unfinished_files_are_never_looked_at(store):

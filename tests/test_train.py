@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import csv
 import errno
 import json
@@ -1745,7 +1746,7 @@ def test_features_that_a_caller_put_together_are_as_those_of_a_file(tmp_path, fe
         ({"values": np.ones((60, 4, 32, 32, 3), dtype=np.uint8)}, r"values of uint8 \(60, 4, 32, 32, 3\), expected"),
         ({"labels": ["A"] * 58 + [None, float("nan")]}, "2 clips have no label, such as "),
         ({"clip_ids": [f"{i}\udcff" for i in range(60)]}, r"undecodable characters in '0\\udcff': rename it"),
-        ({"extra": [{"person": i} for i in range(60)]}, "extra holds 0, expected texts"),
+        ({"values": np.ones((60, 6), dtype=np.float32)}, r"values of float32 \(60, 6\), .* give values\[:, None\]"),
         ({"contents": ["a" * 64] * 59 + [None]}, "contents hold None, expected texts: hashes of videos"),
         ({"values": None}, "values is None, expected one of each for every clip"),
         ({"clip_ids": None}, "clip_ids is None"),
@@ -1756,6 +1757,31 @@ def test_features_that_a_caller_put_together_are_as_those_of_a_file(tmp_path, fe
 def test_features_in_memory_that_do_not_fit_are_refused(tmp_path, features, changes, words):
     with pytest.raises(UsageError, match=f"features in memory.*{words}"):
         train_head(out=tmp_path / "x", features=replace(read_pack(features), **changes), variant="mean")
+
+
+def test_a_training_is_of_clips_as_they_are_when_it_is_called(tmp_path, features):
+    """Labels are altered in a copy, and values in place, as in trials of how much noise matters."""
+    data = read_pack(features)
+    settings = {"variant": "mean", "epochs": 2, "split": "random", "out": tmp_path / "run"}
+    train_head(features=data, **settings)
+    before = run_of(tmp_path / "run")["data_sha256"]
+    noisy = copy.deepcopy(data)
+    noisy.labels[:2] = noisy.labels[-2:]
+    with pytest.raises(UsageError, match="made with other settings"):
+        train_head(features=noisy, **settings)
+    data.values[:] = data.values[::-1].copy()
+    train_head(features=data, overwrite=True, **settings)
+    assert run_of(tmp_path / "run")["data_sha256"] != before
+
+
+def test_numbers_may_be_values_of_further_columns(tmp_path, features):
+    data = read_pack(features)
+    folds = [{"person": i % 3 if i % 2 else str(i % 3), "age": None} for i in range(60)]
+    report = train_head(
+        out=tmp_path / "x", features=replace(data, extra=folds), variant="mean", epochs=1, split="leave-one:person"
+    )
+    assert [len(run_of(tmp_path / "x" / f"fold-0{n}-{n - 1}-seed-0")["split"]["test"]) for n in (1, 2, 3)] == [20] * 3
+    assert len(report.runs) == 3
 
 
 @pytest.mark.parametrize("given", [np.zeros((4, 2, 3)), [[0.0] * 9] * 9])

@@ -38,8 +38,15 @@ def find_device(name: str = "auto") -> str:
         The device; a CUDA device always as ``cuda:N``, since ``cuda`` may mean another one in another thread.
 
     Raises:
-        UsageError: If the name is none of these, or the device is not present, or this torch cannot compute on it.
+        UsageError: If the name is none of these, or the device is not present, or this torch cannot compute on it. Also
+            if the caller has changed torch's default dtype or device, with which networks are built.
     """
+    dtype, place = torch.get_default_dtype(), torch.get_default_device()
+    if dtype != torch.float32 or place.type != "cpu":
+        raise UsageError(
+            f"torch makes tensors of {dtype} on {place} by default, expected torch.float32 on cpu: undo "
+            "torch.set_default_dtype and torch.set_default_device first"
+        )
     if name == "auto":
         usable = torch.cuda.is_available() and not _refusal("cuda")
         name = "cuda" if usable else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -275,7 +275,7 @@ def read_run(folder: Path) -> Run:
         StoreCorrupt: If its files are damaged or do not belong together.
     """
     if not (folder / "run.json").is_file():
-        raise _no_run(folder)
+        raise no_run(folder)
     settings = read_run_settings(folder)
     with refused_if_damaged(folder, *_DAMAGE):
         name = FINAL if settings.get("final") else HEAD
@@ -361,7 +361,7 @@ def _with_weights(config: HeadConfig, stored: Mapping[str, Tensor], path: Path) 
     return head
 
 
-def _no_run(folder: Path) -> UsageError:
+def no_run(folder: Path) -> UsageError:
     """Return the error for a folder that is not a run."""
     if inside := sorted({run.name for run in _runs_in(folder)} | _models_in(folder)):
         return UsageError(f"{folder} holds no run itself, but there are some in {listed(inside)}: name one of these")

@@ -21,6 +21,7 @@ from fitrec_cache.evaluation.metrics import interval_by_unit
 from fitrec_cache.evaluation.paired import FloatArray, count_right, widened_for_folds
 from fitrec_cache.runs.models import differences, incomplete, model_settings
 from fitrec_cache.runs.outputs import Outputs, read_outputs
+from fitrec_cache.runs.run import no_run
 from fitrec_cache.runs.run_files import read_run_settings, refused_if_damaged
 
 
@@ -257,9 +258,12 @@ def read_scored(folder: Path) -> ScoredRun:
     """Read a run's settings and the outputs of its head.
 
     Raises:
+        UsageError: If the folder is no run.
         StoreCorrupt: If its files are damaged or missing, or do not match each other.
         FitrecError: If it was written by another program version.
     """
+    if not (folder / "run.json").exists():
+        raise no_run(folder)
     run = read_run_settings(folder)
     with refused_if_damaged(folder / "run.json"):
         validated, tested = read_outputs(folder, run, "val"), read_outputs(folder, run, "test")

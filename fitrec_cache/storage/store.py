@@ -63,6 +63,11 @@ class Store:
         self.identity = dict(identity)
         self._digest = digest(identity)
         self._text_columns = tuple(SCHEMAS["clips"]) if kind == "clips" else ("key",)
+        self._forget()
+        self.refresh()
+
+    def _forget(self) -> None:
+        """Forget all parts, so that :meth:`refresh` begins anew."""
         self._parts: dict[str, int] = {}  # name -> number of each part, in the order in which they were seen
         self._names: list[str] = []  # number -> name
         #: Of the parts seen so far, the one committed last; empty if there is none.
@@ -74,7 +79,10 @@ class Store:
         self._indexes: set[str] = set()
         self._unlisted: dict[str, Columns] = {}  # the columns of parts that are in no index yet, for the next one
         self._read: dict[str, Arrays] = {}  # recently read parts
-        self.refresh()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how another process opens the store again."""
+        return type(self), (self.folder, self.kind, self.identity)
 
     def __len__(self) -> int:
         return len(self._where)
@@ -127,7 +135,7 @@ class Store:
         return sorted(p for p in self.folder.iterdir() if PART.fullmatch(p.name))
 
     def refresh(self) -> None:
-        """Register parts that were committed since the last look, by this process or by others."""
+        """Register parts that were committed or erased since the last look, by this process or by others."""
         changed, looked = self._time_of_folder(), time.monotonic()
         if changed == self._changed and looked - self._looked < _LONGEST_TRUST:
             return
@@ -135,6 +143,8 @@ class Store:
             names = set(os.listdir(self.folder))  # noqa: PTH208 - thousands of names, no paths
         except (FileNotFoundError, NotADirectoryError):
             return
+        if not self._parts.keys() <= names:
+            self._forget()
         for index in sorted(n for n in names - self._indexes if INDEX.fullmatch(n)):
             self._indexes.add(index)
             for name, columns in parts_in(self.folder / index, self._index_head(), self._text_columns).items():

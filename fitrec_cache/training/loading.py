@@ -66,6 +66,7 @@ def _as_given(data: Features) -> Features:
         "clip_ids": [str(name) for name in data.clip_ids],
         "labels": [_as_text(label) or "" for label in data.labels],
         "groups": [_as_text(group) for group in data.groups],
+        "extra": [{name: _as_text(value) or "" for name, value in each.items()} for each in data.extra],
     }
     same = all(isinstance(given := getattr(data, name), type(each)) and given == each for name, each in told.items())
     found = as_ours(data if same else replace(data, **told), "in memory")

@@ -110,7 +110,7 @@ class Problem:
             epochs=epochs,
             backbone=data.name,
             values=data.values,
-            data_sha256=data.digest,
+            data_sha256=data.digest(),
             splits=splits,
             units={clip: units[clip] for each in splits for clip in each.val_ids},
             notes=(*data.notes, *_overlap(fold for fold, _ in folds)),

@@ -204,7 +204,7 @@ class Trainer:
                 "unknown_classes": [] if self.strangers is None else sorted(set(self.strangers.labels)),
             },
             "data_sha256": self.data_sha256,
-            **({} if self.strangers is None else {"unknown_sha256": self.strangers.digest}),
+            **({} if self.strangers is None else {"unknown_sha256": self.strangers.digest()}),
             "sources": data.sources,
             "backbone": data.name,
         }
