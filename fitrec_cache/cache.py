@@ -58,6 +58,10 @@ class Cache:
         folder: The folder.
         create: Create the cache if it does not exist.
 
+    Attributes:
+        folder: The folder.
+        clip_store: The store of the clips' entries.
+
     Raises:
         StoreError: If it is missing, not a cache, of another format version, or damaged.
     """
@@ -66,7 +70,7 @@ class Cache:
     def __init__(self, folder: Path, *, create: bool = False) -> None:
         open_root(folder, create=create)
         self.folder = folder
-        self._clips = Store(folder / "clips", "clips", CLIPS_IDENTITY)
+        self.clip_store = Store(folder / "clips", "clips", CLIPS_IDENTITY)
         self._opened: dict[Path, Store] = {}  # kept, because opening a store is slow and refreshing it is fast
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -89,24 +93,15 @@ class Cache:
 
     def entries(self) -> list[HeldClip]:
         """Return the latest entry of each clip, sorted by name, with the groups as they were given."""
-        self.refresh()
+        self.clip_store.refresh()
         return sorted(self._entries(), key=lambda clip: clip.clip_id)
 
     def all_entries(self) -> Iterator[HeldClip]:
         """Yield every stored entry, including earlier ones of the same name, in no particular order."""
-        return self._read(self._clips.all_texts())
-
-    @property
-    def newest_part(self) -> str:
-        """The latest ``since`` of all entries; empty if there is none."""
-        return self._clips.newest
-
-    def rows(self) -> Iterator[tuple[bytes, ...]]:
-        """Yield the valid entry of each clip as a row of :meth:`fitrec_cache.storage.store.Store.rows_of`."""
-        return (row for _, columns in self._clips.texts() for row in self._clips.rows_of(columns))
+        return self._read(self.clip_store.all_texts())
 
     def _entries(self) -> Iterator[HeldClip]:
-        return self._read(self._clips.texts())
+        return self._read(self.clip_store.texts())
 
     def _read(self, parts: Iterable[tuple[str, Columns]]) -> Iterator[HeldClip]:
         try:
@@ -124,10 +119,10 @@ class Cache:
 
     def clip(self, clip_id: str) -> HeldClip | None:
         """Return the latest entry of a clip; None if there is none."""
-        if clip_id not in self._clips:
+        if clip_id not in self.clip_store:
             return None
-        row = self._clips.row(clip_id)
-        return _entry(self._clips.part_of(clip_id), *(bytes(row[name]) for name in _COLUMNS))
+        row = self.clip_store.row(clip_id)
+        return _entry(self.clip_store.part_of(clip_id), *(bytes(row[name]) for name in _COLUMNS))
 
     def same_content(self) -> list[list[HeldClip]]:
         """Return groups of usable clips whose videos have identical bytes."""
@@ -148,7 +143,7 @@ class Cache:
         """
         names = set(clips)
         others, contents = list[HeldClip](), set[str]()
-        if len(self._clips) == len(names):
+        if len(self.clip_store) == len(names):
             return others, contents
         for clip in self._entries():
             if clip.clip_id in names:
@@ -160,15 +155,11 @@ class Cache:
     def write_clips(self, clips: Sequence[HeldClip]) -> None:
         """Commit entries of clips as one part."""
         columns = zip(_COLUMNS, zip(*map(_texts, clips), strict=True), strict=True)
-        self._clips.write_part({name: text_column(values) for name, values in columns})
+        self.clip_store.write_part({name: text_column(values) for name, values in columns})
 
     def holds(self, clip: HeldClip) -> bool:
         """Say whether this is the latest entry of a clip; faster than :meth:`clip`, which reads a file."""
-        return self._clips.holds(_texts(clip))
-
-    def refresh(self) -> None:
-        """Register what was committed or erased since, also by other processes."""
-        self._clips.refresh()
+        return self.clip_store.holds(_texts(clip))
 
     def begin(self, clips: Collection[str]) -> None:
         """Record that clips with these names are being extracted, until :meth:`finish`.
@@ -209,10 +200,6 @@ class Cache:
             if (missing := names - held)
         ]
 
-    def write_index(self, *, at_end: bool = False) -> None:
-        """Write an index of clips' entries if many parts are in none; see :class:`fitrec_cache.storage.store.Store`."""
-        self._clips.write_index(at_end=at_end)
-
     def frame_store(self, identity: Mapping[str, Any]) -> Store:
         """Return the store of frames made with exactly these settings."""
         return self._open(self.folder / "frames" / digest(identity)[:16], "frames", identity)
@@ -235,7 +222,7 @@ class Cache:
 
     def stores(self) -> list[Store]:
         """Return all stores: of frames, of features, and of the clips' entries."""
-        return [*self.frame_stores(), *self.feature_stores(), self._clips]
+        return [*self.frame_stores(), *self.feature_stores(), self.clip_store]
 
     def _stores(self, kind: str) -> list[Store]:
         """Return all stores of one kind, in the order of their names."""

@@ -134,7 +134,7 @@ def extract(
         found, known = _held_clips(there, classes, root, lists)
     else:
         if prune:  # clips that other processes enter after this point are not taken out
-            last_part = Cache(cache).newest_part if is_there(cache / MARKER) else ""
+            last_part = Cache(cache).clip_store.newest if is_there(cache / MARKER) else ""
         found = find_clips(videos, root=root, lists=lists, classes=classes, group_by=group_by)
         _refuse_missing(found, videos, prune=prune)
         notes.add(_counted(found.clips), *found.notes)

@@ -423,7 +423,7 @@ def test_entries_that_another_program_spelled_otherwise_stay(cache):
     fill(cache, "one")
     columns = {"key": "A", "video_sha256": "one", "label": "Squat", "group": "", "problem": ""}
     columns |= {"extra": '{"who": "Anna",  "at": "home"}'}
-    cache._clips.write_part({name: text_column([columns[name]]) for name in SCHEMAS["clips"]})
+    cache.clip_store.write_part({name: text_column([columns[name]]) for name in SCHEMAS["clips"]})
     before = everything(cache.folder)
     assert erase_taken_out(cache.folder) == []
     assert everything(cache.folder) == before
@@ -436,7 +436,7 @@ def test_an_index_that_is_written_late_goes_by_the_next_call(cache, monkeypatch)
     cache.write_clips([clip("A", "one", group="Xanthippe")])
     late = Cache(cache.folder)
     erase_taken_out(cache.folder)
-    late.write_index(at_end=True)
+    late.clip_store.write_index(at_end=True)
     assert holding(cache.folder, b"Zebulon")
     erase_taken_out(cache.folder)
     assert holding(cache.folder, b"Zebulon") == []
@@ -445,7 +445,7 @@ def test_an_index_that_is_written_late_goes_by_the_next_call(cache, monkeypatch)
 def test_an_index_that_is_not_sound_goes_with_the_names_in_it(cache, monkeypatch):
     monkeypatch.setattr(store, "FEWEST_AT_END", 1)
     cache.write_clips([clip("A", "one", group="Zebulon")])
-    cache.write_index(at_end=True)
+    cache.clip_store.write_index(at_end=True)
     cache.write_clips([clip("A", "one", group="Xanthippe")])
     (index,) = cache.folder.glob("clips/index-*")
     index.write_bytes(index.read_bytes() + b"\0")
@@ -531,7 +531,7 @@ def test_a_part_goes_once_the_other_is_on_disk(cache, monkeypatch):
 def test_an_index_of_a_part_that_is_gone_holds_no_erased_names_either(cache, monkeypatch):
     monkeypatch.setattr(store, "FEWEST_AT_END", 1)
     cache.write_clips([clip("A", "anna", group="mail@anna")])
-    cache.write_index(at_end=True)
+    cache.clip_store.write_index(at_end=True)
     next(cache.folder.glob("clips/part-*")).unlink()  # as `check --repair` does with a damaged one
     Cache(cache.folder).write_clips([clip("A", "anna", problem=TAKEN_OUT), clip("B", "ben")])
     assert holding(cache.folder, b"mail@anna")

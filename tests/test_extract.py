@@ -1583,12 +1583,11 @@ def test_another_backbone_does_not_let_an_earlier_name_count_again(run, tmp_path
 
 
 def test_what_was_embedded_is_stored_where_what_others_wrote_cannot_be_read(run, tmp_path, monkeypatch):
-    def fails(self):
+    def fails():
         raise StoreError("what another process wrote is damaged")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Cache, "refresh", fails)
-        patch.setattr(Extractor, "refresh", lambda self: None)
+        patch.setattr(Extractor, "refresh", lambda self: patch.setattr(self.cache.clip_store, "refresh", fails))
         with pytest.raises(StoreError, match="another process"):
             run()
     assert len(Cache(tmp_path / "cache").feature_stores()[0]) == 4

@@ -186,7 +186,7 @@ def test_an_entry_is_held_if_it_is_the_latest_of_its_clip(tmp_path):
     assert made.clip("a/é") is None
     for written in (entry("x"), entry("y"), entry("x"), *[entry("x", {"n": str(n)}) for n in range(4)]):
         made.write_clips([written])
-        made.write_index()
+        made.clip_store.write_index()
         for cache in (made, Cache(tmp_path / "c")):
             assert cache.holds(written)
             assert cache.clip("a/é") == written
@@ -199,7 +199,7 @@ def test_an_entry_that_two_wrote_is_held_whoever_is_asked(tmp_path):
     clip = HeldClip(clip_id="a", video_sha256="0", label="x", group=None)
     Cache(tmp_path / "c").write_clips([clip])
     ours.write_clips([clip])  # before it has seen that of the other
-    ours.refresh()
+    ours.clip_store.refresh()
     assert ours.holds(clip)
 
 
@@ -287,7 +287,7 @@ def test_entries_of_clips_come_from_the_index_and_the_last_holds(tmp_path, reads
             [HeldClip(clip_id=f"a/{k}", video_sha256=str(n), label="x" * n, group=None) for k in range(3)]
         )
     before = cache.clips()
-    cache.write_index()
+    cache.clip_store.write_index()
     assert len(indexes(tmp_path / "c" / "clips")) == 1
     reads.clear()
     assert Cache(tmp_path / "c").clips() == before
@@ -299,7 +299,7 @@ def test_check_finds_a_damaged_index_and_sets_it_aside(tmp_path):
     cache = Cache(tmp_path / "c", create=True)
     for n in range(6):
         cache.write_clips([HeldClip(clip_id=str(n), video_sha256=str(n), label="x", group=None)])
-    cache.write_index()
+    cache.clip_store.write_index()
     missing = check(cache=tmp_path / "c").problems  # entries alone
     assert [p["reason"][:8] for p in missing] == ["missing:"] * 2
     damaged(indexes(tmp_path / "c" / "clips")[0])

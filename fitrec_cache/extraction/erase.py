@@ -54,7 +54,8 @@ def erase_taken_out(folder: Path) -> list[str]:
     held = [clip for clip in entries if clip.problem != TAKEN_OUT]
     taken_out = [clip for clip in entries if clip.problem == TAKEN_OUT]
     contents = {clip.video_sha256.encode() for clip in held if clip.video_sha256}  # empty for an unreadable file
-    entered = {row for row in latest.rows() if row[-1] != TAKEN_OUT.encode()}
+    rows = (row for _, columns in latest.clip_store.texts() for row in latest.clip_store.rows_of(columns))
+    entered = {row for row in rows if row[-1] != TAKEN_OUT.encode()}
     stored = {(content,) for content in contents}
     freed, erased = 0, set[bytes]()
     try:

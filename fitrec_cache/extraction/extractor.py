@@ -307,7 +307,7 @@ class Extractor:
                     rows.features[i] = {}
                     store.write_origin(model.origin())
             if rows.seen:
-                self.cache.refresh()  # other processes may have written entries of these clips meanwhile
+                self.cache.clip_store.refresh()  # other processes may have written entries of these clips meanwhile
             while rows.seen:
                 if entry := self.entering.entry(*rows.seen[0]):
                     rows.clips.append(entry)
@@ -321,14 +321,13 @@ class Extractor:
 
     def write_indexes(self, *, at_end: bool = False) -> None:
         """Write indexes of what was committed; see :meth:`fitrec_cache.storage.store.Store.write_index`."""
-        for write in [each.write_index for each in (self.frames, *self.stores)] + [self.cache.write_index]:
+        for store in (self.frames, *self.stores, self.cache.clip_store):
             with suppress(StoreError):  # the cache may be read-only; indexes are optional
-                write(at_end=at_end)
+                store.write_index(at_end=at_end)
 
     def refresh(self) -> None:
         """Take into account what other processes have committed, so that it is not done again here."""
-        self.cache.refresh()
-        for store in (self.frames, *self.stores):
+        for store in (self.cache.clip_store, self.frames, *self.stores):
             store.refresh()
 
     def report(self) -> ExtractReport:

@@ -27,7 +27,7 @@ class KnownVideos:
     """
 
     def __init__(self, cache: Cache) -> None:
-        self._cache, self._until = cache, cache.newest_part
+        self._cache, self._until = cache, cache.clip_store.newest
 
     def of(self, key: str, named: HeldClip | None) -> HeldClip | None:
         """Return the entry with what is known about a video.
