@@ -57,29 +57,33 @@ class DecodedClip:
 
 @dataclass
 class _Pass:
-    """The result of decoding a stream. ``verified``: number of frames that did decode; None: all of ``times``."""
+    """The result of decoding a stream. ``verified``: number of frames that did decode, at most that of ``times``."""
 
     pictures: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     times: list[float | None] = field(default_factory=list)
-    verified: int | None = None
+    verified: int = 0
     damage: Damage = field(default_factory=Damage)
     rotation: int = 0
     mirrored: bool = False
     interlaced: bool = False
 
-    def note_orientation(self, frame: VideoFrame) -> None:
-        matrix = _display_matrix(frame)
-        self.rotation = 0 if np.array_equal(matrix, np.eye(2)) else int(frame.rotation)
-        self.mirrored = bool(np.linalg.det(matrix) < 0)
+    def note(self, frame: VideoFrame) -> None:
+        """Note that a frame decoded; the first one tells the orientation of all."""
+        if not self.verified:
+            matrix = _display_matrix(frame)
+            self.rotation = 0 if np.array_equal(matrix, np.eye(2)) else int(frame.rotation)
+            self.mirrored = bool(np.linalg.det(matrix) < 0)
+        self.verified += 1
+        self.interlaced = self.interlaced or bool(frame.interlaced_frame)
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Chooses the wanted frames, given the times of all. ``start``: the earliest time of a packet, if known."""
+    """Chooses the wanted frames, given the times of all. ``earliest``: the earliest time of a packet, if known."""
 
     sampler: Sampler
     span: Span | None
-    start: float | None
+    earliest: float | None
 
     def among(self, times: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the numbers of the wanted frames; ``times`` has the time of each frame in seconds."""
@@ -97,9 +101,13 @@ class _Wanted:
         return np.flatnonzero((since >= span.start) & (since < span.end))
 
     def since(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return seconds since ``start`` (if known) or the first frame, whichever is earlier."""
+        """Return seconds since :meth:`start`."""
+        return times - self.start(times)
+
+    def start(self, times: NDArray[np.float64]) -> float:
+        """Return the time from which parts are counted: of the first frame, or of a packet before it."""
         first = float(times[0])
-        return times - (first if self.start is None else min(self.start, first))
+        return first if self.earliest is None else min(self.earliest, first)
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,8 @@ def read_frames(path: Path, *, sampler: Sampler, short_side: int, span: Span | N
     try:
         with _open(path, span) as video:
             promised = None if span is None else _promised(video)
-            wanted = _Wanted(sampler, span, None if span is None else _first_time(video))
+            earliest = min((video.seconds(pts) for pts in video.listing.pts if pts is not None), default=None)
+            wanted = _Wanted(sampler, span, earliest)
             indices = _expected(video, wanted, promised)
             plan = _plan(video, indices)
             seen = _decode(video, indices, short_side) if plan is None else _decode_needed(video, plan, short_side)
@@ -180,11 +189,6 @@ def _promised(video: Video) -> NDArray[np.float64] | None:
         )
     known.sort()
     return np.array([video.seconds(pts) for pts in known]) if known and len(known) == video.n_packets else None
-
-
-def _first_time(video: Video) -> float | None:
-    """Return the time from which parts are counted, in seconds: the earliest of any packet; None if none has a time."""
-    return min((video.seconds(pts) for pts in video.listing.pts if pts is not None), default=None)
 
 
 def _is_set_back(known: Sequence[int]) -> bool:
@@ -251,10 +255,8 @@ def _decode(video: Video, indices: NDArray[np.int64], short_side: int) -> _Pass:
     wanted, converter = set(indices.tolist()), Converter(video.stream, short_side)
     seen = _Pass()
     for frame in sound_frames(video.stream.codec_context, video.packets(), seen.damage):
-        number = len(seen.times)
-        if number == 0:
-            seen.note_orientation(frame)
-        seen.interlaced = seen.interlaced or bool(frame.interlaced_frame)
+        number = seen.verified
+        seen.note(frame)
         seen.times.append(frame.time)
         if number in wanted:
             seen.pictures[number] = converter.picture(frame)
@@ -273,7 +275,7 @@ def _plan(video: Video, indices: NDArray[np.int64]) -> _Plan | None:
 
 def _decode_needed(video: Video, plan: _Plan, short_side: int) -> _Pass | None:
     """Decode a plan's stretches; None if one of them yields anything but the expected frames."""
-    seen = _Pass(times=[video.seconds(t) for t in plan.times], verified=0)
+    seen = _Pass(times=[video.seconds(t) for t in plan.times])
     converter = Converter(video.stream, short_side)
     if all(_decode_stretch(video, stretch, seen, plan.numbers, converter) for stretch in plan.parts):
         return seen
@@ -294,10 +296,7 @@ def _decode_stretch(
                 continue  # shown before the start: not wanted, and the packets it refers to were left out
             if frame.pts is None or frame.pts != next(expected, None) or frame.is_corrupt:
                 return False
-            if not seen.verified:
-                seen.note_orientation(frame)
-            seen.verified = (seen.verified or 0) + 1
-            seen.interlaced = seen.interlaced or bool(frame.interlaced_frame)
+            seen.note(frame)
             if frame.pts in numbers:
                 seen.pictures[numbers[frame.pts]] = converter.picture(frame)
     except av.InvalidDataError:
@@ -381,7 +380,6 @@ def _assemble(
     warnings: list[str],
 ) -> DecodedClip:
     decoded, claimed, damage = len(seen.times), video.claimed, seen.damage
-    first = _first_time(video) if wanted.start is None else wanted.start
     different = len(set(indices.tolist()))
     shapes = {p.shape for p in seen.pictures.values()}
     if len(shapes) > 1:
@@ -390,11 +388,11 @@ def _assemble(
     ledger = video.description | {
         "frames_claimed": claimed,
         "frames_decoded": decoded,
-        "frames_verified": decoded if seen.verified is None else seen.verified,
+        "frames_verified": seen.verified,
         "frames_hidden": video.listing.n_hidden,
         "frames_corrupt": damage.corrupt,
         "packets_undecodable": damage.undecodable,
-        "starts_at_seconds": float(times[0]) if first is None else min(first, float(times[0])),  # zero of parts' times
+        "starts_at_seconds": wanted.start(times),
         "duration_seconds": round(float(times[-1] - times[0]), 6),
         "variable_frame_rate": _is_variable(times),
         "rotation_degrees": seen.rotation % 360,
