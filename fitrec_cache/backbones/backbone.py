@@ -7,7 +7,7 @@ import shutil
 import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -400,7 +400,8 @@ def load_backbone(
     model = load_model(choice)
     preprocessing = _preprocessing(model, preset)
     if preset == "table1":
-        _shrink_input(model)
+        if hasattr(model, "set_input_size"):  # its position embedding has a fixed size
+            model.set_input_size(img_size=preprocessing.size)  # type: ignore[operator]
         model = LastMap(model)
     if preset == "grid":
         model = GridMap(model)
@@ -437,31 +438,17 @@ def best_precision(precision: str, device: str) -> str:
 
 def _preprocessing(model: nn.Module, preset: str) -> Preprocessing:
     own = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
-    size = (int(own["input_size"][1]), int(own["input_size"][2]))
-    small = (FRAME_SIDE, FRAME_SIDE)
-    if preset in ("native", "grid"):
-        return Preprocessing(
-            preset=preset,
-            first_size=None,
-            size=size,
-            interpolation="bilinear" if own["interpolation"] == "bilinear" else "bicubic",
-            mean=tuple(own["mean"]),
-            std=tuple(own["std"]),
-            output="grid3" if preset == "grid" else "pooled",
-        )
-    paper = preset == "paper"
-    return Preprocessing(
+    native = Preprocessing(
         preset=preset,
-        first_size=small if paper else None,
-        size=size if paper else small,
-        interpolation="bilinear",
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
-        output="pooled" if paper else "flattened",
+        first_size=None,
+        size=(int(own["input_size"][1]), int(own["input_size"][2])),
+        interpolation="bilinear" if own["interpolation"] == "bilinear" else "bicubic",
+        mean=tuple(own["mean"]),
+        std=tuple(own["std"]),
+        output="grid3" if preset == "grid" else "pooled",
     )
-
-
-def _shrink_input(model: nn.Module) -> None:
-    """Make a model whose position embedding has a fixed size accept 64x64 pixels."""
-    if hasattr(model, "set_input_size"):
-        model.set_input_size(img_size=(FRAME_SIDE, FRAME_SIDE))  # type: ignore[operator]
+    if preset in ("native", "grid"):
+        return native
+    small = (FRAME_SIDE, FRAME_SIDE)
+    plain = replace(native, interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return replace(plain, first_size=small) if preset == "paper" else replace(plain, size=small, output="flattened")
