@@ -194,8 +194,9 @@ class Cache:
         asked = map(_names, sorted(self.folder.glob("unfinished-*.json")))
         held = {clip.clip_id for clip in clips}
         return [
-            f"an extract of {len(names)} clips did not finish, and {len(missing)} of them are not in the cache: run it "
-            "again, or, if you no longer want them, `extract --prune`"
+            f"an extract of {plural(len(names), 'clip')} did not finish, and {len(missing)} of them "
+            f"{'is' if len(missing) == 1 else 'are'} not in the cache: run it again, or, if you no longer want them, "
+            "`extract --prune`"
             for names in asked
             if (missing := names - held)
         ]

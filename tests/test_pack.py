@@ -48,7 +48,7 @@ def test_a_part_of_the_clips_is_not_packed_without_a_word(tmp_path, cache_folder
     Cache(tmp_path / "cache").begin(["Hop/new.avi", *(c.clip_id for c in Cache(tmp_path / "cache").clips())])
     report = pack(cache=tmp_path / "cache", backbone=["test_resnet"], out=tmp_path / "some.h5")
     (note,) = report.notes
-    assert note.startswith("an extract of 13 clips did not finish, and 1 of them")
+    assert note.startswith("an extract of 13 clips did not finish, and 1 of them is not")
     assert f"note: {note}" in pack_text(report)
 
 

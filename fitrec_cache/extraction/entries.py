@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.dataset.clips import Clip
@@ -57,6 +58,8 @@ class EntryBuilder:
             return None  # what is stored for it remains usable
         if known := self._told.of(key, before):
             meant = replace(entry, **columns_beside(self.found, clip, known, before))
+            if meant.group is None and before is not None and before.video_sha256 == key:
+                meant = replace(meant, group=self._group_of_a_copy(before))
             if meant != entry and (known is not before or known.video_sha256 == key or known.problem):
                 self._kept.add(clip.clip_id)
             entry = meant
@@ -72,6 +75,20 @@ class EntryBuilder:
             if before.video_sha256 != key:
                 self._other_video(entry, clip, known=known is not before)
         return entry
+
+    def _group_of_a_copy(self, before: HeldClip) -> str | None:
+        """Return the group of an entry if it came from a copy that is asked for with it (:meth:`of_one_content`)."""
+        names = self._names_by_group.get(before.group or "", ())
+        copies = (self.cache.clip(name) for name in names if name != before.clip_id)
+        same = any(copy is not None and copy.video_sha256 == before.video_sha256 for copy in copies)
+        return before.group if same else None
+
+    @cached_property
+    def _names_by_group(self) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = {}
+        for clip in self.found.clips:
+            names.setdefault(clip.group or "", []).append(clip.clip_id)
+        return {group: of_it for group, of_it in names.items() if group}
 
     def holds(self, clip: Clip, key: str, problem: str) -> bool:
         """Say whether the cache already has a clip exactly as it was found, so that nothing has to be written."""
@@ -90,17 +107,15 @@ class EntryBuilder:
         else:
             self._replaced.add(clip.clip_id)
 
-    def of_one_content(self, asked: Sequence[HeldClip], held: Sequence[HeldClip]) -> HeldClip:
-        """Return the entry of the clip that is used for one content, completed from other clips with the same content.
+    def of_one_content(self, asked: Sequence[HeldClip]) -> HeldClip:
+        """Return the entry of the clip that is used for one content, completed from the others.
 
         Args:
-            asked: The clips with this content that were asked for; the first is the one to use. If groups were given
-                explicitly, only these clips are used to complete it.
-            held: All clips with this content in the cache.
+            asked: The clips with this content that were asked for; the first is the one to use.
         """
         first = asked[0]
         group, extra = first.group, first.extra
-        for clip in sorted(asked if self.found.has_groups else held, key=lambda clip: clip.since, reverse=True):
+        for clip in sorted(asked, key=lambda clip: clip.since, reverse=True):
             group = group or clip.group
             extra = {**clip.extra, **extra}
         meant = replace(first, group=group, extra=extra)

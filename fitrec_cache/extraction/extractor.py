@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fitrec_cache.backbones.backbone import Backbone
-from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip
+from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
 from fitrec_cache.common.cpu_contention import CpuContention
 from fitrec_cache.common.devices import cores
 from fitrec_cache.common.files import may_be_there
@@ -121,13 +121,17 @@ class Extractor:
         """Of several clips with one content, write the first by name last: the latest entry is the one that is used."""
         same = self.cache.same_content()
         asked = set(self.asked) if same else set()
+        failed = {
+            each.clip_id for each in self.failed
+        }  # of these the earlier content is kept, which is no longer there
         told: dict[tuple[str, str, bool], list[tuple[HeldClip, HeldClip]]] = {}
         for held in same:
-            clips = sorted((clip for clip in held if clip.clip_id in asked), key=lambda clip: clip.clip_id)
+            held.sort(key=lambda clip: clip.clip_id)
+            clips = sorted((clip for clip in held if clip.clip_id in asked), key=lambda clip: clip.clip_id in failed)
             if not clips:
                 continue
-            first = self.entering.of_one_content(clips, held)
-            if first != clips[0] or first.since < max(clip.since for clip in held):
+            first = self.entering.of_one_content(clips)
+            if newest(held)[first.video_sha256] != first:
                 self.rows.clips.append(first)
             for other in clips[1:]:
                 apart = other.group not in (None, first.group)
@@ -245,6 +249,7 @@ class Extractor:
 
     def _one(self, task: Task) -> None:
         problem, worked = task.problem, False
+        beside = ""  # the other clip that failed with the same content
         if task.coming is not None:
             prepared = task.coming.result()
             if isinstance(prepared, str):
@@ -257,12 +262,13 @@ class Extractor:
                 del self.begun_with[task.key]
         elif not problem and self._todo(task.key):
             first = self.begun_with[task.key].clip_id
-            why = next(failed.reason for failed in self.failed if failed.clip_id == first)
-            problem = f"same content as {first}, which failed: {why}"
+            problem = next(failed.reason for failed in self.failed if failed.clip_id == first)
+            beside = f"same content as {first}, which failed: "
         if problem:
             if not task.key and task.clip.path is not None and may_be_there(task.clip.path):
                 self.unread.append(task.clip.clip_id)
-            self.failed.append(FailedClip(clip_id=task.clip.clip_id, path=str(task.clip.path or ""), reason=problem))
+            path = str(task.clip.path or "")
+            self.failed.append(FailedClip(clip_id=task.clip.clip_id, path=path, reason=beside + problem))
         else:
             self.rows.done += worked
             self.reused += not worked

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip
+from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, newest
 from fitrec_cache.dataset.clips import Clip, named_group
 from fitrec_cache.dataset.find_clips import ClipList
 from fitrec_cache.video.spans import file_of
@@ -37,12 +37,13 @@ class KnownVideos:
             named: The current entry of the clip's name, if there is one; another process may have just added it.
 
         Returns:
-            Among the entries with this content, the latest that has a group, or else the latest. If the content is new:
-            an entry of its file, if the parts of the file have one group; otherwise ``named``, which it replaces,
-            unless that clip was taken out.
+            Among the entries with this content: ``named`` if it is the latest, or else the latest that has a group, or
+            else the latest. If the content is new: an entry of its file, if the parts of the file have one group;
+            otherwise ``named``, which it replaces, unless that clip was taken out.
         """
         names = self._names(key)
-        if named is not None and named.video_sha256 == key and (names == 1 or named.since > self._until):
+        same = named is not None and named.video_sha256 == key
+        if named is not None and same and (names == 1 or named.since > self._until or named == self._latest.get(key)):
             return named
         if names and (known := self._by_content.get(key) or self._by_file.get(file_of(key))):
             return known
@@ -59,6 +60,10 @@ class KnownVideos:
         pairs = ((hash(file_of(each.video_sha256)), hash(each.clip_id)) for each in self._entries())
         found: NDArray[np.int64] = np.fromiter(chain.from_iterable(pairs), dtype=np.int64).reshape(-1, 2)
         return np.unique(found, axis=0)[:, 0] if len(found) else found[:, 0]
+
+    @cached_property
+    def _latest(self) -> dict[str, HeldClip]:
+        return newest(sorted(self._entries(), key=lambda clip: clip.clip_id))
 
     @cached_property
     def _by_content(self) -> dict[str, HeldClip]:
