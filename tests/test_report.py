@@ -34,7 +34,7 @@ from fitrec_cache.extract import extract
 from fitrec_cache.extraction.history import history
 from fitrec_cache.report import build, charts, leaks, pictures, report, views
 from fitrec_cache.report.attention import Attention, attention
-from fitrec_cache.report.calibration import _by_chance
+from fitrec_cache.report.calibration import _errors
 from fitrec_cache.report.leaks import Auditor
 from fitrec_cache.report.models import gather
 from fitrec_cache.report.records import read_records
@@ -1852,8 +1852,8 @@ def test_chance_on_the_page_minds_recordings():
         SimpleNamespace(
             units=[f"g{i // 2}" for i in range(at, at + 50)],
             probabilities=sure[at : at + 50],
-            tested=SimpleNamespace(targets=np.zeros(50, int)),
+            tested=SimpleNamespace(targets=np.zeros(50, int), logits=sure[at : at + 50]),
         )
         for at in (0, 50)
     ]
-    assert _by_chance(folds) == pytest.approx(math.sqrt(2 / math.pi * 200 * 0.8 * 0.2) / 100)
+    assert _errors(folds)[1] == pytest.approx(math.sqrt(2 / math.pi * 200 * 0.8 * 0.2) / 100)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fitrec_cache.evaluation.calibration import BINS, Calibration, bin_numbers, calibration_error, expected_error
 from fitrec_cache.report.charts import reliability_svg
@@ -67,14 +65,15 @@ def calibration(model: Model) -> Confidence:
     n = len(targets)
     points = [(b["confidence"], b["accuracy"], b["least"], b["most"], b["n"] / n) for b in bins]
     gap = sum(b["n"] * (b["confidence"] - b["accuracy"]) for b in bins) / n
-    ece, plain = (_mean_of_seeds(model, partial(_error_of, scaled=scaled)) for scaled in (True, False))
+    errors = zip(*map(_errors, model.by_seed.values()), strict=True)
+    ece, by_chance, uncalibrated = (float(np.mean(of_seeds)) for of_seeds in errors)
     temperatures = [run.calibration.temperature for run in model.runs]
     side = "high" if gap > 0 else "low"
     alt = f"Reliability diagram of {plural(len(bins), 'bin')}: confidence is on average {abs(gap):.1%} too {side}."
     return Confidence(
         ece=ece,
-        ece_expected=_mean_of_seeds(model, _by_chance),
-        ece_uncalibrated=plain,
+        ece_expected=by_chance,
+        ece_uncalibrated=uncalibrated,
         temperatures=(min(temperatures), max(temperatures)),
         gap=gap,
         chart=Chart(uri=data_uri(reliability_svg(points), "image/svg+xml"), alt=alt),
@@ -83,24 +82,14 @@ def calibration(model: Model) -> Confidence:
     )
 
 
-def _mean_of_seeds(model: Model, of_folds: Callable[[Sequence[Record]], float]) -> float:
-    return float(np.mean([of_folds(folds) for folds in model.by_seed.values()]))
-
-
-def _said(folds: Sequence[Record], *, scaled: bool = True) -> NDArray[np.float64]:
-    """Return the probabilities of the test clips of all folds of a seed, with or without temperatures."""
-    return np.concatenate([r.probabilities if scaled else Calibration().probabilities(r.tested.logits) for r in folds])
-
-
-def _by_chance(folds: Sequence[Record]) -> float:
-    """Return the calibration error to be expected by chance over these clips."""
+def _errors(folds: Sequence[Record]) -> tuple[float, float, float]:
+    """Return the calibration error over the folds of a seed, the one expected by chance, and the uncalibrated one."""
     units = [unit for record in folds for unit in record.units]
-    return expected_error(_said(folds), np.concatenate([r.tested.targets for r in folds]), units)
-
-
-def _error_of(folds: Sequence[Record], *, scaled: bool) -> float:
-    """Return the expected calibration error over these clips."""
-    return calibration_error(_said(folds, scaled=scaled), np.concatenate([r.tested.targets for r in folds]))[0]
+    targets = np.concatenate([record.tested.targets for record in folds])
+    said = np.concatenate([record.probabilities for record in folds])
+    plain = np.concatenate([Calibration().probabilities(record.tested.logits) for record in folds])
+    (ece, _), (uncalibrated, _) = calibration_error(said, targets), calibration_error(plain, targets)
+    return ece, expected_error(said, targets, units), uncalibrated
 
 
 def _unknown(model: Model) -> Unknown:
