@@ -165,17 +165,10 @@ def compare_runs(runs: Sequence[ScoredRun], *, families: Sequence[Sequence[Path]
     """Compare models by runs that have been read; see :func:`compare`."""
     models, notes = gather_models(runs)
     notes += _unfinished(runs)
-    alike = _alike_on_validation(models)
-    shared = {i for some in alike for i in some}
-    best: dict[int, int] = {}  # best model of a set validated on the same clips -> number of models that tie for it
-    for numbers in alike:
-        highest = max(models[i].val_accuracy for i in numbers)
-        equal = [i for i in numbers if models[i].val_accuracy == highest]
-        best |= dict.fromkeys(equal, len(equal))
-    figures = [
-        _figures(m, chosen=i in best, tied=best.get(i, 1) > 1, apart=len(models) > 1 and i not in shared)
-        for i, m in enumerate(models)
-    ]
+    validated: dict[Any, list[float]] = {}  # the validation accuracies of models that were validated on the same clips
+    for model in models:
+        validated.setdefault(model.validated_on, []).append(model.val_accuracy)
+    figures = [_figures(m, validated[m.validated_on], alone=len(models) == 1) for m in models]
     order = sorted(range(len(models)), key=lambda i: (figures[i].split, -figures[i].accuracy))
     family_of = {folder.resolve(): number for number, family in enumerate(families) for folder in find_runs(family)}
     places = [(m.split, m.sides, family_of.get(m.runs[0].folder.resolve())) for m in models]
@@ -203,14 +196,6 @@ def _unfinished(runs: Sequence[ScoredRun]) -> list[str]:
     ]
 
 
-def _alike_on_validation(models: Sequence[Model[ScoredRun]]) -> list[list[int]]:
-    """Return sets of models (by number) that were validated on the same clips, if there are at least two."""
-    alike: dict[Any, list[int]] = {}
-    for number, model in enumerate(models):
-        alike.setdefault(model.validated_on, []).append(number)
-    return [some for some in alike.values() if len(some) > 1]
-
-
 def _folder(folders: Sequence[Path]) -> str:
     """Return the folder that contains all runs of a model, relative to the working directory if it is below it.
 
@@ -223,7 +208,12 @@ def _folder(folders: Sequence[Path]) -> str:
     return str(common.relative_to(here) if common.is_relative_to(here) else common)
 
 
-def _figures(model: Model[ScoredRun], *, chosen: bool, tied: bool, apart: bool) -> ModelFigures:
+def _figures(model: Model[ScoredRun], validated: Sequence[float], *, alone: bool) -> ModelFigures:
+    """Return a model's metrics, given the validation accuracies of all models validated on the same clips, its own too.
+
+    ``alone``: whether no other model was compared.
+    """
+    chosen = len(validated) > 1 and model.val_accuracy == max(validated)
     accuracies = [float(np.concatenate([r.right for r in runs]).mean()) for runs in model.by_seed.values()]
     right, tested, units = model.per_clip
     groups = {g for r in model.runs for g in r.groups}
@@ -240,8 +230,8 @@ def _figures(model: Model[ScoredRun], *, chosen: bool, tied: bool, apart: bool) 
         val_accuracy=model.val_accuracy,
         val_ci95=model.val_interval,
         chosen=chosen,
-        tied=tied,
-        apart=apart,
+        tied=chosen and validated.count(model.val_accuracy) > 1,
+        apart=len(validated) == 1 and not alone,
         folder=_folder([r.folder for r in model.runs]),
         ci95=model.interval,
     )
