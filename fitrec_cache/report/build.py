@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +90,7 @@ def report(
     if compared is None:
         compared = compare_runs(records)
     seen = _Seen(models, opened, progress=progress)
-    data = render(context(models, seen, compared)).encode()
+    data = render(context(seen, compared)).encode()
     write_atomic(out, data)
     return PageReport(
         out=out,
@@ -103,7 +103,17 @@ def report(
 
 
 class _Seen:
-    """What the page is built from: models shown in full, audits by split rule, what is missing, earlier extractions."""
+    """What the page is built from.
+
+    Attributes:
+        history: Earlier extractions.
+        audits: The audit of each split, by its rule.
+        sure: The splits of which it is sure enough that they leak.
+        leaky: The splits that leak, according to their runs' groups or to their audit.
+        models: The models in the order of the page: those on leaky splits come last.
+        views: The models shown in full.
+        missing: What cannot be shown, and why.
+    """
 
     def __init__(self, models: Sequence[Model], cache: Cache | None, *, progress: bool) -> None:
         self._auditor = None if cache is None else Auditor(cache, progress=progress)
@@ -114,7 +124,12 @@ class _Seen:
         if cache is None:
             self.missing.append("No frames and no audit of the split by likeness: no cache was given (--cache DIR)")
         self.audits = self._audits(models)
-        for model in _sound_first(models, self.audits)[:MOST_MODELS]:
+        self.sure = {run.split for model in models for run in model.runs if run.sharing}
+        self.sure |= {split for split, found in self.audits.items() if found.verdict.sure}
+        suspected = {split for split, found in self.audits.items() if found.verdict.leaks}
+        self.leaky = [s for s in dict.fromkeys(m.split for m in models) if s in self.sure | suspected]
+        self.models = sorted(models, key=lambda m: m.split in self.leaky)
+        for model in self.models[:MOST_MODELS]:
             frames = self._frames(model)
             self.views.append(view(model, frames))
             self.missing.extend(_lost_frames(model, frames))
@@ -150,23 +165,6 @@ class _Seen:
             self.missing.append(f"{what}: {error}")
 
 
-def _surely(models: Sequence[Model], audits: Mapping[str, Leaks]) -> set[str]:
-    """Return the splits of which it is sure enough that they leak."""
-    sharing = {run.split for model in models for run in model.runs if run.sharing}
-    return sharing | {split for split, found in audits.items() if found.verdict.sure}
-
-
-def _leaky(models: Sequence[Model], audits: Mapping[str, Leaks]) -> list[str]:
-    """Return the splits that leak, according to their runs' groups or to their audit."""
-    sure, splits = _surely(models, audits), dict.fromkeys(m.split for m in models)
-    return [s for s in splits if s in sure or (s in audits and audits[s].verdict.leaks)]
-
-
-def _sound_first(models: Sequence[Model], audits: Mapping[str, Leaks]) -> list[Model]:
-    leaky = _leaky(models, audits)
-    return sorted(models, key=lambda m: m.split in leaky)
-
-
 def _lost_frames(model: Model, frames: Frames | None) -> list[str]:
     if frames is None or not frames.lost:
         return []
@@ -176,10 +174,9 @@ def _lost_frames(model: Model, frames: Frames | None) -> list[str]:
     ]
 
 
-def context(models: Sequence[Model], seen: _Seen, compared: CompareReport) -> dict[str, Any]:
+def context(seen: _Seen, compared: CompareReport) -> dict[str, Any]:
     """Return all variables of the template."""
-    audits = seen.audits
-    models, leaky, sure = _sound_first(models, audits), _leaky(models, audits), _surely(models, audits)
+    models, audits, leaky, sure = seen.models, seen.audits, seen.leaky, seen.sure
     splits = list(dict.fromkeys(m.split for m in models))
     audited = [split for split, found in audits.items() if found.looked]
     lead = models[0]
