@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from fitrec_cache.evaluation.attention import is_even, stand_out
 from fitrec_cache.report.pictures import Frames, Picture
 from fitrec_cache.report.records import Record
-from fitrec_cache.runs.outputs import Outputs
 
 #: The greatest number of frames shown per clip, and their width in pixels.
 MOST_FRAMES, _WIDTH = 20, 112
@@ -56,34 +55,32 @@ class Attention:
 
 def attention(record: Record, frames: Frames | None) -> Attention:
     """Return the attention of a run on its most confident right and wrong answers."""
-    answers, right = record.tested, record.right
-    sure = record.probabilities.max(axis=1)  # (n,)
-    weights = answers.attention.astype(np.float64)  # (n, T)
+    right = record.right
+    weights = record.tested.attention.astype(np.float64)  # (n, T)
     effective = np.exp(-(weights * np.log(np.maximum(weights, 1e-12))).sum(axis=1))  # (n,)
     even = is_even(weights) or bool((effective < 1 + 1e-6).all())
     sides = [] if even else [right, ~right]
-    chosen = [i for side in sides for i in _surest(answers, sure, side)]
+    chosen = [i for side in sides for i in _surest(record, side)]
     return Attention(
         frames=weights.shape[1],
         right=float(effective[right].mean()) if right.any() else None,
         wrong=float(effective[~right].mean()) if not right.all() else None,
-        strips=tuple(_strip(record, answers, i, weights[i], float(sure[i]), frames) for i in chosen),
+        strips=tuple(_strip(record, i, frames) for i in chosen),
         even=even,
     )
 
 
-def _surest(answers: Outputs, sure: NDArray[np.float64], among: NDArray[np.bool_]) -> list[int]:
+def _surest(record: Record, among: NDArray[np.bool_]) -> list[int]:
     """Return up to three clips with the most confident answers, each of a different true class."""
     chosen: dict[int, int] = {}
-    for i in np.argsort(-sure, kind="stable").tolist():
+    for i in np.argsort(-record.probabilities.max(axis=1), kind="stable").tolist():
         if among[i]:
-            chosen.setdefault(int(answers.targets[i]), i)
+            chosen.setdefault(int(record.tested.targets[i]), i)
     return list(chosen.values())[:3]
 
 
-def _strip(
-    record: Record, answers: Outputs, i: int, weights: NDArray[np.float64], confidence: float, frames: Frames | None
-) -> Strip:
+def _strip(record: Record, i: int, frames: Frames | None) -> Strip:
+    answers, weights = record.tested, record.tested.attention[i].astype(np.float64)  # (T,)
     picked = np.unique(np.linspace(0, len(weights) - 1, min(len(weights), MOST_FRAMES)).round().astype(int)).tolist()
     pictures = frames.strip(record.clips[i], picked, width=_WIDTH) if frames is not None else []
     shown: list[Picture | None] = [*pictures] if len(pictures) == len(picked) else [None] * len(picked)
@@ -97,6 +94,6 @@ def _strip(
         clip_id=record.clips[i],
         true=record.labels[answers.targets[i]],
         guess=record.labels[answers.guesses[i]],
-        confidence=confidence,
+        confidence=float(record.probabilities[i].max()),
         steps=steps,
     )
