@@ -31,7 +31,7 @@ from fitrec_cache.evaluation.calibration import Calibration
 from fitrec_cache.heads.head import build_head
 from fitrec_cache.runs.learned import chosen_by_learn
 from fitrec_cache.runs.models import model_settings
-from fitrec_cache.runs.outputs import OUTPUTS, read_outputs, read_strangers
+from fitrec_cache.runs.outputs import OUTPUTS
 from fitrec_cache.runs.run_files import (
     RUN_VERSION,
     SUMS,
@@ -123,7 +123,7 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> St
 
 
 def _is_sound(folder: Path, run: Mapping[str, Any]) -> bool:
-    """Say whether all files of a run exist and can be read."""
+    """Say whether all files of a run exist and its heads can be read; whether its outputs can, ``read_result`` says."""
     for name in (*FILES, FINAL) if run.get("final") else FILES:
         try:
             with opened_file(folder / name):
@@ -134,10 +134,6 @@ def _is_sound(folder: Path, run: Mapping[str, Any]) -> bool:
             raise StoreError(f"{folder / name} cannot be read: {error.strerror}") from error
     try:
         read_run(folder)
-        for side in ("val", "test"):
-            read_outputs(folder, run, side)
-        if run["split"]["unknown"]:
-            read_strangers(folder, run)
         if run.get("final"):  # otherwise read_run has just read it
             safetensors.torch.load(read_sealed(folder, HEAD, run))
     except (StoreCorrupt, safetensors.SafetensorError):
