@@ -7,7 +7,7 @@ import dataclasses
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,9 +171,7 @@ def fit_again(
     return head.cpu().eval()
 
 
-def step_seconds(
-    config: HeadConfig, recipe: Recipe, n_clips: int, *, clock: Callable[[], float] = time.perf_counter
-) -> float:
+def step_seconds(config: HeadConfig, recipe: Recipe, n_clips: int) -> float:
     """Return how long one training step takes on the CPU, in seconds: the median of a few on random features.
 
     Features are normalised, or reduced to their principal components, once in a training: that is not in it.
@@ -182,7 +180,6 @@ def step_seconds(
         config: The head; it must take features.
         recipe: The training settings.
         n_clips: Number of training clips; a step uses at most a batch of them.
-        clock: Returns the time in seconds.
     """
     where, n = torch.device("cpu"), min(n_clips, recipe.batch_size)
     config = dataclasses.replace(
@@ -195,9 +192,9 @@ def step_seconds(
         seed_random_numbers(0, where)
         _, loop = _begin(side, None, config, with_precision(recipe, where, config.variant), where)
         for _ in range(1 + _TIMED):
-            started = clock()
+            started = time.perf_counter()
             loop.learn(1)
-            spent.append(clock() - started)
+            spent.append(time.perf_counter() - started)
     return statistics.median(spent[1:])
 
 
