@@ -22,6 +22,7 @@ from stage_two_parts import ON_FEATURES
 
 from fitrec_cache.cache import Cache
 from fitrec_cache.settings.recipes import get_recipe
+from fitrec_cache.training.loading import load_clips
 from fitrec_cache.training.problem import Problem, Right, accuracy
 
 #: Frames drawn from clips that have more.
@@ -57,7 +58,8 @@ def main() -> None:
         held = {(s.identity["backbone"], s.identity["preprocessing"]["preset"]) for s in Cache(folder).feature_stores()}
         if any((name, choice["preset"]) not in held for name in choice["backbone"]):
             continue
-        problem = Problem.load(**choice, split=rules, seed=[0], epochs=40)
+        data = load_clips(folder, None, choice["variant"], choice["backbone"], choice["preset"], progress=False)
+        problem = Problem.of(data, variant=choice["variant"], split=rules, seed=[0], epochs=40)
         frames, width = problem.values.shape[1:]
         started = time.perf_counter()
         right = problem.judge(get_recipe("native").change(draw=draw), None, range(args.seeds))

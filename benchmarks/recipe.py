@@ -18,6 +18,7 @@ from parts import list_rules
 
 from fitrec_cache.evaluation.paired import holm
 from fitrec_cache.settings.recipes import get_recipe, read_settings
+from fitrec_cache.training.loading import load_clips
 from fitrec_cache.training.problem import Problem, Right, accuracy
 
 #: Name of the change, what is changed. ``attention`` is no setting of a recipe, so it is named apart.
@@ -58,9 +59,8 @@ def main() -> None:
     parser.add_argument("--base", nargs="*", default=[], help="NAME=VALUE: start from the recipe with these changed")
     args = parser.parse_args()
     rules = list(list_rules(args.lists).values())
-    problem = Problem.load(
-        cache=args.cache, variant=args.variant, backbone=args.backbone, split=rules, seed=[0], epochs=40
-    )
+    data = load_clips(args.cache, None, args.variant, args.backbone, None, progress=False)
+    problem = Problem.of(data, variant=args.variant, split=rules, seed=[0], epochs=40)
     found: dict[str, Any] = {
         "variant": args.variant,
         "backbone": problem.backbone,

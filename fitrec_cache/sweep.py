@@ -36,6 +36,7 @@ from fitrec_cache.settings.variants import (
     VARIANTS,
     get_variant,
 )
+from fitrec_cache.training.loading import load_clips
 from fitrec_cache.training.problem import Problem, Right, accuracy
 from fitrec_cache.wording import command, options
 
@@ -195,18 +196,8 @@ def sweep(
             raise UsageError(f"{name} is {value}: expected 1 or more")
     check_seeds(seed)
     optuna = _optuna()
-    problem = Problem.load(
-        cache=cache,
-        features=features,
-        variant=variant,
-        backbone=backbone,
-        preset=preset,
-        classes=classes,
-        split=split,
-        seed=seed,
-        epochs=epochs,
-        progress=progress,
-    )
+    data = load_clips(cache, features, variant, backbone, preset, classes=classes, progress=progress)
+    problem = Problem.of(data, variant=variant, split=split, seed=seed, epochs=epochs)
     notes = Notes(tell)
     notes.add(*problem.notes)
     if (out / "run.json").exists() or (any(out.glob("*/run.json")) and not (out / "trials.log").exists()):

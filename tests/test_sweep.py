@@ -24,6 +24,7 @@ from fitrec_cache.sweep import sweep
 from fitrec_cache.texts import sweep_text
 from fitrec_cache.train import train_head
 from fitrec_cache.training import problem as problem_module
+from fitrec_cache.training.loading import load_clips
 from fitrec_cache.training.problem import Problem, accuracy
 
 FAST = {"variant": "mean", "epochs": 3, "trials": 4, "finalists": 2, "split": ["group"], "seed": [0, 1]}
@@ -32,6 +33,10 @@ FAST = {"variant": "mean", "epochs": 3, "trials": 4, "finalists": 2, "split": ["
 @pytest.fixture
 def features(tmp_path):
     return toy(tmp_path / "toy.h5", noise=1.5)
+
+
+def problem_of(features, *, variant="mean", **asked):
+    return Problem.of(load_clips(None, features, variant, (), None, progress=False), variant=variant, **asked)
 
 
 def found(report):
@@ -98,7 +103,7 @@ def test_there_is_a_command_a_split_with_features_and_seeds(tmp_path, cache_fold
 
 def test_recipes_are_compared_clip_by_clip_and_by_groups(features):
     """The p-value is that of the sign test: with k units won and none lost, 2 / 2^k."""
-    problem = Problem.load(variant="mean", features=features, split=["group"], seed=[0, 1], epochs=1)
+    problem = problem_of(features, split=["group"], seed=[0, 1], epochs=1)
     # of two splits; a group's clips are one unit, whichever split judges them
     judged = [each.val_ids for each in problem.splits]
     groups = sorted({problem.units[clip] for side in judged for clip in side})
@@ -113,13 +118,13 @@ def test_recipes_are_compared_clip_by_clip_and_by_groups(features):
 def test_features_are_kept_once_however_many_splits_there_are(tmp_path):
     path = toy(tmp_path / "wide.h5", d=1000)
     asked = {"split": ["kfold:5"], "seed": [0, 1, 2], "epochs": 1}
-    problem = Problem.load(variant="mean", features=path, **asked)
+    problem = problem_of(path, **asked)
     assert len(problem.splits) == 15
     assert len(pickle.dumps(problem)) < 1.5 * 60 * 4 * 1000 * 2  # bytes of float16
 
 
 def test_what_is_judged_is_what_training_saw_last(features, monkeypatch):
-    problem = Problem.load(variant="mean", features=features, split=["group"], seed=[0], epochs=3)
+    problem = problem_of(features, split=["group"], seed=[0], epochs=3)
     fitted, fit = [], problem_module.fit
     monkeypatch.setattr(problem_module, "fit", lambda *a, **k: fitted.append(fit(*a, **k)) or fitted[-1])
     right = problem.judge(get_recipe("native").change(epochs=3), None, [0, 1])
@@ -130,7 +135,7 @@ def test_what_is_judged_is_what_training_saw_last(features, monkeypatch):
 
 
 def test_each_training_of_a_search_has_its_seed_and_never_sees_validation_clips(features, monkeypatch):
-    problem = Problem.load(variant="mean", features=features, split=["group", "random"], seed=[0], epochs=1)
+    problem = problem_of(features, split=["group", "random"], seed=[0], epochs=1)
     asked, reported, fit = [], [], problem_module.fit
     monkeypatch.setattr(problem_module, "fit", lambda *sides, **k: asked.append((sides, k)) or fit(*sides, **k))
     recipe = get_recipe("native").change(epochs=1)
@@ -245,7 +250,7 @@ def test_a_search_on_other_sides_is_another_search(tmp_path, features):
         for side, inside in (("train", lambda i: i not in tested), ("test", lambda i: i in tested)):
             (tmp_path / f"{side}.txt").write_text("".join(f"{i}\n" for i in ids if inside(i)))
         rule = f"list:{tmp_path / 'train.txt'},{tmp_path / 'test.txt'}"
-        return Problem.load(variant="mean", features=features, split=[rule], seed=[0], epochs=1).name
+        return problem_of(features, split=[rule], seed=[0], epochs=1).name
 
     first = name(set(ids[::5]))
     assert name(set(ids[::5])) == first
@@ -255,7 +260,7 @@ def test_a_search_on_other_sides_is_another_search(tmp_path, features):
 def test_a_search_for_another_head_or_on_other_features_is_another_search(features):
     def name(**other):
         asked = {"variant": "mean", "split": ["group"], "seed": [0], "epochs": 1}
-        return Problem.load(features=features, **asked | other).name
+        return problem_of(features, **asked | other).name
 
     first = name()
     assert name() == first

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from fitrec_cache.evaluation.paired import count_right, exact_p
 from fitrec_cache.features import Features
 from fitrec_cache.settings.recipes import Recipe
 from fitrec_cache.training.fit import Normalisations, Side, apply_head, fit
-from fitrec_cache.training.loading import load_clips, refuse_answer
+from fitrec_cache.training.loading import refuse_answer
 
 Right = list[NDArray[np.bool_]]
 """Which validation clips a trained head recognises, for each seed and split; ordered by seed, then by split."""
@@ -81,22 +80,8 @@ class Problem:
     normalisations: Normalisations = field(default_factory=dict)
 
     @classmethod
-    def load(
-        cls,
-        *,
-        variant: str,
-        split: Sequence[str],
-        seed: Sequence[int],
-        epochs: int,
-        cache: Path | None = None,
-        features: Path | None = None,
-        backbone: Sequence[str] = (),
-        preset: str | None = None,
-        classes: str | None = None,
-        progress: bool = False,
-    ) -> Problem:
-        """Load the clips and split them by each rule and seed; arguments as in :func:`fitrec_cache.sweep.sweep`."""
-        data = load_clips(cache, features, variant, backbone, preset, classes=classes, progress=progress)
+    def of(cls, data: Features, *, variant: str, split: Sequence[str], seed: Sequence[int], epochs: int) -> Problem:
+        """Split clips by each rule and seed; the arguments are those of :func:`fitrec_cache.sweep.sweep`."""
         refuse_answer(data.labels)
         calls = [(rule, number) for rule in split for number in seed]
         folds = [(fold, number) for rule, number in calls for fold in make_folds(rule, **data.columns, seed=number)]
