@@ -52,12 +52,12 @@ class Assembly:
             until: Seconds since the start of the stream.
             encode: Returns the frame as a JPEG file for each short side; called only if a window needs the frame.
         """
-        due, known, kept = self._windows.due(until), time.monotonic(), None
+        due, known = self._windows.due(until), time.monotonic()
         try:
             kept = encode() if due else {}
-        finally:
-            if kept is None:  # the windows lack this frame
-                self.restart(until)
+        except BaseException:  # the windows lack this frame
+            self.restart(until)
+            raise
         complete = []
         for number, count in due.items():
             samples = self._growing.setdefault(number, [])
