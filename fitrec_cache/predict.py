@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -195,12 +194,13 @@ def predict(
                     tell(found[-1])
         earlier.clear()
     finally:
-        with ExitStack() as each:  # runs in reverse order, the table first; if one fails, the other still runs
+        try:
+            if full and table is not None and table not in earlier:
+                _write_table(full, recogniser.labels, table)
+        finally:
             # Without answers each video's reason says why there is nothing to draw.
             if shown and picture is not None and picture not in earlier:
-                each.callback(_draw, shown, picture)
-            if full and table is not None and table not in earlier:
-                each.callback(_write_table, full, recogniser.labels, table)
+                _draw(shown, picture)
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,24 +65,22 @@ class WatchFiles:
         """
         if not timeline.segments:
             return
-        with ExitStack() as each:  # if one fails, the others still run; they run in reverse order
+        try:
+            self.write_texts(timeline, video=video, offset=offset)
+        finally:
             if self.picture is not None:
-                each.callback(_write_picture, timeline, self.picture, title)
-            each.callback(self.write_texts, timeline, video=video, offset=offset)
+                from fitrec_cache.live.timeline_picture import timeline_png  # matplotlib is slow to load
+
+                timeline_png(timeline.moments, timeline.segments, self.picture, title=title)
 
     def write_texts(self, timeline: Timeline, *, video: Path | None = None, offset: float = 0.0) -> None:
         """Write table and subtitles; see :meth:`write`."""
-        with ExitStack() as each:
-            if self.subtitles is not None:
-                each.callback(write_subtitles, timeline.segments, self.subtitles, offset=offset)
+        try:
             if self.table is not None:
-                each.callback(write_table, timeline.segments, self.table, video=video)
-
-
-def _write_picture(timeline: Timeline, path: Path, title: str) -> None:
-    from fitrec_cache.live.timeline_picture import timeline_png  # matplotlib is slow to load
-
-    timeline_png(timeline.moments, timeline.segments, path, title=title)
+                write_table(timeline.segments, self.table, video=video)
+        finally:
+            if self.subtitles is not None:
+                write_subtitles(timeline.segments, self.subtitles, offset=offset)
 
 
 def write_table(segments: Sequence[Segment], path: Path, *, video: Path | None = None) -> None:
