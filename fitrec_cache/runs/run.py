@@ -100,26 +100,26 @@ def check_out(folder: Path, described: dict[str, Any], *, overwrite: bool) -> St
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {folder} is a file: expected a new folder")
-    there_already = (folder / "run.json").exists()
-    if not there_already and _holds_something_else(folder):
-        raise UsageError(f"--out {folder} holds something that is not a run: choose a new folder")
-    if there_already and not overwrite:
-        try:
-            there = read_run_json(folder / "run.json")
-        except StoreCorrupt as error:
-            raise StoreCorrupt(f"{error}. Add --overwrite to train, or remove {folder}") from error
-        wanted = {"run_version": RUN_VERSION, **parse_json(canonical_json(described))}
-        final = wanted.pop("final")  # the tested head is the same with or without a final one
-        changed = _differences(there, wanted)
-        if not changed:
-            if not _is_sound(folder, there):
-                return "damaged"
-            return "tested" if final and not there.get("final") else "whole"
+    if not (folder / "run.json").exists():
+        if _holds_something_else(folder):
+            raise UsageError(f"--out {folder} holds something that is not a run: choose a new folder")
+        return "missing"
+    if overwrite:
+        return "missing"
+    try:
+        there = read_run_json(folder / "run.json")
+    except StoreCorrupt as error:
+        raise StoreCorrupt(f"{error}. Add --overwrite to train, or remove {folder}") from error
+    wanted = {"run_version": RUN_VERSION, **parse_json(canonical_json(described))}
+    final = wanted.pop("final")  # the tested head is the same with or without a final one
+    if changed := _differences(there, wanted):
         raise UsageError(
             f"--out {folder} already holds a run made with other settings ({', '.join(changed)}): choose another "
             "folder, remove this one, or add --overwrite (train-head, reproduce)"
         )
-    return "missing"
+    if not _is_sound(folder, there):
+        return "damaged"
+    return "tested" if final and not there.get("final") else "whole"
 
 
 def _is_sound(folder: Path, run: Mapping[str, Any]) -> bool:
