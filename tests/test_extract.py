@@ -1172,7 +1172,8 @@ def test_what_was_finished_before_an_interruption_is_kept(run, tmp_path, monkeyp
     interrupt(run, monkeypatch, finished=finished)
     assert len(everything(tmp_path / "cache")) == finished
     assert [entry.done for entry in history(tmp_path / "cache")] == [finished] * (finished > 0)
-    told = f"an extract of 4 clips did not finish, and {4 - finished} of them are not in the cache: run it again, or"
+    are = "is" if finished == 3 else "are"
+    told = f"an extract of 4 clips did not finish, and {4 - finished} of them {are} not in the cache: run it again, or"
     (note,) = info(cache=tmp_path / "cache").notes
     assert note.startswith(told)
     if finished:
@@ -1224,7 +1225,7 @@ def test_a_stopped_extract_whose_clips_were_removed_is_forgotten_by_prune(run, t
     (videos / "Hop/v_Hop_g01_c01.avi").unlink()
     assert counts(run()) == (3, 3, 0, 0)
     (told,) = info(cache=tmp_path / "cache").notes
-    assert "1 of them are not in the cache" in told
+    assert "1 of them is not in the cache" in told
     assert "`extract --prune`" in told
     run(prune=True)
     assert info(cache=tmp_path / "cache").notes == ()
