@@ -128,8 +128,9 @@ def audit(
         if manifest is not None and manifest.resolve() == (out / "pairs.csv").resolve():
             raise UsageError(f"--manifest {manifest} is where --out writes the pairs: choose another name")
     opened = Cache(cache)
-    store = _pick(opened, backbone, preset)
+    store, chosen = _pick(opened, backbone, preset)
     clips, notes = clips_in(opened, [store], f"features of {store.identity['backbone']}")
+    notes += chosen
     if classes is not None:
         wanted, remarks = choose_classes((c.label for c in clips), classes)
         clips, notes = [c for c in clips if c.label in wanted], [*notes, *remarks]
@@ -194,7 +195,7 @@ def _about_proposal(groups: Sequence[str | None], cluster: NDArray[np.int64]) ->
     return notes
 
 
-def _pick(cache: Cache, backbone: str | None, preset: str | None) -> Store:
+def _pick(cache: Cache, backbone: str | None, preset: str | None) -> tuple[Store, list[str]]:
     if backbone is not None:
         return pick_features(cache, backbone, preset=preset)
     stores = cache.filled_features()
@@ -202,7 +203,7 @@ def _pick(cache: Cache, backbone: str | None, preset: str | None) -> Store:
         stores = [s for s in stores if s.identity["preprocessing"]["preset"] == preset]
     if not stores:
         raise StoreError(f"{cache.folder} holds no features{f' of preset {preset}' * bool(preset)}: run extract first")
-    return max(stores, key=len)
+    return max(stores, key=lambda store: (len(store), store.newest)), []
 
 
 def _fold(name: str, split: Split, groups: Sequence[str | None], found: NearDuplicates) -> dict[str, Any]:

@@ -329,8 +329,19 @@ def pick_frames(cache: Cache, *, samples: int | None = None, frame_size: int | N
     return chosen, [f"the cache holds frames of several settings: those of most clips are taken ({settings})"]
 
 
-def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> Store:
-    """Return the feature store of a backbone, given by its timm name or the store's folder name.
+#: Settings of features that follow from versions of this program and its libraries; nobody chooses them.
+_OF_VERSIONS = {
+    "format_version",
+    "rounding",
+    "folded",
+    *(f"frames.{name}" for name in ("codec", "decoder", "geometry")),
+}
+
+
+def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> tuple[Store, list[str]]:
+    """Return the feature store of a backbone, given by its timm name or the store's folder name, and notes.
+
+    Of several that were made by different versions, it is the one with the most clips; if equal, the latest.
 
     Raises:
         UsageError: If there is none of this name, or there are several and the request is ambiguous.
@@ -355,10 +366,20 @@ def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> 
     if preset is None and len(fitting) > 1:
         native = [s for s in fitting if s.identity["preprocessing"]["preset"] == "native"]
         fitting = native or fitting
-    if len(fitting) > 1:
-        told = [f"{s.folder.name} ({apart})" for s, apart in zip(fitting, _differing(fitting), strict=True)]
+    if len(fitting) == 1:
+        return fitting[0], []
+    told = [f"{s.folder.name} ({apart})" for s, apart in zip(fitting, _differing(fitting), strict=True)]
+    if len({canonical_json(_as_asked_for(s.identity)) for s in fitting}) > 1:
         raise UsageError(f"{len(fitting)} sets of features fit --backbone {backbone}: give one of {'; '.join(told)}")
-    return fitting[0]
+    chosen = max(fitting, key=lambda s: (len(s), s.newest))
+    others = "; ".join(each for store, each in zip(fitting, told, strict=True) if store is not chosen)
+    return chosen, [f"features {told[fitting.index(chosen)]} are used, not {others}, which another version made"]
+
+
+def _as_asked_for(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of features that a user chose."""
+    settings = {name: value for name, value in flat(identity).items() if name not in _OF_VERSIONS}
+    return settings | {"compiled": "compiled" in identity}
 
 
 def _differing(stores: Sequence[Store]) -> list[str]:

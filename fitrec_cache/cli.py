@@ -383,7 +383,7 @@ def train_head(
         str,
         typer.Option(
             help="auto (group if any is known, else random), group, random, official1|2|3, list:TRAIN,TEST, "
-            "manifest, kfold:K, leave-one:COLUMN."
+            "manifest, kfold:K, folds:COLUMN, leave-one:COLUMN."
         ),
     ] = "auto",
     seed: Annotated[list[int], typer.Option(help="Seed of split, initial values and batches; repeatable.")] = [0],
@@ -558,7 +558,7 @@ def watch(
         bool | None,
         typer.Option(
             help="Skip windows when answers cannot keep up; --no-live answers all.",
-            show_default="on for cameras, rtsp, rtmp, udp, srt, and http without an end",
+            show_default="on for devices, rtsp, rtp, rtmp, udp, tcp, srt, and http without an end",
         ),
     ] = None,
     reconnect: Annotated[

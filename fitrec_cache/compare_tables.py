@@ -29,10 +29,11 @@ _CSV = (
     "p",
     "p_holm",
     "text",
+    "folder",
 )
 
 #: The beginning of a comparison file, by the file's ending.
-MARKS = {".md": "| model | split | validation |", ".csv": ",".join(_CSV)}
+MARKS = {".md": "| model | split | validation |", ".csv": ",".join(_CSV[:-1])}
 
 
 def write_tables(report: CompareReport, path: Path) -> None:
@@ -95,7 +96,7 @@ def _rows(report: CompareReport) -> Iterator[dict[str, Any]]:
         low, high = m.ci95
         same = {"n": m.n, "seeds": len(m.seeds), "low": low, "high": high}
         figures = {"validation": m.val_accuracy, "value": m.accuracy, "sd": m.sd}
-        yield {"kind": "model", "a": m.name, "split": m.split, **figures, **same}
+        yield {"kind": "model", "a": m.name, "split": m.split, "folder": m.folder, **figures, **same}
     for p in report.pairs:
         low, high = p.ci95
         same = {"n": p.n, "seeds": len(p.seeds), "low": low, "high": high}

@@ -306,7 +306,8 @@ def load_cached(
         UsageError: If a backbone is not cached, ambiguous or named twice, or they differ in T.
     """
     backbones = backbones or [_only_backbone(cache)]
-    stores = [pick_features(cache, b, preset=preset) for b in backbones]
+    picked = [pick_features(cache, b, preset=preset) for b in backbones]
+    stores = [store for store, _ in picked]
     folders = [store.folder for store in stores]
     if repeated := [name for name, folder in zip(backbones, folders, strict=True) if folders.count(folder) > 1]:
         raise UsageError(f"backbone {repeated[-1]} is named twice: name each once")
@@ -323,5 +324,5 @@ def load_cached(
         pts_seconds=loaded[0]["pts_seconds"],
         sources=[{"kind": "features", "identity": s.identity, "origin": s.origin()} for s in stores],
         name="+".join(s.identity["backbone"] for s in stores),
-        notes=notes,
+        notes=[*notes, *(note for _, told in picked for note in told)],
     )

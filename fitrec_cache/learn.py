@@ -193,7 +193,7 @@ def learn(
     )
     opened = Cache(cache)
     refuse_without_features(extracted, opened)
-    stores = {name: pick_features(opened, store) for name, store in extracted.features.items()}
+    stores = {name: pick_features(opened, store)[0] for name, store in extracted.features.items()}
     left_out = [f for f in extracted.failed if not _is_used(opened.clip(f.clip_id), stores.values())]
     unusable = _say_unusable(left_out, cache)
     for text in unusable:

@@ -83,8 +83,8 @@ def train_head(
         preset: ``native``, ``grid``, ``paper`` or ``table1``, if the cache has several.
         classes: Use only some of the cached classes; see :func:`fitrec_cache.dataset.find_clips.find_clips`.
         split: ``auto`` (``group`` if any groups are known), ``group``, ``random``, ``official1`` to ``official3``,
-            ``list:TRAIN,TEST``, ``manifest`` (its column ``split``), or, with every clip tested once, ``kfold:K`` and
-            ``leave-one:COLUMN``.
+            ``list:TRAIN,TEST``, ``manifest`` (its column ``split``), or, with every clip tested once, ``kfold:K``,
+            ``folds:COLUMN`` and ``leave-one:COLUMN``.
         seed: Seeds of the split, the initial weights and the batch order; one run for each.
         split_seed: One seed for the split of all runs instead of each run's own: all runs then test the same clips, so
             that their joint answer is tested too.
@@ -162,7 +162,7 @@ def train_head(
         cache=cache,
         split=split,
         groups=data.groups,
-        classes=classes,
+        classes=",".join(sorted(set(data.labels))) if unknown else classes,
         backbone=backbone or features_of,
         preset=preset,
         split_seed=split_seed,

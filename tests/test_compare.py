@@ -17,6 +17,7 @@ from scipy.stats import t as student
 from test_metrics import wilson_closed_formula
 
 from fitrec_cache.compare import compare
+from fitrec_cache.compare_tables import write_tables
 from fitrec_cache.errors import FitrecError, StoreCorrupt, UsageError
 from fitrec_cache.evaluation.metrics import interval_by_unit, wilson
 from fitrec_cache.evaluation.paired import interval_of_difference
@@ -48,7 +49,8 @@ def write_run(folder, right, *, variant="mean", backbone="net", seed=0, fold="",
     groups = [f"g{i // 2}" for i in range(first, first + len(right))]
     run = {
         "run_version": 2,
-        "head": {"variant": variant, "n_classes": 3, "input_dim": 4, "attention": more.pop("attention", None)},
+        "head": {"variant": variant, "n_classes": 3, "input_dim": 4, "attention": more.pop("attention", None)}
+        | {"frames": more.pop("frames", 20)},
         "labels": more.pop("labels", LABELS),
         "training": more.pop("training", {"learning_rate": more.pop("learning_rate", 0.001), "device": "cpu"}),
         "seed": seed,
@@ -524,6 +526,23 @@ def test_runs_of_another_rate_of_false_alarms_are_another_model(tmp_path):
         "mean on net, false alarm rate 0.05",
         "mean on net, false alarm rate 0.2",
     }
+
+
+def test_numbers_of_frames_and_precisions_of_features_name_models(tmp_path):
+    for name, frames, precision in (("a", 10, "fp32"), ("b", 20, "fp32"), ("c", 20, "bf16")):
+        sources = made_by(weights=name)
+        sources[0]["identity"]["precision"] = precision
+        write_run(tmp_path / name, [1, 0], frames=frames, sources=sources)
+    report = compare([tmp_path])
+    assert {m.name: m.folder[-1] for m in report.models} == {
+        "mean on net, frames 10, features in fp32": "a",
+        "mean on net, frames 20, features in fp32": "b",
+        "mean on net, frames 20, features in bf16": "c",
+    }
+    write_tables(report, tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open() as table:
+        folders = {row["a"]: row["folder"] for row in csv.DictReader(table) if row["kind"] == "model"}
+    assert folders == {m.name: m.folder for m in report.models}
 
 
 def test_models_are_named_by_what_differs(tmp_path):

@@ -148,6 +148,11 @@ def test_leave_one_tests_each_value_of_a_column_once():
     folds = make_folds("leave-one:room", **clips(extra=[{"room": r} for r in room]))
     assert [f.name for f in folds] == ["01-x/1", "02-y", "03-z"]
     assert [sorted(NAMES[i][2] for i in f.split.test) for f in folds] == [list("0011"), list("2233"), list("4455")]
+    of_somebody = make_folds("folds:room", **clips(extra=[{"room": r} for r in room]))
+    assert [f.split.test.tolist() for f in of_somebody] == [f.split.test.tolist() for f in folds]
+    assert {f.split.rule for f in of_somebody} == {"folds:room"}
+    with pytest.raises(UsageError, match="split 'folds:x': no clip has that column"):
+        make_folds("folds:x", **clips())
     by_group = make_folds("leave-one:group", **clips(groups=room))
     assert [f.split.test.tolist() for f in by_group] == [f.split.test.tolist() for f in folds]
 
@@ -166,6 +171,7 @@ def test_clips_belong_to_their_group_and_to_their_fold_where_a_column_is_left_ou
     assert by_group[0] == by_group[2]
     assert len(set(by_group)) == 3
     assert units_of(names, groups, rule="kfold:2", fold="01") == by_group
+    assert units_of(names, groups, rule="folds:room", fold="01-x") == by_group
     assert units_of(names, groups, rule="leave-one:room") == by_group  # all folds together
     assert len(set(units_of(names, groups, rule="leave-one:room", fold="01-x"))) == 1
     assert len(set(units_of(["g", "x"], [None, "g"]))) == 2  # a clip named as a group is not of it

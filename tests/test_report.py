@@ -85,7 +85,7 @@ def write_run(folder, *, truth, guesses, labels=("Hop", "Lunge", "Squat"), test=
     }  # fmt: skip
     document = {
         "run_version": 2, "labels": list(labels), "seed": seed, "backbone": "resnet50", "sources": [],
-        "head": {"variant": variant, "n_classes": k, "attention": "additive"},
+        "head": {"variant": variant, "n_classes": k, "frames": 20, "attention": "additive"},
         "training": {"epochs": 200, "learning_rate": 1e-4, "device": "cpu"}, "recipe": "paper", "fold": "",
         "split": {
             "rule": split, "notes": notes, "train": [f"t{i}" for i in range(9)],
@@ -1730,7 +1730,7 @@ def test_runs_on_frames_are_made_again_and_shown_by_the_frames_themselves(tmp_pa
 
 def test_the_settings_of_a_head_are_its_own(tmp_path):
     """With few clips a head has fewer components than its recipe allows."""
-    head = {"variant": "mean", "n_classes": 3, "attention": "none", "components": 42}
+    head = {"variant": "mean", "n_classes": 3, "frames": 20, "attention": "none", "components": 42}
     training = {"components": 512, "device": "cpu"}
     write_run(tmp_path / "r", truth=[0], guesses=[0], head=head, training=training)
     (model,) = gather(read_records([tmp_path / "r"]))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,8 +14,10 @@ from fitrec_cache.auditing.near_duplicates import find_near_duplicates
 from fitrec_cache.cache import Cache, pick_features
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
+from fitrec_cache.features import load_cached
 from fitrec_cache.reproduce import MODELS, _Job, _refuse_other_clips, _row, reproduce
 from fitrec_cache.settings.paper import TABLE_II
+from fitrec_cache.storage.parts import text_column
 from fitrec_cache.texts import reproduce_text
 from fitrec_cache.training.loading import load_clips
 
@@ -191,6 +194,25 @@ def test_features_are_chosen_by_their_store(reproduced, video_folder, tmp_path):
         pick_features(Cache(copy / "cache"), NAMES[0], preset="native")
     again = reproduce(video_folder, out=copy, backbone=backbones, **SMALL)
     assert {r.backbone for r in again.table2} == set(NAMES)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_features_of_another_version_are_used_until_all_are_made_again(reproduced, tmp_path, whole):
+    _, out, _ = reproduced
+    shutil.copytree(out / "cache", tmp_path / "cache")
+    cache = Cache(tmp_path / "cache")
+    (before,) = (s for s in cache.feature_stores() if s.folder.name.startswith(f"{NAMES[0]}-native"))
+    identity = before.identity | {"frames": before.identity["frames"] | {"decoder": "another FFmpeg"}}
+    after = cache.feature_store(identity)
+    keys = list(before) if whole else list(before)[1:]
+    after.write_part({"key": text_column(keys), **before.rows(keys, ("features", "pts_seconds"))})
+    chosen, (note,) = pick_features(Cache(tmp_path / "cache"), NAMES[0], preset="native")
+    used, left = (after, before) if whole else (before, after)
+    assert chosen.folder == used.folder
+    assert re.fullmatch(rf"features {used.folder.name} \(.*\) are used, not {left.folder.name} .* made", note)
+    data = load_cached(Cache(tmp_path / "cache"), [NAMES[0]], preset="native")
+    assert note in data.notes
+    assert len(data.clip_ids) == 12
 
 
 def test_a_grid_of_features_is_trained_by_native(reproduced, video_folder, tmp_path):

@@ -2006,3 +2006,17 @@ def test_a_training_is_pytorchs_own_on_shuffled_batches_with_smoothed_targets_an
     with torch.inference_mode():
         loss = F.cross_entropy(head.eval()(values)[0], truth)  # on validation clips nothing is smoothed
     assert fitted.history[-1]["val_loss"] == pytest.approx(float(loss), rel=1e-4)
+
+
+def test_the_audit_that_is_proposed_leaves_the_unknown_classes_out_too(tmp_path, cache_folder, monkeypatch):
+    """Otherwise it would make another split, and find another threshold."""
+    asked = []
+    monkeypatch.setattr(module, "_how_to_look", lambda _, **given: asked.append(given["classes"]))
+    monkeypatch.setattr(
+        module, "judge_splits", lambda *_, look: (look(0), SimpleNamespace(notes=[], leaks=False, wrong=()))[1]
+    )
+    settings = {"cache": cache_folder, "variant": "mean", "backbone": "test_resnet", "epochs": 1}
+    labels = sorted(Cache(cache_folder).classes())
+    train_head(out=tmp_path / "all", **settings)
+    train_head(out=tmp_path / "some", **settings, unknown=labels[-1:])
+    assert asked == [None, ",".join(labels[:-1])]

@@ -1,4 +1,4 @@
-"""Split rules that test every clip once, ``kfold:K`` and ``leave-one:COLUMN``; any other rule gives one fold."""
+"""Split rules that test every clip once: ``kfold:K``, ``folds:COLUMN``, ``leave-one:COLUMN``; others give one fold."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def make_folds(
     Args:
         rule: ``kfold:K`` (K test sides of about the same size, stratified by class; a known group is never on two
             sides), ``leave-one:COLUMN`` (each value of a manifest's column, or of ``group``, is the test side
-            once), ``manifest`` (its column ``split``), or a rule of :func:`fitrec_cache.dataset.splits.make_split`.
+            once), ``folds:COLUMN`` (the same for a column of folds that somebody made; only ``leave-one`` counts the
+            clips of a value as one unit), ``manifest`` (its column ``split``), or a rule of
+            :func:`fitrec_cache.dataset.splits.make_split`.
         clip_ids: Name of each clip, length N, no name twice.
         labels: Class of each clip, length N.
         groups: Recording each clip was cut from, length N, None where unknown.
@@ -76,11 +78,11 @@ def make_folds(
     kind, _, argument = rule.partition(":")
     if rule == "manifest":
         folds = [Fold(name="", split=_by_manifest(clips, extra, seed))]
-    elif kind in ("kfold", "leave-one"):
+    elif kind in ("kfold", "folds", "leave-one"):
         sides = (
             _k_sides(argument, clip_ids, labels, groups, seed)
             if kind == "kfold"
-            else _sides_by_column(argument, clip_ids, groups, extra)
+            else _sides_by_column(rule, clip_ids, groups, extra)
         )
         folds = [
             Fold(name=name, split=hold_out(rule, test, set(clip_ids) - test, **clips, seed=seed))
@@ -125,27 +127,26 @@ def values_of(column: str, groups: Sequence[str | None], extra: Sequence[Mapping
 
 
 def _sides_by_column(
-    column: str, clip_ids: Sequence[str], groups: Sequence[str | None], extra: Sequence[Mapping[str, str]]
+    rule: str, clip_ids: Sequence[str], groups: Sequence[str | None], extra: Sequence[Mapping[str, str]]
 ) -> list[tuple[str, set[str]]]:
+    column = rule.partition(":")[2]
     values = values_of(column, groups, extra)
     if column == "group" and not any(values):
-        raise UsageError(
-            "split 'leave-one:group': no clip's group is known; extract from a manifest with the column group"
-        )
+        raise UsageError(f"split '{rule}': no clip's group is known; extract from a manifest with the column group")
     if not column or not any(values):
         known = sorted({name for e in extra for name in e})
         raise UsageError(
-            f"split 'leave-one:{column}': no clip has that column. Known are group and "
+            f"split '{rule}': no clip has that column. Known are group and "
             f"{', '.join(known) or 'no others'}; extract from a manifest that has it"
         )
     if bare := [c for c, v in zip(clip_ids, values, strict=True) if not v]:
         without = plural(len(bare), "clip has", "clips have")
         raise UsageError(
-            f"split 'leave-one:{column}': {without} no value, such as '{bare[0]}': give each one by a manifest. A row "
+            f"split '{rule}': {without} no value, such as '{bare[0]}': give each one by a manifest. A row "
             "whose file is missing gives nothing; `extract --prune` without such rows removes the clips"
         )
     if len(set(values)) < 2:
-        raise UsageError(f"split 'leave-one:{column}': every clip has the value '{values[0]}', expected at least two")
+        raise UsageError(f"split '{rule}': every clip has the value '{values[0]}', expected at least two")
     tested = sorted(set(values))
     return [
         (

@@ -348,7 +348,7 @@ _RULES: dict[str, _Rule] = {
 _WITH_ARGUMENT = {"list": "list:TRAIN,TEST"}
 
 #: Rules of :mod:`fitrec_cache.dataset.folds`, listed along with these in messages.
-FOLD_RULES = ("kfold:K", "leave-one:COLUMN", "manifest")
+FOLD_RULES = ("kfold:K", "folds:COLUMN", "leave-one:COLUMN", "manifest")
 
 
 def _resolve(rule: str, clips: _Clips) -> tuple[str, list[str]]:

@@ -32,6 +32,8 @@ def model_settings(run: Mapping[str, Any]) -> dict[str, str]:
         "split": short_rule(str(run["split"]["rule"])),
         "split seed": run["split"].get("seed", "each its own"),
         "attention": run["head"]["attention"],
+        "frames": run["head"]["frames"],
+        "features in": "+".join(str(s["identity"].get("precision", "")) for s in sources),
         "classes": len(run["labels"]),
         "unknown classes:": ", ".join(run["split"]["unknown_classes"]) or "none",
         "features": " ".join(canonical_json(source["identity"]) for source in sources),

@@ -99,8 +99,8 @@ def read_run_settings(folder: Path) -> dict[str, Any]:
     run = read_run_json(folder / "run.json")
     if run.get("run_version") != RUN_VERSION:
         raise FitrecError(
-            f"{folder}/run.json has version {run.get('run_version')}, this program reads {RUN_VERSION}: use the "
-            "program version that wrote it, or train again"
+            f"{folder}/run.json has version {run.get('run_version')}, this program reads {RUN_VERSION}: it was made by "
+            "another version of the program. Train again (train-head --overwrite)"
         )
     with refused_if_damaged(folder / "run.json"):
         check_sources(run["sources"])
