@@ -521,10 +521,11 @@ def watching() -> str:
     heads = f"{found['heads']} heads {found['variant']}"
     machine = f"{found['machine']['cores']} cores of an {found['machine']['processor'].replace('(R)', '')}"
     how = f"{found['backbone']}, {found['precision']}, {heads}, {machine}"
+    agree = f"all but {others} had the same answer" if others else "each had the same answer both ways"
     return (
         f"`watch` answers a window of {found['samples']} frames in {shared} ({how}): windows share frames, which are "
         f"embedded once. With all of them embedded for each it takes {found['ratio']:.2f} times as long ({spread} of "
-        f"{found['windows']} windows; {'every' if not others else f'all but {others}'} answer named the same class)."
+        f"{found['windows']} windows; {agree})."
     )
 
 

@@ -428,7 +428,10 @@ def train_head(
         float, typer.Option(help="Share of known clips that may be answered 'unknown'.")
     ] = 0.05,
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; the CPU gives the same bits for a seed.")
+        str,
+        typer.Option(
+            help="auto, cpu, cuda, cuda:N or mps; the CPU gives the same bits for a seed and number of threads."
+        ),
     ] = "cpu",
     final: Annotated[
         bool, typer.Option("--final", help="After the test train once more on all clips, for predict and watch.")

@@ -63,6 +63,7 @@ class LearnReport(Plain):
         left_out: Ids of clips that cannot be used. For other clips that failed, an earlier video is used.
         page: The HTML report, beside the models.
         leaks: Whether some test clips look like training clips, by any of the backbones, or share their group.
+        groups_known: Whether each clip's group (recording, person) is known.
         notes: Notes for the user.
         seconds: Wall time of this call.
     """
@@ -78,6 +79,7 @@ class LearnReport(Plain):
     left_out: tuple[str, ...]
     page: Path
     leaks: bool
+    groups_known: bool
     notes: tuple[str, ...]
     seconds: float
 
@@ -247,6 +249,7 @@ def learn(
         left_out=tuple(each.clip_id for each in left_out),
         page=page.out,
         leaks=leaks,
+        groups_known=all(clip.group for clip in clips),
         notes=tuple(notes.texts),
         seconds=time.perf_counter() - started,
     )

@@ -151,6 +151,8 @@ def learn_text(report: LearnReport) -> str:
         "; probably too high: some test clips share a group with training or look like clips there (see the notes)"
         * report.leaks
     )
+    apart = "; clips of one person or recording may be on both sides, as not all groups are known"
+    leaks = leaks or apart * (not report.groups_known)
     left_out = set(report.left_out)
     return _lines(
         _reasons([f for f in report.extracted.failed if f.clip_id not in left_out]),

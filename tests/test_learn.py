@@ -419,6 +419,9 @@ def test_what_failed_and_what_leaks_is_told(learned, video_folder, weights, tmp_
     assert report.leaks
     assert "probably too high: some test clips share a group with training or look like" in learn_text(report)
     assert "left out: 1 clip that cannot be used (see the notes)\n" in learn_text(report)
+    assert report.groups_known
+    without = replace(report, leaks=False, groups_known=False)
+    assert "; clips of one person or recording may be on both sides, as not all groups are" in learn_text(without)
     assert "a text, not a video" not in learn_text(report)  # which was told before training
     advice = [note for note in told if "shows which clips look alike" in note]
     assert advice

@@ -1377,14 +1377,14 @@ def test_how_training_went_is_said(trained, validated, said):
         ([0.9, 0.5, 0.1], "A is recognised best, C worst"),
         ([0.9, 0.5, 0.0], "A is recognised best, C never"),
         ([0.9, 0.0, 0.0], "A is recognised best; 2 never are"),
-        ([1.0, 1.0, 0.0, 0.0], "2 of 4 classes are always recognised; 2 never are"),
-        ([1.0, 1.0, 0.9, 0.5], "2 of 4 classes are always recognised, D worst"),
+        ([1.0, 1.0, 0.0, 0.0], "2 of 4 classes are always recognised (from 2 clips on); 2 never are"),
+        ([1.0, 1.0, 0.9, 0.5], "2 of 4 classes are always recognised (from 2 clips on), D worst"),
         ([0.9, 0.9, 0.5, 0.5], "2 of 4 classes are recognised best; 2 worst: 50 % each"),
         ([1.0], "All classes that were tested are recognised equally often: 100 %"),
     ],
 )
 def test_the_best_and_the_worst_class_are_named(recalls, said):
-    rows = [SimpleNamespace(label=label, recall=recall) for label, recall in zip("ABCD", recalls, strict=False)]
+    rows = [SimpleNamespace(label=a, recall=b, n=n) for a, b, n in zip("ABCD", recalls, (3, 2, 1, 1), strict=False)]
     assert classes_say(SimpleNamespace(classes=rows)).replace("\u00a0", " ") == said
 
 
@@ -1431,6 +1431,19 @@ def test_how_far_confidence_can_be_trusted_is_said(ece, by_chance, gap, said):
 )
 def test_what_is_known_of_leaks_is_said(splits, leaky, audited, said):
     assert split_says([model(split=name) for name in splits], leaky, "abc", audited).startswith(said)
+
+
+def test_where_groups_are_not_known_an_audit_does_not_rule_leaks_out():
+    models = [model(split="random"), model(split="random", groups=("a", None))]
+    assert split_says(models, [], [], ["random"]) == "No near-duplicate was found; not all groups are known"
+
+
+def test_attention_that_hardly_chooses_is_said_to_be_even():
+    def said(right, wrong):
+        return attention_says(SimpleNamespace(even=False, frames=20, right=right, wrong=wrong))
+
+    assert said(17.0, None) == said(None, 19.0) == "All frames count for nearly the same, whether it is right or wrong"
+    assert said(16.9, 20.0) == "Of 20 frames about 17 count where it is right, about 20 count where it is wrong"
 
 
 def drawn(monkeypatch, draw, *args):

@@ -196,7 +196,7 @@ def test_a_line_across_the_bars_is_where_all_would_count_the_same(drawn):
 
 
 def test_three_frames_at_most_stand_out():
-    assert stand_out(np.array([0.17, 0.065, 0.2, 0.065, 0.19, 0.065, 0.18, 0.065])) == {2, 4, 6}
+    assert stand_out(np.array([0.2, 0.03, 0.23, 0.03, 0.22, 0.03, 0.21, 0.05])) == {2, 4, 6}
     assert stand_out(np.array([0.25, 0.22, 0.53])) == {2}
 
 

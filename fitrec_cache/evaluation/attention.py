@@ -12,6 +12,6 @@ def is_even(weights: NDArray[np.float64]) -> bool:
 
 
 def stand_out(weights: NDArray[np.float64]) -> set[int]:
-    """Return the numbers of up to three frames whose weight is well above an equal share."""
+    """Return the numbers of up to three frames whose weight is at least half as high again as an equal share."""
     best = np.argsort(-weights, kind="stable")[:3]
-    return {int(i) for i in best if weights[i] > 1.1 * weights.mean()}
+    return {int(i) for i in best if weights[i] > 1.5 * weights.mean()}

@@ -15,6 +15,9 @@ from fitrec_cache.wording import plural
 #: at most this large.
 _BY_CHANCE, _NEGLIGIBLE = 1.5, 0.02
 
+#: Attention whose effective number of frames is at least this share of all frames hardly chooses among them.
+_EVENLY = 0.85
+
 _SPACE = "\u00a0"  # keeps a number and its unit on one line
 
 
@@ -99,10 +102,15 @@ def split_says(models: Sequence[Model], leaky: Sequence[str], sure: Collection[s
         told += [f"{_together(maybe)} may leak"] if maybe else []
         return f"Split {', '.join(told)}: test clips have siblings or near-duplicates in training"
     if all(m.split in audited for m in models):
-        return "No leak was found"
+        return found_nothing(all(map(knows_groups, models))).capitalize()
     if all(grouped(m) for m in models):
         return "No group is on both sides of a split; whether other clips look alike was not looked at"
     return "Whether every split is free of leaks was not looked at (--cache DIR)"
+
+
+def found_nothing(knows: bool) -> str:
+    """Say that an audit found nothing, given whether all groups are known."""
+    return "no leak was found" if knows else "no near-duplicate was found; not all groups are known"
 
 
 def curves_say(view: ModelView) -> str:
@@ -124,7 +132,8 @@ def classes_say(view: ModelView) -> str:
     if len(best) == len(rows):
         return f"All classes that were tested are recognised equally often: {percent(rows[0].recall, 0)}"
     first = f"{best[0]} is" if len(best) == 1 else f"{len(best)} of {len(rows)} classes are"
-    first += " always recognised" if rows[0].recall == 1 else " recognised best"
+    least = min(row.n for row in rows if row.label in best)
+    first += f" always recognised (from {plural(least, 'clip')} on)" if rows[0].recall == 1 else " recognised best"
     if len(worst) == 1:
         return f"{first}, {worst[0]} {'never' if rows[-1].recall == 0 else 'worst'}"
     said = "never are" if rows[-1].recall == 0 else f"worst: {percent(rows[-1].recall, 0)} each"
@@ -146,6 +155,8 @@ def attention_says(attention: Attention) -> str:
     if attention.even:
         return "This model does not choose among frames"
     sides = (("right", attention.right), ("wrong", attention.wrong))
+    if min(value for _, value in sides if value is not None) >= _EVENLY * attention.frames:
+        return "All frames count for nearly the same, whether it is right or wrong"
     shares = [f"about {value:.0f} count where it is {side}" for side, value in sides if value is not None]
     return f"Of {attention.frames} frames {', '.join(shares)}"
 

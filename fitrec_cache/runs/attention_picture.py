@@ -68,7 +68,8 @@ def attention_png(clips: Sequence[AttentionStrip], path: Path) -> None:
         row, column = divmod(i, columns)
         _draw_strip(axes, clip, sheet, column * block, sum(rows[:row]))
     axes.set(xlim=(0, width), ylim=(height, 0))  # one unit is one inch
-    key = "Bar: attention, full = largest weight of the clip. Line: the weight if all frames counted the same."
+    key = "Bar: attention, full = largest weight of the clip. Line: the weight if all frames counted the same. "
+    key += "Orange: up to three that count half as much again, or more."
     key = "All frames count the same." if all(is_even(clip.weights) for clip in clips) else key
     axes.text(_Sheet.margin, height - 0.15, key, fontsize=8, color=FAINT, fontfamily=FONT)
     save_png(figure, path, dpi=DPI if columns == 1 else _DPI_MANY)

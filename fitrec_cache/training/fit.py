@@ -99,7 +99,8 @@ def fit(
         val: The validation clips, which with ``keep=best`` determine the epoch to keep; in the same arrays.
         config: The head.
         recipe: The training settings.
-        seed: Seed of initial weights, batch order and dropout. On the CPU the same seed gives the same bits.
+        seed: Seed of initial weights, batch order and dropout. On the CPU the same seed and number of threads give
+            the same bits.
         device: The device to train on.
         what: Label of the progress bar.
         progress: Show the progress bar on standard error.
