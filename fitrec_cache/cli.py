@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import json
+import logging
 import os
 import signal
 import sys
@@ -116,12 +117,23 @@ _OF_THE_NAME = frozenset(
 )
 
 
+#: How the loader of libraries says that there is too little memory.
+_NO_ROOM_TO_LOAD = ("failed to map segment", "annot allocate memory")
+
+
 def main() -> NoReturn:
     """Run the command line; errors become ``Error: ...`` and an exit code: 1 a problem, 2 wrong use, 130 Ctrl-C."""
     if os.name == "nt":
         print(f"Error: {NEEDS_LINUX}", file=sys.stderr)
         sys.exit(2)
     _open_closed()
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # on which libraries fail in ways that hide the cause
+        print("Error: the folder you are in has been deleted: change to another", file=sys.stderr)
+        sys.exit(2)
+    # Where HOME is not writable, matplotlib would write a warning on every call.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # so that a name that a terminal cannot show does not abort the work
             stream.reconfigure(errors="backslashreplace")
@@ -141,7 +153,7 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
-    except (FitrecError, RuntimeError, MemoryError, OSError) as error:
+    except (FitrecError, RuntimeError, MemoryError, OSError, ImportError) as error:
         if (said := _in_words(error)) is None:
             raise
         print(f"Error: {visible(said)}", file=sys.stderr)
@@ -155,7 +167,11 @@ def _in_words(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, MemoryError):
         what = f"too little memory{f' ({error})' if str(error) else ''}"
-        return f"{what}: take fewer clips (--classes) or backbones, or --jobs 1"
+        return (
+            f"{what}: close other programs, or ask for less at once (--workers 1, --jobs 1, fewer clips or backbones)"
+        )
+    if isinstance(error, ImportError) and any(each in str(error) for each in _NO_ROOM_TO_LOAD):
+        return f"too little memory to load a library ({error}): allow more (ulimit -v)"
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return "no further thread can be started: allow more processes (ulimit -u), or memory"
     if isinstance(error, OSError) and "temporary directory" in str(error):  # Python's own message
@@ -309,7 +325,7 @@ def extract(
 
     report = run(**given, progress=not as_json, tell=None if as_json else _note)
     _show(report, as_json, lambda found: texts.extract_text(found, cache))
-    if report.failed:
+    if report.failed or report.unread:
         raise typer.Exit(1)
 
 
@@ -360,7 +376,7 @@ def learn(
 
     report = run(**given, progress=not as_json, tell=None if as_json else _note)
     _show(report, as_json, texts.learn_text)
-    if report.extracted.failed:
+    if report.extracted.failed or report.extracted.unread:
         raise typer.Exit(1)
 
 

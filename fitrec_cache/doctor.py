@@ -52,7 +52,7 @@ from fitrec_cache.storage import hdf5
 from fitrec_cache.training.training_time import training_seconds, usual_sides
 from fitrec_cache.video import container
 from fitrec_cache.video.decoding import CLIP_SECONDS, DecodeJob, DecoderPool, StoredClip
-from fitrec_cache.wording import plural
+from fitrec_cache.wording import plural, size
 
 #: The packages that ``pip install '.[NAME]'`` adds, by NAME.
 OPTIONAL: Mapping[str, tuple[str, ...]] = {"export": ("onnx", "onnxruntime", "onnxscript"), "sweep": ("optuna",)}
@@ -228,6 +228,8 @@ def doctor(
         _check_room(folder, free, clip_bytes, cache)
     gpu, gpu_bytes = gpu_of(found)
     memory, memory_free = memory_here()
+    with _noted(problems, "memory"):
+        _check_memory(memory_free or memory)
     return DoctorReport(
         versions=_versions(),
         processor=processor_name(),
@@ -283,6 +285,11 @@ def estimate(embed: float | None, decode: float | None, n_cores: int, train: flo
     each = {"embed": embed, "decode": None if decode is None else decode / n_cores}
     found = {name: round(MANY * seconds, 3) for name, seconds in each.items() if seconds is not None}
     return found if train is None else found | {"train": round(train, 3)}
+
+
+#: Memory that `extract` takes with the default backbone, and of it that of each decoder process, in bytes: measured on
+#: 24 clips, in control groups with limits.
+_MEMORY, _MEMORY_OF_A_WORKER = 900_000_000, 45_000_000
 
 
 @contextmanager
@@ -389,6 +396,15 @@ def _nearest(folder: Path) -> Path:
             if place.is_dir():
                 return place
     return whole
+
+
+def _check_memory(there: int) -> None:
+    """Raise UsageError if memory, in bytes, hardly suffices for `extract` with the default backbone; 0: not known."""
+    if there and there < (need := _MEMORY + cores() * _MEMORY_OF_A_WORKER):
+        raise UsageError(
+            f"there are {size(there)} of memory, and `extract` takes about {size(need)}: close other programs, allow "
+            "more, or give extract --workers 1"
+        )
 
 
 def _check_room(folder: Path, free: int, clip_bytes: int, cache: Path | None) -> None:

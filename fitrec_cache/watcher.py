@@ -208,8 +208,8 @@ class Watch:
         from fitrec_cache.live.stream import Stream
 
         damaged, torn = self.damaged, self.torn  # of earlier connections
-        with Stream(source) as stream:
-            if self._reconnect and not (source.live or stream.endless):
+        with Stream(source, stopped=self._stop.is_set) as stream:
+            if self._reconnect and not (source.live or stream.endless or self._opened):
                 raise UsageError(f"{source.shown} has an end: reconnect is for cameras and live streams")
             self.reconnected += self._opened
             self._opened = True
@@ -223,8 +223,9 @@ class Watch:
             try:
                 for clip in stream.windows(windows, self._recogniser.short_sides, live=self.live):
                     self.offset, self.damaged, self.torn = stream.offset, damaged + stream.damaged, torn + stream.torn
-                    self._put((self._read_windows, self._continued.place(clip)))
-                    self._read_windows += 1
+                    if (placed := self._continued.place(clip)) is not None:
+                        self._put((self._read_windows, placed))
+                        self._read_windows += 1
                     if self._stop.is_set():
                         return
             finally:
@@ -296,7 +297,8 @@ class FrameWatch:
         Args:
             picture: uint8 RGB ``(H, W, 3)``; it is reduced to the frames' size. It must not change afterwards.
             seconds: Its time on any clock, later than that of the frame before. Windows begin anew after a gap of more
-                than a window and ten times the step before, and where the size of the picture changes.
+                than a window and ten times the step before (in any case after one of more than ten windows), and where
+                the size of the picture changes.
 
         Returns:
             Their times are counted from the first frame. Each takes as long as :class:`Recogniser` does.
@@ -318,7 +320,7 @@ class FrameWatch:
         step, until = now - before[0], now - self._first - _LATE
         gap = self._windows.is_gap(step, self._step)
         shown = before[0] + self._step - self._first - _LATE if gap else until
-        self._step = step
+        self._step = min(step, self._windows.seconds)  # otherwise a gap would make longer ones usual
         try:
             clips = self._assembly.add(shown, partial(self._encode, before[1]))
         finally:

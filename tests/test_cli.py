@@ -5,9 +5,11 @@ import importlib
 import inspect
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -80,7 +82,7 @@ def parameters(function, *, without=()):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_has_the_names_order_and_defaults_of_its_function(name):
     function = getattr(importlib.import_module(f"fitrec_cache.{COMMANDS[name]}"), name)
-    of_callers = ("progress", "tell", "families", "compared")
+    of_callers = ("progress", "tell", "lost", "families", "compared")
     assert parameters(getattr(cli, name), without=("as_json",)) == parameters(function, without=of_callers)
 
 
@@ -280,7 +282,7 @@ def test_wrong_use_gives_one_clear_error_and_the_right_exit_code(call, places, c
 @pytest.mark.parametrize("failed", [(), ("Hop/a.mp4",)])
 @pytest.mark.parametrize("name", ["learn", "reproduce"])
 def test_the_exit_code_says_if_a_clip_failed(call_json, monkeypatch, tmp_path, name, failed):
-    made = SimpleNamespace(failed=failed, extracted=SimpleNamespace(failed=failed), to_dict=dict)
+    made = SimpleNamespace(failed=failed, extracted=SimpleNamespace(failed=failed, unread=()), to_dict=dict)
     monkeypatch.setattr(f"fitrec_cache.{name}.{name}", lambda *_, **__: made)
     assert call_json(name, tmp_path, "--out", tmp_path / "out") == (int(bool(failed)), {})
 
@@ -408,7 +410,8 @@ def test_too_little_memory_is_told(call, monkeypatch, tmp_path):
     monkeypatch.setattr(info, "info", too_large)
     code, _, err = call("info", "--cache", tmp_path)
     told = (
-        "Error: too little memory (Unable to allocate 9. TiB): take fewer clips (--classes) or backbones, or --jobs 1\n"
+        "Error: too little memory (Unable to allocate 9. TiB): close other programs, or ask for less at once "
+        "(--workers 1, --jobs 1, fewer clips or backbones)\n"
     )
     assert (code, err) == (1, told)
 
@@ -495,3 +498,39 @@ def test_what_steers_a_terminal_is_written_out(call, tmp_path):
     assert "\x1b" not in out + err
     assert "\u202e" not in out + err
     assert visible("a\x1b[31m\u202eb\tc\nd") == "a\\x1b[31m\\u202eb\tc\nd"
+
+
+def test_a_folder_that_has_been_deleted_is_told(tmp_path):
+    (tmp_path / "gone").mkdir()
+    there, python = shlex.quote(str(tmp_path / "gone")), shlex.quote(sys.executable)
+    script = f"cd {there} && rmdir ../gone && {python} -P -m fitrec_cache doctor"
+    found = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (2, "Error: the folder you are in has been deleted: change to another\n")
+
+
+def test_a_library_that_memory_does_not_suffice_for_is_told(call, monkeypatch, tmp_path):
+    from fitrec_cache import info
+
+    def fails(**_):
+        raise ImportError("libtorch_cpu.so: failed to map segment from shared object")
+
+    monkeypatch.setattr(info, "info", fails)
+    code, _, err = call("info", "--cache", tmp_path)
+    assert code == 1
+    assert err.startswith("Error: too little memory to load a library (libtorch_cpu.so: failed to map")
+    monkeypatch.setattr(info, "info", lambda **_: importlib.import_module("no_such_module"))
+    with pytest.raises(ModuleNotFoundError):
+        call("info", "--cache", tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_no_success(call, monkeypatch, tmp_path):
+    from fitrec_cache import extract
+
+    report = extract.ExtractReport(
+        clips=1, done=1, reused=0, failed=(), backbones={}, features={}, seconds=1.0, stages={"embed": 1.0},
+        beside={"decode": 0.0, "prepare": 0.0}, others=None, notes=(), unread=("v/Squat",),
+    )  # fmt: skip
+    for unread, code in ((("v/Squat",), 1), ((), 0)):
+        found = replace(report, unread=unread)
+        monkeypatch.setattr(extract, "extract", lambda *_, found=found, **__: found)
+        assert call("extract", tmp_path, "--cache", tmp_path / "c")[0] == code

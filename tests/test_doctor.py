@@ -472,17 +472,48 @@ def test_times_are_told_as_worked_out_by_hand(sound):
 
 
 def test_memory_is_that_of_the_system_within_a_containers_limit(monkeypatch, tmp_path):
-    told, limit = tmp_path / "meminfo", tmp_path / "memory.max"
+    told, groups = tmp_path / "meminfo", tmp_path / "groups"
     told.write_text("MemTotal:       24684084 kB\nMemFree:        19553200 kB\nMemAvailable:   22259740 kB\n")
     monkeypatch.setattr(memory, "_MEMINFO", told)
-    monkeypatch.setattr(memory, "_LIMITS", (limit,))
+    monkeypatch.setattr(memory, "_GROUPS", groups)
+    monkeypatch.setattr(memory, "_GROUPS_ROOT", tmp_path)
     assert memory_here() == (24684084 * 1024, 22259740 * 1024)
-    limit.write_text("max\n")
+    inner = tmp_path / "user.slice" / "job.scope"
+    inner.mkdir(parents=True)
+    groups.write_text("0::/user.slice/job.scope\n")
+    (inner / "memory.max").write_text("max\n")
     assert memory_here() == (24684084 * 1024, 22259740 * 1024)
-    limit.write_text("2000000000\n")
+    (inner.parent / "memory.max").write_text("2000000000\n")
     assert memory_here() == (2_000_000_000, 0)
+    (inner / "memory.max").write_text("1000000000\n")
+    assert memory_here() == (1_000_000_000, 0)
+    groups.write_text("9:cpu:/\n4:memory,hugetlb:/outside\n")  # version 1, in a container that does not show "outside"
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("3000000000\n")
+    assert memory_here() == (3_000_000_000, 0)
     told.unlink()
     assert memory_here() == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("there", "enough"),
+    [
+        ((900_000_000, 0), False),
+        ((8_000_000_000, 500_000_000), False),
+        ((8_000_000_000, 2_000_000_000), True),
+        ((0, 0), True),
+    ],
+)
+def test_too_little_memory_is_a_problem(monkeypatch, there, enough):
+    monkeypatch.setattr(module, "memory_here", lambda: there)
+    monkeypatch.setattr(module, "cores", lambda: 4)
+    found = doctor(backbone="none", device="cpu").problems.get("memory", "")
+    assert found.startswith(
+        ""
+        if enough
+        else f"there are {'900.0' if there[0] < 10**9 else '500.0'} MB of memory, and `extract` takes about 1."
+    )
+    assert bool(found) != enough
 
 
 def test_the_processor_says_its_name(monkeypatch):

@@ -1786,3 +1786,10 @@ def test_columns_that_a_clip_had_under_an_earlier_name_do_not_come_back(run, tmp
     run(videos)
     found = Cache(tmp_path / "cache").clip(new)
     assert (found.group, dict(found.extra)) == (None, {"split": "test"})
+
+
+def test_a_class_folder_that_leads_nowhere_is_in_the_report(run, videos):
+    (videos / "Lunge").symlink_to("nowhere")
+    report = run()
+    assert report.unread == (str(videos / "Lunge"),)
+    assert not any("holds no video" in note for note in report.notes)

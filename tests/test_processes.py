@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -88,7 +89,7 @@ def test_a_worker_of_a_pool_that_may_start_none_is_told_so(monkeypatch):
 def test_what_goes_wrong_there_is_raised_here():
     with pytest.raises(UsageError, match="nobody cannot do 1"):
         map_in_processes(refuse, "nobody", [0, 1], processes=2, threads=1)
-    with pytest.raises(FitrecError, match=r"a process ended with code -9: too little memory, or killed.*--jobs 1"):
+    with pytest.raises(FitrecError, match=r"a process ended with code -9: too little memory, .*, or killed.*--jobs 1"):
         map_in_processes(die, None, [0, 1], processes=2, threads=1)
 
 
@@ -270,3 +271,12 @@ def test_without_proc_what_the_processes_share_is_in_a_file_with_a_name(monkeypa
     found = map_in_processes(files_in, tmp_path, [1, 2], processes=2, threads=1)
     assert list(map(len, found)) == [1, 1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_processes_cannot_start_the_reason_is_told(monkeypatch):
+    def fails(**_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(processes, "ProcessPool", fails)
+    with pytest.raises(FitrecError, match=r"cannot be started \(Read-only file system\).*/dev/shm.*--jobs 1"):
+        map_in_processes(len, "x", ["a"], processes=1, threads=1)

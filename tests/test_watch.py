@@ -41,6 +41,8 @@ from fitrec_cache.dataset.find_clips import find_clips
 from fitrec_cache.errors import FitrecError, StoreError, UsageError, VideoError
 from fitrec_cache.extract import extract
 from fitrec_cache.live import stream as streaming
+from fitrec_cache.live.assembly import WindowClip
+from fitrec_cache.live.continued import Continued
 from fitrec_cache.live.stream import Stream, find_source, without_password
 from fitrec_cache.live.timeline import (
     Moment,
@@ -421,10 +423,11 @@ def test_silence_that_a_protocol_takes_for_the_end_is_told(run, long_video, monk
     monkeypatch.setattr(streaming, "SILENCE", (10.0, 0.3))
 
     class Quiet:
-        def demux(self, stream):
-            yield from list(opened.demux(stream))[:-1]
+        def demux(self):
+            *packets, last = opened.demux()
+            yield from packets
             time.sleep(0.3)
-            yield av.Packet()
+            yield last
 
         def __getattr__(self, name):
             return getattr(opened, name)
@@ -1302,7 +1305,15 @@ def test_slow_frames_are_no_gaps_from_the_second_on(run, taken):
     live = FrameWatch(run, seconds=0.8, every=0.8)
     assert push(live, range(10), rate=100) == []
     assert [m.start for m in push(live, range(1, 7), rate=1)] == pytest.approx([1.6 + 0.8 * k for k in range(5)])
-    assert push(FrameWatch(run, seconds=0.8, every=0.8), range(3), rate=0.02) != []
+    assert push(FrameWatch(run, seconds=0.8, every=0.8), range(3), rate=0.15) != []
+
+
+def test_after_a_gap_a_longer_one_is_a_gap_too(run, taken):
+    """A minute of nothing, one frame, and nothing for less than ten minutes: nobody knows what happened meanwhile."""
+    live = FrameWatch(run, seconds=0.8, every=0.4)
+    push(live, range(30))
+    assert live.add(frame_image(30, 160, 128), 60.0) == []
+    assert len(live.add(frame_image(31, 160, 128), 500.0)) == 1  # the one frame counts for a window at most
 
 
 def test_before_a_gap_the_last_frame_counts_for_a_step(run, taken):
@@ -1438,7 +1449,7 @@ def broadcasts(*videos):
 
 
 def test_a_lost_stream_is_opened_again_and_its_times_go_on(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(watcher, "_PAUSES", (0.5, 1.0))
+    monkeypatch.setattr(watcher, "_PAUSES", (1.0, 2.0))
     video, short = (write_video(tmp_path / f"{n}.ts", n, width=80, height=64) for n in (60, 5))
     reasons = []
     with broadcasts(video, short, video) as source:
@@ -1496,7 +1507,7 @@ def test_what_was_never_there_or_has_an_end_is_not_opened_again(run, long_video,
 
 
 def test_lost_connections_are_told_and_end_a_segment(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(watcher, "_PAUSES", (0.5, 1.0))
+    monkeypatch.setattr(watcher, "_PAUSES", (2.0, 2.0))
     video = write_video(tmp_path / "60.ts", 60, width=80, height=64)
     answers = Watch.__iter__
 
@@ -1515,3 +1526,66 @@ def test_lost_connections_are_told_and_end_a_segment(run, tmp_path, monkeypatch)
         rows = list(csv.DictReader(table))
     away = [float(b["start"]) - float(a["end"]) for a, b in itertools.pairwise(rows)]
     assert max(away) >= 0.799
+
+
+def test_sound_that_goes_on_does_not_hide_that_pictures_stopped(tmp_path, monkeypatch):
+    video = with_sound(tmp_path / "v.mp4", seconds=2, first=0)
+
+    class Slow:
+        def demux(self):
+            packets = list(opened.demux())
+            sound = [p for p in packets if p.stream.type == "audio" and p.size]
+            yield from (p for p in packets if p.stream.type == "video" and p.size)
+            for packet in sound:
+                now[0] += 0.1
+                yield packet
+
+        def __getattr__(self, name):
+            return getattr(opened, name)
+
+    now = [0.0]
+    monkeypatch.setattr(streaming, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(streaming, "SILENCE", (10.0, 1.0))
+    with Stream(find_source(str(video))) as stream:
+        opened = stream._container
+        stream._container, stream._remote = Slow(), True
+        with pytest.raises(VideoError, match=r"sent nothing for 1 s"):
+            list(stream.windows(windows(0.8, 0.8), [64]))
+    assert now[0] == pytest.approx(1.1)
+
+
+def test_a_reader_that_is_stopped_reads_no_further_packet(long_video):
+    asked = itertools.count()
+    with Stream(find_source(str(long_video)), stopped=lambda: next(asked) == 10) as stream:
+        with pytest.raises(VideoError, match="was stopped"):
+            list(stream.windows(windows(0.8, 0.8), [64]))
+        assert stream.rest == 0
+    assert next(asked) == 11
+
+
+def at(ready, start, seconds=2.0):
+    return WindowClip(start=start, end=start + seconds, jpegs={}, ready=ready)
+
+
+def test_what_a_server_has_in_store_does_not_add_up_over_connections():
+    """Each connection sends six seconds at once, then four as they pass, and is away for two."""
+    times, clock = Continued(1.0), 100.0
+    for connection in range(20):
+        times.lost()
+        placed = [times.place(at(clock + max(0.0, start + 2 - 6), start)) for start in range(9)]
+        real = clock + 4 - 100
+        ends = [clip.end for clip in placed if clip is not None]
+        assert ends == sorted(ends)
+        assert abs(ends[-1] - 6 - real) <= 6, connection  # the first frame was six seconds old, too
+        clock += 4 + 2
+
+
+def test_the_zero_of_time_is_that_of_the_window_that_was_delayed_least():
+    times = Continued(1.0)
+    for ready, start in ((104.0, 0), (104.0, 1), (104.0, 2), (105.1, 3)):
+        assert times.place(at(ready, start)).start == start
+    times.lost()
+    assert times.place(at(112.0, 0)).start == pytest.approx(10.0)  # shown first at 110; at first, at 100
+    times.lost()
+    assert times.place(at(112.5, 0)) is None  # 10.5 to 12.5: until 12 it has an answer
+    assert times.place(at(115.1, 2.6)).start == pytest.approx(13.1)

@@ -259,7 +259,10 @@ class Backbone:
         except RuntimeError as error:
             # the compiler's own error only says that there was an error
             reason = first_line(getattr(error, "inner_exception", None) or error)
-            raise UsageError(f"{self.name} cannot be compiled here ({reason}): leave --compile out") from error
+            raise UsageError(
+                f"{self.name} cannot be compiled here ({reason}): leave --compile out, or set TMPDIR to a folder with "
+                "room, from which programs may run"
+            ) from error
         self._compiled_for.add(samples)
 
     def embed(self, frames: Tensor) -> NDArray[np.float16]:

@@ -186,7 +186,7 @@ def cores() -> int:
     Fewer than the machine has if the process is bound to some of them, or runs in a container whose processor time is
     limited (as by ``docker --cpus``).
     """
-    from joblib import cpu_count
+    from joblib.externals.loky import cpu_count  # joblib's own says 1 where /dev/shm is not writable
 
     return int(cpu_count())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,27 +15,38 @@ _LARGEST = 2**31 - 1
 
 _MEMINFO = Path("/proc/meminfo")
 
-#: The files with a container's memory limit in bytes: of control groups version 2 and version 1.
-_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+#: Which control groups this process is in, and where these are described.
+_GROUPS, _GROUPS_ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def memory_here() -> tuple[int, int]:
     """Return how much memory there is and how much of it is free, in bytes.
 
     Returns:
-        Two zeros where the system does not say. In a container with a memory limit: that limit, and zero, because what
-        other programs use there, and what of that could be freed, is not examined.
+        Two zeros where the system does not say. Under a memory limit, as in a container: that limit, and zero, because
+        what other programs use there, and what of that could be freed, is not examined.
     """
     try:
         found = dict(re.findall(r"^(\w+): +(\d+) kB$", _MEMINFO.read_text(), re.MULTILINE))
         total, free = (1024 * int(found[name]) for name in ("MemTotal", "MemAvailable"))
     except (OSError, KeyError):
         return 0, 0
-    for path in _LIMITS:
-        with suppress(OSError, ValueError):  # not there, or "max"
-            if (limit := int(path.read_text())) < total:
-                return limit, 0
-    return total, free
+    limit = min(_limits(), default=total)
+    return (limit, 0) if limit < total else (total, free)
+
+
+def _limits() -> Iterator[int]:
+    """Yield the memory limits, in bytes, of this process's control groups and those around them; versions 1 and 2."""
+    with suppress(OSError):
+        for line in _GROUPS.read_text().splitlines():
+            _, controllers, name = line.split(":", 2)
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            root = _GROUPS_ROOT / "memory" if controllers else _GROUPS_ROOT
+            group = Path(name.lstrip("/"))
+            for folder in (group, *group.parents):
+                with suppress(OSError, ValueError):  # not there, or "max"
+                    yield int((root / folder / ("memory.limit_in_bytes" if controllers else "memory.max")).read_text())
 
 
 def keep_freed_memory() -> bool:

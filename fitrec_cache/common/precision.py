@@ -105,7 +105,7 @@ class _Full:
     def enter(self, device: torch.device) -> None:
         with self._lock:
             self._inside += 1
-            if device.type == "cuda" or not _products_are_exact():
+            if (device.type == "cuda" and not self._back) or not _products_are_exact():
                 self._back.append(_set_full())
 
     def leave(self) -> None:

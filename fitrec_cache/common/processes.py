@@ -56,24 +56,26 @@ def map_in_processes(
     """
     with _laid_down(common) as path:
         context = WorkerContext()
-        pool: Any = ProcessPool(
-            max_workers=min(processes, len(items)),
-            context=context,
-            initializer=_begin,
-            initargs=[path, threads],
-        )
+        with _said_if_they_cannot_start():
+            pool: Any = ProcessPool(
+                max_workers=min(processes, len(items)),
+                context=context,
+                initializer=_begin,
+                initargs=[path, threads],
+            )
         found = []
         try:
-            futures = begin_quietly(lambda: [pool.schedule(_call, args=[work, item]) for item in items])
+            with _said_if_they_cannot_start():
+                futures = begin_quietly(lambda: [pool.schedule(_call, args=[work, item]) for item in items])
             for future in futures:
                 found.append(future.result())
                 advance()
         except (ProcessExpired, BrokenProcessPool) as error:
             code = getattr(error, "exitcode", None)  # a pool that could not start has none
             raise FitrecError(
-                f"a process ended{f' with code {code}' * (code is not None)}: too little memory, or killed. What "
-                "was finished before is kept; go on with --jobs 1, also where clips in memory are of a class of the "
-                "script that runs"
+                f"a process ended{f' with code {code}' * (code is not None)}: too little memory, too few processes or "
+                "open files allowed (ulimit -u, -n), or killed. What was finished before is kept; go on with --jobs 1, "
+                "also where clips in memory are of a class of the script that runs"
             ) from error
         finally:
             if len(found) < len(items):
@@ -85,6 +87,17 @@ def map_in_processes(
                 pool.close()
             pool.join()
     return found
+
+
+@contextmanager
+def _said_if_they_cannot_start() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FitrecError(
+            f"processes cannot be started ({error.strerror}): allow more (ulimit -u) or more open files (-n), make "
+            "/dev/shm writable, or go on with --jobs 1"
+        ) from error
 
 
 @contextmanager

@@ -59,7 +59,8 @@ def walk(folder: Path) -> tuple[list[Clip], list[str], list[str]]:
     divided, remarks = _are_sides(inside)
     notes += remarks
     top_folders = {each.name for each in folder.iterdir() if is_folder(each) and each.name[0] != "."}
-    if without := sorted(top_folders - {name.split("/")[0] for name in inside}):
+    closed = {Path(path).relative_to(folder).parts[0] for path in unread if Path(path) != folder}
+    if without := sorted(top_folders - closed - {name.split("/")[0] for name in inside}):
         which = plural(len(without), "class folder holds", "class folders hold")
         notes.append(f"{which} no video: {some(list(map(plain_text, without)))}")
     odd = {name: shown for name in inside if (shown := file_id(name)) != name}

@@ -46,6 +46,7 @@ class ExtractReport(Plain):
         others: How many cores other programs used, if that slowed this one down; see
             :class:`fitrec_cache.common.cpu_contention.CpuContention`.
         notes: Notes for the user, such as duplicates.
+        unread: Folders among VIDEOS that cannot be read, and links that lead nowhere.
     """
 
     clips: int
@@ -59,6 +60,7 @@ class ExtractReport(Plain):
     beside: dict[str, float]
     others: float | None
     notes: tuple[str, ...]
+    unread: tuple[str, ...] = ()
 
     @property
     def bottleneck(self) -> str:

@@ -350,6 +350,7 @@ class Extractor:
             beside=self.beside,
             others=self._contention.others(),
             notes=tuple(self.notes.texts),
+            unread=tuple(self.found.unread),
         )
 
 

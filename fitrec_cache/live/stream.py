@@ -6,7 +6,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -146,6 +146,7 @@ class Stream:
 
     Args:
         source: The source that :func:`find_source` returned.
+        stopped: Says, for each packet, whether to read no further; then reading ends with a VideoError.
 
     Attributes:
         rest: Seconds at the end that no window covers; known after all windows have been read.
@@ -158,7 +159,8 @@ class Stream:
         VideoError: If it cannot be opened or has no video stream.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, stopped: Callable[[], bool] = lambda: False) -> None:
+        self._stopped = stopped
         self.rest = self.missing = self.offset = 0.0
         self.torn, self.grew = 0, False
         self._earliest: float = math.inf  # time of a packet, in the stream's units
@@ -350,10 +352,16 @@ class Stream:
 
     def _packets(self) -> Iterator[av.Packet[VideoStream]]:
         asked = time.monotonic()
-        for packet in self._container.demux(self._stream):
+        # Of a network source all packets: sound that goes on would hide that there are no more pictures.
+        for packet in self._container.demux(*([] if self._remote else [self._stream])):
+            if self._stopped():
+                raise VideoError(f"reading {self._shown} was stopped")
             # Some protocols treat silence as the end of the stream, which arrives as an empty packet.
-            if self._remote and not packet.size and time.monotonic() - asked > 0.9 * SILENCE[1]:
+            silent = time.monotonic() - asked > (1 if packet.size else 0.9) * SILENCE[1]
+            if self._remote and silent and (not packet.size or packet.stream_index != self._stream.index):
                 raise self._silent(SILENCE[1])
+            if packet.stream_index != self._stream.index:
+                continue
             if packet.size and not packet.is_discard and packet.pts is not None:
                 self._earliest = min(packet.pts, self._earliest)
             yield packet

@@ -45,14 +45,12 @@ def timeline_png(moments: Sequence[Moment], segments: Sequence[Segment], path: P
     figure = Figure(figsize=(_WIDTH, _ROW * len(names) + _MARGINS), layout="constrained")
     axes = figure.add_subplot(facecolor=_UNSEEN)
     shades = axes.pcolormesh(edges, np.arange(len(labels) + 1), values, cmap="Blues", vmin=0, vmax=1, edgecolors="none")
-    for segment in segments:
-        row = labels.index(segment.label) if segment.label in labels else len(labels)
-        colour = FAINT if segment.label is None else MARK
+    for label in dict.fromkeys(segment.label for segment in segments):  # all of a class at once: there may be thousands
         axes.broken_barh(
-            [(segment.start, segment.end - segment.start)],
-            (row + 0.08, 0.84),
-            facecolors="#D2D2D2" if segment.label is None else "none",
-            edgecolors=colour,
+            [(s.start, s.end - s.start) for s in segments if s.label == label],
+            ((len(labels) if label is None else labels.index(label)) + 0.08, 0.84),
+            facecolors="#D2D2D2" if label is None else "none",
+            edgecolors=FAINT if label is None else MARK,
             linewidth=1.8,
         )
     axes.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=9, fontfamily=FONT, parse_math=False)

@@ -140,8 +140,10 @@ class DecoderPool:
             ready.result()
         except (ProcessExpired, RuntimeError, OSError) as error:
             self.__exit__()
+            reason = getattr(error, "strerror", None)
             raise FitrecError(
-                "decoder processes cannot start: allow more processes (ulimit -u), open files (-n) or memory"
+                f"decoder processes cannot start{f' ({reason})' if reason else ''}: allow more processes (ulimit -u), "
+                "open files (-n) or memory, and make /dev/shm writable"
             ) from error
         except BaseException:  # clean up in this case, too
             self.__exit__()
