@@ -513,6 +513,26 @@ def folds() -> str:
     return "\n\n".join([table(head, rows), told])
 
 
+def few_classes() -> str:
+    """Say what the default backbone and `mean` reach with few classes, in rooms known and new."""
+    found = _result("few_classes")
+
+    def reached(rule: str) -> str:
+        shares = [row["accuracy"] for row in found["rows"] if row["split"].startswith(rule)]
+        return f"{statistics.mean(shares):.0%} ({min(shares):.0%} to {max(shares):.0%})"
+
+    draws = len({row["draw"] for row in found["rows"]})
+    classes = len(found["rows"][0]["classes"])
+    n = ", ".join(sorted({f"{row['n']:,}" for row in found["rows"]}))
+    return (
+        f"With {classes} real exercises and {found['of_each']} clips of each, {reached('kfold')} of the clips from "
+        f"mostly known rooms are recognised, and {reached('leave-one')} of those from rooms never seen: mean, and "
+        f"lowest to highest, of {draws} draws of exercises and clips, each of which is tested once (n = {n}; an "
+        f"exercise named at random would be right in {1 / classes:.0%}; `benchmarks/few_classes.py`, "
+        f"{found['backbone']}, `{found['variant']}`)."
+    )
+
+
 def watching() -> str:
     """Say how long `watch` takes for an answer, with and without using frames again."""
     found = _result("watch")
@@ -530,6 +550,7 @@ def watching() -> str:
 
 
 BLOCKS = {
+    "few": few_classes,
     "folds": folds,
     "watch": watching,
     "demo": demo,

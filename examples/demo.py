@@ -47,7 +47,7 @@ def main() -> None:
     for variant in ("mean", "efficientnet-lstm-attention"):
         command("train-head", *shared, "--variant", variant, "--out", out / "runs" / variant)
     run = out / "runs" / "efficientnet-lstm-attention"
-    unseen = json.loads((ROOT / run / "run.json").read_text())["split"]["test"][0]
+    unseen = json.loads((ROOT / run / "run.json").read_text())["split"]["test"][-1]
     picture = out / "attention.png"
     command("predict", "--run", run, samples / unseen, "--picture", picture)
     print(f"\nDone in {time.perf_counter() - started:.0f} s. In {full}:")

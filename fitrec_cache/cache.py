@@ -371,7 +371,8 @@ def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> 
     told = [f"{s.folder.name} ({apart})" for s, apart in zip(fitting, _differing(fitting), strict=True)]
     if len({canonical_json(_as_asked_for(s.identity)) for s in fitting}) > 1:
         raise UsageError(f"{len(fitting)} sets of features fit --backbone {backbone}: give one of {'; '.join(told)}")
-    chosen = max(fitting, key=lambda s: (len(s), s.newest))
+    held = {clip.video_sha256 for clip in cache.entries() if not clip.problem}
+    chosen = max(fitting, key=lambda s: (sum(key in s for key in held), s.newest))
     others = "; ".join(each for store, each in zip(fitting, told, strict=True) if store is not chosen)
     return chosen, [f"features {told[fitting.index(chosen)]} are used, not {others}, which another version made"]
 

@@ -117,7 +117,7 @@ _OF_THE_NAME = frozenset(
 )
 
 
-#: How the loader of libraries says that there is too little memory.
+#: How the loader of libraries says that it cannot map one into memory.
 _NO_ROOM_TO_LOAD = ("failed to map segment", "annot allocate memory")
 
 
@@ -171,7 +171,7 @@ def _in_words(error: Exception) -> str | None:
             f"{what}: close other programs, or ask for less at once (--workers 1, --jobs 1, fewer clips or backbones)"
         )
     if isinstance(error, ImportError) and any(each in str(error) for each in _NO_ROOM_TO_LOAD):
-        return f"too little memory to load a library ({error}): allow more (ulimit -v)"
+        return f"a library cannot be loaded ({error}): too little memory (ulimit -v), or a folder mounted noexec"
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return "no further thread can be started: allow more processes (ulimit -u), or memory"
     if isinstance(error, OSError) and "temporary directory" in str(error):  # Python's own message

@@ -229,7 +229,7 @@ def doctor(
     gpu, gpu_bytes = gpu_of(found)
     memory, memory_free = memory_here()
     with _noted(problems, "memory"):
-        _check_memory(memory_free or memory)
+        _check_memory(memory)
     return DoctorReport(
         versions=_versions(),
         processor=processor_name(),
@@ -401,9 +401,9 @@ def _nearest(folder: Path) -> Path:
 def _check_memory(there: int) -> None:
     """Raise UsageError if memory, in bytes, hardly suffices for `extract` with the default backbone; 0: not known."""
     if there and there < (need := _MEMORY + cores() * _MEMORY_OF_A_WORKER):
+        fewer = ", or give extract --workers 1" * (there >= _MEMORY + _MEMORY_OF_A_WORKER)
         raise UsageError(
-            f"there are {size(there)} of memory, and `extract` takes about {size(need)}: close other programs, allow "
-            "more, or give extract --workers 1"
+            f"there are {size(there)} of memory, and `extract` takes about {size(need)}: allow more{fewer}"
         )
 
 

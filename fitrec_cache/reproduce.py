@@ -187,6 +187,7 @@ def reproduce(
         )
         refuse_without_features(done, Cache(cache))
         made = done.to_dict()
+        made["failed"] += [{"clip_id": path, "path": path, "reason": "cannot be read"} for path in done.unread]
         features |= {(name, of): store for of, store in done.features.items()}
         extracted[name] = {k: made[k] for k in ("clips", "done", "reused", "failed", "seconds", "notes")}
     planned = list(_list_jobs(preset, split, backbone, frames=frames))

@@ -117,7 +117,9 @@ class Watch:
 
         found = find_source(source, format=format)
         if reconnect and found.local:
-            raise UsageError(f"{source} is a file, which is read once: reconnect is for cameras and live streams")
+            raise UsageError(
+                f"{source} is a file or pipe, which is read once: reconnect is for cameras and live streams"
+            )
         self.name = found.name
         self._recogniser = Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)
         self.may_be_unknown = self._recogniser.may_be_unknown

@@ -6,6 +6,8 @@ import math
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from statistics import NormalDist
 
@@ -922,3 +924,9 @@ def test_figures_of_folds_and_of_seeds_together_mind_recordings(tmp_path):
     sure = math.exp(2) / (math.exp(2) + 2)  # logits 2, 0, 0; one bin, and pairs make its variance twice as large
     by_chance = math.sqrt(2 / math.pi * 200 * sure * (1 - sure)) / 100
     assert found["ece_expected"] == pytest.approx(by_chance)
+
+
+def test_comparing_loads_no_torch():
+    code = "import sys, fitrec_cache.compare; print(sorted({'av', 'h5py', 'timm', 'torch'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

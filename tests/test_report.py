@@ -1442,7 +1442,7 @@ def test_attention_that_hardly_chooses_is_said_to_be_even():
     def said(right, wrong):
         return attention_says(SimpleNamespace(even=False, frames=20, right=right, wrong=wrong))
 
-    assert said(17.0, None) == said(None, 19.0) == "All frames count for nearly the same, whether it is right or wrong"
+    assert said(17.0, None) == said(None, 19.0) == "All frames count for nearly the same"
     assert said(16.9, 20.0) == "Of 20 frames about 17 count where it is right, about 20 count where it is wrong"
 
 

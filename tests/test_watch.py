@@ -1493,7 +1493,9 @@ def test_what_was_never_there_or_has_an_end_is_not_opened_again(run, long_video,
         free = server.getsockname()[1]
     with pytest.raises(VideoError, match="cannot be opened"):
         look(f"tcp://127.0.0.1:{free}", run, seconds=0.8, reconnect=True)
-    with pytest.raises(UsageError, match="is a file, which is read once: reconnect is for cameras and live streams"):
+    with pytest.raises(
+        UsageError, match="is a file or pipe, which is read once: reconnect is for cameras and live streams"
+    ):
         look(long_video, run, seconds=0.8, reconnect=True)
     write_video(tmp_path / "v.mkv", 60, width=80, height=64)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
@@ -1589,3 +1591,34 @@ def test_the_zero_of_time_is_that_of_the_window_that_was_delayed_least():
     times.lost()
     assert times.place(at(112.5, 0)) is None  # 10.5 to 12.5: until 12 it has an answer
     assert times.place(at(115.1, 2.6)).start == pytest.approx(13.1)
+
+
+@pytest.mark.parametrize("remote", [True, False])
+@pytest.mark.parametrize("order", ["video first", "sound first"])
+def test_the_end_of_a_source_with_sound_is_read(tmp_path, order, remote):
+    """At its end each stream sends an empty packet, after which its decoder gives what it held back."""
+    with av.open(str(tmp_path / "v.mkv"), "w") as container:
+        rates = {"libx264": 25, "mp2": 48_000}
+        codecs = list(rates) if order == "video first" else list(rates)[::-1]
+        streams = {codec: container.add_stream(codec, rate=rates[codec]) for codec in codecs}
+        streams["libx264"].width, streams["libx264"].height = 80, 64
+        streams["libx264"].options = {"bf": "2", "b_strategy": "0", "crf": "8"}
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 2 * 1152), np.int16), format="s16", layout="stereo")
+        sound.sample_rate = 48_000
+        for number in range(50):
+            picture = av.VideoFrame.from_ndarray(frame_image(number, 80, 64), format="rgb24")
+            container.mux(streams["libx264"].encode(picture))
+            container.mux(streams["mp2"].encode(sound))
+        for stream in streams.values():
+            container.mux(stream.encode(None))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            source = f"http://127.0.0.1:{server.server_port}/v.mkv" if remote else str(tmp_path / "v.mkv")
+            with Stream(find_source(source)) as stream:
+                found = [numbers(clip) for clip in stream.windows(windows(0.4, 0.4), [64])]
+        finally:
+            server.shutdown()
+    assert found == [[10 * k + 2, 10 * k + 4, 10 * k + 6, 10 * k + 8] for k in range(5)]
+    assert stream.rest == pytest.approx(0, abs=0.01)

@@ -384,7 +384,9 @@ def files_below(folder: Path, unreadable: list[OSError]) -> Iterator[str]:
     for where, folders, files in os.walk(folder, onerror=unreadable.append, followlinks=True):
         here = Path(where).resolve()
         above = {here, *here.parents} | trails.pop(Path(where), set())
-        folders[:] = [d for d in folders if d[0] != "." and Path(where, d).resolve() not in above]
+        # lost+found is the repair shop of a disk's root folder, which only root may read
+        shown = (d for d in folders if d[0] != "." and d != "lost+found")
+        folders[:] = [d for d in shown if Path(where, d).resolve() not in above]
         trails |= {Path(where, d): above for d in folders}
         below = PurePosixPath(Path(where).relative_to(folder).as_posix())
         prefix = "" if below == PurePosixPath() else f"{below}/"

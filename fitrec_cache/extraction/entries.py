@@ -78,17 +78,13 @@ class EntryBuilder:
 
     def _group_of_a_copy(self, before: HeldClip) -> str | None:
         """Return the group of an entry if it came from a copy that is asked for with it (:meth:`of_one_content`)."""
-        names = self._names_by_group.get(before.group or "", ())
-        copies = (self.cache.clip(name) for name in names if name != before.clip_id)
-        same = any(copy is not None and copy.video_sha256 == before.video_sha256 for copy in copies)
-        return before.group if same else None
+        return before.group if (before.video_sha256, before.group) in self._groups_given else None
 
     @cached_property
-    def _names_by_group(self) -> dict[str, list[str]]:
-        names: dict[str, list[str]] = {}
-        for clip in self.found.clips:
-            names.setdefault(clip.group or "", []).append(clip.clip_id)
-        return {group: of_it for group, of_it in names.items() if group}
+    def _groups_given(self) -> set[tuple[str, str]]:
+        """The contents that the clips asked for had, each with the group that is given now."""
+        given = {clip.clip_id: clip.group for clip in self.found.clips if clip.group}
+        return {(held.video_sha256, given[held.clip_id]) for held in self.cache.entries() if held.clip_id in given}
 
     def holds(self, clip: Clip, key: str, problem: str) -> bool:
         """Say whether the cache already has a clip exactly as it was found, so that nothing has to be written."""

@@ -23,7 +23,7 @@ class KnownVideos:
     """All entries that the cache held when this object was created, including earlier ones whose name has been reused.
 
     They are read when the first content is looked up, and again when the first is found. In between only 16 bytes are
-    kept per entry, because usually every content is new or has its old name.
+    kept per entry, because usually every content is new or has its old name; if not, whole entries.
     """
 
     def __init__(self, cache: Cache) -> None:

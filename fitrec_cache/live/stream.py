@@ -358,9 +358,10 @@ class Stream:
                 raise VideoError(f"reading {self._shown} was stopped")
             # Some protocols treat silence as the end of the stream, which arrives as an empty packet.
             silent = time.monotonic() - asked > (1 if packet.size else 0.9) * SILENCE[1]
-            if self._remote and silent and (not packet.size or packet.stream_index != self._stream.index):
+            ours = packet.stream.index == self._stream.index  # stream_index is 0 for all empty packets
+            if self._remote and silent and not (ours and packet.size):
                 raise self._silent(SILENCE[1])
-            if packet.stream_index != self._stream.index:
+            if not ours:
                 continue
             if packet.size and not packet.is_discard and packet.pts is not None:
                 self._earliest = min(packet.pts, self._earliest)

@@ -156,7 +156,7 @@ def attention_says(attention: Attention) -> str:
         return "This model does not choose among frames"
     sides = (("right", attention.right), ("wrong", attention.wrong))
     if min(value for _, value in sides if value is not None) >= _EVENLY * attention.frames:
-        return "All frames count for nearly the same, whether it is right or wrong"
+        return "All frames count for nearly the same"
     shares = [f"about {value:.0f} count where it is {side}" for side, value in sides if value is not None]
     return f"Of {attention.frames} frames {', '.join(shares)}"
 

@@ -21,7 +21,6 @@ from fitrec_cache.evaluation.metrics import interval_by_unit
 from fitrec_cache.evaluation.paired import FloatArray, count_right, widened_for_folds
 from fitrec_cache.runs.models import differences, incomplete, model_settings
 from fitrec_cache.runs.outputs import Outputs, read_outputs
-from fitrec_cache.runs.run import no_run
 from fitrec_cache.runs.run_files import read_run_settings, refused_if_damaged
 
 
@@ -263,6 +262,8 @@ def read_scored(folder: Path) -> ScoredRun:
         FitrecError: If it was written by another program version.
     """
     if not (folder / "run.json").exists():
+        from fitrec_cache.runs.run import no_run  # which loads torch
+
         raise no_run(folder)
     run = read_run_settings(folder)
     with refused_if_damaged(folder / "run.json"):
