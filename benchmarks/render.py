@@ -521,9 +521,10 @@ def few_classes() -> str:
     """In one sentence what the default backbone and `mean` reach with few classes, in rooms known and new."""
     found = _result("few_classes")
     known, new = (statistics.mean(_few(rule)) for rule in ("kfold", "leave-one"))
+    classes, of_each = len(found["rows"][0]["classes"]), found["of_each"]
     return (
-        f"With {len(found['rows'][0]['classes'])} real exercises and {found['of_each']} clips of each, {known:.0%} of the "
-        f"clips from mostly known rooms are recognised, and {new:.0%} of those from rooms never seen."
+        f"With {classes} real exercises and {of_each} clips of each, {known:.0%} of the clips from mostly known rooms are "
+        f"recognised, and {new:.0%} of those from rooms never seen."
     )
 
 
@@ -532,11 +533,12 @@ def few_classes_all() -> str:
     found = _result("few_classes")
     classes, draws = len(found["rows"][0]["classes"]), len({row["draw"] for row in found["rows"]})
     known, new = (f"{min(of):.0%} to {max(of):.0%}" for of in map(_few, ("kfold", "leave-one")))
+    n, of_each = found["rows"][0]["n"], found["of_each"]
     return (
         f"The figures for {classes} exercises at the top are means over {draws} draws of {classes} of the classes that "
-        f"have {found['of_each']} clips, and of {found['of_each']} clips of each (n = {found['rows'][0]['n']} a draw, each "
-        f"tested once; lowest to highest draw {known}, and {new} in rooms never seen; an exercise named at random would be "
-        f"right in {1 / classes:.0%}): {found['backbone']}, `{found['variant']}`, one seed (`benchmarks/few_classes.py`)."
+        f"have {of_each} clips, and of {of_each} clips of each (n = {n} a draw, each tested once; lowest to highest draw "
+        f"{known}, and {new} in rooms never seen; an exercise named at random would be right in {1 / classes:.0%}): "
+        f"{found['backbone']}, `{found['variant']}`, one seed (`benchmarks/few_classes.py`)."
     )
 
 
