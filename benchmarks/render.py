@@ -523,8 +523,8 @@ def few_classes() -> str:
     known, new = (statistics.mean(_few(rule)) for rule in ("kfold", "leave-one"))
     classes, of_each = len(found["rows"][0]["classes"]), found["of_each"]
     return (
-        f"With {classes} real exercises and {of_each} clips of each, {known:.0%} of the clips from mostly known rooms are "
-        f"recognised, and {new:.0%} of those from rooms never seen."
+        f"With {classes} real exercises and {of_each} clips of each, {known:.0%} of the clips from mostly known rooms "
+        f"are recognised, and {new:.0%} of those from rooms never seen."
     )
 
 
@@ -536,9 +536,9 @@ def few_classes_all() -> str:
     n, of_each = found["rows"][0]["n"], found["of_each"]
     return (
         f"The figures for {classes} exercises at the top are means over {draws} draws of {classes} of the classes that "
-        f"have {of_each} clips, and of {of_each} clips of each (n = {n} a draw, each tested once; lowest to highest draw "
-        f"{known}, and {new} in rooms never seen; an exercise named at random would be right in {1 / classes:.0%}): "
-        f"{found['backbone']}, `{found['variant']}`, one seed (`benchmarks/few_classes.py`)."
+        f"have {of_each} clips, and of {of_each} clips of each (n = {n} a draw, each tested once; lowest to highest "
+        f"draw {known}, and {new} in rooms never seen; an exercise named at random would be right in "
+        f"{1 / classes:.0%}): {found['backbone']}, `{found['variant']}`, one seed (`benchmarks/few_classes.py`)."
     )
 
 
