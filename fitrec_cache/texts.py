@@ -313,7 +313,7 @@ def watch_notes(report: WatchReport) -> str:
         else "",
         f"the last {report.rest:.1f} s are in no window: not answered" if report.rest >= 0.05 else "",
         f"{report.source} grew meanwhile: repeat this when it is whole" if report.grew else "",
-        f"opened again: {plural(report.reconnected, 'time')}; what came until then was not examined"
+        f"opened again: {plural(report.reconnected, 'time')}; what came meanwhile was not examined"
         if report.reconnected
         else "",
         f"{plural(report.torn, 'window')} at gaps or where the picture changes: not answered" if report.torn else "",

@@ -1522,7 +1522,7 @@ def test_lost_connections_are_told_and_end_a_segment(run, tmp_path, monkeypatch)
         options = ["--seconds", "0.8", "--every", "0.8", "--no-live", "--reconnect", "--table", str(tmp_path / "t.csv")]
         result = call(source, "--run", str(run), *options)
     assert result.exit_code == 0
-    assert "opened again: 1 time; what came until then was not examined" in result.stdout
+    assert "opened again: 1 time; what came meanwhile was not examined" in result.stdout
     assert f"{source} ended: opening it again" in result.stderr
     with (tmp_path / "t.csv").open() as table:
         rows = list(csv.DictReader(table))

@@ -121,9 +121,7 @@ class Extractor:
         """Of several clips with one content, write the first by name last: the latest entry is the one that is used."""
         same = self.cache.same_content()
         asked = set(self.asked) if same else set()
-        failed = {
-            each.clip_id for each in self.failed
-        }  # of these the earlier content is kept, which is no longer there
+        failed = {each.clip_id for each in self.failed}  # what the cache has under their names is no longer there
         told: dict[tuple[str, str, bool], list[tuple[HeldClip, HeldClip]]] = {}
         for held in same:
             held.sort(key=lambda clip: clip.clip_id)
