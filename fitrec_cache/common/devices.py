@@ -41,10 +41,10 @@ def find_device(name: str = "auto") -> str:
         UsageError: If the name is none of these, or the device is not present, or this torch cannot compute on it. Also
             if the caller has changed torch's default dtype or device, with which networks are built.
     """
-    dtype, place = torch.get_default_dtype(), torch.get_default_device()
-    if dtype != torch.float32 or place.type != "cpu":
+    usual = torch.empty(0)  # torch 2.8 has no default device to ask for where it was set to None
+    if usual.dtype != torch.float32 or usual.device.type != "cpu":
         raise UsageError(
-            f"torch makes tensors of {dtype} on {place} by default, expected torch.float32 on cpu: undo "
+            f"torch makes tensors of {usual.dtype} on {usual.device} by default, expected torch.float32 on cpu: undo "
             "torch.set_default_dtype and torch.set_default_device first"
         )
     if name == "auto":
