@@ -203,7 +203,7 @@ def _pick(cache: Cache, backbone: str | None, preset: str | None) -> tuple[Store
         stores = [s for s in stores if s.identity["preprocessing"]["preset"] == preset]
     if not stores:
         raise StoreError(f"{cache.folder} holds no features{f' of preset {preset}' * bool(preset)}: run extract first")
-    return max(stores, key=lambda store: (len(store), store.newest)), []
+    return cache.fullest(stores), []
 
 
 def _fold(name: str, split: Split, groups: Sequence[str | None], found: NearDuplicates) -> dict[str, Any]:

@@ -221,6 +221,13 @@ class Cache:
         """Return the feature stores that are not empty."""
         return [store for store in self.feature_stores() if len(store)]
 
+    def fullest(self, stores: Sequence[Store]) -> Store:
+        """Return the store with data of most of the clips that are in the cache now; if equal, the latest."""
+        if len(stores) == 1:
+            return stores[0]
+        held = {clip.video_sha256 for clip in self.entries() if not clip.problem}
+        return max(stores, key=lambda store: (sum(key in store for key in held), store.newest))
+
     def stores(self) -> list[Store]:
         """Return all stores: of frames, of features, and of the clips' entries."""
         return [*self.frame_stores(), *self.feature_stores(), self.clip_store]
@@ -305,7 +312,7 @@ def _names(path: Path) -> set[str]:
 def pick_frames(cache: Cache, *, samples: int | None = None, frame_size: int | None = None) -> tuple[Store, list[str]]:
     """Return the frame store to use without videos, and a note if several match the request.
 
-    It is the one with the most clips; if equal, as after re-extraction with another decoder version, the latest.
+    It is the fullest (:meth:`Cache.fullest`).
 
     Raises:
         UsageError: If none matches.
@@ -324,7 +331,7 @@ def pick_frames(cache: Cache, *, samples: int | None = None, frame_size: int | N
         )
     if len(fitting) == 1:
         return fitting[0], []
-    chosen = max(fitting, key=lambda s: (len(s), s.part_paths()[-1].name))
+    chosen = cache.fullest(fitting)
     settings = dict(zip(fitting, _differing(fitting), strict=True))[chosen]
     return chosen, [f"the cache holds frames of several settings: those of most clips are taken ({settings})"]
 
@@ -341,7 +348,7 @@ _OF_VERSIONS = {
 def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> tuple[Store, list[str]]:
     """Return the feature store of a backbone, given by its timm name or the store's folder name, and notes.
 
-    Of several that were made by different versions, it is the one with the most clips; if equal, the latest.
+    Of several that were made by different versions, it is the fullest (:meth:`Cache.fullest`).
 
     Raises:
         UsageError: If there is none of this name, or there are several and the request is ambiguous.
@@ -371,8 +378,7 @@ def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> 
     told = [f"{s.folder.name} ({apart})" for s, apart in zip(fitting, _differing(fitting), strict=True)]
     if len({canonical_json(_as_asked_for(s.identity)) for s in fitting}) > 1:
         raise UsageError(f"{len(fitting)} sets of features fit --backbone {backbone}: give one of {'; '.join(told)}")
-    held = {clip.video_sha256 for clip in cache.entries() if not clip.problem}
-    chosen = max(fitting, key=lambda s: (sum(key in s for key in held), s.newest))
+    chosen = cache.fullest(fitting)
     others = "; ".join(each for store, each in zip(fitting, told, strict=True) if store is not chosen)
     return chosen, [f"features {told[fitting.index(chosen)]} are used, not {others}, which another version made"]
 

@@ -23,7 +23,7 @@ from conftest import SMALL
 from make_video import read_number, write_video
 
 from fitrec_cache.backbones.backbone import Backbone, Network, load_backbone
-from fitrec_cache.cache import TAKEN_OUT, Cache, newest, pick_frames
+from fitrec_cache.cache import TAKEN_OUT, Cache, newest, pick_features, pick_frames
 from fitrec_cache.dataset.find_clips import find_clips
 from fitrec_cache.errors import StoreError, UsageError, WeightsError
 from fitrec_cache.extract import extract
@@ -969,6 +969,19 @@ def test_of_frames_by_several_decoders_the_latest_of_the_fullest_are_taken_and_t
         assert (notes == []) == (version == "1")
     assert "those of most clips are taken (decoder 3)" in notes[0]
     assert notes[0] in run(None, backbone=("test_vit",)).notes
+
+
+def test_clips_that_were_taken_out_do_not_make_a_store_the_fullest(run, videos, tmp_path, monkeypatch):
+    for version, there in (("1", True), ("2", False)):
+        monkeypatch.setattr("fitrec_cache.video.container.decoder_version", lambda v=version: v)
+        extra = videos / "Hop" / "extra.mp4"
+        write_video(extra, 8, numbers=range(950, 958)) if there else extra.unlink()
+        run(prune=True)
+    cache = Cache(tmp_path / "cache")
+    frames, features = cache.frame_stores(), cache.feature_stores()
+    assert sorted(map(len, frames)) == sorted(map(len, features)) == [4, 5]
+    assert pick_frames(cache)[0].identity["decoder"] == "2"
+    assert pick_features(cache, "test_resnet")[0].identity["frames"]["decoder"] == "2"
 
 
 def test_bad_clips_cost_themselves_only_and_are_named_with_the_reason(run, videos, tmp_path):
