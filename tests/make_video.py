@@ -236,18 +236,27 @@ def with_matrix(path: Path, matrix: tuple[int, int, int, int]) -> Path:
 
 
 def write_video_with_second_stream(
-    path: Path, n_frames: int, *, width: int = 128, height: int = 96, kind: str = "audio"
+    path: Path,
+    n_frames: int,
+    *,
+    width: int = 128,
+    height: int = 96,
+    kind: str = "audio",
+    second_is_default: bool = False,
 ) -> Path:
     """Write H.264 frames 0..n_frames-1 (.mp4, .mov, .mkv) beside a second stream.
 
     Args:
         kind: "audio": a tone, as stream 0, so that the video is not the first stream of the file. "video": a second
             video as stream 1, of half the size, whose frames are numbered from 1000.
+        second_is_default: Mark the second video, and not the first, as the one that players show.
     """
     with av.open(str(path), "w") as container:
         sound = _audio_stream(container, "aac") if kind == "audio" else None
         main = _video_stream(container, "libx264", 25, (width, height))
         other = _video_stream(container, "libx264", 25, (width // 2, height // 2)) if kind == "video" else None
+        if other is not None and second_is_default:
+            other.disposition = Disposition.default
         container.start_encoding()
         _encode(container, main, (frame_image(number, width, height) for number in range(n_frames)), range(n_frames))
         if sound is not None:

@@ -530,6 +530,16 @@ def test_the_first_video_stream_is_taken(tmp_path, kind, name):
     clip = read(write_video_with_second_stream(tmp_path / name, 30, kind=kind))
     assert numbers(clip) == eq1(30)
     assert clip.ledger["video_streams"] == (2 if kind == "video" else 1)
+    assert clip.ledger["warnings"] == ["2 video streams: only number 1 is used"] * (kind == "video")
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
+def test_the_video_stream_that_players_show_is_taken(tmp_path, name):
+    """A container may say that its first video, such as a small preview, is not the one to show."""
+    path = write_video_with_second_stream(tmp_path / name, 30, kind="video", second_is_default=True)
+    clip = read(path)
+    assert numbers(clip) == [1000 + number for number in eq1(30)]
+    assert clip.ledger["warnings"] == ["2 video streams: only number 2 is used"]
 
 
 def test_cover_art_is_not_the_video(tmp_path):

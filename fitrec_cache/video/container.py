@@ -90,7 +90,9 @@ class Video:
 
     Attributes:
         path: The file.
-        stream: Its first video stream.
+        stream: The video stream that a player shows.
+        number: Which of the video streams that is, from 1; cover art does not count.
+        n_streams: Number of video streams.
         description: Container, codec and geometry, for the ledger.
         listing: The listing of its packets.
         claimed: Number of frames that the header claims, without hidden ones; 0 if it does not say.
@@ -120,6 +122,8 @@ class Video:
             raise
         try:
             self.stream = video_stream(self._container)
+            streams = video_streams(self._container)
+            self.number, self.n_streams = streams.index(self.stream) + 1, len(streams)
             self.description = _describe(self._container, self.stream)
             self.claimed = self.stream.frames
             self.lasts = (self._container.duration or 0) / av.time_base
@@ -261,15 +265,19 @@ def _open(path: Path) -> av.container.InputContainer:
     return opened
 
 
+def video_streams(container: av.container.InputContainer) -> list[VideoStream]:
+    """Return the video streams; cover art does not count."""
+    return [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+
+
 def video_stream(container: av.container.InputContainer) -> VideoStream:
-    """Return the first video stream; cover art does not count."""
-    art = av.stream.Disposition.attached_pic
-    streams = [s for s in container.streams.video if not s.disposition & art]
+    """Return the video stream that a player shows: the first that the container marks as default, or else the first."""
+    streams = video_streams(container)
     if not streams:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "none"
         only = ": it is sound only, so give the video that it belongs to" * (kinds == "audio")
         raise VideoError(f"no video stream (streams found: {kinds}){only}")
-    stream = streams[0]
+    stream = next((s for s in streams if s.disposition & av.stream.Disposition.default), streams[0])
     if stream.codec_context is None:
         raise VideoError(
             "no decoder for its video codec: convert it to MP4 (H.264) with the camera's or recorder's own program"

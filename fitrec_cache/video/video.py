@@ -405,6 +405,8 @@ def _assemble(
     last = wanted.since(times)[-1]
     if wanted.span is not None and last + 1 < wanted.span.end < math.inf:
         warnings.append(f"its part {wanted.span} (seconds) ends after the last frame, which is at {last:.2f} s")
+    if video.n_streams > 1:
+        warnings.append(f"{video.n_streams} video streams: only number {video.number} is used")
     if video.cut_short:
         warnings.append(f"cut short: {video.cut_short}")
     if video.high_range:
