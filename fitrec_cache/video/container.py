@@ -274,9 +274,9 @@ def video_stream(container: av.container.InputContainer) -> VideoStream:
     """Return the video stream that a player shows: the first that the container marks as default, or else the first."""
     streams = video_streams(container)
     if not streams:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "none"
-        only = ": it is sound only, so give the video that it belongs to" * (kinds == "audio")
-        raise VideoError(f"no video stream (streams found: {kinds}){only}")
+        kinds = {"cover picture" if s.type == "video" else s.type for s in container.streams}
+        only = ": it is sound only, so give the video that it belongs to" * (kinds - {"cover picture"} == {"audio"})
+        raise VideoError(f"no video stream (streams found: {', '.join(sorted(kinds)) or 'none'}){only}")
     stream = next((s for s in streams if s.disposition & av.stream.Disposition.default), streams[0])
     if stream.codec_context is None:
         raise VideoError(
