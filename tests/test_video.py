@@ -691,5 +691,5 @@ def test_a_picture_that_changes_its_shape_on_the_way_is_refused(tmp_path):
     parts = [write_video(tmp_path / f"{w}.ts", 12, width=w, height=96) for w in (128, 160)]
     path = tmp_path / "both.ts"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
-    with pytest.raises(VideoError, match="the picture size changes within the clip"):
+    with pytest.raises(VideoError, match=r"size changes within the clip, .* 128 x 96 to 160 x 96 pixels: .*FFmpeg"):
         read(path)

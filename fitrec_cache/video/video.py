@@ -381,10 +381,14 @@ def _assemble(
 ) -> DecodedClip:
     decoded, claimed, damage = len(seen.times), video.claimed, seen.damage
     different = len(set(indices.tolist()))
-    shapes = {p.shape for p in seen.pictures.values()}
-    if len(shapes) > 1:
-        raise VideoError(f"the picture size changes within the clip: {sorted(shapes)}")
-    frames = np.stack([seen.pictures[i] for i in indices.tolist()])
+    pictures = [seen.pictures[i] for i in indices.tolist()]
+    sizes = list(dict.fromkeys(f"{p.shape[1]} x {p.shape[0]}" for p in pictures))
+    if len(sizes) > 1:
+        raise VideoError(
+            f"the picture size changes within the clip, as stored, from {' to '.join(sizes)} pixels: expected one. "
+            "Convert it to one size, with FFmpeg for example, or cut it there"
+        )
+    frames = np.stack(pictures)
     ledger = video.description | {
         "frames_claimed": claimed,
         "frames_decoded": decoded,
