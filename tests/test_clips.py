@@ -72,9 +72,15 @@ def test_folder_passes_over_hidden_loose_and_other_files_and_says_so(folder):
     touch(folder, ".cache/x.avi", "Lunge/.hidden.avi", "Lunge/notes.txt", "Lunge/readme", "loose.avi")
     found = find_clips(folder)
     assert len(found.clips) == 4
-    endings = ".avi .mp4 .m4v .mov .3gp .mkv .webm .mpg .mpeg .mts .m2ts .ts .wmv"
+    endings = ".avi .mp4 .m4v .mov .3gp .mkv .webm .mpg .mpeg .mts .m2ts .ts .wmv .asf .flv .f4v .3g2 .ogv .vob"
     assert said(found, f"skipped 2 files that are not {endings}: Lunge/notes.txt, Lunge/readme")
     assert said(found, "skipped 1 file that is in no class folder: loose.avi")
+
+
+def test_videos_of_recorders_older_phones_and_discs_are_found(folder):
+    names = ["Row/a.flv", "Row/b.3g2", "Row/c.ogv", "Row/d.VOB", "Row/e.asf", "Row/f.f4v"]
+    touch(folder, *names)
+    assert [name for name in ids(find_clips(folder)) if name.startswith("Row")] == names
 
 
 def test_class_folders_without_a_video_are_named(folder):

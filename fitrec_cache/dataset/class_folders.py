@@ -14,6 +14,7 @@ from fitrec_cache.wording import files_that, plural, some
 # fmt: off
 VIDEO_SUFFIXES = (
     ".avi", ".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".wmv",
+    ".asf", ".flv", ".f4v", ".3g2", ".ogv", ".vob",
 )
 # fmt: on
 """Endings of files that are treated as videos, in lower case."""
