@@ -509,6 +509,9 @@ def test_missing_file_and_folder_fail_with_the_reason(tmp_path):
         read(tmp_path / "gone.mp4")
     with pytest.raises(VideoError, match="not a file"):
         read(tmp_path)
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "gone.mp4")
+    with pytest.raises(VideoError, match="a link that leads nowhere"):
+        read(tmp_path / "link.mp4")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

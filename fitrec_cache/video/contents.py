@@ -31,6 +31,8 @@ def opened_video(path: Path) -> Iterator[io.BufferedReader]:
         with path.open("rb") as file:
             yield file
     except FileNotFoundError as error:
+        if path.is_symlink():
+            raise VideoError("a link that leads nowhere: is the disk with the file connected?") from error
         raise VideoError("file not found") from error
     except OSError as error:
         raise VideoError(f"cannot be read: {error.strerror}") from error
