@@ -27,21 +27,13 @@ from fitrec_cache.errors import DivergedError, FitrecError, StoreError, UsageErr
 from fitrec_cache.evaluation.paired import holm
 from fitrec_cache.runs.run_files import refused_if_damaged
 from fitrec_cache.settings.recipes import Recipe, get_recipe
-from fitrec_cache.settings.variants import (
-    ATTENTIONS,
-    NORMALISATIONS,
-    OPTIONAL,
-    POOLINGS,
-    PROJECTIONS,
-    VARIANTS,
-    get_variant,
-)
+from fitrec_cache.settings.variants import ATTENTIONS, NORMALISATIONS, POOLINGS, get_variant
 from fitrec_cache.training.loading import load_clips
 from fitrec_cache.training.problem import Problem, Right, accuracy
 from fitrec_cache.wording import command, options
 
-#: Tuples are ranges ``(low, high, logarithmic)``, lists are choices. Settings that a variant does not have are not
-#: searched.
+#: Tuples are ranges ``(low, high, logarithmic)``, lists are choices. Settings that have no effect with the variant, or
+#: with what was chosen before them, are not searched: ``normalise`` and ``attention`` come before what depends on them.
 SPACE: Mapping[str, Any] = {
     "learning_rate": (1e-4, 1e-2, True),
     "weight_decay": (1e-3, 1.0, True),
@@ -288,12 +280,10 @@ def _objective(optuna: Any, problem: Problem) -> Any:
 
 def _suggest(trial: Any, variant: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
+    head, native = get_variant(variant), get_recipe("native")
     for name, choices in SPACE.items():
-        if name in OPTIONAL - VARIANTS[variant].settings or (name == "attention" and not VARIANTS[variant].lstm_units):
-            continue
-        if name == "components" and found["normalise"] not in PROJECTIONS:
-            continue
-        if name == "pooling" and found["attention"] != "additive":
+        so_far = native.change(normalise=found.get("normalise"))
+        if name in so_far.idle(variant, found.get("attention")) or (name == "attention" and len(head.attentions) < 2):
             continue
         if isinstance(choices, tuple):
             low, high, logarithmic = choices

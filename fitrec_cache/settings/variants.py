@@ -93,6 +93,11 @@ class Variant:
         return self.backbone == PIXELS
 
     @property
+    def attentions(self) -> tuple[str, ...]:
+        """The kinds of :data:`ATTENTIONS` that the head can have; only LSTM states can be attended to."""
+        return ATTENTIONS if self.lstm_units else ("none",)
+
+    @property
     def settings(self) -> frozenset[str]:
         """Names of the settings in :data:`OPTIONAL` that the head has."""
         of_features = () if self.takes_pixels else OF_FEATURES
@@ -238,7 +243,7 @@ def _checked_attention(variant: Variant, attention: str | None) -> str:
         return variant.attention
     if attention not in ATTENTIONS:
         raise unknown_name("attention", str(attention), ATTENTIONS)
-    if attention != "none" and not variant.lstm_units:
+    if attention not in variant.attentions:
         raise UsageError(
             f"attention '{attention}' with variant '{variant.name}': it has no LSTM states to attend to; "
             "expected 'none', or choose a variant with an LSTM"
