@@ -42,6 +42,16 @@ def test_the_page_of_settings_has_every_variant_as_it_is():
     assert rows_of_the_page("## Variants") == rows
 
 
+def test_the_first_page_names_every_variant():
+    row = next(
+        line
+        for line in (Path(__file__).parents[1] / "README.md").read_text().splitlines()
+        if line.startswith("| `train-head` |")
+    )
+    listed = row.split("Variants: ")[1].split(" (")[0]
+    assert listed == ", ".join(f"`{name}`" for name in VARIANTS)
+
+
 def test_the_page_of_settings_has_every_one_with_what_the_recipes_make_of_it():
     rows = [row[:3] for row in rows_of_the_page("# Settings of a training")]
     recipes = [RECIPES["native"], RECIPES["paper"]]
