@@ -309,7 +309,9 @@ def test_models_of_other_validation_clips_are_not_said_to_be_ranked(page, tmp_pa
 
 
 def test_leaks_that_nobody_looked_for_are_not_denied(page, tmp_path):
-    words = page(write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 1], split="random"))[1].words
+    split = {"rule": "random", "notes": [], "train": ["x"], "val": [], "test": ["p", "q"], "test_groups": ["a", None]}
+    run = write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 1], test=["p", "q"], split_document=split)
+    words = page(run)[1].words
     assert "no leak was found" not in words.lower()
     assert "whether it leaks was not looked at" in words
     words = page(write_run(tmp_path / "b", truth=[0, 1], guesses=[0, 1], split="group"))[1].words
@@ -626,12 +628,24 @@ def test_recordings_are_said_to_be_apart_only_where_they_are_known(page, tmp_pat
     known = groups[0] is not None and not more
     assert ("groups it had not seen" in seen.words) == known
     assert ("No group is on both sides" in seen.words) == known
-    assert ("Clips of one group are on one side only" in seen.words) == known
+    assert ("No group of a test clip is in training or validation." in seen.words) == known
+
+
+@pytest.mark.parametrize(("without", "sharing"), [(0, 0), (1, 0), (0, 1)])
+def test_of_any_rule_recordings_are_said_to_be_apart_where_that_is_known(page, tmp_path, without, sharing):
+    """Also of sides that somebody else made; clips without a group may be on the side of training only."""
+    split = {"rule": "manifest", "train": ["x"], "val": [], "test": ["p", "q"], "test_groups": ["a", "b"]}
+    split |= {"notes": [], "sharing": sharing}
+    run = {"split_document": split, "without_group": without}
+    _, seen = page(write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 1], test=["p", "q"], **run))
+    known = not without and not sharing
+    assert ("groups it had not seen" in seen.words) == known
+    assert ("No group of a test clip is in training or validation." in seen.words) == known
 
 
 @pytest.mark.parametrize(
     ("group", "said"),
-    [("b", "No test clip is known to share a group with a training clip."), (None, "Whether groups are on both")],
+    [("b", "No group of a test clip is in training or validation."), (None, "Whether groups are on both")],
 )
 def test_of_a_random_split_it_is_told_what_is_known_of_groups(page, tmp_path, group, said):
     split = {"rule": "random", "notes": [], "train": ["x"], "val": [], "test": ["p", "q"], "test_groups": ["a", group]}
@@ -1240,8 +1254,8 @@ def test_how_far_attention_chooses_is_said_in_frames(right, wrong, said):
     assert attention_says(Attention(frames=20, right=right, wrong=wrong, strips=(), even=False)) == said
 
 
-def model(split="group", groups=("a", "b"), name="m"):
-    run = SimpleNamespace(run_json={"split": {"test_groups": list(groups)}})
+def model(split="group", groups=("a", "b"), name="m", sharing=0):
+    run = SimpleNamespace(run_json={"split": {"test_groups": list(groups)}}, sharing=sharing)
     return SimpleNamespace(name=name, split=split, n_distinct=4, runs=[run], mean=lambda _: 0.5)
 
 
@@ -1252,7 +1266,8 @@ def model(split="group", groups=("a", "b"), name="m"):
         (model(), ("group",), "it was not trained on"),
         (model(), ("random",), "from groups it had not seen"),
         (model(groups=("a", None)), (), "it was not trained on"),
-        (model(split="random"), (), "it was not trained on"),
+        (model(split="random"), (), "from groups it had not seen"),
+        (model(split="leave-one:room", sharing=1), (), "it was not trained on"),
     ],
 )
 def test_a_headline_says_new_groups_only_where_none_is_on_both_sides(one, leaky, end):
@@ -1426,11 +1441,12 @@ def test_how_far_confidence_can_be_trusted_is_said(ece, by_chance, gap, said):
         (["a", "d"], ["a", "d"], [], "Split a leaks, d may leak: test clips have siblings or near-duplicates"),
         (["group", "random"], [], ["group", "random"], "No leak was found"),
         (["group", "kfold:2"], [], ["group"], "No group is on both sides of a split; whether other clips look alike"),
-        (["group", "random"], [], ["group"], "Whether every split is free of leaks was not looked at"),
+        (["group", "unknown"], [], ["group"], "Whether every split is free of leaks was not looked at"),
     ],
 )
 def test_what_is_known_of_leaks_is_said(splits, leaky, audited, said):
-    assert split_says([model(split=name) for name in splits], leaky, "abc", audited).startswith(said)
+    models = [model(split=name, groups=("a", None if name == "unknown" else "b")) for name in splits]
+    assert split_says(models, leaky, "abc", audited).startswith(said)
 
 
 def test_where_groups_are_not_known_an_audit_does_not_rule_leaks_out():

@@ -1898,8 +1898,9 @@ def test_a_split_by_groups_says_of_how_many_clips_none_is_known(tmp_path, featur
     for split in ("group", "random"):
         settings = {"features": replace(data, groups=groups), "variant": "mean", "epochs": 1, "split": split}
         train_head(out=tmp_path / split, **settings)
-        found[split] = run_of(tmp_path / split)["split"].get("without_group")
-    assert found == {"group": 2, "random": None}
+        run = run_of(tmp_path / split)
+        found[split] = run["split"].get("without_group"), run["without_group"]
+    assert found == {"group": (2, 2), "random": (None, 2)}
 
 
 def test_chance_in_calibration_minds_recordings(tmp_path):

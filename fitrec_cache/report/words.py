@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from fitrec_cache.compare import PairFigures
 from fitrec_cache.report.attention import Attention
@@ -62,14 +63,19 @@ def headline(model: Model, leaky: Collection[str]) -> str:
 
 
 def grouped(model: Model) -> bool:
-    """Say whether the split's rule keeps groups together and all are known (otherwise ``kfold`` divides by clip)."""
-    return model.split.startswith(("group", "official", "leave-one", "kfold")) and knows_groups(model)
+    """Say whether all groups are known and no test clip's group is in training or validation."""
+    return knows_groups(model) and not any(record.sharing for record in model.runs)
 
 
 def knows_groups(model: Model) -> bool:
     """Say whether all groups are known that are needed to see whether a test clip shares one with training."""
-    splits = [record.run_json["split"] for record in model.runs]
-    return not any(None in split.get("test_groups", ()) or split.get("without_group") for split in splits)
+    return not any(_without_group(record.run_json) for record in model.runs)
+
+
+def _without_group(run: Mapping[str, Any]) -> bool:
+    """Say whether a clip on some side of a run's split has no group; of older runs only as far as they say."""
+    split = run["split"]
+    return bool(run.get("without_group", split.get("without_group")) or None in split.get("test_groups", ()))
 
 
 def split_notes(models: Sequence[Model]) -> list[str]:

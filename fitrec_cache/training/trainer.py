@@ -17,6 +17,7 @@ from fitrec_cache import __version__
 from fitrec_cache.common.progress import progress_bar, timed
 from fitrec_cache.dataset.clips import SIDES
 from fitrec_cache.dataset.folds import Fold
+from fitrec_cache.dataset.splits import Split
 from fitrec_cache.dataset.units import validation_units
 from fitrec_cache.evaluation.calibration import calibrate
 from fitrec_cache.features import Features
@@ -148,6 +149,7 @@ class Trainer:
             seconds=fitted.seconds,
         )
         run |= {"threads": torch.get_num_threads(), "clip_seconds": data.clip_seconds()}
+        run |= {"without_group": self._without_group(split)}
         run |= {"some_classes": sorted(set(data.labels))} if self.some_classes else {}
         metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
         metrics |= {"labels": labels, "history": fitted.history}
@@ -180,7 +182,7 @@ class Trainer:
         """Return all settings that define the run, as they are written to ``run.json``."""
         data, split = self.data, job.fold.split
         sides = {name: [data.clip_ids[i] for i in getattr(split, name)] for name in SIDES}
-        alone = sum(data.groups[i] is None for side in split.sides for i in side.tolist())
+        alone = self._without_group(split)
         training = self.recipe.to_dict() | {"optimiser": "AdamW", "loss": "cross-entropy", "device": str(self.device)}
         return {
             "head": self.config(job).to_dict(),
@@ -208,6 +210,10 @@ class Trainer:
             "sources": data.sources,
             "backbone": data.name,
         }
+
+    def _without_group(self, split: Split) -> int:
+        """Return how many clips of all sides have no group."""
+        return sum(self.data.groups[i] is None for side in split.sides for i in side.tolist())
 
     def contents(self, job: Job) -> dict[str, dict[str, list[str]]]:
         """Return the content identifiers of the videos of each side, as in ``run.json``; empty if they are unknown."""
