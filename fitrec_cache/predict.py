@@ -84,10 +84,16 @@ class Prediction:
     warnings: tuple[str, ...] = ()
     reason: str = ""
 
+    @property
+    def answer(self) -> str | None:
+        """The class that is answered; None for "unknown", and where ``reason`` says why there is no answer."""
+        return None if self.unknown or not self.top else self.top[0][0]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the prediction as plain JSON values."""
         found: dict[str, Any] = {
             "path": self.path,
+            "answer": self.answer,
             "top": named(self.top),
             "attention": [{"pts_seconds": t, "weight": w} for t, w in self.attention],
             "unknown": self.unknown,

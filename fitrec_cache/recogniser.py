@@ -45,9 +45,14 @@ class Answer:
     weights: tuple[float, ...]
     unknown: bool
 
+    @property
+    def answer(self) -> str | None:
+        """The class that is answered; None for "unknown"."""
+        return None if self.unknown else self.top[0][0]
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the answer as plain JSON values."""
-        return {**vars(self), "top": named(self.top), "weights": list(self.weights)}
+        """Return the answer as plain JSON values, with the class that is answered."""
+        return {"answer": self.answer, **vars(self), "top": named(self.top), "weights": list(self.weights)}
 
 
 def named(top: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:

@@ -178,6 +178,7 @@ def test_the_others_print_one_json_value_with_their_keys(call_json, tmp_path, ca
     assert code == 1  # one is missing
     assert found[0].keys() == {
         "path",
+        "answer",
         "may_be_unknown",
         "top",
         "attention",

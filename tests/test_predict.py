@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -241,6 +242,7 @@ def test_below_which_probability_an_answer_is_unknown_can_be_said(tmp_path, cach
     for threshold, unknown in ((highest - 1e-6, False), (highest + 1e-6, True), (0, False), (1, True)):
         (answer,) = predict([video], run=out, device="cpu", unknown_below=threshold)
         assert (answer.unknown, answer.top) == (unknown, usual.top)
+        assert answer.answer == answer.to_dict()["answer"] == (None if unknown else usual.top[0][0])
     for odd in (-0.1, 1.1, float("nan")):
         with pytest.raises(UsageError, match="expected a probability, 0 to 1"):
             predict([video], run=out, device="cpu", unknown_below=odd)
@@ -330,6 +332,7 @@ def test_bad_videos_have_a_reason_and_cost_themselves_only(run, tmp_path, video_
     assert [bool(p.top) for p in found] == [False, False, True]
     assert found[0].to_dict() == {
         "path": str(tmp_path / "gone.mp4"),
+        "answer": None,
         "top": [],
         "attention": [],
         "unknown": False,
@@ -463,9 +466,11 @@ def test_an_answer_is_plain_json_and_a_recogniser_a_line(run):
     assert repr(recogniser) == told
     answer = recogniser({side: encode_frames(np.zeros((recogniser.samples, 48, side, 3), np.uint8))})
     found = json.loads(json.dumps(answer.to_dict()))
-    assert found.keys() == {"top", "weights", "unknown"}
+    assert found.keys() == {"answer", "top", "weights", "unknown"}
     assert [(each["label"], each["probability"]) for each in found["top"]] == list(answer.top)
     assert found["weights"] == list(answer.weights)
+    assert found["answer"] == answer.answer == answer.top[0][0]
+    assert replace(answer, unknown=True).to_dict()["answer"] is None
 
 
 def test_a_video_without_an_answer_says_of_the_model_what_others_do(run, video_folder, tmp_path):
