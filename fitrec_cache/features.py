@@ -295,7 +295,7 @@ def _only_backbone(cache: Cache) -> str:
 
 @plain_arguments
 def load_cached(
-    cache: Cache, backbones: Sequence[str], *, preset: str | None = None, progress: bool = False
+    cache: Cache, backbones: Sequence[str] = (), *, preset: str | None = None, progress: bool = False
 ) -> Features:
     """Load the features of all clips of a cache into memory; those of several backbones are concatenated.
 

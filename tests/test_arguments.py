@@ -11,12 +11,16 @@ import torch
 from test_cli import COMMANDS
 from test_train import toy
 
+from fitrec_cache.cache import Cache
 from fitrec_cache.common.arguments import _KINDS, plain_arguments
 from fitrec_cache.errors import FitrecError, UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.features import load_cached
 from fitrec_cache.recogniser import Recogniser
+from fitrec_cache.runs.run import read_runs
+from fitrec_cache.runs.scored import read_scored
 from fitrec_cache.train import train_head
+from fitrec_cache.video.decoding import DecodeJob, decode_clip
 
 
 @plain_arguments
@@ -124,8 +128,6 @@ def test_every_command_takes_its_arguments_so(name):
 
 
 def test_a_call_in_texts_and_numpys_numbers_is_the_call_in_paths(tmp_path, video_folder, weights, cache_folder, inline):
-    from fitrec_cache.cache import Cache
-
     settings = {"samples": np.int64(4), "frame_size": 64, "precision": "fp32", "device": "cpu", "workers": 1}
     report = extract(str(video_folder), cache=str(tmp_path / "cache"), backbone=weights("test_resnet"), **settings)
     assert report.done == 12
@@ -136,6 +138,14 @@ def test_a_call_in_texts_and_numpys_numbers_is_the_call_in_paths(tmp_path, video
         train_head(out=out, features=features, variant="mean", seed=seed, epochs=np.int64(2), settings="dropout=0.5")
         runs[str(out)] = (Path(out) / "head.safetensors").read_bytes()
     assert len(set(runs.values())) == 1
+    folder = str(tmp_path / "b")
+    assert read_scored(folder).folder == read_runs(folder)[0].folder == Path(folder)
+    video = next(video_folder.rglob("*.avi"))
+    assert decode_clip(DecodeJob(path=str(video), samples=4, short_side=64)).jpegs
+
+
+def test_without_a_backbone_the_only_one_is_loaded(cache_folder):
+    assert load_cached(Cache(cache_folder)).name == "test_resnet"
 
 
 KNOWN = {"Sequence[Sequence[Path]] | None", "CompareReport | None"}

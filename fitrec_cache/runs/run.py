@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.files import (
     TEMPORARY,
     canonical_json,
@@ -285,6 +286,7 @@ def read_run(folder: Path) -> Run:
         return Run(folder=folder, run_json=settings, head=head.eval(), labels=labels, calibration=calibration)
 
 
+@plain_arguments
 def read_runs(folder: Path) -> list[Run]:
     """Open the runs of a folder that answer together: all seeds of one split, or a single run.
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.files import canonical_json
 from fitrec_cache.dataset.clips import SIDES
 from fitrec_cache.dataset.units import is_by_fold, units_of_run, validation_units
@@ -253,6 +254,7 @@ def gather_models(runs: Sequence[R]) -> tuple[list[Model[R]], list[str]]:
     return models, notes
 
 
+@plain_arguments
 def read_scored(folder: Path) -> ScoredRun:
     """Read a run's settings and the outputs of its head.
 

@@ -57,6 +57,9 @@ class DecodeJob:
     short_side: int
     span: Span | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))  # a string works, too
+
 
 def check_time_limit(clip_seconds: float) -> None:
     """Raise :class:`UsageError` unless this is a time limit, in seconds, that can end a hanging decoder."""
