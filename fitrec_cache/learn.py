@@ -85,8 +85,11 @@ class LearnReport(Plain):
 
     @property
     def answers(self) -> dict[str, Any]:
-        """The metrics of the answers on test clips, as ``predict`` gives them: ``accuracy``, ``accuracy_ci95``, ..."""
-        return self.trained.ensemble or self.trained.runs[0].metrics.to_dict()
+        """The metrics of the answers on test clips, as ``predict`` gives them: ``accuracy``, ``accuracy_ci95``, ...
+
+        The names are those of ``trained.ensemble``, also if a single seed answers.
+        """
+        return self.trained.ensemble or self.trained.runs[0].answers
 
     @property
     def n_learned(self) -> int:
@@ -96,7 +99,8 @@ class LearnReport(Plain):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
-        return super().to_dict() | {"seconds": round(self.seconds, 3)}
+        beside = {"answers": self.answers, "n_learned": self.n_learned}
+        return super().to_dict() | beside | {"seconds": round(self.seconds, 3)}
 
 
 @plain_arguments

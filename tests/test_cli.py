@@ -161,7 +161,7 @@ def test_extract_text_names_failures(call, tmp_path, weights):
 
 RUN_KEYS = {
     "variant", "backbone", "split", "seed", "n_train", "n_val", "n_test", "accuracy", "top5_accuracy", "f1_weighted",
-    "f1_macro", "recall_macro", "accuracy_ci95", "epochs", "seconds",
+    "f1_macro", "recall_macro", "accuracy_ci95", "guessing", "epochs", "seconds",
 }  # fmt: skip
 
 

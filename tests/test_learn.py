@@ -485,7 +485,11 @@ def test_other_heads_and_classes_can_be_asked_for(video_folder, weights, tmp_pat
     (folder,) = (tmp_path / "out" / "runs").glob("8-clips-*/*-*")
     assert folder.name.startswith("mean-test_resnet-native-")
     assert (report.n_learned, report.chosen.seeds) == (8, (3,))
-    assert report.answers["accuracy"] == report.trained.runs[0].metrics.accuracy
+    first = report.trained.runs[0]
+    assert report.answers["accuracy"] == first.metrics.accuracy
+    assert (report.answers["ece"], report.answers["seeds"]) == (first.calibration["ece"], [3])
+    told = report.to_dict()
+    assert (told["answers"], told["n_learned"]) == (report.answers, 8)
     assert "others" not in learn_text(report)
     assert "seeds together" not in learn_text(report)
 

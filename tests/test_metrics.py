@@ -201,7 +201,7 @@ def test_to_dict_survives_json_with_the_documented_keys():
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     assert set(figures) == {
         "n", "accuracy", "accuracy_ci95", "top5_accuracy", "precision_weighted", "recall_weighted", "f1_weighted",
-        "precision_macro", "recall_macro", "f1_macro", "per_class", "confusion",
+        "precision_macro", "recall_macro", "f1_macro", "per_class", "confusion", "guessing",
     }  # fmt: skip
     assert figures["accuracy_ci95"] == pytest.approx(wilson_closed_formula(2, 3))
     assert isinstance(figures["accuracy_ci95"], list)

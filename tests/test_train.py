@@ -1312,6 +1312,8 @@ def test_classes_left_out_are_unknown(tmp_path):
     assert together["n_unknown"] == 40
     assert together["detected"] == pytest.approx((sharper.max(axis=1) < together["threshold"]).mean())
     assert together["auroc"] > 0.95
+    assert list(run.answers) == list(together)  # one seed has its figures under the same names
+    assert (run.answers["n"], run.answers["n_unknown"]) == (run.n_test, 40)
     assert f"  unknown classes: {together['detected']:.1%} of 40 clips; AUROC" in train_text(seeds)
     strict = train_head(out=tmp_path / "strict", features=path, variant="mean", unknown=["Squat "], **FAST)
     assert (strict.runs[0].unknown["detected"], strict.runs[0].unknown["false_alarms"]) == (0, 0)

@@ -63,9 +63,9 @@ class Metrics:
         return float(self.confusion.sum(axis=1).max() / self.n)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the metrics as plain lists and numbers that ``json`` can write, under the attribute names."""
+        """Return the metrics, with :attr:`guessing`, as plain lists and numbers that ``json`` can write."""
         lists = {"accuracy_ci95": list(self.accuracy_ci95), "per_class": list(self.per_class)}
-        return vars(self) | lists | {"confusion": self.confusion.tolist()}
+        return vars(self) | lists | {"confusion": self.confusion.tolist(), "guessing": self.guessing}
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:

@@ -26,7 +26,28 @@ _TABLES = ("per_class", "confusion")
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """One trained head: its folder, its settings and its metrics on the test side."""
+    """One trained head: its folder, its settings and its metrics on the test side.
+
+    Attributes:
+        out: Its run folder.
+        variant: The head.
+        backbone: Its features.
+        recipe: Name of the recipe.
+        split: The split rule.
+        fold: The fold; empty if the rule makes a single split.
+        seed: Its seed.
+        n_train: Number of training clips, as ``n_val`` and ``n_test`` are those of the other sides.
+        epochs: Number of epochs that were trained.
+        best_epoch: The epoch whose weights were kept.
+        parameters: Number of trained parameters.
+        seconds: Wall time of the training.
+        metrics: Its metrics on the test clips.
+        calibration: ``temperature``, and how far its probabilities on test clips are off on average: ``ece``,
+            ``ece_uncalibrated`` (without temperature), ``ece_expected`` (what chance alone would give), and ``bins``.
+        unknown: ``threshold`` below which it answers "unknown", ``false_alarm_rate`` (asked for) and ``false_alarms``,
+            the share of test clips so answered; if classes were held out, also the number ``n`` of their clips, the
+            share ``detected`` and the ``auroc``.
+    """
 
     out: Path
     variant: str
@@ -45,6 +66,18 @@ class RunResult:
     metrics: Metrics
     calibration: dict[str, Any] = field(repr=False)
     unknown: dict[str, Any] = field(repr=False)
+
+    @property
+    def answers(self) -> dict[str, Any]:
+        """Its metrics under the names of :func:`average_runs`, which gives those of several seeds together."""
+        figures = {name: value for name, value in self.metrics.to_dict().items() if name not in _TABLES}
+        chances = {"ece": self.calibration["ece"], "ece_expected": self.calibration["ece_expected"]}
+        limits = {"temperature": self.calibration["temperature"], "threshold": self.unknown["threshold"]}
+        found = {"seeds": [self.seed], **figures, **chances, "false_alarms": self.unknown["false_alarms"], **limits}
+        if "auroc" in self.unknown:
+            names = {"n_unknown": "n", "detected": "detected", "auroc": "auroc"}
+            found |= {name: self.unknown[own] for name, own in names.items()}
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain JSON values, without the per-class tables (they are in ``metrics.json``)."""
