@@ -137,7 +137,8 @@ class DoctorReport(Plain):
         estimate: Seconds for :data:`MANY` such clips: to ``embed`` them, to ``decode`` them on all cores, and to
             ``train`` on them, as ``learn`` does, with ten classes.
         problems: What prevents ``extract`` from working with these arguments, or damage in the cache, each with what to
-            do; by subject: ``device``, ``preset``, ``weights``, ``backbone``, ``video``, ``cache``, ``disk``.
+            do; by subject: ``device``, ``preset``, ``weights``, ``backbone``, ``video``, ``cache``, ``disk``,
+            ``memory``.
     """
 
     versions: dict[str, str]

@@ -75,6 +75,7 @@ class Watch:
     Attributes:
         seconds: Length of a window.
         every: Seconds between the beginnings of consecutive windows.
+        labels: The classes.
         may_be_unknown: Whether any window could be answered "unknown".
         name: The source, as found by :func:`fitrec_cache.live.stream.find_source`.
         live: Whether windows may be skipped; for a URL this is final only after it was opened.
@@ -122,7 +123,7 @@ class Watch:
             )
         self.name = found.name
         self._recogniser = Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)
-        self.may_be_unknown = self._recogniser.may_be_unknown
+        self.labels, self.may_be_unknown = self._recogniser.labels, self._recogniser.may_be_unknown
         self._windows = _windows(self._recogniser, run, seconds, every)
         self.seconds, self.every = float(self._windows.seconds), float(self._windows.every)
         self._asked = live
@@ -265,6 +266,7 @@ class FrameWatch:
         seconds: Length of a window.
         every: Seconds between the beginnings of consecutive windows.
         labels: The classes.
+        may_be_unknown: Whether any window could be answered "unknown".
     """
 
     @plain_arguments
@@ -284,7 +286,7 @@ class FrameWatch:
         self._recogniser = Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)
         self._windows = _windows(self._recogniser, run, seconds, every)
         self.seconds, self.every = float(self._windows.seconds), float(self._windows.every)
-        self.labels = self._recogniser.labels
+        self.labels, self.may_be_unknown = self._recogniser.labels, self._recogniser.may_be_unknown
         self._assembly = Assembly(self._windows, self._recogniser.short_sides)
         self._converters = {side: Converter(None, side) for side in self._recogniser.short_sides}
         self._as_frame = rgb_frame

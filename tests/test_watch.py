@@ -1289,6 +1289,9 @@ def test_frames_given_one_by_one_are_answered_as_those_of_a_file(run, tmp_path, 
     taken.clear()
     live = FrameWatch(run, seconds=1.25, every=0.5)
     assert (live.seconds, live.every, live.labels) == (1.25, 0.5, ["Hop", "Lunge", "Squat"])
+    for least in (None, 0.9):
+        for each in (FrameWatch(run, unknown_below=least), Watch(str(video), run=run, unknown_below=least)):
+            assert (each.labels, each.may_be_unknown) == (live.labels, least is not None)
     found = push(live, range(3 * rate + 1), at=origin, rate=rate)
     assert taken == of_file
     assert len(found) == 4
