@@ -25,6 +25,7 @@ from fitrec_cache.common.files import (
     sync_folder,
     write_json,
 )
+from fitrec_cache.common.progress import progress_bar
 from fitrec_cache.dataset.splits import check_seed
 from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.storage.index import INDEX, index_problem
@@ -60,7 +61,9 @@ class CheckReport(Plain):
 
 
 @plain_arguments
-def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 0) -> CheckReport:
+def check(
+    *, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 0, progress: bool = False
+) -> CheckReport:
     """Verify every file of a cache by its checksum.
 
     Args:
@@ -68,6 +71,7 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
         repair: Move damaged files to ``set-aside`` in the cache, so that ``extract`` redoes exactly their clips.
         recompute: Also recompute the embeddings of this many random clips, for every backbone.
         seed: Seed of the choice of these clips.
+        progress: Show a progress bar on standard error.
 
     Returns:
         The findings; ``problems`` is empty if there are none.
@@ -83,7 +87,7 @@ def check(*, cache: Path, repair: bool = False, recompute: int = 0, seed: int = 
         _refuse_links(cache)
     mended = _mend_marker(cache) if repair else []
     open_root(cache, create=False)
-    found = _scan(cache)
+    found = _scan(cache, progress=progress)
     repaired, repairable = len(mended), len(found.rewritten) + len(found.damaged)
     if repair:
         _repair(cache, found)
@@ -133,31 +137,39 @@ def _refuse_links(cache: Path) -> None:
     refuse_links_out(cache, written, "--repair would write there")
 
 
-def _scan(cache: Path) -> _Scan:
+def _scan(cache: Path, *, progress: bool) -> _Scan:
     """Verify the files of all stores."""
-    found = _Scan()
-    for folder, kind in _folders(cache):
-        identity, reason = _identity(folder, kind)
-        if reason:
-            found.problems.append({"path": str(folder / "identity.json"), "reason": reason})
-            if identity is not None:
-                found.rewritten[folder / "identity.json"] = identity
-            elif (folder / "identity.json").exists():
-                found.damaged.append(folder / "identity.json")
-        inside = [p for p in folder.iterdir() if p.name not in ("identity.json", "origin.json")]
-        for path in sorted(p for p in inside if not is_clutter(p.name)):
-            if path.is_dir():
-                found.notes.append(f"{path} is a folder, which no part of a cache is: left alone")
-                continue
-            found.parts += path.name.startswith("part-")
-            reason, n = _verify(path, kind, identity)
-            if not os.path.lexists(path):  # erased meanwhile; anything missing is reported later
-                continue
-            found.rows += n
-            if reason:
-                found.problems.append({"path": str(path), "reason": reason})
-                found.damaged += [path] * _is_readable(path)  # an unreadable file may be sound
+    found, folders = _Scan(), list(_folders(cache))
+    total = sum(len(list(folder.glob("part-*"))) for folder, _ in folders)
+    with progress_bar(total=total, unit="part", what="check", show=progress) as bar:
+        for folder, kind in folders:
+            _scan_folder(folder, kind, found, bar)
     return found
+
+
+def _scan_folder(folder: Path, kind: str, found: _Scan, bar: Any) -> None:
+    """Verify the files of one store."""
+    identity, reason = _identity(folder, kind)
+    if reason:
+        found.problems.append({"path": str(folder / "identity.json"), "reason": reason})
+        if identity is not None:
+            found.rewritten[folder / "identity.json"] = identity
+        elif (folder / "identity.json").exists():
+            found.damaged.append(folder / "identity.json")
+    inside = [p for p in folder.iterdir() if p.name not in ("identity.json", "origin.json")]
+    for path in sorted(p for p in inside if not is_clutter(p.name)):
+        if path.is_dir():
+            found.notes.append(f"{path} is a folder, which no part of a cache is: left alone")
+            continue
+        found.parts += path.name.startswith("part-")
+        reason, n = _verify(path, kind, identity)
+        bar.update(path.name.startswith("part-"))
+        if not os.path.lexists(path):  # erased meanwhile; anything missing is reported later
+            continue
+        found.rows += n
+        if reason:
+            found.problems.append({"path": str(path), "reason": reason})
+            found.damaged += [path] * _is_readable(path)  # an unreadable file may be sound
 
 
 def _repair(cache: Path, found: _Scan) -> None:

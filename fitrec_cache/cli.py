@@ -670,7 +670,7 @@ def pack(
     given = _given(locals())
     from fitrec_cache.pack import pack as call
 
-    report = call(**given)
+    report = call(**given, progress=not as_json)
     _show(report, as_json, texts.pack_text)
 
 
@@ -690,7 +690,7 @@ def check(
     given = _given(locals())
     from fitrec_cache.check import check as call
 
-    report = call(**given)
+    report = call(**given, progress=not as_json)
     _show(report, as_json, texts.check_text)
     if report.problems:
         raise typer.Exit(1)

@@ -40,7 +40,9 @@ class PackReport(Plain):
 
 
 @plain_arguments
-def pack(*, cache: Path, out: Path, backbone: Sequence[str] = (), preset: str | None = None) -> PackReport:
+def pack(
+    *, cache: Path, out: Path, backbone: Sequence[str] = (), preset: str | None = None, progress: bool = False
+) -> PackReport:
     """Write the features of all clips in a cache to one HDF5 file that ``train-head --features`` reads.
 
     Args:
@@ -48,6 +50,7 @@ def pack(*, cache: Path, out: Path, backbone: Sequence[str] = (), preset: str | 
         out: The file to write; it must not exist, or must be empty.
         backbone: Backbone names; features of several are concatenated. Empty: the only backbone in the cache.
         preset: ``native``, ``grid``, ``paper`` or ``table1``, if the cache has several.
+        progress: Show a progress bar on standard error.
 
     Returns:
         A description of the file.
@@ -59,7 +62,7 @@ def pack(*, cache: Path, out: Path, backbone: Sequence[str] = (), preset: str | 
     if out.exists() and not (out.is_file() and not out.stat().st_size):  # a kill may have left an empty file
         raise UsageError(f"{out} exists: choose another --out, or remove it")
     check_writable(out, "--out")
-    features = load_cached(Cache(cache), backbone, preset=preset)
+    features = load_cached(Cache(cache), backbone, preset=preset, progress=progress)
     arrays = {
         "features": features.values,
         "clip_id": text_column(features.clip_ids),

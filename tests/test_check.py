@@ -56,6 +56,14 @@ def test_a_sound_cache_has_no_problems(cache):
     assert (report.parts, report.rows, report.problems, report.repaired) == (3, 36, (), 0)
 
 
+def test_how_far_it_is_can_be_shown(cache, capsys):
+    check(cache=cache)
+    assert capsys.readouterr().err == ""
+    check(cache=cache, progress=True)
+    assert "check: 100%" in (shown := capsys.readouterr().err)
+    assert "3/3" in shown
+
+
 @pytest.mark.parametrize("kind", ["clips", "frames", "features"])
 @pytest.mark.parametrize("damage", [flip, lambda p: p.write_bytes(p.read_bytes()[:200]), lambda p: p.write_bytes(b"")])
 def test_damage_is_named_set_aside_and_redone(cache, cache_folder, redo, kind, damage):

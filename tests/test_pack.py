@@ -273,8 +273,9 @@ def test_files_that_are_not_hdf5_are_refused(tmp_path):
             read_pack(tmp_path / name)
 
 
-def test_the_only_backbone_need_not_be_named(tmp_path, packed, cache_folder):
-    pack(cache=cache_folder, out=tmp_path / "again.h5")
+def test_the_only_backbone_need_not_be_named(tmp_path, packed, cache_folder, capsys):
+    pack(cache=cache_folder, out=tmp_path / "again.h5", progress=True)
+    assert "load: 100%" in capsys.readouterr().err
     assert (tmp_path / "again.h5").read_bytes() == packed.read_bytes()
     assert load_cached(Cache(cache_folder), []).name == "test_resnet"
 
