@@ -27,7 +27,7 @@ from fitrec_cache.common.files import (
 )
 from fitrec_cache.common.progress import progress_bar
 from fitrec_cache.dataset.splits import check_seed
-from fitrec_cache.errors import NoCacheError, StoreCorrupt, StoreError, UsageError
+from fitrec_cache.errors import NoCacheError, OtherVersionError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.storage.index import INDEX, index_problem
 from fitrec_cache.storage.parts import identity_of_part, read_part
 from fitrec_cache.storage.root import ASIDE, MARKER, open_root, refuse_links_out, write_marker
@@ -187,7 +187,7 @@ def _repair(cache: Path, found: _Scan) -> None:
 
 
 def _mend_marker(cache: Path) -> list[dict[str, str]]:
-    """Rewrite a lost or damaged ``cache.json``; the format version is also stored in each part."""
+    """Rewrite a lost or damaged ``cache.json``, unless the parts have another format version."""
     try:
         open_root(cache, create=False)
     except (StoreCorrupt, NoCacheError) as error:
@@ -196,10 +196,24 @@ def _mend_marker(cache: Path) -> list[dict[str, str]]:
         reason = "missing" if isinstance(error, NoCacheError) else "damaged: expected a JSON object with format_version"
     else:
         return []
+    _refuse_other_version(cache)
     if (cache / MARKER).exists():
         _set_aside(cache, cache / MARKER)
     write_marker(cache)
     return [{"path": str(cache / MARKER), "reason": reason}]
+
+
+def _refuse_other_version(cache: Path) -> None:
+    """Raise OtherVersionError if the parts, of which one sound one is asked, have another format version."""
+    for folder, kind in _folders(cache):
+        for path in sorted(folder.glob("part-*.h5")):
+            try:
+                read_part(path, kind)
+            except OtherVersionError:
+                raise
+            except StoreError:  # damaged or unreadable: the next one may say
+                continue
+            return
 
 
 def _folders(cache: Path) -> Iterator[tuple[Path, str]]:

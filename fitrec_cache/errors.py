@@ -48,6 +48,10 @@ class NoCacheError(UsageError, StoreError):
     """A folder that does not exist or is not a cache."""
 
 
+class OtherVersionError(StoreError):
+    """A cache, or a part of one, in another version of the format: sound, but not for this version of the program."""
+
+
 class StoreCorrupt(StoreError):
     """A stored file whose content differs from what was written.
 

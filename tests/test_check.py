@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from conftest import SMALL
@@ -296,6 +298,22 @@ def test_another_version_is_refused_by_repair_too(cache):
     with pytest.raises(StoreError, match="version 2, this program reads version 1"):
         check(cache=cache, repair=True)
     assert not (cache / "set-aside").exists()
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_nor_does_repair_take_a_lost_marker_for_one_of_this_version(cache, renamed):
+    """Otherwise an older program would set the whole of a newer cache aside."""
+    (cache / "cache.json").unlink()
+    for path in cache.glob("**/*.h5"):
+        with h5py.File(path, "r+") as file:
+            file.attrs["format_version"] = 2
+            if renamed and "key" in file:  # a new version mostly has other datasets
+                file.move("key", "name")
+        path.rename(path.with_name(f"{path.name[:-35]}{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}.h5"))
+    before = sorted(cache.glob("**/*"))
+    with pytest.raises(StoreError, match="version 2, this program reads version 1"):
+        check(cache=cache, repair=True)
+    assert sorted(cache.glob("**/*")) == before
 
 
 def test_repair_is_advised_where_it_would_do_something(cache):

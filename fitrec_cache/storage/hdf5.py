@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import mmap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,12 @@ def encode(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, int | st
 
 
 def decode(
-    source: Path | bytes, schema: Schema, *, optional: Schema | None = None, plain: bool = True
+    source: Path | bytes,
+    schema: Schema,
+    *,
+    optional: Schema | None = None,
+    plain: bool = True,
+    check: Callable[[Mapping[str, int | str]], None] | None = None,
 ) -> tuple[dict[str, int | str], dict[str, NDArray[Any]]]:
     """Read the datasets of a schema and all root attributes.
 
@@ -63,6 +68,7 @@ def decode(
         schema: Datasets that must be present.
         optional: Datasets that may be present.
         plain: Refuse compression and chunks, which files made by :func:`encode` do not have.
+        check: Called with the attributes before any dataset is looked at, as another version has other datasets.
 
     Returns:
         Attributes and arrays by name.
@@ -75,6 +81,8 @@ def decode(
         opened = io.BytesIO(source) if isinstance(source, bytes) else source
         with h5py.File(opened, "r", **({} if isinstance(source, bytes) else {"locking": False})) as file:
             attributes = {name: _attribute(file, name) for name in file.attrs if plain or _is_simple(file, name)}
+            if check is not None:
+                check(attributes)
             wanted = dict(schema) | {k: v for k, v in (optional or {}).items() if _link_type(file, k) is not None}
             return attributes, {name: _dataset(file, name, *wanted[name], plain=plain) for name in wanted}
     except FileNotFoundError as error:

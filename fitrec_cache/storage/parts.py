@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitrec_cache.common.files import canonical_json, digest, is_sealed, opened_file, parse_json, read_file
-from fitrec_cache.errors import StoreCorrupt, StoreError
+from fitrec_cache.errors import OtherVersionError, StoreCorrupt, StoreError
 from fitrec_cache.storage import hdf5
 
 #: Version of the layout on disk.
@@ -100,8 +101,8 @@ def read_keys(path: Path, kind: str, identity_sha256: str) -> Arrays:
     except OSError as error:
         raise unreadable(path, error) from error
     try:
-        head, arrays = hdf5.decode(path, {"key": SCHEMAS[kind]["key"]})
-        _check_head(head, path, kind, identity_sha256)
+        check = partial(_check_head, path=path, kind=kind, identity_sha256=identity_sha256)
+        _, arrays = hdf5.decode(path, {"key": SCHEMAS[kind]["key"]}, check=check)
         text_values(arrays["key"])
         return arrays
     except (hdf5.Unreadable, UnicodeDecodeError) as error:
@@ -127,13 +128,13 @@ def read_part(path: Path, kind: str, identity_sha256: str | None = None) -> Arra
     if not PART.fullmatch(path.name) or not is_sealed(path.name, data):
         raise damaged(path, "its bytes are not those that were written (sha256 differs from the one in its name)")
     try:
-        head, arrays = hdf5.decode(data, SCHEMAS[kind])
+        check = partial(_check_head, path=path, kind=kind, identity_sha256=identity_sha256)
+        _, arrays = hdf5.decode(data, SCHEMAS[kind], check=check)
         for name, array in arrays.items():
             if array.dtype.kind == "S":
                 check_texts(name, text_values(array))
     except (hdf5.Unreadable, ValueError) as error:
         raise damaged(path, error) from error
-    _check_head(head, path, kind, identity_sha256)
     if len({len(a) for name, a in arrays.items() if name != "jpeg_bytes"}) != 1:
         raise damaged(path, "its datasets have different numbers of rows")
     return arrays
@@ -160,17 +161,20 @@ def identity_of_part(path: Path, kind: str) -> dict[str, Any]:
 
 
 def _check_head(head: Mapping[str, Any], path: Path, kind: str, identity_sha256: str | None) -> None:
-    if head.get("format_version") != FORMAT_VERSION:
-        raise other_version(path, head.get("format_version"))
+    version = head.get("format_version")
+    if not isinstance(version, int):
+        raise damaged(path, "it does not say its format version")
+    if version != FORMAT_VERSION:
+        raise other_version(path, version)
     if head.get("kind") != kind:
         raise damaged(path, f"a part of kind {head.get('kind')!r} among {kind}")
     if identity_sha256 is not None and head.get("identity_sha256") != identity_sha256:
         raise damaged(path, "made with other settings than its folder's identity.json")
 
 
-def other_version(path: Path, version: object) -> StoreError:
+def other_version(path: Path, version: object) -> OtherVersionError:
     """Return the error for a file or folder that was written with another version of the format."""
-    return StoreError(
+    return OtherVersionError(
         f"{path} has cache format version {version}, this program reads version {FORMAT_VERSION}. Use the program "
         "version that wrote it, or another --cache folder"
     )
