@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def read_pack(path: Path) -> Features:
     if not path.is_file():
         raise UsageError(f"features file {path} not found: expected an HDF5 file as docs/format.md describes")
     try:
-        head, arrays = hdf5.decode(path, _MUST, optional=_MAY, plain=False)
+        head, arrays = hdf5.decode(path, _MUST, optional=_MAY, plain=False, check=partial(_check_version, path))
         columns: dict[str, list[str]] = {k: text_values(arrays[k]) for k in _TEXT if k in arrays}
         sources = parse_json(str(head.get("sources", "[]")))
         check_texts("extra", columns.get("extra", []))
@@ -129,6 +130,16 @@ def _sum(features: Features) -> str:
     for values in (features.values, features.pts_seconds):
         found.update(np.ascontiguousarray(values).view(np.uint8).reshape(-1).data)
     return found.hexdigest()
+
+
+def _check_version(path: Path, head: Mapping[str, int | str]) -> None:
+    """Raise UsageError if :func:`pack` wrote a file in another version; files made elsewhere need not have one."""
+    version = head.get("format_version")
+    if head.get("kind") == "pack" and version != FORMAT_VERSION:
+        raise UsageError(
+            f"features file {path} has format version {version}, this program reads version {FORMAT_VERSION}. Use the "
+            "program version that packed it, or pack the cache again with this one"
+        )
 
 
 def _check_rows(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -333,3 +333,20 @@ def test_times_that_a_file_does_not_have_are_unknown_and_not_zero(tmp_path):
     got = read_pack(elsewhere(tmp_path / "theirs.h5"))
     assert got.pts_seconds.shape == (5, 2)
     assert np.isnan(got.pts_seconds).all()
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_file_packed_in_another_format_version_is_refused(tmp_path, packed, renamed):
+    with h5py.File(packed, "r+") as file:
+        file.attrs["format_version"] = 2
+        if renamed:  # a new version mostly has other datasets: that is not damage
+            file.move("clip_id", "clip")
+    with pytest.raises(UsageError, match="has format version 2, this program reads version 1"):
+        read_pack(packed)
+
+
+def test_a_version_that_someone_elses_file_has_is_its_own_affair(tmp_path):
+    elsewhere(tmp_path / "theirs.h5")
+    with h5py.File(tmp_path / "theirs.h5", "r+") as file:
+        file.attrs["format_version"] = 2
+    assert len(read_pack(tmp_path / "theirs.h5").clip_ids) == 5
