@@ -1000,9 +1000,10 @@ def test_damaged_runs_are_refused(tmp_path, features):
         path.write_text(text)
         with pytest.raises(StoreCorrupt):
             read_run(tmp_path / "run")
-    path.write_text(json.dumps(good | {"run_version": 99}))
-    with pytest.raises(FitrecError, match="version 99, this program reads 2"):
-        read_run(tmp_path / "run")
+    for version, advice in ((99, "Update this one, or train again into another folder"), (1, "--overwrite")):
+        path.write_text(json.dumps(good | {"run_version": version}))
+        with pytest.raises(FitrecError, match=f"version {version}, this program reads 2.*{advice}"):
+            read_run(tmp_path / "run")
     for told in (good, {k: v for k, v in good.items() if k != "sums"}):  # which runs of before do not have
         path.write_text(json.dumps(told))
         for data in (b"", tensors[:-5], tensors[:20], b"\xff" * 50):

@@ -97,10 +97,12 @@ def read_run_settings(folder: Path) -> dict[str, Any]:
         FitrecError: If it was written by another program version.
     """
     run = read_run_json(folder / "run.json")
-    if run.get("run_version") != RUN_VERSION:
+    if (version := run.get("run_version")) != RUN_VERSION:
+        newer = isinstance(version, int) and version > RUN_VERSION
+        by = "a newer version of the program. Update this one" if newer else "another version of the program"
+        advice = ", or train again into another folder" if newer else ". Train again (train-head --overwrite)"
         raise FitrecError(
-            f"{folder}/run.json has version {run.get('run_version')}, this program reads {RUN_VERSION}: it was made by "
-            "another version of the program. Train again (train-head --overwrite)"
+            f"{folder}/run.json has version {version}, this program reads {RUN_VERSION}: it was made by {by}{advice}"
         )
     with refused_if_damaged(folder / "run.json"):
         check_sources(run["sources"])
