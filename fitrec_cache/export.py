@@ -142,7 +142,7 @@ def _check_packages() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise FitrecError(f"export needs {error.name}: pip install '.[export]' in a clone") from error
+        raise FitrecError(f"export needs {error.name}: pip install onnx onnxruntime onnxscript") from error
 
 
 def _file_names(backbones: Sequence[Backbone]) -> list[str]:

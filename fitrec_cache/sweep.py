@@ -316,7 +316,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise FitrecError("the search needs optuna: pip install '.[sweep]' in a clone") from error
+        raise FitrecError("the search needs optuna: pip install optuna") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 

@@ -569,7 +569,7 @@ def _compiler(report: DoctorReport) -> str:
 def _optional(name: str, lacking: Sequence[str]) -> str:
     if not lacking:
         return f"`{name}` can work"
-    return f"`{name}` needs {listed(lacking)}: pip install '.[{name}]' in a clone"
+    return f"`{name}` needs {listed(lacking)}: pip install {' '.join(lacking)}"
 
 
 def _trial(report: DoctorReport) -> str:

@@ -412,7 +412,7 @@ def test_wrong_use_is_refused(tmp_path, features, monkeypatch):
         with pytest.raises(UsageError, match=reason):
             sweep(out=tmp_path / "sweep", features=features, **FAST | changes)
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
-    with pytest.raises(FitrecError, match=r"pip install '\.\[sweep\]' in a clone"):
+    with pytest.raises(FitrecError, match="pip install optuna"):
         sweep(out=tmp_path / "sweep", features=features, **FAST)
 
 
