@@ -166,7 +166,7 @@ def sweep(
         classes: Use only some of the cached classes; see :func:`fitrec_cache.dataset.find_clips.find_clips`.
         split: Rules of :func:`fitrec_cache.dataset.folds.make_folds`; their validation sides are used.
         seed: Seeds of the splits.
-        trials: Total number of trials, including those of earlier calls.
+        trials: Total number of trials, including those of earlier calls, and of other processes with the same ``out``.
         finalists: Number of best trials to train again.
         epochs: Epochs of every trial; the recipe ``native``, with which they are compared, has its own.
         progress: Show a progress bar on standard error.
@@ -203,10 +203,9 @@ def sweep(
     native = get_recipe("native")  # as in train-head: with few clips it has more epochs than a trial
     others = range(1, 1 + _FINAL_SEEDS)
     start = accuracy(_judge(problem, native, None, range(1), "native", progress))
-    done = sum(t.state.name in ("COMPLETE", "PRUNED") for t in study.trials)  # not those ended by Ctrl-C or an error
     with progress_bar(total=trials, unit="trial", what="sweep", show=progress) as bar:
-        bar.update(min(done, trials))
-        for _ in range(done, trials):
+        bar.update(min(_ended(study), trials))
+        while _ended(study) < trials:  # counted anew, because other processes may work on the same search
             with _writing(out):
                 study.optimize(_objective(optuna, problem), n_trials=1)
             bar.set_postfix(best=f"{_best_value(study):.3f}", refresh=False)
@@ -373,6 +372,11 @@ def _drop_half_line(journal: Path) -> None:
     data = journal.read_bytes() if journal.is_file() else b""
     if not data.endswith(b"\n"):
         write_atomic(journal, data[: data.rfind(b"\n") + 1])
+
+
+def _ended(study: Any) -> int:
+    """Return the number of trials that were finished or given up, not of those ended by Ctrl-C or an error."""
+    return sum(t.state.name in ("COMPLETE", "PRUNED") for t in study.get_trials(deepcopy=False))
 
 
 def _best_value(study: Any) -> float:

@@ -209,6 +209,20 @@ def test_a_search_goes_on_where_it_was(tmp_path, features, monkeypatch):
         sweep(out=tmp_path / "sweep", features=features, **FAST | {"epochs": 4})
 
 
+def test_several_processes_on_one_search_make_as_many_tries_as_asked_for_together(tmp_path, features, monkeypatch):
+    judge, begun = Problem.judge, []
+
+    def beside_another(self, *a):
+        begun.append(a)
+        if len(begun) == 2:  # the first is the start
+            sweep(out=tmp_path / "sweep", features=features, **FAST | {"trials": 2})
+        return judge(self, *a)
+
+    monkeypatch.setattr(Problem, "judge", beside_another)
+    report = sweep(out=tmp_path / "sweep", features=features, **FAST)
+    assert report.tries["finished"] + report.tries["given_up"] == 4
+
+
 def test_a_try_that_was_interrupted_is_none(tmp_path, features, monkeypatch):
     judge, begun = Problem.judge, []
 
