@@ -57,7 +57,8 @@ class Watch:
 
     Args:
         source: A video file of any length, ``-`` (standard input), ``camera``, ``camera:N``, or a URL (``rtsp://...``).
-        run: Run folder made by ``train-head``; its seeds answer together.
+        run: Run folder made by ``train-head``; its seeds answer together. Or an opened :class:`Recogniser`, which
+            several may share, also in several threads; the arguments that it has are then left out here.
         backbone: ``NAME=WEIGHTS`` if the weights have moved since extraction.
         unknown_below: Answer "unknown" if no class has this probability; None for the thresholds of the run.
         seconds: Length of a window. None: the median length of the clips that the head was trained on.
@@ -102,7 +103,7 @@ class Watch:
         self,
         source: str,
         *,
-        run: Path,
+        run: Path | Recogniser,
         backbone: Sequence[str] = (),
         unknown_below: float | None = None,
         seconds: float | None = None,
@@ -122,7 +123,7 @@ class Watch:
                 f"{source} is a file or pipe, which is read once: reconnect is for cameras and live streams"
             )
         self.name = found.name
-        self._recogniser = Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)
+        self._recogniser = _recogniser(run, backbone, unknown_below, device=device, force=force)
         self.labels, self.may_be_unknown = self._recogniser.labels, self._recogniser.may_be_unknown
         self._windows = _windows(self._recogniser, run, seconds, every)
         self.seconds, self.every = float(self._windows.seconds), float(self._windows.every)
@@ -272,7 +273,7 @@ class FrameWatch:
     @plain_arguments
     def __init__(
         self,
-        run: Path,
+        run: Path | Recogniser,
         *,
         backbone: Sequence[str] = (),
         unknown_below: float | None = None,
@@ -283,7 +284,7 @@ class FrameWatch:
     ) -> None:
         from fitrec_cache.video.video import Converter, rgb_frame
 
-        self._recogniser = Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)
+        self._recogniser = _recogniser(run, backbone, unknown_below, device=device, force=force)
         self._windows = _windows(self._recogniser, run, seconds, every)
         self.seconds, self.every = float(self._windows.seconds), float(self._windows.every)
         self.labels, self.may_be_unknown = self._recogniser.labels, self._recogniser.may_be_unknown
@@ -352,7 +353,17 @@ def _time(seconds: Any) -> Fraction:
         raise UsageError(f"seconds is {seconds!r}: expected a time, a number") from error
 
 
-def _windows(recogniser: Recogniser, run: Path, seconds: float | None, every: float | None) -> Windows:
+def _recogniser(
+    run: Path | Recogniser, backbone: Sequence[str], unknown_below: float | None, *, device: str, force: bool
+) -> Recogniser:
+    if not isinstance(run, Recogniser):
+        return Recogniser(run, backbone=backbone, unknown_below=unknown_below, device=device, force=force)
+    if backbone or unknown_below is not None or device != "auto" or force:
+        raise UsageError("run is a Recogniser: give backbone, unknown_below, device and force to that one")
+    return run
+
+
+def _windows(recogniser: Recogniser, run: Path | Recogniser, seconds: float | None, every: float | None) -> Windows:
     if seconds is None:
         seconds = recogniser.clip_seconds
     if seconds is None:

@@ -56,6 +56,7 @@ from fitrec_cache.live.timeline_picture import _columns, timeline_png
 from fitrec_cache.live.windows import Windows
 from fitrec_cache.pipeline import Pipeline
 from fitrec_cache.predict import predict
+from fitrec_cache.recogniser import Recogniser
 from fitrec_cache.texts import watch_text
 from fitrec_cache.train import train_head
 from fitrec_cache.video.jpeg import decode_frames
@@ -1301,6 +1302,26 @@ def test_frames_given_one_by_one_are_answered_as_those_of_a_file(run, tmp_path, 
         assert dict(one.top) == pytest.approx(dict(other.top), abs=0.02)
         assert 0 < one.delay < 60
     assert found[0].to_dict().keys() == {"label", "start", "end", "top", "unknown", "heads", "skipped", "delay"}
+
+
+def test_several_watches_share_one_recogniser(run, tmp_path, taken):
+    """A server answers many cameras with one model; each keeps its own windows, although they come in turns."""
+    alone = push(FrameWatch(run, seconds=0.8, every=0.4), range(40))
+    recogniser = Recogniser(run)
+    one, other = (FrameWatch(recogniser, seconds=0.8, every=0.4) for _ in range(2))
+    found = []
+    for n in range(40):
+        found += push(one, [n])
+        push(other, [n + 7], at=100)
+    assert [(m.start, m.top) for m in found] == [(m.start, m.top) for m in alone]
+    video = write_video(tmp_path / "v.avi", 40, **LOSSLESS)
+    with Watch(str(video), run=recogniser, seconds=0.8) as watching:
+        shared = list(watching)
+    assert [m.top for m in shared] == [m.top for m in look(video, run, seconds=0.8)]
+    with pytest.raises(UsageError, match="run is a Recogniser: give backbone, unknown_below, device and force to"):
+        FrameWatch(recogniser, unknown_below=0.5)
+    with pytest.raises(UsageError, match="run is 5: expected a path"):
+        FrameWatch(5)
 
 
 def test_slow_frames_are_no_gaps_from_the_second_on(run, taken):

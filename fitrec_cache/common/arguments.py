@@ -71,7 +71,7 @@ def _path(name: str, value: Any) -> Path:
     return Path(with_home(text) if text == "~" or text.startswith("~/") else text)
 
 
-def _path_or_features(name: str, value: Any) -> Any:
+def _path_or_object(name: str, value: Any) -> Any:
     return _path(name, value) if isinstance(value, str | os.PathLike) else value
 
 
@@ -123,4 +123,4 @@ _SINGLE: dict[str, Callable[[str, Any], Any]] = {
 #: The converter of each annotation, by the annotation's text.
 _KINDS = _SINGLE | {f"Sequence[{name}]": _several(kind) for name, kind in _SINGLE.items()}
 _KINDS |= {f"{name} | None": _optional(kind) for name, kind in _KINDS.items()}
-_KINDS |= {"Path | Features | None": _path_or_features}
+_KINDS |= dict.fromkeys(("Path | Features | None", "Path | Recogniser"), _path_or_object)
