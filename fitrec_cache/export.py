@@ -189,6 +189,10 @@ def _to_onnx(module: nn.Module, example: Tensor, path: Path, takes: str, gives: 
     n_bytes = sum(t.nbytes for t in (*module.parameters(), *module.buffers()))
     if n_bytes > _MOST_BYTES:
         raise UsageError(f"{path.stem} has {n_bytes / 1e9:.1f} GB of weights, one ONNX file holds 2: train on another")
+    layer: Any
+    for layer in module.modules():
+        if getattr(layer, "inplace", False):  # ONNX has no such thing: each write into a view would copy a whole tensor
+            layer.inplace = False
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's warnings about its own code
         program: Any = torch.onnx.export(

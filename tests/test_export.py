@@ -15,16 +15,19 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 from conftest import SMALL, InlinePool
 from make_video import MIRRORED, read_corners, read_number, with_matrix, write_audio_only, write_video
+from torch import nn
 from typer.testing import CliRunner
 
 import fitrec_cache
 from fitrec_cache import export as module
 from fitrec_cache import predict as predicting
+from fitrec_cache.backbones.frozen_conv import FrozenConv
 from fitrec_cache.cache import Cache
 from fitrec_cache.cli import app
 from fitrec_cache.errors import FitrecError, MismatchError, StoreError, UsageError, WeightsError
@@ -147,6 +150,21 @@ def test_an_exported_backbone_embeds_any_number_of_frames_as_was_cached(exported
             assert found.shape == (len(part), source["embedding"])
             # Pillow resizes for this, PyTorch did for that: some values differ by one.
             np.testing.assert_allclose(found, cached[: len(part)], atol=0.02 * np.abs(cached).max())
+
+
+def test_an_activation_in_place_after_padding_as_tensorflow_does_copies_nothing(tmp_path):
+    """Written as it is, it would put values back into the padded output, which took longer than all convolutions."""
+    network = nn.Sequential(
+        FrozenConv.like(nn.Conv2d(3, 4, 3, stride=2), same=True), nn.ReLU6(inplace=True), nn.Flatten()
+    )
+    x = torch.rand(2, 3, 8, 8)
+    with torch.inference_mode():
+        expected = network(x).numpy()
+    module._to_onnx(network, x, tmp_path / "small.onnx", "frames", ["embeddings"])
+    assert answer(tmp_path / "small.onnx", x.numpy())["embeddings"] == pytest.approx(expected, abs=1e-6)
+    kinds = {node.op_type for node in onnx.load(tmp_path / "small.onnx").graph.node}
+    assert {"Conv", "Clip"} <= kinds
+    assert kinds.isdisjoint({"ScatterND", "Transpose"})
 
 
 @pytest.mark.parametrize("variant", ["resnet50-lstm-attention", "lrcn"])
