@@ -18,7 +18,9 @@ from make_video import write_video
 from fitrec_cache import extract
 from fitrec_cache.cache import Cache
 from fitrec_cache.common import cpu_contention
+from fitrec_cache.common.files import write_atomic
 from fitrec_cache.extraction import prefetch
+from fitrec_cache.runs import run_pictures
 from fitrec_cache.video import decoding
 
 settings.register_profile("patient", deadline=None)  # a machine may be busy
@@ -85,6 +87,12 @@ def inline(monkeypatch):
     InlinePool.decoded = []
     monkeypatch.setattr(prefetch, "DecoderPool", InlinePool)
     return InlinePool
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Make the pictures of a run without drawing them, which takes most of a short training's time."""
+    monkeypatch.setattr(run_pictures, "save_png", lambda figure, path, **_: write_atomic(path, b"not drawn"))
 
 
 @pytest.fixture(scope="session")

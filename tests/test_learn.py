@@ -28,6 +28,8 @@ from fitrec_cache.runs.run_files import read_run_settings
 from fitrec_cache.settings.variants import heads_for
 from fitrec_cache.texts import learn_text
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 FAST = {"seed": [0, 1], "epochs": 2, "device": "cpu"}
 
 

@@ -23,6 +23,7 @@ from conftest import SMALL
 
 from fitrec_cache import train as module
 from fitrec_cache.cache import Cache
+from fitrec_cache.common import png
 from fitrec_cache.common.files import TEMPORARY
 from fitrec_cache.compare import compare
 from fitrec_cache.dataset.folds import Fold
@@ -33,7 +34,7 @@ from fitrec_cache.extract import extract
 from fitrec_cache.features import Features
 from fitrec_cache.heads.head import Normalisation, build_head
 from fitrec_cache.pack import read_pack
-from fitrec_cache.runs import run_files
+from fitrec_cache.runs import run_files, run_pictures
 from fitrec_cache.runs.results import TrainReport
 from fitrec_cache.runs.run import read_run, read_runs
 from fitrec_cache.settings.recipes import Recipe, get_recipe
@@ -45,6 +46,8 @@ from fitrec_cache.training import train_notes
 from fitrec_cache.training.adamw import AdamW
 from fitrec_cache.training.fit import Side, fit, fit_again, with_precision
 from fitrec_cache.training.trainer import Job, Trainer
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 CLASSES = ("Hop", "Lunge", "Squat")
 FAST = {"epochs": 40, "patience": 40, "learning_rate": 0.05}
@@ -691,7 +694,8 @@ def test_the_text_says_what_guessing_gives_and_top_5_of_many_classes_only(tmp_pa
     assert ("top-5" in said) == (classes == 11)
 
 
-def test_a_run_folder_holds_what_it_promises(tmp_path, features):
+def test_a_run_folder_holds_what_it_promises(tmp_path, features, monkeypatch):
+    monkeypatch.setattr(run_pictures, "save_png", png.save_png)  # its pictures are drawn
     train_head(out=tmp_path / "run", features=features, variant="vit-lstm", epochs=2, seed=[7])
     names = {p.name for p in (tmp_path / "run").iterdir()}
     files = {"head.safetensors", "logits.safetensors", "run.json", "metrics.json", "curves.png", "confusion.png"}
@@ -1015,8 +1019,6 @@ def test_damaged_runs_are_refused(tmp_path, features):
 
 
 def test_a_run_that_cannot_be_replaced_stays(tmp_path, features, monkeypatch):
-    from fitrec_cache.runs import run_pictures
-
     train_head(out=tmp_path / "run", features=features, variant="mean", epochs=1)
     before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
 
