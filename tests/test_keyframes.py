@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 
 import av
@@ -49,6 +50,13 @@ def short_is_long(monkeypatch):
     monkeypatch.setattr(video, "LONG_PACKETS", 100)
 
 
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    """``case(NAME)`` gives the video of a case. Not to be changed."""
+    folder = tmp_path_factory.mktemp("cases")
+    return functools.cache(lambda name: write_video(folder / name, N_FRAMES, **CASES[name][0]))
+
+
 def both_ways(path, monkeypatch, samples=SAMPLES):
     part = read(path, samples=samples)
     with monkeypatch.context() as patch:
@@ -58,10 +66,9 @@ def both_ways(path, monkeypatch, samples=SAMPLES):
 
 @pytest.mark.parametrize("samples", [SAMPLES, 3, 5])
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_needed_gives_the_same_as_everything(tmp_path, monkeypatch, name, samples):
-    settings, partly = CASES[name]
-    path = write_video(tmp_path / name, N_FRAMES, **settings)
-    part, whole = both_ways(path, monkeypatch, samples)
+def test_what_is_needed_gives_the_same_as_everything(case, monkeypatch, name, samples):
+    partly = CASES[name][1]
+    part, whole = both_ways(case(name), monkeypatch, samples)
     assert [read_number(f) for f in part.frames] == eq1(N_FRAMES, samples)
     assert np.array_equal(part.frames, whole.frames)
     assert np.array_equal(part.frame_index, whole.frame_index)
@@ -87,11 +94,10 @@ def test_every_single_frame_can_be_had_alone(tmp_path, monkeypatch, name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_needed_of_large_files_is_sought_instead_of_kept(tmp_path, monkeypatch, name):
-    path = write_video(tmp_path / name, N_FRAMES, **CASES[name][0])
-    both = both_ways(path, monkeypatch)
+def test_what_is_needed_of_large_files_is_sought_instead_of_kept(case, monkeypatch, name):
+    both = both_ways(case(name), monkeypatch)
     monkeypatch.setattr(container, "KEPT_BYTES", 10)
-    for again, kept in zip(both_ways(path, monkeypatch), both, strict=True):
+    for again, kept in zip(both_ways(case(name), monkeypatch), both, strict=True):
         assert np.array_equal(again.frames, kept.frames)
         assert again.ledger == kept.ledger
 
