@@ -836,12 +836,6 @@ def test_the_surest_clips_are_those_whose_printed_confidence_is_highest(tmp_path
     assert shown[2.0] == ("one rival", pytest.approx(1 / (1 + np.exp(-1.5))))
 
 
-def test_wilson_agrees_with_scipy():
-    for correct, n in ((0, 3), (3, 3), (7, 20), (631, 676)):
-        truth = binomtest(correct, n).proportion_ci(method="wilson")
-        assert wilson(correct / n, n) == pytest.approx((truth.low, truth.high))
-
-
 def test_the_command_is_what_differs_from_the_recipe(page, tmp_path):
     training = {**RECIPES["native"].to_dict(), "epochs": 7, "dropout": 0.5, "device": "cuda:0"}
     split = {
