@@ -331,11 +331,13 @@ def test_a_file_that_fails_now_is_not_said_to_be_useless_where_its_earlier_video
     report, out, backbones, _ = learned
     shutil.copytree(out, tmp_path / "out")
     shutil.copytree(video_folder, tmp_path / "videos")
-    next((tmp_path / "videos").rglob("*.avi")).write_bytes(b"no video")
+    (tmp_path / "videos/Hop/v_Hop_g01_c01.avi").write_bytes(b"no video")
     again = learn(tmp_path / "videos", out=tmp_path / "out", backbone=backbones, **FAST)
-    assert (len(again.extracted.failed), again.n_learned) == (1, report.n_learned)
+    assert (len(again.extracted.failed), again.n_learned, again.left_out) == (1, report.n_learned, ())
     assert not any("cannot be used" in note for note in again.notes)
     assert any("training still uses what is cached" in note for note in again.notes)
+    assert learn_text(again).startswith("failed: Hop/v_Hop_g01_c01.avi: a text, not a video")
+    assert "left out" not in learn_text(again)
 
 
 def test_what_a_further_backbone_needs_is_trained_and_nothing_again(learned, video_folder, weights, tmp_path, inline):
@@ -428,17 +430,6 @@ def test_what_failed_and_what_leaks_is_told(learned, video_folder, weights, tmp_
     advice = [note for note in told if "shows which clips look alike" in note]
     assert advice
     assert all(f"`fitrec-cache audit --cache {tmp_path / 'out' / 'cache'} --backbone" in note for note in advice)
-
-
-def test_a_clip_whose_earlier_video_is_used_is_not_left_out(learned, video_folder, tmp_path, inline):
-    _, out, backbones, _ = learned
-    shutil.copytree(out, tmp_path / "out")
-    shutil.copytree(video_folder, tmp_path / "videos")
-    (tmp_path / "videos/Hop/v_Hop_g01_c01.avi").write_text("no video")
-    report = learn(tmp_path / "videos", out=tmp_path / "out", backbone=backbones, **FAST)
-    assert (report.n_learned, report.left_out) == (12, ())
-    assert learn_text(report).startswith("failed: Hop/v_Hop_g01_c01.avi: a text, not a video")
-    assert "left out" not in learn_text(report)
 
 
 def test_of_many_clips_and_reasons_some_are_named():
