@@ -259,6 +259,18 @@ def fit_once(features, variant, recipe, attention):
     return fitted.head.state_dict()
 
 
+def taught(path, folder, sides, **changes):
+    """Weights that a run's head has after training on the clips of some of its sides together."""
+    run = run_of(folder)
+    with h5py.File(path) as file:
+        ids, labels = ([v.decode() for v in file[name][()]] for name in ("clip_id", "label"))
+        values = file["features"][()]
+    rows = np.array([ids.index(i) for side in sides for i in run["split"][side]])
+    side = Side(values=values, targets=np.array([run["labels"].index(label) for label in labels]), clips=rows)
+    recipe = get_recipe("native").change(refit=False, **changes)
+    return fit(side, side, config=HeadConfig.from_dict(run["head"]), recipe=recipe, seed=0).head.state_dict()
+
+
 def test_a_setting_given_twice_is_refused(tmp_path, features):
     with pytest.raises(UsageError, match="epochs is given twice"):
         train_head(out=tmp_path / "run", features=features, variant="mean", epochs=5, settings=["epochs=7"])
@@ -280,17 +292,8 @@ def test_refitting_is_training_on_both_sides_and_leaves_validation_to_the_first_
     calibrations = [json.loads((tmp_path / n / "run.json").read_text())["calibration"] for n in ("once", "again")]
     assert calibrations[0] == calibrations[1]
 
-    run = json.loads((tmp_path / "again" / "run.json").read_text())
-    with h5py.File(features) as file:
-        ids, labels = ([v.decode() for v in file[n][()]] for n in ("clip_id", "label"))
-        values = file["features"][()]
-    rows = [ids.index(i) for side in ("train", "val") for i in run["split"][side]]
-    targets = np.array([run["labels"].index(label) for label in labels])
-    everything = Side(values=values, targets=targets, clips=np.array(rows))
-    recipe = get_recipe("native").change(epochs=4, refit=False)
-    config = HeadConfig.from_dict(run["head"])
-    by_hand = fit(everything, everything, config=config, recipe=recipe, seed=0)
-    assert same(weights_of(tmp_path / "again"), by_hand.head.state_dict())
+    by_hand = taught(features, tmp_path / "again", ("train", "val"), epochs=4)
+    assert same(weights_of(tmp_path / "again"), by_hand)
 
 
 def test_the_final_head_learns_from_all_clips_and_changes_no_figure(tmp_path, features):
@@ -302,17 +305,10 @@ def test_the_final_head_learns_from_all_clips_and_changes_no_figure(tmp_path, fe
     one, other = (metrics_of(tmp_path / n) for n in ("tested", "run"))
     assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
 
-    with h5py.File(features) as file:
-        ids, labels = ([v.decode() for v in file[n][()]] for n in ("clip_id", "label"))
-        values = file["features"][()]
-    run = json.loads((tmp_path / "run" / "run.json").read_text())
-    rows = [ids.index(i) for side in ("train", "val", "test") for i in run["split"][side]]
-    assert len(rows) == len(values)
-    targets = np.array([run["labels"].index(label) for label in labels])
-    everything = Side(values=values, targets=targets, clips=np.array(rows))
-    recipe = get_recipe("native").change(epochs=3, refit=False)
-    by_hand = fit(everything, everything, config=HeadConfig.from_dict(run["head"]), recipe=recipe, seed=0)
-    assert same(read_run(tmp_path / "run").head.state_dict(), by_hand.head.state_dict())
+    sides = ("train", "val", "test")
+    assert sum(len(run_of(tmp_path / "run")["split"][side]) for side in sides) == 60
+    by_hand = taught(features, tmp_path / "run", sides, epochs=3)
+    assert same(read_run(tmp_path / "run").head.state_dict(), by_hand)
     assert same(read_run(tmp_path / "tested").head.state_dict(), weights_of(tmp_path / "tested"))
 
 
@@ -876,7 +872,6 @@ def test_wrong_use_is_refused(tmp_path, features, cache_folder):
     refused("either --cache DIR or --features FILE")
     refused("either --cache DIR or --features FILE", features=features, cache=cache_folder)
     refused("learns from frames", features=features, variant="lrcn")
-    refused("draw is 2, but convlstm needs all frames", cache=cache_folder, variant="convlstm", settings=["draw=2"])
     refused("leave --backbone", cache=cache_folder, variant="lrcn", backbone=["test_resnet"])
     refused("choose from a cache", features=features, backbone=["test_resnet"])
     refused("unknown backbone 'test_resne'", cache=cache_folder, backbone=["test_resne"])
@@ -962,13 +957,9 @@ def test_a_final_head_added_later_is_the_one_made_at_once(tmp_path, features):
     train_head(out=tmp_path / "later", final=True, **common)
     once, later = ((tmp_path / name / "final.safetensors").read_bytes() for name in ("once", "later"))
     assert once == later
-    data, run = read_pack(features), run_of(tmp_path / "once")
-    rows = np.array([data.clip_ids.index(i) for side in ("train", "val", "test") for i in run["split"][side]])
-    targets = np.array([run["labels"].index(label) for label in data.labels])
-    everything = Side(values=data.values, targets=targets, clips=rows)
-    recipe = get_recipe("native").change(epochs=20, batch_size=12, refit=False)  # 60 steps by hand
-    by_hand = fit(everything, everything, config=HeadConfig.from_dict(run["head"]), recipe=recipe, seed=0)
-    assert same(safetensors.torch.load_file(tmp_path / "once" / "final.safetensors"), by_hand.head.state_dict())
+    sides, changes = ("train", "val", "test"), {"epochs": 20, "batch_size": 12}  # 60 steps by hand
+    by_hand = taught(features, tmp_path / "once", sides, **changes)
+    assert same(safetensors.torch.load_file(tmp_path / "once" / "final.safetensors"), by_hand)
 
 
 def test_where_a_final_head_cannot_be_written_the_run_stays_what_it_was(tmp_path, features, monkeypatch):
@@ -1727,10 +1718,9 @@ def test_features_that_a_caller_put_together_are_as_those_of_a_file(tmp_path, fe
         groups=np.array(data.groups),
         values=torch.from_numpy(data.values),
     )
-    for name, given in (("file", features), ("memory", data), ("alike", alike)):
+    for name, given in (("file", features), ("alike", alike)):
         train_head(out=tmp_path / name, features=given, **settings)
-    for name in ("memory", "alike"):
-        assert same(weights_of(tmp_path / name), weights_of(tmp_path / "file"))
+    assert same(weights_of(tmp_path / "alike"), weights_of(tmp_path / "file"))
     numbered = replace(data, groups=np.arange(60) // 6)  # 0 is a group, too
     train_head(out=tmp_path / "numbered", features=numbered, **settings)
     assert "without_group" not in run_of(tmp_path / "numbered")["split"]  # none has none
@@ -1825,15 +1815,10 @@ def test_a_head_of_more_clips_is_trained_for_as_many_epochs_as_were_kept(tmp_pat
     common = {"variant": "resnet50-lstm-attention", "epochs": 40, "patience": 6, "learning_rate": 0.05, "final": True}
     (made,) = train_head(out=tmp_path / "run", features=path, settings=settings, **common).runs
     assert made.best_epoch < made.epochs
-    data, run = read_pack(path), run_of(tmp_path / "run")
-    targets = np.array([run["labels"].index(label) for label in data.labels])
-    given = {"epochs": made.best_epoch, "learning_rate": 0.05, "schedule": "constant", "refit": False}  # keep=last
+    changes = {"epochs": made.best_epoch, "learning_rate": 0.05, "schedule": "constant"}  # keep=last
     for name, sides in (("head", ("train", "val")), ("final", ("train", "val", "test"))):
-        rows = np.array([data.clip_ids.index(i) for side in sides for i in run["split"][side]])
-        side = Side(values=data.values, targets=targets, clips=rows)
-        recipe = get_recipe("native").change(**given)
-        by_hand = fit(side, side, config=HeadConfig.from_dict(run["head"]), recipe=recipe, seed=0)
-        assert same(safetensors.torch.load_file(tmp_path / "run" / f"{name}.safetensors"), by_hand.head.state_dict())
+        by_hand = taught(path, tmp_path / "run", sides, **changes)
+        assert same(safetensors.torch.load_file(tmp_path / "run" / f"{name}.safetensors"), by_hand)
 
 
 def test_a_final_head_added_later_is_trained_for_as_many_epochs_as_were_kept(tmp_path, features, monkeypatch):
