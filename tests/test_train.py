@@ -547,7 +547,7 @@ def test_what_is_known_of_a_split_is_told_before_training(tmp_path, features, mo
     events = []
     run_all = Trainer.run_all
     monkeypatch.setattr(Trainer, "run_all", lambda *args: (events.append("trained"), run_all(*args))[1])
-    report = train_head(out=tmp_path / "run", features=features, variant="mean", tell=events.append, **FAST)
+    report = train_head(out=tmp_path / "run", features=features, variant="mean", tell=events.append, epochs=1)
     first = events.index("trained")
     assert any("near-duplicate" in note for note in events[:first])
     assert any("rejecting only 5% of known clips" in note for note in events[first:])
@@ -569,7 +569,9 @@ def test_groups_are_proposed_only_where_some_are_unknown(tmp_path, features):
     assert shows.startswith(f"`fitrec-cache audit --cache '{cache}' --split random --out audit` shows which")
     with h5py.File(features, "r+") as file:
         file["features"][30:] = file["features"][:30]  # a copy of each clip, in another group
-    notes = " ".join(train_head(out=tmp_path / "run", features=features, variant="mean", split="random", **FAST).notes)
+    notes = " ".join(
+        train_head(out=tmp_path / "run", features=features, variant="mean", split="random", epochs=1).notes
+    )
     assert "have a near-duplicate" in notes
     assert "audit" not in notes  # there is no cache to look into
 
@@ -1362,7 +1364,7 @@ def test_settings_of_a_recipe_can_be_changed_and_nothing_else(tmp_path, features
 
 def test_a_leaking_split_is_never_silent(tmp_path, features):
     """Ten groups of six clips: by clip, every test clip has siblings in training."""
-    report = train_head(out=tmp_path / "r", features=features, variant="mean", split="random", **FAST)
+    report = train_head(out=tmp_path / "r", features=features, variant="mean", split="random", epochs=1)
     assert any(
         n.startswith("split leaks (accuracy probably too high): 12 of 12 test clips share a group with training, ")
         for n in report.notes
@@ -1370,15 +1372,15 @@ def test_a_leaking_split_is_never_silent(tmp_path, features):
     assert report.leaks
     assert any(n.startswith("split leaks (accuracy probably too high): ") for n in report.wrong)
     assert run_of(tmp_path / "r")["split"]["sharing"] == 12
-    report = train_head(out=tmp_path / "g", features=features, variant="mean", split="group", **FAST)
+    report = train_head(out=tmp_path / "g", features=features, variant="mean", split="group", epochs=1)
     assert any(": 0 of 12 test clips share a group with training, " in n for n in report.notes)
     near = next(int(found[1]) for n in report.notes if (found := re.search(r", (\d+) have a near-duplicate there", n)))
     assert report.leaks == any("split may leak" in n for n in report.notes) == bool(report.wrong) == (near > 0)
     assert run_of(tmp_path / "g")["split"]["sharing"] == 0
-    report = train_head(out=tmp_path / "k", features=features, variant="mean", split="kfold:3", seed=[0, 1], **FAST)
+    report = train_head(out=tmp_path / "k", features=features, variant="mean", split="kfold:3", seed=[0, 1], epochs=1)
     with h5py.File(features, "r+") as file:
         file["group"][3] = b""
-    partly = train_head(out=tmp_path / "p", features=features, variant="mean", split="kfold:3", **FAST)
+    partly = train_head(out=tmp_path / "p", features=features, variant="mean", split="kfold:3", epochs=1)
     assert "; the group of 1 of 60 clips is unknown" in next(
         n for n in partly.notes if "of 3 folds" in n or "all 3 folds (may) leak" in n
     )
