@@ -1304,7 +1304,7 @@ if __name__ == "__main__":
     settings, rng, done = eval(settings), random.Random(0), 0
     for _ in range(int(kills)):
         def wait():
-            until = time.monotonic() + 10
+            until = time.monotonic() + 60
             while len(list(cache.glob("features/*/part-*"))) <= done and time.monotonic() < until:
                 time.sleep(0.005)
             time.sleep(rng.uniform(0, 0.12))
