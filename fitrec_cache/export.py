@@ -30,7 +30,7 @@ from fitrec_cache.common.files import (
 )
 from fitrec_cache.errors import FitrecError, MismatchError, UsageError
 from fitrec_cache.pipeline import Pipeline, open_pipelines
-from fitrec_cache.runs.ensemble import HeadEnsemble
+from fitrec_cache.runs.ensemble import HeadEnsemble, model_id
 from fitrec_cache.runs.run import Run, read_runs
 from fitrec_cache.settings.paper import FRAME_SIDE
 from fitrec_cache.settings.variants import PIXELS, VARIANTS, HeadConfig
@@ -273,6 +273,7 @@ def _describe(names: Sequence[str], pipelines: Sequence[Pipeline], runs: Sequenc
         "clip_seconds": runs[0].run_json.get("clip_seconds"),
         "inputs": inputs,
         "head": {"file": HEAD, "variant": runs[0].run_json["head"]["variant"], "seeds": len(runs)},
+        "model": model_id(runs),
         "versions": {"fitrec-cache": __version__, "torch": str(torch.__version__)},
     }
 

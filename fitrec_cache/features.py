@@ -253,6 +253,11 @@ def distinct_clips(cache: Cache) -> tuple[list[HeldClip], list[str]]:
         clip, same = pairs[0]
         more = f" and {len(pairs) - 1} more have the same content as others" * (len(pairs) > 1)
         notes.append(f"{clip.clip_id} has the same content as {same.clip_id}{more}{labels}: left out")
+    if lost := sorted({c.label for c in clips if not c.problem} - {c.label for c in latest.values()}):
+        notes.append(
+            f"{plural(len(lost), 'class has', 'classes have')} no clip left, as other classes have the same videos: "
+            f"{', '.join(lost)}"
+        )
     return sorted(latest.values(), key=lambda c: c.clip_id), notes
 
 

@@ -60,6 +60,7 @@ class Prediction:
         unknown: Whether the highest probability is below the threshold: probably none of the classes.
         may_be_unknown: Whether "unknown" was possible: whether the thresholds are high enough.
         heads: Number of seeds that answered together.
+        model: What tells the model that answered from others (:func:`fitrec_cache.runs.ensemble.model_id`).
         median_lengths: The video's length divided by the median length of the training clips; None if unknown.
         label: With ``labelled``: the class after which a folder around the video is named, or else the name of its
             folder. Otherwise empty.
@@ -77,6 +78,7 @@ class Prediction:
     unknown: bool = False
     may_be_unknown: bool = True
     heads: int = 1
+    model: str = ""
     median_lengths: float | None = None
     label: str = ""
     right: bool | None = None
@@ -99,6 +101,7 @@ class Prediction:
             "unknown": self.unknown,
             "may_be_unknown": self.may_be_unknown,
             "heads": self.heads,
+            "model": self.model,
             "trained_on": self.trained_on,
             "median_lengths": self.median_lengths,
             "warnings": list(self.warnings),
@@ -252,12 +255,12 @@ def _write_table(found: Sequence[Prediction], labels: Sequence[str], path: Path)
     """Write answers as CSV, one row per video; "unknown" is an empty answer, and a failed video has empty cells."""
     rows = []
     for p in found:
-        row = {"path": plain_text(p.path), "label": p.label, "problem": p.reason}
+        row = {"path": plain_text(p.path), "label": p.label, "problem": p.reason, "model": p.model}
         if p.top:
             by_class = dict(p.top)
             row |= answer_cells(labels, [by_class[label] for label in labels], unknown=p.unknown)
         rows.append(row)
-    columns = ("path", *["label"] * any(p.label for p in found), *_COLUMNS, *class_columns(labels))
+    columns = ("path", *["label"] * any(p.label for p in found), *_COLUMNS, "model", *class_columns(labels))
     write_csv(path, columns, ({name: row[name] for name in columns if name in row} for row in rows))
 
 
@@ -300,7 +303,7 @@ def _queued(path: Path, recogniser: Recogniser, pool: DecoderPool) -> Callable[[
 
 def _failed(path: object, reason: str, recogniser: Recogniser) -> Prediction:
     heads, may_be_unknown = len(recogniser.runs), recogniser.may_be_unknown
-    return Prediction(path=str(path), reason=reason, heads=heads, may_be_unknown=may_be_unknown)
+    return Prediction(path=str(path), reason=reason, heads=heads, may_be_unknown=may_be_unknown, model=recogniser.model)
 
 
 def _one(path: Path, clips: _Decoded | str, recogniser: Recogniser, shown: _Shown | None) -> Prediction:
@@ -321,6 +324,7 @@ def _one(path: Path, clips: _Decoded | str, recogniser: Recogniser, shown: _Show
         unknown=answer.unknown,
         may_be_unknown=recogniser.may_be_unknown,
         heads=len(recogniser.runs),
+        model=recogniser.model,
         median_lengths=seconds / recogniser.clip_seconds if recogniser.clip_seconds and seconds else None,
         trained_on=trained_on,
         warnings=tuple(clip.ledger["warnings"]),

@@ -17,7 +17,7 @@ from fitrec_cache.common.precision import in_full_float32
 from fitrec_cache.dataset.clips import SIDES, file_id
 from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.pipeline import open_pipelines
-from fitrec_cache.runs.ensemble import HeadEnsemble
+from fitrec_cache.runs.ensemble import HeadEnsemble, model_id
 from fitrec_cache.runs.run import Run, read_runs
 from fitrec_cache.runs.run_files import contents_of
 from fitrec_cache.video.jpeg import decode_frames
@@ -76,6 +76,8 @@ class Recogniser:
 
     Attributes:
         runs: The heads.
+        model: What tells this model from others (:func:`fitrec_cache.runs.ensemble.model_id`), to be logged beside
+            its answers.
         samples: Number of frames per clip, ``T``.
         short_sides: The sizes in which frames must be given, in pixels of the short side.
         labels: The classes.
@@ -101,6 +103,7 @@ class Recogniser:
         keep_freed_memory()  # every clip needs the same large blocks
         self.runs = read_runs(run)
         self._heads = HeadEnsemble(self.runs, threshold=unknown_below)
+        self.model = model_id(self.runs)
         self.trained_on = {Path(file_id(file_of(clip))).parts[-2:] for r in self.runs for clip in _trained_on(r)}
         self.contents = set[str]().union(*map(_contents, self.runs))
         self._pipelines = open_pipelines(self.runs[0], backbone, device=device, force=force)

@@ -385,6 +385,7 @@ def _moment(recogniser: Recogniser, clip: WindowClip, seen: Seen, *, skipped: in
         heads=len(recogniser.runs),
         skipped=skipped,
         delay=time.monotonic() - clip.ready,
+        model=recogniser.model,
     )
 
 

@@ -96,7 +96,7 @@ def test_crash_hang_and_surprise_cost_one_clip_each_and_the_pool_goes_on(tmp_pat
         found = [wait() for wait in waits]
     assert time.monotonic() - started < 30  # the one that hangs would have taken ten minutes
     assert found[1] == "decoder crashed (exit code -9)"
-    assert found[3] == "decoder did not finish within 4 s, twice, and was stopped"
+    assert found[3] == "decoder did not finish within 4 s (clip-seconds), twice, and was stopped"
     assert found[5] == "decoder failed: OverflowError: from deep inside a decoder"
     assert found[6] == "file not found"
     for outcome in (found[0], found[2], found[4], found[7]):

@@ -36,6 +36,7 @@ from fitrec_cache.extract import extract
 from fitrec_cache.features import Features
 from fitrec_cache.pipeline import Pipeline
 from fitrec_cache.predict import predict
+from fitrec_cache.recogniser import Recogniser
 from fitrec_cache.runs.ensemble import HeadEnsemble
 from fitrec_cache.runs.run import read_runs
 from fitrec_cache.texts import export_text
@@ -222,6 +223,7 @@ def test_the_description_says_how_to_use_the_files(exported, run, cache_folder):
     assert about["clip_seconds"] == pytest.approx(7.5 / 25, rel=0.2)  # by sampled frames of clips of 6 to 10 frames
     assert about["labels"] == ["Hop", "Lunge", "Squat"]
     assert about["samples"] == SMALL["samples"]
+    assert about["model"] == Recogniser(run).model
     assert about["sampling"] == "floor(i * n_frames / (samples + 1)), i = 1..samples"
     identity = Cache(cache_folder).feature_stores()[0].identity
     height, width = identity["preprocessing"]["size"]

@@ -857,6 +857,16 @@ def test_many_copies_are_told_in_one_line(run, tmp_path, videos):
     )
 
 
+def test_a_class_whose_videos_are_all_in_another_one_is_named(run, tmp_path, videos):
+    run()
+    assert not any("no clip left" in note for note in distinct_clips(Cache(tmp_path / "cache"))[1])
+    shutil.copytree(videos / "Squat", videos / "Aqua")
+    run()
+    told = "class has no clip left, as other classes have the same videos: "
+    notes = distinct_clips(Cache(tmp_path / "cache"))[1]
+    assert [note for note in notes if "no clip left" in note] == [f"1 {told}Squat"]
+
+
 def test_a_cache_that_can_only_be_read_serves_where_all_is_done(run, tmp_path, videos, weights, monkeypatch):
     run()
 

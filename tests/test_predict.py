@@ -214,6 +214,25 @@ def test_several_seeds_answer_together(tmp_path, cache_folder, video_folder):
     assert "(mean of 3 seeds)" in said
 
 
+def test_answers_name_the_model_by_all_that_it_answers_by(tmp_path, cache_folder, video_folder):
+    out, settings = tmp_path / "runs", {"cache": cache_folder, "backbone": ["test_resnet"], "variant": "mean"}
+    train_head(out=out, seed=[0, 1], split_seed=0, epochs=2, **settings)
+    copied, other = (shutil.copytree(out / "seed-0", tmp_path / name) for name in ("copied", "other"))
+    told = json.loads((other / "run.json").read_text())
+    told["calibration"]["temperature"] *= 2
+    (other / "run.json").write_text(json.dumps(told))
+    video = next(video_folder.rglob("*.avi"))
+
+    def model(run):
+        (found,) = predict([video], run=run, device="cpu")
+        assert found.to_dict()["model"] == found.model == Recogniser(run, device="cpu").model
+        return found.model
+
+    names = [model(run) for run in (out, out / "seed-0", out / "seed-1", other)]
+    assert len(set(names)) == 4
+    assert model(copied) == names[1]
+
+
 def test_seeds_of_one_split_answer_as_their_test_says(tmp_path, cache_folder, video_folder):
     out = tmp_path / "runs"
     settings = {"cache": cache_folder, "backbone": ["test_resnet"], "variant": "mean", "seed": [0, 1], "split_seed": 0}
@@ -338,6 +357,7 @@ def test_bad_videos_have_a_reason_and_cost_themselves_only(run, tmp_path, video_
         "unknown": False,
         "may_be_unknown": False,
         "heads": 1,
+        "model": found[2].model,
         "trained_on": False,
         "median_lengths": None,
         "warnings": [],
@@ -572,7 +592,7 @@ def test_a_folder_stands_for_the_videos_below_it_and_answers_come_one_by_one(run
     )
     assert rows[4]["problem"] == found[4].reason
     classes = [f"p_{label}" for label in read_run(run).labels]
-    assert list(rows[0]) == ["path", "answer", "nearest", "probability", "problem", *classes]
+    assert list(rows[0]) == ["path", "answer", "nearest", "probability", "problem", "model", *classes]
     predict([folder / "broken.mp4"], run=run, device="cpu", table=table)  # an earlier one is replaced
     assert len(table.read_text().splitlines()) == 2
     trained = (run / "answers.csv").read_text()  # a table of answers, too, but of the training

@@ -222,6 +222,7 @@ def test_a_live_stream_loses_what_comes_too_fast_and_a_file_nothing(run, long_vi
     settings = {"seconds": 0.4, "every": 0.08}
     everything = look(long_video, run, **settings)
     assert [m.skipped for m in everything] == [0] * 26
+    assert {m.to_dict()["model"] for m in everything} == {Recogniser(run).model}
     live = look(long_video, run, live=True, **settings)
     assert len(live) < 26
     assert len(live) + sum(m.skipped for m in live) == 26

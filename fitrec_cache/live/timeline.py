@@ -24,6 +24,7 @@ class Moment:
         heads: Number of seeds that answered together.
         skipped: Number of windows left out before this one because they arrived faster than they were answered.
         delay: Seconds from the window's last frame to the answer.
+        model: What tells the model that answered from others (:func:`fitrec_cache.runs.ensemble.model_id`).
     """
 
     start: float
@@ -33,6 +34,7 @@ class Moment:
     heads: int
     skipped: int = 0
     delay: float = field(default=0.0, compare=False)
+    model: str = field(default="", repr=False)
 
     @property
     def middle(self) -> float:

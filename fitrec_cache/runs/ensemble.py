@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fitrec_cache.common.files import write_json
+from fitrec_cache.common.files import canonical_json, write_json
 from fitrec_cache.dataset.units import validation_units
 from fitrec_cache.evaluation.calibration import Calibration, calibrate
 from fitrec_cache.runs.outputs import read_outputs
@@ -142,6 +143,22 @@ def keep_calibration(runs: Sequence[ScoredRun], ensemble: Ensemble) -> None:
     for run in runs:
         if run.run_json.get(KEPT) != kept:
             write_json(run.folder / "run.json", {**run.run_json, KEPT: kept})
+
+
+def model_id(runs: Sequence[Run]) -> str:
+    """Return what tells a model from others: the first 16 hexadecimal digits of the sha256 of all that it answers by.
+
+    That is the weights of the heads that answer, their classes and calibration, and the identity of their features,
+    which includes the backbone's weights. Copies of a run have the same.
+    """
+    found = hashlib.sha256()
+    for run in runs:
+        told = [run.labels, [s["identity"] for s in run.run_json["sources"]], run.run_json["calibration"]]
+        found.update(canonical_json([*told, run.run_json.get(KEPT)]).encode())
+        for name, value in run.head.state_dict().items():
+            found.update(name.encode())
+            found.update(value.numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 class HeadEnsemble(nn.Module):

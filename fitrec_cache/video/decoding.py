@@ -58,7 +58,8 @@ class DecodeJob:
     span: Span | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", Path(self.path))  # a string works, too
+        if not isinstance(self.path, Path):  # a string works, too
+            object.__setattr__(self, "path", Path(self.path))
 
 
 def check_time_limit(clip_seconds: float) -> None:
@@ -237,7 +238,8 @@ class DecoderPool:
             pool, future = self._schedule(job)
             error = self._error(pool, future)
         if isinstance(error, TimeoutError):
-            return f"decoder did not finish within {self._clip_seconds:g} s, twice, and was stopped"
+            limit = f"within {self._clip_seconds:g} s (clip-seconds), twice"
+            return f"decoder did not finish {limit}, and was stopped"
         if isinstance(error, ProcessExpired):
             return f"decoder crashed (exit code {error.exitcode})"
         if error is not None:  # an unexpected exception in a decoder costs one clip, too
