@@ -58,8 +58,9 @@ class DecodeJob:
     span: Span | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.path, Path):  # a string works, too
-            object.__setattr__(self, "path", Path(self.path))
+        given: Any = self.path
+        if isinstance(given, str):
+            object.__setattr__(self, "path", Path(given))
 
 
 def check_time_limit(clip_seconds: float) -> None:
