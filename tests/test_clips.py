@@ -69,11 +69,11 @@ def test_folder_gives_sorted_relative_ids_first_folder_as_label_and_groups_by_na
 
 
 def test_folder_passes_over_hidden_loose_and_other_files_and_says_so(folder):
-    touch(folder, ".cache/x.avi", "Lunge/.hidden.avi", "Lunge/notes.txt", "Lunge/readme", "loose.avi")
+    touch(folder, ".cache/x.avi", "Lunge/.hidden.avi", "Lunge/notes.txt", "Lunge/readme", "loose.avi", "Row/a.TXT")
     found = find_clips(folder)
     assert len(found.clips) == 4
     endings = ".avi .mp4 .m4v .mov .3gp .mkv .webm .mpg .mpeg .mts .m2ts .ts .wmv .asf .flv .f4v .3g2 .ogv .vob"
-    assert said(found, f"skipped 2 files that are not {endings}: Lunge/notes.txt, Lunge/readme")
+    assert said(found, f"skipped 3 files that are not {endings} (2 .txt, 1 without ending): Lunge/notes.txt, ")
     assert said(found, "skipped 1 file that is in no class folder: loose.avi")
 
 

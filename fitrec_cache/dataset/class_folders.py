@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,9 @@ VIDEO_SUFFIXES = (
 
 #: Endings of the single frames in which data sets such as Penn Action store a clip.
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+
+#: Of files that are skipped, the most frequent endings are counted.
+_MOST_ENDINGS = 5
 
 #: Folder names of data sets that come with a split, and the columns that a manifest would have for them. One shared
 #: dict per side serves all its clips.
@@ -54,7 +58,9 @@ def walk(folder: Path) -> tuple[list[Clip], list[str], list[str]]:
         raise ManifestError("; ".join([*notes, _nothing_found(folder, loose, others)]))
     if others:
         shown = some(list(map(plain_text, others)))
-        notes.append(f"skipped {files_that(len(others))} not {' '.join(VIDEO_SUFFIXES)}: {shown}")
+        endings = Counter(plain_text(PurePosixPath(name).suffix.lower()) or "without ending" for name in others)
+        counted = ", ".join(f"{n} {ending}" for ending, n in endings.most_common(_MOST_ENDINGS))
+        notes.append(f"skipped {files_that(len(others))} not {' '.join(VIDEO_SUFFIXES)} ({counted}): {shown}")
     if loose:
         notes.append(f"skipped {files_that(len(loose))} in no class folder: {some(list(map(plain_text, loose)))}")
     divided, remarks = _are_sides(inside)
