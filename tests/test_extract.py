@@ -203,6 +203,25 @@ def test_what_another_run_entered_meanwhile_stays_usable(run, videos, tmp_path, 
     assert len(list((tmp_path / "cache" / "clips").glob("part-*"))) == 1
 
 
+@pytest.mark.parametrize("order", [("Hop", "Squat"), ("Squat", "Hop")])
+def test_of_one_content_in_two_lists_the_last_entered_counts_until_all_videos_are_given(run, videos, tmp_path, order):
+    """As docs/guide.md says of parts for several computers."""
+    shutil.copy(videos / "Hop" / "v_Hop_g01_c01.avi", videos / "Squat" / "copy.avi")
+    names = {"Hop": "Hop/v_Hop_g01_c01.avi", "Squat": "Squat/copy.avi"}
+
+    def used():
+        return [c.clip_id for c in distinct_clips(Cache(tmp_path / "cache"))[0] if c.clip_id in names.values()]
+
+    for label in order:
+        (tmp_path / "part.txt").write_text("".join(f"{label}/{p.name}\n" for p in (videos / label).iterdir()))
+        assert not any("same content" in note for note in run(lists=[tmp_path / "part.txt"]).notes)
+    assert used() == [names[order[1]]]
+    report = run()
+    assert counts(report) == (5, 0, 5, 0)
+    assert any(note.startswith("Squat/copy.avi has the same content as Hop/") for note in report.notes)
+    assert used() == [names["Hop"]]
+
+
 @pytest.mark.parametrize("backwards", [False, True])
 def test_of_one_content_in_two_classes_the_first_by_name_counts_in_whatever_order(
     run, videos, tmp_path, monkeypatch, backwards
