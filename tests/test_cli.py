@@ -179,6 +179,7 @@ def test_the_others_print_one_json_value_with_their_keys(call_json, tmp_path, ca
     assert found[0].keys() == {
         "path",
         "answer",
+        "model",
         "may_be_unknown",
         "top",
         "attention",

@@ -1302,7 +1302,17 @@ def test_frames_given_one_by_one_are_answered_as_those_of_a_file(run, tmp_path, 
     for one, other in zip(found, expected, strict=True):  # colours differ a little: the file's are not RGB
         assert dict(one.top) == pytest.approx(dict(other.top), abs=0.02)
         assert 0 < one.delay < 60
-    assert found[0].to_dict().keys() == {"label", "start", "end", "top", "unknown", "heads", "skipped", "delay"}
+    assert found[0].to_dict().keys() == {
+        "label",
+        "start",
+        "end",
+        "top",
+        "unknown",
+        "heads",
+        "skipped",
+        "delay",
+        "model",
+    }
 
 
 def test_several_watches_share_one_recogniser(run, tmp_path, taken):
