@@ -56,12 +56,12 @@ def sound_frames(container: av.container.InputContainer, stream: av.VideoStream)
 
 
 def moving_pictures(container: av.container.InputContainer) -> av.VideoStream:
-    """Return the first stream of them; cover art is not one."""
-    art = av.stream.Disposition.attached_pic
-    for stream in container.streams.video:
-        if not stream.disposition & art:
-            return stream
-    raise ValueError(f"{container.name}: no moving pictures")
+    """Return the stream of them that players show; cover art is not one."""
+    marks = av.stream.Disposition
+    streams = [s for s in container.streams.video if not s.disposition & marks.attached_pic]
+    if not streams:
+        raise ValueError(f"{container.name}: no moving pictures")
+    return next((s for s in streams if s.disposition & marks.default), streams[0])
 
 
 def as_stored(frame: av.VideoFrame, ratio: float, short_side: int) -> Image.Image:

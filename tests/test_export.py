@@ -20,7 +20,15 @@ import onnxruntime
 import pytest
 import torch
 from conftest import SMALL, InlinePool
-from make_video import MIRRORED, read_corners, read_number, with_matrix, write_audio_only, write_video
+from make_video import (
+    MIRRORED,
+    read_corners,
+    read_number,
+    with_matrix,
+    write_audio_only,
+    write_video,
+    write_video_with_second_stream,
+)
 from torch import nn
 from typer.testing import CliRunner
 
@@ -166,6 +174,12 @@ def test_an_activation_in_place_after_padding_as_tensorflow_does_copies_nothing(
     kinds = {node.op_type for node in onnx.load(tmp_path / "small.onnx").graph.node}
     assert {"Conv", "Clip"} <= kinds
     assert kinds.isdisjoint({"ScatterND", "Transpose"})
+
+
+def test_the_example_takes_the_video_stream_that_players_show_as_extract_does(tmp_path):
+    path = write_video_with_second_stream(tmp_path / "v.mp4", 30, kind="video", second_is_default=True)
+    frames, _ = example().sample_frames(path, 4)
+    assert [read_number(frame.to_ndarray(format="rgb24")) for frame in frames] == [1006, 1012, 1018, 1024]
 
 
 @pytest.mark.parametrize("variant", ["resnet50-lstm-attention", "lrcn"])
