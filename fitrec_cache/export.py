@@ -30,7 +30,7 @@ from fitrec_cache.common.files import (
 )
 from fitrec_cache.errors import FitrecError, MismatchError, UsageError
 from fitrec_cache.pipeline import Pipeline, open_pipelines
-from fitrec_cache.runs.ensemble import HeadEnsemble, model_id
+from fitrec_cache.runs.ensemble import Ensemble, HeadEnsemble, model_id
 from fitrec_cache.runs.run import Run, read_runs
 from fitrec_cache.settings.paper import FRAME_SIDE
 from fitrec_cache.settings.variants import PIXELS, VARIANTS, HeadConfig
@@ -112,7 +112,7 @@ def export(*, run: Path, out: Path, backbone: Sequence[str] = (), force: bool = 
     with staged(out, str(out)) as here:
         _write(here, names, backbones, head, clip)
         difference = _compare(here, names, backbones, head, clip)
-        write_json(here / DESCRIPTION, _describe(names, pipelines, runs))
+        write_json(here / DESCRIPTION, _describe(names, pipelines, runs, head.ensemble))
         for old in (DESCRIPTION, *earlier):
             (out / old).unlink(missing_ok=True)
         put_in_place(here, out, [*names, HEAD, DESCRIPTION])
@@ -253,7 +253,9 @@ def _run(path: Path, x: NDArray[Any]) -> list[Any]:
     return list(session.run(None, {session.get_inputs()[0].name: x}))
 
 
-def _describe(names: Sequence[str], pipelines: Sequence[Pipeline], runs: Sequence[Run]) -> dict[str, Any]:
+def _describe(
+    names: Sequence[str], pipelines: Sequence[Pipeline], runs: Sequence[Run], ensemble: Ensemble
+) -> dict[str, Any]:
     """Return the description that a program needs to use the files."""
     files, inputs = iter(names), []
     for pipeline in pipelines:
@@ -273,7 +275,7 @@ def _describe(names: Sequence[str], pipelines: Sequence[Pipeline], runs: Sequenc
         "clip_seconds": runs[0].run_json.get("clip_seconds"),
         "inputs": inputs,
         "head": {"file": HEAD, "variant": runs[0].run_json["head"]["variant"], "seeds": len(runs)},
-        "model": model_id(runs),
+        "model": model_id(runs, ensemble),
         "versions": {"fitrec-cache": __version__, "torch": str(torch.__version__)},
     }
 

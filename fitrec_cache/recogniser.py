@@ -103,7 +103,7 @@ class Recogniser:
         keep_freed_memory()  # every clip needs the same large blocks
         self.runs = read_runs(run)
         self._heads = HeadEnsemble(self.runs, threshold=unknown_below)
-        self.model = model_id(self.runs)
+        self.model = model_id(self.runs, self._heads.ensemble)
         self.trained_on = {Path(file_id(file_of(clip))).parts[-2:] for r in self.runs for clip in _trained_on(r)}
         self.contents = set[str]().union(*map(_contents, self.runs))
         self._pipelines = open_pipelines(self.runs[0], backbone, device=device, force=force)

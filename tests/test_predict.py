@@ -231,6 +231,11 @@ def test_answers_name_the_model_by_all_that_it_answers_by(tmp_path, cache_folder
     names = [model(run) for run in (out, out / "seed-0", out / "seed-1", other)]
     assert len(set(names)) == 4
     assert model(copied) == names[1]
+    train_head(out=out, seed=[0, 1, 2], split_seed=0, epochs=2, **settings)  # of all, every run keeps a calibration
+    assert model(out / "seed-0") == names[1]
+    assert model(out) not in names
+    shutil.rmtree(out / "seed-2")
+    assert model(out) == names[0]
 
 
 def test_seeds_of_one_split_answer_as_their_test_says(tmp_path, cache_folder, video_folder):

@@ -145,16 +145,22 @@ def keep_calibration(runs: Sequence[ScoredRun], ensemble: Ensemble) -> None:
             write_json(run.folder / "run.json", {**run.run_json, KEPT: kept})
 
 
-def model_id(runs: Sequence[Run]) -> str:
+def model_id(runs: Sequence[Run], ensemble: Ensemble) -> str:
     """Return what tells a model from others: the first 16 hexadecimal digits of the sha256 of all that it answers by.
 
     That is the weights of the heads that answer, their classes and calibration, and the identity of their features,
-    which includes the backbone's weights. Copies of a run have the same.
+    which includes the backbone's weights. Copies of a run have the same, and a run has the same whatever other seeds
+    are trained beside it.
+
+    Args:
+        runs: The runs that answer together.
+        ensemble: How they do; a threshold given by the caller does not count.
     """
-    found = hashlib.sha256()
+    mean = None if ensemble.mean is None else ensemble.mean.to_dict()
+    found = hashlib.sha256(canonical_json(mean).encode())
     for run in runs:
-        told = [run.labels, [s["identity"] for s in run.run_json["sources"]], run.run_json["calibration"]]
-        found.update(canonical_json([*told, run.run_json.get(KEPT)]).encode())
+        told = [run.labels, [s["identity"] for s in run.run_json["sources"]], run.calibration.to_dict()]
+        found.update(canonical_json(told).encode())
         for name, value in run.head.state_dict().items():
             found.update(name.encode())
             found.update(value.numpy().tobytes())
