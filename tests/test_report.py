@@ -631,14 +631,17 @@ def test_recordings_are_said_to_be_apart_only_where_they_are_known(page, tmp_pat
     assert ("No group of a test clip is in training or validation." in seen.words) == known
 
 
-@pytest.mark.parametrize(("without", "sharing"), [(0, 0), (1, 0), (0, 1)])
+@pytest.mark.parametrize(("without", "sharing"), [(0, 0), (1, 0), (0, 1), (None, 0)])
 def test_of_any_rule_recordings_are_said_to_be_apart_where_that_is_known(page, tmp_path, without, sharing):
-    """Also of sides that somebody else made; clips without a group may be on the side of training only."""
+    """Also of sides that somebody else made; clips without a group may be on the side of training only.
+
+    Older runs do not say whether there are any.
+    """
     split = {"rule": "manifest", "train": ["x"], "val": [], "test": ["p", "q"], "test_groups": ["a", "b"]}
     split |= {"notes": [], "sharing": sharing}
-    run = {"split_document": split, "without_group": without}
+    run = {"split_document": split} | ({} if without is None else {"without_group": without})
     _, seen = page(write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 1], test=["p", "q"], **run))
-    known = not without and not sharing
+    known = without == 0 and not sharing
     assert ("groups it had not seen" in seen.words) == known
     assert ("No group of a test clip is in training or validation." in seen.words) == known
 
@@ -649,7 +652,7 @@ def test_of_any_rule_recordings_are_said_to_be_apart_where_that_is_known(page, t
 )
 def test_of_a_random_split_it_is_told_what_is_known_of_groups(page, tmp_path, group, said):
     split = {"rule": "random", "notes": [], "train": ["x"], "val": [], "test": ["p", "q"], "test_groups": ["a", group]}
-    run = {"split": "random", "test": ["p", "q"], "split_document": split}
+    run = {"split": "random", "test": ["p", "q"], "split_document": split, "without_group": int(group is None)}
     _, seen = page(write_run(tmp_path / "a", truth=[0, 1], guesses=[0, 1], **run))
     assert f", 2 to test (seed 0). {said}" in seen.words
 
@@ -1249,7 +1252,7 @@ def test_how_far_attention_chooses_is_said_in_frames(right, wrong, said):
 
 
 def model(split="group", groups=("a", "b"), name="m", sharing=0):
-    run = SimpleNamespace(run_json={"split": {"test_groups": list(groups)}}, sharing=sharing)
+    run = SimpleNamespace(run_json={"without_group": groups.count(None)}, sharing=sharing)
     return SimpleNamespace(name=name, split=split, n_distinct=4, runs=[run], mean=lambda _: 0.5)
 
 

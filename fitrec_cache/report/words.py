@@ -73,9 +73,15 @@ def knows_groups(model: Model) -> bool:
 
 
 def _without_group(run: Mapping[str, Any]) -> bool:
-    """Say whether a clip on some side of a run's split has no group; of older runs only as far as they say."""
+    """Say whether a clip on some side of a run's split has no group, or may have none.
+
+    Older runs say so only of test clips and with the rule ``group``; the other rules named here keep groups together.
+    """
+    if "without_group" in run:
+        return bool(run["without_group"])
     split = run["split"]
-    return bool(run.get("without_group", split.get("without_group")) or None in split.get("test_groups", ()))
+    told = split["rule"].startswith(("group", "official", "leave-one", "kfold"))
+    return not told or bool(split.get("without_group")) or None in split.get("test_groups", ())
 
 
 def split_notes(models: Sequence[Model]) -> list[str]:
