@@ -77,7 +77,7 @@ def check(
         The findings; ``problems`` is empty if there are none.
 
     Raises:
-        StoreError: If there is no cache, or it has another format version.
+        StoreError: If there is no cache, or it or a part of it has another format version.
         UsageError: If ``recompute`` or ``seed`` is negative, or something to be repaired is a link out of the cache.
     """
     check_seed(seed)
@@ -85,11 +85,14 @@ def check(
         raise UsageError(f"recompute is {recompute}: expected 0 or more")
     if repair:
         _refuse_links(cache)
-    mended = _mend_marker(cache) if repair else []
-    open_root(cache, create=False)
+    mended = _lost_marker(cache) if repair else []
+    if not mended:
+        open_root(cache, create=False)
     found = _scan(cache, progress=progress)
     repaired, repairable = len(mended), len(found.rewritten) + len(found.damaged)
     if repair:
+        if mended:
+            _mend_marker(cache)
         _repair(cache, found)
         repaired, repairable = repaired + repairable, 0
     problems, notes = mended + found.problems, found.notes
@@ -138,7 +141,7 @@ def _refuse_links(cache: Path) -> None:
 
 
 def _scan(cache: Path, *, progress: bool) -> _Scan:
-    """Verify the files of all stores."""
+    """Verify the files of all stores; raise OtherVersionError for a part in another version of the format."""
     found, folders = _Scan(), list(_folders(cache))
     total = sum(len(list(folder.glob("part-*"))) for folder, _ in folders)
     with progress_bar(total=total, unit="part", what="check", show=progress) as bar:
@@ -186,34 +189,22 @@ def _repair(cache: Path, found: _Scan) -> None:
         )
 
 
-def _mend_marker(cache: Path) -> list[dict[str, str]]:
-    """Rewrite a lost or damaged ``cache.json``, unless the parts have another format version."""
+def _lost_marker(cache: Path) -> list[dict[str, str]]:
+    """Return what is wrong with ``cache.json``, if it is lost or damaged and there are parts, which say the version."""
     try:
         open_root(cache, create=False)
     except (StoreCorrupt, NoCacheError) as error:
         if not any(folder.is_dir() and any(folder.glob("part-*.h5")) for folder, _ in _folders(cache)):
             raise
         reason = "missing" if isinstance(error, NoCacheError) else "damaged: expected a JSON object with format_version"
-    else:
-        return []
-    _refuse_other_version(cache)
+        return [{"path": str(cache / MARKER), "reason": reason}]
+    return []
+
+
+def _mend_marker(cache: Path) -> None:
     if (cache / MARKER).exists():
         _set_aside(cache, cache / MARKER)
     write_marker(cache)
-    return [{"path": str(cache / MARKER), "reason": reason}]
-
-
-def _refuse_other_version(cache: Path) -> None:
-    """Raise OtherVersionError if the parts, of which one sound one is asked, have another format version."""
-    for folder, kind in _folders(cache):
-        for path in sorted(folder.glob("part-*.h5")):
-            try:
-                read_part(path, kind)
-            except OtherVersionError:
-                raise
-            except StoreError:  # damaged or unreadable: the next one may say
-                continue
-            return
 
 
 def _folders(cache: Path) -> Iterator[tuple[Path, str]]:
@@ -261,6 +252,8 @@ def _verify(path: Path, kind: str, identity: dict[str, Any] | None) -> tuple[str
         return "", len(read_part(path, kind, None if identity is None else digest(identity))["key"])
     except StoreCorrupt as error:
         return error.reason or str(error), 0
+    except OtherVersionError:  # sound, so not to be set aside
+        raise
     except StoreError as error:
         return str(error), 0
 

@@ -300,6 +300,19 @@ def test_another_version_is_refused_by_repair_too(cache):
     assert not (cache / "set-aside").exists()
 
 
+@pytest.mark.parametrize("repair", [False, True])
+def test_a_part_of_another_version_is_no_damage(cache, repair):
+    """Such as one that was copied from a cache of a newer program."""
+    path = part(cache, "clips")
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = 2
+    path.rename(path.with_name(f"{path.name[:-35]}{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}.h5"))
+    before = sorted(cache.glob("**/*"))
+    with pytest.raises(StoreError, match="version 2, this program reads version 1"):
+        check(cache=cache, repair=repair)
+    assert sorted(cache.glob("**/*")) == before
+
+
 @pytest.mark.parametrize("renamed", [False, True])
 def test_nor_does_repair_take_a_lost_marker_for_one_of_this_version(cache, renamed):
     """Otherwise an older program would set the whole of a newer cache aside."""
