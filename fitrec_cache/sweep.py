@@ -166,7 +166,8 @@ def sweep(
         classes: Use only some of the cached classes; see :func:`fitrec_cache.dataset.find_clips.find_clips`.
         split: Rules of :func:`fitrec_cache.dataset.folds.make_folds`; their validation sides are used.
         seed: Seeds of the splits.
-        trials: Total number of trials, including those of earlier calls, and of other processes with the same ``out``.
+        trials: Total number of trials, including those of earlier calls, and of other processes with the same ``out``,
+            each of which may make one more.
         finalists: Number of best trials to train again.
         epochs: Epochs of every trial; the recipe ``native``, with which they are compared, has its own.
         progress: Show a progress bar on standard error.
