@@ -16,7 +16,7 @@ from fitrec_cache.common.cpu_contention import CpuContention
 from fitrec_cache.common.devices import check_jobs, cores, find_device, keep_to_cores
 from fitrec_cache.common.files import make_folder, refuse_others, remove_unfinished, write_json
 from fitrec_cache.common.progress import Notes, timed
-from fitrec_cache.dataset.folds import Fold, make_folds
+from fitrec_cache.dataset.folds import Fold, column_digest, make_folds
 from fitrec_cache.dataset.splits import check_seed, check_seeds
 from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.evaluation.calibration import FALSE_ALARM_RATE
@@ -24,7 +24,7 @@ from fitrec_cache.features import Features
 from fitrec_cache.runs.answers import write_answers
 from fitrec_cache.runs.ensemble import keep_calibration
 from fitrec_cache.runs.results import TrainReport, average_runs, pool_folds, read_result
-from fitrec_cache.runs.run import ANSWERS, SUMMARY, check_out, refuse_other_runs
+from fitrec_cache.runs.run import ANSWERS, SUMMARY, check_out, keep_column, refuse_other_runs
 from fitrec_cache.runs.run_files import read_run_json, run_folder_name
 from fitrec_cache.runs.scored import read_scored
 from fitrec_cache.settings.recipes import Recipe, get_recipe, given_settings
@@ -173,6 +173,9 @@ def train_head(
     fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))
     runs = [job.there if job.there and job.state == "whole" else next(fresh) for job in heads]
     with timed(stages, "write"):
+        if by_column := column_digest(split, data.clip_ids, data.groups, data.extra):
+            for job in heads:
+                keep_column(job.folder, by_column)
         scored = [read_scored(job.folder) for job in heads]
         columns = [] if strangers is None else [strangers.clip_ids, strangers.groups, strangers.labels]
         write_answers(scored, out / ANSWERS, list(zip(*columns, strict=True)))

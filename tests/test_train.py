@@ -1781,6 +1781,36 @@ def test_numbers_may_be_values_of_further_columns(tmp_path, features):
     assert len(report.runs) == 3
 
 
+def test_runs_of_a_split_by_a_column_that_was_corrected_between_calls_are_two_models(tmp_path, features):
+    data = read_pack(features)
+    first = replace(data, extra=[{"room": "xyz"[i % 3]} for i in range(60)])
+    corrected = replace(data, extra=[{"room": "y"}, *first.extra[1:]])
+    one = {"features": first, "out": tmp_path / "1", "seed": [0]}
+    others = [{"features": now, "out": tmp_path / f"{i}", "seed": [i]} for i, now in ((2, first), (3, corrected))]
+    for call in (one, *others):
+        train_head(**call, variant="mean", epochs=1, split="leave-one:room")
+
+    def models():
+        return {model.name: model.seeds for model in compare([tmp_path]).models}
+
+    def forget(paths):
+        for path in paths:
+            run = json.loads(path.read_text())
+            assert len(run.pop("column_sha256")) == 64
+            path.write_text(json.dumps(run))
+
+    told_apart = models()
+    assert {name.rpartition(", ")[2][:-1] for name in told_apart} == {"sides no. "}
+    assert sorted(told_apart.values()) == [(0, 2), (3,)]
+    forget(tmp_path.glob("1/*/run.json"))  # as an earlier version wrote it
+    assert len(models()) == 3
+    again = train_head(**one, variant="mean", epochs=1, split="leave-one:room")
+    assert "3 of 3 runs were there already, made by the same settings: kept" in again.notes
+    assert models() == told_apart
+    forget(tmp_path.glob("*/*/run.json"))
+    assert list(models().values()) == [(0, 2, 3)]
+
+
 @pytest.mark.parametrize("given", [np.zeros((4, 2, 3)), [[0.0] * 9] * 9])
 def test_what_is_no_features_is_told_by_its_type(tmp_path, given):
     with pytest.raises(

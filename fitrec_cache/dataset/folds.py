@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fitrec_cache.common.files import digest
 from fitrec_cache.dataset.clips import SIDES, Clip, columns, plain_text
 from fitrec_cache.dataset.splits import Split, check_seed, hold_out, make_split
 from fitrec_cache.dataset.units import units_of
@@ -124,6 +125,16 @@ def _number_of_folds(argument: str) -> int:
 def values_of(column: str, groups: Sequence[str | None], extra: Sequence[Mapping[str, str]]) -> list[str]:
     """Return each clip's value in a manifest column (``group``: its group); empty if it has none."""
     return [g or "" for g in groups] if column == "group" else [e.get(column, "") for e in extra]
+
+
+def column_digest(
+    rule: str, clip_ids: Sequence[str], groups: Sequence[str | None], extra: Sequence[Mapping[str, str]]
+) -> str:
+    """Return a digest of each clip's value in the column by which a rule makes folds; empty for other rules."""
+    kind, _, column = rule.partition(":")
+    if kind not in ("folds", "leave-one"):
+        return ""
+    return digest(sorted(zip(clip_ids, values_of(column, groups, extra), strict=True)))
 
 
 def _sides_by_column(

@@ -10,11 +10,14 @@ from fitrec_cache.dataset.splits import short_rule, sides_digest
 from fitrec_cache.settings.recipes import RECIPES, Recipe
 from fitrec_cache.settings.variants import VARIANTS
 
+#: Key in ``run.json``: a digest of each clip's value in the column by which the split made folds; older runs lack it.
+COLUMN = "column_sha256"
+
 #: A model is distinguished only from others that agree in these settings, which are shown in or beside its name.
 _PLACE = ("variant", "backbone", "split")
 
 #: Settings whose values a reader cannot make sense of, so they are shown as numbers: ``features`` differ with the
-#: weights, ``data`` with the clips, ``sides`` with lists of the same name.
+#: weights, ``data`` with the clips, ``sides`` with lists or columns of the same name.
 _NUMBERED = ("features", "data", "sides")
 
 
@@ -38,7 +41,7 @@ def model_settings(run: Mapping[str, Any]) -> dict[str, str]:
         "unknown classes:": ", ".join(run["split"]["unknown_classes"]) or "none",
         "features": " ".join(canonical_json(source["identity"]) for source in sources),
         "data": run["data_sha256"],
-        "sides": sides_digest(run["split"]),
+        "sides": sides_digest(run["split"]) or run.get(COLUMN, ""),
         "false alarm rate": run.get("false_alarm_rate", ""),
     }
     training = {k: v for k, v in run["training"].items() if k not in ("device", *chosen)}

@@ -31,7 +31,7 @@ from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError
 from fitrec_cache.evaluation.calibration import Calibration
 from fitrec_cache.heads.head import build_head
 from fitrec_cache.runs.learned import chosen_by_learn
-from fitrec_cache.runs.models import model_settings
+from fitrec_cache.runs.models import COLUMN, model_settings
 from fitrec_cache.runs.outputs import OUTPUTS
 from fitrec_cache.runs.run_files import (
     RUN_VERSION,
@@ -152,6 +152,17 @@ def add_final(folder: Path, head: nn.Module) -> None:
     data = safetensors.torch.save(head.state_dict())
     write_atomic(folder / FINAL, data)
     write_json(folder / "run.json", run | {"final": True, SUMS: run.get(SUMS, {}) | {FINAL: sum_of(data)}})
+
+
+def keep_column(folder: Path, found: str) -> None:
+    """Store the digest of a split's column in the ``run.json`` of a run, also of an existing one that fits it.
+
+    Raises:
+        StoreError: If it cannot be written.
+    """
+    run = read_run_json(folder / "run.json")
+    if run.get(COLUMN) != found:
+        write_json(folder / "run.json", run | {COLUMN: found})
 
 
 def refuse_other_runs(out: Path, folders: Sequence[Path]) -> None:
