@@ -23,7 +23,7 @@ from fitrec_cache.audit import audit
 from fitrec_cache.auditing.leaks import verdict
 from fitrec_cache.auditing.near_duplicates import embed, find_near_duplicates
 from fitrec_cache.cache import Cache
-from fitrec_cache.dataset.splits import make_split
+from fitrec_cache.dataset.folds import make_folds
 from fitrec_cache.features import Features, load_cached
 
 KEPT = ("backbone", "clips", "threshold", "halves_found", "strangers_found", "pairs", "pairs_across_labels")
@@ -56,12 +56,11 @@ def of_column(data: Features, found_pairs: np.ndarray[Any, Any], column: dict[st
 
 def verdict_seconds(data: Features) -> dict[str, list[float]]:
     """Return how long finding the pairs and judging one split takes, each of five times, by the clock and of CPU."""
-    clips = {"clip_ids": data.clip_ids, "labels": data.labels, "groups": data.groups}
-    split = make_split("random", **clips, seed=0)
+    (fold,) = make_folds("random", **data.columns, seed=0)
     seconds: dict[str, list[float]] = {"wall": [], "cpu": []}
     for _ in range(5):
         begun, used = time.perf_counter(), time.process_time()
-        verdict(split, data.groups, replace(data).near_duplicates())  # a copy has not looked yet
+        verdict(fold.split, data.groups, replace(data).near_duplicates())  # a copy has not looked yet
         seconds["wall"].append(time.perf_counter() - begun)
         seconds["cpu"].append(time.process_time() - used)
     return seconds

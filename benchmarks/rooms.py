@@ -27,7 +27,6 @@ from yardstick import YARDSTICK
 
 from fitrec_cache.common.files import write_json
 from fitrec_cache.dataset.folds import make_folds
-from fitrec_cache.dataset.units import units_of
 from fitrec_cache.evaluation.metrics import interval_by_unit
 from fitrec_cache.evaluation.paired import exact_p, holm, interval_of_difference
 from fitrec_cache.runs.outputs import read_outputs
@@ -67,7 +66,7 @@ def regressed(data: Any, rule: str, seed: int) -> tuple[dict[str, bool], dict[st
         model = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=2000))
         hits = model.fit(values[learn], targets[learn]).predict(values[fold.split.test]) == targets[fold.split.test]
         right |= dict(zip(test, hits.tolist(), strict=True))
-        units |= dict(zip(test, units_of(test, [None] * len(test), rule=rule, fold=fold.name), strict=True))
+        units |= dict.fromkeys(test, fold.name)
         print(fold.name, len(test), flush=True)
     return right, units
 

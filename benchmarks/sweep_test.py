@@ -15,7 +15,7 @@ from typing import Any
 
 from fitrec_cache.common.files import write_json
 from fitrec_cache.compare import compare
-from fitrec_cache.dataset.splits import short_rule
+from fitrec_cache.dataset.rules import short_rule
 from fitrec_cache.train import train_head
 
 SEEDS = (0, 1, 2)

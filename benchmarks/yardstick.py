@@ -30,7 +30,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fitrec_cache.common.files import write_json
 from fitrec_cache.dataset.folds import make_folds
-from fitrec_cache.dataset.splits import short_rule
+from fitrec_cache.dataset.rules import short_rule
 from fitrec_cache.dataset.units import units_of
 from fitrec_cache.evaluation.calibration import calibrate, calibration_error
 from fitrec_cache.evaluation.paired import exact_p, holm, interval_of_difference

@@ -14,7 +14,8 @@ import numpy as np
 from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.files import Plain, check_ending, refuse_others
 from fitrec_cache.compare_tables import MARKS, write_tables
-from fitrec_cache.dataset.units import alone_unit, is_by_fold
+from fitrec_cache.dataset.rules import rule_of
+from fitrec_cache.dataset.units import alone_unit
 from fitrec_cache.evaluation.paired import exact_p, gains_by_unit, holm, interval_of_difference
 from fitrec_cache.runs.run_files import find_runs, is_run_folder_name, unfinished_in
 from fitrec_cache.runs.scored import Model, ScoredRun, gather_models, per_clip, read_scored, widened
@@ -282,7 +283,7 @@ def _pair(first: Model[ScoredRun], second: Model[ScoredRun]) -> tuple[PairFigure
         ci95=widened(interval, difference, shared),
         only_a=only_a,
         only_b=only_b,
-        by="fold" if is_by_fold(first.split) else "group" if len(set(units.values())) < len(units) else "clip",
+        by="fold" if rule_of(first.split).by_fold else "group" if len(set(units.values())) < len(units) else "clip",
         differing=int(np.count_nonzero(gains_by_unit(gain, list(units.values())))),
         p=exact_p(gain, list(units.values())),
         p_holm=1.0,

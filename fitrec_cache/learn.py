@@ -19,7 +19,8 @@ from fitrec_cache.compare import ModelFigures, compare_runs
 from fitrec_cache.dataset.clips import columns
 from fitrec_cache.dataset.find_clips import ClipList, choose_classes, find_clips
 from fitrec_cache.dataset.folds import Fold, folds_of_clips, make_folds
-from fitrec_cache.dataset.splits import check_rule, check_seeds
+from fitrec_cache.dataset.rules import check_rule
+from fitrec_cache.dataset.splits import check_seeds
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.extract import SAMPLES, extract
 from fitrec_cache.extraction.extract_report import ExtractReport, FailedClip, by_reason, refuse_without_features

@@ -21,7 +21,8 @@ from fitrec_cache.compare import compare
 from fitrec_cache.dataset.clips import Clip
 from fitrec_cache.dataset.find_clips import find_clips
 from fitrec_cache.dataset.folds import folds_of_clips
-from fitrec_cache.dataset.splits import check_seeds, short_rule
+from fitrec_cache.dataset.rules import short_rule
+from fitrec_cache.dataset.splits import check_seeds
 from fitrec_cache.errors import UsageError
 from fitrec_cache.extract import extract
 from fitrec_cache.extraction.extract_report import refuse_without_features

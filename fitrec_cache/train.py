@@ -16,7 +16,8 @@ from fitrec_cache.common.cpu_contention import CpuContention
 from fitrec_cache.common.devices import check_jobs, cores, find_device, keep_to_cores
 from fitrec_cache.common.files import make_folder, refuse_others, remove_unfinished, write_json
 from fitrec_cache.common.progress import Notes, timed
-from fitrec_cache.dataset.folds import Fold, column_digest, make_folds
+from fitrec_cache.dataset.folds import Fold, make_folds
+from fitrec_cache.dataset.rules import column_digest
 from fitrec_cache.dataset.splits import check_seed, check_seeds
 from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.evaluation.calibration import FALSE_ALARM_RATE

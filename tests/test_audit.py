@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from test_imports import loaded
 from test_near_duplicates import recordings
+from test_splits import make_split
 from typer.testing import CliRunner
 
 from fitrec_cache.audit import _fold, audit
@@ -22,7 +23,7 @@ from fitrec_cache.auditing.pair_picture import pairs_png
 from fitrec_cache.cache import Cache, HeldClip
 from fitrec_cache.cli import app
 from fitrec_cache.dataset.find_clips import find_clips
-from fitrec_cache.dataset.splits import Split, make_split
+from fitrec_cache.dataset.splits import Split
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.features import Features, load_cached
 from fitrec_cache.storage.parts import text_column

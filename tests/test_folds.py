@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import collections
+from typing import get_type_hints
 
 import numpy as np
 import pytest
 
+from fitrec_cache import cli
 from fitrec_cache.dataset.clips import Clip
 from fitrec_cache.dataset.folds import folds_of_clips, make_folds
-from fitrec_cache.dataset.splits import check_rule, check_seeds
+from fitrec_cache.dataset.rules import _RULES, check_rule, units_of_run
+from fitrec_cache.dataset.splits import check_seeds
 from fitrec_cache.dataset.units import units_of
 from fitrec_cache.errors import UsageError
 from fitrec_cache.video.spans import Span
@@ -86,6 +89,12 @@ def test_the_split_of_a_manifest_takes_no_column():
         with pytest.raises(UsageError, match=r"unknown split 'manifest:room'"):
             check("manifest:room")
     check_rule("manifest")
+
+
+def test_every_rule_is_named_where_users_look():
+    """Messages list the table of rules; these texts do not."""
+    for text in (get_type_hints(cli.train_head, include_extras=True)["split"].__metadata__[0].help, make_folds.__doc__):
+        assert [name for name in _RULES if name.rstrip("123") not in text] == []
 
 
 def test_every_fold_must_train_two_classes():
@@ -167,13 +176,16 @@ def test_names_of_more_than_99_folds_are_in_their_order():
 
 def test_clips_belong_to_their_group_and_to_their_fold_where_a_column_is_left_out():
     names, groups = ["a", "b", "c", "d"], ["g", None, "g", None]
+
+    def of(rule, fold):
+        return units_of_run({"split": {"rule": rule, "test": names, "test_groups": groups}, "fold": fold})
+
     by_group = units_of(names, groups)
     assert by_group[0] == by_group[2]
     assert len(set(by_group)) == 3
-    assert units_of(names, groups, rule="kfold:2", fold="01") == by_group
-    assert units_of(names, groups, rule="folds:room", fold="01-x") == by_group
-    assert units_of(names, groups, rule="leave-one:room") == by_group  # all folds together
-    assert len(set(units_of(names, groups, rule="leave-one:room", fold="01-x"))) == 1
+    assert of("kfold:2", "01") == of("folds:room", "01-x") == of("of another program", "x") == by_group
+    assert of("leave-one:room", "") == by_group  # all folds together
+    assert len(set(of("leave-one:room", "01-x"))) == 1
     assert len(set(units_of(["g", "x"], [None, "g"]))) == 2  # a clip named as a group is not of it
 
 

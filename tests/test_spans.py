@@ -6,13 +6,13 @@ from itertools import pairwise
 import av
 import pytest
 from make_video import read_number, write_video
+from test_splits import make_split
 from test_video import cut, remux
 
 from fitrec_cache.cache import TAKEN_OUT, Cache, HeldClip, parts_apart
 from fitrec_cache.dataset.clips import columns
 from fitrec_cache.dataset.find_clips import find_clips
 from fitrec_cache.dataset.folds import make_folds
-from fitrec_cache.dataset.splits import make_split
 from fitrec_cache.errors import ManifestError, VideoError
 from fitrec_cache.features import clips_in
 from fitrec_cache.video.container import Video

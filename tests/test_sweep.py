@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
+from test_splits import make_split
 from test_train import CLASSES, toy
 from typer.testing import CliRunner
 
 from fitrec_cache import sweep as module
 from fitrec_cache.cli import app
-from fitrec_cache.dataset.splits import make_split
 from fitrec_cache.errors import DivergedError, FitrecError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.evaluation.paired import holm
 from fitrec_cache.pack import read_pack

@@ -1,20 +1,15 @@
-"""Split rules that test every clip once: ``kfold:K``, ``folds:COLUMN``, ``leave-one:COLUMN``; others give one fold."""
+"""The splits that a rule makes: one, or several, called folds, that test each clip once."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from fitrec_cache.common.files import digest
-from fitrec_cache.dataset.clips import SIDES, Clip, columns, plain_text
-from fitrec_cache.dataset.splits import Split, check_seed, hold_out, make_split
-from fitrec_cache.dataset.units import units_of
+from fitrec_cache.dataset.clips import Clip, columns
+from fitrec_cache.dataset.rules import check_rule, rule_of
+from fitrec_cache.dataset.splits import Clips, Split, check_seed, divide
 from fitrec_cache.errors import UsageError
-from fitrec_cache.evaluation.metrics import stratified_folds
 from fitrec_cache.video.spans import recordings
-from fitrec_cache.wording import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,47 +45,55 @@ def make_folds(
     extra: Sequence[Mapping[str, str]],
     seed: int,
 ) -> list[Fold]:
-    """Split clips by any rule.
+    """Split clips into training, validation and test, once or (folds) several times.
 
     Args:
-        rule: ``kfold:K`` (K test sides of about the same size, stratified by class; a known group is never on two
-            sides), ``leave-one:COLUMN`` (each value of a manifest's column, or of ``group``, is the test side
-            once), ``folds:COLUMN`` (the same for a column of folds that somebody made; only ``leave-one`` counts the
-            clips of a value as one unit), ``manifest`` (its column ``split``), or a rule of
-            :func:`fitrec_cache.dataset.splits.make_split`.
+        rule: ``group`` (no group on two sides, about 80/20 and then 80/20 of each class; a clip of unknown group
+            counts as a group of its own), ``random`` (the same by clip), ``official1``, ``official2``, ``official3``
+            (UCF101: groups 1-7, 8-14 or 15-21 are tested), ``list:TRAIN,TEST`` (two UCF101-style files), ``manifest``
+            (its column ``split``), ``kfold:K`` (K test sides of about the same size, stratified by class; a known group
+            is never on two sides), ``leave-one:COLUMN`` (each value of a manifest's column, or of ``group``, is the
+            test side once), ``folds:COLUMN`` (the same for a column of folds that somebody made; only ``leave-one``
+            counts the clips of a value as one unit) or ``auto`` (``group`` if any group is known, else ``random``). If
+            a rule only fixes the test side, validation clips are taken from the rest as by ``group``.
         clip_ids: Name of each clip, length N, no name twice.
         labels: Class of each clip, length N.
         groups: Recording each clip was cut from, length N, None where unknown.
         extra: Further manifest columns of each clip, length N.
-        seed: Seed of the rule. The same seed and clips give the same folds, in whatever order the clips are given.
+        seed: Seed of the rule. The same seed and clips give the same splits, in whatever order the clips are given.
 
     Returns:
-        The folds. In each, validation clips are taken from the clips that are not tested, as by ``group`` or
-        ``random``.
+        The splits. They contain every clip, except that ``list:`` and ``manifest`` leave out clips that they give no
+        side.
 
     Raises:
-        UsageError: If the rule is unknown or cannot be applied to the clips.
+        UsageError: If the rule is unknown or cannot be applied to the clips, if there are fewer than two classes, if a
+            side would be empty or training would have one class, or if the seed is negative.
+        ValueError: If the sequences differ in length or a name occurs twice.
 
     Source:
         ``kfold`` is scikit-learn's ``StratifiedGroupKFold``.
+
+    Example:
+        >>> names = [f"{label}/{k}.avi" for label in ("Lunge", "Squat") for k in range(5)]
+        >>> of_clips = {"labels": [n[:5] for n in names], "groups": [None] * 10, "extra": [{}] * 10}
+        >>> (fold,) = make_folds("random", clip_ids=names, **of_clips, seed=0)
+        >>> len(fold.split.train), len(fold.split.val), len(fold.split.test)
+        (6, 2, 2)
     """
     check_seed(seed)
-    clips: dict[str, Any] = {"clip_ids": clip_ids, "labels": labels, "groups": groups}
-    kind, _, argument = rule.partition(":")
-    if rule == "manifest":
-        folds = [Fold(name="", split=_by_manifest(clips, extra, seed))]
-    elif kind in ("kfold", "folds", "leave-one"):
-        sides = (
-            _k_sides(argument, clip_ids, labels, groups, seed)
-            if kind == "kfold"
-            else _sides_by_column(rule, clip_ids, groups, extra)
-        )
-        folds = [
-            Fold(name=name, split=hold_out(rule, test, set(clip_ids) - test, **clips, seed=seed))
-            for name, test in sides
-        ]
-    else:
-        folds = [Fold(name="", split=make_split(rule, **clips, seed=seed))]
+    check_rule(rule)
+    clips = Clips.of(clip_ids, labels, groups, extra)
+    notes = []
+    if rule == "auto" and any(groups):
+        rule = "group"
+    elif rule == "auto":
+        rule = "random"
+        notes = ["split by clip: no clip has a group, so test clips may resemble training clips"]
+    folds = [
+        Fold(name=name, split=divide(rule, clips, replace(sides, notes=[*notes, *sides.notes]), seed))
+        for name, sides in rule_of(rule).make(clips, rule, seed)
+    ]
     for fold in folds:
         trained = {labels[i] for i in fold.split.train.tolist()}
         if len(trained) < 2:
@@ -99,89 +102,3 @@ def make_folds(
                 "training clips of another class too"
             )
     return folds
-
-
-def _k_sides(
-    argument: str, clip_ids: Sequence[str], labels: Sequence[str], groups: Sequence[str | None], seed: int
-) -> list[tuple[str, set[str]]]:
-    k = _number_of_folds(argument)
-    order = sorted(range(len(clip_ids)), key=lambda i: clip_ids[i])
-    units = units_of([clip_ids[i] for i in order], [groups[i] for i in order])
-    if len(set(units)) < k:
-        what = "clips" if all(group is None for group in groups) else "groups"
-        raise UsageError(f"split 'kfold:{argument}' of {len(set(units))} {what}: expected no more folds than {what}")
-    if (most := max(Counter(labels).values())) < k:
-        raise UsageError(f"split 'kfold:{argument}': the largest class has {most} clips, expected no more folds")
-    sides = stratified_folds([labels[i] for i in order], units, k, seed)
-    return [(_number(n, k), {clip_ids[order[i]] for i in side}) for n, side in enumerate(sides, start=1)]
-
-
-def _number_of_folds(argument: str) -> int:
-    if not (argument.isascii() and argument.isdigit()) or int(argument) < 2:
-        raise UsageError(f"split 'kfold:{argument}': expected kfold:K with a whole number K of at least 2")
-    return int(argument)
-
-
-def values_of(column: str, groups: Sequence[str | None], extra: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return each clip's value in a manifest column (``group``: its group); empty if it has none."""
-    return [g or "" for g in groups] if column == "group" else [e.get(column, "") for e in extra]
-
-
-def column_digest(
-    rule: str, clip_ids: Sequence[str], groups: Sequence[str | None], extra: Sequence[Mapping[str, str]]
-) -> str:
-    """Return a digest of each clip's value in the column by which a rule makes folds; empty for other rules."""
-    kind, _, column = rule.partition(":")
-    if kind not in ("folds", "leave-one"):
-        return ""
-    return digest(sorted(zip(clip_ids, values_of(column, groups, extra), strict=True)))
-
-
-def _sides_by_column(
-    rule: str, clip_ids: Sequence[str], groups: Sequence[str | None], extra: Sequence[Mapping[str, str]]
-) -> list[tuple[str, set[str]]]:
-    column = rule.partition(":")[2]
-    values = values_of(column, groups, extra)
-    if column == "group" and not any(values):
-        raise UsageError(f"split '{rule}': no clip's group is known; extract from a manifest with the column group")
-    if not column or not any(values):
-        known = sorted({name for e in extra for name in e})
-        raise UsageError(
-            f"split '{rule}': no clip has that column. Known are group and "
-            f"{', '.join(known) or 'no others'}; extract from a manifest that has it"
-        )
-    if bare := [c for c, v in zip(clip_ids, values, strict=True) if not v]:
-        without = plural(len(bare), "clip has", "clips have")
-        raise UsageError(
-            f"split '{rule}': {without} no value, such as '{bare[0]}': give each one by a manifest. A row "
-            "whose file is missing gives nothing; `extract --prune` without such rows removes the clips"
-        )
-    if len(set(values)) < 2:
-        raise UsageError(f"split '{rule}': every clip has the value '{values[0]}', expected at least two")
-    tested = sorted(set(values))
-    return [
-        (
-            f"{_number(n, len(tested))}-{plain_text(value)}",
-            {c for c, v in zip(clip_ids, values, strict=True) if v == value},
-        )
-        for n, value in enumerate(tested, start=1)
-    ]
-
-
-def _number(fold: int, folds: int) -> str:
-    """Return the number of a fold, from 1, zero-padded so that names sort in its order: at least two digits."""
-    return f"{fold:0{max(2, len(str(folds)))}d}"
-
-
-def _by_manifest(clips: Mapping[str, Any], extra: Sequence[Mapping[str, str]], seed: int) -> Split:
-    names = clips["clip_ids"]
-    column = [e.get("split", "") for e in extra]
-    unknown = sorted(set(column).difference(SIDES, {""}))
-    if unknown or "test" not in column or "train" not in column:
-        example = next((f", such as of {name}" for name, s in zip(names, column, strict=True) if s in unknown), "")
-        raise UsageError(
-            f"--split manifest reads the manifest's column split: got {unknown or sorted(set(column))}{example}; "
-            "expected train, test, optionally val. Correct the manifest and extract it again"
-        )
-    train, val, test = ([c for c, s in zip(names, column, strict=True) if s == side] for side in SIDES)
-    return hold_out("manifest", test, train, val or None, **clips, seed=seed)

@@ -1,6 +1,6 @@
-"""Split clips into training, validation and test by rules; each rule states what it keeps apart.
+"""A split of clips into training, validation and test, and the choice of about a fifth of them in whole groups.
 
-How the rule ``group`` chooses (first the test side, then the validation side from the rest):
+How a side is chosen (first the test side, then the validation side from the rest):
 
 1. The groups are shuffled by the seed.
 2. The classes are visited in order of their number of groups, fewest first. If a class has no clip on the side yet, the
@@ -16,22 +16,16 @@ by 20 % of the clips.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
-from typing import Any
-from unicodedata import normalize
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.common.files import digest, with_home
-from fitrec_cache.dataset.clips import group_number, plain_text
-from fitrec_cache.dataset.manifests import listed_names
+from fitrec_cache.dataset.clips import plain_text
 from fitrec_cache.dataset.units import units_of
-from fitrec_cache.errors import UsageError, unknown_name
-from fitrec_cache.video.spans import file_of, is_part
-from fitrec_cache.wording import plural, some
+from fitrec_cache.errors import UsageError
+from fitrec_cache.wording import plural
 
 SHARE = 0.2
 """Share of the clips used for testing, and of the rest for validation: the paper's 80/20, then 80/20."""
@@ -46,7 +40,7 @@ def say_untrained(classes: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """The clip numbers of each side, ascending and disjoint; they index the sequences given to :func:`make_split`.
+    """The clip numbers of each side, ascending and disjoint; they index the sequences that were given.
 
     Attributes:
         rule: The rule that made it; instead of ``auto``, the rule that it chose.
@@ -84,20 +78,37 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Clips:
+class Clips:
     """The clips sorted by their ids, so that no rule depends on the order in which they were given.
 
-    ``order`` has the caller's number of each clip.
+    Attributes:
+        ids: Name of each clip, length N.
+        labels: Class of each clip.
+        groups: Recording each clip was cut from, None where unknown.
+        extra: Further manifest columns of each clip.
+        order: The caller's number of each clip.
     """
 
     ids: list[str]
     labels: list[str]
     groups: list[str | None]
+    extra: list[Mapping[str, str]]
     order: list[int]
 
     @classmethod
-    def of(cls, clip_ids: Sequence[str], labels: Sequence[str], groups: Sequence[str | None]) -> _Clips:
-        """Return clips from the caller's sequences; raises the errors of :func:`make_split`."""
+    def of(
+        cls,
+        clip_ids: Sequence[str],
+        labels: Sequence[str],
+        groups: Sequence[str | None],
+        extra: Sequence[Mapping[str, str]],
+    ) -> Clips:
+        """Return clips from the caller's sequences.
+
+        Raises:
+            UsageError: If there are fewer than two classes.
+            ValueError: If the sequences differ in length or a name occurs twice.
+        """
         if not len(clip_ids) == len(labels) == len(groups):
             raise ValueError(
                 f"got {len(clip_ids)} clip ids, {len(labels)} labels, {len(groups)} groups: expected as many"
@@ -105,11 +116,16 @@ class _Clips:
         if len(set(clip_ids)) != len(clip_ids):
             raise ValueError(f"clip id '{Counter(clip_ids).most_common(1)[0][0]}' occurs twice: expected each once")
         order = sorted(range(len(clip_ids)), key=lambda i: clip_ids[i])
-        ids, known = [clip_ids[i] for i in order], [groups[i] for i in order]
         if len(names := sorted(set(map(str, labels)))) < 2:
             got = f"one class, '{names[0]}'" if names else "no clips"
             raise UsageError(f"got {got}: expected clips of at least two classes to tell apart")
-        return cls(ids=ids, labels=[str(labels[i]) for i in order], groups=known, order=order)
+        return cls(
+            ids=[clip_ids[i] for i in order],
+            labels=[str(labels[i]) for i in order],
+            groups=[groups[i] for i in order],
+            extra=[extra[i] for i in order],
+            order=order,
+        )
 
     @property
     def units(self) -> list[str]:
@@ -118,99 +134,26 @@ class _Clips:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Sides:
-    """The decision of a rule: the test clips, the other clips in use, and the units to keep together in validation.
+class Sides:
+    """The decision of a rule: the test clips, and the other clips in use.
 
     ``val`` are those of the other clips that are for validation, if the rule decides that too.
     """
 
     test: set[int]
     rest: set[int]
-    units: Sequence[str]
     val: set[int] | None = None
     notes: list[str] = field(default_factory=list)
 
 
-_Rule = Callable[[_Clips, str, np.random.Generator], _Sides]
-
-
-def make_split(
-    rule: str, *, clip_ids: Sequence[str], labels: Sequence[str], groups: Sequence[str | None], seed: int
-) -> Split:
-    """Split clips into training, validation and test.
-
-    Args:
-        rule: ``group`` (no group on two sides, about 80/20 and then 80/20 of each class; a clip of unknown group
-            counts as a group of its own), ``random`` (the same by clip), ``official1``, ``official2``, ``official3``
-            (UCF101: groups 1-7, 8-14 or 15-21 are tested), ``list:TRAIN,TEST`` (two UCF101-style files) or ``auto``
-            (``group`` if any group is known, else ``random``). If a rule only fixes the test side, validation clips
-            are taken from the rest as by ``group`` or ``random``.
-        clip_ids: Name of each clip, length N, no name twice.
-        labels: Class of each clip, length N.
-        groups: Recording each clip was cut from, length N, None where unknown.
-        seed: Seed of the rule. The same seed and clips give the same split, in whatever order the clips are given.
-
-    Returns:
-        The three sides. They contain every clip, except that ``list:`` leaves out clips that no list names.
+def divide(rule: str, clips: Clips, sides: Sides, seed: int) -> Split:
+    """Return the split in the caller's numbering, after choosing validation clips from the rest if none are given.
 
     Raises:
-        UsageError: If the rule is unknown or needs groups or numbers that are missing, if there are fewer than two
-            classes, if a side would be empty, or if the seed is negative.
-        ValueError: If the sequences differ in length or a name occurs twice.
-
-    Example:
-        >>> names = [f"{label}/{k}.avi" for label in ("Lunge", "Squat") for k in range(5)]
-        >>> split = make_split("random", clip_ids=names, labels=[n[:5] for n in names], groups=[None] * 10, seed=0)
-        >>> len(split.train), len(split.val), len(split.test)
-        (6, 2, 2)
+        UsageError: If a side would be empty.
     """
-    check_seed(seed)
-    clips = _Clips.of(clip_ids, labels, groups)
     rng = np.random.default_rng(seed)
-    rule, notes = _resolve(rule, clips)
-    sides = _find_rule(rule)(clips, rule.partition(":")[2], rng)
-    return _divide(rule, clips, replace(sides, notes=[*notes, *sides.notes]), rng)
-
-
-def hold_out(
-    rule: str,
-    test: Collection[str],
-    train: Collection[str],
-    val: Collection[str] | None = None,
-    *,
-    clip_ids: Sequence[str],
-    labels: Sequence[str],
-    groups: Sequence[str | None],
-    seed: int,
-) -> Split:
-    """Return the split that tests some clips and trains on others.
-
-    Args:
-        rule: Name of the rule.
-        test: Ids, among ``clip_ids``, of the clips to test.
-        train: Ids of other clips, to train on; clips on no side are left out, with a note.
-        val: Ids of other clips, to validate on; None: they are taken from ``train``, as by ``group`` or ``random``.
-        clip_ids: This and the following as in :func:`make_split`.
-        labels: Class of each clip.
-        groups: Recording of each clip.
-        seed: Seed of the choice of validation clips.
-
-    Raises:
-        UsageError: If there are fewer than two classes, or a side would be empty.
-    """
-    clips = _Clips.of(clip_ids, labels, groups)
-    numbers = {name: i for i, name in enumerate(clips.ids)}
-    tested, trained, validated = ({numbers[name] for name in side} for side in (test, train, val or ()))
-    given = None if val is None else validated
-    sides = _Sides(test=tested, rest=trained | validated, val=given, units=clips.units)
-    if left := len(clips.ids) - len(sides.test) - len(sides.rest):
-        sides.notes.append(f"left out: {left} of {len(clips.ids)} clips are on no side")
-    return _divide(rule, clips, sides, np.random.default_rng(seed))
-
-
-def _divide(rule: str, clips: _Clips, sides: _Sides, rng: np.random.Generator) -> Split:
-    """Return the split in the caller's numbering, after choosing validation clips from the rest if none are given."""
-    val = _carve(clips.labels, sides.units, sides.rest, rng, spare=1) if sides.val is None else sides.val
+    val = carve(clips.labels, clips.units, sides.rest, rng, spare=1) if sides.val is None else sides.val
     parts = {"train": sides.rest - val, "val": val, "test": sides.test}
     _check_sides(rule, parts)
     labels = {name: {clips.labels[i] for i in part} for name, part in parts.items()}
@@ -248,136 +191,10 @@ def count_sharing(test: Iterable[int], trained: Iterable[int], groups: Sequence[
     return sum(groups[i] in known for i in test)
 
 
-# --- rules: each takes the clips, the argument after the colon, and the random number generator ---
-
-
-def _by_group(clips: _Clips, _argument: str, rng: np.random.Generator) -> _Sides:
-    if not any(clips.groups):
-        raise UsageError(
-            f"split 'group' needs groups, and none of {len(clips.ids)} clips has one, such as '{clips.ids[0]}'. Give a "
-            "manifest with a group column, or use the split 'random'"
-        )
-    return _test_from_all(clips, clips.units, rng)
-
-
-def _by_clip(clips: _Clips, _argument: str, rng: np.random.Generator) -> _Sides:
-    return _test_from_all(clips, clips.ids, rng)
-
-
-def _test_from_all(clips: _Clips, units: Sequence[str], rng: np.random.Generator) -> _Sides:
-    everything = set(range(len(clips.ids)))
-    test = _carve(clips.labels, units, everything, rng, spare=2)
-    return _Sides(test=test, rest=everything - test, units=units)
-
-
-def _official(first: int) -> _Rule:
-    """Return the rule that tests on the seven groups from ``first`` on, as in UCF101's official splits."""
-
-    def rule(clips: _Clips, _argument: str, _rng: np.random.Generator) -> _Sides:
-        if bare := [name for name, group in zip(clips.ids, clips.groups, strict=True) if group is None]:
-            raise UsageError(
-                f"an official split needs the group of every clip: {len(bare)} of {len(clips.ids)} have none, such as "
-                f"'{bare[0]}'. Give a manifest with a group column, or use the split 'random'"
-            )
-        numbers = [None if group is None else group_number(group) for group in clips.groups]
-        if None in numbers:
-            raise UsageError(
-                f"an official split needs UCF101's group numbers: got the group '{clips.groups[numbers.index(None)]}', "
-                f"expected names such as 'Lunges_g07' or 7. Use the split 'group' instead"
-            )
-        test = {i for i, number in enumerate(numbers) if number in range(first, first + 7)}
-        return _Sides(test=test, rest=set(range(len(numbers))) - test, units=clips.units)
-
-    return rule
-
-
-def _two_lists(argument: str) -> list[Path]:
-    paths = argument.split(",")
-    if len(paths) != 2 or not all(paths):
-        raise UsageError(f"split 'list:{argument}': expected list:TRAIN,TEST with the paths of two files")
-    return [Path(with_home(path)) for path in paths]  # shells expand ~ only at the beginning
-
-
-def short_rule(rule: str) -> str:
-    """Return a rule for display, without the folders of its lists."""
-    name, colon, argument = rule.partition(":")
-    if name != "list" or not colon:
-        return rule
-    return "list:" + ",".join(plain_text(Path(path).name) for path in argument.split(","))
-
-
-def sides_digest(split: Mapping[str, Any]) -> str:
-    """Return a digest of a run's sides if its rule reads them from lists or a manifest; otherwise an empty text.
-
-    It tells such splits apart by their clips, wherever the lists or the manifest are.
-
-    Args:
-        split: The entry ``split`` of a run: ``rule``, and the clips of ``train``, ``val`` and ``test``.
-    """
-    if not str(split["rule"]).startswith(("list:", "manifest")):
-        return ""
-    sides = [sorted([*split["train"], *split["val"]]), sorted(split["test"])]
-    return digest(sides)[:16]
-
-
-def _by_lists(clips: _Clips, argument: str, _rng: np.random.Generator) -> _Sides:
-    """Take training and test from two lists of names."""
-    names = [[name for _, name in listed_names(path)] for path in _two_lists(argument)]
-    (rest, lost_train), (test, lost_test) = _match(names, clips)
-    if both := sorted(clips.ids[i] for i in rest & test):
-        raise UsageError(
-            f"{plural(len(both), 'clip is', 'clips are')} in both lists, such as '{both[0]}': expected each in one"
-        )
-    notes = []
-    if left := len(clips.ids) - len(rest) - len(test):
-        notes.append(f"left out: {left} of {len(clips.ids)} clips are in neither list")
-    for side, lost in (("train", lost_train), ("test", lost_test)):
-        if lost:
-            notes.append(f"{plural(len(lost), 'name')} of the {side} list without a clip: {some(lost)}")
-    return _Sides(test=test, rest=rest, units=clips.units, notes=notes)
-
-
-_RULES: dict[str, _Rule] = {
-    "group": _by_group,
-    "random": _by_clip,
-    "official1": _official(1),
-    "official2": _official(8),
-    "official3": _official(15),
-    "list": _by_lists,
-}
-_WITH_ARGUMENT = {"list": "list:TRAIN,TEST"}
-
-#: Rules of :mod:`fitrec_cache.dataset.folds`, listed along with these in messages.
-FOLD_RULES = ("kfold:K", "folds:COLUMN", "leave-one:COLUMN", "manifest")
-
-
-def _resolve(rule: str, clips: _Clips) -> tuple[str, list[str]]:
-    """Return the rule that ``auto`` stands for; any other rule is returned unchanged."""
-    if rule != "auto":
-        return rule, []
-    if any(clips.groups):
-        return "group", []
-    return "random", ["split by clip: no clip has a group, so test clips may resemble training clips"]
-
-
-def check_rule(rule: str) -> None:
-    """Raise UsageError if there is no such rule, regardless of the clips."""
-    with_argument = {each.partition(":")[0] for each in FOLD_RULES if ":" in each}
-    if rule not in ("auto", "manifest") and rule.partition(":")[0] not in with_argument:
-        _find_rule(rule)
-
-
-def _find_rule(rule: str) -> _Rule:
-    name, colon, _ = rule.partition(":")
-    if name not in _RULES or bool(colon) != (name in _WITH_ARGUMENT):
-        raise unknown_name("split", rule, ["auto", *(_WITH_ARGUMENT.get(each, each) for each in _RULES), *FOLD_RULES])
-    return _RULES[name]
-
-
 # --- the greedy choice ---
 
 
-def _carve(
+def carve(
     labels: Sequence[str], units: Sequence[Hashable], pool: Iterable[int], rng: np.random.Generator, *, spare: int
 ) -> set[int]:
     """Choose about 20 % of each class of the pool, in whole units.
@@ -436,56 +253,6 @@ def _choose(counts: IntArray, order: IntArray, spare: int) -> set[int]:
     return chosen
 
 
-# --- lists ---
-
-
-def _match(lists: Sequence[Sequence[str]], clips: _Clips) -> list[tuple[set[int], list[str]]]:
-    """Return, for each list, the clips that its names refer to, and the names that refer to none.
-
-    A name is looked up as it is (also as the file of clips that are parts), then by class folder and file name without
-    ending, then by file name without ending alone. The last two apply only if they fit a single file, and the last only
-    if no other name in the lists has the same file name.
-    """
-    by_name: dict[str, set[int]] = {}
-    ids = [normalize("NFC", clip_id) for clip_id in clips.ids]  # like the names; older caches may differ
-    for i, clip_id in enumerate(ids):
-        for name in {clip_id, file_of(clip_id)}:
-            by_name.setdefault(name, set()).add(i)
-    found = [set[int]().union(*(by_name[name] for name in names if name in by_name)) for names in lists]
-    others = [[name for name in names if name not in by_name] for names in lists]
-    files = sorted(set(map(file_of, ids)))
-    by_tail, by_stem = (_index(key, files) for key in (_tail, _stem))
-    stems = Counter(map(_stem, set().union(*lists)))
-    classes = {label.casefold() for label in clips.labels}
-
-    def meant(name: str) -> set[int]:
-        file = by_tail.get(_tail(name))
-        hits = by_name[file] if file is not None else set[int]()
-        if not hits and stems[_stem(name)] == 1 and (file := by_stem.get(_stem(name))) is not None:
-            hits = by_name[file]
-            if PurePosixPath(name).parent.name.casefold() in classes - {clips.labels[i].casefold() for i in hits}:
-                return set()  # the name refers to another class, where a file has the same name
-        return hits
-
-    looked_up = [{name: meant(name) for name in names} for names in others]
-    lost = [[name for name, hits in more.items() if not hits] for more in looked_up]
-    return [(hits.union(*more.values()), gone) for hits, more, gone in zip(found, looked_up, lost, strict=True)]
-
-
-def _stem(name: str) -> str:
-    return name if is_part(name) else PurePosixPath(name).stem
-
-
-def _tail(name: str) -> str:
-    return name if is_part(name) else "/".join(PurePosixPath(name).with_suffix("").parts[-2:]).casefold()
-
-
-def _index(key: Callable[[str], str], files: Sequence[str]) -> dict[str, str]:
-    """Return the file of each key, omitting keys that several files share."""
-    shared = Counter(map(key, files))
-    return {key(file): file for file in files if shared[key(file)] == 1}
-
-
 # --- checks and notes ---
 
 
@@ -503,7 +270,7 @@ def _have(classes: Sequence[str]) -> str:
     return plural(len(classes), "class has", "classes have")
 
 
-def _remarks(clips: _Clips, parts: dict[str, set[int]]) -> list[str]:
+def _remarks(clips: Clips, parts: dict[str, set[int]]) -> list[str]:
     """Return other notes that a reader of the results must know."""
     sizes, used = Counter(clips.labels), set().union(*parts.values())
     trained, tested = ({clips.labels[i] for i in parts[side]} for side in ("train", "test"))

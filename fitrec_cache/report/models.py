@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitrec_cache.dataset.units import is_by_fold
+from fitrec_cache.dataset.rules import rule_of
 from fitrec_cache.evaluation.metrics import Metrics
 from fitrec_cache.evaluation.paired import count_right
 from fitrec_cache.report.records import Record
@@ -47,8 +47,8 @@ class Model(scored.Model[Record]):
 
     @property
     def unit(self) -> str:
-        """The kind of statistical unit of test clips; see :func:`fitrec_cache.dataset.units.units_of`."""
-        return "fold" if is_by_fold(self.first.split) else "group"
+        """The kind of statistical unit of test clips; see :func:`fitrec_cache.dataset.rules.units_of_run`."""
+        return "fold" if rule_of(self.first.split).by_fold else "group"
 
     @property
     def times_tested(self) -> float:

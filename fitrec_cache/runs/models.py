@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fitrec_cache.common.files import canonical_json
-from fitrec_cache.dataset.splits import short_rule, sides_digest
+from fitrec_cache.dataset.rules import short_rule, sides_digest
 from fitrec_cache.settings.recipes import RECIPES, Recipe
 from fitrec_cache.settings.variants import VARIANTS
 

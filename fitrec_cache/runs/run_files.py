@@ -1,4 +1,4 @@
-"""Run folders as files: finding them and reading their JSON; loads neither torch nor numpy."""
+"""Run folders as files: finding them and reading their JSON; does not load torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from fitrec_cache.common.files import files_below, parse_json, read_file, sum_of
 from fitrec_cache.dataset.clips import SIDES
+from fitrec_cache.dataset.rules import rule_of
 from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.storage.sources import check_sources
 from fitrec_cache.wording import is_plain
@@ -117,7 +118,7 @@ def _names(run: Mapping[str, Any]) -> Iterator[str]:
     rule = str(split.get("rule"))
     yield from map(str, (*run["labels"], *(run.get(name) for name in ("backbone", "recipe", "fold"))))
     yield from map(str, (*run["head"].values(), *run["training"], *run["training"].values()))
-    yield "" if rule.startswith("list:") else rule
+    yield "" if rule_of(rule).paths else rule
     for name in (*SIDES, "test_groups", "unknown", "unknown_classes", "notes"):
         yield from map(str, split.get(name, ()))
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.files import canonical_json
 from fitrec_cache.dataset.clips import SIDES
-from fitrec_cache.dataset.units import is_by_fold, units_of_run, validation_units
+from fitrec_cache.dataset.rules import rule_of, units_of_run
+from fitrec_cache.dataset.units import validation_units
 from fitrec_cache.errors import StoreCorrupt, UsageError
 from fitrec_cache.evaluation.metrics import interval_by_unit
 from fitrec_cache.evaluation.paired import FloatArray, count_right, widened_for_folds
@@ -89,7 +90,7 @@ class ScoredRun:
 
     @cached_property
     def units(self) -> list[str]:
-        """The statistical unit of each test clip; see :func:`fitrec_cache.dataset.units.units_of`."""
+        """The statistical unit of each test clip; see :func:`fitrec_cache.dataset.rules.units_of_run`."""
         return units_of_run(self.run_json)
 
     @cached_property
@@ -137,7 +138,7 @@ def widened(
 
 def accuracy_widened(interval: tuple[float, float], accuracy: float, runs: Sequence[ScoredRun]) -> tuple[float, float]:
     """Return :func:`widened` of an accuracy; as it is under ``leave-one``, whose units are folds with their heads."""
-    return interval if is_by_fold(runs[0].split) else widened(interval, accuracy, runs, least=0.0)
+    return interval if rule_of(runs[0].split).by_fold else widened(interval, accuracy, runs, least=0.0)
 
 
 def interval_over(

@@ -10,7 +10,7 @@ import torch
 
 from fitrec_cache.auditing.leaks import UNLOOKED, Verdict, verdict
 from fitrec_cache.auditing.near_duplicates import NearDuplicates
-from fitrec_cache.dataset.folds import values_of
+from fitrec_cache.dataset.rules import rule_of, values_of
 from fitrec_cache.dataset.splits import Split, say_untrained
 from fitrec_cache.evaluation.calibration import Calibration, remarks
 from fitrec_cache.features import Features
@@ -96,10 +96,11 @@ def _fold_notes(jobs: Sequence[Job]) -> tuple[list[str], list[str]]:
 
 def _shared_values(splits: Sequence[Split], data: Features) -> list[str]:
     """Return a note if validation shares values with training in a column whose values are left out in turn (rooms)."""
-    kind, _, column = splits[0].rule.partition(":")
-    if kind != "leave-one":
+    rule = splits[0].rule
+    if not rule_of(rule).by_fold:
         return []
-    values = values_of(column, data.groups, data.extra)
+    column = rule.partition(":")[2]
+    values = values_of(rule, data.groups, data.extra)
     sides = [({values[i] for i in split.val.tolist()}, {values[i] for i in split.train.tolist()}) for split in splits]
     if not any(val & train for val, train in sides):
         return []
