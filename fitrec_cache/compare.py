@@ -87,9 +87,9 @@ class PairFigures(Plain):
         only_b: Number of clips that ``b`` recognises more often than ``a``.
         by: The statistical unit: ``fold``, ``group``, or ``clip``.
         differing: Number of units in which one model has more correct answers than the other.
-        p: P-value of the exact McNemar test over all seeds, with these units;
-            :func:`fitrec_cache.evaluation.paired.exact_p`. Over several test sides it is too small, as their heads
-            share training clips; ``ci95`` takes this into account, and ``claim`` requires both.
+        p: P-value of the exact sign-flip test over all seeds, with these units (McNemar's for one seed and single
+            clips); :func:`fitrec_cache.evaluation.paired.exact_p`. Over several test sides it is too small, as their
+            heads share training clips; ``ci95`` takes this into account, and ``claim`` requires both.
         p_holm: ``p`` adjusted for all pairs compared on the same sides (in one family).
         claim: The result in words.
         text: The result in words, with the numbers behind it.

@@ -82,9 +82,12 @@ def as_markdown(report: CompareReport) -> str:
 def tried(report: CompareReport) -> str:
     """Return how many pairs were compared, in words."""
     kinds = " and ".join(sorted({p.by for p in report.pairs} - {"clip"}))
-    by = f" by {kinds}" * bool(kinds)
+    seeds = any(len(p.seeds) > 1 for p in report.pairs)
+    test = f"an exact sign-flip test{f' by {kinds}' * bool(kinds)}{' over all seeds' * seeds}"
+    if not kinds and not seeds:  # otherwise p does not follow from the counts of clips that only one has right
+        test = "exact McNemar"
     pairs = plural(report.tried, "pair")
-    return f"{pairs} compared; p-values by exact McNemar{by}, adjusted for the number on the same sides (Holm)"
+    return f"{pairs} compared; p-values by {test}, adjusted for the number on the same sides (Holm)"
 
 
 def _row(cells: list[str]) -> str:

@@ -833,15 +833,35 @@ def test_the_test_that_was_made_is_named_after_what_it_took_together(tmp_path):
     for variant, right in (("mean", [1] * 6), ("lrcn", [0] * 6)):
         write_run(tmp_path / "group" / variant, right, variant=variant)
     write_run(tmp_path / "room" / "mean", [1, 0, 1], split="leave-one:room", fold="01-a")
-    assert "exact McNemar by group, adjusted" in compare_text(compare([tmp_path]))
+    assert "by an exact sign-flip test by group, adjusted" in compare_text(compare([tmp_path]))
     write_run(tmp_path / "room" / "lrcn", [1, 1, 1], variant="lrcn", split="leave-one:room", fold="01-a")
-    assert "exact McNemar by fold and group, adjusted" in compare_text(compare([tmp_path]))
+    assert "exact sign-flip test by fold and group, adjusted" in compare_text(compare([tmp_path]))
     some = {"groups": ["g", "g", None, None]}  # not every group is known
     runs = [write_run(tmp_path / f"s-{v}", [1, 0, 1, 0], variant=v, **some) for v in ("mean", "lrcn")]
-    assert "exact McNemar by group, adjusted" in compare_text(compare(runs))
+    assert "exact sign-flip test by group, adjusted" in compare_text(compare(runs))
     alone = {"groups": ["g", "h", None, None]}
     runs = [write_run(tmp_path / f"a-{v}", [1, 0, 1, 0], variant=v, **alone) for v in ("mean", "lrcn")]
-    assert "exact McNemar, adjusted" in compare_text(compare(runs))
+    report = compare(runs)
+    assert "by exact McNemar, adjusted" in compare_text(report)
+    assert report.pairs[0].p == mcnemar(report.pairs[0])
+
+
+def test_over_several_seeds_the_test_is_not_called_mcnemars(tmp_path):
+    """Its p does not follow from the two counts of clips, as a reader of that name would compute it."""
+    for seed in range(3):
+        for variant, right in (("mean", [1] * 8 + [0]), ("lrcn", [0] * 8 + [seed == 0])):
+            alone = {"groups": [None] * 9, "seed": seed, "variant": variant}
+            write_run(tmp_path / f"{variant}-{seed}", [int(r) for r in right], **alone)
+    report = compare([tmp_path])
+    (pair,) = report.pairs
+    assert (pair.only_a, pair.only_b) == (8, 1)
+    assert pair.p < mcnemar(pair)
+    assert "by an exact sign-flip test over all seeds, adjusted" in compare_text(report)
+
+
+def mcnemar(pair):
+    """Return the p-value of McNemar's exact test from the counts of clips that only one model has right."""
+    return binomtest(pair.only_a, pair.only_a + pair.only_b).pvalue if pair.only_a + pair.only_b else 1.0
 
 
 @pytest.mark.parametrize(("name", "value"), [("test_logits", np.nan), ("test_targets", -1), ("test_targets", 3)])
