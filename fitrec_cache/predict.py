@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,8 @@ from fitrec_cache.common.files import (
     write_csv,
 )
 from fitrec_cache.dataset.class_folders import VIDEO_SUFFIXES, is_video
-from fitrec_cache.dataset.clips import file_id, one_spelling, plain_text
+from fitrec_cache.dataset.clips import file_id, named_group, one_spelling, plain_text
+from fitrec_cache.dataset.units import units_of
 from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.recogniser import Recogniser, named
 from fitrec_cache.runs.answers import COLUMNS, answer_cells, class_columns
@@ -35,6 +36,9 @@ from fitrec_cache.video.jpeg import decode_pictures
 from fitrec_cache.video.sampling import clip_length
 from fitrec_cache.video.spans import file_of, parted, short_content
 from fitrec_cache.wording import listed
+
+if TYPE_CHECKING:
+    from fitrec_cache.evaluation.metrics import Metrics
 
 #: The greatest number of videos in the picture (the first ones answered), as their frames take memory.
 MOST_PICTURED = 20
@@ -145,8 +149,8 @@ def predict(
         picture: PNG file to write, with the sampled frames and their attention, of at most :data:`MOST_PICTURED`
             videos.
         table: CSV file to write, with the answers and all probabilities.
-        labelled: Report which answers are right: a video's class is given by the nearest folder around it that is named
-            after a class, no higher than the folder in ``videos``.
+        labelled: Report which answers are right; :func:`figures` has accuracy, interval and so on. A video's class is
+            given by the nearest folder around it that is named after a class, no higher than the folder in ``videos``.
         top: Number of labels to return; None for 5.
         unknown_below: Answer "unknown" if no class has this probability, in [0, 1]; None for the thresholds that were
             fitted on validation clips.
@@ -211,6 +215,42 @@ def predict(
             if shown and picture is not None and picture not in earlier:
                 _draw(shown, picture)
     return found
+
+
+def figures(found: Sequence[Prediction]) -> Metrics | None:
+    """Return the figures of answers made with ``labelled``, as on an external test set.
+
+    They are of the videos that no head was trained on and whose class it knows; for "unknown" the nearest class counts.
+    Videos of one group, as their names tell (``v_Squat_g07_c01.mp4``), and parts of one file count as one unit in the
+    interval of the accuracy (:func:`units`).
+
+    Args:
+        found: Predictions; ``top5_accuracy`` is meant for those with ``top=5`` or more.
+
+    Returns:
+        The figures; None if there is no such video.
+    """
+    from fitrec_cache.evaluation.metrics import evaluate  # loads scikit-learn
+
+    tested = judged(found)
+    if not tested:
+        return None
+    labels = sorted({p.label for p in tested} | {label for p in tested for label, _ in p.top})
+    # Places, not probabilities, so that of equal ones the class that was answered counts.
+    places = [{label: place for place, (label, _) in enumerate(p.top)} for p in tested]
+    scores = [[-float(each.get(label, len(labels))) for label in labels] for each in places]
+    return evaluate(scores, [labels.index(p.label) for p in tested], labels, units=units(tested))
+
+
+def judged(found: Sequence[Prediction]) -> list[Prediction]:
+    """Return those answers, made with ``labelled``, that show how well new videos are recognised."""
+    return [p for p in found if p.right is not None and not p.trained_on]
+
+
+def units(found: Sequence[Prediction]) -> list[str]:
+    """Return the statistical unit of each video: its group, as its name tells, or else its file."""
+    files = [file_of(p.path) for p in found]
+    return units_of(files, [named_group(file) for file in files])
 
 
 def _files(videos: Sequence[Path]) -> tuple[list[tuple[Path, int]], list[OSError]]:

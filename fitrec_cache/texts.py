@@ -237,27 +237,29 @@ def predict_text(p: Prediction, *, brief: bool = False) -> str:
 
 def labelled_text(found: list[Prediction]) -> str:
     """Return how many answers are right, for videos that the head was not trained on, and what was confused."""
-    from fitrec_cache.evaluation.metrics import wilson
+    from fitrec_cache.predict import figures, judged, units
 
-    judged = [p for p in found if p.right is not None and not p.trained_on]
-    named = [p for p in judged if not p.unknown]
-    seen = sum(p.right is not None for p in found) - len(judged)
+    tested = judged(found)
+    named = [p for p in tested if not p.unknown]
+    seen = sum(p.right is not None for p in found) - len(tested)
     strange = sorted({p.label for p in found if p.top and p.right is None})
-    right = sum(bool(p.right) for p in judged)
-    figures = ""
-    if judged:
-        low, high = wilson(right / len(judged), len(judged))
-        figures = f": {right / len(judged):.1%} ({low:.1%} to {high:.1%} if clips are independent)"
+    right = sum(bool(p.right) for p in tested)
+    rates = ""
+    if m := figures(tested):
+        apart = len(set(units(tested)))
+        supposed = f" if {'clips' if apart == m.n else f'the {apart} groups'} are independent" * (apart > 1)
+        interval = f"95 % interval {bounds(m.accuracy_ci95)}{supposed}"
+        rates = f": {m.accuracy:.1%} ({interval}; guessing {m.guessing:.1%}), macro F1 {m.f1_macro:.1%}"
     known = sum(bool(p.right) for p in found if p.trained_on)
-    taken = Counter((p.label, p.top[0][0]) for p in judged if not p.right)
+    taken = Counter((p.label, p.top[0][0]) for p in tested if not p.right)
     return _lines(
-        f"right: {right} of {len(judged)} labelled videos{figures}",
+        f"right: {right} of {len(tested)} labelled videos{rates}",
         [f"  {label} taken for {other}: {n}" for (label, other), n in taken.most_common(_MOST_CONFUSED)],
         [
-            f"  {len(judged) - len(named)} of these were answered unknown, and the nearest class counted; of the other "
+            f"  {len(tested) - len(named)} of these were answered unknown, and the nearest class counted; of the other "
             f"{len(named)}, {sum(bool(p.right) for p in named)} are right"
         ]
-        if len(named) < len(judged)
+        if len(named) < len(tested)
         else [],
         [
             f"  left out, as they are training videos or named like them: {seen}, {known} of them right; if they are "

@@ -28,9 +28,10 @@ from fitrec_cache.cache import Cache
 from fitrec_cache.cli import app
 from fitrec_cache.common.devices import own_random_numbers
 from fitrec_cache.errors import FitrecError, MismatchError, StoreCorrupt, StoreError, UsageError, VideoError
+from fitrec_cache.evaluation.metrics import interval_by_unit, wilson
 from fitrec_cache.extract import extract
 from fitrec_cache.pipeline import Pipeline
-from fitrec_cache.predict import Prediction, predict
+from fitrec_cache.predict import Prediction, figures, predict
 from fitrec_cache.recogniser import Recogniser
 from fitrec_cache.runs.run import read_run, read_runs
 from fitrec_cache.runs.scored import read_scored
@@ -719,14 +720,50 @@ def test_what_labelled_videos_were_taken_for_is_told():
     found = [answer("Hop", "Hop"), answer("Hop", "Clap"), answer("Hop", "Clap", unknown=True), answer("Row", "Hop")]
     found += [answer("Clap", top, trained_on=True) for top in ("Clap", "Hop")]
     found += [Prediction(path="w", label="Hop", reason="file is empty")]
+    found = [replace(p, path=f"{i}.mp4") for i, p in enumerate(found)]
     assert labelled_text(found).splitlines() == [
-        "right: 1 of 3 labelled videos: 33.3% (6.1% to 79.2% if clips are independent)",
+        "right: 1 of 3 labelled videos: 33.3% (95 % interval 6.1% to 79.2% if clips are independent; guessing 100.0%), "
+        "macro F1 50.0%",
         "  Hop taken for Clap: 2",
         "  1 of these were answered unknown, and the nearest class counted; of the other 2, 1 are right",
         "  left out, as they are training videos or named like them: 2, 1 of them right; if they are different videos, "
         "rename their files or folders",
         "  left out, of classes that the head does not know: Row",
     ]
+
+
+def test_figures_of_labelled_videos_count_recordings():
+    """Videos of one group, by their names, and parts of one file are not independent."""
+
+    def answers(paths):
+        tops = [(("Hop", 0.7), ("Clap", 0.3)), (("Clap", 0.6), ("Hop", 0.4))]
+        return [
+            Prediction(path=path, label="Hop", top=tops[i // 4 % 2], right=i // 4 % 2 == 0)
+            for i, path in enumerate(paths)
+        ]
+
+    names = [f"Hop/v_Hop_g{i // 4 + 1:02}_c{i % 4 + 1:02}.avi" for i in range(24)]
+    grouped, parts = answers(names), answers([f"{i // 4}.mp4#t={i},{i + 1}" for i in range(24)])
+    alone = answers([f"{i}.mp4" for i in range(24)])
+    right = np.array([float(p.right) for p in grouped])
+    by_group = interval_by_unit(right, np.ones(24), [str(i // 4) for i in range(24)])
+    assert figures(grouped).accuracy_ci95 == figures(parts).accuracy_ci95 == by_group
+    assert figures(alone).accuracy_ci95 == wilson(0.5, 24) != by_group
+    assert figures(grouped).confusion.tolist() == [[0, 0], [12, 12]]
+    assert [(row["label"], row["n"], row["recall"]) for row in figures(grouped).per_class] == [
+        ("Clap", 0, 0.0),
+        ("Hop", 24, 0.5),
+    ]
+    low, high = by_group
+    said = f"50.0% (95 % interval {low:.1%} to {high:.1%} if the 6 groups are independent; guessing 100.0%)"
+    assert said in labelled_text(grouped)
+    assert said in labelled_text(parts)
+    assert "if clips are independent" in labelled_text(alone)
+    assert "(95 % interval 0.0% to 100.0%, as there are too few groups or clips; guess" in labelled_text(grouped[:4])
+    tied = Prediction(path="v\udcfc", label="Hop", top=(("Hop", 0.5), ("Clap", 0.5)), right=True)
+    assert figures([tied]).accuracy == 1
+    assert figures([Prediction(path="w", label="Hop", reason="file is empty")]) is None
+    assert labelled_text([Prediction(path="w", label="Hop", reason="file is empty")]) == "right: 0 of 0 labelled videos"
 
 
 def test_of_several_videos_each_has_a_line(run, video_folder):
