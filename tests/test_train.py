@@ -20,6 +20,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from conftest import SMALL
+from sklearn.metrics import confusion_matrix
 
 from fitrec_cache import train as module
 from fitrec_cache.cache import Cache
@@ -1092,6 +1093,9 @@ def test_folds_are_pooled_over_all_clips(tmp_path):
         right = sum(round(r.metrics.accuracy * r.n_test) for r in report.runs if r.seed == seed)
         assert (pooled["seed"], pooled["n"], pooled["folds"]) == (seed, 60, 4)
         assert pooled["accuracy"] == pytest.approx(right / 60)
+        confusion = sum(r.metrics.confusion for r in report.runs if r.seed == seed)
+        assert pooled["confusion"] == confusion.tolist()
+        assert [row["n"] for row in pooled["per_class"]] == confusion.sum(axis=1).tolist()
     assert report.to_dict()["accuracy_mean"] == pytest.approx(np.mean([p["accuracy"] for p in report.pooled]))
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["pooled"][1]["n"] == 60
 
@@ -1207,6 +1211,10 @@ def test_what_seeds_of_one_split_answer_together_is_tested(tmp_path):
     assert report.ensemble["false_alarms"] == pytest.approx(unsure.mean())
     truth = outputs[0]["test_targets"].numpy()
     assert report.ensemble["ece"] == pytest.approx(calibration_error(sharper, truth)[0])
+    told = json.loads((tmp_path / "run" / "summary.json").read_text())["ensemble"]
+    assert told["confusion"] == confusion_matrix(truth, sharper.argmax(axis=1)).tolist()
+    assert [row["n"] for row in told["per_class"]] == np.bincount(truth).tolist()
+    assert sum(each["n"] for each in told["bins"]) == len(truth)
     kept = {"seeds": [0, 1, 2]}
     kept["calibration"] = {name: report.ensemble[name] for name in ("temperature", "threshold")}
     kept["calibration"]["false_alarm_rate"] = 0.5

@@ -20,7 +20,7 @@ from fitrec_cache.runs.outputs import read_strangers
 from fitrec_cache.runs.run_files import read_run_json, refused_if_damaged
 from fitrec_cache.runs.scored import ScoredRun, accuracy_widened, read_scored
 
-#: Tables that are written to ``metrics.json`` only.
+#: Tables of single runs, which are written to their ``metrics.json`` only.
 _TABLES = ("per_class", "confusion")
 
 
@@ -70,10 +70,15 @@ class RunResult:
     @property
     def answers(self) -> dict[str, Any]:
         """Its metrics under the names of :func:`average_runs`, which gives those of several seeds together."""
-        figures = {name: value for name, value in self.metrics.to_dict().items() if name not in _TABLES}
-        chances = {"ece": self.calibration["ece"], "ece_expected": self.calibration["ece_expected"]}
+        chances = {name: self.calibration[name] for name in ("ece", "ece_expected", "bins")}
         limits = {"temperature": self.calibration["temperature"], "threshold": self.unknown["threshold"]}
-        found = {"seeds": [self.seed], **figures, **chances, "false_alarms": self.unknown["false_alarms"], **limits}
+        found = {
+            "seeds": [self.seed],
+            **self.metrics.to_dict(),
+            **chances,
+            "false_alarms": self.unknown["false_alarms"],
+            **limits,
+        }
         if "auroc" in self.unknown:
             names = {"n_unknown": "n", "detected": "detected", "auroc": "auroc"}
             found |= {name: self.unknown[own] for name, own in names.items()}
@@ -250,8 +255,7 @@ def pool_folds(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], ...]:
     pooled = []
     for seed in dict.fromkeys(r.seed for r in runs):
         mine = [r for r in runs if r.seed == seed]
-        figures = figures_of(mine).to_dict()
-        pooled.append({"seed": seed, "folds": len(mine), **{k: v for k, v in figures.items() if k not in _TABLES}})
+        pooled.append({"seed": seed, "folds": len(mine), **figures_of(mine).to_dict()})
     return tuple(pooled)
 
 
@@ -267,10 +271,11 @@ def average_runs(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], Ensemble | 
     """Return the metrics of the joint answer of all runs, as ``predict`` gives it, if they have the same test clips.
 
     Besides those of :class:`fitrec_cache.evaluation.metrics.Metrics`, they contain the calibration error ``ece`` of
-    these answers, and its expected value if the probabilities were right (``ece_expected``); ``false_alarms``, the
-    share of test clips that are answered "unknown"; ``temperature`` and ``threshold`` of the mean of the probabilities,
-    or None unless all runs have the same validation clips; and, if classes were held out, the number of their clips
-    (``n_unknown``), the share of these that is answered "unknown" (``detected``) and the ``auroc``.
+    these answers, its ``bins``, and its expected value if the probabilities were right (``ece_expected``);
+    ``false_alarms``, the share of test clips that are answered "unknown"; ``temperature`` and ``threshold`` of the mean
+    of the probabilities, or None unless all runs have the same validation clips; and, if classes were held out, the
+    number of their clips (``n_unknown``), the share of these that is answered "unknown" (``detected``) and the
+    ``auroc``.
 
     Returns:
         The metrics, and how the runs answer together; an empty dict and None if the runs cannot be combined.
@@ -286,11 +291,13 @@ def average_runs(runs: Sequence[ScoredRun]) -> tuple[dict[str, Any], Ensemble | 
         theirs, turned_away = _answers(ensemble, [read_strangers(r.folder, r.run_json) for r in runs])
         strange = {"n_unknown": len(theirs), "detected": float(turned_away.mean())}
         strange["auroc"] = auroc(probabilities.max(axis=1), theirs.max(axis=1))
+    error, bins = calibration_error(probabilities, truth)
     found = {
         "seeds": [r.seed for r in runs],
-        **{k: v for k, v in figures.items() if k not in _TABLES},
-        "ece": calibration_error(probabilities, truth)[0],
+        **figures,
+        "ece": error,
         "ece_expected": expected_error(probabilities, truth, runs[0].units),
+        "bins": bins,
         "false_alarms": float(unknown.mean()),
         "temperature": ensemble.mean.temperature if ensemble.mean else None,
         "threshold": ensemble.mean.threshold if ensemble.mean else None,
