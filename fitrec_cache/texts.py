@@ -129,7 +129,8 @@ def train_text(report: TrainReport) -> str:
         e = report.ensemble
         as_predict = "" if report.final else ", as predict answers"
         lines.append(
-            f"all seeds together{as_predict}: accuracy {e['accuracy']:.1%}, probabilities off by {e['ece']:.1%} "
+            f"all seeds together{as_predict}: accuracy {e['accuracy']:.1%} of {e['n']} clips (95 % interval "
+            f"{bounds(e['accuracy_ci95'])}), macro F1 {e['f1_macro']:.1%}, probabilities off by {e['ece']:.1%} "
             f"(calibration error; by chance alone some {e['ece_expected']:.1%}), {e['false_alarms']:.1%} of the test "
             "clips answered 'unknown'"
         )

@@ -512,7 +512,8 @@ def test_what_folds_and_seeds_reach_together_is_told():
         {"folds": 4, "seed": seed, "accuracy": right, "accuracy_ci95": (0.4, 0.6), "n": 60, "f1_macro": 0.25}
         for seed, right in enumerate((0.5, 0.7))
     )
-    together = {"accuracy": 0.8, "f1_macro": 0.1, "ece": 0.11, "ece_expected": 0.2, "false_alarms": 0.3}
+    together = {"accuracy": 0.8, "n": 20, "accuracy_ci95": (0.584, 0.919), "f1_macro": 0.1}
+    together |= {"ece": 0.11, "ece_expected": 0.2, "false_alarms": 0.3}
     together |= {"detected": 0.9, "n_unknown": 8, "auroc": 0.75}
     settings = {"final": False, "leaks": False, "wrong": (), "notes": (), "stages": {}}
     report = TrainReport(runs=(), pooled=pooled, ensemble=together, **settings)
@@ -520,8 +521,9 @@ def test_what_folds_and_seeds_reach_together_is_told():
         "all 4 folds, seed 0: accuracy 50.0% of 60 clips (95 % interval 40.0% to 60.0%), macro F1 25.0%",
         "all 4 folds, seed 1: accuracy 70.0% of 60 clips (95 % interval 40.0% to 60.0%), macro F1 25.0%",
         "mean of 2 seeds: accuracy 60.0%, standard deviation 14.1%",
-        "all seeds together, as predict answers: accuracy 80.0%, probabilities off by 11.0% (calibration error; by "
-        "chance alone some 20.0%), 30.0% of the test clips answered 'unknown'",
+        "all seeds together, as predict answers: accuracy 80.0% of 20 clips (95 % interval 58.4% to 91.9%), macro F1 "
+        "10.0%, probabilities off by 11.0% (calibration error; by chance alone some 20.0%), 30.0% of the test clips "
+        "answered 'unknown'",
         "  unknown classes: 90.0% of 8 clips; AUROC 0.750",
     ]
 
