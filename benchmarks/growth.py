@@ -30,7 +30,7 @@ def write_clips(root: Path, n: int) -> None:
 class Decoder:
     """Gives every clip the same tiny frames."""
 
-    def __init__(self, *, workers, clip_seconds):
+    def __init__(self, *, workers, time_limit):
         from fitrec_cache.video.decoding import StoredClip
         from fitrec_cache.video.jpeg import encode_frames
 

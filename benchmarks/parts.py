@@ -102,7 +102,7 @@ def decode_all(clips: Sequence[Path]) -> float:
     """Decode with nothing beside it, on all cores: what embedding leaves no room for. Return seconds a clip."""
     jobs = [DecodeJob(path=c, samples=SAMPLES, short_side=FRAME_SIZE) for c in clips]
     workers = cores()
-    with DecoderPool(workers=workers, clip_seconds=120) as pool:
+    with DecoderPool(workers=workers, time_limit=120) as pool:
         for wait in [pool.submit(job) for job in jobs[: 2 * workers]]:  # until all processes have started
             wait()
         started = time.perf_counter()

@@ -75,7 +75,7 @@ def fuzz(job: Job, before: dict[str, Any]) -> dict[str, Any]:
     done = before.get("mutations", 0)
     decoders = list(before.get("largest_decoder_process_mb", []))
     slowest = before.get("slowest_seconds", 0.0)
-    with DecoderPool(workers=WORKERS, clip_seconds=CLIP_SECONDS) as pool:
+    with DecoderPool(workers=WORKERS, time_limit=CLIP_SECONDS) as pool:
         while done < job.mutations and job.time_left():
             count = min(CHUNK, job.mutations - done)
             for name, outcome, seconds in _decode(job, pool, sources, range(done, done + count)):

@@ -128,7 +128,7 @@ def start(
             for number, stream in ((1, "stdout"), (2, "stderr")):
                 os.dup2(os.open(folder / stream, os.O_WRONLY | os.O_CREAT), number)
             _watch(folder / "log", commit or COMMIT_CLIPS, hook)
-            code = command([*arguments, "--workers", 2, "--clip-seconds", 10])
+            code = command([*arguments, "--workers", 2, "--time-limit", 10])
         finally:
             os._exit(code)
     return Extraction(pid=pid, folder=folder, started=time.monotonic())

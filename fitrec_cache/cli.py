@@ -296,7 +296,7 @@ def extract(
         ),
     ] = False,
     workers: Annotated[int | None, typer.Option(help="Decoder processes.", show_default="one per core")] = None,
-    clip_seconds: Annotated[
+    time_limit: Annotated[
         float, typer.Option(help="Time limit for decoding one clip, in seconds; tried twice.")
     ] = 120.0,
     prune: Annotated[
@@ -518,7 +518,7 @@ def predict(
     ] = None,
     unknown_below: UnknownBelowOption = None,
     device: DeviceOption = "auto",
-    clip_seconds: Annotated[
+    time_limit: Annotated[
         float, typer.Option(help="Time limit for decoding one video, in seconds; tried twice.")
     ] = 120.0,
     force: ForceOption = False,

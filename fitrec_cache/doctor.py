@@ -51,7 +51,7 @@ from fitrec_cache.settings.variants import heads_for
 from fitrec_cache.storage import hdf5
 from fitrec_cache.training.training_time import training_seconds, usual_sides
 from fitrec_cache.video import container
-from fitrec_cache.video.decoding import CLIP_SECONDS, DecodeJob, DecoderPool, StoredClip
+from fitrec_cache.video.decoding import TIME_LIMIT, DecodeJob, DecoderPool, StoredClip
 from fitrec_cache.wording import plural, size
 
 #: The packages that ``pip install '.[NAME]'`` adds, by NAME.
@@ -356,7 +356,7 @@ def _train(backbone: str, dim: int) -> float:
 def _decode(path: Path) -> Decoded:
     """Decode a video in a worker process; a short one twice, as the first decode in a process takes longer."""
     job = DecodeJob(path=path, samples=SAMPLES, short_side=FRAME_SIZE)
-    with DecoderPool(workers=1, clip_seconds=CLIP_SECONDS) as pool:
+    with DecoderPool(workers=1, time_limit=TIME_LIMIT) as pool:
         clip = pool.submit(job)()
         if isinstance(clip, StoredClip) and clip.seconds < _QUICK_SECONDS:
             clip = pool.submit(job)()

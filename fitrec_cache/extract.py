@@ -39,7 +39,7 @@ from fitrec_cache.settings.variants import plain_name
 from fitrec_cache.storage.root import MARKER, refuse_links_out
 from fitrec_cache.storage.sources import MOST_PIXELS, MOST_SAMPLES, is_count
 from fitrec_cache.storage.store import Store
-from fitrec_cache.video.decoding import CLIP_SECONDS, check_time_limit
+from fitrec_cache.video.decoding import TIME_LIMIT, check_time_limit
 from fitrec_cache.wording import between, listed, plural
 
 #: The number of classes that the first note names.
@@ -67,7 +67,7 @@ def extract(
     device: str = "auto",
     compile: bool = False,
     workers: int | None = None,
-    clip_seconds: float = CLIP_SECONDS,
+    time_limit: float = TIME_LIMIT,
     prune: bool = False,
     erase: bool = False,
     progress: bool = False,
@@ -98,7 +98,7 @@ def extract(
             (docs/performance.md). The last bits differ, so these features are stored separately. Needs a compiler
             (C++, or C on CUDA) and Python's headers.
         workers: Number of decoder processes; None for one per core.
-        clip_seconds: Time limit for decoding one clip, in seconds; a clip is tried twice.
+        time_limit: Time limit for decoding one clip, in seconds; a clip is tried twice.
         prune: Remove clips of the cache that are not among ``videos``: they are not used until they are extracted
             again, but their stored data are kept.
         erase: With ``prune``: also erase from disk the data of all clips that are or were removed; see
@@ -120,7 +120,7 @@ def extract(
     for name, value, most in limits:
         if value is not None and not is_count(value, most):
             raise UsageError(f"{name} is {value}: expected 1 to {most}")
-    check_time_limit(clip_seconds)
+    check_time_limit(time_limit)
     _refuse_useless(videos, group_by, prune=prune, erase=erase)
     if erase:
         refuse_beside_others(cache)
@@ -159,7 +159,7 @@ def extract(
     run = Extractor(opened, frames, models, notes, found, started=started)
     workers = None if videos is None else min(workers or cores(), len(clips))
     try:
-        with Prefetcher(models, frames, known, workers=workers, clip_seconds=clip_seconds) as prefetcher:
+        with Prefetcher(models, frames, known, workers=workers, time_limit=time_limit) as prefetcher:
             run.work(prefetcher, progress=progress)
         if erase and (run.unread or found.passed_over):  # only now the content of each file is known
             refuse_renamed(found, run.unread, going(opened, names_of_all(found)))

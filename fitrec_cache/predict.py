@@ -31,7 +31,7 @@ from fitrec_cache.errors import UsageError, VideoError
 from fitrec_cache.recogniser import Recogniser, named
 from fitrec_cache.runs.answers import COLUMNS, answer_cells, class_columns
 from fitrec_cache.video.contents import content_hash_once
-from fitrec_cache.video.decoding import CLIP_SECONDS, DecodeJob, DecoderPool, StoredClip
+from fitrec_cache.video.decoding import TIME_LIMIT, DecodeJob, DecoderPool, StoredClip
 from fitrec_cache.video.jpeg import decode_pictures
 from fitrec_cache.video.sampling import clip_length
 from fitrec_cache.video.spans import file_of, parted, short_content
@@ -130,7 +130,7 @@ def predict(
     top: int | None = None,
     unknown_below: float | None = None,
     device: str = "auto",
-    clip_seconds: float = CLIP_SECONDS,
+    time_limit: float = TIME_LIMIT,
     force: bool = False,
     tell: Callable[[Prediction], None] | None = None,
 ) -> list[Prediction]:
@@ -155,7 +155,7 @@ def predict(
         unknown_below: Answer "unknown" if no class has this probability, in [0, 1]; None for the thresholds that were
             fitted on validation clips.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        clip_seconds: Time limit for decoding one video, in seconds; a video is tried twice.
+        time_limit: Time limit for decoding one video, in seconds; a video is tried twice.
         force: Continue although the pipeline here differs from the one the head was trained with.
         tell: Called with each prediction as it is made; predictions come in batches of one video per core, which are
             decoded at the same time.
@@ -197,7 +197,7 @@ def predict(
     earlier = {path for path in (table, picture) if path is not None and path.exists() and path.stat().st_size}
     try:
         at_once = max(1, min(cores(), len(files)))
-        with DecoderPool(workers=at_once, clip_seconds=clip_seconds) as pool:
+        with DecoderPool(workers=at_once, time_limit=time_limit) as pool:
             paths = [path for path, _ in files]
             unread = [_failed(e.filename, f"folder cannot be read: {e.strerror}", recogniser) for e in unreadable]
             for prediction in chain(unread, _answers(paths, recogniser, pool, shown, at_once=at_once)):

@@ -60,7 +60,7 @@ class InlinePool:
 
     decoded: list[str]
 
-    def __init__(self, *, workers, clip_seconds):
+    def __init__(self, *, workers, time_limit):
         InlinePool.decoded = []
 
     def __enter__(self):

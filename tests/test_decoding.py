@@ -90,13 +90,13 @@ def test_a_clip_is_kept_as_jpeg_with_numbers_times_and_ledger(tmp_path):
 def test_crash_hang_and_surprise_cost_one_clip_each_and_the_pool_goes_on(tmp_path):
     good = write_video(tmp_path / "v.mp4", 9, width=128, height=96)
     started = time.monotonic()
-    with DecoderPool(workers=1, clip_seconds=4) as pool:
+    with DecoderPool(workers=1, time_limit=4) as pool:
         waits = [pool.submit(job(p)) for p in (good, KillsItsReader(good), good, HangsItsReader(good), good)]
         waits += [pool.submit(job(p)) for p in (FailsItsReader(good), tmp_path / "gone.mp4", good)]
         found = [wait() for wait in waits]
     assert time.monotonic() - started < 30  # the one that hangs would have taken ten minutes
     assert found[1] == "decoder crashed (exit code -9)"
-    assert found[3] == "decoder did not finish within 4 s (clip-seconds), twice, and was stopped"
+    assert found[3] == "decoder did not finish within 4 s (time-limit), twice, and was stopped"
     assert found[5] == "decoder failed: OverflowError: from deep inside a decoder"
     assert found[6] == "file not found"
     for outcome in (found[0], found[2], found[4], found[7]):
@@ -106,14 +106,14 @@ def test_crash_hang_and_surprise_cost_one_clip_each_and_the_pool_goes_on(tmp_pat
 
 def test_a_clip_whose_time_passed_without_work_is_tried_again(tmp_path):
     good = write_video(tmp_path / "v.mp4", 9, width=128, height=96)
-    with DecoderPool(workers=1, clip_seconds=4) as pool:
+    with DecoderPool(workers=1, time_limit=4) as pool:
         assert numbers(pool.submit(job(HangsOnce(good)))()) == [2, 4, 6]
 
 
 @pytest.mark.parametrize("pause", [0, 1])
 def test_workers_killed_while_they_have_no_work_cost_nothing(tmp_path, pause):
     good = write_video(tmp_path / "v.mp4", 9, width=128, height=96)
-    with DecoderPool(workers=2, clip_seconds=30) as pool:
+    with DecoderPool(workers=2, time_limit=30) as pool:
         assert numbers(pool.submit(job(good))()) == [2, 4, 6]
         time.sleep(0.5)  # until they hold no lock any more
         for worker in multiprocessing.active_children():
@@ -125,7 +125,7 @@ def test_workers_killed_while_they_have_no_work_cost_nothing(tmp_path, pause):
 
 def test_a_worker_that_exits_by_itself_is_given_the_clip_again(tmp_path):
     good = write_video(tmp_path / "v.mp4", 9, width=128, height=96)
-    with DecoderPool(workers=1, clip_seconds=30) as pool:
+    with DecoderPool(workers=1, time_limit=30) as pool:
         waits = [pool.submit(job(p)) for p in (ExitsOnce(good), good, AlwaysExits(good), good)]
         found = [wait() for wait in waits]
     assert [f if isinstance(f, str) else numbers(f) for f in found] == [
@@ -140,7 +140,7 @@ def test_a_pool_in_which_nothing_moves_is_replaced(tmp_path, monkeypatch):
     """A worker that is killed while it holds the lock of its pool blocks the others for ever."""
     monkeypatch.setattr(decoding, "_START_SECONDS", 8.0)
     good = write_video(tmp_path / "v.mp4", 9, width=128, height=96)
-    with DecoderPool(workers=1, clip_seconds=10) as pool:  # the pause is the sum; a busy machine needs the time
+    with DecoderPool(workers=1, time_limit=10) as pool:  # the pause is the sum; a busy machine needs the time
         assert numbers(pool.submit(job(good))()) == [2, 4, 6]
         mutex = pool._pool._pool_manager.worker_manager.workers_channel.mutex
         assert mutex.acquire(timeout=5)
@@ -170,7 +170,7 @@ def test_a_pool_that_is_renewed_while_it_is_closed_is_stopped_too(monkeypatch):
     made: list[Pool] = []
     joining = threading.Event()
     monkeypatch.setattr(decoding, "ProcessPool", lambda **_: Pool())
-    pool = DecoderPool(workers=1, clip_seconds=1)
+    pool = DecoderPool(workers=1, time_limit=1)
     renewing = threading.Thread(target=pool._renew, args=[made[0]])
     renewing.start()
     assert joining.wait(60)
@@ -186,7 +186,7 @@ from fitrec_cache.video.decoding import DecoderPool
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
 try:
-    DecoderPool(workers=2, clip_seconds=60)
+    DecoderPool(workers=2, time_limit=60)
 except KeyboardInterrupt:
     print("interrupted")
 """
@@ -217,7 +217,7 @@ class TellsItsNiceness(type(Path())):
 
 
 def test_decoders_give_way(tmp_path):
-    with DecoderPool(workers=1, clip_seconds=20) as pool:
+    with DecoderPool(workers=1, time_limit=20) as pool:
         found = pool.submit(job(TellsItsNiceness(tmp_path)))()
     assert found == f"decoder failed: OverflowError: niceness {min(19, os.nice(0) + 5)}"
 
@@ -251,8 +251,8 @@ def test_a_file_of_parts_that_was_written_anew_is_hashed_anew(tmp_path):
 
 @pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf])
 def test_a_time_limit_that_ends_nothing_is_refused(seconds):
-    with pytest.raises(UsageError, match=f"clip_seconds is {seconds}: expected a positive number"):
-        DecoderPool(workers=1, clip_seconds=seconds)
+    with pytest.raises(UsageError, match=f"time_limit is {seconds}: expected a positive number"):
+        DecoderPool(workers=1, time_limit=seconds)
 
 
 class Slow:
@@ -287,13 +287,13 @@ def test_a_pool_in_which_others_end_is_not_stuck(monkeypatch):
             if self.asked < 9:
                 raise TimeoutError
 
-    with DecoderPool(workers=1, clip_seconds=1) as pool:
+    with DecoderPool(workers=1, time_limit=1) as pool:
         assert pool._error(SimpleNamespace(active=True), Last()) is None
 
 
 @pytest.mark.usefixtures("idle")
 def test_a_pool_that_had_no_work_for_long_is_not_stuck():
-    with DecoderPool(workers=1, clip_seconds=1) as pool:
+    with DecoderPool(workers=1, time_limit=1) as pool:
         pool._last_life = time.monotonic() - 3600
         assert pool._error(SimpleNamespace(active=True), Slow()) is None
 

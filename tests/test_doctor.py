@@ -551,7 +551,7 @@ def test_a_video_is_decoded_in_a_process_of_its_own(monkeypatch, tmp_path, weigh
 
     monkeypatch.setattr(module, "DecoderPool", pool)
     found = doctor(write_video(tmp_path / "v.mp4", 30), backbone=weights("test_resnet"), device="cpu")
-    assert made == [{"workers": 1, "clip_seconds": 120.0}]
+    assert made == [{"workers": 1, "time_limit": 120.0}]
     assert found.video.frames == 30
 
 

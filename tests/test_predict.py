@@ -616,8 +616,8 @@ def test_as_many_videos_are_decoded_at_once_as_there_are_cores(run, tmp_path, mo
     events, started = [], []
 
     class Pool(InlinePool):
-        def __init__(self, *, workers: int, clip_seconds: float) -> None:
-            super().__init__(workers=workers, clip_seconds=clip_seconds)
+        def __init__(self, *, workers: int, time_limit: float) -> None:
+            super().__init__(workers=workers, time_limit=time_limit)
             started.append(workers)
 
         def submit(self, job):

@@ -83,7 +83,7 @@ def test_a_worker_of_a_pool_that_may_start_none_is_told_so(monkeypatch):
     with pytest.raises(FitrecError, match=r"not allowed to have children.*ProcessPoolExecutor"):
         map_in_processes(refuse, None, [0, 1], processes=2, threads=1)
     with pytest.raises(FitrecError, match=r"not allowed to have children.*ProcessPoolExecutor"):
-        DecoderPool(workers=1, clip_seconds=1)
+        DecoderPool(workers=1, time_limit=1)
 
 
 def test_what_goes_wrong_there_is_raised_here():

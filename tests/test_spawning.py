@@ -16,7 +16,7 @@ import torch
 from fitrec_cache.video.decoding import DecodeJob, DecoderPool
 
 print("run")
-with DecoderPool(workers=1, clip_seconds=60) as pool:
+with DecoderPool(workers=1, time_limit=60) as pool:
     print(pool.submit(DecodeJob(path=pathlib.Path("gone.mp4"), samples=2, short_side=64))())
 """
 

@@ -73,7 +73,7 @@ class Prefetcher:
         frames: The frame store, from which clips that it holds are read.
         known: The content hash, by clip id, of clips without a file.
         workers: Number of decoder processes. None: nothing is decoded.
-        clip_seconds: Time limit for decoding one clip.
+        time_limit: Time limit for decoding one clip.
 
     Attributes:
         busy: Seconds of work by kind, summed over threads and processes.
@@ -89,10 +89,10 @@ class Prefetcher:
         known: Mapping[str, str],
         *,
         workers: int | None,
-        clip_seconds: float,
+        time_limit: float,
     ) -> None:
         self._models, self._frames, self._known = models, frames, known
-        self._workers, self._clip_seconds = workers, clip_seconds
+        self._workers, self._time_limit = workers, time_limit
         self._pool: DecoderPool | None = None
         self._lock = threading.Lock()
         self.busy = {"hash": 0.0, "decode": 0.0, "prepare": 0.0}
@@ -146,7 +146,7 @@ class Prefetcher:
     def start_decoders(self) -> None:
         """Start the decoder processes, unless they are already running."""
         if self._pool is None and self._workers is not None:
-            pool = DecoderPool(workers=self._workers, clip_seconds=self._clip_seconds)
+            pool = DecoderPool(workers=self._workers, time_limit=self._time_limit)
             self._pool = self._stack.enter_context(pool)
 
     def submit(self, task: Task, todo: Sequence[int]) -> Future[Prepared | str]:

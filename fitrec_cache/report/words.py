@@ -16,9 +16,6 @@ from fitrec_cache.wording import plural
 #: at most this large.
 _BY_CHANCE, _NEGLIGIBLE = 1.5, 0.02
 
-#: Attention whose effective number of frames is at least this share of all frames hardly chooses among them.
-_EVENLY = 0.85
-
 _SPACE = "\u00a0"  # keeps a number and its unit on one line
 
 
@@ -167,8 +164,6 @@ def attention_says(attention: Attention) -> str:
     if attention.even:
         return "This model does not choose among frames"
     sides = (("right", attention.right), ("wrong", attention.wrong))
-    if min(value for _, value in sides if value is not None) >= _EVENLY * attention.frames:
-        return "All frames count for nearly the same"
     shares = [f"about {value:.0f} count where it is {side}" for side, value in sides if value is not None]
     return f"Of {attention.frames} frames {', '.join(shares)}"
 

@@ -28,7 +28,7 @@ _TRIES = 3
 _START_SECONDS = 60.0
 
 #: Usual time limit for decoding one clip, in seconds.
-CLIP_SECONDS = 120.0
+TIME_LIMIT = 120.0
 
 #: The niceness of decoder processes, which lowers their priority.
 NICENESS = 5
@@ -63,10 +63,10 @@ class DecodeJob:
             object.__setattr__(self, "path", Path(given))
 
 
-def check_time_limit(clip_seconds: float) -> None:
+def check_time_limit(time_limit: float) -> None:
     """Raise :class:`UsageError` unless this is a time limit, in seconds, that can end a hanging decoder."""
-    if not (math.isfinite(clip_seconds) and clip_seconds > 0):
-        raise UsageError(f"clip_seconds is {clip_seconds}: expected a positive number of seconds")
+    if not (math.isfinite(time_limit) and time_limit > 0):
+        raise UsageError(f"time_limit is {time_limit}: expected a positive number of seconds")
 
 
 def decode_clip(job: DecodeJob) -> StoredClip:
@@ -124,16 +124,16 @@ class DecoderPool:
 
     Args:
         workers: Number of processes, at least 1.
-        clip_seconds: Time limit for one clip, in seconds; a decoder that exceeds it is killed, and the clip is tried
+        time_limit: Time limit for one clip, in seconds; a decoder that exceeds it is killed, and the clip is tried
             once more.
 
     Raises:
         FitrecError: If the workers cannot start.
     """
 
-    def __init__(self, *, workers: int, clip_seconds: float) -> None:
-        check_time_limit(clip_seconds)
-        self._clip_seconds = clip_seconds
+    def __init__(self, *, workers: int, time_limit: float) -> None:
+        check_time_limit(time_limit)
+        self._time_limit = time_limit
         self._workers = workers
         self._closed = False
         self._last_life = time.monotonic()
@@ -189,7 +189,7 @@ class DecoderPool:
         for _ in range(_TRIES):
             pool = self._pool
             try:
-                future = pool.schedule(_work, args=[job], timeout=self._clip_seconds)
+                future = pool.schedule(_work, args=[job], timeout=self._time_limit)
             except RuntimeError:
                 self._renew(pool)
             else:
@@ -223,7 +223,7 @@ class DecoderPool:
                 return error
             except TimeoutError:
                 silent = time.monotonic() - max(self._last_life, since)
-                if not pool.active or silent > self._clip_seconds + _START_SECONDS:
+                if not pool.active or silent > self._time_limit + _START_SECONDS:
                     return BrokenProcessPool("the pool lost the job")
 
     def _outcome(self, pool: Any, future: Any, job: DecodeJob) -> StoredClip | str:
@@ -239,7 +239,7 @@ class DecoderPool:
             pool, future = self._schedule(job)
             error = self._error(pool, future)
         if isinstance(error, TimeoutError):
-            limit = f"within {self._clip_seconds:g} s (clip-seconds), twice"
+            limit = f"within {self._time_limit:g} s (time-limit), twice"
             return f"decoder did not finish {limit}, and was stopped"
         if isinstance(error, ProcessExpired):
             return f"decoder crashed (exit code {error.exitcode})"
