@@ -14,6 +14,8 @@ import pytest
 import typer.main
 
 from fitrec_cache.cli import app
+from fitrec_cache.dataset.find_clips import find_clips
+from fitrec_cache.dataset.folds import folds_of_clips
 from fitrec_cache.evaluation.paired import exact_p
 from fitrec_cache.predict import predict
 from fitrec_cache.runs.scored import read_scored
@@ -67,6 +69,22 @@ def test_a_command_that_is_shown_parses(line):
         return
     context = command.make_context(name, given, resilient_parsing=False)
     assert not context.args
+
+
+def test_the_folders_that_the_readme_shows_can_be_split_by_group(tmp_path):
+    (tree,) = (block for block in shown(ROOT / "README.md", "") if block.startswith("VIDEOS/\n"))
+    for line in tree.splitlines()[1:]:
+        label, *rest = line.split()
+        for name in rest:
+            if name.endswith("/"):
+                folder = tmp_path / label / name
+                folder.mkdir(parents=True)
+            else:
+                (folder / name).write_bytes(b"")
+    clips = find_clips(tmp_path, group_by="folder").clips
+    (fold,) = folds_of_clips("group", clips, seed=0)
+    for side in (fold.split.train, fold.split.val, fold.split.test):
+        assert {clips[i].label for i in side} == {"Squat", "Lunge"}
 
 
 def test_the_table_of_commands_has_all_in_the_order_of_help():
