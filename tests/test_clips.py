@@ -137,6 +137,9 @@ def test_a_class_folder_that_seems_to_hold_the_classes_is_told(tmp_path):
 def test_people_inside_every_class_folder_are_no_classes(tmp_path):
     touch(tmp_path, *(f"{label}/{who}/1.mp4" for label in ("Squat", "Lunge") for who in ("anna", "ben")))
     assert not said(find_clips(tmp_path), "holds")
+    assert not said(find_clips(tmp_path, classes="Squat"), "holds")
+    names = write(tmp_path / "part-01.txt", "Squat/anna/1.mp4\nSquat/ben/1.mp4\n")
+    assert not said(find_clips(tmp_path, lists=[names]), "holds")
 
 
 def test_folder_with_a_link_in_a_circle_ends(folder):

@@ -120,7 +120,7 @@ def find_clips(
         passed_over = tuple(clip for clip in everything if clip.clip_id not in asked)
     notes += _remarks(ordered)
     if group_by is None and is_folder(videos):
-        notes += _too_high(videos, ordered)
+        notes += _too_high(videos, everything)
     return ClipList(
         clips=ordered,
         notes=tuple(notes),
