@@ -446,7 +446,7 @@ def test_a_folder_leaves_groups_and_columns_that_a_manifest_gave(run, tmp_path, 
     report = run()
     assert counts(report) == (5, 1, 4, 0)
     assert "no groups known" not in report.notes
-    assert f"4 clips keep their earlier group or columns: {', '.join(names[:3])} and 1 more" in report.notes
+    assert f"4 clips keep their earlier group and column day: {', '.join(names[:3])} and 1 more" in report.notes
     assert labels_in(tmp_path / "cache") == before | {"Hop/new.avi": ("Hop", None)}
     held = {clip.clip_id: clip.extra for clip in Cache(tmp_path / "cache").clips()}
     assert held == {name: {"day": "mon"} for name in names} | {"Hop/new.avi": {}}
@@ -479,7 +479,7 @@ def test_a_clip_that_was_renamed_or_moved_keeps_its_group_and_columns(run, tmp_p
     assert {name: clip.group for name, clip in held.items()} == expected
     assert {clip.extra.get("day") for name, clip in held.items() if name != "Squat/new.avi"} == {"mon"}
     assert any(n.startswith("1 new clip has no group") and n.endswith(": Squat/new.avi") for n in report.notes)
-    assert sum("keep their earlier group or columns" in note for note in run().notes) == 1  # by their names now
+    assert sum("keep their earlier group and column day" in note for note in run().notes) == 1  # by their names now
     assert {c.clip_id: c.group for c in distinct_clips(Cache(tmp_path / "cache"))[0]} == expected
 
 
@@ -773,11 +773,23 @@ def test_groups_stay_where_a_manifest_has_no_column_of_them(run, tmp_path, video
     assert {group for _, group in before.values()} == {"p0", "p1"}
     report = run(manifest, root=videos)
     assert labels_in(tmp_path / "cache") == before
-    assert f"4 clips keep their earlier group or columns: {', '.join(names[:3])} and 1 more" in report.notes
+    assert f"4 clips keep their earlier group: {', '.join(names[:3])} and 1 more" in report.notes
     assert not any("groups known" in note or "--group-by" in note for note in report.notes)
     manifest.write_text("path,label,group\n" + "".join(f"{n},{n.split('/')[0]},\n" for n in names))
     assert "no groups known" in run(manifest, root=videos).notes  # which an empty column says
     assert {group for _, group in labels_in(tmp_path / "cache").values()} == {None}
+
+
+def test_new_groups_are_not_called_earlier_ones_because_columns_stay(run, tmp_path, videos):
+    names = [str(path.relative_to(videos)) for path in sorted(videos.rglob("*.avi"))]
+    manifest = tmp_path / "m.csv"
+    rows = "".join(f"{n},{n.split('/')[0]},room,mon,\n" for n in names)
+    manifest.write_text("path,label,group,day,camera\n" + rows)
+    run(manifest, root=videos)
+    manifest.write_text("path,label,group\n" + "".join(f"{n},{n.split('/')[0]},anna\n" for n in names))
+    (note,) = (note for note in run(manifest, root=videos).notes if "earlier" in note)
+    assert note.startswith("4 clips keep their earlier column day: ")
+    assert {group for _, group in labels_in(tmp_path / "cache").values()} == {"anna"}
 
 
 def test_columns_that_stay_do_not_hide_that_no_groups_are_known(run, tmp_path, videos):
@@ -788,7 +800,7 @@ def test_columns_that_stay_do_not_hide_that_no_groups_are_known(run, tmp_path, v
     manifest.write_text("path,label,day\n" + "".join(f"{n},{n.split('/')[0]},mon\n" for n in names))
     run(manifest, root=videos)
     report = run()
-    assert any(note.startswith("4 clips keep their earlier group or columns") for note in report.notes)
+    assert any(note.startswith("4 clips keep their earlier column day:") for note in report.notes)
     assert "no groups known" in report.notes
 
 
@@ -1585,7 +1597,7 @@ def test_what_a_new_video_takes_from_an_earlier_one_is_said_and_nothing_else(run
     path.write_bytes(b"broken")
     manifest.write_text("path,label,group,person\nHop/x.avi,Hop,gg,\n")
     run(manifest, root=videos)
-    assert "1 clip keeps its earlier group or columns: Hop/x.avi" in notes("", "", 100)  # the first that can be used
+    assert "1 clip keeps its earlier group: Hop/x.avi" in notes("", "", 100)  # the first that can be used
     taken = f"{place} and inherits its group or columns: Hop/x.avi"
     assert f"{taken} (gg)" in notes("", "", 200)
     assert f"{place}: Hop/x.avi" in notes(",group,room", ",new,gym", 300)

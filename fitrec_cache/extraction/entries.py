@@ -12,7 +12,7 @@ from fitrec_cache.dataset.find_clips import ClipList
 from fitrec_cache.extraction.known_videos import KnownVideos, columns_beside
 from fitrec_cache.storage.store import Store
 from fitrec_cache.video.spans import is_part
-from fitrec_cache.wording import plural, some
+from fitrec_cache.wording import listed, plural, some
 
 
 class EntryBuilder:
@@ -32,6 +32,8 @@ class EntryBuilder:
         self._told = KnownVideos(cache)
         self.groups_known = False
         self._kept: set[str] = set()
+        self._kept_group = False
+        self._kept_columns: set[str] = set()
         self._joined: set[str] = set()
         self._failed: set[str] = set()
         self._moved: set[str] = set()
@@ -61,7 +63,7 @@ class EntryBuilder:
             if meant.group is None and before is not None and before.video_sha256 == key:
                 meant = replace(meant, group=self._group_of_a_copy(before))
             if meant != entry and (known is not before or known.video_sha256 == key or known.problem):
-                self._kept.add(clip.clip_id)
+                self._keeps(clip.clip_id, entry, meant)
             entry = meant
             self.groups_known |= entry.group is not None
             if self.cache.holds(entry):
@@ -75,6 +77,14 @@ class EntryBuilder:
             if before.video_sha256 != key:
                 self._other_video(entry, clip, known=known is not before)
         return entry
+
+    def _keeps(self, name: str, found: HeldClip, meant: HeldClip) -> None:
+        """Note what is kept of a clip that was found without it: its group, or columns that are not empty."""
+        columns = {column for column, value in meant.extra.items() if value and column not in found.extra}
+        if meant.group != found.group or columns:
+            self._kept.add(name)
+            self._kept_group |= meant.group != found.group
+            self._kept_columns |= columns
 
     def _group_of_a_copy(self, before: HeldClip) -> str | None:
         """Return the group of an entry if it came from a copy that is asked for with it (:meth:`of_one_content`)."""
@@ -135,7 +145,10 @@ class EntryBuilder:
             )
         if n := len(self._kept):
             many = plural(n, "clip keeps its", "clips keep their")
-            notes.append(f"{many} earlier group or columns: {_named(self._kept)}")
+            columns = sorted(self._kept_columns)
+            kept = ["group"] * self._kept_group
+            kept += [f"column{'s' * (len(columns) > 1)} {listed(columns, 3)}"] * bool(columns)
+            notes.append(f"{many} earlier {' and '.join(kept)}: {_named(self._kept)}")
         for names, what in (
             (self._joined, "the group or columns of another clip with the same content"),
             (self._moved, "a video that was cached under another name before"),
