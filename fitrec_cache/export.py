@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fitrec_cache import __version__
-from fitrec_cache.backbones.backbone import Backbone, Preprocessing
+from fitrec_cache.backbones.backbone import Backbone, Preprocessing, attend_by_products
 from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.files import (
     Plain,
@@ -176,7 +176,7 @@ def _write(
 ) -> None:
     """Write all networks to disk, the backbones under these names."""
     for name, backbone in zip(names, backbones, strict=True):
-        _to_onnx(backbone.network, _frames(backbone, 2), folder / name, "frames", ["embeddings"])
+        _to_onnx(_Portable(backbone), _frames(backbone, 2), folder / name, "frames", ["embeddings"])
     _to_onnx(
         head, torch.from_numpy(np.stack([clip] * 2)), folder / HEAD, "clips", ["probabilities", "attention", "unknown"]
     )
@@ -184,8 +184,31 @@ def _write(
         flush(folder / name)
 
 
+class _Portable(nn.Module):
+    """A backbone's network for other runtimes, without what makes it faster in PyTorch only.
+
+    Channels last in memory would be two transpositions of all pixels, and a pooled map that is gathered by computed
+    places. Fused attention would be a reshape to a computed shape in each block, which WebNN, for one, refuses.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.model = backbone.network.model.to(memory_format=torch.contiguous_format)
+        attend_by_products(self.model)
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(backbone.preprocessing, name))
+            self.register_buffer(name, values[:, None, None])  # (3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(n, d)`` of uint8 frames ``(n, 3, h, w)``."""
+        y: Tensor = self.model((x.float() / 255 - self.get_buffer("mean")) / self.get_buffer("std"))
+        return y
+
+
 def _to_onnx(module: nn.Module, example: Tensor, path: Path, takes: str, gives: Sequence[str]) -> None:
     """Write a module that takes one tensor with any number of rows."""
+    from onnxscript.optimizer import fold_constants, remove_unused_nodes
+
     n_bytes = sum(t.nbytes for t in (*module.parameters(), *module.buffers()))
     if n_bytes > _MOST_BYTES:
         raise UsageError(f"{path.stem} has {n_bytes / 1e9:.1f} GB of weights, one ONNX file holds 2: train on another")
@@ -206,6 +229,9 @@ def _to_onnx(module: nn.Module, example: Tensor, path: Path, takes: str, gives: 
             external_data=False,
             verbose=False,
         )
+    # The exporter leaves large constants as they are; a runtime wants the weights of an LSTM, say, and not their parts.
+    fold_constants(program.model, input_size_limit=_MOST_BYTES, output_size_limit=_MOST_BYTES)
+    remove_unused_nodes(program.model)
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # removes stack traces, which contain folder names of this machine
     program.save(str(path), external_data=False)

@@ -35,6 +35,7 @@ from typer.testing import CliRunner
 import fitrec_cache
 from fitrec_cache import export as module
 from fitrec_cache import predict as predicting
+from fitrec_cache.backbones.backbone import load_backbone
 from fitrec_cache.backbones.frozen_conv import FrozenConv
 from fitrec_cache.cache import Cache
 from fitrec_cache.cli import app
@@ -161,19 +162,43 @@ def test_an_exported_backbone_embeds_any_number_of_frames_as_was_cached(exported
             np.testing.assert_allclose(found, cached[: len(part)], atol=0.02 * np.abs(cached).max())
 
 
-def test_an_activation_in_place_after_padding_as_tensorflow_does_copies_nothing(tmp_path):
-    """Written as it is, it would put values back into the padded output, which took longer than all convolutions."""
+def kinds_in(path):
+    return {node.op_type for node in onnx.load(path).graph.node}
+
+
+def test_padding_as_tensorflow_does_and_an_activation_in_place_are_a_convolution_and_an_activation(tmp_path):
+    """Dropped outputs would be copies, and written in place they took longer than all convolutions."""
     network = nn.Sequential(
         FrozenConv.like(nn.Conv2d(3, 4, 3, stride=2), same=True), nn.ReLU6(inplace=True), nn.Flatten()
     )
-    x = torch.rand(2, 3, 8, 8)
+    x = torch.rand(2, 3, 8, 9)  # along which one zero is needed and two
     with torch.inference_mode():
         expected = network(x).numpy()
     module._to_onnx(network, x, tmp_path / "small.onnx", "frames", ["embeddings"])
     assert answer(tmp_path / "small.onnx", x.numpy())["embeddings"] == pytest.approx(expected, abs=1e-6)
-    kinds = {node.op_type for node in onnx.load(tmp_path / "small.onnx").graph.node}
-    assert {"Conv", "Clip"} <= kinds
-    assert kinds.isdisjoint({"ScatterND", "Transpose"})
+    assert kinds_in(tmp_path / "small.onnx") == {"Conv", "Clip", "Reshape"}
+
+
+def test_an_exported_backbone_moves_no_pixels_and_computes_no_shapes(exported, tmp_path, weights):
+    """As WebNN, for one, needs it; channels last and fused attention, which serve PyTorch, are not written."""
+    assert kinds_in(exported[0] / "test_resnet.onnx").isdisjoint({"Transpose", "Shape", "Slice", "Range", "Gather"})
+    backbone = load_backbone(weights("test_vit"), precision="fp32", device="cpu")
+    frames = module._frames(backbone, 3)
+    expected = backbone.embed_prepared(frames)
+    module._to_onnx(module._Portable(backbone), frames, tmp_path / "vit.onnx", "frames", ["embeddings"])
+    assert answer(tmp_path / "vit.onnx", frames.numpy())["embeddings"] == pytest.approx(expected, abs=1e-2)
+    graph = onnx.load(tmp_path / "vit.onnx").graph
+    constants = {each.name for each in graph.initializer}
+    assert {node.input[1] for node in graph.node if node.op_type == "Reshape"} <= constants
+
+
+def test_the_weights_of_an_exported_lstm_are_constants(exported):
+    """Of parts put together on loading, ONNX Runtime would quantise nothing."""
+    graph = onnx.load(exported[0] / "head.onnx").graph
+    constants = {each.name for each in graph.initializer}
+    layers = [node for node in graph.node if node.op_type == "LSTM"]
+    assert len(layers) == 2
+    assert all(set(node.input[1:4]) <= constants for node in layers)
 
 
 def test_the_example_takes_the_video_stream_that_players_show_as_extract_does(tmp_path):

@@ -152,7 +152,7 @@ class Backbone:
         exact = any(isinstance(m, FrozenConv) and m.has_wide_bias for m in model.modules())
         self._rounding = f"{ROUNDING}, whose biases stay exact" if exact else ROUNDING
         if fuses_slowly(precision, device) and preprocessing.size[0] * preprocessing.size[1] <= _MOST_PAIRED:
-            _attend_by_products(model)
+            attend_by_products(model)
         with room_on(self._device, name):
             self.network = Network(model, preprocessing, self._dtype).eval().to(self._device)
         self._forward: Callable[[Tensor], Tensor] = self.network
@@ -329,7 +329,7 @@ def _hold_weights(model: nn.Module, dtype: torch.dtype, *, biases: bool) -> None
             module.to(dtype)
 
 
-def _attend_by_products(model: nn.Module) -> None:
+def attend_by_products(model: nn.Module) -> None:
     """Make timm's attention use separate matrix products and softmax instead of PyTorch's fused attention."""
     for module in model.modules():
         if hasattr(module, "fused_attn"):

@@ -20,7 +20,7 @@ class FrozenConv(nn.Conv2d):
     odd. With ``p`` zeros before, output i begins at ``i s - p``. PyTorch pads both sides equally; where TensorFlow does
     not, padding both by ``p + s`` gives the same outputs and one more before them, which is dropped. Copying the input
     into a larger tensor costs more: a compiler fuses the copy with the activation before it, and then computes that
-    value by value.
+    value by value. In ONNX a convolution pads each side by its own number, so there the padding is written as it is.
 
     Source:
         TensorFlow, "Notes on padding", `tf.nn`: ``SAME`` padding.
@@ -54,11 +54,15 @@ class FrozenConv(nn.Conv2d):
         """Return ``(N, O, H', W')`` for ``(N, C, H, W)``, in the type of the weights."""
         if not self.same:
             return self._convolve(x, self.padding)  # type: ignore[arg-type]
-        (top, rows), (left, columns) = (
-            _padding(n, k, s, d)
+        rows, columns = (
+            _zeros(n, k, s, d)
             for n, k, s, d in zip(x.shape[-2:], self.kernel_size, self.stride, self.dilation, strict=True)
         )
-        y = self._convolve(x, (top, left))[:, :, rows:, columns:]
+        if torch.compiler.is_exporting():
+            sides = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+            return self._convolve(F.pad(x, sides), (0, 0))
+        (top, above), (left, before) = (_padding(z, s) for z, s in zip((rows, columns), self.stride, strict=True))
+        y = self._convolve(x, (top, left))[:, :, above:, before:]
         # Apple's convolutions misread such a view as a whole tensor (PyTorch issue 180984).
         return y.contiguous(memory_format=torch.channels_last) if y.device.type == "mps" else y
 
@@ -91,7 +95,11 @@ def _adds_wide_bias(dtype: torch.dtype) -> bool:
     return all(torch.equal(y.flatten(), (bias - near.float()).to(dtype)) for y in found)
 
 
-def _padding(n: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+def _zeros(n: int, kernel: int, stride: int, dilation: int) -> int:
+    """Return the number of zeros on both sides together."""
+    return max((math.ceil(n / stride) - 1) * stride + dilation * (kernel - 1) + 1 - n, 0)
+
+
+def _padding(zeros: int, stride: int) -> tuple[int, int]:
     """Return the number of zeros on either side, and the number of outputs to drop at the beginning."""
-    total = max((math.ceil(n / stride) - 1) * stride + dilation * (kernel - 1) + 1 - n, 0)
-    return (total // 2 + stride, 1) if total % 2 else (total // 2, 0)
+    return (zeros // 2 + stride, 1) if zeros % 2 else (zeros // 2, 0)
