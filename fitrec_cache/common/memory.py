@@ -54,7 +54,7 @@ def keep_freed_memory() -> bool:
 
     Every clip needs the same large blocks. By default glibc maps each block anew and unmaps it when it is freed, so the
     kernel fills the same pages with zeros for every layer of every clip. With this setting the process's memory stays
-    at its peak.
+    at its peak. It does little for other threads than the main one, which glibc gives allocators of their own.
 
     Returns:
         True if it was set; False if the C library is not glibc and its behaviour is unchanged.
