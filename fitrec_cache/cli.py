@@ -766,7 +766,7 @@ def audit(
             help="Lowest cosine similarity that counts as a near-duplicate.", show_default="taken from the data"
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the pairs: a table and a picture.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the pairs (a table, a picture) and the figures.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="CSV to write: the clips with proposed groups.")] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -82,7 +82,7 @@ class Recogniser:
         short_sides: The sizes in which frames must be given, in pixels of the short side.
         labels: The classes.
         may_be_unknown: Whether any clip could be answered "unknown".
-        clip_seconds: Median length of the clips the head was trained on; None if unknown.
+        clip_seconds: Median length of all clips of the classes, those of training and of tests; None if unknown.
         trained_on: File names of these clips, with their folder if ids have one, as parts of a path.
         contents: Content identifiers of these files (:func:`fitrec_cache.video.spans.short_content`), as far as the
             runs contain them.

@@ -15,7 +15,7 @@ FloatArray = NDArray[np.float64]
 
 
 def exact_p(gain: FloatArray, units: Sequence[str]) -> float:
-    """Return the two-sided p-value of the exact McNemar test, generalised to several seeds and to clips of one group.
+    """Return the two-sided p-value of the exact sign-flip test by units, over all runs.
 
     If neither model were better, each unit's gain could equally well have had the opposite sign; so signs are flipped.
 
