@@ -130,6 +130,7 @@ def test_a_class_folder_that_seems_to_hold_the_classes_is_told(tmp_path):
         f"are the classes, give {tmp_path / 'all'}"
     )
     assert not said(find_clips(tmp_path, group_by="folder"), "holds 2 folders")
+    assert not said(find_clips(tmp_path, classes="new"), "holds")  # 'all' is not asked for
     touch(tmp_path, "all/4.mp4")
     assert not said(find_clips(tmp_path), "holds")
 

@@ -120,7 +120,7 @@ def find_clips(
         passed_over = tuple(clip for clip in everything if clip.clip_id not in asked)
     notes += _remarks(ordered)
     if group_by is None and is_folder(videos):
-        notes += _too_high(videos, everything)
+        notes += _too_high(videos, everything, {clip.label for clip in ordered})
     return ClipList(
         clips=ordered,
         notes=tuple(notes),
@@ -304,8 +304,14 @@ def _hints(clips: Sequence[Clip]) -> list[str]:
     ]
 
 
-def _too_high(videos: Path, clips: Sequence[Clip]) -> list[str]:
-    """Return notes on class folders that seem to contain class folders, as if a folder too high up had been given."""
+def _too_high(videos: Path, clips: Sequence[Clip], used: Collection[str]) -> list[str]:
+    """Return notes on class folders that seem to contain class folders, as if a folder too high up had been given.
+
+    Args:
+        videos: The folder given.
+        clips: All clips in it, as only those of other classes tell whether folders are people.
+        used: The classes that were asked for; others cause no note.
+    """
     inside: dict[str, set[str]] = {}
     for clip in clips:
         inside.setdefault(clip.label, set()).add("/".join(_folders_between(clip)[:1]))
@@ -317,6 +323,7 @@ def _too_high(videos: Path, clips: Sequence[Clip]) -> list[str]:
         f"{listed(sorted(inside[label]), 3)}, and all of these count as '{label}': if they are the classes, give "
         f"{videos / label}"
         for label in deep
+        if label in used
     ]
 
 
