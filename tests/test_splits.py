@@ -416,6 +416,8 @@ def test_wrong_use(rule, data, message):
 def test_sequences_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="expected as many"):
         make_split("random", clip_ids=["a"], labels=["A", "B"], groups=[None], seed=0)
+    with pytest.raises(ValueError, match="columns of 1 clips: expected as many"):
+        make_folds("random", clip_ids=["a", "b"], labels=["A", "B"], groups=[None] * 2, extra=[{}], seed=0)
     with pytest.raises(ValueError, match="'a' occurs twice"):
         make_split("random", clip_ids=["a", "a"], labels=["A", "B"], groups=[None, None], seed=0)
 

@@ -109,9 +109,10 @@ class Clips:
             UsageError: If there are fewer than two classes.
             ValueError: If the sequences differ in length or a name occurs twice.
         """
-        if not len(clip_ids) == len(labels) == len(groups):
+        if not len(clip_ids) == len(labels) == len(groups) == len(extra):
             raise ValueError(
-                f"got {len(clip_ids)} clip ids, {len(labels)} labels, {len(groups)} groups: expected as many"
+                f"got {len(clip_ids)} clip ids, {len(labels)} labels, {len(groups)} groups, columns of {len(extra)} "
+                "clips: expected as many"
             )
         if len(set(clip_ids)) != len(clip_ids):
             raise ValueError(f"clip id '{Counter(clip_ids).most_common(1)[0][0]}' occurs twice: expected each once")
