@@ -176,7 +176,8 @@ def train_head(
     with timed(stages, "write"):
         if by_column := column_digest(split, data.clip_ids, data.groups, data.extra):
             for job in heads:
-                keep_column(job.folder, by_column)
+                if job.there:
+                    keep_column(job.folder, by_column)
         scored = [read_scored(job.folder) for job in heads]
         columns = [] if strangers is None else [strangers.clip_ids, strangers.groups, strangers.labels]
         write_answers(scored, out / ANSWERS, list(zip(*columns, strict=True)))

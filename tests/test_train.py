@@ -1821,6 +1821,24 @@ def test_runs_of_a_split_by_a_column_that_was_corrected_between_calls_are_two_mo
     assert list(models().values()) == [(0, 2, 3)]
 
 
+def test_seeds_of_a_killed_call_by_a_column_belong_to_the_model_of_others(tmp_path, features, monkeypatch):
+    data = replace(read_pack(features), extra=[{"room": "xyz"[i % 3]} for i in range(60)])
+    call = {"features": data, "variant": "mean", "epochs": 1, "split": "leave-one:room"}
+    train_head(**call, out=tmp_path / "1", seed=[0])
+    judge, judged = Trainer._judge, []
+
+    def killed_at_the_last(self, job, *rest):
+        judged.append(job)
+        if len(judged) == 6:
+            raise KeyboardInterrupt
+        return judge(self, job, *rest)
+
+    monkeypatch.setattr(Trainer, "_judge", killed_at_the_last)
+    with pytest.raises(KeyboardInterrupt):
+        train_head(**call, out=tmp_path / "2", seed=[1, 2])
+    assert [model.seeds for model in compare([tmp_path]).models] == [(0, 1)]
+
+
 @pytest.mark.parametrize("given", [np.zeros((4, 2, 3)), [[0.0] * 9] * 9])
 def test_what_is_no_features_is_told_by_its_type(tmp_path, given):
     with pytest.raises(

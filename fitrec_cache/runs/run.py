@@ -155,7 +155,7 @@ def add_final(folder: Path, head: nn.Module) -> None:
 
 
 def keep_column(folder: Path, found: str) -> None:
-    """Store the digest of a split's column in the ``run.json`` of a run, also of an existing one that fits it.
+    """Store the digest of a split's column in the ``run.json`` of an older run that fits it.
 
     Raises:
         StoreError: If it cannot be written.

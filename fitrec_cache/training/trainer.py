@@ -17,11 +17,13 @@ from fitrec_cache import __version__
 from fitrec_cache.common.progress import progress_bar, timed
 from fitrec_cache.dataset.clips import SIDES
 from fitrec_cache.dataset.folds import Fold
+from fitrec_cache.dataset.rules import column_digest
 from fitrec_cache.dataset.splits import Split
 from fitrec_cache.dataset.units import validation_units
 from fitrec_cache.evaluation.calibration import calibrate
 from fitrec_cache.features import Features
 from fitrec_cache.heads.head import count_trainable
+from fitrec_cache.runs.models import COLUMN
 from fitrec_cache.runs.outputs import Outputs, to_bytes
 from fitrec_cache.runs.results import RunResult, result_of
 from fitrec_cache.runs.run import State, add_final, check_out, write_run
@@ -151,6 +153,8 @@ class Trainer:
         run |= {"threads": torch.get_num_threads(), "clip_seconds": data.clip_seconds()}
         run |= {"without_group": self._without_group(split)}
         run |= {"some_classes": sorted(set(data.labels))} if self.some_classes else {}
+        by_column = column_digest(split.rule, data.clip_ids, data.groups, data.extra)
+        run |= {COLUMN: by_column} if by_column else {}
         metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
         metrics |= {"labels": labels, "history": fitted.history}
         metrics.pop("out")
