@@ -230,7 +230,8 @@ def _to_onnx(module: nn.Module, example: Tensor, path: Path, takes: str, gives: 
             verbose=False,
         )
     # The exporter leaves large constants as they are; a runtime wants the weights of an LSTM, say, and not their parts.
-    fold_constants(program.model, input_size_limit=_MOST_BYTES, output_size_limit=_MOST_BYTES)
+    # What would make the file much larger, such as a bias looked up for each pair of places, stays computed.
+    fold_constants(program.model, input_size_limit=_MOST_BYTES)
     remove_unused_nodes(program.model)
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # removes stack traces, which contain folder names of this machine

@@ -208,6 +208,21 @@ def test_the_weights_of_an_exported_lstm_are_constants(exported):
     assert all(set(node.input[1:4]) <= constants for node in layers)
 
 
+def test_a_bias_that_is_looked_up_for_each_pair_of_places_is_not_written_out(tmp_path):
+    class Looked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tables = nn.ParameterList(torch.rand(100) for _ in range(4))
+            self.register_buffer("places", torch.arange(600 * 600).reshape(600, 600) % 100)
+
+        def forward(self, x):
+            return sum(x @ table[self.places] for table in self.tables)
+
+    module._to_onnx(Looked(), torch.rand(2, 600), tmp_path / "x.onnx", "frames", ["embeddings"])
+    kept = sum(len(each.raw_data) for each in onnx.load(tmp_path / "x.onnx").graph.initializer)
+    assert kept < 1.1 * 600 * 600 * 8  # the places alone
+
+
 def test_the_example_takes_the_video_stream_that_players_show_as_extract_does(tmp_path):
     path = write_video_with_second_stream(tmp_path / "v.mp4", 30, kind="video", second_is_default=True)
     frames, _ = example().sample_frames(path, 4)
