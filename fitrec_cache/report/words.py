@@ -72,7 +72,8 @@ def knows_groups(model: Model) -> bool:
 def _without_group(run: Mapping[str, Any]) -> bool:
     """Say whether a clip on some side of a run's split has no group, or may have none.
 
-    Older runs say so only of test clips and with the rule ``group``; the other rules named here keep groups together.
+    Older runs say so only of test clips and with the rule ``group``; the other rules named here need all groups, or
+    test every clip in some fold.
     """
     if "without_group" in run:
         return bool(run["without_group"])
