@@ -148,6 +148,7 @@ def train_head(
         false_alarm_rate=false_alarm_rate,
         device=where,
         data_sha256=data.digest(),
+        column_sha256=column_digest(split, data.clip_ids, data.groups, data.extra),
         split_seed=split_seed,
         some_classes=classes is not None,
         overwrite=overwrite,
@@ -174,10 +175,10 @@ def train_head(
     fresh = iter(trainer.run_all([job for job in heads if job.state != "whole"], jobs, stages))
     runs = [job.there if job.there and job.state == "whole" else next(fresh) for job in heads]
     with timed(stages, "write"):
-        if by_column := column_digest(split, data.clip_ids, data.groups, data.extra):
+        if trainer.column_sha256:
             for job in heads:
                 if job.there:
-                    keep_column(job.folder, by_column)
+                    keep_column(job.folder, trainer.column_sha256)
         scored = [read_scored(job.folder) for job in heads]
         columns = [] if strangers is None else [strangers.clip_ids, strangers.groups, strangers.labels]
         write_answers(scored, out / ANSWERS, list(zip(*columns, strict=True)))

@@ -17,7 +17,6 @@ from fitrec_cache import __version__
 from fitrec_cache.common.progress import progress_bar, timed
 from fitrec_cache.dataset.clips import SIDES
 from fitrec_cache.dataset.folds import Fold
-from fitrec_cache.dataset.rules import column_digest
 from fitrec_cache.dataset.splits import Split
 from fitrec_cache.dataset.units import validation_units
 from fitrec_cache.evaluation.calibration import calibrate
@@ -60,6 +59,7 @@ class Trainer:
     false_alarm_rate: float
     device: torch.device
     data_sha256: str
+    column_sha256: str
     split_seed: int | None
     some_classes: bool
     overwrite: bool
@@ -153,8 +153,7 @@ class Trainer:
         run |= {"threads": torch.get_num_threads(), "clip_seconds": data.clip_seconds()}
         run |= {"without_group": self._without_group(split)}
         run |= {"some_classes": sorted(set(data.labels))} if self.some_classes else {}
-        by_column = column_digest(split.rule, data.clip_ids, data.groups, data.extra)
-        run |= {COLUMN: by_column} if by_column else {}
+        run |= {COLUMN: self.column_sha256} if self.column_sha256 else {}
         metrics = {**result.to_dict(), **result.metrics.to_dict(), "calibration": result.calibration}
         metrics |= {"labels": labels, "history": fitted.history}
         metrics.pop("out")
