@@ -96,6 +96,15 @@ def test_a_part_is_plain_hdf5_named_by_its_sha256(store):
     assert json.loads((store.folder / "identity.json").read_text()) == IDENTITY
 
 
+def test_texts_are_declared_as_utf8_and_read_by_other_programs(store):
+    keys = np.array(["é".encode(), b"a"])
+    with h5py.File(store.write_part(features("a", "b") | {"key": keys})) as file:
+        assert file["key"].id.get_type().get_cset() == h5py.h5t.CSET_UTF8
+        assert file["key"].asstr()[()].tolist() == ["é", "a"]  # decodes as the file declares
+        assert file["features"].dtype == np.float16
+    assert list(Store(store.folder, "features", IDENTITY)) == ["é", "a"]
+
+
 def test_digest_is_the_sha256_of_sorted_compact_json():
     assert digest({"b": 1, "a": [True, "x"]}) == hashlib.sha256(b'{"a":[true,"x"],"b":1}').hexdigest()
 

@@ -40,17 +40,22 @@ def encode(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, int | st
     It is built in memory, so that the file is written in one go and a full disk raises an ordinary ``OSError``.
 
     Args:
-        arrays: Datasets; numbers or fixed-length bytes, no objects.
+        arrays: Datasets; numbers or fixed-length bytes (UTF-8, as the file then declares), no objects.
         attributes: Whole numbers, or text, which is stored as UTF-8 bytes (opaque; HDF5 allows less than
             64 KiB).
     """
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         for name, array in arrays.items():
-            file.create_dataset(name, data=array)
+            file.create_dataset(name, data=_declared(array))
         for name, value in attributes.items():
             file.attrs[name] = np.void(value.encode()) if isinstance(value, str) else value
     return buffer.getvalue()
+
+
+def _declared(array: NDArray[Any]) -> NDArray[Any]:
+    """Return texts as a type that is declared to be UTF-8; otherwise other programs decode them as ASCII, and fail."""
+    return array.view(h5py.string_dtype("utf-8", array.dtype.itemsize)) if array.dtype.kind == "S" else array
 
 
 def decode(
