@@ -732,7 +732,8 @@ def test_groups_are_read_off_any_name_with_a_group_number(tmp_path, name, group)
 
 
 @pytest.mark.parametrize(
-    "name", ["=1+1", "@SUM(A1)", "+a", "-a", "'=1", "\t=1", "-", "a=b", "'a", "-0.5", " a", "\u3000a"]
+    "name",
+    ["=1+1", "@SUM(A1)", "+a", "-a", "'=1", "\t=1", "-", "a=b", "'a", "-0.5", "-inf", "-1_0", " 5", " a", "\u3000a"],
 )
 def test_a_table_holds_no_formula_and_is_read_as_it_was(tmp_path, name):
     write_csv(tmp_path / "t.csv", ("path", "label"), [{"path": f"{name}.mp4", "label": name}])

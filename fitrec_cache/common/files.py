@@ -445,20 +445,15 @@ def write_json(path: Path, value: Any) -> None:
 #: The beginning of a cell that a spreadsheet might compute, or of one with a leading space, which readers would strip.
 _FORMULA = re.compile(r"'*[\s=+\-@]")
 
+#: What every spreadsheet reads as the number that it is; ``float`` also takes "-inf", "-1_0" and " 5".
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+
 
 def _no_formula(value: Any) -> Any:
     """Return a cell with an apostrophe in front if a spreadsheet would not read it literally; numbers are kept."""
-    if not isinstance(value, str) or not _FORMULA.match(value) or _is_number(value):
+    if not isinstance(value, str) or not _FORMULA.match(value) or _NUMBER.fullmatch(value):
         return value
     return f"'{value}"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def as_given(cell: str) -> str:
