@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -132,6 +132,9 @@ def main() -> NoReturn:
     except FileNotFoundError:  # on which libraries fail in ways that hide the cause
         print("Error: the folder you are in has been deleted: change to another", file=sys.stderr)
         sys.exit(2)
+    if empty := _empty_argument(sys.argv[1:]):
+        print(f"Error: {empty}", file=sys.stderr)
+        sys.exit(2)
     # Where HOME is not writable, matplotlib would write a warning on every call.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
@@ -159,6 +162,15 @@ def main() -> NoReturn:
         print(f"Error: {visible(said)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     sys.exit(0)
+
+
+def _empty_argument(words: Sequence[str]) -> str | None:
+    """Return what to tell a user about an empty argument, which as a path would mean the folder one is in."""
+    for before, word in zip(["", *words], words, strict=False):
+        if not word or (word.startswith("--") and word.find("=") == len(word) - 1):
+            where = word or (f"what follows {before}" if before.startswith("-") else "an argument")
+            return f"{where} is empty: expected a value. Is a variable of the shell not set?"
+    return None
 
 
 def _in_words(error: Exception) -> str | None:

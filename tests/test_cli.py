@@ -268,6 +268,7 @@ WRONG = [
     (2, "check --cache {cache} --recompute -1", "recompute is -1"),
     (2, "pack --cache {cache} --backbone test_resnet --out {toy}", "exists"),
     (2, "params --classes 1", "classes 1: expected at least 2"),
+    (2, "extract {videos} --cache= --backbone {weights}", "--cache= is empty: expected a value"),
 ]
 
 
@@ -395,6 +396,26 @@ def test_names_that_a_terminal_cannot_show_cost_no_work(tmp_path, places):
     done = subprocess.run(program, capture_output=True, check=True, env=environment)
     assert rb"\u6df1\u8e72" in done.stdout
     assert len(Cache(tmp_path / "c").clips()) == 12
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["extract", "", "--cache", "c"], "an argument is empty"),
+        (["extract", "--cache", ""], "what follows --cache is empty"),
+        (["predict", "--run", "r", "a.mp4", ""], "an argument is empty"),
+    ],
+)
+def test_an_empty_argument_is_not_the_folder_one_is_in(call, tmp_path, monkeypatch, words, reason):
+    """As of a variable of the shell that is not set; once the videos of any folder entered a cache."""
+    monkeypatch.chdir(tmp_path)
+    assert call(*words) == (2, "", f"Error: {reason}: expected a value. Is a variable of the shell not set?\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_value_may_end_with_an_equals_sign(call, places):
+    code, _, err = call("train-head", "--features", places["toy"], "--out", places["tmp"] / "r", "--set=dropout=")
+    assert (code, "--set 'dropout='" in err) == (2, True)
 
 
 def test_a_folder_given_below_home_is_there(call, tmp_path, monkeypatch):
