@@ -24,7 +24,7 @@ from fitrec_cache.storage.root import open_root
 from fitrec_cache.storage.sources import lacking
 from fitrec_cache.storage.store import Store, read_identity
 from fitrec_cache.video.spans import file_of, is_part, recordings
-from fitrec_cache.wording import plural
+from fitrec_cache.wording import command, plural
 
 #: The ``problem`` of a clip that was taken out on purpose.
 TAKEN_OUT = "taken out by --prune"
@@ -327,7 +327,7 @@ def pick_frames(cache: Cache, *, samples: int | None = None, frame_size: int | N
         have = "; ".join(f"samples {s.identity['samples']}, frame size {s.identity['short_side']}" for s in stores)
         raise UsageError(
             f"{cache.folder} holds no frames{f' with {asked}' * bool(asked)} (it holds: {have or 'none'}). Run "
-            f"`fitrec-cache extract VIDEOS --cache {cache.folder}` first"
+            f"`{command('extract', 'VIDEOS', cache=cache.folder)}` first"
         )
     if len(fitting) == 1:
         return fitting[0], []
@@ -363,12 +363,12 @@ def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> 
         if not have:
             raise StoreError(f"{cache.folder} holds no features: run `fitrec-cache extract` with --backbone {backbone}")
         error = unknown_name("backbone", backbone, have)
-        raise UsageError(f"{error}. Or add it: fitrec-cache extract --cache {cache.folder} --backbone {backbone}")
+        raise UsageError(f"{error}. Or add it: {command('extract', cache=cache.folder, backbone=backbone)}")
     if not fitting:
         have = sorted({s.identity["preprocessing"]["preset"] for s in named})
         raise UsageError(
             f"{cache.folder} holds features of {backbone} by preset {' and '.join(have)}, not {preset}. To make them: "
-            f"fitrec-cache extract --cache {cache.folder} --backbone {backbone} --preset {preset}"
+            f"{command('extract', cache=cache.folder, backbone=backbone, preset=preset)}"
         )
     if preset is None and len(fitting) > 1:
         native = [s for s in fitting if s.identity["preprocessing"]["preset"] == "native"]

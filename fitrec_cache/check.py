@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -337,7 +338,7 @@ def _recompute(opened: Cache, count: int, seed: int, notes: list[str]) -> tuple[
         chosen = rng.choice(len(keys), size=min(count, len(keys)), replace=False).tolist() if keys else []
         if not chosen:
             continue
-        command = f"extract --cache {opened.folder}"
+        command = f"extract --cache {shlex.quote(str(opened.folder))}"
         try:
             backbone = rebuild_backbone(store.identity, store.origin(), command=command)
         except UsageError as error:

@@ -14,6 +14,7 @@ from fitrec_cache.errors import UsageError
 from fitrec_cache.extraction.history import Extraction, history
 from fitrec_cache.storage.parts import FORMAT_VERSION, text_values
 from fitrec_cache.storage.store import Store
+from fitrec_cache.wording import command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ def info(*, cache: Path, clips: bool = False) -> InfoReport:
     usable, good = sum(not c.problem for c in held), list(counting.values())
     taken_out = [c for c in held if c.problem == TAKEN_OUT]  # some are earlier names of clips that are used
     if clips and not held:
-        raise UsageError(f"{cache} holds no clips yet: run `fitrec-cache extract VIDEOS --cache {cache}`")
+        raise UsageError(f"{cache} holds no clips yet: run `{command('extract', 'VIDEOS', cache=cache)}`")
     frame_stores = opened.frame_stores()
     return InfoReport(
         cache=cache,

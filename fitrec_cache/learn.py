@@ -343,7 +343,7 @@ def _check_alike(cache: Cache, clips: Sequence[HeldClip], stores: Mapping[str, S
             raise UsageError(
                 f"{plural(len(every) - len(keys), 'clip has', 'clips have')} no features of {name}, from an earlier "
                 "call: give --prune to remove what is not among the videos, or first "
-                f"`extract --cache {cache.folder}` with --backbone {name}, and with --preset and --compile as here"
+                f"`{command('extract', cache=cache.folder, backbone=name)}`, with --preset and --compile as here"
             )
 
 

@@ -23,6 +23,7 @@ from fitrec_cache.cache import Cache
 from fitrec_cache.common.files import check_writable, write_atomic
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.extraction import prefetch
+from fitrec_cache.storage.root import open_root
 from fitrec_cache.wording import visible
 
 COMMANDS = {
@@ -416,6 +417,17 @@ def test_an_empty_argument_is_not_the_folder_one_is_in(call, tmp_path, monkeypat
 def test_a_value_may_end_with_an_equals_sign(call, places):
     code, _, err = call("train-head", "--features", places["toy"], "--out", places["tmp"] / "r", "--set=dropout=")
     assert (code, "--set 'dropout='" in err) == (2, True)
+
+
+def test_a_command_in_an_error_can_be_pasted(call, tmp_path):
+    folder = tmp_path / "my folder"
+    folder.mkdir()
+    assert f"`fitrec-cache train-head --out '{folder}'`" in call("compare", folder)[2]
+    assert f"`fitrec-cache train-head --out '{folder}'`" in call("predict", "--run", folder, __file__)[2]
+    open_root(folder, create=True)
+    words = ["train-head", "--variant", "lrcn", "--out", tmp_path / "run"]
+    assert f"`fitrec-cache extract VIDEOS --cache '{folder}'`" in call("info", "--cache", folder, "--clips")[2]
+    assert f"`fitrec-cache extract VIDEOS --cache '{folder}'`" in call(*words, "--cache", folder)[2]
 
 
 def test_a_folder_given_below_home_is_there(call, tmp_path, monkeypatch):

@@ -1099,8 +1099,10 @@ def test_what_lies_between_windows_is_told(run, long_video):
 
 
 def test_a_folder_is_no_video(run, tmp_path):
-    with pytest.raises(UsageError, match="is a folder: give one video, or `fitrec-cache predict"):
-        find_source(str(tmp_path))
+    folder = tmp_path / "my clips"
+    folder.mkdir()
+    with pytest.raises(UsageError, match=f"is a folder: .* `fitrec-cache predict '{folder}' --run RUN`"):
+        find_source(str(folder))
 
 
 def test_ctrl_c_ends_it_and_keeps_what_was_answered(run, long_video, tmp_path, monkeypatch):

@@ -36,6 +36,7 @@ from fitrec_cache.video.jpeg import encode_frame
 from fitrec_cache.video.no_video import why_no_video
 from fitrec_cache.video.truncation import is_cut
 from fitrec_cache.video.video import Converter
+from fitrec_cache.wording import command
 
 #: The longest time, in seconds, that a network source may be silent: before it answers, and later. The second is longer
 #: because the segments of live streams may be longer than 10 s.
@@ -112,7 +113,8 @@ def find_source(text: str, *, format: str | None = None) -> Source:
     if scheme := _SCHEME.match(text):
         return Source(text, live=scheme[1].lower() in _LIVE_SCHEMES)
     if is_folder(text):
-        raise UsageError(f"{text} is a folder: give one video, or `fitrec-cache predict {text}` for all in it")
+        whole = command("predict", text, run="RUN")
+        raise UsageError(f"{text} is a folder: give one video, or `{whole}` for all in it")
     if not is_there(text):
         raise UsageError(f"no such file: {text}. Expected a video, camera, camera:1, or an address such as rtsp://...")
     return Source(text)

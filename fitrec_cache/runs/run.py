@@ -43,7 +43,7 @@ from fitrec_cache.runs.run_files import (
     unfinished_in,
 )
 from fitrec_cache.settings.variants import HeadConfig
-from fitrec_cache.wording import bounds, listed, plural
+from fitrec_cache.wording import bounds, command, listed, plural
 
 #: The files of a complete run folder; :data:`HEAD` has the weights of the tested head.
 #: A run with a final head, trained on all clips, has :data:`FINAL` too.
@@ -376,4 +376,4 @@ def no_run(folder: Path) -> UsageError:
         return UsageError(f"{folder} holds no run itself, but there are some in {listed(inside)}: name one of these")
     if (folder / "cache").is_dir():
         return UsageError(f"{folder} holds no model yet, as `learn` did not finish: run the same command again")
-    return UsageError(f"no run at {folder}: expected a folder made by `fitrec-cache train-head --out {folder}`")
+    return UsageError(f"no run at {folder}: expected a folder made by `{command('train-head', out=folder)}`")

@@ -14,7 +14,7 @@ from fitrec_cache.dataset.clips import SIDES
 from fitrec_cache.dataset.rules import rule_of
 from fitrec_cache.errors import FitrecError, StoreCorrupt, StoreError, UsageError
 from fitrec_cache.storage.sources import check_sources
-from fitrec_cache.wording import is_plain
+from fitrec_cache.wording import command, is_plain
 
 RUN_VERSION = 2
 
@@ -84,7 +84,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         inside = run_folders(path)
         if not inside:
-            raise UsageError(f"no run in {path}: expected a folder made by `fitrec-cache train-head --out {path}`")
+            raise UsageError(f"no run in {path}: expected a folder made by `{command('train-head', out=path)}`")
         for folder in inside:
             found.setdefault(folder.resolve(), folder)
     return list(found.values())
