@@ -21,8 +21,9 @@ from fitrec_cache.dataset.clips import columns
 from fitrec_cache.dataset.find_clips import choose_classes
 from fitrec_cache.dataset.folds import make_folds
 from fitrec_cache.dataset.splits import Split, known_groups
-from fitrec_cache.errors import StoreError, UsageError
+from fitrec_cache.errors import StoreError, UsageError, unknown_name
 from fitrec_cache.features import clips_in, stored_embeddings
+from fitrec_cache.settings.variants import PRESETS
 from fitrec_cache.storage.store import Store
 from fitrec_cache.wording import plural, some
 
@@ -202,6 +203,8 @@ def _pick(cache: Cache, backbone: str | None, preset: str | None) -> tuple[Store
     if preset is not None:
         stores = [s for s in stores if s.identity["preprocessing"]["preset"] == preset]
     if not stores:
+        if preset is not None and preset not in PRESETS:
+            raise unknown_name("preset", preset, PRESETS)
         raise StoreError(f"{cache.folder} holds no features{f' of preset {preset}' * bool(preset)}: run extract first")
     return cache.fullest(stores), []
 

@@ -17,7 +17,7 @@ from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.files import canonical_json, digest, parse_json, read_file, write_atomic
 from fitrec_cache.dataset.clips import NO_COLUMNS
 from fitrec_cache.errors import StoreCorrupt, StoreError, UsageError, unknown_name
-from fitrec_cache.settings.variants import plain_name
+from fitrec_cache.settings.variants import PRESETS, plain_name
 from fitrec_cache.storage.index import Columns
 from fitrec_cache.storage.parts import FORMAT_VERSION, SCHEMAS, text_column
 from fitrec_cache.storage.root import open_root
@@ -365,6 +365,8 @@ def pick_features(cache: Cache, backbone: str, *, preset: str | None = None) -> 
         error = unknown_name("backbone", backbone, have)
         raise UsageError(f"{error}. Or add it: {command('extract', cache=cache.folder, backbone=backbone)}")
     if not fitting:
+        if preset not in PRESETS:
+            raise unknown_name("preset", str(preset), PRESETS)
         have = sorted({s.identity["preprocessing"]["preset"] for s in named})
         raise UsageError(
             f"{cache.folder} holds features of {backbone} by preset {' and '.join(have)}, not {preset}. To make them: "

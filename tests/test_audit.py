@@ -339,6 +339,8 @@ def test_the_backbone_with_the_most_clips_is_taken(tmp_path, data):
         audit(cache=folder, backbone="non")
     with pytest.raises(StoreError, match="holds no features of preset paper"):
         audit(cache=folder, preset="paper")
+    with pytest.raises(UsageError, match=r"unknown preset 'papr'. Did you mean 'paper'"):
+        audit(cache=folder, preset="papr")
 
 
 def test_what_is_in_the_way_is_refused_before_any_work(tmp_path, unknown):

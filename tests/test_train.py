@@ -886,6 +886,7 @@ def test_wrong_use_is_refused(tmp_path, features, cache_folder):
         backbone=["test_resnet"],
         preset="paper",
     )
+    refused("unknown preset 'papr'. Did you mean 'paper'", cache=cache_folder, backbone=["test_resnet"], preset="papr")
     refused("epochs is 0", features=features, epochs=0)
     refused("learning_rate is 0", features=features, learning_rate=0)
     for rate in (-0.1, 1):

@@ -32,9 +32,8 @@ from fitrec_cache.common.devices import find_device, first_line, keep_to_cores, 
 from fitrec_cache.common.precision import computes_in_bf16, fuses_slowly, in_full_float32, is_good_at_fp16, is_slow
 from fitrec_cache.errors import UsageError, VideoError, unknown_name
 from fitrec_cache.settings.paper import FRAME_SIDE
+from fitrec_cache.settings.variants import PRESETS
 from fitrec_cache.video.resizing import resize
-
-PRESETS = ("native", "grid", "paper", "table1")
 
 #: Value in the identity of features from a compiled network.
 COMPILER = "inductor, weights folded in"
@@ -59,7 +58,7 @@ class Preprocessing:
     """How a stored frame is turned into a backbone's input; every field affects features, so all are in the identity.
 
     Attributes:
-        preset: One of :data:`PRESETS`.
+        preset: One of :data:`~fitrec_cache.settings.variants.PRESETS`.
         first_size: Height and width in pixels of a first, lossy resize; None for none.
         size: Height and width of the backbone's input in pixels. The whole frame is resized to it, without cropping.
         interpolation: ``bilinear`` or ``bicubic``, antialiased.

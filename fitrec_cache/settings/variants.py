@@ -15,6 +15,9 @@ from typing import Any
 from fitrec_cache.common.files import Plain
 from fitrec_cache.errors import UsageError, unknown_name
 
+#: Ways to prepare frames for a backbone.
+PRESETS = ("native", "grid", "paper", "table1")
+
 #: ``Variant.backbone`` of the variants that are trained on frames of 64x64 pixels instead of features.
 PIXELS = "pixels64"
 
