@@ -18,7 +18,7 @@ from fitrec_cache.dataset.splits import Clips, Sides, carve
 from fitrec_cache.dataset.units import units_of
 from fitrec_cache.errors import UsageError, unknown_name
 from fitrec_cache.video.spans import file_of, is_part
-from fitrec_cache.wording import plural, some
+from fitrec_cache.wording import listed, plural, some
 
 Folds = list[tuple[str, Sides]]
 """The sides of each fold, with its name; a rule that makes only one leaves the name empty."""
@@ -174,10 +174,16 @@ def _two_lists(rule: str) -> list[Path]:
 def _by_manifest(clips: Clips, _rule: str, _seed: int) -> Folds:
     column = [e.get("split", "") for e in clips.extra]
     unknown = sorted(set(column).difference(SIDES, {""}))
+    if not any(column):
+        raise UsageError(
+            "--split manifest reads the manifest's column split, which no clip has: extract from a manifest that has "
+            "it, with train, test, optionally val, or use another split"
+        )
     if unknown or "test" not in column or "train" not in column:
         example = next((f", such as of {name}" for name, s in zip(clips.ids, column, strict=True) if s in unknown), "")
+        got = listed(unknown or sorted({*column} - {""}))
         raise UsageError(
-            f"--split manifest reads the manifest's column split: got {unknown or sorted(set(column))}{example}; "
+            f"--split manifest reads the manifest's column split: got {got}{example}; "
             "expected train, test, optionally val. Correct the manifest and extract it again"
         )
     train, val, test = ({i for i, s in enumerate(column) if s == side} for side in SIDES)
