@@ -87,6 +87,8 @@ def read_pack(path: Path) -> Features:
     Raises:
         UsageError: If the file is missing, or does not follow docs/format.md.
     """
+    if path.is_dir():
+        raise UsageError(f"features file {path} is a folder: expected an HDF5 file as docs/format.md describes")
     if not path.is_file():
         raise UsageError(f"features file {path} not found: expected an HDF5 file as docs/format.md describes")
     try:

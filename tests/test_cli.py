@@ -269,6 +269,10 @@ WRONG = [
     (2, "check --cache {cache} --recompute -1", "recompute is -1"),
     (2, "pack --cache {cache} --backbone test_resnet --out {toy}", "exists"),
     (2, "params --classes 1", "classes 1: expected at least 2"),
+    (2, "pack --cache {cache} --out {tmp}/no/x.h5", "there is no folder {tmp}/no. Make it first"),
+    (2, "train-head --features {cache} --out {tmp}/r", "is a folder: expected an HDF5 file"),
+    (2, "extract {videos} --cache {toy} --backbone {weights}", "toy.h5 is a file: expected the folder of a cache"),
+    (2, "extract {toy} --cache {tmp}/c --backbone {weights}", "toy.h5 is of another kind: expected a folder"),
     (2, "extract {videos} --cache= --backbone {weights}", "--cache= is empty: expected a value"),
 ]
 
@@ -278,7 +282,7 @@ def test_wrong_use_gives_one_clear_error_and_the_right_exit_code(call, places, c
     got, out, err = call(*line.format(**places).split())
     assert got == code
     assert err.startswith("Error: ")
-    assert reason in err
+    assert reason.format(**places) in err
     assert "Traceback" not in err
     assert all(line.startswith("note: ") for line in out.splitlines())  # what was found before
 

@@ -577,6 +577,12 @@ def test_manifest_in_another_encoding(tmp_path):
         find_clips(tmp_path / "m.csv")
 
 
+def test_list_in_another_encoding(tmp_path):
+    (tmp_path / "list.txt").write_bytes("A/a.avi\nÜ/ä.avi\n".encode("latin-1"))
+    with pytest.raises(ManifestError, match=r"list\.txt is not text in UTF-8, see line 2: save it as plain text"):
+        find_clips(tmp_path / "list.txt")
+
+
 def test_manifest_with_a_path_too_long_for_the_system_is_a_missing_file(tmp_path):
     assert said(find_clips(write(tmp_path / "m.csv", f"path,label\n{'a' * 900},A\n")), "missing, of 1")
 

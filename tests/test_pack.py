@@ -121,7 +121,7 @@ def test_packing_refuses_what_it_cannot_do(tmp_path, packed, cache_folder, two_b
         pack(cache=cache_folder, backbone=["vit"], out=tmp_path / "x.h5")
     with pytest.raises(StoreError, match="no cache at"):
         pack(cache=tmp_path / "none", backbone=["test_resnet"], out=tmp_path / "x.h5")
-    with pytest.raises(UsageError, match=r"--out .* cannot be written: No such file or directory"):
+    with pytest.raises(UsageError, match=r"--out .* cannot be written: there is no folder .*/no/folder. Make it"):
         pack(cache=cache_folder, backbone=["test_resnet"], out=tmp_path / "no" / "folder" / "x.h5")
 
 
@@ -268,7 +268,7 @@ def test_bad_files_are_refused_with_the_reason(tmp_path, changed, reason):
 
 def test_files_that_are_not_hdf5_are_refused(tmp_path):
     (tmp_path / "words.h5").write_text("only words")
-    for name, reason in (("words.h5", "not readable as HDF5"), ("none.h5", "not found"), (".", "not found")):
+    for name, reason in (("words.h5", "not readable as HDF5"), ("none.h5", "not found"), (".", "is a folder")):
         with pytest.raises(UsageError, match=reason):
             read_pack(tmp_path / name)
 

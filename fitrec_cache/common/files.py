@@ -343,7 +343,10 @@ def check_writable(path: Path, option: str, *, ending: str = "") -> None:
         remove_unfinished(target.parent)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"{option} {path} cannot be written: {reason}. Choose another file") from error
+        advice = "Choose another file"
+        if isinstance(error, FileNotFoundError) and not path.parent.exists():
+            reason, advice = f"there is no folder {path.parent}", "Make it first, or choose another file"
+        raise UsageError(f"{option} {path} cannot be written: {reason}. {advice}") from error
 
 
 def _refuse_no_file(path: Path, option: str) -> None:

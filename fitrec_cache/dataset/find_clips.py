@@ -149,8 +149,8 @@ def _read(videos: Path, root: Path | None) -> tuple[list[Clip], list[str], list[
         found, notes, has_groups = list_clips(videos, base), [], False
     else:
         raise UsageError(
-            f"{videos} is neither: expected a folder of class folders, a manifest, which must be named .csv even if it "
-            "has tabs, or a .txt list"
+            f"{videos} is of another kind: expected a folder of class folders, a manifest, which must be named "
+            ".csv even if it has tabs, or a .txt list"
         )
     if not any(clip.path is not None and is_there(clip.path) for clip in found):
         notes.append(f"no file that {videos.name} names is there, looked for in {base}: --root names another folder")

@@ -338,5 +338,6 @@ def text_lines(path: Path) -> list[tuple[int, str]]:
             f"cannot read {path}: {error.strerror}. Expected a text file with one name per line"
         ) from error
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{path} is not text in UTF-8: {error}") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ManifestError(f"{path} is not text in UTF-8, see line {line}: save it as plain text, UTF-8") from error
     return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]

@@ -51,6 +51,8 @@ def open_root(folder: Path, *, create: bool) -> None:
         if marker.is_file():  # another process has just made it
             open_root(folder, create=create)
             return
+        if not folder.is_dir():
+            raise NoCacheError(f"{folder} is a file: expected the folder of a cache, or a new name for one")
         raise NoCacheError(
             f"{folder} exists and is not a cache (no cache.json): choose a new or empty folder; if it was one, "
             "`fitrec-cache check --cache DIR --repair` makes it one again"
