@@ -219,6 +219,13 @@ def test_pickled_code_is_refused_and_not_run(tmp_path):
     assert not (tmp_path / "exploded").exists()
 
 
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_empty_weights_are_told(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(WeightsError, match=r"cannot be read: \w.*\. Copy or download it again"):
+        load(f"test_resnet={tmp_path / name}")
+
+
 def test_compressed_weights_are_refused(tmp_path):
     """A few kilobytes could hold gigabytes of zeros."""
     torch.save({"a": torch.zeros(1000)}, tmp_path / "plain.pth")

@@ -239,7 +239,7 @@ def places(tmp_path, cache_folder, video_folder, weights):
 
 
 WRONG = [
-    (2, "extract {videos} --cache {tmp}/c --backbone resnet5", "unknown backbone 'resnet5'"),
+    (2, "extract {videos} --cache {tmp}/c --backbone resnet5", "unknown backbone 'resnet5'. Did you mean one of "),
     (2, "extract {videos} --cache {tmp}/c --backbone {weights} --preset natve", "Did you mean 'native'"),
     (2, "extract {videos} --cache {tmp}/c --backbone test_resnet={tmp}/gone.pth", "gone.pth not found"),
     (2, "extract {videos} --cache {tmp}/c --backbone test_vit={tmp}/toy.h5", "toy.h5 is not a plain state dict"),

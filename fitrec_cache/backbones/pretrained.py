@@ -56,15 +56,17 @@ class BackboneChoice:
             )
         architecture = name.split(".", 1)[0]
         if not timm.is_model(architecture):
-            raise unknown_name("backbone", name, _near(architecture))
+            raise _unknown_backbone(name, architecture)
         if "." in name and name not in (known := timm.models.get_arch_pretrained_cfgs(architecture)):
             raise unknown_name(f"pretrained tag of {architecture}", name, known or [architecture])
         return cls(name=name, weights=with_home(weights) or ("embedded" if name == EMBEDDED else "hub"))
 
 
-def _near(name: str) -> list[str]:
-    near = difflib.get_close_matches(name, timm.list_models(), n=4)
-    return near or [EMBEDDED, "resnet50", "tf_efficientnet_b0", "vit_tiny_patch16_224"]
+def _unknown_backbone(name: str, architecture: str) -> UsageError:
+    near = sorted(difflib.get_close_matches(architecture, timm.list_models(), n=5))  # several may be equally near
+    hint = f". Did you mean one of {', '.join(near)}? Expected" if near else ": expected"
+    usual = f"{EMBEDDED}, resnet50, tf_efficientnet_b0 and vit_tiny_patch16_224"
+    return UsageError(f"unknown backbone '{name[:200]}'{hint} a name that timm.list_models() gives, such as {usual}")
 
 
 def build_empty(name: str, *, img_size: int | None = None) -> nn.Module:

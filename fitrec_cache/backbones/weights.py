@@ -39,7 +39,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "expected .safetensors, or what torch.save(model.state_dict(), FILE) writes"
         ) from error
     except _DAMAGE as error:
-        raise WeightsError(f"weights file {path} cannot be read: {error}") from error
+        reason = str(error) or "it is empty or ends too early"  # an EOFError has no text
+        raise WeightsError(f"weights file {path} cannot be read: {reason}. Copy or download it again") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
