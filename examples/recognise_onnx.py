@@ -94,9 +94,19 @@ def as_shown(image: Image.Image, frame: av.VideoFrame) -> Image.Image:
 def resize(frames: list[Image.Image], steps: list[dict]) -> np.ndarray:
     """Return uint8 ``(T, height, width, 3)``."""
     for step in steps:
-        size = (step["width"], step["height"])
-        frames = [frame.resize(size, FILTERS[step["interpolation"]]) for frame in frames]
+        size, inside = (step["width"], step["height"]), step.get("fit") == "inside"
+        change = fit_inside if inside else Image.Image.resize
+        frames = [change(frame, size, FILTERS[step["interpolation"]]) for frame in frames]
     return np.stack([np.asarray(frame) for frame in frames])
+
+
+def fit_inside(frame: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    """Return a frame scaled with its proportions, in the middle of a picture of this size, black beside it."""
+    share = min(size[0] / frame.width, size[1] / frame.height)
+    inner = frame.resize((max(1, round(frame.width * share)), max(1, round(frame.height * share))), resample)
+    picture = Image.new("RGB", size)
+    picture.paste(inner, ((size[0] - inner.width) // 2, (size[1] - inner.height) // 2))
+    return picture
 
 
 def run(path: Path, x: np.ndarray) -> list[np.ndarray]:

@@ -349,8 +349,12 @@ def learn(
     *,
     out: Annotated[Path, typer.Option(help="Folder for the cache and the runs, with their reports.")],
     backbone: Annotated[
-        list[str], typer.Option(help="Any timm model, NAME or NAME=WEIGHTS; repeatable: the best is chosen.")
+        list[str],
+        typer.Option(help="Any timm model or blazepose_full, NAME or NAME=WEIGHTS; repeatable: the best is chosen."),
     ] = ["tf_efficientnet_lite0"],
+    together: Annotated[
+        bool, typer.Option("--together", help="Use the features of all backbones together instead of choosing one.")
+    ] = False,
     preset: PresetOption = "native",
     variant: Annotated[
         list[str],

@@ -110,6 +110,7 @@ def learn(
     *,
     out: Path,
     backbone: Sequence[str] = (EMBEDDED,),
+    together: bool = False,
     preset: str = "native",
     variant: Sequence[str] = (),
     classes: str | None = None,
@@ -142,6 +143,7 @@ def learn(
         out: Folder for the cache and the runs.
         backbone: ``NAME`` or ``NAME=WEIGHTS``, one or several to choose from; see
             :func:`fitrec_cache.backbones.backbone.load_backbone`.
+        together: Give heads the features of all backbones together, instead of choosing one backbone.
         preset: ``native``, ``grid``, ``paper`` or ``table1``.
         variant: Variants to choose from. Empty: the one with an LSTM that matches the backbone, and ``mean``.
         classes: ``fitness35``, names separated by commas, or a file of names; None for all.
@@ -167,6 +169,10 @@ def learn(
     """
     started = time.perf_counter()
     _check(variant, split, seed, epochs, jobs)
+    if together and len(backbone) < 2:
+        raise UsageError(
+            f"--together takes the features of several backbones, got {len(backbone)}: name more, or leave it out"
+        )
     if not is_there(videos) and is_folder(out / "cache"):
         raise UsageError(
             f"no such file or folder: {videos}. If you moved your videos, give the new place: what was computed of "
@@ -180,8 +186,10 @@ def learn(
     notes, cache = Notes(tell), out / "cache"
     _check_split(split, found, cache, notes, others=() if prune else _labels(found, classes))
 
+    several = len(backbone) > 1 and not together
+
     def once(text: str, of: str = "") -> None:
-        text = f"{of}: {text}" if of and len(backbone) > 1 else text
+        text = f"{of}: {text}" if of and several else text
         notes.add_new(text)  # every training on a split repeats the notes about it
 
     extracted = extract(
@@ -200,7 +208,9 @@ def learn(
     )
     opened = Cache(cache)
     refuse_without_features(extracted, opened)
-    stores = {name: pick_features(opened, store)[0] for name, store in extracted.features.items()}
+    folders = extracted.features
+    inputs = {"+".join(folders): [*folders.values()]} if together else {name: [at] for name, at in folders.items()}
+    stores = {name: pick_features(opened, folder)[0] for name, folder in folders.items()}
     left_out = [f for f in extracted.failed if not _is_used(opened.clip(f.clip_id), stores.values())]
     unusable = _say_unusable(left_out, cache)
     for text in unusable:
@@ -226,15 +236,18 @@ def learn(
         jobs=jobs,
         progress=progress,
     )
-    heads = [(name, store, head) for name, store in extracted.features.items() for head in variant or heads_for(name)]
-    new = [(head, extracted.backbones[name]) for name, store, head in heads if not is_there(runs / f"{head}-{store}")]
+    heads = [
+        (name, head, runs / f"{head}-{'+'.join(inputs[name])}")
+        for name in inputs
+        for head in variant or heads_for(name)
+    ]
+    new = [(head, _width(extracted, name)) for name, head, folder in heads if not is_there(folder)]
     if new and tell is not None:
         tell(_how_long(new, clips, len(seed), epochs) + ", less with --jobs" * (jobs > 1))
     models: dict[Path, Callable[..., TrainReport]] = {}
     leaks = False
-    for name, store, head in heads:
-        folder = runs / f"{head}-{store}"
-        models[folder] = partial(train, out=folder, variant=head, backbone=[store])
+    for name, head, folder in heads:
+        models[folder] = partial(train, out=folder, variant=head, backbone=inputs[name])
         leaks |= models[folder](tell=partial(once, of=name)).leaks
     records = read_records(list(models))
     compared, lead = compare_runs(records), gather(records)[0]  # as on the page
@@ -260,6 +273,11 @@ def learn(
     )
     write_json(runs / LEARNED, made.to_dict() | {"ended": time_of_last(out)})
     return made
+
+
+def _width(extracted: ExtractReport, name: str) -> int:
+    """Return how many values a frame has, of the backbones whose names are joined by ``+``."""
+    return sum(extracted.backbones[each] for each in name.split("+"))
 
 
 def _labels(found: ClipList, classes: str | None) -> set[str] | None:

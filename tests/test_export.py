@@ -20,6 +20,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import SMALL, InlinePool
+from make_tflite import make_task
 from make_video import (
     MIRRORED,
     read_corners,
@@ -399,6 +400,22 @@ def test_several_backbones_are_several_files_in_the_order_of_the_head(tmp_path, 
     assert [len(i["resize"]) for i in about["inputs"]] == [2, 2]  # the paper's 64x64 first
     assert about["inputs"][0]["resize"][0] == {"height": 64, "width": 64, "interpolation": "bilinear, antialiased"}
     assert report.difference < 1e-4
+
+
+def test_poses_are_exported_too_and_the_example_answers_as_predict_does(tmp_path, video_folder, inline):
+    backbone = [f"blazepose_full={make_task(tmp_path / 'pose.task')}"]
+    extract(video_folder, cache=tmp_path / "cache", backbone=backbone, **SMALL)
+    settings = {"variant": "mean", "backbone": ["blazepose_full"], "epochs": 20}
+    train_head(out=tmp_path / "run", cache=tmp_path / "cache", **settings)
+    assert export(run=tmp_path / "run", out=tmp_path / "recogniser").difference < 1e-3
+    about = json.loads((tmp_path / "recogniser" / "recogniser.json").read_text())
+    (step,) = about["inputs"][0]["resize"]
+    assert step == {"height": 512, "width": 512, "interpolation": "bilinear, antialiased", "fit": "inside"}
+    video = sorted(video_folder.rglob("*.avi"))[5]
+    answers, unknown = example().recognise(tmp_path / "recogniser", video)
+    (expected,) = predict([video], run=tmp_path / "run")
+    assert answers == pytest.approx(dict(expected.top), abs=1e-3)
+    assert unknown == expected.unknown
 
 
 def test_maps_are_exported_too(tmp_path, video_folder, weights):

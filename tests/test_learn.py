@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from conftest import unseal
+from make_tflite import make_task
 
 from fitrec_cache import learn as module
 from fitrec_cache.cache import Cache
@@ -350,6 +351,23 @@ def test_what_a_further_backbone_needs_is_trained_and_nothing_again(learned, vid
     assert len(more.models) == len(report.models) + 2
 
 
+def test_features_of_all_backbones_may_be_taken_together(learned, video_folder, weights, tmp_path, inline):
+    _, out, backbones, _ = learned
+    shutil.copytree(out, tmp_path / "out")
+    both = [*backbones, f"blazepose_full={make_task(tmp_path / 'pose.task')}"]
+    told = []
+    report = learn(video_folder, out=tmp_path / "out", backbone=both, together=True, **FAST, tell=told.append)
+    name = "+".join(choice.partition("=")[0] for choice in both)
+    assert report.backbone == name
+    assert len(report.models) == 2  # the head with an LSTM, and mean
+    assert "3 backbones" not in "".join(told)
+    widths = report.extracted.backbones
+    assert read_run_settings(next(report.run.glob("seed-*")))["head"]["input_dim"] == sum(widths.values())
+    assert widths["blazepose_full"] == 225
+    answer = predict([next(video_folder.glob("Hop/*"))], run=report.run)[0]
+    assert len(answer.attention) == 20
+
+
 def test_backbones_that_know_different_clips_are_not_compared(learned, video_folder, weights, tmp_path, inline):
     _, out, backbones, _ = learned
     shutil.copytree(out, tmp_path / "out")
@@ -499,6 +517,7 @@ def test_other_heads_and_classes_can_be_asked_for(video_folder, weights, tmp_pat
         ({"jobs": 0}, "jobs is 0"),
         ({"epochs": 0}, "epochs is 0"),
         ({"backbone": ["resnt50"]}, "unknown backbone 'resnt50'"),
+        ({"together": True}, "--together takes the features of several backbones, got 1: name more, or leave it out"),
         ({"preset": "natve"}, "unknown preset 'natve'"),
     ],
 )

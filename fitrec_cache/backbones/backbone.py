@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch._dynamo import config as dynamo
 from torch._inductor import config as inductor
 
+from fitrec_cache.backbones.blazepose import POSES, PoseModel, fit_into
 from fitrec_cache.backbones.feature_maps import GridMap, LastMap
 from fitrec_cache.backbones.folding import FOLDING, fold_norms
 from fitrec_cache.backbones.frozen_conv import FrozenConv
@@ -44,6 +45,9 @@ _REST: dict[type, Callable[[Any], nn.Module]] = {
     BatchNormAct2d: lambda norm: nn.Sequential(norm.drop, norm.act),
 }
 
+#: Value of ``output`` in the identity of poses, to be changed with what :func:`.blazepose.describe` returns.
+POSE = "pose, version 1"
+
 #: A cache limit that is larger than the number of networks that any process compiles.
 _MANY = 1_000_000
 
@@ -60,12 +64,13 @@ class Preprocessing:
     Attributes:
         preset: One of :data:`~fitrec_cache.settings.variants.PRESETS`.
         first_size: Height and width in pixels of a first, lossy resize; None for none.
-        size: Height and width of the backbone's input in pixels. The whole frame is resized to it, without cropping.
+        size: Height and width of the backbone's input in pixels. The whole frame is resized to it, without cropping;
+            for a pose it keeps its proportions and gets black borders.
         interpolation: ``bilinear`` or ``bicubic``, antialiased.
         mean: Subtracted from pixels in [0, 1], per channel.
         std: The divisor after that, per channel.
         output: ``pooled``: the backbone's own pooled vector; ``grid3``: its last feature map, averaged in 3 x 3 cells;
-            ``flattened``: that map as it is.
+            ``flattened``: that map as it is; :data:`POSE`: a pose, of frames whose proportions are kept.
     """
 
     preset: str
@@ -230,7 +235,8 @@ class Backbone:
         p = self.preprocessing
         if p.first_size is not None:
             frames = resize(frames, p.first_size, "bilinear")
-        frames = resize(frames, p.size, p.interpolation).contiguous(memory_format=torch.channels_last)
+        whole = fit_into(frames, p.size) if p.output == POSE else resize(frames, p.size, p.interpolation)
+        frames = whole.contiguous(memory_format=torch.channels_last)
         if self._copies is None:  # on mps only the thread that embeds may use the device
             return frames
         with self._room(len(frames)), torch.cuda.stream(self._copies):
@@ -375,7 +381,8 @@ def load_backbone(
     """Load a frozen backbone with its weights.
 
     Args:
-        text: ``NAME``, ``NAME=FILE``, ``NAME=hub`` or ``NAME=embedded``; any timm model.
+        text: ``NAME``, ``NAME=FILE``, ``NAME=hub`` or ``NAME=embedded``; any timm model, or one of
+            :data:`~fitrec_cache.backbones.blazepose.POSES`, which has preset ``native`` and precision ``fp32`` only.
         preset: ``native``: the backbone's own resolution, mean and standard deviation. ``grid``: the same, but the
             output is the last feature map averaged in each of 3 x 3 cells, concatenated: nine times as long.
             ``paper``: frames reduced to 64x64, enlarged again to the backbone's resolution, pixels / 255 (Eq. 2).
@@ -397,8 +404,8 @@ def load_backbone(
     keep_to_cores()
     if compiled:
         check_compiler(device)
-    precision = best_precision(precision, device)
     choice = BackboneChoice.parse(text)
+    precision = _precision_for(choice.name, precision, preset, device)
     model = load_model(choice)
     preprocessing = _preprocessing(model, preset)
     if preset == "table1":
@@ -416,6 +423,23 @@ def load_backbone(
         device=device,
         compiled=compiled,
     )
+
+
+def _precision_for(name: str, precision: str, preset: str, device: str) -> str:
+    """Return :func:`best_precision`; of a pose fp32, as points are computed to a fraction of a pixel.
+
+    Raises:
+        UsageError: If a pose is to be computed in another way.
+    """
+    chosen = best_precision(precision, device)
+    if name not in POSES:
+        return chosen
+    if preset != "native" or (precision != "auto" and chosen != "fp32"):
+        raise UsageError(
+            f"{name} has preset native and precision fp32 only, got {preset} and {precision}: extract it in a call of "
+            "its own"
+        )
+    return "fp32"
 
 
 def check_preset(preset: str) -> None:
@@ -440,6 +464,7 @@ def best_precision(precision: str, device: str) -> str:
 
 def _preprocessing(model: nn.Module, preset: str) -> Preprocessing:
     own = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+    output = POSE if isinstance(model, PoseModel) else "grid3" if preset == "grid" else "pooled"
     native = Preprocessing(
         preset=preset,
         first_size=None,
@@ -447,7 +472,7 @@ def _preprocessing(model: nn.Module, preset: str) -> Preprocessing:
         interpolation="bilinear" if own["interpolation"] == "bilinear" else "bicubic",
         mean=tuple(own["mean"]),
         std=tuple(own["std"]),
-        output="grid3" if preset == "grid" else "pooled",
+        output=output,
     )
     if preset in ("native", "grid"):
         return native

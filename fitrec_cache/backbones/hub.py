@@ -29,17 +29,17 @@ def cached_file(repository: str, name: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def why_nothing_is_fetched() -> str:
+def why_nothing_is_fetched(endpoint: str = constants.ENDPOINT) -> str:
     """Like :func:`hub_is_out_of_reach`, but also if the hub's library was told to stay offline."""
-    return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else hub_is_out_of_reach()
+    return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else hub_is_out_of_reach(endpoint)
 
 
-def hub_is_out_of_reach() -> str:
-    """Return in a few words why nothing can be downloaded; empty if it may be possible.
+def hub_is_out_of_reach(endpoint: str = constants.ENDPOINT) -> str:
+    """Return in a few words why nothing can be downloaded from an address; empty if it may be possible.
 
-    Only the hub's host name is resolved; if a proxy does that, nothing is checked.
+    Only the host name is resolved; if a proxy does that, nothing is checked.
     """
-    address = urlsplit(constants.ENDPOINT)
+    address = urlsplit(endpoint)
     if constants.HF_HUB_OFFLINE or urllib.request.getproxies().keys() & {address.scheme, "all"}:
         return ""
     try:

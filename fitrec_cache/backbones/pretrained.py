@@ -1,4 +1,4 @@
-"""timm's models by name, with weights from a file, from the hub, or from an installed package."""
+"""timm's models and poses by name, with weights from a file, from the hub, or from an installed package."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from fitrec_cache.backbones.blazepose import POSES, POSES_ADDRESS, kept_file, load_pose_model, not_fetched
 from fitrec_cache.backbones.hub import NETWORK_ERRORS, cached_file, hub_is_out_of_reach, why_nothing_is_fetched
 from fitrec_cache.backbones.weights import fit_weights, read_weights
 from fitrec_cache.common.devices import first_line, own_random_numbers
-from fitrec_cache.common.files import with_home
+from fitrec_cache.common.files import is_file, with_home
 from fitrec_cache.errors import UsageError, WeightsError, unknown_name
 from fitrec_cache.settings.variants import plain_name
 
@@ -55,6 +56,8 @@ class BackboneChoice:
                 "Download the weights and give NAME=FILE, where NAME is the architecture"
             )
         architecture = name.split(".", 1)[0]
+        if name in POSES:
+            return cls(name=name, weights=with_home(weights) or "hub")
         if not timm.is_model(architecture):
             raise _unknown_backbone(name, architecture)
         if "." in name and name not in (known := timm.models.get_arch_pretrained_cfgs(architecture)):
@@ -63,10 +66,15 @@ class BackboneChoice:
 
 
 def _unknown_backbone(name: str, architecture: str) -> UsageError:
-    near = sorted(difflib.get_close_matches(architecture, timm.list_models(), n=5))  # several may be equally near
+    near = sorted(
+        difflib.get_close_matches(architecture, [*POSES, *timm.list_models()], n=5)
+    )  # several may be equally near
     hint = f". Did you mean one of {', '.join(near)}? Expected" if near else ": expected"
     usual = f"{EMBEDDED}, resnet50, tf_efficientnet_b0 and vit_tiny_patch16_224"
-    return UsageError(f"unknown backbone '{name[:200]}'{hint} a name that timm.list_models() gives, such as {usual}")
+    return UsageError(
+        f"unknown backbone '{name[:200]}'{hint} a name that timm.list_models() gives, such as {usual}, or one of "
+        f"{', '.join(POSES)}"
+    )
 
 
 def build_empty(name: str, *, img_size: int | None = None) -> nn.Module:
@@ -78,12 +86,14 @@ def build_empty(name: str, *, img_size: int | None = None) -> nn.Module:
 
 
 def load_model(choice: BackboneChoice) -> nn.Module:
-    """Return timm's model without its classifier, on the CPU in float32, with the chosen weights.
+    """Return timm's model without its classifier, or a pose's, on the CPU in float32, with the chosen weights.
 
     Raises:
         WeightsError: If they cannot be loaded or do not fit.
     """
-    with own_random_numbers():  # timm initialises the model randomly first
+    with own_random_numbers():  # models are initialised randomly first
+        if choice.name in POSES:
+            return load_pose_model(choice.name, choice.weights)
         return _from_hub(choice.name) if choice.weights == "hub" else _from_file(choice)
 
 
@@ -107,6 +117,8 @@ def weights_are_here(choice: BackboneChoice) -> bool:
     """
     if choice.weights == "embedded":
         return _embedded_file(choice.name).is_file()
+    if choice.name in POSES:
+        return _pose_is_here(choice)
     if choice.weights != "hub":
         read_weights(Path(choice.weights))
         return True
@@ -119,6 +131,15 @@ def weights_are_here(choice: BackboneChoice) -> bool:
         return True
     if reason := why_nothing_is_fetched():
         raise _no_hub(choice.name, reason)
+    return False
+
+
+def _pose_is_here(choice: BackboneChoice) -> bool:
+    if choice.weights != "hub" or is_file(kept_file(choice.name)):
+        load_model(choice)
+        return True
+    if reason := why_nothing_is_fetched(POSES_ADDRESS):
+        raise not_fetched(choice.name, reason)
     return False
 
 
