@@ -226,7 +226,7 @@ def stored_embeddings(store: Store, clips: Sequence[HeldClip], *, progress: bool
     with progress_bar(total=len(keys), unit="clip", what="load", show=progress) as bar:
         parts = (keys[i : i + _BLOCK] for i in range(0, len(keys), _BLOCK))
         made = embed(store.rows(part, ("features",), bar.update)["features"] for part in parts)
-    return Embeddings(vectors=made.vectors[order], halves=made.halves[order] if len(made.halves) else made.halves)
+    return Embeddings(vectors=made.vectors[order], halves=made.halves)
 
 
 def by_part(store: Store, clips: Sequence[HeldClip]) -> tuple[list[str], list[int]]:
