@@ -361,6 +361,7 @@ def test_features_of_all_backbones_may_be_taken_together(learned, video_folder, 
     assert report.backbone == name
     assert len(report.models) == 2  # the head with an LSTM, and mean
     assert "3 backbones" not in "".join(told)
+    assert "blazepose_full wants" not in "".join(told)  # frames keep their proportions in its square
     widths = report.extracted.backbones
     assert read_run_settings(next(report.run.glob("seed-*")))["head"]["input_dim"] == sum(widths.values())
     assert widths["blazepose_full"] == 225
