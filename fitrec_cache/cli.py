@@ -277,7 +277,10 @@ def extract(
     *,
     cache: Annotated[Path, typer.Option("--cache", help="Cache folder, made if it is not there.")],
     backbone: Annotated[
-        list[str], typer.Option(help="Any timm model, NAME or NAME=WEIGHTS (a file, hub or embedded); repeatable.")
+        list[str],
+        typer.Option(
+            help="Any timm model or blazepose_full, NAME or NAME=WEIGHTS (a file, hub or embedded); repeatable."
+        ),
     ] = ["tf_efficientnet_lite0"],
     preset: Annotated[
         str,
@@ -720,7 +723,7 @@ def doctor(
     ] = None,
     *,
     backbone: Annotated[
-        str, typer.Option(help="Any timm model, NAME or NAME=WEIGHTS (a file, hub or embedded).")
+        str, typer.Option(help="Any timm model or blazepose_full, NAME or NAME=WEIGHTS (a file, hub or embedded).")
     ] = "tf_efficientnet_lite0",
     preset: PresetOption = "native",
     device: DeviceOption = "auto",
