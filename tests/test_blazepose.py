@@ -5,6 +5,7 @@ import math
 import threading
 import zipfile
 from functools import partial
+from http.client import BadStatusLine, IncompleteRead, InvalidURL
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -93,6 +94,13 @@ def test_neither_the_direction_of_the_camera_nor_the_place_on_the_picture_matter
     torch.testing.assert_close(moved, described(standing()), atol=1e-4, rtol=0)
 
 
+def test_of_a_twisted_body_the_middle_between_shoulders_and_hips_faces_the_camera():
+    twisted = torch.zeros(33, 3)
+    twisted[11], twisted[12] = torch.tensor([0.1, -0.5, 0.1]), torch.tensor([-0.1, -0.5, -0.1])
+    twisted[23], twisted[24] = torch.tensor([0.1, 0.0, -0.1]), torch.tensor([-0.1, 0.0, 0.1])
+    torch.testing.assert_close(parts(described(twisted))[0], twisted, atol=1e-5, rtol=0)
+
+
 def test_a_lying_person_is_told_from_a_standing_one():
     lying = standing()[:, [1, 0, 2]] * torch.tensor([-1.0, 1.0, 1.0])  # turned on the picture by a quarter
     assert not torch.allclose(described(lying), described(standing()), atol=1)
@@ -126,28 +134,37 @@ def a_person(anchor, hips, up, score=5.0):
     return boxes, scores
 
 
-@pytest.mark.parametrize(("up", "corner"), [((0.0, -0.2), (0, 0)), ((0.2, 0.0), (1, 0)), ((0.0, 0.2), (1, 1))])
-def test_the_person_is_cut_out_upright(monkeypatch, up, corner):
-    """The square is 2 * 1.25 * 0.2 = half the picture; its upper left is white, wherever that lies on the picture."""
-    picture = torch.zeros(1, 3, 512, 512)
-    x, y = 0.5 + 0.25 * (corner[0] - 1), 0.5 + 0.25 * (corner[1] - 1)
-    picture[..., round(512 * y) : round(512 * (y + 0.25)), round(512 * x) : round(512 * (x + 0.25))] = 1
-    points = torch.zeros(1, 39, 5)
-    points[..., :2] = torch.rand(1, 39, 2, generator=torch.Generator().manual_seed(0)) * 256
-    world = torch.rand(1, 117, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize(("up", "turns"), [((0.0, -0.2), 0), ((0.2, 0.0), 1), ((0.0, 0.2), 2)])
+def test_the_person_is_cut_out_upright(monkeypatch, up, turns):
+    """The square is 2 * 1.25 * 0.2 = half the picture: as many pixels as the second network takes."""
+    random = torch.Generator().manual_seed(0)
+    picture = torch.rand(1, 3, 512, 512, generator=random)
+    points = torch.randn(1, 39, 5, generator=random)
+    points[..., :2] = torch.rand(1, 39, 2, generator=random) * 256
+    world = torch.rand(1, 117, generator=random)
     landmarks = Given(256, points.view(1, 195), torch.tensor([[0.9]]), world)
-    pose = model(monkeypatch, Given(224, *a_person(800, (0.5, 0.5), up)), landmarks)
+    detector = Given(224, *a_person(800, (0.5, 0.5), up))
+    pose = model(monkeypatch, detector, landmarks)
     row = pose(picture)[0]
-    cut = landmarks.seen[0, 0]
-    assert cut[4:124, 4:124].min() > 0.99
-    assert max(cut[132:].max(), cut[:, 132:].max()) < 0.01
+    middle = torch.rot90(picture[..., 128:384, 128:384], turns, (2, 3))
+    torch.testing.assert_close(landmarks.seen, middle, atol=1e-3, rtol=0)
+    assert detector.seen.mean().item() == pytest.approx(2 * picture.mean().item() - 1, abs=1e-3)  # pixels: -1 to 1
 
     # What was found in the square is put back: turned as the person is, and seen from the hips.
     along, across = torch.tensor(up) / 0.2, torch.tensor([-up[1], up[0]]) / 0.2  # up and right of the person
     place = (points[0, :33, :1] / 256 - 0.5) * across - (points[0, :33, 1:2] / 256 - 0.5) * along
     metres = world.view(39, 3)[:33]
     space = torch.cat([metres[:, :1] * across - metres[:, 1:2] * along, metres[:, 2:]], 1)
-    torch.testing.assert_close(row, describe(space[None], place[None], torch.full((1, 33), 0.5))[0], atol=2e-4, rtol=0)
+    visible = 1 / (1 + (-points[:, :33, 3]).exp())
+    torch.testing.assert_close(row, describe(space[None], place[None], visible)[0], atol=2e-4, rtol=0)
+
+
+def test_outside_the_picture_is_black(monkeypatch):
+    landmarks = Given(256, torch.zeros(1, 195), torch.tensor([[0.9]]), torch.zeros(1, 117))
+    pose = model(monkeypatch, Given(224, *a_person(0, (0.0, 0.5), (0.0, -0.2))), landmarks)
+    pose(torch.ones(1, 3, 512, 512))  # the person stands at the left edge
+    assert not landmarks.seen[..., :127].any()
+    assert landmarks.seen[..., 129:].min() > 0.999
 
 
 def test_frames_without_a_person_are_zero(monkeypatch):
@@ -168,6 +185,7 @@ def test_a_frame_is_fitted_into_a_square_with_its_proportions():
     assert not square[:, :, 400:].any()
     upright = fit_into(frames.transpose(2, 3), (512, 512))
     assert torch.equal(upright, square.transpose(2, 3))
+    assert fit_into(frames[..., :1, :].expand(2, 3, 1, 160).repeat(1, 1, 1, 20), (512, 512))[0, 0].any(dim=1).sum() == 1
 
 
 def test_a_backbone_gives_the_same_vector_for_a_frame_whatever_is_beside_it(task):
@@ -203,6 +221,11 @@ def test_a_file_that_is_none_of_the_expected_is_refused(tmp_path, task):
     with zipfile.ZipFile(other, "w") as archive:
         archive.writestr("hand_detector.tflite", b"")
     with pytest.raises(WeightsError, match=r"is not a model of MediaPipe's Pose Landmarker .*pose_detector\.tflite"):
+        load_backbone(f"{NAME}={other}", device="cpu")
+    with zipfile.ZipFile(task) as archive, zipfile.ZipFile(other, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("pose_detector.tflite", archive.read("pose_detector.tflite"))
+        packed.filelist[0].flag_bits = 1  # encrypted
+    with pytest.raises(WeightsError, match=expected):
         load_backbone(f"{NAME}={other}", device="cpu")
     with zipfile.ZipFile(task) as archive, zipfile.ZipFile(other, "w") as swapped:
         for name, taken in (("detector", "landmarks_detector"), ("landmarks_detector", "detector")):
@@ -250,6 +273,17 @@ def test_the_file_is_downloaded_once_and_compared_with_the_published_sum(server,
     load_backbone(NAME, device="cpu")
     assert len(server) == 2
     assert weights_are_here(choice)
+
+
+@pytest.mark.parametrize("error", [BadStatusLine("hello"), IncompleteRead(b""), InvalidURL("nonnumeric port")])
+def test_an_answer_that_is_none_is_no_crash(home, monkeypatch, error):
+    def download(*args, **settings):
+        raise error
+
+    monkeypatch.setattr("fitrec_cache.backbones.blazepose.why_nothing_is_fetched", lambda address: "")
+    monkeypatch.setattr("torch.hub.download_url_to_file", download)
+    with pytest.raises(WeightsError, match=r"could not be downloaded .* Without network, download https://storage"):
+        load_backbone(NAME, device="cpu")
 
 
 def test_without_network_the_error_says_what_to_download(home, monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -218,7 +220,7 @@ def load_pose_model(name: str, weights: str) -> PoseModel:
     try:
         with zipfile.ZipFile(file) as archive:
             detector, landmarks = (archive.read(f"pose_{part}.tflite") for part in ("detector", "landmarks_detector"))
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise WeightsError(
             f"weights file {file} is not a model of MediaPipe's Pose Landmarker ({first_line(error)}): expected "
             f"pose_landmarker_{name.rpartition('_')[2]}.task"
@@ -259,7 +261,7 @@ def _fetched(name: str) -> Path:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(_address(name), str(file), hash_prefix=POSES[name], progress=False)
-    except (OSError, RuntimeError) as error:  # RuntimeError: it has another sha256
+    except (OSError, HTTPException, ValueError, RuntimeError) as error:  # RuntimeError: it has another sha256
         raise not_fetched(name, first_line(error)) from error
     return file
 
