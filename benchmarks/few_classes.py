@@ -2,7 +2,8 @@
 
     python benchmarks/few_classes.py CACHE --leave-one COLUMN --work DIR --out benchmarks/results/few_classes.json
 
-CACHE holds features of the default backbone, made by `extract` with its usual settings. Five of the classes that have
+CACHE holds features of the default backbone, or of those that --backbone names, which are then taken together, made by
+`extract` with its usual settings. Five of the classes that have
 at least forty clips, and forty clips of each, are drawn by chance, several times. The baseline `mean`, which `learn`
 tries too, is trained with one seed and everything at its default. Nothing is chosen by these figures.
 """
@@ -39,11 +40,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path)
     parser.add_argument("--leave-one", required=True, metavar="COLUMN")
+    parser.add_argument("--backbone", nargs="+", default=[EMBEDDED], metavar="NAME")
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    data = load_cached(Cache(args.cache), [EMBEDDED])
+    data = load_cached(Cache(args.cache), args.backbone)
     rows: list[dict[str, Any]] = []
     for seed in range(args.draws):
         clips = drawn(data, seed)
@@ -53,7 +55,7 @@ def main() -> None:
             row = {"draw": seed, "classes": sorted(set(clips.labels)), "split": rule, "folds": len(report.runs)}
             rows.append({**row, "n": found["n"], "accuracy": found["accuracy"]})
             print(rows[-1], flush=True)
-    settings = {"backbone": EMBEDDED, "variant": "mean", "of_each": CLIPS}
+    settings = {"backbone": "+".join(args.backbone), "variant": "mean", "of_each": CLIPS}
     write_json(args.out, {**settings, "classes_there": len(set(data.labels)), "rows": rows})
 
 

@@ -513,8 +513,24 @@ def folds() -> str:
     return "\n\n".join([table(head, rows), told])
 
 
-def _few(rule: str) -> list[float]:
-    return [row["accuracy"] for row in _result("few_classes")["rows"] if row["split"].startswith(rule)]
+def _few(rule: str, name: str = "few_classes") -> list[float]:
+    return [row["accuracy"] for row in _result(name)["rows"] if row["split"].startswith(rule)]
+
+
+def poses() -> str:
+    """For the documentation: a row for each kind of head and features."""
+    rows = []
+    for row in _result("poses")["rows"]:
+        low, high = (f"{100 * end:.1f}" for end in row["ci95"])
+        told = [{"lists": "rooms mostly known", "rooms": "rooms never seen"}[row["split"]], row["variant"]]
+        told += [row["features"], f"{row['accuracy']:.1%} ({low} to {high})"]
+        if row["p"] is None:
+            rows.append([*told, "", ""])
+        else:
+            ends = " to ".join(f"{100 * end:+.1f}" for end in row["difference_ci95"])
+            rows.append([*told, f"{100 * row['difference']:+.1f} ({ends})", f"{row['p_holm']:.2g}"])
+    names = ("test clips", "variant", "features", "accuracy, % (95 %)", "points above the default alone", "p, Holm")
+    return table(list(names), rows)
 
 
 def few_classes() -> str:
@@ -524,8 +540,16 @@ def few_classes() -> str:
     classes, of_each = len(found["rows"][0]["classes"]), found["of_each"]
     return (
         f"With {classes} real exercises and {of_each} clips of each, {known:.0%} of the clips from mostly known rooms "
-        f"are recognised, and {new:.0%} of those from rooms never seen."
+        f"are recognised, and {new:.0%} of those from rooms never seen. {_few_with_poses()}"
     )
+
+
+def _few_with_poses() -> str:
+    """The same of poses beside the default features."""
+    found = _result("few_classes_poses")
+    known, new = (statistics.mean(_few(rule, "few_classes_poses")) for rule in ("kfold", "leave-one"))
+    assert found["of_each"] == _result("few_classes")["of_each"]
+    return f"With [poses](docs/guide.md#poses) beside the usual features, it is {known:.0%} and {new:.0%}."
 
 
 def few_classes_all() -> str:
@@ -560,6 +584,7 @@ def watching() -> str:
 
 BLOCKS = {
     "few": few_classes,
+    "poses": poses,
     "few-all": few_classes_all,
     "folds": folds,
     "watch": watching,

@@ -559,7 +559,7 @@ def _weights(report: DoctorReport) -> str:
         return f"{report.backbone}: not available, see below"
     where = {"embedded": "installed with this program", "hub": "on this machine, fetched from the hub before"}
     if not report.weights_here:
-        return f"{report.backbone}: not on this machine yet; `extract` fetches them from the hub"
+        return f"{report.backbone}: not on this machine yet; `extract` downloads them"
     return f"{report.backbone}: {where.get(report.weights, report.weights)}"
 
 

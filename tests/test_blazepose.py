@@ -285,6 +285,10 @@ def test_an_answer_that_is_none_is_no_crash(home, monkeypatch, error):
     with pytest.raises(WeightsError, match=r"could not be downloaded .* Without network, download https://storage"):
         load_backbone(NAME, device="cpu")
 
+    kept_file(NAME).write_text("cut off")
+    with pytest.raises(WeightsError, match=r"is not a model .*\. Delete it, and it is downloaded again"):
+        load_backbone(NAME, device="cpu")
+
 
 def test_without_network_the_error_says_what_to_download(home, monkeypatch):
     for module in ("blazepose", "pretrained"):

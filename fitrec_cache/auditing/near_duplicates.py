@@ -99,13 +99,15 @@ def embed(blocks: Iterator[NDArray[Any]] | Sequence[NDArray[Any]]) -> Embeddings
     means = [_half_means(block) for block in blocks]
     steps, halves = means[0][0], np.concatenate([m for _, m in means])  # (N, 2, d)
     del means
-    told = halves.any(axis=2)  # (N, 2)
+    told = np.asarray(halves.any(axis=2))  # (N, 2)
+    in_part = np.asarray(told.any(axis=1))
     halves[~told] = halves[:, ::-1][~told]  # of a half that is all zero the other one
     weights = np.array([steps - steps // 2, steps // 2], dtype=np.float32) / steps
-    halves -= np.einsum("nhd,h->d", halves, weights, dtype=np.float32) / max(1, int(told.any(axis=1).sum()))
-    vectors = _unit(np.einsum("nhd,h->nd", halves, weights)) * told.any(axis=1, keepdims=True)
-    alike = np.einsum("nd,nd->n", _unit(halves[:, 0]), _unit(halves[:, 1])) if steps > 1 else np.empty(0, np.float32)
-    return Embeddings(vectors=vectors, halves=alike.astype(np.float32)[told.all(axis=1)[: len(alike)]])
+    halves -= np.einsum("nhd,h->d", halves, weights, dtype=np.float32) / max(1, int(in_part.sum()))
+    vectors = _unit(np.einsum("nhd,h->nd", halves, weights)) * in_part[:, None]
+    whole = halves[told.all(axis=1)] if steps > 1 else halves[:0]
+    alike = np.einsum("nd,nd->n", _unit(whole[:, 0]), _unit(whole[:, 1]))
+    return Embeddings(vectors=vectors, halves=alike.astype(np.float32))
 
 
 def find_near_duplicates(

@@ -436,8 +436,8 @@ def _precision_for(name: str, precision: str, preset: str, device: str) -> str:
         return chosen
     if preset != "native" or (precision != "auto" and chosen != "fp32"):
         raise UsageError(
-            f"{name} has preset native and precision fp32 only, got {preset} and {precision}: extract it in a call of "
-            "its own"
+            f"{name} has preset native and precision fp32 only, got {preset} and {precision}: leave that out, or "
+            "extract it in a call of its own"
         )
     return "fp32"
 

@@ -106,12 +106,11 @@ class PoseModel(nn.Module):
         cut = _cut(x, centre, size, turn, self.landmarks.size)
         points, present, world = self.landmarks(cut)
         points = points.view(-1, 39, 5)[:, :33]  # x, y in pixels of the square, z, visible, present
-        place = _turned(points[..., :2] / self.landmarks.size[0] - 0.5, turn) * size[:, None, None]
+        place = _turned(points[..., :2] - self.landmarks.size[0] / 2, turn)
         space = world.view(-1, 39, 3)[:, :33]  # metres from the hips
         space = torch.cat([_turned(space[..., :2], turn), space[..., 2:]], dim=2)
-        found = (present >= _PRESENT).to(x.dtype)  # (T, 1)
-        described: Tensor = describe(space, place, points[..., 3].sigmoid()) * found
-        return described
+        described = describe(space, place, points[..., 3].sigmoid())
+        return torch.where(present >= _PRESENT, described, torch.zeros_like(described))
 
     def _person(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the middle of the hips of the likeliest person, and from there to the circle around the body.
@@ -129,7 +128,10 @@ class PoseModel(nn.Module):
 
 
 def describe(space: Tensor, place: Tensor, visible: Tensor) -> Tensor:
-    """Describe poses by numbers that depend neither on where a person stands nor on the direction of the camera.
+    """Describe poses by numbers that do not depend on where a person stands.
+
+    Points in space and angles do not depend on the direction of the camera either, if it is held level. Which way a
+    body faces is not defined where shoulders and hips lie above each other, as in a side plank.
 
     Args:
         space: ``(T, 33, 3)`` points in metres: to the right, down, away from the camera.
@@ -215,6 +217,7 @@ def load_pose_model(name: str, weights: str) -> PoseModel:
         WeightsError: If it cannot be downloaded or read.
     """
     file = _fetched(name) if weights == "hub" else Path(weights)
+    again = ". Delete it, and it is downloaded again" * (weights == "hub")
     if not is_file(file):
         raise WeightsError(f"weights file {str(file)[:300]} not found: expected a .task file, or `hub`")
     try:
@@ -223,14 +226,14 @@ def load_pose_model(name: str, weights: str) -> PoseModel:
     except (OSError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise WeightsError(
             f"weights file {file} is not a model of MediaPipe's Pose Landmarker ({first_line(error)}): expected "
-            f"pose_landmarker_{name.rpartition('_')[2]}.task"
+            f"pose_landmarker_{name.rpartition('_')[2]}.task{again}"
         ) from error
     try:
         return PoseModel(detector, landmarks)
     except DAMAGED as error:
         raise WeightsError(
             f"the networks in {file} cannot be read ({first_line(error)}): expected pose_detector.tflite and "
-            "pose_landmarks_detector.tflite as Google publishes them"
+            f"pose_landmarks_detector.tflite as Google publishes them{again}"
         ) from error
 
 
