@@ -77,7 +77,7 @@ def reproduced() -> str:
         by_list = [row["figures"]["accuracy"] for row in of_model]
         told = rooms[model]
         rows.append([*model, _over_lists(by_list), "{:.1%} ({:.1%} to {:.1%})".format(told["accuracy"], *told["ci95"])])
-    rows += default_backbone()
+    rows += default_backbone() + with_poses()
     known, new = f"rooms mostly known, n = {n:,}", f"rooms never seen, n = {_result('rooms')['n']:,}"
     titles = (f"{known} (lowest to highest list)", f"{new} (95 % interval)")
     return table(["features", "variant", *titles], rows)
@@ -97,6 +97,22 @@ def default_backbone() -> list[list[str]]:
         rooms = f"{by_split['rooms']:.1%}" if "rooms" in by_split else ""
         rows.append([f"{result['backbone']} (default)", variant, _over_lists(by_list), rooms])
     return rows
+
+
+def with_poses() -> list[list[str]]:
+    """The same of poses beside the default backbone."""
+    found = [row for row in _result("poses")["rows"] if "+" in row["features"]]
+    rooms = {row["variant"]: f"{row['accuracy']:.1%}" for row in found if row["split"] == "rooms"}
+    return [
+        [
+            row["features"].replace("+", " + "),
+            row["variant"],
+            _over_lists(row["accuracies"]),
+            rooms.get(row["variant"], ""),
+        ]
+        for row in sorted(found, key=lambda row: row["variant"])
+        if row["split"] == "lists"
+    ]
 
 
 def reproduced_all() -> str:
