@@ -16,8 +16,9 @@ import torch
 from make_tflite import make_task
 from PIL import Image
 
+from fitrec_cache.backbones import backbone as module
 from fitrec_cache.backbones import blazepose
-from fitrec_cache.backbones.backbone import load_backbone
+from fitrec_cache.backbones.backbone import best_precision, load_backbone
 from fitrec_cache.backbones.blazepose import DIM, POSES, PoseModel, describe, fit_into, kept_file
 from fitrec_cache.backbones.pretrained import BackboneChoice, weights_are_here
 from fitrec_cache.errors import UsageError, WeightsError
@@ -204,6 +205,14 @@ def test_a_backbone_gives_the_same_vector_for_a_frame_whatever_is_beside_it(task
     )
 
 
+def test_what_is_prepared_keeps_its_proportions_and_is_computed_in_fp32_where_others_are_not(task, monkeypatch):
+    monkeypatch.setattr(module, "computes_in_bf16", lambda device: True)
+    backbone = load_backbone(f"{NAME}={task}", device="cpu")
+    assert (backbone.precision, best_precision("auto", "cpu")) == ("fp32", "bf16")
+    frames = torch.full((1, 3, 90, 160), 200, dtype=torch.uint8)
+    assert torch.equal(backbone.prepare(frames), fit_into(frames, (512, 512)))
+
+
 def test_other_presets_and_precisions_are_refused(task):
     for settings in ({"preset": "grid"}, {"precision": "bf16"}):
         with pytest.raises(UsageError, match="blazepose_full has preset native and precision fp32 only"):
@@ -251,8 +260,8 @@ def server(home, task, monkeypatch):
     served = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(home / "served")))
     threading.Thread(target=served.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{served.server_port}"
-    for module in ("blazepose", "pretrained"):
-        monkeypatch.setattr(f"fitrec_cache.backbones.{module}.POSES_ADDRESS", address)
+    for name in ("blazepose", "pretrained"):
+        monkeypatch.setattr(f"fitrec_cache.backbones.{name}.POSES_ADDRESS", address)
     yield asked
     served.shutdown()
     served.server_close()
@@ -291,8 +300,8 @@ def test_an_answer_that_is_none_is_no_crash(home, monkeypatch, error):
 
 
 def test_without_network_the_error_says_what_to_download(home, monkeypatch):
-    for module in ("blazepose", "pretrained"):
-        monkeypatch.setattr(f"fitrec_cache.backbones.{module}.POSES_ADDRESS", "https://nowhere.invalid/models")
+    for name in ("blazepose", "pretrained"):
+        monkeypatch.setattr(f"fitrec_cache.backbones.{name}.POSES_ADDRESS", "https://nowhere.invalid/models")
     for ask in (load_backbone, lambda name: weights_are_here(BackboneChoice.parse(name))):
         with pytest.raises(
             WeightsError,

@@ -365,6 +365,7 @@ def test_features_of_all_backbones_may_be_taken_together(learned, video_folder, 
     widths = report.extracted.backbones
     assert read_run_settings(next(report.run.glob("seed-*")))["head"]["input_dim"] == sum(widths.values())
     assert widths["blazepose_full"] == 225
+    assert module._width(report.extracted, name) == sum(widths.values())
     answer = predict([next(video_folder.glob("Hop/*"))], run=report.run)[0]
     assert len(answer.attention) == 20
 
