@@ -61,13 +61,14 @@ class TFLiteGraph(nn.Module):
             taken, (given,) = _inputs(operator), _numbers(operator.OutputsAsNumpy())
             name = _OPERATORS.get(code := self._code(operator), str(code))
             if name in ("DEQUANTIZE", "DENSIFY"):  # of weights; both are done where a constant is read
-                self._constants[given] = self._constant(taken[0])
+                self._constants[given] = self.constant(taken[0])
                 continue
             if name not in _LAYERS:
                 raise ValueError(f"a layer {name}, expected one of {', '.join(sorted(_LAYERS))}")
             layers.append(_LAYERS[name](self, operator))
             self._steps.append(([i for i in taken if not self._is_constant(i)], given))
         self.layers = layers
+        self._done_with = _last_uses([taken for taken, _ in self._steps], keep=self._outputs)
         _, height, width, _ = self.shape(self._input)
         self.size = height, width
         del self._file, self._graph, self._constants
@@ -75,8 +76,10 @@ class TFLiteGraph(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the wanted outputs ``(B, ...)`` for ``(B, c, h, w)``, float32."""
         values = {self._input: x}
-        for layer, (taken, given) in zip(self.layers, self._steps, strict=True):
+        for layer, (taken, given), done_with in zip(self.layers, self._steps, self._done_with, strict=True):
             values[given] = layer(*(values[i] for i in taken))
+            for number in done_with:  # or all maps of all layers would be in memory at once
+                del values[number]
         return tuple(values[i] for i in self._outputs)
 
     def shape(self, number: int) -> tuple[int, ...]:
@@ -85,7 +88,16 @@ class TFLiteGraph(nn.Module):
 
     def constant(self, number: int) -> NDArray[Any]:
         """Return a tensor that the file holds, such as a layer's weights; float16 as float32."""
-        return self._constants[number] if number in self._constants else self._constant(number)
+        if number in self._constants:
+            return self._constants[number]
+        tensor = self._graph.Tensors(number)
+        if tensor.Type() not in _TYPES or not self._data(number):
+            raise ValueError(f"no constant of a known type where one is needed (tensor {number})")
+        raw = self._file.Buffers(tensor.Buffer()).DataAsNumpy().tobytes()
+        values: NDArray[Any] = np.frombuffer(raw, _TYPES[tensor.Type()])
+        values = values.astype(np.float32) if values.dtype == np.float16 else values
+        sparsity = tensor.Sparsity()
+        return values.reshape(self.shape(number)) if sparsity is None else _dense(values, sparsity, self.shape(number))
 
     def _output_of(self, shape: tuple[int, ...]) -> int:
         found = [i for i in _numbers(self._graph.OutputsAsNumpy()) if self.shape(i)[1:] == shape]
@@ -103,18 +115,6 @@ class TFLiteGraph(nn.Module):
     def _data(self, number: int) -> int:
         return int(self._file.Buffers(self._graph.Tensors(number).Buffer()).DataLength())
 
-    def _constant(self, number: int) -> NDArray[Any]:
-        if number in self._constants:
-            return self._constants[number]
-        tensor = self._graph.Tensors(number)
-        if tensor.Type() not in _TYPES or not self._data(number):
-            raise ValueError(f"no constant of a known type where one is needed (tensor {number})")
-        raw = self._file.Buffers(tensor.Buffer()).DataAsNumpy().tobytes()
-        values: NDArray[Any] = np.frombuffer(raw, _TYPES[tensor.Type()])
-        values = values.astype(np.float32) if values.dtype == np.float16 else values
-        sparsity = tensor.Sparsity()
-        return values.reshape(self.shape(number)) if sparsity is None else _dense(values, sparsity, self.shape(number))
-
 
 def _numbers(values: Any) -> list[int]:
     return [int(value) for value in np.atleast_1d(values)]
@@ -131,6 +131,15 @@ def _needed(operators: Sequence[Any], outputs: Sequence[int]) -> list[Any]:
         if wanted.intersection(_numbers(operator.OutputsAsNumpy())):
             wanted.update(_inputs(operator))
             found.append(operator)
+    return found[::-1]
+
+
+def _last_uses(taken: Sequence[Sequence[int]], keep: Sequence[int]) -> list[set[int]]:
+    """Return for each layer the numbers of its inputs that no later layer takes, except those to keep."""
+    seen, found = set(keep), []
+    for inputs in reversed(taken):
+        found.append(set(inputs) - seen)
+        seen.update(inputs)
     return found[::-1]
 
 
