@@ -568,6 +568,17 @@ def _few_with_poses() -> str:
     return f"With [poses](docs/guide.md#poses) beside the usual features, it is {known:.0%} and {new:.0%}."
 
 
+def _spread_with_poses() -> str:
+    """Say how the draws spread with poses beside the default features, and what poses alone come to."""
+    both = (
+        f"{min(of):.0%} to {max(of):.0%}" for of in (_few(rule, "few_classes_poses") for rule in ("kfold", "leave"))
+    )
+    alone = (f"{statistics.mean(_few(rule, 'few_classes_pose_alone')):.0%}" for rule in ("kfold", "leave"))
+    return "With poses beside them, the draws go from {} and from {}; by poses alone it is {} and {}.".format(
+        *both, *alone
+    )
+
+
 def few_classes_all() -> str:
     """The same with its spread and how it was measured."""
     found = _result("few_classes")
@@ -578,7 +589,8 @@ def few_classes_all() -> str:
         f"The figures for {classes} exercises at the top are means over {draws} draws of {classes} of the classes that "
         f"have {of_each} clips, and of {of_each} clips of each (n = {n} a draw, each tested once; lowest to highest "
         f"draw {known}, and {new} in rooms never seen; an exercise named at random would be right in "
-        f"{1 / classes:.0%}): {found['backbone']}, `{found['variant']}`, one seed (`benchmarks/few_classes.py`)."
+        f"{1 / classes:.0%}): {found['backbone']}, `{found['variant']}`, one seed (`benchmarks/few_classes.py`). "
+        f"{_spread_with_poses()}"
     )
 
 
