@@ -270,7 +270,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path, name, content):
 
 
 def test_wrong_names_say_what_is_near(tmp_path):
-    with pytest.raises(UsageError, match=r"'resnet5'\. Did you mean 'resnet50'\? Expected one of .*resnet50"):
+    with pytest.raises(UsageError, match=r"'resnet5'\. Did you mean one of resnet50, .*\? Expected a name that timm"):
         load("resnet5")
     with pytest.raises(UsageError, match="Did you mean 'native'"):
         load("test_resnet", preset="nativ")

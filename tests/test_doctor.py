@@ -211,7 +211,7 @@ def test_weights_of_another_backbone_are_a_problem(weights):
 
 def test_a_backbone_that_nobody_knows_is_a_problem():
     found = doctor(backbone="resnt50", device="cpu")
-    assert "Did you mean 'resnet50'" in found.problems["weights"]
+    assert "Did you mean one of resnet50, " in found.problems["weights"]
     assert line(found, "weights") == "resnt50: not available, see below"
 
 
