@@ -22,7 +22,6 @@ from fitrec_cache.errors import WeightsError
 POSES = {
     "blazepose_lite": "59929e1d1ee95287735ddd833b19cf4ac46d29bc7afddbbf6753c459690d574a",
     "blazepose_full": "5134a3aad27a58b93da0088d431f366da362b44e3ccfbe3462b3827a839011b1",
-    "blazepose_heavy": "64437af838a65d18e5ba7a0d39b465540069bc8aae8308de3e318aad31fcbc7b",
 }
 
 #: Where Google publishes them.
