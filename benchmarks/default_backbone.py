@@ -9,12 +9,10 @@ seed where one value of the column after the other is left out. Nothing is chose
 
 from __future__ import annotations
 
-import argparse
 import statistics
-from pathlib import Path
 from typing import Any
 
-from parts import list_rules
+from parts import list_rules, on_lists
 
 from fitrec_cache.backbones.pretrained import EMBEDDED
 from fitrec_cache.common.files import write_json
@@ -23,13 +21,7 @@ from fitrec_cache.train import train_head
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cache", type=Path)
-    parser.add_argument("--lists", type=Path, required=True, help="folder with trainlist01.txt, testlist01.txt, ...")
-    parser.add_argument("--leave-one", required=True, metavar="COLUMN")
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    args = on_lists(__doc__, leave_one=True)
     rules = {name: (rule, [0, 1, 2]) for name, rule in list_rules(args.lists).items()}
     rules["rooms"] = f"leave-one:{args.leave_one}", [0]
     rows: list[dict[str, Any]] = []

@@ -38,11 +38,13 @@ def list_rules(lists: Path) -> dict[str, str]:
     return {f"list {k}": f"list:{lists / f'trainlist{k:02}.txt'},{lists / f'testlist{k:02}.txt'}" for k in (1, 2, 3)}
 
 
-def on_lists(doc: str | None) -> argparse.Namespace:
-    """Return what a benchmark of heads on UCF101-style lists was called with."""
+def on_lists(doc: str | None, *, leave_one: bool = False) -> argparse.Namespace:
+    """Return what a benchmark of heads on UCF101-style lists was called with; ``leave_one``: also a column's name."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path)
     parser.add_argument("--lists", type=Path, required=True, help="folder with trainlist01.txt, testlist01.txt, ...")
+    if leave_one:
+        parser.add_argument("--leave-one", required=True, metavar="COLUMN")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()

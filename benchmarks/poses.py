@@ -11,14 +11,13 @@ adjusted for all of these tests. Finished runs in WORK are kept.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from parts import list_rules
+from parts import list_rules, on_lists
 
 from fitrec_cache.backbones.pretrained import EMBEDDED
 from fitrec_cache.cache import Cache
@@ -87,13 +86,7 @@ def rows(cache: Path, work: Path, splits: dict[str, list[tuple[str, list[int]]]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cache", type=Path)
-    parser.add_argument("--lists", type=Path, required=True, help="folder with trainlist01.txt, testlist01.txt, ...")
-    parser.add_argument("--leave-one", required=True, metavar="COLUMN")
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    args = on_lists(__doc__, leave_one=True)
     splits = {
         "lists": [(rule, [0, 1, 2]) for rule in list_rules(args.lists).values()],
         "rooms": [(f"leave-one:{args.leave_one}", [0])],

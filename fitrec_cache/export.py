@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fitrec_cache import __version__
-from fitrec_cache.backbones.backbone import POSE, Backbone, Preprocessing, attend_by_products
+from fitrec_cache.backbones.backbone import Backbone, Preprocessing, attend_by_products
 from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.files import (
     Plain,
@@ -309,7 +309,7 @@ def _describe(
 
 def _steps(p: Preprocessing) -> list[dict[str, Any]]:
     first = [] if p.first_size is None else [_resize(p.first_size, "bilinear")]
-    return [*first, _resize(p.size, p.interpolation) | ({"fit": "inside"} if p.output == POSE else {})]
+    return [*first, _resize(p.size, p.interpolation) | ({"fit": "inside"} if p.keeps_proportions else {})]
 
 
 def _resize(size: tuple[int, int], interpolation: str) -> dict[str, Any]:

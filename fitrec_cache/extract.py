@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from fitrec_cache.backbones.backbone import Backbone, load_backbone
-from fitrec_cache.backbones.blazepose import POSES
 from fitrec_cache.backbones.pretrained import EMBEDDED, BackboneChoice
 from fitrec_cache.cache import Cache, HeldClip, newest, pick_frames
 from fitrec_cache.common.arguments import plain_arguments
@@ -310,7 +309,9 @@ def _too_small(frames: Store, models: Sequence[Backbone]) -> list[str]:
         f"{m.name} wants {max(m.preprocessing.size)} px, frames are stored with a short side of at most {stored} px: "
         f"enlarged. `extract VIDEOS --frame-size {max(m.preprocessing.size)}` stores larger frames"
         for m in models
-        if m.preprocessing.first_size is None and m.name not in POSES and max(m.preprocessing.size) > stored
+        if m.preprocessing.first_size is None
+        and not m.preprocessing.keeps_proportions
+        and max(m.preprocessing.size) > stored
     ]
 
 

@@ -81,6 +81,11 @@ class Preprocessing:
     std: tuple[float, ...]
     output: str
 
+    @property
+    def keeps_proportions(self) -> bool:
+        """Whether a frame is fitted into ``size`` with its proportions, instead of squashed."""
+        return self.output == POSE
+
 
 class Network(nn.Module):
     """A frozen model with the scaling of pixels before it: uint8 frames ``(T, 3, h, w)`` to ``(T, d)``.
@@ -235,7 +240,7 @@ class Backbone:
         p = self.preprocessing
         if p.first_size is not None:
             frames = resize(frames, p.first_size, "bilinear")
-        whole = fit_into(frames, p.size) if p.output == POSE else resize(frames, p.size, p.interpolation)
+        whole = fit_into(frames, p.size) if p.keeps_proportions else resize(frames, p.size, p.interpolation)
         frames = whole.contiguous(memory_format=torch.channels_last)
         if self._copies is None:  # on mps only the thread that embeds may use the device
             return frames
