@@ -23,9 +23,10 @@ from fitrec_cache.dataset.folds import make_folds
 from fitrec_cache.dataset.splits import Split, known_groups
 from fitrec_cache.errors import StoreError, UsageError, unknown_name
 from fitrec_cache.features import clips_in, stored_embeddings
+from fitrec_cache.settings.poses import sees_poses
 from fitrec_cache.settings.variants import PRESETS
 from fitrec_cache.storage.store import Store
-from fitrec_cache.wording import plural, some
+from fitrec_cache.wording import command, plural, some
 
 _LISTED = 20  # number of pairs in the report; pairs.csv contains all
 
@@ -100,7 +101,8 @@ def audit(
     Args:
         cache: Cache folder.
         split: A rule as for ``train-head``.
-        backbone: The backbone whose cached embeddings are compared; None for the one with the most clips.
+        backbone: The backbone whose cached embeddings are compared, which does not see poses: these are alike in
+            different recordings of an exercise. None for the one with the most clips.
         preset: ``native``, ``grid``, ``paper`` or ``table1``, if the cache has several.
         classes: Use only some of the cached classes; see :func:`fitrec_cache.dataset.find_clips.find_clips`.
         seed: Seed of the rule.
@@ -116,8 +118,8 @@ def audit(
         The findings.
 
     Raises:
-        UsageError: If the clips cannot be split in this way, the backbone is not cached, a class is unknown, or an
-            existing file would have to be replaced.
+        UsageError: If the clips cannot be split in this way, the backbone is not cached or sees poses, a class is
+            unknown, or an existing file would have to be replaced.
         StoreError: If the cache cannot be read or a file cannot be written.
     """
     if manifest is not None:
@@ -198,7 +200,10 @@ def _about_proposal(groups: Sequence[str | None], cluster: NDArray[np.int64]) ->
 
 def _pick(cache: Cache, backbone: str | None, preset: str | None) -> tuple[Store, list[str]]:
     if backbone is not None:
-        return pick_features(cache, backbone, preset=preset)
+        store, notes = pick_features(cache, backbone, preset=preset)
+        if sees_poses(store.identity):
+            raise _only_poses(cache)
+        return store, notes
     stores = cache.filled_features()
     if preset is not None:
         stores = [s for s in stores if s.identity["preprocessing"]["preset"] == preset]
@@ -206,7 +211,17 @@ def _pick(cache: Cache, backbone: str | None, preset: str | None) -> tuple[Store
         if preset is not None and preset not in PRESETS:
             raise unknown_name("preset", preset, PRESETS)
         raise StoreError(f"{cache.folder} holds no features{f' of preset {preset}' * bool(preset)}: run extract first")
+    stores = [s for s in stores if not sees_poses(s.identity)]
+    if not stores:
+        raise _only_poses(cache)
     return cache.fullest(stores), []
+
+
+def _only_poses(cache: Cache) -> UsageError:
+    return UsageError(
+        "poses are alike in different recordings of an exercise, so they do not show near-duplicates: expected "
+        f"features of another backbone, such as those that `{command('extract', cache=cache.folder)}` adds"
+    )
 
 
 def _fold(name: str, split: Split, groups: Sequence[str | None], found: NearDuplicates) -> dict[str, Any]:

@@ -355,8 +355,8 @@ def learn(
         list[str],
         typer.Option(help="Any timm model or blazepose_full, NAME or NAME=WEIGHTS; repeatable: the best is chosen."),
     ] = ["tf_efficientnet_lite0"],
-    together: Annotated[
-        bool, typer.Option("--together", help="Use the features of all backbones together instead of choosing one.")
+    poses: Annotated[
+        bool, typer.Option("--poses", help="Add how people hold their bodies (blazepose_full; 9 MB are downloaded).")
     ] = False,
     preset: PresetOption = "native",
     variant: Annotated[

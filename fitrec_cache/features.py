@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from fitrec_cache.common.progress import progress_bar
 from fitrec_cache.dataset.clips import NO_COLUMNS, columns, one_spelling
 from fitrec_cache.errors import AllAlikeError, StoreError, UsageError
 from fitrec_cache.settings.paper import FRAME_SIDE
+from fitrec_cache.settings.poses import POSE_DIM, sees_poses
 from fitrec_cache.storage.sources import check_sources
 from fitrec_cache.storage.store import Store
 from fitrec_cache.video.sampling import clip_length
@@ -93,12 +95,25 @@ class Features:
         return found.hexdigest()
 
     def near_duplicates(self, *, progress: bool = False) -> NearDuplicates | None:
-        """Return the result of :func:`quick_look`, computed anew only if something has changed since the last call."""
+        """Return the result of :func:`quick_look`, computed anew only if something has changed since the last call.
+
+        Poses are not compared: they are alike in different recordings of an exercise. None if there is nothing else.
+        """
+        searched = self._without_poses()
+        if not searched.size:
+            return None
         if (key := self.digest()) not in self._looked:
             self._looked.clear()
-            found = quick_look(lambda: embed([self.values]), self.labels, self.groups, progress=progress)
+            found = quick_look(lambda: embed([searched]), self.labels, self.groups, progress=progress)
             self._looked[key] = found
         return self._looked[key]
+
+    def _without_poses(self) -> NDArray[Any]:
+        """Return the values without poses before or after those of other backbones, whose lengths are not known."""
+        poses = [source["kind"] == "features" and sees_poses(source["identity"]) for source in self.sources]
+        first = sum(1 for _ in takewhile(bool, poses))
+        last = sum(1 for _ in takewhile(bool, poses[first:][::-1]))
+        return self.values[:, :, first * POSE_DIM : self.values.shape[2] - last * POSE_DIM]
 
     def clip_seconds(self) -> float | None:
         """Return the median length of the clips, from the times of their frames; None if these are unknown."""

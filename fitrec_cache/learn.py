@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fitrec_cache.backbones.pretrained import EMBEDDED
+from fitrec_cache.backbones.pretrained import EMBEDDED, BackboneChoice
 from fitrec_cache.cache import Cache, HeldClip, pick_features
 from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.devices import check_jobs
@@ -31,6 +31,7 @@ from fitrec_cache.report.models import gather
 from fitrec_cache.report.records import read_records
 from fitrec_cache.runs.learned import LEARNED, time_of_last
 from fitrec_cache.runs.results import TrainReport
+from fitrec_cache.settings.poses import POSES, USUAL_POSE
 from fitrec_cache.settings.recipes import get_recipe
 from fitrec_cache.settings.variants import VARIANTS, heads_for
 from fitrec_cache.storage.store import Store
@@ -110,7 +111,7 @@ def learn(
     *,
     out: Path,
     backbone: Sequence[str] = (EMBEDDED,),
-    together: bool = False,
+    poses: bool = False,
     preset: str = "native",
     variant: Sequence[str] = (),
     classes: str | None = None,
@@ -143,7 +144,8 @@ def learn(
         out: Folder for the cache and the runs.
         backbone: ``NAME`` or ``NAME=WEIGHTS``, one or several to choose from; see
             :func:`fitrec_cache.backbones.backbone.load_backbone`.
-        together: Give heads the features of all backbones together, instead of choosing one backbone.
+        poses: Give heads poses beside each backbone's features: those of ``blazepose_full``, or of the networks of
+            poses that ``backbone`` names.
         preset: ``native``, ``grid``, ``paper`` or ``table1``.
         variant: Variants to choose from. Empty: the one with an LSTM that matches the backbone, and ``mean``.
         classes: ``fitness35``, names separated by commas, or a file of names; None for all.
@@ -169,10 +171,6 @@ def learn(
     """
     started = time.perf_counter()
     _check(variant, split, seed, epochs, jobs)
-    if together and len(backbone) < 2:
-        raise UsageError(
-            f"--together takes the features of several backbones, got {len(backbone)}: name more, or leave it out"
-        )
     if not is_there(videos) and is_folder(out / "cache"):
         raise UsageError(
             f"no such file or folder: {videos}. If you moved your videos, give the new place: what was computed of "
@@ -186,16 +184,14 @@ def learn(
     notes, cache = Notes(tell), out / "cache"
     _check_split(split, found, cache, notes, others=() if prune else _labels(found, classes))
 
-    several = len(backbone) > 1 and not together
-
     def once(text: str, of: str = "") -> None:
-        text = f"{of}: {text}" if of and several else text
+        text = f"{of}: {text}" if of else text
         notes.add_new(text)  # every training on a split repeats the notes about it
 
     extracted = extract(
         videos,
         cache=cache,
-        backbone=backbone,
+        backbone=_and_poses(backbone) if poses else backbone,
         preset=preset,
         classes=classes,
         root=root,
@@ -209,7 +205,7 @@ def learn(
     opened = Cache(cache)
     refuse_without_features(extracted, opened)
     folders = extracted.features
-    inputs = {"+".join(folders): [*folders.values()]} if together else {name: [at] for name, at in folders.items()}
+    inputs = _inputs(folders, poses=poses)
     stores = {name: pick_features(opened, folder)[0] for name, folder in folders.items()}
     left_out = [f for f in extracted.failed if not _is_used(opened.clip(f.clip_id), stores.values())]
     unusable = _say_unusable(left_out, cache)
@@ -237,18 +233,19 @@ def learn(
         progress=progress,
     )
     heads = [
-        (name, head, runs / f"{head}-{'+'.join(inputs[name])}")
-        for name in inputs
-        for head in variant or heads_for(name)
+        (names, head, runs / f"{head}-{'+'.join(folders[name] for name in names)}")
+        for names in inputs
+        for head in variant or heads_for(names[0])
     ]
-    new = [(head, _width(extracted, name)) for name, head, folder in heads if not is_there(folder)]
+    widths = extracted.backbones
+    new = [(head, sum(widths[each] for each in names)) for names, head, folder in heads if not is_there(folder)]
     if new and tell is not None:
         tell(_how_long(new, clips, len(seed), epochs) + ", less with --jobs" * (jobs > 1))
     models: dict[Path, Callable[..., TrainReport]] = {}
     leaks = False
-    for name, head, folder in heads:
-        models[folder] = partial(train, out=folder, variant=head, backbone=inputs[name])
-        leaks |= models[folder](tell=partial(once, of=name)).leaks
+    for names, head, folder in heads:
+        models[folder] = partial(train, out=folder, variant=head, backbone=[folders[name] for name in names])
+        leaks |= models[folder](tell=partial(once, of="+".join(names) * (len(inputs) > 1))).leaks
     records = read_records(list(models))
     compared, lead = compare_runs(records), gather(records)[0]  # as on the page
     run = next(folder for folder in models if lead.first.folder.is_relative_to(folder))
@@ -275,9 +272,16 @@ def learn(
     return made
 
 
-def _width(extracted: ExtractReport, name: str) -> int:
-    """Return how many values a frame has, of the backbones whose names are joined by ``+``."""
-    return sum(extracted.backbones[each] for each in name.split("+"))
+def _and_poses(backbones: Sequence[str]) -> list[str]:
+    """Return backbones of which one sees poses and one does not, with the usual one for each that is missing."""
+    sees = {BackboneChoice.parse(text).name in POSES for text in backbones}
+    return [EMBEDDED] * (False not in sees) + [*backbones] + [USUAL_POSE] * (True not in sees)
+
+
+def _inputs(names: Collection[str], *, poses: bool) -> list[tuple[str, ...]]:
+    """Return the names of the backbones whose features a head gets, for each kind of heads."""
+    beside = [name for name in names if poses and name in POSES]
+    return [(name, *beside) for name in names if name not in beside]
 
 
 def _labels(found: ClipList, classes: str | None) -> set[str] | None:

@@ -7,12 +7,13 @@ import json
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 from test_imports import loaded
-from test_near_duplicates import recordings
+from test_near_duplicates import as_set, recordings
 from test_splits import make_split
 from typer.testing import CliRunner
 
@@ -26,6 +27,8 @@ from fitrec_cache.dataset.find_clips import find_clips
 from fitrec_cache.dataset.splits import Split
 from fitrec_cache.errors import StoreError, UsageError
 from fitrec_cache.features import Features, load_cached
+from fitrec_cache.report.leaks import Auditor
+from fitrec_cache.settings.poses import POSE, POSE_DIM
 from fitrec_cache.storage.parts import text_column
 from fitrec_cache.texts import audit_text
 from fitrec_cache.video.jpeg import encode_frames
@@ -456,6 +459,32 @@ def test_features_in_memory_give_the_same_pairs_as_the_cache(known, monkeypatch)
     assert len(data.near_duplicates().pairs) == audit(cache=known).pairs == 120
     monkeypatch.setattr("fitrec_cache.features._COMPARED", 119)
     assert load_cached(Cache(known), ["net"]).near_duplicates() is None
+
+
+def test_poses_are_not_searched_as_they_are_alike_in_different_recordings(tmp_path, data):
+    values, labels, _, _ = data
+    folder = make_cache(tmp_path / "c", values, labels, [None] * 120, backbones=())
+    with_output = {"preprocessing": {"preset": "native", "output": POSE}}
+    store = Cache(folder).feature_store(identity("pose", 6) | with_output)
+    alike = np.random.default_rng(1).normal(size=(60, 6, POSE_DIM)).astype(np.float16).repeat(2, axis=0)
+    keys = text_column(hashlib.sha256(str(i).encode()).hexdigest() for i in range(120))
+    store.write_part({"key": keys, "features": alike, "pts_seconds": np.zeros((120, 6))})
+    record = SimpleNamespace(sources=[{"identity": store.identity}])
+    clips = sorted(Cache(folder).clips(), key=lambda clip: clip.clip_id)
+
+    assert load_cached(Cache(folder), ["pose"]).near_duplicates() is None
+    assert Auditor(Cache(folder))._look(record, clips) is None
+    for given in ({}, {"backbone": "pose"}):
+        with pytest.raises(UsageError, match=r"alike in different recordings .* expected features of another backbone"):
+            audit(cache=folder, split="random", **given)
+
+    make_cache(folder, values, labels, [None] * 120)
+    assert audit(cache=folder, split="random").backbone == "net"
+    wanted = as_set(load_cached(Cache(folder), ["net"]).near_duplicates())
+    assert len(wanted) == 120
+    for names in (["net", "pose"], ["pose", "net"]):
+        assert as_set(load_cached(Cache(folder), names).near_duplicates()) == wanted
+    assert as_set(Auditor(Cache(folder))._look(record, clips)) == wanted
 
 
 def test_clips_that_all_look_alike_do_not_stop_a_training(known, monkeypatch):

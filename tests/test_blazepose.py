@@ -19,9 +19,12 @@ from PIL import Image
 from fitrec_cache.backbones import backbone as module
 from fitrec_cache.backbones import blazepose
 from fitrec_cache.backbones.backbone import best_precision, load_backbone
-from fitrec_cache.backbones.blazepose import DIM, POSES, PoseModel, describe, fit_into, kept_file
+from fitrec_cache.backbones.blazepose import PoseModel, describe
+from fitrec_cache.backbones.pose_file import kept_file
 from fitrec_cache.backbones.pretrained import BackboneChoice, weights_are_here
 from fitrec_cache.errors import UsageError, WeightsError
+from fitrec_cache.settings.poses import POSE_DIM, POSES
+from fitrec_cache.video.resizing import fit_into
 
 NAME = "blazepose_full"
 REAL = Path(__file__).parents[2] / "shared" / "weights" / "pose_landmarker_full.task"
@@ -193,7 +196,7 @@ def test_a_backbone_gives_the_same_vector_for_a_frame_whatever_is_beside_it(task
     backbone = load_backbone(f"{NAME}={task}", device="cpu")
     clip = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 90, 160), dtype=np.uint8))
     features = backbone.embed(clip)
-    assert features.shape == (6, DIM)
+    assert features.shape == (6, POSE_DIM)
     assert features.any(axis=1).sum() in range(1, 6)  # some with a person, some without
     for i in range(6):
         np.testing.assert_allclose(backbone.embed(clip[i : i + 1])[0], features[i], atol=0.02)
@@ -260,8 +263,7 @@ def server(home, task, monkeypatch):
     served = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(home / "served")))
     threading.Thread(target=served.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{served.server_port}"
-    for name in ("blazepose", "pretrained"):
-        monkeypatch.setattr(f"fitrec_cache.backbones.{name}.POSES_ADDRESS", address)
+    monkeypatch.setattr("fitrec_cache.backbones.pose_file.POSES_ADDRESS", address)
     yield asked
     served.shutdown()
     served.server_close()
@@ -289,7 +291,7 @@ def test_an_answer_that_is_none_is_no_crash(home, monkeypatch, error):
     def download(*args, **settings):
         raise error
 
-    monkeypatch.setattr("fitrec_cache.backbones.blazepose.why_nothing_is_fetched", lambda address: "")
+    monkeypatch.setattr("fitrec_cache.backbones.pose_file.why_nothing_is_fetched", lambda address: "")
     monkeypatch.setattr("torch.hub.download_url_to_file", download)
     with pytest.raises(WeightsError, match=r"could not be downloaded .* Without network, download https://storage"):
         load_backbone(NAME, device="cpu")
@@ -300,8 +302,7 @@ def test_an_answer_that_is_none_is_no_crash(home, monkeypatch, error):
 
 
 def test_without_network_the_error_says_what_to_download(home, monkeypatch):
-    for name in ("blazepose", "pretrained"):
-        monkeypatch.setattr(f"fitrec_cache.backbones.{name}.POSES_ADDRESS", "https://nowhere.invalid/models")
+    monkeypatch.setattr("fitrec_cache.backbones.pose_file.POSES_ADDRESS", "https://nowhere.invalid/models")
     for ask in (load_backbone, lambda name: weights_are_here(BackboneChoice.parse(name))):
         with pytest.raises(
             WeightsError,

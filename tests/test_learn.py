@@ -351,23 +351,43 @@ def test_what_a_further_backbone_needs_is_trained_and_nothing_again(learned, vid
     assert len(more.models) == len(report.models) + 2
 
 
-def test_features_of_all_backbones_may_be_taken_together(learned, video_folder, weights, tmp_path, inline):
+def test_poses_are_taken_beside_each_backbone(learned, video_folder, weights, tmp_path, inline):
     _, out, backbones, _ = learned
     shutil.copytree(out, tmp_path / "out")
-    both = [*backbones, f"blazepose_full={make_task(tmp_path / 'pose.task')}"]
+    all_of_them = [f"blazepose_full={make_task(tmp_path / 'pose.task')}", *backbones]
     told = []
-    report = learn(video_folder, out=tmp_path / "out", backbone=both, together=True, **FAST, tell=told.append)
-    name = "+".join(choice.partition("=")[0] for choice in both)
-    assert report.backbone == name
-    assert len(report.models) == 2  # the head with an LSTM, and mean
-    assert "3 backbones" not in "".join(told)
+    report = learn(video_folder, out=tmp_path / "out", backbone=all_of_them, poses=True, **FAST, tell=told.append)
+    names = [choice.partition("=")[0] for choice in backbones]
+    assert len(report.models) == 4  # the head with an LSTM, and mean, of each backbone
+    for name in names:
+        assert sum(f"{name}+blazepose_full" in model.name for model in report.models) == 2
     assert "blazepose_full wants" not in "".join(told)  # frames keep their proportions in its square
     widths = report.extracted.backbones
-    assert read_run_settings(next(report.run.glob("seed-*")))["head"]["input_dim"] == sum(widths.values())
-    assert widths["blazepose_full"] == 225
-    assert module._width(report.extracted, name) == sum(widths.values())
+    width = read_run_settings(next(report.run.glob("seed-*")))["head"]["input_dim"]
+    assert width == widths[report.backbone.removesuffix("+blazepose_full")] + 225
+    assert "--poses" not in learn_text(report)
     answer = predict([next(video_folder.glob("Hop/*"))], run=report.run)[0]
     assert len(answer.attention) == 20
+
+
+@pytest.mark.parametrize(
+    ("given", "extracted"),
+    [
+        (["resnet50"], ["resnet50", "blazepose_full"]),
+        (["blazepose_lite=x.task"], ["tf_efficientnet_lite0", "blazepose_lite=x.task"]),
+        (["resnet50", "blazepose_lite"], ["resnet50", "blazepose_lite"]),
+        (["tf_efficientnet_lite0"], ["tf_efficientnet_lite0", "blazepose_full"]),
+    ],
+)
+def test_the_usual_poses_and_backbone_stand_in_for_those_not_named(
+    video_folder, tmp_path, monkeypatch, given, extracted
+):
+    def stop(*args, backbone, **settings):
+        raise StoreError(" ".join(backbone))
+
+    monkeypatch.setattr(module, "extract", stop)
+    with pytest.raises(StoreError, match=f"^{' '.join(extracted)}$"):
+        learn(video_folder, out=tmp_path / "out", backbone=given, poses=True)
 
 
 def test_backbones_that_know_different_clips_are_not_compared(learned, video_folder, weights, tmp_path, inline):
@@ -519,7 +539,6 @@ def test_other_heads_and_classes_can_be_asked_for(video_folder, weights, tmp_pat
         ({"jobs": 0}, "jobs is 0"),
         ({"epochs": 0}, "epochs is 0"),
         ({"backbone": ["resnt50"]}, "unknown backbone 'resnt50'"),
-        ({"together": True}, "--together takes the features of several backbones, got 1: name more, or leave it out"),
         ({"preset": "natve"}, "unknown preset 'natve'"),
     ],
 )

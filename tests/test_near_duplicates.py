@@ -75,19 +75,6 @@ def test_one_frame_has_no_halves():
     assert len(embed([np.random.default_rng(0).normal(size=(4, 1, 3))]).halves) == 0
 
 
-def test_frames_that_are_all_zero_say_nothing():
-    values, labels, recording = recordings()
-    lost = [31, 46, 60, 75]  # of different recordings and classes
-    values[::3, 5] = values[lost] = values[0, 3:] = 0
-    made = embed([values[:50], values[50:]])
-    means = [clip[clip.any(axis=1)].mean(axis=0, dtype=np.float64) for clip in values if clip.any()]
-    expected = means[0] - np.mean(means, axis=0)  # of the first half, as the other says nothing
-    np.testing.assert_allclose(made.vectors[0], expected / np.linalg.norm(expected), atol=0.01)
-    assert len(made.halves) == 120 - len(lost) - 1
-    found = find_near_duplicates(made, labels=labels, groups=[None] * 120)
-    assert as_set(found) == {pair for pair in same_recording(recording) if not {*pair} & {*lost}}
-
-
 def test_frames_are_compared_as_small_pictures():
     frames = np.random.default_rng(0).integers(0, 256, (6, 4, 64, 64, 3), dtype=np.uint8)
     small = frames.reshape(6, 4, 16, 4, 16, 4, 3).mean(axis=(3, 5)).reshape(6, 4, -1)

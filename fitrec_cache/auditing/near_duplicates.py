@@ -1,7 +1,6 @@
 """Find clips that look like one recording, from cached embeddings alone.
 
-Clips are compared by the cosine of their mean embeddings over T frames, minus the mean over all clips. Frames that are
-all zero, as where no pose was found, are left out, or clips with many of them would look alike.
+Clips are compared by the cosine of their mean embeddings over T frames, minus the mean over all clips.
 
 A pair counts as near-duplicate if it passes two criteria, both derived from the data:
 
@@ -54,9 +53,8 @@ class Embeddings:
     """One vector per clip, comparable by dot product.
 
     Attributes:
-        vectors: float32 ``(N, d)``, each of length 1 (0 for a clip that is exactly the mean of all, or all zero).
-        halves: Cosine similarity of the two halves of each clip, float32, in any order, without clips that have a half
-            of zeros; empty if T is 1.
+        vectors: float32 ``(N, d)``, each of length 1 (0 for a clip that is exactly the mean of all).
+        halves: Cosine similarity of the two halves of each clip, float32 ``(N,)``; empty if T is 1.
     """
 
     vectors: FloatArray
@@ -99,14 +97,10 @@ def embed(blocks: Iterator[NDArray[Any]] | Sequence[NDArray[Any]]) -> Embeddings
     means = [_half_means(block) for block in blocks]
     steps, halves = means[0][0], np.concatenate([m for _, m in means])  # (N, 2, d)
     del means
-    told = np.asarray(halves.any(axis=2))  # (N, 2)
-    in_part = np.asarray(told.any(axis=1))
-    halves[~told] = halves[:, ::-1][~told]  # of a half that is all zero the other one
     weights = np.array([steps - steps // 2, steps // 2], dtype=np.float32) / steps
-    halves -= np.einsum("nhd,h->d", halves, weights, dtype=np.float32) / max(1, int(in_part.sum()))
-    vectors = _unit(np.einsum("nhd,h->nd", halves, weights)) * in_part[:, None]
-    whole = halves[told.all(axis=1)] if steps > 1 else halves[:0]
-    alike = np.einsum("nd,nd->n", _unit(whole[:, 0]), _unit(whole[:, 1]))
+    halves -= np.einsum("nhd,h->d", halves, weights, dtype=np.float32) / len(halves)
+    vectors = _unit(np.einsum("nhd,h->nd", halves, weights))
+    alike = np.einsum("nd,nd->n", _unit(halves[:, 0]), _unit(halves[:, 1])) if steps > 1 else np.empty(0, np.float32)
     return Embeddings(vectors=vectors, halves=alike.astype(np.float32))
 
 
@@ -178,10 +172,7 @@ def clusters(n_clips: int, pairs: IntArray, groups: Sequence[str | None]) -> Int
 
 
 def _half_means(block: NDArray[Any]) -> tuple[int, FloatArray]:
-    """Return T and the means of each clip's first and second half, ``(n, 2, d)``; frames are reduced in size first.
-
-    Frames that are all zero are left out of means.
-    """
+    """Return T and the means of each clip's first and second half, ``(n, 2, d)``; frames are reduced in size first."""
     if block.ndim == 5:
         n, t, h, w, c = block.shape
         block = block.reshape(n, t, h // 4, 4, w // 4, 4, c).mean(axis=(3, 5), dtype=np.float32).reshape(n, t, -1)
@@ -190,15 +181,9 @@ def _half_means(block: NDArray[Any]) -> tuple[int, FloatArray]:
     out = np.empty((n, 2, dim), dtype=np.float32)
     for i, clip in enumerate(block):  # clip by clip: converting the whole block would double its memory
         wide = clip.astype(np.float32)
-        out[i, 0] = _mean(wide[:middle])
-        out[i, 1] = _mean(wide[middle:]) if middle < steps else out[i, 0]
+        out[i, 0] = wide[:middle].mean(axis=0)
+        out[i, 1] = wide[middle:].mean(axis=0) if middle < steps else out[i, 0]
     return steps, out
-
-
-def _mean(frames: FloatArray) -> FloatArray:
-    told = frames.any(axis=1)
-    mean: FloatArray = (frames if told.all() or not told.any() else frames[told]).mean(axis=0)
-    return mean
 
 
 def _unit(x: FloatArray) -> FloatArray:

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch._dynamo import config as dynamo
 from torch._inductor import config as inductor
 
-from fitrec_cache.backbones.blazepose import POSES, PoseModel, fit_into
 from fitrec_cache.backbones.feature_maps import GridMap, LastMap
 from fitrec_cache.backbones.folding import FOLDING, fold_norms
 from fitrec_cache.backbones.frozen_conv import FrozenConv
@@ -33,8 +32,9 @@ from fitrec_cache.common.devices import find_device, first_line, keep_to_cores, 
 from fitrec_cache.common.precision import computes_in_bf16, fuses_slowly, in_full_float32, is_good_at_fp16, is_slow
 from fitrec_cache.errors import UsageError, VideoError, unknown_name
 from fitrec_cache.settings.paper import FRAME_SIDE
+from fitrec_cache.settings.poses import POSE, POSES
 from fitrec_cache.settings.variants import PRESETS
-from fitrec_cache.video.resizing import resize
+from fitrec_cache.video.resizing import fit_into, resize
 
 #: Value in the identity of features from a compiled network.
 COMPILER = "inductor, weights folded in"
@@ -44,9 +44,6 @@ _REST: dict[type, Callable[[Any], nn.Module]] = {
     nn.BatchNorm2d: lambda _: nn.Identity(),
     BatchNormAct2d: lambda norm: nn.Sequential(norm.drop, norm.act),
 }
-
-#: Value of ``output`` in the identity of poses, to be changed with what :func:`.blazepose.describe` returns.
-POSE = "pose, version 1"
 
 #: A cache limit that is larger than the number of networks that any process compiles.
 _MANY = 1_000_000
@@ -70,7 +67,8 @@ class Preprocessing:
         mean: Subtracted from pixels in [0, 1], per channel.
         std: The divisor after that, per channel.
         output: ``pooled``: the backbone's own pooled vector; ``grid3``: its last feature map, averaged in 3 x 3 cells;
-            ``flattened``: that map as it is; :data:`POSE`: a pose, of frames whose proportions are kept.
+            ``flattened``: that map as it is; :data:`~fitrec_cache.settings.poses.POSE`: a pose, of frames whose
+            proportions are kept.
     """
 
     preset: str
@@ -387,7 +385,7 @@ def load_backbone(
 
     Args:
         text: ``NAME``, ``NAME=FILE``, ``NAME=hub`` or ``NAME=embedded``; any timm model, or one of
-            :data:`~fitrec_cache.backbones.blazepose.POSES`, which has preset ``native`` and precision ``fp32`` only.
+            :data:`~fitrec_cache.settings.poses.POSES`, which has preset ``native`` and precision ``fp32`` only.
         preset: ``native``: the backbone's own resolution, mean and standard deviation. ``grid``: the same, but the
             output is the last feature map averaged in each of 3 x 3 cells, concatenated: nine times as long.
             ``paper``: frames reduced to 64x64, enlarged again to the backbone's resolution, pixels / 255 (Eq. 2).
@@ -412,7 +410,7 @@ def load_backbone(
     choice = BackboneChoice.parse(text)
     precision = _precision_for(choice.name, precision, preset, device)
     model = load_model(choice)
-    preprocessing = _preprocessing(model, preset)
+    preprocessing = _preprocessing(model, choice.name, preset)
     if preset == "table1":
         if hasattr(model, "set_input_size"):  # its position embedding has a fixed size
             model.set_input_size(img_size=preprocessing.size)  # type: ignore[operator]
@@ -467,9 +465,9 @@ def best_precision(precision: str, device: str) -> str:
     return "fp16" if torch.device(device).type == "cuda" and is_good_at_fp16(device) else "fp32"
 
 
-def _preprocessing(model: nn.Module, preset: str) -> Preprocessing:
+def _preprocessing(model: nn.Module, name: str, preset: str) -> Preprocessing:
     own = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
-    output = POSE if isinstance(model, PoseModel) else "grid3" if preset == "grid" else "pooled"
+    output = POSE if name in POSES else "grid3" if preset == "grid" else "pooled"
     native = Preprocessing(
         preset=preset,
         first_size=None,

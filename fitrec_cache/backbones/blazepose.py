@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,27 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fitrec_cache.backbones.hub import why_nothing_is_fetched
+from fitrec_cache.backbones.pose_file import fetch_pose
 from fitrec_cache.backbones.tflite_graph import DAMAGED, TFLiteGraph
 from fitrec_cache.common.devices import first_line
 from fitrec_cache.common.files import is_file
 from fitrec_cache.errors import WeightsError
 
-#: By name: sha256 of Google's model file, as projects that download it have published it.
-POSES = {
-    "blazepose_lite": "59929e1d1ee95287735ddd833b19cf4ac46d29bc7afddbbf6753c459690d574a",
-    "blazepose_full": "5134a3aad27a58b93da0088d431f366da362b44e3ccfbe3462b3827a839011b1",
-}
-
-#: Where Google publishes them.
-POSES_ADDRESS = "https://storage.googleapis.com/mediapipe-models/pose_landmarker"
-
 #: Height and width of the square into which a whole frame is fitted before a person is looked for.
 SIDE = 512
-
-#: Length of an embedding: 33 points in space, 33 on the picture, how visible each is, 26 angles, and whether anybody
-#: was found.
-DIM = 33 * 3 + 33 * 2 + 33 + 26 + 1
 
 #: The probability from which something counts as a person.
 _PRESENT = 0.5
@@ -195,18 +181,8 @@ def _anchors() -> Tensor:
     return torch.cat(maps)
 
 
-def fit_into(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """Scale uint8 ``(T, 3, H, W)`` into ``(T, 3, *size)`` with its proportions kept, black beside it."""
-    height, width = frames.shape[-2:]
-    share = min(size[0] / height, size[1] / width)
-    inner = max(1, round(height * share)), max(1, round(width * share))
-    frames = F.interpolate(frames, size=inner, mode="bilinear", antialias=True, align_corners=False)
-    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
-    return F.pad(frames, (left, size[1] - inner[1] - left, top, size[0] - inner[0] - top))
-
-
 def load_pose_model(name: str, weights: str) -> PoseModel:
-    """Load one of :data:`POSES`.
+    """Load one of :data:`~fitrec_cache.settings.poses.POSES`.
 
     Args:
         name: Its name.
@@ -215,7 +191,7 @@ def load_pose_model(name: str, weights: str) -> PoseModel:
     Raises:
         WeightsError: If it cannot be downloaded or read.
     """
-    file = _fetched(name) if weights == "hub" else Path(weights)
+    file = fetch_pose(name) if weights == "hub" else Path(weights)
     again = ". Delete it, and it is downloaded again" * (weights == "hub")
     if not is_file(file):
         raise WeightsError(f"weights file {str(file)[:300]} not found: expected a .task file, or `hub`")
@@ -234,40 +210,3 @@ def load_pose_model(name: str, weights: str) -> PoseModel:
             f"the networks in {file} cannot be read ({first_line(error)}): expected pose_detector.tflite and "
             f"pose_landmarks_detector.tflite as Google publishes them{again}"
         ) from error
-
-
-def kept_file(name: str) -> Path:
-    """Return where the downloaded file of one of :data:`POSES` is, or will be."""
-    return Path(torch.hub.get_dir(), "checkpoints", Path(_address(name)).name)
-
-
-def not_fetched(name: str, reason: str) -> WeightsError:
-    """Return the error for a file of :data:`POSES` that cannot be downloaded for this reason."""
-    return WeightsError(
-        f"the weights of {name} could not be downloaded ({reason}). Without network, download {_address(name)} "
-        f"elsewhere and give a file: --backbone {name}=FILE"
-    )
-
-
-def _fetched(name: str) -> Path:
-    """Return the file of one of :data:`POSES`, downloaded if it is not on this machine yet.
-
-    Raises:
-        WeightsError: If it cannot be downloaded, or is not the file that was published.
-    """
-    file = kept_file(name)
-    if is_file(file):
-        return file
-    if reason := why_nothing_is_fetched(POSES_ADDRESS):
-        raise not_fetched(name, reason)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(_address(name), str(file), hash_prefix=POSES[name], progress=False)
-    except (OSError, HTTPException, ValueError, RuntimeError) as error:  # RuntimeError: it has another sha256
-        raise not_fetched(name, first_line(error)) from error
-    return file
-
-
-def _address(name: str) -> str:
-    size = name.rpartition("_")[2]
-    return f"{POSES_ADDRESS}/pose_landmarker_{size}/float16/1/pose_landmarker_{size}.task"

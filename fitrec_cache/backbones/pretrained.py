@@ -13,12 +13,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from fitrec_cache.backbones.blazepose import POSES, POSES_ADDRESS, kept_file, load_pose_model, not_fetched
 from fitrec_cache.backbones.hub import NETWORK_ERRORS, cached_file, hub_is_out_of_reach, why_nothing_is_fetched
+from fitrec_cache.backbones.pose_file import is_kept
 from fitrec_cache.backbones.weights import fit_weights, read_weights
 from fitrec_cache.common.devices import first_line, own_random_numbers
-from fitrec_cache.common.files import is_file, with_home
+from fitrec_cache.common.files import with_home
 from fitrec_cache.errors import UsageError, WeightsError, unknown_name
+from fitrec_cache.settings.poses import POSES
 from fitrec_cache.settings.variants import plain_name
 
 #: The exceptions that mean that a file of weights is damaged.
@@ -93,6 +94,8 @@ def load_model(choice: BackboneChoice) -> nn.Module:
     """
     with own_random_numbers():  # models are initialised randomly first
         if choice.name in POSES:
+            from fitrec_cache.backbones.blazepose import load_pose_model  # importing the reader of its file takes time
+
             return load_pose_model(choice.name, choice.weights)
         return _from_hub(choice.name) if choice.weights == "hub" else _from_file(choice)
 
@@ -118,7 +121,10 @@ def weights_are_here(choice: BackboneChoice) -> bool:
     if choice.weights == "embedded":
         return _embedded_file(choice.name).is_file()
     if choice.name in POSES:
-        return _pose_is_here(choice)
+        if choice.weights == "hub" and not is_kept(choice.name):
+            return False
+        load_model(choice)
+        return True
     if choice.weights != "hub":
         read_weights(Path(choice.weights))
         return True
@@ -131,15 +137,6 @@ def weights_are_here(choice: BackboneChoice) -> bool:
         return True
     if reason := why_nothing_is_fetched():
         raise _no_hub(choice.name, reason)
-    return False
-
-
-def _pose_is_here(choice: BackboneChoice) -> bool:
-    if choice.weights != "hub" or is_file(kept_file(choice.name)):
-        load_model(choice)
-        return True
-    if reason := why_nothing_is_fetched(POSES_ADDRESS):
-        raise not_fetched(choice.name, reason)
     return False
 
 

@@ -19,6 +19,7 @@ from fitrec_cache.errors import StoreError
 from fitrec_cache.features import quick_look, stored_embeddings
 from fitrec_cache.report.pictures import Frames, Glimpse
 from fitrec_cache.report.records import Record
+from fitrec_cache.settings.poses import sees_poses
 from fitrec_cache.storage.store import Store
 from fitrec_cache.video.spans import short_content
 from fitrec_cache.wording import plural
@@ -127,12 +128,18 @@ class Auditor:
         )
 
     def _look(self, record: Record, clips: Sequence[HeldClip]) -> NearDuplicates | None:
-        """Search all clips for near-duplicates, by the run's own embeddings if the cache has them, else by others."""
+        """Search all clips for near-duplicates, by the run's own embeddings if the cache has them, else by others.
+
+        Poses are not compared (see :meth:`.Features.near_duplicates`); None if there is nothing else.
+        """
         own = [source["identity"] for source in record.sources]
         stores = sorted(self._stores, key=lambda s: s.identity not in own)
-        store = next((s for s in stores if all(clip.video_sha256 in s for clip in clips)), None)
-        if store is None:
+        stores = [s for s in stores if all(clip.video_sha256 in s for clip in clips)]
+        if not stores:
             raise StoreError("no features in the cache hold all of its clips")
+        store = next((s for s in stores if not sees_poses(s.identity)), None)
+        if store is None:
+            return None
         what = store.folder, tuple(clip.clip_id for clip in clips)
         if what not in self._found:
             labels, groups = [clip.label for clip in clips], [clip.group for clip in clips]
