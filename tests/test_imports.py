@@ -42,6 +42,10 @@ def test_what_predict_and_watch_need_loads_no_scikit_learn():
     assert loaded("import fitrec_cache.runs.run, fitrec_cache.dataset.splits", "sklearn", "matplotlib") == set()
 
 
+def test_only_poses_need_the_reader_of_their_file():
+    assert loaded("import fitrec_cache.extract, fitrec_cache.recogniser", "tflite", "flatbuffers") == set()
+
+
 def test_decoder_processes_load_no_torch():
     needed = "import fitrec_cache.video.decoding, fitrec_cache.video.jpeg, fitrec_cache.video.video"
     assert loaded(needed, "torch", "timm", "h5py") == set()
