@@ -634,6 +634,15 @@ def test_group_numbers_that_begin_again_in_each_class_are_told(tmp_path, groups,
     )
 
 
+@pytest.mark.parametrize("folder", ["videos_train", "./videos_train", "videos_train\\deep"])
+def test_a_list_whose_numbers_contradict_its_folders_is_refused(tmp_path, folder):
+    """MMAction2's lists have the class as a number, and often all videos in one folder."""
+    path = write(tmp_path / "list.txt", f"{folder}/a.mp4 10\n{folder}/b.mp4 2\nother/c.mp4 10\n")
+    with pytest.raises(ManifestError, match=r"in the folder 'videos_train' have several numbers, 2, 10\. .*manifest"):
+        find_clips(path)
+    assert len(find_clips(write(path, f"{folder}/a.mp4 2\n{folder}/b.mp4\nother/c.mp4 2\n")).clips) == 3
+
+
 def test_ucf_list_names_both_lines_of_a_duplicate(tmp_path):
     with pytest.raises(ManifestError, match="lines 1 and 3"):
         find_clips(write(tmp_path / "list.txt", "A/a.avi 1\nA/b.avi 1\nA/a.avi 1\n"))

@@ -19,7 +19,7 @@ from fitrec_cache.dataset.clips import NO_COLUMNS, SIDES, Clip, clip_of, named_g
 from fitrec_cache.dataset.file_names import FileNames
 from fitrec_cache.errors import ManifestError, UsageError
 from fitrec_cache.video.spans import Span, is_part, part_of, parted, seconds_of
-from fitrec_cache.wording import plural
+from fitrec_cache.wording import listed, plural
 
 #: Columns of a manifest that have a meaning, in upper or lower case.
 _COLUMNS = ("path", "label", "group", "split", "start", "end")
@@ -39,7 +39,7 @@ _AS_TIMES = (
     "the frames per second)"
 )
 
-_INDEXED = re.compile(r"^(.*\.\w+)\s+\d+$")
+_INDEXED = re.compile(r"^(.*\.\w+)\s+(\d+)$")
 
 
 def manifest_clips(path: Path, base: Path) -> tuple[list[Clip], list[str], bool]:
@@ -69,6 +69,7 @@ def manifest_clips(path: Path, base: Path) -> tuple[list[Clip], list[str], bool]
 def list_clips(path: Path, base: Path) -> list[Clip]:
     """Return the clips of a UCF101-style list, in its order; ``base`` and errors as in :func:`manifest_clips`."""
     lines = _list_lines(path)
+    _refuse_numbers(path)
     if parts := [name for _, name in lines if is_part(name)]:
         raise ManifestError(
             f"{path} names a part of a file, '{parts[0]}': expected whole files. Parts go in a manifest"
@@ -77,6 +78,21 @@ def list_clips(path: Path, base: Path) -> list[Clip]:
     rows = ((line, clip_of(name, base, name.split("/")[0])) for line, name in lines)
     found = _without_duplicates(rows, path)
     return [replace(clip, file=names.find(clip.file) or clip.file) for clip in found]
+
+
+def _refuse_numbers(path: Path) -> None:
+    """Raise ManifestError if a folder's names have several numbers: then the folder is not the class."""
+    numbers: dict[str, set[str]] = {}
+    for _, line in text_lines(path):
+        if found := _INDEXED.match(line):
+            numbers.setdefault(PurePosixPath(found[1].replace("\\", "/")).parts[0], set()).add(found[2])
+    for folder, several in numbers.items():
+        if len(several) > 1:
+            raise ManifestError(
+                f"{path}: names in the folder '{folder}' have several numbers, {listed(sorted(several, key=int), 3)}. "
+                "Expected CLASS/FILE, with one number for each class: if the numbers are the classes, write a manifest "
+                "with path and label; if they are something else, leave them out"
+            )
 
 
 def _as_given(row: Mapping[Any, Any]) -> dict[str | None, Any]:
