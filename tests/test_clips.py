@@ -446,7 +446,17 @@ def test_columns_of_times_by_other_names_are_said_to_be_of_no_use(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "columns", ["time_start,time_end", "Start Frame,End Frame", "t-start,t-end", "start (s),end_ms"]
+    "columns",
+    [
+        "time_start,time_end",
+        "Start Frame,End Frame",
+        "t-start,t-end",
+        "start (s),end_ms",
+        "Begin Time - ss.msec,End Time - hh:mm:ss.ms",
+        "start_timestamp,stop_timestamp",
+        "first_frame,Last Frame",
+        "onset,offset",
+    ],
 )
 def test_a_file_in_several_rows_with_times_by_other_names_is_told_what_columns_count(tmp_path, columns):
     rows = write(tmp_path / "m.csv", f"path,label,{columns}\na.avi,A,0,80\na.avi,B,100,180\n")
@@ -472,7 +482,7 @@ def test_one_column_of_times_is_told_as_one(tmp_path):
 
 
 def test_further_columns_that_are_no_times_are_not_taken_for_some(tmp_path):
-    rows = write(tmp_path / "m.csv", "path,label,trend,weekend,backend,tempo,total\na.avi,A,1,2,3,4,5\n")
+    rows = write(tmp_path / "m.csv", "path,label,trend,weekend,backend,tempo,total,first,Friend - 1\na.avi,A,1,2,3,4,5,6,7\n")
     assert not any("kept but not used" in note for note in find_clips(rows).notes)
 
 

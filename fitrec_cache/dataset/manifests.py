@@ -26,8 +26,9 @@ _COLUMNS = ("path", "label", "group", "split", "start", "end")
 
 #: Names that data sets give to columns with the times of an exercise in a longer file.
 _TIME = re.compile(
-    r"(?:(?:time|frame)[ _-]*|[tf][ _-])?(?:start|end|stop|begin)s?"
-    r"(?:[ _(-]*(?:times?|frames?|seconds?|secs?|s|ms)\)?)?|from|to",
+    r"(?:(?:time(?:stamp)?|frame)[ _-]*|[tf][ _-])?(?:start|end|stop|begin|onset|offset)s?"
+    r"(?:[ _(-]*(?:time(?:stamp)?s?|frames?|seconds?|secs?|s|ms)\)?)?(?: - .*)?"  # ELAN: Begin Time - ss.msec
+    r"|(?:first|last)[ _-]?frame|from|to",
     re.IGNORECASE,
 )
 
