@@ -212,6 +212,30 @@ def test_folders_named_as_sides_are_classes_where_not_all_is_in_class_folders_in
     assert said(found, "called as sides of a split, and taken for classes as videos lie in them: train/c.avi") == told
 
 
+def test_folders_named_as_sides_that_are_taken_for_classes_are_told(tmp_path):
+    touch(tmp_path, "train/Hop/a.avi", "train/Squat/b.avi", "val/Hop/c.avi", "val/Squat/d.avi")
+    assert not said(find_clips(tmp_path), "hold folders, but")
+    touch(tmp_path, "demo/e.avi")
+    assert said(
+        find_clips(tmp_path),
+        "folders named as sides of a split (train, val) hold folders, but are taken for classes because of demo beside "
+        "them: if they are sides, move that elsewhere, or name it train, val or test",
+    )
+    touch(tmp_path, "val/f.avi")
+    assert not said(find_clips(tmp_path), "hold folders, but")
+
+
+def test_folders_named_as_sides_inside_class_folders_are_no_people(tmp_path):
+    touch(
+        tmp_path, *(f"{label}/{side}/{n}.avi" for label in ("Hop", "Squat") for side in ("train", "test") for n in "ab")
+    )
+    _, hint = find_clips(tmp_path).about_groups
+    assert hint == (
+        "folders such as 'test' inside the class folders do not count as sides of a split: for --split manifest, have "
+        "them around the class folders, as in train/Squat/a.mp4, or write a manifest"
+    )
+
+
 def test_names_that_are_no_text_are_shown_as_text(tmp_path):
     touch(tmp_path, "Hop/a.avi")
     (tmp_path / os.fsdecode(b"\xfcbung.avi")).touch()
@@ -482,7 +506,9 @@ def test_one_column_of_times_is_told_as_one(tmp_path):
 
 
 def test_further_columns_that_are_no_times_are_not_taken_for_some(tmp_path):
-    rows = write(tmp_path / "m.csv", "path,label,trend,weekend,backend,tempo,total,first,Friend - 1\na.avi,A,1,2,3,4,5,6,7\n")
+    rows = write(
+        tmp_path / "m.csv", "path,label,trend,weekend,backend,tempo,total,first,Friend - 1\na.avi,A,1,2,3,4,5,6,7\n"
+    )
     assert not any("kept but not used" in note for note in find_clips(rows).notes)
 
 

@@ -89,9 +89,18 @@ def walk(folder: Path) -> tuple[list[Clip], list[str], list[str]]:
 
 def _are_sides(names: Sequence[str]) -> tuple[bool, list[str]]:
     """Say whether the top folders are sides of a split that contain the class folders; return notes on that, too."""
-    if not all(name.split("/")[0].casefold() in _SIDES for name in names):
+    tops = sorted({name.split("/")[0] for name in names})
+    sides, others = list(filter(is_side, tops)), [top for top in tops if not is_side(top)]
+    direct = [plain_text(name) for name in names if name.count("/") == 1 and is_side(name.split("/")[0])]
+    if others and sides and not direct:
+        return False, [
+            f"folders named as sides of a split ({', '.join(sides)}) hold folders, but are taken for classes because "
+            f"of {some(list(map(plain_text, others)))} beside them: if they are sides, move that elsewhere, or name it "
+            "train, val or test"
+        ]
+    if others:
         return False, []
-    if direct := [plain_text(name) for name in names if name.count("/") == 1]:
+    if direct:
         return False, [
             "the class folders are called as sides of a split, and taken for classes as videos lie in them: "
             f"{some(direct)}. If the classes are folders inside, move these there"
@@ -104,6 +113,11 @@ def _are_sides(names: Sequence[str]) -> tuple[bool, list[str]]:
 def _has_ending(name: str) -> bool:
     """Say whether a name has a file's ending; the part after a dot in a folder's name may be a number, as in 1.5."""
     return PurePosixPath(name).suffix[1:2].isalpha()
+
+
+def is_side(folder: str) -> bool:
+    """Say whether a folder is named like a side of a split."""
+    return folder.casefold() in _SIDES
 
 
 def is_video(name: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from fitrec_cache.common.arguments import plain_arguments
 from fitrec_cache.common.files import is_file, is_folder, is_there
-from fitrec_cache.dataset.class_folders import walk
+from fitrec_cache.dataset.class_folders import is_side, walk
 from fitrec_cache.dataset.clips import LONGEST_ID, UNKNOWN, Clip, group_number, one_spelling
 from fitrec_cache.dataset.manifests import list_clips, manifest_clips, read_ucf_list, text_lines
 from fitrec_cache.errors import ManifestError, UsageError, unknown_name
@@ -298,6 +298,11 @@ def _hints(clips: Sequence[Clip]) -> list[str]:
     inside = Counter(folders for clip in clips if (folders := _folders_between(clip)))
     if sum(inside.values()) < len(clips) or max(inside.values()) == 1:
         return []
+    if all(is_side(folders[0]) for folders in inside):
+        return [
+            f"folders such as '{min(inside)[0]}' inside the class folders do not count as sides of a split: for "
+            "--split manifest, have them around the class folders, as in train/Squat/a.mp4, or write a manifest"
+        ]
     return [
         f"clips lie in folders such as '{'/'.join(min(inside))}' inside their class folders: if these are people or "
         f"recordings, --group-by {FOLDER} takes them as groups"
