@@ -140,20 +140,25 @@ class Features:
 
 
 def _as_array(values: Any) -> Any:
-    """Return values as an array, also those of a tensor; None as it is.
+    """Return values as an array, also those of a tensor or of a list of tensors; None as it is.
 
     Raises:
         UsageError: If they are not of one shape.
     """
     if values is None:
         return None
+    if isinstance(values, list | tuple):
+        values = [_as_array(value) if hasattr(value, "detach") else value for value in values]
     if hasattr(values, "detach"):  # a tensor
         values = values.detach().cpu()
         values = values.float() if str(values.dtype) == "torch.bfloat16" else values  # NumPy has no bfloat16
     try:
         return np.asarray(values)
     except ValueError as error:
-        raise UsageError("features: values of several shapes: expected (N, T, d), the same T for every clip") from error
+        raise UsageError(
+            "features: values of several shapes: expected (N, T, d), the same T for every clip. Take as many frames of "
+            "each, such as clip[np.linspace(0, len(clip) - 1, 20).round().astype(int)]"
+        ) from error
 
 
 def as_ours(data: Features, where: str) -> Features:
@@ -172,6 +177,7 @@ def as_ours(data: Features, where: str) -> Features:
     if not frames and (values.dtype.kind != "f" or values.ndim < 3):
         got = f"got values of {values.dtype} {values.shape}"
         hint = ". For one vector per clip give values[:, None]" * (values.ndim == 2)
+        hint += ". Give a list of one array (T, d) for each clip, all of one shape" * (values.dtype == object)
         raise UsageError(f"features {where}: {got}, expected floats (N, T, d), or uint8 frames (N, T, 64, 64, 3){hint}")
     lengths = {"values": len(values), "pts_seconds": len(data.pts_seconds), "clip_ids": len(data.clip_ids)}
     lengths |= {"labels": len(data.labels), "groups": len(data.groups), "extra": len(data.extra)}
@@ -202,7 +208,12 @@ def as_ours(data: Features, where: str) -> Features:
             values = values.astype(np.float32)
     blocks = np.array_split(values, -(-len(values) // _BLOCK))  # in blocks, to save memory
     if values.dtype.kind == "f" and not all(np.isfinite(block).all() for block in blocks):
-        raise UsageError(f"features {where} hold values that are not finite")
+        bad = [name for name, clip in zip(data.clip_ids, values, strict=True) if not np.isfinite(clip).all()]
+        have = plural(len(bad), "clip has", "clips have")
+        raise UsageError(
+            f"features {where}: {have} values that are not finite, such as {bad[0]}: replace them, by 0 for instance "
+            "where nobody was found in a frame"
+        )
     labels = [one_spelling(label) for label in data.labels]
     groups = [one_spelling(group) if group else None for group in data.groups]
     same = labels == data.labels and groups == data.groups and values is data.values and times is data.pts_seconds

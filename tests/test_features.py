@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from fitrec_cache.errors import UsageError
-from fitrec_cache.features import Features
+from fitrec_cache.features import Features, as_ours
+from fitrec_cache.training.loading import load_clips
 
 
 def features(**changed):
@@ -82,6 +83,24 @@ def test_a_tensor_is_as_good_as_an_array(dtype):
     assert found.tolist() == np.arange(24).reshape(3, 4, 2).tolist()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_list_of_tensors_is_as_good_as_one(dtype):
+    values = torch.arange(24, dtype=dtype).reshape(3, 4, 2).requires_grad_()
+    assert features(values=list(values)).values.tolist() == np.arange(24).reshape(3, 4, 2).tolist()
+
+
 def test_clips_of_several_lengths_are_refused():
-    with pytest.raises(UsageError, match=r"values of several shapes: expected \(N, T, d\), the same T"):
+    with pytest.raises(UsageError, match=r"values of several shapes: expected \(N, T, d\), the same T.*linspace"):
         features(values=[[[0.0, 1.0]] * 4, [[0.0, 1.0]] * 3, [[0.0, 1.0]] * 4])
+
+
+def test_values_that_cannot_be_used_are_told_with_what_to_do():
+    values = np.zeros((3, 4, 2), np.float32)
+    values[1, 2, 0] = np.nan
+    with pytest.raises(UsageError, match=r"1 clip has values that are not finite, such as b: replace them"):
+        as_ours(features(values=values), "in memory")
+    with pytest.raises(UsageError, match=r"got values of object .*Give a list of one array \(T, d\) for each clip"):
+        as_ours(features(values={"a": values[0]}, pts_seconds=np.zeros((3, 4))), "in memory")
+    landmarks = features(values=np.zeros((3, 4, 33, 4), np.float32), pts_seconds=None)
+    with pytest.raises(UsageError, match=r"shape \(3, 4, 33, 4\)\. Give values\.reshape\(N, T, -1\)"):
+        load_clips(None, landmarks, "mean", (), None, progress=False)

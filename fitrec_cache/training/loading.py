@@ -85,7 +85,8 @@ def _check_fit(data: Features, variant: str) -> None:
     pixels = VARIANTS[variant].takes_pixels
     if data.values.ndim != (5 if pixels else 3):
         wanted = "frames (N, T, 64, 64, 3), which --cache DIR has" if pixels else "features (N, T, d)"
-        raise UsageError(f"variant {variant} learns from {wanted}: got values of shape {data.values.shape}")
+        flat = ". Give values.reshape(N, T, -1), one vector for each frame" * (not pixels and data.values.ndim == 4)
+        raise UsageError(f"variant {variant} learns from {wanted}: got values of shape {data.values.shape}{flat}")
 
 
 def _only_classes(data: Features, classes: str, *, also: Sequence[str] = ()) -> Features:
