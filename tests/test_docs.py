@@ -169,6 +169,33 @@ def test_features_made_elsewhere_train_as_shown(tmp_path, monkeypatch):
     assert (names["probabilities"][rows].argmax(dim=1).numpy() == scored.tested.logits.argmax(axis=1)).all()
 
 
+def test_lists_with_class_numbers_become_a_manifest_as_shown(tmp_path, monkeypatch):
+    block, _ = shown(ROOT / "docs" / "switching.md", "python")
+    monkeypatch.chdir(tmp_path)
+    Path("labels.txt").write_text("Lunge\nPush, up\n")
+    for side, line in (("train", "all/a b.mp4 1"), ("val", "all/c.mp4 0"), ("test", "all/d.mp4 1")):
+        Path(f"{side}.txt").write_text(f"{line}\n")
+    exec(compile(block, "switching.md", "exec"), {})
+    found = [(clip.clip_id, clip.label, dict(clip.extra)) for clip in find_clips(Path("manifest.csv")).clips]
+    assert found == [
+        ("all/a b.mp4", "Push, up", {"split": "train"}),
+        ("all/c.mp4", "Lunge", {"split": "val"}),
+        ("all/d.mp4", "Push, up", {"split": "test"}),
+    ]
+
+
+def test_figures_are_computed_again_as_shown(cache_folder, tmp_path, monkeypatch, capsys):
+    _, block = shown(ROOT / "docs" / "switching.md", "python")
+    train_head(cache=cache_folder, variant="mean", backbone="test_resnet", epochs=3, out=tmp_path / "runs/mean")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "switching.md", "exec"), {})
+    figures = json.loads(Path("runs/mean/metrics.json").read_text())
+    accuracy, *matrix = capsys.readouterr().out.splitlines()
+    assert float(accuracy) == figures["accuracy"]
+    assert [[int(n) for n in re.findall(r"\d+", row)] for row in matrix] == figures["confusion"]
+    assert len(Path("split.csv").read_text().splitlines()) == sum(figures[f"n_{s}"] for s in ("train", "val", "test"))
+
+
 def anchors(page):
     """Return the anchors of a page's headings, as GitHub names them."""
     headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), flags=re.M)
