@@ -73,3 +73,21 @@ def test_a_start_in_another_thread_at_the_same_time_is_told_of_the_script(monkey
         "other": True,
         "later": True,
     }
+
+
+RELOADED = """
+import importlib
+from fitrec_cache.common import spawning
+
+importlib.reload(spawning)
+process = spawning.WorkerContext().Process(target=print, args=["started"])
+process.start()
+process.join()
+"""
+
+
+def test_processes_start_after_the_module_was_loaded_again(tmp_path):
+    """As by IPython's autoreload."""
+    (tmp_path / "script.py").write_text(RELOADED)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("started\n", "")

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from functools import wraps
 from multiprocessing import spawn
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 _this_thread = threading.local()
-_preparation = spawn.get_preparation_data
 
 
-@wraps(_preparation)
-def _without_script(name: str) -> dict[str, Any]:
+@wraps(spawn.get_preparation_data)
+def _without_script(name: str, usual: Callable[[str], dict[str, Any]] = spawn.get_preparation_data) -> dict[str, Any]:
     """Replace the function that Python calls at each start, so that this package's workers start without the script.
 
-    Processes that other code starts, also in other threads, are prepared as usual.
+    Processes that other code starts, also in other threads, are prepared as usual. ``usual`` belongs to this function,
+    not to the module: if that is loaded again, as by a notebook's autoreload, it would otherwise call itself.
     """
-    told = _preparation(name)
+    told = usual(name)
     if getattr(_this_thread, "starts_a_worker", False):
         for key in ("init_main_from_name", "init_main_from_path"):
             told.pop(key, None)
