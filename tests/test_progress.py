@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from fitrec_cache.common.progress import print_above, progress_bar
 from fitrec_cache.extraction.extractor import _show_waiting
 
@@ -61,3 +63,13 @@ def test_a_bar_is_cleared_for_what_is_printed_above_it(monkeypatch, capsys):
         print_above("note")
         assert re.match(r"\r +\r+x: ", log.getvalue()[begun:])  # cleared, then shown again
     assert capsys.readouterr().out == "note\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "terminal", "seconds"), [("io", True, 0.2), ("io", False, 15), ("ipykernel.iostream", False, 1)]
+)
+def test_a_bar_moves_often_where_it_is_drawn_in_place_as_in_a_notebook(monkeypatch, module, terminal, seconds):
+    stream = type("OutStream", (io.StringIO,), {"__module__": module, "isatty": lambda self: terminal})()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress_bar(total=2, unit="clip", what="x", show=True) as bar:
+        assert bar.mininterval == seconds

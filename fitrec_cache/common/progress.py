@@ -67,7 +67,7 @@ def progress_bar(*, total: int | None, unit: str, what: str, show: bool, note: s
     It is silent unless ``show``. ``note`` is shown at its end until it is replaced.
     """
     shown = sys.stderr  # None if it was closed before the program started
-    interval = 0.2 if shown is not None and shown.isatty() else 15.0
+    interval = 15.0 if shown is None else _interval(shown)
     return _Bar(
         file=_Steady(shown),
         total=total,
@@ -79,6 +79,14 @@ def progress_bar(*, total: int | None, unit: str, what: str, show: bool, note: s
         smoothing=0.05,
         postfix=note,
     )
+
+
+def _interval(stream: TextIO) -> float:
+    """Return the seconds between two updates of a bar: few where it is drawn in place, many where each is a line."""
+    if stream.isatty():
+        return 0.2
+    in_notebook = type(stream).__module__.startswith("ipykernel.")  # no terminal, but it draws in place, too
+    return 1.0 if in_notebook else 15.0
 
 
 def print_above(text: str, *, file: TextIO | None = None) -> None:
