@@ -1739,6 +1739,12 @@ def test_features_that_a_caller_put_together_are_as_those_of_a_file(tmp_path, fe
     assert "without_group" not in run_of(tmp_path / "numbered")["split"]  # none has none
     report = train_head(out=tmp_path / "classes", features=replace(data, labels=np.arange(60) % 3), **settings)
     assert [row["label"] for row in report.runs[0].metrics.per_class] == ["0", "1", "2"]  # numbers are names, too
+    tensors = replace(data, clip_ids=torch.arange(60), labels=torch.arange(60) % 3, groups=list(torch.arange(60) // 6))
+    report = train_head(out=tmp_path / "tensors", features=tensors, **settings)
+    assert [row["label"] for row in report.runs[0].metrics.per_class] == ["0", "1", "2"]
+    split = run_of(tmp_path / "tensors")["split"]
+    assert {*split["train"], *split["val"], *split["test"]} == set(map(str, range(60)))
+    assert set(split["test_groups"]) < set(map(str, range(10)))
     bare = replace(data, groups=[""] * 60)  # as a file has unknown ones
     assert not any("share a group" in note for note in train_head(out=tmp_path / "x", features=bare, **settings).notes)
 
@@ -1753,6 +1759,8 @@ def test_features_that_a_caller_put_together_are_as_those_of_a_file(tmp_path, fe
         ({"values": np.ones((60, 4, 64, 64, 3), dtype=np.uint16)}, "values of uint16 .* or uint8 frames"),
         ({"values": np.ones((60, 4, 32, 32, 3), dtype=np.uint8)}, r"values of uint8 \(60, 4, 32, 32, 3\), expected"),
         ({"labels": ["A"] * 58 + [None, float("nan")]}, "2 clips have no label, such as "),
+        ({"labels": np.eye(60)[:, :3]}, r"got \[1.0, 0.0, 0.0\] for one clip, expected one name or number"),
+        ({"labels": torch.eye(60)[:, :3]}, r"got \[1.0, 0.0, 0.0\] for one clip"),
         ({"clip_ids": [f"{i}\udcff" for i in range(60)]}, r"undecodable characters in '0\\udcff': rename it"),
         ({"values": np.ones((60, 6), dtype=np.float32)}, r"values of float32 \(60, 6\), .* give values\[:, None\]"),
         ({"contents": ["a" * 64] * 59 + [None]}, "contents hold None, expected texts: hashes of videos"),

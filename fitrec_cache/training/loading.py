@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any
 
 import numpy as np
+import torch
 
 from fitrec_cache.cache import Cache
 from fitrec_cache.dataset.clips import UNKNOWN, one_spelling
@@ -63,7 +65,7 @@ def _as_given(data: Features) -> Features:
         raise UsageError(f"features in memory: {missing[0]} is None, expected one of each for every clip")
     told: dict[str, Any] = {
         "name": data.name or "features",
-        "clip_ids": [str(name) for name in data.clip_ids],
+        "clip_ids": [str(_single(name)) for name in data.clip_ids],
         "labels": [_as_text(label) or "" for label in data.labels],
         "groups": [_as_text(group) for group in data.groups],
         "extra": [{name: _as_text(value) or "" for name, value in each.items()} for each in data.extra],
@@ -75,9 +77,22 @@ def _as_given(data: Features) -> Features:
 
 def _as_text(value: object) -> str | None:
     """Return a name, which may be a number, as text; None for missing values, such as NaN or NA in tables."""
+    value = _single(value)
     if value is None or type(value).__name__ == "NAType":  # pandas' NA == NA is neither True nor False
         return None
     return str(value) if value == value else None  # NaN, NaT and the like differ from themselves
+
+
+def _single(value: object) -> object:
+    """Return a name or number; the number in a tensor, whose text would be ``tensor(0)``.
+
+    Raises:
+        UsageError: If it is an array, such as a row of one-hot labels.
+    """
+    value = value.tolist() if isinstance(value, torch.Tensor | np.ndarray) else value
+    if isinstance(value, list):
+        raise UsageError(f"features in memory: got {shown(value)} for one clip, expected one name or number")
+    return value
 
 
 def _check_fit(data: Features, variant: str) -> None:
