@@ -38,6 +38,7 @@ from fitrec_cache.pack import read_pack
 from fitrec_cache.runs import run_files, run_pictures
 from fitrec_cache.runs.results import TrainReport
 from fitrec_cache.runs.run import read_run, read_runs
+from fitrec_cache.runs.scored import read_scored
 from fitrec_cache.settings.recipes import Recipe, get_recipe
 from fitrec_cache.settings.variants import HeadConfig
 from fitrec_cache.texts import train_text
@@ -1747,6 +1748,14 @@ def test_features_that_a_caller_put_together_are_as_those_of_a_file(tmp_path, fe
     assert set(split["test_groups"]) < set(map(str, range(10)))
     bare = replace(data, groups=[""] * 60)  # as a file has unknown ones
     assert not any("share a group" in note for note in train_head(out=tmp_path / "x", features=bare, **settings).notes)
+
+
+def test_what_a_notebook_shows_of_runs_has_no_list_of_clips_and_no_tables(tmp_path, features):
+    report = train_head(out=tmp_path, features=features, variant="mean", epochs=2, seed=[0, 1], split_seed=0)
+    clip = read_pack(features).clip_ids[0]
+    assert not any(clip in repr(each) for each in [*read_runs(tmp_path), read_scored(tmp_path / "seed-0")])
+    assert report.ensemble["confusion"]
+    assert "confusion" not in repr(report)
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,8 @@ class TrainReport:
     """
 
     runs: tuple[RunResult, ...]
-    pooled: tuple[dict[str, Any], ...]
-    ensemble: dict[str, Any]
+    pooled: tuple[dict[str, Any], ...] = field(repr=False)  # these two have tables of each class
+    ensemble: dict[str, Any] = field(repr=False)
     final: bool
     leaks: bool
     wrong: tuple[str, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,7 +78,7 @@ class Run:
     """An opened run folder: the content of its ``run.json``, and its (final) head in evaluation mode."""
 
     folder: Path
-    run_json: dict[str, Any]
+    run_json: dict[str, Any] = field(repr=False)  # it names every clip
     head: nn.Module
     labels: list[str]
     calibration: Calibration

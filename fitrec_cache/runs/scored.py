@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -39,9 +39,9 @@ class ScoredRun:
     """
 
     folder: Path
-    run_json: Mapping[str, Any]
-    validated: Outputs
-    tested: Outputs
+    run_json: Mapping[str, Any] = field(repr=False)  # it names every clip
+    validated: Outputs = field(repr=False)
+    tested: Outputs = field(repr=False)
 
     @cached_property
     def model_settings(self) -> dict[str, str]:
