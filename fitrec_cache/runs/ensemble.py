@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -186,6 +186,11 @@ class HeadEnsemble(nn.Module):
         self.heads = nn.ModuleList(run.head for run in runs).eval()
         self.ensemble = Ensemble.of([r.folder for r in runs], [r.run_json for r in runs], threshold=threshold)
         self.dtype = dtype
+
+    if TYPE_CHECKING:  # PyTorch's own returns Any
+
+        def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            """Return what :meth:`forward` does."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return probabilities ``(B, K)``, attention ``(B, T)`` and whether each clip is "unknown" ``(B,)``.
