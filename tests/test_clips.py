@@ -225,6 +225,28 @@ def test_folders_named_as_sides_that_are_taken_for_classes_are_told(tmp_path):
     assert not said(find_clips(tmp_path), "hold folders, but")
 
 
+def test_sides_may_have_the_names_that_data_sets_give_them(tmp_path):
+    names = ["Training", "train", "valid", "VALIDATION", "validate", "val", "testing", "test", "other"]
+    rows = "".join(f"{i}.avi,A,{name}\n" for i, name in enumerate(names))
+    found = find_clips(write(tmp_path / "m.csv", f"path,label,split\n{rows}")).clips
+    assert [clip.extra["split"] for clip in found] == ["train"] * 2 + ["val"] * 4 + ["test"] * 2 + ["other"]
+
+
+def test_of_sides_taken_for_classes_none_is_advised_as_the_folder_to_give(tmp_path):
+    touch(
+        tmp_path,
+        "train/Hop/a.avi",
+        "train/Squat/b.avi",
+        "val/Hop/c.avi",
+        "demo/e.avi",
+        "Gym/Hop/f.avi",
+        "Gym/Sit/g.avi",
+    )
+    notes = "".join(find_clips(tmp_path).notes)
+    assert "class folder 'Gym' holds 2 folders" in notes
+    assert "class folder 'train'" not in notes
+
+
 def test_folders_named_as_sides_inside_class_folders_are_no_people(tmp_path):
     touch(
         tmp_path, *(f"{label}/{side}/{n}.avi" for label in ("Hop", "Squat") for side in ("train", "test") for n in "ab")
@@ -296,6 +318,11 @@ def test_misspelt_columns_are_pointed_at(tmp_path):
     assert said(found, "column 'gruop' is kept but not used: is it meant to be 'group'?")
     assert said(found, "column 'splt' is kept but not used: is it meant to be 'split'?")
     assert not said(found, "place")
+    with pytest.raises(ManifestError, match=r"Is 'Video' meant to be 'path'\? Is 'exercise' meant to be 'label'\?"):
+        find_clips(write(tmp_path / "m.csv", "Video,exercise\na.avi,A\n"))
+    told = "column 'Subset' is kept but not used: is it meant to be 'split'?"
+    assert said(find_clips(write(tmp_path / "m.csv", "path,label,Subset\na.avi,A,train\n")), told)
+    assert not said(find_clips(write(tmp_path / "m.csv", "path,label,Subset,split\na.avi,A,x,train\n")), told)
     assert not any(
         n.startswith("column") for n in find_clips(write(tmp_path / "n.csv", "path,label,split\na,A,train\n")).notes
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from fitrec_cache.common.files import files_below, is_folder, is_there
-from fitrec_cache.dataset.clips import LONGEST_ID, Clip, clip_of, file_id, plain_text
+from fitrec_cache.dataset.clips import LONGEST_ID, SIDES, Clip, clip_of, file_id, plain_text, side_named
 from fitrec_cache.errors import ManifestError
 from fitrec_cache.wording import files_that, plural, some
 
@@ -26,17 +26,8 @@ _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 #: Of files that are skipped, the most frequent endings are counted.
 _MOST_ENDINGS = 5
 
-#: Folder names of data sets that come with a split, and the columns that a manifest would have for them. One shared
-#: dict per side serves all its clips.
-_SIDES = {
-    name: {"split": side}
-    for side, names in {
-        "train": ("train", "training"),
-        "val": ("val", "valid", "validation"),
-        "test": ("test", "testing"),
-    }.items()
-    for name in names
-}
+#: The columns that a manifest would have for the sides of a split. One shared dict per side serves all its clips.
+_SIDES = {side: {"split": side} for side in SIDES}
 
 
 def walk(folder: Path) -> tuple[list[Clip], list[str], list[str]]:
@@ -82,7 +73,7 @@ def walk(folder: Path) -> tuple[list[Clip], list[str], list[str]]:
             taken.add(shown)
         side, *inner = shown.split("/")
         clip = clip_of(shown, folder, inner[0] if divided else side)
-        clip = replace(clip, extra=_SIDES[side.casefold()]) if divided else clip
+        clip = replace(clip, extra=_SIDES[side_named(side)]) if divided else clip
         clips.append(clip if shown == name else replace(clip, file=name))
     return clips, notes, unread
 
@@ -117,7 +108,7 @@ def _has_ending(name: str) -> bool:
 
 def is_side(folder: str) -> bool:
     """Say whether a folder is named like a side of a split."""
-    return folder.casefold() in _SIDES
+    return side_named(folder) in SIDES
 
 
 def is_video(name: str) -> bool:

@@ -17,6 +17,9 @@ from fitrec_cache.wording import is_plain
 #: The sides of a split.
 SIDES = ("train", "val", "test")
 
+#: What data sets call them besides, in lower case.
+_ALSO = {"training": "train", "valid": "val", "validate": "val", "validation": "val", "testing": "test"}
+
 #: The answer if no class is probable enough; no class of a head may have this name.
 UNKNOWN = "unknown"
 
@@ -25,6 +28,13 @@ NO_COLUMNS: Mapping[str, str] = {}
 
 #: The greatest length of a clip id, in characters.
 LONGEST_ID = 1000
+
+
+def side_named(name: str) -> str:
+    """Return the side of a split that a folder or cell means, in upper or lower case; other names in lower case."""
+    name = name.casefold()
+    return _ALSO.get(name, name)
+
 
 _GROUPED = re.compile(r"^(?:v_)?(?P<class>.+)_g(?P<g>\d+)(?:_.*)?$")
 

@@ -328,7 +328,7 @@ def _too_high(videos: Path, clips: Sequence[Clip], used: Collection[str]) -> lis
         f"{listed(sorted(inside[label]), 3)}, and all of these count as '{label}': if they are the classes, give "
         f"{videos / label}"
         for label in deep
-        if label in used
+        if label in used and not is_side(label)  # another note says what to do with sides
     ]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from unicodedata import normalize
 
 from fitrec_cache.common.files import as_given, is_there
-from fitrec_cache.dataset.clips import NO_COLUMNS, SIDES, Clip, clip_of, named_group, one_spelling
+from fitrec_cache.dataset.clips import NO_COLUMNS, SIDES, Clip, clip_of, named_group, one_spelling, side_named
 from fitrec_cache.dataset.file_names import FileNames
 from fitrec_cache.errors import ManifestError, UsageError
 from fitrec_cache.video.spans import Span, is_part, part_of, parted, seconds_of
@@ -23,6 +23,13 @@ from fitrec_cache.wording import listed, plural
 
 #: Columns of a manifest that have a meaning, in upper or lower case.
 _COLUMNS = ("path", "label", "group", "split", "start", "end")
+
+#: Names that data sets give to other columns that have a meaning, in lower case.
+_ELSEWHERE = {
+    **dict.fromkeys(("file", "filename", "file_name", "name", "video", "video_name", "video_path", "clip"), "path"),
+    **dict.fromkeys(("class", "class_name", "category", "action", "activity", "exercise"), "label"),
+    **dict.fromkeys(("subset", "partition"), "split"),
+}
 
 #: Names that data sets give to columns with the times of an exercise in a longer file.
 _TIME = re.compile(
@@ -136,8 +143,8 @@ def _columns(header: Sequence[str] | None, path: Path) -> list[str]:
         plain.pop()
     names = [name.casefold() if name.casefold() in _COLUMNS else name for name in plain]
     if missing := [name for name in ("path", "label") if name not in names]:
-        near = [(difflib.get_close_matches(each, names, n=1), each) for each in missing]
-        hints = "".join(f" Is '{got[0]}' meant to be '{each}'?" for got, each in near if got)
+        near = [(_meant(each, names), each) for each in missing]
+        hints = "".join(f" Is '{got}' meant to be '{each}'?" for got, each in near if got)
         raise ManifestError(
             f"{path}: no column {' and '.join(missing)}. Got {', '.join(names) or 'no header'}; expected the columns "
             f"path,label and optionally group, split, start and end, separated by commas, semicolons or tabs.{hints}"
@@ -188,10 +195,18 @@ def _odd_columns(extra: Iterable[str]) -> list[str]:
     if times := list(filter(_is_time, extra)):
         notes.append(f"{_columns_are(times)} kept but not used: {_AS_TIMES}")
     for each in (each for each in extra if each not in times):
-        hit = difflib.get_close_matches(each.casefold(), ("group", "split"), n=1)
-        if hit and each != hit[0]:
-            notes.append(f"column '{each}' is kept but not used: is it meant to be '{hit[0]}'?")
+        hit = next((name for name in ("group", "split") if name != each and _meant(name, [each])), "")
+        if hit and hit not in extra:
+            notes.append(f"column '{each}' is kept but not used: is it meant to be '{hit}'?")
     return notes
+
+
+def _meant(column: str, names: Iterable[str]) -> str:
+    """Return which of the names, if any, is probably meant to be a known column."""
+    elsewhere = (name for name in names if _ELSEWHERE.get(name.casefold()) == column)
+    folded = {name.casefold(): name for name in names}
+    near = difflib.get_close_matches(column, folded, n=1)
+    return next(elsewhere, folded[near[0]] if near else "")
 
 
 def _columns_are(names: Sequence[str]) -> str:
@@ -245,7 +260,7 @@ def _row_clip(row: Mapping[str | None, Any], names: FileNames, where: str) -> Cl
     if clip_id.is_absolute() or ".." in clip_id.parts:
         clip_id = PurePosixPath(one_spelling(label)) / clip_id.name
     if "split" in cells:
-        cells["split"] = cells["split"].casefold()
+        cells["split"] = side_named(cells["split"])
     group = (cells.pop("group") or None) if "group" in cells else named_group(written)
     return Clip(
         clip_id=f"{clip_id}{span or ''}",
